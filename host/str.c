@@ -1,0 +1,101 @@
+// Growable strings and id lists.
+#include "str.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void reserve(Str *s, size_t extra) {
+    size_t need = s->n + extra + 1;
+    if (need <= s->cap) return;
+    s->cap = need < 64 ? 64 : need + need / 2;
+    s->s = xrealloc(s->s, s->cap);
+}
+
+void str_add(Str *s, const char *bytes, size_t n) {
+    reserve(s, n);
+    if (n) memcpy(s->s + s->n, bytes, n);
+    s->n += n;
+    s->s[s->n] = 0;
+}
+
+void str_puts(Str *s, const char *text) { str_add(s, text, strlen(text)); }
+
+void str_printf(Str *s, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    reserve(s, (size_t)n);
+    va_start(ap, fmt);
+    vsnprintf(s->s + s->n, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    s->n += (size_t)n;
+}
+
+void str_clear(Str *s) {
+    s->n = 0;
+    if (s->s) s->s[0] = 0;
+}
+
+void str_free(Str *s) {
+    free(s->s);
+    *s = (Str){0};
+}
+
+// Bytes of the valid UTF-8 sequence at p, or 0 (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF).
+static int utf8_length(const unsigned char *p, size_t n) {
+    if (p[0] < 0x80) return 1;
+    int len = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+    if (!len || (size_t)len > n) return 0;
+    for (int i = 1; i < len; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
+        (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0;
+    return len;
+}
+
+void str_json(Str *s, const char *text, size_t n) {
+    const unsigned char *p = (const unsigned char *)text;
+    str_puts(s, "\"");
+    for (size_t i = 0; i < n;) {
+        int len = utf8_length(p + i, n - i);
+        if (p[i] == '"' || p[i] == '\\') str_printf(s, "\\%c", p[i]);
+        else if (p[i] == '\n') str_puts(s, "\\n");
+        else if (p[i] == '\t') str_puts(s, "\\t");
+        else if (p[i] == '\r') str_puts(s, "\\r");
+        else if (p[i] < 0x20 || p[i] == 0x7f) str_printf(s, "\\u%04x", p[i]);
+        else if (!len) str_puts(s, "\\ufffd");
+        else str_add(s, text + i, (size_t)len);
+        i += len ? (size_t)len : 1;
+    }
+    str_puts(s, "\"");
+}
+
+void str_visible(Str *s, const char *text, size_t n) {
+    const unsigned char *p = (const unsigned char *)text;
+    for (size_t i = 0; i < n;) {
+        int len = utf8_length(p + i, n - i);
+        bool c1 = len == 2 && p[i] == 0xc2 && p[i + 1] < 0xa0; // U+0080..U+009F are controls too
+        if (!len || c1 || (p[i] < 0x20 && p[i] != '\n' && p[i] != '\t') || p[i] == 0x7f)
+            for (int k = 0; k < (len ? len : 1); k++) str_printf(s, "\\x%02x", p[i + (size_t)k]);
+        else str_add(s, text + i, (size_t)len);
+        i += len ? (size_t)len : 1;
+    }
+}
+
+void ids_add(Ids *v, int32_t id) {
+    if (v->n == v->cap) {
+        v->cap = v->cap ? v->cap * 2 : 64;
+        v->id = xrealloc(v->id, v->cap * sizeof *v->id);
+    }
+    v->id[v->n++] = id;
+}
+
+void ids_clear(Ids *v) { v->n = 0; }
+
+void ids_free(Ids *v) {
+    free(v->id);
+    *v = (Ids){0};
+}

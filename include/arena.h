@@ -1,0 +1,27 @@
+// Arena: one allocation, handed out from the front. Taking from an arena whose base is NULL measures:
+// the same carving code runs once to find the size and once to take the memory.
+#pragma once
+#include "tensor.h"
+
+#define ARENA_ALIGN 64 // bytes; one cache line, one AVX-512 register
+
+typedef struct {
+    char *base;  // NULL while measuring
+    size_t cap;  // bytes; ignored while measuring
+    size_t used; // bytes
+    size_t peak; // the largest `used` seen, bytes
+} Arena;
+
+static inline Arena arena_measure(void) { return (Arena){0}; }
+static inline Arena arena_over(void *base, size_t cap) { return (Arena){base, cap, 0, 0}; }
+
+// `bytes` of memory, aligned to ARENA_ALIGN; NULL while measuring. Running over `cap` is a bug in the plan: dies.
+void *arena_take(Arena *a, size_t bytes);
+// A tensor of the given dims. While measuring its data is NULL: carve first, compute later.
+Tensor arena_tensor(Arena *a, DType t, int ndim, const int64_t *dim);
+#define arena_new(a, dtype, ...)                                                                                       \
+    arena_tensor(a, dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
+
+// A stack discipline for scratch: everything taken after the mark is given back by the rewind.
+static inline size_t arena_mark(const Arena *a) { return a->used; }
+static inline void arena_rewind(Arena *a, size_t mark) { a->used = mark; }

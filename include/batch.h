@@ -1,0 +1,43 @@
+// Batch: the sequences of one generation, in columns. A record only moves forward through its states; each stage takes
+// records in one state, fills its own columns and passes them on.
+#pragma once
+#include "str.h"
+#include "tensor.h"
+
+typedef enum { SEQ_QUEUED, SEQ_DECODING, SEQ_DECODED, SEQ_SCORED, SEQ_TRAINED } SeqState;
+typedef enum { FINISH_NONE, FINISH_EOS, FINISH_STOP, FINISH_LENGTH } Finish;
+
+typedef struct {
+    int prompts, group, n; // n = prompts * group; sequence i answers prompt i / group
+    int max_completion;    // tokens
+    int n_rewards;
+
+    // prompt columns [prompts], filled by dataset + chat + tokenizer
+    int64_t *row;    // line number in the data set, from 1
+    char **question; // as in the data set
+    char **answer;   // gold: the text after the answer marker
+    Ids *prompt;     // the rendered prompt's ids
+
+    // sequence columns [n], filled by rollout
+    SeqState *state;
+    Finish *finish;
+    int64_t *key; // random stream of the sequence, unique in a run
+    int *len;     // completion tokens, EOS included
+    int32_t *ids; // [n, max_completion]
+    float *logp;  // [n, max_completion] as sampled
+    char **text;  // completion, decoded, special tokens left out, cut before a stop string
+
+    // filled by rewards
+    float *score;  // [n, n_rewards]; NaN abstains
+    float *reward; // [n] weighted sum; NaN where all abstain
+
+    // filled by training
+    float *ref_logp;  // [n, max_completion], where a reference is used
+    float *entropy;   // [n, max_completion], where asked for
+    float *advantage; // [n]
+    float *loss;      // [n] the sequence's share
+} Batch;
+
+Batch batch_new(int prompts, int group, int max_completion, int n_rewards);
+void batch_clear(Batch *b); // frees texts, all states back to SEQ_QUEUED
+void batch_free(Batch *b);

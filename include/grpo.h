@@ -1,0 +1,69 @@
+// The GRPO loss: what goes in, what comes out. One op (kernels/grpo_loss.c) does all of it for a micro-batch.
+//
+// The maths is that of Shao et al. 2024 (DeepSeekMath) and DeepSeek-R1, with the variants as TRL computes them
+// (loss_type, importance_sampling_level, scale_rewards ... carry TRL's names and meanings).
+// What is global to a generation batch (token counts, batch statistics, the entropy threshold) comes in as scalars,
+// so that a micro-batch's result does not depend on how the batch was cut.
+#pragma once
+#include "tensor.h"
+
+typedef enum { LOSS_GRPO, LOSS_BNPO, LOSS_DR_GRPO, LOSS_DAPO, LOSS_CISPO, LOSS_SAPO } LossType;
+typedef enum { LEVEL_TOKEN, LEVEL_SEQUENCE } RatioLevel;
+typedef enum { SCALE_GROUP, SCALE_BATCH, SCALE_NONE } ScaleRewards;
+typedef enum { SUM_THEN_NORMALIZE, NORMALIZE_THEN_SUM } RewardAggregation; // the second: GDPO
+
+#define ADVANTAGE_EPS 1e-4f // added to the standard deviation, as TRL
+
+typedef struct {
+    LossType loss_type;
+    RatioLevel level;
+    ScaleRewards scale_rewards;
+    RewardAggregation aggregation;
+    float epsilon, epsilon_high; // clip(w, 1 - epsilon, 1 + epsilon_high); cispo: epsilon_high is absolute
+    float delta;                 // two-sided clipping; 0: off
+    float beta;                  // KL weight; 0: no reference
+    float entropy_coef;
+    float sapo_tau_pos, sapo_tau_neg;
+    float entropy_threshold;    // only tokens with entropy >= this carry policy loss; -INFINITY: all
+    float off_policy_threshold; // sequences with A < 0 and mean(old - logp) above it are masked; 0: off
+    // scalars of the whole optimizer batch (all micro-batches, all ranks)
+    float batch_mean, batch_std; // of the summed rewards: SCALE_BATCH, and the last step of GDPO
+    float loss_scale;            // what a sequence's or a token's loss is multiplied by; see grpo_loss_scale
+    float entropy_scale;         // 1 / tokens in the masks
+} GrpoParams;
+
+typedef struct {
+    int64_t groups, group_size, n_rewards; // of the whole generation batch
+    Tensor rewards;                        // [groups * group_size, n_rewards] f32; NaN: this reward abstains here
+    Tensor weights;                        // [n_rewards] f32
+    Tensor index;                          // [B] i32: which row of `rewards` sequence b is
+    Tensor offsets;                        // [B+1] i32: sequence b owns tokens [offsets[b], offsets[b+1])
+    Tensor logp;                           // [N] f32, current policy
+    Tensor old_logp;                       // [N] f32, as sampled
+    Tensor ref_logp;                       // [N]? f32; needed where beta != 0
+    Tensor entropy;                        // [N]? f32; needed for entropy_coef and the entropy threshold
+    Tensor mask; // [B] u8: 0 leaves the whole sequence out of the loss (a truncated completion)
+} GrpoIn;
+
+// Per-sequence sums; the host adds rows in sequence order, so totals do not depend on the cut.
+typedef enum {
+    GM_TOKENS,      // tokens in the mask
+    GM_LOSS,        // the sequence's share of the loss, already scaled
+    GM_KL,          // sum of k3 over the mask
+    GM_ENTROPY,     // sum of entropy over the mask
+    GM_CLIP_LOW,    // tokens with w < 1 - epsilon and A < 0
+    GM_CLIP_HIGH,   // tokens with w > 1 + epsilon_high and A > 0
+    GM_CLIP_REGION, // either
+    GM_RATIO_SUM,   // sum of w
+    GM_RATIO_MAX,   // largest w (max, not sum)
+    GM_RATIO_MIN,   // smallest w (min, not sum)
+    GM_ADVANTAGE,   // the advantage used
+    GM_COUNT
+} GrpoMetric;
+
+typedef struct {
+    Tensor advantage; // [B] f32 =
+    Tensor dlogp;     // [N] f32 =  d(loss) / d(logp)
+    Tensor dentropy;  // [N]? f32 =  d(loss) / d(entropy); present where entropy_coef != 0
+    Tensor metrics;   // [B, GM_COUNT] f32 =
+} GrpoOut;

@@ -1,0 +1,126 @@
+// The host's parts: tokenizer, chat, data, model files, rollout, optimizer, checkpoints, metrics.
+#pragma once
+#include "batch.h"
+#include "config.h"
+#include "model.h"
+#include "reward.h"
+#include "str.h"
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+
+// ---- json.c: strict JSON through Jansson ------------------------------------------------------------------------
+// Refuses duplicate keys, bad UTF-8, depth > 64, trailing text. `where` names the place in errors ("file" or
+// "file:line"); NUL in strings is accepted. NULL after filling *e.
+json_t *json_parse(const char *text, size_t n, const char *where, Error *e);
+json_t *json_read(const char *path, Error *e);
+// The whole file, NUL-terminated, at most `limit` bytes; NULL after filling *e.
+char *file_read(const char *path, size_t limit, size_t *n, Error *e);
+
+// ---- tokenizer.c: HF tokenizer.json, byte-level BPE --------------------------------------------------------------
+typedef struct Tokenizer Tokenizer;
+
+// `path` is a model directory or a tokenizer.json. Safe to share between threads once loaded.
+Tokenizer *tokenizer_load(const char *path, Error *e);
+void tokenizer_free(Tokenizer *t);
+int tokenizer_size(const Tokenizer *t);                      // highest id + 1
+int32_t tokenizer_id(const Tokenizer *t, const char *token); // -1 where absent
+const char *tokenizer_path(const Tokenizer *t);              // the tokenizer.json it came from
+// Appends the ids of `text` (UTF-8; invalid bytes become U+FFFD). `special`: added tokens in the text are matched.
+void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out);
+// Appends the bytes of `ids`. Ids outside the vocabulary add nothing. `skip_special`: special tokens add nothing.
+void tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special, Str *out);
+// Streaming: appends what is complete UTF-8 so far; bytes of an unfinished character wait in `pending`. Decoding a
+// sequence piece by piece, then flushing, gives the text of decoding it whole.
+typedef struct {
+    char byte[4];
+    int n;
+} Utf8Pending;
+void tokenizer_stream(const Tokenizer *t, int32_t id, bool skip_special, Utf8Pending *pending, Str *out);
+void tokenizer_stream_flush(Utf8Pending *pending, Str *out);
+
+// ---- chat.c: templates -------------------------------------------------------------------------------------------
+typedef struct {
+    const char *role, *content;
+} ChatMessage;
+// Renders `messages` (a JSON array of {role, content, ...}); `tools` may be NULL. Unknown template: an error with
+// the names there are.
+bool chat_render(const char *template_name, const json_t *messages, const json_t *tools, bool add_generation_prompt,
+                 Str *out, Error *e);
+// The prompt for one question: system message (NULL: the template's default), then the question, then the turn's start.
+bool chat_prompt(const char *template_name, const char *system, const char *question, Str *out, Error *e);
+extern const char chat_system_prompt[]; // the shipped one: think in <think>, answer in <answer>
+
+// ---- dataset.c: streaming JSONL ----------------------------------------------------------------------------------
+typedef struct Dataset Dataset;
+typedef struct {
+    int64_t line;   // from 1
+    char *question; // heap; freed by the caller with row_free
+    char *answer;   // the whole answer field
+    char *gold;     // after the marker, stripped
+} Row;
+// Position in a data set: all that a resumed run needs.
+typedef struct {
+    int64_t epoch, index;
+} Cursor;
+Dataset *dataset_open(const char *path, const Config *c, Error *e);
+void dataset_free(Dataset *d);
+int64_t dataset_rows(const Dataset *d);
+Cursor dataset_cursor(const Dataset *d);
+void dataset_seek(Dataset *d, Cursor cursor);
+// The next row; wraps into the next epoch with its own order. False after filling *e.
+bool dataset_next(Dataset *d, Row *row, Error *e);
+// Row number i (0-based, file order).
+bool dataset_row(Dataset *d, int64_t i, Row *row, Error *e);
+void row_free(Row *row);
+
+// ---- safetensors.c, hf.c: model directories ----------------------------------------------------------------------
+// config.json -> dims; refuses what the engine does not compute (other model types, sliding window in use ...).
+typedef struct {
+    ModelDims dims;
+    int32_t eos[8]; // generation_config.json's, else config.json's
+    int n_eos;
+    int32_t pad, bos; // -1 where absent
+} HfConfig;
+bool hf_config_read(const char *dir, HfConfig *out, Error *e);
+// Fills m->slab (host memory) from model.safetensors or its shards. Every parameter must be there, with its shape.
+bool hf_weights_read(const char *dir, Model *m, int load_mode, Error *e);
+// Writes a directory that AutoModelForCausalLM.from_pretrained and vLLM load: config.json and the tokenizer files are
+// copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB.
+bool hf_save(const char *dir, const char *source_dir, const Model *m, Error *e);
+// Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
+void model_init_random(Model *m, uint64_t seed);
+
+// ---- checkpoint.c ------------------------------------------------------------------------------------------------
+// A checkpoint is output_dir/step_N/: model files at its top (loadable by transformers), and state/ beside them:
+// optimizer state, cursor, config; manifest.json (sizes, CRC32C of every file) is written last.
+typedef struct {
+    int64_t step; // optimizer steps done
+    Cursor cursor;
+    int64_t next_key; // first unused sequence key
+    int64_t skipped;  // steps skipped in a row for NaN or Inf
+    int64_t seen_tokens;
+    size_t metrics_bytes, completions_bytes; // lengths of the logs at that step: resuming cuts them back
+    char *batch;                             // opaque bytes of a half-used generation batch, or NULL
+    size_t batch_bytes;
+} TrainState;
+typedef struct {
+    const char *name; // file name in state/
+    void *data;       // host memory
+    size_t bytes;
+} StateBlob;
+bool checkpoint_save(const char *output_dir, const TrainState *s, const Model *m, const char *source_dir,
+                     const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e);
+// The newest checkpoint that verifies, as a path (heap); *step its step. NULL: none (e->code EXIT_OK) or an error.
+// Damaged ones are named in notes.
+char *checkpoint_find(const char *output_dir, int64_t *step, Error *e);
+bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob *blobs, int n_blobs, Error *e);
+
+// ---- crc32c.c ----------------------------------------------------------------------------------------------------
+uint32_t crc32c(uint32_t crc, const void *data, size_t n);
+
+// ---- commands (main.c's table) -----------------------------------------------------------------------------------
+// Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.
+typedef ExitCode Command(int argc, char **argv, Error *e);
+Command command_train, command_sft, command_sample, command_eval, command_tokenize, command_reward, command_plan,
+    command_config, command_doctor;

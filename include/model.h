@@ -1,0 +1,111 @@
+// Qwen2.5-style decoder: dimensions, parameters, activations; forward, backward, one-token decode.
+//
+// A model is a table (qwen2_params in models/qwen2.c): loader, allocator, initialiser, optimizer, checkpoint and
+// tests all walk it. A gradient is a Model of the same shape; so is the reference.
+#pragma once
+#include "ops.h"
+
+typedef struct {
+    int V, D, F, L, H, K, d; // see tensor.h
+    int max_positions;       // longest context the model was made for
+    float rms_eps, rope_theta;
+    bool tied; // the head is the embedding
+} ModelDims;
+
+// A dimension by name, resolved against ModelDims.
+typedef enum { SYM_NONE, SYM_V, SYM_D, SYM_F, SYM_HD /* H*d */, SYM_KD /* K*d */ } Sym;
+
+typedef struct {
+    const char *name; // HF name; "%d" is the layer
+    Sym rows, cols;   // cols SYM_NONE: a vector
+    bool per_layer;
+    bool decay;       // weight decay applies: matrices yes; biases and norms no
+    bool joined;      // follows the row before it without padding: q,k,v and gate,up are one matrix each
+    bool untied_only; // exists only where the head is not the embedding
+    float init;       // standard deviation of a random start; < 0: all ones
+} ParamSpec;
+
+extern const ParamSpec qwen2_params[]; // decaying rows first, then the others
+extern const int qwen2_param_rows;
+
+typedef struct {
+    char name[64];  // HF name, layer filled in
+    Tensor t;       // view into the slab
+    int64_t offset; // first element in the slab; the same for every dtype
+    const ParamSpec *spec;
+} Param;
+
+typedef struct {
+    ModelDims dims;
+    DType dtype;
+    Tensor slab;     // [n] all parameters, padding between tensors stays zero
+    int64_t n_decay; // elements [0, n_decay) decay, the rest does not
+    int n_params;
+    Param *params; // [n_params], in slab order
+} Model;
+
+// Parameters as HF counts them (a tied head once, no padding).
+int64_t model_param_count(ModelDims dims);
+// Carves a model; params is heap memory, freed by model_free. Measuring arenas give data == NULL.
+Model model_carve(Arena *a, ModelDims dims, DType dtype);
+void model_free(Model *m);
+// The parameter of that HF name, or NULL.
+const Param *model_param(const Model *m, const char *name);
+
+// What the block code wants to see: joined views.
+typedef struct {
+    Tensor norm1_w, qkv_w, qkv_b, o_w; // [D], [(H+2K)d, D], [(H+2K)d], [D, Hd]
+    Tensor norm2_w, gate_up_w, down_w; // [D], [2F, D], [D, F]
+} Layer;
+Layer model_layer(const Model *m, int l);
+Tensor model_embedding(const Model *m); // [V,D]
+Tensor model_head(const Model *m);      // [V,D]; the embedding where tied
+Tensor model_final_norm(const Model *m);
+
+// Sequences back to back, no padding. All I32 on the device.
+typedef struct {
+    Tensor ids; // [T]
+    Tensor pos; // [T] position in its sequence
+    Tensor seq; // [B+1] offsets
+} Packed;
+
+// Which intermediates are stored (and so rounded to the model's dtype), the same on every path:
+//   residual stream before each norm, norm outputs, qkv (after the product; again after bias + RoPE),
+//   attention output, both block outputs, gate_up product, swiglu output, final norm output. f32: rstd, lse,
+//   every log-prob. Attention probabilities and logits are never stored.
+typedef struct {
+    Tensor res1, norm1, rstd1, qkv, att, lse; // [T,D] [T,D] [T] [T,H+2K,d] [T,H,d] [T,H]
+    Tensor res2, norm2, rstd2, gate_up, mlp;  // [T,D] [T,D] [T] [T,2F] [T,F]
+} LayerActs;
+
+typedef struct {
+    int64_t capacity;                  // tokens
+    bool keep;                         // every layer's intermediates are kept, for a backward pass
+    bool recompute;                    // norm and swiglu outputs are not kept but computed again in the backward pass
+    LayerActs *layer;                  // [L]; all alike where !keep
+    Tensor x0, block;                  // [T,D] embedding output, output of the last o_proj / down_proj
+    Tensor final_res, final_rstd, out; // [T,D] [T] [T,D]: the final norm's input, rstd and output
+    Tensor dx, dblock, dwide, dqkv;    // backward: [T,D] [T,D] [T,2F] [T,H+2K,d]; present where keep
+    Tensor dmlp, datt;                 // [T,F] [T,H,d]
+} Activations;
+
+Activations activations_carve(Arena *a, ModelDims dims, DType dtype, int64_t tokens, bool keep, bool recompute);
+void activations_free(Activations *a);
+
+// The cache: per layer [R, 2K, d]; a row is one token's keys and values. Who owns which row is the rollout's affair.
+typedef struct {
+    Tensor kv; // [L, R, 2K, d] as one tensor
+    int64_t rows;
+} KvCache;
+KvCache kv_carve(Arena *a, ModelDims dims, DType dtype, int64_t rows);
+Tensor kv_layer(const KvCache *c, int l); // [R, 2K, d]
+
+// Hidden states after the final norm, acts->out[T,D], of packed sequences. With `cache` and kv_row[T] (I32), keys and
+// values are stored there too (prefill).
+void model_forward(Device *d, const Model *m, Activations *acts, Packed in, const KvCache *cache, Tensor kv_row);
+// Adds the parameters' gradients to `grad`, given acts->dx = d(loss)/d(out) [T,D], after a model_forward with keep.
+void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in);
+// One token a sequence: ids[B], pos[B], kv_row[B] (where this token's K/V go), span[B,4] (see ops.h, this token
+// included) -> acts->out[B,D].
+void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tensor pos, const KvCache *cache,
+                  Tensor kv_row, Tensor span);

@@ -1,0 +1,115 @@
+// Every operation the engine computes, one line each, and the Device that carries them.
+//
+// OPS generates the members of struct Device, the prototypes of cpu_<op>, and the table: an op without its twin is
+// a link error. Adding one is four touches: a line here, the twin, a row in tests/cases.h, a use.
+//
+// Rules for every op:
+//   - never allocates (scratch comes from d->scratch, marked and rewound), never blocks, reads no global;
+//   - storage is f32 or bf16 and may differ between arguments only where the line says so; arithmetic is f32;
+//   - the value of an output row depends on that row's inputs alone: not on how many rows are beside it, not on
+//     their order, not on the number of threads. Sums over D, F, K(eys) or V run in fixed chunks counted from 0,
+//     combined in ascending order. This is what makes sampled and trained log-probs equal to the bit;
+//   - `x[A,B]` after a name is its shape; `?` marks an argument that may be NONE; `=` after an output means it is
+//     set, `+=` that it is added to.
+#pragma once
+#include "arena.h"
+#include "grpo.h"
+
+typedef struct Device Device;
+
+// How tokens are drawn. Order, as HF generate: repetition penalty, temperature, top-k, top-p, min-p.
+typedef struct {
+    float temperature;        // 0: greedy
+    int top_k;                // 0: off
+    float top_p;              // 1: off
+    float min_p;              // 0: off
+    float repetition_penalty; // 1: off
+    uint64_t seed;
+} SampleParams;
+
+typedef struct {
+    float lr, beta1, beta2, eps, weight_decay;
+    float grad_scale;   // gradients are multiplied by this first (global clipping)
+    int64_t step;       // 1, 2, ...: bias correction
+    uint64_t seed;      // stochastic rounding of bf16 state, keyed by (seed, step, element)
+    int64_t first_elem; // index of the slice's first element in the whole, for that key
+} AdamParams;
+
+// clang-format off
+#define OPS(OP)                                                                                                       \
+    /* x = value */                                                                                                   \
+    OP(fill, (Device *d, Tensor x, float value))                                                                      \
+    /* y = x, converting between f32 and bf16 */                                                                      \
+    OP(cast, (Device *d, Tensor y, Tensor x))                                                                         \
+    /* y = y + alpha (x - y): the reference model's moving average */                                                 \
+    OP(lerp, (Device *d, Tensor y, Tensor x, float alpha))                                                            \
+    /* out[1] f64 (as I64 storage) = sum of x^2, in f64, chunks of 4096 combined in order */                          \
+    OP(sumsq, (Device *d, Tensor out, Tensor x))                                                                      \
+    /* y[T,D] = w[V,D] rows ids[T]        dw[V,D] += dy rows, ascending token order */                                \
+    OP(embed, (Device *d, Tensor y, Tensor w, Tensor ids))                                                            \
+    OP(embed_bwd, (Device *d, Tensor dw, Tensor dy, Tensor ids))                                                      \
+    /* sum[T,D]? = x + delta?; y[T,D] = sum * rstd * w[D]; rstd[T] f32 = 1/sqrt(mean(sum^2) + eps) */                 \
+    /* without delta, sum is not written and x stands for it; the norm reads the sum as stored (rounded) */           \
+    OP(rmsnorm, (Device *d, Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor delta, Tensor w, float eps))          \
+    /* dx[T,D] = dres[T,D]? + gradient through the norm (dx may be dres); dw[D] += */                                 \
+    OP(rmsnorm_bwd, (Device *d, Tensor dx, Tensor dw, Tensor dres, Tensor dy, Tensor sum, Tensor rstd, Tensor w))     \
+    /* y[M,N] = x[M,K] w[N,K]^T */                                                                                    \
+    OP(matmul, (Device *d, Tensor y, Tensor x, Tensor w))                                                             \
+    /* dx[M,K]? = dy[M,N] w[N,K];  dw[N,K]? += dy^T x;  dw's dtype may differ */                                      \
+    OP(matmul_bwd, (Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w))                                  \
+    /* in place on qkv[T,H+2K,d]: += bias[(H+2K)d]?, then q and k rotated (rotate-half, HF's RoPE) by pos[T] */       \
+    /* i32; where kv[R,2K,d]? is given, row t's k and v heads are also stored at row kv_row[T] i32 (< 0: no) */       \
+    OP(rope, (Device *d, Tensor qkv, Tensor bias, Tensor pos, float theta, int n_kv, Tensor kv, Tensor kv_row))       \
+    /* in place on dqkv: rotated back; dbias[(H+2K)d]? += column sums */                                              \
+    OP(rope_bwd, (Device *d, Tensor dqkv, Tensor dbias, Tensor pos, float theta, int n_kv))                           \
+    /* causal GQA over packed sequences: y[T,H,d] =, lse[T,H] f32 =; seq[B+1] i32 offsets; scale 1/sqrt(d) */         \
+    OP(attention, (Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv))                                \
+    /* dqkv[T,H+2K,d] = */                                                                                            \
+    OP(attention_bwd, (Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv))    \
+    /* one query a sequence over the cache: y[B,H,d] =; span[B,4] i32 = {prefix_row, prefix_len, suffix_row, */       \
+    /* suffix_len}: key j lies at row prefix_row + j, or suffix_row + j - prefix_len; an empty span gives 0 */        \
+    OP(decode, (Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_kv))                                   \
+    /* h[T,F] = silu(gu[T,:F]) * gu[T,F:] (gu is [T,2F])        dgu[T,2F] = */                                        \
+    OP(swiglu, (Device *d, Tensor h, Tensor gu))                                                                      \
+    OP(swiglu_bwd, (Device *d, Tensor dgu, Tensor dh, Tensor gu))                                                     \
+    /* the head, streamed: with logits z = x[rows[n]] w[V,D]^T / temperature,  lse[N] = logsumexp(z), */              \
+    /* logp[N] = z[target[n]] - lse, entropy[N]? = lse - sum p z;  f32;  rows[N], target[N] i32 */                    \
+    OP(logprob, (Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,                 \
+                 Tensor target, float temperature))                                                                   \
+    /* dx[T,D] = (rows not listed: 0), dw[V,D]? += from dlogp[N] and dentropy[N]?, all f32 but dx */                  \
+    OP(logprob_bwd, (Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentropy, Tensor x, Tensor rows,           \
+                     Tensor w, Tensor target, Tensor lse, Tensor entropy, float temperature))                         \
+    /* draws token[B] i32 from x[B,D] and gives its logp[B] f32, the same bits as `logprob` would. Random */          \
+    /* numbers are Philox(seed, key[B] i64, pos[B] i32, token): the draw does not depend on the batch. */             \
+    /* seen[B,C]? i32 with seen_len[B]? i32: the ids the repetition penalty applies to. key < 0: row idle */          \
+    OP(sample, (Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos,                     \
+                Tensor seen, Tensor seen_len, SampleParams p))                                                        \
+    /* the GRPO loss of one micro-batch and its gradients: see grpo.h */                                              \
+    OP(grpo_loss, (Device *d, GrpoOut out, GrpoIn in, GrpoParams p))                                                  \
+    /* AdamW (Loshchilov & Hutter) on master[n]? f32 (else on w itself); m[n], v[n] f32 or bf16; w = rounded */       \
+    OP(adamw, (Device *d, Tensor w, Tensor master, Tensor m, Tensor v, Tensor dw, AdamParams p))
+
+// clang-format on
+
+#define OP_MEMBER(name, args)    void(*name) args;
+#define OP_PROTOTYPE(name, args) void cpu_##name args;
+
+struct Device {
+    const char *name; // "cpu"
+    char about[160];  // what it is, for humans: cores, instruction set
+    Arena scratch;    // DEVICE_SCRATCH bytes, for the ops themselves
+    // Memory of the device. alloc returns NULL when there is not enough; fresh memory is zero.
+    void *(*alloc)(Device *d, size_t bytes);
+    void (*free)(Device *d, void *p, size_t bytes);
+    void (*copy)(Device *d, void *dst, const void *src, size_t bytes); // any direction, ordered with the ops
+    void (*sync)(Device *d);                                           // waits for everything asked so far
+    size_t (*memory)(Device *d);                                       // bytes the device has in all
+    OPS(OP_MEMBER)
+};
+
+#define DEVICE_SCRATCH ((size_t)64 << 20) // bytes; ops block their work to fit, whatever the shapes
+
+// Opens the CPU: `threads` OpenMP threads (0: all cores).
+Device *cpu_open(int threads);
+void cpu_close(Device *d);
+OPS(OP_PROTOTYPE)

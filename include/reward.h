@@ -1,0 +1,55 @@
+// Rewards: text in, a number out. One function a reward, one line in the registry (rewards/registry.c).
+#pragma once
+#include "error.h"
+#include <math.h>
+#include <stdint.h>
+
+// What a reward sees of one completion. Strings are UTF-8, NUL-terminated; lengths in bytes.
+typedef struct {
+    const char *prompt;     // the question; "" where unknown
+    const char *completion; // decoded, special tokens left out
+    size_t completion_len;
+    const char *answer; // gold
+    const int32_t *ids; // completion tokens, EOS included; NULL where unknown
+    int n_ids;
+    int group; // completions with the same number answer the same prompt
+} Sample;
+
+#define REWARD_ABSTAINS NAN
+
+// A numeric parameter of a reward, in the order the function reads them.
+typedef struct {
+    const char *name;
+    double value, min, max; // default and range
+    const char *help;
+} RewardParam;
+
+#define REWARD_MAX_PARAMS 8
+typedef struct RewardInfo RewardInfo;
+
+// A reward as selected: which one, with which parameters and weight.
+typedef struct {
+    const RewardInfo *info;
+    double param[REWARD_MAX_PARAMS];
+    double weight;
+} Reward;
+
+// Scores `n` samples, all groups complete; score[i] may be REWARD_ABSTAINS. Must not depend on anything else.
+typedef void RewardFn(const Reward *r, const Sample *samples, int n, float *score);
+
+struct RewardInfo {
+    const char *name;
+    const char *source; // whose definition this follows
+    const char *help;   // one line: what it gives, its range
+    RewardFn *fn;
+    RewardParam params[REWARD_MAX_PARAMS];
+    int n_params;
+};
+
+extern const RewardInfo reward_registry[];
+extern const int reward_count;
+
+// Reads "NAME[:key=value,...]" (weight is a key of every reward). Unknown names and keys name the nearest one.
+bool reward_parse(const char *spec, Reward *out, Error *e);
+// A weighted sum over rewards; abstentions are left out; NaN where all abstain.
+float reward_total(const Reward *r, int n_rewards, const float *score);

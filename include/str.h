@@ -1,0 +1,29 @@
+// Str: a growable, always NUL-terminated byte string. Ids: the same for token ids. Zero-initialise, then use.
+#pragma once
+#include "error.h"
+#include <stdint.h>
+
+typedef struct {
+    char *s;  // NUL-terminated once anything was added; NULL before
+    size_t n; // bytes, without the NUL
+    size_t cap;
+} Str;
+
+void str_add(Str *s, const char *bytes, size_t n);
+void str_puts(Str *s, const char *text);
+void str_printf(Str *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void str_clear(Str *s); // keeps the memory
+void str_free(Str *s);
+// Text as a JSON string literal, quotes included; control bytes and invalid UTF-8 are escaped.
+void str_json(Str *s, const char *text, size_t n);
+// Text made safe for a terminal: control bytes other than \n and \t shown as \xNN.
+void str_visible(Str *s, const char *text, size_t n);
+
+typedef struct {
+    int32_t *id;
+    size_t n, cap;
+} Ids;
+
+void ids_add(Ids *v, int32_t id);
+void ids_clear(Ids *v);
+void ids_free(Ids *v);
