@@ -35,13 +35,21 @@ typedef struct {
     const ParamSpec *spec;
 } Param;
 
+// A layer as the block code sees it: joined views.
+typedef struct {
+    Tensor norm1_w, qkv_w, qkv_b, o_w; // [D], [(H+2K)d, D], [(H+2K)d], [D, Hd]
+    Tensor norm2_w, gate_up_w, down_w; // [D], [2F, D], [D, F]
+} Layer;
+
 typedef struct {
     ModelDims dims;
     DType dtype;
     Tensor slab;     // [n] all parameters, padding between tensors stays zero
     int64_t n_decay; // elements [0, n_decay) decay, the rest does not
     int n_params;
-    Param *params; // [n_params], in slab order
+    Param *params;                      // [n_params], in slab order
+    Layer *layer;                       // [L]
+    Tensor embedding, head, final_norm; // [V,D], [V,D] (the embedding where tied), [D]
 } Model;
 
 // Parameters as HF counts them (a tied head once, no padding).
@@ -51,16 +59,6 @@ Model model_carve(Arena *a, ModelDims dims, DType dtype);
 void model_free(Model *m);
 // The parameter of that HF name, or NULL.
 const Param *model_param(const Model *m, const char *name);
-
-// What the block code wants to see: joined views.
-typedef struct {
-    Tensor norm1_w, qkv_w, qkv_b, o_w; // [D], [(H+2K)d, D], [(H+2K)d], [D, Hd]
-    Tensor norm2_w, gate_up_w, down_w; // [D], [2F, D], [D, F]
-} Layer;
-Layer model_layer(const Model *m, int l);
-Tensor model_embedding(const Model *m); // [V,D]
-Tensor model_head(const Model *m);      // [V,D]; the embedding where tied
-Tensor model_final_norm(const Model *m);
 
 // Sequences back to back, no padding. All I32 on the device.
 typedef struct {
@@ -79,14 +77,18 @@ typedef struct {
 } LayerActs;
 
 typedef struct {
-    int64_t capacity;                  // tokens
-    bool keep;                         // every layer's intermediates are kept, for a backward pass
-    bool recompute;                    // norm and swiglu outputs are not kept but computed again in the backward pass
-    LayerActs *layer;                  // [L]; all alike where !keep
-    Tensor x0, block;                  // [T,D] embedding output, output of the last o_proj / down_proj
-    Tensor final_res, final_rstd, out; // [T,D] [T] [T,D]: the final norm's input, rstd and output
-    Tensor dx, dblock, dwide, dqkv;    // backward: [T,D] [T,D] [T,2F] [T,H+2K,d]; present where keep
-    Tensor dmlp, datt;                 // [T,F] [T,H,d]
+    int64_t capacity;      // tokens
+    bool keep;             // every layer's intermediates are kept, for a backward pass
+    bool recompute;        // norm and swiglu outputs are not kept but computed again in the backward pass
+    LayerActs *layer;      // [L]; all alike where !keep
+    Tensor block;          // [T,D] output of the last o_proj or down_proj
+    Tensor final_res;      // [T,D] the final norm's input
+    Tensor final_rstd;     // [T]
+    Tensor out;            // [T,D] the final norm's output
+    Tensor dx;             // [T,D] in: d(loss)/d(out); then the gradient of each norm's output. This one and
+    Tensor dres;           // [T,D] those below are present where keep
+    Tensor dgate_up, dmlp; // [T,2F] [T,F]
+    Tensor dqkv, datt;     // [T,H+2K,d] [T,H,d]
 } Activations;
 
 Activations activations_carve(Arena *a, ModelDims dims, DType dtype, int64_t tokens, bool keep, bool recompute);
