@@ -10,9 +10,12 @@
 #include <stdio.h>
 
 // ---- json.c: strict JSON through Jansson ------------------------------------------------------------------------
-// Refuses duplicate keys, bad UTF-8, depth > 64, trailing text. `where` names the place in errors ("file" or
-// "file:line"); NUL in strings is accepted. NULL after filling *e.
+// RFC 8259: refuses bad UTF-8, depth > 64, trailing text, numbers that do not fit. `where` names the place in errors
+// ("file:line"; the column is added). Of keys that repeat the last one counts, as in Python. NULL after filling *e.
 json_t *json_parse(const char *text, size_t n, const char *where, Error *e);
+// The same for a text of many lines ("file"; line and column are added) whose keys must not repeat.
+json_t *json_parse_unique(const char *text, size_t n, const char *where, Error *e);
+// A whole file through json_parse_unique, at most 256 MiB.
 json_t *json_read(const char *path, Error *e);
 // The whole file, NUL-terminated, at most `limit` bytes; NULL after filling *e.
 char *file_read(const char *path, size_t limit, size_t *n, Error *e);

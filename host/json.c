@@ -1,0 +1,128 @@
+// Strict JSON: Jansson does the grammar; here are its limits, its flags and the form of its errors.
+#include "host.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { DEPTH_LIMIT = 64 };
+static const size_t json_bytes_limit = (size_t)256 << 20; // the largest tokenizer.json known is a tenth of this
+
+// What stands before an error: "where:line:column" in a file, "where:column" in a text that is one line of a file.
+static bool error_at(Error *e, const char *where, bool file, int line, int column, const char *why) {
+    if (file || line > 1) return error_set(e, EXIT_INPUT, "%s:%d:%d: %s", where, line, column, why);
+    return error_set(e, EXIT_INPUT, "%s:%d: %s", where, column, why);
+}
+
+// A key may hold an escaped NUL, which Jansson refuses though RFC 8259 does not: it is read as U+2400, the symbol for
+// NUL. `key` is the text between the quotes; what changes, changes in a copy of the whole text.
+static void nul_in_key_replace(const char *key, size_t key_bytes, const char *text, size_t n, char **copy) {
+    for (size_t i = 0; i + 6 <= key_bytes; i++) {
+        if (key[i] != '\\') continue;
+        if (!memcmp(key + i, "\\u0000", 6)) {
+            if (!*copy) *copy = xstrndup(text, n);
+            memcpy(*copy + (key - text) + i, "\\u2400", 6);
+        }
+        i++;
+    }
+}
+
+// What Jansson leaves open: it recurses, so nesting is limited before it sees the text; it takes a NUL byte for the
+// end; and see above. *copy becomes the text to parse instead, or stays NULL.
+static bool text_check(const char *text, size_t n, const char *where, bool file, char **copy, Error *e) {
+    int depth = 0, line = 1;
+    const char *line_start = text, *quote = NULL, *key = NULL; // open string; last closed string
+    size_t key_bytes = 0;
+    for (const char *p = text, *end = text + n; p < end; p++) {
+        if (*p == 0) return error_at(e, where, file, line, (int)(p - line_start) + 1, "NUL byte in JSON; remove it");
+        if (*p == '\n') {
+            line++;
+            line_start = p + 1;
+        } else if (quote) {
+            if (*p == '\\' && p + 1 < end && p[1] != 0) p++;
+            else if (*p == '"') {
+                key = quote + 1, key_bytes = (size_t)(p - key);
+                quote = NULL;
+            }
+        } else if (*p == '"') quote = p;
+        else if (*p == ':' && key) nul_in_key_replace(key, key_bytes, text, n, copy);
+        else if (*p == '[' || *p == '{') {
+            if (++depth > DEPTH_LIMIT)
+                return error_at(e, where, file, line, (int)(p - line_start) + 1,
+                                "JSON nested deeper than 64 levels; flatten it");
+        } else if (*p == ']' || *p == '}') depth--;
+    }
+    return true;
+}
+
+static json_t *parse(const char *text, size_t n, const char *where, bool file, size_t flags, Error *e) {
+    char *copy = NULL;
+    json_error_t why;
+    json_t *j = NULL;
+    if (!text_check(text, n, where, file, &copy, e)) goto done;
+    j = json_loadb(copy ? copy : text, n, flags | JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+    if (!j) {
+        Str text_shown = {0}; // Jansson quotes what stands near the error, which may hold control bytes
+        str_visible(&text_shown, why.text, strlen(why.text));
+        for (size_t i = 0; i < text_shown.n; i++)
+            if (text_shown.s[i] == '\n') text_shown.s[i] = ' ';
+        error_at(e, where, file, why.line < 1 ? 1 : why.line, why.column < 1 ? 1 : why.column,
+                 text_shown.n ? text_shown.s : "not JSON");
+        str_free(&text_shown);
+    }
+done:
+    free(copy);
+    return j;
+}
+
+json_t *json_parse(const char *text, size_t n, const char *where, Error *e) {
+    return parse(text, n, where, false, 0, e);
+}
+
+json_t *json_parse_unique(const char *text, size_t n, const char *where, Error *e) {
+    return parse(text, n, where, true, JSON_REJECT_DUPLICATES, e);
+}
+
+json_t *json_read(const char *path, Error *e) {
+    size_t n;
+    char *text = file_read(path, json_bytes_limit, &n, e);
+    if (!text) return NULL;
+    json_t *j = json_parse_unique(text, n, path, e);
+    free(text);
+    return j;
+}
+
+char *file_read(const char *path, size_t limit, size_t *n, Error *e) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        error_set(e, errno == EIO ? EXIT_DISK : EXIT_INPUT, "%s: cannot open: %s", path, strerror(errno));
+        return NULL;
+    }
+    // Not sized from stat: pipes and /proc have no size, and a file may grow while it is read.
+    size_t cap = 1 << 16, used = 0;
+    char *buf = xmalloc(cap);
+    for (;;) {
+        if (used + 1 >= cap) buf = xrealloc(buf, cap *= 2);
+        ssize_t got = read(fd, buf + used, cap - used - 1);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) {
+            error_set(e, errno == EISDIR ? EXIT_INPUT : EXIT_DISK, "%s: cannot read at byte %zu: %s", path, used,
+                      strerror(errno));
+            goto fail;
+        }
+        if (got == 0) break;
+        used += (size_t)got;
+        if (used > limit) {
+            error_set(e, EXIT_INPUT, "%s: larger than %zu bytes, the limit for this kind of file", path, limit);
+            goto fail;
+        }
+    }
+    close(fd);
+    buf[used] = 0;
+    *n = used;
+    return buf;
+fail:
+    close(fd);
+    free(buf);
+    return NULL;
+}
