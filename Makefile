@@ -1,9 +1,8 @@
 # grpo.c: make | make demo | make test | make bench | make help
 #
-# Every .c file in the five folders is found by wildcard; header dependencies are real (-MMD). Each folder sees include/
-# and itself, nothing else: that is the architecture, enforced.
+# Every .c file in a folder is found by wildcard; header dependencies are real (-MMD), and a change of flags rebuilds.
+# Each folder sees include/ and itself, nothing else: that is the architecture, enforced.
 
-CC      ?= cc
 BUILD   ?= build
 MODE    ?= release
 MARCH   ?= native
@@ -11,60 +10,141 @@ PREFIX  ?= /usr/local
 V       ?= 0
 
 MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := all
 Q := $(if $(filter 1,$(V)),,@)
 
-warn   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
-opt    := $(if $(filter release,$(MODE)),-O3 -g,$(if $(filter debug,$(MODE)),-Og -g3,-O1 -g3 -fno-omit-frame-pointer))
-san    := $(if $(filter sanitize,$(MODE)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined)
-comma  := ,
+# ---- what this machine has -------------------------------------------------------------------------------------------
+hash := \#
+# Names each header that the compiler cannot find.
+missing = $(shell printf '$(hash)if !__has_include(<%s.h>)\n%s\n$(hash)endif\n' $(foreach h,$1,$h $h) | $(CC) -E -P -x c - 2>/dev/null)
+accepts = $(shell echo 'int main(void) { return 0; }' | $(CC) $1 -x c -o /dev/null - >/dev/null 2>&1 && echo $1)
+
+ifneq ($(filter-out clean help,$(or $(MAKECMDGOALS),all)),)
+compiler := $(shell $(CC) --version 2>/dev/null | head -n 1)
+$(if $(compiler),,$(error no C compiler ($(CC)): run tools/deps.sh))
+lacking  := $(call missing,pcre2 yaml jansson utf8proc)
+$(if $(lacking),$(error no development files of $(lacking): run tools/deps.sh))
+openmp   := $(call accepts,-fopenmp)
+march    := $(call accepts,-march=$(MARCH))
+endif
+
+# ---- flags -----------------------------------------------------------------------------------------------------------
+optimize_release  := -O3 -g
+optimize_debug    := -Og -g3
+optimize_sanitize := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+$(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug or sanitize))
+
 # -ffp-contract=off: a multiply-add is fused only where the code says so; the numerics contract hangs on it.
-CFLAGS_ALL := -std=gnu11 $(warn) $(opt) $(san) -march=$(MARCH) -ffp-contract=off -fno-math-errno -fno-trapping-math \
-              -fno-strict-aliasing -D_GNU_SOURCE $(CFLAGS)
-LDLIBS_ALL := -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread $(LDLIBS)
+# -Wno-psabi: gcc's note that 64-byte vectors have no agreed calling convention; ours are all inlined.
+flags := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter \
+         -Wno-psabi $(optimize_$(MODE)) $(march) $(openmp) -ffp-contract=off -fno-math-errno -fno-trapping-math \
+         -fno-strict-aliasing -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS)
+libs  := $(LDFLAGS) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread $(LDLIBS)
 
-openmp := $(shell printf 'int main(void){return 0;}' | $(CC) -fopenmp -x c -o /dev/null - 2>/dev/null && echo -fopenmp)
-
-folders := kernels models rewards host
+# ---- files -----------------------------------------------------------------------------------------------------------
 dir     := $(BUILD)/$(MODE)
-objects := $(foreach f,$(folders),$(patsubst %.c,$(dir)/%.o,$(wildcard $f/*.c)))
-library := $(filter-out $(dir)/host/main.o,$(objects))
-tests   := $(patsubst tests/%.c,$(dir)/tests/%,$(wildcard tests/test_*.c))
-tools   := $(patsubst tools/%.c,$(dir)/tools/%,$(wildcard tools/*.c))
+object   = $(patsubst %.c,$(dir)/%.o,$(wildcard $1/*.c))
+objects := $(foreach f,kernels models rewards host,$(call object,$f))
+main    := $(dir)/host/main.o
+library := $(dir)/libgrpo.a
+tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
+tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
+bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all debug sanitize test bench demo check doctor install clean help found
+.PHONY: all found debug sanitize test check bench demo doctor install clean help FORCE
 .SECONDARY:
+.DELETE_ON_ERROR:
+
 all: found $(grpo) $(tools)
 
 found:
-	@echo "compiler  $(CC): $$($(CC) --version | head -n 1)"
-	@echo "OpenMP    $(if $(openmp),$(openmp),not found: one thread only)"
+	@echo 'compiler   $(compiler)$(if $(march),, (no -march=$(MARCH): the compiler does not know it))'
+	@echo 'OpenMP     $(if $(openmp),yes,not found: one thread only (for clang, install libomp-dev))'
+	@echo 'libraries  PCRE2, libyaml, Jansson, utf8proc'
 
-$(grpo): $(objects)
-	@echo "  LD  $@"
-	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS_ALL) $(openmp) -o $@ $^ $(LDLIBS_ALL)
+# ---- rules -----------------------------------------------------------------------------------------------------------
+compile = $(Q)mkdir -p $(@D) && $(CC) $(flags) $(includes) -MMD -MP
 
-$(foreach f,$(folders),$(eval $(dir)/$f/%.o: inc := -Iinclude -I$f))
-$(dir)/%.o: %.c
-	@echo "  CC  $<"
-	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS_ALL) $(openmp) $(inc) -MMD -MP -c -o $@ $<
+$(foreach f,kernels models rewards host,$(eval $(dir)/$f/%.o: includes := -Iinclude -I$f))
+$(dir)/tools/%.o: includes := -Iinclude
+$(dir)/tests/%.o: includes := -Iinclude -Itests
+$(dir)/bench/%.o: includes := -Iinclude -Itests -Ibench
 
-$(dir)/tests/%: tests/%.c $(library)
-	@echo "  CC  $<"
-	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS_ALL) $(openmp) -Iinclude -Itests -MMD -MP -MF $@.d -o $@ $< $(library) $(LDLIBS_ALL) -lcmocka
+$(dir)/%.o: %.c $(dir)/flags
+	@echo '  CC  $<'
+	$(compile) -c -o $@ $<
 
-$(dir)/tools/%: tools/%.c $(library)
-	@echo "  CC  $<"
-	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS_ALL) $(openmp) -Iinclude -MMD -MP -MF $@.d -o $@ $< $(library) $(LDLIBS_ALL)
+$(library): $(filter-out $(main),$(objects)) $(dir)/linked
+	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
 
-debug:    ; $(Q)$(MAKE) MODE=debug all
-sanitize: ; $(Q)$(MAKE) MODE=sanitize all
+$(grpo): $(main)
+$(bench): $(call object,bench)
+$(tools) $(tests): %: %.o
+$(tests): cmocka := -lcmocka
+$(grpo) $(bench) $(tools) $(tests): $(library)
+	@echo '  LD  $@'
+	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(library) $(libs) $(cmocka)
 
-# One test program alone: make run-test_ops
+$(dir)/tests/%.o: tests/%.c $(dir)/flags
+	$(if $(call missing,cmocka),$(error no development files of cmocka: run tools/deps.sh test))
+	@echo '  CC  $<'
+	$(compile) -c -o $@ $<
+
+# Written anew only where the text differs: what depends on them is rebuilt then, and only then.
+$(dir)/flags:  text = $(compiler) $(flags)
+$(dir)/linked: text = $(objects) $(libs)
+$(dir)/flags $(dir)/linked: FORCE
+	@mkdir -p $(@D) && echo '$(text)' | cmp -s - $@ || echo '$(text)' >$@
+
+# ---- targets ---------------------------------------------------------------------------------------------------------
+debug sanitize:
+	$(Q)$(MAKE) MODE=$@ all
+
+test: $(grpo) $(tools) $(tests)
+	$(Q)GRPO=$(grpo) tests/run.sh $(tests)
+
+# One test program alone, with all it prints: make run-test_ops
 run-%: $(dir)/tests/%
-	$(Q)$<
+	$(Q)GRPO=$(grpo) $<
+
+# All that can be checked on this machine, for those who change the code.
+check:
+	$(Q)$(MAKE) test
+	$(Q)$(MAKE) MODE=sanitize test
+	$(Q)if command -v clang >/dev/null; then $(MAKE) CC=clang BUILD=$(BUILD)/clang all; \
+	    else echo 'SKIP the clang build: no clang'; fi
+	$(Q)if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h'); \
+	    else echo 'SKIP the format check: no clang-format'; fi
+
+bench: $(bench)
+	$(Q)$(bench)
+
+demo: all
+	$(Q)tools/demo.sh
+
+doctor: all
+	$(Q)$(grpo) doctor
+
+install: all
+	install -D $(grpo) $(DESTDIR)$(PREFIX)/bin/grpo
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/grpo/configs configs/*
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/grpo/models/tiny models/tiny/*
 
 clean:
 	$(Q)rm -rf $(BUILD)
 
--include $(objects:.o=.d) $(wildcard $(dir)/tests/*.d) $(wildcard $(dir)/tools/*.d)
+help:
+	@echo 'make           build/grpo'
+	@echo 'make demo      watch a model learn: three minutes, offline'
+	@echo 'make test      every test; make run-test_NAME runs one program'
+	@echo 'make check     every test, again with sanitizers, then the clang build and the format'
+	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'
+	@echo 'make doctor    what this machine has, and whether grpo can use it'
+	@echo 'make install   to PREFIX ($(PREFIX)), under DESTDIR'
+	@echo 'make debug     build/debug/grpo, for a debugger'
+	@echo 'make sanitize  build/sanitize/grpo, with the address and undefined-behaviour sanitizers'
+	@echo 'make clean     remove $(BUILD)'
+	@echo 'Variables: CC CFLAGS LDFLAGS MARCH=$(MARCH) BUILD=$(BUILD) MODE=release|debug|sanitize V=1 (show commands)'
+
+-include $(wildcard $(dir)/*/*.d)

@@ -1,0 +1,63 @@
+#!/bin/sh
+# Runs test programs (cmocka) one after another and adds up: tests/run.sh PROGRAM...
+#
+# A program that crashes, hangs (TEST_TIMEOUT seconds, 300) or exits with an error counts as failed, and so does a
+# skipped test that tests/allowed_skips.txt does not name. A program's output goes to PROGRAM.log; that of a failed one
+# is shown. The last line is "N passed, N failed, N skipped".
+set -u
+
+allowed=$(dirname "$0")/allowed_skips.txt
+limit=${TEST_TIMEOUT:-300}
+passed=0 failed=0 skipped=0
+
+# Lines of $log whose cmocka tag is $1.
+count() { grep -c "^\[ *$1 *\]" "$log"; }
+
+for program in "$@"; do
+    name=${program##*/}
+    log=$program.log
+    start=$(date +%s%N)
+    timeout -k 5 "$limit" "$program" </dev/null >"$log" 2>&1
+    status=$?
+    ms=$((($(date +%s%N) - start) / 1000000))
+
+    # Tests announced by every "Running N test(s)" line: those that neither passed nor were skipped have failed.
+    announced=$(sed -n 's/^\[=*\].*Running \([0-9]*\) test.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')
+    ok=$(count OK)
+    skips=$(count SKIPPED)
+    # cmocka lists skipped tests once more at the end, below a line with their number.
+    names=$(sed -n 's/^\[ *SKIPPED *\] \([A-Za-z_][A-Za-z0-9_]*\)$/\1/p' "$log" | sort -u)
+    skips=$(printf '%s' "$names" | grep -c .)
+    bad=$((announced - ok - skips))
+    why=""
+    if [ "$status" -ne 0 ] || [ "$announced" -eq 0 ]; then
+        [ "$bad" -gt 0 ] || bad=1
+        case $status in
+        0) why="ran no tests" ;;
+        124 | 137) why="did not end within $limit s" ;;
+        *) [ "$status" -le 128 ] || why="died of signal $((status - 128))" ;;
+        esac
+    fi
+    for test in $names; do
+        if ! grep -q "^$test[[:space:]]" "$allowed"; then
+            why="$why${why:+; }skipped $test, which tests/allowed_skips.txt does not name"
+            skips=$((skips - 1))
+            bad=$((bad + 1))
+        fi
+    done
+
+    printf '%-22s %4d passed' "$name" "$ok"
+    [ "$skips" -eq 0 ] || printf ', %d skipped' "$skips"
+    [ "$bad" -eq 0 ] || printf ', %d FAILED' "$bad"
+    printf '  %d.%d s%s\n' $((ms / 1000)) $((ms % 1000 / 100)) "${why:+ ($why)}"
+    if [ "$bad" -gt 0 ]; then
+        # What passed is left out, unless the program broke off in the middle of it.
+        grep -v -e '^\[ *OK *\]' -e '^\[=*\]' "$log" | tail -n 200 | sed 's/^/    /'
+    else
+        grep '^SKIP ' "$log" | sed 's/^/    /'
+    fi
+    passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skips))
+done
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
