@@ -26,10 +26,10 @@ typedef struct {
     float sapo_tau_pos, sapo_tau_neg;
     float entropy_threshold;    // only tokens with entropy >= this carry policy loss; -INFINITY: all
     float off_policy_threshold; // sequences with A < 0 and mean(old - logp) above it are masked; 0: off
-    // scalars of the whole optimizer batch (all micro-batches, all ranks)
-    float batch_mean, batch_std; // of the summed rewards: SCALE_BATCH, and the last step of GDPO
-    float loss_scale;            // what a sequence's or a token's loss is multiplied by; see grpo_loss_scale
-    float entropy_scale;         // 1 / tokens in the masks
+    // scalars of the whole batch (all micro-batches, all ranks); the functions at the end of this file make them
+    float batch_mean, batch_std; // of the rewards: batch_std for SCALE_BATCH, both for the last step of GDPO
+    float loss_scale;            // what a sequence's or a token's loss is multiplied by
+    float entropy_scale;         // 1 / tokens that carry policy loss; used where entropy_coef != 0
 } GrpoParams;
 
 typedef struct {
@@ -51,12 +51,12 @@ typedef enum {
     GM_LOSS,        // the sequence's share of the loss, already scaled
     GM_KL,          // sum of k3 over the mask
     GM_ENTROPY,     // sum of entropy over the mask
-    GM_CLIP_LOW,    // tokens with w < 1 - epsilon and A < 0
-    GM_CLIP_HIGH,   // tokens with w > 1 + epsilon_high and A > 0
+    GM_CLIP_LOW,    // tokens with w < 1 - epsilon and A < 0; cispo, sapo: 0
+    GM_CLIP_HIGH,   // tokens with w > 1 + epsilon_high and A > 0; cispo: w > epsilon_high and A > 0; sapo: 0
     GM_CLIP_REGION, // either
-    GM_RATIO_SUM,   // sum of w
-    GM_RATIO_MAX,   // largest w (max, not sum)
-    GM_RATIO_MIN,   // smallest w (min, not sum)
+    GM_RATIO_SUM,   // sum of w (LEVEL_SEQUENCE: every token has its sequence's w)
+    GM_RATIO_MAX,   // largest w (max, not sum); -INFINITY where the sequence is masked
+    GM_RATIO_MIN,   // smallest w (min, not sum); INFINITY where the sequence is masked
     GM_ADVANTAGE,   // the advantage used
     GM_COUNT
 } GrpoMetric;
@@ -67,3 +67,23 @@ typedef struct {
     Tensor dentropy;  // [N]? f32 =  d(loss) / d(entropy); present where entropy_coef != 0
     Tensor metrics;   // [B, GM_COUNT] f32 =
 } GrpoOut;
+
+// ---- host/grpo_scalars.c: what is global ---------------------------------------------------------------------------
+
+// Mean and standard deviation (n - 1; 0 for fewer than two) of the rewards of rewards[groups * group_size, n_rewards],
+// the whole generation batch: weighted sums, or for NORMALIZE_THEN_SUM the sums of scores normalised in their groups.
+// Completions whose scores all abstain are left out.
+void grpo_batch_stats(const float *rewards, const float *weights, int64_t groups, int64_t group_size, int64_t n_rewards,
+                      RewardAggregation aggregation, float *mean, float *std);
+
+// GrpoParams.loss_scale of an optimizer step over `sequences` completions (masked ones count) with `tokens` tokens in
+// their masks, taken from a generation batch with `generation_tokens` tokens in its masks. All ranks together.
+//   grpo, sapo: 1 / sequences    bnpo: 1 / tokens    dr_grpo: 1 / (sequences * max_completion_length)
+//   dapo, cispo: 1 / generation_tokens, also where a generation feeds several optimizer steps (TRL 1.16 rescales there)
+float grpo_loss_scale(LossType type, int64_t sequences, int64_t tokens, int64_t generation_tokens,
+                      int64_t max_completion_length);
+
+// GrpoParams.entropy_threshold: the (1 - top_entropy_quantile) quantile, interpolated as torch.quantile does, of the
+// entropies of all tokens in the masks of an optimizer step. *kept counts those at or above it: entropy_scale is
+// 1 / max(*kept, 1). A quantile of 1 keeps all: -INFINITY. Sorts entropy[n] in place.
+float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quantile, int64_t *kept);
