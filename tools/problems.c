@@ -1,0 +1,255 @@
+// Writes GSM8K-format word problems, seeded, for the demo and the tests: one or two additions or subtractions of small
+// numbers told as a short story. `problems --help` lists the options.
+//
+// Train and eval never share a problem. What makes a problem is its arithmetic (12+5, 12+5-3; 5+12 counts as 12+5), not
+// its names and objects: a hash of the arithmetic decides the side, one problem in eight is for eval. So whatever the
+// seeds, counts and ranges, no sum in an eval file was ever told in a train file, in any wording.
+#include "error.h"
+#include "str.h"
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const names[] = {"Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Max", "Zoe"};
+static const char *const objects[] = {"apples", "books", "coins", "cards", "eggs", "pens", "cups", "keys"};
+
+// A story: how it opens, what happens (each event adds or takes away), what is asked, and a line of the solution.
+// N, M: two names; O: objects; A, B: numbers; E: the sum with its result. They stand behind a %.
+typedef struct {
+    const char *opening, *more[3], *less[3], *question, *line;
+} Story;
+
+static const Story stories[] = {
+    {"%N has %A %O.",
+     {"%M gives %N %B more.", "%N buys %B more.", "%N finds %B more."},
+     {"%N gives %M %B.", "%N sells %B.", "%N loses %B."},
+     "How many %O does %N have now?",
+     "%N now has %E %O."},
+    {"There are %A %O in a box.",
+     {"%N puts in %B more.", "%M puts in %B more.", "%N and %M put in %B more."},
+     {"%N takes out %B.", "%M takes out %B.", "%N and %M take out %B."},
+     "How many %O are in the box?",
+     "The box holds %E %O."},
+};
+// Comparisons have one step and no events.
+static const Story sum_story = {
+    "%N has %A %O. %M has %B %O.", {0}, {0}, "How many %O do they have in all?", "They have %E %O."};
+static const Story difference_story = {
+    "%N has %A %O. %M has %B %O.", {0}, {0}, "How many more %O does %N have?", "%N has %E more %O."};
+
+typedef struct {
+    uint64_t seed;
+    long count, min, max, min_steps, max_steps;
+    bool eval, solutions;
+} Options;
+
+typedef struct {
+    int steps;
+    char op[2];     // '+' or '-'
+    long number[3]; // the first number, then one a step
+    long total[3];  // after 0, 1, 2 steps
+} Problem;
+
+static uint64_t mix(uint64_t x) { // splitmix64's finaliser
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+static uint64_t draw(uint64_t *state) { return mix(*state += 0x9e3779b97f4a7c15u); }
+static long between(uint64_t *state, long lo, long hi) { return lo + (long)(draw(state) % (uint64_t)(hi - lo + 1)); }
+
+static Problem problem_draw(uint64_t *state, const Options *o) {
+    Problem p = {.steps = (int)between(state, o->min_steps, o->max_steps)};
+    p.total[0] = p.number[0] = between(state, o->min, o->max);
+    for (int s = 0; s < p.steps; s++) {
+        long have = p.total[s];
+        p.op[s] = have < o->min || draw(state) % 2 ? '+' : '-';
+        long most = p.op[s] == '-' && have < o->max ? have : o->max;
+        p.number[s + 1] = between(state, o->min, most);
+        p.total[s + 1] = p.op[s] == '+' ? have + p.number[s + 1] : have - p.number[s + 1];
+    }
+    return p;
+}
+
+static bool problem_is_for_eval(const Problem *p) {
+    long a = p->number[0], b = p->number[1];
+    bool swap = p->op[0] == '+' && b < a;
+    uint64_t h = mix((uint64_t)(swap ? b : a) + 1) + (uint64_t)p->op[0];
+    h = mix(h + (uint64_t)(swap ? a : b));
+    if (p->steps == 2) h = mix(mix(h + (uint64_t)p->op[1]) + (uint64_t)p->number[2]);
+    return h % 8 == 0;
+}
+
+typedef struct {
+    const char *n, *m, *object;
+    long a, b;
+    const char *sum;
+} Words;
+
+static void tell(Str *out, const char *text, const Words *w) {
+    if (out->n && out->s[out->n - 1] != '\n') str_puts(out, " ");
+    for (; *text; text++) {
+        if (*text != '%') {
+            str_add(out, text, 1);
+            continue;
+        }
+        switch (*++text) {
+        case 'N': str_puts(out, w->n); break;
+        case 'M': str_puts(out, w->m); break;
+        case 'O': str_puts(out, w->object); break;
+        case 'A': str_printf(out, "%ld", w->a); break;
+        case 'B': str_printf(out, "%ld", w->b); break;
+        case 'E': str_puts(out, w->sum); break;
+        default: die("no word for %%%c", *text);
+        }
+    }
+}
+
+// Fills the question, GSM8K's answer, and the completion in the recipe's strict format.
+static void problem_tell(const Problem *p, uint64_t *state, Str *question, Str *answer, Str *completion) {
+    size_t n_names = sizeof names / sizeof *names, first = draw(state) % n_names;
+    size_t second = (first + 1 + draw(state) % (n_names - 1)) % n_names;
+    const char *object = objects[draw(state) % (sizeof objects / sizeof *objects)];
+    Words w = {names[first], names[second], object, p->number[0], p->number[1], NULL};
+    size_t which = draw(state) % 3;
+    const Story *story = which < 2 ? &stories[which] : p->op[0] == '+' ? &sum_story : &difference_story;
+    if (p->steps > 1) story = &stories[which % 2];
+
+    str_puts(completion, "<think>\n");
+    tell(question, story->opening, &w);
+    for (int s = 0; s < p->steps; s++) {
+        long have = p->total[s], total = p->total[s + 1];
+        w.b = p->number[s + 1];
+        const char *event = (p->op[s] == '+' ? story->more : story->less)[draw(state) % 3];
+        if (event) tell(question, event, &w);
+        char step[64], sum[160];
+        snprintf(step, sizeof step, "%ld%c%ld", have, p->op[s], w.b);
+        snprintf(sum, sizeof sum, "%s=<<%s=%ld>>%ld", step, step, total, total);
+        w.sum = sum;
+        tell(answer, story->line, &w);
+        str_puts(answer, "\n");
+        str_printf(completion, "%s%s=%ld", s ? ", " : "", step, total);
+    }
+    tell(question, story->question, &w);
+    str_printf(answer, "#### %ld", p->total[p->steps]);
+    str_printf(completion, "\n</think>\n<answer>\n%ld\n</answer>\n", p->total[p->steps]);
+}
+
+// Hashes of the questions written so far, open addressing: no question comes twice in one file.
+typedef struct {
+    uint64_t *hash;
+    size_t cap;
+} Seen;
+
+static bool seen_before(Seen *seen, const Str *question) {
+    uint64_t h = 0;
+    for (size_t i = 0; i < question->n; i++) h = mix(h + (unsigned char)question->s[i] + 1);
+    h |= 1; // 0 marks a free place
+    size_t i = h & (seen->cap - 1);
+    while (seen->hash[i] && seen->hash[i] != h) i = (i + 1) & (seen->cap - 1);
+    bool found = seen->hash[i] == h;
+    seen->hash[i] = h;
+    return found;
+}
+
+static bool write_problems(const Options *o, FILE *f) {
+    uint64_t state = mix(o->seed + 1);
+    Seen seen = {.cap = 64};
+    while (seen.cap < 2 * (size_t)o->count) seen.cap *= 2;
+    seen.hash = xcalloc(seen.cap, sizeof *seen.hash);
+    Str question = {0}, answer = {0}, completion = {0}, line = {0};
+    long written = 0;
+    for (long misses = 0; written < o->count && misses < 100000; misses++) {
+        Problem p = problem_draw(&state, o);
+        if (problem_is_for_eval(&p) != o->eval) continue;
+        str_clear(&question), str_clear(&answer), str_clear(&completion), str_clear(&line);
+        problem_tell(&p, &state, &question, &answer, &completion);
+        if (seen_before(&seen, &question)) continue;
+        const Str *second = o->solutions ? &completion : &answer;
+        str_puts(&line, o->solutions ? "{\"prompt\": " : "{\"question\": ");
+        str_json(&line, question.s, question.n);
+        str_puts(&line, o->solutions ? ", \"completion\": " : ", \"answer\": ");
+        str_json(&line, second->s, second->n);
+        fprintf(f, "%s}\n", line.s);
+        written++;
+        misses = 0;
+    }
+    str_free(&question), str_free(&answer), str_free(&completion), str_free(&line);
+    free(seen.hash);
+    if (written < o->count)
+        fprintf(stderr,
+                "problems: %ld were asked for, but only %ld different questions were found; widen --max or --steps\n",
+                o->count, written);
+    return written == o->count;
+}
+
+static void usage(FILE *f) {
+    fputs("problems --count N [options]: N word problems as JSONL on standard output\n"
+          "  --seed S        which problems (default 1)\n"
+          "  --split SIDE    train or eval (default train); no sum is in both, whatever the seeds\n"
+          "  --level L       1: operands to 9, one step   2: to 20, one step   3: to 50, one or two   4: to 99, two\n"
+          "                  (default 2)\n"
+          "  --min A --max B operands of A to B, instead of the level's\n"
+          "  --steps K       1, 2, or 1-2 steps, instead of the level's\n"
+          "  --solutions     rows of {prompt, completion}, the completion correct and in the strict format\n"
+          "                  <think>\\n...\\n</think>\\n<answer>\\n...\\n</answer>\\n, instead of GSM8K's {question, "
+          "answer}\n",
+          f);
+}
+
+static _Noreturn void complain(const char *option, const char *value, const char *wanted) {
+    fprintf(stderr, "problems: %s%s%s: %s; see --help\n", option, value ? " " : "", value ? value : "", wanted);
+    exit(EXIT_CONFIG);
+}
+
+static long number(const char *option, const char *value, long lo, long hi) {
+    char *end = NULL, wanted[80];
+    errno = 0;
+    long n = value ? strtol(value, &end, 10) : 0;
+    snprintf(wanted, sizeof wanted, "expected a number from %ld to %ld", lo, hi);
+    if (!value || !*value || *end || errno || n < lo || n > hi) complain(option, value, wanted);
+    return n;
+}
+
+int main(int argc, char **argv) {
+    static const struct { long max, min_steps, max_steps; } levels[] = {{9, 1, 1}, {20, 1, 1}, {50, 1, 2}, {99, 2, 2}};
+    Options o = {.seed = 1};
+    long level = 2, min = -1, max = -1, min_steps = 0, max_steps = 0;
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i], *v = argv[i + 1];
+        if (!strcmp(a, "--help")) return usage(stdout), EXIT_OK;
+        if (!strcmp(a, "--solutions")) {
+            o.solutions = true;
+            continue;
+        }
+        if (!strcmp(a, "--seed")) o.seed = (uint64_t)number(a, v, 0, 1000000000);
+        else if (!strcmp(a, "--count")) o.count = number(a, v, 1, 10000000);
+        else if (!strcmp(a, "--level")) level = number(a, v, 1, 4);
+        else if (!strcmp(a, "--min")) min = number(a, v, 0, 1000000);
+        else if (!strcmp(a, "--max")) max = number(a, v, 0, 1000000);
+        else if (!strcmp(a, "--split")) {
+            if (!v || (strcmp(v, "train") && strcmp(v, "eval"))) complain(a, v, "expected train or eval");
+            o.eval = !strcmp(v, "eval");
+        } else if (!strcmp(a, "--steps")) {
+            bool both = v && !strcmp(v, "1-2");
+            min_steps = both ? 1 : number(a, v, 1, 2);
+            max_steps = both ? 2 : min_steps;
+        } else complain(a, NULL, "unknown option");
+        i++;
+    }
+    if (!o.count) complain("--count", NULL, "missing");
+    o.min = min < 0 ? 2 : min;
+    o.max = max < 0 ? levels[level - 1].max : max;
+    o.min_steps = min_steps ? min_steps : levels[level - 1].min_steps;
+    o.max_steps = max_steps ? max_steps : levels[level - 1].max_steps;
+    if (o.min > o.max) complain("--min", NULL, "larger than --max");
+    if (!write_problems(&o, stdout)) return EXIT_CONFIG;
+    if (fflush(stdout) || ferror(stdout)) {
+        fprintf(stderr, "problems: cannot write: %s\n", strerror(errno));
+        return EXIT_DISK;
+    }
+    return EXIT_OK;
+}
