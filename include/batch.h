@@ -39,5 +39,6 @@ typedef struct {
 } Batch;
 
 Batch batch_new(int prompts, int group, int max_completion, int n_rewards);
-void batch_clear(Batch *b); // frees texts, all states back to SEQ_QUEUED
+void batch_clear_prompt(Batch *b, int p); // one prompt and its completions
+void batch_clear(Batch *b);               // frees texts, all states back to SEQ_QUEUED
 void batch_free(Batch *b);

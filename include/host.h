@@ -122,6 +122,42 @@ bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob 
 // ---- crc32c.c ----------------------------------------------------------------------------------------------------
 uint32_t crc32c(uint32_t crc, const void *data, size_t n);
 
+// ---- rollout.c: batched sampling with a KV cache ------------------------------------------------------------------
+// Slots decode side by side and are refilled as sequences end; a group's prompt is prefilled once and its keys and
+// values are shared by the group's completions. Cache rows: [prompt_slots x max_prompt], then [slots x max_completion].
+typedef struct {
+    int slots;          // sequences decoding at a time
+    int prompt_slots;   // prompts whose keys and values are held at a time
+    int max_prompt;     // tokens
+    int max_completion; // tokens
+    int prefill_tokens; // packed tokens of one prefill, >= max_prompt
+} RolloutShape;
+typedef struct {
+    RolloutShape shape;
+    KvCache cache;
+    Activations prefill, decode;
+    Tensor ids, pos, kv_row, seq;   // I32, for prefill and decode
+    Tensor span;                    // [slots,4]
+    Tensor prompt_hidden, hidden;   // [prompt_slots,D], [slots,D] what the next token is drawn from
+    Tensor key, place, token, logp; // [slots] I64, I32, I32, F32
+    Tensor seen, seen_len;          // [slots, max_prompt + max_completion], [slots]: repetition penalty
+} Rollout;
+// What ends a completion.
+typedef struct {
+    const int32_t *eos;
+    int n_eos;
+    TextList stop;
+} StopRule;
+RolloutShape rollout_shape(int slots, int prompts, int max_prompt, int max_completion);
+Rollout rollout_carve(Arena *a, ModelDims dims, DType dtype, RolloutShape shape);
+void rollout_free(Rollout *r);
+// Decodes every queued sequence of the batch: fills len, ids, logp, finish, text; calls done(arg, i) as each ends.
+// Returns false, sequences left unfinished, where a stop was requested (see signals). A sequence's tokens depend on
+// (weights, prompt, params, its key) alone.
+typedef void RolloutDone(void *arg, int i);
+bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, StopRule rule, SampleParams params,
+                 Batch *b, RolloutDone *done, void *arg);
+
 // ---- commands (main.c's table) -----------------------------------------------------------------------------------
 // Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.
 typedef ExitCode Command(int argc, char **argv, Error *e);
