@@ -158,6 +158,68 @@ typedef void RolloutDone(void *arg, int i);
 bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, StopRule rule, SampleParams params,
                  Batch *b, RolloutDone *done, void *arg);
 
+// ---- run.c: what a command has open, and the memory it took -------------------------------------------------------
+// What a command needs; it decides the memory plan.
+typedef struct {
+    bool train;           // gradients, optimizer state, activations kept for a backward pass
+    bool reference;       // a second copy of the weights, frozen
+    int64_t train_tokens; // packed tokens of one micro-batch
+    int train_seqs;       // sequences of one micro-batch
+    int score_rows;       // sequences of one generation batch (rewards given to grpo_loss)
+    int n_rewards;
+    RolloutShape rollout; // slots 0: none
+} RunShape;
+
+#define PLAN_ROWS 16
+typedef struct {
+    struct {
+        const char *what;
+        size_t bytes;
+    } row[PLAN_ROWS];
+    int n;
+    size_t params, work; // bytes of the two slabs; rollout and training take turns in `work`
+} Plan;
+
+// One micro-batch on the device: packed tokens, and the N positions whose next token is scored.
+typedef struct {
+    Activations acts;
+    Tensor ids, pos, seq;                       // [T] [T] [B+1] I32
+    Tensor rows, target;                        // [N] I32: hidden row, token to predict
+    Tensor logp, lse, entropy, dlogp, dentropy; // [N] F32
+    Tensor old_logp, ref_logp;                  // [N] F32
+    Tensor offsets, index, mask;                // [B+1] I32, [B] I32, [B] U8
+    Tensor rewards, weights;                    // [S,n_rewards], [n_rewards] F32
+    Tensor advantage, metrics;                  // [B], [B,GM_COUNT] F32
+} TrainWork;
+
+typedef struct {
+    const Config *cfg;
+    Device *device;
+    HfConfig hf;
+    Tokenizer *tokenizer;
+    RunShape shape;
+    Plan plan;
+    void *params_base, *work_base;
+    Model policy, grad, reference;
+    Tensor master, moment1, moment2; // [n] like the policy's slab; master only where weights are bf16 and state f32
+    Tensor norms;                    // [1 + n_params] I64 (f64 bits): see optim.c
+    Rollout rollout;
+    TrainWork work;
+} Run;
+
+// Reads config.json and the tokenizer, plans and takes the memory, loads (or draws) the weights.
+// run_describe stops before memory is taken: enough for `plan`.
+bool run_describe(Run *r, const Config *c, RunShape shape, Error *e);
+bool run_open(Run *r, const Config *c, RunShape shape, Error *e);
+void run_close(Run *r);
+// The plan as a table, with what would help where it does not fit. Heap memory.
+char *plan_table(const Run *r);
+// The shapes `train` and `eval`, `sample` need.
+RunShape shape_for_train(const Config *c, int n_rewards);
+RunShape shape_for_rollout(const Config *c, int sequences, int prompts);
+RunShape shape_for_sft(const Config *c);
+StopRule run_stop_rule(const Run *r);
+
 // ---- commands (main.c's table) -----------------------------------------------------------------------------------
 // Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.
 typedef ExitCode Command(int argc, char **argv, Error *e);

@@ -1,0 +1,216 @@
+// A run: what a command has open. Memory is two slabs whose sizes come from running the carving code once from a null
+// base; `grpo plan` prints that table.
+#include "host.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void plan_add(Plan *p, const char *what, size_t bytes) {
+    if (p->n == PLAN_ROWS) die("plan: too many rows");
+    if (!bytes) return;
+    p->row[p->n].what = what;
+    p->row[p->n++].bytes = bytes;
+}
+
+static DType dtype_of(int choice) { return choice == DTYPE_F32 ? F32 : BF16; }
+
+// Weights, and all that lives as long as the run.
+static void carve_params(Run *r, Arena *a, Plan *p) {
+    const Config *c = r->cfg;
+    DType t = dtype_of(c->dtype), state = dtype_of(c->optim_dtype);
+    size_t at = a->used;
+    r->policy = model_carve(a, r->hf.dims, t);
+    plan_add(p, "weights", a->used - at);
+    int64_t n = r->policy.slab.dim[0];
+    if (r->shape.train) {
+        at = a->used;
+        r->grad = model_carve(a, r->hf.dims, dtype_of(c->grad_dtype));
+        plan_add(p, "gradients", a->used - at);
+        at = a->used;
+        if (t == BF16 && state == F32) r->master = arena_new(a, F32, n);
+        r->moment1 = arena_new(a, state, n);
+        r->moment2 = arena_new(a, state, n);
+        r->norms = arena_new(a, I64, 1);
+        plan_add(p, "optimizer state", a->used - at);
+    }
+    at = a->used;
+    if (r->shape.reference) r->reference = model_carve(a, r->hf.dims, t);
+    plan_add(p, "reference weights", a->used - at);
+}
+
+static TrainWork carve_train(Arena *a, const Run *r) {
+    const RunShape s = r->shape;
+    int64_t T = s.train_tokens, B = s.train_seqs, R = s.n_rewards > 0 ? s.n_rewards : 1;
+    TrainWork w = {.acts = activations_carve(a, r->hf.dims, dtype_of(r->cfg->dtype), T, true, r->cfg->recompute)};
+    Tensor *i32s[] = {&w.ids, &w.pos, &w.rows, &w.target};
+    for (size_t i = 0; i < sizeof i32s / sizeof *i32s; i++) *i32s[i] = arena_new(a, I32, T);
+    Tensor *f32s[] = {&w.logp, &w.lse, &w.entropy, &w.dlogp, &w.dentropy, &w.old_logp, &w.ref_logp};
+    for (size_t i = 0; i < sizeof f32s / sizeof *f32s; i++) *f32s[i] = arena_new(a, F32, T);
+    w.seq = arena_new(a, I32, B + 1);
+    w.offsets = arena_new(a, I32, B + 1);
+    w.index = arena_new(a, I32, B);
+    w.mask = arena_new(a, U8, B);
+    w.rewards = arena_new(a, F32, s.score_rows > 0 ? s.score_rows : 1, R);
+    w.weights = arena_new(a, F32, R);
+    w.advantage = arena_new(a, F32, B);
+    w.metrics = arena_new(a, F32, B, GM_COUNT);
+    return w;
+}
+
+// Rollout and training take turns in the same memory.
+static void carve_work(Run *r, Arena *a, Plan *p) {
+    size_t start = arena_mark(a);
+    if (r->shape.rollout.slots) {
+        r->rollout = rollout_carve(a, r->hf.dims, dtype_of(r->cfg->dtype), r->shape.rollout);
+        plan_add(p, "rollout: KV cache", tensor_bytes(r->rollout.cache.kv));
+        plan_add(p, "rollout: activations", a->used - start - tensor_bytes(r->rollout.cache.kv));
+    }
+    arena_rewind(a, start);
+    if (r->shape.train) {
+        r->work = carve_train(a, r);
+        plan_add(p, "training: activations (in the rollout's memory)", a->used - start);
+    }
+}
+
+static void free_views(Run *r) {
+    model_free(&r->policy);
+    model_free(&r->grad);
+    model_free(&r->reference);
+    rollout_free(&r->rollout);
+    activations_free(&r->work.acts);
+}
+
+bool run_describe(Run *r, const Config *c, RunShape shape, Error *e) {
+    *r = (Run){.cfg = c, .shape = shape};
+    if (!*c->model) return error_set(e, EXIT_CONFIG, "model: not set; give a HF model directory, as model=PATH");
+    if (!hf_config_read(c->model, &r->hf, e)) return false;
+    if (shape.rollout.slots && shape.rollout.max_prompt + shape.rollout.max_completion > r->hf.dims.max_positions)
+        return error_set(
+            e, EXIT_CONFIG,
+            "max_prompt_length %d + max_completion_length %d is more than the model's context of %d tokens "
+            "(max_position_embeddings in %s/config.json); lower one of them",
+            shape.rollout.max_prompt, shape.rollout.max_completion, r->hf.dims.max_positions, c->model);
+    Arena params = arena_measure(), work = arena_measure();
+    carve_params(r, &params, &r->plan);
+    carve_work(r, &work, &r->plan);
+    free_views(r);
+    plan_add(&r->plan, "kernels' scratch", DEVICE_SCRATCH);
+    r->plan.params = params.peak;
+    r->plan.work = work.peak;
+    return true;
+}
+
+static bool no_memory(const Run *r, Error *e) {
+    char *table = plan_table(r);
+    error_set(e, EXIT_MEMORY, "not enough memory for this run\n%s", table);
+    free(table);
+    return false;
+}
+
+static bool load_weights(Run *r, Error *e) {
+    const Config *c = r->cfg;
+    if (c->init == INIT_RANDOM) model_init_random(&r->policy, (uint64_t)c->seed);
+    else if (!hf_weights_read(c->model, &r->policy, c->load, e)) return false;
+    if (present(r->master)) r->device->cast(r->device, r->master, r->policy.slab);
+    if (r->shape.reference) r->device->cast(r->device, r->reference.slab, r->policy.slab);
+    return true;
+}
+
+bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
+    if (!run_describe(r, c, shape, e)) return false;
+    const char *where = *c->tokenizer ? c->tokenizer : c->model;
+    r->tokenizer = tokenizer_load(where, e);
+    if (!r->tokenizer) return false;
+    if (tokenizer_size(r->tokenizer) > r->hf.dims.V) {
+        error_set(e, EXIT_INPUT,
+                  "%s has ids up to %d, but the model in %s has a vocabulary of %d rows; use the model's own tokenizer",
+                  tokenizer_path(r->tokenizer), tokenizer_size(r->tokenizer) - 1, c->model, r->hf.dims.V);
+        run_close(r);
+        return false;
+    }
+    r->device = cpu_open((int)c->threads);
+    if (r->device) {
+        r->params_base = r->device->alloc(r->device, r->plan.params);
+        r->work_base = r->device->alloc(r->device, r->plan.work);
+    }
+    size_t need = r->plan.params + r->plan.work;
+    if (!r->params_base || !r->work_base || need > r->device->memory(r->device)) {
+        no_memory(r, e);
+        run_close(r);
+        return false;
+    }
+    Plan ignored = {0};
+    Arena params = arena_over(r->params_base, r->plan.params), work = arena_over(r->work_base, r->plan.work);
+    carve_params(r, &params, &ignored);
+    carve_work(r, &work, &ignored);
+    if (load_weights(r, e)) return true;
+    run_close(r);
+    return false;
+}
+
+void run_close(Run *r) {
+    if (r->device) {
+        r->device->free(r->device, r->params_base, r->plan.params);
+        r->device->free(r->device, r->work_base, r->plan.work);
+        free_views(r);
+    }
+    cpu_close(r->device);
+    tokenizer_free(r->tokenizer);
+    *r = (Run){0};
+}
+
+char *plan_table(const Run *r) {
+    Str s = {0};
+    const double GiB = 1024.0 * 1024 * 1024;
+    str_printf(&s, "%-50s %12s\n", "memory", "GiB");
+    for (int i = 0; i < r->plan.n; i++)
+        str_printf(&s, "%-50s %12.3f\n", r->plan.row[i].what, (double)r->plan.row[i].bytes / GiB);
+    size_t need = r->plan.params + r->plan.work + DEVICE_SCRATCH;
+    size_t have = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    str_printf(&s, "%-50s %12.3f\n", "in all (rollout and training share)", (double)need / GiB);
+    str_printf(&s, "%-50s %12.3f\n", "this machine has", (double)have / GiB);
+    const Config *c = r->cfg;
+    if (need <= have) {
+        str_puts(&s, "fits");
+        return s.s;
+    }
+    str_printf(&s, "short by %.3f GiB; what helps:", (double)(need - have) / GiB);
+    if (c->dtype == DTYPE_F32) str_puts(&s, " dtype=bf16");
+    if (r->shape.train && c->optim_dtype == DTYPE_F32) str_puts(&s, " optim_dtype=bf16");
+    if (r->shape.train && c->grad_dtype == DTYPE_F32) str_puts(&s, " grad_dtype=bf16");
+    if (r->shape.train && !c->recompute) str_puts(&s, " recompute=true");
+    if (r->shape.reference) str_puts(&s, " beta=0");
+    if (r->shape.train && c->per_device_train_batch_size > 1)
+        str_printf(&s, " per_device_train_batch_size=%" PRId64, c->per_device_train_batch_size / 2);
+    if (r->shape.rollout.slots > 1) str_printf(&s, " rollout_batch=%d", r->shape.rollout.slots / 2);
+    return s.s;
+}
+
+RunShape shape_for_rollout(const Config *c, int sequences, int prompts) {
+    int slots = c->rollout_batch > 0 ? (int)c->rollout_batch : 64;
+    if (slots > sequences) slots = sequences;
+    return (RunShape){.rollout =
+                          rollout_shape(slots, prompts, (int)c->max_prompt_length, (int)c->max_completion_length)};
+}
+
+RunShape shape_for_train(const Config *c, int n_rewards) {
+    int n = (int)(c->per_device_train_batch_size *
+                  (c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps));
+    RunShape s = shape_for_rollout(c, n, n / (int)c->num_generations);
+    s.train = true;
+    s.reference = c->beta != 0;
+    s.train_seqs = (int)c->per_device_train_batch_size;
+    s.train_tokens = c->per_device_train_batch_size * (c->max_prompt_length + c->max_completion_length);
+    s.score_rows = n;
+    s.n_rewards = n_rewards;
+    return s;
+}
+
+RunShape shape_for_sft(const Config *c) {
+    int64_t tokens = c->per_device_train_batch_size * c->max_length;
+    return (RunShape){.train = true,
+                      .train_tokens = tokens,
+                      .train_seqs = (int)(c->packing ? tokens / 2 : c->per_device_train_batch_size)};
+}
+
+StopRule run_stop_rule(const Run *r) { return (StopRule){r->hf.eos, r->hf.n_eos, r->cfg->stop}; }
