@@ -54,13 +54,40 @@ bool chat_render(const char *template_name, const json_t *messages, const json_t
 bool chat_prompt(const char *template_name, const char *system, const char *question, Str *out, Error *e);
 extern const char chat_system_prompt[]; // the shipped one: think in <think>, answer in <answer>
 
+// ---- jsonl.c: JSON lines, one at a time --------------------------------------------------------------------------
+#define JSONL_MAX_LINE ((size_t)16 << 20) // bytes; a longer line is refused, in bounded memory
+
+// Reads a file or a pipe line by line. A byte-order mark at its start, CRLF and a missing last newline are understood;
+// blank lines are passed over.
+typedef struct {
+    int fd;
+    const char *path; // for errors
+    int64_t line;     // number of the current line, from 1
+    int64_t offset;   // byte of the file where it begins
+    int64_t next;     // and where the next one does
+    char *buffer;     // [begin, end) is read but not yet given out
+    size_t begin, end, cap;
+    bool last; // the file has no more bytes than the buffer
+} LineReader;
+bool line_reader_open(LineReader *r, const char *path, Error *e); // "-": standard input
+void line_reader_close(LineReader *r);
+// 1: a line in *text (valid until the next call, NUL-terminated, no newline), *n its bytes; 0: the end; -1: an error,
+// with file:line. After EXIT_INPUT (a line that is too long) the next call goes on with the line that follows.
+int line_reader_next(LineReader *r, char **text, size_t *n, Error *e);
+// The next line given will be the one that begins at `offset`, numbered `line`. Files only.
+void line_reader_seek(LineReader *r, int64_t offset, int64_t line);
+// A string field of a JSON object, or NULL after filling *e: absent, not a string, or with a NUL character in it.
+const char *json_field_string(const json_t *object, const char *field, const char *where, Error *e);
+
 // ---- dataset.c: streaming JSONL ----------------------------------------------------------------------------------
+// A data set stays on the disk: memory holds the place of each row, 8 bytes. Every line is checked when it is opened,
+// so that a bad one stops a run before it starts; bad_lines=skip leaves bad ones out and counts them.
 typedef struct Dataset Dataset;
 typedef struct {
     int64_t line;   // from 1
     char *question; // heap; freed by the caller with row_free
     char *answer;   // the whole answer field
-    char *gold;     // after the marker, stripped
+    char *gold;     // after the last marker, stripped as Python's str.strip
 } Row;
 // Position in a data set: all that a resumed run needs.
 typedef struct {
@@ -69,13 +96,17 @@ typedef struct {
 Dataset *dataset_open(const char *path, const Config *c, Error *e);
 void dataset_free(Dataset *d);
 int64_t dataset_rows(const Dataset *d);
+int64_t dataset_skipped(const Dataset *d); // bad lines left out
 Cursor dataset_cursor(const Dataset *d);
 void dataset_seek(Dataset *d, Cursor cursor);
-// The next row; wraps into the next epoch with its own order. False after filling *e.
+// The next row; wraps into the next epoch with its own order, a function of (seed, epoch, rows) alone. False after
+// filling *e.
 bool dataset_next(Dataset *d, Row *row, Error *e);
 // Row number i (0-based, file order).
 bool dataset_row(Dataset *d, int64_t i, Row *row, Error *e);
 void row_free(Row *row);
+// Where position i of an epoch lies: a permutation of 0..n-1 that needs no memory.
+int64_t shuffle_index(uint64_t seed, int64_t epoch, int64_t n, int64_t i);
 
 // ---- safetensors.c, hf.c: model directories ----------------------------------------------------------------------
 // config.json -> dims; refuses what the engine does not compute (other model types, sliding window in use ...).

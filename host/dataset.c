@@ -1,0 +1,196 @@
+// A data set: questions and answers of a JSONL file, in file order or in a seeded random order an epoch.
+#include "host.h"
+#include "text.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+// Rows from `row` on stand on lines that follow each other, beginning with `line`: lines need no number of their own.
+typedef struct {
+    int64_t row, line;
+} Run;
+
+struct Dataset {
+    char *path, *question_field, *answer_field, *answer_marker;
+    bool shuffle;
+    uint64_t seed;
+    LineReader reader;
+    int64_t *offset; // [rows] byte where the row's line begins
+    int64_t rows, cap, skipped;
+    Run *run; // [n_runs] ascending
+    int64_t n_runs, cap_runs;
+    Cursor cursor;
+};
+
+void row_free(Row *row) {
+    free(row->question);
+    free(row->answer);
+    free(row->gold);
+    *row = (Row){0};
+}
+
+// Gold: what follows the last marker, stripped.
+static bool find_gold(const char *answer, const char *marker, const char *where, Text *gold, Error *e) {
+    Text t = text_of(answer), mark = text_of(marker);
+    if (mark.n > 0) {
+        size_t at = text_find_last(t, mark);
+        if (at == TEXT_NONE)
+            return error_set(e, EXIT_INPUT, "%s: the answer has no \"%s\" before its result (answer_marker)", where,
+                             marker);
+        t = text_from(t, at + mark.n);
+    }
+    *gold = text_strip(t);
+    if (gold->n == 0) return error_set(e, EXIT_INPUT, "%s: the answer's result is empty", where);
+    return true;
+}
+
+// Reads one line into *row, or only checks it where row is NULL.
+static bool read_line(const Dataset *d, const char *line, size_t n, int64_t number, Row *row, Error *e) {
+    char where[4096 + 32];
+    snprintf(where, sizeof where, "%s:%lld", d->path, (long long)number);
+    json_t *j = json_parse(line, n, where, e);
+    if (!j) return false;
+    const char *question, *answer;
+    Text gold;
+    bool ok = json_is_object(j) || error_set(e, EXIT_INPUT, "%s: not a JSON object", where);
+    ok = ok && (question = json_field_string(j, d->question_field, where, e)) != NULL;
+    ok = ok && (answer = json_field_string(j, d->answer_field, where, e)) != NULL;
+    ok = ok && find_gold(answer, d->answer_marker, where, &gold, e);
+    if (ok && row) *row = (Row){number, xstrdup(question), xstrdup(answer), xstrndup(gold.s, gold.n)};
+    json_decref(j);
+    return ok;
+}
+
+static void add_row(Dataset *d, int64_t offset, int64_t line) {
+    if (d->rows == d->cap) {
+        d->cap = d->cap ? d->cap * 2 : 1024;
+        d->offset = xrealloc(d->offset, (size_t)d->cap * sizeof *d->offset);
+    }
+    const Run *last = d->n_runs ? &d->run[d->n_runs - 1] : NULL;
+    if (!last || line - last->line != d->rows - last->row) {
+        if (d->n_runs == d->cap_runs) {
+            d->cap_runs = d->cap_runs ? d->cap_runs * 2 : 16;
+            d->run = xrealloc(d->run, (size_t)d->cap_runs * sizeof *d->run);
+        }
+        d->run[d->n_runs++] = (Run){d->rows, line};
+    }
+    d->offset[d->rows++] = offset;
+}
+
+static int64_t line_of(const Dataset *d, int64_t row) {
+    int64_t low = 0, high = d->n_runs;
+    while (high - low > 1) {
+        int64_t middle = (low + high) / 2;
+        if (d->run[middle].row <= row) low = middle;
+        else high = middle;
+    }
+    return d->run[low].line + (row - d->run[low].row);
+}
+
+// One pass over the file: checks every line and keeps the places of the good ones.
+static bool index_rows(Dataset *d, bool skip, Error *e) {
+    char *line;
+    size_t n;
+    Error bad, first;
+    for (int got; (got = line_reader_next(&d->reader, &line, &n, &bad)) != 0;) {
+        if (got > 0 && read_line(d, line, n, d->reader.line, NULL, &bad)) {
+            add_row(d, d->reader.offset, d->reader.line);
+            continue;
+        }
+        if (!skip || bad.code != EXIT_INPUT) return error_set(e, bad.code, "%s", bad.text);
+        if (d->skipped++ == 0) first = bad;
+    }
+    if (d->rows == 0 && d->skipped)
+        return error_set(e, EXIT_INPUT, "%s: no good line; %lld bad, the first: %s", d->path, (long long)d->skipped,
+                         first.text);
+    if (d->rows == 0) return error_set(e, EXIT_INPUT, "%s: the data set is empty", d->path);
+    if (d->skipped) note("%s: %lld bad lines left out, the first: %s", d->path, (long long)d->skipped, first.text);
+    return true;
+}
+
+Dataset *dataset_open(const char *path, const Config *c, Error *e) {
+    Dataset *d = xcalloc(1, sizeof *d);
+    d->path = xstrdup(path);
+    d->question_field = xstrdup(c->question_field);
+    d->answer_field = xstrdup(c->answer_field);
+    d->answer_marker = xstrdup(c->answer_marker);
+    d->shuffle = c->shuffle;
+    d->seed = (uint64_t)c->seed;
+    struct stat info;
+    bool ok = true;
+    if (strlen(path) > 4096) ok = error_set(e, EXIT_INPUT, "%.64s...: the path is too long", path);
+    else if (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode))
+        ok =
+            error_set(e, EXIT_INPUT, "%s: not a regular file; rows are read again in every epoch: save it first", path);
+    ok = ok && line_reader_open(&d->reader, d->path, e) && index_rows(d, c->bad_lines == BAD_LINES_SKIP, e);
+    if (ok) return d;
+    dataset_free(d);
+    return NULL;
+}
+
+void dataset_free(Dataset *d) {
+    if (!d) return;
+    line_reader_close(&d->reader);
+    free(d->path);
+    free(d->question_field);
+    free(d->answer_field);
+    free(d->answer_marker);
+    free(d->offset);
+    free(d->run);
+    free(d);
+}
+
+int64_t dataset_rows(const Dataset *d) { return d->rows; }
+int64_t dataset_skipped(const Dataset *d) { return d->skipped; }
+Cursor dataset_cursor(const Dataset *d) { return d->cursor; }
+void dataset_seek(Dataset *d, Cursor cursor) { d->cursor = cursor; }
+
+bool dataset_row(Dataset *d, int64_t i, Row *row, Error *e) {
+    if (i < 0 || i >= d->rows) die("dataset: row %lld of %lld", (long long)i, (long long)d->rows);
+    char *line;
+    size_t n;
+    int64_t number = line_of(d, i);
+    line_reader_seek(&d->reader, d->offset[i], number);
+    int got = line_reader_next(&d->reader, &line, &n, e);
+    if (got < 0) return false;
+    if (got == 0 || d->reader.line != number)
+        return error_set(e, EXIT_INPUT, "%s:%lld: the line is gone; the file changed during the run", d->path,
+                         (long long)number);
+    return read_line(d, line, n, number, row, e);
+}
+
+bool dataset_next(Dataset *d, Row *row, Error *e) {
+    Cursor at = d->cursor;
+    if (at.index >= d->rows) at = (Cursor){at.epoch + 1, 0};
+    int64_t i = d->shuffle ? shuffle_index(d->seed, at.epoch, d->rows, at.index) : at.index;
+    if (!dataset_row(d, i, row, e)) return false;
+    d->cursor = (Cursor){at.epoch, at.index + 1};
+    return true;
+}
+
+// A bijection of 64-bit words whose every output bit depends on every input bit (the finaliser of splitmix64).
+static uint64_t mix(uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+// A Feistel network permutes 0..4^half - 1 (Luby & Rackoff 1988); numbers that fall outside 0..n-1 are sent through
+// again until they come back in (cycle walking, Black & Rogaway 2002), fewer than four times on average.
+int64_t shuffle_index(uint64_t seed, int64_t epoch, int64_t n, int64_t i) {
+    enum { ROUNDS = 8 };
+    int half = 1;
+    while (half < 31 && (int64_t)1 << (2 * half) < n) half++;
+    uint64_t mask = ((uint64_t)1 << half) - 1, x = (uint64_t)i;
+    uint64_t key = mix(mix(seed + 0x9e3779b97f4a7c15u) + (uint64_t)epoch);
+    do {
+        uint64_t left = x >> half, right = x & mask;
+        for (uint64_t round = 0; round < ROUNDS; round++) {
+            uint64_t next = left ^ (mix(key + (round << 32) + right) & mask);
+            left = right;
+            right = next;
+        }
+        x = left << half | right;
+    } while (x >= (uint64_t)n);
+    return (int64_t)x;
+}
