@@ -151,7 +151,9 @@ char *checkpoint_find(const char *output_dir, int64_t *step, Error *e);
 bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob *blobs, int n_blobs, Error *e);
 
 // ---- crc32c.c ----------------------------------------------------------------------------------------------------
+// CRC32C (RFC 3720) of data, going on from `crc` (0 at the start).
 uint32_t crc32c(uint32_t crc, const void *data, size_t n);
+uint32_t crc32c_portable(uint32_t crc, const void *data, size_t n); // the same without the CPU's instruction
 
 // ---- rollout.c: batched sampling with a KV cache ------------------------------------------------------------------
 // Slots decode side by side and are refilled as sequences end; a group's prompt is prefilled once and its keys and
