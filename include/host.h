@@ -253,6 +253,65 @@ RunShape shape_for_rollout(const Config *c, int sequences, int prompts);
 RunShape shape_for_sft(const Config *c);
 StopRule run_stop_rule(const Run *r);
 
+// ---- prompt.c: from a question to prompt ids ------------------------------------------------------------------------
+typedef struct {
+    const Run *run;
+    char *system; // system message, or NULL for the template's own
+} Prompter;
+typedef enum { PROMPT_KEPT, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
+bool prompter_open(Prompter *p, const Run *r, Error *e);
+void prompter_close(Prompter *p);
+// The rendered prompt's ids, whatever their number.
+bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e);
+// Applies max_prompt_length by the long_prompts rule.
+PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e);
+// Fills prompt p of the batch from the data set's next usable row.
+bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e);
+// Moves a row's question and gold into prompt p of the batch.
+void prompter_take(Batch *b, int p, Row *row);
+
+// ---- score.c: rewards over a batch -----------------------------------------------------------------------------------
+#define MAX_REWARDS 32
+typedef struct {
+    Reward reward[MAX_REWARDS];
+    int n;
+} Rewards;
+bool rewards_select(const Config *c, Rewards *out, Error *e);
+// Fills score and reward of a decoded batch.
+void rewards_score(const Rewards *rw, Batch *b);
+// The control experiment: permutes scores among the batch's completions.
+void rewards_shuffle(Batch *b, uint64_t seed, uint64_t stream);
+uint64_t host_random(uint64_t seed, uint64_t stream, uint64_t i);
+
+// ---- micro.c: packed sequences through the model -----------------------------------------------------------------------
+// Sequences back to back on the host, before they go to the device.
+typedef struct {
+    int64_t max_tokens, max_sequences, T, B, N;
+    int32_t *ids, *pos;     // [T]
+    int32_t *rows, *target; // [N]
+    int32_t *seq, *offsets; // [B+1]: where sequences begin among the tokens, among the scored positions
+} Packing;
+Packing packing_new(int64_t tokens, int64_t sequences);
+void packing_free(Packing *p);
+void packing_clear(Packing *p);
+// Adds a sequence of n ids; tokens from position first_target on are scored (where `wanted` is given, only those it
+// marks). False, nothing added, where it does not fit.
+bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target, const uint8_t *wanted);
+// The packed micro-batch on the device; the result's tensors have its live sizes.
+TrainWork micro_pack(const Run *r, const Packing *p);
+// logp, lse and entropy of the scored positions under m.
+void micro_forward(const Run *r, const Model *m, TrainWork *w, float temperature);
+// Adds the gradients of w->dlogp (and w->dentropy) to r->grad.
+void micro_backward(Run *r, TrainWork *w, float temperature, bool with_entropy);
+
+// ---- optim.c ---------------------------------------------------------------------------------------------------------
+// Learning rate of optimizer step `step` (from 0) of `total`: transformers' schedules.
+double optim_learning_rate(const Config *c, int64_t step, int64_t total);
+// Global L2 norm of the gradients; where it is not finite, *bad names the first tensor at fault.
+double optim_grad_norm(const Run *r, const char **bad);
+// One AdamW update, gradients clipped to max_grad_norm; `update` counts from 1.
+void optim_step(Run *r, double learning_rate, double grad_norm, int64_t update);
+
 // ---- commands (main.c's table) -----------------------------------------------------------------------------------
 // Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.
 typedef ExitCode Command(int argc, char **argv, Error *e);

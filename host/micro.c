@@ -1,0 +1,84 @@
+// One micro-batch: sequences packed back to back, the model run over them, the log-probs of their completions.
+#include "host.h"
+#include <stdlib.h>
+
+// The live part of the work memory: T packed tokens of B sequences, N scored positions.
+static TrainWork live(const TrainWork *cap, int64_t T, int64_t B, int64_t N) {
+    TrainWork w = *cap;
+    Tensor *tokens[] = {&w.ids, &w.pos};
+    Tensor *scored[] = {&w.rows,  &w.target,   &w.logp,     &w.lse,     &w.entropy,
+                        &w.dlogp, &w.dentropy, &w.old_logp, &w.ref_logp};
+    Tensor *sequences[] = {&w.index, &w.mask, &w.advantage, &w.metrics};
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = tensor_rows(*tokens[i], 0, T);
+    for (size_t i = 0; i < sizeof scored / sizeof *scored; i++) *scored[i] = tensor_rows(*scored[i], 0, N);
+    for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) *sequences[i] = tensor_rows(*sequences[i], 0, B);
+    w.seq = tensor_rows(w.seq, 0, B + 1);
+    w.offsets = tensor_rows(w.offsets, 0, B + 1);
+    return w;
+}
+
+static void upload(Device *d, Tensor dst, const void *src) { d->copy(d, dst.data, src, tensor_bytes(dst)); }
+
+TrainWork micro_pack(const Run *r, const Packing *p) {
+    Device *d = r->device;
+    TrainWork w = live(&r->work, p->T, p->B, p->N);
+    upload(d, w.ids, p->ids);
+    upload(d, w.pos, p->pos);
+    upload(d, w.seq, p->seq);
+    upload(d, w.rows, p->rows);
+    upload(d, w.target, p->target);
+    upload(d, w.offsets, p->offsets);
+    return w;
+}
+
+Packing packing_new(int64_t tokens, int64_t sequences) {
+    size_t T = (size_t)tokens, B = (size_t)sequences;
+    Packing p = {.max_tokens = tokens, .max_sequences = sequences};
+    p.ids = xcalloc(T, 4);
+    p.pos = xcalloc(T, 4);
+    p.rows = xcalloc(T, 4);
+    p.target = xcalloc(T, 4);
+    p.seq = xcalloc(B + 1, 4);
+    p.offsets = xcalloc(B + 1, 4);
+    return p;
+}
+
+void packing_free(Packing *p) {
+    int32_t *columns[] = {p->ids, p->pos, p->rows, p->target, p->seq, p->offsets};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) free(columns[i]);
+    *p = (Packing){0};
+}
+
+void packing_clear(Packing *p) { p->T = p->B = p->N = 0; }
+
+bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target, const uint8_t *wanted) {
+    if (p->T + n - 1 > p->max_tokens || p->B == p->max_sequences) return false;
+    for (int64_t j = 0; j + 1 < n; j++) { // the last token is only ever a target
+        p->ids[p->T + j] = ids[j];
+        p->pos[p->T + j] = (int32_t)j;
+        if (j + 1 < first_target || (wanted && !wanted[j + 1])) continue;
+        p->rows[p->N] = (int32_t)(p->T + j);
+        p->target[p->N++] = ids[j + 1];
+    }
+    p->T += n - 1;
+    p->B++;
+    p->seq[p->B] = (int32_t)p->T;
+    p->offsets[p->B] = (int32_t)p->N;
+    return true;
+}
+
+void micro_forward(const Run *r, const Model *m, TrainWork *w, float temperature) {
+    Device *d = r->device;
+    model_forward(d, m, &w->acts, (Packed){w->ids, w->pos, w->seq}, NULL, NONE);
+    Tensor out = tensor_rows(w->acts.out, 0, w->ids.dim[0]);
+    d->logprob(d, w->logp, w->lse, w->entropy, out, w->rows, m->head, w->target, temperature);
+}
+
+void micro_backward(Run *r, TrainWork *w, float temperature, bool with_entropy) {
+    Device *d = r->device;
+    int64_t T = w->ids.dim[0];
+    Tensor out = tensor_rows(w->acts.out, 0, T), dout = tensor_rows(w->acts.dx, 0, T);
+    d->logprob_bwd(d, dout, r->grad.head, w->dlogp, with_entropy ? w->dentropy : NONE, out, w->rows, r->policy.head,
+                   w->target, w->lse, w->entropy, temperature);
+    model_backward(d, &r->policy, &r->grad, &w->acts, (Packed){w->ids, w->pos, w->seq});
+}

@@ -1,0 +1,77 @@
+// From a question to prompt ids: system message, chat template, tokenizer, and the rule for prompts that are too long.
+#include "host.h"
+#include <stdlib.h>
+
+bool prompter_open(Prompter *p, const Run *r, Error *e) {
+    const Config *c = r->cfg;
+    *p = (Prompter){.run = r};
+    if (*c->system_prompt_file) {
+        size_t n;
+        p->system = file_read(c->system_prompt_file, 1 << 20, &n, e);
+        if (!p->system) return error_prefix(e, "system_prompt_file");
+    } else if (*c->system_prompt) p->system = xstrdup(c->system_prompt);
+    else if (!strcmp(c->chat_template, "qwen2.5")) p->system = xstrdup(chat_system_prompt);
+    Str probe = {0};
+    bool ok =
+        chat_prompt(c->chat_template, p->system, "?", &probe, e); // an unknown template is an error now, not later
+    str_free(&probe);
+    if (!ok) prompter_close(p);
+    return ok;
+}
+
+void prompter_close(Prompter *p) {
+    free(p->system);
+    *p = (Prompter){0};
+}
+
+bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e) {
+    const Config *c = p->run->cfg;
+    Str text = {0};
+    if (!chat_prompt(c->chat_template, p->system, question, &text, e)) return false;
+    ids_clear(out);
+    tokenizer_encode(p->run->tokenizer, text.s, text.n, true, out);
+    str_free(&text);
+    return true;
+}
+
+PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e) {
+    const Config *c = p->run->cfg;
+    size_t max = (size_t)c->max_prompt_length;
+    if (ids->n <= max) return PROMPT_KEPT;
+    if (c->long_prompts == LONG_SKIP) return PROMPT_SKIPPED;
+    if (c->long_prompts == LONG_FAIL) {
+        error_set(e, EXIT_INPUT,
+                  "line %lld: the prompt has %zu tokens, max_prompt_length is %zu; raise it, or set "
+                  "long_prompts=truncate_left or skip",
+                  (long long)line, ids->n, max);
+        return PROMPT_FAILED;
+    }
+    memmove(ids->id, ids->id + (ids->n - max), max * sizeof *ids->id);
+    ids->n = max;
+    return PROMPT_KEPT;
+}
+
+// Fills prompt p of the batch from the data set's next usable row.
+bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e) {
+    for (int64_t tried = 0; tried <= dataset_rows(data); tried++) {
+        Row row;
+        if (!dataset_next(data, &row, e)) return false;
+        bool ok = prompter_ids(pr, row.question, &b->prompt[p], e);
+        PromptFate fate = ok ? prompter_limit(pr, &b->prompt[p], row.line, e) : PROMPT_FAILED;
+        if (fate == PROMPT_KEPT) prompter_take(b, p, &row);
+        row_free(&row);
+        if (fate != PROMPT_SKIPPED) return fate == PROMPT_KEPT;
+    }
+    return error_set(e, EXIT_INPUT,
+                     "every prompt is longer than max_prompt_length %lld tokens; raise it, or set "
+                     "long_prompts=truncate_left",
+                     (long long)pr->run->cfg->max_prompt_length);
+}
+
+// The batch takes over the row's texts.
+void prompter_take(Batch *b, int p, Row *row) {
+    b->row[p] = row->line;
+    b->question[p] = row->question;
+    b->answer[p] = row->gold;
+    row->question = row->gold = NULL;
+}

@@ -1,0 +1,65 @@
+// Scores of a decoded batch: every reward over all its completions, then the weighted sum.
+#include "host.h"
+#include <stdlib.h>
+
+bool rewards_select(const Config *c, Rewards *out, Error *e) {
+    *out = (Rewards){.n = c->rewards.n};
+    if (out->n > MAX_REWARDS)
+        return error_set(e, EXIT_CONFIG, "rewards: %d are selected, at most %d can be", out->n, MAX_REWARDS);
+    if (!out->n) return error_set(e, EXIT_CONFIG, "rewards: none selected; see `grpo reward --list`");
+    for (int k = 0; k < out->n; k++)
+        if (!reward_parse(c->rewards.item[k], &out->reward[k], e)) return error_prefix(e, "rewards");
+    return true;
+}
+
+void rewards_score(const Rewards *rw, Batch *b) {
+    Sample *samples = xcalloc((size_t)b->n, sizeof *samples);
+    float *column = xcalloc((size_t)b->n, sizeof *column);
+    for (int i = 0; i < b->n; i++) {
+        int p = i / b->group;
+        samples[i] = (Sample){.prompt = b->question[p],
+                              .completion = b->text[i],
+                              .completion_len = strlen(b->text[i]),
+                              .answer = b->answer[p],
+                              .ids = b->ids + (size_t)i * (size_t)b->max_completion,
+                              .n_ids = b->len[i],
+                              .group = p};
+    }
+    for (int k = 0; k < rw->n; k++) {
+        rw->reward[k].info->fn(&rw->reward[k], samples, b->n, column);
+        for (int i = 0; i < b->n; i++) b->score[i * b->n_rewards + k] = column[i];
+    }
+    for (int i = 0; i < b->n; i++) {
+        b->reward[i] = reward_total(rw->reward, rw->n, b->score + i * b->n_rewards);
+        b->state[i] = SEQ_SCORED;
+    }
+    free(samples);
+    free(column);
+}
+
+// A small counter-based generator for the host's own choices: splitmix64 (Steele, Lea & Flood 2014) of (seed, stream, i).
+uint64_t host_random(uint64_t seed, uint64_t stream, uint64_t i) {
+    uint64_t z = seed * 0x9e3779b97f4a7c15u + stream * 0xd1b54a32d192ed03u + (i + 1) * 0x9e3779b97f4a7c15u;
+    for (int round = 0; round < 2; round++) {
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        z ^= z >> 31;
+    }
+    return z;
+}
+
+// The control experiment: completions keep their texts and get somebody else's scores.
+void rewards_shuffle(Batch *b, uint64_t seed, uint64_t stream) {
+    float *row = xmalloc((size_t)b->n_rewards * sizeof *row);
+    size_t bytes = (size_t)b->n_rewards * sizeof *row;
+    for (int i = b->n - 1; i > 0; i--) {
+        int j = (int)(host_random(seed, stream, (uint64_t)i) % (uint64_t)(i + 1));
+        memcpy(row, b->score + i * b->n_rewards, bytes);
+        memcpy(b->score + i * b->n_rewards, b->score + j * b->n_rewards, bytes);
+        memcpy(b->score + j * b->n_rewards, row, bytes);
+        float r = b->reward[i];
+        b->reward[i] = b->reward[j];
+        b->reward[j] = r;
+    }
+    free(row);
+}
