@@ -8,7 +8,7 @@
 // Rows from `row` on stand on lines that follow each other, beginning with `line`: lines need no number of their own.
 typedef struct {
     int64_t row, line;
-} Run;
+} Stretch;
 
 struct Dataset {
     char *path, *question_field, *answer_field, *answer_marker;
@@ -17,7 +17,7 @@ struct Dataset {
     LineReader reader;
     int64_t *offset; // [rows] byte where the row's line begins
     int64_t rows, cap, skipped;
-    Run *run; // [n_runs] ascending
+    Stretch *run; // [n_runs] ascending
     int64_t n_runs, cap_runs;
     Cursor cursor;
 };
@@ -66,13 +66,13 @@ static void add_row(Dataset *d, int64_t offset, int64_t line) {
         d->cap = d->cap ? d->cap * 2 : 1024;
         d->offset = xrealloc(d->offset, (size_t)d->cap * sizeof *d->offset);
     }
-    const Run *last = d->n_runs ? &d->run[d->n_runs - 1] : NULL;
+    const Stretch *last = d->n_runs ? &d->run[d->n_runs - 1] : NULL;
     if (!last || line - last->line != d->rows - last->row) {
         if (d->n_runs == d->cap_runs) {
             d->cap_runs = d->cap_runs ? d->cap_runs * 2 : 16;
             d->run = xrealloc(d->run, (size_t)d->cap_runs * sizeof *d->run);
         }
-        d->run[d->n_runs++] = (Run){d->rows, line};
+        d->run[d->n_runs++] = (Stretch){d->rows, line};
     }
     d->offset[d->rows++] = offset;
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool error_set(Error *e, ExitCode code, const char *fmt, ...) {
     if (!e) return false;
@@ -32,6 +33,7 @@ bool error_prefix(Error *e, const char *fmt, ...) {
 void note(const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
+    if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr); // over a progress line that may stand there
     fputs("grpo: note: ", stderr);
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);

@@ -150,6 +150,51 @@ bool checkpoint_save(const char *output_dir, const TrainState *s, const Model *m
 char *checkpoint_find(const char *output_dir, int64_t *step, Error *e);
 bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob *blobs, int n_blobs, Error *e);
 
+// ---- metrics.c: metrics.jsonl and completions.jsonl in output_dir -------------------------------------------------
+typedef struct Metrics Metrics;
+typedef struct {
+    int64_t step;
+    const char *prompt, *completion, *answer;
+    const char *const *reward_names; // [n_rewards]
+    const float *score;              // [n_rewards]; NaN (abstains) becomes null
+    int n_rewards;
+    float reward, advantage;
+} CompletionRecord;
+// Opens both logs, each cut back to a checkpoint's length (0: a new run). NULL after filling *e.
+Metrics *metrics_open(const char *output_dir, size_t metrics_bytes, size_t completions_bytes, Error *e);
+void metrics_close(Metrics *m); // drops what was not committed
+// A line of metrics.jsonl, name by name in the order it shall have. Numbers read back as the same f32; NaN, Inf: null.
+void metrics_add(Metrics *m, const char *name, double value);
+void metrics_add_int(Metrics *m, const char *name, int64_t value);
+void metrics_completion(Metrics *m, const CompletionRecord *r); // a line of completions.jsonl
+// Writes what was added since the last commit: whole lines, or nothing (EXIT_DISK).
+bool metrics_commit(Metrics *m, Error *e);
+// For a checkpoint: what was committed is on the disk, and how long the logs are now.
+bool metrics_sync(Metrics *m, size_t *metrics_bytes, size_t *completions_bytes, Error *e);
+
+// ---- progress.c: what a person watching sees ---------------------------------------------------------------------
+typedef struct Progress Progress;
+typedef struct {
+    double reward, accuracy /* 0..1 */, kl, length /* tokens */, loss, tokens_per_second; // NaN: not shown
+} ProgressStep;
+// `mode` is PROGRESS_*. Live: one line, redrawn in place to the terminal's width. Plain: a line a step.
+// `step` steps of total_steps were done before (a resumed run).
+Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps);
+void progress_close(Progress *p); // ends the live line
+// Now in phase `name` (kept as a pointer), `done` of `total` (0: unknown). As often as you like: the clock of the
+// phase starts at its first call, the line is redrawn a few times a second.
+void progress_phase(Progress *p, const char *name, int64_t done, int64_t total);
+// Ends the step (number `step` of total_steps is done): shows it with its phases' seconds and the time to go.
+void progress_step(Progress *p, int64_t step, const ProgressStep *s);
+// A line that stays: "saved runs/out/step_100". Control bytes are shown, not sent.
+void progress_say(Progress *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+// ---- signals.c ---------------------------------------------------------------------------------------------------
+// SIGTERM, SIGINT, SIGUSR1: the first is acknowledged on stderr at once and asks to stop, a second one quits there
+// and then with 128 + its number. SIGPIPE is ignored: a log reader that went away does not end a run.
+void signals_install(void);
+int stop_requested(void); // the signal that asked to stop, or 0
+
 // ---- crc32c.c ----------------------------------------------------------------------------------------------------
 // CRC32C (RFC 3720) of data, going on from `crc` (0 at the start).
 uint32_t crc32c(uint32_t crc, const void *data, size_t n);

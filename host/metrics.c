@@ -1,0 +1,151 @@
+// metrics.jsonl and completions.jsonl: one JSON object a line, written in whole lines at the end of a step.
+#include "host.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct {
+    char *path;
+    int fd;
+    size_t bytes; // committed
+    Str pending;  // lines not committed yet
+} Log;
+
+struct Metrics {
+    Log metrics, completions;
+};
+
+static bool disk_error(const Log *l, const char *doing, Error *e) {
+    return error_set(e, EXIT_DISK, "%s: %s failed: %s; free some space or choose another output_dir", l->path, doing,
+                     strerror(errno));
+}
+
+// Opens (or makes) the log and cuts it to `bytes`.
+static bool log_open(Log *l, const char *dir, const char *name, size_t bytes, Error *e) {
+    l->path = xasprintf("%s/%s", dir, name);
+    l->fd = open(l->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    struct stat st;
+    if (l->fd < 0 || fstat(l->fd, &st)) return disk_error(l, "opening", e);
+    size_t size = (size_t)st.st_size;
+    if (size < bytes) {
+        note("%s has %zu bytes, the checkpoint knew of %zu: lines are missing; going on from its end", l->path, size,
+             bytes);
+        bytes = size;
+    }
+    // Only a regular file can be cut; /dev/null and pipes are written as they are.
+    if (S_ISREG(st.st_mode) && ftruncate(l->fd, (off_t)bytes)) return disk_error(l, "cutting it back", e);
+    if (S_ISREG(st.st_mode) && lseek(l->fd, (off_t)bytes, SEEK_SET) < 0) return disk_error(l, "seeking", e);
+    l->bytes = bytes;
+    return true;
+}
+
+static void log_close(Log *l) {
+    if (l->fd >= 0) close(l->fd);
+    free(l->path);
+    str_free(&l->pending);
+}
+
+// All of `pending`, or none of it: a failed write is cut off again, so that no half line stays.
+static bool log_commit(Log *l, Error *e) {
+    for (size_t done = 0; done < l->pending.n;) {
+        ssize_t n = write(l->fd, l->pending.s + done, l->pending.n - done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            if (n == 0) errno = ENOSPC;
+            disk_error(l, "writing", e);
+            if (ftruncate(l->fd, (off_t)l->bytes) == 0) lseek(l->fd, (off_t)l->bytes, SEEK_SET);
+            return false;
+        }
+        done += (size_t)n;
+    }
+    l->bytes += l->pending.n;
+    str_clear(&l->pending);
+    return true;
+}
+
+static bool log_sync(const Log *l, Error *e) {
+    // EINVAL, EROFS: the file is of a kind that cannot be synced.
+    if (fdatasync(l->fd) && errno != EINVAL && errno != EROFS) return disk_error(l, "flushing", e);
+    return true;
+}
+
+Metrics *metrics_open(const char *output_dir, size_t metrics_bytes, size_t completions_bytes, Error *e) {
+    Metrics *m = xcalloc(1, sizeof *m);
+    m->metrics.fd = m->completions.fd = -1;
+    if (log_open(&m->metrics, output_dir, "metrics.jsonl", metrics_bytes, e) &&
+        log_open(&m->completions, output_dir, "completions.jsonl", completions_bytes, e))
+        return m;
+    metrics_close(m);
+    return NULL;
+}
+
+void metrics_close(Metrics *m) {
+    if (!m) return;
+    log_close(&m->metrics);
+    log_close(&m->completions);
+    free(m);
+}
+
+// JSON has no NaN and no infinity; nine digits bring every f32 back.
+static void add_number(Str *s, double x) {
+    if (isfinite(x)) str_printf(s, "%.9g", x);
+    else str_puts(s, "null");
+}
+
+static void add_key(Str *s, const char *name) {
+    str_puts(s, s->n && s->s[s->n - 1] != '\n' ? ", " : "{");
+    str_json(s, name, strlen(name));
+    str_puts(s, ": ");
+}
+
+void metrics_add(Metrics *m, const char *name, double value) {
+    add_key(&m->metrics.pending, name);
+    add_number(&m->metrics.pending, value);
+}
+
+void metrics_add_int(Metrics *m, const char *name, int64_t value) {
+    add_key(&m->metrics.pending, name);
+    str_printf(&m->metrics.pending, "%lld", (long long)value);
+}
+
+static void add_text(Str *s, const char *name, const char *text) {
+    add_key(s, name);
+    str_json(s, text, strlen(text));
+}
+
+void metrics_completion(Metrics *m, const CompletionRecord *r) {
+    Str *s = &m->completions.pending;
+    add_key(s, "step");
+    str_printf(s, "%lld", (long long)r->step);
+    add_text(s, "prompt", r->prompt);
+    add_text(s, "completion", r->completion);
+    add_text(s, "answer", r->answer);
+    add_key(s, "rewards");
+    str_puts(s, "{");
+    for (int i = 0; i < r->n_rewards; i++) {
+        if (i) str_puts(s, ", ");
+        str_json(s, r->reward_names[i], strlen(r->reward_names[i]));
+        str_puts(s, ": ");
+        add_number(s, (double)r->score[i]);
+    }
+    str_puts(s, "}");
+    add_key(s, "reward");
+    add_number(s, (double)r->reward);
+    add_key(s, "advantage");
+    add_number(s, (double)r->advantage);
+    str_puts(s, "}\n");
+}
+
+bool metrics_commit(Metrics *m, Error *e) {
+    if (m->metrics.pending.n) str_puts(&m->metrics.pending, "}\n");
+    return log_commit(&m->metrics, e) && log_commit(&m->completions, e);
+}
+
+bool metrics_sync(Metrics *m, size_t *metrics_bytes, size_t *completions_bytes, Error *e) {
+    *metrics_bytes = m->metrics.bytes;
+    *completions_bytes = m->completions.bytes;
+    return log_sync(&m->metrics, e) && log_sync(&m->completions, e);
+}

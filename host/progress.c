@@ -1,0 +1,176 @@
+// Progress: one live line on a terminal, plain lines elsewhere.
+//
+// The cursor is never hidden and rests at the start of the live line, so that whatever ends the program, or writes to
+// the terminal in between, finds it in order. The width is asked for at every drawing: no SIGWINCH handler is needed.
+#include "host.h"
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_PHASES     8
+#define REDRAW_SECONDS 0.1
+
+typedef struct {
+    const char *name;
+    double seconds;
+} Phase;
+
+typedef struct {
+    Phase phase[MAX_PHASES]; // in the order they began
+    int n;
+} Phases;
+
+struct Progress {
+    FILE *out;
+    bool live, off;
+    int64_t total, step, steps_here; // steps of the run; done; done since progress_open
+    double opened, stepped, drawn;   // clock readings: the start, the end of the last step, the last drawing
+    Phases phases;                   // of the step under way
+    const char *running;             // its phase now, or NULL
+    double phase_began;              // clock reading
+    int64_t phase_done, phase_total; // how far that phase is
+    ProgressStep last;               // the last finished step
+    Phases last_phases;
+};
+
+static double seconds_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps) {
+    Progress *p = xcalloc(1, sizeof *p);
+    const char *term = getenv("TERM");
+    bool terminal = isatty(fileno(out)) && term && strcmp(term, "dumb") != 0;
+    p->out = out;
+    p->off = mode == PROGRESS_OFF;
+    p->live = mode == PROGRESS_LIVE || (mode == PROGRESS_AUTO && terminal);
+    p->step = step;
+    p->total = total_steps;
+    p->opened = seconds_now();
+    return p;
+}
+
+// Columns a line may take: one less than the terminal has, for some wrap when the last is written.
+static size_t columns(const Progress *p) {
+    if (!p->live) return SIZE_MAX;
+    struct winsize w;
+    if (ioctl(fileno(p->out), TIOCGWINSZ, &w) == 0 && w.ws_col > 1) return (size_t)w.ws_col - 1;
+    return 79;
+}
+
+// Appends a part behind two spaces, or nothing where the line would grow over `limit`.
+PRINTF_LIKE(3, 4) static void add_part(Str *s, size_t limit, const char *fmt, ...) {
+    char part[64];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(part, sizeof part, fmt, ap);
+    va_end(ap);
+    size_t gap = s->n ? 2 : 0;
+    if (s->n + gap + strlen(part) > limit) return;
+    str_add(s, "  ", gap);
+    str_puts(s, part);
+}
+
+static void add_duration(Str *s, size_t limit, const char *name, double seconds) {
+    long long t = (long long)(seconds + 0.5);
+    if (t < 60) add_part(s, limit, "%s %llds", name, t);
+    else if (t < 3600) add_part(s, limit, "%s %lldm%02llds", name, t / 60, t % 60);
+    else if (t < 86400) add_part(s, limit, "%s %lldh%02lldm", name, t / 3600, t / 60 % 60);
+    else add_part(s, limit, "%s %lldd%02lldh", name, t / 86400, t / 3600 % 24);
+}
+
+// The most wanted parts come first: a narrow terminal loses the last ones.
+static void format_line(const Progress *p, Str *s) {
+    size_t limit = columns(p);
+    bool running = p->live && p->running;
+    add_part(s, limit, "step %lld/%lld", (long long)(p->step + running), (long long)p->total);
+    if (running && p->phase_total > 0)
+        add_part(s, limit, "%s %d%%", p->running, (int)(100.0 * (double)p->phase_done / (double)p->phase_total));
+    else if (running) add_part(s, limit, "%s", p->running);
+    if (!p->steps_here) return;
+    const ProgressStep *x = &p->last;
+    if (!isnan(x->reward)) add_part(s, limit, "reward %.3f", x->reward);
+    if (!isnan(x->accuracy)) add_part(s, limit, "accuracy %.1f%%", 100 * x->accuracy);
+    if (p->step < p->total)
+        add_duration(s, limit, "ETA", (p->stepped - p->opened) / (double)p->steps_here * (double)(p->total - p->step));
+    if (!isnan(x->kl)) add_part(s, limit, "kl %.4f", x->kl);
+    if (!isnan(x->loss)) add_part(s, limit, "loss %.4f", x->loss);
+    if (!isnan(x->length)) add_part(s, limit, "length %.0f", x->length);
+    if (!isnan(x->tokens_per_second)) add_part(s, limit, "%.0f tokens/s", x->tokens_per_second);
+    for (int i = 0; i < p->last_phases.n; i++)
+        add_part(s, limit, "%s %.1fs", p->last_phases.phase[i].name, p->last_phases.phase[i].seconds);
+}
+
+static void draw(Progress *p) {
+    Str s = {0};
+    format_line(p, &s);
+    fprintf(p->out, p->live ? "\r%s\033[K\r" : "%s\n", s.s ? s.s : "");
+    fflush(p->out);
+    str_free(&s);
+    p->drawn = seconds_now();
+}
+
+static void phase_end(Progress *p) {
+    if (!p->running) return;
+    double seconds = seconds_now() - p->phase_began;
+    Phases *all = &p->phases;
+    int i = 0;
+    while (i < all->n && strcmp(all->phase[i].name, p->running) != 0) i++;
+    if (i == all->n && i < MAX_PHASES) all->phase[all->n++] = (Phase){p->running, 0};
+    if (i < all->n) all->phase[i].seconds += seconds;
+    p->running = NULL;
+}
+
+void progress_phase(Progress *p, const char *name, int64_t done, int64_t total) {
+    bool begins = !p->running || strcmp(p->running, name) != 0;
+    if (begins) {
+        phase_end(p);
+        p->running = name;
+        p->phase_began = seconds_now();
+    }
+    p->phase_done = done;
+    p->phase_total = total;
+    if (p->live && !p->off && (begins || seconds_now() - p->drawn >= REDRAW_SECONDS)) draw(p);
+}
+
+void progress_step(Progress *p, int64_t step, const ProgressStep *s) {
+    phase_end(p);
+    p->step = step;
+    p->steps_here++;
+    p->stepped = seconds_now();
+    p->last = *s;
+    p->last_phases = p->phases;
+    p->phases.n = 0;
+    if (!p->off) draw(p);
+}
+
+void progress_say(Progress *p, const char *fmt, ...) {
+    if (p->off) return;
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    Str s = {0};
+    str_visible(&s, text, strlen(text));
+    fprintf(p->out, p->live ? "\r\033[K%s\n" : "%s\n", s.s ? s.s : "");
+    str_free(&s);
+    if (p->live) draw(p);
+    fflush(p->out);
+}
+
+void progress_close(Progress *p) {
+    if (!p) return;
+    p->running = NULL;
+    if (p->live && !p->off && p->steps_here) {
+        draw(p);
+        fputc('\n', p->out);
+        fflush(p->out);
+    }
+    free(p);
+}
