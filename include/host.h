@@ -129,7 +129,9 @@ void model_init_random(Model *m, uint64_t seed);
 // A checkpoint is output_dir/step_N/: model files at its top (loadable by transformers), and state/ beside them:
 // optimizer state, cursor, config; manifest.json (sizes, CRC32C of every file) is written last.
 typedef struct {
-    int64_t step; // optimizer steps done
+    int64_t step;    // optimizer steps done
+    int64_t updates; // those of them that changed the weights (Adam counts these)
+    int64_t part;    // optimizer steps the current generation has fed; 0: the next step draws a new one
     Cursor cursor;
     int64_t next_key; // first unused sequence key
     int64_t skipped;  // steps skipped in a row for NaN or Inf
@@ -356,6 +358,44 @@ double optim_learning_rate(const Config *c, int64_t step, int64_t total);
 double optim_grad_norm(const Run *r, const char **bad);
 // One AdamW update, gradients clipped to max_grad_norm; `update` counts from 1.
 void optim_step(Run *r, double learning_rate, double grad_norm, int64_t update);
+
+// ---- grpo.c, train.c: the GRPO step and the loop around it --------------------------------------------------------------
+typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult;
+// What one step measured beside the batch's columns. Times in seconds.
+typedef struct {
+    double grad_norm, learning_rate;
+    double rollout_time, reward_time, reference_time, train_time, optimizer_time, step_time;
+    char bad[160]; // STEP_SKIPPED: what was not finite
+} StepStats;
+typedef struct {
+    const Config *cfg;
+    Run run;
+    Prompter prompter;
+    Dataset *data;
+    Rewards rewards;
+    float weights[MAX_REWARDS];
+    Batch batch;
+    Packing packing;
+    TrainState at;    // the last consistent point
+    int64_t next_key; // first unused sequence key
+    int64_t total_steps;
+    int steps_per_pass;        // optimizer steps one pass over a generation feeds
+    int *order;                // [batch.n] the order its sequences are trained in
+    float (*metric)[GM_COUNT]; // [batch.n] grpo_loss's sums
+    int32_t *joined;           // [max_prompt + max_completion] prompt and completion of one sequence
+    float *scored;             // [train_tokens] staging of per-token columns
+    StepStats stats;
+} Trainer;
+bool trainer_open(Trainer *t, const Config *c, Error *e);
+void trainer_close(Trainer *t);
+// One optimizer step; a new generation first where the last one is used up. STEP_SKIPPED: something was not finite
+// (stats.bad), nothing changed but the counters. STEP_STOPPED: a signal; t->at is untouched. STEP_FAILED: *e.
+StepResult grpo_step(Trainer *t, Error *e);
+// The order a generation of n sequences is trained in: the batch's own, or a permutation.
+void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream);
+bool group_is_flat(const Batch *b, int p);
+SampleParams sample_params(const Config *c);
+double wall_seconds(void);
 
 // ---- commands (main.c's table) -----------------------------------------------------------------------------------
 // Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.

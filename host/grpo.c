@@ -1,0 +1,322 @@
+// The GRPO step. A question's journey, in order: data set, chat, tokenizer -> rollout -> rewards -> reference
+// -> log-probs -> grpo_loss -> backward -> optimizer. One generation feeds one or more optimizer steps.
+#include "host.h"
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+double wall_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static float training_temperature(const Config *c) { return c->temperature > 0 ? (float)c->temperature : 1; }
+
+SampleParams sample_params(const Config *c) {
+    return (SampleParams){.temperature = (float)c->temperature,
+                          .top_k = (int)c->top_k,
+                          .top_p = (float)c->top_p,
+                          .min_p = (float)c->min_p,
+                          .repetition_penalty = (float)c->repetition_penalty,
+                          .seed = (uint64_t)c->seed};
+}
+
+// A step whose numbers are not finite changes nothing; who was at fault is remembered for the log.
+static StepResult bad_numbers(Trainer *t, const char *what, const char *where) {
+    snprintf(t->stats.bad, sizeof t->stats.bad, "%s%s%s", what, *where ? ": " : "", where);
+    return STEP_SKIPPED;
+}
+
+static float *row_f(float *column, const Batch *b, int i) { return column + (size_t)i * (size_t)b->max_completion; }
+
+// Puts prompt and completion of sequence i into the packing; its completion tokens are scored.
+static bool pack_sequence(Trainer *t, int i) {
+    const Batch *b = &t->batch;
+    const Ids *prompt = &b->prompt[i / b->group];
+    int64_t n = (int64_t)prompt->n + b->len[i];
+    memcpy(t->joined, prompt->id, prompt->n * 4);
+    memcpy(t->joined + prompt->n, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i] * 4);
+    return packing_add(&t->packing, t->joined, n, (int64_t)prompt->n, NULL);
+}
+
+static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
+    packing_clear(&t->packing);
+    for (int j = 0; j < n; j++)
+        if (!pack_sequence(t, seq[j])) die("a micro-batch does not fit its plan");
+    return micro_pack(&t->run, &t->packing);
+}
+
+// Gathers a per-token column of the sequences into the device tensor dst[N], or scatters it back.
+static void gather(Trainer *t, Tensor dst, float *column, const int *seq, int n) {
+    float *at = t->scored;
+    for (int j = 0; j < n; at += t->batch.len[seq[j++]])
+        memcpy(at, row_f(column, &t->batch, seq[j]), (size_t)t->batch.len[seq[j]] * 4);
+    t->run.device->copy(t->run.device, dst.data, t->scored, tensor_bytes(dst));
+}
+
+static void scatter(Trainer *t, Tensor src, float *column, const int *seq, int n) {
+    t->run.device->sync(t->run.device);
+    t->run.device->copy(t->run.device, t->scored, src.data, tensor_bytes(src));
+    const float *at = t->scored;
+    for (int j = 0; j < n; at += t->batch.len[seq[j++]])
+        memcpy(row_f(column, &t->batch, seq[j]), at, (size_t)t->batch.len[seq[j]] * 4);
+}
+
+// Runs `m` over sequences in micro-batches, keeping log-probs and (or) entropies on the host.
+static bool score_tokens(Trainer *t, const Model *m, const int *seq, int n, float *logp, float *entropy) {
+    int size = (int)t->cfg->per_device_train_batch_size;
+    for (int at = 0; at < n; at += size) {
+        if (stop_requested()) return false;
+        int count = n - at < size ? n - at : size;
+        TrainWork w = pack_micro(t, seq + at, count);
+        micro_forward(&t->run, m, &w, training_temperature(t->cfg));
+        if (logp) scatter(t, w.logp, logp, seq + at, count);
+        if (entropy) scatter(t, w.entropy, entropy, seq + at, count);
+    }
+    return true;
+}
+
+// True where all rewards of a group are equal (or absent): it teaches nothing.
+bool group_is_flat(const Batch *b, int p) {
+    float first = NAN;
+    for (int i = p * b->group; i < (p + 1) * b->group; i++) {
+        if (isnan(b->reward[i])) continue;
+        if (isnan(first)) first = b->reward[i];
+        else if (b->reward[i] != first) return false;
+    }
+    return true;
+}
+
+static bool draw_questions(Trainer *t, bool only_flat, int *drawn, Error *e) {
+    Batch *b = &t->batch;
+    *drawn = 0;
+    for (int p = 0; p < b->prompts; p++) {
+        if (only_flat && !group_is_flat(b, p)) continue;
+        batch_clear_prompt(b, p);
+        if (!prompter_next(&t->prompter, t->data, b, p, e)) return false;
+        for (int i = p * b->group; i < (p + 1) * b->group; i++) b->key[i] = t->next_key++;
+        ++*drawn;
+    }
+    return true;
+}
+
+static bool rollout(Trainer *t) {
+    double start = wall_seconds();
+    bool ok = rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
+                          sample_params(t->cfg), &t->batch, NULL, NULL);
+    t->stats.rollout_time += wall_seconds() - start;
+    return ok;
+}
+
+static const char *first_bad_completion(const Batch *b, char *where, size_t n) {
+    for (int i = 0; i < b->n; i++) {
+        for (int j = 0; j < b->len[i]; j++)
+            if (!isfinite(b->logp[(size_t)i * (size_t)b->max_completion + (size_t)j])) {
+                snprintf(where, n, "completion %d, token %d", i, j);
+                return "sampled log-prob";
+            }
+        if (isinf(b->reward[i])) {
+            snprintf(where, n, "completion %d", i);
+            return "reward";
+        }
+    }
+    return NULL;
+}
+
+// Questions, completions, scores, reference log-probs: everything that is fixed while the generation is trained on.
+static StepResult generate(Trainer *t, Error *e) {
+    const Config *c = t->cfg;
+    Batch *b = &t->batch;
+    int drawn;
+    if (!draw_questions(t, false, &drawn, e)) return STEP_FAILED;
+    for (int64_t round = 0;; round++) {
+        if (!rollout(t)) return STEP_STOPPED;
+        double start = wall_seconds();
+        rewards_score(&t->rewards, b);
+        t->stats.reward_time += wall_seconds() - start;
+        if (round >= c->dynamic_sampling) break;
+        if (!draw_questions(t, true, &drawn, e)) return STEP_FAILED;
+        if (!drawn) break;
+    }
+    if (c->shuffle_rewards) rewards_shuffle(b, (uint64_t)c->seed, (uint64_t)t->at.step);
+    char where[64];
+    const char *bad = first_bad_completion(b, where, sizeof where);
+    if (bad) return bad_numbers(t, bad, where);
+
+    grpo_order(t->order, b->n, t->steps_per_pass > 1, (uint64_t)c->seed, (uint64_t)b->key[0]);
+    if (c->beta == 0) return STEP_DONE;
+    double start = wall_seconds();
+    bool ok = score_tokens(t, &t->run.reference, t->order, b->n, b->ref_logp, NULL);
+    t->stats.reference_time += wall_seconds() - start;
+    return ok ? STEP_DONE : STEP_STOPPED;
+}
+
+void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream) {
+    for (int i = 0; i < n; i++) order[i] = i;
+    for (int i = n - 1; i > 0 && shuffle; i--) {
+        int j = (int)(host_random(seed, stream, (uint64_t)i) % (uint64_t)(i + 1)), swap = order[i];
+        order[i] = order[j];
+        order[j] = swap;
+    }
+}
+
+static bool counts(const Trainer *t, int i) {
+    return !(t->cfg->mask_truncated_completions && t->batch.finish[i] == FINISH_LENGTH);
+}
+
+static int64_t masked_tokens(const Trainer *t, const int *seq, int n) {
+    int64_t sum = 0;
+    for (int j = 0; j < n; j++) sum += counts(t, seq[j]) ? t->batch.len[seq[j]] : 0;
+    return sum;
+}
+
+// The loss's scalars for the optimizer step over seq[0..n). Needs every entropy of the step where only a share of the
+// tokens carries the loss.
+static bool loss_params(Trainer *t, const int *seq, int n, GrpoParams *p) {
+    const Config *c = t->cfg;
+    Batch *b = &t->batch;
+    *p = (GrpoParams){.loss_type = (LossType)c->loss_type,
+                      .level = (RatioLevel)c->importance_sampling_level,
+                      .scale_rewards = (ScaleRewards)c->scale_rewards,
+                      .aggregation = (RewardAggregation)c->multi_objective_aggregation,
+                      .epsilon = (float)c->epsilon,
+                      .epsilon_high = (float)(c->epsilon_high < 0 ? c->epsilon : c->epsilon_high),
+                      .delta = (float)c->delta,
+                      .beta = (float)c->beta,
+                      .entropy_coef = (float)c->entropy_coef,
+                      .sapo_tau_pos = (float)c->sapo_temperature_pos,
+                      .sapo_tau_neg = (float)c->sapo_temperature_neg,
+                      .entropy_threshold = -INFINITY,
+                      .off_policy_threshold = (float)c->off_policy_mask_threshold};
+    int64_t tokens = masked_tokens(t, seq, n), kept = tokens;
+    if (c->top_entropy_quantile < 1) {
+        if (!score_tokens(t, &t->run.policy, seq, n, NULL, b->entropy)) return false;
+        float *all = xmalloc((size_t)(tokens ? tokens : 1) * sizeof *all), *at = all;
+        for (int j = 0; j < n; j++) {
+            if (!counts(t, seq[j])) continue;
+            memcpy(at, row_f(b->entropy, b, seq[j]), (size_t)b->len[seq[j]] * 4);
+            at += b->len[seq[j]];
+        }
+        p->entropy_threshold = grpo_entropy_threshold(all, tokens, c->top_entropy_quantile, &kept);
+        free(all);
+    }
+    p->entropy_scale = 1.0f / (float)(kept > 0 ? kept : 1);
+    p->loss_scale =
+        grpo_loss_scale(p->loss_type, n, tokens, masked_tokens(t, t->order, b->n), c->max_completion_length);
+    grpo_batch_stats(b->score, t->weights, b->prompts, b->group, b->n_rewards, p->aggregation, &p->batch_mean,
+                     &p->batch_std);
+    return true;
+}
+
+// Log-probs, loss and gradients of one micro-batch.
+static StepResult train_micro(Trainer *t, const int *seq, int n, GrpoParams p) {
+    Run *r = &t->run;
+    Device *d = r->device;
+    Batch *b = &t->batch;
+    float temperature = training_temperature(t->cfg);
+    TrainWork w = pack_micro(t, seq, n);
+    micro_forward(r, &r->policy, &w, temperature);
+    gather(t, w.old_logp, b->logp, seq, n);
+    if (p.beta != 0) gather(t, w.ref_logp, b->ref_logp, seq, n);
+    int32_t *index = xmalloc((size_t)n * sizeof *index);
+    uint8_t *mask = xmalloc((size_t)n);
+    for (int j = 0; j < n; j++) {
+        index[j] = seq[j];
+        mask[j] = counts(t, seq[j]);
+    }
+    d->copy(d, w.index.data, index, (size_t)n * sizeof *index);
+    d->copy(d, w.mask.data, mask, (size_t)n);
+    d->copy(d, w.rewards.data, b->score, tensor_bytes(w.rewards));
+    d->copy(d, w.weights.data, t->weights, tensor_bytes(w.weights));
+    free(index);
+    free(mask);
+    GrpoIn in = {.groups = b->prompts,
+                 .group_size = b->group,
+                 .n_rewards = b->n_rewards,
+                 .rewards = w.rewards,
+                 .weights = w.weights,
+                 .index = w.index,
+                 .offsets = w.offsets,
+                 .logp = w.logp,
+                 .old_logp = w.old_logp,
+                 .ref_logp = p.beta != 0 ? w.ref_logp : NONE,
+                 .entropy = w.entropy,
+                 .mask = w.mask};
+    bool bonus = p.entropy_coef != 0;
+    GrpoOut out = {w.advantage, w.dlogp, bonus ? w.dentropy : NONE, w.metrics};
+    d->grpo_loss(d, out, in, p);
+    micro_backward(r, &w, temperature, bonus);
+    d->sync(d);
+
+    float(*metric)[GM_COUNT] = xmalloc((size_t)n * sizeof *metric);
+    d->copy(d, metric, w.metrics.data, tensor_bytes(w.metrics));
+    char where[64] = "";
+    for (int j = 0; j < n; j++) {
+        memcpy(t->metric[seq[j]], metric[j], sizeof metric[j]);
+        b->advantage[seq[j]] = metric[j][GM_ADVANTAGE];
+        b->loss[seq[j]] = metric[j][GM_LOSS];
+        b->state[seq[j]] = SEQ_TRAINED;
+        if (!isfinite(metric[j][GM_LOSS]) && !*where) snprintf(where, sizeof where, "completion %d", seq[j]);
+    }
+    free(metric);
+    return *where ? bad_numbers(t, "loss", where) : STEP_DONE;
+}
+
+// Gradients of one optimizer step, micro-batch by micro-batch; then the update.
+static StepResult train_on(Trainer *t, const int *seq, int n) {
+    Run *r = &t->run;
+    double start = wall_seconds();
+    GrpoParams p;
+    if (!loss_params(t, seq, n, &p)) return STEP_STOPPED;
+    r->device->fill(r->device, r->grad.slab, 0);
+    int size = (int)t->cfg->per_device_train_batch_size;
+    for (int at = 0; at < n; at += size) {
+        if (stop_requested()) return STEP_STOPPED;
+        StepResult s = train_micro(t, seq + at, n - at < size ? n - at : size, p);
+        if (s != STEP_DONE) return s;
+    }
+    t->stats.train_time += wall_seconds() - start;
+    start = wall_seconds();
+    const char *bad;
+    t->stats.grad_norm = optim_grad_norm(r, &bad);
+    if (!isfinite(t->stats.grad_norm)) return bad_numbers(t, "gradient", bad ? bad : "global norm");
+    t->stats.learning_rate = optim_learning_rate(t->cfg, t->at.step, t->total_steps);
+    optim_step(r, t->stats.learning_rate, t->stats.grad_norm, t->at.updates + 1);
+    r->device->sync(r->device);
+    t->stats.optimizer_time += wall_seconds() - start;
+    return STEP_DONE;
+}
+
+static void sync_reference(Trainer *t) {
+    const Config *c = t->cfg;
+    if (!c->sync_ref_model || (t->at.step + 1) % c->ref_model_sync_steps) return;
+    t->run.device->lerp(t->run.device, t->run.reference.slab, t->run.policy.slab, (float)c->ref_model_mixup_alpha);
+}
+
+StepResult grpo_step(Trainer *t, Error *e) {
+    double start = wall_seconds();
+    t->stats = (StepStats){0};
+    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps);
+    int64_t part = t->at.part; // which optimizer step of its generation this is
+    StepResult s = STEP_DONE;
+    if (part == 0) s = generate(t, e);
+    if (s == STEP_DONE) s = train_on(t, t->order + (part % t->steps_per_pass) * n, n);
+    if (s == STEP_FAILED || s == STEP_STOPPED) return s;
+
+    // From here on the step counts: the state moves from one consistent point to the next.
+    if (s == STEP_DONE) {
+        sync_reference(t);
+        t->at.updates++;
+        t->at.skipped = 0;
+    } else t->at.skipped++;
+    if (part == 0)
+        for (int i = 0; i < t->batch.n; i++)
+            t->at.seen_tokens += (int64_t)t->batch.prompt[i / t->batch.group].n + t->batch.len[i];
+    t->at.step++;
+    t->at.part = s == STEP_SKIPPED ? 0 : (part + 1) % (t->steps_per_pass * t->cfg->num_iterations);
+    t->at.cursor = dataset_cursor(t->data);
+    t->at.next_key = t->next_key;
+    t->stats.step_time = wall_seconds() - start;
+    return s;
+}
