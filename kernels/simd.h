@@ -10,6 +10,10 @@
 #endif
 
 #define LANES 16
+
+// For functions with arguments that are constants at every call (a dtype, a block's rows): each call becomes its own loop.
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 typedef float vf __attribute__((vector_size(64), may_alias));
 typedef int32_t vi __attribute__((vector_size(64), may_alias));
 typedef uint32_t vu __attribute__((vector_size(64), may_alias));
@@ -112,4 +116,20 @@ static inline float elem_load(const void *p, DType t, int64_t i) {
 static inline void elem_store(void *p, DType t, int64_t i, float x) {
     if (t == F32) ((float *)p)[i] = x;
     else ((uint16_t *)p)[i] = f32_to_bf16(x);
+}
+// The first n <= LANES elements at i; lanes past them are 0, and are not stored.
+static inline vf row_load_part(const void *p, DType t, int64_t i, int64_t n) {
+    if (n >= LANES) return row_load(p, t, i);
+    float a[LANES] = {0};
+    for (int64_t j = 0; j < n; j++) a[j] = elem_load(p, t, i + j);
+    return vf_load(a);
+}
+static inline void row_store_part(void *p, DType t, int64_t i, int64_t n, vf x) {
+    if (n >= LANES) {
+        row_store(p, t, i, x);
+        return;
+    }
+    float a[LANES];
+    vf_store(a, x);
+    for (int64_t j = 0; j < n; j++) elem_store(p, t, i + j, a[j]);
 }

@@ -1,0 +1,191 @@
+// The one core that attention (packed sequences) and decode (one query over the cache) share, so that a token's output
+// is the same bits from both.
+//
+// A query row meets its keys in chunks of 64 counted from position 0, with an online softmax (Milakov & Gimelshein 2018;
+// Dao et al. 2022) combined in ascending order. Within a chunk every score is one chain of multiply-adds over the head
+// size, and every output element one chain over the keys, both in ascending order. So a row's bits do not depend on how
+// many rows are computed beside it, and a key a row may not see is never touched.
+#pragma once
+#include "simd.h"
+
+#define CHUNK      64  // keys
+#define BLOCK_ROWS 8   // query rows whose accumulators fit the registers
+#define HEAD_MAX   256 // largest head size
+
+// A row of d floats takes this many, the rest zero.
+static inline int64_t padded(int64_t d) { return (d + LANES - 1) / LANES * LANES; }
+
+#define CASE(n, ...)                                                                                                   \
+    case n: __VA_ARGS__; break;
+// Runs a statement with `rows` as a constant from 1 to BLOCK_ROWS.
+#define FOR_CONST_ROWS(rows, F)                                                                                        \
+    switch (rows) {                                                                                                    \
+        CASE(1, F(1))                                                                                                  \
+        CASE(2, F(2)) CASE(3, F(3)) CASE(4, F(4)) CASE(5, F(5)) CASE(6, F(6)) CASE(7, F(7)) default : F(8);            \
+    }
+
+// s[rows, CHUNK] = a[rows, lda] bt[d, CHUNK], the first `keys` columns (rounded up to whole vectors).
+ALWAYS_INLINE void scores_const(float *s, const float *a, int64_t lda, const float *bt, int64_t d, int64_t keys,
+                                const int rows) {
+    const int w = rows > 4 ? 2 : 4; // vectors of keys at a time
+    for (int64_t j = 0; j < keys; j += w * LANES) {
+        vf acc[BLOCK_ROWS][4] = {0};
+        for (int64_t i = 0; i < d; i++) {
+            vf b[4];
+            for (int v = 0; v < w; v++) b[v] = vf_load(bt + i * CHUNK + j + v * LANES);
+            for (int r = 0; r < rows; r++) {
+                vf x = vf_set(a[r * lda + i]);
+                for (int v = 0; v < w; v++) acc[r][v] = vf_fma(x, b[v], acc[r][v]);
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < w; v++) vf_store(s + r * CHUNK + j + v * LANES, acc[r][v]);
+    }
+}
+
+// c[rows, ldc] += sum over k < n of a[r * ar + k * ak] b[k, ldb], `w` vectors of columns.
+ALWAYS_INLINE void products_const(float *c, int64_t ldc, const float *a, int64_t ar, int64_t ak, const float *b,
+                                  int64_t ldb, int64_t n, const int rows, const int w) {
+    vf acc[BLOCK_ROWS][4];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < w; v++) acc[r][v] = vf_load(c + r * ldc + v * LANES);
+    for (int64_t k = 0; k < n; k++) {
+        vf y[4];
+        for (int v = 0; v < w; v++) y[v] = vf_load(b + k * ldb + v * LANES);
+        for (int r = 0; r < rows; r++) {
+            vf x = vf_set(a[r * ar + k * ak]);
+            for (int v = 0; v < w; v++) acc[r][v] = vf_fma(x, y[v], acc[r][v]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < w; v++) vf_store(c + r * ldc + v * LANES, acc[r][v]);
+}
+ALWAYS_INLINE void products_columns(float *c, int64_t ldc, const float *a, int64_t ar, int64_t ak, const float *b,
+                                    int64_t n, const int rows) {
+    const int w = rows > 4 ? 2 : 4;
+    int64_t i = 0;
+    for (; i + w * LANES <= ldc; i += w * LANES) products_const(c + i, ldc, a, ar, ak, b + i, ldc, n, rows, w);
+    for (; i < ldc; i += LANES) products_const(c + i, ldc, a, ar, ak, b + i, ldc, n, rows, 1);
+}
+
+// The same for a row count known only at run time, at most BLOCK_ROWS.
+static inline void scores(float *s, const float *a, int64_t lda, const float *bt, int64_t d, int64_t keys, int rows) {
+#define SCORES(n) scores_const(s, a, lda, bt, d, keys, n)
+    FOR_CONST_ROWS(rows, SCORES)
+#undef SCORES
+}
+// c[rows, ld] += sum over k < n of a[r * ar + k * ak] b[k, ld]
+static inline void products(float *c, int64_t ld, const float *a, int64_t ar, int64_t ak, const float *b, int64_t n,
+                            int rows) {
+#define PRODUCTS(m) products_columns(c, ld, a, ar, ak, b, n, m)
+    FOR_CONST_ROWS(rows, PRODUCTS)
+#undef PRODUCTS
+}
+
+// x[16, 16] transposed: at each step the off-diagonal squares of side h change places.
+static inline void transpose16(vf x[LANES]) {
+#define SWAP(h, lo, hi)                                                                                                \
+    for (int i = 0; i < LANES; i++)                                                                                    \
+        if (!(i & h)) {                                                                                                \
+            vf a = x[i], b = x[i + h];                                                                                 \
+            x[i] = __builtin_shufflevector(a, b, lo);                                                                  \
+            x[i + h] = __builtin_shufflevector(a, b, hi);                                                              \
+        }
+#define LIST(...) __VA_ARGS__
+    SWAP(8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+         LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+    SWAP(4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+         LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+    SWAP(2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+         LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+    SWAP(1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+         LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+#undef SWAP
+#undef LIST
+}
+
+// bt[d, CHUNK] = the transpose of n <= CHUNK rows of d elements, converted to f32; columns past n are 0.
+ALWAYS_INLINE void pack_transposed_as(float *bt, const void *const *row, int64_t n, DType t, int64_t d) {
+    for (int64_t j = 0; j < n; j += LANES)
+        for (int64_t i = 0; i < d; i += LANES) {
+            vf x[LANES] = {0};
+            for (int64_t r = 0; r < LANES && j + r < n; r++) x[r] = row_load_part(row[j + r], t, i, d - i);
+            transpose16(x);
+            for (int64_t c = 0; c < LANES && i + c < d; c++) vf_store(bt + (i + c) * CHUNK + j, x[c]);
+        }
+}
+static inline void pack_transposed(float *bt, const void *const *row, int64_t n, DType t, int64_t d) {
+    if (n <= CHUNK - LANES) memset(bt, 0, (size_t)(d * CHUNK) * sizeof *bt);
+    if (t == F32) pack_transposed_as(bt, row, n, F32, d);
+    else pack_transposed_as(bt, row, n, BF16, d);
+}
+// b[n, padded(d)] = n rows of d elements, converted to f32.
+static inline void pack_rows(float *b, const void *const *row, int64_t n, DType t, int64_t d) {
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < d; i += LANES) vf_store(b + j * padded(d) + i, row_load_part(row[j], t, i, d - i));
+}
+
+// Query rows on their way through the keys. One row is one (token, head).
+typedef struct {
+    float *q; // [rows, dp] scaled by 1/sqrt(d)
+    float *o; // [rows, dp] the output so far, not yet divided by l
+    float *m; // [rows] largest score so far
+    float *l; // [rows] sum of e^(score - m)
+} Queries;
+
+static inline size_t queries_floats(int64_t rows, int64_t dp) { return (size_t)(rows * (2 * dp + 2)); }
+static inline Queries queries_at(float *p, int64_t rows, int64_t dp) {
+    return (Queries){p, p + rows * dp, p + 2 * rows * dp, p + 2 * rows * dp + rows};
+}
+
+// One row's scores s[CHUNK] become e^(s - m); keys from n on become 0. Returns what the row's past is to be scaled by.
+static inline float softmax_step(float *s, int64_t n, float *m, float *l) {
+    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vf x[CHUNK / LANES], top = vf_set(*m), p[CHUNK / LANES] = {0};
+    for (int64_t v = 0; v * LANES < n; v++) {
+        vi seen = lane < (int32_t)(n - v * LANES);
+        x[v] = (vf)(((vi)vf_load(s + v * LANES) & seen) | ((vi)vf_set(-INFINITY) & ~seen));
+        top = vf_max(top, x[v]);
+    }
+    float max = vf_max_lane(top), past = vf_exp(vf_set(*m - max))[0];
+    for (int64_t v = 0; v * LANES < n; v++) {
+        p[v] = vf_exp(x[v] - max);
+        vf_store(s + v * LANES, p[v]);
+    }
+    *l = *l * past + vf_sum((p[0] + p[1]) + (p[2] + p[3]));
+    *m = max;
+    return past;
+}
+
+// `rows` <= BLOCK_ROWS queries, from row `first` on, meet one chunk: kt[d, CHUNK], v[CHUNK, dp]. Row r may see the first
+// n[r] keys of it, at least one; n ascends.
+static inline void attend(Queries q, int64_t first, int rows, const int64_t *n, const float *kt, const float *v,
+                          int64_t d) {
+    int64_t dp = padded(d);
+    float s[BLOCK_ROWS * CHUNK] __attribute__((aligned(64)));
+    float *o = q.o + first * dp;
+    scores(s, q.q + first * dp, dp, kt, d, n[rows - 1], rows);
+    for (int r = 0; r < rows; r++) {
+        float past = softmax_step(s + r * CHUNK, n[r], q.m + first + r, q.l + first + r);
+        for (int64_t i = 0; i < dp; i += LANES) vf_store(o + r * dp + i, vf_load(o + r * dp + i) * past);
+    }
+    products(o, dp, s, CHUNK, 1, v, n[0], rows);
+    for (int r = 1; r < rows; r++)
+        if (n[r] > n[0]) products(o + r * dp, dp, s + r * CHUNK + n[0], CHUNK, 1, v + n[0] * dp, n[r] - n[0], 1);
+}
+
+// A query row enters: q = x[d] * scale, nothing seen yet.
+static inline void query_start(Queries q, int64_t r, const void *x, DType t, int64_t d, float scale) {
+    int64_t dp = padded(d);
+    for (int64_t i = 0; i < dp; i += LANES) {
+        vf_store(q.q + r * dp + i, row_load_part(x, t, i, d - i) * scale);
+        vf_store(q.o + r * dp + i, vf_set(0));
+    }
+    q.m[r] = -INFINITY;
+    q.l[r] = 0;
+}
+// and leaves: y[d] = o / l.
+static inline void query_finish(Queries q, int64_t r, void *y, DType t, int64_t d) {
+    vf inv = vf_set(1.0f / q.l[r]);
+    for (int64_t i = 0; i < d; i += LANES) row_store_part(y, t, i, d - i, vf_load(q.o + r * padded(d) + i) * inv);
+}

@@ -1,0 +1,46 @@
+// One query a sequence over the KV cache, by the core of attention.h: the same bits as the packed pass gives.
+// The K heads of a sequence are separate work; a head's query group shares its keys. The cache is read once.
+#include "attention.h"
+#include "parallel.h"
+
+void cpu_decode(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_kv) {
+    int64_t B = y.dim[0], H = y.dim[1], head = y.dim[2], group = H / n_kv, dp = padded(head);
+    float scale = 1.0f / sqrtf((float)head);
+    size_t size = dtype_size(kv.dtype), mark = arena_mark(&d->scratch);
+    size_t floats = (size_t)(2 * CHUNK * dp) + queries_floats(group, dp);
+    int threads = threads_that_fit(d, floats * sizeof(float), B * n_kv);
+    float *room = arena_take(&d->scratch, (size_t)threads * floats * sizeof *room); // [threads, floats]
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+    for (int64_t item = 0; item < B * n_kv; item++) {
+        int64_t b = item / n_kv, k = item % n_kv;
+        const int32_t *s = i32(span) + 4 * b;
+        int64_t prefix = s[1], keys = (int64_t)s[1] + s[3];
+        float *kt = room + (size_t)thread_index() * floats, *v = kt + CHUNK * dp;
+        Queries q = queries_at(v + CHUNK * dp, group, dp);
+        char *out = (char *)y.data + (size_t)((b * H + k * group) * head) * dtype_size(y.dtype);
+        if (keys <= 0) {
+            memset(out, 0, (size_t)(group * head) * dtype_size(y.dtype));
+            continue;
+        }
+        const char *in = tensor_rows(qkv, b, 1).data;
+        for (int64_t h = 0; h < group; h++)
+            query_start(q, h, in + (size_t)((k * group + h) * head) * dtype_size(qkv.dtype), qkv.dtype, head, scale);
+        for (int64_t j = 0; j < keys; j += CHUNK) {
+            int64_t n = keys - j < CHUNK ? keys - j : CHUNK, seen[BLOCK_ROWS];
+            const void *krow[CHUNK], *vrow[CHUNK];
+            for (int64_t i = 0; i < n; i++) {
+                int64_t at = j + i < prefix ? s[0] + j + i : s[2] + j + i - prefix;
+                krow[i] = (char *)kv.data + (size_t)((at * 2 * n_kv + k) * head) * size;
+                vrow[i] = (char *)krow[i] + (size_t)(n_kv * head) * size;
+            }
+            pack_transposed(kt, krow, n, kv.dtype, head);
+            pack_rows(v, vrow, n, kv.dtype, head);
+            for (int r = 0; r < BLOCK_ROWS; r++) seen[r] = n;
+            for (int64_t h = 0; h < group; h += BLOCK_ROWS)
+                attend(q, h, group - h < BLOCK_ROWS ? (int)(group - h) : BLOCK_ROWS, seen, kt, v, head);
+        }
+        for (int64_t h = 0; h < group; h++)
+            query_finish(q, h, out + (size_t)(h * head) * dtype_size(y.dtype), y.dtype, head);
+    }
+    arena_rewind(&d->scratch, mark);
+}

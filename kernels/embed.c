@@ -1,0 +1,45 @@
+// The embedding: y[t] = w[ids[t]], and its gradient dw[ids[t]] += dy[t].
+#include "parallel.h"
+#include "simd.h"
+
+static void *row(Tensor x, int64_t i) { return tensor_rows(x, i, 1).data; }
+
+void cpu_embed(Device *d, Tensor y, Tensor w, Tensor ids) {
+    int64_t T = y.dim[0], D = tensor_width(y);
+    const int32_t *id = i32(ids); // [T]
+#pragma omp parallel for schedule(static) if (T * D >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++) {
+        if (y.dtype == w.dtype) {
+            memcpy(row(y, t), row(w, id[t]), (size_t)D * dtype_size(y.dtype));
+            continue;
+        }
+        for (int64_t i = 0; i < D; i += LANES)
+            row_store_part(row(y, t), y.dtype, i, D - i, row_load_part(row(w, id[t]), w.dtype, i, D - i));
+    }
+}
+
+// The tokens of one id form a chain in ascending order. A chain is summed in f32 and rounded once into dw's row, by one
+// thread: the result depends neither on the threads nor, in bf16, on how often small gradients would have been rounded.
+void cpu_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids) {
+    int64_t T = dy.dim[0], D = tensor_width(dy), V = dw.dim[0];
+    const int32_t *id = i32(ids); // [T]
+    size_t mark = arena_mark(&d->scratch);
+    int32_t *first = arena_take(&d->scratch, (size_t)V * sizeof *first); // [V] first token of each id, or -1
+    int32_t *next = arena_take(&d->scratch, (size_t)T * sizeof *next);   // [T] next token of the same id, or -1
+    memset(first, -1, (size_t)V * sizeof *first);
+    for (int64_t t = T - 1; t >= 0; t--) {
+        next[t] = first[id[t]];
+        first[id[t]] = (int32_t)t;
+    }
+#pragma omp parallel for schedule(dynamic, 16) if (T * D >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++) {
+        if (first[id[t]] != t) continue;
+        void *out = row(dw, id[t]);
+        for (int64_t i = 0; i < D; i += LANES) {
+            vf sum = row_load_part(out, dw.dtype, i, D - i);
+            for (int64_t u = t; u >= 0; u = next[u]) sum += row_load_part(row(dy, u), dy.dtype, i, D - i);
+            row_store_part(out, dw.dtype, i, D - i, sum);
+        }
+    }
+    arena_rewind(&d->scratch, mark);
+}

@@ -1,0 +1,135 @@
+// Bias, rotary position embedding (Su et al. 2021), and the write into the KV cache.
+//
+// Pairs are (x[i], x[i + d/2]) as in HF's rotate_half. Angles are f32 as HF's: pos * inv_freq[i], both f32, with
+// inv_freq[i] = 1 / theta^(2i/d); their sine and cosine are exact to the last bit or so.
+#include "parallel.h"
+#include "simd.h"
+
+#define HALF_MAX 128 // d / 2 at most
+
+typedef double vd __attribute__((vector_size(128), may_alias));
+typedef int64_t vl __attribute__((vector_size(128), may_alias));
+
+typedef struct {
+    float inv_freq[HALF_MAX]; // [d/2]
+    int half;
+} Rope;
+
+typedef struct {
+    float cos[HALF_MAX], sin[HALF_MAX]; // [d/2]
+} Angles;
+
+static Rope rope_of(int64_t d, float theta) {
+    Rope r = {.half = (int)(d / 2)};
+    for (int i = 0; i < r.half; i++)
+        r.inv_freq[i] = 1.0f / (float)pow((double)theta, (double)((float)(2 * i) / (float)d));
+    return r;
+}
+
+// Range reduction and the series of both functions in f64; what is left of x is within pi/4 of 0.
+static inline void sincos_lanes(vf x, vf *sine, vf *cosine) {
+    const double magic = 0x1.8p52; // adding and subtracting it rounds to an integer
+    vd a = __builtin_convertvector(x, vd);
+    vd shifted = a * 0.63661977236758134308 + magic, n = shifted - magic; // quarter turns
+    vl quarter = (vl)shifted;                                             // their count is in the low bits
+    vd r = (a - n * 1.57079632679489655800) - n * 6.12323399573676603587e-17, z = r * r;
+    vd s = r * (1 + z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 + z * (-1.0 / 39916800))))));
+    vd c =
+        1 + z * (-0.5 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z / 479001600)))));
+    vl odd = (quarter & 1) != 0, sin_neg = (quarter & 2) << 62, cos_neg = ((quarter + 1) & 2) << 62;
+    vd sn = (vd)((((vl)c & odd) | ((vl)s & ~odd)) ^ sin_neg);
+    vd cs = (vd)((((vl)s & odd) | ((vl)c & ~odd)) ^ cos_neg);
+    *sine = __builtin_convertvector(sn, vf);
+    *cosine = __builtin_convertvector(cs, vf);
+}
+
+static inline void angles_at(Angles *a, const Rope *r, int32_t pos) {
+    for (int i = 0; i < r->half; i += LANES) {
+        vf s, c;
+        sincos_lanes((float)pos * vf_load(r->inv_freq + i), &s, &c);
+        vf_store(a->sin + i, s);
+        vf_store(a->cos + i, c);
+    }
+}
+
+static inline vf bias_at(Tensor bias, int64_t i, int64_t n) {
+    return present(bias) ? row_load_part(bias.data, bias.dtype, i, n) : vf_set(0);
+}
+
+// One token's heads in place: row[H+2K, d]; the first `rotated` heads are turned.
+ALWAYS_INLINE void rope_row(void *row, DType t, Tensor bias, const Angles *a, int64_t heads, int64_t rotated,
+                            int half) {
+    for (int64_t h = 0; h < rotated; h++)
+        for (int i = 0; i < half; i += LANES) {
+            int64_t lo = h * 2 * half + i, hi = lo + half;
+            vf x = row_load_part(row, t, lo, half - i) + bias_at(bias, lo, half - i);
+            vf y = row_load_part(row, t, hi, half - i) + bias_at(bias, hi, half - i);
+            vf c = vf_load(a->cos + i), s = vf_load(a->sin + i);
+            row_store_part(row, t, lo, half - i, x * c - y * s);
+            row_store_part(row, t, hi, half - i, y * c + x * s);
+        }
+    if (!present(bias)) return;
+    int64_t end = heads * 2 * half;
+    for (int64_t i = rotated * 2 * half; i < end; i += LANES)
+        row_store_part(row, t, i, end - i, row_load_part(row, t, i, end - i) + bias_at(bias, i, end - i));
+}
+
+void cpu_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, float theta, int n_kv, Tensor kv, Tensor kv_row) {
+    int64_t T = qkv.dim[0], heads = qkv.dim[1], head = qkv.dim[2], H = heads - 2 * n_kv;
+    Rope r = rope_of(head, theta);
+#pragma omp parallel for schedule(static) if (T * heads * head >= PARALLEL_MIN)
+    for (int64_t t = 0; t < T; t++) {
+        Angles a;
+        angles_at(&a, &r, i32(pos)[t]);
+        void *row = tensor_rows(qkv, t, 1).data;
+        if (qkv.dtype == F32) rope_row(row, F32, bias, &a, heads, H + n_kv, r.half);
+        else rope_row(row, BF16, bias, &a, heads, H + n_kv, r.half);
+        if (present(kv) && i32(kv_row)[t] >= 0) {
+            size_t size = dtype_size(qkv.dtype);
+            memcpy(tensor_rows(kv, i32(kv_row)[t], 1).data, (char *)row + (size_t)(H * head) * size,
+                   (size_t)(2 * n_kv * head) * size);
+        }
+    }
+}
+
+// The rotation's transpose, in place; sum[(H+2K)d]? += the result, before it is rounded.
+ALWAYS_INLINE void rope_row_bwd(void *row, DType t, float *sum, const Angles *a, int64_t heads, int64_t rotated,
+                                int half) {
+    for (int64_t h = 0; h < rotated; h++)
+        for (int i = 0; i < half; i += LANES) {
+            int64_t lo = h * 2 * half + i, hi = lo + half;
+            vf x = row_load_part(row, t, lo, half - i), y = row_load_part(row, t, hi, half - i);
+            vf c = vf_load(a->cos + i), s = vf_load(a->sin + i), dx = x * c + y * s, dy = y * c - x * s;
+            row_store_part(row, t, lo, half - i, dx);
+            row_store_part(row, t, hi, half - i, dy);
+            if (!sum) continue;
+            row_store_part(sum, F32, lo, half - i, row_load_part(sum, F32, lo, half - i) + dx);
+            row_store_part(sum, F32, hi, half - i, row_load_part(sum, F32, hi, half - i) + dy);
+        }
+    if (!sum) return;
+    int64_t end = heads * 2 * half;
+    for (int64_t i = rotated * 2 * half; i < end; i += LANES)
+        row_store_part(sum, F32, i, end - i, row_load_part(sum, F32, i, end - i) + row_load_part(row, t, i, end - i));
+}
+
+void cpu_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, float theta, int n_kv) {
+    int64_t T = dqkv.dim[0], heads = dqkv.dim[1], head = dqkv.dim[2], width = heads * head;
+    int64_t rows = sum_block_rows(T), blocks = (T + rows - 1) / rows;
+    Rope r = rope_of(head, theta);
+    size_t mark = arena_mark(&d->scratch);
+    float *part = present(dbias) ? arena_take(&d->scratch, (size_t)(blocks * width) * sizeof *part) : NULL;
+#pragma omp parallel for schedule(static) if (T * width >= PARALLEL_MIN)
+    for (int64_t b = 0; b < blocks; b++) {
+        float *sum = part ? part + b * width : NULL; // [(H+2K)d]
+        if (sum) memset(sum, 0, (size_t)width * sizeof *sum);
+        for (int64_t t = b * rows; t < T && t < (b + 1) * rows; t++) {
+            Angles a;
+            angles_at(&a, &r, i32(pos)[t]);
+            void *row = tensor_rows(dqkv, t, 1).data;
+            if (dqkv.dtype == F32) rope_row_bwd(row, F32, sum, &a, heads, heads - n_kv, r.half);
+            else rope_row_bwd(row, BF16, sum, &a, heads, heads - n_kv, r.half);
+        }
+    }
+    if (part) add_column_sums(dbias, part, blocks, width);
+    arena_rewind(&d->scratch, mark);
+}
