@@ -133,7 +133,12 @@ enum { PROGRESS_AUTO, PROGRESS_LIVE, PROGRESS_PLAIN, PROGRESS_OFF };
 
 // Fills *c with defaults, then the YAML file (path may be NULL), then `n` overrides "key=value" in order.
 // Every problem is reported in one error, each on its own line with file:line (or the argument) and the nearest name.
+// On failure *c holds nothing that needs freeing.
 bool config_read(Config *c, const char *path, char **overrides, int n, Error *e);
+// The arguments of `grpo COMMAND [CONFIG.yaml] key=value ...`, after COMMAND: config_read, and at the same time what
+// `command` itself needs (a model, a training file ...) and what makes no sense for it. For every command but
+// tokenize and reward this is the whole command line.
+bool config_args(Config *c, const char *command, int argc, char **argv, Error *e);
 void config_free(Config *c);
 
 // The whole configuration as YAML, in table order: reading it back gives the same Config. Heap memory.

@@ -1,0 +1,19 @@
+// grpo config: the effective configuration as YAML, or the reference page.
+#include "host.h"
+#include <stdlib.h>
+#include <string.h>
+
+ExitCode command_config(int argc, char **argv, Error *e) {
+    char *text = NULL;
+    if (argc == 1 && !strcmp(argv[0], "--reference")) text = config_help(NULL);
+    else {
+        Config c;
+        if (!config_args(&c, "config", argc, argv, e)) return e->code;
+        text = config_yaml(&c);
+        config_free(&c);
+    }
+    bool written = fputs(text, stdout) >= 0 && fflush(stdout) == 0;
+    free(text);
+    if (!written) error_set(e, EXIT_DISK, "standard output: cannot write");
+    return written ? EXIT_OK : EXIT_DISK;
+}

@@ -1,0 +1,508 @@
+// The option table, and reading it: defaults, then a YAML file, then key=value overrides.
+//
+// Every problem is collected with its place and reported together: a user corrects a file once, not once a run.
+#include "config_table.h"
+#include "host.h"
+#include "yaml_reader.h"
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+#define MAX_PROBLEMS 20
+
+#define ROW(g, n, k)         .group = #g, .name = #n, .kind = k, .at = offsetof(Config, n)
+#define ROW_BOOL(g, n, d, h) {ROW(g, n, KIND_BOOL), .value = d, .help = h},
+#define ROW_INT(g, n, d, lo, hi, h)                                                                                    \
+    {ROW(g, n, KIND_INT), .value = (double)(d), .min = (double)(lo), .max = (double)(hi), .help = h},
+#define ROW_REAL(g, n, d, lo, hi, h) {ROW(g, n, KIND_REAL), .value = d, .min = lo, .max = hi, .help = h},
+#define ROW_TEXT(g, n, d, h)         {ROW(g, n, KIND_TEXT), .text = d, .help = h},
+#define ROW_LIST(g, n, d, h)         {ROW(g, n, KIND_LIST), .text = d, .help = h},
+#define ROW_PICK(g, n, d, c, h)      {ROW(g, n, KIND_PICK), .value = d, .text = c, .help = h},
+
+const Option config_options[] = {CONFIG_OPTIONS(ROW_BOOL, ROW_INT, ROW_REAL, ROW_TEXT, ROW_LIST, ROW_PICK)};
+#define OPTIONS ((int)(sizeof config_options / sizeof *config_options))
+const int config_option_count = OPTIONS;
+
+// ---- values ------------------------------------------------------------------------------------------------------
+
+const char *option_choice(const Option *o, int k, int *length) {
+    const char *p = o->text;
+    for (; k > 0; k--) {
+        p = strchr(p, '|');
+        if (!p) return NULL;
+        p++;
+    }
+    *length = (int)strcspn(p, "|");
+    return p;
+}
+
+void list_add(TextList *list, const char *text, size_t n) {
+    list->item = xrealloc(list->item, (size_t)(list->n + 1) * sizeof *list->item);
+    list->item[list->n++] = xstrndup(text, n);
+}
+
+void list_clear(TextList *list) {
+    for (int i = 0; i < list->n; i++) free(list->item[i]);
+    free(list->item);
+    *list = (TextList){0};
+}
+
+// "clamp=1": a parameter, which belongs to the entry before it. "length:max=2" and "format" are entries of their own.
+static bool is_parameter(const char *piece, size_t n) {
+    const char *equals = memchr(piece, '=', n), *colon = memchr(piece, ':', n);
+    return equals && (!colon || equals < colon);
+}
+
+void list_split(TextList *list, const char *text) {
+    const char *start = text + strspn(text, " \t\n");
+    for (const char *p = start; *start; p++) {
+        if (*p && *p != ',') continue;
+        const char *next = *p ? p + 1 : p;
+        next += strspn(next, " \t\n");
+        if (*p && is_parameter(next, strcspn(next, ","))) continue;
+        size_t n = (size_t)(p - start);
+        while (n && strchr(" \t\n", start[n - 1])) n--;
+        list_add(list, start, n);
+        if (!*p) break;
+        start = p = next;
+        p--; // the loop steps onto `next`
+    }
+}
+
+static void set_text(char **member, const char *text) {
+    char *copy = xstrdup(text);
+    free(*member);
+    *member = copy;
+}
+
+static void set_default(Config *c, const Option *o) {
+    void *at = option_at(c, o);
+    switch (o->kind) {
+    case KIND_BOOL: *(bool *)at = o->value != 0; break;
+    case KIND_INT: *(int64_t *)at = (int64_t)o->value; break;
+    case KIND_REAL: *(double *)at = o->value; break;
+    case KIND_PICK: *(int *)at = (int)o->value; break;
+    case KIND_TEXT: set_text(at, o->text); break;
+    case KIND_LIST: list_clear(at), list_split(at, o->text); break;
+    }
+}
+
+bool option_is_default(const Config *c, const Option *o) {
+    const void *at = option_at(c, o);
+    switch (o->kind) {
+    case KIND_BOOL: return *(const bool *)at == (o->value != 0);
+    case KIND_INT: return *(const int64_t *)at == (int64_t)o->value;
+    case KIND_REAL: return *(const double *)at == o->value;
+    case KIND_PICK: return *(const int *)at == (int)o->value;
+    case KIND_TEXT: return !strcmp(*(char *const *)at, o->text);
+    case KIND_LIST: break;
+    }
+    const TextList *list = at;
+    TextList def = {0};
+    list_split(&def, o->text);
+    bool same = def.n == list->n;
+    for (int i = 0; same && i < def.n; i++) same = !strcmp(def.item[i], list->item[i]);
+    list_clear(&def);
+    return same;
+}
+
+void config_free(Config *c) {
+    for (int i = 0; i < OPTIONS; i++) {
+        void *at = option_at(c, &config_options[i]);
+        if (config_options[i].kind == KIND_TEXT) free(*(char **)at);
+        if (config_options[i].kind == KIND_LIST) list_clear(at);
+    }
+    memset(c, 0, sizeof *c);
+}
+
+// ---- problems ----------------------------------------------------------------------------------------------------
+
+static void problem_add(Reading *r, Place place, const char *fmt, va_list ap) {
+    if (++r->problem_count > MAX_PROBLEMS) return;
+    Str *s = &r->problems;
+    if (s->n) str_puts(s, "\n");
+    if (place.arg) {
+        str_puts(s, "argument '");
+        str_visible(s, place.arg, strnlen(place.arg, 60));
+        str_puts(s, strlen(place.arg) > 60 ? "...': " : "': ");
+    } else if (!r->path) str_puts(s, "command line: ");
+    else if (place.line) str_printf(s, "%s:%d: ", r->path, place.line);
+    else str_printf(s, "%s: ", r->path);
+    va_list copy;
+    va_copy(copy, ap);
+    int n = vsnprintf(NULL, 0, fmt, copy);
+    va_end(copy);
+    char *text = xmalloc((size_t)n + 1);
+    vsnprintf(text, (size_t)n + 1, fmt, ap);
+    for (char *p = text; *p; p++) // a problem is one line, whatever the user wrote
+        if (*p == '\n' || *p == '\t') *p = ' ';
+    str_visible(s, text, (size_t)n);
+    free(text);
+}
+
+void problem_at_line(Reading *r, int line, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    problem_add(r, (Place){line, r->arg}, fmt, ap);
+    va_end(ap);
+}
+
+static int option_index(const char *name) {
+    for (int i = 0; i < OPTIONS; i++)
+        if (!strcmp(config_options[i].name, name)) return i;
+    return -1;
+}
+
+void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) {
+    Place x = r->place[option_index(a)], y = b ? r->place[option_index(b)] : (Place){0};
+    // Arguments come after the file, and a pointer into argv's copy says nothing of order between two arguments.
+    Place last = y.arg || (!x.arg && y.line > x.line) ? y : x;
+    va_list ap;
+    va_start(ap, fmt);
+    problem_add(r, last, fmt, ap);
+    va_end(ap);
+}
+
+// All problems as one error, a line each, as many as fit.
+static bool problems_report(const Reading *r, Error *e) {
+    static const char more[] = "\n... and more; correct these first";
+    Error whole = {EXIT_CONFIG, ""};
+    size_t room = sizeof whole.text - sizeof more, used = 0;
+    int shown = 0;
+    for (const char *p = r->problems.s; *p; shown++) {
+        size_t n = strcspn(p, "\n");
+        size_t fits = used + n + 1 > room ? (used ? 0 : room) : n;
+        if (!fits) break;
+        if (used) whole.text[used++] = '\n';
+        memcpy(whole.text + used, p, fits);
+        used += fits;
+        p += n + (p[n] == '\n');
+    }
+    if (shown < r->problem_count) memcpy(whole.text + used, more, sizeof more);
+    if (e) *e = whole;
+    return false;
+}
+
+// ---- reading one value -------------------------------------------------------------------------------------------
+
+// Names people bring from TRL and its neighbours, with what to write here.
+static const char *const foreign_names[][2] = {
+    {"attn_implementation", "leave it out: attention is built in"},
+    {"bf16", "write dtype: bf16"},
+    {"dataset_name", "write train_file: PATH, a JSONL file"},
+    {"epochs", "write num_train_epochs"},
+    {"fp16", "write dtype: bf16 or dtype: f32"},
+    {"gpus", "leave it out: this build computes on one device"},
+    {"gradient_checkpointing", "write recompute: true"},
+    {"group_size", "write num_generations"},
+    {"kl_coef", "write beta"},
+    {"lr", "write learning_rate"},
+    {"max_tokens", "write max_completion_length"},
+    {"model_name_or_path", "write model: DIRECTORY"},
+    {"optim", "leave it out: the optimizer is AdamW"},
+    {"report_to", "leave it out: output_dir gets metrics.jsonl"},
+    {"reward_funcs", "write rewards: [NAME, ...]"},
+    {"reward_weights", "write rewards: [{name: NAME, weight: W}, ...]"},
+    {"use_vllm", "leave it out: the sampler is built in, on the same weights"},
+    {"vllm_importance_sampling_correction", "leave it out: sampled and training log-probs are one number here"},
+};
+
+static void unknown_option(Reading *r, int line, const char *name) {
+    for (size_t i = 0; i < sizeof foreign_names / sizeof *foreign_names; i++)
+        if (!strcmp(foreign_names[i][0], name)) {
+            problem_at_line(r, line, "there is no option `%s`: %s", name, foreign_names[i][1]);
+            return;
+        }
+    const char *near = nearest_name(name, r->names, OPTIONS);
+    if (near) problem_at_line(r, line, "there is no option `%.80s`; did you mean `%s`?", name, near);
+    else problem_at_line(r, line, "there is no option `%.80s`; `grpo config` lists all", name);
+}
+
+static bool is_null(const Node *v) {
+    return v->plain && (!*v->text || !strcmp(v->text, "~") || !strcasecmp(v->text, "null"));
+}
+
+// -?(0|[1-9][0-9]*), and then any fraction and exponent where `real`; a real may also have a plus and bare point.
+static bool is_number(const char *s, bool real) {
+    s += *s == '-' || (real && *s == '+');
+    size_t whole = strspn(s, "0123456789");
+    if (!real) return whole && !s[whole] && (s[0] != '0' || whole == 1);
+    s += whole;
+    size_t fraction = 0;
+    if (*s == '.') s++, fraction = strspn(s, "0123456789"), s += fraction;
+    if (!whole && !fraction) return false;
+    if (*s == 'e' || *s == 'E') {
+        s++;
+        s += *s == '-' || *s == '+';
+        size_t digits = strspn(s, "0123456789");
+        if (!digits) return false;
+        s += digits;
+    }
+    return !*s;
+}
+
+static void read_int(Reading *r, const Option *o, const Node *v) {
+    if (!v->plain || !is_number(v->text, false)) {
+        const char *hint = !v->plain                  ? " (without quotes)"
+                           : is_number(v->text, true) ? " (digits only: no point, exponent or leading zero)"
+                                                      : "";
+        problem_at_line(r, v->line, "%s wants a whole number%s, not `%.60s`", o->name, hint, v->text);
+        return;
+    }
+    errno = 0;
+    long long x = strtoll(v->text, NULL, 10);
+    if (errno || (double)x < o->min || (double)x > o->max)
+        problem_at_line(r, v->line, "%s is %.60s, outside its range %.0f to %.0f", o->name, v->text, o->min, o->max);
+    else *(int64_t *)option_at(r->c, o) = x;
+}
+
+static void read_real(Reading *r, const Option *o, const Node *v) {
+    if (!v->plain || !is_number(v->text, true)) {
+        problem_at_line(r, v->line, "%s wants a number%s, not `%.60s`", o->name, v->plain ? "" : " (without quotes)",
+                        v->text);
+        return;
+    }
+    double x = strtod(v->text, NULL);
+    if (!isfinite(x) || x < o->min || x > o->max)
+        problem_at_line(r, v->line, "%s is %.60s, outside its range %g to %g", o->name, v->text, o->min, o->max);
+    else *(double *)option_at(r->c, o) = x + 0.0; // -0 becomes 0
+}
+
+static void read_pick(Reading *r, const Option *o, const Node *v) {
+    const char *choice;
+    int n;
+    for (int k = 0; (choice = option_choice(o, k, &n)); k++)
+        if (strlen(v->text) == (size_t)n && !memcmp(v->text, choice, (size_t)n)) {
+            *(int *)option_at(r->c, o) = k;
+            return;
+        }
+    TextList list = {0};
+    for (int k = 0; (choice = option_choice(o, k, &n)); k++) list_add(&list, choice, (size_t)n);
+    const char *near = nearest_name(v->text, (const char *const *)list.item, list.n);
+    problem_at_line(r, v->line, "%s wants one of %s, not `%.60s`%s%s%s", o->name, o->text, v->text,
+                    near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+    list_clear(&list);
+}
+
+static void read_scalar(Reading *r, const Option *o, const Node *v) {
+    if (strlen(v->text) != v->n) problem_at_line(r, v->line, "%s contains a NUL character", o->name);
+    else if (is_null(v) && o->kind != KIND_TEXT && !(o->kind == KIND_LIST && r->arg && !*v->text))
+        problem_at_line(r, v->line, "%s has no value; %s", o->name,
+                        o->kind == KIND_LIST ? "write [] for an empty list" : "leave the line out for the default");
+    else if (o->kind == KIND_TEXT) set_text(option_at(r->c, o), is_null(v) ? "" : v->text);
+    else if (o->kind == KIND_LIST) {
+        list_clear(option_at(r->c, o));
+        if (v->plain) list_split(option_at(r->c, o), v->text);
+        else list_add(option_at(r->c, o), v->text, v->n);
+    } else if (o->kind == KIND_INT) read_int(r, o, v);
+    else if (o->kind == KIND_REAL) read_real(r, o, v);
+    else if (o->kind == KIND_PICK) read_pick(r, o, v);
+    else if (v->plain && (!strcmp(v->text, "true") || !strcmp(v->text, "false")))
+        *(bool *)option_at(r->c, o) = *v->text == 't';
+    else
+        problem_at_line(r, v->line, "%s wants true or false%s, not `%.60s`", o->name,
+                        v->plain ? "" : " (without quotes)", v->text);
+}
+
+static void read_bad(Reading *r, const Node *v) { problem_at_line(r, v->line, "%s", v->text); }
+
+// One {name: NAME, key: value, ...} of a list, on its way to "NAME:key=value,...".
+#define MAX_ENTRY_KEYS 16
+typedef struct {
+    Str name, params;
+    TextList keys;
+    bool good;
+} Entry;
+
+static void entry_pair(Reading *r, const Option *o, Entry *entry, const char *key, const Node *v) {
+    bool is_name = !strcmp(key, "name"), good = false, twice = false;
+    for (int i = 0; i < entry->keys.n; i++) twice = twice || !strcmp(entry->keys.item[i], key);
+    if (twice) problem_at_line(r, v->line, "%s: `%.60s` is given twice in one entry", o->name, key);
+    else if (!*key || key[strcspn(key, ",:= \t\n")]) problem_at_line(r, v->line, "%s: `%.60s` is no key", o->name, key);
+    else if (v->kind != NODE_SCALAR)
+        problem_at_line(r, v->line, "%s: `%.60s` wants one value, not a list or map", o->name, key);
+    else if (!*v->text || strlen(v->text) != v->n || v->text[strcspn(v->text, is_name ? ",:=" : ",")])
+        problem_at_line(r, v->line, "%s: %.60s cannot be `%.60s`", o->name, key, v->text);
+    else good = true;
+    if (good && is_name) str_puts(&entry->name, v->text);
+    else if (good) str_printf(&entry->params, "%c%s=%s", entry->params.n ? ',' : ':', key, v->text);
+    list_add(&entry->keys, key, strlen(key));
+    entry->good = entry->good && good;
+}
+
+// False where reading must stop.
+static bool read_entry(Reading *r, const Option *o, TextList *list, YamlReader *y, Node open) {
+    Entry entry = {.good = true};
+    Node node;
+    while ((node = yaml_next(y)).kind == NODE_SCALAR) {
+        char *key = xstrdup(node.text); // the next call takes the text back
+        node = yaml_next(y);
+        if (entry.keys.n < MAX_ENTRY_KEYS && node.kind != NODE_BAD) entry_pair(r, o, &entry, key, &node);
+        else if (node.kind != NODE_BAD) entry.good = false;
+        free(key);
+        if (node.kind == NODE_LIST || node.kind == NODE_MAP) node = yaml_skip(y, node);
+        if (node.kind == NODE_BAD) break;
+    }
+    if (node.kind == NODE_BAD) read_bad(r, &node);
+    else if (entry.keys.n == MAX_ENTRY_KEYS) problem_at_line(r, open.line, "%s: an entry has too many keys", o->name);
+    else if (entry.good && !entry.name.n) problem_at_line(r, open.line, "%s: an entry {...} wants a `name`", o->name);
+    else if (entry.good) {
+        if (entry.params.n) str_add(&entry.name, entry.params.s, entry.params.n);
+        list_add(list, entry.name.s, entry.name.n);
+    }
+    str_free(&entry.name);
+    str_free(&entry.params);
+    list_clear(&entry.keys);
+    return node.kind != NODE_BAD;
+}
+
+// A list, or one map as a list of one. False where reading must stop.
+static bool read_list(Reading *r, const Option *o, YamlReader *y, Node open) {
+    TextList list = {0};
+    bool go_on = true;
+    if (open.kind == NODE_MAP) go_on = read_entry(r, o, &list, y, open);
+    else
+        for (Node item; go_on && (item = yaml_next(y)).kind != NODE_END;) {
+            if (item.kind == NODE_BAD) read_bad(r, &item), go_on = false;
+            else if (item.kind == NODE_MAP) go_on = read_entry(r, o, &list, y, item);
+            else if (item.kind == NODE_LIST) {
+                problem_at_line(r, item.line, "%s: a list within a list", o->name);
+                item = yaml_skip(y, item);
+                if (item.kind == NODE_BAD) read_bad(r, &item), go_on = false;
+            } else if (!*item.text || is_null(&item) || strlen(item.text) != item.n)
+                problem_at_line(r, item.line, "%s: an empty entry", o->name);
+            else list_add(&list, item.text, item.n);
+        }
+    TextList *member = option_at(r->c, o);
+    list_clear(member);
+    *member = list;
+    return go_on;
+}
+
+// The value of option o (NULL: of no option, skipped) from the reader. False where reading must stop.
+static bool read_value(Reading *r, const Option *o, YamlReader *y) {
+    Node v = yaml_next(y);
+    if (v.kind == NODE_BAD) return read_bad(r, &v), false;
+    if (v.kind == NODE_SCALAR) {
+        if (o) read_scalar(r, o, &v);
+        return true;
+    }
+    if (o && o->kind == KIND_LIST) return read_list(r, o, y, v);
+    if (o) problem_at_line(r, v.line, "%s wants one value, not a %s", o->name, v.kind == NODE_MAP ? "map" : "list");
+    v = yaml_skip(y, v);
+    if (v.kind == NODE_BAD) read_bad(r, &v);
+    return v.kind != NODE_BAD;
+}
+
+// ---- the file and the overrides ----------------------------------------------------------------------------------
+
+static void read_document(Reading *r, YamlReader *y) {
+    Node node = yaml_next(y);
+    if (node.kind == NODE_DONE) return; // an empty file: all defaults
+    if (node.kind == NODE_BAD) return read_bad(r, &node);
+    if (node.kind != NODE_MAP)
+        return problem_at_line(r, node.line, "a configuration is lines of `option: value`, not a %s",
+                               node.kind == NODE_LIST ? "list" : "single value");
+    while ((node = yaml_next(y)).kind == NODE_SCALAR && r->problem_count <= MAX_PROBLEMS) {
+        int i = strlen(node.text) == node.n ? option_index(node.text) : -1;
+        if (i < 0) unknown_option(r, node.line, node.text);
+        else if (r->place[i].line) {
+            problem_at_line(r, node.line, "`%s` is given twice; first on line %d", node.text, r->place[i].line);
+            i = -1;
+        } else r->place[i].line = node.line;
+        if (!read_value(r, i < 0 ? NULL : &config_options[i], y)) return;
+    }
+    if (node.kind == NODE_END) node = yaml_next(y); // what follows the map: nothing, or an error
+    if (node.kind == NODE_BAD) read_bad(r, &node);
+}
+
+static void read_file(Reading *r) {
+    Error e = {0};
+    size_t n;
+    char *text = file_read(r->path, YAML_MAX_BYTES, &n, &e);
+    if (!text) {
+        const char *reason = e.text; // begins with the path, as every problem does
+        size_t prefix = strlen(r->path);
+        if (!strncmp(reason, r->path, prefix) && !strncmp(reason + prefix, ": ", 2)) reason += prefix + 2;
+        return problem_at_line(r, 0, "%s", reason);
+    }
+    YamlReader *y = yaml_open(text, n);
+    read_document(r, y);
+    yaml_close(y);
+    free(text);
+}
+
+// Is the override's value YAML (quoted; for lists also [...] and {...}), or the plain text as it stands? A shell has
+// already taken one layer of quotes, and a prompt with ':' or '#' in it must come through unharmed.
+static bool is_yaml_value(const Option *o, const char *value) {
+    size_t n = strlen(value);
+    if (o->kind == KIND_LIST && (*value == '[' || *value == '{')) return true;
+    return n >= 2 && (*value == '"' || *value == '\'') && value[n - 1] == *value;
+}
+
+static bool is_utf8(const char *s) {
+    utf8proc_int32_t c;
+    for (utf8proc_ssize_t n; *s; s += n)
+        if ((n = utf8proc_iterate((const utf8proc_uint8_t *)s, -1, &c)) < 1) return false;
+    return true;
+}
+
+static void read_override(Reading *r, const char *arg) {
+    r->arg = arg;
+    const char *equals = strchr(arg, '=');
+    char *name = equals ? xstrndup(arg, (size_t)(equals - arg)) : xstrdup(arg);
+    int i = option_index(name);
+    if (*arg == '-')
+        problem_at_line(r, 0, "options are written key=value, without dashes; `grpo COMMAND --help` lists them");
+    else if (!equals) problem_at_line(r, 0, "not of the form key=value");
+    else if (i < 0) unknown_option(r, 0, name);
+    else {
+        const Option *o = &config_options[i];
+        const char *value = equals + 1;
+        r->place[i] = (Place){0, arg};
+        if (is_yaml_value(o, value)) {
+            YamlReader *y = yaml_open(value, strlen(value));
+            if (read_value(r, o, y)) {
+                Node end = yaml_next(y);
+                if (end.kind == NODE_BAD) read_bad(r, &end);
+            }
+            yaml_close(y);
+        } else if (!is_utf8(value)) problem_at_line(r, 0, "%s is not valid UTF-8", o->name);
+        else read_scalar(r, o, &(Node){.kind = NODE_SCALAR, .text = value, .n = strlen(value), .plain = true});
+    }
+    free(name);
+    r->arg = NULL;
+}
+
+static bool config_load(Config *c, const char *command, const char *path, char **overrides, int n, Error *e) {
+    const char *names[OPTIONS];
+    Place place[OPTIONS] = {0};
+    Reading r = {.c = c, .path = path, .names = names, .place = place};
+    memset(c, 0, sizeof *c);
+    for (int i = 0; i < OPTIONS; i++) {
+        names[i] = config_options[i].name;
+        set_default(c, &config_options[i]);
+    }
+    if (path) read_file(&r);
+    for (int i = 0; i < n; i++) read_override(&r, overrides[i]);
+    config_check(&r, command);
+    bool good = r.problem_count == 0;
+    if (!good) {
+        problems_report(&r, e);
+        config_free(c);
+    }
+    str_free(&r.problems);
+    return good;
+}
+
+bool config_read(Config *c, const char *path, char **overrides, int n, Error *e) {
+    return config_load(c, NULL, path, overrides, n, e);
+}
+
+bool config_args(Config *c, const char *command, int argc, char **argv, Error *e) {
+    bool file = argc > 0 && argv[0][0] != '-' && !strchr(argv[0], '=');
+    return config_load(c, command, file ? argv[0] : NULL, argv + file, argc - file, e);
+}

@@ -1,0 +1,108 @@
+// Contradictions between options: each reported where the later of the two was set, in the user's own terms.
+#include "config_table.h"
+#include "grpo.h"
+#include <string.h>
+
+#define problem problem_of
+
+// Wrong for every command.
+static void check_any(Reading *r, const Config *c) {
+    if (*c->system_prompt && *c->system_prompt_file)
+        problem(r, "system_prompt", "system_prompt_file",
+                "system_prompt and system_prompt_file are both set; keep one of them");
+    if (*c->prompt && *c->prompt_file)
+        problem(r, "prompt", "prompt_file", "prompt and prompt_file are both set; keep one of them");
+    if (c->epsilon_high < 0 && c->epsilon_high != -1)
+        problem(r, "epsilon_high", NULL,
+                "epsilon_high is %g; write -1 for the same as epsilon, or a number from 0 upward", c->epsilon_high);
+    if (c->max_steps && c->warmup_steps > c->max_steps)
+        problem(r, "warmup_steps", "max_steps",
+                "warmup_steps (%lld) is more than max_steps (%lld): the run would end before its peak learning rate",
+                (long long)c->warmup_steps, (long long)c->max_steps);
+}
+
+// Wrong for GRPO training.
+static void check_batch(Reading *r, const Config *c) {
+    int64_t per_generation = c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps;
+    const char *factor = c->steps_per_generation ? "steps_per_generation" : "gradient_accumulation_steps";
+    int64_t batch = c->per_device_train_batch_size * per_generation;
+    if (c->num_generations == 1)
+        problem(r, "num_generations", NULL,
+                "num_generations is 1: an advantage is a reward minus its group's mean, 0 in a group of one; use 2 or "
+                "more");
+    else if (batch % c->num_generations)
+        problem(r, "num_generations", "per_device_train_batch_size",
+                "per_device_train_batch_size (%lld) x %s (%lld) = %lld completions is not a multiple of "
+                "num_generations (%lld): a group would be cut",
+                (long long)c->per_device_train_batch_size, factor, (long long)per_generation, (long long)batch,
+                (long long)c->num_generations);
+    int64_t step = c->gradient_accumulation_steps;
+    if (per_generation % step && step % per_generation)
+        problem(r, "steps_per_generation", "gradient_accumulation_steps",
+                "neither of steps_per_generation (%lld) and gradient_accumulation_steps (%lld) divides the other: "
+                "an optimizer step would mix generations unevenly",
+                (long long)per_generation, (long long)step);
+}
+
+static void check_loss(Reading *r, const Config *c) {
+    bool clipped = c->loss_type != LOSS_CISPO && c->loss_type != LOSS_SAPO;
+    double high = c->epsilon_high < 0 ? c->epsilon : c->epsilon_high;
+    if (c->loss_type == LOSS_CISPO && c->epsilon_high < 1)
+        problem(r, "epsilon_high", "loss_type",
+                "loss_type cispo takes epsilon_high as the largest ratio itself; set it to 1 or more, for example 5");
+    if (c->delta > 0 && !clipped)
+        problem(r, "delta", "loss_type", "delta has no meaning for loss_type cispo and sapo; leave it out");
+    if (c->delta > 0 && clipped && c->delta <= 1 + high)
+        problem(r, "delta", "epsilon_high", "delta (%g) must be above the upper clip, 1 + %g", c->delta, high);
+    if (c->top_entropy_quantile == 0)
+        problem(r, "top_entropy_quantile", NULL,
+                "top_entropy_quantile is 0: no token would be trained on; 1 takes all");
+    if (c->sync_ref_model && c->beta == 0)
+        problem(r, "sync_ref_model", "beta",
+                "sync_ref_model is true but beta is 0, so that there is no reference model; set beta or leave it out");
+}
+
+static void check_train(Reading *r, const Config *c) {
+    check_batch(r, c);
+    check_loss(r, c);
+    if (c->temperature == 0)
+        problem(r, "temperature", NULL,
+                "temperature is 0: every completion of a group would be the same, and nothing learned");
+    if (!c->rewards.n) problem(r, "rewards", NULL, "rewards is empty: there is nothing to learn from");
+    if (c->eval_steps && !*c->eval_file)
+        problem(r, "eval_steps", "eval_file", "eval_steps is %lld but eval_file is not set", (long long)c->eval_steps);
+}
+
+static void check_length(Reading *r, const Config *c) {
+    if (!c->max_steps && c->num_train_epochs == 0)
+        problem(r, "max_steps", "num_train_epochs", "max_steps and num_train_epochs are both 0: nothing to train");
+}
+
+static void check_needed(Reading *r, const char *name, const char *value, const char *example) {
+    if (!*value) problem_at_line(r, 0, "%s is not set; add %s=%s", name, name, example);
+}
+
+// Options of the GRPO group say that a configuration is meant for training, whoever reads it.
+static bool sets_grpo(const Config *c) {
+    for (int i = 0; i < config_option_count; i++)
+        if (!strcmp(config_options[i].group, "grpo") && !option_is_default(c, &config_options[i])) return true;
+    return false;
+}
+
+void config_check(Reading *r, const char *command) {
+    const Config *c = r->c;
+    if (command && (!strcmp(command, "config") || !strcmp(command, "doctor"))) command = NULL;
+    bool train = command ? !strcmp(command, "train") || !strcmp(command, "plan") : sets_grpo(c);
+    check_any(r, c);
+    if (train) check_train(r, c);
+    if (!command) return;
+    bool sft = !strcmp(command, "sft"), eval = !strcmp(command, "eval");
+    check_needed(r, "model", c->model, "DIRECTORY");
+    if (train || sft) check_length(r, c);
+    if (!strcmp(command, "train") || sft) check_needed(r, "train_file", c->train_file, "FILE.jsonl");
+    if (eval) check_needed(r, "eval_file", c->eval_file, "FILE.jsonl");
+    if (eval && c->eval_samples > 1 && c->temperature == 0)
+        problem(r, "eval_samples", "temperature",
+                "eval_samples is %lld at temperature 0: all samples of a question would be the same",
+                (long long)c->eval_samples);
+}

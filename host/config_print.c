@@ -1,0 +1,248 @@
+// The option table printed: the effective configuration as YAML, --help, and the reference page.
+#include "config_table.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+const CommandGroups config_commands[] = {
+    {"train", "model device data prompt sampling grpo optim run eval"},
+    {"sft", "model device data prompt optim run sft"},
+    {"sample", "model device prompt sampling sample"},
+    {"eval", "model device data prompt sampling eval"},
+    {"plan", "model device data sampling grpo optim"},
+    {"config", "model device data prompt sampling grpo optim run eval sft sample"},
+    {"doctor", "model device data prompt sampling grpo optim run eval sft sample"},
+};
+const int config_command_count = sizeof config_commands / sizeof *config_commands;
+
+static const struct {
+    const char *name, *title;
+} groups[] = {
+    {"model", "Model"},       {"device", "Device"},
+    {"data", "Data"},         {"prompt", "Prompt"},
+    {"sampling", "Sampling"}, {"grpo", "GRPO"},
+    {"optim", "Optimizer"},   {"run", "The run"},
+    {"eval", "Evaluation"},   {"sft", "Supervised fine-tuning"},
+    {"sample", "Sample"},
+};
+#define GROUPS ((int)(sizeof groups / sizeof *groups))
+
+bool command_reads(const CommandGroups *command, const char *group) {
+    size_t n = strlen(group);
+    for (const char *p = command->groups; *p; p += strspn(p, " ")) {
+        size_t word = strcspn(p, " ");
+        if (word == n && !memcmp(p, group, n)) return true;
+        p += word;
+    }
+    return false;
+}
+
+// ---- values ------------------------------------------------------------------------------------------------------
+
+// The shortest decimal that reads back as x: 5e-6, 0.04, 1.
+static void put_real(Str *s, double x) {
+    char text[40];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, x);
+        if (strtod(text, NULL) == x) break;
+    }
+    char *e = strchr(text, 'e');
+    if (!e) return str_puts(s, text);
+    str_add(s, text, (size_t)(e - text)); // C writes 5e-06, 1e+09
+    str_printf(s, "e%d", atoi(e + 1));
+}
+
+static bool is_plain(const char *text) {
+    static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/_.";
+    static const char rest[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/_.-0123456789";
+    static const char *const words[] = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"};
+    if (!*text || !strchr(first, *text) || text[strspn(text, rest)]) return false;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strcasecmp(text, words[i])) return false;
+    return true;
+}
+
+// A string that every YAML reader takes for the same string.
+static void put_text(Str *s, const char *text) {
+    if (is_plain(text)) return str_puts(s, text);
+    str_puts(s, "\"");
+    const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)text;
+    utf8proc_int32_t c;
+    for (utf8proc_ssize_t n; *p; p += n) {
+        n = utf8proc_iterate(p, -1, &c);
+        bool hidden =
+            c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 || c == 0xfeff || (c & 0xfffe) == 0xfffe;
+        if (n < 1) die("an option holds invalid UTF-8"); // config_read lets none in
+        if (c == '"' || c == '\\') str_printf(s, "\\%c", c);
+        else if (c == '\n') str_puts(s, "\\n");
+        else if (c == '\t') str_puts(s, "\\t");
+        else if (hidden) str_printf(s, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
+        else str_add(s, (const char *)p, (size_t)n);
+    }
+    str_puts(s, "\"");
+}
+
+static void put_value(Str *s, const Config *c, const Option *o) {
+    const void *at = option_at(c, o);
+    int n;
+    switch (o->kind) {
+    case KIND_BOOL: str_puts(s, *(const bool *)at ? "true" : "false"); break;
+    case KIND_INT: str_printf(s, "%lld", (long long)*(const int64_t *)at); break;
+    case KIND_REAL: put_real(s, *(const double *)at); break;
+    case KIND_TEXT: put_text(s, *(char *const *)at); break;
+    case KIND_PICK: {
+        const char *choice = option_choice(o, *(const int *)at, &n);
+        str_add(s, choice, (size_t)n);
+        break;
+    }
+    case KIND_LIST:
+        str_puts(s, "[");
+        for (int i = 0; i < ((const TextList *)at)->n; i++) {
+            str_puts(s, i ? ", " : "");
+            put_text(s, ((const TextList *)at)->item[i]);
+        }
+        str_puts(s, "]");
+    }
+}
+
+char *config_yaml(const Config *c) {
+    Str s = {0};
+    for (int i = 0; i < config_option_count; i++) {
+        const Option *o = &config_options[i];
+        str_printf(&s, "%s: ", o->name);
+        put_value(&s, c, o);
+        str_puts(&s, "\n");
+    }
+    return s.s;
+}
+
+// ---- help --------------------------------------------------------------------------------------------------------
+
+static void put_range(Str *s, const Option *o) {
+    static const char *const kinds[] = {"true or false", "whole number", "number", "text", "list", "one of"};
+    if (o->kind == KIND_PICK) str_printf(s, "%s", o->text);
+    else str_puts(s, kinds[o->kind]);
+    if (o->kind != KIND_INT && o->kind != KIND_REAL) return;
+    str_puts(s, ", ");
+    put_real(s, o->min);
+    str_puts(s, " to ");
+    put_real(s, o->max);
+}
+
+// Words of `text` at column `indent`, at most 100 columns wide; the first line continues the one begun.
+static void put_wrapped(Str *s, const char *text, int indent) {
+    int column = indent;
+    for (const char *p = text; *p; p += strspn(p, " ")) {
+        int n = (int)strcspn(p, " ");
+        if (column > indent && column + 1 + n > 100) {
+            str_printf(s, "\n%*s", indent, "");
+            column = indent;
+        } else if (column > indent) str_puts(s, " "), column++;
+        str_add(s, p, (size_t)n);
+        column += n;
+        p += n;
+    }
+    str_puts(s, "\n");
+}
+
+static void put_help(Str *s, const Config *defaults, const Option *o) {
+    Str line = {0};
+    str_printf(&line, "%s (", o->help);
+    put_range(&line, o);
+    str_puts(&line, "; default ");
+    put_value(&line, defaults, o);
+    str_puts(&line, ")");
+    str_printf(s, "  %-28s ", o->name);
+    put_wrapped(s, line.s, 31);
+    str_free(&line);
+}
+
+static char *command_help(const CommandGroups *command, const Config *defaults) {
+    Str s = {0};
+    for (int g = 0; g < GROUPS; g++) {
+        if (!command_reads(command, groups[g].name)) continue;
+        str_printf(&s, "%s%s\n", s.n ? "\n" : "", groups[g].title);
+        for (int i = 0; i < config_option_count; i++)
+            if (!strcmp(config_options[i].group, groups[g].name)) put_help(&s, defaults, &config_options[i]);
+    }
+    return s.s;
+}
+
+// ---- the reference page ------------------------------------------------------------------------------------------
+
+static const char page_head[] =
+    "# Options\n"
+    "\n"
+    "This page is printed by `grpo config --reference` from the option table in `include/config.h`.\n"
+    "\n"
+    "A run is described by defaults, then a YAML file, then `key=value` arguments, each overriding what came before:\n"
+    "\n"
+    "    grpo train configs/qwen2.5-0.5b-gsm8k.yaml model=~/Qwen2.5-0.5B-Instruct max_steps=100\n"
+    "\n"
+    "`grpo config CONFIG.yaml key=value ...` prints the configuration that results. All mistakes are reported at once, "
+    "each with\nits line. Paths are relative to the directory the command is started in, not to the YAML file.\n"
+    "\n"
+    "The file is one YAML document of `option: value` lines: at most 1 MiB, no anchors, aliases or tags, no option "
+    "twice.\n"
+    "\n"
+    "- true or false: these two words, nothing else.\n"
+    "- whole number: decimal digits, no point, exponent or leading zero. number: `0.04`, `5e-6`.\n"
+    "- text: plain or quoted; `null`, `~` and nothing at all are the empty text. As an argument, `key=value` is taken "
+    "as it\n  stands, `:` and `#` included; one pair of quotes around the whole value is read as YAML quotes.\n"
+    "- list: a YAML list, `[a, b]`. A plain string is split at its commas, except before `key=value`:\n"
+    "  `rewards=cosine:max_len=800,clamp=1,format` has two entries. A quoted string is one entry: `stop='\"a, b\"'`.\n"
+    "- An entry of `rewards` may be a map: `{name: cosine, weight: 2, max_len: 800}` is "
+    "`cosine:weight=2,max_len=800`.\n"
+    "- Where a value is left empty or null, the line is refused, except for text: leave the line out for the "
+    "default.\n";
+
+static void put_cell(Str *s, const char *text) {
+    for (; *text; text++) {
+        if (strchr("|<*", *text)) str_puts(s, "\\");
+        str_add(s, text, 1);
+    }
+}
+
+static char *reference_page(const Config *defaults) {
+    Str s = {0};
+    str_puts(&s, page_head);
+    for (int g = 0; g < GROUPS; g++) {
+        str_printf(&s, "\n## %s\n\nRead by", groups[g].title);
+        const char *separator = " ";
+        for (int k = 0; k < config_command_count; k++)
+            if (command_reads(&config_commands[k], groups[g].name)) {
+                str_printf(&s, "%s`%s`", separator, config_commands[k].command);
+                separator = ", ";
+            }
+        str_puts(&s, ".\n\n| option | value | default | meaning |\n|---|---|---|---|\n");
+        for (int i = 0; i < config_option_count; i++) {
+            const Option *o = &config_options[i];
+            if (strcmp(o->group, groups[g].name)) continue;
+            Str range = {0};
+            put_range(&range, o);
+            str_printf(&s, "| `%s` | ", o->name);
+            put_cell(&s, range.s);
+            str_puts(&s, " | `");
+            put_value(&s, defaults, o);
+            str_puts(&s, "` | ");
+            put_cell(&s, o->help);
+            str_puts(&s, " |\n");
+            str_free(&range);
+        }
+    }
+    return s.s;
+}
+
+char *config_help(const char *command) {
+    Config defaults;
+    Error e;
+    if (!config_read(&defaults, NULL, NULL, 0, &e)) die("the defaults contradict each other: %s", e.text);
+    char *text = NULL;
+    if (!command) text = reference_page(&defaults);
+    for (int k = 0; command && k < config_command_count; k++)
+        if (!strcmp(config_commands[k].command, command)) text = command_help(&config_commands[k], &defaults);
+    config_free(&defaults);
+    return text ? text : xstrdup("");
+}

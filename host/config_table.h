@@ -1,0 +1,61 @@
+// The option table as data, and what its reader, checker and printer share.
+#pragma once
+#include "config.h"
+#include "str.h"
+
+typedef enum { KIND_BOOL, KIND_INT, KIND_REAL, KIND_TEXT, KIND_LIST, KIND_PICK } OptionKind;
+
+typedef struct {
+    const char *group, *name, *help;
+    OptionKind kind;
+    size_t at;              // offset in Config
+    double value, min, max; // default and range; of a PICK, the default's index
+    const char *text;       // default of a TEXT or LIST; choices of a PICK
+} Option;
+
+extern const Option config_options[];
+extern const int config_option_count;
+
+// Which groups a command reads: `groups` is a list separated by spaces.
+typedef struct {
+    const char *command, *groups;
+} CommandGroups;
+extern const CommandGroups config_commands[];
+extern const int config_command_count;
+// True where `command` reads options of `group`.
+bool command_reads(const CommandGroups *command, const char *group);
+
+// Where an option was set: neither by default.
+typedef struct {
+    int line;        // of the file, from 1
+    const char *arg; // the override
+} Place;
+
+// The state of one reading: what it fills, where each option came from, and all that is wrong so far.
+typedef struct {
+    Config *c;
+    const char *path;         // of the file, or NULL
+    const char *arg;          // the override being read; NULL in the file
+    const char *const *names; // [config_option_count]
+    Place *place;             // [config_option_count]
+    Str problems;             // one a line
+    int problem_count;
+} Reading;
+
+// Adds one problem at a line of the file (0: the file, or the command line, as a whole).
+void problem_at_line(Reading *r, int line, const char *fmt, ...) PRINTF_LIKE(3, 4);
+// Adds one problem where option `a` or `b` (may be NULL) was set, whichever was set last.
+void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) PRINTF_LIKE(4, 5);
+
+// Contradictions between options. `command` adds what that command needs; NULL: only what is wrong for every one.
+void config_check(Reading *r, const char *command);
+
+// Member access by table row.
+static inline void *option_at(const Config *c, const Option *o) { return (char *)(uintptr_t)c + o->at; }
+// The k-th of the choices "a|b|c": pointer and length; NULL past the last.
+const char *option_choice(const Option *o, int k, int *length);
+bool option_is_default(const Config *c, const Option *o);
+// Splits a plain string into list entries; see the reference page's text on lists.
+void list_split(TextList *list, const char *text);
+void list_add(TextList *list, const char *text, size_t n);
+void list_clear(TextList *list);

@@ -1,0 +1,78 @@
+// grpo: one binary, a table of commands.
+#include "host.h"
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef GRPO_VERSION
+#define GRPO_VERSION "unknown" // the Makefile asks git
+#endif
+
+static const struct {
+    const char *name;
+    Command *run;
+    const char *usage, *summary;
+} commands[] = {
+    {"train", command_train, "CONFIG.yaml [key=value ...]",
+     "GRPO: sample groups of answers, score them, update the model"},
+    {"sft", command_sft, "CONFIG.yaml [key=value ...]", "supervised fine-tuning on prompt and completion"},
+    {"sample", command_sample, "[CONFIG.yaml] [key=value ...]",
+     "answer a prompt, a file of prompts, or chat on a terminal"},
+    {"eval", command_eval, "[CONFIG.yaml] [key=value ...]", "accuracy, pass@k and maj@k on a file of questions"},
+    {"reward", command_reward, "NAME[:key=value,...]", "JSONL with completion and answer in, with reward out"},
+    {"tokenize", command_tokenize, "PATH", "JSONL with text or messages in, with ids out"},
+    {"plan", command_plan, "CONFIG.yaml [key=value ...]", "the memory a run would take, and what would help"},
+    {"config", command_config, "[CONFIG.yaml] [key=value ...] | --reference",
+     "check a configuration and print all of it"},
+    {"doctor", command_doctor, "[CONFIG.yaml] [key=value ...]", "check the machine and a configuration's files"},
+};
+#define COMMANDS ((int)(sizeof commands / sizeof *commands))
+
+static ExitCode help(void) {
+    printf("Usage: grpo COMMAND [CONFIG.yaml] [key=value ...]\n\n");
+    for (int i = 0; i < COMMANDS; i++) printf("  %-9s %s\n", commands[i].name, commands[i].summary);
+    printf("\n`grpo COMMAND --help` lists a command's options. `grpo config --reference` prints all of them.\n"
+           "Exit codes: 0 ok, 2 configuration, 3 input, 4 disk, 5 memory, 6 numeric, 7 communication, 75 stopped after "
+           "saving.\n");
+    return EXIT_OK;
+}
+
+static ExitCode help_for(int i) {
+    printf("Usage: grpo %s %s\n%s.\n", commands[i].name, commands[i].usage, commands[i].summary);
+    char *options = config_help(commands[i].name);
+    if (*options) printf("\nOptions, in the YAML file or as key=value:\n\n%s", options);
+    for (int k = 0; commands[i].run == command_reward && k < reward_count; k++)
+        printf("%s  %-22s %s\n", k ? "" : "\nRewards:\n", reward_registry[k].name, reward_registry[k].help);
+    free(options);
+    return EXIT_OK;
+}
+
+static ExitCode unknown(const char *word, Error *e) {
+    const char *names[COMMANDS];
+    for (int i = 0; i < COMMANDS; i++) names[i] = commands[i].name;
+    const char *near = nearest_name(word, names, COMMANDS);
+    error_set(e, EXIT_CONFIG, "there is no command `%.60s`%s%s%s", word,
+              near ? "; did you mean `" : "; see grpo --help", near ? near : "", near ? "`?" : "");
+    return EXIT_CONFIG;
+}
+
+static ExitCode run(int argc, char **argv, Error *e) {
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) return help();
+    if (!strcmp(argv[1], "--version")) return puts("grpo " GRPO_VERSION) < 0 ? EXIT_DISK : EXIT_OK;
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name)) continue;
+        for (int k = 2; k < argc; k++)
+            if (!strcmp(argv[k], "--help") || !strcmp(argv[k], "-h")) return help_for(i);
+        return commands[i].run(argc - 2, argv + 2, e);
+    }
+    return unknown(argv[1], e);
+}
+
+int main(int argc, char **argv) {
+    Error e = {0};
+    ExitCode code = run(argc, argv, &e);
+    if (code != EXIT_OK && code != EXIT_STOPPED)
+        for (char *line = strtok(e.text, "\n"); line; line = strtok(NULL, "\n"))
+            fprintf(stderr, "grpo: error: %s\n", line);
+    else if (*e.text) fprintf(stderr, "grpo: %s\n", e.text);
+    return (int)code;
+}

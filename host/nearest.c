@@ -1,0 +1,38 @@
+// The nearest name, for "did you mean".
+#include "config.h"
+#include <ctype.h>
+#include <string.h>
+
+#define LONGEST 63 // bytes of a word that are compared
+
+static int fold(char c) { return c == '-' ? '_' : tolower((unsigned char)c); }
+
+// Edit distance with transpositions of neighbours (optimal string alignment); case and '-' against '_' cost nothing.
+static int distance(const char *a, const char *b) {
+    int row[3][LONGEST + 1];
+    int n = (int)strnlen(a, LONGEST), m = (int)strnlen(b, LONGEST);
+    for (int j = 0; j <= m; j++) row[0][j] = j;
+    for (int i = 1; i <= n; i++) {
+        int *now = row[i % 3], *last = row[(i + 2) % 3], *before = row[(i + 1) % 3];
+        now[0] = i;
+        for (int j = 1; j <= m; j++) {
+            int best = last[j - 1] + (fold(a[i - 1]) != fold(b[j - 1]));
+            if (last[j] + 1 < best) best = last[j] + 1;
+            if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
+            bool swapped = i > 1 && j > 1 && fold(a[i - 1]) == fold(b[j - 2]) && fold(a[i - 2]) == fold(b[j - 1]);
+            if (swapped && before[j - 2] + 1 < best) best = before[j - 2] + 1;
+            now[j] = best;
+        }
+    }
+    return row[n % 3][m];
+}
+
+const char *nearest_name(const char *word, const char *const *names, int n) {
+    const char *best = NULL;
+    int least = ((int)strnlen(word, LONGEST) + 2) / 3 + 1; // as far away, it is no misspelling
+    for (int i = 0; i < n; i++) {
+        int d = distance(word, names[i]);
+        if (d < least && d < (int)strlen(names[i])) least = d, best = names[i];
+    }
+    return best;
+}
