@@ -1,0 +1,218 @@
+// Directories that appear whole or not at all: the one place where models and checkpoints reach the disk.
+#include "host.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static bool io_error(Error *e, const char *what, const char *path) {
+    return error_set(e, EXIT_DISK, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+// Bytes an ordinary user may still write where `path` lies; UINT64_MAX where the system does not tell.
+static uint64_t disk_free(const char *path) {
+    struct statvfs s;
+    return statvfs(path, &s) ? UINT64_MAX : (uint64_t)s.f_bavail * s.f_frsize;
+}
+
+// The directory `path` lies in, on the heap.
+static char *parent_of(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    while (n > 0 && path[n - 1] != '/') n--;
+    return n ? xstrndup(path, n) : xstrdup(".");
+}
+
+static bool directory_sync(const char *path, Error *e) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return io_error(e, "open the directory", path);
+    bool ok = fsync(fd) == 0 || errno == EINVAL; // EINVAL: a file system that keeps no directories to sync
+    if (!ok) io_error(e, "sync the directory", path);
+    close(fd);
+    return ok;
+}
+
+static bool parent_sync(const char *path, Error *e) {
+    char *parent = parent_of(path);
+    bool ok = directory_sync(parent, e);
+    free(parent);
+    return ok;
+}
+
+bool disk_mkdir(const char *path, Error *e) {
+    char *p = xstrdup(path);
+    bool ok = true;
+    for (char *slash = p; ok && slash;) {
+        slash = strchr(slash + 1, '/');
+        if (slash) *slash = 0;
+        struct stat s;
+        if (*p && mkdir(p, 0777) && !(stat(p, &s) == 0 && S_ISDIR(s.st_mode)))
+            ok = error_set(e, EXIT_DISK, "%s: cannot make the directory %s: %s; choose another place to write to", path,
+                           p, strerror(errno));
+        if (slash) *slash = '/';
+    }
+    free(p);
+    return ok;
+}
+
+bool disk_remove(const char *path, Error *e) {
+    if (unlink(path) == 0 || errno == ENOENT) return true;
+    if (errno != EISDIR && errno != EPERM) return io_error(e, "remove", path);
+    DIR *dir = opendir(path);
+    if (!dir) return io_error(e, "remove", path);
+    bool ok = true;
+    for (struct dirent *entry; ok && (entry = readdir(dir));) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        char *child = xasprintf("%s/%s", path, entry->d_name);
+        ok = disk_remove(child, e);
+        free(child);
+    }
+    closedir(dir);
+    return ok && (rmdir(path) == 0 || io_error(e, "remove", path));
+}
+
+bool disk_rename(const char *from, const char *to, Error *e) {
+    if (rename(from, to)) return error_set(e, EXIT_DISK, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+    return parent_sync(to, e);
+}
+
+// ---- one directory ----------------------------------------------------------------------------------------------
+
+static bool refuse_full(Error *e, const OutDir *d, const char *path, uint64_t at, const char *why) {
+    uint64_t need = d->planned > d->written ? d->planned - d->written : 0;
+    char *parent = parent_of(d->path);
+    error_set(
+        e, EXIT_DISK,
+        "%s: cannot write at byte %llu: %s; %llu more bytes are needed, %llu are free in %s: free some, or choose "
+        "another place",
+        path, (unsigned long long)at, why, (unsigned long long)need, (unsigned long long)disk_free(parent), parent);
+    free(parent);
+    return false;
+}
+
+bool outdir_begin(OutDir *d, const char *path, uint64_t planned, Error *e) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    *d = (OutDir){.path = xstrndup(path, n), .planned = planned, .fd = -1};
+    char *parent = parent_of(d->path), *tmp = xasprintf("%s.tmp", d->path);
+    bool ok = disk_mkdir(parent, e) && disk_remove(tmp, e);
+    if (ok && disk_free(parent) < planned) ok = refuse_full(e, d, d->path, 0, "not enough space");
+    if (ok && mkdir(tmp, 0777)) ok = io_error(e, "make the directory", tmp);
+    if (ok) d->tmp = tmp;
+    else free(tmp);
+    free(parent);
+    return ok;
+}
+
+bool outdir_open(OutDir *d, const char *name, Error *e) {
+    char *path = xasprintf("%s/%s", d->tmp, name);
+    char *slash = strrchr(path, '/');
+    *slash = 0;
+    bool ok = mkdir(path, 0777) == 0 || errno == EEXIST || io_error(e, "make the directory", path);
+    *slash = '/';
+    if (ok) {
+        d->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (d->fd < 0) ok = io_error(e, "create", path);
+    }
+    if (ok) {
+        d->file = xrealloc(d->file, (size_t)(d->n_files + 1) * sizeof *d->file);
+        d->file[d->n_files++] = (OutFile){.name = xstrdup(name)};
+    }
+    free(path);
+    return ok;
+}
+
+bool outdir_write(OutDir *d, const void *data, size_t bytes, Error *e) {
+    OutFile *f = &d->file[d->n_files - 1];
+    const char *p = data;
+    while (bytes) {
+        size_t block = f->bytes / DISK_BLOCK, room = DISK_BLOCK - f->bytes % DISK_BLOCK;
+        if (room == DISK_BLOCK) {
+            f->crc = xrealloc(f->crc, (block + 1) * sizeof *f->crc);
+            f->crc[block] = 0;
+        }
+        size_t ask = (size_t)1 << 20; // a piece that is still in the cache when it is written
+        if (ask > bytes) ask = bytes;
+        if (ask > room) ask = room;
+        ssize_t put = write(d->fd, p, ask);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) {
+            char *path = xasprintf("%s/%s", d->tmp, f->name);
+            refuse_full(e, d, path, f->bytes, strerror(errno));
+            free(path);
+            return false;
+        }
+        f->crc[block] = crc32c(f->crc[block], p, (size_t)put);
+        f->bytes += (size_t)put;
+        d->written += (size_t)put;
+        p += put;
+        bytes -= (size_t)put;
+    }
+    return true;
+}
+
+bool outdir_close(OutDir *d, Error *e) {
+    char *path = xasprintf("%s/%s", d->tmp, d->file[d->n_files - 1].name);
+    bool ok = fsync(d->fd) == 0 || refuse_full(e, d, path, d->file[d->n_files - 1].bytes, strerror(errno));
+    ok = (close(d->fd) == 0 && ok) || (ok && io_error(e, "close", path));
+    d->fd = -1;
+    free(path);
+    return ok;
+}
+
+bool outdir_put(OutDir *d, const char *name, const void *data, size_t bytes, Error *e) {
+    return outdir_open(d, name, e) && outdir_write(d, data, bytes, e) && outdir_close(d, e);
+}
+
+// Syncs the directories made by names like "state/m".
+static bool subdirectories_sync(const OutDir *d, Error *e) {
+    const char *last = "";
+    for (int i = 0; i < d->n_files; i++) {
+        const char *name = d->file[i].name, *slash = strchr(name, '/');
+        size_t n = slash ? (size_t)(slash - name) : 0;
+        if (!slash || !strncmp(last, name, n + 1)) continue;
+        char *path = xasprintf("%s/%.*s", d->tmp, (int)n, name);
+        bool ok = directory_sync(path, e);
+        free(path);
+        if (!ok) return false;
+        last = name;
+    }
+    return true;
+}
+
+bool outdir_commit(OutDir *d, Error *e) {
+    if (!subdirectories_sync(d, e) || !directory_sync(d->tmp, e)) return false;
+    char *old = xasprintf("%s.old", d->path);
+    struct stat s;
+    bool replaces = lstat(d->path, &s) == 0;
+    bool ok = !replaces || (disk_remove(old, e) && disk_rename(d->path, old, e));
+    if (ok && !disk_rename(d->tmp, d->path, e)) {
+        ok = false;
+        if (replaces) rename(old, d->path);
+    }
+    if (ok) {
+        free(d->tmp);
+        d->tmp = NULL;
+        Error ignored;
+        if (replaces && !disk_remove(old, &ignored)) note("%s", ignored.text);
+    }
+    free(old);
+    return ok;
+}
+
+void outdir_free(OutDir *d) {
+    if (d->fd >= 0) close(d->fd);
+    Error ignored;
+    if (d->tmp && !disk_remove(d->tmp, &ignored)) note("%s", ignored.text);
+    for (int i = 0; i < d->n_files; i++) {
+        free(d->file[i].name);
+        free(d->file[i].crc);
+    }
+    free(d->file);
+    free(d->path);
+    free(d->tmp);
+    *d = (OutDir){.fd = -1};
+}
