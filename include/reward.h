@@ -25,6 +25,9 @@ typedef struct {
 } RewardParam;
 
 #define REWARD_MAX_PARAMS 8
+
+// What a reward reads of a sample besides the completion.
+enum { REWARD_READS_ANSWER = 1, REWARD_READS_IDS = 2, REWARD_READS_GROUP = 4 };
 typedef struct RewardInfo RewardInfo;
 
 // A reward as selected: which one, with which parameters and weight.
@@ -34,7 +37,8 @@ typedef struct {
     double weight;
 } Reward;
 
-// Scores `n` samples, all groups complete; score[i] may be REWARD_ABSTAINS. Must not depend on anything else.
+// Scores `n` samples; groups are complete and their samples stand side by side. score[i] may be REWARD_ABSTAINS. Must not
+// depend on anything else.
 typedef void RewardFn(const Reward *r, const Sample *samples, int n, float *score);
 
 struct RewardInfo {
@@ -42,6 +46,7 @@ struct RewardInfo {
     const char *source; // whose definition this follows
     const char *help;   // one line: what it gives, its range
     RewardFn *fn;
+    unsigned reads; // REWARD_READS_...
     RewardParam params[REWARD_MAX_PARAMS];
     int n_params;
 };

@@ -6,16 +6,20 @@
 
 #define RECIPE "ModelScope's GSM8K recipe"
 
-#define REWARD(NAME, SOURCE, HELP, FN, ...) {.name = NAME, .source = SOURCE, .help = HELP, .fn = FN, ##__VA_ARGS__}
+#define REWARD(NAME, SOURCE, FN, READS, HELP, ...)                                                                     \
+    { .name = NAME, .source = SOURCE, .fn = FN, .reads = READS, .help = HELP, ##__VA_ARGS__ }
+#define ANSWER REWARD_READS_ANSWER
 
 const RewardInfo reward_registry[] = {
-    REWARD("xmlcount", RECIPE, "0.125 a tag on its own line, less 0.001 a character after the answer", reward_xmlcount),
-    REWARD("soft_format", RECIPE, "0.5 for <think>, then <answer>, bodies of one line", reward_soft_format),
-    REWARD("strict_format", RECIPE, "0.5 for the tags on lines of their own, bodies of one line", reward_strict_format),
-    REWARD("int", RECIPE, "0.5 where the extracted answer is digits only", reward_int),
-    REWARD("correctness", RECIPE, "2 where the extracted answer equals gold as a string", reward_correctness),
-    REWARD("completion_length", RECIPE, "characters / 100", reward_completion_length),
-    REWARD("think_answer_format", RECIPE, "soft_format by its other name", reward_think_answer_format),
+    REWARD("xmlcount", RECIPE, reward_xmlcount, 0,
+           "0.125 for each of four tags on lines of their own, less 0.001 a character after the answer"),
+    REWARD("soft_format", RECIPE, reward_soft_format, 0, "0.5 for <think> then <answer>, bodies of one line"),
+    REWARD("strict_format", RECIPE, reward_strict_format, 0,
+           "0.5 for the four tags on lines of their own, bodies of one line"),
+    REWARD("int", RECIPE, reward_int, 0, "0.5 where the extracted answer is digits only"),
+    REWARD("correctness", RECIPE, reward_correctness, ANSWER, "2 where the extracted answer equals gold as a string"),
+    REWARD("completion_length", RECIPE, reward_completion_length, 0, "characters / 100"),
+    REWARD("think_answer_format", RECIPE, reward_think_answer_format, 0, "soft_format by its other name"),
 };
 const int reward_count = sizeof reward_registry / sizeof *reward_registry;
 
