@@ -95,6 +95,29 @@ static inline vf vf_exp(vf x) {
     p = (vf)(((vi)p & ~over) | ((vi)vf_set(INFINITY) & over));
     return (vf)(((vi)p & ~nan) | ((vi)x & nan));
 }
+// log(m) + e log(2) for m = 1 + f, f in [sqrt(1/2) - 1, sqrt(2) - 1]; Cephes' degree-9 polynomial.
+static inline vf vf_log_reduced(vf f, vf e) {
+    vf p = vf_set(7.0376836292e-2f);
+    p = vf_fma(p, f, vf_set(-1.1514610310e-1f));
+    p = vf_fma(p, f, vf_set(1.1676998740e-1f));
+    p = vf_fma(p, f, vf_set(-1.2420140846e-1f));
+    p = vf_fma(p, f, vf_set(1.4249322787e-1f));
+    p = vf_fma(p, f, vf_set(-1.6668057665e-1f));
+    p = vf_fma(p, f, vf_set(2.0000714765e-1f));
+    p = vf_fma(p, f, vf_set(-2.4999993993e-1f));
+    p = vf_fma(p, f, vf_set(3.3333331174e-1f));
+    vf f2 = f * f;
+    p = vf_fma(p * f, f2, e * -2.12194440e-4f);
+    p = vf_fma(f2, vf_set(-0.5f), p);
+    return vf_fma(e, vf_set(0.693359375f), p + f);
+}
+// log(x) for normal positive x, within 2 ulp.
+static inline vf vf_log(vf x) {
+    vi u = (vi)x - 0x3f3504f3; // exponent and mantissa as if sqrt(1/2) were 1
+    vf e = __builtin_convertvector(u >> 23, vf);
+    vf m = (vf)((u & 0x7fffff) + 0x3f3504f3);
+    return vf_log_reduced(m - 1.0f, e);
+}
 // The first n < LANES elements, the rest filled with `pad`.
 static inline vf vf_load_part(const float *p, int n, float pad) {
     float a[LANES];

@@ -1,0 +1,23 @@
+// What logprob and sample share: the head is streamed over the vocabulary in chunks of HEAD_CHUNK tokens counted from
+// 0, HEAD_ROWS rows at a time; each row keeps one small summary a chunk, and the summaries are combined in ascending
+// order. Because both ops run this same code, a sampled token's log-prob and the trainer's are the same bits.
+#pragma once
+#include "matmul.h"
+
+#define HEAD_CHUNK 1024 // tokens of the vocabulary
+#define HEAD_ROWS  64   // rows a task
+
+// Summary of one row's logits over one chunk, with m = max z.
+typedef struct {
+    float max; // m
+    float sum; // sum of e^(z - m)
+    float dot; // sum of e^(z - m) (z - m)
+} Lse;
+
+// z[n] = scale * (x_row . w_rows) over one chunk for `m` rows: z[m, HEAD_CHUNK], and the summaries part[m] `stride` apart.
+void head_chunk(float *z, Lse *part, int64_t stride, Rows x, int64_t m, Rows w, int64_t n, int64_t D, float scale);
+// Combines a row's summaries: its logsumexp and, where entropy is not NULL, its entropy.
+float head_lse(const Lse *part, int64_t chunks, float *entropy);
+
+static inline float head_scale(float temperature) { return temperature > 0 ? 1.0f / temperature : 1.0f; }
+static inline int64_t head_chunks(int64_t V) { return (V + HEAD_CHUNK - 1) / HEAD_CHUNK; }

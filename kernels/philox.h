@@ -1,0 +1,37 @@
+// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), a counter-based generator: four
+// 32-bit numbers are a pure function of a 128-bit counter and a 64-bit key. The same sequence as Random123's and as
+// cuRAND's, where the counter is {offset / 4 (64 bits), subsequence (64 bits)} and the key is the seed.
+#pragma once
+#include <stdint.h>
+
+#if defined(__CUDACC__)
+#define PHILOX_INLINE static __host__ __device__ __forceinline__
+#else
+#define PHILOX_INLINE static inline
+#endif
+
+typedef struct {
+    uint32_t v[4];
+} Philox;
+
+PHILOX_INLINE Philox philox4x32(Philox counter, uint64_t key) {
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    uint32_t a = counter.v[0], b = counter.v[1], c = counter.v[2], d = counter.v[3];
+    for (int round = 0; round < 10; round++) {
+        uint64_t p = (uint64_t)0xD2511F53u * a, q = (uint64_t)0xCD9E8D57u * c;
+        a = (uint32_t)(q >> 32) ^ b ^ k0;
+        b = (uint32_t)q;
+        c = (uint32_t)(p >> 32) ^ d ^ k1;
+        d = (uint32_t)p;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    Philox out = {{a, b, c, d}};
+    return out;
+}
+
+// The 32 random bits of vocabulary entry `token` in the draw of sequence `key` at position `pos`.
+PHILOX_INLINE Philox philox_tokens(uint64_t seed, int64_t key, int32_t pos, uint32_t token) {
+    Philox counter = {{token / 4, (uint32_t)pos, (uint32_t)key, (uint32_t)((uint64_t)key >> 32)}};
+    return philox4x32(counter, seed);
+}
