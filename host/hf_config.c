@@ -143,9 +143,9 @@ static void dims_fields(Fields *f, ModelDims *n) {
                (long long)model_param_count(*n));
 }
 
-// An id field: absent or null leaves *id alone.
+// An id field: absent or null leaves *id alone; -1 is how some files say that there is none.
 static void id_field(Fields *f, const char *name, int vocab, int32_t *id) {
-    if (field(f, name)) *id = int_field(f, name, 0, vocab - 1, -1);
+    if (field(f, name)) *id = int_field(f, name, -1, vocab - 1, -1);
 }
 
 // eos_token_id: a number or a list of numbers; where absent, what is there stays.
@@ -155,7 +155,7 @@ static void eos_field(Fields *f, HfConfig *c) {
     if (!json_is_array(v)) {
         if (!v) return;
         id_field(f, "eos_token_id", c->dims.V, &c->eos[0]);
-        c->n_eos = 1;
+        c->n_eos = c->eos[0] >= 0;
         return;
     }
     if (json_array_size(v) > most) {
