@@ -300,8 +300,10 @@ StepResult grpo_step(Trainer *t, Error *e) {
     int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps);
     int64_t part = t->at.part; // which optimizer step of its generation this is
     StepResult s = STEP_DONE;
+    t->stats.generated = part == 0;
+    t->stats.first = (int)(part % t->steps_per_pass) * n;
     if (part == 0) s = generate(t, e);
-    if (s == STEP_DONE) s = train_on(t, t->order + (part % t->steps_per_pass) * n, n);
+    if (s == STEP_DONE) s = train_on(t, t->order + t->stats.first, n);
     if (s == STEP_FAILED || s == STEP_STOPPED) return s;
 
     // From here on the step counts: the state moves from one consistent point to the next.

@@ -428,6 +428,8 @@ typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult;
 // What one step measured beside the batch's columns. Times in seconds.
 typedef struct {
     double grad_norm, learning_rate;
+    bool generated; // this step drew a new generation
+    int first;      // index into Trainer.order of the first sequence it trained on
     double rollout_time, reward_time, reference_time, train_time, optimizer_time, step_time;
     char bad[160]; // STEP_SKIPPED: what was not finite
 } StepStats;
@@ -448,6 +450,9 @@ typedef struct {
     float (*metric)[GM_COUNT]; // [batch.n] grpo_loss's sums
     int32_t *joined;           // [max_prompt + max_completion] prompt and completion of one sequence
     float *scored;             // [train_tokens] staging of per-token columns
+    int64_t steps_per_epoch;
+    Metrics *metrics;
+    Progress *progress;
     StepStats stats;
 } Trainer;
 bool trainer_open(Trainer *t, const Config *c, Error *e);
@@ -458,8 +463,30 @@ StepResult grpo_step(Trainer *t, Error *e);
 // The order a generation of n sequences is trained in: the batch's own, or a permutation.
 void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream);
 bool group_is_flat(const Batch *b, int p);
+// Logs a step that counted (done or skipped).
+bool train_log(Trainer *t, StepResult result, Error *e);
 SampleParams sample_params(const Config *c);
 double wall_seconds(void);
+
+// ---- eval.c: GSM8K accuracy ------------------------------------------------------------------------------------------
+// 1 where the last number of the text equals gold as a number, else 0: blind to the format.
+int grade_lenient(const char *text, const char *gold);
+// Strict: the answer between the tags (the whole text without them) equals gold as a string.
+int grade_strict(const char *text, const char *gold);
+typedef struct {
+    int64_t questions;
+    int samples;                      // completions a question
+    double strict, lenient;           // mean over completions
+    double pass_strict, pass_lenient; // share of questions with at least one right (pass@samples)
+    double majority;                  // share of questions whose most frequent answer is right (maj@samples)
+    double reward, length, truncated; // means over completions
+    double part[MAX_REWARDS];         // mean of each reward
+} EvalResult;
+// Evaluates rows [0, limit) (0: all) of the data set, `samples` completions each; one is greedy.
+bool eval_run(Run *r, const Prompter *p, Dataset *data, const Rewards *rw, int64_t limit, int samples, EvalResult *out,
+              Error *e);
+// The result as one JSON object.
+void eval_json(const EvalResult *res, const Rewards *rw, Str *out);
 
 // ---- commands (main.c's table) -----------------------------------------------------------------------------------
 // Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.

@@ -1,0 +1,161 @@
+// What a step leaves behind: a line of metrics.jsonl under TRL's names, a line of completions.jsonl a completion, and
+// what the person watching sees.
+#include "host.h"
+#include <math.h>
+#include <stdlib.h>
+
+// Mean, smallest and largest of a column; completions that `use` leaves out do not count.
+typedef struct {
+    double sum, min, max, squares;
+    int64_t n;
+} Spread;
+
+static void spread_add(Spread *s, double x) {
+    if (isnan(x)) return;
+    if (!s->n || x < s->min) s->min = x;
+    if (!s->n || x > s->max) s->max = x;
+    s->sum += x;
+    s->squares += x * x;
+    s->n++;
+}
+static double spread_mean(const Spread *s) { return s->n ? s->sum / (double)s->n : NAN; }
+static double spread_std(const Spread *s) { // n - 1 in the denominator, as torch.std
+    if (s->n < 2) return 0;
+    double mean = spread_mean(s), var = (s->squares - (double)s->n * mean * mean) / (double)(s->n - 1);
+    return var > 0 ? sqrt(var) : 0;
+}
+
+static void add_lengths(Metrics *m, const Batch *b) {
+    Spread all = {0}, ended = {0};
+    for (int i = 0; i < b->n; i++) {
+        spread_add(&all, b->len[i]);
+        if (b->finish[i] != FINISH_LENGTH) spread_add(&ended, b->len[i]);
+    }
+    metrics_add(m, "completions/mean_length", spread_mean(&all));
+    metrics_add(m, "completions/min_length", all.min);
+    metrics_add(m, "completions/max_length", all.max);
+    metrics_add(m, "completions/clipped_ratio", 1 - (double)ended.n / b->n);
+    metrics_add(m, "completions/mean_terminated_length", ended.n ? spread_mean(&ended) : 0);
+    metrics_add(m, "completions/min_terminated_length", ended.min);
+    metrics_add(m, "completions/max_terminated_length", ended.max);
+}
+
+static double add_rewards(Metrics *m, const Trainer *t) {
+    const Batch *b = &t->batch;
+    for (int k = 0; k < t->rewards.n; k++) {
+        char name[96];
+        Spread s = {0};
+        for (int i = 0; i < b->n; i++) spread_add(&s, b->score[i * b->n_rewards + k]);
+        snprintf(name, sizeof name, "rewards/%s/mean", t->rewards.reward[k].info->name);
+        metrics_add(m, name, spread_mean(&s));
+        snprintf(name, sizeof name, "rewards/%s/std", t->rewards.reward[k].info->name);
+        metrics_add(m, name, spread_std(&s));
+    }
+    Spread total = {0}, group_std = {0};
+    int flat = 0;
+    for (int p = 0; p < b->prompts; p++) {
+        Spread g = {0};
+        for (int i = p * b->group; i < (p + 1) * b->group; i++) {
+            spread_add(&g, b->reward[i]);
+            spread_add(&total, b->reward[i]);
+        }
+        spread_add(&group_std, spread_std(&g));
+        flat += group_is_flat(b, p);
+    }
+    metrics_add(m, "reward", spread_mean(&total));
+    metrics_add(m, "reward_std", spread_mean(&group_std));
+    metrics_add(m, "frac_reward_zero_std", (double)flat / b->prompts);
+    return spread_mean(&total);
+}
+
+// Sums of grpo_loss over the sequences this step trained on, in batch order.
+typedef struct {
+    double v[GM_COUNT];
+} Totals;
+
+static Totals step_totals(const Trainer *t) {
+    Totals s = {{0}};
+    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps);
+    for (int j = 0; j < n; j++)
+        for (int k = 0; k < GM_COUNT; k++) s.v[k] += t->metric[t->order[t->stats.first + j]][k];
+    return s;
+}
+
+static double per_token(const Totals *s, GrpoMetric k) { return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0; }
+
+bool train_log(Trainer *t, StepResult result, Error *e) {
+    const Batch *b = &t->batch;
+    const StepStats *st = &t->stats;
+    Metrics *m = t->metrics;
+    Totals s = step_totals(t);
+    bool due = t->at.step % t->cfg->logging_steps == 0 || t->at.step == t->total_steps || result == STEP_SKIPPED;
+    Spread reward = {0}, length = {0}, right = {0};
+    int64_t tokens = 0;
+    for (int i = 0; i < b->n; i++) {
+        spread_add(&reward, b->reward[i]);
+        spread_add(&length, b->len[i]);
+        spread_add(&right, grade_lenient(b->text[i] ? b->text[i] : "", b->answer[i / b->group]));
+        tokens += b->len[i] + (int64_t)b->prompt[i / b->group].n;
+    }
+    if (due) {
+        metrics_add_int(m, "step", t->at.step);
+        metrics_add(m, "epoch", (double)t->at.step / (double)t->steps_per_epoch);
+        if (result == STEP_SKIPPED) {
+            metrics_add_int(m, "skipped", t->at.skipped);
+        } else {
+            metrics_add(m, "loss", s.v[GM_LOSS]);
+            metrics_add(m, "grad_norm", st->grad_norm);
+            metrics_add(m, "learning_rate", st->learning_rate);
+        }
+        metrics_add_int(m, "num_tokens", t->at.seen_tokens);
+        add_lengths(m, b);
+        add_rewards(m, t);
+        if (t->cfg->beta != 0) metrics_add(m, "kl", per_token(&s, GM_KL));
+        metrics_add(m, "entropy", per_token(&s, GM_ENTROPY));
+        double low = per_token(&s, GM_CLIP_LOW), high = per_token(&s, GM_CLIP_HIGH);
+        metrics_add(m, "clip_ratio/low_mean", low);
+        metrics_add(m, "clip_ratio/low_min", low);
+        metrics_add(m, "clip_ratio/high_mean", high);
+        metrics_add(m, "clip_ratio/high_max", high);
+        metrics_add(m, "clip_ratio/region_mean", per_token(&s, GM_CLIP_REGION));
+        metrics_add(m, "ratio_mean", per_token(&s, GM_RATIO_SUM));
+        metrics_add(m, "lenient_accuracy", spread_mean(&right));
+        metrics_add(m, "step_time", st->step_time);
+        metrics_add(m, "time/rollout", st->rollout_time);
+        metrics_add(m, "time/reward", st->reward_time);
+        metrics_add(m, "time/reference", st->reference_time);
+        metrics_add(m, "time/train", st->train_time);
+        metrics_add(m, "time/optimizer", st->optimizer_time);
+    }
+    if (t->cfg->log_completions && st->first == 0 && st->generated) {
+        const char *names[MAX_REWARDS];
+        for (int k = 0; k < t->rewards.n; k++) names[k] = t->rewards.reward[k].info->name;
+        for (int i = 0; i < b->n && result == STEP_DONE; i++) {
+            CompletionRecord r = {.step = t->at.step,
+                                  .prompt = b->question[i / b->group],
+                                  .completion = b->text[i],
+                                  .answer = b->answer[i / b->group],
+                                  .reward_names = names,
+                                  .score = b->score + i * b->n_rewards,
+                                  .n_rewards = t->rewards.n,
+                                  .reward = b->reward[i],
+                                  .advantage = b->advantage[i]};
+            metrics_completion(m, &r);
+        }
+    }
+    ProgressStep shown = {.reward = spread_mean(&reward),
+                          .accuracy = spread_mean(&right),
+                          .kl = t->cfg->beta != 0 ? per_token(&s, GM_KL) : NAN,
+                          .length = spread_mean(&length),
+                          .loss = s.v[GM_LOSS],
+                          .tokens_per_second = (double)tokens / st->step_time};
+    progress_step(t->progress, t->at.step, &shown);
+    if (result == STEP_SKIPPED)
+        progress_say(t->progress, "step %lld skipped: %s is not finite; weights and optimizer are as before",
+                     (long long)t->at.step, st->bad);
+    else if (t->at.updates == 1 && t->cfg->num_iterations == 1)
+        progress_say(t->progress,
+                     "a loss near 0 is right here: the policy is the one that sampled, every ratio is 1, and "
+                     "advantages of a group sum to 0; the gradient is not 0");
+    return metrics_commit(m, e);
+}
