@@ -59,3 +59,104 @@ void batch_free(Batch *b) {
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) free(columns[i]);
     *b = (Batch){0};
 }
+
+// What a checkpoint keeps of a generation that is still in use. Little-endian columns, behind their sizes.
+static void pack_bytes(Str *s, const void *p, size_t n) { str_add(s, p, n); }
+
+static void pack_text(Str *s, const char *text) {
+    uint64_t n = text ? strlen(text) : 0;
+    pack_bytes(s, &n, sizeof n);
+    if (n) pack_bytes(s, text, n);
+}
+
+char *batch_pack(const Batch *b, size_t *bytes) {
+    Str s = {0};
+    size_t P = (size_t)b->prompts, n = (size_t)b->n, tokens = n * (size_t)b->max_completion;
+    int32_t head[4] = {b->prompts, b->group, b->max_completion, b->n_rewards};
+    pack_bytes(&s, head, sizeof head);
+    pack_bytes(&s, b->row, P * sizeof *b->row);
+    for (size_t p = 0; p < P; p++) {
+        uint64_t ids = b->prompt[p].n;
+        pack_text(&s, b->question[p]);
+        pack_text(&s, b->answer[p]);
+        pack_bytes(&s, &ids, sizeof ids);
+        pack_bytes(&s, b->prompt[p].id, ids * sizeof *b->prompt[p].id);
+    }
+    for (size_t i = 0; i < n; i++) {
+        int32_t finish = b->finish[i];
+        pack_bytes(&s, &finish, sizeof finish);
+        pack_text(&s, b->text[i]);
+    }
+    pack_bytes(&s, b->key, n * sizeof *b->key);
+    pack_bytes(&s, b->len, n * sizeof *b->len);
+    pack_bytes(&s, b->ids, tokens * sizeof *b->ids);
+    pack_bytes(&s, b->logp, tokens * sizeof *b->logp);
+    pack_bytes(&s, b->ref_logp, tokens * sizeof *b->ref_logp);
+    pack_bytes(&s, b->score, n * (size_t)b->n_rewards * sizeof *b->score);
+    pack_bytes(&s, b->reward, n * sizeof *b->reward);
+    *bytes = s.n;
+    return s.s;
+}
+
+typedef struct {
+    const char *p;
+    size_t left;
+    bool ok;
+} Reader;
+
+static void unpack_bytes(Reader *r, void *out, size_t n) {
+    r->ok = r->ok && n <= r->left;
+    if (!r->ok) return;
+    if (n) memcpy(out, r->p, n);
+    r->p += n;
+    r->left -= n;
+}
+
+static char *unpack_text(Reader *r) {
+    uint64_t n = 0;
+    unpack_bytes(r, &n, sizeof n);
+    if (!r->ok || n > r->left) {
+        r->ok = false;
+        return xstrdup("");
+    }
+    char *text = xstrndup(r->p, n);
+    r->p += n;
+    r->left -= n;
+    return text;
+}
+
+bool batch_unpack(Batch *b, const char *bytes, size_t size) {
+    Reader r = {bytes, size, bytes != NULL};
+    size_t P = (size_t)b->prompts, n = (size_t)b->n, tokens = n * (size_t)b->max_completion;
+    int32_t head[4] = {0}, want[4] = {b->prompts, b->group, b->max_completion, b->n_rewards};
+    unpack_bytes(&r, head, sizeof head);
+    if (!r.ok || memcmp(head, want, sizeof head)) return false;
+    batch_clear(b);
+    unpack_bytes(&r, b->row, P * sizeof *b->row);
+    for (size_t p = 0; p < P && r.ok; p++) {
+        uint64_t ids = 0;
+        b->question[p] = unpack_text(&r);
+        b->answer[p] = unpack_text(&r);
+        unpack_bytes(&r, &ids, sizeof ids);
+        for (uint64_t j = 0; j < ids && r.ok; j++) {
+            int32_t id = 0;
+            unpack_bytes(&r, &id, sizeof id);
+            ids_add(&b->prompt[p], id);
+        }
+    }
+    for (size_t i = 0; i < n && r.ok; i++) {
+        int32_t finish = 0;
+        unpack_bytes(&r, &finish, sizeof finish);
+        b->finish[i] = (Finish)finish;
+        b->text[i] = unpack_text(&r);
+        b->state[i] = SEQ_SCORED;
+    }
+    unpack_bytes(&r, b->key, n * sizeof *b->key);
+    unpack_bytes(&r, b->len, n * sizeof *b->len);
+    unpack_bytes(&r, b->ids, tokens * sizeof *b->ids);
+    unpack_bytes(&r, b->logp, tokens * sizeof *b->logp);
+    unpack_bytes(&r, b->ref_logp, tokens * sizeof *b->ref_logp);
+    unpack_bytes(&r, b->score, n * (size_t)b->n_rewards * sizeof *b->score);
+    unpack_bytes(&r, b->reward, n * sizeof *b->reward);
+    return r.ok && !r.left;
+}

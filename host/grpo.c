@@ -68,6 +68,7 @@ static bool score_tokens(Trainer *t, const Model *m, const int *seq, int n, floa
     int size = (int)t->cfg->per_device_train_batch_size;
     for (int at = 0; at < n; at += size) {
         if (stop_requested()) return false;
+        progress_phase(t->progress, m == &t->run.policy ? "entropy" : "reference", at, n);
         int count = n - at < size ? n - at : size;
         TrainWork w = pack_micro(t, seq + at, count);
         micro_forward(&t->run, m, &w, training_temperature(t->cfg));
@@ -101,10 +102,16 @@ static bool draw_questions(Trainer *t, bool only_flat, int *drawn, Error *e) {
     return true;
 }
 
+static void count_decoded(void *arg, int i) {
+    Trainer *t = arg;
+    progress_phase(t->progress, "rollout", ++t->decoded, t->batch.n);
+}
+
 static bool rollout(Trainer *t) {
     double start = wall_seconds();
+    t->decoded = 0;
     bool ok = rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
-                          sample_params(t->cfg), &t->batch, NULL, NULL);
+                          sample_params(t->cfg), &t->batch, count_decoded, t);
     t->stats.rollout_time += wall_seconds() - start;
     return ok;
 }
@@ -273,6 +280,7 @@ static StepResult train_on(Trainer *t, const int *seq, int n) {
     int size = (int)t->cfg->per_device_train_batch_size;
     for (int at = 0; at < n; at += size) {
         if (stop_requested()) return STEP_STOPPED;
+        progress_phase(t->progress, "train", at, n);
         StepResult s = train_micro(t, seq + at, n - at < size ? n - at : size, p);
         if (s != STEP_DONE) return s;
     }

@@ -453,10 +453,17 @@ typedef struct {
     int64_t steps_per_epoch;
     Metrics *metrics;
     Progress *progress;
+    int decoded; // sequences of the current rollout that have ended
     StepStats stats;
 } Trainer;
 bool trainer_open(Trainer *t, const Config *c, Error *e);
 void trainer_close(Trainer *t);
+// Continues from the newest good checkpoint of output_dir by the `resume` rule, and opens the logs.
+bool trainer_resume(Trainer *t, Error *e);
+// Saves the last consistent point as output_dir/step_N.
+bool trainer_save(Trainer *t, Error *e);
+// mkdir -p.
+bool directory_make(const char *path, Error *e);
 // One optimizer step; a new generation first where the last one is used up. STEP_SKIPPED: something was not finite
 // (stats.bad), nothing changed but the counters. STEP_STOPPED: a signal; t->at is untouched. STEP_FAILED: *e.
 StepResult grpo_step(Trainer *t, Error *e);

@@ -1,0 +1,193 @@
+// GSM8K accuracy: greedy, or pass@k and majority over several completions; graded strictly (the answer between the
+// tags, as a string) and leniently (the last number, as a number), so that learning the format cannot pass for learning.
+#include "host.h"
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
+
+// The last number of a text as the GSM8K graders read it: digits, with inner commas and one decimal point, a minus sign
+// before it. Appends it to out without commas, a trailing point or leading zeros; false where there is none.
+static bool last_number(const char *text, Str *out) {
+    const char *end = text + strlen(text);
+    while (end > text && !isdigit((unsigned char)end[-1])) end--;
+    const char *p = end;
+    while (p > text && (isdigit((unsigned char)p[-1]) ||
+                        ((p[-1] == ',' || p[-1] == '.') && p - 1 > text && isdigit((unsigned char)p[-2]))))
+        p--;
+    if (p == end) return false;
+    if (p > text && p[-1] == '-' && !(p - 1 > text && isdigit((unsigned char)p[-2]))) str_puts(out, "-");
+    bool point = memchr(p, '.', (size_t)(end - p)) != NULL, leading = true;
+    size_t start = out->n;
+    for (; p < end; p++) {
+        if (*p == ',' || (leading && *p == '0' && p + 1 < end && p[1] != '.')) continue;
+        leading = false;
+        str_add(out, p, 1);
+    }
+    while (point && out->n > start + 1 && out->s[out->n - 1] == '0') out->s[--out->n] = 0;
+    if (point && out->n > start && out->s[out->n - 1] == '.') out->s[--out->n] = 0;
+    return true;
+}
+
+static bool same_number(const char *a, const char *b) {
+    Str x = {0}, y = {0};
+    bool same = last_number(a, &x) && last_number(b, &y) && !strcmp(x.s, y.s);
+    str_free(&x);
+    str_free(&y);
+    return same;
+}
+
+int grade_lenient(const char *text, const char *gold) { return same_number(text, gold); }
+
+static int strict_reward(const char *text, const char *gold) {
+    Reward r;
+    Sample s = {.prompt = "", .completion = text, .completion_len = strlen(text), .answer = gold};
+    float score = 0;
+    if (!reward_parse("correctness", &r, NULL)) die("the correctness reward is gone");
+    r.info->fn(&r, &s, 1, &score);
+    return score > 0;
+}
+
+int grade_strict(const char *text, const char *gold) { return strict_reward(text, gold); }
+
+// Index of the completion whose last number is the most frequent in the group (the earliest among equals).
+static int majority(const Batch *b, int p) {
+    int best = p * b->group, best_votes = 0;
+    for (int i = p * b->group; i < (p + 1) * b->group; i++) {
+        int votes = 0;
+        for (int j = p * b->group; j < (p + 1) * b->group; j++) votes += same_number(b->text[i], b->text[j]);
+        if (votes > best_votes) {
+            best_votes = votes;
+            best = i;
+        }
+    }
+    return best;
+}
+
+// Adds the sums of one decoded and scored batch of `prompts` questions.
+static void tally(const Batch *b, int prompts, int n_rewards, EvalResult *out) {
+    for (int p = 0; p < prompts; p++) {
+        bool any_strict = false, any_lenient = false;
+        for (int i = p * b->group; i < (p + 1) * b->group; i++) {
+            bool strict = grade_strict(b->text[i], b->answer[p]), lenient = grade_lenient(b->text[i], b->answer[p]);
+            any_strict |= strict;
+            any_lenient |= lenient;
+            out->strict += strict;
+            out->lenient += lenient;
+            out->length += b->len[i];
+            out->truncated += b->finish[i] == FINISH_LENGTH;
+            out->reward += isnan(b->reward[i]) ? 0 : b->reward[i];
+            for (int k = 0; k < n_rewards; k++)
+                out->part[k] += isnan(b->score[i * b->n_rewards + k]) ? 0 : b->score[i * b->n_rewards + k];
+        }
+        out->pass_strict += any_strict;
+        out->pass_lenient += any_lenient;
+        out->majority += grade_lenient(b->text[majority(b, p)], b->answer[p]);
+    }
+}
+
+static bool take_rows(Run *r, const Prompter *pr, Dataset *data, int64_t first, int n, Batch *b, Error *e) {
+    batch_clear(b);
+    for (int p = 0; p < b->prompts; p++) {
+        Row row;
+        if (p >= n) { // nothing to decode here
+            for (int i = p * b->group; i < (p + 1) * b->group; i++) b->state[i] = SEQ_TRAINED;
+            continue;
+        }
+        if (!dataset_row(data, first + p, &row, e)) return false;
+        bool ok = prompter_ids(pr, row.question, &b->prompt[p], e);
+        // Every question counts in an accuracy: a long one keeps its last tokens rather than being left out.
+        size_t max = (size_t)r->cfg->max_prompt_length, have = b->prompt[p].n;
+        if (ok && have > max) {
+            memmove(b->prompt[p].id, b->prompt[p].id + (have - max), max * sizeof *b->prompt[p].id);
+            b->prompt[p].n = max;
+        }
+        if (ok) prompter_take(b, p, &row);
+        row_free(&row);
+        if (!ok) return false;
+        for (int i = p * b->group; i < (p + 1) * b->group; i++)
+            b->key[i] = (INT64_C(1) << 40) + (first + p) * b->group + i % b->group; // apart from training's keys
+    }
+    return true;
+}
+
+bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int64_t limit, int samples, EvalResult *out,
+              Error *e) {
+    int64_t rows = dataset_rows(data);
+    if (limit > 0 && limit < rows) rows = limit;
+    *out = (EvalResult){.questions = rows, .samples = samples};
+    SampleParams params = sample_params(r->cfg);
+    if (samples == 1) params.temperature = 0;
+    int chunk = 4 * r->shape.rollout.slots / samples; // enough to keep every slot busy
+    chunk = chunk < 1 ? 1 : chunk;
+    Batch b = batch_new(chunk < rows ? chunk : (int)rows, samples, (int)r->cfg->max_completion_length, rw->n);
+    bool ok = true;
+    for (int64_t at = 0; at < rows && ok; at += b.prompts) {
+        int n = (int)(rows - at < b.prompts ? rows - at : b.prompts);
+        ok = take_rows(r, pr, data, at, n, &b, e) &&
+             (rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, run_stop_rule(r), params, &b, NULL, NULL) ||
+              error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation"));
+        if (!ok) break;
+        Batch part = b; // the columns of the questions there are
+        part.prompts = n;
+        part.n = n * samples;
+        rewards_score(rw, &part);
+        tally(&part, n, rw->n, out);
+    }
+    batch_free(&b);
+    double per_question = 1 / (double)rows, per_completion = per_question / samples;
+    double *means[] = {&out->strict, &out->lenient, &out->reward, &out->length, &out->truncated};
+    for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] *= per_completion;
+    for (int k = 0; k < rw->n; k++) out->part[k] *= per_completion;
+    double *shares[] = {&out->pass_strict, &out->pass_lenient, &out->majority};
+    for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) *shares[i] *= per_question;
+    return ok;
+}
+
+void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
+    str_printf(out, "{\"questions\": %lld, \"samples\": %d, \"accuracy\": %.6g, \"lenient_accuracy\": %.6g",
+               (long long)res->questions, res->samples, res->strict, res->lenient);
+    if (res->samples > 1)
+        str_printf(out, ", \"pass@%d\": %.6g, \"lenient_pass@%d\": %.6g, \"maj@%d\": %.6g", res->samples,
+                   res->pass_strict, res->samples, res->pass_lenient, res->samples, res->majority);
+    str_printf(out, ", \"reward\": %.6g, \"mean_length\": %.6g, \"clipped_ratio\": %.6g, \"rewards\": {", res->reward,
+               res->length, res->truncated);
+    for (int k = 0; k < rw->n; k++)
+        str_printf(out, "%s\"%s\": %.6g", k ? ", " : "", rw->reward[k].info->name, res->part[k]);
+    str_puts(out, "}}\n");
+}
+
+static bool write_result(const char *path, const Str *json, Error *e) {
+    FILE *f = *path ? fopen(path, "w") : stdout;
+    bool ok = f && fwrite(json->s, 1, json->n, f) == json->n && !fflush(f);
+    if (f && f != stdout) ok = !fclose(f) && ok;
+    return ok || error_set(e, EXIT_DISK, "cannot write the results to %s", *path ? path : "standard output");
+}
+
+ExitCode command_eval(int argc, char **argv, Error *e) {
+    Config c;
+    if (!config_args(&c, "eval", argc, argv, e)) return e->code;
+    signals_install();
+    Run r = {0};
+    Prompter pr = {0};
+    Rewards rw;
+    EvalResult res;
+    Str json = {0};
+    Dataset *data = dataset_open(c.eval_file, &c, e);
+    bool ok = data && rewards_select(&c, &rw, e);
+    if (ok) {
+        int64_t rows = dataset_rows(data);
+        if (c.eval_limit > 0 && c.eval_limit < rows) rows = c.eval_limit;
+        ok = run_open(&r, &c, shape_for_rollout(&c, (int)(rows * c.eval_samples), (int)rows), e) &&
+             prompter_open(&pr, &r, e) && eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
+    }
+    if (ok) {
+        eval_json(&res, &rw, &json);
+        ok = write_result(c.eval_output, &json, e);
+    }
+    str_free(&json);
+    prompter_close(&pr);
+    dataset_free(data);
+    run_close(&r);
+    config_free(&c);
+    return ok ? EXIT_OK : e->code;
+}

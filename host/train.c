@@ -1,0 +1,226 @@
+// grpo train: open, resume, step, log, evaluate, save, until done or told to stop.
+#include "host.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+static int steps_per_generation(const Config *c) {
+    return (int)(c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps);
+}
+
+// Sizes that follow from the configuration and the data set.
+static void count_steps(Trainer *t) {
+    const Config *c = t->cfg;
+    int64_t per_generation = c->per_device_train_batch_size * steps_per_generation(c) / c->num_generations;
+    t->steps_per_pass = steps_per_generation(c) / (int)c->gradient_accumulation_steps;
+    int64_t generations = dataset_rows(t->data) / per_generation;
+    if (generations < 1) generations = 1;
+    t->steps_per_epoch = generations * t->steps_per_pass * c->num_iterations;
+    t->total_steps = c->max_steps > 0 ? c->max_steps : (int64_t)(c->num_train_epochs * (double)t->steps_per_epoch);
+    if (t->total_steps < 1) t->total_steps = 1;
+}
+
+bool trainer_open(Trainer *t, const Config *c, Error *e) {
+    *t = (Trainer){.cfg = c};
+    if (!rewards_select(c, &t->rewards, e)) return false;
+    for (int k = 0; k < t->rewards.n; k++) t->weights[k] = (float)t->rewards.reward[k].weight;
+    t->data = dataset_open(c->train_file, c, e);
+    if (!t->data) return false;
+    RunShape shape = shape_for_train(c, t->rewards.n);
+    if (!run_open(&t->run, c, shape, e) || !prompter_open(&t->prompter, &t->run, e)) {
+        trainer_close(t);
+        return false;
+    }
+    t->batch = batch_new(shape.score_rows / (int)c->num_generations, (int)c->num_generations,
+                         (int)c->max_completion_length, t->rewards.n);
+    t->packing = packing_new(shape.train_tokens, shape.train_seqs);
+    t->order = xcalloc((size_t)t->batch.n, sizeof *t->order);
+    t->metric = xcalloc((size_t)t->batch.n, sizeof *t->metric);
+    t->joined = xcalloc((size_t)(c->max_prompt_length + c->max_completion_length), sizeof *t->joined);
+    t->scored = xcalloc((size_t)shape.train_tokens, sizeof *t->scored);
+    count_steps(t);
+    return true;
+}
+
+void trainer_close(Trainer *t) {
+    metrics_close(t->metrics);
+    progress_close(t->progress);
+    packing_free(&t->packing);
+    batch_free(&t->batch);
+    free(t->order);
+    free(t->metric);
+    free(t->joined);
+    free(t->scored);
+    free(t->at.batch);
+    dataset_free(t->data);
+    prompter_close(&t->prompter);
+    run_close(&t->run);
+    *t = (Trainer){0};
+}
+
+// Optimizer state of the run, as checkpoint files; the reference only where it moves.
+static int state_blobs(const Run *r, StateBlob *blob) {
+    int n = 0;
+    const struct {
+        const char *name;
+        Tensor t;
+    } all[] = {{"master.bin", r->master},
+               {"moment1.bin", r->moment1},
+               {"moment2.bin", r->moment2},
+               {"reference.bin", r->cfg->sync_ref_model ? r->reference.slab : NONE}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (present(all[i].t)) blob[n++] = (StateBlob){all[i].name, all[i].t.data, tensor_bytes(all[i].t)};
+    return n;
+}
+
+bool trainer_save(Trainer *t, Error *e) {
+    const Config *c = t->cfg;
+    free(t->at.batch);
+    t->at.batch = NULL;
+    t->at.batch_bytes = 0;
+    if (t->at.part) t->at.batch = batch_pack(&t->batch, &t->at.batch_bytes);
+    if (t->metrics && !metrics_sync(t->metrics, &t->at.metrics_bytes, &t->at.completions_bytes, e)) return false;
+    StateBlob blob[4];
+    int n = state_blobs(&t->run, blob);
+    char *yaml = config_yaml(c);
+    bool ok =
+        checkpoint_save(c->output_dir, &t->at, &t->run.policy, c->model, yaml, blob, n, (int)c->save_total_limit, e);
+    free(yaml);
+    return ok;
+}
+
+static bool resume_from(Trainer *t, const char *path, Error *e) {
+    StateBlob blob[4];
+    int n = state_blobs(&t->run, blob);
+    if (!checkpoint_load(path, &t->at, &t->run.policy, blob, n, e)) return false;
+    if (t->at.part && !batch_unpack(&t->batch, t->at.batch, t->at.batch_bytes))
+        return error_set(e, EXIT_INPUT,
+                         "%s: its half-used generation does not fit this configuration; resume with the "
+                         "batch sizes it was saved with",
+                         path);
+    if (t->at.part)
+        grpo_order(t->order, t->batch.n, t->steps_per_pass > 1, (uint64_t)t->cfg->seed, (uint64_t)t->batch.key[0]);
+    t->next_key = t->at.next_key;
+    dataset_seek(t->data, t->at.cursor);
+    progress_say(t->progress, "resumed from %s", path);
+    return true;
+}
+
+bool trainer_resume(Trainer *t, Error *e) {
+    const Config *c = t->cfg;
+    int64_t step;
+    e->code = EXIT_OK;
+    char *path = checkpoint_find(c->output_dir, &step, e);
+    if (!path && e->code != EXIT_OK) return false;
+    if (path && c->resume == RESUME_NEVER) {
+        error_set(e, EXIT_CONFIG, "%s is there and resume=never; choose another output_dir, or set resume=auto", path);
+        free(path);
+        return false;
+    }
+    if (!path && c->resume == RESUME_MUST)
+        return error_set(e, EXIT_INPUT, "resume=must, but there is no checkpoint in %s", c->output_dir);
+    bool ok = !path || resume_from(t, path, e);
+    free(path);
+    if (!ok) return false;
+    t->metrics = metrics_open(c->output_dir, t->at.metrics_bytes, t->at.completions_bytes, e);
+    return t->metrics != NULL;
+}
+
+static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+// Held-out accuracy in the middle of a run: one line of metrics.jsonl.
+static bool evaluate(Trainer *t, Dataset *held_out, Error *e) {
+    EvalResult r;
+    progress_phase(t->progress, "eval", 0, 0);
+    if (!eval_run(&t->run, &t->prompter, held_out, &t->rewards, t->cfg->eval_limit, 1, &r, e)) return false;
+    metrics_add_int(t->metrics, "step", t->at.step);
+    metrics_add(t->metrics, "eval/accuracy", r.strict);
+    metrics_add(t->metrics, "eval/lenient_accuracy", r.lenient);
+    metrics_add(t->metrics, "eval/reward", r.reward);
+    metrics_add(t->metrics, "eval/mean_length", r.length);
+    progress_say(t->progress, "step %lld: eval accuracy %.1f %%, lenient %.1f %%, reward %.3f (%lld questions)",
+                 (long long)t->at.step, 100 * r.strict, 100 * r.lenient, r.reward, (long long)r.questions);
+    return metrics_commit(t->metrics, e);
+}
+
+static ExitCode give_up(const Trainer *t, Error *e) {
+    error_set(e, EXIT_NUMERIC,
+              "%lld steps in a row were not finite (the last: %s); the last checkpoint is good; lower "
+              "learning_rate, or look at the data of step %lld",
+              (long long)t->at.skipped, t->stats.bad, (long long)t->at.step);
+    return EXIT_NUMERIC;
+}
+
+// The loop. `held_out` may be NULL.
+static ExitCode train(Trainer *t, Dataset *held_out, Error *e) {
+    const Config *c = t->cfg;
+    int64_t saved = t->at.step;
+    while (t->at.step < t->total_steps) {
+        StepResult s = grpo_step(t, e);
+        if (s == STEP_FAILED) return e->code;
+        if (s == STEP_STOPPED) {
+            if (saved != t->at.step && !trainer_save(t, e)) return e->code;
+            error_set(e, EXIT_STOPPED, "stopped after step %lld; saved in %s; the same command goes on from there",
+                      (long long)t->at.step, c->output_dir);
+            return EXIT_STOPPED;
+        }
+        if (!train_log(t, s, e)) return e->code;
+        if (t->at.skipped >= c->max_bad_steps) return give_up(t, e);
+        if (held_out && due(c->eval_steps, t->at.step) && !evaluate(t, held_out, e) && !stop_requested())
+            return e->code;
+        if (due(c->save_steps, t->at.step) || t->at.step == t->total_steps) {
+            if (!trainer_save(t, e)) return e->code;
+            saved = t->at.step;
+            progress_say(t->progress, "saved %s/step_%lld", c->output_dir, (long long)t->at.step);
+        }
+    }
+    return EXIT_OK;
+}
+
+static bool open_held_out(const Config *c, Dataset **out, Error *e) {
+    *out = NULL;
+    if (c->eval_steps <= 0) return true;
+    if (!*c->eval_file) return error_set(e, EXIT_CONFIG, "eval_steps is set, but eval_file is not");
+    *out = dataset_open(c->eval_file, c, e);
+    return *out != NULL;
+}
+
+bool directory_make(const char *path, Error *e) {
+    char *part = xstrdup(path);
+    bool ok = true;
+    for (char *p = part + 1; ok; p++) {
+        char c = *p;
+        if (c != '/' && c) continue;
+        *p = 0;
+        ok = !mkdir(part, 0777) || errno == EEXIST;
+        *p = c;
+        if (!c) break;
+    }
+    if (!ok)
+        error_set(e, EXIT_DISK, "output_dir: cannot make %s: %s; choose a directory you can write to", path,
+                  strerror(errno));
+    free(part);
+    return ok;
+}
+
+ExitCode command_train(int argc, char **argv, Error *e) {
+    Config c;
+    if (!config_args(&c, "train", argc, argv, e)) return e->code;
+    signals_install();
+    Trainer t = {0};
+    Dataset *held_out = NULL;
+    ExitCode code = EXIT_OK;
+    if (!directory_make(c.output_dir, e) || !open_held_out(&c, &held_out, e) || !trainer_open(&t, &c, e))
+        code = e->code;
+    else {
+        t.progress = progress_open(stdout, c.progress, 0, t.total_steps);
+        progress_say(t.progress, "%s; %lld questions, %lld steps of %lld completions", t.run.device->about,
+                     (long long)dataset_rows(t.data), (long long)t.total_steps,
+                     (long long)(c.per_device_train_batch_size * c.gradient_accumulation_steps));
+        code = trainer_resume(&t, e) ? train(&t, held_out, e) : e->code;
+        trainer_close(&t);
+    }
+    dataset_free(held_out);
+    config_free(&c);
+    return code;
+}
