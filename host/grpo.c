@@ -211,8 +211,7 @@ static bool loss_params(Trainer *t, const int *seq, int n, GrpoParams *p) {
     p->entropy_scale = 1.0f / (float)(kept > 0 ? kept : 1);
     p->loss_scale =
         grpo_loss_scale(p->loss_type, n, tokens, masked_tokens(t, t->order, b->n), c->max_completion_length);
-    grpo_batch_stats(b->score, t->weights, b->prompts, b->group, b->n_rewards, p->aggregation, &p->batch_mean,
-                     &p->batch_std);
+    p->batch_std = grpo_batch_std(b->score, t->weights, b->prompts, b->group, b->n_rewards, p->aggregation);
     return true;
 }
 

@@ -1,10 +1,10 @@
-// The scalars of a whole batch that grpo_loss takes in: batch statistics of rewards, loss scales, the entropy threshold.
+// The scalars of a whole batch that grpo_loss takes in: the deviation of rewards, loss scales, the entropy threshold.
 #include "error.h"
 #include "grpo_math.h"
 #include <stdlib.h>
 
-void grpo_batch_stats(const float *rewards, const float *weights, int64_t groups, int64_t group_size, int64_t n_rewards,
-                      RewardAggregation aggregation, float *mean, float *std) {
+float grpo_batch_std(const float *rewards, const float *weights, int64_t groups, int64_t group_size, int64_t n_rewards,
+                     RewardAggregation aggregation) {
     Moments m = {0};
     for (int64_t row = 0; row < groups * group_size; row++) {
         int64_t i = row % group_size;
@@ -13,8 +13,7 @@ void grpo_batch_stats(const float *rewards, const float *weights, int64_t groups
                             ? grpo_normalized_reward(group, i, group_size, weights, n_rewards)
                             : grpo_reward(group + i * n_rewards, weights, n_rewards));
     }
-    *mean = (float)m.mean;
-    *std = (float)moments_std(&m);
+    return (float)moments_std(&m);
 }
 
 float grpo_loss_scale(LossType type, int64_t sequences, int64_t tokens, int64_t generation_tokens,

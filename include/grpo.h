@@ -27,9 +27,9 @@ typedef struct {
     float entropy_threshold;    // only tokens with entropy >= this carry policy loss; -INFINITY: all
     float off_policy_threshold; // sequences with A < 0 and mean(old - logp) above it are masked; 0: off
     // scalars of the whole batch (all micro-batches, all ranks); the functions at the end of this file make them
-    float batch_mean, batch_std; // of the rewards: batch_std for SCALE_BATCH, both for the last step of GDPO
-    float loss_scale;            // what a sequence's or a token's loss is multiplied by
-    float entropy_scale;         // 1 / tokens that carry policy loss; used where entropy_coef != 0
+    float batch_std;     // of the rewards: SCALE_BATCH, and the last step of GDPO
+    float loss_scale;    // what a sequence's or a token's loss is multiplied by
+    float entropy_scale; // 1 / tokens that carry policy loss; used where entropy_coef != 0
 } GrpoParams;
 
 typedef struct {
@@ -70,11 +70,11 @@ typedef struct {
 
 // ---- host/grpo_scalars.c: what is global ---------------------------------------------------------------------------
 
-// Mean and standard deviation (n - 1; 0 for fewer than two) of the rewards of rewards[groups * group_size, n_rewards],
-// the whole generation batch: weighted sums, or for NORMALIZE_THEN_SUM the sums of scores normalised in their groups.
-// Completions whose scores all abstain are left out.
-void grpo_batch_stats(const float *rewards, const float *weights, int64_t groups, int64_t group_size, int64_t n_rewards,
-                      RewardAggregation aggregation, float *mean, float *std);
+// GrpoParams.batch_std: the standard deviation (n - 1; 0 for fewer than two) of the rewards of the whole generation batch,
+// rewards[groups * group_size, n_rewards]: weighted sums, or for NORMALIZE_THEN_SUM the sums of scores normalised in
+// their groups. Completions whose scores all abstain are left out.
+float grpo_batch_std(const float *rewards, const float *weights, int64_t groups, int64_t group_size, int64_t n_rewards,
+                     RewardAggregation aggregation);
 
 // GrpoParams.loss_scale of an optimizer step over `sequences` completions (masked ones count) with `tokens` tokens in
 // their masks, taken from a generation batch with `generation_tokens` tokens in its masks. All ranks together.

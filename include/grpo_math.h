@@ -61,7 +61,8 @@ GRPO_SHARED double grpo_advantage(const float *rewards, int64_t row, int64_t gro
     const float *group = rewards + (row - i) * n_rewards;
     if (p->aggregation == NORMALIZE_THEN_SUM) {
         double reward = grpo_normalized_reward(group, i, group_size, weights, n_rewards);
-        return isnan(reward) ? 0 : (reward - p->batch_mean) / (p->batch_std + ADVANTAGE_EPS);
+        // TRL subtracts the batch's mean here: it is 0, as every score sums to 0 over its group, but for rounding.
+        return isnan(reward) ? 0 : reward / (p->batch_std + ADVANTAGE_EPS);
     }
     float reward = grpo_reward(group + i * n_rewards, weights, n_rewards);
     if (isnan(reward)) return 0;

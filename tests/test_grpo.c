@@ -1,0 +1,518 @@
+// The GRPO loss: against TRL (tests/golden/grpo_loss.json, written by tools/golden.py), against finite differences, and
+// what must hold exactly.
+#include "host.h"
+#include <math.h>
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#define GOLDEN "tests/golden/grpo_loss.json"
+
+// A batch and room for the op's results, all on the heap.
+typedef struct {
+    int64_t n, tokens;
+    GrpoIn in;
+    GrpoOut out;
+} Case;
+
+static Case case_new(int64_t groups, int64_t group_size, int64_t n_rewards, const int *length) {
+    int64_t n = groups * group_size, N = 0;
+    for (int64_t i = 0; i < n; i++) N += length[i];
+    Case c = {.n = n, .tokens = N};
+    c.in = (GrpoIn){
+        .groups = groups,
+        .group_size = group_size,
+        .n_rewards = n_rewards,
+        .rewards = tensor2(xcalloc((size_t)(n * n_rewards), 4), F32, n, n_rewards),
+        .weights = tensor1(xcalloc((size_t)n_rewards, 4), F32, n_rewards),
+        .index = tensor1(xcalloc((size_t)n, 4), I32, n),
+        .offsets = tensor1(xcalloc((size_t)n + 1, 4), I32, n + 1),
+        .logp = tensor1(xcalloc((size_t)N, 4), F32, N),
+        .old_logp = tensor1(xcalloc((size_t)N, 4), F32, N),
+        .ref_logp = tensor1(xcalloc((size_t)N, 4), F32, N),
+        .entropy = tensor1(xcalloc((size_t)N, 4), F32, N),
+        .mask = tensor1(xcalloc((size_t)n, 1), U8, n),
+    };
+    c.out = (GrpoOut){
+        .advantage = tensor1(xcalloc((size_t)n, 4), F32, n),
+        .dlogp = tensor1(xcalloc((size_t)N, 4), F32, N),
+        .dentropy = tensor1(xcalloc((size_t)N, 4), F32, N),
+        .metrics = tensor2(xcalloc((size_t)n * GM_COUNT, 4), F32, n, GM_COUNT),
+    };
+    for (int64_t i = 0; i < n; i++) {
+        i32(c.in.index)[i] = (int32_t)i;
+        i32(c.in.offsets)[i + 1] = i32(c.in.offsets)[i] + length[i];
+        ((uint8_t *)c.in.mask.data)[i] = 1;
+    }
+    for (int64_t k = 0; k < n_rewards; k++) f32(c.in.weights)[k] = 1;
+    return c;
+}
+
+static void case_free(Case *c) {
+    Tensor all[] = {c->in.rewards,   c->in.weights,  c->in.index,     c->in.offsets, c->in.logp,
+                    c->in.old_logp,  c->in.ref_logp, c->in.entropy,   c->in.mask,    c->out.dlogp,
+                    c->out.dentropy, c->out.metrics, c->out.advantage};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i].data);
+}
+
+static const GrpoParams plain = {
+    .epsilon = 0.2f,
+    .epsilon_high = 0.2f,
+    .sapo_tau_pos = 1,
+    .sapo_tau_neg = 1.05f,
+    .entropy_threshold = -INFINITY,
+    .loss_scale = 1,
+    .entropy_scale = 1,
+};
+
+// The scalars of the whole batch, as the training loop makes them.
+static void case_scalars(const Case *c, GrpoParams *p, double top_entropy_quantile, int max_completion) {
+    float *masked = xmalloc(sizeof(float) * (size_t)(c->tokens + 1));
+    int64_t tokens = 0, kept;
+    for (int64_t i = 0; i < c->n; i++)
+        for (int32_t t = i32(c->in.offsets)[i]; ((uint8_t *)c->in.mask.data)[i] && t < i32(c->in.offsets)[i + 1]; t++)
+            masked[tokens++] = f32(c->in.entropy)[t];
+    p->batch_std = grpo_batch_std(f32(c->in.rewards), f32(c->in.weights), c->in.groups, c->in.group_size,
+                                  c->in.n_rewards, p->aggregation);
+    p->loss_scale = grpo_loss_scale(p->loss_type, c->n, tokens, tokens, max_completion);
+    p->entropy_threshold = grpo_entropy_threshold(masked, tokens, top_entropy_quantile, &kept);
+    p->entropy_scale = (float)(1.0 / (double)(kept > 0 ? kept : 1));
+    free(masked);
+}
+
+static void case_run(Case *c, GrpoParams p) { cpu_grpo_loss(NULL, c->out, c->in, p); }
+static float metric(const Case *c, int64_t i, GrpoMetric m) { return f32(c->out.metrics)[i * GM_COUNT + m]; }
+static double metric_sum(const Case *c, GrpoMetric m) {
+    double s = 0;
+    for (int64_t i = 0; i < c->n; i++) s += metric(c, i, m);
+    return s;
+}
+
+// ---- TRL -------------------------------------------------------------------------------------------------------------
+
+static double number(const json_t *o, const char *key, double otherwise) {
+    const json_t *v = json_object_get(o, key);
+    return json_is_number(v) ? json_number_value(v) : otherwise;
+}
+static int choice(const json_t *o, const char *key, const char *const *names) {
+    const char *s = json_string_value(json_object_get(o, key));
+    for (int i = 0; s && names[i]; i++)
+        if (!strcmp(s, names[i])) return i;
+    assert_null(s);
+    return 0;
+}
+static void numbers(const json_t *list, float *out, int64_t n) {
+    assert_int_equal(json_array_size(list), n);
+    for (int64_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, (size_t)i);
+        out[i] = json_is_number(v) ? (float)json_number_value(v) : NAN;
+    }
+}
+
+static GrpoParams golden_params(const json_t *o) {
+    static const char *const loss[] = {"grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", NULL};
+    static const char *const level[] = {"token", "sequence", NULL};
+    static const char *const scale[] = {"group", "batch", "none", NULL};
+    static const char *const aggregation[] = {"sum_then_normalize", "normalize_then_sum", NULL};
+    GrpoParams p = plain;
+    p.loss_type = (LossType)choice(o, "loss_type", loss);
+    p.level = (RatioLevel)choice(o, "importance_sampling_level", level);
+    p.scale_rewards = (ScaleRewards)choice(o, "scale_rewards", scale);
+    p.aggregation = (RewardAggregation)choice(o, "multi_objective_aggregation", aggregation);
+    p.epsilon = (float)number(o, "epsilon", 0.2);
+    p.epsilon_high = (float)number(o, "epsilon_high", p.epsilon);
+    p.delta = (float)number(o, "delta", 0);
+    p.beta = (float)number(o, "beta", 0);
+    p.entropy_coef = (float)number(o, "entropy_coef", 0);
+    p.sapo_tau_pos = (float)number(o, "sapo_temperature_pos", 1);
+    p.sapo_tau_neg = (float)number(o, "sapo_temperature_neg", 1.05);
+    p.off_policy_threshold = (float)number(o, "off_policy_mask_threshold", 0);
+    return p;
+}
+
+static Case golden_batch(const json_t *b) {
+    int length[64];
+    const json_t *lengths = json_object_get(b, "length"), *scores = json_object_get(b, "scores");
+    size_t n = json_array_size(lengths), k = json_array_size(json_object_get(b, "weights"));
+    assert_true(n <= 64);
+    for (size_t i = 0; i < n; i++) length[i] = (int)json_integer_value(json_array_get(lengths, i));
+    Case c = case_new(json_integer_value(json_object_get(b, "groups")),
+                      json_integer_value(json_object_get(b, "group_size")), (int64_t)k, length);
+    for (size_t i = 0; i < n; i++) numbers(json_array_get(scores, i), f32(c.in.rewards) + i * k, (int64_t)k);
+    numbers(json_object_get(b, "weights"), f32(c.in.weights), (int64_t)k);
+    numbers(json_object_get(b, "logp"), f32(c.in.logp), c.tokens);
+    numbers(json_object_get(b, "old"), f32(c.in.old_logp), c.tokens);
+    numbers(json_object_get(b, "ref"), f32(c.in.ref_logp), c.tokens);
+    numbers(json_object_get(b, "entropy"), f32(c.in.entropy), c.tokens);
+    return c;
+}
+
+// Relative L2 error; 0 / 0 is 0.
+static double relative(const float *x, const float *ref, int64_t n) {
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        error += pow((double)x[i] - ref[i], 2);
+        norm += pow(ref[i], 2);
+    }
+    return error == 0 ? 0 : sqrt(error / norm);
+}
+static double relative_number(double x, double ref) { return x == ref ? 0 : fabs(x - ref) / fabs(ref); }
+
+// Token-level means are over tokens; with a ratio per sequence TRL takes the mean over sequences.
+static double clip_mean(const Case *c, RatioLevel level, GrpoMetric m) {
+    if (level == LEVEL_TOKEN) return metric_sum(c, m) / metric_sum(c, GM_TOKENS);
+    double s = 0;
+    for (int64_t i = 0; i < c->n; i++) s += metric(c, i, m) > 0;
+    return s / (double)c->n;
+}
+
+static void matches_trl(void **state) {
+    Error e;
+    json_t *golden = json_read(GOLDEN, &e);
+    assert_non_null(golden);
+    int max_completion = (int)json_integer_value(json_object_get(golden, "max_completion_length"));
+    double worst_loss = 0, worst_gradient = 0, worst_advantage = 0, worst_metric = 0;
+    size_t i;
+    json_t *g;
+    json_array_foreach(json_object_get(golden, "cases"), i, g) {
+        const json_t *o = json_object_get(g, "options"), *m = json_object_get(g, "metrics");
+        const json_t *b = json_array_get(json_object_get(golden, "batches"), (size_t)number(g, "batch", 0));
+        Case c = golden_batch(b);
+        GrpoParams p = golden_params(o);
+        if (json_is_true(json_object_get(o, "mask_truncated_completions")))
+            for (int64_t s = 0; s < c.n; s++)
+                ((uint8_t *)c.in.mask.data)[s] =
+                    !json_is_true(json_array_get(json_object_get(b, "truncated"), (size_t)s));
+        case_scalars(&c, &p, number(o, "top_entropy_quantile", 1), max_completion);
+        case_run(&c, p);
+
+        float *want = xmalloc(sizeof(float) * (size_t)(c.tokens + c.n));
+        numbers(json_object_get(g, "advantages"), want, c.n);
+        double advantage = relative(f32(c.out.advantage), want, c.n);
+        numbers(json_object_get(g, "dlogp"), want, c.tokens);
+        double gradient = relative(f32(c.out.dlogp), want, c.tokens);
+        if (p.entropy_coef != 0) {
+            numbers(json_object_get(g, "dentropy"), want, c.tokens);
+            gradient = fmax(gradient, relative(f32(c.out.dentropy), want, c.tokens));
+        }
+        double loss = relative_number(metric_sum(&c, GM_LOSS), number(g, "loss", NAN));
+        double tokens = metric_sum(&c, GM_TOKENS), metrics = 0;
+        if (p.beta != 0) metrics = relative_number(metric_sum(&c, GM_KL) / tokens, number(m, "kl", NAN));
+        metrics = fmax(metrics, relative_number(metric_sum(&c, GM_ENTROPY) / tokens, number(m, "entropy", NAN)));
+        static const struct {
+            const char *name;
+            GrpoMetric metric;
+        } clips[] = {{"clip_ratio/low_mean", GM_CLIP_LOW},
+                     {"clip_ratio/high_mean", GM_CLIP_HIGH},
+                     {"clip_ratio/region_mean", GM_CLIP_REGION},
+                     {"cispo_clip_ratio", GM_CLIP_HIGH}};
+        // GDPO in TRL leaves groups of equal rewards an advantage of some 1e-9, whose sign counts in these; ours is 0.
+        for (size_t k = 0; k < 4 && p.aggregation == SUM_THEN_NORMALIZE; k++)
+            if (json_object_get(m, clips[k].name))
+                metrics = fmax(metrics,
+                               relative_number(clip_mean(&c, p.level, clips[k].metric), number(m, clips[k].name, NAN)));
+        if (p.aggregation == SUM_THEN_NORMALIZE)
+            metrics = fmax(metrics, relative_number(p.batch_std, number(m, "reward_std", NAN)));
+        if (!(loss < 1e-5 && gradient < 1e-5 && advantage < 1e-5 && metrics < 1e-5)) {
+            char *text = json_dumps(o, 0);
+            print_error("case %zu %s: loss %g, gradient %g, advantage %g, metrics %g\n", i, text, loss, gradient,
+                        advantage, metrics);
+            fail();
+        }
+        worst_loss = fmax(worst_loss, loss);
+        worst_gradient = fmax(worst_gradient, gradient);
+        worst_advantage = fmax(worst_advantage, advantage);
+        worst_metric = fmax(worst_metric, metrics);
+        free(want);
+        case_free(&c);
+    }
+    assert_true(i >= 50);
+    print_message("  %zu cases; worst relative error: loss %.1e, gradient %.1e, advantage %.1e, metrics %.1e\n", i,
+                  worst_loss, worst_gradient, worst_advantage, worst_metric);
+    json_decref(golden);
+}
+
+// ---- exact properties ------------------------------------------------------------------------------------------------
+
+static uint64_t seed = 1;
+static double uniform(void) { // (0, 1); xorshift64*
+    seed ^= seed >> 12, seed ^= seed << 25, seed ^= seed >> 27;
+    return ((double)((seed * 2685821657736338717ull) >> 11) + 0.5) / 9007199254740992.0;
+}
+
+#define SEQUENCES 12
+static const int lengths[SEQUENCES] = {3, 1, 7, 0, 12, 5, 2, 9, 4, 6, 1, 8};
+
+// Three groups of four, two scores each, ratios between about 0.6 and 1.6.
+static Case random_case(uint64_t s) {
+    seed = s;
+    Case c = case_new(3, 4, 2, lengths);
+    for (int64_t i = 0; i < 2 * c.n; i++) f32(c.in.rewards)[i] = (float)uniform();
+    f32(c.in.rewards)[9] = NAN;
+    for (int64_t t = 0; t < c.tokens; t++) {
+        f32(c.in.old_logp)[t] = (float)(-3 * uniform());
+        f32(c.in.logp)[t] = f32(c.in.old_logp)[t] + (float)(uniform() - 0.5);
+        f32(c.in.ref_logp)[t] = f32(c.in.old_logp)[t] + (float)(uniform() - 0.5);
+        f32(c.in.entropy)[t] = (float)uniform();
+    }
+    ((uint8_t *)c.in.mask.data)[5] = 0;
+    return c;
+}
+
+// Every loss type at both levels, all options on.
+static GrpoParams busy_params(int i, const Case *c) {
+    GrpoParams p = plain;
+    p.loss_type = (LossType)(i % 6);
+    p.level = (RatioLevel)(i / 6 % 2);
+    p.scale_rewards = (ScaleRewards)(i % 3);
+    p.aggregation = i % 4 == 3 ? NORMALIZE_THEN_SUM : SUM_THEN_NORMALIZE;
+    p.epsilon_high = p.loss_type == LOSS_CISPO ? 1.1f : 0.28f;
+    p.delta = i % 2 ? 1.35f : 0;
+    p.beta = 0.1f;
+    p.entropy_coef = 0.03f;
+    p.off_policy_threshold = i < 6 ? 0.05f : 0;
+    case_scalars(c, &p, 0.7, 12);
+    return p;
+}
+
+// A micro-batch of `n` sequences, the first of them `first`, in reversed order where asked, into its own outputs.
+static void run_part(const Case *c, GrpoParams p, int64_t first, int64_t n, bool reversed, GrpoOut *all) {
+    int length[SEQUENCES] = {0};
+    for (int64_t j = 0; j < n; j++) length[j] = lengths[reversed ? first + n - 1 - j : first + j];
+    Case part = case_new(1, n, 1, length);
+    GrpoIn in = part.in;
+    in.groups = c->in.groups, in.group_size = c->in.group_size, in.n_rewards = c->in.n_rewards;
+    in.rewards = c->in.rewards, in.weights = c->in.weights;
+    for (int64_t j = 0; j < n; j++) {
+        int64_t i = reversed ? first + n - 1 - j : first + j;
+        i32(in.index)[j] = (int32_t)i;
+        ((uint8_t *)in.mask.data)[j] = ((uint8_t *)c->in.mask.data)[i];
+        Tensor from[] = {c->in.logp, c->in.old_logp, c->in.ref_logp, c->in.entropy};
+        Tensor to[] = {in.logp, in.old_logp, in.ref_logp, in.entropy};
+        for (int k = 0; k < 4; k++)
+            memcpy(f32(to[k]) + i32(in.offsets)[j], f32(from[k]) + i32(c->in.offsets)[i], sizeof(float) * length[j]);
+    }
+    cpu_grpo_loss(NULL, part.out, in, p);
+    for (int64_t j = 0; j < n; j++) {
+        int64_t i = i32(in.index)[j], t = i32(c->in.offsets)[i], u = i32(in.offsets)[j];
+        f32(all->advantage)[i] = f32(part.out.advantage)[j];
+        memcpy(f32(all->metrics) + i * GM_COUNT, f32(part.out.metrics) + j * GM_COUNT, sizeof(float) * GM_COUNT);
+        memcpy(f32(all->dlogp) + t, f32(part.out.dlogp) + u, sizeof(float) * length[j]);
+        memcpy(f32(all->dentropy) + t, f32(part.out.dentropy) + u, sizeof(float) * length[j]);
+    }
+    case_free(&part);
+}
+
+static void cut_does_not_matter(void **state) {
+    Case c = random_case(7), again = random_case(7);
+    for (int i = 0; i < 12; i++) {
+        GrpoParams p = busy_params(i, &c);
+        case_run(&c, p);
+        for (int64_t cut = 1; cut <= 12; cut++) {
+            for (int64_t first = 0; first < c.n; first += cut)
+                run_part(&c, p, first, cut < c.n - first ? cut : c.n - first, cut % 2, &again.out);
+            assert_memory_equal(c.out.advantage.data, again.out.advantage.data, tensor_bytes(c.out.advantage));
+            assert_memory_equal(c.out.dlogp.data, again.out.dlogp.data, tensor_bytes(c.out.dlogp));
+            assert_memory_equal(c.out.dentropy.data, again.out.dentropy.data, tensor_bytes(c.out.dentropy));
+            assert_memory_equal(c.out.metrics.data, again.out.metrics.data, tensor_bytes(c.out.metrics));
+        }
+    }
+    case_free(&c), case_free(&again);
+}
+
+// The slope of the total loss along one input, from two evaluations. GM_LOSS is f32, so the step is large.
+static double slope(Case *c, GrpoParams p, float *x, float step) {
+    float kept = *x;
+    *x = kept + step;
+    case_run(c, p);
+    double up = metric_sum(c, GM_LOSS);
+    *x = kept - step;
+    case_run(c, p);
+    double down = metric_sum(c, GM_LOSS);
+    *x = kept;
+    return (up - down) / ((double)(kept + step) - (double)(kept - step));
+}
+
+static void gradients_are_slopes(void **state) {
+    for (int i = 0; i < 12; i++) {
+        Case c = random_case(11);
+        GrpoParams p = busy_params(i, &c);
+        p.loss_scale = p.entropy_scale = 1;
+        // cispo's gradient leaves the ratio out: with the ratio at its cap everywhere that is the slope too.
+        if (p.loss_type == LOSS_CISPO) p.epsilon_high = 0.3f;
+        // Away from the clipping edges, which have no slope: a ratio of one sequence is far from them anyway.
+        case_run(&c, p);
+        float *dlogp = xmalloc(tensor_bytes(c.out.dlogp)), *dentropy = xmalloc(tensor_bytes(c.out.dentropy));
+        memcpy(dlogp, c.out.dlogp.data, tensor_bytes(c.out.dlogp));
+        memcpy(dentropy, c.out.dentropy.data, tensor_bytes(c.out.dentropy));
+        double error = 0, norm = 0;
+        for (int64_t t = 0; t < c.tokens; t++) {
+            double w = exp((double)f32(c.in.logp)[t] - f32(c.in.old_logp)[t]);
+            double edges[] = {1 - (double)p.epsilon, 1 + (double)p.epsilon_high, p.delta > 0 ? p.delta : 9};
+            bool at_edge = false;
+            for (int k = 0; k < 3; k++) at_edge |= fabs(w - edges[k]) < 0.02;
+            if (p.level == LEVEL_TOKEN && at_edge) continue;
+            double s = slope(&c, p, f32(c.in.logp) + t, 1e-2f);
+            error += pow(s - dlogp[t], 2), norm += s * s;
+            float threshold = p.entropy_threshold; // fixed: moving an entropy must not move it
+            if (fabsf(f32(c.in.entropy)[t] - threshold) < 0.02f) continue;
+            s = slope(&c, p, f32(c.in.entropy) + t, 1e-2f);
+            error += pow(s - dentropy[t], 2), norm += s * s;
+        }
+        assert_true(norm > 0.1);
+        if (sqrt(error / norm) >= 5e-4) {
+            print_error("loss type %d, level %d: %g\n", p.loss_type, p.level, sqrt(error / norm));
+            fail();
+        }
+        free(dlogp), free(dentropy), case_free(&c);
+    }
+}
+
+static void masked_tokens_cannot_poison(void **state) {
+    for (int i = 0; i < 12; i++) {
+        Case c = random_case(13), clean = random_case(13);
+        GrpoParams p = busy_params(i, &c);
+        float bad[] = {-INFINITY, INFINITY, NAN, -1e30f, 1e30f};
+        for (int32_t t = i32(c.in.offsets)[5], k = 0; t < i32(c.in.offsets)[6]; t++, k++) {
+            f32(c.in.logp)[t] = bad[k % 5];
+            f32(c.in.old_logp)[t] = bad[(k + 1) % 5];
+            f32(c.in.ref_logp)[t] = bad[(k + 2) % 5];
+            f32(c.in.entropy)[t] = bad[(k + 3) % 5];
+        }
+        case_run(&c, p), case_run(&clean, p);
+        assert_memory_equal(c.out.dlogp.data, clean.out.dlogp.data, tensor_bytes(c.out.dlogp));
+        assert_memory_equal(c.out.dentropy.data, clean.out.dentropy.data, tensor_bytes(c.out.dentropy));
+        assert_memory_equal(c.out.metrics.data, clean.out.metrics.data, tensor_bytes(c.out.metrics));
+        for (int32_t t = i32(c.in.offsets)[5]; t < i32(c.in.offsets)[6]; t++) assert_true(f32(c.out.dlogp)[t] == 0);
+        assert_true(metric(&c, 5, GM_TOKENS) == 0 && metric(&c, 5, GM_LOSS) == 0);
+        case_free(&c), case_free(&clean);
+    }
+}
+
+static void equal_rewards_give_nothing(void **state) {
+    static const int eights[8] = {2, 2, 2, 2, 2, 2, 2, 2};
+    static const float values[] = {0.1f, 0.7f, -1.3f, 1e-30f, 3e37f, 1.0f / 3};
+    for (int v = 0; v < 6; v++) {
+        for (int s = 0; s < 4; s++) {
+            Case c = case_new(1, 8, 3, eights);
+            for (int64_t i = 0; i < c.n; i++)
+                for (int64_t k = 0; k < 3; k++) f32(c.in.rewards)[i * 3 + k] = values[v] * (float)(k + 1);
+            for (int64_t k = 0; k < 3; k++) f32(c.in.weights)[k] = 0.3f;
+            // A ratio that overflows must not turn nothing into NaN.
+            for (int64_t t = 0; t < c.tokens; t++) f32(c.in.old_logp)[t] = -5000, f32(c.in.logp)[t] = -1;
+            GrpoParams p = plain;
+            p.scale_rewards = (ScaleRewards)(s % 3);
+            p.aggregation = s == 3 ? NORMALIZE_THEN_SUM : SUM_THEN_NORMALIZE;
+            case_scalars(&c, &p, 1, 2);
+            case_run(&c, p);
+            for (int64_t i = 0; i < c.n; i++) assert_true(f32(c.out.advantage)[i] == 0 && metric(&c, i, GM_LOSS) == 0);
+            for (int64_t t = 0; t < c.tokens; t++) assert_true(f32(c.out.dlogp)[t] == 0);
+            case_free(&c);
+        }
+    }
+}
+
+static void group_of_one_gives_nothing(void **state) {
+    static const int two[2] = {1, 1};
+    for (int s = 0; s < 4; s++) {
+        Case c = case_new(2, 1, 1, two);
+        f32(c.in.rewards)[0] = 1, f32(c.in.rewards)[1] = 3;
+        GrpoParams p = plain;
+        p.scale_rewards = (ScaleRewards)(s % 3);
+        p.aggregation = s == 3 ? NORMALIZE_THEN_SUM : SUM_THEN_NORMALIZE;
+        case_scalars(&c, &p, 1, 1);
+        case_run(&c, p);
+        assert_true(f32(c.out.advantage)[0] == 0 && f32(c.out.advantage)[1] == 0);
+        case_free(&c);
+    }
+}
+
+static void abstaining_completions_stay_out(void **state) {
+    static const int ones[6] = {1, 1, 1, 1, 1, 1};
+    static const float scores[6] = {1, NAN, 0, 4, 2, NAN};
+    Case with = case_new(1, 6, 1, ones), without = case_new(1, 4, 1, ones);
+    for (int i = 0, j = 0; i < 6; i++) {
+        f32(with.in.rewards)[i] = scores[i];
+        if (!isnan(scores[i])) f32(without.in.rewards)[j++] = scores[i];
+    }
+    for (int s = 0; s < 4; s++) {
+        GrpoParams p = plain;
+        p.scale_rewards = (ScaleRewards)(s % 3);
+        p.aggregation = s == 3 ? NORMALIZE_THEN_SUM : SUM_THEN_NORMALIZE;
+        case_scalars(&with, &p, 1, 1);
+        case_run(&with, p);
+        case_scalars(&without, &p, 1, 1);
+        case_run(&without, p);
+        for (int i = 0, j = 0; i < 6; i++) {
+            float want = isnan(scores[i]) ? 0 : f32(without.out.advantage)[j++];
+            assert_true(f32(with.out.advantage)[i] == want);
+        }
+    }
+    // By hand: mean 7/4, std sqrt(35/12).
+    GrpoParams p = plain;
+    case_run(&with, p);
+    assert_float_equal(f32(with.out.advantage)[3], 2.25 / (sqrt(35.0 / 12) + 1e-4), 1e-6);
+    case_free(&with), case_free(&without);
+}
+
+static void first_update_has_gradient_but_no_loss(void **state) {
+    for (int i = 0; i < 12; i++) {
+        Case c = random_case(17);
+        memcpy(c.in.logp.data, c.in.old_logp.data, tensor_bytes(c.in.logp));
+        GrpoParams p = plain;
+        p.loss_type = (LossType)(i % 6), p.level = (RatioLevel)(i / 6);
+        if (p.loss_type == LOSS_CISPO) p.epsilon_high = 5;
+        case_run(&c, p);
+        for (int64_t s = 0; s < c.n; s++) {
+            if (metric(&c, s, GM_TOKENS) == 0) continue;
+            assert_true(metric(&c, s, GM_RATIO_MIN) == 1 && metric(&c, s, GM_RATIO_MAX) == 1);
+            assert_true(metric(&c, s, GM_CLIP_REGION) == 0);
+            bool by_length = p.loss_type == LOSS_GRPO || p.loss_type == LOSS_SAPO;
+            for (int32_t t = i32(c.in.offsets)[s]; t < i32(c.in.offsets)[s + 1]; t++)
+                assert_float_equal(f32(c.out.dlogp)[t], -f32(c.out.advantage)[s] / (by_length ? (float)lengths[s] : 1),
+                                   1e-6);
+        }
+        case_free(&c);
+    }
+}
+
+static void scalars_by_hand(void **state) {
+    assert_float_equal(grpo_loss_scale(LOSS_GRPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
+    assert_float_equal(grpo_loss_scale(LOSS_SAPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
+    assert_float_equal(grpo_loss_scale(LOSS_BNPO, 32, 100, 200, 50), 1.0 / 100, 1e-9);
+    assert_float_equal(grpo_loss_scale(LOSS_DR_GRPO, 32, 100, 200, 50), 1.0 / 1600, 1e-9);
+    assert_float_equal(grpo_loss_scale(LOSS_DAPO, 32, 100, 200, 50), 1.0 / 200, 1e-9);
+    assert_float_equal(grpo_loss_scale(LOSS_CISPO, 32, 100, 200, 50), 1.0 / 200, 1e-9);
+    assert_float_equal(grpo_loss_scale(LOSS_BNPO, 32, 0, 0, 50), 1, 0); // everything masked
+
+    float e[] = {5, 1, 4, 2, 3};
+    int64_t kept;
+    assert_true(grpo_entropy_threshold(e, 5, 1, &kept) == -INFINITY && kept == 5);
+    assert_float_equal(grpo_entropy_threshold(e, 5, 0.2, &kept), 4.2, 1e-6); // rank 3.2
+    assert_int_equal(kept, 1);
+    assert_float_equal(grpo_entropy_threshold(e, 5, 0.5, &kept), 3, 0); // rank 2: the token on the edge counts
+    assert_int_equal(kept, 3);
+    assert_float_equal(grpo_entropy_threshold(e, 5, 0, &kept), 5, 0);
+    assert_int_equal(kept, 1);
+    assert_true(grpo_entropy_threshold(e, 0, 0.5, &kept) == -INFINITY && kept == 0);
+
+    float one = 1, rewards[] = {1, 2, NAN, 4};
+    assert_float_equal(grpo_batch_std(rewards, &one, 2, 2, 1, SUM_THEN_NORMALIZE), sqrt(7.0 / 3), 1e-6);
+    assert_true(grpo_batch_std(rewards, &one, 1, 1, 1, SUM_THEN_NORMALIZE) == 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(matches_trl),
+        cmocka_unit_test(cut_does_not_matter),
+        cmocka_unit_test(gradients_are_slopes),
+        cmocka_unit_test(masked_tokens_cannot_poison),
+        cmocka_unit_test(equal_rewards_give_nothing),
+        cmocka_unit_test(group_of_one_gives_nothing),
+        cmocka_unit_test(abstaining_completions_stay_out),
+        cmocka_unit_test(first_update_has_gradient_but_no_loss),
+        cmocka_unit_test(scalars_by_hand),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Writes the goldens in tests/golden by running the real libraries: HF transformers and TRL.
+
+    tools/golden.py loss | model | generate | all     [--out tests/golden] [--full DIR]
+
+--full also dumps whole tensors (logits and every gradient) to DIR, for a full comparison by tests/test_model.c with
+GRPO_GOLDEN_FULL=DIR. Needs torch, transformers, trl and numpy; the build and the tests do not need Python.
+"""
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+
+def versions():
+    import torch
+    import transformers
+    import trl
+
+    return {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["loss", "model", "generate", "all"])
+    parser.add_argument("--out", default="tests/golden")
+    parser.add_argument("--full")
+    args = parser.parse_args()
+    os.makedirs(args.out, exist_ok=True)
+    if args.what in ("loss", "all"):
+        import golden_loss
+
+        golden_loss.write(os.path.join(args.out, "grpo_loss.json"), versions())
+
+
+if __name__ == "__main__":
+    main()
