@@ -184,8 +184,14 @@ bool hf_config_read(const char *dir, HfConfig *out, Error *e);
 // Fills m->slab (host memory) from model.safetensors or its shards. Every parameter must be there, with its shape.
 bool hf_weights_read(const char *dir, Model *m, int load_mode, Error *e);
 // Writes a directory that AutoModelForCausalLM.from_pretrained and vLLM load: config.json and the tokenizer files are
-// copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB.
+// copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB. Takes the place
+// of a model directory at `dir`; refuses to replace anything else.
 bool hf_save(const char *dir, const char *source_dir, const Model *m, Error *e);
+// The same files into a directory being written; `shard_bytes` is the most one file of weights holds (one tensor at
+// least). hf_bytes: about what they take.
+#define HF_SHARD_BYTES ((size_t)5000000000)
+bool hf_write(OutDir *d, const char *source_dir, const Model *m, size_t shard_bytes, Error *e);
+uint64_t hf_bytes(const char *source_dir, const Model *m);
 // Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
 void model_init_random(Model *m, uint64_t seed);
 

@@ -1,0 +1,145 @@
+// Saves a model as a directory that transformers and vLLM load unchanged.
+#include "host.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const size_t copied_limit = (size_t)256 << 20; // bytes of one file; a tokenizer.json has about 10 MB
+
+// What else makes a model directory; copied where the source has it.
+static const char *const copied_files[] = {
+    "generation_config.json", "tokenizer.json",      "tokenizer_config.json",   "vocab.json",        "merges.txt",
+    "added_tokens.json",      "chat_template.jinja", "special_tokens_map.json", "chat_template.json"};
+enum { N_COPIED = sizeof copied_files / sizeof *copied_files };
+
+static uint64_t file_bytes(const char *dir, const char *name) {
+    char *path = xasprintf("%s/%s", dir, name);
+    struct stat s;
+    uint64_t bytes = stat(path, &s) ? 0 : (uint64_t)s.st_size;
+    free(path);
+    return bytes;
+}
+
+uint64_t hf_bytes(const char *source_dir, const Model *m) {
+    uint64_t bytes = (uint64_t)tensor_bytes(m->slab) + ((uint64_t)1 << 20); // 1 MiB: headers, index, configs
+    for (int i = 0; i < N_COPIED; i++) bytes += file_bytes(source_dir, copied_files[i]);
+    return bytes;
+}
+
+static bool file_copy(OutDir *d, const char *source_dir, const char *name, Error *e) {
+    char *path = xasprintf("%s/%s", source_dir, name);
+    bool ok = true;
+    if (access(path, F_OK) == 0) {
+        size_t n;
+        char *text = file_read(path, copied_limit, &n, e);
+        ok = text && outdir_put(d, name, text, n, e);
+        free(text);
+    }
+    free(path);
+    return ok;
+}
+
+// The source's config.json with the dtype of what is saved. transformers 5 writes it as "dtype", earlier ones as
+// "torch_dtype"; every release reads both.
+static bool config_write(OutDir *d, const char *source_dir, DType dtype, Error *e) {
+    char *path = xasprintf("%s/config.json", source_dir);
+    json_t *j = json_read(path, e);
+    free(path);
+    if (!j) return false;
+    const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
+    json_object_set_new(j, key, json_string(dtype == F32 ? "float32" : "bfloat16"));
+    if (!strcmp(key, "dtype")) json_object_del(j, "torch_dtype");
+    // 15 digits write 1e-06 as it was read; 17 would make it 9.9999999999999995e-07.
+    char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+    bool ok = outdir_put(d, "config.json", text, strlen(text), e);
+    free(text);
+    json_decref(j);
+    return ok;
+}
+
+// One file of weights: parameters [0, n).
+static bool weights_write(OutDir *d, const char *name, const Param *params, int n, Error *e) {
+    Str header = {0};
+    safetensors_header(&header, params, n);
+    bool ok = outdir_open(d, name, e) && outdir_write(d, header.s, header.n, e);
+    for (int i = 0; ok && i < n; i++) ok = outdir_write(d, params[i].t.data, tensor_bytes(params[i].t), e);
+    str_free(&header);
+    return ok && outdir_close(d, e);
+}
+
+// One past the last parameter of the shard that begins at `first`.
+static int shard_end(const Model *m, int first, size_t shard_bytes) {
+    size_t bytes = tensor_bytes(m->params[first].t);
+    int end = first + 1;
+    while (end < m->n_params && bytes + tensor_bytes(m->params[end].t) <= shard_bytes)
+        bytes += tensor_bytes(m->params[end++].t);
+    return end;
+}
+
+static bool shards_write(OutDir *d, const Model *m, size_t shard_bytes, Error *e) {
+    int n_shards = 0;
+    for (int p = 0; p < m->n_params; p = shard_end(m, p, shard_bytes)) n_shards++;
+    if (n_shards == 1) return weights_write(d, "model.safetensors", m->params, m->n_params, e);
+
+    json_t *map = json_object();
+    size_t total = 0;
+    bool ok = true;
+    for (int first = 0, end, k = 1; ok && first < m->n_params; first = end, k++) {
+        char name[64];
+        snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", k, n_shards);
+        end = shard_end(m, first, shard_bytes);
+        ok = weights_write(d, name, m->params + first, end - first, e);
+        for (int p = first; p < end; p++) {
+            total += tensor_bytes(m->params[p].t);
+            json_object_set_new(map, m->params[p].name, json_string(name));
+        }
+    }
+    json_t *index = json_pack("{s:{s:I},s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    char *text = json_dumps(index, JSON_INDENT(2));
+    ok = ok && outdir_put(d, "model.safetensors.index.json", text, strlen(text), e);
+    free(text);
+    json_decref(index);
+    return ok;
+}
+
+static bool same_dims(ModelDims a, ModelDims b) {
+    return a.V == b.V && a.D == b.D && a.F == b.F && a.L == b.L && a.H == b.H && a.K == b.K && a.d == b.d &&
+           a.tied == b.tied;
+}
+
+bool hf_write(OutDir *d, const char *source_dir, const Model *m, size_t shard_bytes, Error *e) {
+    HfConfig config;
+    if (!hf_config_read(source_dir, &config, e)) return false;
+    if (!same_dims(config.dims, m->dims))
+        return error_set(
+            e, EXIT_INPUT,
+            "%s/config.json: describes another model than the one being saved; give the directory the model "
+            "came from",
+            source_dir);
+    if (!config_write(d, source_dir, m->dtype, e)) return false;
+    for (int i = 0; i < N_COPIED; i++)
+        if (!file_copy(d, source_dir, copied_files[i], e)) return false;
+    return shards_write(d, m, shard_bytes, e);
+}
+
+// `dir` may be absent, empty, or a model directory other than the source.
+static bool replaceable(const char *dir, const char *source_dir, Error *e) {
+    struct stat s, source;
+    if (lstat(dir, &s)) return errno == ENOENT || error_set(e, EXIT_DISK, "%s: %s", dir, strerror(errno));
+    if (!stat(source_dir, &source) && !stat(dir, &s) && s.st_dev == source.st_dev && s.st_ino == source.st_ino)
+        return error_set(e, EXIT_DISK, "%s: the model would replace the one it was made from; choose another place",
+                         dir);
+    if (S_ISDIR(s.st_mode) && (rmdir(dir) == 0 || file_bytes(dir, "config.json"))) return true;
+    return error_set(e, EXIT_DISK,
+                     "%s: is there already and is not a model directory; choose another place or remove it", dir);
+}
+
+bool hf_save(const char *dir, const char *source_dir, const Model *m, Error *e) {
+    if (!replaceable(dir, source_dir, e)) return false;
+    OutDir d;
+    bool ok = outdir_begin(&d, dir, hf_bytes(source_dir, m), e) && hf_write(&d, source_dir, m, HF_SHARD_BYTES, e) &&
+              outdir_commit(&d, e);
+    outdir_free(&d);
+    return ok;
+}
