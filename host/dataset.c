@@ -104,7 +104,7 @@ static bool index_rows(Dataset *d, bool skip, Error *e) {
         return error_set(e, EXIT_INPUT, "%s: no good line; %lld bad, the first: %s", d->path, (long long)d->skipped,
                          first.text);
     if (d->rows == 0) return error_set(e, EXIT_INPUT, "%s: the data set is empty", d->path);
-    if (d->skipped) note("%s: %lld bad lines left out, the first: %s", d->path, (long long)d->skipped, first.text);
+    if (d->skipped) note("%lld bad line%s left out; %s", (long long)d->skipped, d->skipped > 1 ? "s" : "", first.text);
     return true;
 }
 
