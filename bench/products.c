@@ -1,0 +1,83 @@
+// Matrix products: those of Qwen2.5-0.5B, forward and backward, for 512 tokens and for one.
+#include "bench.h"
+#include "ops.h"
+#include <stdlib.h>
+
+#define MANY ((int64_t)96 << 20) // bytes of weights in rotation: more than caches hold
+
+typedef struct {
+    Device *d;
+    int64_t M, N, K, copies;
+    Tensor x, w, y, dx, dw; // [M,K] [copies*N,K] [M,N] [M,K] [N,K]
+} Product;
+
+static Tensor weights(const Product *p, int i) { return tensor_rows(p->w, i % p->copies * p->N, p->N); }
+static void forward(void *arg, int i) {
+    Product *p = arg;
+    p->d->matmul(p->d, p->y, p->x, weights(p, i));
+}
+static void backward_x(void *arg, int i) {
+    Product *p = arg;
+    p->d->matmul_bwd(p->d, p->dx, NONE, p->y, p->x, weights(p, i));
+}
+static void backward_w(void *arg, int i) {
+    Product *p = arg;
+    p->d->matmul_bwd(p->d, NONE, p->dw, p->y, p->x, weights(p, i));
+}
+
+static Tensor filled(Device *d, DType t, int64_t rows, int64_t cols) {
+    Tensor x = tensor2(NULL, t, rows, cols);
+    x.data = d->alloc(d, tensor_bytes(x));
+    if (!x.data) die("bench: no memory");
+    uint32_t u = 1;
+    for (int64_t i = 0; i < rows * cols; i++) {
+        u = u * 1664525u + 1013904223u;
+        tensor_set(x, i, (float)(int32_t)u * 0x1p-31f);
+    }
+    return x;
+}
+
+static void measure(Bench *b, Device *d, const char *layer, DType t, int64_t M, int64_t N, int64_t K) {
+    static const struct {
+        const char *name;
+        void (*fn)(void *, int);
+    } way[] = {{"", forward}, {" dx", backward_x}, {" dw", backward_w}};
+    Product p = {.d = d, .M = M, .N = N, .K = K};
+    double limit = t == F32 ? b->probe.f32 : b->probe.bf16;
+    bool ready = false;
+    for (int i = 0; i < (M == 1 ? 1 : 3); i++) {
+        char name[64];
+        snprintf(name, sizeof name, "matmul %s%s [%lld,%lld,%lld] %s", layer, way[i].name, (long long)M, (long long)N,
+                 (long long)K, dtype_name(t));
+        if (!bench_wants(b, name)) continue;
+        if (!ready) {
+            p.copies = MANY / (N * K * (int64_t)dtype_size(t)) + 1;
+            p.x = filled(d, t, M, K);
+            p.w = filled(d, t, p.copies * N, K);
+            p.y = filled(d, t, M, N);
+            p.dx = filled(d, t, M, K);
+            p.dw = filled(d, F32, N, K);
+            ready = true;
+        }
+        double s = bench_time(way[i].fn, &p);
+        if (M == 1) bench_row(b, name, (double)(N * K) * (double)dtype_size(t) / s * 1e-9, "GB/s", b->probe.read, 0);
+        else bench_row(b, name, 2.0 * (double)(M * N * K) / s * 1e-9, "GFLOP/s", limit, 0.3);
+    }
+    Tensor all[] = {p.x, p.w, p.y, p.dx, p.dw};
+    for (int i = 0; ready && i < 5; i++) d->free(d, all[i].data, tensor_bytes(all[i]));
+}
+
+void bench_products(Bench *b) {
+    static const struct {
+        const char *layer;
+        int64_t N, K;
+    } shape[] = {{"qkv", 1152, 896}, {"o", 896, 896}, {"gate_up", 9728, 896}, {"down", 896, 4864}};
+    Device *d = cpu_open(0);
+    if (!d) die("bench: no memory");
+    bench_section(b, "matrix products of 0.5B [tokens, out, in]");
+    peer_run(b, "torch_cpu.py", "products");
+    for (int t = F32; t <= BF16; t++)
+        for (int64_t M = 512; M >= 1; M /= 512)
+            for (int i = 0; i < 4; i++) measure(b, d, shape[i].layer, (DType)t, M, shape[i].N, shape[i].K);
+    cpu_close(d);
+}
