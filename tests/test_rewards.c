@@ -6,6 +6,13 @@
 #include <pcre2.h>
 #include <string.h>
 
+// cmocka's assert_float_equal takes a NaN for equal to anything.
+#define assert_near(got, want, eps)                                                                                    \
+    do {                                                                                                               \
+        double got_ = (double)(got), want_ = (double)(want);                                                           \
+        if (!(fabs(got_ - want_) <= (double)(eps))) fail_msg("%s gives %g, not %g", #got, got_, want_);                \
+    } while (0)
+
 static float score_one(const char *spec, const char *completion, size_t n, const char *answer) {
     Reward r;
     Error e = {0};
@@ -111,22 +118,22 @@ static void strips_as_python(void **state) {
 
 static void recipe_edges(void **state) {
     // Tags that share a newline are counted once: str.count does not overlap.
-    assert_float_equal(score_text("xmlcount", "\n</think>\n</think>\n"), 0.125, 1e-6);
-    assert_float_equal(score_text("xmlcount", "<think>\na\n</think>\n<answer>\n7\n</answer>\n"), 0.5, 1e-6);
-    assert_float_equal(score_text("xmlcount", "\n</answer>"), 0.126, 1e-6);
-    assert_float_equal(score_text("soft_format", "<think>a</think> \u2003\n\n<answer>b</answer> tail"), 0.5, 0);
-    assert_float_equal(score_text("soft_format", "<think>a\rb</think><answer></answer>"), 0.5, 0);
-    assert_float_equal(score_text("soft_format", "<think>a\nb</think><answer></answer>"), 0, 0);
-    assert_float_equal(score_text("soft_format", "<think></think>x</think><answer>a<answer></answer>"), 0.5, 0);
-    assert_float_equal(score_text("soft_format", " <think>a</think><answer>b</answer>"), 0, 0);
-    assert_float_equal(score_text("strict_format", "<think>\na\n</think>\n<answer>\nb\n</answer>\n\n"), 0.5, 0);
-    assert_float_equal(score_text("strict_format", "<think>\na\n</think>\n<answer>\nb\n</answer>\n\n\n"), 0, 0);
-    assert_float_equal(score_text("strict_format", "<think>\na\n</think>\n<answer>\nb\n</answer>"), 0, 0);
-    assert_float_equal(score_text("correctness", "<answer>1</answer><answer> 7\n</answer> 8"), 2, 0);
-    assert_float_equal(score_text("correctness", " 7 "), 2, 0);
-    assert_float_equal(score_text("int", "<answer>-7</answer>"), 0, 0);
-    assert_float_equal(score_one("correctness", "7\0", 2, "7"), 0, 0); // NUL is a character like any other
-    assert_float_equal(score_one("completion_length", "a\0b", 3, ""), 0.03, 1e-6);
+    assert_near(score_text("xmlcount", "\n</think>\n</think>\n"), 0.125, 1e-6);
+    assert_near(score_text("xmlcount", "<think>\na\n</think>\n<answer>\n7\n</answer>\n"), 0.5, 1e-6);
+    assert_near(score_text("xmlcount", "\n</answer>"), 0.126, 1e-6);
+    assert_near(score_text("soft_format", "<think>a</think> \u2003\n\n<answer>b</answer> tail"), 0.5, 0);
+    assert_near(score_text("soft_format", "<think>a\rb</think><answer></answer>"), 0.5, 0);
+    assert_near(score_text("soft_format", "<think>a\nb</think><answer></answer>"), 0, 0);
+    assert_near(score_text("soft_format", "<think></think>x</think><answer>a<answer></answer>"), 0.5, 0);
+    assert_near(score_text("soft_format", " <think>a</think><answer>b</answer>"), 0, 0);
+    assert_near(score_text("strict_format", "<think>\na\n</think>\n<answer>\nb\n</answer>\n\n"), 0.5, 0);
+    assert_near(score_text("strict_format", "<think>\na\n</think>\n<answer>\nb\n</answer>\n\n\n"), 0, 0);
+    assert_near(score_text("strict_format", "<think>\na\n</think>\n<answer>\nb\n</answer>"), 0, 0);
+    assert_near(score_text("correctness", "<answer>1</answer><answer> 7\n</answer> 8"), 2, 0);
+    assert_near(score_text("correctness", " 7 "), 2, 0);
+    assert_near(score_text("int", "<answer>-7</answer>"), 0, 0);
+    assert_near(score_one("correctness", "7\0", 2, "7"), 0, 0); // NUL is a character like any other
+    assert_near(score_one("completion_length", "a\0b", 3, ""), 0.03, 1e-6);
 }
 
 // The scanners against the regular expressions they stand for, on random texts made of their own pieces.
@@ -216,9 +223,9 @@ static void selections_are_read(void **state) {
 
 static void totals_leave_out_abstentions(void **state) {
     Reward r[3] = {{.weight = 1}, {.weight = 2}, {.weight = 0.5}};
-    assert_float_equal(reward_total(r, 3, (float[]){1, 2, 4}), 7, 0);
-    assert_float_equal(reward_total(r, 3, (float[]){NAN, 2, 4}), 6, 0);
-    assert_float_equal(reward_total(r, 3, (float[]){0, NAN, NAN}), 0, 0);
+    assert_near(reward_total(r, 3, (float[]){1, 2, 4}), 7, 0);
+    assert_near(reward_total(r, 3, (float[]){NAN, 2, 4}), 6, 0);
+    assert_near(reward_total(r, 3, (float[]){0, NAN, NAN}), 0, 0);
     assert_true(isnan(reward_total(r, 3, (float[]){NAN, NAN, NAN})));
     assert_true(isnan(reward_total(r, 0, NULL)));
 }
