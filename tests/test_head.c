@@ -1,112 +1,227 @@
-// Matrix products, the streamed head and sampling against naive f64 references, and the promise that a row's bits do
-// not depend on what is computed beside it. A bf16 result may be off by its own rounding, 2^-8 at most.
-#include "error.h"
-#include "ops.h"
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <cmocka.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+// The streamed head: log-probs and their gradient against f64 references and finite differences, and their purity.
+#include "head.h"
 
-static Device *dev;
+typedef struct {
+    int64_t T, N, V, D;
+    float temperature;
+    Tensor x, w, rows, target, dlogp, dentropy; // [T,D] [V,D] [N] [N] [N] [N]
+    Tensor logp, lse, entropy, dx, dw;          // [N] [N] [N] [T,D] [V,D]
+} Case;
 
-static uint64_t rng_state = 1;
-static float uniform(void) { // (-1, 1)
-    rng_state = rng_state * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(rng_state >> 40) / (1 << 23) - 1);
-}
-static Tensor new_tensor(DType t, int64_t a, int64_t b) {
-    Tensor x = tensor2(NULL, t, a, b);
-    x.data = xcalloc(1, tensor_bytes(x) + 1);
-    return x;
-}
-static Tensor new_random(DType t, int64_t a, int64_t b, float scale) {
-    Tensor x = new_tensor(t, a, b);
-    for (int64_t i = 0; i < a * b; i++) tensor_set(x, i, scale * uniform());
-    return x;
-}
-// ||x - ref|| / ||ref||
-static double relative(Tensor x, const double *ref) {
-    double diff = 0, norm = 0;
-    for (int64_t i = 0; i < tensor_numel(x); i++) {
-        double e = tensor_get(x, i) - ref[i];
-        diff += e * e;
-        norm += ref[i] * ref[i];
+// Rows 0, 2, 4, ... then 1, 3, ... of x, the last one left out.
+static Case new_case(DType t, DType grad, int64_t N, int64_t V, int64_t D, float temperature) {
+    Case c = {.T = N + 1, .N = N, .V = V, .D = D, .temperature = temperature};
+    c.x = new_random(t, c.T, D, 1), c.w = new_random(t, V, D, 1);
+    c.rows = new_tensor(I32, 1, N), c.target = new_tensor(I32, 1, N);
+    c.rows = tensor1(c.rows.data, I32, N), c.target = tensor1(c.target.data, I32, N);
+    for (int64_t i = 0; i < N; i++) {
+        i32(c.rows)[i] = (int32_t)(2 * i < N ? 2 * i : 2 * (i - (N + 1) / 2) + 1);
+        i32(c.target)[i] = (int32_t)((i * 7919 + 13) % V);
     }
-    return sqrt(diff / (norm > 0 ? norm : 1));
+    Tensor *column[] = {&c.dlogp, &c.dentropy, &c.logp, &c.lse, &c.entropy};
+    for (int i = 0; i < 5; i++) *column[i] = new_random(F32, 1, N, 1), *column[i] = tensor1(column[i]->data, F32, N);
+    c.dx = new_random(t, c.T, D, 1), c.dw = new_random(grad, V, D, 1e-2f);
+    return c;
 }
-static void set_threads(int n) {
-#ifdef _OPENMP
-    omp_set_num_threads(n);
-#endif
-}
-
-// ref[M,N] = a[M,K] b[N,K]^T; strides by (row, k).
-static double *product(Tensor a, bool ta, Tensor b, bool tb, int64_t M, int64_t N, int64_t K) {
-    double *ref = xcalloc((size_t)(M * N), sizeof *ref);
-    for (int64_t i = 0; i < M; i++)
-        for (int64_t j = 0; j < N; j++) {
-            double s = 0;
-            for (int64_t k = 0; k < K; k++)
-                s += (double)tensor_get(a, ta ? k * M + i : i * K + k) * tensor_get(b, tb ? k * N + j : j * K + k);
-            ref[i * N + j] = s;
-        }
-    return ref;
+static void free_case(Case c) {
+    Tensor all[] = {c.x, c.w, c.rows, c.target, c.dlogp, c.dentropy, c.logp, c.lse, c.entropy, c.dx, c.dw};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i].data);
 }
 
-static const int64_t matmul_shapes[][3] = {{1, 1, 1},   {1, 17, 5},    {2, 33, 31},    {3, 16, 64},   {5, 100, 33},
-                                           {7, 19, 128}, {64, 97, 896}, {130, 200, 77}, {9, 40, 2500}, {33, 7, 4864}};
+typedef struct {
+    double *z, lse, entropy; // z[V]
+} Row;
+// One row's distribution, from f64 weights x[D] and w[V,D].
+static Row row_of(const double *x, const double *w, int64_t V, int64_t D, double temperature) {
+    Row r = {xcalloc((size_t)V, sizeof(double)), 0, 0};
+    double max = -INFINITY, sum = 0, mean = 0;
+    for (int64_t v = 0; v < V; v++) {
+        for (int64_t k = 0; k < D; k++) r.z[v] += x[k] * w[v * D + k];
+        r.z[v] /= temperature > 0 ? temperature : 1;
+        max = r.z[v] > max ? r.z[v] : max;
+    }
+    for (int64_t v = 0; v < V; v++) sum += exp(r.z[v] - max);
+    r.lse = max + log(sum);
+    for (int64_t v = 0; v < V; v++) mean += exp(r.z[v] - r.lse) * r.z[v];
+    r.entropy = r.lse - mean;
+    return r;
+}
+static double *f64_of(Tensor x) {
+    double *y = xcalloc((size_t)tensor_numel(x), sizeof *y);
+    for (int64_t i = 0; i < tensor_numel(x); i++) y[i] = tensor_get(x, i);
+    return y;
+}
+static void run_forward(Case c) {
+    dev->logprob(dev, c.logp, c.lse, c.entropy, c.x, c.rows, c.w, c.target, c.temperature);
+}
+static void run_backward(Case c) {
+    dev->logprob_bwd(dev, c.dx, c.dw, c.dlogp, c.dentropy, c.x, c.rows, c.w, c.target, c.lse, c.entropy, c.temperature);
+}
 
-static void test_matmul(void **state) {
-    for (size_t s = 0; s < sizeof matmul_shapes / sizeof *matmul_shapes; s++)
+static const struct {
+    int64_t N, V, D;
+    float temperature;
+} shapes[] = {{1, 5, 3, 1}, {3, 1024, 16, 0.7f}, {70, 2500, 33, 1}, {7, 1040, 128, 0}, {530, 1100, 20, 1.3f}};
+#define SHAPES (sizeof shapes / sizeof *shapes)
+
+static void test_forward(void **state) {
+    for (size_t s = 0; s < SHAPES; s++)
         for (DType t = F32; t <= BF16; t++) {
-            int64_t M = matmul_shapes[s][0], N = matmul_shapes[s][1], K = matmul_shapes[s][2];
-            Tensor x = new_random(t, M, K, 1), w = new_random(t, N, K, 1), y = new_tensor(t, M, N);
-            dev->matmul(dev, y, x, w);
-            double *ref = product(x, false, w, false, M, N, K);
-            assert_true(relative(y, ref) < (t == F32 ? 1e-6 : 4e-3));
-            free(ref);
-            for (DType g = F32; g <= BF16; g++) {
-                Tensor dy = new_random(t, M, N, 1), dx = new_tensor(t, M, K), dw = new_random(g, N, K, 1);
-                double *dxr = product(dy, false, w, true, M, K, N), *dwr = product(dy, true, x, true, N, K, M);
-                for (int64_t i = 0; i < N * K; i++) dwr[i] += tensor_get(dw, i);
-                dev->matmul_bwd(dev, dx, dw, dy, x, w);
-                assert_true(relative(dx, dxr) < (t == F32 ? 1e-6 : 4e-3));
-                assert_true(relative(dw, dwr) < (g == F32 ? 1e-6 : 4e-3));
-                free(dxr), free(dwr), free(dy.data), free(dx.data), free(dw.data);
+            Case c = new_case(t, F32, shapes[s].N, shapes[s].V, shapes[s].D, shapes[s].temperature);
+            run_forward(c);
+            double *x = f64_of(c.x), *w = f64_of(c.w), *logp = xcalloc((size_t)c.N, 8), *lse = xcalloc((size_t)c.N, 8),
+                   *entropy = xcalloc((size_t)c.N, 8);
+            for (int64_t i = 0; i < c.N; i++) {
+                Row r = row_of(x + i32(c.rows)[i] * c.D, w, c.V, c.D, c.temperature);
+                logp[i] = r.z[i32(c.target)[i]] - r.lse, lse[i] = r.lse, entropy[i] = r.entropy;
+                free(r.z);
             }
-            free(x.data), free(w.data), free(y.data);
+            assert_true(relative(c.logp, logp) < 1e-6);
+            assert_true(relative(c.lse, lse) < 1e-6);
+            assert_true(relative(c.entropy, entropy) < 2e-6);
+            free(x), free(w), free(logp), free(lse), free(entropy);
+            free_case(c);
         }
 }
 
-// A row's product is the same bits alone, in any batch, at any place and thread count.
-static void test_matmul_rows(void **state) {
+// Against the gradient's formula in f64.
+static void test_backward(void **state) {
+    for (size_t s = 0; s < SHAPES; s++)
+        for (int kind = 0; kind < 4; kind++) {
+            DType t = kind & 1 ? BF16 : F32, grad = kind & 2 ? BF16 : F32;
+            Case c = new_case(t, grad, shapes[s].N, shapes[s].V, shapes[s].D, shapes[s].temperature);
+            run_forward(c);
+            double *x = f64_of(c.x), *w = f64_of(c.w), *dw = f64_of(c.dw);
+            double *dx = xcalloc((size_t)(c.T * c.D), sizeof *dx), T = c.temperature > 0 ? c.temperature : 1;
+            for (int64_t i = 0; i < c.N; i++) {
+                const double *xi = x + i32(c.rows)[i] * c.D;
+                Row r = row_of(xi, w, c.V, c.D, c.temperature);
+                for (int64_t v = 0; v < c.V; v++) {
+                    double lp = r.z[v] - r.lse, p = exp(lp);
+                    double dz = f32(c.dlogp)[i] * ((v == i32(c.target)[i]) - p);
+                    dz = (dz - f32(c.dentropy)[i] * p * (lp + r.entropy)) / T;
+                    for (int64_t k = 0; k < c.D; k++) {
+                        dx[i32(c.rows)[i] * c.D + k] += dz * w[v * c.D + k];
+                        dw[v * c.D + k] += dz * xi[k];
+                    }
+                }
+                free(r.z);
+            }
+            run_backward(c);
+            assert_true(relative(c.dx, dx) < (t == F32 ? 3e-6 : 5e-3));
+            assert_true(relative(c.dw, dw) < (t == F32 && grad == F32 ? 3e-6 : 5e-3));
+            for (int64_t k = 0; k < c.D; k++) assert_true(tensor_get(c.dx, c.N * c.D + k) == 0); // the row not listed
+            free(x), free(w), free(dw), free(dx);
+            free_case(c);
+        }
+}
+
+// d/dstep of sum(dlogp * logp + dentropy * entropy) as *at moves, by a central difference in f64.
+static double slope(Case c, const double *x, const double *w, double *at) {
+    double value[2], old = *at, step = 1e-5;
+    for (int side = 0; side < 2; side++) {
+        *at = old + (side ? step : -step);
+        value[side] = 0;
+        for (int64_t i = 0; i < c.N; i++) {
+            Row r = row_of(x + i32(c.rows)[i] * c.D, w, c.V, c.D, c.temperature);
+            value[side] += f32(c.dlogp)[i] * (r.z[i32(c.target)[i]] - r.lse) + f32(c.dentropy)[i] * r.entropy;
+            free(r.z);
+        }
+    }
+    *at = old;
+    return (value[1] - value[0]) / (2 * step);
+}
+
+static void test_finite_differences(void **state) {
+    Case c = new_case(F32, F32, 5, 1030, 6, 0.8f);
+    double *x = f64_of(c.x), *w = f64_of(c.w);
+    run_forward(c);
+    memset(c.dw.data, 0, tensor_bytes(c.dw));
+    run_backward(c);
+    for (int64_t i = 0; i < c.T * c.D; i++) {
+        double want = slope(c, x, w, x + i);
+        assert_true(fabs(f32(c.dx)[i] - want) < 1e-5 * (1 + fabs(want)));
+    }
+    for (int64_t v = 0; v < c.V; v += v < 20 ? 1 : 101)
+        for (int64_t k = 0; k < c.D; k++) {
+            double want = slope(c, x, w, w + v * c.D + k);
+            assert_true(fabs(f32(c.dw)[v * c.D + k] - want) < 1e-6 * (1 + fabs(want)));
+        }
+    free(x), free(w);
+    free_case(c);
+}
+
+static void test_optional_arguments(void **state) {
+    Case c = new_case(F32, F32, 9, 1500, 12, 1), n = c;
+    run_forward(c);
+    n.logp = new_tensor(F32, 1, c.N), n.lse = new_tensor(F32, 1, c.N), n.dx = new_tensor(F32, c.T, c.D);
+    n.entropy = n.dw = n.dentropy = NONE;
+    run_forward(n);
+    assert_memory_equal(n.logp.data, c.logp.data, tensor_bytes(c.logp));
+    assert_memory_equal(n.lse.data, c.lse.data, tensor_bytes(c.lse));
+    memset(c.dentropy.data, 0, tensor_bytes(c.dentropy));
+    run_backward(c), run_backward(n);
+    assert_memory_equal(n.dx.data, c.dx.data, tensor_bytes(c.dx));
+    free(n.logp.data), free(n.lse.data), free(n.dx.data);
+    free_case(c);
+}
+
+// The log-prob of a (row, target) is the same bits whatever is computed beside it, and so are gradients at any thread
+// count.
+static void test_purity(void **state) {
     for (DType t = F32; t <= BF16; t++) {
-        int64_t M = 64, N = 203, K = 2600;
-        Tensor x = new_random(t, M, K, 1), w = new_random(t, N, K, 1), y = new_tensor(t, M, N), z = new_tensor(t, M, N);
-        dev->matmul(dev, y, x, w);
-        static const int batch[] = {1, 2, 3, 7, 64};
-        for (int b = 0; b < 5; b++)
+        Case c = new_case(t, F32, 64, 3000, 65, 0.9f);
+        run_forward(c);
+        Tensor first[] = {c.logp, c.lse, c.entropy}, again[3];
+        for (int i = 0; i < 3; i++) again[i] = new_tensor(F32, 1, c.N);
+        static const int batch[] = {1, 2, 7, 64};
+        for (int b = 0; b < 4; b++)
             for (int threads = 1; threads <= 3; threads++) {
                 set_threads(threads);
-                memset(z.data, 0, tensor_bytes(z));
-                for (int64_t i = 0; i < M; i += batch[b]) {
-                    int64_t n = M - i < batch[b] ? M - i : batch[b];
-                    dev->matmul(dev, tensor_rows(z, i, n), tensor_rows(x, i, n), w);
+                for (int i = 0; i < 3; i++) memset(again[i].data, 0, tensor_bytes(again[i]));
+                for (int64_t i = 0; i < c.N; i += batch[b]) {
+                    int64_t n = c.N - i < batch[b] ? c.N - i : batch[b];
+                    dev->logprob(dev, tensor1(f32(again[0]) + i, F32, n), tensor1(f32(again[1]) + i, F32, n),
+                                 tensor1(f32(again[2]) + i, F32, n), c.x, tensor_rows(c.rows, i, n), c.w,
+                                 tensor_rows(c.target, i, n), c.temperature);
                 }
-                assert_memory_equal(y.data, z.data, tensor_bytes(y));
+                for (int i = 0; i < 3; i++) assert_memory_equal(first[i].data, again[i].data, tensor_bytes(again[i]));
             }
+        Tensor dw[3], dx[3];
+        for (int threads = 1; threads <= 3; threads++) {
+            Case g = c;
+            g.dw = dw[threads - 1] = new_tensor(F32, c.V, c.D), g.dx = dx[threads - 1] = new_tensor(t, c.T, c.D);
+            set_threads(threads);
+            run_backward(g);
+        }
+        for (int i = 1; i < 3; i++) {
+            assert_memory_equal(dw[0].data, dw[i].data, tensor_bytes(dw[0]));
+            assert_memory_equal(dx[0].data, dx[i].data, tensor_bytes(dx[0]));
+        }
         set_threads(2);
-        free(x.data), free(w.data), free(y.data), free(z.data);
+        for (int i = 0; i < 3; i++) free(again[i].data), free(dw[i].data), free(dx[i].data);
+        free_case(c);
     }
+}
+
+// At the real vocabulary nothing of size tokens x vocabulary is ever held: scratch stays within its bound.
+static void test_scratch(void **state) {
+    Case c = new_case(BF16, F32, 600, 151936, 8, 1);
+    dev->scratch.peak = 0;
+    run_forward(c);
+    assert_true(dev->scratch.peak < (size_t)8 << 20);
+    run_backward(c);
+    assert_true(dev->scratch.peak <= DEVICE_SCRATCH);
+    free_case(c);
 }
 
 int main(void) {
     dev = cpu_open(2);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_matmul), cmocka_unit_test(test_matmul_rows)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forward), cmocka_unit_test(test_backward),
+        cmocka_unit_test(test_purity),  cmocka_unit_test(test_optional_arguments),
+        cmocka_unit_test(test_scratch), cmocka_unit_test(test_finite_differences),
+    };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     cpu_close(dev);
     return failed;

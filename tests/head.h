@@ -1,0 +1,45 @@
+// Helpers of the head's tests: random tensors, relative error, threads.
+#pragma once
+#include "error.h"
+#include "ops.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+static Device *dev;
+
+static uint64_t rng_state = 1;
+static inline float uniform(void) { // (-1, 1)
+    rng_state = rng_state * 6364136223846793005u + 1442695040888963407u;
+    return (float)((double)(rng_state >> 40) / (1 << 23) - 1);
+}
+static inline Tensor new_tensor(DType t, int64_t a, int64_t b) {
+    Tensor x = tensor2(NULL, t, a, b);
+    x.data = xcalloc(1, tensor_bytes(x) + 1);
+    return x;
+}
+static inline Tensor new_random(DType t, int64_t a, int64_t b, float scale) {
+    Tensor x = new_tensor(t, a, b);
+    for (int64_t i = 0; i < a * b; i++) tensor_set(x, i, scale * uniform());
+    return x;
+}
+// ||x - ref|| / ||ref||
+static inline double relative(Tensor x, const double *ref) {
+    double diff = 0, norm = 0;
+    for (int64_t i = 0; i < tensor_numel(x); i++) {
+        double e = tensor_get(x, i) - ref[i];
+        diff += e * e;
+        norm += ref[i] * ref[i];
+    }
+    return sqrt(diff / (norm > 0 ? norm : 1));
+}
+static inline void set_threads(int n) {
+#ifdef _OPENMP
+    omp_set_num_threads(n);
+#endif
+}
