@@ -1,0 +1,290 @@
+// Checkpoints: saved whole or not at all, found only when every byte is what was written.
+//
+// Names in output_dir: step_N is a checkpoint; step_N.tmp is one being written; step_N.old is the one that a second
+// save of the same step is replacing, good until the new one has its name; step_N.gone is being deleted.
+#include "manifest.h"
+#include <dirent.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+// Every number of a TrainState, as state/train.json has it.
+static const struct {
+    const char *name;
+    size_t offset;
+} train_fields[] = {
+    {"step", offsetof(TrainState, step)},
+    {"updates", offsetof(TrainState, updates)},
+    {"part", offsetof(TrainState, part)},
+    {"epoch", offsetof(TrainState, cursor.epoch)},
+    {"index", offsetof(TrainState, cursor.index)},
+    {"next_key", offsetof(TrainState, next_key)},
+    {"skipped", offsetof(TrainState, skipped)},
+    {"seen_tokens", offsetof(TrainState, seen_tokens)},
+    {"metrics_bytes", offsetof(TrainState, metrics_bytes)},
+    {"completions_bytes", offsetof(TrainState, completions_bytes)},
+    {"batch_bytes", offsetof(TrainState, batch_bytes)},
+};
+enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
+_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(char *), "a field is not saved");
+
+// ---- names --------------------------------------------------------------------------------------------------------
+
+typedef struct {
+    int64_t step;
+    char *path;
+    const char *suffix; // into path: "", ".tmp", ".old" or ".gone"
+} Entry;
+
+static int newest_first(const void *a, const void *b) {
+    const Entry *x = a, *y = b;
+    if (x->step != y->step) return x->step < y->step ? 1 : -1;
+    return strcmp(x->suffix, y->suffix); // "" before ".old"
+}
+
+static bool entry_parse(const char *output_dir, const char *name, Entry *out) {
+    if (strncmp(name, "step_", 5)) return false;
+    size_t digits = strspn(name + 5, "0123456789");
+    if (!digits || digits > 18 || (name[5] == '0' && digits > 1)) return false;
+    const char *suffix = name + 5 + digits;
+    if (*suffix && strcmp(suffix, ".tmp") && strcmp(suffix, ".old") && strcmp(suffix, ".gone")) return false;
+    *out = (Entry){strtoll(name + 5, NULL, 10), xasprintf("%s/%s", output_dir, name), NULL};
+    out->suffix = out->path + strlen(out->path) - strlen(suffix);
+    return true;
+}
+
+// Everything in output_dir that has one of the names above, newest first. An absent directory has none.
+static bool entries_list(const char *output_dir, Entry **entries, int *n, Error *e) {
+    *entries = NULL;
+    *n = 0;
+    DIR *dir = opendir(output_dir);
+    if (!dir && errno == ENOENT) return true;
+    if (!dir) return error_set(e, EXIT_DISK, "%s: cannot list the directory: %s", output_dir, strerror(errno));
+    for (struct dirent *d; (d = readdir(dir));) {
+        Entry entry;
+        if (!entry_parse(output_dir, d->d_name, &entry)) continue;
+        *entries = xrealloc(*entries, (size_t)(*n + 1) * sizeof **entries);
+        (*entries)[(*n)++] = entry;
+    }
+    closedir(dir);
+    if (*n) qsort(*entries, (size_t)*n, sizeof **entries, newest_first);
+    return true;
+}
+
+static void entries_free(Entry *entries, int n) {
+    for (int i = 0; i < n; i++) free(entries[i].path);
+    free(entries);
+}
+
+static bool is_suffix(const Entry *x, const char *suffix) { return !strcmp(x->suffix, suffix); }
+
+// ---- saving -------------------------------------------------------------------------------------------------------
+
+// Clears away what an interrupted save left; a checkpoint that lost its name between two renames gets it back.
+static bool sweep(const char *output_dir, Error *e) {
+    Entry *x;
+    int n;
+    if (!entries_list(output_dir, &x, &n, e)) return false;
+    bool ok = true;
+    for (int i = 0; ok && i < n; i++) {
+        bool replaced = false; // by a step_N that has its name
+        for (int k = i - 1; k >= 0 && x[k].step == x[i].step; k--) replaced |= is_suffix(&x[k], "");
+        if (is_suffix(&x[i], ".old") && !replaced) {
+            char *name = xstrndup(x[i].path, (size_t)(x[i].suffix - x[i].path));
+            ok = disk_rename(x[i].path, name, e);
+            free(name);
+        } else if (!is_suffix(&x[i], "")) ok = disk_remove(x[i].path, e);
+    }
+    entries_free(x, n);
+    return ok;
+}
+
+// Removes checkpoints up to `step` but the newest `keep`. A half-removed one has lost its name first. Failing here
+// costs space, not the run: it is said and left.
+static void prune(const char *output_dir, int64_t step, int keep) {
+    Entry *x;
+    int n, kept = 0;
+    Error e;
+    if (!entries_list(output_dir, &x, &n, &e)) {
+        note("%s", e.text);
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        if (!is_suffix(&x[i], "") || x[i].step > step || kept++ < keep) continue;
+        char *gone = xasprintf("%s.gone", x[i].path);
+        if (!disk_rename(x[i].path, gone, &e) || !disk_remove(gone, &e)) note("%s", e.text);
+        free(gone);
+    }
+    entries_free(x, n);
+}
+
+static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error *e) {
+    json_t *j = json_object();
+    for (int i = 0; i < N_TRAIN_FIELDS; i++) {
+        int64_t value;
+        memcpy(&value, (const char *)s + train_fields[i].offset, sizeof value);
+        json_object_set_new(j, train_fields[i].name, json_integer(value));
+    }
+    json_object_set_new(j, "dtype", json_string(dtype_name(dtype)));
+    char *text = json_dumps(j, JSON_INDENT(1));
+    bool ok = outdir_put(d, "state/train.json", text, strlen(text), e);
+    free(text);
+    json_decref(j);
+    return ok && (!s->batch || outdir_put(d, "state/batch", s->batch, s->batch_bytes, e));
+}
+
+static bool state_write(OutDir *d, const TrainState *s, DType dtype, const char *config_yaml, const StateBlob *blobs,
+                        int n_blobs, Error *e) {
+    bool ok =
+        train_state_write(d, s, dtype, e) && outdir_put(d, "state/config.yaml", config_yaml, strlen(config_yaml), e);
+    for (int i = 0; ok && i < n_blobs; i++) {
+        char *name = xasprintf("state/%s", blobs[i].name);
+        ok = outdir_put(d, name, blobs[i].data, blobs[i].bytes, e);
+        free(name);
+    }
+    return ok;
+}
+
+bool checkpoint_save(const char *output_dir, const TrainState *s, const Model *m, const char *source_dir,
+                     const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e) {
+    if (!disk_mkdir(output_dir, e) || !sweep(output_dir, e)) return false;
+    uint64_t bytes = hf_bytes(source_dir, m) + s->batch_bytes + strlen(config_yaml);
+    for (int i = 0; i < n_blobs; i++) bytes += blobs[i].bytes;
+    char *path = xasprintf("%s/step_%lld", output_dir, (long long)s->step);
+    OutDir d;
+    bool ok = outdir_begin(&d, path, bytes, e) && hf_write(&d, source_dir, m, HF_SHARD_BYTES, e) &&
+              state_write(&d, s, m->dtype, config_yaml, blobs, n_blobs, e) && manifest_write(&d, s->step, e) &&
+              outdir_commit(&d, e);
+    outdir_free(&d);
+    free(path);
+    if (ok) prune(output_dir, s->step, keep_last);
+    return ok;
+}
+
+// ---- finding and loading ------------------------------------------------------------------------------------------
+
+static bool verify(const char *path, int64_t *step, Error *e) {
+    json_t *manifest = manifest_read(path, e);
+    bool ok = manifest && manifest_check_all(manifest, path, NULL, 0, e);
+    if (ok) *step = manifest_step(manifest);
+    json_decref(manifest);
+    return ok;
+}
+
+char *checkpoint_find(const char *output_dir, int64_t *step, Error *e) {
+    if (e) e->code = EXIT_OK;
+    Entry *x;
+    int n, damaged = 0;
+    if (!entries_list(output_dir, &x, &n, e)) return NULL;
+    char *found = NULL;
+    for (int i = 0; i < n && !found; i++) {
+        if (!is_suffix(&x[i], "") && !is_suffix(&x[i], ".old")) continue;
+        Error why;
+        if (verify(x[i].path, step, &why)) found = xstrdup(x[i].path);
+        else {
+            damaged++;
+            note("checkpoint %s cannot be used, looking for an older one: %s", x[i].path, why.text);
+        }
+    }
+    if (!found && damaged)
+        error_set(e, EXIT_INPUT,
+                  "%s: none of its %d checkpoints is whole (see the notes above); move them away to start anew, or "
+                  "restore one from a backup",
+                  output_dir, damaged);
+    entries_free(x, n);
+    return found;
+}
+
+// state/train.json, already verified, into *s; `dtype` is the one the run wants.
+static bool train_state_read(const char *path, TrainState *s, DType dtype, Error *e) {
+    char *file = xasprintf("%s/state/train.json", path);
+    json_t *j = json_read(file, e);
+    bool ok = j != NULL;
+    for (int i = 0; ok && i < N_TRAIN_FIELDS; i++) {
+        const json_t *v = json_object_get(j, train_fields[i].name);
+        int64_t value = json_integer_value(v);
+        if (!json_is_integer(v) || value < 0)
+            ok = error_set(e, EXIT_INPUT, "%s: \"%s\" is missing or not a number >= 0; saved by another release?", file,
+                           train_fields[i].name);
+        else memcpy((char *)s + train_fields[i].offset, &value, sizeof value);
+    }
+    const char *saved = json_string_value(json_object_get(j, "dtype"));
+    if (ok && (!saved || strcmp(saved, dtype_name(dtype))))
+        ok = error_set(e, EXIT_CONFIG,
+                       "%s: saved with dtype=%s, this run has dtype=%s; resume with the one it was saved with", file,
+                       saved ? saved : "?", dtype_name(dtype));
+    json_decref(j);
+    free(file);
+    return ok;
+}
+
+// The checkpoint must have the files of optimizer state that this run has, of the same sizes, and no others.
+static bool blobs_match(const json_t *manifest, const char *path, const StateBlob *blobs, int n_blobs, Error *e) {
+    for (int i = 0; i < n_blobs; i++) {
+        char *name = xasprintf("state/%s", blobs[i].name);
+        int64_t bytes = manifest_bytes(manifest, name);
+        free(name);
+        if (bytes >= 0 && (uint64_t)bytes == blobs[i].bytes) continue;
+        return error_set(
+            e, EXIT_CONFIG,
+            "%s: state/%s has %lld bytes, this run needs %zu; resume with the dtype and optim_dtype in its "
+            "state/config.yaml",
+            path, blobs[i].name, (long long)(bytes < 0 ? 0 : bytes), blobs[i].bytes);
+    }
+    const char *name;
+    json_t *entry;
+    json_object_foreach(json_object_get(manifest, "files"), name, entry) {
+        if (strncmp(name, "state/", 6)) continue;
+        const char *file = name + 6;
+        bool known = !strcmp(file, "train.json") || !strcmp(file, "config.yaml") || !strcmp(file, "batch");
+        for (int i = 0; i < n_blobs; i++) known |= !strcmp(file, blobs[i].name);
+        if (!known)
+            return error_set(
+                e, EXIT_CONFIG,
+                "%s: has state/%s, which this run does not; resume with the options in its state/config.yaml", path,
+                file);
+    }
+    return true;
+}
+
+// Fills memory from the files of state, each checked against the manifest as it is read.
+static bool blobs_read(const json_t *manifest, const char *path, const StateBlob *blobs, int n_blobs, Error *e) {
+    bool ok = true;
+    for (int i = 0; ok && i < n_blobs; i++) {
+        char *name = xasprintf("state/%s", blobs[i].name);
+        ok = manifest_check(manifest, path, name, blobs[i].data, e);
+        free(name);
+    }
+    return ok;
+}
+
+static bool batch_read(const json_t *manifest, const char *path, TrainState *s, Error *e) {
+    s->batch = NULL;
+    int64_t bytes = manifest_bytes(manifest, "state/batch");
+    if ((uint64_t)(bytes < 0 ? 0 : bytes) != s->batch_bytes)
+        return error_set(e, EXIT_INPUT, "%s: state/batch and state/train.json are not of the same save", path);
+    if (bytes < 0) return true;
+    s->batch = xmalloc((size_t)bytes);
+    if (manifest_check(manifest, path, "state/batch", s->batch, e)) return true;
+    free(s->batch);
+    s->batch = NULL;
+    return false;
+}
+
+bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob *blobs, int n_blobs, Error *e) {
+    json_t *manifest = manifest_read(path, e);
+    if (!manifest) return false;
+    // What is read below with manifest_check need not be read twice.
+    char **skip = xcalloc((size_t)n_blobs + 1, sizeof *skip);
+    for (int i = 0; i < n_blobs; i++) skip[i] = xasprintf("state/%s", blobs[i].name);
+    skip[n_blobs] = xstrdup("state/batch");
+    bool ok = blobs_match(manifest, path, blobs, n_blobs, e) &&
+              manifest_check_all(manifest, path, (const char *const *)skip, n_blobs + 1, e) &&
+              train_state_read(path, s, m->dtype, e) && blobs_read(manifest, path, blobs, n_blobs, e) &&
+              hf_weights_read(path, m, LOAD_STRICT, e) && batch_read(manifest, path, s, e);
+    for (int i = 0; i <= n_blobs; i++) free(skip[i]);
+    free(skip);
+    json_decref(manifest);
+    return ok;
+}

@@ -1,0 +1,170 @@
+// What a checkpoint consists of, and whether all of it is still there.
+#include "manifest.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char format_name[] = "grpo checkpoint";
+static const size_t manifest_limit = (size_t)64 << 20; // bytes; an entry of 10 takes for each 16 MiB
+enum { PIECE = 1 << 20 };                              // bytes read at a time: still in the cache when summed
+
+static char *render(const json_t *manifest) { return json_dumps(manifest, JSON_INDENT(1)); }
+
+bool manifest_write(OutDir *d, int64_t step, Error *e) {
+    json_t *files = json_object();
+    for (int i = 0; i < d->n_files; i++) {
+        const OutFile *f = &d->file[i];
+        json_t *sums = json_array();
+        for (uint64_t at = 0; at < f->bytes; at += DISK_BLOCK) {
+            char hex[9];
+            snprintf(hex, sizeof hex, "%08x", f->crc[at / DISK_BLOCK]);
+            json_array_append_new(sums, json_string(hex));
+        }
+        json_object_set_new(files, f->name, json_pack("{s:I,s:o}", "bytes", (json_int_t)f->bytes, "crc32c", sums));
+    }
+    json_t *j = json_pack("{s:s,s:I,s:I,s:o}", "format", format_name, "step", (json_int_t)step, "block",
+                          (json_int_t)DISK_BLOCK, "files", files);
+    char *text = render(j);
+    bool ok = outdir_put(d, "manifest.json", text, strlen(text), e);
+    free(text);
+    json_decref(j);
+    return ok;
+}
+
+static bool well_formed(const json_t *j) {
+    const json_t *format = json_object_get(j, "format"), *step = json_object_get(j, "step");
+    json_t *files = json_object_get(j, "files"), *entry;
+    if (!json_is_string(format) || strcmp(json_string_value(format), format_name) || !json_is_integer(step) ||
+        json_integer_value(step) < 0 || json_integer_value(json_object_get(j, "block")) != (json_int_t)DISK_BLOCK ||
+        !json_is_object(files))
+        return false;
+    const char *name;
+    json_object_foreach(files, name, entry) {
+        const json_t *bytes = json_object_get(entry, "bytes"), *sums = json_object_get(entry, "crc32c"), *sum;
+        if (!json_is_integer(bytes) || json_integer_value(bytes) < 0 || !json_is_array(sums)) return false;
+        if (json_array_size(sums) != ((size_t)json_integer_value(bytes) + DISK_BLOCK - 1) / DISK_BLOCK) return false;
+        size_t i;
+        json_array_foreach(sums, i, sum) {
+            if (!json_is_string(sum) || json_string_length(sum) != 8) return false;
+        }
+    }
+    return true;
+}
+
+json_t *manifest_read(const char *dir, Error *e) {
+    char *path = xasprintf("%s/manifest.json", dir);
+    size_t n;
+    char *text = file_read(path, manifest_limit, &n, e), *again = NULL;
+    json_t *j = text ? json_parse_unique(text, n, path, e) : NULL;
+    if (j) {
+        again = well_formed(j) ? render(j) : NULL;
+        if (!again || strlen(again) != n || memcmp(text, again, n)) {
+            size_t at = 0;
+            while (again && at < n && text[at] == again[at]) at++;
+            error_set(e, EXIT_INPUT, "%s: damaged at byte %zu: not what was written", path, at);
+            json_decref(j);
+            j = NULL;
+        }
+    }
+    free(again);
+    free(text);
+    free(path);
+    return j;
+}
+
+int64_t manifest_step(const json_t *manifest) { return json_integer_value(json_object_get(manifest, "step")); }
+
+static json_t *entry_of(const json_t *manifest, const char *name) {
+    return json_object_get(json_object_get(manifest, "files"), name);
+}
+
+int64_t manifest_bytes(const json_t *manifest, const char *name) {
+    const json_t *entry = entry_of(manifest, name);
+    return entry ? json_integer_value(json_object_get(entry, "bytes")) : -1;
+}
+
+// The CRC32C of bytes [at, at + n) of a file, which go to `into` where that is not NULL. Leaves errno 0 where the file
+// ended too early.
+static bool block_sum(int fd, uint64_t at, size_t n, char *into, char *buffer, uint32_t *crc) {
+    *crc = 0;
+    for (size_t done = 0; done < n;) {
+        size_t ask = n - done < PIECE ? n - done : PIECE;
+        char *to = into ? into + done : buffer;
+        ssize_t got = pread(fd, to, ask, (off_t)(at + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got == 0) errno = 0;
+        if (got <= 0) return false;
+        *crc = crc32c(*crc, to, (size_t)got);
+        done += (size_t)got;
+    }
+    return true;
+}
+
+// Block number i against its sum.
+static bool block_check(int fd, const char *path, const json_t *sums, int64_t i, uint64_t bytes, char *into,
+                        char *buffer, Error *e) {
+    uint64_t at = (uint64_t)i * DISK_BLOCK;
+    size_t n = bytes - at < DISK_BLOCK ? (size_t)(bytes - at) : DISK_BLOCK;
+    uint32_t crc;
+    if (!block_sum(fd, at, n, into ? into + at : NULL, buffer, &crc))
+        return error_set(e, EXIT_DISK, "%s: cannot read bytes %llu..%llu: %s", path, (unsigned long long)at,
+                         (unsigned long long)(at + n - 1), errno ? strerror(errno) : "the file has been cut short");
+    char hex[9];
+    snprintf(hex, sizeof hex, "%08x", crc);
+    if (!strcmp(hex, json_string_value(json_array_get(sums, (size_t)i)))) return true;
+    return error_set(e, EXIT_INPUT, "%s: damaged somewhere in bytes %llu..%llu: the checksum differs", path,
+                     (unsigned long long)at, (unsigned long long)(at + n - 1));
+}
+
+static bool blocks_check(int fd, const char *path, const json_t *sums, uint64_t bytes, char *into, Error *e) {
+    int64_t n = (int64_t)json_array_size(sums), failed = n;
+#pragma omp parallel if (n > 1)
+    {
+        char *buffer = xmalloc(PIECE);
+        Error mine;
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < n; i++) {
+            if (block_check(fd, path, sums, i, bytes, into, buffer, &mine)) continue;
+#pragma omp critical(manifest_error)
+            if (i < failed) {
+                failed = i;
+                if (e) *e = mine;
+            }
+        }
+        free(buffer);
+    }
+    return failed == n;
+}
+
+bool manifest_check(const json_t *manifest, const char *dir, const char *name, void *into, Error *e) {
+    const json_t *entry = entry_of(manifest, name);
+    if (!entry) return error_set(e, EXIT_INPUT, "%s/manifest.json: does not list %s", dir, name);
+    uint64_t bytes = (uint64_t)json_integer_value(json_object_get(entry, "bytes"));
+    char *path = xasprintf("%s/%s", dir, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat s;
+    bool ok = true;
+    if (fd < 0 || fstat(fd, &s)) ok = error_set(e, EXIT_INPUT, "%s: cannot open: %s", path, strerror(errno));
+    else if ((uint64_t)s.st_size != bytes)
+        ok = error_set(e, EXIT_INPUT, "%s: %s at byte %llu: %llu bytes were written", path,
+                       (uint64_t)s.st_size < bytes ? "ends" : "goes on",
+                       (unsigned long long)((uint64_t)s.st_size < bytes ? (uint64_t)s.st_size : bytes),
+                       (unsigned long long)bytes);
+    else ok = blocks_check(fd, path, json_object_get(entry, "crc32c"), bytes, into, e);
+    if (fd >= 0) close(fd);
+    free(path);
+    return ok;
+}
+
+bool manifest_check_all(const json_t *manifest, const char *dir, const char *const *skip, int n_skip, Error *e) {
+    const char *name;
+    json_t *entry;
+    json_object_foreach(json_object_get(manifest, "files"), name, entry) {
+        bool skipped = false;
+        for (int i = 0; i < n_skip; i++) skipped |= !strcmp(name, skip[i]);
+        if (!skipped && !manifest_check(manifest, dir, name, NULL, e)) return false;
+    }
+    return true;
+}

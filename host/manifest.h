@@ -1,0 +1,15 @@
+// manifest.json of a checkpoint: every file with its size and the CRC32C of each DISK_BLOCK of it.
+#pragma once
+#include "host.h"
+
+// Writes it as the last file of a directory.
+bool manifest_write(OutDir *d, int64_t step, Error *e);
+// Reads dir/manifest.json; refuses one that is not, byte for byte, what manifest_write makes. NULL after filling *e.
+json_t *manifest_read(const char *dir, Error *e);
+int64_t manifest_step(const json_t *manifest);
+// Bytes of one file, or -1 where the manifest does not have it.
+int64_t manifest_bytes(const json_t *manifest, const char *name);
+// Reads one file and checks it against the manifest; its bytes go to `into` (of that size), or nowhere where NULL.
+bool manifest_check(const json_t *manifest, const char *dir, const char *name, void *into, Error *e);
+// manifest_check of every file but the names in skip[n_skip].
+bool manifest_check_all(const json_t *manifest, const char *dir, const char *const *skip, int n_skip, Error *e);
