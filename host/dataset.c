@@ -12,6 +12,7 @@ typedef struct {
 
 struct Dataset {
     char *path, *question_field, *answer_field, *answer_marker;
+    char *messages_field; // sft rows; then question and answer are prompt and completion. NULL elsewhere
     bool shuffle;
     uint64_t seed;
     LineReader reader;
@@ -26,6 +27,7 @@ void row_free(Row *row) {
     free(row->question);
     free(row->answer);
     free(row->gold);
+    json_decref(row->example);
     *row = (Row){0};
 }
 
@@ -44,6 +46,23 @@ static bool find_gold(const char *answer, const char *marker, const char *where,
     return true;
 }
 
+// An example to imitate: messages with an answer among them, or prompt and completion.
+static bool check_example(const Dataset *d, const json_t *j, const char *where, Error *e) {
+    const json_t *messages = json_object_get(j, d->messages_field), *m;
+    if (!messages)
+        return json_field_string(j, d->question_field, where, e) && json_field_string(j, d->answer_field, where, e);
+    if (!json_is_array(messages)) return error_set(e, EXIT_INPUT, "%s: \"%s\" is not a list", where, d->messages_field);
+    bool answered = false;
+    size_t i;
+    json_array_foreach(messages, i, m) {
+        const char *role = json_is_object(m) ? json_field_string(m, "role", where, e) : NULL;
+        if (!json_is_object(m)) return error_set(e, EXIT_INPUT, "%s: message %zu is not an object", where, i + 1);
+        if (!role || !json_field_string(m, "content", where, e)) return error_prefix(e, "message %zu", i + 1);
+        answered |= !strcmp(role, "assistant");
+    }
+    return answered || error_set(e, EXIT_INPUT, "%s: no message of the assistant: there is nothing to learn", where);
+}
+
 // Reads one line into *row, or only checks it where row is NULL.
 static bool read_line(const Dataset *d, const char *line, size_t n, int64_t number, Row *row, Error *e) {
     char where[4096 + 32];
@@ -51,12 +70,18 @@ static bool read_line(const Dataset *d, const char *line, size_t n, int64_t numb
     json_t *j = json_parse(line, n, where, e);
     if (!j) return false;
     const char *question, *answer;
-    Text gold;
+    Text gold = {0};
     bool ok = json_is_object(j) || error_set(e, EXIT_INPUT, "%s: not a JSON object", where);
+    if (d->messages_field) {
+        ok = ok && check_example(d, j, where, e);
+        if (ok && row) *row = (Row){.line = number, .example = json_incref(j)};
+        json_decref(j);
+        return ok;
+    }
     ok = ok && (question = json_field_string(j, d->question_field, where, e)) != NULL;
     ok = ok && (answer = json_field_string(j, d->answer_field, where, e)) != NULL;
     ok = ok && find_gold(answer, d->answer_marker, where, &gold, e);
-    if (ok && row) *row = (Row){number, xstrdup(question), xstrdup(answer), xstrndup(gold.s, gold.n)};
+    if (ok && row) *row = (Row){number, xstrdup(question), xstrdup(answer), xstrndup(gold.s, gold.n), NULL};
     json_decref(j);
     return ok;
 }
@@ -108,12 +133,13 @@ static bool index_rows(Dataset *d, bool skip, Error *e) {
     return true;
 }
 
-Dataset *dataset_open(const char *path, const Config *c, Error *e) {
+static Dataset *open_rows(const char *path, const Config *c, bool sft, Error *e) {
     Dataset *d = xcalloc(1, sizeof *d);
     d->path = xstrdup(path);
-    d->question_field = xstrdup(c->question_field);
-    d->answer_field = xstrdup(c->answer_field);
+    d->question_field = xstrdup(sft ? c->prompt_field : c->question_field);
+    d->answer_field = xstrdup(sft ? c->completion_field : c->answer_field);
     d->answer_marker = xstrdup(c->answer_marker);
+    d->messages_field = sft ? xstrdup(c->messages_field) : NULL;
     d->shuffle = c->shuffle;
     d->seed = (uint64_t)c->seed;
     struct stat info;
@@ -128,6 +154,9 @@ Dataset *dataset_open(const char *path, const Config *c, Error *e) {
     return NULL;
 }
 
+Dataset *dataset_open(const char *path, const Config *c, Error *e) { return open_rows(path, c, false, e); }
+Dataset *dataset_open_sft(const char *path, const Config *c, Error *e) { return open_rows(path, c, true, e); }
+
 void dataset_free(Dataset *d) {
     if (!d) return;
     line_reader_close(&d->reader);
@@ -135,6 +164,7 @@ void dataset_free(Dataset *d) {
     free(d->question_field);
     free(d->answer_field);
     free(d->answer_marker);
+    free(d->messages_field);
     free(d->offset);
     free(d->run);
     free(d);

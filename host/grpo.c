@@ -111,7 +111,7 @@ static bool rollout(Trainer *t) {
     double start = wall_seconds();
     t->decoded = 0;
     bool ok = rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
-                          sample_params(t->cfg), &t->batch, count_decoded, t);
+                          sample_params(t->cfg), &t->batch, (RolloutWatch){.done = count_decoded, .arg = t});
     t->stats.rollout_time += wall_seconds() - start;
     return ok;
 }

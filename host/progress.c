@@ -127,6 +127,7 @@ static void phase_end(Progress *p) {
 }
 
 void progress_phase(Progress *p, const char *name, int64_t done, int64_t total) {
+    if (!p) return;
     bool begins = !p->running || strcmp(p->running, name) != 0;
     if (begins) {
         phase_end(p);
@@ -139,6 +140,7 @@ void progress_phase(Progress *p, const char *name, int64_t done, int64_t total) 
 }
 
 void progress_step(Progress *p, int64_t step, const ProgressStep *s) {
+    if (!p) return;
     phase_end(p);
     p->step = step;
     p->steps_here++;
@@ -150,6 +152,7 @@ void progress_step(Progress *p, int64_t step, const ProgressStep *s) {
 }
 
 void progress_say(Progress *p, const char *fmt, ...) {
+    if (!p) return;
     if (p->off) return;
     char text[1024];
     va_list ap;

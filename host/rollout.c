@@ -40,6 +40,7 @@ typedef struct {
     int seq;         // index in the batch; -1: free
     int prompt_slot; // where its prompt's keys and values lie
     Str text;        // decoded so far
+    size_t shown;    // bytes of it given to watch.text
     Utf8Pending pending;
 } Slot;
 
@@ -57,8 +58,8 @@ typedef struct {
     StopRule rule;
     SampleParams params;
     Batch *b;
-    RolloutDone *done;
-    void *arg;
+    RolloutWatch watch;
+    size_t longest_stop; // bytes; this much of a text may still be taken back
     Slot *slot;          // [slots]
     PromptSlot *prompts; // [prompt_slots]
     int next;            // first sequence never given a slot
@@ -149,6 +150,7 @@ static int admit(Loop *k, int *started) {
         k->slot[s].prompt_slot = at;
         k->slot[s].pending = (Utf8Pending){0};
         str_clear(&k->slot[s].text);
+        k->slot[s].shown = 0;
         b->state[k->slot[s].seq] = SEQ_DECODING;
         started[n++] = s;
     }
@@ -163,16 +165,23 @@ static void list_active(Loop *k) {
         if (k->slot[s].seq >= 0) k->active[k->n_active++] = s;
 }
 
+static void show(Loop *k, Slot *slot, size_t upto) {
+    if (k->watch.text && upto > slot->shown)
+        k->watch.text(k->watch.arg, slot->seq, slot->text.s + slot->shown, upto - slot->shown);
+    if (upto > slot->shown) slot->shown = upto;
+}
+
 static void finish(Loop *k, int s, Finish why, size_t text_len) {
     Slot *slot = &k->slot[s];
     Batch *b = k->b;
     int i = slot->seq;
+    show(k, slot, text_len);
     b->finish[i] = why;
     b->text[i] = xstrndup(slot->text.s ? slot->text.s : "", text_len);
     b->state[i] = SEQ_DECODED;
     k->prompts[slot->prompt_slot].users--;
     slot->seq = -1;
-    if (k->done) k->done(k->arg, i);
+    if (k->watch.done) k->watch.done(k->watch.arg, i);
 }
 
 // Where a stop string begins in the text, looking only where the last `fresh` bytes could have completed one; -1: nowhere.
@@ -204,6 +213,7 @@ static void push(Loop *k, int s, int32_t token, float logp) {
     if (stop >= 0) finish(k, s, FINISH_STOP, (size_t)stop);
     else if (eos) finish(k, s, FINISH_EOS, slot->text.n);
     else if (last) finish(k, s, FINISH_LENGTH, slot->text.n);
+    else if (slot->text.n > k->longest_stop) show(k, slot, slot->text.n - k->longest_stop);
 }
 
 // What the repetition penalty looks at: prompt and completion so far, one row a sequence.
@@ -281,9 +291,11 @@ static void step(Loop *k) {
 }
 
 bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, StopRule rule, SampleParams params,
-                 Batch *b, RolloutDone *done, void *arg) {
+                 Batch *b, RolloutWatch watch) {
     size_t slots = (size_t)r->shape.slots;
-    Loop k = {.r = r, .d = d, .m = m, .tok = t, .rule = rule, .params = params, .b = b, .done = done, .arg = arg};
+    Loop k = {.r = r, .d = d, .m = m, .tok = t, .rule = rule, .params = params, .b = b, .watch = watch};
+    for (int i = 0; i < rule.stop.n; i++)
+        if (strlen(rule.stop.item[i]) > k.longest_stop) k.longest_stop = strlen(rule.stop.item[i]);
     k.slot = xcalloc(slots, sizeof *k.slot);
     k.prompts = xcalloc((size_t)r->shape.prompt_slots, sizeof *k.prompts);
     k.active = xcalloc(slots, sizeof *k.active);

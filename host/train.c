@@ -1,8 +1,6 @@
 // grpo train: open, resume, step, log, evaluate, save, until done or told to stop.
 #include "host.h"
-#include <errno.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 static int steps_per_generation(const Config *c) {
     return (int)(c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps);
@@ -58,72 +56,26 @@ void trainer_close(Trainer *t) {
     *t = (Trainer){0};
 }
 
-// Optimizer state of the run, as checkpoint files; the reference only where it moves.
-static int state_blobs(const Run *r, StateBlob *blob) {
-    int n = 0;
-    const struct {
-        const char *name;
-        Tensor t;
-    } all[] = {{"master.bin", r->master},
-               {"moment1.bin", r->moment1},
-               {"moment2.bin", r->moment2},
-               {"reference.bin", r->cfg->sync_ref_model ? r->reference.slab : NONE}};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (present(all[i].t)) blob[n++] = (StateBlob){all[i].name, all[i].t.data, tensor_bytes(all[i].t)};
-    return n;
-}
-
 bool trainer_save(Trainer *t, Error *e) {
-    const Config *c = t->cfg;
     free(t->at.batch);
     t->at.batch = NULL;
     t->at.batch_bytes = 0;
     if (t->at.part) t->at.batch = batch_pack(&t->batch, &t->at.batch_bytes);
-    if (t->metrics && !metrics_sync(t->metrics, &t->at.metrics_bytes, &t->at.completions_bytes, e)) return false;
-    StateBlob blob[4];
-    int n = state_blobs(&t->run, blob);
-    char *yaml = config_yaml(c);
-    bool ok =
-        checkpoint_save(c->output_dir, &t->at, &t->run.policy, c->model, yaml, blob, n, (int)c->save_total_limit, e);
-    free(yaml);
-    return ok;
+    return run_save(&t->run, &t->at, t->metrics, e);
 }
 
-static bool resume_from(Trainer *t, const char *path, Error *e) {
-    StateBlob blob[4];
-    int n = state_blobs(&t->run, blob);
-    if (!checkpoint_load(path, &t->at, &t->run.policy, blob, n, e)) return false;
+bool trainer_resume(Trainer *t, Error *e) {
+    t->metrics = run_resume(&t->run, &t->at, t->progress, e);
+    if (!t->metrics) return false;
     if (t->at.part && !batch_unpack(&t->batch, t->at.batch, t->at.batch_bytes))
         return error_set(e, EXIT_INPUT,
-                         "%s: its half-used generation does not fit this configuration; resume with the "
-                         "batch sizes it was saved with",
-                         path);
+                         "the checkpoint's half-used generation does not fit this configuration; resume with the batch "
+                         "sizes it was saved with");
     if (t->at.part)
         grpo_order(t->order, t->batch.n, t->steps_per_pass > 1, (uint64_t)t->cfg->seed, (uint64_t)t->batch.key[0]);
     t->next_key = t->at.next_key;
     dataset_seek(t->data, t->at.cursor);
-    progress_say(t->progress, "resumed from %s", path);
     return true;
-}
-
-bool trainer_resume(Trainer *t, Error *e) {
-    const Config *c = t->cfg;
-    int64_t step;
-    e->code = EXIT_OK;
-    char *path = checkpoint_find(c->output_dir, &step, e);
-    if (!path && e->code != EXIT_OK) return false;
-    if (path && c->resume == RESUME_NEVER) {
-        error_set(e, EXIT_CONFIG, "%s is there and resume=never; choose another output_dir, or set resume=auto", path);
-        free(path);
-        return false;
-    }
-    if (!path && c->resume == RESUME_MUST)
-        return error_set(e, EXIT_INPUT, "resume=must, but there is no checkpoint in %s", c->output_dir);
-    bool ok = !path || resume_from(t, path, e);
-    free(path);
-    if (!ok) return false;
-    t->metrics = metrics_open(c->output_dir, t->at.metrics_bytes, t->at.completions_bytes, e);
-    return t->metrics != NULL;
 }
 
 static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
@@ -183,24 +135,6 @@ static bool open_held_out(const Config *c, Dataset **out, Error *e) {
     if (!*c->eval_file) return error_set(e, EXIT_CONFIG, "eval_steps is set, but eval_file is not");
     *out = dataset_open(c->eval_file, c, e);
     return *out != NULL;
-}
-
-bool directory_make(const char *path, Error *e) {
-    char *part = xstrdup(path);
-    bool ok = true;
-    for (char *p = part + 1; ok; p++) {
-        char c = *p;
-        if (c != '/' && c) continue;
-        *p = 0;
-        ok = !mkdir(part, 0777) || errno == EEXIST;
-        *p = c;
-        if (!c) break;
-    }
-    if (!ok)
-        error_set(e, EXIT_DISK, "output_dir: cannot make %s: %s; choose a directory you can write to", path,
-                  strerror(errno));
-    free(part);
-    return ok;
 }
 
 ExitCode command_train(int argc, char **argv, Error *e) {

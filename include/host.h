@@ -84,16 +84,19 @@ const char *json_field_string(const json_t *object, const char *field, const cha
 // so that a bad one stops a run before it starts; bad_lines=skip leaves bad ones out and counts them.
 typedef struct Dataset Dataset;
 typedef struct {
-    int64_t line;   // from 1
-    char *question; // heap; freed by the caller with row_free
-    char *answer;   // the whole answer field
-    char *gold;     // after the last marker, stripped as Python's str.strip
+    int64_t line;    // from 1
+    char *question;  // heap; freed by the caller with row_free
+    char *answer;    // the whole answer field
+    char *gold;      // after the last marker, stripped as Python's str.strip
+    json_t *example; // the whole object, in a data set opened for sft; then the three above are NULL
 } Row;
 // Position in a data set: all that a resumed run needs.
 typedef struct {
     int64_t epoch, index;
 } Cursor;
 Dataset *dataset_open(const char *path, const Config *c, Error *e);
+// Rows for sft: objects with messages_field (a list of {role, content}), or prompt_field and completion_field.
+Dataset *dataset_open_sft(const char *path, const Config *c, Error *e);
 void dataset_free(Dataset *d);
 int64_t dataset_rows(const Dataset *d);
 int64_t dataset_skipped(const Dataset *d); // bad lines left out
@@ -143,11 +146,11 @@ bool disk_rename(const char *from, const char *to, Error *e); // fsyncs the dire
 // holes or overlap. Everything about a file is checked when it is opened; errors name file, tensor and byte.
 typedef struct {
     char *name;
-    char dtype[12];       // as in the file: "F32", "BF16", "F8_E4M3" ...
-    int ndim;             // any number; 0 is a scalar
-    uint64_t *dim;        // [ndim]
-    uint64_t numel;       // product of dim
-    uint64_t begin, end;  // bytes from the start of the file
+    char dtype[12];      // as in the file: "F32", "BF16", "F8_E4M3" ...
+    int ndim;            // any number; 0 is a scalar
+    uint64_t *dim;       // [ndim]
+    uint64_t numel;      // product of dim
+    uint64_t begin, end; // bytes from the start of the file
 } FileTensor;
 typedef struct {
     char *path;
@@ -301,12 +304,17 @@ typedef struct {
 RolloutShape rollout_shape(int slots, int prompts, int max_prompt, int max_completion);
 Rollout rollout_carve(Arena *a, ModelDims dims, DType dtype, RolloutShape shape);
 void rollout_free(Rollout *r);
-// Decodes every queued sequence of the batch: fills len, ids, logp, finish, text; calls done(arg, i) as each ends.
+// Decodes every queued sequence of the batch: fills len, ids, logp, finish, text; tells `watch` as text comes and sequences end.
 // Returns false, sequences left unfinished, where a stop was requested (see signals). A sequence's tokens depend on
 // (weights, prompt, params, its key) alone.
-typedef void RolloutDone(void *arg, int i);
+typedef struct {
+    void (*text)(void *arg, int i, const char *bytes,
+                 size_t n);         // new text of sequence i that no stop string can take back
+    void (*done)(void *arg, int i); // sequence i has ended
+    void *arg;
+} RolloutWatch; // members may be NULL
 bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, StopRule rule, SampleParams params,
-                 Batch *b, RolloutDone *done, void *arg);
+                 Batch *b, RolloutWatch watch);
 
 // ---- run.c: what a command has open, and the memory it took -------------------------------------------------------
 // What a command needs; it decides the memory plan.
@@ -429,6 +437,15 @@ double optim_grad_norm(const Run *r, const char **bad);
 // One AdamW update, gradients clipped to max_grad_norm; `update` counts from 1.
 void optim_step(Run *r, double learning_rate, double grad_norm, int64_t update);
 
+// ---- resume.c: what train and sft share -----------------------------------------------------------------------------------
+// Saves the consistent point `at` as output_dir/step_N, the logs on the disk first.
+bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e);
+// Continues from the newest good checkpoint of output_dir by the `resume` rule (fills the run's weights and state and
+// *at), and opens the logs at that point. NULL after filling *e.
+Metrics *run_resume(Run *r, TrainState *at, Progress *p, Error *e);
+// mkdir -p; EXIT_DISK.
+bool directory_make(const char *path, Error *e);
+
 // ---- grpo.c, train.c: the GRPO step and the loop around it --------------------------------------------------------------
 typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult;
 // What one step measured beside the batch's columns. Times in seconds.
@@ -468,8 +485,6 @@ void trainer_close(Trainer *t);
 bool trainer_resume(Trainer *t, Error *e);
 // Saves the last consistent point as output_dir/step_N.
 bool trainer_save(Trainer *t, Error *e);
-// mkdir -p.
-bool directory_make(const char *path, Error *e);
 // One optimizer step; a new generation first where the last one is used up. STEP_SKIPPED: something was not finite
 // (stats.bad), nothing changed but the counters. STEP_STOPPED: a signal; t->at is untouched. STEP_FAILED: *e.
 StepResult grpo_step(Trainer *t, Error *e);
