@@ -210,7 +210,8 @@ RunShape shape_for_sft(const Config *c) {
     int64_t tokens = c->per_device_train_batch_size * c->max_length;
     return (RunShape){.train = true,
                       .train_tokens = tokens,
-                      .train_seqs = (int)(c->packing ? tokens / 2 : c->per_device_train_batch_size)};
+                      .train_seqs =
+                          (int)(c->per_device_train_batch_size * (c->packing ? c->gradient_accumulation_steps : 1))};
 }
 
 StopRule run_stop_rule(const Run *r) { return (StopRule){r->hf.eos, r->hf.n_eos, r->cfg->stop}; }

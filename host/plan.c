@@ -1,0 +1,23 @@
+// grpo plan: the memory a training run would take, before it takes any.
+#include "host.h"
+#include <stdlib.h>
+
+ExitCode command_plan(int argc, char **argv, Error *e) {
+    Config c;
+    if (!config_args(&c, "plan", argc, argv, e)) return e->code;
+    Run r;
+    Rewards rw;
+    bool ok = rewards_select(&c, &rw, e) && run_describe(&r, &c, shape_for_train(&c, rw.n), e);
+    if (ok) {
+        const ModelDims n = r.hf.dims;
+        char *table = plan_table(&r);
+        printf("%s: %lld parameters, %d layers, hidden %d, vocabulary %d\n", c.model, (long long)model_param_count(n),
+               n.L, n.D, n.V);
+        printf("rollout: %d sequences at a time, %d + %d tokens each; training: %lld tokens a micro-batch\n\n%s\n",
+               r.shape.rollout.slots, r.shape.rollout.max_prompt, r.shape.rollout.max_completion,
+               (long long)r.shape.train_tokens, table);
+        free(table);
+    }
+    config_free(&c);
+    return ok ? EXIT_OK : e->code;
+}

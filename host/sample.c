@@ -1,0 +1,181 @@
+// grpo sample: one prompt, a file of prompts, or a conversation on a terminal.
+#include "host.h"
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char *const finish_name[] = {"none", "eos", "stop", "length"};
+
+// Text as it comes: control bytes are shown where a person looks at a terminal, and passed on elsewhere.
+static void print_text(void *arg, int i, const char *bytes, size_t n) {
+    Str shown = {0};
+    if (isatty(STDOUT_FILENO)) str_visible(&shown, bytes, n);
+    else str_add(&shown, bytes, n);
+    fwrite(shown.s, 1, shown.n, stdout);
+    fflush(stdout);
+    str_free(&shown);
+}
+
+// A prompt longer than the plan's max_prompt_length is an error here: nobody asked for half an answer.
+static bool fits(const Run *r, const Ids *ids, Error *e) {
+    if (!ids->n) return error_set(e, EXIT_INPUT, "the prompt is empty");
+    return (int64_t)ids->n <= r->cfg->max_prompt_length ||
+           error_set(e, EXIT_INPUT, "the prompt has %zu tokens, max_prompt_length is %lld; raise it", ids->n,
+                     (long long)r->cfg->max_prompt_length);
+}
+
+static bool answer(Run *r, Batch *b, RolloutWatch watch, Error *e) {
+    return rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, run_stop_rule(r), sample_params(r->cfg), b,
+                       watch) ||
+           error_set(e, EXIT_STOPPED, "stopped by a signal");
+}
+
+static bool prompt_to_ids(const Prompter *p, const char *text, Ids *ids, Error *e) {
+    if (!p->run->cfg->raw) return prompter_ids(p, text, ids, e);
+    ids_clear(ids);
+    tokenizer_encode(p->run->tokenizer, text, strlen(text), true, ids);
+    return true;
+}
+
+static bool sample_one(Run *r, const Prompter *p, Error *e) {
+    Batch b = batch_new(1, 1, (int)r->cfg->max_completion_length, 0);
+    bool ok = prompt_to_ids(p, r->cfg->prompt, &b.prompt[0], e) && fits(r, &b.prompt[0], e) &&
+              answer(r, &b, (RolloutWatch){.text = print_text}, e);
+    if (ok) putchar('\n');
+    batch_free(&b);
+    return ok;
+}
+
+// The prompt of one line: the `prompt` of a JSON object, or the line itself. Heap memory.
+static char *line_prompt(const char *line, size_t n, const char *where, Error *e) {
+    if (line[0] != '{') return xstrndup(line, n);
+    json_t *j = json_parse(line, n, where, e);
+    const char *text = j ? json_field_string(j, "prompt", where, e) : NULL;
+    char *copy = text ? xstrdup(text) : NULL;
+    json_decref(j);
+    return copy;
+}
+
+static bool print_batch(const Batch *b, int n, char **prompts) {
+    Str out = {0};
+    for (int i = 0; i < n; i++) {
+        double logp = 0;
+        for (int j = 0; j < b->len[i]; j++) logp += b->logp[(size_t)i * (size_t)b->max_completion + (size_t)j];
+        str_puts(&out, "{\"prompt\": ");
+        str_json(&out, prompts[i], strlen(prompts[i]));
+        str_puts(&out, ", \"completion\": ");
+        str_json(&out, b->text[i], strlen(b->text[i]));
+        str_printf(&out, ", \"finish\": \"%s\", \"tokens\": %d, \"logp\": %.9g}\n", finish_name[b->finish[i]],
+                   b->len[i], logp);
+    }
+    bool ok = fwrite(out.s ? out.s : "", 1, out.n, stdout) == out.n && !fflush(stdout);
+    str_free(&out);
+    return ok;
+}
+
+// A file of prompts: a chunk at a time, one JSON object a line out, in order.
+static bool sample_file(Run *r, const Prompter *p, const char *path, Error *e) {
+    LineReader lines;
+    if (!line_reader_open(&lines, path, e)) return false;
+    enum { CHUNK = 256 };
+    Batch b = batch_new(CHUNK, 1, (int)r->cfg->max_completion_length, 0);
+    char *prompts[CHUNK];
+    int64_t next_key = 0;
+    bool ok = true, more = true;
+    while (ok && more) {
+        int n = 0;
+        batch_clear(&b);
+        while (ok && more && n < CHUNK) {
+            char *line, where[4200];
+            size_t length;
+            int got = line_reader_next(&lines, &line, &length, e);
+            if (got <= 0) {
+                ok = got == 0;
+                more = false;
+                break;
+            }
+            snprintf(where, sizeof where, "%.4096s:%lld", path, (long long)lines.line);
+            prompts[n] = line_prompt(line, length, where, e);
+            ok = prompts[n] && prompt_to_ids(p, prompts[n], &b.prompt[n], e) &&
+                 (fits(r, &b.prompt[n], e) || error_prefix(e, "%s", where));
+            b.key[n] = next_key++;
+            if (prompts[n]) n++;
+        }
+        for (int i = n; i < CHUNK; i++) b.state[i] = SEQ_TRAINED; // nothing to decode here
+        ok = ok && (!n || answer(r, &b, (RolloutWatch){0}, e));
+        ok = ok && (print_batch(&b, n, prompts) || error_set(e, EXIT_DISK, "cannot write to standard output"));
+        for (int i = 0; i < n; i++) free(prompts[i]);
+    }
+    batch_free(&b);
+    line_reader_close(&lines);
+    return ok;
+}
+
+static void say(json_t *messages, const char *role, const char *content) {
+    json_t *m = json_object();
+    json_object_set_new(m, "role", json_string(role));
+    json_t *text = json_string(content);
+    json_object_set_new(m, "content", text ? text : json_string(""));
+    json_array_append_new(messages, m);
+}
+
+static void start_over(json_t *messages, const Prompter *p) {
+    json_array_clear(messages);
+    if (p->system) say(messages, "system", p->system);
+}
+
+// A conversation: the whole of it is the prompt of each turn.
+static bool chat(Run *r, const Prompter *p, Error *e) {
+    const Config *c = r->cfg;
+    json_t *messages = json_array();
+    char *line = NULL;
+    size_t cap = 0;
+    bool ok = true;
+    int64_t turn = 0;
+    start_over(messages, p);
+    printf("%s\nType a question. /reset starts over, /quit (or Ctrl-D) leaves.\n", r->device->about);
+    for (;;) {
+        printf("> ");
+        fflush(stdout);
+        ssize_t n = getline(&line, &cap, stdin);
+        if (n <= 0 || !strcmp(line, "/quit\n")) break;
+        if (line[n - 1] == '\n') line[--n] = 0;
+        if (!n) continue;
+        if (!strcmp(line, "/reset")) {
+            start_over(messages, p);
+            continue;
+        }
+        Batch b = batch_new(1, 1, (int)c->max_completion_length, 0);
+        Str text = {0};
+        say(messages, "user", line);
+        ok = chat_render(c->chat_template, messages, NULL, true, &text, e);
+        if (ok) tokenizer_encode(r->tokenizer, text.s, text.n, true, &b.prompt[0]);
+        b.key[0] = turn++;
+        ok = ok &&
+             (fits(r, &b.prompt[0], e) || error_prefix(e, "this conversation is too long now (/reset starts over)"));
+        ok = ok && answer(r, &b, (RolloutWatch){.text = print_text}, e);
+        if (ok) say(messages, "assistant", b.text[0]);
+        putchar('\n');
+        str_free(&text);
+        batch_free(&b);
+        if (!ok) break;
+    }
+    free(line);
+    json_decref(messages);
+    return ok;
+}
+
+ExitCode command_sample(int argc, char **argv, Error *e) {
+    Config c;
+    if (!config_args(&c, "sample", argc, argv, e)) return e->code;
+    signals_install();
+    Run r = {0};
+    Prompter p = {0};
+    const char *file = *c.prompt_file ? c.prompt_file : !*c.prompt && !isatty(STDIN_FILENO) ? "-" : NULL;
+    int at_once = file ? 64 : 1;
+    bool ok = run_open(&r, &c, shape_for_rollout(&c, at_once, at_once), e) && prompter_open(&p, &r, e);
+    if (ok) ok = *c.prompt ? sample_one(&r, &p, e) : file ? sample_file(&r, &p, file, e) : chat(&r, &p, e);
+    prompter_close(&p);
+    run_close(&r);
+    config_free(&c);
+    return ok ? EXIT_OK : e->code;
+}

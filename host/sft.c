@@ -1,0 +1,283 @@
+// grpo sft: supervised fine-tuning on what the assistant says. Loss: mean negative log-likelihood of the tokens of the
+// answers, over an optimizer step; prompts are read, not learned.
+#include "host.h"
+#include <math.h>
+#include <stdlib.h>
+
+// An example as ids, and which of them are learned.
+typedef struct {
+    Ids ids;
+    uint8_t *wanted; // [ids.n]
+    size_t cap;
+} Example;
+
+static void example_add(Example *x, const Tokenizer *t, const char *text, size_t n, bool special, bool wanted) {
+    size_t before = x->ids.n;
+    tokenizer_encode(t, text, n, special, &x->ids);
+    if (x->ids.n > x->cap) {
+        x->cap = x->ids.n * 2;
+        x->wanted = xrealloc(x->wanted, x->cap);
+    }
+    memset(x->wanted + before, wanted, x->ids.n - before);
+}
+
+static void example_end(Example *x, int32_t eos) {
+    ids_add(&x->ids, eos);
+    if (x->ids.n > x->cap) x->wanted = xrealloc(x->wanted, x->cap = x->ids.n * 2);
+    x->wanted[x->ids.n - 1] = 1;
+}
+
+// Prompt through the chat template (or as it is), then the completion and the token that ends an answer. They are
+// tokenized apart, as they will be when the model answers.
+static bool read_pair(const Prompter *p, const json_t *row, Example *x, Error *e) {
+    const Config *c = p->run->cfg;
+    const char *prompt = json_string_value(json_object_get(row, c->prompt_field));
+    const char *completion = json_string_value(json_object_get(row, c->completion_field));
+    Str text = {0};
+    if (c->raw) str_puts(&text, prompt);
+    else if (!chat_prompt(c->chat_template, p->system, prompt, &text, e)) return false;
+    example_add(x, p->run->tokenizer, text.s ? text.s : "", text.n, true, false);
+    str_free(&text);
+    example_add(x, p->run->tokenizer, completion, strlen(completion), false, true);
+    example_end(x, p->run->hf.eos[0]);
+    return true;
+}
+
+// A conversation: every turn of the assistant is learned, with the special token that ends it.
+static bool read_messages(const Prompter *p, const json_t *messages, Example *x, Error *e) {
+    const char *template = p->run->cfg->chat_template;
+    const Tokenizer *tok = p->run->tokenizer;
+    Str done = {0}, before = {0}, after = {0}; // rendered: what is tokenized so far, up to this turn, with this turn
+    json_t *so_far = json_array();
+    const json_t *m;
+    size_t i;
+    bool ok = true;
+    json_array_foreach(messages, i, m) {
+        bool answer = !strcmp(json_string_value(json_object_get(m, "role")), "assistant");
+        const char *content = json_string_value(json_object_get(m, "content"));
+        size_t n = strlen(content);
+        str_clear(&before);
+        str_clear(&after);
+        ok = !answer || chat_render(template, so_far, NULL, true, &before, e);
+        json_array_append(so_far, (json_t *)(uintptr_t)m);
+        if (!ok) break;
+        if (!answer) continue;
+        ok = chat_render(template, so_far, NULL, false, &after, e);
+        if (ok && (before.n < done.n || after.n < before.n + n || memcmp(before.s, done.s ? done.s : "", done.n) ||
+                   memcmp(after.s, before.s, before.n) || memcmp(after.s + before.n, content, n)))
+            ok = error_set(e, EXIT_INPUT,
+                           "message %zu: the %s template does not render this conversation turn by turn; "
+                           "use plain role and content messages",
+                           i + 1, template);
+        if (!ok) break;
+        example_add(x, tok, before.s + done.n, before.n - done.n, true, false);
+        example_add(x, tok, content, n, false, true);
+        size_t first_tail = x->ids.n;
+        example_add(x, tok, after.s + before.n + n, after.n - before.n - n, true, false);
+        if (x->ids.n > first_tail) x->wanted[first_tail] = 1;
+        else example_end(x, p->run->hf.eos[0]);
+        str_clear(&done);
+        str_add(&done, after.s, after.n);
+    }
+    json_decref(so_far);
+    str_free(&done);
+    str_free(&before);
+    str_free(&after);
+    return ok;
+}
+
+// The next example with something to learn within max_length; longer ones are cut at the end.
+static bool next_example(const Prompter *p, Dataset *data, Example *x, Error *e) {
+    const Config *c = p->run->cfg;
+    for (int64_t tried = 0; tried <= dataset_rows(data); tried++) {
+        Row row;
+        if (!dataset_next(data, &row, e)) return false;
+        ids_clear(&x->ids);
+        const json_t *messages = json_object_get(row.example, c->messages_field);
+        bool ok = messages ? read_messages(p, messages, x, e) : read_pair(p, row.example, x, e);
+        if (!ok) error_prefix(e, "%s:%lld", c->train_file, (long long)row.line);
+        row_free(&row);
+        if (!ok) return false;
+        if ((int64_t)x->ids.n > c->max_length) x->ids.n = (size_t)c->max_length;
+        for (size_t j = 1; j < x->ids.n; j++)
+            if (x->wanted[j]) return true;
+    }
+    return error_set(e, EXIT_INPUT, "%s: no answer begins within max_length=%lld tokens; raise it", c->train_file,
+                     (long long)c->max_length);
+}
+
+typedef struct {
+    const Config *cfg;
+    Run run;
+    Prompter prompter;
+    Dataset *data;
+    Example example;
+    Packing *packing; // [gradient_accumulation_steps] the micro-batches of one optimizer step
+    int micros;       // those in use
+    float *scored;    // [train_tokens] staging
+    TrainState at;
+    int64_t total_steps, steps_per_epoch;
+    Metrics *metrics;
+    Progress *progress;
+} Sft;
+
+// Draws the examples of one optimizer step into micro-batches: as few as they fit in, or per_device_train_batch_size
+// each. Which examples a step sees does not depend on packing.
+static bool draw_step(Sft *s, int64_t *targets, Error *e) {
+    const Config *c = s->cfg;
+    int64_t n = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    s->micros = 0;
+    *targets = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (!next_example(&s->prompter, s->data, &s->example, e)) return false;
+        const Ids *ids = &s->example.ids;
+        bool fits =
+            s->micros && packing_add(&s->packing[s->micros - 1], ids->id, (int64_t)ids->n, 0, s->example.wanted);
+        if (!fits) {
+            packing_clear(&s->packing[s->micros++]);
+            if (!packing_add(&s->packing[s->micros - 1], ids->id, (int64_t)ids->n, 0, s->example.wanted))
+                die("an example does not fit its micro-batch");
+        }
+    }
+    for (int k = 0; k < s->micros; k++) *targets += s->packing[k].N;
+    return true;
+}
+
+// Adds one micro-batch's gradients and its sums of loss and entropy.
+static void train_micro(Sft *s, const Packing *p, double per_token, double *loss, double *entropy) {
+    Run *r = &s->run;
+    TrainWork w = micro_pack(r, p);
+    micro_forward(r, &r->policy, &w, 1);
+    r->device->fill(r->device, w.dlogp, (float)-per_token);
+    micro_backward(r, &w, 1, false);
+    r->device->sync(r->device);
+    r->device->copy(r->device, s->scored, w.logp.data, tensor_bytes(w.logp));
+    for (int64_t j = 0; j < p->N; j++) *loss -= s->scored[j] * per_token;
+    r->device->copy(r->device, s->scored, w.entropy.data, tensor_bytes(w.entropy));
+    for (int64_t j = 0; j < p->N; j++) *entropy += s->scored[j] * per_token;
+}
+
+// One optimizer step. False: stopped by a signal (e->code EXIT_OK), or an error.
+static bool sft_step(Sft *s, Error *e) {
+    Run *r = &s->run;
+    double start = wall_seconds(), loss = 0, entropy = 0;
+    int64_t targets, tokens = 0;
+    if (!draw_step(s, &targets, e)) return false;
+    r->device->fill(r->device, r->grad.slab, 0);
+    for (int k = 0; k < s->micros; k++) {
+        if (stop_requested()) return false;
+        progress_phase(s->progress, "train", k, s->micros);
+        train_micro(s, &s->packing[k], 1 / (double)targets, &loss, &entropy);
+        tokens += s->packing[k].T;
+    }
+    const char *bad = NULL;
+    double norm = optim_grad_norm(r, &bad), rate = optim_learning_rate(s->cfg, s->at.step, s->total_steps);
+    bool good = isfinite(loss) && isfinite(norm);
+    if (good) optim_step(r, rate, norm, ++s->at.updates);
+    s->at.skipped = good ? 0 : s->at.skipped + 1;
+    s->at.step++;
+    s->at.seen_tokens += tokens;
+    s->at.cursor = dataset_cursor(s->data);
+    double seconds = wall_seconds() - start;
+    if (s->at.step % s->cfg->logging_steps == 0 || s->at.step == s->total_steps || !good) {
+        metrics_add_int(s->metrics, "step", s->at.step);
+        metrics_add(s->metrics, "epoch", (double)s->at.step / (double)s->steps_per_epoch);
+        metrics_add(s->metrics, "loss", loss);
+        metrics_add(s->metrics, "grad_norm", norm);
+        metrics_add(s->metrics, "learning_rate", rate);
+        metrics_add(s->metrics, "entropy", entropy);
+        metrics_add_int(s->metrics, "num_tokens", s->at.seen_tokens);
+        metrics_add(s->metrics, "step_time", seconds);
+    }
+    ProgressStep shown = {.reward = NAN,
+                          .accuracy = NAN,
+                          .kl = NAN,
+                          .length = NAN,
+                          .loss = loss,
+                          .tokens_per_second = (double)tokens / seconds};
+    progress_step(s->progress, s->at.step, &shown);
+    if (!good)
+        progress_say(s->progress, "step %lld skipped: %s is not finite; weights and optimizer are as before",
+                     (long long)s->at.step,
+                     !isfinite(loss) ? "the loss"
+                     : bad           ? bad
+                                     : "the gradient's norm");
+    if (s->at.skipped >= s->cfg->max_bad_steps)
+        return error_set(e, EXIT_NUMERIC, "%lld steps in a row were not finite; lower learning_rate",
+                         (long long)s->at.skipped);
+    return metrics_commit(s->metrics, e);
+}
+
+static bool sft_open(Sft *s, const Config *c, Error *e) {
+    s->cfg = c;
+    s->data = dataset_open_sft(c->train_file, c, e);
+    RunShape shape = shape_for_sft(c);
+    if (!s->data || !run_open(&s->run, c, shape, e) || !prompter_open(&s->prompter, &s->run, e)) return false;
+    if (c->max_length > s->run.hf.dims.max_positions)
+        return error_set(e, EXIT_CONFIG, "max_length %lld is more than the model's context of %d tokens; lower it",
+                         (long long)c->max_length, s->run.hf.dims.max_positions);
+    if (!s->run.hf.n_eos)
+        return error_set(e, EXIT_INPUT,
+                         "%s: no eos_token_id in generation_config.json or config.json; without it no answer ends",
+                         c->model);
+    s->packing = xcalloc((size_t)c->gradient_accumulation_steps, sizeof *s->packing);
+    for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)
+        s->packing[k] = packing_new(shape.train_tokens, shape.train_seqs);
+    s->scored = xcalloc((size_t)shape.train_tokens, sizeof *s->scored);
+    int64_t n = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    s->steps_per_epoch = dataset_rows(s->data) > n ? dataset_rows(s->data) / n : 1;
+    s->total_steps = c->max_steps > 0 ? c->max_steps : (int64_t)(c->num_train_epochs * (double)s->steps_per_epoch);
+    if (s->total_steps < 1) s->total_steps = 1;
+    s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
+    progress_say(s->progress, "%s; %lld examples, %lld steps of %lld", s->run.device->about,
+                 (long long)dataset_rows(s->data), (long long)s->total_steps, (long long)n);
+    s->metrics = run_resume(&s->run, &s->at, s->progress, e);
+    dataset_seek(s->data, s->at.cursor);
+    return s->metrics != NULL;
+}
+
+static void sft_close(Sft *s) {
+    metrics_close(s->metrics);
+    progress_close(s->progress);
+    for (int64_t k = 0; s->packing && k < s->cfg->gradient_accumulation_steps; k++) packing_free(&s->packing[k]);
+    free(s->packing);
+    free(s->scored);
+    ids_free(&s->example.ids);
+    free(s->example.wanted);
+    free(s->at.batch);
+    dataset_free(s->data);
+    prompter_close(&s->prompter);
+    run_close(&s->run);
+}
+
+static ExitCode sft(Sft *s, Error *e) {
+    const Config *c = s->cfg;
+    int64_t saved = s->at.step;
+    while (s->at.step < s->total_steps) {
+        e->code = EXIT_OK;
+        bool ok = sft_step(s, e);
+        if (!ok && e->code != EXIT_OK) return e->code;
+        bool due = c->save_steps > 0 && s->at.step % c->save_steps == 0;
+        if ((!ok || due || s->at.step == s->total_steps) && saved != s->at.step) {
+            if (!run_save(&s->run, &s->at, s->metrics, e)) return e->code;
+            saved = s->at.step;
+            progress_say(s->progress, "saved %s/step_%lld", c->output_dir, (long long)s->at.step);
+        }
+        if (ok) continue;
+        error_set(e, EXIT_STOPPED, "stopped after step %lld; the same command goes on from there",
+                  (long long)s->at.step);
+        return EXIT_STOPPED;
+    }
+    return EXIT_OK;
+}
+
+ExitCode command_sft(int argc, char **argv, Error *e) {
+    Config c;
+    if (!config_args(&c, "sft", argc, argv, e)) return e->code;
+    signals_install();
+    Sft s = {0};
+    ExitCode code = sft_open(&s, &c, e) ? sft(&s, e) : e->code;
+    sft_close(&s);
+    config_free(&c);
+    return code;
+}
