@@ -1,0 +1,69 @@
+// Every op x shape (x dtype, x gradient dtype): one table for correctness, gradients, determinism and speed.
+#pragma once
+#include "cases_block.h"
+#include "cases_memory.h"
+
+typedef struct {
+    const CaseOp *op;
+    CaseShape s;
+    bool bench; // a shape of the 0.5B model, for speed; the others are for correctness
+} CaseRow;
+
+// Sequences: empty ones, one token, around a chunk of 64 keys and around two.
+static const int len_edge[] = {65, 0, 1, 64, 0, 63, -1}; // 193
+static const int len_short[] = {3, 1, 5, -1};            // 9
+static const int len_long[] = {130, 7, -1};              // 137
+static const int len_empty[] = {0, 0, -1};               // 0
+static const int len_train[] = {400, 310, 250, 390, 400, 280, 330, 360, -1};
+static const int len_decode[] = {400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400,
+                                 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, -1};
+
+#define ROW(op, ...)   {&op_##op, {__VA_ARGS__}, false},
+#define SPEED(op, ...) {&op_##op, {__VA_ARGS__}, true},
+
+// clang-format off
+static const CaseRow case_table[] = {
+    ROW(fill, .T = 1) ROW(fill, .T = 15) ROW(fill, .T = 50000) SPEED(fill, .T = 1 << 24)
+    ROW(cast, .T = 1) ROW(cast, .T = 17) ROW(cast, .T = 50001) SPEED(cast, .T = 1 << 24)
+    ROW(lerp, .T = 1) ROW(lerp, .T = 33) ROW(lerp, .T = 50003) SPEED(lerp, .T = 1 << 24)
+    ROW(sumsq, .T = 1) ROW(sumsq, .T = 4097) ROW(sumsq, .T = 70000) SPEED(sumsq, .T = 1 << 24)
+    ROW(adamw, .T = 1) ROW(adamw, .T = 37) ROW(adamw, .T = 50005) SPEED(adamw, .T = 1 << 24)
+    ROW(adamw, .T = 37, .opt = true) ROW(adamw, .T = 50005, .opt = true) SPEED(adamw, .T = 1 << 24, .opt = true)
+
+    ROW(embed, .T = 1, .D = 1, .V = 1) ROW(embed, .T = 70, .D = 65, .V = 9) ROW(embed, .T = 40, .D = 896, .V = 300)
+    SPEED(embed, .T = 2720, .D = 896, .V = 151936)
+    ROW(embed_bwd, .T = 1, .D = 1, .V = 1) ROW(embed_bwd, .T = 70, .D = 65, .V = 9) ROW(embed_bwd, .T = 40, .D = 896, .V = 300)
+    SPEED(embed_bwd, .T = 2720, .D = 896, .V = 151936)
+
+    ROW(rmsnorm, .T = 1, .D = 1) ROW(rmsnorm, .T = 3, .D = 65, .opt = true) ROW(rmsnorm, .T = 40, .D = 896, .opt = true)
+    ROW(rmsnorm, .T = 5, .D = 63) ROW(rmsnorm, .T = 9, .D = 1536) ROW(rmsnorm, .T = 0, .D = 64)
+    SPEED(rmsnorm, .T = 2720, .D = 896, .opt = true)
+    ROW(rmsnorm_bwd, .T = 1, .D = 5) ROW(rmsnorm_bwd, .T = 3, .D = 65, .opt = true) ROW(rmsnorm_bwd, .T = 80, .D = 896, .opt = true)
+    ROW(rmsnorm_bwd, .T = 300, .D = 63) ROW(rmsnorm_bwd, .T = 0, .D = 64)
+    SPEED(rmsnorm_bwd, .T = 2720, .D = 896, .opt = true)
+
+    ROW(rope, .T = 1, .H = 1, .K = 1, .d = 2) ROW(rope, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true)
+    ROW(rope, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(rope, .T = 20, .H = 12, .K = 2, .d = 128)
+    ROW(rope, .T = 5, .H = 2, .K = 1, .d = 256, .opt = true) SPEED(rope, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)
+    ROW(rope_bwd, .T = 1, .H = 1, .K = 1, .d = 2) ROW(rope_bwd, .T = 80, .H = 7, .K = 1, .d = 64, .opt = true)
+    ROW(rope_bwd, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(rope_bwd, .T = 20, .H = 12, .K = 2, .d = 128)
+    SPEED(rope_bwd, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)
+
+    ROW(attention, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
+    ROW(attention, .T = 193, .H = 12, .K = 2, .d = 128, .len = len_edge) ROW(attention, .T = 193, .H = 3, .K = 3, .d = 6, .len = len_edge)
+    ROW(attention, .T = 137, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(attention, .T = 9, .H = 18, .K = 1, .d = 256, .len = len_short)
+    SPEED(attention, .T = 2720, .H = 14, .K = 2, .d = 64, .len = len_train)
+    ROW(attention_bwd, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention_bwd, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
+    ROW(attention_bwd, .T = 193, .H = 6, .K = 1, .d = 128, .len = len_edge) ROW(attention_bwd, .T = 193, .H = 3, .K = 3, .d = 6, .len = len_edge)
+    ROW(attention_bwd, .T = 137, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(attention_bwd, .T = 9, .H = 18, .K = 1, .d = 256, .len = len_short)
+    SPEED(attention_bwd, .T = 2720, .H = 14, .K = 2, .d = 64, .len = len_train)
+    ROW(decode, .T = 6, .H = 7, .K = 1, .d = 64, .len = len_edge) ROW(decode, .T = 6, .H = 12, .K = 2, .d = 128, .len = len_edge)
+    ROW(decode, .T = 2, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(decode, .T = 3, .H = 18, .K = 1, .d = 256, .len = len_short)
+    ROW(decode, .T = 2, .H = 2, .K = 2, .d = 8, .len = len_empty)
+    SPEED(decode, .T = 32, .H = 14, .K = 2, .d = 64, .len = len_decode)
+
+    ROW(swiglu, .T = 1, .F = 1) ROW(swiglu, .T = 3, .F = 65) ROW(swiglu, .T = 20, .F = 1000) SPEED(swiglu, .T = 2720, .F = 4864)
+    ROW(swiglu_bwd, .T = 1, .F = 1) ROW(swiglu_bwd, .T = 3, .F = 65) ROW(swiglu_bwd, .T = 20, .F = 1000) SPEED(swiglu_bwd, .T = 2720, .F = 4864)
+};
+// clang-format on
+enum { CASE_ROWS = sizeof case_table / sizeof *case_table };

@@ -1,0 +1,217 @@
+// The numerics contract of attention, with memcmp: a token's output is the same bits in a packed pass and in decode, at
+// any packing, thread count and split of the cache; keys it may not see have no influence at all.
+#include "cases.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static void omp_set_num_threads(int n) {}
+static int omp_get_max_threads(void) { return 1; }
+#endif
+
+typedef struct {
+    int H, K, d;
+} Heads;
+static const Heads heads[] = {{7, 1, 64}, {12, 2, 128}, {14, 2, 64}, {2, 2, 6}, {4, 2, 16}, {18, 1, 34}, {3, 1, 256}};
+static const DType dtypes[] = {F32, BF16};
+static const int lengths[] = {1, 0, 63, 64, 65, 2, 0, 128, 150, 5, -1};
+enum { TOKENS = 478, SEQUENCES = 10 };
+
+typedef struct {
+    Heads h;
+    DType t;
+    Tensor qkv, y, lse; // [T, H+2K, d], [T, H, d], [T, H]
+    int32_t seq[SEQUENCES + 1];
+    size_t qkv_row, y_row; // bytes of a token
+} Packing;
+
+static Tensor room(DType t, int64_t a, int64_t b, int64_t e) {
+    Tensor x = tensor3(NULL, t, a, b, e);
+    x.data = xcalloc(1, tensor_bytes(x) + 64);
+    return x;
+}
+
+static Packing packing_new(Device *d, Heads h, DType t) {
+    Packing p = {.h = h, .t = t};
+    p.qkv = room(t, TOKENS, h.H + 2 * h.K, h.d);
+    p.y = room(t, TOKENS, h.H, h.d);
+    p.lse = room(F32, TOKENS, h.H, 1);
+    p.qkv_row = tensor_bytes(p.qkv) / TOKENS;
+    p.y_row = tensor_bytes(p.y) / TOKENS;
+    for (int b = 0; b < SEQUENCES; b++) p.seq[b + 1] = p.seq[b] + lengths[b];
+    Case random = {.random = 7};
+    for (int64_t i = 0; i < tensor_numel(p.qkv); i++) tensor_set(p.qkv, i, (float)(2 * case_normal(&random)));
+    d->attention(d, p.y, p.lse, p.qkv, tensor1(p.seq, I32, SEQUENCES + 1), h.K);
+    return p;
+}
+static void packing_free(Packing *p) {
+    free(p->qkv.data);
+    free(p->y.data);
+    free(p->lse.data);
+}
+static void for_packings(Device *d, void (*f)(Device *d, Packing *p)) {
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
+            Packing p = packing_new(d, heads[i], dtypes[t]);
+            f(d, &p);
+            packing_free(&p);
+        }
+}
+
+// Every token of every sequence as one decode step, over a cache filled with NaN where the span does not point.
+static void check_decode(Device *d, Packing *p) {
+    int64_t H = p->h.H, K = p->h.K, hd = p->h.d, R = 2 * TOKENS + 40;
+    Tensor kv = room(p->t, R, 2 * K, hd), y = room(p->t, TOKENS, H, hd);
+    int32_t *span = xcalloc(TOKENS, 4 * sizeof *span);
+    size_t half = tensor_bytes(kv) / (size_t)R, q = (size_t)(H * hd) * dtype_size(p->t);
+    Case random = {.random = 11};
+    for (int64_t i = 0; i < tensor_numel(kv); i++) tensor_set(kv, i, NAN);
+    for (int b = 0; b < SEQUENCES; b++) {
+        // The sequence's first `cut` tokens lie in the upper half of the cache, the rest in the lower.
+        int32_t start = p->seq[b], n = lengths[b], cut = (int32_t)case_below(&random, n + 1),
+                upper = TOKENS + 20 + start;
+        for (int32_t j = 0; j < n; j++)
+            memcpy((char *)kv.data + half * (size_t)(j < cut ? upper + j : start + j - cut),
+                   (char *)p->qkv.data + p->qkv_row * (size_t)(start + j) + q, half);
+        for (int32_t j = 0; j < n; j++) {
+            int32_t prefix = j + 1 < cut ? j + 1 : cut;
+            memcpy(span + 4 * (start + j), (int32_t[]){upper, prefix, start, j + 1 - prefix}, 4 * sizeof *span);
+        }
+    }
+    d->decode(d, y, p->qkv, kv, tensor2(span, I32, TOKENS, 4), (int)K);
+    assert_memory_equal(y.data, p->y.data, tensor_bytes(y));
+    for (int64_t t = 0; t < TOKENS; t += 37) { // alone in a batch
+        memset(y.data, 0, p->y_row);
+        d->decode(d, tensor_rows(y, 0, 1), tensor_rows(p->qkv, t, 1), kv, tensor2(span + 4 * t, I32, 1, 4), (int)K);
+        assert_memory_equal(y.data, (char *)p->y.data + p->y_row * (size_t)t, p->y_row);
+    }
+    free(kv.data);
+    free(y.data);
+    free(span);
+}
+static void decode_equals_prefill(void **state) { for_packings(*state, check_decode); }
+
+// Sequences in reverse order, between rows of NaN that belong to others; then each sequence alone.
+static void check_packing(Device *d, Packing *p) {
+    int32_t seq[2 * SEQUENCES + 2] = {0}, from[SEQUENCES];
+    for (int i = 0; i < SEQUENCES; i++) { // sequence 2i is a foreign one of 3 tokens, 2i+1 ours
+        from[i] = p->seq[SEQUENCES - 1 - i];
+        seq[2 * i + 1] = seq[2 * i] + 3;
+        seq[2 * i + 2] = seq[2 * i + 1] + lengths[SEQUENCES - 1 - i];
+    }
+    int64_t T = seq[2 * SEQUENCES], rows = T + 4; // four rows at the end belong to nobody
+    Tensor qkv = room(p->t, rows, p->qkv.dim[1], p->h.d), y = room(p->t, rows, p->h.H, p->h.d);
+    Tensor lse = room(F32, rows, p->h.H, 1);
+    for (int64_t i = 0; i < tensor_numel(qkv); i++) tensor_set(qkv, i, NAN);
+    memset(y.data, 0x5a, tensor_bytes(y));
+    for (int i = 0; i < SEQUENCES; i++)
+        memcpy((char *)qkv.data + p->qkv_row * (size_t)seq[2 * i + 1],
+               (char *)p->qkv.data + p->qkv_row * (size_t)from[i],
+               p->qkv_row * (size_t)(seq[2 * i + 2] - seq[2 * i + 1]));
+    d->attention(d, y, lse, qkv, tensor1(seq, I32, 2 * SEQUENCES + 1), p->h.K);
+    for (int i = 0; i < SEQUENCES; i++) {
+        size_t n = (size_t)(seq[2 * i + 2] - seq[2 * i + 1]), at = (size_t)seq[2 * i + 1], home = (size_t)from[i];
+        assert_memory_equal((char *)y.data + p->y_row * at, (char *)p->y.data + p->y_row * home, p->y_row * n);
+        assert_memory_equal(f32(lse) + at * (size_t)p->h.H, f32(p->lse) + home * (size_t)p->h.H,
+                            4 * n * (size_t)p->h.H);
+    }
+    for (int64_t i = T * p->h.H * p->h.d; i < tensor_numel(y); i++) assert_true(tensor_get(y, i) == 0);
+    for (int b = 0; b < SEQUENCES; b++) {
+        int32_t one[] = {0, lengths[b]};
+        d->attention(d, y, lse, tensor_rows(p->qkv, p->seq[b], lengths[b]), tensor1(one, I32, 2), p->h.K);
+        assert_memory_equal(y.data, (char *)p->y.data + p->y_row * (size_t)p->seq[b], p->y_row * (size_t)lengths[b]);
+    }
+    free(qkv.data);
+    free(y.data);
+    free(lse.data);
+}
+static void any_packing_gives_the_same_bits(void **state) { for_packings(*state, check_packing); }
+
+// A token's output does not change when later tokens of its sequence become NaN.
+static void check_future(Device *d, Packing *p) {
+    Tensor y = room(p->t, TOKENS, p->h.H, p->h.d), lse = room(F32, TOKENS, p->h.H, 1);
+    for (int b = 0; b < SEQUENCES; b++)
+        for (int32_t t = p->seq[b] + lengths[b] / 2 + 1; t < p->seq[b + 1]; t++)
+            for (int64_t i = 0; i < tensor_width(p->qkv); i++) tensor_set(p->qkv, t * tensor_width(p->qkv) + i, NAN);
+    d->attention(d, y, lse, p->qkv, tensor1(p->seq, I32, SEQUENCES + 1), p->h.K);
+    for (int b = 0; b < SEQUENCES; b++) {
+        int32_t n = lengths[b] ? lengths[b] / 2 + 1 : 0;
+        size_t at = p->y_row * (size_t)p->seq[b];
+        assert_memory_equal((char *)y.data + at, (char *)p->y.data + at, p->y_row * (size_t)n);
+        for (int32_t t = p->seq[b] + n; t < p->seq[b + 1]; t++) assert_true(isnan(tensor_get(y, t * p->h.H * p->h.d)));
+    }
+    free(y.data);
+    free(lse.data);
+}
+static void the_future_has_no_influence(void **state) { for_packings(*state, check_future); }
+
+static void check_threads(Device *d, Packing *p) {
+    int usual = omp_get_max_threads();
+    Tensor qkv = p->qkv, y = room(p->t, TOKENS, p->h.H, p->h.d), lse = room(F32, TOKENS, p->h.H, 1);
+    Tensor dqkv = room(p->t, TOKENS, qkv.dim[1], p->h.d), first = room(p->t, TOKENS, qkv.dim[1], p->h.d);
+    Tensor seq = tensor1(p->seq, I32, SEQUENCES + 1);
+    for (int threads = 1; threads <= 3; threads++) {
+        omp_set_num_threads(threads);
+        d->attention(d, y, lse, qkv, seq, p->h.K);
+        assert_memory_equal(y.data, p->y.data, tensor_bytes(y));
+        assert_memory_equal(lse.data, p->lse.data, tensor_bytes(lse));
+        d->attention_bwd(d, threads == 1 ? first : dqkv, y, y, lse, qkv, seq, p->h.K);
+        if (threads > 1) assert_memory_equal(dqkv.data, first.data, tensor_bytes(dqkv));
+    }
+    omp_set_num_threads(usual);
+    free(y.data);
+    free(lse.data);
+    free(dqkv.data);
+    free(first.data);
+}
+static void any_thread_count_gives_the_same_bits(void **state) { for_packings(*state, check_threads); }
+
+// rope stores in the cache what it leaves in qkv, so that decode meets the keys that attention met.
+static void rope_fills_the_cache(void **state) {
+    Device *d = *state;
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        Packing p = packing_new(d, heads[0], dtypes[i]);
+        int64_t K = p.h.K, H = p.h.H, hd = p.h.d;
+        Tensor kv = room(p.t, TOKENS, 2 * K, hd);
+        int32_t pos[TOKENS], row[TOKENS];
+        for (int t = 0; t < TOKENS; t++) pos[t] = t % 70, row[t] = t == 3 ? -1 : (t * 5 + 1) % TOKENS;
+        d->rope(d, p.qkv, NONE, tensor1(pos, I32, TOKENS), 1e6f, (int)K, kv, tensor1(row, I32, TOKENS));
+        size_t half = tensor_bytes(kv) / TOKENS, q = (size_t)(H * hd) * dtype_size(p.t);
+        char *zero = xcalloc(1, half);
+        for (int t = 0; t < TOKENS; t++)
+            assert_memory_equal((char *)kv.data + half * (size_t)((t * 5 + 1) % TOKENS),
+                                t == 3 ? zero : (char *)p.qkv.data + p.qkv_row * (size_t)t + q, half);
+        free(zero);
+        free(kv.data);
+        packing_free(&p);
+    }
+}
+
+static void an_empty_span_gives_zero(void **state) {
+    Device *d = *state;
+    Tensor qkv = room(F32, 1, 4, 8), y = room(F32, 1, 2, 8), kv = room(F32, 1, 2, 8);
+    int32_t span[4] = {0};
+    for (int64_t i = 0; i < 16; i++) tensor_set(y, i, NAN);
+    d->decode(d, y, qkv, kv, tensor2(span, I32, 1, 4), 1);
+    for (int64_t i = 0; i < 16; i++) assert_true(tensor_get(y, i) == 0);
+    free(qkv.data);
+    free(y.data);
+    free(kv.data);
+}
+
+static int open_device(void **state) { return (*state = cpu_open(0)) ? 0 : -1; }
+static int close_device(void **state) {
+    cpu_close(*state);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decode_equals_prefill),       cmocka_unit_test(any_packing_gives_the_same_bits),
+        cmocka_unit_test(the_future_has_no_influence), cmocka_unit_test(any_thread_count_gives_the_same_bits),
+        cmocka_unit_test(rope_fills_the_cache),        cmocka_unit_test(an_empty_span_gives_zero),
+    };
+    return cmocka_run_group_tests_name("attention", tests, open_device, close_device);
+}

@@ -1,0 +1,148 @@
+// The case table on the CPU device: against the f64 oracles, gradients against finite differences, and the numerics
+// contract: the same bits at any thread count, and for a row alone as among others.
+#include "cases.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+typedef struct {
+    DType dtype, grad;
+} Types;
+static const Types types[] = {{F32, F32}, {BF16, F32}, {BF16, BF16}};
+
+// Calls f on every case of the table that is there for correctness.
+static void for_cases(Device *d, void (*f)(Case *c)) {
+    for (int i = 0; i < CASE_ROWS; i++)
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            const CaseRow *row = &case_table[i];
+            if (row->bench || (types[t].grad == BF16 && !row->op->grads)) continue;
+            Case c = case_open(d, row->op, row->s, types[t].dtype, types[t].grad, true);
+            f(&c);
+            case_close(&c);
+        }
+}
+
+// f32: rounding in sums of a few thousand terms. bf16: one value is rounded by at most u = 2^-8, many together by less
+// than u/2 in this norm; stochastic rounding errs twice as far; a gradient takes in a second rounded tensor, which
+// attention_bwd multiplies with dy before it cancels against it (delta is made from y as stored).
+static double tolerance(const Case *c, const Arg *a, bool gradient) {
+    if (a->t.dtype == I64) return 1e-14;
+    if (a->t.dtype == F32) return 2e-6;
+    double u = tensor_numel(a->t) < 1000 ? 0x1.01p-8 : 0x1p-9;
+    if (c->op == &op_attention_bwd) return 4 * u;
+    return gradient || c->op == &op_adamw ? 2 * u : u;
+}
+
+static void check(const Case *c, const Arg *a, double error, double limit) {
+    char name[128];
+    if (getenv("GRPO_TEST_VERBOSE")) printf("%-50s %-6s %.2e\n", case_name(c, name, sizeof name), a->name, error);
+    if (!(error <= limit))
+        fail_msg("%s: %s: error %g above %g", case_name(c, name, sizeof name), a->name, error, limit);
+}
+
+static void check_values(Case *c) {
+    c->op->run(c);
+    if (c->op->oracle) c->op->oracle(c);
+    for (int i = 0; i < c->n_args; i++) {
+        Arg *a = &c->arg[i];
+        if (c->op->oracle && a->role != ARG_IN && a->role != ARG_AUX)
+            check(c, a, arg_error(c, a), c->op->exact ? 0 : tolerance(c, a, false));
+        if (c->op->objective && a->gradient)
+            check(c, a, gradient_error(c, a), tolerance(c, case_find(c, a->gradient), true));
+    }
+}
+static void ops_match_oracles(void **state) { for_cases(*state, check_values); }
+
+static void assert_same_output(const Case *a, const Case *b, bool rows_only, const char *what) {
+    char name[128];
+    for (int i = 0; i < a->n_args; i++) {
+        const Arg *x = &a->arg[i], *y = &b->arg[i];
+        if (x->role == ARG_IN || x->role == ARG_AUX || (rows_only && !x->per_row)) continue;
+        if (memcmp(x->t.data, y->t.data, tensor_bytes(x->t)))
+            fail_msg("%s: %s: other bits %s", case_name(a, name, sizeof name), x->name, what);
+    }
+}
+
+static void check_threads(Case *c) {
+#ifdef _OPENMP
+    int usual = omp_get_max_threads();
+    omp_set_num_threads(1);
+    c->op->run(c);
+    for (int threads = 2; threads <= 3; threads++) {
+        Case other = case_open(c->d, c->op, c->s, c->dtype, c->grad, false);
+        omp_set_num_threads(threads);
+        other.op->run(&other);
+        assert_same_output(c, &other, false, "on several threads");
+        case_close(&other);
+    }
+    omp_set_num_threads(usual);
+#endif
+}
+static void same_bits_on_any_threads(void **state) { for_cases(*state, check_threads); }
+
+static void check_rows(Case *c) {
+    bool per_row = false;
+    for (int i = 0; i < c->n_args; i++) per_row |= c->arg[i].per_row && c->arg[i].role != ARG_IN;
+    if (!per_row) return;
+    c->op->run(c);
+    Case alone = case_open(c->d, c->op, c->s, c->dtype, c->grad, false);
+    int64_t rows = c->arg[0].t.dim[0];
+    for (int64_t r = rows - 1; r >= 0; r--) {
+        Case one = alone;
+        for (int i = 0; i < one.n_args; i++)
+            if (one.arg[i].per_row) one.arg[i].t = tensor_rows(one.arg[i].t, r, 1);
+        one.op->run(&one);
+    }
+    assert_same_output(c, &alone, true, "for a row alone");
+    case_close(&alone);
+}
+static void same_bits_for_a_row_alone(void **state) { for_cases(*state, check_rows); }
+
+// dx may be dres.
+static void rmsnorm_bwd_in_place(void **state) {
+    Device *d = *state;
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        CaseShape s = {.T = 40, .D = 100, .opt = true};
+        Case a = case_open(d, &op_rmsnorm_bwd, s, types[t].dtype, types[t].grad, false);
+        a.op->run(&a);
+        Case b = case_open(d, &op_rmsnorm_bwd, s, types[t].dtype, types[t].grad, false);
+        d->rmsnorm_bwd(d, arg(&b, "dres"), arg(&b, "dw"), arg(&b, "dres"), arg(&b, "dy"), arg(&b, "sum"),
+                       arg(&b, "rstd"), arg(&b, "w"));
+        assert_memory_equal(arg(&a, "dx").data, arg(&b, "dres").data, tensor_bytes(arg(&a, "dx")));
+        assert_memory_equal(arg(&a, "dw").data, arg(&b, "dw").data, tensor_bytes(arg(&a, "dw")));
+        case_close(&a);
+        case_close(&b);
+    }
+}
+
+// NaN and infinity survive every rounding to bf16, and large values round to infinity.
+static void cast_keeps_specials(void **state) {
+    Device *d = *state;
+    float x[] = {NAN, INFINITY, -INFINITY, 3.4e38f, -0.0f, 1e-45f, 1.0f, 1.00390625f, 1.01171875f};
+    uint16_t y[9];
+    d->cast(d, tensor1(y, BF16, 9), tensor1(x, F32, 9));
+    assert_true(isnan(bf16_to_f32(y[0])));
+    assert_true(bf16_to_f32(y[1]) == INFINITY && bf16_to_f32(y[2]) == -INFINITY && bf16_to_f32(y[3]) == INFINITY);
+    assert_true(y[4] == 0x8000 && y[5] == 0);
+    assert_true(y[6] == 0x3f80 && y[7] == 0x3f80 && y[8] == 0x3f82); // ties go to even
+}
+
+static int open_device(void **state) { return (*state = cpu_open(0)) ? 0 : -1; }
+static int close_device(void **state) {
+    Device *d = *state;
+    bool clean = d->scratch.used == 0; // every op gave its scratch back
+    cpu_close(d);
+    return clean ? 0 : -1;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ops_match_oracles),         cmocka_unit_test(same_bits_on_any_threads),
+        cmocka_unit_test(same_bits_for_a_row_alone), cmocka_unit_test(rmsnorm_bwd_in_place),
+        cmocka_unit_test(cast_keeps_specials),
+    };
+    return cmocka_run_group_tests_name("ops", tests, open_device, close_device);
+}
