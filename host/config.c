@@ -158,7 +158,7 @@ static int option_index(const char *name) {
 
 void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) {
     Place x = r->place[option_index(a)], y = b ? r->place[option_index(b)] : (Place){0};
-    // Arguments come after the file, and a pointer into argv's copy says nothing of order between two arguments.
+    // Arguments come after the file; of two arguments either will do.
     Place last = y.arg || (!x.arg && y.line > x.line) ? y : x;
     va_list ap;
     va_start(ap, fmt);
@@ -171,6 +171,10 @@ static bool problems_report(const Reading *r, Error *e) {
     static const char more[] = "\n... and more; correct these first";
     Error whole = {EXIT_CONFIG, ""};
     size_t room = sizeof whole.text - sizeof more, used = 0;
+    if (r->problem_count > 1)
+        used = (size_t)snprintf(whole.text, sizeof whole.text,
+                                "%s%d problems:", r->problem_count > MAX_PROBLEMS ? "more than " : "",
+                                r->problem_count > MAX_PROBLEMS ? MAX_PROBLEMS : r->problem_count);
     int shown = 0;
     for (const char *p = r->problems.s; *p; shown++) {
         size_t n = strcspn(p, "\n");
@@ -455,9 +459,14 @@ static void read_override(Reading *r, const char *arg) {
     const char *equals = strchr(arg, '=');
     char *name = equals ? xstrndup(arg, (size_t)(equals - arg)) : xstrdup(arg);
     int i = option_index(name);
-    if (*arg == '-')
-        problem_at_line(r, 0, "options are written key=value, without dashes; `grpo COMMAND --help` lists them");
-    else if (!equals) problem_at_line(r, 0, "not of the form key=value");
+    if (*arg == '-') {
+        size_t dashes = strspn(arg, "-");
+        i = option_index(name + dashes);
+        problem_at_line(r, 0, "options are written key=value, without dashes%s%s%s",
+                        i < 0 ? "; `grpo COMMAND --help` lists them" : ": ", i < 0 ? "" : name + dashes,
+                        i < 0 ? "" : "=VALUE");
+    } else if (!equals)
+        problem_at_line(r, 0, "not of the form key=value; the YAML file comes first, and there is one at most");
     else if (i < 0) unknown_option(r, 0, name);
     else {
         const Option *o = &config_options[i];

@@ -1,6 +1,7 @@
 // Contradictions between options: each reported where the later of the two was set, in the user's own terms.
 #include "config_table.h"
 #include "grpo.h"
+#include "host.h"
 #include <string.h>
 
 #define problem problem_of
@@ -19,6 +20,22 @@ static void check_any(Reading *r, const Config *c) {
         problem(r, "warmup_steps", "max_steps",
                 "warmup_steps (%lld) is more than max_steps (%lld): the run would end before its peak learning rate",
                 (long long)c->warmup_steps, (long long)c->max_steps);
+}
+
+static void check_rewards(Reading *r, const Config *c) {
+    if (c->rewards.n > MAX_REWARDS)
+        return problem(r, "rewards", NULL, "rewards: %d are listed, %d at most can be", c->rewards.n, MAX_REWARDS);
+    for (int i = 0; i < c->rewards.n; i++) {
+        Reward reward;
+        Error e = {0};
+        if (!reward_parse(c->rewards.item[i], &reward, &e)) problem(r, "rewards", NULL, "%s", e.text);
+        for (int k = 0; k < i; k++) {
+            size_t n = strcspn(c->rewards.item[k], ":");
+            if (n == strcspn(c->rewards.item[i], ":") && !memcmp(c->rewards.item[i], c->rewards.item[k], n))
+                problem(r, "rewards", NULL, "rewards: %.*s is listed twice; give it a weight instead", (int)n,
+                        c->rewards.item[i]);
+        }
+    }
 }
 
 // Wrong for GRPO training.
@@ -68,7 +85,6 @@ static void check_train(Reading *r, const Config *c) {
     if (c->temperature == 0)
         problem(r, "temperature", NULL,
                 "temperature is 0: every completion of a group would be the same, and nothing learned");
-    if (!c->rewards.n) problem(r, "rewards", NULL, "rewards is empty: there is nothing to learn from");
     if (c->eval_steps && !*c->eval_file)
         problem(r, "eval_steps", "eval_file", "eval_steps is %lld but eval_file is not set", (long long)c->eval_steps);
 }
@@ -94,10 +110,13 @@ void config_check(Reading *r, const char *command) {
     if (command && (!strcmp(command, "config") || !strcmp(command, "doctor"))) command = NULL;
     bool train = command ? !strcmp(command, "train") || !strcmp(command, "plan") : sets_grpo(c);
     check_any(r, c);
+    check_rewards(r, c);
     if (train) check_train(r, c);
     if (!command) return;
     bool sft = !strcmp(command, "sft"), eval = !strcmp(command, "eval");
     check_needed(r, "model", c->model, "DIRECTORY");
+    if ((train || eval) && !c->rewards.n)
+        problem(r, "rewards", NULL, "rewards is empty; `grpo reward --list` names them");
     if (train || sft) check_length(r, c);
     if (!strcmp(command, "train") || sft) check_needed(r, "train_file", c->train_file, "FILE.jsonl");
     if (eval) check_needed(r, "eval_file", c->eval_file, "FILE.jsonl");

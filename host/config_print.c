@@ -7,24 +7,30 @@
 #include <utf8proc.h>
 
 const CommandGroups config_commands[] = {
-    {"train", "model device data prompt sampling grpo optim run eval"},
+    {"train", "model device data prompt sampling reward grpo optim run eval"},
     {"sft", "model device data prompt optim run sft"},
     {"sample", "model device prompt sampling sample"},
-    {"eval", "model device data prompt sampling eval"},
-    {"plan", "model device data sampling grpo optim"},
-    {"config", "model device data prompt sampling grpo optim run eval sft sample"},
-    {"doctor", "model device data prompt sampling grpo optim run eval sft sample"},
+    {"eval", "model device data prompt sampling reward eval"},
+    {"plan", "model device data sampling reward grpo optim"},
+    {"config", "model device data prompt sampling reward grpo optim run eval sft sample"},
+    {"doctor", "model device data prompt sampling reward grpo optim run eval sft sample"},
 };
 const int config_command_count = sizeof config_commands / sizeof *config_commands;
 
 static const struct {
     const char *name, *title;
 } groups[] = {
-    {"model", "Model"},       {"device", "Device"},
-    {"data", "Data"},         {"prompt", "Prompt"},
-    {"sampling", "Sampling"}, {"grpo", "GRPO"},
-    {"optim", "Optimizer"},   {"run", "The run"},
-    {"eval", "Evaluation"},   {"sft", "Supervised fine-tuning"},
+    {"model", "Model"},
+    {"device", "Device"},
+    {"data", "Data"},
+    {"prompt", "Prompt"},
+    {"sampling", "Sampling"},
+    {"reward", "Rewards"},
+    {"grpo", "GRPO"},
+    {"optim", "Optimizer"},
+    {"run", "The run"},
+    {"eval", "Evaluation"},
+    {"sft", "Supervised fine-tuning"},
     {"sample", "Sample"},
 };
 #define GROUPS ((int)(sizeof groups / sizeof *groups))

@@ -36,13 +36,9 @@ static ExitCode help(void) {
     return EXIT_OK;
 }
 
-static ExitCode help_for(int i) {
-    printf("Usage: grpo %s %s\n%s.\n", commands[i].name, commands[i].usage, commands[i].summary);
-    char *options = config_help(commands[i].name);
-    if (*options) printf("\nOptions, in the YAML file or as key=value:\n\n%s", options);
-    for (int k = 0; commands[i].run == command_reward && k < reward_count; k++)
-        printf("%s  %-22s %s\n", k ? "" : "\nRewards:\n", reward_registry[k].name, reward_registry[k].help);
-    free(options);
+static ExitCode help_for(int i, const char *options) {
+    printf("Usage: grpo %s %s\n%s.\n\nOptions, in the YAML file or as key=value:\n\n%s", commands[i].name,
+           commands[i].usage, commands[i].summary, options);
     return EXIT_OK;
 }
 
@@ -55,14 +51,23 @@ static ExitCode unknown(const char *word, Error *e) {
     return EXIT_CONFIG;
 }
 
+static bool asks_help(const char *arg) { return !strcmp(arg, "--help") || !strcmp(arg, "-h"); }
+
 static ExitCode run(int argc, char **argv, Error *e) {
-    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) return help();
+    if (argc < 2) {
+        help();
+        return EXIT_CONFIG;
+    }
+    if (asks_help(argv[1]) || !strcmp(argv[1], "help")) return help();
     if (!strcmp(argv[1], "--version")) return puts("grpo " GRPO_VERSION) < 0 ? EXIT_DISK : EXIT_OK;
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(argv[1], commands[i].name)) continue;
-        for (int k = 2; k < argc; k++)
-            if (!strcmp(argv[k], "--help") || !strcmp(argv[k], "-h")) return help_for(i);
-        return commands[i].run(argc - 2, argv + 2, e);
+        char *options = config_help(commands[i].name); // empty: the command reads no options and helps itself
+        bool help_wanted = false;
+        for (int k = 2; k < argc; k++) help_wanted = help_wanted || asks_help(argv[k]);
+        ExitCode code = help_wanted && *options ? help_for(i, options) : commands[i].run(argc - 2, argv + 2, e);
+        free(options);
+        return code;
     }
     return unknown(argv[1], e);
 }
@@ -70,9 +75,6 @@ static ExitCode run(int argc, char **argv, Error *e) {
 int main(int argc, char **argv) {
     Error e = {0};
     ExitCode code = run(argc, argv, &e);
-    if (code != EXIT_OK && code != EXIT_STOPPED)
-        for (char *line = strtok(e.text, "\n"); line; line = strtok(NULL, "\n"))
-            fprintf(stderr, "grpo: error: %s\n", line);
-    else if (*e.text) fprintf(stderr, "grpo: %s\n", e.text);
+    if (*e.text) fprintf(stderr, code == EXIT_OK || code == EXIT_STOPPED ? "grpo: %s\n" : "grpo: error: %s\n", e.text);
     return (int)code;
 }
