@@ -26,6 +26,7 @@ lacking  := $(call missing,pcre2 yaml jansson utf8proc)
 $(if $(lacking),$(error no development files of $(lacking): run tools/deps.sh))
 openmp   := $(call accepts,-fopenmp)
 march    := $(call accepts,-march=$(MARCH))
+version  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
 endif
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
@@ -91,10 +92,14 @@ $(dir)/tests/%.o: tests/%.c $(dir)/flags
 	@echo '  CC  $<'
 	$(compile) -c -o $@ $<
 
+$(main): includes += -DGRPO_VERSION='"$(version)"'
+$(main): $(dir)/version
+
 # Written anew only where the text differs: what depends on them is rebuilt then, and only then.
 $(dir)/flags:  text = $(compiler) $(flags)
 $(dir)/linked: text = $(objects) $(libs)
-$(dir)/flags $(dir)/linked: FORCE
+$(dir)/version: text = $(version)
+$(dir)/flags $(dir)/linked $(dir)/version: FORCE
 	@mkdir -p $(@D) && echo '$(text)' | cmp -s - $@ || echo '$(text)' >$@
 
 # ---- targets ---------------------------------------------------------------------------------------------------------
