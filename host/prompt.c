@@ -27,9 +27,10 @@ void prompter_close(Prompter *p) {
 bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e) {
     const Config *c = p->run->cfg;
     Str text = {0};
-    if (!chat_prompt(c->chat_template, p->system, question, &text, e)) return false;
+    if (c->raw) str_puts(&text, question);
+    else if (!chat_prompt(c->chat_template, p->system, question, &text, e)) return false;
     ids_clear(out);
-    tokenizer_encode(p->run->tokenizer, text.s, text.n, true, out);
+    tokenizer_encode(p->run->tokenizer, text.s ? text.s : "", text.n, true, out);
     str_free(&text);
     return true;
 }

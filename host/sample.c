@@ -29,16 +29,9 @@ static bool answer(Run *r, Batch *b, RolloutWatch watch, Error *e) {
            error_set(e, EXIT_STOPPED, "stopped by a signal");
 }
 
-static bool prompt_to_ids(const Prompter *p, const char *text, Ids *ids, Error *e) {
-    if (!p->run->cfg->raw) return prompter_ids(p, text, ids, e);
-    ids_clear(ids);
-    tokenizer_encode(p->run->tokenizer, text, strlen(text), true, ids);
-    return true;
-}
-
 static bool sample_one(Run *r, const Prompter *p, Error *e) {
     Batch b = batch_new(1, 1, (int)r->cfg->max_completion_length, 0);
-    bool ok = prompt_to_ids(p, r->cfg->prompt, &b.prompt[0], e) && fits(r, &b.prompt[0], e) &&
+    bool ok = prompter_ids(p, r->cfg->prompt, &b.prompt[0], e) && fits(r, &b.prompt[0], e) &&
               answer(r, &b, (RolloutWatch){.text = print_text}, e);
     if (ok) putchar('\n');
     batch_free(&b);
@@ -95,7 +88,7 @@ static bool sample_file(Run *r, const Prompter *p, const char *path, Error *e) {
             }
             snprintf(where, sizeof where, "%.4096s:%lld", path, (long long)lines.line);
             prompts[n] = line_prompt(line, length, where, e);
-            ok = prompts[n] && prompt_to_ids(p, prompts[n], &b.prompt[n], e) &&
+            ok = prompts[n] && prompter_ids(p, prompts[n], &b.prompt[n], e) &&
                  (fits(r, &b.prompt[n], e) || error_prefix(e, "%s", where));
             b.key[n] = next_key++;
             if (prompts[n]) n++;
@@ -126,6 +119,7 @@ static void start_over(json_t *messages, const Prompter *p) {
 // A conversation: the whole of it is the prompt of each turn.
 static bool chat(Run *r, const Prompter *p, Error *e) {
     const Config *c = r->cfg;
+    if (c->raw) return error_set(e, EXIT_CONFIG, "raw is for single prompts; a conversation needs a chat template");
     json_t *messages = json_array();
     char *line = NULL;
     size_t cap = 0;

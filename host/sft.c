@@ -11,20 +11,21 @@ typedef struct {
     size_t cap;
 } Example;
 
+// Says of the ids from `first` on whether they are learned.
+static void example_mark(Example *x, size_t first, bool wanted) {
+    if (x->ids.n > x->cap) x->wanted = xrealloc(x->wanted, x->cap = x->ids.n * 2);
+    memset(x->wanted + first, wanted, x->ids.n - first);
+}
+
 static void example_add(Example *x, const Tokenizer *t, const char *text, size_t n, bool special, bool wanted) {
-    size_t before = x->ids.n;
+    size_t first = x->ids.n;
     tokenizer_encode(t, text, n, special, &x->ids);
-    if (x->ids.n > x->cap) {
-        x->cap = x->ids.n * 2;
-        x->wanted = xrealloc(x->wanted, x->cap);
-    }
-    memset(x->wanted + before, wanted, x->ids.n - before);
+    example_mark(x, first, wanted);
 }
 
 static void example_end(Example *x, int32_t eos) {
     ids_add(&x->ids, eos);
-    if (x->ids.n > x->cap) x->wanted = xrealloc(x->wanted, x->cap = x->ids.n * 2);
-    x->wanted[x->ids.n - 1] = 1;
+    example_mark(x, x->ids.n - 1, true);
 }
 
 // Prompt through the chat template (or as it is), then the completion and the token that ends an answer. They are
@@ -33,11 +34,8 @@ static bool read_pair(const Prompter *p, const json_t *row, Example *x, Error *e
     const Config *c = p->run->cfg;
     const char *prompt = json_string_value(json_object_get(row, c->prompt_field));
     const char *completion = json_string_value(json_object_get(row, c->completion_field));
-    Str text = {0};
-    if (c->raw) str_puts(&text, prompt);
-    else if (!chat_prompt(c->chat_template, p->system, prompt, &text, e)) return false;
-    example_add(x, p->run->tokenizer, text.s ? text.s : "", text.n, true, false);
-    str_free(&text);
+    if (!prompter_ids(p, prompt, &x->ids, e)) return false;
+    example_mark(x, 0, false);
     example_add(x, p->run->tokenizer, completion, strlen(completion), false, true);
     example_end(x, p->run->hf.eos[0]);
     return true;

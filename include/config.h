@@ -38,6 +38,7 @@
     TEXT(prompt,   chat_template, "qwen2.5", "qwen2.5 or r1-zero")                                                     \
     TEXT(prompt,   system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>")     \
     TEXT(prompt,   system_prompt_file, "", "file with the system message")                                             \
+    BOOL(prompt,   raw, false, "the question or prompt is used as it is, without system message and template")         \
     INT (sampling, max_completion_length, 200, 1, 1048576, "tokens of a completion")                                   \
     REAL(sampling, temperature, 0.9, 0, 100, "logits are divided by it; 0: greedy")                                    \
     INT (sampling, top_k, 0, 0, 10000000, "keep the k most likely tokens; 0: all")                                     \
@@ -100,8 +101,7 @@
     INT (sft,      max_length, 1024, 2, 1048576, "tokens of an example; longer ones are cut at the end")               \
     BOOL(sft,      packing, true, "fill micro-batches to max_length x per_device_train_batch_size tokens")             \
     TEXT(sample,   prompt, "", "what to ask")                                                                          \
-    TEXT(sample,   prompt_file, "", "JSONL with `prompt`, or text with one prompt a line")                             \
-    BOOL(sample,   raw, false, "the prompt is used as it is, without a chat template")
+    TEXT(sample,   prompt_file, "", "JSONL with `prompt`, or text with one prompt a line")
 // clang-format on
 
 typedef struct {
