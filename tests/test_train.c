@@ -1,0 +1,336 @@
+// The GRPO step as a whole: the numerics contract, resuming, numbers that are not finite.
+#include "train_fixture.h"
+#include <math.h>
+
+// Log-probs of every sampled token by the training path, `size` sequences a micro-batch, against those of the sampler.
+static void assert_trained_equals_sampled(Fixture *f, int size) {
+    Trainer *t = &f->t;
+    Batch *b = &t->batch;
+    for (int at = 0; at < b->n; at += size) {
+        int n = b->n - at < size ? b->n - at : size;
+        packing_clear(&t->packing);
+        for (int i = at; i < at + n; i++) {
+            const Ids *prompt = &b->prompt[i / b->group];
+            memcpy(t->joined, prompt->id, prompt->n * 4);
+            memcpy(t->joined + prompt->n, b->ids + i * b->max_completion, (size_t)b->len[i] * 4);
+            assert_true(packing_add(&t->packing, t->joined, (int64_t)prompt->n + b->len[i], (int64_t)prompt->n, NULL));
+        }
+        TrainWork w = micro_pack(&t->run, &t->packing);
+        micro_forward(&t->run, &t->run.policy, &w, 1);
+        const float *trained = f32(w.logp);
+        for (int i = at; i < at + n; trained += b->len[i++])
+            assert_memory_equal(trained, b->logp + i * b->max_completion, (size_t)b->len[i] * 4);
+    }
+}
+
+static void sampled_equals_trained(void **state) {
+    const char *const dtypes[] = {"f32", "bf16"};
+    const int slots[] = {1, 2, 7, 64}, micro[] = {1, 2, 7, 64};
+    Fixture f;
+    fixture_dir(&f);
+    for (int d = 0; d < 2; d++) {
+        float *first = NULL;
+        for (int s = 0; s < 4; s++) {
+            char more[256];
+            snprintf(more, sizeof more,
+                     "dtype=%s rollout_batch=%d per_device_train_batch_size=64 gradient_accumulation_steps=1 beta=0 "
+                     "num_generations=8 threads=%d",
+                     dtypes[d], slots[s], s % 3 + 1);
+            fixture_open(&f, more);
+            // weights of a size that makes the distribution uneven
+            for (int64_t i = 0; i < tensor_numel(f.t.run.policy.slab); i++)
+                if (i % 64 != 63) tensor_set(f.t.run.policy.slab, i, 2 * tensor_get(f.t.run.policy.slab, i));
+            Error e = {0};
+            for (int p = 0; p < f.t.batch.prompts; p++)
+                assert_true(prompter_next(&f.t.prompter, f.t.data, &f.t.batch, p, &e));
+            for (int i = 0; i < f.t.batch.n; i++) f.t.batch.key[i] = i;
+            assert_true(rollout_run(&f.t.run.rollout, f.t.run.device, &f.t.run.policy, f.t.run.tokenizer,
+                                    run_stop_rule(&f.t.run), sample_params(&f.cfg), &f.t.batch, (RolloutWatch){0}));
+            size_t bytes = (size_t)f.t.batch.n * (size_t)f.t.batch.max_completion * 4;
+            if (!first) first = memcpy(xmalloc(bytes), f.t.batch.logp, bytes);
+            assert_memory_equal(first, f.t.batch.logp, bytes); // the same seed gives the same text at any batch size
+            assert_trained_equals_sampled(&f, micro[s]);
+            fixture_close(&f);
+        }
+        free(first);
+    }
+    fixture_remove(&f);
+}
+
+static void first_ratio_is_one(void **state) {
+    Fixture f;
+    fixture_dir(&f);
+    fixture_open(&f, "");
+    assert_int_equal(fixture_step(&f), STEP_DONE);
+    for (int i = 0; i < f.t.batch.n; i++) {
+        assert_true(f.t.metric[i][GM_RATIO_MIN] == 1 && f.t.metric[i][GM_RATIO_MAX] == 1);
+        assert_true(f.t.metric[i][GM_KL] == 0); // the reference is the policy still
+    }
+    assert_true(f.t.stats.grad_norm > 0);
+    fixture_close(&f);
+    fixture_remove(&f);
+}
+
+static void threads_do_not_matter(void **state) {
+    Fixture f;
+    fixture_dir(&f);
+    const char *const dtypes[] = {"dtype=f32", "dtype=bf16", "dtype=bf16 optim_dtype=bf16 grad_dtype=bf16"};
+    for (int d = 0; d < 3; d++) {
+        void *first = NULL;
+        for (int threads = 1; threads <= 3; threads++) {
+            char more[256];
+            snprintf(more, sizeof more, "threads=%d %s learning_rate=0.01", threads, dtypes[d]);
+            fixture_open(&f, more);
+            void *start = bytes_of(f.t.run.policy.slab);
+            for (int s = 0; s < 3; s++) assert_int_equal(fixture_step(&f), STEP_DONE);
+            assert_memory_not_equal(start, f.t.run.policy.slab.data, tensor_bytes(f.t.run.policy.slab));
+            if (!first) first = bytes_of(f.t.run.policy.slab);
+            assert_memory_equal(first, f.t.run.policy.slab.data, tensor_bytes(f.t.run.policy.slab));
+            free(start);
+            fixture_close(&f);
+        }
+        free(first);
+    }
+    fixture_remove(&f);
+}
+
+// ||a - b|| / ||b||
+static double relative_error(const float *a, const float *b, int64_t n) {
+    double diff = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        diff += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        norm += (double)b[i] * b[i];
+    }
+    return sqrt(diff / norm);
+}
+
+static void cuts_do_not_matter(void **state) {
+    const char *const losses[] = {"grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo"};
+    Fixture f;
+    fixture_dir(&f);
+    for (int k = 0; k < 6; k++) {
+        float *loss = NULL, *grad = NULL;
+        const int sizes[] = {8, 4, 2, 1};
+        for (int s = 0; s < 4; s++) {
+            char more[256];
+            snprintf(more, sizeof more,
+                     "loss_type=%s epsilon_high=2 per_device_train_batch_size=%d gradient_accumulation_steps=%d "
+                     "entropy_coef=0.01",
+                     losses[k], sizes[s], 8 / sizes[s]);
+            fixture_open(&f, more);
+            assert_int_equal(fixture_step(&f), STEP_DONE);
+            Tensor g = f.t.run.grad.slab;
+            if (s == 0) {
+                loss = memcpy(xmalloc(8 * sizeof *loss), f.t.batch.loss, 8 * sizeof *loss);
+                grad = bytes_of(g);
+            }
+            assert_memory_equal(loss, f.t.batch.loss, 8 * sizeof *loss);
+            double error = relative_error(f32(g), grad, tensor_numel(g));
+            if (!(error < 1e-6)) fail_msg("%s, %d a micro-batch: gradients differ by %g", losses[k], sizes[s], error);
+            fixture_close(&f);
+        }
+        free(loss);
+        free(grad);
+    }
+    fixture_remove(&f);
+}
+
+// metrics.jsonl without what a clock said.
+static char *metrics_text(const Fixture *f) {
+    char *path = xasprintf("%s/out/metrics.jsonl", f->dir);
+    Error e = {0};
+    size_t n;
+    char *text = file_read(path, 1 << 24, &n, &e);
+    if (!text) fail_msg("%s", e.text);
+    free(path);
+    Str out = {0};
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        json_t *j = json_loads(line, 0, NULL);
+        assert_non_null(j);
+        const char *const clocks[] = {"step_time",      "time/rollout", "time/reward",
+                                      "time/reference", "time/train",   "time/optimizer"};
+        for (size_t i = 0; i < sizeof clocks / sizeof *clocks; i++) json_object_del(j, clocks[i]);
+        char *kept = json_dumps(j, 0);
+        str_printf(&out, "%s\n", kept);
+        free(kept);
+        json_decref(j);
+    }
+    free(text);
+    return out.s;
+}
+
+static const char half_used[] =
+    "steps_per_generation=4 num_iterations=2 sync_ref_model=true ref_model_sync_steps=2 max_steps=6";
+
+// Runs to max_steps; the run is dropped, as by kill -9, after `stop` steps (saved every step), and opened again.
+static void run_with_stop(Fixture *f, const char *more, int stop) {
+    for (int part = 0; part < 2; part++) {
+        Error e = {0};
+        fixture_open(f, more);
+        if (!trainer_resume(&f->t, &e)) fail_msg("%s", e.text);
+        assert_int_equal(f->t.at.step, part ? stop : 0);
+        while (f->t.at.step < (part ? f->t.total_steps : stop)) {
+            StepResult s = fixture_step(f);
+            assert_int_equal(s, STEP_DONE);
+            assert_true(train_log(&f->t, s, &e));
+            if (!trainer_save(&f->t, &e)) fail_msg("%s", e.text);
+        }
+        if (part == 0) { // a step begun and lost
+            fixture_step(f);
+            fixture_close(f);
+        }
+    }
+}
+
+static void resumed_run_is_the_same_run(void **state) {
+    const char *const variants[] = {"", half_used, "dtype=bf16", "dtype=bf16 optim_dtype=bf16 dynamic_sampling=2"};
+    for (int v = 0; v < 4; v++) {
+        Fixture straight, stopped;
+        fixture_dir(&straight);
+        run_with_stop(&straight, variants[v], 0);
+        char *metrics = metrics_text(&straight);
+        for (int stop = 1; stop < 6; stop += v == 1 ? 1 : 2) {
+            fixture_dir(&stopped);
+            run_with_stop(&stopped, variants[v], stop);
+            const Run *a = &straight.t.run, *b = &stopped.t.run;
+            assert_memory_equal(a->policy.slab.data, b->policy.slab.data, tensor_bytes(a->policy.slab));
+            assert_memory_equal(a->moment1.data, b->moment1.data, tensor_bytes(a->moment1));
+            assert_memory_equal(a->moment2.data, b->moment2.data, tensor_bytes(a->moment2));
+            if (present(a->master)) assert_memory_equal(a->master.data, b->master.data, tensor_bytes(a->master));
+            assert_memory_equal(a->reference.slab.data, b->reference.slab.data, tensor_bytes(a->reference.slab));
+            assert_int_equal(straight.t.at.next_key, stopped.t.at.next_key);
+            char *again = metrics_text(&stopped);
+            assert_string_equal(metrics, again);
+            free(again);
+            fixture_close(&stopped);
+            fixture_remove(&stopped);
+        }
+        free(metrics);
+        fixture_close(&straight);
+        fixture_remove(&straight);
+    }
+}
+
+// Faults: the device is a table, so a test can put itself in front of an op.
+static Device real;
+static int calls_left; // the op is poisoned when this reaches 0
+
+static void poison(Tensor x) {
+    if (--calls_left == 0) tensor_set(x, 0, NAN);
+}
+static void bad_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
+                       Tensor seen_len, SampleParams p) {
+    real.sample(d, token, logp, x, w, key, pos, seen, seen_len, p);
+    poison(logp);
+}
+static void bad_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,
+                        Tensor target, float temperature) {
+    real.logprob(d, logp, lse, entropy, x, rows, w, target, temperature);
+    poison(logp);
+}
+static void bad_matmul_bwd(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w) {
+    real.matmul_bwd(d, dx, dw, dy, x, w);
+    poison(dw);
+}
+static void bad_reward(const Reward *r, const Sample *s, int n, float *score) {
+    for (int i = 0; i < n; i++) score[i] = i == 3 ? INFINITY : 1;
+}
+
+static void not_finite_changes_nothing(void **state) {
+    Fixture f;
+    fixture_dir(&f);
+    RewardInfo wild = {.name = "wild", .fn = bad_reward};
+    for (int k = 0; k < 4; k++) {
+        fixture_open(&f, "");
+        assert_int_equal(fixture_step(&f), STEP_DONE);
+        Run *r = &f.t.run;
+        real = *r->device;
+        calls_left = 2;
+        if (k == 0) r->device->sample = bad_sample;
+        if (k == 1) {
+            r->device->logprob = bad_logprob;
+            calls_left = 3; // the reference's two micro-batches come first
+        }
+        if (k == 2) r->device->matmul_bwd = bad_matmul_bwd;
+        if (k == 3) f.t.rewards.reward[0].info = &wild;
+        void *weights = bytes_of(r->policy.slab), *m = bytes_of(r->moment1), *v = bytes_of(r->moment2);
+        assert_int_equal(fixture_step(&f), STEP_SKIPPED);
+        assert_memory_equal(weights, r->policy.slab.data, tensor_bytes(r->policy.slab));
+        assert_memory_equal(m, r->moment1.data, tensor_bytes(r->moment1));
+        assert_memory_equal(v, r->moment2.data, tensor_bytes(r->moment2));
+        assert_int_equal(f.t.at.skipped, 1);
+        assert_int_equal(f.t.at.step, 2);
+        assert_int_equal(f.t.at.updates, 1);
+        const char *const named[] = {"sampled log-prob", "loss", "gradient: model.layers.1.mlp.gate_proj.weight",
+                                     "reward"};
+        if (!strstr(f.t.stats.bad, named[k])) fail_msg("'%s' does not name %s", f.t.stats.bad, named[k]);
+        *r->device = real;
+        if (k < 3) {
+            assert_int_equal(fixture_step(&f), STEP_DONE);
+            assert_int_equal(f.t.at.skipped, 0);
+        }
+        free(weights);
+        free(m);
+        free(v);
+        fixture_close(&f);
+    }
+    fixture_remove(&f);
+}
+
+static void equal_rewards_teach_nothing(void **state) {
+    Fixture f;
+    fixture_dir(&f);
+    fixture_open(&f, "rewards=correctness beta=0 weight_decay=0"); // a random model is never right
+    void *weights = bytes_of(f.t.run.policy.slab);
+    assert_int_equal(fixture_step(&f), STEP_DONE);
+    assert_true(f.t.stats.grad_norm == 0);
+    for (int i = 0; i < f.t.batch.n; i++) assert_true(f.t.batch.advantage[i] == 0);
+    assert_memory_equal(weights, f.t.run.policy.slab.data, tensor_bytes(f.t.run.policy.slab));
+    free(weights);
+    fixture_close(&f);
+    fixture_remove(&f);
+}
+
+// The head is streamed: a run's memory does not know the product of tokens and vocabulary.
+static void memory_does_not_grow_with_tokens_times_vocabulary(void **state) {
+    size_t work[2];
+    for (int k = 0; k < 2; k++) {
+        ModelDims n = {.V = k ? 151936 : 512, .D = 64, .F = 128, .L = 2, .H = 4, .K = 2, .d = 16, .tied = true};
+        Arena a = arena_measure();
+        Activations x = activations_carve(&a, n, F32, 4096, true, true);
+        work[k] = a.peak;
+        activations_free(&x);
+    }
+    assert_int_equal(work[0], work[1]);
+    // and the head itself stays within the device's fixed scratch at 4,096 tokens x 151,936 ids (2.5 GB of logits)
+    enum { V = 151936, D = 16, N = 4096 };
+    Device *d = cpu_open(0);
+    float *x = xcalloc((size_t)N * D, 4), *w = xcalloc((size_t)V * D, 4), *out = xcalloc((size_t)N * 3, 4);
+    int32_t *rows = xcalloc(N, 4), *target = xcalloc(N, 4);
+    for (int i = 0; i < N * D; i++) x[i] = (float)(i % 17) * 0.01f;
+    for (int i = 0; i < N; i++) rows[i] = target[i] = i;
+    d->logprob(d, tensor1(out, F32, N), tensor1(out + N, F32, N), tensor1(out + 2 * N, F32, N), tensor2(x, F32, N, D),
+               tensor1(rows, I32, N), tensor2(w, F32, V, D), tensor1(target, I32, N), 1);
+    assert_true(fabs(out[5] + log(V)) < 1e-3); // all logits are 0
+    assert_true(d->scratch.peak > 0 && d->scratch.peak <= DEVICE_SCRATCH);
+    free(x);
+    free(w);
+    free(out);
+    free(rows);
+    free(target);
+    cpu_close(d);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sampled_equals_trained),
+        cmocka_unit_test(first_ratio_is_one),
+        cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(cuts_do_not_matter),
+        cmocka_unit_test(resumed_run_is_the_same_run),
+        cmocka_unit_test(not_finite_changes_nothing),
+        cmocka_unit_test(equal_rewards_teach_nothing),
+        cmocka_unit_test(memory_does_not_grow_with_tokens_times_vocabulary),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,80 @@
+// A trainer on the tiny model with random weights, over a small file of sums, in a directory of its own.
+#pragma once
+#include "host.h"
+#include <assert.h>
+#include <ftw.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+// cmocka wants these before it
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+typedef struct {
+    char dir[64];
+    Config cfg;
+    Trainer t;
+} Fixture;
+
+static inline int remove_entry(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
+    return remove(path);
+}
+
+static inline void fixture_dir(Fixture *f) {
+    snprintf(f->dir, sizeof f->dir, "%s/grpo-test-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    assert_non_null(mkdtemp(f->dir));
+    char *path = xasprintf("%s/train.jsonl", f->dir);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    for (int i = 0; i < 40; i++)
+        fprintf(out,
+                "{\"question\": \"Tom has %d pens and gets %d more. How many now?\", \"answer\": \"It is %d.\\n#### "
+                "%d\"}\n",
+                i % 7, i % 5, i % 7 + i % 5, i % 7 + i % 5);
+    fclose(out);
+    free(path);
+}
+
+static inline void fixture_remove(Fixture *f) { nftw(f->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS); }
+
+// Reads a configuration: the fixture's defaults, then `more` ("a=1 b=2").
+static inline void fixture_config(Fixture *f, const char *more) {
+    char *all =
+        xasprintf("model=models/tiny init=random dtype=f32 chat_template=r1-zero train_file=%s/train.jsonl "
+                  "output_dir=%s/out max_prompt_length=96 max_completion_length=12 num_generations=4 "
+                  "per_device_train_batch_size=4 gradient_accumulation_steps=2 learning_rate=1e-3 beta=0.04 "
+                  "temperature=1 max_steps=6 save_steps=0 progress=off seed=7 rewards=completion_length,xmlcount %s",
+                  f->dir, f->dir, more);
+    char *arg[64];
+    int n = 0;
+    for (char *word = strtok(all, " "); word; word = strtok(NULL, " ")) arg[n++] = word;
+    Error e = {0};
+    if (!config_read(&f->cfg, NULL, arg, n, &e)) fail_msg("config: %s", e.text);
+    free(all);
+}
+
+static inline void fixture_open(Fixture *f, const char *more) {
+    Error e = {0};
+    fixture_config(f, more);
+    if (!trainer_open(&f->t, &f->cfg, &e)) fail_msg("trainer_open: %s", e.text);
+}
+
+static inline void fixture_close(Fixture *f) {
+    trainer_close(&f->t);
+    config_free(&f->cfg);
+}
+
+static inline StepResult fixture_step(Fixture *f) {
+    Error e = {0};
+    StepResult s = grpo_step(&f->t, &e);
+    if (s == STEP_FAILED) fail_msg("step: %s", e.text);
+    return s;
+}
+
+// The bytes of a tensor, copied.
+static inline void *bytes_of(Tensor x) {
+    void *p = xmalloc(tensor_bytes(x));
+    return memcpy(p, x.data, tensor_bytes(x));
+}
