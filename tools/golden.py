@@ -34,6 +34,10 @@ def main():
         import golden_loss
 
         golden_loss.write(os.path.join(args.out, "grpo_loss.json"), versions())
+    if args.what != "loss":
+        import golden_model
+
+        golden_model.write(args.out, versions(), args.what, args.full)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,213 @@
+"""Model goldens from HF transformers' Qwen2ForCausalLM: logits, log-probs, entropies, gradients, greedy generation.
+
+Weights come from a formula, so that none are stored: element i of the parameter called `name` is
+
+    base + scale * (2 u - 1),   u = (splitmix64(fnv1a64(name) + i) >> 40) / 2^24     (f32, rounded once a step)
+
+with base and scale by kind of parameter, written into the golden. tests/model_case.h computes the same bits.
+"""
+
+import json
+import os
+
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+SAMPLES = 288  # stored gradient elements of a parameter
+TEMPERATURE = 0.8
+GAP = 0.02  # least distance between the two best scores of a greedy step
+
+# Grouped queries as in Qwen2.5-0.5B (7:1, head size 64) and 1.5B (6:1, 128), with sizes that no tile divides.
+MODELS = {
+    "tiny": "models/tiny/config.json",
+    "gqa7": dict(vocab_size=1291, hidden_size=448, intermediate_size=184, num_hidden_layers=2, num_attention_heads=7,
+                 num_key_value_heads=1, tie_word_embeddings=False),
+    "gqa6": dict(vocab_size=257, hidden_size=768, intermediate_size=136, num_hidden_layers=2, num_attention_heads=6,
+                 num_key_value_heads=1, tie_word_embeddings=True),
+}
+LENGTHS = [9, 1, 33, 2, 17, 130]  # attention takes keys in chunks of 64
+
+
+def splitmix64(x):
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def fnv1a64(name):
+    h = 0xCBF29CE484222325
+    for byte in name.encode():
+        h = (h ^ byte) * 0x100000001B3 % 2**64
+    return h
+
+
+def uniform(name, n):
+    """n values in [-1, 1), exact in f32."""
+    with np.errstate(over="ignore"):
+        h = splitmix64(np.uint64(fnv1a64(name)) + np.arange(n, dtype=np.uint64))
+    u = (h >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+    return np.float32(2) * u - np.float32(1)
+
+
+def weight(name, shape, base, scale):
+    x = np.float32(base) + np.float32(scale) * uniform(name, int(np.prod(shape)))
+    return torch.from_numpy(x.astype(np.float32).reshape(shape))
+
+
+def base_scale(name, shape, tied):
+    if name.endswith("norm.weight"):
+        return 1.0, 0.4
+    if name.endswith("bias"):
+        return 0.0, 0.5
+    if name.startswith("model.embed_tokens"):
+        return 0.0, round(4.5 / shape[1] ** 0.5, 4) if tied else 1.0
+    if name.startswith("lm_head"):
+        return 0.0, round(4.5 / shape[1] ** 0.5, 4)
+    return 0.0, round(2.2 / shape[1] ** 0.5, 4)
+
+
+def config(name):
+    if name == "tiny":
+        return Qwen2Config(**json.load(open(MODELS[name])))
+    return Qwen2Config(**MODELS[name], max_position_embeddings=512, rms_norm_eps=1e-6, rope_theta=1e6)
+
+
+def build(name, dtype):
+    cfg = config(name)
+    model = Qwen2ForCausalLM(cfg).to(dtype)
+    fills = {}
+    with torch.no_grad():
+        for key, p in model.named_parameters():  # a tied head is listed once, as the embedding
+            base, scale = base_scale(key, p.shape, cfg.tie_word_embeddings)
+            fills[key] = [base, scale]
+            p.copy_(weight(key, tuple(p.shape), base, scale))
+    return model.eval(), fills
+
+
+def inputs(vocab):
+    g = torch.Generator().manual_seed(5)
+    return [torch.randint(0, vocab, (n,), generator=g) for n in LENGTHS]
+
+
+def forward(model, ids, temperature):
+    """Logits [T,V] f32; for every token but a sequence's last: log-prob of the next one and entropy, at temperature."""
+    logits, logp, entropy = [], [], []
+    for x in ids:
+        z = model(input_ids=x[None]).logits[0].float()
+        logits.append(z)
+        lp = torch.log_softmax(z[:-1] / temperature, -1)
+        logp.append(lp.gather(1, x[1:, None])[:, 0])
+        entropy.append(-(lp.exp() * lp).sum(-1))
+    return torch.cat(logits), torch.cat(logp), torch.cat(entropy)
+
+
+def gradients(model, ids, a, b):
+    """Of sum(a * logp + b * entropy); the value, logits, logp, entropy, {name: gradient}."""
+    model.zero_grad()
+    logits, logp, entropy = forward(model, ids, TEMPERATURE)
+    loss = (a * logp + b * entropy).sum()
+    loss.backward()
+    return loss.item(), logits.detach(), logp.detach(), entropy.detach(), {
+        key: p.grad.float().flatten() for key, p in model.named_parameters()}
+
+
+def relative(x, ref):
+    return ((x - ref).double().norm() / ref.double().norm()).item()
+
+
+def golden(name, full):
+    model, fills = build(name, torch.float32)
+    half, _ = build(name, torch.bfloat16)
+    cfg = model.config
+    ids = inputs(cfg.vocab_size)
+    n = sum(LENGTHS) - len(LENGTHS)
+    g = torch.Generator().manual_seed(6)
+    a, b = torch.randn(n, generator=g), 0.3 * torch.randn(n, generator=g)
+    loss, logits, logp, entropy, grads = gradients(model, ids, a, b)
+    _, logits_half, logp_half, entropy_half, grads_half = gradients(half, ids, a, b)
+    positions = [0, 8, 9, 42, 126, 191]  # first and last of a sequence, the sequence of one token, the end
+    picked = {}
+    for key, x in grads.items():
+        candidates = np.flatnonzero(x.numpy())  # rows of an embedding that no token used say nothing
+        order = np.argsort(uniform("sample " + key, len(candidates)), kind="stable")
+        index = np.sort(candidates[order[:SAMPLES]])
+        picked[key] = {
+            "norm": x.double().norm().item(),
+            "index": index.tolist(),
+            "value": x[index].tolist(),
+            "bf16_error": (grads_half[key] - x)[index].double().norm().item(),
+        }
+    if full:
+        os.makedirs(full, exist_ok=True)
+        for key, x in {"logits": logits, **grads}.items():
+            x.numpy().tofile(os.path.join(full, f"{name}.{key}.f32"))
+    print(f"{name}: bf16 against f32 in HF: logits {relative(logits_half, logits):.2e} "
+          f"logp {relative(logp_half, logp):.2e}; logits std {logits.std():.2f}, mean entropy {entropy.mean():.2f} "
+          f"of {np.log(cfg.vocab_size):.2f}")
+    return {
+        "dims": dict(V=cfg.vocab_size, D=cfg.hidden_size, F=cfg.intermediate_size, L=cfg.num_hidden_layers,
+                     H=cfg.num_attention_heads, K=cfg.num_key_value_heads,
+                     d=cfg.hidden_size // cfg.num_attention_heads, max_positions=cfg.max_position_embeddings,
+                     rms_eps=cfg.rms_norm_eps, rope_theta=cfg.rope_theta,
+                     tied=cfg.tie_word_embeddings),
+        "fills": fills,
+        "temperature": TEMPERATURE,
+        "ids": [x.tolist() for x in ids],
+        "a": a.tolist(),
+        "b": b.tolist(),
+        "loss": loss,
+        "logp": logp.tolist(),
+        "entropy": entropy.tolist(),
+        "logp_bf16": logp_half.tolist(),
+        "entropy_bf16": entropy_half.tolist(),
+        "logit_positions": positions,
+        "logits": logits[positions].tolist(),
+        "logits_bf16": logits_half[positions].tolist(),
+        "gradients": picked,
+    }
+
+
+def greedy(model, prompt, penalty, new_tokens):
+    """Token ids and the least gap between the two best scores of any step."""
+    out = model.generate(prompt[None], attention_mask=torch.ones_like(prompt)[None], do_sample=False,
+                         max_new_tokens=new_tokens, min_new_tokens=new_tokens, repetition_penalty=penalty,
+                         output_scores=True, return_dict_in_generate=True, pad_token_id=0, eos_token_id=None)
+    best = torch.stack(out.scores)[:, 0].topk(2, -1).values
+    return out.sequences[0, len(prompt):].tolist(), (best[:, 0] - best[:, 1]).min().item()
+
+
+def generations(name, new_tokens=24, wanted=4):
+    """Prompts of several lengths, the first ones tried whose greedy steps are all clear of ties."""
+    model, _ = build(name, torch.float32)
+    g = torch.Generator().manual_seed(7)
+    found = []
+    for penalty in (1.0, 1.3):
+        for length in (1, 5, 12, 31)[:wanted]:
+            for _ in range(200):
+                prompt = torch.randint(0, model.config.vocab_size, (length,), generator=g)
+                ids, gap = greedy(model, prompt, penalty, new_tokens)
+                if gap > GAP and len(set(ids)) > new_tokens // 3:
+                    break
+            else:
+                raise SystemExit(f"{name}: no prompt of {length} tokens is clear of ties")
+            found.append(dict(prompt=prompt.tolist(), repetition_penalty=penalty, ids=ids, least_gap=gap))
+    print(f"{name}: {[len(set(x['ids'])) for x in found]} different tokens of {new_tokens}, least gap "
+          f"{min(x['least_gap'] for x in found):.3f}")
+    return found
+
+
+def write(out, versions, what, full):
+    from golden_loss import dump
+
+    torch.set_num_threads(2)
+    for name in MODELS:
+        path = os.path.join(out, f"qwen2_{name}.json")
+        old = json.load(open(path)) if os.path.exists(path) else {}
+        x = {"made_with": versions, **(golden(name, full) if what != "generate" else old)}
+        x["generate"] = generations(name) if what != "model" else old.get("generate", [])
+        with open(path, "w") as f:
+            f.write(dump(x) + "\n")
+        print(f"{path}: {os.path.getsize(path)} bytes")
