@@ -29,9 +29,11 @@ void tokenizer_free(Tokenizer *t);
 int tokenizer_size(const Tokenizer *t);                      // highest id + 1
 int32_t tokenizer_id(const Tokenizer *t, const char *token); // -1 where absent
 const char *tokenizer_path(const Tokenizer *t);              // the tokenizer.json it came from
-// Appends the ids of `text` (UTF-8; invalid bytes become U+FFFD). `special`: added tokens in the text are matched.
+// Appends the ids of `text` (UTF-8; invalid bytes become U+FFFD). Added tokens in the text are matched first; where
+// `special` is false those marked special are not, as with HF's split_special_tokens: so a user's text stays text.
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out);
-// Appends the bytes of `ids`. Ids outside the vocabulary add nothing. `skip_special`: special tokens add nothing.
+// Appends the text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids outside the vocabulary add nothing.
+// `skip_special`: special tokens add nothing.
 void tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special, Str *out);
 // Streaming: appends what is complete UTF-8 so far; bytes of an unfinished character wait in `pending`. Decoding a
 // sequence piece by piece, then flushing, gives the text of decoding it whole.
@@ -43,15 +45,14 @@ void tokenizer_stream(const Tokenizer *t, int32_t id, bool skip_special, Utf8Pen
 void tokenizer_stream_flush(Utf8Pending *pending, Str *out);
 
 // ---- chat.c: templates -------------------------------------------------------------------------------------------
-typedef struct {
-    const char *role, *content;
-} ChatMessage;
-// Renders `messages` (a JSON array of {role, content, ...}); `tools` may be NULL. Unknown template: an error with
-// the names there are.
+// Renders `messages` (a JSON array of {role, content, ...}); `tools` may be NULL. The templates are qwen2.5 (Instruct),
+// qwen2.5-base (its default system message) and r1-zero. Unknown template: an error with the names there are.
 bool chat_render(const char *template_name, const json_t *messages, const json_t *tools, bool add_generation_prompt,
                  Str *out, Error *e);
 // The prompt for one question: system message (NULL: the template's default), then the question, then the turn's start.
 bool chat_prompt(const char *template_name, const char *system, const char *question, Str *out, Error *e);
+// The name of the template that the tokenizer_config.json beside this tokenizer.json holds; NULL where it is none of ours.
+const char *chat_template_of(const char *tokenizer_path);
 extern const char chat_system_prompt[]; // the shipped one: think in <think>, answer in <answer>
 
 // ---- jsonl.c: JSON lines, one at a time --------------------------------------------------------------------------

@@ -1,0 +1,104 @@
+// grpo tokenize: JSON lines with text or messages in, with ids out, one line for each line.
+#include "host.h"
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "usage: grpo tokenize PATH [FILE] [chat_template=NAME] [special=true|false]\n"
+    "PATH is a model directory or a tokenizer.json. FILE (or standard input) holds JSON lines with `text`, or with\n"
+    "`messages` (a list of {role, content}) and optional `tools` and `add_generation_prompt` (default false).\n"
+    "Each gives a line {\"ids\": [...]}.\n"
+    "  chat_template   what messages are rendered with; by default the template in PATH's tokenizer_config.json where\n"
+    "                  it is one of ours, else qwen2.5\n"
+    "  special         false: special tokens written out in the text stay text (default true)\n";
+
+typedef struct {
+    const char *path, *file, *chat_template;
+    bool special;
+} Options;
+
+static bool options_read(Options *o, int argc, char **argv, Error *e) {
+    int places = 0;
+    for (int i = 0; i < argc; i++) {
+        char *value = strchr(argv[i], '=');
+        if (!strncmp(argv[i], "chat_template=", 14)) o->chat_template = value + 1;
+        else if (!strcmp(argv[i], "special=true") || !strcmp(argv[i], "special=false")) o->special = value[1] == 't';
+        else if (!strncmp(argv[i], "special=", 8))
+            return error_set(e, EXIT_CONFIG, "%.80s: expected special=true or special=false", argv[i]);
+        else if (argv[i][0] == '-' && argv[i][1])
+            return error_set(e, EXIT_CONFIG, "there is no option %.60s; see grpo tokenize --help", argv[i]);
+        else if (places++ == 0) o->path = argv[i];
+        else if (places == 2) o->file = argv[i];
+        else return error_set(e, EXIT_CONFIG, "tokenize takes one PATH and one FILE, not also %.60s", argv[i]);
+    }
+    if (!places) return error_set(e, EXIT_CONFIG, "tokenize needs a model directory or a tokenizer.json; see --help");
+    return true;
+}
+
+// The text of one line, appended to *out.
+static bool line_text(const json_t *row, const char *chat_template, Str *out, Error *e) {
+    const json_t *text = json_object_get(row, "text"), *messages = json_object_get(row, "messages");
+    const json_t *tools = json_object_get(row, "tools"), *generate = json_object_get(row, "add_generation_prompt");
+    if (!json_is_object(row) || (!text && !messages))
+        return error_set(e, EXIT_INPUT, "expected an object with \"text\" or \"messages\"");
+    if (text && messages) return error_set(e, EXIT_INPUT, "both \"text\" and \"messages\"; leave one out");
+    if (messages) {
+        if (generate && !json_is_boolean(generate))
+            return error_set(e, EXIT_INPUT, "\"add_generation_prompt\" is not true or false");
+        return chat_render(chat_template, messages, tools, json_is_true(generate), out, e);
+    }
+    if (!json_is_string(text)) return error_set(e, EXIT_INPUT, "\"text\" is not a string");
+    str_add(out, json_string_value(text), json_string_length(text));
+    return true;
+}
+
+static bool tokenize_lines(const Tokenizer *t, const Options *o, LineReader *reader, Error *e) {
+    Str text = {0}, line_out = {0};
+    Ids ids = {0};
+    char *line;
+    size_t n;
+    int got;
+    while ((got = line_reader_next(reader, &line, &n, e)) > 0) {
+        char where[4096 + 32];
+        snprintf(where, sizeof where, "%s:%lld", reader->path, (long long)reader->line);
+        json_t *row = json_parse(line, n, where, e);
+        str_clear(&text), str_clear(&line_out), ids_clear(&ids);
+        bool ok = row && (line_text(row, o->chat_template, &text, e) || error_prefix(e, "%s", where));
+        json_decref(row);
+        if (!ok) {
+            got = -1;
+            break;
+        }
+        tokenizer_encode(t, text.s, text.n, o->special, &ids);
+        str_puts(&line_out, "{\"ids\": [");
+        for (size_t i = 0; i < ids.n; i++) str_printf(&line_out, i ? ", %d" : "%d", ids.id[i]);
+        str_puts(&line_out, "]}\n");
+        fwrite(line_out.s, 1, line_out.n, stdout);
+        if (reader->fd == STDIN_FILENO) fflush(stdout); // a line in, a line out
+    }
+    str_free(&text), str_free(&line_out), ids_free(&ids);
+    return got == 0;
+}
+
+ExitCode command_tokenize(int argc, char **argv, Error *e) {
+    if (argc == 1 && (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))) return fputs(usage, stdout), EXIT_OK;
+    Options o = {.file = "-", .special = true};
+    if (!options_read(&o, argc, argv, e)) return e->code;
+    Tokenizer *t = tokenizer_load(o.path, e);
+    if (!t) return e->code;
+    if (!o.chat_template) o.chat_template = chat_template_of(tokenizer_path(t));
+    if (!o.chat_template) o.chat_template = "qwen2.5";
+    LineReader reader;
+    Str probe = {0}; // an unknown template is an error before the first line
+    bool ok = chat_prompt(o.chat_template, NULL, "?", &probe, e) && line_reader_open(&reader, o.file, e);
+    str_free(&probe);
+    if (ok) {
+        ok = tokenize_lines(t, &o, &reader, e);
+        line_reader_close(&reader);
+    }
+    tokenizer_free(t);
+    if (!ok) return e->code;
+    if (fflush(stdout) || ferror(stdout))
+        return error_set(e, EXIT_DISK, "tokenize: writing to standard output failed"), EXIT_DISK;
+    return EXIT_OK;
+}

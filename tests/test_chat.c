@@ -1,0 +1,167 @@
+// Chat templates against the real ones' output, text and ids; R1-Zero's form; what is refused.
+#include "data.h"
+#include "host.h"
+#include <string.h>
+
+static char *render(const char *template, const char *messages, bool generate, Error *e) {
+    json_t *m = json_loads(messages, 0, NULL);
+    assert_non_null(m);
+    Str out = {0};
+    str_puts(&out, "");
+    bool ok = chat_render(template, m, NULL, generate, &out, e);
+    json_decref(m);
+    if (ok) return out.s;
+    str_free(&out);
+    return NULL;
+}
+
+static void test_vectors(void **state) {
+    char *tokenizer_json = xstrdup(data_path("test_vectors", "qwen2.5/tokenizer.json"));
+    const char *path = data_path("test_vectors", "tokenizer/chat_template_vectors.jsonl");
+    Error e = {0};
+    Tokenizer *t = tokenizer_load(tokenizer_json, &e);
+    if (!t) fail_msg("%s", e.text);
+    LineReader reader;
+    assert_true(line_reader_open(&reader, path, &e));
+    char *line;
+    size_t n;
+    int rows = 0;
+    for (; line_reader_next(&reader, &line, &n, &e) > 0; rows++) {
+        json_t *row = json_loadb(line, n, 0, NULL);
+        const char *name = json_string_value(json_object_get(row, "name"));
+        bool base = !strcmp(json_string_value(json_object_get(row, "model")), "base");
+        Str out = {0};
+        if (!chat_render(base ? "qwen2.5-base" : "qwen2.5", json_object_get(row, "messages"),
+                         json_object_get(row, "tools"), json_is_true(json_object_get(row, "add_generation_prompt")),
+                         &out, &e))
+            fail_msg("%s: %s", name, e.text);
+        if (strcmp(out.s, json_string_value(json_object_get(row, "text")))) fail_msg("%s:\n%s", name, out.s);
+        Ids ids = {0};
+        tokenizer_encode(t, out.s, out.n, true, &ids);
+        const json_t *wanted = json_object_get(row, "ids");
+        assert_int_equal(ids.n, json_array_size(wanted));
+        for (size_t i = 0; i < ids.n; i++)
+            if (ids.id[i] != json_integer_value(json_array_get(wanted, i))) fail_msg("%s: id %zu differs", name, i);
+        ids_free(&ids);
+        str_free(&out);
+        json_decref(row);
+    }
+    assert_int_equal(rows, 92);
+    line_reader_close(&reader);
+    tokenizer_free(t);
+    free(tokenizer_json);
+}
+
+// Tools and arguments stand in the text as Python's json.dumps writes them. Expected strings are Python's.
+static void test_json_as_python(void **state) {
+    static const char *const pairs[][2] = {
+        {"{\"b\": 1, \"a\": [ ], \"c\": { }}", "{\"b\": 1, \"a\": [], \"c\": {}}"},
+        {"[true,false,null,-7]", "[true, false, null, -7]"},
+        {"\"q\\\" \\\\ \\/ \\b\\f\\n\\r\\t \\u0001\\u007f\\u00e9\\ud83d\\ude00 <b>&'\"",
+         "\"q\\\" \\\\ / \\b\\f\\n\\r\\t \\u0001\x7f\u00e9\U0001F600 <b>&'\""},
+        {"[0.1, 1.0, -0.0, 100.0, 1e15, 1e16, 123456789012345678.0, 0.0001, 0.00001, 1.5e-7, 3.14159, 1e300, 2.5e22]",
+         "[0.1, 1.0, -0.0, 100.0, 1000000000000000.0, 1e+16, 1.2345678901234568e+17, 0.0001, 1e-05, 1.5e-07, 3.14159, "
+         "1e+300, 2.5e+22]"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        json_t *messages = json_pack("[{s:s, s:n, s:[{s:s, s:o}]}]", "role", "assistant", "content", "tool_calls",
+                                     "name", "f", "arguments", json_loads(pairs[i][0], JSON_DECODE_ANY, NULL));
+        Error e = {0};
+        Str out = {0};
+        assert_true(chat_render("qwen2.5", messages, NULL, false, &out, &e));
+        char *wanted =
+            xasprintf("<|im_start|>assistant\n<tool_call>\n{\"name\": \"f\", \"arguments\": %s}\n</tool_call>"
+                      "<|im_end|>\n",
+                      pairs[i][1]);
+        const char *got = strstr(out.s, "<|im_start|>assistant");
+        assert_string_equal(got, wanted);
+        free(wanted);
+        str_free(&out);
+        json_decref(messages);
+    }
+}
+
+static void test_r1_zero(void **state) {
+    Error e = {0};
+    Str prompt = {0};
+    assert_true(chat_prompt("r1-zero", NULL, "What is 2+2?", &prompt, &e));
+    assert_non_null(strstr(prompt.s, "<think>"));
+    assert_non_null(strstr(prompt.s, "\n\nUser: What is 2+2?\nAssistant:\n"));
+    assert_int_equal(strlen(strstr(prompt.s, "Assistant:\n")), strlen("Assistant:\n"));
+    str_free(&prompt);
+    char *text = render("r1-zero",
+                        "[{\"role\":\"system\",\"content\":\"S\"},{\"role\":\"user\",\"content\":\"a\"},"
+                        "{\"role\":\"assistant\",\"content\":\"b\"},{\"role\":\"user\",\"content\":\"c\"}]",
+                        true, &e);
+    assert_string_equal(text, "S\n\nUser: a\nAssistant:\nb\n\nUser: c\nAssistant:\n");
+    free(text);
+}
+
+static void test_prompt(void **state) {
+    Error e = {0};
+    Str out = {0};
+    assert_true(chat_prompt("qwen2.5", chat_system_prompt, "Q\xff", &out, &e)); // any bytes
+    char *wanted = xasprintf("<|im_start|>system\n%s<|im_end|>\n<|im_start|>user\nQ\xff<|im_end|>\n"
+                             "<|im_start|>assistant\n",
+                             chat_system_prompt);
+    assert_string_equal(out.s, wanted);
+    str_clear(&out);
+    assert_true(chat_prompt("qwen2.5-base", NULL, "Q", &out, &e));
+    assert_non_null(strstr(out.s, "system\nYou are a helpful assistant.<|im_end|>"));
+    free(wanted);
+    str_free(&out);
+}
+
+static void test_template_of(void **state) {
+    char *dir = xstrdup(data_path("test_template_of", "qwen2.5/Qwen2.5-0.5B-Instruct/tokenizer_config.json"));
+    strcpy(strrchr(dir, '/') + 1, "tokenizer.json");
+    assert_string_equal(chat_template_of(dir), "qwen2.5");
+    free(dir);
+    dir = xstrdup(data_path("test_template_of", "qwen2.5/Qwen2.5-0.5B/tokenizer_config.json"));
+    strcpy(strrchr(dir, '/') + 1, "tokenizer.json");
+    assert_string_equal(chat_template_of(dir), "qwen2.5-base");
+    free(dir);
+    assert_null(chat_template_of("models/tiny/tokenizer.json"));
+    assert_null(chat_template_of("nowhere/tokenizer.json"));
+}
+
+static void test_refused(void **state) {
+    static const char *const cases[][3] = {
+        // template, messages, what the error says
+        {"qwen", "[{\"role\":\"user\",\"content\":\"a\"}]", "qwen2.5, qwen2.5-base, r1-zero"},
+        {"qwen2.5", "[]", "at least one message"},
+        {"qwen2.5", "{}", "not a list"},
+        {"qwen2.5", "[\"a\"]", "messages[0]: no string \"role\""},
+        {"qwen2.5", "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"user\"}]",
+         "messages[1]: no string \"content\""},
+        {"qwen2.5", "[{\"role\":\"user\",\"content\":[]}]", "messages[0]: no string \"content\""},
+        {"qwen2.5", "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"developer\",\"content\":\"a\"}]", "developer"},
+        {"qwen2.5", "[{\"role\":\"assistant\",\"tool_calls\":[{\"name\":\"f\"}]}]", "tool_calls[0]"},
+        {"qwen2.5", "[{\"role\":\"assistant\",\"tool_calls\":[3]}]", "tool_calls[0]"},
+        {"qwen2.5", "[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":3}]", "\"tool_calls\" is not a list"},
+        {"r1-zero", "[{\"role\":\"tool\",\"content\":\"a\"}]", "messages[0]"},
+        {"r1-zero", "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"system\",\"content\":\"a\"}]", "messages[1]"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Error e = {0};
+        assert_null(render(cases[i][0], cases[i][1], true, &e));
+        if (!strstr(e.text, cases[i][2])) fail_msg("case %zu says: %s", i, e.text);
+        assert_int_equal(e.code, i == 0 ? EXIT_CONFIG : EXIT_INPUT);
+    }
+    Error e = {0};
+    Str out = {0};
+    json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "a"), *tools = json_pack("[{}]");
+    assert_false(chat_render("r1-zero", messages, tools, true, &out, &e));
+    assert_non_null(strstr(e.text, "tools"));
+    json_decref(messages);
+    json_decref(tools);
+    str_free(&out);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_vectors), cmocka_unit_test(test_json_as_python), cmocka_unit_test(test_r1_zero),
+        cmocka_unit_test(test_prompt),  cmocka_unit_test(test_template_of),    cmocka_unit_test(test_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
