@@ -28,6 +28,10 @@ double clock_seconds(void);
 // rotate its inputs and the caches do not lie.
 double bench_time(void (*fn)(void *arg, int i), void *arg);
 
+// The most memory this process held since the last reset, GiB.
+void peak_memory_reset(void);
+double peak_memory(void);
+
 // Heads the rows of a section.
 void bench_section(const Bench *b, const char *title);
 // Is a row of that name wanted?
@@ -43,3 +47,7 @@ double peer_value(const char *name); // NaN where there is none
 
 // The parts, in the order they are printed.
 void bench_products(Bench *b);
+void bench_ops(Bench *b);
+void bench_train(Bench *b);
+void bench_rollout(Bench *b);
+void bench_host(Bench *b);

@@ -1,16 +1,14 @@
 // The probe: what memory and arithmetic units give to a loop that does nothing else.
 #include "bench.h"
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-
-#define PASSES 5
 
 // Accumulators: enough to cover the latency of every unit, few enough to stay in registers.
 #if defined(__AVX512F__)
@@ -77,48 +75,54 @@ static double bf16_rate(int64_t rounds) {
 }
 #endif
 
-// GB/s of reading `bytes` once, each thread its own stretch.
-static double read_rate(const char *memory, int64_t bytes) {
-    typedef uint64_t Words __attribute__((vector_size(64)));
-    double start = clock_seconds();
+// GB/s of reading `bytes` once: each thread its own stretch, in `streams` parts side by side.
+static double read_rate(const char *memory, int64_t bytes, int streams) {
+    typedef uint64_t Words __attribute__((vector_size(64), may_alias));
+    int64_t threads = thread_count(), part = bytes / threads / streams / 4096 * 4096;
     uint64_t folded = 0;
+    double start = clock_seconds();
 #pragma omp parallel for schedule(static) reduction(^ : folded)
-    for (int64_t page = 0; page < bytes / 4096; page++) {
-        const char *p = memory + page * 4096;
+    for (int64_t t = 0; t < threads; t++) {
+        const char *mine = memory + t * streams * part;
         Words x[4] = {0};
-        for (int i = 0; i < 4096; i += 256)
-            for (int k = 0; k < 4; k++) {
-                Words w;
-                memcpy(&w, p + i + 64 * k, sizeof w);
-                x[k] ^= w;
-            }
+        for (int64_t i = 0; i < part; i += 256)
+            for (int s = 0; s < streams; s++)
+                for (int k = 0; k < 4; k++) x[k] ^= *(const Words *)(mine + s * part + i + 64 * k);
         x[0] ^= x[1] ^ x[2] ^ x[3];
         for (int k = 0; k < 8; k++) folded ^= x[0][k];
     }
     sink = (float)folded;
-    return (double)bytes / (clock_seconds() - start) * 1e-9;
+    return (double)(part * streams * threads) / (clock_seconds() - start) * 1e-9;
 }
 
-static double best(double (*rate)(int64_t), int64_t rounds) {
+// The best of several ways to read: how many streams and which pages suit a machine differs.
+static double best_read(void) {
+    size_t bytes = (size_t)512 << 20; // many times any cache
     double top = 0;
-    for (int i = 0; i < PASSES; i++) top = fmax(top, rate(rounds));
+    for (int huge = 0; huge < 2; huge++) {
+        char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) continue;
+        madvise(memory, bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+#pragma omp parallel for schedule(static)
+        for (size_t page = 0; page < bytes / 4096; page++) memset(memory + page * 4096, (int)page & 127, 4096);
+        for (int streams = 1; streams <= 8; streams *= 2)
+            for (int i = 0; i < 12; i++) top = fmax(top, read_rate(memory, (int64_t)bytes, streams));
+        munmap(memory, bytes);
+    }
+    return top;
+}
+
+// Short bursts: on a busy machine some of them have all cores to themselves.
+static double best(double (*rate)(int64_t)) {
+    double top = 0, start = clock_seconds();
+    while (clock_seconds() - start < 0.6) top = fmax(top, rate(200000));
     return top;
 }
 
 Probe probe_run(void) {
-    Probe p = {.threads = thread_count()};
-    int64_t bytes = (int64_t)512 << 20; // many times any cache
-    char *memory = aligned_alloc(4096, (size_t)bytes);
-    if (memory) {
-#pragma omp parallel for schedule(static)
-        for (int64_t page = 0; page < bytes / 4096; page++) memset(memory + page * 4096, (int)page & 127, 4096);
-        for (int i = 0; i < PASSES; i++) p.read = fmax(p.read, read_rate(memory, bytes));
-        free(memory);
-    }
-    f32_rate(1000000); // the clock frequency rises
-    p.f32 = best(f32_rate, 10000000);
+    Probe p = {.threads = thread_count(), .read = best_read(), .f32 = best(f32_rate)};
 #if defined(__AVX512BF16__)
-    p.bf16 = best(bf16_rate, 10000000);
+    p.bf16 = best(bf16_rate);
 #else
     p.bf16 = p.f32;
 #endif

@@ -47,7 +47,69 @@ def products():
                 row(f"matmul {layer} dw {shape}", flop / seconds(lambda i: dy.T @ x))
 
 
-SECTIONS = {"products": products}
+def qwen2(shape, dtype):
+    """HF's Qwen2 with random weights: the tiny model, or Qwen2.5-0.5B's shape."""
+    try:
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+    except ImportError:
+        print("SKIP python3 has no transformers")
+        sys.exit(0)
+    size = {
+        "tiny": dict(vocab_size=512, hidden_size=128, intermediate_size=384, num_hidden_layers=2,
+                     num_attention_heads=4, num_key_value_heads=2),
+        "0.5B": dict(vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
+                     num_attention_heads=14, num_key_value_heads=2),
+    }[shape]
+    torch.set_default_dtype(dtype)
+    model = Qwen2ForCausalLM(Qwen2Config(tie_word_embeddings=True, attn_implementation="sdpa", **size))
+    torch.set_default_dtype(torch.float32)
+    return model
+
+
+def train():
+    for shape, dtype, label, b, t in (("tiny", torch.float32, "f32", 8, 128), ("tiny", torch.bfloat16, "bf16", 8, 128),
+                                      ("0.5B", torch.bfloat16, "bf16", 1, 512)):
+        model = qwen2(shape, dtype)
+        ids = torch.randint(model.config.vocab_size, (b, t))
+        name = f"{shape}, {b} x {t} tokens, {label}"
+        row(f"prefill {name}", b * t / seconds(lambda i: model.model(ids, use_cache=False)))
+
+        def step(_):
+            with torch.enable_grad():
+                logits = model(ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+                torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:].flatten()).backward()
+
+        row(f"train {name}", b * t / seconds(step))
+
+
+def decode():
+    from transformers import DynamicCache
+    for shape, dtype, label, b, n in (("0.5B", torch.bfloat16, "bf16", 1, 16), ("0.5B", torch.bfloat16, "bf16", 8, 8),
+                                      ("tiny", torch.float32, "f32", 64, 64)):
+        model = qwen2(shape, dtype)
+        cache = DynamicCache()
+        ids = torch.randint(model.config.vocab_size, (b, 16))
+
+        def token(ids):
+            logits = model(ids, past_key_values=cache, use_cache=True).logits[:, -1].float() / 0.9
+            return torch.multinomial(torch.softmax(logits, -1), 1)
+
+        ids = token(ids)
+        times = []
+        for _ in range(n):
+            start = time.perf_counter()
+            ids = token(ids)
+            times.append(time.perf_counter() - start)
+        step = statistics.median(times)
+        if b > 1:
+            row(f"decode {shape}, B = {b}, {label}", b / step)
+            continue
+        weights = sum(p.numel() for p in model.parameters()) * dtype.itemsize
+        row(f"decode {shape}, B = {b}, {label}", weights / step * 1e-9)
+        row(f"decode {shape}, B = {b}, {label}, tokens", 1 / step)
+
+
+SECTIONS = {"products": products, "train": train, "decode": decode}
 
 if __name__ == "__main__":
     torch.manual_seed(1)

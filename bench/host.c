@@ -1,0 +1,164 @@
+// The host's parts: tokenizer, rewards, loading weights.
+#include "model.h"
+#include <stdlib.h>
+#include <unistd.h>
+
+// A file of the shared test data, or NULL where it is absent.
+static const char *data_file(const char *name) {
+    static char path[4096];
+    const char *root = getenv("GRPO_DATA");
+    snprintf(path, sizeof path, "%s/%s", root ? root : "../shared/data", name);
+    return access(path, R_OK) == 0 ? path : NULL;
+}
+
+// ---- tokenizer -------------------------------------------------------------------------------------------------------
+typedef struct {
+    Tokenizer *tokenizer;
+    const Dataset *data;
+    char **text; // [n]
+    size_t n, bytes;
+    Ids ids;
+} Texts;
+
+static void encode(void *arg, int i) {
+    Texts *t = arg;
+    ids_clear(&t->ids);
+    for (size_t k = 0; k < t->n; k++) tokenizer_encode(t->tokenizer, t->text[k], strlen(t->text[k]), true, &t->ids);
+}
+
+static void decode(void *arg, int i) {
+    Texts *t = arg;
+    Str s = {0};
+    tokenizer_decode(t->tokenizer, t->ids.id, t->ids.n, true, &s);
+    str_free(&s);
+}
+
+// Questions and answers of GSM8K by the real tokenizer; where they are absent, the README by the tiny one.
+static void measure_tokenizer(Bench *b) {
+    if (!bench_wants(b, "tokenizer encode") && !bench_wants(b, "tokenizer decode")) return;
+    Error e = {0};
+    const char *real = data_file("qwen2.5/tokenizer.json");
+    char *where = xstrdup(real ? real : "models/tiny");
+    Texts t = {.tokenizer = tokenizer_load(where, &e)};
+    if (!t.tokenizer) die("bench: %s", e.text);
+    const char *source = data_file("gsm8k/train.jsonl");
+    if (source) {
+        Config c;
+        if (!config_read(&c, NULL, NULL, 0, &e)) die("bench: %s", e.text);
+        Dataset *d = dataset_open(source, &c, &e);
+        if (!d) die("bench: %s", e.text);
+        t.text = xcalloc(2 * (size_t)dataset_rows(d), sizeof *t.text);
+        for (int64_t i = 0; i < dataset_rows(d) && i < 2000; i++) {
+            Row row;
+            if (!dataset_row(d, i, &row, &e)) die("bench: %s", e.text);
+            t.text[t.n++] = xstrdup(row.question);
+            t.text[t.n++] = xstrdup(row.answer);
+            row_free(&row);
+        }
+        dataset_free(d);
+        config_free(&c);
+    } else {
+        size_t n;
+        t.text = xcalloc(1, sizeof *t.text);
+        t.text[t.n++] = file_read("README.md", 1 << 20, &n, &e);
+        if (!t.text[0]) die("bench: %s", e.text);
+    }
+    for (size_t k = 0; k < t.n; k++) t.bytes += strlen(t.text[k]);
+    printf("tokenizer: %s, text: %s\n", real ? "Qwen2.5" : "tiny", source ? "GSM8K" : "README.md");
+    double mib = (double)t.bytes / (1 << 20);
+    bench_row(b, "tokenizer encode, one thread", mib / bench_time(encode, &t), "MiB/s", 60, 0);
+    bench_row(b, "tokenizer decode, one thread", mib / bench_time(decode, &t), "MiB/s", 0, 0);
+    for (size_t k = 0; k < t.n; k++) free(t.text[k]);
+    free(t.text);
+    ids_free(&t.ids);
+    tokenizer_free(t.tokenizer);
+    free(where);
+}
+
+// ---- rewards ---------------------------------------------------------------------------------------------------------
+#define SAMPLES 1000
+typedef struct {
+    Reward reward[5];
+    Sample sample[SAMPLES];
+    float score[SAMPLES];
+} Scoring;
+
+static void score(void *arg, int i) {
+    Scoring *s = arg;
+    for (int k = 0; k < 5; k++) s->reward[k].info->fn(&s->reward[k], s->sample, SAMPLES, s->score);
+}
+
+static void measure_rewards(Bench *b) {
+    static const char *const recipe[] = {"correctness", "int", "strict_format", "soft_format", "xmlcount"};
+    if (!bench_wants(b, "the recipe's five rewards, one thread")) return;
+    Error e = {0};
+    Scoring *s = xcalloc(1, sizeof *s);
+    for (int k = 0; k < 5; k++)
+        if (!reward_parse(recipe[k], &s->reward[k], &e)) die("bench: %s", e.text);
+    // Three in four follow the format; they are as long as a GSM8K answer.
+    for (int i = 0; i < SAMPLES; i++) {
+        char *text =
+            xasprintf(i % 4 ? "<think>\nNatalia sold %d clips in April and half as many in May, so she sold "
+                              "%d / 2 = %d clips in May. Altogether she sold %d + %d = %d clips in both "
+                              "months, which is what the question asks for.\n</think>\n<answer>\n%d\n</answer>\n"
+                            : "Natalia sold %d clips in April and half as many in May, so she sold %d / 2 = "
+                              "%d clips in May. Altogether %d + %d = %d clips: the answer is %d.",
+                      2 * i, 2 * i, i, 2 * i, i, 3 * i, 3 * i);
+        s->sample[i] =
+            (Sample){.prompt = "", .completion = text, .completion_len = strlen(text), .answer = "72", .group = i / 8};
+    }
+    bench_row(b, "the recipe's five rewards, one thread", SAMPLES / bench_time(score, s), "texts/s", 500000, 0);
+    for (int i = 0; i < SAMPLES; i++) free((char *)s->sample[i].completion);
+    free(s);
+}
+
+// ---- loading ---------------------------------------------------------------------------------------------------------
+typedef struct {
+    Model *model;
+    const char *dir;
+    char *source; // as many bytes as the model's
+    int mode;
+} Loading;
+
+static void load(void *arg, int i) {
+    Loading *l = arg;
+    Error e = {0};
+    if (!hf_weights_read(l->dir, l->model, l->mode, &e)) die("bench: %s", e.text);
+}
+
+static void copy(void *arg, int i) {
+    Loading *l = arg;
+    int64_t block = 1 << 20, bytes = (int64_t)tensor_bytes(l->model->slab);
+#pragma omp parallel for schedule(static)
+    for (int64_t at = 0; at < bytes; at += block)
+        memcpy((char *)l->model->slab.data + at, l->source + at, (size_t)(bytes - at < block ? bytes - at : block));
+}
+
+static void measure_loading(Bench *b) {
+    static const char *const name[] = {"load 0.5B, strict, warm", "load 0.5B, mmap, warm"};
+    if (!bench_wants(b, name[0]) && !bench_wants(b, name[1])) return;
+    BenchModel m;
+    Error e = {0};
+    bench_model_open(&m, HALF_B, BF16, (RunShape){0});
+    char *dir = xasprintf("%s/model", m.dir);
+    if (!hf_save(dir, m.dir, &m.run.policy, &e)) die("bench: %s", e.text);
+    size_t bytes = tensor_bytes(m.run.policy.slab);
+    Loading l = {&m.run.policy, dir, xmalloc(bytes), 0};
+    memcpy(l.source, m.run.policy.slab.data, bytes);
+    double memcpy_rate = (double)bytes / bench_time(copy, &l) * 1e-9;
+    bench_row(b, "memcpy, all threads", memcpy_rate, "GB/s", 0, 0);
+    free(l.source);
+    for (l.mode = LOAD_STRICT; l.mode <= LOAD_MMAP; l.mode++)
+        bench_row(b, name[l.mode], (double)bytes / bench_time(load, &l) * 1e-9, "GB/s", memcpy_rate, 0);
+    if (!disk_remove(dir, &e)) die("bench: %s", e.text);
+    free(dir);
+    bench_model_close(&m);
+}
+
+void bench_host(Bench *b) {
+    bench_section(b, "host (limit: the goal; for loading, memcpy)");
+    peer_run(b, "hf_tokenizers.py", "encode");
+    measure_tokenizer(b);
+    measure_rewards(b);
+    measure_loading(b);
+}
