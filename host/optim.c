@@ -39,12 +39,12 @@ void optim_step(Run *r, double learning_rate, double grad_norm, int64_t update) 
     int64_t n = r->policy.slab.dim[0], decaying = r->policy.n_decay;
     for (int part = 0; part < 2; part++) {
         int64_t first = part ? decaying : 0, count = part ? n - decaying : decaying;
-        AdamParams p = {.lr = (float)learning_rate,
-                        .beta1 = (float)c->adam_beta1,
-                        .beta2 = (float)c->adam_beta2,
-                        .eps = (float)c->adam_epsilon,
-                        .weight_decay = part ? 0 : (float)c->weight_decay,
-                        .grad_scale = (float)scale,
+        AdamParams p = {.lr = learning_rate,
+                        .beta1 = c->adam_beta1,
+                        .beta2 = c->adam_beta2,
+                        .eps = c->adam_epsilon,
+                        .weight_decay = part ? 0 : c->weight_decay,
+                        .grad_scale = scale,
                         .step = update,
                         .seed = (uint64_t)c->seed,
                         .first_elem = first};

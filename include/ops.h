@@ -28,8 +28,8 @@ typedef struct {
 } SampleParams;
 
 typedef struct {
-    float lr, beta1, beta2, eps, weight_decay;
-    float grad_scale;   // gradients are multiplied by this first (global clipping)
+    double lr, beta1, beta2, eps, weight_decay;
+    double grad_scale;  // gradients are multiplied by this first (global clipping)
     int64_t step;       // 1, 2, ...: bias correction
     uint64_t seed;      // stochastic rounding of bf16 state, keyed by (seed, step, element)
     int64_t first_elem; // index of the slice's first element in the whole, for that key

@@ -10,6 +10,11 @@
 #define PHILOX_INLINE static inline
 #endif
 
+#define PHILOX_M0 0xD2511F53u
+#define PHILOX_M1 0xCD9E8D57u
+#define PHILOX_W0 0x9E3779B9u
+#define PHILOX_W1 0xBB67AE85u
+
 typedef struct {
     uint32_t v[4];
 } Philox;
@@ -18,13 +23,13 @@ PHILOX_INLINE Philox philox4x32(Philox counter, uint64_t key) {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     uint32_t a = counter.v[0], b = counter.v[1], c = counter.v[2], d = counter.v[3];
     for (int round = 0; round < 10; round++) {
-        uint64_t p = (uint64_t)0xD2511F53u * a, q = (uint64_t)0xCD9E8D57u * c;
+        uint64_t p = (uint64_t)PHILOX_M0 * a, q = (uint64_t)PHILOX_M1 * c;
         a = (uint32_t)(q >> 32) ^ b ^ k0;
         b = (uint32_t)q;
         c = (uint32_t)(p >> 32) ^ d ^ k1;
         d = (uint32_t)p;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+        k0 += PHILOX_W0;
+        k1 += PHILOX_W1;
     }
     Philox out = {{a, b, c, d}};
     return out;

@@ -85,11 +85,11 @@ CASE_OP(embed_bwd, .oracle = embed_bwd_oracle, .grads = true);
 // adamw: opt is an f32 master and f32 moments; else all state is of the weights' type
 static inline AdamParams adamw_params(void) {
     return (AdamParams){.lr = 0.05f,
-                        .beta1 = 0.9f,
-                        .beta2 = 0.99f,
+                        .beta1 = 0.9,
+                        .beta2 = 0.99,
                         .eps = 1e-3f,
                         .weight_decay = 0.1f,
-                        .grad_scale = 0.7f,
+                        .grad_scale = 0.7,
                         .step = 3,
                         .seed = 5,
                         .first_elem = 11};
@@ -107,15 +107,15 @@ static inline void adamw_run(Case *c) {
 }
 static inline void adamw_oracle(Case *c) {
     AdamParams p = adamw_params();
-    double *w = want(c, "w"), *m = want(c, "m"), *v = want(c, "v"), b1 = (double)p.beta1, b2 = (double)p.beta2;
+    double *w = want(c, "w"), *m = want(c, "m"), *v = want(c, "v"), b1 = p.beta1, b2 = p.beta2;
     double *home = c->s.opt ? want(c, "master") : w;
     for (int64_t i = 0; i < c->s.T; i++) {
-        double g = before(c, "dw")[i] * (double)p.grad_scale;
+        double g = before(c, "dw")[i] * p.grad_scale;
         m[i] = b1 * m[i] + (1 - b1) * g;
         v[i] = b2 * v[i] + (1 - b2) * g * g;
         double mhat = m[i] / (1 - pow(b1, (double)p.step)), vhat = v[i] / (1 - pow(b2, (double)p.step));
-        home[i] -= (double)p.lr * (double)p.weight_decay * home[i];
-        w[i] = home[i] -= (double)p.lr * mhat / (sqrt(vhat) + (double)p.eps);
+        home[i] -= p.lr * p.weight_decay * home[i];
+        w[i] = home[i] -= p.lr * mhat / (sqrt(vhat) + p.eps);
     }
 }
 CASE_OP(adamw, .oracle = adamw_oracle, .grads = true);

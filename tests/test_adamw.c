@@ -1,0 +1,172 @@
+// AdamW against torch.optim.AdamW (tests/golden/adamw.json, written by tools/golden.py), and the stochastic rounding of
+// bf16 state: unbiased, a function of (seed, step, element) alone, never moving a value that bf16 holds exactly.
+#include "case.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+#include <jansson.h>
+
+static Tensor vector(DType t, int64_t n) { return tensor1(xcalloc((size_t)n, dtype_size(t)), t, n); }
+
+static void numbers(const json_t *list, Tensor out) {
+    assert_int_equal(json_array_size(list), tensor_numel(out));
+    for (int64_t i = 0; i < tensor_numel(out); i++)
+        tensor_set(out, i, (float)json_number_value(json_array_get(list, (size_t)i)));
+}
+static double number(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
+
+static void assert_close(Tensor got, const json_t *list, double limit, const char *what) {
+    double *a = xmalloc((size_t)tensor_numel(got) * sizeof *a), *b = xmalloc((size_t)tensor_numel(got) * sizeof *b);
+    for (int64_t i = 0; i < tensor_numel(got); i++) {
+        a[i] = (double)tensor_get(got, i);
+        b[i] = json_number_value(json_array_get(list, (size_t)i));
+    }
+    double e = relative_error(a, b, tensor_numel(got));
+    if (!(e <= limit)) fail_msg("%s: error %g above %g", what, e, limit);
+    free(a);
+    free(b);
+}
+
+// With a master (w is bf16) and without (w is f32), gradients given at a quarter and scaled back.
+static void matches_torch(void **state) {
+    Device *d = *state;
+    json_error_t error;
+    json_t *golden = json_load_file("tests/golden/adamw.json", 0, &error), *run;
+    if (!golden) fail_msg("tests/golden/adamw.json: %s", error.text);
+    size_t i, k;
+    json_array_foreach(json_object_get(golden, "runs"), i, run) {
+        int64_t n = (int64_t)json_array_size(json_object_get(run, "start"));
+        Tensor w = vector(F32, n), rounded = vector(BF16, n), master = vector(F32, n), dw = vector(F32, n), m[2], v[2];
+        for (int j = 0; j < 2; j++) m[j] = vector(F32, n), v[j] = vector(F32, n);
+        numbers(json_object_get(run, "start"), w);
+        numbers(json_object_get(run, "start"), master);
+        AdamParams p = {.lr = number(run, "lr"),
+                        .beta1 = number(run, "beta1"),
+                        .beta2 = number(run, "beta2"),
+                        .eps = number(run, "eps"),
+                        .weight_decay = number(run, "weight_decay"),
+                        .grad_scale = 4};
+        json_t *grad, *weights = json_object_get(run, "weights");
+        json_array_foreach(json_object_get(run, "grads"), k, grad) {
+            numbers(grad, dw);
+            for (int64_t j = 0; j < n; j++) f32(dw)[j] *= 0.25f;
+            p.step = (int64_t)k + 1;
+            d->adamw(d, w, NONE, m[0], v[0], dw, p);
+            d->adamw(d, rounded, master, m[1], v[1], dw, p);
+            assert_close(w, json_array_get(weights, k), 2e-7, "w");
+            assert_memory_equal(w.data, master.data, tensor_bytes(w));
+            for (int64_t j = 0; j < n; j++) assert_int_equal(bf16(rounded)[j], f32_to_bf16(f32(w)[j]));
+        }
+        assert_close(m[0], json_object_get(run, "m"), 1e-6, "m");
+        assert_close(v[0], json_object_get(run, "v"), 2e-6, "v");
+        for (int j = 0; j < 2; j++) free(m[j].data), free(v[j].data);
+        free(w.data), free(rounded.data), free(master.data), free(dw.data);
+    }
+    json_decref(golden);
+}
+
+enum { MANY = 1 << 16 };
+typedef struct {
+    Tensor w, m, v, dw;
+} State;
+static State state_new(float w, float g) {
+    State s = {vector(BF16, MANY), vector(BF16, MANY), vector(BF16, MANY), vector(F32, MANY)};
+    for (int i = 0; i < MANY; i++) bf16(s.w)[i] = f32_to_bf16(w), f32(s.dw)[i] = g;
+    return s;
+}
+static void state_free(State *s) { free(s->w.data), free(s->m.data), free(s->v.data), free(s->dw.data); }
+
+static const AdamParams plain = {
+    .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .grad_scale = 1, .step = 1, .seed = 9};
+
+// Every element makes the same step, far below bf16's resolution at 1; the mean must come out right. The mean of n draws
+// between two values u apart, up with probability q, has deviation u sqrt(q (1 - q) / n).
+static void assert_mean(Tensor x, double value, const char *what) {
+    double low = INFINITY, high = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < MANY; i++) {
+        double y = (double)tensor_get(x, i);
+        low = fmin(low, y), high = fmax(high, y), sum += y;
+    }
+    double u = high - low, q = (value - low) / u, sigma = u * sqrt(q * (1 - q) / MANY);
+    if (!(high > low && low <= value && value <= high)) fail_msg("%s: %g lies outside %g..%g", what, value, low, high);
+    if (!(u <= 0x1p-7 * fabs(high))) fail_msg("%s: %g and %g are no neighbours", what, low, high);
+    if (!(fabs(sum / MANY - value) <= 5 * sigma))
+        fail_msg("%s: mean %.9g, not %.9g: %g sigma off", what, sum / MANY, value, (sum / MANY - value) / sigma);
+}
+static void rounding_is_unbiased(void **state) {
+    Device *d = *state;
+    const float weight[] = {1, -1, 0.7f}, grad[] = {0.011f, 0.011f, -3.3f};
+    for (int i = 0; i < 3; i++) {
+        State s = state_new(weight[i], grad[i]);
+        d->adamw(d, s.w, NONE, s.m, s.v, s.dw, plain);
+        double g = (double)grad[i], w = (double)bf16_to_f32(f32_to_bf16(weight[i]));
+        assert_mean(s.m, (1 - plain.beta1) * g, "m");
+        assert_mean(s.v, (1 - plain.beta2) * g * g, "v");
+        assert_mean(s.w, w - plain.lr * g / (fabs(g) + 1e-8), "w");
+        // The three roundings of an element must not share their noise.
+        int both = 0, m_up = 0, v_up = 0;
+        float m_mid = (0.1f * grad[i]), v_mid = 0.01f * grad[i] * grad[i];
+        for (int j = 0; j < MANY; j++) {
+            bool a = fabsf(tensor_get(s.m, j)) > fabsf(m_mid), b = tensor_get(s.v, j) > v_mid;
+            both += a && b, m_up += a, v_up += b;
+        }
+        double p = (double)m_up / MANY, q = (double)v_up / MANY, sigma = sqrt(p * q * (1 - p * q) / MANY);
+        assert_true(fabs((double)both / MANY - p * q) < 5 * sigma);
+        state_free(&s);
+    }
+}
+
+// A slice of the tensor gives what the whole gives; other steps and seeds give other noise.
+static void noise_depends_on_seed_step_and_element(void **state) {
+    Device *d = *state;
+    State whole = state_new(1, 0.01f), parts = state_new(1, 0.01f), other = state_new(1, 0.01f);
+    d->adamw(d, whole.w, NONE, whole.m, whole.v, whole.dw, plain);
+    int64_t cut[] = {0, 1, 18, 5000, 5016, 40001, MANY};
+    for (int i = 0; i + 1 < 7; i++) {
+        AdamParams p = plain;
+        p.first_elem = cut[i];
+        int64_t n = cut[i + 1] - cut[i];
+        d->adamw(d, tensor_rows(parts.w, cut[i], n), NONE, tensor_rows(parts.m, cut[i], n),
+                 tensor_rows(parts.v, cut[i], n), tensor_rows(parts.dw, cut[i], n), p);
+    }
+    assert_memory_equal(whole.w.data, parts.w.data, tensor_bytes(whole.w));
+    assert_memory_equal(whole.m.data, parts.m.data, tensor_bytes(whole.m));
+    assert_memory_equal(whole.v.data, parts.v.data, tensor_bytes(whole.v));
+    AdamParams p = plain;
+    p.seed++;
+    d->adamw(d, other.w, NONE, other.m, other.v, other.dw, p);
+    assert_memory_not_equal(whole.w.data, other.w.data, tensor_bytes(whole.w));
+    state_free(&whole), state_free(&parts), state_free(&other);
+}
+
+// Nothing to add and nothing to decay: not a bit moves, zeros and infinities included.
+static void exact_values_stay(void **state) {
+    Device *d = *state;
+    State s = state_new(1, 0);
+    for (int i = 0; i < MANY; i++) bf16(s.w)[i] = (uint16_t)((i & 0x7fff) > 0x7f80 ? 0x4000 : i); // all but NaN
+    Tensor copy = vector(BF16, MANY);
+    memcpy(copy.data, s.w.data, tensor_bytes(copy));
+    d->adamw(d, s.w, NONE, s.m, s.v, s.dw, plain);
+    assert_memory_equal(copy.data, s.w.data, tensor_bytes(copy));
+    f32(s.dw)[0] = NAN;
+    d->adamw(d, s.w, NONE, s.m, s.v, s.dw, plain);
+    assert_true(isnan(tensor_get(s.w, 0)) && isnan(tensor_get(s.m, 0)) && isnan(tensor_get(s.v, 0)));
+    free(copy.data);
+    state_free(&s);
+}
+
+static int open_device(void **state) { return (*state = cpu_open(0)) ? 0 : -1; }
+static int close_device(void **state) {
+    cpu_close(*state);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(matches_torch),
+        cmocka_unit_test(rounding_is_unbiased),
+        cmocka_unit_test(noise_depends_on_seed_step_and_element),
+        cmocka_unit_test(exact_values_stay),
+    };
+    return cmocka_run_group_tests_name("adamw", tests, open_device, close_device);
+}
