@@ -1,0 +1,469 @@
+// Model directories: config.json, weights in one file or in shards, saving, random starts.
+#include "scratch.h"
+#include <math.h>
+
+static const ModelDims small = {.V = 40,
+                                .D = 12,
+                                .F = 20,
+                                .L = 2,
+                                .H = 3,
+                                .K = 1,
+                                .d = 4,
+                                .max_positions = 64,
+                                .rms_eps = 1e-6f,
+                                .rope_theta = 10000,
+                                .tied = true};
+
+// A config.json for `small`, with `name` set to the JSON text `value` (NULL name: nothing; NULL value: left out).
+static void put_config(const char *dir, const char *name, const char *value) {
+    mkdir(dir, 0777);
+    json_t *j = json_pack("{s:s,s:[s],s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:f,s:f,s:b,s:s,s:i,s:s}", "model_type", "qwen2",
+                          "architectures", "Qwen2ForCausalLM", "vocab_size", 40, "hidden_size", 12, "intermediate_size",
+                          20, "num_hidden_layers", 2, "num_attention_heads", 3, "num_key_value_heads", 1,
+                          "max_position_embeddings", 64, "rms_norm_eps", 1e-6, "rope_theta", 10000.0,
+                          "tie_word_embeddings", 1, "hidden_act", "silu", "eos_token_id", 7, "torch_dtype", "float16");
+    if (name && value) json_object_set_new(j, name, json_loads(value, JSON_DECODE_ANY, NULL));
+    else if (name) json_object_del(j, name);
+    char *path = xasprintf("%s/config.json", dir);
+    assert_int_equal(json_dump_file(j, path, JSON_INDENT(2)), 0);
+    free(path);
+    json_decref(j);
+}
+
+// ---- config.json -----------------------------------------------------------------------------------------------------
+
+static void published_models_have_their_size(void **state) {
+    const struct {
+        const char *name;
+        int64_t parameters;
+    } models[] = {{"Qwen2.5-0.5B", 494032768},
+                  {"Qwen2.5-1.5B", 1543714304},
+                  {"Qwen2.5-7B", 7615616512},
+                  {"Qwen2.5-0.5B-Instruct", 494032768},
+                  {"Qwen2.5-1.5B-Instruct", 1543714304},
+                  {"Qwen2.5-7B-Instruct", 7615616512}};
+    const ModelDims three = {.V = 151936, .D = 2048, .F = 11008, .L = 36, .H = 16, .K = 2, .d = 128, .tied = true};
+    assert_int_equal(model_param_count(three), 3085938688);
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        char name[256];
+        snprintf(name, sizeof name, "qwen2.5/%s", models[i].name);
+        HfConfig c;
+        Error e = {0};
+        if (!hf_config_read(data_path("published_models_have_their_size", name), &c, &e)) fail_msg("%s", e.text);
+        assert_int_equal(model_param_count(c.dims), models[i].parameters);
+        assert_true(c.dims.rope_theta == 1e6f && c.dims.rms_eps == 1e-6f);
+        assert_int_equal(c.dims.tied, !strstr(name, "7B"));
+        bool instruct = strstr(name, "Instruct");
+        assert_int_equal(c.n_eos, instruct ? 2 : 1);
+        assert_int_equal(c.eos[0], instruct ? 151645 : 151643);
+        assert_int_equal(c.bos, 151643);
+        assert_int_equal(c.pad, instruct ? 151643 : -1);
+    }
+}
+
+static void config_is_read(void **state) {
+    HfConfig c;
+    put_config(at("m"), NULL, NULL);
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_memory_equal(&c.dims.V, &small.V, 7 * sizeof(int));
+    assert_true(c.dims.max_positions == 64 && c.dims.rms_eps == 1e-6f && c.dims.rope_theta == 1e4f && c.dims.tied);
+    assert_int_equal(c.n_eos, 1);
+    assert_int_equal(c.eos[0], 7);
+    assert_int_equal(c.pad, -1);
+
+    put_config(at("m"), "head_dim", "6");
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_int_equal(c.dims.d, 6);
+    put_config(at("m"), "rope_parameters", "{\"rope_theta\": 5e5, \"rope_type\": \"default\"}");
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_true(c.dims.rope_theta == 5e5f);
+    put_config(at("m"), "tie_word_embeddings", NULL); // transformers' default for this model type
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_false(c.dims.tied);
+    put_config(at("m"), "eos_token_id", NULL);
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_int_equal(c.n_eos, 0);
+    const char *const fine[][2] = {{"rope_scaling", "null"},        {"rope_scaling", "{\"type\": \"default\"}"},
+                                   {"sliding_window", "4096"},      {"layer_types", "[\"full_attention\"]"},
+                                   {"quantization_config", "null"}, {"pad_token_id", "-1"},
+                                   {"attention_dropout", "0.0"},    {"rope_theta", "1000000"}};
+    for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
+        put_config(at("m"), fine[i][0], fine[i][1]);
+        Error e = {0};
+        if (!hf_config_read(at("m"), &c, &e)) fail_msg("%s", e.text);
+    }
+
+    put_text(at("m/generation_config.json"), "{\"eos_token_id\": [3, 39], \"pad_token_id\": 2, \"bos_token_id\": 1}");
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_true(c.n_eos == 2 && c.eos[0] == 3 && c.eos[1] == 39 && c.pad == 2 && c.bos == 1);
+    Error e = {0};
+    put_text(at("m/generation_config.json"), "{\"eos_token_id\": [3, 40]}");
+    assert_false(hf_config_read(at("m"), &c, &e));
+    SAYS(&e, at("m/generation_config.json"), "eos_token_id", "below 40");
+}
+
+static void configs_that_mean_something_else_are_refused(void **state) {
+    const char *const bad[][3] = {
+        {"model_type", "\"llama\"", "only Qwen2"},
+        {"model_type", NULL, "missing"},
+        {"architectures", "[\"Qwen2ForSequenceClassification\"]", "causal"},
+        {"hidden_act", "\"gelu\"", "SwiGLU"},
+        {"use_sliding_window", "true", "sliding"},
+        {"layer_types", "[\"full_attention\",\"sliding_attention\"]", "sliding"},
+        {"use_mrope", "true", "multimodal"},
+        {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4.0}", "null"},
+        {"rope_scaling", "{\"rope_type\": \"linear\"}", "null"},
+        {"rope_parameters", "{\"rope_type\": \"llama3\"}", "null"},
+        {"rope_parameters", "3", "not an object"},
+        {"partial_rotary_factor", "0.5", "partial"},
+        {"quantization_config", "{}", "quantised"},
+        {"attention_dropout", "0.1", "dropout"},
+        {"vocab_size", NULL, "missing"},
+        {"vocab_size", "0", "outside"},
+        {"vocab_size", "\"40\"", "whole number"},
+        {"hidden_size", "-12", "outside"},
+        {"hidden_size", "1e3", "whole number"},
+        {"hidden_size", "13", "multiple"},
+        {"hidden_size", "9", "even"},
+        {"head_dim", "3", "even"},
+        {"head_dim", "1024", "outside"},
+        {"num_key_value_heads", "2", "multiple"},
+        {"num_hidden_layers", "99999999999999999", "outside"},
+        {"intermediate_size", "2147483648", "outside"},
+        {"rms_norm_eps", "0", "positive"},
+        {"rms_norm_eps", "1e-60", "positive"},
+        {"rope_theta", "\"1e6\"", "positive"},
+        {"tie_word_embeddings", "1", "true or false"},
+        {"eos_token_id", "40", "outside"},
+        {"eos_token_id", "[1,2,3,4,5,6,7,8,9]", "at most 8"},
+        {"eos_token_id", "[\"a\"]", "token id"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        put_config(at("m"), bad[i][0], bad[i][1]);
+        HfConfig c;
+        Error e = {0};
+        if (hf_config_read(at("m"), &c, &e)) fail_msg("accepted: %s %s", bad[i][0], bad[i][1]);
+        SAYS(&e, at("m/config.json"), bad[i][2]);
+        assert_int_equal(e.code, EXIT_INPUT);
+    }
+    HfConfig c;
+    Error e = {0};
+    put_text(at("m/config.json"), "[]");
+    assert_false(hf_config_read(at("m"), &c, &e));
+    SAYS(&e, at("m/config.json"), "not a JSON object");
+    assert_false(hf_config_read(at("nowhere"), &c, &e));
+    SAYS(&e, at("nowhere"), "model directory");
+    mkdir(at("empty"), 0777);
+    assert_false(hf_config_read(at("empty"), &c, &e));
+    SAYS(&e, at("empty/config.json"), "No such file");
+
+    // Each size alone is possible, together they are not.
+    put_text(at("m/config.json"),
+             "{\"model_type\":\"qwen2\",\"vocab_size\":100,\"hidden_size\":131072,"
+             "\"intermediate_size\":1048576,\"num_hidden_layers\":4096,\"num_attention_heads\":1024,"
+             "\"num_key_value_heads\":1024}");
+    assert_false(hf_config_read(at("m"), &c, &e));
+    SAYS(&e, "parameters");
+}
+
+// ---- weights ---------------------------------------------------------------------------------------------------------
+
+static void save(const char *dir, const char *source, const Model *m) {
+    Error e = {0};
+    if (!hf_save(dir, source, m, &e)) fail_msg("%s", e.text);
+}
+
+static void saved_weights_come_back(void **state) {
+    for (int tied = 0; tied < 2; tied++)
+        for (DType t = F32; t <= BF16; t++) {
+            ModelDims dims = small;
+            dims.tied = tied;
+            put_config(at("source"), "tie_word_embeddings", tied ? "true" : "false");
+            Model m = model_make(dims, t, 5);
+            assert_int_equal(!model_param(&m, "lm_head.weight"), tied);
+            save(at("saved"), at("source"), &m);
+            for (int mode = LOAD_STRICT; mode <= LOAD_MMAP; mode++) {
+                Model back = model_make(dims, t, 0);
+                Error e = {0};
+                if (!hf_weights_read(at("saved"), &back, mode, &e)) fail_msg("%s", e.text);
+                assert_same_weights(&m, &back);
+                model_drop(&back);
+            }
+            // f32 to bf16 rounds each element; bf16 to f32 is exact.
+            Model other = model_make(dims, t == F32 ? BF16 : F32, 0);
+            assert_true(hf_weights_read(at("saved"), &other, LOAD_STRICT, NULL));
+            for (int64_t i = 0; i < m.slab.dim[0]; i++)
+                assert_true(bf16_to_f32(f32_to_bf16(tensor_get(m.slab, i))) ==
+                            bf16_to_f32(f32_to_bf16(tensor_get(other.slab, i))));
+            model_drop(&other);
+            model_drop(&m);
+        }
+}
+
+static void saved_directory_is_complete(void **state) {
+    put_config(at("source"), NULL, NULL);
+    const char *const files[] = {
+        "generation_config.json",  "tokenizer.json",    "tokenizer_config.json", "vocab.json", "merges.txt",
+        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"};
+    for (int i = 0; i < 8; i++) put_text(at("source/%s", files[i]), i == 0 ? "{}" : files[i]);
+    put_text(at("source/README.md"), "not part of a model");
+    Model m = model_make(small, BF16, 5);
+    save(at("deep/er/saved"), at("source"), &m);
+    for (int i = 1; i < 8; i++) {
+        size_t n;
+        char *text = file_read(at("deep/er/saved/%s", files[i]), 1000, &n, NULL);
+        assert_string_equal(text, files[i]);
+        free(text);
+    }
+    assert_false(exists(at("deep/er/saved/README.md")));
+    assert_false(exists(at("deep/er/saved.tmp")));
+    size_t n;
+    char *text = file_read(at("deep/er/saved/config.json"), 10000, &n, NULL);
+    assert_non_null(strstr(text, "\"rms_norm_eps\": 1e-6"));
+    assert_non_null(strstr(text, "\"torch_dtype\": \"bfloat16\""));
+    free(text);
+
+    put_config(at("source"), "dtype", "\"bfloat16\"");
+    Model f = model_make(small, F32, 5);
+    save(at("deep/er/saved"), at("source"), &f); // takes the place of the model there
+    json_t *j = json_read(at("deep/er/saved/config.json"), NULL);
+    assert_string_equal(json_string_value(json_object_get(j, "dtype")), "float32");
+    assert_null(json_object_get(j, "torch_dtype"));
+    json_decref(j);
+    assert_false(exists(at("deep/er/saved.old")));
+    model_drop(&f);
+    model_drop(&m);
+}
+
+static void saving_replaces_only_models(void **state) {
+    put_config(at("source"), NULL, NULL);
+    Model m = model_make(small, F32, 5);
+    Error e = {0};
+    mkdir(at("home"), 0777);
+    put_text(at("home/letter.txt"), "dear");
+    assert_false(hf_save(at("home"), at("source"), &m, &e));
+    SAYS(&e, at("home"), "not a model directory");
+    assert_int_equal(e.code, EXIT_DISK);
+    assert_true(exists(at("home/letter.txt")));
+    assert_false(hf_save(at("home/letter.txt"), at("source"), &m, &e));
+    SAYS(&e, "letter.txt", "not a model directory");
+    assert_false(hf_save(at("home/letter.txt/x"), at("source"), &m, &e));
+    SAYS(&e, "letter.txt", "Not a directory");
+    assert_false(hf_save(at("source"), at("source/../source"), &m, &e));
+    SAYS(&e, at("source"), "made from");
+    put_config(at("source"), "vocab_size", "41");
+    assert_false(hf_save(at("new"), at("source"), &m, &e));
+    SAYS(&e, at("source/config.json"), "another model");
+    assert_false(exists(at("new")));
+    assert_false(exists(at("new.tmp")));
+    model_drop(&m);
+}
+
+// Saves in shards of at most 1200 bytes.
+static void save_shards(const char *dir, const Model *m) {
+    put_config(at("source"), NULL, NULL);
+    OutDir d;
+    assert_true(outdir_begin(&d, dir, hf_bytes(at("source"), m), NULL));
+    assert_true(hf_write(&d, at("source"), m, 1200, NULL));
+    assert_true(outdir_commit(&d, NULL));
+    outdir_free(&d);
+}
+
+static void shards_come_back(void **state) {
+    Model m = model_make(small, F32, 5), back = model_make(small, F32, 0);
+    save_shards(at("saved"), &m);
+    assert_false(exists(at("saved/model.safetensors")));
+    json_t *j = json_read(at("saved/model.safetensors.index.json"), NULL), *map = json_object_get(j, "weight_map"),
+           *file;
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(j, "metadata"), "total_size")),
+                     4 * model_param_count(small));
+    const char *name;
+    int most = 0;
+    json_object_foreach(map, name, file) {
+        int k, n;
+        assert_int_equal(sscanf(json_string_value(file), "model-%5d-of-%5d.safetensors", &k, &n), 2);
+        most = k > most ? k : most;
+        assert_true(k >= 1 && k <= n);
+        SafeTensors s;
+        assert_true(safetensors_open(&s, at("saved/%s", json_string_value(file)), NULL));
+        assert_non_null(safetensors_find(&s, name));
+        assert_true(s.n == 1 || s.bytes < 1200 + 4096);
+        safetensors_close(&s);
+    }
+    assert_int_equal(json_object_size(map), m.n_params);
+    assert_true(most > 5);
+    json_decref(j);
+    Error e = {0};
+    if (!hf_weights_read(at("saved"), &back, LOAD_MMAP, &e)) fail_msg("%s", e.text);
+    assert_same_weights(&m, &back);
+    model_drop(&m);
+    model_drop(&back);
+}
+
+// The shard that holds a tensor, as a new reference.
+static json_t *index_get(const char *name) {
+    json_t *j = json_read(at("saved/model.safetensors.index.json"), NULL);
+    json_t *file = json_incref(json_object_get(json_object_get(j, "weight_map"), name));
+    json_decref(j);
+    return file;
+}
+
+// Replaces the entry of one tensor in the index; NULL leaves it out.
+static void index_set(const char *name, json_t *file) {
+    json_t *j = json_read(at("saved/model.safetensors.index.json"), NULL), *map = json_object_get(j, "weight_map");
+    if (file) json_object_set_new(map, name, file);
+    else json_object_del(map, name);
+    assert_int_equal(json_dump_file(j, at("saved/model.safetensors.index.json"), 0), 0);
+    json_decref(j);
+}
+
+static void index_mistakes_are_named(void **state) {
+    Model m = model_make(small, F32, 5);
+    const char *index = "model.safetensors.index.json";
+    const struct {
+        json_t *file;
+        const char *says;
+    } bad[] = {{json_string("../source/config.json"), "beside the index"},
+               {json_string("/etc/passwd"), "beside the index"},
+               {json_string(".."), "beside the index"},
+               {json_string(""), "beside the index"},
+               {json_integer(1), "not a string"},
+               {json_string("model-00099-of-00099.safetensors"), "No such file"},
+               {json_string("config.json"), "byte 0"},
+               {NULL /* the first shard */, "is not in model-00001"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        save_shards(at("saved"), &m);
+        json_t *file = i == 7 ? index_get("model.embed_tokens.weight") : json_incref(bad[i].file);
+        index_set("model.norm.weight", file);
+        Error e = {0};
+        assert_false(hf_weights_read(at("saved"), &m, LOAD_STRICT, &e));
+        SAYS(&e, index, bad[i].says);
+        assert_int_equal(e.code, EXIT_INPUT);
+        json_decref(bad[i].file);
+    }
+    save_shards(at("saved"), &m);
+    index_set("model.norm.weight", NULL);
+    Error e = {0};
+    assert_false(hf_weights_read(at("saved"), &m, LOAD_STRICT, &e));
+    SAYS(&e, at("saved"), "1 missing: model.norm.weight");
+    model_drop(&m);
+}
+
+static void unfit_weights_are_named(void **state) {
+    put_config(at("source"), NULL, NULL);
+    Model m = model_make(small, F32, 5);
+    save(at("saved"), at("source"), &m);
+
+    ModelDims deeper = small, wider = small, untied = small;
+    deeper.L = 3;
+    wider.F = 24;
+    untied.tied = false;
+    Model a = model_make(deeper, F32, 0), b = model_make(wider, F32, 0), c = model_make(untied, F32, 0);
+    Error e = {0};
+    assert_false(hf_weights_read(at("saved"), &a, LOAD_STRICT, &e));
+    SAYS(&e, at("saved"), "12 missing: model.layers.2.self_attn.q_proj.weight", ", ...", "0 of another shape");
+    assert_false(hf_weights_read(at("saved"), &b, LOAD_STRICT, &e));
+    SAYS(&e, "0 missing", "6 of another shape", "gate_proj.weight ([20,12] in model.safetensors at byte",
+         "[24,12] wanted)");
+    assert_false(hf_weights_read(at("saved"), &c, LOAD_STRICT, &e));
+    SAYS(&e, "1 missing: lm_head.weight", "tie_word_embeddings");
+    model_drop(&a);
+    model_drop(&b);
+
+    // A head beside tied embeddings is let be where it has their shape.
+    put_config(at("source"), "tie_word_embeddings", "false");
+    model_init_random(&c, 9);
+    save(at("untied"), at("source"), &c);
+    Model back = model_make(small, F32, 0);
+    assert_true(hf_weights_read(at("untied"), &back, LOAD_STRICT, &e));
+    assert_memory_equal(model_param(&back, "model.embed_tokens.weight")->t.data,
+                        model_param(&c, "model.embed_tokens.weight")->t.data, 4 * 40 * 12);
+    model_drop(&back);
+    model_drop(&c);
+    model_drop(&m);
+
+    mkdir(at("none"), 0777);
+    Model n = model_make(small, F32, 0);
+    assert_false(hf_weights_read(at("none"), &n, LOAD_STRICT, &e));
+    SAYS(&e, at("none"), "no model.safetensors");
+    put_text(at("none/pytorch_model.bin"), "");
+    assert_false(hf_weights_read(at("none"), &n, LOAD_STRICT, &e));
+    SAYS(&e, "pytorch_model.bin");
+    model_drop(&n);
+}
+
+// ---- random starts ---------------------------------------------------------------------------------------------------
+
+static void random_start_has_its_moments(void **state) {
+    ModelDims dims = {.V = 1000, .D = 64, .F = 200, .L = 3, .H = 4, .K = 2, .d = 16, .tied = false};
+    Model m = model_make(dims, F32, 1);
+    for (int p = 0; p < m.n_params; p++) {
+        Tensor x = m.params[p].t;
+        float init = m.params[p].spec->init;
+        int64_t n = tensor_numel(x);
+        double sum = 0, squares = 0, fourth = 0, pairs = 0;
+        for (int64_t i = 0; i < n; i++) {
+            double v = tensor_get(x, i);
+            sum += v, squares += v * v, fourth += v * v * v * v;
+            if (i) pairs += v * tensor_get(x, i - 1);
+        }
+        if (init <= 0) {
+            assert_true(sum == (init < 0 ? (double)n : 0) && squares == sum);
+            continue;
+        }
+        // Five standard errors of each of the mean, the variance, the kurtosis and the correlation of neighbours.
+        double s2 = (double)init * init, five = 5 / sqrt((double)n);
+        assert_true(fabs(sum / (double)n) < five * init);
+        assert_true(fabs(squares / (double)n / s2 - 1) < five * sqrt(2));
+        assert_true(fabs(fourth / (double)n / (s2 * s2) - 3) < five * sqrt(96));
+        assert_true(fabs(pairs / (double)n / s2) < five);
+    }
+    model_drop(&m);
+}
+
+static void random_start_depends_on_seed_parameter_and_element(void **state) {
+    ModelDims wide = small;
+    wide.V = 400; // the embedding grows; its first elements and all later parameters stay
+    Model a = model_make(small, F32, 7), b = model_make(wide, F32, 7), c = model_make(small, BF16, 7),
+          other = model_make(small, F32, 8);
+    for (int p = 0; p < a.n_params; p++) {
+        assert_memory_equal(a.params[p].t.data, b.params[p].t.data, tensor_bytes(a.params[p].t));
+        for (int64_t i = 0; i < tensor_numel(a.params[p].t); i++)
+            assert_int_equal(f32_to_bf16(tensor_get(a.params[p].t, i)), bf16(c.params[p].t)[i]);
+        if (a.params[p].spec->init <= 0) continue;
+        int same = 0;
+        for (int64_t i = 0; i < tensor_numel(a.params[p].t); i++)
+            same += f32(a.params[p].t)[i] == f32(other.params[p].t)[i];
+        assert_true(same < 3);
+        for (int q = 0; q < p; q++)
+            if (a.params[q].spec->init > 0) assert_memory_not_equal(f32(a.params[p].t), f32(a.params[q].t), 4 * 48);
+    }
+    // Padding stays zero.
+    int64_t inside = 0, nonzero = 0;
+    for (int p = 0; p < a.n_params; p++) inside += a.params[p].spec->init != 0 ? tensor_numel(a.params[p].t) : 0;
+    for (int64_t i = 0; i < a.slab.dim[0]; i++) nonzero += f32(a.slab)[i] != 0;
+    assert_true(nonzero <= inside);
+    model_drop(&a);
+    model_drop(&b);
+    model_drop(&c);
+    model_drop(&other);
+}
+
+#define IN_SCRATCH(test) cmocka_unit_test_setup_teardown(test, scratch_setup, scratch_teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(published_models_have_their_size),
+        IN_SCRATCH(config_is_read),
+        IN_SCRATCH(configs_that_mean_something_else_are_refused),
+        IN_SCRATCH(saved_weights_come_back),
+        IN_SCRATCH(saved_directory_is_complete),
+        IN_SCRATCH(saving_replaces_only_models),
+        IN_SCRATCH(shards_come_back),
+        IN_SCRATCH(index_mistakes_are_named),
+        IN_SCRATCH(unfit_weights_are_named),
+        cmocka_unit_test(random_start_has_its_moments),
+        cmocka_unit_test(random_start_depends_on_seed_parameter_and_element),
+    };
+    return cmocka_run_group_tests_name("hf", tests, NULL, NULL);
+}
