@@ -45,6 +45,8 @@ static bool read_ids(const json_t *list, const char *where, Ids *ids, Error *e) 
     return true;
 }
 
+static const int32_t no_ids[1]; // what an empty list points at
+
 static bool read_sample(const json_t *j, const Reward *r, const char *where, Sample *s, Ids *ids, Error *e) {
     if (!json_is_object(j)) return error_set(e, EXIT_INPUT, "%s: not a JSON object", where);
     *s = (Sample){.prompt = "", .answer = ""};
@@ -57,7 +59,7 @@ static bool read_sample(const json_t *j, const Reward *r, const char *where, Sam
     if (json_object_get(j, "prompt") && !(s->prompt = json_field_string(j, "prompt", where, e))) return false;
     const json_t *list = json_object_get(j, "ids"), *group = json_object_get(j, "group");
     if (list && !read_ids(list, where, ids, e)) return false;
-    if (list) s->ids = ids->id ? ids->id : (const int32_t[]){0}, s->n_ids = (int)ids->n;
+    if (list) s->ids = ids->id ? ids->id : no_ids, s->n_ids = (int)ids->n;
     if (!list && (r->info->reads & REWARD_READS_IDS))
         return error_set(e, EXIT_INPUT, "%s: reward %s counts tokens: the line needs \"ids\"", where, r->info->name);
     if (group && (!json_is_integer(group) || llabs(json_integer_value(group)) > INT32_MAX))
@@ -146,45 +148,81 @@ static bool score_file(const Reward *r, const char *path, Error *e) {
     return got == 0;
 }
 
-enum { LIST_COLUMNS = 5 };
+// A table of texts, aligned for a terminal and valid as Markdown.
+enum { TABLE_COLUMNS = 5 };
+typedef struct {
+    int columns, rows;
+    Str (*cell)[TABLE_COLUMNS]; // [rows]; row 0 is the head
+} Table;
 
-static void list_row(const RewardInfo *info, Str cell[LIST_COLUMNS]) {
-    str_puts(&cell[0], info->name);
-    str_puts(&cell[1], info->help);
-    for (int i = 0; i < info->n_params; i++) {
-        const RewardParam *p = &info->params[i];
-        str_printf(&cell[2], "%s%s=%g (%g..%g): %s", i ? "; " : "", p->name, p->value, p->min, p->max, p->help);
-    }
-    static const char *const what[] = {"answer", "ids", "group"};
-    str_puts(&cell[3], "completion");
-    for (unsigned i = 0; i < 3; i++)
-        if (info->reads >> i & 1) str_printf(&cell[3], ", %s", what[i]);
-    str_puts(&cell[4], info->source);
+static Str *table_row(Table *t) {
+    t->cell = xrealloc(t->cell, (size_t)(t->rows + 1) * sizeof *t->cell);
+    memset(t->cell[t->rows], 0, sizeof *t->cell);
+    return t->cell[t->rows++];
 }
 
-// The registry as a table, aligned for a terminal and valid as Markdown.
-static void list_rewards(void) {
-    static const char *const head[] = {"reward", "score", "parameters: default (range)", "reads", "defined by"};
-    Str(*cell)[LIST_COLUMNS] = xcalloc((size_t)reward_count, sizeof *cell);
-    size_t width[LIST_COLUMNS];
-    for (int c = 0; c < LIST_COLUMNS; c++) width[c] = strlen(head[c]);
-    for (int i = 0; i < reward_count; i++) {
-        list_row(&reward_registry[i], cell[i]);
-        for (int c = 0; c < LIST_COLUMNS; c++)
-            if (cell[i][c].n > width[c]) width[c] = cell[i][c].n;
-    }
-    for (int i = -2; i < reward_count; i++) {
-        for (int c = 0; c < LIST_COLUMNS; c++) {
-            const char *text = i == -2 ? head[c] : i == -1 || !cell[i][c].s ? "" : cell[i][c].s;
-            printf("| %s", text);
-            for (size_t k = strlen(text); k < width[c]; k++) putchar(i == -1 ? '-' : ' ');
-            putchar(' ');
-        }
+static Table table_new(int columns, const char *const *head) {
+    Table t = {.columns = columns};
+    Str *row = table_row(&t);
+    for (int c = 0; c < columns; c++) str_puts(&row[c], head[c]);
+    return t;
+}
+
+static void table_print(Table *t) {
+    size_t width[TABLE_COLUMNS] = {0};
+    for (int i = 0; i < t->rows; i++)
+        for (int c = 0; c < t->columns; c++)
+            if (t->cell[i][c].n > width[c]) width[c] = t->cell[i][c].n;
+    for (int i = 0; i < t->rows; i++) {
+        for (int c = 0; c < t->columns; c++) printf("| %-*s ", (int)width[c], t->cell[i][c].s ? t->cell[i][c].s : "");
         puts("|");
+        for (int c = 0; i == 0 && c < t->columns; c++) {
+            fputs("| ", stdout);
+            for (size_t k = 0; k < width[c]; k++) putchar('-');
+            fputs(c + 1 < t->columns ? " " : " |\n", stdout);
+        }
+        for (int c = 0; c < t->columns; c++) str_free(&t->cell[i][c]);
     }
-    for (int i = 0; i < reward_count; i++)
-        for (int c = 0; c < LIST_COLUMNS; c++) str_free(&cell[i][c]);
-    free(cell);
+    free(t->cell);
+}
+
+static void list_reward(const RewardInfo *info, Str *row) {
+    static const char *const reads[] = {"answer", "ids", "group"};
+    str_puts(&row[0], info->name);
+    str_puts(&row[1], info->help);
+    str_puts(&row[2], "completion");
+    for (unsigned i = 0; i < 3; i++)
+        if (info->reads >> i & 1) str_printf(&row[2], ", %s", reads[i]);
+    str_puts(&row[3], info->source);
+}
+
+static void list_param(const RewardInfo *info, const RewardParam *p, Str *row) {
+    str_puts(&row[0], info->name);
+    str_puts(&row[1], p->name);
+    str_puts(&row[4], p->help);
+    if (p->kind != PARAM_CHOICE) {
+        str_printf(&row[2], "%g", p->value);
+        str_printf(&row[3], "%g to %g", p->min, p->max);
+        return;
+    }
+    str_add(&row[2], p->choices, strcspn(p->choices, "|"));
+    for (const char *c = p->choices; *c; c++) // a bar would end the cell
+        if (*c == '|') str_puts(&row[3], ", ");
+        else str_add(&row[3], c, 1);
+}
+
+// The registry as two tables: the rewards, and their parameters.
+static void list_rewards(void) {
+    Table rewards = table_new(4, (const char *const[]){"reward", "score", "reads", "defined by"});
+    Table params = table_new(5, (const char *const[]){"reward", "parameter", "default", "range", "meaning"});
+    for (int i = 0; i < reward_count; i++) {
+        const RewardInfo *info = &reward_registry[i];
+        list_reward(info, table_row(&rewards));
+        for (int p = 0; p < info->n_params; p++) list_param(info, &info->params[p], table_row(&params));
+    }
+    table_print(&rewards);
+    puts("\nEvery reward has a `weight` (default 1). Other parameters:\n");
+    table_print(&params);
 }
 
 ExitCode command_reward(int argc, char **argv, Error *e) {

@@ -17,11 +17,14 @@ typedef struct {
 
 #define REWARD_ABSTAINS NAN
 
-// A numeric parameter of a reward, in the order the function reads them.
+// A parameter of a reward, in the order the function reads them: a number, a whole number, or one of several words.
+typedef enum { PARAM_REAL, PARAM_WHOLE, PARAM_CHOICE } ParamKind;
 typedef struct {
     const char *name;
-    double value, min, max; // default and range
+    double value, min, max; // default and range; of PARAM_CHOICE, the default's place among the choices
     const char *help;
+    ParamKind kind;
+    const char *choices; // PARAM_CHOICE: "first|second|...", given by their names and passed as 0, 1, ...
 } RewardParam;
 
 #define REWARD_MAX_PARAMS 8

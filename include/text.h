@@ -45,6 +45,8 @@ size_t text_count(Text t, Text what, size_t *last_end);
 bool text_is_space(uint32_t c);
 // str.isdigit of one character: decimal digits of every script, and superscripts, circled digits and the like.
 bool text_is_digit(uint32_t c);
+// The regex \d: decimal digits alone.
+bool text_is_decimal(uint32_t c);
 // The first byte at or after `at` that begins a character other than white space; t.n where there is none.
 size_t text_skip_space(Text t, size_t at);
 // str.strip().

@@ -6,20 +6,51 @@
 
 #define RECIPE "ModelScope's GSM8K recipe"
 
+// One line a reward: its parameters, where it has some, are PARAMS of REAL and WHOLE(name, default, min, max, help) and
+// of CHOICE(name, names, help), whose default is its first name.
+#define ANSWER REWARD_READS_ANSWER
+#define IDS    REWARD_READS_IDS
 #define REWARD(NAME, SOURCE, FN, READS, HELP, ...)                                                                     \
     { .name = NAME, .source = SOURCE, .fn = FN, .reads = READS, .help = HELP, ##__VA_ARGS__ }
-#define ANSWER REWARD_READS_ANSWER
+#define PARAMS(...) .params = {__VA_ARGS__}, .n_params = sizeof((RewardParam[]){__VA_ARGS__}) / sizeof(RewardParam)
+#define REAL(NAME, VALUE, MIN, MAX, HELP)                                                                              \
+    { .kind = PARAM_REAL, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP }
+#define WHOLE(NAME, VALUE, MIN, MAX, HELP)                                                                             \
+    { .kind = PARAM_WHOLE, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP }
+#define CHOICE(NAME, NAMES, HELP)                                                                                      \
+    { .kind = PARAM_CHOICE, .name = NAME, .choices = NAMES, .help = HELP }
 
 const RewardInfo reward_registry[] = {
     REWARD("xmlcount", RECIPE, reward_xmlcount, 0,
            "0.125 for each of four tags on lines of their own, less 0.001 a character after the answer"),
-    REWARD("soft_format", RECIPE, reward_soft_format, 0, "0.5 for <think> then <answer>, bodies of one line"),
+    REWARD("soft_format", RECIPE, reward_soft_format, 0, "0.5 for `<think>` then `<answer>`, bodies of one line"),
     REWARD("strict_format", RECIPE, reward_strict_format, 0,
            "0.5 for the four tags on lines of their own, bodies of one line"),
     REWARD("int", RECIPE, reward_int, 0, "0.5 where the extracted answer is digits only"),
     REWARD("correctness", RECIPE, reward_correctness, ANSWER, "2 where the extracted answer equals gold as a string"),
     REWARD("completion_length", RECIPE, reward_completion_length, 0, "characters / 100"),
     REWARD("think_answer_format", RECIPE, reward_think_answer_format, 0, "soft_format by its other name"),
+
+    REWARD("format", "Open R1", reward_format, 0,
+           "1 for `<think>` ... `</think>` then `<answer>` ... `</answer>` at the end of a line",
+           PARAMS(CHOICE("form", "new|old", "new: tags on lines of their own; old: tags anywhere in a line"))),
+    REWARD("tag_count", "Open R1", reward_tag_count, 0, "0.25 for each of the four tags that occurs once"),
+    REWARD("reasoning_steps", "Open R1", reward_reasoning_steps, 0,
+           "a third for each sign of a step (Step 1:, 1., -, *, First, ...), at most 1"),
+    REWARD("think_format", "TRL", reward_think_format, 0, "1 for one `<think>` at the start, closed later"),
+    REWARD("repetition_penalty", "Open R1, TRL", reward_repetition_penalty, 0,
+           "share of n-grams seen before x max_penalty",
+           PARAMS(WHOLE("ngram_size", 3, 1, 1000, "words of an n-gram"),
+                  REAL("max_penalty", -1, -1e9, 0, "score of a text that only repeats"),
+                  CHOICE("language", "en|zh|ids",
+                         "en: words between white space; zh: Han characters two by two; ids: tokens"))),
+    REWARD("soft_overlong", "Open R1, TRL", reward_soft_overlong, IDS,
+           "0 up to max_completion_len - soft_punish_cache tokens, then down to -1",
+           PARAMS(WHOLE("max_completion_len", 16384, 1, 1e9, "tokens that give -1"),
+                  WHOLE("soft_punish_cache", 4096, 0, 1e9, "tokens before it where the punishment begins"))),
+    REWARD("gsm8k_strict", "verl", reward_gsm8k_strict, ANSWER,
+           "1 where the last number after `#### ` equals gold, commas left out"),
+    REWARD("gsm8k_flexible", "verl", reward_gsm8k_flexible, ANSWER, "1 where the last number equals gold"),
 };
 const int reward_count = sizeof reward_registry / sizeof *reward_registry;
 
@@ -58,26 +89,47 @@ static bool read_number(const char *text, double *value) {
     return !*end && isfinite(*value);
 }
 
-static bool set_param(const char *key, const char *text, const char *spec, Reward *r, Error *e) {
-    const char *names[REWARD_MAX_PARAMS + 1] = {"weight"};
-    double *slot = strcmp(key, "weight") == 0 ? &r->weight : NULL, low = -1e9, high = 1e9, value;
-    for (int i = 0; i < r->info->n_params; i++) {
-        const RewardParam *p = &r->info->params[i];
-        names[i + 1] = p->name;
-        if (strcmp(key, p->name) == 0) slot = &r->param[i], low = p->min, high = p->max;
+// The place of `text` among "a|b|c", or -1.
+static int find_choice(const char *choices, const char *text) {
+    size_t n = strlen(text);
+    for (int i = 0;; i++) {
+        size_t word = strcspn(choices, "|");
+        if (word == n && strncmp(choices, text, n) == 0) return i;
+        if (!choices[word]) return -1;
+        choices += word + 1;
     }
-    if (!slot) {
-        char *hint = suggestion(key, names, r->info->n_params + 1);
-        error_set(e, EXIT_CONFIG, "reward '%s': %s has no parameter '%s'%s", spec, r->info->name, key, hint);
-        free(hint);
-        return false;
+}
+
+static bool set_value(const RewardParam *p, const char *text, const char *spec, double *slot, Error *e) {
+    if (p->kind == PARAM_CHOICE) {
+        *slot = find_choice(p->choices, text);
+        return *slot >= 0 || error_set(e, EXIT_CONFIG, "reward '%s': %s must be one of %s, not '%s'", spec, p->name,
+                                       p->choices, text);
     }
-    if (!read_number(text, &value))
-        return error_set(e, EXIT_CONFIG, "reward '%s': %s must be a number, not '%s'", spec, key, text);
-    if (value < low || value > high)
-        return error_set(e, EXIT_CONFIG, "reward '%s': %s must be from %g to %g, not %s", spec, key, low, high, text);
+    double value;
+    if (!read_number(text, &value) || (p->kind == PARAM_WHOLE && value != floor(value)))
+        return error_set(e, EXIT_CONFIG, "reward '%s': %s must be a %snumber, not '%s'", spec, p->name,
+                         p->kind == PARAM_WHOLE ? "whole " : "", text);
+    if (value < p->min || value > p->max)
+        return error_set(e, EXIT_CONFIG, "reward '%s': %s must be from %g to %g, not %s", spec, p->name, p->min, p->max,
+                         text);
     *slot = value;
     return true;
+}
+
+static const RewardParam weight = {.name = "weight", .value = 1, .min = -1e9, .max = 1e9};
+
+static bool set_param(const char *key, const char *text, const char *spec, Reward *r, Error *e) {
+    const char *names[REWARD_MAX_PARAMS + 1] = {weight.name};
+    if (strcmp(key, weight.name) == 0) return set_value(&weight, text, spec, &r->weight, e);
+    for (int i = 0; i < r->info->n_params; i++) {
+        names[i + 1] = r->info->params[i].name;
+        if (strcmp(key, names[i + 1]) == 0) return set_value(&r->info->params[i], text, spec, &r->param[i], e);
+    }
+    char *hint = suggestion(key, names, r->info->n_params + 1);
+    error_set(e, EXIT_CONFIG, "reward '%s': %s has no parameter '%s'%s", spec, r->info->name, key, hint);
+    free(hint);
+    return false;
 }
 
 bool reward_parse(const char *spec, Reward *out, Error *e) {

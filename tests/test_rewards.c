@@ -72,6 +72,8 @@ static void character_classes(void **state) {
     int count;
     assert_true(class_hash(text_is_digit, &count) == 0x402d1c139139a24u);
     assert_int_equal(count, 788);
+    assert_true(class_hash(text_is_decimal, &count) == 0x8f2fd98a6590547du);
+    assert_int_equal(count, 660);
     assert_true(class_hash(text_is_space, &count) == 0xe01483c03d9600d5u);
     assert_int_equal(count, 29);
 }
@@ -136,6 +138,26 @@ static void recipe_edges(void **state) {
     assert_near(score_one("completion_length", "a\0b", 3, ""), 0.03, 1e-6);
 }
 
+static void field_edges(void **state) {
+    assert_near(score_text("format", "<think>\n\n</think>\n<answer>\n\n</answer>\ntail"), 1, 0);
+    assert_near(score_text("format", "<think>\n</think>\n<answer>\n\n</answer>"), 0, 0); // one newline is not two
+    assert_near(score_text("format", "<think>\na\n</think>\n<answer>\nb\n</answer> c\n</answer>"), 1, 0);
+    assert_near(score_text("format", "<think>\na\n</think>\n<answer>\nb\n</answer> "), 0, 0);
+    assert_near(score_text("format:form=old", "<think>a\nb</think>\u2003\n<answer>c\n</answer>"), 1, 0);
+    assert_near(score_text("format:form=old", "<think>a</think>b</think><answer>c</answer>"), 1, 0);
+    assert_near(score_text("format:form=old", "<think>a</think>b<answer>c</answer>"), 0, 0);
+    assert_near(score_text("format:form=old", "<think>a</think><answer>c</answer>b"), 0, 0);
+    assert_near(score_text("reasoning_steps", "12. a\n- b Step \u0663:"), 1, 1e-6);
+    assert_near(score_text("reasoning_steps", "a 12. Step \u00b2: Step : Nextly"), 0, 0);
+    assert_near(score_text("repetition_penalty:ngram_size=1", "\u00c9a \u00e9A\u00a0x"), -1.0 / 3, 1e-6);
+    assert_near(score_text("repetition_penalty:ngram_size=2,language=zh", "这个abc 这个abc 12。"), -1.0 / 5, 1e-6);
+    assert_true(isnan(score_text("repetition_penalty:language=ids", "a a a a"))); // no ids known
+    assert_true(isnan(score_text("soft_overlong", "a")));
+    assert_near(score_text("gsm8k_strict", "#### 8 ##### 7,"), 1, 0);
+    assert_near(score_text("gsm8k_flexible", "7 ..."), 0, 0); // "..." is a number there
+    assert_near(score_text("gsm8k_flexible", "8 7 ."), 1, 0);
+}
+
 // The scanners against the regular expressions they stand for, on random texts made of their own pieces.
 static void formats_match_their_patterns(void **state) {
     static const char *const pieces[] = {"<think>", "</think>", "<answer>", "</answer>", "\n", "\n", " ", "x", "</"};
@@ -177,13 +199,18 @@ static void long_texts_take_linear_time(void **state) {
     static const char *const unit[] = {
         "<think>",     "</think>",     "<answer>", "</answer>", "</think><answer>", "\n</answer>",
         "</think> \n", "\n</think>\n", " ",        "<",         "\u2003",           "9"};
-    static const char *const rewards[] = {"xmlcount", "soft_format", "strict_format", "int", "correctness"};
+    static const char *const rewards[] = {
+        "xmlcount",        "soft_format",  "strict_format",      "int",
+        "correctness",     "format",       "format:form=old",    "tag_count",
+        "reasoning_steps", "think_format", "repetition_penalty", "repetition_penalty:language=zh",
+        "gsm8k_strict"};
     for (size_t u = 0; u < sizeof unit / sizeof *unit; u++) {
         Str s = {0};
         str_puts(&s, "<think>\n");
         if (u % 2) s.n--;
-        while (s.n < 2000000) str_puts(&s, unit[u]);
-        for (size_t k = 0; k < 5; k++) assert_false(isnan(score_one(rewards[k], s.s, s.n, "7")));
+        while (s.n < 300000) str_puts(&s, unit[u]);
+        for (size_t k = 0; k < sizeof rewards / sizeof *rewards; k++)
+            assert_false(isnan(score_one(rewards[k], s.s, s.n, "7")));
         str_free(&s);
     }
 }
@@ -219,6 +246,14 @@ static void selections_are_read(void **state) {
     refused("int:weight=0x10", "number");
     refused("int:weight=2 ", "number");
     refused("int:weight=1e10", "from");
+    assert_true(reward_parse("repetition_penalty:language=ids,ngram_size=5,weight=2,max_penalty=-0.5", &r, &e));
+    assert_true(r.param[0] == 5 && r.param[1] == -0.5 && r.param[2] == 2 && r.weight == 2);
+    refused("repetition_penalty:max_penalty=1", "max_penalty must be from");
+    refused("repetition_penalty:ngram_size=0", "ngram_size must be from");
+    refused("repetition_penalty:ngram_size=2.5", "whole number");
+    refused("repetition_penalty:language=e", "one of en|zh|ids");
+    refused("repetition_penalty:language=", "one of en|zh|ids");
+    refused("soft_overlong:max_completion_len=0", "max_completion_len must be from");
 }
 
 static void totals_leave_out_abstentions(void **state) {
@@ -308,6 +343,7 @@ int main(void) {
         cmocka_unit_test(invalid_utf8_lengths),
         cmocka_unit_test(strips_as_python),
         cmocka_unit_test(recipe_edges),
+        cmocka_unit_test(field_edges),
         cmocka_unit_test(formats_match_their_patterns),
         cmocka_unit_test(long_texts_take_linear_time),
         cmocka_unit_test(selections_are_read),

@@ -1,0 +1,87 @@
+// Rewards for the shape of a completion: Open R1's format, tag_count and reasoning_steps, TRL's think_format. Their
+// regular expressions are written out as scanners: the same verdict on every input, in linear time.
+#include "rewards.h"
+
+// Where a regex's $ matches under MULTILINE.
+static bool line_ends(Text t, size_t at) { return at == t.n || t.s[at] == '\n'; }
+
+// Whether `close` stands at or after `at` with the end of a line behind it.
+static bool closes(Text t, size_t at, Text close) {
+    for (; (at = text_find(t, at, close)) != TEXT_NONE; at++)
+        if (line_ends(t, at + close.n)) return true;
+    return false;
+}
+
+// ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$ with DOTALL and MULTILINE. The first place where the middle fits
+// leaves the most room behind it, so no other needs to be tried.
+static bool matches_new(Text t) {
+    Text open = text_of("<think>\n"), middle = text_of("\n</think>\n<answer>\n");
+    if (!text_at(t, 0, open)) return false;
+    size_t at = text_find(t, open.n, middle);
+    return at != TEXT_NONE && closes(t, at + middle.n, text_of("\n</answer>"));
+}
+
+// ^<think>.*?</think>\s*<answer>.*?</answer>$ with the same flags.
+static bool matches_old(Text t) {
+    Text open = text_of("<think>"), close = text_of("</think>"), answer = text_of("<answer>");
+    if (!text_at(t, 0, open)) return false;
+    for (size_t at = open.n; (at = text_find(t, at, close)) != TEXT_NONE; at++) {
+        size_t body = text_skip_space(t, at + close.n);
+        if (text_at(t, body, answer)) return closes(t, body + answer.n, text_of("</answer>"));
+    }
+    return false;
+}
+
+static double format(const Reward *r, const Sample *s) {
+    Text t = sample_text(s);
+    return r->param[0] == 0 ? matches_new(t) : matches_old(t);
+}
+
+static double tag_count(const Reward *r, const Sample *s) {
+    static const char *const tags[] = {"<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>"};
+    double score = 0;
+    for (int i = 0; i < 4; i++)
+        if (text_count(sample_text(s), text_of(tags[i]), NULL) == 1) score += 0.25;
+    return score;
+}
+
+// The byte after a run of \d that begins at `at`.
+static size_t skip_decimals(Text t, size_t at) {
+    for (uint32_t c; at < t.n;) {
+        size_t n = text_char(t, at, &c);
+        if (!text_is_decimal(c)) break;
+        at += n;
+    }
+    return at;
+}
+
+// Bytes of the sign of a step at `at`, or 0: Step \d+: | ^\d+\. | \n- | \n\* | First, | Second, | Next, | Finally,
+static size_t step_sign(Text t, size_t at) {
+    static const char *const words[] = {"\n-", "\n*", "First,", "Second,", "Next,", "Finally,"};
+    Text step = text_of("Step ");
+    size_t digits = text_at(t, at, step) ? at + step.n : at, end = digits;
+    if (digits > at || at == 0) end = skip_decimals(t, digits);
+    if (end > digits && end < t.n && t.s[end] == (digits > at ? ':' : '.')) return end + 1 - at;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (text_at(t, at, text_of(words[i]))) return strlen(words[i]);
+    return 0;
+}
+
+static double reasoning_steps(const Reward *r, const Sample *s) {
+    Text t = sample_text(s);
+    int steps = 0;
+    for (size_t at = 0, n; at < t.n && steps < 3; at += n ? n : 1) steps += (n = step_sign(t, at)) > 0;
+    return steps / 3.0;
+}
+
+// ^<think>(?!.*<think>)(.*?)</think>.*$ with DOTALL.
+static double think_format(const Reward *r, const Sample *s) {
+    Text t = sample_text(s), open = text_of("<think>");
+    return text_at(t, 0, open) && text_find(t, open.n, open) == TEXT_NONE &&
+           text_find(t, open.n, text_of("</think>")) != TEXT_NONE;
+}
+
+REWARD_EACH(reward_format, format)
+REWARD_EACH(reward_tag_count, tag_count)
+REWARD_EACH(reward_reasoning_steps, reasoning_steps)
+REWARD_EACH(reward_think_format, think_format)

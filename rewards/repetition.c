@@ -1,0 +1,106 @@
+// repetition_penalty: the share of n-grams that were seen before, times a penalty (Yeo et al. 2025, "Demystifying Long
+// Chain-of-Thought Reasoning in LLMs", appendix C.2). Open R1 counts words, TRL token ids.
+#include "rewards.h"
+#include <stdlib.h>
+#include <utf8proc.h>
+
+enum { UNIT_EN, UNIT_ZH, UNIT_IDS };
+
+// A word is remembered as a 64-bit hash; so is an n-gram of words.
+static uint64_t mix(uint64_t h, uint64_t x) {
+    h = (h ^ x) * 0x9e3779b97f4a7c15u;
+    return h ^ (h >> 32);
+}
+
+typedef struct {
+    uint64_t *hash;
+    size_t n, cap;
+} Words;
+
+static void words_add(Words *w, uint64_t hash) {
+    if (w->n == w->cap) {
+        w->cap = w->cap ? w->cap * 2 : 256;
+        w->hash = xrealloc(w->hash, w->cap * sizeof *w->hash);
+    }
+    w->hash[w->n++] = hash;
+}
+
+// str.lower().split()
+static void split_english(Text t, Words *w) {
+    for (size_t at = text_skip_space(t, 0); at < t.n; at = text_skip_space(t, at)) {
+        uint64_t hash = 1;
+        for (uint32_t c; at < t.n; hash = mix(hash, (uint64_t)utf8proc_tolower((utf8proc_int32_t)c))) {
+            size_t n = text_char(t, at, &c);
+            if (text_is_space(c)) break;
+            at += n;
+        }
+        words_add(w, hash);
+    }
+}
+
+static bool is_han(uint32_t c) {
+    return (c >= 0x3400 && c <= 0x9fff) || (c >= 0xf900 && c <= 0xfaff) || (c >= 0x20000 && c <= 0x3ffff);
+}
+
+// Whether two characters of other scripts stand in one word.
+static bool is_letter(uint32_t c) {
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return !is_han(c) && k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NO;
+}
+
+// Chinese without a dictionary: Han characters two by two, since most words have two; a run of other letters and digits
+// is one word, and so is each other sign. White space only separates.
+static void split_chinese(Text t, Words *w) {
+    uint32_t c;
+    for (size_t at = text_skip_space(t, 0); at < t.n; at = text_skip_space(t, at)) {
+        at += text_char(t, at, &c);
+        uint64_t hash = mix(1, c);
+        bool han = is_han(c), letter = is_letter(c);
+        for (size_t n; (han || letter) && at < t.n; at += n) {
+            n = text_char(t, at, &c);
+            if (han ? !is_han(c) : !is_letter(c)) break;
+            hash = mix(hash, c);
+            if (han) letter = han = false; // the second character ends the word
+        }
+        words_add(w, hash);
+    }
+}
+
+static int hash_compare(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+// Replaces the words by their n-grams, n >= 1 and at most w->n, and counts how many differ.
+static size_t count_unique(Words *w, size_t n) {
+    size_t total = w->n - n + 1, unique = 0;
+    for (size_t i = 0; i < total; i++) {
+        uint64_t hash = 1;
+        for (size_t k = 0; k < n; k++) hash = mix(hash, w->hash[i + k]);
+        w->hash[i] = hash; // the n-grams behind read only words from i + 1 on
+    }
+    qsort(w->hash, total, sizeof *w->hash, hash_compare);
+    for (size_t i = 0; i < total; i++) unique += i == 0 || w->hash[i] != w->hash[i - 1];
+    return unique;
+}
+
+static double repetition_penalty(const Reward *r, const Sample *s) {
+    size_t n = (size_t)r->param[0];
+    double max_penalty = r->param[1];
+    int unit = (int)r->param[2];
+    if (unit == UNIT_IDS && !s->ids) return REWARD_ABSTAINS;
+    Words w = {0};
+    if (unit == UNIT_EN) split_english(sample_text(s), &w);
+    else if (unit == UNIT_ZH) split_chinese(sample_text(s), &w);
+    else
+        for (int i = 0; i < s->n_ids; i++) words_add(&w, (uint64_t)s->ids[i]);
+    double score = 0;
+    if (w.n >= n) {
+        double total = (double)(w.n - n + 1);
+        score = (1 - (double)count_unique(&w, n) / total) * max_penalty;
+    }
+    free(w.hash);
+    return score;
+}
+
+REWARD_EACH(reward_repetition_penalty, repetition_penalty)
