@@ -1,0 +1,577 @@
+// Configurations: what is read, what is refused and where, what is printed reads back as the same.
+#include "data.h"
+#include "host.h"
+#include <dirent.h>
+#include <math.h>
+#include <string.h>
+
+static char folder[] = "/tmp/grpo-config-XXXXXX";
+static char path[64]; // of the one file there
+
+static int make_folder(void **state) {
+    if (!mkdtemp(folder)) return -1;
+    snprintf(path, sizeof path, "%s/run.yaml", folder);
+    return 0;
+}
+
+static int remove_folder(void **state) {
+    unlink(path);
+    return rmdir(folder);
+}
+
+static void write_file(const char *text, size_t n) {
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+// Arguments for config_read and config_args: a counted, NULL-free array.
+#define ARGS(...) (char *[]){__VA_ARGS__}, (int)(sizeof((char *[]){__VA_ARGS__}) / sizeof(char *))
+#define ARGV(...)                                                                                                      \
+    (int)(sizeof((char *[]){__VA_ARGS__}) / sizeof(char *)), (char *[]) { __VA_ARGS__ }
+
+static Config read_good(const char *text, char **args, int n) {
+    Config c;
+    Error e = {0};
+    write_file(text, strlen(text));
+    if (!config_read(&c, path, args, n, &e)) fail_msg("%s: %s", text, e.text);
+    return c;
+}
+
+// The text is refused, and the one line of the error that begins with `place` holds `why`. In `place`, "run.yaml" stands
+// for the whole path.
+static void assert_bad(const char *text, size_t size, char **args, int n, const char *place, const char *why) {
+    Config c;
+    Error e = {0};
+    char start[128];
+    write_file(text, size);
+    if (config_read(&c, path, args, n, &e)) fail_msg("accepted: %s", text);
+    assert_int_equal(e.code, EXIT_CONFIG);
+    snprintf(start, sizeof start, "%s%s%s: ", *place == 'r' ? folder : "", *place == 'r' ? "/" : "", place);
+    for (const char *line = e.text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        size_t length = strcspn(line, "\n");
+        if (!strncmp(line, start, strlen(start)) && memmem(line, length, why, strlen(why))) return;
+    }
+    fail_msg("'%s' is not at %s in: %s", why, start, e.text);
+}
+#define BAD(text, place, why) assert_bad(text, sizeof(text) - 1, NULL, 0, place, why)
+#define BAD_ARG(arg, why)     assert_bad("", 0, ARGS(arg), "argument '" arg "'", why)
+
+static void defaults_are_the_tables(void **state) {
+    Config c, d = read_good("", NULL, 0);
+    Error e;
+    assert_true(config_read(&c, NULL, NULL, 0, &e));
+    assert_string_equal(c.model, "");
+    assert_int_equal(c.dtype, DTYPE_BF16);
+    assert_int_equal(c.num_generations, 8);
+    assert_true(c.beta == 0.04 && c.learning_rate == 5e-6 && c.shuffle && !c.raw);
+    assert_int_equal(c.rewards.n, 5);
+    assert_string_equal(c.rewards.item[4], "xmlcount");
+    assert_int_equal(c.stop.n, 0);
+    char *a = config_yaml(&c), *b = config_yaml(&d);
+    assert_string_equal(a, b);
+    free(a);
+    free(b);
+    config_free(&c);
+    config_free(&d);
+}
+
+static void values_of_every_kind(void **state) {
+    Config c = read_good("model: models/tiny # a comment\n"
+                         "\n"
+                         "beta: 0\n"
+                         "learning_rate: 1e-6\n"
+                         "num_generations: 16\n"
+                         "shuffle: false\n"
+                         "loss_type: dr_grpo\n"
+                         "dtype: 'f32'\n"
+                         "answer_marker: '####'\n"
+                         "question_field: true\n"
+                         "system_prompt: |\n"
+                         "  one\n"
+                         "  two: 2\n"
+                         "prompt: null\n"
+                         "eval_output:\n"
+                         "stop: [\"a, b\", c]\n"
+                         "rewards:\n"
+                         "  - correctness\n"
+                         "  - {name: int, weight: 0.5}\n",
+                         NULL, 0);
+    assert_string_equal(c.model, "models/tiny");
+    assert_true(c.beta == 0 && c.learning_rate == 1e-6);
+    assert_int_equal(c.num_generations, 16);
+    assert_false(c.shuffle);
+    assert_int_equal(c.loss_type, 2);
+    assert_int_equal(c.dtype, DTYPE_F32);
+    assert_string_equal(c.answer_marker, "####");
+    assert_string_equal(c.question_field, "true");
+    assert_string_equal(c.system_prompt, "one\ntwo: 2\n");
+    assert_string_equal(c.prompt, "");
+    assert_string_equal(c.eval_output, "");
+    assert_int_equal(c.stop.n, 2);
+    assert_string_equal(c.stop.item[0], "a, b");
+    assert_int_equal(c.rewards.n, 2);
+    assert_string_equal(c.rewards.item[1], "int:weight=0.5");
+    config_free(&c);
+    c = read_good("\ufeffbeta: 0.5\r\nmodel: \"a\\tb\"\r\nrewards: [\r\n  correctness\r\n]\r\n", NULL, 0);
+    assert_true(c.beta == 0.5);
+    assert_string_equal(c.model, "a\tb");
+    assert_int_equal(c.rewards.n, 1);
+    config_free(&c);
+    c = read_good("seed: 9007199254740991\nentropy_coef: -.5e0\ntop_p: 1.\nepsilon_high: -1\nadam_epsilon: +0.0\n",
+                  NULL, 0);
+    assert_true(c.seed == 9007199254740991 && c.entropy_coef == -0.5 && c.top_p == 1 && c.epsilon_high == -1);
+    config_free(&c);
+}
+
+static void mistakes_name_their_line(void **state) {
+    BAD("beta: 1\nbetta: 2\n", "run.yaml:2", "no option `betta`; did you mean `beta`?");
+    BAD("num_generation: 2\n", "run.yaml:1", "did you mean `num_generations`?");
+    BAD("learning-rate: 1\n", "run.yaml:1", "did you mean `learning_rate`?");
+    BAD("Temperature: 1\n", "run.yaml:1", "did you mean `temperature`?");
+    BAD("qqqqqqqq: 1\n", "run.yaml:1", "`grpo config` lists all");
+    BAD("reward_funcs: [a]\n", "run.yaml:1", "write rewards: [NAME, ...]");
+    BAD("vllm_importance_sampling_correction: true\n", "run.yaml:1", "one number");
+    BAD("beta: 1\n\nbeta: 2\n", "run.yaml:3", "given twice; first on line 1");
+    BAD("shuffle: yes\n", "run.yaml:1", "shuffle wants true or false, not `yes`");
+    BAD("shuffle: True\n", "run.yaml:1", "wants true or false");
+    BAD("shuffle: \"true\"\n", "run.yaml:1", "without quotes");
+    BAD("seed: 1e6\n", "run.yaml:1", "digits only");
+    BAD("seed: 1.0\n", "run.yaml:1", "digits only");
+    BAD("seed: 010\n", "run.yaml:1", "leading zero");
+    BAD("seed: 0x10\n", "run.yaml:1", "whole number");
+    BAD("seed: 1_000\n", "run.yaml:1", "whole number");
+    BAD("seed: +5\n", "run.yaml:1", "whole number");
+    BAD("seed: '5'\n", "run.yaml:1", "without quotes");
+    BAD("seed: -1\n", "run.yaml:1", "outside its range 0 to 9007199254740991");
+    BAD("seed: 99999999999999999999\n", "run.yaml:1", "outside its range");
+    BAD("seed: 9007199254740992\n", "run.yaml:1", "outside its range");
+    BAD("beta: .inf\n", "run.yaml:1", "wants a number");
+    BAD("beta: nan\n", "run.yaml:1", "wants a number");
+    BAD("beta: 0x1p3\n", "run.yaml:1", "wants a number");
+    BAD("beta: 1e\n", "run.yaml:1", "wants a number");
+    BAD("beta: .\n", "run.yaml:1", "wants a number");
+    BAD("beta: 1e999\n", "run.yaml:1", "outside its range 0 to 100");
+    BAD("top_p: 1.01\n", "run.yaml:1", "outside its range 0 to 1");
+    BAD("beta:\n", "run.yaml:1", "beta has no value");
+    BAD("delta: null\n", "run.yaml:1", "leave the line out for the default");
+    BAD("rewards:\n# - int\n", "run.yaml:1", "write [] for an empty list");
+    BAD("dtype: bf17\n", "run.yaml:1", "one of f32|bf16, not `bf17`; did you mean `bf16`?");
+    BAD("loss_type: grop\n", "run.yaml:1", "did you mean `grpo`?");
+    BAD("model: [a]\n", "run.yaml:1", "model wants one value, not a list");
+    BAD("model: {a: 1}\nbetta: 1\n", "run.yaml:2", "no option");
+    BAD("model: \"a\\0b\"\n", "run.yaml:1", "NUL character");
+    BAD("\"be\\0ta\": 1\n", "run.yaml:1", "no option");
+    BAD("- beta\n", "run.yaml:1", "lines of `option: value`, not a list");
+    BAD("beta=1\n", "run.yaml:1", "lines of `option: value`");
+    BAD("beta: 1\n 2: 3\n", "run.yaml:2", "not valid YAML");
+    BAD("beta: 1\n---\nbeta: 2\n", "run.yaml:2", "second document");
+    BAD("beta: 1\nbeta\n", "run.yaml:3", "not valid YAML");
+    BAD("beta: 1\nmodel: \0\n", "run.yaml:2", "NUL byte");
+    BAD("\x7f"
+        "ELF\x02\x01\x01\0\0\0\0",
+        "run.yaml:1", "not a text file");
+    BAD("beta: &a 1\n", "run.yaml:1", "anchors");
+    BAD("rewards: [{name: int, <<: *a}]\n", "run.yaml:1", "aliases");
+}
+
+static void files_that_cannot_be_read(void **state) {
+    Config c;
+    Error e = {0};
+    assert_false(config_read(&c, "/nonexistent/a.yaml", NULL, 0, &e));
+    assert_int_equal(e.code, EXIT_CONFIG);
+    assert_string_equal(e.text, "/nonexistent/a.yaml: cannot open: No such file or directory");
+    assert_false(config_read(&c, folder, NULL, 0, &e));
+    assert_int_equal(e.code, EXIT_CONFIG);
+    Str big = {0};
+    while (big.n <= 1 << 20) str_puts(&big, "# comment\n");
+    write_file(big.s, big.n);
+    assert_false(config_read(&c, path, NULL, 0, &e));
+    assert_non_null(strstr(e.text, "larger than"));
+    str_free(&big);
+}
+
+static void every_mistake_at_once(void **state) {
+    Config c;
+    Error e;
+    static const char text[] = "bta: 1\nseed: x\nshuffle: 1\nstop: {a: b}\nbeta: 0.1\n";
+    write_file(text, sizeof text - 1);
+    assert_false(config_read(&c, path, ARGS("top_k=-1", "=1", "num_generations=1"), &e));
+    char expected[8][96] = {
+        "7 problems:",  "run.yaml:1: ",          "run.yaml:2: ",    "run.yaml:3: ",
+        "run.yaml:4: ", "argument 'top_k=-1': ", "argument '=1': ", "argument 'num_generations=1': "};
+    char *line = strtok(e.text, "\n");
+    for (int i = 0; i < 8; i++, line = strtok(NULL, "\n")) {
+        assert_non_null(line);
+        if (!strstr(line, expected[i])) fail_msg("%s is not in %s", expected[i], line);
+    }
+    assert_null(line);
+    // More than can be shown.
+    Str many = {0};
+    for (int i = 0; i < 300; i++)
+        str_printf(&many, "unknown_option_number_%d_%s: 1\n", i, i % 2 ? "x" : "with_a_long_name_____");
+    write_file(many.s, many.n);
+    assert_false(config_read(&c, path, NULL, 0, &e));
+    assert_non_null(strstr(e.text, "more than 20 problems:"));
+    assert_non_null(strstr(e.text, "number_0_"));
+    assert_non_null(strstr(e.text, "\n... and more"));
+    assert_true(strlen(e.text) < sizeof e.text - 1);
+    str_free(&many);
+}
+
+static void assert_list(const TextList *list, int n, char **items) {
+    assert_int_equal(list->n, n);
+    for (int i = 0; i < n; i++) assert_string_equal(list->item[i], items[i]);
+}
+
+static void overrides(void **state) {
+    Config c = read_good("beta: 1\nseed: 1\nmodel: a\n", ARGS("seed=2", "seed=3", "model=b c", "beta=0.5"));
+    assert_true(c.seed == 3 && c.beta == 0.5);
+    assert_string_equal(c.model, "b c");
+    config_free(&c);
+    // Text is taken as it stands: no YAML in it, but for quotes around the whole.
+    c = read_good("", ARGS("prompt=Q: what is # 2+2? {a} [b] - *x", "model=[x]", "tokenizer=\"a\\nb\"", "eval_file='c'",
+                           "answer_marker=", "train_file=\"a\" and b", "output_dir=a=b", "eval_output='"));
+    assert_string_equal(c.prompt, "Q: what is # 2+2? {a} [b] - *x");
+    assert_string_equal(c.model, "[x]");
+    assert_string_equal(c.tokenizer, "a\nb");
+    assert_string_equal(c.eval_file, "c");
+    assert_string_equal(c.answer_marker, "");
+    assert_string_equal(c.train_file, "\"a\" and b");
+    assert_string_equal(c.output_dir, "a=b");
+    assert_string_equal(c.eval_output, "'");
+    config_free(&c);
+    BAD_ARG("beta", "not of the form key=value");
+    BAD_ARG("--beta=1", "without dashes: beta=VALUE");
+    BAD_ARG("-x", "without dashes; `grpo COMMAND --help`");
+    BAD_ARG("lr=1", "write learning_rate");
+    BAD_ARG("bta=1", "did you mean `beta`?");
+    BAD_ARG("beta=x", "beta wants a number, not `x`");
+    BAD_ARG("beta=", "beta has no value");
+    BAD_ARG("beta='1'", "without quotes");
+    BAD_ARG("model='a' b'", "not valid YAML");
+    assert_bad("", 0, ARGS("model=\xff"), "argument 'model=\\xff'", "not valid UTF-8");
+    BAD_ARG("rewards=[int", "not valid YAML");
+    BAD_ARG("rewards=[int] x", "not valid YAML");
+}
+
+static void lists(void **state) {
+    static const struct {
+        const char *arg;
+        int n;
+        char *items[4];
+    } cases[] = {
+        {"stop=", 0, {NULL}},
+        {"stop=[]", 0, {NULL}},
+        {"stop=a", 1, {"a"}},
+        {"stop=a,b", 2, {"a", "b"}},
+        {"stop= a , b c ,d", 3, {"a", "b c", "d"}},
+        {"stop='a, b'", 1, {"a, b"}},
+        {"stop=[a, 'b, c', \"\\n\"]", 3, {"a", "b, c", "\n"}},
+        {"stop=a:x=1,y=2", 1, {"a:x=1,y=2"}},
+        {"stop=a:x=1, y=2, b, c:z=3", 3, {"a:x=1, y=2", "b", "c:z=3"}},
+        {"stop=[{name: a, weight: 2, x: 1}, b]", 2, {"a:weight=2,x=1", "b"}},
+        {"stop={name: a, x: 1}", 1, {"a:x=1"}},
+        {"stop=[{x: 1, name: a}]", 1, {"a:x=1"}},
+        {"stop=[{name: a}]", 1, {"a"}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *arg = xstrdup(cases[i].arg);
+        Config c = read_good("stop: [x, y]\n", &arg, 1);
+        assert_list(&c.stop, cases[i].n, (char **)cases[i].items);
+        config_free(&c);
+        free(arg);
+    }
+    BAD("stop:\n  - a\n  - [b]\n", "run.yaml:3", "a list within a list");
+    BAD("stop:\n  - a\n  -\n", "run.yaml:3", "an empty entry");
+    BAD("stop:\n  - {weight: 2}\n", "run.yaml:2", "wants a `name`");
+    BAD("stop:\n  - {name: a, name: b}\n", "run.yaml:2", "given twice in one entry");
+    BAD("stop:\n  - name: a\n    x: [1]\n", "run.yaml:3", "wants one value");
+    BAD("stop:\n  - name: a\n    x: 1,2\n", "run.yaml:3", "cannot be `1,2`");
+    BAD("stop:\n  - name: a\n    x:\n", "run.yaml:3", "cannot be ``");
+    BAD("stop:\n  - name: a:b\n", "run.yaml:2", "cannot be `a:b`");
+    BAD("stop:\n  - {name: a, 'b=': 1}\n", "run.yaml:2", "`b=` is no key");
+    BAD("stop:\n  - {a: 1, b: 1, c: 1, d: 1, e: 1, f: 1, g: 1, h: 1, i: 1, j: 1, k: 1, l: 1, m: 1, n: 1, o: 1, p: 1}\n",
+        "run.yaml:2", "too many keys");
+}
+
+// ---- contradictions ----------------------------------------------------------------------------------------------
+
+static void contradictions(void **state) {
+    BAD("system_prompt: a\nsystem_prompt_file: b\n", "run.yaml:2", "both set");
+    BAD("system_prompt_file: a\nsystem_prompt: b\n", "run.yaml:2", "both set");
+    BAD("prompt: a\nprompt_file: b\n", "run.yaml:2", "both set");
+    BAD("epsilon_high: -0.5\n", "run.yaml:1", "write -1");
+    BAD("warmup_steps: 10\nmax_steps: 9\n", "run.yaml:2", "more than max_steps (9)");
+    BAD("num_generations: 7\n", "run.yaml:1",
+        "(8) x gradient_accumulation_steps (4) = 32 completions is not a multiple");
+    BAD("num_generations: 8\nsteps_per_generation: 3\nper_device_train_batch_size: 4\n", "run.yaml:3",
+        "12 completions");
+    BAD("steps_per_generation: 6\n", "run.yaml:1", "neither of");
+    BAD("num_generations: 1\n", "run.yaml:1", "use 2 or more");
+    BAD("beta: 0\nsync_ref_model: true\n", "run.yaml:2", "no reference model");
+    BAD("sync_ref_model: true\nbeta: 0\n", "run.yaml:2", "no reference model");
+    BAD("top_entropy_quantile: 0\n", "run.yaml:1", "no token");
+    BAD("loss_type: cispo\n", "run.yaml:1", "largest ratio itself");
+    BAD("loss_type: cispo\nepsilon_high: 5\ndelta: 4\n", "run.yaml:3", "no meaning");
+    BAD("loss_type: sapo\ndelta: 4\n", "run.yaml:2", "no meaning");
+    BAD("delta: 1.2\n", "run.yaml:1", "above the upper clip, 1 + 0.2");
+    BAD("delta: 1.28\nepsilon_high: 0.28\n", "run.yaml:2", "above the upper clip");
+    BAD("num_iterations: 2\ntemperature: 0\n", "run.yaml:2", "every completion of a group would be the same");
+    BAD("num_iterations: 2\neval_steps: 10\n", "run.yaml:2", "eval_file is not set");
+    BAD("rewards: [corectness]\n", "run.yaml:1", "correctness");
+    BAD("rewards: [int:weigth=2]\n", "run.yaml:1", "weight");
+    BAD("rewards: [int, 'int:weight=2']\n", "run.yaml:1", "listed twice");
+    static char *good[] = {"loss_type=cispo", "epsilon_high=5", "top_entropy_quantile=0.2", "steps_per_generation=8",
+                           "num_generations=16"};
+    Config c = read_good("", good, 5);
+    config_free(&c);
+    // For commands that sample no groups, their sizes are of no account.
+    c = read_good("per_device_train_batch_size: 3\ntemperature: 0\n", NULL, 0);
+    config_free(&c);
+}
+
+static void assert_args(const char *command, char **args, int n, const char *why) {
+    Config c;
+    Error e = {0};
+    bool good = config_args(&c, command, n, args, &e);
+    if (good != !why || (why && !strstr(e.text, why))) fail_msg("%s: %s, not %s", command, e.text, why);
+    if (good) config_free(&c);
+}
+
+static void commands_have_needs(void **state) {
+    write_file("model: m\n", 9);
+    assert_args("train", ARGS(path), "train_file is not set");
+    assert_args("train", ARGS(path, "train_file=t"), NULL);
+    assert_args("train", ARGS("train_file=t"), "command line: model is not set; add model=DIRECTORY");
+    assert_args("train", ARGS(path, path, "train_file=t"), "the YAML file comes first");
+    assert_args("train", ARGS(path, "train_file=t", "per_device_train_batch_size=3"), "not a multiple");
+    assert_args("train", ARGS(path, "train_file=t", "temperature=0"), "temperature is 0");
+    assert_args("train", ARGS(path, "train_file=t", "rewards=[]"), "rewards is empty");
+    assert_args("train", ARGS(path, "train_file=t", "num_train_epochs=0"), "nothing to train");
+    assert_args("train", ARGS(path, "train_file=t", "num_train_epochs=0", "max_steps=1"), NULL);
+    assert_args("sft", ARGS(path, "train_file=t", "per_device_train_batch_size=3", "num_generations=5"), NULL);
+    assert_args("sft", ARGS(path), "train_file is not set");
+    assert_args("eval", ARGS(path), "eval_file is not set");
+    assert_args("eval", ARGS(path, "eval_file=t", "eval_samples=4", "temperature=0"), "would be the same");
+    assert_args("eval", ARGS(path, "eval_file=t", "temperature=0"), NULL);
+    assert_args("sample", ARGS(path, "temperature=0"), NULL);
+    assert_args("config", NULL, 0, NULL);
+    assert_args("config", ARGS("num_generations=7"), "not a multiple");
+}
+
+// ---- printing ----------------------------------------------------------------------------------------------------
+
+static void assert_round_trip(const Config *c) {
+    char *first = config_yaml(c);
+    write_file(first, strlen(first));
+    Config again;
+    Error e;
+    if (!config_read(&again, path, NULL, 0, &e)) fail_msg("%s\n%s", e.text, first);
+    char *second = config_yaml(&again);
+    assert_string_equal(first, second);
+    assert_true(!strcmp(again.system_prompt, c->system_prompt) && again.learning_rate == c->learning_rate);
+    assert_list(&again.stop, c->stop.n, c->stop.item);
+    free(first);
+    free(second);
+    config_free(&again);
+}
+
+static void yaml_reads_back_the_same(void **state) {
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "null",
+                                        "true",
+                                        "No",
+                                        "~",
+                                        "1",
+                                        "-",
+                                        "- a",
+                                        "a: b",
+                                        "a #b",
+                                        "#",
+                                        "'",
+                                        "\"",
+                                        "\\",
+                                        "\\n",
+                                        "\n\n x\n",
+                                        "\t",
+                                        "a\r\nb",
+                                        "[a, b]",
+                                        "{a}",
+                                        "*a",
+                                        "&a",
+                                        "!a",
+                                        "%a",
+                                        "@a",
+                                        "`a`",
+                                        "|",
+                                        ">",
+                                        "?",
+                                        "---",
+                                        "...",
+                                        "a,b",
+                                        "\x01\x7f\x1b[0m",
+                                        "\u00e9\u6587\U0001f600",
+                                        "\xc2\x85\u2028\u2029\ufeff",
+                                        "\ufffe\U0010ffff\xc2\x9f",
+                                        " a ",
+                                        "a ",
+                                        "=",
+                                        "<<",
+                                        ".5",
+                                        "1e3"};
+    Config c = read_good("", NULL, 0);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char *stop = c.stop.n ? c.stop.item[0] : NULL;
+        free(stop);
+        free(c.system_prompt);
+        c.system_prompt = xstrdup(texts[i]);
+        c.stop.n = *texts[i] != 0;
+        if (!c.stop.item) c.stop.item = xmalloc(sizeof *c.stop.item);
+        c.stop.item[0] = *texts[i] ? xstrdup(texts[i]) : NULL;
+        assert_round_trip(&c);
+    }
+    uint64_t bits = 88172645463325252u;
+    for (int i = 0; i < 300; i++) {
+        bits ^= bits << 13, bits ^= bits >> 7, bits ^= bits << 17;
+        c.learning_rate = ldexp((double)(bits >> 11), -50 - (int)(bits % 40));
+        assert_round_trip(&c);
+    }
+    for (double x = 10; x > 0; x /= 1e7) c.learning_rate = x, assert_round_trip(&c);
+    config_free(&c);
+    c = read_good("", ARGS("learning_rate=5e-6", "beta=0.04", "max_grad_norm=1e9", "num_train_epochs=0.1", "top_p=0.95",
+                           "seed=9007199254740991", "rewards=[{name: int, weight: 0.5}, correctness]"));
+    char *yaml = config_yaml(&c);
+    static const char *const lines[] = {"\nlearning_rate: 5e-6\n",
+                                        "\nbeta: 0.04\n",
+                                        "\nmax_grad_norm: 1e9\n",
+                                        "\nnum_train_epochs: 0.1\n",
+                                        "\ntop_p: 0.95\n",
+                                        "\nseed: 9007199254740991\n",
+                                        "\nrewards: [\"int:weight=0.5\", correctness]\n",
+                                        "\nloss_type: grpo\n",
+                                        "\nstop: []\n",
+                                        "\nshuffle: true\n"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        if (!strstr(yaml, lines[i])) fail_msg("%s is not in %s", lines[i], yaml);
+    assert_round_trip(&c);
+    free(yaml);
+    config_free(&c);
+}
+
+#define NAME(g, n, ...) #n,
+static const char *const names[] = {CONFIG_OPTIONS(NAME, NAME, NAME, NAME, NAME, NAME)};
+#define NAMES ((int)(sizeof names / sizeof *names))
+
+static void help_names_every_option(void **state) {
+    char *page = config_help(NULL), *train = config_help("train"), *all = config_help("config"),
+         *none = config_help("reward");
+    for (int i = 0; i < NAMES; i++) {
+        char cell[64], line[64];
+        snprintf(cell, sizeof cell, "\n| `%s` | ", names[i]);
+        snprintf(line, sizeof line, "\n  %s ", names[i]);
+        if (!strstr(page, cell)) fail_msg("the reference page lacks %s", names[i]);
+        if (!strstr(all, line)) fail_msg("no command reads %s", names[i]);
+    }
+    assert_non_null(strstr(train, "\n  num_generations "));
+    assert_null(strstr(train, "\n  packing "));
+    assert_string_equal(none, "");
+    for (const char *p = all; *p; p += strcspn(p, "\n"), p += *p == '\n') assert_true(strcspn(p, "\n") <= 100);
+    free(page);
+    free(train);
+    free(all);
+    free(none);
+}
+
+static void nearest_names(void **state) {
+    static const struct {
+        const char *word, *name;
+    } cases[] = {
+        {"beta", "beta"},
+        {"bta", "beta"},
+        {"ebta", "beta"},
+        {"top-k", "top_k"},
+        {"TOP_P", "top_p"},
+        {"learnin_rate", "learning_rate"},
+        {"max_lenght", "max_length"},
+        {"xyzzy", NULL},
+        {"", NULL},
+        {"q", NULL},
+        {"a_word_that_is_longer_than_any_name_in_the_table_of_options_by_far_and_more", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *near = nearest_name(cases[i].word, names, NAMES);
+        if (cases[i].name ? !near || strcmp(near, cases[i].name) : near != NULL)
+            fail_msg("%s -> %s", cases[i].word, near ? near : "nothing");
+    }
+}
+
+// ---- files that come with the project, and files that nobody would write ------------------------------------------
+
+static void shipped_configs_are_good(void **state) {
+    DIR *dir = opendir("configs");
+    assert_non_null(dir);
+    int found = 0;
+    for (struct dirent *f; (f = readdir(dir));) {
+        if (!strstr(f->d_name, ".yaml")) continue;
+        char *file = xasprintf("configs/%s", f->d_name);
+        Config c;
+        Error e;
+        if (!config_args(&c, "train", ARGV(file, "model=m", "train_file=t"), &e)) fail_msg("%s", e.text);
+        found++;
+        config_free(&c);
+        free(file);
+    }
+    closedir(dir);
+    assert_true(found >= 4);
+}
+
+// Mutations of a configuration: whatever comes out is read or refused with a message, and leaks nothing.
+static void mutated_files(void **state) {
+    Config c = read_good("", ARGS("rewards=[{name: int, weight: 2}, correctness]", "stop=[\"a\\n\", b]"));
+    char *yaml = config_yaml(&c), *text = xmalloc(strlen(yaml) + 64);
+    config_free(&c);
+    static const char alphabet[] = "\0\n\t :-?[]{},#&*!|>'\"%@`~0e.a\xff\xc3\xa9";
+    uint64_t r = 1;
+    int good = 0;
+    for (int i = 0; i < 2000; i++) {
+        size_t n = strlen(yaml);
+        memcpy(text, yaml, n);
+        r ^= r << 13, r ^= r >> 7, r ^= r << 17;
+        for (uint64_t k = 0; k < 1 + r % 4; k++) {
+            uint64_t at = (r >> 8) * (k + 1) % n, byte = alphabet[(r >> 40) * (k + 3) % (sizeof alphabet - 1)];
+            if ((r >> 5) % 3 == 0) memmove(text + at, text + at + 1, --n - at);
+            else text[at] = (char)byte;
+        }
+        write_file(text, n);
+        Error e = {0};
+        if (config_read(&c, path, NULL, 0, &e)) good++, config_free(&c);
+        else assert_true(e.code == EXIT_CONFIG && *e.text && strlen(e.text) < sizeof e.text - 1);
+    }
+    assert_in_range(good, 1, 1999);
+    free(yaml);
+    free(text);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_are_the_tables),
+        cmocka_unit_test(values_of_every_kind),
+        cmocka_unit_test(mistakes_name_their_line),
+        cmocka_unit_test(files_that_cannot_be_read),
+        cmocka_unit_test(every_mistake_at_once),
+        cmocka_unit_test(overrides),
+        cmocka_unit_test(lists),
+        cmocka_unit_test(contradictions),
+        cmocka_unit_test(commands_have_needs),
+        cmocka_unit_test(yaml_reads_back_the_same),
+        cmocka_unit_test(help_names_every_option),
+        cmocka_unit_test(nearest_names),
+        cmocka_unit_test(shipped_configs_are_good),
+        cmocka_unit_test(mutated_files),
+    };
+    return cmocka_run_group_tests_name("config", tests, make_folder, remove_folder);
+}
