@@ -1,0 +1,245 @@
+// The program as a user meets it: exit codes, one clear line for each mistake, signals, resuming, rewards on a pipe.
+#include "train_fixture.h"
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+static char dir[64]; // holds train.jsonl
+
+static const char *program(void) { return getenv("GRPO") ? getenv("GRPO") : "build/grpo"; }
+
+// Runs `grpo ARGS` through the shell (input may be NULL), both outputs into *out; the exit code.
+static int grpo(const char *args, const char *input, Str *out) {
+    char *in = xasprintf("%s/input", dir);
+    FILE *f = fopen(in, "w");
+    assert_non_null(f);
+    if (input) fputs(input, f);
+    fclose(f);
+    char *command = xasprintf("%s %s <%s 2>&1", program(), args, in);
+    str_clear(out);
+    FILE *p = popen(command, "r");
+    assert_non_null(p);
+    char block[4096];
+    for (size_t n; (n = fread(block, 1, sizeof block, p)) > 0;) str_add(out, block, n);
+    int status = pclose(p);
+    free(command);
+    free(in);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static char *words(const char *fmt) { // "$D" stands for the directory
+    Str s = {0};
+    for (const char *p = fmt; *p; p++) {
+        if (p[0] == '$' && p[1] == 'D') str_puts(&s, dir), p++;
+        else str_add(&s, p, 1);
+    }
+    return s.s;
+}
+
+static void write_file(const char *name, const char *text) {
+    char *path = xasprintf("%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    free(path);
+}
+
+#define TINY                                                                                                           \
+    "model=models/tiny init=random dtype=f32 chat_template=r1-zero max_prompt_length=96 max_completion_length=8 "      \
+    "num_generations=2 per_device_train_batch_size=2 gradient_accumulation_steps=1 progress=plain beta=0 "
+
+static void mistakes_are_one_clear_line(void **state) {
+    static const struct {
+        const char *args;
+        int code;
+        const char *says;
+    } cases[] = {
+        {"trian", 2, "train"},
+        {"train modle=x", 2, "model"},
+        {"train " TINY "train_file=$D/none.jsonl", 3, "none.jsonl"},
+        {"train " TINY "train_file=$D/empty.jsonl", 3, "empty"},
+        {"train " TINY "train_file=$D/bad.jsonl", 3, "bad.jsonl:2"},
+        {"train " TINY "train_file=$D/train.jsonl rewards=corectness", 2, "correctness"},
+        {"train " TINY "train_file=$D/train.jsonl output_dir=/proc/nowhere", 4, "/proc/nowhere"},
+        {"train " TINY "train_file=$D/train.jsonl max_completion_length=5000", 2, "context"},
+        {"train " TINY "train_file=$D/train.jsonl max_prompt_length=4 long_prompts=fail", 3, "max_prompt_length"},
+        {"train " TINY "train_file=$D/train.jsonl max_prompt_length=4 long_prompts=skip", 3, "max_prompt_length"},
+        {"train " TINY "train_file=$D/train.jsonl resume=must output_dir=$D/nothing", 3, "resume=must"},
+        {"train " TINY "train_file=$D/train.jsonl model=$D/nomodel", 3, "nomodel"},
+        {"train model=models/tiny train_file=$D/train.jsonl", 3, "safetensors"},
+        {"train " TINY "train_file=$D/train.jsonl chat_template=chatml", 2, "qwen2.5"},
+        {"train " TINY "train_file=$D/train.jsonl model=$D/small", 3, "vocabulary"},
+        {"train " TINY "train_file=$D/train.jsonl system_prompt_file=$D/none.txt", 3, "none.txt"},
+        {"train " TINY "train_file=$D/train.jsonl temperature=hot", 2, "temperature"},
+        {"eval " TINY "eval_file=$D/none.jsonl", 3, "none.jsonl"},
+        {"eval " TINY "eval_file=$D/train.jsonl eval_limit=1 eval_output=/proc/x.json", 4, "/proc/x.json"},
+        {"sample " TINY "prompt=hello max_prompt_length=2", 3, "max_prompt_length"},
+        {"sample " TINY "prompt_file=$D/none.txt", 3, "none.txt"},
+        {"sft " TINY "train_file=$D/train.jsonl", 3, "prompt"},
+        {"sft " TINY "train_file=$D/sft.jsonl max_length=5000", 2, "context"},
+        {"tokenize $D/nomodel", 3, "nomodel"},
+        {"reward nonsense", 2, "xmlcount"},
+        {"plan model=$D/nomodel", 3, "nomodel"},
+        {"plan " TINY "per_device_train_batch_size=3", 2, "num_generations"},
+        {"config /nonexistent.yaml", 3, "nonexistent.yaml"},
+    };
+    Str out = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *args = words(cases[i].args);
+        int code = grpo(args, NULL, &out);
+        if (code != cases[i].code || !out.s || !strstr(out.s, cases[i].says) || !strstr(out.s, "grpo: error: "))
+            fail_msg("grpo %s: exit %d (not %d), output: %s", args, code, cases[i].code, out.s ? out.s : "");
+        if (strstr(out.s, "internal error") || strstr(out.s, "==ERROR")) fail_msg("grpo %s: %s", args, out.s);
+        free(args);
+    }
+    str_free(&out);
+}
+
+static void train_eval_sample_sft_work_together(void **state) {
+    Str out = {0};
+    char *args =
+        words("sft " TINY "train_file=$D/sft.jsonl output_dir=$D/sft max_steps=2 max_length=128 learning_rate=1e-3");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    free(args);
+    args = words("train " TINY "init=load model=$D/sft/step_2 train_file=$D/train.jsonl output_dir=$D/run max_steps=2 "
+                 "eval_file=$D/train.jsonl eval_steps=2 eval_limit=3");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    assert_non_null(strstr(out.s, "eval accuracy"));
+    free(args);
+    args = words("eval " TINY
+                 "init=load model=$D/run/step_2 eval_file=$D/train.jsonl eval_limit=5 eval_samples=4 temperature=1");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    json_t *j = json_loads(out.s, 0, NULL);
+    assert_non_null(j);
+    assert_int_equal(json_integer_value(json_object_get(j, "questions")), 5);
+    assert_true(json_is_number(json_object_get(j, "pass@4")) && json_is_number(json_object_get(j, "maj@4")));
+    json_decref(j);
+    free(args);
+    args = words("sample " TINY "init=load model=$D/run/step_2");
+    assert_int_equal(grpo(args, "one prompt\n{\"prompt\": \"another\"}\n", &out), 0);
+    int lines = 0;
+    for (char *line = strtok(out.s, "\n"); line; line = strtok(NULL, "\n"), lines++) {
+        j = json_loads(line, 0, NULL);
+        assert_string_equal(json_string_value(json_object_get(j, "prompt")), lines ? "another" : "one prompt");
+        assert_non_null(json_object_get(j, "completion"));
+        json_decref(j);
+    }
+    assert_int_equal(lines, 2);
+    free(args);
+    str_free(&out);
+}
+
+// Starts grpo in the background, its output in $D/log.
+static pid_t start(const char *fmt) {
+    char *args = words(fmt), *log = xasprintf("%s/log", dir), *command = xasprintf("exec %s %s", program(), args);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    free(args);
+    free(log);
+    free(command);
+    return pid;
+}
+
+static void wait_for(const char *name) {
+    char *path = words(name);
+    for (int i = 0; i < 600 && access(path, F_OK); i++) usleep(50000);
+    if (access(path, F_OK)) fail_msg("%s did not appear", path);
+    free(path);
+}
+
+static void a_signal_saves_and_the_run_goes_on(void **state) {
+    const char *command = "train " TINY "train_file=$D/train.jsonl output_dir=$D/stopped save_steps=1 max_steps=100000";
+    pid_t pid = start(command);
+    wait_for("$D/stopped/step_2");
+    struct timespec t0, t1;
+    clock_gettime(CLOCK_MONOTONIC, &t0);
+    kill(pid, SIGTERM);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    clock_gettime(CLOCK_MONOTONIC, &t1);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 75);
+    assert_true(t1.tv_sec - t0.tv_sec < 20);
+    pid = start(command);
+    wait_for("$D/stopped/metrics.jsonl");
+    usleep(300000);
+    kill(pid, SIGKILL); // no farewell this time
+    waitpid(pid, &status, 0);
+    Str out = {0};
+    char *args =
+        words("train " TINY "train_file=$D/train.jsonl output_dir=$D/stopped save_steps=1 resume=must max_steps=1");
+    int code = grpo(args, NULL, &out); // already past step 1: nothing is left to do
+    if (code) fail_msg("%s", out.s);
+    assert_non_null(strstr(out.s, "resumed from"));
+    free(args);
+    str_free(&out);
+}
+
+static void help_names_every_command(void **state) {
+    static const char *const names[] = {"train",    "sft",  "sample", "eval",  "reward",
+                                        "tokenize", "plan", "config", "doctor"};
+    Str out = {0};
+    assert_int_equal(grpo("--help", NULL, &out), 0);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_non_null(strstr(out.s, names[i]));
+        char *args = xasprintf("%s --help", names[i]);
+        Str help = {0};
+        assert_int_equal(grpo(args, NULL, &help), 0);
+        assert_true(help.n > 60);
+        str_free(&help);
+        free(args);
+    }
+    assert_int_equal(grpo("plan configs/demo.yaml model=models/tiny", NULL, &out), 0);
+    assert_non_null(strstr(out.s, "KV cache"));
+    str_free(&out);
+}
+
+static int set_up(void **state) {
+    static Fixture f;
+    fixture_dir(&f);
+    snprintf(dir, sizeof dir, "%s", f.dir);
+    *state = &f;
+    write_file("empty.jsonl", "");
+    write_file("bad.jsonl", "{\"question\": \"a\", \"answer\": \"#### 1\"}\n{\"question\": \"a\"\n");
+    Str sft = {0};
+    for (int i = 0; i < 8; i++)
+        str_printf(&sft,
+                   i % 2 ? "{\"prompt\": \"What is %d + 1?\", \"completion\": \"%d\"}\n"
+                         : "{\"messages\": [{\"role\": \"user\", \"content\": \"What is %d + 1?\"}, {\"role\": "
+                           "\"assistant\", \"content\": \"%d\"}]}\n",
+                   i, i + 1);
+    write_file("sft.jsonl", sft.s);
+    str_free(&sft);
+    // a model with fewer rows than the tokenizer has ids
+    char *make = xasprintf("mkdir -p %s/small && cp models/tiny/* %s/small && cd %s/small && sed -i -E "
+                           "'s/(vocab_size.: )[0-9]+/\\1128/; s/(_token_id.: )[0-9]+/\\11/' config.json && "
+                           "echo '{\"eos_token_id\": 1}' >generation_config.json",
+                           dir, dir, dir);
+    int status = system(make);
+    free(make);
+    return status;
+}
+
+static int tear_down(void **state) {
+    fixture_remove(*state);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(help_names_every_command),
+        cmocka_unit_test(mistakes_are_one_clear_line),
+        cmocka_unit_test(train_eval_sample_sft_work_together),
+        cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
