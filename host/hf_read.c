@@ -190,3 +190,12 @@ bool hf_weights_read(const char *dir, Model *m, int load_mode, Error *e) {
     free(copies);
     return ok;
 }
+
+bool hf_weights_check(const char *dir, const Model *m, Error *e) {
+    Shards s;
+    TensorCopy *copies = xcalloc((size_t)m->n_params, sizeof *copies);
+    bool ok = shards_open(&s, dir, e) && copies_plan(&s, m, copies, e);
+    shards_close(&s);
+    free(copies);
+    return ok;
+}

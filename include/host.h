@@ -187,6 +187,8 @@ typedef struct {
 bool hf_config_read(const char *dir, HfConfig *out, Error *e);
 // Fills m->slab (host memory) from model.safetensors or its shards. Every parameter must be there, with its shape.
 bool hf_weights_read(const char *dir, Model *m, int load_mode, Error *e);
+// The same without reading a value: files, names and shapes. m may be a measured model.
+bool hf_weights_check(const char *dir, const Model *m, Error *e);
 // Writes a directory that AutoModelForCausalLM.from_pretrained and vLLM load: config.json and the tokenizer files are
 // copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB. Takes the place
 // of a model directory at `dir`; refuses to replace anything else.

@@ -1,0 +1,304 @@
+// grpo doctor: is this machine good for a run, and do the files that a configuration names fit together?
+#include "host.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+#include <yaml.h>
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <utf8proc.h>
+
+typedef enum { FINDING_OK, FINDING_WARN, FINDING_FAIL } Finding;
+typedef struct {
+    int count[3];
+    ExitCode code; // of the first failure
+} Report;
+
+static const double GiB = 1024.0 * 1024 * 1024;
+
+static void PRINTF_LIKE(4, 5) say(Report *r, Finding f, const char *what, const char *fmt, ...) {
+    static const char *const word[] = {"OK", "WARN", "FAIL"};
+    char text[sizeof((Error *)0)->text + 256];
+    Str safe = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    str_visible(&safe, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+    printf("%-5s %-14s %s\n", word[f], what, safe.s);
+    str_free(&safe);
+    r->count[f]++;
+}
+
+static void fail(Report *r, const char *what, const Error *e) {
+    say(r, FINDING_FAIL, what, "%s", e->text);
+    if (r->code == EXIT_OK) r->code = e->code;
+}
+
+// ---- the machine -------------------------------------------------------------------------------------------------
+
+static void check_build(Report *r) {
+#ifdef __clang__
+    static const char compiler[] = __VERSION__; // "Clang 14.0.6"
+#else
+    static const char compiler[] = "gcc " __VERSION__;
+#endif
+#ifdef _OPENMP
+    say(r, FINDING_OK, "compiler", "%s, OpenMP", compiler);
+#else
+    say(r, FINDING_WARN, "compiler", "%s without OpenMP: one thread only; see what `make` says", compiler);
+#endif
+    uint32_t jit = 0;
+    char pcre[64] = "";
+    pcre2_config(PCRE2_CONFIG_JIT, &jit);
+    pcre2_config(PCRE2_CONFIG_VERSION, pcre);
+    say(r, jit ? FINDING_OK : FINDING_WARN, "libraries", "PCRE2 %s%s, libyaml %s, Jansson %s, utf8proc %s", pcre,
+        jit ? "" : " without its JIT (the tokenizer is slow)", yaml_get_version_string(), jansson_version_str(),
+        utf8proc_version());
+}
+
+static void check_instructions(Report *r) {
+    const char *unused = NULL;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#ifndef __AVX512F__
+    if (__builtin_cpu_supports("avx512f")) unused = "AVX-512";
+#endif
+#ifndef __AVX2__
+    if (!unused && __builtin_cpu_supports("avx2")) unused = "AVX2";
+#endif
+#endif
+    if (unused)
+        say(r, FINDING_WARN, "instructions",
+            "this CPU has %s, the program was built without; build it here with `make`", unused);
+}
+
+// A line "Name:   12345 kB" of /proc/meminfo, in bytes; 0 where there is none.
+static size_t meminfo(const char *name) {
+    FILE *f = fopen("/proc/meminfo", "r");
+    char line[256];
+    unsigned long long kb = 0;
+    while (f && !kb && fgets(line, sizeof line, f))
+        if (!strncmp(line, name, strlen(name))) sscanf(line + strlen(name), " %llu", &kb);
+    if (f) fclose(f);
+    return (size_t)kb << 10;
+}
+
+// What a container may use, or SIZE_MAX.
+static size_t container_limit(void) {
+    FILE *f = fopen("/sys/fs/cgroup/memory.max", "r");
+    unsigned long long bytes;
+    bool limited = f && fscanf(f, "%llu", &bytes) == 1;
+    if (f) fclose(f);
+    return limited ? (size_t)bytes : SIZE_MAX;
+}
+
+// Bytes a run can have here.
+static size_t memory_total(void) {
+    size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE), limit = container_limit();
+    return limit < machine ? limit : machine;
+}
+
+static void check_machine(Report *r, int threads) {
+    struct utsname u;
+    if (uname(&u)) snprintf(u.sysname, sizeof u.sysname, "unknown");
+    say(r, FINDING_OK, "machine", "%s %s %s, %ld cores online", u.sysname, u.release, u.machine,
+        sysconf(_SC_NPROCESSORS_ONLN));
+    Device *d = cpu_open(threads);
+    if (!d) {
+        Error e = {0};
+        error_set(&e, EXIT_MEMORY, "cannot take %.0f MiB of scratch memory; close other programs",
+                  (double)DEVICE_SCRATCH / 1024 / 1024);
+        return fail(r, "device", &e);
+    }
+    say(r, FINDING_OK, "device", "%s", d->about);
+    cpu_close(d);
+    check_instructions(r);
+    bool limited = container_limit() != SIZE_MAX;
+    say(r, FINDING_OK, "memory", "%.1f GiB%s, %.1f GiB of it free now", (double)memory_total() / GiB,
+        limited ? " for this container" : "", (double)meminfo("MemAvailable:") / GiB);
+}
+
+// ---- model and tokenizer -----------------------------------------------------------------------------------------
+
+static bool check_model(Report *r, const Config *c, HfConfig *hf) {
+    Error e = {0};
+    if (!hf_config_read(c->model, hf, &e)) return fail(r, "model", &e), false;
+    say(r, FINDING_OK, "model", "%s: %" PRId64 " parameters, %d layers, hidden %d, vocabulary %d, context %d", c->model,
+        model_param_count(hf->dims), hf->dims.L, hf->dims.D, hf->dims.V, hf->dims.max_positions);
+    if (!hf->n_eos)
+        say(r, FINDING_WARN, "end of text",
+            "neither generation_config.json nor config.json has eos_token_id: completions end at stop strings or "
+            "max_completion_length only");
+    if (c->init == INIT_RANDOM) {
+        say(r, FINDING_OK, "weights", "drawn at random (init: random)");
+        return true;
+    }
+    Arena measure = arena_measure();
+    Model m = model_carve(&measure, hf->dims, F32);
+    if (hf_weights_check(c->model, &m, &e)) say(r, FINDING_OK, "weights", "every tensor is there, with its shape");
+    else fail(r, "weights", &e);
+    model_free(&m);
+    return true;
+}
+
+static Tokenizer *check_tokenizer(Report *r, const Config *c, const HfConfig *hf) {
+    Error e = {0};
+    Tokenizer *t = tokenizer_load(*c->tokenizer ? c->tokenizer : c->model, &e);
+    if (!t) return fail(r, "tokenizer", &e), NULL;
+    if (hf && tokenizer_size(t) > hf->dims.V) {
+        error_set(&e, EXIT_INPUT, "%s has ids up to %d, the model %d rows; use the model's own tokenizer",
+                  tokenizer_path(t), tokenizer_size(t) - 1, hf->dims.V);
+        fail(r, "tokenizer", &e);
+    } else say(r, FINDING_OK, "tokenizer", "%s: ids 0 to %d", tokenizer_path(t), tokenizer_size(t) - 1);
+    const char *own = chat_template_of(tokenizer_path(t));
+    if (own && strcmp(own, c->chat_template) && !c->raw)
+        say(r, FINDING_WARN, "template", "chat_template is %s, the tokenizer came with %s", c->chat_template, own);
+    if (!strncmp(c->chat_template, "qwen2.5", 7) && !c->raw && tokenizer_id(t, "<|im_start|>") < 0)
+        say(r, FINDING_WARN, "template", "%s writes <|im_start|>, which is no token here; try chat_template=r1-zero",
+            c->chat_template);
+    return t;
+}
+
+// ---- data --------------------------------------------------------------------------------------------------------
+
+#define MOST_ROWS 20000 // whose prompts are measured
+
+// Rows of one file, their golds, and their prompts against max_prompt_length.
+static void check_rows(Report *r, const char *what, const char *path, const Config *c, const Prompter *p) {
+    Error e = {0};
+    Dataset *d = dataset_open(path, c, &e);
+    if (!d) return fail(r, what, &e);
+    int64_t n = dataset_rows(d), seen = n < MOST_ROWS ? n : MOST_ROWS, too_long = 0, no_gold = 0;
+    size_t longest = 0;
+    Ids ids = {0};
+    bool ok = true;
+    for (int64_t i = 0; ok && i < seen; i++) {
+        Row row;
+        ok = dataset_row(d, i, &row, &e);
+        if (!ok) break;
+        no_gold += !*row.gold;
+        if (p) ok = prompter_ids(p, row.question, &ids, &e);
+        too_long += p && ids.n > (size_t)c->max_prompt_length;
+        longest = p && ids.n > longest ? ids.n : longest;
+        row_free(&row);
+    }
+    if (!ok) fail(r, what, &e);
+    else say(r, FINDING_OK, what, "%s: %" PRId64 " rows", path, n);
+    if (dataset_skipped(d))
+        say(r, FINDING_WARN, what, "%" PRId64 " bad lines are left out (bad_lines: skip)", dataset_skipped(d));
+    if (no_gold)
+        say(r, FINDING_WARN, what, "%" PRId64 " of %" PRId64 " rows have an empty gold answer; is answer_marker right?",
+            no_gold, seen);
+    static const char *const fate[] = {"keep their last tokens", "are left out", "stop the run"};
+    if (ok && too_long)
+        say(r, c->long_prompts == LONG_FAIL ? FINDING_FAIL : FINDING_WARN, what,
+            "%" PRId64 " of %" PRId64 " prompts have more than max_prompt_length %" PRId64
+            " tokens (the longest %zu): they %s (long_prompts)",
+            too_long, seen, c->max_prompt_length, longest, fate[c->long_prompts]);
+    if (ok && too_long && c->long_prompts == LONG_FAIL && r->code == EXIT_OK) r->code = EXIT_INPUT;
+    ids_free(&ids);
+    dataset_free(d);
+}
+
+static void check_readable(Report *r, const char *what, const char *path) {
+    Error e = {0};
+    if (!*path) return;
+    if (access(path, R_OK) == 0) return say(r, FINDING_OK, what, "%s", path);
+    error_set(&e, EXIT_INPUT, "%s: cannot read: %s", path, strerror(errno));
+    fail(r, what, &e);
+}
+
+static void check_data(Report *r, const Config *c, Tokenizer *t) {
+    Error e = {0};
+    Run run = {.cfg = c, .tokenizer = t};
+    Prompter p;
+    bool have_prompter = t && prompter_open(&p, &run, &e);
+    if (t && !have_prompter) fail(r, "prompt", &e);
+    if (*c->train_file) check_rows(r, "train_file", c->train_file, c, have_prompter ? &p : NULL);
+    if (*c->eval_file) check_rows(r, "eval_file", c->eval_file, c, have_prompter ? &p : NULL);
+    if (*c->train_file && !strcmp(c->train_file, c->eval_file))
+        say(r, FINDING_WARN, "eval_file", "is the training file: what is measured was trained on");
+    check_readable(r, "prompt_file", c->prompt_file);
+    if (have_prompter) prompter_close(&p);
+}
+
+// ---- room --------------------------------------------------------------------------------------------------------
+
+static void check_memory(Report *r, const Config *c, Run *run) {
+    Error e = {0};
+    RunShape shape =
+        *c->train_file ? shape_for_train(c, c->rewards.n > 0 ? c->rewards.n : 1) : shape_for_rollout(c, 64, 8);
+    if (!run_describe(run, c, shape, &e)) return fail(r, "context", &e);
+    size_t need = run->plan.params + run->plan.work + DEVICE_SCRATCH, total = memory_total();
+    const char *purpose = *c->train_file ? "training" : "sampling";
+    if (need > total) {
+        error_set(&e, EXIT_MEMORY, "%s takes %.1f GiB, there are %.1f; `grpo plan` shows what would help", purpose,
+                  (double)need / GiB, (double)total / GiB);
+        fail(r, "plan", &e);
+    } else if (need > meminfo("MemAvailable:"))
+        say(r, FINDING_WARN, "plan", "%s takes %.1f GiB, more than is free now; close other programs", purpose,
+            (double)need / GiB);
+    else say(r, FINDING_OK, "plan", "%s takes %.1f GiB of memory", purpose, (double)need / GiB);
+}
+
+// Where output_dir is, or would be made: can it be written, and is there room for the checkpoints?
+static void check_output(Report *r, const Config *c, const Run *run) {
+    Error e = {0};
+    char *dir = xstrdup(*c->output_dir ? c->output_dir : ".");
+    while (access(dir, F_OK)) { // the nearest directory that is there
+        char *slash = strrchr(dir, '/');
+        if (slash == dir || !slash) {
+            strcpy(dir, slash ? "/" : ".");
+            break;
+        }
+        *slash = 0;
+    }
+    struct statvfs s;
+    bool writable = access(dir, W_OK | X_OK) == 0;
+    if (!writable) {
+        error_set(&e, EXIT_DISK, "%s: cannot write in %s: %s; choose another output_dir", c->output_dir, dir,
+                  strerror(errno));
+        fail(r, "output_dir", &e);
+    } else if (statvfs(dir, &s) == 0) {
+        double room = (double)s.f_bavail * (double)s.f_frsize / GiB;
+        size_t weight = c->dtype == DTYPE_F32 ? 4 : 2, one = 0;
+        if (run)
+            one = (size_t)model_param_count(run->hf.dims) * weight + tensor_bytes(run->master) +
+                  tensor_bytes(run->moment1) + tensor_bytes(run->moment2);
+        double need = (double)one * (double)(c->save_total_limit + 1) / GiB; // a new one before the oldest goes
+        say(r, need > room ? FINDING_WARN : FINDING_OK, "output_dir", "%s: %.1f GiB free%s", c->output_dir, room,
+            need > room ? ", less than the checkpoints need: lower save_total_limit, or choose another place" : "");
+    }
+    free(dir);
+}
+
+static void check_config(Report *r, const Config *c) {
+    HfConfig hf;
+    Run run = {0};
+    bool model = *c->model && check_model(r, c, &hf);
+    if (!*c->model) say(r, FINDING_WARN, "model", "not set; add model=DIRECTORY");
+    Tokenizer *t = *c->model || *c->tokenizer ? check_tokenizer(r, c, model ? &hf : NULL) : NULL;
+    check_data(r, c, t);
+    if (model) check_memory(r, c, &run);
+    if (*c->train_file) check_output(r, c, run.cfg ? &run : NULL);
+    tokenizer_free(t);
+}
+
+ExitCode command_doctor(int argc, char **argv, Error *e) {
+    Config c;
+    Report r = {0};
+    if (!config_args(&c, "doctor", argc, argv, e)) return e->code;
+    check_build(&r);
+    check_machine(&r, (int)c.threads);
+    if (argc) check_config(&r, &c);
+    else printf("\nWith a configuration (grpo doctor CONFIG.yaml) its files are checked too.\n");
+    config_free(&c);
+    int fails = r.count[FINDING_FAIL];
+    if (fails) error_set(e, r.code, "doctor: %d check%s failed; see FAIL above", fails, fails == 1 ? "" : "s");
+    return fails ? r.code : EXIT_OK;
+}
