@@ -168,12 +168,12 @@ static Tokenizer *check_tokenizer(Report *r, const Config *c, const HfConfig *hf
 
 #define MOST_ROWS 20000 // whose prompts are measured
 
-// Rows of one file, their golds, and their prompts against max_prompt_length.
+// Rows of one file, and their prompts against max_prompt_length.
 static void check_rows(Report *r, const char *what, const char *path, const Config *c, const Prompter *p) {
     Error e = {0};
     Dataset *d = dataset_open(path, c, &e);
     if (!d) return fail(r, what, &e);
-    int64_t n = dataset_rows(d), seen = n < MOST_ROWS ? n : MOST_ROWS, too_long = 0, no_gold = 0;
+    int64_t n = dataset_rows(d), seen = n < MOST_ROWS ? n : MOST_ROWS, too_long = 0;
     size_t longest = 0;
     Ids ids = {0};
     bool ok = true;
@@ -181,7 +181,6 @@ static void check_rows(Report *r, const char *what, const char *path, const Conf
         Row row;
         ok = dataset_row(d, i, &row, &e);
         if (!ok) break;
-        no_gold += !*row.gold;
         if (p) ok = prompter_ids(p, row.question, &ids, &e);
         too_long += p && ids.n > (size_t)c->max_prompt_length;
         longest = p && ids.n > longest ? ids.n : longest;
@@ -191,9 +190,6 @@ static void check_rows(Report *r, const char *what, const char *path, const Conf
     else say(r, FINDING_OK, what, "%s: %" PRId64 " rows", path, n);
     if (dataset_skipped(d))
         say(r, FINDING_WARN, what, "%" PRId64 " bad lines are left out (bad_lines: skip)", dataset_skipped(d));
-    if (no_gold)
-        say(r, FINDING_WARN, what, "%" PRId64 " of %" PRId64 " rows have an empty gold answer; is answer_marker right?",
-            no_gold, seen);
     static const char *const fate[] = {"keep their last tokens", "are left out", "stop the run"};
     if (ok && too_long)
         say(r, c->long_prompts == LONG_FAIL ? FINDING_FAIL : FINDING_WARN, what,

@@ -337,7 +337,7 @@ static void assert_args(const char *command, char **args, int n, const char *why
     Config c;
     Error e = {0};
     bool good = config_args(&c, command, n, args, &e);
-    if (good != !why || (why && !strstr(e.text, why))) fail_msg("%s: %s, not %s", command, e.text, why);
+    if (good != !why || (why && !strstr(e.text, why))) fail_msg("%s: %s, not %s", command, e.text, why ? why : "good");
     if (good) config_free(&c);
 }
 

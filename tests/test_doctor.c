@@ -1,0 +1,126 @@
+// grpo doctor: one broken thing at a time, and the line and the exit code it gets.
+#include "data.h"
+#include "host.h"
+#include <string.h>
+#include <sys/stat.h>
+
+static char folder[] = "/tmp/grpo-doctor-XXXXXX";
+
+static char *in_folder(const char *name) { return xasprintf("%s/%s", folder, name); }
+
+static void put(const char *name, const char *text) {
+    char *path = in_folder(name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0 && fclose(f) == 0);
+    free(path);
+}
+
+static const char rows[] =
+    "{\"question\": \"1+1?\", \"answer\": \"2\\n#### 2\"}\n"
+    "{\"question\": \"What is one and two, in words and at some length?\", \"answer\": \"#### 3\"}\n";
+
+static int make_folder(void **state) {
+    if (!mkdtemp(folder)) return -1;
+    put("rows.jsonl", rows);
+    put("bad.jsonl", "{\"question\": \"1+1?\", \"answer\": \"#### 2\"}\n{\"question\": \"1+1?\"\n");
+    char *model = in_folder("model");
+    int failed = mkdir(model, 0777);
+    free(model);
+    put("model/config.json",
+        "{\"model_type\": \"qwen2\", \"architectures\": [\"Qwen2ForCausalLM\"], \"hidden_act\": \"silu\", "
+        "\"hidden_size\": 64, \"intermediate_size\": 128, \"num_attention_heads\": 2, \"num_key_value_heads\": 1, "
+        "\"num_hidden_layers\": 2, \"vocab_size\": 100, \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-6, "
+        "\"rope_theta\": 10000.0, \"tie_word_embeddings\": true, \"eos_token_id\": 1}");
+    return failed;
+}
+
+static int remove_folder(void **state) {
+    Error e;
+    return disk_remove(folder, &e) ? 0 : -1;
+}
+
+// Runs the doctor on models/tiny with these options, and expects a line that begins with `finding`, has `what`, and `why`.
+static void assert_finding(char **args, int n, ExitCode code, const char *finding, const char *what, const char *why) {
+    char *argv[16] = {"model=models/tiny", "init=random", "chat_template=r1-zero", "max_prompt_length=200"};
+    int argc = 4;
+    for (int i = 0; i < n; i++) {
+        char *mark = strstr(args[i], "@");
+        argv[argc++] =
+            mark ? xasprintf("%.*s%s%s", (int)(mark - args[i]), args[i], folder, mark + 1) : xstrdup(args[i]);
+    }
+    char *log = in_folder("log");
+    fflush(stdout);
+    int screen = dup(STDOUT_FILENO);
+    assert_non_null(freopen(log, "w", stdout));
+    Error e = {0};
+    ExitCode got = command_doctor(argc, argv, &e);
+    fflush(stdout);
+    assert_true(dup2(screen, STDOUT_FILENO) >= 0 && !close(screen));
+    size_t size;
+    char *text = file_read(log, 1 << 20, &size, &e);
+    assert_non_null(text);
+    bool found = false;
+    for (char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n') {
+        size_t length = strcspn(line, "\n");
+        found = found || (!strncmp(line, finding, strlen(finding)) && memmem(line, length, what, strlen(what)) &&
+                          memmem(line, length, why, strlen(why)));
+    }
+    if (!found || got != code)
+        fail_msg("code %d, not %d; no '%s %s ... %s' in:\n%s", got, code, finding, what, why, text);
+    if (code) assert_non_null(strstr(e.text, "failed; see FAIL above"));
+    for (int i = 4; i < argc; i++) free(argv[i]);
+    free(text);
+    unlink(log);
+    free(log);
+}
+#define FINDS(code, finding, what, why, ...)                                                                           \
+    assert_finding((char *[]){__VA_ARGS__}, (int)(sizeof((char *[]){__VA_ARGS__}) / sizeof(char *)), code, finding,    \
+                   what, why)
+
+static void machine_and_model(void **state) {
+    FINDS(EXIT_OK, "OK", "device", "CPU", "threads=1");
+    FINDS(EXIT_OK, "OK", "libraries", "libyaml", "threads=1");
+    FINDS(EXIT_OK, "OK", "model", "459904 parameters", "threads=1");
+    FINDS(EXIT_OK, "OK", "tokenizer", "models/tiny/tokenizer.json", "threads=1");
+    FINDS(EXIT_INPUT, "FAIL", "model", "/nowhere", "model=@/nowhere");
+    FINDS(EXIT_INPUT, "FAIL", "weights", "no model.safetensors", "init=load");
+    FINDS(EXIT_INPUT, "FAIL", "tokenizer", "the model 100 rows", "model=@/model", "tokenizer=models/tiny");
+    FINDS(EXIT_INPUT, "FAIL", "tokenizer", "/model", "model=@/model");
+    FINDS(EXIT_CONFIG, "FAIL", "context", "max_position_embeddings", "max_completion_length=1000");
+    FINDS(EXIT_MEMORY, "FAIL", "plan", "grpo plan", "train_file=@/rows.jsonl", "max_completion_length=800",
+          "per_device_train_batch_size=65536", "num_generations=4096", "output_dir=@/out");
+}
+
+static void data_and_output(void **state) {
+    FINDS(EXIT_OK, "OK", "train_file", "2 rows", "train_file=@/rows.jsonl", "output_dir=@/new/out");
+    FINDS(EXIT_OK, "OK", "output_dir", "GiB free", "train_file=@/rows.jsonl", "output_dir=@/new/out");
+    FINDS(EXIT_OK, "WARN", "eval_file", "is the training file", "train_file=@/rows.jsonl", "eval_file=@/rows.jsonl");
+    FINDS(EXIT_INPUT, "FAIL", "eval_file", "No such file", "eval_file=@/none.jsonl");
+    FINDS(EXIT_INPUT, "FAIL", "train_file", "bad.jsonl:2", "train_file=@/bad.jsonl", "output_dir=@/out");
+    FINDS(EXIT_OK, "WARN", "train_file", "1 bad lines are left out", "train_file=@/bad.jsonl", "bad_lines=skip",
+          "output_dir=@/out");
+    FINDS(EXIT_OK, "WARN", "train_file", "2 of 2 prompts have more", "train_file=@/rows.jsonl", "max_prompt_length=5",
+          "output_dir=@/out");
+    FINDS(EXIT_INPUT, "FAIL", "train_file", "stop the run", "train_file=@/rows.jsonl", "max_prompt_length=5",
+          "long_prompts=fail", "output_dir=@/out");
+    FINDS(EXIT_INPUT, "FAIL", "prompt", "system_prompt_file", "system_prompt_file=@/none.txt");
+    FINDS(EXIT_INPUT, "FAIL", "prompt_file", "cannot read", "prompt_file=@/none.txt");
+    FINDS(EXIT_DISK, "FAIL", "output_dir", "cannot write", "train_file=@/rows.jsonl", "output_dir=@/rows.jsonl/out");
+}
+
+static void configuration_comes_first(void **state) {
+    Error e = {0};
+    char *args[] = {"beta=x"};
+    assert_int_equal(command_doctor(1, args, &e), EXIT_CONFIG);
+    assert_non_null(strstr(e.text, "beta wants a number"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(machine_and_model),
+        cmocka_unit_test(data_and_output),
+        cmocka_unit_test(configuration_comes_first),
+    };
+    return cmocka_run_group_tests_name("doctor", tests, make_folder, remove_folder);
+}
