@@ -84,7 +84,7 @@ static void mistakes_are_one_clear_line(void **state) {
         {"reward nonsense", 2, "xmlcount"},
         {"plan model=$D/nomodel", 3, "nomodel"},
         {"plan " TINY "per_device_train_batch_size=3", 2, "num_generations"},
-        {"config /nonexistent.yaml", 3, "nonexistent.yaml"},
+        {"config /nonexistent.yaml", 2, "nonexistent.yaml"},
     };
     Str out = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
