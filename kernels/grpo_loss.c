@@ -19,23 +19,40 @@
 #include "grpo_math.h"
 #include "ops.h"
 
+// Unlike fmin and fmax these keep a NaN: a broken log-prob must show in the loss.
+static double at_most(double x, double high) { return x > high ? high : x; }
+static double at_least(double x, double low) { return x < low ? low : x; }
+
+// A token's policy loss, its derivative through the ratio, and its derivative by l beside the ratio.
 typedef struct {
-    double value, slope; // L(w), dL/dw
+    double value, dw, dl;
 } Policy;
 
-static Policy policy_clipped(double w, double a, const GrpoParams *p) {
-    double low = 1 - (double)p->epsilon, high = 1 + (double)p->epsilon_high;
-    double capped = p->delta > 0 && w > p->delta ? p->delta : w;
-    double clipped = w < low ? low : w > high ? high : w;
-    // Both are flat where they differ from w.
+static Policy policy_loss(double w, double l, double a, const GrpoParams *p) {
+    if (p->loss_type == LOSS_CISPO) {
+        double weight = at_most(w, p->epsilon_high);
+        return (Policy){-weight * a * l, 0, -weight * a};
+    }
+    if (p->loss_type == LOSS_SAPO) {
+        double tau = a > 0 ? p->sapo_tau_pos : p->sapo_tau_neg, s = 1 / (1 + exp(-tau * (w - 1)));
+        return (Policy){-4 / tau * s * a, -4 * s * (1 - s) * a, 0};
+    }
+    double capped = p->delta > 0 ? at_most(w, p->delta) : w;
+    double clipped = at_most(at_least(w, 1 - (double)p->epsilon), 1 + (double)p->epsilon_high);
     double chosen = capped * a <= clipped * a ? capped : clipped;
-    return (Policy){-chosen * a, chosen == w ? -a : 0};
+    return (Policy){-chosen * a, chosen == w ? -a : 0, 0}; // flat where it differs from w
 }
 
-static Policy policy_sapo(double w, double a, const GrpoParams *p) {
-    double tau = a > 0 ? p->sapo_tau_pos : p->sapo_tau_neg;
-    double s = 1 / (1 + exp(-tau * (w - 1)));
-    return (Policy){-4 / tau * s * a, -4 * s * (1 - s) * a};
+// 1 where the ratio is clipped above, -1 where below, 0 where it counts as it is.
+static int clip_side(double w, double a, const GrpoParams *p) {
+    if (p->loss_type == LOSS_SAPO) return 0;
+    if (p->loss_type == LOSS_CISPO) return w > p->epsilon_high && a > 0;
+    return (w > 1 + (double)p->epsilon_high && a > 0) - (w < 1 - (double)p->epsilon && a < 0);
+}
+
+// False for the tokens of low entropy that top_entropy_quantile leaves out.
+static bool carries_policy(const float *entropy, int64_t t, const GrpoParams *p) {
+    return p->entropy_threshold == -INFINITY || entropy[t] >= p->entropy_threshold;
 }
 
 // One completion; n tokens from `first` in every [N] column.
@@ -50,7 +67,7 @@ static void sequence_loss(GrpoOut out, GrpoIn in, const GrpoParams *p, int64_t b
     float advantage =
         (float)grpo_advantage(f32(in.rewards), i32(in.index)[b], in.group_size, f32(in.weights), in.n_rewards, p);
     double a = advantage;
-    bool by_entropy = p->entropy_threshold > -INFINITY, by_sequence = p->level == LEVEL_SEQUENCE;
+    bool by_sequence = p->level == LEVEL_SEQUENCE;
 
     f32(out.advantage)[b] = advantage;
     for (int64_t t = 0; t < n; t++) dlogp[t] = 0;
@@ -65,57 +82,50 @@ static void sequence_loss(GrpoOut out, GrpoIn in, const GrpoParams *p, int64_t b
     int64_t kept = 0;     // tokens that carry policy loss
     for (int64_t t = 0; t < n; t++) {
         log_ratio += (double)logp[t] - old_logp[t];
-        kept += !by_entropy || entropy[t] >= p->entropy_threshold;
+        kept += carries_policy(entropy, t, p);
     }
     double mean_log_ratio = log_ratio / (double)n;
     // DeepSeek-V3.2's off-policy sequence mask: bad completions that the policy has already left teach it nothing.
     bool off_policy = p->off_policy_threshold > 0 && a < 0 && -mean_log_ratio > p->off_policy_threshold;
     // Where A is 0 the policy term is 0, even if a ratio overflowed.
     bool has_policy = a != 0 && !off_policy;
-    double scale = p->loss_scale;
-    if (p->loss_type == LOSS_GRPO || p->loss_type == LOSS_SAPO) scale /= (double)n;
+    bool by_length = p->loss_type == LOSS_GRPO || p->loss_type == LOSS_SAPO;
+    double scale = by_length ? p->loss_scale / (double)n : p->loss_scale;
     double entropy_scale = p->entropy_coef != 0 ? (double)p->entropy_coef * p->entropy_scale : 0;
 
-    double policy_sum = 0, kl_sum = 0, bonus_sum = 0, entropy_sum = 0, ratio_sum = 0, ratio_max = 0,
-           ratio_min = INFINITY;
+    double loss = 0, bonus = 0, kl = 0, entropy_sum = 0, ratio_sum = 0, ratio_max = 0, ratio_min = INFINITY;
     int64_t low = 0, high = 0;
     for (int64_t t = 0; t < n; t++) {
         double l = logp[t], w = exp(by_sequence ? mean_log_ratio : l - old_logp[t]), dl = 0;
-        bool keep = !by_entropy || entropy[t] >= p->entropy_threshold;
-        if (p->loss_type == LOSS_CISPO) {
-            double weight = w < p->epsilon_high ? w : p->epsilon_high;
-            if (has_policy && keep) policy_sum -= weight * a * l, dl -= weight * a;
-            high += w > p->epsilon_high && a > 0;
-        } else if (has_policy) {
-            Policy policy = p->loss_type == LOSS_SAPO ? policy_sapo(w, a, p) : policy_clipped(w, a, p);
-            if (keep) policy_sum += policy.value;
+        bool keep = carries_policy(entropy, t, p);
+        if (has_policy) {
+            Policy f = policy_loss(w, l, a, p);
+            if (keep) loss += f.value, dl += f.dl;
             // The sequence's ratio moves by w / n with every token, and carries the loss of every kept one.
-            if (by_sequence) dl += policy.slope * w * (double)kept / (double)n;
-            else if (keep) dl += policy.slope * w;
-        }
-        if (p->loss_type != LOSS_CISPO && p->loss_type != LOSS_SAPO) {
-            low += w < 1 - (double)p->epsilon && a < 0;
-            high += w > 1 + (double)p->epsilon_high && a > 0;
+            dl += f.dw * w * (by_sequence ? (double)kept / (double)n : keep);
         }
         if (ref_logp) {
             double difference = ref_logp[t] - l, ratio_less_1 = expm1(difference);
-            kl_sum += ratio_less_1 - difference;
+            kl += ratio_less_1 - difference;
             dl -= p->beta * ratio_less_1;
         }
         dlogp[t] = (float)(scale * dl);
         if (entropy) entropy_sum += entropy[t];
         if (dentropy && keep) {
-            bonus_sum += entropy[t];
+            bonus += entropy[t];
             dentropy[t] = (float)-entropy_scale;
         }
+        int side = clip_side(w, a, p);
+        low += side < 0;
+        high += side > 0;
         ratio_sum += w;
-        if (w > ratio_max) ratio_max = w;
-        if (w < ratio_min) ratio_min = w;
+        ratio_max = at_least(w, ratio_max);
+        ratio_min = at_most(w, ratio_min);
     }
 
     metric[GM_TOKENS] = (float)n;
-    metric[GM_LOSS] = (float)(scale * (policy_sum + p->beta * kl_sum) - entropy_scale * bonus_sum);
-    metric[GM_KL] = (float)kl_sum;
+    metric[GM_LOSS] = (float)(scale * (loss + p->beta * kl) - entropy_scale * bonus);
+    metric[GM_KL] = (float)kl;
     metric[GM_ENTROPY] = (float)entropy_sum;
     metric[GM_CLIP_LOW] = (float)low;
     metric[GM_CLIP_HIGH] = (float)high;

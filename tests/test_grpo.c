@@ -390,6 +390,21 @@ static void masked_tokens_cannot_poison(void **state) {
     }
 }
 
+// A NaN in a token that counts must show, for the step to be skipped, and in its own sequence alone.
+static void broken_tokens_show(void **state) {
+    for (int i = 0; i < 12; i++) {
+        Case c = random_case(19), clean = random_case(19);
+        GrpoParams p = busy_params(i, &c);
+        p.off_policy_threshold = 0, p.beta = 0;
+        f32(c.in.logp)[i32(c.in.offsets)[4] + 3] = NAN;
+        case_run(&c, p), case_run(&clean, p);
+        assert_true(isnan(metric(&c, 4, GM_LOSS)) && isnan(f32(c.out.dlogp)[i32(c.in.offsets)[4] + 3]));
+        memcpy(f32(c.out.metrics) + 4 * GM_COUNT, f32(clean.out.metrics) + 4 * GM_COUNT, 4 * GM_COUNT);
+        assert_memory_equal(c.out.metrics.data, clean.out.metrics.data, tensor_bytes(c.out.metrics));
+        case_free(&c), case_free(&clean);
+    }
+}
+
 static void equal_rewards_give_nothing(void **state) {
     static const int eights[8] = {2, 2, 2, 2, 2, 2, 2, 2};
     static const float values[] = {0.1f, 0.7f, -1.3f, 1e-30f, 3e37f, 1.0f / 3};
@@ -508,6 +523,7 @@ int main(void) {
         cmocka_unit_test(cut_does_not_matter),
         cmocka_unit_test(gradients_are_slopes),
         cmocka_unit_test(masked_tokens_cannot_poison),
+        cmocka_unit_test(broken_tokens_show),
         cmocka_unit_test(equal_rewards_give_nothing),
         cmocka_unit_test(group_of_one_gives_nothing),
         cmocka_unit_test(abstaining_completions_stay_out),

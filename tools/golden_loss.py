@@ -164,7 +164,7 @@ def cases():
     yield 1, {**base, "mask_truncated_completions": True}
     yield 1, {**base, "entropy_coef": -0.05}
     yield 1, {**base, "top_entropy_quantile": 0.2}
-    yield 1, {**base, "top_entropy_quantile": 0.0}
+    yield 1, {**base, "top_entropy_quantile": 0.0, "entropy_coef": 0.1}  # one token, which is on the edge
     yield 1, {**base, "off_policy_mask_threshold": 0.02}
     yield 1, {**base, "loss_type": "sapo", "sapo_temperature_pos": 2.0, "sapo_temperature_neg": 0.5}
 

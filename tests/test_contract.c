@@ -1,0 +1,236 @@
+// The numerics contract, to the bit: a token's hidden state and log-prob depend on its prefix and the weights alone, not
+// on the batch beside it, the packing, the number of threads, nor on whether it was prefilled, decoded or trained on.
+#include "model_case.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+#define VOCAB       1100
+#define SEQUENCES   64
+#define TEMPERATURE 0.9f
+
+// Sizes that cross every chunk: keys in 64s, products over 4096 bytes of F, the vocabulary in 1024s.
+static ModelDims contract_dims(DType dtype) {
+    return (ModelDims){.V = VOCAB,
+                       .D = 192,
+                       .F = dtype == F32 ? 1100 : 2100,
+                       .L = 2,
+                       .H = 6,
+                       .K = 2,
+                       .d = 32,
+                       .max_positions = 256,
+                       .rms_eps = 1e-6f,
+                       .rope_theta = 10000};
+}
+
+// Sequences 2 g and 2 g + 1 answer the same prompt. The first two are long.
+static int prompt_length(int s) { return s < 2 ? 120 : 1 + s / 2 * 5 % 9; }
+static int sequence_length(int s) { return prompt_length(s) + (s < 2 ? 16 + 4 * s : 1 + s * 7 % 11); }
+static int32_t token_id(int s, int pos) {
+    int owner = pos < prompt_length(s) ? 1000 + s / 2 : s;
+    return (int32_t)(mix64((uint64_t)(owner * 1000 + pos)) % VOCAB);
+}
+
+// What every run must reproduce: computed from each sequence alone, on one thread.
+typedef struct {
+    DType dtype;
+    int start[SEQUENCES + 1]; // rows of hidden
+    size_t row_bytes;
+    char *hidden;   // [tokens, D]
+    float *logp;    // [tokens] of the next token, where there is one
+    int32_t *drawn; // [tokens] what the sampler draws after each token that can be followed
+    float *drawn_logp;
+    bool *has_draw;
+} Truth;
+
+static int total_tokens(void) {
+    int n = 0;
+    for (int s = 0; s < SEQUENCES; s++) n += sequence_length(s);
+    return n;
+}
+
+static ModelCase *contract_case(Device *d, DType dtype) {
+    int n = total_tokens();
+    ModelCase *c =
+        model_case(d, (CaseSpec){.dims = contract_dims(dtype), .dtype = dtype, .tokens = n, .kv_rows = 2 * n});
+    case_fill(c);
+    return c;
+}
+
+// Packs the sequences order[n], forward; log-probs of the given next tokens.
+static void run_packed(ModelCase *c, const int *order, int n) {
+    int32_t *ids = xmalloc((size_t)c->spec.tokens * sizeof *ids);
+    int length[SEQUENCES], t = 0;
+    for (int i = 0; i < n; i++) {
+        length[i] = sequence_length(order[i]);
+        for (int p = 0; p < length[i]; p++) ids[t++] = token_id(order[i], p);
+    }
+    case_pack(c, ids, length, n);
+    case_forward(c, TEMPERATURE, false);
+    free(ids);
+}
+
+static const char *hidden_row(const ModelCase *c, const Truth *truth, int64_t row) {
+    return (const char *)c->acts.out.data + (size_t)row * truth->row_bytes;
+}
+static char *true_row(const Truth *truth, int s, int pos) {
+    return truth->hidden + (size_t)(truth->start[s] + pos) * truth->row_bytes;
+}
+
+static Truth truth_new(DType dtype) {
+    Device *one = cpu_open(1);
+    ModelCase *c = contract_case(one, dtype);
+    int n = total_tokens();
+    Truth truth = {.dtype = dtype, .row_bytes = (size_t)contract_dims(dtype).D * dtype_size(dtype)};
+    truth.hidden = xmalloc((size_t)n * truth.row_bytes);
+    truth.logp = xcalloc((size_t)n, sizeof *truth.logp);
+    truth.drawn = xcalloc((size_t)n, sizeof *truth.drawn);
+    truth.drawn_logp = xcalloc((size_t)n, sizeof *truth.drawn_logp);
+    truth.has_draw = xcalloc((size_t)n, sizeof *truth.has_draw);
+    for (int s = 0; s < SEQUENCES; s++) {
+        truth.start[s + 1] = truth.start[s] + sequence_length(s);
+        run_packed(c, &s, 1);
+        memcpy(true_row(&truth, s, 0), c->acts.out.data, (size_t)sequence_length(s) * truth.row_bytes);
+        memcpy(truth.logp + truth.start[s], c->logp.data, (size_t)c->N * sizeof(float));
+    }
+    model_case_free(c);
+    cpu_close(one);
+    return truth;
+}
+static void truth_free(Truth *truth) {
+    free(truth->hidden), free(truth->logp), free(truth->drawn), free(truth->drawn_logp), free(truth->has_draw);
+}
+
+static void check_packed(ModelCase *c, const Truth *truth, const int *order, int n) {
+    run_packed(c, order, n);
+    for (int i = 0, t = 0, scored = 0; i < n; i++) {
+        int s = order[i], length = sequence_length(s);
+        assert_memory_equal(hidden_row(c, truth, t), true_row(truth, s, 0), (size_t)length * truth->row_bytes);
+        assert_memory_equal(f32(c->logp) + scored, truth->logp + truth->start[s], sizeof(float) * (size_t)(length - 1));
+        t += length, scored += length - 1;
+    }
+}
+
+static void check_packings(ModelCase *c, const Truth *truth) {
+    int order[SEQUENCES];
+    for (int s = 0; s < SEQUENCES; s++) order[s] = s;
+    check_packed(c, truth, order, SEQUENCES);
+    for (int s = 0; s < SEQUENCES; s++) order[s] = (s * 37 + 11) % SEQUENCES;
+    check_packed(c, truth, order, SEQUENCES);
+    check_packed(c, truth, order + 5, 2);
+    check_packed(c, truth, order + 13, 7);
+}
+
+// Draws after rows of x; a sequence draws with its own key. The first draw at a place is kept, later ones compared.
+static void check_draws(ModelCase *c, Truth *truth, Tensor x, int B, const int *pos) {
+    SampleParams p = {.temperature = TEMPERATURE, .top_p = 1, .repetition_penalty = 1, .seed = 3};
+    for (int s = 0; s < B; s++) {
+        i64(c->key)[s] = pos[s] < 0 ? -1 : 100 + s;
+        i32(c->step_pos)[s] = pos[s];
+    }
+    c->device->sample(c->device, tensor_rows(c->token, 0, B), tensor_rows(c->logp, 0, B), x, c->model.head,
+                      tensor_rows(c->key, 0, B), tensor_rows(c->step_pos, 0, B), NONE, NONE, p);
+    for (int s = 0; s < B; s++) {
+        if (pos[s] < 0) continue;
+        int at = truth->start[s] + pos[s];
+        if (truth->has_draw[at]) {
+            assert_int_equal(truth->drawn[at], i32(c->token)[s]);
+            assert_memory_equal(&truth->drawn_logp[at], &f32(c->logp)[s], sizeof(float));
+        }
+        truth->has_draw[at] = true;
+        truth->drawn[at] = i32(c->token)[s];
+        truth->drawn_logp[at] = f32(c->logp)[s];
+    }
+}
+
+// The first B sequences: each prompt prefilled once, completions decoded side by side; those that end become idle rows.
+static void check_decode(ModelCase *c, Truth *truth, int B) {
+    int length[SEQUENCES], first_row[SEQUENCES], pos[SEQUENCES], groups = (B + 1) / 2, n = 0;
+    int32_t *ids = xmalloc((size_t)c->spec.tokens * sizeof *ids);
+    for (int g = 0; g < groups; g++) {
+        first_row[g] = n;
+        length[g] = prompt_length(2 * g);
+        for (int p = 0; p < length[g]; p++) ids[n++] = token_id(2 * g, p);
+    }
+    case_pack(c, ids, length, groups);
+    for (int t = 0; t < n; t++) i32(c->kv_row)[t] = t;
+    case_forward(c, TEMPERATURE, true);
+    free(ids);
+    char *last = xmalloc((size_t)B * truth->row_bytes);
+    for (int s = 0; s < B; s++) {
+        int g = s / 2;
+        assert_memory_equal(hidden_row(c, truth, first_row[g]), true_row(truth, s, 0),
+                            (size_t)length[g] * truth->row_bytes);
+        memcpy(last + (size_t)s * truth->row_bytes, hidden_row(c, truth, first_row[g] + length[g] - 1),
+               truth->row_bytes);
+        pos[s] = length[g] - 1;
+    }
+    check_draws(c, truth, tensor2(last, truth->dtype, B, c->spec.dims.D), B, pos);
+    free(last);
+
+    for (int step = 0, busy = B; busy > 0; step++) {
+        busy = 0;
+        for (int s = 0, row = n; s < B; row += sequence_length(s) - prompt_length(s), s++) {
+            pos[s] = prompt_length(s) + step;
+            if (pos[s] >= sequence_length(s)) pos[s] = -1;
+            else busy++;
+            bool idle = pos[s] < 0;
+            i32(c->token)[s] = idle ? 0 : token_id(s, pos[s]);
+            i32(c->step_pos)[s] = idle ? 0 : pos[s];
+            i32(c->kv_row)[s] = idle ? -1 : row + step;
+            int32_t span[4] = {first_row[s / 2], prompt_length(s), row, step + 1};
+            for (int k = 0; k < 4; k++) i32(c->span)[4 * s + k] = idle ? 0 : span[k];
+        }
+        if (busy == 0) break;
+        model_decode(c->device, &c->model, &c->acts, tensor_rows(c->token, 0, B), tensor_rows(c->step_pos, 0, B),
+                     &c->cache, tensor_rows(c->kv_row, 0, B), tensor_rows(c->span, 0, B));
+        for (int s = 0; s < B; s++)
+            if (pos[s] >= 0) assert_memory_equal(hidden_row(c, truth, s), true_row(truth, s, pos[s]), truth->row_bytes);
+        check_draws(c, truth, tensor_rows(c->acts.out, 0, B), B, pos);
+    }
+}
+
+// The log-probs the sampler gave are those that training computes, all at once, for the same tokens.
+static void check_drawn_in_training(ModelCase *c, const Truth *truth) {
+    int order[SEQUENCES];
+    for (int s = 0; s < SEQUENCES; s++) order[s] = s;
+    run_packed(c, order, SEQUENCES);
+    int64_t n = 0;
+    for (int t = 0; t < truth->start[SEQUENCES]; t++) {
+        if (!truth->has_draw[t]) continue;
+        i32(c->rows)[n] = t;
+        i32(c->target)[n++] = truth->drawn[t];
+    }
+    assert_true(n > 250);
+    c->N = n;
+    c->device->logprob(c->device, scored(c, c->logp), scored(c, c->lse), NONE, tensor_rows(c->acts.out, 0, c->T),
+                       scored(c, c->rows), c->model.head, scored(c, c->target), TEMPERATURE);
+    for (int64_t i = 0; i < n; i++)
+        assert_memory_equal(&f32(c->logp)[i], &truth->drawn_logp[i32(c->rows)[i]], sizeof(float));
+}
+
+static void contract(DType dtype) {
+    static const int batch_sizes[] = {1, 2, 7, SEQUENCES};
+    Truth truth = truth_new(dtype);
+    for (int threads = 1; threads <= 3; threads++) {
+        Device *d = cpu_open(threads);
+        ModelCase *c = contract_case(d, dtype);
+        check_packings(c, &truth);
+        for (int i = 0; i < 4; i++) check_decode(c, &truth, batch_sizes[i]);
+        check_drawn_in_training(c, &truth);
+        model_case_free(c);
+        cpu_close(d);
+    }
+    truth_free(&truth);
+}
+
+static void same_bits_everywhere_f32(void **state) { contract(F32); }
+static void same_bits_everywhere_bf16(void **state) { contract(BF16); }
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_bits_everywhere_f32),
+        cmocka_unit_test(same_bits_everywhere_bf16),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
