@@ -23,6 +23,9 @@
 static double at_most(double x, double high) { return x > high ? high : x; }
 static double at_least(double x, double low) { return x < low ? low : x; }
 
+// e^700 is the largest: inf times an advantage of 0, or times the slope 0 of a clipped ratio, would be NaN.
+static double ratio(double log_ratio) { return exp(at_most(log_ratio, 700)); }
+
 // A token's policy loss, its derivative through the ratio, and its derivative by l beside the ratio.
 typedef struct {
     double value, dw, dl;
@@ -87,8 +90,6 @@ static void sequence_loss(GrpoOut out, GrpoIn in, const GrpoParams *p, int64_t b
     double mean_log_ratio = log_ratio / (double)n;
     // DeepSeek-V3.2's off-policy sequence mask: bad completions that the policy has already left teach it nothing.
     bool off_policy = p->off_policy_threshold > 0 && a < 0 && -mean_log_ratio > p->off_policy_threshold;
-    // Where A is 0 the policy term is 0, even if a ratio overflowed.
-    bool has_policy = a != 0 && !off_policy;
     bool by_length = p->loss_type == LOSS_GRPO || p->loss_type == LOSS_SAPO;
     double scale = by_length ? p->loss_scale / (double)n : p->loss_scale;
     double entropy_scale = p->entropy_coef != 0 ? (double)p->entropy_coef * p->entropy_scale : 0;
@@ -96,9 +97,9 @@ static void sequence_loss(GrpoOut out, GrpoIn in, const GrpoParams *p, int64_t b
     double loss = 0, bonus = 0, kl = 0, entropy_sum = 0, ratio_sum = 0, ratio_max = 0, ratio_min = INFINITY;
     int64_t low = 0, high = 0;
     for (int64_t t = 0; t < n; t++) {
-        double l = logp[t], w = exp(by_sequence ? mean_log_ratio : l - old_logp[t]), dl = 0;
+        double l = logp[t], w = ratio(by_sequence ? mean_log_ratio : l - old_logp[t]), dl = 0;
         bool keep = carries_policy(entropy, t, p);
-        if (has_policy) {
+        if (!off_policy) {
             Policy f = policy_loss(w, l, a, p);
             if (keep) loss += f.value, dl += f.dl;
             // The sequence's ratio moves by w / n with every token, and carries the loss of every kept one.

@@ -405,6 +405,22 @@ static void broken_tokens_show(void **state) {
     }
 }
 
+// A ratio beyond all bounds is clipped like any other where the advantage is positive; its gradient is 0, not inf * 0.
+static void overflowing_ratio_is_clipped(void **state) {
+    static const int two[2] = {2, 2};
+    for (int i = 0; i < 12; i++) {
+        Case c = case_new(1, 2, 1, two);
+        GrpoParams p = plain;
+        p.loss_type = (LossType)(i % 6), p.level = (RatioLevel)(i / 6);
+        f32(c.in.rewards)[0] = 1;
+        f32(c.in.old_logp)[0] = -5000;
+        case_run(&c, p);
+        assert_true(isfinite(metric(&c, 0, GM_LOSS)) && isfinite(f32(c.out.dlogp)[0]));
+        if (p.loss_type != LOSS_CISPO) assert_true(f32(c.out.dlogp)[0] == 0);
+        case_free(&c);
+    }
+}
+
 static void equal_rewards_give_nothing(void **state) {
     static const int eights[8] = {2, 2, 2, 2, 2, 2, 2, 2};
     static const float values[] = {0.1f, 0.7f, -1.3f, 1e-30f, 3e37f, 1.0f / 3};
@@ -524,6 +540,7 @@ int main(void) {
         cmocka_unit_test(gradients_are_slopes),
         cmocka_unit_test(masked_tokens_cannot_poison),
         cmocka_unit_test(broken_tokens_show),
+        cmocka_unit_test(overflowing_ratio_is_clipped),
         cmocka_unit_test(equal_rewards_give_nothing),
         cmocka_unit_test(group_of_one_gives_nothing),
         cmocka_unit_test(abstaining_completions_stay_out),
