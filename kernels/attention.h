@@ -82,14 +82,21 @@ static inline void products(float *c, int64_t ld, const float *a, int64_t ar, in
 #undef PRODUCTS
 }
 
+// Lanes of a and b by constant numbers (b's from 16 on). gcc has clang's name for it only since 12.
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+
 // x[16, 16] transposed: at each step the off-diagonal squares of side h change places.
 static inline void transpose16(vf x[LANES]) {
 #define SWAP(h, lo, hi)                                                                                                \
     for (int i = 0; i < LANES; i++)                                                                                    \
         if (!(i & h)) {                                                                                                \
             vf a = x[i], b = x[i + h];                                                                                 \
-            x[i] = __builtin_shufflevector(a, b, lo);                                                                  \
-            x[i + h] = __builtin_shufflevector(a, b, hi);                                                              \
+            x[i] = SHUFFLE(a, b, lo);                                                                                  \
+            x[i + h] = SHUFFLE(a, b, hi);                                                                              \
         }
 #define LIST(...) __VA_ARGS__
     SWAP(8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
