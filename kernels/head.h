@@ -2,7 +2,7 @@
 // 0, HEAD_ROWS rows at a time; each row keeps one small summary a chunk, and the summaries are combined in ascending
 // order. Because both ops run this same code, a sampled token's log-prob and the trainer's are the same bits.
 #pragma once
-#include "matmul.h"
+#include "dot.h"
 
 #define HEAD_CHUNK 1024 // tokens of the vocabulary
 #define HEAD_ROWS  64   // rows a task

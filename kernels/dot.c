@@ -1,0 +1,295 @@
+// Dot products of K-contiguous rows, by tiles of 16 outputs.
+//
+// Nothing is packed: a tile of 4 x 4 outputs keeps 16 vector accumulators over K, loads 8 vectors for every 16
+// multiply-adds, and ends in one transposing tree that turns 16 vectors into 16 sums. A row more or less in a tile
+// changes nothing for the others, so a product's rows are the same bits in every batch.
+// One row alone (decode) is limited by reading b: there b's rows are read strictly in the order of memory.
+#include "dot.h"
+#include "error.h"
+#include "simd.h"
+
+#define TILE 16 // outputs of a tile: 4 x 4, 2 x 8 or 1 x 16
+#if defined(__AVX512F__)
+#define TILE_ROWS 4 // rows of a in a tile, at most
+#define GROUP     4 // rows of b at a time: TILE_ROWS x GROUP accumulators live in registers
+#else
+#define TILE_ROWS 2
+#define GROUP     2
+#endif
+#define BLOCK_M                                                                                                        \
+    128 // a task is BLOCK_M x BLOCK_N outputs: one chunk of BLOCK_N rows of b stays in the second-level cache
+#define BLOCK_N 96
+#define HELD    8 // chunks of K whose accumulators are held at once for a row alone
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+// --- One step: a vector of elements of a and of b into the lanes of an accumulator ---
+
+#if defined(__AVX512F__)
+// gcc would rather load a vector again for every use, and then loads are the limit.
+#define KEEP(x) __asm__("" : "+v"(x))
+static inline vf load_f32_part(const float *p, int64_t n) {
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+#else
+#define KEEP(x) ((void)0)
+static inline vf load_f32_part(const float *p, int64_t n) { return vf_load_part(p, (int)n, 0); }
+#endif
+static inline vf load_f32(const float *p) {
+    vf x = vf_load(p);
+    KEEP(x);
+    return x;
+}
+static inline vf step_f32(vf acc, vf a, vf b) { return vf_fma(a, b, acc); }
+
+#if defined(__AVX512BF16__)
+#define STEP_BF16 32
+typedef __m512bh BfVec;
+static inline BfVec load_bf16(const uint16_t *p) { return (BfVec)_mm512_loadu_si512(p); }
+static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
+    return (BfVec)_mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), p);
+}
+static inline vf step_bf16(vf acc, BfVec a, BfVec b) { return (vf)_mm512_dpbf16_ps((__m512)acc, a, b); }
+#else
+#define STEP_BF16 LANES
+typedef vf BfVec;
+static inline BfVec load_bf16(const uint16_t *p) {
+    vf x = vf_load_bf16(p);
+    KEEP(x);
+    return x;
+}
+static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
+    uint16_t h[LANES] = {0};
+    memcpy(h, p, (size_t)n * sizeof *h);
+    return vf_load_bf16(h);
+}
+static inline vf step_bf16(vf acc, BfVec a, BfVec b) { return vf_fma(a, b, acc); }
+#endif
+
+// acc[MR,NR] = the lanes of MR rows of a times NR rows of b over len elements; the tail is padded with zeros. Meanwhile
+// the rows of b that come `ahead` elements later are called into the second-level cache.
+#define DEFINE_LANES(name, Elem, Vec, STEP, load, load_part, step)                                                     \
+    ALWAYS_INLINE void name(vf *acc, int MR, int NR, const Elem *const *a, const Elem *const *b, int64_t len,          \
+                            int64_t ahead) {                                                                           \
+        UNROLL for (int i = 0; i < MR * NR; i++) acc[i] = (vf){0};                                                     \
+        int64_t k = 0;                                                                                                 \
+        for (; k + STEP <= len; k += STEP) {                                                                           \
+            Vec x[TILE_ROWS];                                                                                          \
+            UNROLL for (int i = 0; i < MR; i++) x[i] = load(a[i] + k);                                                 \
+            UNROLL for (int j = 0; j < NR; j++) {                                                                      \
+                Vec y = load(b[j] + k);                                                                                \
+                if (MR > 1) __builtin_prefetch(b[j] + k + ahead, 0, 2);                                                \
+                UNROLL for (int i = 0; i < MR; i++) acc[i * NR + j] = step(acc[i * NR + j], x[i], y);                  \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (k < len) {                                                                                                 \
+            Vec x[TILE_ROWS];                                                                                          \
+            UNROLL for (int i = 0; i < MR; i++) x[i] = load_part(a[i] + k, len - k);                                   \
+            UNROLL for (int j = 0; j < NR; j++) {                                                                      \
+                Vec y = load_part(b[j] + k, len - k);                                                                  \
+                UNROLL for (int i = 0; i < MR; i++) acc[i * NR + j] = step(acc[i * NR + j], x[i], y);                  \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+DEFINE_LANES(lanes_f32, float, vf, LANES, load_f32, load_f32_part, step_f32)
+DEFINE_LANES(lanes_bf16, uint16_t, BfVec, STEP_BF16, load_bf16, load_bf16_part, step_bf16)
+
+ALWAYS_INLINE void lanes(vf *acc, DType t, int MR, int NR, const void *const *a, const void *const *b, int64_t len,
+                         int64_t ahead) {
+    if (t == F32) lanes_f32(acc, MR, NR, (const float *const *)a, (const float *const *)b, len, ahead);
+    else lanes_bf16(acc, MR, NR, (const uint16_t *const *)a, (const uint16_t *const *)b, len, ahead);
+}
+
+// --- Sixteen sums over lanes at once ---
+
+// Each fold halves the lanes that are left of a and of b, adding the upper to the lower half, and puts both in one vector.
+#define PICK(...) __builtin_shufflevector(a, b, __VA_ARGS__)
+static inline vf fold8(vf a, vf b) {
+    return PICK(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+           PICK(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+static inline vf fold4(vf a, vf b) {
+    return PICK(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           PICK(4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+static inline vf fold2(vf a, vf b) {
+    return PICK(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+           PICK(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+}
+static inline vf fold1(vf a, vf b) {
+    return PICK(0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
+           PICK(1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+}
+// Lane j of the result is the sum of v[j]'s lanes, by the tree of vf_sum.
+ALWAYS_INLINE vf sum_lanes(const vf *v) {
+    vf t[4];
+    UNROLL for (int r = 0; r < 4; r++) t[r] = fold4(fold8(v[r], v[4 + r]), fold8(v[8 + r], v[12 + r]));
+    return fold1(fold2(t[0], t[1]), fold2(t[2], t[3]));
+}
+
+// --- Tiles ---
+
+// c[m,n] = or += one chunk of MR rows of a against 16 / MR rows of b. Rows past the end repeat the last one and are not
+// stored.
+ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
+                        int64_t len) {
+    const int NR = TILE / MR;
+    vf acc[TILE];
+    const void *pa[TILE_ROWS], *pb[GROUP];
+    UNROLL for (int i = 0; i < MR; i++) pa[i] = rows_at(a, i < m ? i : m - 1).data;
+    UNROLL for (int g = 0; g < NR; g += GROUP) {
+        UNROLL for (int j = 0; j < GROUP; j++) pb[j] = rows_at(b, g + j < n ? g + j : n - 1).data;
+        vf part[TILE_ROWS * GROUP];
+        lanes(part, t, MR, GROUP, pa, pb, len, GROUP * b.stride);
+        UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < GROUP; j++) acc[i * NR + g + j] =
+            part[i * GROUP + j];
+    }
+    float out[TILE];
+    vf_store(out, sum_lanes(acc));
+    if (m >= MR && n >= NR) m = MR, n = NR;
+    for (int64_t i = 0; i < m && i < MR; i++, c += stride)
+        for (int64_t j = 0; j < n && j < NR; j++) c[j] = add ? c[j] + out[i * NR + j] : out[i * NR + j];
+}
+
+// c[m,n] = or += one chunk.
+ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
+                         int64_t len) {
+    for (int64_t i = 0; i < m; i += TILE_ROWS) {
+        int64_t left = m - i;
+        float *y = c + i * stride;
+        if (TILE_ROWS > 2 && left > 2)
+            for (int64_t j = 0; j < n; j += TILE / TILE_ROWS)
+                tile(y + j, stride, add, t, TILE_ROWS, rows_at(a, i), left, rows_at(b, j), n - j, len);
+        else
+            for (int64_t j = 0; j < n; j += TILE / 2)
+                tile(y + j, stride, add, t, 2, rows_at(a, i), left, rows_at(b, j), n - j, len);
+    }
+}
+
+// c[n] = a[K] b[n,K]^T: each row of b is read to its end before the next one.
+ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64_t K) {
+    const int64_t size = DOT_CHUNK / (int64_t)dtype_size(t);
+    for (int64_t k0 = 0; k0 < K; k0 += HELD * size)
+        for (int64_t j = 0; j < n; j += TILE) {
+            vf acc[HELD][TILE];
+            int chunks = 0;
+            for (int r = 0; r < TILE; r++) {
+                Rows row = rows_at(b, j + r < n ? j + r : n - 1);
+                chunks = 0;
+                for (int64_t k = k0; k < K && chunks < HELD; k += size, chunks++) {
+                    const void *pa = cols_at(a, k).data, *pb = cols_at(row, k).data;
+                    lanes(&acc[chunks][r], t, 1, 1, &pa, &pb, K - k < size ? K - k : size, 0);
+                }
+            }
+            for (int h = 0; h < chunks; h++) {
+                float out[TILE];
+                vf_store(out, sum_lanes(acc[h]));
+                for (int r = 0; r < TILE && j + r < n; r++) c[j + r] = k0 + h > 0 ? c[j + r] + out[r] : out[r];
+            }
+        }
+}
+
+void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    const int64_t size = DOT_CHUNK / (int64_t)dtype_size(a.dtype);
+    if (K == 0)
+        for (int64_t i = 0; i < m; i++) memset(c + i * stride, 0, (size_t)n * sizeof *c);
+    if (m == 1) {
+        if (a.dtype == F32) row_alone(c, F32, a, b, n, K);
+        else row_alone(c, BF16, a, b, n, K);
+        return;
+    }
+    for (int64_t j = 0; j < n; j += BLOCK_N)
+        for (int64_t k = 0; k < K; k += size) {
+            int64_t len = K - k < size ? K - k : size, bn = n - j < BLOCK_N ? n - j : BLOCK_N;
+            Rows ak = cols_at(a, k), bk = cols_at(rows_at(b, j), k);
+            if (a.dtype == F32) chunk(c + j, stride, k > 0, F32, ak, m, bk, bn, len);
+            else chunk(c + j, stride, k > 0, BF16, ak, m, bk, bn, len);
+        }
+}
+
+// --- All threads ---
+
+// c[m,n] = or += block[m,BLOCK_N]
+static void store_block(Rows c, bool add, const float *block, int64_t m, int64_t n) {
+    for (int64_t i = 0; i < m; i++, block += BLOCK_N) {
+        void *row = (void *)rows_at(c, i).data;
+        int64_t j = 0;
+        for (; j + LANES <= n; j += LANES) {
+            vf x = vf_load(block + j);
+            if (add) x += row_load(row, c.dtype, j);
+            row_store(row, c.dtype, j, x);
+        }
+        for (; j < n; j++) elem_store(row, c.dtype, j, add ? elem_load(row, c.dtype, j) + block[j] : block[j]);
+    }
+}
+
+void dot_all(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    if (a.dtype != b.dtype) die("product of %s and %s", dtype_name(a.dtype), dtype_name(b.dtype));
+#pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
+    for (int64_t j = 0; j < n; j += BLOCK_N)
+        for (int64_t i = 0; i < m; i += BLOCK_M) {
+            int64_t bm = m - i < BLOCK_M ? m - i : BLOCK_M, bn = n - j < BLOCK_N ? n - j : BLOCK_N;
+            Rows to = cols_at(rows_at(c, i), j), ai = rows_at(a, i), bj = rows_at(b, j);
+            if (c.dtype == F32 && !add) {
+                dot_block((float *)to.data, c.stride, ai, bm, bj, bn, K);
+            } else {
+                float block[BLOCK_M * BLOCK_N];
+                dot_block(block, BLOCK_N, ai, bm, bj, bn, K);
+                store_block(to, add, block, bm, bn);
+            }
+        }
+}
+
+// --- Transposition ---
+
+size_t rows_bytes(DType t, int64_t n, int64_t width) {
+    size_t stride = ((size_t)width * dtype_size(t) + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    if (stride % 512 == 0) stride += ARENA_ALIGN;
+    return (size_t)n * stride;
+}
+
+Rows rows_take(Arena *a, DType t, int64_t n, int64_t width) {
+    int64_t stride = (int64_t)(rows_bytes(t, 1, width) / dtype_size(t));
+    return (Rows){arena_take(a, rows_bytes(t, n, width)), t, stride};
+}
+
+// Interleaving vector i with vector i + 8 rotates the index (row, column) of every element by one bit; four times swap
+// row and column.
+#define DEFINE_TRANSPOSE(name, Vec, Elem)                                                                              \
+    static inline void name(Elem *dst, int64_t dst_stride, const Elem *src, int64_t src_stride) {                      \
+        Vec v[LANES], t[LANES];                                                                                        \
+        UNROLL for (int i = 0; i < LANES; i++) memcpy(&v[i], src + i * src_stride, sizeof v[i]);                       \
+        UNROLL for (int round = 0; round < 4; round++) {                                                               \
+            UNROLL for (int i = 0; i < LANES / 2; i++) {                                                               \
+                Vec a = v[i], b = v[i + LANES / 2];                                                                    \
+                t[2 * i] = PICK(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);                               \
+                t[2 * i + 1] = PICK(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);                     \
+            }                                                                                                          \
+            UNROLL for (int i = 0; i < LANES; i++) v[i] = t[i];                                                        \
+        }                                                                                                              \
+        UNROLL for (int i = 0; i < LANES; i++) memcpy(dst + i * dst_stride, &v[i], sizeof v[i]);                       \
+    }
+DEFINE_TRANSPOSE(transpose16_f32, vf, float)
+DEFINE_TRANSPOSE(transpose16_bf16, vh, uint16_t)
+
+static void transpose_tile(Rows dst, Rows src, int64_t rows, int64_t cols) {
+    if (rows == LANES && cols == LANES) {
+        if (src.dtype == F32) transpose16_f32((float *)dst.data, dst.stride, src.data, src.stride);
+        else transpose16_bf16((uint16_t *)dst.data, dst.stride, src.data, src.stride);
+        return;
+    }
+    size_t size = dtype_size(src.dtype);
+    for (int64_t j = 0; j < cols; j++)
+        for (int64_t i = 0; i < rows; i++)
+            memcpy((char *)cols_at(rows_at(dst, j), i).data, cols_at(rows_at(src, i), j).data, size);
+}
+
+void transpose_all(Rows dst, Rows src, int64_t rows, int64_t cols) {
+    const int64_t strip = 64; // columns: whole cache lines are read
+#pragma omp parallel for schedule(dynamic) if (rows * cols > DOT_SMALL)
+    for (int64_t j0 = 0; j0 < cols; j0 += strip)
+        for (int64_t i = 0; i < rows; i += LANES)
+            for (int64_t j = j0; j < cols && j < j0 + strip; j += LANES)
+                transpose_tile(cols_at(rows_at(dst, j), i), cols_at(rows_at(src, i), j),
+                               rows - i < LANES ? rows - i : LANES, cols - j < LANES ? cols - j : LANES);
+}
