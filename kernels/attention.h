@@ -111,15 +111,22 @@ static inline void transpose16(vf x[LANES]) {
 #undef LIST
 }
 
+// x[r] = 16 elements at i of row[r], for the first n <= 16 rows; the others are 0.
+ALWAYS_INLINE void load_square(vf x[LANES], const void *const *row, int64_t n, DType t, int64_t i, int64_t left) {
+    for (int64_t r = 0; r < LANES; r++) x[r] = r < n ? row_load_part(row[r], t, i, left) : vf_set(0);
+}
+
 // bt[d, CHUNK] = the transpose of n <= CHUNK rows of d elements, converted to f32; columns past n are 0.
 ALWAYS_INLINE void pack_transposed_as(float *bt, const void *const *row, int64_t n, DType t, int64_t d) {
     for (int64_t j = 0; j < n; j += LANES)
-        for (int64_t i = 0; i < d; i += LANES) {
-            vf x[LANES] = {0};
-            for (int64_t r = 0; r < LANES && j + r < n; r++) x[r] = row_load_part(row[j + r], t, i, d - i);
+        FOR_LANES(i, left, d, {
+            vf x[LANES];
+            if (n - j >= LANES) load_square(x, row + j, LANES, t, i, left);
+            else load_square(x, row + j, n - j, t, i, left);
             transpose16(x);
-            for (int64_t c = 0; c < LANES && i + c < d; c++) vf_store(bt + (i + c) * CHUNK + j, x[c]);
-        }
+            for (int64_t c = 0; c < LANES; c++)
+                if (c < left) vf_store(bt + (i + c) * CHUNK + j, x[c]);
+        });
 }
 static inline void pack_transposed(float *bt, const void *const *row, int64_t n, DType t, int64_t d) {
     if (n <= CHUNK - LANES) memset(bt, 0, (size_t)(d * CHUNK) * sizeof *bt);
@@ -128,8 +135,10 @@ static inline void pack_transposed(float *bt, const void *const *row, int64_t n,
 }
 // b[n, padded(d)] = n rows of d elements, converted to f32.
 static inline void pack_rows(float *b, const void *const *row, int64_t n, DType t, int64_t d) {
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t i = 0; i < d; i += LANES) vf_store(b + j * padded(d) + i, row_load_part(row[j], t, i, d - i));
+    for (int64_t j = 0; j < n; j++, b += padded(d)) {
+        if (t == F32) FOR_LANES(i, left, d, vf_store(b + i, row_load_part(row[j], F32, i, left)););
+        else FOR_LANES(i, left, d, vf_store(b + i, row_load_part(row[j], BF16, i, left)););
+    }
 }
 
 // Query rows on their way through the keys. One row is one (token, head).

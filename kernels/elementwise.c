@@ -9,13 +9,12 @@ void cpu_fill(Device *d, Tensor x, float value) {
 #pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
     for (int64_t b = 0; b < n; b += BLOCK) {
         int64_t end = b + BLOCK < n ? b + BLOCK : n;
-        for (int64_t i = b; i < end; i += LANES) row_store_part(x.data, x.dtype, i, end - i, vf_set(value));
+        FOR_LANES(i, left, end - b, row_store_part(x.data, x.dtype, b + i, left, vf_set(value)););
     }
 }
 
-ALWAYS_INLINE void cast_block(Tensor y, DType ty, Tensor x, DType tx, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += LANES)
-        row_store_part(y.data, ty, i, end - i, row_load_part(x.data, tx, i, end - i));
+ALWAYS_INLINE void cast_block(Tensor y, DType ty, Tensor x, DType tx, int64_t b, int64_t end) {
+    FOR_LANES(i, left, end - b, row_store_part(y.data, ty, b + i, left, row_load_part(x.data, tx, b + i, left)););
 }
 
 void cpu_cast(Device *d, Tensor y, Tensor x) {
@@ -34,11 +33,11 @@ void cpu_cast(Device *d, Tensor y, Tensor x) {
     }
 }
 
-ALWAYS_INLINE void lerp_block(Tensor y, DType ty, Tensor x, DType tx, float alpha, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += LANES) {
-        vf a = row_load_part(y.data, ty, i, end - i), b = row_load_part(x.data, tx, i, end - i);
-        row_store_part(y.data, ty, i, end - i, vf_fma(vf_set(alpha), b - a, a));
-    }
+ALWAYS_INLINE void lerp_block(Tensor y, DType ty, Tensor x, DType tx, float alpha, int64_t b, int64_t end) {
+    FOR_LANES(i, left, end - b, {
+        vf old = row_load_part(y.data, ty, b + i, left), new = row_load_part(x.data, tx, b + i, left);
+        row_store_part(y.data, ty, b + i, left, vf_fma(vf_set(alpha), new - old, old));
+    });
 }
 
 void cpu_lerp(Device *d, Tensor y, Tensor x, float alpha) {

@@ -13,8 +13,7 @@ void cpu_embed(Device *d, Tensor y, Tensor w, Tensor ids) {
             memcpy(row(y, t), row(w, id[t]), (size_t)D * dtype_size(y.dtype));
             continue;
         }
-        for (int64_t i = 0; i < D; i += LANES)
-            row_store_part(row(y, t), y.dtype, i, D - i, row_load_part(row(w, id[t]), w.dtype, i, D - i));
+        FOR_LANES(i, n, D, row_store_part(row(y, t), y.dtype, i, n, row_load_part(row(w, id[t]), w.dtype, i, n)););
     }
 }
 
@@ -35,11 +34,11 @@ void cpu_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids) {
     for (int64_t t = 0; t < T; t++) {
         if (first[id[t]] != t) continue;
         void *out = row(dw, id[t]);
-        for (int64_t i = 0; i < D; i += LANES) {
-            vf sum = row_load_part(out, dw.dtype, i, D - i);
-            for (int64_t u = t; u >= 0; u = next[u]) sum += row_load_part(row(dy, u), dy.dtype, i, D - i);
-            row_store_part(out, dw.dtype, i, D - i, sum);
-        }
+        FOR_LANES(i, n, D, {
+            vf sum = row_load_part(out, dw.dtype, i, n);
+            for (int64_t u = t; u >= 0; u = next[u]) sum += row_load_part(row(dy, u), dy.dtype, i, n);
+            row_store_part(out, dw.dtype, i, n, sum);
+        });
     }
     arena_rewind(&d->scratch, mark);
 }

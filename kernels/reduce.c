@@ -4,17 +4,19 @@
 
 #define CHUNK 4096 // elements summed on their own before the chunks are added in order
 
-typedef double vd __attribute__((vector_size(128), may_alias));
+typedef double vd __attribute__((vector_size(64), may_alias));
 
 ALWAYS_INLINE double chunk_sumsq(const void *p, DType t, int64_t begin, int64_t end) {
-    vd sum = {0};
-    for (int64_t i = begin; i < end; i += LANES) {
-        vd x = __builtin_convertvector(row_load_part(p, t, i, end - i), vd);
-        sum += x * x;
-    }
-    for (int n = LANES / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; i++) sum[i] += sum[i + n];
-    return sum[0];
+    vd sum[2] = {0}; // of the lower and the upper eight lanes
+    FOR_LANES(i, left, end - begin, {
+        vf x = row_load_part(p, t, begin + i, left);
+        vd lo = __builtin_convertvector(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7), vd);
+        vd hi = __builtin_convertvector(__builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15), vd);
+        sum[0] += lo * lo;
+        sum[1] += hi * hi;
+    });
+    vd s = sum[0] + sum[1];
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
 }
 
 void cpu_sumsq(Device *d, Tensor out, Tensor x) {

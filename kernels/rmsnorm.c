@@ -3,34 +3,25 @@
 //   sum = x + delta        y = sum * rstd * w        rstd = 1 / sqrt(mean(sum^2) + eps)
 //
 // and backward, with g = dy * w:   dx = dres + rstd * (g - sum * rstd^2 * mean(g * sum)),   dw += sum_t dy * sum * rstd.
-// A row's mean is taken over four groups of sixteen lanes, added in a fixed order.
 #include "parallel.h"
 #include "simd.h"
 
-#define GROUPS 4
-#define STEP   (GROUPS * LANES) // elements the four groups cover together
-
-static inline float groups_sum(const vf s[GROUPS]) { return vf_sum((s[0] + s[1]) + (s[2] + s[3])); }
-
 ALWAYS_INLINE float norm_row(void *y, void *sum, const void *x, const void *delta, DType t, const void *w, DType tw,
                              int64_t D, float eps) {
-    vf ss[GROUPS] = {0};
-    for (int64_t i = 0; i < D; i += STEP)
-        for (int g = 0; g < GROUPS; g++) {
-            int64_t j = i + g * LANES;
-            if (j >= D) break;
-            vf v = row_load_part(x, t, j, D - j);
-            if (delta) {
-                // Stored, then read back: the norm must see what the residual stream will hold.
-                row_store_part(sum, t, j, D - j, v + row_load_part(delta, t, j, D - j));
-                v = row_load_part(sum, t, j, D - j);
-            }
-            ss[g] = vf_fma(v, v, ss[g]);
+    vf ss = {0};
+    FOR_LANES(i, n, D, {
+        vf v = row_load_part(x, t, i, n);
+        if (delta) {
+            // Stored, then read back: the norm must see what the residual stream will hold.
+            row_store_part(sum, t, i, n, v + row_load_part(delta, t, i, n));
+            v = row_load_part(sum, t, i, n);
         }
-    float rstd = 1.0f / sqrtf(groups_sum(ss) / (float)D + eps);
+        ss = vf_fma(v, v, ss);
+    });
+    float rstd = 1.0f / sqrtf(vf_sum(ss) / (float)D + eps);
     const void *in = delta ? sum : x;
-    for (int64_t i = 0; i < D; i += LANES)
-        row_store_part(y, t, i, D - i, row_load_part(in, t, i, D - i) * vf_set(rstd) * row_load_part(w, tw, i, D - i));
+    FOR_LANES(i, n, D,
+              { row_store_part(y, t, i, n, row_load_part(in, t, i, n) * vf_set(rstd) * row_load_part(w, tw, i, n)); });
     return rstd;
 }
 
@@ -49,22 +40,19 @@ void cpu_rmsnorm(Device *d, Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor 
 
 ALWAYS_INLINE void norm_row_bwd(void *dx, float *dw, const void *dres, const void *dy, const void *x, DType t,
                                 float rstd, const void *w, DType tw, int64_t D) {
-    vf dot[GROUPS] = {0};
-    for (int64_t i = 0; i < D; i += STEP)
-        for (int g = 0; g < GROUPS; g++) {
-            int64_t j = i + g * LANES;
-            if (j >= D) break;
-            vf gx = row_load_part(dy, t, j, D - j) * row_load_part(x, t, j, D - j);
-            dot[g] = vf_fma(gx, row_load_part(w, tw, j, D - j), dot[g]);
-        }
-    float c = groups_sum(dot) / (float)D * rstd * rstd;
-    for (int64_t i = 0; i < D; i += LANES) {
-        vf g = row_load_part(dy, t, i, D - i), v = row_load_part(x, t, i, D - i);
-        vf out = vf_set(rstd) * (g * row_load_part(w, tw, i, D - i) - v * vf_set(c));
-        if (dres) out += row_load_part(dres, t, i, D - i);
-        row_store_part(dw, F32, i, D - i, vf_fma(g, v * vf_set(rstd), row_load_part(dw, F32, i, D - i)));
-        row_store_part(dx, t, i, D - i, out);
-    }
+    vf dot = {0};
+    FOR_LANES(i, n, D, {
+        vf gx = row_load_part(dy, t, i, n) * row_load_part(x, t, i, n);
+        dot = vf_fma(gx, row_load_part(w, tw, i, n), dot);
+    });
+    float c = vf_sum(dot) / (float)D * rstd * rstd;
+    FOR_LANES(i, n, D, {
+        vf g = row_load_part(dy, t, i, n), v = row_load_part(x, t, i, n);
+        vf out = vf_set(rstd) * (g * row_load_part(w, tw, i, n) - v * vf_set(c));
+        if (dres) out += row_load_part(dres, t, i, n);
+        row_store_part(dw, F32, i, n, vf_fma(g, v * vf_set(rstd), row_load_part(dw, F32, i, n)));
+        row_store_part(dx, t, i, n, out);
+    });
 }
 
 void cpu_rmsnorm_bwd(Device *d, Tensor dx, Tensor dw, Tensor dres, Tensor dy, Tensor sum, Tensor rstd, Tensor w) {

@@ -60,18 +60,18 @@ static inline vf bias_at(Tensor bias, int64_t i, int64_t n) {
 ALWAYS_INLINE void rope_row(void *row, DType t, Tensor bias, const Angles *a, int64_t heads, int64_t rotated,
                             int half) {
     for (int64_t h = 0; h < rotated; h++)
-        for (int i = 0; i < half; i += LANES) {
+        FOR_LANES(i, n, half, {
             int64_t lo = h * 2 * half + i, hi = lo + half;
-            vf x = row_load_part(row, t, lo, half - i) + bias_at(bias, lo, half - i);
-            vf y = row_load_part(row, t, hi, half - i) + bias_at(bias, hi, half - i);
+            vf x = row_load_part(row, t, lo, n) + bias_at(bias, lo, n);
+            vf y = row_load_part(row, t, hi, n) + bias_at(bias, hi, n);
             vf c = vf_load(a->cos + i), s = vf_load(a->sin + i);
-            row_store_part(row, t, lo, half - i, x * c - y * s);
-            row_store_part(row, t, hi, half - i, y * c + x * s);
-        }
-    if (!present(bias)) return;
-    int64_t end = heads * 2 * half;
-    for (int64_t i = rotated * 2 * half; i < end; i += LANES)
-        row_store_part(row, t, i, end - i, row_load_part(row, t, i, end - i) + bias_at(bias, i, end - i));
+            row_store_part(row, t, lo, n, x * c - y * s);
+            row_store_part(row, t, hi, n, y * c + x * s);
+        });
+    int64_t values = rotated * 2 * half, rest = present(bias) ? (heads - rotated) * 2 * half : 0;
+    FOR_LANES(i, n, rest, {
+        row_store_part(row, t, values + i, n, row_load_part(row, t, values + i, n) + bias_at(bias, values + i, n));
+    });
 }
 
 void cpu_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, float theta, int n_kv, Tensor kv, Tensor kv_row) {
@@ -92,24 +92,24 @@ void cpu_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, float theta, int n
     }
 }
 
+static inline void add_to(float *sum, int64_t i, int64_t n, vf x) {
+    row_store_part(sum, F32, i, n, row_load_part(sum, F32, i, n) + x);
+}
+
 // The rotation's transpose, in place; sum[(H+2K)d]? += the result, before it is rounded.
 ALWAYS_INLINE void rope_row_bwd(void *row, DType t, float *sum, const Angles *a, int64_t heads, int64_t rotated,
                                 int half) {
     for (int64_t h = 0; h < rotated; h++)
-        for (int i = 0; i < half; i += LANES) {
+        FOR_LANES(i, n, half, {
             int64_t lo = h * 2 * half + i, hi = lo + half;
-            vf x = row_load_part(row, t, lo, half - i), y = row_load_part(row, t, hi, half - i);
+            vf x = row_load_part(row, t, lo, n), y = row_load_part(row, t, hi, n);
             vf c = vf_load(a->cos + i), s = vf_load(a->sin + i), dx = x * c + y * s, dy = y * c - x * s;
-            row_store_part(row, t, lo, half - i, dx);
-            row_store_part(row, t, hi, half - i, dy);
-            if (!sum) continue;
-            row_store_part(sum, F32, lo, half - i, row_load_part(sum, F32, lo, half - i) + dx);
-            row_store_part(sum, F32, hi, half - i, row_load_part(sum, F32, hi, half - i) + dy);
-        }
-    if (!sum) return;
-    int64_t end = heads * 2 * half;
-    for (int64_t i = rotated * 2 * half; i < end; i += LANES)
-        row_store_part(sum, F32, i, end - i, row_load_part(sum, F32, i, end - i) + row_load_part(row, t, i, end - i));
+            row_store_part(row, t, lo, n, dx);
+            row_store_part(row, t, hi, n, dy);
+            if (sum) add_to(sum, lo, n, dx), add_to(sum, hi, n, dy);
+        });
+    int64_t values = rotated * 2 * half, rest = sum ? (heads - rotated) * 2 * half : 0;
+    FOR_LANES(i, n, rest, add_to(sum, values + i, n, row_load_part(row, t, values + i, n)););
 }
 
 void cpu_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, float theta, int n_kv) {

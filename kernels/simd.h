@@ -18,6 +18,8 @@ typedef float vf __attribute__((vector_size(64), may_alias));
 typedef int32_t vi __attribute__((vector_size(64), may_alias));
 typedef uint32_t vu __attribute__((vector_size(64), may_alias));
 typedef uint16_t vh __attribute__((vector_size(32), may_alias));
+typedef float v8f __attribute__((vector_size(32), may_alias));
+typedef float v4f __attribute__((vector_size(16), may_alias));
 
 static inline vf vf_set(float x) { return x - (vf){0}; }
 static inline vf vf_load(const float *p) {
@@ -31,12 +33,17 @@ static inline vf vf_load_bf16(const uint16_t *p) {
     memcpy(&h, p, sizeof h);
     return (vf)(__builtin_convertvector(h, vu) << 16);
 }
-// Rounds to nearest even, as f32_to_bf16; NaN stays NaN.
+// Rounds to nearest even, as f32_to_bf16; NaN stays NaN. (The instruction for it would turn denormals into 0.)
 static inline void vf_store_bf16(uint16_t *p, vf x) {
-    vu u = (vu)x, nan = (vu)(x != x);
-    u = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-    u = (u & ~nan) | ((((vu)x >> 16) | 0x40) & nan);
-    vh h = __builtin_convertvector(u, vh);
+    vu u = (vu)x, r = u + 0x7fff + ((u >> 16) & 1);
+#if defined(__AVX512F__)
+    __mmask16 nan = _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q);
+    r = (vu)_mm512_mask_or_epi32((__m512i)r, nan, (__m512i)u, _mm512_set1_epi32(0x400000));
+#else
+    vu nan = (vu)(x != x);
+    r = (r & ~nan) | ((u | 0x400000) & nan);
+#endif
+    vh h = __builtin_convertvector(r >> 16, vh);
     memcpy(p, &h, sizeof h);
 }
 // a * b + c, rounded once where the machine has FMA.
@@ -52,33 +59,41 @@ static inline vf vf_fma(vf a, vf b, vf c) {
     return a * b + c;
 #endif
 }
+// a > b ? a : b, so b where either is NaN; and likewise the minimum.
 static inline vf vf_max(vf a, vf b) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#else
     vi m = a > b;
     return (vf)(((vi)a & m) | ((vi)b & ~m));
+#endif
+}
+static inline vf vf_min(vf a, vf b) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    vi m = a < b;
+    return (vf)(((vi)a & m) | ((vi)b & ~m));
+#endif
 }
 // Sum and maximum over lanes by a fixed tree: halves, quarters, ...
 static inline float vf_sum(vf x) {
-    float a[LANES];
-    vf_store(a, x);
-    for (int n = LANES / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; i++) a[i] += a[i + n];
-    return a[0];
+    v8f a = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+            __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+    v4f b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+    return (b[0] + b[2]) + (b[1] + b[3]);
 }
 static inline float vf_max_lane(vf x) {
-    float a[LANES];
-    vf_store(a, x);
-    for (int n = LANES / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; i++) a[i] = a[i] > a[i + n] ? a[i] : a[i + n];
-    return a[0];
+    x = vf_max(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    x = vf_max(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    float a = x[0] > x[2] ? x[0] : x[2], b = x[1] > x[3] ? x[1] : x[3];
+    return a > b ? a : b;
 }
-// e^x, within 2 ulp; below -87.3 it is 0 (so is e^-inf), above 88.7 it is inf. Cody-Waite reduction, degree-6 polynomial.
+// e^x, within 2 ulp; below -87.3 it is 0 (so is e^-inf), above 88.8 it is inf. Cody-Waite reduction, degree-6 polynomial.
 static inline vf vf_exp(vf x) {
-    vf lo = vf_set(-87.33654f), hi = vf_set(88.72283f);
-    vi under = x<lo, over = x> hi, nan = x != x;
-    vf c = vf_max(x, lo);
-    vi big = c > hi;
-    c = (vf)(((vi)c & ~big) | ((vi)hi & big));
-    vf magic = vf_set(12582912.0f); // 1.5 * 2^23: adding and subtracting it rounds to an integer
+    vf lo = vf_set(-87.33654f), hi = vf_set(89.0f);
+    vf c = vf_min(hi, vf_max(lo, x)); // NaN stays NaN
+    vf magic = vf_set(12582912.0f);   // 1.5 * 2^23: adding and subtracting it rounds to an integer
     vf n = vf_fma(c, vf_set(1.44269504f), magic) - magic;
     vf r = vf_fma(n, vf_set(-0.693359375f), c);
     r = vf_fma(n, vf_set(2.12194440e-4f), r);
@@ -88,12 +103,14 @@ static inline vf vf_exp(vf x) {
     p = vf_fma(p, r, vf_set(1.6666667e-1f));
     p = vf_fma(p, r, vf_set(0.5f));
     p = vf_fma(p * r, r, r) + 1.0f;
-    vi e = __builtin_convertvector(n, vi);
-    vi half = e >> 1; // 2^n in two factors, so that neither overflows
+#if defined(__AVX512F__)
+    __mmask16 above = _mm512_cmp_ps_mask((__m512)x, (__m512)lo, _CMP_NLT_UQ);
+    return (vf)_mm512_maskz_scalef_ps(above, (__m512)p, (__m512)n);
+#else
+    vi e = __builtin_convertvector(n, vi), half = e >> 1; // 2^n in two factors, so that neither overflows
     p = p * (vf)((half + 127) << 23) * (vf)((e - half + 127) << 23);
-    p = (vf)((vi)p & ~under);
-    p = (vf)(((vi)p & ~over) | ((vi)vf_set(INFINITY) & over));
-    return (vf)(((vi)p & ~nan) | ((vi)x & nan));
+    return (vf)((vi)p & ~(x < lo));
+#endif
 }
 // log(m) + e log(2) for m = 1 + f, f in [sqrt(1/2) - 1, sqrt(2) - 1]; Cephes' degree-9 polynomial.
 static inline vf vf_log_reduced(vf f, vf e) {
@@ -156,3 +173,18 @@ static inline void row_store_part(void *p, DType t, int64_t i, int64_t n, vf x) 
     vf_store(a, x);
     for (int64_t j = 0; j < n; j++) elem_store(p, t, i + j, a[j]);
 }
+
+// Runs the statements for i = 0, LANES, ... below `end` with n elements at hand: first whole vectors, with n = LANES a
+// constant that makes row_load_part a plain load, then once for what is left.
+#define FOR_LANES(i, n, end, ...)                                                                                      \
+    do {                                                                                                               \
+        int64_t i = 0;                                                                                                 \
+        for (; i + LANES <= (end); i += LANES) {                                                                       \
+            const int64_t n = LANES;                                                                                   \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+        if (i < (end)) {                                                                                               \
+            const int64_t n = (end)-i;                                                                                 \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    } while (0)

@@ -6,10 +6,10 @@
 static inline vf sigmoid(vf x) { return 1.0f / (1.0f + vf_exp(-x)); }
 
 ALWAYS_INLINE void swiglu_row(void *h, const void *gu, DType t, int64_t F) {
-    for (int64_t i = 0; i < F; i += LANES) {
-        vf g = row_load_part(gu, t, i, F - i), u = row_load_part(gu, t, F + i, F - i);
-        row_store_part(h, t, i, F - i, g * sigmoid(g) * u);
-    }
+    FOR_LANES(i, n, F, {
+        vf g = row_load_part(gu, t, i, n), u = row_load_part(gu, t, F + i, n);
+        row_store_part(h, t, i, n, g * sigmoid(g) * u);
+    });
 }
 
 void cpu_swiglu(Device *d, Tensor h, Tensor gu) {
@@ -23,12 +23,12 @@ void cpu_swiglu(Device *d, Tensor h, Tensor gu) {
 }
 
 ALWAYS_INLINE void swiglu_row_bwd(void *dgu, const void *dh, const void *gu, DType t, int64_t F) {
-    for (int64_t i = 0; i < F; i += LANES) {
-        vf g = row_load_part(gu, t, i, F - i), u = row_load_part(gu, t, F + i, F - i);
-        vf dy = row_load_part(dh, t, i, F - i), s = sigmoid(g);
-        row_store_part(dgu, t, i, F - i, dy * u * s * (1.0f + g * (1.0f - s)));
-        row_store_part(dgu, t, F + i, F - i, dy * g * s);
-    }
+    FOR_LANES(i, n, F, {
+        vf g = row_load_part(gu, t, i, n), u = row_load_part(gu, t, F + i, n);
+        vf dy = row_load_part(dh, t, i, n), s = sigmoid(g);
+        row_store_part(dgu, t, i, n, dy * u * s * (1.0f + g * (1.0f - s)));
+        row_store_part(dgu, t, F + i, n, dy * g * s);
+    });
 }
 
 void cpu_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu) {
