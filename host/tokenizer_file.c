@@ -229,6 +229,9 @@ static bool read_added_token(Tokenizer *t, const json_t *j, size_t i, Error *e) 
     else if (known < 0 && surface->n[a.id])
         good = bad(t, e, "%s: %s and %s have the same id %d", where, show(&one, a.content, a.n),
                    show(&two, surface->pool.s + surface->at[a.id], surface->n[a.id]), a.id);
+    else if (known < 0 && a.id != t->next_id)
+        good = bad(t, e, "%s: %s has id %d, but HF tokenizers, which numbers added tokens itself, gives it %d", where,
+                   show(&one, a.content, a.n), a.id, t->next_id);
     for (int k = 0; good && known >= 0 && k < t->n_added; k++)
         if (t->added[k].id == a.id) good = bad(t, e, "%s: %s is listed twice", where, show(&one, a.content, a.n));
     str_free(&one), str_free(&two);
@@ -248,6 +251,7 @@ static bool read_added_token(Tokenizer *t, const json_t *j, size_t i, Error *e) 
     trie_add(a.normalized ? &t->normalized : &t->raw, text.s, text.n, t->n_added);
     str_free(&text);
     t->special[a.id] = a.special;
+    if (a.id >= t->next_id) t->next_id = a.id + 1;
     a.content = xstrndup(a.content, a.n);
     t->added[t->n_added++] = a;
     return true;
@@ -278,6 +282,7 @@ bool tokenizer_read(Tokenizer *t, const json_t *file, Error *e) {
         !read_pre_tokenizer(t, json_object_get(file, "pre_tokenizer"), e) || !read_rest(t, file, e) ||
         !read_model(t, model, e))
         return false;
+    t->next_id = (int)json_object_size(json_object_get(model, "vocab"));
     json_array_foreach(added, i, value) if (!read_added_token(t, value, i, e)) return false;
     return true;
 }
