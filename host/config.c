@@ -156,8 +156,14 @@ static int option_index(const char *name) {
     return -1;
 }
 
+static Place place_of(const Reading *r, const char *name) {
+    int i = option_index(name);
+    if (i < 0) die("config: no option %s", name);
+    return r->place[i];
+}
+
 void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) {
-    Place x = r->place[option_index(a)], y = b ? r->place[option_index(b)] : (Place){0};
+    Place x = place_of(r, a), y = b ? place_of(r, b) : (Place){0};
     // Arguments come after the file; of two arguments either will do.
     Place last = y.arg || (!x.arg && y.line > x.line) ? y : x;
     va_list ap;
@@ -192,17 +198,19 @@ static bool problems_report(const Reading *r, Error *e) {
 
 // ---- reading one value -------------------------------------------------------------------------------------------
 
-// Names people bring from TRL and its neighbours, with what to write here.
+// Names people bring from TRL and its neighbours, with what to write here. One that ends in _ is the start of a name.
 static const char *const foreign_names[][2] = {
     {"attn_implementation", "leave it out: attention is built in"},
     {"bf16", "write dtype: bf16"},
     {"dataset_name", "write train_file: PATH, a JSONL file"},
     {"epochs", "write num_train_epochs"},
     {"fp16", "write dtype: bf16 or dtype: f32"},
+    {"generation_batch_size", "write steps_per_generation: that many micro-batches"},
     {"gpus", "leave it out: this build computes on one device"},
     {"gradient_checkpointing", "write recompute: true"},
     {"group_size", "write num_generations"},
     {"kl_coef", "write beta"},
+    {"lora_", "leave it out: all parameters are trained"},
     {"lr", "write learning_rate"},
     {"max_tokens", "write max_completion_length"},
     {"model_name_or_path", "write model: DIRECTORY"},
@@ -210,18 +218,26 @@ static const char *const foreign_names[][2] = {
     {"report_to", "leave it out: output_dir gets metrics.jsonl"},
     {"reward_funcs", "write rewards: [NAME, ...]"},
     {"reward_weights", "write rewards: [{name: NAME, weight: W}, ...]"},
+    {"use_peft", "leave it out: all parameters are trained"},
     {"use_vllm", "leave it out: the sampler is built in, on the same weights"},
-    {"vllm_importance_sampling_correction", "leave it out: sampled and training log-probs are one number here"},
+    {"vllm_importance_sampling_", "leave it out: sampled and training log-probs are one number here"},
+    {"vllm_", "leave it out: the sampler is built in, on the same weights"},
 };
 
+static const char *foreign_advice(const char *name) {
+    for (size_t i = 0; i < sizeof foreign_names / sizeof *foreign_names; i++) {
+        const char *known = foreign_names[i][0];
+        size_t n = strlen(known);
+        if (!strncmp(name, known, n) && (!name[n] || known[n - 1] == '_')) return foreign_names[i][1];
+    }
+    return NULL;
+}
+
 static void unknown_option(Reading *r, int line, const char *name) {
-    for (size_t i = 0; i < sizeof foreign_names / sizeof *foreign_names; i++)
-        if (!strcmp(foreign_names[i][0], name)) {
-            problem_at_line(r, line, "there is no option `%s`: %s", name, foreign_names[i][1]);
-            return;
-        }
-    const char *near = nearest_name(name, r->names, OPTIONS);
-    if (near) problem_at_line(r, line, "there is no option `%.80s`; did you mean `%s`?", name, near);
+    const char *advice = foreign_advice(name);
+    const char *near = advice ? NULL : nearest_name(name, r->names, OPTIONS);
+    if (advice) problem_at_line(r, line, "there is no option `%.80s`: %s", name, advice);
+    else if (near) problem_at_line(r, line, "there is no option `%.80s`; did you mean `%s`?", name, near);
     else problem_at_line(r, line, "there is no option `%.80s`; `grpo config` lists all", name);
 }
 

@@ -8,6 +8,10 @@
 
 // Wrong for every command.
 static void check_any(Reading *r, const Config *c) {
+    Str probe = {0};
+    Error e = {0};
+    if (!chat_prompt(c->chat_template, NULL, "?", &probe, &e)) problem(r, "chat_template", NULL, "%s", e.text);
+    str_free(&probe);
     if (*c->system_prompt && *c->system_prompt_file)
         problem(r, "system_prompt", "system_prompt_file",
                 "system_prompt and system_prompt_file are both set; keep one of them");
@@ -38,6 +42,8 @@ static void check_rewards(Reading *r, const Config *c) {
     }
 }
 
+#define MOST_COMPLETIONS (1 << 20) // of one generation
+
 // Wrong for GRPO training.
 static void check_batch(Reading *r, const Config *c) {
     int64_t per_generation = c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps;
@@ -53,12 +59,15 @@ static void check_batch(Reading *r, const Config *c) {
                 "num_generations (%lld): a group would be cut",
                 (long long)c->per_device_train_batch_size, factor, (long long)per_generation, (long long)batch,
                 (long long)c->num_generations);
-    int64_t step = c->gradient_accumulation_steps;
-    if (per_generation % step && step % per_generation)
-        problem(r, "steps_per_generation", "gradient_accumulation_steps",
-                "neither of steps_per_generation (%lld) and gradient_accumulation_steps (%lld) divides the other: "
-                "an optimizer step would mix generations unevenly",
-                (long long)per_generation, (long long)step);
+    if (batch > MOST_COMPLETIONS)
+        problem(r, "per_device_train_batch_size", factor, "a generation would be %lld completions; %d are the most",
+                (long long)batch, MOST_COMPLETIONS);
+    if (per_generation % c->gradient_accumulation_steps)
+        problem(
+            r, "steps_per_generation", "gradient_accumulation_steps",
+            "steps_per_generation (%lld) is not a multiple of gradient_accumulation_steps (%lld): an optimizer step "
+            "would need a part of a generation",
+            (long long)per_generation, (long long)c->gradient_accumulation_steps);
 }
 
 static void check_loss(Reading *r, const Config *c) {
@@ -71,6 +80,10 @@ static void check_loss(Reading *r, const Config *c) {
         problem(r, "delta", "loss_type", "delta has no meaning for loss_type cispo and sapo; leave it out");
     if (c->delta > 0 && clipped && c->delta <= 1 + high)
         problem(r, "delta", "epsilon_high", "delta (%g) must be above the upper clip, 1 + %g", c->delta, high);
+    if (c->multi_objective_aggregation == NORMALIZE_THEN_SUM && c->scale_rewards != SCALE_GROUP)
+        problem(r, "scale_rewards", "multi_objective_aggregation",
+                "scale_rewards has no meaning with normalize_then_sum, which divides by the group's and then by the "
+                "batch's deviation; leave it out");
     if (c->top_entropy_quantile == 0)
         problem(r, "top_entropy_quantile", NULL,
                 "top_entropy_quantile is 0: no token would be trained on; 1 takes all");

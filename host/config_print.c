@@ -7,13 +7,13 @@
 #include <utf8proc.h>
 
 const CommandGroups config_commands[] = {
-    {"train", "model device data prompt sampling reward grpo optim run eval"},
-    {"sft", "model device data prompt optim run sft"},
-    {"sample", "model device prompt sampling sample"},
-    {"eval", "model device data prompt sampling reward eval"},
-    {"plan", "model device data sampling reward grpo optim"},
-    {"config", "model device data prompt sampling reward grpo optim run eval sft sample"},
-    {"doctor", "model device data prompt sampling reward grpo optim run eval sft sample"},
+    {"train", "model device data questions chat prompt sampling reward grpo optim run eval"},
+    {"sft", "model device data chat optim run sft"},
+    {"sample", "model device chat prompt sampling sample"},
+    {"eval", "model device data questions chat prompt sampling reward eval"},
+    {"plan", "model device prompt sampling reward grpo optim"},
+    {"config", "model device data questions chat prompt sampling reward grpo optim run eval sft sample"},
+    {"doctor", "model device data questions chat prompt sampling reward grpo optim run eval sft sample"},
 };
 const int config_command_count = sizeof config_commands / sizeof *config_commands;
 
@@ -23,6 +23,8 @@ static const struct {
     {"model", "Model"},
     {"device", "Device"},
     {"data", "Data"},
+    {"questions", "Questions and gold answers"},
+    {"chat", "Chat template"},
     {"prompt", "Prompt"},
     {"sampling", "Sampling"},
     {"reward", "Rewards"},
@@ -47,10 +49,11 @@ bool command_reads(const CommandGroups *command, const char *group) {
 
 // ---- values ------------------------------------------------------------------------------------------------------
 
-// The shortest decimal that reads back as x: 5e-6, 0.04, 1.
+// The shortest decimal that reads back as x: 5e-6, 0.04, 10, 1e9.
 static void put_real(Str *s, double x) {
     char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
+    int least = fabs(x) >= 1 && fabs(x) < 1e6 ? 6 : 1; // enough digits for C not to write 10 as 1e+01
+    for (int digits = least; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, x);
         if (strtod(text, NULL) == x) break;
     }
@@ -130,7 +133,8 @@ static void put_range(Str *s, const Option *o) {
     static const char *const kinds[] = {"true or false", "whole number", "number", "text", "list", "one of"};
     if (o->kind == KIND_PICK) str_printf(s, "%s", o->text);
     else str_puts(s, kinds[o->kind]);
-    if (o->kind != KIND_INT && o->kind != KIND_REAL) return;
+    if (o->kind == KIND_INT) str_printf(s, ", %.0f to %.0f", o->min, o->max);
+    if (o->kind != KIND_REAL) return;
     str_puts(s, ", ");
     put_real(s, o->min);
     str_puts(s, " to ");
@@ -185,9 +189,10 @@ static const char page_head[] =
     "\n"
     "A run is described by defaults, then a YAML file, then `key=value` arguments, each overriding what came before:\n"
     "\n"
-    "    grpo train configs/qwen2.5-0.5b-gsm8k.yaml model=~/Qwen2.5-0.5B-Instruct max_steps=100\n"
+    "    grpo train configs/qwen2.5-0.5b-gsm8k.yaml model=models/my-qwen max_steps=100\n"
     "\n"
-    "`grpo config CONFIG.yaml key=value ...` prints the configuration that results. All mistakes are reported at once, "
+    "`grpo config CONFIG.yaml key=value ...` prints the configuration that results, `grpo doctor` checks its files. "
+    "All mistakes are reported at once, "
     "each with\nits line. Paths are relative to the directory the command is started in, not to the YAML file.\n"
     "\n"
     "The file is one YAML document of `option: value` lines: at most 1 MiB, no anchors, aliases or tags, no option "
@@ -217,11 +222,13 @@ static char *reference_page(const Config *defaults) {
     for (int g = 0; g < GROUPS; g++) {
         str_printf(&s, "\n## %s\n\nRead by", groups[g].title);
         const char *separator = " ";
-        for (int k = 0; k < config_command_count; k++)
-            if (command_reads(&config_commands[k], groups[g].name)) {
-                str_printf(&s, "%s`%s`", separator, config_commands[k].command);
-                separator = ", ";
-            }
+        for (int k = 0; k < config_command_count; k++) {
+            const CommandGroups *command = &config_commands[k];
+            bool reads_all = !strcmp(command->command, "config") || !strcmp(command->command, "doctor");
+            if (reads_all || !command_reads(command, groups[g].name)) continue;
+            str_printf(&s, "%s`%s`", separator, command->command);
+            separator = ", ";
+        }
         str_puts(&s, ".\n\n| option | value | default | meaning |\n|---|---|---|---|\n");
         for (int i = 0; i < config_option_count; i++) {
             const Option *o = &config_options[i];

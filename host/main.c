@@ -38,8 +38,9 @@ static ExitCode help(void) {
 }
 
 static ExitCode help_for(int i, const char *options) {
-    printf("Usage: grpo %s %s\n%s.\n\nOptions, in the YAML file or as key=value:\n\n%s", commands[i].name,
-           commands[i].usage, commands[i].summary, options);
+    printf("Usage: grpo %s %s\n%s.\n\nOptions, in the YAML file or as key=value. A list is [a, b] or a,b. Paths are "
+           "relative to the\ncurrent directory. How values are written: grpo config --reference\n\n%s",
+           commands[i].name, commands[i].usage, commands[i].summary, options);
     return EXIT_OK;
 }
 

@@ -5,103 +5,103 @@
 //   INT(group, name, default, min, max, help)
 //   REAL(group, name, default, min, max, help)
 //   TEXT(group, name, default, help)             one string
-//   LIST(group, name, default, help)             a list of strings; in YAML a sequence, or one string
+//   LIST(group, name, default, help)             a list of strings: [a, b] in YAML, or a plain string split at commas
 //   PICK(group, name, default, "a|b|c", help)    an index into the choices, in their order
 //
-// Groups name the commands that read an option, for --help: see config_groups in host/config.c.
+// A group is read by some of the commands: see config_commands in host/config_print.c.
 #pragma once
 #include "error.h"
 #include <stdint.h>
 
 // clang-format off
 #define CONFIG_OPTIONS(BOOL, INT, REAL, TEXT, LIST, PICK)                                                              \
-    TEXT(model,    model, "", "HF model directory: config.json, *.safetensors, tokenizer.json")                        \
-    TEXT(model,    tokenizer, "", "directory or tokenizer.json to use instead of the model's own")                     \
-    PICK(model,    init, 0, "load|random", "weights from the model directory, or drawn at random from the seed")       \
-    PICK(model,    load, 0, "strict|mmap", "strict reads and checks every tensor; mmap maps the file and is faster")   \
-    PICK(model,    dtype, 1, "f32|bf16", "storage of weights and activations; arithmetic is f32")                      \
-    PICK(model,    grad_dtype, 0, "f32|bf16", "storage of gradients")                                                  \
-    PICK(model,    optim_dtype, 0, "f32|bf16", "f32: master weights and moments in f32; bf16: moments in bf16, no masters, stochastic rounding") \
-    BOOL(model,    recompute, true, "compute norm and SwiGLU outputs again in the backward pass instead of keeping them") \
-    PICK(device,   device, 0, "auto|cpu", "where to compute")                                                          \
-    INT (device,   threads, 0, 0, 1024, "CPU threads; 0: all cores")                                                   \
-    INT (device,   seed, 42, 0, 9007199254740991, "every random choice of a run follows from it")                      \
-    TEXT(data,     train_file, "", "JSONL to train on")                                                                \
-    TEXT(data,     eval_file, "", "JSONL to evaluate on")                                                              \
-    TEXT(data,     question_field, "question", "field with the question")                                              \
-    TEXT(data,     answer_field, "answer", "field with the answer")                                                    \
-    TEXT(data,     answer_marker, "####", "gold is the text after the last one of these, stripped; empty: the whole answer") \
-    PICK(data,     bad_lines, 0, "fail|skip", "a line that is not a JSON object with both fields stops the run, or is counted and left out") \
-    BOOL(data,     shuffle, true, "visit questions in a random order, another one each epoch")                         \
-    INT (data,     max_prompt_length, 256, 1, 1048576, "tokens of a prompt")                                           \
-    PICK(data,     long_prompts, 0, "truncate_left|skip|fail", "a longer prompt keeps its last tokens, is left out, or stops the run") \
-    TEXT(prompt,   chat_template, "qwen2.5", "qwen2.5 or r1-zero")                                                     \
-    TEXT(prompt,   system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>")     \
-    TEXT(prompt,   system_prompt_file, "", "file with the system message")                                             \
-    BOOL(prompt,   raw, false, "the question or prompt is used as it is, without system message and template")         \
-    INT (sampling, max_completion_length, 200, 1, 1048576, "tokens of a completion")                                   \
-    REAL(sampling, temperature, 0.9, 0, 100, "logits are divided by it; 0: greedy")                                    \
-    INT (sampling, top_k, 0, 0, 10000000, "keep the k most likely tokens; 0: all")                                     \
-    REAL(sampling, top_p, 1, 0, 1, "keep the most likely tokens up to this mass; 1: all")                              \
-    REAL(sampling, min_p, 0, 0, 1, "drop tokens less likely than this share of the likeliest; 0: none")                \
-    REAL(sampling, repetition_penalty, 1, 0.01, 100, "divide (multiply) positive (negative) logits of tokens already seen; 1: off") \
-    LIST(sampling, stop, "", "strings that end a completion (left out of its text)")                                   \
-    INT (sampling, rollout_batch, 0, 0, 65536, "sequences decoded at a time; 0: chosen by the plan")                   \
-    INT (grpo,     num_generations, 8, 1, 4096, "completions a question: the group")                                   \
-    INT (grpo,     num_iterations, 1, 1, 1000, "optimizer passes over one generation")                                 \
-    INT (grpo,     steps_per_generation, 0, 0, 4096, "micro-batches one generation feeds; 0: gradient_accumulation_steps") \
-    PICK(grpo,     loss_type, 0, "grpo|bnpo|dr_grpo|dapo|cispo|sapo", "how token losses are formed and averaged")      \
-    PICK(grpo,     importance_sampling_level, 0, "token|sequence", "ratio of each token, or one of the sequence (GSPO)") \
-    REAL(grpo,     epsilon, 0.2, 0, 1, "lower clip: ratios below 1 - epsilon")                                         \
-    REAL(grpo,     epsilon_high, -1, -1, 100, "upper clip: ratios above 1 + epsilon_high; -1: epsilon. cispo: the largest ratio itself") \
-    REAL(grpo,     delta, 0, 0, 1000, "two-sided clipping: ratios above delta count as delta; 0: off")                 \
-    PICK(grpo,     scale_rewards, 0, "group|batch|none", "advantages are divided by this standard deviation")          \
-    PICK(grpo,     multi_objective_aggregation, 0, "sum_then_normalize|normalize_then_sum", "normalize_then_sum: each reward in its group first (GDPO)") \
-    REAL(grpo,     beta, 0.04, 0, 100, "weight of the KL to the reference; 0: no reference is kept")                   \
-    BOOL(grpo,     sync_ref_model, false, "move the reference towards the policy now and then")                        \
-    REAL(grpo,     ref_model_mixup_alpha, 0.6, 0, 1, "ref = alpha policy + (1 - alpha) ref")                           \
-    INT (grpo,     ref_model_sync_steps, 512, 1, 1000000000, "optimizer steps between two such moves")                 \
-    BOOL(grpo,     mask_truncated_completions, false, "completions cut at max_completion_length do not count in the loss") \
-    REAL(grpo,     top_entropy_quantile, 1, 0, 1, "only this share of tokens, those of highest entropy, carries the policy loss") \
-    REAL(grpo,     entropy_coef, 0, -10, 10, "entropy bonus: - entropy_coef x mean entropy is added to the loss")      \
-    REAL(grpo,     off_policy_mask_threshold, 0, 0, 1000, "leave out sequences with negative advantage and mean(old - new log-prob) above it; 0: off") \
-    REAL(grpo,     sapo_temperature_pos, 1, 0.001, 1000, "tau of sapo where the advantage is positive")                \
-    REAL(grpo,     sapo_temperature_neg, 1.05, 0.001, 1000, "tau of sapo elsewhere")                                   \
-    INT (grpo,     dynamic_sampling, 0, 0, 1000, "draw new questions for groups whose rewards are all equal, this many times at most; 0: off") \
-    LIST(reward,   rewards, "correctness,int,strict_format,soft_format,xmlcount", "rewards, each NAME[:key=value,...]; in YAML also {name: NAME, key: value}") \
-    BOOL(grpo,     shuffle_rewards, false, "control run: rewards are permuted among the completions of a batch")       \
-    INT (optim,    per_device_train_batch_size, 8, 1, 65536, "sequences a micro-batch")                                \
-    INT (optim,    gradient_accumulation_steps, 4, 1, 65536, "micro-batches an optimizer step")                        \
-    REAL(optim,    learning_rate, 5e-6, 0, 10, "peak learning rate")                                                   \
-    PICK(optim,    lr_scheduler_type, 0, "cosine|linear|constant", "after the warm-up")                                \
-    REAL(optim,    warmup_ratio, 0, 0, 1, "share of all steps that warm up")                                           \
-    INT (optim,    warmup_steps, 0, 0, 1000000000, "warm-up steps; overrides warmup_ratio where > 0")                  \
-    REAL(optim,    weight_decay, 0, 0, 10, "AdamW decay of matrices; biases and norms never decay")                    \
-    REAL(optim,    adam_beta1, 0.9, 0, 0.999999, "AdamW beta1")                                                        \
-    REAL(optim,    adam_beta2, 0.999, 0, 0.999999999, "AdamW beta2")                                                   \
-    REAL(optim,    adam_epsilon, 1e-8, 0, 1, "AdamW epsilon")                                                          \
-    REAL(optim,    max_grad_norm, 1, 0, 1e9, "global L2 norm gradients are clipped to; 0: off")                        \
-    REAL(optim,    num_train_epochs, 1, 0, 1e6, "passes over the training file")                                       \
-    INT (optim,    max_steps, 0, 0, 1000000000, "optimizer steps; overrides num_train_epochs where > 0")               \
-    INT (optim,    max_bad_steps, 3, 1, 1000000, "stop after this many steps in a row were skipped for NaN or Inf")    \
-    TEXT(run,      output_dir, "runs/out", "where checkpoints, metrics.jsonl and completions.jsonl go")                \
-    INT (run,      save_steps, 100, 0, 1000000000, "optimizer steps between checkpoints; 0: only at the end")          \
-    INT (run,      save_total_limit, 2, 1, 1000000, "checkpoints kept")                                                \
-    PICK(run,      resume, 0, "auto|never|must", "go on from the newest good checkpoint in output_dir if there is one; refuse if there is one; refuse if there is none") \
-    INT (run,      logging_steps, 1, 1, 1000000, "optimizer steps between lines of metrics.jsonl")                     \
-    BOOL(run,      log_completions, true, "write every completion with its rewards to completions.jsonl")              \
-    PICK(run,      progress, 0, "auto|live|plain|off", "auto: one live line on a terminal, plain lines elsewhere")     \
-    INT (eval,     eval_steps, 0, 0, 1000000000, "train: optimizer steps between evaluations on eval_file; 0: never")  \
-    INT (eval,     eval_limit, 0, 0, 1000000000, "questions taken from eval_file; 0: all")                             \
-    INT (eval,     eval_samples, 1, 1, 4096, "completions a question: 1 is greedy at temperature 0; more give pass@k and maj@k at `temperature`") \
-    TEXT(eval,     eval_output, "", "JSON file for the results; empty: standard output")                               \
-    TEXT(sft,      prompt_field, "prompt", "field with the prompt")                                                    \
-    TEXT(sft,      completion_field, "completion", "field with the completion")                                        \
-    TEXT(sft,      messages_field, "messages", "field with a list of {role, content}; used where the line has it")     \
-    INT (sft,      max_length, 1024, 2, 1048576, "tokens of an example; longer ones are cut at the end")               \
-    BOOL(sft,      packing, true, "fill micro-batches to max_length x per_device_train_batch_size tokens")             \
-    TEXT(sample,   prompt, "", "what to ask")                                                                          \
-    TEXT(sample,   prompt_file, "", "JSONL with `prompt`, or text with one prompt a line")
+    TEXT(model,     model, "", "HF model directory: config.json, *.safetensors, tokenizer.json")                       \
+    TEXT(model,     tokenizer, "", "directory or tokenizer.json to use instead of the model's own")                    \
+    PICK(model,     init, 0, "load|random", "weights from the model directory, or drawn at random from the seed")      \
+    PICK(model,     load, 0, "strict|mmap", "strict reads and checks every tensor; mmap maps the file and is faster")  \
+    PICK(model,     dtype, 1, "f32|bf16", "storage of weights and activations; arithmetic is f32")                     \
+    PICK(model,     grad_dtype, 0, "f32|bf16", "storage of gradients")                                                 \
+    PICK(model,     optim_dtype, 0, "f32|bf16", "f32: master weights and moments in f32; bf16: moments in bf16, no masters, stochastic rounding") \
+    BOOL(model,     recompute, true, "compute norm and SwiGLU outputs again in the backward pass instead of keeping them") \
+    PICK(device,    device, 0, "auto|cpu", "where to compute")                                                         \
+    INT (device,    threads, 0, 0, 1024, "CPU threads; 0: all cores")                                                  \
+    INT (device,    seed, 42, 0, 9007199254740991, "every random choice of a run follows from it")                     \
+    TEXT(data,      train_file, "", "JSONL to train on")                                                               \
+    TEXT(data,      eval_file, "", "JSONL to evaluate on")                                                             \
+    TEXT(questions, question_field, "question", "field with the question")                                             \
+    TEXT(questions, answer_field, "answer", "field with the answer")                                                   \
+    TEXT(questions, answer_marker, "####", "gold is the text after the last one of these, stripped; empty: the whole answer") \
+    PICK(data,      bad_lines, 0, "fail|skip", "a line that is not a JSON object with both fields stops the run, or is counted and left out") \
+    BOOL(data,      shuffle, true, "visit questions in a random order, another one each epoch")                        \
+    INT (prompt,    max_prompt_length, 256, 1, 1048576, "tokens of a prompt")                                          \
+    PICK(prompt,    long_prompts, 0, "truncate_left|skip|fail", "a longer prompt keeps its last tokens, is left out, or stops the run") \
+    TEXT(chat,      chat_template, "qwen2.5", "qwen2.5, qwen2.5-base or r1-zero")                                      \
+    TEXT(prompt,    system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>")    \
+    TEXT(prompt,    system_prompt_file, "", "file with the system message")                                            \
+    BOOL(prompt,    raw, false, "the question or prompt is used as it is, without system message and template")        \
+    INT (sampling,  max_completion_length, 200, 1, 1048576, "tokens of a completion")                                  \
+    REAL(sampling,  temperature, 0.9, 0, 100, "logits are divided by it; 0: greedy")                                   \
+    INT (sampling,  top_k, 0, 0, 10000000, "keep the k most likely tokens; 0: all")                                    \
+    REAL(sampling,  top_p, 1, 0, 1, "keep the most likely tokens up to this mass; 1: all")                             \
+    REAL(sampling,  min_p, 0, 0, 1, "drop tokens less likely than this share of the likeliest; 0: none")               \
+    REAL(sampling,  repetition_penalty, 1, 0.01, 100, "divide (multiply) positive (negative) logits of tokens already seen; 1: off") \
+    LIST(sampling,  stop, "", "strings that end a completion (left out of its text)")                                  \
+    INT (sampling,  rollout_batch, 0, 0, 65536, "sequences decoded at a time; 0: chosen by the plan")                  \
+    INT (grpo,      num_generations, 8, 1, 4096, "completions a question: the group")                                  \
+    INT (grpo,      num_iterations, 1, 1, 1000, "optimizer passes over one generation")                                \
+    INT (grpo,      steps_per_generation, 0, 0, 4096, "micro-batches one generation feeds, a multiple of gradient_accumulation_steps; 0: the same") \
+    PICK(grpo,      loss_type, 0, "grpo|bnpo|dr_grpo|dapo|cispo|sapo", "how token losses are formed and averaged")     \
+    PICK(grpo,      importance_sampling_level, 0, "token|sequence", "ratio of each token, or one of the sequence (GSPO)") \
+    REAL(grpo,      epsilon, 0.2, 0, 1, "lower clip: ratios below 1 - epsilon")                                        \
+    REAL(grpo,      epsilon_high, -1, -1, 100, "upper clip: ratios above 1 + epsilon_high; -1: epsilon. cispo: the largest ratio itself") \
+    REAL(grpo,      delta, 0, 0, 1000, "two-sided clipping: ratios above delta count as delta; 0: off")                \
+    PICK(grpo,      scale_rewards, 0, "group|batch|none", "advantages are divided by this standard deviation")         \
+    PICK(grpo,      multi_objective_aggregation, 0, "sum_then_normalize|normalize_then_sum", "normalize_then_sum: each reward in its group first (GDPO)") \
+    REAL(grpo,      beta, 0.04, 0, 100, "weight of the KL to the reference; 0: no reference is kept")                  \
+    BOOL(grpo,      sync_ref_model, false, "move the reference towards the policy now and then")                       \
+    REAL(grpo,      ref_model_mixup_alpha, 0.6, 0, 1, "ref = alpha policy + (1 - alpha) ref")                          \
+    INT (grpo,      ref_model_sync_steps, 512, 1, 1000000000, "optimizer steps between two such moves")                \
+    BOOL(grpo,      mask_truncated_completions, false, "completions cut at max_completion_length do not count in the loss") \
+    REAL(grpo,      top_entropy_quantile, 1, 0, 1, "only this share of tokens, those of highest entropy, carries the policy loss") \
+    REAL(grpo,      entropy_coef, 0, -10, 10, "entropy bonus: - entropy_coef x mean entropy is added to the loss")     \
+    REAL(grpo,      off_policy_mask_threshold, 0, 0, 1000, "leave out sequences with negative advantage and mean(old - new log-prob) above it; 0: off") \
+    REAL(grpo,      sapo_temperature_pos, 1, 0.001, 1000, "tau of sapo where the advantage is positive")               \
+    REAL(grpo,      sapo_temperature_neg, 1.05, 0.001, 1000, "tau of sapo elsewhere")                                  \
+    INT (grpo,      dynamic_sampling, 0, 0, 1000, "draw new questions for groups whose rewards are all equal, this many times at most; 0: off") \
+    LIST(reward,    rewards, "correctness,int,strict_format,soft_format,xmlcount", "rewards, each NAME[:key=value,...]; in YAML also {name: NAME, key: value}") \
+    BOOL(grpo,      shuffle_rewards, false, "control run: rewards are permuted among the completions of a batch")      \
+    INT (optim,     per_device_train_batch_size, 8, 1, 65536, "sequences a micro-batch")                               \
+    INT (optim,     gradient_accumulation_steps, 4, 1, 65536, "micro-batches an optimizer step")                       \
+    REAL(optim,     learning_rate, 5e-6, 0, 10, "peak learning rate")                                                  \
+    PICK(optim,     lr_scheduler_type, 0, "cosine|linear|constant", "after the warm-up")                               \
+    REAL(optim,     warmup_ratio, 0, 0, 1, "share of all steps that warm up")                                          \
+    INT (optim,     warmup_steps, 0, 0, 1000000000, "warm-up steps; overrides warmup_ratio where > 0")                 \
+    REAL(optim,     weight_decay, 0, 0, 10, "AdamW decay of matrices; biases and norms never decay")                   \
+    REAL(optim,     adam_beta1, 0.9, 0, 0.999999, "AdamW beta1")                                                       \
+    REAL(optim,     adam_beta2, 0.999, 0, 0.999999999, "AdamW beta2")                                                  \
+    REAL(optim,     adam_epsilon, 1e-8, 0, 1, "AdamW epsilon")                                                         \
+    REAL(optim,     max_grad_norm, 1, 0, 1e9, "global L2 norm gradients are clipped to; 0: off")                       \
+    REAL(optim,     num_train_epochs, 1, 0, 1e6, "passes over the training file")                                      \
+    INT (optim,     max_steps, 0, 0, 1000000000, "optimizer steps; overrides num_train_epochs where > 0")              \
+    INT (optim,     max_bad_steps, 3, 1, 1000000, "stop after this many steps in a row were skipped for NaN or Inf")   \
+    TEXT(run,       output_dir, "runs/out", "where checkpoints, metrics.jsonl and completions.jsonl go")               \
+    INT (run,       save_steps, 100, 0, 1000000000, "optimizer steps between checkpoints; 0: only at the end")         \
+    INT (run,       save_total_limit, 2, 1, 1000000, "checkpoints kept")                                               \
+    PICK(run,       resume, 0, "auto|never|must", "go on from the newest good checkpoint in output_dir if there is one; refuse if there is one; refuse if there is none") \
+    INT (run,       logging_steps, 1, 1, 1000000, "optimizer steps between lines of metrics.jsonl")                    \
+    BOOL(run,       log_completions, true, "write every completion with its rewards to completions.jsonl")             \
+    PICK(run,       progress, 0, "auto|live|plain|off", "auto: one live line on a terminal, plain lines elsewhere")    \
+    INT (eval,      eval_steps, 0, 0, 1000000000, "train: optimizer steps between evaluations on eval_file; 0: never") \
+    INT (eval,      eval_limit, 0, 0, 1000000000, "questions taken from eval_file; 0: all")                            \
+    INT (eval,      eval_samples, 1, 1, 4096, "completions a question: 1 is greedy at temperature 0; more give pass@k and maj@k at `temperature`") \
+    TEXT(eval,      eval_output, "", "JSON file for the results; empty: standard output")                              \
+    TEXT(sft,       prompt_field, "prompt", "field with the prompt")                                                   \
+    TEXT(sft,       completion_field, "completion", "field with the completion")                                       \
+    TEXT(sft,       messages_field, "messages", "field with a list of {role, content}; used where the line has it")    \
+    INT (sft,       max_length, 1024, 2, 1048576, "tokens of an example; longer ones are cut at the end")              \
+    BOOL(sft,       packing, true, "fill micro-batches to max_length x per_device_train_batch_size tokens")            \
+    TEXT(sample,    prompt, "", "what to ask")                                                                         \
+    TEXT(sample,    prompt_file, "", "JSONL with `prompt`, or text with one prompt a line")
 // clang-format on
 
 typedef struct {

@@ -134,6 +134,9 @@ static void mistakes_name_their_line(void **state) {
     BAD("qqqqqqqq: 1\n", "run.yaml:1", "`grpo config` lists all");
     BAD("reward_funcs: [a]\n", "run.yaml:1", "write rewards: [NAME, ...]");
     BAD("vllm_importance_sampling_correction: true\n", "run.yaml:1", "one number");
+    BAD("vllm_gpu_memory_utilization: 0.3\n", "run.yaml:1", "the sampler is built in");
+    BAD("lora_r: 8\n", "run.yaml:1", "all parameters are trained");
+    BAD("lr: 8\n", "run.yaml:1", "write learning_rate");
     BAD("beta: 1\n\nbeta: 2\n", "run.yaml:3", "given twice; first on line 1");
     BAD("shuffle: yes\n", "run.yaml:1", "shuffle wants true or false, not `yes`");
     BAD("shuffle: True\n", "run.yaml:1", "wants true or false");
@@ -309,7 +312,12 @@ static void contradictions(void **state) {
         "(8) x gradient_accumulation_steps (4) = 32 completions is not a multiple");
     BAD("num_generations: 8\nsteps_per_generation: 3\nper_device_train_batch_size: 4\n", "run.yaml:3",
         "12 completions");
-    BAD("steps_per_generation: 6\n", "run.yaml:1", "neither of");
+    BAD("steps_per_generation: 6\n", "run.yaml:1", "not a multiple of gradient_accumulation_steps (4)");
+    BAD("steps_per_generation: 2\n", "run.yaml:1", "not a multiple of gradient_accumulation_steps (4)");
+    BAD("num_iterations: 2\nper_device_train_batch_size: 65536\n\ngradient_accumulation_steps: 65536\n", "run.yaml:4",
+        "a generation would be 4294967296 completions");
+    BAD("scale_rewards: none\nmulti_objective_aggregation: normalize_then_sum\n", "run.yaml:2", "no meaning with");
+    BAD("chat_template: qwen\n", "run.yaml:1", "qwen2.5");
     BAD("num_generations: 1\n", "run.yaml:1", "use 2 or more");
     BAD("beta: 0\nsync_ref_model: true\n", "run.yaml:2", "no reference model");
     BAD("sync_ref_model: true\nbeta: 0\n", "run.yaml:2", "no reference model");
@@ -442,18 +450,15 @@ static void yaml_reads_back_the_same(void **state) {
     }
     for (double x = 10; x > 0; x /= 1e7) c.learning_rate = x, assert_round_trip(&c);
     config_free(&c);
-    c = read_good("", ARGS("learning_rate=5e-6", "beta=0.04", "max_grad_norm=1e9", "num_train_epochs=0.1", "top_p=0.95",
-                           "seed=9007199254740991", "rewards=[{name: int, weight: 0.5}, correctness]"));
+    c = read_good("",
+                  ARGS("learning_rate=5e-6", "beta=0.04", "temperature=10", "max_grad_norm=1e9", "num_train_epochs=0.1",
+                       "top_p=0.95", "seed=9007199254740991", "rewards=[{name: int, weight: 0.5}, correctness]"));
     char *yaml = config_yaml(&c);
-    static const char *const lines[] = {"\nlearning_rate: 5e-6\n",
-                                        "\nbeta: 0.04\n",
-                                        "\nmax_grad_norm: 1e9\n",
-                                        "\nnum_train_epochs: 0.1\n",
-                                        "\ntop_p: 0.95\n",
-                                        "\nseed: 9007199254740991\n",
-                                        "\nrewards: [\"int:weight=0.5\", correctness]\n",
-                                        "\nloss_type: grpo\n",
-                                        "\nstop: []\n",
+    static const char *const lines[] = {"\nlearning_rate: 5e-6\n",    "\nbeta: 0.04\n",
+                                        "\ntemperature: 10\n",        "\nmax_grad_norm: 1e9\n",
+                                        "\nnum_train_epochs: 0.1\n",  "\ntop_p: 0.95\n",
+                                        "\nseed: 9007199254740991\n", "\nrewards: [\"int:weight=0.5\", correctness]\n",
+                                        "\nloss_type: grpo\n",        "\nstop: []\n",
                                         "\nshuffle: true\n"};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         if (!strstr(yaml, lines[i])) fail_msg("%s is not in %s", lines[i], yaml);
