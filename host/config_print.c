@@ -182,6 +182,7 @@ static char *command_help(const CommandGroups *command, const Config *defaults) 
 
 // ---- the reference page ------------------------------------------------------------------------------------------
 
+// clang-format off
 static const char page_head[] =
     "# Options\n"
     "\n"
@@ -191,23 +192,22 @@ static const char page_head[] =
     "\n"
     "    grpo train configs/qwen2.5-0.5b-gsm8k.yaml model=models/my-qwen max_steps=100\n"
     "\n"
-    "`grpo config CONFIG.yaml key=value ...` prints the configuration that results, `grpo doctor` checks its files. "
-    "All mistakes are reported at once, "
-    "each with\nits line. Paths are relative to the directory the command is started in, not to the YAML file.\n"
+    "`grpo config CONFIG.yaml key=value ...` prints the configuration that results, `grpo doctor` checks its files.\n"
+    "All mistakes are reported at once, each with its line. Paths are relative to the directory the command is started\n"
+    "in, not to the YAML file.\n"
     "\n"
-    "The file is one YAML document of `option: value` lines: at most 1 MiB, no anchors, aliases or tags, no option "
+    "The file is one YAML document of `option: value` lines: at most 1 MiB, no anchors, aliases or tags, no option\n"
     "twice.\n"
     "\n"
     "- true or false: these two words, nothing else.\n"
     "- whole number: decimal digits, no point, exponent or leading zero. number: `0.04`, `5e-6`.\n"
-    "- text: plain or quoted; `null`, `~` and nothing at all are the empty text. As an argument, `key=value` is taken "
-    "as it\n  stands, `:` and `#` included; one pair of quotes around the whole value is read as YAML quotes.\n"
+    "- text: plain or quoted; `null`, `~` and nothing at all are the empty text. As an argument, `key=value` is taken as\n"
+    "  it stands, `:` and `#` included; one pair of quotes around the whole value is read as YAML quotes.\n"
     "- list: a YAML list, `[a, b]`. A plain string is split at its commas, except before `key=value`:\n"
     "  `rewards=cosine:max_len=800,clamp=1,format` has two entries. A quoted string is one entry: `stop='\"a, b\"'`.\n"
-    "- An entry of `rewards` may be a map: `{name: cosine, weight: 2, max_len: 800}` is "
-    "`cosine:weight=2,max_len=800`.\n"
-    "- Where a value is left empty or null, the line is refused, except for text: leave the line out for the "
-    "default.\n";
+    "- An entry of `rewards` may be a map: `{name: cosine, weight: 2, max_len: 800}` is `cosine:weight=2,max_len=800`.\n"
+    "- A value left empty or null is refused, except for text: leave the line out for the default.\n";
+// clang-format on
 
 static void put_cell(Str *s, const char *text) {
     for (; *text; text++) {
