@@ -102,9 +102,10 @@ static void refusals_name_their_line(void **state) {
 
 // ---- bounded time and depth --------------------------------------------------------------------------------------
 
+// Of this process: a busy machine does not count.
 static double seconds(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
