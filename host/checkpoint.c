@@ -164,10 +164,12 @@ bool checkpoint_save(const char *output_dir, const TrainState *s, const Model *m
 
 // ---- finding and loading ------------------------------------------------------------------------------------------
 
-static bool verify(const char *path, int64_t *step, Error *e) {
-    json_t *manifest = manifest_read(path, e);
-    bool ok = manifest && manifest_check_all(manifest, path, NULL, 0, e);
-    if (ok) *step = manifest_step(manifest);
+static bool verify(const Entry *x, Error *e) {
+    json_t *manifest = manifest_read(x->path, e);
+    bool ok = manifest && manifest_check_all(manifest, x->path, NULL, 0, e);
+    if (ok && manifest_step(manifest) != x->step)
+        ok = error_set(e, EXIT_INPUT, "%s/manifest.json: is of step %lld; give the directory its name back", x->path,
+                       (long long)manifest_step(manifest));
     json_decref(manifest);
     return ok;
 }
@@ -181,8 +183,10 @@ char *checkpoint_find(const char *output_dir, int64_t *step, Error *e) {
     for (int i = 0; i < n && !found; i++) {
         if (!is_suffix(&x[i], "") && !is_suffix(&x[i], ".old")) continue;
         Error why;
-        if (verify(x[i].path, step, &why)) found = xstrdup(x[i].path);
-        else {
+        if (verify(&x[i], &why)) {
+            found = xstrdup(x[i].path);
+            *step = x[i].step;
+        } else {
             damaged++;
             note("checkpoint %s cannot be used, looking for an older one: %s", x[i].path, why.text);
         }
@@ -196,8 +200,8 @@ char *checkpoint_find(const char *output_dir, int64_t *step, Error *e) {
     return found;
 }
 
-// state/train.json, already verified, into *s; `dtype` is the one the run wants.
-static bool train_state_read(const char *path, TrainState *s, DType dtype, Error *e) {
+// state/train.json, already verified, into *s; `step` and `dtype` are those it must have.
+static bool train_state_read(const char *path, TrainState *s, int64_t step, DType dtype, Error *e) {
     char *file = xasprintf("%s/state/train.json", path);
     json_t *j = json_read(file, e);
     bool ok = j != NULL;
@@ -209,6 +213,9 @@ static bool train_state_read(const char *path, TrainState *s, DType dtype, Error
                            train_fields[i].name);
         else memcpy((char *)s + train_fields[i].offset, &value, sizeof value);
     }
+    if (ok && s->step != step)
+        ok = error_set(e, EXIT_INPUT, "%s: is of step %lld, the manifest of step %lld; one of them is damaged", file,
+                       (long long)s->step, (long long)step);
     const char *saved = json_string_value(json_object_get(j, "dtype"));
     if (ok && (!saved || strcmp(saved, dtype_name(dtype))))
         ok = error_set(e, EXIT_CONFIG,
@@ -281,8 +288,9 @@ bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob 
     skip[n_blobs] = xstrdup("state/batch");
     bool ok = blobs_match(manifest, path, blobs, n_blobs, e) &&
               manifest_check_all(manifest, path, (const char *const *)skip, n_blobs + 1, e) &&
-              train_state_read(path, s, m->dtype, e) && blobs_read(manifest, path, blobs, n_blobs, e) &&
-              hf_weights_read(path, m, LOAD_STRICT, e) && batch_read(manifest, path, s, e);
+              train_state_read(path, s, manifest_step(manifest), m->dtype, e) &&
+              blobs_read(manifest, path, blobs, n_blobs, e) && hf_weights_read(path, m, LOAD_STRICT, e) &&
+              batch_read(manifest, path, s, e);
     for (int i = 0; i <= n_blobs; i++) free(skip[i]);
     free(skip);
     json_decref(manifest);

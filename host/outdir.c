@@ -49,7 +49,9 @@ bool disk_mkdir(const char *path, Error *e) {
         slash = strchr(slash + 1, '/');
         if (slash) *slash = 0;
         struct stat s;
-        if (*p && mkdir(p, 0777) && !(stat(p, &s) == 0 && S_ISDIR(s.st_mode)))
+        bool made = !*p || mkdir(p, 0777) == 0 || (stat(p, &s) == 0 && S_ISDIR(s.st_mode));
+        if (!made && errno == EEXIST) errno = ENOTDIR;
+        if (!made)
             ok = error_set(e, EXIT_DISK, "%s: cannot make the directory %s: %s; choose another place to write to", path,
                            p, strerror(errno));
         if (slash) *slash = '/';
@@ -100,7 +102,7 @@ bool outdir_begin(OutDir *d, const char *path, uint64_t planned, Error *e) {
     char *parent = parent_of(d->path), *tmp = xasprintf("%s.tmp", d->path);
     bool ok = disk_mkdir(parent, e) && disk_remove(tmp, e);
     if (ok && disk_free(parent) < planned) ok = refuse_full(e, d, d->path, 0, "not enough space");
-    if (ok && mkdir(tmp, 0777)) ok = io_error(e, "make the directory", tmp);
+    if (ok && mkdir(tmp, 0777)) ok = refuse_full(e, d, tmp, 0, strerror(errno));
     if (ok) d->tmp = tmp;
     else free(tmp);
     free(parent);
@@ -111,11 +113,11 @@ bool outdir_open(OutDir *d, const char *name, Error *e) {
     char *path = xasprintf("%s/%s", d->tmp, name);
     char *slash = strrchr(path, '/');
     *slash = 0;
-    bool ok = mkdir(path, 0777) == 0 || errno == EEXIST || io_error(e, "make the directory", path);
+    bool ok = mkdir(path, 0777) == 0 || errno == EEXIST || refuse_full(e, d, path, 0, strerror(errno));
     *slash = '/';
     if (ok) {
         d->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (d->fd < 0) ok = io_error(e, "create", path);
+        if (d->fd < 0) ok = refuse_full(e, d, path, 0, strerror(errno));
     }
     if (ok) {
         d->file = xrealloc(d->file, (size_t)(d->n_files + 1) * sizeof *d->file);
