@@ -1,6 +1,7 @@
 // Every op x shape (x dtype, x gradient dtype): one table for correctness, gradients, determinism and speed.
 #pragma once
 #include "cases_block.h"
+#include "cases_head.h"
 #include "cases_memory.h"
 
 typedef struct {
@@ -42,6 +43,12 @@ static const CaseRow case_table[] = {
     ROW(rmsnorm_bwd, .T = 300, .D = 63) ROW(rmsnorm_bwd, .T = 0, .D = 64)
     SPEED(rmsnorm_bwd, .T = 2720, .D = 896, .opt = true)
 
+    ROW(matmul, .T = 1, .D = 1, .F = 1) ROW(matmul, .T = 7, .D = 65, .F = 19) ROW(matmul, .T = 66, .D = 128, .F = 100)
+    ROW(matmul, .T = 2, .D = 4864, .F = 33) ROW(matmul, .T = 131, .D = 33, .F = 97) ROW(matmul, .T = 0, .D = 64, .F = 64)
+    SPEED(matmul, .T = 2720, .D = 896, .F = 9728)
+    ROW(matmul_bwd, .T = 1, .D = 1, .F = 1) ROW(matmul_bwd, .T = 7, .D = 65, .F = 19) ROW(matmul_bwd, .T = 70, .D = 33, .F = 50)
+    ROW(matmul_bwd, .T = 2, .D = 2100, .F = 5) ROW(matmul_bwd, .T = 0, .D = 64, .F = 64) SPEED(matmul_bwd, .T = 2720, .D = 896, .F = 9728)
+
     ROW(rope, .T = 1, .H = 1, .K = 1, .d = 2) ROW(rope, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true)
     ROW(rope, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(rope, .T = 20, .H = 12, .K = 2, .d = 128)
     ROW(rope, .T = 5, .H = 2, .K = 1, .d = 256, .opt = true) SPEED(rope, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)
@@ -64,6 +71,13 @@ static const CaseRow case_table[] = {
 
     ROW(swiglu, .T = 1, .F = 1) ROW(swiglu, .T = 3, .F = 65) ROW(swiglu, .T = 20, .F = 1000) SPEED(swiglu, .T = 2720, .F = 4864)
     ROW(swiglu_bwd, .T = 1, .F = 1) ROW(swiglu_bwd, .T = 3, .F = 65) ROW(swiglu_bwd, .T = 20, .F = 1000) SPEED(swiglu_bwd, .T = 2720, .F = 4864)
+
+    ROW(logprob, .T = 1, .D = 3, .V = 2) ROW(logprob, .T = 9, .D = 65, .V = 1100, .opt = true) ROW(logprob, .T = 140, .D = 16, .V = 1024)
+    SPEED(logprob, .T = 2048, .D = 896, .V = 151936)
+    ROW(logprob_bwd, .T = 1, .D = 3, .V = 2) ROW(logprob_bwd, .T = 9, .D = 17, .V = 1100, .opt = true) ROW(logprob_bwd, .T = 140, .D = 8, .V = 130)
+    SPEED(logprob_bwd, .T = 2048, .D = 896, .V = 151936)
+    ROW(sample, .T = 1, .D = 3, .V = 2) ROW(sample, .T = 67, .D = 33, .V = 1100) ROW(sample, .T = 9, .D = 65, .V = 1024, .opt = true)
+    SPEED(sample, .T = 32, .D = 896, .V = 151936) SPEED(sample, .T = 32, .D = 896, .V = 151936, .opt = true)
 };
 // clang-format on
 enum { CASE_ROWS = sizeof case_table / sizeof *case_table };

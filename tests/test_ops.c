@@ -27,9 +27,12 @@ static void for_cases(Device *d, void (*f)(Case *c)) {
 
 // f32: rounding in sums of a few thousand terms. bf16: one value is rounded by at most u = 2^-8, many together by less
 // than u/2 in this norm; stochastic rounding errs twice as far; a gradient takes in a second rounded tensor, which
-// attention_bwd multiplies with dy before it cancels against it (delta is made from y as stored).
+// attention_bwd multiplies with dy before it cancels against it (delta is made from y as stored). logprob_bwd rounds the
+// logits' gradient to the activations' type before its products.
 static double tolerance(const Case *c, const Arg *a, bool gradient) {
+    if (a->t.dtype == I32) return 0;
     if (a->t.dtype == I64) return 1e-14;
+    if (c->op == &op_logprob_bwd && c->dtype == BF16) return 0x1p-7;
     if (a->t.dtype == F32) return 2e-6;
     double u = tensor_numel(a->t) < 1000 ? 0x1.01p-8 : 0x1p-9;
     if (c->op == &op_attention_bwd) return 4 * u;
