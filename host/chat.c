@@ -130,7 +130,8 @@ static bool check_message(const json_t *message, size_t i, Error *e) {
 
 static bool unknown_role(const json_t *message, size_t i, const char *template, const char *roles, Error *e) {
     Str shown = {0};
-    str_visible(&shown, json_string_value(json_object_get(message, "role")), 40);
+    const char *role = json_string_value(json_object_get(message, "role"));
+    str_visible(&shown, role, strnlen(role, 40));
     error_set(e, EXIT_INPUT, "messages[%zu]: the template %s has no place for the role \"%s\" here; it knows %s", i,
               template, shown.s, roles);
     str_free(&shown);

@@ -1,31 +1,11 @@
-// The tokenizer against HF tokenizers' ids: published and computed vectors, both merge forms, flags of added tokens,
-// long inputs, malformed files, streaming.
+// The tokenizer against HF tokenizers' ids: published and computed vectors, variants of the tiny tokenizer; then what
+// must agree within: scanner and regex, heap and plain merging, streaming and decoding, threads.
+#include "data.h"
 #include "host.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
+#include "tokenizer_edit.h"
+#include <pthread.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-static const char *data_path(const char *name) {
-    static char path[4][512];
-    static int turn;
-    const char *root = getenv("GRPO_DATA");
-    char *p = path[turn++ % 4];
-    snprintf(p, sizeof path[0], "%s/%s", root ? root : "../shared/data", name);
-    return p;
-}
-
-static const char *need(const char *test, const char *name) {
-    const char *path = data_path(name);
-    if (access(path, R_OK) == 0) return path;
-    printf("SKIP %s: %s absent\n", test, path);
-    skip();
-    return NULL;
-}
 
 static Tokenizer *load(const char *path) {
     Error e = {0};
@@ -36,99 +16,395 @@ static Tokenizer *load(const char *path) {
 
 static Tokenizer *qwen(const char *test) {
     static Tokenizer *t; // read once for all tests
-    const char *path = need(test, "qwen2.5/tokenizer.json");
+    const char *path = data_path(test, "qwen2.5/tokenizer.json");
     if (!t) t = load(path);
     return t;
 }
 
-static void check_ids(const Tokenizer *t, const char *text, size_t n, bool special, const json_t *wanted,
-                      const char *place, size_t line) {
+static void check_ids(const Tokenizer *t, const json_t *text, bool special, const json_t *wanted, const char *place) {
     Ids got = {0};
-    tokenizer_encode(t, text, n, special, &got);
+    const char *s = json_string_value(text);
+    size_t n = json_string_length(text);
+    tokenizer_encode(t, s, n, special, &got);
     bool same = got.n == json_array_size(wanted);
     for (size_t i = 0; same && i < got.n; i++) same = json_integer_value(json_array_get(wanted, i)) == got.id[i];
     if (!same) {
         Str shown = {0};
-        str_json(&shown, text, n < 200 ? n : 200);
+        str_json(&shown, s, n < 200 ? n : 200);
         str_puts(&shown, " gave");
         for (size_t i = 0; i < got.n && i < 40; i++) str_printf(&shown, " %d", got.id[i]);
-        fail_msg("%s:%zu: %s", place, line, shown.s);
+        fail_msg("%s: %s", place, shown.s);
     }
     ids_free(&got);
 }
 
-typedef void Visit(const Tokenizer *t, const json_t *row, const char *path, size_t line);
-
-static size_t each_row(const Tokenizer *t, const char *path, Visit *visit) {
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    char *text = NULL;
-    size_t cap = 0, line = 0;
-    for (ssize_t n; (n = getline(&text, &cap, f)) > 0;) {
-        json_t *row = json_loadb(text, (size_t)n, JSON_ALLOW_NUL, NULL);
-        assert_non_null(row);
-        visit(t, row, path, ++line);
-        json_decref(row);
-    }
-    free(text);
-    fclose(f);
-    return line;
+static void check_text(const Tokenizer *t, const json_t *ids, bool skip_special, const json_t *wanted,
+                       const char *place) {
+    Ids v = {0};
+    Str got = {0};
+    for (size_t i = 0; i < json_array_size(ids); i++) ids_add(&v, (int32_t)json_integer_value(json_array_get(ids, i)));
+    tokenizer_decode(t, v.id, v.n, skip_special, &got);
+    if (got.n != json_string_length(wanted) || (got.n && memcmp(got.s, json_string_value(wanted), got.n)))
+        fail_msg("%s: decoded to \"%s\"", place, got.n ? got.s : "");
+    ids_free(&v);
+    str_free(&got);
 }
 
-static void check_row(const Tokenizer *t, const json_t *row, const char *path, size_t line) {
-    const json_t *text = json_object_get(row, "text"), *special = json_object_get(row, "parse_special");
-    const char *s = json_string_value(text);
-    size_t n = json_string_length(text);
-    check_ids(t, s, n, !special || json_is_true(special), json_object_get(row, "ids"), path, line);
-    if (special && !json_is_true(special) && !strstr(s, "<|"))
-        check_ids(t, s, n, true, json_object_get(row, "ids"), path, line);
+// ---- vectors of the real tokenizer ----------------------------------------------------------------------------------
+
+static json_t *read_rows(const char *path) {
+    Error e = {0};
+    LineReader reader;
+    char *line;
+    size_t n;
+    json_t *rows = json_array();
+    assert_true(line_reader_open(&reader, path, &e));
+    while (line_reader_next(&reader, &line, &n, &e) > 0)
+        json_array_append_new(rows, json_loadb(line, n, JSON_ALLOW_NUL, NULL));
+    line_reader_close(&reader);
+    return rows;
+}
+
+static size_t check_rows(const Tokenizer *t, const char *path) {
+    json_t *rows = read_rows(path), *row;
+    size_t i, n = json_array_size(rows);
+    json_array_foreach(rows, i, row) {
+        char place[64];
+        snprintf(place, sizeof place, "%s:%zu", strrchr(path, '/') + 1, i + 1);
+        const json_t *special = json_object_get(row, "parse_special");
+        check_ids(t, json_object_get(row, "text"), !json_is_false(special), json_object_get(row, "ids"), place);
+    }
+    json_decref(rows);
+    return n;
 }
 
 static void test_vectors(void **state) {
     const Tokenizer *t = qwen("test_vectors");
     assert_int_equal(tokenizer_size(t), 151665);
-    assert_true(each_row(t, need("test_vectors", "tokenizer/hf_tokenizers_edge.jsonl"), check_row) >= 4774);
-    each_row(t, need("test_vectors", "tokenizer/published_dashscope.jsonl"), check_row);
-    each_row(t, need("test_vectors", "tokenizer/published_llamacpp_qwen2.jsonl"), check_row);
-    each_row(t, need("test_vectors", "tokenizer/published_hf_transformers_qwen2.jsonl"), check_row);
-}
-
-static json_t *gsm8k; // rows of train.jsonl
-
-static void keep_row(const Tokenizer *t, const json_t *row, const char *path, size_t line) {
-    json_array_append(gsm8k, (json_t *)row);
-}
-
-static void check_gsm8k(const Tokenizer *t, const json_t *row, const char *path, size_t line) {
-    const json_t *source = json_array_get(gsm8k, (size_t)json_integer_value(json_object_get(row, "row")));
-    const json_t *text = json_object_get(source, json_string_value(json_object_get(row, "field")));
-    const json_t *ids = json_object_get(row, "ids");
-    check_ids(t, json_string_value(text), json_string_length(text), true, ids, path, line);
-    Ids back = {0};
-    Str decoded = {0};
-    for (size_t i = 0; i < json_array_size(ids); i++)
-        ids_add(&back, (int32_t)json_integer_value(json_array_get(ids, i)));
-    tokenizer_decode(t, back.id, back.n, false, &decoded);
-    assert_int_equal(decoded.n, json_string_length(text));
-    assert_memory_equal(decoded.s, json_string_value(text), decoded.n);
-    ids_free(&back);
-    str_free(&decoded);
+    assert_int_equal(tokenizer_id(t, "<tool_call>"), 151657);
+    assert_int_equal(tokenizer_id(t, "no such token"), -1);
+    assert_int_equal(check_rows(t, data_path("test_vectors", "tokenizer/hf_tokenizers_edge.jsonl")), 4774);
+    assert_int_equal(check_rows(t, data_path("test_vectors", "tokenizer/published_dashscope.jsonl")), 4);
+    assert_int_equal(check_rows(t, data_path("test_vectors", "tokenizer/published_llamacpp_qwen2.jsonl")), 47);
+    assert_int_equal(check_rows(t, data_path("test_vectors", "tokenizer/published_hf_transformers_qwen2.jsonl")), 3);
 }
 
 static void test_gsm8k(void **state) {
     const Tokenizer *t = qwen("test_gsm8k");
-    const char *texts = need("test_gsm8k", "gsm8k/train.jsonl"),
-               *ids = need("test_gsm8k", "tokenizer/gsm8k_train_ids.jsonl");
-    gsm8k = json_array();
-    each_row(NULL, texts, keep_row);
-    assert_int_equal(each_row(t, ids, check_gsm8k), 14946);
-    json_decref(gsm8k);
+    json_t *source = read_rows(data_path("test_gsm8k", "gsm8k/train.jsonl"));
+    json_t *rows = read_rows(data_path("test_gsm8k", "tokenizer/gsm8k_train_ids.jsonl")), *row;
+    size_t i;
+    assert_int_equal(json_array_size(rows), 14946);
+    json_array_foreach(rows, i, row) {
+        const json_t *question = json_array_get(source, (size_t)json_integer_value(json_object_get(row, "row")));
+        const json_t *text = json_object_get(question, json_string_value(json_object_get(row, "field")));
+        char place[64];
+        snprintf(place, sizeof place, "gsm8k_train_ids.jsonl:%zu", i + 1);
+        check_ids(t, text, true, json_object_get(row, "ids"), place);
+        check_text(t, json_object_get(row, "ids"), false, text, place);
+    }
+    json_decref(source);
+    json_decref(rows);
+}
+
+// ---- small vocabularies ---------------------------------------------------------------------------------------------
+
+static void test_toy_vocabulary(void **state) {
+    json_t *toy = json_load_file(data_path("test_toy_vocabulary", "tokenizer/published_hf_toy_vocab.json"), 0, NULL),
+           *c;
+    json_t *file = tiny_file(), *model = json_object_get(file, "model");
+    size_t i;
+    json_object_set(model, "vocab", json_object_get(toy, "vocab"));
+    json_object_set(model, "merges", json_object_get(toy, "merges"));
+    json_object_set_new(file, "added_tokens",
+                        json_pack("[{s:s, s:i, s:b}, {s:s, s:i, s:b}]", "content", "<|endoftext|>", "id", 270,
+                                  "special", 1, "content", "<|im_start|>", "id", 271, "special", 1));
+    char *path = edited_write(file);
+    Tokenizer *t = load(path);
+    json_array_foreach(json_object_get(toy, "cases"), i, c) {
+        check_ids(t, json_object_get(c, "text"), true, json_object_get(c, "ids"), "toy");
+        if (json_object_get(c, "decoded"))
+            check_text(t, json_object_get(c, "ids"), false, json_object_get(c, "decoded"), "toy");
+    }
+    json_array_foreach(json_object_get(toy, "decode_cases"), i, c)
+        check_text(t, json_object_get(c, "ids"), false, json_object_get(c, "text"), "toy");
+    tokenizer_free(t);
+    edited_remove(path);
+    json_decref(toy);
+    json_decref(file);
+}
+
+static void merges_as(json_t *file, bool strings) {
+    json_t *merges = json_object_get(json_object_get(file, "model"), "merges"), *merge;
+    size_t i;
+    json_array_foreach(merges, i, merge) {
+        const char *space = json_is_string(merge) ? strchr(json_string_value(merge), ' ') : NULL;
+        if (strings && json_is_array(merge))
+            json_array_set_new(merges, i,
+                               json_sprintf("%s %s", json_string_value(json_array_get(merge, 0)),
+                                            json_string_value(json_array_get(merge, 1))));
+        else if (!strings && space)
+            json_array_set_new(
+                merges, i,
+                json_pack("[s%,s]", json_string_value(merge), (size_t)(space - json_string_value(merge)), space + 1));
+    }
+}
+
+static void test_golden_variants(void **state) {
+    json_t *golden = json_load_file("tests/golden/tokenizer.json", JSON_ALLOW_NUL, NULL), *variant, *c;
+    size_t i, k, cases = 0;
+    assert_non_null(golden);
+    json_array_foreach(json_object_get(golden, "variants"), i, variant) {
+        const char *name = json_string_value(json_object_get(variant, "name"));
+        json_t *file = tiny_file();
+        json_object_update_recursive(file, json_object_get(variant, "edit"));
+        if (!strcmp(name, "merges as strings")) merges_as(file, true);
+        if (!strcmp(name, "merges as pairs")) merges_as(file, false);
+        char *path = edited_write(file);
+        Tokenizer *t = load(path);
+        json_array_foreach(json_object_get(variant, "cases"), k, c) {
+            const json_t *text = json_object_get(c, "text"), *ids = json_object_get(c, "decode");
+            check_ids(t, text, true, json_object_get(c, "ids"), name);
+            check_ids(t, text, false, json_object_get(c, "ids_no_special"), name);
+            check_text(t, ids, false, json_object_get(c, "text_with_special"), name);
+            check_text(t, ids, true, json_object_get(c, "text_without_special"), name);
+            cases++;
+        }
+        tokenizer_free(t);
+        edited_remove(path);
+        json_decref(file);
+    }
+    assert_int_equal(cases, 12 * 45);
+    json_decref(golden);
+}
+
+// ---- agreement within -----------------------------------------------------------------------------------------------
+
+static uint64_t random_state = 1;
+static unsigned draw(unsigned n) { // splitmix64
+    uint64_t x = random_state += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return (unsigned)((x ^ x >> 31) >> 16) % n;
+}
+
+static void same_ids(const Tokenizer *a, const Tokenizer *b, const char *s, size_t n) {
+    Ids x = {0}, y = {0};
+    tokenizer_encode(a, s, n, true, &x);
+    tokenizer_encode(b, s, n, true, &y);
+    if (x.n != y.n || (x.n && memcmp(x.id, y.id, x.n * sizeof *x.id))) {
+        Str shown = {0};
+        str_json(&shown, s, n);
+        fail_msg("%s: %zu and %zu ids", shown.s, x.n, y.n);
+    }
+    ids_free(&x), ids_free(&y);
+}
+
+// The scanner serves only the exact Qwen2 pattern: in a group of its own, the pattern goes through PCRE2.
+static void test_scanner_equals_regex(void **state) {
+    static const char *const pieces[] = {"'",      "s",      "T",      "re",     "LL",     "v",         "e",
+                                         "m",      " ",      " ",      "\n",     "\r",     "\t",        "\v",
+                                         "\f",     "a",      "Zq",     "1",      "23",     "!",         "-",
+                                         "<",      "(",      "\x1f",   "\x7f",   "\u00e9", "\u017f",    "\u00a0",
+                                         "\u3000", "\u0663", "\u2019", "\u4e2d", "\u0301", "\U0001F600"};
+    json_t *file = tiny_file();
+    json_t *pattern = json_object_get(
+        json_array_get(json_object_get(json_object_get(file, "pre_tokenizer"), "pretokenizers"), 0), "pattern");
+    json_object_set_new(pattern, "Regex", json_sprintf("(?:%s)", json_string_value(json_object_get(pattern, "Regex"))));
+    char *path = edited_write(file);
+    Tokenizer *scanner = load("models/tiny"), *regex = load(path);
+    for (int i = 0; i < 60000; i++) {
+        Str s = {0};
+        // Half of the strings are pure ASCII.
+        unsigned kinds = draw(2) ? 25 : sizeof pieces / sizeof *pieces;
+        for (unsigned k = draw(12) + 1; k; k--) str_puts(&s, pieces[draw(kinds)]);
+        same_ids(scanner, regex, s.s, s.n);
+        str_free(&s);
+    }
+    for (int i = 0; i < 4000; i++) {
+        char s[24];
+        size_t n = draw(sizeof s) + 1u;
+        for (size_t k = 0; k < n; k++) s[k] = (char)draw(i % 2 ? 128 : 256);
+        same_ids(scanner, regex, s, n < sizeof s ? n : sizeof s);
+    }
+    tokenizer_free(scanner), tokenizer_free(regex);
+    edited_remove(path);
+    json_decref(file);
+}
+
+// BPE in its plainest form, over strings: merge the pair that comes first in the list, leftmost first.
+static size_t plain_bpe(const json_t *merges, char (*token)[64], size_t n) {
+    for (;;) {
+        size_t best = SIZE_MAX, at = 0;
+        for (size_t i = 0; i + 1 < n; i++) {
+            size_t rank;
+            json_t *merge;
+            json_array_foreach(merges, rank, merge) {
+                if (rank >= best) break;
+                if (strcmp(json_string_value(json_array_get(merge, 0)), token[i]) ||
+                    strcmp(json_string_value(json_array_get(merge, 1)), token[i + 1]))
+                    continue;
+                best = rank, at = i;
+            }
+        }
+        if (best == SIZE_MAX) return n;
+        size_t left = strlen(token[at]);
+        for (size_t k = 0; left + k < sizeof *token && (token[at][left + k] = token[at + 1][k]); k++) {
+        }
+        n--;
+        memmove(token + at + 1, token + at + 2, (n - at - 1) * sizeof *token);
+    }
+}
+
+static void test_merging_equals_plain(void **state) {
+    enum { LONGEST = 160 };
+    static char token[LONGEST][64];
+    static const char letters[] = "thinkaowersdp"; // letters of many merges
+    Tokenizer *t = load("models/tiny");
+    json_t *file = tiny_file(), *merges = json_object_get(json_object_get(file, "model"), "merges");
+    merges_as(file, false);
+    for (int i = 0; i < 150; i++) {
+        char word[LONGEST + 1] = {0};
+        size_t n = 1 + draw(i % 3 ? 60 : LONGEST); // both sides of the length from which the heap is used
+        for (size_t k = 0; k < n; k++) {
+            word[k] = letters[draw(sizeof letters - 1)];
+            snprintf(token[k], sizeof *token, "%c", word[k]);
+        }
+        size_t wanted = plain_bpe(merges, token, n);
+        Ids ids = {0};
+        tokenizer_encode(t, word, n, true, &ids);
+        assert_int_equal(ids.n, wanted);
+        for (size_t k = 0; k < wanted; k++) assert_int_equal(ids.id[k], tokenizer_id(t, token[k]));
+        ids_free(&ids);
+    }
+    tokenizer_free(t);
+    json_decref(file);
+}
+
+// A megabyte in one word, one run of white space, one run of combining marks: seconds would be quadratic.
+static void test_long_input(void **state) {
+    static const char *const units[] = {"a",
+                                        " ",
+                                        "\n",
+                                        " \n",
+                                        "!",
+                                        "<",
+                                        "<|im_start|",
+                                        "1",
+                                        "thinkansw",
+                                        "\u00e9",
+                                        "\u3000",
+                                        "\u0301\u0323",
+                                        "\u4e2d",
+                                        "'",
+                                        "\xff",
+                                        "\xe4\xb8",
+                                        "<|im_start|>",
+                                        "\U0001F600"};
+    Tokenizer *t = load("models/tiny");
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        Str s = {0}, back = {0};
+        Ids ids = {0};
+        while (s.n < 1 << 20) str_puts(&s, units[i]);
+        struct timespec a, b;
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
+        tokenizer_encode(t, s.s, s.n, true, &ids);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
+        double seconds = (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
+        if (seconds > 20) fail_msg("1 MiB of \"%s\" took %.1f s", units[i], seconds);
+        tokenizer_decode(t, ids.id, ids.n, false, &back);
+        // All but malformed bytes and marks out of order come back.
+        if ((unsigned char)units[i][0] < 0xe4 && units[i][0] != '\xcc') {
+            assert_int_equal(back.n, s.n);
+            assert_memory_equal(back.s, s.s, s.n);
+        }
+        str_free(&s), str_free(&back), ids_free(&ids);
+    }
+    tokenizer_free(t);
+}
+
+static void test_streaming(void **state) {
+    Tokenizer *t = load("models/tiny");
+    for (int i = 0; i < 5000; i++) {
+        int32_t ids[24];
+        size_t n = draw(24);
+        bool skip = draw(2);
+        for (size_t k = 0; k < n; k++) ids[k] = (int32_t)draw(540) - 10; // some are no ids
+        // Half of the time real characters, cut into bytes.
+        if (i % 2) {
+            Ids v = {0};
+            static const char text[] = "\u4e2d\U0001F600\u00e9x\u0f40\U0001F600";
+            tokenizer_encode(t, text, sizeof text - 1, true, &v);
+            n = n < v.n ? n : v.n;
+            memcpy(ids, v.id + draw((unsigned)(v.n - n) + 1), n * sizeof *ids);
+            ids_free(&v);
+        }
+        Str whole = {0}, piece = {0};
+        Utf8Pending pending = {0};
+        tokenizer_decode(t, ids, n, skip, &whole);
+        str_puts(&piece, ""), str_puts(&whole, "");
+        for (size_t k = 0; k < n; k++) {
+            tokenizer_stream(t, ids[k], skip, &pending, &piece);
+            assert_memory_equal(piece.s, whole.s, piece.n); // what was shown stays
+            assert_true(pending.n < 4);
+        }
+        tokenizer_stream_flush(&pending, &piece);
+        assert_int_equal(piece.n, whole.n);
+        assert_memory_equal(piece.s, whole.s, whole.n);
+        str_free(&whole), str_free(&piece);
+    }
+    tokenizer_free(t);
+}
+
+static const char thread_text[] =
+    "Tom's 12 apples\u2019 caf\u00e9 <|im_end|>\n\n thinkanswerthinkanswerthinkanswerthinkanswerthinkanswer";
+
+static void *encode_often(void *tokenizer) {
+    Ids first = {0};
+    bool same = true;
+    tokenizer_encode(tokenizer, thread_text, sizeof thread_text - 1, true, &first);
+    for (int i = 0; i < 2000; i++) {
+        Ids ids = {0};
+        tokenizer_encode(tokenizer, thread_text, sizeof thread_text - 1, true, &ids);
+        same = same && ids.n == first.n && !memcmp(ids.id, first.id, ids.n * sizeof *ids.id);
+        ids_free(&ids);
+    }
+    ids_free(&first);
+    return same ? tokenizer : NULL;
+}
+
+static void test_threads(void **state) {
+    Tokenizer *t = load("models/tiny");
+    pthread_t thread[4];
+    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&thread[i], NULL, encode_often, t), 0);
+    for (int i = 0; i < 4; i++) {
+        void *good;
+        pthread_join(thread[i], &good);
+        assert_non_null(good);
+    }
+    tokenizer_free(t);
+}
+
+static void test_tiny(void **state) {
+    Tokenizer *t = load("models/tiny/tokenizer.json");
+    assert_int_equal(tokenizer_size(t), 512);
+    assert_int_equal(tokenizer_id(t, "<|im_end|>"), 511);
+    assert_string_equal(tokenizer_path(t), "models/tiny/tokenizer.json");
+    tokenizer_free(t);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_golden_variants),
+        cmocka_unit_test(test_toy_vocabulary),
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_gsm8k),
+        cmocka_unit_test(test_scanner_equals_regex),
+        cmocka_unit_test(test_merging_equals_plain),
+        cmocka_unit_test(test_long_input),
+        cmocka_unit_test(test_streaming),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes the goldens in tests/golden by running the real libraries: HF transformers and TRL.
 
-    tools/golden.py loss | adamw | model | generate | all     [--out tests/golden] [--full DIR]
+    tools/golden.py loss | adamw | model | generate | tokenizer | all     [--out tests/golden] [--full DIR]
 
 --full also dumps whole tensors (logits and every gradient) to DIR, for a full comparison by tests/test_model.c with
-GRPO_GOLDEN_FULL=DIR. Needs torch, transformers, trl and numpy; the build and the tests do not need Python.
+GRPO_GOLDEN_FULL=DIR. Needs torch, transformers, trl, tokenizers and numpy; the build and the tests do not need Python.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def versions():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loss", "adamw", "model", "generate", "all"])
+    parser.add_argument("what", choices=["loss", "adamw", "model", "generate", "tokenizer", "all"])
     parser.add_argument("--out", default="tests/golden")
     parser.add_argument("--full")
     args = parser.parse_args()
@@ -42,6 +42,10 @@ def main():
         import golden_model
 
         golden_model.write(args.out, versions(), args.what, args.full)
+    if args.what in ("tokenizer", "all"):
+        import golden_tokenizer
+
+        golden_tokenizer.write(os.path.join(args.out, "tokenizer.json"))
 
 
 if __name__ == "__main__":
