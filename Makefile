@@ -111,7 +111,7 @@ test: $(grpo) $(tools) $(tests)
 	$(Q)GRPO=$(grpo) tests/run.sh $(tests)
 
 # One test program alone, with all it prints: make run-test_ops
-run-%: $(dir)/tests/%
+run-%: $(dir)/tests/% $(grpo) $(tools)
 	$(Q)GRPO=$(grpo) OMP_WAIT_POLICY=passive $<
 
 # All that can be checked on this machine, for those who change the code.
