@@ -1,15 +1,21 @@
 // The tokenizer as the rest of the program sees it: text to ids and back.
 #include "text.h"
 #include "tokenizer_parts.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 Tokenizer *tokenizer_load(const char *path, Error *e) {
     struct stat st;
     Tokenizer *t = xcalloc(1, sizeof *t);
     bool directory = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
     t->path = directory ? xasprintf("%s/tokenizer.json", path) : xstrdup(path);
-    json_t *file = json_read(t->path, e);
+    json_t *file = NULL;
+    if (access(t->path, R_OK))
+        error_set(e, EXIT_INPUT, "%s: cannot be read: %s; a tokenizer is a tokenizer.json, or a directory that has one",
+                  t->path, strerror(errno));
+    else file = json_read(t->path, e);
     bool good = file && tokenizer_read(t, file, e);
     json_decref(file);
     if (good) return t;
