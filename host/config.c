@@ -5,7 +5,6 @@
 #include "host.h"
 #include "yaml_reader.h"
 #include <errno.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,7 +285,7 @@ static void read_real(Reading *r, const Option *o, const Node *v) {
         return;
     }
     double x = strtod(v->text, NULL);
-    if (!isfinite(x) || x < o->min || x > o->max)
+    if (x < o->min || x > o->max)
         problem_at_line(r, v->line, "%s is %.60s, outside its range %g to %g", o->name, v->text, o->min, o->max);
     else *(double *)option_at(r->c, o) = x + 0.0; // -0 becomes 0
 }

@@ -5,9 +5,9 @@
 
 #define LONGEST 63 // bytes of a word that are compared
 
-static int fold(char c) { return c == '-' ? '_' : tolower((unsigned char)c); }
+static int fold(char c) { return tolower((unsigned char)c); }
 
-// Edit distance with transpositions of neighbours (optimal string alignment); case and '-' against '_' cost nothing.
+// Edit distance with transpositions of neighbours (optimal string alignment); case costs nothing.
 static int distance(const char *a, const char *b) {
     int row[3][LONGEST + 1];
     int n = (int)strnlen(a, LONGEST), m = (int)strnlen(b, LONGEST);

@@ -52,8 +52,8 @@ YamlReader *yaml_open(const char *text, size_t n) {
     else if (nul) {
         r->refusal = "a NUL byte: this is not a text file";
         r->refusal_line = line_of(text, nul);
-    } else {
-        if (!yaml_parser_initialize(&r->parser)) die("yaml_parser_initialize failed");
+    } else if (!yaml_parser_initialize(&r->parser)) r->refusal = "not enough memory to read it";
+    else {
         yaml_parser_set_encoding(&r->parser, YAML_UTF8_ENCODING);
         yaml_parser_set_input_string(&r->parser, (const unsigned char *)text, n);
     }

@@ -221,6 +221,12 @@ static void every_mistake_at_once(void **state) {
     assert_non_null(strstr(e.text, "number_0_"));
     assert_non_null(strstr(e.text, "\n... and more"));
     assert_true(strlen(e.text) < sizeof e.text - 1);
+    str_clear(&many);
+    for (int i = 0; i < 30; i++) str_printf(&many, "x%d: 1\n", i);
+    write_file(many.s, many.n);
+    assert_false(config_read(&c, path, NULL, 0, &e));
+    assert_non_null(strstr(e.text, "`x19`"));
+    assert_null(strstr(e.text, "`x20`"));
     str_free(&many);
 }
 
