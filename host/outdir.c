@@ -49,11 +49,11 @@ bool disk_mkdir(const char *path, Error *e) {
         slash = strchr(slash + 1, '/');
         if (slash) *slash = 0;
         struct stat s;
-        bool made = !*p || mkdir(p, 0777) == 0 || (stat(p, &s) == 0 && S_ISDIR(s.st_mode));
-        if (!made && errno == EEXIST) errno = ENOTDIR;
-        if (!made)
+        int why = mkdir(p, 0777) ? errno : 0;
+        if (!why) ok = parent_sync(p, e);
+        else if (stat(p, &s) || !S_ISDIR(s.st_mode))
             ok = error_set(e, EXIT_DISK, "%s: cannot make the directory %s: %s; choose another place to write to", path,
-                           p, strerror(errno));
+                           p, strerror(why == EEXIST ? ENOTDIR : why));
         if (slash) *slash = '/';
     }
     free(p);
@@ -88,7 +88,7 @@ static bool refuse_full(Error *e, const OutDir *d, const char *path, uint64_t at
     char *parent = parent_of(d->path);
     error_set(
         e, EXIT_DISK,
-        "%s: cannot write at byte %llu: %s; %llu more bytes are needed, %llu are free in %s: free some, or choose "
+        "%s: cannot write at byte %llu: %s; %llu more bytes are needed, %llu are free in %s; make room, or choose "
         "another place",
         path, (unsigned long long)at, why, (unsigned long long)need, (unsigned long long)disk_free(parent), parent);
     free(parent);
