@@ -207,12 +207,13 @@ static void test_scanner_equals_regex(void **state) {
                                          "\f",     "a",      "Zq",     "1",      "23",     "!",         "-",
                                          "<",      "(",      "\x1f",   "\x7f",   "\u00e9", "\u017f",    "\u00a0",
                                          "\u3000", "\u0663", "\u2019", "\u4e2d", "\u0301", "\U0001F600"};
-    json_t *file = tiny_file();
+    json_t *file = pairs_file(" '\n\r\t\v\fsStTrRlLvVeEmMaqZ123!-<(\x1f\x7f");
+    char *plain = edited_write(file);
     json_t *pattern = json_object_get(
         json_array_get(json_object_get(json_object_get(file, "pre_tokenizer"), "pretokenizers"), 0), "pattern");
     json_object_set_new(pattern, "Regex", json_sprintf("(?:%s)", json_string_value(json_object_get(pattern, "Regex"))));
     char *path = edited_write(file);
-    Tokenizer *scanner = load("models/tiny"), *regex = load(path);
+    Tokenizer *scanner = load(plain), *regex = load(path);
     for (int i = 0; i < 60000; i++) {
         Str s = {0};
         // Half of the strings are pure ASCII.
@@ -228,7 +229,7 @@ static void test_scanner_equals_regex(void **state) {
         same_ids(scanner, regex, s, n < sizeof s ? n : sizeof s);
     }
     tokenizer_free(scanner), tokenizer_free(regex);
-    edited_remove(path);
+    edited_remove(plain), edited_remove(path);
     json_decref(file);
 }
 
@@ -256,18 +257,17 @@ static size_t plain_bpe(const json_t *merges, char (*token)[64], size_t n) {
     }
 }
 
-static void test_merging_equals_plain(void **state) {
+static void check_merging(json_t *file, const char *letters, int words) {
     enum { LONGEST = 160 };
     static char token[LONGEST][64];
-    static const char letters[] = "thinkaowersdp"; // letters of many merges
-    Tokenizer *t = load("models/tiny");
-    json_t *file = tiny_file(), *merges = json_object_get(json_object_get(file, "model"), "merges");
-    merges_as(file, false);
-    for (int i = 0; i < 150; i++) {
+    char *path = edited_write(file);
+    Tokenizer *t = load(path);
+    json_t *merges = json_object_get(json_object_get(file, "model"), "merges");
+    for (int i = 0; i < words; i++) {
         char word[LONGEST + 1] = {0};
         size_t n = 1 + draw(i % 3 ? 60 : LONGEST); // both sides of the length from which the heap is used
         for (size_t k = 0; k < n; k++) {
-            word[k] = letters[draw(sizeof letters - 1)];
+            word[k] = letters[draw((unsigned)strlen(letters))];
             snprintf(token[k], sizeof *token, "%c", word[k]);
         }
         size_t wanted = plain_bpe(merges, token, n);
@@ -278,7 +278,15 @@ static void test_merging_equals_plain(void **state) {
         ids_free(&ids);
     }
     tokenizer_free(t);
+    edited_remove(path);
     json_decref(file);
+}
+
+static void test_merging_equals_plain(void **state) {
+    json_t *tiny = tiny_file();
+    merges_as(tiny, false);
+    check_merging(tiny, "thinkaowersdp", 120);  // letters of many merges
+    check_merging(pairs_file("qa"), "qa", 150); // pairs of one rank that overlap
 }
 
 // A megabyte in one word, one run of white space, one run of combining marks: seconds would be quadratic.

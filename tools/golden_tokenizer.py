@@ -47,7 +47,8 @@ def variants(tiny):
         added(512, "<L>", lstrip=True), added(513, "<R>", rstrip=True, special=True),
         added(514, "<LR>", lstrip=True, rstrip=True), added(515, "\u212b", normalized=True), added(516, "e\u0301"),
         added(517, "\n"), added(518, "<n>é", normalized=True, special=True), added(519, " Tom", normalized=True),
-        added(520, "<LRX>"), added(521, "éé", normalized=True, lstrip=True)]}
+        added(520, "<LRX>"), added(521, "éé", normalized=True, lstrip=True),
+        added(522, "zz"), added(523, "zzz")]}
     yield "ignore_merges", {"model": {"ignore_merges": True, "vocab": {"zzz": 509}},
                             "added_tokens": [{**t, "id": t["id"] + 1} for t in own]}
     yield "a token no merge makes", {"model": {"vocab": {"zzz": 509}},
