@@ -31,6 +31,15 @@ const RewardInfo reward_registry[] = {
     REWARD("completion_length", RECIPE, reward_completion_length, 0, "characters / 100"),
     REWARD("think_answer_format", RECIPE, reward_think_answer_format, 0, "soft_format by its other name"),
 
+    REWARD(
+        "accuracy", "Open R1, Math-Verify", reward_accuracy, ANSWER,
+        "1 where the answer means the same as gold, else 0; abstains where gold cannot be read",
+        PARAMS(CHOICE("extract", "anchored|any|latex|numbers", "anchored: LaTeX in a box or behind \"answer\"; or any"),
+               CHOICE("gold", "text|latex", "text: found as in a completion; latex: the whole field is one formula"),
+               CHOICE("unreadable_gold", "abstain|one", "what gold that cannot be read gives"),
+               WHOLE("precision", 6, 0, 12, "decimals that floats are compared to"),
+               CHOICE("variables", "strict|free", "free: a sole variable may have another name"),
+               CHOICE("relations", "strict|sets", "sets: 1 < x < 2 is right where gold is the interval"))),
     REWARD("format", "Open R1", reward_format, 0,
            "1 for `<think>` ... `</think>` then `<answer>` ... `</answer>` at the end of a line",
            PARAMS(CHOICE("form", "new|old", "new: tags on lines of their own; old: tags anywhere in a line"))),

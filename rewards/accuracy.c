@@ -1,0 +1,78 @@
+// accuracy: does the completion's answer mean the same as gold? What Open R1 and TRL compute with Math-Verify, by the
+// verifier of math_*.c.
+#include "verify.h"
+#include <stdlib.h>
+#include "rewards.h"
+
+// What is taken for an answer.
+enum { EXTRACT_ANCHORED, EXTRACT_ANY, EXTRACT_LATEX, EXTRACT_NUMBERS };
+
+// Gold is LaTeX or a number anywhere in its text, malformed or not.
+static Extract gold_extract(int extract) {
+    bool anchored = extract == EXTRACT_ANCHORED;
+    return (Extract){.latex = extract != EXTRACT_NUMBERS,
+                     .numbers = extract != EXTRACT_LATEX,
+                     .boxed_priority = anchored ? 50 : 0,
+                     .unanchored = true,
+                     .first_match = anchored,
+                     .normalize = {.malformed = true, .nits = true}};
+}
+
+// A completion must give well-formed LaTeX in a box or behind "answer"; the other ways take what they can get.
+static Extract completion_extract(int extract) {
+    if (extract != EXTRACT_ANCHORED) return gold_extract(extract);
+    return (Extract){.latex = true, .first_match = true, .normalize = {.equations = true}};
+}
+
+static Answer read_gold(Pool *p, const char *answer, bool latex, const Extract *how) {
+    Text t = text_of(answer);
+    if (!latex) return math_extract(p, t, how);
+    Str s = {0};
+    str_printf(&s, "$%s$", answer); // the whole field is one formula
+    Answer a = math_extract(p, pool_text(p, (Text){s.s, s.n}), how);
+    str_free(&s);
+    return a;
+}
+
+void verify_samples(const VerifyOptions *o, const Sample *samples, int n, Verdict *verdict) {
+    Extract for_gold = gold_extract(o->extract), for_completion = completion_extract(o->extract);
+    Compare how = {.precision = o->precision, .any_variable = o->any_variable, .set_relation = o->set_relation};
+    Pool gold_pool = {0};
+    Answer gold = {0};
+    const char *gold_text = NULL;
+    for (int i = 0; i < n; i++) {
+        if (!gold_text || strcmp(gold_text, samples[i].answer) != 0) { // a group shares its gold
+            pool_free(&gold_pool);
+            gold_text = samples[i].answer;
+            gold = read_gold(&gold_pool, gold_text, o->gold_latex, &for_gold);
+        }
+        if (!gold.node && gold.text.n == 0) {
+            verdict[i] = VERDICT_NO_GOLD;
+            continue;
+        }
+        Pool pool = {0};
+        Text completion = sample_text(&samples[i]);
+        Answer answer = math_extract(&pool, completion, &for_completion);
+        verdict[i] = math_equal(&pool, &gold, &answer, &how) ? VERDICT_RIGHT : VERDICT_WRONG;
+        pool_free(&pool);
+    }
+    pool_free(&gold_pool);
+}
+
+static VerifyOptions options_of(const Reward *r) {
+    return (VerifyOptions){.extract = (int)r->param[0],
+                           .gold_latex = r->param[1] == 1,
+                           .precision = (int)r->param[3],
+                           .any_variable = r->param[4] == 1,
+                           .set_relation = r->param[5] == 1};
+}
+
+void reward_accuracy(const Reward *r, const Sample *samples, int n, float *score) {
+    VerifyOptions o = options_of(r);
+    float unparsable = r->param[2] == 0 ? REWARD_ABSTAINS : 1;
+    Verdict *verdict = xmalloc((size_t)n * sizeof *verdict);
+    verify_samples(&o, samples, n, verdict);
+    for (int i = 0; i < n; i++)
+        score[i] = verdict[i] == VERDICT_NO_GOLD ? unparsable : verdict[i] == VERDICT_RIGHT ? 1 : 0;
+    free(verdict);
+}

@@ -1,0 +1,263 @@
+// Whether a prediction means what gold says: the rules of Math-Verify. Gold and prediction are not symmetric: gold says
+// what form the answer has, and the prediction may say more (x = 5 for 5), not less.
+#include "verify.h"
+#include <math.h>
+#include <strings.h>
+
+static bool is_equation(const Node *a) {
+    for (int i = 0; a->kind == NODE_AND && i < a->n; i++)
+        if (!is_equation(a->arg[i])) return false;
+    return a->kind == NODE_AND || (a->kind == NODE_RELATION && a->relation == REL_EQ);
+}
+
+static bool is_relation(const Node *a) { return a->kind == NODE_RELATION || a->kind == NODE_AND; }
+
+// x = 1, or x = 1 + 1 = 2
+static bool is_assignment(const Node *a) {
+    const Node *first = a->kind == NODE_AND ? a->arg[0] : a;
+    return is_equation(a) && node_only_symbols(first->arg[0]);
+}
+
+static Node *right_side(const Node *a) {
+    while (a->kind == NODE_AND) a = a->arg[a->n - 1];
+    return a->arg[1];
+}
+
+// A chain of equations by its ends.
+static const Node *shortened(Judge *j, const Node *a) {
+    if (a->kind != NODE_AND) return a;
+    return node_2(j->pool, NODE_RELATION, a->arg[0]->arg[0], right_side(a)); // REL_EQ is 0
+}
+
+// ---- expressions -----------------------------------------------------------------------------------------------------
+
+static bool is_float(const Node *a) {
+    if (a->percent) a = a->arg[0];
+    return a->kind == NODE_NUMBER && a->number == NUMBER_FLOAT;
+}
+
+// Whether two real values agree when rounded to so many decimals.
+static bool rounds_equal(Value a, Value b, int decimals) {
+    if (a.bad || b.bad || fabsl(a.im) > 1e-15L || fabsl(b.im) > 1e-15L) return false;
+    long double scale = powl(10, decimals);
+    return rintl(a.re * scale) == rintl(b.re * scale);
+}
+
+// Equal at several pseudo-random places, where both are defined.
+static bool identical(Judge *j, const Node *a, const Node *b) {
+    enum { TRIALS = 6, ENOUGH = 2 };
+    Text name[1];
+    bool constant = node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0;
+    int defined = 0;
+    for (int trial = 0; trial < TRIALS; trial++) {
+        Point p = {.trial = trial};
+        Value x = math_value(j, a, &p), y = math_value(j, b, &p);
+        if (x.bad || y.bad) {
+            if (constant) return false;
+            continue;
+        }
+        if (!value_equal(x, y)) return false;
+        defined++;
+        if (constant) break;
+    }
+    return defined >= (constant ? 1 : ENOUGH);
+}
+
+// A sum or product of matrices, carried out; NULL where the tree is no matrix.
+static Node *matrix_of(Judge *j, const Node *a) {
+    if (a->kind == NODE_MATRIX) return (Node *)a;
+    if (a->kind != NODE_ADD && a->kind != NODE_MUL) return NULL;
+    Node *all = NULL, *factor = NULL;
+    for (int i = 0; i < a->n; i++) {
+        Node *m = matrix_of(j, a->arg[i]);
+        if (!m) {
+            if (a->kind == NODE_ADD) return NULL;
+            factor = factor ? node_flat(j->pool, NODE_MUL, factor, a->arg[i]) : a->arg[i];
+            continue;
+        }
+        if (!all) {
+            all = m;
+            continue;
+        }
+        int rows = all->rows, inner = all->n / rows, columns = m->n / m->rows;
+        bool product = a->kind == NODE_MUL;
+        if (product ? inner != m->rows : rows != m->rows || inner != columns) return NULL;
+        Node *sum = node_new(j->pool, NODE_MATRIX, 0, NULL);
+        sum->n = rows * columns;
+        sum->rows = rows;
+        sum->arg = pool_take(j->pool, (size_t)sum->n * sizeof *sum->arg);
+        for (int k = 0; k < sum->n; k++) {
+            if (!product) {
+                sum->arg[k] = node_flat(j->pool, NODE_ADD, all->arg[k], m->arg[k]);
+                continue;
+            }
+            Node *e = node_int(j->pool, 0);
+            for (int x = 0; x < inner; x++)
+                e = node_flat(
+                    j->pool, NODE_ADD, e,
+                    node_flat(j->pool, NODE_MUL, all->arg[k / columns * inner + x], m->arg[x * columns + k % columns]));
+            sum->arg[k] = e;
+        }
+        all = sum;
+    }
+    if (!all || !factor) return all;
+    Node *scaled = node_new(j->pool, NODE_MATRIX, all->n, all->arg);
+    scaled->rows = all->rows;
+    for (int k = 0; k < all->n; k++) scaled->arg[k] = node_flat(j->pool, NODE_MUL, factor, all->arg[k]);
+    return scaled;
+}
+
+bool expressions_equal(Judge *j, const Node *a, const Node *b) {
+    const Node *m = matrix_of(j, a), *w = matrix_of(j, b);
+    if (m || w) {
+        if (!m || !w || m->rows != w->rows || m->n != w->n) return false;
+        for (int i = 0; i < m->n; i++)
+            if (!expressions_equal(j, m->arg[i], w->arg[i])) return false;
+        return true;
+    }
+    Text name[1];
+    bool constant = node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0;
+    if (constant && (is_float(a) || is_float(b)) &&
+        rounds_equal(math_value(j, a, &(Point){0}), math_value(j, b, &(Point){0}), j->how->precision))
+        return true;
+    return identical(j, a, b);
+}
+
+// ---- symbols ---------------------------------------------------------------------------------------------------------
+
+// The letters of a product of symbols, e among them, side by side: a word that was written without \text.
+static bool spells(const Node *product, Text word) {
+    size_t at = 0;
+    for (int i = 0; i < product->n; i++) {
+        const Node *a = product->arg[i];
+        Text letters = a->kind == NODE_SYMBOL ? a->name : text_of("e");
+        if (a->kind != NODE_SYMBOL && !(a->kind == NODE_CONST && a->constant == CONST_E)) return false;
+        if (at + letters.n > word.n || strncasecmp(word.s + at, letters.s, letters.n) != 0) return false;
+        at += letters.n;
+    }
+    return at == word.n;
+}
+
+// Two answers, one of which at least is a symbol: a letter or a text.
+static bool symbols_equal(const Node *a, const Node *b) {
+    if (a->kind == NODE_SYMBOL && b->kind == NODE_SYMBOL) return text_equal(a->name, b->name);
+    const Node *symbol = a->kind == NODE_SYMBOL ? a : b, *other = a->kind == NODE_SYMBOL ? b : a;
+    if (other->kind == NODE_CONST && other->constant == CONST_E) return text_equal(symbol->name, text_of("e"));
+    if (other->kind == NODE_MUL) return spells(other, symbol->name);
+    return other->kind == NODE_NUMBER && other->number == NUMBER_INT && text_equal(symbol->name, other->name);
+}
+
+// ---- relations -------------------------------------------------------------------------------------------------------
+
+static Node *difference(Judge *j, const Node *relation) {
+    return node_flat(j->pool, NODE_ADD, relation->arg[0], node_negate(j->pool, relation->arg[1]));
+}
+
+static bool is_flip(Relation a, Relation b) {
+    return (a == REL_LT && b == REL_GT) || (a == REL_GT && b == REL_LT) || (a == REL_LE && b == REL_GE) ||
+           (a == REL_GE && b == REL_LE) || (a == REL_EQ && b == REL_EQ);
+}
+
+// Whether f is a constant times g; the sign of the constant, or 0.
+static int proportion(Judge *j, const Node *f, const Node *g) {
+    enum { TRIALS = 5 };
+    Value ratio = value_bad();
+    for (int trial = 0; trial < TRIALS; trial++) {
+        Point p = {.trial = trial};
+        Value r = value_div(math_value(j, f, &p), math_value(j, g, &p));
+        if (r.bad || r.im != 0 || r.re == 0 || (trial > 0 && !value_equal(r, ratio))) return 0;
+        ratio = r;
+    }
+    return ratio.re > 0 ? 1 : -1;
+}
+
+// Where a function that is linear in `name` is zero; bad where it is not linear.
+static Value linear_root(Judge *j, const Node *f, Text name, int trial) {
+    Value v[3];
+    for (int i = 0; i < 3; i++) v[i] = math_value(j, f, &(Point){trial, name, value_int(i)});
+    Value slope = value_add(v[1], value_neg(v[0])), next = value_add(v[2], value_neg(v[1]));
+    return value_equal(slope, next) ? value_div(value_neg(v[0]), slope) : value_bad();
+}
+
+// Whether two equations have the same solutions for one of their unknowns, which both hold linearly.
+static bool same_solution(Judge *j, const Node *f, const Node *g) {
+    enum { MAX_NAMES = 8, TRIALS = 4 };
+    Text name[MAX_NAMES], other[MAX_NAMES];
+    int n = node_symbols(f, name, 0, MAX_NAMES), n_other = node_symbols(g, other, 0, MAX_NAMES);
+    if (n != n_other || node_symbols(g, name, n, MAX_NAMES) != n) return false;
+    for (int i = 0; i < n; i++) {
+        int trial = 0;
+        while (trial < TRIALS && value_equal(linear_root(j, f, name[i], trial), linear_root(j, g, name[i], trial)))
+            trial++;
+        if (trial == TRIALS) return true;
+    }
+    return false;
+}
+
+static bool relations_equal(Judge *j, const Node *gold, const Node *prediction) {
+    if (gold->kind == NODE_AND && prediction->kind == NODE_AND) {
+        if (gold->n != prediction->n) return false;
+        for (int i = 0; i < gold->n; i++)
+            if (!relations_equal(j, gold->arg[i], prediction->arg[i])) return false;
+        return true;
+    }
+    if (gold->kind == NODE_AND || prediction->kind == NODE_AND) return false;
+    if (node_is_set(gold->arg[1]) || node_is_set(prediction->arg[1])) // x in a set: the same x, the same set
+        return gold->relation == prediction->relation && node_same(gold->arg[0], prediction->arg[0]) &&
+               sets_equal(j, gold->arg[1], prediction->arg[1]);
+    const Node *f = difference(j, gold), *g = difference(j, prediction), *minus = node_negate(j->pool, (Node *)g);
+    bool same = gold->relation == prediction->relation, flip = is_flip(gold->relation, prediction->relation);
+    if (same && expressions_equal(j, f, g)) return true;
+    if (flip && expressions_equal(j, f, minus)) return true;
+    if (!same && !flip) return false;
+    int sign = proportion(j, f, g);
+    if ((same && sign > 0) || (flip && sign < 0)) return true;
+    return gold->relation == REL_EQ && prediction->relation == REL_EQ && same_solution(j, f, g);
+}
+
+// ---- answers ---------------------------------------------------------------------------------------------------------
+
+static Node *renamed(Pool *pool, const Node *a, Text name) {
+    if (a->kind == NODE_SYMBOL) return node_named(pool, NODE_SYMBOL, name, 0, NULL);
+    Node *copy = node_new(pool, a->kind, a->n, a->arg);
+    Node **arg = copy->arg;
+    *copy = *a;
+    copy->arg = arg;
+    for (int i = 0; i < a->n; i++) copy->arg[i] = renamed(pool, a->arg[i], name);
+    return copy;
+}
+
+bool answers_equal(Judge *j, const Node *gold, const Node *prediction) {
+    if (j->steps <= 0) return false;
+    Text name[2], other[2];
+    if (j->how->any_variable && node_symbols(gold, name, 0, 2) == 1 && node_symbols(prediction, other, 0, 2) == 1)
+        prediction = renamed(j->pool, prediction, name[0]);
+
+    bool gold_assigns = is_assignment(gold), gold_equates = is_equation(gold), equates = is_equation(prediction);
+    if (gold_assigns) gold = shortened(j, gold);
+    if (is_assignment(prediction)) prediction = shortened(j, prediction);
+    if (equates && !gold_equates) prediction = right_side(prediction);
+    else if (gold_assigns && !equates) gold = right_side(gold);
+
+    bool gold_relates = is_relation(gold), relates = is_relation(prediction);
+    bool gold_set = node_is_set(gold), set = node_is_set(prediction);
+    if (gold_relates && set && prediction->kind != NODE_TUPLE && relation_describes(j, gold, prediction)) return true;
+    if (j->how->set_relation && relates && gold_set && gold->kind != NODE_TUPLE &&
+        relation_describes(j, prediction, gold))
+        return true;
+
+    if (gold->kind == NODE_CONST && gold->constant == CONST_UNDEFINED) return false;
+    if (node_same(gold, prediction)) return true;
+    if (gold_relates && relates) return relations_equal(j, gold, prediction);
+    if (gold_set || set) return sets_equal(j, gold, prediction);
+    if (gold->kind == NODE_SYMBOL || prediction->kind == NODE_SYMBOL) return symbols_equal(gold, prediction);
+    return expressions_equal(j, gold, prediction);
+}
+
+bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const Compare *how) {
+    enum { STEPS = 200000 };
+    Judge j = {p, how, STEPS};
+    if (gold->node && prediction->node && answers_equal(&j, gold->node, prediction->node)) return true;
+    Text a = text_strip(gold->text), b = text_strip(prediction->text);
+    return a.n > 0 && text_equal(a, b);
+}

@@ -1,0 +1,359 @@
+// Numbers: rational arithmetic that stays exact through residues, and complex arithmetic beside it.
+#include "verify.h"
+#include <complex.h>
+#include <math.h>
+
+static const uint64_t prime[MATH_PRIMES] = {2305843009213693951u, 2305843009213693921u}; // 2^61 - 1, 2^61 - 31
+
+static uint64_t mod_mul(uint64_t a, uint64_t b, int i) { return (uint64_t)((unsigned __int128)a * b % prime[i]); }
+
+static uint64_t mod_pow(uint64_t a, uint64_t e, int i) {
+    uint64_t r = 1;
+    for (; e; e >>= 1, a = mod_mul(a, a, i))
+        if (e & 1) r = mod_mul(r, a, i);
+    return r;
+}
+
+static uint64_t mod_inverse(uint64_t a, int i) { return mod_pow(a, prime[i] - 2, i); } // Fermat
+
+Value value_int(int64_t n) {
+    Value v = {.re = (long double)n, .exact = true};
+    for (int i = 0; i < MATH_PRIMES; i++) {
+        uint64_t r = (n < 0 ? 0 - (uint64_t)n : (uint64_t)n) % prime[i];
+        v.residue[i] = n < 0 && r ? prime[i] - r : r;
+    }
+    return v;
+}
+
+Value value_bad(void) { return (Value){.bad = true}; }
+
+// Anything not finite is undefined.
+static Value checked(Value v) { return isfinite(v.re) && isfinite(v.im) ? v : value_bad(); }
+
+Value value_real(long double x) { return checked((Value){.re = x}); }
+
+static Value value_complex(long double complex z) { return checked((Value){.re = creall(z), .im = cimagl(z)}); }
+
+static long double complex complex_of(Value v) {
+    long double complex z = v.re;
+    __imag__ z = v.im;
+    return z;
+}
+
+Value value_decimal(Text digits) {
+    Value ten = value_int(10), v = value_int(0), scale = value_int(1);
+    bool fraction = false;
+    for (size_t i = 0; i < digits.n; i++) {
+        if (digits.s[i] == '.') {
+            fraction = true;
+            continue;
+        }
+        v = value_add(value_mul(v, ten), value_int(digits.s[i] - '0'));
+        if (fraction) scale = value_mul(scale, ten);
+    }
+    return fraction ? value_div(v, scale) : v;
+}
+
+Value value_add(Value a, Value b) {
+    if (a.bad || b.bad) return value_bad();
+    Value v = {.re = a.re + b.re, .im = a.im + b.im, .exact = a.exact && b.exact};
+    for (int i = 0; v.exact && i < MATH_PRIMES; i++) {
+        v.residue[i] = a.residue[i] + b.residue[i];
+        if (v.residue[i] >= prime[i]) v.residue[i] -= prime[i];
+    }
+    // Where exact terms cancel, only rounding errors are left of the approximation.
+    if (v.exact && v.residue[0] == 0 && v.residue[1] == 0) v.re = 0;
+    return checked(v);
+}
+
+Value value_neg(Value a) {
+    a.re = -a.re;
+    a.im = -a.im;
+    for (int i = 0; a.exact && i < MATH_PRIMES; i++)
+        if (a.residue[i]) a.residue[i] = prime[i] - a.residue[i];
+    return a;
+}
+
+Value value_mul(Value a, Value b) {
+    if (a.bad || b.bad) return value_bad();
+    Value v = {.exact = a.exact && b.exact};
+    v.re = a.re * b.re - a.im * b.im;
+    v.im = a.re * b.im + a.im * b.re;
+    for (int i = 0; v.exact && i < MATH_PRIMES; i++) v.residue[i] = mod_mul(a.residue[i], b.residue[i], i);
+    return checked(v);
+}
+
+static bool is_zero(Value a) { return a.re == 0 && a.im == 0; }
+
+Value value_div(Value a, Value b) {
+    if (a.bad || b.bad || is_zero(b)) return value_bad();
+    Value v = value_complex(complex_of(a) / complex_of(b));
+    if (b.im == 0) v = checked((Value){.re = a.re / b.re, .im = a.im / b.re});
+    v.exact = !v.bad && a.exact && b.exact;
+    for (int i = 0; v.exact && i < MATH_PRIMES; i++)
+        v.residue[i] = mod_mul(a.residue[i], mod_inverse(b.residue[i], i), i);
+    return v;
+}
+
+bool value_is_int(Value a) { return !a.bad && a.exact && fabsl(a.re) < 0x1p53L && a.re == rintl(a.re); }
+
+// a to a whole power, exact where a is.
+static Value power_int(Value a, int64_t n) {
+    if (n < 0) a = value_div(value_int(1), a);
+    uint64_t e = n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
+    Value r = value_int(1);
+    for (; e && !a.bad; e >>= 1) {
+        if (e & 1) r = value_mul(r, a);
+        if (e > 1) a = value_mul(a, a);
+    }
+    return a.bad ? a : r;
+}
+
+Value value_pow(Value a, Value b) {
+    if (a.bad || b.bad) return value_bad();
+    if (value_is_int(b)) return power_int(a, (int64_t)b.re);
+    if (is_zero(a)) return b.re > 0 ? value_int(0) : value_bad();
+    if (a.im == 0 && b.im == 0 && a.re > 0) {
+        if (b.re != 0.5L) return value_real(powl(a.re, b.re));
+        Value root = value_real(sqrtl(a.re)), whole = value_int(root.re < 1e9L ? llrintl(root.re) : 0);
+        return a.exact && value_equal(value_mul(whole, whole), a) ? whole : root; // of a perfect square exact
+    }
+    return value_complex(cexpl(complex_of(b) * clogl(complex_of(a))));
+}
+
+bool value_equal(Value a, Value b) {
+    if (a.bad || b.bad) return false;
+    long double scale = fmaxl(fmaxl(hypotl(a.re, a.im), hypotl(b.re, b.im)), 1e-1L);
+    long double difference = hypotl(a.re - b.re, a.im - b.im);
+    if (!a.exact || !b.exact) return difference <= 1e-14L * scale;
+    // Numbers with the same residues are equal, or as far apart as the product of the primes.
+    return memcmp(a.residue, b.residue, sizeof a.residue) == 0 && (difference < 1e30L || difference <= 1e-9L * scale);
+}
+
+// ---- functions -------------------------------------------------------------------------------------------------------
+
+static Value factorial(Value a) {
+    if (!value_is_int(a)) {
+        if (a.bad || a.im != 0 || (a.re < 0 && a.re == rintl(a.re))) return value_bad();
+        return value_real(tgammal(a.re + 1));
+    }
+    if (a.re < 0 || a.re > 1500) return value_bad();
+    Value v = value_int(1);
+    for (int k = 2; k <= (int)a.re; k++) v = value_mul(v, value_int(k));
+    return v;
+}
+
+static Value binomial(Value n, Value k) {
+    if (!value_is_int(k) || k.re < 0 || k.re > 5000) return k.bad || !value_is_int(k) ? value_bad() : value_int(0);
+    Value v = value_int(1);
+    for (int i = 0; i < (int)k.re; i++) v = value_div(value_mul(v, value_add(n, value_int(-i))), value_int(i + 1));
+    return v;
+}
+
+static int64_t gcd(int64_t a, int64_t b) {
+    while (b) {
+        int64_t r = a % b;
+        a = b;
+        b = r;
+    }
+    return a < 0 ? -a : a;
+}
+
+static Value gcd_or_lcm(const Value *a, int n, bool lcm) {
+    int64_t r = lcm ? 1 : 0;
+    for (int i = 0; i < n; i++) {
+        if (!value_is_int(a[i])) return value_bad();
+        int64_t x = (int64_t)a[i].re, g = gcd(r, x);
+        if (!lcm) r = g;
+        else if (g == 0 || __builtin_mul_overflow(r / g, x < 0 ? -x : x, &r)) return value_bad();
+    }
+    return value_int(r);
+}
+
+static Value rounded(Value a, long double (*to)(long double)) {
+    if (a.bad || a.im != 0) return value_bad();
+    long double near = rintl(a.re); // what is whole but for rounding errors is whole
+    long double x = fabsl(a.re - near) < 1e-12L ? near : to(a.re);
+    return fabsl(x) < 0x1p53L ? value_int((int64_t)x) : value_real(x);
+}
+
+// One-argument functions of complex numbers, by name; `sec` and the like are the others' reciprocals.
+typedef long double complex ComplexFn(long double complex);
+static const struct {
+    const char *name;
+    ComplexFn *fn;
+    enum { PLAIN, RECIPROCAL, OF_RECIPROCAL } form;
+} complex_fn[] = {
+    {"sin", csinl, PLAIN},           {"cos", ccosl, PLAIN},           {"tan", ctanl, PLAIN},
+    {"csc", csinl, RECIPROCAL},      {"sec", ccosl, RECIPROCAL},      {"cot", ctanl, RECIPROCAL},
+    {"asin", casinl, PLAIN},         {"acos", cacosl, PLAIN},         {"atan", catanl, PLAIN},
+    {"acsc", casinl, OF_RECIPROCAL}, {"asec", cacosl, OF_RECIPROCAL}, {"acot", catanl, OF_RECIPROCAL},
+    {"sinh", csinhl, PLAIN},         {"cosh", ccoshl, PLAIN},         {"tanh", ctanhl, PLAIN},
+    {"asinh", casinhl, PLAIN},       {"acosh", cacoshl, PLAIN},       {"atanh", catanhl, PLAIN},
+    {"exp", cexpl, PLAIN},
+};
+
+static Value apply_complex(size_t i, Value a) {
+    if (a.bad) return a;
+    Value x = complex_fn[i].form == OF_RECIPROCAL ? value_div(value_int(1), a) : a;
+    if (x.bad) return x;
+    Value y = value_complex(complex_fn[i].fn(complex_of(x)));
+    return complex_fn[i].form == RECIPROCAL ? value_div(value_int(1), y) : y;
+}
+
+static uint64_t hash_text(Text t, uint64_t seed) {
+    uint64_t h = 0xcbf29ce484222325u ^ seed * 0x9e3779b97f4a7c15u;
+    for (size_t i = 0; i < t.n; i++) h = (h ^ (unsigned char)t.s[i]) * 0x100000001b3u;
+    h = (h ^ (h >> 32)) * 0xd6e8feb86659fd93u;
+    return h ^ (h >> 32);
+}
+
+// A function nobody knows is some smooth function, another one for each name and trial.
+static Value unknown_function(Text name, const Value *a, int n, int trial) {
+    long double complex z = 0;
+    for (int i = 0; i < n; i++) {
+        if (a[i].bad) return a[i];
+        uint64_t h = hash_text(name, (uint64_t)(trial * 64 + i + 1));
+        long double complex x = complex_of(a[i]) * (1 + (h & 0xffff) / 65536.0L) + (h >> 16 & 0xffff) / 8192.0L;
+        z += csinl(x / (1 + cabsl(x) * 0.05L)) * (2 + i) + x * 0.1L;
+    }
+    return value_complex(z);
+}
+
+static bool named(Text name, const char *what) { return text_equal(name, text_of(what)); }
+
+static Value apply(Text name, const Value *a, int n, int trial) {
+    for (size_t i = 0; n == 1 && i < sizeof complex_fn / sizeof *complex_fn; i++)
+        if (named(name, complex_fn[i].name)) return apply_complex(i, a[0]);
+    if (named(name, "gcd") || named(name, "lcm")) return gcd_or_lcm(a, n, named(name, "lcm"));
+    if (named(name, "max") || named(name, "min")) {
+        Value best = a[0];
+        for (int i = 0; i < n; i++) {
+            if (a[i].bad || a[i].im != 0) return value_bad();
+            if (named(name, "max") ? a[i].re > best.re : a[i].re < best.re) best = a[i];
+        }
+        return best;
+    }
+    if (n == 2 && named(name, "log")) { // argument, base
+        if (a[0].bad || a[1].bad || is_zero(a[0]) || is_zero(a[1])) return value_bad();
+        return value_div(value_complex(clogl(complex_of(a[0]))), value_complex(clogl(complex_of(a[1]))));
+    }
+    if (n == 2 && named(name, "binomial")) return binomial(a[0], a[1]);
+    if (n == 2 && named(name, "mod")) {
+        Value q = value_div(a[0], a[1]);
+        return q.bad ? q : value_add(a[0], value_neg(value_mul(a[1], rounded(q, floorl))));
+    }
+    if (n != 1) return unknown_function(name, a, n, trial);
+    if (named(name, "abs")) {
+        if (a[0].bad || a[0].im != 0) return a[0].bad ? a[0] : value_real(hypotl(a[0].re, a[0].im));
+        return a[0].re < 0 ? value_neg(a[0]) : a[0];
+    }
+    if (named(name, "floor")) return rounded(a[0], floorl);
+    if (named(name, "ceil")) return rounded(a[0], ceill);
+    if (named(name, "factorial")) return factorial(a[0]);
+    if (named(name, "gamma")) return factorial(value_add(a[0], value_int(-1)));
+    return unknown_function(name, a, n, trial);
+}
+
+// ---- trees -----------------------------------------------------------------------------------------------------------
+
+static Value symbol_value(Text name, int trial) {
+    uint64_t h = hash_text(name, (uint64_t)trial);
+    Value v = value_div(value_int((int64_t)(h % 3989) + 1), value_int(1009));
+    return trial % 2 && (h >> 32 & 1) ? value_neg(v) : v; // odd trials have negative values too
+}
+
+static Value constant_value(Constant c) {
+    switch (c) {
+    case CONST_PI: return value_real(acosl(-1));
+    case CONST_E: return value_real(expl(1));
+    case CONST_I: return (Value){.im = 1};
+    default: return value_bad();
+    }
+}
+
+static bool is_bound(const Point *p, Text name) { return p->bound.s && text_equal(p->bound, name); }
+
+// A finite sum or product over whole numbers is carried out. Any other is some function of its term at a pseudo-random
+// place and of its ends: equal for equal sums.
+static Value sum_value(Judge *j, const Node *a, const Point *point) {
+    bool product = named(a->name, "prod");
+    Value from = math_value(j, a->arg[1], point), to = math_value(j, a->arg[2], point), v = value_int(product);
+    Point inner = {point->trial, a->arg[0]->name, value_int(0)};
+    if (value_is_int(from) && value_is_int(to) && to.re - from.re < 2000) {
+        for (long double k = from.re; k <= to.re && !v.bad; k++) {
+            inner.at = value_int((int64_t)k);
+            Value term = math_value(j, a->arg[3], &inner);
+            v = product ? value_mul(v, term) : value_add(v, term);
+        }
+        return v;
+    }
+    inner.at = symbol_value(text_of("k"), point->trial); // the same for every name of the variable
+    Value part[3] = {math_value(j, a->arg[3], &inner), from, to};
+    bool endless = a->arg[2]->kind == NODE_CONST && a->arg[2]->constant == CONST_INFINITY;
+    if (endless) part[2] = value_int(0);
+    return unknown_function(endless ? text_of("endless") : a->name, part, 3, point->trial);
+}
+
+// Gaussian elimination with the largest pivot.
+static Value determinant(Value *m, int n) {
+    Value det = value_int(1);
+    for (int c = 0; c < n; c++) {
+        int pivot = c;
+        for (int r = c; r < n; r++) {
+            if (m[r * n + c].bad) return value_bad();
+            if (fabsl(m[r * n + c].re) + fabsl(m[r * n + c].im) >
+                fabsl(m[pivot * n + c].re) + fabsl(m[pivot * n + c].im))
+                pivot = r;
+        }
+        if (is_zero(m[pivot * n + c])) return value_int(0);
+        if (pivot != c) det = value_neg(det);
+        for (int k = 0; pivot != c && k < n; k++) {
+            Value t = m[pivot * n + k];
+            m[pivot * n + k] = m[c * n + k];
+            m[c * n + k] = t;
+        }
+        det = value_mul(det, m[c * n + c]);
+        for (int r = c + 1; r < n; r++) {
+            Value f = value_neg(value_div(m[r * n + c], m[c * n + c]));
+            for (int k = c; k < n; k++) m[r * n + k] = value_add(m[r * n + k], value_mul(f, m[c * n + k]));
+        }
+    }
+    return det;
+}
+
+static Value function_value(Judge *j, const Node *a, const Point *point) {
+    enum { MAX_ARGS = 16, MAX_MATRIX = 12 };
+    Value arg[MAX_MATRIX * MAX_MATRIX];
+    if (named(a->name, "det")) {
+        const Node *m = a->arg[0];
+        if (m->kind != NODE_MATRIX || m->rows > MAX_MATRIX || m->n != m->rows * m->rows) return value_bad();
+        for (int i = 0; i < m->n; i++) arg[i] = math_value(j, m->arg[i], point);
+        return determinant(arg, m->rows);
+    }
+    if (a->n < 1 || a->n > MAX_ARGS) return value_bad();
+    for (int i = 0; i < a->n; i++) arg[i] = math_value(j, a->arg[i], point);
+    return apply(a->name, arg, a->n, point->trial);
+}
+
+Value math_value(Judge *j, const Node *a, const Point *point) {
+    if (j->steps-- <= 0) return value_bad();
+    Value v;
+    switch (a->kind) {
+    case NODE_NUMBER: return a->value;
+    case NODE_SYMBOL: return is_bound(point, a->name) ? point->at : symbol_value(a->name, point->trial);
+    case NODE_CONST: return constant_value(a->constant);
+    case NODE_ADD:
+    case NODE_MUL:
+        v = math_value(j, a->arg[0], point);
+        for (int i = 1; i < a->n && !v.bad; i++) {
+            Value w = math_value(j, a->arg[i], point);
+            v = a->kind == NODE_ADD ? value_add(v, w) : value_mul(v, w);
+        }
+        return v;
+    case NODE_POW: return value_pow(math_value(j, a->arg[0], point), math_value(j, a->arg[1], point));
+    case NODE_FUNC: return function_value(j, a, point);
+    case NODE_SUM: return sum_value(j, a, point);
+    default: return value_bad();
+    }
+}

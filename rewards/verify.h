@@ -1,0 +1,164 @@
+// Mathematical verification: is a prediction the same answer as gold? What Math-Verify does with regular expressions,
+// an ANTLR grammar and SymPy is done here in four steps, each bounded in time and memory:
+//
+//   math_extract.c    finds the places of a text that may state an answer, the best first
+//   math_normalize.c  cleans LaTeX: sizes, text commands, units, "and", malformed fractions
+//   math_lex.c, math_parse.c, math_func.c   LaTeX -> tokens -> a tree
+//   math_compare.c    whether two trees mean the same, by math_value.c (numbers, identity testing) and math_set.c
+//
+// The grammar and the rules of comparison follow Math-Verify 0.8 and latex2sympy2_extended.
+#pragma once
+#include "str.h"
+#include "text.h"
+
+// ---- memory: everything of one verification is taken from a pool and given back together ----------------------------
+typedef struct PoolChunk PoolChunk;
+typedef struct {
+    PoolChunk *chunk;
+} Pool;
+void *pool_take(Pool *p, size_t bytes); // zeroed
+Text pool_text(Pool *p, Text t);
+void pool_free(Pool *p);
+
+// ---- values ----------------------------------------------------------------------------------------------------------
+// A complex number, and beside it, where it is rational, its residues modulo two primes of 61 bits: rational arithmetic
+// of any size stays exact (up to a chance of 2^-120) and never grows.
+#define MATH_PRIMES 2
+typedef struct {
+    long double re, im;
+    uint64_t residue[MATH_PRIMES];
+    bool exact; // rational, and `residue` is right
+    bool bad;   // undefined: a division by zero, an overflow
+} Value;
+
+Value value_int(int64_t n);
+Value value_real(long double x);
+Value value_bad(void);
+Value value_decimal(Text digits); // [0-9]*(.[0-9]*)?
+Value value_add(Value a, Value b);
+Value value_neg(Value a);
+Value value_mul(Value a, Value b);
+Value value_div(Value a, Value b);
+Value value_pow(Value a, Value b);
+bool value_is_int(Value a); // an exact whole number below 2^53
+bool value_equal(Value a, Value b);
+
+// ---- trees -----------------------------------------------------------------------------------------------------------
+typedef enum {
+    NODE_NUMBER, // value, class
+    NODE_SYMBOL, // name
+    NODE_CONST,  // constant
+    NODE_ADD,
+    NODE_MUL,
+    NODE_POW,  // base, exponent
+    NODE_FUNC, // name, arguments
+    NODE_SUM,  // name "sum" or "prod"; variable, from, to, term
+    NODE_MATRIX,
+    // what is compared as a set
+    NODE_SET,      // {a, b, ...}
+    NODE_TUPLE,    // (a, b, ...)
+    NODE_INTERVAL, // from, to
+    NODE_UNION,
+    NODE_INTERSECTION,
+    NODE_MINUS,
+    NODE_NAMED_SET, // name: N, Z, Q, R, C
+    // what is compared as a statement
+    NODE_RELATION, // left, right
+    NODE_AND,      // a chain of relations
+} NodeKind;
+
+typedef enum { NUMBER_INT, NUMBER_RATIONAL, NUMBER_FLOAT } NumberClass;
+// CONST_UNDEFINED: 1/0. CONST_NOTHING: the grammar knows it, but it has no meaning here; no tree that is given out has it.
+typedef enum { CONST_PI, CONST_E, CONST_I, CONST_INFINITY, CONST_UNDEFINED, CONST_NOTHING } Constant;
+typedef enum { REL_EQ, REL_NE, REL_LT, REL_LE, REL_GT, REL_GE } Relation;
+
+typedef struct Node Node;
+struct Node {
+    NodeKind kind;
+    NumberClass number;
+    Constant constant;
+    Relation relation;
+    bool percent;               // NODE_MUL: a number times 1/100, written as a percentage
+    bool left_open, right_open; // NODE_INTERVAL
+    int rows;                   // NODE_MATRIX: n = rows x columns
+    Value value;                // NODE_NUMBER
+    Text name;                  // NODE_SYMBOL, NODE_FUNC, NODE_SUM, NODE_NAMED_SET; NODE_NUMBER: an integer's digits
+    Node **arg;                 // [n]
+    int n;
+};
+
+Node *node_new(Pool *p, NodeKind kind, int n, Node *const *arg);
+Node *node_2(Pool *p, NodeKind kind, Node *a, Node *b);
+Node *node_number(Pool *p, NumberClass c, Value v);
+Node *node_int(Pool *p, int64_t n);
+Node *node_digits(Pool *p, Text digits); // [0-9]*(.[0-9]*)?: an integer, or with a point a float
+Node *node_const(Pool *p, Constant c);
+Node *node_named(Pool *p, NodeKind kind, Text name, int n, Node *const *arg);
+Node *node_quotient(Pool *p, Node *a, Node *b);                  // of integers a rational number
+Node *node_set(Pool *p, NodeKind kind, int n, Node *const *arg); // NODE_SET without doubles, or NODE_TUPLE
+Node *node_negate(Pool *p, Node *a);                             // a number stays a number
+// Products and sums lay their arguments side by side.
+Node *node_flat(Pool *p, NodeKind kind, Node *a, Node *b);
+bool node_is_set(const Node *a);                             // NODE_SET .. NODE_NAMED_SET
+bool node_same(const Node *a, const Node *b);                // the same tree
+bool node_only_symbols(const Node *a);                       // symbols, and what is built of symbols alone
+int node_symbols(const Node *a, Text *name, int n, int max); // adds the names that occur, once each; how many now
+
+// ---- texts -> trees --------------------------------------------------------------------------------------------------
+typedef struct {
+    bool malformed; // mend \frac12, ^(...), sqrt(...)
+    bool nits;      // a leading point, 0.5
+    bool equations; // a = b = c becomes c
+    bool last_box;  // of several boxes only the last that belong together, not all
+} Normalize;
+void math_normalize(Text latex, Normalize how, Str *out);
+void math_fix_malformed(Str *text);
+void math_step(Str *text, void (*step)(Text t, Str *out)); // text becomes what the step makes of it
+// The byte of the brace that closes the one at `open`, before byte `end`; TEXT_NONE where there is none.
+size_t math_closing_brace(Text t, size_t open, size_t end);
+
+#define MATH_MAX_TEXT 4096 // bytes of one formula
+// Parses normalised LaTeX; NULL where it is no formula. NULL too for what is longer or nested deeper than the limits.
+Node *math_parse_latex(Pool *p, Text latex);
+// Parses digits, + - * / ^ ( ): what a text holds outside of LaTeX.
+Node *math_parse_expr(Pool *p, Text expr);
+
+typedef struct {
+    bool latex, numbers; // what to look for: LaTeX; plain numbers and arithmetic
+    int boxed_priority;  // 0: boxes first, 50: after "the final answer is"
+    bool unanchored;     // also what no "answer" announces
+    bool first_match;    // only the best place is tried; else the next ones until something parses
+    Normalize normalize;
+} Extract;
+
+typedef struct {
+    Node *node; // NULL where nothing parsed
+    Text text;  // the best place's text, cleaned; empty where there is none
+} Answer;
+Answer math_extract(Pool *p, Text text, const Extract *how);
+
+typedef struct {
+    int precision;     // decimals that floats are rounded to
+    bool any_variable; // a sole variable may have another name
+    bool set_relation; // a relation in the prediction may stand for a set in gold
+} Compare;
+bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const Compare *how);
+
+// ---- between the parts of the comparison -----------------------------------------------------------------------------
+typedef struct {
+    Pool *pool;
+    const Compare *how;
+    int steps; // node evaluations left: when they run out, nothing is equal any more
+} Judge;
+// The value of an expression where symbol i has the trial's pseudo-random value, or (bound == name) `at`.
+typedef struct {
+    int trial;
+    Text bound;
+    Value at;
+} Point;
+Value math_value(Judge *j, const Node *a, const Point *point);
+bool expressions_equal(Judge *j, const Node *a, const Node *b);
+bool answers_equal(Judge *j, const Node *gold, const Node *prediction);
+bool sets_equal(Judge *j, const Node *gold, const Node *prediction);
+// Whether the real solutions of a relation in one unknown are the set.
+bool relation_describes(Judge *j, const Node *relation, const Node *set);

@@ -1,0 +1,267 @@
+// The verifier: Math-Verify's own pairs, real graders' verdicts, GSM8K against itself, and texts made to hurt.
+#include "data.h"
+#include "host.h"
+#include <string.h>
+#include <time.h>
+
+static float verify(const char *spec, const char *gold, const char *completion, size_t n) {
+    Reward r;
+    Error e = {0};
+    if (!reward_parse(spec, &r, &e)) fail_msg("%s", e.text);
+    Sample s = {.prompt = "", .completion = completion, .completion_len = n, .answer = gold};
+    float score;
+    r.info->fn(&r, &s, 1, &score);
+    return score;
+}
+
+// Calls use(line) for each JSON line of a data file; returns how many there were.
+static int each_line(const char *test, const char *name, void (*use)(const json_t *line)) {
+    LineReader reader;
+    Error e = {0};
+    char *text;
+    size_t n;
+    int got, lines = 0;
+    assert_true(line_reader_open(&reader, data_path(test, name), &e));
+    for (; (got = line_reader_next(&reader, &text, &n, &e)) > 0; lines++) {
+        json_t *j = json_parse(text, n, reader.path, &e);
+        assert_non_null(j);
+        use(j);
+        json_decref(j);
+    }
+    assert_int_equal(got, 0);
+    line_reader_close(&reader);
+    return lines;
+}
+
+static const char *string_of(const json_t *j, const char *key) { return json_string_value(json_object_get(j, key)); }
+
+// ---- Math-Verify's 269 pairs -----------------------------------------------------------------------------------------
+
+static int differing;
+
+static void check_pair(const json_t *line) {
+    const json_t *config = json_object_get(line, "config"), *types = json_object_get(config, "match_types");
+    bool latex = strcmp(json_string_value(json_array_get(types, 0)), "latex") == 0;
+    char spec[128];
+    snprintf(spec, sizeof spec, "accuracy:extract=%s,precision=%d,variables=%s,relations=%s",
+             json_array_size(types) == 2 ? "any"
+             : latex                     ? "latex"
+                                         : "numbers",
+             (int)json_integer_value(json_object_get(config, "precision")),
+             json_is_true(json_object_get(config, "strict")) ? "strict" : "free",
+             json_is_true(json_object_get(config, "allow_set_relation_comp")) ? "sets" : "strict");
+    const json_t *prediction = json_object_get(line, "prediction");
+    bool right =
+        verify(spec, string_of(line, "gold"), json_string_value(prediction), json_string_length(prediction)) == 1;
+    if (right == json_is_true(json_object_get(line, "expected"))) return;
+    differing++;
+    printf("differs: %s\n", string_of(line, "id"));
+}
+
+static void math_verify_pairs(void **state) {
+    differing = 0;
+    int n = each_line("math_verify_pairs", "rewards/verify_cases.jsonl", check_pair);
+    printf("math_verify_pairs: %d of %d as expected\n", n - differing, n);
+    assert_int_equal(differing, 0);
+}
+
+// ---- verdicts of the real graders ------------------------------------------------------------------------------------
+
+static void expect(const json_t *line, const char *grader, const char *spec, const char *gold, const json_t *text) {
+    const json_t *want = json_object_get(json_object_get(line, "rewards"), grader);
+    float got = verify(spec, gold, json_string_value(text), json_string_length(text));
+    bool equal = json_is_null(want) ? isnan(got) : (double)got == json_number_value(want);
+    if (equal) return;
+    differing++;
+    printf("differs: %s gives %g: gold %s, %s\n", spec, (double)got, gold, json_string_value(text));
+}
+
+static void check_crafted(const json_t *line) {
+    const json_t *text = json_object_get(line, "completion");
+    expect(line, "open_r1_accuracy", "accuracy", string_of(line, "gold"), text);
+    expect(line, "math_verify_default", "accuracy:extract=any", string_of(line, "gold"), text);
+}
+
+static void crafted_answers(void **state) {
+    differing = 0;
+    int n = each_line("crafted_answers", "rewards/crafted_gsm8k.jsonl", check_crafted);
+    printf("crafted_answers: %d of %d verdicts equal\n", 2 * n - differing, 2 * n);
+    assert_int_equal(differing, 0);
+}
+
+static json_t *problems; // by idx
+
+static void keep_problem(const json_t *line) { json_array_append(problems, json_object_get(line, "code")); }
+
+static void check_model_answer(const json_t *line) {
+    const json_t *text =
+        json_array_get(json_array_get(problems, (size_t)json_integer_value(json_object_get(line, "row"))),
+                       (size_t)json_integer_value(json_object_get(line, "sample")));
+    char *dollars = xasprintf("$%s$", string_of(line, "gold"));
+    expect(line, "open_r1_accuracy", "accuracy", dollars, text);
+    expect(line, "open_r1_accuracy", "accuracy:gold=latex", string_of(line, "gold"), text);
+    expect(line, "math_verify_default", "accuracy:extract=any", dollars, text);
+    expect(line, "trl_accuracy_gold_without_dollars", "accuracy", string_of(line, "gold"), text);
+    free(dollars);
+}
+
+static void model_answers(void **state) {
+    differing = 0;
+    problems = json_array();
+    each_line("model_answers", "rewards/qwen25math_math_cot_100.jsonl", keep_problem);
+    int n = each_line("model_answers", "rewards/oracle_math_cot_100.jsonl", check_model_answer);
+    json_decref(problems);
+    printf("model_answers: %d of %d verdicts equal\n", 4 * n - differing, 4 * n);
+    assert_int_equal(differing, 0);
+}
+
+// ---- GSM8K -----------------------------------------------------------------------------------------------------------
+
+static void check_gold(const json_t *line) {
+    const char *gold = strstr(string_of(line, "answer"), "#### ") + 5;
+    char digits[64], right[96], wrong[96];
+    size_t n = 0;
+    for (const char *c = gold; *c; c++)
+        if (*c != ',') digits[n++] = *c;
+    digits[n] = 0;
+    snprintf(right, sizeof right, "so it is \\boxed{%s}.", gold);
+    snprintf(wrong, sizeof wrong, "so it is \\boxed{%lld}.", atoll(digits) + 1);
+    if (verify("accuracy", gold, right, strlen(right)) != 1) fail_msg("%s is not %s", right, gold);
+    if (verify("accuracy", gold, wrong, strlen(wrong)) != 0) fail_msg("%s is %s", wrong, gold);
+}
+
+static void gsm8k_golds(void **state) {
+    assert_int_equal(each_line("gsm8k_golds", "gsm8k/train.jsonl", check_gold), 7473);
+    assert_int_equal(each_line("gsm8k_golds", "gsm8k/test.jsonl", check_gold), 1319);
+}
+
+// ---- what the rules are ----------------------------------------------------------------------------------------------
+
+static void rules(void **state) {
+    static const struct {
+        const char *gold, *answer;
+        float score;
+    } cases[] = {
+        {"\\frac{1}{2}", "0.5", 1},
+        {"$2\\frac{1}{2}$", "\\frac{5}{2}", 1},
+        {"$\\frac{\\sqrt{8}}{2}$", "\\sqrt{2}", 1},
+        {"$\\sqrt{2}$", "1.414214", 1},
+        {"$\\sqrt{2}$", "1.4142", 0},
+        {"$\\pi$", "\\frac{2\\pi}{2}", 1},
+        {"$(x+1)^2$", "x^2 + 2x + 1", 1},
+        {"$(x+1)^2$", "x^2 + 2x + 2", 0},
+        {"$\\sin^2 x + \\cos^2 x$", "1", 1},
+        {"$\\{1, 2\\}$", "\\{2, 1\\}", 1},
+        {"$(1, 2)$", "(2, 1)", 0},
+        {"$[1, 2)$", "[1, 2]", 0},
+        {"$(-\\infty, 1) \\cup (1, \\infty)$", "(1, \\infty) \\cup (-\\infty, 1)", 1},
+        {"$x = 5$", "5", 1},
+        {"$5$", "x = 5", 1},
+        {"$x = 5$", "y = 5", 0},
+        {"$x < 3$", "3 > x", 1},
+        {"$x < 3$", "x \\le 3", 0},
+        {"$1 < x < 2$", "(1, 2)", 1},
+        {"$2x + y = 4$", "y = 4 - 2x", 1},
+        {"$\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}$", "\\begin{bmatrix} 1 \\\\ 2 \\end{bmatrix}", 1},
+        {"$\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}$", "\\begin{pmatrix} 1 & 2 \\end{pmatrix}", 0},
+        {"$10!$", "3628800", 1},
+        {"$\\binom{5}{2}$", "10", 1},
+        {"$2^{100}$", "1267650600228229401496703205376", 1},
+        {"$2^{100}$", "1267650600228229401496703205377", 0},
+        {"$\\text{Evelyn}$", "\\text{evelyn}", 1},
+        {"$1 \\pm \\sqrt{2}$", "1 - \\sqrt{2}, 1 + \\sqrt{2}", 1},
+        {"$\\frac{1}{0}$", "\\frac{2}{0}", 0},
+        {"$25\\%$", "\\frac{1}{4}", 1},
+        {"$25\\%$", "25", 0},
+        {"$\\sum_{k=1}^{10} k$", "55", 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[512];
+        snprintf(text, sizeof text, "Thus the answer is $\\boxed{%s}$.", cases[i].answer);
+        float got = verify("accuracy", cases[i].gold, text, strlen(text));
+        if (got != cases[i].score) fail_msg("gold %s, answer %s: %g", cases[i].gold, cases[i].answer, (double)got);
+    }
+    assert_true(isnan(verify("accuracy", "forty two", "\\boxed{42}", 10)));
+    assert_true(verify("accuracy:unreadable_gold=one", "forty two", "\\boxed{42}", 10) == 1);
+    assert_true(verify("accuracy", "42", "42", 2) == 0); // neither in a box nor behind "answer"
+    assert_true(verify("accuracy:extract=any", "42", "42", 2) == 1);
+}
+
+// ---- texts made to hurt ----------------------------------------------------------------------------------------------
+
+// A unit repeated many times must end soon, as a completion and (shorter) as gold, and right or wrong but never crash.
+static void hostile_texts_end(void **state) {
+    static const char *const unit[] = {"$",
+                                       "$$",
+                                       "\\(",
+                                       "\\[",
+                                       "\\boxed{",
+                                       "{",
+                                       "}",
+                                       "\\frac{",
+                                       "\\sqrt",
+                                       "\\sin",
+                                       "x^",
+                                       "x_",
+                                       "(",
+                                       "((1,",
+                                       "[1,",
+                                       "\\{",
+                                       "|",
+                                       "-",
+                                       "1+",
+                                       "9",
+                                       "1,000",
+                                       "answer ",
+                                       "answer: $",
+                                       "final answer is $1$ ",
+                                       "$\\boxed{1}$,",
+                                       "\\text{",
+                                       "\\begin{pmatrix}1&",
+                                       "\\sum_{k=1}^{999}",
+                                       "2^{",
+                                       "9!",
+                                       "a=",
+                                       "x<",
+                                       ";",
+                                       ",",
+                                       "\\cup(1,2)",
+                                       "f(",
+                                       "\\left(",
+                                       "1 ",
+                                       "\\%",
+                                       "\\pm 1",
+                                       "e^",
+                                       "\\fbox{",
+                                       "\xff",
+                                       "\\binom{9}{",
+                                       "10^",
+                                       ".",
+                                       "1.",
+                                       "{1,2},",
+                                       "\\max(1,"};
+    clock_t start = clock();
+    for (size_t u = 0; u < sizeof unit / sizeof *unit; u++)
+        for (int shape = 0; shape < 5; shape++) {
+            Str s = {0};
+            static const char *const open[] = {"", "$", "\\boxed{", "$\\boxed{", "answer: $"};
+            static const char *const close[] = {"", "$", "}", "}$", "$"};
+            str_puts(&s, open[shape]);
+            while (s.n < (shape == 0 ? 200000 : 3000)) str_puts(&s, unit[u]);
+            str_puts(&s, close[shape]);
+            float score = verify("accuracy", "$1$", s.s, s.n);
+            assert_true(score == 0 || score == 1);
+            if (s.n < 5000) verify("accuracy:extract=any", s.s, s.s, s.n);
+            str_free(&s);
+        }
+    double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+    printf("hostile_texts_end: %.1f s\n", seconds);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(math_verify_pairs), cmocka_unit_test(crafted_answers), cmocka_unit_test(model_answers),
+        cmocka_unit_test(gsm8k_golds),       cmocka_unit_test(rules),           cmocka_unit_test(hostile_texts_end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
