@@ -10,6 +10,8 @@
 
 #define BLOCK 4096 // elements a thread takes at a time
 
+typedef uint64_t vul __attribute__((vector_size(64), may_alias));
+
 typedef struct {
     float grad_scale, keep, new1, beta2, new2, step_size, inv_bias, eps;
 } Step;
@@ -26,36 +28,54 @@ static Step step_of(AdamParams p) {
                   .eps = (float)p.eps};
 }
 
-// Philox4x32-10 of philox.h for sixteen counters at a time.
-typedef uint64_t vul __attribute__((vector_size(128), may_alias));
+// Random bits for stochastic rounding: 16 for each of w, m and v of an element, as Philox4x32-10 (philox.h) gives them
+// for the counter {element / 2, step} and the key `seed`, in the half of its words that element % 2 names. The top bit of
+// the counter keeps them apart from sampling's, where it is a sign and never set.
 typedef struct {
-    vu v[4];
+    uint16_t bits[3][BLOCK + 2 * LANES] __attribute__((aligned(64)));
 } Noise;
 
-// The noise of sixteen elements from `first` on: their counters are {element, step}, the key is the seed. The top bit
-// keeps them apart from the counters of sampling, where it is a sign and never set.
-static inline Noise noise_of(const AdamParams *p, uint64_t first) {
-    const vul lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vul element = lane + first;
-    vu a = __builtin_convertvector(element, vu), b = __builtin_convertvector(element >> 32, vu);
-    vu c = (vu){0} + (uint32_t)p->step, d = (vu){0} + (uint32_t)((uint64_t)p->step >> 32 | 0x80000000);
-    uint32_t k0 = (uint32_t)p->seed, k1 = (uint32_t)(p->seed >> 32);
-    for (int round = 0; round < 10; round++) {
-        vul x = __builtin_convertvector(a, vul) * PHILOX_M0, y = __builtin_convertvector(c, vul) * PHILOX_M1;
-        a = __builtin_convertvector(y >> 32, vu) ^ b ^ k0;
-        b = __builtin_convertvector(y, vu);
-        c = __builtin_convertvector(x >> 32, vu) ^ d ^ k1;
-        d = __builtin_convertvector(x, vu);
-        k0 += PHILOX_W0;
-        k1 += PHILOX_W1;
+// hi:lo = a * m, from the products of the even and of the odd lanes
+static inline void multiply(vu a, uint64_t m, vu *hi, vu *lo) {
+#if defined(__AVX512F__)
+    __m512i even = _mm512_mul_epu32((__m512i)a, _mm512_set1_epi64((int64_t)m));
+    __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), _mm512_set1_epi64((int64_t)m));
+    *hi = (vu)_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+    *lo = (vu)_mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
+#else
+    vul even = ((vul)a & 0xffffffff) * m, odd = ((vul)a >> 32) * m;
+    *hi = (vu)(even >> 32 | (odd & ~0xffffffffull));
+    *lo = (vu)((even & 0xffffffff) | odd << 32);
+#endif
+}
+
+// Noise of the elements [first, first + n), n <= BLOCK; first is even.
+static void noise_fill(Noise *out, uint64_t seed, uint64_t step, uint64_t first, int64_t n) {
+    const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int64_t i = 0; i < n; i += 2 * LANES) {
+        uint64_t block = (first + (uint64_t)i) / 2;
+        vu a = lane + (uint32_t)block, b = (uint32_t)(block >> 32) - (vu)(a < (uint32_t)block); // a carry is -1
+        vu c = (vu){0} + (uint32_t)step, d = (vu){0} + ((uint32_t)(step >> 32) | 0x80000000);
+        uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+        for (int round = 0; round < 10; round++) {
+            vu hi0, lo0, hi1, lo1;
+            multiply(a, PHILOX_M0, &hi0, &lo0);
+            multiply(c, PHILOX_M1, &hi1, &lo1);
+            a = hi1 ^ b ^ k0, b = lo1, c = hi0 ^ d ^ k1, d = lo0;
+            k0 += PHILOX_W0, k1 += PHILOX_W1;
+        }
+        memcpy(out->bits[0] + i, &a, sizeof a);
+        memcpy(out->bits[1] + i, &b, sizeof b);
+        memcpy(out->bits[2] + i, &c, sizeof c);
     }
-    return (Noise){{a, b, c, d}};
 }
 
 // Stochastic rounding to bf16: up with the probability of the distance from below. NaN and infinity stay.
-static inline vf round_stochastic(vf x, vu noise) {
+static inline vf round_stochastic(vf x, const uint16_t *bits) {
+    vh h;
+    memcpy(&h, bits, sizeof h);
     vu u = (vu)x, finite = (vu)((u & 0x7f800000) != 0x7f800000);
-    return (vf)((u + (noise & 0xffff & finite)) & (0xffff0000 | ~finite));
+    return (vf)((u + (__builtin_convertvector(h, vu) & finite)) & (0xffff0000 | ~finite));
 }
 
 static inline vf vf_sqrt(vf x) {
@@ -69,24 +89,24 @@ ALWAYS_INLINE void adamw_block(Tensor w, DType tw, Tensor master, Tensor m, Tens
                                const AdamParams *params, Step s, int64_t begin, int64_t end) {
     bool mastered = present(master), noisy = state == BF16 || (tw == BF16 && !mastered);
     void *home = mastered ? master.data : w.data;
-    for (int64_t i = begin; i < end; i += LANES) {
-        int64_t n = end - i;
+    uint64_t first = (uint64_t)(params->first_elem + begin);
+    Noise noise;
+    if (noisy) noise_fill(&noise, params->seed, (uint64_t)params->step, first & ~1ull, end - begin + 1);
+    FOR_LANES(j, n, end - begin, {
+        int64_t i = begin + j, at = j + (int64_t)(first & 1);
         vf g = row_load_part(dw.data, tg, i, n) * s.grad_scale;
         vf a = row_load_part(m.data, state, i, n), b = row_load_part(v.data, state, i, n);
         vf p = row_load_part(home, mastered ? F32 : tw, i, n);
         a = vf_fma(g - a, vf_set(s.new1), a);
         b = vf_fma(g * g, vf_set(s.new2), b * s.beta2);
         p = p * s.keep - s.step_size * (a / vf_fma(vf_sqrt(b), vf_set(s.inv_bias), vf_set(s.eps)));
-        if (noisy) {
-            Noise noise = noise_of(params, (uint64_t)(params->first_elem + i));
-            if (state == BF16) a = round_stochastic(a, noise.v[0]), b = round_stochastic(b, noise.v[1]);
-            if (tw == BF16 && !mastered) p = round_stochastic(p, noise.v[2]);
-        }
+        if (tw == BF16 && !mastered) p = round_stochastic(p, noise.bits[0] + at);
+        if (state == BF16) a = round_stochastic(a, noise.bits[1] + at), b = round_stochastic(b, noise.bits[2] + at);
         row_store_part(m.data, state, i, n, a);
         row_store_part(v.data, state, i, n, b);
         if (mastered) row_store_part(master.data, F32, i, n, p);
         row_store_part(w.data, tw, i, n, p);
-    }
+    });
 }
 
 void cpu_adamw(Device *d, Tensor w, Tensor master, Tensor m, Tensor v, Tensor dw, AdamParams p) {

@@ -128,9 +128,24 @@ ALWAYS_INLINE void pack_transposed_as(float *bt, const void *const *row, int64_t
                 if (c < left) vf_store(bt + (i + c) * CHUNK + j, x[c]);
         });
 }
+// bf16 moves in pairs that look like f32: half as many squares.
+ALWAYS_INLINE void pack_transposed_pairs(float *bt, const void *const *row, int64_t n, int64_t d) {
+    for (int64_t j = 0; j < n; j += LANES)
+        for (int64_t i = 0; i < d; i += 2 * LANES) {
+            vf x[LANES];
+            if (n - j >= LANES) load_square(x, row + j, LANES, F32, i / 2, LANES);
+            else load_square(x, row + j, n - j, F32, i / 2, LANES);
+            transpose16(x);
+            for (int64_t c = 0; c < LANES; c++) {
+                vf_store(bt + (i + 2 * c) * CHUNK + j, (vf)((vu)x[c] << 16));
+                vf_store(bt + (i + 2 * c + 1) * CHUNK + j, (vf)((vu)x[c] & 0xffff0000));
+            }
+        }
+}
 static inline void pack_transposed(float *bt, const void *const *row, int64_t n, DType t, int64_t d) {
     if (n <= CHUNK - LANES) memset(bt, 0, (size_t)(d * CHUNK) * sizeof *bt);
     if (t == F32) pack_transposed_as(bt, row, n, F32, d);
+    else if (d % (2 * LANES) == 0) pack_transposed_pairs(bt, row, n, d);
     else pack_transposed_as(bt, row, n, BF16, d);
 }
 // b[n, padded(d)] = n rows of d elements, converted to f32.
