@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PIECE = 1 << 20 }; // elements one thread reads at a time
@@ -81,12 +82,12 @@ static bool piece_read(const Piece *p, char *buffer, Error *e) {
     file_dtype(c->from, &type);
     uint64_t at = c->from->begin + (uint64_t)p->first * dtype_size(type);
     char *to = (char *)c->to.data + (size_t)p->first * dtype_size(c->to.dtype);
+    size_t bytes = (size_t)p->length * dtype_size(type);
     if (p->mapped) {
         convert(to, c->to.dtype, p->mapped + at, type, p->length);
         return true;
     }
     char *into = type == c->to.dtype ? to : buffer;
-    size_t bytes = (size_t)p->length * dtype_size(type);
     for (size_t done = 0; done < bytes;) {
         ssize_t got = pread(c->file->fd, into + done, bytes - done, (off_t)(at + done));
         if (got < 0 && errno == EINTR) continue;
@@ -113,6 +114,10 @@ static bool map_files(const TensorCopy *copies, int n, char **mapped, Error *e) 
             if (copies[k].file == copies[i].file) mapped[i] = mapped[k];
         if (mapped[i]) continue;
         const SafeTensors *f = copies[i].file;
+        struct stat st;
+        if (fstat(f->fd, &st) || (uint64_t)st.st_size != f->bytes)
+            return error_set(e, EXIT_DISK, "%s: cannot read up to byte %llu: the file has been cut short", f->path,
+                             (unsigned long long)f->bytes);
         void *p = mmap(NULL, f->bytes, PROT_READ, MAP_SHARED, f->fd, 0);
         if (p == MAP_FAILED)
             return error_set(e, EXIT_DISK, "%s: cannot map: %s; load=strict reads it instead", f->path,

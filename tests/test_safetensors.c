@@ -266,6 +266,25 @@ static void strict_names_what_is_not_finite(void **state) {
     free(to);
 }
 
+// The file loses its end after it was opened.
+static void files_cut_meanwhile_are_an_error(void **state) {
+    enum { N = 1 << 20 };
+    float *data = xcalloc(N, 4);
+    put_tensor(at("x"), "F32", data, N, 4);
+    SafeTensors s;
+    assert_true(safetensors_open(&s, at("x"), NULL));
+    assert_int_equal(truncate(at("x"), 2 * N), 0);
+    TensorCopy c = {&s, safetensors_find(&s, "x"), tensor1(data, F32, N)};
+    for (int mode = LOAD_STRICT; mode <= LOAD_MMAP; mode++) {
+        Error e = {0};
+        assert_false(safetensors_copy(&c, 1, mode, &e));
+        SAYS(&e, at("x"), "byte", "cut short");
+        assert_int_equal(e.code, EXIT_DISK);
+    }
+    safetensors_close(&s);
+    free(data);
+}
+
 static void other_dtypes_are_refused(void **state) {
     char data[32] = {0}, to[32];
     put_tensor(at("x"), "I8", data, 8, 1);
@@ -301,10 +320,11 @@ static void written_headers_read_back(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vectors_behave_as_marked), IN_SCRATCH(header_mistakes_are_named),
-        IN_SCRATCH(every_prefix_is_refused),        IN_SCRATCH(every_half_converts),
-        IN_SCRATCH(both_ways_give_the_same_bits),   IN_SCRATCH(strict_names_what_is_not_finite),
-        IN_SCRATCH(other_dtypes_are_refused),       IN_SCRATCH(written_headers_read_back),
+        cmocka_unit_test(vectors_behave_as_marked),   IN_SCRATCH(header_mistakes_are_named),
+        IN_SCRATCH(every_prefix_is_refused),          IN_SCRATCH(every_half_converts),
+        IN_SCRATCH(both_ways_give_the_same_bits),     IN_SCRATCH(strict_names_what_is_not_finite),
+        IN_SCRATCH(files_cut_meanwhile_are_an_error), IN_SCRATCH(other_dtypes_are_refused),
+        IN_SCRATCH(written_headers_read_back),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
 }
