@@ -122,7 +122,7 @@ struct Tokenizer {
     int n_splits;
     AddedToken *added; // [n_added]
     int n_added;
-    int32_t next_id; // that HF gives the next added token: one above the last, and not below the vocabulary's size
+    int32_t next_id;      // that HF gives the next added token: one above the last, and not below the vocabulary's size
     Trie raw, normalized; // added tokens matched before and after NFC
     bool *special;        // [size] by id
     int size;             // highest id + 1
