@@ -200,6 +200,11 @@ static void list_param(const RewardInfo *info, const RewardParam *p, Str *row) {
     str_puts(&row[0], info->name);
     str_puts(&row[1], p->name);
     str_puts(&row[4], p->help);
+    if (p->kind == PARAM_TEXT) {
+        str_printf(&row[2], "`%s`", p->choices);
+        str_puts(&row[3], "text");
+        return;
+    }
     if (p->kind != PARAM_CHOICE) {
         str_printf(&row[2], "%g", p->value);
         str_printf(&row[3], "%g to %g", p->min, p->max);

@@ -17,17 +17,20 @@ typedef struct {
 
 #define REWARD_ABSTAINS NAN
 
-// A parameter of a reward, in the order the function reads them: a number, a whole number, or one of several words.
-typedef enum { PARAM_REAL, PARAM_WHOLE, PARAM_CHOICE } ParamKind;
+// A parameter of a reward, in the order the function reads them: a number, a whole number, one of several words, or (at
+// most one of a reward) a short text.
+typedef enum { PARAM_REAL, PARAM_WHOLE, PARAM_CHOICE, PARAM_TEXT } ParamKind;
 typedef struct {
     const char *name;
     double value, min, max; // default and range; of PARAM_CHOICE, the default's place among the choices
     const char *help;
     ParamKind kind;
-    const char *choices; // PARAM_CHOICE: "first|second|...", given by their names and passed as 0, 1, ...
+    const char *choices; // PARAM_CHOICE: "first|second|...", given by their names and passed as 0, 1, ...; PARAM_TEXT:
+                         // the default
 } RewardParam;
 
-#define REWARD_MAX_PARAMS 8
+#define REWARD_MAX_PARAMS 10
+#define REWARD_MAX_TEXT   64 // bytes of a PARAM_TEXT, NUL included
 
 // What a reward reads of a sample besides the completion.
 enum { REWARD_READS_ANSWER = 1, REWARD_READS_IDS = 2, REWARD_READS_GROUP = 4 };
@@ -37,6 +40,7 @@ typedef struct RewardInfo RewardInfo;
 typedef struct {
     const RewardInfo *info;
     double param[REWARD_MAX_PARAMS];
+    char text[REWARD_MAX_TEXT]; // of the PARAM_TEXT
     double weight;
 } Reward;
 

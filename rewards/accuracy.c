@@ -76,3 +76,31 @@ void reward_accuracy(const Reward *r, const Sample *samples, int n, float *score
         score[i] = verdict[i] == VERDICT_NO_GOLD ? unparsable : verdict[i] == VERDICT_RIGHT ? 1 : 0;
     free(verdict);
 }
+
+// The completion without what stands before the end of its last `delimiter`; NULL text where there is none.
+static Text after_reasoning(Text t, const char *delimiter) {
+    size_t at = text_find_last(t, text_of(delimiter));
+    return at == TEXT_NONE ? (Text){0} : text_from(t, at + strlen(delimiter));
+}
+
+void reward_reasoning_accuracy(const Reward *r, const Sample *samples, int n, float *score) {
+    VerifyOptions o = VERIFY_DEFAULTS;
+    Verdict *verdict = xmalloc((size_t)n * sizeof *verdict);
+    Sample *answer = xmalloc((size_t)n * sizeof *answer);
+    for (int i = 0; i < n; i++) {
+        Text rest = after_reasoning(sample_text(&samples[i]), r->text);
+        answer[i] = samples[i];
+        answer[i].completion = rest.s ? rest.s : "";
+        answer[i].completion_len = rest.n;
+    }
+    verify_samples(&o, answer, n, verdict);
+    for (int i = 0; i < n; i++) {
+        bool complete = after_reasoning(sample_text(&samples[i]), r->text).s;
+        score[i] = !complete                       ? 0
+                   : verdict[i] == VERDICT_NO_GOLD ? REWARD_ABSTAINS
+                   : verdict[i] == VERDICT_RIGHT   ? 1
+                                                   : 0;
+    }
+    free(verdict);
+    free(answer);
+}

@@ -81,6 +81,20 @@ static double think_format(const Reward *r, const Sample *s) {
            text_find(t, open.n, text_of("</think>")) != TEXT_NONE;
 }
 
+// ^<think>\n.*?\n</think>\n<answer>\n.*?```python.*?```.*?\n</answer>$ with DOTALL and MULTILINE.
+static double code_format(const Reward *r, const Sample *s) {
+    Text t = sample_text(s), open = text_of("<think>\n"), middle = text_of("\n</think>\n<answer>\n");
+    if (!text_at(t, 0, open)) return 0;
+    size_t at = text_find(t, open.n, middle), end;
+    if (at == TEXT_NONE) return 0;
+    char fence[REWARD_MAX_TEXT + 3] = "```";
+    memcpy(fence + 3, r->text, strlen(r->text) + 1);
+    size_t block = text_find(t, at + middle.n, text_of(fence));
+    if (block == TEXT_NONE || (end = text_find(t, block + strlen(fence), text_of("```"))) == TEXT_NONE) return 0;
+    return closes(t, end + 3, text_of("\n</answer>"));
+}
+
+REWARD_EACH(reward_code_format, code_format)
 REWARD_EACH(reward_format, format)
 REWARD_EACH(reward_tag_count, tag_count)
 REWARD_EACH(reward_reasoning_steps, reasoning_steps)

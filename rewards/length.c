@@ -1,5 +1,51 @@
-// Rewards for length.
+// Rewards for length, of right and wrong answers.
 #include "rewards.h"
+#include <stdlib.h>
+
+static Verdict *verify_all(const Sample *samples, int n) {
+    VerifyOptions o = VERIFY_DEFAULTS;
+    Verdict *verdict = xmalloc((size_t)n * sizeof *verdict);
+    verify_samples(&o, samples, n, verdict);
+    return verdict;
+}
+
+// Kimi k1.5 (Kimi Team 2025, section 2.3.3): within a group 0.5 - (length - min) / (max - min), of a wrong answer at
+// most 0. Gold that cannot be read counts as met, so that nothing is punished for it.
+void reward_length(const Reward *r, const Sample *samples, int n, float *score) {
+    Verdict *verdict = verify_all(samples, n);
+    for (int i = 0, end; i < n; i = end) {
+        size_t min = SIZE_MAX, max = 0;
+        for (end = i; end < n && samples[end].group == samples[i].group; end++) {
+            size_t length = text_length(sample_text(&samples[end]));
+            if (length < min) min = length;
+            if (length > max) max = length;
+        }
+        for (int k = i; k < end; k++) {
+            double lambda = 0, length = (double)text_length(sample_text(&samples[k]));
+            if (max > min) lambda = 0.5 - (length - (double)min) / (double)(max - min);
+            score[k] = (float)(verdict[k] == VERDICT_WRONG ? fmin(0, lambda) : lambda);
+        }
+    }
+    free(verdict);
+}
+
+// Yeo et al. 2025, "Demystifying Long Chain-of-Thought Reasoning in LLMs": short right answers are better than long
+// ones, and long wrong ones better than short.
+void reward_cosine(const Reward *r, const Sample *samples, int n, float *score) {
+    double min_wrong = r->param[0], max_wrong = r->param[1], min_right = r->param[2], max_right = r->param[3];
+    double max_len = r->param[4];
+    bool clamp = r->param[5] == 1, tokens = r->param[6] == 1;
+    Verdict *verdict = verify_all(samples, n);
+    for (int i = 0; i < n; i++) {
+        double length = tokens ? samples[i].n_ids : (double)text_length(sample_text(&samples[i]));
+        double progress = length / max_len, from = verdict[i] == VERDICT_RIGHT ? max_right : min_wrong;
+        double to = verdict[i] == VERDICT_RIGHT ? min_right : max_wrong;
+        if (clamp && progress > 1) progress = 1;
+        score[i] = (float)(to + 0.5 * (from - to) * (1 + cos(progress * M_PI)));
+        if (verdict[i] == VERDICT_NO_GOLD || (tokens && !samples[i].ids)) score[i] = REWARD_ABSTAINS;
+    }
+    free(verdict);
+}
 
 // DAPO's overlong punishment (Yu et al. 2025, equation 13): 0 up to max - cache tokens, then a line down to -1 at max.
 static double soft_overlong(const Reward *r, const Sample *s) {

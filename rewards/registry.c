@@ -2,14 +2,16 @@
 #include "config.h"
 #include "rewards.h"
 #include "str.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 #define RECIPE "ModelScope's GSM8K recipe"
 
 // One line a reward: its parameters, where it has some, are PARAMS of REAL and WHOLE(name, default, min, max, help) and
-// of CHOICE(name, names, help), whose default is its first name.
+// of CHOICE(name, names, help), whose default is its first name, and at most one TEXTUAL(name, default, help).
 #define ANSWER REWARD_READS_ANSWER
 #define IDS    REWARD_READS_IDS
+#define GROUP  REWARD_READS_GROUP
 #define REWARD(NAME, SOURCE, FN, READS, HELP, ...)                                                                     \
     { .name = NAME, .source = SOURCE, .fn = FN, .reads = READS, .help = HELP, ##__VA_ARGS__ }
 #define PARAMS(...) .params = {__VA_ARGS__}, .n_params = sizeof((RewardParam[]){__VA_ARGS__}) / sizeof(RewardParam)
@@ -17,6 +19,8 @@
     { .kind = PARAM_REAL, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP }
 #define WHOLE(NAME, VALUE, MIN, MAX, HELP)                                                                             \
     { .kind = PARAM_WHOLE, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP }
+#define TEXTUAL(NAME, VALUE, HELP)                                                                                     \
+    { .kind = PARAM_TEXT, .name = NAME, .choices = VALUE, .help = HELP }
 #define CHOICE(NAME, NAMES, HELP)                                                                                      \
     { .kind = PARAM_CHOICE, .name = NAME, .choices = NAMES, .help = HELP }
 
@@ -40,12 +44,28 @@ const RewardInfo reward_registry[] = {
                WHOLE("precision", 6, 0, 12, "decimals that floats are compared to"),
                CHOICE("variables", "strict|free", "free: a sole variable may have another name"),
                CHOICE("relations", "strict|sets", "sets: 1 < x < 2 is right where gold is the interval"))),
+    REWARD("reasoning_accuracy", "TRL", reward_reasoning_accuracy, ANSWER,
+           "accuracy of what follows the last delimiter; 0 where there is none",
+           PARAMS(TEXTUAL("delimiter", "</think>", "what ends the reasoning"))),
+    REWARD("length", "Open R1 (Kimi k1.5)", reward_length, ANSWER | GROUP,
+           "0.5 to -0.5 from the group's shortest to its longest completion, wrong answers at most 0"),
+    REWARD("cosine", "Open R1, TRL", reward_cosine, ANSWER,
+           "falls (right answers) or rises (wrong ones) along a cosine with the length",
+           PARAMS(REAL("min_value_wrong", -1, -1e9, 1e9, "of a short wrong answer"),
+                  REAL("max_value_wrong", -0.5, -1e9, 1e9, "of a long wrong answer"),
+                  REAL("min_value_correct", 0.5, -1e9, 1e9, "of a long right answer"),
+                  REAL("max_value_correct", 1, -1e9, 1e9, "of a short right answer"),
+                  WHOLE("max_len", 1000, 1, 1e9, "length at which the cosine ends"),
+                  CHOICE("clamp", "no|yes", "no: beyond max_len it turns back; yes: it stays"),
+                  CHOICE("unit", "characters|tokens", "what the length counts"))),
     REWARD("format", "Open R1", reward_format, 0,
            "1 for `<think>` ... `</think>` then `<answer>` ... `</answer>` at the end of a line",
            PARAMS(CHOICE("form", "new|old", "new: tags on lines of their own; old: tags anywhere in a line"))),
     REWARD("tag_count", "Open R1", reward_tag_count, 0, "0.25 for each of the four tags that occurs once"),
     REWARD("reasoning_steps", "Open R1", reward_reasoning_steps, 0,
            "a third for each sign of a step (Step 1:, 1., -, *, First, ...), at most 1"),
+    REWARD("code_format", "Open R1", reward_code_format, 0, "1 for format with a fenced block of code in the answer",
+           PARAMS(TEXTUAL("language", "python", "of the block"))),
     REWARD("think_format", "TRL", reward_think_format, 0, "1 for one `<think>` at the start, closed later"),
     REWARD("repetition_penalty", "Open R1, TRL", reward_repetition_penalty, 0,
            "share of n-grams seen before x max_penalty",
@@ -74,13 +94,21 @@ static char *suggestion(const char *word, const char *const *names, int n) {
     return s.s;
 }
 
+static void set_defaults(Reward *r) {
+    for (int i = 0; i < r->info->n_params; i++) {
+        const RewardParam *p = &r->info->params[i];
+        r->param[i] = p->value;
+        if (p->kind == PARAM_TEXT) snprintf(r->text, sizeof r->text, "%s", p->choices);
+    }
+}
+
 static bool find_reward(const char *name, const char *spec, Reward *out, Error *e) {
     const char *names[sizeof reward_registry / sizeof *reward_registry];
     for (int i = 0; i < reward_count; i++) {
         names[i] = reward_registry[i].name;
         if (strcmp(name, names[i]) == 0) {
             *out = (Reward){.info = &reward_registry[i], .weight = 1};
-            for (int p = 0; p < out->info->n_params; p++) out->param[p] = out->info->params[p].value;
+            set_defaults(out);
             return true;
         }
     }
@@ -126,14 +154,24 @@ static bool set_value(const RewardParam *p, const char *text, const char *spec, 
     return true;
 }
 
+static bool set_text(const RewardParam *p, const char *text, const char *spec, Reward *r, Error *e) {
+    if (!*text || strlen(text) >= REWARD_MAX_TEXT)
+        return error_set(e, EXIT_CONFIG, "reward '%s': %s must have from 1 to %d bytes", spec, p->name,
+                         REWARD_MAX_TEXT - 1);
+    memcpy(r->text, text, strlen(text) + 1);
+    return true;
+}
+
 static const RewardParam weight = {.name = "weight", .value = 1, .min = -1e9, .max = 1e9};
 
 static bool set_param(const char *key, const char *text, const char *spec, Reward *r, Error *e) {
     const char *names[REWARD_MAX_PARAMS + 1] = {weight.name};
     if (strcmp(key, weight.name) == 0) return set_value(&weight, text, spec, &r->weight, e);
     for (int i = 0; i < r->info->n_params; i++) {
-        names[i + 1] = r->info->params[i].name;
-        if (strcmp(key, names[i + 1]) == 0) return set_value(&r->info->params[i], text, spec, &r->param[i], e);
+        const RewardParam *p = &r->info->params[i];
+        names[i + 1] = p->name;
+        if (strcmp(key, p->name) != 0) continue;
+        return p->kind == PARAM_TEXT ? set_text(p, text, spec, r, e) : set_value(p, text, spec, &r->param[i], e);
     }
     char *hint = suggestion(key, names, r->info->n_params + 1);
     error_set(e, EXIT_CONFIG, "reward '%s': %s has no parameter '%s'%s", spec, r->info->name, key, hint);

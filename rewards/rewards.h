@@ -16,7 +16,7 @@ RewardFn reward_xmlcount, reward_soft_format, reward_strict_format, reward_int, 
     reward_completion_length, reward_think_answer_format;
 
 // format.c
-RewardFn reward_format, reward_tag_count, reward_reasoning_steps, reward_think_format;
+RewardFn reward_format, reward_tag_count, reward_reasoning_steps, reward_think_format, reward_code_format;
 
 // accuracy.c: whether a completion's answer means the same as gold. Zero options are Open R1's way.
 typedef struct {
@@ -30,10 +30,10 @@ typedef enum { VERDICT_WRONG, VERDICT_RIGHT, VERDICT_NO_GOLD } Verdict;
 #define VERIFY_DEFAULTS                                                                                                \
     { .precision = 6 }
 void verify_samples(const VerifyOptions *o, const Sample *samples, int n, Verdict *verdict); // verdict: [n]
-RewardFn reward_accuracy;
+RewardFn reward_accuracy, reward_reasoning_accuracy;
 
 // length.c
-RewardFn reward_soft_overlong;
+RewardFn reward_length, reward_cosine, reward_soft_overlong;
 
 // repetition.c
 RewardFn reward_repetition_penalty;

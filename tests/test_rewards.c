@@ -153,6 +153,17 @@ static void field_edges(void **state) {
     assert_near(score_text("repetition_penalty:ngram_size=2,language=zh", "这个abc 这个abc 12。"), -1.0 / 5, 1e-6);
     assert_true(isnan(score_text("repetition_penalty:language=ids", "a a a a"))); // no ids known
     assert_true(isnan(score_text("soft_overlong", "a")));
+    assert_near(score_text("cosine:max_len=9", "\\boxed{7}"), 0.5, 1e-6);
+    assert_near(score_text("cosine:max_len=3", "\\boxed{7}"), 0.5, 1e-6); // 3 pi: it has turned back and gone again
+    assert_near(score_text("cosine:max_len=6", "\\boxed{7}"), 0.75, 1e-6);
+    assert_near(score_text("cosine:max_len=6,clamp=yes", "\\boxed{7}"), 0.5, 1e-6);
+    assert_near(score_text("cosine:max_len=9", "\\boxed{8}"), -0.5, 1e-6);
+    assert_near(score_text("length", "\\boxed{7}"), 0, 0); // alone
+    assert_near(score_text("code_format:language=c", "<think>\na\n</think>\n<answer>\n```c\nx\n```\n</answer>"), 1, 0);
+    assert_near(score_text("code_format", "<think>\na\n</think>\n<answer>\n```c\nx\n```\n</answer>"), 0, 0);
+    assert_near(score_text("code_format", "<think>\na\n</think>\n<answer>\n```python\nx\n</answer>"), 0, 0);
+    assert_near(score_text("reasoning_accuracy", "\\boxed{7}</think>\\boxed{8}"), 0, 0);
+    assert_near(score_text("reasoning_accuracy:delimiter=##", "\\boxed{8}##\\boxed{7}"), 1, 0);
     assert_near(score_text("gsm8k_strict", "#### 8 ##### 7,"), 1, 0);
     assert_near(score_text("gsm8k_flexible", "7 ..."), 0, 0); // "..." is a number there
     assert_near(score_text("gsm8k_flexible", "8 7 ."), 1, 0);
@@ -253,6 +264,8 @@ static void selections_are_read(void **state) {
     refused("repetition_penalty:ngram_size=2.5", "whole number");
     refused("repetition_penalty:language=e", "one of en|zh|ids");
     refused("repetition_penalty:language=", "one of en|zh|ids");
+    refused("code_format:language=", "from 1 to 63 bytes");
+    refused("cosine:max_len=0", "max_len must be from");
     refused("soft_overlong:max_completion_len=0", "max_completion_len must be from");
 }
 
@@ -305,6 +318,20 @@ static void command_scores_lines(void **state) {
     free(out);
     assert_int_equal(run_command("int:weight=3", "{\"completion\": \"8\"}\n", &out, &e), EXIT_OK);
     assert_string_equal(out, "{\"reward\": 1.5}\n");
+    free(out);
+    // Groups may lie anywhere in the file; scores come back line for line.
+    assert_int_equal(run_command("length",
+                                 "{\"completion\": \"\\\\boxed{7}\", \"answer\": \"7\", \"group\": 2}\n"
+                                 "{\"completion\": \"\\\\boxed{8}\", \"answer\": \"7\", \"group\": 1}\n"
+                                 "{\"completion\": \"\\\\boxed{7} .....\", \"answer\": \"7\", \"group\": 2}\n"
+                                 "{\"completion\": \"\\\\boxed{8} .....\", \"answer\": \"7\", \"group\": 1}\n",
+                                 &out, &e),
+                     EXIT_OK);
+    assert_string_equal(out, "{\"reward\": 0.5}\n{\"reward\": 0}\n{\"reward\": -0.5}\n{\"reward\": -0.5}\n");
+    free(out);
+    assert_int_equal(run_command("cosine", "{\"completion\": \"\\\\boxed{7}\", \"answer\": \"seven\"}\n", &out, &e),
+                     EXIT_OK);
+    assert_string_equal(out, "{\"reward\": null}\n");
     free(out);
     assert_int_equal(run_command("--list", "", &out, &e), EXIT_OK);
     for (int i = 0; i < reward_count; i++) assert_non_null(strstr(out, reward_registry[i].name));
