@@ -313,9 +313,12 @@ static void read_scalar(Reading *r, const Option *o, const Node *v) {
                         o->kind == KIND_LIST ? "write [] for an empty list" : "leave the line out for the default");
     else if (o->kind == KIND_TEXT) set_text(option_at(r->c, o), is_null(v) ? "" : v->text);
     else if (o->kind == KIND_LIST) {
-        list_clear(option_at(r->c, o));
-        if (v->plain) list_split(option_at(r->c, o), v->text);
-        else list_add(option_at(r->c, o), v->text, v->n);
+        TextList *list = option_at(r->c, o);
+        list_clear(list);
+        if (v->plain) list_split(list, v->text);
+        else list_add(list, v->text, v->n);
+        for (int i = 0; i < list->n; i++)
+            if (!*list->item[i]) return problem_at_line(r, v->line, "%s: an empty entry", o->name);
     } else if (o->kind == KIND_INT) read_int(r, o, v);
     else if (o->kind == KIND_REAL) read_real(r, o, v);
     else if (o->kind == KIND_PICK) read_pick(r, o, v);

@@ -295,6 +295,10 @@ static void lists(void **state) {
     }
     BAD("stop:\n  - a\n  - [b]\n", "run.yaml:3", "a list within a list");
     BAD("stop:\n  - a\n  -\n", "run.yaml:3", "an empty entry");
+    BAD("stop: ''\n", "run.yaml:1", "an empty entry");
+    BAD("stop: a,,b\n", "run.yaml:1", "an empty entry");
+    BAD("stop: [a, '']\n", "run.yaml:1", "an empty entry");
+    BAD_ARG("stop=,a", "an empty entry");
     BAD("stop:\n  - {weight: 2}\n", "run.yaml:2", "wants a `name`");
     BAD("stop:\n  - {name: a, name: b}\n", "run.yaml:2", "given twice in one entry");
     BAD("stop:\n  - name: a\n    x: [1]\n", "run.yaml:3", "wants one value");
