@@ -36,44 +36,49 @@ static int thread_count(void) {
 static volatile float seed = 1e-3f; // unknown to the compiler
 static volatile float sink;
 
-// Every thread runs `rounds` of ACCUMULATORS multiply-adds; GFLOP/s of all together.
-static double f32_rate(int64_t rounds) {
-    double start = clock_seconds();
-    int threads = thread_count();
-#pragma omp parallel
-    {
-        Lanes a = (Lanes){0} + seed, b = a, acc[ACCUMULATORS];
-        for (int i = 0; i < ACCUMULATORS; i++) acc[i] = a * (float)i;
-        for (int64_t r = 0; r < rounds; r++)
+// `rounds` of ACCUMULATORS multiply-adds that do not wait for each other.
+static void f32_burst(int64_t rounds) {
+    Lanes a = (Lanes){0} + seed, b = a, acc[ACCUMULATORS];
+    for (int i = 0; i < ACCUMULATORS; i++) acc[i] = a * (float)i;
+    for (int64_t r = 0; r < rounds; r++)
 #pragma GCC unroll 32
-            for (int i = 0; i < ACCUMULATORS; i++) acc[i] = multiply_add(a, b, acc[i]);
-        Lanes sum = acc[0];
-        for (int i = 1; i < ACCUMULATORS; i++) sum += acc[i];
-        sink = sum[0];
-    }
-    double flop = 2.0 * sizeof(Lanes) / sizeof(float) * ACCUMULATORS * (double)rounds * threads;
-    return flop / (clock_seconds() - start) * 1e-9;
+        for (int i = 0; i < ACCUMULATORS; i++) acc[i] = multiply_add(a, b, acc[i]);
+    Lanes sum = acc[0];
+    for (int i = 1; i < ACCUMULATORS; i++) sum += acc[i];
+    sink = sum[0];
 }
 
 #if defined(__AVX512BF16__)
-static double bf16_rate(int64_t rounds) {
-    double start = clock_seconds();
-    int threads = thread_count();
-#pragma omp parallel
-    {
-        __m512 a = (__m512){0} + seed, acc[ACCUMULATORS];
-        __m512bh x = _mm512_cvtne2ps_pbh(a, a), y = x;
-        for (int i = 0; i < ACCUMULATORS; i++) acc[i] = a * (float)i;
-        for (int64_t r = 0; r < rounds; r++)
+static void bf16_burst(int64_t rounds) {
+    __m512 a = (__m512){0} + seed, acc[ACCUMULATORS];
+    __m512bh x = _mm512_cvtne2ps_pbh(a, a), y = x;
+    for (int i = 0; i < ACCUMULATORS; i++) acc[i] = a * (float)i;
+    for (int64_t r = 0; r < rounds; r++)
 #pragma GCC unroll 32
-            for (int i = 0; i < ACCUMULATORS; i++) acc[i] = _mm512_dpbf16_ps(acc[i], x, y);
-        __m512 sum = acc[0];
-        for (int i = 1; i < ACCUMULATORS; i++) sum += acc[i];
-        sink = sum[0];
-    }
-    return 64.0 * ACCUMULATORS * (double)rounds * threads / (clock_seconds() - start) * 1e-9;
+        for (int i = 0; i < ACCUMULATORS; i++) acc[i] = _mm512_dpbf16_ps(acc[i], x, y);
+    __m512 sum = acc[0];
+    for (int i = 1; i < ACCUMULATORS; i++) sum += acc[i];
+    sink = sum[0];
 }
 #endif
+
+// GFLOP/s of all threads at once, each by its best burst: bursts are so short (about a millisecond) that even on a busy
+// machine some of them have their core to themselves.
+static double best_rate(void (*burst)(int64_t), double flop_a_round) {
+    const int64_t rounds = 100000;
+    double all = 0, end = clock_seconds() + 0.7;
+#pragma omp parallel reduction(+ : all)
+    {
+        double top = 0;
+        while (clock_seconds() < end) {
+            double start = clock_seconds();
+            burst(rounds);
+            top = fmax(top, flop_a_round * (double)rounds / (clock_seconds() - start) * 1e-9);
+        }
+        all += top;
+    }
+    return all;
+}
 
 // GB/s of reading `bytes` once: each thread its own stretch, in `streams` parts side by side.
 static double read_rate(const char *memory, int64_t bytes, int streams) {
@@ -112,17 +117,11 @@ static double best_read(void) {
     return top;
 }
 
-// Short bursts: on a busy machine some of them have all cores to themselves.
-static double best(double (*rate)(int64_t)) {
-    double top = 0, start = clock_seconds();
-    while (clock_seconds() - start < 0.6) top = fmax(top, rate(200000));
-    return top;
-}
-
 Probe probe_run(void) {
-    Probe p = {.threads = thread_count(), .read = best_read(), .f32 = best(f32_rate)};
+    Probe p = {.threads = thread_count(), .read = best_read()};
+    p.f32 = best_rate(f32_burst, 2.0 * sizeof(Lanes) / sizeof(float) * ACCUMULATORS);
 #if defined(__AVX512BF16__)
-    p.bf16 = best(bf16_rate);
+    p.bf16 = best_rate(bf16_burst, 64.0 * ACCUMULATORS);
 #else
     p.bf16 = p.f32;
 #endif
