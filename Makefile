@@ -124,7 +124,7 @@ check:
 	    else echo 'SKIP the format check: no clang-format'; fi
 
 bench: $(bench)
-	$(Q)$(bench)
+	$(Q)$(bench) $(ARGS)
 
 demo: all
 	$(Q)tools/demo.sh
@@ -152,5 +152,6 @@ help:
 	@echo 'make sanitize  build/sanitize/grpo, with the address and undefined-behaviour sanitizers'
 	@echo 'make clean     remove $(BUILD)'
 	@echo 'Variables: CC CFLAGS LDFLAGS MARCH=$(MARCH) BUILD=$(BUILD) MODE=release|debug|sanitize V=1 (show commands)'
+	@echo '           ARGS (of make bench: build/bench --help)'
 
 -include $(wildcard $(dir)/*/*.d)

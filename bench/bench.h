@@ -33,7 +33,7 @@ void peak_memory_reset(void);
 double peak_memory(void);
 
 // Heads the rows of a section.
-void bench_section(const Bench *b, const char *title);
+void bench_section(const char *title);
 // Is a row of that name wanted?
 bool bench_wants(const Bench *b, const char *name);
 // One row: value (in `unit`), beside `limit` in the same unit (0: none) and the peer's value of that name. `must`: the

@@ -14,7 +14,6 @@ static const char *data_file(const char *name) {
 // ---- tokenizer -------------------------------------------------------------------------------------------------------
 typedef struct {
     Tokenizer *tokenizer;
-    const Dataset *data;
     char **text; // [n]
     size_t n, bytes;
     Ids ids;
@@ -156,7 +155,7 @@ static void measure_loading(Bench *b) {
 }
 
 void bench_host(Bench *b) {
-    bench_section(b, "host (limit: the goal; for loading, memcpy)");
+    bench_section("host (limit: the goal; for loading, memcpy)");
     peer_run(b, "hf_tokenizers.py", "encode");
     measure_tokenizer(b);
     measure_rewards(b);

@@ -88,9 +88,8 @@ void peer_run(const Bench *b, const char *script, const char *section) {
 }
 
 // ---- the table -------------------------------------------------------------------------------------------------------
-void bench_section(const Bench *b, const char *title) {
-    printf("\n%-46s %12s %-10s %9s %12s %7s\n", title, "", "", "% of", "peer", "ours /");
-    printf("%-46s %12s %-10s %9s %12s %7s\n", "", "", "", "limit", "", "peer");
+void bench_section(const char *title) {
+    printf("\n%-46s %23s %9s %12s %7s\n", title, "", "of limit", "peer", "ratio");
     fflush(stdout);
 }
 

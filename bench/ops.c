@@ -33,7 +33,7 @@ static void measure(Bench *b, Device *d, const CaseRow *row, DType dtype) {
 void bench_ops(Bench *b) {
     Device *d = cpu_open(0);
     if (!d) die("bench: no memory");
-    bench_section(b, "ops at the 0.5B model's shapes");
+    bench_section("ops at the 0.5B model's shapes");
     for (int i = 0; i < CASE_ROWS; i++) {
         if (!case_table[i].bench) continue;
         measure(b, d, &case_table[i], F32);

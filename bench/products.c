@@ -74,7 +74,7 @@ void bench_products(Bench *b) {
     } shape[] = {{"qkv", 1152, 896}, {"o", 896, 896}, {"gate_up", 9728, 896}, {"down", 896, 4864}};
     Device *d = cpu_open(0);
     if (!d) die("bench: no memory");
-    bench_section(b, "matrix products of 0.5B [tokens, out, in]");
+    bench_section("matrix products of 0.5B [tokens, out, in]");
     peer_run(b, "torch_cpu.py", "products");
     for (int t = F32; t <= BF16; t++)
         for (int64_t M = 512; M >= 1; M /= 512)

@@ -5,7 +5,6 @@
 typedef struct {
     Run *run;
     Batch batch;
-    int group, length;
 } Sampling;
 
 static void sample(void *arg, int i) {
@@ -25,7 +24,7 @@ static void sample(void *arg, int i) {
 
 // Seconds of drawing `length` tokens for each of `group` sequences that share a prompt of 16 tokens.
 static double seconds_of(Run *run, int group, int length) {
-    Sampling s = {run, batch_new(1, group, length, 1), group, length};
+    Sampling s = {run, batch_new(1, group, length, 1)};
     for (int i = 0; i < 16; i++) ids_add(&s.batch.prompt[0], i + 1);
     double t = bench_time(sample, &s);
     batch_free(&s.batch);
@@ -51,7 +50,7 @@ static void measure(Bench *b, Shape shape, DType dtype, int group, int length) {
 }
 
 void bench_rollout(Bench *b) {
-    bench_section(b, "decode");
+    bench_section("decode");
     peer_run(b, "torch_cpu.py", "decode");
     measure(b, HALF_B, BF16, 1, 33);
     measure(b, HALF_B, BF16, 8, 17);

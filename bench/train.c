@@ -69,7 +69,7 @@ static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t l
 }
 
 void bench_train(Bench *b) {
-    bench_section(b, "prefill and training (forward, backward)");
+    bench_section("prefill and training (forward, backward)");
     peer_run(b, "torch_cpu.py", "train");
     measure(b, TINY, F32, 8, 128);
     measure(b, TINY, BF16, 8, 128);
