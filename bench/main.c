@@ -161,6 +161,9 @@ static void print_origin(FILE *csv) {
     time_t now = time(NULL);
     strftime(date, sizeof date, "%Y-%m-%d", gmtime(&now));
     printf("commit %s, %s, %s\n", commit, cpu, date);
+    double load[1];
+    if (getloadavg(load, 1) == 1 && load[0] > 0.5)
+        printf("other programs are running (load %.1f): times come out too long\n", load[0]);
     if (csv) fprintf(csv, "# commit %s, %s, %s\nname,value,unit,limit,peer\n", commit, cpu, date);
 }
 
