@@ -18,6 +18,7 @@ static Node *function(Pool *pool, const char *name, Node *a) {
 
 // A symbol's name in small letters; pi is the number.
 static Node *symbol(Pool *pool, Text name) {
+    if (name.n > 0 && name.s[0] == '\\') name = text_from(name, 1);
     Str small = {0};
     for (size_t at = 0; at < name.n;) {
         uint32_t c;
@@ -27,7 +28,7 @@ static Node *symbol(Pool *pool, Text name) {
     }
     Text kept = small.n ? pool_text(pool, (Text){small.s, small.n}) : (Text){"", 0};
     str_free(&small);
-    if (named(name, "pi")) return node_const(pool, CONST_PI);
+    if (named(name, "pi") || named(name, "π")) return node_const(pool, CONST_PI);
     return node_named(pool, NODE_SYMBOL, kept, 0, NULL);
 }
 

@@ -144,7 +144,7 @@ static bool symbols_equal(const Node *a, const Node *b) {
     const Node *symbol = a->kind == NODE_SYMBOL ? a : b, *other = a->kind == NODE_SYMBOL ? b : a;
     if (other->kind == NODE_CONST && other->constant == CONST_E) return text_equal(symbol->name, text_of("e"));
     if (other->kind == NODE_MUL) return spells(other, symbol->name);
-    return other->kind == NODE_NUMBER && other->number == NUMBER_INT && text_equal(symbol->name, other->name);
+    return other->kind == NODE_NUMBER && other->name.n > 0 && text_equal(symbol->name, other->name);
 }
 
 // ---- relations -------------------------------------------------------------------------------------------------------
@@ -165,7 +165,8 @@ static int proportion(Judge *j, const Node *f, const Node *g) {
     for (int trial = 0; trial < TRIALS; trial++) {
         Point p = {.trial = trial};
         Value r = value_div(math_value(j, f, &p), math_value(j, g, &p));
-        if (r.bad || r.im != 0 || r.re == 0 || (trial > 0 && !value_equal(r, ratio))) return 0;
+        if (r.bad || r.im != 0 || r.re == 0) return 0;
+        if (trial > 0 && !value_equal(value_div(r, ratio), value_int(1))) return 0;
         ratio = r;
     }
     return ratio.re > 0 ? 1 : -1;

@@ -323,7 +323,7 @@ Answer math_extract(Pool *p, Text text, const Extract *how) {
     static const int priorities[] = {0, 50, 100, 200, 300};
     enum { MAX_TRIES = 200 }; // of a text full of what cannot be read, only so much is tried
     Scan s = {.pool = p, .text = text, .how = how};
-    Answer best = {0};
+    Answer best = {.text = {"", 0}};
     bool done = false;
     int tries = 0;
     for (size_t i = 0; i < sizeof priorities / sizeof *priorities && !done; i++) {

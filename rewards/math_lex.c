@@ -17,7 +17,7 @@ static const Literal commands[] = {
     {"\\negmedspace", SKIP, 0}, {"\\negthickspace", SKIP, 0}, {"\\$", SKIP, 0}, {"\\vrule", SKIP, 0},
     {"\\vcenter", SKIP, 0}, {"\\vbox", SKIP, 0}, {"\\vskip", SKIP, 0}, {"\\vspace", SKIP, 0}, {"\\hfil", SKIP, 0},
     {"\\over", T_DIV, 0}, {"\\times", T_MUL, 0}, {"\\cdot", T_MUL, 0}, {"\\div", T_DIV, 0}, {"\\mod", T_MOD, 0},
-    {"\\(", T_LPAREN, 0}, {"\\)", T_RPAREN, 0}, {"\\lgroup", T_LPAREN, 0}, {"\\rgroup", T_RPAREN, 0},
+    {"\\(", T_LPAREN_SHOWN, 0}, {"\\)", T_RPAREN_SHOWN, 0}, {"\\lgroup", T_LPAREN, 0}, {"\\rgroup", T_RPAREN, 0},
     {"\\{", T_LBRACE_SHOWN, 0}, {"\\}", T_RBRACE_SHOWN, 0}, {"\\lbrace", T_LBRACE_SHOWN, 0},
     {"\\rbrace", T_RBRACE_SHOWN, 0}, {"\\lbrack", T_LBRACKET, 0}, {"\\rbrack", T_RBRACKET, 0},
     {"\\phantom", T_PHANTOM, 0}, {"\\boxed", T_BOXED, 0}, {"\\lvert", T_LVERT, 0}, {"\\rvert", T_RVERT, 0},

@@ -11,6 +11,8 @@ typedef enum {
     T_MOD,
     T_LPAREN,
     T_RPAREN,
+    T_LPAREN_SHOWN, // \( as a bracket
+    T_RPAREN_SHOWN,
     T_LBRACE,
     T_RBRACE,
     T_LBRACE_SHOWN, // \{ \lbrace

@@ -86,10 +86,16 @@ Node *node_quotient(Pool *p, Node *a, Node *b) {
     if (!is_integer(a) || !is_integer(b)) return node_flat(p, NODE_MUL, a, node_2(p, NODE_POW, b, node_int(p, -1)));
     Value q = value_div(a->value, b->value);
     if (q.bad) return node_const(p, CONST_UNDEFINED);
-    bool small = value_is_int(a->value) && value_is_int(b->value);
-    if (small && (int64_t)a->value.re % (int64_t)b->value.re == 0)
-        return node_int(p, (int64_t)a->value.re / (int64_t)b->value.re);
-    return node_number(p, NUMBER_RATIONAL, q);
+    Node *r = node_number(p, NUMBER_RATIONAL, q);
+    if (!value_is_int(a->value) || !value_is_int(b->value)) return r;
+    int64_t top = (int64_t)a->value.re, bottom = (int64_t)b->value.re, x = top, y = bottom;
+    for (int64_t rest; y; x = y, y = rest) rest = x % y; // x becomes the greatest common divisor
+    if ((x < 0) != (bottom < 0)) x = -x;
+    if (bottom / x == 1) return node_int(p, top / x);
+    char digits[48];
+    int n = snprintf(digits, sizeof digits, "%lld/%lld", (long long)(top / x), (long long)(bottom / x));
+    r->name = pool_text(p, (Text){digits, (size_t)n});
+    return r;
 }
 
 Node *node_set(Pool *p, NodeKind kind, int n, Node *const *arg) {

@@ -207,8 +207,8 @@ static bool parse_plus_minus(Parser *p, List *l) {
 }
 
 static bool ends_element(TokenKind k) {
-    return k == T_END || k == T_COMMA || k == T_SEMICOLON || k == T_RPAREN || k == T_RBRACE || k == T_RBRACE_SHOWN ||
-           k == T_RBRACKET;
+    return k == T_END || k == T_COMMA || k == T_SEMICOLON || k == T_RPAREN || k == T_RPAREN_SHOWN || k == T_RBRACE ||
+           k == T_RBRACE_SHOWN || k == T_RBRACKET;
 }
 
 static bool parse_element(Parser *p, bool relations, List *l) {
@@ -293,13 +293,13 @@ static Node *parse_interval(Parser *p) {
     int start = p->at;
     TokenKind open = peek(p);
     Node *from, *to;
-    if (open != T_LPAREN && open != T_LBRACKET) return NULL;
+    if (open != T_LPAREN && open != T_LPAREN_SHOWN && open != T_LBRACKET) return NULL;
     p->at++;
     if (!(from = parse_expr(p)) || !accept(p, T_COMMA) || !(to = parse_expr(p))) return fail_at(p, start);
     TokenKind close = peek(p);
-    if (close != T_RPAREN && close != T_RBRACKET) return fail_at(p, start);
+    if (close != T_RPAREN && close != T_RPAREN_SHOWN && close != T_RBRACKET) return fail_at(p, start);
     p->at++;
-    return interval(p, from, to, open == T_LPAREN, close == T_RPAREN);
+    return interval(p, from, to, open != T_LBRACKET, close != T_RBRACKET);
 }
 
 static Node *parse_bracketed(Parser *p) {
@@ -307,6 +307,7 @@ static Node *parse_bracketed(Parser *p) {
     TokenKind open = peek(p), close;
     if (open == T_BOXED && p->token[p->at + 1].kind == T_LBRACE) p->at++, close = T_RBRACE;
     else if (open == T_LPAREN) close = T_RPAREN;
+    else if (open == T_LPAREN_SHOWN) close = T_RPAREN_SHOWN;
     else if (open == T_LBRACKET) close = T_RBRACKET;
     else if (open == T_LBRACE) close = T_RBRACE;
     else if (open == T_LBRACE_SHOWN) close = T_RBRACE_SHOWN;
@@ -316,7 +317,7 @@ static Node *parse_bracketed(Parser *p) {
     Node *groups = parse_elements(p);
     if (!groups || !accept(p, close)) return fail_at(p, start);
     if (open == T_BOXED) return set_or_element(p->pool, groups);
-    bool tuple = open == T_LPAREN || open == T_LBRACKET;
+    bool tuple = open == T_LPAREN || open == T_LPAREN_SHOWN || open == T_LBRACKET;
     if (tuple && groups->n == 1 && groups->arg[0]->n == 1) return groups->arg[0]->arg[0];
     return flattened(p->pool, tuple ? NODE_TUPLE : NODE_SET, groups);
 }

@@ -82,8 +82,9 @@ struct Node {
     bool left_open, right_open; // NODE_INTERVAL
     int rows;                   // NODE_MATRIX: n = rows x columns
     Value value;                // NODE_NUMBER
-    Text name;                  // NODE_SYMBOL, NODE_FUNC, NODE_SUM, NODE_NAMED_SET; NODE_NUMBER: an integer's digits
-    Node **arg;                 // [n]
+    Text
+        name; // NODE_SYMBOL, NODE_FUNC, NODE_SUM, NODE_NAMED_SET; NODE_NUMBER: as written out, of an integer or small fraction
+    Node **arg; // [n]
     int n;
 };
 
