@@ -39,7 +39,8 @@ $(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug or sanitiz
 # -Wno-psabi: gcc's note that 64-byte vectors have no agreed calling convention; ours are all inlined.
 # -Wno-missing-field-initializers: what is not named is zero on purpose (gcc 11 warns even of designated ones).
 flags := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter \
-         -Wno-psabi -Wno-missing-field-initializers $(optimize_$(MODE)) $(march) $(openmp) -ffp-contract=off -fno-math-errno -fno-trapping-math \
+         -Wno-psabi -Wno-missing-field-initializers $(optimize_$(MODE)) $(march) $(openmp) \
+         $(if $(openmp),,-Wno-unknown-pragmas) -ffp-contract=off -fno-math-errno -fno-trapping-math \
          -fno-strict-aliasing -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS)
 libs  := $(LDFLAGS) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread $(LDLIBS)
 
