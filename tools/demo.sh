@@ -13,7 +13,7 @@ seed=42
 for arg in "$@"; do case $arg in seed=*) seed=${arg#seed=} ;; esac; done
 
 say() { printf '\n== %s\n' "$*"; }
-newest() { find "$1" -maxdepth 1 -name 'step_*' ! -name '*.tmp' | sort -t_ -k2 -n -V | tail -n 1; }
+newest() { find "$1" -maxdepth 1 -name 'step_*' ! -name '*.tmp' | sort -V | tail -n 1; }
 
 rm -rf "$dir"
 mkdir -p "$dir"
