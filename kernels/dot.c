@@ -8,93 +8,120 @@
 #include "error.h"
 #include "simd.h"
 
-#define TILE 16 // outputs of a tile: 4 x 4, 2 x 8 or 1 x 16
-#if defined(__AVX512F__)
-#define TILE_ROWS 4 // rows of a in a tile, at most
-#define GROUP     4 // rows of b at a time: TILE_ROWS x GROUP accumulators live in registers
-#else
-#define TILE_ROWS 2
-#define GROUP     2
-#endif
+#define TILE      16 // outputs of a tile: 4 x 4, 2 x 8 or 1 x 16
+#define TILE_ROWS 4  // rows of a in a tile, at most
 #define BLOCK_M                                                                                                        \
     128 // a task is BLOCK_M x BLOCK_N outputs: one chunk of BLOCK_N rows of b stays in the second-level cache
 #define BLOCK_N 96
 #define HELD    8 // chunks of K whose accumulators are held at once for a row alone
 
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
-// --- One step: a vector of elements of a and of b into the lanes of an accumulator ---
+// --- A vector register of floats, and one step: a vector of elements of a and of b into an accumulator ---
+
+#if defined(__AVX512F__)
+#define WIDTH 16
+#define GROUP 4 // rows of b at a time: TILE_ROWS x GROUP accumulators live in registers
+#elif defined(__AVX2__) && defined(__FMA__)
+#define WIDTH 8
+#define GROUP 2
+#else
+#define WIDTH 4
+#define GROUP 2
+#endif
+typedef float Vec __attribute__((vector_size(4 * WIDTH), may_alias));
+typedef uint32_t VecU __attribute__((vector_size(4 * WIDTH), may_alias));
 
 #if defined(__AVX512F__)
 // gcc would rather load a vector again for every use, and then loads are the limit.
 #define KEEP(x) __asm__("" : "+v"(x))
-static inline vf load_f32_part(const float *p, int64_t n) {
-    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-}
 #else
 #define KEEP(x) ((void)0)
-static inline vf load_f32_part(const float *p, int64_t n) { return vf_load_part(p, (int)n, 0); }
 #endif
-static inline vf load_f32(const float *p) {
-    vf x = vf_load(p);
+static inline Vec load_f32(const float *p) {
+    Vec x;
+    memcpy(&x, p, sizeof x);
     KEEP(x);
     return x;
 }
-static inline vf step_f32(vf acc, vf a, vf b) { return vf_fma(a, b, acc); }
+// The first n < WIDTH elements, then zeros.
+static inline Vec load_f32_part(const float *p, int64_t n) {
+    Vec x = {0};
+    for (int64_t i = 0; i < n; i++) x[i] = p[i];
+    return x;
+}
+static inline Vec step_f32(Vec acc, Vec a, Vec b) {
+#if WIDTH == 16
+    return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)acc);
+#elif WIDTH == 8
+    return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)acc);
+#else
+    return acc + a * b;
+#endif
+}
 
 #if defined(__AVX512BF16__)
-#define STEP_BF16 32
+#define WIDTH_BF16 32
 typedef __m512bh BfVec;
 static inline BfVec load_bf16(const uint16_t *p) { return (BfVec)_mm512_loadu_si512(p); }
 static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
     return (BfVec)_mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), p);
 }
-static inline vf step_bf16(vf acc, BfVec a, BfVec b) { return (vf)_mm512_dpbf16_ps((__m512)acc, a, b); }
+static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return (Vec)_mm512_dpbf16_ps((__m512)acc, a, b); }
 #else
-#define STEP_BF16 LANES
-typedef vf BfVec;
+#define WIDTH_BF16 (2 * WIDTH)
+typedef struct {
+    Vec even, odd; // elements, widened
+} BfVec;
 static inline BfVec load_bf16(const uint16_t *p) {
-    vf x = vf_load_bf16(p);
-    KEEP(x);
+    VecU u;
+    memcpy(&u, p, sizeof u);
+    BfVec x = {(Vec)(u << 16), (Vec)(u & 0xffff0000u)};
+    KEEP(x.even);
+    KEEP(x.odd);
     return x;
 }
 static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
-    uint16_t h[LANES] = {0};
-    memcpy(h, p, (size_t)n * sizeof *h);
-    return vf_load_bf16(h);
+    uint16_t h[WIDTH_BF16] = {0};
+    for (int64_t i = 0; i < n; i++) h[i] = p[i];
+    return load_bf16(h);
 }
-static inline vf step_bf16(vf acc, BfVec a, BfVec b) { return vf_fma(a, b, acc); }
+static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_f32(step_f32(acc, a.even, b.even), a.odd, b.odd); }
 #endif
 
 // acc[MR,NR] = the lanes of MR rows of a times NR rows of b over len elements; the tail is padded with zeros. Meanwhile
 // the rows of b that come `ahead` elements later are called into the second-level cache.
-#define DEFINE_LANES(name, Elem, Vec, STEP, load, load_part, step)                                                     \
-    ALWAYS_INLINE void name(vf *acc, int MR, int NR, const Elem *const *a, const Elem *const *b, int64_t len,          \
+#define DEFINE_LANES(name, Elem, Loaded, STEP, load, load_part, step)                                                  \
+    ALWAYS_INLINE void name(Vec *acc, int MR, int NR, const Elem *const *a, const Elem *const *b, int64_t len,         \
                             int64_t ahead) {                                                                           \
-        UNROLL for (int i = 0; i < MR * NR; i++) acc[i] = (vf){0};                                                     \
+        UNROLL for (int i = 0; i < MR * NR; i++) acc[i] = (Vec){0};                                                    \
         int64_t k = 0;                                                                                                 \
         for (; k + STEP <= len; k += STEP) {                                                                           \
-            Vec x[TILE_ROWS];                                                                                          \
+            Loaded x[TILE_ROWS];                                                                                       \
             UNROLL for (int i = 0; i < MR; i++) x[i] = load(a[i] + k);                                                 \
             UNROLL for (int j = 0; j < NR; j++) {                                                                      \
-                Vec y = load(b[j] + k);                                                                                \
+                Loaded y = load(b[j] + k);                                                                             \
                 if (MR > 1) __builtin_prefetch(b[j] + k + ahead, 0, 2);                                                \
                 UNROLL for (int i = 0; i < MR; i++) acc[i * NR + j] = step(acc[i * NR + j], x[i], y);                  \
             }                                                                                                          \
         }                                                                                                              \
         if (k < len) {                                                                                                 \
-            Vec x[TILE_ROWS];                                                                                          \
+            Loaded x[TILE_ROWS];                                                                                       \
             UNROLL for (int i = 0; i < MR; i++) x[i] = load_part(a[i] + k, len - k);                                   \
             UNROLL for (int j = 0; j < NR; j++) {                                                                      \
-                Vec y = load_part(b[j] + k, len - k);                                                                  \
+                Loaded y = load_part(b[j] + k, len - k);                                                               \
                 UNROLL for (int i = 0; i < MR; i++) acc[i * NR + j] = step(acc[i * NR + j], x[i], y);                  \
             }                                                                                                          \
         }                                                                                                              \
     }
-DEFINE_LANES(lanes_f32, float, vf, LANES, load_f32, load_f32_part, step_f32)
-DEFINE_LANES(lanes_bf16, uint16_t, BfVec, STEP_BF16, load_bf16, load_bf16_part, step_bf16)
+DEFINE_LANES(lanes_f32, float, Vec, WIDTH, load_f32, load_f32_part, step_f32)
+DEFINE_LANES(lanes_bf16, uint16_t, BfVec, WIDTH_BF16, load_bf16, load_bf16_part, step_bf16)
 
-ALWAYS_INLINE void lanes(vf *acc, DType t, int MR, int NR, const void *const *a, const void *const *b, int64_t len,
+ALWAYS_INLINE void lanes(Vec *acc, DType t, int MR, int NR, const void *const *a, const void *const *b, int64_t len,
                          int64_t ahead) {
     if (t == F32) lanes_f32(acc, MR, NR, (const float *const *)a, (const float *const *)b, len, ahead);
     else lanes_bf16(acc, MR, NR, (const uint16_t *const *)a, (const uint16_t *const *)b, len, ahead);
@@ -102,30 +129,43 @@ ALWAYS_INLINE void lanes(vf *acc, DType t, int MR, int NR, const void *const *a,
 
 // --- Sixteen sums over lanes at once ---
 
+// out[j] = the sum of v[j]'s lanes, by a tree: halves, quarters, ....
+#if WIDTH == 16
 // Each fold halves the lanes that are left of a and of b, adding the upper to the lower half, and puts both in one vector.
 #define PICK(...) __builtin_shufflevector(a, b, __VA_ARGS__)
-static inline vf fold8(vf a, vf b) {
+static inline Vec fold8(Vec a, Vec b) {
     return PICK(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
            PICK(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
 }
-static inline vf fold4(vf a, vf b) {
+static inline Vec fold4(Vec a, Vec b) {
     return PICK(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
            PICK(4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
 }
-static inline vf fold2(vf a, vf b) {
+static inline Vec fold2(Vec a, Vec b) {
     return PICK(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
            PICK(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
 }
-static inline vf fold1(vf a, vf b) {
+static inline Vec fold1(Vec a, Vec b) {
     return PICK(0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
            PICK(1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
 }
-// Lane j of the result is the sum of v[j]'s lanes, by the tree of vf_sum.
-ALWAYS_INLINE vf sum_lanes(const vf *v) {
-    vf t[4];
+ALWAYS_INLINE void sum_lanes(float *out, const Vec *v) {
+    Vec t[4];
     UNROLL for (int r = 0; r < 4; r++) t[r] = fold4(fold8(v[r], v[4 + r]), fold8(v[8 + r], v[12 + r]));
-    return fold1(fold2(t[0], t[1]), fold2(t[2], t[3]));
+    Vec sum = fold1(fold2(t[0], t[1]), fold2(t[2], t[3]));
+    memcpy(out, &sum, sizeof sum);
 }
+#else
+ALWAYS_INLINE void sum_lanes(float *out, const Vec *v) {
+    for (int j = 0; j < TILE; j++) {
+        float s[WIDTH];
+        memcpy(s, &v[j], sizeof s);
+        for (int n = WIDTH / 2; n > 0; n /= 2)
+            for (int i = 0; i < n; i++) s[i] += s[i + n];
+        out[j] = s[0];
+    }
+}
+#endif
 
 // --- Tiles ---
 
@@ -134,18 +174,18 @@ ALWAYS_INLINE vf sum_lanes(const vf *v) {
 ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
                         int64_t len) {
     const int NR = TILE / MR;
-    vf acc[TILE];
+    Vec acc[TILE];
     const void *pa[TILE_ROWS], *pb[GROUP];
     UNROLL for (int i = 0; i < MR; i++) pa[i] = rows_at(a, i < m ? i : m - 1).data;
     UNROLL for (int g = 0; g < NR; g += GROUP) {
         UNROLL for (int j = 0; j < GROUP; j++) pb[j] = rows_at(b, g + j < n ? g + j : n - 1).data;
-        vf part[TILE_ROWS * GROUP];
+        Vec part[TILE_ROWS * GROUP];
         lanes(part, t, MR, GROUP, pa, pb, len, GROUP * b.stride);
         UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < GROUP; j++) acc[i * NR + g + j] =
             part[i * GROUP + j];
     }
     float out[TILE];
-    vf_store(out, sum_lanes(acc));
+    sum_lanes(out, acc);
     if (m >= MR && n >= NR) m = MR, n = NR;
     for (int64_t i = 0; i < m && i < MR; i++, c += stride)
         for (int64_t j = 0; j < n && j < NR; j++) c[j] = add ? c[j] + out[i * NR + j] : out[i * NR + j];
@@ -171,7 +211,7 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
     const int64_t size = DOT_CHUNK / (int64_t)dtype_size(t);
     for (int64_t k0 = 0; k0 < K; k0 += HELD * size)
         for (int64_t j = 0; j < n; j += TILE) {
-            vf acc[HELD][TILE];
+            Vec acc[HELD][TILE];
             int chunks = 0;
             for (int r = 0; r < TILE; r++) {
                 Rows row = rows_at(b, j + r < n ? j + r : n - 1);
@@ -183,7 +223,7 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
             }
             for (int h = 0; h < chunks; h++) {
                 float out[TILE];
-                vf_store(out, sum_lanes(acc[h]));
+                sum_lanes(out, acc[h]);
                 for (int r = 0; r < TILE && j + r < n; r++) c[j + r] = k0 + h > 0 ? c[j + r] + out[r] : out[r];
             }
         }
@@ -253,6 +293,7 @@ Rows rows_take(Arena *a, DType t, int64_t n, int64_t width) {
     return (Rows){arena_take(a, rows_bytes(t, n, width)), t, stride};
 }
 
+#if defined(__AVX512F__)
 // Interleaving vector i with vector i + 8 rotates the index (row, column) of every element by one bit; four times swap
 // row and column.
 #define DEFINE_TRANSPOSE(name, Vec, Elem)                                                                              \
@@ -271,6 +312,15 @@ Rows rows_take(Arena *a, DType t, int64_t n, int64_t width) {
     }
 DEFINE_TRANSPOSE(transpose16_f32, vf, float)
 DEFINE_TRANSPOSE(transpose16_bf16, vh, uint16_t)
+#else
+#define DEFINE_TRANSPOSE(name, Elem)                                                                                   \
+    static inline void name(Elem *dst, int64_t dst_stride, const Elem *src, int64_t src_stride) {                      \
+        for (int j = 0; j < LANES; j++)                                                                                \
+            for (int i = 0; i < LANES; i++) dst[j * dst_stride + i] = src[i * src_stride + j];                         \
+    }
+DEFINE_TRANSPOSE(transpose16_f32, float)
+DEFINE_TRANSPOSE(transpose16_bf16, uint16_t)
+#endif
 
 static void transpose_tile(Rows dst, Rows src, int64_t rows, int64_t cols) {
     if (rows == LANES && cols == LANES) {

@@ -1,9 +1,9 @@
 // Matrix products for the kernels of this folder: everything is a dot product of two K-contiguous rows.
 //
-// The arithmetic of one dot product is fixed. K is cut into chunks of DOT_CHUNK bytes counted from 0; within a chunk
-// sixteen f32 lanes accumulate in ascending k (f32: lane l takes k = l, l + 16, ...; bf16 the same in pairs, by the
-// dot-product instruction where there is one); the lanes are summed by a fixed tree, and the chunks' sums are added in
-// ascending order. Nothing else about a call enters: not the rows beside it, nor its place in a tile, nor threads.
+// The arithmetic of one dot product is fixed. K is cut into chunks of DOT_CHUNK bytes counted from 0; within a chunk the
+// f32 lanes of a vector register accumulate in ascending k (lane l takes k = l, l + 16, ...; bf16 in pairs where there is
+// an instruction for it); the lanes are summed by a fixed tree, and the chunks' sums are added in ascending order. Nothing
+// else about a call enters: not the rows beside it, nor its place in a tile, nor threads.
 #pragma once
 #include "ops.h"
 
