@@ -133,6 +133,11 @@ void config_check(Reading *r, const char *command) {
     if (train || sft) check_length(r, c);
     if (!strcmp(command, "train") || sft) check_needed(r, "train_file", c->train_file, "FILE.jsonl");
     if (eval) check_needed(r, "eval_file", c->eval_file, "FILE.jsonl");
+    if ((!strcmp(command, "train") || sft) && *c->tokenizer)
+        problem(
+            r, "tokenizer", NULL,
+            "tokenizer is not for training: checkpoints carry the model directory's own tokenizer files; put this one "
+            "there");
     if (eval && c->eval_samples > 1 && c->temperature == 0)
         problem(r, "eval_samples", "temperature",
                 "eval_samples is %lld at temperature 0: all samples of a question would be the same",

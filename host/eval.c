@@ -63,14 +63,20 @@ static int majority(const Batch *b, int p) {
     return best;
 }
 
+// The unbiased estimate of pass@k from n completions of which c are right (Chen et al. 2021): 1 - C(n-c, k) / C(n, k).
+static double pass_at(int n, int c, int k) {
+    double miss = 1;
+    for (int i = 0; i < k; i++) miss *= n - c - i > 0 ? (double)(n - c - i) / (n - i) : 0;
+    return 1 - miss;
+}
+
 // Adds the sums of one decoded and scored batch of `prompts` questions.
 static void tally(const Batch *b, int prompts, int n_rewards, EvalResult *out) {
     for (int p = 0; p < prompts; p++) {
-        bool any_strict = false, any_lenient = false;
+        int right = 0;
         for (int i = p * b->group; i < (p + 1) * b->group; i++) {
             bool strict = grade_strict(b->text[i], b->answer[p]), lenient = grade_lenient(b->text[i], b->answer[p]);
-            any_strict |= strict;
-            any_lenient |= lenient;
+            right += lenient;
             out->strict += strict;
             out->lenient += lenient;
             out->length += b->len[i];
@@ -79,8 +85,8 @@ static void tally(const Batch *b, int prompts, int n_rewards, EvalResult *out) {
             for (int k = 0; k < n_rewards; k++)
                 out->part[k] += isnan(b->score[i * b->n_rewards + k]) ? 0 : b->score[i * b->n_rewards + k];
         }
-        out->pass_strict += any_strict;
-        out->pass_lenient += any_lenient;
+        for (int k = 1, j = 0; j < PASS_POINTS && k <= b->group; k *= 2, j++)
+            out->pass[j] += pass_at(b->group, right, k);
         out->majority += grade_lenient(b->text[majority(b, p)], b->answer[p]);
     }
 }
@@ -139,17 +145,17 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
     double *means[] = {&out->strict, &out->lenient, &out->reward, &out->length, &out->truncated};
     for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] *= per_completion;
     for (int k = 0; k < rw->n; k++) out->part[k] *= per_completion;
-    double *shares[] = {&out->pass_strict, &out->pass_lenient, &out->majority};
-    for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) *shares[i] *= per_question;
+    for (int j = 0; j < PASS_POINTS; j++) out->pass[j] *= per_question;
+    out->majority *= per_question;
     return ok;
 }
 
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
     str_printf(out, "{\"questions\": %lld, \"samples\": %d, \"accuracy\": %.6g, \"lenient_accuracy\": %.6g",
                (long long)res->questions, res->samples, res->strict, res->lenient);
-    if (res->samples > 1)
-        str_printf(out, ", \"pass@%d\": %.6g, \"lenient_pass@%d\": %.6g, \"maj@%d\": %.6g", res->samples,
-                   res->pass_strict, res->samples, res->pass_lenient, res->samples, res->majority);
+    for (int k = 1, at = 0; res->samples > 1 && at < PASS_POINTS && k <= res->samples; k *= 2, at++)
+        str_printf(out, ", \"pass@%d\": %.6g", k, res->pass[at]);
+    if (res->samples > 1) str_printf(out, ", \"maj@%d\": %.6g", res->samples, res->majority);
     str_printf(out, ", \"reward\": %.6g, \"mean_length\": %.6g, \"clipped_ratio\": %.6g, \"rewards\": {", res->reward,
                res->length, res->truncated);
     for (int k = 0; k < rw->n; k++)

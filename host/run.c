@@ -82,6 +82,8 @@ static void free_views(Run *r) {
 
 bool run_describe(Run *r, const Config *c, RunShape shape, Error *e) {
     *r = (Run){.cfg = c, .shape = shape};
+    if (c->device == DEVICE_CUDA)
+        return error_set(e, EXIT_CONFIG, "device=cuda: this build has no CUDA device; use device=auto or cpu");
     if (!*c->model) return error_set(e, EXIT_CONFIG, "model: not set; give a HF model directory, as model=PATH");
     if (!hf_config_read(c->model, &r->hf, e)) return false;
     if (shape.rollout.slots && shape.rollout.max_prompt + shape.rollout.max_completion > r->hf.dims.max_positions)

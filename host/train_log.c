@@ -71,91 +71,111 @@ static double add_rewards(Metrics *m, const Trainer *t) {
 // Sums of grpo_loss over the sequences this step trained on, in batch order.
 typedef struct {
     double v[GM_COUNT];
+    double low_min, high_max; // of the sequences' own clip ratios, as TRL
 } Totals;
-
-static Totals step_totals(const Trainer *t) {
-    Totals s = {{0}};
-    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps);
-    for (int j = 0; j < n; j++)
-        for (int k = 0; k < GM_COUNT; k++) s.v[k] += t->metric[t->order[t->stats.first + j]][k];
-    return s;
-}
 
 static double per_token(const Totals *s, GrpoMetric k) { return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0; }
 
-bool train_log(Trainer *t, StepResult result, Error *e) {
+static Totals step_totals(const Trainer *t) {
+    Totals s = {.low_min = INFINITY};
+    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps);
+    for (int j = 0; j < n; j++) {
+        const float *m = t->metric[t->order[t->stats.first + j]];
+        for (int k = 0; k < GM_COUNT; k++) s.v[k] += m[k];
+        if (m[GM_TOKENS] == 0) continue;
+        s.low_min = fmin(s.low_min, m[GM_CLIP_LOW] / m[GM_TOKENS]);
+        s.high_max = fmax(s.high_max, m[GM_CLIP_HIGH] / m[GM_TOKENS]);
+    }
+    if (isinf(s.low_min)) s.low_min = 0;
+    return s;
+}
+
+static void add_step(Metrics *m, const Trainer *t, const Totals *s) {
+    metrics_add(m, "loss", s->v[GM_LOSS]);
+    metrics_add(m, "grad_norm", t->stats.grad_norm);
+    metrics_add(m, "learning_rate", t->stats.learning_rate);
+    metrics_add_int(m, "num_tokens", t->at.seen_tokens);
+    add_lengths(m, &t->batch);
+    add_rewards(m, t);
+    if (t->cfg->beta != 0) metrics_add(m, "kl", per_token(s, GM_KL));
+    metrics_add(m, "entropy", per_token(s, GM_ENTROPY));
+    metrics_add(m, "clip_ratio/low_mean", per_token(s, GM_CLIP_LOW));
+    metrics_add(m, "clip_ratio/low_min", s->low_min);
+    metrics_add(m, "clip_ratio/high_mean", per_token(s, GM_CLIP_HIGH));
+    metrics_add(m, "clip_ratio/high_max", s->high_max);
+    metrics_add(m, "clip_ratio/region_mean", per_token(s, GM_CLIP_REGION));
+    metrics_add(m, "ratio_mean", per_token(s, GM_RATIO_SUM));
+}
+
+static void add_times(Metrics *m, const StepStats *st) {
+    metrics_add(m, "step_time", st->step_time);
+    metrics_add(m, "time/rollout", st->rollout_time);
+    metrics_add(m, "time/reward", st->reward_time);
+    metrics_add(m, "time/reference", st->reference_time);
+    metrics_add(m, "time/train", st->train_time);
+    metrics_add(m, "time/optimizer", st->optimizer_time);
+}
+
+static void add_completions(Metrics *m, const Trainer *t) {
     const Batch *b = &t->batch;
-    const StepStats *st = &t->stats;
-    Metrics *m = t->metrics;
-    Totals s = step_totals(t);
-    bool due = t->at.step % t->cfg->logging_steps == 0 || t->at.step == t->total_steps || result == STEP_SKIPPED;
-    Spread reward = {0}, length = {0}, right = {0};
+    const char *names[MAX_REWARDS];
+    for (int k = 0; k < t->rewards.n; k++) names[k] = t->rewards.reward[k].info->name;
+    for (int i = 0; i < b->n; i++) {
+        CompletionRecord r = {.step = t->at.step,
+                              .prompt = b->question[i / b->group],
+                              .completion = b->text[i],
+                              .answer = b->answer[i / b->group],
+                              .reward_names = names,
+                              .score = b->score + i * b->n_rewards,
+                              .n_rewards = t->rewards.n,
+                              .reward = b->reward[i],
+                              .advantage = b->advantage[i]};
+        metrics_completion(m, &r);
+    }
+}
+
+static void show_step(const Trainer *t, const Totals *s, double accuracy) {
+    const Batch *b = &t->batch;
+    Spread reward = {0}, length = {0};
     int64_t tokens = 0;
     for (int i = 0; i < b->n; i++) {
         spread_add(&reward, b->reward[i]);
         spread_add(&length, b->len[i]);
-        spread_add(&right, grade_lenient(b->text[i] ? b->text[i] : "", b->answer[i / b->group]));
         tokens += b->len[i] + (int64_t)b->prompt[i / b->group].n;
     }
-    if (due) {
+    ProgressStep shown = {.reward = spread_mean(&reward),
+                          .accuracy = accuracy,
+                          .kl = t->cfg->beta != 0 ? per_token(s, GM_KL) : NAN,
+                          .length = spread_mean(&length),
+                          .loss = s->v[GM_LOSS],
+                          .tokens_per_second = (double)tokens / t->stats.step_time};
+    progress_step(t->progress, t->at.step, &shown);
+}
+
+bool train_log(Trainer *t, StepResult result, Error *e) {
+    const Config *c = t->cfg;
+    const Batch *b = &t->batch;
+    Metrics *m = t->metrics;
+    bool done = result == STEP_DONE;
+    Totals s = step_totals(t);
+    Spread right = {0};
+    for (int i = 0; i < b->n; i++)
+        spread_add(&right, b->text[i] ? grade_lenient(b->text[i], b->answer[i / b->group]) : 0);
+    if (t->at.step % c->logging_steps == 0 || t->at.step == t->total_steps || !done) {
         metrics_add_int(m, "step", t->at.step);
         metrics_add(m, "epoch", (double)t->at.step / (double)t->steps_per_epoch);
-        if (result == STEP_SKIPPED) {
-            metrics_add_int(m, "skipped", t->at.skipped);
-        } else {
-            metrics_add(m, "loss", s.v[GM_LOSS]);
-            metrics_add(m, "grad_norm", st->grad_norm);
-            metrics_add(m, "learning_rate", st->learning_rate);
-        }
-        metrics_add_int(m, "num_tokens", t->at.seen_tokens);
-        add_lengths(m, b);
-        add_rewards(m, t);
-        if (t->cfg->beta != 0) metrics_add(m, "kl", per_token(&s, GM_KL));
-        metrics_add(m, "entropy", per_token(&s, GM_ENTROPY));
-        double low = per_token(&s, GM_CLIP_LOW), high = per_token(&s, GM_CLIP_HIGH);
-        metrics_add(m, "clip_ratio/low_mean", low);
-        metrics_add(m, "clip_ratio/low_min", low);
-        metrics_add(m, "clip_ratio/high_mean", high);
-        metrics_add(m, "clip_ratio/high_max", high);
-        metrics_add(m, "clip_ratio/region_mean", per_token(&s, GM_CLIP_REGION));
-        metrics_add(m, "ratio_mean", per_token(&s, GM_RATIO_SUM));
+        if (done) add_step(m, t, &s);
+        else metrics_add_int(m, "skipped", t->at.skipped);
         metrics_add(m, "lenient_accuracy", spread_mean(&right));
-        metrics_add(m, "step_time", st->step_time);
-        metrics_add(m, "time/rollout", st->rollout_time);
-        metrics_add(m, "time/reward", st->reward_time);
-        metrics_add(m, "time/reference", st->reference_time);
-        metrics_add(m, "time/train", st->train_time);
-        metrics_add(m, "time/optimizer", st->optimizer_time);
+        add_times(m, &t->stats);
     }
-    if (t->cfg->log_completions && st->first == 0 && st->generated) {
-        const char *names[MAX_REWARDS];
-        for (int k = 0; k < t->rewards.n; k++) names[k] = t->rewards.reward[k].info->name;
-        for (int i = 0; i < b->n && result == STEP_DONE; i++) {
-            CompletionRecord r = {.step = t->at.step,
-                                  .prompt = b->question[i / b->group],
-                                  .completion = b->text[i],
-                                  .answer = b->answer[i / b->group],
-                                  .reward_names = names,
-                                  .score = b->score + i * b->n_rewards,
-                                  .n_rewards = t->rewards.n,
-                                  .reward = b->reward[i],
-                                  .advantage = b->advantage[i]};
-            metrics_completion(m, &r);
-        }
-    }
-    ProgressStep shown = {.reward = spread_mean(&reward),
-                          .accuracy = spread_mean(&right),
-                          .kl = t->cfg->beta != 0 ? per_token(&s, GM_KL) : NAN,
-                          .length = spread_mean(&length),
-                          .loss = s.v[GM_LOSS],
-                          .tokens_per_second = (double)tokens / st->step_time};
-    progress_step(t->progress, t->at.step, &shown);
-    if (result == STEP_SKIPPED)
+    if (c->log_completions && t->stats.generated && done) add_completions(m, t);
+    show_step(t, &s, spread_mean(&right));
+    if (!done)
         progress_say(t->progress, "step %lld skipped: %s is not finite; weights and optimizer are as before",
-                     (long long)t->at.step, st->bad);
-    else if (t->at.updates == 1 && t->cfg->num_iterations == 1)
-        progress_say(t->progress,
-                     "a loss near 0 is right here: the policy is the one that sampled, every ratio is 1, and "
-                     "advantages of a group sum to 0; the gradient is not 0");
+                     (long long)t->at.step, t->stats.bad);
+    else if (t->at.updates == 1 && c->num_iterations == 1)
+        progress_say(t->progress, "a loss near 0 is right here: the policy is the one that sampled, every ratio is 1, "
+                                  "and advantages of a group sum to 0; the gradient is not 0");
     return metrics_commit(m, e);
 }

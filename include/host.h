@@ -504,11 +504,12 @@ double wall_seconds(void);
 int grade_lenient(const char *text, const char *gold);
 // Strict: the answer between the tags (the whole text without them) equals gold as a string.
 int grade_strict(const char *text, const char *gold);
+#define PASS_POINTS 13 // k up to 4096
 typedef struct {
     int64_t questions;
     int samples;                      // completions a question
     double strict, lenient;           // mean over completions
-    double pass_strict, pass_lenient; // share of questions with at least one right (pass@samples)
+    double pass[PASS_POINTS];         // pass@1, 2, 4 ... up to samples, lenient, unbiased
     double majority;                  // share of questions whose most frequent answer is right (maj@samples)
     double reward, length, truncated; // means over completions
     double part[MAX_REWARDS];         // mean of each reward
