@@ -111,7 +111,11 @@ void cpu_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int 
 
 // Backward. With p = e^(q k - lse), all with q already scaled:
 //   dv = p^T dy        dp = dy v^T        ds = p (dp - delta), delta = sum(dy * y)        dq = scale ds k        dk = ds^T q
-#define BWD_ROWS 64 // rows whose p and ds are at hand at once
+//
+// A sequence is taken in windows of keys, whose dk and dv are summed in f32; each window is met by all queries after it.
+// Where a sequence has several, dq is rounded after each.
+#define BWD_ROWS 64   // rows whose p and ds are at hand at once
+#define WINDOW   4096 // keys
 
 typedef struct {
     float *kt, *vt;     // [d, CHUNK]
@@ -119,7 +123,7 @@ typedef struct {
     float *p, *ds;      // [BWD_ROWS, CHUNK]
     float *q, *dy, *dq; // [tile rows, dp]
     float *lse, *delta; // [tile rows]
-    float *dk, *dv;     // [keys of the sequence, dp]
+    float *dk, *dv;     // [keys of the window, dp]
 } Backward;
 
 static size_t backward_floats(const Shape *s, int64_t keys) {
@@ -154,10 +158,10 @@ static inline void softmax_bwd(float *p, float *ds, int64_t n, float lse, float 
     }
 }
 
-// Rows [first, first + n) of a tile meet one chunk of `keys` keys, whose sums are dk and dv.
+// Rows [first, first + n) of a tile meet one chunk of `keys` keys, the first of them the j-th of the sequence.
 static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, int64_t keys, int64_t first,
                            int64_t n) {
-    int64_t dp = s->dp;
+    int64_t dp = s->dp, at = j % WINDOW * dp;
     for (int64_t r = 0; r < n; r += s->block) {
         int rows = (int)(n - r < s->block ? n - r : s->block);
         scores(b->p + r * CHUNK, b->q + (first + r) * dp, dp, b->kt, s->d, CHUNK, rows);
@@ -169,13 +173,15 @@ static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, 
     }
     for (int64_t i = 0; i < keys; i += BLOCK_ROWS) {
         int rows = (int)(keys - i < BLOCK_ROWS ? keys - i : BLOCK_ROWS);
-        products(b->dv + (j + i) * dp, dp, b->p + i, 1, CHUNK, b->dy + first * dp, n, rows);
-        products(b->dk + (j + i) * dp, dp, b->ds + i, 1, CHUNK, b->q + first * dp, n, rows);
+        products(b->dv + at + i * dp, dp, b->p + i, 1, CHUNK, b->dy + first * dp, n, rows);
+        products(b->dk + at + i * dp, dp, b->ds + i, 1, CHUNK, b->q + first * dp, n, rows);
     }
 }
 
+// `count` positions from `pos` on of the sequence at token `start`, against the keys of one window that they see.
 static void backward_tile(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv,
-                          int64_t start, int64_t pos, int64_t count, int64_t k) {
+                          int64_t start, int64_t pos, int64_t count, int64_t window, int64_t k) {
+    int64_t end = pos + count < window + WINDOW ? pos + count : window + WINDOW; // of the keys
     int64_t rows = count * s->group, dp = s->dp;
     for (int64_t r = 0; r < rows; r++) {
         int64_t t = start + pos + r / s->group, h = k * s->group + r % s->group;
@@ -190,8 +196,8 @@ static void backward_tile(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, T
         b->lse[r] = f32(lse)[t * s->H + h];
     }
     memset(b->dq, 0, (size_t)(rows * dp) * sizeof *b->dq);
-    for (int64_t j = 0; j < pos + count; j += CHUNK) {
-        int64_t keys = pos + count - j < CHUNK ? pos + count - j : CHUNK;
+    for (int64_t j = window; j < end; j += CHUNK) {
+        int64_t keys = end - j < CHUNK ? end - j : CHUNK;
         const void *row[CHUNK];
         head_rows(row, qkv, start + j, keys, s->H + k);
         pack_transposed(b->kt, row, keys, s->t, s->d);
@@ -204,8 +210,11 @@ static void backward_tile(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, T
     }
     for (int64_t r = 0; r < rows; r++) {
         void *out = head_at(dqkv, start + pos + r / s->group, k * s->group + r % s->group);
-        for (int64_t i = 0; i < s->d; i += LANES)
-            row_store_part(out, s->t, i, s->d - i, vf_load(b->dq + r * dp + i) * s->scale);
+        for (int64_t i = 0; i < s->d; i += LANES) {
+            vf dq = vf_load(b->dq + r * dp + i) * s->scale;
+            if (window) dq += row_load_part(out, s->t, i, s->d - i);
+            row_store_part(out, s->t, i, s->d - i, dq);
+        }
     }
 }
 
@@ -217,23 +226,28 @@ static void store_head(Tensor x, int64_t start, int64_t n, int64_t head, const f
 
 void cpu_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
     Shape s = shape_of(qkv, n_kv);
-    int64_t B = seq.dim[0] - 1, longest = 0;
+    int64_t B = seq.dim[0] - 1, widest = 0;
     const int32_t *offset = i32(seq); // [B+1]
     for (int64_t b = 0; b < B; b++)
-        if (offset[b + 1] - offset[b] > longest) longest = offset[b + 1] - offset[b];
-    size_t mark = arena_mark(&d->scratch), floats = backward_floats(&s, longest);
+        if (offset[b + 1] - offset[b] > widest) widest = offset[b + 1] - offset[b];
+    if (widest > WINDOW) widest = WINDOW;
+    size_t mark = arena_mark(&d->scratch), floats = backward_floats(&s, widest);
     int threads = threads_that_fit(d, floats * sizeof(float), B * s.K);
     float *room = arena_take(&d->scratch, (size_t)threads * floats * sizeof *room); // [threads, floats]
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int64_t item = 0; item < B * s.K; item++) {
         int64_t start = offset[item / s.K], n = offset[item / s.K + 1] - start, k = item % s.K;
-        Backward b = backward_at(&s, room + (size_t)thread_index() * floats, longest);
-        memset(b.dk, 0, (size_t)(n * s.dp) * sizeof *b.dk);
-        memset(b.dv, 0, (size_t)(n * s.dp) * sizeof *b.dv);
-        for (int64_t pos = 0; pos < n; pos += s.positions)
-            backward_tile(&s, &b, dqkv, dy, y, lse, qkv, start, pos, n - pos < s.positions ? n - pos : s.positions, k);
-        store_head(dqkv, start, n, s.H + k, b.dk, s.dp);
-        store_head(dqkv, start, n, s.H + s.K + k, b.dv, s.dp);
+        Backward b = backward_at(&s, room + (size_t)thread_index() * floats, widest);
+        for (int64_t window = 0; window < n; window += WINDOW) {
+            int64_t keys = n - window < WINDOW ? n - window : WINDOW;
+            memset(b.dk, 0, (size_t)(keys * s.dp) * sizeof *b.dk);
+            memset(b.dv, 0, (size_t)(keys * s.dp) * sizeof *b.dv);
+            for (int64_t pos = window; pos < n; pos += s.positions)
+                backward_tile(&s, &b, dqkv, dy, y, lse, qkv, start, pos, n - pos < s.positions ? n - pos : s.positions,
+                              window, k);
+            store_head(dqkv, start + window, keys, s.H + k, b.dk, s.dp);
+            store_head(dqkv, start + window, keys, s.H + s.K + k, b.dv, s.dp);
+        }
     }
     clear_rest(dqkv, offset[B]);
     arena_rewind(&d->scratch, mark);

@@ -201,6 +201,54 @@ static void an_empty_span_gives_zero(void **state) {
     free(kv.data);
 }
 
+// A sequence of more keys than the backward pass takes at once: rows of dq, dk and dv here and there, in f64.
+static double weight(const Tensor qkv, const Tensor lse, int64_t i, int64_t j, int64_t d, double *ds, Tensor dy,
+                     Tensor y) {
+    double s = 0, dp = 0, delta = 0;
+    for (int64_t c = 0; c < d; c++) {
+        s += (double)f32(qkv)[i * 3 * d + c] * (double)f32(qkv)[(j * 3 + 1) * d + c];
+        dp += (double)f32(dy)[i * d + c] * (double)f32(qkv)[(j * 3 + 2) * d + c];
+        delta += (double)f32(dy)[i * d + c] * (double)f32(y)[i * d + c];
+    }
+    double p = exp(s / sqrt((double)d) - (double)f32(lse)[i]);
+    *ds = p * (dp - delta) / sqrt((double)d);
+    return p;
+}
+static void long_sequences_have_gradients(void **state) {
+    Device *d = *state;
+    enum { T = 9000, D = 4 };
+    int32_t seq[] = {0, T};
+    Tensor qkv = room(F32, T, 3, D), y = room(F32, T, 1, D), lse = room(F32, T, 1, 1), dy = room(F32, T, 1, D);
+    Tensor dqkv = room(F32, T, 3, D), offsets = tensor1(seq, I32, 2);
+    Case random = {.random = 3};
+    for (int64_t i = 0; i < tensor_numel(qkv); i++) f32(qkv)[i] = (float)case_normal(&random);
+    for (int64_t i = 0; i < tensor_numel(dy); i++) f32(dy)[i] = (float)case_normal(&random);
+    d->attention(d, y, lse, qkv, offsets, 1);
+    d->attention_bwd(d, dqkv, dy, y, lse, qkv, offsets, 1);
+    const int64_t at[] = {0, 63, 4095, 4096, 4097, 8191, 8192, 8500, T - 1};
+    for (size_t a = 0; a < sizeof at / sizeof *at; a++) {
+        double got[3 * D], want[3 * D] = {0}, ds;
+        for (int64_t j = 0; j <= at[a]; j++) { // as a query
+            weight(qkv, lse, at[a], j, D, &ds, dy, y);
+            for (int c = 0; c < D; c++) want[c] += ds * (double)f32(qkv)[(j * 3 + 1) * D + c];
+        }
+        for (int64_t i = at[a]; i < T; i++) { // as a key and a value
+            double p = weight(qkv, lse, i, at[a], D, &ds, dy, y);
+            for (int c = 0; c < D; c++) {
+                want[D + c] += ds * (double)f32(qkv)[i * 3 * D + c];
+                want[2 * D + c] += p * (double)f32(dy)[i * D + c];
+            }
+        }
+        for (int c = 0; c < 3 * D; c++) got[c] = (double)f32(dqkv)[at[a] * 3 * D + c];
+        for (int part = 0; part < 3; part++) {
+            if (at[a] == 0 && part == 0) continue; // one key: its weight is 1 whatever q is
+            double e = relative_error(got + part * D, want + part * D, D);
+            if (!(e <= 2e-5)) fail_msg("token %d, part %d: error %g", (int)at[a], part, e);
+        }
+    }
+    free(qkv.data), free(y.data), free(lse.data), free(dy.data), free(dqkv.data);
+}
+
 static int open_device(void **state) { return (*state = cpu_open(0)) ? 0 : -1; }
 static int close_device(void **state) {
     cpu_close(*state);
@@ -209,9 +257,10 @@ static int close_device(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(decode_equals_prefill),       cmocka_unit_test(any_packing_gives_the_same_bits),
-        cmocka_unit_test(the_future_has_no_influence), cmocka_unit_test(any_thread_count_gives_the_same_bits),
-        cmocka_unit_test(rope_fills_the_cache),        cmocka_unit_test(an_empty_span_gives_zero),
+        cmocka_unit_test(decode_equals_prefill),         cmocka_unit_test(any_packing_gives_the_same_bits),
+        cmocka_unit_test(the_future_has_no_influence),   cmocka_unit_test(any_thread_count_gives_the_same_bits),
+        cmocka_unit_test(rope_fills_the_cache),          cmocka_unit_test(an_empty_span_gives_zero),
+        cmocka_unit_test(long_sequences_have_gradients),
     };
     return cmocka_run_group_tests_name("attention", tests, open_device, close_device);
 }
