@@ -19,12 +19,12 @@ rm -rf "$dir"
 mkdir -p "$dir"
 started=$SECONDS
 
-say "1. Word problems in GSM8K's format (no sum of the evaluation is in the training file)"
+say "1. Word problems in GSM8K's format (no question of the evaluation is in the training files)"
 level=$(sed -n 's/^# problems: *//p' $config)
 # shellcheck disable=SC2086
 {
-  $problems $level --seed "$seed" --count 4000 >"$dir/train.jsonl"
-  $problems $level --seed "$seed" --count 2000 --solutions >"$dir/sft.jsonl"
+  $problems $level --seed "$seed" --count 8000 >"$dir/train.jsonl"
+  $problems $level --seed "$seed" --count 12000 --solutions >"$dir/sft.jsonl"
   $problems $level --seed "$seed" --count 200 --split eval >"$dir/eval.jsonl"
 }
 head -n 1 "$dir/train.jsonl"
