@@ -44,6 +44,9 @@ flags := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing
          -fno-strict-aliasing -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS)
 libs  := $(LDFLAGS) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread $(LDLIBS)
 
+nvcc := $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+nccl := $(wildcard /usr/include/nccl.h /usr/local/cuda/include/nccl.h)
+
 # ---- files -----------------------------------------------------------------------------------------------------------
 dir     := $(BUILD)/$(MODE)
 object   = $(patsubst %.c,$(dir)/%.o,$(wildcard $1/*.c))
@@ -65,6 +68,8 @@ found:
 	@echo 'compiler   $(compiler)$(if $(march),, (no -march=$(MARCH): the compiler does not know it))'
 	@echo 'OpenMP     $(if $(openmp),yes,not found: one thread only (for clang, install libomp-dev))'
 	@echo 'libraries  PCRE2, libyaml, Jansson, utf8proc'
+	@echo 'CUDA       $(if $(nvcc),$(nvcc) is here,no nvcc); off: this tree has the CPU device only'
+	@echo 'NCCL       $(if $(nccl),nccl.h is here,no nccl.h); off: it joins GPUs'
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
 compile = $(Q)mkdir -p $(@D) && $(CC) $(flags) $(includes) -MMD -MP
