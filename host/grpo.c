@@ -110,6 +110,7 @@ static void count_decoded(void *arg, int i) {
 static bool rollout(Trainer *t) {
     double start = wall_seconds();
     t->decoded = 0;
+    progress_phase(t->progress, "rollout", 0, t->batch.n);
     bool ok = rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
                           sample_params(t->cfg), &t->batch, (RolloutWatch){.done = count_decoded, .arg = t});
     t->stats.rollout_time += wall_seconds() - start;
