@@ -118,7 +118,7 @@ debug sanitize:
 	$(Q)$(MAKE) MODE=$@ all
 
 test: $(grpo) $(tools) $(tests)
-	$(Q)GRPO=$(grpo) tests/run.sh $(tests)
+	$(Q)GRPO=$(grpo) $(if $(filter sanitize,$(MODE)),TEST_TIMEOUT=1200) tests/run.sh $(tests)
 
 # One test program alone, with all it prints: make run-test_ops
 run-%: $(dir)/tests/% $(grpo) $(tools)
