@@ -77,14 +77,15 @@ static void measure_tokenizer(Bench *b) {
 // ---- rewards ---------------------------------------------------------------------------------------------------------
 #define SAMPLES 1000
 typedef struct {
-    Reward reward[5];
+    int n;
+    Reward reward[5]; // [n]
     Sample sample[SAMPLES];
     float score[SAMPLES];
 } Scoring;
 
 static void score(void *arg, int i) {
     Scoring *s = arg;
-    for (int k = 0; k < 5; k++) s->reward[k].info->fn(&s->reward[k], s->sample, SAMPLES, s->score);
+    for (int k = 0; k < s->n; k++) s->reward[k].info->fn(&s->reward[k], s->sample, SAMPLES, s->score);
 }
 
 static void measure_rewards(Bench *b) {
@@ -92,8 +93,8 @@ static void measure_rewards(Bench *b) {
     if (!bench_wants(b, "the recipe's five rewards, one thread")) return;
     Error e = {0};
     Scoring *s = xcalloc(1, sizeof *s);
-    for (int k = 0; k < 5; k++)
-        if (!reward_parse(recipe[k], &s->reward[k], &e)) die("bench: %s", e.text);
+    for (; s->n < 5; s->n++)
+        if (!reward_parse(recipe[s->n], &s->reward[s->n], &e)) die("bench: %s", e.text);
     // Three in four follow the format; they are as long as a GSM8K answer.
     for (int i = 0; i < SAMPLES; i++) {
         char *text =
@@ -108,6 +109,31 @@ static void measure_rewards(Bench *b) {
     }
     bench_row(b, "the recipe's five rewards, one thread", SAMPLES / bench_time(score, s), "texts/s", 500000, 0);
     for (int i = 0; i < SAMPLES; i++) free((char *)s->sample[i].completion);
+    free(s);
+}
+
+// Answers as models give them to MATH problems: some sentences with formulas, then a box; one in four is wrong.
+static void measure_verification(Bench *b) {
+    static const char *const row = "accuracy: verified answers, one thread";
+    if (!bench_wants(b, row)) return;
+    Error e = {0};
+    Scoring *s = xcalloc(1, sizeof *s);
+    if (!reward_parse("accuracy", &s->reward[s->n++], &e)) die("bench: %s", e.text);
+    for (int i = 0; i < SAMPLES; i++) {
+        char *text =
+            xasprintf("To find where the line meets the curve, we set \\(x^2 + %d = 2\\sqrt{%d} x\\). By the quadratic "
+                      "formula,\n\\[ x = \\frac{2\\sqrt{%d} \\pm \\sqrt{%d}}{2} \\]\nand so $x = \\sqrt{%d}$. "
+                      "Therefore the area is\n\\[ \\boxed{\\frac{%d\\sqrt{%d}}{%d}} \\]\n",
+                      i, i, i, 4 * i, i, 2 * i + (i % 4 == 0), 3, 4);
+        char *gold = xasprintf("$\\frac{%d\\sqrt{3}}{2}$", i);
+        s->sample[i] =
+            (Sample){.prompt = "", .completion = text, .completion_len = strlen(text), .answer = gold, .group = i};
+    }
+    bench_row(b, row, SAMPLES / bench_time(score, s), "texts/s", 20000, 0);
+    for (int i = 0; i < SAMPLES; i++) {
+        free((char *)s->sample[i].completion);
+        free((char *)s->sample[i].answer);
+    }
     free(s);
 }
 
@@ -159,5 +185,6 @@ void bench_host(Bench *b) {
     peer_run(b, "hf_tokenizers.py", "encode");
     measure_tokenizer(b);
     measure_rewards(b);
+    measure_verification(b);
     measure_loading(b);
 }

@@ -203,6 +203,13 @@ static Node *parse_parenthesized(Parser *p) {
     return a && accept(p, T_RPAREN) ? a : fail_at(p, start);
 }
 
+// e^a; e^{\ln x} is x.
+static Node *exponential(Pool *pool, Node *a) {
+    bool log = a->kind == NODE_FUNC && a->n == 2 && named(a->name, "log");
+    if (log && a->arg[1]->kind == NODE_CONST && a->arg[1]->constant == CONST_E) return a->arg[0];
+    return function(pool, "exp", a);
+}
+
 // \sin^2 x, \log_2(8), \operatorname{floor}(x)
 static Node *parse_function(Parser *p) {
     int start = p->at;
@@ -397,7 +404,7 @@ static Node *run_primary(Parser *p, bool functions) {
         if (!functions) return NULL;
         p->at++;
         a = parse_superscript(p);
-        return a ? function(p->pool, "exp", a) : node_const(p->pool, CONST_E);
+        return a ? exponential(p->pool, a) : node_const(p->pool, CONST_E);
     case T_LETTER:
     case T_GREEK:
     case T_ACCENT:

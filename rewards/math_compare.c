@@ -36,8 +36,16 @@ static bool is_float(const Node *a) {
     return a->kind == NODE_NUMBER && a->number == NUMBER_FLOAT;
 }
 
-// Whether two real values agree when rounded to so many decimals.
-static bool rounds_equal(Value a, Value b, int decimals) {
+static bool has_float(const Node *a) {
+    for (int i = 0; i < a->n; i++)
+        if (has_float(a->arg[i])) return true;
+    return is_float(a);
+}
+
+// Whether a float and a number agree when rounded to so many decimals. A whole number must be met exactly.
+static bool rounds_equal(Judge *j, const Node *x, const Node *y, int decimals) {
+    Value a = math_value(j, x, &(Point){0}), b = math_value(j, y, &(Point){0});
+    if ((value_is_int(a) && !has_float(x)) || (value_is_int(b) && !has_float(y))) return value_equal(a, b);
     if (a.bad || b.bad || fabsl(a.im) > 1e-15L || fabsl(b.im) > 1e-15L) return false;
     long double scale = powl(10, decimals);
     return rintl(a.re * scale) == rintl(b.re * scale);
@@ -117,9 +125,7 @@ bool expressions_equal(Judge *j, const Node *a, const Node *b) {
     }
     Text name[1];
     bool constant = node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0;
-    if (constant && (is_float(a) || is_float(b)) &&
-        rounds_equal(math_value(j, a, &(Point){0}), math_value(j, b, &(Point){0}), j->how->precision))
-        return true;
+    if (constant && (is_float(a) || is_float(b)) && rounds_equal(j, a, b, j->how->precision)) return true;
     return identical(j, a, b);
 }
 

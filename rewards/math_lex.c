@@ -119,7 +119,7 @@ static char at(Text t, size_t i) { return i < t.n ? t.s[i] : 0; }
 
 static void literal(Text t, size_t i, const Literal *list, size_t n, Token *best) {
     for (size_t k = 0; k < n; k++) {
-        if (list[k].text[1] != 0 && list[k].text[1] != at(t, i + 1)) continue;
+        if (list[k].text[0] != t.s[i] || (list[k].text[1] != 0 && list[k].text[1] != at(t, i + 1))) continue;
         Text what = text_of(list[k].text);
         if (what.n > best->text.n && text_at(t, i, what))
             *best = (Token){list[k].kind, text_slice(t, i, i + what.n), text_of(list[k].name ? list[k].name : "")};
@@ -130,8 +130,9 @@ static void literal(Text t, size_t i, const Literal *list, size_t n, Token *best
 static void word(Text t, size_t i, const char *const *words, size_t n, TokenKind kind, Token *best) {
     size_t slash = kind == T_KEYWORD ? 0 : 1;
     for (size_t k = 0; k < n; k++) {
+        if (words[k][0] != at(t, i + slash)) continue;
         Text what = text_of(words[k]);
-        if (words[k][0] == at(t, i + slash) && what.n + slash > best->text.n && text_at(t, i + slash, what))
+        if (what.n + slash > best->text.n && text_at(t, i + slash, what))
             *best = (Token){kind, text_slice(t, i, i + slash + what.n), what};
     }
 }

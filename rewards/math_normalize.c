@@ -103,6 +103,10 @@ static void drop_sizes(Text t, Str *out) {
                                         "\\rbrack", "\\rgroup", "\\rbrace",   "\\vert",    "\\rvert", "\\rceil",
                                         "\\rfloor", "\\rangle", "\\lrcorner", "\\urcorner"};
     for (size_t i = 0; i < t.n; i++) {
+        if (t.s[i] != '\\') {
+            str_add(out, t.s + i, 1);
+            continue;
+        }
         bool is_left = named_at(t, i, "\\left") || named_at(t, i, "\\mleft");
         bool is_right = named_at(t, i, "\\right") || named_at(t, i, "\\mright");
         size_t after = i + (is_left ? 5 : 6) + (byte_at(t, i + 1) == 'm'), k = 0;
@@ -410,6 +414,7 @@ static const char *const units[] = {
 
 static bool is_unit(Text t) {
     for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (t.n == 0 || units[i][0] != t.s[0]) continue;
         Text unit = text_of(units[i]);
         if (t.n > unit.n + 2 || !text_at(t, 0, unit)) continue;
         Text rest = text_from(t, unit.n);

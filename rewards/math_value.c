@@ -3,9 +3,18 @@
 #include <complex.h>
 #include <math.h>
 
-static const uint64_t prime[MATH_PRIMES] = {2305843009213693951u, 2305843009213693921u}; // 2^61 - 1, 2^61 - 31
+// The primes are 2^61 - 1 and 2^61 - 31, so that the bits above the 61st fold back after a small multiplication.
+static const uint64_t fold[MATH_PRIMES] = {1, 31};
+static const uint64_t prime[MATH_PRIMES] = {((uint64_t)1 << 61) - 1, ((uint64_t)1 << 61) - 31};
 
-static uint64_t mod_mul(uint64_t a, uint64_t b, int i) { return (uint64_t)((unsigned __int128)a * b % prime[i]); }
+static uint64_t mod_mul(uint64_t a, uint64_t b, int i) {
+    const unsigned __int128 low = ((uint64_t)1 << 61) - 1;
+    unsigned __int128 x = (unsigned __int128)a * b;
+    x = (x & low) + (x >> 61) * fold[i];
+    x = (x & low) + (x >> 61) * fold[i];
+    uint64_t r = (uint64_t)x;
+    return r >= prime[i] ? r - prime[i] : r;
+}
 
 static uint64_t mod_pow(uint64_t a, uint64_t e, int i) {
     uint64_t r = 1;
@@ -110,6 +119,7 @@ static Value power_int(Value a, int64_t n) {
 }
 
 Value value_pow(Value a, Value b) {
+    if (value_equal(a, value_int(1)) && a.exact) return a; // whatever the size of b
     if (a.bad || b.bad) return value_bad();
     if (value_is_int(b)) return power_int(a, (int64_t)b.re);
     if (is_zero(a)) return b.re > 0 ? value_int(0) : value_bad();
