@@ -23,10 +23,14 @@ static inline Text text_slice(Text t, size_t from, size_t to) { return (Text){t.
 static inline Text text_from(Text t, size_t from) { return (Text){t.s + from, t.n - from}; }
 
 static inline bool text_equal(Text a, Text b) { return a.n == b.n && (a.n == 0 || memcmp(a.s, b.s, a.n) == 0); }
+static inline bool text_is(Text t, const char *what) { return text_equal(t, text_of(what)); }
+// The byte at `at`; 0 behind the end.
+static inline char text_byte(Text t, size_t at) { return at < t.n ? t.s[at] : 0; }
 // Whether `what` stands at byte `at`.
 static inline bool text_at(Text t, size_t at, Text what) {
     return at <= t.n && what.n <= t.n - at && (what.n == 0 || memcmp(t.s + at, what.s, what.n) == 0);
 }
+static inline bool text_word_at(Text t, size_t at, const char *what) { return text_at(t, at, text_of(what)); }
 
 // Reads one character at t.s[at], at < t.n: its code point in *c, its bytes (at least 1) returned.
 size_t text_char(Text t, size_t at, uint32_t *c);

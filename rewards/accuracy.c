@@ -1,8 +1,8 @@
 // accuracy: does the completion's answer mean the same as gold? What Open R1 and TRL compute with Math-Verify, by the
 // verifier of math_*.c.
+#include "rewards.h"
 #include "verify.h"
 #include <stdlib.h>
-#include "rewards.h"
 
 // What is taken for an answer.
 enum { EXTRACT_ANCHORED, EXTRACT_ANY, EXTRACT_LATEX, EXTRACT_NUMBERS };
@@ -28,7 +28,9 @@ static Answer read_gold(Pool *p, const char *answer, bool latex, const Extract *
     Text t = text_of(answer);
     if (!latex) return math_extract(p, t, how);
     Str s = {0};
-    str_printf(&s, "$%s$", answer); // the whole field is one formula
+    str_printf(&s, "$%s$", answer); // the whole field is one formula, on however many lines
+    for (size_t i = 0; i < s.n; i++)
+        if (s.s[i] == '\n') s.s[i] = ' ';
     Answer a = math_extract(p, pool_text(p, (Text){s.s, s.n}), how);
     str_free(&s);
     return a;

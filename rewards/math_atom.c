@@ -3,13 +3,6 @@
 #include <ctype.h>
 #include <utf8proc.h>
 
-static Node *fail_at(Parser *p, int start) {
-    p->at = start;
-    return NULL;
-}
-
-static bool named(Text name, const char *what) { return text_equal(name, text_of(what)); }
-
 static Node *function(Pool *pool, const char *name, Node *a) {
     return node_named(pool, NODE_FUNC, text_of(name), 1, (Node *[]){a});
 }
@@ -28,7 +21,7 @@ static Node *symbol(Pool *pool, Text name) {
     }
     Text kept = small.n ? pool_text(pool, (Text){small.s, small.n}) : (Text){"", 0};
     str_free(&small);
-    if (named(name, "pi") || named(name, "π")) return node_const(pool, CONST_PI);
+    if (text_is(name, "pi") || text_is(name, "π")) return node_const(pool, CONST_PI);
     return node_named(pool, NODE_SYMBOL, kept, 0, NULL);
 }
 
@@ -36,11 +29,11 @@ static Node *symbol(Pool *pool, Text name) {
 static Text accent_name(Pool *pool, Text whole) {
     size_t open = text_find(whole, 0, text_of("{"));
     Text command = text_strip(text_slice(whole, 1, open)), inner = text_slice(whole, open + 1, whole.n - 1);
-    bool text = text_find(command, 0, text_of("text")) != TEXT_NONE || named(command, "mbox");
+    bool text = text_find(command, 0, text_of("text")) != TEXT_NONE || text_is(command, "mbox");
     const char *kind = NULL;
-    if (named(command, "overline")) kind = "bar";
-    else if (named(command, "overrightarrow")) kind = "vec";
-    else if (named(command, "widetilde")) kind = "tilde";
+    if (text_is(command, "overline")) kind = "bar";
+    else if (text_is(command, "overrightarrow")) kind = "vec";
+    else if (text_is(command, "widetilde")) kind = "tilde";
     else if (text_find(command, 0, text_of("math")) != TEXT_NONE) kind = "math";
     Str name = {0};
     if (!text) {
@@ -116,12 +109,6 @@ Node *parse_atom_expr(Parser *p, bool superscript) {
     return power ? node_2(p->pool, NODE_POW, a, power) : a;
 }
 
-static Node *percentage(Pool *pool, Node *number) {
-    Node *a = node_2(pool, NODE_MUL, number, node_quotient(pool, node_int(pool, 1), node_int(pool, 100)));
-    a->percent = true;
-    return a;
-}
-
 // 1.5E-3
 static Node *scientific(Pool *pool, const Token *t) {
     Text exponent = text_from(t->text, t->name.n + 1);
@@ -133,13 +120,12 @@ static Node *scientific(Pool *pool, const Token *t) {
 }
 
 Node *parse_atom(Parser *p) {
-    enum { MAX_DEPTH = 150 };
     const Token *t = &p->token[p->at];
     switch (t->kind) {
     case T_LETTER:
     case T_GREEK:
     case T_ACCENT: {
-        if (p->depth == MAX_DEPTH) return NULL;
+        if (p->depth == MATH_MAX_DEPTH) return NULL;
         p->depth++;
         Node *a = parse_atom_expr(p, true);
         p->depth--;
@@ -149,7 +135,7 @@ Node *parse_atom(Parser *p) {
         p->at++;
         parse_subscript(p); // a base is left out
         return node_digits(p->pool, t->name);
-    case T_PERCENT: return p->at++, percentage(p->pool, node_digits(p->pool, t->name));
+    case T_PERCENT: return p->at++, node_percent(p->pool, node_digits(p->pool, t->name));
     case T_NUMBER_E: return p->at++, scientific(p->pool, t);
     case T_CAPITAL_E: return p->at++, symbol(p->pool, t->name);
     case T_INFINITY: return p->at++, node_const(p->pool, CONST_INFINITY);
@@ -160,7 +146,7 @@ Node *parse_atom(Parser *p) {
         str_free(&s);
         return p->at++, a;
     }
-    case T_FUNC: return named(t->name, "gamma") ? (p->at++, symbol(p->pool, t->name)) : NULL;
+    case T_FUNC: return text_is(t->name, "gamma") ? (p->at++, symbol(p->pool, t->name)) : NULL;
     default: return NULL;
     }
 }
@@ -174,13 +160,13 @@ static Node *known_function(Pool *pool, Text name, Node *base, Node *power, Node
     static const char *const inverse[][2] = {{"sin", "asin"},   {"cos", "acos"},   {"tan", "atan"},
                                              {"csc", "acsc"},   {"sec", "asec"},   {"cot", "acot"},
                                              {"sinh", "asinh"}, {"cosh", "acosh"}, {"tanh", "atanh"}};
-    if (named(name, "log") || named(name, "ln")) {
-        if (!base) base = named(name, "ln") ? node_const(pool, CONST_E) : node_int(pool, 10);
+    if (text_is(name, "log") || text_is(name, "ln")) {
+        if (!base) base = text_is(name, "ln") ? node_const(pool, CONST_E) : node_int(pool, 10);
         return with_power(pool, node_named(pool, NODE_FUNC, text_of("log"), 2, (Node *[]){a, base}), power);
     }
     bool minus_one = power && power->kind == NODE_NUMBER && value_equal(power->value, value_int(-1));
     for (size_t i = 0; minus_one && i < sizeof inverse / sizeof *inverse; i++)
-        if (named(name, inverse[i][0])) return function(pool, inverse[i][1], a);
+        if (text_is(name, inverse[i][0])) return function(pool, inverse[i][1], a);
     return with_power(pool, node_named(pool, NODE_FUNC, name, 1, &a), power);
 }
 
@@ -205,7 +191,7 @@ static Node *parse_parenthesized(Parser *p) {
 
 // e^a; e^{\ln x} is x.
 static Node *exponential(Pool *pool, Node *a) {
-    bool log = a->kind == NODE_FUNC && a->n == 2 && named(a->name, "log");
+    bool log = a->kind == NODE_FUNC && a->n == 2 && text_is(a->name, "log");
     if (log && a->arg[1]->kind == NODE_CONST && a->arg[1]->constant == CONST_E) return a->arg[0];
     return function(pool, "exp", a);
 }
@@ -419,8 +405,7 @@ static Node *run_primary(Parser *p, bool functions) {
 }
 
 Node *parse_primary(Parser *p, bool functions) {
-    enum { MAX_DEPTH = 150 };
-    if (p->depth == MAX_DEPTH) return NULL;
+    if (p->depth == MATH_MAX_DEPTH) return NULL;
     p->depth++;
     Node *a = run_primary(p, functions);
     p->depth--;
@@ -452,22 +437,9 @@ static Node *parse(Pool *pool, Text latex) {
     return parse_whole(&p, latex);
 }
 
-// The part after the last = that is no \= <= != >=, where there are two or more of them and no list.
-static Text last_equation(Text t) {
-    int n = 0;
-    size_t last = 0;
-    if (memchr(t.s, ',', t.n) || memchr(t.s, ';', t.n)) return t;
-    for (size_t i = 0; i < t.n; i++) {
-        if (t.s[i] != '=' || (i > 0 && strchr("\\<!>", t.s[i - 1]))) continue;
-        n++;
-        last = i + 1;
-    }
-    return n > 1 ? text_from(t, last) : t;
-}
-
 Node *math_parse_latex(Pool *pool, Text latex) {
     if (latex.n == 0 || latex.n > MATH_MAX_TEXT) return NULL;
     Node *a = parse(pool, latex);
-    Text last = last_equation(latex);
+    Text last = math_last_equation(latex);
     return a || last.n == latex.n ? a : last.n ? parse(pool, last) : NULL;
 }

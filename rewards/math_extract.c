@@ -5,9 +5,7 @@
 #include <stdlib.h>
 
 static bool is_space_at(Text t, size_t at) { return at < t.n && text_skip_space(t, at) > at; }
-static char byte_at(Text t, size_t i) { return i < t.n ? t.s[i] : 0; }
 static bool escaped(Text t, size_t i) { return i > 0 && t.s[i - 1] == '\\'; }
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // ---- one environment -------------------------------------------------------------------------------------------------
 
@@ -37,7 +35,7 @@ static bool environment(Scan *s, size_t from, size_t to, size_t end, bool boxed,
 
 static bool display_dollar(Scan *s, size_t at, bool boxed, Piece *piece, size_t *after) {
     Text t = s->text;
-    if (!text_at(t, at, text_of("$$")) || escaped(t, at)) return false;
+    if (!text_word_at(t, at, "$$") || escaped(t, at)) return false;
     size_t close = text_find(t, at + 3, text_of("$$"));
     return close != TEXT_NONE && !escaped(t, close) && t.s[at + 2] != '$' &&
            environment(s, at + 2, close, close + 2, boxed, piece, after);
@@ -55,7 +53,7 @@ static bool bracketed(Scan *s, size_t at, bool boxed, bool line, Piece *piece, s
 
 static bool inline_dollar(Scan *s, size_t at, bool boxed, Piece *piece, size_t *after) {
     Text t = s->text;
-    if (byte_at(t, at) != '$' || escaped(t, at) || (at > 0 && is_digit(t.s[at - 1]))) return false;
+    if (text_byte(t, at) != '$' || escaped(t, at) || (at > 0 && is_ascii_digit(t.s[at - 1]))) return false;
     size_t close = at + 1;
     while (close < t.n && t.s[close] != '\n' && (t.s[close] != '$' || escaped(t, close))) close++;
     if (close == t.n || t.s[close] == '\n') return false;
@@ -68,30 +66,30 @@ static bool spaced_brackets(Scan *s, size_t at, bool boxed, Piece *piece, size_t
     uint32_t c;
     if (at >= t.n) return false;
     size_t open = at + text_char(t, at, &c);
-    if (!text_is_space(c) || byte_at(t, open) != '[') return false;
+    if (!text_is_space(c) || text_byte(t, open) != '[') return false;
     size_t close = open + 1;
     while (close < t.n && !strchr("[]\n", t.s[close])) close++;
-    if (byte_at(t, close) != ']' || !is_space_at(t, close + 1)) return false;
+    if (text_byte(t, close) != ']' || !is_space_at(t, close + 1)) return false;
     size_t end = close + 1 + text_char(t, close + 1, &c);
     return environment(s, open + 1, close, end, boxed, piece, after);
 }
 
 // -?[0-9]+([.,][0-9]+)? between braces: the byte after them, else `at`.
 static size_t braced_number(Text t, size_t at) {
-    size_t i = at + 1 + (byte_at(t, at + 1) == '-'), digits = i;
-    if (byte_at(t, at) != '{') return at;
-    while (is_digit(byte_at(t, i))) i++;
+    size_t i = at + 1 + (text_byte(t, at + 1) == '-'), digits = i;
+    if (text_byte(t, at) != '{') return at;
+    while (is_ascii_digit(text_byte(t, i))) i++;
     if (i == digits) return at;
-    if ((byte_at(t, i) == '.' || byte_at(t, i) == ',') && is_digit(byte_at(t, i + 1)))
-        for (i++; is_digit(byte_at(t, i));) i++;
-    return byte_at(t, i) == '}' ? i + 1 : at;
+    if ((text_byte(t, i) == '.' || text_byte(t, i) == ',') && is_ascii_digit(text_byte(t, i + 1)))
+        for (i++; is_ascii_digit(text_byte(t, i));) i++;
+    return text_byte(t, i) == '}' ? i + 1 : at;
 }
 
 // A fraction of numbers needs no environment.
 static bool bare_fraction(Scan *s, size_t at, Piece *piece, size_t *after) {
     Text t = s->text;
-    size_t slash = at + (byte_at(t, at) == '-'), top = slash + 5;
-    if (!text_at(t, slash, text_of("\\frac"))) return false;
+    size_t slash = at + (text_byte(t, at) == '-'), top = slash + 5;
+    if (!text_word_at(t, slash, "\\frac")) return false;
     size_t bottom = braced_number(t, top), end = braced_number(t, bottom);
     if (bottom == top || end == bottom) return false;
     piece->latex = text_slice(t, at, end);
@@ -103,7 +101,7 @@ static bool bare_fraction(Scan *s, size_t at, Piece *piece, size_t *after) {
 static bool piece_at(Scan *s, size_t at, bool boxed, Piece *piece, size_t *after) {
     static const char *const percent[] = {"\\%", "%", "percent", "Percent", "pct", "Pct"};
     *piece = (Piece){0};
-    char c = byte_at(s->text, at);
+    char c = text_byte(s->text, at);
     bool found =
         (c == '$' && (display_dollar(s, at, boxed, piece, after) || inline_dollar(s, at, boxed, piece, after))) ||
         (c == '\\' && (bracketed(s, at, boxed, false, piece, after) || bracketed(s, at, boxed, true, piece, after))) ||
@@ -157,7 +155,7 @@ size_t scan_word(Text t, size_t from, const char *word) {
 }
 
 bool scan_hopes(Text t, size_t at, size_t *end) {
-    at += byte_at(t, at) == '.';
+    at += text_byte(t, at) == '.';
     Text hope = text_of("I hope");
     if (!text_at(t, at, hope) && is_space_at(t, at)) {
         uint32_t c;
@@ -173,7 +171,7 @@ static void scan_hoped(Scan *s, Look look) {
         size_t start = at, end;
         Match m;
         at += strlen("final answer is");
-        size_t inner = at + (byte_at(s->text, at) == ':');
+        size_t inner = at + (text_byte(s->text, at) == ':');
         if (look == LOOK_NUMBERS) s->accept = accept_hope;
         bool found =
             look == LOOK_LATEX ? latex_at(s, inner, false, true, &m) : number_or_expr_after_space(s, inner, &m);
@@ -193,9 +191,9 @@ static void scan_final(Scan *s, Look look) {
         size_t start = at, i = at += strlen("final answer");
         for (int k = 0; k <= WINDOW && i < s->text.n; k++) {
             uint32_t c;
-            size_t is = text_skip_space(s->text, i), inner = is + 2 + (byte_at(s->text, is + 2) == ':');
+            size_t is = text_skip_space(s->text, i), inner = is + 2 + (text_byte(s->text, is + 2) == ':');
             Match m;
-            if (is > i && text_at(s->text, is, text_of("is")) &&
+            if (is > i && text_word_at(s->text, is, "is") &&
                 (look == LOOK_LATEX ? latex_at(s, inner, false, true, &m) : number_or_expr_at(s, inner, &m))) {
                 m.start = start;
                 at = m.end;
@@ -214,7 +212,7 @@ static void scan_answer(Scan *s, Look look, bool colon) {
     for (size_t at = 0; (at = scan_word(s->text, at, "answer")) != TEXT_NONE;) {
         size_t start = at, i = at += strlen("answer");
         Match m;
-        if (colon && byte_at(s->text, i) != ':') continue;
+        if (colon && text_byte(s->text, i) != ':') continue;
         i += colon;
         bool found = look == LOOK_NUMBERS && number_after_equals(s, i, &m);
         for (int k = 0; k <= WINDOW && i < s->text.n && !found; k++) {
@@ -234,7 +232,7 @@ static void scan_latex(Scan *s, bool boxed) {
     for (size_t at = 0; at < s->text.n;) {
         Match m;
         char c = s->text.s[at];
-        bool may = c == '$' || c == '\\' || c == '-' || byte_at(s->text, at + 1) == '[' || (unsigned char)c >= 0x80;
+        bool may = c == '$' || c == '\\' || c == '-' || text_byte(s->text, at + 1) == '[' || (unsigned char)c >= 0x80;
         if (may && latex_at(s, at, boxed, false, &m)) {
             scan_add(s, &m);
             at = m.end;
@@ -283,12 +281,6 @@ static void scan_priority(Scan *s, int priority) {
 
 // ---- reading a place -------------------------------------------------------------------------------------------------
 
-static Node *percent_of(Pool *p, Node *a) {
-    Node *all = node_2(p, NODE_MUL, a, node_quotient(p, node_int(p, 1), node_int(p, 100)));
-    all->percent = true;
-    return all;
-}
-
 static Answer read_latex(Scan *s, const Match *m) {
     Node *node[MAX_PIECES];
     Text text[MAX_PIECES];
@@ -301,7 +293,7 @@ static Answer read_latex(Scan *s, const Match *m) {
         text[i] = pool_text(s->pool, (Text){clean.s, clean.n});
         str_free(&clean);
         node[i] = math_parse_latex(s->pool, text[i]);
-        if (node[i] && m->piece[i].percent) node[i] = percent_of(s->pool, node[i]);
+        if (node[i] && m->piece[i].percent) node[i] = node_percent(s->pool, node[i]);
         all &= node[i] != NULL;
     }
     if (m->n == 1 || !all) return (Answer){node[0], text[0]};

@@ -112,14 +112,12 @@ static const char *const keywords[] = {
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
-static char at(Text t, size_t i) { return i < t.n ? t.s[i] : 0; }
 
 static void literal(Text t, size_t i, const Literal *list, size_t n, Token *best) {
     for (size_t k = 0; k < n; k++) {
-        if (list[k].text[0] != t.s[i] || (list[k].text[1] != 0 && list[k].text[1] != at(t, i + 1))) continue;
+        if (list[k].text[0] != t.s[i] || (list[k].text[1] != 0 && list[k].text[1] != text_byte(t, i + 1))) continue;
         Text what = text_of(list[k].text);
         if (what.n > best->text.n && text_at(t, i, what))
             *best = (Token){list[k].kind, text_slice(t, i, i + what.n), text_of(list[k].name ? list[k].name : "")};
@@ -130,7 +128,7 @@ static void literal(Text t, size_t i, const Literal *list, size_t n, Token *best
 static void word(Text t, size_t i, const char *const *words, size_t n, TokenKind kind, Token *best) {
     size_t slash = kind == T_KEYWORD ? 0 : 1;
     for (size_t k = 0; k < n; k++) {
-        if (words[k][0] != at(t, i + slash)) continue;
+        if (words[k][0] != text_byte(t, i + slash)) continue;
         Text what = text_of(words[k]);
         if (what.n + slash > best->text.n && text_at(t, i + slash, what))
             *best = (Token){kind, text_slice(t, i, i + slash + what.n), what};
@@ -143,8 +141,8 @@ static void accent(Text t, size_t i, Token *best) {
     word(t, i, accents, COUNT(accents), T_ACCENT, &command);
     size_t open = i + command.text.n;
     if (command.text.n == 0) return;
-    if (is_blank(at(t, open))) open++;
-    if (at(t, open) != '{') return;
+    if (is_blank(text_byte(t, open))) open++;
+    if (text_byte(t, open) != '{') return;
     const char *close = memchr(t.s + open, '}', t.n - open);
     if (!close) return;
     Text whole = text_slice(t, i, (size_t)(close - t.s) + 1);
@@ -156,37 +154,38 @@ static void array(Text t, size_t i, Token *best) {
     Text begin = text_of("\\begin{array}{");
     if (!text_at(t, i, begin)) return;
     size_t end = i + begin.n;
-    while (at(t, end) == 'c' || at(t, end) == 'l' || at(t, end) == 'r') end++;
-    if (at(t, end) == '}') *best = (Token){T_MATRIX_BEGIN, text_slice(t, i, end + 1), {"", 0}};
+    while (text_byte(t, end) == 'c' || text_byte(t, end) == 'l' || text_byte(t, end) == 'r') end++;
+    if (text_byte(t, end) == '}') *best = (Token){T_MATRIX_BEGIN, text_slice(t, i, end + 1), {"", 0}};
 }
 
 static Token number(Text t, size_t i) {
     size_t end = i, tail;
-    while (is_digit(at(t, end))) end++;
-    if (at(t, end) == '.' && is_digit(at(t, end + 1)))
-        for (end++; is_digit(at(t, end));) end++;
+    while (is_ascii_digit(text_byte(t, end))) end++;
+    if (text_byte(t, end) == '.' && is_ascii_digit(text_byte(t, end + 1)))
+        for (end++; is_ascii_digit(text_byte(t, end));) end++;
     if (end == i) return (Token){T_END, {t.s, 0}, {"", 0}};
     Text name = text_slice(t, i, end);
-    if (at(t, end) == 'E') {
-        tail = end + 1 + (at(t, end + 1) == '+' || at(t, end + 1) == '-');
-        if (is_digit(at(t, tail))) {
-            while (is_digit(at(t, tail))) tail++;
+    if (text_byte(t, end) == 'E') {
+        tail = end + 1 + (text_byte(t, end + 1) == '+' || text_byte(t, end + 1) == '-');
+        if (is_ascii_digit(text_byte(t, tail))) {
+            while (is_ascii_digit(text_byte(t, tail))) tail++;
             return (Token){T_NUMBER_E, text_slice(t, i, tail), name};
         }
     }
-    tail = end + is_blank(at(t, end));
-    if (at(t, tail) == '%') return (Token){T_PERCENT, text_slice(t, i, tail + 1), name};
-    if (at(t, tail) == '\\' && at(t, tail + 1) == '%') return (Token){T_PERCENT, text_slice(t, i, tail + 2), name};
+    tail = end + is_blank(text_byte(t, end));
+    if (text_byte(t, tail) == '%') return (Token){T_PERCENT, text_slice(t, i, tail + 1), name};
+    if (text_byte(t, tail) == '\\' && text_byte(t, tail + 1) == '%')
+        return (Token){T_PERCENT, text_slice(t, i, tail + 2), name};
     return (Token){T_NUMBER, name, name};
 }
 
 // d, white space, then a letter or a command: dx, d\theta.
 static void differential(Text t, size_t i, Token *best) {
     size_t k = i + 1, end;
-    while (is_blank(at(t, k))) k++;
-    bool command = at(t, k) == '\\' && is_letter(at(t, k + 1));
-    if (!command && !is_letter(at(t, k))) return;
-    for (end = k + 1; command && is_letter(at(t, end));) end++;
+    while (is_blank(text_byte(t, k))) k++;
+    bool command = text_byte(t, k) == '\\' && is_letter(text_byte(t, k + 1));
+    if (!command && !is_letter(text_byte(t, k))) return;
+    for (end = k + 1; command && is_letter(text_byte(t, end));) end++;
     if (end - i > best->text.n) *best = (Token){T_DIFFERENTIAL, text_slice(t, i, end), text_slice(t, k + command, end)};
 }
 
@@ -203,7 +202,7 @@ static Token letter(Text t, size_t i) {
 
 static Token next_token(Text t, size_t i) {
     if (is_letter(t.s[i])) return letter(t, i);
-    if (is_digit(t.s[i]) || t.s[i] == '.') return number(t, i);
+    if (is_ascii_digit(t.s[i]) || t.s[i] == '.') return number(t, i);
     Token best = {T_END, {t.s, 0}, {"", 0}};
     if (t.s[i] == '\\') {
         literal(t, i, commands, COUNT(commands), &best);

@@ -116,6 +116,11 @@ Node *parse_atom_expr(Parser *p, bool superscript);
 // math_parse.c: all tokens as one answer; NULL where they are none. `latex` is the text they came from.
 Node *parse_whole(Parser *p, Text latex);
 
+// Gives up a rule that began at token `start`.
+static inline Node *fail_at(Parser *p, int start) {
+    p->at = start;
+    return NULL;
+}
 static inline TokenKind peek(const Parser *p) { return p->token[p->at].kind; }
 static inline bool accept(Parser *p, TokenKind k) {
     if (peek(p) != k) return false;

@@ -2,18 +2,14 @@
 #include "verify.h"
 #include <ctype.h>
 
-static bool named_at(Text t, size_t at, const char *what) { return text_at(t, at, text_of(what)); }
-static char byte_at(Text t, size_t i) { return i < t.n ? t.s[i] : 0; }
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
 // Writes `before{inner}` for what stands in parentheses behind one of the words.
 static void brace_parentheses(Text t, const char *word, const char *before, Str *out) {
     for (size_t i = 0; i < t.n; i++) {
         size_t open = i + strlen(word);
         const char *close = NULL;
-        if (named_at(t, i, word)) {
-            if (isspace((unsigned char)byte_at(t, open))) open++;
-            if (byte_at(t, open) == '(') close = memchr(t.s + open, ')', t.n - open);
+        if (text_word_at(t, i, word)) {
+            if (isspace((unsigned char)text_byte(t, open))) open++;
+            if (text_byte(t, open) == '(') close = memchr(t.s + open, ')', t.n - open);
         }
         if (!close) {
             str_add(out, t.s + i, 1);
@@ -28,12 +24,12 @@ static void brace_parentheses(Text t, const char *word, const char *before, Str 
 static void brace_digits(Text t, const char *word, Str *out) {
     for (size_t i = 0; i < t.n; i++) {
         size_t a = i + strlen(word), b;
-        if (named_at(t, i, word)) {
-            if (isspace((unsigned char)byte_at(t, a))) a++;
-            b = a + 1 + (isspace((unsigned char)byte_at(t, a + 1)) != 0);
+        if (text_word_at(t, i, word)) {
+            if (isspace((unsigned char)text_byte(t, a))) a++;
+            b = a + 1 + (isspace((unsigned char)text_byte(t, a + 1)) != 0);
             size_t end = b;
-            while (is_digit(byte_at(t, end))) end++;
-            if (is_digit(byte_at(t, a)) && end > b) {
+            while (is_ascii_digit(text_byte(t, end))) end++;
+            if (is_ascii_digit(text_byte(t, a)) && end > b) {
                 str_printf(out, "%s{%c}{%.*s}", word, t.s[a], (int)(end - b), t.s + b);
                 i = end - 1;
                 continue;
@@ -46,28 +42,28 @@ static void brace_digits(Text t, const char *word, Str *out) {
 // \frac{a}2 is \frac{a}{2}, \frac1{b} is \frac{1}{b}, \sqrt3 is \sqrt{3}.
 static void brace_single_digits(Text t, Str *out) {
     for (size_t i = 0; i < t.n; i++) {
-        bool frac = named_at(t, i, "\\frac"), root = named_at(t, i, "\\sqrt");
+        bool frac = text_word_at(t, i, "\\frac"), root = text_word_at(t, i, "\\sqrt");
         size_t a = i + 5;
-        if ((frac || root) && isspace((unsigned char)byte_at(t, a))) a++;
-        if (root && is_digit(byte_at(t, a))) {
+        if ((frac || root) && isspace((unsigned char)text_byte(t, a))) a++;
+        if (root && is_ascii_digit(text_byte(t, a))) {
             str_printf(out, "\\sqrt{%c}", t.s[a]);
             i = a;
-        } else if (frac && is_digit(byte_at(t, a))) {
-            size_t b = a + 1 + (isspace((unsigned char)byte_at(t, a + 1)) != 0);
-            if (byte_at(t, b) == '{') str_printf(out, "\\frac{%c}", t.s[a]), i = b - 1;
+        } else if (frac && is_ascii_digit(text_byte(t, a))) {
+            size_t b = a + 1 + (isspace((unsigned char)text_byte(t, a + 1)) != 0);
+            if (text_byte(t, b) == '{') str_printf(out, "\\frac{%c}", t.s[a]), i = b - 1;
             else str_add(out, t.s + i, 1);
-        } else if (frac && byte_at(t, a) == '{') {
+        } else if (frac && text_byte(t, a) == '{') {
             size_t close = math_closing_brace(t, a, t.n), b = close + 1;
             if (close == TEXT_NONE) {
                 str_add(out, t.s + i, 1);
                 continue;
             }
-            if (isspace((unsigned char)byte_at(t, b)) && is_digit(byte_at(t, b + 1))) b++;
+            if (isspace((unsigned char)text_byte(t, b)) && is_ascii_digit(text_byte(t, b + 1))) b++;
             Str inner = {0}; // the numerator may hold others
             brace_single_digits(text_slice(t, a, close + 1), &inner);
             str_printf(out, "\\frac%s", inner.s);
             str_free(&inner);
-            if (is_digit(byte_at(t, b))) str_printf(out, "{%c}", t.s[b]), close = b;
+            if (is_ascii_digit(text_byte(t, b))) str_printf(out, "{%c}", t.s[b]), close = b;
             i = close;
         } else str_add(out, t.s + i, 1);
     }
@@ -77,7 +73,7 @@ static void brace_single_digits(Text t, Str *out) {
 static void brace_characters(Text t, const char *word, int arguments, const char *groups, Str *out) {
     for (size_t i = 0; i < t.n; i++) {
         str_add(out, t.s + i, 1);
-        if (!named_at(t, i, word)) continue;
+        if (!text_word_at(t, i, word)) continue;
         str_puts(out, word + 1);
         i = text_skip_space(t, i + strlen(word)) - 1;
         for (int k = 0; k < arguments && i + 1 < t.n && !strchr(groups, t.s[i + 1]); k++) {
@@ -93,8 +89,9 @@ static void brace_characters(Text t, const char *word, int arguments, const char
 static void slash_to_fraction(Text t, Str *out) {
     size_t slash = text_find(t, 0, text_of("/")), i = 0;
     for (; i < t.n; i++)
-        if (!is_digit(t.s[i]) && i != slash && !(t.s[i] == '-' && (i == 0 || i == slash + 1))) break;
-    bool plain = slash != TEXT_NONE && i == t.n && slash > 0 && is_digit(t.s[slash - 1]) && is_digit(t.s[t.n - 1]);
+        if (!is_ascii_digit(t.s[i]) && i != slash && !(t.s[i] == '-' && (i == 0 || i == slash + 1))) break;
+    bool plain =
+        slash != TEXT_NONE && i == t.n && slash > 0 && is_ascii_digit(t.s[slash - 1]) && is_ascii_digit(t.s[t.n - 1]);
     if (plain) str_printf(out, "\\frac{%.*s}{%.*s}", (int)slash, t.s, (int)(t.n - slash - 1), t.s + slash + 1);
     else str_add(out, t.s, t.n);
 }

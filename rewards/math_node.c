@@ -98,6 +98,12 @@ Node *node_quotient(Pool *p, Node *a, Node *b) {
     return r;
 }
 
+Node *node_percent(Pool *p, Node *a) {
+    Node *all = node_2(p, NODE_MUL, a, node_quotient(p, node_int(p, 1), node_int(p, 100)));
+    all->percent = true;
+    return all;
+}
+
 Node *node_set(Pool *p, NodeKind kind, int n, Node *const *arg) {
     enum { MANY = 256 }; // looking for doubles takes quadratic time
     Node *a = node_new(p, kind, n, arg);

@@ -3,9 +3,6 @@
 #include "verify.h"
 #include <ctype.h>
 
-static bool named_at(Text t, size_t at, const char *what) { return text_at(t, at, text_of(what)); }
-static char byte_at(Text t, size_t i) { return i < t.n ? t.s[i] : 0; }
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 static bool is_word(char c) { return isalnum((unsigned char)c) || c == '_'; }
 
 // ---- boxes -----------------------------------------------------------------------------------------------------------
@@ -76,7 +73,7 @@ typedef struct {
 static void replace_words(Text t, const Replacement *list, size_t n, Str *out) {
     for (size_t i = 0; i < t.n;) {
         size_t k = 0;
-        while (k < n && !(list[k].from[0] == t.s[i] && named_at(t, i, list[k].from))) k++;
+        while (k < n && !(list[k].from[0] == t.s[i] && text_word_at(t, i, list[k].from))) k++;
         if (k < n) str_puts(out, list[k].to);
         else str_add(out, t.s + i, 1);
         i += k < n ? strlen(list[k].from) : 1;
@@ -107,10 +104,10 @@ static void drop_sizes(Text t, Str *out) {
             str_add(out, t.s + i, 1);
             continue;
         }
-        bool is_left = named_at(t, i, "\\left") || named_at(t, i, "\\mleft");
-        bool is_right = named_at(t, i, "\\right") || named_at(t, i, "\\mright");
-        size_t after = i + (is_left ? 5 : 6) + (byte_at(t, i + 1) == 'm'), k = 0;
-        while ((is_left || is_right) && k < 16 && !named_at(t, after, is_left ? left[k] : right[k])) k++;
+        bool is_left = text_word_at(t, i, "\\left") || text_word_at(t, i, "\\mleft");
+        bool is_right = text_word_at(t, i, "\\right") || text_word_at(t, i, "\\mright");
+        size_t after = i + (is_left ? 5 : 6) + (text_byte(t, i + 1) == 'm'), k = 0;
+        while ((is_left || is_right) && k < 16 && !text_word_at(t, after, is_left ? left[k] : right[k])) k++;
         if ((is_left || is_right) && k < 16) i = after - 1;
         else str_add(out, t.s + i, 1);
     }
@@ -126,8 +123,8 @@ static void expand_permutations(Text t, Str *out) {
     static const char signs[] = "+-*/\\ ";
     for (size_t i = 0; i < t.n; i++) {
         size_t n = i + 1, n_end = t.s[i] == '(' ? skip_in(t, n, signs) : n, k = n_end + 3, k_end = k;
-        if (n_end > n && named_at(t, n_end, ")_{")) k_end = skip_in(t, k, signs);
-        if (k_end == k || byte_at(t, k_end) != '}') {
+        if (n_end > n && text_word_at(t, n_end, ")_{")) k_end = skip_in(t, k, signs);
+        if (k_end == k || text_byte(t, k_end) != '}') {
             str_add(out, t.s + i, 1);
             continue;
         }
@@ -139,23 +136,23 @@ static void expand_permutations(Text t, Str *out) {
 
 // The byte after `\text{ }` at i, white space allowed; i where it does not stand there.
 static size_t empty_text(Text t, size_t i) {
-    if (!named_at(t, i, "\\text")) return i;
+    if (!text_word_at(t, i, "\\text")) return i;
     size_t open = text_skip_space(t, i + 5);
-    if (byte_at(t, open) != '{') return i;
+    if (text_byte(t, open) != '{') return i;
     size_t close = text_skip_space(t, open + 1);
-    return byte_at(t, close) == '}' ? close + 1 : i;
+    return text_byte(t, close) == '}' ? close + 1 : i;
 }
 
 // Drops "th", negative spaces, empty texts, dollar signs, quotes, \displaystyle.
 static void drop_noise(Text t, Str *out) {
     for (size_t i = 0; i < t.n;) {
         size_t end = i;
-        if (named_at(t, i, "\\mathrm{th}")) end = i + 11;
-        else if (named_at(t, i, "\\!")) end = text_skip_space(t, i + 2);
-        else if (named_at(t, i, "\\$")) end = i + 2;
+        if (text_word_at(t, i, "\\mathrm{th}")) end = i + 11;
+        else if (text_word_at(t, i, "\\!")) end = text_skip_space(t, i + 2);
+        else if (text_word_at(t, i, "\\$")) end = i + 2;
         else if (t.s[i] == '$') end = i + 1;
         else if ((t.s[i] == '"' || t.s[i] == '\'') && (i == 0 || t.s[i - 1] != '\\')) end = i + 1;
-        else if (named_at(t, i, "\\displaystyle")) end = i + 13;
+        else if (text_word_at(t, i, "\\displaystyle")) end = i + 13;
         else end = empty_text(t, i);
         if (end == i) str_add(out, t.s + i, 1);
         i = end == i ? i + 1 : end;
@@ -163,7 +160,9 @@ static void drop_noise(Text t, Str *out) {
 }
 
 // "and" or "or" at i: the byte after it, else i.
-static size_t and_or(Text t, size_t i) { return named_at(t, i, "and") ? i + 3 : named_at(t, i, "or") ? i + 2 : i; }
+static size_t and_or(Text t, size_t i) {
+    return text_word_at(t, i, "and") ? i + 3 : text_word_at(t, i, "or") ? i + 2 : i;
+}
 
 static bool is_alpha(char c) { return isalpha((unsigned char)c); }
 
@@ -172,15 +171,15 @@ static size_t conjunction(Text t, size_t i) {
     if (i > 0 && is_alpha(t.s[i - 1]) && t.s[i] != '\\') {
         // The plain form must not follow a letter; the form with \text may, and so may its comma or space.
         size_t at = text_skip_space(t, i + (t.s[i] == ','));
-        if (!named_at(t, at, "\\text{")) return i;
+        if (!text_word_at(t, at, "\\text{")) return i;
     }
     size_t at = text_skip_space(t, i + (t.s[i] == ',')), end = and_or(t, at);
-    if (end > at) return is_alpha(byte_at(t, end)) ? i : end;
-    if (!named_at(t, at, "\\text{")) return i;
+    if (end > at) return is_alpha(text_byte(t, end)) ? i : end;
+    if (!text_word_at(t, at, "\\text{")) return i;
     size_t word = text_skip_space(t, at + 6);
     end = and_or(t, word);
     size_t close = text_skip_space(t, end);
-    return end > word && byte_at(t, close) == '}' ? close + 1 : i;
+    return end > word && text_byte(t, close) == '}' ? close + 1 : i;
 }
 
 // White space, then a word for percent that is a word of its own: the byte after it, else i.
@@ -188,8 +187,8 @@ static size_t percent_word(Text t, size_t i) {
     static const char *const words[] = {"percentage", "percent", "pct"};
     size_t at = text_skip_space(t, i);
     for (size_t k = 0; k < 3; k++)
-        if (named_at(t, at, words[k]) && !(at > 0 && is_word(t.s[at - 1])) &&
-            !is_word(byte_at(t, at + strlen(words[k]))))
+        if (text_word_at(t, at, words[k]) && !(at > 0 && is_word(t.s[at - 1])) &&
+            !is_word(text_byte(t, at + strlen(words[k]))))
             return at + strlen(words[k]);
     return i;
 }
@@ -197,9 +196,9 @@ static size_t percent_word(Text t, size_t i) {
 // "{ , }" with the white space around: the byte after it, else i.
 static size_t braced_comma(Text t, size_t i) {
     size_t open = text_skip_space(t, i);
-    if (byte_at(t, open) != '{') return i;
+    if (text_byte(t, open) != '{') return i;
     size_t comma = text_skip_space(t, open + 1), close = text_skip_space(t, comma + 1);
-    return byte_at(t, comma) == ',' && byte_at(t, close) == '}' ? close + 1 : i;
+    return text_byte(t, comma) == ',' && text_byte(t, close) == '}' ? close + 1 : i;
 }
 
 // One replacement at byte i: what to write instead, and *end, the byte to go on with; NULL where there is none.
@@ -227,15 +226,15 @@ static const char *replacement(Text t, size_t i, size_t *end) {
     };
     bool space = isspace((unsigned char)t.s[i]);
     for (size_t k = 0; k < sizeof words / sizeof *words; k++)
-        if (words[k].from[0] == t.s[i] && named_at(t, i, words[k].from))
+        if (words[k].from[0] == t.s[i] && text_word_at(t, i, words[k].from))
             return *end = i + strlen(words[k].from), words[k].to;
-    if (space && byte_at(t, i + 1) == '.') return *end = i + 2, " 0.";
+    if (space && text_byte(t, i + 1) == '.') return *end = i + 2, " 0.";
     if ((space || t.s[i] == '{') && (*end = braced_comma(t, i)) > i) return ",";
     if ((space || strchr(",ao\\", t.s[i])) && (*end = conjunction(t, i)) > i) return ",";
-    if (t.s[i] == '\\' && (i == 0 || t.s[i - 1] != '\\') && isspace((unsigned char)byte_at(t, i + 1)))
+    if (t.s[i] == '\\' && (i == 0 || t.s[i - 1] != '\\') && isspace((unsigned char)text_byte(t, i + 1)))
         return *end = i + 2, " ";
     if ((space || t.s[i] == 'p') && (*end = percent_word(t, i)) > i) return "\\%";
-    if (named_at(t, i, "inf") && !named_at(t, i, "infinity") && (i == 0 || t.s[i - 1] != '\\'))
+    if (text_word_at(t, i, "inf") && !text_word_at(t, i, "infinity") && (i == 0 || t.s[i - 1] != '\\'))
         return *end = i + 3, "\\infty";
     return NULL;
 }
@@ -253,19 +252,22 @@ static void replace_synonyms(Text t, Str *out) {
 static void fix_spaces_and_slashes(Text t, Str *out) {
     bool matrix = text_find(t, 0, text_of("matrix")) != TEXT_NONE;
     for (size_t i = 0; i < t.n; i++) {
-        if (!matrix && named_at(t, i, "\\\\") && is_alpha(byte_at(t, i + 2))) i++;
+        if (!matrix && text_word_at(t, i, "\\\\") && is_alpha(text_byte(t, i + 2))) i++;
         if (t.s[i] == '\n' || t.s[i] == '\t') str_puts(out, " ");
         else str_add(out, t.s + i, 1);
     }
 }
 
-// The part after the last =, where there are several and no list.
-static void last_equation(Text t, Str *out) {
+Text math_last_equation(Text t) {
     size_t last = 0, n = 0;
-    bool list = memchr(t.s, ',', t.n) || memchr(t.s, ';', t.n);
-    for (size_t i = 0; i < t.n && !list; i++)
+    if (memchr(t.s, ',', t.n) || memchr(t.s, ';', t.n)) return t;
+    for (size_t i = 0; i < t.n; i++)
         if (t.s[i] == '=' && !(i > 0 && strchr("\\<!>", t.s[i - 1]))) n++, last = i + 1;
-    if (n > 1) t = text_from(t, last);
+    return n > 1 ? text_from(t, last) : t;
+}
+
+static void keep_last_equation(Text t, Str *out) {
+    t = math_last_equation(t);
     str_add(out, t.s, t.n);
 }
 
@@ -428,7 +430,7 @@ static size_t before_unit(Text t) {
     Text body = t;
     while (body.n > 0 && isspace((unsigned char)body.s[body.n - 1])) body.n--;
     for (size_t i = 0; i + 1 < body.n; i++) {
-        if (!is_digit(t.s[i]) && t.s[i] != '}' && !isspace((unsigned char)t.s[i])) continue;
+        if (!is_ascii_digit(t.s[i]) && t.s[i] != '}' && !isspace((unsigned char)t.s[i])) continue;
         size_t unit = text_skip_space(body, i + 1);
         if (is_unit(text_from(body, unit)) || (unit > i + 1 && is_unit(text_from(body, unit - 1)))) return i + 1;
     }
@@ -438,7 +440,7 @@ static size_t before_unit(Text t) {
 // The byte where the first \text{...} or \mbox{...} begins, if the text ends with a brace, or one and ^2; else t.n.
 static size_t before_unit_text(Text t) {
     size_t n = t.n;
-    if (n >= 3 && is_digit(t.s[n - 1]) && t.s[n - 2] == '^') n -= 2;
+    if (n >= 3 && is_ascii_digit(t.s[n - 1]) && t.s[n - 2] == '^') n -= 2;
     if (n == 0 || t.s[n - 1] != '}') return t.n;
     size_t text = text_find(t, 0, text_of("\\text{")), mbox = text_find(t, 0, text_of("\\mbox{"));
     size_t start = text < mbox ? text : mbox;
@@ -454,7 +456,7 @@ static void drop_units(Text t, Str *out) {
 
 // A leading point gets its zero; a lone 0.5 is the fraction.
 static void fix_decimal(Text t, Str *out) {
-    if (byte_at(t, 0) == '.') str_puts(out, "0");
+    if (text_byte(t, 0) == '.') str_puts(out, "0");
     if (text_equal(t, text_of("0.5"))) str_puts(out, "\\frac{1}{2}");
     else str_add(out, t.s, t.n);
 }
@@ -482,7 +484,7 @@ void math_normalize(Text latex, Normalize how, Str *out) {
     math_step(&text, drop_noise);
     math_step(&text, replace_synonyms);
     math_step(&text, fix_spaces_and_slashes);
-    if (how.equations) math_step(&text, last_equation);
+    if (how.equations) math_step(&text, keep_last_equation);
     math_step(&text, drop_units);
     if (how.nits) math_step(&text, fix_decimal);
     if (how.malformed) math_fix_malformed(&text);

@@ -2,13 +2,10 @@
 // Math-Verify's regular expressions, and so is what they give back when something must (or must not) follow.
 #include "math_scan.h"
 
-static char byte_at(Text t, size_t i) { return i < t.n ? t.s[i] : 0; }
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
 bool accept_hope(Text t, size_t end) { return scan_hopes(t, end, &end); }
 
 // What stands before an equals sign is no answer.
-bool accept_no_equals(Text t, size_t end) { return byte_at(t, text_skip_space(t, end)) != '='; }
+bool accept_no_equals(Text t, size_t end) { return text_byte(t, text_skip_space(t, end)) != '='; }
 
 static bool accepts(const Scan *s, size_t end) { return !s->accept || s->accept(s->text, end); }
 
@@ -21,7 +18,7 @@ static bool prefix_at(Text t, size_t at, size_t *after) {
 }
 
 // The byte after "**" at `at`, or `at`.
-static size_t skip_bold(Text t, size_t at) { return at + (text_at(t, at, text_of("**")) ? 2 : 0); }
+static size_t skip_bold(Text t, size_t at) { return at + (text_word_at(t, at, "**") ? 2 : 0); }
 
 // ---- arithmetic ------------------------------------------------------------------------------------------------------
 
@@ -51,10 +48,10 @@ static bool expr_from(Scan *s, size_t at, Match *m) {
     enum { MAX_EXPR = 512 };
     Text t = s->text;
     size_t start = at, after;
-    at += byte_at(t, at) == '-';
-    at += byte_at(t, at) == '(';
-    at += byte_at(t, at) == '-';
-    if (!is_digit(byte_at(t, at))) return false;
+    at += text_byte(t, at) == '-';
+    at += text_byte(t, at) == '(';
+    at += text_byte(t, at) == '-';
+    if (!is_ascii_digit(text_byte(t, at))) return false;
     size_t end[MAX_EXPR]; // after each character
     bool enough[MAX_EXPR];
     bool seen = false, is_operator;
@@ -92,7 +89,7 @@ static bool number_ends(Scan *s, Match *m, size_t end) {
 }
 
 static size_t skip_digits(Text t, size_t at) {
-    while (is_digit(byte_at(t, at))) at++;
+    while (is_ascii_digit(text_byte(t, at))) at++;
     return at;
 }
 
@@ -109,15 +106,16 @@ static bool number_ends_within(Scan *s, Match *m, Text *part, size_t start, size
 // -?[1-9]\d{0,2}([ ,]\d{3})+ and then perhaps .\d+
 static bool grouped_number(Scan *s, size_t at, Match *m) {
     Text t = s->text;
-    size_t first = at + (byte_at(t, at) == '-');
-    if (!is_digit(byte_at(t, first)) || t.s[first] == '0') return false;
+    size_t first = at + (text_byte(t, at) == '-');
+    if (!is_ascii_digit(text_byte(t, first)) || t.s[first] == '0') return false;
     for (size_t digits = 3; digits > 0; digits--) {
         if (skip_digits(t, first) < first + digits) continue;
         size_t groups = first + digits, end = groups;
-        while ((byte_at(t, end) == ',' || byte_at(t, end) == ' ') && skip_digits(t, end + 1) >= end + 4) end += 4;
+        while ((text_byte(t, end) == ',' || text_byte(t, end) == ' ') && skip_digits(t, end + 1) >= end + 4) end += 4;
         for (; end > groups; end -= 4) {
             m->integer = text_slice(t, at, end);
-            if (byte_at(t, end) == '.' && number_ends_within(s, m, &m->decimal, end, end + 1, skip_digits(t, end + 1)))
+            if (text_byte(t, end) == '.' &&
+                number_ends_within(s, m, &m->decimal, end, end + 1, skip_digits(t, end + 1)))
                 return true;
             m->decimal = (Text){0};
             if (number_ends(s, m, end)) return true;
@@ -131,14 +129,15 @@ static bool number_from(Scan *s, size_t at, Match *m) {
     *m = (Match){.kind = MATCH_NUMBER, .start = at};
     if (grouped_number(s, at, m)) return true;
     *m = (Match){.kind = MATCH_NUMBER, .start = at};
-    size_t digits = at + (byte_at(t, at) == '-'), end = skip_digits(t, digits);
-    if (end > digits && (byte_at(t, end) == '.' || byte_at(t, end) == ',')) { // digits with a point or a decimal comma
+    size_t digits = at + (text_byte(t, at) == '-'), end = skip_digits(t, digits);
+    if (end > digits &&
+        (text_byte(t, end) == '.' || text_byte(t, end) == ',')) { // digits with a point or a decimal comma
         m->integer = text_slice(t, at, end);
         if (number_ends_within(s, m, &m->decimal, end, end + 1, skip_digits(t, end + 1))) return true;
         m->decimal = (Text){0};
     }
     m->integer = (Text){0};
-    if (byte_at(t, at) == '.') return number_ends_within(s, m, &m->decimal, at, at + 1, skip_digits(t, at + 1));
+    if (text_byte(t, at) == '.') return number_ends_within(s, m, &m->decimal, at, at + 1, skip_digits(t, at + 1));
     return number_ends_within(s, m, &m->integer, at, digits, end);
 }
 
@@ -217,7 +216,7 @@ Answer read_number(Scan *s, const Match *m) {
         bool minus = m->integer.n > 0 && m->integer.s[0] == '-', leading = !minus;
         for (size_t i = minus; i < m->integer.n; i++) {
             char c = m->integer.s[i];
-            if (is_digit(c) && !(leading && c == '0')) str_add(&digits, &c, 1), leading = false;
+            if (is_ascii_digit(c) && !(leading && c == '0')) str_add(&digits, &c, 1), leading = false;
         }
         if (digits.n == 0) str_puts(&digits, "0");
         if (m->decimal.n > 0) str_puts(&digits, "."), str_add(&digits, m->decimal.s + 1, m->decimal.n - 1);
@@ -228,10 +227,7 @@ Answer read_number(Scan *s, const Match *m) {
         str_free(&digits);
         a = node_digits(s->pool, text_from(text, minus));
         if (minus) a = node_negate(s->pool, a);
-        if (m->percent) {
-            a = node_2(s->pool, NODE_MUL, a, node_quotient(s->pool, node_int(s->pool, 1), node_int(s->pool, 100)));
-            a->percent = true;
-        }
+        if (m->percent) a = node_percent(s->pool, a);
     }
     return (Answer){a, text};
 }

@@ -3,20 +3,13 @@
 #include "math_lex.h"
 #include <math.h>
 
-enum { MAX_DEPTH = 150 };
-
-static Node *fail_at(Parser *p, int start) {
-    p->at = start;
-    return NULL;
-}
-
 static Node *nothing(Parser *p) { return node_const(p->pool, CONST_NOTHING); }
 
 // Runs a rule, or gives again what it gave here before.
 static Node *remembered(Parser *p, int rule, ParseRule *run) {
     struct Memo *m = &p->memo[rule][p->at];
     if (!m->known) {
-        if (p->depth == MAX_DEPTH) return NULL;
+        if (p->depth == MATH_MAX_DEPTH) return NULL;
         int start = p->at;
         p->depth++;
         Node *a = run(p);
@@ -110,7 +103,7 @@ static Node *parse_side_by_side(Parser *p, bool functions) {
 Node *parse_unary(Parser *p, bool functions) {
     int start = p->at, minuses = 0, signs = 0;
     for (; peek(p) == T_ADD || peek(p) == T_SUB; signs++) minuses += p->token[p->at++].kind == T_SUB;
-    Node *a = signs < MAX_DEPTH ? parse_side_by_side(p, functions) : NULL;
+    Node *a = signs < MATH_MAX_DEPTH ? parse_side_by_side(p, functions) : NULL;
     if (!a) return fail_at(p, start);
     for (; minuses > 0; minuses--) a = node_negate(p->pool, a);
     return a;

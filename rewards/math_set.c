@@ -14,8 +14,6 @@ static void points_add(Points *p, Value v) {
     if (p->n < MAX_POINTS && !v.bad && v.im == 0) p->at[p->n++] = v;
 }
 
-static bool is_name(const Node *a, const char *name) { return text_equal(a->name, text_of(name)); }
-
 // The value of an end point; infinite ones are beyond every other.
 static Value end_point(Judge *j, const Node *a, int trial) {
     bool minus = a->kind == NODE_MUL && a->n == 2 && value_equal(math_value(j, a->arg[0], &(Point){0}), value_int(-1));
@@ -78,10 +76,10 @@ static bool member(Judge *j, const Node *set, int trial, Value x, bool *sure) {
     case NODE_INTERSECTION: return member(j, set->arg[0], trial, x, sure) && member(j, set->arg[1], trial, x, sure);
     case NODE_MINUS: return member(j, set->arg[0], trial, x, sure) && !member(j, set->arg[1], trial, x, sure);
     case NODE_NAMED_SET:
-        if (is_name(set, "Z")) return value_is_int(x);
-        if (is_name(set, "N")) return value_is_int(x) && x.re > 0;
-        if (is_name(set, "Q")) return x.exact;
-        return !is_name(set, "empty");
+        if (text_is(set->name, "Z")) return value_is_int(x);
+        if (text_is(set->name, "N")) return value_is_int(x) && x.re > 0;
+        if (text_is(set->name, "Q")) return x.exact;
+        return !text_is(set->name, "empty");
     default: *sure = false; return false;
     }
 }

@@ -230,38 +230,36 @@ static Value unknown_function(Text name, const Value *a, int n, int trial) {
     return value_complex(z);
 }
 
-static bool named(Text name, const char *what) { return text_equal(name, text_of(what)); }
-
 static Value apply(Text name, const Value *a, int n, int trial) {
     for (size_t i = 0; n == 1 && i < sizeof complex_fn / sizeof *complex_fn; i++)
-        if (named(name, complex_fn[i].name)) return apply_complex(i, a[0]);
-    if (named(name, "gcd") || named(name, "lcm")) return gcd_or_lcm(a, n, named(name, "lcm"));
-    if (named(name, "max") || named(name, "min")) {
+        if (text_is(name, complex_fn[i].name)) return apply_complex(i, a[0]);
+    if (text_is(name, "gcd") || text_is(name, "lcm")) return gcd_or_lcm(a, n, text_is(name, "lcm"));
+    if (text_is(name, "max") || text_is(name, "min")) {
         Value best = a[0];
         for (int i = 0; i < n; i++) {
             if (a[i].bad || a[i].im != 0) return value_bad();
-            if (named(name, "max") ? a[i].re > best.re : a[i].re < best.re) best = a[i];
+            if (text_is(name, "max") ? a[i].re > best.re : a[i].re < best.re) best = a[i];
         }
         return best;
     }
-    if (n == 2 && named(name, "log")) { // argument, base
+    if (n == 2 && text_is(name, "log")) { // argument, base
         if (a[0].bad || a[1].bad || is_zero(a[0]) || is_zero(a[1])) return value_bad();
         return value_div(value_complex(clogl(complex_of(a[0]))), value_complex(clogl(complex_of(a[1]))));
     }
-    if (n == 2 && named(name, "binomial")) return binomial(a[0], a[1]);
-    if (n == 2 && named(name, "mod")) {
+    if (n == 2 && text_is(name, "binomial")) return binomial(a[0], a[1]);
+    if (n == 2 && text_is(name, "mod")) {
         Value q = value_div(a[0], a[1]);
         return q.bad ? q : value_add(a[0], value_neg(value_mul(a[1], rounded(q, floorl))));
     }
     if (n != 1) return unknown_function(name, a, n, trial);
-    if (named(name, "abs")) {
+    if (text_is(name, "abs")) {
         if (a[0].bad || a[0].im != 0) return a[0].bad ? a[0] : value_real(hypotl(a[0].re, a[0].im));
         return a[0].re < 0 ? value_neg(a[0]) : a[0];
     }
-    if (named(name, "floor")) return rounded(a[0], floorl);
-    if (named(name, "ceil")) return rounded(a[0], ceill);
-    if (named(name, "factorial")) return factorial(a[0]);
-    if (named(name, "gamma")) return factorial(value_add(a[0], value_int(-1)));
+    if (text_is(name, "floor")) return rounded(a[0], floorl);
+    if (text_is(name, "ceil")) return rounded(a[0], ceill);
+    if (text_is(name, "factorial")) return factorial(a[0]);
+    if (text_is(name, "gamma")) return factorial(value_add(a[0], value_int(-1)));
     return unknown_function(name, a, n, trial);
 }
 
@@ -287,7 +285,7 @@ static bool is_bound(const Point *p, Text name) { return p->bound.s && text_equa
 // A finite sum or product over whole numbers is carried out. Any other is some function of its term at a pseudo-random
 // place and of its ends: equal for equal sums.
 static Value sum_value(Judge *j, const Node *a, const Point *point) {
-    bool product = named(a->name, "prod");
+    bool product = text_is(a->name, "prod");
     Value from = math_value(j, a->arg[1], point), to = math_value(j, a->arg[2], point), v = value_int(product);
     Point inner = {point->trial, a->arg[0]->name, value_int(0)};
     if (value_is_int(from) && value_is_int(to) && to.re - from.re < 2000) {
@@ -335,7 +333,7 @@ static Value determinant(Value *m, int n) {
 static Value function_value(Judge *j, const Node *a, const Point *point) {
     enum { MAX_ARGS = 16, MAX_MATRIX = 12 };
     Value arg[MAX_MATRIX * MAX_MATRIX];
-    if (named(a->name, "det")) {
+    if (text_is(a->name, "det")) {
         const Node *m = a->arg[0];
         if (m->kind != NODE_MATRIX || m->rows > MAX_MATRIX || m->n != m->rows * m->rows) return value_bad();
         for (int i = 0; i < m->n; i++) arg[i] = math_value(j, m->arg[i], point);

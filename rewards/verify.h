@@ -11,6 +11,8 @@
 #include "str.h"
 #include "text.h"
 
+static inline bool is_ascii_digit(char c) { return c >= '0' && c <= '9'; }
+
 // ---- memory: everything of one verification is taken from a pool and given back together ----------------------------
 typedef struct PoolChunk PoolChunk;
 typedef struct {
@@ -95,6 +97,7 @@ Node *node_int(Pool *p, int64_t n);
 Node *node_digits(Pool *p, Text digits); // [0-9]*(.[0-9]*)?: an integer, or with a point a float
 Node *node_const(Pool *p, Constant c);
 Node *node_named(Pool *p, NodeKind kind, Text name, int n, Node *const *arg);
+Node *node_percent(Pool *p, Node *a);                            // a / 100, marked as a percentage
 Node *node_quotient(Pool *p, Node *a, Node *b);                  // of integers a rational number
 Node *node_set(Pool *p, NodeKind kind, int n, Node *const *arg); // NODE_SET without doubles, or NODE_TUPLE
 Node *node_negate(Pool *p, Node *a);                             // a number stays a number
@@ -118,7 +121,11 @@ void math_step(Str *text, void (*step)(Text t, Str *out)); // text becomes what 
 // The byte of the brace that closes the one at `open`, before byte `end`; TEXT_NONE where there is none.
 size_t math_closing_brace(Text t, size_t open, size_t end);
 
-#define MATH_MAX_TEXT 4096 // bytes of one formula
+// The part after the last = (but \= <= >= !=), where there are several and no list; else the whole.
+Text math_last_equation(Text t);
+
+#define MATH_MAX_TEXT  4096 // bytes of one formula
+#define MATH_MAX_DEPTH 150  // of its nesting
 // Parses normalised LaTeX; NULL where it is no formula. NULL too for what is longer or nested deeper than the limits.
 Node *math_parse_latex(Pool *p, Text latex);
 // Parses digits, + - * / ^ ( ): what a text holds outside of LaTeX.

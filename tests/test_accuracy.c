@@ -174,6 +174,41 @@ static void rules(void **state) {
         {"$25\\%$", "\\frac{1}{4}", 1},
         {"$25\\%$", "25", 0},
         {"$\\sum_{k=1}^{10} k$", "55", 1},
+        {"$4$", "4.0000001", 0}, // a whole number must be met exactly
+        {"$\\frac{1}{3}$", "0.3333333", 1},
+        {"$\\pi$", "3.1415927", 1},
+        {"$1000000$", "1,000,000", 1},
+        {"$12{,}500$", "12500", 1},
+        {"$0,5$", "0.5", 0}, // a set, but for three digits behind the comma
+        {"$3:4$", "6:8", 1},
+        {"$-3\\frac{1}{2}$", "-3.5", 1},
+        {"$\\sqrt{x^2}$", "|x|", 1},
+        {"$\\sqrt{x^2}$", "x", 0},
+        {"$\\sqrt[3]{-8}$", "-2", 0}, // the principal root is complex
+        {"$\\sqrt{3+2\\sqrt{2}}$", "1+\\sqrt{2}", 1},
+        {"$\\cos 2x$", "2\\cos^2 x - 1", 1},
+        {"$\\ln x^2$", "2\\ln x", 0}, // not for negative x
+        {"$\\log_2 8$", "3", 1},
+        {"$e^{\\ln x}$", "x", 1},
+        {"$\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}$", "-2", 1},
+        {"$\\frac{1}{2}\\begin{pmatrix}2\\\\4\\end{pmatrix}$", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", 1},
+        {"$[1,2] \\cup [2,3]$", "[1,3]", 1},
+        {"$(-\\infty,2] \\cup [2,3]$", "(-\\infty,3]", 1},
+        {"$\\mathbb{R} \\setminus \\{1\\}$", "(-\\infty,1)\\cup(1,\\infty)", 1},
+        {"$x^2 < 4$", "(-2,2)", 1},
+        {"$x^2 = 4$", "\\{2,-2\\}", 1},
+        {"$x^2 = 4$", "\\{2\\}", 0},
+        {"$x \\in (2,\\infty)$", "x > 2", 0},
+        {"$(x,y)=(1,2)$", "(1,2)", 1},
+        {"$x=1,y=2$", "(1,2)", 1},
+        {"$1 < a < 10$", "10 > a > 1", 0}, // chains are compared side by side
+        {"$xy=1$", "y=\\frac{1}{x}", 1},
+        {"$x^2+y^2=1$", "x^2+y^2=2", 0},
+        {"$\\text{(A)}$", "A", 1},
+        {"$5\\text{ cm}$", "5 \\text{ m}", 1}, // units are left out
+        {"$a_{n+1}$", "a_{n + 1}", 1},
+        {"$2^{1000}$", "2^{999} \\cdot 2", 1},
+        {"$100!$", "99! \\cdot 100", 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[512];
