@@ -101,6 +101,10 @@ static bool take_rows(Run *r, const Prompter *pr, Dataset *data, int64_t first, 
         }
         if (!dataset_row(data, first + p, &row, e)) return false;
         bool ok = prompter_ids(pr, row.question, &b->prompt[p], e);
+        if (ok && !b->prompt[p].n)
+            ok = error_set(e, EXIT_INPUT,
+                           "%s:%lld: the prompt is empty; give the question a text, or leave out raw=true",
+                           r->cfg->eval_file, (long long)row.line);
         // Every question counts in an accuracy: a long one keeps its last tokens rather than being left out.
         size_t max = (size_t)r->cfg->max_prompt_length, have = b->prompt[p].n;
         if (ok && have > max) {

@@ -38,13 +38,18 @@ bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e) {
 PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e) {
     const Config *c = p->run->cfg;
     size_t max = (size_t)c->max_prompt_length;
+    if (!ids->n) { // there is no token to go on from
+        error_set(e, EXIT_INPUT, "%s:%lld: the prompt is empty; give the question a text, or leave out raw=true",
+                  c->train_file, (long long)line);
+        return PROMPT_FAILED;
+    }
     if (ids->n <= max) return PROMPT_KEPT;
     if (c->long_prompts == LONG_SKIP) return PROMPT_SKIPPED;
     if (c->long_prompts == LONG_FAIL) {
         error_set(e, EXIT_INPUT,
-                  "line %lld: the prompt has %zu tokens, max_prompt_length is %zu; raise it, or set "
+                  "%s:%lld: the prompt has %zu tokens, max_prompt_length is %zu; raise it, or set "
                   "long_prompts=truncate_left or skip",
-                  (long long)line, ids->n, max);
+                  c->train_file, (long long)line, ids->n, max);
         return PROMPT_FAILED;
     }
     memmove(ids->id, ids->id + (ids->n - max), max * sizeof *ids->id);

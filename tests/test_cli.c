@@ -65,7 +65,9 @@ static void mistakes_are_one_clear_line(void **state) {
         {"train " TINY "train_file=$D/train.jsonl rewards=corectness", 2, "correctness"},
         {"train " TINY "train_file=$D/train.jsonl output_dir=/proc/nowhere", 4, "/proc/nowhere"},
         {"train " TINY "train_file=$D/train.jsonl max_completion_length=5000", 2, "context"},
-        {"train " TINY "train_file=$D/train.jsonl max_prompt_length=4 long_prompts=fail", 3, "max_prompt_length"},
+        {"train " TINY "train_file=$D/train.jsonl max_prompt_length=4 long_prompts=fail", 3, "train.jsonl:"},
+        {"train " TINY "train_file=$D/noquestion.jsonl raw=true", 3, "noquestion.jsonl:1: the prompt is empty"},
+        {"eval " TINY "eval_file=$D/noquestion.jsonl raw=true", 3, "noquestion.jsonl:1: the prompt is empty"},
         {"train " TINY "train_file=$D/train.jsonl max_prompt_length=4 long_prompts=skip", 3, "max_prompt_length"},
         {"train " TINY "train_file=$D/train.jsonl resume=must output_dir=$D/nothing", 3, "resume=must"},
         {"train " TINY "train_file=$D/train.jsonl model=$D/nomodel", 3, "nomodel"},
@@ -209,6 +211,7 @@ static int set_up(void **state) {
     snprintf(dir, sizeof dir, "%s", f.dir);
     *state = &f;
     write_file("empty.jsonl", "");
+    write_file("noquestion.jsonl", "{\"question\": \"\", \"answer\": \"#### 1\"}\n");
     write_file("bad.jsonl", "{\"question\": \"a\", \"answer\": \"#### 1\"}\n{\"question\": \"a\"\n");
     Str sft = {0};
     for (int i = 0; i < 8; i++)
