@@ -69,10 +69,10 @@ static void pack_text(Str *s, const char *text) {
     if (n) pack_bytes(s, text, n);
 }
 
-char *batch_pack(const Batch *b, size_t *bytes) {
+char *batch_pack(const Batch *b, bool reference, size_t *bytes) {
     Str s = {0};
     size_t P = (size_t)b->prompts, n = (size_t)b->n, tokens = n * (size_t)b->max_completion;
-    int32_t head[4] = {b->prompts, b->group, b->max_completion, b->n_rewards};
+    int32_t head[5] = {b->prompts, b->group, b->max_completion, b->n_rewards, reference};
     pack_bytes(&s, head, sizeof head);
     pack_bytes(&s, b->row, P * sizeof *b->row);
     for (size_t p = 0; p < P; p++) {
@@ -125,10 +125,10 @@ static char *unpack_text(Reader *r) {
     return text;
 }
 
-bool batch_unpack(Batch *b, const char *bytes, size_t size) {
+bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size) {
     Reader r = {bytes, size, bytes != NULL};
     size_t P = (size_t)b->prompts, n = (size_t)b->n, tokens = n * (size_t)b->max_completion;
-    int32_t head[4] = {0}, want[4] = {b->prompts, b->group, b->max_completion, b->n_rewards};
+    int32_t head[5] = {0}, want[5] = {b->prompts, b->group, b->max_completion, b->n_rewards, reference};
     unpack_bytes(&r, head, sizeof head);
     if (!r.ok || memcmp(head, want, sizeof head)) return false;
     batch_clear(b);

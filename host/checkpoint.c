@@ -22,6 +22,7 @@ static const struct {
     {"next_key", offsetof(TrainState, next_key)},
     {"skipped", offsetof(TrainState, skipped)},
     {"seen_tokens", offsetof(TrainState, seen_tokens)},
+    {"evaluated", offsetof(TrainState, evaluated)},
     {"metrics_bytes", offsetof(TrainState, metrics_bytes)},
     {"completions_bytes", offsetof(TrainState, completions_bytes)},
     {"batch_bytes", offsetof(TrainState, batch_bytes)},

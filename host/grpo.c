@@ -1,5 +1,6 @@
 // The GRPO step. A question's journey, in order: data set, chat, tokenizer -> rollout -> rewards -> reference
 // -> log-probs -> grpo_loss -> backward -> optimizer. One generation feeds one or more optimizer steps.
+#include "grpo_math.h"
 #include "host.h"
 #include <math.h>
 #include <stdlib.h>
@@ -213,6 +214,9 @@ static bool loss_params(Trainer *t, const int *seq, int n, GrpoParams *p) {
     p->loss_scale =
         grpo_loss_scale(p->loss_type, n, tokens, masked_tokens(t, t->order, b->n), c->max_completion_length);
     p->batch_std = grpo_batch_std(b->score, t->weights, b->prompts, b->group, b->n_rewards, p->aggregation);
+    // Of the whole generation, also where this step trains on a part of it: completions.jsonl has all of them.
+    for (int i = 0; i < b->n; i++)
+        b->advantage[i] = (float)grpo_advantage(b->score, i, b->group, t->weights, b->n_rewards, p);
     return true;
 }
 
@@ -261,7 +265,6 @@ static StepResult train_micro(Trainer *t, const int *seq, int n, GrpoParams p) {
     char where[64] = "";
     for (int j = 0; j < n; j++) {
         memcpy(t->metric[seq[j]], metric[j], sizeof metric[j]);
-        b->advantage[seq[j]] = metric[j][GM_ADVANTAGE];
         b->loss[seq[j]] = metric[j][GM_LOSS];
         b->state[seq[j]] = SEQ_TRAINED;
         if (!isfinite(metric[j][GM_LOSS]) && !*where) snprintf(where, sizeof where, "completion %d", seq[j]);

@@ -60,17 +60,17 @@ bool trainer_save(Trainer *t, Error *e) {
     free(t->at.batch);
     t->at.batch = NULL;
     t->at.batch_bytes = 0;
-    if (t->at.part) t->at.batch = batch_pack(&t->batch, &t->at.batch_bytes);
+    if (t->at.part) t->at.batch = batch_pack(&t->batch, t->cfg->beta != 0, &t->at.batch_bytes);
     return run_save(&t->run, &t->at, t->metrics, e);
 }
 
 bool trainer_resume(Trainer *t, Error *e) {
     t->metrics = run_resume(&t->run, &t->at, t->progress, e);
     if (!t->metrics) return false;
-    if (t->at.part && !batch_unpack(&t->batch, t->at.batch, t->at.batch_bytes))
-        return error_set(e, EXIT_INPUT,
+    if (t->at.part && !batch_unpack(&t->batch, t->cfg->beta != 0, t->at.batch, t->at.batch_bytes))
+        return error_set(e, EXIT_CONFIG,
                          "the checkpoint's half-used generation does not fit this configuration; resume with the batch "
-                         "sizes it was saved with");
+                         "sizes, rewards and beta in the checkpoint's state/config.yaml");
     if (t->at.part)
         grpo_order(t->order, t->batch.n, t->steps_per_pass > 1, (uint64_t)t->cfg->seed, (uint64_t)t->batch.key[0]);
     t->next_key = t->at.next_key;
@@ -92,7 +92,12 @@ static bool evaluate(Trainer *t, Dataset *held_out, Error *e) {
     metrics_add(t->metrics, "eval/mean_length", r.length);
     progress_say(t->progress, "step %lld: eval accuracy %.1f %%, lenient %.1f %%, reward %.3f (%lld questions)",
                  (long long)t->at.step, 100 * r.strict, 100 * r.lenient, r.reward, (long long)r.questions);
+    t->at.evaluated = t->at.step;
     return metrics_commit(t->metrics, e);
+}
+
+static bool evaluation_due(const Trainer *t, const Dataset *held_out) {
+    return held_out && t->at.step > 0 && t->at.evaluated != t->at.step && due(t->cfg->eval_steps, t->at.step);
 }
 
 static ExitCode give_up(const Trainer *t, Error *e) {
@@ -103,28 +108,34 @@ static ExitCode give_up(const Trainer *t, Error *e) {
     return EXIT_NUMERIC;
 }
 
-// The loop. `held_out` may be NULL.
+static ExitCode stop(Trainer *t, bool saved, Error *e) {
+    if (!saved && !trainer_save(t, e)) return e->code;
+    error_set(e, EXIT_STOPPED, "stopped after step %lld%s%s; the same command goes on from there",
+              (long long)t->at.step, t->at.step ? "; saved in " : "", t->at.step ? t->cfg->output_dir : "");
+    return EXIT_STOPPED;
+}
+
+// The loop. `held_out` may be NULL. An evaluation that a signal cut short is made first thing after resuming.
 static ExitCode train(Trainer *t, Dataset *held_out, Error *e) {
     const Config *c = t->cfg;
     int64_t saved = t->at.step;
-    while (t->at.step < t->total_steps) {
-        StepResult s = grpo_step(t, e);
-        if (s == STEP_FAILED) return e->code;
-        if (s == STEP_STOPPED) {
-            if (saved != t->at.step && !trainer_save(t, e)) return e->code;
-            error_set(e, EXIT_STOPPED, "stopped after step %lld; saved in %s; the same command goes on from there",
-                      (long long)t->at.step, c->output_dir);
-            return EXIT_STOPPED;
+    bool resumed = evaluation_due(t, held_out);
+    while (t->at.step < t->total_steps || resumed) {
+        if (!resumed) {
+            StepResult s = grpo_step(t, e);
+            if (s == STEP_FAILED) return e->code;
+            if (s == STEP_STOPPED) return stop(t, saved == t->at.step, e);
+            if (!train_log(t, s, e)) return e->code;
+            if (t->at.skipped >= c->max_bad_steps) return give_up(t, e);
         }
-        if (!train_log(t, s, e)) return e->code;
-        if (t->at.skipped >= c->max_bad_steps) return give_up(t, e);
-        if (held_out && due(c->eval_steps, t->at.step) && !evaluate(t, held_out, e) && !stop_requested())
-            return e->code;
-        if (due(c->save_steps, t->at.step) || t->at.step == t->total_steps) {
+        if (evaluation_due(t, held_out) && !evaluate(t, held_out, e))
+            return stop_requested() ? stop(t, saved == t->at.step, e) : e->code;
+        if (resumed || due(c->save_steps, t->at.step) || t->at.step == t->total_steps) {
             if (!trainer_save(t, e)) return e->code;
             saved = t->at.step;
             progress_say(t->progress, "saved %s/step_%lld", c->output_dir, (long long)t->at.step);
         }
+        resumed = false;
     }
     return EXIT_OK;
 }

@@ -43,5 +43,5 @@ void batch_clear_prompt(Batch *b, int p); // one prompt and its completions
 void batch_clear(Batch *b);               // frees texts, all states back to SEQ_QUEUED
 void batch_free(Batch *b);
 // The columns a resumed run needs, as bytes (heap), and back; false where the bytes are of a batch of another shape.
-char *batch_pack(const Batch *b, size_t *bytes);
-bool batch_unpack(Batch *b, const char *bytes, size_t size);
+char *batch_pack(const Batch *b, bool reference, size_t *bytes);
+bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size);

@@ -212,6 +212,7 @@ typedef struct {
     int64_t next_key; // first unused sequence key
     int64_t skipped;  // steps skipped in a row for NaN or Inf
     int64_t seen_tokens;
+    int64_t evaluated;                       // the last step evaluated on eval_file
     size_t metrics_bytes, completions_bytes; // lengths of the logs at that step: resuming cuts them back
     char *batch;                             // opaque bytes of a half-used generation batch, or NULL
     size_t batch_bytes;
@@ -271,7 +272,8 @@ void progress_say(Progress *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
 // SIGTERM, SIGINT, SIGUSR1: the first is acknowledged on stderr at once and asks to stop, a second one quits there
 // and then with 128 + its number. SIGPIPE is ignored: a log reader that went away does not end a run.
 void signals_install(void);
-int stop_requested(void); // the signal that asked to stop, or 0
+void signals_end_reads(void); // from here on a signal ends a read that waits for a person, as EINTR
+int stop_requested(void);     // the signal that asked to stop, or 0
 
 // ---- crc32c.c ----------------------------------------------------------------------------------------------------
 // CRC32C (RFC 3720) of data, going on from `crc` (0 at the start).

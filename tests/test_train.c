@@ -292,6 +292,37 @@ static void equal_rewards_teach_nothing(void **state) {
 }
 
 // The head is streamed: a run's memory does not know the product of tokens and vocabulary.
+// Two optimizer steps a generation: the first of them already knows the advantage of every completion, and a checkpoint
+// between them goes on only with the same reference or none.
+static void a_generation_used_in_parts(void **state) {
+    Fixture f;
+    Error e = {0};
+    fixture_dir(&f);
+    fixture_open(&f, "steps_per_generation=4 beta=0");
+    f.t.metrics = run_resume(&f.t.run, &f.t.at, NULL, &e);
+    assert_int_equal(fixture_step(&f), STEP_DONE);
+    const Batch *b = &f.t.batch;
+    for (int p = 0; p < b->prompts; p++) {
+        double sum = 0, squares = 0;
+        for (int i = p * b->group; i < (p + 1) * b->group; i++) {
+            sum += (double)b->advantage[i];
+            squares += (double)b->advantage[i] * (double)b->advantage[i];
+        }
+        assert_true(fabs(sum) < 1e-4);
+        assert_int_equal(squares == 0, group_is_flat(b, p));
+    }
+    assert_true(trainer_save(&f.t, &e));
+    fixture_close(&f);
+    fixture_open(&f, "steps_per_generation=4 beta=0.1");
+    assert_false(trainer_resume(&f.t, &e));
+    assert_non_null(strstr(e.text, "beta"));
+    fixture_close(&f);
+    fixture_open(&f, "steps_per_generation=4 beta=0");
+    assert_true(trainer_resume(&f.t, &e));
+    fixture_close(&f);
+    fixture_remove(&f);
+}
+
 static void memory_does_not_grow_with_tokens_times_vocabulary(void **state) {
     size_t work[2];
     for (int k = 0; k < 2; k++) {
@@ -330,6 +361,7 @@ int main(void) {
         cmocka_unit_test(resumed_run_is_the_same_run),
         cmocka_unit_test(not_finite_changes_nothing),
         cmocka_unit_test(equal_rewards_teach_nothing),
+        cmocka_unit_test(a_generation_used_in_parts),
         cmocka_unit_test(memory_does_not_grow_with_tokens_times_vocabulary),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
