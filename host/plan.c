@@ -17,6 +17,7 @@ ExitCode command_plan(int argc, char **argv, Error *e) {
                r.shape.rollout.slots, r.shape.rollout.max_prompt, r.shape.rollout.max_completion,
                (long long)r.shape.train_tokens, table);
         free(table);
+        if (fflush(stdout) || ferror(stdout)) ok = error_set(e, EXIT_DISK, "standard output: cannot write");
     }
     config_free(&c);
     return ok ? EXIT_OK : e->code;

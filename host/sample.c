@@ -33,8 +33,9 @@ static bool sample_one(Run *r, const Prompter *p, Error *e) {
     Batch b = batch_new(1, 1, (int)r->cfg->max_completion_length, 0);
     bool ok = prompter_ids(p, r->cfg->prompt, &b.prompt[0], e) && fits(r, &b.prompt[0], e) &&
               answer(r, &b, (RolloutWatch){.text = print_text}, e);
-    if (ok) putchar('\n');
     batch_free(&b);
+    if (ok && (putchar('\n') == EOF || fflush(stdout) || ferror(stdout)))
+        ok = error_set(e, EXIT_DISK, "cannot write to standard output");
     return ok;
 }
 
@@ -126,12 +127,14 @@ static bool chat(Run *r, const Prompter *p, Error *e) {
     bool ok = true;
     int64_t turn = 0;
     start_over(messages, p);
+    signals_end_reads(); // Ctrl-C at the prompt leaves at once
     printf("%s\nType a question. /reset starts over, /quit (or Ctrl-D) leaves.\n", r->device->about);
     for (;;) {
         printf("> ");
         fflush(stdout);
         ssize_t n = getline(&line, &cap, stdin);
-        if (n <= 0 || !strcmp(line, "/quit\n")) break;
+        if (stop_requested()) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
+        if (!ok || n <= 0 || !strcmp(line, "/quit\n")) break;
         if (line[n - 1] == '\n') line[--n] = 0;
         if (!n) continue;
         if (!strcmp(line, "/reset")) {

@@ -54,4 +54,14 @@ void signals_install(void) {
     sigaction(SIGPIPE, &ignore, NULL);
 }
 
+void signals_end_reads(void) {
+    const int all[] = {SIGTERM, SIGINT, SIGUSR1};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct sigaction act;
+        sigaction(all[i], NULL, &act);
+        act.sa_flags &= ~SA_RESTART;
+        sigaction(all[i], &act, NULL);
+    }
+}
+
 int stop_requested(void) { return stop; }
