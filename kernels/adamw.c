@@ -5,12 +5,9 @@
 //
 // p is the f32 master where there is one, and w its rounding; else p is w.
 #include "parallel.h"
-#include "philox.h"
-#include "simd.h"
+#include "philox_vec.h"
 
 #define BLOCK 4096 // elements a thread takes at a time
-
-typedef uint64_t vul __attribute__((vector_size(64), may_alias));
 
 typedef struct {
     float grad_scale, keep, new1, beta2, new2, step_size, inv_bias, eps;
@@ -35,20 +32,6 @@ typedef struct {
     uint16_t bits[3][BLOCK + 2 * LANES] __attribute__((aligned(64)));
 } Noise;
 
-// hi:lo = a * m, from the products of the even and of the odd lanes
-static inline void multiply(vu a, uint64_t m, vu *hi, vu *lo) {
-#if defined(__AVX512F__)
-    __m512i even = _mm512_mul_epu32((__m512i)a, _mm512_set1_epi64((int64_t)m));
-    __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), _mm512_set1_epi64((int64_t)m));
-    *hi = (vu)_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
-    *lo = (vu)_mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
-#else
-    vul even = ((vul)a & 0xffffffff) * m, odd = ((vul)a >> 32) * m;
-    *hi = (vu)(even >> 32 | (odd & ~0xffffffffull));
-    *lo = (vu)((even & 0xffffffff) | odd << 32);
-#endif
-}
-
 // Noise of the elements [first, first + n), n <= BLOCK; first is even.
 static void noise_fill(Noise *out, uint64_t seed, uint64_t step, uint64_t first, int64_t n) {
     const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -56,17 +39,10 @@ static void noise_fill(Noise *out, uint64_t seed, uint64_t step, uint64_t first,
         uint64_t block = (first + (uint64_t)i) / 2;
         vu a = lane + (uint32_t)block, b = (uint32_t)(block >> 32) - (vu)(a < (uint32_t)block); // a carry is -1
         vu c = (vu){0} + (uint32_t)step, d = (vu){0} + ((uint32_t)(step >> 32) | 0x80000000);
-        uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-        for (int round = 0; round < 10; round++) {
-            vu hi0, lo0, hi1, lo1;
-            multiply(a, PHILOX_M0, &hi0, &lo0);
-            multiply(c, PHILOX_M1, &hi1, &lo1);
-            a = hi1 ^ b ^ k0, b = lo1, c = hi0 ^ d ^ k1, d = lo0;
-            k0 += PHILOX_W0, k1 += PHILOX_W1;
-        }
-        memcpy(out->bits[0] + i, &a, sizeof a);
-        memcpy(out->bits[1] + i, &b, sizeof b);
-        memcpy(out->bits[2] + i, &c, sizeof c);
+        PhiloxVec r = philox_vec((PhiloxVec){{a, b, c, d}}, seed);
+        memcpy(out->bits[0] + i, &r.v[0], sizeof r.v[0]);
+        memcpy(out->bits[1] + i, &r.v[1], sizeof r.v[1]);
+        memcpy(out->bits[2] + i, &r.v[2], sizeof r.v[2]);
     }
 }
 

@@ -3,61 +3,54 @@
 // A draw is the Gumbel-max trick: argmax over v of z_v + G_v, where G_v = -log(-log(U_v)) comes from Philox keyed by
 // (seed, sequence, position, v). It needs no normalisation, so it rides along the streamed head; and because every
 // random number belongs to its (sequence, position, token), a draw does not depend on the batch or the order of work.
-// Filters (repetition penalty, top-k, top-p, min-p) need the whole distribution: there the row's logits are kept and
-// sorted, each filter cuts off a prefix of the order, and the survivors compete with the same random numbers.
+// Filters (repetition penalty, top-k, top-p, min-p) need the whole distribution: there a row's logits are kept, what the
+// filters remove becomes -inf, and the rest compete with the same random numbers.
 #include "head.h"
-#include "philox.h"
-#include "simd.h"
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "parallel.h"
+#include "philox_vec.h"
 
 typedef struct {
     float score, z; // z + G, or z alone where greedy
     int32_t id;
 } Candidate;
 
+static inline vf pick(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
+
 // Gumbel numbers of 16 random words. With u in (0, 1), the exponential -log(1 - u) keeps its relative precision where
 // u is small, which is where the winners are: the rarest token is still drawn at its own rate.
 static inline vf gumbel(vu bits) {
     vf u = (__builtin_convertvector(bits, vf) + 0.5f) * 0x1p-32f;
-    vi large = u > 0.29f; // below, 1 - u needs no exponent split, and -u is exact
-    vf w = 1.0f - u;
-    w = vf_max(w, vf_set(0x1p-25f));
-    vi s = (vi)w - 0x3f3504f3;
-    vf e = (vf)((vi) __builtin_convertvector(s >> 23, vf) & large);
-    vf m = (vf)((s & 0x7fffff) + 0x3f3504f3) - 1.0f;
-    vf f = (vf)(((vi)m & large) | ((vi)-u & ~large));
+    vi large = u > 0.29f; // below, log(1 - u) needs no exponent, and -u is exact
+    vi s = (vi)vf_max(1.0f - u, vf_set(0x1p-25f)) - VF_SQRT_HALF;
+    vf e = pick(large, __builtin_convertvector(s >> 23, vf), vf_set(0));
+    vf f = pick(large, (vf)((s & 0x7fffff) + VF_SQRT_HALF) - 1.0f, -u);
     return -vf_log(-vf_log_reduced(f, e));
 }
 
-// Gumbel numbers of tokens v .. v + 63; v is a multiple of 4.
-static void gumbel64(float *g, uint64_t seed, int64_t key, int32_t pos, int64_t v) {
-    uint32_t bits[64];
-    for (int b = 0; b < 16; b++) {
-        Philox r = philox_tokens(seed, key, pos, (uint32_t)v + 4 * (uint32_t)b);
-        memcpy(bits + 4 * b, r.v, sizeof r.v);
-    }
-    for (int i = 0; i < 64; i += LANES) {
-        vu u;
-        memcpy(&u, bits + i, sizeof u);
-        vf_store(g + i, gumbel(u));
-    }
-}
-
-// The best of one chunk's logits z[n], tokens v, v + 1, ...; the lowest id wins a tie.
+// The best of the logits z[n] of tokens v, v + 1, ..., v a multiple of 64; the lowest id wins a tie. z is padded with -inf
+// to whole vectors.
 static Candidate best_of(const float *z, int64_t v, int64_t n, bool greedy, uint64_t seed, int64_t key, int32_t pos) {
-    Candidate best = {-INFINITY, z[0], (int32_t)v};
-    float g[64] = {0};
-    for (int64_t i = 0; i < n; i++) {
-        if (!greedy && i % 64 == 0) gumbel64(g, seed, key, pos, v + i);
-        float score = z[i] + g[i % 64];
-        if (score > best.score) best = (Candidate){score, z[i], (int32_t)(v + i)};
+    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vf top = vf_set(-INFINITY);
+    vi at = {0};
+    PhiloxVec bits;
+    for (int64_t i = 0; i < n; i += LANES) {
+        vf score = vf_load(z + i);
+        if (!greedy) {
+            if (i % 64 == 0) bits = philox_tokens(seed, key, pos, (uint32_t)(v + i));
+            score += gumbel(bits.v[i % 64 / LANES]);
+        }
+        vi better = score > top;
+        top = pick(better, score, top);
+        at = (better & (lane + (int32_t)i)) | (~better & at);
     }
-    return best;
+    int best = 0;
+    for (int l = 1; l < LANES; l++)
+        if (top[l] > top[best] || (top[l] == top[best] && at[l] < at[best])) best = l;
+    return (Candidate){top[best], z[at[best]], (int32_t)v + at[best]};
 }
 
-// --- The filtered path ---
+// --- Filters, as HF's LogitsProcessors define them ---
 
 typedef struct {
     uint32_t order; // the logit's bits, mapped so that unsigned order is float order
@@ -77,6 +70,17 @@ static float logit_of(uint32_t order) {
     return z;
 }
 
+// One thread's room for a row; the vocabulary is padded to whole vectors.
+typedef struct {
+    float *z;             // [V]
+    Entry *entry, *spare; // [V]
+    uint8_t *seen;        // [V]
+} Room;
+static int64_t padded(int64_t V) { return (V + LANES - 1) / LANES * LANES; }
+static size_t room_bytes(int64_t V) {
+    return (size_t)padded(V) * (sizeof(float) + 2 * sizeof(Entry) + 1) + 4 * ARENA_ALIGN;
+}
+
 // Stable radix sort, ascending; the result is in `a`. Equal logits stay in ascending id.
 static void sort_entries(Entry *a, Entry *b, int64_t n) {
     for (int shift = 0; shift < 32; shift += 8) {
@@ -90,76 +94,97 @@ static void sort_entries(Entry *a, Entry *b, int64_t n) {
     }
 }
 
+// Every id in seen[n] once.
+static void penalise(float *z, uint8_t *done, int64_t V, const int32_t *seen, int64_t n, float penalty) {
+    memset(done, 0, (size_t)V);
+    for (int64_t i = 0; i < n; i++) {
+        int32_t v = seen[i];
+        if (v < 0 || v >= V || done[v]) continue;
+        done[v] = 1;
+        z[v] = z[v] < 0 ? z[v] * penalty : z[v] / penalty;
+    }
+}
+
+// A bound that at least k logits reach, and not many more: the k-th largest among the maxima of 1024 groups.
+static float bound_top_k(const float *z, int64_t V, int64_t k, Room room) {
+    enum { VECTORS = 64, GROUPS = VECTORS * LANES };
+    vf top[VECTORS];
+    if (k > GROUPS || V < GROUPS) return -INFINITY;
+    for (int i = 0; i < VECTORS; i++) top[i] = vf_set(-INFINITY);
+    for (int64_t v = 0; v < V; v += LANES) {
+        vf *group = &top[v / LANES % VECTORS];
+        *group = vf_max(vf_load(z + v), *group);
+    }
+    for (int i = 0; i < GROUPS; i++) room.entry[i] = (Entry){order_of(top[i / LANES][i % LANES]), i};
+    sort_entries(room.entry, room.spare, GROUPS);
+    return logit_of(room.entry[GROUPS - k].order);
+}
+
+// Sums of e^(z - max) over the logits from `bound` on (*upper) and under it (*lower).
+static void masses(const float *z, int64_t V, float max, float bound, double *upper, double *lower) {
+    const int64_t chunk = 1024;
+    *upper = *lower = 0;
+    for (int64_t v = 0; v < V; v += chunk) {
+        vf up = {0}, low = {0};
+        for (int64_t i = v; i < v + chunk && i < V; i += LANES) {
+            vf x = vf_load(z + i), e = vf_exp(x - max);
+            vi above = x >= bound;
+            up += pick(above, e, vf_set(0));
+            low += pick(above, vf_set(0), e);
+        }
+        *upper += vf_sum(up);
+        *lower += vf_sum(low);
+    }
+}
+
 // What a user wrote as 0.9 arrives as the nearest float; HF computes with the decimal.
 static double decimal(float x) { return rint((double)x * 1e7) / 1e7; }
 
-// Sum of e^(z - max) over [first, n).
-static double mass(const Entry *e, int64_t first, int64_t n) {
-    double sum = 0, max = logit_of(e[n - 1].order);
-    for (int64_t i = first; i < n; i++) sum += exp(logit_of(e[i].order) - max);
-    return sum;
-}
-
-// The first surviving entry of the ascending order; HF's TopK-, TopP- and MinPLogitsWarper, each on what the one
-// before it left. Ties with the k-th stay; the token that crosses top_p's mass stays; the best always stays.
-static int64_t filter(const Entry *e, int64_t n, SampleParams p) {
-    int64_t first = 0;
-    double max = logit_of(e[n - 1].order);
-    if (p.top_k > 0 && p.top_k < n) {
+// Sets to -inf what top-k, top-p and min-p remove from z[V], each judging what the one before it left. Every filter cuts
+// a prefix off the ascending order (of logit, then id), so the candidates above a safe bound are sorted, and one entry
+// stands for the cut. Ties with the k-th stay; the token that crosses top_p's mass stays; the best always stays.
+static void filter(float *z, Room room, int64_t V, SampleParams p) {
+    vf top = vf_set(-INFINITY);
+    for (int64_t v = 0; v < V; v += LANES) top = vf_max(vf_load(z + v), top);
+    float max = vf_max_lane(top), bound = -INFINITY;
+    double upper = 0, lower = 0;
+    bool top_k = p.top_k > 0 && p.top_k < V;
+    if (top_k) {
+        bound = bound_top_k(z, V, p.top_k, room);
+    } else {
+        masses(z, V, max, bound, &upper, &lower);
+        // All logits with p < (1 - top_p) / V weigh less than 1 - top_p together. The margin covers rounding.
+        if (p.top_p < 1) bound = max + (float)log((1 - (double)p.top_p) / (double)V * upper) - 0.01f;
+        if (p.min_p > 0) bound = fmaxf(bound, max + logf(p.min_p) - 0.01f);
+        masses(z, V, max, bound, &upper, &lower);
+    }
+    Entry *e = room.entry;
+    int64_t n = 0, first = 0;
+    for (int64_t v = 0; v < V; v++)
+        if (z[v] >= bound) e[n++] = (Entry){order_of(z[v]), (int32_t)v};
+    if (n == 0) return; // not a number
+    sort_entries(e, room.spare, n);
+    if (top_k) {
         first = n - p.top_k;
         while (first > 0 && e[first - 1].order == e[first].order) first--;
+        for (int64_t i = first; i < n; i++) upper += exp((double)logit_of(e[i].order) - max);
     }
+    double sum = upper + lower;
     if (p.top_p < 1) {
         float cut = (float)(1 - decimal(p.top_p));
-        double sum = mass(e, first, n), below = 0;
+        double below = lower / sum;
         for (; first < n - 1; first++) {
-            below += (float)(exp(logit_of(e[first].order) - max) / sum);
+            double x = exp((double)logit_of(e[first].order) - max);
+            below += (float)(x / sum);
             if ((float)below > cut) break;
+            upper -= x;
         }
     }
-    if (p.min_p > 0) {
-        double sum = mass(e, first, n);
-        float least = (float)decimal(p.min_p) * (float)(1 / sum);
-        while (first < n - 1 && (float)(exp(logit_of(e[first].order) - max) / sum) < least) first++;
-    }
-    return first;
-}
-
-// The marks of HF's RepetitionPenaltyLogitsProcessor: mark[V] is 1 for every id seen.
-static void mark_seen(uint8_t *mark, int64_t V, const int32_t *seen, int64_t n) {
-    memset(mark, 0, (size_t)V);
-    for (int64_t i = 0; i < n; i++)
-        if (seen[i] >= 0 && seen[i] < V) mark[seen[i]] = 1;
-}
-static float penalised(float z, float penalty) { return z < 0 ? z * penalty : z / penalty; }
-
-// One thread's room for a filtered row.
-typedef struct {
-    Entry *entry, *spare; // [V]
-    uint8_t *mark;        // [V]
-} Sorter;
-#define SORTER_BYTES(V) ((size_t)(V) * (2 * sizeof(Entry) + 1) + 3 * ARENA_ALIGN)
-
-// Draws from one row's logits z[V].
-static Candidate draw_filtered(const float *z, Sorter s, int64_t V, bool greedy, int64_t key, int32_t pos,
-                               SampleParams p) {
-    int64_t first = 0;
+    float least = (float)decimal(p.min_p) * (float)(1 / upper);
+    while (first < n - 1 && (float)(exp((double)logit_of(e[first].order) - max) / upper) < least) first++;
+    float last = logit_of(e[first].order);
     for (int64_t v = 0; v < V; v++)
-        s.entry[v] = (Entry){order_of(s.mark[v] ? penalised(z[v], p.repetition_penalty) : z[v]), (int32_t)v};
-    if (!greedy) {
-        sort_entries(s.entry, s.spare, V);
-        first = filter(s.entry, V, p);
-    }
-    Candidate best = {-INFINITY, 0, s.entry[V - 1].id};
-    for (int64_t i = first; i < V; i++) {
-        int32_t id = s.entry[i].id;
-        float g[64] = {0};
-        if (!greedy) gumbel64(g, p.seed, key, pos, id / 4 * 4);
-        float score = logit_of(s.entry[i].order) + g[id % 4];
-        if (score > best.score || (score == best.score && id < best.id)) best = (Candidate){score, 0, id};
-    }
-    best.z = z[best.id];
-    return best;
+        if (z[v] < last || (z[v] == last && v < e[first].id)) z[v] = -INFINITY;
 }
 
 #define PASS        512                  // rows at a time
@@ -194,34 +219,35 @@ static void stream_head(Draw *draw, Tensor w, const int64_t *key, const int32_t 
         }
 }
 
+static bool warps(SampleParams p) { return p.temperature > 0 && (p.top_k > 0 || p.top_p < 1 || p.min_p > 0); }
+
 // Draws every row from its whole logits, as many threads as there is room for.
-static void draw_rows(Draw *draw, Arena *a, int64_t V, const int64_t *key, const int32_t *pos, Tensor seen,
+static void draw_rows(Draw *draw, Device *d, int64_t V, const int64_t *key, const int32_t *pos, Tensor seen,
                       Tensor seen_len, SampleParams p) {
     int64_t chunks = head_chunks(V), width = present(seen) ? tensor_width(seen) : 0;
-    bool penalty = present(seen) && p.repetition_penalty != 1;
-    int threads = 1;
-#ifdef _OPENMP
-    threads = omp_get_max_threads();
-    int64_t most = (int64_t)((a->cap - a->used) / SORTER_BYTES(V));
-    if (threads > most) threads = (int)most;
-    if (threads > draw->n) threads = (int)draw->n;
-#endif
-    Sorter sorter[threads];
+    int threads = threads_that_fit(d, room_bytes(V), draw->n);
+    Room rooms[threads];
     for (int t = 0; t < threads; t++) {
-        sorter[t].entry = arena_take(a, (size_t)V * sizeof(Entry));
-        sorter[t].spare = arena_take(a, (size_t)V * sizeof(Entry));
-        sorter[t].mark = arena_take(a, (size_t)V);
+        size_t n = (size_t)padded(V);
+        rooms[t].z = arena_take(&d->scratch, n * sizeof(float));
+        rooms[t].entry = arena_take(&d->scratch, n * sizeof(Entry));
+        rooms[t].spare = arena_take(&d->scratch, n * sizeof(Entry));
+        rooms[t].seen = arena_take(&d->scratch, n);
     }
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t r = 0; r < draw->n; r++) {
-        int thread = 0;
-#ifdef _OPENMP
-        thread = omp_get_thread_num();
-#endif
-        Sorter s = sorter[thread];
-        int64_t b = draw->at[r], len = penalty ? (present(seen_len) ? i32(seen_len)[b] : width) : 0;
-        mark_seen(s.mark, V, penalty ? i32(seen) + b * width : NULL, len);
-        draw->best[r * chunks] = draw_filtered(draw->logits + r * V, s, V, p.temperature <= 0, key[b], pos[b], p);
+        Room room = rooms[thread_index()];
+        int64_t b = draw->at[r];
+        const float *z = draw->logits + r * V;
+        memcpy(room.z, z, (size_t)V * sizeof *z);
+        for (int64_t v = V; v < padded(V); v++) room.z[v] = -INFINITY;
+        if (present(seen) && p.repetition_penalty != 1)
+            penalise(room.z, room.seen, V, i32(seen) + b * width, present(seen_len) ? i32(seen_len)[b] : width,
+                     p.repetition_penalty);
+        if (warps(p)) filter(room.z, room, V, p);
+        Candidate best = best_of(room.z, 0, V, p.temperature <= 0, p.seed, key[b], pos[b]);
+        best.z = z[best.id];
+        draw->best[r * chunks] = best;
     }
 }
 
@@ -229,8 +255,7 @@ void cpu_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor
                 Tensor seen_len, SampleParams p) {
     int64_t B = x.dim[0], V = w.dim[0], chunks = head_chunks(V);
     size_t row_bytes = (size_t)tensor_width(x) * dtype_size(x.dtype);
-    bool warped = p.temperature > 0 && (p.top_k > 0 || p.top_p < 1 || p.min_p > 0);
-    bool filtered = warped || (present(seen) && p.repetition_penalty != 1);
+    bool filtered = warps(p) || (present(seen) && p.repetition_penalty != 1);
     int64_t most = filtered ? (int64_t)(LOGITS_ROOM / ((size_t)V * sizeof(float))) : PASS;
     if (most > PASS) most = PASS;
     for (int64_t b = 0; b < B;) {
@@ -247,7 +272,7 @@ void cpu_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor
         draw.best = arena_take(&d->scratch, (size_t)(draw.n * chunks) * sizeof *draw.best);
         if (filtered) draw.logits = arena_take(&d->scratch, (size_t)(draw.n * V) * sizeof(float));
         stream_head(&draw, w, i64(key), i32(pos), p);
-        if (filtered && draw.n) draw_rows(&draw, &d->scratch, V, i64(key), i32(pos), seen, seen_len, p);
+        if (filtered && draw.n) draw_rows(&draw, d, V, i64(key), i32(pos), seen, seen_len, p);
         for (int64_t r = 0; r < draw.n; r++) {
             Candidate best = draw.best[r * chunks];
             for (int64_t c = 1; !filtered && c < chunks; c++)

@@ -129,11 +129,10 @@ static inline vf vf_log_reduced(vf f, vf e) {
     return vf_fma(e, vf_set(0.693359375f), p + f);
 }
 // log(x) for normal positive x, within 2 ulp.
+#define VF_SQRT_HALF 0x3f3504f3 // the bits of sqrt(1/2): exponent and mantissa count from there
 static inline vf vf_log(vf x) {
-    vi u = (vi)x - 0x3f3504f3; // exponent and mantissa as if sqrt(1/2) were 1
-    vf e = __builtin_convertvector(u >> 23, vf);
-    vf m = (vf)((u & 0x7fffff) + 0x3f3504f3);
-    return vf_log_reduced(m - 1.0f, e);
+    vi u = (vi)x - VF_SQRT_HALF;
+    return vf_log_reduced((vf)((u & 0x7fffff) + VF_SQRT_HALF) - 1.0f, __builtin_convertvector(u >> 23, vf));
 }
 // The first n < LANES elements, the rest filled with `pad`.
 static inline vf vf_load_part(const float *p, int n, float pad) {

@@ -168,8 +168,8 @@ static inline void sample_oracle(Case *c) {
             for (int64_t u = 0; p.top_k && u < c->s.V; u++) above += z[u] > z[v];
             if (p.top_k && above >= p.top_k) continue;
             memcpy(&key, before(c, "key") + t, sizeof key); // host_get keeps an I64's bits
-            Philox r = philox_tokens(p.seed, key, (int32_t)before(c, "pos")[t], (uint32_t)v);
-            double score = z[v] - log(-log1p(-(r.v[v % 4] + 0.5) * 0x1p-32));
+            uint32_t bits = philox_token(p.seed, key, (int32_t)before(c, "pos")[t], (uint32_t)v);
+            double score = z[v] - log(-log1p(-(bits + 0.5) * 0x1p-32));
             if (score <= best) continue;
             best = score;
             want(c, "token")[t] = (double)v;

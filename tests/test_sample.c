@@ -65,8 +65,7 @@ static void softmax(const double *z, double *p, int64_t V) {
     for (int64_t v = 0; v < V; v++) p[v] /= sum;
 }
 static double gumbel(SampleParams p, int64_t key, int32_t pos, int64_t v) {
-    Philox r = philox_tokens(p.seed, key, pos, (uint32_t)v);
-    return -log(-log1p(-(r.v[v % 4] + 0.5) / 4294967296.0));
+    return -log(-log1p(-(philox_token(p.seed, key, pos, (uint32_t)v) + 0.5) / 4294967296.0));
 }
 
 static Reference refer(Case c, int64_t b, SampleParams p) {

@@ -1,0 +1,44 @@
+// Philox4x32-10 (philox.h) of sixteen counters at once.
+#pragma once
+#include "philox.h"
+#include "simd.h"
+
+typedef uint64_t vul __attribute__((vector_size(64), may_alias));
+
+typedef struct {
+    vu v[4];
+} PhiloxVec;
+
+// hi:lo = a * m, from the products of the even and of the odd lanes
+static inline void multiply(vu a, uint64_t m, vu *hi, vu *lo) {
+#if defined(__AVX512F__)
+    __m512i even = _mm512_mul_epu32((__m512i)a, _mm512_set1_epi64((int64_t)m));
+    __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), _mm512_set1_epi64((int64_t)m));
+    *hi = (vu)_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+    *lo = (vu)_mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
+#else
+    vul even = ((vul)a & 0xffffffff) * m, odd = ((vul)a >> 32) * m;
+    *hi = (vu)(even >> 32 | (odd & ~0xffffffffull));
+    *lo = (vu)((even & 0xffffffff) | odd << 32);
+#endif
+}
+
+static inline PhiloxVec philox_vec(PhiloxVec counter, uint64_t key) {
+    vu a = counter.v[0], b = counter.v[1], c = counter.v[2], d = counter.v[3];
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    for (int round = 0; round < 10; round++) {
+        vu hi0, lo0, hi1, lo1;
+        multiply(a, PHILOX_M0, &hi0, &lo0);
+        multiply(c, PHILOX_M1, &hi1, &lo1);
+        a = hi1 ^ b ^ k0, b = lo1, c = hi0 ^ d ^ k1, d = lo0;
+        k0 += PHILOX_W0, k1 += PHILOX_W1;
+    }
+    return (PhiloxVec){{a, b, c, d}};
+}
+
+// philox_token of tokens t .. t + 63, in order; t is a multiple of 64.
+static inline PhiloxVec philox_tokens(uint64_t seed, int64_t key, int32_t pos, uint32_t t) {
+    const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, zero = {0};
+    uint32_t low = (uint32_t)key, high = (uint32_t)((uint64_t)key >> 32);
+    return philox_vec((PhiloxVec){{lane + t / 4, zero + (uint32_t)pos, zero + low, zero + high}}, seed);
+}
