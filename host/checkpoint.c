@@ -28,7 +28,7 @@ static const struct {
     {"batch_bytes", offsetof(TrainState, batch_bytes)},
 };
 enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
-_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(char *), "a field is not saved");
+_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + 2 * sizeof(char *), "a field is not saved");
 
 // ---- names --------------------------------------------------------------------------------------------------------
 
@@ -128,6 +128,7 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
         json_object_set_new(j, train_fields[i].name, json_integer(value));
     }
     json_object_set_new(j, "dtype", json_string(dtype_name(dtype)));
+    if (s->command) json_object_set_new(j, "command", json_string(s->command));
     char *text = json_dumps(j, JSON_INDENT(1));
     bool ok = outdir_put(d, "state/train.json", text, strlen(text), e);
     free(text);
@@ -217,6 +218,10 @@ static bool train_state_read(const char *path, TrainState *s, int64_t step, DTyp
     if (ok && s->step != step)
         ok = error_set(e, EXIT_INPUT, "%s: is of step %lld, the manifest of step %lld; one of them is damaged", file,
                        (long long)s->step, (long long)step);
+    const char *command = json_string_value(json_object_get(j, "command"));
+    if (ok && s->command && (!command || strcmp(command, s->command)))
+        ok = error_set(e, EXIT_CONFIG, "%s is a checkpoint of `grpo %s`, not of `grpo %s`; choose another output_dir",
+                       path, command ? command : "?", s->command);
     const char *saved = json_string_value(json_object_get(j, "dtype"));
     if (ok && (!saved || strcmp(saved, dtype_name(dtype))))
         ok = error_set(e, EXIT_CONFIG,

@@ -138,6 +138,7 @@ void config_check(Reading *r, const char *command) {
             r, "tokenizer", NULL,
             "tokenizer is not for training: checkpoints carry the model directory's own tokenizer files; put this one "
             "there");
+    if (!strcmp(command, "train") || sft) check_needed(r, "output_dir", c->output_dir, "DIRECTORY");
     if (eval && c->eval_samples > 1 && c->temperature == 0)
         problem(r, "eval_samples", "temperature",
                 "eval_samples is %lld at temperature 0: all samples of a question would be the same",

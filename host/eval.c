@@ -2,8 +2,11 @@
 // tags, as a string) and leniently (the last number, as a number), so that learning the format cannot pass for learning.
 #include "host.h"
 #include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 // The last number of a text as the GSM8K graders read it: digits, with inner commas and one decimal point, a minus sign
 // before it. Appends it to out without commas, a trailing point or leading zeros; false where there is none.
@@ -174,6 +177,13 @@ static bool write_result(const char *path, const Str *json, Error *e) {
     return ok || error_set(e, EXIT_DISK, "cannot write the results to %s", *path ? path : "standard output");
 }
 
+// Said before the evaluation, not after it.
+static bool output_writable(const char *path, Error *e) {
+    int fd = *path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : -1;
+    if (fd >= 0) close(fd);
+    return !*path || fd >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, strerror(errno));
+}
+
 ExitCode command_eval(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "eval", argc, argv, e)) return e->code;
@@ -184,12 +194,12 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     EvalResult res;
     Str json = {0};
     Dataset *data = dataset_open(c.eval_file, &c, e);
-    bool ok = data && rewards_select(&c, &rw, e);
+    bool ok = data && rewards_select(&c, &rw, e) && output_writable(c.eval_output, e);
     if (ok) {
         int64_t rows = dataset_rows(data);
         if (c.eval_limit > 0 && c.eval_limit < rows) rows = c.eval_limit;
-        ok = run_open(&r, &c, shape_for_rollout(&c, (int)(rows * c.eval_samples), (int)rows), e) &&
-             prompter_open(&pr, &r, e) && eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
+        ok = run_open(&r, &c, shape_for_rollout(&c, rows * c.eval_samples, rows), e) && prompter_open(&pr, &r, e) &&
+             eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
     }
     if (ok) {
         eval_json(&res, &rw, &json);

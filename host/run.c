@@ -188,11 +188,12 @@ char *plan_table(const Run *r) {
     return s.s;
 }
 
-RunShape shape_for_rollout(const Config *c, int sequences, int prompts) {
+RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts) {
     int slots = c->rollout_batch > 0 ? (int)c->rollout_batch : 64;
-    if (slots > sequences) slots = sequences;
+    if (slots > sequences) slots = (int)sequences;
+    if (prompts > slots) prompts = slots; // more are never held at a time
     return (RunShape){.rollout =
-                          rollout_shape(slots, prompts, (int)c->max_prompt_length, (int)c->max_completion_length)};
+                          rollout_shape(slots, (int)prompts, (int)c->max_prompt_length, (int)c->max_completion_length)};
 }
 
 RunShape shape_for_train(const Config *c, int n_rewards) {

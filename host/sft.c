@@ -208,6 +208,7 @@ static bool sft_step(Sft *s, Error *e) {
 
 static bool sft_open(Sft *s, const Config *c, Error *e) {
     s->cfg = c;
+    s->at.command = "sft";
     s->data = dataset_open_sft(c->train_file, c, e);
     RunShape shape = shape_for_sft(c);
     if (!s->data || !run_open(&s->run, c, shape, e) || !prompter_open(&s->prompter, &s->run, e)) return false;

@@ -19,7 +19,7 @@ static void count_steps(Trainer *t) {
 }
 
 bool trainer_open(Trainer *t, const Config *c, Error *e) {
-    *t = (Trainer){.cfg = c};
+    *t = (Trainer){.cfg = c, .at.command = "train"};
     if (!rewards_select(c, &t->rewards, e)) return false;
     for (int k = 0; k < t->rewards.n; k++) t->weights[k] = (float)t->rewards.reward[k].weight;
     t->data = dataset_open(c->train_file, c, e);

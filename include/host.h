@@ -216,6 +216,7 @@ typedef struct {
     size_t metrics_bytes, completions_bytes; // lengths of the logs at that step: resuming cuts them back
     char *batch;                             // opaque bytes of a half-used generation batch, or NULL
     size_t batch_bytes;
+    const char *command; // "train" or "sft": a checkpoint is only resumed by the command that saved it; NULL: any
 } TrainState;
 typedef struct {
     const char *name; // file name in state/
@@ -379,7 +380,7 @@ void run_close(Run *r);
 char *plan_table(const Run *r);
 // The shapes `train` and `eval`, `sample` need.
 RunShape shape_for_train(const Config *c, int n_rewards);
-RunShape shape_for_rollout(const Config *c, int sequences, int prompts);
+RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);
 RunShape shape_for_sft(const Config *c);
 StopRule run_stop_rule(const Run *r);
 

@@ -106,6 +106,10 @@ static void train_eval_sample_sft_work_together(void **state) {
         words("sft " TINY "train_file=$D/sft.jsonl output_dir=$D/sft max_steps=2 max_length=128 learning_rate=1e-3");
     assert_int_equal(grpo(args, NULL, &out), 0);
     free(args);
+    args = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/sft max_steps=3");
+    assert_int_equal(grpo(args, NULL, &out), 2); // another command's run is not gone on with
+    assert_non_null(strstr(out.s, "grpo sft"));
+    free(args);
     args = words("train " TINY "init=load model=$D/sft/step_2 train_file=$D/train.jsonl output_dir=$D/run max_steps=2 "
                  "eval_file=$D/train.jsonl eval_steps=2 eval_limit=3");
     assert_int_equal(grpo(args, NULL, &out), 0);
