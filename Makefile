@@ -6,6 +6,7 @@
 BUILD   ?= build
 MODE    ?= release
 MARCH   ?= native
+CUDA    ?= no
 PREFIX  ?= /usr/local
 V       ?= 0
 
@@ -32,12 +33,14 @@ endif
 # ---- flags -----------------------------------------------------------------------------------------------------------
 optimize_release  := -O3 -g
 optimize_debug    := -Og -g3
+# The CUDA device under emulation (tests/emu): its kernels' memory is always guarded.
+optimize_emu      := -O2 -g -fno-omit-frame-pointer -fsanitize=address
 optimize_sanitize := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 # gcc 13 lays the frames of this check out on 32 bytes only, and 64-byte vectors in them crash.
-ifeq ($(MODE),sanitize)
-optimize_sanitize += $(call accepts,--param=asan-use-after-return=0)
+ifneq ($(filter sanitize emu,$(MODE)),)
+optimize_$(MODE) += $(call accepts,--param=asan-use-after-return=0)
 endif
-$(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug or sanitize))
+$(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug, sanitize or emu))
 
 # -ffp-contract=off: a multiply-add is fused only where the code says so; the numerics contract hangs on it.
 # -Wno-psabi: gcc's note that 64-byte vectors have no agreed calling convention; ours are all inlined.
@@ -48,13 +51,35 @@ flags := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing
          -fno-strict-aliasing -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS)
 libs  := $(LDFLAGS) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread $(LDLIBS)
 
-nvcc := $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+# ---- CUDA: by nvcc where it is, under emulation in MODE=emu, else none ---------------------------------------------
+nvcc := $(if $(filter no,$(CUDA)),,$(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc)))
 nccl := $(wildcard /usr/include/nccl.h /usr/local/cuda/include/nccl.h)
+cuda := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize,$(MODE)),,$(nvcc)))
+flags += $(if $(cuda),-DGRPO_CUDA)
+warn_cu := -Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers
+
+ifeq ($(cuda),emu)
+compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu -Iinclude -Ikernels -DGRPO_EMU -Wall -Wextra -Werror \
+             -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers $(optimize_emu) $(march) \
+             -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
+libs += -lboost_context -lstdc++
+else ifneq ($(cuda),)
+# A card that is here, else the oldest supported generation (whose PTX newer cards translate) and Hopper.
+CUDA_ARCH ?= $(if $(wildcard /dev/nvidia0),native,80 90a)
+gencode = $(if $(filter native,$(CUDA_ARCH)),-arch=native,$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
+          -gencode arch=compute_$(firstword $(CUDA_ARCH)),code=compute_$(firstword $(CUDA_ARCH)))
+cuda_lib := $(firstword $(wildcard $(dir $(nvcc))../lib64 $(dir $(nvcc))../targets/x86_64-linux/lib /usr/lib/x86_64-linux-gnu))
+compile_cu = $(nvcc) -std=c++17 -O3 -lineinfo --fmad=false $(gencode) -Iinclude -Ikernels -Werror all-warnings \
+             -Xcompiler $(warn_cu) $(if $(nccl),-DGRPO_NCCL) $(CPPFLAGS) $(NVCCFLAGS)
+libs += -L$(cuda_lib) -Wl,-rpath,$(cuda_lib) -lcudart_static -lcublasLt $(if $(nccl),-lnccl) -ldl -lrt -lstdc++
+endif
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 dir     := $(BUILD)/$(MODE)
 object   = $(patsubst %.c,$(dir)/%.o,$(wildcard $1/*.c))
 objects := $(foreach f,kernels models rewards host,$(call object,$f))
+objects += $(if $(cuda),$(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*.cu)))
+objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tests/emu/*.cpp)))
 main    := $(dir)/host/main.o
 library := $(dir)/libgrpo.a
 tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
@@ -72,8 +97,9 @@ found:
 	@echo 'compiler   $(compiler)$(if $(march),, (no -march=$(MARCH): the compiler does not know it))'
 	@echo 'OpenMP     $(if $(openmp),yes,not found: one thread only (for clang, install libomp-dev))'
 	@echo 'libraries  PCRE2, libyaml, Jansson, utf8proc'
-	@echo 'CUDA       $(if $(nvcc),$(nvcc) is here,no nvcc); off: this tree has the CPU device only'
-	@echo 'NCCL       $(if $(nccl),nccl.h is here,no nccl.h); off: it joins GPUs'
+	@echo 'CUDA       $(if $(filter emu,$(cuda)),under emulation,$(if $(cuda),$(nvcc) for $(CUDA_ARCH),off ($(if \
+	    $(nvcc),this mode has none,no nvcc)): the CPU device only))'
+	@echo 'NCCL       $(if $(nccl),yes,no nccl.h: one GPU only)'
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
 compile = $(Q)mkdir -p $(@D) && $(CC) $(flags) $(includes) -MMD -MP
@@ -86,6 +112,13 @@ $(dir)/bench/%.o: includes := -Iinclude -Itests -Ibench
 $(dir)/%.o: %.c $(dir)/flags
 	@echo '  CC  $<'
 	$(compile) -c -o $@ $<
+
+$(dir)/%.cu.o: %.cu $(dir)/flags_cu
+	@echo '  $(if $(filter emu,$(cuda)),CXX ,NVCC)  $<'
+	$(Q)mkdir -p $(@D) && $(compile_cu) -MD -MF $(@:.o=.d) -MT $@ -c -o $@ $<
+$(dir)/tests/emu/%.o: tests/emu/%.cpp $(dir)/flags_cu
+	@echo '  CXX  $<'
+	$(Q)mkdir -p $(@D) && $(compile_cu) -MMD -MP -c -o $@ $<
 
 $(library): $(filter-out $(main),$(objects)) $(dir)/linked
 	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
@@ -108,9 +141,10 @@ $(main): $(dir)/version
 
 # Written anew only where the text differs: what depends on them is rebuilt then, and only then.
 $(dir)/flags:  text = $(compiler) $(flags)
+$(dir)/flags_cu: text = $(subst ',,$(compile_cu))
 $(dir)/linked: text = $(objects) $(libs)
 $(dir)/version: text = $(version)
-$(dir)/flags $(dir)/linked $(dir)/version: FORCE
+$(dir)/flags $(dir)/flags_cu $(dir)/linked $(dir)/version: FORCE
 	@mkdir -p $(@D) && echo '$(text)' | cmp -s - $@ || echo '$(text)' >$@
 
 # ---- targets ---------------------------------------------------------------------------------------------------------
@@ -164,4 +198,4 @@ help:
 	@echo 'Variables: CC CFLAGS LDFLAGS MARCH=$(MARCH) BUILD=$(BUILD) MODE=release|debug|sanitize V=1 (show commands)'
 	@echo '           ARGS (of make bench: build/bench --help)'
 
--include $(wildcard $(dir)/*/*.d)
+-include $(wildcard $(dir)/*/*.d $(dir)/tests/emu/*.d)

@@ -108,15 +108,11 @@ static void check_machine(Report *r, int threads) {
     if (uname(&u)) snprintf(u.sysname, sizeof u.sysname, "unknown");
     say(r, FINDING_OK, "machine", "%s %s %s, %ld cores online", u.sysname, u.release, u.machine,
         sysconf(_SC_NPROCESSORS_ONLN));
-    Device *d = cpu_open(threads);
-    if (!d) {
-        Error e = {0};
-        error_set(&e, EXIT_MEMORY, "cannot take %.0f MiB of scratch memory; close other programs",
-                  (double)DEVICE_SCRATCH / 1024 / 1024);
-        return fail(r, "device", &e);
-    }
+    Error e = {0};
+    Device *d = device_open(DEVICE_AUTO, 0, threads, &e);
+    if (!d) return fail(r, "device", &e);
     say(r, FINDING_OK, "device", "%s", d->about);
-    cpu_close(d);
+    device_close(d);
     check_instructions(r);
     bool limited = container_limit() != SIZE_MAX;
     say(r, FINDING_OK, "memory", "%.1f GiB%s, %.1f GiB of it free now", (double)memory_total() / GiB,

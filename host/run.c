@@ -82,8 +82,6 @@ static void free_views(Run *r) {
 
 bool run_describe(Run *r, const Config *c, RunShape shape, Error *e) {
     *r = (Run){.cfg = c, .shape = shape};
-    if (c->device == DEVICE_CUDA)
-        return error_set(e, EXIT_CONFIG, "device=cuda: this build has no CUDA device; use device=auto or cpu");
     if (!*c->model) return error_set(e, EXIT_CONFIG, "model: not set; give a HF model directory, as model=PATH");
     if (!hf_config_read(c->model, &r->hf, e)) return false;
     if (shape.rollout.slots && shape.rollout.max_prompt + shape.rollout.max_completion > r->hf.dims.max_positions)
@@ -130,11 +128,13 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         run_close(r);
         return false;
     }
-    r->device = cpu_open((int)c->threads);
-    if (r->device) {
-        r->params_base = r->device->alloc(r->device, r->plan.params);
-        r->work_base = r->device->alloc(r->device, r->plan.work);
+    r->device = device_open(c->device, 0, (int)c->threads, e);
+    if (!r->device) {
+        run_close(r);
+        return false;
     }
+    r->params_base = r->device->alloc(r->device, r->plan.params);
+    r->work_base = r->device->alloc(r->device, r->plan.work);
     size_t need = r->plan.params + r->plan.work;
     if (!r->params_base || !r->work_base || need > r->device->memory(r->device)) {
         no_memory(r, e);
@@ -156,7 +156,7 @@ void run_close(Run *r) {
         r->device->free(r->device, r->work_base, r->plan.work);
         free_views(r);
     }
-    cpu_close(r->device);
+    device_close(r->device);
     tokenizer_free(r->tokenizer);
     *r = (Run){0};
 }

@@ -12,13 +12,22 @@ typedef struct {
     size_t peak; // the largest `used` seen, bytes
 } Arena;
 
-static inline Arena arena_measure(void) { return (Arena){0}; }
-static inline Arena arena_over(void *base, size_t cap) { return (Arena){base, cap, 0, 0}; }
+static inline Arena arena_over(void *base, size_t cap) {
+    Arena a = {(char *)base, cap, 0, 0};
+    return a;
+}
+static inline Arena arena_measure(void) { return arena_over(NULL, 0); }
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 // `bytes` of memory, aligned to ARENA_ALIGN; NULL while measuring. Running over `cap` is a bug in the plan: dies.
 void *arena_take(Arena *a, size_t bytes);
 // A tensor of the given dims. While measuring its data is NULL: carve first, compute later.
 Tensor arena_tensor(Arena *a, DType t, int ndim, const int64_t *dim);
+#ifdef __cplusplus
+}
+#endif
 #define arena_new(a, dtype, ...)                                                                                       \
     arena_tensor(a, dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
 

@@ -16,7 +16,7 @@ typedef enum {
     EXIT_DISK = 4,     // reading or writing failed
     EXIT_MEMORY = 5,   // not enough memory
     EXIT_NUMERIC = 6,  // NaN or Inf that did not go away
-    EXIT_COMM = 7,     // a rank failed
+    EXIT_COMM = 7,     // a rank or a GPU failed
     EXIT_STOPPED = 75, // stopped by a signal, after saving
 } ExitCode;
 
@@ -25,6 +25,10 @@ typedef struct Error {
     char text[2048];
 } Error;
 
+#ifdef __cplusplus
+extern "C" {
+#define _Noreturn [[noreturn]]
+#endif
 // Fills *e (which may be NULL) and returns false, so that `return error_set(...)` reads as one step.
 bool error_set(Error *e, ExitCode code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 // Puts "<prefix>: " before the text already there; returns false.
@@ -43,3 +47,7 @@ void *xrealloc(void *p, size_t bytes);
 char *xstrdup(const char *s);
 char *xstrndup(const char *s, size_t n);
 char *xasprintf(const char *fmt, ...) PRINTF_LIKE(1, 2);
+#ifdef __cplusplus
+}
+#undef _Noreturn
+#endif

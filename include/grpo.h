@@ -70,6 +70,9 @@ typedef struct {
 
 // ---- host/grpo_scalars.c: what is global ---------------------------------------------------------------------------
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 // GrpoParams.batch_std: the standard deviation (n - 1; 0 for fewer than two) of the rewards of the whole generation batch,
 // rewards[groups * group_size, n_rewards]: weighted sums, or for NORMALIZE_THEN_SUM the sums of scores normalised in
 // their groups. Completions whose scores all abstain are left out.
@@ -87,3 +90,6 @@ float grpo_loss_scale(LossType type, int64_t sequences, int64_t tokens, int64_t 
 // entropies of all tokens in the masks of an optimizer step. *kept counts those at or above it: entropy_scale is
 // 1 / max(*kept, 1). A quantile of 1 keeps all: -INFINITY. Sorts entropy[n] in place.
 float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quantile, int64_t *kept);
+#ifdef __cplusplus
+}
+#endif

@@ -322,6 +322,13 @@ typedef struct {
 bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, StopRule rule, SampleParams params,
                  Batch *b, RolloutWatch watch);
 
+// ---- device.c ------------------------------------------------------------------------------------------------------
+// `choice` is DEVICE_*. auto takes GPU `ordinal` where one answers, else the CPU, whose `about` then says so; cuda takes
+// the GPU or fails. NULL after filling *e.
+Device *device_open(int choice, int ordinal, int threads, Error *e);
+void device_close(Device *d);              // NULL is fine
+bool device_ok(const Device *d, Error *e); // false after putting the device's first failure into *e
+
 // ---- run.c: what a command has open, and the memory it took -------------------------------------------------------
 // What a command needs; it decides the memory plan.
 typedef struct {

@@ -1,10 +1,11 @@
 // Every operation the engine computes, one line each, and the Device that carries them.
 //
-// OPS generates the members of struct Device, the prototypes of cpu_<op>, and the table: an op without its twin is
-// a link error. Adding one is four touches: a line here, the twin, a row in tests/cases.h, a use.
+// OPS generates the members of struct Device, the prototypes of cpu_<op> and cuda_<op>, and both tables: an op without
+// its twin is a link error. Adding one is four touches: a line here, the twins, a row in tests/cases.h, a use.
 //
 // Rules for every op:
-//   - never allocates (scratch comes from d->scratch, marked and rewound), never blocks, reads no global;
+//   - never allocates (scratch comes from d->scratch, marked and rewound), never blocks, reads no global. On a GPU an op
+//     only asks for work: what is rewound may still be in use, by work that comes before whatever takes it next;
 //   - storage is f32 or bf16 and may differ between arguments only where the line says so; arithmetic is f32;
 //   - the value of an output row depends on that row's inputs alone: not on how many rows are beside it, not on
 //     their order, not on the number of threads. Sums over D, F, K(eys) or V run in fixed chunks counted from 0,
@@ -13,6 +14,7 @@
 //     set, `+=` that it is added to.
 #pragma once
 #include "arena.h"
+#include "error.h"
 #include "grpo.h"
 
 typedef struct Device Device;
@@ -91,25 +93,53 @@ typedef struct {
 
 // clang-format on
 
-#define OP_MEMBER(name, args)    void(*name) args;
-#define OP_PROTOTYPE(name, args) void cpu_##name args;
+#define OP_MEMBER(name, args)         void(*name) args;
+#define OP_PROTOTYPE_CPU(name, args)  void cpu_##name args;
+#define OP_PROTOTYPE_CUDA(name, args) void cuda_##name args;
+
+typedef struct Graph Graph;
 
 struct Device {
-    const char *name; // "cpu"
-    char about[160];  // what it is, for humans: cores, instruction set
-    Arena scratch;    // DEVICE_SCRATCH bytes, for the ops themselves
+    const char *name; // "cpu" or "cuda"
+    char about[160];  // what it is, for humans: cores, instruction set; card, driver
+    Arena scratch;    // DEVICE_SCRATCH bytes of its memory, for the ops themselves
+    void *backend;    // the backend's own
+    // The first failure of work that was asked for, one line with what to do; "" while there is none. Ops do not report:
+    // sync does, and whoever waits for results looks here.
+    char error[256];
+    ExitCode error_code;
     // Memory of the device. alloc returns NULL when there is not enough; fresh memory is zero.
     void *(*alloc)(Device *d, size_t bytes);
     void (*free)(Device *d, void *p, size_t bytes);
-    void (*copy)(Device *d, void *dst, const void *src, size_t bytes); // any direction, ordered with the ops
-    void (*sync)(Device *d);                                           // waits for everything asked so far
-    size_t (*memory)(Device *d);                                       // bytes the device has in all
+    // Any direction, ordered with the ops. On return `src` may be changed; where dst is host memory it is complete.
+    void (*copy)(Device *d, void *dst, const void *src, size_t bytes);
+    void (*sync)(Device *d);     // waits for everything asked so far
+    size_t (*memory)(Device *d); // bytes the device has in all
+    // Graphs: the ops asked for between begin and end are recorded, not run; each run asks for all of them at once, with
+    // the same pointers and scalars. Only ops may come between. The CPU has none: the four are NULL there.
+    void (*graph_begin)(Device *d);
+    Graph *(*graph_end)(Device *d); // NULL where it failed, the reason in d->error
+    void (*graph_run)(Device *d, Graph *g);
+    void (*graph_free)(Device *d, Graph *g);
+    // Profiler ranges (NVTX), nested: open one by its name, close the innermost with NULL.
+    void (*range)(Device *d, const char *name);
     OPS(OP_MEMBER)
 };
 
 #define DEVICE_SCRATCH ((size_t)64 << 20) // bytes; ops block their work to fit, whatever the shapes
 
-// Opens the CPU: `threads` OpenMP threads (0: all cores).
+#ifdef __cplusplus
+extern "C" {
+#endif
+// Opens the CPU: `threads` OpenMP threads (0: all cores). NULL: no memory.
 Device *cpu_open(int threads);
 void cpu_close(Device *d);
-OPS(OP_PROTOTYPE)
+// Opens GPU number `ordinal` of those that CUDA_VISIBLE_DEVICES leaves. NULL after filling *e: no driver, a driver that is
+// too old, no such GPU, a GPU the build has no code for (all EXIT_CONFIG), no memory (EXIT_MEMORY).
+Device *cuda_open(int ordinal, Error *e);
+void cuda_close(Device *d);
+OPS(OP_PROTOTYPE_CPU)
+OPS(OP_PROTOTYPE_CUDA)
+#ifdef __cplusplus
+}
+#endif

@@ -38,7 +38,7 @@ static inline Tensor tensor2(void *p, DType t, int64_t a, int64_t b) { return te
 static inline Tensor tensor3(void *p, DType t, int64_t a, int64_t b, int64_t c) { return tensor(p, t, 3, a, b, c, 1); }
 
 // An absent optional argument, and the question whether one is present.
-#define NONE ((Tensor){0})
+#define NONE tensor(NULL, F32, 0, 0, 0, 0, 0)
 static inline bool present(Tensor x) { return x.data != NULL; }
 
 static inline int64_t tensor_numel(Tensor x) { return x.dim[0] * x.dim[1] * x.dim[2] * x.dim[3]; }

@@ -1,5 +1,6 @@
 // AdamW against torch.optim.AdamW (tests/golden/adamw.json, written by tools/golden.py), and the stochastic rounding of
 // bf16 state: unbiased, a function of (seed, step, element) alone, never moving a value that bf16 holds exactly.
+#include "device.h"
 #include "case.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -161,9 +162,9 @@ static void exact_values_stay(void **state) {
     state_free(&s);
 }
 
-static int open_device(void **state) { return (*state = cpu_open(0)) ? 0 : -1; }
+static int open_device(void **state) { return (*state = test_device(0)) ? 0 : -1; }
 static int close_device(void **state) {
-    cpu_close(*state);
+    device_close(*state);
     return 0;
 }
 

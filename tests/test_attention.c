@@ -1,5 +1,6 @@
 // The numerics contract of attention, with memcmp: a token's output is the same bits in a packed pass and in decode, at
 // any packing, thread count and split of the cache; keys it may not see have no influence at all.
+#include "device.h"
 #include "cases.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -249,9 +250,9 @@ static void long_sequences_have_gradients(void **state) {
     free(qkv.data), free(y.data), free(lse.data), free(dy.data), free(dqkv.data);
 }
 
-static int open_device(void **state) { return (*state = cpu_open(0)) ? 0 : -1; }
+static int open_device(void **state) { return (*state = test_device(0)) ? 0 : -1; }
 static int close_device(void **state) {
-    cpu_close(*state);
+    device_close(*state);
     return 0;
 }
 

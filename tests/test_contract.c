@@ -1,5 +1,6 @@
 // The numerics contract, to the bit: a token's hidden state and log-prob depend on its prefix and the weights alone, not
 // on the batch beside it, the packing, the number of threads, nor on whether it was prefilled, decoded or trained on.
+#include "device.h"
 #include "model_case.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -78,7 +79,7 @@ static char *true_row(const Truth *truth, int s, int pos) {
 }
 
 static Truth truth_new(DType dtype) {
-    Device *one = cpu_open(1);
+    Device *one = test_device(1);
     ModelCase *c = contract_case(one, dtype);
     int n = total_tokens();
     Truth truth = {.dtype = dtype, .row_bytes = (size_t)contract_dims(dtype).D * dtype_size(dtype)};
@@ -94,7 +95,7 @@ static Truth truth_new(DType dtype) {
         memcpy(truth.logp + truth.start[s], c->logp.data, (size_t)c->N * sizeof(float));
     }
     model_case_free(c);
-    cpu_close(one);
+    device_close(one);
     return truth;
 }
 static void truth_free(Truth *truth) {
@@ -213,13 +214,13 @@ static void contract(DType dtype) {
     static const int batch_sizes[] = {1, 2, 7, SEQUENCES};
     Truth truth = truth_new(dtype);
     for (int threads = 1; threads <= 3; threads++) {
-        Device *d = cpu_open(threads);
+        Device *d = test_device(threads);
         ModelCase *c = contract_case(d, dtype);
         check_packings(c, &truth);
         for (int i = 0; i < 4; i++) check_decode(c, &truth, batch_sizes[i]);
         check_drawn_in_training(c, &truth);
         model_case_free(c);
-        cpu_close(d);
+        device_close(d);
     }
     truth_free(&truth);
 }

@@ -1,4 +1,5 @@
 // The streamed head: log-probs and their gradient against f64 references and finite differences, and their purity.
+#include "device.h"
 #include "head.h"
 
 typedef struct {
@@ -216,13 +217,13 @@ static void test_scratch(void **state) {
 }
 
 int main(void) {
-    dev = cpu_open(2);
+    dev = test_device(2);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward), cmocka_unit_test(test_backward),
         cmocka_unit_test(test_purity),  cmocka_unit_test(test_optional_arguments),
         cmocka_unit_test(test_scratch), cmocka_unit_test(test_finite_differences),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    cpu_close(dev);
+    device_close(dev);
     return failed;
 }

@@ -1,5 +1,6 @@
 // The matrix products against naive f64 references, and the promise that a row's bits do not depend on what is computed
 // beside it. A bf16 result may be off by its own rounding, 2^-8 at most.
+#include "device.h"
 #include "head.h"
 
 // ref[M,N] = a[M,K] b[N,K]^T; strides by (row, k).
@@ -63,9 +64,9 @@ static void test_matmul_rows(void **state) {
 }
 
 int main(void) {
-    dev = cpu_open(2);
+    dev = test_device(2);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_matmul), cmocka_unit_test(test_matmul_rows)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    cpu_close(dev);
+    device_close(dev);
     return failed;
 }

@@ -1,5 +1,6 @@
 // The transformer against HF transformers (tests/golden/qwen2_*.json, written by tools/golden.py), and its gradients
 // against finite differences and against each other.
+#include "device.h"
 #include "host.h"
 #include "model_case.h"
 #include <setjmp.h>
@@ -418,11 +419,11 @@ static void tied_gradient_is_the_sum(void **state) {
 }
 
 static int open_device(void **state) {
-    device = cpu_open(0);
+    device = test_device(0);
     return device ? 0 : -1;
 }
 static int close_device(void **state) {
-    cpu_close(device);
+    device_close(device);
     return 0;
 }
 

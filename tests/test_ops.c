@@ -1,5 +1,6 @@
 // The case table on the CPU device: against the f64 oracles, gradients against finite differences, and the numerics
 // contract: the same bits at any thread count, and for a row alone as among others.
+#include "device.h"
 #include "cases.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -133,11 +134,11 @@ static void cast_keeps_specials(void **state) {
     assert_true(y[6] == 0x3f80 && y[7] == 0x3f80 && y[8] == 0x3f82); // ties go to even
 }
 
-static int open_device(void **state) { return (*state = cpu_open(0)) ? 0 : -1; }
+static int open_device(void **state) { return (*state = test_device(0)) ? 0 : -1; }
 static int close_device(void **state) {
     Device *d = *state;
     bool clean = d->scratch.used == 0; // every op gave its scratch back
-    cpu_close(d);
+    device_close(d);
     return clean ? 0 : -1;
 }
 

@@ -1,5 +1,6 @@
 // Sampling: Philox's published numbers; every draw and every filter against a naive f64 reading of the definitions; the
 // drawn token's log-prob is the trainer's, bit for bit; chi-square of drawn frequencies.
+#include "device.h"
 #include "../kernels/philox.h"
 #include "head.h"
 
@@ -269,13 +270,13 @@ static void test_scratch(void **state) {
 }
 
 int main(void) {
-    dev = cpu_open(2);
+    dev = test_device(2);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_philox),      cmocka_unit_test(test_draws),  cmocka_unit_test(test_ties),
         cmocka_unit_test(test_frequencies), cmocka_unit_test(test_purity), cmocka_unit_test(test_idle_rows),
         cmocka_unit_test(test_scratch),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    cpu_close(dev);
+    device_close(dev);
     return failed;
 }

@@ -1,0 +1,47 @@
+// Which device a run takes: the GPU where one answers, the CPU elsewhere.
+#include "host.h"
+
+#ifdef GRPO_CUDA
+static const bool compiled_in = true;
+static Device *open_cuda(int ordinal, Error *e) { return cuda_open(ordinal, e); }
+#else
+static const bool compiled_in = false;
+static Device *open_cuda(int ordinal, Error *e) {
+    error_set(e, EXIT_CONFIG, "device=cuda: this build has no CUDA device; build where nvcc is, or use device=cpu");
+    return NULL;
+}
+#endif
+
+Device *device_open(int choice, int ordinal, int threads, Error *e) {
+    Error why = {0};
+    if (choice != DEVICE_CPU) {
+        Device *d = open_cuda(ordinal, &why);
+        if (d) return d;
+        if (choice == DEVICE_CUDA) {
+            *e = why;
+            return NULL;
+        }
+    }
+    Device *d = cpu_open(threads);
+    if (d && compiled_in && choice == DEVICE_AUTO)
+        strncat(d->about, " (no GPU answers)", sizeof d->about - strlen(d->about) - 1);
+    if (!d)
+        error_set(e, EXIT_MEMORY, "cannot take %.0f MiB of scratch memory; close other programs",
+                  (double)DEVICE_SCRATCH / 1024 / 1024);
+    return d;
+}
+
+void device_close(Device *d) {
+    if (!d) return;
+#ifdef GRPO_CUDA
+    if (!strcmp(d->name, "cuda")) {
+        cuda_close(d);
+        return;
+    }
+#endif
+    cpu_close(d);
+}
+
+bool device_ok(const Device *d, Error *e) {
+    return !d->error[0] || error_set(e, d->error_code, "%s: %s", d->name, d->error);
+}

@@ -1,0 +1,124 @@
+// What every kernel file shares: launching, dispatch on the storage type, 16-byte loads, reductions of a warp and a block.
+//
+// The same .cu files are compiled by nvcc for a GPU and by g++ against tests/emu, a CUDA runtime for the CPU. So kernels
+// use what both know: `static __global__` functions, SHARED arrays, the warp collectives with a full mask, ptx.cuh.
+//
+// Products and sums are fused only where the code says fmaf (nvcc --fmad=false): the numerics contract hangs on it.
+#pragma once
+#include "error.h"
+#include "ops.h"
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#define WARP     32
+#define FULL     0xffffffffu // every lane of a warp
+#define MAX_GRID 65535       // blocks in y and z
+
+typedef __nv_bfloat16 Bf16;
+
+// A shared array of fixed size: SHARED(float, tile, [16][17]). And the one whose size the launch gives, 16-byte aligned.
+#ifdef GRPO_EMU
+#define SHARED(type, name, dims)   EMU_SHARED(type, name, dims)
+#define SHARED_DYNAMIC(type, name) type *name = (type *)emu_shared_dynamic()
+#else
+#define SHARED(type, name, dims) __shared__ __align__(16) type name dims
+#define SHARED_DYNAMIC(type, name)                                                                                     \
+    extern __shared__ __align__(128) unsigned char shared_dynamic_[];                                                  \
+    type *name = (type *)shared_dynamic_
+#endif
+
+// ---- the device (cuda.cu) --------------------------------------------------------------------------------------------
+cudaStream_t cuda_stream(Device *d);
+int cuda_sm_count(Device *d);
+// Records the first failure: "rmsnorm: <what the runtime says>". Returns whether `status` is one.
+bool cuda_failed(Device *d, cudaError_t status, const char *what);
+
+// ---- launching -------------------------------------------------------------------------------------------------------
+// LAUNCH(d, kernel, grid, block, shared_bytes, arguments...). An empty grid launches nothing. Template kernels go in
+// parentheses: LAUNCH(d, (cast_kernel<float, Bf16>), ...).
+#define LAUNCH(d, kernel, grid, block, shared, ...) launch(d, #kernel, kernel, grid, block, shared, __VA_ARGS__)
+
+template <typename... P, typename... A>
+static void launch(Device *d, const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... args) {
+    if (d->error[0] || !grid.x || !grid.y || !grid.z) return;
+    if (shared > 48 * 1024 &&
+        cuda_failed(
+            d, cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+            name))
+        return;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = cuda_stream(d);
+    cuda_failed(d, cudaLaunchKernelEx(&config, kernel, P(args)...), name);
+}
+
+// DISPATCH(t, T, code): runs the code with T the C++ type of dtype t, f32 or bf16.
+#define DISPATCH(t, T, ...)                                                                                            \
+    do {                                                                                                               \
+        if ((t) == F32) {                                                                                              \
+            typedef float T;                                                                                           \
+            __VA_ARGS__;                                                                                               \
+        } else if ((t) == BF16) {                                                                                      \
+            typedef Bf16 T;                                                                                            \
+            __VA_ARGS__;                                                                                               \
+        } else {                                                                                                       \
+            die("%s: storage is f32 or bf16, not %s", __func__, dtype_name(t));                                        \
+        }                                                                                                              \
+    } while (0)
+// The same for two types at once.
+#define DISPATCH2(t, T, u, U, ...) DISPATCH(t, T, DISPATCH(u, U, __VA_ARGS__))
+
+template <typename T> static T *data_of(Tensor x) { return (T *)x.data; }
+static inline unsigned blocks_for(int64_t n, int64_t a_block) { return (unsigned)((n + a_block - 1) / a_block); }
+// A grid for a grid-stride loop over n items: no more blocks than keep the card busy.
+static inline unsigned grid_for(Device *d, int64_t n, int64_t a_block) {
+    int64_t blocks = (n + a_block - 1) / a_block, most = (int64_t)cuda_sm_count(d) * 16;
+    return (unsigned)(blocks < most ? blocks : most);
+}
+
+// ---- elements --------------------------------------------------------------------------------------------------------
+static __device__ __forceinline__ float to_float(float x) { return x; }
+static __device__ __forceinline__ float to_float(Bf16 x) { return __bfloat162float(x); }
+template <typename T> static __device__ __forceinline__ T from_float(float x);
+template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
+template <> __device__ __forceinline__ Bf16 from_float<Bf16>(float x) { return __float2bfloat16_rn(x); }
+
+// 16 bytes of T: 4 floats or 8 bf16. Its address must be a multiple of 16: see aligned_rows.
+template <typename T> struct alignas(16) Pack {
+    static constexpr int N = 16 / (int)sizeof(T);
+    T x[N];
+};
+template <typename T> static __device__ __forceinline__ Pack<T> load_pack(const T *p) { return *(const Pack<T> *)p; }
+template <typename T> static __device__ __forceinline__ void store_pack(T *p, Pack<T> v) { *(Pack<T> *)p = v; }
+// Whether rows of `width` elements that begin at p can be read in packs.
+template <typename T> static bool aligned_rows(const T *p, int64_t width) {
+    return (uintptr_t)p % 16 == 0 && width % Pack<T>::N == 0;
+}
+
+// ---- reductions ------------------------------------------------------------------------------------------------------
+// Every lane gets the result. The order is fixed: lanes 16 apart first, then 8, 4, 2, 1.
+static __device__ __forceinline__ float warp_sum(float x) {
+    for (int k = WARP / 2; k; k /= 2) x += __shfl_xor_sync(FULL, x, k);
+    return x;
+}
+static __device__ __forceinline__ double warp_sum(double x) {
+    for (int k = WARP / 2; k; k /= 2) x += __shfl_xor_sync(FULL, x, k);
+    return x;
+}
+static __device__ __forceinline__ float warp_max(float x) {
+    for (int k = WARP / 2; k; k /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, k));
+    return x;
+}
+// Sum over a one-dimensional block of whole warps, at most 1024 threads; every thread gets it. Warps are added in
+// ascending order. `room` is a shared array of 32, free again after the next barrier.
+template <typename F> static __device__ __forceinline__ F block_sum(F x, F *room) {
+    int warp = (int)threadIdx.x / WARP, warps = (int)blockDim.x / WARP;
+    x = warp_sum(x);
+    if (threadIdx.x % WARP == 0) room[warp] = x;
+    __syncthreads();
+    F sum = room[0];
+    for (int w = 1; w < warps; w++) sum += room[w];
+    return sum;
+}

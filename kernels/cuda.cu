@@ -1,0 +1,174 @@
+// The CUDA device: one stream, memory, graphs, the table of ops. Failures stick to d->error until somebody looks.
+#include "cuda.cuh"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static CudaDevice *of(Device *d) { return (CudaDevice *)d->backend; }
+cudaStream_t cuda_stream(Device *d) { return of(d)->stream; }
+int cuda_sm_count(Device *d) { return of(d)->sm_count; }
+
+// What to do about the failures a user can meet.
+static const char *advice(cudaError_t status) {
+    switch (status) {
+    case cudaErrorMemoryAllocation: return "; grpo plan CONFIG shows what a run needs";
+    case cudaErrorNoKernelImageForDevice: return "; build for this card: make CUDA_ARCH=native";
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure: return "; a bug in grpo.c: please report it with the output of grpo doctor";
+    default: return "";
+    }
+}
+
+bool cuda_failed(Device *d, cudaError_t status, const char *what) {
+    if (status == cudaSuccess) return false;
+    if (d->error[0]) return true;
+    snprintf(d->error, sizeof d->error, "%s: %s%s", what, cudaGetErrorString(status), advice(status));
+    d->error_code = status == cudaErrorMemoryAllocation ? EXIT_MEMORY : EXIT_COMM;
+    return true;
+}
+
+static void *alloc(Device *d, size_t bytes) {
+    void *p = NULL;
+    if (cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess) {
+        (void)cudaGetLastError(); // it is the caller's to report
+        return NULL;
+    }
+    if (cuda_failed(d, cudaMemsetAsync(p, 0, bytes, of(d)->stream), "clearing memory")) {
+        cudaFree(p);
+        return NULL;
+    }
+    return p;
+}
+static void release(Device *d, void *p, size_t bytes) {
+    if (p) cuda_failed(d, cudaFree(p), "giving memory back");
+}
+
+static void copy(Device *d, void *dst, const void *src, size_t bytes) {
+    if (d->error[0] || !bytes) return;
+    cudaPointerAttributes to = {}, from = {};
+    if (cuda_failed(d, cudaPointerGetAttributes(&to, dst), "copy") ||
+        cuda_failed(d, cudaPointerGetAttributes(&from, src), "copy") ||
+        cuda_failed(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, of(d)->stream), "copy"))
+        return;
+    // Between places on the device order is enough; host memory may be read or written by the caller next.
+    if (to.type != cudaMemoryTypeDevice || from.type != cudaMemoryTypeDevice)
+        cuda_failed(d, cudaStreamSynchronize(of(d)->stream), "copy");
+}
+static void wait_all(Device *d) { cuda_failed(d, cudaStreamSynchronize(of(d)->stream), "a kernel before this point"); }
+static size_t memory(Device *d) { return of(d)->memory; }
+
+struct Graph {
+    cudaGraphExec_t exec;
+};
+static void graph_begin(Device *d) {
+    if (!d->error[0])
+        cuda_failed(d, cudaStreamBeginCapture(of(d)->stream, cudaStreamCaptureModeThreadLocal), "recording a graph");
+}
+static Graph *graph_end(Device *d) {
+    cudaGraph_t graph = NULL;
+    if (d->error[0] || cuda_failed(d, cudaStreamEndCapture(of(d)->stream, &graph), "recording a graph")) return NULL;
+    Graph *g = (Graph *)xcalloc(1, sizeof *g);
+    bool failed = cuda_failed(d, cudaGraphInstantiate(&g->exec, graph, 0), "preparing a graph");
+    cudaGraphDestroy(graph);
+    if (!failed) return g;
+    free(g);
+    return NULL;
+}
+static void graph_run(Device *d, Graph *g) {
+    if (!d->error[0]) cuda_failed(d, cudaGraphLaunch(g->exec, of(d)->stream), "running a graph");
+}
+static void graph_free(Device *d, Graph *g) {
+    if (!g) return;
+    cudaGraphExecDestroy(g->exec);
+    free(g);
+}
+
+static void range(Device *d, const char *name) {
+    if (name) nvtxRangePushA(name);
+    else nvtxRangePop();
+}
+
+// Whether this build has code for the card; CUDA says so only when a kernel is asked about.
+static __global__ void probe_kernel(int *x) { *x = 0; }
+
+static bool open_failed(Error *e, ExitCode code, cudaError_t status, const char *what, const char *todo) {
+    return error_set(e, code, "device=cuda: %s (%s); %s", what, cudaGetErrorString(status), todo);
+}
+
+static bool find_card(int ordinal, cudaDeviceProp *card, Error *e) {
+    int n = 0, driver = 0, runtime = 0;
+    cudaError_t status = cudaGetDeviceCount(&n);
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (status == cudaErrorInsufficientDriver && driver > 0)
+        return error_set(e, EXIT_CONFIG,
+                         "device=cuda: the driver knows CUDA %d.%d, this build needs %d.%d; install a newer NVIDIA "
+                         "driver, or build with an older toolkit, or use device=cpu",
+                         driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    if (status != cudaSuccess || n == 0)
+        return open_failed(e, EXIT_CONFIG, status == cudaSuccess ? cudaErrorNoDevice : status, "no GPU answers",
+                           "nvidia-smi shows what the driver sees; device=cpu runs without one");
+    if (ordinal >= n)
+        return error_set(e, EXIT_CONFIG,
+                         "device=cuda: GPU %d is asked for, but there are %d; use fewer gpus, or check "
+                         "CUDA_VISIBLE_DEVICES",
+                         ordinal, n);
+    if ((status = cudaSetDevice(ordinal)) != cudaSuccess ||
+        (status = cudaGetDeviceProperties(card, ordinal)) != cudaSuccess)
+        return open_failed(e, EXIT_CONFIG, status, "the GPU cannot be used", "nvidia-smi shows who uses it");
+    cudaFuncAttributes code;
+    if ((status = cudaFuncGetAttributes(&code, (const void *)probe_kernel)) != cudaSuccess)
+        return error_set(e, EXIT_CONFIG,
+                         "device=cuda: this build has no code for %s (sm_%d%d): %s; build on this machine, or with "
+                         "make CUDA_ARCH=%d%d",
+                         card->name, card->major, card->minor, cudaGetErrorString(status), card->major, card->minor);
+    return true;
+}
+
+extern "C" Device *cuda_open(int ordinal, Error *e) {
+    cudaDeviceProp card;
+    if (!find_card(ordinal, &card, e)) return NULL;
+    Device *d = (Device *)xcalloc(1, sizeof *d);
+    CudaDevice *c = (CudaDevice *)xcalloc(1, sizeof *c);
+    d->backend = c;
+    d->name = "cuda";
+    c->sm_count = card.multiProcessorCount;
+    c->memory = card.totalGlobalMem;
+    snprintf(d->about, sizeof d->about, "%.80s, sm_%d%d, %d SMs, %.1f GiB", card.name, card.major, card.minor,
+             c->sm_count, (double)c->memory / (1 << 30));
+    d->alloc = alloc;
+    d->free = release;
+    d->copy = copy;
+    d->sync = wait_all;
+    d->memory = memory;
+    d->graph_begin = graph_begin;
+    d->graph_end = graph_end;
+    d->graph_run = graph_run;
+    d->graph_free = graph_free;
+    d->range = range;
+#define OP_ENTRY(name, args) d->name = cuda_##name;
+    OPS(OP_ENTRY)
+    if (!cuda_failed(d, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "opening a stream")) {
+        void *scratch = alloc(d, DEVICE_SCRATCH);
+        d->scratch = arena_over(scratch, DEVICE_SCRATCH);
+        if (scratch && matmul_open(d)) return d;
+    }
+    bool no_room = !d->scratch.base && !d->error[0];
+    error_set(e, no_room ? EXIT_MEMORY : EXIT_CONFIG, "device=cuda: %s",
+              no_room ? "not even the kernels' scratch memory of 64 MiB is free on the GPU; end what else uses it "
+                        "(nvidia-smi)"
+                      : d->error);
+    cuda_close(d);
+    return NULL;
+}
+
+extern "C" void cuda_close(Device *d) {
+    if (!d) return;
+    CudaDevice *c = of(d);
+    if (c->stream) cudaStreamSynchronize(c->stream);
+    matmul_close(d);
+    if (d->scratch.base) cudaFree(d->scratch.base);
+    if (c->stream) cudaStreamDestroy(c->stream);
+    free(c);
+    free(d);
+}
