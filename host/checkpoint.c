@@ -285,6 +285,20 @@ static bool batch_read(const json_t *manifest, const char *path, TrainState *s, 
     return false;
 }
 
+// The checkpoint must be of a model of the same shape: what differs then is the `model` option, not a file.
+static bool model_matches(const char *path, const Model *m, Error *e) {
+    HfConfig saved;
+    if (!hf_config_read(path, &saved, e)) return false;
+    ModelDims a = saved.dims, b = m->dims;
+    return (a.V == b.V && a.D == b.D && a.F == b.F && a.L == b.L && a.H == b.H && a.K == b.K && a.d == b.d &&
+            a.tied == b.tied) ||
+           error_set(
+               e, EXIT_CONFIG,
+               "%s is a checkpoint of another model (%d layers, hidden %d, vocabulary %d) than this run's (%d layers, "
+               "hidden %d, vocabulary %d); choose another output_dir, or the model it was started from",
+               path, a.L, a.D, a.V, b.L, b.D, b.V);
+}
+
 bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob *blobs, int n_blobs, Error *e) {
     json_t *manifest = manifest_read(path, e);
     if (!manifest) return false;
@@ -292,11 +306,10 @@ bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob 
     char **skip = xcalloc((size_t)n_blobs + 1, sizeof *skip);
     for (int i = 0; i < n_blobs; i++) skip[i] = xasprintf("state/%s", blobs[i].name);
     skip[n_blobs] = xstrdup("state/batch");
-    bool ok = blobs_match(manifest, path, blobs, n_blobs, e) &&
-              manifest_check_all(manifest, path, (const char *const *)skip, n_blobs + 1, e) &&
-              train_state_read(path, s, manifest_step(manifest), m->dtype, e) &&
-              blobs_read(manifest, path, blobs, n_blobs, e) && hf_weights_read(path, m, LOAD_STRICT, e) &&
-              batch_read(manifest, path, s, e);
+    bool ok = manifest_check_all(manifest, path, (const char *const *)skip, n_blobs + 1, e) &&
+              model_matches(path, m, e) && train_state_read(path, s, manifest_step(manifest), m->dtype, e) &&
+              blobs_match(manifest, path, blobs, n_blobs, e) && blobs_read(manifest, path, blobs, n_blobs, e) &&
+              hf_weights_read(path, m, LOAD_STRICT, e) && batch_read(manifest, path, s, e);
     for (int i = 0; i <= n_blobs; i++) free(skip[i]);
     free(skip);
     json_decref(manifest);

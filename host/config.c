@@ -441,7 +441,7 @@ static void read_document(Reading *r, YamlReader *y) {
     if (node.kind == NODE_BAD) read_bad(r, &node);
 }
 
-static void read_file(Reading *r) {
+static bool read_file(Reading *r) {
     Error e = {0};
     size_t n;
     char *text = file_read(r->path, YAML_MAX_BYTES, &n, &e);
@@ -449,12 +449,14 @@ static void read_file(Reading *r) {
         const char *reason = e.text; // begins with the path, as every problem does
         size_t prefix = strlen(r->path);
         if (!strncmp(reason, r->path, prefix) && !strncmp(reason + prefix, ": ", 2)) reason += prefix + 2;
-        return problem_at_line(r, 0, "%s", reason);
+        problem_at_line(r, 0, "%s", reason);
+        return false;
     }
     YamlReader *y = yaml_open(text, n);
     read_document(r, y);
     yaml_close(y);
     free(text);
+    return true;
 }
 
 // Is the override's value YAML (quoted; for lists also [...] and {...}), or the plain text as it stands? A shell has
@@ -513,9 +515,9 @@ static bool config_load(Config *c, const char *command, const char *path, char *
         names[i] = config_options[i].name;
         set_default(c, &config_options[i]);
     }
-    if (path) read_file(&r);
+    bool readable = !path || read_file(&r);
     for (int i = 0; i < n; i++) read_override(&r, overrides[i]);
-    config_check(&r, command);
+    if (readable) config_check(&r, command); // what a file that cannot be read would have set is not missing
     bool good = r.problem_count == 0;
     if (!good) {
         problems_report(&r, e);

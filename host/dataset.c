@@ -55,9 +55,11 @@ static bool check_example(const Dataset *d, const json_t *j, const char *where, 
     bool answered = false;
     size_t i;
     json_array_foreach(messages, i, m) {
-        const char *role = json_is_object(m) ? json_field_string(m, "role", where, e) : NULL;
-        if (!json_is_object(m)) return error_set(e, EXIT_INPUT, "%s: message %zu is not an object", where, i + 1);
-        if (!role || !json_field_string(m, "content", where, e)) return error_prefix(e, "message %zu", i + 1);
+        char place[4096 + 128];
+        snprintf(place, sizeof place, "%.4160s: messages[%zu]", where, i);
+        if (!json_is_object(m)) return error_set(e, EXIT_INPUT, "%s: not an object", place);
+        const char *role = json_field_string(m, "role", place, e);
+        if (!role || !json_field_string(m, "content", place, e)) return false;
         answered |= !strcmp(role, "assistant");
     }
     return answered || error_set(e, EXIT_INPUT, "%s: no message of the assistant: there is nothing to learn", where);

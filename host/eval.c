@@ -187,7 +187,7 @@ static bool output_writable(const char *path, Error *e) {
 ExitCode command_eval(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "eval", argc, argv, e)) return e->code;
-    signals_install();
+    signals_install(false);
     Run r = {0};
     Prompter pr = {0};
     Rewards rw;

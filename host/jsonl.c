@@ -40,7 +40,8 @@ static bool fill(LineReader *r, Error *e) {
     }
     ssize_t n;
     do n = read(r->fd, r->buffer + r->end, r->cap - r->end);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && errno == EINTR && !stop_requested());
+    if (n < 0 && errno == EINTR) return error_set(e, EXIT_STOPPED, "stopped by a signal");
     if (n < 0) return error_set(e, EXIT_DISK, "%s: reading failed: %s", r->path, strerror(errno));
     if (n == 0) r->last = true;
     r->end += (size_t)n;

@@ -2,6 +2,7 @@
 #include "host.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifndef GRPO_VERSION
 #define GRPO_VERSION "unknown" // the Makefile asks git
@@ -74,9 +75,21 @@ static ExitCode run(int argc, char **argv, Error *e) {
     return unknown(argv[1], e);
 }
 
+// OpenMP's waiting threads spin by default: beside other work a small model then runs several times slower, and gains
+// nothing on a quiet machine. The runtime reads its settings before main, so the program starts itself once more.
+static void wait_without_spinning(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME")) return;
+    if (!setenv("OMP_WAIT_POLICY", "passive", 1)) execv("/proc/self/exe", argv); // where it fails, spin
+}
+
 int main(int argc, char **argv) {
+    wait_without_spinning(argv);
     Error e = {0};
     ExitCode code = run(argc, argv, &e);
+    if ((fflush(stdout) || ferror(stdout)) && code == EXIT_OK) {
+        error_set(&e, EXIT_DISK, "cannot write to standard output");
+        code = EXIT_DISK;
+    }
     if (*e.text) fprintf(stderr, code == EXIT_OK || code == EXIT_STOPPED ? "grpo: %s\n" : "grpo: error: %s\n", e.text);
     return (int)code;
 }

@@ -41,11 +41,57 @@ bool directory_make(const char *path, Error *e) {
         *p = c;
         if (!c) break;
     }
+    struct stat info;
+    if (ok && (stat(path, &info) || !S_ISDIR(info.st_mode))) {
+        ok = false;
+        errno = ENOTDIR;
+    }
     if (!ok)
         error_set(e, EXIT_DISK, "output_dir: cannot make %s: %s; choose a directory you can write to", path,
                   strerror(errno));
     free(part);
     return ok;
+}
+
+// The next "name: value" of a YAML text that config_yaml wrote; a value may go on in indented lines. False at the end.
+static bool next_option(const char **text, const char **name, size_t *name_n, size_t *all) {
+    if (!**text) return false;
+    const char *begin = *text, *end = begin;
+    do {
+        end += strcspn(end, "\n");
+        if (*end) end++;
+    } while (*end == ' ' || *end == '-');
+    *name = begin;
+    *name_n = strcspn(begin, ":");
+    *all = (size_t)(end - begin);
+    *text = end;
+    return true;
+}
+
+// Names the options that differ from those the checkpoint was saved with. A run may go on with others, but it is no
+// longer the run that one command makes, so it says so. Where and how often things are written changes no number.
+static void say_changes(const Run *r, const char *path, Progress *p) {
+    char *file = xasprintf("%s/state/config.yaml", path), *now = config_yaml(r->cfg);
+    size_t n, name_n, all, old_name_n, old_all;
+    char *saved = file_read(file, (size_t)1 << 20, &n, NULL);
+    const char *free_to_change =
+        " resume progress output_dir save_steps save_total_limit logging_steps log_completions threads ";
+    Str changed = {0};
+    const char *text = now, *name, *old_name;
+    while (saved && next_option(&text, &name, &name_n, &all)) {
+        char *key = xasprintf(" %.*s ", (int)name_n, name);
+        bool skip = strstr(free_to_change, key) != NULL, same = false;
+        free(key);
+        const char *old = saved;
+        while (!skip && !same && next_option(&old, &old_name, &old_name_n, &old_all))
+            same = old_all == all && !memcmp(old_name, name, all);
+        if (!skip && !same) str_printf(&changed, "%s%.*s", changed.n ? ", " : "", (int)name_n, name);
+    }
+    if (changed.n) progress_say(p, "other options than the checkpoint's (%s): %s", file, changed.s);
+    str_free(&changed);
+    free(saved);
+    free(now);
+    free(file);
 }
 
 // Loads the newest good checkpoint where the `resume` rule allows one.
@@ -64,7 +110,10 @@ static bool load_newest(Run *r, TrainState *at, Progress *p, Error *e) {
                   ? checkpoint_load(path, at, &r->policy, blob, n, e)
                   : error_set(e, EXIT_CONFIG,
                               "%s is there and resume=never; choose another output_dir, or set resume=auto", path);
-    if (ok) progress_say(p, "resumed from %s", path);
+    if (ok) {
+        progress_say(p, "resumed from %s", path);
+        say_changes(r, path, p);
+    }
     free(path);
     return ok;
 }

@@ -70,6 +70,7 @@ static bool print_batch(const Batch *b, int n, char **prompts) {
 static bool sample_file(Run *r, const Prompter *p, const char *path, Error *e) {
     LineReader lines;
     if (!line_reader_open(&lines, path, e)) return false;
+    signals_end_reads(); // the next prompt may be long in coming
     enum { CHUNK = 256 };
     Batch b = batch_new(CHUNK, 1, (int)r->cfg->max_completion_length, 0);
     char *prompts[CHUNK];
@@ -147,10 +148,14 @@ static bool chat(Run *r, const Prompter *p, Error *e) {
         ok = chat_render(c->chat_template, messages, NULL, true, &text, e);
         if (ok) tokenizer_encode(r->tokenizer, text.s, text.n, true, &b.prompt[0]);
         b.key[0] = turn++;
-        ok = ok &&
-             (fits(r, &b.prompt[0], e) || error_prefix(e, "this conversation is too long now (/reset starts over)"));
-        ok = ok && answer(r, &b, (RolloutWatch){.text = print_text}, e);
-        if (ok) say(messages, "assistant", b.text[0]);
+        if (ok && !fits(r, &b.prompt[0], e)) { // the turn is taken back, the conversation goes on
+            printf("%s; /reset starts over\n", e->text);
+            *e = (Error){0};
+            json_array_remove(messages, json_array_size(messages) - 1);
+        } else {
+            ok = ok && answer(r, &b, (RolloutWatch){.text = print_text}, e);
+            if (ok) say(messages, "assistant", b.text[0]);
+        }
         putchar('\n');
         str_free(&text);
         batch_free(&b);
@@ -164,7 +169,7 @@ static bool chat(Run *r, const Prompter *p, Error *e) {
 ExitCode command_sample(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "sample", argc, argv, e)) return e->code;
-    signals_install();
+    signals_install(false);
     Run r = {0};
     Prompter p = {0};
     const char *file = *c.prompt_file ? c.prompt_file : !*c.prompt && !isatty(STDIN_FILENO) ? "-" : NULL;

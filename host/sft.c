@@ -64,9 +64,9 @@ static bool read_messages(const Prompter *p, const json_t *messages, Example *x,
         if (ok && (before.n < done.n || after.n < before.n + n || memcmp(before.s, done.s ? done.s : "", done.n) ||
                    memcmp(after.s, before.s, before.n) || memcmp(after.s + before.n, content, n)))
             ok = error_set(e, EXIT_INPUT,
-                           "message %zu: the %s template does not render this conversation turn by turn; "
+                           "messages[%zu]: the %s template does not render this conversation turn by turn; "
                            "use plain role and content messages",
-                           i + 1, template);
+                           i, template);
         if (!ok) break;
         example_add(x, tok, before.s + done.n, before.n - done.n, true, false);
         example_add(x, tok, content, n, false, true);
@@ -273,7 +273,7 @@ static ExitCode sft(Sft *s, Error *e) {
 ExitCode command_sft(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "sft", argc, argv, e)) return e->code;
-    signals_install();
+    signals_install(true);
     Sft s = {0};
     ExitCode code = sft_open(&s, &c, e) ? sft(&s, e) : e->code;
     sft_close(&s);

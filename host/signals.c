@@ -8,7 +8,7 @@ static volatile sig_atomic_t stop; // the first signal; 0: none yet
 static struct timespec first;      // when it came
 static bool live;                  // stderr is a terminal: clear the progress line before writing
 
-#define ACKNOWLEDGED ": stopping at the next safe point and saving; a second signal quits at once\n"
+static const char *stopping; // what the first signal leads to
 
 // Only what signal-safety(7) allows.
 static void say(const char *text) {
@@ -33,14 +33,15 @@ static void handle(int sig) {
     stop = sig;
     first = now;
     if (live) say("\r\033[K");
-    say(sig == SIGTERM  ? "grpo: SIGTERM" ACKNOWLEDGED
-        : sig == SIGINT ? "grpo: SIGINT" ACKNOWLEDGED
-                        : "grpo: SIGUSR1" ACKNOWLEDGED);
+    say(sig == SIGTERM ? "grpo: SIGTERM: " : sig == SIGINT ? "grpo: SIGINT: " : "grpo: SIGUSR1: ");
+    say(stopping);
+    say("; a second signal quits at once\n");
     errno = saved;
 }
 
-void signals_install(void) {
+void signals_install(bool saves) {
     live = isatty(STDERR_FILENO);
+    stopping = saves ? "stopping at the next safe point and saving" : "stopping";
     struct sigaction act = {.sa_handler = handle, .sa_flags = SA_RESTART};
     // The three wait for each other, so that the handler never interrupts itself.
     sigemptyset(&act.sa_mask);

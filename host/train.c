@@ -151,7 +151,7 @@ static bool open_held_out(const Config *c, Dataset **out, Error *e) {
 ExitCode command_train(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "train", argc, argv, e)) return e->code;
-    signals_install();
+    signals_install(true);
     Trainer t = {0};
     Dataset *held_out = NULL;
     ExitCode code = EXIT_OK;

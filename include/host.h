@@ -74,6 +74,7 @@ bool line_reader_open(LineReader *r, const char *path, Error *e); // "-": standa
 void line_reader_close(LineReader *r);
 // 1: a line in *text (valid until the next call, NUL-terminated, no newline), *n its bytes; 0: the end; -1: an error,
 // with file:line. After EXIT_INPUT (a line that is too long) the next call goes on with the line that follows.
+// EXIT_STOPPED: a signal asked to stop while it waited (see signals_end_reads).
 int line_reader_next(LineReader *r, char **text, size_t *n, Error *e);
 // The next line given will be the one that begins at `offset`, numbered `line`. Files only.
 void line_reader_seek(LineReader *r, int64_t offset, int64_t line);
@@ -272,8 +273,8 @@ void progress_say(Progress *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
 // ---- signals.c ---------------------------------------------------------------------------------------------------
 // SIGTERM, SIGINT, SIGUSR1: the first is acknowledged on stderr at once and asks to stop, a second one quits there
 // and then with 128 + its number. SIGPIPE is ignored: a log reader that went away does not end a run.
-void signals_install(void);
-void signals_end_reads(void); // from here on a signal ends a read that waits for a person, as EINTR
+void signals_install(bool saves); // `saves`: a stopped command saves first, and the acknowledgement says so
+void signals_end_reads(void); // from here on a signal ends a read that waits for a person or a pipe, as EINTR
 int stop_requested(void);     // the signal that asked to stop, or 0
 
 // ---- crc32c.c ----------------------------------------------------------------------------------------------------

@@ -87,6 +87,9 @@ static void mistakes_are_one_clear_line(void **state) {
         {"plan model=$D/nomodel", 3, "nomodel"},
         {"plan " TINY "per_device_train_batch_size=3", 2, "num_generations"},
         {"config /nonexistent.yaml", 2, "nonexistent.yaml"},
+        {"train /nonexistent.yaml", 2, "error: /nonexistent.yaml: cannot open"}, // and nothing about what it would set
+        {"train " TINY "train_file=$D/train.jsonl output_dir=$D/train.jsonl", 4, "Not a directory"},
+        {"sft " TINY "train_file=$D/turns.jsonl", 3, "turns.jsonl:1: messages[1]: no field \"content\""},
     };
     Str out = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -190,6 +193,60 @@ static void a_signal_saves_and_the_run_goes_on(void **state) {
     str_free(&out);
 }
 
+// Other options than the checkpoint's are named; another model is refused by name.
+static void resuming_names_what_changed(void **state) {
+    Str out = {0};
+    static const struct {
+        const char *options;
+        int code;
+        const char *says;
+    } cases[] = {{"max_steps=1", 0, "saved"},
+                 {"max_steps=2 seed=7 learning_rate=1e-4", 0, "config.yaml): seed, learning_rate, max_steps"},
+                 {"max_steps=3 model=$D/other", 2, "a checkpoint of another model (2 layers"},
+                 {"max_steps=3 dtype=bf16", 2, "saved with dtype=f32"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *all = xasprintf("train " TINY "train_file=$D/train.jsonl output_dir=$D/changed %s", cases[i].options);
+        char *args = words(all);
+        int code = grpo(args, NULL, &out);
+        if (code != cases[i].code || !strstr(out.s, cases[i].says)) fail_msg("grpo %s: exit %d: %s", args, code, out.s);
+        free(args);
+        free(all);
+    }
+    str_free(&out);
+}
+
+// A signal also ends the wait for a prompt that has not come.
+static void a_signal_ends_the_wait_for_a_prompt(void **state) {
+    int ends[2], status = 0;
+    assert_int_equal(pipe(ends), 0);
+    char *args = words("sample " TINY), *command = xasprintf("exec %s %s", program(), args);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(ends[0], 0);
+        close(ends[1]);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    close(ends[0]);
+    usleep(500000);
+    kill(pid, SIGTERM);
+    pid_t ended = 0;
+    for (int i = 0; i < 200 && !(ended = waitpid(pid, &status, WNOHANG)); i++) usleep(50000);
+    if (!ended) kill(pid, SIGKILL);
+    close(ends[1]);
+    free(args);
+    free(command);
+    assert_int_equal(ended, pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 75);
+}
+
+static void help_that_cannot_be_written_fails(void **state) {
+    Str out = {0};
+    assert_int_equal(grpo("--help >/dev/full", NULL, &out), 4);
+    assert_int_equal(grpo("config configs/demo.yaml >/dev/full", NULL, &out), 4);
+    str_free(&out);
+}
+
 static void help_names_every_command(void **state) {
     static const char *const names[] = {"train",    "sft",  "sample", "eval",  "reward",
                                         "tokenize", "plan", "config", "doctor"};
@@ -225,12 +282,18 @@ static int set_up(void **state) {
                            "\"assistant\", \"content\": \"%d\"}]}\n",
                    i, i + 1);
     write_file("sft.jsonl", sft.s);
+    write_file("turns.jsonl",
+               "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\"}]}\n");
     str_free(&sft);
-    // a model with fewer rows than the tokenizer has ids
-    char *make = xasprintf("mkdir -p %s/small && cp models/tiny/* %s/small && cd %s/small && sed -i -E "
-                           "'s/(vocab_size.: )[0-9]+/\\1128/; s/(_token_id.: )[0-9]+/\\11/' config.json && "
-                           "echo '{\"eos_token_id\": 1}' >generation_config.json",
-                           dir, dir, dir);
+    char here[4096];
+    if (!getcwd(here, sizeof here)) return -1;
+    // a model with fewer rows than the tokenizer has ids, and one with narrower layers
+    char *make =
+        xasprintf("mkdir -p %s/small && cp models/tiny/* %s/small && cd %s/small && sed -i -E "
+                  "'s/(vocab_size.: )[0-9]+/\\1128/; s/(_token_id.: )[0-9]+/\\11/' config.json && "
+                  "echo '{\"eos_token_id\": 1}' >generation_config.json && cd .. && "
+                  "cp -r %s/models/tiny other && sed -i -E 's/(intermediate_size.: )[0-9]+/\\1256/' other/config.json",
+                  dir, dir, dir, here);
     int status = system(make);
     free(make);
     return status;
@@ -243,9 +306,9 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(help_names_every_command),
-        cmocka_unit_test(mistakes_are_one_clear_line),
-        cmocka_unit_test(train_eval_sample_sft_work_together),
+        cmocka_unit_test(resuming_names_what_changed),        cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
+        cmocka_unit_test(help_that_cannot_be_written_fails),  cmocka_unit_test(help_names_every_command),
+        cmocka_unit_test(mistakes_are_one_clear_line),        cmocka_unit_test(train_eval_sample_sft_work_together),
         cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -274,7 +274,7 @@ static pid_t start_worker(bool stubborn, int *err) {
         dup2(fd[1], STDERR_FILENO);
         close(fd[0]);
         close(fd[1]);
-        signals_install();
+        signals_install(true);
         if (stop_requested()) _exit(1);
         close(ready[0]);
         close(ready[1]);

@@ -10,8 +10,6 @@ problems=build/release/tools/problems
 config=configs/demo.yaml
 dir=${DEMO_DIR:-runs/demo}
 seed=42
-# Threads that wait give their core away: on a machine with other work to do, spinning ones make a small model crawl.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 for arg in "$@"; do case $arg in seed=*) seed=${arg#seed=} ;; esac; done
 
 say() { printf '\n== %s\n' "$*"; }
