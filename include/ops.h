@@ -37,6 +37,26 @@ typedef struct {
     int64_t first_elem; // index of the slice's first element in the whole, for that key
 } AdamParams;
 
+// The rows of a decode batch, on the device. Row j belongs to a sequence where key[j] >= 0; else it is idle: kv_row and
+// slot are -1 too, everything else 0. A sequence that has drawn n tokens after a prompt of m has the last of them in ids,
+// at position m + n - 1 and suffix row n - 1; one that has drawn none yet is a token earlier in all of it.
+typedef struct {
+    Tensor ids, pos, kv_row, span; // [B] [B] [B] [B,4] I32: what embed, rope and decode take
+    Tensor key, place;             // [B] I64, [B] I32: what sample takes; place is the number of tokens drawn
+    Tensor slot;                   // [B] I32: the owner's name for the sequence, 0 .. slots - 1
+    Tensor seen, seen_len;         // [B,C]? [B]? I32: the repetition penalty's ids, prompt and completion
+    Tensor stop;                   // [slots] I32: not 0: that sequence shall end
+    Tensor count;                  // [2] I32: rows in use; rows of `drawn` written so far
+    Tensor drawn;                  // [S,3,slots] I32, a ring: slot (-1: nobody), token and log-prob (the f32's bits)
+} DecodeRows;
+
+#define MAX_EOS 8
+typedef struct {
+    int32_t eos[MAX_EOS]; // ids that end a sequence
+    int n_eos;
+    int max_completion; // tokens: the length that ends it
+} EndRule;
+
 // clang-format off
 #define OPS(OP)                                                                                                       \
     /* x = value */                                                                                                   \
@@ -86,6 +106,11 @@ typedef struct {
     /* seen[B,C]? i32 with seen_len[B]? i32: the ids the repetition penalty applies to. key < 0: row idle */          \
     OP(sample, (Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos,                     \
                 Tensor seen, Tensor seen_len, SampleParams p))                                                        \
+    /* takes in the tokens drawn for rows first .. first + n, token[n]? I32 and logp[n]? F32: writes them to the next */  \
+    /* row of `drawn` (columns from 0 on, the rest nobody), appends them to seen, moves those rows on by a token. Then */ \
+    /* sequences that ended (an id of eos, the length, stop) become idle, and the others move to the front of all B */    \
+    /* rows, their order kept. Without token only this last part */                                                     \
+    OP(advance, (Device *d, DecodeRows rows, Tensor token, Tensor logp, int64_t first, EndRule rule))                  \
     /* the GRPO loss of one micro-batch and its gradients: see grpo.h */                                              \
     OP(grpo_loss, (Device *d, GrpoOut out, GrpoIn in, GrpoParams p))                                                  \
     /* AdamW (Loshchilov & Hutter) on master[n]? f32 (else on w itself); m[n], v[n] f32 or bf16; w = rounded */       \
@@ -98,9 +123,11 @@ typedef struct {
 #define OP_PROTOTYPE_CUDA(name, args) void cuda_##name args;
 
 typedef struct Graph Graph;
+typedef struct Event Event;
 
 struct Device {
     const char *name; // "cpu" or "cuda"
+    bool on_host;     // its memory is host memory: a tensor's data may be read and written without a copy
     char about[160];  // what it is, for humans: cores, instruction set; card, driver
     Arena scratch;    // DEVICE_SCRATCH bytes of its memory, for the ops themselves
     void *backend;    // the backend's own
@@ -115,6 +142,15 @@ struct Device {
     void (*copy)(Device *d, void *dst, const void *src, size_t bytes);
     void (*sync)(Device *d);     // waits for everything asked so far
     size_t (*memory)(Device *d); // bytes the device has in all
+    // Copies that do not wait: ordered with the ops, `host` memory from host_alloc (NULL: no memory), to be left alone
+    // until an event recorded later has passed. Events may be recorded again once they have passed.
+    void *(*host_alloc)(Device *d, size_t bytes);
+    void (*host_free)(Device *d, void *host, size_t bytes);
+    void (*copy_async)(Device *d, void *dst, const void *src, size_t bytes);
+    Event *(*event_new)(Device *d); // NULL where it failed, the reason in d->error
+    void (*event_record)(Device *d, Event *e);
+    void (*event_wait)(Device *d, Event *e); // returns at once where it was never recorded, or the device has failed
+    void (*event_free)(Device *d, Event *e);
     // Graphs: the ops asked for between begin and end are recorded, not run; each run asks for all of them at once, with
     // the same pointers and scalars. Only ops may come between. The CPU has none: the four are NULL there.
     void (*graph_begin)(Device *d);

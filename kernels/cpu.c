@@ -21,6 +21,12 @@ static void release(Device *d, void *p, size_t bytes) {
 }
 static void copy(Device *d, void *dst, const void *src, size_t bytes) { memmove(dst, src, bytes); }
 static void sync_nothing(Device *d) {}
+static void *host_alloc(Device *d, size_t bytes) { return malloc(bytes ? bytes : 1); }
+static void host_free(Device *d, void *host, size_t bytes) { free(host); }
+// Whatever was asked for is done when the call returns: every event has passed.
+static Event *event_new(Device *d) { return xmalloc(1); }
+static void event_ignore(Device *d, Event *e) {}
+static void event_free(Device *d, Event *e) { free(e); }
 static size_t memory(Device *d) { return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE); }
 
 static const char *instruction_set(void) {
@@ -43,12 +49,20 @@ Device *cpu_open(int threads) {
     n = omp_get_max_threads();
 #endif
     d->name = "cpu";
+    d->on_host = true;
     snprintf(d->about, sizeof d->about, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s", instruction_set());
     d->alloc = alloc;
     d->free = release;
     d->copy = copy;
     d->sync = sync_nothing;
     d->memory = memory;
+    d->host_alloc = host_alloc;
+    d->host_free = host_free;
+    d->copy_async = copy;
+    d->event_new = event_new;
+    d->event_record = event_ignore;
+    d->event_wait = event_ignore;
+    d->event_free = event_free;
 #define OP_ENTRY(name, args) d->name = cpu_##name;
     OPS(OP_ENTRY)
     void *scratch = alloc(d, DEVICE_SCRATCH);

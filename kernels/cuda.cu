@@ -57,6 +57,44 @@ static void copy(Device *d, void *dst, const void *src, size_t bytes) {
 static void wait_all(Device *d) { cuda_failed(d, cudaStreamSynchronize(of(d)->stream), "a kernel before this point"); }
 static size_t memory(Device *d) { return of(d)->memory; }
 
+static void *host_alloc(Device *d, size_t bytes) {
+    void *p = NULL;
+    if (cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocDefault) == cudaSuccess) return p;
+    (void)cudaGetLastError(); // it is the caller's to report
+    return NULL;
+}
+static void host_free(Device *d, void *host, size_t bytes) {
+    if (host) cuda_failed(d, cudaFreeHost(host), "giving host memory back");
+}
+static void copy_async(Device *d, void *dst, const void *src, size_t bytes) {
+    if (!d->error[0] && bytes)
+        cuda_failed(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, of(d)->stream), "copy");
+}
+
+struct Event {
+    cudaEvent_t event;
+};
+static Event *event_new(Device *d) {
+    Event *e = (Event *)xcalloc(1, sizeof *e);
+    // A waiting thread sleeps: its core is for those who score meanwhile.
+    if (!cuda_failed(d, cudaEventCreateWithFlags(&e->event, cudaEventDisableTiming | cudaEventBlockingSync),
+                     "making an event"))
+        return e;
+    free(e);
+    return NULL;
+}
+static void event_record(Device *d, Event *e) {
+    if (!d->error[0]) cuda_failed(d, cudaEventRecord(e->event, of(d)->stream), "recording an event");
+}
+static void event_wait(Device *d, Event *e) {
+    if (!d->error[0]) cuda_failed(d, cudaEventSynchronize(e->event), "a kernel before this point");
+}
+static void event_free(Device *d, Event *e) {
+    if (!e) return;
+    cuda_failed(d, cudaEventDestroy(e->event), "giving an event back");
+    free(e);
+}
+
 struct Graph {
     cudaGraphExec_t exec;
 };
@@ -141,6 +179,13 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     d->copy = copy;
     d->sync = wait_all;
     d->memory = memory;
+    d->host_alloc = host_alloc;
+    d->host_free = host_free;
+    d->copy_async = copy_async;
+    d->event_new = event_new;
+    d->event_record = event_record;
+    d->event_wait = event_wait;
+    d->event_free = event_free;
     d->graph_begin = graph_begin;
     d->graph_end = graph_end;
     d->graph_run = graph_run;

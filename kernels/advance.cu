@@ -1,0 +1,135 @@
+// advance: what a decode step leaves to do once its tokens are drawn, without asking the host (see ops.h).
+//
+// One block owns all rows, tile by tile of THREADS: a thread holds one row in registers, takes its token in, says whether
+// the sequence goes on, and writes the row to its new place, which is never behind the old one, so that tiles in
+// ascending order overwrite nothing that is still to be read. About 100 bytes a row are moved: the floor is the launch.
+// The ids the repetition penalty looks at are wide, and only move where a row left: a second kernel, a thread a column.
+#include "common.cuh"
+
+#define THREADS 1024
+
+struct Row {
+    int64_t key;
+    int ids, pos, kv_row, place, slot, seen_len;
+    int4 span;
+};
+
+// The columns of DecodeRows as pointers, which is what a kernel can take.
+struct Columns {
+    int *ids, *pos, *kv_row, *place, *slot, *seen_len;
+    int4 *span;      // [B]
+    int64_t *key;    // [B]
+    int *seen;       // [B,width] or NULL
+    const int *stop; // [slots]
+    int *count;      // [2]
+    int *drawn;      // [S,3,slots]
+    int64_t width, slots, ring;
+};
+
+static __device__ __forceinline__ Row row_load(const Columns &c, int j) {
+    return Row{c.key[j], c.ids[j], c.pos[j], c.kv_row[j], c.place[j], c.slot[j], c.seen ? c.seen_len[j] : 0, c.span[j]};
+}
+static __device__ __forceinline__ void row_store(const Columns &c, int j, const Row &r) {
+    c.key[j] = r.key;
+    c.ids[j] = r.ids;
+    c.pos[j] = r.pos;
+    c.kv_row[j] = r.kv_row;
+    c.place[j] = r.place;
+    c.slot[j] = r.slot;
+    c.span[j] = r.span;
+    if (c.seen) c.seen_len[j] = r.seen_len;
+}
+
+static __device__ __forceinline__ bool row_ended(const Columns &c, const Row &r, const EndRule &rule) {
+    bool ended = c.stop[r.slot] != 0 || r.place >= rule.max_completion;
+#pragma unroll
+    for (int k = 0; k < MAX_EOS; k++) ended |= k < rule.n_eos && r.place > 0 && r.ids == rule.eos[k];
+    return ended;
+}
+
+// from[j]: the row that came to row j, of those in use. NULL where nobody asks.
+static __global__ void advance_kernel(Columns c, const int *token, const float *logp, int first, int n, int B,
+                                      int *from, EndRule rule) {
+    SHARED(int, going, [WARP]); // rows of each warp that go on
+    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, live = 0;
+    int *drawn = c.drawn + (token ? (int64_t)(c.count[1] % (int)c.ring) * 3 * c.slots : 0);
+    for (int64_t i = threadIdx.x; token && i < c.slots; i += THREADS) {
+        bool mine = i < n && c.key[first + i] >= 0;
+        drawn[i] = mine ? c.slot[first + i] : -1;
+        if (!mine) continue;
+        drawn[c.slots + i] = token[i];
+        drawn[2 * c.slots + i] = __float_as_int(logp[i]);
+    }
+    __syncthreads(); // before rows move
+    for (int tile = 0; tile < B; tile += THREADS) {
+        int j = tile + (int)threadIdx.x;
+        Row r = {};
+        bool on = false;
+        if (j < B) {
+            r = row_load(c, j);
+            if (r.key >= 0) {
+                if (token && j >= first && j < first + n) {
+                    r.ids = token[j - first];
+                    r.pos++;
+                    r.kv_row++;
+                    r.span.w++;
+                    r.place++;
+                    if (c.seen) c.seen[j * c.width + r.seen_len++] = r.ids;
+                }
+                on = !row_ended(c, r, rule);
+            }
+        }
+        unsigned vote = __ballot_sync(FULL, on);
+        if (lane == 0) going[warp] = __popc(vote);
+        __syncthreads();
+        int to = live + __popc(vote & ((1u << lane) - 1));
+        for (int w = 0; w < THREADS / WARP; w++) {
+            if (w < warp) to += going[w];
+            live += going[w];
+        }
+        if (on) {
+            row_store(c, to, r);
+            if (from) from[to] = j;
+        }
+        __syncthreads(); // before `going` and the rows of this tile are written again
+    }
+    for (int j = live + (int)threadIdx.x; j < B; j += THREADS)
+        row_store(c, j, Row{-1, 0, 0, -1, 0, -1, 0, make_int4(0, 0, 0, 0)});
+    if (threadIdx.x == 0) {
+        c.count[0] = live;
+        if (token) c.count[1]++;
+    }
+}
+
+// A thread owns a column, so that rows can move in ascending order without waiting for each other.
+static __global__ void seen_kernel(int *seen, int64_t width, const int *from, const int *count) {
+    int64_t column = (int64_t)blockIdx.x * 128 + threadIdx.x, live = count[0];
+    if (column >= width || live == 0 || from[live - 1] == live - 1) return; // nobody moved
+    for (int64_t j = 0; j < live; j++)
+        if (from[j] != j) seen[j * width + column] = seen[from[j] * width + column];
+}
+
+void cuda_advance(Device *d, DecodeRows r, Tensor token, Tensor logp, int64_t first, EndRule rule) {
+    Columns c = {};
+    c.ids = i32(r.ids);
+    c.pos = i32(r.pos);
+    c.kv_row = i32(r.kv_row);
+    c.place = i32(r.place);
+    c.slot = i32(r.slot);
+    c.seen_len = i32(r.seen_len);
+    c.span = (int4 *)r.span.data;
+    c.key = i64(r.key);
+    c.seen = i32(r.seen);
+    c.stop = i32(r.stop);
+    c.count = i32(r.count);
+    c.drawn = i32(r.drawn);
+    c.width = tensor_width(r.seen);
+    c.slots = r.drawn.dim[2];
+    c.ring = r.drawn.dim[0];
+    int B = (int)r.ids.dim[0], n = present(token) ? (int)token.dim[0] : 0;
+    size_t mark = arena_mark(&d->scratch);
+    int *from = c.seen ? (int *)arena_take(&d->scratch, (size_t)B * sizeof(int)) : NULL;
+    LAUNCH(d, advance_kernel, 1, THREADS, 0, c, i32(token), f32(logp), (int)first, n, B, from, rule);
+    if (c.seen) LAUNCH(d, seen_kernel, blocks_for(c.width, 128), 128, 0, c.seen, c.width, from, c.count);
+    arena_rewind(&d->scratch, mark);
+}
