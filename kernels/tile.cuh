@@ -1,0 +1,229 @@
+// Tile products: a block multiplies rows of weights w[.,K] with rows of tokens x[.,K], both as they lie in memory, K last.
+// matmul, logprob and sample are made from these.
+//
+// One output is one fixed sequence of instructions, whatever the tile, its place in it, and the rows beside it:
+//   - K is cut into chunks of K_CHUNK elements counted from 0. A chunk's accumulator starts at 0 and takes its terms in
+//     ascending k: for bf16 by mma.m16n8k16 with the weights always as A (the 16 rows) and the tokens as B (the 8
+//     columns), for f32 by one fmaf a term. The last chunk is padded with zeros to whole steps of 128 bytes;
+//   - the sum starts at 0 and takes the chunks in ascending order. A block that is given all chunks adds them in
+//     registers; blocks that are given one chunk each leave it to whoever adds them up, in the same order.
+//
+// MmaTile (bf16) and FmaTile (f32) have the same members, so a kernel is a template on its tile:
+//   T               the storage type of w and x
+//   W, X            rows of weights and of tokens a tile
+//   THREADS         of a block, one-dimensional
+//   SUMS            outputs a thread holds: float sum[SUMS]
+//   SHARED_BYTES    dynamic shared memory for the stages of the copy pipeline, 128-byte aligned (SHARED_DYNAMIC)
+//   each(f)         calls f(j, w, x) for every j < SUMS: sum[j] is the product of the tile's rows w and x
+//
+// tile_stream is the pipeline: for tiles 0, 1, ... of W weights it calls done(tile, sum) while the copies for the next are
+// under way. done may use barriers, and other shared memory than the stages; every thread calls it. A block of matmul has
+// one tile; after tile_stream and one more __syncthreads the stages are free for other use.
+//
+// Shared memory: a stage holds W + X rows of 128 bytes, eight packs of 16; pack p of row r lies at p ^ (r % 8), so that
+// eight rows' packs at one k are in different banks, for the copies in, ldmatrix and 16-byte loads alike.
+#pragma once
+#include "ptx.cuh"
+
+#define K_CHUNK   512 // elements of K: the unit of the numerics contract
+#define ROW_BYTES 128 // of one row in a stage
+#define ROW_PACKS 8   // 16-byte packs of those
+
+static_assert(K_CHUNK * 2 % ROW_BYTES == 0, "a chunk is whole steps");
+
+static inline int64_t k_chunks(int64_t K) { return K > 0 ? (K + K_CHUNK - 1) / K_CHUNK : 1; }
+
+// ---- copying ---------------------------------------------------------------------------------------------------------
+// ROWS rows of a stage; a thread copies always the same pack of the same rows.
+template <typename T, int ROWS, int THREADS> struct Panel {
+    static constexpr int EACH = (ROWS * ROW_PACKS + THREADS - 1) / THREADS, APART = THREADS / ROW_PACKS;
+    static constexpr int ELEMS = Pack<T>::N;
+    const T *row[EACH];
+    unsigned valid; // bit i: row[i] is there, else it counts as zeros
+
+    // row_of(r): where row r begins, or NULL for a row of zeros.
+    template <typename RowOf> __device__ __forceinline__ void open(RowOf row_of) {
+        valid = 0;
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            int r = (int)threadIdx.x / ROW_PACKS + i * APART;
+            row[i] = r < ROWS ? row_of(r) : NULL;
+            if (row[i]) valid |= 1u << i;
+        }
+    }
+    // Columns [k, k + 128 bytes) of every row, zeros from k_end on. ALIGNED: rows are multiples of 16 bytes.
+    template <bool ALIGNED> __device__ __forceinline__ void copy(char *to, const T *any, int k, int k_end) const {
+        int pack = (int)threadIdx.x % ROW_PACKS;
+        k += pack * ELEMS;
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            int r = (int)threadIdx.x / ROW_PACKS + i * APART;
+            if (ROWS * ROW_PACKS % THREADS && r >= ROWS) continue;
+            char *at = to + r * ROW_BYTES + (pack ^ (r % ROW_PACKS)) * 16;
+            bool there = (valid >> i & 1) && k < k_end;
+            if (ALIGNED) {
+                cp_async_16(at, there ? row[i] + k : any, there);
+            } else {
+                Pack<T> v;
+#pragma unroll
+                for (int e = 0; e < ELEMS; e++) v.x[e] = there && k + e < k_end ? row[i][k + e] : from_float<T>(0);
+                store_pack((T *)at, v);
+            }
+        }
+    }
+};
+
+// ---- bf16: tensor cores ----------------------------------------------------------------------------------------------
+// W_WARPS x X_WARPS warps, each with W / W_WARPS weights and X / X_WARPS tokens.
+template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_> struct MmaTile {
+    typedef Bf16 T;
+    static constexpr int W = W_, X = X_, STAGES = STAGES_, THREADS = W_WARPS * X_WARPS * WARP;
+    static constexpr int STAGE_BYTES = (W + X) * ROW_BYTES, SHARED_BYTES = STAGES * STAGE_BYTES;
+    static constexpr int WI = W / W_WARPS / 16, XI = X / X_WARPS / 8; // mma tiles of a warp
+    static constexpr int SUMS = WI * XI * 4, STEPS = ROW_BYTES / 32;  // steps of 16 elements a stage
+    static_assert(WI > 0 && XI > 0 && WI * W_WARPS * 16 == W && XI * X_WARPS * 8 == X && (XI == 1 || XI % 2 == 0), "");
+
+    uint32_t a[2][WI][4], b[2][XI][2]; // fragments: those in use, those on their way
+    int a_at, b_at;                    // this lane's address for ldmatrix in a stage, before the step's XOR
+
+    static __device__ __forceinline__ int w_first() { return (int)threadIdx.x / WARP % W_WARPS * WI * 16; }
+    static __device__ __forceinline__ int x_first() { return (int)threadIdx.x / WARP / W_WARPS * XI * 8; }
+
+    __device__ __forceinline__ void open(const char *stage) {
+        int lane = (int)threadIdx.x % WARP, swizzle = lane % ROW_PACKS;
+        a_at = (w_first() + lane % 16) * ROW_BYTES + (lane / 16 ^ swizzle) * 16;
+        int row = XI == 1 ? lane % 8 : lane % 8 + lane / 16 * 8;
+        b_at = (W + x_first() + row) * ROW_BYTES + (lane / 8 % 2 ^ swizzle) * 16;
+        load(0, stage, 0);
+    }
+    __device__ __forceinline__ void load(int to, const char *stage, int step) {
+#pragma unroll
+        for (int i = 0; i < WI; i++) ldmatrix_x4(a[to][i], stage + (a_at ^ step * 32) + i * 16 * ROW_BYTES);
+        if (XI == 1) ldmatrix_x2(b[to][0], stage + (b_at ^ step * 32));
+#pragma unroll
+        for (int i = 0; i + 1 < XI; i += 2) {
+            uint32_t two[4];
+            ldmatrix_x4(two, stage + (b_at ^ step * 32) + i * 8 * ROW_BYTES);
+            b[to][i][0] = two[0], b[to][i][1] = two[1];
+            b[to][i + 1][0] = two[2], b[to][i + 1][1] = two[3];
+        }
+    }
+    // acc += the stage; next() waits for the next one, whose first fragments are asked for before the last products.
+    template <typename Next> __device__ __forceinline__ void multiply(float *acc, const char *stage, Next next) {
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            if (step + 1 < STEPS) load((step + 1) % 2, stage, step + 1);
+            else load((step + 1) % 2, next(), 0);
+#pragma unroll
+            for (int i = 0; i < WI; i++)
+#pragma unroll
+                for (int j = 0; j < XI; j++) mma_bf16(acc + (i * XI + j) * 4, a[step % 2][i], b[step % 2][j]);
+        }
+    }
+    template <typename F> static __device__ __forceinline__ void each(F f) {
+        int g = (int)threadIdx.x % WARP / 4, q = (int)threadIdx.x % 4;
+#pragma unroll
+        for (int j = 0; j < SUMS; j++) {
+            int i = j / 4 / XI, k = j / 4 % XI, e = j % 4;
+            f(j, w_first() + i * 16 + e / 2 * 8 + g, x_first() + k * 8 + 2 * q + e % 2);
+        }
+    }
+};
+
+// ---- f32: fmaf chains ------------------------------------------------------------------------------------------------
+// A thread has W_EACH x X_EACH outputs, so that 16-byte loads of shared memory are shared by many products.
+template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
+    typedef float T;
+    static constexpr int W = W_, X = X_, STAGES = STAGES_, W_THREADS = W / W_EACH, X_THREADS = X / X_EACH;
+    static constexpr int THREADS = W_THREADS * X_THREADS, SUMS = W_EACH * X_EACH;
+    static constexpr int STAGE_BYTES = (W + X) * ROW_BYTES, SHARED_BYTES = STAGES * STAGE_BYTES;
+    static_assert(W_THREADS * W_EACH == W && X_THREADS * X_EACH == X && THREADS % WARP == 0, "");
+
+    static __device__ __forceinline__ int w_of(int i) { return (int)threadIdx.x % W_THREADS + i * W_THREADS; }
+    static __device__ __forceinline__ int x_of(int i) { return (int)threadIdx.x / W_THREADS + i * X_THREADS; }
+    static __device__ __forceinline__ Pack<float> at(const char *rows, int row, int pack) {
+        return load_pack((const float *)(rows + row * ROW_BYTES + (pack ^ (row % ROW_PACKS)) * 16));
+    }
+
+    __device__ __forceinline__ void open(const char *stage) {}
+    template <typename Next> __device__ __forceinline__ void multiply(float *acc, const char *stage, Next next) {
+#pragma unroll 1
+        for (int pack = 0; pack < ROW_PACKS; pack++) {
+            Pack<float> w[W_EACH];
+#pragma unroll
+            for (int i = 0; i < W_EACH; i++) w[i] = at(stage, w_of(i), pack);
+#pragma unroll
+            for (int j = 0; j < X_EACH; j++) {
+                Pack<float> x = at(stage + W * ROW_BYTES, x_of(j), pack);
+#pragma unroll
+                for (int i = 0; i < W_EACH; i++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) acc[i * X_EACH + j] = fmaf(w[i].x[e], x.x[e], acc[i * X_EACH + j]);
+            }
+        }
+        next();
+    }
+    template <typename F> static __device__ __forceinline__ void each(F f) {
+#pragma unroll
+        for (int j = 0; j < SUMS; j++) f(j, w_of(j / X_EACH), x_of(j % X_EACH));
+    }
+};
+
+// ---- the pipeline ----------------------------------------------------------------------------------------------------
+// For tile = 0 .. tiles - 1: sum = the products of weights w_row(tile W + 0 .. W - 1) and tokens x_row(0 .. X - 1) over
+// columns [k_begin, k_end), then done(tile, sum). k_begin is a multiple of K_CHUNK.
+//   shared        Tile::SHARED_BYTES
+//   w_row(int64_t i), x_row(int64_t i)   where row i begins (const T *), or NULL: a row of zeros
+//   ALIGNED       every row begins on 16 bytes and K is whole packs (aligned_rows); else a slower path, the same bits
+//   any           a readable address: where rows that are zeros point to
+template <typename Tile, bool ALIGNED, typename WRow, typename XRow, typename Done>
+static __device__ __forceinline__ void tile_stream(char *shared, const typename Tile::T *any, WRow w_row, int tiles,
+                                                   XRow x_row, int k_begin, int k_end, Done done) {
+    typedef typename Tile::T T;
+    constexpr int STEP = ROW_BYTES / (int)sizeof(T);
+    const int steps = k_end > k_begin ? (k_end - k_begin + STEP - 1) / STEP : 1; // a tile
+    Panel<T, Tile::W, Tile::THREADS> w;
+    Panel<T, Tile::X, Tile::THREADS> x;
+    x.open(x_row);
+    // The copies run STAGES - 1 steps ahead of the products: where they are.
+    int ahead_tile = 0, ahead_k = k_begin, ahead_slot = 0;
+    auto copy_next = [&] {
+        if (ahead_tile < tiles) {
+            if (ahead_k == k_begin) w.open([&](int r) { return w_row((int64_t)ahead_tile * Tile::W + r); });
+            char *stage = shared + ahead_slot * Tile::STAGE_BYTES;
+            w.template copy<ALIGNED>(stage, any, ahead_k, k_end);
+            x.template copy<ALIGNED>(stage + Tile::W * ROW_BYTES, any, ahead_k, k_end);
+            ahead_k += STEP;
+            if (ahead_k >= k_end) ahead_k = k_begin, ahead_tile++;
+            ahead_slot = ahead_slot + 1 == Tile::STAGES ? 0 : ahead_slot + 1;
+        }
+        cp_async_commit();
+    };
+#pragma unroll
+    for (int s = 0; s < Tile::STAGES - 1; s++) copy_next();
+    // Waits for the oldest copies under way; behind the barrier the stage before them is free.
+    int slot = -1;
+    auto next_stage = [&]() -> const char * {
+        cp_async_wait<Tile::STAGES - 2>();
+        __syncthreads();
+        slot = slot + 1 == Tile::STAGES ? 0 : slot + 1;
+        return shared + slot * Tile::STAGE_BYTES;
+    };
+    Tile core;
+    core.open(next_stage());
+    float acc[Tile::SUMS], sum[Tile::SUMS];
+    for (int tile = 0; tile < tiles; tile++) {
+#pragma unroll
+        for (int j = 0; j < Tile::SUMS; j++) acc[j] = sum[j] = 0;
+#pragma unroll 1
+        for (int step = 1; step <= steps; step++) {
+            const char *stage = shared + slot * Tile::STAGE_BYTES;
+            copy_next();
+            core.multiply(acc, stage, next_stage);
+            if (step % (K_CHUNK / STEP) == 0 || step == steps)
+#pragma unroll
+                for (int j = 0; j < Tile::SUMS; j++) sum[j] += acc[j], acc[j] = 0;
+        }
+        done(tile, sum);
+    }
+}
