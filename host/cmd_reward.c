@@ -235,12 +235,18 @@ ExitCode command_reward(int argc, char **argv, Error *e) {
         fputs(usage, stdout);
         return EXIT_OK;
     }
-    Reward r;
+    Rewards rw = {.n = 1};
+    Reward *r = &rw.reward[0];
     if (argc == 1 && strcmp(argv[0], "--list") == 0) list_rewards();
     else if (argc < 1 || argc > 2)
         return error_set(e, EXIT_CONFIG, "reward: one reward and at most one file are needed; see grpo reward --help"),
                EXIT_CONFIG;
-    else if (!reward_parse(argv[0], &r, e) || !score_file(&r, argc == 2 ? argv[1] : "-", e)) return e->code;
+    else {
+        bool ok = reward_parse(argv[0], r, e) && reward_open(r, e) && score_file(r, argc == 2 ? argv[1] : "-", e);
+        rewards_note(&rw);
+        rewards_close(&rw);
+        if (!ok) return e->code;
+    }
     if (fflush(stdout) != 0 || ferror(stdout))
         return error_set(e, EXIT_DISK, "reward: writing to standard output failed"), EXIT_DISK;
     return EXIT_OK;

@@ -346,11 +346,15 @@ static void entry_pair(Reading *r, const Option *o, Entry *entry, const char *ke
     else if (!*key || key[strcspn(key, ",:= \t\n")]) problem_at_line(r, v->line, "%s: `%.60s` is no key", o->name, key);
     else if (v->kind != NODE_SCALAR)
         problem_at_line(r, v->line, "%s: `%.60s` wants one value, not a list or map", o->name, key);
-    else if (!*v->text || strlen(v->text) != v->n || v->text[strcspn(v->text, is_name ? ",:=" : ",")])
+    else if (!*v->text || strlen(v->text) != v->n || (is_name && v->text[strcspn(v->text, ",:=")]) ||
+             v->text[v->n - 1] == '\\') // it would take the comma after it for its own
         problem_at_line(r, v->line, "%s: %.60s cannot be `%.60s`", o->name, key, v->text);
     else good = true;
     if (good && is_name) str_puts(&entry->name, v->text);
-    else if (good) str_printf(&entry->params, "%c%s=%s", entry->params.n ? ',' : ':', key, v->text);
+    else if (good) {
+        str_printf(&entry->params, "%c%s=", entry->params.n ? ',' : ':', key);
+        for (const char *p = v->text; *p; p++) str_printf(&entry->params, *p == ',' ? "\\%c" : "%c", *p);
+    }
     list_add(&entry->keys, key, strlen(key));
     entry->good = entry->good && good;
 }

@@ -190,11 +190,11 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     signals_install(false);
     Run r = {0};
     Prompter pr = {0};
-    Rewards rw;
+    Rewards rw = {0};
     EvalResult res;
     Str json = {0};
     Dataset *data = dataset_open(c.eval_file, &c, e);
-    bool ok = data && rewards_select(&c, &rw, e) && output_writable(c.eval_output, e);
+    bool ok = data && rewards_select(&c, &rw, e) && rewards_open(&rw, e) && output_writable(c.eval_output, e);
     if (ok) {
         int64_t rows = dataset_rows(data);
         if (c.eval_limit > 0 && c.eval_limit < rows) rows = c.eval_limit;
@@ -209,6 +209,8 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     prompter_close(&pr);
     dataset_free(data);
     run_close(&r);
+    rewards_note(&rw);
+    rewards_close(&rw);
     config_free(&c);
     return ok ? EXIT_OK : e->code;
 }

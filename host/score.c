@@ -12,6 +12,31 @@ bool rewards_select(const Config *c, Rewards *out, Error *e) {
     return true;
 }
 
+bool rewards_open(Rewards *rw, Error *e) {
+    for (int k = 0; k < rw->n; k++) {
+        if (reward_open(&rw->reward[k], e)) continue;
+        rewards_close(rw);
+        return error_prefix(e, "rewards");
+    }
+    return true;
+}
+
+void rewards_note(const Rewards *rw) {
+    for (int k = 0; k < rw->n; k++) {
+        Str s = {0};
+        for (int f = 0; f < REWARD_FAULTS; f++) {
+            int64_t n = reward_faults(&rw->reward[k], f);
+            if (n) str_printf(&s, "%s%s %lld", s.n ? ", " : "", reward_fault_name[f], (long long)n);
+        }
+        if (s.n) note("reward %s: completions without a proper score: %s", rw->reward[k].info->name, s.s);
+        str_free(&s);
+    }
+}
+
+void rewards_close(Rewards *rw) {
+    for (int k = 0; k < rw->n; k++) reward_close(&rw->reward[k]);
+}
+
 void rewards_score(const Rewards *rw, Batch *b) {
     Sample *samples = xcalloc((size_t)b->n, sizeof *samples);
     float *column = xcalloc((size_t)b->n, sizeof *column);

@@ -20,12 +20,11 @@ static void count_steps(Trainer *t) {
 
 bool trainer_open(Trainer *t, const Config *c, Error *e) {
     *t = (Trainer){.cfg = c, .at.command = "train"};
-    if (!rewards_select(c, &t->rewards, e)) return false;
+    if (!rewards_select(c, &t->rewards, e) || !rewards_open(&t->rewards, e)) return false;
     for (int k = 0; k < t->rewards.n; k++) t->weights[k] = (float)t->rewards.reward[k].weight;
     t->data = dataset_open(c->train_file, c, e);
-    if (!t->data) return false;
     RunShape shape = shape_for_train(c, t->rewards.n);
-    if (!run_open(&t->run, c, shape, e) || !prompter_open(&t->prompter, &t->run, e)) {
+    if (!t->data || !run_open(&t->run, c, shape, e) || !prompter_open(&t->prompter, &t->run, e)) {
         trainer_close(t);
         return false;
     }
@@ -53,6 +52,8 @@ void trainer_close(Trainer *t) {
     dataset_free(t->data);
     prompter_close(&t->prompter);
     run_close(&t->run);
+    rewards_note(&t->rewards);
+    rewards_close(&t->rewards);
     *t = (Trainer){0};
 }
 

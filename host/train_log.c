@@ -40,7 +40,20 @@ static void add_lengths(Metrics *m, const Batch *b) {
     metrics_add(m, "completions/max_terminated_length", ended.max);
 }
 
-static double add_rewards(Metrics *m, const Trainer *t) {
+// What went wrong since the last step, for rewards with which something can.
+static void add_faults(Metrics *m, Trainer *t, int k) {
+    const Reward *r = &t->rewards.reward[k];
+    for (int f = 0; f < REWARD_FAULTS; f++) {
+        if (!(r->info->faults >> f & 1)) continue;
+        char name[128];
+        int64_t now = reward_faults(r, f);
+        snprintf(name, sizeof name, "rewards/%s/%s", r->info->name, reward_fault_name[f]);
+        metrics_add(m, name, (double)(now - t->faults[k][f]));
+        t->faults[k][f] = now;
+    }
+}
+
+static double add_rewards(Metrics *m, Trainer *t) {
     const Batch *b = &t->batch;
     for (int k = 0; k < t->rewards.n; k++) {
         char name[96];
@@ -50,6 +63,7 @@ static double add_rewards(Metrics *m, const Trainer *t) {
         metrics_add(m, name, spread_mean(&s));
         snprintf(name, sizeof name, "rewards/%s/std", t->rewards.reward[k].info->name);
         metrics_add(m, name, spread_std(&s));
+        add_faults(m, t, k);
     }
     Spread total = {0}, group_std = {0};
     int flat = 0;
@@ -90,7 +104,7 @@ static Totals step_totals(const Trainer *t) {
     return s;
 }
 
-static void add_step(Metrics *m, const Trainer *t, const Totals *s) {
+static void add_step(Metrics *m, Trainer *t, const Totals *s) {
     metrics_add(m, "loss", s->v[GM_LOSS]);
     metrics_add(m, "grad_norm", t->stats.grad_norm);
     metrics_add(m, "learning_rate", t->stats.learning_rate);

@@ -274,8 +274,8 @@ void progress_say(Progress *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
 // SIGTERM, SIGINT, SIGUSR1: the first is acknowledged on stderr at once and asks to stop, a second one quits there
 // and then with 128 + its number. SIGPIPE is ignored: a log reader that went away does not end a run.
 void signals_install(bool saves); // `saves`: a stopped command saves first, and the acknowledgement says so
-void signals_end_reads(void); // from here on a signal ends a read that waits for a person or a pipe, as EINTR
-int stop_requested(void);     // the signal that asked to stop, or 0
+void signals_end_reads(void);     // from here on a signal ends a read that waits for a person or a pipe, as EINTR
+int stop_requested(void);         // the signal that asked to stop, or 0
 
 // ---- crc32c.c ----------------------------------------------------------------------------------------------------
 // CRC32C (RFC 3720) of data, going on from `crc` (0 at the start).
@@ -416,6 +416,11 @@ typedef struct {
     int n;
 } Rewards;
 bool rewards_select(const Config *c, Rewards *out, Error *e);
+// Starts what the selected rewards need (programs, a sandbox), before the first score; an error then, not in step 900.
+bool rewards_open(Rewards *rw, Error *e);
+// Notes on standard error what went wrong while they scored, where anything did.
+void rewards_note(const Rewards *rw);
+void rewards_close(Rewards *rw); // of rewards selected and not yet opened: nothing
 // Fills score and reward of a decoded batch.
 void rewards_score(const Rewards *rw, Batch *b);
 // The control experiment: permutes scores among the batch's completions.
@@ -476,6 +481,7 @@ typedef struct {
     Prompter prompter;
     Dataset *data;
     Rewards rewards;
+    int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // logged so far
     float weights[MAX_REWARDS];
     Batch batch;
     Packing packing;

@@ -17,8 +17,8 @@ typedef struct {
 
 #define REWARD_ABSTAINS NAN
 
-// A parameter of a reward, in the order the function reads them: a number, a whole number, one of several words, or (at
-// most one of a reward) a short text.
+// A parameter of a reward, in the order the function reads them: a number, a whole number, one of several words, or a
+// text.
 typedef enum { PARAM_REAL, PARAM_WHOLE, PARAM_CHOICE, PARAM_TEXT } ParamKind;
 typedef struct {
     const char *name;
@@ -29,23 +29,41 @@ typedef struct {
                          // the default
 } RewardParam;
 
-#define REWARD_MAX_PARAMS 10
-#define REWARD_MAX_TEXT   64 // bytes of a PARAM_TEXT, NUL included
+#define REWARD_MAX_PARAMS 12
+#define REWARD_MAX_TEXTS  4    // PARAM_TEXTs of one reward
+#define REWARD_MAX_TEXT   1024 // bytes of each, NUL included
 
 // What a reward reads of a sample besides the completion.
 enum { REWARD_READS_ANSWER = 1, REWARD_READS_IDS = 2, REWARD_READS_GROUP = 4 };
-typedef struct RewardInfo RewardInfo;
 
-// A reward as selected: which one, with which parameters and weight.
+// What can go wrong while a reward scores, through nobody's answer. Each is counted for every sample it touches; the score
+// is 0 after REWARD_REGEX_LIMIT and REWARD_ABSTAINS after the others.
+typedef enum {
+    REWARD_REGEX_LIMIT, // a pattern ran into its limits
+    REWARD_TIMEOUT,     // a program or server gave no score in time
+    REWARD_CRASH,       // it ended, or could not be started or reached
+    REWARD_FLOOD,       // it wrote more than it may
+    REWARD_BAD_REPLY,   // what it wrote is no score
+    REWARD_BAD_GOLD,    // the answer field cannot be read
+    REWARD_NO_SANDBOX,  // the sandbox did not start
+    REWARD_FAULTS
+} RewardFault;
+extern const char *const reward_fault_name[REWARD_FAULTS];
+
+typedef struct RewardInfo RewardInfo;
+typedef struct RewardState RewardState;
+
+// A reward as selected: which one, with which parameters and weight. A plain value: copies share the state.
 typedef struct {
     const RewardInfo *info;
     double param[REWARD_MAX_PARAMS];
-    char text[REWARD_MAX_TEXT]; // of the PARAM_TEXT
+    char text[REWARD_MAX_TEXTS][REWARD_MAX_TEXT]; // of the PARAM_TEXTs, in their order
     double weight;
+    RewardState *state; // NULL until reward_open
 } Reward;
 
 // Scores `n` samples; groups are complete and their samples stand side by side. score[i] may be REWARD_ABSTAINS. Must not
-// depend on anything else.
+// depend on anything else. Several threads may score by the same reward at once.
 typedef void RewardFn(const Reward *r, const Sample *samples, int n, float *score);
 
 struct RewardInfo {
@@ -56,12 +74,27 @@ struct RewardInfo {
     unsigned reads; // REWARD_READS_...
     RewardParam params[REWARD_MAX_PARAMS];
     int n_params;
+    // For a reward that needs more than its parameters (a program, a library, patterns): `open` returns that, or NULL
+    // after filling *e; `close` gives it back. Both NULL elsewhere.
+    void *(*open)(const Reward *r, Error *e);
+    void (*close)(void *data);
+    unsigned faults; // 1 << RewardFault for each one that can happen
 };
 
 extern const RewardInfo reward_registry[];
 extern const int reward_count;
 
-// Reads "NAME[:key=value,...]" (weight is a key of every reward). Unknown names and keys name the nearest one.
+// Reads "NAME[:key=value,...]" (weight is a key of every reward); a comma within a value is written `\\,`. Unknown names
+// and keys name the nearest one.
 bool reward_parse(const char *spec, Reward *out, Error *e);
+// Starts what the reward needs before it scores, and its counters; what cannot work (a script that cannot be read, a
+// missing sandbox, a bad pattern) is said here. Then reward_close.
+bool reward_open(Reward *r, Error *e);
+void reward_close(Reward *r);
+// What `open` returned. Dies where the reward was not opened.
+void *reward_data(const Reward *r);
+// Counts a fault of n samples. From any thread; nothing happens where the reward was not opened.
+void reward_fault(const Reward *r, RewardFault fault, int n);
+int64_t reward_faults(const Reward *r, RewardFault fault);
 // A weighted sum over rewards; abstentions are left out; NaN where all abstain.
 float reward_total(const Reward *r, int n_rewards, const float *score);

@@ -90,14 +90,14 @@ void reward_reasoning_accuracy(const Reward *r, const Sample *samples, int n, fl
     Verdict *verdict = xmalloc((size_t)n * sizeof *verdict);
     Sample *answer = xmalloc((size_t)n * sizeof *answer);
     for (int i = 0; i < n; i++) {
-        Text rest = after_reasoning(sample_text(&samples[i]), r->text);
+        Text rest = after_reasoning(sample_text(&samples[i]), r->text[0]);
         answer[i] = samples[i];
         answer[i].completion = rest.s ? rest.s : "";
         answer[i].completion_len = rest.n;
     }
     verify_samples(&o, answer, n, verdict);
     for (int i = 0; i < n; i++) {
-        bool complete = after_reasoning(sample_text(&samples[i]), r->text).s;
+        bool complete = after_reasoning(sample_text(&samples[i]), r->text[0]).s;
         score[i] = !complete                       ? 0
                    : verdict[i] == VERDICT_NO_GOLD ? REWARD_ABSTAINS
                    : verdict[i] == VERDICT_RIGHT   ? 1

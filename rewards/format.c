@@ -88,7 +88,7 @@ static double code_format(const Reward *r, const Sample *s) {
     size_t at = text_find(t, open.n, middle), end;
     if (at == TEXT_NONE) return 0;
     char fence[REWARD_MAX_TEXT + 3] = "```";
-    memcpy(fence + 3, r->text, strlen(r->text) + 1);
+    memcpy(fence + 3, r->text[0], strlen(r->text[0]) + 1);
     size_t block = text_find(t, at + middle.n, text_of(fence));
     if (block == TEXT_NONE || (end = text_find(t, block + strlen(fence), text_of("```"))) == TEXT_NONE) return 0;
     return closes(t, end + 3, text_of("\n</answer>"));

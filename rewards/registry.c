@@ -1,20 +1,19 @@
-// The registry: names -> functions, parameters, sources. And how a selection is read and summed.
-#include "config.h"
+// The registry: names -> functions, parameters, sources.
 #include "rewards.h"
-#include "str.h"
-#include <stdio.h>
-#include <stdlib.h>
 
 #define RECIPE "ModelScope's GSM8K recipe"
 
 // One line a reward: its parameters, where it has some, are PARAMS of REAL and WHOLE(name, default, min, max, help) and
-// of CHOICE(name, names, help), whose default is its first name, and at most one TEXTUAL(name, default, help).
+// of CHOICE(name, names, help), whose default is its first name, and TEXTUAL(name, default, help). NEEDS(open, close,
+// faults) where it must be opened first.
 #define ANSWER REWARD_READS_ANSWER
 #define IDS    REWARD_READS_IDS
 #define GROUP  REWARD_READS_GROUP
 #define REWARD(NAME, SOURCE, FN, READS, HELP, ...)                                                                     \
     { .name = NAME, .source = SOURCE, .fn = FN, .reads = READS, .help = HELP, ##__VA_ARGS__ }
-#define PARAMS(...) .params = {__VA_ARGS__}, .n_params = sizeof((RewardParam[]){__VA_ARGS__}) / sizeof(RewardParam)
+#define PARAMS(...)                .params = {__VA_ARGS__}, .n_params = sizeof((RewardParam[]){__VA_ARGS__}) / sizeof(RewardParam)
+#define NEEDS(OPEN, CLOSE, FAULTS) .open = OPEN, .close = CLOSE, .faults = FAULTS
+#define FAULT(NAME)                (1u << REWARD_##NAME)
 #define REAL(NAME, VALUE, MIN, MAX, HELP)                                                                              \
     { .kind = PARAM_REAL, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP }
 #define WHOLE(NAME, VALUE, MIN, MAX, HELP)                                                                             \
@@ -82,124 +81,3 @@ const RewardInfo reward_registry[] = {
     REWARD("gsm8k_flexible", "verl", reward_gsm8k_flexible, ANSWER, "1 where the last number equals gold"),
 };
 const int reward_count = sizeof reward_registry / sizeof *reward_registry;
-
-// ", did you mean <near>? Known: a, b, c" for an unknown word.
-static char *suggestion(const char *word, const char *const *names, int n) {
-    Str s = {0};
-    const char *near = nearest_name(word, names, n);
-    if (near) str_printf(&s, ", did you mean %s?", near);
-    else str_puts(&s, ";");
-    str_puts(&s, " known: ");
-    for (int i = 0; i < n; i++) str_printf(&s, "%s%s", i ? ", " : "", names[i]);
-    return s.s;
-}
-
-static void set_defaults(Reward *r) {
-    for (int i = 0; i < r->info->n_params; i++) {
-        const RewardParam *p = &r->info->params[i];
-        r->param[i] = p->value;
-        if (p->kind == PARAM_TEXT) snprintf(r->text, sizeof r->text, "%s", p->choices);
-    }
-}
-
-static bool find_reward(const char *name, const char *spec, Reward *out, Error *e) {
-    const char *names[sizeof reward_registry / sizeof *reward_registry];
-    for (int i = 0; i < reward_count; i++) {
-        names[i] = reward_registry[i].name;
-        if (strcmp(name, names[i]) == 0) {
-            *out = (Reward){.info = &reward_registry[i], .weight = 1};
-            set_defaults(out);
-            return true;
-        }
-    }
-    char *hint = suggestion(name, names, reward_count);
-    error_set(e, EXIT_CONFIG, "reward '%s': no reward named '%s'%s", spec, name, hint);
-    free(hint);
-    return false;
-}
-
-// A plain decimal number; nan, inf, hexadecimal and surrounding space are refused.
-static bool read_number(const char *text, double *value) {
-    if (!*text || strspn(text, "+-.0123456789eE") != strlen(text)) return false;
-    char *end;
-    *value = strtod(text, &end);
-    return !*end && isfinite(*value);
-}
-
-// The place of `text` among "a|b|c", or -1.
-static int find_choice(const char *choices, const char *text) {
-    size_t n = strlen(text);
-    for (int i = 0;; i++) {
-        size_t word = strcspn(choices, "|");
-        if (word == n && strncmp(choices, text, n) == 0) return i;
-        if (!choices[word]) return -1;
-        choices += word + 1;
-    }
-}
-
-static bool set_value(const RewardParam *p, const char *text, const char *spec, double *slot, Error *e) {
-    if (p->kind == PARAM_CHOICE) {
-        *slot = find_choice(p->choices, text);
-        return *slot >= 0 || error_set(e, EXIT_CONFIG, "reward '%s': %s must be one of %s, not '%s'", spec, p->name,
-                                       p->choices, text);
-    }
-    double value;
-    if (!read_number(text, &value) || (p->kind == PARAM_WHOLE && value != floor(value)))
-        return error_set(e, EXIT_CONFIG, "reward '%s': %s must be a %snumber, not '%s'", spec, p->name,
-                         p->kind == PARAM_WHOLE ? "whole " : "", text);
-    if (value < p->min || value > p->max)
-        return error_set(e, EXIT_CONFIG, "reward '%s': %s must be from %g to %g, not %s", spec, p->name, p->min, p->max,
-                         text);
-    *slot = value;
-    return true;
-}
-
-static bool set_text(const RewardParam *p, const char *text, const char *spec, Reward *r, Error *e) {
-    if (!*text || strlen(text) >= REWARD_MAX_TEXT)
-        return error_set(e, EXIT_CONFIG, "reward '%s': %s must have from 1 to %d bytes", spec, p->name,
-                         REWARD_MAX_TEXT - 1);
-    memcpy(r->text, text, strlen(text) + 1);
-    return true;
-}
-
-static const RewardParam weight = {.name = "weight", .value = 1, .min = -1e9, .max = 1e9};
-
-static bool set_param(const char *key, const char *text, const char *spec, Reward *r, Error *e) {
-    const char *names[REWARD_MAX_PARAMS + 1] = {weight.name};
-    if (strcmp(key, weight.name) == 0) return set_value(&weight, text, spec, &r->weight, e);
-    for (int i = 0; i < r->info->n_params; i++) {
-        const RewardParam *p = &r->info->params[i];
-        names[i + 1] = p->name;
-        if (strcmp(key, p->name) != 0) continue;
-        return p->kind == PARAM_TEXT ? set_text(p, text, spec, r, e) : set_value(p, text, spec, &r->param[i], e);
-    }
-    char *hint = suggestion(key, names, r->info->n_params + 1);
-    error_set(e, EXIT_CONFIG, "reward '%s': %s has no parameter '%s'%s", spec, r->info->name, key, hint);
-    free(hint);
-    return false;
-}
-
-bool reward_parse(const char *spec, Reward *out, Error *e) {
-    char *copy = xstrdup(spec), *rest = copy;
-    char *name = strsep(&rest, ":");
-    bool ok = find_reward(name, spec, out, e);
-    for (char *pair; ok && (pair = strsep(&rest, ","));) {
-        char *value = strchr(pair, '=');
-        if (value) *value++ = 0;
-        ok = value ? set_param(pair, value, spec, out, e)
-                   : error_set(e, EXIT_CONFIG, "reward '%s': '%s' is not key=value", spec, pair);
-    }
-    free(copy);
-    return ok;
-}
-
-float reward_total(const Reward *r, int n_rewards, const float *score) {
-    double sum = 0;
-    bool any = false;
-    for (int i = 0; i < n_rewards; i++) {
-        if (isnan(score[i])) continue;
-        sum += r[i].weight * (double)score[i];
-        any = true;
-    }
-    return any ? (float)sum : REWARD_ABSTAINS;
-}

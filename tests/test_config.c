@@ -285,6 +285,7 @@ static void lists(void **state) {
         {"stop={name: a, x: 1}", 1, {"a:x=1"}},
         {"stop=[{x: 1, name: a}]", 1, {"a:x=1"}},
         {"stop=[{name: a}]", 1, {"a"}},
+        {"stop=[{name: a, x: 'b, c=\\d', y: e}]", 1, {"a:x=b\\, c=\\d,y=e"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *arg = xstrdup(cases[i].arg);
@@ -302,7 +303,8 @@ static void lists(void **state) {
     BAD("stop:\n  - {weight: 2}\n", "run.yaml:2", "wants a `name`");
     BAD("stop:\n  - {name: a, name: b}\n", "run.yaml:2", "given twice in one entry");
     BAD("stop:\n  - name: a\n    x: [1]\n", "run.yaml:3", "wants one value");
-    BAD("stop:\n  - name: a\n    x: 1,2\n", "run.yaml:3", "cannot be `1,2`");
+    BAD("stop:\n  - name: a,b\n", "run.yaml:2", "cannot be `a,b`");
+    BAD("stop:\n  - name: a\n    x: b\\\n", "run.yaml:3", "cannot be `b\\`");
     BAD("stop:\n  - name: a\n    x:\n", "run.yaml:3", "cannot be ``");
     BAD("stop:\n  - name: a:b\n", "run.yaml:2", "cannot be `a:b`");
     BAD("stop:\n  - {name: a, 'b=': 1}\n", "run.yaml:2", "`b=` is no key");

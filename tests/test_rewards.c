@@ -264,7 +264,7 @@ static void selections_are_read(void **state) {
     refused("repetition_penalty:ngram_size=2.5", "whole number");
     refused("repetition_penalty:language=e", "one of en|zh|ids");
     refused("repetition_penalty:language=", "one of en|zh|ids");
-    refused("code_format:language=", "from 1 to 63 bytes");
+    refused("code_format:language=", "from 1 to 1023 bytes");
     refused("cosine:max_len=0", "max_len must be from");
     refused("soft_overlong:max_completion_len=0", "max_completion_len must be from");
 }
