@@ -131,6 +131,9 @@ struct Device {
     char about[160];  // what it is, for humans: cores, instruction set; card, driver
     Arena scratch;    // DEVICE_SCRATCH bytes of its memory, for the ops themselves
     void *backend;    // the backend's own
+    // Let the vendor's library (cuBLASLt) do `matmul` too, to measure what the contract above costs: a row's bits then
+    // depend on the rows beside it. The CPU has no such library and does not look here.
+    bool library_products;
     // The first failure of work that was asked for, one line with what to do; "" while there is none. Ops do not report:
     // sync does, and whoever waits for results looks here.
     char error[256];

@@ -1,0 +1,150 @@
+// y[M,N] = x[M,K] w[N,K]^T
+//
+// A block owns a tile of W weights by X tokens (tile.cuh says how it multiplies them and why a row's bits depend on
+// nothing else). Either it takes all of K, chunk after chunk; or, where there are fewer tiles than the card needs, one
+// block takes one chunk of one tile: it leaves its sums in scratch, and whichever block of a tile comes last adds the
+// chunks up in ascending order. Both ways are the same additions, so the choice may follow the shape.
+//
+// Floor: (M K + N K + M N) elements to move, 2 M N K FLOP. Few tokens are bound by reading w once: a decode block keeps
+// three stages of 8 KiB of weights under way, and four blocks or more share an SM. Many are bound by the tensor cores: a
+// step of the 128 x 128 tile is 64 products a warp for 32 KiB copied, one block of 8 warps an SM (its sums and the chunk's
+// accumulators take 128 registers a thread).
+#include "cuda.cuh"
+#include "tile.cuh"
+
+#define BAND                                                                                                           \
+    8 // tiles of weights whose blocks are neighbours in time: a wave of blocks reads few rows of either operand
+
+// Adds up the chunks of a tile that blocks left in part[chunks][SUMS][THREADS]. Returns whether this block was the last of
+// them, and then sum is the tile's. *arrived is 0 before and after.
+template <int SUMS, int THREADS>
+static __device__ __forceinline__ bool add_chunks(float *sum, float *part, int chunk, int chunks, unsigned *arrived) {
+    SHARED(unsigned, before, [1]);
+    float *mine = part + (int64_t)chunk * SUMS * THREADS + threadIdx.x;
+#pragma unroll
+    for (int j = 0; j < SUMS; j++) __stcg(mine + j * THREADS, sum[j]);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) before[0] = atomicAdd(arrived, 1);
+    __syncthreads();
+    if (before[0] != (unsigned)chunks - 1) return false;
+    __threadfence();
+    if (threadIdx.x == 0) *arrived = 0;
+#pragma unroll
+    for (int j = 0; j < SUMS; j++) sum[j] = 0;
+#pragma unroll 1
+    for (int c = 0; c < chunks; c++)
+#pragma unroll
+        for (int j = 0; j < SUMS; j++) sum[j] += __ldcg(part + ((int64_t)c * SUMS + j) * THREADS + threadIdx.x);
+    return true;
+}
+
+// Writes the tile's outputs through shared memory, so that neighbours in a row of y leave together.
+template <typename Tile, typename U>
+static __device__ __forceinline__ void store_tile(U *y, char *shared, const float *sum, int64_t first_x,
+                                                  int64_t first_w, int64_t M, int64_t N, bool aligned) {
+    constexpr int PACK = Pack<U>::N, WIDTH = Tile::W + PACK; // the padding spreads rows over the banks
+    static_assert(Tile::X * WIDTH * sizeof(U) <= Tile::SHARED_BYTES, "");
+    U *out = (U *)shared; // [X, WIDTH]
+    __syncthreads();
+    Tile::each([&](int j, int w, int x) { out[x * WIDTH + w] = from_float<U>(sum[j]); });
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < Tile::X * (Tile::W / PACK); i += Tile::THREADS) {
+        int x = i / (Tile::W / PACK), w = i % (Tile::W / PACK) * PACK;
+        if (first_x + x >= M || first_w + w >= N) continue;
+        U *to = y + (first_x + x) * N + first_w + w;
+        Pack<U> v = load_pack(out + x * WIDTH + w);
+        if (aligned) store_pack(to, v);
+        else
+            for (int e = 0; e < PACK && first_w + w + e < N; e++) to[e] = v.x[e];
+    }
+}
+
+// Grid: tiles x splits, where splits is 1 or the number of chunks.
+template <typename Tile, bool ALIGNED, typename U>
+static __global__ void __launch_bounds__(Tile::THREADS)
+    matmul_kernel(U *y, const typename Tile::T *x, const typename Tile::T *w, int64_t M, int64_t N, int K,
+                  bool aligned_y, float *part, unsigned *arrived) {
+    SHARED_DYNAMIC(char, shared);
+    int64_t w_tiles = (N + Tile::W - 1) / Tile::W, x_tiles = (M + Tile::X - 1) / Tile::X, id = blockIdx.x;
+    int64_t band = id / (BAND * x_tiles) * BAND, in_band = id - band * x_tiles;
+    int64_t width = w_tiles - band < BAND ? w_tiles - band : BAND;
+    int64_t first_w = (band + in_band % width) * Tile::W, first_x = in_band / width * Tile::X;
+    bool split = gridDim.y > 1;
+    int begin = split ? (int)blockIdx.y * K_CHUNK : 0, end = split && begin + K_CHUNK < K ? begin + K_CHUNK : K;
+    tile_stream<Tile, ALIGNED>(
+        shared, w, [=](int64_t i) { return first_w + i < N ? w + (first_w + i) * K : NULL; }, 1,
+        [=](int64_t i) { return first_x + i < M ? x + (first_x + i) * K : NULL; }, begin, end,
+        [&](int, float *sum) {
+            float *of_tile = part + id * gridDim.y * (Tile::SUMS * Tile::THREADS);
+            if (split &&
+                !add_chunks<Tile::SUMS, Tile::THREADS>(sum, of_tile, (int)blockIdx.y, (int)gridDim.y, arrived + id))
+                return;
+            store_tile<Tile>(y, shared, sum, first_x, first_w, M, N, aligned_y);
+        });
+}
+
+// Tiles of each storage type, by how many tokens they are for. 96 KiB of stages at most: what every supported card has.
+typedef MmaTile<128, 128, 2, 4, 3> Mma128;
+typedef MmaTile<64, 64, 2, 2, 4> Mma64;
+typedef MmaTile<64, 32, 4, 1, 4> Mma32;
+typedef MmaTile<64, 16, 4, 1, 4> Mma16;
+typedef MmaTile<64, 8, 4, 1, 4> Mma8;
+// Where even chunks give too few blocks: 16 rows of weights and one warp a block.
+typedef MmaTile<16, 32, 1, 1, 4> Mma32Narrow;
+typedef MmaTile<16, 16, 1, 1, 4> Mma16Narrow;
+typedef MmaTile<16, 8, 1, 1, 4> Mma8Narrow;
+typedef FmaTile<128, 128, 8, 8, 3> Fma128;
+typedef FmaTile<64, 64, 8, 4, 3> Fma64;
+typedef FmaTile<64, 8, 4, 1, 4> Fma8;
+
+static int64_t tiles_of(int64_t W, int64_t X, int64_t M, int64_t N) { return ((N + W - 1) / W) * ((M + X - 1) / X); }
+
+template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Tensor y, Tensor x, Tensor w) {
+    int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w), tiles = tiles_of(Tile::W, Tile::X, M, N);
+    int64_t chunks = k_chunks(K), enough = (int64_t)cuda_sm_count(d) * (Tile::THREADS > 128 ? 1 : 2);
+    size_t mark = arena_mark(&d->scratch);
+    size_t bytes = (size_t)(tiles * chunks) * Tile::SUMS * Tile::THREADS * sizeof(float);
+    bool split = chunks > 1 && tiles < enough && tiles <= MATMUL_COUNTERS && chunks <= MAX_GRID &&
+                 bytes + ARENA_ALIGN <= d->scratch.cap - d->scratch.used;
+    float *part = split ? (float *)arena_take(&d->scratch, bytes) : NULL;
+    LAUNCH(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1), Tile::THREADS,
+           Tile::SHARED_BYTES, data_of<U>(y), data_of<typename Tile::T>(x), data_of<typename Tile::T>(w), M, N, (int)K,
+           aligned_rows(data_of<U>(y), N), part, ((CudaDevice *)d->backend)->arrived);
+    arena_rewind(&d->scratch, mark);
+}
+
+// By the shape and the card alone; every choice gives the same bits.
+static void run_bf16(Device *d, Tensor y, Tensor x, Tensor w) {
+    int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks(tensor_width(w)), sms = cuda_sm_count(d);
+    bool narrow = tiles_of(64, M, M, N) * chunks < sms;
+    if (M <= 8) (narrow ? run<Mma8Narrow, true, Bf16> : run<Mma8, true, Bf16>)(d, y, x, w);
+    else if (M <= 16) (narrow ? run<Mma16Narrow, true, Bf16> : run<Mma16, true, Bf16>)(d, y, x, w);
+    else if (M <= 32) (narrow ? run<Mma32Narrow, true, Bf16> : run<Mma32, true, Bf16>)(d, y, x, w);
+    else if (M > 64 && tiles_of(128, 128, M, N) * chunks >= sms) run<Mma128, true, Bf16>(d, y, x, w);
+    else run<Mma64, true, Bf16>(d, y, x, w);
+}
+static void run_f32(Device *d, Tensor y, Tensor x, Tensor w) {
+    int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks(tensor_width(w)), sms = cuda_sm_count(d);
+    if (M <= 16) run<Fma8, true, float>(d, y, x, w);
+    else if (M > 64 && tiles_of(128, 128, M, N) * chunks >= sms) run<Fma128, true, float>(d, y, x, w);
+    else run<Fma64, true, float>(d, y, x, w);
+}
+
+void cuda_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
+    int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w);
+    if (x.dtype != w.dtype) die("matmul: x is %s but w is %s", dtype_name(x.dtype), dtype_name(w.dtype));
+    if (d->library_products) return cuda_product(d, y, false, x, false, w, true);
+    if (!M || !N) return;
+    if (x.dtype == BF16) {
+        bool aligned = aligned_rows(data_of<Bf16>(x), K) && aligned_rows(data_of<Bf16>(w), K);
+        if (aligned && y.dtype == BF16) run_bf16(d, y, x, w);
+        else if (aligned) run<Mma64, true, float>(d, y, x, w);
+        else DISPATCH(y.dtype, U, run<Mma64, false, U>(d, y, x, w));
+    } else if (x.dtype == F32) {
+        bool aligned = aligned_rows(data_of<float>(x), K) && aligned_rows(data_of<float>(w), K);
+        if (aligned && y.dtype == F32) run_f32(d, y, x, w);
+        else if (aligned) run<Fma64, true, Bf16>(d, y, x, w);
+        else DISPATCH(y.dtype, U, run<Fma64, false, U>(d, y, x, w));
+    } else die("matmul: storage is f32 or bf16, not %s", dtype_name(x.dtype));
+}
