@@ -12,3 +12,21 @@ static inline Device *test_device(int threads) {
     if (!d) die("tests: %s", e.text);
     return d;
 }
+
+// Copies of a tensor: of host memory in the device's (device_drop gives it back), and of the device's in host memory (free).
+static inline Tensor to_device(Device *d, Tensor host) {
+    Tensor x = host;
+    x.data = d->alloc(d, tensor_bytes(x) + 1);
+    if (!x.data) die("tests: no memory on the device");
+    d->copy(d, x.data, host.data, tensor_bytes(x));
+    return x;
+}
+static inline Tensor to_host(Device *d, Tensor x) {
+    Tensor host = x;
+    host.data = xmalloc(tensor_bytes(x) + 1);
+    d->copy(d, host.data, x.data, tensor_bytes(x));
+    d->sync(d);
+    if (d->error[0]) die("tests: %s", d->error);
+    return host;
+}
+static inline void device_drop(Device *d, Tensor x) { d->free(d, x.data, tensor_bytes(x) + 1); }
