@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define REQUIRED 0.3 // of the probe; less fails the benchmark
+#define REQUIRED 0.3                 // of the probe; less fails the benchmark
 #define MANY     ((int64_t)96 << 20) // bytes of weights in rotation: more than caches hold
 
 typedef struct {
