@@ -19,7 +19,7 @@ static void sample(void *arg, int i) {
     }
     SampleParams params = {.temperature = 0.9f, .top_p = 1, .repetition_penalty = 1, .seed = 1};
     rollout_run(&s->run->rollout, s->run->device, &s->run->policy, s->run->tokenizer, (StopRule){0}, params, b,
-                (RolloutWatch){0});
+                (RolloutWatch){0}, NULL);
 }
 
 // Seconds of drawing `length` tokens for each of `group` sequences that share a prompt of 16 tokens.

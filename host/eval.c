@@ -136,10 +136,9 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
     bool ok = true;
     for (int64_t at = 0; at < rows && ok; at += b.prompts) {
         int n = (int)(rows - at < b.prompts ? rows - at : b.prompts);
-        ok = take_rows(r, pr, data, at, n, &b, e) &&
-             (rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, run_stop_rule(r), params, &b,
-                          (RolloutWatch){0}) ||
-              error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation"));
+        ok = take_rows(r, pr, data, at, n, &b, e) && (rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer,
+                                                                  run_stop_rule(r), params, &b, (RolloutWatch){0}, e) ||
+                                                      error_prefix(e, "evaluation"));
         if (!ok) break;
         Batch part = b; // the columns of the questions there are
         part.prompts = n;

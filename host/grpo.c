@@ -108,12 +108,12 @@ static void count_decoded(void *arg, int i) {
     progress_phase(t->progress, "rollout", ++t->decoded, t->batch.n);
 }
 
-static bool rollout(Trainer *t) {
+static bool rollout(Trainer *t, Error *e) {
     double start = wall_seconds();
     t->decoded = 0;
     progress_phase(t->progress, "rollout", 0, t->batch.n);
     bool ok = rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
-                          sample_params(t->cfg), &t->batch, (RolloutWatch){.done = count_decoded, .arg = t});
+                          sample_params(t->cfg), &t->batch, (RolloutWatch){.done = count_decoded, .arg = t}, e);
     t->stats.rollout_time += wall_seconds() - start;
     return ok;
 }
@@ -140,7 +140,7 @@ static StepResult generate(Trainer *t, Error *e) {
     int drawn;
     if (!draw_questions(t, false, &drawn, e)) return STEP_FAILED;
     for (int64_t round = 0;; round++) {
-        if (!rollout(t)) return STEP_STOPPED;
+        if (!rollout(t, e)) return e->code == EXIT_STOPPED ? STEP_STOPPED : STEP_FAILED;
         double start = wall_seconds();
         rewards_score(&t->rewards, b);
         t->stats.reward_time += wall_seconds() - start;

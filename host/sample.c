@@ -25,8 +25,7 @@ static bool fits(const Run *r, const Ids *ids, Error *e) {
 
 static bool answer(Run *r, Batch *b, RolloutWatch watch, Error *e) {
     return rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, run_stop_rule(r), sample_params(r->cfg), b,
-                       watch) ||
-           error_set(e, EXIT_STOPPED, "stopped by a signal");
+                       watch, e);
 }
 
 static bool sample_one(Run *r, const Prompter *p, Error *e) {

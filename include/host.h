@@ -292,15 +292,17 @@ typedef struct {
     int max_completion; // tokens
     int prefill_tokens; // packed tokens of one prefill, >= max_prompt
 } RolloutShape;
+typedef struct RolloutQueue RolloutQueue;
 typedef struct {
     RolloutShape shape;
     KvCache cache;
     Activations prefill, decode;
-    Tensor ids, pos, kv_row, seq;   // I32, for prefill and decode
-    Tensor span;                    // [slots,4]
-    Tensor prompt_hidden, hidden;   // [prompt_slots,D], [slots,D] what the next token is drawn from
-    Tensor key, place, token, logp; // [slots] I64, I32, I32, F32
-    Tensor seen, seen_len;          // [slots, max_prompt + max_completion], [slots]: repetition penalty
+    Tensor ids, pos, kv_row, seq; // [prefill_tokens] x 3, [prompt_slots+1] I32: prompts
+    Tensor prompt_hidden, hidden; // [prompt_slots,D], [slots,D] what a first token is drawn from
+    Tensor from;                  // [slots] I32 prompt slots of new sequences
+    Tensor token, logp;           // [slots] I32, F32 what a step drew
+    DecodeRows rows;              // B = slots
+    RolloutQueue *queue;          // host memory, events and graphs, kept from one rollout to the next
 } Rollout;
 // What ends a completion.
 typedef struct {
@@ -311,9 +313,10 @@ typedef struct {
 RolloutShape rollout_shape(int slots, int prompts, int max_prompt, int max_completion);
 Rollout rollout_carve(Arena *a, ModelDims dims, DType dtype, RolloutShape shape);
 void rollout_free(Rollout *r);
+Tensor rollout_ring(Arena *a, int slots); // rollout_queue.c: DecodeRows.drawn
 // Decodes every queued sequence of the batch: fills len, ids, logp, finish, text; tells `watch` as text comes and sequences end.
-// Returns false, sequences left unfinished, where a stop was requested (see signals). A sequence's tokens depend on
-// (weights, prompt, params, its key) alone.
+// False, sequences left unfinished, after filling *e: a stop was requested (EXIT_STOPPED), or the device failed. A
+// sequence's tokens depend on (weights, prompt, params, its key) alone.
 typedef struct {
     void (*text)(void *arg, int i, const char *bytes,
                  size_t n);         // new text of sequence i that no stop string can take back
@@ -321,7 +324,7 @@ typedef struct {
     void *arg;
 } RolloutWatch; // members may be NULL
 bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, StopRule rule, SampleParams params,
-                 Batch *b, RolloutWatch watch);
+                 Batch *b, RolloutWatch watch, Error *e);
 
 // ---- device.c ------------------------------------------------------------------------------------------------------
 // `choice` is DEVICE_*. auto takes GPU `ordinal` where one answers, else the CPU, whose `about` then says so; cuda takes

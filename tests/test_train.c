@@ -46,7 +46,7 @@ static void sampled_equals_trained(void **state) {
                 assert_true(prompter_next(&f.t.prompter, f.t.data, &f.t.batch, p, &e));
             for (int i = 0; i < f.t.batch.n; i++) f.t.batch.key[i] = i;
             assert_true(rollout_run(&f.t.run.rollout, f.t.run.device, &f.t.run.policy, f.t.run.tokenizer,
-                                    run_stop_rule(&f.t.run), sample_params(&f.cfg), &f.t.batch, (RolloutWatch){0}));
+                                    run_stop_rule(&f.t.run), sample_params(&f.cfg), &f.t.batch, (RolloutWatch){0}, &e));
             size_t bytes = (size_t)f.t.batch.n * (size_t)f.t.batch.max_completion * 4;
             if (!first) first = memcpy(xmalloc(bytes), f.t.batch.logp, bytes);
             assert_memory_equal(first, f.t.batch.logp, bytes); // the same seed gives the same text at any batch size
