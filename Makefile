@@ -25,7 +25,7 @@ compiler := $(shell $(CC) --version 2>/dev/null | head -n 1)
 $(if $(compiler),,$(error no C compiler ($(CC)): run tools/deps.sh))
 lacking  := $(call missing,pcre2 yaml jansson utf8proc)
 $(if $(lacking),$(error no development files of $(lacking): run tools/deps.sh))
-openmp   := $(call accepts,-fopenmp)
+openmp   := $(if $(filter tsan,$(MODE)),,$(call accepts,-fopenmp))
 march    := $(call accepts,-march=$(MARCH))
 version  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
 endif
@@ -36,11 +36,13 @@ optimize_debug    := -Og -g3
 # The CUDA device under emulation (tests/emu): its kernels' memory is always guarded.
 optimize_emu      := -O2 -g -fno-omit-frame-pointer -fsanitize=address
 optimize_sanitize := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+# Threads and ranks without data races. OpenMP's own barriers are none that this sanitizer knows, so there is one thread.
+optimize_tsan     := -O1 -g3 -fno-omit-frame-pointer -fsanitize=thread
 # gcc 13 lays the frames of this check out on 32 bytes only, and 64-byte vectors in them crash.
 ifneq ($(filter sanitize emu,$(MODE)),)
 optimize_$(MODE) += $(call accepts,--param=asan-use-after-return=0)
 endif
-$(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug, sanitize or emu))
+$(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug, sanitize, tsan or emu))
 
 # -ffp-contract=off: a multiply-add is fused only where the code says so; the numerics contract hangs on it.
 # -Wno-psabi: gcc's note that 64-byte vectors have no agreed calling convention; ours are all inlined.
@@ -54,7 +56,7 @@ libs  := $(LDFLAGS) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread $(LDLIBS
 # ---- CUDA: by nvcc where it is, under emulation in MODE=emu, else none ---------------------------------------------
 nvcc := $(if $(filter no,$(CUDA)),,$(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc)))
 nccl := $(wildcard /usr/include/nccl.h /usr/local/cuda/include/nccl.h)
-cuda := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize,$(MODE)),,$(nvcc)))
+cuda := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize tsan,$(MODE)),,$(nvcc)))
 flags += $(if $(cuda),-DGRPO_CUDA)
 warn_cu := -Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers
 
@@ -162,6 +164,7 @@ run-%: $(dir)/tests/% $(grpo) $(tools)
 check:
 	$(Q)$(MAKE) test
 	$(Q)$(MAKE) MODE=sanitize test
+	$(Q)$(MAKE) MODE=tsan run-test_comm
 	$(Q)if command -v clang >/dev/null; then $(MAKE) CC=clang BUILD=$(BUILD)/clang all; \
 	    else echo 'SKIP the clang build: no clang'; fi
 	$(Q)if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h'); \
@@ -188,14 +191,14 @@ help:
 	@echo 'make           build/grpo'
 	@echo 'make demo      watch a model learn: three minutes, offline'
 	@echo 'make test      every test; make run-test_NAME runs one program'
-	@echo 'make check     every test, again with sanitizers, then the clang build and the format'
+	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
 	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'
 	@echo 'make doctor    what this machine has, and whether grpo can use it'
 	@echo 'make install   to PREFIX ($(PREFIX)), under DESTDIR'
 	@echo 'make debug     build/debug/grpo, for a debugger'
 	@echo 'make sanitize  build/sanitize/grpo, with the address and undefined-behaviour sanitizers'
 	@echo 'make clean     remove $(BUILD)'
-	@echo 'Variables: CC CFLAGS LDFLAGS MARCH=$(MARCH) BUILD=$(BUILD) MODE=release|debug|sanitize V=1 (show commands)'
+	@echo 'Variables: CC CFLAGS LDFLAGS MARCH=$(MARCH) BUILD=$(BUILD) MODE=release|debug|sanitize|tsan V=1 (show commands)'
 	@echo '           ARGS (of make bench: build/bench --help)'
 
 -include $(wildcard $(dir)/*/*.d $(dir)/tests/emu/*.d)

@@ -1,0 +1,268 @@
+// Collectives of ranks on GPUs, through NCCL. The ranks of a host meet on their Board first, which finds out who is missing,
+// dead or elsewhere; then NCCL moves the bytes, and the wait for it watches the communicator's errors, the Board and
+// the clock. Communicators are non-blocking: no call of NCCL can keep a rank from leaving.
+//
+//   all_gather       in place over the slices (ncclAllGather; the last slice's surplus by ncclBroadcast)
+//   reduce_scatter   every rank sends each other rank that rank's slice and adds what it gets in rank order, so that the
+//                    sum is a function of the inputs alone. Bytes moved: as a ring's, (world - 1) / world of x each way.
+//   share            bytes of the host, staged through scratch
+#include "common.cuh"
+#include "comm.h"
+
+#ifndef GRPO_NCCL
+
+static bool no_nccl(Error *e) {
+    return error_set(e, EXIT_CONFIG,
+                     "gpus: this build has no NCCL, and so computes on one GPU; install NCCL's "
+                     "development files and build again, or leave gpus out");
+}
+bool cuda_comm_id(char *id, Error *e) { return no_nccl(e); }
+Comm *cuda_comm_open(Device *d, const CommConfig *how, Error *e) {
+    no_nccl(e);
+    return NULL;
+}
+
+#else
+#include <nccl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static_assert(sizeof(ncclUniqueId) == COMM_ID_BYTES, "the id ranks find each other by");
+
+struct Nccl {
+    Device *d;
+    ncclComm_t comm;
+    bool broken; // aborted
+};
+
+static Nccl *of(Comm *c) { return (Nccl *)c->backend; }
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+static void nap(void) {
+    struct timespec t = {0, 20000};
+    nanosleep(&t, NULL);
+}
+
+// ---- failing and waiting -------------------------------------------------------------------------------------------
+
+// Leaves the communicator, which ends the other ranks' waits too, and says why.
+static bool leave(Comm *c, Error *e) {
+    if (!of(c)->broken && of(c)->comm) ncclCommAbort(of(c)->comm);
+    of(c)->broken = true;
+    return false;
+}
+static bool fail(Comm *c, const char *name, const char *why, Error *e) {
+    char text[400];
+    snprintf(text, sizeof text, "rank %d, collective `%s`: %s", c->rank, name, why);
+    board_fail(c->board, EXIT_COMM, text);
+    error_set(e, EXIT_COMM, "%s", text);
+    return leave(c, e);
+}
+
+// Waits until NCCL has taken a call in (`status` is its answer). False after filling *e.
+static bool settle(Comm *c, const char *name, ncclResult_t status, double since, Error *e) {
+    while (status == ncclInProgress) {
+        if (board_failed(c->board, e)) return leave(c, e);
+        if (seconds() - since > c->timeout) {
+            return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
+        }
+        board_beat(c->board);
+        nap();
+        ncclResult_t asked = ncclCommGetAsyncError(of(c)->comm, &status);
+        if (asked != ncclSuccess) status = asked;
+    }
+    return status == ncclSuccess || fail(c, name, ncclGetErrorString(status), e);
+}
+
+// Waits until the stream has done what was asked of it.
+static bool finish(Comm *c, const char *name, double since, Error *e) {
+    Device *d = of(c)->d;
+    for (;;) {
+        cudaError_t done = cudaStreamQuery(cuda_stream(d));
+        if (done == cudaSuccess) return !d->error[0] || fail(c, name, d->error, e);
+        if (done != cudaErrorNotReady) return fail(c, name, cudaGetErrorString(done), e);
+        ncclResult_t status;
+        if (ncclCommGetAsyncError(of(c)->comm, &status) != ncclSuccess) status = ncclSystemError;
+        if (status != ncclSuccess && status != ncclInProgress) return fail(c, name, ncclGetErrorString(status), e);
+        if (board_failed(c->board, e)) return leave(c, e);
+        if (seconds() - since > c->timeout)
+            return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
+        board_beat(c->board);
+        nap();
+    }
+}
+
+static bool meet(Comm *c, const char *name, uint64_t bytes, Error *e) {
+    return board_meet(c->board, name, bytes, c->timeout, e) || leave(c, e);
+}
+
+// ---- collectives ---------------------------------------------------------------------------------------------------
+
+static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
+    if (!meet(c, name, tensor_bytes(x), e)) return false;
+    double since = seconds();
+    ncclComm_t comm = of(c)->comm;
+    cudaStream_t stream = cuda_stream(of(c)->d);
+    int64_t first, each, last, n;
+    comm_slice(tensor_numel(x), 0, c->world, &first, &each);
+    comm_slice(tensor_numel(x), c->world - 1, c->world, &last, &n);
+    size_t size = dtype_size(x.dtype), part = (size_t)each * size, rest = (size_t)(n - each) * size;
+    char *all = (char *)x.data, *tail = all + (size_t)(last + each) * size;
+    ncclResult_t s = ncclSuccess;
+    if (part) s = ncclAllGather(all + (size_t)c->rank * part, all, part, ncclUint8, comm, stream);
+    if (!settle(c, name, s, since, e)) return false;
+    if (rest) s = ncclBroadcast(tail, tail, rest, ncclUint8, c->world - 1, comm, stream);
+    return settle(c, name, s, since, e) && finish(c, name, since, e);
+}
+
+// x[n] = the sum over ranks in rank order: x's own value is rank `self`'s, the others' lie `stride` apart in `got`.
+template <typename T>
+static __global__ void add_parts_kernel(T *x, const T *got, int64_t n, int64_t stride, int self, int world) {
+    int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        float sum = 0;
+        for (int r = 0; r < world; r++) {
+            float v = to_float(r == self ? x[i] : got[(r - (r > self)) * stride + i]);
+            sum = r ? sum + v : v;
+        }
+        x[i] = from_float<T>(sum);
+    }
+}
+
+// Sends elements [at, at + part) of every other rank's slice and receives as many of this rank's from each.
+static ncclResult_t exchange(Comm *c, Tensor x, char *got, int64_t at, int64_t part) {
+    size_t size = dtype_size(x.dtype);
+    int64_t first, count;
+    ncclResult_t s = ncclGroupStart();
+    for (int r = 0; r < c->world && s == ncclSuccess; r++) {
+        if (r == c->rank) continue;
+        comm_slice(tensor_numel(x), r, c->world, &first, &count);
+        int64_t theirs = count - at < part ? count - at : part;
+        if (theirs > 0)
+            s = ncclSend((char *)x.data + (size_t)(first + at) * size, (size_t)theirs * size, ncclUint8, r, of(c)->comm,
+                         cuda_stream(of(c)->d));
+        comm_slice(tensor_numel(x), c->rank, c->world, &first, &count);
+        int64_t mine = count - at < part ? count - at : part;
+        if (mine > 0 && (s == ncclSuccess || s == ncclInProgress))
+            s = ncclRecv(got + (size_t)((r - (r > c->rank)) * part) * size, (size_t)mine * size, ncclUint8, r,
+                         of(c)->comm, cuda_stream(of(c)->d));
+        if (s == ncclInProgress) s = ncclSuccess; // the group's end tells
+    }
+    ncclResult_t end = ncclGroupEnd();
+    return s == ncclSuccess ? end : s;
+}
+
+static bool reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
+    if (!meet(c, name, tensor_bytes(x), e)) return false;
+    double since = seconds();
+    Device *d = of(c)->d;
+    size_t size = dtype_size(x.dtype), mark = arena_mark(&d->scratch);
+    int64_t first, count, most;
+    comm_slice(tensor_numel(x), c->world - 1, c->world, &first, &most); // the last slice is the longest
+    int64_t part = (int64_t)(DEVICE_SCRATCH / 2 / size) / (c->world - 1) / 64 * 64;
+    if (part > most) part = most;
+    char *got = (char *)arena_take(&d->scratch, (size_t)(part * (c->world - 1)) * size);
+    comm_slice(tensor_numel(x), c->rank, c->world, &first, &count);
+    bool ok = true;
+    for (int64_t at = 0; at < most && ok; at += part) {
+        ok = settle(c, name, exchange(c, x, got, at, part), since, e);
+        int64_t here = count - at < part ? count - at : part;
+        if (!ok || here <= 0) continue;
+        Tensor mine = tensor_rows(tensor1(x.data, x.dtype, tensor_numel(x)), first + at, here);
+        DISPATCH(x.dtype, T,
+                 LAUNCH(d, add_parts_kernel<T>, grid_for(d, here, 256), 256, 0, data_of<T>(mine), (const T *)got, here,
+                        part, c->rank, c->world));
+    }
+    arena_rewind(&d->scratch, mark);
+    return ok && finish(c, name, since, e);
+}
+
+static bool share(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
+    uint64_t total = end[c->world - 1], longest = 0;
+    if (!meet(c, name, total, e)) return false;
+    for (int r = 0; r < c->world; r++) {
+        uint64_t n = end[r] - (r ? end[r - 1] : 0);
+        if (n > longest) longest = n;
+    }
+    double since = seconds();
+    Device *d = of(c)->d;
+    cudaStream_t stream = cuda_stream(d);
+    size_t mark = arena_mark(&d->scratch), part = DEVICE_SCRATCH / 2 / (size_t)c->world / 256 * 256;
+    if (part > longest) part = longest ? (longest + 255) / 256 * 256 : 256;
+    char *stage = (char *)arena_take(&d->scratch, part * (size_t)c->world);
+    bool ok = true;
+    // A share of nothing is a barrier: one byte from everybody.
+    for (uint64_t at = 0; (at < longest || at == 0) && ok; at += part) {
+        ncclResult_t s = ncclGroupStart();
+        for (int r = 0; r < c->world && s == ncclSuccess; r++) {
+            uint64_t begin = (r ? end[r - 1] : 0) + at, left = begin < end[r] ? end[r] - begin : 0;
+            size_t n = left < part ? (size_t)left : part;
+            char *place = stage + (size_t)r * part;
+            if (r == c->rank && n) d->copy(d, place, (char *)data + begin, n);
+            if (!total) n = 1;
+            if (n) s = ncclBroadcast(place, place, n, ncclUint8, r, of(c)->comm, stream);
+            if (s == ncclInProgress) s = ncclSuccess;
+        }
+        ncclResult_t over = ncclGroupEnd();
+        ok = settle(c, name, s == ncclSuccess ? over : s, since, e) && finish(c, name, since, e);
+        for (int r = 0; r < c->world && ok; r++) {
+            uint64_t begin = (r ? end[r - 1] : 0) + at, left = begin < end[r] ? end[r] - begin : 0;
+            if (r != c->rank && left)
+                d->copy(d, (char *)data + begin, stage + (size_t)r * part, left < part ? left : part);
+        }
+    }
+    arena_rewind(&d->scratch, mark);
+    return ok && (!d->error[0] || fail(c, name, d->error, e));
+}
+
+// ---- opening and closing -------------------------------------------------------------------------------------------
+
+bool cuda_comm_id(char *id, Error *e) {
+    ncclUniqueId unique;
+    ncclResult_t s = ncclGetUniqueId(&unique);
+    if (s != ncclSuccess) return error_set(e, EXIT_COMM, "NCCL cannot begin: %s", ncclGetErrorString(s));
+    memcpy(id, &unique, sizeof unique);
+    return true;
+}
+
+static void close_cuda(Comm *c) {
+    Nccl *n = of(c);
+    if (n->comm && !n->broken) {
+        Error ignored = {};
+        // Every rank is here, or some rank failed and waits for nobody.
+        bool together = settle(c, "close", ncclCommFinalize(n->comm), seconds(), &ignored);
+        if (together) ncclCommDestroy(n->comm);
+    }
+    free(n);
+    free(c);
+}
+
+Comm *cuda_comm_open(Device *d, const CommConfig *how, Error *e) {
+    Comm *c = (Comm *)xcalloc(1, sizeof *c);
+    Nccl *n = (Nccl *)xcalloc(1, sizeof *n);
+    n->d = d;
+    c->rank = how->rank;
+    c->world = how->world;
+    c->timeout = how->timeout;
+    c->board = how->board;
+    c->backend = n;
+    c->all_gather = all_gather;
+    c->reduce_scatter = reduce_scatter;
+    c->share = share;
+    c->close = close_cuda;
+    ncclUniqueId id;
+    memcpy(&id, how->id, sizeof id);
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    double since = seconds();
+    ncclResult_t s = ncclCommInitRankConfig(&n->comm, c->world, id, c->rank, &config);
+    if (settle(c, "open NCCL", s, since, e)) return c;
+    close_cuda(c);
+    return NULL;
+}
+#endif

@@ -1,0 +1,303 @@
+// Collectives of ranks on the CPU: inputs whose exact sums and places are known, for 1 to 4 ranks, as processes and as
+// threads (so that the thread sanitizer sees them); and what happens where a rank dies, hangs or does something else.
+#include "comm.h"
+#include "error.h"
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+// cmocka wants these before it
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+// What a rank does; false after saying why. Ranks other than the test's own process cannot use cmocka.
+typedef bool Part(Comm *c, void *arg);
+
+#define CHECK(x)                                                                                                       \
+    do {                                                                                                               \
+        if (!(x)) return fprintf(stderr, "rank %d of %d: line %d: %s\n", c->rank, c->world, __LINE__, #x), false;      \
+    } while (0)
+
+typedef struct {
+    Part *part;
+    void *arg;
+    Board *board;
+    int rank, world;
+    double timeout;
+    bool good;
+} Rank;
+
+static void *be_rank(void *p) {
+    Rank *r = p;
+    Error e = {0};
+    Board *mine = board_join(r->board, r->rank, r->rank);
+    Comm *c = cpu_comm_open(&(CommConfig){r->rank, r->world, mine, r->timeout, ""}, &e);
+    r->good = c && r->part(c, r->arg);
+    comm_close(c);
+    board_close(mine);
+    return NULL;
+}
+
+// Runs `part` on every rank; the number of ranks that failed.
+static int run(int world, bool threads, double timeout, Part *part, void *arg) {
+    Error e = {0};
+    Board *board = board_new(world, &e);
+    assert_non_null(board);
+    Rank rank[4];
+    pthread_t thread[4];
+    pid_t pid[4];
+    int bad = 0;
+    for (int r = 0; r < world; r++) {
+        rank[r] = (Rank){part, arg, board, r, world, timeout, false};
+        if (threads) {
+            pthread_create(&thread[r], NULL, be_rank, &rank[r]);
+            continue;
+        }
+        fflush(NULL);
+        pid[r] = fork();
+        if (pid[r] == 0) {
+            be_rank(&rank[r]);
+            _exit(!rank[r].good);
+        }
+    }
+    for (int r = world - 1; r >= 0; r--) { // rank 0 last: where it is stopped, the others have left by then
+        int status = 0;
+        if (threads) pthread_join(thread[r], NULL);
+        else if (waitpid(pid[r], &status, WUNTRACED) == pid[r] && WIFSTOPPED(status)) {
+            kill(pid[r], SIGKILL);
+            waitpid(pid[r], &status, 0);
+        }
+        bad += threads ? !rank[r].good : status != 0;
+    }
+    board_close(board);
+    return bad;
+}
+
+// ---- exact answers ------------------------------------------------------------------------------------------------
+
+static const int64_t sizes[] = {0, 1, 63, 64, 65, 1000, 64 * 4 + 1, 65536 + 7, 3 * 65536 + 129, 400001};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+// Small whole numbers: every sum is exact, so every order of adding gives the same bits.
+static float value(int rank, int64_t i) { return (float)((i * 7 + rank * 31) % 64 - 20); }
+
+static bool sums(Comm *c, void *arg) {
+    Error e = {0};
+    for (int d = 0; d < 2; d++)
+        for (int s = 0; s < SIZES; s++) {
+            int64_t n = sizes[s], first, count;
+            Tensor x = tensor1(xcalloc((size_t)n + 1, 4), d ? BF16 : F32, n);
+            for (int64_t i = 0; i < n; i++) tensor_set(x, i, value(c->rank, i));
+            CHECK(comm_reduce_scatter(c, "gradients", x, &e));
+            comm_slice(n, c->rank, c->world, &first, &count);
+            for (int64_t i = 0; i < n; i++) {
+                float want = value(c->rank, i);
+                for (int r = 0; i >= first && i < first + count && r < c->world; r++)
+                    want = r ? want + value(r, i) : value(0, i);
+                CHECK(tensor_get(x, i) == want);
+            }
+            free(x.data);
+        }
+    return true;
+}
+
+static bool gathers(Comm *c, void *arg) {
+    Error e = {0};
+    for (int d = 0; d < 2; d++)
+        for (int s = 0; s < SIZES; s++) {
+            int64_t n = sizes[s], first, count, total = 0;
+            Tensor x = tensor1(xcalloc((size_t)n + 1, 4), d ? BF16 : F32, n);
+            comm_slice(n, c->rank, c->world, &first, &count);
+            for (int64_t i = 0; i < n; i++) tensor_set(x, i, i >= first && i < first + count ? value(c->rank, i) : -1);
+            CHECK(comm_all_gather(c, "parameters", x, &e));
+            for (int r = 0; r < c->world; r++) {
+                comm_slice(n, r, c->world, &first, &count);
+                CHECK(first == total && first % 64 == 0);
+                total += count;
+                for (int64_t i = first; i < first + count; i++) CHECK(tensor_get(x, i) == value(r, i));
+            }
+            CHECK(total == n);
+            free(x.data);
+        }
+    return true;
+}
+
+// The sum is formed in rank order: 1 + 1e8 - 1e8 is 0 in f32, -1e8 + 1e8 + 1 would be 1.
+static bool order(Comm *c, void *arg) {
+    Error e = {0};
+    const float each[4] = {1, 1e8f, -1e8f, 3};
+    float want = 0, x[256];
+    for (int r = 0; r < c->world; r++) want = r ? want + each[r] : each[0];
+    for (int i = 0; i < 256; i++) x[i] = each[c->rank];
+    CHECK(comm_reduce_scatter(c, "gradients", tensor1(x, F32, 256), &e));
+    int64_t first, count;
+    comm_slice(256, c->rank, c->world, &first, &count);
+    for (int64_t i = first; i < first + count; i++) CHECK(x[i] == want);
+    double y[2] = {each[c->rank] * 1e9, 1}, sum = 0;
+    for (int r = 0; r < c->world; r++) sum = r ? sum + each[r] * 1e9 : each[r] * 1e9;
+    CHECK(comm_all_reduce(c, "norm", y, 2, &e));
+    CHECK(y[0] == sum && y[1] == c->world);
+    return true;
+}
+
+static bool bytes(Comm *c, void *arg) {
+    Error e = {0};
+    for (size_t n = 0; n < 900000; n = n * 3 + 1) {
+        size_t mine = c->rank == 1 ? 0 : n + (size_t)c->rank;
+        char *data = xmalloc(mine), *all;
+        uint64_t end[COMM_RANKS];
+        memset(data, 'a' + c->rank, mine);
+        CHECK(comm_collect(c, "completions", data, mine, &all, end, &e));
+        for (int r = 0; r < c->world; r++) {
+            uint64_t begin = r ? end[r - 1] : 0;
+            CHECK(end[r] - begin == (r == 1 ? 0 : n + (size_t)r));
+            for (uint64_t i = begin; i < end[r]; i++) CHECK(all[i] == 'a' + r);
+        }
+        free(data);
+        free(all);
+    }
+    for (int root = 0; root < c->world; root++) {
+        int x = c->rank == root ? 41 + root : 0;
+        CHECK(comm_broadcast(c, "path", &x, sizeof x, root, &e));
+        CHECK(x == 41 + root);
+        CHECK(comm_barrier(c, "barrier", &e));
+    }
+    return true;
+}
+
+// Nobody leaves a barrier before everybody has come.
+static int inside[4];
+static bool barrier(Comm *c, void *arg) {
+    Error e = {0};
+    for (int turn = 1; turn < 200; turn++) {
+        __atomic_store_n(&inside[c->rank], turn, __ATOMIC_RELAXED);
+        CHECK(comm_barrier(c, "barrier", &e));
+        for (int r = 0; r < c->world; r++) CHECK(__atomic_load_n(&inside[r], __ATOMIC_RELAXED) >= turn);
+    }
+    return true;
+}
+
+static void each_world(Part *part, bool threads_only) {
+    for (int threads = threads_only; threads < 2; threads++)
+        for (int world = 1; world <= 4; world++) assert_int_equal(run(world, threads, 20, part, NULL), 0);
+}
+static void sums_are_exact(void **state) { each_world(sums, false); }
+static void gathers_are_exact(void **state) { each_world(gathers, false); }
+static void sums_run_in_rank_order(void **state) { each_world(order, false); }
+static void bytes_of_any_number(void **state) { each_world(bytes, false); }
+static void barriers_hold(void **state) { each_world(barrier, true); }
+
+static void one_rank_needs_no_comm(void **state) {
+    Error e = {0};
+    float x[3] = {1, 2, 3};
+    double y = 4;
+    assert_true(comm_all_gather(NULL, "x", tensor1(x, F32, 3), &e) && comm_reduce_scatter(NULL, "x", NONE, &e) &&
+                comm_all_reduce(NULL, "x", &y, 1, &e) && comm_barrier(NULL, "x", &e));
+    assert_true(y == 4 && x[0] == 1 && comm_world(NULL) == 1 && comm_rank(NULL) == 0);
+}
+
+// ---- faults -------------------------------------------------------------------------------------------------------
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// Everybody but `who` must find an error that says these words, and no later than `within` seconds.
+typedef struct {
+    int who;
+    enum { SKIPS, SIZES_DIFFER, FAILS, DIES, SLEEPS, STOPS } does;
+    const char *words[3];
+    double within;
+} Fault;
+
+static bool says(const Error *e, const Fault *f) {
+    for (int i = 0; i < 3; i++)
+        if (f->words[i] && !strstr(e->text, f->words[i])) {
+            fprintf(stderr, "\"%s\" is not in: %s\n", f->words[i], e->text);
+            return false;
+        }
+    return true;
+}
+
+static bool faulty(Comm *c, void *arg) {
+    const Fault *f = arg;
+    Error e = {0};
+    double x = 1, started = seconds();
+    board_phase(c->board, "rollout", 3);
+    CHECK(comm_barrier(c, "start", &e));
+    if (c->rank == f->who) {
+        switch (f->does) {
+        case SKIPS: break;
+        case SIZES_DIFFER: return !comm_all_reduce(c, "norm", (double[2]){1, 2}, 2, &e);
+        case FAILS: CHECK(board_fail(c->board, EXIT_DISK, "the disk is full")); break;
+        case DIES: kill(getpid(), SIGKILL); break;
+        case STOPS: kill(getpid(), SIGSTOP); break;
+        case SLEEPS: nanosleep(&(struct timespec){0, 800000000}, NULL); return !comm_all_reduce(c, "norm", &x, 1, &e);
+        }
+        if (f->does == FAILS) return !comm_all_reduce(c, "norm", &x, 1, &e) && e.code == EXIT_DISK;
+    } else if (comm_all_reduce(c, "norm", &x, 1, &e)) CHECK(!"an error");
+    if (f->does == SKIPS && c->rank == f->who) CHECK(!comm_barrier(c, "parameters", &e));
+    CHECK(e.code == (f->does == FAILS ? EXIT_DISK : EXIT_COMM));
+    CHECK(says(&e, f));
+    CHECK(seconds() - started < f->within);
+    CHECK(__atomic_load_n(board_stop(c->board), __ATOMIC_ACQUIRE));
+    CHECK(!comm_barrier(c, "after", &e)); // it stays broken
+    return true;
+}
+
+static void faults_are_named(const Fault *f, bool threads, double timeout, int bad) {
+    for (int world = 2; world <= 4; world++) assert_int_equal(run(world, threads, timeout, faulty, (void *)f), bad);
+}
+
+static void a_skipped_collective_is_named(void **state) {
+    const Fault f = {1, SKIPS, {"`norm`", "`parameters`", "rank 1"}, 1};
+    faults_are_named(&f, true, 20, 0);
+    faults_are_named(&f, false, 20, 0);
+}
+static void sizes_must_agree(void **state) {
+    const Fault f = {1, SIZES_DIFFER, {"`norm` (", " bytes)", "rank 1"}, 1};
+    faults_are_named(&f, true, 20, 0);
+}
+static void a_failure_ends_every_wait(void **state) {
+    const Fault f = {0, FAILS, {"the disk is full"}, 1};
+    faults_are_named(&f, true, 20, 0);
+    faults_are_named(&f, false, 20, 0);
+}
+static void a_silent_rank_is_named(void **state) {
+    const Fault f = {1, SLEEPS, {"rank 1", "phase `rollout` of step 3", "`norm`"}, 1.5};
+    faults_are_named(&f, true, 0.3, 0);
+}
+static void a_stopped_rank_is_named(void **state) {
+    const Fault f = {0, STOPS, {"rank 0", "phase `rollout` of step 3", "comm_timeout"}, 1.5};
+    faults_are_named(&f, false, 0.3, 1);
+}
+static void a_dead_rank_is_noticed_at_once(void **state) {
+    const Fault f = {1, DIES, {"rank 1", "has ended in phase `rollout` of step 3", "`norm`"}, 1};
+    faults_are_named(&f, false, 60, 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_rank_needs_no_comm),
+        cmocka_unit_test(sums_are_exact),
+        cmocka_unit_test(gathers_are_exact),
+        cmocka_unit_test(sums_run_in_rank_order),
+        cmocka_unit_test(bytes_of_any_number),
+        cmocka_unit_test(barriers_hold),
+        cmocka_unit_test(a_skipped_collective_is_named),
+        cmocka_unit_test(sizes_must_agree),
+        cmocka_unit_test(a_failure_ends_every_wait),
+        cmocka_unit_test(a_silent_rank_is_named),
+        cmocka_unit_test(a_stopped_rank_is_named),
+        cmocka_unit_test(a_dead_rank_is_noticed_at_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
