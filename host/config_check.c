@@ -20,6 +20,8 @@ static void check_any(Reading *r, const Config *c) {
     if (c->epsilon_high < 0 && c->epsilon_high != -1)
         problem(r, "epsilon_high", NULL,
                 "epsilon_high is %g; write -1 for the same as epsilon, or a number from 0 upward", c->epsilon_high);
+    if (c->matmul == MATMUL_CUBLAS && c->device == DEVICE_CPU)
+        problem(r, "matmul", "device", "matmul=cublas has no meaning with device=cpu; leave one of them out");
     if (c->max_steps && c->warmup_steps > c->max_steps)
         problem(r, "warmup_steps", "max_steps",
                 "warmup_steps (%lld) is more than max_steps (%lld): the run would end before its peak learning rate",

@@ -133,6 +133,9 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         run_close(r);
         return false;
     }
+    r->device->library_products = c->matmul == MATMUL_CUBLAS;
+    if (r->device->library_products && !strcmp(r->device->name, "cpu"))
+        note("matmul=cublas has no effect: no GPU answers, and the CPU has its own products only");
     r->params_base = r->device->alloc(r->device, r->plan.params);
     r->work_base = r->device->alloc(r->device, r->plan.work);
     size_t need = r->plan.params + r->plan.work;

@@ -24,6 +24,7 @@
     PICK(model,     optim_dtype, 0, "f32|bf16", "f32: master weights and moments in f32; bf16: moments in bf16, no masters, stochastic rounding") \
     BOOL(model,     recompute, true, "compute norm and SwiGLU outputs again in the backward pass instead of keeping them") \
     PICK(device,    device, 0, "auto|cpu|cuda", "where to compute; auto: a GPU where there is one for this build, else the CPU")\
+    PICK(device,    matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
     INT (device,    threads, 0, 0, 1024, "CPU threads; 0: all cores")                                                  \
     INT (device,    seed, 42, 0, 9007199254740991, "every random choice of a run follows from it")                     \
     TEXT(data,      train_file, "", "JSONL to train on")                                                               \
@@ -124,6 +125,7 @@ typedef struct Config {
 // Indices of the choices above, in their order.
 enum { INIT_LOAD, INIT_RANDOM };
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+enum { MATMUL_OWN, MATMUL_CUBLAS };
 enum { LOAD_STRICT, LOAD_MMAP };
 enum { DTYPE_F32, DTYPE_BF16 };
 enum { BAD_LINES_FAIL, BAD_LINES_SKIP };

@@ -341,6 +341,8 @@ static void contradictions(void **state) {
     BAD("delta: 1.28\nepsilon_high: 0.28\n", "run.yaml:2", "above the upper clip");
     BAD("num_iterations: 2\ntemperature: 0\n", "run.yaml:2", "every completion of a group would be the same");
     BAD("num_iterations: 2\neval_steps: 10\n", "run.yaml:2", "eval_file is not set");
+    BAD("device: cpu\nmatmul: cublas\n", "run.yaml:2", "no meaning with device=cpu");
+    BAD("matmul: cublas\ndevice: cpu\n", "run.yaml:2", "no meaning with device=cpu");
     BAD("rewards: [corectness]\n", "run.yaml:1", "correctness");
     BAD("rewards: [int:weigth=2]\n", "run.yaml:1", "weight");
     BAD("rewards: [int, 'int:weight=2']\n", "run.yaml:1", "listed twice");
