@@ -3,6 +3,20 @@
 #include "device.h"
 #include "head.h"
 
+// A tensor at `offset` elements into fresh memory of the device: rows that begin anywhere.
+typedef struct {
+    Tensor whole, t;
+} Placed;
+static Placed place(Tensor host, int64_t offset) {
+    Tensor whole = tensor1(NULL, host.dtype, tensor_numel(host) + offset);
+    whole.data = xcalloc(1, tensor_bytes(whole) + 1);
+    memcpy((char *)whole.data + (size_t)offset * dtype_size(host.dtype), host.data, tensor_bytes(host));
+    Placed p = {to_device(dev, whole), host};
+    p.t.data = (char *)p.whole.data + (size_t)offset * dtype_size(host.dtype);
+    free(whole.data);
+    return p;
+}
+
 // ref[M,N] = a[M,K] b[N,K]^T; strides by (row, k).
 static double *product(Tensor a, bool ta, Tensor b, bool tb, int64_t M, int64_t N, int64_t K) {
     double *ref = xcalloc((size_t)(M * N), sizeof *ref);
@@ -16,57 +30,167 @@ static double *product(Tensor a, bool ta, Tensor b, bool tb, int64_t M, int64_t 
     return ref;
 }
 
-static const int64_t matmul_shapes[][3] = {{1, 1, 1},    {1, 17, 5},    {2, 33, 31},    {3, 16, 64},   {5, 100, 33},
-                                           {7, 19, 128}, {64, 97, 896}, {130, 200, 77}, {9, 40, 2500}, {33, 7, 4864}};
+static void assert_near(Tensor x, const double *ref, const char *what, int64_t M, int64_t N, int64_t K) {
+    Tensor host = to_host(dev, x);
+    double error = relative(host, ref), limit = x.dtype == F32 ? 1e-6 : 4e-3;
+    if (!(error < limit))
+        fail_msg("%s of [%lld,%lld,%lld], %s: error %g above %g", what, (long long)M, (long long)N, (long long)K,
+                 dtype_name(x.dtype), error, limit);
+    free(host.data);
+}
+
+// Around the tiles' edges and the chunks of K; K that is no whole 16 bytes; many tokens and few.
+static const int64_t matmul_shapes[][3] = {{1, 1, 1},      {1, 17, 5},    {2, 33, 31},   {3, 16, 64},   {5, 100, 33},
+                                           {7, 19, 128},   {8, 65, 15},   {9, 63, 16},   {64, 13, 17},  {65, 129, 63},
+                                           {1, 7, 65},     {17, 70, 300}, {33, 7, 512},  {20, 9, 520},  {64, 97, 896},
+                                           {130, 200, 77}, {9, 40, 2500}, {33, 7, 4864}, {8, 16, 1032}, {40, 24, 513}};
 
 static void test_matmul(void **state) {
     for (size_t s = 0; s < sizeof matmul_shapes / sizeof *matmul_shapes; s++)
         for (DType t = F32; t <= BF16; t++) {
             int64_t M = matmul_shapes[s][0], N = matmul_shapes[s][1], K = matmul_shapes[s][2];
-            Tensor x = new_random(t, M, K, 1), w = new_random(t, N, K, 1), y = new_tensor(t, M, N);
-            dev->matmul(dev, y, x, w);
-            double *ref = product(x, false, w, false, M, N, K);
-            assert_true(relative(y, ref) < (t == F32 ? 1e-6 : 4e-3));
-            free(ref);
-            for (DType g = F32; g <= BF16; g++) {
-                Tensor dy = new_random(t, M, N, 1), dx = new_tensor(t, M, K), dw = new_random(g, N, K, 1);
-                double *dxr = product(dy, false, w, true, M, K, N), *dwr = product(dy, true, x, true, N, K, M);
-                for (int64_t i = 0; i < N * K; i++) dwr[i] += tensor_get(dw, i);
-                dev->matmul_bwd(dev, dx, dw, dy, x, w);
-                assert_true(relative(dx, dxr) < (t == F32 ? 1e-6 : 4e-3));
-                assert_true(relative(dw, dwr) < (g == F32 ? 1e-6 : 4e-3));
-                free(dxr), free(dwr), free(dy.data), free(dx.data), free(dw.data);
+            Tensor hx = new_random(t, M, K, 1), hw = new_random(t, N, K, 1), hdy = new_random(t, M, N, 1);
+            Tensor x = to_device(dev, hx), w = to_device(dev, hw), dy = to_device(dev, hdy);
+            double *ref = product(hx, false, hw, false, M, N, K);
+            double *dxr = product(hdy, false, hw, true, M, K, N), *dwr = product(hdy, true, hx, true, N, K, M);
+            for (DType u = F32; u <= BF16; u++) { // of the result, which may differ
+                Tensor hy = new_tensor(u, M, N), y = to_device(dev, hy);
+                dev->matmul(dev, y, x, w);
+                assert_near(y, ref, "product", M, N, K);
+                device_drop(dev, y), free(hy.data);
             }
-            free(x.data), free(w.data), free(y.data);
+            for (DType g = F32; g <= BF16; g++) {
+                Tensor hdw = new_random(g, N, K, 1), dw = to_device(dev, hdw), dx = to_device(dev, hx);
+                double *sum = xcalloc((size_t)(N * K), sizeof *sum);
+                for (int64_t i = 0; i < N * K; i++) sum[i] = dwr[i] + (double)tensor_get(hdw, i);
+                dev->matmul_bwd(dev, dx, dw, dy, x, w);
+                assert_near(dx, dxr, "dx", M, N, K);
+                assert_near(dw, sum, "dw", M, N, K);
+                free(sum), free(hdw.data), device_drop(dev, dx), device_drop(dev, dw);
+            }
+            free(ref), free(dxr), free(dwr), free(hx.data), free(hw.data), free(hdy.data);
+            device_drop(dev, x), device_drop(dev, w), device_drop(dev, dy);
         }
 }
 
+// What is not asked for is left alone: either gradient may be absent.
+static void test_absent_gradients(void **state) {
+    Tensor h = new_random(F32, 6, 6, 1), dy = to_device(dev, h), x = to_device(dev, h), w = to_device(dev, h);
+    Tensor dx = to_device(dev, h), dw = to_device(dev, h), none = NONE;
+    dev->matmul_bwd(dev, dx, none, dy, x, w);
+    dev->matmul_bwd(dev, none, dw, dy, x, w);
+    double *dxr = product(h, false, h, true, 6, 6, 6), *dwr = product(h, true, h, true, 6, 6, 6);
+    for (int i = 0; i < 36; i++) dwr[i] += (double)f32(h)[i];
+    assert_near(dx, dxr, "dx alone", 6, 6, 6);
+    assert_near(dw, dwr, "dw alone", 6, 6, 6);
+    free(dxr), free(dwr), free(h.data);
+    device_drop(dev, dy), device_drop(dev, x), device_drop(dev, w), device_drop(dev, dx), device_drop(dev, dw);
+}
+
 // A row's product is the same bits alone, in any batch, at any place and thread count.
-static void test_matmul_rows(void **state) {
-    for (DType t = F32; t <= BF16; t++) {
-        int64_t M = 64, N = 203, K = 2600;
-        Tensor x = new_random(t, M, K, 1), w = new_random(t, N, K, 1), y = new_tensor(t, M, N), z = new_tensor(t, M, N);
-        dev->matmul(dev, y, x, w);
-        static const int batch[] = {1, 2, 3, 7, 64};
-        for (int b = 0; b < 5; b++)
-            for (int threads = 1; threads <= 3; threads++) {
-                set_threads(threads);
-                memset(z.data, 0, tensor_bytes(z));
-                for (int64_t i = 0; i < M; i += batch[b]) {
-                    int64_t n = M - i < batch[b] ? M - i : batch[b];
-                    dev->matmul(dev, tensor_rows(z, i, n), tensor_rows(x, i, n), w);
-                }
-                assert_memory_equal(y.data, z.data, tensor_bytes(y));
+static void check_rows(DType t, DType u, int64_t M, int64_t N, int64_t K, const int *batch, int batches) {
+    Tensor hx = new_random(t, M, K, 1), hw = new_random(t, N, K, 1), hy = new_tensor(u, M, N);
+    Tensor x = to_device(dev, hx), w = to_device(dev, hw), y = to_device(dev, hy);
+    dev->matmul(dev, y, x, w);
+    Tensor want = to_host(dev, y);
+    bool cpu = !strcmp(dev->name, "cpu");
+    for (int b = 0; b < batches; b++)
+        for (int threads = cpu ? 1 : 2; threads <= (cpu ? 3 : 2); threads++) {
+            set_threads(threads);
+            dev->copy(dev, y.data, hy.data, tensor_bytes(y));
+            for (int64_t i = 0; i < M; i += batch[b]) {
+                int64_t n = M - i < batch[b] ? M - i : batch[b];
+                dev->matmul(dev, tensor_rows(y, i, n), tensor_rows(x, i, n), w);
             }
-        set_threads(2);
-        free(x.data), free(w.data), free(y.data), free(z.data);
+            Tensor got = to_host(dev, y);
+            if (memcmp(want.data, got.data, tensor_bytes(y)))
+                fail_msg("[%lld,%lld,%lld] %s: other bits in batches of %d on %d threads", (long long)M, (long long)N,
+                         (long long)K, dtype_name(t), batch[b], threads);
+            free(got.data);
+        }
+    set_threads(2);
+    free(hx.data), free(hw.data), free(hy.data), free(want.data);
+    device_drop(dev, x), device_drop(dev, w), device_drop(dev, y);
+}
+static void test_matmul_rows(void **state) {
+    static const int few[] = {1, 2, 3, 7, 64}, many[] = {1, 9, 31, 63, 65, 128}, one[] = {50};
+    for (DType t = F32; t <= BF16; t++) {
+        check_rows(t, t, 64, 203, 2600, few, 5);
+        check_rows(t, t, 200, 136, 1064, many, 6); // whole 16 bytes: large and small tiles, chunks apart and together
+        check_rows(t, t, 131, 600, 520, one, 1);
+        check_rows(t, t == F32 ? BF16 : F32, 70, 20, 1032, few, 5);
     }
+}
+
+// Nor do they depend on where the operands lie in memory.
+static void test_matmul_places(void **state) {
+    for (DType t = F32; t <= BF16; t++) {
+        int64_t M = 10, N = 72, K = 1040;
+        Tensor hx = new_random(t, M, K, 1), hw = new_random(t, N, K, 1), hy = new_tensor(t, M, N), want = {0};
+        for (int64_t at = 0; at < 8; at++) {
+            Placed x = place(hx, at & 1), w = place(hw, at >> 1 & 1), y = place(hy, at >> 2 & 1);
+            dev->matmul(dev, y.t, x.t, w.t);
+            Tensor got = to_host(dev, y.t);
+            if (!at) want = got;
+            else {
+                assert_memory_equal(want.data, got.data, tensor_bytes(got));
+                free(got.data);
+            }
+            device_drop(dev, x.whole), device_drop(dev, w.whole), device_drop(dev, y.whole);
+        }
+        free(hx.data), free(hw.data), free(hy.data), free(want.data);
+    }
+}
+
+// Recorded once and run again, products find their counters and scratch as they left them.
+static void test_matmul_again(void **state) {
+    for (DType t = F32; t <= BF16; t++) {
+        int64_t M = 4, N = 40, K = 2064;
+        Tensor hx = new_random(t, M, K, 1), hw = new_random(t, N, K, 1), hy = new_tensor(t, M, N);
+        Tensor x = to_device(dev, hx), w = to_device(dev, hw), y = to_device(dev, hy), z = to_device(dev, hy);
+        if (dev->graph_begin) dev->graph_begin(dev);
+        for (int i = 0; i < 3; i++) {
+            dev->matmul(dev, y, x, w);
+            dev->matmul(dev, z, x, w);
+        }
+        Graph *g = dev->graph_begin ? dev->graph_end(dev) : NULL;
+        for (int i = 0; g && i < 2; i++) dev->graph_run(dev, g);
+        Tensor a = to_host(dev, y), b = to_host(dev, z);
+        assert_memory_equal(a.data, b.data, tensor_bytes(a));
+        double *ref = product(hx, false, hw, false, M, N, K);
+        assert_near(z, ref, "product, again", M, N, K);
+        if (g) dev->graph_free(dev, g);
+        free(ref), free(a.data), free(b.data), free(hx.data), free(hw.data), free(hy.data);
+        device_drop(dev, x), device_drop(dev, w), device_drop(dev, y), device_drop(dev, z);
+    }
+}
+
+// The library's products, where the device has them: right, though their bits may differ.
+static void test_library_products(void **state) {
+    dev->library_products = true;
+    for (size_t s = 0; s < sizeof matmul_shapes / sizeof *matmul_shapes; s += 3)
+        for (DType t = F32; t <= BF16; t++) {
+            int64_t M = matmul_shapes[s][0], N = matmul_shapes[s][1], K = matmul_shapes[s][2];
+            Tensor hx = new_random(t, M, K, 1), hw = new_random(t, N, K, 1), hy = new_tensor(t, M, N);
+            Tensor x = to_device(dev, hx), w = to_device(dev, hw), y = to_device(dev, hy);
+            dev->matmul(dev, y, x, w);
+            double *ref = product(hx, false, hw, false, M, N, K);
+            assert_near(y, ref, "library's product", M, N, K);
+            free(ref), free(hx.data), free(hw.data), free(hy.data);
+            device_drop(dev, x), device_drop(dev, w), device_drop(dev, y);
+        }
+    dev->library_products = false;
 }
 
 int main(void) {
     dev = test_device(2);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_matmul), cmocka_unit_test(test_matmul_rows)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_matmul),       cmocka_unit_test(test_absent_gradients),
+        cmocka_unit_test(test_matmul_rows),  cmocka_unit_test(test_matmul_places),
+        cmocka_unit_test(test_matmul_again), cmocka_unit_test(test_library_products),
+    };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (dev->scratch.used) die("tests: a product kept scratch");
     device_close(dev);
     return failed;
 }
