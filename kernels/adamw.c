@@ -4,26 +4,11 @@
 //   p -= lr / (1 - b1^step) * m / (sqrt(v) / sqrt(1 - b2^step) + eps)
 //
 // p is the f32 master where there is one, and w its rounding; else p is w.
+#include "adamw.h"
 #include "parallel.h"
 #include "philox_vec.h"
 
 #define BLOCK 4096 // elements a thread takes at a time
-
-typedef struct {
-    float grad_scale, keep, new1, beta2, new2, step_size, inv_bias, eps;
-} Step;
-
-static Step step_of(AdamParams p) {
-    double bias1 = 1 - pow(p.beta1, (double)p.step), bias2 = 1 - pow(p.beta2, (double)p.step);
-    return (Step){.grad_scale = (float)p.grad_scale,
-                  .keep = (float)(1 - p.lr * p.weight_decay),
-                  .new1 = (float)(1 - p.beta1),
-                  .beta2 = (float)p.beta2,
-                  .new2 = (float)(1 - p.beta2),
-                  .step_size = (float)(p.lr / bias1),
-                  .inv_bias = (float)(1 / sqrt(bias2)),
-                  .eps = (float)p.eps};
-}
 
 // Random bits for stochastic rounding: 16 for each of w, m and v of an element, as Philox4x32-10 (philox.h) gives them
 // for the counter {element / 2, step} and the key `seed`, in the half of its words that element % 2 names. The top bit of
@@ -62,7 +47,7 @@ static inline vf vf_sqrt(vf x) {
 // State in bf16 without a master would lose what is below half a unit in its last place, so it is rounded
 // stochastically; the f32 master's copy w is rounded to nearest.
 ALWAYS_INLINE void adamw_block(Tensor w, DType tw, Tensor master, Tensor m, Tensor v, DType state, Tensor dw, DType tg,
-                               const AdamParams *params, Step s, int64_t begin, int64_t end) {
+                               const AdamParams *params, AdamStep s, int64_t begin, int64_t end) {
     bool mastered = present(master), noisy = state == BF16 || (tw == BF16 && !mastered);
     void *home = mastered ? master.data : w.data;
     uint64_t first = (uint64_t)(params->first_elem + begin);
@@ -87,7 +72,7 @@ ALWAYS_INLINE void adamw_block(Tensor w, DType tw, Tensor master, Tensor m, Tens
 
 void cpu_adamw(Device *d, Tensor w, Tensor master, Tensor m, Tensor v, Tensor dw, AdamParams p) {
     int64_t n = tensor_numel(w);
-    Step s = step_of(p);
+    AdamStep s = adam_step(&p);
 #pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
     for (int64_t b = 0; b < n; b += BLOCK) {
         int64_t end = b + BLOCK < n ? b + BLOCK : n;
