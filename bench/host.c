@@ -148,7 +148,7 @@ typedef struct {
 static void load(void *arg, int i) {
     Loading *l = arg;
     Error e = {0};
-    if (!hf_weights_read(l->dir, l->model, l->mode, &e)) die("bench: %s", e.text);
+    if (!hf_weights_read(l->dir, NULL, l->model, l->mode, &e)) die("bench: %s", e.text);
 }
 
 static void copy(void *arg, int i) {
@@ -166,7 +166,7 @@ static void measure_loading(Bench *b) {
     Error e = {0};
     bench_model_open(&m, HALF_B, BF16, (RunShape){0});
     char *dir = xasprintf("%s/model", m.dir);
-    if (!hf_save(dir, m.dir, &m.run.policy, &e)) die("bench: %s", e.text);
+    if (!hf_save(dir, m.dir, m.run.device, &m.run.policy, &e)) die("bench: %s", e.text);
     size_t bytes = tensor_bytes(m.run.policy.slab);
     Loading l = {&m.run.policy, dir, xmalloc(bytes), 0};
     memcpy(l.source, m.run.policy.slab.data, bytes);

@@ -136,29 +136,30 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
     return ok && (!s->batch || outdir_put(d, "state/batch", s->batch, s->batch_bytes, e));
 }
 
-static bool state_write(OutDir *d, const TrainState *s, DType dtype, const char *config_yaml, const StateBlob *blobs,
-                        int n_blobs, Error *e) {
-    bool ok =
-        train_state_write(d, s, dtype, e) && outdir_put(d, "state/config.yaml", config_yaml, strlen(config_yaml), e);
+static bool state_write(OutDir *out, const TrainState *s, Device *d, DType dtype, const char *config_yaml,
+                        const StateBlob *blobs, int n_blobs, Error *e) {
+    bool ok = train_state_write(out, s, dtype, e) &&
+              outdir_put(out, "state/config.yaml", config_yaml, strlen(config_yaml), e);
     for (int i = 0; ok && i < n_blobs; i++) {
         char *name = xasprintf("state/%s", blobs[i].name);
-        ok = outdir_put(d, name, blobs[i].data, blobs[i].bytes, e);
+        ok = outdir_open(out, name, e) && outdir_write_device(out, d, blobs[i].data, blobs[i].bytes, e) &&
+             outdir_close(out, e);
         free(name);
     }
     return ok;
 }
 
-bool checkpoint_save(const char *output_dir, const TrainState *s, const Model *m, const char *source_dir,
+bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e) {
     if (!disk_mkdir(output_dir, e) || !sweep(output_dir, e)) return false;
     uint64_t bytes = hf_bytes(source_dir, m) + s->batch_bytes + strlen(config_yaml);
     for (int i = 0; i < n_blobs; i++) bytes += blobs[i].bytes;
     char *path = xasprintf("%s/step_%lld", output_dir, (long long)s->step);
-    OutDir d;
-    bool ok = outdir_begin(&d, path, bytes, e) && hf_write(&d, source_dir, m, HF_SHARD_BYTES, e) &&
-              state_write(&d, s, m->dtype, config_yaml, blobs, n_blobs, e) && manifest_write(&d, s->step, e) &&
-              outdir_commit(&d, e);
-    outdir_free(&d);
+    OutDir out;
+    bool ok = outdir_begin(&out, path, bytes, e) && hf_write(&out, source_dir, d, m, HF_SHARD_BYTES, e) &&
+              state_write(&out, s, d, m->dtype, config_yaml, blobs, n_blobs, e) && manifest_write(&out, s->step, e) &&
+              outdir_commit(&out, e);
+    outdir_free(&out);
     free(path);
     if (ok) prune(output_dir, s->step, keep_last);
     return ok;
@@ -262,11 +263,12 @@ static bool blobs_match(const json_t *manifest, const char *path, const StateBlo
 }
 
 // Fills memory from the files of state, each checked against the manifest as it is read.
-static bool blobs_read(const json_t *manifest, const char *path, const StateBlob *blobs, int n_blobs, Error *e) {
+static bool blobs_read(const json_t *manifest, const char *path, Device *d, const StateBlob *blobs, int n_blobs,
+                       Error *e) {
     bool ok = true;
     for (int i = 0; ok && i < n_blobs; i++) {
         char *name = xasprintf("state/%s", blobs[i].name);
-        ok = manifest_check(manifest, path, name, blobs[i].data, e);
+        ok = manifest_check(manifest, path, name, d, blobs[i].data, e);
         free(name);
     }
     return ok;
@@ -279,7 +281,7 @@ static bool batch_read(const json_t *manifest, const char *path, TrainState *s, 
         return error_set(e, EXIT_INPUT, "%s: state/batch and state/train.json are not of the same save", path);
     if (bytes < 0) return true;
     s->batch = xmalloc((size_t)bytes);
-    if (manifest_check(manifest, path, "state/batch", s->batch, e)) return true;
+    if (manifest_check(manifest, path, "state/batch", NULL, s->batch, e)) return true;
     free(s->batch);
     s->batch = NULL;
     return false;
@@ -299,7 +301,8 @@ static bool model_matches(const char *path, const Model *m, Error *e) {
                path, a.L, a.D, a.V, b.L, b.D, b.V);
 }
 
-bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob *blobs, int n_blobs, Error *e) {
+bool checkpoint_load(const char *path, TrainState *s, Device *d, Model *m, const StateBlob *blobs, int n_blobs,
+                     Error *e) {
     json_t *manifest = manifest_read(path, e);
     if (!manifest) return false;
     // What is read below with manifest_check need not be read twice.
@@ -308,8 +311,8 @@ bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob 
     skip[n_blobs] = xstrdup("state/batch");
     bool ok = manifest_check_all(manifest, path, (const char *const *)skip, n_blobs + 1, e) &&
               model_matches(path, m, e) && train_state_read(path, s, manifest_step(manifest), m->dtype, e) &&
-              blobs_match(manifest, path, blobs, n_blobs, e) && blobs_read(manifest, path, blobs, n_blobs, e) &&
-              hf_weights_read(path, m, LOAD_STRICT, e) && batch_read(manifest, path, s, e);
+              blobs_match(manifest, path, blobs, n_blobs, e) && blobs_read(manifest, path, d, blobs, n_blobs, e) &&
+              hf_weights_read(path, d, m, LOAD_STRICT, e) && batch_read(manifest, path, s, e);
     for (int i = 0; i <= n_blobs; i++) free(skip[i]);
     free(skip);
     json_decref(manifest);

@@ -181,11 +181,11 @@ static bool extras_check(const Shards *s, const Model *m, Error *e) {
     return ok;
 }
 
-bool hf_weights_read(const char *dir, Model *m, int load_mode, Error *e) {
+bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e) {
     Shards s;
     TensorCopy *copies = xcalloc((size_t)m->n_params, sizeof *copies);
     bool ok = shards_open(&s, dir, e) && copies_plan(&s, m, copies, e) && extras_check(&s, m, e) &&
-              safetensors_copy(copies, m->n_params, load_mode, e);
+              safetensors_copy(d, copies, m->n_params, load_mode, e);
     shards_close(&s);
     free(copies);
     return ok;

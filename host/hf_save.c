@@ -59,13 +59,13 @@ static bool config_write(OutDir *d, const char *source_dir, DType dtype, Error *
 }
 
 // One file of weights: parameters [0, n).
-static bool weights_write(OutDir *d, const char *name, const Param *params, int n, Error *e) {
+static bool weights_write(OutDir *out, Device *d, const char *name, const Param *params, int n, Error *e) {
     Str header = {0};
     safetensors_header(&header, params, n);
-    bool ok = outdir_open(d, name, e) && outdir_write(d, header.s, header.n, e);
-    for (int i = 0; ok && i < n; i++) ok = outdir_write(d, params[i].t.data, tensor_bytes(params[i].t), e);
+    bool ok = outdir_open(out, name, e) && outdir_write(out, header.s, header.n, e);
+    for (int i = 0; ok && i < n; i++) ok = outdir_write_device(out, d, params[i].t.data, tensor_bytes(params[i].t), e);
     str_free(&header);
-    return ok && outdir_close(d, e);
+    return ok && outdir_close(out, e);
 }
 
 // One past the last parameter of the shard that begins at `first`.
@@ -77,10 +77,10 @@ static int shard_end(const Model *m, int first, size_t shard_bytes) {
     return end;
 }
 
-static bool shards_write(OutDir *d, const Model *m, size_t shard_bytes, Error *e) {
+static bool shards_write(OutDir *out, Device *d, const Model *m, size_t shard_bytes, Error *e) {
     int n_shards = 0;
     for (int p = 0; p < m->n_params; p = shard_end(m, p, shard_bytes)) n_shards++;
-    if (n_shards == 1) return weights_write(d, "model.safetensors", m->params, m->n_params, e);
+    if (n_shards == 1) return weights_write(out, d, "model.safetensors", m->params, m->n_params, e);
 
     json_t *map = json_object();
     size_t total = 0;
@@ -89,7 +89,7 @@ static bool shards_write(OutDir *d, const Model *m, size_t shard_bytes, Error *e
         char name[64];
         snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", k, n_shards);
         end = shard_end(m, first, shard_bytes);
-        ok = weights_write(d, name, m->params + first, end - first, e);
+        ok = weights_write(out, d, name, m->params + first, end - first, e);
         for (int p = first; p < end; p++) {
             total += tensor_bytes(m->params[p].t);
             json_object_set_new(map, m->params[p].name, json_string(name));
@@ -97,7 +97,7 @@ static bool shards_write(OutDir *d, const Model *m, size_t shard_bytes, Error *e
     }
     json_t *index = json_pack("{s:{s:I},s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     char *text = json_dumps(index, JSON_INDENT(2));
-    ok = ok && outdir_put(d, "model.safetensors.index.json", text, strlen(text), e);
+    ok = ok && outdir_put(out, "model.safetensors.index.json", text, strlen(text), e);
     free(text);
     json_decref(index);
     return ok;
@@ -108,7 +108,7 @@ static bool same_dims(ModelDims a, ModelDims b) {
            a.tied == b.tied;
 }
 
-bool hf_write(OutDir *d, const char *source_dir, const Model *m, size_t shard_bytes, Error *e) {
+bool hf_write(OutDir *out, const char *source_dir, Device *d, const Model *m, size_t shard_bytes, Error *e) {
     HfConfig config;
     if (!hf_config_read(source_dir, &config, e)) return false;
     if (!same_dims(config.dims, m->dims))
@@ -117,10 +117,10 @@ bool hf_write(OutDir *d, const char *source_dir, const Model *m, size_t shard_by
             "%s/config.json: describes another model than the one being saved; give the directory the model "
             "came from",
             source_dir);
-    if (!config_write(d, source_dir, m->dtype, e)) return false;
+    if (!config_write(out, source_dir, m->dtype, e)) return false;
     for (int i = 0; i < N_COPIED; i++)
-        if (!file_copy(d, source_dir, copied_files[i], e)) return false;
-    return shards_write(d, m, shard_bytes, e);
+        if (!file_copy(out, source_dir, copied_files[i], e)) return false;
+    return shards_write(out, d, m, shard_bytes, e);
 }
 
 // `dir` may be absent, empty, or a model directory other than the source.
@@ -135,11 +135,11 @@ static bool replaceable(const char *dir, const char *source_dir, Error *e) {
                      "%s: is there already and is not a model directory; choose another place or remove it", dir);
 }
 
-bool hf_save(const char *dir, const char *source_dir, const Model *m, Error *e) {
+bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e) {
     if (!replaceable(dir, source_dir, e)) return false;
-    OutDir d;
-    bool ok = outdir_begin(&d, dir, hf_bytes(source_dir, m), e) && hf_write(&d, source_dir, m, HF_SHARD_BYTES, e) &&
-              outdir_commit(&d, e);
-    outdir_free(&d);
+    OutDir out;
+    bool ok = outdir_begin(&out, dir, hf_bytes(source_dir, m), e) &&
+              hf_write(&out, source_dir, d, m, HF_SHARD_BYTES, e) && outdir_commit(&out, e);
+    outdir_free(&out);
     return ok;
 }

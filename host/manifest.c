@@ -104,11 +104,11 @@ static bool block_sum(int fd, uint64_t at, size_t n, char *into, char *buffer, u
 
 // Block number i against its sum.
 static bool block_check(int fd, const char *path, const json_t *sums, int64_t i, uint64_t bytes, char *into,
-                        char *buffer, Error *e) {
+                        uint64_t from, char *buffer, Error *e) {
     uint64_t at = (uint64_t)i * DISK_BLOCK;
     size_t n = bytes - at < DISK_BLOCK ? (size_t)(bytes - at) : DISK_BLOCK;
     uint32_t crc;
-    if (!block_sum(fd, at, n, into ? into + at : NULL, buffer, &crc))
+    if (!block_sum(fd, at, n, into ? into + (at - from) : NULL, buffer, &crc))
         return error_set(e, EXIT_DISK, "%s: cannot read bytes %llu..%llu: %s", path, (unsigned long long)at,
                          (unsigned long long)(at + n - 1), errno ? strerror(errno) : "the file has been cut short");
     char hex[9];
@@ -118,15 +118,17 @@ static bool block_check(int fd, const char *path, const json_t *sums, int64_t i,
                      (unsigned long long)at, (unsigned long long)(at + n - 1));
 }
 
-static bool blocks_check(int fd, const char *path, const json_t *sums, uint64_t bytes, char *into, Error *e) {
-    int64_t n = (int64_t)json_array_size(sums), failed = n;
-#pragma omp parallel if (n > 1)
+// Blocks [first, end); `into`, where it is not NULL, takes the file from byte `from` on.
+static bool blocks_check(int fd, const char *path, const json_t *sums, int64_t first, int64_t end, uint64_t bytes,
+                         char *into, uint64_t from, Error *e) {
+    int64_t failed = end;
+#pragma omp parallel if (end - first > 1)
     {
         char *buffer = xmalloc(PIECE);
         Error mine;
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < n; i++) {
-            if (block_check(fd, path, sums, i, bytes, into, buffer, &mine)) continue;
+        for (int64_t i = first; i < end; i++) {
+            if (block_check(fd, path, sums, i, bytes, into, from, buffer, &mine)) continue;
 #pragma omp critical(manifest_error)
             if (i < failed) {
                 failed = i;
@@ -135,10 +137,29 @@ static bool blocks_check(int fd, const char *path, const json_t *sums, uint64_t 
         }
         free(buffer);
     }
-    return failed == n;
+    return failed == end;
 }
 
-bool manifest_check(const json_t *manifest, const char *dir, const char *name, void *into, Error *e) {
+// The same into a device's memory: some blocks are read while those before them are on their way.
+static bool blocks_upload(int fd, const char *path, const json_t *sums, uint64_t bytes, Device *d, char *into,
+                          Error *e) {
+    enum { TURN = 4 };
+    int64_t n = (int64_t)json_array_size(sums);
+    Staging s;
+    if (!staging_open(&s, d, TURN * DISK_BLOCK, e)) return false;
+    bool ok = true;
+    for (int64_t first = 0; ok && first < n; first += TURN) {
+        int64_t end = first + TURN < n ? first + TURN : n;
+        uint64_t at = (uint64_t)first * DISK_BLOCK, stop = (uint64_t)end * DISK_BLOCK;
+        char *room = staging_room(&s);
+        ok = blocks_check(fd, path, sums, first, end, bytes, room, at, e);
+        if (ok) staging_send(&s, into + at, room, (size_t)((stop < bytes ? stop : bytes) - at));
+        staging_turn(&s);
+    }
+    return staging_close(&s, ok ? e : NULL) && ok;
+}
+
+bool manifest_check(const json_t *manifest, const char *dir, const char *name, Device *d, void *into, Error *e) {
     const json_t *entry = entry_of(manifest, name);
     if (!entry) return error_set(e, EXIT_INPUT, "%s/manifest.json: does not list %s", dir, name);
     uint64_t bytes = (uint64_t)json_integer_value(json_object_get(entry, "bytes"));
@@ -152,7 +173,11 @@ bool manifest_check(const json_t *manifest, const char *dir, const char *name, v
                        (uint64_t)s.st_size < bytes ? "ends" : "goes on",
                        (unsigned long long)((uint64_t)s.st_size < bytes ? (uint64_t)s.st_size : bytes),
                        (unsigned long long)bytes);
-    else ok = blocks_check(fd, path, json_object_get(entry, "crc32c"), bytes, into, e);
+    else {
+        const json_t *sums = json_object_get(entry, "crc32c");
+        ok = into && !on_host(d) ? blocks_upload(fd, path, sums, bytes, d, into, e)
+                                 : blocks_check(fd, path, sums, 0, (int64_t)json_array_size(sums), bytes, into, 0, e);
+    }
     if (fd >= 0) close(fd);
     free(path);
     return ok;
@@ -164,7 +189,7 @@ bool manifest_check_all(const json_t *manifest, const char *dir, const char *con
     json_object_foreach(json_object_get(manifest, "files"), name, entry) {
         bool skipped = false;
         for (int i = 0; i < n_skip; i++) skipped |= !strcmp(name, skip[i]);
-        if (!skipped && !manifest_check(manifest, dir, name, NULL, e)) return false;
+        if (!skipped && !manifest_check(manifest, dir, name, NULL, NULL, e)) return false;
     }
     return true;
 }

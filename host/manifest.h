@@ -9,7 +9,8 @@ json_t *manifest_read(const char *dir, Error *e);
 int64_t manifest_step(const json_t *manifest);
 // Bytes of one file, or -1 where the manifest does not have it.
 int64_t manifest_bytes(const json_t *manifest, const char *name);
-// Reads one file and checks it against the manifest; its bytes go to `into` (of that size), or nowhere where NULL.
-bool manifest_check(const json_t *manifest, const char *dir, const char *name, void *into, Error *e);
+// Reads one file and checks it against the manifest; its bytes go to `into` (of that size; memory of d, or of the
+// host where d is NULL), or nowhere where that is NULL.
+bool manifest_check(const json_t *manifest, const char *dir, const char *name, Device *d, void *into, Error *e);
 // manifest_check of every file but the names in skip[n_skip].
 bool manifest_check_all(const json_t *manifest, const char *dir, const char *const *skip, int n_skip, Error *e);

@@ -2,6 +2,7 @@
 // layout, in any dtype up to rounding.
 #include "host.h"
 #include <math.h>
+#include <stdlib.h>
 
 // A hash of a 64-bit counter: the output function of SplitMix64 (Steele, Lea, Flood 2014).
 static uint64_t mix(uint64_t x) {
@@ -20,23 +21,38 @@ static void normal_pair(uint64_t bits, float *a, float *b) {
     *b = radius * sinf(angle);
 }
 
-static void fill_normal(Tensor x, uint64_t key, float stddev) {
+// Elements first .. first + n, first an even number, of a parameter's normal numbers.
+static void fill_normal(Tensor x, int64_t first, uint64_t key, float stddev) {
     int64_t n = tensor_numel(x);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i += 2) {
         float value[2];
-        normal_pair(mix(key + (uint64_t)(i / 2 + 1) * 0x9e3779b97f4a7c15u), &value[0], &value[1]);
+        normal_pair(mix(key + (uint64_t)((first + i) / 2 + 1) * 0x9e3779b97f4a7c15u), &value[0], &value[1]);
         tensor_set(x, i, stddev * value[0]);
         if (i + 1 < n) tensor_set(x, i + 1, stddev * value[1]);
     }
 }
 
-void model_init_random(Model *m, uint64_t seed) {
+static void fill(Tensor x, int64_t first, uint64_t key, float init) {
+    if (init > 0) fill_normal(x, first, key, init);
+    else
+        for (int64_t i = 0; i < tensor_numel(x); i++) tensor_set(x, i, init < 0 ? 1 : 0);
+}
+
+void model_init_random(Device *d, Model *m, uint64_t seed) {
+    enum { BLOCK = 1 << 20 }; // elements drawn at a time where they go elsewhere
+    void *room = on_host(d) ? NULL : xmalloc(BLOCK * sizeof(float));
     for (int p = 0; p < m->n_params; p++) {
-        Tensor x = m->params[p].t;
+        Tensor x = m->params[p].t, flat = tensor1(x.data, x.dtype, tensor_numel(x));
         float init = m->params[p].spec->init;
-        if (init > 0) fill_normal(x, mix(mix(seed) ^ (uint64_t)p), init);
-        else
-            for (int64_t i = 0; i < tensor_numel(x); i++) tensor_set(x, i, init < 0 ? 1 : 0);
+        uint64_t key = mix(mix(seed) ^ (uint64_t)p);
+        if (!room) fill(flat, 0, key, init);
+        for (int64_t first = 0; room && first < flat.dim[0]; first += BLOCK) {
+            Tensor to = tensor_rows(flat, first, flat.dim[0] - first < BLOCK ? flat.dim[0] - first : BLOCK), block = to;
+            block.data = room;
+            fill(block, first, key, init);
+            d->copy(d, to.data, room, tensor_bytes(to));
+        }
     }
+    free(room);
 }

@@ -169,6 +169,19 @@ bool outdir_put(OutDir *d, const char *name, const void *data, size_t bytes, Err
     return outdir_open(d, name, e) && outdir_write(d, data, bytes, e) && outdir_close(d, e);
 }
 
+bool outdir_write_device(OutDir *out, Device *d, const void *data, size_t bytes, Error *e) {
+    if (on_host(d)) return outdir_write(out, data, bytes, e);
+    char *room = xmalloc(bytes < DISK_BLOCK ? bytes : DISK_BLOCK);
+    bool ok = true;
+    for (size_t at = 0; ok && at < bytes; at += DISK_BLOCK) {
+        size_t n = bytes - at < DISK_BLOCK ? bytes - at : DISK_BLOCK;
+        const void *block = device_view(d, (const char *)data + at, n, room);
+        ok = device_ok(d, e) && outdir_write(out, block, n, e);
+    }
+    free(room);
+    return ok;
+}
+
 // Syncs the directories made by names like "state/m".
 static bool subdirectories_sync(const OutDir *d, Error *e) {
     const char *last = "";

@@ -25,7 +25,8 @@ bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e) {
     StateBlob blob[4];
     int n = state_blobs(r, blob);
     char *yaml = config_yaml(c);
-    bool ok = checkpoint_save(c->output_dir, at, &r->policy, c->model, yaml, blob, n, (int)c->save_total_limit, e);
+    bool ok =
+        checkpoint_save(c->output_dir, at, r->device, &r->policy, c->model, yaml, blob, n, (int)c->save_total_limit, e);
     free(yaml);
     return ok;
 }
@@ -107,7 +108,7 @@ static bool load_newest(Run *r, TrainState *at, Progress *p, Error *e) {
     StateBlob blob[4];
     int n = state_blobs(r, blob);
     bool ok = c->resume != RESUME_NEVER
-                  ? checkpoint_load(path, at, &r->policy, blob, n, e)
+                  ? checkpoint_load(path, at, r->device, &r->policy, blob, n, e)
                   : error_set(e, EXIT_CONFIG,
                               "%s is there and resume=never; choose another output_dir, or set resume=auto", path);
     if (ok) {

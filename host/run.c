@@ -109,8 +109,8 @@ static bool no_memory(const Run *r, Error *e) {
 
 static bool load_weights(Run *r, Error *e) {
     const Config *c = r->cfg;
-    if (c->init == INIT_RANDOM) model_init_random(&r->policy, (uint64_t)c->seed);
-    else if (!hf_weights_read(c->model, &r->policy, c->load, e)) return false;
+    if (c->init == INIT_RANDOM) model_init_random(r->device, &r->policy, (uint64_t)c->seed);
+    else if (!hf_weights_read(c->model, r->device, &r->policy, c->load, e)) return false;
     if (present(r->master)) r->device->cast(r->device, r->master, r->policy.slab);
     if (r->shape.reference) r->device->cast(r->device, r->reference.slab, r->policy.slab);
     return true;

@@ -11,6 +11,7 @@ enum { PIECE = 1 << 20 }; // elements one thread reads at a time
 typedef struct {
     const TensorCopy *copy;
     const char *mapped;    // where copy->file is mapped; NULL where it is read
+    char *to;              // host memory that takes the converted elements
     int64_t first, length; // elements
 } Piece;
 
@@ -81,7 +82,7 @@ static bool piece_read(const Piece *p, char *buffer, Error *e) {
     DType type = F32;
     file_dtype(c->from, &type);
     uint64_t at = c->from->begin + (uint64_t)p->first * dtype_size(type);
-    char *to = (char *)c->to.data + (size_t)p->first * dtype_size(c->to.dtype);
+    char *to = p->to;
     size_t bytes = (size_t)p->length * dtype_size(type);
     if (p->mapped) {
         convert(to, c->to.dtype, p->mapped + at, type, p->length);
@@ -157,7 +158,31 @@ static bool pieces_read(const Piece *pieces, int64_t n, Error *e) {
     return failed == n;
 }
 
-bool safetensors_copy(const TensorCopy *copies, int n, int load_mode, Error *e) {
+static char *piece_home(const Piece *p) {
+    return (char *)p->copy->to.data + (size_t)p->first * dtype_size(p->copy->to.dtype);
+}
+
+// The same into a device's memory: some pieces are read while those before them are on their way.
+static bool pieces_upload(Device *d, Piece *pieces, int64_t n, Error *e) {
+    enum { TURN = 16 };
+    size_t most = (size_t)PIECE * sizeof(float);
+    Staging s;
+    if (!staging_open(&s, d, TURN * most, e)) return false;
+    bool ok = true;
+    for (int64_t first = 0; ok && first < n; first += TURN) {
+        int64_t count = n - first < TURN ? n - first : TURN;
+        char *room = staging_room(&s);
+        for (int64_t i = 0; i < count; i++) pieces[first + i].to = room + (size_t)i * most;
+        ok = pieces_read(pieces + first, count, e);
+        for (int64_t i = first; ok && i < first + count; i++)
+            staging_send(&s, piece_home(&pieces[i]), pieces[i].to,
+                         (size_t)pieces[i].length * dtype_size(pieces[i].copy->to.dtype));
+        staging_turn(&s);
+    }
+    return staging_close(&s, ok ? e : NULL) && ok;
+}
+
+bool safetensors_copy(Device *d, const TensorCopy *copies, int n, int load_mode, Error *e) {
     int64_t n_pieces = 0;
     for (int i = 0; i < n; i++) {
         const FileTensor *from = copies[i].from;
@@ -181,9 +206,12 @@ bool safetensors_copy(const TensorCopy *copies, int n, int load_mode, Error *e) 
         for (int i = 0; i < n; i++) {
             int64_t numel = tensor_numel(copies[i].to);
             for (int64_t first = 0; first < numel; first += PIECE)
-                *p++ = (Piece){&copies[i], mapped[i], first, numel - first < PIECE ? numel - first : PIECE};
+                *p++ = (Piece){&copies[i], mapped[i], NULL, first, numel - first < PIECE ? numel - first : PIECE};
         }
-        ok = pieces_read(pieces, n_pieces, e);
+        if (on_host(d)) {
+            for (int64_t i = 0; i < n_pieces; i++) pieces[i].to = piece_home(&pieces[i]);
+            ok = pieces_read(pieces, n_pieces, e);
+        } else ok = pieces_upload(d, pieces, n_pieces, e);
     }
     unmap_files(copies, n, mapped);
     free(pieces);

@@ -9,6 +9,25 @@
 #include <signal.h>
 #include <stdio.h>
 
+// ---- staging.c: between host memory and a device's -----------------------------------------------------------------
+// Wherever files meet weights or optimizer state, those are memory of a Device, or of the host where it is NULL.
+bool on_host(const Device *d); // the memory may be read and written as it is
+// The bytes for reading: data itself on the host, else a copy in `room`.
+const void *device_view(Device *d, const void *data, size_t bytes, void *room);
+// Uploads, where the memory is not the host's: fill the room, send parts of it, turn to the other half, and so on.
+typedef struct {
+    Device *d;
+    size_t bytes; // of a half
+    char *half[2];
+    Event *passed[2];
+    int at;
+} Staging;
+bool staging_open(Staging *s, Device *d, size_t bytes, Error *e);
+char *staging_room(Staging *s); // waits until what was last sent from it has arrived
+void staging_send(Staging *s, void *to, const void *from, size_t bytes);
+void staging_turn(Staging *s);
+bool staging_close(Staging *s, Error *e); // waits; false after filling *e where a copy failed
+
 // ---- json.c: strict JSON through Jansson ------------------------------------------------------------------------
 // RFC 8259: refuses bad UTF-8, depth > 64, trailing text, numbers that do not fit. `where` names the place in errors
 // ("file:line"; the column is added). Of keys that repeat the last one counts, as in Python. NULL after filling *e.
@@ -134,6 +153,7 @@ bool outdir_begin(OutDir *d, const char *path, uint64_t planned, Error *e);
 // A new file; names may hold one directory ("state/m").
 bool outdir_open(OutDir *d, const char *name, Error *e);
 bool outdir_write(OutDir *d, const void *data, size_t bytes, Error *e);
+bool outdir_write_device(OutDir *out, Device *d, const void *data, size_t bytes, Error *e); // d's memory; see staging.c
 bool outdir_close(OutDir *d, Error *e);
 bool outdir_put(OutDir *d, const char *name, const void *data, size_t bytes, Error *e); // the three above
 bool outdir_commit(OutDir *d, Error *e); // after it, as after every failure, only outdir_free is left to call
@@ -171,9 +191,9 @@ typedef struct {
     const FileTensor *from;
     Tensor to;
 } TensorCopy;
-// Copies and converts all, on all cores. LOAD_STRICT reads the files and refuses values that are not finite (after
+// Copies and converts all into d's memory, on all cores. LOAD_STRICT reads the files and refuses values that are not finite (after
 // conversion); LOAD_MMAP maps them, which needs files that nobody cuts short meanwhile, and checks no values.
-bool safetensors_copy(const TensorCopy *copies, int n, int load_mode, Error *e);
+bool safetensors_copy(Device *d, const TensorCopy *copies, int n, int load_mode, Error *e);
 // Appends the 8 bytes of length and the header of a file that holds these parameters in their order.
 void safetensors_header(Str *out, const Param *params, int n);
 
@@ -186,21 +206,21 @@ typedef struct {
     int32_t pad, bos; // -1 where absent
 } HfConfig;
 bool hf_config_read(const char *dir, HfConfig *out, Error *e);
-// Fills m->slab (host memory) from model.safetensors or its shards. Every parameter must be there, with its shape.
-bool hf_weights_read(const char *dir, Model *m, int load_mode, Error *e);
+// Fills m->slab (d's memory) from model.safetensors or its shards. Every parameter must be there, with its shape.
+bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e);
 // The same without reading a value: files, names and shapes. m may be a measured model.
 bool hf_weights_check(const char *dir, const Model *m, Error *e);
 // Writes a directory that AutoModelForCausalLM.from_pretrained and vLLM load: config.json and the tokenizer files are
 // copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB. Takes the place
 // of a model directory at `dir`; refuses to replace anything else.
-bool hf_save(const char *dir, const char *source_dir, const Model *m, Error *e);
+bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e);
 // The same files into a directory being written; `shard_bytes` is the most one file of weights holds (one tensor at
 // least). hf_bytes: about what they take.
 #define HF_SHARD_BYTES ((size_t)5000000000)
-bool hf_write(OutDir *d, const char *source_dir, const Model *m, size_t shard_bytes, Error *e);
+bool hf_write(OutDir *out, const char *source_dir, Device *d, const Model *m, size_t shard_bytes, Error *e);
 uint64_t hf_bytes(const char *source_dir, const Model *m);
 // Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
-void model_init_random(Model *m, uint64_t seed);
+void model_init_random(Device *d, Model *m, uint64_t seed);
 
 // ---- checkpoint.c ------------------------------------------------------------------------------------------------
 // A checkpoint is output_dir/step_N/: model files at its top (loadable by transformers), and state/ beside them:
@@ -221,15 +241,16 @@ typedef struct {
 } TrainState;
 typedef struct {
     const char *name; // file name in state/
-    void *data;       // host memory
+    void *data;       // memory of the device
     size_t bytes;
 } StateBlob;
-bool checkpoint_save(const char *output_dir, const TrainState *s, const Model *m, const char *source_dir,
+bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e);
 // The newest checkpoint that verifies, as a path (heap); *step its step. NULL: none (e->code EXIT_OK) or an error.
 // Damaged ones are named in notes.
 char *checkpoint_find(const char *output_dir, int64_t *step, Error *e);
-bool checkpoint_load(const char *path, TrainState *s, Model *m, const StateBlob *blobs, int n_blobs, Error *e);
+bool checkpoint_load(const char *path, TrainState *s, Device *d, Model *m, const StateBlob *blobs, int n_blobs,
+                     Error *e);
 
 // ---- metrics.c: metrics.jsonl and completions.jsonl in output_dir -------------------------------------------------
 typedef struct Metrics Metrics;

@@ -64,7 +64,7 @@ static inline Model model_make(ModelDims dims, DType dtype, uint64_t seed) {
     memset(memory, 0, bytes);
     a = arena_over(memory, bytes);
     m = model_carve(&a, dims, dtype);
-    if (seed) model_init_random(&m, seed);
+    if (seed) model_init_random(NULL, &m, seed);
     return m;
 }
 static inline void model_drop(Model *m) {

@@ -63,7 +63,7 @@ static bool save_step(const char *out, int step, int keep, Error *e) {
     World w = world_make(step);
     StateBlob b[2];
     blobs_of(&w, b);
-    bool ok = checkpoint_save(out, &w.s, &w.m, at("source"), "seed: 42\n", b, 2, keep, e);
+    bool ok = checkpoint_save(out, &w.s, NULL, &w.m, at("source"), "seed: 42\n", b, 2, keep, e);
     world_drop(&w);
     return ok;
 }
@@ -80,7 +80,7 @@ static void assert_found(const char *out, int step) {
     free(got.s.batch);
     StateBlob b[2];
     blobs_of(&got, b);
-    if (!checkpoint_load(path, &got.s, &got.m, b, 2, &e)) fail_aloud("%s", e.text);
+    if (!checkpoint_load(path, &got.s, NULL, &got.m, b, 2, &e)) fail_aloud("%s", e.text);
     assert_same_world(&want, &got);
     world_drop(&want);
     world_drop(&got);
@@ -170,20 +170,20 @@ static void other_runs_are_refused(void **state) {
     blobs_of(&w, b);
     Error e = {0};
     b[1].bytes--;
-    assert_false(checkpoint_load(at("out/step_2"), &w.s, &w.m, b, 2, &e));
+    assert_false(checkpoint_load(at("out/step_2"), &w.s, NULL, &w.m, b, 2, &e));
     SAYS(&e, "state/moment2.bin has 300 bytes, this run needs 299");
     assert_int_equal(e.code, EXIT_CONFIG);
     b[1].bytes++;
-    assert_false(checkpoint_load(at("out/step_2"), &w.s, &w.m, b, 1, &e));
+    assert_false(checkpoint_load(at("out/step_2"), &w.s, NULL, &w.m, b, 1, &e));
     SAYS(&e, "has state/moment2.bin, which this run does not");
     b[2] = (StateBlob){"master.bin", w.moment, 1};
-    assert_false(checkpoint_load(at("out/step_2"), &w.s, &w.m, b, 3, &e));
+    assert_false(checkpoint_load(at("out/step_2"), &w.s, NULL, &w.m, b, 3, &e));
     SAYS(&e, "state/master.bin has 0 bytes");
     Model other = model_make(dims, BF16, 1);
-    assert_false(checkpoint_load(at("out/step_2"), &w.s, &other, b, 2, &e));
+    assert_false(checkpoint_load(at("out/step_2"), &w.s, NULL, &other, b, 2, &e));
     SAYS(&e, "dtype=f32", "dtype=bf16");
     model_drop(&other);
-    assert_false(checkpoint_load(at("nowhere"), &w.s, &w.m, b, 2, &e));
+    assert_false(checkpoint_load(at("nowhere"), &w.s, NULL, &w.m, b, 2, &e));
     SAYS(&e, "nowhere/manifest.json");
     world_drop(&w);
 }
@@ -297,7 +297,8 @@ static void small_file_system(void) {
     if (!save_step(at("out"), 1, 1, NULL)) _exit(1);
     for (int lie = 0; lie < 2; lie++) {
         disk.lie = lie;
-        if (checkpoint_save(at("out"), &w.s, &w.m, at("source"), "", &blob, 1, 1, &e) || e.code != EXIT_DISK) _exit(2);
+        if (checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", &blob, 1, 1, &e) || e.code != EXIT_DISK)
+            _exit(2);
         if (!strstr(e.text, lie ? "No space left" : "not enough space") || !strstr(e.text, "bytes are needed"))
             _exit(3);
         if (exists(at("out/step_2.tmp")) || exists(at("out/step_2"))) _exit(4);
@@ -331,8 +332,9 @@ static void file_size_limit_is_an_error(void **state) {
         World w = world_make(2);
         StateBlob blob = {"moment.bin", big, sizeof big};
         bool ok = save_step(at("out"), 1, 1, NULL) &&
-                  !checkpoint_save(at("out"), &w.s, &w.m, at("source"), "", &blob, 1, 1, &e) && e.code == EXIT_DISK &&
-                  strstr(e.text, "state/moment.bin: cannot write at byte 50000") && !exists(at("out/step_2.tmp"));
+                  !checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", &blob, 1, 1, &e) &&
+                  e.code == EXIT_DISK && strstr(e.text, "state/moment.bin: cannot write at byte 50000") &&
+                  !exists(at("out/step_2.tmp"));
         _exit(ok ? 0 : 1);
     }
     int status;
@@ -458,7 +460,7 @@ static void load_and_flip(const char *name, char *bytes, size_t n) {
     StateBlob b[2];
     blobs_of(&w, b);
     Error e = {0};
-    assert_false(checkpoint_load(at("out/step_2"), &w.s, &w.m, b, 2, &e));
+    assert_false(checkpoint_load(at("out/step_2"), &w.s, NULL, &w.m, b, 2, &e));
     assert_int_equal(e.code, EXIT_INPUT);
     if (strcmp(name, "manifest.json")) SAYS(&e, name, "damaged somewhere in bytes 0..");
     world_drop(&w);
@@ -487,17 +489,17 @@ static void large_files_say_where(void **state) {
     for (size_t i = 0; i < n; i += 4096) big[i] = (char)(i >> 12);
     World w = world_make(1);
     StateBlob blob = {"moment.bin", big, n};
-    assert_true(checkpoint_save(at("out"), &w.s, &w.m, at("source"), "", &blob, 1, 1, NULL));
+    assert_true(checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", &blob, 1, 1, NULL));
     char *back = xmalloc(n);
     blob.data = back;
-    assert_true(checkpoint_load(at("out/step_1"), &w.s, &w.m, &blob, 1, NULL));
+    assert_true(checkpoint_load(at("out/step_1"), &w.s, NULL, &w.m, &blob, 1, NULL));
     assert_memory_equal(big, back, n);
     FILE *f = fopen(at("out/step_1/state/moment.bin"), "r+b");
     fseek(f, (long)DISK_BLOCK + 5, SEEK_SET);
     fputc(1, f);
     fclose(f);
     Error e = {0};
-    assert_false(checkpoint_load(at("out/step_1"), &w.s, &w.m, &blob, 1, &e));
+    assert_false(checkpoint_load(at("out/step_1"), &w.s, NULL, &w.m, &blob, 1, &e));
     SAYS(&e, "state/moment.bin", "bytes 16777216..33554431");
     free(big);
     free(back);

@@ -170,7 +170,7 @@ static void configs_that_mean_something_else_are_refused(void **state) {
 
 static void save(const char *dir, const char *source, const Model *m) {
     Error e = {0};
-    if (!hf_save(dir, source, m, &e)) fail_msg("%s", e.text);
+    if (!hf_save(dir, source, NULL, m, &e)) fail_msg("%s", e.text);
 }
 
 static void saved_weights_come_back(void **state) {
@@ -185,13 +185,13 @@ static void saved_weights_come_back(void **state) {
             for (int mode = LOAD_STRICT; mode <= LOAD_MMAP; mode++) {
                 Model back = model_make(dims, t, 0);
                 Error e = {0};
-                if (!hf_weights_read(at("saved"), &back, mode, &e)) fail_msg("%s", e.text);
+                if (!hf_weights_read(at("saved"), NULL, &back, mode, &e)) fail_msg("%s", e.text);
                 assert_same_weights(&m, &back);
                 model_drop(&back);
             }
             // f32 to bf16 rounds each element; bf16 to f32 is exact.
             Model other = model_make(dims, t == F32 ? BF16 : F32, 0);
-            assert_true(hf_weights_read(at("saved"), &other, LOAD_STRICT, NULL));
+            assert_true(hf_weights_read(at("saved"), NULL, &other, LOAD_STRICT, NULL));
             for (int64_t i = 0; i < m.slab.dim[0]; i++)
                 assert_true(bf16_to_f32(f32_to_bf16(tensor_get(m.slab, i))) ==
                             bf16_to_f32(f32_to_bf16(tensor_get(other.slab, i))));
@@ -241,18 +241,18 @@ static void saving_replaces_only_models(void **state) {
     Error e = {0};
     mkdir(at("home"), 0777);
     put_text(at("home/letter.txt"), "dear");
-    assert_false(hf_save(at("home"), at("source"), &m, &e));
+    assert_false(hf_save(at("home"), at("source"), NULL, &m, &e));
     SAYS(&e, at("home"), "not a model directory");
     assert_int_equal(e.code, EXIT_DISK);
     assert_true(exists(at("home/letter.txt")));
-    assert_false(hf_save(at("home/letter.txt"), at("source"), &m, &e));
+    assert_false(hf_save(at("home/letter.txt"), at("source"), NULL, &m, &e));
     SAYS(&e, "letter.txt", "not a model directory");
-    assert_false(hf_save(at("home/letter.txt/x"), at("source"), &m, &e));
+    assert_false(hf_save(at("home/letter.txt/x"), at("source"), NULL, &m, &e));
     SAYS(&e, "letter.txt", "Not a directory");
-    assert_false(hf_save(at("source"), at("source/../source"), &m, &e));
+    assert_false(hf_save(at("source"), at("source/../source"), NULL, &m, &e));
     SAYS(&e, at("source"), "made from");
     put_config(at("source"), "vocab_size", "41");
-    assert_false(hf_save(at("new"), at("source"), &m, &e));
+    assert_false(hf_save(at("new"), at("source"), NULL, &m, &e));
     SAYS(&e, at("source/config.json"), "another model");
     assert_false(exists(at("new")));
     assert_false(exists(at("new.tmp")));
@@ -264,7 +264,7 @@ static void save_shards(const char *dir, const Model *m) {
     put_config(at("source"), NULL, NULL);
     OutDir d;
     assert_true(outdir_begin(&d, dir, hf_bytes(at("source"), m), NULL));
-    assert_true(hf_write(&d, at("source"), m, 1200, NULL));
+    assert_true(hf_write(&d, at("source"), NULL, m, 1200, NULL));
     assert_true(outdir_commit(&d, NULL));
     outdir_free(&d);
 }
@@ -294,7 +294,7 @@ static void shards_come_back(void **state) {
     assert_true(most > 5);
     json_decref(j);
     Error e = {0};
-    if (!hf_weights_read(at("saved"), &back, LOAD_MMAP, &e)) fail_msg("%s", e.text);
+    if (!hf_weights_read(at("saved"), NULL, &back, LOAD_MMAP, &e)) fail_msg("%s", e.text);
     assert_same_weights(&m, &back);
     model_drop(&m);
     model_drop(&back);
@@ -336,7 +336,7 @@ static void index_mistakes_are_named(void **state) {
         json_t *file = i == 7 ? index_get("model.embed_tokens.weight") : json_incref(bad[i].file);
         index_set("model.norm.weight", file);
         Error e = {0};
-        assert_false(hf_weights_read(at("saved"), &m, LOAD_STRICT, &e));
+        assert_false(hf_weights_read(at("saved"), NULL, &m, LOAD_STRICT, &e));
         SAYS(&e, index, bad[i].says);
         assert_int_equal(e.code, EXIT_INPUT);
         json_decref(bad[i].file);
@@ -344,7 +344,7 @@ static void index_mistakes_are_named(void **state) {
     save_shards(at("saved"), &m);
     index_set("model.norm.weight", NULL);
     Error e = {0};
-    assert_false(hf_weights_read(at("saved"), &m, LOAD_STRICT, &e));
+    assert_false(hf_weights_read(at("saved"), NULL, &m, LOAD_STRICT, &e));
     SAYS(&e, at("saved"), "1 missing: model.norm.weight");
     model_drop(&m);
 }
@@ -360,22 +360,22 @@ static void unfit_weights_are_named(void **state) {
     untied.tied = false;
     Model a = model_make(deeper, F32, 0), b = model_make(wider, F32, 0), c = model_make(untied, F32, 0);
     Error e = {0};
-    assert_false(hf_weights_read(at("saved"), &a, LOAD_STRICT, &e));
+    assert_false(hf_weights_read(at("saved"), NULL, &a, LOAD_STRICT, &e));
     SAYS(&e, at("saved"), "12 missing: model.layers.2.self_attn.q_proj.weight", ", ...", "0 of another shape");
-    assert_false(hf_weights_read(at("saved"), &b, LOAD_STRICT, &e));
+    assert_false(hf_weights_read(at("saved"), NULL, &b, LOAD_STRICT, &e));
     SAYS(&e, "0 missing", "6 of another shape", "gate_proj.weight ([20,12] in model.safetensors at byte",
          "[24,12] wanted)");
-    assert_false(hf_weights_read(at("saved"), &c, LOAD_STRICT, &e));
+    assert_false(hf_weights_read(at("saved"), NULL, &c, LOAD_STRICT, &e));
     SAYS(&e, "1 missing: lm_head.weight", "tie_word_embeddings");
     model_drop(&a);
     model_drop(&b);
 
     // A head beside tied embeddings is let be where it has their shape.
     put_config(at("source"), "tie_word_embeddings", "false");
-    model_init_random(&c, 9);
+    model_init_random(NULL, &c, 9);
     save(at("untied"), at("source"), &c);
     Model back = model_make(small, F32, 0);
-    assert_true(hf_weights_read(at("untied"), &back, LOAD_STRICT, &e));
+    assert_true(hf_weights_read(at("untied"), NULL, &back, LOAD_STRICT, &e));
     assert_memory_equal(model_param(&back, "model.embed_tokens.weight")->t.data,
                         model_param(&c, "model.embed_tokens.weight")->t.data, 4 * 40 * 12);
     model_drop(&back);
@@ -384,10 +384,10 @@ static void unfit_weights_are_named(void **state) {
 
     mkdir(at("none"), 0777);
     Model n = model_make(small, F32, 0);
-    assert_false(hf_weights_read(at("none"), &n, LOAD_STRICT, &e));
+    assert_false(hf_weights_read(at("none"), NULL, &n, LOAD_STRICT, &e));
     SAYS(&e, at("none"), "no model.safetensors");
     put_text(at("none/pytorch_model.bin"), "");
-    assert_false(hf_weights_read(at("none"), &n, LOAD_STRICT, &e));
+    assert_false(hf_weights_read(at("none"), NULL, &n, LOAD_STRICT, &e));
     SAYS(&e, "pytorch_model.bin");
     model_drop(&n);
 }

@@ -174,7 +174,7 @@ static bool copy_one(const char *path, Tensor to, int mode, Error *e) {
     SafeTensors s;
     assert_true(safetensors_open(&s, path, NULL));
     TensorCopy c = {&s, safetensors_find(&s, "x"), to};
-    bool ok = safetensors_copy(&c, 1, mode, e);
+    bool ok = safetensors_copy(NULL, &c, 1, mode, e);
     safetensors_close(&s);
     return ok;
 }
@@ -277,7 +277,7 @@ static void files_cut_meanwhile_are_an_error(void **state) {
     TensorCopy c = {&s, safetensors_find(&s, "x"), tensor1(data, F32, N)};
     for (int mode = LOAD_STRICT; mode <= LOAD_MMAP; mode++) {
         Error e = {0};
-        assert_false(safetensors_copy(&c, 1, mode, &e));
+        assert_false(safetensors_copy(NULL, &c, 1, mode, &e));
         SAYS(&e, at("x"), "byte", "cut short");
         assert_int_equal(e.code, EXIT_DISK);
     }

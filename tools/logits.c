@@ -50,7 +50,7 @@ static bool run(Device *d, const char *dir, DType dtype, Error *e) {
     Arena arena = arena_over(memory, measure.used);
     w = work_carve(&arena, hf.dims, dtype, capacity);
 
-    bool ok = hf_weights_read(dir, &w.model, LOAD_STRICT, e);
+    bool ok = hf_weights_read(dir, d, &w.model, LOAD_STRICT, e);
     char *line = NULL;
     size_t room = 0;
     while (ok && getline(&line, &room, stdin) > 0) {
