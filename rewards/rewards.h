@@ -40,3 +40,13 @@ RewardFn reward_repetition_penalty;
 
 // gsm8k.c
 RewardFn reward_gsm8k_strict, reward_gsm8k_flexible;
+
+// language.c
+void *open_language(const Reward *r, Error *e);
+void close_language(void *data);
+RewardFn reward_language;
+
+// pattern.c
+void *open_regex(const Reward *r, Error *e);
+void close_regex(void *data);
+RewardFn reward_regex;

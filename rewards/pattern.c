@@ -1,0 +1,36 @@
+// regex: a user's own pattern, under limits.
+#include "regex.h"
+#include "rewards.h"
+
+enum { WANT_FOUND, WANT_WHOLE, WANT_GOLD };
+
+void *open_regex(const Reward *r, Error *e) {
+    if (!r->text[0][0]) {
+        error_set(e, EXIT_CONFIG, "needs a pattern: regex:pattern=...");
+        return NULL;
+    }
+    return regex_new(r->text[0], e);
+}
+
+void close_regex(void *data) { regex_free(data); }
+
+// Whether the match is what was asked for.
+static bool accepts(int want, const Regex *regex, const Text *group, Text t, const char *gold) {
+    if (want == WANT_WHOLE) return group[0].n == t.n;
+    if (want == WANT_GOLD) return text_equal(text_strip(group[regex_groups(regex) > 0]), text_strip(text_of(gold)));
+    return true;
+}
+
+void reward_regex(const Reward *r, const Sample *samples, int n, float *score) {
+    const Regex *regex = reward_data(r);
+    RegexRun *run = regex_run_new(regex);
+    for (int i = 0; i < n; i++) {
+        Str mended = {0};
+        Text group[REGEX_MAX_GROUPS + 1], t = regex_text(sample_text(&samples[i]), &mended);
+        RegexResult found = regex_match(run, t, 0, group);
+        if (found == REGEX_LIMIT) reward_fault(r, REWARD_REGEX_LIMIT, 1);
+        score[i] = found == REGEX_FOUND && accepts((int)r->param[1], regex, group, t, samples[i].answer);
+        str_free(&mended);
+    }
+    regex_run_free(run);
+}
