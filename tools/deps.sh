@@ -6,7 +6,7 @@ set -eu
 packages="gcc libc6-dev make libpcre2-dev libyaml-dev libjansson-dev libutf8proc-dev"
 case "${1-}" in
 "") ;;
-test) packages="$packages libcmocka-dev" ;;
+test) packages="$packages libcmocka-dev g++ libboost-context-dev" ;;
 *)
     echo "usage: tools/deps.sh [test]" >&2
     exit 2

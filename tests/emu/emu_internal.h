@@ -1,0 +1,22 @@
+// What the parts of the emulator share.
+#pragma once
+#include "cuda_runtime.h"
+#include <string>
+
+struct EmuLaunch {
+    const void *kernel;
+    dim3 grid, block;
+    size_t shared;
+    std::function<void()> body;
+};
+// emu_block.cpp: runs every block of a grid, one after another.
+void emu_run_grid(const EmuLaunch &launch);
+
+// emu_names.cpp: a kernel's name from the program's symbol table, with its template arguments; and without.
+std::string emu_kernel_name(const void *kernel);
+std::string emu_base_name(const std::string &name);
+
+// emu_runtime.cpp
+uint64_t emu_seed_now(void);
+// Puts work into a stream (or the graph that the stream records), as every asynchronous call does.
+cudaError_t emu_submit(cudaStream_t s, std::function<void()> work);
