@@ -221,21 +221,33 @@ static void check_data(Report *r, const Config *c, Tokenizer *t) {
 
 // ---- room --------------------------------------------------------------------------------------------------------
 
+// Bytes of the GPU that a run would take; 0: it takes none.
+static size_t gpu_memory(const Config *c) {
+    Error ignored;
+    Device *d = device_open(c->device, 0, (int)c->threads, &ignored);
+    size_t bytes = d && !on_host(d) ? d->memory(d) : 0;
+    device_close(d);
+    return bytes;
+}
+
 static void check_memory(Report *r, const Config *c, Run *run) {
     Error e = {0};
     RunShape shape =
         *c->train_file ? shape_for_train(c, c->rewards.n > 0 ? c->rewards.n : 1) : shape_for_rollout(c, 64, 8);
     if (!run_describe(run, c, shape, &e)) return fail(r, "context", &e);
-    size_t need = run->plan.params + run->plan.work + DEVICE_SCRATCH, total = memory_total();
+    size_t need = run->plan.params + run->plan.work + DEVICE_SCRATCH, gpu = gpu_memory(c);
+    size_t total = gpu ? gpu : memory_total();
     const char *purpose = *c->train_file ? "training" : "sampling";
     if (need > total) {
         error_set(&e, EXIT_MEMORY, "%s takes %.1f GiB, there are %.1f; `grpo plan` shows what would help", purpose,
                   (double)need / GiB, (double)total / GiB);
         fail(r, "plan", &e);
-    } else if (need > meminfo("MemAvailable:"))
+    } else if (!gpu && need > meminfo("MemAvailable:"))
         say(r, FINDING_WARN, "plan", "%s takes %.1f GiB, more than is free now; close other programs", purpose,
             (double)need / GiB);
-    else say(r, FINDING_OK, "plan", "%s takes %.1f GiB of memory", purpose, (double)need / GiB);
+    else
+        say(r, FINDING_OK, "plan", "%s takes %.1f GiB of memory%s", purpose, (double)need / GiB,
+            gpu ? " on the GPU" : "");
 }
 
 // Where output_dir is, or would be made: can it be written, and is there room for the checkpoints?

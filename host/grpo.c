@@ -315,6 +315,7 @@ StepResult grpo_step(Trainer *t, Error *e) {
     t->stats.first = (int)(part % t->steps_per_pass) * n;
     if (part == 0) s = generate(t, e);
     if (s == STEP_DONE) s = train_on(t, t->order + t->stats.first, n);
+    if (!device_ok(t->run.device, e)) return STEP_FAILED; // what was computed since is void
     if (s == STEP_FAILED || s == STEP_STOPPED) return s;
 
     // From here on the step counts: the state moves from one consistent point to the next.

@@ -5,9 +5,13 @@
 ExitCode command_plan(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "plan", argc, argv, e)) return e->code;
-    Run r;
+    Run r = {0};
     Rewards rw;
     bool ok = rewards_select(&c, &rw, e) && run_describe(&r, &c, shape_for_train(&c, rw.n), e);
+    if (ok && c.device == DEVICE_CUDA) { // its size is asked for
+        r.device = device_open(c.device, 0, (int)c.threads, e);
+        ok = r.device != NULL;
+    }
     if (ok) {
         const ModelDims n = r.hf.dims;
         char *table = plan_table(&r);
@@ -19,6 +23,7 @@ ExitCode command_plan(int argc, char **argv, Error *e) {
         free(table);
         if (fflush(stdout) || ferror(stdout)) ok = error_set(e, EXIT_DISK, "standard output: cannot write");
     }
+    device_close(r.device);
     config_free(&c);
     return ok ? EXIT_OK : e->code;
 }

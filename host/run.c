@@ -100,9 +100,13 @@ bool run_describe(Run *r, const Config *c, RunShape shape, Error *e) {
     return true;
 }
 
+static size_t plan_bytes(const Run *r) { return r->plan.params + r->plan.work + DEVICE_SCRATCH; }
+
 static bool no_memory(const Run *r, Error *e) {
     char *table = plan_table(r);
-    error_set(e, EXIT_MEMORY, "not enough memory for this run\n%s", table);
+    bool fits = plan_bytes(r) <= r->device->memory(r->device);
+    error_set(e, EXIT_MEMORY, "not enough memory for this run%s\n%s",
+              fits ? ": it would fit if other programs did not hold so much; end them" : "", table);
     free(table);
     return false;
 }
@@ -113,7 +117,8 @@ static bool load_weights(Run *r, Error *e) {
     else if (!hf_weights_read(c->model, r->device, &r->policy, c->load, e)) return false;
     if (present(r->master)) r->device->cast(r->device, r->master, r->policy.slab);
     if (r->shape.reference) r->device->cast(r->device, r->reference.slab, r->policy.slab);
-    return true;
+    r->device->sync(r->device);
+    return device_ok(r->device, e);
 }
 
 bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
@@ -138,8 +143,7 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         note("matmul=cublas has no effect: no GPU answers, and the CPU has its own products only");
     r->params_base = r->device->alloc(r->device, r->plan.params);
     r->work_base = r->device->alloc(r->device, r->plan.work);
-    size_t need = r->plan.params + r->plan.work;
-    if (!r->params_base || !r->work_base || need > r->device->memory(r->device)) {
+    if (!r->params_base || !r->work_base || plan_bytes(r) > r->device->memory(r->device)) {
         no_memory(r, e);
         run_close(r);
         return false;
@@ -170,10 +174,12 @@ char *plan_table(const Run *r) {
     str_printf(&s, "%-50s %12s\n", "memory", "GiB");
     for (int i = 0; i < r->plan.n; i++)
         str_printf(&s, "%-50s %12.3f\n", r->plan.row[i].what, (double)r->plan.row[i].bytes / GiB);
-    size_t need = r->plan.params + r->plan.work + DEVICE_SCRATCH;
-    size_t have = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    size_t need = plan_bytes(r);
+    size_t have =
+        r->device ? r->device->memory(r->device) : (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     str_printf(&s, "%-50s %12.3f\n", "in all (rollout and training share)", (double)need / GiB);
-    str_printf(&s, "%-50s %12.3f\n", "this machine has", (double)have / GiB);
+    str_printf(&s, "%-50s %12.3f\n", r->device && !on_host(r->device) ? "this GPU has" : "this machine has",
+               (double)have / GiB);
     const Config *c = r->cfg;
     if (need <= have) {
         str_puts(&s, "fits");

@@ -172,6 +172,8 @@ static bool sft_step(Sft *s, Error *e) {
     double norm = optim_grad_norm(r, &bad), rate = optim_learning_rate(s->cfg, s->at.step, s->total_steps);
     bool good = isfinite(loss) && isfinite(norm);
     if (good) optim_step(r, rate, norm, ++s->at.updates);
+    r->device->sync(r->device);
+    if (!device_ok(r->device, e)) return false; // what was computed since is void
     s->at.skipped = good ? 0 : s->at.skipped + 1;
     s->at.step++;
     s->at.seen_tokens += tokens;

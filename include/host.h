@@ -408,7 +408,8 @@ typedef struct {
 bool run_describe(Run *r, const Config *c, RunShape shape, Error *e);
 bool run_open(Run *r, const Config *c, RunShape shape, Error *e);
 void run_close(Run *r);
-// The plan as a table, with what would help where it does not fit. Heap memory.
+// The plan as a table, held against the memory of r->device (this machine's, where none is open), with what would help
+// where it does not fit. Heap memory.
 char *plan_table(const Run *r);
 // The shapes `train` and `eval`, `sample` need.
 RunShape shape_for_train(const Config *c, int n_rewards);
