@@ -35,9 +35,13 @@ PHILOX_INLINE Philox philox4x32(Philox counter, uint64_t key) {
     return out;
 }
 
-// The 32 random bits of vocabulary entry `token` in the draw of sequence `key` at position `pos`. A counter serves four
-// tokens that are 16 apart, so that sixteen lanes hold neighbours.
-PHILOX_INLINE uint32_t philox_token(uint64_t seed, int64_t key, int32_t pos, uint32_t token) {
+// The random bits of vocabulary entries `token`, + 16, + 32 and + 48, token % 64 < 16, in the draw of sequence `key` at
+// position `pos`. A counter serves four tokens that are 16 apart, so that sixteen lanes hold neighbours.
+PHILOX_INLINE Philox philox_quad(uint64_t seed, int64_t key, int32_t pos, uint32_t token) {
     Philox counter = {{token / 64 * 16 + token % 16, (uint32_t)pos, (uint32_t)key, (uint32_t)((uint64_t)key >> 32)}};
-    return philox4x32(counter, seed).v[token / 16 % 4];
+    return philox4x32(counter, seed);
+}
+// The 32 random bits of vocabulary entry `token`.
+PHILOX_INLINE uint32_t philox_token(uint64_t seed, int64_t key, int32_t pos, uint32_t token) {
+    return philox_quad(seed, key, pos, token).v[token / 16 % 4];
 }

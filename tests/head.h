@@ -38,6 +38,12 @@ static inline double relative(Tensor x, const double *ref) {
     }
     return sqrt(diff / (norm > 0 ? norm : 1));
 }
+static inline void assert_device_well(void) {
+    dev->sync(dev);
+    if (dev->error[0]) fail_msg("%s: %s", dev->name, dev->error);
+}
+// Threads matter to the CPU only.
+static inline int most_threads(void) { return strcmp(dev->name, "cpu") ? 1 : 3; }
 static inline void set_threads(int n) {
 #ifdef _OPENMP
     omp_set_num_threads(n);

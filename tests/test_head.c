@@ -29,12 +29,29 @@ static void free_case(Case c) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i].data);
 }
 
+// The case in the device's memory; and its outputs back into c's, once done.
+static Case send(Case c) {
+    Tensor *all[] = {&c.x, &c.w, &c.rows, &c.target, &c.dlogp, &c.dentropy, &c.logp, &c.lse, &c.entropy, &c.dx, &c.dw};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (present(*all[i])) *all[i] = to_device(dev, *all[i]);
+    return c;
+}
+static void fetch(Case c, Case g) {
+    Tensor to[] = {c.logp, c.lse, c.entropy, c.dx, c.dw}, from[] = {g.logp, g.lse, g.entropy, g.dx, g.dw};
+    for (int i = 0; i < 5; i++)
+        if (present(to[i])) dev->copy(dev, to[i].data, from[i].data, tensor_bytes(to[i]));
+    assert_device_well();
+    Tensor all[] = {g.x, g.w, g.rows, g.target, g.dlogp, g.dentropy, g.logp, g.lse, g.entropy, g.dx, g.dw};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (present(all[i])) device_drop(dev, all[i]);
+}
+
 typedef struct {
     double *z, lse, entropy; // z[V]
-} Row;
+} Dist;
 // One row's distribution, from f64 weights x[D] and w[V,D].
-static Row row_of(const double *x, const double *w, int64_t V, int64_t D, double temperature) {
-    Row r = {xcalloc((size_t)V, sizeof(double)), 0, 0};
+static Dist row_of(const double *x, const double *w, int64_t V, int64_t D, double temperature) {
+    Dist r = {xcalloc((size_t)V, sizeof(double)), 0, 0};
     double max = -INFINITY, sum = 0, mean = 0;
     for (int64_t v = 0; v < V; v++) {
         for (int64_t k = 0; k < D; k++) r.z[v] += x[k] * w[v * D + k];
@@ -53,10 +70,14 @@ static double *f64_of(Tensor x) {
     return y;
 }
 static void run_forward(Case c) {
-    dev->logprob(dev, c.logp, c.lse, c.entropy, c.x, c.rows, c.w, c.target, c.temperature);
+    Case g = send(c);
+    dev->logprob(dev, g.logp, g.lse, g.entropy, g.x, g.rows, g.w, g.target, g.temperature);
+    fetch(c, g);
 }
 static void run_backward(Case c) {
-    dev->logprob_bwd(dev, c.dx, c.dw, c.dlogp, c.dentropy, c.x, c.rows, c.w, c.target, c.lse, c.entropy, c.temperature);
+    Case g = send(c);
+    dev->logprob_bwd(dev, g.dx, g.dw, g.dlogp, g.dentropy, g.x, g.rows, g.w, g.target, g.lse, g.entropy, g.temperature);
+    fetch(c, g);
 }
 
 static const struct {
@@ -73,7 +94,7 @@ static void test_forward(void **state) {
             double *x = f64_of(c.x), *w = f64_of(c.w), *logp = xcalloc((size_t)c.N, 8), *lse = xcalloc((size_t)c.N, 8),
                    *entropy = xcalloc((size_t)c.N, 8);
             for (int64_t i = 0; i < c.N; i++) {
-                Row r = row_of(x + i32(c.rows)[i] * c.D, w, c.V, c.D, c.temperature);
+                Dist r = row_of(x + i32(c.rows)[i] * c.D, w, c.V, c.D, c.temperature);
                 logp[i] = r.z[i32(c.target)[i]] - r.lse, lse[i] = r.lse, entropy[i] = r.entropy;
                 free(r.z);
             }
@@ -96,7 +117,7 @@ static void test_backward(void **state) {
             double *dx = xcalloc((size_t)(c.T * c.D), sizeof *dx), T = c.temperature > 0 ? c.temperature : 1;
             for (int64_t i = 0; i < c.N; i++) {
                 const double *xi = x + i32(c.rows)[i] * c.D;
-                Row r = row_of(xi, w, c.V, c.D, c.temperature);
+                Dist r = row_of(xi, w, c.V, c.D, c.temperature);
                 for (int64_t v = 0; v < c.V; v++) {
                     double lp = r.z[v] - r.lse, p = exp(lp);
                     double dz = f32(c.dlogp)[i] * ((v == i32(c.target)[i]) - p);
@@ -124,7 +145,7 @@ static double slope(Case c, const double *x, const double *w, double *at) {
         *at = old + (side ? step : -step);
         value[side] = 0;
         for (int64_t i = 0; i < c.N; i++) {
-            Row r = row_of(x + i32(c.rows)[i] * c.D, w, c.V, c.D, c.temperature);
+            Dist r = row_of(x + i32(c.rows)[i] * c.D, w, c.V, c.D, c.temperature);
             value[side] += f32(c.dlogp)[i] * (r.z[i32(c.target)[i]] - r.lse) + f32(c.dentropy)[i] * r.entropy;
             free(r.z);
         }
@@ -170,23 +191,29 @@ static void test_optional_arguments(void **state) {
 // The log-prob of a (row, target) is the same bits whatever is computed beside it, and so are gradients at any thread
 // count.
 static void test_purity(void **state) {
-    for (DType t = F32; t <= BF16; t++) {
-        Case c = new_case(t, F32, 64, 3000, 65, 0.9f);
+    for (int kind = 0; kind < 4; kind++) {
+        DType t = kind & 1 ? BF16 : F32;
+        Case c = new_case(t, F32, 70, 3000, kind & 2 ? 65 : 48, 0.9f);
         run_forward(c);
-        Tensor first[] = {c.logp, c.lse, c.entropy}, again[3];
-        for (int i = 0; i < 3; i++) again[i] = new_tensor(F32, 1, c.N);
-        static const int batch[] = {1, 2, 7, 64};
-        for (int b = 0; b < 4; b++)
-            for (int threads = 1; threads <= 3; threads++) {
+        static const int batch[] = {1, 7, 30, 40, 70};
+        for (size_t b = 0; b < sizeof batch / sizeof *batch; b++)
+            for (int threads = 1; threads <= most_threads(); threads++) {
+                Case again = c;
                 set_threads(threads);
-                for (int i = 0; i < 3; i++) memset(again[i].data, 0, tensor_bytes(again[i]));
+                again.logp = new_tensor(F32, 1, c.N), again.lse = new_tensor(F32, 1, c.N);
+                again.entropy = new_tensor(F32, 1, c.N);
+                Case g = send(again);
                 for (int64_t i = 0; i < c.N; i += batch[b]) {
                     int64_t n = c.N - i < batch[b] ? c.N - i : batch[b];
-                    dev->logprob(dev, tensor1(f32(again[0]) + i, F32, n), tensor1(f32(again[1]) + i, F32, n),
-                                 tensor1(f32(again[2]) + i, F32, n), c.x, tensor_rows(c.rows, i, n), c.w,
-                                 tensor_rows(c.target, i, n), c.temperature);
+                    dev->logprob(dev, tensor1(f32(g.logp) + i, F32, n), tensor1(f32(g.lse) + i, F32, n),
+                                 tensor1(f32(g.entropy) + i, F32, n), g.x, tensor_rows(g.rows, i, n), g.w,
+                                 tensor_rows(g.target, i, n), g.temperature);
                 }
-                for (int i = 0; i < 3; i++) assert_memory_equal(first[i].data, again[i].data, tensor_bytes(again[i]));
+                fetch(again, g);
+                assert_memory_equal(again.logp.data, c.logp.data, tensor_bytes(c.logp));
+                assert_memory_equal(again.lse.data, c.lse.data, tensor_bytes(c.lse));
+                assert_memory_equal(again.entropy.data, c.entropy.data, tensor_bytes(c.entropy));
+                free(again.logp.data), free(again.lse.data), free(again.entropy.data);
             }
         Tensor dw[3], dx[3];
         for (int threads = 1; threads <= 3; threads++) {
@@ -200,7 +227,7 @@ static void test_purity(void **state) {
             assert_memory_equal(dx[0].data, dx[i].data, tensor_bytes(dx[0]));
         }
         set_threads(2);
-        for (int i = 0; i < 3; i++) free(again[i].data), free(dw[i].data), free(dx[i].data);
+        for (int i = 0; i < 3; i++) free(dw[i].data), free(dx[i].data);
         free_case(c);
     }
 }

@@ -45,8 +45,23 @@ static void free_case(Case c) {
     Tensor all[] = {c.x, c.w, c.key, c.pos, c.seen, c.seen_len, c.token, c.logp};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i].data);
 }
+// The case in the device's memory; and its outputs back into c's, once done.
+static Case send(Case c) {
+    Tensor *all[] = {&c.x, &c.w, &c.key, &c.pos, &c.seen, &c.seen_len, &c.token, &c.logp};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) *all[i] = to_device(dev, *all[i]);
+    return c;
+}
+static void fetch(Case c, Case g) {
+    dev->copy(dev, c.token.data, g.token.data, tensor_bytes(c.token));
+    dev->copy(dev, c.logp.data, g.logp.data, tensor_bytes(c.logp));
+    assert_device_well();
+    Tensor all[] = {g.x, g.w, g.key, g.pos, g.seen, g.seen_len, g.token, g.logp};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) device_drop(dev, all[i]);
+}
 static void draw(Case c, SampleParams p) {
-    dev->sample(dev, c.token, c.logp, c.x, c.w, c.key, c.pos, c.seen, c.seen_len, p);
+    Case g = send(c);
+    dev->sample(dev, g.token, g.logp, g.x, g.w, g.key, g.pos, g.seen, g.seen_len, p);
+    fetch(c, g);
 }
 
 // --- A naive reference: every filter as its definition says, by counting, without sorting ---
@@ -209,32 +224,39 @@ static void test_frequencies(void **state) {
 
 // logp is what `logprob` gives for the drawn token, and token and logp do not depend on batch, place or threads.
 static void test_purity(void **state) {
-    for (DType t = F32; t <= BF16; t++)
+    for (int kind = 0; kind < 4; kind++)
         for (size_t s = 0; s < SETTINGS; s++) {
-            Case c = new_case(t, 64, 2300, 65, 0.3f);
+            Case c = new_case(kind & 1 ? BF16 : F32, 70, 2300, kind & 2 ? 65 : 48, 0.3f), again = c;
             draw(c, settings[s]);
-            Tensor rows = new_tensor(I32, c.B, 1), logp = new_tensor(F32, c.B, 1), lse = new_tensor(F32, c.B, 1);
+            Tensor rows = new_tensor(I32, c.B, 1), logp = new_tensor(F32, c.B, 1);
             for (int64_t b = 0; b < c.B; b++) i32(rows)[b] = (int32_t)b;
-            dev->logprob(dev, logp, lse, NONE, c.x, rows, c.w, c.token, settings[s].temperature);
+            Case g = send(c);
+            Tensor at = to_device(dev, rows), lse = to_device(dev, logp);
+            dev->logprob(dev, g.logp, lse, NONE, g.x, at, g.w, g.token, settings[s].temperature);
+            dev->copy(dev, logp.data, g.logp.data, tensor_bytes(logp));
             assert_memory_equal(logp.data, c.logp.data, tensor_bytes(logp));
-            static const int batch[] = {1, 2, 7, 64};
-            for (int k = 0; k < 4; k++)
-                for (int threads = 1; threads <= 3; threads++) {
+            device_drop(dev, at), device_drop(dev, lse);
+            again.token = new_tensor(I32, c.B, 1), again.logp = logp;
+            fetch(again, g);
+            static const int batch[] = {1, 7, 30, 40, 70};
+            for (size_t k = 0; k < sizeof batch / sizeof *batch; k++)
+                for (int threads = 1; threads <= most_threads(); threads++) {
                     set_threads(threads);
-                    Tensor token = new_tensor(I32, c.B, 1);
-                    memset(logp.data, 0, tensor_bytes(logp));
+                    memset(again.token.data, 0, tensor_bytes(again.token));
+                    memset(again.logp.data, 0, tensor_bytes(again.logp));
+                    g = send(again);
                     for (int64_t b = 0; b < c.B; b += batch[k]) {
                         int64_t n = c.B - b < batch[k] ? c.B - b : batch[k];
-                        dev->sample(dev, tensor_rows(token, b, n), tensor_rows(logp, b, n), tensor_rows(c.x, b, n), c.w,
-                                    tensor_rows(c.key, b, n), tensor_rows(c.pos, b, n), tensor_rows(c.seen, b, n),
-                                    tensor_rows(c.seen_len, b, n), settings[s]);
+                        dev->sample(dev, tensor_rows(g.token, b, n), tensor_rows(g.logp, b, n), tensor_rows(g.x, b, n),
+                                    g.w, tensor_rows(g.key, b, n), tensor_rows(g.pos, b, n), tensor_rows(g.seen, b, n),
+                                    tensor_rows(g.seen_len, b, n), settings[s]);
                     }
-                    assert_memory_equal(token.data, c.token.data, tensor_bytes(token));
-                    assert_memory_equal(logp.data, c.logp.data, tensor_bytes(logp));
-                    free(token.data);
+                    fetch(again, g);
+                    assert_memory_equal(again.token.data, c.token.data, tensor_bytes(c.token));
+                    assert_memory_equal(again.logp.data, c.logp.data, tensor_bytes(c.logp));
                 }
             set_threads(2);
-            free(rows.data), free(logp.data), free(lse.data);
+            free(rows.data), free(again.token.data), free(again.logp.data);
             free_case(c);
         }
 }

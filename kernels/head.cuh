@@ -1,0 +1,185 @@
+// What logprob and sample share: the head streamed over the vocabulary, on the device.
+//
+// A block owns HEAD_CHUNK tokens of the vocabulary and X rows: the tile product (tile.cuh) gives its logits
+// z = x w^T / temperature, which go through shared memory once; there they become what the caller wants and are
+// forgotten. With each row and chunk a summary of 12 bytes stays in scratch: m = max z, the sum of e^(z - m), the sum of
+// e^(z - m) (z - m). head_lse combines a row's summaries. Both ops run this same code, so the log-prob of a sampled token
+// and the trainer's are the same bits.
+//
+// Inside a chunk the sums are one tree, whatever X: four logits 16 apart (those that share a counter of Philox), then
+// pairs of neighbours up to the whole chunk.
+#pragma once
+#include "philox.h"
+#include "tile.cuh"
+
+#define HEAD_CHUNK   128 // tokens of the vocabulary
+#define HEAD_THREADS 256
+
+// Summary of one row's logits over one chunk, with m = max z.
+typedef struct {
+    float max; // m
+    float sum; // sum of e^(z - m)
+    float dot; // sum of e^(z - m) (z - m)
+} Lse;
+
+static inline float head_scale(float temperature) { return temperature > 0 ? 1.0f / temperature : 1.0f; }
+static inline int64_t head_chunks(int64_t V) { return (V + HEAD_CHUNK - 1) / HEAD_CHUNK; }
+
+// One pass of the head over n rows.
+template <typename T> struct Head {
+    const T *x, *w;      // [., D] [V, D]
+    const int32_t *rows; // [n] which rows of x; NULL: 0, 1, ...
+    const int64_t *key;  // [n] negative: the row is idle, not even read; NULL: none is
+    int64_t n, V, first; // first: the first chunk's number where only some of the chunks are wanted
+    int D;
+    float scale;
+};
+
+// A block's shared memory once the product is done.
+template <int X> struct HeadRoom {
+    static constexpr int PARTS = HEAD_THREADS / X;       // threads a row
+    static constexpr int QUADS = HEAD_CHUNK / 4 / PARTS; // quads of logits a thread
+    static constexpr int STRIDE = X + 8;                 // the writes of a warp hit different banks
+    float z[HEAD_CHUNK][STRIDE];                         // -inf where the vocabulary has ended
+    float max[PARTS][X], sum[PARTS][X], dot[PARTS][X];
+    int32_t id[PARTS][X];
+
+    static __device__ __forceinline__ int row() { return (int)threadIdx.x % X; }
+    static __device__ __forceinline__ int part() { return (int)threadIdx.x / X; }
+    // The first token of this thread's quad k; the others are 16, 32 and 48 on.
+    static __device__ __forceinline__ int token_of(int k) {
+        int quad = part() * QUADS + k;
+        return quad / 16 * 64 + quad % 16;
+    }
+};
+
+template <int N> static __device__ __forceinline__ float tree_sum(float *s) {
+#pragma unroll
+    for (int apart = 1; apart < N; apart *= 2)
+#pragma unroll
+        for (int i = 0; i < N; i += 2 * apart) s[i] += s[i + apart];
+    return s[0];
+}
+
+// The summaries of the room's rows: of row r in thread r < X, nothing in the others. All threads call it.
+template <int X> static __device__ __forceinline__ Lse head_summary(HeadRoom<X> *room) {
+    typedef HeadRoom<X> R;
+    int t = R::row(), part = R::part();
+    float max = -INFINITY;
+#pragma unroll
+    for (int k = 0; k < R::QUADS; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) max = fmaxf(max, room->z[R::token_of(k) + 16 * i][t]);
+    room->max[part][t] = max;
+    __syncthreads();
+#pragma unroll
+    for (int p = 0; p < R::PARTS; p++) max = fmaxf(max, room->max[p][t]);
+    float sum[R::QUADS], dot[R::QUADS];
+#pragma unroll
+    for (int k = 0; k < R::QUADS; k++) {
+        float s[4], e[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            s[i] =
+                fmaxf(room->z[R::token_of(k) + 16 * i][t] - max, -200); // where e^s is 0, s must not be -inf: 0 * inf
+            e[i] = __expf(s[i]);
+        }
+        sum[k] = (e[0] + e[1]) + (e[2] + e[3]);
+        dot[k] = fmaf(e[0], s[0], e[1] * s[1]) + fmaf(e[2], s[2], e[3] * s[3]);
+    }
+    room->sum[part][t] = tree_sum<R::QUADS>(sum);
+    room->dot[part][t] = tree_sum<R::QUADS>(dot);
+    __syncthreads();
+    float sums[R::PARTS], dots[R::PARTS];
+#pragma unroll
+    for (int p = 0; p < R::PARTS; p++) sums[p] = room->sum[p][t], dots[p] = room->dot[p][t];
+    return {max, tree_sum<R::PARTS>(sums), tree_sum<R::PARTS>(dots)};
+}
+
+// Logits of chunk blockIdx.x / (tiles of rows) for a tile of rows, then done.run(room, first row, first token, length).
+// Registers (sm_80): see the launch; no spills.
+template <typename Tile, bool ALIGNED, typename Done>
+static __global__ __launch_bounds__(HEAD_THREADS, Tile::X < 64 ? 2 : 1) void head_kernel(Head<typename Tile::T> h,
+                                                                                         Done done) {
+    typedef typename Tile::T T;
+    constexpr int X = Tile::X;
+    static_assert(Tile::W == HEAD_CHUNK && Tile::THREADS == HEAD_THREADS, "");
+    static_assert(sizeof(HeadRoom<X>) <= Tile::SHARED_BYTES, "");
+    SHARED_DYNAMIC(char, shared);
+    int tiles = (int)((h.n + X - 1) / X);
+    int64_t row = (int64_t)((int)blockIdx.x % tiles) * X, token = (h.first + (int)blockIdx.x / tiles) * HEAD_CHUNK;
+    int len = (int)(h.V - token < HEAD_CHUNK ? h.V - token : HEAD_CHUNK);
+    auto here = [&](int64_t i) { return row + i < h.n && (!h.key || h.key[row + i] >= 0); };
+    if (h.key && !__syncthreads_or(here((int)threadIdx.x % X))) return; // the whole block is idle
+    tile_stream<Tile, ALIGNED>(
+        shared, h.w, [&](int64_t i) -> const T * { return i < len ? h.w + (token + i) * h.D : NULL; }, 1,
+        [&](int64_t i) -> const T * {
+            return here(i) ? h.x + (h.rows ? (int64_t)h.rows[row + i] : row + i) * h.D : NULL;
+        },
+        0, h.D,
+        [&](int, const float *sum) {
+            __syncthreads(); // the stages are free
+            HeadRoom<X> *room = (HeadRoom<X> *)shared;
+            Tile::each([&](int j, int v, int t) { room->z[v][t] = v < len ? sum[j] * h.scale : -INFINITY; });
+            __syncthreads();
+            done.run(room, row, token, len);
+        });
+}
+
+// Tiles by storage type and rows. Few rows: the weights are read at the speed of memory, and three blocks share an SM;
+// many: 64 x 32 outputs a warp. Rows that are not multiples of 16 bytes take the middle one.
+template <typename T, int X> struct HeadTile;
+template <> struct HeadTile<Bf16, 16> : MmaTile<HEAD_CHUNK, 16, 8, 1, 4> {};
+template <> struct HeadTile<Bf16, 32> : MmaTile<HEAD_CHUNK, 32, 4, 2, 4> {};
+template <> struct HeadTile<Bf16, 64> : MmaTile<HEAD_CHUNK, 64, 4, 2, 4> {};
+template <> struct HeadTile<Bf16, 128> : MmaTile<HEAD_CHUNK, 128, 2, 4, 3> {};
+template <> struct HeadTile<float, 16> : FmaTile<HEAD_CHUNK, 16, 4, 2, 3> {};
+template <> struct HeadTile<float, 64> : FmaTile<HEAD_CHUNK, 64, 8, 4, 3> {};
+
+// Asks for head_kernel over `chunks` chunks from h.first on.
+template <typename T, typename Done> static void head_launch(Device *d, Head<T> h, int64_t chunks, Done done) {
+    auto run = [&](auto tile, auto aligned) {
+        typedef decltype(tile) Tile;
+        LAUNCH(d, (head_kernel<Tile, decltype(aligned)::value, Done>),
+               (unsigned)(chunks * ((h.n + Tile::X - 1) / Tile::X)), HEAD_THREADS, Tile::SHARED_BYTES, h, done);
+    };
+    std::true_type fast;
+    std::false_type slow;
+    if (!aligned_rows(h.x, h.D) || !aligned_rows(h.w, h.D)) run(HeadTile<T, 64>(), slow);
+    else if (h.n <= 16) run(HeadTile<T, 16>(), fast);
+    else if constexpr (sizeof(T) == 4) run(HeadTile<T, 64>(), fast);
+    else if (h.n <= 32) run(HeadTile<T, 32>(), fast);
+    else if (h.n <= 64) run(HeadTile<T, 64>(), fast);
+    else run(HeadTile<T, 128>(), fast);
+}
+
+// ---- a row's summaries ---------------------------------------------------------------------------------------------
+// logsumexp and entropy from part[chunks], by one block; all its threads get them. Thread i takes chunks i, i +
+// blockDim.x, ... in ascending order, then block_sum. `room` is a shared array of 32 doubles.
+typedef struct {
+    float lse, entropy;
+} RowLse;
+
+static __device__ __forceinline__ RowLse head_lse(const Lse *part, int64_t chunks, double *room) {
+    double top = -INFINITY, sum = 0, dot = 0;
+    for (int64_t c = threadIdx.x; c < chunks; c += blockDim.x) top = part[c].max > top ? part[c].max : top;
+    for (int k = WARP / 2; k; k /= 2) {
+        double other = __shfl_xor_sync(FULL, top, k);
+        top = other > top ? other : top;
+    }
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = top;
+    __syncthreads();
+    for (int w = 0; w < (int)blockDim.x / WARP; w++) top = room[w] > top ? room[w] : top;
+    __syncthreads();
+    for (int64_t c = threadIdx.x; c < chunks; c += blockDim.x) {
+        Lse l = part[c];
+        double shift = l.max - top, e = exp(shift);
+        sum += e * l.sum;
+        dot += e * (l.dot + shift * l.sum);
+    }
+    sum = block_sum(sum, room);
+    __syncthreads();
+    dot = block_sum(dot, room);
+    double log_sum = log(sum);
+    return {(float)(top + log_sum), (float)(log_sum - dot / sum)};
+}

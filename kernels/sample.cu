@@ -1,0 +1,272 @@
+// Draws one token a row from the head's distribution, and gives its log-prob: sample.c says what is drawn and why.
+//
+// Without filters (the usual case) the draw rides along the streamed head (head.cuh): of each row and chunk of the
+// vocabulary the best candidate, z + Gumbel, stays beside the summary; a second kernel has a block a row. No logit reaches
+// memory. Floor: w is read once, 2 V D bytes a pass; and 2 B V D FLOP. Each logit costs beside them a quarter of a Philox
+// counter and two logarithms, some 50 instructions: about as long as the product at B = 256 is expected, and mostly beside
+// it where blocks share an SM.
+// With filters, the logits of as many rows as fit the scratch are kept and a block a row does the rest: filter.cuh.
+//
+// The random bits of a token are the CPU's. The formula on them is evaluated with this device's logarithm, so that scores
+// differ from the CPU's in the last bits and a draw may differ where two scores are as close.
+#include "cuda.cuh"
+#include "filter.cuh"
+#include "head.cuh"
+
+#define COMBINE_THREADS 128
+#define ROWS_ROOM       ((size_t)32 << 20) // bytes of summaries and candidates a pass
+
+typedef struct {
+    float score, z; // z + G, or z alone where greedy
+    int32_t id;
+} Candidate;
+
+// How the rows of a pass draw.
+typedef struct {
+    const int64_t *key; // [n]
+    const int32_t *pos; // [n]
+    uint64_t seed;
+    bool greedy;
+} Draw;
+
+// -log(-log(1 - u)) for u = (bits + 1/2) / 2^32. The exponential -log(1 - u) keeps its relative precision where u is
+// small, which is where the winners are: the rarest token is still drawn at its own rate. There the polynomial is
+// Cephes' logf; elsewhere the hardware's logarithm errs by some 2^-22.
+static __device__ __forceinline__ float gumbel(uint32_t bits) {
+    float u = ((float)bits + 0.5f) * 0x1p-32f, f = -u;
+    float p = 7.0376836292e-2f;
+    p = fmaf(p, f, -1.1514610310e-1f);
+    p = fmaf(p, f, 1.1676998740e-1f);
+    p = fmaf(p, f, -1.2420140846e-1f);
+    p = fmaf(p, f, 1.4249322787e-1f);
+    p = fmaf(p, f, -1.6668057665e-1f);
+    p = fmaf(p, f, 2.0000714765e-1f);
+    p = fmaf(p, f, -2.4999993993e-1f);
+    p = fmaf(p, f, 3.3333331174e-1f);
+    float f2 = f * f, small = f + fmaf(f2, -0.5f, p * f * f2);
+    return -__logf(-(u > 0.29f ? __logf(fmaxf(1 - u, 0x1p-25f)) : small));
+}
+
+// The lowest id wins a tie. What is not a number never wins.
+static __device__ __forceinline__ bool beats(float score, int32_t id, float other, int32_t other_id) {
+    return score > other || (score == other && id < other_id);
+}
+// The best score of the block and its id, in every thread.
+static __device__ __forceinline__ void block_best(float *score, int32_t *id, float *room, int32_t *room_id) {
+    for (int k = WARP / 2; k; k /= 2) {
+        float s = __shfl_xor_sync(FULL, *score, k);
+        int32_t i = __shfl_xor_sync(FULL, *id, k);
+        if (beats(s, i, *score, *id)) *score = s, *id = i;
+    }
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = *score, room_id[threadIdx.x / WARP] = *id;
+    __syncthreads();
+    for (int w = 0; w < (int)blockDim.x / WARP; w++)
+        if (beats(room[w], room_id[w], *score, *id)) *score = room[w], *id = room_id[w];
+}
+
+// ---- without filters -----------------------------------------------------------------------------------------------
+// Each chunk's summary and best candidate.
+struct Choose {
+    Lse *part;       // [n, chunks]
+    Candidate *best; // [n, chunks]
+    int64_t n, chunks;
+    Draw draw;
+
+    template <int X> __device__ __forceinline__ void run(HeadRoom<X> *room, int64_t row, int64_t token, int len) const {
+        typedef HeadRoom<X> R;
+        Lse l = head_summary(room);
+        int t = R::row(), part_of_row = R::part();
+        bool active = row + t < n && draw.key[row + t] >= 0;
+        float top = -INFINITY;
+        int32_t id = 0; // in the chunk
+        if (active) {
+            int64_t key = draw.key[row + t];
+            int32_t pos = draw.pos[row + t];
+#pragma unroll 2
+            for (int k = 0; k < R::QUADS; k++) {
+                int v = R::token_of(k);
+                Philox bits = {};
+                if (!draw.greedy) bits = philox_quad(draw.seed, key, pos, (uint32_t)(token + v));
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float score = room->z[v + 16 * i][t] + (draw.greedy ? 0 : gumbel(bits.v[i]));
+                    if (beats(score, v + 16 * i, top, id)) top = score, id = v + 16 * i;
+                }
+            }
+        }
+        __syncthreads(); // head_summary's sums have been read
+        room->max[part_of_row][t] = top;
+        room->id[part_of_row][t] = id;
+        __syncthreads();
+        if (threadIdx.x >= X || !active) return;
+        for (int p = 1; p < R::PARTS; p++)
+            if (beats(room->max[p][t], room->id[p][t], top, id)) top = room->max[p][t], id = room->id[p][t];
+        int64_t at = (row + t) * chunks + token / HEAD_CHUNK;
+        part[at] = l;
+        best[at] = {top, room->z[id][t], (int32_t)token + id};
+    }
+};
+
+static __global__ void choose_kernel(int32_t *token, float *logp, const Candidate *best, const Lse *part,
+                                     const int64_t *key, int64_t chunks) {
+    SHARED(double, room, [32]);
+    SHARED(float, score_room, [32]);
+    SHARED(int32_t, id_room, [32]);
+    if (key[blockIdx.x] < 0) return; // the whole block
+    RowLse l = head_lse(part + blockIdx.x * chunks, chunks, room);
+    float top = -INFINITY;
+    int32_t at = 0; // chunk
+    best += blockIdx.x * chunks;
+    for (int32_t c = (int32_t)threadIdx.x; c < chunks; c += COMBINE_THREADS)
+        if (beats(best[c].score, c, top, at)) top = best[c].score, at = c;
+    block_best(&top, &at, score_room, id_room);
+    if (threadIdx.x) return;
+    token[blockIdx.x] = best[at].id;
+    logp[blockIdx.x] = best[at].z - l.lse;
+}
+
+// ---- with filters --------------------------------------------------------------------------------------------------
+// Each chunk's summary, and its logits.
+struct Keep {
+    Lse *part;     // [n, chunks]
+    float *logits; // [n, V]
+    int64_t n, chunks, V;
+
+    template <int X> __device__ __forceinline__ void run(HeadRoom<X> *room, int64_t row, int64_t token, int len) const {
+        Lse l = head_summary(room);
+        int t = (int)threadIdx.x;
+        if (t < X && row + t < n) part[(row + t) * chunks + token / HEAD_CHUNK] = l;
+        for (int i = t; i < X * HEAD_CHUNK; i += HEAD_THREADS) {
+            int r = i / HEAD_CHUNK, v = i % HEAD_CHUNK;
+            if (row + r < n && v < len) logits[(row + r) * V + token + v] = room->z[v][r];
+        }
+    }
+};
+
+typedef struct {
+    int32_t *token;          // [n]
+    float *logp;             // [n]
+    const float *logits;     // [n, V]
+    uint32_t *seen_bits;     // [n, words]; NULL: no penalty
+    const Lse *part;         // [n, chunks]
+    const int32_t *seen;     // [n, width]
+    const int32_t *seen_len; // [n]; NULL: width each
+    int64_t V, chunks, words, width;
+    float penalty;
+    bool warp; // temperature above 0 and a filter beside the penalty
+    Filters filters;
+    Draw draw;
+} Rest;
+
+static __global__ void __launch_bounds__(FILTER_THREADS) filter_kernel(Rest a) {
+    SHARED(FilterRoom, room, [1]);
+    SHARED(float, score_room, [32]);
+    SHARED(int32_t, id_room, [32]);
+    int64_t n = blockIdx.x, key = a.draw.key[n];
+    if (key < 0) return; // the whole block
+    FilterRow row = {a.logits + n * a.V, a.seen_bits ? a.seen_bits + n * a.words : NULL, a.penalty, a.V};
+    if (row.seen) {
+        uint32_t *bits = a.seen_bits + n * a.words;
+        for (int64_t i = threadIdx.x; i < a.words; i += FILTER_THREADS) bits[i] = 0;
+        __syncthreads();
+        int64_t seen = a.seen_len ? a.seen_len[n] : a.width;
+        for (int64_t i = threadIdx.x; i < seen; i += FILTER_THREADS) {
+            int32_t v = a.seen[n * a.width + i];
+            if (v >= 0 && v < a.V) atomicOr(&bits[v / 32], 1u << v % 32);
+        }
+        __syncthreads();
+    }
+    Kept kept = {0, 0, 0, 1};
+    if (a.warp) kept = filter_row(row, room, a.filters);
+    float top = -INFINITY;
+    int32_t id = 0, pos = a.draw.pos[n];
+    for (int64_t quad = threadIdx.x; quad < (a.V + 63) / 64 * 16; quad += FILTER_THREADS) {
+        int64_t first = quad / 16 * 64 + quad % 16;
+        float z[4];
+        bool any = false, in[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int64_t v = first + 16 * i;
+            z[i] = v < a.V ? row_value(row, v) : 0;
+            in[i] = v < a.V && is_kept(kept, z[i], v);
+            any |= in[i];
+        }
+        if (!any) continue;
+        Philox bits = {};
+        if (!a.draw.greedy) bits = philox_quad(a.draw.seed, key, pos, (uint32_t)first);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float score = z[i] + (a.draw.greedy ? 0 : gumbel(bits.v[i]));
+            if (in[i] && beats(score, (int32_t)first + 16 * i, top, id)) top = score, id = (int32_t)first + 16 * i;
+        }
+    }
+    __syncthreads();
+    block_best(&top, &id, score_room, id_room);
+    RowLse l = head_lse(a.part + n * a.chunks, a.chunks, room->sum);
+    if (threadIdx.x) return;
+    a.token[n] = id;
+    a.logp[n] = row.z[id] - l.lse;
+}
+
+// What a user wrote as 0.9 arrives as the nearest float; HF computes with the decimal.
+static double decimal(float x) { return rint((double)x * 1e7) / 1e7; }
+
+template <typename T>
+static void sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
+                   Tensor seen_len, SampleParams p) {
+    int64_t B = x.dim[0], V = w.dim[0], chunks = head_chunks(V), words = (V + 31) / 32;
+    bool warp = p.temperature > 0 && (p.top_k > 0 || p.top_p < 1 || p.min_p > 0);
+    bool penalty = present(seen) && p.repetition_penalty != 1, filtered = warp || penalty;
+    size_t summary = (size_t)chunks * sizeof(Lse), margin = 4 * ARENA_ALIGN;
+    size_t row_bytes = summary + (filtered ? (size_t)V * sizeof(float) + (penalty ? (size_t)words * 4 : 0)
+                                           : (size_t)chunks * sizeof(Candidate));
+    size_t room = filtered ? d->scratch.cap - d->scratch.used - margin : ROWS_ROOM;
+    int64_t most = (int64_t)(room / row_bytes);
+    if (most > B) most = B;
+    if (most < 1) most = 1;
+    size_t mark = arena_mark(&d->scratch);
+    Lse *part = (Lse *)arena_take(&d->scratch, (size_t)most * summary);
+    Candidate *best = filtered ? NULL : (Candidate *)arena_take(&d->scratch, (size_t)(most * chunks) * sizeof *best);
+    float *logits = filtered ? (float *)arena_take(&d->scratch, (size_t)(most * V) * sizeof *logits) : NULL;
+    uint32_t *bits = penalty ? (uint32_t *)arena_take(&d->scratch, (size_t)(most * words) * sizeof *bits) : NULL;
+    for (int64_t first = 0; first < B; first += most) {
+        int64_t n = B - first < most ? B - first : most, width = penalty ? tensor_width(seen) : 0;
+        Draw draw = {i64(key) + first, i32(pos) + first, p.seed, p.temperature <= 0};
+        int D = (int)tensor_width(w);
+        Head<T> h = {data_of<T>(x) + first * D, data_of<T>(w), NULL, draw.key, n, V, 0, D, head_scale(p.temperature)};
+        int32_t *to = i32(token) + first;
+        float *to_logp = f32(logp) + first;
+        if (!filtered) {
+            head_launch<T>(d, h, chunks, Choose{part, best, n, chunks, draw});
+            LAUNCH(d, choose_kernel, (unsigned)n, COMBINE_THREADS, 0, to, to_logp, best, part, draw.key, chunks);
+            continue;
+        }
+        head_launch<T>(d, h, chunks, Keep{part, logits, n, chunks, V});
+        double tail = 1 - (double)p.top_p;
+        Filters filters = {p.top_k, p.top_p < 1 ? (float)(1 - decimal(p.top_p)) : -1, (float)log(tail > 0 ? tail : 1),
+                           (float)decimal(p.min_p), p.min_p > 0 ? logf(p.min_p) : 0};
+        Rest rest = {to,
+                     to_logp,
+                     logits,
+                     bits,
+                     part,
+                     penalty ? i32(seen) + first * width : NULL,
+                     penalty && present(seen_len) ? i32(seen_len) + first : NULL,
+                     V,
+                     chunks,
+                     words,
+                     width,
+                     p.repetition_penalty,
+                     warp,
+                     filters,
+                     draw};
+        LAUNCH(d, filter_kernel, (unsigned)n, FILTER_THREADS, 0, rest);
+    }
+    arena_rewind(&d->scratch, mark);
+}
+
+void cuda_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
+                 Tensor seen_len, SampleParams p) {
+    DISPATCH(x.dtype, T, sample<T>(d, token, logp, x, w, key, pos, seen, seen_len, p));
+}
