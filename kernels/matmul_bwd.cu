@@ -204,7 +204,7 @@ static bool library_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, T
             ok = plan->works = false;
         } else if (status != CUBLAS_STATUS_SUCCESS && !d->error[0]) {
             snprintf(d->error, sizeof d->error, "matrix product %lld x %lld x %lld: %s; update the NVIDIA driver",
-                     (long long)s.m, (long long)s.n, (long long)s.k, cublasLtGetStatusName(status));
+                     (long long)s.m, (long long)s.n, (long long)s.k, cublasLtGetStatusString(status));
             d->error_code = EXIT_COMM;
         }
         arena_rewind(&d->scratch, mark);
@@ -238,7 +238,7 @@ bool matmul_open(Device *d) {
     cublasStatus_t status = cublasLtCreate(&own->blas);
     if (status == CUBLAS_STATUS_SUCCESS) return true;
     snprintf(d->error, sizeof d->error, "cuBLASLt does not start: %s; check that it is of this build's CUDA version",
-             cublasLtGetStatusName(status));
+             cublasLtGetStatusString(status));
     return false;
 }
 void matmul_close(Device *d) {

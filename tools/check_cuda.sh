@@ -1,0 +1,94 @@
+#!/bin/sh
+# Compiles every kernels/*.cu for each supported GPU generation that the toolkit knows, and shows what each kernel takes
+# there: tools/check_cuda.sh NVCC FLAGS... (make check-cuda gives both). No GPU is needed.
+#
+# One line a kernel: bytes of static shared memory, then registers a thread on each generation. Registers that did not fit
+# (spills) are written behind them as "+stores/loads", in bytes, and fail the check: a kernel that spills waits for memory.
+# Two files are compiled at a time.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+# Kernels that may spill: a shell pattern of the name, a space, why.
+may_spill() {
+    case $1 in
+    *) return 1 ;;
+    esac
+}
+
+nvcc=${1:-}
+if [ -z "$nvcc" ] || ! command -v "$nvcc" >/dev/null; then
+    echo 'SKIP make check-cuda: no nvcc'
+    exit 0
+fi
+shift
+room=$(mktemp -d)
+trap 'rm -rf "$room"' EXIT
+
+known=$("$nvcc" --list-gpu-arch)
+archs='' gencode=''
+for arch in 80 89 90a 100 120; do
+    if echo "$known" | grep -q "^compute_${arch%a}$"; then
+        archs="$archs $arch"
+        gencode="$gencode -gencode arch=compute_$arch,code=sm_$arch"
+    else
+        echo "SKIP sm_$arch: this nvcc does not know it"
+    fi
+done
+
+# shellcheck disable=SC2016,SC2086
+printf '%s\n' kernels/*.cu | sed 's|.*/||; s|\.cu$||' | xargs -P 2 -I FILE sh -c '
+    room=$1 nvcc=$2 file=$3; shift 3
+    "$nvcc" "$@" -Xptxas -v -c "kernels/$file.cu" -o "$room/$file.o" >"$room/$file.log" 2>&1 ||
+        { echo "failed to compile kernels/$file.cu"; grep -v "^ptxas info" "$room/$file.log"; touch "$room/failed"; }
+    rm -f "$room/$file.o"' sh "$room" "$nvcc" FILE "$@" $gencode
+
+printf '%-72s %7s' kernel shared
+for arch in $archs; do printf ' %10s' "sm_$arch"; done
+echo
+demangle=$(command -v c++filt || echo cat)
+[ "$demangle" = cat ] || demangle="$demangle -p"
+for log in "$room"/*.log; do
+    # A kernel and generation a line: name, generation, registers, spill stores, spill loads, shared bytes.
+    awk -F"'" '
+        /Compiling entry function/ { name = $2; arch = $4; sub(/^sm_/, "", arch); stores = loads = 0 }
+        /bytes spill stores/ { split($0, n, /[^0-9]+/); i = n[1] == "" ? 2 : 1; stores += n[i + 1]; loads += n[i + 2] }
+        /Used [0-9]+ registers/ {
+            regs = $0; sub(/.*Used /, "", regs); sub(/ .*/, "", regs)
+            shared = 0
+            if (match($0, /[0-9]+ bytes smem/)) { shared = substr($0, RSTART, RLENGTH); sub(/ .*/, "", shared) }
+            print name, arch, regs, stores, loads, shared
+        }' "$log" >"$log.rows"
+    # Names are demangled apart, as they may hold spaces then.
+    cut -d' ' -f1 "$log.rows" | $demangle | sed 's/^void //' | paste -d'|' "$log.rows" - | sort -t'|' -k2,2 -s
+done >"$room/all"
+
+awk -F'|' -v archs="$archs" '
+    function flush(   i, line) {
+        if (name == "") return
+        line = sprintf("%-72s %7s", name, shared)
+        for (i = 1; i <= n; i++) line = line sprintf(" %10s", cell[a[i]])
+        print line
+        for (i in cell) delete cell[i]
+    }
+    BEGIN { n = split(archs, a, " ") }
+    {
+        split($1, f, " ")
+        if ($2 != name) { flush(); name = $2; shared = 0 }
+        if (f[6] + 0 > shared) shared = f[6] + 0
+        cell[f[2]] = f[3] (f[4] + f[5] ? "+" f[4] "/" f[5] : "")
+    }
+    END { flush() }' "$room/all"
+
+awk -F'|' '{ split($1, f, " "); if (f[4] + f[5]) print $2 }' "$room/all" | sort -u >"$room/spills"
+while IFS= read -r name; do
+    if ! may_spill "$name"; then
+        echo "check-cuda: $name spills registers; make its tile smaller, or say in tools/check_cuda.sh why it may"
+        touch "$room/failed"
+    fi
+done <"$room/spills"
+kernels=$(cut -d'|' -f2 "$room/all" | sort -u | grep -c .)
+if [ -e "$room/failed" ] || [ "$kernels" -eq 0 ]; then
+    echo "check-cuda: failed"
+    exit 1
+fi
+echo "check-cuda: $kernels kernels for$(for arch in $archs; do printf ' sm_%s' "$arch"; done), none spills"
