@@ -240,6 +240,26 @@ static void a_signal_ends_the_wait_for_a_prompt(void **state) {
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 75);
 }
 
+// device=cuda without a GPU is one line that says so; device=auto runs on the CPU then, and names options of no effect.
+static void a_missing_gpu_is_one_clear_line(void **state) {
+    Error e = {0};
+    Device *gpu = device_open(DEVICE_CUDA, 0, 1, &e);
+    bool there = gpu;
+    device_close(gpu);
+    Str out = {0};
+    int code = grpo("sample " TINY "prompt=hello device=cuda", NULL, &out);
+    if (code != (there ? 0 : 2)) fail_msg("device=cuda: exit %d: %s", code, out.s);
+    if (!there) {
+        assert_memory_equal(out.s, "grpo: error: device=cuda: ", 26);
+        assert_ptr_equal(strchr(out.s, '\n'), out.s + out.n - 1);
+    }
+    code = grpo("sample " TINY "prompt=hello device=auto matmul=cublas", NULL, &out);
+    if (code) fail_msg("device=auto: exit %d: %s", code, out.s);
+    if (!there) assert_non_null(strstr(out.s, "grpo: note: matmul=cublas has no effect"));
+    assert_int_equal(grpo("sample " TINY "prompt=hello device=cpu matmul=cublas", NULL, &out), 2);
+    str_free(&out);
+}
+
 static void help_that_cannot_be_written_fails(void **state) {
     Str out = {0};
     assert_int_equal(grpo("--help >/dev/full", NULL, &out), 4);
@@ -306,9 +326,13 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(resuming_names_what_changed),        cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
-        cmocka_unit_test(help_that_cannot_be_written_fails),  cmocka_unit_test(help_names_every_command),
-        cmocka_unit_test(mistakes_are_one_clear_line),        cmocka_unit_test(train_eval_sample_sft_work_together),
+        cmocka_unit_test(resuming_names_what_changed),
+        cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
+        cmocka_unit_test(a_missing_gpu_is_one_clear_line),
+        cmocka_unit_test(help_that_cannot_be_written_fails),
+        cmocka_unit_test(help_names_every_command),
+        cmocka_unit_test(mistakes_are_one_clear_line),
+        cmocka_unit_test(train_eval_sample_sft_work_together),
         cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
