@@ -44,7 +44,7 @@ static __device__ void find_advantage(float *result, float *scores, const Column
     if (threadIdx.x == 0) *result = (float)grpo_advantage(group, i, c.group_size, c.weights, c.n_rewards, p);
 }
 
-static __global__ void __launch_bounds__(THREADS) grpo_loss_kernel(Columns all, GrpoParams p) {
+static __global__ void __launch_bounds__(THREADS, 2) grpo_loss_kernel(Columns all, GrpoParams p) {
     SHARED(float, scores, [ROOM]);
     SHARED(float, found, [1]);
     SHARED(double, log_ratios, [WARPS]);
