@@ -1,6 +1,7 @@
 // The GRPO loss: against TRL (tests/golden/grpo_loss.json, written by tools/golden.py), against finite differences, and
 // what must hold exactly.
-#include "host.h"
+#include "device.h"
+#include "near.h"
 #include <math.h>
 #include <stdarg.h>
 #include <setjmp.h>
@@ -9,7 +10,11 @@
 
 #define GOLDEN "tests/golden/grpo_loss.json"
 
-// A batch and room for the op's results, all on the heap.
+static Device *device; // under test
+// Launches so far under emulation, which brings it; NULL on a GPU and on the CPU.
+int64_t emu_launches_total(void) __attribute__((weak));
+
+// A batch and room for the op's results, all in host memory.
 typedef struct {
     int64_t n, tokens;
     GrpoIn in;
@@ -81,7 +86,34 @@ static void case_scalars(const Case *c, GrpoParams *p, double top_entropy_quanti
     free(masked);
 }
 
-static void case_run(Case *c, GrpoParams p) { cpu_grpo_loss(NULL, c->out, c->in, p); }
+// A copy of a host tensor in the device's memory.
+static Tensor uploaded(Tensor host) {
+    Tensor x = host;
+    if (!present(host)) return x;
+    x.data = device->alloc(device, tensor_bytes(host) + 1);
+    assert_non_null(x.data);
+    device->copy(device, x.data, host.data, tensor_bytes(host));
+    return x;
+}
+
+// Runs the op on the device under test: the columns travel there, the results back.
+static void run_on_device(GrpoOut out, GrpoIn in, GrpoParams p) {
+    Tensor *given[] = {&in.rewards,  &in.weights,  &in.index,   &in.offsets, &in.logp,
+                       &in.old_logp, &in.ref_logp, &in.entropy, &in.mask};
+    Tensor *results[] = {&out.advantage, &out.dlogp, &out.dentropy, &out.metrics}, home[4];
+    for (int i = 0; i < 9; i++) *given[i] = uploaded(*given[i]);
+    for (int i = 0; i < 4; i++) home[i] = *results[i], *results[i] = uploaded(home[i]);
+    int64_t launches = emu_launches_total ? emu_launches_total() : 0;
+    device->grpo_loss(device, out, in, p);
+    device->sync(device);
+    assert_string_equal(device->error, "");
+    bool emulated = emu_launches_total && !strcmp(device->name, "cuda");
+    if (emulated) assert_int_equal(emu_launches_total() - launches, 1);
+    for (int i = 0; i < 4; i++) device->copy(device, home[i].data, results[i]->data, tensor_bytes(home[i]));
+    for (int i = 0; i < 9; i++) device->free(device, given[i]->data, tensor_bytes(*given[i]) + 1);
+    for (int i = 0; i < 4; i++) device->free(device, results[i]->data, tensor_bytes(*results[i]) + 1);
+}
+static void case_run(Case *c, GrpoParams p) { run_on_device(c->out, c->in, p); }
 static float metric(const Case *c, int64_t i, GrpoMetric m) { return f32(c->out.metrics)[i * GM_COUNT + m]; }
 static double metric_sum(const Case *c, GrpoMetric m) {
     double s = 0;
@@ -194,12 +226,12 @@ static void matches_trl(void **state) {
         double gradient = relative(f32(c.out.dlogp), want, c.tokens);
         if (p.entropy_coef != 0) {
             numbers(json_object_get(g, "dentropy"), want, c.tokens);
-            gradient = fmax(gradient, relative(f32(c.out.dentropy), want, c.tokens));
+            gradient = worse(gradient, relative(f32(c.out.dentropy), want, c.tokens));
         }
         double loss = relative_number(metric_sum(&c, GM_LOSS), number(g, "loss", NAN));
         double tokens = metric_sum(&c, GM_TOKENS), metrics = 0;
         if (p.beta != 0) metrics = relative_number(metric_sum(&c, GM_KL) / tokens, number(m, "kl", NAN));
-        metrics = fmax(metrics, relative_number(metric_sum(&c, GM_ENTROPY) / tokens, number(m, "entropy", NAN)));
+        metrics = worse(metrics, relative_number(metric_sum(&c, GM_ENTROPY) / tokens, number(m, "entropy", NAN)));
         static const struct {
             const char *name;
             GrpoMetric metric;
@@ -210,20 +242,20 @@ static void matches_trl(void **state) {
         // GDPO in TRL leaves groups of equal rewards an advantage of some 1e-9, whose sign counts in these; ours is 0.
         for (size_t k = 0; k < 4 && p.aggregation == SUM_THEN_NORMALIZE; k++)
             if (json_object_get(m, clips[k].name))
-                metrics = fmax(metrics,
-                               relative_number(clip_mean(&c, p.level, clips[k].metric), number(m, clips[k].name, NAN)));
+                metrics = worse(
+                    metrics, relative_number(clip_mean(&c, p.level, clips[k].metric), number(m, clips[k].name, NAN)));
         if (p.aggregation == SUM_THEN_NORMALIZE)
-            metrics = fmax(metrics, relative_number(p.batch_std, number(m, "reward_std", NAN)));
+            metrics = worse(metrics, relative_number(p.batch_std, number(m, "reward_std", NAN)));
         if (!(loss < 1e-5 && gradient < 1e-5 && advantage < 1e-5 && metrics < 1e-5)) {
             char *text = json_dumps(o, 0);
             print_error("case %zu %s: loss %g, gradient %g, advantage %g, metrics %g\n", i, text, loss, gradient,
                         advantage, metrics);
             fail();
         }
-        worst_loss = fmax(worst_loss, loss);
-        worst_gradient = fmax(worst_gradient, gradient);
-        worst_advantage = fmax(worst_advantage, advantage);
-        worst_metric = fmax(worst_metric, metrics);
+        worst_loss = worse(worst_loss, loss);
+        worst_gradient = worse(worst_gradient, gradient);
+        worst_advantage = worse(worst_advantage, advantage);
+        worst_metric = worse(worst_metric, metrics);
         free(want);
         case_free(&c);
     }
@@ -293,7 +325,7 @@ static void run_part(const Case *c, GrpoParams p, int64_t first, int64_t n, bool
         for (int k = 0; k < 4; k++)
             memcpy(f32(to[k]) + i32(in.offsets)[j], f32(from[k]) + i32(c->in.offsets)[i], sizeof(float) * length[j]);
     }
-    cpu_grpo_loss(NULL, part.out, in, p);
+    run_on_device(part.out, in, p);
     for (int64_t j = 0; j < n; j++) {
         int64_t i = i32(in.index)[j], t = i32(c->in.offsets)[i], u = i32(in.offsets)[j];
         f32(all->advantage)[i] = f32(part.out.advantage)[j];
@@ -361,7 +393,7 @@ static void gradients_are_slopes(void **state) {
             error += pow(s - dentropy[t], 2), norm += s * s;
         }
         assert_true(norm > 0.1);
-        if (sqrt(error / norm) >= 5e-4) {
+        if (!(sqrt(error / norm) < 5e-4)) {
             print_error("loss type %d, level %d: %g\n", p.loss_type, p.level, sqrt(error / norm));
             fail();
         }
@@ -483,7 +515,7 @@ static void abstaining_completions_stay_out(void **state) {
     // By hand: mean 7/4, std sqrt(35/12).
     GrpoParams p = plain;
     case_run(&with, p);
-    assert_float_equal(f32(with.out.advantage)[3], 2.25 / (sqrt(35.0 / 12) + 1e-4), 1e-6);
+    assert_near(f32(with.out.advantage)[3], 2.25 / (sqrt(35.0 / 12) + 1e-4), 1e-6);
     case_free(&with), case_free(&without);
 }
 
@@ -501,36 +533,41 @@ static void first_update_has_gradient_but_no_loss(void **state) {
             assert_true(metric(&c, s, GM_CLIP_REGION) == 0);
             bool by_length = p.loss_type == LOSS_GRPO || p.loss_type == LOSS_SAPO;
             for (int32_t t = i32(c.in.offsets)[s]; t < i32(c.in.offsets)[s + 1]; t++)
-                assert_float_equal(f32(c.out.dlogp)[t], -f32(c.out.advantage)[s] / (by_length ? (float)lengths[s] : 1),
-                                   1e-6);
+                assert_near(f32(c.out.dlogp)[t], -f32(c.out.advantage)[s] / (by_length ? (float)lengths[s] : 1), 1e-6);
         }
         case_free(&c);
     }
 }
 
 static void scalars_by_hand(void **state) {
-    assert_float_equal(grpo_loss_scale(LOSS_GRPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
-    assert_float_equal(grpo_loss_scale(LOSS_SAPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
-    assert_float_equal(grpo_loss_scale(LOSS_BNPO, 32, 100, 200, 50), 1.0 / 100, 1e-9);
-    assert_float_equal(grpo_loss_scale(LOSS_DR_GRPO, 32, 100, 200, 50), 1.0 / 1600, 1e-9);
-    assert_float_equal(grpo_loss_scale(LOSS_DAPO, 32, 100, 200, 50), 1.0 / 200, 1e-9);
-    assert_float_equal(grpo_loss_scale(LOSS_CISPO, 32, 100, 200, 50), 1.0 / 200, 1e-9);
-    assert_float_equal(grpo_loss_scale(LOSS_BNPO, 32, 0, 0, 50), 1, 0); // everything masked
+    assert_near(grpo_loss_scale(LOSS_GRPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_SAPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_BNPO, 32, 100, 200, 50), 1.0 / 100, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_DR_GRPO, 32, 100, 200, 50), 1.0 / 1600, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_DAPO, 32, 100, 200, 50), 1.0 / 200, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_CISPO, 32, 100, 200, 50), 1.0 / 200, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_BNPO, 32, 0, 0, 50), 1, 0); // everything masked
 
     float e[] = {5, 1, 4, 2, 3};
     int64_t kept;
     assert_true(grpo_entropy_threshold(e, 5, 1, &kept) == -INFINITY && kept == 5);
-    assert_float_equal(grpo_entropy_threshold(e, 5, 0.2, &kept), 4.2, 1e-6); // rank 3.2
+    assert_near(grpo_entropy_threshold(e, 5, 0.2, &kept), 4.2, 1e-6); // rank 3.2
     assert_int_equal(kept, 1);
-    assert_float_equal(grpo_entropy_threshold(e, 5, 0.5, &kept), 3, 0); // rank 2: the token on the edge counts
+    assert_near(grpo_entropy_threshold(e, 5, 0.5, &kept), 3, 0); // rank 2: the token on the edge counts
     assert_int_equal(kept, 3);
-    assert_float_equal(grpo_entropy_threshold(e, 5, 0, &kept), 5, 0);
+    assert_near(grpo_entropy_threshold(e, 5, 0, &kept), 5, 0);
     assert_int_equal(kept, 1);
     assert_true(grpo_entropy_threshold(e, 0, 0.5, &kept) == -INFINITY && kept == 0);
 
     float one = 1, rewards[] = {1, 2, NAN, 4};
-    assert_float_equal(grpo_batch_std(rewards, &one, 2, 2, 1, SUM_THEN_NORMALIZE), sqrt(7.0 / 3), 1e-6);
+    assert_near(grpo_batch_std(rewards, &one, 2, 2, 1, SUM_THEN_NORMALIZE), sqrt(7.0 / 3), 1e-6);
     assert_true(grpo_batch_std(rewards, &one, 1, 1, 1, SUM_THEN_NORMALIZE) == 0);
+}
+
+static int open_device(void **state) { return (device = test_device(0)) ? 0 : -1; }
+static int close_device(void **state) {
+    device_close(device);
+    return 0;
 }
 
 int main(void) {
@@ -547,5 +584,5 @@ int main(void) {
         cmocka_unit_test(first_update_has_gradient_but_no_loss),
         cmocka_unit_test(scalars_by_hand),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests_name("grpo", tests, open_device, close_device);
 }

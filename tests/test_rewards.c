@@ -1,17 +1,11 @@
 // Rewards: the recipe's vectors, Python's idea of text, the registry, the command.
 #include "data.h"
 #include "host.h"
+#include "near.h"
 #include "text.h"
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <string.h>
-
-// cmocka's assert_float_equal takes a NaN for equal to anything.
-#define assert_near(got, want, eps)                                                                                    \
-    do {                                                                                                               \
-        double got_ = (double)(got), want_ = (double)(want);                                                           \
-        if (!(fabs(got_ - want_) <= (double)(eps))) fail_msg("%s gives %g, not %g", #got, got_, want_);                \
-    } while (0)
 
 static float score_one(const char *spec, const char *completion, size_t n, const char *answer) {
     Reward r;

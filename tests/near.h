@@ -1,0 +1,12 @@
+// Comparisons that a NaN cannot pass (cmocka's assert_float_equal takes a NaN for equal to anything).
+#pragma once
+#include <math.h>
+
+#define assert_near(got, want, eps)                                                                                    \
+    do {                                                                                                               \
+        double got_ = (double)(got), want_ = (double)(want);                                                           \
+        if (!(fabs(got_ - want_) <= (double)(eps))) fail_msg("%s gives %g, not %g", #got, got_, want_);                \
+    } while (0)
+
+// The larger of two errors; unlike fmax it keeps a NaN.
+static inline double worse(double a, double b) { return isnan(a) || a > b ? a : b; }
