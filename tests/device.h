@@ -13,20 +13,36 @@ static inline Device *test_device(int threads) {
     return d;
 }
 
-// Copies of a tensor: of host memory in the device's (device_drop gives it back), and of the device's in host memory (free).
+// Copies of a tensor: of host memory in the device's (device_drop gives it back), and of the device's in host memory
+// (free). NONE stays NONE.
 static inline Tensor to_device(Device *d, Tensor host) {
     Tensor x = host;
+    if (!present(host)) return x;
     x.data = d->alloc(d, tensor_bytes(x) + 1);
     if (!x.data) die("tests: no memory on the device");
     d->copy(d, x.data, host.data, tensor_bytes(x));
     return x;
 }
+static inline void device_drop(Device *d, Tensor x) {
+    if (present(x)) d->free(d, x.data, tensor_bytes(x) + 1);
+}
+// The contents of a tensor of the device into host memory.
+static inline void device_fetch(Device *d, void *host, Tensor x) {
+    d->copy(d, host, x.data, tensor_bytes(x));
+    d->sync(d);
+    if (d->error[0]) die("tests: %s", d->error);
+}
 static inline Tensor to_host(Device *d, Tensor x) {
     Tensor host = x;
     host.data = xmalloc(tensor_bytes(x) + 1);
-    d->copy(d, host.data, x.data, tensor_bytes(x));
-    d->sync(d);
-    if (d->error[0]) die("tests: %s", d->error);
+    device_fetch(d, host.data, x);
     return host;
 }
-static inline void device_drop(Device *d, Tensor x) { d->free(d, x.data, tensor_bytes(x) + 1); }
+// Whether two tensors of the device hold the same bits.
+static inline bool device_same(Device *d, Tensor x, Tensor y) {
+    Tensor a = to_host(d, x), b = to_host(d, y);
+    bool same = tensor_bytes(x) == tensor_bytes(y) && !memcmp(a.data, b.data, tensor_bytes(x));
+    free(a.data);
+    free(b.data);
+    return same;
+}

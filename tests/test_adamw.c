@@ -28,6 +28,30 @@ static void assert_close(Tensor got, const json_t *list, double limit, const cha
     free(b);
 }
 
+// Weights and their state in host memory.
+typedef struct {
+    Tensor w, master, m, v, dw;
+} State;
+static void state_free(State *s) {
+    Tensor all[] = {s->w, s->master, s->m, s->v, s->dw};
+    for (int i = 0; i < 5; i++) free(all[i].data);
+}
+static Tensor slice(Tensor x, int64_t first, int64_t n) { return present(x) ? tensor_rows(x, first, n) : NONE; }
+
+// A step of elements [first, first + n) on the device under test: all travels there and back.
+static void step(Device *d, State *s, int64_t first, int64_t n, AdamParams p) {
+    Tensor *home[] = {&s->w, &s->master, &s->m, &s->v, &s->dw}, there[5], part[5];
+    for (int i = 0; i < 5; i++) {
+        there[i] = to_device(d, *home[i]);
+        part[i] = slice(there[i], first, n);
+    }
+    d->adamw(d, part[0], part[1], part[2], part[3], part[4], p);
+    for (int i = 0; i < 5; i++) {
+        if (present(there[i])) device_fetch(d, home[i]->data, there[i]);
+        device_drop(d, there[i]);
+    }
+}
+
 // With a master (w is bf16) and without (w is f32), gradients given at a quarter and scaled back.
 static void matches_torch(void **state) {
     Device *d = *state;
@@ -37,10 +61,10 @@ static void matches_torch(void **state) {
     size_t i, k;
     json_array_foreach(json_object_get(golden, "runs"), i, run) {
         int64_t n = (int64_t)json_array_size(json_object_get(run, "start"));
-        Tensor w = vector(F32, n), rounded = vector(BF16, n), master = vector(F32, n), dw = vector(F32, n), m[2], v[2];
-        for (int j = 0; j < 2; j++) m[j] = vector(F32, n), v[j] = vector(F32, n);
-        numbers(json_object_get(run, "start"), w);
-        numbers(json_object_get(run, "start"), master);
+        State plain = {vector(F32, n), NONE, vector(F32, n), vector(F32, n), vector(F32, n)};
+        State mastered = {vector(BF16, n), vector(F32, n), vector(F32, n), vector(F32, n), vector(F32, n)};
+        numbers(json_object_get(run, "start"), plain.w);
+        numbers(json_object_get(run, "start"), mastered.master);
         AdamParams p = {.lr = number(run, "lr"),
                         .beta1 = number(run, "beta1"),
                         .beta2 = number(run, "beta2"),
@@ -49,33 +73,29 @@ static void matches_torch(void **state) {
                         .grad_scale = 4};
         json_t *grad, *weights = json_object_get(run, "weights");
         json_array_foreach(json_object_get(run, "grads"), k, grad) {
-            numbers(grad, dw);
-            for (int64_t j = 0; j < n; j++) f32(dw)[j] *= 0.25f;
+            numbers(grad, plain.dw);
+            for (int64_t j = 0; j < n; j++) f32(plain.dw)[j] *= 0.25f;
+            memcpy(mastered.dw.data, plain.dw.data, tensor_bytes(plain.dw));
             p.step = (int64_t)k + 1;
-            d->adamw(d, w, NONE, m[0], v[0], dw, p);
-            d->adamw(d, rounded, master, m[1], v[1], dw, p);
-            assert_close(w, json_array_get(weights, k), 2e-7, "w");
-            assert_memory_equal(w.data, master.data, tensor_bytes(w));
-            for (int64_t j = 0; j < n; j++) assert_int_equal(bf16(rounded)[j], f32_to_bf16(f32(w)[j]));
+            step(d, &plain, 0, n, p);
+            step(d, &mastered, 0, n, p);
+            assert_close(plain.w, json_array_get(weights, k), 2e-7, "w");
+            assert_memory_equal(plain.w.data, mastered.master.data, tensor_bytes(plain.w));
+            for (int64_t j = 0; j < n; j++) assert_int_equal(bf16(mastered.w)[j], f32_to_bf16(f32(plain.w)[j]));
         }
-        assert_close(m[0], json_object_get(run, "m"), 1e-6, "m");
-        assert_close(v[0], json_object_get(run, "v"), 2e-6, "v");
-        for (int j = 0; j < 2; j++) free(m[j].data), free(v[j].data);
-        free(w.data), free(rounded.data), free(master.data), free(dw.data);
+        assert_close(plain.m, json_object_get(run, "m"), 1e-6, "m");
+        assert_close(plain.v, json_object_get(run, "v"), 2e-6, "v");
+        state_free(&plain), state_free(&mastered);
     }
     json_decref(golden);
 }
 
 enum { MANY = 1 << 16 };
-typedef struct {
-    Tensor w, m, v, dw;
-} State;
 static State state_new(float w, float g) {
-    State s = {vector(BF16, MANY), vector(BF16, MANY), vector(BF16, MANY), vector(F32, MANY)};
+    State s = {vector(BF16, MANY), NONE, vector(BF16, MANY), vector(BF16, MANY), vector(F32, MANY)};
     for (int i = 0; i < MANY; i++) bf16(s.w)[i] = f32_to_bf16(w), f32(s.dw)[i] = g;
     return s;
 }
-static void state_free(State *s) { free(s->w.data), free(s->m.data), free(s->v.data), free(s->dw.data); }
 
 static const AdamParams plain = {
     .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .grad_scale = 1, .step = 1, .seed = 9};
@@ -110,7 +130,7 @@ static void rounding_is_unbiased(void **state) {
     const float weight[] = {1, -1, 0.7f}, grad[] = {0.011f, 0.011f, -3.3f};
     for (int i = 0; i < 3; i++) {
         State s = state_new(weight[i], grad[i]);
-        d->adamw(d, s.w, NONE, s.m, s.v, s.dw, plain);
+        step(d, &s, 0, MANY, plain);
         double g = (double)grad[i], m = (1 - plain.beta1) * g, v = (1 - plain.beta2) * g * g;
         double w = (double)bf16_to_f32(f32_to_bf16(weight[i])) - plain.lr * g / (fabs(g) + plain.eps);
         assert_mean(s.w, w, "w");
@@ -127,21 +147,20 @@ static void rounding_is_unbiased(void **state) {
 static void noise_depends_on_seed_step_and_element(void **state) {
     Device *d = *state;
     State whole = state_new(1, 0.01f), parts = state_new(1, 0.01f), other = state_new(1, 0.01f);
-    d->adamw(d, whole.w, NONE, whole.m, whole.v, whole.dw, plain);
+    step(d, &whole, 0, MANY, plain);
     int64_t cut[] = {0, 1, 18, 5000, 5016, 40001, MANY};
     for (int i = 0; i + 1 < 7; i++) {
         AdamParams p = plain;
         p.first_elem = cut[i];
         int64_t n = cut[i + 1] - cut[i];
-        d->adamw(d, tensor_rows(parts.w, cut[i], n), NONE, tensor_rows(parts.m, cut[i], n),
-                 tensor_rows(parts.v, cut[i], n), tensor_rows(parts.dw, cut[i], n), p);
+        step(d, &parts, cut[i], n, p);
     }
     assert_memory_equal(whole.w.data, parts.w.data, tensor_bytes(whole.w));
     assert_memory_equal(whole.m.data, parts.m.data, tensor_bytes(whole.m));
     assert_memory_equal(whole.v.data, parts.v.data, tensor_bytes(whole.v));
     AdamParams p = plain;
     p.seed++;
-    d->adamw(d, other.w, NONE, other.m, other.v, other.dw, p);
+    step(d, &other, 0, MANY, p);
     assert_memory_not_equal(whole.w.data, other.w.data, tensor_bytes(whole.w));
     state_free(&whole), state_free(&parts), state_free(&other);
 }
@@ -153,10 +172,10 @@ static void exact_values_stay(void **state) {
     for (int i = 0; i < MANY; i++) bf16(s.w)[i] = (uint16_t)((i & 0x7fff) > 0x7f80 ? 0x4000 : i); // all but NaN
     Tensor copy = vector(BF16, MANY);
     memcpy(copy.data, s.w.data, tensor_bytes(copy));
-    d->adamw(d, s.w, NONE, s.m, s.v, s.dw, plain);
+    step(d, &s, 0, MANY, plain);
     assert_memory_equal(copy.data, s.w.data, tensor_bytes(copy));
     f32(s.dw)[0] = NAN;
-    d->adamw(d, s.w, NONE, s.m, s.v, s.dw, plain);
+    step(d, &s, 0, MANY, plain);
     assert_true(isnan(tensor_get(s.w, 0)) && isnan(tensor_get(s.m, 0)) && isnan(tensor_get(s.v, 0)));
     free(copy.data);
     state_free(&s);

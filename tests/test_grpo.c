@@ -86,32 +86,20 @@ static void case_scalars(const Case *c, GrpoParams *p, double top_entropy_quanti
     free(masked);
 }
 
-// A copy of a host tensor in the device's memory.
-static Tensor uploaded(Tensor host) {
-    Tensor x = host;
-    if (!present(host)) return x;
-    x.data = device->alloc(device, tensor_bytes(host) + 1);
-    assert_non_null(x.data);
-    device->copy(device, x.data, host.data, tensor_bytes(host));
-    return x;
-}
-
 // Runs the op on the device under test: the columns travel there, the results back.
 static void run_on_device(GrpoOut out, GrpoIn in, GrpoParams p) {
     Tensor *given[] = {&in.rewards,  &in.weights,  &in.index,   &in.offsets, &in.logp,
                        &in.old_logp, &in.ref_logp, &in.entropy, &in.mask};
     Tensor *results[] = {&out.advantage, &out.dlogp, &out.dentropy, &out.metrics}, home[4];
-    for (int i = 0; i < 9; i++) *given[i] = uploaded(*given[i]);
-    for (int i = 0; i < 4; i++) home[i] = *results[i], *results[i] = uploaded(home[i]);
+    for (int i = 0; i < 9; i++) *given[i] = to_device(device, *given[i]);
+    for (int i = 0; i < 4; i++) home[i] = *results[i], *results[i] = to_device(device, home[i]);
     int64_t launches = emu_launches_total ? emu_launches_total() : 0;
     device->grpo_loss(device, out, in, p);
-    device->sync(device);
-    assert_string_equal(device->error, "");
     bool emulated = emu_launches_total && !strcmp(device->name, "cuda");
     if (emulated) assert_int_equal(emu_launches_total() - launches, 1);
-    for (int i = 0; i < 4; i++) device->copy(device, home[i].data, results[i]->data, tensor_bytes(home[i]));
-    for (int i = 0; i < 9; i++) device->free(device, given[i]->data, tensor_bytes(*given[i]) + 1);
-    for (int i = 0; i < 4; i++) device->free(device, results[i]->data, tensor_bytes(*results[i]) + 1);
+    for (int i = 0; i < 4; i++) device_fetch(device, home[i].data, *results[i]);
+    for (int i = 0; i < 9; i++) device_drop(device, *given[i]);
+    for (int i = 0; i < 4; i++) device_drop(device, *results[i]);
 }
 static void case_run(Case *c, GrpoParams p) { run_on_device(c->out, c->in, p); }
 static float metric(const Case *c, int64_t i, GrpoMetric m) { return f32(c->out.metrics)[i * GM_COUNT + m]; }
