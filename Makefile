@@ -51,7 +51,7 @@ flags := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing
          -Wno-psabi -Wno-missing-field-initializers $(optimize_$(MODE)) $(march) $(openmp) \
          $(if $(openmp),,-Wno-unknown-pragmas) -ffp-contract=off -fno-math-errno -fno-trapping-math \
          -fno-strict-aliasing -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS)
-libs  := $(LDFLAGS) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread $(LDLIBS)
+libs  := $(LDFLAGS) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread -ldl $(LDLIBS)
 
 # ---- CUDA: by nvcc where it is, under emulation in MODE=emu, else none ---------------------------------------------
 nvcc := $(if $(filter no,$(CUDA)),,$(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc)))

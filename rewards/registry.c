@@ -90,5 +90,18 @@ const RewardInfo reward_registry[] = {
     REWARD("gsm8k_strict", "verl", reward_gsm8k_strict, ANSWER,
            "1 where the last number after `#### ` equals gold, commas left out"),
     REWARD("gsm8k_flexible", "verl", reward_gsm8k_flexible, ANSWER, "1 where the last number equals gold"),
+
+    REWARD("external", "a user's program", reward_external, ANSWER,
+           "what a program answers: lines of JSON over its standard input and output (rewards/README.md)",
+           PARAMS(TEXTUAL("command", "", "program and arguments, cut at white space; no shell"),
+                  WHOLE("workers", 1, 1, 256, "copies of it that run side by side"),
+                  WHOLE("batch", 64, 1, 4096, "completions of a request"),
+                  REAL("timeout", 30, 0.01, 86400, "seconds for a request"),
+                  REAL("start_timeout", 120, 0.01, 86400, "seconds from its start to its first answer")),
+           NEEDS(open_external, close_external, FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY))),
+    REWARD("plugin", "a user's library", reward_plugin_score, ANSWER,
+           "what a shared object computes (include/reward_plugin.h)",
+           PARAMS(TEXTUAL("path", "", "the shared object"), TEXTUAL("argument", "", "a text for it")),
+           NEEDS(open_plugin, close_plugin, FAULT(BAD_REPLY))),
 };
 const int reward_count = sizeof reward_registry / sizeof *reward_registry;

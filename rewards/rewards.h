@@ -2,6 +2,7 @@
 #pragma once
 #include "reward.h"
 #include "text.h"
+#include <jansson.h>
 
 static inline Text sample_text(const Sample *s) { return (Text){s->completion, s->completion_len}; }
 
@@ -50,3 +51,15 @@ RewardFn reward_language;
 void *open_regex(const Reward *r, Error *e);
 void close_regex(void *data);
 RewardFn reward_regex;
+
+// external.c
+void *open_external(const Reward *r, Error *e);
+void close_external(void *data);
+RewardFn reward_external;
+// The scores of a reply; false where it does not hold exactly n numbers or nulls (REWARD_ABSTAINS).
+bool external_scores(const json_t *reply, int n, float *score);
+
+// plugin.c
+void *open_plugin(const Reward *r, Error *e);
+void close_plugin(void *data);
+RewardFn reward_plugin_score;

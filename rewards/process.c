@@ -1,0 +1,225 @@
+// Child processes. The child is made by vfork: a training run has tens of gigabytes mapped, whose page tables fork would
+// copy each time. Between vfork and exec only plain system calls are made, with every signal blocked.
+#include "process.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NOBODY 65534
+
+extern char **environ;
+
+int64_t clock_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+// ---- starting --------------------------------------------------------------------------------------------------------
+
+typedef struct {
+    const Command *c;
+    char *path; // of the program
+    int in, out, err;
+    sigset_t mask;
+    volatile int failed; // errno of the step that failed; the child of vfork writes it into our memory
+} Launch;
+
+static void close_from(int first, int last) {
+    if (first > last || syscall(SYS_close_range, (unsigned)first, (unsigned)last, 0) == 0) return;
+    for (int fd = first; fd <= last && fd < 65536; fd++) close(fd);
+}
+
+static void close_others(const Command *c) {
+    int first = 3;
+    for (int i = 0; i < c->n_keep; i++) {
+        close_from(first, c->keep[i] - 1);
+        fcntl(c->keep[i], F_SETFD, 0);
+        first = c->keep[i] + 1;
+    }
+    close_from(first, INT32_MAX);
+}
+
+// The system calls themselves: the C library's functions would change the user of every thread.
+static bool become_nobody(void) {
+    return syscall(SYS_setgroups, 0, NULL) == 0 && syscall(SYS_setresgid, NOBODY, NOBODY, NOBODY) == 0 &&
+           syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY) == 0;
+}
+
+// In the child, up to exec. False with errno set.
+static bool prepare_child(const Launch *l) {
+    const Command *c = l->c;
+    struct sigaction normal = {.sa_handler = SIG_DFL};
+    if (setpgid(0, 0) || dup2(l->in, 0) < 0 || dup2(l->out, 1) < 0 || dup2(l->err, 2) < 0) return false;
+    close_others(c);
+    for (int i = 0; i < c->n_limits; i++) {
+        struct rlimit limit = {c->limit[i].value, c->limit[i].value};
+        if (setrlimit((__rlimit_resource_t)c->limit[i].resource, &limit)) return false;
+    }
+    if (c->unprivileged && geteuid() == 0 && !become_nobody()) return false;
+    sigaction(SIGPIPE, &normal, NULL);
+    sigaction(SIGINT, &normal, NULL);
+    sigaction(SIGTERM, &normal, NULL);
+    return syscall(SYS_rt_sigprocmask, SIG_SETMASK, &l->mask, NULL, 8) == 0;
+}
+
+// Not inlined: what the child of vfork does to this frame is nobody's.
+static __attribute__((noinline)) pid_t launch_program(Launch *l) {
+    pid_t pid = vfork();
+    if (pid != 0) return pid;
+    if (prepare_child(l)) execve(l->path, l->c->argv, l->c->envp ? l->c->envp : environ);
+    l->failed = errno;
+    _exit(127);
+}
+
+static pid_t launch_body(Launch *l) {
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    if (prepare_child(l)) l->c->body(l->c->arg);
+    _exit(0);
+}
+
+// The program's file: argv[0] itself, or the first of that name in PATH. NULL where there is none.
+static char *find_program(const char *name) {
+    if (strchr(name, '/')) return access(name, F_OK) == 0 ? xstrdup(name) : NULL;
+    const char *path = getenv("PATH");
+    for (path = path ? path : "/usr/bin:/bin"; *path; path += *path == ':') {
+        size_t n = strcspn(path, ":");
+        char *file = xasprintf("%.*s/%s", (int)n, path, name);
+        if (n && access(file, X_OK) == 0) return file;
+        free(file);
+        path += n;
+    }
+    return NULL;
+}
+
+static int above_stdio(int fd) { // a closed standard input of ours must not become a pipe by accident
+    if (fd < 0 || fd > 2) return fd;
+    int higher = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    close(fd);
+    return higher;
+}
+
+static bool open_pipe(int *end) {
+    if (pipe2(end, O_CLOEXEC)) return false;
+    for (int i = 0; i < 2; i++) end[i] = above_stdio(end[i]);
+    return end[0] >= 0 && end[1] >= 0;
+}
+
+static void close_fd(int *fd) {
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+}
+
+bool process_start(const Command *c, Process *p, Error *e) {
+    int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
+    const char *name = c->argv ? c->argv[0] : "the child process";
+    *p = (Process){.in = -1, .out = -1, .err = -1};
+    Launch l = {.c = c, .path = c->argv ? find_program(name) : NULL};
+    if (c->argv && !l.path) return error_set(e, EXIT_CONFIG, "%s: no such program", name);
+    int nowhere = above_stdio(open("/dev/null", O_RDWR | O_CLOEXEC));
+    bool ok = nowhere >= 0 && (c->input >= 0 || open_pipe(in)) && open_pipe(out) && (!c->errors || open_pipe(err));
+    if (ok) {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &l.mask);
+        l.in = c->input >= 0 ? c->input : in[0];
+        l.out = out[1];
+        l.err = c->errors ? err[1] : nowhere;
+        p->pid = c->argv ? launch_program(&l) : launch_body(&l);
+        if (p->pid < 0) l.failed = errno;
+        pthread_sigmask(SIG_SETMASK, &l.mask, NULL);
+    } else l.failed = errno;
+    close_fd(&nowhere);
+    close_fd(&in[0]);
+    close_fd(&out[1]);
+    close_fd(&err[1]);
+    free(l.path);
+    p->in = in[1], p->out = out[0], p->err = err[0];
+    for (int i = 0; i < 3; i++) {
+        int fd = (int[]){p->in, p->out, p->err}[i];
+        if (fd >= 0) fcntl(fd, F_SETFL, O_NONBLOCK);
+    }
+    if (!l.failed) return true;
+    if (p->pid < 0) p->pid = 0;
+    process_kill(p);
+    return error_set(e, EXIT_CONFIG, "%s: cannot be started: %s", name, strerror(l.failed));
+}
+
+void process_kill(Process *p) {
+    if (p->pid > 0) {
+        kill(-p->pid, SIGKILL);
+        kill(p->pid, SIGKILL); // before it is in its group
+        while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    p->pid = 0;
+    close_fd(&p->in);
+    close_fd(&p->out);
+    close_fd(&p->err);
+}
+
+bool process_wait(Process *p, int64_t deadline, int *status) {
+    *status = -1;
+    for (long pause = 100000;; pause = pause < 5000000 ? pause * 2 : pause) {
+        // Looked at, not yet collected: its group must keep its number until it is killed.
+        siginfo_t info = {0};
+        if (waitid(P_PID, (id_t)p->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno != EINTR) return true;
+        if (info.si_pid) break;
+        if (clock_ms() >= deadline) return false;
+        nanosleep(&(struct timespec){0, pause}, NULL);
+    }
+    kill(-p->pid, SIGKILL); // what it left behind
+    while (waitpid(p->pid, status, 0) < 0 && errno == EINTR) {
+    }
+    p->pid = 0;
+    return true;
+}
+
+// ---- pipes -----------------------------------------------------------------------------------------------------------
+
+int pipe_read(int fd, Str *out, size_t limit) {
+    char bytes[16384];
+    for (;;) {
+        ssize_t n = read(fd, bytes, sizeof bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return errno == EAGAIN ? 1 : 0;
+        if (n == 0) return 0;
+        size_t room = limit - out->n;
+        str_add(out, bytes, (size_t)n < room ? (size_t)n : room);
+        if ((size_t)n > room) return -1;
+    }
+}
+
+bool pipe_wait(int read_a, int read_b, int write, int64_t deadline) {
+    struct pollfd fd[3] = {{read_a, POLLIN, 0}, {read_b, POLLIN, 0}, {write, POLLOUT, 0}};
+    int64_t left = deadline - clock_ms();
+    if (left <= 0) return false;
+    poll(fd, 3, left > 60000 ? 60000 : (int)left); // poll leaves out negative descriptors
+    return true;
+}
+
+int bytes_fd(const void *bytes, size_t n) {
+    int fd = above_stdio(memfd_create("grpo", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (fd < 0) return -1;
+    for (size_t at = 0; at < n;) {
+        ssize_t wrote = write(fd, (const char *)bytes + at, n - at);
+        if (wrote < 0 && errno == EINTR) continue;
+        if (wrote <= 0) {
+            close(fd);
+            return -1;
+        }
+        at += (size_t)wrote;
+    }
+    lseek(fd, 0, SEEK_SET);
+    fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+    return fd;
+}
