@@ -1,0 +1,366 @@
+// Decoding without the host: the op that moves rows on against a plain list of sequences; and a device with graphs, on
+// which the host asks ahead: the same tokens, log-probs and texts, whatever ended a sequence.
+#include "device.h"
+#include "train_fixture.h"
+
+// ---- advance ------------------------------------------------------------------------------------------------------
+
+enum { RING = 3, WIDTH = 9 };
+
+typedef struct {
+    int32_t ids, pos, kv_row, span[4], place, slot, seen[WIDTH], seen_len;
+    int64_t key;
+} Sequence;
+
+typedef struct {
+    Device *d;
+    int slots;
+    DecodeRows r;
+    Tensor token, logp;
+    Sequence *row; // [slots] what the rows should be; key < 0: idle
+    int32_t *stop; // [slots]
+    int drawn;     // rows of the ring written
+    uint64_t random;
+} Rows;
+
+static int below(Rows *t, int n) {
+    t->random = t->random * 6364136223846793005u + 1442695040888963407u;
+    return (int)((t->random >> 33) % (uint64_t)n);
+}
+
+static Tensor fresh(Device *d, DType t, int64_t n, int64_t width) {
+    Tensor x = tensor2(NULL, t, n, width);
+    x.data = d->alloc(d, tensor_bytes(x));
+    assert_non_null(x.data);
+    return x;
+}
+
+static Tensor *columns(DecodeRows *r, int i) {
+    Tensor *all[] = {&r->ids,  &r->pos,  &r->kv_row,   &r->span, &r->key,   &r->place,
+                     &r->slot, &r->seen, &r->seen_len, &r->stop, &r->count, &r->drawn};
+    return i < (int)(sizeof all / sizeof *all) ? all[i] : NULL;
+}
+
+static Rows rows_open(Device *d, int slots, bool seen, uint64_t random) {
+    Rows t = {.d = d, .slots = slots, .random = random};
+    t.r = (DecodeRows){.ids = fresh(d, I32, slots, 1),
+                       .pos = fresh(d, I32, slots, 1),
+                       .kv_row = fresh(d, I32, slots, 1),
+                       .span = fresh(d, I32, slots, 4),
+                       .key = fresh(d, I64, slots, 1),
+                       .place = fresh(d, I32, slots, 1),
+                       .slot = fresh(d, I32, slots, 1),
+                       .seen = seen ? fresh(d, I32, slots, WIDTH) : NONE,
+                       .seen_len = seen ? fresh(d, I32, slots, 1) : NONE,
+                       .stop = fresh(d, I32, slots, 1),
+                       .count = fresh(d, I32, 2, 1),
+                       .drawn = fresh(d, I32, RING, 3 * slots)};
+    t.r.drawn = tensor3(t.r.drawn.data, I32, RING, 3, slots);
+    t.token = fresh(d, I32, slots, 1);
+    t.logp = fresh(d, F32, slots, 1);
+    t.row = xcalloc((size_t)slots, sizeof *t.row);
+    t.stop = xcalloc((size_t)slots, sizeof *t.stop);
+    return t;
+}
+
+static void rows_close(Rows *t) {
+    for (int i = 0; columns(&t->r, i); i++) {
+        Tensor x = *columns(&t->r, i);
+        if (present(x)) t->d->free(t->d, x.data, tensor_bytes(x));
+    }
+    t->d->free(t->d, t->token.data, tensor_bytes(t->token));
+    t->d->free(t->d, t->logp.data, tensor_bytes(t->logp));
+    free(t->row);
+    free(t->stop);
+}
+
+static void put(Device *d, Tensor x, int64_t row, const void *value) {
+    Tensor to = tensor_rows(x, row, 1);
+    if (present(x)) d->copy(d, to.data, value, tensor_bytes(to));
+}
+
+static void rows_upload(Rows *t) {
+    for (int j = 0; j < t->slots; j++) {
+        const Sequence *s = &t->row[j];
+        put(t->d, t->r.ids, j, &s->ids);
+        put(t->d, t->r.pos, j, &s->pos);
+        put(t->d, t->r.kv_row, j, &s->kv_row);
+        put(t->d, t->r.span, j, s->span);
+        put(t->d, t->r.key, j, &s->key);
+        put(t->d, t->r.place, j, &s->place);
+        put(t->d, t->r.slot, j, &s->slot);
+        put(t->d, t->r.seen, j, s->seen);
+        put(t->d, t->r.seen_len, j, &s->seen_len);
+        put(t->d, t->r.stop, j, &t->stop[j]);
+    }
+}
+
+static const Sequence idle = {.kv_row = -1, .slot = -1, .key = -1};
+
+// The first B rows: some idle, in any order; slots are a permutation.
+static void rows_random(Rows *t, int B) {
+    int shift = below(t, t->slots);
+    for (int j = 0; j < t->slots; j++) {
+        t->row[j] = idle;
+        t->stop[j] = below(t, 5) == 0;
+        if (j >= B || below(t, 3) == 0) continue;
+        int place = below(t, 4), prompt = 1 + below(t, 3);
+        t->row[j] = (Sequence){.ids = below(t, 40),
+                               .pos = prompt + place - 1,
+                               .kv_row = 100 * j + place,
+                               .span = {7 * j, prompt, 100 * j, place},
+                               .place = place,
+                               .slot = (j + shift) % t->slots,
+                               .key = ((int64_t)j << 33) + 5,
+                               .seen_len = prompt + place};
+        for (int i = 0; i < prompt + place; i++) t->row[j].seen[i] = below(t, 1000);
+    }
+}
+
+static const EndRule ends = {.eos = {3, 11}, .n_eos = 2, .max_completion = 5};
+
+static bool ended(const Rows *t, const Sequence *s) {
+    return t->stop[s->slot] || s->place >= ends.max_completion || (s->place > 0 && (s->ids == 3 || s->ids == 11));
+}
+
+static void check_ring(const Rows *t, const int32_t *want) {
+    Tensor ring = to_host(t->d, t->r.drawn), count = to_host(t->d, t->r.count);
+    assert_int_equal(i32(count)[1], t->drawn);
+    const int32_t *got = i32(ring) + (int64_t)((t->drawn - 1) % RING) * 3 * t->slots;
+    for (int i = 0; i < t->slots; i++) {
+        assert_int_equal(got[i], want[i]);
+        if (want[i] < 0) continue;
+        assert_int_equal(got[t->slots + i], want[t->slots + i]);
+        assert_int_equal(got[2 * t->slots + i], want[2 * t->slots + i]);
+    }
+    free(ring.data);
+    free(count.data);
+}
+
+static void check_rows(Rows *t, int B, int live) {
+    Tensor host[9];
+    for (int i = 0; i < 9; i++) host[i] = present(*columns(&t->r, i)) ? to_host(t->d, *columns(&t->r, i)) : NONE;
+    Tensor count = to_host(t->d, t->r.count);
+    assert_int_equal(i32(count)[0], live);
+    for (int j = 0; j < B; j++) {
+        const Sequence *s = &t->row[j];
+        assert_int_equal(i32(host[0])[j], s->ids);
+        assert_int_equal(i32(host[1])[j], s->pos);
+        assert_int_equal(i32(host[2])[j], s->kv_row);
+        assert_memory_equal(i32(host[3]) + 4 * j, s->span, sizeof s->span);
+        assert_true(i64(host[4])[j] == s->key);
+        assert_int_equal(i32(host[5])[j], s->place);
+        assert_int_equal(i32(host[6])[j], s->slot);
+        if (!present(host[7])) continue;
+        assert_int_equal(i32(host[8])[j], s->seen_len);
+        assert_memory_equal(i32(host[7]) + j * WIDTH, s->seen, (size_t)s->seen_len * 4);
+    }
+    for (int i = 0; i < 9; i++) free(host[i].data);
+    free(count.data);
+}
+
+// One call on the device and on the list: rows first .. first + n take a token each (n < 0: nobody does).
+static void check_advance(Rows *t, int B, int first, int n) {
+    int32_t *token = xcalloc((size_t)t->slots, 4), *want = xcalloc((size_t)t->slots * 3, 4);
+    float *logp = xcalloc((size_t)t->slots, 4);
+    for (int i = 0; i < t->slots; i++) {
+        token[i] = below(t, 20);
+        logp[i] = (float)-below(t, 1000) / 7;
+        want[i] = -1;
+    }
+    t->d->copy(t->d, t->token.data, token, tensor_bytes(t->token));
+    t->d->copy(t->d, t->logp.data, logp, tensor_bytes(t->logp));
+    rows_upload(t);
+    DecodeRows view = t->r;
+    for (int i = 0; i < 9; i++)
+        if (present(*columns(&view, i))) *columns(&view, i) = tensor_rows(*columns(&view, i), 0, B);
+    t->d->advance(t->d, view, n < 0 ? NONE : tensor_rows(t->token, 0, n), n < 0 ? NONE : tensor_rows(t->logp, 0, n),
+                  first, ends);
+    int live = 0;
+    for (int j = 0; j < B; j++) {
+        Sequence s = t->row[j];
+        int i = j - first;
+        if (s.key < 0) continue;
+        if (i >= 0 && i < n) {
+            want[i] = s.slot;
+            want[t->slots + i] = s.ids = token[i];
+            memcpy(&want[2 * t->slots + i], &logp[i], 4);
+            s.pos++, s.kv_row++, s.span[3]++, s.place++;
+            s.seen[s.seen_len++] = token[i];
+        }
+        if (!ended(t, &s)) t->row[live++] = s;
+    }
+    for (int j = live; j < B; j++) t->row[j] = idle;
+    if (n >= 0) t->drawn++;
+    check_rows(t, B, live);
+    if (n >= 0) check_ring(t, want);
+    free(token);
+    free(want);
+    free(logp);
+}
+
+static void rows_advance(void **state) {
+    Device *d = test_device(2);
+    const int slots[] = {1, 5, 64, 1500}; // more than a block holds
+    for (int k = 0; k < 8; k++) {
+        int n = slots[k / 2];
+        Rows t = rows_open(d, n, k % 2, 17 + (uint64_t)k);
+        for (int turn = 0; turn < (n > 64 ? 4 : 12); turn++) {
+            int B = turn % 3 ? n : 1 + below(&t, n), first = turn % 2 ? 0 : below(&t, B);
+            rows_random(&t, B);
+            check_advance(&t, B, first, turn % 4 == 3 ? -1 : B - first);
+            check_advance(&t, B, 0, B); // from where the last one left it
+        }
+        rows_close(&t);
+    }
+    assert_int_equal(d->scratch.used, 0);
+    device_close(d);
+}
+
+// ---- a device that runs ahead -------------------------------------------------------------------------------------
+
+// The CPU, pretending to have graphs: while one is recorded no op does anything, and as no recording comes of it the
+// steps run as plain calls. What is tested is the host, which asks for bursts ahead of what it has read.
+static Device real;
+static int recordings;
+#define NOTHING(name, args)                                                                                            \
+    static void nothing_##name args {}
+OPS(NOTHING)
+static void record(Device *d) {
+    recordings++;
+#define SET_NOTHING(name, args) d->name = nothing_##name;
+    OPS(SET_NOTHING)
+}
+static Graph *no_recording(Device *d) {
+#define SET_REAL(name, args) d->name = real.name;
+    OPS(SET_REAL)
+    return NULL;
+}
+static void graph_never(Device *d, Graph *g) { fail(); }
+
+typedef struct {
+    int32_t *ids;
+    float *logp;
+    int *len;
+    Finish *finish;
+    char **text;
+    int n, finished[4];
+} Drawn;
+
+typedef struct {
+    const Batch *b;
+    Str *text; // [n] as it came
+    int done;
+} Watched;
+static void watch_text(void *arg, int i, const char *bytes, size_t n) { str_add(&((Watched *)arg)->text[i], bytes, n); }
+static void watch_done(void *arg, int i) {
+    Watched *w = arg;
+    assert_int_equal(w->b->state[i], SEQ_DECODED);
+    assert_string_equal(w->text[i].s ? w->text[i].s : "", w->b->text[i]);
+    w->done++;
+}
+
+static Drawn decode(Fixture *f) {
+    Trainer *t = &f->t;
+    Batch *b = &t->batch;
+    Error e = {0};
+    batch_clear(b);
+    dataset_seek(t->data, (Cursor){0});
+    for (int p = 0; p < b->prompts; p++) assert_true(prompter_next(&t->prompter, t->data, b, p, &e));
+    for (int i = 0; i < b->n; i++) b->key[i] = i;
+    Watched w = {b, xcalloc((size_t)b->n, sizeof *w.text), 0};
+    if (!rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
+                     sample_params(&f->cfg), b, (RolloutWatch){watch_text, watch_done, &w}, &e))
+        fail_msg("%s", e.text);
+    assert_int_equal(w.done, b->n);
+    Drawn x = {.n = b->n};
+    size_t tokens = (size_t)b->n * (size_t)b->max_completion;
+    x.ids = memcpy(xmalloc(tokens * 4), b->ids, tokens * 4);
+    x.logp = memcpy(xmalloc(tokens * 4), b->logp, tokens * 4);
+    x.len = memcpy(xmalloc((size_t)b->n * sizeof(int)), b->len, (size_t)b->n * sizeof(int));
+    x.finish = memcpy(xmalloc((size_t)b->n * sizeof(Finish)), b->finish, (size_t)b->n * sizeof(Finish));
+    x.text = xcalloc((size_t)b->n, sizeof *x.text);
+    for (int i = 0; i < b->n; i++) {
+        x.text[i] = xstrdup(b->text[i]);
+        x.finished[b->finish[i]]++;
+        str_free(&w.text[i]);
+    }
+    free(w.text);
+    return x;
+}
+static void drawn_free(Drawn *x) {
+    for (int i = 0; i < x->n; i++) free(x->text[i]);
+    free(x->ids), free(x->logp), free(x->len), free(x->finish), free(x->text);
+}
+
+static void assert_same(const Drawn *a, const Drawn *b, int width) {
+    for (int i = 0; i < a->n; i++) {
+        assert_int_equal(a->len[i], b->len[i]);
+        assert_int_equal(a->finish[i], b->finish[i]);
+        assert_string_equal(a->text[i], b->text[i]);
+        assert_memory_equal(a->ids + i * width, b->ids + i * width, (size_t)a->len[i] * 4);
+        assert_memory_equal(a->logp + i * width, b->logp + i * width, (size_t)a->len[i] * 4);
+    }
+}
+
+static void asking_ahead_changes_nothing(void **state) {
+    const char *const variants[] = {"", "stop=a,in,</ repetition_penalty=1.3", "rollout_batch=3 stop=e,t",
+                                    "rollout_batch=7 repetition_penalty=1.2 top_k=20", "max_completion_length=1"};
+    Fixture f;
+    fixture_dir(&f);
+    for (int v = 0; v < 5; v++) {
+        char more[256];
+        snprintf(more, sizeof more,
+                 "device=cpu max_completion_length=30 per_device_train_batch_size=16 temperature=1.3 %s", variants[v]);
+        fixture_open(&f, more);
+        Drawn plain = decode(&f), ahead;
+        fixture_close(&f);
+        fixture_open(&f, more);
+        Device *d = f.t.run.device;
+        real = *d;
+        recordings = 0;
+        d->graph_begin = record;
+        d->graph_end = no_recording;
+        d->graph_run = d->graph_free = graph_never;
+        for (int again = 0; again < 2; again++) { // the second finds what the first left
+            ahead = decode(&f);
+            assert_same(&plain, &ahead, (int)f.cfg.max_completion_length);
+            drawn_free(&ahead);
+        }
+        assert_true(recordings > 0 || f.cfg.max_completion_length == 1);
+        if (*variants[v] == 's' || v == 2) assert_true(plain.finished[FINISH_STOP] > 0);
+        drawn_free(&plain);
+        fixture_close(&f);
+    }
+    fixture_remove(&f);
+}
+
+// A failing device ends a rollout with its error, and a signal with EXIT_STOPPED.
+static void failing_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos,
+                           Tensor seen, Tensor seen_len, SampleParams p) {
+    snprintf(d->error, sizeof d->error, "sample_kernel: it did not start");
+    d->error_code = EXIT_COMM;
+}
+static void failures_are_said(void **state) {
+    Fixture f;
+    Error e = {0};
+    fixture_dir(&f);
+    fixture_open(&f, "");
+    Device *d = f.t.run.device;
+    real = *d;
+    d->sample = failing_sample;
+    assert_int_equal(grpo_step(&f.t, &e), STEP_FAILED);
+    assert_int_equal(e.code, EXIT_COMM);
+    assert_non_null(strstr(e.text, "sample_kernel: it did not start"));
+    fixture_close(&f);
+    fixture_remove(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_advance),
+        cmocka_unit_test(asking_ahead_changes_nothing),
+        cmocka_unit_test(failures_are_said),
+    };
+    return cmocka_run_group_tests_name("rollout", tests, NULL, NULL);
+}
