@@ -138,8 +138,8 @@ $(dir)/tests/%.o: tests/%.c $(dir)/flags
 	@echo '  CC  $<'
 	$(compile) -c -o $@ $<
 
-$(main): includes += -DGRPO_VERSION='"$(version)"'
-$(main): $(dir)/version
+$(dir)/host/version.o: includes += -DGRPO_VERSION='"$(version)"'
+$(dir)/host/version.o: $(dir)/version
 
 # Written anew only where the text differs: what depends on them is rebuilt then, and only then.
 $(dir)/flags:  text = $(compiler) $(flags)

@@ -205,7 +205,6 @@ static const char *const foreign_names[][2] = {
     {"epochs", "write num_train_epochs"},
     {"fp16", "write dtype: bf16 or dtype: f32"},
     {"generation_batch_size", "write steps_per_generation: that many micro-batches"},
-    {"gpus", "leave it out: this build computes on one device"},
     {"gradient_checkpointing", "write recompute: true"},
     {"group_size", "write num_generations"},
     {"kl_coef", "write beta"},
@@ -510,17 +509,30 @@ static void read_override(Reading *r, const char *arg) {
     r->arg = NULL;
 }
 
+// Where a launcher started this process, the number of ranks is the launcher's.
+static void apply_launcher(Reading *r, const Launch *l) {
+    if (!l->by) return;
+    if (r->c->gpus != 1 && r->c->gpus != l->world)
+        problem_of(r, "gpus", NULL, "gpus is %lld, but %s started %d rank%s; leave gpus out, or let the two agree",
+                   (long long)r->c->gpus, l->by, l->world, l->world == 1 ? "" : "s");
+    r->c->gpus = l->world;
+}
+
 static bool config_load(Config *c, const char *command, const char *path, char **overrides, int n, Error *e) {
     const char *names[OPTIONS];
     Place place[OPTIONS] = {0};
     Reading r = {.c = c, .path = path, .names = names, .place = place};
+    Launch launch = {0};
     memset(c, 0, sizeof *c);
+    bool has_ranks = command && (!strcmp(command, "train") || !strcmp(command, "sft") || !strcmp(command, "eval"));
+    if (has_ranks && !launch_read(&launch, e)) return false;
     for (int i = 0; i < OPTIONS; i++) {
         names[i] = config_options[i].name;
         set_default(c, &config_options[i]);
     }
     bool readable = !path || read_file(&r);
     for (int i = 0; i < n; i++) read_override(&r, overrides[i]);
+    apply_launcher(&r, &launch);
     if (readable) config_check(&r, command); // what a file that cannot be read would have set is not missing
     bool good = r.problem_count == 0;
     if (!good) {

@@ -7,13 +7,13 @@
 #include <utf8proc.h>
 
 const CommandGroups config_commands[] = {
-    {"train", "model device data questions chat prompt sampling reward grpo optim run eval"},
-    {"sft", "model device data chat optim run sft"},
+    {"train", "model device ranks data questions chat prompt sampling reward grpo optim run eval"},
+    {"sft", "model device ranks data chat optim run sft"},
     {"sample", "model device chat prompt sampling sample"},
-    {"eval", "model device data questions chat prompt sampling reward eval"},
-    {"plan", "model device prompt sampling reward grpo optim"},
-    {"config", "model device data questions chat prompt sampling reward grpo optim run eval sft sample"},
-    {"doctor", "model device data questions chat prompt sampling reward grpo optim run eval sft sample"},
+    {"eval", "model device ranks data questions chat prompt sampling reward eval"},
+    {"plan", "model device ranks prompt sampling reward grpo optim"},
+    {"config", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft sample"},
+    {"doctor", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft sample"},
 };
 const int config_command_count = sizeof config_commands / sizeof *config_commands;
 
@@ -22,6 +22,7 @@ static const struct {
 } groups[] = {
     {"model", "Model"},
     {"device", "Device"},
+    {"ranks", "Several GPUs"},
     {"data", "Data"},
     {"questions", "Questions and gold answers"},
     {"chat", "Chat template"},

@@ -4,10 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#ifndef GRPO_VERSION
-#define GRPO_VERSION "unknown" // the Makefile asks git
-#endif
-
 static const struct {
     const char *name;
     Command *run;
@@ -62,7 +58,7 @@ static ExitCode run(int argc, char **argv, Error *e) {
         return EXIT_CONFIG;
     }
     if (asks_help(argv[1]) || !strcmp(argv[1], "help")) return help();
-    if (!strcmp(argv[1], "--version")) return puts("grpo " GRPO_VERSION) < 0 ? EXIT_DISK : EXIT_OK;
+    if (!strcmp(argv[1], "--version")) return printf("grpo %s\n", grpo_version) < 0 ? EXIT_DISK : EXIT_OK;
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(argv[1], commands[i].name)) continue;
         char *options = config_help(commands[i].name); // empty: the command reads no options and helps itself
@@ -90,6 +86,7 @@ int main(int argc, char **argv) {
         error_set(&e, EXIT_DISK, "cannot write to standard output");
         code = EXIT_DISK;
     }
-    if (*e.text) fprintf(stderr, code == EXIT_OK || code == EXIT_STOPPED ? "grpo: %s\n" : "grpo: error: %s\n", e.text);
+    if (*e.text && ranks_speak(code, &e))
+        fprintf(stderr, code == EXIT_OK || code == EXIT_STOPPED ? "grpo: %s\n" : "grpo: error: %s\n", e.text);
     return (int)code;
 }

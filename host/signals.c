@@ -9,6 +9,8 @@ static struct timespec first;      // when it came
 static bool live;                  // stderr is a terminal: clear the progress line before writing
 
 static const char *stopping; // what the first signal leads to
+static int *all_ranks_stop;  // the first signal of any rank, or NULL: one rank
+static void (*alive)(void);  // called at every look at it
 
 // Only what signal-safety(7) allows.
 static void say(const char *text) {
@@ -32,6 +34,12 @@ static void handle(int sig) {
     }
     stop = sig;
     first = now;
+    int none = 0; // one request often reaches every rank: the first of them says so
+    if (all_ranks_stop &&
+        !__atomic_compare_exchange_n(all_ranks_stop, &none, sig, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        errno = saved;
+        return;
+    }
     if (live) say("\r\033[K");
     say(sig == SIGTERM ? "grpo: SIGTERM: " : sig == SIGINT ? "grpo: SIGINT: " : "grpo: SIGUSR1: ");
     say(stopping);
@@ -65,4 +73,12 @@ void signals_end_reads(void) {
     }
 }
 
-int stop_requested(void) { return stop; }
+void signals_share(int *flag, void (*on_look)(void)) {
+    all_ranks_stop = flag;
+    alive = on_look;
+}
+
+int stop_requested(void) {
+    if (alive) alive();
+    return stop || !all_ranks_stop ? stop : __atomic_load_n(all_ranks_stop, __ATOMIC_ACQUIRE);
+}

@@ -43,6 +43,9 @@ int *board_stop(Board *b); // the signal that asked some rank to stop, or 0; set
 // phases end too.
 bool board_fail(Board *b, ExitCode code, const char *text);
 bool board_failed(const Board *b, Error *e); // true after putting that failure into *e (which may be NULL)
+// The same for a rank that waits for others: its own exit code is then EXIT_COMM.
+bool board_broken(const Board *b, Error *e);
+bool board_speak(Board *b); // true once, for the rank that is to print the failure
 // Waits until every rank of the host is here. False after filling *e (EXIT_COMM): a rank died; is elsewhere; has not
 // been heard of for `timeout` seconds; or somebody failed.
 bool board_meet(Board *b, const char *name, uint64_t bytes, double timeout, Error *e);

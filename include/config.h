@@ -27,6 +27,8 @@
     PICK(device,    matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
     INT (device,    threads, 0, 0, 1024, "CPU threads; 0: all cores")                                                  \
     INT (device,    seed, 42, 0, 9007199254740991, "every random choice of a run follows from it")                     \
+    INT (ranks,     gpus, 1, 1, 65536, "GPUs that train together, a process each; with device=cpu so many processes divide the cores. torchrun, srun and mpirun set it") \
+    INT (ranks,     comm_timeout, 600, 1, 1000000, "seconds that ranks wait for one that gives no sign of life")        \
     TEXT(data,      train_file, "", "JSONL to train on")                                                               \
     TEXT(data,      eval_file, "", "JSONL to evaluate on")                                                             \
     TEXT(questions, question_field, "question", "field with the question")                                             \

@@ -1,6 +1,7 @@
 // The host's parts: tokenizer, chat, data, model files, rollout, optimizer, checkpoints, metrics.
 #pragma once
 #include "batch.h"
+#include "comm.h"
 #include "config.h"
 #include "model.h"
 #include "reward.h"
@@ -297,6 +298,37 @@ void progress_say(Progress *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void signals_install(bool saves); // `saves`: a stopped command saves first, and the acknowledgement says so
 void signals_end_reads(void);     // from here on a signal ends a read that waits for a person or a pipe, as EINTR
 int stop_requested(void);         // the signal that asked to stop, or 0
+// A signal that one of several ranks gets stops all: `flag` is shared by them. on_look (may be NULL) is called at every
+// stop_requested. NULL, NULL: one rank again.
+void signals_share(int *flag, void (*on_look)(void));
+
+// ---- launch.c, rendezvous.c, ranks.c: several ranks ------------------------------------------------------------------
+// A process is one rank. They come from a launcher (torchrun, Slurm, Open MPI), found in the environment, or gpus=N forks
+// N of them on this host. Rank 0 alone prints, logs and writes checkpoints.
+#define LAUNCH_PORTS 8 // rank 0 listens on the first free one of as many
+typedef struct {
+    const char *by;         // "torchrun", "Open MPI", "Slurm"; NULL: no launcher
+    int rank, world, local; // local: number on its host
+    char master[256];       // rank 0's host and first port
+    int port;
+    uint64_t job; // tells this job from others
+} Launch;
+// EXIT_CONFIG: variables that are half set or contradict each other.
+bool launch_read(Launch *l, Error *e);
+// Makes this process a rank of c->gpus: at once where a launcher started it, else by forking. False in the process that
+// forked, after the ranks have ended, with their exit code in *code and the first failure in *e; and false after a failure.
+// Before it no OpenMP thread and no GPU may have been used.
+bool ranks_start(const Config *c, ExitCode *code, Error *e);
+int ranks_rank(void);  // this process's rank; 0 where there is one
+int ranks_local(void); // its number on this host: its GPU
+int ranks_here(void);  // ranks on this host, as far as is known before they meet: the cores are divided by it
+// Opens the communicator between the ranks, and compares their configurations: rank-independent options, version, the
+// files' sizes. *out stays NULL for one rank. EXIT_CONFIG names ranks and options that differ.
+bool ranks_join(const Config *c, Device *d, const char *model_facts, Comm **out, Error *e);
+void ranks_phase(const char *phase, int64_t step); // for the errors of those who wait for this rank
+// What main asks before it prints the error a command ended with: of several ranks the first to fail speaks for all.
+bool ranks_speak(ExitCode code, Error *e);
+extern const char grpo_version[];
 
 // ---- crc32c.c ----------------------------------------------------------------------------------------------------
 // CRC32C (RFC 3720) of data, going on from `crc` (0 at the start).

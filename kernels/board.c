@@ -41,6 +41,7 @@ typedef struct {
     uint32_t bell; // the futex: rung at every arrival and failure
     int32_t stop;
     int32_t failed; // 0: no; 1: being written; 2: the error below holds
+    int32_t spoken;
     ExitCode code;
     char text[2048];
     Line line[COMM_RANKS];
@@ -191,6 +192,14 @@ bool board_failed(const Board *b, Error *e) {
     return true;
 }
 
+bool board_broken(const Board *b, Error *e) {
+    if (!board_failed(b, e)) return false;
+    if (e) e->code = EXIT_COMM;
+    return true;
+}
+
+bool board_speak(Board *b) { return !__atomic_exchange_n(&b->shared->spoken, 1, __ATOMIC_ACQ_REL); }
+
 // A failure that this rank found out: said once, whoever of the ranks was first.
 static bool fail(Board *b, Error *e, const char *text) {
     board_fail(b, EXIT_COMM, text);
@@ -251,7 +260,7 @@ static int missing(const Board *b, uint64_t n) {
 bool board_meet(Board *b, const char *name, uint64_t bytes, double timeout, Error *e) {
     Shared *s = b->shared;
     Line *mine = &s->line[b->self];
-    if (board_failed(b, e)) return false;
+    if (board_broken(b, e)) return false;
     uint64_t n = ++b->meetings;
     SET(mine->call[n % 2].bytes, bytes);
     name_set(&mine->call[n % 2].name, name);
@@ -262,7 +271,7 @@ bool board_meet(Board *b, const char *name, uint64_t bytes, double timeout, Erro
         uint32_t bell = __atomic_load_n(&s->bell, __ATOMIC_SEQ_CST);
         int who = missing(b, n);
         if (who < 0) break;
-        if (board_failed(b, e)) return false;
+        if (board_broken(b, e)) return false;
         board_beat(b);
         for (int i = who; i < b->locals; i++) {
             if (GET(s->line[i].meetings) >= n) continue;

@@ -67,7 +67,7 @@ static bool fail(Comm *c, const char *name, const char *why, Error *e) {
 // Waits until NCCL has taken a call in (`status` is its answer). False after filling *e.
 static bool settle(Comm *c, const char *name, ncclResult_t status, double since, Error *e) {
     while (status == ncclInProgress) {
-        if (board_failed(c->board, e)) return leave(c, e);
+        if (board_broken(c->board, e)) return leave(c, e);
         if (seconds() - since > c->timeout) {
             return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
         }
@@ -89,7 +89,7 @@ static bool finish(Comm *c, const char *name, double since, Error *e) {
         ncclResult_t status;
         if (ncclCommGetAsyncError(of(c)->comm, &status) != ncclSuccess) status = ncclSystemError;
         if (status != ncclSuccess && status != ncclInProgress) return fail(c, name, ncclGetErrorString(status), e);
-        if (board_failed(c->board, e)) return leave(c, e);
+        if (board_broken(c->board, e)) return leave(c, e);
         if (seconds() - since > c->timeout)
             return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
         board_beat(c->board);

@@ -242,10 +242,11 @@ static bool faulty(Comm *c, void *arg) {
         case STOPS: kill(getpid(), SIGSTOP); break;
         case SLEEPS: nanosleep(&(struct timespec){0, 800000000}, NULL); return !comm_all_reduce(c, "norm", &x, 1, &e);
         }
-        if (f->does == FAILS) return !comm_all_reduce(c, "norm", &x, 1, &e) && e.code == EXIT_DISK;
+        if (f->does == FAILS) CHECK(board_failed(c->board, &e) && e.code == EXIT_DISK);
+        if (f->does == FAILS) CHECK(!comm_all_reduce(c, "norm", &x, 1, &e));
     } else if (comm_all_reduce(c, "norm", &x, 1, &e)) CHECK(!"an error");
     if (f->does == SKIPS && c->rank == f->who) CHECK(!comm_barrier(c, "parameters", &e));
-    CHECK(e.code == (f->does == FAILS ? EXIT_DISK : EXIT_COMM));
+    CHECK(e.code == EXIT_COMM);
     CHECK(says(&e, f));
     CHECK(seconds() - started < f->within);
     CHECK(__atomic_load_n(board_stop(c->board), __ATOMIC_ACQUIRE));
