@@ -23,7 +23,7 @@ static void train(void *arg, int i) {
     micro_backward(s->run, &s->work, 1, false);
 }
 
-static void optimizer(void *arg, int i) { optim_step(((Step *)arg)->run, 1e-6, 1, i + 1); }
+static void optimizer(void *arg, int i) { optim_step(((Step *)arg)->run, 1e-6, 1, i + 1, NULL); }
 
 static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t length) {
     const char *model = shape == TINY ? "tiny" : "0.5B";

@@ -69,6 +69,35 @@ static void pack_text(Str *s, const char *text) {
     if (n) pack_bytes(s, text, n);
 }
 
+Batch batch_part(const Batch *b, int first, int prompts) {
+    Batch x = *b;
+    int i = first * b->group;
+    size_t token = (size_t)i * (size_t)b->max_completion;
+    x.prompts = prompts;
+    x.n = prompts * b->group;
+    x.row += first, x.question += first, x.answer += first, x.prompt += first;
+    x.state += i, x.finish += i, x.key += i, x.len += i, x.text += i;
+    x.ids += token, x.logp += token, x.ref_logp += token, x.entropy += token;
+    x.score += i * b->n_rewards;
+    x.reward += i, x.advantage += i, x.loss += i;
+    return x;
+}
+
+void batch_pack_part(const Batch *b, int first, int prompts, Str *s) {
+    Batch x = batch_part(b, first, prompts);
+    for (int i = 0; i < x.n; i++) {
+        int32_t finish = x.finish[i];
+        size_t token = (size_t)i * (size_t)x.max_completion;
+        pack_bytes(s, &finish, sizeof finish);
+        pack_bytes(s, &x.len[i], sizeof x.len[i]);
+        pack_bytes(s, x.ids + token, (size_t)x.len[i] * sizeof *x.ids);
+        pack_bytes(s, x.logp + token, (size_t)x.len[i] * sizeof *x.logp);
+        pack_text(s, x.text[i]);
+    }
+    pack_bytes(s, x.score, (size_t)x.n * (size_t)x.n_rewards * sizeof *x.score);
+    pack_bytes(s, x.reward, (size_t)x.n * sizeof *x.reward);
+}
+
 char *batch_pack(const Batch *b, bool reference, size_t *bytes) {
     Str s = {0};
     size_t P = (size_t)b->prompts, n = (size_t)b->n, tokens = n * (size_t)b->max_completion;
@@ -158,5 +187,26 @@ bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size) {
     unpack_bytes(&r, b->ref_logp, tokens * sizeof *b->ref_logp);
     unpack_bytes(&r, b->score, n * (size_t)b->n_rewards * sizeof *b->score);
     unpack_bytes(&r, b->reward, n * sizeof *b->reward);
+    return r.ok && !r.left;
+}
+
+bool batch_unpack_part(Batch *b, int first, int prompts, const char *bytes, size_t size) {
+    Reader r = {bytes, size, true};
+    Batch x = batch_part(b, first, prompts);
+    for (int i = 0; i < x.n && r.ok; i++) {
+        int32_t finish = 0;
+        size_t token = (size_t)i * (size_t)x.max_completion;
+        unpack_bytes(&r, &finish, sizeof finish);
+        unpack_bytes(&r, &x.len[i], sizeof x.len[i]);
+        r.ok = r.ok && x.len[i] >= 0 && x.len[i] <= x.max_completion;
+        unpack_bytes(&r, x.ids + token, (size_t)x.len[i] * sizeof *x.ids);
+        unpack_bytes(&r, x.logp + token, (size_t)x.len[i] * sizeof *x.logp);
+        free(x.text[i]);
+        x.text[i] = unpack_text(&r);
+        x.finish[i] = (Finish)finish;
+        x.state[i] = SEQ_SCORED;
+    }
+    unpack_bytes(&r, x.score, (size_t)x.n * (size_t)x.n_rewards * sizeof *x.score);
+    unpack_bytes(&r, x.reward, (size_t)x.n * sizeof *x.reward);
     return r.ok && !r.left;
 }

@@ -5,6 +5,7 @@
 #include "manifest.h"
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -136,13 +137,53 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
     return ok && (!s->batch || outdir_put(d, "state/batch", s->batch, s->batch_bytes, e));
 }
 
+// The slice of rank `rank` in a blob's file, in bytes.
+static void blob_slice(const StateBlob *b, int rank, uint64_t *first, uint64_t *end) {
+    int64_t from, count;
+    comm_slice((int64_t)(b->bytes / b->item), rank, comm_world(b->comm), &from, &count);
+    *first = (uint64_t)from * b->item;
+    *end = *first + (uint64_t)count * b->item;
+}
+
+// A blob that the ranks hold in slices, block by block: every rank puts what is its own into the block, and all get the
+// whole. Rank 0 writes it to `out`, which is NULL elsewhere.
+static bool blob_gather(OutDir *out, Device *d, const StateBlob *b, Error *e) {
+    int world = comm_world(b->comm), rank = comm_rank(b->comm);
+    uint64_t *end = xcalloc((size_t)world, sizeof *end), first, stop;
+    char *block = xmalloc(DISK_BLOCK);
+    bool ok = true;
+    for (uint64_t at = 0; ok && at < b->bytes; at += DISK_BLOCK) {
+        uint64_t n = b->bytes - at < DISK_BLOCK ? b->bytes - at : DISK_BLOCK;
+        for (int r = 0; r < world; r++) {
+            blob_slice(b, r, &first, &stop);
+            end[r] = stop < at ? 0 : stop - at < n ? stop - at : n;
+        }
+        blob_slice(b, rank, &first, &stop);
+        uint64_t from = rank ? end[rank - 1] : 0;
+        if (end[rank] > from) d->copy(d, block + from, (char *)b->data + (at + from - first), end[rank] - from);
+        ok = device_ok(d, e) && comm_share(b->comm, "checkpoint", block, end, e) &&
+             (!out || outdir_write(out, block, n, e));
+    }
+    free(block);
+    free(end);
+    return ok;
+}
+
+bool checkpoint_serve(Device *d, const StateBlob *blobs, int n_blobs, Error *e) {
+    bool ok = true;
+    for (int i = 0; ok && i < n_blobs; i++) ok = !blobs[i].comm || blob_gather(NULL, d, &blobs[i], e);
+    return ok;
+}
+
 static bool state_write(OutDir *out, const TrainState *s, Device *d, DType dtype, const char *config_yaml,
                         const StateBlob *blobs, int n_blobs, Error *e) {
     bool ok = train_state_write(out, s, dtype, e) &&
               outdir_put(out, "state/config.yaml", config_yaml, strlen(config_yaml), e);
     for (int i = 0; ok && i < n_blobs; i++) {
         char *name = xasprintf("state/%s", blobs[i].name);
-        ok = outdir_open(out, name, e) && outdir_write_device(out, d, blobs[i].data, blobs[i].bytes, e) &&
+        ok = outdir_open(out, name, e) &&
+             (blobs[i].comm ? blob_gather(out, d, &blobs[i], e)
+                            : outdir_write_device(out, d, blobs[i].data, blobs[i].bytes, e)) &&
              outdir_close(out, e);
         free(name);
     }
@@ -262,13 +303,36 @@ static bool blobs_match(const json_t *manifest, const char *path, const StateBlo
     return true;
 }
 
+// Reads this rank's slice of a file of state that has been checked.
+static bool slice_read(const char *path, Device *d, const StateBlob *b, Error *e) {
+    uint64_t at, end;
+    blob_slice(b, comm_rank(b->comm), &at, &end);
+    char *file = xasprintf("%s/state/%s", path, b->name), *block = xmalloc(DISK_BLOCK), *to = b->data;
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 || error_set(e, EXIT_DISK, "%s: cannot open: %s", file, strerror(errno));
+    while (ok && at < end) {
+        size_t n = end - at < DISK_BLOCK ? (size_t)(end - at) : DISK_BLOCK;
+        ssize_t got = pread(fd, block, n, (off_t)at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0)
+            ok = error_set(e, EXIT_DISK, "%s: cannot read at byte %llu: %s", file, (unsigned long long)at,
+                           got ? strerror(errno) : "the file has been cut short");
+        else d->copy(d, to, block, (size_t)got), to += got, at += (uint64_t)got;
+    }
+    if (fd >= 0) close(fd);
+    free(block);
+    free(file);
+    return ok && device_ok(d, e);
+}
+
 // Fills memory from the files of state, each checked against the manifest as it is read.
 static bool blobs_read(const json_t *manifest, const char *path, Device *d, const StateBlob *blobs, int n_blobs,
                        Error *e) {
     bool ok = true;
     for (int i = 0; ok && i < n_blobs; i++) {
         char *name = xasprintf("state/%s", blobs[i].name);
-        ok = manifest_check(manifest, path, name, d, blobs[i].data, e);
+        ok = blobs[i].comm ? manifest_check(manifest, path, name, NULL, NULL, e) && slice_read(path, d, &blobs[i], e)
+                           : manifest_check(manifest, path, name, d, blobs[i].data, e);
         free(name);
     }
     return ok;

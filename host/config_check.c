@@ -50,16 +50,18 @@ static void check_rewards(Reading *r, const Config *c) {
 static void check_batch(Reading *r, const Config *c) {
     int64_t per_generation = c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps;
     const char *factor = c->steps_per_generation ? "steps_per_generation" : "gradient_accumulation_steps";
-    int64_t batch = c->per_device_train_batch_size * per_generation;
+    int64_t batch = c->per_device_train_batch_size * per_generation * c->gpus;
+    char ranks[40] = "";
+    if (c->gpus > 1) snprintf(ranks, sizeof ranks, " x gpus (%lld)", (long long)c->gpus);
     if (c->num_generations == 1)
         problem(r, "num_generations", NULL,
                 "num_generations is 1: an advantage is a reward minus its group's mean, 0 in a group of one; use 2 or "
                 "more");
     else if (batch % c->num_generations)
         problem(r, "num_generations", "per_device_train_batch_size",
-                "per_device_train_batch_size (%lld) x %s (%lld) = %lld completions is not a multiple of "
+                "per_device_train_batch_size (%lld) x %s (%lld)%s = %lld completions is not a multiple of "
                 "num_generations (%lld): a group would be cut",
-                (long long)c->per_device_train_batch_size, factor, (long long)per_generation, (long long)batch,
+                (long long)c->per_device_train_batch_size, factor, (long long)per_generation, ranks, (long long)batch,
                 (long long)c->num_generations);
     if (batch > MOST_COMPLETIONS)
         problem(r, "per_device_train_batch_size", factor, "a generation would be %lld completions; %d are the most",

@@ -123,6 +123,21 @@ static bool take_rows(Run *r, const Prompter *pr, Dataset *data, int64_t first, 
     return true;
 }
 
+// The ranks' sums together; and a signal that one of them got stops all.
+static bool add_ranks(Run *r, EvalResult *out, bool stopped, Error *e) {
+    double all[8 + MAX_REWARDS + PASS_POINTS] = {out->strict,    out->lenient,  out->reward, out->length,
+                                                 out->truncated, out->majority, stopped},
+                                 *part = all + 8, *pass = part + MAX_REWARDS;
+    memcpy(part, out->part, sizeof out->part);
+    memcpy(pass, out->pass, sizeof out->pass);
+    if (!comm_all_reduce(r->comm, "evaluation", all, (int)(sizeof all / sizeof *all), e)) return false;
+    double *sums[] = {&out->strict, &out->lenient, &out->reward, &out->length, &out->truncated, &out->majority};
+    for (int i = 0; i < 6; i++) *sums[i] = all[i];
+    memcpy(out->part, part, sizeof out->part);
+    memcpy(out->pass, pass, sizeof out->pass);
+    return !all[6] || error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation");
+}
+
 bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int64_t limit, int samples, EvalResult *out,
               Error *e) {
     int64_t rows = dataset_rows(data);
@@ -132,14 +147,17 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
     if (samples == 1) params.temperature = 0;
     int chunk = 4 * r->shape.rollout.slots / samples; // enough to keep every slot busy
     chunk = chunk < 1 ? 1 : chunk;
-    Batch b = batch_new(chunk < rows ? chunk : (int)rows, samples, (int)r->cfg->max_completion_length, rw->n);
+    RankShare own = rank_share(r->comm, (int)rows);
+    int mine = own.end - own.first;
+    Batch b = batch_new(chunk < mine ? chunk : mine, samples, (int)r->cfg->max_completion_length, rw->n);
     bool ok = true;
-    for (int64_t at = 0; at < rows && ok; at += b.prompts) {
-        int n = (int)(rows - at < b.prompts ? rows - at : b.prompts);
+    for (int at = own.first; at < own.end && ok; at += b.prompts) {
+        int n = own.end - at < b.prompts ? own.end - at : b.prompts;
         ok = take_rows(r, pr, data, at, n, &b, e) && (rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer,
                                                                   run_stop_rule(r), params, &b, (RolloutWatch){0}, e) ||
                                                       error_prefix(e, "evaluation"));
         if (!ok) break;
+        ranks_phase("eval", at);
         Batch part = b; // the columns of the questions there are
         part.prompts = n;
         part.n = n * samples;
@@ -147,6 +165,8 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
         tally(&part, n, rw->n, out);
     }
     batch_free(&b);
+    bool stopped = !ok && e->code == EXIT_STOPPED;
+    if (r->comm && (ok || stopped)) ok = add_ranks(r, out, stopped, e);
     double per_question = 1 / (double)rows, per_completion = per_question / samples;
     double *means[] = {&out->strict, &out->lenient, &out->reward, &out->length, &out->truncated};
     for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] *= per_completion;
@@ -187,6 +207,11 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "eval", argc, argv, e)) return e->code;
     signals_install(false);
+    ExitCode code;
+    if (!ranks_start(&c, &code, e)) {
+        config_free(&c);
+        return code;
+    }
     Run r = {0};
     Prompter pr = {0};
     Rewards rw = {0};
@@ -200,7 +225,7 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
         ok = run_open(&r, &c, shape_for_rollout(&c, rows * c.eval_samples, rows), e) && prompter_open(&pr, &r, e) &&
              eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
     }
-    if (ok) {
+    if (ok && !comm_rank(r.comm)) {
         eval_json(&res, &rw, &json);
         ok = write_result(c.eval_output, &json, e);
     }

@@ -64,19 +64,30 @@ static void scatter(Trainer *t, Tensor src, float *column, const int *seq, int n
         memcpy(row_f(column, &t->batch, seq[j]), at, (size_t)t->batch.len[seq[j]] * 4);
 }
 
-// Runs `m` over sequences in micro-batches, keeping log-probs and (or) entropies on the host.
-static bool score_tokens(Trainer *t, const Model *m, const int *seq, int n, float *logp, float *entropy) {
+static void enter(Trainer *t, const char *phase, int64_t done, int64_t total) {
+    progress_phase(t->progress, phase, done, total);
+    ranks_phase(phase, t->at.step + 1);
+}
+
+// Runs `m` over this rank's share of the sequences in micro-batches, keeping log-probs or entropies on the host; the
+// other ranks bring the rest.
+static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n, float *column, Error *e) {
     int size = (int)t->cfg->per_device_train_batch_size;
-    for (int at = 0; at < n; at += size) {
-        if (stop_requested()) return false;
-        progress_phase(t->progress, m == &t->run.policy ? "entropy" : "reference", at, n);
-        int count = n - at < size ? n - at : size;
-        TrainWork w = pack_micro(t, seq + at, count);
-        micro_forward(&t->run, m, &w, training_temperature(t->cfg));
-        if (logp) scatter(t, w.logp, logp, seq + at, count);
-        if (entropy) scatter(t, w.entropy, entropy, seq + at, count);
+    const char *phase = m == &t->run.policy ? "entropy" : "reference";
+    RankShare own = rank_share(t->run.comm, n);
+    StepResult s = STEP_DONE;
+    for (int at = own.first; at < own.end && s == STEP_DONE; at += size) {
+        if (stop_requested()) s = STEP_STOPPED;
+        else {
+            enter(t, phase, at - own.first, own.end - own.first);
+            int count = own.end - at < size ? own.end - at : size;
+            TrainWork w = pack_micro(t, seq + at, count);
+            micro_forward(&t->run, m, &w, training_temperature(t->cfg));
+            scatter(t, m == &t->run.policy ? w.entropy : w.logp, column, seq + at, count);
+        }
     }
-    return true;
+    s = ranks_agree(t, s, e);
+    return s == STEP_DONE && !ranks_share_tokens(t, phase, column, seq, n, e) ? STEP_FAILED : s;
 }
 
 // True where all rewards of a group are equal (or absent): it teaches nothing.
@@ -105,17 +116,28 @@ static bool draw_questions(Trainer *t, bool only_flat, int *drawn, Error *e) {
 
 static void count_decoded(void *arg, int i) {
     Trainer *t = arg;
-    progress_phase(t->progress, "rollout", ++t->decoded, t->batch.n);
+    enter(t, "rollout", ++t->decoded, t->batch.n / comm_world(t->run.comm));
 }
 
-static bool rollout(Trainer *t, Error *e) {
+// Completions and scores of this rank's questions; then every rank gets everybody's.
+static StepResult rollout(Trainer *t, Error *e) {
     double start = wall_seconds();
+    RankShare own = rank_share(t->run.comm, t->batch.prompts);
+    Batch part = batch_part(&t->batch, own.first, own.end - own.first);
     t->decoded = 0;
-    progress_phase(t->progress, "rollout", 0, t->batch.n);
+    enter(t, "rollout", 0, part.n);
     bool ok = rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
-                          sample_params(t->cfg), &t->batch, (RolloutWatch){.done = count_decoded, .arg = t}, e);
+                          sample_params(t->cfg), &part, (RolloutWatch){.done = count_decoded, .arg = t}, e);
+    if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
     t->stats.rollout_time += wall_seconds() - start;
-    return ok;
+    start = wall_seconds();
+    if (ok) {
+        enter(t, "rewards", 0, 0);
+        rewards_score(&t->rewards, &part);
+    }
+    t->stats.reward_time += wall_seconds() - start;
+    StepResult s = ranks_agree(t, ok ? STEP_DONE : STEP_STOPPED, e);
+    return s == STEP_DONE && !ranks_share_completions(t, e) ? STEP_FAILED : s;
 }
 
 static const char *first_bad_completion(const Batch *b, char *where, size_t n) {
@@ -140,10 +162,8 @@ static StepResult generate(Trainer *t, Error *e) {
     int drawn;
     if (!draw_questions(t, false, &drawn, e)) return STEP_FAILED;
     for (int64_t round = 0;; round++) {
-        if (!rollout(t, e)) return e->code == EXIT_STOPPED ? STEP_STOPPED : STEP_FAILED;
-        double start = wall_seconds();
-        rewards_score(&t->rewards, b);
-        t->stats.reward_time += wall_seconds() - start;
+        StepResult s = rollout(t, e);
+        if (s != STEP_DONE) return s;
         if (round >= c->dynamic_sampling) break;
         if (!draw_questions(t, true, &drawn, e)) return STEP_FAILED;
         if (!drawn) break;
@@ -156,9 +176,9 @@ static StepResult generate(Trainer *t, Error *e) {
     grpo_order(t->order, b->n, t->steps_per_pass > 1, (uint64_t)c->seed, (uint64_t)b->key[0]);
     if (c->beta == 0) return STEP_DONE;
     double start = wall_seconds();
-    bool ok = score_tokens(t, &t->run.reference, t->order, b->n, b->ref_logp, NULL);
+    StepResult s = score_tokens(t, &t->run.reference, t->order, b->n, b->ref_logp, e);
     t->stats.reference_time += wall_seconds() - start;
-    return ok ? STEP_DONE : STEP_STOPPED;
+    return s;
 }
 
 void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream) {
@@ -182,7 +202,7 @@ static int64_t masked_tokens(const Trainer *t, const int *seq, int n) {
 
 // The loss's scalars for the optimizer step over seq[0..n). Needs every entropy of the step where only a share of the
 // tokens carries the loss.
-static bool loss_params(Trainer *t, const int *seq, int n, GrpoParams *p) {
+static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, Error *e) {
     const Config *c = t->cfg;
     Batch *b = &t->batch;
     *p = (GrpoParams){.loss_type = (LossType)c->loss_type,
@@ -200,7 +220,8 @@ static bool loss_params(Trainer *t, const int *seq, int n, GrpoParams *p) {
                       .off_policy_threshold = (float)c->off_policy_mask_threshold};
     int64_t tokens = masked_tokens(t, seq, n), kept = tokens;
     if (c->top_entropy_quantile < 1) {
-        if (!score_tokens(t, &t->run.policy, seq, n, NULL, b->entropy)) return false;
+        StepResult s = score_tokens(t, &t->run.policy, seq, n, b->entropy, e);
+        if (s != STEP_DONE) return s;
         float *all = xmalloc((size_t)(tokens ? tokens : 1) * sizeof *all), *at = all;
         for (int j = 0; j < n; j++) {
             if (!counts(t, seq[j])) continue;
@@ -217,7 +238,7 @@ static bool loss_params(Trainer *t, const int *seq, int n, GrpoParams *p) {
     // Of the whole generation, also where this step trains on a part of it: completions.jsonl has all of them.
     for (int i = 0; i < b->n; i++)
         b->advantage[i] = (float)grpo_advantage(b->score, i, b->group, t->weights, b->n_rewards, p);
-    return true;
+    return STEP_DONE;
 }
 
 // Log-probs, loss and gradients of one micro-batch.
@@ -273,27 +294,34 @@ static StepResult train_micro(Trainer *t, const int *seq, int n, GrpoParams p) {
     return *where ? bad_numbers(t, "loss", where) : STEP_DONE;
 }
 
-// Gradients of one optimizer step, micro-batch by micro-batch; then the update.
-static StepResult train_on(Trainer *t, const int *seq, int n) {
+// Gradients of this rank's share of one optimizer step, micro-batch by micro-batch; then the update.
+static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     Run *r = &t->run;
     double start = wall_seconds();
     GrpoParams p;
-    if (!loss_params(t, seq, n, &p)) return STEP_STOPPED;
+    StepResult s = loss_params(t, seq, n, &p, e);
+    if (s != STEP_DONE) return s;
     r->device->fill(r->device, r->grad.slab, 0);
     int size = (int)t->cfg->per_device_train_batch_size;
-    for (int at = 0; at < n; at += size) {
-        if (stop_requested()) return STEP_STOPPED;
-        progress_phase(t->progress, "train", at, n);
-        StepResult s = train_micro(t, seq + at, n - at < size ? n - at : size, p);
-        if (s != STEP_DONE) return s;
+    RankShare own = rank_share(r->comm, n);
+    for (int at = own.first; at < own.end && s == STEP_DONE; at += size) {
+        if (stop_requested()) s = STEP_STOPPED;
+        else {
+            enter(t, "train", at - own.first, own.end - own.first);
+            s = train_micro(t, seq + at, own.end - at < size ? own.end - at : size, p);
+        }
     }
+    s = ranks_agree(t, s, e);
+    if (s == STEP_DONE && !ranks_share_metrics(t, seq, n, e)) s = STEP_FAILED;
+    if (s != STEP_DONE) return s;
     t->stats.train_time += wall_seconds() - start;
     start = wall_seconds();
     const char *bad;
-    t->stats.grad_norm = optim_grad_norm(r, &bad);
+    enter(t, "optimizer", 0, 0);
+    if (!optim_grad_norm(r, &t->stats.grad_norm, &bad, e)) return STEP_FAILED;
     if (!isfinite(t->stats.grad_norm)) return bad_numbers(t, "gradient", bad ? bad : "global norm");
     t->stats.learning_rate = optim_learning_rate(t->cfg, t->at.step, t->total_steps);
-    optim_step(r, t->stats.learning_rate, t->stats.grad_norm, t->at.updates + 1);
+    if (!optim_step(r, t->stats.learning_rate, t->stats.grad_norm, t->at.updates + 1, e)) return STEP_FAILED;
     r->device->sync(r->device);
     t->stats.optimizer_time += wall_seconds() - start;
     return STEP_DONE;
@@ -308,13 +336,13 @@ static void sync_reference(Trainer *t) {
 StepResult grpo_step(Trainer *t, Error *e) {
     double start = wall_seconds();
     t->stats = (StepStats){0};
-    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps);
+    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
     int64_t part = t->at.part; // which optimizer step of its generation this is
     StepResult s = STEP_DONE;
     t->stats.generated = part == 0;
     t->stats.first = (int)(part % t->steps_per_pass) * n;
     if (part == 0) s = generate(t, e);
-    if (s == STEP_DONE) s = train_on(t, t->order + t->stats.first, n);
+    if (s == STEP_DONE) s = train_on(t, t->order + t->stats.first, n, e);
     if (!device_ok(t->run.device, e)) return STEP_FAILED; // what was computed since is void
     if (s == STEP_FAILED || s == STEP_STOPPED) return s;
 

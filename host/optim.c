@@ -1,6 +1,10 @@
 // The optimizer: learning-rate schedule, global gradient norm, AdamW over the two halves of the slab.
+//
+// Several ranks divide the slab (ZeRO stage 1, Rajbhandari et al. 2020): each adds up the gradients of its slice, keeps the
+// state of its slice, updates its slice of the weights, and gets the other slices back. A lone rank's slice is all.
 #include "host.h"
 #include <math.h>
+#include <stdlib.h>
 
 double optim_learning_rate(const Config *c, int64_t step, int64_t total) {
     int64_t warmup = c->warmup_steps > 0 ? c->warmup_steps : (int64_t)ceil(c->warmup_ratio * (double)total - 1e-9);
@@ -21,24 +25,55 @@ static double sum_of_squares(const Run *r, Tensor x) {
     return s;
 }
 
-double optim_grad_norm(const Run *r, const char **bad) {
-    double norm = sqrt(sum_of_squares(r, r->grad.slab));
-    *bad = NULL;
-    for (int i = 0; i < r->grad.n_params && !isfinite(norm) && !*bad; i++)
-        if (!isfinite(sum_of_squares(r, r->grad.params[i].t))) *bad = r->grad.params[i].name;
-    return norm;
+// Elements [first, end) of the slab that are of this rank's slice.
+typedef struct {
+    int64_t first, end;
+} Span;
+
+static Span own_part(const Run *r, int64_t first, int64_t end) {
+    int64_t own = r->first, own_end = r->first + r->moment1.dim[0];
+    Span s = {first > own ? first : own, end < own_end ? end : own_end};
+    return s.first < s.end ? s : (Span){0, 0};
 }
 
-// Elements [first, first + n) of a flat tensor; NONE stays NONE.
-static Tensor slice(Tensor x, int64_t first, int64_t n) { return present(x) ? tensor_rows(x, first, n) : NONE; }
+// Elements of a flat tensor whose first one is element `base` of the slab; NONE stays NONE.
+static Tensor part_of(Tensor x, Span s, int64_t base) {
+    return present(x) ? tensor_rows(x, s.first - base, s.end - s.first) : NONE;
+}
 
-void optim_step(Run *r, double learning_rate, double grad_norm, int64_t update) {
+// The first parameter whose gradient is not finite, over all ranks.
+static bool first_bad(Run *r, const char **bad, Error *e) {
+    int32_t found = r->grad.n_params, *all = xcalloc((size_t)comm_world(r->comm), sizeof *all);
+    for (int i = 0; i < r->grad.n_params && found == r->grad.n_params; i++) {
+        const Param *p = &r->grad.params[i];
+        Span s = own_part(r, p->offset, p->offset + tensor_numel(p->t));
+        if (s.first < s.end && !isfinite(sum_of_squares(r, part_of(r->grad.slab, s, 0)))) found = i;
+    }
+    bool ok = comm_gather(r->comm, "first bad gradient", &found, sizeof found, all, e);
+    for (int k = 0; k < comm_world(r->comm); k++)
+        if (all[k] < found) found = all[k];
+    free(all);
+    *bad = found < r->grad.n_params ? r->grad.params[found].name : NULL;
+    return ok;
+}
+
+bool optim_grad_norm(Run *r, double *norm, const char **bad, Error *e) {
+    *bad = NULL;
+    if (!comm_reduce_scatter(r->comm, "gradients", r->grad.slab, e)) return false;
+    double squares = sum_of_squares(r, part_of(r->grad.slab, own_part(r, 0, r->grad.slab.dim[0]), 0));
+    if (!comm_all_reduce(r->comm, "gradient norm", &squares, 1, e)) return false;
+    *norm = sqrt(squares);
+    return isfinite(*norm) || first_bad(r, bad, e);
+}
+
+bool optim_step(Run *r, double learning_rate, double grad_norm, int64_t update, Error *e) {
     const Config *c = r->cfg;
     double max = c->max_grad_norm;
     double scale = max > 0 && grad_norm > max ? max / (grad_norm + 1e-6) : 1; // as torch's clip_grad_norm_
     int64_t n = r->policy.slab.dim[0], decaying = r->policy.n_decay;
     for (int part = 0; part < 2; part++) {
-        int64_t first = part ? decaying : 0, count = part ? n - decaying : decaying;
+        Span s = part ? own_part(r, decaying, n) : own_part(r, 0, decaying);
+        if (s.first == s.end) continue;
         AdamParams p = {.lr = learning_rate,
                         .beta1 = c->adam_beta1,
                         .beta2 = c->adam_beta2,
@@ -47,9 +82,10 @@ void optim_step(Run *r, double learning_rate, double grad_norm, int64_t update) 
                         .grad_scale = scale,
                         .step = update,
                         .seed = (uint64_t)c->seed,
-                        .first_elem = first};
-        r->device->adamw(r->device, slice(r->policy.slab, first, count), slice(r->master, first, count),
-                         slice(r->moment1, first, count), slice(r->moment2, first, count),
-                         slice(r->grad.slab, first, count), p);
+                        .first_elem = s.first};
+        r->device->adamw(r->device, part_of(r->policy.slab, s, 0), part_of(r->master, s, r->first),
+                         part_of(r->moment1, s, r->first), part_of(r->moment2, s, r->first),
+                         part_of(r->grad.slab, s, 0), p);
     }
+    return comm_all_gather(r->comm, "parameters", r->policy.slab, e);
 }

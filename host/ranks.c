@@ -30,6 +30,12 @@ int ranks_here(void) {
     return self.launch.world < COMM_RANKS ? self.launch.world : COMM_RANKS;
 }
 
+const char *ranks_about(const Config *c) {
+    static char text[40];
+    snprintf(text, sizeof text, c->gpus > 1 ? "%lld ranks, each " : "", (long long)c->gpus);
+    return text;
+}
+
 static void beat(void) {
     if (self.board) board_beat(self.board);
 }

@@ -7,15 +7,19 @@
 // Optimizer state of the run, as checkpoint files; the reference only where it moves.
 static int state_blobs(const Run *r, StateBlob *blob) {
     int n = 0;
+    size_t items = (size_t)r->policy.slab.dim[0];
     const struct {
         const char *name;
         Tensor t;
-    } all[] = {{"master.bin", r->master},
-               {"moment1.bin", r->moment1},
-               {"moment2.bin", r->moment2},
-               {"reference.bin", r->cfg->sync_ref_model ? r->reference.slab : NONE}};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (present(all[i].t)) blob[n++] = (StateBlob){all[i].name, all[i].t.data, tensor_bytes(all[i].t)};
+        Comm *comm;
+    } all[] = {{"master.bin", r->master, r->comm},
+               {"moment1.bin", r->moment1, r->comm},
+               {"moment2.bin", r->moment2, r->comm},
+               {"reference.bin", r->cfg->sync_ref_model ? r->reference.slab : NONE, NULL}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        size_t item = dtype_size(all[i].t.dtype);
+        if (present(all[i].t)) blob[n++] = (StateBlob){all[i].name, all[i].t.data, items * item, all[i].comm, item};
+    }
     return n;
 }
 
@@ -24,6 +28,8 @@ bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e) {
     if (m && !metrics_sync(m, &at->metrics_bytes, &at->completions_bytes, e)) return false;
     StateBlob blob[4];
     int n = state_blobs(r, blob);
+    ranks_phase("save", at->step);
+    if (comm_rank(r->comm)) return checkpoint_serve(r->device, blob, n, e);
     char *yaml = config_yaml(c);
     bool ok =
         checkpoint_save(c->output_dir, at, r->device, &r->policy, c->model, yaml, blob, n, (int)c->save_total_limit, e);
@@ -76,7 +82,7 @@ static void say_changes(const Run *r, const char *path, Progress *p) {
     size_t n, name_n, all, old_name_n, old_all;
     char *saved = file_read(file, (size_t)1 << 20, &n, NULL);
     const char *free_to_change =
-        " resume progress output_dir save_steps save_total_limit logging_steps log_completions threads ";
+        " resume progress output_dir save_steps save_total_limit logging_steps log_completions threads comm_timeout ";
     Str changed = {0};
     const char *text = now, *name, *old_name;
     while (saved && next_option(&text, &name, &name_n, &all)) {
@@ -95,13 +101,25 @@ static void say_changes(const Run *r, const char *path, Progress *p) {
     free(file);
 }
 
+// The newest good checkpoint (heap), or NULL: what rank 0 finds, for all.
+static bool find_newest(Run *r, char **path, Error *e) {
+    int64_t step;
+    uint64_t n = 0;
+    *path = NULL;
+    e->code = EXIT_OK;
+    if (!comm_rank(r->comm)) *path = checkpoint_find(r->cfg->output_dir, &step, e);
+    if (!*path && e->code != EXIT_OK) return false;
+    if (*path) n = strlen(*path) + 1;
+    if (!comm_broadcast(r->comm, "newest checkpoint", &n, sizeof n, 0, e)) return false;
+    if (n && !*path) *path = xmalloc(n);
+    return comm_broadcast(r->comm, "its name", *path, n, 0, e);
+}
+
 // Loads the newest good checkpoint where the `resume` rule allows one.
 static bool load_newest(Run *r, TrainState *at, Progress *p, Error *e) {
     const Config *c = r->cfg;
-    int64_t step;
-    e->code = EXIT_OK;
-    char *path = checkpoint_find(c->output_dir, &step, e);
-    if (!path && e->code != EXIT_OK) return false;
+    char *path;
+    if (!find_newest(r, &path, e)) return false;
     if (!path)
         return c->resume != RESUME_MUST ||
                error_set(e, EXIT_INPUT, "resume=must, but there is no checkpoint in %s", c->output_dir);
@@ -119,7 +137,13 @@ static bool load_newest(Run *r, TrainState *at, Progress *p, Error *e) {
     return ok;
 }
 
-Metrics *run_resume(Run *r, TrainState *at, Progress *p, Error *e) {
-    if (!directory_make(r->cfg->output_dir, e) || !load_newest(r, at, p, e)) return NULL;
-    return metrics_open(r->cfg->output_dir, at->metrics_bytes, at->completions_bytes, e);
+bool run_resume(Run *r, TrainState *at, Progress *p, Metrics **m, Error *e) {
+    *m = NULL;
+    ranks_phase("resume", 0);
+    // Nobody writes to output_dir before everybody has read what is there.
+    if (!directory_make(r->cfg->output_dir, e) || !load_newest(r, at, p, e) || !comm_barrier(r->comm, "resumed", e))
+        return false;
+    if (comm_rank(r->comm)) return true;
+    *m = metrics_open(r->cfg->output_dir, at->metrics_bytes, at->completions_bytes, e);
+    return *m != NULL;
 }

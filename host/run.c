@@ -27,11 +27,12 @@ static void carve_params(Run *r, Arena *a, Plan *p) {
         r->grad = model_carve(a, r->hf.dims, dtype_of(c->grad_dtype));
         plan_add(p, "gradients", a->used - at);
         at = a->used;
+        comm_slice(n, ranks_rank(), (int)c->gpus, &r->first, &n); // of the optimizer's state a rank keeps its slice
         if (t == BF16 && state == F32) r->master = arena_new(a, F32, n);
         r->moment1 = arena_new(a, state, n);
         r->moment2 = arena_new(a, state, n);
         r->norms = arena_new(a, I64, 1);
-        plan_add(p, "optimizer state", a->used - at);
+        plan_add(p, c->gpus > 1 ? "optimizer state (this rank's slice)" : "optimizer state", a->used - at);
     }
     at = a->used;
     if (r->shape.reference) r->reference = model_carve(a, r->hf.dims, t);
@@ -115,10 +116,26 @@ static bool load_weights(Run *r, Error *e) {
     const Config *c = r->cfg;
     if (c->init == INIT_RANDOM) model_init_random(r->device, &r->policy, (uint64_t)c->seed);
     else if (!hf_weights_read(c->model, r->device, &r->policy, c->load, e)) return false;
-    if (present(r->master)) r->device->cast(r->device, r->master, r->policy.slab);
+    if (present(r->master))
+        r->device->cast(r->device, r->master, tensor_rows(r->policy.slab, r->first, r->master.dim[0]));
     if (r->shape.reference) r->device->cast(r->device, r->reference.slab, r->policy.slab);
     r->device->sync(r->device);
     return device_ok(r->device, e);
+}
+
+// The ranks of a host divide its cores.
+static int cores_for_a_rank(void) {
+    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN) / ranks_here();
+    return cores > 1 ? cores : 1;
+}
+
+static bool join_ranks(Run *r, Error *e) {
+    ModelDims n = r->hf.dims;
+    char *facts = xasprintf("V=%d D=%d F=%d L=%d H=%d K=%d d=%d max_positions=%d eps=%.9g theta=%.9g tied=%d", n.V, n.D,
+                            n.F, n.L, n.H, n.K, n.d, n.max_positions, (double)n.rms_eps, (double)n.rope_theta, n.tied);
+    bool ok = ranks_join(r->cfg, r->device, facts, &r->comm, e);
+    free(facts);
+    return ok;
 }
 
 bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
@@ -133,8 +150,10 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         run_close(r);
         return false;
     }
-    r->device = device_open(c->device, 0, (int)c->threads, e);
-    if (!r->device) {
+    int threads = (int)c->threads;
+    if (!threads && ranks_here() > 1) threads = cores_for_a_rank();
+    r->device = device_open(c->device, ranks_local(), threads, e);
+    if (!r->device || !join_ranks(r, e)) {
         run_close(r);
         return false;
     }
@@ -163,6 +182,7 @@ void run_close(Run *r) {
         r->device->free(r->device, r->work_base, r->plan.work);
         free_views(r);
     }
+    comm_close(r->comm);
     device_close(r->device);
     tokenizer_free(r->tokenizer);
     *r = (Run){0};
@@ -206,9 +226,11 @@ RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts) 
 }
 
 RunShape shape_for_train(const Config *c, int n_rewards) {
-    int n = (int)(c->per_device_train_batch_size *
-                  (c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps));
-    RunShape s = shape_for_rollout(c, n, n / (int)c->num_generations);
+    int64_t a_rank = c->per_device_train_batch_size *
+                     (c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps);
+    int n = (int)(a_rank * c->gpus), groups = n / (int)c->num_generations;
+    int held = (groups + (int)c->gpus - 1) / (int)c->gpus; // groups that one rank answers, at most
+    RunShape s = shape_for_rollout(c, held * c->num_generations, held);
     s.train = true;
     s.reference = c->beta != 0;
     s.train_seqs = (int)c->per_device_train_batch_size;

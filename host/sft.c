@@ -119,16 +119,19 @@ typedef struct {
     Progress *progress;
 } Sft;
 
-// Draws the examples of one optimizer step into micro-batches: as few as they fit in, or per_device_train_batch_size
-// each. Which examples a step sees does not depend on packing.
+// Draws the examples of one optimizer step, and packs this rank's share of them into micro-batches: as few as they fit in,
+// or per_device_train_batch_size each. Which examples a step sees depends neither on packing nor on ranks.
 static bool draw_step(Sft *s, int64_t *targets, Error *e) {
     const Config *c = s->cfg;
-    int64_t n = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    int n = (int)(c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus);
+    RankShare own = rank_share(s->run.comm, n);
     s->micros = 0;
     *targets = 0;
-    for (int64_t i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         if (!next_example(&s->prompter, s->data, &s->example, e)) return false;
         const Ids *ids = &s->example.ids;
+        for (size_t j = 1; j < ids->n; j++) *targets += s->example.wanted[j] != 0;
+        if (i < own.first || i >= own.end) continue;
         bool fits =
             s->micros && packing_add(&s->packing[s->micros - 1], ids->id, (int64_t)ids->n, 0, s->example.wanted);
         if (!fits) {
@@ -137,7 +140,6 @@ static bool draw_step(Sft *s, int64_t *targets, Error *e) {
                 die("an example does not fit its micro-batch");
         }
     }
-    for (int k = 0; k < s->micros; k++) *targets += s->packing[k].N;
     return true;
 }
 
@@ -162,16 +164,21 @@ static bool sft_step(Sft *s, Error *e) {
     int64_t targets, tokens = 0;
     if (!draw_step(s, &targets, e)) return false;
     r->device->fill(r->device, r->grad.slab, 0);
-    for (int k = 0; k < s->micros; k++) {
-        if (stop_requested()) return false;
+    bool stopped = false;
+    for (int k = 0; k < s->micros && !(stopped = stop_requested()); k++) {
         progress_phase(s->progress, "train", k, s->micros);
+        ranks_phase("train", s->at.step + 1);
         train_micro(s, &s->packing[k], 1 / (double)targets, &loss, &entropy);
         tokens += s->packing[k].T;
     }
+    double sums[] = {loss, entropy, (double)tokens, stopped}; // of all ranks
+    if (!comm_all_reduce(r->comm, "loss", sums, 4, e) || sums[3] > 0) return false;
+    loss = sums[0], entropy = sums[1], tokens = (int64_t)sums[2];
     const char *bad = NULL;
-    double norm = optim_grad_norm(r, &bad), rate = optim_learning_rate(s->cfg, s->at.step, s->total_steps);
+    double norm, rate = optim_learning_rate(s->cfg, s->at.step, s->total_steps);
+    if (!optim_grad_norm(r, &norm, &bad, e)) return false;
     bool good = isfinite(loss) && isfinite(norm);
-    if (good) optim_step(r, rate, norm, ++s->at.updates);
+    if (good && !optim_step(r, rate, norm, ++s->at.updates, e)) return false;
     r->device->sync(r->device);
     if (!device_ok(r->device, e)) return false; // what was computed since is void
     s->at.skipped = good ? 0 : s->at.skipped + 1;
@@ -179,7 +186,7 @@ static bool sft_step(Sft *s, Error *e) {
     s->at.seen_tokens += tokens;
     s->at.cursor = dataset_cursor(s->data);
     double seconds = wall_seconds() - start;
-    if (s->at.step % s->cfg->logging_steps == 0 || s->at.step == s->total_steps || !good) {
+    if (!comm_rank(r->comm) && (s->at.step % s->cfg->logging_steps == 0 || s->at.step == s->total_steps || !good)) {
         metrics_add_int(s->metrics, "step", s->at.step);
         metrics_add(s->metrics, "epoch", (double)s->at.step / (double)s->steps_per_epoch);
         metrics_add(s->metrics, "loss", loss);
@@ -205,7 +212,7 @@ static bool sft_step(Sft *s, Error *e) {
     if (s->at.skipped >= s->cfg->max_bad_steps)
         return error_set(e, EXIT_NUMERIC, "%lld steps in a row were not finite; lower learning_rate",
                          (long long)s->at.skipped);
-    return metrics_commit(s->metrics, e);
+    return comm_rank(r->comm) || metrics_commit(s->metrics, e);
 }
 
 static bool sft_open(Sft *s, const Config *c, Error *e) {
@@ -225,16 +232,16 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)
         s->packing[k] = packing_new(shape.train_tokens, shape.train_seqs);
     s->scored = xcalloc((size_t)shape.train_tokens, sizeof *s->scored);
-    int64_t n = c->per_device_train_batch_size * c->gradient_accumulation_steps;
+    int64_t n = c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus;
     s->steps_per_epoch = dataset_rows(s->data) > n ? dataset_rows(s->data) / n : 1;
     s->total_steps = c->max_steps > 0 ? c->max_steps : (int64_t)(c->num_train_epochs * (double)s->steps_per_epoch);
     if (s->total_steps < 1) s->total_steps = 1;
-    s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
-    progress_say(s->progress, "%s; %lld examples, %lld steps of %lld", s->run.device->about,
+    if (!comm_rank(s->run.comm)) s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
+    progress_say(s->progress, "%s%s; %lld examples, %lld steps of %lld", ranks_about(c), s->run.device->about,
                  (long long)dataset_rows(s->data), (long long)s->total_steps, (long long)n);
-    s->metrics = run_resume(&s->run, &s->at, s->progress, e);
+    if (!run_resume(&s->run, &s->at, s->progress, &s->metrics, e)) return false;
     dataset_seek(s->data, s->at.cursor);
-    return s->metrics != NULL;
+    return true;
 }
 
 static void sft_close(Sft *s) {
@@ -277,7 +284,12 @@ ExitCode command_sft(int argc, char **argv, Error *e) {
     if (!config_args(&c, "sft", argc, argv, e)) return e->code;
     signals_install(true);
     Sft s = {0};
-    ExitCode code = sft_open(&s, &c, e) ? sft(&s, e) : e->code;
+    ExitCode code;
+    if (!ranks_start(&c, &code, e)) {
+        config_free(&c);
+        return code;
+    }
+    code = sft_open(&s, &c, e) ? sft(&s, e) : e->code;
     sft_close(&s);
     config_free(&c);
     return code;

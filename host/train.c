@@ -9,7 +9,7 @@ static int steps_per_generation(const Config *c) {
 // Sizes that follow from the configuration and the data set.
 static void count_steps(Trainer *t) {
     const Config *c = t->cfg;
-    int64_t per_generation = c->per_device_train_batch_size * steps_per_generation(c) / c->num_generations;
+    int64_t per_generation = c->per_device_train_batch_size * c->gpus * steps_per_generation(c) / c->num_generations;
     t->steps_per_pass = steps_per_generation(c) / (int)c->gradient_accumulation_steps;
     int64_t generations = dataset_rows(t->data) / per_generation;
     if (generations < 1) generations = 1;
@@ -61,17 +61,20 @@ bool trainer_save(Trainer *t, Error *e) {
     free(t->at.batch);
     t->at.batch = NULL;
     t->at.batch_bytes = 0;
-    if (t->at.part) t->at.batch = batch_pack(&t->batch, t->cfg->beta != 0, &t->at.batch_bytes);
+    if (t->at.part && !comm_rank(t->run.comm))
+        t->at.batch = batch_pack(&t->batch, t->cfg->beta != 0, &t->at.batch_bytes);
     return run_save(&t->run, &t->at, t->metrics, e);
 }
 
 bool trainer_resume(Trainer *t, Error *e) {
-    t->metrics = run_resume(&t->run, &t->at, t->progress, e);
-    if (!t->metrics) return false;
+    if (!run_resume(&t->run, &t->at, t->progress, &t->metrics, e)) return false;
     if (t->at.part && !batch_unpack(&t->batch, t->cfg->beta != 0, t->at.batch, t->at.batch_bytes))
-        return error_set(e, EXIT_CONFIG,
-                         "the checkpoint's half-used generation does not fit this configuration; resume with the batch "
-                         "sizes, rewards and beta in the checkpoint's state/config.yaml");
+        return error_set(
+            e, EXIT_CONFIG,
+            "the checkpoint's half-used generation does not fit this configuration, of %lld completions on "
+            "%lld rank%s; resume with the gpus, batch sizes, rewards and beta in the checkpoint's "
+            "state/config.yaml",
+            (long long)t->batch.n, (long long)t->cfg->gpus, t->cfg->gpus == 1 ? "" : "s");
     if (t->at.part)
         grpo_order(t->order, t->batch.n, t->steps_per_pass > 1, (uint64_t)t->cfg->seed, (uint64_t)t->batch.key[0]);
     t->next_key = t->at.next_key;
@@ -85,7 +88,10 @@ static bool due(int64_t every, int64_t step) { return every > 0 && step % every 
 static bool evaluate(Trainer *t, Dataset *held_out, Error *e) {
     EvalResult r;
     progress_phase(t->progress, "eval", 0, 0);
+    ranks_phase("eval", t->at.step);
     if (!eval_run(&t->run, &t->prompter, held_out, &t->rewards, t->cfg->eval_limit, 1, &r, e)) return false;
+    t->at.evaluated = t->at.step;
+    if (comm_rank(t->run.comm)) return true;
     metrics_add_int(t->metrics, "step", t->at.step);
     metrics_add(t->metrics, "eval/accuracy", r.strict);
     metrics_add(t->metrics, "eval/lenient_accuracy", r.lenient);
@@ -93,7 +99,6 @@ static bool evaluate(Trainer *t, Dataset *held_out, Error *e) {
     metrics_add(t->metrics, "eval/mean_length", r.length);
     progress_say(t->progress, "step %lld: eval accuracy %.1f %%, lenient %.1f %%, reward %.3f (%lld questions)",
                  (long long)t->at.step, 100 * r.strict, 100 * r.lenient, r.reward, (long long)r.questions);
-    t->at.evaluated = t->at.step;
     return metrics_commit(t->metrics, e);
 }
 
@@ -130,7 +135,7 @@ static ExitCode train(Trainer *t, Dataset *held_out, Error *e) {
             if (t->at.skipped >= c->max_bad_steps) return give_up(t, e);
         }
         if (evaluation_due(t, held_out) && !evaluate(t, held_out, e))
-            return stop_requested() ? stop(t, saved == t->at.step, e) : e->code;
+            return e->code == EXIT_STOPPED ? stop(t, saved == t->at.step, e) : e->code;
         if (resumed || due(c->save_steps, t->at.step) || t->at.step == t->total_steps) {
             if (!trainer_save(t, e)) return e->code;
             saved = t->at.step;
@@ -156,13 +161,17 @@ ExitCode command_train(int argc, char **argv, Error *e) {
     Trainer t = {0};
     Dataset *held_out = NULL;
     ExitCode code = EXIT_OK;
+    if (!ranks_start(&c, &code, e)) {
+        config_free(&c);
+        return code;
+    }
     if (!directory_make(c.output_dir, e) || !open_held_out(&c, &held_out, e) || !trainer_open(&t, &c, e))
         code = e->code;
     else {
-        t.progress = progress_open(stdout, c.progress, 0, t.total_steps);
-        progress_say(t.progress, "%s; %lld questions, %lld steps of %lld completions", t.run.device->about,
-                     (long long)dataset_rows(t.data), (long long)t.total_steps,
-                     (long long)(c.per_device_train_batch_size * c.gradient_accumulation_steps));
+        if (!comm_rank(t.run.comm)) t.progress = progress_open(stdout, c.progress, 0, t.total_steps);
+        progress_say(t.progress, "%s%s; %lld questions, %lld steps of %lld completions", ranks_about(&c),
+                     t.run.device->about, (long long)dataset_rows(t.data), (long long)t.total_steps,
+                     (long long)(c.per_device_train_batch_size * c.gradient_accumulation_steps * c.gpus));
         code = trainer_resume(&t, e) ? train(&t, held_out, e) : e->code;
         trainer_close(&t);
     }

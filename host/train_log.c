@@ -46,10 +46,10 @@ static void add_faults(Metrics *m, Trainer *t, int k) {
     for (int f = 0; f < REWARD_FAULTS; f++) {
         if (!(r->info->faults >> f & 1)) continue;
         char name[128];
-        int64_t now = reward_faults(r, f);
+        int64_t now = t->faults[k][f];
         snprintf(name, sizeof name, "rewards/%s/%s", r->info->name, reward_fault_name[f]);
-        metrics_add(m, name, (double)(now - t->faults[k][f]));
-        t->faults[k][f] = now;
+        metrics_add(m, name, (double)(now - t->logged[k][f]));
+        t->logged[k][f] = now;
     }
 }
 
@@ -92,7 +92,7 @@ static double per_token(const Totals *s, GrpoMetric k) { return s->v[GM_TOKENS] 
 
 static Totals step_totals(const Trainer *t) {
     Totals s = {.low_min = INFINITY};
-    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps);
+    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
     for (int j = 0; j < n; j++) {
         const float *m = t->metric[t->order[t->stats.first + j]];
         for (int k = 0; k < GM_COUNT; k++) s.v[k] += m[k];
@@ -167,6 +167,7 @@ static void show_step(const Trainer *t, const Totals *s, double accuracy) {
 }
 
 bool train_log(Trainer *t, StepResult result, Error *e) {
+    if (comm_rank(t->run.comm)) return true; // rank 0 has everything
     const Config *c = t->cfg;
     const Batch *b = &t->batch;
     Metrics *m = t->metrics;

@@ -42,6 +42,11 @@ Batch batch_new(int prompts, int group, int max_completion, int n_rewards);
 void batch_clear_prompt(Batch *b, int p); // one prompt and its completions
 void batch_clear(Batch *b);               // frees texts, all states back to SEQ_QUEUED
 void batch_free(Batch *b);
+// Prompts [first, first + prompts) and their completions as a batch of their own, in the same memory: not to be freed.
+Batch batch_part(const Batch *b, int first, int prompts);
+// What rollout and rewards filled in for those prompts, as bytes added to *out, and back: how ranks exchange completions.
+void batch_pack_part(const Batch *b, int first, int prompts, Str *out);
+bool batch_unpack_part(Batch *b, int first, int prompts, const char *bytes, size_t size);
 // The columns a resumed run needs, as bytes (heap), and back; false where the bytes are of a batch of another shape.
 char *batch_pack(const Batch *b, bool reference, size_t *bytes);
 bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size);

@@ -90,6 +90,8 @@ bool comm_share(Comm *c, const char *name, void *data, const uint64_t *end, Erro
 bool comm_all_reduce(Comm *c, const char *name, double *x, int n, Error *e);
 bool comm_broadcast(Comm *c, const char *name, void *data, size_t bytes, int root, Error *e);
 bool comm_barrier(Comm *c, const char *name, Error *e);
+// all[world * bytes] = every rank's `bytes`, in rank order.
+bool comm_gather(Comm *c, const char *name, const void *mine, size_t bytes, void *all, Error *e);
 // Everybody's bytes, of whatever number, one rank behind the other: *all (heap), rank r's end at end[r].
 bool comm_collect(Comm *c, const char *name, const void *mine, size_t bytes, char **all, uint64_t *end, Error *e);
 

@@ -243,10 +243,16 @@ typedef struct {
 typedef struct {
     const char *name; // file name in state/
     void *data;       // memory of the device
-    size_t bytes;
+    size_t bytes;     // of the file
+    // Where comm is not NULL, `data` is this rank's comm_slice of the file's items, and `item` the bytes of one: the file
+    // is the same whatever the number of ranks.
+    Comm *comm;
+    size_t item;
 } StateBlob;
 bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e);
+// What the ranks other than the one in checkpoint_save do meanwhile: they hand it their slices.
+bool checkpoint_serve(Device *d, const StateBlob *blobs, int n_blobs, Error *e);
 // The newest checkpoint that verifies, as a path (heap); *step its step. NULL: none (e->code EXIT_OK) or an error.
 // Damaged ones are named in notes.
 char *checkpoint_find(const char *output_dir, int64_t *step, Error *e);
@@ -325,6 +331,7 @@ int ranks_here(void);  // ranks on this host, as far as is known before they mee
 // Opens the communicator between the ranks, and compares their configurations: rank-independent options, version, the
 // files' sizes. *out stays NULL for one rank. EXIT_CONFIG names ranks and options that differ.
 bool ranks_join(const Config *c, Device *d, const char *model_facts, Comm **out, Error *e);
+const char *ranks_about(const Config *c);          // "4 ranks, each " or ""
 void ranks_phase(const char *phase, int64_t step); // for the errors of those who wait for this rank
 // What main asks before it prints the error a command ended with: of several ranks the first to fail speaks for all.
 bool ranks_speak(ExitCode code, Error *e);
@@ -429,7 +436,9 @@ typedef struct {
     Plan plan;
     void *params_base, *work_base;
     Model policy, grad, reference;
-    Tensor master, moment1, moment2; // [n] like the policy's slab; master only where weights are bf16 and state f32
+    Comm *comm;    // NULL: one rank
+    int64_t first; // the element of the slab that this rank's slice of the optimizer's state begins at
+    Tensor master, moment1, moment2; // [slice of the slab]; master only where weights are bf16 and state f32
     Tensor norms;                    // [1 + n_params] I64 (f64 bits): see optim.c
     Rollout rollout;
     TrainWork work;
@@ -508,22 +517,25 @@ void micro_backward(Run *r, TrainWork *w, float temperature, bool with_entropy);
 // ---- optim.c ---------------------------------------------------------------------------------------------------------
 // Learning rate of optimizer step `step` (from 0) of `total`: transformers' schedules.
 double optim_learning_rate(const Config *c, int64_t step, int64_t total);
-// Global L2 norm of the gradients; where it is not finite, *bad names the first tensor at fault.
-double optim_grad_norm(const Run *r, const char **bad);
-// One AdamW update, gradients clipped to max_grad_norm; `update` counts from 1.
-void optim_step(Run *r, double learning_rate, double grad_norm, int64_t update);
+// Adds up the ranks' gradients, each rank its slice of them, and gives their global L2 norm; where it is not finite, *bad
+// names the first tensor at fault. False after filling *e.
+bool optim_grad_norm(Run *r, double *norm, const char **bad, Error *e);
+// One AdamW update, gradients clipped to max_grad_norm; `update` counts from 1. Each rank updates its slice of the
+// weights, then gets the others'. False after filling *e.
+bool optim_step(Run *r, double learning_rate, double grad_norm, int64_t update, Error *e);
 
 // ---- resume.c: what train and sft share -----------------------------------------------------------------------------------
 // Saves the consistent point `at` as output_dir/step_N, the logs on the disk first.
 bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e);
 // Continues from the newest good checkpoint of output_dir by the `resume` rule (fills the run's weights and state and
-// *at), and opens the logs at that point. NULL after filling *e.
-Metrics *run_resume(Run *r, TrainState *at, Progress *p, Error *e);
+// *at), and opens the logs at that point (rank 0; *m is NULL elsewhere). The number of ranks may be another one than
+// the checkpoint's. False after filling *e.
+bool run_resume(Run *r, TrainState *at, Progress *p, Metrics **m, Error *e);
 // mkdir -p; EXIT_DISK.
 bool directory_make(const char *path, Error *e);
 
 // ---- grpo.c, train.c: the GRPO step and the loop around it --------------------------------------------------------------
-typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult;
+typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult; // of several ranks the last counts
 // What one step measured beside the batch's columns. Times in seconds.
 typedef struct {
     double grad_norm, learning_rate;
@@ -538,7 +550,8 @@ typedef struct {
     Prompter prompter;
     Dataset *data;
     Rewards rewards;
-    int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // logged so far
+    int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far
+    int64_t logged[MAX_REWARDS][REWARD_FAULTS]; // those of them that are in the log
     float weights[MAX_REWARDS];
     Batch batch;
     Packing packing;
@@ -568,6 +581,19 @@ StepResult grpo_step(Trainer *t, Error *e);
 // The order a generation of n sequences is trained in: the batch's own, or a permutation.
 void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream);
 bool group_is_flat(const Batch *b, int p);
+// exchange.c: what the ranks of a step tell each other. Every rank has the whole batch; it samples, scores and trains a
+// share of it, and gets the rest. One rank does nothing here.
+typedef struct {
+    int first, end;
+} RankShare;
+RankShare rank_share(const Comm *c, int n); // this rank's of n things: contiguous, as even as they can be
+// The gravest of the ranks' results is that of all; what was not finite is the first rank's that says so. STEP_FAILED
+// after filling *e.
+StepResult ranks_agree(Trainer *t, StepResult mine, Error *e);
+bool ranks_share_completions(Trainer *t, Error *e); // by prompts: rollout's and the rewards' columns
+// By sequences seq[0..n): a per-token column; loss and sums of grpo_loss. False after filling *e.
+bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e);
+bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e);
 // Logs a step that counted (done or skipped).
 bool train_log(Trainer *t, StepResult result, Error *e);
 SampleParams sample_params(const Config *c);

@@ -124,18 +124,24 @@ static uint64_t *equal_ends(const Comm *c, uint64_t bytes) {
     return end;
 }
 
+bool comm_gather(Comm *c, const char *name, const void *mine, size_t bytes, void *all, Error *e) {
+    memcpy((char *)all + (size_t)comm_rank(c) * bytes, mine, bytes);
+    if (!c) return true;
+    uint64_t *end = equal_ends(c, bytes);
+    bool ok = c->share(c, name, all, end, e);
+    free(end);
+    return ok;
+}
+
 bool comm_all_reduce(Comm *c, const char *name, double *x, int n, Error *e) {
     if (!c) return true;
     size_t bytes = (size_t)n * sizeof *x;
     double *all = xcalloc((size_t)c->world, bytes); // [world, n]
-    uint64_t *end = equal_ends(c, bytes);
-    memcpy(all + (size_t)c->rank * (size_t)n, x, bytes);
-    bool ok = c->share(c, name, all, end, e);
+    bool ok = comm_gather(c, name, x, bytes, all, e);
     for (int i = 0; ok && i < n; i++) {
         x[i] = all[i];
         for (int r = 1; r < c->world; r++) x[i] += all[r * n + i];
     }
-    free(end);
     free(all);
     return ok;
 }
@@ -161,11 +167,8 @@ bool comm_collect(Comm *c, const char *name, const void *mine, size_t bytes, cha
         return true;
     }
     *all = NULL;
-    uint64_t *ends = equal_ends(c, sizeof *end);
-    end[c->rank] = bytes;
-    bool ok = c->share(c, name, end, ends, e);
-    free(ends);
-    if (!ok) return false;
+    uint64_t own = bytes;
+    if (!comm_gather(c, name, &own, sizeof own, end, e)) return false;
     for (int r = 1; r < c->world; r++) end[r] += end[r - 1];
     *all = xmalloc(end[c->world - 1]);
     memcpy(*all + (c->rank ? end[c->rank - 1] : 0), mine, bytes);

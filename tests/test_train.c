@@ -300,7 +300,7 @@ static void a_generation_used_in_parts(void **state) {
     Error e = {0};
     fixture_dir(&f);
     fixture_open(&f, "steps_per_generation=4 beta=0");
-    f.t.metrics = run_resume(&f.t.run, &f.t.at, NULL, &e);
+    assert_true(run_resume(&f.t.run, &f.t.at, NULL, &f.t.metrics, &e));
     assert_int_equal(fixture_step(&f), STEP_DONE);
     const Batch *b = &f.t.batch;
     for (int p = 0; p < b->prompts; p++) {

@@ -1,0 +1,110 @@
+// What the ranks of a training step tell each other, so that each can go on as if it had done all of it: completions and
+// their scores, log-probs, sums of the loss, and whether to go on at all.
+//
+// The batch is a few megabytes at most, so every rank keeps all of it, and what is global (advantages, token counts, the
+// entropy threshold, which groups are flat) is computed on every rank from the same numbers. Nothing here adds floats.
+#include "host.h"
+#include <stdlib.h>
+
+RankShare rank_share(const Comm *c, int n) {
+    int64_t rank = comm_rank(c), world = comm_world(c);
+    return (RankShare){(int)(n * rank / world), (int)(n * (rank + 1) / world)};
+}
+
+// The share of another rank.
+static RankShare share_of(const Comm *c, int rank, int n) {
+    Comm other = *c;
+    other.rank = rank;
+    return rank_share(&other, n);
+}
+
+typedef struct {
+    int32_t result;
+    char bad[sizeof((StepStats *)0)->bad];
+} Report;
+
+StepResult ranks_agree(Trainer *t, StepResult mine, Error *e) {
+    Comm *c = t->run.comm;
+    if (!c || mine == STEP_FAILED) return mine;
+    Report own = {.result = mine}, *all = xcalloc((size_t)c->world, sizeof *all);
+    memcpy(own.bad, t->stats.bad, sizeof own.bad);
+    bool ok = device_ok(t->run.device, e) && comm_gather(c, "agreement", &own, sizeof own, all, e);
+    StepResult worst = ok ? STEP_DONE : STEP_FAILED;
+    for (int r = c->world - 1; ok && r >= 0; r--) {
+        if (all[r].result > (int32_t)worst) worst = (StepResult)all[r].result;
+        if (all[r].result == STEP_SKIPPED) memcpy(t->stats.bad, all[r].bad, sizeof all[r].bad);
+    }
+    free(all);
+    return worst;
+}
+
+bool ranks_share_completions(Trainer *t, Error *e) {
+    Comm *c = t->run.comm;
+    Batch *b = &t->batch;
+    for (int k = 0; k < t->rewards.n; k++)
+        for (int f = 0; f < REWARD_FAULTS; f++) t->faults[k][f] = reward_faults(&t->rewards.reward[k], f);
+    if (!c) return true;
+    RankShare own = rank_share(c, b->prompts);
+    Str mine = {0};
+    str_add(&mine, (const char *)t->faults, sizeof t->faults);
+    batch_pack_part(b, own.first, own.end - own.first, &mine);
+    uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
+    char *all;
+    bool ok = comm_collect(c, "completions", mine.s, mine.n, &all, end, e);
+    memset(t->faults, 0, sizeof t->faults);
+    for (int r = 0; ok && r < c->world; r++) {
+        const char *from = all + (r ? end[r - 1] : 0);
+        int64_t faults[MAX_REWARDS][REWARD_FAULTS];
+        memcpy(faults, from, sizeof faults);
+        for (int k = 0; k < MAX_REWARDS; k++)
+            for (int f = 0; f < REWARD_FAULTS; f++) t->faults[k][f] += faults[k][f];
+        RankShare s = share_of(c, r, b->prompts);
+        if (r != c->rank && !batch_unpack_part(b, s.first, s.end - s.first, from + sizeof faults,
+                                               (size_t)(all + end[r] - from) - sizeof faults))
+            ok = error_set(e, EXIT_COMM, "what rank %d sent as its completions is none; please report it", r);
+    }
+    if (ok) free(all);
+    free(end);
+    str_free(&mine);
+    return ok;
+}
+
+bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e) {
+    Comm *c = t->run.comm;
+    const Batch *b = &t->batch;
+    if (!c) return true;
+    uint64_t *end = xcalloc((size_t)c->world, sizeof *end), total = 0;
+    for (int r = 0; r < c->world; r++) {
+        RankShare s = share_of(c, r, n);
+        for (int j = s.first; j < s.end; j++) total += (uint64_t)b->len[seq[j]] * sizeof *column;
+        end[r] = total;
+    }
+    char *all = xmalloc(total), *at = all;
+    for (int j = 0; j < n; at += (size_t)b->len[seq[j++]] * 4)
+        memcpy(at, column + (size_t)seq[j] * (size_t)b->max_completion, (size_t)b->len[seq[j]] * 4);
+    bool ok = comm_share(c, name, all, end, e);
+    at = all;
+    for (int j = 0; ok && j < n; at += (size_t)b->len[seq[j++]] * 4)
+        memcpy(column + (size_t)seq[j] * (size_t)b->max_completion, at, (size_t)b->len[seq[j]] * 4);
+    free(all);
+    free(end);
+    return ok;
+}
+
+bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e) {
+    Comm *c = t->run.comm;
+    if (!c) return true;
+    uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
+    for (int r = 0; r < c->world; r++) end[r] = (uint64_t)share_of(c, r, n).end * sizeof *t->metric;
+    float(*all)[GM_COUNT] = xcalloc((size_t)n, sizeof *all);
+    for (int j = 0; j < n; j++) memcpy(all[j], t->metric[seq[j]], sizeof *all);
+    bool ok = comm_share(c, "loss", all, end, e);
+    for (int j = 0; ok && j < n; j++) {
+        memcpy(t->metric[seq[j]], all[j], sizeof *all);
+        t->batch.loss[seq[j]] = all[j][GM_LOSS];
+        t->batch.state[seq[j]] = SEQ_TRAINED;
+    }
+    free(all);
+    free(end);
+    return ok;
+}
