@@ -61,7 +61,7 @@ flags += $(if $(cuda),-DGRPO_CUDA)
 warn_cu := -Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers
 
 ifeq ($(cuda),emu)
-compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu -Iinclude -Ikernels -DGRPO_EMU -Wall -Wextra -Werror \
+compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu -Iinclude -Ikernels -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
              -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers $(optimize_emu) $(march) \
              -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
 libs += -lboost_context -lstdc++

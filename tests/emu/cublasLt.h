@@ -80,6 +80,7 @@ typedef struct {
 } cublasLtMatmulHeuristicResult_t;
 
 const char *cublasGetStatusString(cublasStatus_t s);
+const char *cublasLtGetStatusName(cublasStatus_t s);
 const char *cublasLtGetStatusString(cublasStatus_t s);
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h);
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t h);

@@ -36,6 +36,7 @@ const char *cublasGetStatusString(cublasStatus_t s) {
     }
     return "unknown status";
 }
+const char *cublasLtGetStatusName(cublasStatus_t s) { return cublasGetStatusString(s); }
 const char *cublasLtGetStatusString(cublasStatus_t s) { return cublasGetStatusString(s); }
 
 template <typename T> static cublasStatus_t make(T **p, T value) {
@@ -205,8 +206,3 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t m, const 
     });
     return e == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
-
-// Until kernels/matmul.cu has its own.
-struct Device;
-__attribute__((weak)) bool matmul_open(Device *) { return true; }
-__attribute__((weak)) void matmul_close(Device *) {}

@@ -20,3 +20,6 @@ std::string emu_base_name(const std::string &name);
 uint64_t emu_seed_now(void);
 // Puts work into a stream (or the graph that the stream records), as every asynchronous call does.
 cudaError_t emu_submit(cudaStream_t s, std::function<void()> work);
+// The same for work that may have to wait for somebody else: it is asked again until it says true, and what comes after
+// it in the stream waits too.
+cudaError_t emu_submit_polled(cudaStream_t s, std::function<bool()> work);

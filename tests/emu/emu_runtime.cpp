@@ -6,10 +6,10 @@
 #include <map>
 #include <mutex>
 #include <set>
-#include <sys/mman.h>
+#include <thread>
 #include <vector>
 
-typedef std::function<void()> Work;
+typedef std::function<bool()> Work; // false: not yet, ask again
 
 struct EmuGraph {
     std::vector<Work> nodes;
@@ -23,6 +23,7 @@ struct EmuStream {
     EmuGraph *graph = nullptr;   // what it records into
     EmuStream *origin = nullptr; // the stream whose capture it takes part in
     bool invalidated = false;
+    int device = 0;
 };
 struct EmuEvent {
     std::atomic<int64_t> asked{0}, done{0};
@@ -92,26 +93,39 @@ cudaMemoryType type_of(const void *p) {
     return r ? r->type : cudaMemoryTypeUnregistered;
 }
 
+// Whether a piece of work was done; false where there is none, or where it waits for somebody.
 bool run_one(EmuStream *s) {
     std::lock_guard<std::recursive_mutex> hold(s->lock);
     if (s->work.empty()) return false;
-    Work next = std::move(s->work.front());
+    Work next = s->work.front();
+    if (sticky == cudaSuccess && !next()) return false;
     s->work.pop_front();
-    if (sticky == cudaSuccess) next();
     return true;
 }
-void drain(EmuStream *s) {
-    while (run_one(s)) {
-    }
+bool idle(EmuStream *s) {
+    std::lock_guard<std::recursive_mutex> hold(s->lock);
+    return s->work.empty();
 }
-void drain_all() {
-    std::vector<EmuStream *> all;
-    {
-        std::lock_guard<std::mutex> hold(state_lock);
-        all.assign(streams.begin(), streams.end());
-    }
-    drain(&default_stream);
-    for (EmuStream *s : all) drain(s);
+// Runs what can run now; finish waits for the rest.
+void advance(EmuStream *s) {
+    while (run_one(s)) continue;
+}
+void nap() { std::this_thread::sleep_for(std::chrono::microseconds(50)); }
+void finish(EmuStream *s) {
+    for (advance(s); !idle(s); advance(s)) nap();
+}
+std::vector<EmuStream *> streams_of(int device) {
+    std::lock_guard<std::mutex> hold(state_lock);
+    std::vector<EmuStream *> found = {&default_stream};
+    for (EmuStream *s : streams)
+        if (device < 0 || s->device == device) found.push_back(s);
+    return found;
+}
+void advance_all() {
+    for (EmuStream *s : streams_of(-1)) advance(s);
+}
+void finish_device() {
+    for (EmuStream *s : streams_of(device_now)) finish(s);
 }
 // Calls that a stream must not see while it records spoil the recording.
 cudaError_t spoil(EmuStream *s) {
@@ -129,7 +143,13 @@ EmuStream *recording() {
 
 uint64_t emu_seed_now(void) { return seed; }
 
-cudaError_t emu_submit(cudaStream_t stream, Work work) {
+cudaError_t emu_submit(cudaStream_t stream, std::function<void()> work) {
+    return emu_submit_polled(stream, [work] {
+        work();
+        return true;
+    });
+}
+cudaError_t emu_submit_polled(cudaStream_t stream, Work work) {
     EmuStream *s = stream_of(stream);
     if (sticky != cudaSuccess) return failed_already();
     if (s->graph) {
@@ -140,19 +160,19 @@ cudaError_t emu_submit(cudaStream_t stream, Work work) {
         std::lock_guard<std::recursive_mutex> hold(s->lock);
         s->work.push_back(std::move(work));
     }
-    if (!deferred) drain(s);
+    if (!deferred) advance(s);
     return cudaSuccess;
 }
 
 // ---- emu.h -----------------------------------------------------------------------------------------------------------
 int64_t emu_launches(const char *kernel) {
-    drain_all();
+    advance_all();
     std::lock_guard<std::mutex> hold(state_lock);
     auto at = counts.find(kernel);
     return at == counts.end() ? 0 : at->second;
 }
 int64_t emu_launches_total(void) {
-    drain_all();
+    advance_all();
     std::lock_guard<std::mutex> hold(state_lock);
     return total;
 }
@@ -161,7 +181,7 @@ size_t emu_device_bytes(void) {
     return device_bytes;
 }
 void emu_reset(void) {
-    drain_all();
+    advance_all();
     std::lock_guard<std::mutex> hold(state_lock);
     counts.clear();
     total = fail_alloc = 0;
@@ -176,7 +196,7 @@ void emu_fail_launch(const char *kernel) {
     fail_launch = kernel ? kernel : "";
 }
 void emu_defer(bool on) {
-    drain_all();
+    advance_all();
     deferred = on;
 }
 
@@ -306,7 +326,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
 }
 cudaError_t cudaDeviceSynchronize(void) {
     if (EmuStream *s = recording()) return spoil(s);
-    drain_all();
+    finish_device();
     return failed_already();
 }
 cudaError_t cudaDeviceReset(void) { return cudaDeviceSynchronize(); }
@@ -334,7 +354,7 @@ static cudaError_t allocate(void **p, size_t bytes, cudaMemoryType type) {
 static cudaError_t give_back(void *p, cudaMemoryType type) {
     if (!p) return cudaSuccess;
     if (EmuStream *s = recording()) return spoil(s);
-    drain_all(); // as the real one does
+    finish_device(); // as the real one does
     {
         std::lock_guard<std::mutex> hold(state_lock);
         auto at = ranges.find((uintptr_t)p);
@@ -360,7 +380,7 @@ cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned) {
     return cudaSuccess;
 }
 cudaError_t cudaHostUnregister(void *p) {
-    drain_all();
+    finish_device();
     std::lock_guard<std::mutex> hold(state_lock);
     return ranges.erase((uintptr_t)p) ? cudaSuccess : result(cudaErrorHostMemoryNotRegistered);
 }
@@ -432,7 +452,7 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size
         });
         if (e != cudaSuccess || to != cudaMemoryTypeUnregistered || s->graph) return e;
     }
-    drain(s);
+    finish(s);
     return failed_already();
 }
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
@@ -449,6 +469,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
     cudaError_t e = check_device(device_now);
     if (e != cudaSuccess) return e;
     *s = new EmuStream();
+    (*s)->device = device_now;
     std::lock_guard<std::mutex> hold(state_lock);
     streams.insert(*s);
     return cudaSuccess;
@@ -464,7 +485,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
     if (!s) return result(cudaErrorInvalidResourceHandle);
-    drain(s);
+    finish(s);
     {
         std::lock_guard<std::mutex> hold(state_lock);
         streams.erase(s);
@@ -476,7 +497,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     EmuStream *s = stream_of(stream);
     if (s->graph) return spoil(s);
-    drain(s);
+    finish(s);
     return failed_already();
 }
 // One more piece of work is done whenever somebody asks, so that a loop around the question ends.
@@ -484,8 +505,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     EmuStream *s = stream_of(stream);
     if (s->graph) return spoil(s);
     run_one(s);
-    std::lock_guard<std::recursive_mutex> hold(s->lock);
-    return s->work.empty() ? failed_already() : cudaErrorNotReady;
+    return idle(s) ? failed_already() : cudaErrorNotReady;
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t f, void *data) {
     return emu_submit(s, [=] { f(data); });
@@ -497,13 +517,17 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
     return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, cudaEventDefault); }
-static void wait_for(EmuEvent *e, int64_t asked) {
-    while (e->done < asked && run_one(e->stream)) {
-    }
+// Whether the event has happened, once its stream has done what it can.
+static bool reached(EmuEvent *e, int64_t asked) {
+    while (e->done < asked && run_one(e->stream)) continue;
+    return e->done >= asked || sticky != cudaSuccess;
+}
+static void wait_for(EmuEvent *e) {
+    while (e->stream && !reached(e, e->asked)) nap();
 }
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
     if (!e) return result(cudaErrorInvalidResourceHandle);
-    if (e->stream) wait_for(e, e->asked);
+    wait_for(e);
     delete e;
     return cudaSuccess;
 }
@@ -529,10 +553,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned) {
     }
     if (!e->stream) return cudaSuccess;
     int64_t asked = e->asked;
-    return emu_submit(stream, [=] { wait_for(e, asked); });
+    return emu_submit_polled(stream, [=] { return reached(e, asked); });
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
-    if (e->stream) wait_for(e, e->asked);
+    wait_for(e);
     return failed_already();
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {
@@ -592,7 +616,7 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return failed_alrea
 cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
     if (!x) return result(cudaErrorInvalidValue);
     for (const Work &node : x->nodes) {
-        cudaError_t e = emu_submit(s, node);
+        cudaError_t e = emu_submit_polled(s, node);
         if (e != cudaSuccess) return e;
     }
     return failed_already();
@@ -631,7 +655,7 @@ cudaError_t emu_check_pointer(const void *kernel, int argument, const void *p) {
     return cudaSuccess;
 }
 
-cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, Work body) {
+cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> body) {
     if (sticky != cudaSuccess) return failed_already();
     dim3 g = config->gridDim, b = config->blockDim;
     uint64_t threads = (uint64_t)b.x * b.y * b.z;
