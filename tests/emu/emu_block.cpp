@@ -401,8 +401,10 @@ void emu_run_grid(const EmuLaunch &launch) {
     blockDim = launch.block;
     collectives.assign((threads + 31) / 32 * 32, Collective());
     dynamic_size = launch.shared;
-    dynamic = dynamic_size ? (char *)aligned_alloc(128, dynamic_size) : nullptr;
-    if (dynamic_size && !dynamic) emu_fail("no memory for %zu bytes of shared memory", dynamic_size);
+    void *room = nullptr;
+    if (dynamic_size && posix_memalign(&room, 128, dynamic_size) != 0)
+        emu_fail("no memory for %zu bytes of shared memory", dynamic_size);
+    dynamic = (char *)room;
     dice = emu_seed_now() * 0x9E3779B97F4A7C15u | 1;
 
     // Blocks in a shuffled order: i -> (i step + first) mod n, with a step prime to n.
