@@ -18,6 +18,7 @@ Q := $(if $(filter 1,$(V)),,@)
 hash := \#
 # Names each header that the compiler cannot find.
 missing = $(shell printf '$(hash)if !__has_include(<%s.h>)\n%s\n$(hash)endif\n' $(foreach h,$1,$h $h) | $(CC) -E -P -x c - 2>/dev/null)
+missing_cxx = $(shell printf '$(hash)if !__has_include(<%s>)\n%s\n$(hash)endif\n' $1 $1 | $(CXX) -E -P -x c++ - 2>/dev/null)
 accepts = $(shell echo 'int main(void) { return 0; }' | $(CC) $1 -x c -o /dev/null - >/dev/null 2>&1 && echo $1)
 
 ifneq ($(filter-out clean help,$(or $(MAKECMDGOALS),all)),)
@@ -85,6 +86,10 @@ objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tes
 main    := $(dir)/host/main.o
 library := $(dir)/libgrpo.a
 tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
+ifeq ($(cuda),emu)
+# The programs that open a device, and the emulator's own (C++: it holds kernels).
+tests   := $(patsubst %.c,$(dir)/%,$(shell grep -lw test_device tests/test_*.c)) $(dir)/tests/test_emu
+endif
 tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
@@ -118,7 +123,8 @@ $(dir)/%.o: %.c $(dir)/flags
 $(dir)/%.cu.o: %.cu $(dir)/flags_cu
 	@echo '  $(if $(filter emu,$(cuda)),CXX ,NVCC)  $<'
 	$(Q)mkdir -p $(@D) && $(compile_cu) -MD -MF $(@:.o=.d) -MT $@ -c -o $@ $<
-$(dir)/tests/emu/%.o: tests/emu/%.cpp $(dir)/flags_cu
+$(dir)/tests/%.o: tests/%.cpp $(dir)/flags_cu
+	$(if $(call missing_cxx,boost/context/detail/fcontext.hpp),$(error no Boost.Context: run tools/deps.sh test))
 	@echo '  CXX  $<'
 	$(Q)mkdir -p $(@D) && $(compile_cu) -MMD -MP -c -o $@ $<
 

@@ -402,9 +402,10 @@ void emu_run_grid(const EmuLaunch &launch) {
     collectives.assign((threads + 31) / 32 * 32, Collective());
     dynamic_size = launch.shared;
     void *room = nullptr;
-    if (dynamic_size && posix_memalign(&room, 128, dynamic_size) != 0)
+    if (posix_memalign(&room, 128, dynamic_size ? dynamic_size : 1) != 0)
         emu_fail("no memory for %zu bytes of shared memory", dynamic_size);
     dynamic = (char *)room;
+    if (!dynamic_size) ASAN_POISON_MEMORY_REGION(dynamic, 1);
     dice = emu_seed_now() * 0x9E3779B97F4A7C15u | 1;
 
     // Blocks in a shuffled order: i -> (i step + first) mod n, with a step prime to n.
