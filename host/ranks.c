@@ -87,7 +87,7 @@ static ExitCode watch_over(Board *b, pid_t *pid, int n, Error *e) {
             left--;
         }
         stop_requested();
-        if (!end_by && board_failed(b, NULL)) end_by = wall_seconds() + 3;
+        if (!end_by && board_failed(b, NULL)) end_by = wall_seconds() + 2;
         for (int r = 0; r < n && end_by && wall_seconds() > end_by; r++)
             if (pid[r] > 0) kill(pid[r], SIGKILL);
         if (left) nanosleep(&(struct timespec){0, 20000000}, NULL);
