@@ -23,6 +23,12 @@
 #define CHOICE(NAME, NAMES, HELP)                                                                                      \
     { .kind = PARAM_CHOICE, .name = NAME, .choices = NAMES, .help = HELP }
 
+#define CODE_PARAMS                                                                                                    \
+    CHOICE("language", "python|c|cpp", "of the program; c and cpp are compiled"),                                      \
+        REAL("timeout", 5, 0.1, 3600, "seconds for a test case"),                                                      \
+        REAL("total_timeout", 60, 0.1, 86400, "seconds for all test cases of a program"),                              \
+        WHOLE("memory", 512, 64, 1048576, "MiB of address space")
+
 const RewardInfo reward_registry[] = {
     REWARD("xmlcount", RECIPE, reward_xmlcount, 0,
            "0.125 for each of four tags on lines of their own, less 0.001 a character after the answer"),
@@ -65,6 +71,13 @@ const RewardInfo reward_registry[] = {
            "a third for each sign of a step (Step 1:, 1., -, *, First, ...), at most 1"),
     REWARD("code_format", "Open R1", reward_code_format, 0, "1 for format with a fenced block of code in the answer",
            PARAMS(TEXTUAL("language", "python", "of the block"))),
+    REWARD("code", "Open R1", reward_code, ANSWER,
+           "test cases that the last block of code passes / test cases; it runs in a sandbox",
+           PARAMS(CODE_PARAMS, CHOICE("credit", "share|all", "share: passed / cases; all: 1 where all pass, else 0")),
+           NEEDS(open_code, close_code, FAULT(BAD_GOLD) | FAULT(NO_SANDBOX))),
+    REWARD("binary_code", "Open R1", reward_binary_code, ANSWER,
+           "1 where the last block of code passes every test case", PARAMS(CODE_PARAMS),
+           NEEDS(open_code, close_code, FAULT(BAD_GOLD) | FAULT(NO_SANDBOX))),
     REWARD("think_format", "TRL", reward_think_format, 0, "1 for one `<think>` at the start, closed later"),
     REWARD("language_consistency", "DeepSeek-R1", reward_language, 0,
            "share of the words of the chain of thought that are in the target language",

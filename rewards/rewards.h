@@ -52,6 +52,11 @@ void *open_regex(const Reward *r, Error *e);
 void close_regex(void *data);
 RewardFn reward_regex;
 
+// code.c
+void *open_code(const Reward *r, Error *e);
+void close_code(void *data);
+RewardFn reward_code, reward_binary_code;
+
 // external.c
 void *open_external(const Reward *r, Error *e);
 void close_external(void *data);

@@ -1,5 +1,7 @@
 #!/bin/sh
-# Installs what grpo.c needs, on Debian or Ubuntu: tools/deps.sh to build and run, tools/deps.sh test to test as well.
+# Installs what grpo.c needs, on Debian or Ubuntu: tools/deps.sh to build and run; tools/deps.sh test to test as well;
+# tools/deps.sh code for rewards that run a model's programs; tools/deps.sh judge for a judge behind an HTTP endpoint
+# (build again afterwards).
 # This is the only list of packages. Quick where everything is installed already.
 set -eu
 
@@ -8,7 +10,7 @@ case "${1-}" in
 "") ;;
 test) packages="$packages libcmocka-dev g++ libboost-context-dev" ;;
 *)
-    echo "usage: tools/deps.sh [test]" >&2
+    echo "usage: tools/deps.sh [test|code|judge]" >&2
     exit 2
     ;;
 esac

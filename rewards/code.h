@@ -1,0 +1,51 @@
+// Tests of a model's program, and how they are run.
+#pragma once
+#include "sandbox.h"
+#include "text.h"
+#include <jansson.h>
+
+typedef enum { LANGUAGE_PYTHON, LANGUAGE_C, LANGUAGE_CPP } CodeLanguage;
+
+// One test case.
+typedef enum {
+    CASE_OUTPUT, // standard input in, standard output compared line by line, stripped
+    CASE_CALL,   // a function called with values, its result compared as a value (Python only)
+    CASE_TEST,   // test code after the program: it must run to its end
+} CaseKind;
+typedef struct {
+    CaseKind kind;
+    char *input;       // CASE_OUTPUT: standard input; CASE_TEST: the code
+    char *output;      // CASE_OUTPUT: expected
+    char *function;    // CASE_CALL: a function, or a method of `class Solution`
+    json_t *arguments; // CASE_CALL: a list
+    json_t *result;    // CASE_CALL: expected
+} CodeCase;
+
+// The tests of one question, out of its answer field.
+typedef struct {
+    char *prefix; // code before the program; NULL: none
+    char *entry;  // the function that `check` of the tests is called with; NULL: none
+    CodeCase *item;
+    int n;
+} CodeTask;
+
+// Reads the answer field (rewards/README.md says the forms); `prompt` may hold the beginning of the program. False where
+// it is none of the forms or has no test.
+bool code_task_read(const char *answer, const char *prompt, CodeTask *out);
+void code_task_free(CodeTask *t);
+// The last block of the language (```python) in a completion; s == NULL where there is none.
+Text code_block(Text completion, CodeLanguage language);
+
+typedef struct {
+    CodeLanguage language;
+    double timeout, total;              // seconds of a case, of all cases
+    int64_t memory;                     // bytes
+    char python[256], c[256], cpp[256]; // absolute paths of what runs and compiles; "" where it is not here
+} CodeRunner;
+
+// Finds the programs of the runner's language and tries the sandbox with them; false after filling *e.
+bool code_runner_open(CodeRunner *r, Error *e);
+
+// Runs `program` against the task's cases, up to the first failure where `all` are needed. Passed cases; -1 where the
+// sandbox did not start.
+int code_run(const CodeRunner *r, Text program, const CodeTask *task, bool all);

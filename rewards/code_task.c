@@ -1,0 +1,208 @@
+// Tests as data sets write them: Open R1's verification_info, APPS and TACO, HumanEval, MBPP, LeetCode.
+#include "code.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static CodeCase *add_case(CodeTask *t, CaseKind kind) {
+    t->item = xrealloc(t->item, (size_t)(t->n + 1) * sizeof *t->item);
+    t->item[t->n] = (CodeCase){.kind = kind};
+    return &t->item[t->n++];
+}
+
+void code_task_free(CodeTask *t) {
+    for (int i = 0; i < t->n; i++) {
+        free(t->item[i].input);
+        free(t->item[i].output);
+        free(t->item[i].function);
+        json_decref(t->item[i].arguments);
+        json_decref(t->item[i].result);
+    }
+    free(t->item);
+    free(t->prefix);
+    free(t->entry);
+    *t = (CodeTask){0};
+}
+
+// ---- Python source, read only as far as needed -------------------------------------------------------------------
+
+static size_t identifier_end(Text t, size_t at) {
+    while (at < t.n &&
+           (t.s[at] == '_' || (t.s[at] >= '0' && t.s[at] <= '9') || ((t.s[at] | 32) >= 'a' && (t.s[at] | 32) <= 'z')))
+        at++;
+    return at;
+}
+
+// The name of the last function that is defined at the beginning of a line; s == NULL: none.
+static Text last_function(Text t) {
+    Text name = {0};
+    for (size_t at = 0; at < t.n;) {
+        size_t skip = text_word_at(t, at, "def ") ? 4 : text_word_at(t, at, "async def ") ? 10 : 0;
+        size_t end = identifier_end(t, at + skip);
+        if (skip && end > at + skip) name = text_slice(t, at + skip, end);
+        const char *newline = memchr(t.s + at, '\n', t.n - at);
+        at = newline ? (size_t)(newline - t.s) + 1 : t.n;
+    }
+    return name;
+}
+
+static bool defines(Text t, const char *function) {
+    char *open = xasprintf("def %s(", function);
+    bool found = text_find(t, 0, text_of(open)) != TEXT_NONE;
+    free(open);
+    return found;
+}
+
+static char *copy(const json_t *text) { return xstrndup(json_string_value(text), json_string_length(text)); }
+static bool is_text(const json_t *j) {
+    return json_is_string(j) && strlen(json_string_value(j)) == json_string_length(j);
+}
+
+// ---- the forms -------------------------------------------------------------------------------------------------------
+
+// HumanEval: test code, which may define check(candidate).
+static bool read_test(const char *code, const char *setup, CodeTask *t) {
+    CodeCase *c = add_case(t, CASE_TEST);
+    c->input = *setup ? xasprintf("%s\n%s", setup, code) : xstrdup(code);
+    return true;
+}
+
+// MBPP: a list of assertions, each a case of its own.
+static bool read_assertions(const json_t *list, const char *setup, CodeTask *t) {
+    size_t i;
+    const json_t *code;
+    json_array_foreach(list, i, code) {
+        if (!is_text(code) || !read_test(json_string_value(code), setup, t)) return false;
+    }
+    return t->n > 0;
+}
+
+// Values of a call: a list of them, or a text with one JSON value a line.
+static json_t *read_values(const json_t *input) {
+    if (json_is_array(input)) return json_incref((json_t *)input);
+    if (!json_is_string(input)) return NULL;
+    json_t *list = json_array();
+    Text t = {json_string_value(input), json_string_length(input)};
+    for (size_t at = 0, end; at < t.n; at = end + 1) {
+        const char *newline = memchr(t.s + at, '\n', t.n - at);
+        end = newline ? (size_t)(newline - t.s) : t.n;
+        Text line = text_strip(text_slice(t, at, end));
+        json_t *value = line.n ? json_loadb(line.s, line.n, JSON_DECODE_ANY, NULL) : NULL;
+        if (line.n && !value) {
+            json_decref(list);
+            return NULL;
+        }
+        if (value) json_array_append_new(list, value);
+    }
+    return list;
+}
+
+static bool read_pair(const json_t *input, const json_t *output, const json_t *function, CodeTask *t) {
+    if (json_is_string(function)) {
+        CodeCase *c = add_case(t, CASE_CALL);
+        c->function = copy(function);
+        c->arguments = read_values(input);
+        c->result = json_is_string(output) ? json_loads(json_string_value(output), JSON_DECODE_ANY, NULL) : NULL;
+        if (!c->result) c->result = json_incref((json_t *)output); // a value, or a text that is meant as one
+        return c->arguments && c->result;
+    }
+    if (!json_is_string(input) || !is_text(output)) return false;
+    CodeCase *c = add_case(t, CASE_OUTPUT);
+    c->input = copy(input);
+    c->output = copy(output);
+    return true;
+}
+
+// Open R1: [{"type": "stdin_stdout" or "function_call", "input", "output", "fn_name"}].
+static bool read_cases(const json_t *list, const json_t *function, CodeTask *t) {
+    size_t i;
+    const json_t *c;
+    json_array_foreach(list, i, c) {
+        const json_t *own = json_object_get(c, "fn_name");
+        if (!read_pair(json_object_get(c, "input"), json_object_get(c, "output"), json_is_string(own) ? own : function,
+                       t))
+            return false;
+    }
+    return t->n > 0;
+}
+
+// APPS, TACO: {"inputs": [..], "outputs": [..], "fn_name"}.
+static bool read_columns(const json_t *inputs, const json_t *outputs, const json_t *function, CodeTask *t) {
+    if (!json_is_array(outputs) || json_array_size(inputs) != json_array_size(outputs)) return false;
+    for (size_t i = 0; i < json_array_size(inputs); i++)
+        if (!read_pair(json_array_get(inputs, i), json_array_get(outputs, i), function, t)) return false;
+    return t->n > 0;
+}
+
+// The lines of test_imports, then test_setup_code.
+static char *read_setup(const json_t *j) {
+    Str s = {0};
+    size_t i;
+    const json_t *line, *setup = json_object_get(j, "test_setup_code");
+    str_puts(&s, "");
+    json_array_foreach(json_object_get(j, "test_imports"), i, line) {
+        if (is_text(line)) str_printf(&s, "%s\n", json_string_value(line));
+    }
+    if (is_text(setup)) str_puts(&s, json_string_value(setup));
+    return s.s;
+}
+
+static bool read_object(const json_t *j, CodeTask *t) {
+    const json_t *cases = json_object_get(j, "test_cases"), *inputs = json_object_get(j, "inputs");
+    const json_t *list = json_object_get(j, "test_list"), *test = json_object_get(j, "test");
+    const json_t *function = json_object_get(j, "fn_name"), *entry = json_object_get(j, "entry_point");
+    const json_t *prompt = json_object_get(j, "prompt");
+    if (is_text(entry)) t->entry = copy(entry);
+    if (is_text(prompt)) t->prefix = copy(prompt);
+    char *setup = read_setup(j);
+    bool ok = false;
+    if (json_is_array(cases)) ok = read_cases(cases, function, t);
+    else if (json_is_array(inputs)) ok = read_columns(inputs, json_object_get(j, "outputs"), function, t);
+    else if (json_is_array(list)) ok = read_assertions(list, setup, t);
+    else if (is_text(test)) ok = read_test(json_string_value(test), setup, t);
+    free(setup);
+    return ok;
+}
+
+// Test code alone: where it defines check, the function to check is the last one of the prompt, whose code comes first.
+static bool read_code(const char *code, const char *prompt, CodeTask *t) {
+    if (!text_strip(text_of(code)).n) return false;
+    if (defines(text_of(code), "check")) {
+        Text name = last_function(text_of(prompt));
+        if (name.s) {
+            t->entry = xstrndup(name.s, name.n);
+            t->prefix = xstrdup(prompt);
+        }
+    }
+    return read_test(code, "", t);
+}
+
+bool code_task_read(const char *answer, const char *prompt, CodeTask *out) {
+    *out = (CodeTask){0};
+    json_t *j = json_loads(answer, JSON_REJECT_DUPLICATES, NULL);
+    bool ok = json_is_object(j) ? read_object(j, out)
+              : json_is_array(j)
+                  ? json_is_object(json_array_get(j, 0)) ? read_cases(j, NULL, out) : read_assertions(j, "", out)
+                  : read_code(answer, prompt, out);
+    json_decref(j);
+    if (!ok) code_task_free(out);
+    return ok;
+}
+
+// ---- the program -----------------------------------------------------------------------------------------------------
+
+Text code_block(Text t, CodeLanguage language) {
+    static const char *const names[][4] = {{"python", "python3", "py", NULL}, {"c", NULL}, {"cpp", "c++", "cc", NULL}};
+    Text fence = text_of("```"), best = {0};
+    for (size_t at = 0; (at = text_find(t, at, fence)) != TEXT_NONE;) {
+        size_t name = at + fence.n, end_of_name = name;
+        while (end_of_name < t.n && t.s[end_of_name] != '\n' && t.s[end_of_name] != '`') end_of_name++;
+        size_t close = text_find(t, end_of_name, fence);
+        if (close == TEXT_NONE) break;
+        Text word = text_strip(text_slice(t, name, end_of_name));
+        if (text_byte(t, end_of_name) == '\n')
+            for (const char *const *n = names[language]; *n; n++)
+                if (text_is(word, *n)) best = text_slice(t, end_of_name + 1, close);
+        at = close + fence.n;
+    }
+    return best;
+}

@@ -1,0 +1,192 @@
+// The sandbox: bubblewrap's arguments, the limits, and running a job in it.
+#include "sandbox.h"
+#include "process.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BWRAP       "bwrap"
+#define THREADS     "64"
+#define DESCRIPTORS 64
+#define STACK       (64 << 20)
+#define MAX_FILES   4
+#define MAX_ARGS    128
+
+// The last steps inside, by a shell that is still ours: the limit on processes, which counts only those in the sandbox's
+// user namespace and so must be set there; then a mark that tells the sandbox has come up; then the job. dash calls the
+// limit p, other shells u.
+static const char last_steps[] = "ulimit -p " THREADS " 2>/dev/null || ulimit -u " THREADS " || exit 1\n"
+                                 "printf %s \"$0\"\nexec \"$@\" 2>/dev/null";
+#define MARK "sandbox up\n"
+
+typedef struct {
+    const char *item[MAX_ARGS];
+    int n;
+    char text[MAX_FILES + 2][24]; // numbers among them
+    int texts;
+} Args;
+
+static void add(Args *a, const char *item) {
+    if (a->n + 1 >= MAX_ARGS) die("the sandbox has too many arguments");
+    a->item[a->n++] = item;
+    a->item[a->n] = NULL;
+}
+#define ADD(a, ...)                                                                                                    \
+    for (const char *const *item_ = (const char *const[]){__VA_ARGS__, NULL}; *item_; item_++) add(a, *item_)
+
+static const char *number(Args *a, long long value) {
+    char *text = a->text[a->texts++];
+    snprintf(text, sizeof *a->text, "%lld", value);
+    return text;
+}
+
+// /bin, /lib and the like: links into /usr as they are here, or directories of their own on older systems.
+static void add_top_level(Args *a) {
+    static const char *const name[] = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"};
+    struct stat info;
+    for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
+        if (lstat(name[i], &info) != 0) continue;
+        if (S_ISLNK(info.st_mode)) {
+            char usr[16];
+            snprintf(usr, sizeof usr, "usr%s", name[i]);
+            static const char *const target[] = {"usr/bin",   "usr/sbin",  "usr/lib",
+                                                 "usr/lib32", "usr/lib64", "usr/libx32"};
+            ADD(a, "--symlink", target[i], name[i]);
+        } else ADD(a, "--ro-bind", name[i], name[i]);
+    }
+}
+
+static void add_sandbox(Args *a, const SandboxJob *job, int filter, const int *file) {
+    ADD(a, BWRAP, "--unshare-all", "--unshare-user", "--disable-userns", "--new-session", "--die-with-parent");
+    ADD(a, "--cap-drop", "ALL", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox");
+    ADD(a, "--ro-bind", "/usr", "/usr");
+    add_top_level(a);
+    ADD(a, "--proc", "/proc", "--dev", "/dev", "--size", number(a, job->disk), "--perms", "1777", "--tmpfs", "/tmp");
+    for (int i = 0; i < job->n_files; i++)
+        ADD(a, "--perms", job->file[i].executable ? "0555" : "0444", "--ro-bind-data", number(a, file[i]),
+            job->file[i].path);
+    // What is left are file systems in memory without a size.
+    ADD(a, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--seccomp", number(a, filter));
+    ADD(a, "--", "/bin/sh", "-c", last_steps, MARK);
+    for (const char *const *arg = job->argv; *arg; arg++) add(a, *arg);
+}
+
+static int by_number(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
+static int filter_fd(bool processes) {
+    struct sock_filter program[SECCOMP_MAX];
+    size_t n = seccomp_program(processes, program);
+    return bytes_fd(program, n * sizeof *program);
+}
+
+// Reads until the end, the limit or the deadline, then ends it all.
+static SandboxEnd finish(Process *p, int64_t deadline, size_t limit, Str *out, int *status) {
+    SandboxEnd end = SANDBOX_EXITED;
+    for (int more; (more = pipe_read(p->out, out, limit)) != 0;) {
+        if (more < 0) end = SANDBOX_FLOOD;
+        else if (!pipe_wait(p->out, -1, -1, deadline)) end = SANDBOX_TIMEOUT;
+        if (end != SANDBOX_EXITED) break;
+    }
+    int wait = 0;
+    if (end == SANDBOX_EXITED && !process_wait(p, deadline, &wait)) end = SANDBOX_TIMEOUT;
+    process_kill(p);
+    *status = WIFSIGNALED(wait) ? 128 + WTERMSIG(wait) : WEXITSTATUS(wait);
+    return end;
+}
+
+// As sandbox_run, with what bubblewrap said where it failed.
+static SandboxEnd run(const SandboxJob *job, Str *out, int *status, Str *said, Error *e) {
+    str_clear(out);
+    *status = 0;
+    int fd[MAX_FILES + 3], file[MAX_FILES], n = 0;
+    int input = fd[n++] = bytes_fd(job->input ? job->input : "", job->input ? job->input_bytes : 0);
+    int filter = fd[n++] = filter_fd(job->processes);
+    if (job->n_files > MAX_FILES) die("a sandboxed job has %d files", job->n_files);
+    for (int i = 0; i < job->n_files; i++) file[i] = fd[n++] = bytes_fd(job->file[i].bytes, job->file[i].n);
+    bool ok = true;
+    for (int i = 0; i < n; i++) ok = ok && fd[i] >= 0;
+    if (!ok) error_set(e, EXIT_MEMORY, "no memory for the files of a sandboxed program: %s", strerror(errno));
+
+    Args args = {0};
+    add_sandbox(&args, job, filter, file);
+    int keep[MAX_FILES + 2], kept = n - 1;
+    memcpy(keep, fd + 1, (size_t)kept * sizeof *keep);
+    if (job->keep >= 0) keep[kept++] = job->keep;
+    qsort(keep, (size_t)kept, sizeof *keep, by_number);
+    rlim_t cpu = (rlim_t)job->seconds + 2;
+    const ProcessLimit limit[] = {
+        {RLIMIT_AS, (rlim_t)job->memory}, {RLIMIT_CPU, cpu},   {RLIMIT_CORE, 0},     {RLIMIT_FSIZE, (rlim_t)job->disk},
+        {RLIMIT_NOFILE, DESCRIPTORS},     {RLIMIT_MEMLOCK, 0}, {RLIMIT_MSGQUEUE, 0}, {RLIMIT_STACK, STACK}};
+    Command c = {.argv = (char *const *)args.item,
+                 .envp = (char *const[]){NULL},
+                 .input = input,
+                 .errors = true,
+                 .keep = keep,
+                 .n_keep = kept,
+                 .limit = limit,
+                 .n_limits = sizeof limit / sizeof *limit,
+                 .unprivileged = true};
+    Process p;
+    int64_t deadline = clock_ms() + (int64_t)(job->seconds * 1000);
+    ok = ok && process_start(&c, &p, e);
+    for (int i = 0; i < n; i++)
+        if (fd[i] >= 0) close(fd[i]);
+    if (!ok) return SANDBOX_FAILED;
+    int errors = fcntl(p.err, F_DUPFD_CLOEXEC, 0); // what it says is read after its end
+    SandboxEnd end = finish(&p, deadline, job->output + strlen(MARK), out, status);
+    if (errors >= 0) {
+        pipe_read(errors, said, 2048);
+        close(errors);
+    }
+    size_t mark = strlen(MARK);
+    if (out->n < mark || memcmp(out->s, MARK, mark) != 0) return SANDBOX_FAILED;
+    memmove(out->s, out->s + mark, out->n - mark + 1);
+    out->n -= mark;
+    return end;
+}
+
+SandboxEnd sandbox_run(const SandboxJob *job, Str *out, int *status) {
+    Str said = {0};
+    SandboxEnd end = run(job, out, status, &said, NULL);
+    str_free(&said);
+    return end;
+}
+
+bool sandbox_check(Error *e) {
+    const SandboxJob job = {.argv = (const char *const[]){"/bin/sh", "-c", "echo works", NULL},
+                            .keep = -1,
+                            .seconds = 20,
+                            .memory = 512 << 20,
+                            .disk = 1 << 20,
+                            .output = 100};
+    Str out = {0}, said = {0}, plain = {0};
+    int status;
+    Error why = {0};
+    SandboxEnd end = run(&job, &out, &status, &said, &why);
+    bool works = end == SANDBOX_EXITED && status == 0 && out.n && !strcmp(out.s, "works\n");
+    if (said.n) str_visible(&plain, said.s, strcspn(said.s, "\n"));
+    if (!works && strstr(why.text, "no such program"))
+        error_set(e, EXIT_CONFIG,
+                  "no sandbox, and without one no program of a model is run: bubblewrap is not installed; run "
+                  "tools/deps.sh code, or apt-get install bubblewrap");
+    else if (!works)
+        error_set(
+            e, EXIT_CONFIG,
+            "no sandbox, and without one no program of a model is run: bubblewrap says `%s`; it needs version 0.8 "
+            "or newer and user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+            "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0; in a container, "
+            "the right to make them)",
+            plain.n     ? plain.s
+            : *why.text ? why.text
+                        : "nothing");
+    str_free(&out);
+    str_free(&said);
+    str_free(&plain);
+    return works;
+}

@@ -1,0 +1,526 @@
+// Code rewards: the forms of test cases, verdicts, and what the sandbox must hold.
+#include "code_fixture.h"
+#include "scratch.h"
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <time.h>
+
+static float run_code(const Reward *r, const char *language, const char *code, const char *gold) {
+    char *text = fenced(language, code);
+    float score = score_by(r, text, gold);
+    free(text);
+    return score;
+}
+
+static float run_python(const Reward *r, const char *code, const char *gold) {
+    return run_code(r, "python", code, gold);
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// ---- forms and verdicts ----------------------------------------------------------------------------------------------
+
+static void outputs(void **state) {
+    Reward r = need("outputs", "code");
+    static const char gold[] =
+        "{\"language\": \"python\", \"test_cases\": ["
+        "{\"type\": \"stdin_stdout\", \"fn_name\": null, \"input\": \"3 4\\n\", \"output\": \"7\\n\"},"
+        "{\"input\": \"-1 1\", \"output\": \"0\"}]}";
+    assert_near(run_python(&r, "a, b = map(int, input().split())\nprint(a + b)", gold), 1, 0);
+    assert_near(run_python(&r, "print(7)", gold), 0.5, 0);
+    assert_near(run_python(&r, "print(8)", gold), 0, 0);
+    assert_near(run_python(&r, "print(' 7  \\n')", gold), 0.5, 0); // stripped
+    assert_near(run_python(&r, "print(7)\nprint(7)", gold), 0, 0); // as many lines
+    assert_near(run_python(&r, "pass", gold), 0, 0);
+    assert_near(run_python(&r, "print(7)\nraise ValueError", gold), 0, 0);
+    assert_near(run_python(&r, "print(7)\nimport sys; sys.exit(3)", gold), 0, 0);
+    assert_near(run_python(&r, "print(7", gold), 0, 0);
+    assert_near(run_python(&r, "import os\nos.kill(os.getpid(), 9)", gold), 0, 0);
+    static const char lines[] = "{\"inputs\": [\"\"], \"outputs\": [\"a \\n b\\n\\nc\\n\"]}";
+    assert_near(run_python(&r, "print('a\\nb \\n\\n c')", lines), 1, 0);
+    assert_near(run_python(&r, "print('a\\nb\\nc')", lines), 0, 0);
+    assert_near(run_python(&r, "print('é', end='')", "{\"inputs\": [\"\"], \"outputs\": [\"é\"]}"), 1, 0);
+    assert_near(run_python(&r, "import sys\nprint(len(sys.stdin.read()), sys.argv[1:], __name__)",
+                           "{\"inputs\": [\"äöü\\n\"], \"outputs\": [\"4 [] __main__\"]}"),
+                1, 0);
+    reward_close(&r);
+    r = need("outputs", "code:credit=all");
+    assert_near(run_python(&r, "print(7)", gold), 0, 0);
+    reward_close(&r);
+    r = need("outputs", "binary_code");
+    assert_near(run_python(&r, "print(7)", gold), 0, 0);
+    assert_near(run_python(&r, "a, b = map(int, input().split())\nprint(a + b)", gold), 1, 0);
+    reward_close(&r);
+}
+
+static void calls(void **state) {
+    Reward r = need("calls", "code");
+    static const char gold[] =
+        "{\"fn_name\": \"f\", \"inputs\": [[1, [2, 3]], \"1\\n[2, 3]\\n\"], \"outputs\": [[3, 4], "
+        "\"[3, 4]\"]}";
+    assert_near(run_python(&r, "def f(a, b):\n    return [a + x for x in b]", gold), 1, 0);
+    assert_near(run_python(&r, "def f(a, b):\n    return tuple(a + x for x in b)", gold), 1, 0);
+    assert_near(
+        run_python(&r, "class Solution:\n    def f(self, a, b):\n        print('hi')\n        return [3.0000000001, 4]",
+                   gold),
+        1, 0);
+    assert_near(run_python(&r, "def f(a, b):\n    return [3, 5]", gold), 0, 0);
+    assert_near(run_python(&r, "def f(a, b):\n    return '[3, 4]'", gold), 0, 0);
+    assert_near(run_python(&r, "def g(a, b):\n    return [3, 4]", gold), 0, 0);
+    assert_near(run_python(&r, "def f(a, b):\n    return object()", gold), 0, 0);
+    static const char typed[] =
+        "{\"test_cases\": [{\"type\": \"function_call\", \"fn_name\": \"f\", \"input\": [], \"output\": "
+        "%s}]}";
+    static const struct {
+        const char *output, *code;
+        float score;
+    } values[] = {
+        {"{\"a\": 1}", "{'a': 1}", 1},
+        {"{\"a\": 1}", "{'a': 1, 'b': 2}", 0},
+        {"true", "True", 1},
+        {"true", "1", 0},
+        {"1", "True", 0},
+        {"null", "None", 1},
+        {"1", "1.0", 1},
+        {"\"x\"", "'x'", 1},
+        {"[1]", "1", 1},
+        {"1", "[1]", 0},
+        {"[]", "None", 0},
+        {"0.1", "0.1 + 1e-12", 1},
+    };
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        char *answer = xasprintf(typed, values[i].output), *code = xasprintf("def f():\n    return %s", values[i].code);
+        float score = run_python(&r, code, answer);
+        if (score != values[i].score) fail_msg("%s for %s: %g", values[i].code, values[i].output, (double)score);
+        free(answer);
+        free(code);
+    }
+    reward_close(&r);
+}
+
+static void assertions(void **state) {
+    Reward r = need("assertions", "code");
+    static const char list[] =
+        "[\"assert f(1) == 2\", \"assert f(2) == 3\", \"assert f(3) == 4\", \"assert f(4) == 5\"]";
+    assert_near(run_python(&r, "def f(x):\n    return x + 1", list), 1, 0);
+    assert_near(run_python(&r, "def f(x):\n    return 3 if x == 2 else 5", list), 0.5, 0);
+    assert_near(run_python(&r, "def f(x):\n    while x != 4: pass\n    return 5",
+                           "[\"assert f(4) == 5\", \"assert f(4) == 5\"]"),
+                1, 0);
+    static const char mbpp[] = "{\"test_setup_code\": \"y = 10\", \"test_imports\": [\"import math\"], \"test_list\": "
+                               "[\"assert f(math.floor(1.5)) == y\"]}";
+    assert_near(run_python(&r, "def f(x):\n    return 10 * x", mbpp), 1, 0);
+    assert_near(run_python(&r, "def f(x):\n    return x", mbpp), 0, 0);
+    static const char leetcode[] =
+        "{\"entry_point\": \"Solution().twice\", \"prompt\": \"from typing import *\\n\", \"test\": "
+        "\"def check(candidate):\\n    assert candidate(x=[2]) == [4]\\n\"}";
+    assert_near(run_python(&r, "class Solution:\n    def twice(self, x: List[int]):\n        return [2 * v for v in x]",
+                           leetcode),
+                1, 0);
+    assert_near(run_python(&r, "class Solution:\n    def twice(self, x: List[int]):\n        return x", leetcode), 0,
+                0);
+    // The test's code stands for itself.
+    assert_near(run_python(&r, "def f(x):\n    return 7", "assert f(0) == 7"), 1, 0);
+    assert_near(run_python(&r, "def f(x):\n    return 7", "f(0) == 8 or 1 / 0"), 0, 0);
+    // What runs as a script does not run here.
+    assert_near(run_python(&r, "def f(x):\n    return 7\nif __name__ == '__main__':\n    f = None", "assert f(0) == 7"),
+                1, 0);
+    assert_near(
+        run_python(&r,
+                   "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef f(x):\n    return P(x).x",
+                   "assert f(7) == 7"),
+        1, 0);
+    reward_close(&r);
+}
+
+static void blocks(void **state) {
+    Reward r = need("blocks", "code");
+    static const char gold[] = "{\"inputs\": [\"\"], \"outputs\": [\"2\"]}";
+    assert_near(score_by(&r, "```python\nprint(1)\n```\n```python\nprint(2)\n```", gold), 1, 0); // the last
+    assert_near(score_by(&r, "```python\nprint(2)\n```\n```python\nprint(1)\n```", gold), 0, 0);
+    assert_near(score_by(&r, "```python\nprint(2)\n```\n```c\nprint(1)\n```\n```\nprint(1)\n```", gold), 1, 0);
+    assert_near(score_by(&r, "```py\nprint(2)\n```", gold), 1, 0);
+    assert_near(score_by(&r, "```\nprint(2)\n```", gold), 0, 0);
+    assert_near(score_by(&r, "print(2)", gold), 0, 0);
+    assert_near(score_by(&r, "```python\nprint(2)", gold), 0, 0);
+    assert_near(score_by(&r, "", gold), 0, 0);
+    assert_near(score_by(&r, "```python\n\n```", gold), 0, 0);
+    // Gold that is no test abstains and is counted.
+    static const char *const bad[] = {"",
+                                      "  ",
+                                      "{}",
+                                      "[]",
+                                      "[1]",
+                                      "{\"test_cases\": []}",
+                                      "{\"test_cases\": [{\"input\": 1, \"output\": \"x\"}]}",
+                                      "{\"inputs\": [\"a\"], \"outputs\": []}",
+                                      "{\"fn_name\": \"f\", \"inputs\": [\"{\"], \"outputs\": [1]}"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        float score = score_by(&r, "```python\nprint(2)\n```", bad[i]);
+        if (!isnan(score)) fail_msg("gold %s gives %g", bad[i], (double)score);
+        assert_int_equal(reward_faults(&r, REWARD_BAD_GOLD), i + 1);
+    }
+    reward_close(&r);
+}
+
+static void compiled(void **state) {
+    static const char sum[] = "{\"inputs\": [\"3 4\", \"1 1\"], \"outputs\": [\"7\", \"2\"]}";
+    Reward r = need("compiled", "code:language=c");
+    static const char add[] =
+        "#include <stdio.h>\nint main(void) { int a, b; scanf(\"%d %d\", &a, &b); printf(\"%d\\n\", a + b); }";
+    assert_near(run_code(&r, "c", add, sum), 1, 0);
+    assert_near(run_code(&r, "cpp", add, sum), 0, 0); // another language's block
+    assert_near(run_code(&r, "c", "int main(void) { return puts(\"7\") < 0; }", sum), 0.5, 0);
+    assert_near(run_code(&r, "c", "int main(void) { return 1 }", sum), 0, 0);
+    assert_near(run_code(&r, "c", "#include \"/etc/passwd\"\nint main(void) { }", sum), 0, 0);
+    assert_near(run_code(&r, "c", "int main(void) { return *(volatile int *)0; }", sum), 0, 0);
+    static const char test[] = "int main(void) { assert(f(1) == 2); assert(f(2) == 3); }";
+    assert_near(run_code(&r, "c", "int f(int x) { return x + 1; }", test), 1, 0);
+    assert_near(run_code(&r, "c", "int f(int x) { return 2; }", test), 0, 0);
+    assert_near(run_code(&r, "c", "int f(int x) { return x + 1; }\nint main(void) { return 3; }", test), 1, 0);
+    assert_near(run_code(&r, "c", "#define NDEBUG\nint f(int x) { return 2; }", test), 0, 0);
+    assert_near(run_code(&r, "c", "#include <stdlib.h>\nint f(int x) { exit(0); }", test), 0, 0);
+    assert_near(run_code(&r, "c", "#include <unistd.h>\nint f(int x) { _exit(0); }", test), 0, 0);
+    assert_near(run_code(&r, "c", "int f(int x) { return x + 1; }", "int main(void) { return f(1) != 3; }"), 0, 0);
+    reward_close(&r);
+    r = need("compiled", "code:language=cpp");
+    static const char cpp[] =
+        "#include <bits/stdc++.h>\nint main() { int a, b; std::cin >> a >> b; std::cout << a + b << std::endl; }";
+    assert_near(run_code(&r, "cpp", cpp, sum), 1, 0);
+    assert_near(run_code(&r, "c++", "#include <vector>\nstd::vector<int> f(int x) { return {x}; }",
+                         "int main() { assert(f(1)[0] == 1); }"),
+                1, 0);
+    reward_close(&r);
+}
+
+static void time_limits(void **state) {
+    Reward r = need("time_limits", "code:timeout=1,total_timeout=2.5");
+    static const char gold[] = "{\"inputs\": [\"1\", \"2\"], \"outputs\": [\"1\", \"2\"]}";
+    static const char *const hang[] = {
+        "import time\ntime.sleep(1000)",
+        "while True: pass",
+        "import signal, time\nfor s in range(1, 32):\n    try: signal.signal(s, signal.SIG_IGN)\n    except Exception: "
+        "pass\n"
+        "while True: time.sleep(1)",
+        "import os\nos.close(1)\nos.close(2)\nwhile True: pass",
+        "import threading\nfor i in range(8): threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
+    };
+    for (size_t i = 0; i < sizeof hang / sizeof *hang; i++) {
+        double from = seconds();
+        assert_near(run_python(&r, hang[i], gold), 0, 0);
+        if (seconds() - from > 20) fail_msg("%s: took %g s", hang[i], seconds() - from);
+    }
+    // The first case hangs, the second does not.
+    assert_near(run_python(&r, "x = input()\nwhile x == '1': pass\nprint(x)", gold), 0.5, 0);
+    // All cases together.
+    static const char ten[] =
+        "[\"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\"]";
+    double from = seconds();
+    assert_near(run_python(&r, "def f():\n    while True: pass", ten), 0, 0);
+    assert_true(seconds() - from < 8);
+    // Output without end is cut off, long before the time is up.
+    from = seconds();
+    Reward patient = need("time_limits", "code:timeout=100,total_timeout=100");
+    assert_near(run_python(&patient, "while True: print('x' * 10000)", gold), 0, 0);
+    assert_true(seconds() - from < 60);
+    reward_close(&patient);
+    reward_close(&r);
+}
+
+// ---- what the sandbox holds ------------------------------------------------------------------------------------------
+
+// The probe prints "held" where it got nowhere.
+static const char held[] = "{\"inputs\": [\"\"], \"outputs\": [\"held\"]}";
+
+static void assert_held(const Reward *r, const char *code) {
+    float score = run_python(r, code, held);
+    if (score == 1) return;
+    static const char any[] = "{\"inputs\": [\"\"], \"outputs\": [\"\"]}";
+    fail_msg("this probe got out, or did not run (%g, %g):\n%s", (double)score, (double)run_python(r, code, any), code);
+}
+
+#define TRIED                                                                                                          \
+    "def tried(f, *a):\n    try:\n        return f(*a)\n    except (OSError, MemoryError, RuntimeError): return "      \
+    "None\n"                                                                                                           \
+    "import os, sys, ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+
+static void network_is_not_there(void **state) {
+    Reward r = need("network_is_not_there", "code:timeout=20");
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof address;
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, n), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &n), 0);
+    char *code = xasprintf(TRIED "import socket\n"
+                                 "def dial():\n    s = socket.socket(); s.connect(('127.0.0.1', %d)); return s\n"
+                                 "def udp():\n    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); return "
+                                 "s.sendto(b'x', ('8.8.8.8', 53))\n"
+                                 "def unix():\n    s = socket.socket(socket.AF_UNIX); return s\n"
+                                 "print('out' if tried(dial) or tried(udp) or tried(unix) else 'held')",
+                           ntohs(address.sin_port));
+    assert_held(&r, code);
+    free(code);
+    assert_held(&r, TRIED "print('held' if libc.socket(16, 3, 0) < 0 else 'out')"); // netlink
+    close(listener);
+    reward_close(&r);
+}
+
+static void files_are_not_there(void **state) {
+    Reward r = need("files_are_not_there", "code:timeout=20");
+    put_text(at("secret"), "secret");
+    assert_int_equal(chmod(at("secret"), 0644), 0);
+    assert_int_equal(chmod(scratch, 0755), 0);
+    char cwd[4096];
+    assert_non_null(getcwd(cwd, sizeof cwd));
+    char *code = xasprintf(TRIED "paths = ['%s', '%s', '/etc/passwd', '/etc/shadow', '/root', '/home', '/var', '/etc', "
+                                 "'/proc/1/root/etc', '/proc/self/root/etc/passwd', '/sys', '/boot', '/run']\n"
+                                 "seen = [p for p in paths if os.path.exists(p)]\n"
+                                 "print(seen or 'held')",
+                           at("secret"), cwd);
+    assert_held(&r, code);
+    free(code);
+    assert_held(&r,
+                TRIED "made = [p for p in ['/x', '/usr/x', '/usr/bin/x', '/dev/x', '/dev/shm/x', '/box/x', '/bin/x', "
+                      "'/proc/x'] if tried(open, p, 'w')]\nprint(made or 'held')");
+    assert_held(&r, TRIED "open('/tmp/grpo-probe', 'w').write('y')\nprint('held' if open('/tmp/grpo-probe').read() == "
+                          "'y' else 'no /tmp')");
+    assert_held(&r, TRIED "print('held' if not os.path.exists('/tmp/grpo-probe') else 'the last program was here')");
+    assert_false(exists("/tmp/grpo-probe"));
+    assert_held(&r,
+                TRIED "open('/proc/self/oom_score_adj').read()\n"
+                      "bad = [p for p in ['/proc/sysrq-trigger', '/proc/sys/kernel/hostname', '/dev/kmsg', '/dev/mem', "
+                      "'/proc/kcore'] if tried(open, p, 'wb') or tried(open, p, 'rb')  and 'hostname' not in p]\n"
+                      "print(bad or 'held')");
+    reward_close(&r);
+}
+
+static void environment_and_descriptors_are_empty(void **state) {
+    assert_int_equal(setenv("GRPO_CANARY", "canary-4711", 1), 0);
+    int leak = open("/dev/zero", O_RDONLY); // without O_CLOEXEC
+    Reward r = need("environment_and_descriptors_are_empty", "code:timeout=20");
+    assert_held(&r, TRIED "import glob\n"
+                          "found = b'canary-4711' in str(dict(os.environ)).encode()\n"
+                          "for p in glob.glob('/proc/[0-9]*/environ') + glob.glob('/proc/[0-9]*/cmdline'):\n"
+                          "    f = tried(open, p, 'rb')\n"
+                          "    found = found or (f and b'canary' in tried(f.read))\n"
+                          "print('out' if found else 'held')");
+    assert_held(&r, TRIED "keep = [k for k in os.environ if k not in ('PWD', 'LC_CTYPE', 'SHLVL', '_', 'OLDPWD')]\n"
+                          "print(keep or 'held')");
+    assert_held(
+        &r,
+        TRIED "fds = os.listdir('/proc/self/fd')\nprint('held' if len(fds) <= 4 and max(map(int, fds)) <= 3 else fds)");
+    assert_held(&r, TRIED
+                "pids = [p for p in os.listdir('/proc') if p.isdigit()]\nprint('held' if len(pids) <= 3 else pids)");
+    close(leak);
+    unsetenv("GRPO_CANARY");
+    reward_close(&r);
+}
+
+static void the_kernel_is_out_of_reach(void **state) {
+    Reward r = need("the_kernel_is_out_of_reach", "code:timeout=20");
+    static const char *const calls[] = {
+        "libc.ptrace(16, 1, 0, 0)",                                                                // attach to pid 1
+        "libc.ptrace(0, 0, 0, 0)",                                                                 // be traced
+        "libc.mount(b'none', b'/tmp', b'tmpfs', 0, None)",                                         //
+        "libc.umount2(b'/proc', 2)",                                                               //
+        "libc.unshare(0x10000000)",                                                                // user namespace
+        "libc.unshare(0x20000)",                                                                   // mount namespace
+        "libc.syscall(56, 0x10000000 | 17, 0, 0, 0, 0) if os.uname().machine == 'x86_64' else -1", // clone: user namespace
+        "libc.syscall(435, 0, 88)",                                                                // clone3
+        "libc.setns(0, 0)",                                                                        //
+        "libc.chroot(b'/tmp')",                                                                    //
+        "libc.setuid(0)",                                                                          //
+        "libc.sethostname(b'x', 1)",                                                               //
+        "libc.syscall(321, 0, 0, 0) if os.uname().machine == 'x86_64' else -1",                    // bpf
+        "libc.syscall(425, 1, 0)",                                                                 // io_uring_setup
+        "libc.memfd_create(b'x', 0)",                                                              //
+        "libc.shmget(0, 4096, 0o600)",                                                             //
+        "libc.kill(-1, 0) if len([p for p in os.listdir('/proc') if p.isdigit()]) > 3 else -1",
+        "libc.prlimit(0, 9, (ctypes.c_ulong * 2)(2**40, 2**40), None)", // raise RLIMIT_AS
+    };
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        char *code = xasprintf(TRIED "print('held' if (%s) < 0 else 'out')", calls[i]);
+        assert_held(&r, code);
+        free(code);
+    }
+    assert_held(&r, TRIED
+                "s = dict(l.split(':', 1) for l in open('/proc/self/status').read().splitlines())\n"
+                "caps = [s[k].strip().strip('0') for k in ('CapEff', 'CapPrm', 'CapInh', 'CapAmb', 'CapBnd')]\n"
+                "print('held' if not any(caps) and s['NoNewPrivs'].strip() == '1' and s['Seccomp'].strip() == '2' "
+                "and os.getuid() not in (0,) else s)");
+    reward_close(&r);
+}
+
+static void bombs_go_off_inside(void **state) {
+    Reward r = need("bombs_go_off_inside", "code:timeout=20,memory=256");
+    assert_held(&r, TRIED "print('out' if tried(os.fork) is not None else 'held')");
+    assert_held(&r, TRIED "print('held' if libc.vfork() < 0 else 'out')");
+    assert_held(&r, TRIED "import subprocess\nprint('out' if tried(subprocess.run, ['/bin/true']) else 'held')");
+    assert_held(&r, TRIED "import threading\nthreading.stack_size(65536)\ngate = threading.Event()\nn = 0\n"
+                          "def start():\n    threading.Thread(target=gate.wait, daemon=True).start(); return True\n"
+                          "while n < 1000 and tried(start): n += 1\n"
+                          "gate.set()\nprint('held' if n < 100 else n)");
+    assert_held(&r, TRIED "x = []\ndef grow():\n    while len(x) < 100: x.append(bytearray(10 << 20))\n"
+                          "tried(grow)\nn = len(x); x = None\nprint('held' if n < 26 else n)");
+    assert_held(&r,
+                TRIED "def grow():\n    n = 0\n    for i in range(100):\n        with open('/tmp/%d' % i, 'wb') as f:\n"
+                      "            for k in range(8):\n                try: n += f.write(bytes(1 << 20)); f.flush()\n"
+                      "                except OSError: return n\n    return n\n"
+                      "n = grow()\nprint('held' if n <= 65 << 20 else n)");
+    assert_held(&r, TRIED "def big():\n    f = open('/tmp/big', 'wb'); f.truncate(1 << 40)\n    return True\n"
+                          "print('out' if tried(big) else 'held')");
+    assert_near(run_python(&r, "x = 'a' * (10 ** 12)\nprint('held')", held), 0, 0);
+    assert_near(run_python(&r, "def f(): f()\nimport sys; sys.setrecursionlimit(10**9)\nf()\nprint('held')", held), 0,
+                0);
+    reward_close(&r);
+    // The classic, in C: no process is left over, and the test goes on.
+    r = need("bombs_go_off_inside", "code:language=c,timeout=2");
+    assert_near(run_code(&r, "c", "#include <unistd.h>\nint main(void) { for (;;) fork(); }", held), 0, 0);
+    assert_near(
+        run_code(&r, "c",
+                 "#include <unistd.h>\n#include <stdio.h>\nint main(void) { puts(fork() < 0 ? \"held\" : \"out\"); }",
+                 held),
+        1, 0);
+    assert_near(run_code(&r, "c",
+                         "#include <stdlib.h>\n#include <string.h>\nint main(void) { for (;;) { char *p = malloc(1 << "
+                         "20); if (p) memset(p, 1, 1 << 20); } }",
+                         held),
+                0, 0);
+    reward_close(&r);
+}
+
+// Whether any process has `mark` on its command line.
+static bool is_running(const char *mark) {
+    DIR *proc = opendir("/proc");
+    bool found = false;
+    for (struct dirent *d; (d = readdir(proc));) {
+        char path[300], line[8192];
+        snprintf(path, sizeof path, "/proc/%s/cmdline", d->d_name);
+        int fd = atoi(d->d_name) > 0 && atoi(d->d_name) != getpid() ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        ssize_t n = fd >= 0 ? read(fd, line, sizeof line) : 0;
+        found = found || (n > 0 && memmem(line, (size_t)n, mark, strlen(mark)));
+        if (fd >= 0) close(fd);
+    }
+    closedir(proc);
+    return found;
+}
+
+static void nothing_is_left_running(void **state) {
+    Reward r = need("nothing_is_left_running", "code:timeout=1");
+    // It starts itself again with a mark on its command line.
+    assert_near(run_python(&r,
+                           "import os, sys\nif 'grpo-mark-1' not in sys.argv:\n"
+                           "    os.execv(sys.executable, [sys.executable, __file__, 'grpo-mark-1'])\n"
+                           "print('up', flush=True)\nwhile True: pass",
+                           held),
+                0, 0);
+    bool running = true;
+    for (int i = 0; i < 200 && running; i++) {
+        running = is_running("grpo-mark-1");
+        if (running) nanosleep(&(struct timespec){0, 10000000}, NULL);
+    }
+    assert_false(running);
+    assert_near(
+        run_python(&r, "import os\nfor p in (-1, 1):\n    try: os.kill(p, 9)\n    except OSError: pass\nprint('held')",
+                   held),
+        1, 0);
+    reward_close(&r);
+}
+
+// A program cannot talk its way to a verdict.
+static void verdicts_cannot_be_forged(void **state) {
+    Reward r = need("verdicts_cannot_be_forged", "code:timeout=10");
+    static const char test[] = "def check(candidate):\n    assert candidate(1) == 2\ncheck(f)";
+    assert_near(run_python(&r, "def f(x):\n    return 2", test), 1, 0);
+    static const char *const forged[] = {
+        "import sys\nsys.exit(0)",
+        "import os\nos._exit(0)",
+        "raise SystemExit",
+        "import os\ndef f(x):\n    os._exit(0)",
+        "def f(x):\n    raise SystemExit(0)",
+        "import sys\ndef f(x):\n    sys.exit(0)",
+        "quit()",
+        "import atexit, os\natexit.register(os._exit, 0)\nraise KeyboardInterrupt",
+        "print('null')\nprint('passed')\nprint('OK')\nimport os\nos._exit(0)",
+        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'null')\n    except OSError: pass\nos._exit(0)",
+        "import os\nfor fd in range(0, 64):\n    try: os.write(fd, b'0' * 32 + b'null')\n    except OSError: "
+        "pass\nos._exit(0)",
+        "import os, glob\nx = b''\nfor p in glob.glob('/proc/[0-9]*/cmdline') + glob.glob('/proc/*/environ'):\n"
+        "    try: x += open(p, 'rb').read()\n    except OSError: pass\n"
+        "for fd in range(64):\n    try: os.write(fd, x + b'null')\n    except OSError: pass\nos._exit(0)",
+        "import os, sys\nf = sys._getframe()\nout = ''\nwhile f: out += str(f.f_locals) + str(f.f_globals); f = "
+        "f.f_back\n"
+        "for fd in range(64):\n    try: os.write(fd, out.encode() + b'null')\n    except OSError: pass\nos._exit(0)",
+        "import os, signal\ndef f(x):\n    os.kill(os.getpid(), signal.SIGTERM)",
+        "import threading\ndef f(x):\n    raise BaseException",
+        "check = print\ndef f(x):\n    return 3",
+        "__builtins__['check'] = print\ndef f(x):\n    return 3",
+    };
+    for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
+        float score = run_python(&r, forged[i], test);
+        if (score != 0) fail_msg("%g for:\n%s", (double)score, forged[i]);
+    }
+    // Expected results are never inside.
+    static const char call[] = "{\"fn_name\": \"f\", \"inputs\": [[1]], \"outputs\": [[\"needle-8812\"]]}";
+    assert_near(run_python(&r, "class Any:\n    def __eq__(self, o): return True\ndef f(x):\n    return Any()", call),
+                0, 0);
+    assert_near(
+        run_python(
+            &r,
+            "import gc, re, sys\ndef f(x):\n    everything = str(gc.get_objects()) + open('/proc/self/maps').read()\n"
+            "    m = re.search('needle-[0-9]+', everything.replace('needle-[0-9]', ''))\n"
+            "    return [m.group(0)] if m else None",
+            call),
+        0, 0);
+    reward_close(&r);
+}
+
+static void no_sandbox_no_run(void **state) {
+    Reward r = need("no_sandbox_no_run", "code");
+    char *path = xstrdup(getenv("PATH"));
+    setenv("PATH", at("empty"), 1);
+    assert_cannot_open("code", "bubblewrap is not installed");
+    assert_int_equal(mkdir(at("bin"), 0755), 0);
+    assert_int_equal(chmod(scratch, 0755), 0);
+    put_text(at("bin/bwrap"), "#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n");
+    assert_int_equal(chmod(at("bin/bwrap"), 0755), 0);
+    setenv("PATH", at("bin"), 1);
+    assert_cannot_open("binary_code:language=c", "setting up uid map: Permission denied");
+    assert_cannot_open("code", "user namespaces");
+    // A sandbox that is gone in the middle of a run: nothing is run, and it is counted.
+    float score = run_python(&r, "print('held')", held);
+    setenv("PATH", path, 1);
+    free(path);
+    assert_true(isnan(score));
+    assert_int_equal(reward_faults(&r, REWARD_NO_SANDBOX), 1);
+    assert_near(run_python(&r, "print('held')", held), 1, 0);
+    reward_close(&r);
+}
+
+#define IN_SCRATCH(f) cmocka_unit_test_setup_teardown(f, scratch_setup, scratch_teardown)
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(outputs),
+        cmocka_unit_test(calls),
+        cmocka_unit_test(assertions),
+        cmocka_unit_test(blocks),
+        cmocka_unit_test(compiled),
+        cmocka_unit_test(time_limits),
+        cmocka_unit_test(network_is_not_there),
+        IN_SCRATCH(files_are_not_there),
+        cmocka_unit_test(environment_and_descriptors_are_empty),
+        cmocka_unit_test(the_kernel_is_out_of_reach),
+        cmocka_unit_test(bombs_go_off_inside),
+        cmocka_unit_test(nothing_is_left_running),
+        cmocka_unit_test(verdicts_cannot_be_forged),
+        IN_SCRATCH(no_sandbox_no_run),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
