@@ -34,13 +34,16 @@ static const CaseRow case_table[] = {
     ROW(embed, .T = 1, .D = 1, .V = 1) ROW(embed, .T = 70, .D = 65, .V = 9) ROW(embed, .T = 40, .D = 896, .V = 300)
     SPEED(embed, .T = 2720, .D = 896, .V = 151936)
     ROW(embed_bwd, .T = 1, .D = 1, .V = 1) ROW(embed_bwd, .T = 70, .D = 65, .V = 9) ROW(embed_bwd, .T = 40, .D = 896, .V = 300)
+    ROW(embed_bwd, .T = 1100, .D = 9, .V = 3) ROW(embed_bwd, .T = 1500, .D = 40, .V = 3000)
     SPEED(embed_bwd, .T = 2720, .D = 896, .V = 151936)
 
     ROW(rmsnorm, .T = 1, .D = 1) ROW(rmsnorm, .T = 3, .D = 65, .opt = true) ROW(rmsnorm, .T = 40, .D = 896, .opt = true)
     ROW(rmsnorm, .T = 5, .D = 63) ROW(rmsnorm, .T = 9, .D = 1536) ROW(rmsnorm, .T = 0, .D = 64)
+    ROW(rmsnorm, .T = 2, .D = 9001, .opt = true) ROW(rmsnorm, .T = 3, .D = 8704)
     SPEED(rmsnorm, .T = 2720, .D = 896, .opt = true)
     ROW(rmsnorm_bwd, .T = 1, .D = 5) ROW(rmsnorm_bwd, .T = 3, .D = 65, .opt = true) ROW(rmsnorm_bwd, .T = 80, .D = 896, .opt = true)
     ROW(rmsnorm_bwd, .T = 300, .D = 63) ROW(rmsnorm_bwd, .T = 0, .D = 64)
+    ROW(rmsnorm_bwd, .T = 11, .D = 5001, .opt = true) ROW(rmsnorm_bwd, .T = 9, .D = 4608)
     SPEED(rmsnorm_bwd, .T = 2720, .D = 896, .opt = true)
 
     ROW(matmul, .T = 1, .D = 1, .F = 1) ROW(matmul, .T = 7, .D = 65, .F = 19) ROW(matmul, .T = 66, .D = 128, .F = 100)

@@ -341,17 +341,27 @@ static void cut_does_not_matter(void **state) {
     case_free(&c), case_free(&again);
 }
 
-// The slope of the total loss along one input, from two evaluations. GM_LOSS is f32, so the step is large.
-static double slope(Case *c, GrpoParams p, float *x, float step) {
-    float kept = *x;
-    *x = kept + step;
-    case_run(c, p);
-    double up = metric_sum(c, GM_LOSS);
-    *x = kept - step;
-    case_run(c, p);
-    double down = metric_sum(c, GM_LOSS);
-    *x = kept;
-    return (up - down) / ((double)(kept + step) - (double)(kept - step));
+// The slopes of the loss along token j of every sequence's column x[N], slope[SEQUENCES]: a sequence's loss depends on its
+// own tokens alone, so two evaluations serve all. GM_LOSS is f32, so the step is large.
+static void slopes(Case *c, GrpoParams p, float *x, int j, double *slope) {
+    float kept[SEQUENCES] = {0}, step = 1e-2f;
+    double up[SEQUENCES];
+    for (int side = 1; side >= -1; side -= 2) {
+        for (int s = 0; s < SEQUENCES; s++) {
+            float *at = x + i32(c->in.offsets)[s] + j;
+            if (j >= lengths[s]) continue;
+            if (side > 0) kept[s] = *at;
+            *at = kept[s] + (float)side * step;
+        }
+        case_run(c, p);
+        for (int s = 0; s < SEQUENCES; s++) {
+            double loss = metric(c, s, GM_LOSS), width = (double)(kept[s] + step) - (double)(kept[s] - step);
+            if (side > 0) up[s] = loss;
+            else slope[s] = (up[s] - loss) / width;
+        }
+    }
+    for (int s = 0; s < SEQUENCES; s++)
+        if (j < lengths[s]) x[i32(c->in.offsets)[s] + j] = kept[s];
 }
 
 static void gradients_are_slopes(void **state) {
@@ -361,24 +371,28 @@ static void gradients_are_slopes(void **state) {
         p.loss_scale = p.entropy_scale = 1;
         // cispo's gradient leaves the ratio out: with the ratio at its cap everywhere that is the slope too.
         if (p.loss_type == LOSS_CISPO) p.epsilon_high = 0.3f;
-        // Away from the clipping edges, which have no slope: a ratio of one sequence is far from them anyway.
         case_run(&c, p);
         float *dlogp = xmalloc(tensor_bytes(c.out.dlogp)), *dentropy = xmalloc(tensor_bytes(c.out.dentropy));
         memcpy(dlogp, c.out.dlogp.data, tensor_bytes(c.out.dlogp));
         memcpy(dentropy, c.out.dentropy.data, tensor_bytes(c.out.dentropy));
-        double error = 0, norm = 0;
-        for (int64_t t = 0; t < c.tokens; t++) {
-            double w = exp((double)f32(c.in.logp)[t] - f32(c.in.old_logp)[t]);
-            double edges[] = {1 - (double)p.epsilon, 1 + (double)p.epsilon_high, p.delta > 0 ? p.delta : 9};
-            bool at_edge = false;
-            for (int k = 0; k < 3; k++) at_edge |= fabs(w - edges[k]) < 0.02;
-            if (p.level == LEVEL_TOKEN && at_edge) continue;
-            double s = slope(&c, p, f32(c.in.logp) + t, 1e-2f);
-            error += pow(s - dlogp[t], 2), norm += s * s;
-            float threshold = p.entropy_threshold; // fixed: moving an entropy must not move it
-            if (fabsf(f32(c.in.entropy)[t] - threshold) < 0.02f) continue;
-            s = slope(&c, p, f32(c.in.entropy) + t, 1e-2f);
-            error += pow(s - dentropy[t], 2), norm += s * s;
+        double error = 0, norm = 0, by_logp[SEQUENCES], by_entropy[SEQUENCES];
+        for (int j = 0; j < 12; j++) {
+            slopes(&c, p, f32(c.in.logp), j, by_logp);
+            slopes(&c, p, f32(c.in.entropy), j, by_entropy);
+            for (int s = 0; s < SEQUENCES; s++) {
+                if (j >= lengths[s]) continue;
+                int32_t t = i32(c.in.offsets)[s] + j;
+                // Away from the clipping edges, which have no slope: a ratio of one sequence is far from them anyway.
+                double w = exp((double)f32(c.in.logp)[t] - f32(c.in.old_logp)[t]);
+                double edges[] = {1 - (double)p.epsilon, 1 + (double)p.epsilon_high, p.delta > 0 ? p.delta : 9};
+                bool at_edge = false;
+                for (int k = 0; k < 3; k++) at_edge |= fabs(w - edges[k]) < 0.02;
+                if (p.level == LEVEL_TOKEN && at_edge) continue;
+                error += pow(by_logp[s] - dlogp[t], 2), norm += pow(by_logp[s], 2);
+                // The threshold is fixed: moving an entropy must not move it, nor carry the token over it.
+                if (fabsf(f32(c.in.entropy)[t] - p.entropy_threshold) < 0.02f) continue;
+                error += pow(by_entropy[s] - dentropy[t], 2), norm += pow(by_entropy[s], 2);
+            }
         }
         assert_true(norm > 0.1);
         if (!(sqrt(error / norm) < 5e-4)) {

@@ -14,11 +14,13 @@ typedef struct {
 } Types;
 static const Types types[] = {{F32, F32}, {BF16, F32}, {BF16, BF16}};
 
-// Calls f on every case of the table that is there for correctness.
+// Calls f on every case of the table that is there for correctness; of one op where GRPO_TEST_OP names it.
 static void for_cases(Device *d, void (*f)(Case *c)) {
+    const char *only = getenv("GRPO_TEST_OP");
     for (int i = 0; i < CASE_ROWS; i++)
         for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
             const CaseRow *row = &case_table[i];
+            if (only && strcmp(only, row->op->name) != 0) continue;
             if (row->bench || (types[t].grad == BF16 && !row->op->grads)) continue;
             Case c = case_open(d, row->op, row->s, types[t].dtype, types[t].grad, true);
             f(&c);
@@ -105,6 +107,30 @@ static void check_rows(Case *c) {
 }
 static void same_bits_for_a_row_alone(void **state) { for_cases(*state, check_rows); }
 
+// Nothing may depend on where memory lies: here every argument begins one element further.
+static void check_place(Case *c) {
+    c->op->run(c);
+    Case moved = case_open(c->d, c->op, c->s, c->dtype, c->grad, false);
+    void *home[CASE_ARGS];
+    for (int i = 0; i < moved.n_args; i++) {
+        Tensor *x = &moved.arg[i].t;
+        home[i] = x->data;
+        char *room = c->d->alloc(c->d, tensor_bytes(*x) + 16);
+        assert_non_null(room);
+        x->data = room + dtype_size(x->dtype);
+        c->d->copy(c->d, x->data, home[i], tensor_bytes(*x));
+    }
+    moved.op->run(&moved);
+    assert_same_output(c, &moved, false, "one element further in memory");
+    for (int i = 0; i < moved.n_args; i++) {
+        Tensor *x = &moved.arg[i].t;
+        c->d->free(c->d, (char *)x->data - dtype_size(x->dtype), tensor_bytes(*x) + 16);
+        x->data = home[i];
+    }
+    case_close(&moved);
+}
+static void same_bits_at_any_place(void **state) { for_cases(*state, check_place); }
+
 // dx may be dres.
 static void rmsnorm_bwd_in_place(void **state) {
     Device *d = *state;
@@ -119,6 +145,26 @@ static void rmsnorm_bwd_in_place(void **state) {
         assert_true(device_same(d, arg(&a, "dw"), arg(&b, "dw")));
         case_close(&a);
         case_close(&b);
+    }
+}
+
+// Each row of the embedding's gradient is the f32 sum of its tokens' rows in ascending order, rounded once.
+static void embed_bwd_adds_in_token_order(void **state) {
+    Device *d = *state;
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        Case c =
+            case_open(d, &op_embed_bwd, (CaseShape){.T = 1500, .D = 5, .V = 4}, types[t].dtype, types[t].grad, true);
+        c.op->run(&c);
+        double *after = tensor_values(d, arg(&c, "dw")), *dw = before(&c, "dw"), *dy = before(&c, "dy");
+        for (int64_t v = 0; v < c.s.V; v++)
+            for (int64_t i = 0; i < c.s.D; i++) {
+                float sum = (float)dw[v * c.s.D + i];
+                for (int64_t u = 0; u < c.s.T; u++)
+                    if ((int64_t)before(&c, "ids")[u] == v) sum += (float)dy[u * c.s.D + i];
+                assert_true(after[v * c.s.D + i] == stored(c.grad, (double)sum));
+            }
+        free(after);
+        case_close(&c);
     }
 }
 
@@ -148,8 +194,8 @@ static int close_device(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ops_match_oracles),         cmocka_unit_test(same_bits_on_any_threads),
-        cmocka_unit_test(same_bits_for_a_row_alone), cmocka_unit_test(rmsnorm_bwd_in_place),
-        cmocka_unit_test(cast_keeps_specials),
+        cmocka_unit_test(same_bits_for_a_row_alone), cmocka_unit_test(same_bits_at_any_place),
+        cmocka_unit_test(rmsnorm_bwd_in_place),      cmocka_unit_test(cast_keeps_specials),
     };
     return cmocka_run_group_tests_name("ops", tests, open_device, close_device);
 }
