@@ -1,6 +1,7 @@
 // AdamW against torch.optim.AdamW (tests/golden/adamw.json, written by tools/golden.py), and the stochastic rounding of
 // bf16 state: unbiased, a function of (seed, step, element) alone, never moving a value that bf16 holds exactly.
 #include "device.h"
+#include "../kernels/philox.h"
 #include "case.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -165,6 +166,36 @@ static void noise_depends_on_seed_step_and_element(void **state) {
     state_free(&whole), state_free(&parts), state_free(&other);
 }
 
+// Which random bits round which value: without gradients the weights only decay, and so do the moments, so that what is
+// rounded is known exactly. Element e takes half e % 2 of the words 0, 1, 2 (w, m, v) of the counter {e / 2, step}.
+static void rounding_takes_its_own_bits(void **state) {
+    Device *d = *state;
+    enum { N = 1003 };
+    AdamParams p = plain;
+    p.beta1 = p.beta2 = 0.75, p.weight_decay = 100, p.lr = 0x1p-10, p.step = 0x500000003, p.first_elem = 0x300000001;
+    State s = {vector(BF16, N), NONE, vector(BF16, N), vector(BF16, N), vector(F32, N)};
+    for (int j = 0; j < N; j++) bf16(s.m)[j] = bf16(s.v)[j] = f32_to_bf16(1 + (float)j / N);
+    step(d, &s, 0, N, p);
+    State t = {vector(BF16, N), NONE, vector(BF16, N), vector(BF16, N), vector(F32, N)};
+    for (int j = 0; j < N; j++) bf16(t.w)[j] = f32_to_bf16(1 + (float)j / N);
+    step(d, &t, 0, N, p);
+    for (int j = 0; j < N; j++) {
+        uint64_t e = (uint64_t)p.first_elem + (uint64_t)j, q = (uint64_t)p.step;
+        Philox counter = {{(uint32_t)(e / 2), (uint32_t)(e / 2 >> 32), (uint32_t)q, (uint32_t)(q >> 32) | 0x80000000}};
+        Philox r = philox4x32(counter, p.seed);
+        float x = bf16_to_f32(f32_to_bf16(1 + (float)j / N));
+        float decayed = x * (float)(1 - p.lr * p.weight_decay), moment = x * 0.75f; // m + 0.25 (0 - m), 0.75 v: exact
+        Tensor got[] = {t.w, s.m, s.v};
+        for (int k = 0; k < 3; k++) {
+            float value = k ? moment : decayed;
+            uint32_t u;
+            memcpy(&u, &value, 4);
+            assert_int_equal(bf16(got[k])[j], (u + (r.v[k] >> (e % 2 ? 16 : 0) & 0xffff)) >> 16);
+        }
+    }
+    state_free(&s), state_free(&t);
+}
+
 // Nothing to add and nothing to decay: not a bit moves, zeros and infinities included.
 static void exact_values_stay(void **state) {
     Device *d = *state;
@@ -192,6 +223,7 @@ int main(void) {
         cmocka_unit_test(matches_torch),
         cmocka_unit_test(rounding_is_unbiased),
         cmocka_unit_test(noise_depends_on_seed_step_and_element),
+        cmocka_unit_test(rounding_takes_its_own_bits),
         cmocka_unit_test(exact_values_stay),
     };
     return cmocka_run_group_tests_name("adamw", tests, open_device, close_device);

@@ -1,6 +1,7 @@
 // The GRPO loss: against TRL (tests/golden/grpo_loss.json, written by tools/golden.py), against finite differences, and
 // what must hold exactly.
 #include "device.h"
+#include "grpo_math.h"
 #include "near.h"
 #include <math.h>
 #include <stdarg.h>
@@ -541,6 +542,81 @@ static void first_update_has_gradient_but_no_loss(void **state) {
     }
 }
 
+// The metric sums read off their definitions in grpo.h.
+static void metrics_by_hand(void **state) {
+    Case c = random_case(23);
+    for (int i = 0; i < 12; i++) {
+        GrpoParams p = busy_params(i, &c);
+        case_run(&c, p);
+        for (int64_t s = 0; s < c.n; s++) {
+            int32_t first = i32(c.in.offsets)[s], n = lengths[s];
+            double mean = 0, want[GM_COUNT] = {0}, a = f32(c.out.advantage)[s];
+            want[GM_RATIO_MAX] = -INFINITY, want[GM_RATIO_MIN] = INFINITY, want[GM_ADVANTAGE] = a;
+            for (int32_t t = first; t < first + n; t++) mean += ((double)f32(c.in.logp)[t] - f32(c.in.old_logp)[t]) / n;
+            for (int32_t t = first; t < first + n && ((uint8_t *)c.in.mask.data)[s]; t++) {
+                double l = f32(c.in.logp)[t], r = f32(c.in.ref_logp)[t] - l;
+                double w = exp(p.level == LEVEL_SEQUENCE ? mean : l - f32(c.in.old_logp)[t]);
+                bool cispo = p.loss_type == LOSS_CISPO, clips = p.loss_type != LOSS_SAPO;
+                want[GM_TOKENS]++;
+                want[GM_KL] += exp(r) - r - 1;
+                want[GM_ENTROPY] += f32(c.in.entropy)[t];
+                want[GM_CLIP_LOW] += clips && !cispo && w < 1 - (double)p.epsilon && a < 0;
+                want[GM_CLIP_HIGH] += clips && w > (cispo ? 0 : 1) + (double)p.epsilon_high && a > 0;
+                want[GM_RATIO_SUM] += w;
+                want[GM_RATIO_MAX] = fmax(w, want[GM_RATIO_MAX]);
+                want[GM_RATIO_MIN] = fmin(w, want[GM_RATIO_MIN]);
+            }
+            want[GM_CLIP_REGION] = want[GM_CLIP_LOW] + want[GM_CLIP_HIGH];
+            for (int m = 0; m < GM_COUNT; m++) {
+                double got = metric(&c, s, (GrpoMetric)m);
+                if (m != GM_LOSS && !(got == want[m] || fabs(got - want[m]) <= 1e-6 * fabs(want[m])))
+                    fail_msg("params %d, sequence %d, metric %d: %g, not %g", i, (int)s, m, got, want[m]);
+            }
+        }
+    }
+    case_free(&c);
+}
+
+// Groups of thousands, as a batch of one question would have; the micro-batch has three of its completions, one of them
+// longer than a block of threads.
+static void large_groups_and_long_completions(void **state) {
+    enum { G = 3000, K = 2, LONG = 1000 };
+    static const int length[3] = {LONG, 1, 300};
+    static const int32_t of[3] = {2999, 3000, 5999}; // two groups
+    seed = 29;
+    Case c = case_new(1, 3, 1, length);
+    Tensor rewards = tensor2(xcalloc(2 * G * K, 4), F32, 2 * G, K), weights = tensor1(xcalloc(K, 4), F32, K);
+    for (int i = 0; i < 2 * G * K; i++) f32(rewards)[i] = (float)uniform();
+    f32(weights)[0] = 0.25f, f32(weights)[1] = 2;
+    GrpoIn in = c.in;
+    in.groups = 2, in.group_size = G, in.n_rewards = K, in.rewards = rewards, in.weights = weights;
+    memcpy(in.index.data, of, sizeof of);
+    double loss = 0, sum = 0, low = INFINITY, high = 0;
+    for (int t = 0; t < c.tokens; t++) f32(in.logp)[t] = (float)(-3 * uniform());
+    for (int t = 0; t < LONG; t++) {
+        double w = exp((double)f32(in.logp)[t]);
+        sum += w, low = fmin(low, w), high = fmax(high, w);
+    }
+    for (int aggregation = 0; aggregation < 2; aggregation++) {
+        GrpoParams p = plain;
+        p.loss_type = LOSS_DAPO, p.aggregation = (RewardAggregation)aggregation, p.batch_std = 0.5f;
+        run_on_device(c.out, in, p);
+        for (int s = 0; s < 3; s++)
+            assert_near(f32(c.out.advantage)[s], grpo_advantage(f32(rewards), of[s], G, f32(weights), K, &p), 1e-6);
+        double a = f32(c.out.advantage)[0];
+        loss = 0;
+        for (int t = 0; t < LONG; t++) {
+            double w = exp((double)f32(in.logp)[t]);
+            loss -= fmin(w * a, fmin(fmax(w, 1 - (double)p.epsilon), 1 + (double)p.epsilon_high) * a);
+        }
+        assert_near(metric(&c, 0, GM_LOSS), loss, 1e-5 * fabs(loss));
+        assert_near(metric(&c, 0, GM_RATIO_SUM), sum, 1e-5 * sum);
+        assert_near(metric(&c, 0, GM_RATIO_MAX), high, 1e-6);
+        assert_near(metric(&c, 0, GM_RATIO_MIN), low, 1e-6);
+    }
+    free(rewards.data), free(weights.data), case_free(&c);
+}
+
 static void scalars_by_hand(void **state) {
     assert_near(grpo_loss_scale(LOSS_GRPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
     assert_near(grpo_loss_scale(LOSS_SAPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
@@ -584,6 +660,8 @@ int main(void) {
         cmocka_unit_test(group_of_one_gives_nothing),
         cmocka_unit_test(abstaining_completions_stay_out),
         cmocka_unit_test(first_update_has_gradient_but_no_loss),
+        cmocka_unit_test(metrics_by_hand),
+        cmocka_unit_test(large_groups_and_long_completions),
         cmocka_unit_test(scalars_by_hand),
     };
     return cmocka_run_group_tests_name("grpo", tests, open_device, close_device);

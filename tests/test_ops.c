@@ -195,7 +195,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ops_match_oracles),         cmocka_unit_test(same_bits_on_any_threads),
         cmocka_unit_test(same_bits_for_a_row_alone), cmocka_unit_test(same_bits_at_any_place),
-        cmocka_unit_test(rmsnorm_bwd_in_place),      cmocka_unit_test(cast_keeps_specials),
+        cmocka_unit_test(rmsnorm_bwd_in_place),      cmocka_unit_test(embed_bwd_adds_in_token_order),
+        cmocka_unit_test(cast_keeps_specials),
     };
     return cmocka_run_group_tests_name("ops", tests, open_device, close_device);
 }
