@@ -67,6 +67,13 @@ template <int pending> static __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
+// 2^x, within 2 ulp; results below 2^-126 are 0.
+static __device__ __forceinline__ float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 #endif
 
 // Two floats as the two bf16 of a fragment register, the first in the lower half.

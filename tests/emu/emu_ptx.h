@@ -2,6 +2,8 @@
 // for. Included by ptx.cuh, which describes each.
 #pragma once
 #include "cuda_bf16.h"
+#include <float.h>
+#include <math.h>
 #include <stdint.h>
 
 struct EmuMma {
@@ -50,3 +52,8 @@ static inline void cp_async_16(void *shared, const void *global, bool valid, EMU
 }
 static inline void cp_async_commit() { emu_cp_async_commit(); }
 template <int pending> static inline void cp_async_wait() { emu_cp_async_wait(pending); }
+
+static inline float exp2_approx(float x) {
+    float y = exp2f(x);
+    return y < FLT_MIN ? 0 : y; // .ftz
+}

@@ -1,0 +1,324 @@
+// Backward of attention.cu (Dao et al. 2022; Dao 2023). With p_ij = e^(s_ij - lse_i), all sums over what sees each other:
+//
+//   delta_i = sum_c dy_ic y_ic         ds_ij = p_ij (dy_i v_j - delta_i)
+//   dv_j = sum_i p_ij dy_i             dk_j = scale sum_i ds_ij q_i             dq_i = scale sum_j ds_ij k_j
+//
+// Rows i are (position, query head) pairs of a sequence and kv head, as in attention.cu. Every sum has one owner and so one
+// order, whatever else is in the batch, at the price of making p and ds twice (7 products of tiles for the formula's 5):
+//   delta_kernel   a warp a (token, head), into scratch
+//   dq_kernel      a block owns 64 rows and walks their keys, ascending
+//   dkv_kernel     a block owns 64 keys of a kv head and walks the rows that see them, ascending: positions first, then the
+//                  query heads of the group, so that their sum is made in registers
+// Where d > 128 (shared memory and registers) tiles are 32 by 32, and a block of dkv_kernel owns 128 of the d columns.
+// bf16: p and ds are rounded to bf16 for their products, as dy and the gradients themselves are; sums are f32, by mma.
+//
+// Work: 14 H d T (n + 1)/2 FLOP as done, 10 by the formula; bytes: qkv, dy, y, dqkv once, the rest from L2. The floor is
+// the tensor cores'.
+#include "attention.cuh"
+
+// delta[rows] = sum over d of dy[rows,d] y[rows,d]
+template <typename T> static __global__ void delta_kernel(float *delta, const T *dy, const T *y, int64_t rows, int d) {
+    int warps = TILE_THREADS / WARP, lane = (int)threadIdx.x % WARP;
+    for (int64_t r = (int64_t)blockIdx.x * warps + threadIdx.x / WARP; r < rows; r += (int64_t)gridDim.x * warps) {
+        float sum = 0;
+        for (int c = lane; c < d; c += WARP) sum = fmaf(to_float(dy[r * d + c]), to_float(y[r * d + c]), sum);
+        sum = warp_sum(sum);
+        if (lane == 0) delta[r] = sum;
+    }
+}
+
+// The rows of one sequence and kv head.
+struct Rows {
+    int start, kv;
+    Heads h;
+    __device__ __forceinline__ int token(int64_t row) const { return (int)(row / h.group); }
+    __device__ __forceinline__ int head(int64_t row) const { return kv * h.group + (int)(row % h.group); }
+    // Row of [T, H].
+    __device__ __forceinline__ int64_t at(int64_t row) const { return (int64_t)(start + token(row)) * h.H + head(row); }
+    // Where a head of a token begins in [T, H + 2K, d].
+    __device__ __forceinline__ int64_t in_qkv(int t, int x) const {
+        return ((int64_t)(start + t) * (h.H + 2 * h.K) + x) * h.d;
+    }
+};
+
+// c[N / 2 pairs of 8 columns][4] += a[16, 16 k] b[16 k, 8 N]: a as fragments, b in shared memory, its rows the 16 k.
+template <int D, int N, int K>
+static __device__ __forceinline__ void add_products(float c[N][4], const uint32_t a[K][4], const Bf16 *b) {
+    int lane = (int)threadIdx.x % WARP;
+    b += lane % 16 * PITCH<D> + lane / 16 * 8;
+#pragma unroll
+    for (int n = 0; n < N; n += 2)
+#pragma unroll
+        for (int k = 0; k < K; k++) {
+            uint32_t y[4];
+            ldmatrix_x4_trans(y, b + k * 16 * PITCH<D> + n * 8);
+            mma_bf16(c[n], a[k], y);
+            mma_bf16(c[n + 1], a[k], y + 2);
+        }
+}
+template <int N> static __device__ __forceinline__ void clear(float c[N][4]) {
+#pragma unroll
+    for (int i = 0; i < 4 * N; i++) c[i / 4][i % 4] = 0;
+}
+// Tokens that belong to no sequence have gradient 0.
+template <typename T>
+static __device__ void clear_rest(T *dqkv, int64_t from, int64_t T_all, int64_t width, int64_t block, int64_t blocks) {
+    for (int64_t t = from + block; t < T_all; t += blocks)
+        for (int64_t i = (int)threadIdx.x; i < width; i += blockDim.x) dqkv[t * width + i] = from_float<T>(0.0f);
+}
+
+// Rows and keys of a tile, 16 a warp.
+template <int D> constexpr int TILE = D <= 128 ? 64 : 32;
+template <int D> constexpr size_t tiles_shared() {
+    return 4 * TILE<D> * PITCH<D> * sizeof(Bf16) + 3 * TILE<D> * sizeof(float);
+}
+
+// grid (tiles_most, K), block 2 TILE
+template <int D>
+static __global__ void __launch_bounds__(2 * TILE<D>)
+    dq_kernel(Bf16 *dqkv, const Bf16 *dy, const float *lse, const float *delta, const Bf16 *qkv, const int32_t *seq,
+              int B, int64_t T, Heads h) {
+    constexpr int ROWS = TILE<D>, THREADS = 2 * ROWS;
+    SHARED_DYNAMIC(Bf16, q); // [ROWS, PITCH] each
+    Bf16 *g = q + ROWS * PITCH<D>, *k = g + ROWS * PITCH<D>, *v = k + ROWS * PITCH<D>;
+    int thread = (int)threadIdx.x, lane = thread % WARP, own = thread / WARP * 16;
+    clear_rest(dqkv, seq[B], T, (int64_t)(h.H + 2 * h.K) * h.d, (int64_t)blockIdx.x * h.K + blockIdx.y,
+               (int64_t)gridDim.x * h.K);
+    Tile tile = find_tile(seq, B, h.group, ROWS, (int64_t)gridDim.x - 1 - blockIdx.x);
+    int64_t left = (int64_t)tile.n * h.group - tile.first;
+    int rows = (int)(left < ROWS ? left : ROWS);
+    if (rows <= 0) return; // the whole block
+    Rows r = {tile.start, (int)blockIdx.y, h};
+    int keys = r.token(tile.first + rows - 1) + 1, last_sees = r.token(tile.first + min(own + 16, rows) - 1) + 1;
+    float dq[D / 8][4], less[2], row_delta[2];
+    int sees[2];
+    clear<D / 8>(dq);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int64_t row = tile.first + min(own + i * 8 + lane / 4, rows - 1);
+        sees[i] = r.token(row) + 1;
+        less[i] = -lse[r.at(row)] * LOG2E;
+        row_delta[i] = delta[r.at(row)];
+    }
+    load_rows<D>(q, ROWS, rows, h, thread, THREADS,
+                 [&](int i) { return qkv + r.in_qkv(r.token(tile.first + i), r.head(tile.first + i)); });
+    load_rows<D>(g, ROWS, rows, h, thread, THREADS, [&](int i) { return dy + r.at(tile.first + i) * h.d; });
+    for (int first = 0; first < keys; first += ROWS) {
+        __syncthreads();
+        load_rows<D>(k, ROWS, keys - first, h, thread, THREADS,
+                     [&](int j) { return qkv + r.in_qkv(first + j, h.H + r.kv); });
+        load_rows<D>(v, ROWS, keys - first, h, thread, THREADS,
+                     [&](int j) { return qkv + r.in_qkv(first + j, h.H + h.K + r.kv); });
+        cp_async_commit();
+        cp_async_wait<0>();
+        __syncthreads();
+        if (own >= rows) continue;
+#pragma unroll 1
+        for (int part = 0; part < ROWS && first + part < last_sees; part += 32) { // of the keys
+            float s[1][4][4], ds[1][4][4];
+            uint32_t a[2][4];
+            dot_rows<D, 1, 4>(s, q + own * PITCH<D>, k + part * PITCH<D>);
+            dot_rows<D, 1, 4>(ds, g + own * PITCH<D>, v + part * PITCH<D>);
+#pragma unroll
+            for (int i = 0; i < 16; i++) {
+                int key = first + part + i / 4 * 8 + lane % 4 * 2 + i % 2, half = i / 2 % 2;
+                float p = exp2_approx(fmaf(s[0][i / 4][i % 4], h.scale2, less[half]));
+                float x = p * (ds[0][i / 4][i % 4] - row_delta[half]);
+                ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;
+            }
+            round_fragment<4>(a[0], ds[0], 0);
+            round_fragment<4>(a[1], ds[0], 1);
+            add_products<D, D / 8, 2>(dq, a, k + part * PITCH<D>);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int row = own + i * 8 + lane / 4;
+        if (row >= rows) continue;
+        Bf16 *out = dqkv + r.in_qkv(r.token(tile.first + row), r.head(tile.first + row));
+#pragma unroll
+        for (int j = 0; j < D / 8; j++)
+            store_two(out, j * 8 + lane % 4 * 2, dq[j][2 * i] * h.scale, dq[j][2 * i + 1] * h.scale, h);
+    }
+}
+
+// grid (tiles_most of keys, K, D / COLUMNS), block 2 TILE
+template <int D, int COLUMNS>
+static __global__ void __launch_bounds__(2 * TILE<D>)
+    dkv_kernel(Bf16 *dqkv, const Bf16 *dy, const float *lse, const float *delta, const Bf16 *qkv, const int32_t *seq,
+               int B, Heads h) {
+    constexpr int KEYS = TILE<D>, THREADS = 2 * KEYS;
+    SHARED_DYNAMIC(Bf16, k); // [KEYS, PITCH] each
+    Bf16 *v = k + KEYS * PITCH<D>, *q = v + KEYS * PITCH<D>, *g = q + KEYS * PITCH<D>;
+    float *less = (float *)(g + KEYS * PITCH<D>), *row_delta = less + KEYS; // [KEYS] each
+    int *sees = (int *)(row_delta + KEYS);                                  // [KEYS]
+    int thread = (int)threadIdx.x, lane = thread % WARP, own = thread / WARP * 16;
+    int column0 = (int)blockIdx.z * COLUMNS;
+    // The first keys of a sequence are seen by most rows, and come first.
+    Tile tile = find_tile(seq, B, 1, KEYS, blockIdx.x);
+    int key0 = (int)tile.first, keys = min(tile.n - key0, KEYS);
+    if (keys <= 0) return; // the whole block
+    Rows r = {tile.start, (int)blockIdx.y, h};
+    int64_t all = (int64_t)tile.n * h.group; // rows
+    float dk[COLUMNS / 8][4], dv[COLUMNS / 8][4];
+    clear<COLUMNS / 8>(dk);
+    clear<COLUMNS / 8>(dv);
+    load_rows<D>(k, KEYS, keys, h, thread, THREADS, [&](int j) { return qkv + r.in_qkv(key0 + j, h.H + r.kv); });
+    load_rows<D>(v, KEYS, keys, h, thread, THREADS, [&](int j) { return qkv + r.in_qkv(key0 + j, h.H + h.K + r.kv); });
+    for (int64_t first = (int64_t)key0 * h.group; first < all; first += KEYS) {
+        int rows = (int)(all - first < KEYS ? all - first : KEYS);
+        __syncthreads();
+        load_rows<D>(q, KEYS, rows, h, thread, THREADS,
+                     [&](int i) { return qkv + r.in_qkv(r.token(first + i), r.head(first + i)); });
+        load_rows<D>(g, KEYS, rows, h, thread, THREADS, [&](int i) { return dy + r.at(first + i) * h.d; });
+        cp_async_commit();
+        if (thread < KEYS) {
+            int64_t row = first + min(thread, rows - 1);
+            less[thread] = -lse[r.at(row)] * LOG2E;
+            row_delta[thread] = delta[r.at(row)];
+            sees[thread] = thread < rows ? r.token(row) + 1 : 0;
+        }
+        cp_async_wait<0>();
+        __syncthreads();
+        if (own >= keys) continue;
+#pragma unroll 1
+        for (int part = 0; part < rows; part += 32) { // of the rows
+            float p[1][4][4], ds[1][4][4];
+            uint32_t a[2][4];
+            dot_rows<D, 1, 4>(p, k + own * PITCH<D>, q + part * PITCH<D>);
+            dot_rows<D, 1, 4>(ds, v + own * PITCH<D>, g + part * PITCH<D>);
+#pragma unroll
+            for (int i = 0; i < 16; i++) {
+                int row = part + i / 4 * 8 + lane % 4 * 2 + i % 2, key = key0 + own + i / 2 % 2 * 8 + lane / 4;
+                float x = exp2_approx(fmaf(p[0][i / 4][i % 4], h.scale2, less[row]));
+                float y = x * (ds[0][i / 4][i % 4] - row_delta[row]);
+                p[0][i / 4][i % 4] = key < sees[row] ? x : 0;
+                ds[0][i / 4][i % 4] = key < sees[row] ? y : 0;
+            }
+            round_fragment<4>(a[0], p[0], 0);
+            round_fragment<4>(a[1], p[0], 1);
+            add_products<D, COLUMNS / 8, 2>(dv, a, g + part * PITCH<D> + column0);
+            round_fragment<4>(a[0], ds[0], 0);
+            round_fragment<4>(a[1], ds[0], 1);
+            add_products<D, COLUMNS / 8, 2>(dk, a, q + part * PITCH<D> + column0);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int key = own + i * 8 + lane / 4;
+        if (key >= keys) continue;
+        Bf16 *dk_out = dqkv + r.in_qkv(key0 + key, h.H + r.kv), *dv_out = dk_out + (int64_t)h.K * h.d;
+#pragma unroll
+        for (int j = 0; j < COLUMNS / 8; j++) {
+            int column = column0 + j * 8 + lane % 4 * 2;
+            store_two(dk_out, column, dk[j][2 * i] * h.scale, dk[j][2 * i + 1] * h.scale, h);
+            store_two(dv_out, column, dv[j][2 * i], dv[j][2 * i + 1], h);
+        }
+    }
+}
+
+// f32: a block owns 16 rows (or 16 keys) and walks keys (or rows), STREAM at a time. x, y are q, dy of a row, or k, v of a
+// key: either way s = x x', dp = y y', and the owner's sums take in ds x' and, for keys, p y'.
+template <int D> constexpr int STREAM = 4096 / D;
+template <int D> constexpr size_t backward_f32_shared() {
+    return sizeof(float) * (2 * (F32_ROWS + STREAM<D>)*F32_PITCH<D> + 2 * F32_ROWS * STREAM<D>);
+}
+
+// grid (tiles_most, K), block F32_THREADS
+template <int D, bool KEYS>
+static __global__ void __launch_bounds__(F32_THREADS)
+    backward_f32_kernel(float *dqkv, const float *dy, const float *lse, const float *delta, const float *qkv,
+                        const int32_t *seq, int B, int64_t T, Heads h) {
+    constexpr int EACH = D / F32_ROWS, STEP = F32_THREADS / D; // a thread owns one column of EACH sums, STEP apart
+    SHARED_DYNAMIC(float, x0);                                 // [F32_ROWS, F32_PITCH] each, the owner's
+    float *y0 = x0 + F32_ROWS * F32_PITCH<D>;
+    float *x1 = y0 + F32_ROWS * F32_PITCH<D>, *y1 = x1 + STREAM<D> * F32_PITCH<D>; // [STREAM, F32_PITCH]
+    float *p = y1 + STREAM<D> * F32_PITCH<D>, *ds = p + F32_ROWS * STREAM<D>;      // [F32_ROWS, STREAM]
+    int thread = (int)threadIdx.x, column = thread % D, item = thread / D;
+    if (!KEYS)
+        clear_rest(dqkv, seq[B], T, (int64_t)(h.H + 2 * h.K) * h.d, (int64_t)blockIdx.x * h.K + blockIdx.y,
+                   (int64_t)gridDim.x * h.K);
+    Tile tile = find_tile(seq, B, KEYS ? 1 : h.group, F32_ROWS, blockIdx.x);
+    int64_t first0 = tile.first, all_rows = (int64_t)tile.n * h.group, left = (KEYS ? tile.n : all_rows) - first0;
+    int own = (int)(left < F32_ROWS ? left : F32_ROWS);
+    if (own <= 0) return; // the whole block
+    Rows r = {tile.start, (int)blockIdx.y, h};
+    auto row_x = [&](int64_t row) { return qkv + r.in_qkv(r.token(row), r.head(row)); };
+    auto row_y = [&](int64_t row) { return dy + r.at(row) * h.d; };
+    auto key_x = [&](int64_t key) { return qkv + r.in_qkv((int)key, h.H + r.kv); };
+    auto key_y = [&](int64_t key) { return qkv + r.in_qkv((int)key, h.H + h.K + r.kv); };
+    load_rows_f32<D>(x0, F32_ROWS, own, h.d, [&](int i) { return KEYS ? key_x(first0 + i) : row_x(first0 + i); });
+    load_rows_f32<D>(y0, F32_ROWS, own, h.d, [&](int i) { return KEYS ? key_y(first0 + i) : row_y(first0 + i); });
+    float sum_x[EACH], sum_y[EACH];
+    for (int i = 0; i < EACH; i++) sum_x[i] = sum_y[i] = 0;
+    int64_t begin = KEYS ? first0 * h.group : 0, end = KEYS ? all_rows : r.token(first0 + own - 1) + 1;
+    for (int64_t first = begin; first < end; first += STREAM<D>) {
+        int n = (int)(end - first < STREAM<D> ? end - first : STREAM<D>);
+        __syncthreads();
+        load_rows_f32<D>(x1, STREAM<D>, n, h.d, [&](int i) { return KEYS ? row_x(first + i) : key_x(first + i); });
+        load_rows_f32<D>(y1, STREAM<D>, n, h.d, [&](int i) { return KEYS ? row_y(first + i) : key_y(first + i); });
+        __syncthreads();
+        for (int i = thread; i < F32_ROWS * STREAM<D>; i += F32_THREADS) {
+            int a = i / STREAM<D>, b = i % STREAM<D>;
+            int64_t row = KEYS ? first + b : first0 + a, key = KEYS ? first0 + a : first + b;
+            p[i] = ds[i] = 0;
+            if (a >= own || b >= n || key > r.token(row)) continue;
+            p[i] =
+                exp2f(dot_f32(x0 + a * F32_PITCH<D>, x1 + b * F32_PITCH<D>, h.d) * h.scale2 - lse[r.at(row)] * LOG2E);
+            ds[i] = p[i] * (dot_f32(y0 + a * F32_PITCH<D>, y1 + b * F32_PITCH<D>, h.d) - delta[r.at(row)]);
+        }
+        __syncthreads();
+        for (int b = 0; b < n && column < h.d; b++) {
+            float x = x1[b * F32_PITCH<D> + column], y = y1[b * F32_PITCH<D> + column];
+#pragma unroll
+            for (int i = 0; i < EACH; i++) {
+                int at = (item + i * STEP) * STREAM<D> + b;
+                sum_x[i] = fmaf(ds[at], x, sum_x[i]);
+                if (KEYS) sum_y[i] = fmaf(p[at], y, sum_y[i]);
+            }
+        }
+    }
+    for (int i = 0; i < EACH; i++) {
+        int a = item + i * STEP;
+        if (a >= own || column >= h.d) continue;
+        int64_t out = KEYS ? r.in_qkv((int)first0 + a, h.H + r.kv) : r.in_qkv(r.token(first0 + a), r.head(first0 + a));
+        dqkv[out + column] = sum_x[i] * h.scale;
+        if (KEYS) dqkv[out + (int64_t)h.K * h.d + column] = sum_y[i];
+    }
+}
+
+template <int D>
+static void backward_bf16(Device *d, Tensor dqkv, Tensor dy, Tensor lse, float *delta, Tensor qkv, Tensor seq,
+                          Heads h) {
+    constexpr int COLUMNS = D < 128 ? D : 128;
+    int64_t T = qkv.dim[0], B = seq.dim[0] - 1;
+    h.packs = aligned_rows(data_of<Bf16>(qkv), h.d) && aligned_rows(data_of<Bf16>(dy), h.d) &&
+              aligned_rows(data_of<Bf16>(dqkv), h.d);
+    LAUNCH(d, dq_kernel<D>, dim3(tiles_most(T, B, h.group, TILE<D>), h.K), 2 * TILE<D>, tiles_shared<D>(),
+           data_of<Bf16>(dqkv), data_of<Bf16>(dy), f32(lse), delta, data_of<Bf16>(qkv), i32(seq), (int)B, T, h);
+    LAUNCH(d, (dkv_kernel<D, COLUMNS>), dim3(tiles_most(T, B, 1, TILE<D>), h.K, D / COLUMNS), 2 * TILE<D>,
+           tiles_shared<D>(), data_of<Bf16>(dqkv), data_of<Bf16>(dy), f32(lse), delta, data_of<Bf16>(qkv), i32(seq),
+           (int)B, h);
+}
+template <int D>
+static void backward_f32(Device *d, Tensor dqkv, Tensor dy, Tensor lse, float *delta, Tensor qkv, Tensor seq, Heads h) {
+    int64_t T = qkv.dim[0], B = seq.dim[0] - 1;
+    size_t shared = backward_f32_shared<D>();
+    LAUNCH(d, (backward_f32_kernel<D, false>), dim3(tiles_most(T, B, h.group, F32_ROWS), h.K), F32_THREADS, shared,
+           f32(dqkv), f32(dy), f32(lse), delta, f32(qkv), i32(seq), (int)B, T, h);
+    LAUNCH(d, (backward_f32_kernel<D, true>), dim3(tiles_most(T, B, 1, F32_ROWS), h.K), F32_THREADS, shared, f32(dqkv),
+           f32(dy), f32(lse), delta, f32(qkv), i32(seq), (int)B, T, h);
+}
+
+void cuda_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
+    Heads h = heads_of(qkv.dim[1], n_kv, qkv.dim[2]);
+    int64_t rows = qkv.dim[0] * h.H;
+    size_t mark = arena_mark(&d->scratch);
+    float *delta = (float *)arena_take(&d->scratch, (size_t)rows * sizeof *delta); // [T,H]
+    DISPATCH(y.dtype, T,
+             LAUNCH(d, delta_kernel<T>, grid_for(d, rows, TILE_THREADS / WARP), TILE_THREADS, 0, delta, data_of<T>(dy),
+                    data_of<T>(y), rows, h.d));
+    if (qkv.dtype == F32) DISPATCH_HEAD(h.d, D, backward_f32<D>(d, dqkv, dy, lse, delta, qkv, seq, h));
+    else DISPATCH_HEAD(h.d, D, backward_bf16<D>(d, dqkv, dy, lse, delta, qkv, seq, h));
+    arena_rewind(&d->scratch, mark);
+}
