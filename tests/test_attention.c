@@ -26,7 +26,7 @@ typedef struct {
     Tensor qkv, y, lse; // [T, H+2K, d], [T, H, d], [T, H]
     int32_t seq[SEQUENCES + 1];
     size_t qkv_row, y_row; // bytes of a token
-} Packing;
+} Pass;
 
 static Tensor room(DType t, int64_t a, int64_t b, int64_t e) {
     Tensor x = tensor3(NULL, t, a, b, e);
@@ -34,8 +34,30 @@ static Tensor room(DType t, int64_t a, int64_t b, int64_t e) {
     return x;
 }
 
-static Packing packing_new(Device *d, Heads h, DType t) {
-    Packing p = {.h = h, .t = t};
+// The ops on host memory: inputs go to the device, outputs come back.
+static void attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
+    Tensor dy = to_device(d, y), dlse = to_device(d, lse), dqkv = to_device(d, qkv), dseq = to_device(d, seq);
+    d->attention(d, dy, dlse, dqkv, dseq, n_kv);
+    device_fetch(d, y.data, dy);
+    device_fetch(d, lse.data, dlse);
+    device_drop(d, dy), device_drop(d, dlse), device_drop(d, dqkv), device_drop(d, dseq);
+}
+static void attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
+    Tensor x[] = {to_device(d, dqkv), to_device(d, dy),  to_device(d, y),
+                  to_device(d, lse),  to_device(d, qkv), to_device(d, seq)};
+    d->attention_bwd(d, x[0], x[1], x[2], x[3], x[4], x[5], n_kv);
+    device_fetch(d, dqkv.data, x[0]);
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) device_drop(d, x[i]);
+}
+static void decode(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_kv) {
+    Tensor dy = to_device(d, y), dqkv = to_device(d, qkv), dkv = to_device(d, kv), dspan = to_device(d, span);
+    d->decode(d, dy, dqkv, dkv, dspan, n_kv);
+    device_fetch(d, y.data, dy);
+    device_drop(d, dy), device_drop(d, dqkv), device_drop(d, dkv), device_drop(d, dspan);
+}
+
+static Pass pass_new(Device *d, Heads h, DType t) {
+    Pass p = {.h = h, .t = t};
     p.qkv = room(t, TOKENS, h.H + 2 * h.K, h.d);
     p.y = room(t, TOKENS, h.H, h.d);
     p.lse = room(F32, TOKENS, h.H, 1);
@@ -44,25 +66,25 @@ static Packing packing_new(Device *d, Heads h, DType t) {
     for (int b = 0; b < SEQUENCES; b++) p.seq[b + 1] = p.seq[b] + lengths[b];
     Case random = {.random = 7};
     for (int64_t i = 0; i < tensor_numel(p.qkv); i++) tensor_set(p.qkv, i, (float)(2 * case_normal(&random)));
-    d->attention(d, p.y, p.lse, p.qkv, tensor1(p.seq, I32, SEQUENCES + 1), h.K);
+    attention(d, p.y, p.lse, p.qkv, tensor1(p.seq, I32, SEQUENCES + 1), h.K);
     return p;
 }
-static void packing_free(Packing *p) {
+static void pass_free(Pass *p) {
     free(p->qkv.data);
     free(p->y.data);
     free(p->lse.data);
 }
-static void for_packings(Device *d, void (*f)(Device *d, Packing *p)) {
+static void for_passes(Device *d, void (*f)(Device *d, Pass *p)) {
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
         for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
-            Packing p = packing_new(d, heads[i], dtypes[t]);
+            Pass p = pass_new(d, heads[i], dtypes[t]);
             f(d, &p);
-            packing_free(&p);
+            pass_free(&p);
         }
 }
 
 // Every token of every sequence as one decode step, over a cache filled with NaN where the span does not point.
-static void check_decode(Device *d, Packing *p) {
+static void check_decode(Device *d, Pass *p) {
     int64_t H = p->h.H, K = p->h.K, hd = p->h.d, R = 2 * TOKENS + 40;
     Tensor kv = room(p->t, R, 2 * K, hd), y = room(p->t, TOKENS, H, hd);
     int32_t *span = xcalloc(TOKENS, 4 * sizeof *span);
@@ -81,21 +103,21 @@ static void check_decode(Device *d, Packing *p) {
             memcpy(span + 4 * (start + j), (int32_t[]){upper, prefix, start, j + 1 - prefix}, 4 * sizeof *span);
         }
     }
-    d->decode(d, y, p->qkv, kv, tensor2(span, I32, TOKENS, 4), (int)K);
+    decode(d, y, p->qkv, kv, tensor2(span, I32, TOKENS, 4), (int)K);
     assert_memory_equal(y.data, p->y.data, tensor_bytes(y));
     for (int64_t t = 0; t < TOKENS; t += 37) { // alone in a batch
         memset(y.data, 0, p->y_row);
-        d->decode(d, tensor_rows(y, 0, 1), tensor_rows(p->qkv, t, 1), kv, tensor2(span + 4 * t, I32, 1, 4), (int)K);
+        decode(d, tensor_rows(y, 0, 1), tensor_rows(p->qkv, t, 1), kv, tensor2(span + 4 * t, I32, 1, 4), (int)K);
         assert_memory_equal(y.data, (char *)p->y.data + p->y_row * (size_t)t, p->y_row);
     }
     free(kv.data);
     free(y.data);
     free(span);
 }
-static void decode_equals_prefill(void **state) { for_packings(*state, check_decode); }
+static void decode_equals_prefill(void **state) { for_passes(*state, check_decode); }
 
 // Sequences in reverse order, between rows of NaN that belong to others; then each sequence alone.
-static void check_packing(Device *d, Packing *p) {
+static void check_packing(Device *d, Pass *p) {
     int32_t seq[2 * SEQUENCES + 2] = {0}, from[SEQUENCES];
     for (int i = 0; i < SEQUENCES; i++) { // sequence 2i is a foreign one of 3 tokens, 2i+1 ours
         from[i] = p->seq[SEQUENCES - 1 - i];
@@ -111,7 +133,7 @@ static void check_packing(Device *d, Packing *p) {
         memcpy((char *)qkv.data + p->qkv_row * (size_t)seq[2 * i + 1],
                (char *)p->qkv.data + p->qkv_row * (size_t)from[i],
                p->qkv_row * (size_t)(seq[2 * i + 2] - seq[2 * i + 1]));
-    d->attention(d, y, lse, qkv, tensor1(seq, I32, 2 * SEQUENCES + 1), p->h.K);
+    attention(d, y, lse, qkv, tensor1(seq, I32, 2 * SEQUENCES + 1), p->h.K);
     for (int i = 0; i < SEQUENCES; i++) {
         size_t n = (size_t)(seq[2 * i + 2] - seq[2 * i + 1]), at = (size_t)seq[2 * i + 1], home = (size_t)from[i];
         assert_memory_equal((char *)y.data + p->y_row * at, (char *)p->y.data + p->y_row * home, p->y_row * n);
@@ -121,22 +143,22 @@ static void check_packing(Device *d, Packing *p) {
     for (int64_t i = T * p->h.H * p->h.d; i < tensor_numel(y); i++) assert_true(tensor_get(y, i) == 0);
     for (int b = 0; b < SEQUENCES; b++) {
         int32_t one[] = {0, lengths[b]};
-        d->attention(d, y, lse, tensor_rows(p->qkv, p->seq[b], lengths[b]), tensor1(one, I32, 2), p->h.K);
+        attention(d, y, lse, tensor_rows(p->qkv, p->seq[b], lengths[b]), tensor1(one, I32, 2), p->h.K);
         assert_memory_equal(y.data, (char *)p->y.data + p->y_row * (size_t)p->seq[b], p->y_row * (size_t)lengths[b]);
     }
     free(qkv.data);
     free(y.data);
     free(lse.data);
 }
-static void any_packing_gives_the_same_bits(void **state) { for_packings(*state, check_packing); }
+static void any_packing_gives_the_same_bits(void **state) { for_passes(*state, check_packing); }
 
 // A token's output does not change when later tokens of its sequence become NaN.
-static void check_future(Device *d, Packing *p) {
+static void check_future(Device *d, Pass *p) {
     Tensor y = room(p->t, TOKENS, p->h.H, p->h.d), lse = room(F32, TOKENS, p->h.H, 1);
     for (int b = 0; b < SEQUENCES; b++)
         for (int32_t t = p->seq[b] + lengths[b] / 2 + 1; t < p->seq[b + 1]; t++)
             for (int64_t i = 0; i < tensor_width(p->qkv); i++) tensor_set(p->qkv, t * tensor_width(p->qkv) + i, NAN);
-    d->attention(d, y, lse, p->qkv, tensor1(p->seq, I32, SEQUENCES + 1), p->h.K);
+    attention(d, y, lse, p->qkv, tensor1(p->seq, I32, SEQUENCES + 1), p->h.K);
     for (int b = 0; b < SEQUENCES; b++) {
         int32_t n = lengths[b] ? lengths[b] / 2 + 1 : 0;
         size_t at = p->y_row * (size_t)p->seq[b];
@@ -146,19 +168,19 @@ static void check_future(Device *d, Packing *p) {
     free(y.data);
     free(lse.data);
 }
-static void the_future_has_no_influence(void **state) { for_packings(*state, check_future); }
+static void the_future_has_no_influence(void **state) { for_passes(*state, check_future); }
 
-static void check_threads(Device *d, Packing *p) {
+static void check_threads(Device *d, Pass *p) {
     int usual = omp_get_max_threads();
     Tensor qkv = p->qkv, y = room(p->t, TOKENS, p->h.H, p->h.d), lse = room(F32, TOKENS, p->h.H, 1);
     Tensor dqkv = room(p->t, TOKENS, qkv.dim[1], p->h.d), first = room(p->t, TOKENS, qkv.dim[1], p->h.d);
     Tensor seq = tensor1(p->seq, I32, SEQUENCES + 1);
     for (int threads = 1; threads <= 3; threads++) {
         omp_set_num_threads(threads);
-        d->attention(d, y, lse, qkv, seq, p->h.K);
+        attention(d, y, lse, qkv, seq, p->h.K);
         assert_memory_equal(y.data, p->y.data, tensor_bytes(y));
         assert_memory_equal(lse.data, p->lse.data, tensor_bytes(lse));
-        d->attention_bwd(d, threads == 1 ? first : dqkv, y, y, lse, qkv, seq, p->h.K);
+        attention_bwd(d, threads == 1 ? first : dqkv, y, y, lse, qkv, seq, p->h.K);
         if (threads > 1) assert_memory_equal(dqkv.data, first.data, tensor_bytes(dqkv));
     }
     omp_set_num_threads(usual);
@@ -167,18 +189,23 @@ static void check_threads(Device *d, Packing *p) {
     free(dqkv.data);
     free(first.data);
 }
-static void any_thread_count_gives_the_same_bits(void **state) { for_packings(*state, check_threads); }
+static void any_thread_count_gives_the_same_bits(void **state) { for_passes(*state, check_threads); }
 
 // rope stores in the cache what it leaves in qkv, so that decode meets the keys that attention met.
 static void rope_fills_the_cache(void **state) {
     Device *d = *state;
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
-        Packing p = packing_new(d, heads[0], dtypes[i]);
+        Pass p = pass_new(d, heads[0], dtypes[i]);
         int64_t K = p.h.K, H = p.h.H, hd = p.h.d;
         Tensor kv = room(p.t, TOKENS, 2 * K, hd);
         int32_t pos[TOKENS], row[TOKENS];
         for (int t = 0; t < TOKENS; t++) pos[t] = t % 70, row[t] = t == 3 ? -1 : (t * 5 + 1) % TOKENS;
-        d->rope(d, p.qkv, NONE, tensor1(pos, I32, TOKENS), 1e6f, (int)K, kv, tensor1(row, I32, TOKENS));
+        Tensor x[] = {to_device(d, p.qkv), to_device(d, tensor1(pos, I32, TOKENS)), to_device(d, kv),
+                      to_device(d, tensor1(row, I32, TOKENS))};
+        d->rope(d, x[0], NONE, x[1], 1e6f, (int)K, x[2], x[3]);
+        device_fetch(d, p.qkv.data, x[0]);
+        device_fetch(d, kv.data, x[2]);
+        for (size_t j = 0; j < sizeof x / sizeof *x; j++) device_drop(d, x[j]);
         size_t half = tensor_bytes(kv) / TOKENS, q = (size_t)(H * hd) * dtype_size(p.t);
         char *zero = xcalloc(1, half);
         for (int t = 0; t < TOKENS; t++)
@@ -186,16 +213,69 @@ static void rope_fills_the_cache(void **state) {
                                 t == 3 ? zero : (char *)p.qkv.data + p.qkv_row * (size_t)t + q, half);
         free(zero);
         free(kv.data);
-        packing_free(&p);
+        pass_free(&p);
     }
 }
+
+// Groups of rows that share a prefix, cut anywhere, with rows of no sequence between them: the same bits as each row
+// alone, which are those of a packed pass.
+static void check_groups(Device *d, Pass *p) {
+    static const int groups[] = {1, 2, 7, 64};
+    enum { LEN = 150, SEQ = 8, ROWS = 64 };
+    int64_t H = p->h.H, K = p->h.K, hd = p->h.d, R = LEN + ROWS * (LEN + 1);
+    Tensor kv = room(p->t, R, 2 * K, hd), qkv = room(p->t, ROWS, H + 2 * K, hd), y = room(p->t, ROWS, H, hd);
+    size_t half = tensor_bytes(kv) / (size_t)R, q = (size_t)(H * hd) * dtype_size(p->t);
+    const char *token = (char *)p->qkv.data + p->qkv_row * (size_t)p->seq[SEQ];
+    assert_int_equal(lengths[SEQ], LEN);
+    Case random = {.random = 13};
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+        int32_t span[ROWS * 4], prefix = 0, at[ROWS];
+        for (int64_t i = 0; i < tensor_numel(kv); i++) tensor_set(kv, i, NAN);
+        for (int32_t j = 0; j < LEN; j++)
+            memcpy((char *)kv.data + half * (size_t)j, token + p->qkv_row * (size_t)j + q, half);
+        for (int32_t b = 0; b < ROWS; b++) {
+            if (b % groups[g] == 0) prefix = (int32_t)case_below(&random, LEN + 1);
+            at[b] = b % 9 == 5 ? -1 : prefix + (int32_t)case_below(&random, LEN - prefix + 1) - 1; // its last key
+            int32_t suffix_row = LEN + b * (LEN + 1), keys = at[b] + 1;
+            for (int32_t j = prefix; j < keys; j++)
+                memcpy((char *)kv.data + half * (size_t)(suffix_row + j - prefix), token + p->qkv_row * (size_t)j + q,
+                       half);
+            memcpy(span + 4 * b,
+                   (int32_t[]){0, keys > prefix ? prefix : keys, suffix_row, keys > prefix ? keys - prefix : 0},
+                   4 * sizeof *span);
+            memcpy((char *)qkv.data + p->qkv_row * (size_t)b, token + p->qkv_row * (size_t)(at[b] < 0 ? 0 : at[b]),
+                   p->qkv_row);
+        }
+        decode(d, y, qkv, kv, tensor2(span, I32, ROWS, 4), (int)K);
+        for (int b = 0; b < ROWS; b++) {
+            const char *got = (char *)y.data + p->y_row * (size_t)b;
+            if (at[b] >= 0)
+                assert_memory_equal(got, (char *)p->y.data + p->y_row * (size_t)(p->seq[SEQ] + at[b]), p->y_row);
+            else
+                for (size_t i = 0; i < p->y_row; i++) assert_true(got[i] == 0);
+        }
+        for (int n = 2; n <= 7; n += 5) // fewer rows at a time, begun within a group
+            for (int b = 3; b + n <= ROWS; b += 17) {
+                Tensor part = tensor_rows(y, 0, n);
+                decode(d, part, tensor_rows(qkv, b, n), kv, tensor2(span + 4 * b, I32, n, 4), (int)K);
+                for (int i = 0; i < n; i++)
+                    if (at[b + i] >= 0)
+                        assert_memory_equal((char *)part.data + p->y_row * (size_t)i,
+                                            (char *)p->y.data + p->y_row * (size_t)(p->seq[SEQ] + at[b + i]), p->y_row);
+            }
+    }
+    free(kv.data);
+    free(qkv.data);
+    free(y.data);
+}
+static void groups_share_a_prefix(void **state) { for_passes(*state, check_groups); }
 
 static void an_empty_span_gives_zero(void **state) {
     Device *d = *state;
     Tensor qkv = room(F32, 1, 4, 8), y = room(F32, 1, 2, 8), kv = room(F32, 1, 2, 8);
     int32_t span[4] = {0};
     for (int64_t i = 0; i < 16; i++) tensor_set(y, i, NAN);
-    d->decode(d, y, qkv, kv, tensor2(span, I32, 1, 4), 1);
+    decode(d, y, qkv, kv, tensor2(span, I32, 1, 4), 1);
     for (int64_t i = 0; i < 16; i++) assert_true(tensor_get(y, i) == 0);
     free(qkv.data);
     free(y.data);
@@ -224,8 +304,8 @@ static void long_sequences_have_gradients(void **state) {
     Case random = {.random = 3};
     for (int64_t i = 0; i < tensor_numel(qkv); i++) f32(qkv)[i] = (float)case_normal(&random);
     for (int64_t i = 0; i < tensor_numel(dy); i++) f32(dy)[i] = (float)case_normal(&random);
-    d->attention(d, y, lse, qkv, offsets, 1);
-    d->attention_bwd(d, dqkv, dy, y, lse, qkv, offsets, 1);
+    attention(d, y, lse, qkv, offsets, 1);
+    attention_bwd(d, dqkv, dy, y, lse, qkv, offsets, 1);
     const int64_t at[] = {0, 63, 4095, 4096, 4097, 8191, 8192, 8500, T - 1};
     for (size_t a = 0; a < sizeof at / sizeof *at; a++) {
         double got[3 * D], want[3 * D] = {0}, ds;
@@ -258,9 +338,13 @@ static int close_device(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(decode_equals_prefill),         cmocka_unit_test(any_packing_gives_the_same_bits),
-        cmocka_unit_test(the_future_has_no_influence),   cmocka_unit_test(any_thread_count_gives_the_same_bits),
-        cmocka_unit_test(rope_fills_the_cache),          cmocka_unit_test(an_empty_span_gives_zero),
+        cmocka_unit_test(decode_equals_prefill),
+        cmocka_unit_test(groups_share_a_prefix),
+        cmocka_unit_test(any_packing_gives_the_same_bits),
+        cmocka_unit_test(the_future_has_no_influence),
+        cmocka_unit_test(any_thread_count_gives_the_same_bits),
+        cmocka_unit_test(rope_fills_the_cache),
+        cmocka_unit_test(an_empty_span_gives_zero),
         cmocka_unit_test(long_sequences_have_gradients),
     };
     return cmocka_run_group_tests_name("attention", tests, open_device, close_device);
