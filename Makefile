@@ -26,6 +26,7 @@ compiler := $(shell $(CC) --version 2>/dev/null | head -n 1)
 $(if $(compiler),,$(error no C compiler ($(CC)): run tools/deps.sh))
 lacking  := $(call missing,pcre2 yaml jansson utf8proc)
 $(if $(lacking),$(error no development files of $(lacking): run tools/deps.sh))
+curl     := $(if $(call missing,curl/curl),,yes)
 openmp   := $(if $(filter tsan,$(MODE)),,$(call accepts,-fopenmp))
 march    := $(call accepts,-march=$(MARCH))
 version  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
@@ -52,7 +53,8 @@ flags := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing
          -Wno-psabi -Wno-missing-field-initializers $(optimize_$(MODE)) $(march) $(openmp) \
          $(if $(openmp),,-Wno-unknown-pragmas) -ffp-contract=off -fno-math-errno -fno-trapping-math \
          -fno-strict-aliasing -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS)
-libs  := $(LDFLAGS) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread -ldl $(LDLIBS)
+flags += $(if $(curl),-DGRPO_CURL)
+libs  := $(LDFLAGS) $(if $(curl),-lcurl) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread -ldl $(LDLIBS)
 
 # ---- CUDA: by nvcc where it is, under emulation in MODE=emu, else none ---------------------------------------------
 nvcc := $(if $(filter no,$(CUDA)),,$(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc)))
@@ -104,6 +106,7 @@ found:
 	@echo 'compiler   $(compiler)$(if $(march),, (no -march=$(MARCH): the compiler does not know it))'
 	@echo 'OpenMP     $(if $(openmp),yes,not found: one thread only (for clang, install libomp-dev))'
 	@echo 'libraries  PCRE2, libyaml, Jansson, utf8proc'
+	@echo 'libcurl    $(if $(curl),yes,not found: the reward `judge` is left out (tools/deps.sh judge))'
 	@echo 'CUDA       $(if $(filter emu,$(cuda)),under emulation,$(if $(cuda),$(nvcc) for $(CUDA_ARCH),off ($(if \
 	    $(nvcc),this mode has none,no nvcc)): the CPU device only))'
 	@echo 'NCCL       $(if $(nccl),yes,no nccl.h: one GPU only)'

@@ -196,18 +196,30 @@ static void list_reward(const RewardInfo *info, Str *row) {
     str_puts(&row[3], info->source);
 }
 
+// A default text in one line of the table, shortened.
+static void list_text(const char *text, Str *cell) {
+    enum { SHOWN = 40 };
+    if (!*text) return str_puts(cell, "none");
+    str_puts(cell, "`");
+    for (const char *p = text; *p && p - text < SHOWN; p++)
+        if (*p == '\n') str_puts(cell, "\\n");
+        else if (*p == '|') str_puts(cell, "\\|"); // a bar would end the cell
+        else str_add(cell, p, 1);
+    str_puts(cell, strlen(text) > SHOWN ? "`..." : "`");
+}
+
 static void list_param(const RewardInfo *info, const RewardParam *p, Str *row) {
     str_puts(&row[0], info->name);
     str_puts(&row[1], p->name);
     str_puts(&row[4], p->help);
     if (p->kind == PARAM_TEXT) {
-        str_printf(&row[2], "`%s`", p->choices);
+        list_text(p->choices, &row[2]);
         str_puts(&row[3], "text");
         return;
     }
     if (p->kind != PARAM_CHOICE) {
-        str_printf(&row[2], "%g", p->value);
-        str_printf(&row[3], "%g to %g", p->min, p->max);
+        str_printf(&row[2], "%.10g", p->value);
+        str_printf(&row[3], "%.10g to %.10g", p->min, p->max);
         return;
     }
     str_add(&row[2], p->choices, strcspn(p->choices, "|"));

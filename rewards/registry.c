@@ -116,5 +116,22 @@ const RewardInfo reward_registry[] = {
            "what a shared object computes (include/reward_plugin.h)",
            PARAMS(TEXTUAL("path", "", "the shared object"), TEXTUAL("argument", "", "a text for it")),
            NEEDS(open_plugin, close_plugin, FAULT(BAD_REPLY))),
+    REWARD("judge", "a model (DeepSeek-R1)", reward_judge, ANSWER,
+           "0 to 1, as a model behind an OpenAI-compatible endpoint judges; a key is read from GRPO_JUDGE_KEY",
+           PARAMS(TEXTUAL("url", "http://localhost:8000/v1", "of the server, up to /chat/completions"),
+                  TEXTUAL("model", "default", "its name for the model"),
+                  TEXTUAL("template",
+                          "Rate from 0 to 10 how well the response answers the question.\n\nQuestion:\n{prompt}\n\n"
+                          "Response:\n{summary}\n\nEnd with one line: Score: N",
+                          "the prompt, with {prompt}, {completion}, {summary} (after </think>), {answer}; or @FILE"),
+                  TEXTUAL("pattern", "(?i)score\\W{0,9}(-?\\d+(?:\\.\\d+)?)", "the last match's group is the score"),
+                  REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),
+                  WHOLE("workers", 1, 1, 64, "processes that ask"),
+                  WHOLE("parallel", 8, 1, 256, "requests of each under way at a time"),
+                  REAL("timeout", 60, 0.01, 3600, "seconds for a request"),
+                  WHOLE("retries", 3, 0, 20, "of a request that failed and may pass"),
+                  WHOLE("max_tokens", 1024, 1, 1048576, "of a reply")),
+           NEEDS(open_judge, close_judge,
+                 FAULT(REGEX_LIMIT) | FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY))),
 };
 const int reward_count = sizeof reward_registry / sizeof *reward_registry;

@@ -68,3 +68,8 @@ bool external_scores(const json_t *reply, int n, float *score);
 void *open_plugin(const Reward *r, Error *e);
 void close_plugin(void *data);
 RewardFn reward_plugin_score;
+
+// judge.c
+void *open_judge(const Reward *r, Error *e);
+void close_judge(void *data);
+RewardFn reward_judge;

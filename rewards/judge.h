@@ -1,0 +1,21 @@
+// The judge's child process: asks an OpenAI-compatible server.
+#pragma once
+#include "error.h"
+
+typedef struct {
+    const char *url; // up to and without /chat/completions
+    const char *model;
+    const char *key; // of the Authorization header; NULL: none
+    int parallel;    // requests under way at a time
+    int retries;     // after a failure that may pass
+    int max_tokens;
+    double timeout; // seconds of a request
+} JudgeServer;
+
+// The longest time n prompts may take, in seconds.
+double judge_patience(const JudgeServer *s, int n);
+// Whether this build can ask a server; else *e says what to do.
+bool judge_is_built(Error *e);
+// The child's whole life: reads requests {"id", "samples": ["prompt", ..]} from standard input until its end, answers each
+// with {"id", "replies": ["text" or null, ..], "faults": ["timeout" and the like, or null, ..]}.
+void judge_serve(void *server);

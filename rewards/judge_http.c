@@ -1,0 +1,199 @@
+// The judge's child process, over libcurl: it has the network, certificates and a large library in it, and the training
+// process has none of them. A batch of prompts is asked several at a time; what fails and may pass is asked again.
+#include "judge.h"
+#include "reward.h"
+#include "str.h"
+#include <math.h>
+
+#define PAUSE_MS     500 // before the first repetition; doubled for each other one
+#define PAUSE_MAX_MS 8000
+
+static int pause_ms(int round) { return round > 4 ? PAUSE_MAX_MS : PAUSE_MS << round; }
+
+double judge_patience(const JudgeServer *s, int n) {
+    int turns = (n + s->parallel - 1) / s->parallel;
+    double all = s->timeout * turns * (s->retries + 1) + 10;
+    for (int i = 0; i < s->retries; i++) all += pause_ms(i) * 1e-3;
+    return all;
+}
+
+#ifndef GRPO_CURL
+bool judge_is_built(Error *e) {
+    return error_set(e, EXIT_CONFIG, "this program was built without libcurl: run tools/deps.sh judge, then make");
+}
+void judge_serve(void *server) {}
+#else
+#include <curl/curl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define BODY_MAX (1 << 20) // bytes of a reply
+
+bool judge_is_built(Error *e) { return true; }
+
+typedef struct {
+    char *request; // body
+    Str body;      // of the reply so far
+    char *text;    // the judge's words; NULL until they came
+    RewardFault fault;
+    bool done, flooded;
+    CURL *curl; // while under way
+} Question;
+
+static size_t receive(char *bytes, size_t size, size_t count, void *arg) {
+    Question *q = arg;
+    size_t n = size * count;
+    q->flooded = q->body.n + n > BODY_MAX;
+    if (q->flooded) return 0;
+    str_add(&q->body, bytes, n);
+    return n;
+}
+
+static char *request_body(const JudgeServer *s, const char *prompt) {
+    json_t *j = json_pack("{s:s, s:[{s:s, s:s}], s:i, s:i}", "model", s->model, "messages", "role", "user", "content",
+                          prompt, "temperature", 0, "max_tokens", s->max_tokens);
+    char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    json_decref(j);
+    return text;
+}
+
+// The words of a chat completion; NULL where there are none.
+static char *reply_text(const Str *body) {
+    json_t *j = json_loadb(body->s ? body->s : "", body->n, 0, NULL);
+    const json_t *choice = json_array_get(json_object_get(j, "choices"), 0);
+    const json_t *content = json_object_get(json_object_get(choice, "message"), "content");
+    char *text = json_is_string(content) ? xstrdup(json_string_value(content)) : NULL;
+    json_decref(j);
+    return text;
+}
+
+static void begin(const JudgeServer *s, const char *url, struct curl_slist *headers, CURLM *multi, Question *q) {
+    str_clear(&q->body);
+    q->flooded = false;
+    q->curl = curl_easy_init();
+    curl_easy_setopt(q->curl, CURLOPT_URL, url);
+    curl_easy_setopt(q->curl, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(q->curl, CURLOPT_POSTFIELDS, q->request);
+    curl_easy_setopt(q->curl, CURLOPT_WRITEFUNCTION, receive);
+    curl_easy_setopt(q->curl, CURLOPT_WRITEDATA, q);
+    curl_easy_setopt(q->curl, CURLOPT_PRIVATE, q);
+    curl_easy_setopt(q->curl, CURLOPT_TIMEOUT_MS, (long)(s->timeout * 1000));
+    curl_easy_setopt(q->curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(q->curl, CURLOPT_USERAGENT, "grpo");
+    curl_multi_add_handle(multi, q->curl);
+}
+
+// The verdict on one finished request. What may pass is left undone.
+static void end(CURLM *multi, Question *q, CURLcode result) {
+    long status = 0;
+    curl_easy_getinfo(q->curl, CURLINFO_RESPONSE_CODE, &status);
+    curl_multi_remove_handle(multi, q->curl);
+    curl_easy_cleanup(q->curl);
+    q->curl = NULL;
+    if (result == CURLE_OK && status == 200) {
+        q->text = reply_text(&q->body);
+        q->fault = REWARD_BAD_REPLY;
+        q->done = true;
+        return;
+    }
+    if (result == CURLE_OK) fprintf(stderr, "the server answered with status %ld\n", status);
+    else fprintf(stderr, "%s\n", curl_easy_strerror(result));
+    q->fault = q->flooded                            ? REWARD_FLOOD
+               : result == CURLE_OPERATION_TIMEDOUT  ? REWARD_TIMEOUT
+               : result != CURLE_OK || status >= 500 ? REWARD_CRASH
+               : status == 408 || status == 429      ? REWARD_TIMEOUT
+                                                     : REWARD_BAD_REPLY;
+    q->done = q->fault == REWARD_FLOOD || q->fault == REWARD_BAD_REPLY;
+}
+
+// Asks every undone question once, `parallel` at a time.
+static void ask_all(const JudgeServer *s, const char *url, struct curl_slist *headers, Question *q, int n) {
+    CURLM *multi = curl_multi_init();
+    int next = 0, running = 0;
+    for (;;) {
+        for (; next < n && running < s->parallel; next++) {
+            if (q[next].done) continue;
+            begin(s, url, headers, multi, &q[next]);
+            running++;
+        }
+        if (!running) break;
+        int left, messages;
+        curl_multi_perform(multi, &left);
+        for (CURLMsg *m; (m = curl_multi_info_read(multi, &messages));) {
+            Question *of = NULL;
+            if (m->msg != CURLMSG_DONE) continue;
+            curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&of);
+            end(multi, of, m->data.result);
+            running--;
+        }
+        if (running) curl_multi_poll(multi, NULL, 0, 100, NULL);
+    }
+    curl_multi_cleanup(multi);
+}
+
+static bool all_done(const Question *q, int n) {
+    for (int i = 0; i < n; i++)
+        if (!q[i].done) return false;
+    return true;
+}
+
+static void answer(const JudgeServer *s, const char *url, struct curl_slist *headers, const json_t *request,
+                   FILE *out) {
+    const json_t *prompts = json_object_get(request, "samples");
+    int n = (int)json_array_size(prompts);
+    Question *q = xcalloc((size_t)n, sizeof *q);
+    for (int i = 0; i < n; i++) {
+        q[i].request = request_body(s, json_string_value(json_array_get(prompts, (size_t)i)));
+        q[i].fault = REWARD_BAD_REPLY;
+        q[i].done = !q[i].request;
+    }
+    for (int round = 0; round <= s->retries && !all_done(q, n); round++) {
+        if (round) usleep((unsigned)pause_ms(round - 1) * 1000);
+        ask_all(s, url, headers, q, n);
+    }
+    json_t *replies = json_array(), *faults = json_array();
+    for (int i = 0; i < n; i++) {
+        json_array_append_new(replies, q[i].text ? json_string(q[i].text) : json_null());
+        json_array_append_new(faults, q[i].text ? json_null() : json_string(reward_fault_name[q[i].fault]));
+        free(q[i].request);
+        free(q[i].text);
+        str_free(&q[i].body);
+    }
+    json_t *reply =
+        json_pack("{s:O, s:o, s:o}", "id", json_object_get(request, "id"), "replies", replies, "faults", faults);
+    char *line = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
+    if (line) fprintf(out, "%s\n", line);
+    fflush(out);
+    free(line);
+    json_decref(reply);
+    free(q);
+}
+
+void judge_serve(void *server) {
+    const JudgeServer *s = server;
+    // Streams of our own: those that came with the fork may hold what the parent has not yet written.
+    FILE *in = fdopen(STDIN_FILENO, "r"), *out = fdopen(STDOUT_FILENO, "w");
+    if (!in || !out) return;
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    char *url = xasprintf("%s/chat/completions", s->url), *line = NULL;
+    char *authorization = s->key ? xasprintf("Authorization: Bearer %s", s->key) : NULL;
+    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    if (authorization) headers = curl_slist_append(headers, authorization);
+    size_t cap = 0;
+    for (ssize_t n; (n = getline(&line, &cap, in)) > 0;) {
+        json_t *request = json_loadb(line, (size_t)n, 0, NULL);
+        if (!request) break;
+        answer(s, url, headers, request, out);
+        json_decref(request);
+    }
+    free(line);
+    curl_slist_free_all(headers);
+    free(authorization);
+    free(url);
+    curl_global_cleanup();
+    fclose(in);
+    fclose(out);
+}
+#endif

@@ -1,0 +1,326 @@
+// A model as judge, against a small HTTP server in this program.
+#include "scoring.h"
+#include "scratch.h"
+#include <arpa/inet.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#ifndef GRPO_CURL
+static void judge_is_left_out(void **state) { assert_cannot_open("judge", "built without libcurl"); }
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(judge_is_left_out)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+#else
+
+// ---- the server ------------------------------------------------------------------------------------------------------
+
+typedef struct {
+    int listener, port;
+    pthread_t thread;
+    atomic_bool stop;
+    atomic_int requests, under_way, most_under_way;
+    char seen[8192]; // the last request, head and body
+    pthread_mutex_t lock;
+} Server;
+
+typedef struct {
+    Server *server;
+    int fd;
+} Call;
+
+static void put(int fd, const char *text) { (void)!send(fd, text, strlen(text), MSG_NOSIGNAL); }
+
+static void reply(int fd, const char *status, const char *words) {
+    Str body = {0}, all = {0};
+    str_puts(&body, "{\"choices\": [{\"index\": 0, \"message\": {\"role\": \"assistant\", \"content\": ");
+    str_json(&body, words, strlen(words));
+    str_puts(&body, "}}]}");
+    str_printf(&all,
+               "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+               status, body.n, body.s);
+    put(fd, all.s);
+    str_free(&body);
+    str_free(&all);
+}
+
+static void pause_ms(int ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000L}, NULL); }
+
+// What the prompt says is what happens.
+static void respond(Server *s, int fd, const char *request, int number) {
+    if (strstr(request, "slow")) pause_ms(3000);
+    if (strstr(request, "together")) pause_ms(300);
+    if (strstr(request, "drop")) return;
+    if (strstr(request, "garbage")) put(fd, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc");
+    else if (strstr(request, "nothttp")) put(fd, "what?\n");
+    else if (strstr(request, "nochoice")) put(fd, "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"choices\": []}");
+    else if (strstr(request, "flood")) {
+        put(fd, "HTTP/1.1 200 OK\r\n\r\n");
+        char block[65536];
+        memset(block, 'a', sizeof block);
+        for (int i = 0; i < 100 && send(fd, block, sizeof block, MSG_NOSIGNAL) > 0; i++) {
+        }
+    } else if (strstr(request, "forbidden")) reply(fd, "403 Forbidden", "Score: 9");
+    else if (strstr(request, "flaky") && number % 3 != 0)
+        reply(fd, number % 3 == 1 ? "503 Busy" : "429 Too Many", "Score: 9");
+    else if (strstr(request, "wordless")) reply(fd, "200 OK", "I would rather not say.");
+    else if (strstr(request, "toohigh")) reply(fd, "200 OK", "Score: 11");
+    else if (strstr(request, "hostile")) {
+        Str words = {0};
+        while (words.n < 60000) str_puts(&words, "score ");
+        str_puts(&words, "?x");
+        reply(fd, "200 OK", words.s);
+        str_free(&words);
+    } else if (strstr(request, "halves")) reply(fd, "200 OK", "First I thought Score: 2, but no.\nscore = 7.5");
+    else reply(fd, "200 OK", strstr(request, "good") ? "Fine.\nScore: 10" : "Score: 4");
+}
+
+static void *serve_call(void *arg) {
+    Call call = *(Call *)arg;
+    Server *s = call.server;
+    free(arg);
+    char request[65536] = "";
+    size_t n = 0;
+    for (ssize_t got; n + 1 < sizeof request && (got = recv(call.fd, request + n, sizeof request - n - 1, 0)) > 0;) {
+        n += (size_t)got;
+        request[n] = 0;
+        const char *body = strstr(request, "\r\n\r\n"), *length = strcasestr(request, "content-length:");
+        if (body && length && strlen(body + 4) >= (size_t)atoi(length + 15)) break;
+    }
+    int now = atomic_fetch_add(&s->under_way, 1) + 1, most = atomic_load(&s->most_under_way);
+    while (now > most && !atomic_compare_exchange_weak(&s->most_under_way, &most, now)) {
+    }
+    pthread_mutex_lock(&s->lock);
+    snprintf(s->seen, sizeof s->seen, "%s", request);
+    int number = atomic_fetch_add(&s->requests, 1) + 1;
+    pthread_mutex_unlock(&s->lock);
+    respond(s, call.fd, request, number);
+    atomic_fetch_sub(&s->under_way, 1);
+    close(call.fd);
+    return NULL;
+}
+
+static void *serve(void *arg) {
+    Server *s = arg;
+    while (!atomic_load(&s->stop)) {
+        struct pollfd p = {s->listener, POLLIN, 0};
+        if (poll(&p, 1, 50) <= 0) continue;
+        Call *call = malloc(sizeof *call);
+        *call = (Call){s, accept4(s->listener, NULL, NULL, SOCK_CLOEXEC)};
+        pthread_t thread;
+        if (call->fd < 0 || pthread_create(&thread, NULL, serve_call, call) != 0) abort();
+        pthread_detach(thread);
+    }
+    return NULL;
+}
+
+static Server *server_start(void) {
+    Server *s = calloc(1, sizeof *s);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof a;
+    pthread_mutex_init(&s->lock, NULL);
+    s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(s->listener, (struct sockaddr *)&a, n), 0);
+    assert_int_equal(listen(s->listener, 64), 0);
+    assert_int_equal(getsockname(s->listener, (struct sockaddr *)&a, &n), 0);
+    s->port = ntohs(a.sin_port);
+    assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
+    return s;
+}
+
+static void server_stop(Server *s) {
+    atomic_store(&s->stop, true);
+    pthread_join(s->thread, NULL);
+    for (int i = 0; i < 500 && atomic_load(&s->under_way); i++) pause_ms(10);
+    pause_ms(50); // its last threads are about to end
+    close(s->listener);
+    free(s);
+}
+
+static Reward judge_of(const Server *s, const char *params) {
+    char *spec = xasprintf("judge:url=http://127.0.0.1:%d/v1/,template={prompt}|{completion}%s", s->port, params);
+    Reward r = reward_opened(spec);
+    free(spec);
+    return r;
+}
+
+// ---- tests -----------------------------------------------------------------------------------------------------------
+
+static void scores_are_read(void **state) {
+    Server *s = server_start();
+    Reward r = judge_of(s, "");
+    assert_near(score_by(&r, "a good answer", ""), 1, 0);
+    assert_near(score_by(&r, "an answer", ""), 0.4, 1e-6);
+    assert_near(score_by(&r, "halves", ""), 0.75, 1e-6); // the last match
+    reward_close(&r);
+    r = judge_of(s, ",min_score=4,max_score=16,pattern=core: (\\d+)");
+    assert_near(score_by(&r, "a good answer", ""), 0.5, 1e-6);
+    assert_near(score_by(&r, "an answer", ""), 0, 0);
+    reward_close(&r);
+    server_stop(s);
+}
+
+static void requests_are_openai_s(void **state) {
+    Server *s = server_start();
+    setenv("GRPO_JUDGE_KEY", "key-123", 1);
+    char *spec = xasprintf(
+        "judge:url=http://127.0.0.1:%d/v1,model=m\"1,max_tokens=77,template=Q {prompt} A {summary} G {answer} "
+        "{{x}} \\, {completion}",
+        s->port);
+    Reward r = reward_opened(spec);
+    free(spec);
+    Sample sample = {
+        .prompt = "why?", .completion = "<think>a</think> so\n\"b\"\0c", .completion_len = 25, .answer = "g"};
+    float score;
+    r.info->fn(&r, &sample, 1, &score);
+    unsetenv("GRPO_JUDGE_KEY");
+    reward_close(&r);
+    assert_near(score, 0.4, 1e-6);
+    assert_memory_equal(s->seen, "POST /v1/chat/completions HTTP/1.1\r\n", 36);
+    assert_non_null(strstr(s->seen, "Authorization: Bearer key-123\r\n"));
+    assert_non_null(strstr(s->seen, "Content-Type: application/json\r\n"));
+    const char *body = strstr(s->seen, "\r\n\r\n");
+    assert_non_null(body);
+    Error e = {0};
+    json_t *j = json_parse(body + 4, strlen(body + 4), "body", &e);
+    assert_non_null(j);
+    assert_string_equal(json_string_value(json_object_get(j, "model")), "m\"1");
+    assert_int_equal(json_integer_value(json_object_get(j, "max_tokens")), 77);
+    assert_near(json_number_value(json_object_get(j, "temperature")), 0, 0);
+    const json_t *message = json_array_get(json_object_get(j, "messages"), 0);
+    assert_string_equal(json_string_value(json_object_get(message, "role")), "user");
+    assert_string_equal(json_string_value(json_object_get(message, "content")),
+                        "Q why? A so\n\"b\"c G g {x} , <think>a</think> so\n\"b\"c");
+    json_decref(j);
+    server_stop(s);
+}
+
+static void equal_prompts_are_asked_once(void **state) {
+    Server *s = server_start();
+    Reward r = judge_of(s, "");
+    Sample same[6];
+    float score[6];
+    for (int i = 0; i < 6; i++)
+        same[i] = (Sample){
+            .prompt = "q", .completion = i % 2 ? "good" : "bad", .completion_len = i % 2 ? 4 : 3, .answer = ""};
+    r.info->fn(&r, same, 6, score);
+    for (int i = 0; i < 6; i++) assert_near(score[i], i % 2 ? 1 : 0.4, 1e-6);
+    assert_int_equal(atomic_load(&s->requests), 2);
+    r.info->fn(&r, same, 6, score);
+    for (int i = 0; i < 6; i++) assert_near(score[i], i % 2 ? 1 : 0.4, 1e-6);
+    assert_int_equal(atomic_load(&s->requests), 2);
+    same[0].prompt = "another";
+    r.info->fn(&r, same, 6, score);
+    assert_int_equal(atomic_load(&s->requests), 3);
+    reward_close(&r);
+    server_stop(s);
+}
+
+static void a_batch_is_asked_side_by_side(void **state) {
+    Server *s = server_start();
+    Reward r = judge_of(s, ",parallel=4");
+    Sample many[70]; // more than a batch
+    char text[70][32];
+    float score[70];
+    for (int i = 0; i < 70; i++) {
+        snprintf(text[i], sizeof *text, "%s %d%s", i < 12 ? "together" : "", i, i % 3 ? "" : " good");
+        many[i] = (Sample){.prompt = "", .completion = text[i], .completion_len = strlen(text[i]), .answer = ""};
+    }
+    r.info->fn(&r, many, 70, score);
+    for (int i = 0; i < 70; i++) assert_near(score[i], i % 3 ? 0.4 : 1, 1e-6);
+    assert_int_equal(atomic_load(&s->requests), 70);
+    assert_true(atomic_load(&s->most_under_way) >= 2 && atomic_load(&s->most_under_way) <= 5);
+    reward_close(&r);
+    server_stop(s);
+}
+
+static void failures_abstain(void **state) {
+    static const struct {
+        const char *text;
+        RewardFault fault;
+        int requests; // with two repetitions
+        float score;
+    } cases[] = {
+        {"slow", REWARD_TIMEOUT, 3, NAN},       {"drop", REWARD_CRASH, 3, NAN},
+        {"garbage", REWARD_BAD_REPLY, 1, NAN},  {"nochoice", REWARD_BAD_REPLY, 1, NAN},
+        {"flood", REWARD_FLOOD, 1, NAN},        {"forbidden", REWARD_BAD_REPLY, 1, NAN},
+        {"wordless", REWARD_BAD_REPLY, 1, NAN}, {"toohigh", REWARD_BAD_REPLY, 1, NAN},
+        {"flaky", REWARD_FAULTS, 3, 0.4f},      {"nothttp", REWARD_CRASH, 3, NAN},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Server *s = server_start();
+        Reward r = judge_of(s, ",retries=2,timeout=0.8");
+        float score = score_by(&r, cases[i].text, "");
+        bool right = isnan(cases[i].score) ? isnan(score) : fabsf(score - cases[i].score) < 1e-6f;
+        if (!right) fail_msg("%s: scored %g", cases[i].text, (double)score);
+        for (RewardFault f = 0; f < REWARD_FAULTS; f++)
+            if (reward_faults(&r, f) != (f == cases[i].fault))
+                fail_msg("%s: %s is %lld", cases[i].text, reward_fault_name[f], (long long)reward_faults(&r, f));
+        if (atomic_load(&s->requests) != cases[i].requests)
+            fail_msg("%s: %d requests", cases[i].text, atomic_load(&s->requests));
+        assert_near(score_by(&r, "good", ""), 1, 0); // the judge lives on, and failures are not cached
+        reward_close(&r);
+        server_stop(s);
+    }
+}
+
+static void hostile_replies_end(void **state) {
+    Server *s = server_start();
+    Reward r = judge_of(s, ",pattern=(score\\s*)+(x)");
+    assert_near(score_by(&r, "hostile", ""), 0, 0);
+    assert_int_equal(reward_faults(&r, REWARD_REGEX_LIMIT), 1);
+    reward_close(&r);
+    server_stop(s);
+}
+
+static void absent_servers_abstain(void **state) {
+    Reward r = reward_opened("judge:url=http://127.0.0.1:1/v1,template={completion},retries=1,timeout=5");
+    assert_true(isnan(score_by(&r, "x", "")));
+    assert_int_equal(reward_faults(&r, REWARD_CRASH), 1);
+    reward_close(&r);
+}
+
+static void bad_judges_are_refused(void **state) {
+    assert_cannot_open("judge:url=localhost:8000", "http://");
+    assert_cannot_open("judge:template=rate this", "nothing to judge");
+    assert_cannot_open("judge:template={completion} {question}", "`{question}` at byte 13 is no field");
+    assert_cannot_open("judge:template={completion} }", "at byte 13");
+    assert_cannot_open("judge:template=@/nonexistent/template", "cannot be read");
+    assert_cannot_open("judge:pattern=Score", "no (group)");
+    assert_cannot_open("judge:pattern=Score (", "pattern");
+    assert_cannot_open("judge:min_score=5,max_score=5", "below");
+}
+
+static void templates_come_from_files(void **state) {
+    put_text(at("template.txt"), "Judge, with commas, this:\n{completion}\n");
+    Server *s = server_start();
+    char *spec = xasprintf("judge:url=http://127.0.0.1:%d,template=@%s", s->port, at("template.txt"));
+    Reward r = reward_opened(spec);
+    free(spec);
+    assert_near(score_by(&r, "good", ""), 1, 0);
+    assert_non_null(strstr(s->seen, "Judge, with commas, this:\\ngood\\n"));
+    reward_close(&r);
+    server_stop(s);
+}
+
+#define IN_SCRATCH(f) cmocka_unit_test_setup_teardown(f, scratch_setup, scratch_teardown)
+int main(void) {
+    setenv("no_proxy", "127.0.0.1", 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(scores_are_read),
+        cmocka_unit_test(requests_are_openai_s),
+        cmocka_unit_test(equal_prompts_are_asked_once),
+        cmocka_unit_test(a_batch_is_asked_side_by_side),
+        cmocka_unit_test(failures_abstain),
+        cmocka_unit_test(hostile_replies_end),
+        cmocka_unit_test(absent_servers_abstain),
+        cmocka_unit_test(bad_judges_are_refused),
+        IN_SCRATCH(templates_come_from_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+#endif
