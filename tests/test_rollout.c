@@ -74,24 +74,28 @@ static void rows_close(Rows *t) {
     free(t->stop);
 }
 
-static void put(Device *d, Tensor x, int64_t row, const void *value) {
-    Tensor to = tensor_rows(x, row, 1);
-    if (present(x)) d->copy(d, to.data, value, tensor_bytes(to));
-}
-
 static void rows_upload(Rows *t) {
+    Tensor host[10];
+    for (int i = 0; i < 10; i++) {
+        host[i] = *columns(&t->r, i);
+        if (present(host[i])) host[i].data = xcalloc(1, tensor_bytes(host[i]));
+    }
     for (int j = 0; j < t->slots; j++) {
         const Sequence *s = &t->row[j];
-        put(t->d, t->r.ids, j, &s->ids);
-        put(t->d, t->r.pos, j, &s->pos);
-        put(t->d, t->r.kv_row, j, &s->kv_row);
-        put(t->d, t->r.span, j, s->span);
-        put(t->d, t->r.key, j, &s->key);
-        put(t->d, t->r.place, j, &s->place);
-        put(t->d, t->r.slot, j, &s->slot);
-        put(t->d, t->r.seen, j, s->seen);
-        put(t->d, t->r.seen_len, j, &s->seen_len);
-        put(t->d, t->r.stop, j, &t->stop[j]);
+        i32(host[0])[j] = s->ids;
+        i32(host[1])[j] = s->pos;
+        i32(host[2])[j] = s->kv_row;
+        memcpy(i32(host[3]) + 4 * j, s->span, sizeof s->span);
+        i64(host[4])[j] = s->key;
+        i32(host[5])[j] = s->place;
+        i32(host[6])[j] = s->slot;
+        if (present(host[7])) memcpy(i32(host[7]) + j * WIDTH, s->seen, sizeof s->seen);
+        if (present(host[8])) i32(host[8])[j] = s->seen_len;
+        i32(host[9])[j] = t->stop[j];
+    }
+    for (int i = 0; i < 10; i++) {
+        if (present(host[i])) t->d->copy(t->d, columns(&t->r, i)->data, host[i].data, tensor_bytes(host[i]));
+        free(host[i].data);
     }
 }
 

@@ -26,6 +26,8 @@ void emu_fail_alloc(int64_t k);
 void emu_fail_launch(const char *kernel);
 // Work waits in its stream until somebody synchronises, instead of running as it is asked for (EMU_DEFER=1).
 void emu_defer(bool on);
+// EMU_GUARD=1: device memory is out of the host's reach but for copies, as on a GPU; who reads or writes it dies there.
+// (AddressSanitizer does not watch the ends of allocations then.)
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <sys/mman.h>
 #include <thread>
 #include <vector>
 
@@ -48,7 +49,8 @@ std::set<EmuStream *> streams;
 size_t device_bytes;
 int64_t total, fail_alloc;
 std::string fail_launch;
-bool deferred;
+bool deferred, guarded;
+int working; // threads that run a stream's work
 uint64_t seed = 1;
 std::atomic<int> sticky{cudaSuccess}; // a crash: every call gives it from then on
 thread_local cudaError_t last = cudaSuccess;
@@ -64,6 +66,7 @@ struct FromEnvironment {
         seed = (uint64_t)from_env("EMU_SEED", 1);
         fail_alloc = from_env("EMU_FAIL_ALLOC", 0);
         deferred = from_env("EMU_DEFER", 0) != 0;
+        guarded = from_env("EMU_GUARD", 0) != 0;
         const char *name = getenv("EMU_FAIL_LAUNCH");
         fail_launch = name ? name : "";
     }
@@ -93,12 +96,33 @@ cudaMemoryType type_of(const void *p) {
     return r ? r->type : cudaMemoryTypeUnregistered;
 }
 
+// Where memory is guarded, it is there while somebody works on it, and only then.
+size_t pages(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+void guard(int more) {
+    if (!guarded) return;
+    std::lock_guard<std::mutex> hold(state_lock);
+    bool were = working > 0, are = (working += more) > 0;
+    if (were == are) return;
+    for (auto &r : ranges)
+        if (r.second.type == cudaMemoryTypeDevice)
+            mprotect((void *)r.first, pages(r.second.bytes), are ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+void *take_pages(size_t bytes) {
+    void *p = mmap(nullptr, pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return nullptr;
+    madvise(p, pages(bytes), MADV_HUGEPAGE); // fewer of them to guard
+    return p;
+}
+
 // Whether a piece of work was done; false where there is none, or where it waits for somebody.
 bool run_one(EmuStream *s) {
     std::lock_guard<std::recursive_mutex> hold(s->lock);
     if (s->work.empty()) return false;
     Work next = s->work.front();
-    if (sticky == cudaSuccess && !next()) return false;
+    guard(1);
+    bool waits = sticky == cudaSuccess && !next();
+    guard(-1);
+    if (waits) return false;
     s->work.pop_front();
     return true;
 }
@@ -343,9 +367,12 @@ static cudaError_t allocate(void **p, size_t bytes, cudaMemoryType type) {
     if (fail_alloc > 0 && --fail_alloc == 0) return result(cudaErrorMemoryAllocation);
     if (type == cudaMemoryTypeDevice && bytes > memory_size() - device_bytes) return result(cudaErrorMemoryAllocation);
     void *q = nullptr;
-    if (posix_memalign(&q, 256, bytes) != 0) return result(cudaErrorMemoryAllocation);
+    bool in_pages = guarded && type == cudaMemoryTypeDevice;
+    if (in_pages ? !(q = take_pages(bytes)) : posix_memalign(&q, 256, bytes) != 0)
+        return result(cudaErrorMemoryAllocation);
     // What was never written is NaN. Large memory is fresh from the system, zero: filling it would take it all.
     if (bytes <= (size_t)1 << 20) memset(q, 0xff, bytes);
+    if (in_pages && !working) mprotect(q, pages(bytes), PROT_NONE);
     ranges[(uintptr_t)q] = {bytes, type, device_now};
     if (type == cudaMemoryTypeDevice) device_bytes += bytes;
     *p = q;
@@ -355,14 +382,17 @@ static cudaError_t give_back(void *p, cudaMemoryType type) {
     if (!p) return cudaSuccess;
     if (EmuStream *s = recording()) return spoil(s);
     finish_device(); // as the real one does
+    size_t bytes;
     {
         std::lock_guard<std::mutex> hold(state_lock);
         auto at = ranges.find((uintptr_t)p);
         if (at == ranges.end() || at->second.type != type) return result(cudaErrorInvalidValue);
-        if (type == cudaMemoryTypeDevice) device_bytes -= at->second.bytes;
+        bytes = at->second.bytes;
+        if (type == cudaMemoryTypeDevice) device_bytes -= bytes;
         ranges.erase(at);
     }
-    free(p);
+    if (guarded && type == cudaMemoryTypeDevice) munmap(p, pages(bytes));
+    else free(p);
     return failed_already();
 }
 cudaError_t cudaMalloc(void **p, size_t bytes) { return allocate(p, bytes, cudaMemoryTypeDevice); }
