@@ -138,6 +138,8 @@ static bool add_ranks(Run *r, EvalResult *out, bool stopped, Error *e) {
     return !all[6] || error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation");
 }
 
+static void take_decoded(void *scorer, int i) { scorer_add(scorer, i); }
+
 bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int64_t limit, int samples, EvalResult *out,
               Error *e) {
     int64_t rows = dataset_rows(data);
@@ -149,22 +151,28 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
     chunk = chunk < 1 ? 1 : chunk;
     RankShare own = rank_share(r->comm, (int)rows);
     int mine = own.end - own.first;
+    Scorer *scorer = scorer_open(rw, (int)r->cfg->reward_threads, e);
+    if (!scorer) return false;
     Batch b = batch_new(chunk < mine ? chunk : mine, samples, (int)r->cfg->max_completion_length, rw->n);
     bool ok = true;
     for (int at = own.first; at < own.end && ok; at += b.prompts) {
         int n = own.end - at < b.prompts ? own.end - at : b.prompts;
-        ok = take_rows(r, pr, data, at, n, &b, e) && (rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer,
-                                                                  run_stop_rule(r), params, &b, (RolloutWatch){0}, e) ||
-                                                      error_prefix(e, "evaluation"));
+        ok = take_rows(r, pr, data, at, n, &b, e);
         if (!ok) break;
+        scorer_begin(scorer, &b);
+        ok = rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, run_stop_rule(r), params, &b,
+                         (RolloutWatch){.done = take_decoded, .arg = scorer}, e);
+        if (!scorer_end(scorer, ok) && ok) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
+        if (!ok) {
+            error_prefix(e, "evaluation");
+            break;
+        }
         ranks_phase("eval", at);
-        Batch part = b; // the columns of the questions there are
-        part.prompts = n;
-        part.n = n * samples;
-        rewards_score(rw, &part);
+        Batch part = batch_part(&b, 0, n); // the columns of the questions there are
         tally(&part, n, rw->n, out);
     }
     batch_free(&b);
+    scorer_close(scorer);
     bool stopped = !ok && e->code == EXIT_STOPPED;
     if (r->comm && (ok || stopped)) ok = add_ranks(r, out, stopped, e);
     double per_question = 1 / (double)rows, per_completion = per_question / samples;

@@ -114,8 +114,9 @@ static bool draw_questions(Trainer *t, bool only_flat, int *drawn, Error *e) {
     return true;
 }
 
-static void count_decoded(void *arg, int i) {
+static void take_decoded(void *arg, int i) {
     Trainer *t = arg;
+    scorer_add(t->scorer, i);
     enter(t, "rollout", ++t->decoded, t->batch.n / comm_world(t->run.comm));
 }
 
@@ -126,16 +127,16 @@ static StepResult rollout(Trainer *t, Error *e) {
     Batch part = batch_part(&t->batch, own.first, own.end - own.first);
     t->decoded = 0;
     enter(t, "rollout", 0, part.n);
+    scorer_begin(t->scorer, &part);
     bool ok = rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
-                          sample_params(t->cfg), &part, (RolloutWatch){.done = count_decoded, .arg = t}, e);
-    if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
+                          sample_params(t->cfg), &part, (RolloutWatch){.done = take_decoded, .arg = t}, e);
     t->stats.rollout_time += wall_seconds() - start;
     start = wall_seconds();
-    if (ok) {
-        enter(t, "rewards", 0, 0);
-        rewards_score(&t->rewards, &part);
-    }
+    if (ok) enter(t, "rewards", 0, 0);
+    bool scored = scorer_end(t->scorer, ok);
     t->stats.reward_time += wall_seconds() - start;
+    if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
+    ok = scored;
     StepResult s = ranks_agree(t, ok ? STEP_DONE : STEP_STOPPED, e);
     return s == STEP_DONE && !ranks_share_completions(t, e) ? STEP_FAILED : s;
 }

@@ -1,4 +1,4 @@
-// Scores of a decoded batch: every reward over all its completions, then the weighted sum.
+// Which rewards a run has, and what is done with whole batches of scores. Scoring itself is in scorer.c.
 #include "host.h"
 #include <stdlib.h>
 
@@ -35,31 +35,6 @@ void rewards_note(const Rewards *rw) {
 
 void rewards_close(Rewards *rw) {
     for (int k = 0; k < rw->n; k++) reward_close(&rw->reward[k]);
-}
-
-void rewards_score(const Rewards *rw, Batch *b) {
-    Sample *samples = xcalloc((size_t)b->n, sizeof *samples);
-    float *column = xcalloc((size_t)b->n, sizeof *column);
-    for (int i = 0; i < b->n; i++) {
-        int p = i / b->group;
-        samples[i] = (Sample){.prompt = b->question[p],
-                              .completion = b->text[i],
-                              .completion_len = strlen(b->text[i]),
-                              .answer = b->answer[p],
-                              .ids = b->ids + (size_t)i * (size_t)b->max_completion,
-                              .n_ids = b->len[i],
-                              .group = p};
-    }
-    for (int k = 0; k < rw->n; k++) {
-        rw->reward[k].info->fn(&rw->reward[k], samples, b->n, column);
-        for (int i = 0; i < b->n; i++) b->score[i * b->n_rewards + k] = column[i];
-    }
-    for (int i = 0; i < b->n; i++) {
-        b->reward[i] = reward_total(rw->reward, rw->n, b->score + i * b->n_rewards);
-        b->state[i] = SEQ_SCORED;
-    }
-    free(samples);
-    free(column);
 }
 
 // A small counter-based generator for the host's own choices: splitmix64 (Steele, Lea & Flood 2014) of (seed, stream, i).

@@ -21,8 +21,9 @@ static void count_steps(Trainer *t) {
 bool trainer_open(Trainer *t, const Config *c, Error *e) {
     *t = (Trainer){.cfg = c, .at.command = "train"};
     if (!rewards_select(c, &t->rewards, e) || !rewards_open(&t->rewards, e)) return false;
+    t->scorer = scorer_open(&t->rewards, (int)c->reward_threads, e);
     for (int k = 0; k < t->rewards.n; k++) t->weights[k] = (float)t->rewards.reward[k].weight;
-    t->data = dataset_open(c->train_file, c, e);
+    t->data = t->scorer ? dataset_open(c->train_file, c, e) : NULL;
     RunShape shape = shape_for_train(c, t->rewards.n);
     if (!t->data || !run_open(&t->run, c, shape, e) || !prompter_open(&t->prompter, &t->run, e)) {
         trainer_close(t);
@@ -52,6 +53,7 @@ void trainer_close(Trainer *t) {
     dataset_free(t->data);
     prompter_close(&t->prompter);
     run_close(&t->run);
+    scorer_close(t->scorer);
     rewards_note(&t->rewards);
     rewards_close(&t->rewards);
     *t = (Trainer){0};

@@ -72,6 +72,7 @@
     REAL(grpo,      sapo_temperature_neg, 1.05, 0.001, 1000, "tau of sapo elsewhere")                                  \
     INT (grpo,      dynamic_sampling, 0, 0, 1000, "draw new questions for groups whose rewards are all equal, this many times at most; 0: off") \
     LIST(reward,    rewards, "correctness,int,strict_format,soft_format,xmlcount", "rewards, each NAME[:key=value,...]; in YAML also {name: NAME, key: value}") \
+    INT (reward,    reward_threads, 0, 0, 1024, "threads that score completions while others are sampled; 0: one a core, at most 16") \
     BOOL(grpo,      shuffle_rewards, false, "control run: rewards are permuted among the completions of a batch")      \
     INT (optim,     per_device_train_batch_size, 8, 1, 65536, "sequences a micro-batch")                               \
     INT (optim,     gradient_accumulation_steps, 4, 1, 65536, "micro-batches an optimizer step")                       \

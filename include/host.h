@@ -487,11 +487,22 @@ bool rewards_open(Rewards *rw, Error *e);
 // Notes on standard error what went wrong while they scored, where anything did.
 void rewards_note(const Rewards *rw);
 void rewards_close(Rewards *rw); // of rewards selected and not yet opened: nothing
-// Fills score and reward of a decoded batch.
-void rewards_score(const Rewards *rw, Batch *b);
 // The control experiment: permutes scores among the batch's completions.
 void rewards_shuffle(Batch *b, uint64_t seed, uint64_t stream);
 uint64_t host_random(uint64_t seed, uint64_t stream, uint64_t i);
+
+// ---- scorer.c: completions scored while others still decode --------------------------------------------------------------
+// Threads that score; one thread tells them what to. A scorer of a completion is a plain call of RewardFn on one of them.
+typedef struct Scorer Scorer;
+// `threads` 0: as many as there are cores, at most 16. A thread whose scorer hangs gets a stand-in. NULL after filling *e.
+Scorer *scorer_open(const Rewards *rewards, int threads, Error *e);
+void scorer_close(Scorer *s); // waits for scorers that are at work; NULL is fine
+// From here to scorer_end completions of this batch are scored, and its columns of questions and texts stay as they are.
+void scorer_begin(Scorer *s, const Batch *b);
+void scorer_add(Scorer *s, int i); // sequence i is decoded; returns at once
+// Waits for the scores of what was added, and sums them up: score, reward, state. Where they are not `wanted`, or a stop
+// is requested, it waits for scorers at work only; false then.
+bool scorer_end(Scorer *s, bool wanted);
 
 // ---- micro.c: packed sequences through the model -----------------------------------------------------------------------
 // Sequences back to back on the host, before they go to the device.
@@ -541,7 +552,7 @@ typedef struct {
     double grad_norm, learning_rate;
     bool generated; // this step drew a new generation
     int first;      // index into Trainer.order of the first sequence it trained on
-    double rollout_time, reward_time, reference_time, train_time, optimizer_time, step_time;
+    double rollout_time, reward_time /* after the rollout */, reference_time, train_time, optimizer_time, step_time;
     char bad[160]; // STEP_SKIPPED: what was not finite
 } StepStats;
 typedef struct {
@@ -550,6 +561,7 @@ typedef struct {
     Prompter prompter;
     Dataset *data;
     Rewards rewards;
+    Scorer *scorer;
     int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far
     int64_t logged[MAX_REWARDS][REWARD_FAULTS]; // those of them that are in the log
     float weights[MAX_REWARDS];

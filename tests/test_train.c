@@ -240,7 +240,7 @@ static void bad_reward(const Reward *r, const Sample *s, int n, float *score) {
 static void not_finite_changes_nothing(void **state) {
     Fixture f;
     fixture_dir(&f);
-    RewardInfo wild = {.name = "wild", .fn = bad_reward};
+    RewardInfo wild = {.name = "wild", .fn = bad_reward, .reads = REWARD_READS_GROUP};
     for (int k = 0; k < 4; k++) {
         fixture_open(&f, "");
         assert_int_equal(fixture_step(&f), STEP_DONE);

@@ -1,0 +1,200 @@
+// Scoring on threads of their own, while other sequences still decode. A completion's rewards are jobs of their own; a
+// reward that compares the completions of a question is one job, once all of them are there. Every job writes its own
+// places of the batch, so that neither the number of threads nor their order can be seen in a result.
+#include "host.h"
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { STAND_INS = 64, STUCK_MS = 1000, LOOK_MS = 100 };
+
+typedef struct {
+    int reward, first, n; // completions first .. first + n
+} Job;
+
+typedef struct {
+    Scorer *scorer;
+    pthread_t thread;
+    double since; // when its job began; 0: it has none
+} Worker;
+
+struct Scorer {
+    const Rewards *rewards;
+    int threads; // asked for
+    pthread_mutex_t lock;
+    pthread_cond_t work, done;
+    bool closing;
+    Worker *worker; // [threads + STAND_INS]
+    int workers;
+    // The batch being scored.
+    const Batch *b;
+    Sample *sample;       // [n]
+    bool *added;          // [n]
+    int *missing;         // [prompts] completions of a question that are still to come
+    Job *job;             // [n * rewards] a ring is not needed: each job comes once
+    int jobs, next, open; // asked for, begun, not finished
+};
+
+static void run_job(const Scorer *s, Job j) {
+    const Reward *r = &s->rewards->reward[j.reward];
+    float few[64], *score = j.n <= 64 ? few : xcalloc((size_t)j.n, sizeof *score);
+    r->info->fn(r, s->sample + j.first, j.n, score);
+    for (int i = 0; i < j.n; i++) s->b->score[(j.first + i) * s->b->n_rewards + j.reward] = score[i];
+    if (score != few) free(score);
+}
+
+static void *work(void *arg) {
+    Worker *me = arg;
+    Scorer *s = me->scorer;
+    pthread_mutex_lock(&s->lock);
+    for (;;) {
+        while (s->next == s->jobs && !s->closing) pthread_cond_wait(&s->work, &s->lock);
+        if (s->next == s->jobs) break;
+        Job j = s->job[s->next++];
+        me->since = wall_seconds();
+        pthread_mutex_unlock(&s->lock);
+        run_job(s, j);
+        pthread_mutex_lock(&s->lock);
+        me->since = 0;
+        if (--s->open == 0) pthread_cond_broadcast(&s->done);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+// One more thread. Signals are the main thread's.
+static bool worker_start(Scorer *s) {
+    Worker *w = &s->worker[s->workers];
+    *w = (Worker){.scorer = s};
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool ok = pthread_create(&w->thread, NULL, work, w) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    s->workers += ok;
+    return ok;
+}
+
+Scorer *scorer_open(const Rewards *rewards, int threads, Error *e) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (threads <= 0) threads = cores < 1 ? 1 : cores > 16 ? 16 : (int)cores;
+    Scorer *s = xcalloc(1, sizeof *s);
+    s->rewards = rewards;
+    s->threads = threads;
+    s->worker = xcalloc((size_t)(threads + STAND_INS), sizeof *s->worker);
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->work, NULL);
+    pthread_cond_init(&s->done, &clock);
+    pthread_condattr_destroy(&clock);
+    while (s->workers < threads && worker_start(s)) continue;
+    if (s->workers) return s;
+    scorer_close(s);
+    error_set(e, EXIT_MEMORY, "reward_threads: cannot start a thread; close other programs");
+    return NULL;
+}
+
+void scorer_close(Scorer *s) {
+    if (!s) return;
+    pthread_mutex_lock(&s->lock);
+    s->closing = true;
+    s->open -= s->jobs - s->next;
+    s->jobs = s->next; // what nobody has begun
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    for (int i = 0; i < s->workers; i++) pthread_join(s->worker[i].thread, NULL);
+    pthread_cond_destroy(&s->work);
+    pthread_cond_destroy(&s->done);
+    pthread_mutex_destroy(&s->lock);
+    free(s->worker);
+    free(s->sample);
+    free(s->added);
+    free(s->missing);
+    free(s->job);
+    free(s);
+}
+
+void scorer_begin(Scorer *s, const Batch *b) {
+    size_t n = (size_t)b->n, prompts = (size_t)b->prompts, jobs = n * (size_t)s->rewards->n;
+    pthread_mutex_lock(&s->lock);
+    s->b = b;
+    s->sample = xrealloc(s->sample, (n + 1) * sizeof *s->sample);
+    s->added = xrealloc(s->added, (n + 1) * sizeof *s->added);
+    s->missing = xrealloc(s->missing, (prompts + 1) * sizeof *s->missing);
+    s->job = xrealloc(s->job, (jobs + 1) * sizeof *s->job);
+    memset(s->added, 0, n * sizeof *s->added);
+    for (int p = 0; p < b->prompts; p++) s->missing[p] = b->group;
+    s->jobs = s->next = s->open = 0;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static bool of_group(const Scorer *s, int reward) {
+    return (s->rewards->reward[reward].info->reads & REWARD_READS_GROUP) != 0;
+}
+
+static void add_jobs(Scorer *s, bool groups, int first, int n) {
+    for (int k = 0; k < s->rewards->n; k++) {
+        if (of_group(s, k) != groups) continue;
+        s->job[s->jobs++] = (Job){k, first, n};
+        s->open++;
+    }
+}
+
+void scorer_add(Scorer *s, int i) {
+    const Batch *b = s->b;
+    int p = i / b->group;
+    s->sample[i] = (Sample){.prompt = b->question[p],
+                            .completion = b->text[i],
+                            .completion_len = strlen(b->text[i]),
+                            .answer = b->answer[p],
+                            .ids = b->ids + (size_t)i * (size_t)b->max_completion,
+                            .n_ids = b->len[i],
+                            .group = p};
+    s->added[i] = true;
+    pthread_mutex_lock(&s->lock);
+    add_jobs(s, false, i, 1);
+    if (--s->missing[p] == 0) add_jobs(s, true, p * b->group, b->group);
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
+}
+
+// Where jobs wait and every thread has been busy with one job for long, another thread takes its place: a scorer that
+// hangs until its time-out delays nobody else's score.
+static void help_out(Scorer *s) {
+    double now = wall_seconds();
+    int busy = 0;
+    for (int i = 0; i < s->workers; i++) busy += s->worker[i].since > 0 && now - s->worker[i].since > STUCK_MS * 1e-3;
+    if (s->next < s->jobs && busy == s->workers && s->workers < s->threads + STAND_INS) worker_start(s);
+}
+
+bool scorer_end(Scorer *s, bool wanted) {
+    pthread_mutex_lock(&s->lock);
+    while (s->open) {
+        if (!wanted || stop_requested()) {
+            wanted = false;
+            s->open -= s->jobs - s->next;
+            s->jobs = s->next; // what nobody has begun
+            if (!s->open) break;
+        }
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += LOOK_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        pthread_cond_timedwait(&s->done, &s->lock, &until);
+        help_out(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+    const Batch *b = s->b;
+    for (int i = 0; i < b->n && wanted; i++) {
+        if (!s->added[i]) continue;
+        b->reward[i] = reward_total(s->rewards->reward, s->rewards->n, b->score + i * b->n_rewards);
+        b->state[i] = SEQ_SCORED;
+    }
+    return wanted;
+}
