@@ -30,8 +30,12 @@ bool error_prefix(Error *e, const char *fmt, ...) {
     return false;
 }
 
+static bool quiet_notes;
+void note_quiet(bool quiet) { quiet_notes = quiet; }
+
 void note(const char *fmt, ...) {
     va_list ap;
+    if (quiet_notes) return;
     va_start(ap, fmt);
     if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr); // over a progress line that may stand there
     fputs("grpo: note: ", stderr);

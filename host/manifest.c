@@ -90,6 +90,7 @@ int64_t manifest_bytes(const json_t *manifest, const char *name) {
 static bool block_sum(int fd, uint64_t at, size_t n, char *into, char *buffer, uint32_t *crc) {
     *crc = 0;
     for (size_t done = 0; done < n;) {
+        ranks_alive();
         size_t ask = n - done < PIECE ? n - done : PIECE;
         char *to = into ? into + done : buffer;
         ssize_t got = pread(fd, to, ask, (off_t)(at + done));

@@ -131,6 +131,7 @@ bool outdir_write(OutDir *d, const void *data, size_t bytes, Error *e) {
     OutFile *f = &d->file[d->n_files - 1];
     const char *p = data;
     while (bytes) {
+        ranks_alive();
         size_t block = f->bytes / DISK_BLOCK, room = DISK_BLOCK - f->bytes % DISK_BLOCK;
         if (room == DISK_BLOCK) {
             f->crc = xrealloc(f->crc, (block + 1) * sizeof *f->crc);

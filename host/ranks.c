@@ -36,7 +36,7 @@ const char *ranks_about(const Config *c) {
     return text;
 }
 
-static void beat(void) {
+void ranks_alive(void) {
     if (self.board) board_beat(self.board);
 }
 
@@ -47,7 +47,7 @@ void ranks_phase(const char *phase, int64_t step) {
 static void take_place(Board *host, int local) {
     self.host = host;
     self.board = board_join(host, local, self.launch.rank);
-    signals_share(board_stop(host), beat);
+    signals_share(board_stop(host), ranks_alive);
 }
 
 // ---- the process that forks -----------------------------------------------------------------------------------------
@@ -101,6 +101,7 @@ static bool be_rank(Board *host, int r, pid_t parent) {
     if (getppid() != parent) _exit(EXIT_COMM);
     self.launch.rank = self.launch.local = r;
     take_place(host, r);
+    note_quiet(r != 0);
     return true;
 }
 
@@ -139,6 +140,7 @@ bool ranks_start(const Config *c, ExitCode *code, Error *e) {
         *code = e->code;
         return false;
     }
+    note_quiet(self.launch.rank != 0);
     if (self.launch.by || c->gpus <= 1) return true;
     return fork_ranks((int)c->gpus, code, e);
 }

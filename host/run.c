@@ -2,6 +2,7 @@
 // base; `grpo plan` prints that table.
 #include "host.h"
 #include <inttypes.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -101,11 +102,18 @@ bool run_describe(Run *r, const Config *c, RunShape shape, Error *e) {
     return true;
 }
 
+// Of one rank.
 static size_t plan_bytes(const Run *r) { return r->plan.params + r->plan.work + DEVICE_SCRATCH; }
+
+// Ranks that take their memory from the same place: on the CPU all of them.
+static size_t sharers(const Run *r) {
+    bool cpu = r->device ? on_host(r->device) : r->cfg->device == DEVICE_CPU;
+    return cpu ? (size_t)r->cfg->gpus : 1;
+}
 
 static bool no_memory(const Run *r, Error *e) {
     char *table = plan_table(r);
-    bool fits = plan_bytes(r) <= r->device->memory(r->device);
+    bool fits = plan_bytes(r) * sharers(r) <= r->device->memory(r->device);
     error_set(e, EXIT_MEMORY, "not enough memory for this run%s\n%s",
               fits ? ": it would fit if other programs did not hold so much; end them" : "", table);
     free(table);
@@ -123,9 +131,14 @@ static bool load_weights(Run *r, Error *e) {
     return device_ok(r->device, e);
 }
 
-// The ranks of a host divide its cores.
+// The ranks of a host divide the cores there are for them, unless a launcher has given each its own, or OMP_NUM_THREADS
+// says how many to use. 0: all.
 static int cores_for_a_rank(void) {
-    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN) / ranks_here();
+    cpu_set_t set;
+    int here = ranks_here();
+    if (here == 1 || getenv("OMP_NUM_THREADS") || sched_getaffinity(0, sizeof set, &set)) return 0;
+    int cores = CPU_COUNT(&set);
+    if (cores * here > sysconf(_SC_NPROCESSORS_ONLN)) cores /= here;
     return cores > 1 ? cores : 1;
 }
 
@@ -150,9 +163,7 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         run_close(r);
         return false;
     }
-    int threads = (int)c->threads;
-    if (!threads && ranks_here() > 1) threads = cores_for_a_rank();
-    r->device = device_open(c->device, ranks_local(), threads, e);
+    r->device = device_open(c->device, ranks_local(), c->threads ? (int)c->threads : cores_for_a_rank(), e);
     if (!r->device || !join_ranks(r, e)) {
         run_close(r);
         return false;
@@ -162,7 +173,7 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         note("matmul=cublas has no effect: no GPU answers, and the CPU has its own products only");
     r->params_base = r->device->alloc(r->device, r->plan.params);
     r->work_base = r->device->alloc(r->device, r->plan.work);
-    if (!r->params_base || !r->work_base || plan_bytes(r) > r->device->memory(r->device)) {
+    if (!r->params_base || !r->work_base || plan_bytes(r) * sharers(r) > r->device->memory(r->device)) {
         no_memory(r, e);
         run_close(r);
         return false;
@@ -191,13 +202,19 @@ void run_close(Run *r) {
 char *plan_table(const Run *r) {
     Str s = {0};
     const double GiB = 1024.0 * 1024 * 1024;
-    str_printf(&s, "%-50s %12s\n", "memory", "GiB");
+    str_printf(&s, "%-50s %12s\n", r->cfg->gpus > 1 ? "memory of each rank" : "memory", "GiB");
     for (int i = 0; i < r->plan.n; i++)
         str_printf(&s, "%-50s %12.3f\n", r->plan.row[i].what, (double)r->plan.row[i].bytes / GiB);
-    size_t need = plan_bytes(r);
+    size_t need = plan_bytes(r), ranks = sharers(r);
     size_t have =
         r->device ? r->device->memory(r->device) : (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     str_printf(&s, "%-50s %12.3f\n", "in all (rollout and training share)", (double)need / GiB);
+    if (ranks > 1) {
+        char what[64];
+        need *= ranks;
+        snprintf(what, sizeof what, "%zu ranks in this memory", ranks);
+        str_printf(&s, "%-50s %12.3f\n", what, (double)need / GiB);
+    }
     str_printf(&s, "%-50s %12.3f\n", r->device && !on_host(r->device) ? "this GPU has" : "this machine has",
                (double)have / GiB);
     const Config *c = r->cfg;
@@ -206,6 +223,7 @@ char *plan_table(const Run *r) {
         return s.s;
     }
     str_printf(&s, "short by %.3f GiB; what helps:", (double)(need - have) / GiB);
+    if (ranks > 1) str_printf(&s, " gpus=%zu", ranks / 2);
     if (c->dtype == DTYPE_F32) str_puts(&s, " dtype=bf16");
     if (r->shape.train && c->optim_dtype == DTYPE_F32) str_puts(&s, " optim_dtype=bf16");
     if (r->shape.train && c->grad_dtype == DTYPE_F32) str_puts(&s, " grad_dtype=bf16");

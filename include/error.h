@@ -37,6 +37,9 @@ bool error_prefix(Error *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 // One line to stderr: "grpo: note: ...".
 void note(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
+// From here on notes are kept back: of several ranks one speaks.
+void note_quiet(bool quiet);
+
 // An internal invariant is broken: says where, and aborts.
 _Noreturn void die(const char *fmt, ...) PRINTF_LIKE(1, 2);
 

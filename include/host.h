@@ -333,6 +333,7 @@ int ranks_here(void);  // ranks on this host, as far as is known before they mee
 bool ranks_join(const Config *c, Device *d, const char *model_facts, Comm **out, Error *e);
 const char *ranks_about(const Config *c);          // "4 ranks, each " or ""
 void ranks_phase(const char *phase, int64_t step); // for the errors of those who wait for this rank
+void ranks_alive(void); // a sign of life in work that takes minutes and never looks at stop_requested
 // What main asks before it prints the error a command ended with: of several ranks the first to fail speaks for all.
 bool ranks_speak(ExitCode code, Error *e);
 extern const char grpo_version[];

@@ -13,7 +13,7 @@ static double since(double start) { return wall_seconds() - start; }
 // ---- ranks inside the test: a child forks them, so that a rank can be given a fault -----------------------------------
 
 typedef enum { NOWHERE, ROLLOUT, REWARDS, REFERENCE, TRAIN, OPTIMIZER, SAVE, EVAL, GATHER } Where;
-enum { DISK_IS_FULL = 1000, SKIP_ONE }; // faults that are no signals
+enum { DISK_IS_FULL = 1000, SKIP_ONE, NOT_A_NUMBER }; // faults that are no signals
 
 // What happens to `victim` in phase `where` of step 2.
 typedef struct {
@@ -28,7 +28,7 @@ static Comm real_comm;
 static bool armed;
 
 static void strike(Where here) {
-    if (!armed || fault.where != here) return;
+    if (!armed || fault.where != here || fault.fault == NOT_A_NUMBER) return;
     armed = false;
     raise(fault.fault);
 }
@@ -45,6 +45,17 @@ static void logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x
 static void grpo_loss(Device *d, GrpoOut out, GrpoIn in, GrpoParams p) {
     strike(TRAIN);
     real_device.grpo_loss(d, out, in, p);
+    if (fault.fault == NOT_A_NUMBER && fault.where == TRAIN && armed) {
+        armed = false;
+        f32(out.metrics)[GM_LOSS] = NAN;
+    }
+}
+static void matmul_bwd(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w) {
+    real_device.matmul_bwd(d, dx, dw, dy, x, w);
+    if (fault.fault == NOT_A_NUMBER && fault.where == OPTIMIZER && armed) {
+        armed = false;
+        tensor_set(dw, 0, NAN);
+    }
 }
 static void adamw(Device *d, Tensor w, Tensor master, Tensor m, Tensor v, Tensor dw, AdamParams p) {
     strike(OPTIMIZER);
@@ -75,6 +86,7 @@ static void arm(Trainer *t) {
     d->logprob = logprob;
     d->grpo_loss = grpo_loss;
     d->adamw = adamw;
+    d->matmul_bwd = matmul_bwd;
     counted = *t->rewards.reward[0].info;
     real_reward = counted.fn;
     counted.fn = reward;
@@ -404,6 +416,33 @@ static void a_skipped_collective_is_an_error(void **state) {
 
 static void the_failure_of_one_rank_is_that_of_all(void **state) {
     fails(SAVE, DISK_IS_FULL, EXIT_DISK, 10, "", (const char *const[4]){"grpo: error: the disk is full", NULL});
+}
+
+// A number that is not finite on one rank: all of them skip the step, and the log names it.
+static void a_bad_number_on_one_rank_is_skipped_by_all(void **state) {
+    for (int k = 0; k < 2; k++) {
+        Fixture f;
+        Str said = {0};
+        fixture_dir(&f);
+        char options[300];
+        snprintf(options, sizeof options, "%s save_total_limit=9", three);
+        if (train(&f, options, (Fault){2, k ? OPTIMIZER : TRAIN, NOT_A_NUMBER}, &said)) fail_msg("%s", said.s);
+        json_t *second = metrics_line(&f, 2), *third = metrics_line(&f, 3);
+        assert_int_equal(json_integer_value(json_object_get(second, "skipped")), 1);
+        assert_true(isfinite(json_number_value(json_object_get(third, "loss"))));
+        size_t n;
+        char *one = output(&f, "step_1/model.safetensors", &n), *two = output(&f, "step_2/model.safetensors", &n),
+             *last = output(&f, "step_3/model.safetensors", &n);
+        assert_memory_equal(one, two, n);
+        assert_memory_not_equal(two, last, n);
+        free(one);
+        free(two);
+        free(last);
+        json_decref(second);
+        json_decref(third);
+        str_free(&said);
+        fixture_remove(&f);
+    }
 }
 
 // ---- launchers -----------------------------------------------------------------------------------------------------------
@@ -766,6 +805,7 @@ int main(void) {
         cmocka_unit_test(a_stopped_rank_times_out),
         cmocka_unit_test(a_skipped_collective_is_an_error),
         cmocka_unit_test(the_failure_of_one_rank_is_that_of_all),
+        cmocka_unit_test(a_bad_number_on_one_rank_is_skipped_by_all),
         cmocka_unit_test(launched_ranks_are_forked_ranks),
         cmocka_unit_test(ranks_must_be_given_the_same),
         cmocka_unit_test(a_rank_that_does_not_come_is_named),
