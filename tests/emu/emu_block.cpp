@@ -1,3 +1,6 @@
+// Compiled without AddressSanitizer, for speed: what touches the kernels' memory in their name does so in the headers, or
+// looks first.
+//
 // One block at a time: each thread is a fiber that runs until it meets a barrier or a collective, and which runs next is
 // drawn from the seed. Barriers count the block's arrivals, collectives the warp's; where nobody can go on, it is said why.
 #include "emu_internal.h"
@@ -111,7 +114,7 @@ void wake(Fiber *f) {
     ready.push_back(f);
 }
 
-__attribute__((no_sanitize("address"))) void live(transfer_t t) {
+void live(transfer_t t) {
     arrived_from(t);
     for (;;) {
         running->body();
@@ -234,7 +237,7 @@ bool emu_is_shared(const void *p, size_t bytes) {
 }
 
 // ---- barriers and collectives ----------------------------------------------------------------------------------------
-static bool same(EmuSite a, EmuSite b) { return a.line == b.line && !strcmp(a.file, b.file); }
+static bool same(EmuSite a, EmuSite b) { return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file)); }
 
 int emu_barrier(int what, int predicate, EmuSite site) {
     auto &b = barrier;
@@ -269,7 +272,7 @@ void emu_collect(const char *name, unsigned mask, void *room, EmuResolve resolve
     Collective &c = collectives[warp * 32 + (unsigned)__builtin_ctz(mask)];
     if (c.arrived == 0) {
         c.name = name, c.resolve = resolve, c.site = site, c.mask = mask;
-        memset(c.room, 0, sizeof c.room);
+        if (mask != EMU_EVERY_LANE) memset(c.room, 0, sizeof c.room);
     } else if (c.mask != mask || c.resolve != resolve || !same(c.site, site))
         emu_fail(
             "divergent collectives in warp %u: lane %u is in %s at %s:%d with mask %#x, while lanes %#x wait in %s at "
@@ -320,7 +323,7 @@ static float low_half(uint32_t x) { return __uint_as_float(x << 16); }
 static float high_half(uint32_t x) { return __uint_as_float(x & 0xffff0000u); }
 
 // Sums in f32, k ascending. A product of two bf16 is exact in f32.
-__attribute__((no_sanitize("address"), optimize("O3"))) void emu_resolve_mma(void *room[32]) {
+void emu_resolve_mma(void *room[32]) {
     float a[16][16];
     Float8 b[16], c[16];
     for (int l = 0; l < 32; l++) {
@@ -367,8 +370,6 @@ void emu_cp_async(void *shared, const void *global, bool valid, EmuSite site) {
         emu_fail("cp_async_16 at %s:%d: %p is not 16 aligned bytes of shared memory", site.file, site.line, shared);
     if ((uintptr_t)global % 16)
         emu_fail("cp_async_16 at %s:%d: the source %p is not a multiple of 16", site.file, site.line, global);
-    char touch[16];
-    if (valid) memcpy(touch, global, 16); // a bad address shows here, where it was given
     memset(shared, 0xff, 16);
     self->copies.push_back({shared, valid ? global : nullptr, self->group});
 }
@@ -405,7 +406,7 @@ void emu_run_grid(const EmuLaunch &launch) {
     if (posix_memalign(&room, 128, dynamic_size ? dynamic_size : 1) != 0)
         emu_fail("no memory for %zu bytes of shared memory", dynamic_size);
     dynamic = (char *)room;
-    if (!dynamic_size) ASAN_POISON_MEMORY_REGION(dynamic, 1);
+    if (!dynamic_size) __asan_poison_memory_region(dynamic, 1);
     dice = emu_seed_now() * 0x9E3779B97F4A7C15u | 1;
 
     // Blocks in a shuffled order: i -> (i step + first) mod n, with a step prime to n.

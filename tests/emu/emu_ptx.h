@@ -48,6 +48,8 @@ void emu_cp_async(void *shared, const void *global, bool valid, EmuSite site);
 void emu_cp_async_commit(void);
 void emu_cp_async_wait(int pending);
 static inline void cp_async_16(void *shared, const void *global, bool valid, EMU_SITE) {
+    // A bad address shows here, where it is given; misaligned ones are told apart first.
+    if (valid && (uintptr_t)global % 16 == 0) (void)*(const volatile int4 *)global;
     emu_cp_async(shared, global, valid, site);
 }
 static inline void cp_async_commit() { emu_cp_async_commit(); }
