@@ -22,6 +22,11 @@ static void check_any(Reading *r, const Config *c) {
                 "epsilon_high is %g; write -1 for the same as epsilon, or a number from 0 upward", c->epsilon_high);
     if (c->matmul == MATMUL_CUBLAS && c->device == DEVICE_CPU)
         problem(r, "matmul", "device", "matmul=cublas has no meaning with device=cpu; leave one of them out");
+    int64_t first, last;
+    if (!profile_range(c->profile_steps, &first, &last))
+        problem(r, "profile_steps", NULL,
+                "profile_steps is %.60s; write the first and the last step to record, counted from 1, as 3:5",
+                c->profile_steps);
     if (c->max_steps && c->warmup_steps > c->max_steps)
         problem(r, "warmup_steps", "max_steps",
                 "warmup_steps (%lld) is more than max_steps (%lld): the run would end before its peak learning rate",

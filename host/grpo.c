@@ -67,6 +67,7 @@ static void scatter(Trainer *t, Tensor src, float *column, const int *seq, int n
 static void enter(Trainer *t, const char *phase, int64_t done, int64_t total) {
     progress_phase(t->progress, phase, done, total);
     ranks_phase(phase, t->at.step + 1);
+    profile_phase(&t->profile, phase);
 }
 
 // Runs `m` over this rank's share of the sequences in micro-batches, keeping log-probs or entropies on the host; the

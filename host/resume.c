@@ -82,7 +82,8 @@ static void say_changes(const Run *r, const char *path, Progress *p) {
     size_t n, name_n, all, old_name_n, old_all;
     char *saved = file_read(file, (size_t)1 << 20, &n, NULL);
     const char *free_to_change =
-        " resume progress output_dir save_steps save_total_limit logging_steps log_completions threads comm_timeout ";
+        " resume progress output_dir save_steps save_total_limit logging_steps log_completions profile_steps threads "
+        "comm_timeout ";
     Str changed = {0};
     const char *text = now, *name, *old_name;
     while (saved && next_option(&text, &name, &name_n, &all)) {

@@ -117,6 +117,7 @@ typedef struct {
     int64_t total_steps, steps_per_epoch;
     Metrics *metrics;
     Progress *progress;
+    Profile profile;
 } Sft;
 
 // Draws the examples of one optimizer step, and packs this rank's share of them into micro-batches: as few as they fit in,
@@ -168,6 +169,7 @@ static bool sft_step(Sft *s, Error *e) {
     for (int k = 0; k < s->micros && !(stopped = stop_requested()); k++) {
         progress_phase(s->progress, "train", k, s->micros);
         ranks_phase("train", s->at.step + 1);
+        profile_phase(&s->profile, "train");
         train_micro(s, &s->packing[k], 1 / (double)targets, &loss, &entropy);
         tokens += s->packing[k].T;
     }
@@ -176,6 +178,7 @@ static bool sft_step(Sft *s, Error *e) {
     loss = sums[0], entropy = sums[1], tokens = (int64_t)sums[2];
     const char *bad = NULL;
     double norm, rate = optim_learning_rate(s->cfg, s->at.step, s->total_steps);
+    profile_phase(&s->profile, "optimizer");
     if (!optim_grad_norm(r, &norm, &bad, e)) return false;
     bool good = isfinite(loss) && isfinite(norm);
     if (good && !optim_step(r, rate, norm, ++s->at.updates, e)) return false;
@@ -239,12 +242,14 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     if (!comm_rank(s->run.comm)) s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
     progress_say(s->progress, "%s%s; %lld examples, %lld steps of %lld", ranks_about(c), s->run.device->about,
                  (long long)dataset_rows(s->data), (long long)s->total_steps, (long long)n);
+    s->profile = profile_open(s->run.device, c, s->progress);
     if (!run_resume(&s->run, &s->at, s->progress, &s->metrics, e)) return false;
     dataset_seek(s->data, s->at.cursor);
     return true;
 }
 
 static void sft_close(Sft *s) {
+    profile_close(&s->profile);
     metrics_close(s->metrics);
     progress_close(s->progress);
     for (int64_t k = 0; s->packing && k < s->cfg->gradient_accumulation_steps; k++) packing_free(&s->packing[k]);
@@ -263,7 +268,9 @@ static ExitCode sft(Sft *s, Error *e) {
     int64_t saved = s->at.step;
     while (s->at.step < s->total_steps) {
         e->code = EXIT_OK;
+        profile_step(&s->profile, s->at.step + 1);
         bool ok = sft_step(s, e);
+        profile_phase(&s->profile, NULL);
         if (!ok && e->code != EXIT_OK) return e->code;
         bool due = c->save_steps > 0 && s->at.step % c->save_steps == 0;
         if ((!ok || due || s->at.step == s->total_steps) && saved != s->at.step) {

@@ -41,6 +41,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
 }
 
 void trainer_close(Trainer *t) {
+    profile_close(&t->profile);
     metrics_close(t->metrics);
     progress_close(t->progress);
     packing_free(&t->packing);
@@ -130,7 +131,9 @@ static ExitCode train(Trainer *t, Dataset *held_out, Error *e) {
     bool resumed = evaluation_due(t, held_out);
     while (t->at.step < t->total_steps || resumed) {
         if (!resumed) {
+            profile_step(&t->profile, t->at.step + 1);
             StepResult s = grpo_step(t, e);
+            profile_phase(&t->profile, NULL);
             if (s == STEP_FAILED) return e->code;
             if (s == STEP_STOPPED) return stop(t, saved == t->at.step, e);
             if (!train_log(t, s, e)) return e->code;
@@ -174,6 +177,7 @@ ExitCode command_train(int argc, char **argv, Error *e) {
         progress_say(t.progress, "%s%s; %lld questions, %lld steps of %lld completions", ranks_about(&c),
                      t.run.device->about, (long long)dataset_rows(t.data), (long long)t.total_steps,
                      (long long)(c.per_device_train_batch_size * c.gradient_accumulation_steps * c.gpus));
+        t.profile = profile_open(t.run.device, &c, t.progress);
         code = trainer_resume(&t, e) ? train(&t, held_out, e) : e->code;
         trainer_close(&t);
     }

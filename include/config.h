@@ -93,6 +93,7 @@
     INT (run,       save_total_limit, 2, 1, 1000000, "checkpoints kept")                                               \
     PICK(run,       resume, 0, "auto|never|must", "go on from the newest good checkpoint in output_dir if there is one; refuse if there is one; refuse if there is none") \
     INT (run,       logging_steps, 1, 1, 1000000, "optimizer steps between lines of metrics.jsonl")                    \
+    TEXT(run,       profile_steps, "", "FIRST:LAST, optimizer steps that a profiler records (nsys --capture-range=cudaProfilerApi); empty: none") \
     BOOL(run,       log_completions, true, "write every completion with its rewards to completions.jsonl")             \
     PICK(run,       progress, 0, "auto|live|plain|off", "auto: one live line on a terminal, plain lines elsewhere")    \
     INT (eval,      eval_steps, 0, 0, 1000000000, "train: optimizer steps between evaluations on eval_file; 0: never") \

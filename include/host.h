@@ -290,6 +290,20 @@ typedef struct {
 // `step` steps of total_steps were done before (a resumed run).
 Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps);
 void progress_close(Progress *p); // ends the live line
+
+// ---- profile.c: what a profiler sees ---------------------------------------------------------------------------------
+typedef struct {
+    Device *device;
+    const char *phase;   // whose range is open, or NULL
+    int64_t first, last; // steps to record; 0: none
+    bool recording;
+} Profile;
+// "3:5" or "4": the steps, counted from 1; "": 0 and 0. False where the text is neither.
+bool profile_range(const char *text, int64_t *first, int64_t *last);
+Profile profile_open(Device *d, const Config *c, Progress *p); // says what will be recorded
+void profile_phase(Profile *p, const char *phase);             // the range of the last phase ends, this one begins
+void profile_step(Profile *p, int64_t step);                   // before each step: the recording begins or ends
+void profile_close(Profile *p);
 // Now in phase `name` (kept as a pointer), `done` of `total` (0: unknown). As often as you like: the clock of the
 // phase starts at its first call, the line is redrawn a few times a second.
 void progress_phase(Progress *p, const char *name, int64_t done, int64_t total);
@@ -579,6 +593,7 @@ typedef struct {
     int64_t steps_per_epoch;
     Metrics *metrics;
     Progress *progress;
+    Profile profile;
     int decoded; // sequences of the current rollout that have ended
     StepStats stats;
 } Trainer;

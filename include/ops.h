@@ -160,10 +160,17 @@ struct Device {
     Graph *(*graph_end)(Device *d); // NULL where it failed, the reason in d->error
     void (*graph_run)(Device *d, Graph *g);
     void (*graph_free)(Device *d, Graph *g);
-    // Profiler ranges (NVTX), nested: open one by its name, close the innermost with NULL.
+    // Profiler ranges (NVTX), nested: open one by its name, close the innermost with NULL. Every op opens its own. And
+    // what a profiler that waits for it (nsys, ncu) records begins and ends. The CPU has neither: NULL there.
     void (*range)(Device *d, const char *name);
+    void (*record)(Device *d, bool on);
     OPS(OP_MEMBER)
 };
+
+// A profiler's range by its name, or the end of the innermost; on the CPU nothing.
+static inline void device_range(Device *d, const char *name) {
+    if (d->range) d->range(d, name);
+}
 
 #define DEVICE_SCRATCH ((size_t)64 << 20) // bytes; ops block their work to fit, whatever the shapes
 

@@ -1,5 +1,6 @@
 // The CUDA device: one stream, memory, graphs, the table of ops. Failures stick to d->error until somebody looks.
 #include "cuda.cuh"
+#include <cuda_profiler_api.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +127,26 @@ static void range(Device *d, const char *name) {
     else nvtxRangePop();
 }
 
+static void record(Device *d, bool on) {
+    d->sync(d);
+    cuda_failed(d, on ? cudaProfilerStart() : cudaProfilerStop(), "telling the profiler");
+}
+
+// An op inside a range of its own name.
+template <auto op, typename Name> struct Ranged;
+template <typename... A, void (*op)(Device *, A...), typename Name> struct Ranged<op, Name> {
+    static void run(Device *d, A... a) {
+        nvtxRangePushA(Name::text());
+        op(d, a...);
+        nvtxRangePop();
+    }
+};
+#define OP_NAME(name, args)                                                                                            \
+    struct name_of_##name {                                                                                            \
+        static const char *text() { return #name; }                                                                    \
+    };
+OPS(OP_NAME)
+
 // Whether this build has code for the card; CUDA says so only when a kernel is asked about.
 static __global__ void probe_kernel(int *x) { *x = 0; }
 
@@ -191,7 +212,8 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     d->graph_run = graph_run;
     d->graph_free = graph_free;
     d->range = range;
-#define OP_ENTRY(name, args) d->name = cuda_##name;
+    d->record = record;
+#define OP_ENTRY(name, args) d->name = Ranged<cuda_##name, name_of_##name>::run;
     OPS(OP_ENTRY)
     if (!cuda_failed(d, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "opening a stream")) {
         void *scratch = alloc(d, DEVICE_SCRATCH);

@@ -212,6 +212,14 @@ typedef struct {
     Tensor kv_row;     // [T] where each token's keys and values are stored
 } Input;
 
+// The profiler's range of a layer.
+static void range_layer(Device *d, const char *pass, int l) {
+    char name[32];
+    if (!d->range) return;
+    snprintf(name, sizeof name, "%s %d", pass, l);
+    d->range(d, name);
+}
+
 // The transformer, once: training, prefill and decode all run these lines. Leaves acts->out[T,D].
 static void transformer(Device *d, const Model *m, Activations *acts, Input in) {
     ModelDims n = m->dims;
@@ -225,6 +233,7 @@ static void transformer(Device *d, const Model *m, Activations *acts, Input in) 
         LayerActs a = first_rows(acts->layer[l], T);
         Tensor cache = in.kv ? kv_layer(in.kv, l) : NONE; // [R,2K,d]
 
+        range_layer(d, "layer", l);
         if (l == 0) d->rmsnorm(d, a.norm1, NONE, a.rstd1, res, NONE, w.norm1_w, n.rms_eps);
         else d->rmsnorm(d, a.norm1, a.res1, a.rstd1, res, block, w.norm1_w, n.rms_eps);
         d->matmul(d, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), a.norm1, w.qkv_w);
@@ -238,6 +247,7 @@ static void transformer(Device *d, const Model *m, Activations *acts, Input in) 
         d->swiglu(d, a.mlp, a.gate_up);
         d->matmul(d, block, a.mlp, w.down_w);
         res = a.res2;
+        device_range(d, NULL);
     }
     d->rmsnorm(d, tensor_rows(acts->out, 0, T), tensor_rows(acts->final_res, 0, T), tensor_rows(acts->final_rstd, 0, T),
                res, block, m->final_norm, n.rms_eps);
@@ -272,6 +282,7 @@ void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, P
         LayerActs a = first_rows(acts->layer[l], T);
         Tensor att_flat = tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att));
 
+        range_layer(d, "backward of layer", l);
         if (acts->recompute) d->swiglu(d, a.mlp, a.gate_up);
         d->matmul_bwd(d, dmlp, dw.down_w, dres, a.mlp, w.down_w);
         d->swiglu_bwd(d, dgate_up, dmlp, a.gate_up);
@@ -285,6 +296,7 @@ void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, P
         if (acts->recompute) d->rmsnorm(d, a.norm1, NONE, a.rstd1, a.res1, NONE, w.norm1_w, n.rms_eps);
         d->matmul_bwd(d, dx, dw.qkv_w, dqkv_flat, a.norm1, w.qkv_w);
         d->rmsnorm_bwd(d, dres, dw.norm1_w, dres, dx, a.res1, a.rstd1, w.norm1_w);
+        device_range(d, NULL);
     }
     d->embed_bwd(d, grad->embedding, dres, in.ids);
 }
