@@ -18,9 +18,10 @@ static void assert_trained_equals_sampled(Fixture *f, int size) {
         }
         TrainWork w = micro_pack(&t->run, &t->packing);
         micro_forward(&t->run, &t->run.policy, &w, 1);
-        const float *trained = f32(w.logp);
+        float *all = bytes_of(t->run.device, w.logp), *trained = all;
         for (int i = at; i < at + n; trained += b->len[i++])
             assert_memory_equal(trained, b->logp + i * b->max_completion, (size_t)b->len[i] * 4);
+        free(all);
     }
 }
 
@@ -39,8 +40,12 @@ static void sampled_equals_trained(void **state) {
                      dtypes[d], slots[s], s % 3 + 1);
             fixture_open(&f, more);
             // weights of a size that makes the distribution uneven
-            for (int64_t i = 0; i < tensor_numel(f.t.run.policy.slab); i++)
-                if (i % 64 != 63) tensor_set(f.t.run.policy.slab, i, 2 * tensor_get(f.t.run.policy.slab, i));
+            Tensor w = f.t.run.policy.slab;
+            w.data = bytes_of(f.t.run.device, w);
+            for (int64_t i = 0; i < tensor_numel(w); i++)
+                if (i % 64 != 63) tensor_set(w, i, 2 * tensor_get(w, i));
+            put_bytes(f.t.run.device, f.t.run.policy.slab, w.data);
+            free(w.data);
             Error e = {0};
             for (int p = 0; p < f.t.batch.prompts; p++)
                 assert_true(prompter_next(&f.t.prompter, f.t.data, &f.t.batch, p, &e));
@@ -82,12 +87,17 @@ static void threads_do_not_matter(void **state) {
             char more[256];
             snprintf(more, sizeof more, "threads=%d %s learning_rate=0.01", threads, dtypes[d]);
             fixture_open(&f, more);
-            void *start = bytes_of(f.t.run.policy.slab);
+            Device *device = f.t.run.device;
+            void *start = bytes_of(device, f.t.run.policy.slab);
             for (int s = 0; s < 3; s++) assert_int_equal(fixture_step(&f), STEP_DONE);
-            assert_memory_not_equal(start, f.t.run.policy.slab.data, tensor_bytes(f.t.run.policy.slab));
-            if (!first) first = bytes_of(f.t.run.policy.slab);
-            assert_memory_equal(first, f.t.run.policy.slab.data, tensor_bytes(f.t.run.policy.slab));
+            void *end = bytes_of(device, f.t.run.policy.slab);
+            assert_memory_not_equal(start, end, tensor_bytes(f.t.run.policy.slab));
             free(start);
+            if (!first) first = end;
+            else {
+                assert_memory_equal(first, end, tensor_bytes(f.t.run.policy.slab));
+                free(end);
+            }
             fixture_close(&f);
         }
         free(first);
@@ -123,10 +133,12 @@ static void cuts_do_not_matter(void **state) {
             Tensor g = f.t.run.grad.slab;
             if (s == 0) {
                 loss = memcpy(xmalloc(8 * sizeof *loss), f.t.batch.loss, 8 * sizeof *loss);
-                grad = bytes_of(g);
+                grad = bytes_of(f.t.run.device, g);
             }
             assert_memory_equal(loss, f.t.batch.loss, 8 * sizeof *loss);
-            double error = relative_error(f32(g), grad, tensor_numel(g));
+            float *now = bytes_of(f.t.run.device, g);
+            double error = relative_error(now, grad, tensor_numel(g));
+            free(now);
             if (!(error < 1e-6)) fail_msg("%s, %d a micro-batch: gradients differ by %g", losses[k], sizes[s], error);
             fixture_close(&f);
         }
@@ -194,11 +206,14 @@ static void resumed_run_is_the_same_run(void **state) {
             fixture_dir(&stopped);
             run_with_stop(&stopped, variants[v], stop);
             const Run *a = &straight.t.run, *b = &stopped.t.run;
-            assert_memory_equal(a->policy.slab.data, b->policy.slab.data, tensor_bytes(a->policy.slab));
-            assert_memory_equal(a->moment1.data, b->moment1.data, tensor_bytes(a->moment1));
-            assert_memory_equal(a->moment2.data, b->moment2.data, tensor_bytes(a->moment2));
-            if (present(a->master)) assert_memory_equal(a->master.data, b->master.data, tensor_bytes(a->master));
-            assert_memory_equal(a->reference.slab.data, b->reference.slab.data, tensor_bytes(a->reference.slab));
+            const Tensor mine[] = {a->policy.slab, a->moment1, a->moment2, a->reference.slab, a->master},
+                         its[] = {b->policy.slab, b->moment1, b->moment2, b->reference.slab, b->master};
+            for (int i = 0; i < 5; i++) {
+                if (!present(mine[i])) continue;
+                void *bytes = bytes_of(a->device, mine[i]);
+                assert_bytes(b->device, its[i], bytes);
+                free(bytes);
+            }
             assert_int_equal(straight.t.at.next_key, stopped.t.at.next_key);
             char *again = metrics_text(&stopped);
             assert_string_equal(metrics, again);
@@ -216,22 +231,24 @@ static void resumed_run_is_the_same_run(void **state) {
 static Device real;
 static int calls_left; // the op is poisoned when this reaches 0
 
-static void poison(Tensor x) {
-    if (--calls_left == 0) tensor_set(x, 0, NAN);
+static void poison(Device *d, Tensor x) {
+    uint16_t half = 0x7fc0; // NaN
+    float single = NAN;
+    if (--calls_left == 0) d->copy(d, x.data, x.dtype == F32 ? (void *)&single : (void *)&half, dtype_size(x.dtype));
 }
 static void bad_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
                        Tensor seen_len, SampleParams p) {
     real.sample(d, token, logp, x, w, key, pos, seen, seen_len, p);
-    poison(logp);
+    poison(d, logp);
 }
 static void bad_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,
                         Tensor target, float temperature) {
     real.logprob(d, logp, lse, entropy, x, rows, w, target, temperature);
-    poison(logp);
+    poison(d, logp);
 }
 static void bad_matmul_bwd(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w) {
     real.matmul_bwd(d, dx, dw, dy, x, w);
-    poison(dw);
+    poison(d, dw);
 }
 static void bad_reward(const Reward *r, const Sample *s, int n, float *score) {
     for (int i = 0; i < n; i++) score[i] = i == 3 ? INFINITY : 1;
@@ -254,11 +271,12 @@ static void not_finite_changes_nothing(void **state) {
         }
         if (k == 2) r->device->matmul_bwd = bad_matmul_bwd;
         if (k == 3) f.t.rewards.reward[0].info = &wild;
-        void *weights = bytes_of(r->policy.slab), *m = bytes_of(r->moment1), *v = bytes_of(r->moment2);
+        Device *d = r->device;
+        void *weights = bytes_of(d, r->policy.slab), *m = bytes_of(d, r->moment1), *v = bytes_of(d, r->moment2);
         assert_int_equal(fixture_step(&f), STEP_SKIPPED);
-        assert_memory_equal(weights, r->policy.slab.data, tensor_bytes(r->policy.slab));
-        assert_memory_equal(m, r->moment1.data, tensor_bytes(r->moment1));
-        assert_memory_equal(v, r->moment2.data, tensor_bytes(r->moment2));
+        assert_bytes(d, r->policy.slab, weights);
+        assert_bytes(d, r->moment1, m);
+        assert_bytes(d, r->moment2, v);
         assert_int_equal(f.t.at.skipped, 1);
         assert_int_equal(f.t.at.step, 2);
         assert_int_equal(f.t.at.updates, 1);
@@ -282,11 +300,11 @@ static void equal_rewards_teach_nothing(void **state) {
     Fixture f;
     fixture_dir(&f);
     fixture_open(&f, "rewards=correctness beta=0 weight_decay=0"); // a random model is never right
-    void *weights = bytes_of(f.t.run.policy.slab);
+    void *weights = bytes_of(f.t.run.device, f.t.run.policy.slab);
     assert_int_equal(fixture_step(&f), STEP_DONE);
     assert_true(f.t.stats.grad_norm == 0);
     for (int i = 0; i < f.t.batch.n; i++) assert_true(f.t.batch.advantage[i] == 0);
-    assert_memory_equal(weights, f.t.run.policy.slab.data, tensor_bytes(f.t.run.policy.slab));
+    assert_bytes(f.t.run.device, f.t.run.policy.slab, weights);
     free(weights);
     fixture_close(&f);
     fixture_remove(&f);
@@ -336,7 +354,7 @@ static void memory_does_not_grow_with_tokens_times_vocabulary(void **state) {
     assert_int_equal(work[0], work[1]);
     // and the head itself stays within the device's fixed scratch at 4,096 tokens x 151,936 ids (2.5 GB of logits)
     enum { V = 151936, D = 16, N = 4096 };
-    Device *d = test_device(0);
+    Device *d = cpu_open(0);
     float *x = xcalloc((size_t)N * D, 4), *w = xcalloc((size_t)V * D, 4), *out = xcalloc((size_t)N * 3, 4);
     int32_t *rows = xcalloc(N, 4), *target = xcalloc(N, 4);
     for (int i = 0; i < N * D; i++) x[i] = (float)(i % 17) * 0.01f;
@@ -350,7 +368,7 @@ static void memory_does_not_grow_with_tokens_times_vocabulary(void **state) {
     free(out);
     free(rows);
     free(target);
-    device_close(d);
+    cpu_close(d);
 }
 
 int main(void) {

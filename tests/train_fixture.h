@@ -74,8 +74,15 @@ static inline StepResult fixture_step(Fixture *f) {
     return s;
 }
 
-// The bytes of a tensor, copied.
-static inline void *bytes_of(Tensor x) {
+// The bytes of a tensor of the device, copied (heap), or put back; and the assertion that they are still those.
+static inline void *bytes_of(Device *d, Tensor x) {
     void *p = xmalloc(tensor_bytes(x));
-    return memcpy(p, x.data, tensor_bytes(x));
+    d->copy(d, p, x.data, tensor_bytes(x));
+    return p;
+}
+static inline void put_bytes(Device *d, Tensor x, const void *bytes) { d->copy(d, x.data, bytes, tensor_bytes(x)); }
+static inline void assert_bytes(Device *d, Tensor x, const void *bytes) {
+    void *now = bytes_of(d, x);
+    assert_memory_equal(now, bytes, tensor_bytes(x));
+    free(now);
 }

@@ -12,6 +12,10 @@ extern "C" {
 // arguments ("fill_kernel"), and of all.
 int64_t emu_launches(const char *kernel);
 int64_t emu_launches_total(void);
+// Those of all that a graph asked for.
+int64_t emu_launches_replayed(void);
+// Those of all that a graph asked for.
+int64_t emu_launches_replayed(void);
 // Bytes of device memory that are allocated now.
 size_t emu_device_bytes(void);
 // Forgets counts, sticky errors and faults asked for.

@@ -47,7 +47,8 @@ std::map<std::string, int64_t> counts;
 std::map<const void *, int> shared_limit;
 std::set<EmuStream *> streams;
 size_t device_bytes;
-int64_t total, fail_alloc;
+int64_t total, replayed, fail_alloc;
+thread_local bool replaying; // work of a graph is running
 std::string fail_launch;
 bool deferred, guarded;
 int working; // threads that run a stream's work
@@ -200,6 +201,11 @@ int64_t emu_launches_total(void) {
     std::lock_guard<std::mutex> hold(state_lock);
     return total;
 }
+int64_t emu_launches_replayed(void) {
+    emu_launches_total(); // all are done then
+    std::lock_guard<std::mutex> hold(state_lock);
+    return replayed;
+}
 size_t emu_device_bytes(void) {
     std::lock_guard<std::mutex> hold(state_lock);
     return device_bytes;
@@ -208,7 +214,7 @@ void emu_reset(void) {
     advance_all();
     std::lock_guard<std::mutex> hold(state_lock);
     counts.clear();
-    total = fail_alloc = 0;
+    total = replayed = fail_alloc = 0;
     fail_launch = "";
     sticky = cudaSuccess;
     last = cudaSuccess;
@@ -646,7 +652,12 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return failed_alrea
 cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
     if (!x) return result(cudaErrorInvalidValue);
     for (const Work &node : x->nodes) {
-        cudaError_t e = emu_submit_polled(s, node);
+        cudaError_t e = emu_submit_polled(s, [node] {
+            replaying = true;
+            bool done = node();
+            replaying = false;
+            return done;
+        });
         if (e != cudaSuccess) return e;
     }
     return failed_already();
@@ -704,6 +715,7 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std
         {
             std::lock_guard<std::mutex> hold(state_lock);
             total++;
+            replayed += replaying;
             counts[name]++;
             if (name == fail_launch) {
                 sticky = cudaErrorLaunchFailure;
