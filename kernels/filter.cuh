@@ -50,10 +50,10 @@ static __device__ __forceinline__ float logit_of(uint64_t key) {
 
 typedef struct {
     uint64_t list[FILTER_LIST];
-    unsigned long long histogram[256]; // atomicAdd's own type for 64 bits
-    double sum[32];
+    unsigned long long histogram[2][256]; // atomicAdd's own type for 64 bits
+    double sum[32], other_sum[32];
     float max[32];
-    uint64_t prefix, base;
+    uint64_t key, base;
     int count;
 } FilterRoom;
 
@@ -64,10 +64,6 @@ static __device__ __forceinline__ float filter_max(float x, FilterRoom *room) {
     __syncthreads();
     for (int w = 0; w < FILTER_THREADS / WARP; w++) x = fmaxf(x, room->max[w]);
     return x;
-}
-static __device__ __forceinline__ double filter_sum(double x, FilterRoom *room) {
-    __syncthreads();
-    return block_sum(x, room->sum);
 }
 
 // The keys from `low` on: those of the list, or where it overflowed (count > FILTER_LIST) those of the row.
@@ -86,28 +82,28 @@ static __device__ __forceinline__ void for_keys(const FilterRow &r, const Filter
 }
 
 // The smallest key from `low` on for which crosses(the weight of the keys from `low` up to and with it); the largest key
-// of any weight where none is. Digits from bit `stop` up; the bits under it are 0.
+// of any weight where none is. Digits from bit `stop` up, 32 or 0; the bits under it are 0.
 template <typename W, typename C>
 static __device__ __forceinline__ uint64_t first_crossing(const FilterRow &r, FilterRoom *room, uint64_t low, int stop,
                                                           W weight, C crosses) {
     const int lane = (int)threadIdx.x % WARP, bins = 256 / WARP; // a lane of the first warp looks at 8 bins
-    if (threadIdx.x == 0) room->prefix = room->base = 0;
-    for (int shift = 56; shift >= stop; shift -= 8) {
-        if (shift < 32 && (r.V - 1) >> shift == 0) { // no id is that large
-            __syncthreads();
-            if (threadIdx.x == 0) room->prefix <<= 8;
-            continue;
-        }
-        if (threadIdx.x < 256) room->histogram[threadIdx.x] = 0;
-        __syncthreads();
-        uint64_t prefix = room->prefix;
+    int top_of_id = 0;                                           // the lowest bit of an id's first digit
+    while ((r.V - 1) >> top_of_id >> 8) top_of_id += 8;
+    if (threadIdx.x == 0) room->key = room->base = 0;
+    if (threadIdx.x < 256) room->histogram[0][threadIdx.x] = 0;
+    __syncthreads();
+    int turn = 0;
+    for (int shift = 56; shift >= stop; shift = shift == 32 ? (stop ? -1 : top_of_id) : shift - 8, turn ^= 1) {
+        unsigned long long *histogram = room->histogram[turn];
+        uint64_t known = room->key; // the digits above `shift`
         for_keys(r, room, low, [=](uint64_t key) {
-            if (key >> shift >> 8 == prefix) atomicAdd(&room->histogram[key >> shift & 255], weight(key));
+            if ((key ^ known) >> shift >> 8 == 0) atomicAdd(&histogram[key >> shift & 255], weight(key));
         });
         __syncthreads();
+        if (threadIdx.x >= FILTER_THREADS - 256) room->histogram[turn ^ 1][FILTER_THREADS - 1 - threadIdx.x] = 0;
         if (threadIdx.x < WARP) {
             uint64_t mine = 0, below, base = room->base;
-            for (int i = 0; i < bins; i++) mine += room->histogram[lane * bins + i];
+            for (int i = 0; i < bins; i++) mine += histogram[lane * bins + i];
             below = mine;
             for (int k = 1; k < WARP; k *= 2) {
                 uint64_t lower = __shfl_up_sync(FULL, (unsigned long long)below, k);
@@ -117,24 +113,22 @@ static __device__ __forceinline__ uint64_t first_crossing(const FilterRow &r, Fi
             int found = -1, last = -1; // of this lane's bins
             uint64_t found_base = 0, last_base = 0;
             for (int i = 0; i < bins; i++) {
-                uint64_t n = room->histogram[lane * bins + i];
+                uint64_t n = histogram[lane * bins + i];
                 if (n) last = lane * bins + i, last_base = below;
                 if (n && found < 0 && crosses(below + n)) found = lane * bins + i, found_base = below;
                 below += n;
             }
             uint32_t any_found = __ballot_sync(FULL, found >= 0), any = __ballot_sync(FULL, last >= 0);
             int winner = any_found ? __ffs((int)any_found) - 1 : any ? WARP - 1 - __clz((int)any) : 0;
-            __syncwarp();
             if (lane == winner) {
-                room->prefix = prefix << 8 | (uint64_t)(any_found ? found : any ? last : 0);
+                room->key = known | (uint64_t)(any_found ? found : any ? last : 0) << shift;
                 room->base = any_found ? found_base : last_base;
             }
         }
         __syncthreads();
     }
-    __syncthreads();
-    uint64_t key = room->prefix << stop;
-    __syncthreads(); // before the next call sets them to 0
+    uint64_t key = room->key;
+    __syncthreads(); // before the next call sets it to 0
     return key;
 }
 
@@ -148,8 +142,12 @@ static __device__ __forceinline__ void masses(const FilterRow &r, FilterRoom *ro
         if (key_of(z, v) >= low) up += exp((double)z - max);
         else down += expf(z - max);
     }
-    *upper = filter_sum(up, room);
-    *lower = filter_sum(down, room);
+    up = warp_sum(up), down = warp_sum(down);
+    __syncthreads(); // whoever still reads the last sums
+    if (threadIdx.x % WARP == 0) room->sum[threadIdx.x / WARP] = up, room->other_sum[threadIdx.x / WARP] = down;
+    __syncthreads();
+    *upper = *lower = 0;
+    for (int w = 0; w < FILTER_THREADS / WARP; w++) *upper += room->sum[w], *lower += room->other_sum[w];
 }
 
 // Puts the keys from `low` on into the list, in any order; count says how many there are.

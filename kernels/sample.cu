@@ -159,7 +159,7 @@ typedef struct {
     Draw draw;
 } Rest;
 
-static __global__ void __launch_bounds__(FILTER_THREADS) filter_kernel(Rest a) {
+static __global__ void __launch_bounds__(FILTER_THREADS, 1) filter_kernel(Rest a) {
     SHARED(FilterRoom, room, [1]);
     SHARED(float, score_room, [32]);
     SHARED(int32_t, id_room, [32]);

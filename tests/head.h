@@ -42,6 +42,14 @@ static inline void assert_device_well(void) {
     dev->sync(dev);
     if (dev->error[0]) fail_msg("%s: %s", dev->name, dev->error);
 }
+// Ways to cut rows into batches: the rows of the batch that begins at row i of n. The first way has a batch for each of a
+// GPU's tiles; the CPU does the others too.
+static inline int64_t batch_at(int way, int64_t i, int64_t n) {
+    static const int64_t every[] = {0, 1, 2, 7, 70};
+    int64_t size = way ? every[way] : i < 1 ? 1 : i < 8 ? 7 : i < 30 ? 22 : 40;
+    return n - i < size ? n - i : size;
+}
+static inline int batchings(void) { return strcmp(dev->name, "cpu") ? 1 : 5; }
 // Threads matter to the CPU only.
 static inline int most_threads(void) { return strcmp(dev->name, "cpu") ? 1 : 3; }
 static inline void set_threads(int n) {

@@ -195,16 +195,15 @@ static void test_purity(void **state) {
         DType t = kind & 1 ? BF16 : F32;
         Case c = new_case(t, F32, 70, 3000, kind & 2 ? 65 : 48, 0.9f);
         run_forward(c);
-        static const int batch[] = {1, 7, 30, 40, 70};
-        for (size_t b = 0; b < sizeof batch / sizeof *batch; b++)
+        for (int k = 0; k < batchings(); k++)
             for (int threads = 1; threads <= most_threads(); threads++) {
                 Case again = c;
                 set_threads(threads);
                 again.logp = new_tensor(F32, 1, c.N), again.lse = new_tensor(F32, 1, c.N);
                 again.entropy = new_tensor(F32, 1, c.N);
                 Case g = send(again);
-                for (int64_t i = 0; i < c.N; i += batch[b]) {
-                    int64_t n = c.N - i < batch[b] ? c.N - i : batch[b];
+                for (int64_t i = 0, n; i < c.N; i += n) {
+                    n = batch_at(k, i, c.N);
                     dev->logprob(dev, tensor1(f32(g.logp) + i, F32, n), tensor1(f32(g.lse) + i, F32, n),
                                  tensor1(f32(g.entropy) + i, F32, n), g.x, tensor_rows(g.rows, i, n), g.w,
                                  tensor_rows(g.target, i, n), g.temperature);
