@@ -47,13 +47,14 @@ static bool read_ids(const json_t *list, const char *where, Ids *ids, Error *e) 
 
 static const int32_t no_ids[1]; // what an empty list points at
 
-static bool read_sample(const json_t *j, const Reward *r, const char *where, Sample *s, Ids *ids, Error *e) {
+static bool read_sample(json_t *j, const Reward *r, const char *where, Sample *s, Ids *ids, Error *e) {
     if (!json_is_object(j)) return error_set(e, EXIT_INPUT, "%s: not a JSON object", where);
     *s = (Sample){.prompt = "", .answer = ""};
     const json_t *completion = json_object_get(j, "completion");
     if (!json_is_string(completion)) return error_set(e, EXIT_INPUT, "%s: no string \"completion\"", where);
     s->completion = json_string_value(completion);
     s->completion_len = json_string_length(completion);
+    json_field_to_text(j, "answer");
     if ((r->info->reads & REWARD_READS_ANSWER) || json_object_get(j, "answer"))
         if (!(s->answer = json_field_string(j, "answer", where, e))) return false;
     if (json_object_get(j, "prompt") && !(s->prompt = json_field_string(j, "prompt", where, e))) return false;

@@ -51,6 +51,12 @@ static void check_rewards(Reading *r, const Config *c) {
 
 #define MOST_COMPLETIONS (1 << 20) // of one generation
 
+static void check_grader(Reading *r, const Config *c) {
+    Reward reward;
+    Error e = {0};
+    if (*c->eval_grader && !reward_parse(c->eval_grader, &reward, &e)) problem(r, "eval_grader", NULL, "%s", e.text);
+}
+
 // Wrong for GRPO training.
 static void check_batch(Reading *r, const Config *c) {
     int64_t per_generation = c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps;
@@ -133,6 +139,7 @@ void config_check(Reading *r, const char *command) {
     bool train = command ? !strcmp(command, "train") || !strcmp(command, "plan") : sets_grpo(c);
     check_any(r, c);
     check_rewards(r, c);
+    check_grader(r, c);
     if (train) check_train(r, c);
     if (!command) return;
     bool sft = !strcmp(command, "sft"), eval = !strcmp(command, "eval");

@@ -81,6 +81,7 @@ static bool read_line(const Dataset *d, const char *line, size_t n, int64_t numb
         return ok;
     }
     ok = ok && (question = json_field_string(j, d->question_field, where, e)) != NULL;
+    if (ok) json_field_to_text(j, d->answer_field);
     ok = ok && (answer = json_field_string(j, d->answer_field, where, e)) != NULL;
     ok = ok && find_gold(answer, d->answer_marker, where, &gold, e);
     if (ok && row) *row = (Row){number, xstrdup(question), xstrdup(answer), xstrndup(gold.s, gold.n), NULL};

@@ -1,5 +1,6 @@
 // GSM8K accuracy: greedy, or pass@k and majority over several completions; graded strictly (the answer between the
 // tags, as a string) and leniently (the last number, as a number), so that learning the format cannot pass for learning.
+// For other questions eval_grader names the reward that judges: `accuracy:gold=latex` for MATH-500, `binary_code` for code.
 #include "host.h"
 #include <ctype.h>
 #include <errno.h>
@@ -74,11 +75,15 @@ static double pass_at(int n, int c, int k) {
 }
 
 // Adds the sums of one decoded and scored batch of `prompts` questions.
-static void tally(const Batch *b, int prompts, int n_rewards, EvalResult *out) {
+static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *out) {
+    int n_rewards = rw->n;
+    bool *graded = rw->grader.info ? xcalloc((size_t)b->n, sizeof *graded) : NULL;
+    if (graded) rewards_grade(rw, b, graded);
     for (int p = 0; p < prompts; p++) {
         int right = 0;
         for (int i = p * b->group; i < (p + 1) * b->group; i++) {
-            bool strict = grade_strict(b->text[i], b->answer[p]), lenient = grade_lenient(b->text[i], b->answer[p]);
+            bool strict = graded ? graded[i] : grade_strict(b->text[i], b->answer[p]);
+            bool lenient = graded ? graded[i] : grade_lenient(b->text[i], b->answer[p]);
             right += lenient;
             out->strict += strict;
             out->lenient += lenient;
@@ -92,6 +97,7 @@ static void tally(const Batch *b, int prompts, int n_rewards, EvalResult *out) {
             out->pass[j] += pass_at(b->group, right, k);
         out->majority += grade_lenient(b->text[majority(b, p)], b->answer[p]);
     }
+    free(graded);
 }
 
 static bool take_rows(Run *r, const Prompter *pr, Dataset *data, int64_t first, int n, Batch *b, Error *e) {
@@ -169,7 +175,7 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
         }
         ranks_phase("eval", at);
         Batch part = batch_part(&b, 0, n); // the columns of the questions there are
-        tally(&part, n, rw->n, out);
+        tally(&part, n, rw, out);
     }
     batch_free(&b);
     scorer_close(scorer);
@@ -185,11 +191,13 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
 }
 
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
-    str_printf(out, "{\"questions\": %lld, \"samples\": %d, \"accuracy\": %.6g, \"lenient_accuracy\": %.6g",
-               (long long)res->questions, res->samples, res->strict, res->lenient);
+    str_printf(out, "{\"questions\": %lld, \"samples\": %d, \"accuracy\": %.6g", (long long)res->questions,
+               res->samples, res->strict);
+    if (!rw->grader.info) str_printf(out, ", \"lenient_accuracy\": %.6g", res->lenient);
     for (int k = 1, at = 0; res->samples > 1 && at < PASS_POINTS && k <= res->samples; k *= 2, at++)
         str_printf(out, ", \"pass@%d\": %.6g", k, res->pass[at]);
-    if (res->samples > 1) str_printf(out, ", \"maj@%d\": %.6g", res->samples, res->majority);
+    if (res->samples > 1 && !rw->grader.info) // a vote is taken among numbers
+        str_printf(out, ", \"maj@%d\": %.6g", res->samples, res->majority);
     str_printf(out, ", \"reward\": %.6g, \"mean_length\": %.6g, \"clipped_ratio\": %.6g, \"rewards\": {", res->reward,
                res->length, res->truncated);
     for (int k = 0; k < rw->n; k++)

@@ -109,3 +109,11 @@ const char *json_field_string(const json_t *object, const char *field, const cha
         return error_set(e, EXIT_INPUT, "%s: \"%s\" holds a NUL character", where, field), NULL;
     return s;
 }
+
+void json_field_to_text(json_t *object, const char *field) {
+    json_t *value = json_object_get(object, field);
+    if (!json_is_array(value) && !json_is_object(value)) return;
+    char *text = json_dumps(value, JSON_COMPACT);
+    json_object_set_new(object, field, json_string(text));
+    free(text);
+}

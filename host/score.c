@@ -9,7 +9,7 @@ bool rewards_select(const Config *c, Rewards *out, Error *e) {
     if (!out->n) return error_set(e, EXIT_CONFIG, "rewards: none selected; see `grpo reward --list`");
     for (int k = 0; k < out->n; k++)
         if (!reward_parse(c->rewards.item[k], &out->reward[k], e)) return error_prefix(e, "rewards");
-    return true;
+    return !*c->eval_grader || reward_parse(c->eval_grader, &out->grader, e) || error_prefix(e, "eval_grader");
 }
 
 bool rewards_open(Rewards *rw, Error *e) {
@@ -18,7 +18,9 @@ bool rewards_open(Rewards *rw, Error *e) {
         rewards_close(rw);
         return error_prefix(e, "rewards");
     }
-    return true;
+    if (!rw->grader.info || reward_open(&rw->grader, e)) return true;
+    rewards_close(rw);
+    return error_prefix(e, "eval_grader");
 }
 
 void rewards_note(const Rewards *rw) {
@@ -35,6 +37,22 @@ void rewards_note(const Rewards *rw) {
 
 void rewards_close(Rewards *rw) {
     for (int k = 0; k < rw->n; k++) reward_close(&rw->reward[k]);
+    reward_close(&rw->grader);
+}
+
+void rewards_grade(const Rewards *rw, const Batch *b, bool *right) {
+    for (int i = 0; i < b->n; i++) {
+        const Sample s = {.prompt = b->question[i / b->group],
+                          .completion = b->text[i],
+                          .completion_len = strlen(b->text[i]),
+                          .answer = b->answer[i / b->group],
+                          .ids = b->ids + (size_t)i * (size_t)b->max_completion,
+                          .n_ids = b->len[i],
+                          .group = i / b->group};
+        float score;
+        rw->grader.info->fn(&rw->grader, &s, 1, &score);
+        right[i] = score > 0.5f; // an abstention is not right
+    }
 }
 
 // A small counter-based generator for the host's own choices: splitmix64 (Steele, Lea & Flood 2014) of (seed, stream, i).

@@ -32,7 +32,7 @@
     TEXT(data,      train_file, "", "JSONL to train on")                                                               \
     TEXT(data,      eval_file, "", "JSONL to evaluate on")                                                             \
     TEXT(questions, question_field, "question", "field with the question")                                             \
-    TEXT(questions, answer_field, "answer", "field with the answer")                                                   \
+    TEXT(questions, answer_field, "answer", "field with the answer; a list or an object in it (test cases) is taken as its JSON text")                                                   \
     TEXT(questions, answer_marker, "####", "gold is the text after the last one of these, stripped; empty: the whole answer") \
     PICK(data,      bad_lines, 0, "fail|skip", "a line that is not a JSON object with both fields stops the run, or is counted and left out") \
     BOOL(data,      shuffle, true, "visit questions in a random order, another one each epoch")                        \
@@ -99,6 +99,7 @@
     INT (eval,      eval_steps, 0, 0, 1000000000, "train: optimizer steps between evaluations on eval_file; 0: never") \
     INT (eval,      eval_limit, 0, 0, 1000000000, "questions taken from eval_file; 0: all")                            \
     INT (eval,      eval_samples, 1, 1, 4096, "completions a question: 1 is greedy at temperature 0; more give pass@k and maj@k at `temperature`") \
+    TEXT(eval,      eval_grader, "", "reward NAME[:key=value,...] whose score above 0.5 makes an answer right; empty: GSM8K's numbers, strict and lenient") \
     TEXT(eval,      eval_output, "", "JSON file for the results; empty: standard output")                              \
     TEXT(sft,       prompt_field, "prompt", "field with the prompt")                                                   \
     TEXT(sft,       completion_field, "completion", "field with the completion")                                       \

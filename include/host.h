@@ -100,6 +100,8 @@ int line_reader_next(LineReader *r, char **text, size_t *n, Error *e);
 void line_reader_seek(LineReader *r, int64_t offset, int64_t line);
 // A string field of a JSON object, or NULL after filling *e: absent, not a string, or with a NUL character in it.
 const char *json_field_string(const json_t *object, const char *field, const char *where, Error *e);
+// A list or object in the field becomes its text: test cases stand in answer fields as either.
+void json_field_to_text(json_t *object, const char *field);
 
 // ---- dataset.c: streaming JSONL ----------------------------------------------------------------------------------
 // A data set stays on the disk: memory holds the place of each row, 8 bytes. Every line is checked when it is opened,
@@ -494,6 +496,7 @@ void prompter_take(Batch *b, int p, Row *row);
 #define MAX_REWARDS 32
 typedef struct {
     Reward reward[MAX_REWARDS];
+    Reward grader; // judges answers in evaluations, where eval_grader names one; else info is NULL
     int n;
 } Rewards;
 bool rewards_select(const Config *c, Rewards *out, Error *e);
@@ -502,6 +505,8 @@ bool rewards_open(Rewards *rw, Error *e);
 // Notes on standard error what went wrong while they scored, where anything did.
 void rewards_note(const Rewards *rw);
 void rewards_close(Rewards *rw); // of rewards selected and not yet opened: nothing
+// Whether the grader finds each completion of a decoded batch right: score above 0.5. right: [b->n].
+void rewards_grade(const Rewards *rw, const Batch *b, bool *right);
 // The control experiment: permutes scores among the batch's completions.
 void rewards_shuffle(Batch *b, uint64_t seed, uint64_t stream);
 uint64_t host_random(uint64_t seed, uint64_t stream, uint64_t i);

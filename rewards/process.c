@@ -29,7 +29,6 @@ typedef struct {
     const Command *c;
     char *path; // of the program
     int in, out, err;
-    sigset_t mask;
     volatile int failed; // errno of the step that failed; the child of vfork writes it into our memory
 } Launch;
 
@@ -68,7 +67,8 @@ static bool prepare_child(const Launch *l) {
     sigaction(SIGPIPE, &normal, NULL);
     sigaction(SIGINT, &normal, NULL);
     sigaction(SIGTERM, &normal, NULL);
-    return syscall(SYS_rt_sigprocmask, SIG_SETMASK, &l->mask, NULL, 8) == 0;
+    const uint64_t none = 0; // whatever the calling thread blocks is not the child's
+    return syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none) == 0;
 }
 
 // Not inlined: what the child of vfork does to this frame is nobody's.
@@ -128,15 +128,15 @@ bool process_start(const Command *c, Process *p, Error *e) {
     int nowhere = above_stdio(open("/dev/null", O_RDWR | O_CLOEXEC));
     bool ok = nowhere >= 0 && (c->input >= 0 || open_pipe(in)) && open_pipe(out) && (!c->errors || open_pipe(err));
     if (ok) {
-        sigset_t all;
+        sigset_t all, before;
         sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &l.mask);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
         l.in = c->input >= 0 ? c->input : in[0];
         l.out = out[1];
         l.err = c->errors ? err[1] : nowhere;
         p->pid = c->argv ? launch_program(&l) : launch_body(&l);
         if (p->pid < 0) l.failed = errno;
-        pthread_sigmask(SIG_SETMASK, &l.mask, NULL);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
     } else l.failed = errno;
     close_fd(&nowhere);
     close_fd(&in[0]);

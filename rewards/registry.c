@@ -126,7 +126,7 @@ const RewardInfo reward_registry[] = {
                           "the prompt, with {prompt}, {completion}, {summary} (after </think>), {answer}; or @FILE"),
                   TEXTUAL("pattern", "(?i)score\\W{0,9}(-?\\d+(?:\\.\\d+)?)", "the last match's group is the score"),
                   REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),
-                  WHOLE("workers", 1, 1, 64, "processes that ask"),
+                  WHOLE("workers", 8, 1, 64, "processes that ask, started as they are needed"),
                   WHOLE("parallel", 8, 1, 256, "requests of each under way at a time"),
                   REAL("timeout", 60, 0.01, 3600, "seconds for a request"),
                   WHOLE("retries", 3, 0, 20, "of a request that failed and may pass"),

@@ -127,6 +127,21 @@ static void train_eval_sample_sft_work_together(void **state) {
     assert_true(json_is_number(json_object_get(j, "pass@4")) && json_is_number(json_object_get(j, "maj@4")));
     json_decref(j);
     free(args);
+    // Another judge of right and wrong: all are right, or none.
+    for (int right = 0; right < 2; right++) {
+        args = words(right ? "eval " TINY "init=random eval_file=$D/train.jsonl eval_limit=3 eval_samples=2 "
+                             "temperature=1 max_completion_length=4 eval_grader=regex:pattern=^"
+                           : "eval " TINY "init=random eval_file=$D/train.jsonl eval_limit=3 eval_samples=2 "
+                             "temperature=1 max_completion_length=4 eval_grader=regex:pattern=a^");
+        assert_int_equal(grpo(args, NULL, &out), 0);
+        j = json_loads(out.s, 0, NULL);
+        assert_non_null(j);
+        assert_true(json_number_value(json_object_get(j, "accuracy")) == right);
+        assert_true(json_number_value(json_object_get(j, "pass@2")) == right);
+        assert_null(json_object_get(j, "lenient_accuracy"));
+        json_decref(j);
+        free(args);
+    }
     args = words("sample " TINY "init=load model=$D/run/step_2");
     assert_int_equal(grpo(args, "one prompt\n{\"prompt\": \"another\"}\n", &out), 0);
     int lines = 0;

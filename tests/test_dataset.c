@@ -115,6 +115,25 @@ static void an_empty_marker_takes_the_whole_answer(void **state) {
     dataset_free(d);
 }
 
+// Test cases stand in the answer field as they are.
+static void lists_and_objects_are_answers(void **state) {
+    static const char text[] = "{\"question\": \"a\", \"answer\": [\"assert f(1) == 2\", \"x\"]}\n"
+                               "{\"question\": \"a\", \"answer\": {\"inputs\": [ 1 ]}}\n";
+    write_bytes(text, sizeof text - 1);
+    Config c = config(false, BAD_LINES_FAIL);
+    c.answer_marker = "";
+    Dataset *d = open_or_fail(&c);
+    static const char *const gold[] = {"[\"assert f(1) == 2\",\"x\"]", "{\"inputs\":[1]}"};
+    for (int i = 0; i < 2; i++) {
+        Row row;
+        Error e;
+        assert_true(dataset_next(d, &row, &e));
+        assert_string_equal(row.gold, gold[i]);
+        row_free(&row);
+    }
+    dataset_free(d);
+}
+
 #define GOOD "{\"question\": \"a\", \"answer\": \"#### 1\"}\n"
 #define BAD(text, why)                                                                                                 \
     { text, sizeof(text) - 1, why }
@@ -353,6 +372,7 @@ int main(void) {
         cmocka_unit_test(gsm8k_test),
         cmocka_unit_test(forms_of_lines),
         cmocka_unit_test(an_empty_marker_takes_the_whole_answer),
+        cmocka_unit_test(lists_and_objects_are_answers),
         cmocka_unit_test(bad_lines),
         cmocka_unit_test(a_huge_line),
         cmocka_unit_test(lines_near_the_limit),

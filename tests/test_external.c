@@ -161,12 +161,13 @@ static void faults_are_counted(void **state) {
 
 // A worker that died or went on talking between two requests is started again, and nothing is lost.
 static void idle_workers_are_restarted(void **state) {
-    char *body = xasprintf("%s; echo more; exit 1", answer);
-    Reward r = reward_opened(scorer("restless", "", body));
+    char *body = xasprintf("%s; sleep 0.7; echo more; exit 1", answer), *before = xasprintf("echo $$ >%s", at("self"));
+    Reward r = reward_opened(scorer("restless", before, body));
     free(body);
+    free(before);
     for (int i = 0; i < 3; i++) {
         assert_near(score_by(&r, "4", ""), 4, 0);
-        nanosleep(&(struct timespec){0, 100000000}, NULL);
+        assert_gone("self");
     }
     for (int f = 0; f < REWARD_FAULTS; f++) assert_int_equal(reward_faults(&r, f), 0);
     reward_close(&r);
@@ -194,13 +195,22 @@ static void groups_are_killed(void **state) {
 
 static void nothing_leaks_into_scorers(void **state) {
     int leak = open("/dev/null", O_RDONLY); // without O_CLOEXEC, as a careless library would
-    char *body = xasprintf("ls /proc/self/fd >%s\n%s", at("fds"), answer);
+    sigset_t all, before;                   // a thread that scores has every signal blocked
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    char *body =
+        xasprintf("ls /proc/self/fd >%s; grep SigBlk /proc/self/status >%s\n%s", at("fds"), at("mask"), answer);
     Reward r = reward_opened(scorer("fds", "", body));
     free(body);
     assert_near(score_by(&r, "1", ""), 1, 0);
     reward_close(&r);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     size_t n;
     Error e = {0};
+    char *mask = file_read(at("mask"), 4096, &n, &e);
+    assert_non_null(mask);
+    assert_string_equal(mask, "SigBlk:\t0000000000000000\n");
+    free(mask);
     char *fds = file_read(at("fds"), 4096, &n, &e), *save = NULL;
     assert_non_null(fds);
     int count = 0;

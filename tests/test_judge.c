@@ -24,7 +24,7 @@ typedef struct {
     pthread_t thread;
     atomic_bool stop;
     atomic_int requests, under_way, most_under_way;
-    char seen[8192]; // the last request, head and body
+    char seen[65536]; // the last request, head and body
     pthread_mutex_t lock;
 } Server;
 

@@ -259,8 +259,55 @@ static void selections_are_read(void **state) {
     refused("repetition_penalty:language=e", "one of en|zh|ids");
     refused("repetition_penalty:language=", "one of en|zh|ids");
     refused("code_format:language=", "from 1 to 1023 bytes");
+    assert_true(reward_parse("code_format:language=a\\,b:c=d,weight=2", &r, &e)); // a comma within a value
+    assert_string_equal(r.text[0], "a,b:c=d");
+    assert_true(r.weight == 2);
+    refused("language_consistency:language=eng", "one of en|zh|ja");
+    refused("cod", "did you mean code");
+    refused("code:timout=3", "did you mean timeout");
+    refused("code:timeout=0", "timeout must be from");
+    refused("judge:retries=-1", "retries must be from");
     refused("cosine:max_len=0", "max_len must be from");
     refused("soft_overlong:max_completion_len=0", "max_completion_len must be from");
+}
+
+// MATH-500's rows: the whole answer field is one formula.
+static void evaluations_are_graded(void **state) {
+    static const struct {
+        const char *answer, *text;
+        bool right;
+    } rows[] = {
+        {"\\frac{1}{2}", "so $\\boxed{0.5}$.", true},
+        {"\\frac{1}{2}", "so $\\boxed{\\dfrac{2}{4}}$.", true},
+        {"\\frac{1}{2}", "so $\\boxed{2}$.", false},
+        {"\\left( 3, \\frac{\\pi}{2} \\right)", "it is $\\boxed{(3,\\pi/2)}$", true},
+        {"\\left( 3, \\frac{\\pi}{2} \\right)", "it is $\\boxed{(\\pi/2, 3)}$", false},
+        {"p - q", "Thus $\\boxed{-q+p}$", true},
+        {"p - q", "nothing", false},
+    };
+    enum { ROWS = sizeof rows / sizeof *rows };
+    Config c;
+    Error e = {0};
+    char *args[] = {(char *)"eval_grader=accuracy:gold=latex"};
+    assert_true(config_read(&c, NULL, args, 1, &e));
+    Rewards rw;
+    if (!rewards_select(&c, &rw, &e) || !rewards_open(&rw, &e)) fail_msg("%s", e.text);
+    Batch b = batch_new(ROWS, 1, 4, rw.n);
+    for (int i = 0; i < ROWS; i++) {
+        b.question[i] = xstrdup("");
+        b.answer[i] = xstrdup(rows[i].answer);
+        b.text[i] = xstrdup(rows[i].text);
+    }
+    bool right[ROWS];
+    rewards_grade(&rw, &b, right);
+    for (int i = 0; i < ROWS; i++)
+        if (right[i] != rows[i].right) fail_msg("%s and %s: %d", rows[i].answer, rows[i].text, right[i]);
+    batch_free(&b);
+    rewards_close(&rw);
+    config_free(&c);
+    args[0] = (char *)"eval_grader=acuracy";
+    assert_false(config_read(&c, NULL, args, 1, &e));
+    assert_non_null(strstr(e.text, "did you mean accuracy?"));
 }
 
 static void totals_leave_out_abstentions(void **state) {
@@ -368,6 +415,7 @@ int main(void) {
         cmocka_unit_test(formats_match_their_patterns),
         cmocka_unit_test(long_texts_take_linear_time),
         cmocka_unit_test(selections_are_read),
+        cmocka_unit_test(evaluations_are_graded),
         cmocka_unit_test(totals_leave_out_abstentions),
         cmocka_unit_test(command_scores_lines),
         cmocka_unit_test(command_refuses),
