@@ -57,11 +57,22 @@ flags += $(if $(curl),-DGRPO_CURL)
 libs  := $(LDFLAGS) $(if $(curl),-lcurl) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread -ldl $(LDLIBS)
 
 # ---- CUDA: by nvcc where it is, under emulation in MODE=emu, else none ---------------------------------------------
-nvcc := $(if $(filter no,$(CUDA)),,$(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc)))
-nccl := $(wildcard /usr/include/nccl.h /usr/local/cuda/include/nccl.h)
-cuda := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize tsan,$(MODE)),,$(nvcc)))
+nvcc      := $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+toolkit   := $(if $(nvcc),$(abspath $(dir $(nvcc))..))
+cuda_dirs := $(wildcard $(addprefix $(toolkit)/,lib64 targets/*/lib) /usr/lib/*-linux-gnu /usr/local/lib)
+cuda_find  = $(firstword $(foreach d,$(cuda_dirs),$(wildcard $d/lib$1)))
+cudart    := $(if $(nvcc),$(call cuda_find,cudart_static.a))
+cublas    := $(if $(nvcc),$(call cuda_find,cublasLt.so))
+nccl_h    := $(wildcard $(addsuffix /nccl.h,$(toolkit)/include /usr/include /usr/local/include))
+nccl      := $(if $(and $(nvcc),$(nccl_h)),$(call cuda_find,nccl.so))
+# nvcc alone is not enough: some distributions ship the libraries apart.
+no_cuda   := $(if $(filter no,$(CUDA)),CUDA=no,$(if $(nvcc),$(if $(and $(cudart),$(cublas)),,no CUDA libraries),no nvcc))
+cuda      := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize tsan,$(MODE)),,$(if $(no_cuda),,$(nvcc))))
 flags += $(if $(cuda),-DGRPO_CUDA)
+comma := ,
 warn_cu := -Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers
+flags_nvcc = -std=c++17 -O3 --fmad=false -Iinclude -Ikernels -Werror all-warnings -Xcompiler $(warn_cu) \
+             $(if $(nccl),-DGRPO_NCCL) $(CPPFLAGS) $(NVCCFLAGS)
 
 ifeq ($(cuda),emu)
 compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu -Iinclude -Ikernels -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
@@ -69,14 +80,14 @@ compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu -Iinclude -Ikernels -DGRPO_EMU
              -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
 libs += -lboost_context -lstdc++
 else ifneq ($(cuda),)
-# A card that is here, else the oldest supported generation (whose PTX newer cards translate) and Hopper.
-CUDA_ARCH ?= $(if $(wildcard /dev/nvidia0),native,80 90a)
+# For the card that is here; without one, code for the oldest supported generation, which newer cards translate.
+CUDA_ARCH ?= $(if $(wildcard /dev/nvidia0),native,80)
 gencode = $(if $(filter native,$(CUDA_ARCH)),-arch=native,$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
           -gencode arch=compute_$(firstword $(CUDA_ARCH)),code=compute_$(firstword $(CUDA_ARCH)))
-cuda_lib := $(firstword $(wildcard $(dir $(nvcc))../lib64 $(dir $(nvcc))../targets/x86_64-linux/lib /usr/lib/x86_64-linux-gnu))
-compile_cu = $(nvcc) -std=c++17 -O3 -lineinfo --fmad=false $(gencode) -Iinclude -Ikernels -Werror all-warnings \
-             -Xcompiler $(warn_cu) $(if $(nccl),-DGRPO_NCCL) $(CPPFLAGS) $(NVCCFLAGS)
-libs += -L$(cuda_lib) -Wl,-rpath,$(cuda_lib) -lcudart_static -lcublasLt $(if $(nccl),-lnccl) -ldl -lrt -lstdc++
+compile_cu = $(nvcc) $(flags_nvcc) -lineinfo $(gencode)
+cuda_link := $(sort $(patsubst %/,%,$(dir $(cudart) $(cublas) $(nccl))))
+libs += $(addprefix -L,$(cuda_link)) $(addprefix -Wl$(comma)-rpath$(comma),$(cuda_link)) -lcudart_static -lcublasLt \
+        $(if $(nccl),-lnccl) -ldl -lrt -lstdc++
 endif
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -96,7 +107,7 @@ tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test check bench demo doctor install clean help FORCE
+.PHONY: all found debug sanitize test check check-cuda bench demo doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -107,9 +118,9 @@ found:
 	@echo 'OpenMP     $(if $(openmp),yes,not found: one thread only (for clang, install libomp-dev))'
 	@echo 'libraries  PCRE2, libyaml, Jansson, utf8proc'
 	@echo 'libcurl    $(if $(curl),yes,not found: the reward `judge` is left out (tools/deps.sh judge))'
-	@echo 'CUDA       $(if $(filter emu,$(cuda)),under emulation,$(if $(cuda),$(nvcc) for $(CUDA_ARCH),off ($(if \
-	    $(nvcc),this mode has none,no nvcc)): the CPU device only))'
-	@echo 'NCCL       $(if $(nccl),yes,no nccl.h: one GPU only)'
+	@echo 'CUDA       $(if $(filter emu,$(cuda)),under emulation,$(if $(cuda),$(nvcc) for $(CUDA_ARCH),off ($(or \
+	    $(no_cuda),this mode has none)): the CPU device only))'
+	@echo 'NCCL       $(if $(filter-out emu,$(cuda)),$(if $(nccl),yes,no nccl.h or libnccl: one GPU only),not used)'
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
 compile = $(Q)mkdir -p $(@D) && $(CC) $(flags) $(includes) -MMD -MP
@@ -182,6 +193,10 @@ check:
 	$(Q)if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h'); \
 	    else echo 'SKIP the format check: no clang-format'; fi
 
+# Registers and spills of every kernel, on every GPU generation this nvcc knows. Needs no GPU.
+check-cuda:
+	$(Q)tools/check_cuda.sh '$(nvcc)' $(flags_nvcc)
+
 bench: $(bench)
 	$(Q)$(bench) $(ARGS)
 
@@ -204,6 +219,7 @@ help:
 	@echo 'make demo      watch a model learn: three minutes, offline'
 	@echo 'make test      every test; make run-test_NAME runs one program'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
+	@echo 'make check-cuda  registers and spills of every kernel, for every GPU generation; needs nvcc, no GPU'
 	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'
 	@echo 'make doctor    what this machine has, and whether grpo can use it'
 	@echo 'make install   to PREFIX ($(PREFIX)), under DESTDIR'

@@ -159,6 +159,7 @@ static bool find_card(int ordinal, cudaDeviceProp *card, Error *e) {
     cudaError_t status = cudaGetDeviceCount(&n);
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
+    if (status == cudaErrorInsufficientDriver && driver == 0) status = cudaErrorNoDevice; // no driver at all
     if (status == cudaErrorInsufficientDriver && driver > 0)
         return error_set(e, EXIT_CONFIG,
                          "device=cuda: the driver knows CUDA %d.%d, this build needs %d.%d; install a newer NVIDIA "
