@@ -1,32 +1,46 @@
-// What the parts of the benchmark share: the probe, timing, and one table whose rows stand beside a limit and a peer.
+// What the parts of the benchmark share: the device, the probe, timing, and one table whose rows stand beside a limit and a
+// peer.
 #pragma once
 #include "error.h"
+#include "ops.h"
 #include <stdint.h>
 #include <stdio.h>
 
 // What this machine can do at best, measured in the same run.
 typedef struct {
-    double read; // GB/s of a streaming read by all threads
-    double f32;  // GFLOP/s of multiply-adds on registers, all threads
-    double bf16; // the same of bf16 dot products; f32's where the CPU has none
-    int threads;
+    double read; // GB/s: a streaming read by all threads; on a GPU a device-to-device copy, read + written
+    double f32;  // GFLOP/s: multiply-adds on registers, all threads; on a GPU a large product
+    double bf16; // the same of bf16: dot products, f32's where the CPU has none; on a GPU a product of 8192 cubed
+    int threads; // 0: a GPU
 } Probe;
 
 typedef struct {
+    Device *device;
+    bool gpu;
     Probe probe;
-    const char *only; // a part of a row's name: other rows are not measured; NULL: all
-    FILE *csv;        // rows go there too, or NULL
-    bool peers;       // run those that are installed
-    bool failed;      // a row fell below what it must reach
+    const char *only;      // a part of a row's name: other rows are not measured; NULL: all
+    int iterations;        // > 0: run everything just so often, for a profiler; nothing is measured
+    int64_t tokens;        // of the contract's test; 0: the device's default
+    const char *size;      // of models: "0.5b", "1.5b", "7b", or a list of them
+    FILE *csv;             // rows go there too, or NULL
+    const char *origin[4]; // the CSV's last columns: device, driver, toolkit, commit
+    char date[16];
+    bool peers;  // run those that are installed
+    bool failed; // a row fell below what it must reach
 } Bench;
 
 Probe probe_run(void);
+// A GPU's; the zero Probe where only a fixed number of iterations is asked for.
+Probe probe_device(const Bench *b);
 
 // A monotonic clock, seconds.
 double clock_seconds(void);
 // Seconds of one call of fn(arg, i): the median of many, after a call to warm up. i counts the calls, so that fn can
-// rotate its inputs and the caches do not lie.
-double bench_time(void (*fn)(void *arg, int i), void *arg);
+// rotate its inputs and the caches do not lie. The device has finished when the clock stops.
+double bench_time(const Bench *b, void (*fn)(void *arg, int i), void *arg);
+// The same where fn only asks for ops: on a GPU many calls are recorded as a graph, so that the time is the GPU's, not
+// that of asking.
+double bench_time_ops(const Bench *b, void (*fn)(void *arg, int i), void *arg);
 
 // The most memory this process held since the last reset, GiB.
 void peak_memory_reset(void);
@@ -39,6 +53,8 @@ bool bench_wants(const Bench *b, const char *name);
 // One row: value (in `unit`), beside `limit` in the same unit (0: none) and the peer's value of that name. `must`: the
 // share of the limit below which the benchmark fails (0: none).
 void bench_row(Bench *b, const char *name, double value, const char *unit, double limit, double must);
+// A row of time, where less is more: `limit` is the floor, in the same unit.
+void bench_row_time(Bench *b, const char *name, double value, const char *unit, double limit);
 
 // Runs bench/peers/SCRIPT SECTION where python3 ($PYTHON) and its packages are there, else says SKIP. Its lines
 // "name<TAB>value" fill the peer column of the rows that follow.
@@ -50,4 +66,6 @@ void bench_products(Bench *b);
 void bench_ops(Bench *b);
 void bench_train(Bench *b);
 void bench_rollout(Bench *b);
+void bench_step(Bench *b);
+void bench_contract(Bench *b);
 void bench_host(Bench *b);

@@ -65,8 +65,8 @@ static void measure_tokenizer(Bench *b) {
     for (size_t k = 0; k < t.n; k++) t.bytes += strlen(t.text[k]);
     printf("tokenizer: %s, text: %s\n", real ? "Qwen2.5" : "tiny", source ? "GSM8K" : "README.md");
     double mib = (double)t.bytes / (1 << 20);
-    bench_row(b, "tokenizer encode, one thread", mib / bench_time(encode, &t), "MiB/s", 60, 0);
-    bench_row(b, "tokenizer decode, one thread", mib / bench_time(decode, &t), "MiB/s", 0, 0);
+    bench_row(b, "tokenizer encode, one thread", mib / bench_time(b, encode, &t), "MiB/s", 60, 0);
+    bench_row(b, "tokenizer decode, one thread", mib / bench_time(b, decode, &t), "MiB/s", 0, 0);
     for (size_t k = 0; k < t.n; k++) free(t.text[k]);
     free(t.text);
     ids_free(&t.ids);
@@ -107,7 +107,7 @@ static void measure_rewards(Bench *b) {
         s->sample[i] =
             (Sample){.prompt = "", .completion = text, .completion_len = strlen(text), .answer = "72", .group = i / 8};
     }
-    bench_row(b, "the recipe's five rewards, one thread", SAMPLES / bench_time(score, s), "texts/s", 500000, 0);
+    bench_row(b, "the recipe's five rewards, one thread", SAMPLES / bench_time(b, score, s), "texts/s", 500000, 0);
     for (int i = 0; i < SAMPLES; i++) free((char *)s->sample[i].completion);
     free(s);
 }
@@ -129,7 +129,7 @@ static void measure_verification(Bench *b) {
         s->sample[i] =
             (Sample){.prompt = "", .completion = text, .completion_len = strlen(text), .answer = gold, .group = i};
     }
-    bench_row(b, row, SAMPLES / bench_time(score, s), "texts/s", 20000, 0);
+    bench_row(b, row, SAMPLES / bench_time(b, score, s), "texts/s", 20000, 0);
     for (int i = 0; i < SAMPLES; i++) {
         free((char *)s->sample[i].completion);
         free((char *)s->sample[i].answer);
@@ -139,16 +139,17 @@ static void measure_verification(Bench *b) {
 
 // ---- loading ---------------------------------------------------------------------------------------------------------
 typedef struct {
+    Device *device;
     Model *model;
     const char *dir;
-    char *source; // as many bytes as the model's
+    char *source, *target; // as many bytes as the model's
     int mode;
 } Loading;
 
 static void load(void *arg, int i) {
     Loading *l = arg;
     Error e = {0};
-    if (!hf_weights_read(l->dir, NULL, l->model, l->mode, &e)) die("bench: %s", e.text);
+    if (!hf_weights_read(l->dir, l->device, l->model, l->mode, &e)) die("bench: %s", e.text);
 }
 
 static void copy(void *arg, int i) {
@@ -156,7 +157,7 @@ static void copy(void *arg, int i) {
     int64_t block = 1 << 20, bytes = (int64_t)tensor_bytes(l->model->slab);
 #pragma omp parallel for schedule(static)
     for (int64_t at = 0; at < bytes; at += block)
-        memcpy((char *)l->model->slab.data + at, l->source + at, (size_t)(bytes - at < block ? bytes - at : block));
+        memcpy(l->target + at, l->source + at, (size_t)(bytes - at < block ? bytes - at : block));
 }
 
 static void measure_loading(Bench *b) {
@@ -164,17 +165,18 @@ static void measure_loading(Bench *b) {
     if (!bench_wants(b, name[0]) && !bench_wants(b, name[1])) return;
     BenchModel m;
     Error e = {0};
-    bench_model_open(&m, HALF_B, BF16, (RunShape){0});
+    bench_model_open(b, &m, HALF_B, BF16, (RunShape){0});
     char *dir = xasprintf("%s/model", m.dir);
     if (!hf_save(dir, m.dir, m.run.device, &m.run.policy, &e)) die("bench: %s", e.text);
     size_t bytes = tensor_bytes(m.run.policy.slab);
-    Loading l = {&m.run.policy, dir, xmalloc(bytes), 0};
-    memcpy(l.source, m.run.policy.slab.data, bytes);
-    double memcpy_rate = (double)bytes / bench_time(copy, &l) * 1e-9;
+    Loading l = {m.run.device, &m.run.policy, dir, xmalloc(bytes), xmalloc(bytes), 0};
+    memset(l.source, 1, bytes), memset(l.target, 1, bytes);
+    double memcpy_rate = (double)bytes / bench_time(b, copy, &l) * 1e-9;
     bench_row(b, "memcpy, all threads", memcpy_rate, "GB/s", 0, 0);
     free(l.source);
+    free(l.target);
     for (l.mode = LOAD_STRICT; l.mode <= LOAD_MMAP; l.mode++)
-        bench_row(b, name[l.mode], (double)bytes / bench_time(load, &l) * 1e-9, "GB/s", memcpy_rate, 0);
+        bench_row(b, name[l.mode], (double)bytes / bench_time(b, load, &l) * 1e-9, "GB/s", memcpy_rate, 0);
     if (!disk_remove(dir, &e)) die("bench: %s", e.text);
     free(dir);
     bench_model_close(&m);

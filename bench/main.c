@@ -1,7 +1,7 @@
-// The benchmark: bench [--csv FILE] [--no-peers] [--op NAME] [PART...]. Every figure stands beside what the same run's
-// probe says the machine can do, and beside a peer where one is installed.
+// The benchmark (bench/README.md): every figure stands beside what the same run's probe says the machine can do, and
+// beside a peer where one is installed.
 #include "bench.h"
-#include "str.h"
+#include "host.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,19 +18,56 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-double bench_time(void (*fn)(void *arg, int i), void *arg) {
+static void finish(const Bench *b) {
+    b->device->sync(b->device);
+    if (b->device->error[0]) die("bench: %s", b->device->error);
+}
+
+// Calls `calls` times; seconds of one.
+static double clocked(const Bench *b, void (*fn)(void *arg, int i), void *arg, int first, int calls) {
+    double start = clock_seconds();
+    for (int i = 0; i < calls; i++) fn(arg, first + i);
+    finish(b);
+    return (clock_seconds() - start) / calls;
+}
+
+double bench_time(const Bench *b, void (*fn)(void *arg, int i), void *arg) {
     enum { MOST = 200 };
     double t[MOST], all = 0;
     int n = 0;
-    fn(arg, 0);
+    if (b->iterations) return clocked(b, fn, arg, 0, b->iterations);
+    clocked(b, fn, arg, 0, 1);
     while (n < MOST && (n < 5 || all < 0.4) && (n == 0 || all < 5)) {
-        double start = clock_seconds();
-        fn(arg, n + 1);
-        t[n] = clock_seconds() - start;
+        t[n] = clocked(b, fn, arg, n + 1, 1);
         all += t[n++];
     }
     qsort(t, (size_t)n, sizeof *t, ascending);
     return t[n / 2];
+}
+
+typedef struct {
+    Device *device;
+    Graph *graph;
+} Recorded;
+static void run_recorded(void *arg, int i) {
+    Recorded *r = arg;
+    r->device->graph_run(r->device, r->graph);
+}
+
+double bench_time_ops(const Bench *b, void (*fn)(void *arg, int i), void *arg) {
+    Device *d = b->device;
+    if (!b->gpu || b->iterations) return bench_time(b, fn, arg);
+    clocked(b, fn, arg, 0, 1);
+    // So many calls that asking for the graph and waiting for it, some ten microseconds, is lost among them.
+    double once = clocked(b, fn, arg, 0, 16);
+    int calls = once > 1e-3 ? 4 : once > 1e-4 ? 32 : 256;
+    d->graph_begin(d);
+    for (int i = 0; i < calls; i++) fn(arg, i);
+    Recorded r = {d, d->graph_end(d)};
+    finish(b);
+    double seconds = bench_time(b, run_recorded, &r) / calls;
+    d->graph_free(d, r.graph);
+    return seconds;
 }
 
 // The kernel keeps the mark (VmHWM); writing 5 to clear_refs lowers it to what is held now.
@@ -95,26 +132,69 @@ void bench_section(const char *title) {
 
 bool bench_wants(const Bench *b, const char *name) { return !b->only || strstr(name, b->only); }
 
-void bench_row(Bench *b, const char *name, double value, const char *unit, double limit, double must) {
-    double peer = peer_value(name), share = limit > 0 ? value / limit : NAN;
+// A field of a CSV file, quoted where it needs it.
+static void put_field(FILE *f, const char *text) {
+    bool quote = strpbrk(text, ",\"\n") != NULL;
+    if (quote) fputc('"', f);
+    for (; *text; text++) {
+        if (*text == '"') fputc('"', f);
+        fputc(*text, f);
+    }
+    if (quote) fputc('"', f);
+}
+
+static void put_csv(const Bench *b, const char *name, double value, const char *unit, double limit, double share,
+                    double peer) {
+    const double figure[] = {limit > 0 ? limit : NAN, 100 * share, peer};
+    put_field(b->csv, name);
+    fprintf(b->csv, ",%.6g,%s", value, unit);
+    for (int i = 0; i < 3; i++) {
+        fputc(',', b->csv);
+        if (!isnan(figure[i])) fprintf(b->csv, i == 1 ? "%.1f" : "%.6g", figure[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        fputc(',', b->csv);
+        put_field(b->csv, b->origin[i]);
+    }
+    fprintf(b->csv, ",%s\n", b->date);
+    fflush(b->csv);
+}
+
+static void put_row(Bench *b, const char *name, double value, const char *unit, double limit, double share,
+                    double better, double must) {
+    double peer = peer_value(name);
     bool low = must > 0 && !(share >= must);
+    if (b->iterations) {
+        printf("%-46s ran, not measured\n", name);
+        return;
+    }
     printf("%-46s %12.*f %-10s", name, value < 10 ? 3 : value < 1000 ? 1 : 0, value, unit);
     if (isnan(share)) printf(" %9s", "");
     else printf(" %8.0f%%", 100 * share);
-    if (!isnan(peer)) printf(" %12.*f %6.2fx", peer < 10 ? 3 : peer < 1000 ? 1 : 0, peer, value / peer);
+    if (!isnan(peer))
+        printf(" %12.*f %6.2fx", peer < 10 ? 3 : peer < 1000 ? 1 : 0, peer, better > 0 ? value / peer : peer / value);
     if (low) printf("  FAILED: below %.0f%%", 100 * must);
     putchar('\n');
     fflush(stdout);
     b->failed |= low;
-    if (!b->csv) return;
-    fprintf(b->csv, "%s,%.6g,%s,", name, value, unit);
-    if (limit > 0) fprintf(b->csv, "%.6g", limit);
-    fputc(',', b->csv);
-    if (!isnan(peer)) fprintf(b->csv, "%.6g", peer);
-    fputc('\n', b->csv);
+    if (b->csv) put_csv(b, name, value, unit, limit, share, peer);
+}
+
+void bench_row(Bench *b, const char *name, double value, const char *unit, double limit, double must) {
+    put_row(b, name, value, unit, limit, limit > 0 ? value / limit : NAN, 1, must);
+}
+void bench_row_time(Bench *b, const char *name, double value, const char *unit, double limit) {
+    put_row(b, name, value, unit, limit, limit > 0 ? limit / value : NAN, -1, 0);
 }
 
 static void print_probe(Bench *b, const Probe *p) {
+    if (b->gpu) {
+        printf("probe: %s\n", b->device->about);
+        bench_row(b, "device-to-device copy, read + written", p->read, "GB/s", 0, 0);
+        bench_row(b, "f32 product, 4096 cubed", p->f32, "GFLOP/s", 0, 0);
+        bench_row(b, "bf16 product, 8192 cubed", p->bf16, "GFLOP/s", 0, 0);
+        return;
+    }
     printf("probe: %d thread%s, best of several passes\n", p->threads, p->threads == 1 ? "" : "s");
     bench_row(b, "streaming read", p->read, "GB/s", 0, 0);
     bench_row(b, "f32 multiply-adds on registers", p->f32, "GFLOP/s", 0, 0);
@@ -134,47 +214,81 @@ static const struct {
     {"ops", bench_ops, "every op of the case table"},
     {"train", bench_train, "prefill, training and AdamW, tiny and 0.5B"},
     {"rollout", bench_rollout, "decoding with sampling, tiny and 0.5B"},
+    {"step", bench_step, "whole GRPO steps of the recipe (GPU)"},
+    {"contract", bench_contract, "sampled against trained log-probs, bit by bit"},
     {"host", bench_host, "tokenizer, rewards, loading"},
 };
 enum { PARTS = sizeof parts / sizeof *parts };
 
 static int usage(void) {
-    fprintf(stderr, "usage: bench [--csv FILE] [--no-peers] [--op NAME] [PART...]\nparts (default: all):\n");
+    fprintf(stderr, "usage: bench [OPTION...] [PART...]\n"
+                    "  --device cpu|cuda|auto  what to measure (auto: a GPU where one answers)\n"
+                    "  --csv FILE              the rows as CSV, with device, driver, toolkit, commit and date\n"
+                    "  --op TEXT               only rows whose name has this\n"
+                    "  --models LIST           of 0.5b,1.5b,7b (default 0.5b): shapes for train, rollout and step\n"
+                    "  --iterations N          run everything N times and measure nothing: for a profiler\n"
+                    "  --tokens N              of contract (default 2000; a million on a GPU)\n"
+                    "  --no-peers              leave Python out\n"
+                    "parts (default: all):\n");
     for (int i = 0; i < PARTS; i++) fprintf(stderr, "  %-10s %s\n", parts[i].name, parts[i].help);
     return EXIT_CONFIG;
 }
 
+// The first line of a file or of a command's output that begins with `prefix`, without it; heap. NULL: none.
+static char *line_of(FILE *f, const char *prefix, int (*close)(FILE *f)) {
+    char line[512], *found = NULL;
+    while (f && !found && fgets(line, sizeof line, f))
+        if (!strncmp(line, prefix, strlen(prefix)))
+            found = xstrndup(line + strlen(prefix), strcspn(line + strlen(prefix), "\n"));
+    if (f) close(f);
+    return found;
+}
+static const char *or_unknown(const char *text) { return text ? text : "unknown"; }
+
 // Where and when these figures were taken.
-static void print_origin(FILE *csv) {
-    char commit[64] = "unknown", cpu[128] = "unknown", line[256], date[32];
-    FILE *f = popen("git describe --always --dirty 2>/dev/null", "r");
-    if (f && fgets(line, sizeof line, f)) snprintf(commit, sizeof commit, "%.*s", (int)strcspn(line, "\n"), line);
-    if (f) pclose(f);
-    f = fopen("/proc/cpuinfo", "r");
-    while (f && fgets(line, sizeof line, f)) {
-        char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) || !colon) continue;
-        snprintf(cpu, sizeof cpu, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-        break;
-    }
-    if (f) fclose(f);
+static void find_origin(Bench *b) {
+    char *commit = line_of(popen("git describe --always --dirty 2>/dev/null", "r"), "", pclose);
+    char *cpu = line_of(fopen("/proc/cpuinfo", "r"), "model name", fclose);
+    char *driver = line_of(fopen("/proc/driver/nvidia/version", "r"), "NVRM version: ", fclose);
+    const char *toolkit = strstr(b->device->about, "CUDA ");
+    b->origin[0] = b->gpu ? b->device->about : cpu ? cpu + strspn(cpu, "\t :") : "unknown";
+    b->origin[1] = b->gpu ? or_unknown(driver) : "";
+    b->origin[2] = b->gpu ? or_unknown(toolkit) : __VERSION__;
+    b->origin[3] = or_unknown(commit);
     time_t now = time(NULL);
-    strftime(date, sizeof date, "%Y-%m-%d", gmtime(&now));
-    printf("commit %s, %s, %s\n", commit, cpu, date);
+    strftime(b->date, sizeof b->date, "%Y-%m-%d", gmtime(&now));
+    printf("commit %s, %s, %s\n", b->origin[3], b->origin[0], b->date);
     double load[1];
-    if (getloadavg(load, 1) == 1 && load[0] > 0.5)
+    if (!b->gpu && getloadavg(load, 1) == 1 && load[0] > 0.5)
         printf("other programs are running (load %.1f): times come out too long\n", load[0]);
-    if (csv) fprintf(csv, "# commit %s, %s, %s\nname,value,unit,limit,peer\n", commit, cpu, date);
+    if (b->csv) fprintf(b->csv, "name,value,unit,limit,percent,peer,device,driver,toolkit,commit,date\n");
+    if (!driver || !b->gpu) free(driver); // the others live as long as the program
 }
 
+static int device_choice(const char *name) {
+    static const char *const names[] = {"auto", "cpu", "cuda"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, names[i])) return i; // DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA
+    return -1;
+}
+
+static Probe probe(const Bench *b) { return b->gpu ? probe_device(b) : b->iterations ? (Probe){0} : probe_run(); }
+
 int main(int argc, char **argv) {
-    Bench b = {.peers = true};
+    Bench b = {.peers = true, .size = "0.5b"};
     bool chosen[PARTS] = {0}, any = false;
+    int device = DEVICE_AUTO;
     for (int i = 1; i < argc; i++) {
         int part = 0;
+        bool more = i + 1 < argc;
         if (!strcmp(argv[i], "--no-peers")) b.peers = false;
-        else if (!strcmp(argv[i], "--op") && i + 1 < argc) b.only = argv[++i];
-        else if (!strcmp(argv[i], "--csv") && i + 1 < argc) {
+        else if (!strcmp(argv[i], "--op") && more) b.only = argv[++i];
+        else if (!strcmp(argv[i], "--models") && more) b.size = argv[++i];
+        else if (!strcmp(argv[i], "--iterations") && more && atoi(argv[i + 1]) > 0) b.iterations = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "--tokens") && more && atoll(argv[i + 1]) > 0) b.tokens = atoll(argv[++i]);
+        else if (!strcmp(argv[i], "--device") && more && device_choice(argv[i + 1]) >= 0)
+            device = device_choice(argv[++i]);
+        else if (!strcmp(argv[i], "--csv") && more) {
             b.csv = fopen(argv[++i], "w");
             if (!b.csv) {
                 perror(argv[i]);
@@ -186,17 +300,27 @@ int main(int argc, char **argv) {
             chosen[part] = any = true;
         }
     }
-    print_origin(b.csv);
-    b.probe = probe_run();
-    print_probe(&b, &b.probe);
+    Error e = {0};
+    b.device = device_open(device, 0, 0, &e);
+    if (!b.device) {
+        fprintf(stderr, "bench: error: %s\n", e.text);
+        return e.code;
+    }
+    b.gpu = !strcmp(b.device->name, "cuda");
+    if (b.iterations) b.peers = false;
+    find_origin(&b);
+    b.probe = probe(&b);
+    if (!b.iterations) print_probe(&b, &b.probe);
     for (int i = 0; i < PARTS; i++)
         if (!any || chosen[i]) parts[i].run(&b);
 
     // A machine that became slower or faster meanwhile makes the shares wrong: say so.
-    Probe again = probe_run();
-    printf("\nthe probe at the end, in %% of the first: read %.0f, f32 %.0f, bf16 %.0f\n",
-           100 * again.read / b.probe.read, 100 * again.f32 / b.probe.f32, 100 * again.bf16 / b.probe.bf16);
+    Probe again = probe(&b);
+    if (!b.iterations)
+        printf("\nthe probe at the end, in %% of the first: %s %.0f, f32 %.0f, bf16 %.0f\n", b.gpu ? "copy" : "read",
+               100 * again.read / b.probe.read, 100 * again.f32 / b.probe.f32, 100 * again.bf16 / b.probe.bf16);
     if (b.csv) fclose(b.csv);
+    device_close(b.device);
     free(peers);
     return b.failed;
 }

@@ -3,49 +3,74 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-// Qwen2.5-0.5B, as its config.json says.
-static const char half_b[] =
-    "{\"model_type\": \"qwen2\", \"vocab_size\": 151936, \"hidden_size\": 896, \"intermediate_size\": 4864,\n"
-    " \"num_hidden_layers\": 24, \"num_attention_heads\": 14, \"num_key_value_heads\": 2,\n"
-    " \"max_position_embeddings\": 32768, \"rms_norm_eps\": 1e-6, \"rope_theta\": 1000000.0,\n"
-    " \"tie_word_embeddings\": true, \"hidden_act\": \"silu\", \"use_sliding_window\": false,\n"
-    " \"bos_token_id\": 151643, \"eos_token_id\": 151645}\n";
+const char *const shape_name[SHAPES] = {"tiny", "0.5B", "1.5B", "7B"};
 
-static char *write_config(void) {
+// Qwen2.5's, as their config.json say.
+static const struct {
+    const char *option;
+    int V, D, F, L, H, K;
+    bool tied;
+} shapes[SHAPES] = {{"tiny", 0, 0, 0, 0, 0, 0, false},
+                    {"0.5b", 151936, 896, 4864, 24, 14, 2, true},
+                    {"1.5b", 151936, 1536, 8960, 28, 12, 2, true},
+                    {"7b", 152064, 3584, 18944, 28, 28, 4, false}};
+
+bool shape_chosen(const Bench *b, Shape shape) {
+    const char *list = b->size, *name = shapes[shape].option;
+    size_t n = strlen(name);
+    for (; *list; list += strcspn(list, ","), list += *list == ',')
+        if (strcspn(list, ",") == n && !memcmp(list, name, n)) return true;
+    return false;
+}
+
+char *shape_directory(Shape shape) {
+    if (shape == TINY) return NULL;
     char *dir = xstrdup("/tmp/grpo_bench_XXXXXX");
     if (!mkdtemp(dir)) die("bench: cannot make a directory in /tmp");
     char *path = xasprintf("%s/config.json", dir);
     FILE *f = fopen(path, "w");
-    if (!f || fputs(half_b, f) < 0 || fclose(f)) die("bench: cannot write %s", path);
+    if (!f ||
+        fprintf(f,
+                "{\"model_type\": \"qwen2\", \"vocab_size\": %d, \"hidden_size\": %d, \"intermediate_size\": %d,\n"
+                " \"num_hidden_layers\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d,\n"
+                " \"max_position_embeddings\": 32768, \"rms_norm_eps\": 1e-6, \"rope_theta\": 1000000.0,\n"
+                " \"tie_word_embeddings\": %s, \"hidden_act\": \"silu\", \"use_sliding_window\": false,\n"
+                " \"bos_token_id\": 151643, \"eos_token_id\": 151645}\n",
+                shapes[shape].V, shapes[shape].D, shapes[shape].F, shapes[shape].L, shapes[shape].H, shapes[shape].K,
+                shapes[shape].tied ? "true" : "false") < 0 ||
+        fclose(f))
+        die("bench: cannot write %s", path);
     free(path);
     return dir;
 }
 
-void bench_model_open(BenchModel *m, Shape shape, DType dtype, RunShape run_shape) {
+void shape_directory_remove(char *dir) {
+    if (!dir) return;
+    char *path = xasprintf("%s/config.json", dir);
+    unlink(path);
+    rmdir(dir);
+    free(path);
+    free(dir);
+}
+
+void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, RunShape run_shape) {
     Error e = {0};
-    *m = (BenchModel){.dir = shape == HALF_B ? write_config() : NULL};
+    *m = (BenchModel){.dir = shape_directory(shape)};
     char *model = xasprintf("model=%s", m->dir ? m->dir : "models/tiny"),
-         *type = xasprintf("dtype=%s", dtype_name(dtype));
-    char *overrides[] = {model, "tokenizer=models/tiny", "init=random", type};
-    if (!config_read(&m->cfg, NULL, overrides, 4, &e) || !run_open(&m->run, &m->cfg, run_shape, &e))
+         *type = xasprintf("dtype=%s", dtype_name(dtype)), *device = xasprintf("device=%s", b->device->name);
+    // All of a 7B model's state in bf16, gradients too: f32 masters and moments alone are 122 GB.
+    char *overrides[] = {model,  "tokenizer=models/tiny", "init=random",    type,
+                         device, "optim_dtype=bf16",      "grad_dtype=bf16"};
+    if (!config_read(&m->cfg, NULL, overrides, shape == SEVEN_B ? 7 : 5, &e) ||
+        !run_open(&m->run, &m->cfg, run_shape, &e))
         die("bench: %s", e.text);
     free(model);
     free(type);
+    free(device);
 }
 
 void bench_model_close(BenchModel *m) {
     run_close(&m->run);
     config_free(&m->cfg);
-    if (!m->dir) return;
-    char *path = xasprintf("%s/config.json", m->dir);
-    unlink(path);
-    rmdir(m->dir);
-    free(path);
-    free(m->dir);
-}
-
-double forward_flop(ModelDims s, int64_t T, bool head) {
-    double D = s.D, q = s.H * s.d, kv = s.K * s.d, layers = s.L;
-    double block = layers * (2 * D * q + 2 * D * kv + 3 * D * s.F);
-    return 2 * (block + (head ? D * s.V : 0)) + 4 * layers * q * (double)(T + 1) / 2;
+    shape_directory_remove(m->dir);
 }

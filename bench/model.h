@@ -1,9 +1,16 @@
-// Models the benchmark runs: the tiny one, and one of Qwen2.5-0.5B's shape with random weights.
+// Models the benchmark runs: the tiny one, and some of Qwen2.5's shapes with random weights.
 #pragma once
 #include "bench.h"
+#include "floor.h"
 #include "host.h"
 
-typedef enum { TINY, HALF_B } Shape;
+typedef enum { TINY, HALF_B, ONE_HALF_B, SEVEN_B, SHAPES } Shape;
+extern const char *const shape_name[SHAPES]; // "tiny", "0.5B", ...
+// Whether --models has it.
+bool shape_chosen(const Bench *b, Shape shape);
+// A temporary model directory with that shape's config.json, heap; the tiny model has its own: NULL.
+char *shape_directory(Shape shape);
+void shape_directory_remove(char *dir); // and frees; NULL is fine
 
 typedef struct {
     Run run;
@@ -12,7 +19,5 @@ typedef struct {
 } BenchModel;
 
 // Dies with the reason where the model cannot be opened: a benchmark has nobody to report to.
-void bench_model_open(BenchModel *m, Shape shape, DType dtype, RunShape run_shape);
+void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, RunShape run_shape);
 void bench_model_close(BenchModel *m);
-// FLOP a token of the forward pass over sequences of T tokens, with the head or without.
-double forward_flop(ModelDims s, int64_t T, bool head);

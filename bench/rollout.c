@@ -10,6 +10,7 @@ typedef struct {
 static void sample(void *arg, int i) {
     Sampling *s = arg;
     Batch *b = &s->batch;
+    Error e = {0};
     for (int j = 0; j < b->n; j++) {
         b->state[j] = SEQ_QUEUED;
         b->len[j] = 0;
@@ -18,41 +19,85 @@ static void sample(void *arg, int i) {
         b->text[j] = NULL;
     }
     SampleParams params = {.temperature = 0.9f, .top_p = 1, .repetition_penalty = 1, .seed = 1};
-    rollout_run(&s->run->rollout, s->run->device, &s->run->policy, s->run->tokenizer, (StopRule){0}, params, b,
-                (RolloutWatch){0}, NULL);
+    if (!rollout_run(&s->run->rollout, s->run->device, &s->run->policy, s->run->tokenizer, (StopRule){0}, params, b,
+                     (RolloutWatch){0}, &e))
+        die("bench: %s", e.text);
 }
 
-// Seconds of drawing `length` tokens for each of `group` sequences that share a prompt of 16 tokens.
-static double seconds_of(Run *run, int group, int length) {
-    Sampling s = {run, batch_new(1, group, length, 1)};
-    for (int i = 0; i < 16; i++) ids_add(&s.batch.prompt[0], i + 1);
-    double t = bench_time(sample, &s);
+// Seconds of drawing `length` tokens for each of `prompts` x `group` sequences; a group shares its prompt's tokens.
+static double seconds_of(const Bench *b, Run *run, int prompts, int group, int prompt, int length) {
+    Sampling s = {run, batch_new(prompts, group, length, 1)};
+    for (int p = 0; p < prompts; p++)
+        for (int i = 0; i < prompt; i++) ids_add(&s.batch.prompt[p], (i + 31 * p) % run->hf.dims.V);
+    double t = bench_time(b, sample, &s);
     batch_free(&s.batch);
     return t;
 }
 
 static void measure(Bench *b, Shape shape, DType dtype, int group, int length) {
     char name[64];
-    snprintf(name, sizeof name, "decode %s, B = %d, %s", shape == TINY ? "tiny" : "0.5B", group, dtype_name(dtype));
+    snprintf(name, sizeof name, "decode %s, B = %d, %s", shape_name[shape], group, dtype_name(dtype));
     if (!bench_wants(b, name)) return;
     BenchModel m;
-    bench_model_open(&m, shape, dtype, (RunShape){.rollout = rollout_shape(group, 1, 64, length)});
+    bench_model_open(b, &m, shape, dtype, (RunShape){.rollout = rollout_shape(group, 1, 64, length)});
     // The prompt and the first token are in both times: their difference is decode steps alone.
-    double step = (seconds_of(&m.run, group, length) - seconds_of(&m.run, group, 1)) / (length - 1);
+    double step = (seconds_of(b, &m.run, 1, group, 16, length) - seconds_of(b, &m.run, 1, group, 16, 1)) / (length - 1);
     double weights = (double)model_param_count(m.run.hf.dims) * (double)dtype_size(dtype) * 1e-9;
     if (group == 1) {
         bench_row(b, name, weights / step, "GB/s", b->probe.read, 0);
-        snprintf(name, sizeof name, "decode %s, B = %d, %s, tokens", shape == TINY ? "tiny" : "0.5B", group,
-                 dtype_name(dtype));
+        snprintf(name, sizeof name, "decode %s, B = %d, %s, tokens", shape_name[shape], group, dtype_name(dtype));
         bench_row(b, name, 1 / step, "tokens/s", b->probe.read / weights, 0);
     } else bench_row(b, name, group / step, "tokens/s", 0, 0);
     bench_model_close(&m);
 }
 
+// A GPU's decode step at context 400 on average; the sequences share their prompt, as a group does, but the floor reads
+// every sequence's keys and values.
+static void measure_step(Bench *b, Shape shape, int B) {
+    enum { LENGTH = 129, PROMPT = 400 - LENGTH / 2 };
+    char name[64];
+    snprintf(name, sizeof name, "decode step %s, B = %d, context 400", shape_name[shape], B);
+    if (!bench_wants(b, name)) return;
+    BenchModel m;
+    bench_model_open(b, &m, shape, BF16, (RunShape){.rollout = rollout_shape(B, 1, PROMPT, LENGTH)});
+    double step = (seconds_of(b, &m.run, 1, B, PROMPT, LENGTH) - seconds_of(b, &m.run, 1, B, PROMPT, 1)) / (LENGTH - 1);
+    bench_row_time(b, name, step * 1e3, "ms",
+                   1e3 * floor_decode(m.run.hf.dims, B, 400, b->probe.read * 1e9, b->probe.bf16 * 1e9));
+    bench_model_close(&m);
+}
+
+// Many groups through fewer places, everything counted.
+static void measure_rollout(Bench *b, Shape shape, int prompts, int group, int slots, int length) {
+    enum { PROMPT = 128 };
+    char name[64];
+    double tokens = (double)prompts * group * length, bw = b->probe.read * 1e9, p = b->probe.bf16 * 1e9;
+    snprintf(name, sizeof name, "rollout %s, %d x %d completions", shape_name[shape], prompts, group);
+    if (!bench_wants(b, name)) return;
+    BenchModel m;
+    bench_model_open(b, &m, shape, BF16,
+                     (RunShape){.rollout = rollout_shape(slots, (slots + group - 1) / group + 1, PROMPT, length)});
+    double seconds = seconds_of(b, &m.run, prompts, group, PROMPT, length);
+    double floor = tokens / slots * floor_decode(m.run.hf.dims, slots, PROMPT + length / 2.0, bw, p) +
+                   prompts * PROMPT * floor_forward(m.run.hf.dims, PROMPT) / p;
+    bench_row(b, name, tokens / seconds, "tokens/s", tokens / floor, 0);
+    bench_model_close(&m);
+}
+
 void bench_rollout(Bench *b) {
     bench_section("decode");
-    peer_run(b, "torch_cpu.py", "decode");
-    measure(b, HALF_B, BF16, 1, 33);
-    measure(b, HALF_B, BF16, 8, 17);
-    measure(b, TINY, F32, 64, 129);
+    peer_run(b, b->gpu ? "hf_generate.py" : "torch_cpu.py", "decode");
+    if (!b->gpu) {
+        if (shape_chosen(b, HALF_B)) {
+            measure(b, HALF_B, BF16, 1, 33);
+            measure(b, HALF_B, BF16, 8, 17);
+        }
+        measure(b, TINY, F32, 64, 129);
+        return;
+    }
+    for (Shape s = HALF_B; s < SHAPES; s++) {
+        if (!shape_chosen(b, s)) continue;
+        static const int batch[] = {8, 64, 256, 1024};
+        for (int i = 0; i < 4; i++) measure_step(b, s, batch[i]);
+        measure_rollout(b, s, 64, 16, 512, 300);
+    }
 }

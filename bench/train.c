@@ -13,6 +13,7 @@ static void prefill(void *arg, int i) {
     Step *s = arg;
     model_forward(s->run->device, &s->run->policy, &s->work.acts, (Packed){s->work.ids, s->work.pos, s->work.seq}, NULL,
                   NONE);
+    s->run->device->sync(s->run->device);
 }
 
 // Forward, log-probs over the full vocabulary, backward: all of a micro-batch but the loss itself.
@@ -21,12 +22,17 @@ static void train(void *arg, int i) {
     micro_forward(s->run, &s->run->policy, &s->work, 1);
     s->run->device->fill(s->run->device, s->work.dlogp, -1.0f / (float)s->tokens);
     micro_backward(s->run, &s->work, 1, false);
+    s->run->device->sync(s->run->device);
 }
 
-static void optimizer(void *arg, int i) { optim_step(((Step *)arg)->run, 1e-6, 1, i + 1, NULL); }
+static void optimizer(void *arg, int i) {
+    Run *r = ((Step *)arg)->run;
+    optim_step(r, 1e-6, 1, i + 1, NULL);
+    r->device->sync(r->device);
+}
 
 static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t length) {
-    const char *model = shape == TINY ? "tiny" : "0.5B";
+    const char *model = shape_name[shape];
     char name[3][64];
     const char *const what[] = {"prefill", "train", "AdamW"};
     bool any = false;
@@ -39,7 +45,7 @@ static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t l
     int64_t T = sequences * length;
     BenchModel m;
     peak_memory_reset();
-    bench_model_open(&m, shape, dtype, (RunShape){.train = true, .train_tokens = T, .train_seqs = sequences});
+    bench_model_open(b, &m, shape, dtype, (RunShape){.train = true, .train_tokens = T, .train_seqs = sequences});
     ModelDims dims = m.run.hf.dims;
     Packing p = packing_new(T, sequences);
     int32_t *ids = xcalloc((size_t)length + 1, sizeof *ids);
@@ -50,19 +56,20 @@ static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t l
     Step step = {&m.run, micro_pack(&m.run, &p), T};
     double rate = (dtype == F32 ? b->probe.f32 : b->probe.bf16) * 1e9;
     if (bench_wants(b, name[0]))
-        bench_row(b, name[0], (double)T / bench_time(prefill, &step), "tokens/s",
-                  rate / forward_flop(dims, length, false), 0);
+        bench_row(b, name[0], (double)T / bench_time(b, prefill, &step), "tokens/s",
+                  rate / (floor_forward(dims, (double)length) - 2 * floor_head(dims)), 0);
     if (bench_wants(b, name[1]))
-        bench_row(b, name[1], (double)T / bench_time(train, &step), "tokens/s",
-                  rate / (3 * forward_flop(dims, length, true)), 0);
-    // Read and written: gradient, both moments, the weights, and their f32 masters where they are bf16.
+        bench_row(b, name[1], (double)T / bench_time(b, train, &step), "tokens/s",
+                  rate / (3 * floor_forward(dims, (double)length)), 0);
     if (bench_wants(b, name[2])) {
-        double bytes = (double)m.run.policy.slab.dim[0] * (dtype == F32 ? 4 + 16 + 8 : 4 + 16 + 8 + 2);
-        bench_row(b, name[2], bytes / bench_time(optimizer, &step) * 1e-9, "GB/s", b->probe.read, 0);
+        double bytes = (double)m.run.policy.slab.dim[0] * floor_adamw((double)dtype_size(dtype),
+                                                                      (double)dtype_size(m.run.grad.dtype),
+                                                                      (double)dtype_size(m.run.moment1.dtype));
+        bench_row(b, name[2], bytes / bench_time(b, optimizer, &step) * 1e-9, "GB/s", b->probe.read, 0);
     }
     char memory[64];
     snprintf(memory, sizeof memory, "peak memory of this model, %s %s", model, dtype_name(dtype));
-    bench_row(b, memory, peak_memory(), "GiB", 0, 0);
+    if (!b->gpu) bench_row(b, memory, peak_memory(), "GiB", 0, 0);
     free(ids);
     packing_free(&p);
     bench_model_close(&m);
@@ -70,8 +77,13 @@ static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t l
 
 void bench_train(Bench *b) {
     bench_section("prefill and training (forward, backward)");
-    peer_run(b, "torch_cpu.py", "train");
-    measure(b, TINY, F32, 8, 128);
-    measure(b, TINY, BF16, 8, 128);
-    measure(b, HALF_B, BF16, 1, 512);
+    peer_run(b, b->gpu ? "torch_cuda.py" : "torch_cpu.py", "train");
+    if (!b->gpu) {
+        measure(b, TINY, F32, 8, 128);
+        measure(b, TINY, BF16, 8, 128);
+        if (shape_chosen(b, HALF_B)) measure(b, HALF_B, BF16, 1, 512);
+        return;
+    }
+    for (Shape s = HALF_B; s < SHAPES; s++)
+        if (shape_chosen(b, s)) measure(b, s, BF16, 16, 512);
 }

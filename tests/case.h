@@ -58,6 +58,7 @@ struct Case {
     DType dtype, grad; // of activations and weights; of parameter gradients
     Device *d;
     uint64_t random;
+    bool repeat; // large tensors repeat a block of random numbers: for a benchmark, which cares for their kind alone
     int n_args;
     Arg arg[CASE_ARGS];
 };
@@ -142,7 +143,11 @@ static inline Arg *case_floats(Case *c, const char *name, Role role, DType t, in
                                double mean, double deviation) {
     Tensor x = tensor(NULL, t, n2 ? 3 : n1 ? 2 : 1, n0, n1 ? n1 : 1, n2 ? n2 : 1, 1);
     x.data = xcalloc(1, tensor_bytes(x) + 1);
-    for (int64_t i = 0; i < tensor_numel(x); i++) tensor_set(x, i, (float)(mean + deviation * case_normal(c)));
+    int64_t n = tensor_numel(x), block = c->repeat && n > 1 << 18 ? 1 << 18 : n;
+    for (int64_t i = 0; i < block; i++) tensor_set(x, i, (float)(mean + deviation * case_normal(c)));
+    for (int64_t i = block; i < n; i += block)
+        memcpy((char *)x.data + (size_t)i * dtype_size(t), x.data,
+               (size_t)(n - i < block ? n - i : block) * dtype_size(t));
     Arg *a = case_arg(c, name, role, x);
     free(x.data);
     return a;
@@ -157,6 +162,12 @@ static inline Arg *case_gradient(Arg *a, const char *gradient) {
 }
 static inline Arg *case_ints(Case *c, const char *name, Tensor host) { return case_arg(c, name, ARG_IN, host); }
 
+// Makes the inputs of a benchmark's case.
+static inline Case case_open_fast(Device *d, const CaseOp *op, CaseShape s, DType dtype, DType grad) {
+    Case c = {.op = op, .s = s, .dtype = dtype, .grad = grad, .d = d, .random = 20240229, .repeat = true};
+    op->make(&c);
+    return c;
+}
 // Makes the inputs. `values`: also their f64 copies, for the oracle (a benchmark does without).
 static inline Case case_open(Device *d, const CaseOp *op, CaseShape s, DType dtype, DType grad, bool values) {
     Case c = {.op = op, .s = s, .dtype = dtype, .grad = grad, .d = d, .random = 20240229};

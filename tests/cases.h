@@ -8,6 +8,7 @@ typedef struct {
     const CaseOp *op;
     CaseShape s;
     bool bench; // a shape of the 0.5B model, for speed; the others are for correctness
+    bool large; // for the speed of a GPU alone
 } CaseRow;
 
 // Sequences: empty ones, one token, around a chunk of 64 keys and around two.
@@ -19,8 +20,13 @@ static const int len_train[] = {400, 310, 250, 390, 400, 280, 330, 360, -1};
 static const int len_decode[] = {400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400,
                                  400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, -1};
 
-#define ROW(op, ...)   {&op_##op, {__VA_ARGS__}, false},
-#define SPEED(op, ...) {&op_##op, {__VA_ARGS__}, true},
+#define FOUR(...) __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__
+static const int len_packed[] = {FOUR(FOUR(512, 512)), -1};             // 32
+static const int len_decode_many[] = {FOUR(FOUR(FOUR(FOUR(400)))), -1}; // 256
+
+#define ROW(op, ...)   {&op_##op, {__VA_ARGS__}, false, false},
+#define SPEED(op, ...) {&op_##op, {__VA_ARGS__}, true, false},
+#define LARGE(op, ...) {&op_##op, {__VA_ARGS__}, true, true},
 
 // clang-format off
 static const CaseRow case_table[] = {
@@ -85,6 +91,20 @@ static const CaseRow case_table[] = {
     SPEED(logprob_bwd, .T = 2048, .D = 896, .V = 151936)
     ROW(sample, .T = 1, .D = 3, .V = 2) ROW(sample, .T = 67, .D = 33, .V = 1100) ROW(sample, .T = 9, .D = 65, .V = 1024, .opt = true)
     SPEED(sample, .T = 32, .D = 896, .V = 151936) SPEED(sample, .T = 32, .D = 896, .V = 151936, .opt = true)
+
+    LARGE(fill, .T = 1 << 27) LARGE(cast, .T = 1 << 27) LARGE(lerp, .T = 1 << 27) LARGE(sumsq, .T = 1 << 27)
+    LARGE(adamw, .T = 1 << 27) LARGE(adamw, .T = 1 << 27, .opt = true)
+    LARGE(embed, .T = 32768, .D = 896, .V = 151936) LARGE(embed_bwd, .T = 32768, .D = 896, .V = 151936)
+    LARGE(rmsnorm, .T = 32768, .D = 896, .opt = true) LARGE(rmsnorm, .T = 16384, .D = 3584, .opt = true)
+    LARGE(rmsnorm_bwd, .T = 32768, .D = 896, .opt = true) LARGE(rmsnorm_bwd, .T = 16384, .D = 3584, .opt = true)
+    LARGE(swiglu, .T = 32768, .F = 4864) LARGE(swiglu, .T = 8192, .F = 18944)
+    LARGE(swiglu_bwd, .T = 32768, .F = 4864) LARGE(swiglu_bwd, .T = 8192, .F = 18944)
+    LARGE(rope, .T = 32768, .H = 14, .K = 2, .d = 64, .opt = true) LARGE(rope_bwd, .T = 32768, .H = 14, .K = 2, .d = 64, .opt = true)
+    LARGE(attention, .T = 16384, .H = 14, .K = 2, .d = 64, .len = len_packed) LARGE(attention, .T = 16384, .H = 28, .K = 4, .d = 128, .len = len_packed)
+    LARGE(attention_bwd, .T = 16384, .H = 14, .K = 2, .d = 64, .len = len_packed) LARGE(attention_bwd, .T = 16384, .H = 28, .K = 4, .d = 128, .len = len_packed)
+    LARGE(decode, .T = 256, .H = 14, .K = 2, .d = 64, .len = len_decode_many)
+    LARGE(logprob, .T = 8192, .D = 896, .V = 151936) LARGE(logprob_bwd, .T = 8192, .D = 896, .V = 151936)
+    LARGE(sample, .T = 256, .D = 896, .V = 151936) LARGE(sample, .T = 256, .D = 896, .V = 151936, .opt = true)
 };
 // clang-format on
 enum { CASE_ROWS = sizeof case_table / sizeof *case_table };

@@ -1,0 +1,69 @@
+// Whole GRPO steps as the recipe makes them: 4 x 8 completions of 200 tokens (random weights seldom end sooner).
+#include "model.h"
+#include <stdlib.h>
+#include <unistd.h>
+
+static char *write_questions(void) {
+    char *path = xstrdup("/tmp/grpo_bench_questions_XXXXXX");
+    int fd = mkstemp(path);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!f) die("bench: cannot make a file in /tmp");
+    for (int i = 0; i < 64; i++)
+        fprintf(f,
+                "{\"question\": \"Tom has %d pens, buys %d boxes of %d and gives %d away. How many has he now?\", "
+                "\"answer\": \"#### %d\"}\n",
+                i, i % 5, i % 7, i % 3, i + i % 5 * (i % 7) - i % 3);
+    if (fclose(f)) die("bench: cannot write %s", path);
+    return path;
+}
+
+typedef struct {
+    Trainer trainer;
+    double tokens, prompt; // of the last step: completions' tokens; a prompt's, on average
+} Stepper;
+
+static void step(void *arg, int i) {
+    Stepper *s = arg;
+    Error e = {0};
+    if (grpo_step(&s->trainer, &e) == STEP_FAILED) die("bench: %s", e.text);
+    Batch *b = &s->trainer.batch;
+    s->tokens = s->prompt = 0;
+    for (int j = 0; j < b->n; j++) s->tokens += b->len[j];
+    for (int p = 0; p < b->prompts; p++) s->prompt += (double)b->prompt[p].n / b->prompts;
+}
+
+static void measure(Bench *b, Shape shape) {
+    char name[64];
+    snprintf(name, sizeof name, "GRPO step %s, 4 x 8 completions", shape_name[shape]);
+    if (!bench_wants(b, name)) return;
+    Error e = {0};
+    Config c;
+    Stepper s = {0};
+    char *dir = shape_directory(shape), *file = write_questions();
+    char *text = xasprintf("device=%s model=%s tokenizer=models/tiny init=random dtype=bf16 chat_template=r1-zero "
+                           "train_file=%s max_completion_length=200 num_generations=8 per_device_train_batch_size=8 "
+                           "gradient_accumulation_steps=4 beta=0 progress=off max_steps=1000000%s",
+                           b->device->name, dir ? dir : "models/tiny", file,
+                           shape == SEVEN_B ? " optim_dtype=bf16 grad_dtype=bf16" : "");
+    char *override[32];
+    int n = 0;
+    for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) override[n++] = word;
+    if (!config_read(&c, NULL, override, n, &e) || !trainer_open(&s.trainer, &c, &e)) die("bench: %s", e.text);
+    double seconds = bench_time(b, step, &s), bw = b->probe.read * 1e9, p = b->probe.bf16 * 1e9;
+    double floor = floor_step(s.trainer.run.hf.dims, 32, 8, s.prompt, s.tokens / 32, 32, bw, p);
+    bench_row_time(b, name, seconds * 1e3, "ms", b->gpu ? floor * 1e3 : 0);
+    trainer_close(&s.trainer);
+    config_free(&c);
+    shape_directory_remove(dir);
+    unlink(file);
+    free(file);
+    free(text);
+}
+
+void bench_step(Bench *b) {
+    bench_section("GRPO steps (the limit is the floor; less is more)");
+    if (b->gpu) peer_run(b, "grpo_torch.py", "step");
+    if (!b->gpu) measure(b, TINY);
+    for (Shape s = HALF_B; b->gpu && s < SHAPES; s++)
+        if (shape_chosen(b, s)) measure(b, s);
+}
