@@ -6,7 +6,7 @@
 BUILD   ?= build
 MODE    ?= release
 MARCH   ?= native
-CUDA    ?= no
+CUDA    ?= yes
 PREFIX  ?= /usr/local
 V       ?= 0
 
