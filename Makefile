@@ -27,7 +27,7 @@ $(if $(compiler),,$(error no C compiler ($(CC)): run tools/deps.sh))
 lacking  := $(call missing,pcre2 yaml jansson utf8proc)
 $(if $(lacking),$(error no development files of $(lacking): run tools/deps.sh))
 curl     := $(if $(call missing,curl/curl),,yes)
-openmp   := $(if $(filter tsan,$(MODE)),,$(call accepts,-fopenmp))
+openmp   := $(if $(filter tsan fuzz,$(MODE)),,$(call accepts,-fopenmp))
 march    := $(call accepts,-march=$(MARCH))
 version  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
 endif
@@ -39,12 +39,15 @@ optimize_debug    := -Og -g3
 optimize_emu      := -O2 -g -fno-omit-frame-pointer -fsanitize=address
 optimize_sanitize := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 # Threads and ranks without data races. OpenMP's own barriers are none that this sanitizer knows, so there is one thread.
+# Parsers under clang's libFuzzer (make fuzz): nothing else is built.
+optimize_fuzz     := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+                     -fno-sanitize-recover=undefined
 optimize_tsan     := -O1 -g3 -fno-omit-frame-pointer -fsanitize=thread
 # gcc 13 lays the frames of this check out on 32 bytes only, and 64-byte vectors in them crash.
 ifneq ($(filter sanitize emu,$(MODE)),)
 optimize_$(MODE) += $(call accepts,--param=asan-use-after-return=0)
 endif
-$(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug, sanitize, tsan or emu))
+$(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug, sanitize, tsan, fuzz or emu))
 
 # -ffp-contract=off: a multiply-add is fused only where the code says so; the numerics contract hangs on it.
 # -Wno-psabi: gcc's note that 64-byte vectors have no agreed calling convention; ours are all inlined.
@@ -67,7 +70,7 @@ nccl_h    := $(wildcard $(addsuffix /nccl.h,$(toolkit)/include /usr/include /usr
 nccl      := $(if $(and $(nvcc),$(nccl_h)),$(call cuda_find,nccl.so))
 # nvcc alone is not enough: some distributions ship the libraries apart.
 no_cuda   := $(if $(filter no,$(CUDA)),CUDA=no,$(if $(nvcc),$(if $(and $(cudart),$(cublas)),,no CUDA libraries),no nvcc))
-cuda      := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize tsan,$(MODE)),,$(if $(no_cuda),,$(nvcc))))
+cuda      := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize tsan fuzz,$(MODE)),,$(if $(no_cuda),,$(nvcc))))
 flags += $(if $(cuda),-DGRPO_CUDA)
 comma := ,
 warn_cu := -Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers
@@ -93,7 +96,7 @@ endif
 # ---- files -----------------------------------------------------------------------------------------------------------
 dir     := $(BUILD)/$(MODE)
 object   = $(patsubst %.c,$(dir)/%.o,$(wildcard $1/*.c))
-objects := $(foreach f,kernels models rewards host,$(call object,$f))
+objects := $(foreach f,$(if $(filter fuzz,$(MODE)),,kernels models) rewards host,$(call object,$f))
 objects += $(if $(cuda),$(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*.cu)))
 objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tests/emu/*.cpp)))
 main    := $(dir)/host/main.o
@@ -103,11 +106,12 @@ ifeq ($(cuda),emu)
 # The programs that open a device, and the emulator's own (C++: it holds kernels).
 tests   := $(patsubst %.c,$(dir)/%,$(shell grep -lw test_device tests/test_*.c)) $(dir)/tests/test_emu
 endif
+fuzzers := $(patsubst %.c,$(dir)/%,$(wildcard tests/fuzz/fuzz_*.c))
 tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test check check-cuda bench demo doctor install clean help FORCE
+.PHONY: all found debug sanitize test check fuzz fuzzed check-cuda bench demo doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -128,6 +132,7 @@ compile = $(Q)mkdir -p $(@D) && $(CC) $(flags) $(includes) -MMD -MP
 $(foreach f,kernels models rewards host,$(eval $(dir)/$f/%.o: includes := -Iinclude -I$f))
 $(dir)/tools/%.o: includes := -Iinclude
 $(dir)/tests/%.o: includes := -Iinclude -Itests
+$(dir)/tests/fuzz/%.o: includes := -Iinclude -Irewards -Itests/fuzz
 $(dir)/bench/%.o: includes := -Iinclude -Itests -Ibench
 
 $(dir)/%.o: %.c $(dir)/flags
@@ -152,6 +157,9 @@ $(grpo): $(main)
 $(bench): $(call object,bench)
 $(tools) $(tests): %: %.o
 $(tests): cmocka := -lcmocka
+$(fuzzers): %: %.o $(library)
+	@echo '  LD  $@'
+	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $< $(library) $(libs)
 $(grpo) $(bench) $(tools) $(tests): $(library)
 	@echo '  LD  $@'
 	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(library) $(libs) $(cmocka)
@@ -186,6 +194,7 @@ run-%: $(dir)/tests/% $(grpo) $(tools)
 # All that can be checked on this machine, for those who change the code.
 check:
 	$(Q)$(MAKE) test
+	$(Q)$(MAKE) fuzz
 	$(Q)$(MAKE) MODE=sanitize test
 	$(Q)$(MAKE) MODE=tsan run-test_comm
 	$(Q)if command -v clang >/dev/null; then $(MAKE) CC=clang BUILD=$(BUILD)/clang all; \
@@ -196,6 +205,20 @@ check:
 # Registers and spills of every kernel, on every GPU generation this nvcc knows. Needs no GPU.
 check-cuda:
 	$(Q)tools/check_cuda.sh '$(nvcc)' $(flags_nvcc)
+
+# FUZZ_SECONDS of random inputs for each parser; what a fuzzer learns stays in the build folder, and an input that fails is
+# left there.
+FUZZ_SECONDS ?= 60
+fuzz:
+	$(Q)if echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+	    clang -fsanitize=fuzzer,address -x c -o /dev/null - >/dev/null 2>&1; \
+	    then $(MAKE) MODE=fuzz CC=clang FUZZ_SECONDS=$(FUZZ_SECONDS) fuzzed; \
+	    else echo 'SKIP the fuzzers: no clang with libFuzzer'; fi
+fuzzed: $(fuzzers:%=%.ran)
+$(dir)/%.ran: $(dir)/% FORCE
+	$(Q)mkdir -p $<.corpus && echo '  FUZZ  $(@F:.ran=) $(FUZZ_SECONDS) s' && \
+	    $< -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 -rss_limit_mb=4096 -artifact_prefix=$<. \
+	    $<.corpus tests/fuzz/corpus/$(patsubst fuzz_%,%,$(<F)) >$<.log 2>&1 || { tail -n 40 $<.log; exit 1; }
 
 bench: $(bench)
 	$(Q)$(bench) $(ARGS)
@@ -220,13 +243,15 @@ help:
 	@echo 'make test      every test; make run-test_NAME runs one program'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
 	@echo 'make check-cuda  registers and spills of every kernel, for every GPU generation; needs nvcc, no GPU'
+
+	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
 	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'
 	@echo 'make doctor    what this machine has, and whether grpo can use it'
 	@echo 'make install   to PREFIX ($(PREFIX)), under DESTDIR'
 	@echo 'make debug     build/debug/grpo, for a debugger'
 	@echo 'make sanitize  build/sanitize/grpo, with the address and undefined-behaviour sanitizers'
 	@echo 'make clean     remove $(BUILD)'
-	@echo 'Variables: CC CFLAGS LDFLAGS MARCH=$(MARCH) BUILD=$(BUILD) MODE=release|debug|sanitize|tsan V=1 (show commands)'
+	@echo 'Variables: CC CFLAGS LDFLAGS MARCH=$(MARCH) BUILD=$(BUILD) MODE=release|debug|sanitize|tsan|fuzz V=1 (show commands)'
 	@echo '           ARGS (of make bench: build/bench --help)'
 
 -include $(wildcard $(dir)/*/*.d $(dir)/tests/emu/*.d)

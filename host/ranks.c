@@ -32,7 +32,8 @@ int ranks_here(void) {
 
 const char *ranks_about(const Config *c) {
     static char text[40];
-    snprintf(text, sizeof text, c->gpus > 1 ? "%lld ranks, each " : "", (long long)c->gpus);
+    *text = 0;
+    if (c->gpus > 1) snprintf(text, sizeof text, "%lld ranks, each ", (long long)c->gpus);
     return text;
 }
 

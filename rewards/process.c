@@ -26,7 +26,7 @@ int64_t clock_ms(void) {
 // ---- starting --------------------------------------------------------------------------------------------------------
 
 typedef struct {
-    const Command *c;
+    const ProcessSpec *c;
     char *path; // of the program
     int in, out, err;
     volatile int failed; // errno of the step that failed; the child of vfork writes it into our memory
@@ -37,7 +37,7 @@ static void close_from(int first, int last) {
     for (int fd = first; fd <= last && fd < 65536; fd++) close(fd);
 }
 
-static void close_others(const Command *c) {
+static void close_others(const ProcessSpec *c) {
     int first = 3;
     for (int i = 0; i < c->n_keep; i++) {
         close_from(first, c->keep[i] - 1);
@@ -55,7 +55,7 @@ static bool become_nobody(void) {
 
 // In the child, up to exec. False with errno set.
 static bool prepare_child(const Launch *l) {
-    const Command *c = l->c;
+    const ProcessSpec *c = l->c;
     struct sigaction normal = {.sa_handler = SIG_DFL};
     if (setpgid(0, 0) || dup2(l->in, 0) < 0 || dup2(l->out, 1) < 0 || dup2(l->err, 2) < 0) return false;
     close_others(c);
@@ -119,7 +119,7 @@ static void close_fd(int *fd) {
     *fd = -1;
 }
 
-bool process_start(const Command *c, Process *p, Error *e) {
+bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
     const char *name = c->argv ? c->argv[0] : "the child process";
     *p = (Process){.in = -1, .out = -1, .err = -1};

@@ -25,7 +25,7 @@ typedef struct {
     const ProcessLimit *limit; // [n_limits]
     int n_limits;
     bool unprivileged; // where we are root, become nobody: limits on a user do not bind root
-} Command;
+} ProcessSpec;
 
 // Our ends of its pipes do not block; -1: none.
 typedef struct {
@@ -33,7 +33,7 @@ typedef struct {
     int in, out, err;
 } Process;
 
-bool process_start(const Command *c, Process *p, Error *e);
+bool process_start(const ProcessSpec *c, Process *p, Error *e);
 // Kills the whole group, waits for the process and closes the pipes.
 void process_kill(Process *p);
 // Waits for its end until `deadline`; its wait status in *status. False where it still runs.

@@ -123,15 +123,15 @@ static SandboxEnd run(const SandboxJob *job, Str *out, int *status, Str *said, E
     const ProcessLimit limit[] = {
         {RLIMIT_AS, (rlim_t)job->memory}, {RLIMIT_CPU, cpu},   {RLIMIT_CORE, 0},     {RLIMIT_FSIZE, (rlim_t)job->disk},
         {RLIMIT_NOFILE, DESCRIPTORS},     {RLIMIT_MEMLOCK, 0}, {RLIMIT_MSGQUEUE, 0}, {RLIMIT_STACK, STACK}};
-    Command c = {.argv = (char *const *)args.item,
-                 .envp = (char *const[]){NULL},
-                 .input = input,
-                 .errors = true,
-                 .keep = keep,
-                 .n_keep = kept,
-                 .limit = limit,
-                 .n_limits = sizeof limit / sizeof *limit,
-                 .unprivileged = true};
+    ProcessSpec c = {.argv = (char *const *)args.item,
+                     .envp = (char *const[]){NULL},
+                     .input = input,
+                     .errors = true,
+                     .keep = keep,
+                     .n_keep = kept,
+                     .limit = limit,
+                     .n_limits = sizeof limit / sizeof *limit,
+                     .unprivileged = true};
     Process p;
     int64_t deadline = clock_ms() + (int64_t)(job->seconds * 1000);
     ok = ok && process_start(&c, &p, e);

@@ -11,7 +11,7 @@
 typedef struct WorkerPool WorkerPool;
 typedef struct {
     const char *name;              // for messages
-    Command command;               // borrowed, as is all it points at
+    ProcessSpec command;           // borrowed, as is all it points at
     int workers;                   // at most so many run at a time
     double start_timeout, timeout; // seconds for the first answer, and for each other one
 } WorkerOptions;
