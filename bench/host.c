@@ -137,6 +137,43 @@ static void measure_verification(Bench *b) {
     free(s);
 }
 
+// ---- programs in the sandbox ----------------------------------------------------------------------------------------
+enum { PROGRAMS = 10, PROGRAM_THREADS = 2 };
+typedef struct {
+    Reward reward;
+    int64_t failed;
+} Programs;
+
+static void run_programs(void *arg, int i) {
+    Programs *p = arg;
+    static const char text[] = "```python\nn = int(input())\nprint(sum(k * k for k in range(n)))\n```";
+    static const char gold[] = "{\"inputs\": [\"1000\"], \"outputs\": [\"332833500\"]}";
+    int64_t failed = 0;
+#pragma omp parallel for num_threads(PROGRAM_THREADS) schedule(dynamic) reduction(+ : failed)
+    for (int k = 0; k < PROGRAMS; k++) {
+        Sample s = {.prompt = "", .completion = text, .completion_len = sizeof text - 1, .answer = gold};
+        float score;
+        p->reward.info->fn(&p->reward, &s, 1, &score);
+        failed += score != 1;
+    }
+    p->failed += failed;
+}
+
+static void measure_programs(Bench *b) {
+    static const char *const row = "code: sandboxed Python, two threads";
+    if (!bench_wants(b, row)) return;
+    Error e = {0};
+    Programs p = {0};
+    if (!reward_parse("code:timeout=60", &p.reward, &e)) die("bench: %s", e.text);
+    if (!reward_open(&p.reward, &e)) {
+        printf("SKIP %s: %s\n", row, e.text);
+        return;
+    }
+    bench_row(b, row, PROGRAMS / bench_time(run_programs, &p), "programs/s", 20, 0);
+    if (p.failed) die("bench: %lld sandboxed programs failed", (long long)p.failed);
+    reward_close(&p.reward);
+}
+
 // ---- loading ---------------------------------------------------------------------------------------------------------
 typedef struct {
     Device *device;
@@ -188,5 +225,6 @@ void bench_host(Bench *b) {
     measure_tokenizer(b);
     measure_rewards(b);
     measure_verification(b);
+    measure_programs(b);
     measure_loading(b);
 }
