@@ -78,6 +78,8 @@ flags_nvcc = -std=c++17 -O3 --fmad=false -Iinclude -Ikernels -Werror all-warning
              $(if $(nccl),-DGRPO_NCCL) $(CPPFLAGS) $(NVCCFLAGS)
 
 ifeq ($(cuda),emu)
+no_emu := $(if $(shell command -v $(CXX)),$(if $(call missing_cxx,boost/context/detail/fcontext.hpp),Boost.Context),g++)
+$(if $(no_emu),$(error the emulated GPU needs $(no_emu): run tools/deps.sh test))
 compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu -Iinclude -Ikernels -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
              -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers $(optimize_emu) $(march) \
              -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
@@ -102,16 +104,17 @@ objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tes
 main    := $(dir)/host/main.o
 library := $(dir)/libgrpo.a
 tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
+# Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
+emulated := $(patsubst tests/%.c,%,$(shell grep -lw test_device tests/test_*.c)) test_emu
 ifeq ($(cuda),emu)
-# The programs that open a device, and the emulator's own (C++: it holds kernels).
-tests   := $(patsubst %.c,$(dir)/%,$(shell grep -lw test_device tests/test_*.c)) $(dir)/tests/test_emu
+tests   := $(emulated:%=$(dir)/tests/%)
 endif
 fuzzers := $(patsubst %.c,$(dir)/%,$(wildcard tests/fuzz/fuzz_*.c))
 tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test check fuzz fuzzed check-cuda bench demo doctor install clean help FORCE
+.PHONY: all found debug sanitize test programs check fuzz fuzzed check-cuda bench demo doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -143,7 +146,6 @@ $(dir)/%.cu.o: %.cu $(dir)/flags_cu
 	@echo '  $(if $(filter emu,$(cuda)),CXX ,NVCC)  $<'
 	$(Q)mkdir -p $(@D) && $(compile_cu) -MD -MF $(@:.o=.d) -MT $@ -c -o $@ $<
 $(dir)/tests/%.o: tests/%.cpp $(dir)/flags_cu
-	$(if $(call missing_cxx,boost/context/detail/fcontext.hpp),$(error no Boost.Context: run tools/deps.sh test))
 	@echo '  CXX  $<'
 	$(Q)mkdir -p $(@D) && $(compile_cu) -MMD -MP -c -o $@ $<
 
@@ -184,8 +186,15 @@ $(dir)/flags $(dir)/flags_cu $(dir)/linked $(dir)/version: FORCE
 debug sanitize:
 	$(Q)$(MAKE) MODE=$@ all
 
+# On the CPU; and in the release build, on the emulated GPU after that.
+also_emu := $(filter release,$(MODE))
 test: $(grpo) $(tools) $(tests)
-	$(Q)GRPO=$(grpo) $(if $(filter sanitize,$(MODE)),TEST_TIMEOUT=1200) tests/run.sh $(tests)
+	$(if $(also_emu),$(Q)$(MAKE) MODE=emu programs)
+	$(Q)GRPO=$(grpo) GRPO_CUDA=$(if $(also_emu),$(BUILD)/emu/grpo,$(grpo)) \
+	    $(if $(filter sanitize,$(MODE)),TEST_TIMEOUT=1200) tests/run.sh $(if $(filter emu,$(MODE)),--cuda) $(tests) \
+	    $(if $(also_emu),--cuda $(emulated:%=$(BUILD)/emu/tests/%))
+
+programs: $(grpo) $(tools) $(tests)
 
 # One test program alone, with all it prints: make run-test_ops
 run-%: $(dir)/tests/% $(grpo) $(tools)

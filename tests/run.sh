@@ -1,9 +1,11 @@
 #!/bin/sh
-# Runs test programs (cmocka) one after another and adds up: tests/run.sh PROGRAM...
+# Runs test programs (cmocka) and adds up: tests/run.sh PROGRAM... [--cuda PROGRAM...]
 #
-# A program that crashes, hangs (TEST_TIMEOUT seconds, 300) or exits with an error counts as failed, and so does a
-# skipped test that tests/allowed_skips.txt does not name. A program's output goes to PROGRAM.log; that of a failed one
-# is shown. The last line is "N passed, N failed, N skipped".
+# Those after --cuda run with GRPO_TEST_DEVICE=cuda, and GRPO_CUDA in the place of GRPO; they are single-threaded under
+# emulation, so as many run side by side as there are cores. A program that crashes, hangs (TEST_TIMEOUT seconds, 300;
+# three times that after --cuda) or exits with an error counts as failed, and so does a skipped test that
+# tests/allowed_skips.txt does not name. A program's output goes to PROGRAM.log; that of a failed one is shown. The last
+# line is "N passed, N failed, N skipped".
 set -u
 
 allowed=$(dirname "$0")/allowed_skips.txt
@@ -12,16 +14,27 @@ passed=0 failed=0 skipped=0
 # Threads that wait give their core away: on a busy machine a third of the time is spinning otherwise.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
+# Runs $1 within $2 seconds, its output to $1.log; leaves its exit status and its milliseconds in $1.ran.
+run() {
+    start=$(date +%s%N)
+    timeout -k 5 "$2" "$1" </dev/null >"$1.log" 2>&1
+    status=$?
+    echo "$status $((($(date +%s%N) - start) / 1000000))" >"$1.ran"
+}
+if [ "${1-}" = --one ]; then
+    run "$2" "$3"
+    exit 0
+fi
+
 # Lines of $log whose cmocka tag is $1.
 count() { grep -c "^\[ *$1 *\]" "$log"; }
 
-for program in "$@"; do
-    name=${program##*/}
-    log=$program.log
-    start=$(date +%s%N)
-    timeout -k 5 "$limit" "$program" </dev/null >"$log" 2>&1
-    status=$?
-    ms=$((($(date +%s%N) - start) / 1000000))
+# Adds up what $1 has left, and says it; $2 stands behind its name.
+report() {
+    name=${1##*/}$2
+    log=$1.log
+    read -r status ms <"$1.ran"
+    rm -f "$1.ran"
 
     # Tests announced by every "Running N test(s)" line: those that neither passed nor were skipped have failed.
     announced=$(sed -n 's/^\[=*\].*Running \([0-9]*\) test.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')
@@ -59,7 +72,25 @@ for program in "$@"; do
         grep '^SKIP ' "$log" | sed 's/^/    /'
     fi
     passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skips))
+}
+
+cuda=
+for program in "$@"; do
+    if [ "$program" = --cuda ]; then
+        shift
+        cuda=yes
+        break
+    fi
+    run "$program" "$limit"
+    report "$program" ""
+    shift
 done
+if [ -n "$cuda" ] && [ $# -gt 0 ]; then
+    limit=$((3 * limit))
+    printf '%s\n' "$@" | GRPO_TEST_DEVICE=cuda GRPO=${GRPO_CUDA:-${GRPO:-}} \
+        xargs -P "${TEST_JOBS:-$(nproc)}" -I '{}' "$0" --one '{}' "$limit"
+    for program in "$@"; do report "$program" " (cuda)"; done
+fi
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
