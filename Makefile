@@ -105,7 +105,7 @@ main    := $(dir)/host/main.o
 library := $(dir)/libgrpo.a
 tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
-emulated := $(patsubst tests/%.c,%,$(shell grep -lw test_device tests/test_*.c)) test_emu
+emulated := $(patsubst tests/%.c,%,$(shell grep -l 'include "device.h"' tests/test_*.c)) test_emu
 ifeq ($(cuda),emu)
 tests   := $(emulated:%=$(dir)/tests/%)
 endif
@@ -114,7 +114,7 @@ tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test programs check fuzz fuzzed check-cuda bench demo doctor install clean help FORCE
+.PHONY: all found debug sanitize test programs mutants check fuzz fuzzed check-cuda bench demo doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -187,7 +187,7 @@ debug sanitize:
 	$(Q)$(MAKE) MODE=$@ all
 
 # On the CPU; and in the release build, on the emulated GPU after that.
-also_emu := $(filter release,$(MODE))
+also_emu :=
 test: $(grpo) $(tools) $(tests)
 	$(if $(also_emu),$(Q)$(MAKE) MODE=emu programs)
 	$(Q)GRPO=$(grpo) GRPO_CUDA=$(if $(also_emu),$(BUILD)/emu/grpo,$(grpo)) \
@@ -195,6 +195,15 @@ test: $(grpo) $(tools) $(tests)
 	    $(if $(also_emu),--cuda $(emulated:%=$(BUILD)/emu/tests/%))
 
 programs: $(grpo) $(tools) $(tests)
+
+# The kernels broken on purpose: do the tests notice?
+mutants:
+ifeq ($(MODE),emu)
+	$(Q)$(MAKE) MODE=emu programs
+	$(Q)BUILD=$(dir) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags)' LIBS='$(libs) -lcmocka' tests/mutants/run.sh
+else
+	$(Q)$(MAKE) MODE=emu mutants
+endif
 
 # One test program alone, with all it prints: make run-test_ops
 run-%: $(dir)/tests/% $(grpo) $(tools)
@@ -254,6 +263,7 @@ help:
 	@echo 'make check-cuda  registers and spills of every kernel, for every GPU generation; needs nvcc, no GPU'
 
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
+	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'
 	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'
 	@echo 'make doctor    what this machine has, and whether grpo can use it'
 	@echo 'make install   to PREFIX ($(PREFIX)), under DESTDIR'

@@ -87,7 +87,7 @@ for program in "$@"; do
 done
 if [ -n "$cuda" ] && [ $# -gt 0 ]; then
     limit=$((3 * limit))
-    printf '%s\n' "$@" | GRPO_TEST_DEVICE=cuda GRPO=${GRPO_CUDA:-${GRPO:-}} \
+    printf '%s\n' "$@" | GRPO_TEST_DEVICE=cuda EMU_DEVICES=4 GRPO=${GRPO_CUDA:-${GRPO:-}} \
         xargs -P "${TEST_JOBS:-$(nproc)}" -I '{}' "$0" --one '{}' "$limit"
     for program in "$@"; do report "$program" " (cuda)"; done
 fi

@@ -1,0 +1,154 @@
+# shellcheck shell=sh
+# mutant NAME FILE TEST FROM TO: FROM, which is in FILE exactly once, becomes TO, and TEST must notice. A header is written
+# HEADER>FILE.cu, the object it is tried in. TEST is a program (rollout is test_rollout), or ops:NAME, one op of test_ops.
+
+# ---- moving memory ---------------------------------------------------------------------------------------------------
+mutant fill_blocks_overlap kernels/elementwise.cu ops:cast \
+    'blockIdx.x * THREADS * TURNS + threadIdx.x' 'blockIdx.x * THREADS + threadIdx.x'
+mutant lerp_adds_all kernels/elementwise.cu ops:lerp \
+    'fmaf(alpha, to_float(a.x.x[j]) - old, old)' 'fmaf(alpha, to_float(a.x.x[j]), old)'
+mutant group_reads_past_row 'kernels/memory.cuh>kernels/rmsnorm.cu' ops:rmsnorm \
+    'if (j < left) g.x[j] = p[j];' 'g.x[j] = p[j];'
+mutant sumsq_chunk_too_long kernels/reduce.cu ops:sumsq \
+    'n - begin < CHUNK ? n - begin : CHUNK' 'n - begin'
+mutant column_sums_no_barrier kernels/reduce.cu ops:rmsnorm_bwd \
+    '    __syncthreads();
+    if (slice > 0 || column >= n) return;' '    if (slice > 0 || column >= n) return;'
+mutant column_sums_set kernels/reduce.cu ops:rmsnorm_bwd \
+    'float total = to_float(out[column]);' 'float total = 0;'
+mutant embed_rank_off_by_one kernels/embed.cu ops:embed_bwd \
+    'u < b; u++) rank += bin' 'u <= b; u++) rank += bin'
+mutant embed_gradient_set kernels/embed.cu ops:embed_bwd \
+    'sum[j] = to_float(old.x[j]);' 'sum[j] = 0;'
+mutant embed_count_no_barrier kernels/embed.cu ops:embed_bwd \
+    'count[b] = 0;
+    __syncthreads();' 'count[b] = 0;'
+
+# ---- the block's small ops -------------------------------------------------------------------------------------------
+mutant rmsnorm_one_room kernels/rmsnorm.cu ops:rmsnorm \
+    't += gridDim.x, turn ^= 1)' 't += gridDim.x)'
+mutant rmsnorm_norm_of_x kernels/rmsnorm.cu ops:rmsnorm \
+    'const T *stored = delta ? sum : x;' 'const T *stored = x;'
+mutant rmsnorm_no_eps kernels/rmsnorm.cu ops:rmsnorm \
+    '(float)D + eps);' '(float)D);'
+mutant rmsnorm_bwd_forgets_residual kernels/rmsnorm.cu ops:rmsnorm_bwd \
+    'if (dres) gradient += to_float(a.dres.x[j]);' ''
+mutant rmsnorm_bwd_set kernels/rmsnorm.cu ops:rmsnorm_bwd \
+    'dw[j] = fmaf(g, v * r, dw[j]);' 'dw[j] = g * v * r;'
+mutant rmsnorm_bwd_one_room kernels/rmsnorm.cu ops:rmsnorm_bwd \
+    'block_sum(dot, room[t % 2])' 'block_sum(dot, room[0])'
+mutant rope_turns_values kernels/rope.cu ops:rope \
+    'if (head < r.rotated)
+#pragma' 'if (head < r.heads)
+#pragma'
+mutant rope_writes_hidden_rows kernels/rope.cu ops:rope \
+    'in_cache >= 0 && kv_row[first + t] >= 0' 'in_cache >= 0'
+mutant rope_no_barrier kernels/rope.cu ops:rope \
+    'make_angles(angle, r, pos, first, rows);
+    __syncthreads();' 'make_angles(angle, r, pos, first, rows);'
+mutant rope_bwd_turns_on kernels/rope.cu ops:rope_bwd \
+    'y[e] = y[e] * cs - a * sn;' 'y[e] = y[e] * cs + a * sn;'
+mutant rope_bwd_loses_a_lane kernels/rope.cu ops:rope_bwd \
+    'for (int k = 1; k < lanes; k++)' 'for (int k = 1; k < lanes - 1; k++)'
+mutant swiglu_bwd_slope kernels/swiglu.cu ops:swiglu_bwd \
+    '(1.0f + x * (1.0f - s))' '(1.0f + x * s)'
+mutant swiglu_wrong_half kernels/swiglu.cu ops:swiglu \
+    'u = group_load<E>(row + F + i, F - i, whole);
+#pragma unroll
+        for (int j = 0; j < E; j++) {
+            float x = to_float(g.x[j]);' 'u = group_load<E>(row + i, F - i, whole);
+#pragma unroll
+        for (int j = 0; j < E; j++) {
+            float x = to_float(g.x[j]);'
+
+# ---- products --------------------------------------------------------------------------------------------------------
+mutant matmul_counter_left kernels/matmul.cu matmul \
+    'if (threadIdx.x == 0) *arrived = 0;' ''
+mutant matmul_last_block_no_barrier kernels/matmul.cu matmul \
+    '    __syncthreads();
+    if (before[0] != (unsigned)chunks - 1) return false;' '    if (before[0] != (unsigned)chunks - 1) return false;'
+mutant tile_waits_too_little 'kernels/tile.cuh>kernels/matmul.cu' ops:matmul \
+    'cp_async_wait<Tile::STAGES - 2>();' 'cp_async_wait<Tile::STAGES - 1>();'
+mutant tile_one_long_chunk 'kernels/tile.cuh>kernels/matmul.cu' matmul \
+    'if (step % (K_CHUNK / STEP) == 0 || step == steps)' 'if (step == steps)'
+mutant tile_swizzle_differs 'kernels/tile.cuh>kernels/matmul.cu' ops:matmul \
+    '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
+mutant matmul_bwd_set kernels/matmul_bwd.cu ops:matmul_bwd \
+    'beta = add ? 1 : 0' 'beta = 0'
+
+# ---- attention -------------------------------------------------------------------------------------------------------
+mutant attention_sees_the_next kernels/attention.cu ops:attention \
+    'sees[i / 2][i % 2] = token_of(min(own + i * 8 + lane / 4, rows - 1)) + 1;' \
+    'sees[i / 2][i % 2] = token_of(min(own + i * 8 + lane / 4, rows - 1)) + 2;'
+mutant attention_values_not_waited_for kernels/attention.cu ops:attention \
+    'cp_async_wait<0>();
+        __syncthreads(); // the values are here' '__syncthreads(); // the values are here'
+mutant attention_keys_no_barrier kernels/attention.cu ops:attention \
+    '__syncthreads(); // the keys are here, the old values no longer needed' ''
+mutant softmax_mask_off_by_one 'kernels/attention.cuh>kernels/attention.cu' ops:attention \
+    '>= n[m][i / 2 % 2])' '> n[m][i / 2 % 2])'
+mutant merge_forgets_scale 'kernels/attention.cuh>kernels/attention.cu' ops:attention \
+    'fmaf(chunk_l, s.add, *l * s.old)' 'fmaf(chunk_l, s.add, *l)'
+mutant dq_forgets_mask kernels/attention_bwd.cu ops:attention_bwd \
+    'ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;' 'ds[0][i / 4][i % 4] = x;'
+mutant dq_forgets_delta kernels/attention_bwd.cu ops:attention_bwd \
+    'p * (ds[0][i / 4][i % 4] - row_delta[half])' 'p * ds[0][i / 4][i % 4]'
+mutant dkv_no_barrier kernels/attention_bwd.cu ops:attention_bwd \
+    'int rows = (int)(all - first < KEYS ? all - first : KEYS);
+        __syncthreads();' 'int rows = (int)(all - first < KEYS ? all - first : KEYS);'
+mutant decode_suffix_row_shifted kernels/decode.cu ops:decode \
+    's.suffix_row - s.prefix_len)' 's.suffix_row)'
+mutant decode_keys_not_waited_for kernels/decode.cu ops:decode \
+    'cp_async_wait<1>();
+            __syncwarp();' '__syncwarp();'
+mutant decode_shares_half_a_chunk kernels/decode.cu attention \
+    'min(s.prefix_len / CHUNK, p.most)' 'min((s.prefix_len + CHUNK - 1) / CHUNK, p.most)'
+mutant decode_group_stride kernels/decode.cu attention \
+    'qkv + ((int64_t)(b + (first + i) / h.group)' 'qkv + ((int64_t)(b + (first + i) / h.H)'
+
+# ---- the head --------------------------------------------------------------------------------------------------------
+mutant logprob_entropy_sign kernels/logprob.cu ops:logprob_bwd \
+    'slope -= g_entropy' 'slope += g_entropy'
+mutant logprob_target_of_other_chunk kernels/logprob.cu ops:logprob \
+    'if (y >= 0 && y < len)' 'if (y >= 0)'
+mutant head_no_barrier 'kernels/head.cuh>kernels/logprob.cu' ops:logprob \
+    '__syncthreads(); // the stages are free' ''
+mutant head_counts_padding 'kernels/head.cuh>kernels/logprob.cu' ops:logprob \
+    'v < len ? sum[j] * h.scale : -INFINITY' 'sum[j] * h.scale'
+mutant sample_draws_idle_rows kernels/sample.cu ops:sample \
+    'if (key[blockIdx.x] < 0) return; // the whole block' ''
+mutant sample_one_number_a_row kernels/sample.cu sample \
+    'bits = philox_quad(draw.seed, key, pos, (uint32_t)(token + v));' \
+    'bits = philox_quad(draw.seed, key, pos, (uint32_t)v);'
+mutant penalty_upside_down 'kernels/filter.cuh>kernels/sample.cu' sample \
+    'z < 0 ? z * r.penalty : z / r.penalty' 'z < 0 ? z / r.penalty : z * r.penalty'
+mutant top_k_keeps_one_more 'kernels/filter.cuh>kernels/sample.cu' sample \
+    'uint64_t under = (uint64_t)room->count - (uint64_t)p.top_k;' \
+    'uint64_t under = (uint64_t)room->count - (uint64_t)p.top_k - 1;'
+
+# ---- the loss, the optimizer, decode's rows, ranks -------------------------------------------------------------------
+mutant grpo_group_stride kernels/grpo_loss.cu grpo \
+    '(row - i) * c.n_rewards' 'row - i'
+mutant grpo_counts_masked kernels/grpo_loss.cu grpo \
+    'bool counts = c.n > 0 && all.mask[b];' 'bool counts = c.n > 0;'
+mutant grpo_scores_no_barrier kernels/grpo_loss.cu grpo \
+    '    }
+    __syncwarp();' '    }'
+mutant grpo_ratio_no_barrier kernels/grpo_loss.cu grpo \
+    'kepts[warp] = kept;
+    __syncthreads();' 'kepts[warp] = kept;'
+mutant grpo_clip_count_of_a_lane kernels/grpo_loss.cu grpo \
+    'sum.high += __shfl_xor_sync(FULL, sum.high, k);' ''
+mutant adamw_moment_set kernels/adamw.cu ops:adamw \
+    'fmaf(gradient - m1, s.new1, m1)' 'gradient'
+mutant adamw_same_noise_for_two kernels/adamw.cu adamw \
+    'int half = element % 2 ? 16 : 0;' 'int half = 0;'
+mutant adamw_noise_of_the_slice kernels/adamw.cu adamw \
+    'first + (uint64_t)(i + j), pair' '(uint64_t)(i + j), pair'
+mutant advance_length_off_by_one kernels/advance.cu rollout \
+    'r.place >= rule.max_completion' 'r.place > rule.max_completion'
+mutant advance_rows_no_barrier kernels/advance.cu rollout \
+    'if (lane == 0) going[warp] = __popc(vote);
+        __syncthreads();' 'if (lane == 0) going[warp] = __popc(vote);'
+mutant comm_part_of_wrong_rank kernels/comm.cu comm \
+    'got[(r - (r > self)) * stride + i]' 'got[(r - (r >= self)) * stride + i]'

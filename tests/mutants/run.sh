@@ -1,0 +1,92 @@
+#!/bin/sh
+# Breaks the kernels on purpose, one place at a time, and sees whether the tests notice: `make mutants`.
+#
+# list.sh names the mutants. Each is made in a copy of kernels/, the one object it concerns is compiled anew and linked with
+# the library of MODE=emu, and the named test runs on the emulated GPU. A mutant is killed where the test fails, crashes
+# or hangs. The pristine tree must pass all those tests first. As many run side by side as there are cores. The last
+# line is "N killed, N survived"; whatever survived or did not compile fails the run.
+#
+# Environment, from the Makefile: BUILD (build/emu), COMPILE_CU, LINK and LIBS (commands), MUTANTS (a pattern: only those).
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+list=tests/mutants/list.sh
+limit=${MUTANT_TIMEOUT:-300}
+export GRPO_TEST_DEVICE=cuda EMU_DEVICES=4 OMP_WAIT_POLICY=passive ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
+
+# Runs test $1 ("rollout", or "ops:rmsnorm": one op of the case table) as program $2; output to $3.
+run_test() {
+    op=${1#*:}
+    [ "$op" != "$1" ] || op=
+    ${op:+env GRPO_TEST_OP="$op"} timeout -k 5 "$limit" "$2" </dev/null >"$3" 2>&1
+}
+
+# Copies file $1 to $2 with the only occurrence of $from replaced by $to.
+replace() {
+    FROM=$from TO=$to awk '
+        { text = text $0 "\n" }
+        END {
+            from = ENVIRON["FROM"]
+            at = index(text, from)
+            if (!at || index(substr(text, at + 1), from)) exit 1
+            printf "%s%s%s", substr(text, 1, at - 1), ENVIRON["TO"], substr(text, at + length(from))
+        }' "$1" >"$2"
+}
+
+# One mutant: its verdict goes to $work/NAME.verdict.
+mutate() {
+    name=$1 file=$2 test=$3 from=$4 to=$5
+    object=${file#*>} file=${file%%>*} # HEADER>FILE.cu: the object that a header is tried in
+    dir=$work/$name
+    mkdir -p "$dir" && cp -r kernels "$dir/kernels"
+    program=$BUILD/tests/test_${test%%:*}
+    if ! replace "$file" "$dir/$file"; then
+        verdict="not made: the text is not there exactly once"
+    elif ! (cd "$dir" && sh -c "$(echo "$COMPILE_CU" | sed "s#-Ikernels#-I$dir/kernels#; s#-I\([^/ ]\)#-I$PWD/\1#g") \
+        -c -o mutant.o $object") >"$dir/log" 2>&1; then
+        verdict="did not compile"
+    elif ! sh -c "$LINK -o $dir/test $program.o $dir/mutant.o $BUILD/libgrpo.a $LIBS" >"$dir/log" 2>&1; then
+        verdict="did not link"
+    elif run_test "$test" "$dir/test" "$dir/log"; then
+        verdict=survived
+    else
+        status=$?
+        how=$(sed -n 's/^\[ *FAILED *\] \([a-z_0-9]*\)$/\1/p' "$dir/log" | sort -u | head -n 2 | tr '\n' ' ')
+        [ -n "$how" ] || how=$(sed -n 's/^\[ *RUN *\] \([a-z_0-9]*\)$/\1/p' "$dir/log" | tail -n 1)
+        [ "$status" -ne 124 ] || how="$how(did not end)"
+        verdict="killed by $test: $how"
+    fi
+    printf '%-36s %-28s %s\n' "$name" "$file" "$verdict"
+    echo "$verdict" >"$work/$name.verdict"
+    case $verdict in killed*) rm -rf "$dir" ;; esac
+}
+
+if [ "${1-}" = --one ]; then
+    work=$2 wanted=$3
+    mutant() { [ "$1" != "$wanted" ] || mutate "$@"; }
+    . "./$list"
+    exit 0
+fi
+
+if [ "${1-}" = --pristine ]; then
+    run_test "$3" "$BUILD/tests/test_${3%%:*}" "$2/pristine.$3" && exit 0
+    echo "the pristine tree fails $3:"
+    grep -v -e '^\[ *OK' -e '^\[ *RUN' "$2/pristine.$3" | tail -n 20
+    touch "$2/pristine-failed"
+    exit 0
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+pick() { case $1 in ${MUTANTS:-*}) true ;; *) false ;; esac; }
+mutant() { if pick "$1"; then echo "$1 $3"; fi; }
+. "./$list" >"$work/list"
+
+cut -d ' ' -f 2 "$work/list" | sort -u | xargs -P "$(nproc)" -I '{}' "$0" --pristine "$work" '{}'
+[ ! -e "$work/pristine-failed" ] || exit 1
+echo "the pristine tree passes $(cut -d ' ' -f 2 "$work/list" | sort -u | wc -l) tests"
+
+cut -d ' ' -f 1 "$work/list" | xargs -P "$(nproc)" -I '{}' "$0" --one "$work" '{}'
+killed=$(cat "$work"/*.verdict | grep -c '^killed')
+survived=$(($(wc -l <"$work/list") - killed))
+echo "$killed killed, $survived survived"
+[ "$survived" -eq 0 ]
