@@ -104,7 +104,7 @@ library := $(dir)/libgrpo.a
 tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
 ifeq ($(cuda),emu)
 # The programs that open a device, and the emulator's own (C++: it holds kernels).
-tests   := $(patsubst %.c,$(dir)/%,$(shell grep -lw test_device tests/test_*.c)) $(dir)/tests/test_emu
+tests   := $(patsubst %.c,$(dir)/%,$(shell grep -lw test_device tests/test_*.c)) $(addprefix $(dir)/tests/,test_emu test_cuda)
 endif
 fuzzers := $(patsubst %.c,$(dir)/%,$(wildcard tests/fuzz/fuzz_*.c))
 tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
