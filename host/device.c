@@ -12,6 +12,10 @@ static Device *open_cuda(int ordinal, Error *e) {
 }
 #endif
 
+bool device_fell_back(int choice, const Device *d) {
+    return compiled_in && choice == DEVICE_AUTO && !strcmp(d->name, "cpu");
+}
+
 Device *device_open(int choice, int ordinal, int threads, Error *e) {
     Error why = {0};
     if (choice != DEVICE_CPU) {
@@ -23,7 +27,7 @@ Device *device_open(int choice, int ordinal, int threads, Error *e) {
         }
     }
     Device *d = cpu_open(threads);
-    if (d && compiled_in && choice == DEVICE_AUTO)
+    if (d && device_fell_back(choice, d))
         strncat(d->about, " (no GPU answers)", sizeof d->about - strlen(d->about) - 1);
     if (!d)
         error_set(e, EXIT_MEMORY, "cannot take %.0f MiB of scratch memory; close other programs",

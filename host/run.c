@@ -168,6 +168,8 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         run_close(r);
         return false;
     }
+    if (!comm_rank(r->comm) && device_fell_back(c->device, r->device))
+        note("device=auto: no GPU answers, this runs on the CPU; device=cuda says why");
     r->device->library_products = c->matmul == MATMUL_CUBLAS;
     if (r->device->library_products && !strcmp(r->device->name, "cpu"))
         note("matmul=cublas has no effect: no GPU answers, and the CPU has its own products only");
@@ -223,6 +225,7 @@ char *plan_table(const Run *r) {
         return s.s;
     }
     str_printf(&s, "short by %.3f GiB; what helps:", (double)(need - have) / GiB);
+    size_t before = s.n;
     if (ranks > 1) str_printf(&s, " gpus=%zu", ranks / 2);
     if (c->dtype == DTYPE_F32) str_puts(&s, " dtype=bf16");
     if (r->shape.train && c->optim_dtype == DTYPE_F32) str_puts(&s, " optim_dtype=bf16");
@@ -232,6 +235,7 @@ char *plan_table(const Run *r) {
     if (r->shape.train && c->per_device_train_batch_size > 1)
         str_printf(&s, " per_device_train_batch_size=%" PRId64, c->per_device_train_batch_size / 2);
     if (r->shape.rollout.slots > 1) str_printf(&s, " rollout_batch=%d", r->shape.rollout.slots / 2);
+    if (s.n == before) str_puts(&s, " a smaller model, or more memory");
     return s.s;
 }
 

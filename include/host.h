@@ -407,6 +407,8 @@ bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, Stop
 // `choice` is DEVICE_*. auto takes GPU `ordinal` where one answers, else the CPU, whose `about` then says so; cuda takes
 // the GPU or fails. NULL after filling *e.
 Device *device_open(int choice, int ordinal, int threads, Error *e);
+// Whether d is the CPU because auto found no GPU for a build that could use one.
+bool device_fell_back(int choice, const Device *d);
 void device_close(Device *d);              // NULL is fine
 bool device_ok(const Device *d, Error *e); // false after putting the device's first failure into *e
 

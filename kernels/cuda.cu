@@ -23,7 +23,10 @@ static const char *advice(cudaError_t status) {
 bool cuda_failed(Device *d, cudaError_t status, const char *what) {
     if (status == cudaSuccess) return false;
     if (d->error[0]) return true;
-    snprintf(d->error, sizeof d->error, "%s: %s%s", what, cudaGetErrorString(status), advice(status));
+    // What a kernel did wrong is said at some later call.
+    bool late = status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure;
+    snprintf(d->error, sizeof d->error, "%s%s: %s%s", what, late ? ", or work before it" : "",
+             cudaGetErrorString(status), advice(status));
     d->error_code = status == cudaErrorMemoryAllocation ? EXIT_MEMORY : EXIT_COMM;
     return true;
 }
@@ -222,7 +225,7 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
         if (scratch && matmul_open(d)) return d;
     }
     bool no_room = !d->scratch.base && !d->error[0];
-    error_set(e, no_room ? EXIT_MEMORY : EXIT_CONFIG, "device=cuda: %s",
+    error_set(e, no_room || d->error_code == EXIT_MEMORY ? EXIT_MEMORY : EXIT_CONFIG, "device=cuda: %s",
               no_room ? "not even the kernels' scratch memory of 64 MiB is free on the GPU; end what else uses it "
                         "(nvidia-smi)"
                       : d->error);
