@@ -214,7 +214,7 @@ check:
 	$(Q)$(MAKE) test
 	$(Q)$(MAKE) fuzz
 	$(Q)$(MAKE) MODE=sanitize test
-	$(Q)$(MAKE) MODE=tsan run-test_comm
+	$(Q)$(MAKE) MODE=tsan run-test_comm run-test_external
 	$(Q)if command -v clang >/dev/null; then $(MAKE) CC=clang BUILD=$(BUILD)/clang all; \
 	    else echo 'SKIP the clang build: no clang'; fi
 	$(Q)if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h'); \
@@ -251,6 +251,9 @@ install: all
 	install -D $(grpo) $(DESTDIR)$(PREFIX)/bin/grpo
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/grpo/configs configs/*
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/grpo/models/tiny models/tiny/*
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include/grpo include/reward_plugin.h
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/share/grpo/examples rewards/examples/*.py
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/grpo/examples rewards/examples/*.c
 
 clean:
 	$(Q)rm -rf $(BUILD)

@@ -29,7 +29,7 @@ typedef struct {
     const ProcessSpec *c;
     char *path; // of the program
     int in, out, err;
-    volatile int failed; // errno of the step that failed; the child of vfork writes it into our memory
+    int report; // closed by a successful exec; before that the errno of a step that failed is written to it
 } Launch;
 
 static void close_from(int first, int last) {
@@ -37,12 +37,14 @@ static void close_from(int first, int last) {
     for (int fd = first; fd <= last && fd < 65536; fd++) close(fd);
 }
 
-static void close_others(const ProcessSpec *c) {
+static void close_others(const ProcessSpec *c, int report) {
     int first = 3;
-    for (int i = 0; i < c->n_keep; i++) {
-        close_from(first, c->keep[i] - 1);
-        fcntl(c->keep[i], F_SETFD, 0);
-        first = c->keep[i] + 1;
+    for (int i = 0; i < c->n_keep || report >= first;) {
+        bool reports = report >= first && (i == c->n_keep || report < c->keep[i]);
+        int fd = reports ? report : c->keep[i++];
+        close_from(first, fd - 1);
+        if (!reports) fcntl(fd, F_SETFD, 0);
+        first = fd + 1;
     }
     close_from(first, INT32_MAX);
 }
@@ -58,7 +60,7 @@ static bool prepare_child(const Launch *l) {
     const ProcessSpec *c = l->c;
     struct sigaction normal = {.sa_handler = SIG_DFL};
     if (setpgid(0, 0) || dup2(l->in, 0) < 0 || dup2(l->out, 1) < 0 || dup2(l->err, 2) < 0) return false;
-    close_others(c);
+    close_others(c, l->report);
     for (int i = 0; i < c->n_limits; i++) {
         struct rlimit limit = {c->limit[i].value, c->limit[i].value};
         if (setrlimit((__rlimit_resource_t)c->limit[i].resource, &limit)) return false;
@@ -76,14 +78,19 @@ static __attribute__((noinline)) pid_t launch_program(Launch *l) {
     pid_t pid = vfork();
     if (pid != 0) return pid;
     if (prepare_child(l)) execve(l->path, l->c->argv, l->c->envp ? l->c->envp : environ);
-    l->failed = errno;
+    int failed = errno;
+    if (write(l->report, &failed, sizeof failed) < 0) _exit(126);
     _exit(127);
 }
 
 static pid_t launch_body(Launch *l) {
     pid_t pid = fork();
     if (pid != 0) return pid;
-    if (prepare_child(l)) l->c->body(l->c->arg);
+    bool ready = prepare_child(l);
+    int failed = errno;
+    if (!ready && write(l->report, &failed, sizeof failed) < 0) _exit(126);
+    close(l->report);
+    if (ready) l->c->body(l->c->arg);
     _exit(0);
 }
 
@@ -120,13 +127,14 @@ static void close_fd(int *fd) {
 }
 
 bool process_start(const ProcessSpec *c, Process *p, Error *e) {
-    int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
+    int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1}, report[2] = {-1, -1}, failed = 0;
     const char *name = c->argv ? c->argv[0] : "the child process";
     *p = (Process){.in = -1, .out = -1, .err = -1};
     Launch l = {.c = c, .path = c->argv ? find_program(name) : NULL};
     if (c->argv && !l.path) return error_set(e, EXIT_CONFIG, "%s: no such program", name);
     int nowhere = above_stdio(open("/dev/null", O_RDWR | O_CLOEXEC));
-    bool ok = nowhere >= 0 && (c->input >= 0 || open_pipe(in)) && open_pipe(out) && (!c->errors || open_pipe(err));
+    bool ok = nowhere >= 0 && (c->input >= 0 || open_pipe(in)) && open_pipe(out) && (!c->errors || open_pipe(err)) &&
+              open_pipe(report);
     if (ok) {
         sigset_t all, before;
         sigfillset(&all);
@@ -134,10 +142,15 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
         l.in = c->input >= 0 ? c->input : in[0];
         l.out = out[1];
         l.err = c->errors ? err[1] : nowhere;
+        l.report = report[1];
         p->pid = c->argv ? launch_program(&l) : launch_body(&l);
-        if (p->pid < 0) l.failed = errno;
+        if (p->pid < 0) failed = errno;
         pthread_sigmask(SIG_SETMASK, &before, NULL);
-    } else l.failed = errno;
+    } else failed = errno;
+    close_fd(&report[1]);
+    while (p->pid > 0 && read(report[0], &failed, sizeof failed) < 0 && errno == EINTR) {
+    }
+    close_fd(&report[0]);
     close_fd(&nowhere);
     close_fd(&in[0]);
     close_fd(&out[1]);
@@ -148,10 +161,10 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
         int fd = (int[]){p->in, p->out, p->err}[i];
         if (fd >= 0) fcntl(fd, F_SETFL, O_NONBLOCK);
     }
-    if (!l.failed) return true;
+    if (!failed) return true;
     if (p->pid < 0) p->pid = 0;
     process_kill(p);
-    return error_set(e, EXIT_CONFIG, "%s: cannot be started: %s", name, strerror(l.failed));
+    return error_set(e, EXIT_CONFIG, "%s: cannot be started: %s", name, strerror(failed));
 }
 
 void process_kill(Process *p) {

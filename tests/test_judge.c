@@ -132,6 +132,15 @@ static Server *server_start(void) {
     return s;
 }
 
+// The last request, head and body; valid until the next call.
+static const char *server_seen(Server *s) {
+    static char seen[sizeof s->seen];
+    pthread_mutex_lock(&s->lock);
+    memcpy(seen, s->seen, sizeof seen);
+    pthread_mutex_unlock(&s->lock);
+    return seen;
+}
+
 static void server_stop(Server *s) {
     atomic_store(&s->stop, true);
     pthread_join(s->thread, NULL);
@@ -180,10 +189,10 @@ static void requests_are_openai_s(void **state) {
     unsetenv("GRPO_JUDGE_KEY");
     reward_close(&r);
     assert_near(score, 0.4, 1e-6);
-    assert_memory_equal(s->seen, "POST /v1/chat/completions HTTP/1.1\r\n", 36);
-    assert_non_null(strstr(s->seen, "Authorization: Bearer key-123\r\n"));
-    assert_non_null(strstr(s->seen, "Content-Type: application/json\r\n"));
-    const char *body = strstr(s->seen, "\r\n\r\n");
+    assert_memory_equal(server_seen(s), "POST /v1/chat/completions HTTP/1.1\r\n", 36);
+    assert_non_null(strstr(server_seen(s), "Authorization: Bearer key-123\r\n"));
+    assert_non_null(strstr(server_seen(s), "Content-Type: application/json\r\n"));
+    const char *body = strstr(server_seen(s), "\r\n\r\n");
     assert_non_null(body);
     Error e = {0};
     json_t *j = json_parse(body + 4, strlen(body + 4), "body", &e);
@@ -302,7 +311,7 @@ static void templates_come_from_files(void **state) {
     Reward r = reward_opened(spec);
     free(spec);
     assert_near(score_by(&r, "good", ""), 1, 0);
-    assert_non_null(strstr(s->seen, "Judge, with commas, this:\\ngood\\n"));
+    assert_non_null(strstr(server_seen(s), "Judge, with commas, this:\\ngood\\n"));
     reward_close(&r);
     server_stop(s);
 }
