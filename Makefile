@@ -114,7 +114,7 @@ tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test programs mutants check fuzz fuzzed check-cuda bench demo doctor install clean help FORCE
+.PHONY: all found debug sanitize test programs mutants check fuzz fuzzed check-cuda bench nsys ncu demo doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -241,6 +241,13 @@ $(dir)/%.ran: $(dir)/% FORCE
 bench: $(bench)
 	$(Q)$(bench) $(ARGS)
 
+# Profiles, where the CUDA toolkit has brought its profilers: make nsys [ARGS="CONFIG.yaml key=value ..."], make ncu OP=rmsnorm
+nsys: all
+	$(Q)tools/profile.sh nsys $(ARGS)
+ncu: $(bench)
+	$(if $(OP),,$(error name an op: make ncu OP=rmsnorm))
+	$(Q)tools/profile.sh ncu $(OP)
+
 demo: all
 	$(Q)tools/demo.sh
 
@@ -267,6 +274,7 @@ help:
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
 	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'
 	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'
+	@echo 'make nsys      a timeline of a training run on the GPU; make ncu OP=rmsnorm: the counters of one op'
 	@echo 'make doctor    what this machine has, and whether grpo can use it'
 	@echo 'make install   to PREFIX ($(PREFIX)), under DESTDIR'
 	@echo 'make debug     build/debug/grpo, for a debugger'

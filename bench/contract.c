@@ -78,8 +78,9 @@ static void check(Bench *b, Shape shape, DType dtype, int64_t tokens) {
     while (c->tokens < tokens) {
         static const float temperature[] = {1, 0.9f, 0.6f};
         float t = temperature[below(c, 3)];
-        int prompts = 1 + below(c, PROMPTS), group = 1 + below(c, GROUP);
-        int64_t most = (tokens - c->tokens) / ((int64_t)prompts * group) + 1;
+        int64_t left = tokens - c->tokens;
+        int prompts = 1 + below(c, left < PROMPTS ? (int)left : PROMPTS), group = 1 + below(c, GROUP);
+        int64_t most = left / ((int64_t)prompts * group) + 1;
         int length = 1 + below(c, most < LONGEST ? (int)most : LONGEST);
         Batch batch = batch_new(prompts, group, length, 1);
         sample(c, &batch, t);
@@ -88,7 +89,8 @@ static void check(Bench *b, Shape shape, DType dtype, int64_t tokens) {
     }
     char unit[40];
     snprintf(unit, sizeof unit, "of %lld", (long long)c->tokens);
-    bench_row(b, name, (double)c->wrong, unit, 0, 0);
+    if (b->iterations) printf("%-46s %12lld %s\n", name, (long long)c->wrong, unit);
+    else bench_row(b, name, (double)c->wrong, unit, 0, 0);
     b->failed |= c->wrong > 0;
     packing_free(&c->packing);
     bench_model_close(&c->model);

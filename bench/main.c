@@ -245,6 +245,8 @@ static char *line_of(FILE *f, const char *prefix, int (*close)(FILE *f)) {
 }
 static const char *or_unknown(const char *text) { return text ? text : "unknown"; }
 
+static char *found[3]; // what origin points to
+
 // Where and when these figures were taken.
 static void find_origin(Bench *b) {
     char *commit = line_of(popen("git describe --always --dirty 2>/dev/null", "r"), "", pclose);
@@ -262,7 +264,7 @@ static void find_origin(Bench *b) {
     if (!b->gpu && getloadavg(load, 1) == 1 && load[0] > 0.5)
         printf("other programs are running (load %.1f): times come out too long\n", load[0]);
     if (b->csv) fprintf(b->csv, "name,value,unit,limit,percent,peer,device,driver,toolkit,commit,date\n");
-    if (!driver || !b->gpu) free(driver); // the others live as long as the program
+    found[0] = commit, found[1] = cpu, found[2] = driver;
 }
 
 static int device_choice(const char *name) {
@@ -321,6 +323,7 @@ int main(int argc, char **argv) {
                100 * again.read / b.probe.read, 100 * again.f32 / b.probe.f32, 100 * again.bf16 / b.probe.bf16);
     if (b.csv) fclose(b.csv);
     device_close(b.device);
+    for (int i = 0; i < 3; i++) free(found[i]);
     free(peers);
     return b.failed;
 }

@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# Everything that needs a real GPU, in one command, without a network, in less than eight minutes:
+#   tools/gpu_check.sh            builds for the card that is here, checks, measures; PASS, FAIL or SKIP for each stage
+#   tools/gpu_check.sh pack DIR   on a machine with the libraries: copies their headers and archives into DIR, for a GPU
+#                                 machine that has only the CUDA toolkit; there, GRPO_DEPS=DIR tools/gpu_check.sh
+# Figures go to bench/results/CARD-DATE.csv. Without a GPU it says SKIP and ends well.
+#   GRPO_CONTRACT_TOKENS  tokens of the contract's test (1000000)
+#   GRPO_CHECK_STAGES     some of: build ops contract memcheck racecheck bench (all)
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+if [ "${1:-}" = pack ]; then
+    [ $# -eq 2 ] || { echo "usage: tools/gpu_check.sh pack DIR" >&2; exit 2; }
+    set -e
+    mkdir -p "$2/include" "$2/lib"
+    for header in pcre2.h yaml.h jansson.h jansson_config.h utf8proc.h cmocka.h; do
+        path=$(find /usr/include -name "$header" -print -quit)
+        [ -n "$path" ] || { echo "gpu_check: no $header: run tools/deps.sh test" >&2; exit 1; }
+        cp "$path" "$2/include/"
+    done
+    for library in pcre2-8 yaml jansson utf8proc cmocka; do
+        path=$(find /usr/lib /usr/lib64 -name "lib$library.a" -print -quit 2>/dev/null)
+        if [ -n "$path" ]; then cp "$path" "$2/lib/"; continue; fi
+        path=$(find /usr/lib /usr/lib64 -name "lib$library.so" -print -quit 2>/dev/null)
+        [ -n "$path" ] || { echo "gpu_check: no lib$library: run tools/deps.sh test" >&2; exit 1; }
+        real=$(readlink -f "$path")
+        cp "$real" "$2/lib/lib$library.so"
+        cp "$real" "$2/lib/$(objdump -p "$real" | sed -n 's/^ *SONAME *//p')"
+    done
+    echo "packed: $(du -sh "$2" | cut -f1) in $2"
+    exit 0
+fi
+
+# ---- a GPU? ----------------------------------------------------------------------------------------------------------
+if ! card=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1) || [ -z "$card" ]; then
+    echo "SKIP gpu_check: no GPU answers here (nvidia-smi names none); nothing was checked"
+    exit 0
+fi
+export PATH="$PATH:/usr/local/cuda/bin" OMP_WAIT_POLICY=passive
+if ! command -v nvcc >/dev/null; then
+    echo "SKIP gpu_check: $card is here, but no nvcc: install the CUDA toolkit; nothing was checked"
+    exit 0
+fi
+if [ -n "${GRPO_DEPS:-}" ]; then
+    deps=$(cd "$GRPO_DEPS" && pwd) || exit 1
+    export C_INCLUDE_PATH="$deps/include:${C_INCLUDE_PATH:-}" LIBRARY_PATH="$deps/lib:${LIBRARY_PATH:-}"
+    export LD_LIBRARY_PATH="$deps/lib:${LD_LIBRARY_PATH:-}"
+fi
+
+build=build/gpu
+logs=$build/logs
+mkdir -p "$logs" bench/results
+started=$SECONDS
+passed=0 failed=0 skipped=0
+stages=${GRPO_CHECK_STAGES:-build ops contract memcheck racecheck bench}
+
+wanted() { case " $stages " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
+report() { # PASS|FAIL|SKIP, stage, words
+    printf '%-4s %-10s %4d s  %s\n' "$1" "$2" $((SECONDS - stage_start)) "$3"
+    case $1 in PASS) passed=$((passed + 1)) ;; FAIL) failed=$((failed + 1)) ;; *) skipped=$((skipped + 1)) ;; esac
+}
+# Seconds a stage may take: its own limit, and never past the eighth minute.
+limit() {
+    local left=$((470 - SECONDS + started))
+    [ "$left" -gt 1 ] || left=1
+    [ "$1" -lt "$left" ] && echo "$1" || echo "$left"
+}
+show_end() { tail -n 25 "$1" | sed 's/^/     | /'; }
+
+echo "gpu_check on $card, driver $(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1), commit" \
+    "$(git describe --always --dirty 2>/dev/null || echo unknown)"
+
+# ---- build -----------------------------------------------------------------------------------------------------------
+stage_start=$SECONDS
+make="make -j$(nproc) CUDA=yes CUDA_ARCH=native BUILD=$build"
+# The programs that take their device from GRPO_TEST_DEVICE.
+tests=$(grep -lE 'test_device|fixture_open' tests/test_*.c | sed "s|^tests/\(.*\)\.c$|$build/release/tests/\1|" | tr '\n' ' ')
+if wanted build; then
+    # shellcheck disable=SC2086
+    if timeout "$(limit 300)" $make all "$build/bench" $tests >"$logs/build.log" 2>&1; then
+        report PASS build "for this card, with $(nvcc --version | sed -n 's/^.*release \([0-9.]*\).*$/CUDA \1/p')"
+    else
+        report FAIL build "see $logs/build.log"
+        show_end "$logs/build.log"
+        echo "gpu_check: FAIL: it does not build"
+        exit 1
+    fi
+fi
+
+# ---- every case against the C twin's oracles, on the card -------------------------------------------------------------
+if wanted ops; then
+    for program in $tests; do
+        stage_start=$SECONDS
+        name=$(basename "$program")
+        GRPO=$build/grpo GRPO_TEST_DEVICE=cuda timeout "$(limit 150)" "$program" >"$logs/$name.log" 2>&1 </dev/null
+        status=$?
+        count=$(grep -c '^\[ *OK *\]' "$logs/$name.log")
+        if [ $status -eq 0 ] && [ "$count" -gt 0 ]; then report PASS "${name#test_}" "$count tests on the card"
+        else
+            report FAIL "${name#test_}" "exit $status, $count passed; see $logs/$name.log"
+            grep -vE '^\[ *(OK|RUN) ' "$logs/$name.log" | tail -n 12 | sed 's/^/     | /'
+        fi
+    done
+fi
+
+# ---- the contract ----------------------------------------------------------------------------------------------------
+if wanted contract; then
+    stage_start=$SECONDS
+    tokens=${GRPO_CONTRACT_TOKENS:-1000000}
+    if timeout "$(limit 120)" "$build/bench" --device cuda --iterations 1 --tokens "$tokens" contract >"$logs/contract.log" 2>&1
+    then report PASS contract "0 bits differ in $tokens tokens, sampled and trained"
+    else
+        report FAIL contract "see $logs/contract.log"
+        show_end "$logs/contract.log"
+    fi
+fi
+
+# ---- compute-sanitizer on a tiny run ---------------------------------------------------------------------------------
+sanitizer=$(command -v compute-sanitizer || true)
+for path in /usr/local/cuda/bin/compute-sanitizer /usr/local/cuda/compute-sanitizer/compute-sanitizer; do
+    [ -n "$sanitizer" ] || { [ -x "$path" ] && sanitizer=$path; }
+done
+for tool in memcheck racecheck; do
+    wanted $tool || continue
+    stage_start=$SECONDS
+    if [ -z "$sanitizer" ]; then
+        report SKIP $tool "no compute-sanitizer here"
+        continue
+    fi
+    "$build/release/tools/problems" --seed 1 --count 16 >"$logs/train.jsonl"
+    timeout "$(limit 90)" "$sanitizer" --tool $tool --error-exitcode 99 "$build/grpo" train configs/demo.yaml \
+        model=models/tiny init=random train_file="$logs/train.jsonl" output_dir="$logs/run_$tool" resume=never \
+        max_steps=1 save_steps=0 num_generations=4 per_device_train_batch_size=8 max_completion_length=8 dtype=bf16 \
+        beta=0.04 progress=plain device=cuda >"$logs/$tool.log" 2>&1
+    status=$?
+    rm -rf "$logs/run_$tool"
+    if [ $status -eq 0 ]; then report PASS $tool "a training step of the tiny model"
+    elif grep -qi 'device not supported\|failed to initialize' "$logs/$tool.log"; then
+        report SKIP $tool "compute-sanitizer does not work on this machine"
+    else
+        report FAIL $tool "exit $status; see $logs/$tool.log"
+        show_end "$logs/$tool.log"
+    fi
+done
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+if wanted bench; then
+    stage_start=$SECONDS
+    csv=bench/results/$(echo "$card" | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')-$(date -u +%Y-%m-%d).csv
+    # The parts in the order of what they are worth, should time run out: each row is in the file once it is measured.
+    timeout "$(limit 300)" "$build/bench" --device cuda --csv "$csv" train rollout step ops products >"$logs/bench.log" 2>&1
+    status=$?
+    sed 's/^/     | /' "$logs/bench.log"
+    rows=0
+    [ ! -f "$csv" ] || rows=$(($(wc -l <"$csv") - 1))
+    if [ $status -eq 0 ]; then report PASS bench "$rows rows in $csv"
+    elif [ $status -eq 124 ] && [ "$rows" -gt 8 ]; then report PASS bench "time was up after $rows rows, which are in $csv"
+    else report FAIL bench "exit $status; $rows rows in $csv"
+    fi
+fi
+
+echo "gpu_check: $passed passed, $failed failed, $skipped skipped in $((SECONDS - started)) s: $([ "$failed" -eq 0 ] && echo PASS || echo FAIL)"
+[ "$failed" -eq 0 ]
