@@ -169,7 +169,7 @@ static void measure_programs(Bench *b) {
         printf("SKIP %s: %s\n", row, e.text);
         return;
     }
-    bench_row(b, row, PROGRAMS / bench_time(run_programs, &p), "programs/s", 20, 0);
+    bench_row(b, row, PROGRAMS / bench_time(b, run_programs, &p), "programs/s", 20, 0);
     if (p.failed) die("bench: %lld sandboxed programs failed", (long long)p.failed);
     reward_close(&p.reward);
 }
