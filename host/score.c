@@ -24,13 +24,14 @@ bool rewards_open(Rewards *rw, Error *e) {
 }
 
 void rewards_note(const Rewards *rw) {
-    for (int k = 0; k < rw->n; k++) {
+    for (int k = 0; k <= rw->n; k++) {
+        const Reward *r = k < rw->n ? &rw->reward[k] : &rw->grader;
         Str s = {0};
         for (int f = 0; f < REWARD_FAULTS; f++) {
-            int64_t n = reward_faults(&rw->reward[k], f);
+            int64_t n = reward_faults(r, f);
             if (n) str_printf(&s, "%s%s %lld", s.n ? ", " : "", reward_fault_name[f], (long long)n);
         }
-        if (s.n) note("reward %s: completions without a proper score: %s", rw->reward[k].info->name, s.s);
+        if (s.n) note("reward %s: completions without a proper score: %s", r->info->name, s.s);
         str_free(&s);
     }
 }

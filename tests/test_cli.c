@@ -156,6 +156,33 @@ static void train_eval_sample_sft_work_together(void **state) {
     str_free(&out);
 }
 
+// What goes wrong while rewards score is noted at the end, and a column of metrics.jsonl.
+static void faults_of_rewards_are_shown(void **state) {
+    Str out = {0};
+    static const char hard[] = "{\"completion\": \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!\", \"answer\": \"\"}\n";
+    assert_int_equal(grpo("reward 'regex:pattern=(a+)+$'", hard, &out), 0);
+    assert_non_null(strstr(out.s, "{\"reward\": 0}"));
+    assert_non_null(strstr(out.s, "reward regex: completions without a proper score: regex_limit 1"));
+    char *args =
+        words("train " TINY "train_file=$D/train.jsonl output_dir=$D/faults max_steps=1 rewards=regex:pattern=a");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    free(args);
+    char *path = words("$D/faults/metrics.jsonl");
+    size_t n;
+    Error e = {0};
+    char *metrics = file_read(path, 1 << 20, &n, &e);
+    assert_non_null(metrics);
+    assert_non_null(strstr(metrics, "\"rewards/regex/regex_limit\": 0"));
+    free(metrics);
+    free(path);
+    args = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/refused max_steps=1 "
+                 "'rewards=external:command=/nonexistent/scorer'");
+    assert_int_equal(grpo(args, NULL, &out), 2); // before the first step
+    assert_non_null(strstr(out.s, "/nonexistent/scorer: no such program"));
+    free(args);
+    str_free(&out);
+}
+
 // Starts grpo in the background, its output in $D/log.
 static pid_t start(const char *fmt) {
     char *args = words(fmt), *log = xasprintf("%s/log", dir), *command = xasprintf("exec %s %s", program(), args);
@@ -348,6 +375,7 @@ int main(void) {
         cmocka_unit_test(help_names_every_command),
         cmocka_unit_test(mistakes_are_one_clear_line),
         cmocka_unit_test(train_eval_sample_sft_work_together),
+        cmocka_unit_test(faults_of_rewards_are_shown),
         cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
