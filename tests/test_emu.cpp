@@ -213,6 +213,25 @@ static void missing_barrier(void **) {
     emu_seed(1);
 }
 
+// The room of a sum of the block is written again while slower warps may still read it: only an order in which warps are
+// far apart shows that.
+template <bool barrier> static __global__ void two_sums_kernel(int *x) {
+    SHARED(float, room, [WARP]);
+    float first = block_sum(1.0f, room);
+    if (barrier) __syncthreads();
+    float second = block_sum(2.0f, room);
+    x[threadIdx.x] = (int)(first + second);
+}
+static void warps_far_apart(void **) {
+    auto sums = [](int) { return 3 * 256; };
+    int wrong = 0;
+    for (int run = 0; run < 32; run++) {
+        assert_true(right(two_sums_kernel<true>, 256, sums));
+        wrong += !right(two_sums_kernel<false>, 256, sums);
+    }
+    assert_true(wrong >= 4);
+}
+
 static __global__ void two_barriers_kernel() {
     if (threadIdx.x < 40) __syncthreads();
     else __syncthreads();
@@ -775,6 +794,7 @@ int main(void) {
         cmocka_unit_test_teardown(uninitialised_shared, clean),
         cmocka_unit_test_teardown(memory_kinds, clean),
         cmocka_unit_test_teardown(missing_barrier, clean),
+        cmocka_unit_test_teardown(warps_far_apart, clean),
         cmocka_unit_test_teardown(divergent_barrier, clean),
         cmocka_unit_test_teardown(missing_lane, clean),
         cmocka_unit_test_teardown(collectives, clean),

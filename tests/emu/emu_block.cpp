@@ -60,7 +60,10 @@ Fiber host;
 std::vector<Fiber *> &fibers = *new std::vector<Fiber *>();
 Fiber *self = &host;
 const EmuLaunch *running;
-std::vector<Fiber *> &ready = *new std::vector<Fiber *>();
+// Who can run: a bit a lane for each warp, and a bit a warp. While `loyal`, a warp goes on as far as it can before another is
+// drawn, so that warps are far apart; else a warp is drawn for every step.
+unsigned ready_lanes[32], ready_warps, last_warp;
+bool loyal;
 unsigned threads, finished;
 uint64_t dice;
 
@@ -100,18 +103,27 @@ void switch_to(Fiber *to) {
     __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->stack_size);
     arrived_from(jump_fcontext(to->context, from));
 }
+// One of the bits that are set, not quite evenly drawn.
+unsigned draw_bit(unsigned bits) {
+    unsigned by = draw_below(32), turned = bits >> by | bits << (-by & 31);
+    return ((unsigned)__builtin_ctz(turned) + by) % 32;
+}
 // Leaves the running fiber, which has said what it waits for.
 void run_another() {
-    if (ready.empty()) return switch_to(&host);
-    unsigned k = draw_below(ready.size());
-    Fiber *next = ready[k];
-    ready[k] = ready.back();
-    ready.pop_back();
+    if (!ready_warps) return switch_to(&host);
+    unsigned warp = last_warp;
+    if (!loyal || !(ready_warps >> warp & 1) || draw_below(64) == 0) warp = draw_bit(ready_warps);
+    unsigned lane = draw_bit(ready_lanes[warp]);
+    last_warp = warp;
+    ready_lanes[warp] &= ~(1u << lane);
+    if (!ready_lanes[warp]) ready_warps &= ~(1u << warp);
+    Fiber *next = fibers[warp * 32 + lane];
     if (next != self) switch_to(next);
 }
 void wake(Fiber *f) {
     f->state = READY;
-    ready.push_back(f);
+    ready_lanes[f->index / 32] |= 1u << f->index % 32;
+    ready_warps |= 1u << f->index / 32;
 }
 
 void live(transfer_t t) {
@@ -145,7 +157,9 @@ void start_block(uint3 block) {
     if (dynamic_size) memset(dynamic, 0xff, dynamic_size);
     barrier.arrived = 0;
     finished = 0;
-    ready.clear();
+    ready_warps = 0;
+    memset(ready_lanes, 0, sizeof ready_lanes);
+    loyal = draw_below(2);
     dim3 b = running->block;
     blockIdx = block;
     for (unsigned i = 0; i < threads; i++) {
@@ -407,7 +421,7 @@ void emu_run_grid(const EmuLaunch &launch) {
         emu_fail("no memory for %zu bytes of shared memory", dynamic_size);
     dynamic = (char *)room;
     if (!dynamic_size) __asan_poison_memory_region(dynamic, 1);
-    dice = emu_seed_now() * 0x9E3779B97F4A7C15u | 1;
+    dice = emu_next_seed();
 
     // Blocks in a shuffled order: i -> (i step + first) mod n, with a step prime to n.
     dim3 g = launch.grid;

@@ -17,7 +17,8 @@ std::string emu_kernel_name(const void *kernel);
 std::string emu_base_name(const std::string &name);
 
 // emu_runtime.cpp
-uint64_t emu_seed_now(void);
+// The next launch's own seed, from the user's and the number of launches since that was set; not 0.
+uint64_t emu_next_seed(void);
 // Puts work into a stream (or the graph that the stream records), as every asynchronous call does.
 cudaError_t emu_submit(cudaStream_t s, std::function<void()> work);
 // The same for work that may have to wait for somebody else: it is asked again until it says true, and what comes after

@@ -51,8 +51,8 @@ int64_t total, replayed, fail_alloc;
 thread_local bool replaying; // work of a graph is running
 std::string fail_launch;
 bool deferred, guarded;
-int working; // threads that run a stream's work
-uint64_t seed = 1;
+int working;                          // threads that run a stream's work
+uint64_t seed = 1, seeded;            // launches since
 std::atomic<int> sticky{cudaSuccess}; // a crash: every call gives it from then on
 thread_local cudaError_t last = cudaSuccess;
 thread_local int device_now;
@@ -166,7 +166,7 @@ EmuStream *recording() {
 
 } // namespace
 
-uint64_t emu_seed_now(void) { return seed; }
+uint64_t emu_next_seed(void) { return (seed + (seeded++ << 32)) * 0x9E3779B97F4A7C15u | 1; }
 
 cudaError_t emu_submit(cudaStream_t stream, std::function<void()> work) {
     return emu_submit_polled(stream, [work] {
@@ -219,7 +219,10 @@ void emu_reset(void) {
     sticky = cudaSuccess;
     last = cudaSuccess;
 }
-void emu_seed(uint64_t s) { seed = s; }
+void emu_seed(uint64_t s) {
+    seed = s;
+    seeded = 0;
+}
 void emu_fail_alloc(int64_t k) { fail_alloc = k; }
 void emu_fail_launch(const char *kernel) {
     std::lock_guard<std::mutex> hold(state_lock);

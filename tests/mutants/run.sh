@@ -9,6 +9,7 @@
 # Environment, from the Makefile: BUILD (build/emu), COMPILE_CU, LINK and LIBS (commands), MUTANTS (a pattern: only those).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+root=$PWD
 list=tests/mutants/list.sh
 limit=${MUTANT_TIMEOUT:-300}
 export GRPO_TEST_DEVICE=cuda EMU_DEVICES=4 OMP_WAIT_POLICY=passive ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
@@ -41,7 +42,7 @@ mutate() {
     program=$BUILD/tests/test_${test%%:*}
     if ! replace "$file" "$dir/$file"; then
         verdict="not made: the text is not there exactly once"
-    elif ! (cd "$dir" && sh -c "$(echo "$COMPILE_CU" | sed "s#-Ikernels#-I$dir/kernels#; s#-I\([^/ ]\)#-I$PWD/\1#g") \
+    elif ! (cd "$dir" && sh -c "$(echo "$COMPILE_CU" | sed "s#-Ikernels#-I$dir/kernels#; s#-I\([^/ ]\)#-I$root/\1#g") \
         -c -o mutant.o $object") >"$dir/log" 2>&1; then
         verdict="did not compile"
     elif ! sh -c "$LINK -o $dir/test $program.o $dir/mutant.o $BUILD/libgrpo.a $LIBS" >"$dir/log" 2>&1; then
