@@ -8,11 +8,12 @@
 #define BW 4.3e12
 #define P  790e12
 
-static const ModelDims half_b = {.V = 151936, .D = 896, .F = 4864, .L = 24, .H = 14, .K = 2, .d = 64, .tied = true};
-static const ModelDims one_half_b = {
-    .V = 151936, .D = 1536, .F = 8960, .L = 28, .H = 12, .K = 2, .d = 128, .tied = true};
-static const ModelDims seven_b = {.V = 152064, .D = 3584, .F = 18944, .L = 28, .H = 28, .K = 4, .d = 128};
-static const ModelDims models[] = {half_b, one_half_b, seven_b};
+// Qwen2.5-0.5B, 1.5B, 7B
+static const ModelDims models[] = {
+    {.V = 151936, .D = 896, .F = 4864, .L = 24, .H = 14, .K = 2, .d = 64, .tied = true},
+    {.V = 151936, .D = 1536, .F = 8960, .L = 28, .H = 12, .K = 2, .d = 128, .tied = true},
+    {.V = 152064, .D = 3584, .F = 18944, .L = 28, .H = 28, .K = 4, .d = 128},
+};
 
 // Within half a unit of the last digit that was printed.
 static void assert_printed(double value, double printed, double unit) { assert_near(value, printed, 0.5001 * unit); }
