@@ -3,8 +3,9 @@
 //   y[t,h] = sum over j <= t of p_j v_j[h / group] / sum p_j,   lse[t,h] = log sum e^(s_j),   s_j = q[t,h] k_j / sqrt(d)
 //
 // The rows of a sequence of n tokens and a kv head are its (position, query head of the group) pairs, n * group of them,
-// positions first. A block owns a tile of 128 rows (64 where d > 64; f32: 16) and walks their keys once, in chunks of 64:
-// all query heads of a group share what is loaded, and few keys beyond the diagonal are computed in vain.
+// positions first. A block owns a tile of 64 rows (f32: 16) and walks their keys once, in chunks of 64: all query heads of
+// a group share what is loaded, and few keys beyond the diagonal are computed in vain. Where d > 128 it owns 128 of the
+// columns of y (registers), and scores are made once for each 128.
 // For bf16, K and V have one buffer each: the next keys arrive while values are weighed, the values while scores are made.
 //
 // Work: 4 H d T (n + 1)/2 FLOP by the formula, half as much again for p's two parts; bytes: qkv and y once, the rest from
@@ -22,21 +23,22 @@ static __device__ void clear_rest(T *y, float *lse, int64_t T_end, int64_t T_all
 }
 
 // grid (tiles_most, K), block TILE_THREADS; warp w has rows 16 M w .. 16 M w + 16 M - 1 of the tile.
-template <int D, int M>
-static __global__ void __launch_bounds__(TILE_THREADS)
+template <int D, int COLUMNS, int M>
+static __global__ void __launch_bounds__(TILE_THREADS, 2)
     attention_kernel(Bf16 *y, float *lse, const Bf16 *qkv, const int32_t *seq, int B, int64_t T, Heads h) {
     constexpr int ROWS = 64 * M;
+    int column0 = (int)blockIdx.z * COLUMNS;
     SHARED_DYNAMIC(Bf16, q);                                  // [ROWS, PITCH]
     Bf16 *k = q + ROWS * PITCH<D>, *v = k + CHUNK * PITCH<D>; // [CHUNK, PITCH] each
     int thread = (int)threadIdx.x, lane = thread % WARP, kv = (int)blockIdx.y;
     clear_rest(y, lse, seq[B], T, (int64_t)h.H * h.d, h.H, (int64_t)blockIdx.x * h.K + kv, (int64_t)gridDim.x * h.K);
     // The longest tiles of a sequence, its last, come first.
     Tile tile = find_tile(seq, B, h.group, ROWS, (int64_t)gridDim.x - 1 - blockIdx.x);
-    int64_t left = (int64_t)tile.n * h.group - tile.first, stride = (int64_t)(h.H + 2 * h.K) * h.d;
-    int rows = (int)(left < ROWS ? left : ROWS);
+    int64_t stride = (int64_t)(h.H + 2 * h.K) * h.d;
+    int rows = min(tile.n * h.group - tile.first, ROWS);
     if (rows <= 0) return; // the whole block
-    auto token_of = [&](int row) { return (int)((tile.first + row) / h.group); };
-    auto head_of = [&](int row) { return kv * h.group + (int)((tile.first + row) % h.group); };
+    auto token_of = [&](int row) { return (tile.first + row) / h.group; };
+    auto head_of = [&](int row) { return kv * h.group + (tile.first + row) % h.group; };
     int keys = token_of(rows - 1) + 1;
     const Bf16 *base = qkv + tile.start * stride, *keys_at = base + (int64_t)(h.H + kv) * h.d;
     auto load_chunk = [&](Bf16 *to, int first, const Bf16 *from) {
@@ -48,14 +50,14 @@ static __global__ void __launch_bounds__(TILE_THREADS)
     int own = thread / WARP * 16 * M; // the warp's first row
     int first_sees = token_of(min(own, rows - 1)) + 1, last_sees = token_of(min(own + 16 * M, rows) - 1) + 1,
         sees[M][2];
-    float o[M][D / 8][4], m[M][2], l[M][2];
+    float o[M][COLUMNS / 8][4], m[M][2], l[M][2];
 #pragma unroll
     for (int i = 0; i < M * 2; i++) {
         sees[i / 2][i % 2] = token_of(min(own + i * 8 + lane / 4, rows - 1)) + 1;
         m[i / 2][i % 2] = -INFINITY, l[i / 2][i % 2] = 0;
     }
 #pragma unroll
-    for (int i = 0; i < M * D / 2; i++) o[i / (D / 2)][i / 4 % (D / 8)][i % 4] = 0;
+    for (int i = 0; i < M * COLUMNS / 2; i++) o[i / (COLUMNS / 2)][i / 4 % (COLUMNS / 8)][i % 4] = 0;
 
     load_rows<D>(q, ROWS, rows, h, thread, TILE_THREADS,
                  [&](int r) { return base + token_of(r) * stride + (int64_t)head_of(r) * h.d; });
@@ -81,7 +83,7 @@ static __global__ void __launch_bounds__(TILE_THREADS)
         for (int i = 0; i < M * 2; i++)
             scales[i / 2][i % 2] =
                 merge(&m[i / 2][i % 2], &l[i / 2][i % 2], p.m[i / 2][i % 2], p.l[i / 2][i % 2], h.scale2);
-        weigh_values<D, M>(p, v, n, whole, [&](int j, const float c[M][2][4]) {
+        weigh_values<D, COLUMNS, M>(p, v + column0, n, whole, [&](int j, const float c[M][2][4]) {
 #pragma unroll
             for (int i = 0; i < M * 8; i++) {
                 float *x = &o[i / 8][2 * j + i / 4 % 2][i % 4];
@@ -96,28 +98,28 @@ static __global__ void __launch_bounds__(TILE_THREADS)
         if (row >= rows) continue;
         int64_t out = (int64_t)(tile.start + token_of(row)) * h.H + head_of(row);
         float inverse = 1.0f / l[i / 2][i % 2];
-        if (lane % 4 == 0) lse[out] = row_lse(m[i / 2][i % 2], l[i / 2][i % 2], h.scale);
+        if (lane % 4 == 0 && !column0) lse[out] = row_lse(m[i / 2][i % 2], l[i / 2][i % 2], h.scale);
 #pragma unroll
-        for (int j = 0; j < D / 8; j++) {
+        for (int j = 0; j < COLUMNS / 8; j++) {
             const float *x = &o[i / 2][j][i % 2 * 2];
-            store_two(y + out * h.d, j * 8 + lane % 4 * 2, x[0] * inverse, x[1] * inverse, h);
+            store_two(y + out * h.d, column0 + j * 8 + lane % 4 * 2, x[0] * inverse, x[1] * inverse, h);
         }
     }
 }
 
 // grid (tiles_most, K), block F32_THREADS
 template <int D>
-static __global__ void __launch_bounds__(F32_THREADS)
+static __global__ void __launch_bounds__(F32_THREADS, 2)
     attention_f32_kernel(float *y, float *lse, const float *qkv, const int32_t *seq, int B, int64_t T, Heads h) {
     SHARED_DYNAMIC(float, room);
     int kv = (int)blockIdx.y;
     clear_rest(y, lse, seq[B], T, (int64_t)h.H * h.d, h.H, (int64_t)blockIdx.x * h.K + kv, (int64_t)gridDim.x * h.K);
     Tile tile = find_tile(seq, B, h.group, F32_ROWS, (int64_t)gridDim.x - 1 - blockIdx.x);
-    int64_t left = (int64_t)tile.n * h.group - tile.first, stride = (int64_t)(h.H + 2 * h.K) * h.d;
-    int rows = (int)(left < F32_ROWS ? left : F32_ROWS);
+    int64_t stride = (int64_t)(h.H + 2 * h.K) * h.d;
+    int rows = min(tile.n * h.group - tile.first, F32_ROWS);
     if (rows <= 0) return; // the whole block
-    auto token_of = [&](int row) { return (int)((tile.first + row) / h.group); };
-    auto head_of = [&](int row) { return kv * h.group + (int)((tile.first + row) % h.group); };
+    auto token_of = [&](int row) { return (tile.first + row) / h.group; };
+    auto head_of = [&](int row) { return kv * h.group + (tile.first + row) % h.group; };
     auto out_of = [&](int row) { return (int64_t)(tile.start + token_of(row)) * h.H + head_of(row); };
     const float *base = qkv + tile.start * stride, *keys_at = base + (int64_t)(h.H + kv) * h.d;
     attend_f32<D>(
@@ -129,12 +131,12 @@ static __global__ void __launch_bounds__(F32_THREADS)
 }
 
 template <int D> static void attention_bf16(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Heads h) {
-    constexpr int M = 1;
+    constexpr int M = 1, COLUMNS = D < 128 ? D : 128;
     int64_t T = qkv.dim[0], B = seq.dim[0] - 1;
     h.packs = aligned_rows(data_of<Bf16>(qkv), h.d) && aligned_rows(data_of<Bf16>(y), h.d);
-    LAUNCH(d, (attention_kernel<D, M>), dim3(tiles_most(T, B, h.group, 64 * M), h.K), TILE_THREADS,
-           (64 * M + 2 * CHUNK) * PITCH<D> * sizeof(Bf16), data_of<Bf16>(y), f32(lse), data_of<Bf16>(qkv), i32(seq),
-           (int)B, T, h);
+    LAUNCH(d, (attention_kernel<D, COLUMNS, M>), dim3(tiles_most(T, B, h.group, 64 * M), h.K, D / COLUMNS),
+           TILE_THREADS, (64 * M + 2 * CHUNK) * PITCH<D> * sizeof(Bf16), data_of<Bf16>(y), f32(lse), data_of<Bf16>(qkv),
+           i32(seq), (int)B, T, h);
 }
 template <int D> static void attention_f32(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Heads h) {
     int64_t T = qkv.dim[0], B = seq.dim[0] - 1;

@@ -54,8 +54,8 @@ static inline Heads heads_of(int64_t heads, int n_kv, int64_t d) {
 // A sequence of n tokens has n * unit items, cut into tiles of `size`. Launchers know T and B only, so the tiles of
 // sequence b are numbered from seq[b] * unit / size + b on: always room for all, never more than B to spare.
 typedef struct {
-    int start, n;  // first token, tokens of the sequence
-    int64_t first; // item the tile begins with; past the sequence's last for a number to spare
+    int start, n; // first token, tokens of the sequence
+    int first;    // item the tile begins with; past the sequence's last for a number to spare
 } Tile;
 
 static inline unsigned tiles_most(int64_t T, int64_t B, int64_t unit, int64_t size) {
@@ -75,7 +75,7 @@ static __device__ __forceinline__ Tile find_tile(const int32_t *seq, int B, int 
     if (low >= B) return t;
     t.start = seq[low];
     t.n = seq[low + 1] - t.start;
-    t.first = (number - ((int64_t)t.start * unit / size + low)) * size;
+    t.first = (int)(number - ((int64_t)t.start * unit / size + low)) * size;
     return t;
 }
 
@@ -117,6 +117,7 @@ static __device__ __forceinline__ void load_rows(Bf16 *tile, int rows, int live,
         const Bf16 *from = row(valid ? r : 0) + (valid ? c : 0);
         if (h.packs) cp_async_16(to, from, valid);
         else
+#pragma unroll 1
             for (int e = 0; e < 8; e++) to[e] = valid && c + e < h.d ? from[e] : from_float<Bf16>(0.0f);
     }
 }
@@ -240,14 +241,14 @@ static __device__ __forceinline__ void weigh_seen(float c[2][4], const uint32_t 
     }
 }
 
-// Calls use(j, c) with c[M][2][4] = p v[64, columns 16 j .. 16 j + 15], for all j < D / 16.
-template <int D, int M, typename F>
+// Calls use(j, c) with c[M][2][4] = p v[64, columns 16 j .. 16 j + 15], for all j < COLUMNS / 16.
+template <int D, int COLUMNS, int M, typename F>
 static __device__ __forceinline__ void weigh_values(const ChunkRows<M> &p, const Bf16 *v, const int n[M][2], bool whole,
                                                     F use) {
     int lane = (int)threadIdx.x % WARP;
     v += lane % 16 * PITCH<D> + lane / 16 * 8;
 #pragma unroll
-    for (int j = 0; j < D / 16; j++) {
+    for (int j = 0; j < COLUMNS / 16; j++) {
         float c[M][2][4];
 #pragma unroll
         for (int i = 0; i < M * 8; i++) c[i / 8][i / 4 % 2][i % 4] = 0;

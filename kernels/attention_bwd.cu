@@ -31,10 +31,10 @@ template <typename T> static __global__ void delta_kernel(float *delta, const T 
 struct Rows {
     int start, kv;
     Heads h;
-    __device__ __forceinline__ int token(int64_t row) const { return (int)(row / h.group); }
-    __device__ __forceinline__ int head(int64_t row) const { return kv * h.group + (int)(row % h.group); }
+    __device__ __forceinline__ int token(int row) const { return row / h.group; }
+    __device__ __forceinline__ int head(int row) const { return kv * h.group + row % h.group; }
     // Row of [T, H].
-    __device__ __forceinline__ int64_t at(int64_t row) const { return (int64_t)(start + token(row)) * h.H + head(row); }
+    __device__ __forceinline__ int64_t at(int row) const { return (int64_t)(start + token(row)) * h.H + head(row); }
     // Where a head of a token begins in [T, H + 2K, d].
     __device__ __forceinline__ int64_t in_qkv(int t, int x) const {
         return ((int64_t)(start + t) * (h.H + 2 * h.K) + x) * h.d;
@@ -85,8 +85,7 @@ static __global__ void __launch_bounds__(2 * TILE<D>)
     clear_rest(dqkv, seq[B], T, (int64_t)(h.H + 2 * h.K) * h.d, (int64_t)blockIdx.x * h.K + blockIdx.y,
                (int64_t)gridDim.x * h.K);
     Tile tile = find_tile(seq, B, h.group, ROWS, (int64_t)gridDim.x - 1 - blockIdx.x);
-    int64_t left = (int64_t)tile.n * h.group - tile.first;
-    int rows = (int)(left < ROWS ? left : ROWS);
+    int rows = min(tile.n * h.group - tile.first, ROWS);
     if (rows <= 0) return; // the whole block
     Rows r = {tile.start, (int)blockIdx.y, h};
     int keys = r.token(tile.first + rows - 1) + 1, last_sees = r.token(tile.first + min(own + 16, rows) - 1) + 1;
@@ -95,7 +94,7 @@ static __global__ void __launch_bounds__(2 * TILE<D>)
     clear<D / 8>(dq);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        int64_t row = tile.first + min(own + i * 8 + lane / 4, rows - 1);
+        int row = tile.first + min(own + i * 8 + lane / 4, rows - 1);
         sees[i] = r.token(row) + 1;
         less[i] = -lse[r.at(row)] * LOG2E;
         row_delta[i] = delta[r.at(row)];
@@ -156,24 +155,24 @@ static __global__ void __launch_bounds__(2 * TILE<D>)
     int column0 = (int)blockIdx.z * COLUMNS;
     // The first keys of a sequence are seen by most rows, and come first.
     Tile tile = find_tile(seq, B, 1, KEYS, blockIdx.x);
-    int key0 = (int)tile.first, keys = min(tile.n - key0, KEYS);
+    int key0 = tile.first, keys = min(tile.n - key0, KEYS);
     if (keys <= 0) return; // the whole block
     Rows r = {tile.start, (int)blockIdx.y, h};
-    int64_t all = (int64_t)tile.n * h.group; // rows
+    int all = tile.n * h.group; // rows
     float dk[COLUMNS / 8][4], dv[COLUMNS / 8][4];
     clear<COLUMNS / 8>(dk);
     clear<COLUMNS / 8>(dv);
     load_rows<D>(k, KEYS, keys, h, thread, THREADS, [&](int j) { return qkv + r.in_qkv(key0 + j, h.H + r.kv); });
     load_rows<D>(v, KEYS, keys, h, thread, THREADS, [&](int j) { return qkv + r.in_qkv(key0 + j, h.H + h.K + r.kv); });
-    for (int64_t first = (int64_t)key0 * h.group; first < all; first += KEYS) {
-        int rows = (int)(all - first < KEYS ? all - first : KEYS);
+    for (int first = key0 * h.group; first < all; first += KEYS) {
+        int rows = min(all - first, KEYS);
         __syncthreads();
         load_rows<D>(q, KEYS, rows, h, thread, THREADS,
                      [&](int i) { return qkv + r.in_qkv(r.token(first + i), r.head(first + i)); });
         load_rows<D>(g, KEYS, rows, h, thread, THREADS, [&](int i) { return dy + r.at(first + i) * h.d; });
         cp_async_commit();
         if (thread < KEYS) {
-            int64_t row = first + min(thread, rows - 1);
+            int row = first + min(thread, rows - 1);
             less[thread] = -lse[r.at(row)] * LOG2E;
             row_delta[thread] = delta[r.at(row)];
             sees[thread] = thread < rows ? r.token(row) + 1 : 0;
@@ -226,7 +225,7 @@ template <int D> constexpr size_t backward_f32_shared() {
 
 // grid (tiles_most, K), block F32_THREADS
 template <int D, bool KEYS>
-static __global__ void __launch_bounds__(F32_THREADS)
+static __global__ void __launch_bounds__(F32_THREADS, 2)
     backward_f32_kernel(float *dqkv, const float *dy, const float *lse, const float *delta, const float *qkv,
                         const int32_t *seq, int B, int64_t T, Heads h) {
     constexpr int EACH = D / F32_ROWS, STEP = F32_THREADS / D; // a thread owns one column of EACH sums, STEP apart
@@ -239,28 +238,27 @@ static __global__ void __launch_bounds__(F32_THREADS)
         clear_rest(dqkv, seq[B], T, (int64_t)(h.H + 2 * h.K) * h.d, (int64_t)blockIdx.x * h.K + blockIdx.y,
                    (int64_t)gridDim.x * h.K);
     Tile tile = find_tile(seq, B, KEYS ? 1 : h.group, F32_ROWS, blockIdx.x);
-    int64_t first0 = tile.first, all_rows = (int64_t)tile.n * h.group, left = (KEYS ? tile.n : all_rows) - first0;
-    int own = (int)(left < F32_ROWS ? left : F32_ROWS);
+    int first0 = tile.first, all_rows = tile.n * h.group, own = min((KEYS ? tile.n : all_rows) - first0, F32_ROWS);
     if (own <= 0) return; // the whole block
     Rows r = {tile.start, (int)blockIdx.y, h};
-    auto row_x = [&](int64_t row) { return qkv + r.in_qkv(r.token(row), r.head(row)); };
-    auto row_y = [&](int64_t row) { return dy + r.at(row) * h.d; };
-    auto key_x = [&](int64_t key) { return qkv + r.in_qkv((int)key, h.H + r.kv); };
-    auto key_y = [&](int64_t key) { return qkv + r.in_qkv((int)key, h.H + h.K + r.kv); };
+    auto row_x = [&](int row) { return qkv + r.in_qkv(r.token(row), r.head(row)); };
+    auto row_y = [&](int row) { return dy + r.at(row) * h.d; };
+    auto key_x = [&](int key) { return qkv + r.in_qkv(key, h.H + r.kv); };
+    auto key_y = [&](int key) { return qkv + r.in_qkv(key, h.H + h.K + r.kv); };
     load_rows_f32<D>(x0, F32_ROWS, own, h.d, [&](int i) { return KEYS ? key_x(first0 + i) : row_x(first0 + i); });
     load_rows_f32<D>(y0, F32_ROWS, own, h.d, [&](int i) { return KEYS ? key_y(first0 + i) : row_y(first0 + i); });
     float sum_x[EACH], sum_y[EACH];
     for (int i = 0; i < EACH; i++) sum_x[i] = sum_y[i] = 0;
-    int64_t begin = KEYS ? first0 * h.group : 0, end = KEYS ? all_rows : r.token(first0 + own - 1) + 1;
-    for (int64_t first = begin; first < end; first += STREAM<D>) {
-        int n = (int)(end - first < STREAM<D> ? end - first : STREAM<D>);
+    int begin = KEYS ? first0 * h.group : 0, end = KEYS ? all_rows : r.token(first0 + own - 1) + 1;
+    for (int first = begin; first < end; first += STREAM<D>) {
+        int n = min(end - first, STREAM<D>);
         __syncthreads();
         load_rows_f32<D>(x1, STREAM<D>, n, h.d, [&](int i) { return KEYS ? row_x(first + i) : key_x(first + i); });
         load_rows_f32<D>(y1, STREAM<D>, n, h.d, [&](int i) { return KEYS ? row_y(first + i) : key_y(first + i); });
         __syncthreads();
         for (int i = thread; i < F32_ROWS * STREAM<D>; i += F32_THREADS) {
             int a = i / STREAM<D>, b = i % STREAM<D>;
-            int64_t row = KEYS ? first + b : first0 + a, key = KEYS ? first0 + a : first + b;
+            int row = KEYS ? first + b : first0 + a, key = KEYS ? first0 + a : first + b;
             p[i] = ds[i] = 0;
             if (a >= own || b >= n || key > r.token(row)) continue;
             p[i] =
@@ -281,7 +279,7 @@ static __global__ void __launch_bounds__(F32_THREADS)
     for (int i = 0; i < EACH; i++) {
         int a = item + i * STEP;
         if (a >= own || column >= h.d) continue;
-        int64_t out = KEYS ? r.in_qkv((int)first0 + a, h.H + r.kv) : r.in_qkv(r.token(first0 + a), r.head(first0 + a));
+        int64_t out = KEYS ? r.in_qkv(first0 + a, h.H + r.kv) : r.in_qkv(r.token(first0 + a), r.head(first0 + a));
         dqkv[out + column] = sum_x[i] * h.scale;
         if (KEYS) dqkv[out + (int64_t)h.K * h.d + column] = sum_y[i];
     }

@@ -98,20 +98,25 @@ static __device__ void make_part(const Parts &p, Bf16 *q, const Bf16 *qkv, const
     __syncthreads();
     if (own >= rows) return;
     softmax_chunk<1>(&x, s, n, live >= CHUNK, h.scale2);
-    int64_t out[2]; // of the lane's two rows
+    // By way of the room of q and k, so that rows are written whole: the warp's 16 rows, f32.
+    float *o = (float *)q + own * PITCH<D>;
+    weigh_values<D, D, 1>(x, v, n, true, [&](int j, const float t[1][2][4]) {
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        int row = own + i * 8 + lane / 4;
-        out[i] = row < rows ? ((int64_t)c * p.B + b + (first + row) / h.group) * h.H + head_of(row) : -1;
-        if (out[i] >= 0 && lane % 4 == 0) p.ml[out[i] * 2] = x.m[0][i], p.ml[out[i] * 2 + 1] = x.l[0][i];
-    }
-    weigh_values<D, 1>(x, v, n, true, [&](int j, const float t[1][2][4]) {
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            int column = j * 16 + i / 4 * 8 + lane % 4 * 2 + i % 2;
-            if (out[i / 2 % 2] >= 0 && column < h.d) p.o[out[i / 2 % 2] * h.d + column] = t[0][i / 4][i % 4];
+        for (int i = 0; i < 4; i++) {
+            int row = i % 2 * 8 + lane / 4, column = j * 16 + i / 2 * 8 + lane % 4 * 2;
+            float2 two = {t[0][i / 2][i % 2 * 2], t[0][i / 2][i % 2 * 2 + 1]};
+            *(float2 *)(o + row * PITCH<D> + column) = two;
         }
     });
+    __syncwarp();
+    for (int r = 0; r < 16 && own + r < rows; r++) {
+        int64_t out = ((int64_t)c * p.B + b + (first + own + r) / h.group) * h.H + head_of(own + r);
+        for (int i = lane; i < h.d; i += WARP) p.o[out * h.d + i] = o[r * PITCH<D> + i];
+        if (lane == r % 8 * 4) { // the lanes with its m and l
+            p.ml[out * 2] = r < 8 ? x.m[0][0] : x.m[0][1];
+            p.ml[out * 2 + 1] = r < 8 ? x.l[0][0] : x.l[0][1];
+        }
+    }
 }
 
 // grid (B, K, Z), block TILE_THREADS
@@ -211,7 +216,7 @@ static __global__ void __launch_bounds__(32 * Own<D>::WARPS)
                     made[(warp * 2) * OWN_ROWS + i * 8 + lane / 4] = t.m[0][i];
                     made[(warp * 2 + 1) * OWN_ROWS + i * 8 + lane / 4] = t.l[0][i];
                 }
-            weigh_values<D, 1>(t, v, seen, true, [&](int j, const float a[1][2][4]) {
+            weigh_values<D, D, 1>(t, v, seen, true, [&](int j, const float a[1][2][4]) {
 #pragma unroll
                 for (int i = 0; i < 8; i++) { // into the room of the keys
                     int row = i / 2 % 2 * 8 + lane / 4, column = j * 16 + i / 4 * 8 + lane % 4 * 2 + i % 2;
@@ -238,7 +243,7 @@ static __global__ void __launch_bounds__(32 * Own<D>::WARPS)
 
 // grid (B, K, 16 query heads), block F32_THREADS
 template <int D>
-static __global__ void __launch_bounds__(F32_THREADS)
+static __global__ void __launch_bounds__(F32_THREADS, 2)
     decode_f32_kernel(float *y, const float *qkv, const float *kv, const int32_t *span, Heads h) {
     SHARED_DYNAMIC(float, room);
     int b = (int)blockIdx.x, kv_head = (int)blockIdx.y, in_group = (int)blockIdx.z * F32_ROWS;

@@ -48,10 +48,10 @@ static __device__ __forceinline__ void make_angles(float2 *angle, const Rope &r,
         sine_cosine((float)pos[first + i / r.half] * r.inv_freq[i % r.half], &angle[i].y, &angle[i].x);
 }
 
-// N neighbouring elements as floats, by packs where N is a multiple of them.
-template <typename T, int N> static __device__ __forceinline__ void load_n(float x[N], const T *p) {
+// N neighbouring elements as floats; PACKS: p is aligned, N whole packs.
+template <typename T, int N, bool PACKS> static __device__ __forceinline__ void load_n(float x[N], const T *p) {
     constexpr int P = Pack<T>::N;
-    if (N % P == 0)
+    if (PACKS)
 #pragma unroll
         for (int k = 0; k < N / P; k++) {
             Pack<T> v = load_pack(p + k * P);
@@ -61,11 +61,11 @@ template <typename T, int N> static __device__ __forceinline__ void load_n(float
     else
         for (int i = 0; i < N; i++) x[i] = to_float(p[i]);
 }
-template <typename T, int N> static __device__ __forceinline__ void store_n(T *p, const float x[N]) {
-    if (N == Pack<T>::N) {
+template <typename T, int N, bool PACKS> static __device__ __forceinline__ void store_n(T *p, const float x[N]) {
+    if (PACKS) {
         Pack<T> v;
 #pragma unroll
-        for (int i = 0; i < N; i++) v.x[i % Pack<T>::N] = from_float<T>(x[i]);
+        for (int i = 0; i < Pack<T>::N; i++) v.x[i] = from_float<T>(x[i % N]);
         store_pack(p, v);
     } else
         for (int i = 0; i < N; i++) p[i] = from_float<T>(x[i]);
@@ -75,6 +75,7 @@ template <typename T, int N> static __device__ __forceinline__ void store_n(T *p
 template <typename T, typename U, int N>
 static __global__ void __launch_bounds__(THREADS) rope_kernel(T *qkv, const U *bias, const int32_t *pos, T *kv,
                                                               const int32_t *kv_row, Rope r, int64_t tokens, int each) {
+    constexpr bool PACKS = N > 1;
     SHARED_DYNAMIC(float2, angle); // [each, half]
     int64_t first = (int64_t)blockIdx.x * each;
     int rows = (int)(tokens - first < each ? tokens - first : each), d = 2 * r.half, packs = r.half / N;
@@ -86,10 +87,10 @@ static __global__ void __launch_bounds__(THREADS) rope_kernel(T *qkv, const U *b
         int64_t at = head * d + c;
         T *low = qkv + (first + t) * r.heads * d + at, *high = low + r.half;
         float x[N], y[N];
-        load_n<T, N>(x, low), load_n<T, N>(y, high);
+        load_n<T, N, PACKS>(x, low), load_n<T, N, PACKS>(y, high);
         if (bias) {
             float u[N], v[N];
-            load_n<U, N>(u, bias + at), load_n<U, N>(v, bias + at + r.half);
+            load_n<U, N, PACKS>(u, bias + at), load_n<U, N, PACKS>(v, bias + at + r.half);
 #pragma unroll
             for (int e = 0; e < N; e++) x[e] += u[e], y[e] += v[e];
         }
@@ -100,26 +101,26 @@ static __global__ void __launch_bounds__(THREADS) rope_kernel(T *qkv, const U *b
                 x[e] = a * cs - y[e] * sn;
                 y[e] = y[e] * cs + a * sn;
             }
-        store_n<T, N>(low, x), store_n<T, N>(high, y);
+        store_n<T, N, PACKS>(low, x), store_n<T, N, PACKS>(high, y);
         int in_cache = head - (2 * r.rotated - r.heads); // past the query heads
         if (kv && in_cache >= 0 && kv_row[first + t] >= 0) {
             T *to = kv + ((int64_t)kv_row[first + t] * 2 * (r.heads - r.rotated) + in_cache) * d + c;
-            store_n<T, N>(to, x), store_n<T, N>(to + r.half, y);
+            store_n<T, N, PACKS>(to, x), store_n<T, N, PACKS>(to + r.half, y);
         }
     }
 }
 
 // Columns are summed up within fixed blocks of rows, `rows` of them, at most 256 blocks; then the blocks in order. Within a
 // block, lane k of the threads of a column takes rows k, k + lanes, ...; the lanes are added in order. All depends on the
-// shapes alone.
+// shapes alone: where rows are not aligned a thread has the same columns, an element at a time.
 static inline int64_t block_rows(int64_t T) {
     int64_t rows = (T + 255) / 256;
     return rows < BWD_ROWS ? BWD_ROWS : rows;
 }
 
 // grid (row blocks, head blocks); part[row blocks, (H+2K) d]? f32. A block owns `rows` rows of `own` heads.
-template <typename T, int N>
-static __global__ void __launch_bounds__(THREADS)
+template <typename T, int N, bool PACKS>
+static __global__ void __launch_bounds__(THREADS, 2)
     rope_bwd_kernel(T *dqkv, float *part, const int32_t *pos, Rope r, int64_t tokens, int rows, int own) {
     SHARED_DYNAMIC(float2, angle); // [BWD_ROWS, half]
     SHARED(float, sums, [THREADS * 2 * N]);
@@ -137,7 +138,7 @@ static __global__ void __launch_bounds__(THREADS)
         for (int t = lane; t < n && lane < lanes; t += lanes) {
             T *low = dqkv + (row0 + t) * r.heads * d + at, *high = low + r.half;
             float x[N], y[N];
-            load_n<T, N>(x, low), load_n<T, N>(y, high);
+            load_n<T, N, PACKS>(x, low), load_n<T, N, PACKS>(y, high);
             if (head < r.rotated) {
 #pragma unroll
                 for (int e = 0; e < N; e++) {
@@ -145,7 +146,7 @@ static __global__ void __launch_bounds__(THREADS)
                     x[e] = a * cs + y[e] * sn;
                     y[e] = y[e] * cs - a * sn;
                 }
-                store_n<T, N>(low, x), store_n<T, N>(high, y);
+                store_n<T, N, PACKS>(low, x), store_n<T, N, PACKS>(high, y);
             }
 #pragma unroll
             for (int e = 0; e < N; e++) sum[0][e] += x[e], sum[1][e] += y[e];
@@ -193,12 +194,13 @@ void cuda_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, float theta, int 
     DISPATCH2(qkv.dtype, T, u, U, rope<T, U>(d, qkv, bias, pos, r, kv, kv_row));
 }
 
-template <typename T, int N> static void rope_bwd(Device *d, Tensor dqkv, float *part, Tensor pos, const Rope &r) {
+template <typename T, int N, bool PACKS>
+static void rope_bwd(Device *d, Tensor dqkv, float *part, Tensor pos, const Rope &r) {
     int64_t rows = block_rows(dqkv.dim[0]);
     int heads = part ? r.heads : r.rotated, packs = r.half / N, own = packs < 64 ? 64 / packs : 1;
     int blocks = (heads + own - 1) / own;
     own = (heads + blocks - 1) / blocks;
-    LAUNCH(d, (rope_bwd_kernel<T, N>), dim3(blocks_for(dqkv.dim[0], rows), (unsigned)blocks), THREADS,
+    LAUNCH(d, (rope_bwd_kernel<T, N, PACKS>), dim3(blocks_for(dqkv.dim[0], rows), (unsigned)blocks), THREADS,
            (size_t)(BWD_ROWS * r.half) * sizeof(float2), data_of<T>(dqkv), part, i32(pos), r, dqkv.dim[0], (int)rows,
            own);
 }
@@ -210,8 +212,10 @@ void cuda_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, float theta
     float *part = NULL;
     if (present(dbias)) part = (float *)arena_take(&d->scratch, (size_t)(blocks * width) * sizeof *part);
     DISPATCH(dqkv.dtype, T, {
-        if (aligned_rows(data_of<T>(dqkv), r.half)) rope_bwd<T, Pack<T>::N>(d, dqkv, part, pos, r);
-        else rope_bwd<T, 1>(d, dqkv, part, pos, r);
+        constexpr int N = Pack<T>::N;
+        if (aligned_rows(data_of<T>(dqkv), r.half)) rope_bwd<T, N, true>(d, dqkv, part, pos, r);
+        else if (r.half % N == 0) rope_bwd<T, N, false>(d, dqkv, part, pos, r);
+        else rope_bwd<T, 1, false>(d, dqkv, part, pos, r);
     });
     if (part)
         DISPATCH(dbias.dtype, U,

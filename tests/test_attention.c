@@ -15,7 +15,7 @@ static int omp_get_max_threads(void) { return 1; }
 typedef struct {
     int H, K, d;
 } Heads;
-static const Heads heads[] = {{7, 1, 64}, {12, 2, 128}, {14, 2, 64}, {2, 2, 6}, {4, 2, 16}, {18, 1, 34}, {3, 1, 256}};
+static const Heads heads[] = {{7, 1, 64}, {6, 2, 128}, {2, 2, 6}, {4, 2, 16}, {18, 1, 34}, {3, 1, 256}};
 static const DType dtypes[] = {F32, BF16};
 static const int lengths[] = {1, 0, 63, 64, 65, 2, 0, 128, 150, 5, -1};
 enum { TOKENS = 478, SEQUENCES = 10 };
@@ -175,7 +175,8 @@ static void check_threads(Device *d, Pass *p) {
     Tensor qkv = p->qkv, y = room(p->t, TOKENS, p->h.H, p->h.d), lse = room(F32, TOKENS, p->h.H, 1);
     Tensor dqkv = room(p->t, TOKENS, qkv.dim[1], p->h.d), first = room(p->t, TOKENS, qkv.dim[1], p->h.d);
     Tensor seq = tensor1(p->seq, I32, SEQUENCES + 1);
-    for (int threads = 1; threads <= 3; threads++) {
+    int most = d->on_host ? 3 : 2; // elsewhere threads have no say: the same again
+    for (int threads = 1; threads <= most; threads++) {
         omp_set_num_threads(threads);
         attention(d, y, lse, qkv, seq, p->h.K);
         assert_memory_equal(y.data, p->y.data, tensor_bytes(y));
@@ -270,6 +271,41 @@ static void check_groups(Device *d, Pass *p) {
 }
 static void groups_share_a_prefix(void **state) { for_passes(*state, check_groups); }
 
+// Contexts of many chunks, with as much scratch as there is and with little: the bits of a packed pass.
+static void long_contexts_need_no_scratch(void **state) {
+    Device *d = *state;
+    enum { T = 1300, H = 8, K = 2, D = 16, ROWS = 4, SCRATCH = 12 << 10 };
+    static const int32_t keys[ROWS] = {T, 1100, 700, 1216};
+    for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
+        Tensor qkv = room(dtypes[t], T, H + 2 * K, D), y = room(dtypes[t], T, H, D), lse = room(F32, T, H, 1);
+        Tensor q = room(dtypes[t], ROWS, H + 2 * K, D), kv = room(dtypes[t], T, 2 * K, D);
+        Tensor got = room(dtypes[t], ROWS, H, D);
+        size_t token = tensor_bytes(qkv) / T, half = tensor_bytes(kv) / T, row = tensor_bytes(y) / T;
+        int32_t seq[] = {0, T}, span[4 * ROWS];
+        Case random = {.random = 17};
+        for (int64_t i = 0; i < tensor_numel(qkv); i++) tensor_set(qkv, i, (float)(2 * case_normal(&random)));
+        attention(d, y, lse, qkv, tensor1(seq, I32, 2), K);
+        for (int j = 0; j < T; j++)
+            memcpy((char *)kv.data + half * (size_t)j, (char *)qkv.data + token * (size_t)(j + 1) - half, half);
+        for (int b = 0; b < ROWS; b++) { // the second and the third share a prefix
+            int32_t prefix = b == 0 ? 0 : b == 3 ? keys[b] : 670;
+            memcpy(span + 4 * b, (int32_t[]){0, prefix, prefix, keys[b] - prefix}, 4 * sizeof *span);
+            memcpy((char *)q.data + token * (size_t)b, (char *)qkv.data + token * (size_t)(keys[b] - 1), token);
+        }
+        for (int little = 0; little < 2; little++) {
+            size_t mark = arena_mark(&d->scratch);
+            if (little) arena_take(&d->scratch, d->scratch.cap - d->scratch.used - SCRATCH);
+            decode(d, got, q, kv, tensor2(span, I32, ROWS, 4), K);
+            arena_rewind(&d->scratch, mark);
+            for (size_t b = 0; b < ROWS; b++)
+                assert_memory_equal((char *)got.data + row * b, (char *)y.data + row * (size_t)(keys[b] - 1), row);
+            decode(d, tensor_rows(got, 0, 1), q, kv, tensor2(span, I32, 1, 4), K);
+            assert_memory_equal(got.data, (char *)y.data + row * (T - 1), row);
+        }
+        free(qkv.data), free(y.data), free(lse.data), free(q.data), free(kv.data), free(got.data);
+    }
+}
+
 static void an_empty_span_gives_zero(void **state) {
     Device *d = *state;
     Tensor qkv = room(F32, 1, 4, 8), y = room(F32, 1, 2, 8), kv = room(F32, 1, 2, 8);
@@ -345,6 +381,7 @@ int main(void) {
         cmocka_unit_test(any_thread_count_gives_the_same_bits),
         cmocka_unit_test(rope_fills_the_cache),
         cmocka_unit_test(an_empty_span_gives_zero),
+        cmocka_unit_test(long_contexts_need_no_scratch),
         cmocka_unit_test(long_sequences_have_gradients),
     };
     return cmocka_run_group_tests_name("attention", tests, open_device, close_device);
