@@ -147,25 +147,44 @@ static const SampleParams settings[] = {
 };
 #define SETTINGS (sizeof settings / sizeof *settings)
 
+// Draws, and holds each against the reference; returns how many were too clear to depend on rounding.
+static int check_draws(Case c, SampleParams p) {
+    int clear = 0;
+    draw(c, p);
+    for (int64_t b = 0; b < c.B; b++) {
+        Reference r = refer(c, b, p);
+        if (r.lead > 1e-4) {
+            clear++;
+            assert_int_equal(i32(c.token)[b], r.best);
+            assert_true(fabs(f32(c.logp)[b] - r.logp) < 2e-6 * (1 + fabs(r.logp)));
+        }
+        free_reference(r);
+    }
+    return clear;
+}
+
 static void test_draws(void **state) {
     for (DType t = F32; t <= BF16; t++) {
         Case c = new_case(t, 40, 1101, 16, 1);
         int clear = 0;
-        for (size_t s = 0; s < SETTINGS; s++) {
-            draw(c, settings[s]);
-            for (int64_t b = 0; b < c.B; b++) {
-                Reference r = refer(c, b, settings[s]);
-                if (r.lead > 1e-4) {
-                    clear++;
-                    assert_int_equal(i32(c.token)[b], r.best);
-                    assert_true(fabs(f32(c.logp)[b] - r.logp) < 2e-6 * (1 + fabs(r.logp)));
-                }
-                free_reference(r);
-            }
-        }
+        for (size_t s = 0; s < SETTINGS; s++) clear += check_draws(c, settings[s]);
         assert_true(clear > (int)SETTINGS * 40 - 5);
         free_case(c);
     }
+}
+
+// Nearly flat distributions, of which filters keep thousands of tokens.
+static void test_flat(void **state) {
+    Case c = new_case(F32, 2, 5001, 8, 0.1f);
+    static const SampleParams flat[] = {
+        {.temperature = 1, .top_p = 0.95f, .repetition_penalty = 1, .seed = 21},
+        {.temperature = 1, .top_k = 4990, .top_p = 0.3f, .repetition_penalty = 1.1f, .seed = 22},
+        {.temperature = 1, .top_p = 1, .min_p = 0.4f, .repetition_penalty = 1, .seed = 23},
+    };
+    int clear = 0;
+    for (size_t s = 0; s < sizeof flat / sizeof *flat; s++) clear += check_draws(c, flat[s]);
+    assert_true(clear > 4);
+    free_case(c);
 }
 
 // Equal logits: greedy takes the lowest id; top-k keeps every tie of the k-th; top-p keeps what crosses the mass.
@@ -312,9 +331,9 @@ static void test_real_vocabulary(void **state) {
 int main(void) {
     dev = test_device(2);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox),          cmocka_unit_test(test_draws),  cmocka_unit_test(test_ties),
-        cmocka_unit_test(test_frequencies),     cmocka_unit_test(test_purity), cmocka_unit_test(test_idle_rows),
-        cmocka_unit_test(test_real_vocabulary),
+        cmocka_unit_test(test_philox),    cmocka_unit_test(test_draws),           cmocka_unit_test(test_flat),
+        cmocka_unit_test(test_ties),      cmocka_unit_test(test_frequencies),     cmocka_unit_test(test_purity),
+        cmocka_unit_test(test_idle_rows), cmocka_unit_test(test_real_vocabulary),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     device_close(dev);
