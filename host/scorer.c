@@ -79,7 +79,7 @@ static bool worker_start(Scorer *s) {
 }
 
 Scorer *scorer_open(const Rewards *rewards, int threads, Error *e) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN) / ranks_here(); // the ranks of a host divide them
     if (threads <= 0) threads = cores < 1 ? 1 : cores > 16 ? 16 : (int)cores;
     Scorer *s = xcalloc(1, sizeof *s);
     s->rewards = rewards;
