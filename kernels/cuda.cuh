@@ -12,6 +12,7 @@ struct CudaDevice {
     cudaStream_t stream;
     int sm_count;
     size_t memory; // bytes
+    size_t shared; // bytes of shared memory a block may have
     cublasLtHandle_t blas;
     MatmulPlans *plans;
     unsigned *arrived; // [MATMUL_COUNTERS] on the device, 0 between ops: blocks of one tile count themselves here

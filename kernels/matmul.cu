@@ -5,10 +5,18 @@
 // block takes one chunk of one tile: it leaves its sums in scratch, and whichever block of a tile comes last adds the
 // chunks up in ascending order. Both ways are the same additions, so the choice may follow the shape.
 //
-// Floor: (M K + N K + M N) elements to move, 2 M N K FLOP. Few tokens are bound by reading w once: a decode block keeps
-// three stages of 8 KiB of weights under way, and four blocks or more share an SM. Many are bound by the tensor cores: a
-// step of the 128 x 128 tile is 64 products a warp for 32 KiB copied, one block of 8 warps an SM (its sums and the chunk's
-// accumulators take 128 registers a thread).
+// Floor: (M K + N K + M N) elements to move over the bandwidth of memory; 2 M N K FLOP over the tensor cores' rate.
+// Registers a thread on sm_80, sm_90a, sm_120 (make check-cuda; none spills), and what is expected, unmeasured so far:
+//   Mma8, 16, 32    56-62, 64-80, 104-122. Few tokens: the time is that of reading w once. A block has 4 or 5 stages of
+//                   8 KiB of w under way, an SM about 4 blocks: more than latency x bandwidth asks for.
+//   Mma*Narrow      64-80, 80, 122-128. 16 rows of w a block, where N is so small that even chunks leave SMs idle.
+//   Mma64           128-159; 3 blocks an SM.
+//   Mma128          203-232; one block of 8 warps an SM, 96 KiB of stages. 128 bytes of K copy 32 KiB and read 96 KiB
+//                   of shared memory for 1 M multiply-adds.
+//   Mma256          252-254; the same warps, twice the products each: 48 KiB copied and 128 KiB read for 2 M, a third
+//                   less each. The accumulators fill the registers, so K is one chunk (144 KiB), or the sum over chunks
+//                   waits in shared memory (Mma256Chunks, 224 KiB).
+// f32 (no TF32): fmaf chains, bound by the f32 rate: 16 loads of shared memory for 256 fmaf of a thread.
 #include "cuda.cuh"
 #include "tile.cuh"
 
@@ -71,7 +79,8 @@ static __global__ void __launch_bounds__(Tile::THREADS)
     int64_t width = w_tiles - band < BAND ? w_tiles - band : BAND;
     int64_t first_w = (band + in_band % width) * Tile::W, first_x = in_band / width * Tile::X;
     bool split = gridDim.y > 1;
-    int begin = split ? (int)blockIdx.y * K_CHUNK : 0, end = split && begin + K_CHUNK < K ? begin + K_CHUNK : K;
+    constexpr int CHUNK = K_CHUNK<typename Tile::T>;
+    int begin = split ? (int)blockIdx.y * CHUNK : 0, end = split && begin + CHUNK < K ? begin + CHUNK : K;
     tile_stream<Tile, ALIGNED>(
         shared, w, [=](int64_t i) { return first_w + i < N ? w + (first_w + i) * K : NULL; }, 1,
         [=](int64_t i) { return first_x + i < M ? x + (first_x + i) * K : NULL; }, begin, end,
@@ -84,16 +93,19 @@ static __global__ void __launch_bounds__(Tile::THREADS)
         });
 }
 
-// Tiles of each storage type, by how many tokens they are for. 96 KiB of stages at most: what every supported card has.
+// Tiles of each storage type, by how many tokens they are for. 96 KiB at most is what every supported card has; the two
+// of 256 tokens need more.
+typedef MmaTile<128, 256, 2, 4, 3, ONE_CHUNK> Mma256;
+typedef MmaTile<128, 256, 2, 4, 2, IN_SHARED> Mma256Chunks;
 typedef MmaTile<128, 128, 2, 4, 3> Mma128;
 typedef MmaTile<64, 64, 2, 2, 4> Mma64;
-typedef MmaTile<64, 32, 4, 1, 4> Mma32;
-typedef MmaTile<64, 16, 4, 1, 4> Mma16;
-typedef MmaTile<64, 8, 4, 1, 4> Mma8;
-// Where even chunks give too few blocks: 16 rows of weights and one warp a block.
-typedef MmaTile<16, 32, 1, 1, 4> Mma32Narrow;
-typedef MmaTile<16, 16, 1, 1, 4> Mma16Narrow;
-typedef MmaTile<16, 8, 1, 1, 4> Mma8Narrow;
+typedef MmaTile<64, 32, 4, 1, 5> Mma32;
+typedef MmaTile<64, 16, 4, 1, 6> Mma16;
+typedef MmaTile<64, 8, 4, 1, 6> Mma8;
+// Where even chunks give too few blocks: 16 rows of weights and one warp a block, a whole chunk under way at once.
+typedef MmaTile<16, 32, 1, 1, 16> Mma32Narrow;
+typedef MmaTile<16, 16, 1, 1, 16> Mma16Narrow;
+typedef MmaTile<16, 8, 1, 1, 16> Mma8Narrow;
 typedef FmaTile<128, 128, 8, 8, 3> Fma128;
 typedef FmaTile<64, 64, 8, 4, 3> Fma64;
 typedef FmaTile<64, 8, 4, 1, 4> Fma8;
@@ -102,7 +114,7 @@ static int64_t tiles_of(int64_t W, int64_t X, int64_t M, int64_t N) { return ((N
 
 template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Tensor y, Tensor x, Tensor w) {
     int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w), tiles = tiles_of(Tile::W, Tile::X, M, N);
-    int64_t chunks = k_chunks(K), enough = (int64_t)cuda_sm_count(d) * (Tile::THREADS > 128 ? 1 : 2);
+    int64_t chunks = k_chunks<typename Tile::T>(K), enough = (int64_t)cuda_sm_count(d) * (Tile::THREADS > 128 ? 1 : 2);
     size_t mark = arena_mark(&d->scratch);
     size_t bytes = (size_t)(tiles * chunks) * Tile::SUMS * Tile::THREADS * sizeof(float);
     bool split = chunks > 1 && tiles < enough && tiles <= MATMUL_COUNTERS && chunks <= MAX_GRID &&
@@ -116,16 +128,19 @@ template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Te
 
 // By the shape and the card alone; every choice gives the same bits.
 static void run_bf16(Device *d, Tensor y, Tensor x, Tensor w) {
-    int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks(tensor_width(w)), sms = cuda_sm_count(d);
-    bool narrow = tiles_of(64, M, M, N) * chunks < sms;
+    int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks<Bf16>(tensor_width(w)), sms = cuda_sm_count(d);
+    bool narrow = tiles_of(64, M, M, N) * chunks<sms, large = M> 128 && tiles_of(128, 256, M, N) >= sms;
+    size_t room = ((CudaDevice *)d->backend)->shared;
     if (M <= 8) (narrow ? run<Mma8Narrow, true, Bf16> : run<Mma8, true, Bf16>)(d, y, x, w);
     else if (M <= 16) (narrow ? run<Mma16Narrow, true, Bf16> : run<Mma16, true, Bf16>)(d, y, x, w);
     else if (M <= 32) (narrow ? run<Mma32Narrow, true, Bf16> : run<Mma32, true, Bf16>)(d, y, x, w);
+    else if (large && chunks == 1 && Mma256::SHARED_BYTES < room) run<Mma256, true, Bf16>(d, y, x, w);
+    else if (large && chunks > 1 && Mma256Chunks::SHARED_BYTES < room) run<Mma256Chunks, true, Bf16>(d, y, x, w);
     else if (M > 64 && tiles_of(128, 128, M, N) * chunks >= sms) run<Mma128, true, Bf16>(d, y, x, w);
     else run<Mma64, true, Bf16>(d, y, x, w);
 }
 static void run_f32(Device *d, Tensor y, Tensor x, Tensor w) {
-    int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks(tensor_width(w)), sms = cuda_sm_count(d);
+    int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks<float>(tensor_width(w)), sms = cuda_sm_count(d);
     if (M <= 16) run<Fma8, true, float>(d, y, x, w);
     else if (M > 64 && tiles_of(128, 128, M, N) * chunks >= sms) run<Fma128, true, float>(d, y, x, w);
     else run<Fma64, true, float>(d, y, x, w);

@@ -35,7 +35,7 @@ static __device__ __forceinline__ void fetch(float room[PLAIN_K][PLAIN + 1], Str
     }
 }
 
-// c[m,n] = or += the sum over k of a(m, k) b(n, k), in chunks of K_CHUNK combined in ascending order.
+// c[m,n] = or += the sum over k of a(m, k) b(n, k), in chunks combined in ascending order.
 template <typename T, typename U>
 static __global__ void plain_kernel(U *c, bool add, Strided<T> a, Strided<T> b, int64_t K) {
     SHARED(float, as, [PLAIN_K][PLAIN + 1]);
@@ -54,7 +54,7 @@ static __global__ void plain_kernel(U *c, bool add, Strided<T> a, Strided<T> b, 
                 for (int j = 0; j < PLAIN_EACH; j++)
                     acc[i][j] = fmaf(as[k][ty * PLAIN_EACH + i], bs[k][tx + j * (PLAIN / PLAIN_EACH)], acc[i][j]);
         __syncthreads();
-        if ((from + PLAIN_K) % K_CHUNK == 0 || from + PLAIN_K >= K)
+        if ((from + PLAIN_K) % K_CHUNK<float> == 0 || from + PLAIN_K >= K)
 #pragma unroll
             for (int i = 0; i < PLAIN_EACH; i++)
 #pragma unroll

@@ -2,7 +2,7 @@
 // matmul, logprob and sample are made from these.
 //
 // One output is one fixed sequence of instructions, whatever the tile, its place in it, and the rows beside it:
-//   - K is cut into chunks of K_CHUNK elements counted from 0. A chunk's accumulator starts at 0 and takes its terms in
+//   - K is cut into chunks of K_CHUNK_BYTES counted from 0. A chunk's accumulator starts at 0 and takes its terms in
 //     ascending k: for bf16 by mma.m16n8k16 with the weights always as A (the 16 rows) and the tokens as B (the 8
 //     columns), for f32 by one fmaf a term. The last chunk is padded with zeros to whole steps of 128 bytes;
 //   - the sum starts at 0 and takes the chunks in ascending order. A block that is given all chunks adds them in
@@ -14,6 +14,7 @@
 //   THREADS         of a block, one-dimensional
 //   SUMS            outputs a thread holds: float sum[SUMS]
 //   SHARED_BYTES    dynamic shared memory for the stages of the copy pipeline, 128-byte aligned (SHARED_DYNAMIC)
+//   HOLD            where the sum over chunks waits while the next one accumulates
 //   each(f)         calls f(j, w, x) for every j < SUMS: sum[j] is the product of the tile's rows w and x
 //
 // tile_stream is the pipeline: for tiles 0, 1, ... of W weights it calls done(tile, sum) while the copies for the next are
@@ -25,13 +26,16 @@
 #pragma once
 #include "ptx.cuh"
 
-#define K_CHUNK   512 // elements of K: the unit of the numerics contract
-#define ROW_BYTES 128 // of one row in a stage
-#define ROW_PACKS 8   // 16-byte packs of those
+#define K_CHUNK_BYTES 2048 // of a row: the unit of the numerics contract
+#define ROW_BYTES     128  // of one row in a stage
+#define ROW_PACKS     8    // 16-byte packs of those
 
-static_assert(K_CHUNK * 2 % ROW_BYTES == 0, "a chunk is whole steps");
+template <typename T> constexpr int K_CHUNK = K_CHUNK_BYTES / (int)sizeof(T); // elements
+template <typename T> static int64_t k_chunks(int64_t K) { return K > 0 ? (K + K_CHUNK<T> - 1) / K_CHUNK<T> : 1; }
 
-static inline int64_t k_chunks(int64_t K) { return K > 0 ? (K + K_CHUNK - 1) / K_CHUNK : 1; }
+// IN_REGISTERS beside the accumulators; IN_SHARED memory, behind the stages, for tiles whose accumulators need all
+// registers; ONE_CHUNK: nowhere, as K is no longer than that.
+enum Hold { IN_REGISTERS, IN_SHARED, ONE_CHUNK };
 
 // ---- copying ---------------------------------------------------------------------------------------------------------
 // ROWS rows of a stage; a thread copies always the same pack of the same rows.
@@ -75,16 +79,18 @@ template <typename T, int ROWS, int THREADS> struct Panel {
 
 // ---- bf16: tensor cores ----------------------------------------------------------------------------------------------
 // W_WARPS x X_WARPS warps, each with W / W_WARPS weights and X / X_WARPS tokens.
-template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_> struct MmaTile {
+template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN_REGISTERS> struct MmaTile {
     typedef Bf16 T;
     static constexpr int W = W_, X = X_, STAGES = STAGES_, THREADS = W_WARPS * X_WARPS * WARP;
-    static constexpr int STAGE_BYTES = (W + X) * ROW_BYTES, SHARED_BYTES = STAGES * STAGE_BYTES;
+    static constexpr int STAGE_BYTES = (W + X) * ROW_BYTES;
+    static constexpr Hold HOLD = HOLD_;
+    static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES + (HOLD == IN_SHARED ? W * X * (int)sizeof(float) : 0);
     static constexpr int WI = W / W_WARPS / 16, XI = X / X_WARPS / 8; // mma tiles of a warp
     static constexpr int SUMS = WI * XI * 4, STEPS = ROW_BYTES / 32;  // steps of 16 elements a stage
     static_assert(WI > 0 && XI > 0 && WI * W_WARPS * 16 == W && XI * X_WARPS * 8 == X && (XI == 1 || XI % 2 == 0), "");
 
-    uint32_t a[2][WI][4], b[2][XI][2]; // fragments: those in use, those on their way
-    int a_at, b_at;                    // this lane's address for ldmatrix in a stage, before the step's XOR
+    uint32_t a[2][4], b[2][XI][2]; // fragments: those in use, those on their way
+    int a_at, b_at;                // this lane's address for ldmatrix in a stage, before the step's XOR
 
     static __device__ __forceinline__ int w_first() { return (int)threadIdx.x / WARP % W_WARPS * WI * 16; }
     static __device__ __forceinline__ int x_first() { return (int)threadIdx.x / WARP / W_WARPS * XI * 8; }
@@ -94,11 +100,13 @@ template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_> struct MmaTile 
         a_at = (w_first() + lane % 16) * ROW_BYTES + (lane / 16 ^ swizzle) * 16;
         int row = XI == 1 ? lane % 8 : lane % 8 + lane / 16 * 8;
         b_at = (W + x_first() + row) * ROW_BYTES + (lane / 8 % 2 ^ swizzle) * 16;
-        load(0, stage, 0);
+        load_a(0, stage, 0, 0);
+        load_b(0, stage, 0);
     }
-    __device__ __forceinline__ void load(int to, const char *stage, int step) {
-#pragma unroll
-        for (int i = 0; i < WI; i++) ldmatrix_x4(a[to][i], stage + (a_at ^ step * 32) + i * 16 * ROW_BYTES);
+    __device__ __forceinline__ void load_a(int to, const char *stage, int step, int i) {
+        ldmatrix_x4(a[to], stage + (a_at ^ step * 32) + i * 16 * ROW_BYTES);
+    }
+    __device__ __forceinline__ void load_b(int to, const char *stage, int step) {
         if (XI == 1) ldmatrix_x2(b[to][0], stage + (b_at ^ step * 32));
 #pragma unroll
         for (int i = 0; i + 1 < XI; i += 2) {
@@ -108,16 +116,17 @@ template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_> struct MmaTile 
             b[to][i + 1][0] = two[2], b[to][i + 1][1] = two[3];
         }
     }
-    // acc += the stage; next() waits for the next one, whose first fragments are asked for before the last products.
+    // acc += the stage. Fragments are asked for one row of products ahead; next() waits for the next stage, whose first
+    // fragments are asked for before the last row.
     template <typename Next> __device__ __forceinline__ void multiply(float *acc, const char *stage, Next next) {
 #pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            if (step + 1 < STEPS) load((step + 1) % 2, stage, step + 1);
-            else load((step + 1) % 2, next(), 0);
+        for (int row = 0; row < STEPS * WI; row++) {
+            int step = row / WI, i = row % WI, then = (row + 1) % (STEPS * WI);
+            if (!then) stage = next();
+            load_a((row + 1) % 2, stage, then / WI, then % WI);
+            if (i + 1 == WI) load_b((step + 1) % 2, stage, then / WI);
 #pragma unroll
-            for (int i = 0; i < WI; i++)
-#pragma unroll
-                for (int j = 0; j < XI; j++) mma_bf16(acc + (i * XI + j) * 4, a[step % 2][i], b[step % 2][j]);
+            for (int j = 0; j < XI; j++) mma_bf16(acc + (i * XI + j) * 4, a[row % 2], b[step % 2][j]);
         }
     }
     template <typename F> static __device__ __forceinline__ void each(F f) {
@@ -137,6 +146,7 @@ template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
     static constexpr int W = W_, X = X_, STAGES = STAGES_, W_THREADS = W / W_EACH, X_THREADS = X / X_EACH;
     static constexpr int THREADS = W_THREADS * X_THREADS, SUMS = W_EACH * X_EACH;
     static constexpr int STAGE_BYTES = (W + X) * ROW_BYTES, SHARED_BYTES = STAGES * STAGE_BYTES;
+    static constexpr Hold HOLD = IN_REGISTERS;
     static_assert(W_THREADS * W_EACH == W && X_THREADS * X_EACH == X && THREADS % WARP == 0, "");
 
     static __device__ __forceinline__ int w_of(int i) { return (int)threadIdx.x % W_THREADS + i * W_THREADS; }
@@ -171,7 +181,7 @@ template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
 
 // ---- the pipeline ----------------------------------------------------------------------------------------------------
 // For tile = 0 .. tiles - 1: sum = the products of weights w_row(tile W + 0 .. W - 1) and tokens x_row(0 .. X - 1) over
-// columns [k_begin, k_end), then done(tile, sum). k_begin is a multiple of K_CHUNK.
+// columns [k_begin, k_end), then done(tile, sum). k_begin is a multiple of K_CHUNK<T>.
 //   shared        Tile::SHARED_BYTES
 //   w_row(int64_t i), x_row(int64_t i)   where row i begins (const T *), or NULL: a row of zeros
 //   ALIGNED       every row begins on 16 bytes and K is whole packs (aligned_rows); else a slower path, the same bits
@@ -199,7 +209,7 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
         }
         cp_async_commit();
     };
-#pragma unroll
+#pragma unroll 1
     for (int s = 0; s < Tile::STAGES - 1; s++) copy_next();
     // Waits for the oldest copies under way; behind the barrier the stage before them is free.
     int slot = -1;
@@ -212,17 +222,30 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
     Tile core;
     core.open(next_stage());
     float acc[Tile::SUMS], sum[Tile::SUMS];
+    float *held = (float *)(shared + Tile::STAGES * Tile::STAGE_BYTES) + threadIdx.x; // each thread's own column
     for (int tile = 0; tile < tiles; tile++) {
 #pragma unroll
-        for (int j = 0; j < Tile::SUMS; j++) acc[j] = sum[j] = 0;
+        for (int j = 0; j < Tile::SUMS; j++) {
+            acc[j] = sum[j] = 0;
+            if (Tile::HOLD == IN_SHARED) held[j * Tile::THREADS] = 0;
+        }
 #pragma unroll 1
         for (int step = 1; step <= steps; step++) {
             const char *stage = shared + slot * Tile::STAGE_BYTES;
             copy_next();
             core.multiply(acc, stage, next_stage);
-            if (step % (K_CHUNK / STEP) == 0 || step == steps)
+            if (Tile::HOLD != ONE_CHUNK && (step % (K_CHUNK<T> / STEP) == 0 || step == steps))
 #pragma unroll
-                for (int j = 0; j < Tile::SUMS; j++) sum[j] += acc[j], acc[j] = 0;
+                for (int j = 0; j < Tile::SUMS; j++) {
+                    if (Tile::HOLD == IN_SHARED) held[j * Tile::THREADS] += acc[j];
+                    else sum[j] += acc[j];
+                    acc[j] = 0;
+                }
+        }
+#pragma unroll
+        for (int j = 0; j < Tile::SUMS; j++) {
+            if (Tile::HOLD == IN_SHARED) sum[j] = held[j * Tile::THREADS];
+            if (Tile::HOLD == ONE_CHUNK) sum[j] += acc[j];
         }
         done(tile, sum);
     }

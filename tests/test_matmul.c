@@ -43,7 +43,8 @@ static void assert_near(Tensor x, const double *ref, const char *what, int64_t M
 static const int64_t matmul_shapes[][3] = {{1, 1, 1},      {1, 17, 5},    {2, 33, 31},   {3, 16, 64},   {5, 100, 33},
                                            {7, 19, 128},   {8, 65, 15},   {9, 63, 16},   {64, 13, 17},  {65, 129, 63},
                                            {1, 7, 65},     {17, 70, 300}, {33, 7, 512},  {20, 9, 520},  {64, 97, 896},
-                                           {130, 200, 77}, {9, 40, 2500}, {33, 7, 4864}, {8, 16, 1032}, {40, 24, 513}};
+                                           {130, 200, 77}, {9, 40, 2500}, {33, 7, 4864}, {8, 16, 1032}, {40, 24, 513},
+                                           {3, 18, 1023},  {70, 8, 1025}};
 
 static void test_matmul(void **state) {
     for (size_t s = 0; s < sizeof matmul_shapes / sizeof *matmul_shapes; s++)
@@ -119,6 +120,7 @@ static void test_matmul_rows(void **state) {
         check_rows(t, t, 64, 203, 2600, few, 5);
         check_rows(t, t, 200, 136, 1064, many, 5); // whole 16 bytes: large and small tiles, chunks apart and together
         check_rows(t, t, 131, 600, 520, one, 1);
+        check_rows(t, t, 131, 520, 1064, one, 1);
         check_rows(t, t, 70, 24, 1032, narrow, 5); // fewer blocks than a card has processors
         check_rows(t, t == F32 ? BF16 : F32, 70, 20, 1032, few, 5);
     }
