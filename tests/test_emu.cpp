@@ -342,6 +342,8 @@ static void launch_limits(void **) {
     assert_int_equal(cudaFuncSetAttribute(k, most, 227 * 1024), cudaSuccess);
     assert_int_equal(start(nothing_kernel, 1, 32, 227 * 1024), cudaSuccess);
     dies([] { start(much_shared_kernel, 1, 1, 0); }, {"65536 bytes of fixed shared arrays"});
+    dies([] { start(reverse_kernel<true>, 1, 64, 48 * 1024, device<int>(64)); },
+         {"49152 of dynamic shared memory; both together"});
     emu_reset();
 }
 

@@ -240,6 +240,10 @@ void emu_shared_fill(uint64_t *block, void *p, size_t bytes) {
         emu_fail("%zu bytes of fixed shared arrays; 48 KB is the most (take them from the dynamic one)", fixed_size);
     if (fixed_size + dynamic_size > SHARED_MOST)
         emu_fail("%zu bytes of fixed and %zu of dynamic shared memory; 227 KB is the most", fixed_size, dynamic_size);
+    if (fixed_size + dynamic_size > SHARED_FIXED_MOST && !emu_shared_allowed(running->kernel))
+        emu_fail("%zu bytes of fixed and %zu of dynamic shared memory; both together, 48 KB is the most that "
+                 "cudaFuncSetAttribute need not allow",
+                 fixed_size, dynamic_size);
     memset(p, 0xff, bytes);
 }
 bool emu_is_shared(const void *p, size_t bytes) {

@@ -17,6 +17,8 @@ std::string emu_kernel_name(const void *kernel);
 std::string emu_base_name(const std::string &name);
 
 // emu_runtime.cpp
+// The dynamic shared memory the kernel was allowed by cudaFuncSetAttribute; 0 where nobody asked.
+size_t emu_shared_allowed(const void *kernel);
 // The next launch's own seed, from the user's and the number of launches since that was set; not 0.
 uint64_t emu_next_seed(void);
 // Puts work into a stream (or the graph that the stream records), as every asynchronous call does.

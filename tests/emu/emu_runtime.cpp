@@ -692,6 +692,11 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute
     shared_limit[kernel] = value;
     return cudaSuccess;
 }
+size_t emu_shared_allowed(const void *kernel) {
+    std::lock_guard<std::mutex> hold(state_lock);
+    auto at = shared_limit.find(kernel);
+    return at == shared_limit.end() ? 0 : (size_t)at->second;
+}
 cudaError_t emu_check_pointer(const void *kernel, int argument, const void *p) {
     if (p && type_of(p) == cudaMemoryTypeUnregistered)
         emu_fail("%s: argument %d is %p, which is neither device nor pinned memory: a GPU cannot reach it",
