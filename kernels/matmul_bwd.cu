@@ -92,6 +92,7 @@ static void plain_product(Device *d, Tensor c, bool add, Strided<T> a, Strided<T
 // ---- cuBLASLt --------------------------------------------------------------------------------------------------------
 #define PLANS     512                // remembered shapes; a run's are few, but packed batches have many lengths
 #define WORKSPACE ((size_t)32 << 20) // bytes at most, from scratch
+#define ALIGN     256                // bytes: the library wants its workspace on a multiple of them
 
 // All that the choice may depend on. The library's matrices are column-major: c^T = b^T a^T, so its A is b.
 typedef struct {
@@ -184,7 +185,7 @@ static bool library_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, T
     s.type = a.dtype == F32 ? CUDA_R_32F : CUDA_R_16BF, s.out = c.dtype == F32 ? CUDA_R_32F : CUDA_R_16BF;
     s.a_transposed = a_t, s.b_transposed = b_t, s.add = add;
     s.align_a = alignment(a.data), s.align_b = alignment(b.data), s.align_c = alignment(c.data);
-    s.workspace = left > WORKSPACE + ARENA_ALIGN ? WORKSPACE : left / 2 / ARENA_ALIGN * ARENA_ALIGN;
+    s.workspace = left > WORKSPACE + 2 * ALIGN ? WORKSPACE : left / 2 / ALIGN * ALIGN;
     Plan *plan = plan_for(own->plans, &s);
     bool same = plan->known && !memcmp(&plan->shape, &s, sizeof s);
     if (same && !plan->works) return false;
@@ -196,7 +197,11 @@ static bool library_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, T
     }
     if (ok) {
         size_t mark = arena_mark(&d->scratch);
-        void *workspace = arena_take(&d->scratch, s.workspace);
+        void *workspace = NULL;
+        if (s.workspace) {
+            uintptr_t room = (uintptr_t)arena_take(&d->scratch, s.workspace + ALIGN - ARENA_ALIGN);
+            workspace = (void *)((room + ALIGN - 1) / ALIGN * ALIGN);
+        }
         float one = 1, beta = add ? 1 : 0;
         cublasStatus_t status = cublasLtMatmul(own->blas, t.op, &one, b.data, t.a, a.data, t.b, &beta, c.data, t.c,
                                                c.data, t.c, &plan->algo, workspace, s.workspace, own->stream);

@@ -186,6 +186,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t m, const 
     if (algo && algo->data[0] != 1) return CUBLAS_STATUS_INVALID_VALUE;
     if (m->epilogue == CUBLASLT_EPILOGUE_BIAS && !m->bias) return CUBLAS_STATUS_INVALID_VALUE;
     for (const void *p : {a, b, (const void *)d, c, (const void *)workspace}) emu_check_pointer(nullptr, 0, p);
+    if (workspace_bytes && (uintptr_t)workspace % 256)
+        emu_fail("cublasLtMatmul: the workspace %p is not a multiple of 256", workspace);
     EmuMatmul desc = *m;
     EmuLayout A = *la, B = *lb, C = *lc, D = *ld;
     bool host_scalars = desc.pointer_mode == CUBLASLT_POINTER_MODE_HOST;
