@@ -14,6 +14,7 @@
 
 #define HEAD_CHUNK   128 // tokens of the vocabulary
 #define HEAD_THREADS 256
+#define LSE_THREADS  128 // that add up a row's summaries
 
 // Summary of one row's logits over one chunk, with m = max z.
 typedef struct {
@@ -155,15 +156,17 @@ template <typename T, typename Done> static void head_launch(Device *d, Head<T> 
 }
 
 // ---- a row's summaries ---------------------------------------------------------------------------------------------
-// logsumexp and entropy from part[chunks], by one block; all its threads get them. Thread i takes chunks i, i +
-// blockDim.x, ... in ascending order, then block_sum. `room` is a shared array of 32 doubles.
+// logsumexp and entropy from part[chunks], by one block of at least LSE_THREADS; all its threads get them. Thread i <
+// LSE_THREADS takes chunks i, i + LSE_THREADS, ... in ascending order, then block_sum: the same additions in a block of any
+// size, as the threads beyond bring zeros. `room` is a shared array of 32 doubles.
 typedef struct {
     float lse, entropy;
 } RowLse;
 
 static __device__ __forceinline__ RowLse head_lse(const Lse *part, int64_t chunks, double *room) {
     double top = -INFINITY, sum = 0, dot = 0;
-    for (int64_t c = threadIdx.x; c < chunks; c += blockDim.x) top = part[c].max > top ? part[c].max : top;
+    const int64_t first = threadIdx.x < LSE_THREADS ? threadIdx.x : chunks;
+    for (int64_t c = first; c < chunks; c += LSE_THREADS) top = part[c].max > top ? part[c].max : top;
     for (int k = WARP / 2; k; k /= 2) {
         double other = __shfl_xor_sync(FULL, top, k);
         top = other > top ? other : top;
@@ -172,7 +175,7 @@ static __device__ __forceinline__ RowLse head_lse(const Lse *part, int64_t chunk
     __syncthreads();
     for (int w = 0; w < (int)blockDim.x / WARP; w++) top = room[w] > top ? room[w] : top;
     __syncthreads();
-    for (int64_t c = threadIdx.x; c < chunks; c += blockDim.x) {
+    for (int64_t c = first; c < chunks; c += LSE_THREADS) {
         Lse l = part[c];
         double shift = l.max - top, e = exp(shift);
         sum += e * l.sum;

@@ -12,7 +12,7 @@
 #include "cuda.cuh"
 #include "head.cuh"
 
-#define COMBINE_THREADS 128
+#define COMBINE_THREADS LSE_THREADS
 #define SUMMARIES_ROOM  ((size_t)7 << 20) // bytes of summaries a pass
 
 // ---- forward -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@
 #include "filter.cuh"
 #include "head.cuh"
 
-#define COMBINE_THREADS 128
+#define COMBINE_THREADS LSE_THREADS
 #define ROWS_ROOM       ((size_t)32 << 20) // bytes of summaries and candidates a pass
 
 typedef struct {
