@@ -48,8 +48,8 @@ static __device__ __forceinline__ bool row_ended(const Columns &c, const Row &r,
 }
 
 // from[j]: the row that came to row j, of those in use. NULL where nobody asks.
-static __global__ void advance_kernel(Columns c, const int *token, const float *logp, int first, int n, int B,
-                                      int *from, EndRule rule) {
+static __global__ void __launch_bounds__(THREADS)
+    advance_kernel(Columns c, const int *token, const float *logp, int first, int n, int B, int *from, EndRule rule) {
     SHARED(int, going, [WARP]); // rows of each warp that go on
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, live = 0;
     int *drawn = c.drawn + (token ? (int64_t)(c.count[1] % (int)c.ring) * 3 * c.slots : 0);
