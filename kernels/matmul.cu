@@ -129,7 +129,8 @@ template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Te
 // By the shape and the card alone; every choice gives the same bits.
 static void run_bf16(Device *d, Tensor y, Tensor x, Tensor w) {
     int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks<Bf16>(tensor_width(w)), sms = cuda_sm_count(d);
-    bool narrow = tiles_of(64, M, M, N) * chunks<sms, large = M> 128 && tiles_of(128, 256, M, N) >= sms;
+    bool narrow = tiles_of(64, M, M, N) * chunks < sms;
+    bool large = M > 128 && tiles_of(128, 256, M, N) >= sms;
     size_t room = ((CudaDevice *)d->backend)->shared;
     if (M <= 8) (narrow ? run<Mma8Narrow, true, Bf16> : run<Mma8, true, Bf16>)(d, y, x, w);
     else if (M <= 16) (narrow ? run<Mma16Narrow, true, Bf16> : run<Mma16, true, Bf16>)(d, y, x, w);
