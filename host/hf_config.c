@@ -134,7 +134,7 @@ static void dims_fields(Fields *f, ModelDims *n) {
                n->K);
     if (!field(f, "head_dim") && n->D % n->H)
         refuse(f, "%s: \"hidden_size\" (%d) is not a multiple of \"num_attention_heads\" (%d)", f->path, n->D, n->H);
-    n->d = int_field(f, "head_dim", 2, 512, n->D / n->H);
+    n->d = int_field(f, "head_dim", 2, 256, n->D / n->H);
     if (n->d % 2 || n->d < 2 || n->d > 512)
         refuse(f, "%s: heads of size %d: rotary embeddings turn pairs, so it must be even, and at most 512", f->path,
                n->d);

@@ -87,7 +87,8 @@ static struct addrinfo *resolve(const Launch *l, int port, Error *e) {
     struct addrinfo want = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found = NULL;
     char text[16];
     snprintf(text, sizeof text, "%d", port);
-    int why = getaddrinfo(l->master, text, &want, &found);
+    bool here = !strcmp(l->master, "localhost"); // a machine need not have a name for itself
+    int why = getaddrinfo(here ? "127.0.0.1" : l->master, text, &want, &found);
     if (!why) return found;
     error_set(e, EXIT_COMM, "rank %d cannot find rank 0's host, MASTER_ADDR %s: %s", l->rank, l->master,
               gai_strerror(why));

@@ -8,7 +8,10 @@ set -eu
 packages="gcc libc6-dev make libpcre2-dev libyaml-dev libjansson-dev libutf8proc-dev"
 case "${1-}" in
 "") ;;
-test) packages="$packages libcmocka-dev g++ libboost-context-dev" ;;
+# What rewards run on is tested too: programs in a sandbox, an HTTP endpoint.
+test) packages="$packages libcmocka-dev g++ libboost-context-dev bubblewrap python3-minimal libcurl4-openssl-dev" ;;
+code) packages="$packages bubblewrap python3 g++" ;;
+judge) packages="$packages libcurl4-openssl-dev" ;;
 *)
     echo "usage: tools/deps.sh [test|code|judge]" >&2
     exit 2
