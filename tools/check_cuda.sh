@@ -8,9 +8,11 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-# Kernels that may spill: a shell pattern of the name, a space, why.
+# Kernels that may spill: NAME on ARCH, each with the reason.
 may_spill() {
-    case $1 in
+    case "$1 on $2" in
+    # 8 bytes, on this generation alone: ptxas settles for 80 registers a thread, though 255 are allowed.
+    "decode_kernel<64> on 100") ;;
     *) return 1 ;;
     esac
 }
@@ -79,16 +81,17 @@ awk -F'|' -v archs="$archs" '
     }
     END { flush() }' "$room/all"
 
-awk -F'|' '{ split($1, f, " "); if (f[4] + f[5]) print $2 }' "$room/all" | sort -u >"$room/spills"
-while IFS= read -r name; do
-    if ! may_spill "$name"; then
-        echo "check-cuda: $name spills registers; make its tile smaller, or say in tools/check_cuda.sh why it may"
+awk -F'|' '{ split($1, f, " "); if (f[4] + f[5]) print f[2] "|" $2 }' "$room/all" | sort -u >"$room/spills"
+while IFS='|' read -r arch name; do
+    if ! may_spill "$name" "$arch"; then
+        echo "check-cuda: $name spills on sm_$arch; make its tile smaller, or say in tools/check_cuda.sh why it may"
         touch "$room/failed"
     fi
 done <"$room/spills"
+spills=$(grep -c . "$room/spills")
 kernels=$(cut -d'|' -f2 "$room/all" | sort -u | grep -c .)
 if [ -e "$room/failed" ] || [ "$kernels" -eq 0 ]; then
     echo "check-cuda: failed"
     exit 1
 fi
-echo "check-cuda: $kernels kernels for$(for arch in $archs; do printf ' sm_%s' "$arch"; done), none spills"
+echo "check-cuda: $kernels kernels for$(for arch in $archs; do printf ' sm_%s' "$arch"; done); known to spill: $spills"
