@@ -105,7 +105,8 @@ main    := $(dir)/host/main.o
 library := $(dir)/libgrpo.a
 tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
-emulated := $(patsubst tests/%.c,%,$(shell grep -l 'include "device.h"' tests/test_*.c)) test_emu
+# Not test_train: too long under emulation; test_cuda holds a whole run against the CPU's instead.
+emulated := $(filter-out test_train,$(patsubst tests/%.c,%,$(shell grep -l 'include "device.h"' tests/test_*.c))) test_emu
 ifeq ($(cuda),emu)
 tests   := $(emulated:%=$(dir)/tests/%)
 endif
@@ -187,7 +188,7 @@ debug sanitize:
 	$(Q)$(MAKE) MODE=$@ all
 
 # On the CPU; and in the release build, on the emulated GPU after that.
-also_emu :=
+also_emu := $(filter release,$(MODE))
 test: $(grpo) $(tools) $(tests)
 	$(if $(also_emu),$(Q)$(MAKE) MODE=emu programs)
 	$(Q)GRPO=$(grpo) GRPO_CUDA=$(if $(also_emu),$(BUILD)/emu/grpo,$(grpo)) \
