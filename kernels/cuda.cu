@@ -108,7 +108,11 @@ static void graph_begin(Device *d) {
 }
 static Graph *graph_end(Device *d) {
     cudaGraph_t graph = NULL;
-    if (d->error[0] || cuda_failed(d, cudaStreamEndCapture(of(d)->stream, &graph), "recording a graph")) return NULL;
+    cudaError_t ended = cudaStreamEndCapture(of(d)->stream, &graph); // also where an op failed: the stream must go on
+    if (d->error[0] || cuda_failed(d, ended, "recording a graph")) {
+        if (graph) cudaGraphDestroy(graph);
+        return NULL;
+    }
     Graph *g = (Graph *)xcalloc(1, sizeof *g);
     bool failed = cuda_failed(d, cudaGraphInstantiate(&g->exec, graph, 0), "preparing a graph");
     cudaGraphDestroy(graph);
@@ -172,10 +176,11 @@ static bool find_card(int ordinal, cudaDeviceProp *card, Error *e) {
         return open_failed(e, EXIT_CONFIG, status == cudaSuccess ? cudaErrorNoDevice : status, "no GPU answers",
                            "nvidia-smi shows what the driver sees; device=cpu runs without one");
     if (ordinal >= n)
-        return error_set(e, EXIT_CONFIG,
-                         "device=cuda: GPU %d is asked for, but there are %d; use fewer gpus, or check "
-                         "CUDA_VISIBLE_DEVICES",
-                         ordinal, n);
+        return error_set(
+            e, EXIT_CONFIG,
+            "device=cuda: GPU %d is asked for, but there are %d; use fewer gpus, or let every rank see all GPUs "
+            "of its machine (CUDA_VISIBLE_DEVICES; srun --gpus-per-node, not --gpus-per-task)",
+            ordinal, n);
     if ((status = cudaSetDevice(ordinal)) != cudaSuccess ||
         (status = cudaGetDeviceProperties(card, ordinal)) != cudaSuccess)
         return open_failed(e, EXIT_CONFIG, status, "the GPU cannot be used", "nvidia-smi shows who uses it");
