@@ -11,6 +11,10 @@ PREFIX  ?= /usr/local
 V       ?= 0
 
 MAKEFLAGS += --no-builtin-rules
+# All cores, unless -j says otherwise.
+ifeq ($(MAKELEVEL)$(filter -j% --jobs%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(or $(shell nproc 2>/dev/null),1)
+endif
 .DEFAULT_GOAL := all
 Q := $(if $(filter 1,$(V)),,@)
 

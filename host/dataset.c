@@ -71,7 +71,7 @@ static bool read_line(const Dataset *d, const char *line, size_t n, int64_t numb
     snprintf(where, sizeof where, "%s:%lld", d->path, (long long)number);
     json_t *j = json_parse(line, n, where, e);
     if (!j) return false;
-    const char *question, *answer;
+    const char *question = NULL, *answer = NULL;
     Text gold = {0};
     bool ok = json_is_object(j) || error_set(e, EXIT_INPUT, "%s: not a JSON object", where);
     if (d->messages_field) {
