@@ -211,7 +211,9 @@ static void wait_for(const char *name) {
 }
 
 static void a_signal_saves_and_the_run_goes_on(void **state) {
-    const char *command = "train " TINY "train_file=$D/train.jsonl output_dir=$D/stopped save_steps=1 max_steps=100000";
+    const char *command =
+        "train " TINY
+        "train_file=$D/train.jsonl output_dir=$D/stopped save_steps=1 save_total_limit=1000 max_steps=100000";
     pid_t pid = start(command);
     wait_for("$D/stopped/step_2");
     struct timespec t0, t1;

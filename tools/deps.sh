@@ -9,7 +9,7 @@ packages="gcc libc6-dev make libpcre2-dev libyaml-dev libjansson-dev libutf8proc
 case "${1-}" in
 "") ;;
 # What rewards run on is tested too: programs in a sandbox, an HTTP endpoint.
-test) packages="$packages libcmocka-dev g++ libboost-context-dev bubblewrap python3-minimal libcurl4-openssl-dev" ;;
+test) packages="$packages libcmocka-dev g++ libboost-context-dev bubblewrap python3 libcurl4-openssl-dev" ;;
 code) packages="$packages bubblewrap python3 g++" ;;
 judge) packages="$packages libcurl4-openssl-dev" ;;
 *)
