@@ -39,8 +39,8 @@ endif
 # ---- flags -----------------------------------------------------------------------------------------------------------
 optimize_release  := -O3 -g
 optimize_debug    := -Og -g3
-# The CUDA device under emulation (tests/emu): its kernels' memory is always guarded.
-optimize_emu      := -O2 -g -fno-omit-frame-pointer -fsanitize=address
+# The CUDA device under emulation (tests/emu): its kernels' memory is always guarded; and as on a GPU, so are 16-byte loads.
+optimize_emu      := -O2 -g -fno-omit-frame-pointer -fsanitize=address,alignment -fno-sanitize-recover=alignment
 optimize_sanitize := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 # Threads and ranks without data races. OpenMP's own barriers are none that this sanitizer knows, so there is one thread.
 # Parsers under clang's libFuzzer (make fuzz): nothing else is built.
@@ -155,7 +155,7 @@ $(dir)/tests/%.o: tests/%.cpp $(dir)/flags_cu
 	$(Q)mkdir -p $(@D) && $(compile_cu) -MMD -MP -c -o $@ $<
 
 # Switches threads; the kernels' own memory it does not touch.
-$(dir)/tests/emu/emu_block.o: compile_cu += -O3 -fno-sanitize=address
+$(dir)/tests/emu/emu_block.o: compile_cu += -O3 -fno-sanitize=address,alignment
 
 $(library): $(filter-out $(main),$(objects)) $(dir)/linked
 	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)

@@ -108,6 +108,12 @@ static void host_memory(void **) {
     cudaFreeHost(pinned);
 }
 
+static __global__ void pack_kernel(float *p) { store_pack(p, load_pack(p + 4)); }
+static void misaligned(void **) {
+    assert_int_equal(start(pack_kernel, 1, 1, 0, device<float>(12)), cudaSuccess);
+    dies([] { start(pack_kernel, 1, 1, 0, device<float>(12) + 1); }, {"misaligned address", "common.cuh"});
+}
+
 static __global__ void fixed_overrun_kernel(int at) {
     SHARED(float, before, [8]);
     SHARED(float, room, [5]);
@@ -791,6 +797,7 @@ int main(void) {
         cmocka_unit_test_teardown(device_overrun, clean),
         cmocka_unit_test_teardown(freed_memory, clean),
         cmocka_unit_test_teardown(host_memory, clean),
+        cmocka_unit_test_teardown(misaligned, clean),
         cmocka_unit_test_teardown(fixed_shared_overrun, clean),
         cmocka_unit_test_teardown(dynamic_shared_overrun, clean),
         cmocka_unit_test_teardown(uninitialised_shared, clean),

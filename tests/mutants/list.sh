@@ -9,6 +9,8 @@ mutant lerp_adds_all kernels/elementwise.cu ops:lerp \
     'fmaf(alpha, to_float(a.x.x[j]) - old, old)' 'fmaf(alpha, to_float(a.x.x[j]), old)'
 mutant group_reads_past_row 'kernels/memory.cuh>kernels/rmsnorm.cu' ops:rmsnorm \
     'if (j < left) g.x[j] = p[j];' 'g.x[j] = p[j];'
+mutant groups_across_rows 'kernels/memory.cuh>kernels/rmsnorm.cu' ops:rmsnorm \
+    '% alignof(Group<T, E>) == 0 && width % E == 0;' '% alignof(Group<T, E>) == 0;'
 mutant sumsq_chunk_too_long kernels/reduce.cu ops:sumsq \
     'n - begin < CHUNK ? n - begin : CHUNK' 'n - begin'
 mutant column_sums_no_barrier kernels/reduce.cu ops:rmsnorm_bwd \
