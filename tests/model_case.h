@@ -1,5 +1,5 @@
-// A model, its gradients, activations, cache and one batch of packed sequences, in memory of their own; weights by a
-// formula that tools/golden_model.py computes to the same bits.
+// A model, its gradients, activations, cache and one batch of packed sequences, in memory of their own that host and
+// device both reach; weights by a formula that tools/golden_model.py computes to the same bits.
 #pragma once
 #include "error.h"
 #include "model.h"
@@ -48,6 +48,13 @@ typedef struct {
     Tensor span, key, token, step_pos; // decode: [tokens,4] i32, [tokens] i64, i32, i32
 } ModelCase;
 
+// Zeros that host and device both reach (pinned host memory is a GPU's too): results are there once the device is done.
+static inline void *shared_memory(Device *d, size_t bytes) {
+    void *p = d->host_alloc(d, bytes);
+    if (!p) die("no memory for a model of the tests");
+    return memset(p, 0, bytes);
+}
+
 static inline void case_carve(ModelCase *c, Arena *a) {
     CaseSpec s = c->spec;
     c->model = model_carve(a, s.dims, s.dtype);
@@ -77,8 +84,7 @@ static inline ModelCase *model_case(Device *d, CaseSpec spec) {
     case_carve(c, &measure);
     case_views_free(c);
     c->bytes = measure.used;
-    c->memory = d->alloc(d, c->bytes);
-    if (!c->memory) die("no memory for a model of the tests");
+    c->memory = shared_memory(d, c->bytes);
     Arena a = arena_over(c->memory, c->bytes);
     case_carve(c, &a);
     return c;
@@ -86,7 +92,7 @@ static inline ModelCase *model_case(Device *d, CaseSpec spec) {
 
 static inline void model_case_free(ModelCase *c) {
     case_views_free(c);
-    c->device->free(c->device, c->memory, c->bytes);
+    c->device->host_free(c->device, c->memory, c->bytes);
     free(c);
 }
 
@@ -125,7 +131,7 @@ static inline Packed case_packed(const ModelCase *c) {
 // The first N rows of a column.
 static inline Tensor scored(const ModelCase *c, Tensor column) { return tensor_rows(column, 0, c->N); }
 
-// Hidden states, log-probs and entropies of the packed batch. With kv: row t of the batch goes to cache row kv_row[t].
+// Hidden states, log-probs and entropies of the packed batch, waited for. With kv: row t of the batch goes to cache row kv_row[t].
 static inline void case_forward(ModelCase *c, float temperature, bool kv) {
     Device *d = c->device;
     model_forward(d, &c->model, &c->acts, case_packed(c), kv ? &c->cache : NULL,
@@ -133,6 +139,7 @@ static inline void case_forward(ModelCase *c, float temperature, bool kv) {
     if (c->N > 0)
         d->logprob(d, scored(c, c->logp), scored(c, c->lse), scored(c, c->entropy), tensor_rows(c->acts.out, 0, c->T),
                    scored(c, c->rows), c->model.head, scored(c, c->target), temperature);
+    d->sync(d);
 }
 
 // Adds to grad the gradient of sum(dlogp * logp + dentropy * entropy), after case_forward.
@@ -142,6 +149,7 @@ static inline void case_backward(ModelCase *c, float temperature) {
                    tensor_rows(c->acts.out, 0, c->T), scored(c, c->rows), c->model.head, scored(c, c->target),
                    scored(c, c->lse), scored(c, c->entropy), temperature);
     model_backward(d, &c->model, &c->grad, &c->acts, case_packed(c));
+    d->sync(d);
 }
 
 // The value whose gradient case_backward gives.

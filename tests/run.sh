@@ -22,6 +22,9 @@ run() {
     echo "$status $((($(date +%s%N) - start) / 1000000))" >"$1.ran"
 }
 if [ "${1-}" = --one ]; then
+    # An emulated GPU does nothing before somebody waits for it, and its memory is out of reach: what the host reads
+    # too early, or where it cannot, shows. (Its own tests choose.)
+    [ "${3##*/}" = test_emu ] || export EMU_DEFER="${EMU_DEFER:-1}" EMU_GUARD="${EMU_GUARD:-1}"
     run "$2" "$3"
     exit 0
 fi

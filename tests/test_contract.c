@@ -131,6 +131,7 @@ static void check_draws(ModelCase *c, Truth *truth, Tensor x, int B, const int *
     }
     c->device->sample(c->device, tensor_rows(c->token, 0, B), tensor_rows(c->logp, 0, B), x, c->model.head,
                       tensor_rows(c->key, 0, B), tensor_rows(c->step_pos, 0, B), NONE, NONE, p);
+    c->device->sync(c->device);
     for (int s = 0; s < B; s++) {
         if (pos[s] < 0) continue;
         int at = truth->start[s] + pos[s];
@@ -157,7 +158,7 @@ static void check_decode(ModelCase *c, Truth *truth, int B) {
     for (int t = 0; t < n; t++) i32(c->kv_row)[t] = t;
     case_forward(c, TEMPERATURE, true);
     free(ids);
-    char *last = xmalloc((size_t)B * truth->row_bytes);
+    char *last = shared_memory(c->device, (size_t)B * truth->row_bytes);
     for (int s = 0; s < B; s++) {
         int g = s / 2;
         assert_memory_equal(hidden_row(c, truth, first_row[g]), true_row(truth, s, 0),
@@ -167,7 +168,7 @@ static void check_decode(ModelCase *c, Truth *truth, int B) {
         pos[s] = length[g] - 1;
     }
     check_draws(c, truth, tensor2(last, truth->dtype, B, c->spec.dims.D), B, pos);
-    free(last);
+    c->device->host_free(c->device, last, (size_t)B * truth->row_bytes);
 
     for (int step = 0, busy = B; busy > 0; step++) {
         busy = 0;
@@ -185,6 +186,7 @@ static void check_decode(ModelCase *c, Truth *truth, int B) {
         if (busy == 0) break;
         model_decode(c->device, &c->model, &c->acts, tensor_rows(c->token, 0, B), tensor_rows(c->step_pos, 0, B),
                      &c->cache, tensor_rows(c->kv_row, 0, B), tensor_rows(c->span, 0, B));
+        c->device->sync(c->device);
         for (int s = 0; s < B; s++)
             if (pos[s] >= 0) assert_memory_equal(hidden_row(c, truth, s), true_row(truth, s, pos[s]), truth->row_bytes);
         check_draws(c, truth, tensor_rows(c->acts.out, 0, B), B, pos);
@@ -206,6 +208,7 @@ static void check_drawn_in_training(ModelCase *c, const Truth *truth) {
     c->N = n;
     c->device->logprob(c->device, scored(c, c->logp), scored(c, c->lse), NONE, tensor_rows(c->acts.out, 0, c->T),
                        scored(c, c->rows), c->model.head, scored(c, c->target), TEMPERATURE);
+    c->device->sync(c->device);
     for (int64_t i = 0; i < n; i++)
         assert_memory_equal(&f32(c->logp)[i], &truth->drawn_logp[i32(c->rows)[i]], sizeof(float));
 }

@@ -217,7 +217,9 @@ static void bf16_no_worse_than_hf(void **state) {
 // Greedy tokens of all prompts with one repetition penalty, decoded side by side: prefill, then a token at a time.
 static void greedy(const json_t *g, double penalty) {
     enum { WIDTH = 128 };
-    int32_t ids[8 * WIDTH], seen[8 * WIDTH], want[8][WIDTH];
+    int32_t ids[8 * WIDTH], want[8][WIDTH];
+    int32_t *seen = shared_memory(device, 8 * WIDTH * sizeof *seen),
+            *seen_len = shared_memory(device, 8 * sizeof *seen);
     int length[8], start[8], n = 0, B = 0, new_tokens = 0;
     size_t i;
     json_t *x;
@@ -237,12 +239,12 @@ static void greedy(const json_t *g, double penalty) {
 
     // The last hidden state of every prompt, side by side.
     int64_t D = c->spec.dims.D;
-    float *hidden = xmalloc((size_t)(B * D) * sizeof *hidden);
+    size_t hidden_bytes = (size_t)(B * D) * sizeof(float);
+    float *hidden = shared_memory(device, hidden_bytes);
     for (int b = 0; b < B; b++)
         memcpy(hidden + b * D, f32(c->acts.out) + (start[b] + length[b] - 1) * D, (size_t)D * 4);
     Tensor x_last = tensor2(hidden, F32, B, D), token = tensor_rows(c->token, 0, B);
     Tensor pos = tensor_rows(c->step_pos, 0, B), key = tensor_rows(c->key, 0, B), kv_row = tensor_rows(c->kv_row, 0, B);
-    int32_t seen_len[8];
     SampleParams sampling = {.top_p = 1, .repetition_penalty = (float)penalty};
     for (int s = 0; s < new_tokens; s++) {
         for (int b = 0; b < B; b++) {
@@ -252,6 +254,7 @@ static void greedy(const json_t *g, double penalty) {
         device->sample(device, token, tensor_rows(c->logp, 0, B), x_last, c->model.head, key, pos,
                        penalty != 1 ? tensor2(seen, I32, B, WIDTH) : NONE,
                        penalty != 1 ? tensor1(seen_len, I32, B) : NONE, sampling);
+        device->sync(device);
         for (int b = 0; b < B; b++) {
             if (i32(token)[b] != want[b][s])
                 fail_msg("prompt of %d tokens, penalty %g, step %d: token %d, HF %d", length[b], penalty, s,
@@ -262,9 +265,13 @@ static void greedy(const json_t *g, double penalty) {
             memcpy(i32(c->span) + 4 * b, (int32_t[]){start[b], length[b], n + b * new_tokens, s + 1}, 16);
         }
         model_decode(device, &c->model, &c->acts, token, pos, &c->cache, kv_row, tensor_rows(c->span, 0, B));
+        device->sync(device);
         x_last = tensor_rows(c->acts.out, 0, B);
     }
-    free(hidden), model_case_free(c);
+    device->host_free(device, hidden, hidden_bytes);
+    device->host_free(device, seen, 8 * WIDTH * sizeof *seen);
+    device->host_free(device, seen_len, 8 * sizeof *seen);
+    model_case_free(c);
 }
 
 static void greedy_matches_hf(void **state) {
