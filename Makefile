@@ -205,7 +205,7 @@ programs: $(grpo) $(tools) $(tests)
 mutants:
 ifeq ($(MODE),emu)
 	$(Q)$(MAKE) MODE=emu programs
-	$(Q)BUILD=$(dir) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags)' LIBS='$(libs) -lcmocka' tests/mutants/run.sh
+	$(Q)BUILD=$(dir) GRPO=$(grpo) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags)' LIBS='$(libs) -lcmocka' tests/mutants/run.sh
 else
 	$(Q)$(MAKE) MODE=emu mutants
 endif

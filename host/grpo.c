@@ -48,17 +48,18 @@ static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
     return micro_pack(&t->run, &t->packing);
 }
 
-// Gathers a per-token column of the sequences into the device tensor dst[N], or scatters it back.
+// Gathers a per-token column of the sequences into the device tensor dst[N], or scatters what was kept back into one.
 static void gather(Trainer *t, Tensor dst, float *column, const int *seq, int n) {
     float *at = t->scored;
     for (int j = 0; j < n; at += t->batch.len[seq[j++]])
         memcpy(at, row_f(column, &t->batch, seq[j]), (size_t)t->batch.len[seq[j]] * 4);
-    t->run.device->copy(t->run.device, dst.data, t->scored, tensor_bytes(dst));
+    micro_upload(&t->run, dst, t->scored);
 }
 
-static void scatter(Trainer *t, Tensor src, float *column, const int *seq, int n) {
-    t->run.device->sync(t->run.device);
-    t->run.device->copy(t->run.device, t->scored, src.data, tensor_bytes(src));
+static void scatter(Trainer *t, float *column, const int *seq, int n) {
+    int64_t tokens = 0;
+    for (int j = 0; j < n; j++) tokens += t->batch.len[seq[j]];
+    micro_kept(&t->run, tokens, t->scored);
     const float *at = t->scored;
     for (int j = 0; j < n; at += t->batch.len[seq[j++]])
         memcpy(row_f(column, &t->batch, seq[j]), at, (size_t)t->batch.len[seq[j]] * 4);
@@ -77,6 +78,7 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
     const char *phase = m == &t->run.policy ? "entropy" : "reference";
     RankShare own = rank_share(t->run.comm, n);
     StepResult s = STEP_DONE;
+    int64_t kept = 0;
     for (int at = own.first; at < own.end && s == STEP_DONE; at += size) {
         if (stop_requested()) s = STEP_STOPPED;
         else {
@@ -84,9 +86,11 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
             int count = own.end - at < size ? own.end - at : size;
             TrainWork w = pack_micro(t, seq + at, count);
             micro_forward(&t->run, m, &w, training_temperature(t->cfg));
-            scatter(t, m == &t->run.policy ? w.entropy : w.logp, column, seq + at, count);
+            micro_keep(&t->run, kept, m == &t->run.policy ? w.entropy : w.logp);
+            kept += w.logp.dim[0];
         }
     }
+    if (s == STEP_DONE) scatter(t, column, seq + own.first, own.end - own.first);
     s = ranks_agree(t, s, e);
     return s == STEP_DONE && !ranks_share_tokens(t, phase, column, seq, n, e) ? STEP_FAILED : s;
 }
@@ -243,8 +247,8 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
     return STEP_DONE;
 }
 
-// Log-probs, loss and gradients of one micro-batch.
-static StepResult train_micro(Trainer *t, const int *seq, int n, GrpoParams p) {
+// Log-probs, loss and gradients of one micro-batch, asked for; its metrics go to [n,GM_COUNT] on the device.
+static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor metrics) {
     Run *r = &t->run;
     Device *d = r->device;
     Batch *b = &t->batch;
@@ -259,10 +263,10 @@ static StepResult train_micro(Trainer *t, const int *seq, int n, GrpoParams p) {
         index[j] = seq[j];
         mask[j] = counts(t, seq[j]);
     }
-    d->copy(d, w.index.data, index, (size_t)n * sizeof *index);
-    d->copy(d, w.mask.data, mask, (size_t)n);
-    d->copy(d, w.rewards.data, b->score, tensor_bytes(w.rewards));
-    d->copy(d, w.weights.data, t->weights, tensor_bytes(w.weights));
+    micro_upload(r, w.index, index);
+    micro_upload(r, w.mask, mask);
+    micro_upload(r, w.rewards, b->score);
+    micro_upload(r, w.weights, t->weights);
     free(index);
     free(mask);
     GrpoIn in = {.groups = b->prompts,
@@ -278,21 +282,21 @@ static StepResult train_micro(Trainer *t, const int *seq, int n, GrpoParams p) {
                  .entropy = w.entropy,
                  .mask = w.mask};
     bool bonus = p.entropy_coef != 0;
-    GrpoOut out = {w.advantage, w.dlogp, bonus ? w.dentropy : NONE, w.metrics};
+    GrpoOut out = {w.advantage, w.dlogp, bonus ? w.dentropy : NONE, metrics};
     d->grpo_loss(d, out, in, p);
     micro_backward(r, &w, temperature, bonus);
-    d->sync(d);
+}
 
-    float(*metric)[GM_COUNT] = xmalloc((size_t)n * sizeof *metric);
-    d->copy(d, metric, w.metrics.data, tensor_bytes(w.metrics));
+// Once the device is done: the metrics of n sequences.
+static StepResult take_metrics(Trainer *t, const int *seq, int n) {
     char where[64] = "";
+    micro_kept(&t->run, (int64_t)n * GM_COUNT, t->scored);
     for (int j = 0; j < n; j++) {
-        memcpy(t->metric[seq[j]], metric[j], sizeof metric[j]);
-        b->loss[seq[j]] = metric[j][GM_LOSS];
-        b->state[seq[j]] = SEQ_TRAINED;
-        if (!isfinite(metric[j][GM_LOSS]) && !*where) snprintf(where, sizeof where, "completion %d", seq[j]);
+        float *metric = memcpy(t->metric[seq[j]], t->scored + (size_t)j * GM_COUNT, sizeof t->metric[0]);
+        t->batch.loss[seq[j]] = metric[GM_LOSS];
+        t->batch.state[seq[j]] = SEQ_TRAINED;
+        if (!isfinite(metric[GM_LOSS]) && !*where) snprintf(where, sizeof where, "completion %d", seq[j]);
     }
-    free(metric);
     return *where ? bad_numbers(t, "loss", where) : STEP_DONE;
 }
 
@@ -310,9 +314,12 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
         if (stop_requested()) s = STEP_STOPPED;
         else {
             enter(t, "train", at - own.first, own.end - own.first);
-            s = train_micro(t, seq + at, own.end - at < size ? own.end - at : size, p);
+            int count = own.end - at < size ? own.end - at : size;
+            Tensor kept = tensor_rows(r->work.kept, (int64_t)(at - own.first) * GM_COUNT, (int64_t)count * GM_COUNT);
+            train_micro(t, seq + at, count, p, tensor2(kept.data, F32, count, GM_COUNT));
         }
     }
+    if (s == STEP_DONE) s = take_metrics(t, seq + own.first, own.end - own.first);
     s = ranks_agree(t, s, e);
     if (s == STEP_DONE && !ranks_share_metrics(t, seq, n, e)) s = STEP_FAILED;
     if (s != STEP_DONE) return s;

@@ -8,7 +8,7 @@ static TrainWork live(const TrainWork *cap, int64_t T, int64_t B, int64_t N) {
     Tensor *tokens[] = {&w.ids, &w.pos};
     Tensor *scored[] = {&w.rows,  &w.target,   &w.logp,     &w.lse,     &w.entropy,
                         &w.dlogp, &w.dentropy, &w.old_logp, &w.ref_logp};
-    Tensor *sequences[] = {&w.index, &w.mask, &w.advantage, &w.metrics};
+    Tensor *sequences[] = {&w.index, &w.mask, &w.advantage};
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = tensor_rows(*tokens[i], 0, T);
     for (size_t i = 0; i < sizeof scored / sizeof *scored; i++) *scored[i] = tensor_rows(*scored[i], 0, N);
     for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) *sequences[i] = tensor_rows(*sequences[i], 0, B);
@@ -17,17 +17,18 @@ static TrainWork live(const TrainWork *cap, int64_t T, int64_t B, int64_t N) {
     return w;
 }
 
-static void upload(Device *d, Tensor dst, const void *src) { d->copy(d, dst.data, src, tensor_bytes(dst)); }
+void micro_upload(Run *r, Tensor to, const void *from) { staging_put(&r->feed, to.data, from, tensor_bytes(to)); }
 
-TrainWork micro_pack(const Run *r, const Packing *p) {
-    Device *d = r->device;
+TrainWork micro_pack(Run *r, const Packing *p) {
     TrainWork w = live(&r->work, p->T, p->B, p->N);
-    upload(d, w.ids, p->ids);
-    upload(d, w.pos, p->pos);
-    upload(d, w.seq, p->seq);
-    upload(d, w.rows, p->rows);
-    upload(d, w.target, p->target);
-    upload(d, w.offsets, p->offsets);
+    // The half that is taken up now was last sent from two micro-batches ago: the host is never further ahead.
+    if (r->feed.used) staging_turn(&r->feed);
+    micro_upload(r, w.ids, p->ids);
+    micro_upload(r, w.pos, p->pos);
+    micro_upload(r, w.seq, p->seq);
+    micro_upload(r, w.rows, p->rows);
+    micro_upload(r, w.target, p->target);
+    micro_upload(r, w.offsets, p->offsets);
     return w;
 }
 
@@ -65,6 +66,16 @@ bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target
     p->seq[p->B] = (int32_t)p->T;
     p->offsets[p->B] = (int32_t)p->N;
     return true;
+}
+
+void micro_keep(Run *r, int64_t at, Tensor x) {
+    Device *d = r->device;
+    d->copy(d, tensor_rows(r->work.kept, at, tensor_numel(x)).data, x.data, tensor_bytes(x));
+}
+
+void micro_kept(Run *r, int64_t end, float *to) {
+    r->device->sync(r->device);
+    r->device->copy(r->device, to, r->work.kept.data, (size_t)end * sizeof *to);
 }
 
 void micro_forward(const Run *r, const Model *m, TrainWork *w, float temperature) {

@@ -301,11 +301,11 @@ void queue_end(RolloutQueue *q) {
     for (int done = 0; done < b->rows;) { // in two pieces where the ring ends between
         int64_t at = (first + done) % size;
         int n = b->rows - done < size - at ? b->rows - done : (int)(size - at);
-        q->d->copy_async(q->d, (char *)b->drawn + (size_t)done * row_bytes, tensor_rows(ring, at, n).data,
-                         (size_t)n * row_bytes);
+        q->d->fetch_async(q->d, (char *)b->drawn + (size_t)done * row_bytes, tensor_rows(ring, at, n).data,
+                          (size_t)n * row_bytes, b->passed);
         done += n;
     }
-    q->d->event_record(q->d, b->passed);
+    if (!b->rows) q->d->event_record(q->d, b->passed);
     q->begun++;
 }
 

@@ -55,8 +55,17 @@ static TrainWork carve_train(Arena *a, const Run *r) {
     w.rewards = arena_new(a, F32, s.score_rows > 0 ? s.score_rows : 1, R);
     w.weights = arena_new(a, F32, R);
     w.advantage = arena_new(a, F32, B);
-    w.metrics = arena_new(a, F32, B, GM_COUNT);
+    w.kept = arena_new(a, F32, s.kept > 0 ? s.kept : 1);
     return w;
+}
+
+// What micro_pack and micro_upload send for one micro-batch.
+static size_t feed_bytes(const TrainWork *w) {
+    const Tensor all[] = {w->ids,   w->pos,  w->seq,      w->rows,     w->target,  w->offsets,
+                          w->index, w->mask, w->old_logp, w->ref_logp, w->rewards, w->weights};
+    size_t bytes = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) bytes += tensor_bytes(all[i]);
+    return bytes;
 }
 
 // Rollout and training take turns in the same memory.
@@ -184,13 +193,15 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
     Arena params = arena_over(r->params_base, r->plan.params), work = arena_over(r->work_base, r->plan.work);
     carve_params(r, &params, &ignored);
     carve_work(r, &work, &ignored);
-    if (load_weights(r, e)) return true;
+    bool fed = !shape.train || staging_open(&r->feed, r->device, feed_bytes(&r->work), e);
+    if (fed && load_weights(r, e)) return true;
     run_close(r);
     return false;
 }
 
 void run_close(Run *r) {
     if (r->device) {
+        staging_close(&r->feed, NULL);
         r->device->free(r->device, r->params_base, r->plan.params);
         r->device->free(r->device, r->work_base, r->plan.work);
         free_views(r);
@@ -259,6 +270,7 @@ RunShape shape_for_train(const Config *c, int n_rewards) {
     s.train_tokens = c->per_device_train_batch_size * (c->max_prompt_length + c->max_completion_length);
     s.score_rows = n;
     s.n_rewards = n_rewards;
+    s.kept = (int64_t)n * (c->max_completion_length > GM_COUNT ? c->max_completion_length : GM_COUNT);
     return s;
 }
 
@@ -267,7 +279,8 @@ RunShape shape_for_sft(const Config *c) {
     return (RunShape){.train = true,
                       .train_tokens = tokens,
                       .train_seqs =
-                          (int)(c->per_device_train_batch_size * (c->packing ? c->gradient_accumulation_steps : 1))};
+                          (int)(c->per_device_train_batch_size * (c->packing ? c->gradient_accumulation_steps : 1)),
+                      .kept = 2 * c->gradient_accumulation_steps * tokens};
 }
 
 StopRule run_stop_rule(const Run *r) { return (StopRule){r->hf.eos, r->hf.n_eos, r->cfg->stop}; }

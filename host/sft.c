@@ -112,7 +112,7 @@ typedef struct {
     Example example;
     Packing *packing; // [gradient_accumulation_steps] the micro-batches of one optimizer step
     int micros;       // those in use
-    float *scored;    // [train_tokens] staging
+    float *scored;    // [RunShape.kept] staging
     TrainState at;
     int64_t total_steps, steps_per_epoch;
     Metrics *metrics;
@@ -144,25 +144,34 @@ static bool draw_step(Sft *s, int64_t *targets, Error *e) {
     return true;
 }
 
-// Adds one micro-batch's gradients and its sums of loss and entropy.
-static void train_micro(Sft *s, const Packing *p, double per_token, double *loss, double *entropy) {
+// One micro-batch's gradients, asked for; its log-probs and entropies are kept from element `at` on.
+static void train_micro(Sft *s, const Packing *p, double per_token, int64_t at) {
     Run *r = &s->run;
     TrainWork w = micro_pack(r, p);
     micro_forward(r, &r->policy, &w, 1);
     r->device->fill(r->device, w.dlogp, (float)-per_token);
     micro_backward(r, &w, 1, false);
-    r->device->sync(r->device);
-    r->device->copy(r->device, s->scored, w.logp.data, tensor_bytes(w.logp));
-    for (int64_t j = 0; j < p->N; j++) *loss -= s->scored[j] * per_token;
-    r->device->copy(r->device, s->scored, w.entropy.data, tensor_bytes(w.entropy));
-    for (int64_t j = 0; j < p->N; j++) *entropy += s->scored[j] * per_token;
+    micro_keep(r, at, w.logp);
+    micro_keep(r, at + p->N, w.entropy);
+}
+
+// Once the device is done: the step's sums of loss and entropy.
+static void take_sums(Sft *s, double per_token, double *loss, double *entropy) {
+    int64_t end = 0;
+    for (int k = 0; k < s->micros; k++) end += 2 * s->packing[k].N;
+    micro_kept(&s->run, end, s->scored);
+    const float *at = s->scored;
+    for (int k = 0; k < s->micros; k++) {
+        for (int64_t j = 0; j < s->packing[k].N; j++) *loss -= *at++ * per_token;
+        for (int64_t j = 0; j < s->packing[k].N; j++) *entropy += *at++ * per_token;
+    }
 }
 
 // One optimizer step. False: stopped by a signal (e->code EXIT_OK), or an error.
 static bool sft_step(Sft *s, Error *e) {
     Run *r = &s->run;
     double start = wall_seconds(), loss = 0, entropy = 0;
-    int64_t targets, tokens = 0;
+    int64_t targets, tokens = 0, kept = 0;
     if (!draw_step(s, &targets, e)) return false;
     r->device->fill(r->device, r->grad.slab, 0);
     bool stopped = false;
@@ -170,9 +179,11 @@ static bool sft_step(Sft *s, Error *e) {
         progress_phase(s->progress, "train", k, s->micros);
         ranks_phase("train", s->at.step + 1);
         profile_phase(&s->profile, "train");
-        train_micro(s, &s->packing[k], 1 / (double)targets, &loss, &entropy);
+        train_micro(s, &s->packing[k], 1 / (double)targets, kept);
+        kept += 2 * s->packing[k].N;
         tokens += s->packing[k].T;
     }
+    if (!stopped) take_sums(s, 1 / (double)targets, &loss, &entropy);
     double sums[] = {loss, entropy, (double)tokens, stopped}; // of all ranks
     if (!comm_all_reduce(r->comm, "loss", sums, 4, e) || sums[3] > 0) return false;
     loss = sums[0], entropy = sums[1], tokens = (int64_t)sums[2];
@@ -234,7 +245,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     s->packing = xcalloc((size_t)c->gradient_accumulation_steps, sizeof *s->packing);
     for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)
         s->packing[k] = packing_new(shape.train_tokens, shape.train_seqs);
-    s->scored = xcalloc((size_t)shape.train_tokens, sizeof *s->scored);
+    s->scored = xcalloc((size_t)shape.kept, sizeof *s->scored);
     int64_t n = c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus;
     s->steps_per_epoch = dataset_rows(s->data) > n ? dataset_rows(s->data) / n : 1;
     s->total_steps = c->max_steps > 0 ? c->max_steps : (int64_t)(c->num_train_epochs * (double)s->steps_per_epoch);

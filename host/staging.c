@@ -37,6 +37,19 @@ void staging_send(Staging *s, void *to, const void *from, size_t bytes) { s->d->
 void staging_turn(Staging *s) {
     s->d->event_record(s->d, s->passed[s->at]);
     s->at = !s->at;
+    s->used = 0;
+}
+
+void staging_put(Staging *s, void *to, const void *from, size_t bytes) {
+    if (on_host(s->d)) {
+        memcpy(to, from, bytes);
+        return;
+    }
+    char *room = s->used ? s->half[s->at] : staging_room(s);
+    if (s->used + bytes > s->bytes) die("staging: %zu bytes to send, %zu planned", s->used + bytes, s->bytes);
+    memcpy(room + s->used, from, bytes);
+    staging_send(s, to, room + s->used, bytes);
+    s->used += bytes;
 }
 
 bool staging_close(Staging *s, Error *e) {

@@ -19,11 +19,15 @@ typedef struct {
     char *half[2];
     Event *passed[2];
     int at;
+    size_t used; // of this half, by staging_put
 } Staging;
 bool staging_open(Staging *s, Device *d, size_t bytes, Error *e);
 char *staging_room(Staging *s); // waits until what was last sent from it has arrived
 void staging_send(Staging *s, void *to, const void *from, size_t bytes);
 void staging_turn(Staging *s);
+// Copies bytes into the room and sends them from there: `from` is the caller's again at once. What was put since the last
+// turn shares one half. Memory of the host is simply written.
+void staging_put(Staging *s, void *to, const void *from, size_t bytes);
 bool staging_close(Staging *s, Error *e); // waits; false after filling *e where a copy failed
 
 // ---- json.c: strict JSON through Jansson ------------------------------------------------------------------------

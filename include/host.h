@@ -201,6 +201,7 @@ typedef struct {
     int train_seqs;       // sequences of one micro-batch
     int score_rows;       // sequences of one generation batch (rewards given to grpo_loss)
     int n_rewards;
+    int64_t kept;         // numbers that stay on the device until the end of a step, or of a pass over a generation
     RolloutShape rollout; // slots 0: none
 } RunShape;
 
@@ -223,7 +224,8 @@ typedef struct {
     Tensor old_logp, ref_logp;                  // [N] F32
     Tensor offsets, index, mask;                // [B+1] I32, [B] I32, [B] U8
     Tensor rewards, weights;                    // [S,n_rewards], [n_rewards] F32
-    Tensor advantage, metrics;                  // [B], [B,GM_COUNT] F32
+    Tensor advantage;                           // [B] F32
+    Tensor kept;                                // [RunShape.kept] F32: what micro-batches leave for the host
 } TrainWork;
 
 typedef struct {
@@ -241,6 +243,7 @@ typedef struct {
     Tensor norms;                    // [1 + n_params] I64 (f64 bits): see optim.c
     Rollout rollout;
     TrainWork work;
+    Staging feed; // a micro-batch's inputs on their way
 } Run;
 
 // Reads config.json and the tokenizer, plans and takes the memory, loads (or draws) the weights.
@@ -320,8 +323,13 @@ void packing_clear(Packing *p);
 // Adds a sequence of n ids; tokens from position first_target on are scored (where `wanted` is given, only those it
 // marks). False, nothing added, where it does not fit.
 bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target, const uint8_t *wanted);
-// The packed micro-batch on the device; the result's tensors have its live sizes.
-TrainWork micro_pack(const Run *r, const Packing *p);
+// The packed micro-batch on its way to the device; the result's tensors have its live sizes. What else this micro-batch
+// needs follows by micro_upload. Neither waits for the device, but where it is two micro-batches behind.
+TrainWork micro_pack(Run *r, const Packing *p);
+void micro_upload(Run *r, Tensor to, const void *from);
+// Keeps x[n] F32 from element `at` of work.kept on; and all that was kept before `end`, once the device is done.
+void micro_keep(Run *r, int64_t at, Tensor x);
+void micro_kept(Run *r, int64_t end, float *to);
 // logp, lse and entropy of the scored positions under m.
 void micro_forward(const Run *r, const Model *m, TrainWork *w, float temperature);
 // Adds the gradients of w->dlogp (and w->dentropy) to r->grad.
@@ -376,7 +384,7 @@ typedef struct {
     int *order;                // [batch.n] the order its sequences are trained in
     float (*metric)[GM_COUNT]; // [batch.n] grpo_loss's sums
     int32_t *joined;           // [max_prompt + max_completion] prompt and completion of one sequence
-    float *scored;             // [train_tokens] staging of per-token columns
+    float *scored;             // [RunShape.kept] staging of per-token columns
     int64_t steps_per_epoch;
     Metrics *metrics;
     Progress *progress;

@@ -150,6 +150,9 @@ struct Device {
     void *(*host_alloc)(Device *d, size_t bytes);
     void (*host_free)(Device *d, void *host, size_t bytes);
     void (*copy_async)(Device *d, void *dst, const void *src, size_t bytes);
+    // To `host` once what was asked for so far is done, beside what is asked for later, which leaves src alone until e has
+    // passed: e is recorded when the copy is done.
+    void (*fetch_async)(Device *d, void *host, const void *src, size_t bytes, Event *e);
     Event *(*event_new)(Device *d); // NULL where it failed, the reason in d->error
     void (*event_record)(Device *d, Event *e);
     void (*event_wait)(Device *d, Event *e); // returns at once where it was never recorded, or the device has failed

@@ -26,6 +26,7 @@ static void host_free(Device *d, void *host, size_t bytes) { free(host); }
 // Whatever was asked for is done when the call returns: every event has passed.
 static Event *event_new(Device *d) { return xmalloc(1); }
 static void event_ignore(Device *d, Event *e) {}
+static void fetch(Device *d, void *host, const void *src, size_t bytes, Event *e) { copy(d, host, src, bytes); }
 static void event_free(Device *d, Event *e) { free(e); }
 static size_t memory(Device *d) { return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE); }
 
@@ -59,6 +60,7 @@ Device *cpu_open(int threads) {
     d->host_alloc = host_alloc;
     d->host_free = host_free;
     d->copy_async = copy;
+    d->fetch_async = fetch;
     d->event_new = event_new;
     d->event_record = event_ignore;
     d->event_wait = event_ignore;

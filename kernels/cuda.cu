@@ -1,4 +1,4 @@
-// The CUDA device: one stream, memory, graphs, the table of ops. Failures stick to d->error until somebody looks.
+// The CUDA device: its streams, memory, graphs, the table of ops. Failures stick to d->error until somebody looks.
 #include "cuda.cuh"
 #include <cuda_profiler_api.h>
 #include <stdio.h>
@@ -58,7 +58,10 @@ static void copy(Device *d, void *dst, const void *src, size_t bytes) {
     if (to.type != cudaMemoryTypeDevice || from.type != cudaMemoryTypeDevice)
         cuda_failed(d, cudaStreamSynchronize(of(d)->stream), "copy");
 }
-static void wait_all(Device *d) { cuda_failed(d, cudaStreamSynchronize(of(d)->stream), "a kernel before this point"); }
+static void wait_all(Device *d) {
+    if (!cuda_failed(d, cudaStreamSynchronize(of(d)->stream), "a kernel before this point"))
+        cuda_failed(d, cudaStreamSynchronize(of(d)->fetches), "copy");
+}
 static size_t memory(Device *d) { return of(d)->memory; }
 
 static void *host_alloc(Device *d, size_t bytes) {
@@ -78,6 +81,14 @@ static void copy_async(Device *d, void *dst, const void *src, size_t bytes) {
 struct Event {
     cudaEvent_t event;
 };
+static void fetch_async(Device *d, void *host, const void *src, size_t bytes, Event *e) {
+    CudaDevice *c = of(d);
+    if (d->error[0] || cuda_failed(d, cudaEventRecord(c->asked, c->stream), "recording an event") ||
+        cuda_failed(d, cudaStreamWaitEvent(c->fetches, c->asked, 0), "waiting for an event") ||
+        cuda_failed(d, cudaMemcpyAsync(host, src, bytes, cudaMemcpyDefault, c->fetches), "copy"))
+        return;
+    cuda_failed(d, cudaEventRecord(e->event, c->fetches), "recording an event");
+}
 static Event *event_new(Device *d) {
     Event *e = (Event *)xcalloc(1, sizeof *e);
     // A waiting thread sleeps: its core is for those who score meanwhile.
@@ -213,6 +224,7 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     d->host_alloc = host_alloc;
     d->host_free = host_free;
     d->copy_async = copy_async;
+    d->fetch_async = fetch_async;
     d->event_new = event_new;
     d->event_record = event_record;
     d->event_wait = event_wait;
@@ -225,7 +237,9 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     d->record = record;
 #define OP_ENTRY(name, args) d->name = Ranged<cuda_##name, name_of_##name>::run;
     OPS(OP_ENTRY)
-    if (!cuda_failed(d, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "opening a stream")) {
+    if (!cuda_failed(d, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "opening a stream") &&
+        !cuda_failed(d, cudaStreamCreateWithFlags(&c->fetches, cudaStreamNonBlocking), "opening a stream") &&
+        !cuda_failed(d, cudaEventCreateWithFlags(&c->asked, cudaEventDisableTiming), "making an event")) {
         void *scratch = alloc(d, DEVICE_SCRATCH);
         d->scratch = arena_over(scratch, DEVICE_SCRATCH);
         if (scratch && matmul_open(d)) return d;
@@ -243,8 +257,11 @@ extern "C" void cuda_close(Device *d) {
     if (!d) return;
     CudaDevice *c = of(d);
     if (c->stream) cudaStreamSynchronize(c->stream);
+    if (c->fetches) cudaStreamSynchronize(c->fetches);
     matmul_close(d);
     if (d->scratch.base) cudaFree(d->scratch.base);
+    if (c->asked) cudaEventDestroy(c->asked);
+    if (c->fetches) cudaStreamDestroy(c->fetches);
     if (c->stream) cudaStreamDestroy(c->stream);
     free(c);
     free(d);

@@ -9,7 +9,9 @@
 typedef struct MatmulPlans MatmulPlans;
 
 struct CudaDevice {
-    cudaStream_t stream;
+    cudaStream_t stream;  // ops and copies, in the order asked for
+    cudaStream_t fetches; // copies to the host beside them
+    cudaEvent_t asked;    // what a fetch waits for
     int sm_count;
     size_t memory; // bytes
     size_t shared; // bytes of shared memory a block may have

@@ -147,6 +147,8 @@ mutant adamw_same_noise_for_two kernels/adamw.cu adamw \
     'int half = element % 2 ? 16 : 0;' 'int half = 0;'
 mutant adamw_noise_of_the_slice kernels/adamw.cu adamw \
     'first + (uint64_t)(i + j), pair' '(uint64_t)(i + j), pair'
+mutant fetch_does_not_wait kernels/cuda.cu cuda \
+    'cuda_failed(d, cudaStreamWaitEvent(c->fetches, c->asked, 0), "waiting for an event") ||' ''
 mutant advance_length_off_by_one kernels/advance.cu rollout \
     'r.place >= rule.max_completion' 'r.place > rule.max_completion'
 mutant advance_rows_no_barrier kernels/advance.cu rollout \

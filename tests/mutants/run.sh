@@ -6,13 +6,14 @@
 # or hangs. The pristine tree must pass all those tests first. As many run side by side as there are cores. The last
 # line is "N killed, N survived"; whatever survived or did not compile fails the run.
 #
-# Environment, from the Makefile: BUILD (build/emu), COMPILE_CU, LINK and LIBS (commands), MUTANTS (a pattern: only those).
+# Environment, from the Makefile: BUILD (build/emu), GRPO (the program), COMPILE_CU, LINK and LIBS (commands), MUTANTS (a
+# pattern: only those).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$PWD
 list=tests/mutants/list.sh
 limit=${MUTANT_TIMEOUT:-300}
-export GRPO_TEST_DEVICE=cuda EMU_DEVICES=4 OMP_WAIT_POLICY=passive ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
+export GRPO_TEST_DEVICE=cuda EMU_DEVICES=4 EMU_DEFER=1 EMU_GUARD=1 OMP_WAIT_POLICY=passive ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
 
 # Runs test $1 ("rollout", or "ops:rmsnorm": one op of the case table) as program $2; output to $3.
 run_test() {
