@@ -72,7 +72,7 @@ mutant matmul_last_block_no_barrier kernels/matmul.cu matmul \
 mutant tile_waits_too_little 'kernels/tile.cuh>kernels/matmul.cu' ops:matmul \
     'cp_async_wait<Tile::STAGES - 2>();' 'cp_async_wait<Tile::STAGES - 1>();'
 mutant tile_one_long_chunk 'kernels/tile.cuh>kernels/matmul.cu' matmul \
-    'if (step % (K_CHUNK / STEP) == 0 || step == steps)' 'if (step == steps)'
+    '(step % (K_CHUNK<T> / STEP) == 0 || step == steps)' '(step == steps)'
 mutant tile_swizzle_differs 'kernels/tile.cuh>kernels/matmul.cu' ops:matmul \
     '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
 mutant matmul_bwd_set kernels/matmul_bwd.cu ops:matmul_bwd \
@@ -91,13 +91,13 @@ mutant softmax_mask_off_by_one 'kernels/attention.cuh>kernels/attention.cu' ops:
     '>= n[m][i / 2 % 2])' '> n[m][i / 2 % 2])'
 mutant merge_forgets_scale 'kernels/attention.cuh>kernels/attention.cu' ops:attention \
     'fmaf(chunk_l, s.add, *l * s.old)' 'fmaf(chunk_l, s.add, *l)'
-mutant dq_forgets_mask kernels/attention_bwd.cu ops:attention_bwd \
-    'ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;' 'ds[0][i / 4][i % 4] = x;'
+mutant dq_mask_off_by_one kernels/attention_bwd.cu ops:attention_bwd \
+    'ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;' 'ds[0][i / 4][i % 4] = key <= sees[half] ? x : 0;'
 mutant dq_forgets_delta kernels/attention_bwd.cu ops:attention_bwd \
-    'p * (ds[0][i / 4][i % 4] - row_delta[half])' 'p * ds[0][i / 4][i % 4]'
+    'p * (ds[0][i / 4][i % 4] - row_delta[half])' 'p * (ds[0][i / 4][i % 4] - 0 * row_delta[half])'
 mutant dkv_no_barrier kernels/attention_bwd.cu ops:attention_bwd \
-    'int rows = (int)(all - first < KEYS ? all - first : KEYS);
-        __syncthreads();' 'int rows = (int)(all - first < KEYS ? all - first : KEYS);'
+    'int rows = min(all - first, KEYS);
+        __syncthreads();' 'int rows = min(all - first, KEYS);'
 mutant decode_suffix_row_shifted kernels/decode.cu ops:decode \
     's.suffix_row - s.prefix_len)' 's.suffix_row)'
 mutant decode_keys_not_waited_for kernels/decode.cu ops:decode \
@@ -114,10 +114,11 @@ mutant logprob_entropy_sign kernels/logprob.cu ops:logprob_bwd \
 mutant logprob_target_of_other_chunk kernels/logprob.cu ops:logprob \
     'if (y >= 0 && y < len)' 'if (y >= 0)'
 mutant head_no_barrier 'kernels/head.cuh>kernels/logprob.cu' ops:logprob \
-    '__syncthreads(); // the stages are free' ''
+    'sum[j] * h.scale : -INFINITY; });
+            __syncthreads();' 'sum[j] * h.scale : -INFINITY; });'
 mutant head_counts_padding 'kernels/head.cuh>kernels/logprob.cu' ops:logprob \
     'v < len ? sum[j] * h.scale : -INFINITY' 'sum[j] * h.scale'
-mutant sample_draws_idle_rows kernels/sample.cu ops:sample \
+mutant sample_draws_idle_rows kernels/sample.cu sample \
     'if (key[blockIdx.x] < 0) return; // the whole block' ''
 mutant sample_one_number_a_row kernels/sample.cu sample \
     'bits = philox_quad(draw.seed, key, pos, (uint32_t)(token + v));' \
@@ -155,4 +156,4 @@ mutant advance_rows_no_barrier kernels/advance.cu rollout \
     'if (lane == 0) going[warp] = __popc(vote);
         __syncthreads();' 'if (lane == 0) going[warp] = __popc(vote);'
 mutant comm_part_of_wrong_rank kernels/comm.cu comm \
-    'got[(r - (r > self)) * stride + i]' 'got[(r - (r >= self)) * stride + i]'
+    'got[(r - (r > self)) * stride + i]' 'got[(r - (r > 0)) * stride + i]'
