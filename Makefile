@@ -119,7 +119,7 @@ tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test programs mutants check fuzz fuzzed check-cuda bench nsys ncu demo doctor install clean help FORCE
+.PHONY: all found debug sanitize test programs mutants check fuzz fuzzed valgrind check-cuda bench nsys ncu demo doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -219,11 +219,19 @@ check:
 	$(Q)$(MAKE) test
 	$(Q)$(MAKE) fuzz
 	$(Q)$(MAKE) MODE=sanitize test
-	$(Q)$(MAKE) MODE=tsan run-test_comm run-test_external
+	$(Q)$(MAKE) MODE=tsan run-test_comm run-test_external run-test_scorer
+	$(Q)$(MAKE) valgrind
 	$(Q)if command -v clang >/dev/null; then $(MAKE) CC=clang BUILD=$(BUILD)/clang all; \
 	    else echo 'SKIP the clang build: no clang'; fi
 	$(Q)if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h'); \
 	    else echo 'SKIP the format check: no clang-format'; fi
+
+# The tiny run under valgrind, which knows no AVX-512.
+valgrind:
+	$(Q)if command -v valgrind >/dev/null; \
+	    then $(MAKE) CUDA=no MARCH=x86-64-v3 BUILD=$(BUILD)/valgrind all && \
+	        tools/valgrind.sh $(BUILD)/valgrind/grpo $(BUILD)/valgrind/release/tools/problems; \
+	    else echo 'SKIP valgrind: it is not installed'; fi
 
 # Registers and spills of every kernel, on every GPU generation this nvcc knows. Needs no GPU.
 check-cuda:
