@@ -82,6 +82,10 @@ trap 'rm -rf "$work"' EXIT
 pick() { case $1 in ${MUTANTS:-*}) true ;; *) false ;; esac; }
 mutant() { if pick "$1"; then echo "$1 $3"; fi; }
 . "./$list" >"$work/list"
+if [ ! -s "$work/list" ]; then
+    echo "mutants: none is called $MUTANTS; $list names them" >&2
+    exit 1
+fi
 
 cut -d ' ' -f 2 "$work/list" | sort -u | xargs -P "$(nproc)" -I '{}' "$0" --pristine "$work" '{}'
 [ ! -e "$work/pristine-failed" ] || exit 1
