@@ -74,7 +74,7 @@ echo "gpu_check on $card, driver $(nvidia-smi --query-gpu=driver_version --forma
 stage_start=$SECONDS
 make="make -j$(nproc) CUDA=yes CUDA_ARCH=native BUILD=$build"
 # The programs that take their device from GRPO_TEST_DEVICE.
-tests=$(grep -lE 'test_device|fixture_open' tests/test_*.c | sed "s|^tests/\(.*\)\.c$|$build/release/tests/\1|" | tr '\n' ' ')
+tests=$(grep -l 'include "device.h"' tests/test_*.c | sed "s|^tests/\(.*\)\.c$|$build/release/tests/\1|" | tr '\n' ' ')
 if wanted build; then
     # shellcheck disable=SC2086
     if timeout "$(limit 300)" $make all "$build/bench" $tests >"$logs/build.log" 2>&1; then
