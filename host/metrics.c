@@ -23,12 +23,24 @@ static bool disk_error(const Log *l, const char *doing, Error *e) {
                      strerror(errno));
 }
 
+// Two runs that write into one directory would destroy each other's logs and checkpoints, so the first holds a lock for
+// as long as it lives, also where it dies. A file system without locks is no reason to stop.
+static bool log_lock(const Log *l, Error *e) {
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (!fcntl(l->fd, F_SETLK, &whole) || (errno != EAGAIN && errno != EACCES)) return true;
+    if (fcntl(l->fd, F_GETLK, &whole) || whole.l_type == F_UNLCK) whole.l_pid = 0;
+    return error_set(e, EXIT_CONFIG,
+                     "%s: another run is writing it (process %ld); wait for its end, or choose another output_dir",
+                     l->path, (long)whole.l_pid);
+}
+
 // Opens (or makes) the log and cuts it to `bytes`.
 static bool log_open(Log *l, const char *dir, const char *name, size_t bytes, Error *e) {
     l->path = xasprintf("%s/%s", dir, name);
     l->fd = open(l->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     struct stat st;
     if (l->fd < 0 || fstat(l->fd, &st)) return disk_error(l, "opening", e);
+    if (S_ISREG(st.st_mode) && !log_lock(l, e)) return false; // before anything is cut
     size_t size = (size_t)st.st_size;
     if (size < bytes) {
         note("%s has %zu bytes, the checkpoint knew of %zu: lines are missing; going on from its end", l->path, size,

@@ -145,6 +145,33 @@ static void logs_shorter_than_the_checkpoint_go_on(void **state) {
     assert_string_equal(text_of("metrics.jsonl") + n, "{\"step\": 2, \"loss\": 0.100000001}\n");
 }
 
+static void a_second_run_is_kept_out(void **state) {
+    int ready[2], end[2];
+    assert_int_equal(pipe(ready) | pipe(end), 0);
+    pid_t other = fork();
+    if (!other) {
+        Metrics *m = open_logs(0, 0);
+        log_step(m, 1);
+        char byte = 0;
+        bool told = write(ready[1], &byte, 1) == 1 && read(end[0], &byte, 1) == 1;
+        _exit(told ? 0 : 1);
+    }
+    char byte = 0, pid[32];
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    Error e = {0};
+    assert_null(metrics_open(dir, 0, 0, &e));
+    assert_int_equal(e.code, EXIT_CONFIG);
+    snprintf(pid, sizeof pid, "process %d", other);
+    assert_non_null(strstr(e.text, pid));
+    assert_string_not_equal(text_of("metrics.jsonl"), ""); // nothing was cut
+    assert_int_equal(write(end[1], &byte, 1), 1);
+    int status;
+    assert_int_equal(waitpid(other, &status, 0), other);
+    assert_int_equal(status, 0);
+    metrics_close(open_logs(0, 0)); // a run that is gone holds nothing, however it ended
+    for (int i = 0; i < 2; i++) close(ready[i]), close(end[i]);
+}
+
 static void a_failed_write_leaves_whole_lines(void **state) {
     Error e = {0};
     Metrics *m = open_logs(0, 0);
@@ -370,6 +397,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(completions_keep_what_was_scored, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(logs_are_cut_back_to_a_checkpoint, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(logs_shorter_than_the_checkpoint_go_on, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_second_run_is_kept_out, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_failed_write_leaves_whole_lines, make_dir, remove_dir),
         cmocka_unit_test(an_unwritable_directory_is_an_error),
         cmocka_unit_test(progress_is_plain_in_a_file),
