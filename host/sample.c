@@ -87,7 +87,7 @@ static bool sample_file(Run *r, const Prompter *p, const char *path, Error *e) {
                 more = false;
                 break;
             }
-            snprintf(where, sizeof where, "%.4096s:%lld", path, (long long)lines.line);
+            snprintf(where, sizeof where, "%.4096s:%lld", lines.path, (long long)lines.line);
             prompts[n] = line_prompt(line, length, where, e);
             ok = prompts[n] && prompter_ids(p, prompts[n], &b.prompt[n], e) &&
                  (fits(r, &b.prompt[n], e) || error_prefix(e, "%s", where));
@@ -105,10 +105,9 @@ static bool sample_file(Run *r, const Prompter *p, const char *path, Error *e) {
 }
 
 static void say(json_t *messages, const char *role, const char *content) {
-    json_t *m = json_object();
+    json_t *m = json_object(); // unchecked: a terminal may send any bytes, and none of them is left out
     json_object_set_new(m, "role", json_string(role));
-    json_t *text = json_string(content);
-    json_object_set_new(m, "content", text ? text : json_string(""));
+    json_object_set_new_nocheck(m, "content", json_string_nocheck(content));
     json_array_append_new(messages, m);
 }
 
