@@ -69,6 +69,13 @@ static void pack_text(Str *s, const char *text) {
     if (n) pack_bytes(s, text, n);
 }
 
+bool batch_bad_logp(const Batch *b, int *i, int *j) {
+    for (*i = 0; *i < b->n; ++*i)
+        for (*j = 0; *j < b->len[*i]; ++*j)
+            if (!isfinite(b->logp[(size_t)*i * (size_t)b->max_completion + (size_t)*j])) return true;
+    return false;
+}
+
 Batch batch_part(const Batch *b, int first, int prompts) {
     Batch x = *b;
     int i = first * b->group;

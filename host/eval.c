@@ -167,7 +167,8 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
         if (!ok) break;
         scorer_begin(scorer, &b);
         ok = rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, run_stop_rule(r), params, &b,
-                         (RolloutWatch){.done = take_decoded, .arg = scorer}, e);
+                         (RolloutWatch){.done = take_decoded, .arg = scorer}, e) &&
+             rollout_finite(&b, e);
         if (!scorer_end(scorer, ok) && ok) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
         if (!ok) {
             error_prefix(e, "evaluation");

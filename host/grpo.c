@@ -147,17 +147,16 @@ static StepResult rollout(Trainer *t, Error *e) {
 }
 
 static const char *first_bad_completion(const Batch *b, char *where, size_t n) {
-    for (int i = 0; i < b->n; i++) {
-        for (int j = 0; j < b->len[i]; j++)
-            if (!isfinite(b->logp[(size_t)i * (size_t)b->max_completion + (size_t)j])) {
-                snprintf(where, n, "completion %d, token %d", i, j);
-                return "sampled log-prob";
-            }
+    int i, j;
+    if (batch_bad_logp(b, &i, &j)) {
+        snprintf(where, n, "completion %d, token %d", i, j);
+        return "sampled log-prob";
+    }
+    for (i = 0; i < b->n; i++)
         if (isinf(b->reward[i])) {
             snprintf(where, n, "completion %d", i);
             return "reward";
         }
-    }
     return NULL;
 }
 

@@ -138,13 +138,25 @@ static void show(Loop *k, Slot *slot, size_t upto) {
     if (upto > slot->shown) slot->shown = upto;
 }
 
+// A NUL would end the text for all who read it as a C string, and hide what follows from the rewards and the logs: it
+// becomes U+FFFD, which no reward takes for anything else either. Heap memory.
+static char *text_keep(const char *text, size_t n) {
+    Str s = {0};
+    for (size_t at = 0, part; at < n; at += part + 1) {
+        part = strnlen(text + at, n - at);
+        str_add(&s, text + at, part);
+        if (at + part < n) str_puts(&s, "\xef\xbf\xbd");
+    }
+    return s.s ? s.s : xstrdup("");
+}
+
 static void finish(Loop *k, int s, Finish why, size_t text_len) {
     Slot *slot = &k->slot[s];
     Batch *b = k->b;
     int i = slot->seq;
     show(k, slot, text_len);
     b->finish[i] = why;
-    b->text[i] = xstrndup(slot->text.s ? slot->text.s : "", text_len);
+    b->text[i] = text_keep(slot->text.s, text_len);
     b->state[i] = SEQ_DECODED;
     k->prompts[slot->prompt_slot].users--;
     slot->seq = -1;
@@ -267,4 +279,13 @@ bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, Stop
     free(k.fresh);
     free(k.ended);
     return device_ok(d, e) && (!stopped || error_set(e, EXIT_STOPPED, "stopped by a signal"));
+}
+
+bool rollout_finite(const Batch *b, Error *e) {
+    int i, j;
+    return !batch_bad_logp(b, &i, &j) ||
+           error_set(e, EXIT_NUMERIC,
+                     "the log-prob of token %d of completion %d is not finite: the weights are damaged, or of a run "
+                     "that diverged; load=strict names the first bad tensor in the file",
+                     j, i);
 }

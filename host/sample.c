@@ -25,7 +25,8 @@ static bool fits(const Run *r, const Ids *ids, Error *e) {
 
 static bool answer(Run *r, Batch *b, RolloutWatch watch, Error *e) {
     return rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, run_stop_rule(r), sample_params(r->cfg), b,
-                       watch, e);
+                       watch, e) &&
+           rollout_finite(b, e);
 }
 
 static bool sample_one(Run *r, const Prompter *p, Error *e) {

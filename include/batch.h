@@ -25,7 +25,7 @@ typedef struct {
     int *len;     // completion tokens, EOS included
     int32_t *ids; // [n, max_completion]
     float *logp;  // [n, max_completion] as sampled
-    char **text;  // completion, decoded, special tokens left out, cut before a stop string
+    char **text;  // completion, decoded, special tokens left out, cut before a stop string; NUL is U+FFFD
 
     // filled by rewards
     float *score;  // [n, n_rewards]; NaN abstains
@@ -42,6 +42,8 @@ Batch batch_new(int prompts, int group, int max_completion, int n_rewards);
 void batch_clear_prompt(Batch *b, int p); // one prompt and its completions
 void batch_clear(Batch *b);               // frees texts, all states back to SEQ_QUEUED
 void batch_free(Batch *b);
+// The first token (completion *i, place *j) whose sampled log-prob is not finite; false where all are.
+bool batch_bad_logp(const Batch *b, int *i, int *j);
 // Prompts [first, first + prompts) and their completions as a batch of their own, in the same memory: not to be freed.
 Batch batch_part(const Batch *b, int first, int prompts);
 // What rollout and rewards filled in for those prompts, as bytes added to *out, and back: how ranks exchange completions.

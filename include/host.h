@@ -182,6 +182,8 @@ typedef struct {
 } RolloutWatch; // members may be NULL
 bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, StopRule rule, SampleParams params,
                  Batch *b, RolloutWatch watch, Error *e);
+// What a rollout drew is worth nothing where a log-prob is not finite: EXIT_NUMERIC, for commands that show or grade it.
+bool rollout_finite(const Batch *b, Error *e);
 
 // ---- device.c ------------------------------------------------------------------------------------------------------
 // `choice` is DEVICE_*. auto takes GPU `ordinal` where one answers, else the CPU, whose `about` then says so; cuda takes

@@ -156,6 +156,22 @@ static void train_eval_sample_sft_work_together(void **state) {
     }
     assert_int_equal(lines, 2);
     free(args);
+    // A weight that is no number: refused where weights are checked, said where only what they make can show it.
+    char *path = words("$D/run/step_2/model.safetensors");
+    FILE *f = fopen(path, "r+b");
+    static const float nan = NAN;
+    assert_true(f && !fseek(f, -4, SEEK_END) && fwrite(&nan, 4, 1, f) == 1 && !fclose(f));
+    free(path);
+    static const char *const uses[] = {"sample " TINY "prompt=hello init=load model=$D/run/step_2 load=%s",
+                                       "eval " TINY "eval_file=$D/train.jsonl init=load model=$D/run/step_2 load=%s"};
+    for (int i = 0; i < 4; i++) {
+        char *load = xasprintf(uses[i / 2], i % 2 ? "mmap" : "strict");
+        args = words(load);
+        assert_int_equal(grpo(args, NULL, &out), i % 2 ? EXIT_NUMERIC : EXIT_INPUT);
+        assert_non_null(strstr(out.s, "is not a finite number") ? out.s : strstr(out.s, "is not finite"));
+        free(args);
+        free(load);
+    }
     str_free(&out);
 }
 

@@ -248,19 +248,26 @@ typedef struct {
     int *len;
     Finish *finish;
     char **text;
-    int n, finished[4];
+    int n, finished[4], nuls;
 } Drawn;
 
 typedef struct {
     const Batch *b;
     Str *text; // [n] as it came
-    int done;
+    int done, nuls;
 } Watched;
 static void watch_text(void *arg, int i, const char *bytes, size_t n) { str_add(&((Watched *)arg)->text[i], bytes, n); }
 static void watch_done(void *arg, int i) {
     Watched *w = arg;
     assert_int_equal(w->b->state[i], SEQ_DECODED);
-    assert_string_equal(w->text[i].s ? w->text[i].s : "", w->b->text[i]);
+    const char *kept = w->b->text[i];
+    for (size_t at = 0; at < w->text[i].n; at++) { // every byte is kept, and a NUL hides none that follow
+        bool nul = !w->text[i].s[at];
+        assert_memory_equal(kept, nul ? "\xef\xbf\xbd" : w->text[i].s + at, nul ? 3 : 1);
+        kept += nul ? 3 : 1;
+        w->nuls += nul;
+    }
+    assert_int_equal(*kept, 0);
     w->done++;
 }
 
@@ -272,12 +279,12 @@ static Drawn decode(Fixture *f) {
     dataset_seek(t->data, (Cursor){0});
     for (int p = 0; p < b->prompts; p++) assert_true(prompter_next(&t->prompter, t->data, b, p, &e));
     for (int i = 0; i < b->n; i++) b->key[i] = i;
-    Watched w = {b, xcalloc((size_t)b->n, sizeof *w.text), 0};
+    Watched w = {b, xcalloc((size_t)b->n, sizeof *w.text), 0, 0};
     if (!rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
                      sample_params(&f->cfg), b, (RolloutWatch){watch_text, watch_done, &w}, &e))
         fail_msg("%s", e.text);
     assert_int_equal(w.done, b->n);
-    Drawn x = {.n = b->n};
+    Drawn x = {.n = b->n, .nuls = w.nuls};
     size_t tokens = (size_t)b->n * (size_t)b->max_completion;
     x.ids = memcpy(xmalloc(tokens * 4), b->ids, tokens * 4);
     x.logp = memcpy(xmalloc(tokens * 4), b->logp, tokens * 4);
@@ -311,6 +318,7 @@ static void asking_ahead_changes_nothing(void **state) {
     const char *const variants[] = {"", "stop=a,in,</ repetition_penalty=1.3", "rollout_batch=3 stop=e,t",
                                     "rollout_batch=7 repetition_penalty=1.2 top_k=20", "max_completion_length=1"};
     Fixture f;
+    int nuls = 0;
     fixture_dir(&f);
     for (int v = 0; v < 5; v++) {
         char more[256];
@@ -333,9 +341,11 @@ static void asking_ahead_changes_nothing(void **state) {
         }
         assert_true(recordings > 0 || f.cfg.max_completion_length == 1);
         if (*variants[v] == 's' || v == 2) assert_true(plain.finished[FINISH_STOP] > 0);
+        nuls += plain.nuls;
         drawn_free(&plain);
         fixture_close(&f);
     }
+    assert_true(nuls > 0); // some texts had one
     fixture_remove(&f);
 }
 
