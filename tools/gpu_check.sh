@@ -5,7 +5,7 @@
 #                                 machine that has only the CUDA toolkit; there, GRPO_DEPS=DIR tools/gpu_check.sh
 # Figures go to bench/results/CARD-DATE.csv. Without a GPU it says SKIP and ends well.
 #   GRPO_CONTRACT_TOKENS  tokens of the contract's test (1000000)
-#   GRPO_CHECK_STAGES     some of: build ops contract memcheck racecheck bench (all)
+#   GRPO_CHECK_STAGES     some of: build ops contract memcheck racecheck hf bench (all)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -52,7 +52,7 @@ logs=$build/logs
 mkdir -p "$logs" bench/results
 started=$SECONDS
 passed=0 failed=0 skipped=0
-stages=${GRPO_CHECK_STAGES:-build ops contract memcheck racecheck bench}
+stages=${GRPO_CHECK_STAGES:-build ops contract memcheck racecheck hf bench}
 
 wanted() { case " $stages " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
 report() { # PASS|FAIL|SKIP, stage, words
@@ -142,6 +142,25 @@ for tool in memcheck racecheck; do
         show_end "$logs/$tool.log"
     fi
 done
+
+# ---- HF transformers on the same card -----------------------------------------------------------------------------------
+if wanted hf; then
+    for shape in 0.5B 1.5B; do
+        stage_start=$SECONDS
+        timeout "$(limit 80)" "${PYTHON:-python3}" tools/compare_hf.py --device cuda --logits "$build/release/tools/logits" \
+            $shape >"$logs/hf_$shape.log" 2>&1
+        status=$?
+        if skip=$(grep '^SKIP' "$logs/hf_$shape.log"); then report SKIP "hf $shape" "${skip#SKIP }"
+        elif [ $status -eq 0 ]; then
+            report PASS "hf $shape" "logits and gradients as HF's, f32 and bf16"
+            sed 's/^/     | /' "$logs/hf_$shape.log"
+        elif [ $status -eq 124 ]; then report SKIP "hf $shape" "not done within its time"
+        else
+            report FAIL "hf $shape" "exit $status; see $logs/hf_$shape.log"
+            show_end "$logs/hf_$shape.log"
+        fi
+    done
+fi
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
 if wanted bench; then

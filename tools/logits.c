@@ -1,87 +1,104 @@
-// The logits of a model directory, for tools/compare_hf.py: `logits MODEL_DIR f32|bf16`, one sequence of token ids a line
-// on standard input; raw f32 logits, [T,V] a sequence, on standard output.
+// What a model directory's model computes, for tools/compare_hf.py: `logits MODEL_DIR f32|bf16 cpu|cuda [gradients]`, one
+// sequence of token ids a line on standard input; on standard output raw f32 logits, [T,V] a sequence, or the gradients of
+// the mean negative log-prob of every next token: for each parameter a line "NAME ELEMENTS", then its elements as f32.
 #include "host.h"
 #include <stdlib.h>
 
-// Carves the model and what a forward pass over `tokens` tokens needs; once to measure, once for real.
-typedef struct {
-    Model model;
-    Activations acts;
-    Tensor ids, pos, seq, logits; // [tokens], [tokens], [2], [tokens,V]
-} Work;
-
-static Work work_carve(Arena *a, ModelDims dims, DType dtype, int64_t tokens) {
-    return (Work){
-        .model = model_carve(a, dims, dtype),
-        .acts = activations_carve(a, dims, dtype, tokens, false, false),
-        .ids = arena_new(a, I32, tokens),
-        .pos = arena_new(a, I32, tokens),
-        .seq = arena_new(a, I32, 2),
-        .logits = arena_new(a, F32, tokens, dims.V),
-    };
-}
-static void work_views_free(Work *w) {
-    model_free(&w->model);
-    activations_free(&w->acts);
-}
-
-// The ids of one line; how many.
-static int64_t ids_read(const char *line, const ModelDims *dims, int32_t *ids) {
-    int64_t n = 0;
-    char *end;
-    for (long id = strtol(line, &end, 10); end != line && n < dims->max_positions; id = strtol(line, &end, 10)) {
-        if (id < 0 || id >= dims->V) return 0;
-        ids[n++] = (int32_t)id;
-        line = end;
-    }
-    return n;
-}
-
-static bool run(Device *d, const char *dir, DType dtype, Error *e) {
-    HfConfig hf;
-    if (!hf_config_read(dir, &hf, e)) return false;
-    int64_t capacity = hf.dims.max_positions < 4096 ? hf.dims.max_positions : 4096;
-    hf.dims.max_positions = (int)capacity;
-    Arena measure = arena_measure();
-    Work w = work_carve(&measure, hf.dims, dtype, capacity);
-    work_views_free(&w);
-    void *memory = d->alloc(d, measure.used);
-    if (!memory) return error_set(e, EXIT_MEMORY, "%s: %zu bytes cannot be had", dir, measure.used);
-    Arena arena = arena_over(memory, measure.used);
-    w = work_carve(&arena, hf.dims, dtype, capacity);
-
-    bool ok = hf_weights_read(dir, d, &w.model, LOAD_STRICT, e);
+// The packed lines of standard input; NULL-filled where a line has no ids. At most 4096 tokens.
+static bool lines_read(Packing *p, int32_t *longest, Error *e) {
+    enum { MOST = 4096 };
+    *p = packing_new(MOST, MOST);
     char *line = NULL;
     size_t room = 0;
+    bool ok = true;
+    int32_t *ids = xcalloc(MOST + 1, sizeof *ids);
     while (ok && getline(&line, &room, stdin) > 0) {
-        int64_t T = ids_read(line, &hf.dims, i32(w.ids));
-        for (int64_t t = 0; t < T; t++) i32(w.pos)[t] = (int32_t)t;
-        i32(w.seq)[1] = (int32_t)T;
-        Packed in = {tensor_rows(w.ids, 0, T), tensor_rows(w.pos, 0, T), w.seq};
-        if (T == 0) {
-            ok = error_set(e, EXIT_INPUT, "standard input: a line without token ids from 0 to %d", hf.dims.V - 1);
-            break;
+        int64_t n = 0;
+        char *at = line, *end;
+        for (long id = strtol(at, &end, 10); end != at && n <= MOST; id = strtol(at, &end, 10)) {
+            ids[n++] = (int32_t)id;
+            if (id > *longest) *longest = (int32_t)id;
+            at = end;
         }
-        model_forward(d, &w.model, &w.acts, in, NULL, NONE);
-        d->matmul(d, tensor_rows(w.logits, 0, T), tensor_rows(w.acts.out, 0, T), w.model.head);
-        fwrite(w.logits.data, sizeof(float), (size_t)(T * hf.dims.V), stdout);
+        ok = n > 1 && packing_add(p, ids, n, 1, NULL);
     }
+    free(ids);
     free(line);
-    work_views_free(&w);
-    d->free(d, memory, measure.used);
+    return ok || error_set(e, EXIT_INPUT, "standard input: a line of fewer than two ids, or more than %d in all", MOST);
+}
+
+static void logits_write(Run *r, const TrainWork *w) {
+    Device *d = r->device;
+    int64_t T = w->ids.dim[0], V = r->hf.dims.V;
+    size_t row = (size_t)V * sizeof(float);
+    Tensor one = tensor2(d->alloc(d, row), F32, 1, V);
+    float *host = xmalloc(row);
+    if (!one.data) die("logits: no memory on the device");
+    for (int64_t t = 0; t < T; t++) {
+        d->matmul(d, one, tensor_rows(w->acts.out, t, 1), r->policy.head);
+        d->copy(d, host, one.data, row);
+        fwrite(host, 1, row, stdout);
+    }
+    d->free(d, one.data, row);
+    free(host);
+}
+
+static void gradients_write(Run *r, TrainWork *w) {
+    Device *d = r->device;
+    d->fill(d, w->dlogp, -1.0f / (float)w->logp.dim[0]);
+    micro_backward(r, w, 1, false);
+    for (int i = 0; i < r->grad.n_params; i++) {
+        const Param *p = &r->grad.params[i];
+        size_t bytes = tensor_bytes(p->t);
+        float *host = xmalloc(bytes);
+        d->copy(d, host, p->t.data, bytes);
+        printf("%s %lld\n", p->name, (long long)tensor_numel(p->t));
+        fwrite(host, 1, bytes, stdout);
+        free(host);
+    }
+}
+
+static bool run(char **argv, Error *e) {
+    Packing p;
+    int32_t highest = 0;
+    Config c;
+    Run r = {0};
+    char *options[] = {xasprintf("model=%s", argv[1]),
+                       xasprintf("dtype=%s", argv[2]),
+                       xasprintf("device=%s", argv[3]),
+                       "tokenizer=models/tiny",
+                       "grad_dtype=f32",
+                       "optim_dtype=bf16"};
+    bool gradients = argv[4], ok = lines_read(&p, &highest, e);
+    RunShape shape = {.train = true, .train_tokens = p.T, .train_seqs = (int)p.B};
+    if (ok && config_read(&c, NULL, options, 6, e)) {
+        ok = run_open(&r, &c, shape, e);
+        if (ok && highest >= r.hf.dims.V)
+            ok = error_set(e, EXIT_INPUT, "id %d is not in the vocabulary of %d", highest, r.hf.dims.V);
+        if (ok) {
+            TrainWork w = micro_pack(&r, &p);
+            micro_forward(&r, &r.policy, &w, 1);
+            if (gradients) gradients_write(&r, &w);
+            else logits_write(&r, &w);
+            r.device->sync(r.device);
+            ok = device_ok(r.device, e);
+        }
+        run_close(&r);
+        config_free(&c);
+    } else ok = false;
+    packing_free(&p);
+    for (int i = 0; i < 3; i++) free(options[i]);
     return ok;
 }
 
 int main(int argc, char **argv) {
     Error e = {0};
-    if (argc != 3 || (strcmp(argv[2], "f32") && strcmp(argv[2], "bf16"))) {
-        fprintf(stderr, "usage: logits MODEL_DIR f32|bf16 <token-ids\n");
+    bool usage = argc < 4 || argc > 5 || (argc == 5 && strcmp(argv[4], "gradients") != 0);
+    if (usage) {
+        fprintf(stderr, "usage: logits MODEL_DIR f32|bf16 cpu|cuda [gradients] <token-ids\n");
         return EXIT_CONFIG;
     }
-    Device *d = cpu_open(0);
-    if (!d) return EXIT_MEMORY;
-    bool ok = run(d, argv[1], strcmp(argv[2], "f32") ? BF16 : F32, &e);
-    cpu_close(d);
+    bool ok = run(argv, &e);
     if (!ok) fprintf(stderr, "logits: error: %s\n", e.text);
     return ok ? EXIT_OK : e.code;
 }
