@@ -155,6 +155,7 @@ if wanted hf; then
             report PASS "hf $shape" "logits and gradients as HF's, f32 and bf16"
             sed 's/^/     | /' "$logs/hf_$shape.log"
         elif [ $status -eq 124 ]; then report SKIP "hf $shape" "not done within its time"
+        elif [ $status -eq 127 ]; then report SKIP "hf $shape" "no ${PYTHON:-python3} here"
         else
             report FAIL "hf $shape" "exit $status; see $logs/hf_$shape.log"
             show_end "$logs/hf_$shape.log"
