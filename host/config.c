@@ -49,7 +49,7 @@ void list_clear(TextList *list) {
     *list = (TextList){0};
 }
 
-// "clamp=1": a parameter, which belongs to the entry before it. "length:max=2" and "format" are entries of their own.
+// "clamp=yes": a parameter, which belongs to the entry before it. "length:max=2" and "format" are entries of their own.
 static bool is_parameter(const char *piece, size_t n) {
     const char *equals = memchr(piece, '=', n), *colon = memchr(piece, ':', n);
     return equals && (!colon || equals < colon);
@@ -62,6 +62,8 @@ void list_split(TextList *list, const char *text) {
         const char *next = *p ? p + 1 : p;
         next += strspn(next, " \t\n");
         if (*p && is_parameter(next, strcspn(next, ","))) continue;
+        bool escaped = *p && p > start && p[-1] == '\\' && memchr(start, ':', (size_t)(p - start));
+        if (escaped) continue; // "regex:pattern=a\,b": a comma of the value
         size_t n = (size_t)(p - start);
         while (n && strchr(" \t\n", start[n - 1])) n--;
         list_add(list, start, n);

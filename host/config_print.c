@@ -205,9 +205,9 @@ static const char page_head[] =
     "- text: plain or quoted; `null`, `~` and nothing at all are the empty text. As an argument, `key=value` is taken as\n"
     "  it stands, `:` and `#` included; one pair of quotes around the whole value is read as YAML quotes.\n"
     "- list: a YAML list, `[a, b]`. A plain string is split at its commas, except before `key=value`:\n"
-    "  `rewards=cosine:max_len=800,clamp=1,format` has two entries. A quoted string is one entry: `stop='\"a, b\"'`.\n"
+    "  `rewards=cosine:max_len=800,clamp=yes,format` has two entries. A quoted string is one entry: `stop='\"a, b\"'`.\n"
     "- An entry of `rewards` may be a map: `{name: cosine, weight: 2, max_len: 800}` is `cosine:weight=2,max_len=800`.\n"
-    "  A comma within a value is written as it is in a map, and `\\,` in text.\n"
+    "  A comma within a value is written as it is in a map, and `\\,` in text: `rewards=regex:pattern=a\\,b,format`.\n"
     "- A value left empty or null is refused, except for text: leave the line out for the default.\n";
 // clang-format on
 

@@ -281,6 +281,7 @@ static void lists(void **state) {
         {"stop=[a, 'b, c', \"\\n\"]", 3, {"a", "b, c", "\n"}},
         {"stop=a:x=1,y=2", 1, {"a:x=1,y=2"}},
         {"stop=a:x=1, y=2, b, c:z=3", 3, {"a:x=1, y=2", "b", "c:z=3"}},
+        {"stop=a:x=1\\,2,b\\,c", 3, {"a:x=1\\,2", "b\\", "c"}},
         {"stop=[{name: a, weight: 2, x: 1}, b]", 2, {"a:weight=2,x=1", "b"}},
         {"stop={name: a, x: 1}", 1, {"a:x=1"}},
         {"stop=[{x: 1, name: a}]", 1, {"a:x=1"}},
