@@ -148,3 +148,11 @@ bool run_resume(Run *r, TrainState *at, Progress *p, Metrics **m, Error *e) {
     *m = metrics_open(r->cfg->output_dir, at->metrics_bytes, at->completions_bytes, e);
     return *m != NULL;
 }
+
+void run_say_done(const TrainState *at, int64_t total_steps, Progress *p) {
+    if (at->step >= total_steps)
+        progress_say(p,
+                     "nothing is left to do: step %lld of %lld is saved; raise max_steps or num_train_epochs, or "
+                     "choose another output_dir for a new run",
+                     (long long)at->step, (long long)total_steps);
+}

@@ -277,6 +277,7 @@ static void sft_close(Sft *s) {
 static ExitCode sft(Sft *s, Error *e) {
     const Config *c = s->cfg;
     int64_t saved = s->at.step;
+    run_say_done(&s->at, s->total_steps, s->progress);
     while (s->at.step < s->total_steps) {
         e->code = EXIT_OK;
         profile_step(&s->profile, s->at.step + 1);

@@ -129,6 +129,7 @@ static ExitCode train(Trainer *t, Dataset *held_out, Error *e) {
     const Config *c = t->cfg;
     int64_t saved = t->at.step;
     bool resumed = evaluation_due(t, held_out);
+    if (!resumed) run_say_done(&t->at, t->total_steps, t->progress);
     while (t->at.step < t->total_steps || resumed) {
         if (!resumed) {
             profile_step(&t->profile, t->at.step + 1);

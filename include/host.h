@@ -354,6 +354,8 @@ bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e);
 // *at), and opens the logs at that point (rank 0; *m is NULL elsewhere). The number of ranks may be another one than
 // the checkpoint's. False after filling *e.
 bool run_resume(Run *r, TrainState *at, Progress *p, Metrics **m, Error *e);
+// Says so where a resumed run has no step left to make.
+void run_say_done(const TrainState *at, int64_t total_steps, Progress *p);
 // mkdir -p; EXIT_DISK.
 bool directory_make(const char *path, Error *e);
 

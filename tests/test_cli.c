@@ -264,6 +264,7 @@ static void resuming_names_what_changed(void **state) {
         int code;
         const char *says;
     } cases[] = {{"max_steps=1", 0, "saved"},
+                 {"max_steps=1", 0, "nothing is left to do: step 1 of 1 is saved"},
                  {"max_steps=2 seed=7 learning_rate=1e-4", 0, "config.yaml): seed, learning_rate, max_steps"},
                  {"max_steps=3 model=$D/other", 2, "a checkpoint of another model (2 layers"},
                  {"max_steps=3 dtype=bf16", 2, "saved with dtype=f32"}};
