@@ -283,8 +283,8 @@ static bool blobs_match(const json_t *manifest, const char *path, const StateBlo
         if (bytes >= 0 && (uint64_t)bytes == blobs[i].bytes) continue;
         return error_set(
             e, EXIT_CONFIG,
-            "%s: state/%s has %lld bytes, this run needs %zu; resume with the dtype and optim_dtype in its "
-            "state/config.yaml",
+            "%s: state/%s has %lld bytes, this run needs %zu; resume with the dtype, optim_dtype and sync_ref_model in "
+            "its state/config.yaml",
             path, blobs[i].name, (long long)(bytes < 0 ? 0 : bytes), blobs[i].bytes);
     }
     const char *name;
