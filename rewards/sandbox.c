@@ -67,7 +67,9 @@ static void add_sandbox(Args *a, const SandboxJob *job, int filter, const int *f
     ADD(a, "--cap-drop", "ALL", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox");
     ADD(a, "--ro-bind", "/usr", "/usr");
     add_top_level(a);
-    ADD(a, "--proc", "/proc", "--dev", "/dev", "--size", number(a, job->disk), "--perms", "1777", "--tmpfs", "/tmp");
+    // The sandbox's first process is bubblewrap itself. Whoever writes into its memory outlives the sandbox.
+    ADD(a, "--proc", "/proc", "--size", "4096", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1");
+    ADD(a, "--dev", "/dev", "--size", number(a, job->disk), "--perms", "1777", "--tmpfs", "/tmp");
     for (int i = 0; i < job->n_files; i++)
         ADD(a, "--perms", job->file[i].executable ? "0555" : "0444", "--ro-bind-data", number(a, file[i]),
             job->file[i].path);

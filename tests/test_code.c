@@ -431,6 +431,9 @@ static void nothing_is_left_running(void **state) {
         run_python(&r, "import os\nfor p in (-1, 1):\n    try: os.kill(p, 9)\n    except OSError: pass\nprint('held')",
                    held),
         1, 0);
+    // The first process inside ends with the sandbox, unless another one has rewritten its memory.
+    assert_held(&r, TRIED "print('out' if tried(open, '/proc/1/mem', 'r+b', 0) else 'held')");
+    assert_held(&r, TRIED "print(os.listdir('/proc/1') or 'held')");
     reward_close(&r);
 }
 
