@@ -19,7 +19,8 @@
 #define NONCE          32 // hexadecimal digits
 
 // Runs the program in a module of its own, then the test code in it, or calls its function. What it prints goes nowhere;
-// the result goes where standard output was, behind the nonce. sys.exit, os._exit or an exception leave no result.
+// the result goes where standard output was, behind the nonce. sys.exit, os._exit or an exception leave no result. What is
+// needed after the program has run is taken before: it may have changed any module.
 static const char harness[] = "import os, sys\n"
                               "def run(nonce):\n"
                               "    import json, types\n"
@@ -33,16 +34,17 @@ static const char harness[] = "import os, sys\n"
                               "    module = types.ModuleType('program')\n"
                               "    sys.modules['program'] = module\n"
                               "    read, write, encode, leave = os.read, os.write, json.dumps, os._exit\n"
-                              "    space, result = module.__dict__, None\n"
+                              "    space, result, execute = module.__dict__, None, exec\n"
                               "    try:\n"
-                              "        exec(compile(job['program'], 'program.py', 'exec'), space)\n"
+                              "        test = compile(job.pop('test', ''), 'test.py', 'exec')\n"
+                              "        execute(compile(job['program'], 'program.py', 'exec'), space)\n"
                               "        if 'function' in job:\n"
                               "            owner = space.get(job['function'])\n"
                               "            if owner is None:\n"
                               "                owner = getattr(space['Solution'](), job['function'])\n"
                               "            result = owner(*job['arguments'])\n"
                               "        else:\n"
-                              "            exec(compile(job['test'], 'test.py', 'exec'), space)\n"
+                              "            execute(test, space)\n"
                               "        line = encode(result).encode()\n"
                               "        write(out, read(nonce, 64) + line)\n"
                               "    except BaseException:\n"

@@ -465,6 +465,9 @@ static void verdicts_cannot_be_forged(void **state) {
         "import threading\ndef f(x):\n    raise BaseException",
         "check = print\ndef f(x):\n    return 3",
         "__builtins__['check'] = print\ndef f(x):\n    return 3",
+        "import builtins\nbuiltins.exec = print\ndef f(x):\n    return 3",
+        "import builtins\nbuiltins.compile = lambda *a: 'pass'\ndef f(x):\n    return 3",
+        "import sys\nsys._getframe(1).f_locals['job']['test'] = 'pass'\ndef f(x):\n    return 3",
     };
     for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
         float score = run_python(&r, forged[i], test);
