@@ -25,16 +25,53 @@ static void words_add(Words *w, uint64_t hash) {
     w->hash[w->n++] = hash;
 }
 
+static bool is_cased(uint32_t c) {
+    utf8proc_int32_t x = (utf8proc_int32_t)c;
+    return utf8proc_islower(x) || utf8proc_isupper(x) || utf8proc_category(x) == UTF8PROC_CATEGORY_LT;
+}
+
+// Marks, and the points and apostrophes that stand within words.
+static bool is_case_ignorable(uint32_t c) {
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_ME || k == UTF8PROC_CATEGORY_CF ||
+           k == UTF8PROC_CATEGORY_LM || k == UTF8PROC_CATEGORY_SK || (c < 128 && c && strchr("'.:", (int)c)) ||
+           c == 0xb7 || c == 0x2019;
+}
+
+static bool cased_follows(Text word, size_t at) {
+    for (uint32_t c; at < word.n;) {
+        at += text_char(word, at, &c);
+        if (!is_case_ignorable(c)) return is_cased(c);
+    }
+    return false;
+}
+
+// A hash of str.lower() of a word: a capital sigma that ends one becomes another letter than one within it.
+static uint64_t hash_lower(Text word) {
+    enum { SIGMA = 0x3a3, FINAL_SIGMA = 0x3c2, I_WITH_DOT = 0x130, DOT_ABOVE = 0x307 };
+    uint64_t hash = 1;
+    bool cased = false; // what stands before
+    for (size_t at = 0; at < word.n;) {
+        uint32_t c;
+        at += text_char(word, at, &c);
+        bool final = c == SIGMA && cased && !cased_follows(word, at);
+        hash = mix(hash, final ? FINAL_SIGMA : c == I_WITH_DOT ? 'i' : (uint64_t)utf8proc_tolower((utf8proc_int32_t)c));
+        if (c == I_WITH_DOT) hash = mix(hash, DOT_ABOVE);
+        if (!is_case_ignorable(c)) cased = is_cased(c);
+    }
+    return hash;
+}
+
 // str.lower().split()
 static void split_english(Text t, Words *w) {
-    for (size_t at = text_skip_space(t, 0); at < t.n; at = text_skip_space(t, at)) {
-        uint64_t hash = 1;
-        for (uint32_t c; at < t.n; hash = mix(hash, (uint64_t)utf8proc_tolower((utf8proc_int32_t)c))) {
-            size_t n = text_char(t, at, &c);
+    for (size_t at = text_skip_space(t, 0), end; at < t.n; at = text_skip_space(t, end)) {
+        end = at;
+        for (uint32_t c; end < t.n;) {
+            size_t n = text_char(t, end, &c);
             if (text_is_space(c)) break;
-            at += n;
+            end += n;
         }
-        words_add(w, hash);
+        words_add(w, hash_lower(text_slice(t, at, end)));
     }
 }
 

@@ -144,6 +144,13 @@ static void field_edges(void **state) {
     assert_near(score_text("reasoning_steps", "12. a\n- b Step \u0663:"), 1, 1e-6);
     assert_near(score_text("reasoning_steps", "a 12. Step \u00b2: Step : Nextly"), 0, 0);
     assert_near(score_text("repetition_penalty:ngram_size=1", "\u00c9a \u00e9A\u00a0x"), -1.0 / 3, 1e-6);
+    // A capital sigma at a word's end, and the capital that becomes two characters, as Python has them.
+    assert_near(score_text("repetition_penalty:ngram_size=1",
+                           "\u039f\u03a3 \u03bf\u03c2 \u039f\u03a3\u0391 \u03bf\u03c3\u03b1"),
+                -2.0 / 4, 1e-6);
+    assert_near(score_text("repetition_penalty:ngram_size=1", "\u03a3 \u03c3 \u039f\u03a3'\u0391 \u03bf\u03c3'\u03b1"),
+                -2.0 / 4, 1e-6);
+    assert_near(score_text("repetition_penalty:ngram_size=1", "\u0130 i i\u0307"), -1.0 / 3, 1e-6);
     assert_near(score_text("repetition_penalty:ngram_size=2,language=zh", "这个abc 这个abc 12。"), -1.0 / 5, 1e-6);
     assert_true(isnan(score_text("repetition_penalty:language=ids", "a a a a"))); // no ids known
     assert_true(isnan(score_text("soft_overlong", "a")));
