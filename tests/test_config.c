@@ -499,6 +499,14 @@ static void help_names_every_option(void **state) {
     assert_non_null(strstr(train, "\n  num_generations "));
     assert_null(strstr(train, "\n  packing "));
     assert_string_equal(none, "");
+    // The page's example of a list is one that is read.
+    const char *example = strstr(page, "`rewards=");
+    assert_non_null(example);
+    char *argument = xstrndup(example + 1, strcspn(example + 1, "`"));
+    Config c = read_good("", ARGS(argument));
+    assert_int_equal(c.rewards.n, 2);
+    config_free(&c);
+    free(argument);
     for (const char *p = all; *p; p += strcspn(p, "\n"), p += *p == '\n') assert_true(strcspn(p, "\n") <= 100);
     free(page);
     free(train);
