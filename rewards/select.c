@@ -93,15 +93,25 @@ static bool set_text(const RewardParam *p, const char *text, const char *spec, c
     return true;
 }
 
+// A value that a later one replaces would be ignored in silence. seen: 1 << place, of weight 0, of parameter i i + 1.
+static bool see_once(unsigned *seen, int place, const char *key, const char *spec, Error *e) {
+    unsigned bit = 1u << place;
+    if (*seen & bit) return error_set(e, EXIT_CONFIG, "reward '%s': %s is given twice", spec, key);
+    *seen |= bit;
+    return true;
+}
+
 static const RewardParam weight = {.name = "weight", .value = 1, .min = -1e9, .max = 1e9};
 
-static bool set_param(const char *key, const char *text, const char *spec, Reward *r, Error *e) {
+static bool set_param(const char *key, const char *text, const char *spec, Reward *r, unsigned *seen, Error *e) {
     const char *names[REWARD_MAX_PARAMS + 1] = {weight.name};
-    if (strcmp(key, weight.name) == 0) return set_value(&weight, text, spec, &r->weight, e);
+    if (strcmp(key, weight.name) == 0)
+        return see_once(seen, 0, key, spec, e) && set_value(&weight, text, spec, &r->weight, e);
     for (int i = 0; i < r->info->n_params; i++) {
         const RewardParam *p = &r->info->params[i];
         names[i + 1] = p->name;
         if (strcmp(key, p->name) != 0) continue;
+        if (!see_once(seen, i + 1, key, spec, e)) return false;
         return p->kind == PARAM_TEXT ? set_text(p, text, spec, r->text[text_place(r->info, i)], e)
                                      : set_value(p, text, spec, &r->param[i], e);
     }
@@ -130,10 +140,11 @@ bool reward_parse(const char *spec, Reward *out, Error *e) {
     char *copy = xstrdup(spec), *rest = copy;
     char *name = strsep(&rest, ":");
     bool ok = find_reward(name, spec, out, e);
+    unsigned seen = 0;
     for (char *pair; ok && (pair = next_pair(&rest));) {
         char *value = strchr(pair, '=');
         if (value) *value++ = 0;
-        ok = value ? set_param(pair, value, spec, out, e)
+        ok = value ? set_param(pair, value, spec, out, &seen, e)
                    : error_set(e, EXIT_CONFIG, "reward '%s': '%s' is not key=value", spec, pair);
     }
     free(copy);

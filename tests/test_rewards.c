@@ -261,6 +261,8 @@ static void selections_are_read(void **state) {
     assert_true(reward_parse("repetition_penalty:language=ids,ngram_size=5,weight=2,max_penalty=-0.5", &r, &e));
     assert_true(r.param[0] == 5 && r.param[1] == -0.5 && r.param[2] == 2 && r.weight == 2);
     refused("repetition_penalty:max_penalty=1", "max_penalty must be from");
+    refused("cosine:max_len=5,clamp=yes,max_len=5", "max_len is given twice");
+    refused("cosine:weight=1,weight=2", "weight is given twice");
     refused("repetition_penalty:ngram_size=0", "ngram_size must be from");
     refused("repetition_penalty:ngram_size=2.5", "whole number");
     refused("repetition_penalty:language=e", "one of en|zh|ids");
