@@ -124,7 +124,7 @@ const RewardInfo reward_registry[] = {
                           "Rate from 0 to 10 how well the response answers the question.\n\nQuestion:\n{prompt}\n\n"
                           "Response:\n{summary}\n\nEnd with one line: Score: N",
                           "the prompt, with {prompt}, {completion}, {summary} (after </think>), {answer}; or @FILE"),
-                  TEXTUAL("pattern", "(?i)score\\W{0,9}(-?\\d+(?:\\.\\d+)?)", "the last match's group is the score"),
+                  TEXTUAL("pattern", "(?i)score\\W{0,9}?(-?\\d+(?:\\.\\d+)?)", "the last match's group is the score"),
                   REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),
                   WHOLE("workers", 8, 1, 64, "processes that ask, started as they are needed"),
                   WHOLE("parallel", 8, 1, 256, "requests of each under way at a time"),

@@ -68,6 +68,7 @@ static void respond(Server *s, int fd, const char *request, int number) {
     else if (strstr(request, "flaky") && number % 3 != 0)
         reply(fd, number % 3 == 1 ? "503 Busy" : "429 Too Many", "Score: 9");
     else if (strstr(request, "wordless")) reply(fd, "200 OK", "I would rather not say.");
+    else if (strstr(request, "negative")) reply(fd, "200 OK", "Score: -7");
     else if (strstr(request, "toohigh")) reply(fd, "200 OK", "Score: 11");
     else if (strstr(request, "hostile")) {
         Str words = {0};
@@ -258,7 +259,8 @@ static void failures_abstain(void **state) {
         {"garbage", REWARD_BAD_REPLY, 1, NAN},  {"nochoice", REWARD_BAD_REPLY, 1, NAN},
         {"flood", REWARD_FLOOD, 1, NAN},        {"forbidden", REWARD_BAD_REPLY, 1, NAN},
         {"wordless", REWARD_BAD_REPLY, 1, NAN}, {"toohigh", REWARD_BAD_REPLY, 1, NAN},
-        {"flaky", REWARD_FAULTS, 3, 0.4f},      {"nothttp", REWARD_CRASH, 3, NAN},
+        {"negative", REWARD_BAD_REPLY, 1, NAN}, {"flaky", REWARD_FAULTS, 3, 0.4f},
+        {"nothttp", REWARD_CRASH, 3, NAN},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Server *s = server_start();
