@@ -196,23 +196,6 @@ static Node *exponential(Pool *pool, Node *a) {
     return function(pool, "exp", a);
 }
 
-// \sin^2 x, \log_2(8), \operatorname{floor}(x)
-static Node *parse_function(Parser *p) {
-    int start = p->at;
-    Text name = p->token[p->at++].name;
-    if (p->token[start].kind == T_OPERATORNAME) {
-        if (!accept(p, T_LBRACE) || peek(p) != T_KEYWORD) return fail_at(p, start);
-        name = p->token[p->at++].name;
-        if (!accept(p, T_RBRACE)) return fail_at(p, start);
-    }
-    Node *base = parse_base(p), *power = parse_superscript(p);
-    if (!base) base = parse_base(p);
-    Node *a = parse_parenthesized(p);
-    if (!a) a = parse_products(p, false);
-    if (!a) return fail_at(p, start);
-    return known_function(p->pool, name, base, power, a);
-}
-
 enum { MAX_ARGS = 16 };
 
 // (a, b, ...): how many, or 0.
@@ -227,15 +210,30 @@ static int parse_arguments(Parser *p, Node **arg) {
     return accept(p, T_RPAREN) ? n : (p->at = start, 0);
 }
 
-// \max(a, b)
-static Node *parse_function_of_many(Parser *p) {
-    int start = p->at;
-    Node *arg[MAX_ARGS];
-    Text name = p->token[p->at++].name;
-    Node *power = parse_superscript(p);
+// What follows the name in \max(a, b).
+static Node *parse_function_of_many(Parser *p, int start, Text name) {
+    Node *arg[MAX_ARGS], *power = parse_superscript(p);
     int n = parse_arguments(p, arg);
     if (n == 0) return fail_at(p, start);
     return with_power(p->pool, node_named(p->pool, NODE_FUNC, name, n, arg), power);
+}
+
+// \sin^2 x, \log_2(8), \operatorname{floor}(x), \operatorname{gcd}(a, b)
+static Node *parse_function(Parser *p) {
+    int start = p->at;
+    Text name = p->token[p->at++].name;
+    if (p->token[start].kind == T_OPERATORNAME) {
+        if (!accept(p, T_LBRACE) || peek(p) != T_KEYWORD) return fail_at(p, start);
+        name = p->token[p->at++].name;
+        if (!accept(p, T_RBRACE)) return fail_at(p, start);
+        if (text_is(name, "gcd") || text_is(name, "lcm")) return parse_function_of_many(p, start, name);
+    }
+    Node *base = parse_base(p), *power = parse_superscript(p);
+    if (!base) base = parse_base(p);
+    Node *a = parse_parenthesized(p);
+    if (!a) a = parse_products(p, false);
+    if (!a) return fail_at(p, start);
+    return known_function(p->pool, name, base, power, a);
 }
 
 // f(x), f^2(x, y): a letter before parentheses that hold one atom or several things is a function.
@@ -382,7 +380,10 @@ static Node *run_primary(Parser *p, bool functions) {
         if (functions && (a = parse_function(p))) return a;
         return parse_atom(p);
     case T_OPERATORNAME: return functions ? parse_function(p) : NULL;
-    case T_FUNCS: return functions ? parse_function_of_many(p) : NULL;
+    case T_FUNCS:
+        if (!functions) return NULL;
+        p->at++;
+        return parse_function_of_many(p, p->at - 1, p->token[p->at - 1].name);
     case T_SQRT: return functions ? parse_root(p) : NULL;
     case T_SUM:
     case T_PROD: return functions ? parse_sum(p) : NULL;
