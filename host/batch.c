@@ -21,11 +21,12 @@ Batch batch_new(int prompts, int group, int max_completion, int n_rewards) {
     b.len = xcalloc(n, sizeof *b.len);
     b.ids = xcalloc(tokens, sizeof *b.ids);
     b.logp = xcalloc(tokens, sizeof *b.logp);
+    b.lse = xcalloc(tokens, sizeof *b.lse);
+    b.entropy = xcalloc(tokens, sizeof *b.entropy);
     b.text = xcalloc(n, sizeof *b.text);
     b.score = xcalloc(n * (size_t)(n_rewards ? n_rewards : 1), sizeof *b.score);
     b.reward = xcalloc(n, sizeof *b.reward);
     b.ref_logp = xcalloc(tokens, sizeof *b.ref_logp);
-    b.entropy = xcalloc(tokens, sizeof *b.entropy);
     b.advantage = xcalloc(n, sizeof *b.advantage);
     b.loss = xcalloc(n, sizeof *b.loss);
     return b;
@@ -53,9 +54,9 @@ void batch_clear(Batch *b) {
 void batch_free(Batch *b) {
     batch_clear(b);
     for (int p = 0; p < b->prompts; p++) ids_free(&b->prompt[p]);
-    void *columns[] = {b->row,    b->question, b->answer,  b->prompt,    b->state, b->finish,
-                       b->key,    b->len,      b->ids,     b->logp,      b->text,  b->score,
-                       b->reward, b->ref_logp, b->entropy, b->advantage, b->loss};
+    void *columns[] = {b->row,   b->question, b->answer,   b->prompt,  b->state,     b->finish,
+                       b->key,   b->len,      b->ids,      b->logp,    b->lse,       b->text,
+                       b->score, b->reward,   b->ref_logp, b->entropy, b->advantage, b->loss};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) free(columns[i]);
     *b = (Batch){0};
 }
@@ -84,7 +85,7 @@ Batch batch_part(const Batch *b, int first, int prompts) {
     x.n = prompts * b->group;
     x.row += first, x.question += first, x.answer += first, x.prompt += first;
     x.state += i, x.finish += i, x.key += i, x.len += i, x.text += i;
-    x.ids += token, x.logp += token, x.ref_logp += token, x.entropy += token;
+    x.ids += token, x.logp += token, x.lse += token, x.entropy += token, x.ref_logp += token;
     x.score += i * b->n_rewards;
     x.reward += i, x.advantage += i, x.loss += i;
     return x;
@@ -99,6 +100,8 @@ void batch_pack_part(const Batch *b, int first, int prompts, Str *s) {
         pack_bytes(s, &x.len[i], sizeof x.len[i]);
         pack_bytes(s, x.ids + token, (size_t)x.len[i] * sizeof *x.ids);
         pack_bytes(s, x.logp + token, (size_t)x.len[i] * sizeof *x.logp);
+        pack_bytes(s, x.lse + token, (size_t)x.len[i] * sizeof *x.lse);
+        pack_bytes(s, x.entropy + token, (size_t)x.len[i] * sizeof *x.entropy);
         pack_text(s, x.text[i]);
     }
     pack_bytes(s, x.score, (size_t)x.n * (size_t)x.n_rewards * sizeof *x.score);
@@ -208,6 +211,8 @@ bool batch_unpack_part(Batch *b, int first, int prompts, const char *bytes, size
         r.ok = r.ok && x.len[i] >= 0 && x.len[i] <= x.max_completion;
         unpack_bytes(&r, x.ids + token, (size_t)x.len[i] * sizeof *x.ids);
         unpack_bytes(&r, x.logp + token, (size_t)x.len[i] * sizeof *x.logp);
+        unpack_bytes(&r, x.lse + token, (size_t)x.len[i] * sizeof *x.lse);
+        unpack_bytes(&r, x.entropy + token, (size_t)x.len[i] * sizeof *x.entropy);
         free(x.text[i]);
         x.text[i] = unpack_text(&r);
         x.finish[i] = (Finish)finish;

@@ -22,8 +22,10 @@ Rollout rollout_carve(Arena *a, ModelDims n, DType t, RolloutShape s) {
     r.prompt_hidden = arena_new(a, t, s.prompt_slots, n.D);
     r.hidden = arena_new(a, t, s.slots, n.D);
     r.from = arena_new(a, I32, s.slots);
-    r.token = arena_new(a, I32, s.slots);
-    r.logp = arena_new(a, F32, s.slots);
+    r.drawn = (SampleOut){.token = arena_new(a, I32, s.slots),
+                          .logp = arena_new(a, F32, s.slots),
+                          .lse = arena_new(a, F32, s.slots),
+                          .entropy = arena_new(a, F32, s.slots)};
     r.rows = (DecodeRows){.ids = arena_new(a, I32, s.slots),
                           .pos = arena_new(a, I32, s.slots),
                           .kv_row = arena_new(a, I32, s.slots),
@@ -177,17 +179,21 @@ static int64_t find_stop(const TextList *stop, const Str *text, size_t fresh) {
     return best;
 }
 
-// Takes the token drawn for slot s; ends the sequence where it is the last one.
-static void push(Loop *k, int s, int32_t token, float logp) {
+// Takes what column j of the row says was drawn for slot s; ends the sequence where it is the last token.
+static void push(Loop *k, int s, const DrawnRow *row, int j) {
     Slot *slot = &k->slot[s];
     Batch *b = k->b;
     int i = slot->seq, n = b->len[i]++;
-    b->ids[(size_t)i * (size_t)b->max_completion + (size_t)n] = token;
-    b->logp[(size_t)i * (size_t)b->max_completion + (size_t)n] = logp;
+    int32_t token = row->token[j];
+    size_t at = (size_t)i * (size_t)b->max_completion + (size_t)n;
+    b->ids[at] = token;
+    b->logp[at] = row->logp[j];
+    b->lse[at] = row->lse[j];
+    b->entropy[at] = row->entropy[j];
     size_t before = slot->text.n;
     tokenizer_stream(k->tok, token, true, &slot->pending, &slot->text);
     bool last = n + 1 == b->max_completion, eos = false;
-    for (int j = 0; j < k->rule.n_eos; j++) eos |= token == k->rule.eos[j];
+    for (int e = 0; e < k->rule.n_eos; e++) eos |= token == k->rule.eos[e];
     if (eos || last) tokenizer_stream_flush(&slot->pending, &slot->text);
     int64_t stop = find_stop(&k->rule.stop, &slot->text, slot->text.n - before);
     if (stop >= 0) {
@@ -239,7 +245,7 @@ static void take(Loop *k) {
         DrawnRow row = queue_drawn(k->queue, i);
         for (int j = 0; j < row.n; j++) {
             int s = row.slot[j];
-            if (s >= 0 && k->slot[s].seq >= 0 && k->slot[s].burst <= burst) push(k, s, row.token[j], row.logp[j]);
+            if (s >= 0 && k->slot[s].seq >= 0 && k->slot[s].burst <= burst) push(k, s, &row, j);
         }
     }
 }

@@ -9,7 +9,7 @@ enum { STEPS = 8, BURSTS = 2, SIZES = 24 };
 typedef struct {
     char *staging; // what is copied to the device must lie still until the burst has passed
     size_t used;
-    int32_t *drawn; // [STEPS+1,3,slots] what came back
+    int32_t *drawn; // [STEPS+1,DRAWN_COUNT,slots] what came back
     int columns[STEPS + 1];
     int rows; // of drawn
     Event *passed;
@@ -36,7 +36,7 @@ struct RolloutQueue {
     bool recorded;
 };
 
-Tensor rollout_ring(Arena *a, int slots) { return arena_new(a, I32, BURSTS * (STEPS + 1), 3, slots); }
+Tensor rollout_ring(Arena *a, int slots) { return arena_new(a, I32, BURSTS * (STEPS + 1), DRAWN_COUNT, slots); }
 
 static DecodeRows rows_part(DecodeRows r, int64_t first, int64_t n) {
     Tensor *all[] = {&r.ids, &r.pos, &r.kv_row, &r.span, &r.key, &r.place, &r.slot, &r.seen, &r.seen_len};
@@ -57,7 +57,7 @@ static RolloutQueue *queue_new(Rollout *r, Device *d) {
     size_t words =
         3 * (size_t)s.prefill_tokens + (size_t)s.prompt_slots + 1 + (size_t)s.slots * (20 + (size_t)s.max_prompt);
     q->staging_bytes = words * 4 + (size_t)(s.slots + 24) * ARENA_ALIGN;
-    q->drawn_bytes = (STEPS + 1) * 3 * (size_t)s.slots * sizeof(int32_t);
+    q->drawn_bytes = (STEPS + 1) * DRAWN_COUNT * (size_t)s.slots * sizeof(int32_t);
     bool ok = true;
     for (int i = 0; i < BURSTS; i++) {
         Burst *b = &q->burst[i];
@@ -112,7 +112,7 @@ static void rows_clear(RolloutQueue *q) {
     upload(q, r->rows.key, key);
     upload(q, r->rows.count, zero);
     upload(q, r->rows.stop, zero);
-    q->d->advance(q->d, q->rows, NONE, NONE, 0, q->rule);
+    q->d->advance(q->d, q->rows, (SampleOut){0}, 0, q->rule);
 }
 
 static bool same_work(const RolloutQueue *q, const Model *m, SampleParams p, EndRule rule) {
@@ -163,7 +163,7 @@ void queue_stop(RolloutQueue *q, const int *slots, int n) {
     memset(zero, 0, tensor_bytes(stop));
     for (int i = 0; i < n; i++) flags[slots[i]] = 1;
     upload(q, stop, flags);
-    q->d->advance(q->d, q->rows, NONE, NONE, 0, q->rule);
+    q->d->advance(q->d, q->rows, (SampleOut){0}, 0, q->rule);
     upload(q, stop, zero); // the slots are free for others
 }
 
@@ -204,9 +204,10 @@ static int first_suffix_row(const RolloutShape *s, int slot) {
 static void draw(RolloutQueue *q, DecodeRows rows, int first, int n, Tensor hidden) {
     Rollout *r = q->r;
     DecodeRows who = rows_part(rows, first, n);
-    Tensor token = tensor_rows(r->token, 0, n), logp = tensor_rows(r->logp, 0, n);
-    q->d->sample(q->d, token, logp, hidden, q->m->head, who.key, who.place, who.seen, who.seen_len, q->params);
-    q->d->advance(q->d, rows, token, logp, first, q->rule);
+    SampleOut drawn = {tensor_rows(r->drawn.token, 0, n), tensor_rows(r->drawn.logp, 0, n),
+                       tensor_rows(r->drawn.lse, 0, n), tensor_rows(r->drawn.entropy, 0, n)};
+    q->d->sample(q->d, drawn, hidden, q->m->head, who.key, who.place, who.seen, who.seen_len, q->params);
+    q->d->advance(q->d, rows, drawn, first, q->rule);
 }
 
 // One more row of the ring is written, its first n columns.
@@ -297,7 +298,7 @@ void queue_end(RolloutQueue *q) {
     Burst *b = &q->burst[q->begun % BURSTS];
     Tensor ring = q->rows.drawn;
     int64_t size = ring.dim[0], first = q->written - b->rows;
-    size_t row_bytes = 3 * (size_t)q->r->shape.slots * sizeof(int32_t);
+    size_t row_bytes = DRAWN_COUNT * (size_t)q->r->shape.slots * sizeof(int32_t);
     for (int done = 0; done < b->rows;) { // in two pieces where the ring ends between
         int64_t at = (first + done) % size;
         int n = b->rows - done < size - at ? b->rows - done : (int)(size - at);
@@ -317,7 +318,12 @@ int queue_take(RolloutQueue *q) {
 
 DrawnRow queue_drawn(const RolloutQueue *q, int i) {
     const Burst *b = &q->burst[(q->taken - 1) % BURSTS];
-    int slots = q->r->shape.slots;
-    const int32_t *row = b->drawn + (size_t)i * 3 * (size_t)slots;
-    return (DrawnRow){row, row + slots, (const float *)(row + 2 * slots), b->columns[i]};
+    size_t slots = (size_t)q->r->shape.slots;
+    const int32_t *row = b->drawn + (size_t)i * DRAWN_COUNT * slots;
+    return (DrawnRow){.slot = row + DRAWN_SLOT * slots,
+                      .token = row + DRAWN_TOKEN * slots,
+                      .logp = (const float *)(row + DRAWN_LOGP * slots),
+                      .lse = (const float *)(row + DRAWN_LSE * slots),
+                      .entropy = (const float *)(row + DRAWN_ENTROPY * slots),
+                      .n = b->columns[i]};
 }

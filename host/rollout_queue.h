@@ -13,7 +13,7 @@ typedef struct {
 typedef struct {
     const int32_t *slot; // -1: nobody
     const int32_t *token;
-    const float *logp;
+    const float *logp, *lse, *entropy;
     int n;
 } DrawnRow;
 

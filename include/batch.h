@@ -25,7 +25,10 @@ typedef struct {
     int *len;     // completion tokens, EOS included
     int32_t *ids; // [n, max_completion]
     float *logp;  // [n, max_completion] as sampled
-    char **text;  // completion, decoded, special tokens left out, cut before a stop string; NUL is U+FFFD
+    // [n, max_completion] of what each token was drawn from, before filters: what training uses as long as the weights are
+    // those that sampled. Later training leaves its own entropies here, where it needs them ahead of the loss.
+    float *lse, *entropy;
+    char **text; // completion, decoded, special tokens left out, cut before a stop string; NUL is U+FFFD
 
     // filled by rewards
     float *score;  // [n, n_rewards]; NaN abstains
@@ -33,7 +36,6 @@ typedef struct {
 
     // filled by training
     float *ref_logp;  // [n, max_completion], where a reference is used
-    float *entropy;   // [n, max_completion], where asked for
     float *advantage; // [n]
     float *loss;      // [n] the sequence's share
 } Batch;

@@ -157,7 +157,7 @@ typedef struct {
     Tensor ids, pos, kv_row, seq; // [prefill_tokens] x 3, [prompt_slots+1] I32: prompts
     Tensor prompt_hidden, hidden; // [prompt_slots,D], [slots,D] what a first token is drawn from
     Tensor from;                  // [slots] I32 prompt slots of new sequences
-    Tensor token, logp;           // [slots] I32, F32 what a step drew
+    SampleOut drawn;              // [slots] what a step drew
     DecodeRows rows;              // B = slots
     RolloutQueue *queue;          // host memory, events and graphs, kept from one rollout to the next
 } Rollout;
@@ -171,9 +171,9 @@ RolloutShape rollout_shape(int slots, int prompts, int max_prompt, int max_compl
 Rollout rollout_carve(Arena *a, ModelDims dims, DType dtype, RolloutShape shape);
 void rollout_free(Rollout *r);
 Tensor rollout_ring(Arena *a, int slots); // rollout_queue.c: DecodeRows.drawn
-// Decodes every queued sequence of the batch: fills len, ids, logp, finish, text; tells `watch` as text comes and sequences end.
-// False, sequences left unfinished, after filling *e: a stop was requested (EXIT_STOPPED), or the device failed. A
-// sequence's tokens depend on (weights, prompt, params, its key) alone.
+// Decodes every queued sequence of the batch: fills len, ids, logp, lse, entropy, finish, text; tells `watch` as text comes
+// and sequences end. False, sequences left unfinished, after filling *e: a stop was requested (EXIT_STOPPED), or the device
+// failed. A sequence's tokens depend on (weights, prompt, params, its key) alone.
 typedef struct {
     void (*text)(void *arg, int i, const char *bytes,
                  size_t n);         // new text of sequence i that no stop string can take back

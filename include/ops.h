@@ -29,6 +29,13 @@ typedef struct {
     uint64_t seed;
 } SampleParams;
 
+// What a draw gives for each of B rows. lse and entropy are those of the distribution that logp belongs to: all logits over
+// the temperature, before filters.
+typedef struct {
+    Tensor token;              // [B] I32
+    Tensor logp, lse, entropy; // [B] [B]? [B]? F32: the same bits as `logprob` gives for that token
+} SampleOut;
+
 typedef struct {
     double lr, beta1, beta2, eps, weight_decay;
     double grad_scale;  // gradients are multiplied by this first (global clipping)
@@ -47,8 +54,11 @@ typedef struct {
     Tensor seen, seen_len;         // [B,C]? [B]? I32: the repetition penalty's ids, prompt and completion
     Tensor stop;                   // [slots] I32: not 0: that sequence shall end
     Tensor count;                  // [2] I32: rows in use; rows of `drawn` written so far
-    Tensor drawn;                  // [S,3,slots] I32, a ring: slot (-1: nobody), token and log-prob (the f32's bits)
+    Tensor drawn;                  // [S,DRAWN_COUNT,slots] I32: a ring
 } DecodeRows;
+
+// The columns of one row of DecodeRows.drawn: whose (-1: nobody's), the token, and the bits of its f32s.
+enum { DRAWN_SLOT, DRAWN_TOKEN, DRAWN_LOGP, DRAWN_LSE, DRAWN_ENTROPY, DRAWN_COUNT };
 
 #define MAX_EOS 8
 typedef struct {
@@ -101,16 +111,16 @@ typedef struct {
     /* dx[T,D] = (rows not listed: 0), dw[V,D]? += from dlogp[N] and dentropy[N]?, all f32 but dx */                  \
     OP(logprob_bwd, (Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentropy, Tensor x, Tensor rows,           \
                      Tensor w, Tensor target, Tensor lse, Tensor entropy, float temperature))                         \
-    /* draws token[B] i32 from x[B,D] and gives its logp[B] f32, the same bits as `logprob` would. Random */          \
+    /* draws a token for each row of x[B,D] and gives its log-prob, the same bits as `logprob` would. Random */       \
     /* numbers are Philox(seed, key[B] i64, pos[B] i32, token): the draw does not depend on the batch. */             \
     /* seen[B,C]? i32 with seen_len[B]? i32: the ids the repetition penalty applies to. key < 0: row idle */          \
-    OP(sample, (Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos,                     \
-                Tensor seen, Tensor seen_len, SampleParams p))                                                        \
-    /* takes in the tokens drawn for rows first .. first + n, token[n]? I32 and logp[n]? F32: writes them to the next */  \
-    /* row of `drawn` (columns from 0 on, the rest nobody), appends them to seen, moves those rows on by a token. Then */ \
+    OP(sample, (Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen, Tensor seen_len,    \
+                SampleParams p))                                                                                      \
+    /* takes in what was drawn for rows first .. first + n: writes it to the next row of `drawn` (columns from 0 on, */    \
+    /* the rest nobody), appends the tokens to seen, moves those rows on by a token. Then */                               \
     /* sequences that ended (an id of eos, the length, stop) become idle, and the others move to the front of all B */    \
-    /* rows, their order kept. Without token only this last part */                                                     \
-    OP(advance, (Device *d, DecodeRows rows, Tensor token, Tensor logp, int64_t first, EndRule rule))                  \
+    /* rows, their order kept. Where nothing was drawn (no token) only this last part */                                \
+    OP(advance, (Device *d, DecodeRows rows, SampleOut drawn, int64_t first, EndRule rule))                            \
     /* the GRPO loss of one micro-batch and its gradients: see grpo.h */                                              \
     OP(grpo_loss, (Device *d, GrpoOut out, GrpoIn in, GrpoParams p))                                                  \
     /* AdamW (Loshchilov & Hutter) on master[n]? f32 (else on w itself); m[n], v[n] f32 or bf16; w = rounded */       \

@@ -33,17 +33,19 @@ static bool row_ended(DecodeRows r, int64_t j, EndRule rule) {
     return ended;
 }
 
-void cpu_advance(Device *d, DecodeRows r, Tensor token, Tensor logp, int64_t first, EndRule rule) {
-    int64_t B = r.ids.dim[0], slots = r.drawn.dim[2], n = present(token) ? token.dim[0] : 0;
-    if (present(token)) {
-        int32_t *drawn = i32(r.drawn) + i32(r.count)[1]++ % r.drawn.dim[0] * 3 * slots; // [3,slots]
-        for (int64_t i = 0; i < slots; i++) drawn[i] = -1;
+void cpu_advance(Device *d, DecodeRows r, SampleOut drawn, int64_t first, EndRule rule) {
+    int64_t B = r.ids.dim[0], slots = r.drawn.dim[2], n = present(drawn.token) ? drawn.token.dim[0] : 0;
+    if (present(drawn.token)) {
+        int32_t *to = i32(r.drawn) + i32(r.count)[1]++ % r.drawn.dim[0] * DRAWN_COUNT * slots; // [DRAWN_COUNT,slots]
+        for (int64_t i = 0; i < slots; i++) to[DRAWN_SLOT * slots + i] = -1;
         for (int64_t i = 0; i < n; i++) {
             if (i64(r.key)[first + i] < 0) continue;
-            drawn[i] = i32(r.slot)[first + i];
-            drawn[slots + i] = i32(token)[i];
-            memcpy(drawn + 2 * slots + i, f32(logp) + i, sizeof(float));
-            row_advance(r, first + i, i32(token)[i]);
+            to[DRAWN_SLOT * slots + i] = i32(r.slot)[first + i];
+            to[DRAWN_TOKEN * slots + i] = i32(drawn.token)[i];
+            to[DRAWN_LOGP * slots + i] = i32(drawn.logp)[i]; // the f32's bits, as below
+            to[DRAWN_LSE * slots + i] = i32(drawn.lse)[i];
+            to[DRAWN_ENTROPY * slots + i] = i32(drawn.entropy)[i];
+            row_advance(r, first + i, i32(drawn.token)[i]);
         }
     }
     int64_t live = 0;

@@ -22,8 +22,14 @@ struct Columns {
     int *seen;       // [B,width] or NULL
     const int *stop; // [slots]
     int *count;      // [2]
-    int *drawn;      // [S,3,slots]
+    int *drawn;      // [S,DRAWN_COUNT,slots]
     int64_t width, slots, ring;
+};
+
+// What was drawn for n rows, as the words of a ring's columns. No token: nothing.
+struct Words {
+    const int *token, *logp, *lse, *entropy; // [n]
+    int n;
 };
 
 static __device__ __forceinline__ Row row_load(const Columns &c, int j) {
@@ -49,16 +55,18 @@ static __device__ __forceinline__ bool row_ended(const Columns &c, const Row &r,
 
 // from[j]: the row that came to row j, of those in use. NULL where nobody asks.
 static __global__ void __launch_bounds__(THREADS)
-    advance_kernel(Columns c, const int *token, const float *logp, int first, int n, int B, int *from, EndRule rule) {
+    advance_kernel(Columns c, Words in, int first, int B, int *from, EndRule rule) {
     SHARED(int, going, [WARP]); // rows of each warp that go on
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, live = 0;
-    int *drawn = c.drawn + (token ? (int64_t)(c.count[1] % (int)c.ring) * 3 * c.slots : 0);
-    for (int64_t i = threadIdx.x; token && i < c.slots; i += THREADS) {
-        bool mine = i < n && c.key[first + i] >= 0;
-        drawn[i] = mine ? c.slot[first + i] : -1;
+    int *to = c.drawn + (in.token ? (int64_t)(c.count[1] % (int)c.ring) * DRAWN_COUNT * c.slots : 0);
+    for (int64_t i = threadIdx.x; in.token && i < c.slots; i += THREADS) {
+        bool mine = i < in.n && c.key[first + i] >= 0;
+        to[DRAWN_SLOT * c.slots + i] = mine ? c.slot[first + i] : -1;
         if (!mine) continue;
-        drawn[c.slots + i] = token[i];
-        drawn[2 * c.slots + i] = __float_as_int(logp[i]);
+        to[DRAWN_TOKEN * c.slots + i] = in.token[i];
+        to[DRAWN_LOGP * c.slots + i] = in.logp[i];
+        to[DRAWN_LSE * c.slots + i] = in.lse[i];
+        to[DRAWN_ENTROPY * c.slots + i] = in.entropy[i];
     }
     __syncthreads(); // before rows move
     for (int tile = 0; tile < B; tile += THREADS) {
@@ -68,8 +76,8 @@ static __global__ void __launch_bounds__(THREADS)
         if (j < B) {
             r = row_load(c, j);
             if (r.key >= 0) {
-                if (token && j >= first && j < first + n) {
-                    r.ids = token[j - first];
+                if (in.token && j >= first && j < first + in.n) {
+                    r.ids = in.token[j - first];
                     r.pos++;
                     r.kv_row++;
                     r.span.w++;
@@ -82,14 +90,14 @@ static __global__ void __launch_bounds__(THREADS)
         unsigned vote = __ballot_sync(FULL, on);
         if (lane == 0) going[warp] = __popc(vote);
         __syncthreads();
-        int to = live + __popc(vote & ((1u << lane) - 1));
+        int place = live + __popc(vote & ((1u << lane) - 1));
         for (int w = 0; w < THREADS / WARP; w++) {
-            if (w < warp) to += going[w];
+            if (w < warp) place += going[w];
             live += going[w];
         }
         if (on) {
-            row_store(c, to, r);
-            if (from) from[to] = j;
+            row_store(c, place, r);
+            if (from) from[place] = j;
         }
         __syncthreads(); // before `going` and the rows of this tile are written again
     }
@@ -97,7 +105,7 @@ static __global__ void __launch_bounds__(THREADS)
         row_store(c, j, Row{-1, 0, 0, -1, 0, -1, 0, make_int4(0, 0, 0, 0)});
     if (threadIdx.x == 0) {
         c.count[0] = live;
-        if (token) c.count[1]++;
+        if (in.token) c.count[1]++;
     }
 }
 
@@ -109,7 +117,7 @@ static __global__ void seen_kernel(int *seen, int64_t width, const int *from, co
         if (from[j] != j) seen[j * width + column] = seen[from[j] * width + column];
 }
 
-void cuda_advance(Device *d, DecodeRows r, Tensor token, Tensor logp, int64_t first, EndRule rule) {
+void cuda_advance(Device *d, DecodeRows r, SampleOut drawn, int64_t first, EndRule rule) {
     Columns c = {};
     c.ids = i32(r.ids);
     c.pos = i32(r.pos);
@@ -126,10 +134,12 @@ void cuda_advance(Device *d, DecodeRows r, Tensor token, Tensor logp, int64_t fi
     c.width = tensor_width(r.seen);
     c.slots = r.drawn.dim[2];
     c.ring = r.drawn.dim[0];
-    int B = (int)r.ids.dim[0], n = present(token) ? (int)token.dim[0] : 0;
+    Words in = {i32(drawn.token), i32(drawn.logp), i32(drawn.lse), i32(drawn.entropy),
+                present(drawn.token) ? (int)drawn.token.dim[0] : 0};
+    int B = (int)r.ids.dim[0];
     size_t mark = arena_mark(&d->scratch);
     int *from = c.seen ? (int *)arena_take(&d->scratch, (size_t)B * sizeof(int)) : NULL;
-    LAUNCH(d, advance_kernel, 1, THREADS, 0, c, i32(token), f32(logp), (int)first, n, B, from, rule);
+    LAUNCH(d, advance_kernel, 1, THREADS, 0, c, in, (int)first, B, from, rule);
     if (c.seen) LAUNCH(d, seen_kernel, blocks_for(c.width, 128), 128, 0, c.seen, c.width, from, c.count);
     arena_rewind(&d->scratch, mark);
 }

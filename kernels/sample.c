@@ -1,4 +1,4 @@
-// Draws one token a row from the head's distribution, and gives its log-prob.
+// Draws one token a row from the head's distribution, and gives its log-prob with the distribution's logsumexp and entropy.
 //
 // A draw is the Gumbel-max trick: argmax over v of z_v + G_v, where G_v = -log(-log(U_v)) comes from Philox keyed by
 // (seed, sequence, position, v). It needs no normalisation, so it rides along the streamed head; and because every
@@ -251,8 +251,8 @@ static void draw_rows(Draw *draw, Device *d, int64_t V, const int64_t *key, cons
     }
 }
 
-void cpu_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
-                Tensor seen_len, SampleParams p) {
+void cpu_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen, Tensor seen_len,
+                SampleParams p) {
     int64_t B = x.dim[0], V = w.dim[0], chunks = head_chunks(V);
     size_t row_bytes = (size_t)tensor_width(x) * dtype_size(x.dtype);
     bool filtered = warps(p) || (present(seen) && p.repetition_penalty != 1);
@@ -277,8 +277,11 @@ void cpu_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor
             Candidate best = draw.best[r * chunks];
             for (int64_t c = 1; !filtered && c < chunks; c++)
                 if (draw.best[r * chunks + c].score > best.score) best = draw.best[r * chunks + c];
-            i32(token)[at[r]] = best.id;
-            f32(logp)[at[r]] = best.z - head_lse(draw.part + r * chunks, chunks, NULL);
+            float entropy, lse = head_lse(draw.part + r * chunks, chunks, &entropy);
+            i32(to.token)[at[r]] = best.id;
+            f32(to.logp)[at[r]] = best.z - lse;
+            if (present(to.lse)) f32(to.lse)[at[r]] = lse;
+            if (present(to.entropy)) f32(to.entropy)[at[r]] = entropy;
         }
         arena_rewind(&d->scratch, mark);
     }

@@ -1,4 +1,5 @@
-// Draws one token a row from the head's distribution, and gives its log-prob: sample.c says what is drawn and why.
+// Draws one token a row from the head's distribution, and gives its log-prob with the distribution's logsumexp and entropy:
+// sample.c says what is drawn and why.
 //
 // Without filters (the usual case) the draw rides along the streamed head (head.cuh): of each row and chunk of the
 // vocabulary the best candidate, z + Gumbel, stays beside the summary; a second kernel has a block a row. No logit reaches
@@ -28,6 +29,21 @@ typedef struct {
     uint64_t seed;
     bool greedy;
 } Draw;
+
+// What the rows of a pass give.
+typedef struct {
+    int32_t *token;       // [n]
+    float *logp;          // [n]
+    float *lse, *entropy; // [n]; NULL where nobody asks
+} Outs;
+
+// Row n drew a token whose logit is z.
+static __device__ __forceinline__ void give(const Outs &to, int64_t n, int32_t token, float z, RowLse l) {
+    to.token[n] = token;
+    to.logp[n] = z - l.lse;
+    if (to.lse) to.lse[n] = l.lse;
+    if (to.entropy) to.entropy[n] = l.entropy;
+}
 
 // -log(-log(1 - u)) for u = (bits + 1/2) / 2^32. The exponential -log(1 - u) keeps its relative precision where u is
 // small, which is where the winners are: the rarest token is still drawn at its own rate. There the polynomial is
@@ -108,8 +124,8 @@ struct Choose {
     }
 };
 
-static __global__ void choose_kernel(int32_t *token, float *logp, const Candidate *best, const Lse *part,
-                                     const int64_t *key, int64_t chunks) {
+static __global__ void choose_kernel(Outs to, const Candidate *best, const Lse *part, const int64_t *key,
+                                     int64_t chunks) {
     SHARED(double, room, [32]);
     SHARED(float, score_room, [32]);
     SHARED(int32_t, id_room, [32]);
@@ -122,8 +138,7 @@ static __global__ void choose_kernel(int32_t *token, float *logp, const Candidat
         if (beats(best[c].score, c, top, at)) top = best[c].score, at = c;
     block_best(&top, &at, score_room, id_room);
     if (threadIdx.x) return;
-    token[blockIdx.x] = best[at].id;
-    logp[blockIdx.x] = best[at].z - l.lse;
+    give(to, blockIdx.x, best[at].id, best[at].z, l);
 }
 
 // ---- with filters --------------------------------------------------------------------------------------------------
@@ -145,8 +160,7 @@ struct Keep {
 };
 
 typedef struct {
-    int32_t *token;          // [n]
-    float *logp;             // [n]
+    Outs to;
     const float *logits;     // [n, V]
     uint32_t *seen_bits;     // [n, words]; NULL: no penalty
     const Lse *part;         // [n, chunks]
@@ -205,16 +219,15 @@ static __global__ void __launch_bounds__(FILTER_THREADS, 1) filter_kernel(Rest a
     block_best(&top, &id, score_room, id_room);
     RowLse l = head_lse(a.part + n * a.chunks, a.chunks, room->sum);
     if (threadIdx.x) return;
-    a.token[n] = id;
-    a.logp[n] = row.z[id] - l.lse;
+    give(a.to, n, id, row.z[id], l);
 }
 
 // What a user wrote as 0.9 arrives as the nearest float; HF computes with the decimal.
 static double decimal(float x) { return rint((double)x * 1e7) / 1e7; }
 
 template <typename T>
-static void sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
-                   Tensor seen_len, SampleParams p) {
+static void sample(Device *d, SampleOut out, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen, Tensor seen_len,
+                   SampleParams p) {
     int64_t B = x.dim[0], V = w.dim[0], chunks = head_chunks(V), words = (V + 31) / 32;
     bool warp = p.temperature > 0 && (p.top_k > 0 || p.top_p < 1 || p.min_p > 0);
     bool penalty = present(seen) && p.repetition_penalty != 1, filtered = warp || penalty;
@@ -235,11 +248,11 @@ static void sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Ten
         Draw draw = {i64(key) + first, i32(pos) + first, p.seed, p.temperature <= 0};
         int D = (int)tensor_width(w);
         Head<T> h = {data_of<T>(x) + first * D, data_of<T>(w), NULL, draw.key, n, V, 0, D, head_scale(p.temperature)};
-        int32_t *to = i32(token) + first;
-        float *to_logp = f32(logp) + first;
+        Outs to = {i32(out.token) + first, f32(out.logp) + first, present(out.lse) ? f32(out.lse) + first : NULL,
+                   present(out.entropy) ? f32(out.entropy) + first : NULL};
         if (!filtered) {
             head_launch<T>(d, h, chunks, Choose{part, best, n, chunks, draw});
-            LAUNCH(d, choose_kernel, (unsigned)n, COMBINE_THREADS, 0, to, to_logp, best, part, draw.key, chunks);
+            LAUNCH(d, choose_kernel, (unsigned)n, COMBINE_THREADS, 0, to, best, part, draw.key, chunks);
             continue;
         }
         head_launch<T>(d, h, chunks, Keep{part, logits, n, chunks, V});
@@ -247,7 +260,6 @@ static void sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Ten
         Filters filters = {p.top_k, p.top_p < 1 ? (float)(1 - decimal(p.top_p)) : -1, (float)log(tail > 0 ? tail : 1),
                            (float)decimal(p.min_p), p.min_p > 0 ? logf(p.min_p) : 0};
         Rest rest = {to,
-                     to_logp,
                      logits,
                      bits,
                      part,
@@ -266,7 +278,7 @@ static void sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Ten
     arena_rewind(&d->scratch, mark);
 }
 
-void cuda_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
-                 Tensor seen_len, SampleParams p) {
-    DISPATCH(x.dtype, T, sample<T>(d, token, logp, x, w, key, pos, seen, seen_len, p));
+void cuda_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen, Tensor seen_len,
+                 SampleParams p) {
+    DISPATCH(x.dtype, T, sample<T>(d, to, x, w, key, pos, seen, seen_len, p));
 }

@@ -145,6 +145,8 @@ static inline void sample_make(Case *c) {
     }
     case_rows(case_arg(c, "token", ARG_OUT, tensor1(zero, I32, T)));
     case_rows(case_floats(c, "logp", ARG_OUT, F32, T, 0, 0, 0, 1));
+    case_rows(case_floats(c, "lse", ARG_OUT, F32, T, 0, 0, 0, 1));
+    case_rows(case_floats(c, "entropy", ARG_OUT, F32, T, 0, 0, 0, 1));
     case_rows(case_floats(c, "x", ARG_IN, c->dtype, T, c->s.D, 0, 0, 1));
     case_floats(c, "w", ARG_IN, c->dtype, c->s.V, c->s.D, 0, 0, 1.5 / sqrt((double)c->s.D));
     case_rows(case_arg(c, "key", ARG_IN, tensor1(key, I64, T)));
@@ -154,15 +156,17 @@ static inline void sample_make(Case *c) {
     free(pos);
 }
 static inline void sample_run(Case *c) {
-    c->d->sample(c->d, arg(c, "token"), arg(c, "logp"), arg(c, "x"), arg(c, "w"), arg(c, "key"), arg(c, "pos"), NONE,
-                 NONE, case_sampling(c));
+    SampleOut to = {arg(c, "token"), arg(c, "logp"), arg(c, "lse"), arg(c, "entropy")};
+    c->d->sample(c->d, to, arg(c, "x"), arg(c, "w"), arg(c, "key"), arg(c, "pos"), NONE, NONE, case_sampling(c));
 }
 static inline void sample_oracle(Case *c) {
     SampleParams p = case_sampling(c);
     double *z = doubles(c->s.V);
     for (int64_t t = 0; t < c->s.T; t++) {
-        double lse = oracle_logits(z, NULL, before(c, "x") + t * c->s.D, before(c, "w"), c->s.V, c->s.D),
+        double lse = oracle_logits(z, want(c, "entropy") + t, before(c, "x") + t * c->s.D, before(c, "w"), c->s.V,
+                                   c->s.D),
                best = -INFINITY;
+        want(c, "lse")[t] = lse;
         for (int64_t v = 0; v < c->s.V; v++) {
             int64_t above = 0, key;
             for (int64_t u = 0; p.top_k && u < c->s.V; u++) above += z[u] > z[v];

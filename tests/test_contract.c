@@ -32,6 +32,14 @@ static int32_t token_id(int s, int pos) {
     return (int32_t)(mix64((uint64_t)(owner * 1000 + pos)) % VOCAB);
 }
 
+typedef struct {
+    float logp, lse, entropy;
+} Numbers;
+
+static Numbers numbers_at(const ModelCase *c, int64_t i) {
+    return (Numbers){f32(c->logp)[i], f32(c->lse)[i], f32(c->entropy)[i]};
+}
+
 // What every run must reproduce: computed from each sequence alone, on one thread.
 typedef struct {
     DType dtype;
@@ -40,7 +48,7 @@ typedef struct {
     char *hidden;   // [tokens, D]
     float *logp;    // [tokens] of the next token, where there is one
     int32_t *drawn; // [tokens] what the sampler draws after each token that can be followed
-    float *drawn_logp;
+    Numbers *given; // [tokens] and what it gives with it
     bool *has_draw;
 } Truth;
 
@@ -86,7 +94,7 @@ static Truth truth_new(DType dtype) {
     truth.hidden = xmalloc((size_t)n * truth.row_bytes);
     truth.logp = xcalloc((size_t)n, sizeof *truth.logp);
     truth.drawn = xcalloc((size_t)n, sizeof *truth.drawn);
-    truth.drawn_logp = xcalloc((size_t)n, sizeof *truth.drawn_logp);
+    truth.given = xcalloc((size_t)n, sizeof *truth.given);
     truth.has_draw = xcalloc((size_t)n, sizeof *truth.has_draw);
     for (int s = 0; s < SEQUENCES; s++) {
         truth.start[s + 1] = truth.start[s] + sequence_length(s);
@@ -99,7 +107,7 @@ static Truth truth_new(DType dtype) {
     return truth;
 }
 static void truth_free(Truth *truth) {
-    free(truth->hidden), free(truth->logp), free(truth->drawn), free(truth->drawn_logp), free(truth->has_draw);
+    free(truth->hidden), free(truth->logp), free(truth->drawn), free(truth->given), free(truth->has_draw);
 }
 
 static void check_packed(ModelCase *c, const Truth *truth, const int *order, int n) {
@@ -129,19 +137,22 @@ static void check_draws(ModelCase *c, Truth *truth, Tensor x, int B, const int *
         i64(c->key)[s] = pos[s] < 0 ? -1 : 100 + s;
         i32(c->step_pos)[s] = pos[s];
     }
-    c->device->sample(c->device, tensor_rows(c->token, 0, B), tensor_rows(c->logp, 0, B), x, c->model.head,
-                      tensor_rows(c->key, 0, B), tensor_rows(c->step_pos, 0, B), NONE, NONE, p);
+    SampleOut to = {tensor_rows(c->token, 0, B), tensor_rows(c->logp, 0, B), tensor_rows(c->lse, 0, B),
+                    tensor_rows(c->entropy, 0, B)};
+    c->device->sample(c->device, to, x, c->model.head, tensor_rows(c->key, 0, B), tensor_rows(c->step_pos, 0, B), NONE,
+                      NONE, p);
     c->device->sync(c->device);
     for (int s = 0; s < B; s++) {
         if (pos[s] < 0) continue;
         int at = truth->start[s] + pos[s];
+        Numbers given = numbers_at(c, s);
         if (truth->has_draw[at]) {
             assert_int_equal(truth->drawn[at], i32(c->token)[s]);
-            assert_memory_equal(&truth->drawn_logp[at], &f32(c->logp)[s], sizeof(float));
+            assert_memory_equal(&truth->given[at], &given, sizeof given);
         }
         truth->has_draw[at] = true;
         truth->drawn[at] = i32(c->token)[s];
-        truth->drawn_logp[at] = f32(c->logp)[s];
+        truth->given[at] = given;
     }
 }
 
@@ -193,7 +204,7 @@ static void check_decode(ModelCase *c, Truth *truth, int B) {
     }
 }
 
-// The log-probs the sampler gave are those that training computes, all at once, for the same tokens.
+// Log-probs, logsumexps and entropies of the sampler are those that training computes, all at once, for the same tokens.
 static void check_drawn_in_training(ModelCase *c, const Truth *truth) {
     int order[SEQUENCES];
     for (int s = 0; s < SEQUENCES; s++) order[s] = s;
@@ -206,11 +217,14 @@ static void check_drawn_in_training(ModelCase *c, const Truth *truth) {
     }
     assert_true(n > 250);
     c->N = n;
-    c->device->logprob(c->device, scored(c, c->logp), scored(c, c->lse), NONE, tensor_rows(c->acts.out, 0, c->T),
-                       scored(c, c->rows), c->model.head, scored(c, c->target), TEMPERATURE);
+    c->device->logprob(c->device, scored(c, c->logp), scored(c, c->lse), scored(c, c->entropy),
+                       tensor_rows(c->acts.out, 0, c->T), scored(c, c->rows), c->model.head, scored(c, c->target),
+                       TEMPERATURE);
     c->device->sync(c->device);
-    for (int64_t i = 0; i < n; i++)
-        assert_memory_equal(&f32(c->logp)[i], &truth->drawn_logp[i32(c->rows)[i]], sizeof(float));
+    for (int64_t i = 0; i < n; i++) {
+        Numbers trained = numbers_at(c, i);
+        assert_memory_equal(&trained, &truth->given[i32(c->rows)[i]], sizeof trained);
+    }
 }
 
 static void contract(DType dtype) {

@@ -251,8 +251,8 @@ static void greedy(const json_t *g, double penalty) {
             i64(key)[b] = b;
             i32(pos)[b] = seen_len[b] = length[b] + s;
         }
-        device->sample(device, token, tensor_rows(c->logp, 0, B), x_last, c->model.head, key, pos,
-                       penalty != 1 ? tensor2(seen, I32, B, WIDTH) : NONE,
+        device->sample(device, (SampleOut){token, tensor_rows(c->logp, 0, B), NONE, NONE}, x_last, c->model.head, key,
+                       pos, penalty != 1 ? tensor2(seen, I32, B, WIDTH) : NONE,
                        penalty != 1 ? tensor1(seen_len, I32, B) : NONE, sampling);
         device->sync(device);
         for (int b = 0; b < B; b++) {

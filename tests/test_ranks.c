@@ -29,10 +29,10 @@ static void strike(Where here) {
     *struck = wall_seconds();
     kill(getpid(), fault.fault); // rewards run on threads of their own
 }
-static void sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
-                   Tensor seen_len, SampleParams p) {
+static void sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen, Tensor seen_len,
+                   SampleParams p) {
     strike(ROLLOUT);
-    real_device.sample(d, token, logp, x, w, key, pos, seen, seen_len, p);
+    real_device.sample(d, to, x, w, key, pos, seen, seen_len, p);
 }
 static void logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w, Tensor target,
                     float temperature) {

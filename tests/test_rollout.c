@@ -16,7 +16,7 @@ typedef struct {
     Device *d;
     int slots;
     DecodeRows r;
-    Tensor token, logp;
+    SampleOut given;
     Sequence *row; // [slots] what the rows should be; key < 0: idle
     int32_t *stop; // [slots]
     int drawn;     // rows of the ring written
@@ -41,6 +41,13 @@ static Tensor *columns(DecodeRows *r, int i) {
     return i < (int)(sizeof all / sizeof *all) ? all[i] : NULL;
 }
 
+// What the ring's column `k` is made from.
+static Tensor *given(SampleOut *x, int k) {
+    Tensor *all[] = {
+        [DRAWN_TOKEN] = &x->token, [DRAWN_LOGP] = &x->logp, [DRAWN_LSE] = &x->lse, [DRAWN_ENTROPY] = &x->entropy};
+    return all[k];
+}
+
 static Rows rows_open(Device *d, int slots, bool seen, uint64_t random) {
     Rows t = {.d = d, .slots = slots, .random = random};
     t.r = (DecodeRows){.ids = fresh(d, I32, slots, 1),
@@ -54,10 +61,10 @@ static Rows rows_open(Device *d, int slots, bool seen, uint64_t random) {
                        .seen_len = seen ? fresh(d, I32, slots, 1) : NONE,
                        .stop = fresh(d, I32, slots, 1),
                        .count = fresh(d, I32, 2, 1),
-                       .drawn = fresh(d, I32, RING, 3 * slots)};
-    t.r.drawn = tensor3(t.r.drawn.data, I32, RING, 3, slots);
-    t.token = fresh(d, I32, slots, 1);
-    t.logp = fresh(d, F32, slots, 1);
+                       .drawn = fresh(d, I32, RING, DRAWN_COUNT * slots)};
+    t.r.drawn = tensor3(t.r.drawn.data, I32, RING, DRAWN_COUNT, slots);
+    for (int k = DRAWN_TOKEN; k < DRAWN_COUNT; k++)
+        *given(&t.given, k) = fresh(d, k == DRAWN_TOKEN ? I32 : F32, slots, 1);
     t.row = xcalloc((size_t)slots, sizeof *t.row);
     t.stop = xcalloc((size_t)slots, sizeof *t.stop);
     return t;
@@ -68,8 +75,8 @@ static void rows_close(Rows *t) {
         Tensor x = *columns(&t->r, i);
         if (present(x)) t->d->free(t->d, x.data, tensor_bytes(x));
     }
-    t->d->free(t->d, t->token.data, tensor_bytes(t->token));
-    t->d->free(t->d, t->logp.data, tensor_bytes(t->logp));
+    for (int k = DRAWN_TOKEN; k < DRAWN_COUNT; k++)
+        t->d->free(t->d, given(&t->given, k)->data, tensor_bytes(*given(&t->given, k)));
     free(t->row);
     free(t->stop);
 }
@@ -130,13 +137,10 @@ static bool ended(const Rows *t, const Sequence *s) {
 static void check_ring(const Rows *t, const int32_t *want) {
     Tensor ring = to_host(t->d, t->r.drawn), count = to_host(t->d, t->r.count);
     assert_int_equal(i32(count)[1], t->drawn);
-    const int32_t *got = i32(ring) + (int64_t)((t->drawn - 1) % RING) * 3 * t->slots;
-    for (int i = 0; i < t->slots; i++) {
-        assert_int_equal(got[i], want[i]);
-        if (want[i] < 0) continue;
-        assert_int_equal(got[t->slots + i], want[t->slots + i]);
-        assert_int_equal(got[2 * t->slots + i], want[2 * t->slots + i]);
-    }
+    const int32_t *got = i32(ring) + (int64_t)((t->drawn - 1) % RING) * DRAWN_COUNT * t->slots;
+    for (int i = 0; i < t->slots; i++)
+        for (int k = 0; k < (want[i] < 0 ? 1 : DRAWN_COUNT); k++)
+            assert_int_equal(got[k * t->slots + i], want[k * t->slots + i]);
     free(ring.data);
     free(count.data);
 }
@@ -165,21 +169,21 @@ static void check_rows(Rows *t, int B, int live) {
 
 // One call on the device and on the list: rows first .. first + n take a token each (n < 0: nobody does).
 static void check_advance(Rows *t, int B, int first, int n) {
-    int32_t *token = xcalloc((size_t)t->slots, 4), *want = xcalloc((size_t)t->slots * 3, 4);
-    float *logp = xcalloc((size_t)t->slots, 4);
-    for (int i = 0; i < t->slots; i++) {
-        token[i] = below(t, 20);
-        logp[i] = (float)-below(t, 1000) / 7;
-        want[i] = -1;
+    int32_t *words = xcalloc((size_t)t->slots * DRAWN_COUNT, 4), *want = xcalloc((size_t)t->slots * DRAWN_COUNT, 4);
+    const int32_t *token = words + DRAWN_TOKEN * t->slots;
+    SampleOut in = {0};
+    for (int k = DRAWN_TOKEN; k < DRAWN_COUNT; k++) {
+        for (int i = 0; i < t->slots; i++) words[k * t->slots + i] = below(t, k == DRAWN_TOKEN ? 20 : 1 << 30);
+        Tensor all = *given(&t->given, k);
+        t->d->copy(t->d, all.data, words + k * t->slots, tensor_bytes(all));
+        if (n >= 0) *given(&in, k) = tensor_rows(all, 0, n);
     }
-    t->d->copy(t->d, t->token.data, token, tensor_bytes(t->token));
-    t->d->copy(t->d, t->logp.data, logp, tensor_bytes(t->logp));
+    for (int i = 0; i < t->slots; i++) want[i] = -1;
     rows_upload(t);
     DecodeRows view = t->r;
     for (int i = 0; i < 9; i++)
         if (present(*columns(&view, i))) *columns(&view, i) = tensor_rows(*columns(&view, i), 0, B);
-    t->d->advance(t->d, view, n < 0 ? NONE : tensor_rows(t->token, 0, n), n < 0 ? NONE : tensor_rows(t->logp, 0, n),
-                  first, ends);
+    t->d->advance(t->d, view, in, first, ends);
     int live = 0;
     for (int j = 0; j < B; j++) {
         Sequence s = t->row[j];
@@ -187,8 +191,8 @@ static void check_advance(Rows *t, int B, int first, int n) {
         if (s.key < 0) continue;
         if (i >= 0 && i < n) {
             want[i] = s.slot;
-            want[t->slots + i] = s.ids = token[i];
-            memcpy(&want[2 * t->slots + i], &logp[i], 4);
+            for (int k = DRAWN_TOKEN; k < DRAWN_COUNT; k++) want[k * t->slots + i] = words[k * t->slots + i];
+            s.ids = token[i];
             s.pos++, s.kv_row++, s.span[3]++, s.place++;
             s.seen[s.seen_len++] = token[i];
         }
@@ -198,9 +202,8 @@ static void check_advance(Rows *t, int B, int first, int n) {
     if (n >= 0) t->drawn++;
     check_rows(t, B, live);
     if (n >= 0) check_ring(t, want);
-    free(token);
+    free(words);
     free(want);
-    free(logp);
 }
 
 static void rows_advance(void **state) {
@@ -244,7 +247,7 @@ static void graph_never(Device *d, Graph *g) { fail(); }
 
 typedef struct {
     int32_t *ids;
-    float *logp;
+    float *logp, *lse, *entropy;
     int *len;
     Finish *finish;
     char **text;
@@ -288,6 +291,8 @@ static Drawn decode(Fixture *f) {
     size_t tokens = (size_t)b->n * (size_t)b->max_completion;
     x.ids = memcpy(xmalloc(tokens * 4), b->ids, tokens * 4);
     x.logp = memcpy(xmalloc(tokens * 4), b->logp, tokens * 4);
+    x.lse = memcpy(xmalloc(tokens * 4), b->lse, tokens * 4);
+    x.entropy = memcpy(xmalloc(tokens * 4), b->entropy, tokens * 4);
     x.len = memcpy(xmalloc((size_t)b->n * sizeof(int)), b->len, (size_t)b->n * sizeof(int));
     x.finish = memcpy(xmalloc((size_t)b->n * sizeof(Finish)), b->finish, (size_t)b->n * sizeof(Finish));
     x.text = xcalloc((size_t)b->n, sizeof *x.text);
@@ -301,7 +306,7 @@ static Drawn decode(Fixture *f) {
 }
 static void drawn_free(Drawn *x) {
     for (int i = 0; i < x->n; i++) free(x->text[i]);
-    free(x->ids), free(x->logp), free(x->len), free(x->finish), free(x->text);
+    free(x->ids), free(x->logp), free(x->lse), free(x->entropy), free(x->len), free(x->finish), free(x->text);
 }
 
 static void assert_same(const Drawn *a, const Drawn *b, int width) {
@@ -311,6 +316,8 @@ static void assert_same(const Drawn *a, const Drawn *b, int width) {
         assert_string_equal(a->text[i], b->text[i]);
         assert_memory_equal(a->ids + i * width, b->ids + i * width, (size_t)a->len[i] * 4);
         assert_memory_equal(a->logp + i * width, b->logp + i * width, (size_t)a->len[i] * 4);
+        assert_memory_equal(a->lse + i * width, b->lse + i * width, (size_t)a->len[i] * 4);
+        assert_memory_equal(a->entropy + i * width, b->entropy + i * width, (size_t)a->len[i] * 4);
     }
 }
 
@@ -350,8 +357,8 @@ static void asking_ahead_changes_nothing(void **state) {
 }
 
 // A failing device ends a rollout with its error, and a signal with EXIT_STOPPED.
-static void failing_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos,
-                           Tensor seen, Tensor seen_len, SampleParams p) {
+static void failing_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
+                           Tensor seen_len, SampleParams p) {
     snprintf(d->error, sizeof d->error, "sample_kernel: it did not start");
     d->error_code = EXIT_COMM;
 }

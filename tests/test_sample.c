@@ -1,5 +1,5 @@
 // Sampling: Philox's published numbers; every draw and every filter against a naive f64 reading of the definitions; the
-// drawn token's log-prob is the trainer's, bit for bit; chi-square of drawn frequencies.
+// drawn token's log-prob, logsumexp and entropy are the trainer's, bit for bit; chi-square of drawn frequencies.
 #include "device.h"
 #include "../kernels/philox.h"
 #include "head.h"
@@ -25,15 +25,31 @@ static void test_philox(void **state) {
 
 typedef struct {
     int64_t B, V, D, C;
-    Tensor x, w, key, pos, seen, seen_len, token, logp; // [B,D] [V,D] [B] [B] [B,C] [B] [B] [B]
+    Tensor x, w, key, pos, seen, seen_len; // [B,D] [V,D] [B] [B] [B,C] [B]
+    SampleOut out;                         // [B]
 } Case;
+
+static SampleOut new_out(int64_t B) {
+    return (SampleOut){new_tensor(I32, B, 1), new_tensor(F32, B, 1), new_tensor(F32, B, 1), new_tensor(F32, B, 1)};
+}
+static void free_out(SampleOut x) { free(x.token.data), free(x.logp.data), free(x.lse.data), free(x.entropy.data); }
+static SampleOut out_rows(SampleOut x, int64_t first, int64_t n) {
+    return (SampleOut){tensor_rows(x.token, first, n), tensor_rows(x.logp, first, n), tensor_rows(x.lse, first, n),
+                       tensor_rows(x.entropy, first, n)};
+}
+static void assert_same_out(SampleOut a, SampleOut b) {
+    assert_memory_equal(a.token.data, b.token.data, tensor_bytes(a.token));
+    assert_memory_equal(a.logp.data, b.logp.data, tensor_bytes(a.logp));
+    assert_memory_equal(a.lse.data, b.lse.data, tensor_bytes(a.lse));
+    assert_memory_equal(a.entropy.data, b.entropy.data, tensor_bytes(a.entropy));
+}
 
 static Case new_case(DType t, int64_t B, int64_t V, int64_t D, float scale) {
     Case c = {.B = B, .V = V, .D = D, .C = 12};
     c.x = new_random(t, B, D, 1), c.w = new_random(t, V, D, scale);
     c.key = new_tensor(I64, B, 1), c.pos = new_tensor(I32, B, 1);
     c.seen = new_tensor(I32, B, c.C), c.seen_len = new_tensor(I32, B, 1);
-    c.token = new_tensor(I32, B, 1), c.logp = new_tensor(F32, B, 1);
+    c.out = new_out(B);
     for (int64_t b = 0; b < B; b++) {
         i64(c.key)[b] = b * 3 + ((int64_t)1 << 33), i32(c.pos)[b] = (int32_t)(b * b);
         i32(c.seen_len)[b] = (int32_t)(b % (c.C + 1));
@@ -42,33 +58,52 @@ static Case new_case(DType t, int64_t B, int64_t V, int64_t D, float scale) {
     return c;
 }
 static void free_case(Case c) {
-    Tensor all[] = {c.x, c.w, c.key, c.pos, c.seen, c.seen_len, c.token, c.logp};
+    Tensor all[] = {c.x, c.w, c.key, c.pos, c.seen, c.seen_len};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i].data);
+    free_out(c.out);
 }
 // The case in the device's memory; and its outputs back into c's, once done.
 static Case send(Case c) {
-    Tensor *all[] = {&c.x, &c.w, &c.key, &c.pos, &c.seen, &c.seen_len, &c.token, &c.logp};
+    Tensor *all[] = {&c.x,        &c.w,         &c.key,      &c.pos,     &c.seen,
+                     &c.seen_len, &c.out.token, &c.out.logp, &c.out.lse, &c.out.entropy};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) *all[i] = to_device(dev, *all[i]);
     return c;
 }
 static void fetch(Case c, Case g) {
-    dev->copy(dev, c.token.data, g.token.data, tensor_bytes(c.token));
-    dev->copy(dev, c.logp.data, g.logp.data, tensor_bytes(c.logp));
+    dev->copy(dev, c.out.token.data, g.out.token.data, tensor_bytes(c.out.token));
+    dev->copy(dev, c.out.logp.data, g.out.logp.data, tensor_bytes(c.out.logp));
+    dev->copy(dev, c.out.lse.data, g.out.lse.data, tensor_bytes(c.out.lse));
+    dev->copy(dev, c.out.entropy.data, g.out.entropy.data, tensor_bytes(c.out.entropy));
     assert_device_well();
-    Tensor all[] = {g.x, g.w, g.key, g.pos, g.seen, g.seen_len, g.token, g.logp};
+    Tensor all[] = {g.x, g.w, g.key, g.pos, g.seen, g.seen_len, g.out.token, g.out.logp, g.out.lse, g.out.entropy};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) device_drop(dev, all[i]);
 }
 static void draw(Case c, SampleParams p) {
     Case g = send(c);
-    dev->sample(dev, g.token, g.logp, g.x, g.w, g.key, g.pos, g.seen, g.seen_len, p);
+    dev->sample(dev, g.out, g.x, g.w, g.key, g.pos, g.seen, g.seen_len, p);
     fetch(c, g);
+}
+// What `logprob` gives for the tokens that were drawn.
+static void assert_trained_the_same(Case c, float temperature) {
+    Case train = c;
+    train.out = new_out(c.B);
+    memcpy(train.out.token.data, c.out.token.data, tensor_bytes(c.out.token));
+    Tensor rows = new_tensor(I32, c.B, 1);
+    for (int64_t b = 0; b < c.B; b++) i32(rows)[b] = (int32_t)b;
+    Case g = send(train);
+    Tensor at = to_device(dev, rows);
+    dev->logprob(dev, g.out.logp, g.out.lse, g.out.entropy, g.x, at, g.w, g.out.token, temperature);
+    fetch(train, g);
+    assert_same_out(train.out, c.out);
+    device_drop(dev, at);
+    free_out(train.out), free(rows.data);
 }
 
 // --- A naive reference: every filter as its definition says, by counting, without sorting ---
 
 typedef struct {
     double *z, *score, *p; // [V] each: scaled logits before and after filters (-inf: removed), final probabilities
-    double logp;
+    double logp, lse, entropy;
     int64_t best; // the Gumbel-max (or greedy) winner
     double lead;  // how far it is ahead of the second
 } Reference;
@@ -125,7 +160,8 @@ static Reference refer(Case c, int64_t b, SampleParams p) {
     }
     r.lead = first - second;
     softmax(r.z, cut, V);
-    r.logp = log(cut[r.best]);
+    r.logp = log(cut[r.best]), r.lse = r.z[r.best] - r.logp;
+    for (int64_t v = 0; v < V; v++) r.entropy -= cut[v] > 0 ? cut[v] * log(cut[v]) : 0;
     free(seen), free(cut);
     return r;
 }
@@ -153,10 +189,12 @@ static int check_draws(Case c, SampleParams p) {
     draw(c, p);
     for (int64_t b = 0; b < c.B; b++) {
         Reference r = refer(c, b, p);
+        assert_true(fabs(f32(c.out.lse)[b] - r.lse) < 2e-6 * (1 + fabs(r.lse)));
+        assert_true(fabs(f32(c.out.entropy)[b] - r.entropy) < 2e-6 * (1 + r.entropy));
         if (r.lead > 1e-4) {
             clear++;
-            assert_int_equal(i32(c.token)[b], r.best);
-            assert_true(fabs(f32(c.logp)[b] - r.logp) < 2e-6 * (1 + fabs(r.logp)));
+            assert_int_equal(i32(c.out.token)[b], r.best);
+            assert_true(fabs(f32(c.out.logp)[b] - r.logp) < 2e-6 * (1 + fabs(r.logp)));
         }
         free_reference(r);
     }
@@ -193,19 +231,19 @@ static void test_ties(void **state) {
     for (int64_t b = 0; b < c.B; b++) f32(c.x)[b] = 1;
     for (int64_t v = 0; v < c.V; v++) f32(c.w)[v] = v == 3 || v == 7 || v == 8 ? 1 : v == 5 ? 2 : -1;
     draw(c, (SampleParams){.temperature = 0, .top_p = 1, .repetition_penalty = 1});
-    assert_int_equal(i32(c.token)[0], 5);
+    assert_int_equal(i32(c.out.token)[0], 5);
     f32(c.w)[5] = 1;
     draw(c, (SampleParams){.temperature = 0, .top_p = 1, .repetition_penalty = 1});
-    assert_int_equal(i32(c.token)[0], 3);
+    assert_int_equal(i32(c.out.token)[0], 3);
     f32(c.w)[5] = 2;
     int count[10] = {0};
     draw(c, (SampleParams){.temperature = 1, .top_k = 2, .top_p = 1, .repetition_penalty = 1});
-    for (int64_t b = 0; b < c.B; b++) count[i32(c.token)[b]]++;
+    for (int64_t b = 0; b < c.B; b++) count[i32(c.out.token)[b]]++;
     for (int v = 0; v < 10; v++) assert_true((count[v] > 0) == (v == 3 || v == 5 || v == 7 || v == 8));
     // Ten equal tokens, top_p 0.8: two tenths go, the lowest ids first in a stable ascending order.
     for (int64_t v = 0; v < c.V; v++) f32(c.w)[v] = 1, count[v] = 0;
     draw(c, (SampleParams){.temperature = 1, .top_p = 0.8f, .repetition_penalty = 1});
-    for (int64_t b = 0; b < c.B; b++) count[i32(c.token)[b]]++;
+    for (int64_t b = 0; b < c.B; b++) count[i32(c.out.token)[b]]++;
     for (int v = 0; v < 10; v++) assert_true((count[v] > 0) == (v >= 2));
     free_case(c);
 }
@@ -225,7 +263,7 @@ static void test_frequencies(void **state) {
         Reference r = refer(c, 0, settings[which[s]]);
         double count[60] = {0}, chi = 0, rest = 0, rest_count = 0;
         int cells = 0;
-        for (int64_t b = 0; b < draws; b++) count[i32(c.token)[b]]++;
+        for (int64_t b = 0; b < draws; b++) count[i32(c.out.token)[b]]++;
         for (int64_t v = 0; v < V; v++) {
             double want = r.p[v] * (double)draws;
             if (want == 0) assert_true(count[v] == 0);
@@ -241,41 +279,30 @@ static void test_frequencies(void **state) {
     }
 }
 
-// logp is what `logprob` gives for the drawn token, and token and logp do not depend on batch, place or threads. Rows of an
-// odd width take another path to the product; what follows the product is the same, so few settings do.
+// What comes with a token is what `logprob` gives for it, and none of it depends on batch, place or threads. Rows of an odd
+// width take another path to the product; what follows the product is the same, so few settings do.
 static void test_purity(void **state) {
     for (int kind = 0; kind < 4; kind++)
         for (size_t s = 0; s < SETTINGS; s += kind & 2 ? 4 : 1) {
             Case c = new_case(kind & 1 ? BF16 : F32, 70, 2300, kind & 2 ? 65 : 48, 0.3f), again = c;
             draw(c, settings[s]);
-            Tensor rows = new_tensor(I32, c.B, 1), logp = new_tensor(F32, c.B, 1);
-            for (int64_t b = 0; b < c.B; b++) i32(rows)[b] = (int32_t)b;
-            Case g = send(c);
-            Tensor at = to_device(dev, rows), lse = to_device(dev, logp);
-            dev->logprob(dev, g.logp, lse, NONE, g.x, at, g.w, g.token, settings[s].temperature);
-            dev->copy(dev, logp.data, g.logp.data, tensor_bytes(logp));
-            assert_memory_equal(logp.data, c.logp.data, tensor_bytes(logp));
-            device_drop(dev, at), device_drop(dev, lse);
-            again.token = new_tensor(I32, c.B, 1), again.logp = logp;
-            fetch(again, g);
+            assert_trained_the_same(c, settings[s].temperature);
             for (int k = 0; k < batchings(); k++)
                 for (int threads = 1; threads <= most_threads(); threads++) {
                     set_threads(threads);
-                    memset(again.token.data, 0, tensor_bytes(again.token));
-                    memset(again.logp.data, 0, tensor_bytes(again.logp));
-                    g = send(again);
+                    again.out = new_out(c.B);
+                    Case g = send(again);
                     for (int64_t b = 0, n; b < c.B; b += n) {
                         n = batch_at(k, b, c.B);
-                        dev->sample(dev, tensor_rows(g.token, b, n), tensor_rows(g.logp, b, n), tensor_rows(g.x, b, n),
-                                    g.w, tensor_rows(g.key, b, n), tensor_rows(g.pos, b, n), tensor_rows(g.seen, b, n),
-                                    tensor_rows(g.seen_len, b, n), settings[s]);
+                        dev->sample(dev, out_rows(g.out, b, n), tensor_rows(g.x, b, n), g.w, tensor_rows(g.key, b, n),
+                                    tensor_rows(g.pos, b, n), tensor_rows(g.seen, b, n), tensor_rows(g.seen_len, b, n),
+                                    settings[s]);
                     }
                     fetch(again, g);
-                    assert_memory_equal(again.token.data, c.token.data, tensor_bytes(c.token));
-                    assert_memory_equal(again.logp.data, c.logp.data, tensor_bytes(c.logp));
+                    assert_same_out(again.out, c.out);
+                    free_out(again.out);
                 }
             set_threads(2);
-            free(rows.data), free(again.token.data), free(again.logp.data);
             free_case(c);
         }
 }
@@ -285,46 +312,38 @@ static void test_idle_rows(void **state) {
         Case c = new_case(F32, 30, 1500, 8, 1), idle;
         draw(c, settings[s]);
         idle = c;
-        idle.token = new_tensor(I32, c.B, 1), idle.logp = new_tensor(F32, c.B, 1), idle.key = new_tensor(I64, c.B, 1);
+        idle.out = new_out(c.B), idle.key = new_tensor(I64, c.B, 1);
         for (int64_t b = 0; b < c.B; b++) {
             i64(idle.key)[b] = b % 3 ? i64(c.key)[b] : -1;
-            i32(idle.token)[b] = -5, f32(idle.logp)[b] = 5;
+            i32(idle.out.token)[b] = -5, f32(idle.out.logp)[b] = 5;
+            f32(idle.out.lse)[b] = 6, f32(idle.out.entropy)[b] = 7;
         }
         draw(idle, settings[s]);
         for (int64_t b = 0; b < c.B; b++) {
-            assert_int_equal(i32(idle.token)[b], b % 3 ? i32(c.token)[b] : -5);
-            assert_true(f32(idle.logp)[b] == (b % 3 ? f32(c.logp)[b] : 5));
+            assert_int_equal(i32(idle.out.token)[b], b % 3 ? i32(c.out.token)[b] : -5);
+            assert_true(f32(idle.out.logp)[b] == (b % 3 ? f32(c.out.logp)[b] : 5));
+            assert_true(f32(idle.out.lse)[b] == (b % 3 ? f32(c.out.lse)[b] : 6));
+            assert_true(f32(idle.out.entropy)[b] == (b % 3 ? f32(c.out.entropy)[b] : 7));
             i64(idle.key)[b] = -1;
         }
         draw(idle, settings[s]); // nobody at all
-        free(idle.token.data), free(idle.logp.data), free(idle.key.data);
+        free_out(idle.out), free(idle.key.data);
         free_case(c);
     }
 }
 
-// At the real vocabulary sampling a large batch stays within the scratch, filtered or not, and gives the trainer's log-probs.
+// At the real vocabulary sampling a large batch stays within the scratch, filtered or not, and gives the trainer's numbers.
 static void test_real_vocabulary(void **state) {
-    Case c = new_case(BF16, 70, 151936, 8, 1);
-    Tensor rows = new_tensor(I32, c.B, 1), logp = new_tensor(F32, c.B, 1);
-    for (int64_t b = 0; b < c.B; b++) i32(rows)[b] = (int32_t)b;
-    Case g = send(c);
-    Tensor at = to_device(dev, rows), lse = to_device(dev, logp), train = to_device(dev, logp);
+    Case c = new_case(BF16, 110, 151936, 8, 1); // filtered, more rows than one pass takes
     static const int which[] = {0, 11};
     for (int k = 0; k < 2; k++) {
         SampleParams p = settings[which[k]];
         p.temperature = 0.9f;
         dev->scratch.peak = 0;
-        dev->sample(dev, g.token, g.logp, g.x, g.w, g.key, g.pos, g.seen, g.seen_len, p);
+        draw(c, p);
         assert_true(dev->scratch.peak <= DEVICE_SCRATCH);
-        if (k) continue;
-        dev->logprob(dev, train, lse, NONE, g.x, at, g.w, g.token, p.temperature);
-        dev->copy(dev, logp.data, train.data, tensor_bytes(logp));
-        dev->copy(dev, c.logp.data, g.logp.data, tensor_bytes(logp));
-        assert_memory_equal(logp.data, c.logp.data, tensor_bytes(logp));
+        assert_trained_the_same(c, p.temperature);
     }
-    device_drop(dev, at), device_drop(dev, lse), device_drop(dev, train);
-    fetch(c, g);
-    free(rows.data), free(logp.data);
     free_case(c);
 }
 

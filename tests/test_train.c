@@ -3,7 +3,8 @@
 #include "train_fixture.h"
 #include <math.h>
 
-// Log-probs of every sampled token by the training path, `size` sequences a micro-batch, against those of the sampler.
+// Log-prob, logsumexp and entropy of every sampled token by the training path, `size` sequences a micro-batch, against those
+// of the sampler.
 static void assert_trained_equals_sampled(Fixture *f, int size) {
     Trainer *t = &f->t;
     Batch *b = &t->batch;
@@ -18,10 +19,14 @@ static void assert_trained_equals_sampled(Fixture *f, int size) {
         }
         TrainWork w = micro_pack(&t->run, &t->packing);
         micro_forward(&t->run, &t->run.policy, &w, 1);
-        float *all = bytes_of(t->run.device, w.logp), *trained = all;
-        for (int i = at; i < at + n; trained += b->len[i++])
-            assert_memory_equal(trained, b->logp + i * b->max_completion, (size_t)b->len[i] * 4);
-        free(all);
+        const Tensor trained[] = {w.logp, w.lse, w.entropy};
+        const float *const sampled[] = {b->logp, b->lse, b->entropy};
+        for (int k = 0; k < 3; k++) {
+            float *all = bytes_of(t->run.device, trained[k]), *x = all;
+            for (int i = at; i < at + n; x += b->len[i++])
+                assert_memory_equal(x, sampled[k] + i * b->max_completion, (size_t)b->len[i] * 4);
+            free(all);
+        }
     }
 }
 
@@ -236,10 +241,10 @@ static void poison(Device *d, Tensor x) {
     float single = NAN;
     if (--calls_left == 0) d->copy(d, x.data, x.dtype == F32 ? (void *)&single : (void *)&half, dtype_size(x.dtype));
 }
-static void bad_sample(Device *d, Tensor token, Tensor logp, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
+static void bad_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
                        Tensor seen_len, SampleParams p) {
-    real.sample(d, token, logp, x, w, key, pos, seen, seen_len, p);
-    poison(d, logp);
+    real.sample(d, to, x, w, key, pos, seen, seen_len, p);
+    poison(d, to.logp);
 }
 static void bad_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,
                         Tensor target, float temperature) {

@@ -123,6 +123,10 @@ mutant sample_draws_idle_rows kernels/sample.cu sample \
 mutant sample_one_number_a_row kernels/sample.cu sample \
     'bits = philox_quad(draw.seed, key, pos, (uint32_t)(token + v));' \
     'bits = philox_quad(draw.seed, key, pos, (uint32_t)v);'
+mutant sample_entropy_of_one_row kernels/sample.cu sample \
+    'to.entropy[n] = l.entropy;' 'to.entropy[0] = l.entropy;'
+mutant sample_lse_of_the_first_pass kernels/sample.cu sample \
+    'present(out.lse) ? f32(out.lse) + first : NULL' 'f32(out.lse)'
 mutant penalty_upside_down 'kernels/filter.cuh>kernels/sample.cu' sample \
     'z < 0 ? z * r.penalty : z / r.penalty' 'z < 0 ? z / r.penalty : z * r.penalty'
 mutant top_k_keeps_one_more 'kernels/filter.cuh>kernels/sample.cu' sample \
@@ -155,5 +159,9 @@ mutant advance_length_off_by_one kernels/advance.cu rollout \
 mutant advance_rows_no_barrier kernels/advance.cu rollout \
     'if (lane == 0) going[warp] = __popc(vote);
         __syncthreads();' 'if (lane == 0) going[warp] = __popc(vote);'
+mutant advance_entropy_for_lse kernels/advance.cu rollout \
+    'to[DRAWN_LSE * c.slots + i] = in.lse[i];' 'to[DRAWN_LSE * c.slots + i] = in.entropy[i];'
+mutant advance_entropy_of_another_row kernels/advance.cu rollout \
+    'in.entropy[i];' 'in.entropy[0];'
 mutant comm_part_of_wrong_rank kernels/comm.cu comm \
     'got[(r - (r > self)) * stride + i]' 'got[(r - (r > 0)) * stride + i]'
