@@ -1,5 +1,6 @@
 // The GRPO step. A question's journey, in order: data set, chat, tokenizer -> rollout -> rewards -> reference
-// -> log-probs -> grpo_loss -> backward -> optimizer. One generation feeds one or more optimizer steps.
+// -> log-probs -> grpo_loss -> backward -> optimizer. One generation feeds one or more optimizer steps; the first of them
+// trains with the numbers the sampler kept.
 #include "grpo_math.h"
 #include "host.h"
 #include <math.h>
@@ -47,6 +48,10 @@ static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
         if (!pack_sequence(t, seq[j])) die("a micro-batch does not fit its plan");
     return micro_pack(&t->run, &t->packing);
 }
+
+// The weights that train are those that sampled: the sampler's log-probs, logsumexps and entropies are what training would
+// compute (see ops.h), so that it need not.
+static bool on_policy(const Trainer *t) { return t->exact && t->at.part == 0; }
 
 // Gathers a per-token column of the sequences into the device tensor dst[N], or scatters what was kept back into one.
 static void gather(Trainer *t, Tensor dst, float *column, const int *seq, int n) {
@@ -225,7 +230,7 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
                       .off_policy_threshold = (float)c->off_policy_mask_threshold};
     int64_t tokens = masked_tokens(t, seq, n), kept = tokens;
     if (c->top_entropy_quantile < 1) {
-        StepResult s = score_tokens(t, &t->run.policy, seq, n, b->entropy, e);
+        StepResult s = on_policy(t) ? STEP_DONE : score_tokens(t, &t->run.policy, seq, n, b->entropy, e);
         if (s != STEP_DONE) return s;
         float *all = xmalloc((size_t)(tokens ? tokens : 1) * sizeof *all), *at = all;
         for (int j = 0; j < n; j++) {
@@ -246,15 +251,28 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
     return STEP_DONE;
 }
 
+// The model over one micro-batch, and the log-probs, logsumexps and entropies of its completions: computed, or as kept.
+static void forward(Trainer *t, TrainWork *w, const int *seq, int n) {
+    Run *r = &t->run;
+    Batch *b = &t->batch;
+    gather(t, w->old_logp, b->logp, seq, n);
+    if (!on_policy(t)) {
+        micro_forward(r, &r->policy, w, training_temperature(t->cfg));
+        return;
+    }
+    w->logp = w->old_logp;
+    gather(t, w->lse, b->lse, seq, n);
+    gather(t, w->entropy, b->entropy, seq, n);
+    micro_hidden(r, &r->policy, w);
+}
+
 // Log-probs, loss and gradients of one micro-batch, asked for; its metrics go to [n,GM_COUNT] on the device.
 static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor metrics) {
     Run *r = &t->run;
     Device *d = r->device;
     Batch *b = &t->batch;
-    float temperature = training_temperature(t->cfg);
     TrainWork w = pack_micro(t, seq, n);
-    micro_forward(r, &r->policy, &w, temperature);
-    gather(t, w.old_logp, b->logp, seq, n);
+    forward(t, &w, seq, n);
     if (p.beta != 0) gather(t, w.ref_logp, b->ref_logp, seq, n);
     int32_t *index = xmalloc((size_t)n * sizeof *index);
     uint8_t *mask = xmalloc((size_t)n);
@@ -283,7 +301,7 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
     bool bonus = p.entropy_coef != 0;
     GrpoOut out = {w.advantage, w.dlogp, bonus ? w.dentropy : NONE, metrics};
     d->grpo_loss(d, out, in, p);
-    micro_backward(r, &w, temperature, bonus);
+    micro_backward(r, &w, training_temperature(t->cfg), bonus);
 }
 
 // Once the device is done: the metrics of n sequences.

@@ -78,9 +78,13 @@ void micro_kept(Run *r, int64_t end, float *to) {
     r->device->copy(r->device, to, r->work.kept.data, (size_t)end * sizeof *to);
 }
 
+void micro_hidden(const Run *r, const Model *m, TrainWork *w) {
+    model_forward(r->device, m, &w->acts, (Packed){w->ids, w->pos, w->seq}, NULL, NONE);
+}
+
 void micro_forward(const Run *r, const Model *m, TrainWork *w, float temperature) {
     Device *d = r->device;
-    model_forward(d, m, &w->acts, (Packed){w->ids, w->pos, w->seq}, NULL, NONE);
+    micro_hidden(r, m, w);
     Tensor out = tensor_rows(w->acts.out, 0, w->ids.dim[0]);
     d->logprob(d, w->logp, w->lse, w->entropy, out, w->rows, m->head, w->target, temperature);
 }

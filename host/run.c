@@ -61,8 +61,8 @@ static TrainWork carve_train(Arena *a, const Run *r) {
 
 // What micro_pack and micro_upload send for one micro-batch.
 static size_t feed_bytes(const TrainWork *w) {
-    const Tensor all[] = {w->ids,   w->pos,  w->seq,      w->rows,     w->target,  w->offsets,
-                          w->index, w->mask, w->old_logp, w->ref_logp, w->rewards, w->weights};
+    const Tensor all[] = {w->ids,  w->pos,      w->seq,      w->rows, w->target,  w->offsets, w->index,
+                          w->mask, w->old_logp, w->ref_logp, w->lse,  w->entropy, w->rewards, w->weights};
     size_t bytes = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) bytes += tensor_bytes(all[i]);
     return bytes;

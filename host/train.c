@@ -36,6 +36,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
     t->metric = xcalloc((size_t)t->batch.n, sizeof *t->metric);
     t->joined = xcalloc((size_t)(c->max_prompt_length + c->max_completion_length), sizeof *t->joined);
     t->scored = xcalloc((size_t)shape.kept, sizeof *t->scored);
+    t->exact = !t->run.device->library_products;
     count_steps(t);
     return true;
 }

@@ -332,7 +332,9 @@ void micro_upload(Run *r, Tensor to, const void *from);
 // Keeps x[n] F32 from element `at` of work.kept on; and all that was kept before `end`, once the device is done.
 void micro_keep(Run *r, int64_t at, Tensor x);
 void micro_kept(Run *r, int64_t end, float *to);
-// logp, lse and entropy of the scored positions under m.
+// Hidden states of the packed tokens under m, w->acts.out: what micro_backward needs beside lse and entropy.
+void micro_hidden(const Run *r, const Model *m, TrainWork *w);
+// The same, then logp, lse and entropy of the scored positions.
 void micro_forward(const Run *r, const Model *m, TrainWork *w, float temperature);
 // Adds the gradients of w->dlogp (and w->dentropy) to r->grad.
 void micro_backward(Run *r, TrainWork *w, float temperature, bool with_entropy);
@@ -383,6 +385,7 @@ typedef struct {
     Packing packing;
     TrainState at;    // the last consistent point
     int64_t next_key; // first unused sequence key
+    bool exact;       // the sampler's numbers are those of training, to the bit: so with our own products
     int64_t total_steps;
     int steps_per_pass;        // optimizer steps one pass over a generation feeds
     int *order;                // [batch.n] the order its sequences are trained in

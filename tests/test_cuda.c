@@ -45,8 +45,8 @@ static double distance(const float *a, const float *b, int n) {
     return sqrt(norm > 0 ? diff / norm : diff);
 }
 
-// Five steps of GRPO on either device: the same tokens, a first ratio of exactly 1 on each (what was sampled is what is
-// trained on, to the bit), and every sequence's loss within 1e-4.
+// Five steps of GRPO on either device: the same tokens, a first ratio of exactly 1 also where training computes the log-probs
+// itself (what was sampled is what is trained on, to the bit), and every sequence's loss within 1e-4.
 static void five_steps_follow_the_cpu(void **state) {
     NEEDS_GPU();
     Fixture gpu, cpu;
@@ -56,6 +56,7 @@ static void five_steps_follow_the_cpu(void **state) {
     fixture_open(&cpu, SMALL "device=cpu");
     const Batch *a = &gpu.t.batch, *b = &cpu.t.batch;
     for (int s = 0; s < 5; s++) {
+        gpu.t.exact = s % 2;
         assert_int_equal(fixture_step(&gpu), STEP_DONE);
         assert_int_equal(fixture_step(&cpu), STEP_DONE);
         for (int i = 0; i < a->n; i++) {
@@ -72,6 +73,35 @@ static void five_steps_follow_the_cpu(void **state) {
     fixture_close(&cpu);
     fixture_remove(&gpu);
     fixture_remove(&cpu);
+}
+
+// What the sampler kept trains as what is computed again: two steps, the second of them with half of a used generation.
+static void kept_numbers_train_the_same(void **state) {
+    NEEDS_GPU();
+    Fixture f[2];
+    for (int exact = 0; exact < 2; exact++) {
+        fixture_dir(&f[exact]);
+        fixture_open(&f[exact],
+                     SMALL "device=cuda dtype=bf16 beta=0 top_entropy_quantile=0.5 entropy_coef=0.1 top_k=40 "
+                           "steps_per_generation=2");
+        assert_true(f[exact].t.exact);
+        f[exact].t.exact = exact;
+        for (int s = 0; s < 2; s++) assert_int_equal(fixture_step(&f[exact]), STEP_DONE);
+    }
+    const Run *a = &f[0].t.run, *b = &f[1].t.run;
+    const Tensor mine[] = {a->policy.slab, a->grad.slab, a->moment1},
+                 its[] = {b->policy.slab, b->grad.slab, b->moment1};
+    for (int i = 0; i < 3; i++) {
+        void *bytes = bytes_of(a->device, mine[i]);
+        assert_bytes(b->device, its[i], bytes);
+        free(bytes);
+    }
+    size_t sums = (size_t)f[0].t.batch.n * sizeof *f[0].t.metric;
+    assert_memory_equal(f[0].t.metric, f[1].t.metric, sums);
+    for (int k = 0; k < 2; k++) {
+        fixture_close(&f[k]);
+        fixture_remove(&f[k]);
+    }
 }
 
 // A run that stops after its first step and goes on from the checkpoint ends in the bytes of one that never stopped.
@@ -286,11 +316,9 @@ int main(int argc, char **argv) {
     self = argv[0];
     if (getenv("TEST_TOUCH")) return touch();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(five_steps_follow_the_cpu),
-        cmocka_unit_test(a_resumed_run_is_the_same_run),
-        cmocka_unit_test(tokens_come_from_graphs),
-        cmocka_unit_test(faults_are_one_clear_line),
-        cmocka_unit_test(commands_leave_device_memory_alone),
+        cmocka_unit_test(five_steps_follow_the_cpu),     cmocka_unit_test(kept_numbers_train_the_same),
+        cmocka_unit_test(a_resumed_run_is_the_same_run), cmocka_unit_test(tokens_come_from_graphs),
+        cmocka_unit_test(faults_are_one_clear_line),     cmocka_unit_test(commands_leave_device_memory_alone),
     };
     return cmocka_run_group_tests_name("cuda", tests, NULL, NULL);
 }

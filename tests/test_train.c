@@ -68,17 +68,22 @@ static void sampled_equals_trained(void **state) {
     fixture_remove(&f);
 }
 
+// Also where training computes the log-probs itself.
 static void first_ratio_is_one(void **state) {
     Fixture f;
     fixture_dir(&f);
-    fixture_open(&f, "");
-    assert_int_equal(fixture_step(&f), STEP_DONE);
-    for (int i = 0; i < f.t.batch.n; i++) {
-        assert_true(f.t.metric[i][GM_RATIO_MIN] == 1 && f.t.metric[i][GM_RATIO_MAX] == 1);
-        assert_true(f.t.metric[i][GM_KL] == 0); // the reference is the policy still
+    for (int exact = 0; exact < 2; exact++) {
+        fixture_open(&f, "");
+        assert_true(f.t.exact);
+        f.t.exact = exact;
+        assert_int_equal(fixture_step(&f), STEP_DONE);
+        for (int i = 0; i < f.t.batch.n; i++) {
+            assert_true(f.t.metric[i][GM_RATIO_MIN] == 1 && f.t.metric[i][GM_RATIO_MAX] == 1);
+            assert_true(f.t.metric[i][GM_KL] == 0); // the reference is the policy still
+        }
+        assert_true(f.t.stats.grad_norm > 0);
+        fixture_close(&f);
     }
-    assert_true(f.t.stats.grad_norm > 0);
-    fixture_close(&f);
     fixture_remove(&f);
 }
 
@@ -153,14 +158,20 @@ static void cuts_do_not_matter(void **state) {
     fixture_remove(&f);
 }
 
-// metrics.jsonl without what a clock said.
-static char *metrics_text(const Fixture *f) {
-    char *path = xasprintf("%s/out/metrics.jsonl", f->dir);
+// The bytes of a file of the run's output, as a string (heap).
+static char *output_text(const Fixture *f, const char *name) {
+    char *path = xasprintf("%s/out/%s", f->dir, name);
     Error e = {0};
     size_t n;
     char *text = file_read(path, 1 << 24, &n, &e);
     if (!text) fail_msg("%s", e.text);
     free(path);
+    return text;
+}
+
+// metrics.jsonl without what a clock said.
+static char *metrics_text(const Fixture *f) {
+    char *text = output_text(f, "metrics.jsonl");
     Str out = {0};
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
         json_t *j = json_loads(line, 0, NULL);
@@ -175,6 +186,70 @@ static char *metrics_text(const Fixture *f) {
     }
     free(text);
     return out.s;
+}
+
+static Device real;
+static int logprobs; // calls of the op
+static void counted_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,
+                            Tensor target, float temperature) {
+    logprobs++;
+    real.logprob(d, logp, lse, entropy, x, rows, w, target, temperature);
+}
+
+// Four steps, with the numbers that the sampler kept or (`exact` false) with those computed again: the calls of `logprob`.
+static int train_four_steps(Fixture *f, const char *more, bool exact) {
+    Error e = {0};
+    fixture_dir(f);
+    fixture_open(f, more);
+    if (!trainer_resume(&f->t, &e)) fail_msg("%s", e.text);
+    f->t.exact = exact;
+    real = *f->t.run.device;
+    f->t.run.device->logprob = counted_logprob;
+    logprobs = 0;
+    for (int s = 0; s < 4; s++) {
+        assert_int_equal(fixture_step(f), STEP_DONE);
+        assert_true(train_log(&f->t, STEP_DONE, &e));
+    }
+    return logprobs;
+}
+
+// While the weights are those that sampled, training takes the sampler's numbers: the same bytes as computing them again.
+static void kept_numbers_train_the_same(void **state) {
+    static const struct {
+        const char *options;
+        int calls[2]; // of `logprob` in four steps: computed, kept
+    } variants[] = {
+        {"beta=0", {8, 0}},
+        {"dtype=bf16 optim_dtype=bf16 grad_dtype=bf16 entropy_coef=0.01", {16, 8}}, // the reference's
+        {"beta=0 top_entropy_quantile=0.4 entropy_coef=0.1", {16, 0}},
+        {"beta=0 temperature=0.7 top_p=0.8 repetition_penalty=1.2 loss_type=cispo epsilon_high=2", {8, 0}},
+        // each generation is used in four parts, and only the first of them is of the weights that sampled
+        {"beta=0 steps_per_generation=4 num_iterations=2 top_entropy_quantile=0.6", {16, 12}},
+    };
+    for (size_t v = 0; v < sizeof variants / sizeof *variants; v++) {
+        Fixture f[2];
+        char *metrics[2], *completions[2];
+        for (int exact = 0; exact < 2; exact++) {
+            assert_int_equal(train_four_steps(&f[exact], variants[v].options, exact), variants[v].calls[exact]);
+            metrics[exact] = metrics_text(&f[exact]);
+            completions[exact] = output_text(&f[exact], "completions.jsonl");
+        }
+        assert_string_equal(metrics[0], metrics[1]);
+        assert_string_equal(completions[0], completions[1]);
+        const Run *a = &f[0].t.run, *b = &f[1].t.run;
+        const Tensor mine[] = {a->policy.slab, a->grad.slab, a->moment1, a->moment2},
+                     its[] = {b->policy.slab, b->grad.slab, b->moment1, b->moment2};
+        for (int i = 0; i < 4; i++) {
+            void *bytes = bytes_of(a->device, mine[i]);
+            assert_bytes(b->device, its[i], bytes);
+            free(bytes);
+        }
+        for (int k = 0; k < 2; k++) {
+            free(metrics[k]), free(completions[k]);
+            fixture_close(&f[k]);
+            fixture_remove(&f[k]);
+        }
+    }
 }
 
 static const char half_used[] =
@@ -233,7 +308,6 @@ static void resumed_run_is_the_same_run(void **state) {
 }
 
 // Faults: the device is a table, so a test can put itself in front of an op.
-static Device real;
 static int calls_left; // the op is poisoned when this reaches 0
 
 static void poison(Device *d, Tensor x) {
@@ -276,6 +350,7 @@ static void not_finite_changes_nothing(void **state) {
         if (k == 1) {
             r->device->logprob = bad_logprob;
             calls_left = 3; // the reference's two micro-batches come first
+            f.t.exact = false;
         }
         if (k == 2) r->device->matmul_bwd = bad_matmul_bwd;
         if (k == 3) f.t.rewards.reward[0].info = &wild;
@@ -383,6 +458,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sampled_equals_trained),
         cmocka_unit_test(first_ratio_is_one),
+        cmocka_unit_test(kept_numbers_train_the_same),
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(cuts_do_not_matter),
         cmocka_unit_test(resumed_run_is_the_same_run),
