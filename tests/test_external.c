@@ -8,7 +8,7 @@
 #include <time.h>
 
 // A scorer in sh: runs `body` for each request, with its $id and the $line.
-static const char *scorer(const char *name, const char *before, const char *body) {
+static const char *scorer_of_batches(const char *name, const char *before, const char *body, int batch) {
     static char ring[4][256];
     static int next;
     char *text = xasprintf("#!/bin/sh\n%s\n"
@@ -21,8 +21,12 @@ static const char *scorer(const char *name, const char *before, const char *body
     free(text);
     assert_int_equal(chmod(at("%s", name), 0755), 0);
     char *spec = ring[next++ % 4];
-    snprintf(spec, sizeof *ring, "external:command=%s,batch=1", at("%s", name));
+    snprintf(spec, sizeof *ring, "external:command=%s,batch=%d", at("%s", name), batch);
     return spec;
+}
+
+static const char *scorer(const char *name, const char *before, const char *body) {
+    return scorer_of_batches(name, before, body, 1);
 }
 
 // The completion is the score.
@@ -88,7 +92,7 @@ static void scores_come_back(void **state) {
 static void requests_are_json(void **state) {
     char *body =
         xasprintf("printf '%%s\\n' \"$line\" >>%s; echo \"{\\\"id\\\": $id, \\\"scores\\\": [1, 1]}\"", at("seen"));
-    Reward r = reward_opened(with(scorer("see", "", body), ",batch=2"));
+    Reward r = reward_opened(scorer_of_batches("see", "", body, 2));
     free(body);
     Sample s[2] = {
         {.prompt = "q\"1\"", .completion = "a\n\x01\\\xff", .completion_len = 5, .answer = "é", .group = 3},
