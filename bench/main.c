@@ -277,6 +277,7 @@ static int device_choice(const char *name) {
 static Probe probe(const Bench *b) { return b->gpu ? probe_device(b) : b->iterations ? (Probe){0} : probe_run(); }
 
 int main(int argc, char **argv) {
+    device_limit_spinning(argv);
     Bench b = {.peers = true, .size = "0.5b"};
     bool chosen[PARTS] = {0}, any = false;
     int device = DEVICE_AUTO;

@@ -1,5 +1,7 @@
 // Which device a run takes: the GPU where one answers, the CPU elsewhere.
 #include "host.h"
+#include <stdlib.h>
+#include <unistd.h>
 
 #ifdef GRPO_CUDA
 static const bool compiled_in = true;
@@ -11,6 +13,12 @@ static Device *open_cuda(int ordinal, Error *e) {
     return NULL;
 }
 #endif
+
+void device_limit_spinning(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME")) return;
+    if (setenv("OMP_WAIT_POLICY", "passive", 1) || setenv("GOMP_SPINCOUNT", "1000", 1)) return;
+    execv("/proc/self/exe", argv); // where it fails, spin
+}
 
 bool device_fell_back(int choice, const Device *d) {
     return compiled_in && choice == DEVICE_AUTO && !strcmp(d->name, "cpu");

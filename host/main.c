@@ -71,15 +71,8 @@ static ExitCode run(int argc, char **argv, Error *e) {
     return unknown(argv[1], e);
 }
 
-// OpenMP's waiting threads spin by default: beside other work a small model then runs several times slower, and gains
-// nothing on a quiet machine. The runtime reads its settings before main, so the program starts itself once more.
-static void wait_without_spinning(char **argv) {
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME")) return;
-    if (!setenv("OMP_WAIT_POLICY", "passive", 1)) execv("/proc/self/exe", argv); // where it fails, spin
-}
-
 int main(int argc, char **argv) {
-    wait_without_spinning(argv);
+    device_limit_spinning(argv);
     Error e = {0};
     ExitCode code = run(argc, argv, &e);
     if ((fflush(stdout) || ferror(stdout)) && code == EXIT_OK) {
