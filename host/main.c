@@ -2,7 +2,6 @@
 #include "host.h"
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct {
     const char *name;
