@@ -122,7 +122,9 @@ static void score_lines(const Reward *r, Lines *l) {
     free(in_order);
 }
 
-// A reward that looks at groups waits for all lines; any other scores each line as it comes.
+// A reward that looks at groups waits for all lines; one that asks in batches takes some of a file at a time; any other
+// scores each line as it comes.
+enum { LINES_AT_A_TIME = 4096 };
 static bool score_file(const Reward *r, const char *path, Error *e) {
     LineReader reader;
     if (!line_reader_open(&reader, path, e)) return false;
@@ -138,7 +140,7 @@ static bool score_file(const Reward *r, const char *path, Error *e) {
             got = -1;
             break;
         }
-        if (whole) continue;
+        if (whole || (r->info->batches && !interactive && lines.n < LINES_AT_A_TIME)) continue;
         score_lines(r, &lines);
         lines_clear(&lines);
         if (interactive) fflush(stdout);

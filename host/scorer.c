@@ -1,6 +1,7 @@
 // Scoring on threads of their own, while other sequences still decode. A completion's rewards are jobs of their own; a
-// reward that compares the completions of a question is one job, once all of them are there. Every job writes its own
-// places of the batch, so that neither the number of threads nor their order can be seen in a result.
+// reward that compares the completions of a question, or sends them somewhere, is one job, once all of them are there.
+// Every job writes its own places of the batch, so that neither the number of threads nor their order can be seen in a
+// result.
 #include "host.h"
 #include <errno.h>
 #include <pthread.h>
@@ -134,7 +135,8 @@ void scorer_begin(Scorer *s, const Batch *b) {
 }
 
 static bool of_group(const Scorer *s, int reward) {
-    return (s->rewards->reward[reward].info->reads & REWARD_READS_GROUP) != 0;
+    const RewardInfo *info = s->rewards->reward[reward].info;
+    return info->batches || (info->reads & REWARD_READS_GROUP) != 0;
 }
 
 static void add_jobs(Scorer *s, bool groups, int first, int n) {

@@ -72,6 +72,7 @@ struct RewardInfo {
     const char *help;   // one line: what it gives, its range
     RewardFn *fn;
     unsigned reads; // REWARD_READS_...
+    bool batches;   // asks somebody else, for whom many samples at once are less work than one after another
     RewardParam params[REWARD_MAX_PARAMS];
     int n_params;
     // For a reward that needs more than its parameters (a program, a library, patterns): `open` returns that, or NULL

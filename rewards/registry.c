@@ -12,6 +12,7 @@
 #define REWARD(NAME, SOURCE, FN, READS, HELP, ...)                                                                     \
     { .name = NAME, .source = SOURCE, .fn = FN, .reads = READS, .help = HELP, ##__VA_ARGS__ }
 #define PARAMS(...)                .params = {__VA_ARGS__}, .n_params = sizeof((RewardParam[]){__VA_ARGS__}) / sizeof(RewardParam)
+#define BATCHES                    .batches = true
 #define NEEDS(OPEN, CLOSE, FAULTS) .open = OPEN, .close = CLOSE, .faults = FAULTS
 #define FAULT(NAME)                (1u << REWARD_##NAME)
 #define REAL(NAME, VALUE, MIN, MAX, HELP)                                                                              \
@@ -108,10 +109,11 @@ const RewardInfo reward_registry[] = {
            "what a program answers: lines of JSON over its standard input and output (rewards/README.md)",
            PARAMS(TEXTUAL("command", "", "program and arguments, cut at white space; no shell"),
                   WHOLE("workers", 1, 1, 256, "copies of it that run side by side"),
-                  WHOLE("batch", 64, 1, 4096, "completions of a request"),
+                  WHOLE("batch", 64, 1, 4096, "most completions of a request, which are answers to one prompt"),
                   REAL("timeout", 30, 0.01, 86400, "seconds for a request"),
                   REAL("start_timeout", 120, 0.01, 86400, "seconds from its start to its first answer")),
-           NEEDS(open_external, close_external, FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY))),
+           NEEDS(open_external, close_external, FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
+           BATCHES),
     REWARD("plugin", "a user's library", reward_plugin_score, ANSWER,
            "what a shared object computes (include/reward_plugin.h)",
            PARAMS(TEXTUAL("path", "", "the shared object"), TEXTUAL("argument", "", "a text for it")),
@@ -132,6 +134,7 @@ const RewardInfo reward_registry[] = {
                   WHOLE("retries", 3, 0, 20, "of a request that failed and may pass"),
                   WHOLE("max_tokens", 1024, 1, 1048576, "of a reply")),
            NEEDS(open_judge, close_judge,
-                 FAULT(REGEX_LIMIT) | FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY))),
+                 FAULT(REGEX_LIMIT) | FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
+           BATCHES),
 };
 const int reward_count = sizeof reward_registry / sizeof *reward_registry;

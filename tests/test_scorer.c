@@ -133,6 +133,21 @@ static void who_hangs_delays_nobody(void **state) {
     }
 }
 
+static void who_batches_sees_a_question_at_once(void **state) {
+    static const RewardInfo batching = {.name = "batching", .fn = count_group, .batches = true};
+    Rewards rw = {.reward = {{.info = &batching, .weight = 1}}, .n = 1};
+    Batch b = batch_of_texts(1);
+    groups = 0;
+    score(&rw, &b, 3, 1);
+    assert_int_equal(groups, 2 * PROMPTS);
+    for (int i = 0; i < N; i++) assert_true(b.reward[i] == (float)(i % GROUP));
+    batch_free(&b);
+    for (int i = 0; i < reward_count; i++) {
+        const RewardInfo *info = &reward_registry[i];
+        assert_int_equal(info->batches, !strcmp(info->name, "external") || !strcmp(info->name, "judge"));
+    }
+}
+
 // Only some completions are there: a group that is not complete has no score of the group, and the others are as before.
 static void parts_and_stops(void **state) {
     Rewards rw = {.reward = {{.info = &whole, .weight = 1}}, .n = 1};
@@ -158,6 +173,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_and_order_do_not_matter),
         cmocka_unit_test(who_hangs_delays_nobody),
+        cmocka_unit_test(who_batches_sees_a_question_at_once),
         cmocka_unit_test(parts_and_stops),
     };
     return cmocka_run_group_tests_name("scorer", tests, NULL, NULL);
