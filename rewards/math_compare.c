@@ -51,9 +51,10 @@ static bool rounds_equal(Judge *j, const Node *x, const Node *y, int decimals) {
     return rintl(a.re * scale) == rintl(b.re * scale);
 }
 
-// Equal at several pseudo-random places, where both are defined.
+// Equal at several pseudo-random places, where both are defined: so many that |a - b| and a - b, \sqrt{a^2b^2} and ab, meet
+// the signs and the order that tell them apart, whatever the names.
 static bool identical(Judge *j, const Node *a, const Node *b) {
-    enum { TRIALS = 6, ENOUGH = 2 };
+    enum { TRIALS = 20, ENOUGH = 2 };
     Text name[1];
     bool constant = node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0;
     int defined = 0;

@@ -268,7 +268,9 @@ static Value apply(Text name, const Value *a, int n, int trial) {
 static Value symbol_value(Text name, int trial) {
     uint64_t h = hash_text(name, (uint64_t)trial);
     Value v = value_div(value_int((int64_t)(h % 3989) + 1), value_int(1009));
-    return trial % 2 && (h >> 32 & 1) ? value_neg(v) : v; // odd trials have negative values too
+    bool negative =
+        trial % 2 && (trial == 1 || (h >> 32 & 1)); // odd trials have negative values too, the first only such
+    return negative ? value_neg(v) : v;
 }
 
 static Value constant_value(Constant c) {

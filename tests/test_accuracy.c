@@ -148,6 +148,11 @@ static void rules(void **state) {
         {"$\\sqrt{2}$", "1.414214", 1},
         {"$\\sqrt{2}$", "1.4142", 0},
         {"$\\pi$", "\\frac{2\\pi}{2}", 1},
+        {"$|a - b|$", "a - b", 0}, // for any names
+        {"$|a - g|$", "a - g", 0},
+        {"$|x - y|$", "|y - x|", 1},
+        {"$\\sqrt{a^2k^2}$", "ak", 0},
+        {"$\\sqrt{xy}$", "\\sqrt{x}\\sqrt{y}", 0},
         {"$12$", "\\lcm(4, 6)", 1},
         {"$12$", "\\operatorname{lcm}(4, 6)", 1},
         {"$12$", "\\operatorname{gcd}\\left(24, 36\\right)", 1},
