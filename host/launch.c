@@ -120,3 +120,9 @@ bool launch_read(Launch *l, Error *e) {
     }
     return true;
 }
+
+int launch_gpu(const Launch *l) {
+    const char *seen = getenv("CUDA_VISIBLE_DEVICES");
+    bool alone = l->by && strcmp(l->by, "torchrun") != 0 && seen && *seen && !strchr(seen, ',');
+    return alone ? 0 : l->local;
+}

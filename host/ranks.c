@@ -17,7 +17,7 @@ static struct {
 } self;
 
 int ranks_rank(void) { return self.launch.rank; }
-int ranks_local(void) { return self.launch.local; }
+int ranks_gpu(void) { return launch_gpu(&self.launch); }
 
 int ranks_here(void) {
     if (self.forked || self.launch.world <= 1) return self.launch.world > 1 ? self.launch.world : 1;

@@ -172,7 +172,7 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         run_close(r);
         return false;
     }
-    r->device = device_open(c->device, ranks_local(), c->threads ? (int)c->threads : cores_for_a_rank(), e);
+    r->device = device_open(c->device, ranks_gpu(), c->threads ? (int)c->threads : cores_for_a_rank(), e);
     if (!r->device || !join_ranks(r, e)) {
         run_close(r);
         return false;

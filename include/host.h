@@ -122,13 +122,16 @@ typedef struct {
 } Launch;
 // EXIT_CONFIG: variables that are half set or contradict each other.
 bool launch_read(Launch *l, Error *e);
+// The number of its GPU among those the process sees: its number on the host; 0 where CUDA_VISIBLE_DEVICES leaves it one
+// alone, as Slurm does with --gpus-per-task (but not torchrun: its ranks share what they see).
+int launch_gpu(const Launch *l);
 // Makes this process a rank of c->gpus: at once where a launcher started it, else by forking. False in the process that
 // forked, after the ranks have ended, with their exit code in *code and the first failure in *e; and false after a failure.
 // Before it no OpenMP thread and no GPU may have been used.
 bool ranks_start(const Config *c, ExitCode *code, Error *e);
-int ranks_rank(void);  // this process's rank; 0 where there is one
-int ranks_local(void); // its number on this host: its GPU
-int ranks_here(void);  // ranks on this host, as far as is known before they meet: the cores are divided by it
+int ranks_rank(void); // this process's rank; 0 where there is one
+int ranks_gpu(void);  // launch_gpu of this process
+int ranks_here(void); // ranks on this host, as far as is known before they meet: the cores are divided by it
 // Opens the communicator between the ranks, and compares their configurations: rank-independent options, version, the
 // files' sizes. *out stays NULL for one rank. EXIT_CONFIG names ranks and options that differ.
 bool ranks_join(const Config *c, Device *d, const char *model_facts, Comm **out, Error *e);

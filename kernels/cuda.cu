@@ -190,7 +190,7 @@ static bool find_card(int ordinal, cudaDeviceProp *card, Error *e) {
         return error_set(
             e, EXIT_CONFIG,
             "device=cuda: GPU %d is asked for, but there are %d; use fewer gpus, or let every rank see all GPUs "
-            "of its machine (CUDA_VISIBLE_DEVICES; srun --gpus-per-node, not --gpus-per-task)",
+            "of its machine (CUDA_VISIBLE_DEVICES)",
             ordinal, n);
     if ((status = cudaSetDevice(ordinal)) != cudaSuccess ||
         (status = cudaGetDeviceProperties(card, ordinal)) != cudaSuccess)

@@ -81,6 +81,25 @@ static void environments(void **state) {
     clear_launchers();
 }
 
+static void a_rank_knows_its_gpu(void **state) {
+    static const struct {
+        const char *by, *seen;
+        int gpu; // of local rank 3
+    } cases[] = {
+        {"Slurm", NULL, 3},     {"Slurm", "", 3},     {"Slurm", "0,1,2,3", 3}, {"Slurm", "0", 0}, {"Slurm", "7", 0},
+        {"Slurm", "GPU-5f", 0}, {"Open MPI", "2", 0}, {"torchrun", "0", 3},    {NULL, "0", 3},
+    };
+    char *before = getenv("CUDA_VISIBLE_DEVICES") ? xstrdup(getenv("CUDA_VISIBLE_DEVICES")) : NULL;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (cases[i].seen) setenv("CUDA_VISIBLE_DEVICES", cases[i].seen, 1);
+        else unsetenv("CUDA_VISIBLE_DEVICES");
+        assert_int_equal(launch_gpu(&(Launch){.by = cases[i].by, .rank = 3, .world = 4, .local = 3}), cases[i].gpu);
+    }
+    if (before) setenv("CUDA_VISIBLE_DEVICES", before, 1);
+    else unsetenv("CUDA_VISIBLE_DEVICES");
+    free(before);
+}
+
 static const char options_of_all[] =
     "model=models/tiny init=random dtype=f32 chat_template=r1-zero max_prompt_length=96 max_completion_length=12 "
     "num_generations=4 per_device_train_batch_size=4 gradient_accumulation_steps=1 learning_rate=1e-3 beta=0.04 "
@@ -359,6 +378,7 @@ int main(void) {
     setenv("OMP_NUM_THREADS", "1", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(environments),
+        cmocka_unit_test(a_rank_knows_its_gpu),
         cmocka_unit_test(launched_ranks_are_forked_ranks),
         cmocka_unit_test(ranks_must_be_given_the_same),
         cmocka_unit_test(a_rank_that_does_not_come_is_named),
