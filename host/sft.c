@@ -41,14 +41,31 @@ static bool read_pair(const Prompter *p, const json_t *row, Example *x, Error *e
     return true;
 }
 
-// A conversation: every turn of the assistant is learned, with the special token that ends it.
+// Special tokens have no text.
+static bool is_special(const Tokenizer *t, int32_t id) {
+    Str text = {0};
+    tokenizer_decode(t, &id, 1, true, &text);
+    bool special = !text.n;
+    str_free(&text);
+    return special;
+}
+
+static size_t last_answer(const json_t *messages) {
+    size_t i = json_array_size(messages);
+    while (i-- > 0 && strcmp(json_string_value(json_object_get(json_array_get(messages, i), "role")), "assistant")) {
+    }
+    return i;
+}
+
+// A conversation: every turn of the assistant is learned, with the special token that ends it. Plain templates have no
+// such token: there the last turn is followed by the one that ends sampling, as after a completion.
 static bool read_messages(const Prompter *p, const json_t *messages, Example *x, Error *e) {
     const char *template = p->run->cfg->chat_template;
     const Tokenizer *tok = p->run->tokenizer;
     Str done = {0}, before = {0}, after = {0}; // rendered: what is tokenized so far, up to this turn, with this turn
     json_t *so_far = json_array();
     const json_t *m;
-    size_t i;
+    size_t i, last = last_answer(messages);
     bool ok = true;
     json_array_foreach(messages, i, m) {
         bool answer = !strcmp(json_string_value(json_object_get(m, "role")), "assistant");
@@ -72,8 +89,11 @@ static bool read_messages(const Prompter *p, const json_t *messages, Example *x,
         example_add(x, tok, content, n, false, true);
         size_t first_tail = x->ids.n;
         example_add(x, tok, after.s + before.n + n, after.n - before.n - n, true, false);
-        if (x->ids.n > first_tail) x->wanted[first_tail] = 1;
-        else example_end(x, p->run->hf.eos[0]);
+        if (x->ids.n > first_tail && is_special(tok, x->ids.id[first_tail])) x->wanted[first_tail] = 1;
+        else if (i == last) {
+            x->ids.n = first_tail;
+            example_end(x, p->run->hf.eos[0]);
+        }
         str_clear(&done);
         str_add(&done, after.s, after.n);
     }

@@ -274,6 +274,22 @@ static void watch_done(void *arg, int i) {
     w->done++;
 }
 
+// A text ends before the first stop string in what its tokens say, which is there exactly where one ended it.
+static void assert_stopped_first(const Fixture *f, const Batch *b, int i) {
+    Str all = {0};
+    tokenizer_decode(f->t.run.tokenizer, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i], true, &all);
+    const char *first = NULL;
+    for (int k = 0; all.n && k < f->cfg.stop.n; k++) {
+        const char *hit = memmem(all.s, all.n, f->cfg.stop.item[k], strlen(f->cfg.stop.item[k]));
+        if (hit && (!first || hit < first)) first = hit;
+    }
+    assert_int_equal(first != NULL, b->finish[i] == FINISH_STOP);
+    size_t said = 0; // bytes of the text, where a NUL is three
+    for (const char *p = all.s; first && p < first; p++) said += *p ? 1 : 3;
+    if (first) assert_int_equal(strlen(b->text[i]), said);
+    str_free(&all);
+}
+
 static Drawn decode(Fixture *f) {
     Trainer *t = &f->t;
     Batch *b = &t->batch;
@@ -297,6 +313,7 @@ static Drawn decode(Fixture *f) {
     x.finish = memcpy(xmalloc((size_t)b->n * sizeof(Finish)), b->finish, (size_t)b->n * sizeof(Finish));
     x.text = xcalloc((size_t)b->n, sizeof *x.text);
     for (int i = 0; i < b->n; i++) {
+        assert_stopped_first(f, b, i);
         x.text[i] = xstrdup(b->text[i]);
         x.finished[b->finish[i]]++;
         str_free(&w.text[i]);
