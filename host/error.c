@@ -1,5 +1,6 @@
 // Errors, notes, and memory that is never NULL.
 #include "error.h"
+#include "str.h"
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,12 +37,15 @@ void note_quiet(bool quiet) { quiet_notes = quiet; }
 void note(const char *fmt, ...) {
     va_list ap;
     if (quiet_notes) return;
+    char text[sizeof((Error *)0)->text];
+    Str shown = {0}; // a note may quote a file
     va_start(ap, fmt);
-    if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr); // over a progress line that may stand there
-    fputs("grpo: note: ", stderr);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    str_visible(&shown, text, strlen(text));
+    if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr); // over a progress line that may stand there
+    fprintf(stderr, "grpo: note: %s\n", shown.s ? shown.s : "");
+    str_free(&shown);
 }
 
 _Noreturn void die(const char *fmt, ...) {

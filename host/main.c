@@ -78,7 +78,11 @@ int main(int argc, char **argv) {
         error_set(&e, EXIT_DISK, "cannot write to standard output");
         code = EXIT_DISK;
     }
-    if (*e.text && ranks_speak(code, &e))
-        fprintf(stderr, code == EXIT_OK || code == EXIT_STOPPED ? "grpo: %s\n" : "grpo: error: %s\n", e.text);
+    if (*e.text && ranks_speak(code, &e)) {
+        Str shown = {0}; // an error may quote a file
+        str_visible(&shown, e.text, strlen(e.text));
+        fprintf(stderr, code == EXIT_OK || code == EXIT_STOPPED ? "grpo: %s\n" : "grpo: error: %s\n", shown.s);
+        str_free(&shown);
+    }
     return (int)code;
 }

@@ -6,6 +6,12 @@
 #include <math.h>
 #include <stdlib.h>
 
+int64_t optim_total_steps(const Config *c, int64_t steps_per_epoch) {
+    if (c->max_steps > 0) return c->max_steps;
+    int64_t steps = (int64_t)ceil(c->num_train_epochs * (double)steps_per_epoch - 1e-9); // a part of a step is a step
+    return steps > 1 ? steps : 1;
+}
+
 double optim_learning_rate(const Config *c, int64_t step, int64_t total) {
     int64_t warmup = c->warmup_steps > 0 ? c->warmup_steps : (int64_t)ceil(c->warmup_ratio * (double)total - 1e-9);
     if (step < warmup) return c->learning_rate * (double)step / (double)warmup;

@@ -73,7 +73,9 @@ static bool read_messages(const Prompter *p, const json_t *messages, Example *x,
         size_t n = strlen(content);
         str_clear(&before);
         str_clear(&after);
-        ok = !answer || chat_render(template, so_far, NULL, true, &before, e);
+        if (answer && !i)
+            ok = error_set(e, EXIT_INPUT, "messages[0] is of the assistant: nothing comes before it to answer");
+        ok = ok && (!answer || chat_render(template, so_far, NULL, true, &before, e));
         json_array_append(so_far, (json_t *)(uintptr_t)m);
         if (!ok) break;
         if (!answer) continue;
@@ -268,8 +270,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     s->scored = xcalloc((size_t)shape.kept, sizeof *s->scored);
     int64_t n = c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus;
     s->steps_per_epoch = dataset_rows(s->data) > n ? dataset_rows(s->data) / n : 1;
-    s->total_steps = c->max_steps > 0 ? c->max_steps : (int64_t)(c->num_train_epochs * (double)s->steps_per_epoch);
-    if (s->total_steps < 1) s->total_steps = 1;
+    s->total_steps = optim_total_steps(c, s->steps_per_epoch);
     if (!comm_rank(s->run.comm)) s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
     progress_say(s->progress, "%s%s; %lld examples, %lld steps of %lld", ranks_about(c), s->run.device->about,
                  (long long)dataset_rows(s->data), (long long)s->total_steps, (long long)n);

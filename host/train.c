@@ -14,8 +14,7 @@ static void count_steps(Trainer *t) {
     int64_t generations = dataset_rows(t->data) / per_generation;
     if (generations < 1) generations = 1;
     t->steps_per_epoch = generations * t->steps_per_pass * c->num_iterations;
-    t->total_steps = c->max_steps > 0 ? c->max_steps : (int64_t)(c->num_train_epochs * (double)t->steps_per_epoch);
-    if (t->total_steps < 1) t->total_steps = 1;
+    t->total_steps = optim_total_steps(c, t->steps_per_epoch);
 }
 
 bool trainer_open(Trainer *t, const Config *c, Error *e) {

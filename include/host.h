@@ -348,6 +348,8 @@ void micro_forward(const Run *r, const Model *m, TrainWork *w, float temperature
 void micro_backward(Run *r, TrainWork *w, float temperature, bool with_entropy);
 
 // ---- optim.c ---------------------------------------------------------------------------------------------------------
+// Optimizer steps of a whole run, at least 1: max_steps, or num_train_epochs rounded up to whole steps as transformers does.
+int64_t optim_total_steps(const Config *c, int64_t steps_per_epoch);
 // Learning rate of optimizer step `step` (from 0) of `total`: transformers' schedules.
 double optim_learning_rate(const Config *c, int64_t step, int64_t total);
 // Adds up the ranks' gradients, each rank its slice of them, and gives their global L2 norm; where it is not finite, *bad

@@ -92,6 +92,8 @@ static void mistakes_are_one_clear_line(void **state) {
         {"config /nonexistent.yaml", 2, "nonexistent.yaml"},
         {"train /nonexistent.yaml", 2, "error: /nonexistent.yaml: cannot open"}, // and nothing about what it would set
         {"train " TINY "train_file=$D/train.jsonl output_dir=$D/train.jsonl", 4, "Not a directory"},
+        {"sample " TINY "prompt=hello model=$D/\x1b[31mred", 3, "\\x1b[31mred"}, // a terminal is not to obey it
+        {"sft " TINY "train_file=$D/unasked.jsonl", 3, "unasked.jsonl:1: messages[0] is of the assistant"},
         {"sft " TINY "train_file=$D/turns.jsonl", 3, "turns.jsonl:1: messages[1]: no field \"content\""},
     };
     Str out = {0};
@@ -366,6 +368,7 @@ static int set_up(void **state) {
                            "\"assistant\", \"content\": \"%d\"}]}\n",
                    i, i + 1);
     write_file("sft.jsonl", sft.s);
+    write_file("unasked.jsonl", "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}\n");
     write_file("turns.jsonl",
                "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\"}]}\n");
     str_free(&sft);

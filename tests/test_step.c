@@ -58,6 +58,45 @@ static void truncated_completions_count_by_option(void **state) {
     fixture_remove(&f);
 }
 
+// Values of transformers' get_scheduler at a peak of 1.
+static void schedules_are_transformers(void **state) {
+    static const struct {
+        char *option[2];
+        int64_t step, total;
+        double rate;
+    } cases[] = {
+        {{"lr_scheduler_type=cosine", "warmup_ratio=0.1"}, 0, 1868, 0},
+        {{"lr_scheduler_type=cosine", "warmup_ratio=0.1"}, 1, 1868, 0.005347593583},
+        {{"lr_scheduler_type=cosine", "warmup_ratio=0.1"}, 186, 1868, 0.994652406417},
+        {{"lr_scheduler_type=cosine", "warmup_ratio=0.1"}, 187, 1868, 1},
+        {{"lr_scheduler_type=cosine", "warmup_ratio=0.1"}, 934, 1868, 0.586926336442},
+        {{"lr_scheduler_type=cosine", "warmup_ratio=0.1"}, 1867, 1868, 8.73181e-07},
+        {{"lr_scheduler_type=linear", "warmup_ratio=0.25"}, 2, 10, 0.666666666667},
+        {{"lr_scheduler_type=linear", "warmup_ratio=0.25"}, 9, 10, 0.142857142857},
+        {{"lr_scheduler_type=linear", "warmup_steps=3"}, 5, 10, 0.714285714286},
+        {{"lr_scheduler_type=constant", "warmup_ratio=0.4"}, 2, 7, 0.666666666667},
+        {{"lr_scheduler_type=constant", "warmup_ratio=0.4"}, 6, 7, 1},
+    };
+    Config c;
+    Error e = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *arg[] = {cases[i].option[0], cases[i].option[1], "learning_rate=1"};
+        if (!config_read(&c, NULL, arg, 3, &e)) fail_msg("%s", e.text);
+        assert_true(fabs(optim_learning_rate(&c, cases[i].step, cases[i].total) - cases[i].rate) < 1e-11);
+        config_free(&c);
+    }
+    assert_true(config_read(&c, NULL, NULL, 0, &e));
+    static const double epochs[] = {1, 0.29, 2.001, 0.0001, 3};
+    static const int64_t steps[] = {100, 29, 201, 1, 300};
+    for (int i = 0; i < 5; i++) {
+        c.num_train_epochs = epochs[i];
+        assert_int_equal(optim_total_steps(&c, 100), steps[i]);
+    }
+    c.max_steps = 7;
+    assert_int_equal(optim_total_steps(&c, 100), 7);
+    config_free(&c);
+}
+
 typedef struct {
     int64_t row[16], key[64];
     bool flat[16];
@@ -234,8 +273,8 @@ static void answers_and_their_ends_are_learned(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_move_as_adamw_moves_them),   cmocka_unit_test(truncated_completions_count_by_option),
-        cmocka_unit_test(flat_groups_are_drawn_again),        cmocka_unit_test(the_reference_follows_by_its_steps),
-        cmocka_unit_test(answers_and_their_ends_are_learned),
+        cmocka_unit_test(schedules_are_transformers),         cmocka_unit_test(flat_groups_are_drawn_again),
+        cmocka_unit_test(the_reference_follows_by_its_steps), cmocka_unit_test(answers_and_their_ends_are_learned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
