@@ -137,6 +137,7 @@ static void faults_are_counted(void **state) {
         {"echo", REWARD_BAD_REPLY},
         {"echo '[1]'", REWARD_BAD_REPLY},
         {"echo '{\"id\": 999, \"scores\": [1]}'", REWARD_BAD_REPLY},
+        {"echo '{\"id\": 0, \"scores\": [1]}'", REWARD_BAD_REPLY}, // of an earlier request
         {"echo '{\"scores\": [1]}'", REWARD_BAD_REPLY},
         {"echo \"{\\\"id\\\": $id, \\\"scores\\\": []}\"", REWARD_BAD_REPLY},
         {"echo \"{\\\"id\\\": $id, \\\"scores\\\": [1, 1]}\"", REWARD_BAD_REPLY},

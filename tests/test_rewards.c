@@ -170,6 +170,33 @@ static void field_edges(void **state) {
     assert_near(score_text("gsm8k_flexible", "8 7 ."), 1, 0);
 }
 
+static float score_tokens(const char *spec, int n) {
+    static const int32_t ids[16] = {0};
+    Reward r;
+    Error e = {0};
+    if (!reward_parse(spec, &r, &e)) fail_msg("%s", e.text);
+    Sample s = {.prompt = "", .completion = "", .answer = "", .ids = ids, .n_ids = n};
+    float score;
+    r.info->fn(&r, &s, 1, &score);
+    return score;
+}
+
+static void bounds_are_met(void **state) {
+    assert_near(score_tokens("soft_overlong:max_completion_len=10,soft_punish_cache=4", 6), 0, 0);
+    assert_near(score_tokens("soft_overlong:max_completion_len=10,soft_punish_cache=4", 7), -0.25, 0);
+    assert_near(score_tokens("soft_overlong:max_completion_len=10,soft_punish_cache=4", 10), -1, 0);
+    assert_near(score_tokens("soft_overlong:max_completion_len=10,soft_punish_cache=0", 10), 0, 0);
+    assert_near(score_tokens("soft_overlong:max_completion_len=10,soft_punish_cache=0", 11), -1, 0);
+    // verl looks at the last 300 characters, not bytes.
+    for (int fill = 294; fill <= 295; fill++) {
+        Str s = {0};
+        str_puts(&s, "#### 7");
+        for (int i = 0; i < fill; i++) str_puts(&s, "\u00e9");
+        assert_near(score_text("gsm8k_strict", s.s), fill == 294, 0);
+        str_free(&s);
+    }
+}
+
 // The scanners against the regular expressions they stand for, on random texts made of their own pieces.
 static void formats_match_their_patterns(void **state) {
     static const char *const pieces[] = {"<think>", "</think>", "<answer>", "</answer>", "\n", "\n", " ", "x", "</"};
@@ -425,6 +452,7 @@ int main(void) {
         cmocka_unit_test(long_texts_take_linear_time),
         cmocka_unit_test(selections_are_read),
         cmocka_unit_test(evaluations_are_graded),
+        cmocka_unit_test(bounds_are_met),
         cmocka_unit_test(totals_leave_out_abstentions),
         cmocka_unit_test(command_scores_lines),
         cmocka_unit_test(command_refuses),
