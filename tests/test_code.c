@@ -216,8 +216,10 @@ static void time_limits(void **state) {
         assert_near(run_python(&r, hang[i], gold), 0, 0);
         if (seconds() - from > 20) fail_msg("%s: took %g s", hang[i], seconds() - from);
     }
-    // The first case hangs, the second does not.
-    assert_near(run_python(&r, "x = input()\nwhile x == '1': pass\nprint(x)", gold), 0.5, 0);
+    // The first case hangs, the second does not, and must have the time to start on a busy machine.
+    Reward later = need("time_limits", "code:timeout=4");
+    assert_near(run_python(&later, "x = input()\nwhile x == '1': pass\nprint(x)", gold), 0.5, 0);
+    reward_close(&later);
     // All cases together.
     static const char ten[] =
         "[\"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\"]";
