@@ -171,6 +171,137 @@ static void the_reference_follows_by_its_steps(void **state) {
     fixture_remove(&f);
 }
 
+// ---- what is told ---------------------------------------------------------------------------------------------------
+
+static json_t *last_line(const Fixture *f) {
+    char *path = xasprintf("%s/out/metrics.jsonl", f->dir);
+    size_t n;
+    Error e = {0};
+    char *all = file_read(path, 1 << 20, &n, &e);
+    assert_non_null(all);
+    while (n && all[n - 1] == '\n') all[--n] = 0;
+    char *line = strrchr(all, '\n');
+    json_t *j = json_loads(line ? line + 1 : all, 0, NULL);
+    assert_non_null(j);
+    free(all), free(path);
+    return j;
+}
+
+static void assert_told(const json_t *line, const char *name, double want) {
+    const json_t *v = json_object_get(line, name);
+    if (!json_is_number(v) || !(fabs(json_number_value(v) - want) <= 1e-6 * (1 + fabs(want))))
+        fail_msg("%s is %.9g, not %.9g", name, v ? json_number_value(v) : NAN, want);
+}
+
+// Two passes over a generation: the second has ratios to clip. Every number is summed up anew from the batch.
+static void metrics_tell_what_the_batch_holds(void **state) {
+    Fixture f;
+    Error e = {0};
+    fixture_dir(&f);
+    fixture_open(&f, "stop=e,a num_iterations=2 learning_rate=0.02 epsilon=0.01 top_entropy_quantile=0.25");
+    assert_true(run_resume(&f.t.run, &f.t.at, NULL, &f.t.metrics, &e));
+    const Batch *b = &f.t.batch;
+    double tokens = 0;
+    for (int step = 1; step <= 4; step++) {
+        StepResult done = fixture_step(&f);
+        assert_int_equal(done, STEP_DONE);
+        assert_true(train_log(&f.t, done, &e));
+        double ended = 0, ended_tokens = 0, all = 0, shortest = 1e9, longest = 0, reward = 0, scored = 0, flat = 0,
+               kl = 0;
+        double low = 0, high = 0, least_low = 1e9, most_high = 0, entropy = 0, policy = 0;
+        for (int i = 0; i < b->n; i++) {
+            const float *m = f.t.metric[i];
+            if (step % 2) tokens += (double)b->prompt[i / b->group].n + b->len[i];
+            ended += b->finish[i] != FINISH_LENGTH;
+            ended_tokens += b->finish[i] != FINISH_LENGTH ? b->len[i] : 0;
+            all += b->len[i];
+            shortest = fmin(shortest, b->len[i]), longest = fmax(longest, b->len[i]);
+            reward += (double)b->reward[i] / b->n, scored += (double)b->score[i * b->n_rewards] / b->n;
+            flat += i % b->group == 0 && group_is_flat(b, i / b->group);
+            low += (double)m[GM_CLIP_LOW], high += (double)m[GM_CLIP_HIGH], kl += (double)m[GM_KL];
+            least_low = fmin(least_low, (double)m[GM_CLIP_LOW] / b->len[i]);
+            most_high = fmax(most_high, (double)m[GM_CLIP_HIGH] / b->len[i]);
+            entropy += (double)m[GM_ENTROPY], policy += (double)m[GM_LOSS];
+        }
+        json_t *j = last_line(&f);
+        assert_told(j, "step", step);
+        assert_told(j, "num_tokens", tokens);
+        assert_told(j, "completions/mean_length", all / b->n);
+        assert_told(j, "completions/min_length", shortest);
+        assert_told(j, "completions/max_length", longest);
+        assert_told(j, "completions/clipped_ratio", 1 - ended / b->n);
+        assert_told(j, "completions/mean_terminated_length", ended_tokens / ended);
+        assert_told(j, "reward", reward);
+        assert_told(j, "rewards/completion_length/mean", scored);
+        assert_told(j, "frac_reward_zero_std", flat / b->prompts);
+        assert_told(j, "clip_ratio/low_mean", low / all);
+        assert_told(j, "clip_ratio/high_mean", high / all);
+        assert_told(j, "clip_ratio/low_min", least_low);
+        assert_told(j, "clip_ratio/high_max", most_high);
+        assert_told(j, "kl", kl / all);
+        assert_told(j, "entropy", entropy / all);
+        assert_told(j, "loss", policy);
+        assert_told(j, "grad_norm", f.t.stats.grad_norm);
+        if (step % 2 == 0) assert_true(low + high > 0 && most_high > least_low);
+        json_decref(j);
+    }
+    fixture_close(&f);
+    fixture_remove(&f);
+}
+
+// Of the tokens a share carries the policy's loss: those of the highest entropy, over the whole step.
+static void few_tokens_carry_the_loss(void **state) {
+    Fixture f;
+    fixture_dir(&f);
+    fixture_open(&f, "top_entropy_quantile=0.25 beta=0");
+    assert_int_equal(fixture_step(&f), STEP_DONE);
+    const Batch *b = &f.t.batch;
+    Tensor d = f.t.run.work.dlogp; // of the last micro-batch
+    float *dlogp = bytes_of(f.t.run.device, d);
+    int first = b->n - (int)f.cfg.per_device_train_batch_size, at = 0, carry = 0, tokens = 0;
+    double least = 1e9;
+    for (int i = 0; i < b->n; i++) tokens += b->len[i];
+    float *all = xmalloc((size_t)tokens * sizeof *all), *to = all;
+    for (int i = 0; i < b->n; i++)
+        for (int t = 0; t < b->len[i]; t++) *to++ = b->entropy[(size_t)i * (size_t)b->max_completion + (size_t)t];
+    for (int i = first; i < b->n; i++)
+        for (int t = 0; t < b->len[i]; t++, at++)
+            if (dlogp[at] != 0)
+                carry++, least = fmin(least, (double)b->entropy[(size_t)i * (size_t)b->max_completion + (size_t)t]);
+    assert_true(carry > 0);
+    int above = 0; // of the whole step; a group's first tokens have one prefix, and one entropy
+    for (int i = 0; i < tokens; i++) above += (double)all[i] > least;
+    assert_true(above < tokens / 4);
+    free(all), free(dlogp);
+    fixture_close(&f);
+    fixture_remove(&f);
+}
+
+static void the_last_number_is_the_lenient_answer(void **state) {
+    static const struct {
+        const char *text, *gold;
+        int right;
+    } cases[] = {{"It is 1,234.", "1234", 1},
+                 {"5 and 7", "7", 1},
+                 {"5 and 7", "5", 0},
+                 {"= 12.50", "12.5", 1},
+                 {"-3", "3", 0},
+                 {"is -3", "-3", 1},
+                 {"7-3", "3", 1},
+                 {"007", "7", 1},
+                 {"none", "7", 0},
+                 {"", "7", 0},
+                 {"18.0", "18", 1},
+                 {"1,234", "234", 0},
+                 {"<answer>\n4\n</answer>", "4", 1},
+                 {"0.5", ".5", 0},
+                 {"$72!", "72", 1},
+                 {"72", "72,000", 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (grade_lenient(cases[i].text, cases[i].gold) != cases[i].right)
+            fail_msg("%s against %s", cases[i].text, cases[i].gold);
+}
+
 // ---- supervised tuning --------------------------------------------------------------------------------------------
 
 // Ids of an example, `learned` or not as they are added.
@@ -274,7 +405,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_move_as_adamw_moves_them),   cmocka_unit_test(truncated_completions_count_by_option),
         cmocka_unit_test(schedules_are_transformers),         cmocka_unit_test(flat_groups_are_drawn_again),
-        cmocka_unit_test(the_reference_follows_by_its_steps), cmocka_unit_test(answers_and_their_ends_are_learned),
+        cmocka_unit_test(the_reference_follows_by_its_steps), cmocka_unit_test(metrics_tell_what_the_batch_holds),
+        cmocka_unit_test(few_tokens_carry_the_loss),          cmocka_unit_test(the_last_number_is_the_lenient_answer),
+        cmocka_unit_test(answers_and_their_ends_are_learned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
