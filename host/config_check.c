@@ -37,15 +37,18 @@ static void check_rewards(Reading *r, const Config *c) {
     if (c->rewards.n > MAX_REWARDS)
         return problem(r, "rewards", NULL, "rewards: %d are listed, %d at most can be", c->rewards.n, MAX_REWARDS);
     for (int i = 0; i < c->rewards.n; i++) {
-        Reward reward;
-        Error e = {0};
-        if (!reward_parse(c->rewards.item[i], &reward, &e)) problem(r, "rewards", NULL, "%s", e.text);
-        for (int k = 0; k < i; k++) {
-            size_t n = strcspn(c->rewards.item[k], ":");
-            if (n == strcspn(c->rewards.item[i], ":") && !memcmp(c->rewards.item[i], c->rewards.item[k], n))
-                problem(r, "rewards", NULL, "rewards: %.*s is listed twice; give it a weight instead", (int)n,
-                        c->rewards.item[i]);
+        Reward reward, other;
+        Error e = {0}, said = {0};
+        if (!reward_parse(c->rewards.item[i], &reward, &e)) {
+            problem(r, "rewards", NULL, "%s", e.text);
+            continue;
         }
+        for (int k = 0; k < i; k++)
+            if (reward_parse(c->rewards.item[k], &other, &said) && !strcmp(other.name, reward.name))
+                problem(r, "rewards", NULL,
+                        "rewards: %s is listed twice; give it a weight instead, or one of them another name "
+                        "(%s:as=NAME)",
+                        reward.name, reward.info->name);
     }
 }
 

@@ -207,6 +207,7 @@ static const char page_head[] =
     "- list: a YAML list, `[a, b]`. A plain string is split at its commas, except before `key=value`:\n"
     "  `rewards=cosine:max_len=800,clamp=yes,format` has two entries. A quoted string is one entry: `stop='\"a, b\"'`.\n"
     "- An entry of `rewards` may be a map: `{name: cosine, weight: 2, max_len: 800}` is `cosine:weight=2,max_len=800`.\n"
+    "  `weight` and `as` are keys of every reward: `as: NAME` is what the metrics call it, so that one can be listed twice.\n"
     "  A comma within a value is written as it is in a map, and `\\,` in text: `rewards=regex:pattern=a\\,b,format`.\n"
     "- A value left empty or null is refused, except for text: leave the line out for the default.\n";
 // clang-format on

@@ -31,7 +31,7 @@ void rewards_note(const Rewards *rw) {
             int64_t n = reward_faults(r, f);
             if (n) str_printf(&s, "%s%s %lld", s.n ? ", " : "", reward_fault_name[f], (long long)n);
         }
-        if (s.n) note("reward %s: completions without a proper score: %s", r->info->name, s.s);
+        if (s.n) note("reward %s: completions without a proper score: %s", r->name, s.s);
         str_free(&s);
     }
 }

@@ -47,7 +47,7 @@ static void add_faults(Metrics *m, Trainer *t, int k) {
         if (!(r->info->faults >> f & 1)) continue;
         char name[128];
         int64_t now = t->faults[k][f];
-        snprintf(name, sizeof name, "rewards/%s/%s", r->info->name, reward_fault_name[f]);
+        snprintf(name, sizeof name, "rewards/%s/%s", r->name, reward_fault_name[f]);
         metrics_add(m, name, (double)(now - t->logged[k][f]));
         t->logged[k][f] = now;
     }
@@ -59,9 +59,9 @@ static double add_rewards(Metrics *m, Trainer *t) {
         char name[96];
         Spread s = {0};
         for (int i = 0; i < b->n; i++) spread_add(&s, b->score[i * b->n_rewards + k]);
-        snprintf(name, sizeof name, "rewards/%s/mean", t->rewards.reward[k].info->name);
+        snprintf(name, sizeof name, "rewards/%s/mean", t->rewards.reward[k].name);
         metrics_add(m, name, spread_mean(&s));
-        snprintf(name, sizeof name, "rewards/%s/std", t->rewards.reward[k].info->name);
+        snprintf(name, sizeof name, "rewards/%s/std", t->rewards.reward[k].name);
         metrics_add(m, name, spread_std(&s));
         add_faults(m, t, k);
     }
@@ -133,7 +133,7 @@ static void add_times(Metrics *m, const StepStats *st) {
 static void add_completions(Metrics *m, const Trainer *t) {
     const Batch *b = &t->batch;
     const char *names[MAX_REWARDS];
-    for (int k = 0; k < t->rewards.n; k++) names[k] = t->rewards.reward[k].info->name;
+    for (int k = 0; k < t->rewards.n; k++) names[k] = t->rewards.reward[k].name;
     for (int i = 0; i < b->n; i++) {
         CompletionRecord r = {.step = t->at.step,
                               .prompt = b->question[i / b->group],

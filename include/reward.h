@@ -32,6 +32,7 @@ typedef struct {
 #define REWARD_MAX_PARAMS 12
 #define REWARD_MAX_TEXTS  4    // PARAM_TEXTs of one reward
 #define REWARD_MAX_TEXT   1024 // bytes of each, NUL included
+#define REWARD_MAX_NAME   40   // bytes of a name, NUL included
 
 // What a reward reads of a sample besides the completion.
 enum { REWARD_READS_ANSWER = 1, REWARD_READS_IDS = 2, REWARD_READS_GROUP = 4 };
@@ -56,6 +57,7 @@ typedef struct RewardState RewardState;
 // A reward as selected: which one, with which parameters and weight. A plain value: copies share the state.
 typedef struct {
     const RewardInfo *info;
+    char name[REWARD_MAX_NAME]; // in metrics: the registry's, or what the selection calls it (as=NAME)
     double param[REWARD_MAX_PARAMS];
     char text[REWARD_MAX_TEXTS][REWARD_MAX_TEXT]; // of the PARAM_TEXTs, in their order
     double weight;
@@ -85,7 +87,7 @@ struct RewardInfo {
 extern const RewardInfo reward_registry[];
 extern const int reward_count;
 
-// Reads "NAME[:key=value,...]" (weight is a key of every reward); a comma within a value is written `\\,`. Unknown names
+// Reads "NAME[:key=value,...]" (weight and as are keys of every reward); a comma within a value is written `\\,`. Unknown names
 // and keys name the nearest one.
 bool reward_parse(const char *spec, Reward *out, Error *e);
 // Starts what the reward needs before it scores, and its counters; what cannot work (a script that cannot be read, a

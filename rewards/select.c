@@ -36,6 +36,7 @@ static bool find_reward(const char *name, const char *spec, Reward *out, Error *
     for (int i = 0; i < reward_count; i++) {
         if (strcmp(name, reward_registry[i].name) != 0) continue;
         *out = (Reward){.info = &reward_registry[i], .weight = 1};
+        snprintf(out->name, sizeof out->name, "%s", name);
         set_defaults(out);
         return true;
     }
@@ -93,7 +94,7 @@ static bool set_text(const RewardParam *p, const char *text, const char *spec, c
     return true;
 }
 
-// A value that a later one replaces would be ignored in silence. seen: 1 << place, of weight 0, of parameter i i + 1.
+// A value that a later one replaces would be ignored in silence. seen: 1 << place, of weight 0, as 1, parameter i i + 2.
 static bool see_once(unsigned *seen, int place, const char *key, const char *spec, Error *e) {
     unsigned bit = 1u << place;
     if (*seen & bit) return error_set(e, EXIT_CONFIG, "reward '%s': %s is given twice", spec, key);
@@ -101,21 +102,32 @@ static bool see_once(unsigned *seen, int place, const char *key, const char *spe
     return true;
 }
 
+static bool set_name(const char *text, const char *spec, char *name, Error *e) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    size_t n = strlen(text);
+    if (n == 0 || n >= REWARD_MAX_NAME || text[strspn(text, allowed)])
+        return error_set(e, EXIT_CONFIG, "reward '%s': as must be 1 to %d letters, digits, _, - or .", spec,
+                         REWARD_MAX_NAME - 1);
+    memcpy(name, text, n + 1);
+    return true;
+}
+
 static const RewardParam weight = {.name = "weight", .value = 1, .min = -1e9, .max = 1e9};
 
 static bool set_param(const char *key, const char *text, const char *spec, Reward *r, unsigned *seen, Error *e) {
-    const char *names[REWARD_MAX_PARAMS + 1] = {weight.name};
+    const char *names[REWARD_MAX_PARAMS + 2] = {weight.name, "as"};
     if (strcmp(key, weight.name) == 0)
         return see_once(seen, 0, key, spec, e) && set_value(&weight, text, spec, &r->weight, e);
+    if (strcmp(key, "as") == 0) return see_once(seen, 1, key, spec, e) && set_name(text, spec, r->name, e);
     for (int i = 0; i < r->info->n_params; i++) {
         const RewardParam *p = &r->info->params[i];
-        names[i + 1] = p->name;
+        names[i + 2] = p->name;
         if (strcmp(key, p->name) != 0) continue;
-        if (!see_once(seen, i + 1, key, spec, e)) return false;
+        if (!see_once(seen, i + 2, key, spec, e)) return false;
         return p->kind == PARAM_TEXT ? set_text(p, text, spec, r->text[text_place(r->info, i)], e)
                                      : set_value(p, text, spec, &r->param[i], e);
     }
-    char *hint = suggestion(key, names, r->info->n_params + 1);
+    char *hint = suggestion(key, names, r->info->n_params + 2);
     error_set(e, EXIT_CONFIG, "reward '%s': %s has no parameter '%s'%s", spec, r->info->name, key, hint);
     free(hint);
     return false;

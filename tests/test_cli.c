@@ -184,8 +184,8 @@ static void faults_of_rewards_are_shown(void **state) {
     assert_int_equal(grpo("reward 'regex:pattern=(a+)+$'", hard, &out), 0);
     assert_non_null(strstr(out.s, "{\"reward\": 0}"));
     assert_non_null(strstr(out.s, "reward regex: completions without a proper score: regex_limit 1"));
-    char *args =
-        words("train " TINY "train_file=$D/train.jsonl output_dir=$D/faults max_steps=1 rewards=regex:pattern=a");
+    char *args = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/faults max_steps=1 "
+                       "rewards=regex:pattern=a,regex:pattern=b,as=second");
     assert_int_equal(grpo(args, NULL, &out), 0);
     free(args);
     char *path = words("$D/faults/metrics.jsonl");
@@ -194,6 +194,8 @@ static void faults_of_rewards_are_shown(void **state) {
     char *metrics = file_read(path, 1 << 20, &n, &e);
     assert_non_null(metrics);
     assert_non_null(strstr(metrics, "\"rewards/regex/regex_limit\": 0"));
+    assert_non_null(strstr(metrics, "\"rewards/second/regex_limit\": 0"));
+    assert_non_null(strstr(metrics, "\"rewards/second/mean\": "));
     free(metrics);
     free(path);
     args = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/refused max_steps=1 "

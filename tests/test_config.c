@@ -1,63 +1,5 @@
-// Configurations: what is read, what is refused and where, what is printed reads back as the same.
-#include "data.h"
-#include "host.h"
-#include <dirent.h>
-#include <math.h>
-#include <string.h>
-
-static char folder[] = "/tmp/grpo-config-XXXXXX";
-static char path[64]; // of the one file there
-
-static int make_folder(void **state) {
-    if (!mkdtemp(folder)) return -1;
-    snprintf(path, sizeof path, "%s/run.yaml", folder);
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    unlink(path);
-    return rmdir(folder);
-}
-
-static void write_file(const char *text, size_t n) {
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
-
-// Arguments for config_read and config_args: a counted, NULL-free array.
-#define ARGS(...) (char *[]){__VA_ARGS__}, (int)(sizeof((char *[]){__VA_ARGS__}) / sizeof(char *))
-#define ARGV(...)                                                                                                      \
-    (int)(sizeof((char *[]){__VA_ARGS__}) / sizeof(char *)), (char *[]) { __VA_ARGS__ }
-
-static Config read_good(const char *text, char **args, int n) {
-    Config c;
-    Error e = {0};
-    write_file(text, strlen(text));
-    if (!config_read(&c, path, args, n, &e)) fail_msg("%s: %s", text, e.text);
-    return c;
-}
-
-// The text is refused, and the one line of the error that begins with `place` holds `why`. In `place`, "run.yaml" stands
-// for the whole path.
-static void assert_bad(const char *text, size_t size, char **args, int n, const char *place, const char *why) {
-    Config c;
-    Error e = {0};
-    char start[128];
-    write_file(text, size);
-    if (config_read(&c, path, args, n, &e)) fail_msg("accepted: %s", text);
-    assert_int_equal(e.code, EXIT_CONFIG);
-    snprintf(start, sizeof start, "%s%s%s: ", *place == 'r' ? folder : "", *place == 'r' ? "/" : "", place);
-    for (const char *line = e.text; line; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        size_t length = strcspn(line, "\n");
-        if (!strncmp(line, start, strlen(start)) && memmem(line, length, why, strlen(why))) return;
-    }
-    fail_msg("'%s' is not at %s in: %s", why, start, e.text);
-}
-#define BAD(text, place, why) assert_bad(text, sizeof(text) - 1, NULL, 0, place, why)
-#define BAD_ARG(arg, why)     assert_bad("", 0, ARGS(arg), "argument '" arg "'", why)
+// Configurations: what is read, and what is refused and where. What is printed: test_config_print.c.
+#include "config_text.h"
 
 static void defaults_are_the_tables(void **state) {
     Config c, d = read_good("", NULL, 0);
@@ -230,11 +172,6 @@ static void every_mistake_at_once(void **state) {
     str_free(&many);
 }
 
-static void assert_list(const TextList *list, int n, char **items) {
-    assert_int_equal(list->n, n);
-    for (int i = 0; i < n; i++) assert_string_equal(list->item[i], items[i]);
-}
-
 static void overrides(void **state) {
     Config c = read_good("beta: 1\nseed: 1\nmodel: a\n", ARGS("seed=2", "seed=3", "model=b c", "beta=0.5"));
     assert_true(c.seed == 3 && c.beta == 0.5);
@@ -347,6 +284,10 @@ static void contradictions(void **state) {
     BAD("rewards: [corectness]\n", "run.yaml:1", "correctness");
     BAD("rewards: [int:weigth=2]\n", "run.yaml:1", "weight");
     BAD("rewards: [int, 'int:weight=2']\n", "run.yaml:1", "listed twice");
+    BAD("rewards: [int, 'xmlcount:as=int']\n", "run.yaml:1", "int is listed twice");
+    Config two =
+        read_good("rewards: [{name: regex, pattern: a, as: one}, {name: regex, pattern: b, as: two}]\n", NULL, 0);
+    config_free(&two);
     static char *good[] = {"loss_type=cispo", "epsilon_high=5", "top_entropy_quantile=0.2", "steps_per_generation=8",
                            "num_generations=16"};
     Config c = read_good("", good, 5);
@@ -385,205 +326,6 @@ static void commands_have_needs(void **state) {
     assert_args("config", ARGS("num_generations=7"), "not a multiple");
 }
 
-// ---- printing ----------------------------------------------------------------------------------------------------
-
-static void assert_round_trip(const Config *c) {
-    char *first = config_yaml(c);
-    write_file(first, strlen(first));
-    Config again;
-    Error e;
-    if (!config_read(&again, path, NULL, 0, &e)) fail_msg("%s\n%s", e.text, first);
-    char *second = config_yaml(&again);
-    assert_string_equal(first, second);
-    assert_true(!strcmp(again.system_prompt, c->system_prompt) && again.learning_rate == c->learning_rate);
-    assert_list(&again.stop, c->stop.n, c->stop.item);
-    free(first);
-    free(second);
-    config_free(&again);
-}
-
-static void yaml_reads_back_the_same(void **state) {
-    static const char *const texts[] = {"",
-                                        " ",
-                                        "null",
-                                        "true",
-                                        "No",
-                                        "~",
-                                        "1",
-                                        "-",
-                                        "- a",
-                                        "a: b",
-                                        "a #b",
-                                        "#",
-                                        "'",
-                                        "\"",
-                                        "\\",
-                                        "\\n",
-                                        "\n\n x\n",
-                                        "\t",
-                                        "a\r\nb",
-                                        "[a, b]",
-                                        "{a}",
-                                        "*a",
-                                        "&a",
-                                        "!a",
-                                        "%a",
-                                        "@a",
-                                        "`a`",
-                                        "|",
-                                        ">",
-                                        "?",
-                                        "---",
-                                        "...",
-                                        "a,b",
-                                        "\x01\x7f\x1b[0m",
-                                        "\u00e9\u6587\U0001f600",
-                                        "\xc2\x85\u2028\u2029\ufeff",
-                                        "\ufffe\U0010ffff\xc2\x9f",
-                                        " a ",
-                                        "a ",
-                                        "=",
-                                        "<<",
-                                        ".5",
-                                        "1e3"};
-    Config c = read_good("", NULL, 0);
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        char *stop = c.stop.n ? c.stop.item[0] : NULL;
-        free(stop);
-        free(c.system_prompt);
-        c.system_prompt = xstrdup(texts[i]);
-        c.stop.n = *texts[i] != 0;
-        if (!c.stop.item) c.stop.item = xmalloc(sizeof *c.stop.item);
-        c.stop.item[0] = *texts[i] ? xstrdup(texts[i]) : NULL;
-        assert_round_trip(&c);
-    }
-    uint64_t bits = 88172645463325252u;
-    for (int i = 0; i < 300; i++) {
-        bits ^= bits << 13, bits ^= bits >> 7, bits ^= bits << 17;
-        c.learning_rate = ldexp((double)(bits >> 11), -50 - (int)(bits % 40));
-        assert_round_trip(&c);
-    }
-    for (double x = 10; x > 0; x /= 1e7) c.learning_rate = x, assert_round_trip(&c);
-    config_free(&c);
-    c = read_good("",
-                  ARGS("learning_rate=5e-6", "beta=0.04", "temperature=10", "max_grad_norm=1e9", "num_train_epochs=0.1",
-                       "top_p=0.95", "seed=9007199254740991", "rewards=[{name: int, weight: 0.5}, correctness]"));
-    char *yaml = config_yaml(&c);
-    static const char *const lines[] = {"\nlearning_rate: 5e-6\n",    "\nbeta: 0.04\n",
-                                        "\ntemperature: 10\n",        "\nmax_grad_norm: 1e9\n",
-                                        "\nnum_train_epochs: 0.1\n",  "\ntop_p: 0.95\n",
-                                        "\nseed: 9007199254740991\n", "\nrewards: [\"int:weight=0.5\", correctness]\n",
-                                        "\nloss_type: grpo\n",        "\nstop: []\n",
-                                        "\nshuffle: true\n"};
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        if (!strstr(yaml, lines[i])) fail_msg("%s is not in %s", lines[i], yaml);
-    assert_round_trip(&c);
-    free(yaml);
-    config_free(&c);
-}
-
-#define NAME(g, n, ...) #n,
-static const char *const names[] = {CONFIG_OPTIONS(NAME, NAME, NAME, NAME, NAME, NAME)};
-#define NAMES ((int)(sizeof names / sizeof *names))
-
-static void help_names_every_option(void **state) {
-    char *page = config_help(NULL), *train = config_help("train"), *all = config_help("config"),
-         *none = config_help("reward");
-    for (int i = 0; i < NAMES; i++) {
-        char cell[64], line[64];
-        snprintf(cell, sizeof cell, "\n| `%s` | ", names[i]);
-        snprintf(line, sizeof line, "\n  %s ", names[i]);
-        if (!strstr(page, cell)) fail_msg("the reference page lacks %s", names[i]);
-        if (!strstr(all, line)) fail_msg("no command reads %s", names[i]);
-    }
-    assert_non_null(strstr(train, "\n  num_generations "));
-    assert_null(strstr(train, "\n  packing "));
-    assert_string_equal(none, "");
-    // The page's example of a list is one that is read.
-    const char *example = strstr(page, "`rewards=");
-    assert_non_null(example);
-    char *argument = xstrndup(example + 1, strcspn(example + 1, "`"));
-    Config c = read_good("", ARGS(argument));
-    assert_int_equal(c.rewards.n, 2);
-    config_free(&c);
-    free(argument);
-    for (const char *p = all; *p; p += strcspn(p, "\n"), p += *p == '\n') assert_true(strcspn(p, "\n") <= 100);
-    free(page);
-    free(train);
-    free(all);
-    free(none);
-}
-
-static void nearest_names(void **state) {
-    static const struct {
-        const char *word, *name;
-    } cases[] = {
-        {"beta", "beta"},
-        {"bta", "beta"},
-        {"ebta", "beta"},
-        {"top-k", "top_k"},
-        {"TOP_P", "top_p"},
-        {"learnin_rate", "learning_rate"},
-        {"max_lenght", "max_length"},
-        {"xyzzy", NULL},
-        {"", NULL},
-        {"q", NULL},
-        {"a_word_that_is_longer_than_any_name_in_the_table_of_options_by_far_and_more", NULL},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *near = nearest_name(cases[i].word, names, NAMES);
-        if (cases[i].name ? !near || strcmp(near, cases[i].name) : near != NULL)
-            fail_msg("%s -> %s", cases[i].word, near ? near : "nothing");
-    }
-}
-
-// ---- files that come with the project, and files that nobody would write ------------------------------------------
-
-static void shipped_configs_are_good(void **state) {
-    DIR *dir = opendir("configs");
-    assert_non_null(dir);
-    int found = 0;
-    for (struct dirent *f; (f = readdir(dir));) {
-        if (!strstr(f->d_name, ".yaml")) continue;
-        char *file = xasprintf("configs/%s", f->d_name);
-        Config c;
-        Error e;
-        if (!config_args(&c, "train", ARGV(file, "model=m", "train_file=t"), &e)) fail_msg("%s", e.text);
-        found++;
-        config_free(&c);
-        free(file);
-    }
-    closedir(dir);
-    assert_true(found >= 4);
-}
-
-// Mutations of a configuration: whatever comes out is read or refused with a message, and leaks nothing.
-static void mutated_files(void **state) {
-    Config c = read_good("", ARGS("rewards=[{name: int, weight: 2}, correctness]", "stop=[\"a\\n\", b]"));
-    char *yaml = config_yaml(&c), *text = xmalloc(strlen(yaml) + 64);
-    config_free(&c);
-    static const char alphabet[] = "\0\n\t :-?[]{},#&*!|>'\"%@`~0e.a\xff\xc3\xa9";
-    uint64_t r = 1;
-    int good = 0;
-    for (int i = 0; i < 2000; i++) {
-        size_t n = strlen(yaml);
-        memcpy(text, yaml, n);
-        r ^= r << 13, r ^= r >> 7, r ^= r << 17;
-        for (uint64_t k = 0; k < 1 + r % 4; k++) {
-            uint64_t at = (r >> 8) * (k + 1) % n, byte = alphabet[(r >> 40) * (k + 3) % (sizeof alphabet - 1)];
-            if ((r >> 5) % 3 == 0) memmove(text + at, text + at + 1, --n - at);
-            else text[at] = (char)byte;
-        }
-        write_file(text, n);
-        Error e = {0};
-        if (config_read(&c, path, NULL, 0, &e)) good++, config_free(&c);
-        else assert_true(e.code == EXIT_CONFIG && *e.text && strlen(e.text) < sizeof e.text - 1);
-    }
-    assert_in_range(good, 1, 1999);
-    free(yaml);
-    free(text);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_tables),
@@ -595,11 +337,6 @@ int main(void) {
         cmocka_unit_test(lists),
         cmocka_unit_test(contradictions),
         cmocka_unit_test(commands_have_needs),
-        cmocka_unit_test(yaml_reads_back_the_same),
-        cmocka_unit_test(help_names_every_option),
-        cmocka_unit_test(nearest_names),
-        cmocka_unit_test(shipped_configs_are_good),
-        cmocka_unit_test(mutated_files),
     };
     return cmocka_run_group_tests_name("config", tests, make_folder, remove_folder);
 }

@@ -271,6 +271,14 @@ static void selections_are_read(void **state) {
     assert_true(reward_parse("int:weight=-0.25", &r, &e));
     assert_true(r.weight == -0.25);
     assert_string_equal(r.info->name, "int");
+    assert_string_equal(r.name, "int");
+    assert_true(reward_parse("regex:pattern=a,as=two.digits_1-x", &r, &e));
+    assert_string_equal(r.name, "two.digits_1-x");
+    assert_string_equal(r.info->name, "regex");
+    refused("int:as=", "as must be");
+    refused("int:as=a/b", "as must be");
+    refused("int:as=0123456789012345678901234567890123456789", "as must be 1 to 39");
+    refused("int:as=a,as=b", "as is given twice");
     refused("xmlcout", "xmlcount");
     refused("", "known: ");
     refused("zzzzzzzzzz", "correctness");

@@ -1,0 +1,210 @@
+// Configurations that are printed read back as the same; the shipped ones are good; mutated ones do no harm.
+#include "config_text.h"
+
+static void assert_round_trip(const Config *c) {
+    char *first = config_yaml(c);
+    write_file(first, strlen(first));
+    Config again;
+    Error e;
+    if (!config_read(&again, path, NULL, 0, &e)) fail_msg("%s\n%s", e.text, first);
+    char *second = config_yaml(&again);
+    assert_string_equal(first, second);
+    assert_true(!strcmp(again.system_prompt, c->system_prompt) && again.learning_rate == c->learning_rate);
+    assert_list(&again.stop, c->stop.n, c->stop.item);
+    free(first);
+    free(second);
+    config_free(&again);
+}
+
+static void yaml_reads_back_the_same(void **state) {
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "null",
+                                        "true",
+                                        "No",
+                                        "~",
+                                        "1",
+                                        "-",
+                                        "- a",
+                                        "a: b",
+                                        "a #b",
+                                        "#",
+                                        "'",
+                                        "\"",
+                                        "\\",
+                                        "\\n",
+                                        "\n\n x\n",
+                                        "\t",
+                                        "a\r\nb",
+                                        "[a, b]",
+                                        "{a}",
+                                        "*a",
+                                        "&a",
+                                        "!a",
+                                        "%a",
+                                        "@a",
+                                        "`a`",
+                                        "|",
+                                        ">",
+                                        "?",
+                                        "---",
+                                        "...",
+                                        "a,b",
+                                        "\x01\x7f\x1b[0m",
+                                        "\u00e9\u6587\U0001f600",
+                                        "\xc2\x85\u2028\u2029\ufeff",
+                                        "\ufffe\U0010ffff\xc2\x9f",
+                                        " a ",
+                                        "a ",
+                                        "=",
+                                        "<<",
+                                        ".5",
+                                        "1e3"};
+    Config c = read_good("", NULL, 0);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char *stop = c.stop.n ? c.stop.item[0] : NULL;
+        free(stop);
+        free(c.system_prompt);
+        c.system_prompt = xstrdup(texts[i]);
+        c.stop.n = *texts[i] != 0;
+        if (!c.stop.item) c.stop.item = xmalloc(sizeof *c.stop.item);
+        c.stop.item[0] = *texts[i] ? xstrdup(texts[i]) : NULL;
+        assert_round_trip(&c);
+    }
+    uint64_t bits = 88172645463325252u;
+    for (int i = 0; i < 300; i++) {
+        bits ^= bits << 13, bits ^= bits >> 7, bits ^= bits << 17;
+        c.learning_rate = ldexp((double)(bits >> 11), -50 - (int)(bits % 40));
+        assert_round_trip(&c);
+    }
+    for (double x = 10; x > 0; x /= 1e7) c.learning_rate = x, assert_round_trip(&c);
+    config_free(&c);
+    c = read_good("",
+                  ARGS("learning_rate=5e-6", "beta=0.04", "temperature=10", "max_grad_norm=1e9", "num_train_epochs=0.1",
+                       "top_p=0.95", "seed=9007199254740991", "rewards=[{name: int, weight: 0.5}, correctness]"));
+    char *yaml = config_yaml(&c);
+    static const char *const lines[] = {"\nlearning_rate: 5e-6\n",    "\nbeta: 0.04\n",
+                                        "\ntemperature: 10\n",        "\nmax_grad_norm: 1e9\n",
+                                        "\nnum_train_epochs: 0.1\n",  "\ntop_p: 0.95\n",
+                                        "\nseed: 9007199254740991\n", "\nrewards: [\"int:weight=0.5\", correctness]\n",
+                                        "\nloss_type: grpo\n",        "\nstop: []\n",
+                                        "\nshuffle: true\n"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        if (!strstr(yaml, lines[i])) fail_msg("%s is not in %s", lines[i], yaml);
+    assert_round_trip(&c);
+    free(yaml);
+    config_free(&c);
+}
+
+#define NAME(g, n, ...) #n,
+static const char *const names[] = {CONFIG_OPTIONS(NAME, NAME, NAME, NAME, NAME, NAME)};
+#define NAMES ((int)(sizeof names / sizeof *names))
+
+static void help_names_every_option(void **state) {
+    char *page = config_help(NULL), *train = config_help("train"), *all = config_help("config"),
+         *none = config_help("reward");
+    for (int i = 0; i < NAMES; i++) {
+        char cell[64], line[64];
+        snprintf(cell, sizeof cell, "\n| `%s` | ", names[i]);
+        snprintf(line, sizeof line, "\n  %s ", names[i]);
+        if (!strstr(page, cell)) fail_msg("the reference page lacks %s", names[i]);
+        if (!strstr(all, line)) fail_msg("no command reads %s", names[i]);
+    }
+    assert_non_null(strstr(train, "\n  num_generations "));
+    assert_null(strstr(train, "\n  packing "));
+    assert_string_equal(none, "");
+    // The page's example of a list is one that is read.
+    const char *example = strstr(page, "`rewards=");
+    assert_non_null(example);
+    char *argument = xstrndup(example + 1, strcspn(example + 1, "`"));
+    Config c = read_good("", ARGS(argument));
+    assert_int_equal(c.rewards.n, 2);
+    config_free(&c);
+    free(argument);
+    for (const char *p = all; *p; p += strcspn(p, "\n"), p += *p == '\n') assert_true(strcspn(p, "\n") <= 100);
+    free(page);
+    free(train);
+    free(all);
+    free(none);
+}
+
+static void nearest_names(void **state) {
+    static const struct {
+        const char *word, *name;
+    } cases[] = {
+        {"beta", "beta"},
+        {"bta", "beta"},
+        {"ebta", "beta"},
+        {"top-k", "top_k"},
+        {"TOP_P", "top_p"},
+        {"learnin_rate", "learning_rate"},
+        {"max_lenght", "max_length"},
+        {"xyzzy", NULL},
+        {"", NULL},
+        {"q", NULL},
+        {"a_word_that_is_longer_than_any_name_in_the_table_of_options_by_far_and_more", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *near = nearest_name(cases[i].word, names, NAMES);
+        if (cases[i].name ? !near || strcmp(near, cases[i].name) : near != NULL)
+            fail_msg("%s -> %s", cases[i].word, near ? near : "nothing");
+    }
+}
+
+// ---- files that come with the project, and files that nobody would write ------------------------------------------
+
+static void shipped_configs_are_good(void **state) {
+    DIR *dir = opendir("configs");
+    assert_non_null(dir);
+    int found = 0;
+    for (struct dirent *f; (f = readdir(dir));) {
+        if (!strstr(f->d_name, ".yaml")) continue;
+        char *file = xasprintf("configs/%s", f->d_name);
+        Config c;
+        Error e;
+        if (!config_args(&c, "train", ARGV(file, "model=m", "train_file=t"), &e)) fail_msg("%s", e.text);
+        found++;
+        config_free(&c);
+        free(file);
+    }
+    closedir(dir);
+    assert_true(found >= 4);
+}
+
+// Mutations of a configuration: whatever comes out is read or refused with a message, and leaks nothing.
+static void mutated_files(void **state) {
+    Config c = read_good("", ARGS("rewards=[{name: int, weight: 2}, correctness]", "stop=[\"a\\n\", b]"));
+    char *yaml = config_yaml(&c), *text = xmalloc(strlen(yaml) + 64);
+    config_free(&c);
+    static const char alphabet[] = "\0\n\t :-?[]{},#&*!|>'\"%@`~0e.a\xff\xc3\xa9";
+    uint64_t r = 1;
+    int good = 0;
+    for (int i = 0; i < 2000; i++) {
+        size_t n = strlen(yaml);
+        memcpy(text, yaml, n);
+        r ^= r << 13, r ^= r >> 7, r ^= r << 17;
+        for (uint64_t k = 0; k < 1 + r % 4; k++) {
+            uint64_t at = (r >> 8) * (k + 1) % n, byte = alphabet[(r >> 40) * (k + 3) % (sizeof alphabet - 1)];
+            if ((r >> 5) % 3 == 0) memmove(text + at, text + at + 1, --n - at);
+            else text[at] = (char)byte;
+        }
+        write_file(text, n);
+        Error e = {0};
+        if (config_read(&c, path, NULL, 0, &e)) good++, config_free(&c);
+        else assert_true(e.code == EXIT_CONFIG && *e.text && strlen(e.text) < sizeof e.text - 1);
+    }
+    assert_in_range(good, 1, 1999);
+    free(yaml);
+    free(text);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(yaml_reads_back_the_same),
+        cmocka_unit_test(help_names_every_option),
+        cmocka_unit_test(nearest_names),
+        cmocka_unit_test(shipped_configs_are_good),
+        cmocka_unit_test(mutated_files),
+    };
+    return cmocka_run_group_tests_name("config_print", tests, make_folder, remove_folder);
+}
