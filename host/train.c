@@ -111,8 +111,8 @@ static bool evaluation_due(const Trainer *t, const Dataset *held_out) {
 
 static ExitCode give_up(const Trainer *t, Error *e) {
     error_set(e, EXIT_NUMERIC,
-              "%lld steps in a row were not finite (the last: %s); the last checkpoint is good; lower "
-              "learning_rate, or look at the data of step %lld",
+              "%lld steps in a row were not finite (the last: %s) and changed nothing; lower learning_rate, or look at "
+              "the data of step %lld; the same command goes on from the last checkpoint, if one was saved",
               (long long)t->at.skipped, t->stats.bad, (long long)t->at.step);
     return EXIT_NUMERIC;
 }

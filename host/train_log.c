@@ -82,17 +82,29 @@ static double add_rewards(Metrics *m, Trainer *t) {
     return spread_mean(&total);
 }
 
+static int step_sequences(const Trainer *t) {
+    return (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
+}
+
 // Sums of grpo_loss over the sequences this step trained on, in batch order.
 typedef struct {
     double v[GM_COUNT];
     double low_min, high_max; // of the sequences' own clip ratios, as TRL
 } Totals;
 
+// The share that was clipped: of tokens, or of sequences where they have one ratio each; as TRL.
+static double clipped(const Totals *s, const Trainer *t, GrpoMetric k) {
+    if (t->cfg->importance_sampling_level == LEVEL_TOKEN) return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0;
+    int n = step_sequences(t), hit = 0;
+    for (int j = 0; j < n; j++) hit += t->metric[t->order[t->stats.first + j]][k] > 0;
+    return (double)hit / n;
+}
+
 static double per_token(const Totals *s, GrpoMetric k) { return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0; }
 
 static Totals step_totals(const Trainer *t) {
     Totals s = {.low_min = INFINITY};
-    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
+    int n = step_sequences(t);
     for (int j = 0; j < n; j++) {
         const float *m = t->metric[t->order[t->stats.first + j]];
         for (int k = 0; k < GM_COUNT; k++) s.v[k] += m[k];
@@ -113,11 +125,14 @@ static void add_step(Metrics *m, Trainer *t, const Totals *s) {
     add_rewards(m, t);
     if (t->cfg->beta != 0) metrics_add(m, "kl", per_token(s, GM_KL));
     metrics_add(m, "entropy", per_token(s, GM_ENTROPY));
-    metrics_add(m, "clip_ratio/low_mean", per_token(s, GM_CLIP_LOW));
-    metrics_add(m, "clip_ratio/low_min", s->low_min);
-    metrics_add(m, "clip_ratio/high_mean", per_token(s, GM_CLIP_HIGH));
-    metrics_add(m, "clip_ratio/high_max", s->high_max);
-    metrics_add(m, "clip_ratio/region_mean", per_token(s, GM_CLIP_REGION));
+    if (t->cfg->loss_type == LOSS_CISPO) metrics_add(m, "cispo_clip_ratio", clipped(s, t, GM_CLIP_HIGH));
+    else if (t->cfg->loss_type != LOSS_SAPO) { // which clips nothing
+        metrics_add(m, "clip_ratio/low_mean", clipped(s, t, GM_CLIP_LOW));
+        metrics_add(m, "clip_ratio/low_min", s->low_min);
+        metrics_add(m, "clip_ratio/high_mean", clipped(s, t, GM_CLIP_HIGH));
+        metrics_add(m, "clip_ratio/high_max", s->high_max);
+        metrics_add(m, "clip_ratio/region_mean", clipped(s, t, GM_CLIP_REGION));
+    }
     metrics_add(m, "ratio_mean", per_token(s, GM_RATIO_SUM));
 }
 

@@ -24,7 +24,7 @@ run() {
 if [ "${1-}" = --one ]; then
     # An emulated GPU does nothing before somebody waits for it, and its memory is out of reach: what the host reads
     # too early, or where it cannot, shows. (Its own tests choose.)
-    [ "${3##*/}" = test_emu ] || export EMU_DEFER="${EMU_DEFER:-1}" EMU_GUARD="${EMU_GUARD:-1}"
+    [ "${2##*/}" = test_emu ] || export EMU_DEFER="${EMU_DEFER:-1}" EMU_GUARD="${EMU_GUARD:-1}"
     run "$2" "$3"
     exit 0
 fi

@@ -76,7 +76,7 @@ static void five_steps_follow_the_cpu(void **state) {
 }
 
 // What the sampler kept trains as what is computed again: two steps, the second of them with half of a used generation.
-static void kept_numbers_train_the_same(void **state) {
+static void kept_numbers_train_a_gpu_the_same(void **state) {
     NEEDS_GPU();
     Fixture f[2];
     for (int exact = 0; exact < 2; exact++) {
@@ -316,7 +316,7 @@ int main(int argc, char **argv) {
     self = argv[0];
     if (getenv("TEST_TOUCH")) return touch();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(five_steps_follow_the_cpu),     cmocka_unit_test(kept_numbers_train_the_same),
+        cmocka_unit_test(five_steps_follow_the_cpu),     cmocka_unit_test(kept_numbers_train_a_gpu_the_same),
         cmocka_unit_test(a_resumed_run_is_the_same_run), cmocka_unit_test(tokens_come_from_graphs),
         cmocka_unit_test(faults_are_one_clear_line),     cmocka_unit_test(commands_leave_device_memory_alone),
     };

@@ -249,6 +249,40 @@ static void metrics_tell_what_the_batch_holds(void **state) {
     fixture_remove(&f);
 }
 
+// TRL's names: the share of tokens clipped, of sequences where each has one ratio, and a name of its own with cispo.
+static void clip_ratios_are_told_as_trl_tells_them(void **state) {
+    static const char *const options[] = {"importance_sampling_level=sequence", "loss_type=cispo epsilon_high=1.001",
+                                          "loss_type=sapo"};
+    Fixture f;
+    Error e = {0};
+    for (int k = 0; k < 3; k++) {
+        char more[200];
+        fixture_dir(&f);
+        snprintf(more, sizeof more, "%s stop=e,a num_iterations=2 learning_rate=0.02 epsilon=0.001", options[k]);
+        fixture_open(&f, more);
+        assert_true(run_resume(&f.t.run, &f.t.at, NULL, &f.t.metrics, &e));
+        for (int step = 1; step <= 2; step++) {
+            assert_int_equal(fixture_step(&f), STEP_DONE);
+            assert_true(train_log(&f.t, STEP_DONE, &e));
+        }
+        const Batch *b = &f.t.batch;
+        double high = 0, tokens = 0, sequences = 0;
+        for (int i = 0; i < b->n; i++) {
+            high += (double)f.t.metric[i][GM_CLIP_HIGH], tokens += b->len[i];
+            sequences += f.t.metric[i][GM_CLIP_HIGH] > 0;
+        }
+        json_t *j = last_line(&f);
+        if (k < 2) assert_true(sequences > 0 && sequences < b->n && high < tokens);
+        if (k == 0) assert_told(j, "clip_ratio/high_mean", sequences / b->n);
+        if (k == 1) assert_told(j, "cispo_clip_ratio", high / tokens);
+        assert_true((json_object_get(j, "clip_ratio/high_mean") != NULL) == (k == 0));
+        assert_true((json_object_get(j, "cispo_clip_ratio") != NULL) == (k == 1));
+        json_decref(j);
+        fixture_close(&f);
+        fixture_remove(&f);
+    }
+}
+
 // Of the tokens a share carries the policy's loss: those of the highest entropy, over the whole step.
 static void few_tokens_carry_the_loss(void **state) {
     Fixture f;
@@ -403,10 +437,15 @@ static void answers_and_their_ends_are_learned(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(weights_move_as_adamw_moves_them),   cmocka_unit_test(truncated_completions_count_by_option),
-        cmocka_unit_test(schedules_are_transformers),         cmocka_unit_test(flat_groups_are_drawn_again),
-        cmocka_unit_test(the_reference_follows_by_its_steps), cmocka_unit_test(metrics_tell_what_the_batch_holds),
-        cmocka_unit_test(few_tokens_carry_the_loss),          cmocka_unit_test(the_last_number_is_the_lenient_answer),
+        cmocka_unit_test(weights_move_as_adamw_moves_them),
+        cmocka_unit_test(truncated_completions_count_by_option),
+        cmocka_unit_test(schedules_are_transformers),
+        cmocka_unit_test(flat_groups_are_drawn_again),
+        cmocka_unit_test(the_reference_follows_by_its_steps),
+        cmocka_unit_test(metrics_tell_what_the_batch_holds),
+        cmocka_unit_test(clip_ratios_are_told_as_trl_tells_them),
+        cmocka_unit_test(few_tokens_carry_the_loss),
+        cmocka_unit_test(the_last_number_is_the_lenient_answer),
         cmocka_unit_test(answers_and_their_ends_are_learned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
