@@ -287,11 +287,11 @@ static void clip_ratios_are_told_as_trl_tells_them(void **state) {
 static void few_tokens_carry_the_loss(void **state) {
     Fixture f;
     fixture_dir(&f);
-    fixture_open(&f, "top_entropy_quantile=0.25 beta=0");
+    fixture_open(&f, "top_entropy_quantile=0.25 beta=0 entropy_coef=0.5");
     assert_int_equal(fixture_step(&f), STEP_DONE);
     const Batch *b = &f.t.batch;
     Tensor d = f.t.run.work.dlogp; // of the last micro-batch
-    float *dlogp = bytes_of(f.t.run.device, d);
+    float *dlogp = bytes_of(f.t.run.device, d), *bonus = bytes_of(f.t.run.device, f.t.run.work.dentropy);
     int first = b->n - (int)f.cfg.per_device_train_batch_size, at = 0, carry = 0, tokens = 0;
     double least = 1e9;
     for (int i = 0; i < b->n; i++) tokens += b->len[i];
@@ -306,7 +306,11 @@ static void few_tokens_carry_the_loss(void **state) {
     int above = 0; // of the whole step; a group's first tokens have one prefix, and one entropy
     for (int i = 0; i < tokens; i++) above += (double)all[i] > least;
     assert_true(above < tokens / 4);
-    free(all), free(dlogp);
+    double kept = 0; // the bonus is a mean over those that carry the loss
+    for (int k = 0; k < at; k++)
+        if (bonus[k] != 0) kept = -0.5 / (double)bonus[k];
+    assert_true(kept > above && kept < tokens / 3.0);
+    free(all), free(dlogp), free(bonus);
     fixture_close(&f);
     fixture_remove(&f);
 }
