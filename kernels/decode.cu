@@ -144,9 +144,10 @@ template <int D> struct Own {
                                            sizeof(Scales) * OWN_ROWS * MERGE_STEP;
 };
 
-// grid (B, K, 16 query heads), block 32 WARPS
+// grid (B, K, 16 query heads), block 32 WARPS. Shared memory leaves room for two blocks an SM; without the bound's second
+// number ptxas saves registers for more, and spills.
 template <int D>
-static __global__ void __launch_bounds__(32 * Own<D>::WARPS)
+static __global__ void __launch_bounds__(32 * Own<D>::WARPS, 4)
     decode_kernel(Bf16 *y, Parts p, const Bf16 *qkv, const Bf16 *kv, const int32_t *span, Heads h) {
     constexpr int WARPS = Own<D>::WARPS;
     SHARED_DYNAMIC(Bf16, q);                                              // [OWN_ROWS, PITCH]
