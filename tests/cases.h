@@ -15,7 +15,9 @@ typedef struct {
 static const int len_edge[] = {65, 0, 1, 64, 0, 63, -1}; // 193
 static const int len_short[] = {3, 1, 5, -1};            // 9
 static const int len_long[] = {130, 7, -1};              // 137
-static const int len_empty[] = {0, 0, -1};               // 0
+static const int len_many[] = {1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1,
+                               2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, -1}; // 60
+static const int len_empty[] = {0, 0, -1};                                                   // 0
 static const int len_train[] = {400, 310, 250, 390, 400, 280, 330, 360, -1};
 static const int len_decode[] = {400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400,
                                  400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, 400, -1};
@@ -72,10 +74,12 @@ static const CaseRow case_table[] = {
     ROW(attention, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
     ROW(attention, .T = 193, .H = 12, .K = 2, .d = 128, .len = len_edge) ROW(attention, .T = 193, .H = 3, .K = 3, .d = 6, .len = len_edge)
     ROW(attention, .T = 137, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(attention, .T = 9, .H = 18, .K = 1, .d = 256, .len = len_short)
+    ROW(attention, .T = 64, .H = 2, .K = 1, .d = 8, .len = len_many)
     SPEED(attention, .T = 2720, .H = 14, .K = 2, .d = 64, .len = len_train)
     ROW(attention_bwd, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention_bwd, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
     ROW(attention_bwd, .T = 193, .H = 6, .K = 1, .d = 128, .len = len_edge) ROW(attention_bwd, .T = 193, .H = 3, .K = 3, .d = 6, .len = len_edge)
     ROW(attention_bwd, .T = 137, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(attention_bwd, .T = 9, .H = 18, .K = 1, .d = 256, .len = len_short)
+    ROW(attention_bwd, .T = 64, .H = 2, .K = 1, .d = 8, .len = len_many)
     SPEED(attention_bwd, .T = 2720, .H = 14, .K = 2, .d = 64, .len = len_train)
     ROW(decode, .T = 6, .H = 7, .K = 1, .d = 64, .len = len_edge) ROW(decode, .T = 6, .H = 12, .K = 2, .d = 128, .len = len_edge)
     ROW(decode, .T = 2, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(decode, .T = 3, .H = 18, .K = 1, .d = 256, .len = len_short)
