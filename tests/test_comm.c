@@ -105,8 +105,9 @@ static int run(int world, bool threads, double timeout, Part *part, void *arg) {
 static const int64_t sizes[] = {0, 1, 63, 64, 65, 1000, 64 * 4 + 1, 65536 + 7, 3 * 65536 + 129, 400001};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
-// Small whole numbers: every sum is exact, so every order of adding gives the same bits.
-static float value(int rank, int64_t i) { return (float)((i * 7 + rank * 31) % 64 - 20); }
+// Small whole numbers: every sum is exact, so every order of adding gives the same bits. Slices are multiples of 64: the
+// numbers come again after 61, so that a slice in another's place shows.
+static float value(int rank, int64_t i) { return (float)((i * 7 + rank * 31) % 61 - 20); }
 
 static bool sums(Comm *c, void *arg) {
     Error e = {0};
@@ -201,6 +202,31 @@ static bool bytes(Comm *c, void *arg) {
     return true;
 }
 
+// What is longer than a GPU's scratch takes at once goes in parts: here every rank of 3 has two.
+static bool parts(Comm *c, void *arg) {
+    Error e = {0};
+    int64_t n = 3 * (int64_t)(DEVICE_SCRATCH / 4 / sizeof(float)) + 461, first, count;
+    Tensor x = tensor1(xcalloc((size_t)n, sizeof(float)), F32, n);
+    for (int64_t i = 0; i < n; i++) f32(x)[i] = value(c->rank, i);
+    Tensor there = to_device(device, x);
+    CHECK(comm_reduce_scatter(c, "gradients", there, &e));
+    device_fetch(device, x.data, there);
+    device_drop(device, there);
+    comm_slice(n, c->rank, c->world, &first, &count);
+    for (int64_t i = first; i < first + count; i++) {
+        float want = 0;
+        for (int r = 0; r < c->world; r++) want += value(r, i);
+        CHECK(f32(x)[i] == want);
+    }
+    size_t bytes = DEVICE_SCRATCH / 2 / (size_t)c->world + 1000;
+    unsigned char *data = (unsigned char *)x.data;
+    for (size_t i = 0; i < bytes; i++) data[i] = c->rank == 1 ? (unsigned char)(i % 251) : 0;
+    CHECK(comm_broadcast(c, "checkpoint", data, bytes, 1, &e));
+    for (size_t i = 0; i < bytes; i++) CHECK(data[i] == i % 251);
+    free(x.data);
+    return true;
+}
+
 // Nobody leaves a barrier before everybody has come.
 static int inside[4];
 static bool barrier(Comm *c, void *arg) {
@@ -223,6 +249,7 @@ static void sums_are_exact(void **state) { each_world(sums, false); }
 static void gathers_are_exact(void **state) { each_world(gathers, false); }
 static void sums_run_in_rank_order(void **state) { each_world(order, false); }
 static void bytes_of_any_number(void **state) { each_world(bytes, false); }
+static void long_ones_go_in_parts(void **state) { assert_int_equal(run(3, false, 60, parts, NULL), 0); }
 static void barriers_hold(void **state) { each_world(barrier, true); }
 
 static void one_rank_needs_no_comm(void **state) {
@@ -326,6 +353,7 @@ int main(void) {
         cmocka_unit_test(gathers_are_exact),
         cmocka_unit_test(sums_run_in_rank_order),
         cmocka_unit_test(bytes_of_any_number),
+        cmocka_unit_test(long_ones_go_in_parts),
         cmocka_unit_test(barriers_hold),
         cmocka_unit_test(a_skipped_collective_is_named),
         cmocka_unit_test(sizes_must_agree),
