@@ -169,6 +169,47 @@ static void embed_bwd_adds_in_token_order(void **state) {
     }
 }
 
+// Of more tokens than its blocks hold angles for at a time, each is turned as in a small batch, and all add to the bias.
+static void rope_bwd_of_many_tokens(void **state) {
+    Device *d = *state;
+    CaseShape s = {.T = 8300, .H = 1, .K = 1, .d = 4, .opt = true};
+    Case a = case_open(d, &op_rope_bwd, s, F32, F32, true), b = case_open(d, &op_rope_bwd, s, F32, F32, false);
+    a.op->run(&a);
+    for (int64_t t = 0, half = s.T / 2; t < s.T; t += half)
+        d->rope_bwd(d, tensor_rows(arg(&b, "dqkv"), t, half), NONE, tensor_rows(arg(&b, "pos"), t, half), CASE_THETA,
+                    (int)s.K);
+    assert_true(device_same(d, arg(&a, "dqkv"), arg(&b, "dqkv")));
+    int64_t width = tensor_numel(arg(&a, "dbias"));
+    double *turned = tensor_values(d, arg(&a, "dqkv")), *dbias = tensor_values(d, arg(&a, "dbias"));
+    for (int64_t i = 0; i < width; i++) {
+        double sum = before(&a, "dbias")[i];
+        for (int64_t t = 0; t < s.T; t++) sum += turned[t * width + i];
+        assert_true(fabs(dbias[i] - sum) < 1e-3); // of 8300 numbers around 1 in f32
+    }
+    free(turned), free(dbias);
+    case_close(&a);
+    case_close(&b);
+}
+
+// Once `copy` returns, memory of the host can be read and written, pinned memory too.
+static void copy_waits(void **state) {
+    Device *d = *state;
+    enum { N = 1000 };
+    float *pinned = d->host_alloc(d, N * sizeof *pinned), back[N];
+    Tensor x = tensor1(d->alloc(d, N * sizeof *back), F32, N);
+    assert_true(pinned && x.data);
+    d->fill(d, x, 3);
+    d->copy(d, pinned, x.data, sizeof back);
+    for (int i = 0; i < N; i++) assert_true(pinned[i] == 3);
+    for (int i = 0; i < N; i++) pinned[i] = 5;
+    d->copy(d, x.data, pinned, sizeof back);
+    for (int i = 0; i < N; i++) pinned[i] = 7;
+    d->copy(d, back, x.data, sizeof back);
+    for (int i = 0; i < N; i++) assert_true(back[i] == 5);
+    d->free(d, x.data, sizeof back);
+    d->host_free(d, pinned, sizeof back);
+}
+
 // NaN and infinity survive every rounding to bf16, and large values round to infinity.
 static void cast_keeps_specials(void **state) {
     Device *d = *state;
@@ -194,10 +235,15 @@ static int close_device(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ops_match_oracles),         cmocka_unit_test(same_bits_on_any_threads),
-        cmocka_unit_test(same_bits_for_a_row_alone), cmocka_unit_test(same_bits_at_any_place),
-        cmocka_unit_test(rmsnorm_bwd_in_place),      cmocka_unit_test(embed_bwd_adds_in_token_order),
+        cmocka_unit_test(ops_match_oracles),
+        cmocka_unit_test(same_bits_on_any_threads),
+        cmocka_unit_test(same_bits_for_a_row_alone),
+        cmocka_unit_test(same_bits_at_any_place),
+        cmocka_unit_test(rmsnorm_bwd_in_place),
+        cmocka_unit_test(embed_bwd_adds_in_token_order),
+        cmocka_unit_test(rope_bwd_of_many_tokens),
         cmocka_unit_test(cast_keeps_specials),
+        cmocka_unit_test(copy_waits),
     };
     return cmocka_run_group_tests_name("ops", tests, open_device, close_device);
 }
