@@ -25,6 +25,9 @@ mutant embed_gradient_set kernels/embed.cu ops:embed_bwd \
 mutant embed_count_no_barrier kernels/embed.cu ops:embed_bwd \
     'count[b] = 0;
     __syncthreads();' 'count[b] = 0;'
+mutant copy_waits_for_no_host kernels/cuda.cu ops:fill \
+    'if (to.type != cudaMemoryTypeDevice || from.type != cudaMemoryTypeDevice)' \
+    'if (to.type != cudaMemoryTypeDevice && from.type != cudaMemoryTypeDevice)'
 
 # ---- the block's small ops -------------------------------------------------------------------------------------------
 mutant rmsnorm_one_room kernels/rmsnorm.cu ops:rmsnorm \
@@ -52,6 +55,9 @@ mutant rope_bwd_turns_on kernels/rope.cu ops:rope_bwd \
     'y[e] = y[e] * cs - a * sn;' 'y[e] = y[e] * cs + a * sn;'
 mutant rope_bwd_loses_a_lane kernels/rope.cu ops:rope_bwd \
     'for (int k = 1; k < lanes; k++)' 'for (int k = 1; k < lanes - 1; k++)'
+mutant rope_bwd_angles_no_barrier kernels/rope.cu ops:rope_bwd \
+    '        __syncthreads();
+        make_angles(angle, r, pos, row0, n);' '        make_angles(angle, r, pos, row0, n);'
 mutant swiglu_bwd_slope kernels/swiglu.cu ops:swiglu_bwd \
     '(1.0f + x * (1.0f - s))' '(1.0f + x * s)'
 mutant swiglu_wrong_half kernels/swiglu.cu ops:swiglu \
@@ -87,6 +93,10 @@ mutant attention_values_not_waited_for kernels/attention.cu ops:attention \
         __syncthreads(); // the values are here' '__syncthreads(); // the values are here'
 mutant attention_keys_no_barrier kernels/attention.cu ops:attention \
     '__syncthreads(); // the keys are here, the old values no longer needed' ''
+mutant attention_leaves_the_rest kernels/attention.cu ops:attention \
+    'for (int64_t i = (int)threadIdx.x; i < width; i += blockDim.x) y[t * width + i] = from_float<T>(0.0f);' ''
+mutant attention_looks_once 'kernels/attention.cuh>kernels/attention.cu' ops:attention \
+    'while (high - low > 1) {' 'if (high - low > 1) {'
 mutant softmax_mask_off_by_one 'kernels/attention.cuh>kernels/attention.cu' ops:attention \
     '>= n[m][i / 2 % 2])' '> n[m][i / 2 % 2])'
 mutant merge_forgets_scale 'kernels/attention.cuh>kernels/attention.cu' ops:attention \
@@ -98,6 +108,8 @@ mutant dq_forgets_delta kernels/attention_bwd.cu ops:attention_bwd \
 mutant dkv_no_barrier kernels/attention_bwd.cu ops:attention_bwd \
     'int rows = min(all - first, KEYS);
         __syncthreads();' 'int rows = min(all - first, KEYS);'
+mutant attention_bwd_leaves_the_rest kernels/attention_bwd.cu ops:attention_bwd \
+    'for (int64_t t = from + block; t < T_all; t += blocks)' 'for (int64_t t = from + block; t < from; t += blocks)'
 mutant decode_suffix_row_shifted kernels/decode.cu ops:decode \
     's.suffix_row - s.prefix_len)' 's.suffix_row)'
 mutant decode_keys_not_waited_for kernels/decode.cu ops:decode \
@@ -111,6 +123,13 @@ mutant decode_group_stride kernels/decode.cu attention \
 # ---- the head --------------------------------------------------------------------------------------------------------
 mutant logprob_entropy_sign kernels/logprob.cu ops:logprob_bwd \
     'slope -= g_entropy' 'slope += g_entropy'
+mutant logprob_bwd_rows_of_the_first_pass kernels/logprob.cu head \
+    'f32(dlogp) + first,' 'f32(dlogp),'
+mutant logprob_bwd_last_pass_only kernels/logprob.cu head \
+    'F32, stride, D), v > 0, g, true' 'F32, stride, D), false, g, true'
+mutant logprob_targets_of_the_first_pass kernels/logprob.cu head \
+    'Summarise done = {part, f32(logp) + first, i32(target) + first, n, chunks};' \
+    'Summarise done = {part, f32(logp) + first, i32(target), n, chunks};'
 mutant logprob_target_of_other_chunk kernels/logprob.cu ops:logprob \
     'if (y >= 0 && y < len)' 'if (y >= 0)'
 mutant head_no_barrier 'kernels/head.cuh>kernels/logprob.cu' ops:logprob \
@@ -165,3 +184,7 @@ mutant advance_entropy_of_another_row kernels/advance.cu rollout \
     'in.entropy[i];' 'in.entropy[0];'
 mutant comm_part_of_wrong_rank kernels/comm.cu comm \
     'got[(r - (r > self)) * stride + i]' 'got[(r - (r > 0)) * stride + i]'
+mutant comm_sends_the_first_part_again kernels/comm.cu comm \
+    '(size_t)(first + at) * size, (size_t)theirs' '(size_t)first * size, (size_t)theirs'
+mutant comm_receives_as_many_as_it_sends kernels/comm.cu comm \
+    'first + at, here);' 'first, here);'
