@@ -2,6 +2,7 @@
 // beside a peer where one is installed.
 #include "bench.h"
 #include "host.h"
+#include "model.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,7 +131,12 @@ void bench_section(const char *title) {
     fflush(stdout);
 }
 
-bool bench_wants(const Bench *b, const char *name) { return !b->only || strstr(name, b->only); }
+static int wanted; // rows so far
+bool bench_wants(const Bench *b, const char *name) {
+    bool wants = !b->only || strstr(name, b->only);
+    wanted += wants;
+    return wants;
+}
 
 // A field of a CSV file, quoted where it needs it.
 static void put_field(FILE *f, const char *text) {
@@ -286,7 +292,7 @@ int main(int argc, char **argv) {
         bool more = i + 1 < argc;
         if (!strcmp(argv[i], "--no-peers")) b.peers = false;
         else if (!strcmp(argv[i], "--op") && more) b.only = argv[++i];
-        else if (!strcmp(argv[i], "--models") && more) b.size = argv[++i];
+        else if (!strcmp(argv[i], "--models") && more && shapes_known(argv[i + 1])) b.size = argv[++i];
         else if (!strcmp(argv[i], "--iterations") && more && atoi(argv[i + 1]) > 0) b.iterations = atoi(argv[++i]);
         else if (!strcmp(argv[i], "--tokens") && more && atoll(argv[i + 1]) > 0) b.tokens = atoll(argv[++i]);
         else if (!strcmp(argv[i], "--device") && more && device_choice(argv[i + 1]) >= 0)
@@ -316,6 +322,10 @@ int main(int argc, char **argv) {
     if (!b.iterations) print_probe(&b, &b.probe);
     for (int i = 0; i < PARTS; i++)
         if (!any || chosen[i]) parts[i].run(&b);
+    if (b.only && !wanted) {
+        fprintf(stderr, "bench: error: no row of these parts has `%s` in its name\n", b.only);
+        b.failed = true;
+    }
 
     // A machine that became slower or faster meanwhile makes the shares wrong: say so.
     Probe again = probe(&b);

@@ -15,12 +15,29 @@ static const struct {
                     {"1.5b", 151936, 1536, 8960, 28, 12, 2, true},
                     {"7b", 152064, 3584, 18944, 28, 28, 4, false}};
 
-bool shape_chosen(const Bench *b, Shape shape) {
-    const char *list = b->size, *name = shapes[shape].option;
+// Whether the first word of a list, which ends at a comma, is `name`.
+static bool comes_first(const char *list, const char *name) {
     size_t n = strlen(name);
-    for (; *list; list += strcspn(list, ","), list += *list == ',')
-        if (strcspn(list, ",") == n && !memcmp(list, name, n)) return true;
+    return strcspn(list, ",") == n && !memcmp(list, name, n);
+}
+static const char *after_first(const char *list) {
+    list += strcspn(list, ",");
+    return list + (*list == ',');
+}
+
+bool shape_chosen(const Bench *b, Shape shape) {
+    for (const char *list = b->size; *list; list = after_first(list))
+        if (comes_first(list, shapes[shape].option)) return true;
     return false;
+}
+
+bool shapes_known(const char *list) {
+    for (; *list; list = after_first(list)) {
+        bool known = false;
+        for (int s = 0; s < SHAPES; s++) known |= comes_first(list, shapes[s].option);
+        if (!known) return false;
+    }
+    return true;
 }
 
 char *shape_directory(Shape shape) {

@@ -8,6 +8,8 @@ typedef enum { TINY, HALF_B, ONE_HALF_B, SEVEN_B, SHAPES } Shape;
 extern const char *const shape_name[SHAPES]; // "tiny", "0.5B", ...
 // Whether --models has it.
 bool shape_chosen(const Bench *b, Shape shape);
+// Whether a list, as --models takes it, has nothing but known shapes.
+bool shapes_known(const char *list);
 // A temporary model directory with that shape's config.json, heap; the tiny model has its own: NULL.
 char *shape_directory(Shape shape);
 void shape_directory_remove(char *dir); // and frees; NULL is fine
