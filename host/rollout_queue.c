@@ -26,7 +26,8 @@ struct RolloutQueue {
     size_t staging_bytes, drawn_bytes;
     int64_t begun, taken; // bursts
     int64_t written;      // rows of the ring
-    // A batch size's first step runs as plain calls, which also load its kernels; then it is recorded.
+    // A batch size's first step runs as plain calls, which also load its kernels; then it is recorded. So it is again where
+    // parameters change, as others may need other kernels.
     struct {
         bool ran;
         Graph *graph;
@@ -75,6 +76,7 @@ static void graphs_free(RolloutQueue *q) {
     for (int i = 0; i < SIZES; i++) {
         if (q->size[i].graph) q->d->graph_free(q->d, q->size[i].graph);
         q->size[i].graph = NULL;
+        q->size[i].ran = false;
     }
 }
 
