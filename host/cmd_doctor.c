@@ -112,6 +112,10 @@ static void check_machine(Report *r, int threads) {
     Device *d = device_open(DEVICE_AUTO, 0, threads, &e);
     if (!d) return fail(r, "device", &e);
     say(r, FINDING_OK, "device", "%s", d->about);
+    Error why = {0};
+    if (device_fell_back(DEVICE_AUTO, d)) device_close(device_open(DEVICE_CUDA, 0, threads, &why));
+    // Where there is a GPU that cannot be used; that none answers is said already.
+    if (*why.text && !strstr(why.text, "no GPU answers")) say(r, FINDING_WARN, "GPU", "%s", why.text);
     device_close(d);
     check_instructions(r);
     bool limited = container_limit() != SIZE_MAX;

@@ -213,6 +213,8 @@ static void faults_are_one_clear_line(void **state) {
         {"EMU_DRIVER=11020", SAMPLE "device=cuda", EXIT_CONFIG, {"CUDA 11.2", "newer NVIDIA driver"}},
         {"EMU_DRIVER=0", SAMPLE "device=auto", EXIT_OK, {"this runs on the CPU"}},
         {"EMU_IMAGE=0", SAMPLE "device=cuda", EXIT_CONFIG, {"no code for emulated GPU (sm_80)", "CUDA_ARCH=80"}},
+        {"EMU_DRIVER=11020", "doctor", EXIT_OK, {"WARN  GPU ", "CUDA 11.2", "newer NVIDIA driver"}},
+        {"EMU_IMAGE=0", "doctor", EXIT_OK, {"WARN  GPU ", "no code for emulated GPU (sm_80)", "CUDA_ARCH=80"}},
         {"EMU_FAIL_LAUNCH=advance_kernel",
          SAMPLE "device=cuda",
          EXIT_COMM,
