@@ -64,6 +64,14 @@ static bool fail(Comm *c, const char *name, const char *why, Error *e) {
     return leave(c, e);
 }
 
+// Why a collective failed. NCCL only says that CUDA did; the stream knows what it was.
+static const char *reason(Comm *c, cudaError_t cuda, ncclResult_t nccl) {
+    Device *d = of(c)->d;
+    if (nccl == ncclUnhandledCudaError) cuda = cudaStreamQuery(cuda_stream(d));
+    if (cuda != cudaErrorNotReady) cuda_failed(d, cuda, "NCCL");
+    return d->error[0] ? d->error : ncclGetErrorString(nccl);
+}
+
 // Waits until NCCL has taken a call in (`status` is its answer). False after filling *e.
 static bool settle(Comm *c, const char *name, ncclResult_t status, double since, Error *e) {
     while (status == ncclInProgress) {
@@ -76,7 +84,7 @@ static bool settle(Comm *c, const char *name, ncclResult_t status, double since,
         ncclResult_t asked = ncclCommGetAsyncError(of(c)->comm, &status);
         if (asked != ncclSuccess) status = asked;
     }
-    return status == ncclSuccess || fail(c, name, ncclGetErrorString(status), e);
+    return status == ncclSuccess || fail(c, name, reason(c, cudaSuccess, status), e);
 }
 
 // Waits until the stream has done what was asked of it.
@@ -85,10 +93,10 @@ static bool finish(Comm *c, const char *name, double since, Error *e) {
     for (;;) {
         cudaError_t done = cudaStreamQuery(cuda_stream(d));
         if (done == cudaSuccess) return !d->error[0] || fail(c, name, d->error, e);
-        if (done != cudaErrorNotReady) return fail(c, name, cudaGetErrorString(done), e);
+        if (done != cudaErrorNotReady) return fail(c, name, reason(c, done, ncclSuccess), e);
         ncclResult_t status;
         if (ncclCommGetAsyncError(of(c)->comm, &status) != ncclSuccess) status = ncclSystemError;
-        if (status != ncclSuccess && status != ncclInProgress) return fail(c, name, ncclGetErrorString(status), e);
+        if (status != ncclSuccess && status != ncclInProgress) return fail(c, name, reason(c, cudaSuccess, status), e);
         if (board_broken(c->board, e)) return leave(c, e);
         if (seconds() - since > c->timeout)
             return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
