@@ -314,6 +314,35 @@ static int touch(void) {
     return 0;
 }
 
+// A step on two GPUs is that of two ranks on the CPU; where a kernel fails, a collective says so.
+static void two_gpus_do_as_two_ranks(void **state) {
+    NEEDS_EMULATION();
+    Fixture f;
+    Str out = {0};
+    double norm[2];
+    fixture_dir(&f);
+    for (int k = 0; k < 3; k++) {
+        char *args = xasprintf("train model=models/tiny init=random dtype=f32 chat_template=r1-zero "
+                               "train_file=%s/train.jsonl device=%s gpus=2 max_prompt_length=80 "
+                               "max_completion_length=8 num_generations=4 per_device_train_batch_size=4 max_steps=1 "
+                               "gradient_accumulation_steps=1 progress=off resume=never "
+                               "rewards=regex:pattern=e output_dir=%s/two_%d",
+                               f.dir, k ? "cuda" : "cpu", f.dir, k);
+        int code = grpo(k == 2 ? "EMU_DEVICES=2 EMU_FAIL_LAUNCH=adamw_kernel" : "EMU_DEVICES=2", args, &out);
+        if (k < 2 && code) fail_msg("%s: %s", args, out.s);
+        if (k == 2 && (code != EXIT_COMM || !strstr(out.s, "or work before it: unspecified launch failure")))
+            fail_msg("%s: %d: %s", args, code, out.s);
+        free(args);
+        if (k == 2) break;
+        char *metrics = xasprintf("%s/two_%d/metrics.jsonl", f.dir, k);
+        norm[k] = last_metric(metrics, "grad_norm");
+        free(metrics);
+    }
+    if (!(norm[0] > 0 && fabs(norm[1] / norm[0] - 1) < 1e-4)) fail_msg("norm %.9g, on the CPU %.9g", norm[1], norm[0]);
+    str_free(&out);
+    fixture_remove(&f);
+}
+
 int main(int argc, char **argv) {
     self = argv[0];
     if (getenv("TEST_TOUCH")) return touch();
@@ -321,6 +350,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(five_steps_follow_the_cpu),     cmocka_unit_test(kept_numbers_train_a_gpu_the_same),
         cmocka_unit_test(a_resumed_run_is_the_same_run), cmocka_unit_test(tokens_come_from_graphs),
         cmocka_unit_test(faults_are_one_clear_line),     cmocka_unit_test(commands_leave_device_memory_alone),
+        cmocka_unit_test(two_gpus_do_as_two_ranks),
     };
     return cmocka_run_group_tests_name("cuda", tests, NULL, NULL);
 }
