@@ -110,10 +110,12 @@ void peer_run(const Bench *b, const char *script, const char *section) {
     FILE *f = popen(command, "r");
     char line[256], reason[256] = "";
     int before = n_peers;
+    bool noted = false;
     while (f && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = 0;
         char *tab = strchr(line, '\t');
         if (!strncmp(line, "SKIP ", 5)) snprintf(reason, sizeof reason, "%s", line + 5);
+        if (!strncmp(line, "NOTE ", 5)) printf("%s\n", line + 5), noted = true;
         if (!tab || tab - line >= (ptrdiff_t)sizeof peers->name) continue;
         *tab = 0;
         peers = xrealloc(peers, (size_t)(n_peers + 1) * sizeof *peers);
@@ -121,7 +123,7 @@ void peer_run(const Bench *b, const char *script, const char *section) {
         peers[n_peers++].value = strtod(tab + 1, NULL);
     }
     if (f) pclose(f);
-    if (n_peers == before) printf("SKIP %s: %s\n", script, *reason ? reason : "no python3, or it failed");
+    if (n_peers == before && !noted) printf("SKIP %s: %s\n", script, *reason ? reason : "no python3, or it failed");
     free(command);
 }
 

@@ -2,7 +2,9 @@
 //
 // Nothing compares their bits across batch sizes, so the library may choose how to sum; it must only choose the same way
 // in every run. So the choice is made once a shape and kept, from algorithms that do not depend on the order in which
-// blocks finish. What the library refuses (types, alignments) a plain tiled kernel of our own computes.
+// blocks finish. Its epilogue adds to dw (beta = 1) and rounds to the gradient's type; the ones for biases and activations
+// have nothing to do here: a Qwen2 layer's only bias is before RoPE, where rope_bwd sums its gradient on the way, and SwiGLU
+// is none that the library knows. What the library refuses (types, alignments) a plain tiled kernel of our own computes.
 //
 // Floor: 2 M N K FLOP each way on the tensor cores. The plain kernel is for odd shapes and is not tuned: 64 x 64 outputs a
 // block, 4 x 4 a thread, f32 on the ordinary cores.
