@@ -201,8 +201,7 @@ void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
         str_printf(out, ", \"maj@%d\": %.6g", res->samples, res->majority);
     str_printf(out, ", \"reward\": %.6g, \"mean_length\": %.6g, \"clipped_ratio\": %.6g, \"rewards\": {", res->reward,
                res->length, res->truncated);
-    for (int k = 0; k < rw->n; k++)
-        str_printf(out, "%s\"%s\": %.6g", k ? ", " : "", rw->reward[k].name, res->part[k]);
+    for (int k = 0; k < rw->n; k++) str_printf(out, "%s\"%s\": %.6g", k ? ", " : "", rw->reward[k].name, res->part[k]);
     str_puts(out, "}}\n");
 }
 
