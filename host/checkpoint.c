@@ -309,7 +309,7 @@ static bool slice_read(const char *path, Device *d, const StateBlob *b, Error *e
     blob_slice(b, comm_rank(b->comm), &at, &end);
     char *file = xasprintf("%s/state/%s", path, b->name), *block = xmalloc(DISK_BLOCK), *to = b->data;
     int fd = open(file, O_RDONLY | O_CLOEXEC);
-    bool ok = fd >= 0 || error_set(e, EXIT_DISK, "%s: cannot open: %s", file, strerror(errno));
+    bool ok = fd >= 0 || error_set(e, EXIT_DISK, "%s: cannot be opened: %s", file, error_open(errno));
     while (ok && at < end) {
         size_t n = end - at < DISK_BLOCK ? (size_t)(end - at) : DISK_BLOCK;
         ssize_t got = pread(fd, block, n, (off_t)at);

@@ -1,6 +1,7 @@
 // Errors, notes, and memory that is never NULL.
 #include "error.h"
 #include "str.h"
+#include <errno.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +30,16 @@ bool error_prefix(Error *e, const char *fmt, ...) {
     if (n >= 0 && (size_t)n < sizeof e->text)
         snprintf(e->text + n, sizeof e->text - (size_t)n, ": %.*s", (int)(sizeof e->text - (size_t)n - 3), old);
     return false;
+}
+
+const char *error_open(int number) {
+    static _Thread_local char text[160];
+    snprintf(text, sizeof text, "%s%s", strerror(number),
+             number == ENOENT   ? "; check the path, which counts from the directory you are in"
+             : number == EACCES ? "; give yourself the right to read it (chmod, chown)"
+             : number == EMFILE ? "; allow more open files (ulimit -n)"
+                                : "");
+    return text;
 }
 
 static bool quiet_notes;

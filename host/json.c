@@ -95,7 +95,7 @@ json_t *json_read(const char *path, Error *e) {
 char *file_read(const char *path, size_t limit, size_t *n, Error *e) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        error_set(e, errno == EIO ? EXIT_DISK : EXIT_INPUT, "%s: cannot open: %s", path, strerror(errno));
+        error_set(e, errno == EIO ? EXIT_DISK : EXIT_INPUT, "%s: cannot be opened: %s", path, error_open(errno));
         return NULL;
     }
     // Not sized from stat: pipes and /proc have no size, and a file may grow while it is read.

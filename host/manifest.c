@@ -168,7 +168,7 @@ bool manifest_check(const json_t *manifest, const char *dir, const char *name, D
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat s;
     bool ok = true;
-    if (fd < 0 || fstat(fd, &s)) ok = error_set(e, EXIT_INPUT, "%s: cannot open: %s", path, strerror(errno));
+    if (fd < 0 || fstat(fd, &s)) ok = error_set(e, EXIT_INPUT, "%s: cannot be opened: %s", path, error_open(errno));
     else if ((uint64_t)s.st_size != bytes)
         ok = error_set(e, EXIT_INPUT, "%s: %s at byte %llu: %llu bytes were written", path,
                        (uint64_t)s.st_size < bytes ? "ends" : "goes on",

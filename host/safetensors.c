@@ -165,7 +165,8 @@ static bool file_check(SafeTensors *s, Error *e) {
 bool safetensors_open(SafeTensors *s, const char *path, Error *e) {
     *s = (SafeTensors){.path = xstrdup(path)};
     s->fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool ok = s->fd >= 0 ? file_check(s, e) : error_set(e, EXIT_INPUT, "%s: cannot open: %s", path, strerror(errno));
+    bool ok =
+        s->fd >= 0 ? file_check(s, e) : error_set(e, EXIT_INPUT, "%s: cannot be opened: %s", path, error_open(errno));
     if (!ok) safetensors_close(s);
     return ok;
 }

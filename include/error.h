@@ -34,6 +34,9 @@ bool error_set(Error *e, ExitCode code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 // Puts "<prefix>: " before the text already there; returns false.
 bool error_prefix(Error *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+// Why a file could not be opened, and what to do about it: strerror(number) and more.
+const char *error_open(int number);
+
 // One line to stderr: "grpo: note: ...".
 void note(const char *fmt, ...) PRINTF_LIKE(1, 2);
 

@@ -90,7 +90,8 @@ static void mistakes_are_one_clear_line(void **state) {
         {"plan model=$D/nomodel", 3, "nomodel"},
         {"plan " TINY "per_device_train_batch_size=3", 2, "num_generations"},
         {"config /nonexistent.yaml", 2, "nonexistent.yaml"},
-        {"train /nonexistent.yaml", 2, "error: /nonexistent.yaml: cannot open"}, // and nothing about what it would set
+        {"train /nonexistent.yaml", 2,
+         "error: /nonexistent.yaml: cannot be opened"}, // and nothing about what it would set
         {"train " TINY "train_file=$D/train.jsonl output_dir=$D/train.jsonl", 4, "Not a directory"},
         {"sample " TINY "prompt=hello model=$D/\x1b[31mred", 3, "\\x1b[31mred"}, // a terminal is not to obey it
         {"sft " TINY "train_file=$D/unasked.jsonl", 3, "unasked.jsonl:1: messages[0] is of the assistant"},

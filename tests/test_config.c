@@ -127,7 +127,10 @@ static void files_that_cannot_be_read(void **state) {
     Error e = {0};
     assert_false(config_read(&c, "/nonexistent/a.yaml", NULL, 0, &e));
     assert_int_equal(e.code, EXIT_CONFIG);
-    assert_string_equal(e.text, "/nonexistent/a.yaml: cannot open: No such file or directory");
+    assert_string_equal(
+        e.text,
+        "/nonexistent/a.yaml: cannot be opened: No such file or directory; check the path, which counts from the "
+        "directory you are in");
     assert_false(config_read(&c, folder, NULL, 0, &e));
     assert_int_equal(e.code, EXIT_CONFIG);
     Str big = {0};
