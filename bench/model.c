@@ -86,6 +86,13 @@ void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, R
     free(device);
 }
 
+void bench_model_memory(Bench *b, const BenchModel *m, const char *what) {
+    double taken = (double)(m->run.plan.params + m->run.plan.work + DEVICE_SCRATCH) / (double)((size_t)1 << 30);
+    char name[80];
+    snprintf(name, sizeof name, "peak memory, %s", what);
+    bench_row(b, name, b->gpu ? taken : peak_memory(), "GiB", 0, 0);
+}
+
 void bench_model_close(BenchModel *m) {
     run_close(&m->run);
     config_free(&m->cfg);

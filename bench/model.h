@@ -23,3 +23,5 @@ typedef struct {
 // Dies with the reason where the model cannot be opened: a benchmark has nobody to report to.
 void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, RunShape run_shape);
 void bench_model_close(BenchModel *m);
+// A row of the memory this model took: the process's peak since peak_memory_reset; on a GPU what was allocated there.
+void bench_model_memory(Bench *b, const BenchModel *m, const char *what);

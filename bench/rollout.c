@@ -39,6 +39,7 @@ static void measure(Bench *b, Shape shape, DType dtype, int group, int length) {
     snprintf(name, sizeof name, "decode %s, B = %d, %s", shape_name[shape], group, dtype_name(dtype));
     if (!bench_wants(b, name)) return;
     BenchModel m;
+    peak_memory_reset();
     bench_model_open(b, &m, shape, dtype, (RunShape){.rollout = rollout_shape(group, 1, 64, length)});
     // The prompt and the first token are in both times: their difference is decode steps alone.
     double step = (seconds_of(b, &m.run, 1, group, 16, length) - seconds_of(b, &m.run, 1, group, 16, 1)) / (length - 1);
@@ -48,6 +49,7 @@ static void measure(Bench *b, Shape shape, DType dtype, int group, int length) {
         snprintf(name, sizeof name, "decode %s, B = %d, %s, tokens", shape_name[shape], group, dtype_name(dtype));
         bench_row(b, name, 1 / step, "tokens/s", b->probe.read / weights, 0);
     } else bench_row(b, name, group / step, "tokens/s", 0, 0);
+    bench_model_memory(b, &m, name);
     bench_model_close(&m);
 }
 
@@ -63,6 +65,7 @@ static void measure_step(Bench *b, Shape shape, int B) {
     double step = (seconds_of(b, &m.run, 1, B, PROMPT, LENGTH) - seconds_of(b, &m.run, 1, B, PROMPT, 1)) / (LENGTH - 1);
     bench_row_time(b, name, step * 1e3, "ms",
                    1e3 * floor_decode(m.run.hf.dims, B, 400, b->probe.read * 1e9, b->probe.bf16 * 1e9));
+    bench_model_memory(b, &m, name);
     bench_model_close(&m);
 }
 
@@ -80,6 +83,7 @@ static void measure_rollout(Bench *b, Shape shape, int prompts, int group, int s
     double floor = tokens / slots * floor_decode(m.run.hf.dims, slots, PROMPT + length / 2.0, bw, p) +
                    prompts * PROMPT * floor_forward(m.run.hf.dims, PROMPT) / p;
     bench_row(b, name, tokens / seconds, "tokens/s", tokens / floor, 0);
+    bench_model_memory(b, &m, name);
     bench_model_close(&m);
 }
 

@@ -67,9 +67,7 @@ static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t l
                                                                       (double)dtype_size(m.run.moment1.dtype));
         bench_row(b, name[2], bytes / bench_time(b, optimizer, &step) * 1e-9, "GB/s", b->probe.read, 0);
     }
-    char memory[64];
-    snprintf(memory, sizeof memory, "peak memory of this model, %s %s", model, dtype_name(dtype));
-    if (!b->gpu) bench_row(b, memory, peak_memory(), "GiB", 0, 0);
+    bench_model_memory(b, &m, name[1]);
     free(ids);
     packing_free(&p);
     bench_model_close(&m);
