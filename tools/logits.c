@@ -4,8 +4,8 @@
 #include "host.h"
 #include <stdlib.h>
 
-// The packed lines of standard input; NULL-filled where a line has no ids. At most 4096 tokens.
-static bool lines_read(Packing *p, int32_t *longest, Error *e) {
+// Packs the lines of standard input, at most 4096 tokens in all; *highest becomes the largest id.
+static bool lines_read(Packing *p, int32_t *highest, Error *e) {
     enum { MOST = 4096 };
     *p = packing_new(MOST, MOST);
     char *line = NULL;
@@ -17,14 +17,17 @@ static bool lines_read(Packing *p, int32_t *longest, Error *e) {
         char *at = line, *end;
         for (long id = strtol(at, &end, 10); end != at && n <= MOST; id = strtol(at, &end, 10)) {
             ids[n++] = (int32_t)id;
-            if (id > *longest) *longest = (int32_t)id;
+            if (id > *highest) *highest = (int32_t)id;
+            ok = ok && id >= 0 && id <= INT32_MAX;
             at = end;
         }
-        ok = n > 1 && packing_add(p, ids, n, 1, NULL);
+        ok = ok && n > 1 && packing_add(p, ids, n, 1, NULL);
     }
     free(ids);
     free(line);
-    return ok || error_set(e, EXIT_INPUT, "standard input: a line of fewer than two ids, or more than %d in all", MOST);
+    return ok ||
+           error_set(e, EXIT_INPUT,
+                     "standard input: a line of fewer than two ids, an id below 0, or more than %d ids in all", MOST);
 }
 
 static void logits_write(Run *r, const TrainWork *w) {
