@@ -1,7 +1,7 @@
 # grpo.c: make | make demo | make test | make bench | make help
 #
 # Every .c file in a folder is found by wildcard; header dependencies are real (-MMD), and a change of flags rebuilds.
-# Each folder sees include/ and itself, nothing else: that is the architecture, enforced.
+# Folders are rooms, and rooms stand on each other: see `rooms` below.
 
 BUILD   ?= build
 MODE    ?= release
@@ -35,6 +35,13 @@ openmp   := $(if $(filter tsan fuzz,$(MODE)),,$(call accepts,-fopenmp))
 march    := $(call accepts,-march=$(MARCH))
 version  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
 endif
+
+# ---- rooms, bottom to top --------------------------------------------------------------------------------------------
+rooms := host/base $(addprefix kernels/,device cpu gpu ops comm) models \
+         $(addprefix rewards/,limits math rules code ask) rewards \
+         $(addprefix host/,text config files ranks report rollout learn train cmd)
+headers := -Iinclude -Iinclude/base -Iinclude/engine
+kernel_rooms := $(addprefix -I,$(filter kernels/%,$(rooms)))
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
 optimize_release  := -O3 -g
@@ -78,13 +85,13 @@ cuda      := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize tsan fuzz,$(M
 flags += $(if $(cuda),-DGRPO_CUDA)
 comma := ,
 warn_cu := -Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers
-flags_nvcc = -std=c++17 -O3 --fmad=false -Iinclude -Ikernels -Werror all-warnings -Xcompiler $(warn_cu) \
+flags_nvcc = -std=c++17 -O3 --fmad=false $(headers) $(kernel_rooms) -Werror all-warnings -Xcompiler $(warn_cu) \
              $(if $(nccl),-DGRPO_NCCL) $(CPPFLAGS) $(NVCCFLAGS)
 
 ifeq ($(cuda),emu)
 no_emu := $(if $(shell command -v $(CXX)),$(if $(call missing_cxx,boost/context/detail/fcontext.hpp),Boost.Context),g++)
 $(if $(no_emu),$(error the emulated GPU needs $(no_emu): run tools/deps.sh test))
-compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu -Iinclude -Ikernels -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
+compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu $(headers) $(kernel_rooms) -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
              -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers $(optimize_emu) $(march) \
              -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
 libs += -lboost_context -lstdc++
@@ -102,10 +109,10 @@ endif
 # ---- files -----------------------------------------------------------------------------------------------------------
 dir     := $(BUILD)/$(MODE)
 object   = $(patsubst %.c,$(dir)/%.o,$(wildcard $1/*.c))
-objects := $(foreach f,$(if $(filter fuzz,$(MODE)),,kernels models) rewards host,$(call object,$f))
-objects += $(if $(cuda),$(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*.cu)))
+objects := $(foreach f,$(if $(filter fuzz,$(MODE)),$(filter-out kernels% models,$(rooms)),$(rooms)),$(call object,$f))
+objects += $(if $(cuda),$(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*/*.cu)))
 objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tests/emu/*.cpp)))
-main    := $(dir)/host/main.o
+main    := $(dir)/host/cmd/main.o
 library := $(dir)/libgrpo.a
 tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
@@ -137,11 +144,11 @@ found:
 # ---- rules -----------------------------------------------------------------------------------------------------------
 compile = $(Q)mkdir -p $(@D) && $(CC) $(flags) $(includes) -MMD -MP
 
-$(foreach f,kernels models rewards host,$(eval $(dir)/$f/%.o: includes := -Iinclude -I$f))
-$(dir)/tools/%.o: includes := -Iinclude
-$(dir)/tests/%.o: includes := -Iinclude -Itests
-$(dir)/tests/fuzz/%.o: includes := -Iinclude -Irewards -Itests/fuzz
-$(dir)/bench/%.o: includes := -Iinclude -Itests -Ibench
+$(foreach f,$(rooms),$(eval $(dir)/$f/%.o: includes := $(headers) $(addprefix -I,$f $(rooms))))
+$(dir)/tools/%.o: includes := $(headers)
+$(dir)/tests/%.o: includes := $(headers) -Itests
+$(dir)/tests/fuzz/%.o: includes := $(headers) -Irewards -Irewards/limits -Irewards/math -Itests/fuzz
+$(dir)/bench/%.o: includes := -Ibench $(headers) -Itests
 
 $(dir)/%.o: %.c $(dir)/flags
 	@echo '  CC  $<'
@@ -176,8 +183,8 @@ $(dir)/tests/%.o: tests/%.c $(dir)/flags
 	@echo '  CC  $<'
 	$(compile) -c -o $@ $<
 
-$(dir)/host/version.o: includes += -DGRPO_VERSION='"$(version)"'
-$(dir)/host/version.o: $(dir)/version
+$(dir)/host/cmd/version.o: includes += -DGRPO_VERSION='"$(version)"'
+$(dir)/host/cmd/version.o: $(dir)/version
 
 # Written anew only where the text differs: what depends on them is rebuilt then, and only then.
 $(dir)/flags:  text = $(compiler) $(flags)
@@ -296,4 +303,4 @@ help:
 	@echo 'Variables: CC CFLAGS LDFLAGS MARCH=$(MARCH) BUILD=$(BUILD) MODE=release|debug|sanitize|tsan|fuzz V=1 (show commands)'
 	@echo '           ARGS (of make bench: build/bench --help)'
 
--include $(wildcard $(dir)/*/*.d $(dir)/tests/emu/*.d)
+-include $(wildcard $(dir)/*/*.d $(dir)/*/*/*.d)

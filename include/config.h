@@ -8,7 +8,7 @@
 //   LIST(group, name, default, help)             a list of strings: [a, b] in YAML, or a plain string split at commas
 //   PICK(group, name, default, "a|b|c", help)    an index into the choices, in their order
 //
-// A group is read by some of the commands: see config_commands in host/config_print.c.
+// A group is read by some of the commands: see config_commands in host/config/config_print.c.
 #pragma once
 #include "error.h"
 #include <stdint.h>

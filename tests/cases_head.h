@@ -1,6 +1,6 @@
 // Cases of the matrix products and of the head: matmul, logprob, sample. T rows, D wide; F or V out.
 #pragma once
-#include "../kernels/philox.h"
+#include "../kernels/cpu/philox.h"
 #include "oracle.h"
 
 // matmul

@@ -1,7 +1,7 @@
 // AdamW against torch.optim.AdamW (tests/golden/adamw.json, written by tools/golden.py), and the stochastic rounding of
 // bf16 state: unbiased, a function of (seed, step, element) alone, never moving a value that bf16 holds exactly.
 #include "device.h"
-#include "../kernels/philox.h"
+#include "../kernels/cpu/philox.h"
 #include "case.h"
 #include <setjmp.h>
 #include <stdarg.h>

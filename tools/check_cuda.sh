@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compiles every kernels/*.cu for each supported GPU generation that the toolkit knows, and shows what each kernel takes
+# Compiles every kernels/*/*.cu for each supported GPU generation that the toolkit knows, and shows what each kernel takes
 # there: tools/check_cuda.sh NVCC FLAGS... (make check-cuda gives both). No GPU is needed.
 #
 # One line a kernel: bytes of static shared memory, then registers a thread on each generation. Registers that did not fit
@@ -29,11 +29,12 @@ for arch in 80 89 90a 100 120; do
 done
 
 # shellcheck disable=SC2016,SC2086
-printf '%s\n' kernels/*.cu | sed 's|.*/||; s|\.cu$||' | xargs -P 2 -I FILE sh -c '
+printf '%s\n' kernels/*/*.cu | xargs -P 2 -I FILE sh -c '
     room=$1 nvcc=$2 file=$3; shift 3
-    "$nvcc" "$@" -Xptxas -v -c "kernels/$file.cu" -o "$room/$file.o" >"$room/$file.log" 2>&1 ||
-        { echo "failed to compile kernels/$file.cu"; grep -v "^ptxas info" "$room/$file.log"; touch "$room/failed"; }
-    rm -f "$room/$file.o"' sh "$room" "$nvcc" FILE "$@" $gencode
+    name=${file##*/}
+    "$nvcc" "$@" -Xptxas -v -c "$file" -o "$room/$name.o" >"$room/$name.log" 2>&1 ||
+        { echo "failed to compile $file"; grep -v "^ptxas info" "$room/$name.log"; touch "$room/failed"; }
+    rm -f "$room/$name.o"' sh "$room" "$nvcc" FILE "$@" $gencode
 
 printf '%-72s %7s' kernel shared
 for arch in $archs; do printf ' %10s' "sm_$arch"; done

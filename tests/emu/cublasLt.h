@@ -1,4 +1,4 @@
-// cuBLASLt, as far as kernels/matmul.cu calls it: matrix products of f32 and bf16, summed in f32.
+// cuBLASLt, as far as kernels/ops/matmul.cu calls it: matrix products of f32 and bf16, summed in f32.
 #pragma once
 #include "cuda_runtime.h"
 #include <stdint.h>

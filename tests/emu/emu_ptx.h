@@ -1,4 +1,4 @@
-// The instructions of kernels/ptx.cuh in plain C++: collectives of a whole warp, and copies that arrive only when waited
+// The instructions of kernels/gpu/ptx.cuh in plain C++: collectives of a whole warp, and copies that arrive only when waited
 // for. Included by ptx.cuh, which describes each.
 #pragma once
 #include "cuda_bf16.h"

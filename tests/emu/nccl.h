@@ -1,4 +1,4 @@
-// NCCL, as far as kernels/comm.cu calls it: ranks are processes or threads of one machine.
+// NCCL, as far as kernels/comm/comm.cu calls it: ranks are processes or threads of one machine.
 #pragma once
 #include "cuda_runtime.h"
 

@@ -3,64 +3,64 @@
 # HEADER>FILE.cu, the object it is tried in. TEST is a program (rollout is test_rollout), or ops:NAME, one op of test_ops.
 
 # ---- moving memory ---------------------------------------------------------------------------------------------------
-mutant fill_blocks_overlap kernels/elementwise.cu ops:cast \
+mutant fill_blocks_overlap kernels/ops/elementwise.cu ops:cast \
     'blockIdx.x * THREADS * TURNS + threadIdx.x' 'blockIdx.x * THREADS + threadIdx.x'
-mutant lerp_adds_all kernels/elementwise.cu ops:lerp \
+mutant lerp_adds_all kernels/ops/elementwise.cu ops:lerp \
     'fmaf(alpha, to_float(a.x.x[j]) - old, old)' 'fmaf(alpha, to_float(a.x.x[j]), old)'
-mutant group_reads_past_row 'kernels/memory.cuh>kernels/rmsnorm.cu' ops:rmsnorm \
+mutant group_reads_past_row 'kernels/gpu/memory.cuh>kernels/ops/rmsnorm.cu' ops:rmsnorm \
     'if (j < left) g.x[j] = p[j];' 'g.x[j] = p[j];'
-mutant groups_across_rows 'kernels/memory.cuh>kernels/rmsnorm.cu' ops:rmsnorm \
+mutant groups_across_rows 'kernels/gpu/memory.cuh>kernels/ops/rmsnorm.cu' ops:rmsnorm \
     '% alignof(Group<T, E>) == 0 && width % E == 0;' '% alignof(Group<T, E>) == 0;'
-mutant sumsq_chunk_too_long kernels/reduce.cu ops:sumsq \
+mutant sumsq_chunk_too_long kernels/ops/reduce.cu ops:sumsq \
     'n - begin < CHUNK ? n - begin : CHUNK' 'n - begin'
-mutant column_sums_no_barrier kernels/reduce.cu ops:rmsnorm_bwd \
+mutant column_sums_no_barrier kernels/ops/reduce.cu ops:rmsnorm_bwd \
     '    __syncthreads();
     if (slice > 0 || column >= n) return;' '    if (slice > 0 || column >= n) return;'
-mutant column_sums_set kernels/reduce.cu ops:rmsnorm_bwd \
+mutant column_sums_set kernels/ops/reduce.cu ops:rmsnorm_bwd \
     'float total = to_float(out[column]);' 'float total = 0;'
-mutant embed_rank_off_by_one kernels/embed.cu ops:embed_bwd \
+mutant embed_rank_off_by_one kernels/ops/embed.cu ops:embed_bwd \
     'u < b; u++) rank += bin' 'u <= b; u++) rank += bin'
-mutant embed_gradient_set kernels/embed.cu ops:embed_bwd \
+mutant embed_gradient_set kernels/ops/embed.cu ops:embed_bwd \
     'sum[j] = to_float(old.x[j]);' 'sum[j] = 0;'
-mutant embed_count_no_barrier kernels/embed.cu ops:embed_bwd \
+mutant embed_count_no_barrier kernels/ops/embed.cu ops:embed_bwd \
     'count[b] = 0;
     __syncthreads();' 'count[b] = 0;'
-mutant copy_waits_for_no_host kernels/cuda.cu ops:fill \
+mutant copy_waits_for_no_host kernels/device/cuda.cu ops:fill \
     'if (to.type != cudaMemoryTypeDevice || from.type != cudaMemoryTypeDevice)' \
     'if (to.type != cudaMemoryTypeDevice && from.type != cudaMemoryTypeDevice)'
 
 # ---- the block's small ops -------------------------------------------------------------------------------------------
-mutant rmsnorm_one_room kernels/rmsnorm.cu ops:rmsnorm \
+mutant rmsnorm_one_room kernels/ops/rmsnorm.cu ops:rmsnorm \
     't += gridDim.x, turn ^= 1)' 't += gridDim.x)'
-mutant rmsnorm_norm_of_x kernels/rmsnorm.cu ops:rmsnorm \
+mutant rmsnorm_norm_of_x kernels/ops/rmsnorm.cu ops:rmsnorm \
     'const T *stored = delta ? sum : x;' 'const T *stored = x;'
-mutant rmsnorm_no_eps kernels/rmsnorm.cu ops:rmsnorm \
+mutant rmsnorm_no_eps kernels/ops/rmsnorm.cu ops:rmsnorm \
     '(float)D + eps);' '(float)D);'
-mutant rmsnorm_bwd_forgets_residual kernels/rmsnorm.cu ops:rmsnorm_bwd \
+mutant rmsnorm_bwd_forgets_residual kernels/ops/rmsnorm.cu ops:rmsnorm_bwd \
     'if (dres) gradient += to_float(a.dres.x[j]);' ''
-mutant rmsnorm_bwd_set kernels/rmsnorm.cu ops:rmsnorm_bwd \
+mutant rmsnorm_bwd_set kernels/ops/rmsnorm.cu ops:rmsnorm_bwd \
     'dw[j] = fmaf(g, v * r, dw[j]);' 'dw[j] = g * v * r;'
-mutant rmsnorm_bwd_one_room kernels/rmsnorm.cu ops:rmsnorm_bwd \
+mutant rmsnorm_bwd_one_room kernels/ops/rmsnorm.cu ops:rmsnorm_bwd \
     'block_sum(dot, room[t % 2])' 'block_sum(dot, room[0])'
-mutant rope_turns_values kernels/rope.cu ops:rope \
+mutant rope_turns_values kernels/ops/rope.cu ops:rope \
     'if (head < r.rotated)
 #pragma' 'if (head < r.heads)
 #pragma'
-mutant rope_writes_hidden_rows kernels/rope.cu ops:rope \
+mutant rope_writes_hidden_rows kernels/ops/rope.cu ops:rope \
     'in_cache >= 0 && kv_row[first + t] >= 0' 'in_cache >= 0'
-mutant rope_no_barrier kernels/rope.cu ops:rope \
+mutant rope_no_barrier kernels/ops/rope.cu ops:rope \
     'make_angles(angle, r, pos, first, rows);
     __syncthreads();' 'make_angles(angle, r, pos, first, rows);'
-mutant rope_bwd_turns_on kernels/rope.cu ops:rope_bwd \
+mutant rope_bwd_turns_on kernels/ops/rope.cu ops:rope_bwd \
     'y[e] = y[e] * cs - a * sn;' 'y[e] = y[e] * cs + a * sn;'
-mutant rope_bwd_loses_a_lane kernels/rope.cu ops:rope_bwd \
+mutant rope_bwd_loses_a_lane kernels/ops/rope.cu ops:rope_bwd \
     'for (int k = 1; k < lanes; k++)' 'for (int k = 1; k < lanes - 1; k++)'
-mutant rope_bwd_angles_no_barrier kernels/rope.cu ops:rope_bwd \
+mutant rope_bwd_angles_no_barrier kernels/ops/rope.cu ops:rope_bwd \
     '        __syncthreads();
         make_angles(angle, r, pos, row0, n);' '        make_angles(angle, r, pos, row0, n);'
-mutant swiglu_bwd_slope kernels/swiglu.cu ops:swiglu_bwd \
+mutant swiglu_bwd_slope kernels/ops/swiglu.cu ops:swiglu_bwd \
     '(1.0f + x * (1.0f - s))' '(1.0f + x * s)'
-mutant swiglu_wrong_half kernels/swiglu.cu ops:swiglu \
+mutant swiglu_wrong_half kernels/ops/swiglu.cu ops:swiglu \
     'u = group_load<E>(row + F + i, F - i, whole);
 #pragma unroll
         for (int j = 0; j < E; j++) {
@@ -70,121 +70,121 @@ mutant swiglu_wrong_half kernels/swiglu.cu ops:swiglu \
             float x = to_float(g.x[j]);'
 
 # ---- products --------------------------------------------------------------------------------------------------------
-mutant matmul_counter_left kernels/matmul.cu matmul \
+mutant matmul_counter_left kernels/ops/matmul.cu matmul \
     'if (threadIdx.x == 0) *arrived = 0;' ''
-mutant matmul_last_block_no_barrier kernels/matmul.cu matmul \
+mutant matmul_last_block_no_barrier kernels/ops/matmul.cu matmul \
     '    __syncthreads();
     if (before[0] != (unsigned)chunks - 1) return false;' '    if (before[0] != (unsigned)chunks - 1) return false;'
-mutant tile_waits_too_little 'kernels/tile.cuh>kernels/matmul.cu' ops:matmul \
+mutant tile_waits_too_little 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     'cp_async_wait<Tile::STAGES - 2>();' 'cp_async_wait<Tile::STAGES - 1>();'
-mutant tile_one_long_chunk 'kernels/tile.cuh>kernels/matmul.cu' matmul \
+mutant tile_one_long_chunk 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
     '(step % (K_CHUNK<T> / STEP) == 0 || step == steps)' '(step == steps)'
-mutant tile_swizzle_differs 'kernels/tile.cuh>kernels/matmul.cu' ops:matmul \
+mutant tile_swizzle_differs 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
-mutant matmul_bwd_set kernels/matmul_bwd.cu ops:matmul_bwd \
+mutant matmul_bwd_set kernels/ops/matmul_bwd.cu ops:matmul_bwd \
     'beta = add ? 1 : 0' 'beta = 0'
 
 # ---- attention -------------------------------------------------------------------------------------------------------
-mutant attention_sees_the_next kernels/attention.cu ops:attention \
+mutant attention_sees_the_next kernels/ops/attention.cu ops:attention \
     'sees[i / 2][i % 2] = token_of(min(own + i * 8 + lane / 4, rows - 1)) + 1;' \
     'sees[i / 2][i % 2] = token_of(min(own + i * 8 + lane / 4, rows - 1)) + 2;'
-mutant attention_values_not_waited_for kernels/attention.cu ops:attention \
+mutant attention_values_not_waited_for kernels/ops/attention.cu ops:attention \
     'cp_async_wait<0>();
         __syncthreads(); // the values are here' '__syncthreads(); // the values are here'
-mutant attention_keys_no_barrier kernels/attention.cu ops:attention \
+mutant attention_keys_no_barrier kernels/ops/attention.cu ops:attention \
     '__syncthreads(); // the keys are here, the old values no longer needed' ''
-mutant attention_leaves_the_rest kernels/attention.cu ops:attention \
+mutant attention_leaves_the_rest kernels/ops/attention.cu ops:attention \
     'for (int64_t i = (int)threadIdx.x; i < width; i += blockDim.x) y[t * width + i] = from_float<T>(0.0f);' ''
-mutant attention_looks_once 'kernels/attention.cuh>kernels/attention.cu' ops:attention \
+mutant attention_looks_once 'kernels/ops/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'while (high - low > 1) {' 'if (high - low > 1) {'
-mutant softmax_mask_off_by_one 'kernels/attention.cuh>kernels/attention.cu' ops:attention \
+mutant softmax_mask_off_by_one 'kernels/ops/attention.cuh>kernels/ops/attention.cu' ops:attention \
     '>= n[m][i / 2 % 2])' '> n[m][i / 2 % 2])'
-mutant merge_forgets_scale 'kernels/attention.cuh>kernels/attention.cu' ops:attention \
+mutant merge_forgets_scale 'kernels/ops/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'fmaf(chunk_l, s.add, *l * s.old)' 'fmaf(chunk_l, s.add, *l)'
-mutant dq_mask_off_by_one kernels/attention_bwd.cu ops:attention_bwd \
+mutant dq_mask_off_by_one kernels/ops/attention_bwd.cu ops:attention_bwd \
     'ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;' 'ds[0][i / 4][i % 4] = key <= sees[half] ? x : 0;'
-mutant dq_forgets_delta kernels/attention_bwd.cu ops:attention_bwd \
+mutant dq_forgets_delta kernels/ops/attention_bwd.cu ops:attention_bwd \
     'p * (ds[0][i / 4][i % 4] - row_delta[half])' 'p * (ds[0][i / 4][i % 4] - 0 * row_delta[half])'
-mutant dkv_no_barrier kernels/attention_bwd.cu ops:attention_bwd \
+mutant dkv_no_barrier kernels/ops/attention_bwd.cu ops:attention_bwd \
     'int rows = min(all - first, KEYS);
         __syncthreads();' 'int rows = min(all - first, KEYS);'
-mutant attention_bwd_leaves_the_rest kernels/attention_bwd.cu ops:attention_bwd \
+mutant attention_bwd_leaves_the_rest kernels/ops/attention_bwd.cu ops:attention_bwd \
     'for (int64_t t = from + block; t < T_all; t += blocks)' 'for (int64_t t = from + block; t < from; t += blocks)'
-mutant decode_suffix_row_shifted kernels/decode.cu ops:decode \
+mutant decode_suffix_row_shifted kernels/ops/decode.cu ops:decode \
     's.suffix_row - s.prefix_len)' 's.suffix_row)'
-mutant decode_keys_not_waited_for kernels/decode.cu ops:decode \
+mutant decode_keys_not_waited_for kernels/ops/decode.cu ops:decode \
     'cp_async_wait<1>();
             __syncwarp();' '__syncwarp();'
-mutant decode_shares_half_a_chunk kernels/decode.cu attention \
+mutant decode_shares_half_a_chunk kernels/ops/decode.cu attention \
     'min(s.prefix_len / CHUNK, p.most)' 'min((s.prefix_len + CHUNK - 1) / CHUNK, p.most)'
-mutant decode_group_stride kernels/decode.cu attention \
+mutant decode_group_stride kernels/ops/decode.cu attention \
     'qkv + ((int64_t)(b + (first + i) / h.group)' 'qkv + ((int64_t)(b + (first + i) / h.H)'
 
 # ---- the head --------------------------------------------------------------------------------------------------------
-mutant logprob_entropy_sign kernels/logprob.cu ops:logprob_bwd \
+mutant logprob_entropy_sign kernels/ops/logprob.cu ops:logprob_bwd \
     'slope -= g_entropy' 'slope += g_entropy'
-mutant logprob_bwd_rows_of_the_first_pass kernels/logprob.cu head \
+mutant logprob_bwd_rows_of_the_first_pass kernels/ops/logprob.cu head \
     'f32(dlogp) + first,' 'f32(dlogp),'
-mutant logprob_bwd_last_pass_only kernels/logprob.cu head \
+mutant logprob_bwd_last_pass_only kernels/ops/logprob.cu head \
     'F32, stride, D), v > 0, g, true' 'F32, stride, D), false, g, true'
-mutant logprob_targets_of_the_first_pass kernels/logprob.cu head \
+mutant logprob_targets_of_the_first_pass kernels/ops/logprob.cu head \
     'Summarise done = {part, f32(logp) + first, i32(target) + first, n, chunks};' \
     'Summarise done = {part, f32(logp) + first, i32(target), n, chunks};'
-mutant logprob_target_of_other_chunk kernels/logprob.cu ops:logprob \
+mutant logprob_target_of_other_chunk kernels/ops/logprob.cu ops:logprob \
     'if (y >= 0 && y < len)' 'if (y >= 0)'
-mutant head_no_barrier 'kernels/head.cuh>kernels/logprob.cu' ops:logprob \
+mutant head_no_barrier 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:logprob \
     'sum[j] * h.scale : -INFINITY; });
             __syncthreads();' 'sum[j] * h.scale : -INFINITY; });'
-mutant head_counts_padding 'kernels/head.cuh>kernels/logprob.cu' ops:logprob \
+mutant head_counts_padding 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:logprob \
     'v < len ? sum[j] * h.scale : -INFINITY' 'sum[j] * h.scale'
-mutant sample_draws_idle_rows kernels/sample.cu sample \
+mutant sample_draws_idle_rows kernels/ops/sample.cu sample \
     'if (key[blockIdx.x] < 0) return; // the whole block' ''
-mutant sample_one_number_a_row kernels/sample.cu sample \
+mutant sample_one_number_a_row kernels/ops/sample.cu sample \
     'bits = philox_quad(draw.seed, key, pos, (uint32_t)(token + v));' \
     'bits = philox_quad(draw.seed, key, pos, (uint32_t)v);'
-mutant sample_entropy_of_one_row kernels/sample.cu sample \
+mutant sample_entropy_of_one_row kernels/ops/sample.cu sample \
     'to.entropy[n] = l.entropy;' 'to.entropy[0] = l.entropy;'
-mutant sample_lse_of_the_first_pass kernels/sample.cu sample \
+mutant sample_lse_of_the_first_pass kernels/ops/sample.cu sample \
     'present(out.lse) ? f32(out.lse) + first : NULL' 'f32(out.lse)'
-mutant penalty_upside_down 'kernels/filter.cuh>kernels/sample.cu' sample \
+mutant penalty_upside_down 'kernels/gpu/filter.cuh>kernels/ops/sample.cu' sample \
     'z < 0 ? z * r.penalty : z / r.penalty' 'z < 0 ? z / r.penalty : z * r.penalty'
-mutant top_k_keeps_one_more 'kernels/filter.cuh>kernels/sample.cu' sample \
+mutant top_k_keeps_one_more 'kernels/gpu/filter.cuh>kernels/ops/sample.cu' sample \
     'uint64_t under = (uint64_t)room->count - (uint64_t)p.top_k;' \
     'uint64_t under = (uint64_t)room->count - (uint64_t)p.top_k - 1;'
 
 # ---- the loss, the optimizer, decode's rows, ranks -------------------------------------------------------------------
-mutant grpo_group_stride kernels/grpo_loss.cu grpo \
+mutant grpo_group_stride kernels/ops/grpo_loss.cu grpo \
     '(row - i) * c.n_rewards' 'row - i'
-mutant grpo_counts_masked kernels/grpo_loss.cu grpo \
+mutant grpo_counts_masked kernels/ops/grpo_loss.cu grpo \
     'bool counts = c.n > 0 && all.mask[b];' 'bool counts = c.n > 0;'
-mutant grpo_scores_no_barrier kernels/grpo_loss.cu grpo \
+mutant grpo_scores_no_barrier kernels/ops/grpo_loss.cu grpo \
     '    }
     __syncwarp();' '    }'
-mutant grpo_ratio_no_barrier kernels/grpo_loss.cu grpo \
+mutant grpo_ratio_no_barrier kernels/ops/grpo_loss.cu grpo \
     'kepts[warp] = kept;
     __syncthreads();' 'kepts[warp] = kept;'
-mutant grpo_clip_count_of_a_lane kernels/grpo_loss.cu grpo \
+mutant grpo_clip_count_of_a_lane kernels/ops/grpo_loss.cu grpo \
     'sum.high += __shfl_xor_sync(FULL, sum.high, k);' ''
-mutant adamw_moment_set kernels/adamw.cu ops:adamw \
+mutant adamw_moment_set kernels/ops/adamw.cu ops:adamw \
     'fmaf(gradient - m1, s.new1, m1)' 'gradient'
-mutant adamw_same_noise_for_two kernels/adamw.cu adamw \
+mutant adamw_same_noise_for_two kernels/ops/adamw.cu adamw \
     'int half = element % 2 ? 16 : 0;' 'int half = 0;'
-mutant adamw_noise_of_the_slice kernels/adamw.cu adamw \
+mutant adamw_noise_of_the_slice kernels/ops/adamw.cu adamw \
     'first + (uint64_t)(i + j), pair' '(uint64_t)(i + j), pair'
-mutant fetch_does_not_wait kernels/cuda.cu cuda \
+mutant fetch_does_not_wait kernels/device/cuda.cu cuda \
     'cuda_failed(d, cudaStreamWaitEvent(c->fetches, c->asked, 0), "waiting for an event") ||' ''
-mutant advance_length_off_by_one kernels/advance.cu rollout \
+mutant advance_length_off_by_one kernels/ops/advance.cu rollout \
     'r.place >= rule.max_completion' 'r.place > rule.max_completion'
-mutant advance_rows_no_barrier kernels/advance.cu rollout \
+mutant advance_rows_no_barrier kernels/ops/advance.cu rollout \
     'if (lane == 0) going[warp] = __popc(vote);
         __syncthreads();' 'if (lane == 0) going[warp] = __popc(vote);'
-mutant advance_entropy_for_lse kernels/advance.cu rollout \
+mutant advance_entropy_for_lse kernels/ops/advance.cu rollout \
     'to[DRAWN_LSE * c.slots + i] = in.lse[i];' 'to[DRAWN_LSE * c.slots + i] = in.entropy[i];'
-mutant advance_entropy_of_another_row kernels/advance.cu rollout \
+mutant advance_entropy_of_another_row kernels/ops/advance.cu rollout \
     'in.entropy[i];' 'in.entropy[0];'
-mutant comm_part_of_wrong_rank kernels/comm.cu comm \
+mutant comm_part_of_wrong_rank kernels/comm/comm.cu comm \
     'got[(r - (r > self)) * stride + i]' 'got[(r - (r > 0)) * stride + i]'
-mutant comm_sends_the_first_part_again kernels/comm.cu comm \
+mutant comm_sends_the_first_part_again kernels/comm/comm.cu comm \
     '(size_t)(first + at) * size, (size_t)theirs' '(size_t)first * size, (size_t)theirs'
-mutant comm_receives_as_many_as_it_sends kernels/comm.cu comm \
+mutant comm_receives_as_many_as_it_sends kernels/comm/comm.cu comm \
     'first + at, here);' 'first, here);'

@@ -43,7 +43,7 @@ mutate() {
     program=$BUILD/tests/test_${test%%:*}
     if ! replace "$file" "$dir/$file"; then
         verdict="not made: the text is not there exactly once"
-    elif ! (cd "$dir" && sh -c "$(echo "$COMPILE_CU" | sed "s#-Ikernels#-I$dir/kernels#; s#-I\([^/ ]\)#-I$root/\1#g") \
+    elif ! (cd "$dir" && sh -c "$(echo "$COMPILE_CU" | sed "s#-Ikernels/#-I$dir/kernels/#g; s#-I\([^/ ]\)#-I$root/\1#g") \
         -c -o mutant.o $object") >"$dir/log" 2>&1; then
         verdict="did not compile"
     elif ! sh -c "$LINK -o $dir/test $program.o $dir/mutant.o $BUILD/libgrpo.a $LIBS" >"$dir/log" 2>&1; then

@@ -1,4 +1,4 @@
-// The GRPO loss: what goes in, what comes out. One op (kernels/grpo_loss.c) does all of it for a micro-batch.
+// The GRPO loss: what goes in, what comes out. One op (kernels/ops/grpo_loss.c) does all of it for a micro-batch.
 //
 // The maths is that of Shao et al. 2024 (DeepSeekMath) and DeepSeek-R1, with the variants as TRL computes them
 // (loss_type, importance_sampling_level, scale_rewards ... carry TRL's names and meanings).
@@ -68,7 +68,7 @@ typedef struct {
     Tensor metrics;   // [B, GM_COUNT] f32 =
 } GrpoOut;
 
-// ---- host/grpo_scalars.c: what is global ---------------------------------------------------------------------------
+// ---- host/learn/grpo_scalars.c: what is global ---------------------------------------------------------------------------
 
 #ifdef __cplusplus
 extern "C" {
