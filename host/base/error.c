@@ -1,9 +1,8 @@
-// Errors, notes, and memory that is never NULL.
+// Errors and notes.
 #include "error.h"
 #include "str.h"
 #include <errno.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,49 +66,4 @@ _Noreturn void die(const char *fmt, ...) {
     fputc('\n', stderr);
     va_end(ap);
     abort();
-}
-
-static _Noreturn void out_of_memory(size_t bytes) {
-    fprintf(stderr, "grpo: error: out of memory: %zu bytes were refused; close other programs or use a smaller batch\n",
-            bytes);
-    exit(EXIT_MEMORY);
-}
-
-void *xmalloc(size_t bytes) {
-    void *p = malloc(bytes ? bytes : 1);
-    if (!p) out_of_memory(bytes);
-    return p;
-}
-
-void *xcalloc(size_t count, size_t bytes) {
-    void *p = calloc(count ? count : 1, bytes ? bytes : 1);
-    if (!p) out_of_memory(bytes && count > SIZE_MAX / bytes ? SIZE_MAX : count * bytes);
-    return p;
-}
-
-void *xrealloc(void *old, size_t bytes) {
-    void *p = realloc(old, bytes ? bytes : 1);
-    if (!p) out_of_memory(bytes);
-    return p;
-}
-
-char *xstrndup(const char *s, size_t n) {
-    char *p = xmalloc(n + 1);
-    memcpy(p, s, n);
-    p[n] = 0;
-    return p;
-}
-
-char *xstrdup(const char *s) { return xstrndup(s, strlen(s)); }
-
-char *xasprintf(const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(NULL, 0, fmt, ap);
-    va_end(ap);
-    char *s = xmalloc((size_t)n + 1);
-    va_start(ap, fmt);
-    vsnprintf(s, (size_t)n + 1, fmt, ap);
-    va_end(ap);
-    return s;
 }

@@ -71,6 +71,7 @@ static ExitCode run(int argc, char **argv, Error *e) {
 }
 
 int main(int argc, char **argv) {
+    memory_ask_who_speaks(ranks_speak);
     device_limit_spinning(argv);
     Error e = {0};
     ExitCode code = run(argc, argv, &e);

@@ -46,7 +46,13 @@ void note_quiet(bool quiet);
 // An internal invariant is broken: says where, and aborts.
 _Noreturn void die(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
-// malloc and friends; when memory runs out they print one line and exit with EXIT_MEMORY.
+// ---- memory.c: memory that is never NULL, here and in every library -------------------------------------------------
+// Ends the process with one line, "grpo: error: out of memory: <what>; ...", and EXIT_MEMORY. What a library calls
+// malloc for, or a thread, ends there too where there is none.
+_Noreturn void out_of_memory(const char *what, ...) PRINTF_LIKE(1, 2);
+// Whether this process may say so is asked of `ask`, which is ranks_speak: of several ranks one speaks.
+void memory_ask_who_speaks(bool (*ask)(ExitCode code, Error *e));
+// malloc and friends of our own code.
 void *xmalloc(size_t bytes);
 void *xcalloc(size_t count, size_t bytes);
 void *xrealloc(void *p, size_t bytes);
