@@ -2,6 +2,7 @@
 #pragma once
 #include "comm.h"
 #include "config.h"
+#include "file.h"
 #include "model.h"
 #include "str.h"
 #include <jansson.h>
@@ -38,8 +39,6 @@ json_t *json_parse(const char *text, size_t n, const char *where, Error *e);
 json_t *json_parse_unique(const char *text, size_t n, const char *where, Error *e);
 // A whole file through json_parse_unique, at most 256 MiB.
 json_t *json_read(const char *path, Error *e);
-// The whole file, NUL-terminated, at most `limit` bytes; NULL after filling *e.
-char *file_read(const char *path, size_t limit, size_t *n, Error *e);
 
 // ---- jsonl.c: JSON lines, one at a time --------------------------------------------------------------------------
 #define JSONL_MAX_LINE ((size_t)16 << 20) // bytes; a longer line is refused, in bounded memory

@@ -271,7 +271,7 @@ static void no_data(void **state) {
     refused(path, BAD_LINES_SKIP, "no good line; 2 bad, the first");
     refused(dir, BAD_LINES_FAIL, "directory");
     refused("/nonexistent/x.jsonl", BAD_LINES_FAIL, "No such file");
-    refused("/dev/null", BAD_LINES_FAIL, "not a regular file");
+    refused("/dev/null", BAD_LINES_FAIL, "is a device");
 }
 
 static void a_file_that_shrinks_is_noticed(void **state) {

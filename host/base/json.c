@@ -1,9 +1,6 @@
 // Strict JSON: Jansson does the grammar; here are its limits, its flags and the form of its errors.
 #include "host.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { DEPTH_LIMIT = 64 };
 static const size_t json_bytes_limit = (size_t)256 << 20; // the largest tokenizer.json known is a tenth of this
@@ -85,44 +82,11 @@ json_t *json_parse_unique(const char *text, size_t n, const char *where, Error *
 
 json_t *json_read(const char *path, Error *e) {
     size_t n;
-    char *text = file_read(path, json_bytes_limit, &n, e);
+    char *text = file_read_text(path, json_bytes_limit, &n, e);
     if (!text) return NULL;
-    json_t *j = json_parse_unique(text, n, path, e);
+    json_t *j = NULL;
+    if (n) j = json_parse_unique(text, n, path, e);
+    else error_set(e, EXIT_INPUT, "%s: is empty; fetch it again", path);
     free(text);
     return j;
-}
-
-char *file_read(const char *path, size_t limit, size_t *n, Error *e) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        error_set(e, errno == EIO ? EXIT_DISK : EXIT_INPUT, "%s: cannot be opened: %s", path, error_open(errno));
-        return NULL;
-    }
-    // Not sized from stat: pipes and /proc have no size, and a file may grow while it is read.
-    size_t cap = 1 << 16, used = 0;
-    char *buf = xmalloc(cap);
-    for (;;) {
-        if (used + 1 >= cap) buf = xrealloc(buf, cap *= 2);
-        ssize_t got = read(fd, buf + used, cap - used - 1);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) {
-            error_set(e, errno == EISDIR ? EXIT_INPUT : EXIT_DISK, "%s: cannot read at byte %zu: %s", path, used,
-                      strerror(errno));
-            goto fail;
-        }
-        if (got == 0) break;
-        used += (size_t)got;
-        if (used > limit) {
-            error_set(e, EXIT_INPUT, "%s: larger than %zu bytes, the limit for this kind of file", path, limit);
-            goto fail;
-        }
-    }
-    close(fd);
-    buf[used] = 0;
-    *n = used;
-    return buf;
-fail:
-    close(fd);
-    free(buf);
-    return NULL;
 }

@@ -2,21 +2,14 @@
 #include "host.h"
 #include "text.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 bool line_reader_open(LineReader *r, const char *path, Error *e) {
     bool standard_input = strcmp(path, "-") == 0;
     *r = (LineReader){.path = standard_input ? "standard input" : path, .cap = 64 << 10};
-    r->fd = standard_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
-    if (r->fd < 0) return error_set(e, EXIT_INPUT, "%s: cannot be opened: %s", path, error_open(errno));
-    struct stat info;
-    if (fstat(r->fd, &info) == 0 && S_ISDIR(info.st_mode)) {
-        close(r->fd);
-        return error_set(e, EXIT_INPUT, "%s: is a directory; name a JSONL file in it", path);
-    }
+    r->fd = standard_input ? STDIN_FILENO : file_open_once(path, e);
+    if (r->fd < 0) return false;
     r->buffer = xmalloc(r->cap + 1);
     return true;
 }

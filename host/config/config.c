@@ -449,7 +449,7 @@ static void read_document(Reading *r, YamlReader *y) {
 static bool read_file(Reading *r) {
     Error e = {0};
     size_t n;
-    char *text = file_read(r->path, YAML_MAX_BYTES, &n, &e);
+    char *text = file_read_text(r->path, YAML_MAX_BYTES, &n, &e);
     if (!text) {
         const char *reason = e.text; // begins with the path, as every problem does
         size_t prefix = strlen(r->path);

@@ -5,7 +5,6 @@
 #include "manifest.h"
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -308,8 +307,8 @@ static bool slice_read(const char *path, Device *d, const StateBlob *b, Error *e
     uint64_t at, end;
     blob_slice(b, comm_rank(b->comm), &at, &end);
     char *file = xasprintf("%s/state/%s", path, b->name), *block = xmalloc(DISK_BLOCK), *to = b->data;
-    int fd = open(file, O_RDONLY | O_CLOEXEC);
-    bool ok = fd >= 0 || error_set(e, EXIT_DISK, "%s: cannot be opened: %s", file, error_open(errno));
+    int fd = file_open(file, e);
+    bool ok = fd >= 0;
     while (ok && at < end) {
         size_t n = end - at < DISK_BLOCK ? (size_t)(end - at) : DISK_BLOCK;
         ssize_t got = pread(fd, block, n, (off_t)at);

@@ -1,9 +1,7 @@
 // A data set: questions and answers of a JSONL file, in file order or in a seeded random order an epoch.
 #include "host.h"
 #include "text.h"
-#include <errno.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 // Rows from `row` on stand on lines that follow each other, beginning with `line`: lines need no number of their own.
 typedef struct {
@@ -145,12 +143,9 @@ static Dataset *open_rows(const char *path, const Config *c, bool sft, Error *e)
     d->messages_field = sft ? xstrdup(c->messages_field) : NULL;
     d->shuffle = c->shuffle;
     d->seed = (uint64_t)c->seed;
-    struct stat info;
-    bool ok = true;
-    if (strlen(path) > 4096) ok = error_set(e, EXIT_INPUT, "%.64s...: the path is too long", path);
-    else if (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode))
-        ok =
-            error_set(e, EXIT_INPUT, "%s: not a regular file; rows are read again in every epoch: save it first", path);
+    // Rows are read again in every epoch: a pipe will not do.
+    bool ok =
+        strlen(path) > 4096 ? error_set(e, EXIT_INPUT, "%.64s...: the path is too long", path) : file_regular(path, e);
     ok = ok && line_reader_open(&d->reader, d->path, e) && index_rows(d, c->bad_lines == BAD_LINES_SKIP, e);
     if (ok) return d;
     dataset_free(d);

@@ -1,7 +1,6 @@
 // What a checkpoint consists of, and whether all of it is still there.
 #include "manifest.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -165,16 +164,15 @@ bool manifest_check(const json_t *manifest, const char *dir, const char *name, D
     if (!entry) return error_set(e, EXIT_INPUT, "%s/manifest.json: does not list %s", dir, name);
     uint64_t bytes = (uint64_t)json_integer_value(json_object_get(entry, "bytes"));
     char *path = xasprintf("%s/%s", dir, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = file_open(path, e);
     struct stat s;
-    bool ok = true;
-    if (fd < 0 || fstat(fd, &s)) ok = error_set(e, EXIT_INPUT, "%s: cannot be opened: %s", path, error_open(errno));
-    else if ((uint64_t)s.st_size != bytes)
+    bool ok = fd >= 0 && (!fstat(fd, &s) || error_set(e, EXIT_DISK, "%s: cannot be read: %s", path, strerror(errno)));
+    if (ok && (uint64_t)s.st_size != bytes)
         ok = error_set(e, EXIT_INPUT, "%s: %s at byte %llu: %llu bytes were written", path,
                        (uint64_t)s.st_size < bytes ? "ends" : "goes on",
                        (unsigned long long)((uint64_t)s.st_size < bytes ? (uint64_t)s.st_size : bytes),
                        (unsigned long long)bytes);
-    else {
+    else if (ok) {
         const json_t *sums = json_object_get(entry, "crc32c");
         ok = into && !on_host(d) ? blocks_upload(fd, path, sums, bytes, d, into, e)
                                  : blocks_check(fd, path, sums, 0, (int64_t)json_array_size(sums), bytes, into, 0, e);

@@ -1,7 +1,6 @@
 // safetensors files: the header, checked to the last byte. Reading values is in safetensors_copy.c.
 #include "host.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -134,10 +133,16 @@ static bool header_read(SafeTensors *s, json_t *header, uint64_t data, Error *e)
     return true;
 }
 
+// Says what the file is where it is something known; false where it is not.
+static bool foreign(const SafeTensors *s, Error *e) {
+    char head[FILE_HEAD];
+    size_t n = s->bytes < sizeof head ? (size_t)s->bytes : sizeof head;
+    return read_at(s, head, n, 0, NULL) && file_foreign(s->path, head, n, e);
+}
+
 static bool file_check(SafeTensors *s, Error *e) {
     struct stat st;
     if (fstat(s->fd, &st)) return error_set(e, EXIT_DISK, "%s: cannot read: %s", s->path, strerror(errno));
-    if (!S_ISREG(st.st_mode)) return error_set(e, EXIT_INPUT, "%s: not a regular file", s->path);
     s->bytes = (uint64_t)st.st_size;
     uint64_t length; // little-endian in the file, as on every machine this runs on
     if (s->bytes < 8)
@@ -145,7 +150,9 @@ static bool file_check(SafeTensors *s, Error *e) {
                          "%s: byte %llu: the file ends inside the 8 bytes of header length; it is damaged", s->path,
                          (unsigned long long)s->bytes);
     if (!read_at(s, &length, 8, 0, e)) return false;
-    if (length > header_limit || length > s->bytes - 8)
+    bool possible = length <= header_limit && length <= s->bytes - 8;
+    if (!possible && foreign(s, e)) return false;
+    if (!possible)
         return error_set(
             e, EXIT_INPUT,
             "%s: byte 0: a header of %llu bytes, but the file has %llu more and the format allows %llu; it is "
@@ -164,9 +171,8 @@ static bool file_check(SafeTensors *s, Error *e) {
 
 bool safetensors_open(SafeTensors *s, const char *path, Error *e) {
     *s = (SafeTensors){.path = xstrdup(path)};
-    s->fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool ok =
-        s->fd >= 0 ? file_check(s, e) : error_set(e, EXIT_INPUT, "%s: cannot be opened: %s", path, error_open(errno));
+    s->fd = file_open(path, e);
+    bool ok = s->fd >= 0 && file_check(s, e);
     if (!ok) safetensors_close(s);
     return ok;
 }

@@ -7,7 +7,7 @@ bool prompter_open(Prompter *p, const Run *r, Error *e) {
     *p = (Prompter){.run = r};
     if (*c->system_prompt_file) {
         size_t n;
-        p->system = file_read(c->system_prompt_file, 1 << 20, &n, e);
+        p->system = file_read_text(c->system_prompt_file, 1 << 20, &n, e);
         if (!p->system) return error_prefix(e, "system_prompt_file");
     } else if (*c->system_prompt) p->system = xstrdup(c->system_prompt);
     else if (!strcmp(c->chat_template, "qwen2.5")) p->system = xstrdup(chat_system_prompt);
