@@ -101,9 +101,9 @@ void row_free(Row *row);
 int64_t shuffle_index(uint64_t seed, int64_t epoch, int64_t n, int64_t i);
 
 // ---- outdir.c: directories that appear whole or not at all --------------------------------------------------------
-// A directory is written as path.tmp, every file fsynced, then renamed to path; what stood there before is path.old
-// for the moment between two renames, then removed. A failed write removes path.tmp; its error names the bytes needed
-// and the bytes free (EXIT_DISK).
+// A directory is written as path.tmp, every file fsynced, read back, then renamed to path; what stood there before is
+// path.old for the moment between two renames, then removed. A failed write removes path.tmp; its error names the bytes
+// needed and the bytes free (EXIT_DISK).
 #define DISK_BLOCK ((size_t)16 << 20) // bytes; checksums are kept for each block of a file
 typedef struct {
     char *name;     // relative to the directory

@@ -1,6 +1,6 @@
 // A disk that fails on demand. The calls below take the place of the C library's in a test program, so the code under
 // test needs no hook. Every call that changes the disk is counted; the chosen one kills the process as a power cut
-// would (files not yet fsynced lose their second half), or fails with an errno.
+// would (files not yet fsynced lose their second half), fails with an errno, or writes something else and says nothing.
 #pragma once
 #include <errno.h>
 #include <fcntl.h>
@@ -10,18 +10,20 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { FAULT_EXIT = 99 };
 
 static struct {
-    int at;          // the call that is hit, from 1; 0: none
-    int error;       // its errno; 0: it kills
-    bool full;       // with `error`: from that call on whatever needs space fails; nothing else does
-    bool lie;        // statvfs promises more space than there is
-    int calls;       // so far
-    int unsynced[8]; // descriptors of files written but not fsynced
-    int watched[8];  // the descriptors the code itself has for them
+    int at;    // the call that is hit, from 1; 0: none
+    int error; // its errno; 0: it kills
+    bool full; // with `error`: from that call on whatever needs space fails; nothing else does
+    bool lie;  // statvfs promises more space than there is
+    enum { RIGHT, CHANGED, LOST } wrong; // what the write that is hit leaves, though it says that all is well
+    int calls;                           // so far
+    int unsynced[8];                     // descriptors of files written but not fsynced
+    int watched[8];                      // the descriptors the code itself has for them
     int n_unsynced;
 } disk;
 
@@ -35,6 +37,7 @@ static void power_cut(void) {
 
 // True where the call must fail; errno is set.
 static bool hit(bool needs_space) {
+    if (disk.wrong) return false;
     disk.calls++;
     if (!disk.at) return false;
     bool now = disk.full ? needs_space && disk.calls >= disk.at : disk.calls == disk.at;
@@ -58,6 +61,12 @@ int open(const char *path, int flags, ...) {
 }
 
 ssize_t write(int fd, const void *data, size_t n) {
+    if (fd > 2 && disk.wrong && ++disk.calls == disk.at) {
+        char first = (char)(n ? *(const char *)data ^ 1 : 0);
+        if (disk.wrong == LOST || !n) return (ssize_t)n;
+        struct iovec changed[2] = {{&first, 1}, {(char *)data + 1, n - 1}};
+        return writev(fd, changed, 2);
+    }
     if (fd > 2 && hit(true)) return -1;
     return syscall(SYS_write, fd, data, n);
 }

@@ -1,4 +1,5 @@
 // Checkpoints: what is saved comes back, whatever happens in between.
+#include "../host/files/manifest.h"
 #include "faults.h"
 #include "scratch.h"
 #include <sched.h>
@@ -354,6 +355,43 @@ static void unwritable_places_are_named(void **state) {
     assert_int_equal(e.code, EXIT_DISK);
 }
 
+// A disk that writes other bytes than it was given, or none, at each write in turn, and says that all is well.
+static void what_was_written_is_read_back(void **state) {
+    for (int wrong = CHANGED; wrong <= LOST; wrong++) {
+        int writes = 0;
+        for (int status = 1 + EXIT_DISK; status; writes++) {
+            assert_true(disk_remove(at("out"), NULL) && save_step(at("out"), 1, 2, NULL));
+            disk.wrong = wrong;
+            status = save_in_child(2, 2, writes + 1, 0, false);
+            disk.wrong = RIGHT;
+            assert_true(status == 0 || status == 1 + EXIT_DISK);
+            assert_found(at("out"), status ? 1 : 2);
+            assert_int_equal(leftovers(at("out")), 0);
+        }
+        assert_true(writes > 10);
+    }
+    Error e = {0};
+    disk.wrong = CHANGED;
+    disk.calls = 0;
+    disk.at = 2;
+    assert_false(save_step(at("out"), 3, 1, &e));
+    SAYS(&e, "does not come back", "out/step_3.tmp/");
+}
+
+// Written as it was meant, and yet nothing that a resume would read: it does not get its name.
+static void what_cannot_be_read_is_not_saved(void **state) {
+    assert_true(save_step(at("out"), 1, 2, NULL));
+    World w = world_make(3);
+    Error e = {0};
+    w.s.part = -1;
+    assert_false(checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", NULL, 0, 2, &e));
+    SAYS(&e, "what was just saved cannot be read", "state/train.json", "part");
+    assert_int_equal(e.code, EXIT_DISK);
+    world_drop(&w);
+    assert_found(at("out"), 1);
+    assert_int_equal(leftovers(at("out")), 0);
+}
+
 // ---- damage ----------------------------------------------------------------------------------------------------------
 
 // Calls visit(path inside the checkpoint, its bytes) for every file of it.
@@ -446,6 +484,49 @@ static void every_flip_is_seen(void **state) {
     two_checkpoints();
     each_file(at("out/step_2"), "", flip_bits);
     assert_true(damaged > 2000);
+    assert_found(at("out"), 2);
+}
+
+// Puts other bytes into a file of step_2, and a manifest that fits them: as a save whose text was wrong from the start.
+static char *forged;
+static size_t forged_bytes;
+static OutDir forgery;
+static void forge_one(const char *name, char *bytes, size_t n) {
+    bool other = !strcmp(name, forged);
+    if (strcmp(name, "manifest.json") && (!other || forged_bytes != SIZE_MAX))
+        assert_true(outdir_put(&forgery, name, bytes, other ? forged_bytes : n, NULL));
+}
+static void forge(char *name, size_t bytes) {
+    assert_true(disk_remove(at("out/step_2"), NULL) && save_step(at("out"), 2, 2, NULL));
+    forged = name;
+    forged_bytes = bytes;
+    assert_true(outdir_begin(&forgery, at("out/step_2"), 0, NULL));
+    each_file(at("out/step_2"), "", forge_one);
+    assert_true(manifest_write(&forgery, 2, NULL) && outdir_commit(&forgery, NULL));
+    outdir_free(&forgery);
+}
+
+static void what_was_saved_wrong_is_seen(void **state) {
+    two_checkpoints();
+    free(notes_take());
+    static char *const names[] = {"config.json", "model.safetensors", "state/train.json", "state/batch"};
+    for (int i = 0; i < 4; i++) {
+        struct stat st;
+        assert_int_equal(stat(at("out/step_2/%s", names[i]), &st), 0);
+        for (size_t n = (size_t)st.st_size; n-- > 0;) {
+            forge(names[i], n);
+            int64_t found = 0;
+            Error e;
+            char *path = checkpoint_find(at("out"), &found, &e), *notes = notes_take();
+            if (found != 1) fail_aloud("%s with %zu bytes passes", names[i], n);
+            assert_non_null(strstr(notes, "looking for an older one"));
+            free(path);
+            free(notes);
+        }
+        forge(names[i], SIZE_MAX); // left out
+        assert_found(at("out"), 1);
+        assert_true(disk_remove(at("out/step_2"), NULL) && save_step(at("out"), 2, 2, NULL));
+    }
     assert_found(at("out"), 2);
 }
 
@@ -550,11 +631,14 @@ int main(void) {
         WITH_DISK(errors_while_a_step_is_replaced),
         WITH_DISK(full_disk_at_every_call),
         WITH_DISK(full_disk_is_named),
+        WITH_DISK(what_was_written_is_read_back),
+        WITH_DISK(what_cannot_be_read_is_not_saved),
         WITH_DISK(small_disk_keeps_the_old_checkpoint),
         WITH_DISK(file_size_limit_is_an_error),
         WITH_DISK(unwritable_places_are_named),
         WITH_DISK(every_prefix_is_seen),
         WITH_DISK(every_flip_is_seen),
+        WITH_DISK(what_was_saved_wrong_is_seen),
         WITH_DISK(loading_checks_too),
         WITH_DISK(nothing_whole_is_an_error),
         WITH_DISK(large_files_say_where),

@@ -128,7 +128,7 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
         json_object_set_new(j, train_fields[i].name, json_integer(value));
     }
     json_object_set_new(j, "dtype", json_string(dtype_name(dtype)));
-    if (s->command) json_object_set_new(j, "command", json_string(s->command));
+    json_object_set_new(j, "command", s->command ? json_string(s->command) : json_null());
     char *text = json_dumps(j, JSON_INDENT(1));
     bool ok = outdir_put(d, "state/train.json", text, strlen(text), e);
     free(text);
@@ -189,6 +189,67 @@ static bool state_write(OutDir *out, const TrainState *s, Device *d, DType dtype
     return ok;
 }
 
+// The numbers of state/train.json into *s; all of it for the caller, or NULL where something is missing.
+static json_t *train_numbers_read(const char *file, TrainState *s, Error *e) {
+    json_t *j = json_read(file, e);
+    bool ok = j != NULL;
+    for (int i = 0; ok && i < N_TRAIN_FIELDS; i++) {
+        const json_t *v = json_object_get(j, train_fields[i].name);
+        int64_t value = json_integer_value(v);
+        if (!json_is_integer(v) || value < 0)
+            ok = error_set(e, EXIT_INPUT, "%s: \"%s\" is missing or not a number >= 0; saved by another release?", file,
+                           train_fields[i].name);
+        else memcpy((char *)s + train_fields[i].offset, &value, sizeof value);
+    }
+    if (ok && (!json_object_get(j, "command") || !json_object_get(j, "dtype")))
+        ok = error_set(e, EXIT_INPUT, "%s: \"command\" or \"dtype\" is missing; saved by another release?", file);
+    if (ok) return j;
+    json_decref(j);
+    return NULL;
+}
+
+// state/batch has the bytes that state/train.json speaks of.
+static bool batch_is_there(const char *path, const json_t *manifest, const TrainState *s, Error *e) {
+    int64_t bytes = manifest_bytes(manifest, "state/batch");
+    return (uint64_t)(bytes < 0 ? 0 : bytes) == s->batch_bytes ||
+           error_set(e, EXIT_INPUT, "%s: state/batch and state/train.json are not of the same save", path);
+}
+
+// The weights that config.json speaks of are there.
+static bool model_is_whole(const char *path, Error *e) {
+    HfConfig config;
+    if (!hf_config_read(path, &config, e)) return false;
+    Arena measure = arena_measure();
+    Model m = model_carve(&measure, config.dims, F32);
+    bool ok = hf_weights_check(path, &m, e);
+    model_free(&m);
+    return ok;
+}
+
+// Whether a checkpoint with this manifest can be read, whatever run reads it. A file may be, byte for byte, what was
+// written, and yet nothing that can be used.
+static bool is_readable(const char *path, const json_t *manifest, int64_t step, Error *e) {
+    if (manifest_step(manifest) != step)
+        return error_set(e, EXIT_INPUT, "%s/manifest.json: is of step %lld; give the directory its name back", path,
+                         (long long)manifest_step(manifest));
+    TrainState s;
+    char *file = xasprintf("%s/state/train.json", path);
+    json_t *numbers = train_numbers_read(file, &s, e);
+    bool ok = numbers && batch_is_there(path, manifest, &s, e) && model_is_whole(path, e);
+    json_decref(numbers);
+    free(file);
+    return ok;
+}
+
+// The same of one that is about to get its name.
+static bool readable_yet(const OutDir *out, int64_t step, Error *e) {
+    json_t *manifest = manifest_read(out->tmp, e);
+    bool ok = manifest && is_readable(out->tmp, manifest, step, e);
+    json_decref(manifest);
+    if (!ok && e) e->code = EXIT_DISK;
+    return ok || error_prefix(e, "what was just saved cannot be read");
+}
+
 bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e) {
     if (!disk_mkdir(output_dir, e) || !sweep(output_dir, e)) return false;
@@ -198,7 +259,7 @@ bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, con
     OutDir out;
     bool ok = outdir_begin(&out, path, bytes, e) && hf_write(&out, source_dir, d, m, HF_SHARD_BYTES, e) &&
               state_write(&out, s, d, m->dtype, config_yaml, blobs, n_blobs, e) && manifest_write(&out, s->step, e) &&
-              outdir_commit(&out, e);
+              readable_yet(&out, s->step, e) && outdir_commit(&out, e);
     outdir_free(&out);
     free(path);
     if (ok) prune(output_dir, s->step, keep_last);
@@ -209,10 +270,8 @@ bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, con
 
 static bool verify(const Entry *x, Error *e) {
     json_t *manifest = manifest_read(x->path, e);
-    bool ok = manifest && manifest_check_all(manifest, x->path, NULL, 0, e);
-    if (ok && manifest_step(manifest) != x->step)
-        ok = error_set(e, EXIT_INPUT, "%s/manifest.json: is of step %lld; give the directory its name back", x->path,
-                       (long long)manifest_step(manifest));
+    bool ok =
+        manifest && manifest_check_all(manifest, x->path, NULL, 0, e) && is_readable(x->path, manifest, x->step, e);
     json_decref(manifest);
     return ok;
 }
@@ -246,16 +305,8 @@ char *checkpoint_find(const char *output_dir, int64_t *step, Error *e) {
 // state/train.json, already verified, into *s; `step` and `dtype` are those it must have.
 static bool train_state_read(const char *path, TrainState *s, int64_t step, DType dtype, Error *e) {
     char *file = xasprintf("%s/state/train.json", path);
-    json_t *j = json_read(file, e);
+    json_t *j = train_numbers_read(file, s, e);
     bool ok = j != NULL;
-    for (int i = 0; ok && i < N_TRAIN_FIELDS; i++) {
-        const json_t *v = json_object_get(j, train_fields[i].name);
-        int64_t value = json_integer_value(v);
-        if (!json_is_integer(v) || value < 0)
-            ok = error_set(e, EXIT_INPUT, "%s: \"%s\" is missing or not a number >= 0; saved by another release?", file,
-                           train_fields[i].name);
-        else memcpy((char *)s + train_fields[i].offset, &value, sizeof value);
-    }
     if (ok && s->step != step)
         ok = error_set(e, EXIT_INPUT, "%s: is of step %lld, the manifest of step %lld; one of them is damaged", file,
                        (long long)s->step, (long long)step);
@@ -340,8 +391,7 @@ static bool blobs_read(const json_t *manifest, const char *path, Device *d, cons
 static bool batch_read(const json_t *manifest, const char *path, TrainState *s, Error *e) {
     s->batch = NULL;
     int64_t bytes = manifest_bytes(manifest, "state/batch");
-    if ((uint64_t)(bytes < 0 ? 0 : bytes) != s->batch_bytes)
-        return error_set(e, EXIT_INPUT, "%s: state/batch and state/train.json are not of the same save", path);
+    if (!batch_is_there(path, manifest, s, e)) return false;
     if (bytes < 0) return true;
     s->batch = xmalloc((size_t)bytes);
     if (manifest_check(manifest, path, "state/batch", NULL, s->batch, e)) return true;

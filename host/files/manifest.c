@@ -7,7 +7,6 @@
 
 static const char format_name[] = "grpo checkpoint";
 static const size_t manifest_limit = (size_t)64 << 20; // bytes; an entry of 10 takes for each 16 MiB
-enum { PIECE = 1 << 20 };                              // bytes read at a time: still in the cache when summed
 
 static char *render(const json_t *manifest) { return json_dumps(manifest, JSON_INDENT(1)); }
 
@@ -46,7 +45,9 @@ static bool well_formed(const json_t *j) {
         if (json_array_size(sums) != ((size_t)json_integer_value(bytes) + DISK_BLOCK - 1) / DISK_BLOCK) return false;
         size_t i;
         json_array_foreach(sums, i, sum) {
-            if (!json_is_string(sum) || json_string_length(sum) != 8) return false;
+            if (!json_is_string(sum) || strlen(json_string_value(sum)) != 8 ||
+                strspn(json_string_value(sum), "0123456789abcdef") != 8)
+                return false;
         }
     }
     return true;
@@ -84,67 +85,20 @@ int64_t manifest_bytes(const json_t *manifest, const char *name) {
     return entry ? json_integer_value(json_object_get(entry, "bytes")) : -1;
 }
 
-// The CRC32C of bytes [at, at + n) of a file, which go to `into` where that is not NULL. Leaves errno 0 where the file
-// ended too early.
-static bool block_sum(int fd, uint64_t at, size_t n, char *into, char *buffer, uint32_t *crc) {
-    *crc = 0;
-    for (size_t done = 0; done < n;) {
-        ranks_alive();
-        size_t ask = n - done < PIECE ? n - done : PIECE;
-        char *to = into ? into + done : buffer;
-        ssize_t got = pread(fd, to, ask, (off_t)(at + done));
-        if (got < 0 && errno == EINTR) continue;
-        if (got == 0) errno = 0;
-        if (got <= 0) return false;
-        *crc = crc32c(*crc, to, (size_t)got);
-        done += (size_t)got;
-    }
-    return true;
-}
-
-// Block number i against its sum.
-static bool block_check(int fd, const char *path, const json_t *sums, int64_t i, uint64_t bytes, char *into,
-                        uint64_t from, char *buffer, Error *e) {
-    uint64_t at = (uint64_t)i * DISK_BLOCK;
-    size_t n = bytes - at < DISK_BLOCK ? (size_t)(bytes - at) : DISK_BLOCK;
-    uint32_t crc;
-    if (!block_sum(fd, at, n, into ? into + (at - from) : NULL, buffer, &crc))
-        return error_set(e, EXIT_DISK, "%s: cannot read bytes %llu..%llu: %s", path, (unsigned long long)at,
-                         (unsigned long long)(at + n - 1), errno ? strerror(errno) : "the file has been cut short");
-    char hex[9];
-    snprintf(hex, sizeof hex, "%08x", crc);
-    if (!strcmp(hex, json_string_value(json_array_get(sums, (size_t)i)))) return true;
-    return error_set(e, EXIT_INPUT, "%s: damaged somewhere in bytes %llu..%llu: the checksum differs", path,
-                     (unsigned long long)at, (unsigned long long)(at + n - 1));
-}
-
-// Blocks [first, end); `into`, where it is not NULL, takes the file from byte `from` on.
-static bool blocks_check(int fd, const char *path, const json_t *sums, int64_t first, int64_t end, uint64_t bytes,
-                         char *into, uint64_t from, Error *e) {
-    int64_t failed = end;
-#pragma omp parallel if (end - first > 1)
-    {
-        char *buffer = xmalloc(PIECE);
-        Error mine;
-#pragma omp for schedule(dynamic)
-        for (int64_t i = first; i < end; i++) {
-            if (block_check(fd, path, sums, i, bytes, into, from, buffer, &mine)) continue;
-#pragma omp critical(manifest_error)
-            if (i < failed) {
-                failed = i;
-                if (e) *e = mine;
-            }
-        }
-        free(buffer);
-    }
-    return failed == end;
+// The checksums of a file's entry (heap), and how many they are.
+static uint32_t *sums_of(const json_t *entry, int64_t *n) {
+    const json_t *list = json_object_get(entry, "crc32c");
+    *n = (int64_t)json_array_size(list);
+    uint32_t *crc = xcalloc((size_t)*n, sizeof *crc);
+    for (int64_t i = 0; i < *n; i++)
+        crc[i] = (uint32_t)strtoul(json_string_value(json_array_get(list, (size_t)i)), NULL, 16);
+    return crc;
 }
 
 // The same into a device's memory: some blocks are read while those before them are on their way.
-static bool blocks_upload(int fd, const char *path, const json_t *sums, uint64_t bytes, Device *d, char *into,
-                          Error *e) {
+static bool blocks_upload(int fd, const char *path, const uint32_t *crc, int64_t n, uint64_t bytes, Device *d,
+                          char *into, Error *e) {
     enum { TURN = 4 };
-    int64_t n = (int64_t)json_array_size(sums);
     Staging s;
     if (!staging_open(&s, d, TURN * DISK_BLOCK, e)) return false;
     bool ok = true;
@@ -152,7 +106,7 @@ static bool blocks_upload(int fd, const char *path, const json_t *sums, uint64_t
         int64_t end = first + TURN < n ? first + TURN : n;
         uint64_t at = (uint64_t)first * DISK_BLOCK, stop = (uint64_t)end * DISK_BLOCK;
         char *room = staging_room(&s);
-        ok = blocks_check(fd, path, sums, first, end, bytes, room, at, e);
+        ok = blocks_check(fd, path, crc, first, end, bytes, room, at, e);
         if (ok) staging_send(&s, into + at, room, (size_t)((stop < bytes ? stop : bytes) - at));
         staging_turn(&s);
     }
@@ -173,9 +127,11 @@ bool manifest_check(const json_t *manifest, const char *dir, const char *name, D
                        (unsigned long long)((uint64_t)s.st_size < bytes ? (uint64_t)s.st_size : bytes),
                        (unsigned long long)bytes);
     else if (ok) {
-        const json_t *sums = json_object_get(entry, "crc32c");
-        ok = into && !on_host(d) ? blocks_upload(fd, path, sums, bytes, d, into, e)
-                                 : blocks_check(fd, path, sums, 0, (int64_t)json_array_size(sums), bytes, into, 0, e);
+        int64_t n;
+        uint32_t *crc = sums_of(entry, &n);
+        ok = into && !on_host(d) ? blocks_upload(fd, path, crc, n, bytes, d, into, e)
+                                 : blocks_check(fd, path, crc, 0, n, bytes, into, 0, e);
+        free(crc);
     }
     if (fd >= 0) close(fd);
     free(path);

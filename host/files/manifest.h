@@ -14,3 +14,9 @@ int64_t manifest_bytes(const json_t *manifest, const char *name);
 bool manifest_check(const json_t *manifest, const char *dir, const char *name, Device *d, void *into, Error *e);
 // manifest_check of every file but the names in skip[n_skip].
 bool manifest_check_all(const json_t *manifest, const char *dir, const char *const *skip, int n_skip, Error *e);
+
+// ---- blocks.c --------------------------------------------------------------------------------------------------------
+// Reads blocks [first, end) of a file of `bytes` bytes, DISK_BLOCK each, and holds them against crc[end]; `into`, where
+// it is not NULL, takes the file from byte `from` on. EXIT_DISK: unreadable; EXIT_INPUT: another checksum.
+bool blocks_check(int fd, const char *path, const uint32_t *crc, int64_t first, int64_t end, uint64_t bytes, char *into,
+                  uint64_t from, Error *e);

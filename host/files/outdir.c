@@ -1,5 +1,5 @@
 // Directories that appear whole or not at all: the one place where models and checkpoints reach the disk.
-#include "host.h"
+#include "manifest.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -199,8 +199,34 @@ static bool subdirectories_sync(const OutDir *d, Error *e) {
     return true;
 }
 
+// Reads one file of the directory again: what was written must be there, every byte.
+static bool read_back(const OutDir *d, const OutFile *f, Error *e) {
+    char *path = xasprintf("%s/%s", d->tmp, f->name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat s;
+    bool ok = fd >= 0 && fstat(fd, &s) == 0;
+    if (!ok) io_error(e, "read back", path);
+    else if ((uint64_t)s.st_size != f->bytes)
+        ok = error_set(e, EXIT_DISK, "%s: has %llu bytes of the %llu that were written", path,
+                       (unsigned long long)s.st_size, (unsigned long long)f->bytes);
+    else
+        ok = blocks_check(fd, path, f->crc, 0, (int64_t)((f->bytes + DISK_BLOCK - 1) / DISK_BLOCK), f->bytes, NULL, 0,
+                          e);
+    if (fd >= 0) close(fd);
+    free(path);
+    return ok;
+}
+
+static bool all_read_back(const OutDir *d, Error *e) {
+    bool ok = true;
+    for (int i = 0; ok && i < d->n_files; i++) ok = read_back(d, &d->file[i], e);
+    if (!ok && e) e->code = EXIT_DISK;
+    return ok || error_prefix(e, "what was just written does not come back; the disk is failing, or another program "
+                                 "writes there");
+}
+
 bool outdir_commit(OutDir *d, Error *e) {
-    if (!subdirectories_sync(d, e) || !directory_sync(d->tmp, e)) return false;
+    if (!subdirectories_sync(d, e) || !directory_sync(d->tmp, e) || !all_read_back(d, e)) return false;
     char *old = xasprintf("%s.old", d->path);
     struct stat s;
     bool replaces = lstat(d->path, &s) == 0;
