@@ -117,7 +117,7 @@ library := $(dir)/libgrpo.a
 tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
 # Not test_train: too long under emulation; test_cuda holds a whole run against the CPU's instead.
-emulated := $(filter-out test_train,$(patsubst tests/%.c,%,$(shell grep -l 'include "device.h"' tests/test_*.c))) test_emu
+emulated := $(filter-out test_train,$(patsubst tests/%.c,%,$(shell grep -l 'include "on_device.h"' tests/test_*.c))) test_emu
 ifeq ($(cuda),emu)
 tests   := $(emulated:%=$(dir)/tests/%)
 endif
@@ -145,10 +145,11 @@ found:
 compile = $(Q)mkdir -p $(@D) && $(CC) $(flags) $(includes) -MMD -MP
 
 $(foreach f,$(rooms),$(eval $(dir)/$f/%.o: includes := $(headers) $(addprefix -I,$f $(rooms))))
-$(dir)/tools/%.o: includes := $(headers)
-$(dir)/tests/%.o: includes := $(headers) -Itests
-$(dir)/tests/fuzz/%.o: includes := $(headers) -Irewards -Irewards/limits -Irewards/math -Itests/fuzz
-$(dir)/bench/%.o: includes := -Ibench $(headers) -Itests
+host_rooms := $(addprefix -I,$(filter host/%,$(rooms)))
+$(dir)/tools/%.o: includes := $(headers) $(host_rooms)
+$(dir)/tests/%.o: includes := $(headers) -Itests $(host_rooms)
+$(dir)/tests/fuzz/%.o: includes := $(headers) -Irewards -Irewards/limits -Irewards/math -Itests/fuzz $(host_rooms)
+$(dir)/bench/%.o: includes := -Ibench $(headers) -Itests $(host_rooms)
 
 $(dir)/%.o: %.c $(dir)/flags
 	@echo '  CC  $<'

@@ -1,7 +1,6 @@
 // What the parts of the benchmark share: the device, the probe, timing, and one table whose rows stand beside a limit and a
 // peer.
 #pragma once
-#include "error.h"
 #include "ops.h"
 #include <stdint.h>
 #include <stdio.h>
@@ -34,7 +33,6 @@ Probe probe_run(void);
 Probe probe_device(const Bench *b);
 
 // A monotonic clock, seconds.
-double clock_seconds(void);
 // Seconds of one call of fn(arg, i): the median of many, after a call to warm up. i counts the calls, so that fn can
 // rotate its inputs and the caches do not lie. The device has finished when the clock stops.
 double bench_time(const Bench *b, void (*fn)(void *arg, int i), void *arg);

@@ -1,6 +1,8 @@
 // The numerics contract on this device: log-probs as sampled, in batches of any size that sequences join and leave, against
 // those of a training pass over the same tokens packed at random; every bit must agree.
-#include "model.h"
+#include "bench_model.h"
+#include "random.h"
+#include "train.h"
 #include <stdlib.h>
 
 enum { PROMPTS = 24, GROUP = 8, LONGEST_PROMPT = 96, LONGEST = 320, SLOTS = 128, PACK = 8192 };
@@ -15,7 +17,7 @@ typedef struct {
     int64_t tokens, wrong;
 } Contract;
 
-static int below(Contract *c, int n) { return (int)(host_random(7, 1, c->random++) % (uint64_t)n); }
+static int below(Contract *c, int n) { return (int)(random_bits(7, 1, c->random++) % (uint64_t)n); }
 
 static void sample(Contract *c, Batch *b, float temperature) {
     Run *r = &c->model.run;

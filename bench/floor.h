@@ -1,7 +1,8 @@
 // The floor model: the least time that a card with `bw` bytes a second (device-to-device copy, read + written) and `p`
 // FLOP a second (bf16 matrix product) needs. Weights and cache are bf16.
 #pragma once
-#include "host.h" // ModelDims; bench has a model.h of its own
+#include "model.h"
+#include <stdbool.h>
 
 // Weights of the blocks' matrices, and of the head.
 static inline double floor_blocks(ModelDims n) {

@@ -1,7 +1,14 @@
 // The host's parts: tokenizer, rewards, loading weights.
-#include "model.h"
+#include "bench.h"
+#include "clock.h"
+#include "dataset.h"
+#include "file.h"
+#include "json.h"
+#include "reward.h"
+#include "bench_model.h"
 #include <stdlib.h>
 #include <unistd.h>
+#include <stdio.h>
 
 // A file of the shared test data, or NULL where it is absent.
 static const char *data_file(const char *name) {

@@ -1,18 +1,13 @@
 // The benchmark (bench/README.md): every figure stands beside what the same run's probe says the machine can do, and
 // beside a peer where one is installed.
-#include "bench.h"
-#include "host.h"
-#include "model.h"
+#include "bench_model.h"
+#include "clock.h"
+#include "config.h"
+#include "device.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-double clock_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;

@@ -1,7 +1,8 @@
 // Opens a model by the same code as a run does.
-#include "model.h"
+#include "bench_model.h"
 #include <stdlib.h>
 #include <unistd.h>
+#include <stdio.h>
 
 const char *const shape_name[SHAPES] = {"tiny", "0.5B", "1.5B", "7B"};
 

@@ -1,5 +1,6 @@
 // The probe: what memory and arithmetic units give to a loop that does nothing else.
 #include "bench.h"
+#include "clock.h"
 #include <math.h>
 #include <string.h>
 #include <sys/mman.h>

@@ -1,7 +1,6 @@
 // Matrix products: those of Qwen2.5-0.5B, forward and backward, for 512 tokens and for one.
 #include "bench.h"
 #include "floor.h"
-#include "ops.h"
 #include <math.h>
 #include <stdlib.h>
 

@@ -1,6 +1,8 @@
 // Rollout: sampled tokens a second, everything counted (model, sampling with log-prob, detokenizing).
-#include "model.h"
+#include "bench_model.h"
+#include "clock.h"
 #include <stdlib.h>
+#include <stdio.h>
 
 typedef struct {
     Run *run;

@@ -1,5 +1,7 @@
 // Whole GRPO steps as the recipe makes them: 4 x 8 completions of 200 tokens (random weights seldom end sooner).
-#include "model.h"
+#include "bench_model.h"
+#include "clock.h"
+#include "train.h"
 #include <stdlib.h>
 #include <unistd.h>
 

@@ -1,7 +1,11 @@
 // Training and prefill: tokens a second, beside what the probe's arithmetic allows by the floor model
 // (2 FLOP a weight and token forward, three times that with the backward pass).
-#include "model.h"
+#include "bench_model.h"
+#include "clock.h"
+#include "micro.h"
+#include "optim.h"
 #include <stdlib.h>
+#include <stdio.h>
 
 typedef struct {
     Run *run;

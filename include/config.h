@@ -153,5 +153,5 @@ void config_free(Config *c);
 char *config_yaml(const Config *c);
 // Help for one command ("train", ...), or the whole reference page in Markdown where command is NULL. Heap memory.
 char *config_help(const char *command);
-// The nearest of `n` names to `word` by edit distance, or NULL where none is near.
-const char *nearest_name(const char *word, const char *const *names, int n);
+// A range of steps, as profile_steps writes it: "3:5" or "4": the steps, counted from 1; "": 0 and 0. False where the text is neither.
+bool config_step_range(const char *text, int64_t *first, int64_t *last);

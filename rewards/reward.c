@@ -1,4 +1,5 @@
 // A selection of rewards: read from text, opened, summed.
+#include "nearest.h"
 #include "config.h"
 #include "rewards.h"
 #include "str.h"

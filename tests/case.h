@@ -5,11 +5,12 @@
 // what the outputs must be, in f64 and as plainly as possible. A backward op gives `objective` instead: the sum of
 // cotangent x forward output in f64, whose finite differences its gradients are held against.
 #pragma once
-#include "error.h"
 #include "ops.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdint.h>
+#include <string.h>
 
 typedef enum {
     ARG_IN,    // read

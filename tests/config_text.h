@@ -1,7 +1,7 @@
 // A configuration file in a directory of its own: what is in it is accepted, or refused at a place.
 #pragma once
+#include "config.h"
 #include "data.h"
-#include "host.h"
 #include <dirent.h>
 #include <math.h>
 #include <string.h>

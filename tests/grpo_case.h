@@ -1,8 +1,8 @@
 // A batch for the grpo_loss op on the device under test.
 #pragma once
-#include "device.h"
 #include "grpo_math.h"
 #include "near.h"
+#include "on_device.h"
 #include <math.h>
 #include <stdarg.h>
 #include <setjmp.h>

@@ -1,6 +1,5 @@
 // Helpers of the head's tests: random tensors, relative error, threads.
 #pragma once
-#include "error.h"
 #include "ops.h"
 #include <math.h>
 #include <setjmp.h>
@@ -9,6 +8,8 @@
 #include <cmocka.h>
 #ifdef _OPENMP
 #include <omp.h>
+#include <stdint.h>
+#include <string.h>
 #endif
 
 static Device *dev;

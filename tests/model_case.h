@@ -1,10 +1,11 @@
 // A model, its gradients, activations, cache and one batch of packed sequences, in memory of their own that host and
 // device both reach; weights by a formula that tools/golden_model.py computes to the same bits.
 #pragma once
-#include "error.h"
 #include "model.h"
 #include <math.h>
 #include <stdlib.h>
+#include <stdint.h>
+#include <string.h>
 
 // [-1, 1), exact in f32.
 static inline uint64_t mix64(uint64_t x) { // splitmix64 (Steele, Lea, Flood 2014)

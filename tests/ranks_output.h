@@ -1,5 +1,7 @@
 // What runs on several ranks leave behind, and how two of them compare.
 #pragma once
+#include "clock.h"
+#include "json.h"
 #include "train_fixture.h"
 #include <math.h>
 #include <string.h>
@@ -32,7 +34,7 @@ static inline void clear_launchers(void) {
     for (size_t i = 0; i < sizeof launcher_names / sizeof *launcher_names; i++) unsetenv(launcher_names[i]);
 }
 
-static inline double since(double start) { return wall_seconds() - start; }
+static inline double since(double start) { return clock_seconds() - start; }
 
 // A file of the fixture's output, whole. Heap.
 static inline char *output(const Fixture *f, const char *name, size_t *n) {

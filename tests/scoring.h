@@ -1,8 +1,7 @@
 // One completion through one reward.
 #pragma once
 #include "data.h"
-#include "host.h"
-#include "text.h"
+#include "reward.h"
 #include <math.h>
 #include <string.h>
 

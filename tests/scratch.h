@@ -1,10 +1,11 @@
 // A directory of its own for a test, small files, and a small model to write into them.
 #pragma once
 #include "data.h"
-#include "host.h"
+#include "run.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <string.h>
 
 static char scratch[64]; // while a test runs
 

@@ -1,6 +1,9 @@
 // The verifier: Math-Verify's own pairs, real graders' verdicts, GSM8K against itself, and texts made to hurt.
 #include "data.h"
-#include "host.h"
+#include "json.h"
+#include "jsonl.h"
+#include "reward.h"
+#include "str.h"
 #include <string.h>
 #include <time.h>
 

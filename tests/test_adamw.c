@@ -1,8 +1,8 @@
 // AdamW against torch.optim.AdamW (tests/golden/adamw.json, written by tools/golden.py), and the stochastic rounding of
 // bf16 state: unbiased, a function of (seed, step, element) alone, never moving a value that bf16 holds exactly.
-#include "device.h"
 #include "../kernels/cpu/philox.h"
 #include "case.h"
+#include "on_device.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>

@@ -1,7 +1,8 @@
 // The numerics contract of attention, with memcmp: a token's output is the same bits in a packed pass and in decode, at
 // any packing, thread count and split of the cache; keys it may not see have no influence at all.
-#include "device.h"
 #include "cases.h"
+#include "on_device.h"
+#include "staging.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>

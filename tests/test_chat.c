@@ -1,6 +1,8 @@
 // Chat templates against the real ones' output, text and ids; R1-Zero's form; what is refused.
+#include "chat.h"
 #include "data.h"
-#include "host.h"
+#include "jsonl.h"
+#include "tokenizer.h"
 #include <string.h>
 
 static char *render(const char *template, const char *messages, bool generate, Error *e) {

@@ -1,6 +1,9 @@
 // Checkpoints: what is saved comes back, whatever happens in between.
-#include "../host/files/manifest.h"
+#include "checkpoint.h"
+#include "crc32c.h"
 #include "faults.h"
+#include "file.h"
+#include "manifest.h"
 #include "scratch.h"
 #include <sched.h>
 #include <signal.h>

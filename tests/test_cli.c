@@ -1,9 +1,12 @@
 // The program as a user meets it: exit codes, one clear line for each mistake, signals, resuming, rewards on a pipe.
+#include "device.h"
+#include "file.h"
 #include "train_fixture.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <string.h>
 
 static char dir[64]; // holds train.jsonl
 

@@ -1,5 +1,7 @@
 // Code rewards on HumanEval and MBPP: the published solutions pass, spoilt ones do not.
 #include "code_fixture.h"
+#include "json.h"
+#include "jsonl.h"
 #include <pthread.h>
 
 typedef struct {

@@ -1,7 +1,9 @@
 // Collectives of ranks: inputs whose exact sums and places are known, for 1 to 4 ranks, as processes and, on the CPU, as
 // threads (so that the thread sanitizer sees them); and what happens where a rank dies, hangs or does something else.
 // On GPUs (GRPO_TEST_DEVICE=cuda, see test_device) each rank needs one of its own.
-#include "device.h"
+#include "comm.h"
+#include "on_device.h"
+#include "staging.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>

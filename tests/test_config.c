@@ -1,5 +1,6 @@
 // Configurations: what is read, and what is refused and where. What is printed: test_config_print.c.
 #include "config_text.h"
+#include "str.h"
 
 static void defaults_are_the_tables(void **state) {
     Config c, d = read_good("", NULL, 0);

@@ -1,5 +1,6 @@
 // Configurations that are printed read back as the same; the shipped ones are good; mutated ones do no harm.
 #include "config_text.h"
+#include "nearest.h"
 
 static void assert_round_trip(const Config *c) {
     char *first = config_yaml(c);

@@ -1,7 +1,7 @@
 // The numerics contract, to the bit: a token's hidden state and log-prob depend on its prefix and the weights alone, not
 // on the batch beside it, the packing, the number of threads, nor on whether it was prefilled, decoded or trained on.
-#include "device.h"
 #include "model_case.h"
+#include "on_device.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>

@@ -1,6 +1,7 @@
 // The engine on the CUDA device, beside the CPU device; and what a user sees where the GPU fails him. Under emulation
 // (MODE=emu) faults can be asked for, launches are counted, and device memory is out of the host's reach.
-#include "device.h"
+#include "file.h"
+#include "on_device.h"
 #include "train_fixture.h"
 #include <math.h>
 #include <sys/wait.h>

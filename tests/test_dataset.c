@@ -1,6 +1,8 @@
 // The data set: real GSM8K, every kind of bad line, shuffling, resuming.
 #include "data.h"
-#include "host.h"
+#include "dataset.h"
+#include "jsonl.h"
+#include "str.h"
 #include <string.h>
 #include <sys/stat.h>
 

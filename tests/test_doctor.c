@@ -1,6 +1,8 @@
 // grpo doctor: one broken thing at a time, and the line and the exit code it gets.
+#include "commands.h"
 #include "data.h"
-#include "host.h"
+#include "file.h"
+#include "outdir.h"
 #include <string.h>
 #include <sys/stat.h>
 

@@ -7,6 +7,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "file.h"
+#include "json.h"
+#include "jsonl.h"
 #include "scratch.h"
 
 // Nobody ever opens the other end: who waits for it is killed by the alarm.

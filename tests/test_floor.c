@@ -1,5 +1,6 @@
 // The benchmark's floor model against the figures that were printed from it for a card of 4.3 TB/s and 790 TFLOP/s.
 #include "../bench/floor.h"
+#include "model.h"
 #include "near.h"
 #include <setjmp.h>
 #include <stdarg.h>

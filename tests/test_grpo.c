@@ -1,6 +1,6 @@
 // The GRPO loss: against finite differences, and what must hold exactly. Against TRL: test_grpo_trl.c.
-#include "device.h"
 #include "grpo_case.h"
+#include "on_device.h"
 
 // ---- exact properties ------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 // The GRPO loss against TRL's own trainer (tests/golden/grpo_loss.json, written by tools/golden.py).
-#include "device.h"
 #include "grpo_case.h"
+#include "json.h"
+#include "on_device.h"
 
 #define GOLDEN "tests/golden/grpo_loss.json"
 

@@ -1,6 +1,6 @@
 // The streamed head: log-probs and their gradient against f64 references and finite differences, and their purity.
-#include "device.h"
 #include "head.h"
+#include "on_device.h"
 
 typedef struct {
     int64_t T, N, V, D;

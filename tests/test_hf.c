@@ -1,4 +1,7 @@
 // Model directories: config.json, weights in one file or in shards, saving, random starts.
+#include "file.h"
+#include "json.h"
+#include "safetensors.h"
 #include "scratch.h"
 #include <math.h>
 

@@ -1,6 +1,5 @@
 // The smallest parts: arena, strings, ids, errors.
 #include "arena.h"
-#include "error.h"
 #include "str.h"
 #include <setjmp.h>
 #include <signal.h>

@@ -1,4 +1,6 @@
 // JSON: the grammar, the limits, and what an error says.
+#include "file.h"
+#include "json.h"
 #include "scratch.h"
 #include <time.h>
 

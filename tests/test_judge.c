@@ -1,4 +1,5 @@
 // A model as judge, against a small HTTP server in this program.
+#include "json.h"
 #include "scoring.h"
 #include "scratch.h"
 #include <arpa/inet.h>

@@ -1,5 +1,6 @@
 // language_consistency: words by script, function words, mixed texts. Expected shares are counted by hand.
 #include "scoring.h"
+#include "str.h"
 #include <stdlib.h>
 
 static float share(const char *language, const char *text) {

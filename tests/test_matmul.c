@@ -1,7 +1,7 @@
 // The matrix products against naive f64 references, and the promise that a row's bits do not depend on what is computed
 // beside it. A bf16 result may be off by its own rounding, 2^-8 at most.
-#include "device.h"
 #include "head.h"
+#include "on_device.h"
 
 // A tensor at `offset` elements into fresh memory of the device: rows that begin anywhere.
 typedef struct {

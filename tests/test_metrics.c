@@ -1,5 +1,8 @@
 // What a run tells: logs, the progress line, the answer to a signal.
-#include "host.h"
+#include "config.h"
+#include "metrics.h"
+#include "progress.h"
+#include "signals.h"
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
@@ -11,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <signal.h>
+#include <string.h>
 
 static char dir[64];
 

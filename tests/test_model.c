@@ -1,12 +1,13 @@
 // The transformer against HF transformers (tests/golden/qwen2_*.json, written by tools/golden.py), and its gradients
 // against finite differences and against each other.
-#include "device.h"
-#include "host.h"
+#include "json.h"
 #include "model_case.h"
 #include "near.h"
+#include "on_device.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include <stdio.h>
 
 static Device *device;
 static const char *const golden_names[] = {"tiny", "gqa7", "gqa6"};

@@ -1,7 +1,7 @@
 // The case table on the device under test: against the f64 oracles, gradients against finite differences, and the numerics
 // contract: the same bits at any thread count, and for a row alone as among others.
-#include "device.h"
 #include "cases.h"
+#include "on_device.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>

@@ -1,7 +1,8 @@
 // The word-problem generator: right answers, the strict format, nothing on both sides, the same bytes for a seed.
 #include "data.h"
-#include "host.h"
+#include "tokenizer.h"
 #include <string.h>
+#include <jansson.h>
 
 // Runs the generator that was built beside this test; its standard output (heap), its exit status.
 static char *problems(const char *arguments, int *status) {

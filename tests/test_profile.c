@@ -1,5 +1,6 @@
 // What a profiler is told: which steps to record, and the ranges of phases and layers.
 #include "train_fixture.h"
+#include <string.h>
 
 static void steps_are_read(void **state) {
     static const struct {
@@ -11,7 +12,7 @@ static void steps_are_read(void **state) {
                  {"3:5x", false, 0, 0}, {"x", false, 0, 0},   {"-1", false, 0, 0}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         int64_t first, last;
-        bool good = profile_range(known[i].text, &first, &last);
+        bool good = config_step_range(known[i].text, &first, &last);
         if (good != known[i].good) fail_msg("'%s' is taken for %s", known[i].text, good ? "good" : "bad");
         if (good) assert_true(first == known[i].first && last == known[i].last);
     }

@@ -1,5 +1,9 @@
 // Several ranks on the CPU: the same numbers as one rank, resuming, stopping, and every way in which a rank can fail.
+#include "eval.h"
+#include "file.h"
+#include "ranks.h"
 #include "ranks_output.h"
+#include "signals.h"
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -26,7 +30,7 @@ static double *struck; // when, for the test that waits for the end
 static void strike(Where here) {
     if (!armed || fault.where != here || fault.fault == NOT_A_NUMBER) return;
     armed = false;
-    *struck = wall_seconds();
+    *struck = clock_seconds();
     kill(getpid(), fault.fault); // rewards run on threads of their own
 }
 static void sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen, Tensor seen_len,
@@ -69,7 +73,8 @@ static bool share(Comm *c, const char *name, void *data, const uint64_t *end, Er
     return real_comm.share(c, name, data, end, e);
 }
 static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
-    if (armed && fault.where == GATHER && fault.fault == SKIP_ONE) return *struck = wall_seconds(), armed = false, true;
+    if (armed && fault.where == GATHER && fault.fault == SKIP_ONE)
+        return *struck = clock_seconds(), armed = false, true;
     strike(GATHER);
     return real_comm.all_gather(c, name, x, e);
 }
@@ -107,7 +112,7 @@ static ExitCode be_rank(Fixture *f, Error *e) {
         }
         if (!train_log(t, s, e)) return e->code;
         if (armed && fault.fault == DISK_IS_FULL) {
-            *struck = wall_seconds();
+            *struck = clock_seconds();
             error_set(e, EXIT_DISK, "the disk is full");
             return EXIT_DISK;
         }

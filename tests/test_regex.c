@@ -1,6 +1,7 @@
 // Patterns of others under limits: adversarial ones end, score 0 and are counted.
 #include "regex_cases.h"
 #include "scoring.h"
+#include "str.h"
 #include <stdlib.h>
 #include <time.h>
 

@@ -1,7 +1,9 @@
 // The field's own reward tests: every case of Open R1 and TRL that is about a reward here, and the graders' verdicts.
 #include "data.h"
-#include "host.h"
-#include "text.h"
+#include "json.h"
+#include "jsonl.h"
+#include "reward.h"
+#include "str.h"
 #include <string.h>
 
 // Calls use(line) for each JSON line of a data file; returns how many there were.

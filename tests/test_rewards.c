@@ -1,7 +1,11 @@
 // Rewards: the recipe's vectors, Python's idea of text, the registry, the command.
+#include "commands.h"
 #include "data.h"
-#include "host.h"
+#include "file.h"
+#include "json.h"
+#include "jsonl.h"
 #include "near.h"
+#include "reward_set.h"
 #include "text.h"
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>

@@ -1,6 +1,6 @@
 // Decoding without the host: the op that moves rows on against a plain list of sequences; and a device with graphs, on
 // which the host asks ahead: the same tokens, log-probs and texts, whatever ended a sequence.
-#include "device.h"
+#include "on_device.h"
 #include "train_fixture.h"
 
 // ---- advance ------------------------------------------------------------------------------------------------------

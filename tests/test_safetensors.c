@@ -1,4 +1,7 @@
 // safetensors: the vectors, every way a small file can be cut or flipped, conversions, both ways of reading.
+#include "file.h"
+#include "json.h"
+#include "safetensors.h"
 #include "scratch.h"
 #include <math.h>
 

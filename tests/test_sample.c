@@ -1,8 +1,8 @@
 // Sampling: Philox's published numbers; every draw and every filter against a naive f64 reading of the definitions; the
 // drawn token's log-prob, logsumexp and entropy are the trainer's, bit for bit; chi-square of drawn frequencies.
-#include "device.h"
 #include "../kernels/cpu/philox.h"
 #include "head.h"
+#include "on_device.h"
 
 // Random123's known answers.
 static void test_philox(void **state) {

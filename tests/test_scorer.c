@@ -1,6 +1,6 @@
 // Scoring on threads: the same scores on any number of them and in any order of arrival; rewards of a group see the whole
 // group; a scorer that hangs keeps nobody else from a score; a stop leaves what nobody has begun.
-#include "host.h"
+#include "reward_threads.h"
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <string.h>
 
 enum { PROMPTS = 6, GROUP = 4, N = PROMPTS * GROUP };
 

@@ -1,5 +1,9 @@
 // What one step does, piece by piece, against the plainest account of it: which tokens count, which questions are drawn
 // again, how far weights and the reference move, what supervised tuning learns.
+#include "commands.h"
+#include "eval.h"
+#include "file.h"
+#include "optim.h"
 #include "train_fixture.h"
 #include <math.h>
 

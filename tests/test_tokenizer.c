@@ -1,7 +1,8 @@
 // The tokenizer against HF tokenizers' ids: published and computed vectors, variants of the tiny tokenizer; then what
 // must agree within: scanner and regex, heap and plain merging, streaming and decoding, threads.
 #include "data.h"
-#include "host.h"
+#include "jsonl.h"
+#include "tokenizer.h"
 #include "tokenizer_edit.h"
 #include <pthread.h>
 #include <string.h>

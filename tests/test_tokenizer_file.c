@@ -1,5 +1,6 @@
 // tokenizer.json files that are malformed, or ask for what is not computed: each is refused with file and place.
-#include "host.h"
+#include "file.h"
+#include "tokenizer.h"
 #include "tokenizer_edit.h"
 
 static void check_refused(const char *path, const char *says, const char *what) {

@@ -1,5 +1,6 @@
 // The GRPO step as a whole: the numerics contract, resuming, numbers that are not finite.
-#include "device.h"
+#include "file.h"
+#include "on_device.h"
 #include "train_fixture.h"
 #include <math.h>
 

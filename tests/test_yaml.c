@@ -1,6 +1,8 @@
 // The YAML reader: the public test suite, what is refused and on which line, and how long the worst texts take.
+#include "config.h"
 #include "data.h"
-#include "host.h"
+#include "file.h"
+#include "str.h"
 #include "yaml_reader.h"
 #include <dirent.h>
 #include <string.h>

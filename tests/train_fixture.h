@@ -1,6 +1,6 @@
 // A trainer on the tiny model with random weights, over a small file of sums, in a directory of its own.
 #pragma once
-#include "host.h"
+#include "train.h"
 #include <assert.h>
 #include <ftw.h>
 #include <stdlib.h>

@@ -1,8 +1,10 @@
 // What a model directory's model computes, for tools/compare_hf.py: `logits MODEL_DIR f32|bf16 cpu|cuda [gradients]`, one
 // sequence of token ids a line on standard input; on standard output raw f32 logits, [T,V] a sequence, or the gradients of
 // the mean negative log-prob of every next token: for each parameter a line "NAME ELEMENTS", then its elements as f32.
-#include "host.h"
+#include "device.h"
+#include "micro.h"
 #include <stdlib.h>
+#include <stdio.h>
 
 // Packs the lines of standard input, at most 4096 tokens in all; *highest becomes the largest id.
 static bool lines_read(Packing *p, int32_t *highest, Error *e) {

@@ -5,7 +5,7 @@
 // seeds, counts and ranges. With --hold-out sums the hash is of the arithmetic alone (12+5, 12+5-3; 5+12 counts as
 // 12+5): then no sum in an eval file was ever told in a train file, in any wording. That asks for more than a tiny model
 // can learn in minutes.
-#include "error.h"
+#include "random.h"
 #include "str.h"
 #include <errno.h>
 #include <stdint.h>
@@ -53,13 +53,7 @@ typedef struct {
     long total[3];  // after 0, 1, 2 steps
 } Problem;
 
-static uint64_t mix(uint64_t x) { // splitmix64's finaliser
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
-static uint64_t draw(uint64_t *state) { return mix(*state += 0x9e3779b97f4a7c15u); }
+static uint64_t draw(uint64_t *state) { return random_mix(*state += RANDOM_STEP); }
 static long between(uint64_t *state, long lo, long hi) { return lo + (long)(draw(state) % (uint64_t)(hi - lo + 1)); }
 
 static Problem problem_draw(uint64_t *state, const Options *o) {
@@ -77,16 +71,16 @@ static Problem problem_draw(uint64_t *state, const Options *o) {
 
 static bool question_is_for_eval(const Str *question) {
     uint64_t h = 0;
-    for (size_t i = 0; i < question->n; i++) h = mix(h + (unsigned char)question->s[i] + 1);
+    for (size_t i = 0; i < question->n; i++) h = random_mix(h + (unsigned char)question->s[i] + 1);
     return h % 8 == 0;
 }
 
 static bool sum_is_for_eval(const Problem *p) {
     long a = p->number[0], b = p->number[1];
     bool swap = p->op[0] == '+' && b < a;
-    uint64_t h = mix((uint64_t)(swap ? b : a) + 1) + (uint64_t)p->op[0];
-    h = mix(h + (uint64_t)(swap ? a : b));
-    if (p->steps == 2) h = mix(mix(h + (uint64_t)p->op[1]) + (uint64_t)p->number[2]);
+    uint64_t h = random_mix((uint64_t)(swap ? b : a) + 1) + (uint64_t)p->op[0];
+    h = random_mix(h + (uint64_t)(swap ? a : b));
+    if (p->steps == 2) h = random_mix(random_mix(h + (uint64_t)p->op[1]) + (uint64_t)p->number[2]);
     return h % 8 == 0;
 }
 
@@ -153,7 +147,7 @@ typedef struct {
 
 static bool seen_before(Seen *seen, const Str *question) {
     uint64_t h = 0;
-    for (size_t i = 0; i < question->n; i++) h = mix(h + (unsigned char)question->s[i] + 1);
+    for (size_t i = 0; i < question->n; i++) h = random_mix(h + (unsigned char)question->s[i] + 1);
     h |= 1; // 0 marks a free place
     size_t i = h & (seen->cap - 1);
     while (seen->hash[i] && seen->hash[i] != h) i = (i + 1) & (seen->cap - 1);
@@ -163,7 +157,7 @@ static bool seen_before(Seen *seen, const Str *question) {
 }
 
 static bool write_problems(const Options *o, FILE *f) {
-    uint64_t state = mix(o->seed + 1);
+    uint64_t state = random_mix(o->seed + 1);
     Seen seen = {.cap = 64};
     while (seen.cap < 2 * (size_t)o->count) seen.cap *= 2;
     seen.hash = xcalloc(seen.cap, sizeof *seen.hash);

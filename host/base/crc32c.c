@@ -3,10 +3,11 @@
 // The CPU's crc32 instruction takes 8 bytes in 3 cycles but can start one every cycle, so three stretches are summed
 // side by side and joined afterwards. Joining uses that a CRC is linear: the register after k zero bytes is a matrix
 // times the register before, kept as four tables of 256 entries, one for each byte of the register.
-#include "host.h"
+#include "crc32c.h"
 #include <pthread.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#include <string.h>
 #endif
 
 enum { STRETCH = 4096 }; // bytes; three of them fit the first-level cache

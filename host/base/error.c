@@ -1,5 +1,4 @@
 // Errors and notes.
-#include "error.h"
 #include "str.h"
 #include <errno.h>
 #include <stdarg.h>

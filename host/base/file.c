@@ -1,5 +1,7 @@
 // Opening what is to be read, and telling by its first bytes what should have been something else.
 #include "file.h"
+#include "signals.h"
+#include "str.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -8,8 +10,6 @@
 #include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "host.h"
-#include "str.h"
 
 // ---- opening ---------------------------------------------------------------------------------------------------------
 

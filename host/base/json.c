@@ -1,6 +1,12 @@
 // Strict JSON: Jansson does the grammar; here are its limits, its flags and the form of its errors.
-#include "host.h"
+#include "file.h"
+#include "json.h"
+#include "str.h"
 #include <stdlib.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+#include <string.h>
 
 enum { DEPTH_LIMIT = 64 };
 static const size_t json_bytes_limit = (size_t)256 << 20; // the largest tokenizer.json known is a tenth of this

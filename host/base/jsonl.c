@@ -1,9 +1,11 @@
 // Lines of a file in bounded memory, and the fields of a JSON line.
-#include "host.h"
-#include "text.h"
+#include "file.h"
+#include "jsonl.h"
+#include "signals.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <string.h>
 
 bool line_reader_open(LineReader *r, const char *path, Error *e) {
     bool standard_input = strcmp(path, "-") == 0;

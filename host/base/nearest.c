@@ -1,7 +1,8 @@
 // The nearest name, for "did you mean".
-#include "config.h"
+#include "nearest.h"
 #include <ctype.h>
 #include <string.h>
+#include <stdbool.h>
 
 #define LONGEST 63 // bytes of a word that are compared
 

@@ -1,8 +1,11 @@
 // Stopping on request: a handler that only sets a flag and says so.
-#include "host.h"
+#include "signals.h"
 #include <errno.h>
 #include <time.h>
 #include <unistd.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
 
 static volatile sig_atomic_t stop; // the first signal; 0: none yet
 static struct timespec first;      // when it came

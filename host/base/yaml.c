@@ -1,6 +1,6 @@
 // The YAML reader: libyaml's events, with everything a configuration does not need refused.
-#include "yaml_reader.h"
 #include "error.h"
+#include "yaml_reader.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

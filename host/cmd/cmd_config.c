@@ -1,7 +1,9 @@
 // grpo config: the effective configuration as YAML, or the reference page.
-#include "host.h"
+#include "commands.h"
+#include "config.h"
 #include <stdlib.h>
 #include <string.h>
+#include <stdio.h>
 
 ExitCode command_config(int argc, char **argv, Error *e) {
     char *text = NULL;

@@ -1,5 +1,8 @@
 // grpo doctor: is this machine good for a run, and do the files that a configuration names fit together?
-#include "host.h"
+#include "chat.h"
+#include "commands.h"
+#include "device.h"
+#include "prompt.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -11,6 +14,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <utf8proc.h>
+#include <stdio.h>
 
 typedef enum { FINDING_OK, FINDING_WARN, FINDING_FAIL } Finding;
 typedef struct {

@@ -1,6 +1,10 @@
 // grpo plan: the memory a training run would take, before it takes any.
-#include "host.h"
+#include "commands.h"
+#include "device.h"
+#include "reward_set.h"
+#include "run.h"
 #include <stdlib.h>
+#include <stdio.h>
 
 ExitCode command_plan(int argc, char **argv, Error *e) {
     Config c;

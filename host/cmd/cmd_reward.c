@@ -1,7 +1,12 @@
 // grpo reward: scores JSON lines, one line out for each line in. And the table of all rewards.
-#include "host.h"
+#include "commands.h"
+#include "json.h"
+#include "jsonl.h"
+#include "reward_set.h"
 #include <stdlib.h>
 #include <unistd.h>
+#include <stdio.h>
+#include <string.h>
 
 static const char usage[] =
     "usage: grpo reward NAME[:key=value,...] [FILE]\n"

@@ -1,7 +1,13 @@
 // grpo sample: one prompt, a file of prompts, or a conversation on a terminal.
-#include "host.h"
+#include "chat.h"
+#include "commands.h"
+#include "json.h"
+#include "jsonl.h"
+#include "signals.h"
+#include "train.h"
 #include <stdlib.h>
 #include <unistd.h>
+#include <string.h>
 
 static const char *const finish_name[] = {"none", "eos", "stop", "length"};
 

@@ -1,7 +1,13 @@
 // grpo tokenize: JSON lines with text or messages in, with ids out, one line for each line.
-#include "host.h"
+#include "chat.h"
+#include "commands.h"
+#include "json.h"
+#include "jsonl.h"
+#include "tokenizer.h"
 #include <stdlib.h>
 #include <unistd.h>
+#include <stdio.h>
+#include <string.h>
 
 static const char usage[] =
     "usage: grpo tokenize PATH [FILE] [chat_template=NAME] [special=true|false]\n"

@@ -1,7 +1,13 @@
 // grpo: one binary, a table of commands.
-#include "host.h"
+#include "commands.h"
+#include "device.h"
+#include "nearest.h"
+#include "ranks.h"
+#include "str.h"
+#include "version.h"
 #include <stdlib.h>
 #include <string.h>
+#include <stdio.h>
 
 static const struct {
     const char *name;

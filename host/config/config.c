@@ -2,13 +2,16 @@
 //
 // Every problem is collected with its place and reported together: a user corrects a file once, not once a run.
 #include "config_table.h"
-#include "host.h"
+#include "file.h"
+#include "launch.h"
+#include "nearest.h"
 #include "yaml_reader.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
+#include <stdio.h>
 
 #define MAX_PROBLEMS 20
 

@@ -1,8 +1,11 @@
 // Contradictions between options: each reported where the later of the two was set, in the user's own terms.
+#include "chat.h"
 #include "config_table.h"
 #include "grpo.h"
-#include "host.h"
+#include "reward_set.h"
 #include <string.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #define problem problem_of
 
@@ -23,7 +26,7 @@ static void check_any(Reading *r, const Config *c) {
     if (c->matmul == MATMUL_CUBLAS && c->device == DEVICE_CPU)
         problem(r, "matmul", "device", "matmul=cublas has no meaning with device=cpu; leave one of them out");
     int64_t first, last;
-    if (!profile_range(c->profile_steps, &first, &last))
+    if (!config_step_range(c->profile_steps, &first, &last))
         problem(r, "profile_steps", NULL,
                 "profile_steps is %.60s; write the first and the last step to record, counted from 1, as 3:5",
                 c->profile_steps);
@@ -162,4 +165,18 @@ void config_check(Reading *r, const char *command) {
         problem(r, "eval_samples", "temperature",
                 "eval_samples is %lld at temperature 0: all samples of a question would be the same",
                 (long long)c->eval_samples);
+}
+
+bool config_step_range(const char *text, int64_t *first, int64_t *last) {
+    char *end;
+    *first = *last = 0;
+    if (!*text) return true;
+    *first = *last = strtoll(text, &end, 10);
+    if (end == text) return false;
+    if (*end == ':') {
+        const char *second = end + 1;
+        *last = strtoll(second, &end, 10);
+        if (end == second) return false;
+    }
+    return !*end && *first >= 1 && *last >= *first;
 }

@@ -1,7 +1,9 @@
 // What a launcher says about this process: torchrun's, Open MPI's or Slurm's variables, in this order, for torchrun is
 // also started by the other two.
-#include "host.h"
+#include "launch.h"
+#include "tensor.h"
 #include <stdlib.h>
+#include <stdio.h>
 
 typedef struct {
     const char *by;

@@ -1,5 +1,7 @@
 // A file's blocks against their checksums, on all cores.
+#include "crc32c.h"
 #include "manifest.h"
+#include "ranks.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>

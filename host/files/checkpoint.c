@@ -2,6 +2,11 @@
 //
 // Names in output_dir: step_N is a checkpoint; step_N.tmp is one being written; step_N.old is the one that a second
 // save of the same step is replacing, good until the new one has its name; step_N.gone is being deleted.
+#include "checkpoint.h"
+#include "device.h"
+#include "file.h"
+#include "hf.h"
+#include "json.h"
 #include "manifest.h"
 #include <dirent.h>
 #include <errno.h>

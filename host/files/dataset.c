@@ -1,7 +1,13 @@
 // A data set: questions and answers of a JSONL file, in file order or in a seeded random order an epoch.
-#include "host.h"
+#include "dataset.h"
+#include "file.h"
+#include "json.h"
+#include "jsonl.h"
+#include "random.h"
 #include "text.h"
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <stdio.h>
 
 // Rows from `row` on stand on lines that follow each other, beginning with `line`: lines need no number of their own.
 typedef struct {
@@ -196,13 +202,6 @@ bool dataset_next(Dataset *d, Row *row, Error *e) {
     return true;
 }
 
-// A bijection of 64-bit words whose every output bit depends on every input bit (the finaliser of splitmix64).
-static uint64_t mix(uint64_t x) {
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
 // A Feistel network permutes 0..4^half - 1 (Luby & Rackoff 1988); numbers that fall outside 0..n-1 are sent through
 // again until they come back in (cycle walking, Black & Rogaway 2002), fewer than four times on average.
 int64_t shuffle_index(uint64_t seed, int64_t epoch, int64_t n, int64_t i) {
@@ -210,11 +209,11 @@ int64_t shuffle_index(uint64_t seed, int64_t epoch, int64_t n, int64_t i) {
     int half = 1;
     while (half < 31 && (int64_t)1 << (2 * half) < n) half++;
     uint64_t mask = ((uint64_t)1 << half) - 1, x = (uint64_t)i;
-    uint64_t key = mix(mix(seed + 0x9e3779b97f4a7c15u) + (uint64_t)epoch);
+    uint64_t key = random_mix(random_mix(seed + RANDOM_STEP) + (uint64_t)epoch);
     do {
         uint64_t left = x >> half, right = x & mask;
         for (uint64_t round = 0; round < ROUNDS; round++) {
-            uint64_t next = left ^ (mix(key + (round << 32) + right) & mask);
+            uint64_t next = left ^ (random_mix(key + (round << 32) + right) & mask);
             left = right;
             right = next;
         }

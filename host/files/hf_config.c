@@ -1,9 +1,12 @@
 // config.json and generation_config.json of a Qwen2.5 model directory. What the engine would compute differently from
 // transformers is refused here, with the reason, before any weight is read.
-#include "host.h"
+#include "hf.h"
+#include "json.h"
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <stdint.h>
+#include <string.h>
 
 // Reads fields one after another; the first problem stays in *e and makes ok false.
 typedef struct {

@@ -1,5 +1,7 @@
 // Weights of a model directory: finds every parameter in model.safetensors or its shards, then copies them all.
-#include "host.h"
+#include "hf.h"
+#include "json.h"
+#include "safetensors.h"
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>

@@ -1,9 +1,13 @@
 // Saves a model as a directory that transformers and vLLM load unchanged.
-#include "host.h"
+#include "file.h"
+#include "hf.h"
+#include "json.h"
+#include "safetensors.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <stdio.h>
 
 static const size_t copied_limit = (size_t)256 << 20; // bytes of one file; a tokenizer.json has about 10 MB
 

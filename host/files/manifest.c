@@ -1,9 +1,14 @@
 // What a checkpoint consists of, and whether all of it is still there.
+#include "file.h"
+#include "json.h"
 #include "manifest.h"
+#include "staging.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <stdio.h>
+#include <string.h>
 
 static const char format_name[] = "grpo checkpoint";
 static const size_t manifest_limit = (size_t)64 << 20; // bytes; an entry of 10 takes for each 16 MiB

@@ -1,6 +1,9 @@
 // manifest.json of a checkpoint: every file with its size and the CRC32C of each DISK_BLOCK of it.
 #pragma once
-#include "host.h"
+#include "error.h"
+#include "ops.h"
+#include "outdir.h"
+#include <jansson.h>
 
 // Writes it as the last file of a directory.
 bool manifest_write(OutDir *d, int64_t step, Error *e);

@@ -1,5 +1,9 @@
 // Directories that appear whole or not at all: the one place where models and checkpoints reach the disk.
+#include "crc32c.h"
+#include "device.h"
 #include "manifest.h"
+#include "ranks.h"
+#include "staging.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -7,6 +11,8 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+#include <stdio.h>
+#include <string.h>
 
 static bool io_error(Error *e, const char *what, const char *path) {
     return error_set(e, EXIT_DISK, "%s: cannot %s: %s", path, what, strerror(errno));

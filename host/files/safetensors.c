@@ -1,9 +1,12 @@
 // safetensors files: the header, checked to the last byte. Reading values is in safetensors_copy.c.
-#include "host.h"
+#include "file.h"
+#include "json.h"
+#include "safetensors.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <stdio.h>
 
 static const uint64_t header_limit = 100000000; // bytes; the format's own limit
 

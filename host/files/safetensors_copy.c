@@ -1,5 +1,7 @@
 // Values of safetensors files into memory: read or mapped, converted, checked, on all cores.
-#include "host.h"
+#include "config.h"
+#include "safetensors.h"
+#include "staging.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>

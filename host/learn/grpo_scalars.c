@@ -1,5 +1,4 @@
 // The scalars of a whole batch that grpo_loss takes in: the deviation of rewards, loss scales, the entropy threshold.
-#include "error.h"
 #include "grpo_math.h"
 #include <stdlib.h>
 

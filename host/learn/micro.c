@@ -1,5 +1,5 @@
 // One micro-batch: sequences packed back to back, the model run over them, the log-probs of their completions.
-#include "host.h"
+#include "micro.h"
 #include <stdlib.h>
 
 // The live part of the work memory: T packed tokens of B sequences, N scored positions.

@@ -2,7 +2,7 @@
 //
 // Several ranks divide the slab (ZeRO stage 1, Rajbhandari et al. 2020): each adds up the gradients of its slice, keeps the
 // state of its slice, updates its slice of the weights, and gets the other slices back. A lone rank's slice is all.
-#include "host.h"
+#include "optim.h"
 #include <math.h>
 #include <stdlib.h>
 

@@ -1,10 +1,13 @@
 // A run: what a command has open. Memory is two slabs whose sizes come from running the carving code once from a null
 // base; `grpo plan` prints that table.
-#include "host.h"
+#include "device.h"
+#include "ranks.h"
+#include "run.h"
 #include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <stdio.h>
 
 static void plan_add(Plan *p, const char *what, size_t bytes) {
     if (p->n == PLAN_ROWS) die("plan: too many rows");

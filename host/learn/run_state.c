@@ -1,5 +1,7 @@
 // Saving a run and going on from where it was: what train and sft share.
-#include "host.h"
+#include "file.h"
+#include "ranks.h"
+#include "run_state.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -34,29 +36,6 @@ bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e) {
     bool ok =
         checkpoint_save(c->output_dir, at, r->device, &r->policy, c->model, yaml, blob, n, (int)c->save_total_limit, e);
     free(yaml);
-    return ok;
-}
-
-bool directory_make(const char *path, Error *e) {
-    char *part = xstrdup(path);
-    bool ok = true;
-    for (char *p = part + 1; ok; p++) {
-        char c = *p;
-        if (c != '/' && c) continue;
-        *p = 0;
-        ok = !mkdir(part, 0777) || errno == EEXIST;
-        *p = c;
-        if (!c) break;
-    }
-    struct stat info;
-    if (ok && (stat(path, &info) || !S_ISDIR(info.st_mode))) {
-        ok = false;
-        errno = ENOTDIR;
-    }
-    if (!ok)
-        error_set(e, EXIT_DISK, "output_dir: cannot make %s: %s; choose a directory you can write to", path,
-                  strerror(errno));
-    free(part);
     return ok;
 }
 
@@ -142,7 +121,7 @@ bool run_resume(Run *r, TrainState *at, Progress *p, Metrics **m, Error *e) {
     *m = NULL;
     ranks_phase("resume", 0);
     // Nobody writes to output_dir before everybody has read what is there.
-    if (!directory_make(r->cfg->output_dir, e) || !load_newest(r, at, p, e) || !comm_barrier(r->comm, "resumed", e))
+    if (!disk_mkdir(r->cfg->output_dir, e) || !load_newest(r, at, p, e) || !comm_barrier(r->comm, "resumed", e))
         return false;
     if (comm_rank(r->comm)) return true;
     *m = metrics_open(r->cfg->output_dir, at->metrics_bytes, at->completions_bytes, e);

@@ -1,5 +1,11 @@
 // One process of several: forking them, watching over them, joining them, and who speaks where they fail.
-#include "host.h"
+#include "clock.h"
+#include "ops.h"
+#include "ranks.h"
+#include "rendezvous.h"
+#include "signals.h"
+#include "str.h"
+#include "version.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -7,7 +13,9 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include "rendezvous.h"
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
 
 // A process is one rank, and that for good: so this is the process's, as its signals are.
 static struct {
@@ -88,8 +96,8 @@ static ExitCode watch_over(Board *b, pid_t *pid, int n, Error *e) {
             left--;
         }
         stop_requested();
-        if (!end_by && board_failed(b, NULL)) end_by = wall_seconds() + 2;
-        for (int r = 0; r < n && end_by && wall_seconds() > end_by; r++)
+        if (!end_by && board_failed(b, NULL)) end_by = clock_seconds() + 2;
+        for (int r = 0; r < n && end_by && clock_seconds() > end_by; r++)
             if (pid[r] > 0) kill(pid[r], SIGKILL);
         if (left) nanosleep(&(struct timespec){0, 20000000}, NULL);
     }

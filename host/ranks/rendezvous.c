@@ -1,6 +1,9 @@
 // Ranks that a launcher started find each other: all but rank 0 connect to it over TCP, say who and where they are, and
 // learn which of them share a host, under which name that host's Board is, and NCCL's id. Nothing is kept open.
+#include "clock.h"
 #include "rendezvous.h"
+#include "signals.h"
+#include "str.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -12,6 +15,8 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include <stdio.h>
+#include <string.h>
 
 static const char magic[8] = "grpo.c\n";
 
@@ -49,7 +54,7 @@ static uint64_t host_key(void) {
 
 static bool ready(int fd, short what, double until) {
     for (;;) {
-        double left = until - wall_seconds();
+        double left = until - clock_seconds();
         if (left <= 0 || stop_requested()) return false;
         struct pollfd p = {.fd = fd, .events = what};
         int n = poll(&p, 1, left < 0.1 ? (int)(1000 * left) + 1 : 100);
@@ -169,7 +174,7 @@ static bool missing_ranks(const Guest *guest, int world, double waited, Error *e
 // Takes in one connection. False after filling *e: somebody came who makes the run impossible.
 static bool take_in(int fd, const Hello *mine, Guest *guest, int *here, double until, Error *e) {
     Hello h;
-    double soon = wall_seconds() + 5;
+    double soon = clock_seconds() + 5;
     if (!receive(fd, &h, sizeof h, soon < until ? soon : until) || memcmp(h.magic, magic, sizeof magic) ||
         h.job != mine->job) {
         close(fd); // somebody else's
@@ -191,7 +196,7 @@ static bool take_in(int fd, const Hello *mine, Guest *guest, int *here, double u
 }
 
 static bool host_all(const Launch *l, const Hello *mine, double timeout, Welcome *own, Error *e) {
-    double began = wall_seconds(), until = began + timeout;
+    double began = clock_seconds(), until = began + timeout;
     int fd = listen_for_ranks(l, e);
     if (fd < 0) return false;
     Guest *guest = xcalloc((size_t)l->world, sizeof *guest);
@@ -201,7 +206,7 @@ static bool host_all(const Launch *l, const Hello *mine, double timeout, Welcome
     for (int here = 1; ok && here < l->world;) {
         if (!ready(fd, POLLIN, until)) {
             ok = stop_requested() ? error_set(e, EXIT_STOPPED, "stopped before the start")
-                                  : missing_ranks(guest, l->world, wall_seconds() - began, e);
+                                  : missing_ranks(guest, l->world, clock_seconds() - began, e);
             break;
         }
         int with = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
@@ -221,7 +226,7 @@ static bool host_all(const Launch *l, const Hello *mine, double timeout, Welcome
         }
         if (r == 0) *own = w;
         else if (guest[r].fd >= 0) {
-            if (!transmit(guest[r].fd, &w, sizeof w, wall_seconds() + 10) && ok)
+            if (!transmit(guest[r].fd, &w, sizeof w, clock_seconds() + 10) && ok)
                 ok = error_set(e, EXIT_COMM, "rank %d went away while the ranks gathered; see its output", r);
             close(guest[r].fd);
         }
@@ -240,11 +245,11 @@ static bool visit(const Launch *l, int port, const Hello *mine, double until, We
     for (struct addrinfo *a = at; a && !ok; a = a->ai_next) {
         int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0) continue;
-        double soon = wall_seconds() + 5;
+        double soon = clock_seconds() + 5;
         bool there = !connect(fd, a->ai_addr, a->ai_addrlen) ||
                      (errno == EINPROGRESS && ready(fd, POLLOUT, soon < until ? soon : until));
         char answer[sizeof magic];
-        soon = wall_seconds() + 10;
+        soon = clock_seconds() + 10;
         ok = there && transmit(fd, mine, sizeof *mine, until) &&
              receive(fd, answer, sizeof answer, soon < until ? soon : until) && !memcmp(answer, magic, sizeof magic) &&
              receive(fd, w, sizeof *w, until) && !memcmp(w->magic, magic, sizeof magic);
@@ -255,12 +260,12 @@ static bool visit(const Launch *l, int port, const Hello *mine, double until, We
 }
 
 static bool visit_rank_0(const Launch *l, const Hello *mine, double timeout, Welcome *w, Error *e) {
-    double began = wall_seconds(), until = began + timeout;
+    double began = clock_seconds(), until = began + timeout;
     *e = (Error){0};
     for (int k = 0;; k = (k + 1) % LAUNCH_PORTS) {
         if (visit(l, l->port + k, mine, until, w, e)) break;
         if (stop_requested()) return error_set(e, EXIT_STOPPED, "stopped before the start");
-        if (wall_seconds() > until)
+        if (clock_seconds() > until)
             return *e->text ? false
                             : error_set(e, EXIT_COMM,
                                         "rank %d waited %.0f s for rank 0 at %s, ports %d to %d; see rank 0's output, "

@@ -1,6 +1,8 @@
 // How ranks that a launcher started find each other.
 #pragma once
-#include "host.h"
+#include "comm.h"
+#include "error.h"
+#include "launch.h"
 
 typedef struct {
     char id[COMM_ID_BYTES]; // NCCL's: rank 0 brings it, the others get it

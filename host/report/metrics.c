@@ -1,11 +1,13 @@
 // metrics.jsonl and completions.jsonl: one JSON object a line, written in whole lines at the end of a step.
-#include "host.h"
+#include "metrics.h"
+#include "str.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <string.h>
 
 typedef struct {
     char *path;

@@ -1,24 +1,11 @@
 // What a profiler sees of a run: a range for each phase of a step, and the steps that profile_steps names recorded.
-#include "host.h"
+#include "profile.h"
 #include <stdlib.h>
-
-bool profile_range(const char *text, int64_t *first, int64_t *last) {
-    char *end;
-    *first = *last = 0;
-    if (!*text) return true;
-    *first = *last = strtoll(text, &end, 10);
-    if (end == text) return false;
-    if (*end == ':') {
-        const char *second = end + 1;
-        *last = strtoll(second, &end, 10);
-        if (end == second) return false;
-    }
-    return !*end && *first >= 1 && *last >= *first;
-}
+#include <string.h>
 
 Profile profile_open(Device *d, const Config *c, Progress *p) {
     Profile profile = {.device = d};
-    if (!profile_range(c->profile_steps, &profile.first, &profile.last)) die("profile_steps went unchecked");
+    if (!config_step_range(c->profile_steps, &profile.first, &profile.last)) die("profile_steps went unchecked");
     if (!profile.first) return profile;
     progress_say(p,
                  d->record ? "profile_steps=%s: these steps are what a profiler records that waits for them"

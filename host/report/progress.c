@@ -2,13 +2,17 @@
 //
 // The cursor is never hidden and rests at the start of the live line, so that whatever ends the program, or writes to
 // the terminal in between, finds it in order. The width is asked for at every drawing: no SIGWINCH handler is needed.
-#include "host.h"
+#include "clock.h"
+#include "config.h"
+#include "progress.h"
+#include "str.h"
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
+#include <string.h>
 
 #define MAX_PHASES     8
 #define REDRAW_SECONDS 0.1
@@ -36,12 +40,6 @@ struct Progress {
     Phases last_phases;
 };
 
-static double seconds_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps) {
     Progress *p = xcalloc(1, sizeof *p);
     const char *term = getenv("TERM");
@@ -51,7 +49,7 @@ Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps) 
     p->live = mode == PROGRESS_LIVE || (mode == PROGRESS_AUTO && terminal);
     p->step = step;
     p->total = total_steps;
-    p->opened = seconds_now();
+    p->opened = clock_seconds();
     return p;
 }
 
@@ -112,12 +110,12 @@ static void draw(Progress *p) {
     fprintf(p->out, p->live ? "\r%s\033[K\r" : "%s\n", s.s ? s.s : "");
     fflush(p->out);
     str_free(&s);
-    p->drawn = seconds_now();
+    p->drawn = clock_seconds();
 }
 
 static void phase_end(Progress *p) {
     if (!p->running) return;
-    double seconds = seconds_now() - p->phase_began;
+    double seconds = clock_seconds() - p->phase_began;
     Phases *all = &p->phases;
     int i = 0;
     while (i < all->n && strcmp(all->phase[i].name, p->running) != 0) i++;
@@ -132,11 +130,11 @@ void progress_phase(Progress *p, const char *name, int64_t done, int64_t total) 
     if (begins) {
         phase_end(p);
         p->running = name;
-        p->phase_began = seconds_now();
+        p->phase_began = clock_seconds();
     }
     p->phase_done = done;
     p->phase_total = total;
-    if (p->live && !p->off && (begins || seconds_now() - p->drawn >= REDRAW_SECONDS)) draw(p);
+    if (p->live && !p->off && (begins || clock_seconds() - p->drawn >= REDRAW_SECONDS)) draw(p);
 }
 
 void progress_step(Progress *p, int64_t step, const ProgressStep *s) {
@@ -144,7 +142,7 @@ void progress_step(Progress *p, int64_t step, const ProgressStep *s) {
     phase_end(p);
     p->step = step;
     p->steps_here++;
-    p->stepped = seconds_now();
+    p->stepped = clock_seconds();
     p->last = *s;
     p->last_phases = p->phases;
     p->phases.n = 0;

@@ -1,6 +1,9 @@
 // From a question to prompt ids: system message, chat template, tokenizer, and the rule for prompts that are too long.
-#include "host.h"
+#include "chat.h"
+#include "file.h"
+#include "prompt.h"
 #include <stdlib.h>
+#include <string.h>
 
 bool prompter_open(Prompter *p, const Run *r, Error *e) {
     const Config *c = r->cfg;

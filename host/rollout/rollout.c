@@ -1,7 +1,9 @@
 // Rollout: continuous batching over a KV cache. A sequence takes a slot, waits for its prompt to be prefilled, draws a
 // token a step, and leaves; the next queued sequence takes its slot. The device runs ahead (rollout_queue.c): here its
 // tokens become text, and what a text says decides who goes on.
+#include "device.h"
 #include "rollout_queue.h"
+#include "signals.h"
 #include <stdlib.h>
 
 RolloutShape rollout_shape(int slots, int prompts, int max_prompt, int max_completion) {

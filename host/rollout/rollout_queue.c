@@ -1,6 +1,7 @@
 // The device's side of a rollout. The state of every row lies on the device and moves on there (see `advance`): a decode
 // step is the same launches with the same arguments each time, so that a device with graphs replays one recording a
 // batch size. The host only adds sequences and takes them away, by copies that wait for nobody.
+#include "device.h"
 #include "rollout_queue.h"
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 // What a rollout asks of the device: prompts, first draws and decode steps in bursts, so that the device always has work
 // ahead while the host reads what the burst before brought.
 #pragma once
-#include "host.h"
+#include "rollout.h"
 
 typedef struct {
     int slot, prompt_slot; // which cache rows are its own, and which hold its prompt

@@ -1,7 +1,12 @@
 // Chat templates: a conversation as the text a model was trained on. Qwen2.5's follows the Jinja template in the
 // models' tokenizer_config.json, tools included; R1-Zero's is the plain dialogue of DeepSeek-R1-Zero in our words.
-#include "host.h"
+#include "chat.h"
+#include "json.h"
+#include "nearest.h"
+#include "tokenizer.h"
 #include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
 
 const char chat_system_prompt[] =
     "First reason about the question inside <think> </think>, then give the final answer alone inside "

@@ -4,6 +4,7 @@
 // pattern is rewritten before it is compiled, or refused.
 #include "tokenizer_parts.h"
 #include <stdlib.h>
+#include <string.h>
 
 static const char qwen2_pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
                                     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";

@@ -1,4 +1,5 @@
 // The tokenizer as the rest of the program sees it: text to ids and back.
+#include "json.h"
 #include "text.h"
 #include "tokenizer_parts.h"
 #include <errno.h>

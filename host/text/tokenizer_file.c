@@ -2,6 +2,8 @@
 // computed here is refused; truncation and padding, which HF's own loaders set anew at every call, are not read.
 #include "tokenizer_parts.h"
 #include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
 
 // The largest id taken: ids index tables, so a huge one would ask for huge tables.
 enum { ID_LIMIT = (1 << 22) - 1 };

@@ -2,8 +2,9 @@
 // cut into words by the file's regex, and each word is merged into tokens. Semantics follow HF tokenizers 0.22.
 #pragma once
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "host.h"
+#include "tokenizer.h"
 #include <pcre2.h>
+#include <jansson.h>
 
 // ---- normalize.c ---------------------------------------------------------------------------------------------------
 bool utf8_is_valid(const char *s, size_t n);

@@ -1,13 +1,18 @@
 // GSM8K accuracy: greedy, or pass@k and majority over several completions; graded strictly (the answer between the
 // tags, as a string) and leniently (the last number, as a number), so that learning the format cannot pass for learning.
 // For other questions eval_grader names the reward that judges: `accuracy:gold=latex` for MATH-500, `binary_code` for code.
-#include "host.h"
+#include "commands.h"
+#include "eval.h"
+#include "ranks.h"
+#include "signals.h"
+#include "train.h"
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include <string.h>
 
 // The last number of a text as the GSM8K graders read it: digits, with inner commas and one decimal point, a minus sign
 // before it. Appends it to out without commas, a trailing point or leading zeros; false where there is none.

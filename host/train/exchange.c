@@ -3,7 +3,8 @@
 //
 // The batch is a few megabytes at most, so every rank keeps all of it, and what is global (advantages, token counts, the
 // entropy threshold, which groups are flat) is computed on every rank from the same numbers. Nothing here adds floats.
-#include "host.h"
+#include "device.h"
+#include "train.h"
 #include <stdlib.h>
 
 RankShare rank_share(const Comm *c, int n) {

@@ -1,17 +1,17 @@
 // The GRPO step. A question's journey, in order: data set, chat, tokenizer -> rollout -> rewards -> reference
 // -> log-probs -> grpo_loss -> backward -> optimizer. One generation feeds one or more optimizer steps; the first of them
 // trains with the numbers the sampler kept.
+#include "clock.h"
+#include "device.h"
 #include "grpo_math.h"
-#include "host.h"
+#include "optim.h"
+#include "random.h"
+#include "ranks.h"
+#include "signals.h"
+#include "train.h"
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
-
-double wall_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static float training_temperature(const Config *c) { return c->temperature > 0 ? (float)c->temperature : 1; }
 
@@ -132,7 +132,7 @@ static void take_decoded(void *arg, int i) {
 
 // Completions and scores of this rank's questions; then every rank gets everybody's.
 static StepResult rollout(Trainer *t, Error *e) {
-    double start = wall_seconds();
+    double start = clock_seconds();
     RankShare own = rank_share(t->run.comm, t->batch.prompts);
     Batch part = batch_part(&t->batch, own.first, own.end - own.first);
     t->decoded = 0;
@@ -140,11 +140,11 @@ static StepResult rollout(Trainer *t, Error *e) {
     scorer_begin(t->scorer, &part);
     bool ok = rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
                           sample_params(t->cfg), &part, (RolloutWatch){.done = take_decoded, .arg = t}, e);
-    t->stats.rollout_time += wall_seconds() - start;
-    start = wall_seconds();
+    t->stats.rollout_time += clock_seconds() - start;
+    start = clock_seconds();
     if (ok) enter(t, "rewards", 0, 0);
     bool scored = scorer_end(t->scorer, ok);
-    t->stats.reward_time += wall_seconds() - start;
+    t->stats.reward_time += clock_seconds() - start;
     if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
     ok = scored;
     StepResult s = ranks_agree(t, ok ? STEP_DONE : STEP_STOPPED, e);
@@ -185,16 +185,16 @@ static StepResult generate(Trainer *t, Error *e) {
 
     grpo_order(t->order, b->n, t->steps_per_pass > 1, (uint64_t)c->seed, (uint64_t)b->key[0]);
     if (c->beta == 0) return STEP_DONE;
-    double start = wall_seconds();
+    double start = clock_seconds();
     StepResult s = score_tokens(t, &t->run.reference, t->order, b->n, b->ref_logp, e);
-    t->stats.reference_time += wall_seconds() - start;
+    t->stats.reference_time += clock_seconds() - start;
     return s;
 }
 
 void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream) {
     for (int i = 0; i < n; i++) order[i] = i;
     for (int i = n - 1; i > 0 && shuffle; i--) {
-        int j = (int)(host_random(seed, stream, (uint64_t)i) % (uint64_t)(i + 1)), swap = order[i];
+        int j = (int)(random_bits(seed, stream, (uint64_t)i) % (uint64_t)(i + 1)), swap = order[i];
         order[i] = order[j];
         order[j] = swap;
     }
@@ -320,7 +320,7 @@ static StepResult take_metrics(Trainer *t, const int *seq, int n) {
 // Gradients of this rank's share of one optimizer step, micro-batch by micro-batch; then the update.
 static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     Run *r = &t->run;
-    double start = wall_seconds();
+    double start = clock_seconds();
     GrpoParams p;
     StepResult s = loss_params(t, seq, n, &p, e);
     if (s != STEP_DONE) return s;
@@ -340,8 +340,8 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     s = ranks_agree(t, s, e);
     if (s == STEP_DONE && !ranks_share_metrics(t, seq, n, e)) s = STEP_FAILED;
     if (s != STEP_DONE) return s;
-    t->stats.train_time += wall_seconds() - start;
-    start = wall_seconds();
+    t->stats.train_time += clock_seconds() - start;
+    start = clock_seconds();
     const char *bad;
     enter(t, "optimizer", 0, 0);
     if (!optim_grad_norm(r, &t->stats.grad_norm, &bad, e)) return STEP_FAILED;
@@ -349,7 +349,7 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     t->stats.learning_rate = optim_learning_rate(t->cfg, t->at.step, t->total_steps);
     if (!optim_step(r, t->stats.learning_rate, t->stats.grad_norm, t->at.updates + 1, e)) return STEP_FAILED;
     r->device->sync(r->device);
-    t->stats.optimizer_time += wall_seconds() - start;
+    t->stats.optimizer_time += clock_seconds() - start;
     return STEP_DONE;
 }
 
@@ -360,7 +360,7 @@ static void sync_reference(Trainer *t) {
 }
 
 StepResult grpo_step(Trainer *t, Error *e) {
-    double start = wall_seconds();
+    double start = clock_seconds();
     t->stats = (StepStats){0};
     int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
     int64_t part = t->at.part; // which optimizer step of its generation this is
@@ -385,6 +385,6 @@ StepResult grpo_step(Trainer *t, Error *e) {
     t->at.part = s == STEP_SKIPPED ? 0 : (part + 1) % (t->steps_per_pass * t->cfg->num_iterations);
     t->at.cursor = dataset_cursor(t->data);
     t->at.next_key = t->next_key;
-    t->stats.step_time = wall_seconds() - start;
+    t->stats.step_time = clock_seconds() - start;
     return s;
 }

@@ -1,8 +1,16 @@
 // grpo sft: supervised fine-tuning on what the assistant says. Loss: mean negative log-likelihood of the tokens of the
 // answers, over an optimizer step; prompts are read, not learned.
-#include "host.h"
+#include "chat.h"
+#include "clock.h"
+#include "commands.h"
+#include "device.h"
+#include "optim.h"
+#include "ranks.h"
+#include "signals.h"
+#include "train.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 // An example as ids, and which of them are learned.
 typedef struct {
@@ -192,7 +200,7 @@ static void take_sums(Sft *s, double per_token, double *loss, double *entropy) {
 // One optimizer step. False: stopped by a signal (e->code EXIT_OK), or an error.
 static bool sft_step(Sft *s, Error *e) {
     Run *r = &s->run;
-    double start = wall_seconds(), loss = 0, entropy = 0;
+    double start = clock_seconds(), loss = 0, entropy = 0;
     int64_t targets, tokens = 0, kept = 0;
     if (!draw_step(s, &targets, e)) return false;
     r->device->fill(r->device, r->grad.slab, 0);
@@ -221,7 +229,7 @@ static bool sft_step(Sft *s, Error *e) {
     s->at.step++;
     s->at.seen_tokens += tokens;
     s->at.cursor = dataset_cursor(s->data);
-    double seconds = wall_seconds() - start;
+    double seconds = clock_seconds() - start;
     if (!comm_rank(r->comm) && (s->at.step % s->cfg->logging_steps == 0 || s->at.step == s->total_steps || !good)) {
         metrics_add_int(s->metrics, "step", s->at.step);
         metrics_add(s->metrics, "epoch", (double)s->at.step / (double)s->steps_per_epoch);

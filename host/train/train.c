@@ -1,5 +1,10 @@
 // grpo train: open, resume, step, log, evaluate, save, until done or told to stop.
-#include "host.h"
+#include "commands.h"
+#include "eval.h"
+#include "optim.h"
+#include "ranks.h"
+#include "signals.h"
+#include "train.h"
 #include <stdlib.h>
 
 static int steps_per_generation(const Config *c) {
@@ -171,8 +176,7 @@ ExitCode command_train(int argc, char **argv, Error *e) {
         config_free(&c);
         return code;
     }
-    if (!directory_make(c.output_dir, e) || !open_held_out(&c, &held_out, e) || !trainer_open(&t, &c, e))
-        code = e->code;
+    if (!disk_mkdir(c.output_dir, e) || !open_held_out(&c, &held_out, e) || !trainer_open(&t, &c, e)) code = e->code;
     else {
         if (!comm_rank(t.run.comm)) t.progress = progress_open(stdout, c.progress, 0, t.total_steps);
         progress_say(t.progress, "%s%s; %lld questions, %lld steps of %lld completions", ranks_about(&c),

@@ -1,6 +1,7 @@
 // What a step leaves behind: a line of metrics.jsonl under TRL's names, a line of completions.jsonl a completion, and
 // what the person watching sees.
-#include "host.h"
+#include "eval.h"
+#include "train.h"
 #include <math.h>
 #include <stdlib.h>
 

@@ -5,6 +5,7 @@
 // reached that number. What it published stays readable until the meeting after the next, for a rank can be one meeting
 // ahead of another, never two.
 #include "board.h"
+#include "clock.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -60,11 +61,7 @@ struct Board {
 #define GET(x)    __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
 #define SET(x, v) __atomic_store_n(&(x), v, __ATOMIC_RELEASE)
 
-static int64_t clock_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
+static int64_t clock_ns(void) { return (int64_t)(clock_seconds() * 1e9); }
 
 static void name_set(Name *n, const char *text) {
     uint64_t word[3] = {0};

@@ -1,7 +1,9 @@
 // Which device a run takes: the GPU where one answers, the CPU elsewhere.
-#include "host.h"
+#include "config.h"
+#include "device.h"
 #include <stdlib.h>
 #include <unistd.h>
+#include <string.h>
 
 #ifdef GRPO_CUDA
 static const bool compiled_in = true;

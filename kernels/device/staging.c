@@ -1,7 +1,9 @@
 // Between host memory and a device's: views for reading, and uploads whose next part is made ready while the last one is
 // on its way.
-#include "host.h"
+#include "device.h"
+#include "staging.h"
 #include <stdlib.h>
+#include <string.h>
 
 bool on_host(const Device *d) { return !d || d->on_host; }
 

@@ -1,5 +1,6 @@
 // Child processes. The child is made by vfork: a training run has tens of gigabytes mapped, whose page tables fork would
 // copy each time. Between vfork and exec only plain system calls are made, with every signal blocked.
+#include "clock.h"
 #include "process.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -17,11 +18,7 @@
 
 extern char **environ;
 
-int64_t clock_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
+int64_t clock_ms(void) { return (int64_t)(clock_seconds() * 1e3); }
 
 // ---- starting --------------------------------------------------------------------------------------------------------
 

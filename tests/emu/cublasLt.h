@@ -2,6 +2,7 @@
 #pragma once
 #include "cuda_runtime.h"
 #include <stdint.h>
+#include <stddef.h>
 
 typedef enum {
     CUBLAS_STATUS_SUCCESS = 0,

@@ -14,6 +14,8 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <stdint.h>
+#include <stdbool.h>
 
 #define __host__
 #define __device__

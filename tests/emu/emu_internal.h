@@ -2,6 +2,9 @@
 #pragma once
 #include "cuda_runtime.h"
 #include <string>
+#include <stdint.h>
+#include <stdbool.h>
+#include <stddef.h>
 
 struct EmuLaunch {
     const void *kernel;

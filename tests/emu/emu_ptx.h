@@ -5,6 +5,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdbool.h>
 
 struct EmuMma {
     float *c;

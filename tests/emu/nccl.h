@@ -1,6 +1,7 @@
 // NCCL, as far as kernels/comm/comm.cu calls it: ranks are processes or threads of one machine.
 #pragma once
 #include "cuda_runtime.h"
+#include <stddef.h>
 
 #define NCCL_UNIQUE_ID_BYTES 128
 typedef struct {

@@ -1,12 +1,13 @@
 // What the fuzzing programs share. Each reads one input of libFuzzer's; tests/fuzz/corpus holds inputs to begin with.
 #pragma once
-#include "host.h"
-#include "text.h"
+#include "error.h"
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <stdint.h>
+#include <stdio.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

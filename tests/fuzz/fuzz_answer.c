@@ -1,5 +1,6 @@
 // The answer parser: the first line is gold, the rest a completion, through every reward that reads answers as text.
 #include "fuzz.h"
+#include "reward.h"
 #include <math.h>
 
 static const char *const specs[] = {"accuracy",

@@ -1,5 +1,6 @@
 // Strict JSON.
 #include "fuzz.h"
+#include "json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     Error e = {0};

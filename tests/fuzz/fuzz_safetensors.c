@@ -1,5 +1,6 @@
 // The header of a safetensors file: what is accepted lies within the file.
 #include "fuzz.h"
+#include "safetensors.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     FuzzFile f = fuzz_file(data, n);

@@ -1,5 +1,6 @@
 // tokenizer.json: what is accepted encodes and decodes.
 #include "fuzz.h"
+#include "tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     char path[] = "/dev/shm/grpo-fuzz-XXXXXX.json";

@@ -1,4 +1,5 @@
 // Configurations: the YAML reader alone, and a whole file.
+#include "config.h"
 #include "fuzz.h"
 #include "yaml_reader.h"
 

@@ -2,13 +2,17 @@
 // reward that compares the completions of a question, or sends them somewhere, is one job, once all of them are there.
 // Every job writes its own places of the batch, so that neither the number of threads nor their order can be seen in a
 // result.
-#include "host.h"
+#include "clock.h"
+#include "ranks.h"
+#include "reward_threads.h"
+#include "signals.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+#include <string.h>
 
 enum { STAND_INS = 64, STUCK_MS = 1000, LOOK_MS = 100 };
 
@@ -55,7 +59,7 @@ static void *work(void *arg) {
         while (s->next == s->jobs && !s->closing) pthread_cond_wait(&s->work, &s->lock);
         if (s->next == s->jobs) break;
         Job j = s->job[s->next++];
-        me->since = wall_seconds();
+        me->since = clock_seconds();
         pthread_mutex_unlock(&s->lock);
         run_job(s, j);
         pthread_mutex_lock(&s->lock);
@@ -168,7 +172,7 @@ void scorer_add(Scorer *s, int i) {
 // Where jobs wait and every thread has been busy with one job for long, another thread takes its place: a scorer that
 // hangs until its time-out delays nobody else's score.
 static void help_out(Scorer *s) {
-    double now = wall_seconds();
+    double now = clock_seconds();
     int busy = 0;
     for (int i = 0; i < s->workers; i++) busy += s->worker[i].since > 0 && now - s->worker[i].since > STUCK_MS * 1e-3;
     if (s->next < s->jobs && busy == s->workers && s->workers < s->threads + STAND_INS) worker_start(s);

@@ -1,6 +1,8 @@
 // Which rewards a run has, and what is done with whole batches of scores. Scoring itself is in scorer.c.
-#include "host.h"
+#include "random.h"
+#include "reward_set.h"
 #include <stdlib.h>
+#include <string.h>
 
 bool rewards_select(const Config *c, Rewards *out, Error *e) {
     *out = (Rewards){.n = c->rewards.n};
@@ -56,23 +58,12 @@ void rewards_grade(const Rewards *rw, const Batch *b, bool *right) {
     }
 }
 
-// A small counter-based generator for the host's own choices: splitmix64 (Steele, Lea & Flood 2014) of (seed, stream, i).
-uint64_t host_random(uint64_t seed, uint64_t stream, uint64_t i) {
-    uint64_t z = seed * 0x9e3779b97f4a7c15u + stream * 0xd1b54a32d192ed03u + (i + 1) * 0x9e3779b97f4a7c15u;
-    for (int round = 0; round < 2; round++) {
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        z ^= z >> 31;
-    }
-    return z;
-}
-
 // The control experiment: completions keep their texts and get somebody else's scores.
 void rewards_shuffle(Batch *b, uint64_t seed, uint64_t stream) {
     float *row = xmalloc((size_t)b->n_rewards * sizeof *row);
     size_t bytes = (size_t)b->n_rewards * sizeof *row;
     for (int i = b->n - 1; i > 0; i--) {
-        int j = (int)(host_random(seed, stream, (uint64_t)i) % (uint64_t)(i + 1));
+        int j = (int)(random_bits(seed, stream, (uint64_t)i) % (uint64_t)(i + 1));
         memcpy(row, b->score + i * b->n_rewards, bytes);
         memcpy(b->score + i * b->n_rewards, b->score + j * b->n_rewards, bytes);
         memcpy(b->score + j * b->n_rewards, row, bytes);

@@ -1,5 +1,5 @@
 // The version of this build, asked of git by the Makefile.
-#include "host.h"
+#include "version.h"
 
 #ifndef GRPO_VERSION
 #define GRPO_VERSION "unknown"

@@ -1,9 +1,9 @@
 // Models the benchmark runs: the tiny one, and some of Qwen2.5's shapes with random weights.
 #pragma once
 #include "bench.h"
+#include "config.h"
 #include "floor.h"
-#include "host.h"
-
+#include "run.h"
 typedef enum { TINY, HALF_B, ONE_HALF_B, SEVEN_B, SHAPES } Shape;
 extern const char *const shape_name[SHAPES]; // "tiny", "0.5B", ...
 // Whether --models has it.

@@ -1,9 +1,9 @@
 // The device under test: the CPU, or the one GRPO_TEST_DEVICE names (cuda: a GPU, or its emulation in MODE=emu).
 #pragma once
 #include "config.h"
-#include "error.h"
-#include "host.h"
+#include "device.h"
 #include <stdlib.h>
+#include <string.h>
 
 static inline bool test_on_cuda(void) {
     const char *name = getenv("GRPO_TEST_DEVICE");

@@ -1,0 +1,8 @@
+// The commands.
+#pragma once
+#include "error.h"
+
+// Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.
+typedef ExitCode Command(int argc, char **argv, Error *e);
+Command command_train, command_sft, command_sample, command_eval, command_tokenize, command_reward, command_plan,
+    command_config, command_doctor;

@@ -1,0 +1,42 @@
+// Checkpoints: what a run is, on the disk.
+#pragma once
+#include "comm.h"
+#include "dataset.h"
+#include "error.h"
+#include "model.h"
+#include "ops.h"
+
+// A checkpoint is output_dir/step_N/: model files at its top (loadable by transformers), and state/ beside them:
+// optimizer state, cursor, config; manifest.json (sizes, CRC32C of every file) is written last.
+typedef struct {
+    int64_t step;    // optimizer steps done
+    int64_t updates; // those of them that changed the weights (Adam counts these)
+    int64_t part;    // optimizer steps the current generation has fed; 0: the next step draws a new one
+    Cursor cursor;
+    int64_t next_key; // first unused sequence key
+    int64_t skipped;  // steps skipped in a row for NaN or Inf
+    int64_t seen_tokens;
+    int64_t evaluated;                       // the last step evaluated on eval_file
+    size_t metrics_bytes, completions_bytes; // lengths of the logs at that step: resuming cuts them back
+    char *batch;                             // opaque bytes of a half-used generation batch, or NULL
+    size_t batch_bytes;
+    const char *command; // "train" or "sft": a checkpoint is only resumed by the command that saved it; NULL: any
+} TrainState;
+typedef struct {
+    const char *name; // file name in state/
+    void *data;       // memory of the device
+    size_t bytes;     // of the file
+    // Where comm is not NULL, `data` is this rank's comm_slice of the file's items, and `item` the bytes of one: the file
+    // is the same whatever the number of ranks.
+    Comm *comm;
+    size_t item;
+} StateBlob;
+bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
+                     const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e);
+// What the ranks other than the one in checkpoint_save do meanwhile: they hand it their slices.
+bool checkpoint_serve(Device *d, const StateBlob *blobs, int n_blobs, Error *e);
+// The newest checkpoint that verifies, as a path (heap); *step its step. NULL: none (e->code EXIT_OK) or an error.
+// Damaged ones are named in notes.
+char *checkpoint_find(const char *output_dir, int64_t *step, Error *e);
+bool checkpoint_load(const char *path, TrainState *s, Device *d, Model *m, const StateBlob *blobs, int n_blobs,
+                     Error *e);

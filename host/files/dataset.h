@@ -1,0 +1,36 @@
+// Data sets: JSONL, streamed.
+#pragma once
+#include "config.h"
+#include "error.h"
+#include <jansson.h>
+
+// A data set stays on the disk: memory holds the place of each row, 8 bytes. Every line is checked when it is opened,
+// so that a bad one stops a run before it starts; bad_lines=skip leaves bad ones out and counts them.
+typedef struct Dataset Dataset;
+typedef struct {
+    int64_t line;    // from 1
+    char *question;  // heap; freed by the caller with row_free
+    char *answer;    // the whole answer field
+    char *gold;      // after the last marker, stripped as Python's str.strip
+    json_t *example; // the whole object, in a data set opened for sft; then the three above are NULL
+} Row;
+// Position in a data set: all that a resumed run needs.
+typedef struct {
+    int64_t epoch, index;
+} Cursor;
+Dataset *dataset_open(const char *path, const Config *c, Error *e);
+// Rows for sft: objects with messages_field (a list of {role, content}), or prompt_field and completion_field.
+Dataset *dataset_open_sft(const char *path, const Config *c, Error *e);
+void dataset_free(Dataset *d);
+int64_t dataset_rows(const Dataset *d);
+int64_t dataset_skipped(const Dataset *d); // bad lines left out
+Cursor dataset_cursor(const Dataset *d);
+void dataset_seek(Dataset *d, Cursor cursor);
+// The next row; wraps into the next epoch with its own order, a function of (seed, epoch, rows) alone. False after
+// filling *e.
+bool dataset_next(Dataset *d, Row *row, Error *e);
+// Row number i (0-based, file order).
+bool dataset_row(Dataset *d, int64_t i, Row *row, Error *e);
+void row_free(Row *row);
+// Where position i of an epoch lies: a permutation of 0..n-1 that needs no memory.
+int64_t shuffle_index(uint64_t seed, int64_t epoch, int64_t n, int64_t i);

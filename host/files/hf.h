@@ -1,0 +1,28 @@
+// Model directories as Hugging Face lays them out.
+#pragma once
+#include "error.h"
+#include "model.h"
+#include "ops.h"
+#include "outdir.h"
+
+// config.json -> dims; refuses what the engine does not compute (other model types, sliding window in use ...).
+typedef struct {
+    ModelDims dims;
+    int32_t eos[8]; // generation_config.json's, else config.json's
+    int n_eos;
+    int32_t pad, bos; // -1 where absent
+} HfConfig;
+bool hf_config_read(const char *dir, HfConfig *out, Error *e);
+// Fills m->slab (d's memory) from model.safetensors or its shards. Every parameter must be there, with its shape.
+bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e);
+// The same without reading a value: files, names and shapes. m may be a measured model.
+bool hf_weights_check(const char *dir, const Model *m, Error *e);
+// Writes a directory that AutoModelForCausalLM.from_pretrained and vLLM load: config.json and the tokenizer files are
+// copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB. Takes the place
+// of a model directory at `dir`; refuses to replace anything else.
+bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e);
+// The same files into a directory being written; `shard_bytes` is the most one file of weights holds (one tensor at
+// least). hf_bytes: about what they take.
+#define HF_SHARD_BYTES ((size_t)5000000000)
+bool hf_write(OutDir *out, const char *source_dir, Device *d, const Model *m, size_t shard_bytes, Error *e);
+uint64_t hf_bytes(const char *source_dir, const Model *m);

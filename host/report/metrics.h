@@ -1,0 +1,25 @@
+// metrics.jsonl and completions.jsonl in output_dir.
+#pragma once
+#include "error.h"
+#include <stdint.h>
+
+typedef struct Metrics Metrics;
+typedef struct {
+    int64_t step;
+    const char *prompt, *completion, *answer;
+    const char *const *reward_names; // [n_rewards]
+    const float *score;              // [n_rewards]; NaN (abstains) becomes null
+    int n_rewards;
+    float reward, advantage;
+} CompletionRecord;
+// Opens both logs, each cut back to a checkpoint's length (0: a new run). NULL after filling *e.
+Metrics *metrics_open(const char *output_dir, size_t metrics_bytes, size_t completions_bytes, Error *e);
+void metrics_close(Metrics *m); // drops what was not committed
+// A line of metrics.jsonl, name by name in the order it shall have. Numbers read back as the same f32; NaN, Inf: null.
+void metrics_add(Metrics *m, const char *name, double value);
+void metrics_add_int(Metrics *m, const char *name, int64_t value);
+void metrics_completion(Metrics *m, const CompletionRecord *r); // a line of completions.jsonl
+// Writes what was added since the last commit: whole lines, or nothing (EXIT_DISK).
+bool metrics_commit(Metrics *m, Error *e);
+// For a checkpoint: what was committed is on the disk, and how long the logs are now.
+bool metrics_sync(Metrics *m, size_t *metrics_bytes, size_t *completions_bytes, Error *e);

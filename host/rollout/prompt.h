@@ -1,0 +1,21 @@
+// From a question to prompt ids.
+#pragma once
+#include "batch.h"
+#include "dataset.h"
+#include "run.h"
+
+typedef struct {
+    const Run *run;
+    char *system; // system message, or NULL for the template's own
+} Prompter;
+typedef enum { PROMPT_KEPT, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
+bool prompter_open(Prompter *p, const Run *r, Error *e);
+void prompter_close(Prompter *p);
+// The rendered prompt's ids, whatever their number.
+bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e);
+// Applies max_prompt_length by the long_prompts rule.
+PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e);
+// Fills prompt p of the batch from the data set's next usable row.
+bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e);
+// Moves a row's question and gold into prompt p of the batch.
+void prompter_take(Batch *b, int p, Row *row);

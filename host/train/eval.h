@@ -1,0 +1,26 @@
+// GSM8K accuracy.
+#pragma once
+#include "dataset.h"
+#include "prompt.h"
+#include "reward_set.h"
+#include "run.h"
+
+// 1 where the last number of the text equals gold as a number, else 0: blind to the format.
+int grade_lenient(const char *text, const char *gold);
+// Strict: the answer between the tags (the whole text without them) equals gold as a string.
+int grade_strict(const char *text, const char *gold);
+#define PASS_POINTS 13 // k up to 4096
+typedef struct {
+    int64_t questions;
+    int samples;                      // completions a question
+    double strict, lenient;           // mean over completions
+    double pass[PASS_POINTS];         // pass@1, 2, 4 ... up to samples, lenient, unbiased
+    double majority;                  // share of questions whose most frequent answer is right (maj@samples)
+    double reward, length, truncated; // means over completions
+    double part[MAX_REWARDS];         // mean of each reward
+} EvalResult;
+// Evaluates rows [0, limit) (0: all) of the data set, `samples` completions each; one is greedy.
+bool eval_run(Run *r, const Prompter *p, Dataset *data, const Rewards *rw, int64_t limit, int samples, EvalResult *out,
+              Error *e);
+// The result as one JSON object.
+void eval_json(const EvalResult *res, const Rewards *rw, Str *out);

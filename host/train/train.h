@@ -1,0 +1,73 @@
+// The GRPO step and the loop around it.
+#pragma once
+#include "micro.h"
+#include "profile.h"
+#include "prompt.h"
+#include "reward_threads.h"
+#include "run_state.h"
+
+typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult; // of several ranks the last counts
+// What one step measured beside the batch's columns. Times in seconds.
+typedef struct {
+    double grad_norm, learning_rate;
+    bool generated; // this step drew a new generation
+    int first;      // index into Trainer.order of the first sequence it trained on
+    double rollout_time, reward_time /* after the rollout */, reference_time, train_time, optimizer_time, step_time;
+    char bad[160]; // STEP_SKIPPED: what was not finite
+} StepStats;
+typedef struct {
+    const Config *cfg;
+    Run run;
+    Prompter prompter;
+    Dataset *data;
+    Rewards rewards;
+    Scorer *scorer;
+    int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far
+    int64_t logged[MAX_REWARDS][REWARD_FAULTS]; // those of them that are in the log
+    float weights[MAX_REWARDS];
+    Batch batch;
+    Packing packing;
+    TrainState at;    // the last consistent point
+    int64_t next_key; // first unused sequence key
+    bool exact;       // the sampler's numbers are those of training, to the bit: so with our own products
+    int64_t total_steps;
+    int steps_per_pass;        // optimizer steps one pass over a generation feeds
+    int *order;                // [batch.n] the order its sequences are trained in
+    float (*metric)[GM_COUNT]; // [batch.n] grpo_loss's sums
+    int32_t *joined;           // [max_prompt + max_completion] prompt and completion of one sequence
+    float *scored;             // [RunShape.kept] staging of per-token columns
+    int64_t steps_per_epoch;
+    Metrics *metrics;
+    Progress *progress;
+    Profile profile;
+    int decoded; // sequences of the current rollout that have ended
+    StepStats stats;
+} Trainer;
+bool trainer_open(Trainer *t, const Config *c, Error *e);
+void trainer_close(Trainer *t);
+// Continues from the newest good checkpoint of output_dir by the `resume` rule, and opens the logs.
+bool trainer_resume(Trainer *t, Error *e);
+// Saves the last consistent point as output_dir/step_N.
+bool trainer_save(Trainer *t, Error *e);
+// One optimizer step; a new generation first where the last one is used up. STEP_SKIPPED: something was not finite
+// (stats.bad), nothing changed but the counters. STEP_STOPPED: a signal; t->at is untouched. STEP_FAILED: *e.
+StepResult grpo_step(Trainer *t, Error *e);
+// The order a generation of n sequences is trained in: the batch's own, or a permutation.
+void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream);
+bool group_is_flat(const Batch *b, int p);
+// exchange.c: what the ranks of a step tell each other. Every rank has the whole batch; it samples, scores and trains a
+// share of it, and gets the rest. One rank does nothing here.
+typedef struct {
+    int first, end;
+} RankShare;
+RankShare rank_share(const Comm *c, int n); // this rank's of n things: contiguous, as even as they can be
+// The gravest of the ranks' results is that of all; what was not finite is the first rank's that says so. STEP_FAILED
+// after filling *e.
+StepResult ranks_agree(Trainer *t, StepResult mine, Error *e);
+bool ranks_share_completions(Trainer *t, Error *e); // by prompts: rollout's and the rewards' columns
+// By sequences seq[0..n): a per-token column; loss and sums of grpo_loss. False after filling *e.
+bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e);
+bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e);
+// Logs a step that counted (done or skipped).
+bool train_log(Trainer *t, StepResult result, Error *e);
+SampleParams sample_params(const Config *c);

@@ -1,0 +1,12 @@
+// Strict JSON through Jansson.
+#pragma once
+#include "error.h"
+#include <jansson.h>
+
+// RFC 8259: refuses bad UTF-8, depth > 64, trailing text, numbers that do not fit. `where` names the place in errors
+// ("file:line"; the column is added). Of keys that repeat the last one counts, as in Python. NULL after filling *e.
+json_t *json_parse(const char *text, size_t n, const char *where, Error *e);
+// The same for a text of many lines ("file"; line and column are added) whose keys must not repeat.
+json_t *json_parse_unique(const char *text, size_t n, const char *where, Error *e);
+// A whole file through json_parse_unique, at most 256 MiB.
+json_t *json_read(const char *path, Error *e);
