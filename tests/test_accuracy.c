@@ -118,6 +118,26 @@ static void model_answers(void **state) {
     assert_int_equal(differing, 0);
 }
 
+// ---- formulas written in many ways, with Math-Verify's verdicts (tools/golden.py verify) -------------------------------
+
+static void scripts_and_percentages(void **state) {
+    Error e = {0};
+    json_t *golden = json_read("tests/golden/math_verify.json", &e), *pair;
+    if (!golden) fail_msg("%s", e.text);
+    size_t i, equal = 0;
+    json_array_foreach(json_object_get(golden, "pairs"), i, pair) {
+        const char *gold = json_string_value(json_array_get(pair, 0));
+        const char *answer = json_string_value(json_array_get(pair, 1));
+        float want = (float)json_integer_value(json_array_get(pair, 2));
+        float got = verify("accuracy:extract=any", gold, answer, strlen(answer));
+        if (got == want) equal++;
+        else printf("differs: %s and %s: %g\n", gold, answer, (double)got);
+    }
+    assert_int_equal(i, 400);
+    assert_int_equal(equal, i);
+    json_decref(golden);
+}
+
 // ---- GSM8K -----------------------------------------------------------------------------------------------------------
 
 static void check_gold(const json_t *line) {
@@ -187,7 +207,40 @@ static void rules(void **state) {
         {"$1 \\pm \\sqrt{2}$", "1 - \\sqrt{2}, 1 + \\sqrt{2}", 1},
         {"$\\frac{1}{0}$", "\\frac{2}{0}", 0},
         {"$25\\%$", "\\frac{1}{4}", 1},
-        {"$25\\%$", "25", 0},
+        {"$25\\%$", "25", 1}, // a whole percentage is its value or its digits,
+        {"$25$", "25\\%", 1},
+        {"$1$", "100\\%", 1},
+        {"$25\\%$", "2500\\%", 0},
+        {"$12.5\\%$", "0.125", 1}, // another one its value only
+        {"$12.5\\%$", "12.5", 0},
+        {"$-25\\%$", "-25", 0},
+        {"$x = 25\\%$", "25", 1},
+        {"$\\{25\\%, 50\\%\\}$", "\\{50, 25\\}", 1},
+        {"$x^2_2$", "x^2_1", 0}, // a script after a script is the letter's, not the number's
+        {"$x^2_1$", "x_1^2", 1},
+        {"$3R^2_{1}$", "3R^2", 0},
+        {"$3R^2_{1}$", "3R_1^{2}", 1},
+        {"$x_n^3$", "x_{n}^{3}", 1},
+        {"$a^y_1$", "a_1^{y}", 1},
+        {"$x^{y^2}_1$", "x_1^{y^2}", 1},
+        {"$x^y^2_1$", "x_1^{y^2}", 1},
+        {"$(2R)^{2}_1$", "4R^2", 1}, // of no letter, it says nothing
+        {"$e^{2}_1$", "e^2", 1},
+        {"$\\log^{2}_3 9$", "4", 1},
+        {"$1421_6$", "1421_7", 0}, // numbers in two bases are compared by value
+        {"$1421_6$", "373_{10}", 1},
+        {"$1421_{6}$", "565_8", 1},
+        {"$1421_6$", "1421_{(6)}", 1},
+        {"$1421_6$", "1421", 1}, // where one names no base, by their digits
+        {"$1421_6$", "373", 0},
+        {"$1421_{\\text{six}}$", "1421_{\\text{seven}}", 0},
+        {"$1421_\\text{six}$", "1421_{\\text{base } 6}", 1},
+        {"$-12_3$", "-5_{10}", 1},
+        {"$101.1_2$", "5.5_{10}", 1},
+        {"$1421_6$", "1421_4", 0}, // which is no number
+        {"$1421_4$", "1421_4", 1},
+        {"$(12_3, 10_2)$", "(5_{10}, 2_{10})", 1},
+        {"$12_3 + x$", "x + 5_{10}", 1},
         {"$\\sum_{k=1}^{10} k$", "55", 1},
         {"$4$", "4.0000001", 0}, // a whole number must be met exactly
         {"$\\frac{1}{3}$", "0.3333333", 1},
@@ -310,8 +363,9 @@ static void hostile_texts_end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(math_verify_pairs), cmocka_unit_test(crafted_answers), cmocka_unit_test(model_answers),
-        cmocka_unit_test(gsm8k_golds),       cmocka_unit_test(rules),           cmocka_unit_test(hostile_texts_end),
+        cmocka_unit_test(math_verify_pairs),       cmocka_unit_test(crafted_answers), cmocka_unit_test(model_answers),
+        cmocka_unit_test(scripts_and_percentages), cmocka_unit_test(gsm8k_golds),     cmocka_unit_test(rules),
+        cmocka_unit_test(hostile_texts_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

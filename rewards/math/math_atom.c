@@ -49,23 +49,30 @@ static Text accent_name(Pool *pool, Text whole) {
     return kept;
 }
 
+// {a}, or {a, b} where `many`: the last of them; NULL, and nothing read, where that is not what stands here. Within braces
+// every script belongs to the atom before it.
+static Node *parse_braced(Parser *p, bool many) {
+    int start = p->at;
+    bool subscript = p->leave_subscript, superscript = p->leave_superscript;
+    if (!accept(p, T_LBRACE)) return NULL;
+    p->leave_subscript = p->leave_superscript = false;
+    Node *a;
+    do a = parse_expr(p);
+    while (a && many && accept(p, T_COMMA));
+    p->leave_subscript = subscript;
+    p->leave_superscript = superscript;
+    return a && accept(p, T_RBRACE) ? a : fail_at(p, start);
+}
+
+static const Text no_subscript = {NULL, TEXT_NONE};
+
 // _a or _{a, b}: the tokens' text, or nothing of length TEXT_NONE where there is no subscript.
 static Text parse_subscript(Parser *p) {
-    int start = p->at, from, to;
-    Text none = {NULL, TEXT_NONE};
-    if (!accept(p, T_UNDERSCORE)) return none;
-    if (accept(p, T_LBRACE)) {
-        from = p->at;
-        do
-            if (!parse_expr(p)) return p->at = start, none;
-        while (accept(p, T_COMMA));
-        to = p->at;
-        if (!accept(p, T_RBRACE)) return p->at = start, none;
-    } else {
-        from = p->at;
-        if (!parse_atom(p)) return p->at = start, none;
-        to = p->at;
-    }
+    int start = p->at;
+    if (!accept(p, T_UNDERSCORE)) return no_subscript;
+    bool braces = peek(p) == T_LBRACE;
+    if (!(braces ? parse_braced(p, true) : parse_atom(p))) return p->at = start, no_subscript;
+    int from = start + 1 + braces, to = p->at - braces;
     Str s = {0};
     for (int i = from; i < to; i++) str_add(&s, p->token[i].text.s, p->token[i].text.n);
     Text kept = pool_text(p->pool, (Text){s.s, s.n});
@@ -77,12 +84,17 @@ static Text parse_subscript(Parser *p) {
 static Node *parse_superscript(Parser *p) {
     int start = p->at;
     if (!accept(p, T_CARET)) return NULL;
-    Node *a;
-    if (accept(p, T_LBRACE)) {
-        a = parse_expr(p);
-        if (a && !accept(p, T_RBRACE)) a = NULL;
-    } else a = parse_atom(p);
-    return a ? a : fail_at(p, start);
+    bool braces = peek(p) == T_LBRACE;
+    Node *a = braces ? parse_braced(p, false) : parse_atom(p);
+    if (!a) return fail_at(p, start);
+    if (!braces) a->in_base = NULL; // what may be meant for \log in \log^2_3 x is no base
+    return a;
+}
+
+Node *parse_exponent(Parser *p) {
+    Node *a = parse_superscript(p);
+    if (a) parse_subscript(p);
+    return a;
 }
 
 static Text with_subscript(Pool *pool, Text name, Text sub) {
@@ -102,9 +114,15 @@ Node *parse_atom_expr(Parser *p, bool superscript) {
     const Token *t = &p->token[p->at++];
     if (k == T_LETTER && t->text.s[0] == 'I') return node_const(p->pool, CONST_I);
     Text name = k == T_ACCENT ? accent_name(p->pool, t->text) : t->name;
-    Text sub = parse_subscript(p);
+    bool sub_left = p->leave_subscript, power_left = p->leave_superscript;
+    superscript &= !power_left;
+    p->leave_superscript |= superscript;
+    Text sub = sub_left ? no_subscript : parse_subscript(p);
+    p->leave_superscript = power_left;
+    p->leave_subscript |= sub.n == TEXT_NONE;
     Node *power = superscript ? parse_superscript(p) : NULL;
-    if (power && sub.n == TEXT_NONE) sub = parse_subscript(p);
+    p->leave_subscript = sub_left;
+    if (power && sub.n == TEXT_NONE && !sub_left) sub = parse_subscript(p);
     Node *a = symbol(p->pool, with_subscript(p->pool, name, sub));
     return power ? node_2(p->pool, NODE_POW, a, power) : a;
 }
@@ -119,6 +137,42 @@ static Node *scientific(Pool *pool, const Token *t) {
     return node_number(pool, NUMBER_FLOAT, value_mul(value_decimal(t->name), scale));
 }
 
+// The base that a number's subscript names, 2 to 36, in digits or as a word; 0 where it names none.
+static int base_of(Text sub) {
+    static const char *const word[] = {"two", "three",  "four",   "five",     "six",      "seven",   "eight",  "nine",
+                                       "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"};
+    if (sub.n == TEXT_NONE) return 0;
+    while (sub.n && (sub.s[0] == '(' || sub.s[0] == ' ')) sub = text_from(sub, 1);
+    while (sub.n && (sub.s[sub.n - 1] == ')' || sub.s[sub.n - 1] == ' ')) sub.n--;
+    if (text_word_at(sub, 0, "\\text{") && sub.s[sub.n - 1] == '}') sub = text_strip(text_slice(sub, 6, sub.n - 1));
+    if (text_word_at(sub, 0, "base")) sub = text_strip(text_from(sub, 4));
+    for (size_t i = 0; i < sizeof word / sizeof *word; i++)
+        if (text_is(sub, word[i])) return (int)i + 2;
+    int base = 0;
+    for (size_t i = 0; i < sub.n; i++) {
+        if (!is_ascii_digit(sub.s[i]) || i == 2) return 0;
+        base = base * 10 + sub.s[i] - '0';
+    }
+    return base >= 2 && base <= 36 ? base : 0;
+}
+
+// Digits, and a base that counts only where gold and prediction both name one.
+static Node *parse_number(Parser *p) {
+    Text digits = p->token[p->at++].name;
+    Node *a = node_digits(p->pool, digits);
+    int base = p->leave_subscript ? 0 : base_of(parse_subscript(p));
+    if (!base) return a;
+    Value v = value_in_base(digits, base);
+    if (!v.bad) a->in_base = node_number(p->pool, a->number, v);
+    else { // no number: equal only to the same digits with the same base
+        Str s = {0};
+        str_printf(&s, "%.*s_%d", (int)digits.n, digits.s, base);
+        a->in_base = node_named(p->pool, NODE_SYMBOL, pool_text(p->pool, (Text){s.s, s.n}), 0, NULL);
+        str_free(&s);
+    }
+    return a;
+}
+
 Node *parse_atom(Parser *p) {
     const Token *t = &p->token[p->at];
     switch (t->kind) {
@@ -131,10 +185,7 @@ Node *parse_atom(Parser *p) {
         p->depth--;
         return a;
     }
-    case T_NUMBER:
-        p->at++;
-        parse_subscript(p); // a base is left out
-        return node_digits(p->pool, t->name);
+    case T_NUMBER: return parse_number(p);
     case T_PERCENT: return p->at++, node_percent(p->pool, node_digits(p->pool, t->name));
     case T_NUMBER_E: return p->at++, scientific(p->pool, t);
     case T_CAPITAL_E: return p->at++, symbol(p->pool, t->name);
@@ -174,11 +225,7 @@ static Node *known_function(Pool *pool, Text name, Node *base, Node *power, Node
 static Node *parse_base(Parser *p) {
     int start = p->at;
     if (!accept(p, T_UNDERSCORE)) return NULL;
-    Node *a;
-    if (accept(p, T_LBRACE)) {
-        a = parse_expr(p);
-        if (a && !accept(p, T_RBRACE)) a = NULL;
-    } else a = parse_atom(p);
+    Node *a = peek(p) == T_LBRACE ? parse_braced(p, false) : parse_atom(p);
     return a ? a : fail_at(p, start);
 }
 
@@ -390,7 +437,7 @@ static Node *run_primary(Parser *p, bool functions) {
     case T_E:
         if (!functions) return NULL;
         p->at++;
-        a = parse_superscript(p);
+        a = parse_exponent(p);
         return a ? exponential(p->pool, a) : node_const(p->pool, CONST_E);
     case T_LETTER:
     case T_GREEK:

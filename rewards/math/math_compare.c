@@ -10,8 +10,6 @@ static bool is_equation(const Node *a) {
     return a->kind == NODE_AND || (a->kind == NODE_RELATION && a->relation == REL_EQ);
 }
 
-static bool is_relation(const Node *a) { return a->kind == NODE_RELATION || a->kind == NODE_AND; }
-
 // x = 1, or x = 1 + 1 = 2
 static bool is_assignment(const Node *a) {
     const Node *first = a->kind == NODE_AND ? a->arg[0] : a;
@@ -116,6 +114,14 @@ static Node *matrix_of(Judge *j, const Node *a) {
     return scaled;
 }
 
+// 50% and 50: the digits of a whole percentage will do as well as its value.
+static bool same_whole_percent(const Node *a, const Node *b) {
+    if (a->percent) a = a->arg[0];
+    if (b->percent) b = b->arg[0];
+    bool whole = a->kind == NODE_NUMBER && a->number == NUMBER_INT && b->kind == NODE_NUMBER && b->number == NUMBER_INT;
+    return whole && value_equal(a->value, b->value);
+}
+
 bool expressions_equal(Judge *j, const Node *a, const Node *b) {
     const Node *m = matrix_of(j, a), *w = matrix_of(j, b);
     if (m || w) {
@@ -124,6 +130,7 @@ bool expressions_equal(Judge *j, const Node *a, const Node *b) {
             if (!expressions_equal(j, m->arg[i], w->arg[i])) return false;
         return true;
     }
+    if (same_whole_percent(a, b)) return true;
     Text name[1];
     bool constant = node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0;
     if (constant && (is_float(a) || is_float(b)) && rounds_equal(j, a, b, j->how->precision)) return true;
@@ -247,7 +254,7 @@ bool answers_equal(Judge *j, const Node *gold, const Node *prediction) {
     if (equates && !gold_equates) prediction = right_side(prediction);
     else if (gold_assigns && !equates) gold = right_side(gold);
 
-    bool gold_relates = is_relation(gold), relates = is_relation(prediction);
+    bool gold_relates = node_is_relation(gold), relates = node_is_relation(prediction);
     bool gold_set = node_is_set(gold), set = node_is_set(prediction);
     if (gold_relates && set && prediction->kind != NODE_TUPLE && relation_describes(j, gold, prediction)) return true;
     if (j->how->set_relation && relates && gold_set && gold->kind != NODE_TUPLE &&
@@ -265,7 +272,9 @@ bool answers_equal(Judge *j, const Node *gold, const Node *prediction) {
 bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const Compare *how) {
     enum { STEPS = 200000 };
     Judge j = {p, how, STEPS};
-    if (gold->node && prediction->node && answers_equal(&j, gold->node, prediction->node)) return true;
+    const Node *g = gold->node, *w = prediction->node;
+    if (g && w && node_has_base(g) && node_has_base(w)) g = node_in_base(p, g), w = node_in_base(p, w);
+    if (g && w && answers_equal(&j, g, w)) return true;
     Text a = text_strip(gold->text), b = text_strip(prediction->text);
     return a.n > 0 && text_equal(a, b);
 }

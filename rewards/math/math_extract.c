@@ -293,7 +293,8 @@ static Answer read_latex(Scan *s, const Match *m) {
         text[i] = pool_text(s->pool, (Text){clean.s, clean.n});
         str_free(&clean);
         node[i] = math_parse_latex(s->pool, text[i]);
-        if (node[i] && m->piece[i].percent) node[i] = node_percent(s->pool, node[i]);
+        if (node[i] && m->piece[i].percent) // of an equation, nothing
+            node[i] = node_is_relation(node[i]) ? NULL : node_percent(s->pool, node[i]);
         all &= node[i] != NULL;
     }
     if (m->n == 1 || !all) return (Answer){node[0], text[0]};

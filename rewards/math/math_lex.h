@@ -98,6 +98,8 @@ typedef struct {
     const Token *token;
     int n, at, depth;
     bool complex_text; // the text speaks of complex numbers: its symbols are not real
+    // Scripts that the atom which is being read leaves to what stands around it: in x^2_1 the subscript is x's, not 2's.
+    bool leave_subscript, leave_superscript;
     struct Memo {
         bool known;
         int end;
@@ -113,6 +115,7 @@ Node *parse_products(Parser *p, bool functions);
 Node *parse_primary(Parser *p, bool functions);
 Node *parse_atom(Parser *p);
 Node *parse_atom_expr(Parser *p, bool superscript);
+Node *parse_exponent(Parser *p); // a superscript; a subscript behind it says nothing
 // math_parse.c: all tokens as one answer; NULL where they are none. `latex` is the text they came from.
 Node *parse_whole(Parser *p, Text latex);
 

@@ -132,6 +132,7 @@ Node *node_flat(Pool *p, NodeKind kind, Node *a, Node *b) {
 Node *node_negate(Pool *p, Node *a) {
     if (a->kind != NODE_NUMBER) return node_flat(p, NODE_MUL, node_int(p, -1), a);
     Node *minus = node_number(p, a->number, value_neg(a->value));
+    if (a->in_base) minus->in_base = node_negate(p, a->in_base);
     if (a->name.n == 0) return minus;
     char *digits = pool_take(p, a->name.n + 2);
     bool negative = a->name.s[0] == '-';
@@ -145,6 +146,8 @@ Node *node_negate(Pool *p, Node *a) {
 }
 
 bool node_is_set(const Node *a) { return a->kind >= NODE_SET && a->kind <= NODE_NAMED_SET; }
+
+bool node_is_relation(const Node *a) { return a->kind == NODE_RELATION || a->kind == NODE_AND; }
 
 bool node_same(const Node *a, const Node *b) {
     if (a == b) return true;
@@ -166,6 +169,21 @@ bool node_only_symbols(const Node *a) {
     for (int i = 0; i < a->n; i++)
         if (!node_only_symbols(a->arg[i])) return false;
     return a->n > 0;
+}
+
+bool node_has_base(const Node *a) {
+    for (int i = 0; i < a->n; i++)
+        if (node_has_base(a->arg[i])) return true;
+    return a->in_base;
+}
+
+Node *node_in_base(Pool *p, const Node *a) {
+    if (a->in_base) return a->in_base;
+    Node *copy = node_new(p, a->kind, a->n, a->arg), **arg = copy->arg;
+    *copy = *a;
+    copy->arg = arg;
+    for (int i = 0; i < a->n; i++) arg[i] = node_in_base(p, a->arg[i]);
+    return copy;
 }
 
 int node_symbols(const Node *a, Text *name, int n, int max) {

@@ -16,9 +16,15 @@ size_t math_closing_brace(Text t, size_t open, size_t end) {
     return TEXT_NONE;
 }
 
+// A comma, a semicolon, or "and" or "or" as a word of its own.
 static bool has_separator(Text t) {
-    return text_find(t, 0, text_of("and")) != TEXT_NONE || text_find(t, 0, text_of("or")) != TEXT_NONE ||
-           text_find(t, 0, text_of(",")) != TEXT_NONE || text_find(t, 0, text_of(";")) != TEXT_NONE;
+    for (size_t i = 0; i < t.n; i++) {
+        size_t end = t.s[i] == ',' || t.s[i] == ';' ? i : text_word_at(t, i, "and") ? i + 3 : i + 2;
+        if (end == i) return true;
+        if (end == i + 2 && !text_word_at(t, i, "or")) continue;
+        if (!(i > 0 && is_word(t.s[i - 1])) && !is_word(text_byte(t, end))) return true;
+    }
+    return false;
 }
 
 // Whether a box belongs together with the one after it: close by, or told apart by a comma, "and", "or".
@@ -217,9 +223,9 @@ static const char *replacement(Text t, size_t i, size_t *end) {
         {"{.", "{0."},
         {"~=", "\\approx"},
         {"infinity", "\\infty"},
-        {"\\text{percentage}", "\\%"},
-        {"\\text{percent}", "\\%"},
-        {"\\text{pct}", "\\%"},
+        {"\\text{percentage}", "%"},
+        {"\\text{percent}", "%"},
+        {"\\text{pct}", "%"},
         {" sqrt", "\\sqrt"},
         {",\\ldots", " "},
         {"\\ldots", " "},
@@ -437,6 +443,12 @@ static size_t before_unit(Text t) {
     return t.n;
 }
 
+// Whether what begins at `start` is the subscript of a number: its base in a word.
+static bool is_base_at(Text t, size_t start) {
+    size_t under = start - (start > 0 && t.s[start - 1] == '{');
+    return under > 1 && t.s[under - 1] == '_' && is_ascii_digit(t.s[under - 2]);
+}
+
 // The byte where the first \text{...} or \mbox{...} begins, if the text ends with a brace, or one and ^2; else t.n.
 static size_t before_unit_text(Text t) {
     size_t n = t.n;
@@ -444,7 +456,7 @@ static size_t before_unit_text(Text t) {
     if (n == 0 || t.s[n - 1] != '}') return t.n;
     size_t text = text_find(t, 0, text_of("\\text{")), mbox = text_find(t, 0, text_of("\\mbox{"));
     size_t start = text < mbox ? text : mbox;
-    return start < n ? start : t.n;
+    return start < n && !is_base_at(t, start) ? start : t.n;
 }
 
 static void drop_units(Text t, Str *out) {

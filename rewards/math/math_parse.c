@@ -45,19 +45,7 @@ static bool is_matrix(const Node *a) { return a->kind == NODE_MATRIX; }
 // exp: a thing and its powers, to the left: x^a^b is (x^a)^b, but for a letter's own superscript.
 static Node *parse_power(Parser *p, bool functions) {
     Node *base = parse_primary(p, functions);
-    while (base && peek(p) == T_CARET) {
-        int start = p->at++;
-        Node *exponent = NULL;
-        if (accept(p, T_LBRACE)) {
-            exponent = parse_expr(p);
-            if (exponent && !accept(p, T_RBRACE)) exponent = NULL;
-        } else exponent = parse_atom(p);
-        if (!exponent) {
-            p->at = start;
-            break;
-        }
-        base = node_2(p->pool, NODE_POW, base, exponent);
-    }
+    for (Node *exponent; base && (exponent = parse_exponent(p));) base = node_2(p->pool, NODE_POW, base, exponent);
     return base;
 }
 

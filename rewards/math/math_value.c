@@ -49,16 +49,19 @@ static long double complex complex_of(Value v) {
     return z;
 }
 
-Value value_decimal(Text digits) {
-    Value ten = value_int(10), v = value_int(0), scale = value_int(1);
+Value value_decimal(Text digits) { return value_in_base(digits, 10); }
+
+Value value_in_base(Text digits, int base) {
+    Value step = value_int(base), v = value_int(0), scale = value_int(1);
     bool fraction = false;
     for (size_t i = 0; i < digits.n; i++) {
         if (digits.s[i] == '.') {
             fraction = true;
             continue;
         }
-        v = value_add(value_mul(v, ten), value_int(digits.s[i] - '0'));
-        if (fraction) scale = value_mul(scale, ten);
+        if (digits.s[i] - '0' >= base) return value_bad();
+        v = value_add(value_mul(v, step), value_int(digits.s[i] - '0'));
+        if (fraction) scale = value_mul(scale, step);
     }
     return fraction ? value_div(v, scale) : v;
 }

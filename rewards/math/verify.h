@@ -6,7 +6,7 @@
 //   math_lex.c, math_parse.c, math_func.c   LaTeX -> tokens -> a tree
 //   math_compare.c    whether two trees mean the same, by math_value.c (numbers, identity testing) and math_set.c
 //
-// The grammar and the rules of comparison follow Math-Verify 0.8 and latex2sympy2_extended.
+// The grammar and the rules of comparison follow Math-Verify 0.9 and latex2sympy2_extended.
 #pragma once
 #include "str.h"
 #include "text.h"
@@ -36,7 +36,8 @@ typedef struct {
 Value value_int(int64_t n);
 Value value_real(long double x);
 Value value_bad(void);
-Value value_decimal(Text digits); // [0-9]*(.[0-9]*)?
+Value value_decimal(Text digits);           // [0-9]*(.[0-9]*)?
+Value value_in_base(Text digits, int base); // the same in base 2 to 36; bad where a digit is none of that base
 Value value_add(Value a, Value b);
 Value value_neg(Value a);
 Value value_mul(Value a, Value b);
@@ -83,7 +84,8 @@ struct Node {
     bool percent;               // NODE_MUL: a number times 1/100, written as a percentage
     bool left_open, right_open; // NODE_INTERVAL
     int rows;                   // NODE_MATRIX: n = rows x columns
-    Value value;                // NODE_NUMBER
+    Value value;                // NODE_NUMBER: of the digits, read as decimal ones
+    Node *in_base;              // NODE_NUMBER with a base in its subscript: the number in that base; else NULL
     Text
         name; // NODE_SYMBOL, NODE_FUNC, NODE_SUM, NODE_NAMED_SET; NODE_NUMBER: as written out, of an integer or small fraction
     Node **arg; // [n]
@@ -104,8 +106,11 @@ Node *node_negate(Pool *p, Node *a);                             // a number sta
 // Products and sums lay their arguments side by side.
 Node *node_flat(Pool *p, NodeKind kind, Node *a, Node *b);
 bool node_is_set(const Node *a);                             // NODE_SET .. NODE_NAMED_SET
+bool node_is_relation(const Node *a);                        // NODE_RELATION, NODE_AND
 bool node_same(const Node *a, const Node *b);                // the same tree
 bool node_only_symbols(const Node *a);                       // symbols, and what is built of symbols alone
+bool node_has_base(const Node *a);                           // holds a number that names its base
+Node *node_in_base(Pool *p, const Node *a);                  // a copy where those numbers are read in their bases
 int node_symbols(const Node *a, Text *name, int n, int max); // adds the names that occur, once each; how many now
 
 // ---- texts -> trees --------------------------------------------------------------------------------------------------
