@@ -298,5 +298,5 @@ void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, P
         d->rmsnorm_bwd(d, dres, dw.norm1_w, dres, dx, a.res1, a.rstd1, w.norm1_w);
         device_range(d, NULL);
     }
-    d->embed_bwd(d, grad->embedding, dres, in.ids);
+    d->embed_bwd(d, grad->embedding, dres, in.ids, n.padded ? n.pad : -1);
 }

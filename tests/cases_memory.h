@@ -67,17 +67,20 @@ static inline void embed_oracle(Case *c) {
 }
 CASE_OP(embed, .oracle = embed_oracle, .exact = true);
 
-// embed_bwd
+// embed_bwd: the padding token's row gets nothing
+enum { CASE_PAD = 1 };
 static inline void embed_bwd_make(Case *c) {
     case_floats(c, "dw", ARG_ADD, c->grad, c->s.V, c->s.D, 0, 0, 1)->traffic =
         2.0 * (double)(c->s.T * c->s.D) * (double)dtype_size(c->grad);
     case_floats(c, "dy", ARG_IN, c->dtype, c->s.T, c->s.D, 0, 0, 1);
     case_ids(c, c->s.T, c->s.V);
 }
-static inline void embed_bwd_run(Case *c) { c->d->embed_bwd(c->d, arg(c, "dw"), arg(c, "dy"), arg(c, "ids")); }
+static inline void embed_bwd_run(Case *c) {
+    c->d->embed_bwd(c->d, arg(c, "dw"), arg(c, "dy"), arg(c, "ids"), CASE_PAD);
+}
 static inline void embed_bwd_oracle(Case *c) {
     for (int64_t t = 0; t < c->s.T; t++)
-        for (int64_t i = 0; i < c->s.D; i++)
+        for (int64_t i = 0; i < c->s.D && before(c, "ids")[t] != CASE_PAD; i++)
             want(c, "dw")[(int64_t)before(c, "ids")[t] * c->s.D + i] += before(c, "dy")[t * c->s.D + i];
 }
 CASE_OP(embed_bwd, .oracle = embed_bwd_oracle, .grads = true);

@@ -73,7 +73,14 @@ static void config_is_read(void **state) {
     assert_int_equal(c.n_eos, 1);
     assert_int_equal(c.eos[0], 7);
     assert_int_equal(c.pad, -1);
+    assert_false(c.dims.padded);
 
+    put_config(at("m"), "pad_token_id", "3");
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_true(c.dims.padded && c.dims.pad == 3);
+    put_config(at("m"), "pad_token_id", "-1"); // to torch that is the last row
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_true(c.dims.padded && c.dims.pad == small.V - 1);
     put_config(at("m"), "head_dim", "6");
     assert_true(hf_config_read(at("m"), &c, NULL));
     assert_int_equal(c.dims.d, 6);
@@ -99,6 +106,7 @@ static void config_is_read(void **state) {
     put_text(at("m/generation_config.json"), "{\"eos_token_id\": [3, 39], \"pad_token_id\": 2, \"bos_token_id\": 1}");
     assert_true(hf_config_read(at("m"), &c, NULL));
     assert_true(c.n_eos == 2 && c.eos[0] == 3 && c.eos[1] == 39 && c.pad == 2 && c.bos == 1);
+    assert_false(c.dims.padded); // sampling's padding is not the embedding's
     Error e = {0};
     put_text(at("m/generation_config.json"), "{\"eos_token_id\": [3, 40]}");
     assert_false(hf_config_read(at("m"), &c, &e));

@@ -55,6 +55,8 @@ static ModelDims golden_dims(const json_t *g) {
         .rms_eps = (float)number(n, "rms_eps"),
         .rope_theta = (float)number(n, "rope_theta"),
         .tied = json_is_true(member(n, "tied")),
+        .padded = json_object_get(g, "pad") != NULL,
+        .pad = (int)json_integer_value(json_object_get(g, "pad")),
     };
 }
 
@@ -183,6 +185,33 @@ static void matches_hf(void **state) {
         assert_true(loss / fabs(number(g, "loss")) < 1e-4);
         free(z), model_case_free(c), json_decref(g);
     }
+}
+
+// Where config.json names a padding token, the row of the embedding learns nothing from it as an input, as torch's; where
+// the head is the embedding, it still learns as a target.
+static void padding_learns_as_in_hf(void **state) {
+    Error e;
+    json_t *golden = json_read("tests/golden/padding.json", &e), *g;
+    if (!golden) fail_msg("%s", e.text);
+    size_t i, k;
+    json_array_foreach(json_object_get(golden, "cases"), i, g) {
+        ModelCase *c = golden_run(g, F32);
+        int64_t D = c->spec.dims.D;
+        assert_true(c->spec.dims.padded && json_array_size(member(g, "rows")) == 2);
+        for (k = 0; k < 2; k++) {
+            int64_t row = json_integer_value(json_array_get(member(g, "rows"), k));
+            const float *learned = f32(c->grad.embedding) + row * D;
+            const json_t *want = json_array_get(member(g, "embedding"), k);
+            double error = relative_list(learned, want);
+            if (!(error < 1e-5)) fail_msg("case %zu, token %lld: %g", i, (long long)row, error);
+            bool nothing = true;
+            for (int64_t j = 0; j < D; j++) nothing = nothing && learned[j] == 0;
+            assert_int_equal(nothing, k == 0 && !c->spec.dims.tied);
+        }
+        model_case_free(c);
+    }
+    assert_int_equal(i, 2);
+    json_decref(golden);
 }
 
 // In bf16 our error against HF's f32 may be at most a quarter above HF's own.
@@ -439,6 +468,7 @@ static int close_device(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_hf),
+        cmocka_unit_test(padding_learns_as_in_hf),
         cmocka_unit_test(bf16_no_worse_than_hf),
         cmocka_unit_test(greedy_matches_hf),
         cmocka_unit_test(gradients_are_slopes),

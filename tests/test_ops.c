@@ -161,7 +161,7 @@ static void embed_bwd_adds_in_token_order(void **state) {
             for (int64_t i = 0; i < c.s.D; i++) {
                 float sum = (float)dw[v * c.s.D + i];
                 for (int64_t u = 0; u < c.s.T; u++)
-                    if ((int64_t)before(&c, "ids")[u] == v) sum += (float)dy[u * c.s.D + i];
+                    if ((int64_t)before(&c, "ids")[u] == v && v != CASE_PAD) sum += (float)dy[u * c.s.D + i];
                 assert_true(after[v * c.s.D + i] == stored(c.grad, (double)sum));
             }
         free(after);

@@ -75,8 +75,7 @@ def config(name):
     return Qwen2Config(**MODELS[name], max_position_embeddings=512, rms_norm_eps=1e-6, rope_theta=1e6)
 
 
-def build(name, dtype):
-    cfg = config(name)
+def build(cfg, dtype):
     model = Qwen2ForCausalLM(cfg).to(dtype)
     fills = {}
     with torch.no_grad():
@@ -118,10 +117,17 @@ def relative(x, ref):
     return ((x - ref).double().norm() / ref.double().norm()).item()
 
 
+def dims(cfg):
+    return dict(V=cfg.vocab_size, D=cfg.hidden_size, F=cfg.intermediate_size, L=cfg.num_hidden_layers,
+                H=cfg.num_attention_heads, K=cfg.num_key_value_heads,
+                d=cfg.hidden_size // cfg.num_attention_heads, max_positions=cfg.max_position_embeddings,
+                rms_eps=cfg.rms_norm_eps, rope_theta=cfg.rope_parameters["rope_theta"], tied=cfg.tie_word_embeddings)
+
+
 def golden(name, full):
-    model, fills = build(name, torch.float32)
-    half, _ = build(name, torch.bfloat16)
-    cfg = model.config
+    cfg = config(name)
+    model, fills = build(cfg, torch.float32)
+    half, _ = build(cfg, torch.bfloat16)
     ids = inputs(cfg.vocab_size)
     n = sum(LENGTHS) - len(LENGTHS)
     g = torch.Generator().manual_seed(6)
@@ -148,11 +154,7 @@ def golden(name, full):
           f"logp {relative(logp_half, logp):.2e}; logits std {logits.std():.2f}, mean entropy {entropy.mean():.2f} "
           f"of {np.log(cfg.vocab_size):.2f}")
     return {
-        "dims": dict(V=cfg.vocab_size, D=cfg.hidden_size, F=cfg.intermediate_size, L=cfg.num_hidden_layers,
-                     H=cfg.num_attention_heads, K=cfg.num_key_value_heads,
-                     d=cfg.hidden_size // cfg.num_attention_heads, max_positions=cfg.max_position_embeddings,
-                     rms_eps=cfg.rms_norm_eps, rope_theta=cfg.rope_theta,
-                     tied=cfg.tie_word_embeddings),
+        "dims": dims(cfg),
         "fills": fills,
         "temperature": TEMPERATURE,
         "ids": [x.tolist() for x in ids],
@@ -170,6 +172,29 @@ def golden(name, full):
     }
 
 
+def padding(vocab=24, pad=5, other=9):
+    """What the embedding's rows learn where config.json names a padding token that is among the inputs: head and
+    embedding apart, and one. The rows of that token and of another."""
+    out = []
+    for tied in (False, True):
+        cfg = Qwen2Config(vocab_size=vocab, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+                          num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64, rms_norm_eps=1e-6,
+                          rope_theta=1e4, tie_word_embeddings=tied, pad_token_id=pad)
+        model, fills = build(cfg, torch.float32)
+        g = torch.Generator().manual_seed(8)
+        ids = [torch.randint(0, vocab, (n,), generator=g) for n in (7, 12)]
+        ids[0][2] = ids[1][5] = ids[1][11] = pad
+        ids[0][0] = other
+        n = sum(len(x) - 1 for x in ids)
+        a, b = torch.randn(n, generator=g), 0.3 * torch.randn(n, generator=g)
+        grads = gradients(model, ids, a, b)[4]["model.embed_tokens.weight"].reshape(vocab, -1)
+        rows = [pad, other]
+        out.append({"dims": dims(cfg), "pad": pad, "fills": fills, "temperature": TEMPERATURE,
+                    "ids": [x.tolist() for x in ids], "a": a.tolist(), "b": b.tolist(), "rows": rows,
+                    "embedding": [grads[r].tolist() for r in rows]})
+    return out
+
+
 def greedy(model, prompt, penalty, new_tokens):
     """Token ids and the least gap between the two best scores of any step."""
     out = model.generate(prompt[None], attention_mask=torch.ones_like(prompt)[None], do_sample=False,
@@ -181,7 +206,7 @@ def greedy(model, prompt, penalty, new_tokens):
 
 def generations(name, new_tokens=24, wanted=4):
     """Prompts of several lengths, the first ones tried whose greedy steps are all clear of ties."""
-    model, _ = build(name, torch.float32)
+    model, _ = build(config(name), torch.float32)
     g = torch.Generator().manual_seed(7)
     found = []
     for penalty in (1.0, 1.3):
@@ -203,6 +228,13 @@ def write(out, versions, what, full):
     from golden_loss import dump
 
     torch.set_num_threads(2)
+    if what in ("padding", "all"):
+        path = os.path.join(out, "padding.json")
+        with open(path, "w") as f:
+            f.write(dump({"made_with": versions, "cases": padding()}) + "\n")
+        print(f"{path}: {os.path.getsize(path)} bytes")
+    if what == "padding":
+        return
     for name in MODELS:
         path = os.path.join(out, f"qwen2_{name}.json")
         old = json.load(open(path)) if os.path.exists(path) else {}

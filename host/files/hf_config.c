@@ -151,6 +151,15 @@ static void id_field(Fields *f, const char *name, int vocab, int32_t *id) {
     if (field(f, name)) *id = int_field(f, name, -1, vocab - 1, -1);
 }
 
+// The row of the embedding that gets no gradient: torch's padding_idx, which transformers sets to config.json's
+// pad_token_id (not to generation_config.json's); there -1 is the last row.
+static void padding_field(Fields *f, ModelDims *n) {
+    int32_t id = 0;
+    id_field(f, "pad_token_id", n->V, &id);
+    n->padded = field(f, "pad_token_id") != NULL;
+    n->pad = id < 0 ? n->V - 1 : id;
+}
+
 // eos_token_id: a number or a list of numbers; where absent, what is there stays.
 static void eos_field(Fields *f, HfConfig *c) {
     const json_t *v = field(f, "eos_token_id"), *item;
@@ -198,6 +207,7 @@ static bool config_fields(const char *path, HfConfig *out, Error *e) {
     rope_fields(&f, &out->dims);
     dims_fields(&f, &out->dims);
     if (f.ok) token_fields(&f, out);
+    if (f.ok) padding_field(&f, &out->dims);
     json_decref(j);
     return f.ok;
 }

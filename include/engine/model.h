@@ -9,7 +9,9 @@ typedef struct {
     int V, D, F, L, H, K, d; // see tensor.h
     int max_positions;       // longest context the model was made for
     float rms_eps, rope_theta;
-    bool tied; // the head is the embedding
+    bool tied;   // the head is the embedding
+    bool padded; // token `pad` learns nothing as an input, as torch's padding_idx
+    int pad;     // its id
 } ModelDims;
 
 // A dimension by name, resolved against ModelDims.

@@ -77,9 +77,9 @@ typedef struct {
     OP(lerp, (Device *d, Tensor y, Tensor x, float alpha))                                                            \
     /* out[1] f64 (as I64 storage) = sum of x^2, in f64, chunks of 4096 combined in order */                          \
     OP(sumsq, (Device *d, Tensor out, Tensor x))                                                                      \
-    /* y[T,D] = w[V,D] rows ids[T]        dw[V,D] += dy rows, ascending token order */                                \
+    /* y[T,D] = w[V,D] rows ids[T]        dw[V,D] += dy rows, ascending token order; none of id `pad` (< 0: no such) */\
     OP(embed, (Device *d, Tensor y, Tensor w, Tensor ids))                                                            \
-    OP(embed_bwd, (Device *d, Tensor dw, Tensor dy, Tensor ids))                                                      \
+    OP(embed_bwd, (Device *d, Tensor dw, Tensor dy, Tensor ids, int pad))                                             \
     /* sum[T,D]? = x + delta?; y[T,D] = sum * rstd * w[D]; rstd[T] f32 = 1/sqrt(mean(sum^2) + eps) */                 \
     /* without delta, sum is not written and x stands for it; the norm reads the sum as stored (rounded) */           \
     OP(rmsnorm, (Device *d, Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor delta, Tensor w, float eps))          \

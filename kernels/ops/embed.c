@@ -19,7 +19,7 @@ void cpu_embed(Device *d, Tensor y, Tensor w, Tensor ids) {
 
 // The tokens of one id form a chain in ascending order. A chain is summed in f32 and rounded once into dw's row, by one
 // thread: the result depends neither on the threads nor, in bf16, on how often small gradients would have been rounded.
-void cpu_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids) {
+void cpu_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids, int pad) {
     int64_t T = dy.dim[0], D = tensor_width(dy), V = dw.dim[0];
     const int32_t *id = i32(ids); // [T]
     size_t mark = arena_mark(&d->scratch);
@@ -32,7 +32,7 @@ void cpu_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids) {
     }
 #pragma omp parallel for schedule(dynamic, 16) if (T * D >= PARALLEL_MIN)
     for (int64_t t = 0; t < T; t++) {
-        if (first[id[t]] != t) continue;
+        if (first[id[t]] != t || id[t] == pad) continue;
         void *out = row(dw, id[t]);
         FOR_LANES(i, n, D, {
             vf sum = row_load_part(out, dw.dtype, i, n);

@@ -111,13 +111,14 @@ static __global__ void __launch_bounds__(BINS)
 
 template <typename W, typename T>
 static __global__ void __launch_bounds__(THREADS)
-    add_rows_kernel(W *dw, const T *dy, const int32_t *ids, const int32_t *order, const int32_t *begin, int64_t T_,
-                    int64_t D, bool whole) {
+    add_rows_kernel(W *dw, const T *dy, const int32_t *ids, int pad, const int32_t *order, const int32_t *begin,
+                    int64_t T_, int64_t D, bool whole) {
     constexpr int E = GroupOf<W, T>::E;
     int64_t place = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
     if (place >= T_) return;
     int lane = threadIdx.x % WARP;
     int32_t id = ids[order[place]];
+    if (id == pad) return;
     int64_t first = begin[bin_of(id)], end = begin[bin_of(id) + 1];
     for (int64_t i = first; i < place; i += WARP) // somebody else's id?
         if (__ballot_sync(FULL, i + lane < place && ids[order[i + lane]] == id)) return;
@@ -152,7 +153,7 @@ static __global__ void __launch_bounds__(THREADS)
     group_store<E>(out, left, whole, old);
 }
 
-void cuda_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids) {
+void cuda_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids, int pad) {
     int64_t T_ = dy.dim[0], D = tensor_width(dy);
     const int32_t *id = data_of<int32_t>(ids);
     unsigned tiles = blocks_for(T_, TILE);
@@ -165,7 +166,7 @@ void cuda_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids) {
     DISPATCH2(dw.dtype, W, dy.dtype, T, {
         constexpr int E = (GroupOf<W, T>::E);
         dim3 grid(blocks_for(T_, WARPS), blocks_for(D, WARP * E));
-        LAUNCH(d, (add_rows_kernel<W, T>), grid, THREADS, 0, data_of<W>(dw), data_of<T>(dy), id, order, begin, T_, D,
+        LAUNCH(d, (add_rows_kernel<W, T>), grid, THREADS, 0, data_of<W>(dw), data_of<T>(dy), id, pad, order, begin, T_, D,
                in_groups<E>(data_of<W>(dw), D) && in_groups<E>(data_of<T>(dy), D));
     });
     arena_rewind(&d->scratch, mark);
