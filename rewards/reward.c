@@ -207,7 +207,7 @@ float reward_total(const Reward *r, int n_rewards, const float *score) {
     bool any = false;
     for (int i = 0; i < n_rewards; i++) {
         if (isnan(score[i])) continue;
-        sum += r[i].weight * (double)score[i];
+        sum += (double)(float)r[i].weight * (double)score[i]; // to the bit as the loss, whose weights are f32
         any = true;
     }
     return any ? (float)sum : REWARD_ABSTAINS;

@@ -79,7 +79,7 @@ static inline void case_scalars(const Case *c, GrpoParams *p, double top_entropy
             masked[tokens++] = f32(c->in.entropy)[t];
     p->batch_std = grpo_batch_std(f32(c->in.rewards), f32(c->in.weights), c->in.groups, c->in.group_size,
                                   c->in.n_rewards, p->aggregation);
-    p->loss_scale = grpo_loss_scale(p->loss_type, c->n, tokens, tokens, max_completion);
+    p->loss_scale = grpo_loss_scale(p->loss_type, (LossCounts){c->n, tokens, c->n, tokens, max_completion});
     p->entropy_threshold = grpo_entropy_threshold(masked, tokens, top_entropy_quantile, &kept);
     p->entropy_scale = (float)(1.0 / (double)(kept > 0 ? kept : 1));
     free(masked);

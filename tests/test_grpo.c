@@ -242,6 +242,28 @@ static void group_of_one_gives_nothing(void **state) {
     }
 }
 
+// A completion of exactly average reward is neither better nor worse, whatever the order of the sum: its ratios are not
+// clipped, and it moves nothing. In the second group that holds for decimals, as they are in f32.
+static void average_rewards_give_nothing(void **state) {
+    static const float rewards[3][6] = {
+        {.125f, .125f, .125f, .5f, 2, .125f}, {.1f, .2f, .3f, .1f, .2f, .3f}, {-.7f, .7f, .2f, -.2f, 0, 0}};
+    static const int average[3] = {3, 4, 5}, ones[6] = {1, 1, 1, 1, 1, 1};
+    for (int k = 0; k < 3; k++)
+        for (int s = 0; s < 4; s++) {
+            Case c = case_new(1, 6, 1, ones);
+            memcpy(c.in.rewards.data, rewards[k], sizeof rewards[k]);
+            for (int t = 0; t < 6; t++) f32(c.in.old_logp)[t] = -1; // the ratio is e
+            GrpoParams p = plain;
+            p.scale_rewards = (ScaleRewards)(s % 3);
+            p.aggregation = s == 3 ? NORMALIZE_THEN_SUM : SUM_THEN_NORMALIZE;
+            case_scalars(&c, &p, 1, 1);
+            case_run(&c, p);
+            assert_true(f32(c.out.advantage)[average[k]] == 0 && f32(c.out.dlogp)[average[k]] == 0);
+            assert_true(metric(&c, average[k], GM_CLIP_REGION) == 0);
+            case_free(&c);
+        }
+}
+
 static void abstaining_completions_stay_out(void **state) {
     static const int ones[6] = {1, 1, 1, 1, 1, 1};
     static const float scores[6] = {1, NAN, 0, 4, 2, NAN};
@@ -366,13 +388,20 @@ static void large_groups_and_long_completions(void **state) {
 }
 
 static void scalars_by_hand(void **state) {
-    assert_near(grpo_loss_scale(LOSS_GRPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
-    assert_near(grpo_loss_scale(LOSS_SAPO, 32, 100, 200, 50), 1.0 / 32, 1e-9);
-    assert_near(grpo_loss_scale(LOSS_BNPO, 32, 100, 200, 50), 1.0 / 100, 1e-9);
-    assert_near(grpo_loss_scale(LOSS_DR_GRPO, 32, 100, 200, 50), 1.0 / 1600, 1e-9);
-    assert_near(grpo_loss_scale(LOSS_DAPO, 32, 100, 200, 50), 1.0 / 200, 1e-9);
-    assert_near(grpo_loss_scale(LOSS_CISPO, 32, 100, 200, 50), 1.0 / 200, 1e-9);
-    assert_near(grpo_loss_scale(LOSS_BNPO, 32, 0, 0, 50), 1, 0); // everything masked
+    LossCounts counts = {.sequences = 32,
+                         .tokens = 100,
+                         .generation_sequences = 128,
+                         .generation_tokens = 600,
+                         .max_completion_length = 50};
+    assert_near(grpo_loss_scale(LOSS_GRPO, counts), 1.0 / 32, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_SAPO, counts), 1.0 / 32, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_BNPO, counts), 1.0 / 100, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_DR_GRPO, counts), 1.0 / 1600, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_DAPO, counts), 1.0 / 150, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_CISPO, counts), 1.0 / 150, 1e-9);
+    counts.tokens = counts.generation_tokens = 0; // everything masked
+    assert_near(grpo_loss_scale(LOSS_BNPO, counts), 1, 0);
+    assert_near(grpo_loss_scale(LOSS_DAPO, counts), 4, 0);
 
     float e[] = {5, 1, 4, 2, 3};
     int64_t kept;
@@ -384,6 +413,10 @@ static void scalars_by_hand(void **state) {
     assert_near(grpo_entropy_threshold(e, 5, 0, &kept), 5, 0);
     assert_int_equal(kept, 1);
     assert_true(grpo_entropy_threshold(e, 0, 0.5, &kept) == -INFINITY && kept == 0);
+    // A rank that f32 would round to 4: then .5 itself were the threshold, and kept.
+    float edge[] = {.1f, .2f, .3f, .4f, .5f, 2};
+    assert_true(grpo_entropy_threshold(edge, 6, 0.2, &kept) > .5f);
+    assert_int_equal(kept, 1);
 
     float one = 1, rewards[] = {1, 2, NAN, 4};
     assert_near(grpo_batch_std(rewards, &one, 2, 2, 1, SUM_THEN_NORMALIZE), sqrt(7.0 / 3), 1e-6);
@@ -399,6 +432,7 @@ int main(void) {
         cmocka_unit_test(overflowing_ratio_is_clipped),
         cmocka_unit_test(equal_rewards_give_nothing),
         cmocka_unit_test(group_of_one_gives_nothing),
+        cmocka_unit_test(average_rewards_give_nothing),
         cmocka_unit_test(abstaining_completions_stay_out),
         cmocka_unit_test(first_update_has_gradient_but_no_loss),
         cmocka_unit_test(metrics_by_hand),

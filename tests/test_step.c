@@ -212,6 +212,7 @@ static void metrics_tell_what_the_batch_holds(void **state) {
         assert_true(train_log(&f.t, done, &e));
         double ended = 0, ended_tokens = 0, all = 0, shortest = 1e9, longest = 0, reward = 0, scored = 0, flat = 0,
                kl = 0;
+        double squares[2] = {0}, group_std = 0;
         double low = 0, high = 0, least_low = 1e9, most_high = 0, entropy = 0, policy = 0;
         for (int i = 0; i < b->n; i++) {
             const float *m = f.t.metric[i];
@@ -227,7 +228,20 @@ static void metrics_tell_what_the_batch_holds(void **state) {
             most_high = fmax(most_high, (double)m[GM_CLIP_HIGH] / b->len[i]);
             entropy += (double)m[GM_ENTROPY], policy += (double)m[GM_LOSS];
         }
+        for (int i = 0; i < b->n; i++) {
+            squares[0] += pow((double)b->reward[i] - reward, 2);
+            squares[1] += pow((double)b->score[i * b->n_rewards] - scored, 2);
+        }
+        for (int p = 0; p < b->prompts; p++) {
+            double mean = 0, sum = 0;
+            for (int i = p * b->group; i < (p + 1) * b->group; i++) mean += (double)b->reward[i] / b->group;
+            for (int i = p * b->group; i < (p + 1) * b->group; i++) sum += pow((double)b->reward[i] - mean, 2);
+            group_std += sqrt(sum / (b->group - 1)) / b->prompts;
+        }
         json_t *j = last_line(&f);
+        assert_told(j, "reward_std", sqrt(squares[0] / (b->n - 1)));
+        assert_told(j, "rewards/completion_length/std", sqrt(squares[1] / (b->n - 1)));
+        assert_told(j, "reward_group_std", group_std);
         assert_told(j, "step", step);
         assert_told(j, "num_tokens", tokens);
         assert_told(j, "completions/mean_length", all / b->n);
@@ -251,6 +265,55 @@ static void metrics_tell_what_the_batch_holds(void **state) {
     }
     fixture_close(&f);
     fixture_remove(&f);
+}
+
+// What metrics.jsonl says of the fixture's eight completions, in two groups, with these rewards in the place of theirs.
+static json_t *told_of_rewards(const char *options, const float *reward) {
+    Fixture f;
+    Error e = {0};
+    char more[160];
+    fixture_dir(&f);
+    snprintf(more, sizeof more, "rewards=completion_length %s", options);
+    fixture_open(&f, more);
+    assert_true(run_resume(&f.t.run, &f.t.at, NULL, &f.t.metrics, &e));
+    assert_int_equal(fixture_step(&f), STEP_DONE);
+    assert_int_equal(f.t.batch.n, 8);
+    for (int i = 0; i < 8; i++) f.t.batch.reward[i] = f.t.batch.score[i * f.t.batch.n_rewards] = reward[i];
+    assert_true(train_log(&f.t, STEP_DONE, &e));
+    json_t *j = last_line(&f);
+    fixture_close(&f);
+    fixture_remove(&f);
+    return j;
+}
+
+// Equal rewards have no deviation, whatever they are; one alone has none that could be told; and where advantages are
+// divided by the batch's, frac_reward_zero_std is about that one.
+static void deviations_of_rewards(void **state) {
+    static const float equal[8] = {2.7f, 2.7f, 2.7f, 2.7f, 2.7f, 2.7f, 2.7f, 2.7f},
+                       groups[8] = {.1f, .1f, .1f, .1f, .3f, .3f, .3f, .3f},
+                       one[8] = {NAN, NAN, 2, NAN, NAN, NAN, NAN, NAN};
+    json_t *j = told_of_rewards("", equal);
+    assert_true(json_number_value(json_object_get(j, "reward_std")) == 0);
+    assert_told(j, "frac_reward_zero_std", 1);
+    json_decref(j);
+    j = told_of_rewards("", groups);
+    assert_told(j, "reward_std", sqrt(8 * .01 / 7));
+    assert_true(json_number_value(json_object_get(j, "reward_group_std")) == 0);
+    assert_told(j, "frac_reward_zero_std", 1);
+    assert_null(json_object_get(j, "frac_groups_equal"));
+    json_decref(j);
+    j = told_of_rewards("scale_rewards=batch", groups);
+    assert_told(j, "frac_reward_zero_std", 0);
+    assert_told(j, "frac_groups_equal", 1);
+    json_decref(j);
+    j = told_of_rewards("multi_objective_aggregation=normalize_then_sum", groups);
+    assert_told(j, "frac_reward_zero_std", 1);
+    json_decref(j);
+    j = told_of_rewards("", one);
+    assert_told(j, "reward", 2);
+    assert_true(json_is_null(json_object_get(j, "reward_std")) && json_is_null(json_object_get(j, "reward_group_std")));
+    assert_told(j, "frac_reward_zero_std", 0);
+    json_decref(j);
 }
 
 // TRL's names: the share of tokens clipped, of sequences where each has one ratio, and a name of its own with cispo.
@@ -451,6 +514,7 @@ int main(void) {
         cmocka_unit_test(flat_groups_are_drawn_again),
         cmocka_unit_test(the_reference_follows_by_its_steps),
         cmocka_unit_test(metrics_tell_what_the_batch_holds),
+        cmocka_unit_test(deviations_of_rewards),
         cmocka_unit_test(clip_ratios_are_told_as_trl_tells_them),
         cmocka_unit_test(few_tokens_carry_the_loss),
         cmocka_unit_test(the_last_number_is_the_lenient_answer),

@@ -159,6 +159,38 @@ static void cuts_do_not_matter(void **state) {
     fixture_remove(&f);
 }
 
+// Completions of one length: whatever the type of loss, a step's gradient is the same, also where it trains on a part of
+// a generation. (While the policy is the one that sampled; later the types weigh ratios differently.)
+static void equal_lengths_make_losses_equal(void **state) {
+    static const char *const losses[] = {"grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo"};
+    Fixture f;
+    fixture_dir(&f);
+    for (int accumulation = 1; accumulation <= 4; accumulation *= 2) {
+        float *grad = NULL;
+        for (int k = 0; k < 6; k++) {
+            char more[256];
+            snprintf(more, sizeof more,
+                     "loss_type=%s epsilon_high=2 beta=0 steps_per_generation=4 gradient_accumulation_steps=%d "
+                     "max_completion_length=2",
+                     losses[k], accumulation);
+            fixture_open(&f, more);
+            assert_int_equal(fixture_step(&f), STEP_DONE);
+            for (int i = 0; i < f.t.batch.n; i++) assert_int_equal(f.t.batch.len[i], 2);
+            Tensor g = f.t.run.grad.slab;
+            float *now = bytes_of(f.t.run.device, g);
+            if (!grad) grad = now;
+            else {
+                double error = relative_error(now, grad, tensor_numel(g));
+                free(now);
+                if (!(error < 1e-6)) fail_msg("%s, %d of 4: gradients differ by %g", losses[k], accumulation, error);
+            }
+            fixture_close(&f);
+        }
+        free(grad);
+    }
+    fixture_remove(&f);
+}
+
 // The bytes of a file of the run's output, as a string (heap).
 static char *output_text(const Fixture *f, const char *name) {
     char *path = xasprintf("%s/out/%s", f->dir, name);
@@ -462,6 +494,7 @@ int main(void) {
         cmocka_unit_test(kept_numbers_train_the_same),
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(cuts_do_not_matter),
+        cmocka_unit_test(equal_lengths_make_losses_equal),
         cmocka_unit_test(resumed_run_is_the_same_run),
         cmocka_unit_test(not_finite_changes_nothing),
         cmocka_unit_test(equal_rewards_teach_nothing),

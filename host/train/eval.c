@@ -79,6 +79,11 @@ static double pass_at(int n, int c, int k) {
     return 1 - miss;
 }
 
+// An abstention stays out of a mean, as in training.
+static void add_score(double *sum, double *n, float score) {
+    if (!isnan(score)) *sum += score, ++*n;
+}
+
 // Adds the sums of one decoded and scored batch of `prompts` questions.
 static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *out) {
     int n_rewards = rw->n;
@@ -94,9 +99,9 @@ static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *ou
             out->lenient += lenient;
             out->length += b->len[i];
             out->truncated += b->finish[i] == FINISH_LENGTH;
-            out->reward += isnan(b->reward[i]) ? 0 : b->reward[i];
+            add_score(&out->reward, &out->rewarded, b->reward[i]);
             for (int k = 0; k < n_rewards; k++)
-                out->part[k] += isnan(b->score[i * b->n_rewards + k]) ? 0 : b->score[i * b->n_rewards + k];
+                add_score(&out->part[k], &out->scored[k], b->score[i * b->n_rewards + k]);
         }
         for (int k = 1, j = 0; j < PASS_POINTS && k <= b->group; k *= 2, j++)
             out->pass[j] += pass_at(b->group, right, k);
@@ -136,17 +141,20 @@ static bool take_rows(Run *r, const Prompter *pr, Dataset *data, int64_t first, 
 
 // The ranks' sums together; and a signal that one of them got stops all.
 static bool add_ranks(Run *r, EvalResult *out, bool stopped, Error *e) {
-    double all[8 + MAX_REWARDS + PASS_POINTS] = {out->strict,    out->lenient,  out->reward, out->length,
-                                                 out->truncated, out->majority, stopped},
-                                 *part = all + 8, *pass = part + MAX_REWARDS;
+    double all[8 + 2 * MAX_REWARDS + PASS_POINTS] = {out->strict,    out->lenient,  out->reward,   out->length,
+                                                     out->truncated, out->majority, out->rewarded, stopped},
+                                     *part = all + 8, *scored = part + MAX_REWARDS, *pass = scored + MAX_REWARDS;
     memcpy(part, out->part, sizeof out->part);
+    memcpy(scored, out->scored, sizeof out->scored);
     memcpy(pass, out->pass, sizeof out->pass);
     if (!comm_all_reduce(r->comm, "evaluation", all, (int)(sizeof all / sizeof *all), e)) return false;
-    double *sums[] = {&out->strict, &out->lenient, &out->reward, &out->length, &out->truncated, &out->majority};
-    for (int i = 0; i < 6; i++) *sums[i] = all[i];
+    double *sums[] = {&out->strict,    &out->lenient,  &out->reward,  &out->length,
+                      &out->truncated, &out->majority, &out->rewarded};
+    for (int i = 0; i < 7; i++) *sums[i] = all[i];
     memcpy(out->part, part, sizeof out->part);
+    memcpy(out->scored, scored, sizeof out->scored);
     memcpy(out->pass, pass, sizeof out->pass);
-    return !all[6] || error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation");
+    return !all[7] || error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation");
 }
 
 static void take_decoded(void *scorer, int i) { scorer_add(scorer, i); }
@@ -188,12 +196,18 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
     bool stopped = !ok && e->code == EXIT_STOPPED;
     if (r->comm && (ok || stopped)) ok = add_ranks(r, out, stopped, e);
     double per_question = 1 / (double)rows, per_completion = per_question / samples;
-    double *means[] = {&out->strict, &out->lenient, &out->reward, &out->length, &out->truncated};
+    double *means[] = {&out->strict, &out->lenient, &out->length, &out->truncated};
     for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] *= per_completion;
-    for (int k = 0; k < rw->n; k++) out->part[k] *= per_completion;
+    out->reward /= out->rewarded;
+    for (int k = 0; k < rw->n; k++) out->part[k] /= out->scored[k];
     for (int j = 0; j < PASS_POINTS; j++) out->pass[j] *= per_question;
     out->majority *= per_question;
     return ok;
+}
+
+static void put_mean(Str *out, const char *before, double mean) {
+    if (isnan(mean)) str_printf(out, "%snull", before);
+    else str_printf(out, "%s%.6g", before, mean);
 }
 
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
@@ -204,9 +218,12 @@ void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
         str_printf(out, ", \"pass@%d\": %.6g", k, res->pass[at]);
     if (res->samples > 1 && !rw->grader.info) // a vote is taken among numbers
         str_printf(out, ", \"maj@%d\": %.6g", res->samples, res->majority);
-    str_printf(out, ", \"reward\": %.6g, \"mean_length\": %.6g, \"clipped_ratio\": %.6g, \"rewards\": {", res->reward,
-               res->length, res->truncated);
-    for (int k = 0; k < rw->n; k++) str_printf(out, "%s\"%s\": %.6g", k ? ", " : "", rw->reward[k].name, res->part[k]);
+    put_mean(out, ", \"reward\": ", res->reward);
+    str_printf(out, ", \"mean_length\": %.6g, \"clipped_ratio\": %.6g, \"rewards\": {", res->length, res->truncated);
+    for (int k = 0; k < rw->n; k++) {
+        str_printf(out, "%s\"%s\"", k ? ", " : "", rw->reward[k].name);
+        put_mean(out, ": ", res->part[k]);
+    }
     str_puts(out, "}}\n");
 }
 

@@ -16,8 +16,9 @@ typedef struct {
     double strict, lenient;           // mean over completions
     double pass[PASS_POINTS];         // pass@1, 2, 4 ... up to samples, lenient, unbiased
     double majority;                  // share of questions whose most frequent answer is right (maj@samples)
-    double reward, length, truncated; // means over completions
-    double part[MAX_REWARDS];         // mean of each reward
+    double length, truncated;         // means over completions
+    double reward, part[MAX_REWARDS]; // mean of all and of each reward, over completions that have one; NaN: none has
+    double rewarded, scored[MAX_REWARDS]; // how many have
 } EvalResult;
 // Evaluates rows [0, limit) (0: all) of the data set, `samples` completions each; one is greedy.
 bool eval_run(Run *r, const Prompter *p, Dataset *data, const Rewards *rw, int64_t limit, int samples, EvalResult *out,

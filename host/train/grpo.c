@@ -242,8 +242,11 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
         free(all);
     }
     p->entropy_scale = 1.0f / (float)(kept > 0 ? kept : 1);
-    p->loss_scale =
-        grpo_loss_scale(p->loss_type, n, tokens, masked_tokens(t, t->order, b->n), c->max_completion_length);
+    p->loss_scale = grpo_loss_scale(p->loss_type, (LossCounts){.sequences = n,
+                                                               .tokens = tokens,
+                                                               .generation_sequences = b->n,
+                                                               .generation_tokens = masked_tokens(t, t->order, b->n),
+                                                               .max_completion_length = c->max_completion_length});
     p->batch_std = grpo_batch_std(b->score, t->weights, b->prompts, b->group, b->n_rewards, p->aggregation);
     // Of the whole generation, also where this step trains on a part of it: completions.jsonl has all of them.
     for (int i = 0; i < b->n; i++)

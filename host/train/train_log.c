@@ -1,42 +1,49 @@
 // What a step leaves behind: a line of metrics.jsonl under TRL's names, a line of completions.jsonl a completion, and
 // what the person watching sees.
 #include "eval.h"
+#include "grpo_math.h"
 #include "train.h"
 #include <math.h>
 #include <stdlib.h>
 
-// Mean, smallest and largest of a column; completions that `use` leaves out do not count.
+// What a column of numbers looks like; NaNs are left out of it.
 typedef struct {
-    double sum, min, max, squares;
     int64_t n;
+    double mean, std; // NaN of no number, and of fewer than two; n - 1 in the denominator, as torch.std
+    double min, max;  // 0 of no number
 } Spread;
 
-static void spread_add(Spread *s, double x) {
-    if (isnan(x)) return;
-    if (!s->n || x < s->min) s->min = x;
-    if (!s->n || x > s->max) s->max = x;
-    s->sum += x;
-    s->squares += x * x;
-    s->n++;
-}
-static double spread_mean(const Spread *s) { return s->n ? s->sum / (double)s->n : NAN; }
-static double spread_std(const Spread *s) { // n - 1 in the denominator, as torch.std
-    if (s->n < 2) return 0;
-    double mean = spread_mean(s), var = (s->squares - (double)s->n * mean * mean) / (double)(s->n - 1);
-    return var > 0 ? sqrt(var) : 0;
+// Of the n numbers x[0], x[stride], ...
+static Spread spread_of(const float *x, int n, int stride) {
+    Moments m = {0};
+    Spread s = {0};
+    for (int i = 0; i < n; i++) {
+        double v = x[i * stride];
+        if (isnan(v)) continue;
+        s.min = m.n ? fmin(s.min, v) : v;
+        s.max = m.n ? fmax(s.max, v) : v;
+        moments_add(&m, v);
+    }
+    for (int i = 0; i < n; i++) moments_spread(&m, x[i * stride]);
+    s.n = m.n;
+    s.mean = moments_mean(&m);
+    s.std = m.n > 1 ? moments_std(&m) : NAN;
+    return s;
 }
 
 static void add_lengths(Metrics *m, const Batch *b) {
-    Spread all = {0}, ended = {0};
-    for (int i = 0; i < b->n; i++) {
-        spread_add(&all, b->len[i]);
-        if (b->finish[i] != FINISH_LENGTH) spread_add(&ended, b->len[i]);
-    }
-    metrics_add(m, "completions/mean_length", spread_mean(&all));
+    float *length = xmalloc((size_t)b->n * sizeof *length); // [n]
+    for (int i = 0; i < b->n; i++) length[i] = (float)b->len[i];
+    Spread all = spread_of(length, b->n, 1);
+    for (int i = 0; i < b->n; i++)
+        if (b->finish[i] == FINISH_LENGTH) length[i] = NAN;
+    Spread ended = spread_of(length, b->n, 1);
+    free(length);
+    metrics_add(m, "completions/mean_length", all.mean);
     metrics_add(m, "completions/min_length", all.min);
     metrics_add(m, "completions/max_length", all.max);
     metrics_add(m, "completions/clipped_ratio", 1 - (double)ended.n / b->n);
-    metrics_add(m, "completions/mean_terminated_length", ended.n ? spread_mean(&ended) : 0);
+    metrics_add(m, "completions/mean_terminated_length", ended.n ? ended.mean : 0);
     metrics_add(m, "completions/min_terminated_length", ended.min);
     metrics_add(m, "completions/max_terminated_length", ended.max);
 }
@@ -54,33 +61,41 @@ static void add_faults(Metrics *m, Trainer *t, int k) {
     }
 }
 
-static double add_rewards(Metrics *m, Trainer *t) {
+// reward_std is TRL's: over the whole batch, whatever advantages are divided by; frac_reward_zero_std too: the share of
+// groups whose rewards are equal, but where one deviation serves the whole batch, 1 if that is 0. The groups' own are
+// told under names of ours.
+static void add_rewards(Metrics *m, Trainer *t) {
+    const Config *c = t->cfg;
     const Batch *b = &t->batch;
     for (int k = 0; k < t->rewards.n; k++) {
         char name[96];
-        Spread s = {0};
-        for (int i = 0; i < b->n; i++) spread_add(&s, b->score[i * b->n_rewards + k]);
+        Spread s = spread_of(b->score + k, b->n, b->n_rewards);
         snprintf(name, sizeof name, "rewards/%s/mean", t->rewards.reward[k].name);
-        metrics_add(m, name, spread_mean(&s));
+        metrics_add(m, name, s.mean);
         snprintf(name, sizeof name, "rewards/%s/std", t->rewards.reward[k].name);
-        metrics_add(m, name, spread_std(&s));
+        metrics_add(m, name, s.std);
         add_faults(m, t, k);
     }
-    Spread total = {0}, group_std = {0};
+    RewardAggregation aggregation = (RewardAggregation)c->multi_objective_aggregation;
+    bool by_batch = aggregation == NORMALIZE_THEN_SUM || c->scale_rewards == SCALE_BATCH;
+    float *group_std = xmalloc((size_t)b->prompts * sizeof *group_std); // [prompts]
     int flat = 0;
     for (int p = 0; p < b->prompts; p++) {
-        Spread g = {0};
-        for (int i = p * b->group; i < (p + 1) * b->group; i++) {
-            spread_add(&g, b->reward[i]);
-            spread_add(&total, b->reward[i]);
-        }
-        spread_add(&group_std, spread_std(&g));
-        flat += group_is_flat(b, p);
+        Spread g = spread_of(b->reward + p * b->group, b->group, 1);
+        group_std[p] = (float)g.std;
+        flat += g.n > 1 && g.min == g.max;
     }
-    metrics_add(m, "reward", spread_mean(&total));
-    metrics_add(m, "reward_std", spread_mean(&group_std));
-    metrics_add(m, "frac_reward_zero_std", (double)flat / b->prompts);
-    return spread_mean(&total);
+    Spread all = spread_of(b->reward, b->n, 1);
+    metrics_add(m, "reward", all.mean);
+    metrics_add(m, "reward_std", all.std);
+    metrics_add(m, "reward_group_std", spread_of(group_std, b->prompts, 1).mean);
+    free(group_std);
+    double share = (double)flat / b->prompts;
+    if (by_batch) {
+        float std = grpo_batch_std(b->score, t->weights, b->prompts, b->group, b->n_rewards, aggregation);
+        metrics_add(m, "frac_reward_zero_std", all.n > 1 && std == 0);
+        metrics_add(m, "frac_groups_equal", share);
+    } else metrics_add(m, "frac_reward_zero_std", share);
 }
 
 static int step_sequences(const Trainer *t) {
@@ -166,17 +181,15 @@ static void add_completions(Metrics *m, const Trainer *t) {
 
 static void show_step(const Trainer *t, const Totals *s, double accuracy) {
     const Batch *b = &t->batch;
-    Spread reward = {0}, length = {0};
-    int64_t tokens = 0;
+    int64_t tokens = 0, length = 0;
     for (int i = 0; i < b->n; i++) {
-        spread_add(&reward, b->reward[i]);
-        spread_add(&length, b->len[i]);
+        length += b->len[i];
         tokens += b->len[i] + (int64_t)b->prompt[i / b->group].n;
     }
-    ProgressStep shown = {.reward = spread_mean(&reward),
+    ProgressStep shown = {.reward = spread_of(b->reward, b->n, 1).mean,
                           .accuracy = accuracy,
                           .kl = t->cfg->beta != 0 ? per_token(s, GM_KL) : NAN,
-                          .length = spread_mean(&length),
+                          .length = (double)length / b->n,
                           .loss = s->v[GM_LOSS],
                           .tokens_per_second = (double)tokens / t->stats.step_time};
     progress_step(t->progress, t->at.step, &shown);
@@ -189,19 +202,19 @@ bool train_log(Trainer *t, StepResult result, Error *e) {
     Metrics *m = t->metrics;
     bool done = result == STEP_DONE;
     Totals s = step_totals(t);
-    Spread right = {0};
-    for (int i = 0; i < b->n; i++)
-        spread_add(&right, b->text[i] ? grade_lenient(b->text[i], b->answer[i / b->group]) : 0);
+    int right = 0;
+    for (int i = 0; i < b->n; i++) right += b->text[i] && grade_lenient(b->text[i], b->answer[i / b->group]);
+    double accuracy = (double)right / b->n;
     if (t->at.step % c->logging_steps == 0 || t->at.step == t->total_steps || !done) {
         metrics_add_int(m, "step", t->at.step);
         metrics_add(m, "epoch", (double)t->at.step / (double)t->steps_per_epoch);
         if (done) add_step(m, t, &s);
         else metrics_add_int(m, "skipped", t->at.skipped);
-        metrics_add(m, "lenient_accuracy", spread_mean(&right));
+        metrics_add(m, "lenient_accuracy", accuracy);
         add_times(m, &t->stats);
     }
     if (c->log_completions && t->stats.generated && done) add_completions(m, t);
-    show_step(t, &s, spread_mean(&right));
+    show_step(t, &s, accuracy);
     if (!done)
         progress_say(t->progress, "step %lld skipped: %s is not finite; weights and optimizer are as before",
                      (long long)t->at.step, t->stats.bad);

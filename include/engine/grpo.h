@@ -79,12 +79,18 @@ extern "C" {
 float grpo_batch_std(const float *rewards, const float *weights, int64_t groups, int64_t group_size, int64_t n_rewards,
                      RewardAggregation aggregation);
 
-// GrpoParams.loss_scale of an optimizer step over `sequences` completions (masked ones count) with `tokens` tokens in
-// their masks, taken from a generation batch with `generation_tokens` tokens in its masks. All ranks together.
+// What an optimizer step trains on, and the generation batch it is taken from; all ranks together.
+typedef struct {
+    int64_t sequences, tokens; // of the step: completions (masked ones count), tokens in their masks
+    int64_t generation_sequences, generation_tokens; // of the whole generation batch
+    int64_t max_completion_length;
+} LossCounts;
+
+// GrpoParams.loss_scale of an optimizer step.
 //   grpo, sapo: 1 / sequences    bnpo: 1 / tokens    dr_grpo: 1 / (sequences * max_completion_length)
-//   dapo, cispo: 1 / generation_tokens, also where a generation feeds several optimizer steps (TRL 1.16 rescales there)
-float grpo_loss_scale(LossType type, int64_t sequences, int64_t tokens, int64_t generation_tokens,
-                      int64_t max_completion_length);
+//   dapo, cispo: 1 / (generation_tokens * the step's share of its sequences)
+// Where all completions are equally (and fully) long, every type gives the same loss, however a generation is cut.
+float grpo_loss_scale(LossType type, LossCounts counts);
 
 // GrpoParams.entropy_threshold: the (1 - top_entropy_quantile) quantile, interpolated as torch.quantile does, of the
 // entropies of all tokens in the masks of an optimizer step. *kept counts those at or above it: entropy_scale is

@@ -12,21 +12,31 @@
 #define GRPO_SHARED static inline
 #endif
 
-// Mean and standard deviation of the values seen that are not NaN (Welford 1962). Where all values are equal the mean
-// is that value and the deviation 0, both exactly: such a group must not push the policy anywhere.
+// Mean and standard deviation of values that are f32, NaNs left out: all are added, then all are spread. Of f32 values the
+// sum is exact in f64 (but for ranges beyond 2^29), so equal ones have their own value for a mean and no deviation: such
+// a group must not push the policy anywhere.
 typedef struct {
     int64_t n;
-    double mean, m2; // m2: sum of squared distances to the mean
+    double sum, squares; // squares: of the distances to the mean
 } Moments;
 
 GRPO_SHARED void moments_add(Moments *m, double x) {
-    if (isnan(x)) return;
-    double distance = x - m->mean;
-    m->mean += distance / (double)++m->n;
-    m->m2 += distance * (x - m->mean);
+    if (!isnan(x)) m->n++, m->sum += x;
+}
+GRPO_SHARED double moments_mean(const Moments *m) { return m->n > 0 ? m->sum / (double)m->n : NAN; }
+GRPO_SHARED void moments_spread(Moments *m, double x) {
+    double distance = x - moments_mean(m);
+    if (!isnan(x)) m->squares += distance * distance;
 }
 // n - 1 in the denominator. One value alone has no deviation; its distance to the mean is 0, so 0 serves.
-GRPO_SHARED double moments_std(const Moments *m) { return m->n > 1 ? sqrt(m->m2 / (double)(m->n - 1)) : 0; }
+GRPO_SHARED double moments_std(const Moments *m) { return m->n > 1 ? sqrt(m->squares / (double)(m->n - 1)) : 0; }
+
+// How far x is from the mean. An average one is so in f32, as it came: 0.2 among 0.1, 0.2 and 0.3, none of which is
+// exact, must count neither as better nor as worse.
+GRPO_SHARED double moments_distance(const Moments *m, float x) {
+    double mean = moments_mean(m);
+    return x == (float)mean ? 0 : x - mean;
+}
 
 // The weighted sum of one completion's scores[n_rewards], rounded to f32 as rewards are stored; NaN where all abstain.
 GRPO_SHARED float grpo_reward(const float *scores, const float *weights, int64_t n_rewards) {
@@ -48,7 +58,8 @@ GRPO_SHARED double grpo_normalized_reward(const float *group, int64_t i, int64_t
         if (isnan(score)) continue;
         Moments m = {0};
         for (int64_t j = 0; j < group_size; j++) moments_add(&m, group[j * n_rewards + k]);
-        sum += weights[k] * (score - m.mean) / (moments_std(&m) + ADVANTAGE_EPS);
+        for (int64_t j = 0; j < group_size; j++) moments_spread(&m, group[j * n_rewards + k]);
+        sum += weights[k] * moments_distance(&m, score) / (moments_std(&m) + ADVANTAGE_EPS);
         scored++;
     }
     return scored ? sum : NAN;
@@ -68,7 +79,9 @@ GRPO_SHARED double grpo_advantage(const float *rewards, int64_t row, int64_t gro
     if (isnan(reward)) return 0;
     Moments m = {0};
     for (int64_t j = 0; j < group_size; j++) moments_add(&m, grpo_reward(group + j * n_rewards, weights, n_rewards));
-    double distance = reward - m.mean;
+    double distance = moments_distance(&m, reward);
+    for (int64_t j = 0; p->scale_rewards == SCALE_GROUP && j < group_size; j++)
+        moments_spread(&m, grpo_reward(group + j * n_rewards, weights, n_rewards));
     if (p->scale_rewards == SCALE_GROUP) return distance / (moments_std(&m) + ADVANTAGE_EPS);
     if (p->scale_rewards == SCALE_BATCH) return distance / (p->batch_std + ADVANTAGE_EPS);
     return distance;
