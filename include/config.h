@@ -38,7 +38,7 @@
     BOOL(data,      shuffle, true, "visit questions in a random order, another one each epoch")                        \
     INT (prompt,    max_prompt_length, 256, 1, 1048576, "tokens of a prompt")                                          \
     PICK(prompt,    long_prompts, 0, "truncate_left|skip|fail", "a longer prompt keeps its last tokens, is left out, or stops the run") \
-    TEXT(chat,      chat_template, "qwen2.5", "qwen2.5 (Instruct), qwen2.5-base (its system message) or r1-zero") \
+    TEXT(chat,      chat_template, "auto", "qwen2.5 (Instruct), qwen2.5-base (its system message), r1-zero; auto: the one the model came with, qwen2.5 where it has none") \
     TEXT(prompt,    system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>")    \
     TEXT(prompt,    system_prompt_file, "", "file with the system message")                                            \
     BOOL(prompt,    raw, false, "the question or prompt is used as it is, without system message and template")        \

@@ -1,8 +1,11 @@
 // Chat templates against the real ones' output, text and ids; R1-Zero's form; what is refused.
 #include "chat.h"
 #include "data.h"
+#include "file.h"
 #include "jsonl.h"
+#include "outdir.h"
 #include "tokenizer.h"
+#include <stdlib.h>
 #include <string.h>
 
 static char *render(const char *template, const char *messages, bool generate, Error *e) {
@@ -114,17 +117,119 @@ static void test_prompt(void **state) {
     str_free(&out);
 }
 
+// A conversation's text, and the bytes that are learned of it, as transformers and TRL have them.
+static void test_golden(void **state) {
+    json_t *golden = json_load_file("tests/golden/chat.json", 0, NULL), *c;
+    Error e = {0};
+    Tokenizer *t = tokenizer_load("models/tiny", &e);
+    size_t i;
+    assert_true(golden && t);
+    json_array_foreach(json_object_get(golden, "rows"), i, c) {
+        Str out = {0};
+        ChatSpans said = {0};
+        Ids ids = {0}; // of the text cut where what is learned begins and ends
+        char learned[4096] = "";
+        const json_t *row = json_object_get(c, "row");
+        const char *name = json_string_value(json_object_get(c, "name"));
+        if (!chat_render_said(json_string_value(json_object_get(c, "template")), json_object_get(row, "messages"),
+                              json_object_get(row, "tools"), false, &said, &out, &e))
+            fail_msg("%s: %s", name, e.text);
+        assert_string_equal(out.s, json_string_value(json_object_get(c, "text")));
+        for (size_t k = 0, at = 0; k <= 2 * said.n; k++) {
+            size_t end = k == 2 * said.n ? out.n : k % 2 ? said.item[k / 2].end : said.item[k / 2].begin;
+            tokenizer_encode(t, out.s + at, end - at, true, &ids);
+            while (strlen(learned) < ids.n) strcat(learned, k % 2 ? "1" : "0");
+            at = end;
+        }
+        const json_t *wanted = json_object_get(c, "ids");
+        assert_int_equal(ids.n, json_array_size(wanted));
+        for (size_t k = 0; k < ids.n; k++) assert_int_equal(ids.id[k], json_integer_value(json_array_get(wanted, k)));
+        assert_string_equal(learned, json_string_value(json_object_get(c, "learned")));
+        ids_free(&ids);
+        str_free(&out);
+        free(said.item);
+    }
+    assert_true(i > 10);
+    json_decref(golden);
+    tokenizer_free(t);
+}
+
+// What checkpoints carry is what tools/golden_chat.py held against transformers' own rendering.
+static void test_jinja(void **state) {
+    static const char *const names[] = {"qwen2.5", "qwen2.5-base", "r1-zero"};
+    for (int i = 0; i < 3; i++) {
+        Error e = {0};
+        size_t n;
+        char *path = xasprintf("tests/golden/chat_template.%s.jinja", names[i]), *own = chat_jinja(names[i]);
+        char *golden = file_read(path, 1 << 16, &n, &e);
+        assert_non_null(golden);
+        assert_string_equal(own, golden);
+        free(golden), free(own), free(path);
+    }
+}
+
+static const char *template_of(const char *tokenizer, bool known) {
+    const char *name;
+    char *unknown;
+    Error e = {0};
+    if (!chat_template_of(tokenizer, &name, &unknown, &e)) fail_msg("%s", e.text);
+    assert_int_equal(unknown == NULL, known);
+    free(unknown);
+    return name;
+}
+
+static void put(const char *dir, const char *name, const char *text) {
+    char *path = xasprintf("%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_true(f && fputs(text, f) >= 0 && !fclose(f));
+    free(path);
+}
+
+// The Jinja file comes first, then the configuration's text or its list; another text than ours is not taken for ours.
+static void test_template_files(void **state) {
+    char dir[] = "/tmp/grpo-chat-XXXXXX", *base = chat_jinja("qwen2.5-base"), *zero = chat_jinja("r1-zero");
+    assert_non_null(mkdtemp(dir));
+    char *tokenizer = xasprintf("%s/tokenizer.json", dir);
+    const char *name;
+    Error e = {0};
+    assert_null(template_of(tokenizer, true));
+    assert_true(chat_template_choose("auto", tokenizer, &name, &e));
+    assert_string_equal(name, "qwen2.5");
+    json_t *config = json_pack("{s:[{s:s, s:s}, {s:s, s:s}]}", "chat_template", "name", "tool_use", "template", "x",
+                               "name", "default", "template", base);
+    char *text = json_dumps(config, 0);
+    put(dir, "tokenizer_config.json", text);
+    assert_string_equal(template_of(tokenizer, true), "qwen2.5-base");
+    put(dir, "chat_template.jinja", zero);
+    assert_string_equal(template_of(tokenizer, true), "r1-zero");
+    char *edited = strstr(zero, "solves it");
+    memcpy(edited, "solves 17", 9);
+    put(dir, "chat_template.jinja", zero);
+    assert_null(template_of(tokenizer, false));
+    assert_false(chat_template_choose("auto", tokenizer, &name, &e));
+    assert_non_null(strstr(e.text, "chat_template.jinja: the chat template is none that is known"));
+    assert_non_null(strstr(e.text, "chat_template=qwen2.5, qwen2.5-base or r1-zero"));
+    assert_int_equal(e.code, EXIT_INPUT);
+    assert_true(chat_template_choose("qwen2.5-base", tokenizer, &name, &e));
+    assert_string_equal(name, "qwen2.5-base");
+    put(dir, "chat_template.jinja", "");
+    assert_null(template_of(tokenizer, false));
+    assert_true(disk_remove(dir, &e));
+    free(text), free(base), free(zero), free(tokenizer);
+    json_decref(config);
+}
+
 static void test_template_of(void **state) {
     char *dir = xstrdup(data_path("test_template_of", "qwen2.5/Qwen2.5-0.5B-Instruct/tokenizer_config.json"));
     strcpy(strrchr(dir, '/') + 1, "tokenizer.json");
-    assert_string_equal(chat_template_of(dir), "qwen2.5");
+    assert_string_equal(template_of(dir, true), "qwen2.5");
     free(dir);
     dir = xstrdup(data_path("test_template_of", "qwen2.5/Qwen2.5-0.5B/tokenizer_config.json"));
     strcpy(strrchr(dir, '/') + 1, "tokenizer.json");
-    assert_string_equal(chat_template_of(dir), "qwen2.5-base");
+    assert_string_equal(template_of(dir, true), "qwen2.5-base");
     free(dir);
-    assert_null(chat_template_of("models/tiny/tokenizer.json"));
-    assert_null(chat_template_of("nowhere/tokenizer.json"));
+    assert_string_equal(template_of("models/tiny/tokenizer.json", true), "qwen2.5");
+    assert_null(template_of("nowhere/tokenizer.json", true));
 }
 
 static void test_refused(void **state) {
@@ -162,8 +267,9 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors), cmocka_unit_test(test_json_as_python), cmocka_unit_test(test_r1_zero),
-        cmocka_unit_test(test_prompt),  cmocka_unit_test(test_template_of),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_vectors),        cmocka_unit_test(test_json_as_python), cmocka_unit_test(test_r1_zero),
+        cmocka_unit_test(test_prompt),         cmocka_unit_test(test_golden),         cmocka_unit_test(test_jinja),
+        cmocka_unit_test(test_template_files), cmocka_unit_test(test_template_of),    cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

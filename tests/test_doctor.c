@@ -89,6 +89,10 @@ static void machine_and_model(void **state) {
     FINDS(EXIT_INPUT, "FAIL", "weights", "no model.safetensors", "init=load");
     FINDS(EXIT_INPUT, "FAIL", "tokenizer", "the model 100 rows", "model=@/model", "tokenizer=models/tiny");
     FINDS(EXIT_INPUT, "FAIL", "tokenizer", "/model", "model=@/model");
+    FINDS(EXIT_OK, "WARN", "template", "chat_template is r1-zero, the tokenizer came with qwen2.5", "threads=1");
+    FINDS(EXIT_OK, "OK", "template", "qwen2.5", "chat_template=auto");
+    FINDS(EXIT_INPUT, "WARN", "end of turn", "ends a turn with <|im_end|> (id 511)", "model=@/model",
+          "tokenizer=models/tiny", "chat_template=qwen2.5");
     FINDS(EXIT_CONFIG, "FAIL", "context", "max_position_embeddings", "max_completion_length=1000");
     FINDS(EXIT_MEMORY, "FAIL", "plan", "grpo plan", "train_file=@/rows.jsonl", "max_completion_length=800",
           "per_device_train_batch_size=65536", "num_generations=4096", "output_dir=@/out");

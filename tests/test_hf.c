@@ -275,7 +275,7 @@ static void save_shards(const char *dir, const Model *m) {
     put_config(at("source"), NULL, NULL);
     OutDir d;
     assert_true(outdir_begin(&d, dir, hf_bytes(at("source"), m), NULL));
-    assert_true(hf_write(&d, at("source"), NULL, m, 1200, NULL));
+    assert_true(hf_write(&d, at("source"), NULL, NULL, m, 1200, NULL));
     assert_true(outdir_commit(&d, NULL));
     outdir_free(&d);
 }

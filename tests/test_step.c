@@ -469,9 +469,9 @@ static double sft_loss(const Fixture *f, const char *template, const char *line)
 static void answers_and_their_ends_are_learned(void **state) {
     static const struct {
         const char *template, *first, *between; // around the first answer's turn
-        bool ends; // an answer's end is a token that ends sampling, written by the template
+        bool ends; // the template writes the token that ends an answer; it is learned with the newlines around the turn
     } cases[] = {{"qwen2.5", "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
-                  "\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n", true},
+                  "<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant", true},
                  {"r1-zero", "S\n\nUser: Hi\nAssistant:\n", "\n\nUser: And?\nAssistant:\n", false}};
     Fixture f;
     fixture_dir(&f);
@@ -488,12 +488,11 @@ static void answers_and_their_ends_are_learned(void **state) {
         // Two turns: where the template writes no end that stops sampling, only the last answer can be followed by one.
         x = (Wanted){0};
         want(&f, &x, cases[k].first, true, false);
-        want(&f, &x, "It is 3.", false, true);
-        if (cases[k].ends) want(&f, &x, "<|im_end|>", true, true);
+        if (cases[k].ends) x.wanted[x.ids.n - 1] = true;
+        want(&f, &x, cases[k].ends ? "It is 3.<|im_end|>\n" : "It is 3.", true, true);
         want(&f, &x, cases[k].between, true, false);
-        want(&f, &x, "4", false, true);
-        if (cases[k].ends) want(&f, &x, "<|im_end|>", true, true), want(&f, &x, "\n", true, false);
-        else want_end(&f, &x);
+        want(&f, &x, cases[k].ends ? "\n4<|im_end|>\n" : "4", true, true);
+        if (!cases[k].ends) want_end(&f, &x);
         loss = sft_loss(&f, cases[k].template,
                         "{\"messages\": [{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"user\", \"content\": "
                         "\"Hi\"}, {\"role\": \"assistant\", \"content\": \"It is 3.\"}, {\"role\": \"user\", "

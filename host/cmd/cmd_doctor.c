@@ -159,13 +159,34 @@ static Tokenizer *check_tokenizer(Report *r, const Config *c, const HfConfig *hf
                   tokenizer_path(t), tokenizer_size(t) - 1, hf->dims.V);
         fail(r, "tokenizer", &e);
     } else say(r, FINDING_OK, "tokenizer", "%s: ids 0 to %d", tokenizer_path(t), tokenizer_size(t) - 1);
-    const char *own = chat_template_of(tokenizer_path(t));
-    if (own && strcmp(own, c->chat_template) && !c->raw)
-        say(r, FINDING_WARN, "template", "chat_template is %s, the tokenizer came with %s", c->chat_template, own);
-    if (!strncmp(c->chat_template, "qwen2.5", 7) && !c->raw && tokenizer_id(t, "<|im_start|>") < 0)
-        say(r, FINDING_WARN, "template", "%s writes <|im_start|>, which is no token here; try chat_template=r1-zero",
-            c->chat_template);
     return t;
+}
+
+// The chat template against what the tokenizer came with, and its end of turn against the ends that the model's files know.
+static void check_template(Report *r, const Config *c, const Tokenizer *t, const HfConfig *hf) {
+    Error e = {0};
+    const char *own, *name;
+    char *unknown;
+    if (!chat_template_of(tokenizer_path(t), &own, &unknown, &e)) return fail(r, "template", &e);
+    if (!chat_template_choose(c->chat_template, tokenizer_path(t), &name, &e)) fail(r, "template", &e);
+    else if (unknown || (own && strcmp(own, name)))
+        say(r, FINDING_WARN, "template", "chat_template is %s, the tokenizer came with %s%s", name,
+            own ? own : "one that is none of ours: ", own ? "" : unknown);
+    else say(r, FINDING_OK, "template", "%s%s", name, own ? "" : ": the model came with none");
+    free(unknown);
+    const char *end = e.code ? NULL : chat_end_of_turn(name);
+    int32_t id = end ? tokenizer_id(t, end) : -1;
+    bool known = false;
+    for (int i = 0; hf && i < hf->n_eos; i++) known |= hf->eos[i] == id;
+    if (end && id < 0)
+        say(r, FINDING_WARN, "template", "%s ends a turn with %s, which is no token here; try chat_template=r1-zero",
+            name, end);
+    else if (end && hf && !known)
+        say(r, FINDING_WARN, "end of turn",
+            "%s ends a turn with %s (id %d), generation_config.json does not list it: grpo stops there all the same, "
+            "and "
+            "lists it in its checkpoints; other programs go on with this model",
+            name, end, id);
 }
 
 // ---- data --------------------------------------------------------------------------------------------------------
@@ -217,8 +238,9 @@ static void check_data(Report *r, const Config *c, Tokenizer *t) {
     Error e = {0};
     Run run = {.cfg = c, .tokenizer = t};
     Prompter p;
-    bool have_prompter = t && prompter_open(&p, &run, &e);
-    if (t && !have_prompter) fail(r, "prompt", &e);
+    bool have_template = t && run_find_template(&run, NULL); // check_template has said why not
+    bool have_prompter = have_template && prompter_open(&p, &run, &e);
+    if (have_template && !have_prompter) fail(r, "prompt", &e);
     if (*c->train_file) check_rows(r, "train_file", c->train_file, c, have_prompter ? &p : NULL);
     if (*c->eval_file) check_rows(r, "eval_file", c->eval_file, c, have_prompter ? &p : NULL);
     if (*c->train_file && !strcmp(c->train_file, c->eval_file))
@@ -295,6 +317,7 @@ static void check_config(Report *r, const Config *c) {
     bool model = *c->model && check_model(r, c, &hf);
     if (!*c->model) say(r, FINDING_WARN, "model", "not set; add model=DIRECTORY");
     Tokenizer *t = *c->model || *c->tokenizer ? check_tokenizer(r, c, model ? &hf : NULL) : NULL;
+    if (t && !c->raw) check_template(r, c, t, model ? &hf : NULL);
     check_data(r, c, t);
     if (model) check_memory(r, c, &run);
     if (*c->train_file) check_output(r, c, run.cfg ? &run : NULL);

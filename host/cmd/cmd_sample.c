@@ -150,7 +150,7 @@ static bool chat(Run *r, const Prompter *p, Error *e) {
         Batch b = batch_new(1, 1, (int)c->max_completion_length, 0);
         Str text = {0};
         say(messages, "user", line);
-        ok = chat_render(c->chat_template, messages, NULL, true, &text, e);
+        ok = chat_render(r->template, messages, NULL, true, &text, e);
         if (ok) tokenizer_encode(r->tokenizer, text.s, text.n, true, &b.prompt[0]);
         b.key[0] = turn++;
         if (ok && !fits(r, &b.prompt[0], e)) { // the turn is taken back, the conversation goes on

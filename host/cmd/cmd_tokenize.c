@@ -14,13 +14,14 @@ static const char usage[] =
     "PATH is a model directory or a tokenizer.json. FILE (or standard input) holds JSON lines with `text`, or with\n"
     "`messages` (a list of {role, content}) and optional `tools` and `add_generation_prompt` (default false).\n"
     "Each gives a line {\"ids\": [...]}.\n"
-    "  chat_template   what messages are rendered with; by default the template in PATH's tokenizer_config.json where\n"
-    "                  it is one of ours, else qwen2.5\n"
+    "  chat_template   what messages are rendered with; by default the one that PATH came with (chat_template.jinja,\n"
+    "                  else tokenizer_config.json); qwen2.5 where it has none\n"
     "  special         false: special tokens written out in the text stay text (default true)\n";
 
 typedef struct {
     const char *path, *file, *chat_template;
     bool special;
+    const char *template; // chosen for the first line with messages
 } Options;
 
 static bool options_read(Options *o, int argc, char **argv, Error *e) {
@@ -42,7 +43,7 @@ static bool options_read(Options *o, int argc, char **argv, Error *e) {
 }
 
 // The text of one line, appended to *out.
-static bool line_text(const json_t *row, const char *chat_template, Str *out, Error *e) {
+static bool line_text(const json_t *row, const Tokenizer *t, Options *o, Str *out, Error *e) {
     const json_t *text = json_object_get(row, "text"), *messages = json_object_get(row, "messages");
     const json_t *tools = json_object_get(row, "tools"), *generate = json_object_get(row, "add_generation_prompt");
     if (!json_is_object(row) || (!text && !messages))
@@ -51,14 +52,15 @@ static bool line_text(const json_t *row, const char *chat_template, Str *out, Er
     if (messages) {
         if (generate && !json_is_boolean(generate))
             return error_set(e, EXIT_INPUT, "\"add_generation_prompt\" is not true or false");
-        return chat_render(chat_template, messages, tools, json_is_true(generate), out, e);
+        if (!o->template && !chat_template_choose(o->chat_template, tokenizer_path(t), &o->template, e)) return false;
+        return chat_render(o->template, messages, tools, json_is_true(generate), out, e);
     }
     if (!json_is_string(text)) return error_set(e, EXIT_INPUT, "\"text\" is not a string");
     str_add(out, json_string_value(text), json_string_length(text));
     return true;
 }
 
-static bool tokenize_lines(const Tokenizer *t, const Options *o, LineReader *reader, Error *e) {
+static bool tokenize_lines(const Tokenizer *t, Options *o, LineReader *reader, Error *e) {
     Str text = {0}, line_out = {0};
     Ids ids = {0};
     char *line;
@@ -69,7 +71,7 @@ static bool tokenize_lines(const Tokenizer *t, const Options *o, LineReader *rea
         snprintf(where, sizeof where, "%s:%lld", reader->path, (long long)reader->line);
         json_t *row = json_parse(line, n, where, e);
         str_clear(&text), str_clear(&line_out), ids_clear(&ids);
-        bool ok = row && (line_text(row, o->chat_template, &text, e) || error_prefix(e, "%s", where));
+        bool ok = row && (line_text(row, t, o, &text, e) || error_prefix(e, "%s", where));
         json_decref(row);
         if (!ok) {
             got = -1;
@@ -88,16 +90,14 @@ static bool tokenize_lines(const Tokenizer *t, const Options *o, LineReader *rea
 
 ExitCode command_tokenize(int argc, char **argv, Error *e) {
     if (argc == 1 && (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))) return fputs(usage, stdout), EXIT_OK;
-    Options o = {.file = "-", .special = true};
+    Options o = {.file = "-", .special = true, .chat_template = "auto"};
     if (!options_read(&o, argc, argv, e)) return e->code;
     Tokenizer *t = tokenizer_load(o.path, e);
     if (!t) return e->code;
-    if (!o.chat_template) o.chat_template = chat_template_of(tokenizer_path(t));
-    if (!o.chat_template) o.chat_template = "qwen2.5";
     LineReader reader;
-    Str probe = {0}; // an unknown template is an error before the first line
-    bool ok = chat_prompt(o.chat_template, NULL, "?", &probe, e) && line_reader_open(&reader, o.file, e);
-    str_free(&probe);
+    // A name that there is not is an error before the first line; a model's own template matters to messages alone.
+    bool ok = !strcmp(o.chat_template, "auto") || chat_template_choose(o.chat_template, NULL, &o.template, e);
+    ok = ok && line_reader_open(&reader, o.file, e);
     if (ok) {
         ok = tokenize_lines(t, &o, &reader, e);
         line_reader_close(&reader);

@@ -13,7 +13,8 @@
 static void check_any(Reading *r, const Config *c) {
     Str probe = {0};
     Error e = {0};
-    if (!chat_prompt(c->chat_template, NULL, "?", &probe, &e)) problem(r, "chat_template", NULL, "%s", e.text);
+    if (strcmp(c->chat_template, "auto") && !chat_prompt(c->chat_template, NULL, "?", &probe, &e))
+        problem(r, "chat_template", NULL, "%s", e.text);
     str_free(&probe);
     if (*c->system_prompt && *c->system_prompt_file)
         problem(r, "system_prompt", "system_prompt_file",

@@ -33,7 +33,7 @@ static const struct {
     {"batch_bytes", offsetof(TrainState, batch_bytes)},
 };
 enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
-_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + 2 * sizeof(char *), "a field is not saved");
+_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + 3 * sizeof(void *), "a field is not saved");
 
 // ---- names --------------------------------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, con
     for (int i = 0; i < n_blobs; i++) bytes += blobs[i].bytes;
     char *path = xasprintf("%s/step_%lld", output_dir, (long long)s->step);
     OutDir out;
-    bool ok = outdir_begin(&out, path, bytes, e) && hf_write(&out, source_dir, d, m, HF_SHARD_BYTES, e) &&
+    bool ok = outdir_begin(&out, path, bytes, e) && hf_write(&out, source_dir, s->voice, d, m, HF_SHARD_BYTES, e) &&
               state_write(&out, s, d, m->dtype, config_yaml, blobs, n_blobs, e) && manifest_write(&out, s->step, e) &&
               readable_yet(&out, s->step, e) && outdir_commit(&out, e);
     outdir_free(&out);

@@ -3,6 +3,7 @@
 #include "comm.h"
 #include "dataset.h"
 #include "error.h"
+#include "hf.h"
 #include "model.h"
 #include "ops.h"
 
@@ -20,7 +21,8 @@ typedef struct {
     size_t metrics_bytes, completions_bytes; // lengths of the logs at that step: resuming cuts them back
     char *batch;                             // opaque bytes of a half-used generation batch, or NULL
     size_t batch_bytes;
-    const char *command; // "train" or "sft": a checkpoint is only resumed by the command that saved it; NULL: any
+    const HfVoice *voice; // what the model files say of conversations; NULL: what the source's say
+    const char *command;  // "train" or "sft": a checkpoint is only resumed by the command that saved it; NULL: any
 } TrainState;
 typedef struct {
     const char *name; // file name in state/

@@ -63,7 +63,8 @@ static bool check_example(const Dataset *d, const json_t *j, const char *where, 
         snprintf(place, sizeof place, "%.4160s: messages[%zu]", where, i);
         if (!json_is_object(m)) return error_set(e, EXIT_INPUT, "%s: not an object", place);
         const char *role = json_field_string(m, "role", place, e);
-        if (!role || !json_field_string(m, "content", place, e)) return false;
+        bool calls = json_array_size(json_object_get(m, "tool_calls")) > 0; // which may stand alone
+        if (!role || (!calls && !json_field_string(m, "content", place, e))) return false;
         answered |= !strcmp(role, "assistant");
     }
     return answered || error_set(e, EXIT_INPUT, "%s: no message of the assistant: there is nothing to learn", where);

@@ -17,12 +17,23 @@ bool hf_config_read(const char *dir, HfConfig *out, Error *e);
 bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e);
 // The same without reading a value: files, names and shapes. m may be a measured model.
 bool hf_weights_check(const char *dir, const Model *m, Error *e);
+// What a model directory says of conversations; hf_voice.c writes it where the source says something else.
+typedef struct {
+    const char *template; // name of the chat template; NULL: the source's own
+    const int32_t *eos;   // [n_eos] ids that end a text
+    int n_eos;
+} HfVoice;
+typedef struct {
+    bool templates, ends; // chat_template.jinja and tokenizer_config.json; generation_config.json
+} HfVoiceFiles;
+bool hf_voice_write(OutDir *out, const char *source_dir, const HfVoice *v, HfVoiceFiles *written, Error *e);
 // Writes a directory that AutoModelForCausalLM.from_pretrained and vLLM load: config.json and the tokenizer files are
 // copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB. Takes the place
 // of a model directory at `dir`; refuses to replace anything else.
 bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e);
 // The same files into a directory being written; `shard_bytes` is the most one file of weights holds (one tensor at
-// least). hf_bytes: about what they take.
+// least). Where `v` is not NULL, they say of conversations what it says. hf_bytes: about what they take.
 #define HF_SHARD_BYTES ((size_t)5000000000)
-bool hf_write(OutDir *out, const char *source_dir, Device *d, const Model *m, size_t shard_bytes, Error *e);
+bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, const Model *m, size_t shard_bytes,
+              Error *e);
 uint64_t hf_bytes(const char *source_dir, const Model *m);

@@ -112,7 +112,8 @@ static bool same_dims(ModelDims a, ModelDims b) {
            a.tied == b.tied;
 }
 
-bool hf_write(OutDir *out, const char *source_dir, Device *d, const Model *m, size_t shard_bytes, Error *e) {
+bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, const Model *m, size_t shard_bytes,
+              Error *e) {
     HfConfig config;
     if (!hf_config_read(source_dir, &config, e)) return false;
     if (!same_dims(config.dims, m->dims))
@@ -122,8 +123,15 @@ bool hf_write(OutDir *out, const char *source_dir, Device *d, const Model *m, si
             "came from",
             source_dir);
     if (!config_write(out, source_dir, m->dtype, e)) return false;
-    for (int i = 0; i < N_COPIED; i++)
-        if (!file_copy(out, source_dir, copied_files[i], e)) return false;
+    HfVoiceFiles written = {0};
+    if (v && !hf_voice_write(out, source_dir, v, &written, e)) return false;
+    for (int i = 0; i < N_COPIED; i++) {
+        const char *name = copied_files[i];
+        bool ends = !strcmp(name, "generation_config.json"), templates = !strcmp(name, "chat_template.jinja");
+        templates |= !strcmp(name, "tokenizer_config.json");
+        if ((ends && written.ends) || (templates && written.templates)) continue;
+        if (!file_copy(out, source_dir, name, e)) return false;
+    }
     return shards_write(out, d, m, shard_bytes, e);
 }
 
@@ -143,7 +151,7 @@ bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m,
     if (!replaceable(dir, source_dir, e)) return false;
     OutDir out;
     bool ok = outdir_begin(&out, dir, hf_bytes(source_dir, m), e) &&
-              hf_write(&out, source_dir, d, m, HF_SHARD_BYTES, e) && outdir_commit(&out, e);
+              hf_write(&out, source_dir, NULL, d, m, HF_SHARD_BYTES, e) && outdir_commit(&out, e);
     outdir_free(&out);
     return ok;
 }

@@ -1,11 +1,13 @@
 // A run: what a command has open. Memory is two slabs whose sizes come from running the carving code once from a null
 // base; `grpo plan` prints that table.
+#include "chat.h"
 #include "device.h"
 #include "ranks.h"
 #include "run.h"
 #include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include <stdio.h>
 
@@ -163,6 +165,33 @@ static bool join_ranks(Run *r, Error *e) {
     return ok;
 }
 
+// Puts an id before the others that end a text; where it is one of them already, it only moves.
+static bool ends_lead(HfConfig *hf, int32_t id, Error *e) {
+    const int most = sizeof hf->eos / sizeof *hf->eos;
+    int at = 0;
+    while (at < hf->n_eos && hf->eos[at] != id) at++;
+    if (at == most)
+        return error_set(e, EXIT_INPUT,
+                         "generation_config.json lists %d tokens that end a text, and the chat template has one more "
+                         "(id %d); %d are the most: take one off the list",
+                         hf->n_eos, id, most);
+    if (at == hf->n_eos) hf->n_eos++;
+    memmove(hf->eos + 1, hf->eos, (size_t)at * sizeof *hf->eos);
+    hf->eos[0] = id;
+    return true;
+}
+
+bool run_find_template(Run *r, Error *e) {
+    const Config *c = r->cfg;
+    Error unknown = {0};
+    r->template = NULL;
+    if (!chat_template_choose(c->chat_template, tokenizer_path(r->tokenizer), &r->template, &unknown))
+        return c->raw || error_set(e, unknown.code, "%s", unknown.text);
+    const char *end = chat_end_of_turn(r->template);
+    int32_t id = end && !c->raw ? tokenizer_id(r->tokenizer, end) : -1;
+    return id < 0 || ends_lead(&r->hf, id, e);
+}
+
 bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
     if (!run_describe(r, c, shape, e)) return false;
     const char *where = *c->tokenizer ? c->tokenizer : c->model;
@@ -172,6 +201,10 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         error_set(e, EXIT_INPUT,
                   "%s has ids up to %d, but the model in %s has a vocabulary of %d rows; use the model's own tokenizer",
                   tokenizer_path(r->tokenizer), tokenizer_size(r->tokenizer) - 1, c->model, r->hf.dims.V);
+        run_close(r);
+        return false;
+    }
+    if (!run_find_template(r, e)) {
         run_close(r);
         return false;
     }

@@ -46,8 +46,9 @@ typedef struct {
 typedef struct {
     const Config *cfg;
     Device *device;
-    HfConfig hf;
+    HfConfig hf; // its eos[0] is the end that answers are taught: see run_find_template
     Tokenizer *tokenizer;
+    const char *template; // of conversations; NULL: raw texts alone
     RunShape shape;
     Plan plan;
     void *params_base, *work_base;
@@ -61,6 +62,9 @@ typedef struct {
     Staging feed; // a micro-batch's inputs on their way
 } Run;
 
+// Chooses the chat template, and puts the token that ends its turns before the other ends in hf.eos. A model whose template
+// is unknown is an error where texts are not raw.
+bool run_find_template(Run *r, Error *e);
 // Reads config.json and the tokenizer, plans and takes the memory, loads (or draws) the weights.
 // run_describe stops before memory is taken: enough for `plan`.
 bool run_describe(Run *r, const Config *c, RunShape shape, Error *e);

@@ -33,8 +33,11 @@ bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e) {
     ranks_phase("save", at->step);
     if (comm_rank(r->comm)) return checkpoint_serve(r->device, blob, n, e);
     char *yaml = config_yaml(c);
+    HfVoice voice = {c->raw ? NULL : r->template, r->hf.eos, r->hf.n_eos};
+    at->voice = &voice;
     bool ok =
         checkpoint_save(c->output_dir, at, r->device, &r->policy, c->model, yaml, blob, n, (int)c->save_total_limit, e);
+    at->voice = NULL;
     free(yaml);
     return ok;
 }

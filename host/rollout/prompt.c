@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Whether questions get the shipped system message: not where the template asks for tags itself, and not where the one with
+// the base models' message was chosen by its name.
+static bool shipped_message(const char *chosen, const char *template) {
+    return strcmp(template, "r1-zero") && strcmp(chosen, "qwen2.5-base");
+}
+
 bool prompter_open(Prompter *p, const Run *r, Error *e) {
     const Config *c = r->cfg;
     *p = (Prompter){.run = r};
@@ -13,13 +19,8 @@ bool prompter_open(Prompter *p, const Run *r, Error *e) {
         p->system = file_read_text(c->system_prompt_file, 1 << 20, &n, e);
         if (!p->system) return error_prefix(e, "system_prompt_file");
     } else if (*c->system_prompt) p->system = xstrdup(c->system_prompt);
-    else if (!strcmp(c->chat_template, "qwen2.5")) p->system = xstrdup(chat_system_prompt);
-    Str probe = {0};
-    bool ok =
-        chat_prompt(c->chat_template, p->system, "?", &probe, e); // an unknown template is an error now, not later
-    str_free(&probe);
-    if (!ok) prompter_close(p);
-    return ok;
+    else if (!c->raw && shipped_message(c->chat_template, r->template)) p->system = xstrdup(chat_system_prompt);
+    return true;
 }
 
 void prompter_close(Prompter *p) {
@@ -31,7 +32,7 @@ bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e) {
     const Config *c = p->run->cfg;
     Str text = {0};
     if (c->raw) str_puts(&text, question);
-    else if (!chat_prompt(c->chat_template, p->system, question, &text, e)) return false;
+    else if (!chat_prompt(p->run->template, p->system, question, &text, e)) return false;
     ids_clear(out);
     tokenizer_encode(p->run->tokenizer, text.s ? text.s : "", text.n, true, out);
     str_free(&text);

@@ -1,9 +1,7 @@
-// Chat templates: a conversation as the text a model was trained on. Qwen2.5's follows the Jinja template in the
-// models' tokenizer_config.json, tools included; R1-Zero's is the plain dialogue of DeepSeek-R1-Zero in our words.
-#include "chat.h"
+// Conversations as the text a model was trained on. Qwen2.5's follows the Jinja template that its models come with, tools
+// included; R1-Zero's is the plain dialogue of DeepSeek-R1-Zero in our words.
+#include "chat_parts.h"
 #include "json.h"
-#include "nearest.h"
-#include "tokenizer.h"
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,11 +9,6 @@
 const char chat_system_prompt[] =
     "First reason about the question inside <think> </think>, then give the final answer alone inside "
     "<answer> </answer>. Write it like this:\n<think>\nyour reasoning\n</think>\n<answer>\nthe answer\n</answer>\n";
-
-static const char r1_zero_opening[] =
-    "A conversation between User and Assistant. The User asks a question and the Assistant solves it. The Assistant "
-    "first reasons inside <think> </think>, then gives the final answer alone inside <answer> </answer>:\n"
-    "<think>\nthe reasoning\n</think>\n<answer>\nthe answer\n</answer>";
 
 // ---- JSON as Python's json.dumps(ensure_ascii=False) writes it, which is what the models saw -------------------------
 
@@ -143,20 +136,31 @@ static bool unknown_role(const json_t *message, size_t i, const char *template, 
     return false;
 }
 
+static void spans_add(ChatSpans *spans, size_t begin, size_t end) {
+    if (!spans) return;
+    if (spans->n == spans->cap)
+        spans->item = xrealloc(spans->item, (spans->cap = spans->cap * 2 + 4) * sizeof *spans->item);
+    spans->item[spans->n++] = (ChatSpan){begin, end};
+}
+
 // ---- Qwen2.5 -------------------------------------------------------------------------------------------------------
+
+const char qwen_tools_head[] = "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+                               "You are provided with function signatures within <tools></tools> XML tags:\n<tools>";
+const char qwen_tools_tail[] =
+    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+    "<tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": "
+    "<args-json-object>}\n</tool_call>";
 
 static void qwen_tools(Str *out, const json_t *tools) {
     size_t i;
     json_t *tool;
-    str_puts(out, "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-                  "You are provided with function signatures within <tools></tools> XML tags:\n<tools>");
+    str_puts(out, qwen_tools_head);
     json_array_foreach(tools, i, tool) {
         str_puts(out, "\n");
         dump(out, tool);
     }
-    str_puts(out, "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
-                  "<tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": "
-                  "<args-json-object>}\n</tool_call>");
+    str_puts(out, qwen_tools_tail);
 }
 
 static void qwen_tool_calls(Str *out, const json_t *message, const json_t *calls) {
@@ -176,14 +180,15 @@ static void qwen_tool_calls(Str *out, const json_t *message, const json_t *calls
     }
 }
 
-static bool qwen_render(const char *name, const char *default_system, const json_t *messages, const json_t *tools,
-                        bool add_generation_prompt, Str *out, Error *e) {
+// An answer is said from behind the word assistant to behind its last newline: what TRL's training template marks.
+bool qwen_render(const ChatTemplate *t, const json_t *messages, const json_t *tools, bool add_generation_prompt,
+                 ChatSpans *said, Str *out, Error *e) {
     size_t i;
     json_t *m;
     const json_t *first = json_array_get(messages, 0);
     str_puts(out, "<|im_start|>system\n");
     if (role_is(first, "system")) add_content(out, first);
-    else str_puts(out, default_system);
+    else str_puts(out, t->opening);
     if (json_array_size(tools)) qwen_tools(out, tools);
     str_puts(out, "<|im_end|>\n");
 
@@ -199,15 +204,17 @@ static bool qwen_render(const char *name, const char *default_system, const json
             continue;
         }
         if (!role_is(m, "system") && !role_is(m, "user") && !role_is(m, "assistant"))
-            return unknown_role(m, i, name, "system, user, assistant and tool", e);
+            return unknown_role(m, i, t->name, "system, user, assistant and tool", e);
         str_puts(out, "<|im_start|>");
         add_string(out, json_object_get(m, "role"));
+        size_t begin = out->n;
         if (calls) qwen_tool_calls(out, m, calls);
         else {
             str_puts(out, "\n");
             add_content(out, m);
         }
         str_puts(out, "<|im_end|>\n");
+        if (role_is(m, "assistant")) spans_add(said, begin, out->n);
     }
     if (add_generation_prompt) str_puts(out, "<|im_start|>assistant\n");
     return true;
@@ -216,68 +223,56 @@ static bool qwen_render(const char *name, const char *default_system, const json
 // ---- R1-Zero -------------------------------------------------------------------------------------------------------
 
 // A system message takes the place of the opening. The generation prompt ends in a newline, so that a completion can
-// begin with "<think>\n" as the format rewards want it.
-static bool r1_zero_render(const char *name, const char *opening, const json_t *messages, const json_t *tools,
-                           bool add_generation_prompt, Str *out, Error *e) {
+// begin with "<think>\n" as the format rewards want it. No token ends a turn: only what the assistant writes is said.
+bool r1_zero_render(const ChatTemplate *t, const json_t *messages, const json_t *tools, bool add_generation_prompt,
+                    ChatSpans *said, Str *out, Error *e) {
     size_t i;
     json_t *m;
     const json_t *first = json_array_get(messages, 0);
-    if (json_array_size(tools)) return error_set(e, EXIT_INPUT, "the template %s has no place for tools", name);
+    if (json_array_size(tools)) return error_set(e, EXIT_INPUT, "the template %s has no place for tools", t->name);
     if (role_is(first, "system")) add_content(out, first);
-    else str_puts(out, opening);
+    else str_puts(out, t->opening);
     str_puts(out, "\n\n");
     json_array_foreach(messages, i, m) {
         if (role_is(m, "system") && i == 0) continue;
-        if (tool_calls(m) || (!role_is(m, "user") && !role_is(m, "assistant")))
-            return unknown_role(m, i, name, "user and assistant, and system at the start", e);
+        if (tool_calls(m))
+            return error_set(e, EXIT_INPUT, "messages[%zu]: the template %s has no place for tool calls", i, t->name);
+        if (!role_is(m, "user") && !role_is(m, "assistant"))
+            return unknown_role(m, i, t->name, "user and assistant, and system at the start", e);
         str_puts(out, role_is(m, "user") ? "User: " : "Assistant:\n");
+        size_t begin = out->n;
         add_content(out, m);
+        if (role_is(m, "assistant")) spans_add(said, begin, out->n);
         str_puts(out, role_is(m, "user") ? "\n" : "\n\n");
     }
     if (add_generation_prompt) str_puts(out, "Assistant:\n");
     return true;
 }
 
-// ---- the templates there are ----------------------------------------------------------------------------------------
+// ---- any template ----------------------------------------------------------------------------------------------------
 
-static const struct {
-    const char *name;
-    bool (*render)(const char *name, const char *opening, const json_t *messages, const json_t *tools,
-                   bool add_generation_prompt, Str *out, Error *e);
-    const char *opening; // stands where a system message would
-} templates[] = {
-    {"qwen2.5", qwen_render, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."},
-    {"qwen2.5-base", qwen_render, "You are a helpful assistant."},
-    {"r1-zero", r1_zero_render, r1_zero_opening},
-};
-enum { TEMPLATES = sizeof templates / sizeof *templates };
+bool chat_render_said(const char *template_name, const json_t *messages, const json_t *tools,
+                      bool add_generation_prompt, ChatSpans *said, Str *out, Error *e) {
+    const ChatTemplate *t = chat_template_named(template_name, e);
+    if (!t) return false;
+    if (!json_is_array(messages) || !json_array_size(messages))
+        return error_set(e, EXIT_INPUT, "\"messages\" is not a list with at least one message");
+    json_t *parsed = NULL; // data sets keep tools as a text too
+    if (json_is_string(tools)) {
+        tools = parsed = json_parse(json_string_value(tools), json_string_length(tools), "\"tools\"", e);
+        if (!parsed) return false;
+    }
+    bool ok =
+        !tools || json_is_null(tools) || json_is_array(tools) || error_set(e, EXIT_INPUT, "\"tools\" is not a list");
+    for (size_t i = 0; ok && i < json_array_size(messages); i++) ok = check_message(json_array_get(messages, i), i, e);
+    ok = ok && t->render(t, messages, tools, add_generation_prompt, said, out, e);
+    json_decref(parsed);
+    return ok;
+}
 
 bool chat_render(const char *template_name, const json_t *messages, const json_t *tools, bool add_generation_prompt,
                  Str *out, Error *e) {
-    const char *names[TEMPLATES];
-    int which = -1;
-    for (int i = 0; i < TEMPLATES; i++) {
-        names[i] = templates[i].name;
-        if (!strcmp(template_name, names[i])) which = i;
-    }
-    if (which < 0) {
-        const char *near = nearest_name(template_name, names, TEMPLATES);
-        error_set(e, EXIT_CONFIG, "there is no chat template \"%.60s\"%s%s%s; the templates are", template_name,
-                  near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
-        for (int i = 0; e && i < TEMPLATES; i++) {
-            size_t n = strlen(e->text);
-            snprintf(e->text + n, sizeof e->text - n, "%s %s", i ? "," : "", names[i]);
-        }
-        return false;
-    }
-    if (!json_is_array(messages) || !json_array_size(messages))
-        return error_set(e, EXIT_INPUT, "\"messages\" is not a list with at least one message");
-    if (tools && !json_is_null(tools) && !json_is_array(tools))
-        return error_set(e, EXIT_INPUT, "\"tools\" is not a list");
-    for (size_t i = 0; i < json_array_size(messages); i++)
-        if (!check_message(json_array_get(messages, i), i, e)) return false;
-    return templates[which].render(template_name, templates[which].opening, messages, tools, add_generation_prompt, out,
-                                   e);
+    return chat_render_said(template_name, messages, tools, add_generation_prompt, NULL, out, e);
 }
 
 bool chat_prompt(const char *template_name, const char *system, const char *question, Str *out, Error *e) {
@@ -292,20 +287,4 @@ bool chat_prompt(const char *template_name, const char *system, const char *ques
     bool ok = chat_render(template_name, messages, NULL, true, out, e);
     json_decref(messages);
     return ok;
-}
-
-const char *chat_template_of(const char *tokenizer_path) {
-    const char *slash = strrchr(tokenizer_path, '/');
-    char *path = xasprintf("%.*stokenizer_config.json", slash ? (int)(slash - tokenizer_path) + 1 : 0, tokenizer_path);
-    const char *name = NULL;
-    json_t *file = json_read(path, NULL);
-    const char *jinja = json_string_value(json_object_get(file, "chat_template"));
-    for (int i = 0; i < TEMPLATES && !name && jinja; i++) {
-        char *quoted = xasprintf("'<|im_start|>system\\n%s<|im_end|>", templates[i].opening);
-        if (strstr(jinja, quoted)) name = templates[i].name;
-        free(quoted);
-    }
-    json_decref(file);
-    free(path);
-    return name;
 }

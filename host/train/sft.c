@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "commands.h"
 #include "device.h"
+#include "example.h"
 #include "optim.h"
 #include "ranks.h"
 #include "signals.h"
@@ -12,123 +13,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-// An example as ids, and which of them are learned.
-typedef struct {
-    Ids ids;
-    uint8_t *wanted; // [ids.n]
-    size_t cap;
-} Example;
-
-// Says of the ids from `first` on whether they are learned.
-static void example_mark(Example *x, size_t first, bool wanted) {
-    if (x->ids.n > x->cap) x->wanted = xrealloc(x->wanted, x->cap = x->ids.n * 2);
-    memset(x->wanted + first, wanted, x->ids.n - first);
-}
-
-static void example_add(Example *x, const Tokenizer *t, const char *text, size_t n, bool special, bool wanted) {
-    size_t first = x->ids.n;
-    tokenizer_encode(t, text, n, special, &x->ids);
-    example_mark(x, first, wanted);
-}
-
-static void example_end(Example *x, int32_t eos) {
-    ids_add(&x->ids, eos);
-    example_mark(x, x->ids.n - 1, true);
-}
-
-// Prompt through the chat template (or as it is), then the completion and the token that ends an answer. They are
-// tokenized apart, as they will be when the model answers.
-static bool read_pair(const Prompter *p, const json_t *row, Example *x, Error *e) {
-    const Config *c = p->run->cfg;
-    const char *prompt = json_string_value(json_object_get(row, c->prompt_field));
-    const char *completion = json_string_value(json_object_get(row, c->completion_field));
-    if (!prompter_ids(p, prompt, &x->ids, e)) return false;
-    example_mark(x, 0, false);
-    example_add(x, p->run->tokenizer, completion, strlen(completion), false, true);
-    example_end(x, p->run->hf.eos[0]);
-    return true;
-}
-
-// Special tokens have no text.
-static bool is_special(const Tokenizer *t, int32_t id) {
-    Str text = {0};
-    tokenizer_decode(t, &id, 1, true, &text);
-    bool special = !text.n;
-    str_free(&text);
-    return special;
-}
-
-static size_t last_answer(const json_t *messages) {
-    size_t i = json_array_size(messages);
-    while (i-- > 0 && strcmp(json_string_value(json_object_get(json_array_get(messages, i), "role")), "assistant")) {
-    }
-    return i;
-}
-
-// A conversation: every turn of the assistant is learned, with the special token that ends it. Plain templates have no
-// such token: there the last turn is followed by the one that ends sampling, as after a completion.
-static bool read_messages(const Prompter *p, const json_t *messages, Example *x, Error *e) {
-    const char *template = p->run->cfg->chat_template;
-    const Tokenizer *tok = p->run->tokenizer;
-    Str done = {0}, before = {0}, after = {0}; // rendered: what is tokenized so far, up to this turn, with this turn
-    json_t *so_far = json_array();
-    const json_t *m;
-    size_t i, last = last_answer(messages);
-    bool ok = true;
-    json_array_foreach(messages, i, m) {
-        bool answer = !strcmp(json_string_value(json_object_get(m, "role")), "assistant");
-        const char *content = json_string_value(json_object_get(m, "content"));
-        size_t n = strlen(content);
-        str_clear(&before);
-        str_clear(&after);
-        if (answer && !i)
-            ok = error_set(e, EXIT_INPUT, "messages[0] is of the assistant: nothing comes before it to answer");
-        ok = ok && (!answer || chat_render(template, so_far, NULL, true, &before, e));
-        json_array_append(so_far, (json_t *)(uintptr_t)m);
-        if (!ok) break;
-        if (!answer) continue;
-        ok = chat_render(template, so_far, NULL, false, &after, e);
-        if (ok && (before.n < done.n || after.n < before.n + n || memcmp(before.s, done.s ? done.s : "", done.n) ||
-                   memcmp(after.s, before.s, before.n) || memcmp(after.s + before.n, content, n)))
-            ok = error_set(e, EXIT_INPUT,
-                           "messages[%zu]: the %s template does not render this conversation turn by turn; "
-                           "use plain role and content messages",
-                           i, template);
-        if (!ok) break;
-        example_add(x, tok, before.s + done.n, before.n - done.n, true, false);
-        example_add(x, tok, content, n, false, true);
-        size_t first_tail = x->ids.n;
-        example_add(x, tok, after.s + before.n + n, after.n - before.n - n, true, false);
-        if (x->ids.n > first_tail && is_special(tok, x->ids.id[first_tail])) x->wanted[first_tail] = 1;
-        else if (i == last) {
-            x->ids.n = first_tail;
-            example_end(x, p->run->hf.eos[0]);
-        }
-        str_clear(&done);
-        str_add(&done, after.s, after.n);
-    }
-    json_decref(so_far);
-    str_free(&done);
-    str_free(&before);
-    str_free(&after);
-    return ok;
-}
-
 // The next example with something to learn within max_length; longer ones are cut at the end.
 static bool next_example(const Prompter *p, Dataset *data, Example *x, Error *e) {
     const Config *c = p->run->cfg;
     for (int64_t tried = 0; tried <= dataset_rows(data); tried++) {
         Row row;
         if (!dataset_next(data, &row, e)) return false;
-        ids_clear(&x->ids);
-        const json_t *messages = json_object_get(row.example, c->messages_field);
-        bool ok = messages ? read_messages(p, messages, x, e) : read_pair(p, row.example, x, e);
+        bool ok = example_read(p, row.example, x, e);
         if (!ok) error_prefix(e, "%s:%lld", c->train_file, (long long)row.line);
         row_free(&row);
         if (!ok) return false;
-        if ((int64_t)x->ids.n > c->max_length) x->ids.n = (size_t)c->max_length;
-        for (size_t j = 1; j < x->ids.n; j++)
-            if (x->wanted[j]) return true;
+        if (example_cut(x, c->max_length)) return true;
     }
     return error_set(e, EXIT_INPUT, "%s: no answer begins within max_length=%lld tokens; raise it", c->train_file,
                      (long long)c->max_length);
@@ -295,8 +190,7 @@ static void sft_close(Sft *s) {
     for (int64_t k = 0; s->packing && k < s->cfg->gradient_accumulation_steps; k++) packing_free(&s->packing[k]);
     free(s->packing);
     free(s->scored);
-    ids_free(&s->example.ids);
-    free(s->example.wanted);
+    example_free(&s->example);
     free(s->at.batch);
     dataset_free(s->data);
     prompter_close(&s->prompter);

@@ -1,0 +1,108 @@
+// From a row of a supervised file to ids: a prompt and its completion, or a conversation with its tools.
+#include "example.h"
+#include "chat.h"
+#include <stdlib.h>
+#include <string.h>
+
+// Says of the ids from `first` on whether they are learned.
+static void example_mark(Example *x, size_t first, bool wanted) {
+    if (x->ids.n > x->cap) x->wanted = xrealloc(x->wanted, x->cap = x->ids.n * 2);
+    memset(x->wanted + first, wanted, x->ids.n - first);
+}
+
+static void example_add(Example *x, const Tokenizer *t, const char *text, size_t n, bool special, bool wanted) {
+    size_t first = x->ids.n;
+    tokenizer_encode(t, text, n, special, &x->ids);
+    example_mark(x, first, wanted);
+}
+
+// Adds a text and marks of it what the assistant says, from `from` on: between those bounds it is tokenized apart, as it
+// will be when the model answers.
+static void example_add_said(Example *x, const Tokenizer *t, const Str *text, const ChatSpans *said) {
+    size_t at = 0;
+    for (size_t k = 0; k < said->n; k++) {
+        ChatSpan s = said->item[k];
+        example_add(x, t, text->s + at, s.begin - at, true, false);
+        example_add(x, t, text->s + s.begin, s.end - s.begin, true, true);
+        at = s.end;
+    }
+}
+
+static void example_end(Example *x, int32_t eos) {
+    ids_add(&x->ids, eos);
+    example_mark(x, x->ids.n - 1, true);
+}
+
+// The end that the text of a completion has already, whose text is taken off: one of the run's, perhaps with the newline
+// that templates write after it. Without one: the run's own.
+static int32_t completion_end(const Run *r, const char *completion, size_t *n) {
+    int32_t end = r->hf.eos[0];
+    size_t trimmed = *n;
+    while (trimmed && completion[trimmed - 1] == '\n') trimmed--;
+    for (int i = 0; i < r->hf.n_eos; i++) {
+        Str text = {0};
+        tokenizer_decode(r->tokenizer, &r->hf.eos[i], 1, false, &text);
+        bool ends = text.n && text.n <= trimmed && !memcmp(completion + trimmed - text.n, text.s, text.n);
+        if (ends) end = r->hf.eos[i], *n = trimmed - text.n;
+        str_free(&text);
+        if (ends) break;
+    }
+    return end;
+}
+
+// Prompt through the chat template (or as it is), then the completion and the token that ends an answer. They are
+// tokenized apart, as they will be when the model answers.
+static bool read_pair(const Prompter *p, const json_t *row, Example *x, Error *e) {
+    const Config *c = p->run->cfg;
+    const char *prompt = json_string_value(json_object_get(row, c->prompt_field));
+    const char *completion = json_string_value(json_object_get(row, c->completion_field));
+    size_t n = strlen(completion);
+    if (!prompter_ids(p, prompt, &x->ids, e)) return false;
+    example_mark(x, 0, false);
+    int32_t end = completion_end(p->run, completion, &n);
+    example_add(x, p->run->tokenizer, completion, n, false, true);
+    example_end(x, end);
+    return true;
+}
+
+// A conversation, with the row's tools: every turn of the assistant is learned, with the token that ends it. What follows
+// the last of them teaches nothing. Where the template's turns end with no token, the last answer is followed by the one
+// that ends sampling, as after a completion.
+static bool read_messages(const Prompter *p, const json_t *row, Example *x, Error *e) {
+    const Run *r = p->run;
+    const char *template = r->template;
+    Str text = {0};
+    ChatSpans said = {0};
+    bool ok = template || chat_template_choose(r->cfg->chat_template, tokenizer_path(r->tokenizer), &template, e);
+    const json_t *messages = json_object_get(row, r->cfg->messages_field);
+    ok = ok && chat_render_said(template, messages, json_object_get(row, "tools"), false, &said, &text, e);
+    if (ok && !strcmp(json_string_value(json_object_get(json_array_get(messages, 0), "role")), "assistant"))
+        ok = error_set(e, EXIT_INPUT, "messages[0] is of the assistant: nothing comes before it to answer");
+    if (ok && !said.n) ok = error_set(e, EXIT_INPUT, "no message of the assistant: there is nothing to learn");
+    if (ok) {
+        example_add_said(x, r->tokenizer, &text, &said);
+        const char *end = chat_end_of_turn(template);
+        if (!end || tokenizer_id(r->tokenizer, end) < 0) example_end(x, r->hf.eos[0]);
+    }
+    free(said.item);
+    str_free(&text);
+    return ok;
+}
+
+bool example_read(const Prompter *p, const json_t *row, Example *x, Error *e) {
+    ids_clear(&x->ids);
+    return json_object_get(row, p->run->cfg->messages_field) ? read_messages(p, row, x, e) : read_pair(p, row, x, e);
+}
+
+bool example_cut(Example *x, int64_t max) {
+    if ((int64_t)x->ids.n > max) x->ids.n = (size_t)max;
+    for (size_t j = 1; j < x->ids.n; j++)
+        if (x->wanted[j]) return true;
+    return false;
+}
+
+void example_free(Example *x) {
+    ids_free(&x->ids);
+    free(x->wanted);
+    *x = (Example){0};
+}
