@@ -92,6 +92,39 @@ static void calls(void **state) {
         {"1", "[1]", 0},
         {"[]", "None", 0},
         {"0.1", "0.1 + 1e-12", 1},
+        // A text is a text, though it may look like another value.
+        {"\"21\"", "'12'[::-1]", 1},
+        {"\"21\"", "21", 0},
+        {"21", "'21'", 0},
+        {"\"1e-07\"", "'1e-07'", 1},
+        {"\"1e-07\"", "1e-07", 0},
+        {"1e-07", "1e-07", 1},
+        {"\"true\"", "'true'", 1},
+        {"\"true\"", "True", 0},
+        {"\"null\"", "'null'", 1},
+        {"\"null\"", "None", 0},
+        {"\"\"", "''", 1},
+        {"\"\"", "None", 0},
+        {"\"[1, 2]\"", "'[1, 2]'", 1},
+        {"\"[1, 2]\"", "[1, 2]", 0},
+        {"[\"21\"]", "'21'", 1},
+        {"[\"21\"]", "['21']", 1},
+        {"[[1, [2, \"3\"]], null]", "((1, (2, '3')), None)", 1},
+        {"[[1, [2, \"3\"]], null]", "((1, (2, 3)), None)", 0},
+        {"[1, 2]", "{1, 2}", 0},
+        {"[]", "()", 1},
+        // Integers of any size, to the last digit.
+        {"18446744073709551616", "2 ** 64", 1},
+        {"18446744073709551616", "2 ** 64 + 1", 0},
+        {"-9223372036854775809", "-2 ** 63 - 1", 1},
+        {"9223372036854775807", "2 ** 63 - 1", 1},
+        {"9223372036854775808", "2 ** 63 - 1", 0},
+        {"[[100000000000000000000000, \"100000000000000000000000\"]]", "[10 ** 23, str(10 ** 23)]", 1},
+        {"[100000000000000000000000]", "str(10 ** 23)", 0},
+        {"\"100000000000000000000000\"", "10 ** 23", 0},
+        {"1e23", "10 ** 23", 1},
+        {"100000000000000000000000", "1e23", 1},
+        {"\"a\\\\u0000\"", "'a' + chr(92) + 'u0000'", 1},
     };
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
         char *answer = xasprintf(typed, values[i].output), *code = xasprintf("def f():\n    return %s", values[i].code);
@@ -100,6 +133,19 @@ static void calls(void **state) {
         free(answer);
         free(code);
     }
+    static const char wide[] =
+        "{\"fn_name\": \"f\", \"inputs\": [[36893488147419103232, {\"a\": [-36893488147419103232, \"x\"]}], "
+        "\"36893488147419103232\\n{\\\"a\\\": [1]}\"], \"outputs\": [18446744073709551616, \"18446744073709551616\"]}";
+    assert_near(run_python(&r, "def f(a, b):\n    return a // 2 if b['a'][0] in (-a, 1) else 0", wide), 1, 0);
+    assert_near(run_python(&r, "def f(a, b):\n    return float(a) / 2", wide), 1, 0);
+    assert_near(run_python(&r, "def f(a, b):\n    return a // 2 + 1", wide), 0, 0);
+    Str digits = {0};
+    for (int i = 0; i < 5000; i++) str_puts(&digits, "7");
+    char *long_one = xasprintf(typed, digits.s);
+    assert_near(run_python(&r, "def f():\n    return (10 ** 5000 - 1) // 9 * 7", long_one), 1, 0);
+    assert_near(run_python(&r, "def f():\n    return (10 ** 5000 - 1) // 9 * 7 + 1", long_one), 0, 0);
+    free(long_one);
+    str_free(&digits);
     reward_close(&r);
 }
 

@@ -29,6 +29,13 @@ typedef struct {
     int n;
 } CodeTask;
 
+// Values of calls: JSON, whose integers may have any size. Jansson holds 64 bits of them; a larger one is a string of a
+// NUL, which no other string here has, and its digits.
+json_t *code_value_read(Text text);         // any value; NULL where it is none, or holds a NUL
+char *code_value_text(const json_t *value); // the caller frees it
+bool code_same_result(const json_t *got,
+                      const json_t *want); // of a call, as values; numbers that are no integers to 1e-6
+
 // Reads the answer field (rewards/README.md says the forms); `prompt` may hold the beginning of the program. False where
 // it is none of the forms or has no test.
 bool code_task_read(const char *answer, const char *prompt, CodeTask *out);

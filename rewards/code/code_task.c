@@ -86,7 +86,7 @@ static json_t *read_values(const json_t *input) {
         const char *newline = memchr(t.s + at, '\n', t.n - at);
         end = newline ? (size_t)(newline - t.s) : t.n;
         Text line = text_strip(text_slice(t, at, end));
-        json_t *value = line.n ? json_loadb(line.s, line.n, JSON_DECODE_ANY, NULL) : NULL;
+        json_t *value = line.n ? code_value_read(line) : NULL;
         if (line.n && !value) {
             json_decref(list);
             return NULL;
@@ -101,8 +101,10 @@ static bool read_pair(const json_t *input, const json_t *output, const json_t *f
         CodeCase *c = add_case(t, CASE_CALL);
         c->function = copy(function);
         c->arguments = read_values(input);
-        c->result = json_is_string(output) ? json_loads(json_string_value(output), JSON_DECODE_ANY, NULL) : NULL;
-        if (!c->result) c->result = json_incref((json_t *)output); // a value, or a text that is meant as one
+        // Beside arguments in a list the result is a value too; beside a text it is a text of one, if it can be.
+        Text text = {json_string_value(output), json_string_length(output)};
+        c->result = json_is_string(input) && json_is_string(output) ? code_value_read(text) : NULL;
+        if (!c->result) c->result = json_incref((json_t *)output);
         return c->arguments && c->result;
     }
     if (!json_is_string(input) || !is_text(output)) return false;
@@ -178,7 +180,7 @@ static bool read_code(const char *code, const char *prompt, CodeTask *t) {
 
 bool code_task_read(const char *answer, const char *prompt, CodeTask *out) {
     *out = (CodeTask){0};
-    json_t *j = json_loads(answer, JSON_REJECT_DUPLICATES, NULL);
+    json_t *j = code_value_read(text_of(answer));
     bool ok = json_is_object(j) ? read_object(j, out)
               : json_is_array(j)
                   ? json_is_object(json_array_get(j, 0)) ? read_cases(j, NULL, out) : read_assertions(j, "", out)
