@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "config.h"
 #include "device.h"
+#include "program.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -280,7 +281,8 @@ static int device_choice(const char *name) {
 static Probe probe(const Bench *b) { return b->gpu ? probe_device(b) : b->iterations ? (Probe){0} : probe_run(); }
 
 int main(int argc, char **argv) {
-    device_limit_spinning(argv);
+    Error e = {0};
+    if (!program_begin(argv, &e)) return program_end("bench", e.code, &e);
     Bench b = {.peers = true, .size = "0.5b"};
     bool chosen[PARTS] = {0}, any = false;
     int device = DEVICE_AUTO;
@@ -306,12 +308,8 @@ int main(int argc, char **argv) {
             chosen[part] = any = true;
         }
     }
-    Error e = {0};
     b.device = device_open(device, 0, 0, &e);
-    if (!b.device) {
-        fprintf(stderr, "bench: error: %s\n", e.text);
-        return e.code;
-    }
+    if (!b.device) return program_end("bench", e.code, &e);
     b.gpu = !strcmp(b.device->name, "cuda");
     if (b.iterations) b.peers = false;
     find_origin(&b);
@@ -333,5 +331,5 @@ int main(int argc, char **argv) {
     device_close(b.device);
     for (int i = 0; i < 3; i++) free(found[i]);
     free(peers);
-    return b.failed;
+    return program_end("bench", program_flush(b.failed ? EXIT_NUMERIC : EXIT_OK, &e), &e);
 }

@@ -3,6 +3,7 @@
 // the mean negative log-prob of every next token: for each parameter a line "NAME ELEMENTS", then its elements as f32.
 #include "device.h"
 #include "micro.h"
+#include "program.h"
 #include <stdlib.h>
 #include <stdio.h>
 
@@ -98,12 +99,12 @@ static bool run(char **argv, Error *e) {
 
 int main(int argc, char **argv) {
     Error e = {0};
+    if (!program_begin(argv, &e)) return program_end("logits", e.code, &e);
     bool usage = argc < 4 || argc > 5 || (argc == 5 && strcmp(argv[4], "gradients") != 0);
     if (usage) {
         fprintf(stderr, "usage: logits MODEL_DIR f32|bf16 cpu|cuda [gradients] <token-ids\n");
         return EXIT_CONFIG;
     }
-    bool ok = run(argv, &e);
-    if (!ok) fprintf(stderr, "logits: error: %s\n", e.text);
-    return ok ? EXIT_OK : e.code;
+    ExitCode code = run(argv, &e) ? EXIT_OK : e.code;
+    return program_end("logits", program_flush(code, &e), &e);
 }

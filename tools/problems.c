@@ -5,6 +5,7 @@
 // seeds, counts and ranges. With --hold-out sums the hash is of the arithmetic alone (12+5, 12+5-3; 5+12 counts as
 // 12+5): then no sum in an eval file was ever told in a train file, in any wording. That asks for more than a tiny model
 // can learn in minutes.
+#include "program.h"
 #include "random.h"
 #include "str.h"
 #include <errno.h>
@@ -219,6 +220,8 @@ static long number(const char *option, const char *value, long lo, long hi) {
 
 int main(int argc, char **argv) {
     static const struct { long max, min_steps, max_steps; } levels[] = {{9, 1, 1}, {20, 1, 1}, {50, 1, 2}, {99, 2, 2}};
+    Error e = {0};
+    if (!program_begin(argv, &e)) return program_end("problems", e.code, &e);
     Options o = {.seed = 1};
     long level = 2, min = -1, max = -1, min_steps = 0, max_steps = 0;
     for (int i = 1; i < argc; i++) {
@@ -253,9 +256,5 @@ int main(int argc, char **argv) {
     o.max_steps = max_steps ? max_steps : levels[level - 1].max_steps;
     if (o.min > o.max) complain("--min", NULL, "larger than --max");
     if (!write_problems(&o, stdout)) return EXIT_CONFIG;
-    if (fflush(stdout) || ferror(stdout)) {
-        fprintf(stderr, "problems: cannot write: %s\n", strerror(errno));
-        return EXIT_DISK;
-    }
-    return EXIT_OK;
+    return program_end("problems", program_flush(EXIT_OK, &e), &e);
 }

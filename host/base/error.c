@@ -1,10 +1,12 @@
 // Errors and notes.
+#include "output.h"
 #include "str.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 bool error_set(Error *e, ExitCode code, const char *fmt, ...) {
@@ -40,6 +42,18 @@ const char *error_open(int number) {
     return text;
 }
 
+const char *error_write(int number) {
+    static _Thread_local char text[160];
+    struct rlimit size;
+    if (number == EFBIG && !getrlimit(RLIMIT_FSIZE, &size) && size.rlim_cur != RLIM_INFINITY)
+        snprintf(text, sizeof text, "%s: %llu bytes are the most a file may have here; allow more (ulimit -f)",
+                 strerror(number), (unsigned long long)size.rlim_cur);
+    else
+        snprintf(text, sizeof text, "%s%s", strerror(number),
+                 number == EDQUOT ? "; remove some of your files there, or ask for more (quota -s shows it)" : "");
+    return text;
+}
+
 static bool quiet_notes;
 void note_quiet(bool quiet) { quiet_notes = quiet; }
 
@@ -51,9 +65,11 @@ void note(const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    if (output_is_screen(STDERR_FILENO)) str_puts(&shown, "\r\033[K"); // over a progress line that may stand there
+    str_puts(&shown, "grpo: note: ");
     str_visible(&shown, text, strlen(text));
-    if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr); // over a progress line that may stand there
-    fprintf(stderr, "grpo: note: %s\n", shown.s ? shown.s : "");
+    str_puts(&shown, "\n");
+    output_write(STDERR_FILENO, shown.s, shown.n);
     str_free(&shown);
 }
 

@@ -34,9 +34,10 @@ static bool fill(LineReader *r, Error *e) {
         r->buffer = xrealloc(r->buffer, r->cap + 1);
     }
     ssize_t n;
-    do n = read(r->fd, r->buffer + r->end, r->cap - r->end);
-    while (n < 0 && errno == EINTR && !stop_requested());
-    if (n < 0 && errno == EINTR) return error_set(e, EXIT_STOPPED, "stopped by a signal");
+    do {
+        if (!signals_wait(r->fd)) return error_set(e, EXIT_STOPPED, "stopped by a signal");
+        n = read(r->fd, r->buffer + r->end, r->cap - r->end);
+    } while (n < 0 && (errno == EINTR || errno == EAGAIN));
     if (n < 0) return error_set(e, EXIT_DISK, "%s: reading failed: %s", r->path, strerror(errno));
     if (n == 0) r->last = true;
     r->end += (size_t)n;

@@ -6,6 +6,7 @@
 // PCRE2, libyaml, utf8proc, libcurl, OpenMP, the C library's own streams and directories. What may be too large for the
 // machine on purpose (weights, caches: Device's alloc) comes from mmap, and its failure is an error like others.
 #include "error.h"
+#include "output.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
@@ -35,7 +36,7 @@ _Noreturn void out_of_memory(const char *fmt, ...) {
     if (!may_speak || may_speak(EXIT_MEMORY, &e)) {
         char line[sizeof e.text + 32];
         size_t n = (size_t)snprintf(line, sizeof line, "grpo: error: %s\n", e.text);
-        for (ssize_t put; n && (put = write(STDERR_FILENO, line + strlen(line) - n, n)) > 0;) n -= (size_t)put;
+        output_write(STDERR_FILENO, line, n);
     }
     _exit(EXIT_MEMORY);
 }

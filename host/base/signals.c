@@ -1,6 +1,8 @@
 // Stopping on request: a handler that only sets a flag and says so.
+#include "output.h"
 #include "signals.h"
 #include <errno.h>
+#include <poll.h>
 #include <time.h>
 #include <unistd.h>
 #include <signal.h>
@@ -15,10 +17,12 @@ static const char *stopping; // what the first signal leads to
 static int *all_ranks_stop;  // the first signal of any rank, or NULL: one rank
 static void (*alive)(void);  // called at every look at it
 
-// Only what signal-safety(7) allows.
+// Only what signal-safety(7) allows. A pipe that is full is not waited for.
 static void say(const char *text) {
     size_t n = strlen(text);
     while (n) {
+        struct pollfd room = {.fd = STDERR_FILENO, .events = POLLOUT};
+        if (poll(&room, 1, 0) == 0) return;
         ssize_t w = write(STDERR_FILENO, text, n);
         if (w < 0 && errno != EINTR) return;
         if (w > 0) text += w, n -= (size_t)w;
@@ -51,7 +55,7 @@ static void handle(int sig) {
 }
 
 void signals_install(bool saves) {
-    live = isatty(STDERR_FILENO);
+    live = output_is_screen(STDERR_FILENO);
     stopping = saves ? "stopping at the next safe point and saving" : "stopping";
     struct sigaction act = {.sa_handler = handle, .sa_flags = SA_RESTART};
     // The three wait for each other, so that the handler never interrupts itself.
@@ -66,13 +70,11 @@ void signals_install(bool saves) {
     sigaction(SIGPIPE, &ignore, NULL);
 }
 
-void signals_end_reads(void) {
-    const int all[] = {SIGTERM, SIGINT, SIGUSR1};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        struct sigaction act;
-        sigaction(all[i], NULL, &act);
-        act.sa_flags &= ~SA_RESTART;
-        sigaction(all[i], &act, NULL);
+bool signals_wait(int fd) {
+    for (;;) { // a look first: what is there may be read after a signal too
+        struct pollfd input = {.fd = fd, .events = POLLIN};
+        if (poll(&input, 1, stop_requested() ? 0 : 100) > 0) return true;
+        if (stop_requested()) return false;
     }
 }
 

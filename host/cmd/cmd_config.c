@@ -1,6 +1,7 @@
 // grpo config: the effective configuration as YAML, or the reference page.
 #include "commands.h"
 #include "config.h"
+#include "output.h"
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
@@ -14,8 +15,7 @@ ExitCode command_config(int argc, char **argv, Error *e) {
         text = config_yaml(&c);
         config_free(&c);
     }
-    bool written = fputs(text, stdout) >= 0 && fflush(stdout) == 0;
+    fputs(text, stdout);
     free(text);
-    if (!written) error_set(e, EXIT_DISK, "standard output: cannot write");
-    return written ? EXIT_OK : EXIT_DISK;
+    return output_flush(e) ? EXIT_OK : e->code;
 }

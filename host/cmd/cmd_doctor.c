@@ -81,37 +81,13 @@ static void check_instructions(Report *r) {
             "this CPU has %s, the program was built without; build it here with `make`", unused);
 }
 
-// A line "Name:   12345 kB" of /proc/meminfo, in bytes; 0 where there is none.
-static size_t meminfo(const char *name) {
-    FILE *f = fopen("/proc/meminfo", "r");
-    char line[256];
-    unsigned long long kb = 0;
-    while (f && !kb && fgets(line, sizeof line, f))
-        if (!strncmp(line, name, strlen(name))) sscanf(line + strlen(name), " %llu", &kb);
-    if (f) fclose(f);
-    return (size_t)kb << 10;
-}
-
-// What a container may use, or SIZE_MAX.
-static size_t container_limit(void) {
-    FILE *f = fopen("/sys/fs/cgroup/memory.max", "r");
-    unsigned long long bytes;
-    bool limited = f && fscanf(f, "%llu", &bytes) == 1;
-    if (f) fclose(f);
-    return limited ? (size_t)bytes : SIZE_MAX;
-}
-
-// Bytes a run can have here.
-static size_t memory_total(void) {
-    size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE), limit = container_limit();
-    return limit < machine ? limit : machine;
-}
-
 static void check_machine(Report *r, int threads) {
     struct utsname u;
     if (uname(&u)) snprintf(u.sysname, sizeof u.sysname, "unknown");
-    say(r, FINDING_OK, "machine", "%s %s %s, %ld cores online", u.sysname, u.release, u.machine,
-        sysconf(_SC_NPROCESSORS_ONLN));
+    long online = sysconf(_SC_NPROCESSORS_ONLN), usable = machine_cores(1);
+    char ours[64] = "";
+    if (usable < online) snprintf(ours, sizeof ours, ", %ld of them for this process (affinity, cgroup)", usable);
+    say(r, FINDING_OK, "machine", "%s %s %s, %ld cores online%s", u.sysname, u.release, u.machine, online, ours);
     Error e = {0};
     Device *d = device_open(DEVICE_AUTO, 0, threads, &e);
     if (!d) return fail(r, "device", &e);
@@ -122,9 +98,9 @@ static void check_machine(Report *r, int threads) {
     if (*why.text && !strstr(why.text, "no GPU answers")) say(r, FINDING_WARN, "GPU", "%s", why.text);
     device_close(d);
     check_instructions(r);
-    bool limited = container_limit() != SIZE_MAX;
-    say(r, FINDING_OK, "memory", "%.1f GiB%s, %.1f GiB of it free now", (double)memory_total() / GiB,
-        limited ? " for this container" : "", (double)meminfo("MemAvailable:") / GiB);
+    MemoryLimit m = machine_memory(1);
+    say(r, FINDING_OK, "memory", "%s has %.1f GiB; %.1f GiB are free now", m.whose, (double)m.bytes / GiB,
+        (double)machine_memory_free() / GiB);
 }
 
 // ---- model and tokenizer -----------------------------------------------------------------------------------------
@@ -251,28 +227,24 @@ static void check_data(Report *r, const Config *c, Tokenizer *t) {
 
 // ---- room --------------------------------------------------------------------------------------------------------
 
-// Bytes of the GPU that a run would take; 0: it takes none.
-static size_t gpu_memory(const Config *c) {
-    Error ignored;
-    Device *d = device_open(c->device, 0, (int)c->threads, &ignored);
-    size_t bytes = d && !on_host(d) ? d->memory(d) : 0;
-    device_close(d);
-    return bytes;
-}
-
 static void check_memory(Report *r, const Config *c, Run *run) {
     Error e = {0};
     RunShape shape =
         *c->train_file ? shape_for_train(c, c->rewards.n > 0 ? c->rewards.n : 1) : shape_for_rollout(c, 64, 8);
     if (!run_describe(run, c, shape, &e)) return fail(r, "context", &e);
-    size_t need = run->plan.params + run->plan.work + DEVICE_SCRATCH, gpu = gpu_memory(c);
-    size_t total = gpu ? gpu : memory_total();
+    size_t need;
+    MemoryLimit have;
+    run->device = device_open(c->device, 0, (int)c->threads, &e);
+    if (!run->device) return; // said before
+    bool fits = run_fits(run, &need, &have), gpu = !on_host(run->device);
+    device_close(run->device);
+    run->device = NULL;
     const char *purpose = *c->train_file ? "training" : "sampling";
-    if (need > total) {
-        error_set(&e, EXIT_MEMORY, "%s takes %.1f GiB, there are %.1f; `grpo plan` shows what would help", purpose,
-                  (double)need / GiB, (double)total / GiB);
+    if (!fits) {
+        error_set(&e, EXIT_MEMORY, "%s takes %.1f GiB, %s has %.1f; `grpo plan` shows what would help", purpose,
+                  (double)need / GiB, have.whose, (double)have.bytes / GiB);
         fail(r, "plan", &e);
-    } else if (!gpu && need > meminfo("MemAvailable:"))
+    } else if (!gpu && need > machine_memory_free())
         say(r, FINDING_WARN, "plan", "%s takes %.1f GiB, more than is free now; close other programs", purpose,
             (double)need / GiB);
     else

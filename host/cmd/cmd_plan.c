@@ -1,6 +1,7 @@
 // grpo plan: the memory a training run would take, before it takes any.
 #include "commands.h"
 #include "device.h"
+#include "output.h"
 #include "reward_set.h"
 #include "run.h"
 #include <stdlib.h>
@@ -26,7 +27,7 @@ ExitCode command_plan(int argc, char **argv, Error *e) {
                r.shape.rollout.slots, r.shape.rollout.max_prompt, r.shape.rollout.max_completion,
                (long long)r.shape.train_tokens, table);
         free(table);
-        if (fflush(stdout) || ferror(stdout)) ok = error_set(e, EXIT_DISK, "standard output: cannot write");
+        ok = output_flush(e);
     }
     device_close(r.device);
     config_free(&c);

@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "json.h"
 #include "jsonl.h"
+#include "output.h"
 #include "reward_set.h"
 #include <stdlib.h>
 #include <unistd.h>
@@ -267,7 +268,5 @@ ExitCode command_reward(int argc, char **argv, Error *e) {
         rewards_close(&rw);
         if (!ok) return e->code;
     }
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return error_set(e, EXIT_DISK, "reward: writing to standard output failed"), EXIT_DISK;
-    return EXIT_OK;
+    return output_flush(e) ? EXIT_OK : e->code;
 }

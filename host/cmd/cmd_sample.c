@@ -3,6 +3,7 @@
 #include "commands.h"
 #include "json.h"
 #include "jsonl.h"
+#include "output.h"
 #include "signals.h"
 #include "train.h"
 #include <stdlib.h>
@@ -16,8 +17,7 @@ static void print_text(void *arg, int i, const char *bytes, size_t n) {
     Str shown = {0};
     if (isatty(STDOUT_FILENO)) str_visible(&shown, bytes, n);
     else str_add(&shown, bytes, n);
-    fwrite(shown.s, 1, shown.n, stdout);
-    fflush(stdout);
+    output_write(STDOUT_FILENO, shown.s, shown.n);
     str_free(&shown);
 }
 
@@ -40,9 +40,7 @@ static bool sample_one(Run *r, const Prompter *p, Error *e) {
     bool ok = prompter_ids(p, r->cfg->prompt, &b.prompt[0], e) && fits(r, &b.prompt[0], e) &&
               answer(r, &b, (RolloutWatch){.text = print_text}, e);
     batch_free(&b);
-    if (ok && (putchar('\n') == EOF || fflush(stdout) || ferror(stdout)))
-        ok = error_set(e, EXIT_DISK, "cannot write to standard output");
-    return ok;
+    return ok && (output_write(STDOUT_FILENO, "\n", 1) || output_flush(e));
 }
 
 // The prompt of one line: the `prompt` of a JSON object, or the line itself. Heap memory.
@@ -55,7 +53,7 @@ static char *line_prompt(const char *line, size_t n, const char *where, Error *e
     return copy;
 }
 
-static bool print_batch(const Batch *b, int n, char **prompts) {
+static bool print_batch(const Batch *b, int n, char **prompts, Error *e) {
     Str out = {0};
     for (int i = 0; i < n; i++) {
         double logp = 0;
@@ -67,7 +65,7 @@ static bool print_batch(const Batch *b, int n, char **prompts) {
         str_printf(&out, ", \"finish\": \"%s\", \"tokens\": %d, \"logp\": %.9g}\n", finish_name[b->finish[i]],
                    b->len[i], logp);
     }
-    bool ok = fwrite(out.s ? out.s : "", 1, out.n, stdout) == out.n && !fflush(stdout);
+    bool ok = output_write(STDOUT_FILENO, out.s, out.n) || output_flush(e);
     str_free(&out);
     return ok;
 }
@@ -76,7 +74,6 @@ static bool print_batch(const Batch *b, int n, char **prompts) {
 static bool sample_file(Run *r, const Prompter *p, const char *path, Error *e) {
     LineReader lines;
     if (!line_reader_open(&lines, path, e)) return false;
-    signals_end_reads(); // the next prompt may be long in coming
     enum { CHUNK = 256 };
     Batch b = batch_new(CHUNK, 1, (int)r->cfg->max_completion_length, 0);
     char *prompts[CHUNK];
@@ -103,7 +100,7 @@ static bool sample_file(Run *r, const Prompter *p, const char *path, Error *e) {
         }
         for (int i = n; i < CHUNK; i++) b.state[i] = SEQ_TRAINED; // nothing to decode here
         ok = ok && (!n || answer(r, &b, (RolloutWatch){0}, e));
-        ok = ok && (print_batch(&b, n, prompts) || error_set(e, EXIT_DISK, "cannot write to standard output"));
+        ok = ok && print_batch(&b, n, prompts, e);
         for (int i = 0; i < n; i++) free(prompts[i]);
     }
     batch_free(&b);
@@ -133,13 +130,12 @@ static bool chat(Run *r, const Prompter *p, Error *e) {
     bool ok = true;
     int64_t turn = 0;
     start_over(messages, p);
-    signals_end_reads(); // Ctrl-C at the prompt leaves at once
     printf("%s\nType a question. /reset starts over, /quit (or Ctrl-D) leaves.\n", r->device->about);
     for (;;) {
         printf("> ");
         fflush(stdout);
-        ssize_t n = getline(&line, &cap, stdin);
-        if (stop_requested()) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
+        if (!signals_wait(STDIN_FILENO)) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
+        ssize_t n = ok ? getline(&line, &cap, stdin) : 0;
         if (!ok || n <= 0 || !strcmp(line, "/quit\n")) break;
         if (line[n - 1] == '\n') line[--n] = 0;
         if (!n) continue;
@@ -154,7 +150,8 @@ static bool chat(Run *r, const Prompter *p, Error *e) {
         if (ok) tokenizer_encode(r->tokenizer, text.s, text.n, true, &b.prompt[0]);
         b.key[0] = turn++;
         if (ok && !fits(r, &b.prompt[0], e)) { // the turn is taken back, the conversation goes on
-            printf("%s; /reset starts over\n", e->text);
+            print_text(NULL, 0, e->text, strlen(e->text));
+            printf("; /reset starts over\n");
             *e = (Error){0};
             json_array_remove(messages, json_array_size(messages) - 1);
         } else {

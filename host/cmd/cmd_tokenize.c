@@ -3,6 +3,7 @@
 #include "commands.h"
 #include "json.h"
 #include "jsonl.h"
+#include "output.h"
 #include "tokenizer.h"
 #include <stdlib.h>
 #include <unistd.h>
@@ -104,7 +105,5 @@ ExitCode command_tokenize(int argc, char **argv, Error *e) {
     }
     tokenizer_free(t);
     if (!ok) return e->code;
-    if (fflush(stdout) || ferror(stdout))
-        return error_set(e, EXIT_DISK, "tokenize: writing to standard output failed"), EXIT_DISK;
-    return EXIT_OK;
+    return output_flush(e) ? EXIT_OK : e->code;
 }

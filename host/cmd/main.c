@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "device.h"
 #include "nearest.h"
+#include "program.h"
 #include "ranks.h"
 #include "str.h"
 #include "version.h"
@@ -78,18 +79,8 @@ static ExitCode run(int argc, char **argv, Error *e) {
 
 int main(int argc, char **argv) {
     memory_ask_who_speaks(ranks_speak);
-    device_limit_spinning(argv);
     Error e = {0};
-    ExitCode code = run(argc, argv, &e);
-    if ((fflush(stdout) || ferror(stdout)) && code == EXIT_OK) {
-        error_set(&e, EXIT_DISK, "cannot write to standard output");
-        code = EXIT_DISK;
-    }
-    if (*e.text && ranks_speak(code, &e)) {
-        Str shown = {0}; // an error may quote a file
-        str_visible(&shown, e.text, strlen(e.text));
-        fprintf(stderr, code == EXIT_OK || code == EXIT_STOPPED ? "grpo: %s\n" : "grpo: error: %s\n", shown.s);
-        str_free(&shown);
-    }
-    return (int)code;
+    ExitCode code = program_begin(argv, &e) ? run(argc, argv, &e) : e.code;
+    code = program_flush(code, &e);
+    return !*e.text || ranks_speak(code, &e) ? program_end("grpo", code, &e) : (int)code;
 }

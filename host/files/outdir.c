@@ -15,7 +15,7 @@
 #include <string.h>
 
 static bool io_error(Error *e, const char *what, const char *path) {
-    return error_set(e, EXIT_DISK, "%s: cannot %s: %s", path, what, strerror(errno));
+    return error_set(e, EXIT_DISK, "%s: cannot %s: %s", path, what, error_write(errno));
 }
 
 // Bytes an ordinary user may still write where `path` lies; UINT64_MAX where the system does not tell.
@@ -59,7 +59,7 @@ bool disk_mkdir(const char *path, Error *e) {
         if (!why) ok = parent_sync(p, e);
         else if (stat(p, &s) || !S_ISDIR(s.st_mode))
             ok = error_set(e, EXIT_DISK, "%s: cannot make the directory %s: %s; choose another place to write to", path,
-                           p, strerror(why == EEXIST ? ENOTDIR : why));
+                           p, error_write(why == EEXIST ? ENOTDIR : why));
         if (slash) *slash = '/';
     }
     free(p);
@@ -83,7 +83,7 @@ bool disk_remove(const char *path, Error *e) {
 }
 
 bool disk_rename(const char *from, const char *to, Error *e) {
-    if (rename(from, to)) return error_set(e, EXIT_DISK, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+    if (rename(from, to)) return error_set(e, EXIT_DISK, "%s: cannot rename to %s: %s", from, to, error_write(errno));
     return parent_sync(to, e);
 }
 
@@ -108,7 +108,7 @@ bool outdir_begin(OutDir *d, const char *path, uint64_t planned, Error *e) {
     char *parent = parent_of(d->path), *tmp = xasprintf("%s.tmp", d->path);
     bool ok = disk_mkdir(parent, e) && disk_remove(tmp, e);
     if (ok && disk_free(parent) < planned) ok = refuse_full(e, d, d->path, 0, "not enough space");
-    if (ok && mkdir(tmp, 0777)) ok = refuse_full(e, d, tmp, 0, strerror(errno));
+    if (ok && mkdir(tmp, 0777)) ok = refuse_full(e, d, tmp, 0, error_write(errno));
     if (ok) d->tmp = tmp;
     else free(tmp);
     free(parent);
@@ -119,11 +119,11 @@ bool outdir_open(OutDir *d, const char *name, Error *e) {
     char *path = xasprintf("%s/%s", d->tmp, name);
     char *slash = strrchr(path, '/');
     *slash = 0;
-    bool ok = mkdir(path, 0777) == 0 || errno == EEXIST || refuse_full(e, d, path, 0, strerror(errno));
+    bool ok = mkdir(path, 0777) == 0 || errno == EEXIST || refuse_full(e, d, path, 0, error_write(errno));
     *slash = '/';
     if (ok) {
         d->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (d->fd < 0) ok = refuse_full(e, d, path, 0, strerror(errno));
+        if (d->fd < 0) ok = refuse_full(e, d, path, 0, error_write(errno));
     }
     if (ok) {
         d->file = xrealloc(d->file, (size_t)(d->n_files + 1) * sizeof *d->file);
@@ -150,7 +150,7 @@ bool outdir_write(OutDir *d, const void *data, size_t bytes, Error *e) {
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) {
             char *path = xasprintf("%s/%s", d->tmp, f->name);
-            refuse_full(e, d, path, f->bytes, strerror(errno));
+            refuse_full(e, d, path, f->bytes, error_write(errno));
             free(path);
             return false;
         }
@@ -165,7 +165,7 @@ bool outdir_write(OutDir *d, const void *data, size_t bytes, Error *e) {
 
 bool outdir_close(OutDir *d, Error *e) {
     char *path = xasprintf("%s/%s", d->tmp, d->file[d->n_files - 1].name);
-    bool ok = fsync(d->fd) == 0 || refuse_full(e, d, path, d->file[d->n_files - 1].bytes, strerror(errno));
+    bool ok = fsync(d->fd) == 0 || refuse_full(e, d, path, d->file[d->n_files - 1].bytes, error_write(errno));
     ok = (close(d->fd) == 0 && ok) || (ok && io_error(e, "close", path));
     d->fd = -1;
     free(path);

@@ -5,11 +5,10 @@
 #include "ranks.h"
 #include "run.h"
 #include <inttypes.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static void plan_add(Plan *p, const char *what, size_t bytes) {
     if (p->n == PLAN_ROWS) die("plan: too many rows");
@@ -119,17 +118,22 @@ bool run_describe(Run *r, const Config *c, RunShape shape, Error *e) {
 // Of one rank.
 static size_t plan_bytes(const Run *r) { return r->plan.params + r->plan.work + DEVICE_SCRATCH; }
 
-// Ranks that take their memory from the same place: on the CPU all of them.
-static size_t sharers(const Run *r) {
+bool run_fits(const Run *r, size_t *need, MemoryLimit *have) {
+    // On the CPU all ranks take their memory from the same place; on a GPU each from its own.
     bool cpu = r->device ? on_host(r->device) : r->cfg->device == DEVICE_CPU;
-    return cpu ? (size_t)r->cfg->gpus : 1;
+    if (r->device && !cpu) *have = (MemoryLimit){r->device->memory(r->device), "this GPU", true};
+    else *have = machine_memory(cpu ? (int)r->cfg->gpus : 1);
+    *need = plan_bytes(r) * (cpu && !have->own ? (size_t)r->cfg->gpus : 1);
+    return *need <= have->bytes;
 }
 
 static bool no_memory(const Run *r, Error *e) {
     char *table = plan_table(r);
-    bool fits = plan_bytes(r) * sharers(r) <= r->device->memory(r->device);
+    size_t need;
+    MemoryLimit have;
     error_set(e, EXIT_MEMORY, "not enough memory for this run%s\n%s",
-              fits ? ": it would fit if other programs did not hold so much; end them" : "", table);
+              run_fits(r, &need, &have) ? ": it would fit if other programs did not hold so much; end them" : "",
+              table);
     free(table);
     return false;
 }
@@ -143,17 +147,6 @@ static bool load_weights(Run *r, Error *e) {
     if (r->shape.reference) r->device->cast(r->device, r->reference.slab, r->policy.slab);
     r->device->sync(r->device);
     return device_ok(r->device, e);
-}
-
-// The ranks of a host divide the cores there are for them, unless a launcher has given each its own, or OMP_NUM_THREADS
-// says how many to use. 0: all.
-static int cores_for_a_rank(void) {
-    cpu_set_t set;
-    int here = ranks_here();
-    if (here == 1 || getenv("OMP_NUM_THREADS") || sched_getaffinity(0, sizeof set, &set)) return 0;
-    int cores = CPU_COUNT(&set);
-    if (cores * here > sysconf(_SC_NPROCESSORS_ONLN)) cores /= here;
-    return cores > 1 ? cores : 1;
 }
 
 static bool join_ranks(Run *r, Error *e) {
@@ -208,7 +201,7 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         run_close(r);
         return false;
     }
-    r->device = device_open(c->device, ranks_gpu(), c->threads ? (int)c->threads : cores_for_a_rank(), e);
+    r->device = device_open(c->device, ranks_gpu(), machine_threads((int)c->threads, ranks_here()), e);
     if (!r->device || !join_ranks(r, e)) {
         run_close(r);
         return false;
@@ -220,7 +213,9 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         note("matmul=cublas has no effect: no GPU answers, and the CPU has its own products only");
     r->params_base = r->device->alloc(r->device, r->plan.params);
     r->work_base = r->device->alloc(r->device, r->plan.work);
-    if (!r->params_base || !r->work_base || plan_bytes(r) * sharers(r) > r->device->memory(r->device)) {
+    size_t need;
+    MemoryLimit have;
+    if (!r->params_base || !r->work_base || !run_fits(r, &need, &have)) {
         no_memory(r, e);
         run_close(r);
         return false;
@@ -254,24 +249,22 @@ char *plan_table(const Run *r) {
     str_printf(&s, "%-50s %12s\n", r->cfg->gpus > 1 ? "memory of each rank" : "memory", "GiB");
     for (int i = 0; i < r->plan.n; i++)
         str_printf(&s, "%-50s %12.3f\n", r->plan.row[i].what, (double)r->plan.row[i].bytes / GiB);
-    size_t need = plan_bytes(r), ranks = sharers(r);
-    size_t have =
-        r->device ? r->device->memory(r->device) : (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    str_printf(&s, "%-50s %12.3f\n", "in all (rollout and training share)", (double)need / GiB);
-    if (ranks > 1) {
-        char what[64];
-        need *= ranks;
-        snprintf(what, sizeof what, "%zu ranks in this memory", ranks);
-        str_printf(&s, "%-50s %12.3f\n", what, (double)need / GiB);
-    }
-    str_printf(&s, "%-50s %12.3f\n", r->device && !on_host(r->device) ? "this GPU has" : "this machine has",
-               (double)have / GiB);
+    size_t need, one = plan_bytes(r);
+    MemoryLimit have;
+    bool fits = run_fits(r, &need, &have);
+    size_t ranks = need / one;
+    str_printf(&s, "%-50s %12.3f\n", "in all (rollout and training share)", (double)one / GiB);
+    char what[64];
+    snprintf(what, sizeof what, "%zu ranks in this memory", ranks);
+    if (ranks > 1) str_printf(&s, "%-50s %12.3f\n", what, (double)need / GiB);
+    snprintf(what, sizeof what, "%s has", have.whose);
+    str_printf(&s, "%-50s %12.3f\n", what, (double)have.bytes / GiB);
     const Config *c = r->cfg;
-    if (need <= have) {
+    if (fits) {
         str_puts(&s, "fits");
         return s.s;
     }
-    str_printf(&s, "short by %.3f GiB; what helps:", (double)(need - have) / GiB);
+    str_printf(&s, "short by %.3f GiB; what helps:", (double)(need - have.bytes) / GiB);
     size_t before = s.n;
     if (ranks > 1) str_printf(&s, " gpus=%zu", ranks / 2);
     if (c->dtype == DTYPE_F32) str_puts(&s, " dtype=bf16");

@@ -3,6 +3,7 @@
 #include "comm.h"
 #include "config.h"
 #include "hf.h"
+#include "machine.h"
 #include "model.h"
 #include "rollout.h"
 #include "staging.h"
@@ -73,6 +74,8 @@ void run_close(Run *r);
 // The plan as a table, held against the memory of r->device (this machine's, where none is open), with what would help
 // where it does not fit. Heap memory.
 char *plan_table(const Run *r);
+// Whether what it plans fits; the bytes that the ranks which share a memory take of it together, and what they can have.
+bool run_fits(const Run *r, size_t *need, MemoryLimit *have);
 // The shapes `train` and `eval`, `sample` need.
 RunShape shape_for_train(const Config *c, int n_rewards);
 RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);

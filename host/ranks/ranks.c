@@ -1,4 +1,5 @@
 // One process of several: forking them, watching over them, joining them, and who speaks where they fail.
+#include "machine.h"
 #include "clock.h"
 #include "ops.h"
 #include "ranks.h"
@@ -108,13 +109,15 @@ static ExitCode watch_over(Board *b, pid_t *pid, int n, Error *e) {
 static bool be_rank(Board *host, int r, pid_t parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(EXIT_COMM);
+    machine_unbind();
     self.launch.rank = self.launch.local = r;
     take_place(host, r);
     note_quiet(r != 0);
     return true;
 }
 
-static bool fork_ranks(int n, ExitCode *code, Error *e) {
+static bool fork_ranks(const Config *c, ExitCode *code, Error *e) {
+    int n = (int)c->gpus;
     if (n > COMM_RANKS)
         return error_set(e, *code = EXIT_CONFIG,
                          "gpus is %d, but %d are the most on one host; start ranks on several hosts with torchrun, "
@@ -128,6 +131,14 @@ static bool fork_ranks(int n, ExitCode *code, Error *e) {
     self.launch.world = n;
     self.forked = true;
     signals_share(board_stop(host), NULL);
+    const char *bind = getenv("GOMP_CPU_AFFINITY") ? "GOMP_CPU_AFFINITY"
+                       : getenv("OMP_PROC_BIND")   ? "OMP_PROC_BIND"
+                                                   : NULL;
+    if (bind && c->threads != 1)
+        note("%s binds the threads of all %d ranks to the same cores; unset it, or start the ranks with torchrun, srun "
+             "or "
+             "mpirun",
+             bind, n);
     pid_t pid[COMM_RANKS], parent = getpid();
     fflush(NULL);
     for (int r = 0; r < n; r++) {
@@ -151,7 +162,7 @@ bool ranks_start(const Config *c, ExitCode *code, Error *e) {
     }
     note_quiet(self.launch.rank != 0);
     if (self.launch.by || c->gpus <= 1) return true;
-    return fork_ranks((int)c->gpus, code, e);
+    return fork_ranks(c, code, e);
 }
 
 // ---- one rank -----------------------------------------------------------------------------------------------------------

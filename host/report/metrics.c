@@ -22,7 +22,7 @@ struct Metrics {
 
 static bool disk_error(const Log *l, const char *doing, Error *e) {
     return error_set(e, EXIT_DISK, "%s: %s failed: %s; free some space or choose another output_dir", l->path, doing,
-                     strerror(errno));
+                     error_write(errno));
 }
 
 // Two runs that write into one directory would destroy each other's logs and checkpoints, so the first holds a lock for

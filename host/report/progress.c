@@ -4,6 +4,7 @@
 // the terminal in between, finds it in order. The width is asked for at every drawing: no SIGWINCH handler is needed.
 #include "clock.h"
 #include "config.h"
+#include "output.h"
 #include "progress.h"
 #include "str.h"
 #include <math.h>
@@ -28,7 +29,7 @@ typedef struct {
 } Phases;
 
 struct Progress {
-    FILE *out;
+    int out; // descriptor
     bool live, off;
     int64_t total, step, steps_here; // steps of the run; done; done since progress_open
     double opened, stepped, drawn;   // clock readings: the start, the end of the last step, the last drawing
@@ -42,11 +43,10 @@ struct Progress {
 
 Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps) {
     Progress *p = xcalloc(1, sizeof *p);
-    const char *term = getenv("TERM");
-    bool terminal = isatty(fileno(out)) && term && strcmp(term, "dumb") != 0;
-    p->out = out;
+    fflush(out); // from here on lines go past the stream
+    p->out = fileno(out);
     p->off = mode == PROGRESS_OFF;
-    p->live = mode == PROGRESS_LIVE || (mode == PROGRESS_AUTO && terminal);
+    p->live = mode == PROGRESS_LIVE || (mode == PROGRESS_AUTO && output_is_screen(p->out));
     p->step = step;
     p->total = total_steps;
     p->opened = clock_seconds();
@@ -57,7 +57,7 @@ Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps) 
 static size_t columns(const Progress *p) {
     if (!p->live) return SIZE_MAX;
     struct winsize w;
-    if (ioctl(fileno(p->out), TIOCGWINSZ, &w) == 0 && w.ws_col > 1) return (size_t)w.ws_col - 1;
+    if (ioctl(p->out, TIOCGWINSZ, &w) == 0 && w.ws_col > 1) return (size_t)w.ws_col - 1;
     return 79;
 }
 
@@ -105,10 +105,11 @@ static void format_line(const Progress *p, Str *s) {
 }
 
 static void draw(Progress *p) {
-    Str s = {0};
+    Str s = {0}, line = {0};
     format_line(p, &s);
-    fprintf(p->out, p->live ? "\r%s\033[K\r" : "%s\n", s.s ? s.s : "");
-    fflush(p->out);
+    str_printf(&line, p->live ? "\r%s\033[K\r" : "%s\n", s.s ? s.s : "");
+    output_write(p->out, line.s, line.n);
+    str_free(&line);
     str_free(&s);
     p->drawn = clock_seconds();
 }
@@ -158,11 +159,12 @@ void progress_say(Progress *p, const char *fmt, ...) {
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     Str s = {0};
+    if (p->live) str_puts(&s, "\r\033[K");
     str_visible(&s, text, strlen(text));
-    fprintf(p->out, p->live ? "\r\033[K%s\n" : "%s\n", s.s ? s.s : "");
+    str_puts(&s, "\n");
+    output_write(p->out, s.s, s.n);
     str_free(&s);
     if (p->live) draw(p);
-    fflush(p->out);
 }
 
 void progress_close(Progress *p) {
@@ -170,8 +172,7 @@ void progress_close(Progress *p) {
     p->running = NULL;
     if (p->live && !p->off && p->steps_here) {
         draw(p);
-        fputc('\n', p->out);
-        fflush(p->out);
+        output_write(p->out, "\n", 1);
     }
     free(p);
 }

@@ -3,6 +3,7 @@
 // Every job writes its own places of the batch, so that neither the number of threads nor their order can be seen in a
 // result.
 #include "clock.h"
+#include "machine.h"
 #include "ranks.h"
 #include "reward_threads.h"
 #include "signals.h"
@@ -54,6 +55,7 @@ static void run_job(const Scorer *s, Job j) {
 static void *work(void *arg) {
     Worker *me = arg;
     Scorer *s = me->scorer;
+    machine_unbind();
     pthread_mutex_lock(&s->lock);
     for (;;) {
         while (s->next == s->jobs && !s->closing) pthread_cond_wait(&s->work, &s->lock);
@@ -84,8 +86,8 @@ static bool worker_start(Scorer *s) {
 }
 
 Scorer *scorer_open(const Rewards *rewards, int threads, Error *e) {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN) / ranks_here(); // the ranks of a host divide them
-    if (threads <= 0) threads = cores < 1 ? 1 : cores > 16 ? 16 : (int)cores;
+    int cores = machine_cores(ranks_here());
+    if (threads <= 0) threads = cores > 16 ? 16 : cores;
     Scorer *s = xcalloc(1, sizeof *s);
     s->rewards = rewards;
     s->threads = threads;

@@ -3,6 +3,7 @@
 // For other questions eval_grader names the reward that judges: `accuracy:gold=latex` for MATH-500, `binary_code` for code.
 #include "commands.h"
 #include "eval.h"
+#include "output.h"
 #include "ranks.h"
 #include "signals.h"
 #include "train.h"
@@ -227,18 +228,24 @@ void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
     str_puts(out, "}}\n");
 }
 
+// Results that their file does not take are on standard output, for they took long.
 static bool write_result(const char *path, const Str *json, Error *e) {
-    FILE *f = *path ? fopen(path, "w") : stdout;
+    if (!*path) return output_write(STDOUT_FILENO, json->s, json->n) || output_flush(e);
+    FILE *f = fopen(path, "w");
     bool ok = f && fwrite(json->s, 1, json->n, f) == json->n && !fflush(f);
-    if (f && f != stdout) ok = !fclose(f) && ok;
-    return ok || error_set(e, EXIT_DISK, "cannot write the results to %s", *path ? path : "standard output");
+    int why = errno;
+    if (f && fclose(f) && ok) ok = (why = errno, false);
+    if (ok) return true;
+    output_write(STDOUT_FILENO, json->s, json->n);
+    return error_set(e, EXIT_DISK, "cannot write the results to %s (they are on standard output): %s", path,
+                     error_write(why));
 }
 
 // Said before the evaluation, not after it.
 static bool output_writable(const char *path, Error *e) {
     int fd = *path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : -1;
     if (fd >= 0) close(fd);
-    return !*path || fd >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, strerror(errno));
+    return !*path || fd >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, error_write(errno));
 }
 
 ExitCode command_eval(int argc, char **argv, Error *e) {

@@ -37,6 +37,9 @@ bool error_prefix(Error *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 // Why a file could not be opened, and what to do about it: strerror(number) and more.
 const char *error_open(int number);
 
+// Why a file could not be written, likewise.
+const char *error_write(int number);
+
 // One line to stderr: "grpo: note: ...".
 void note(const char *fmt, ...) PRINTF_LIKE(1, 2);
 

@@ -22,7 +22,7 @@ bool line_reader_open(LineReader *r, const char *path, Error *e); // "-": standa
 void line_reader_close(LineReader *r);
 // 1: a line in *text (valid until the next call, NUL-terminated, no newline), *n its bytes; 0: the end; -1: an error,
 // with file:line. After EXIT_INPUT (a line that is too long) the next call goes on with the line that follows.
-// EXIT_STOPPED: a signal asked to stop while it waited (see signals_end_reads).
+// EXIT_STOPPED: a signal asked to stop while it waited (see signals_wait).
 int line_reader_next(LineReader *r, char **text, size_t *n, Error *e);
 // The next line given will be the one that begins at `offset`, numbered `line`. Files only.
 void line_reader_seek(LineReader *r, int64_t offset, int64_t line);

@@ -1,10 +1,10 @@
 // The CPU device: plain memory, OpenMP threads, the table of ops.
 #include "error.h"
+#include "machine.h"
 #include "ops.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -28,7 +28,7 @@ static Event *event_new(Device *d) { return xmalloc(1); }
 static void event_ignore(Device *d, Event *e) {}
 static void fetch(Device *d, void *host, const void *src, size_t bytes, Event *e) { copy(d, host, src, bytes); }
 static void event_free(Device *d, Event *e) { free(e); }
-static size_t memory(Device *d) { return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE); }
+static size_t memory(Device *d) { return machine_memory(1).bytes; }
 
 static const char *instruction_set(void) {
 #if defined(__AVX512BF16__)
@@ -44,6 +44,7 @@ static const char *instruction_set(void) {
 
 Device *cpu_open(int threads) {
     Device *d = xcalloc(1, sizeof *d);
+    machine_memory(1); // before this device takes of it
     int n = 1;
 #ifdef _OPENMP
     if (threads > 0) omp_set_num_threads(threads);

@@ -1,6 +1,7 @@
 // Which device a run takes: the GPU where one answers, the CPU elsewhere.
 #include "config.h"
 #include "device.h"
+#include "machine.h"
 #include <stdlib.h>
 #include <unistd.h>
 #include <string.h>
@@ -16,18 +17,13 @@ static Device *open_cuda(int ordinal, Error *e) {
 }
 #endif
 
-void device_limit_spinning(char **argv) {
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME")) return;
-    if (setenv("OMP_WAIT_POLICY", "passive", 1) || setenv("GOMP_SPINCOUNT", "1000", 1)) return;
-    execv("/proc/self/exe", argv); // where it fails, spin
-}
-
 bool device_fell_back(int choice, const Device *d) {
     return compiled_in && choice == DEVICE_AUTO && !strcmp(d->name, "cpu");
 }
 
 Device *device_open(int choice, int ordinal, int threads, Error *e) {
     Error why = {0};
+    if (!machine_threads_allowed("threads", threads, e)) return NULL;
     if (choice != DEVICE_CPU) {
         Device *d = open_cuda(ordinal, &why);
         if (d) return d;
@@ -36,7 +32,7 @@ Device *device_open(int choice, int ordinal, int threads, Error *e) {
             return NULL;
         }
     }
-    Device *d = cpu_open(threads);
+    Device *d = cpu_open(machine_threads(threads, 1));
     if (d && device_fell_back(choice, d))
         strncat(d->about, " (no GPU answers)", sizeof d->about - strlen(d->about) - 1);
     if (!d)

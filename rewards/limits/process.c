@@ -2,6 +2,7 @@
 // copy each time. Between vfork and exec only plain system calls are made, with every signal blocked.
 #include "clock.h"
 #include "process.h"
+#include "machine.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -63,7 +64,9 @@ static bool prepare_child(const Launch *l) {
         if (setrlimit((__rlimit_resource_t)c->limit[i].resource, &limit)) return false;
     }
     if (c->unprivileged && geteuid() == 0 && !become_nobody()) return false;
+    machine_unbind();
     sigaction(SIGPIPE, &normal, NULL);
+    sigaction(SIGXFSZ, &normal, NULL);
     sigaction(SIGINT, &normal, NULL);
     sigaction(SIGTERM, &normal, NULL);
     const uint64_t none = 0; // whatever the calling thread blocks is not the child's
