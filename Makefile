@@ -184,6 +184,12 @@ $(dir)/tests/%.o: tests/%.c $(dir)/flags
 	@echo '  CC  $<'
 	$(compile) -c -o $@ $<
 
+# The allocator that fails, which test_memory preloads.
+$(dir)/tests/test_memory: $(dir)/tests/memory/fail.so
+$(dir)/tests/memory/fail.so: tests/memory/fail.c $(dir)/flags
+	@echo '  LD  $@'
+	$(Q)mkdir -p $(@D) && $(CC) $(flags) -fPIC -shared -o $@ $< -ldl
+
 $(dir)/host/cmd/version.o: includes += -DGRPO_VERSION='"$(version)"'
 $(dir)/host/cmd/version.o: $(dir)/version
 
@@ -225,6 +231,7 @@ run-%: $(dir)/tests/% $(grpo) $(tools)
 # All that can be checked on this machine, for those who change the code.
 check:
 	$(Q)$(MAKE) test
+	$(Q)MEMORY_CALLS=all $(MAKE) run-test_memory
 	$(Q)$(MAKE) fuzz
 	$(Q)$(MAKE) MODE=sanitize test
 	$(Q)$(MAKE) MODE=tsan run-test_comm run-test_external run-test_scorer

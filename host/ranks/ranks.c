@@ -109,6 +109,7 @@ static ExitCode watch_over(Board *b, pid_t *pid, int n, Error *e) {
 static bool be_rank(Board *host, int r, pid_t parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(EXIT_COMM);
+    self.host = host; // what fails from here on, memory too, is told there
     machine_unbind();
     self.launch.rank = self.launch.local = r;
     take_place(host, r);
@@ -273,9 +274,10 @@ bool ranks_join(const Config *c, Device *d, const char *model_facts, Comm **out,
 
 bool ranks_speak(ExitCode code, Error *e) {
     if (code == EXIT_OK || code == EXIT_STOPPED) return self.launch.rank == 0;
-    if (!self.board) return true;
-    board_fail(self.board, code, e->text);
-    if (self.forked || !board_speak(self.board)) return false; // the process that forked speaks
-    board_failed(self.board, e);
+    Board *b = self.board ? self.board : self.host; // the rank may not have its place yet
+    if (!b) return true;
+    board_fail(b, code, e->text);
+    if (self.forked || !board_speak(b)) return false; // the process that forked speaks
+    board_failed(b, e);
     return true;
 }
