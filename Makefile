@@ -37,11 +37,14 @@ version  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unkno
 endif
 
 # ---- rooms, bottom to top --------------------------------------------------------------------------------------------
-rooms := host/base $(addprefix kernels/,device cpu gpu ops comm) models \
-         $(addprefix rewards/,limits math rules code ask) rewards \
-         $(addprefix host/,text config files ranks report rollout learn train cmd)
+# A room sees include/, itself and the rooms before it in its list; models and rewards see the base, the host sees all of
+# host/ below. `make check-rooms` asks the same of the objects: which symbol of which room reaches up.
 headers := -Iinclude -Iinclude/base -Iinclude/engine
-kernel_rooms := $(addprefix -I,$(filter kernels/%,$(rooms)))
+base    := host/base
+kernels := $(addprefix kernels/,cpu gpu comm ops device)
+rewards := $(addprefix rewards/,limits math rules code ask) rewards
+host    := $(addprefix host/,text config ranks files report rollout learn train cmd)
+rooms   := $(base) $(kernels) models $(rewards) $(host)
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
 optimize_release  := -O3 -g
@@ -85,13 +88,13 @@ cuda      := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize tsan fuzz,$(M
 flags += $(if $(cuda),-DGRPO_CUDA)
 comma := ,
 warn_cu := -Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers
-flags_nvcc = -std=c++17 -O3 --fmad=false $(headers) $(kernel_rooms) -Werror all-warnings -Xcompiler $(warn_cu) \
+flags_nvcc = -std=c++17 -O3 --fmad=false $(headers) $(addprefix -I,$(kernels)) -Werror all-warnings -Xcompiler $(warn_cu) \
              $(if $(nccl),-DGRPO_NCCL) $(CPPFLAGS) $(NVCCFLAGS)
 
 ifeq ($(cuda),emu)
 no_emu := $(if $(shell command -v $(CXX)),$(if $(call missing_cxx,boost/context/detail/fcontext.hpp),Boost.Context),g++)
 $(if $(no_emu),$(error the emulated GPU needs $(no_emu): run tools/deps.sh test))
-compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu $(headers) $(kernel_rooms) -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
+compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu $(headers) $(addprefix -I,$(kernels)) -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
              -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers $(optimize_emu) $(march) \
              -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
 libs += -lboost_context -lstdc++
@@ -126,7 +129,7 @@ tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test programs mutants check fuzz fuzzed valgrind check-cuda bench nsys ncu demo doctor install clean help FORCE
+.PHONY: all found debug sanitize test programs mutants check fuzz fuzzed valgrind check-cuda check-rooms bench nsys ncu demo doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -144,11 +147,14 @@ found:
 # ---- rules -----------------------------------------------------------------------------------------------------------
 compile = $(Q)mkdir -p $(@D) && $(CC) $(flags) $(includes) -MMD -MP
 
-$(foreach f,$(rooms),$(eval $(dir)/$f/%.o: includes := $(headers) $(addprefix -I,$f $(rooms))))
-host_rooms := $(addprefix -I,$(filter host/%,$(rooms)))
+# -I for room $1 and those before it in the list $2.
+below = $(if $(filter $1,$(firstword $2)),-I$1,-I$(firstword $2) $(call below,$1,$(wordlist 2,$(words $2),$2)))
+$(foreach list,base kernels rewards host,$(foreach f,$($(list)),$(eval $(dir)/$f/%.o: includes := $(headers) $(call below,$f,$($(list))))))
+$(dir)/models/%.o: includes := $(headers)
+host_rooms := $(addprefix -I,$(base) $(host))
 $(dir)/tools/%.o: includes := $(headers) $(host_rooms)
 $(dir)/tests/%.o: includes := $(headers) -Itests $(host_rooms)
-$(dir)/tests/fuzz/%.o: includes := $(headers) -Irewards -Irewards/limits -Irewards/math -Itests/fuzz $(host_rooms)
+$(dir)/tests/fuzz/%.o: includes := $(headers) $(addprefix -I,$(rewards)) -Itests/fuzz $(host_rooms)
 $(dir)/bench/%.o: includes := -Ibench $(headers) -Itests $(host_rooms)
 
 $(dir)/%.o: %.c $(dir)/flags
@@ -232,6 +238,7 @@ run-%: $(dir)/tests/% $(grpo) $(tools)
 check:
 	$(Q)$(MAKE) test
 	$(Q)MEMORY_CALLS=all $(MAKE) run-test_memory
+	$(Q)$(MAKE) check-rooms
 	$(Q)$(MAKE) fuzz
 	$(Q)$(MAKE) MODE=sanitize test
 	$(Q)$(MAKE) MODE=tsan run-test_comm run-test_external run-test_scorer
@@ -247,6 +254,10 @@ valgrind:
 	    then $(MAKE) CUDA=no MARCH=x86-64-v3 BUILD=$(BUILD)/valgrind all && \
 	        tools/valgrind.sh $(BUILD)/valgrind/grpo $(BUILD)/valgrind/release/tools/problems; \
 	    else echo 'SKIP valgrind: it is not installed'; fi
+
+# Which symbol of which room reaches up: none may. Needs the objects of this build, nothing else.
+check-rooms: $(library)
+	$(Q)tools/check_rooms.sh $(dir) $(rooms)
 
 # Registers and spills of every kernel, on every GPU generation this nvcc knows. Needs no GPU.
 check-cuda:
@@ -299,6 +310,7 @@ help:
 	@echo 'make test      every test; make run-test_NAME runs one program'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
 	@echo 'make check-cuda  registers and spills of every kernel, for every GPU generation; needs nvcc, no GPU'
+	@echo 'make check-rooms  which symbol of which room reaches up'
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
 	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'
 	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'

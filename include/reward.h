@@ -84,6 +84,7 @@ struct RewardInfo {
     unsigned faults; // 1 << RewardFault for each one that can happen
 };
 
+#define MAX_REWARDS 32 // of one run
 extern const RewardInfo reward_registry[];
 extern const int reward_count;
 

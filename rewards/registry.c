@@ -1,5 +1,8 @@
 // The registry: names -> functions, parameters, sources.
-#include "rewards.h"
+#include "accuracy.h"
+#include "ask.h"
+#include "code.h"
+#include "rules.h"
 
 #define RECIPE "ModelScope's GSM8K recipe"
 

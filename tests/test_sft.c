@@ -1,6 +1,8 @@
 // What supervised tuning learns of a row, and what its checkpoints say of conversations.
+#include "run.h"
 #include "chat.h"
 #include "commands.h"
+#include "train.h"
 #include "data.h"
 #include "example.h"
 #include "file.h"
@@ -22,7 +24,7 @@ static void rows_open(Rows *x, const char *template, const char *more) {
     bool ok = config_read(&x->cfg, NULL, args, 2, &e);
     x->run = (Run){.cfg = &x->cfg, .tokenizer = tokenizer_load("models/tiny", &e)};
     ok = ok && x->run.tokenizer && hf_config_read("models/tiny", &x->run.hf, &e) && run_find_template(&x->run, &e);
-    if (!ok || !prompter_open(&x->prompter, &x->run, &e)) fail_msg("%s", e.text);
+    if (!ok || !run_prompter(&x->run, &x->prompter, &e)) fail_msg("%s", e.text);
     free(args[0]), free(args[1]);
 }
 

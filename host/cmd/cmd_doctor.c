@@ -1,4 +1,5 @@
 // grpo doctor: is this machine good for a run, and do the files that a configuration names fit together?
+#include "run.h"
 #include "chat.h"
 #include "commands.h"
 #include "device.h"
@@ -215,7 +216,7 @@ static void check_data(Report *r, const Config *c, Tokenizer *t) {
     Run run = {.cfg = c, .tokenizer = t};
     Prompter p;
     bool have_template = t && run_find_template(&run, NULL); // check_template has said why not
-    bool have_prompter = have_template && prompter_open(&p, &run, &e);
+    bool have_prompter = have_template && run_prompter(&run, &p, &e);
     if (have_template && !have_prompter) fail(r, "prompt", &e);
     if (*c->train_file) check_rows(r, "train_file", c->train_file, c, have_prompter ? &p : NULL);
     if (*c->eval_file) check_rows(r, "eval_file", c->eval_file, c, have_prompter ? &p : NULL);

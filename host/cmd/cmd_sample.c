@@ -176,7 +176,7 @@ ExitCode command_sample(int argc, char **argv, Error *e) {
     Prompter p = {0};
     const char *file = *c.prompt_file ? c.prompt_file : !*c.prompt && !isatty(STDIN_FILENO) ? "-" : NULL;
     int at_once = file ? 64 : 1;
-    bool ok = run_open(&r, &c, shape_for_rollout(&c, at_once, at_once), e) && prompter_open(&p, &r, e);
+    bool ok = run_open(&r, &c, shape_for_rollout(&c, at_once, at_once), e) && run_prompter(&r, &p, e);
     if (ok) ok = *c.prompt ? sample_one(&r, &p, e) : file ? sample_file(&r, &p, file, e) : chat(&r, &p, e);
     prompter_close(&p);
     run_close(&r);

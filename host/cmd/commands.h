@@ -1,8 +1,7 @@
-// The commands.
+// The commands that are a file each in this room; those of host/train stand in its headers.
 #pragma once
 #include "error.h"
 
 // Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.
 typedef ExitCode Command(int argc, char **argv, Error *e);
-Command command_train, command_sft, command_sample, command_eval, command_tokenize, command_reward, command_plan,
-    command_config, command_doctor;
+Command command_sample, command_tokenize, command_reward, command_plan, command_config, command_doctor;

@@ -1,4 +1,6 @@
 // grpo: one binary, a table of commands.
+#include "train.h"
+#include "eval.h"
 #include "commands.h"
 #include "device.h"
 #include "nearest.h"

@@ -1,8 +1,8 @@
 // Contradictions between options: each reported where the later of the two was set, in the user's own terms.
+#include "reward.h"
 #include "chat.h"
 #include "config_table.h"
 #include "grpo.h"
-#include "reward_set.h"
 #include <string.h>
 #include <stdio.h>
 #include <stdlib.h>

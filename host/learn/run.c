@@ -312,4 +312,8 @@ RunShape shape_for_sft(const Config *c) {
                       .kept = 2 * c->gradient_accumulation_steps * tokens};
 }
 
+bool run_prompter(const Run *r, Prompter *p, Error *e) {
+    return prompter_open(p, r->cfg, &r->hf, r->tokenizer, r->template, e);
+}
+
 StopRule run_stop_rule(const Run *r) { return (StopRule){r->hf.eos, r->hf.n_eos, r->cfg->stop}; }

@@ -5,6 +5,7 @@
 #include "hf.h"
 #include "machine.h"
 #include "model.h"
+#include "prompt.h"
 #include "rollout.h"
 #include "staging.h"
 #include "tokenizer.h"
@@ -81,5 +82,6 @@ RunShape shape_for_train(const Config *c, int n_rewards);
 RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);
 RunShape shape_for_sft(const Config *c);
 StopRule run_stop_rule(const Run *r);
+bool run_prompter(const Run *r, Prompter *p, Error *e);
 // Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
 void model_init_random(Device *d, Model *m, uint64_t seed);

@@ -11,15 +11,15 @@ static bool shipped_message(const char *chosen, const char *template) {
     return strcmp(template, "r1-zero") && strcmp(chosen, "qwen2.5-base");
 }
 
-bool prompter_open(Prompter *p, const Run *r, Error *e) {
-    const Config *c = r->cfg;
-    *p = (Prompter){.run = r};
+bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Tokenizer *t, const char *template,
+                   Error *e) {
+    *p = (Prompter){.cfg = c, .hf = hf, .tokenizer = t, .template = template};
     if (*c->system_prompt_file) {
         size_t n;
         p->system = file_read_text(c->system_prompt_file, 1 << 20, &n, e);
         if (!p->system) return error_prefix(e, "system_prompt_file");
     } else if (*c->system_prompt) p->system = xstrdup(c->system_prompt);
-    else if (!c->raw && shipped_message(c->chat_template, r->template)) p->system = xstrdup(chat_system_prompt);
+    else if (!c->raw && shipped_message(c->chat_template, template)) p->system = xstrdup(chat_system_prompt);
     return true;
 }
 
@@ -29,18 +29,18 @@ void prompter_close(Prompter *p) {
 }
 
 bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e) {
-    const Config *c = p->run->cfg;
+    const Config *c = p->cfg;
     Str text = {0};
     if (c->raw) str_puts(&text, question);
-    else if (!chat_prompt(p->run->template, p->system, question, &text, e)) return false;
+    else if (!chat_prompt(p->template, p->system, question, &text, e)) return false;
     ids_clear(out);
-    tokenizer_encode(p->run->tokenizer, text.s ? text.s : "", text.n, true, out);
+    tokenizer_encode(p->tokenizer, text.s ? text.s : "", text.n, true, out);
     str_free(&text);
     return true;
 }
 
 PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e) {
-    const Config *c = p->run->cfg;
+    const Config *c = p->cfg;
     size_t max = (size_t)c->max_prompt_length;
     if (!ids->n) { // there is no token to go on from
         error_set(e, EXIT_INPUT, "%s:%lld: the prompt is empty; give the question a text, or leave out raw=true",
@@ -75,7 +75,7 @@ bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e)
     return error_set(e, EXIT_INPUT,
                      "every prompt is longer than max_prompt_length %lld tokens; raise it, or set "
                      "long_prompts=truncate_left",
-                     (long long)pr->run->cfg->max_prompt_length);
+                     (long long)pr->cfg->max_prompt_length);
 }
 
 // The batch takes over the row's texts.

@@ -2,14 +2,20 @@
 #pragma once
 #include "batch.h"
 #include "dataset.h"
-#include "run.h"
+#include "hf.h"
+#include "tokenizer.h"
 
 typedef struct {
-    const Run *run;
-    char *system; // system message, or NULL for the template's own
+    const Config *cfg;
+    const HfConfig *hf; // its ends
+    const Tokenizer *tokenizer;
+    const char *template; // of conversations; NULL: raw texts alone
+    char *system;         // system message, or NULL for the template's own
 } Prompter;
 typedef enum { PROMPT_KEPT, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
-bool prompter_open(Prompter *p, const Run *r, Error *e);
+// What is given must outlive the prompter.
+bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Tokenizer *t, const char *template,
+                   Error *e);
 void prompter_close(Prompter *p);
 // The rendered prompt's ids, whatever their number.
 bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e);

@@ -4,7 +4,6 @@
 #include "config.h"
 #include "reward.h"
 
-#define MAX_REWARDS 32
 typedef struct {
     Reward reward[MAX_REWARDS];
     Reward grader; // judges answers in evaluations, where eval_grader names one; else info is NULL

@@ -1,7 +1,6 @@
 // GSM8K accuracy: greedy, or pass@k and majority over several completions; graded strictly (the answer between the
 // tags, as a string) and leniently (the last number, as a number), so that learning the format cannot pass for learning.
 // For other questions eval_grader names the reward that judges: `accuracy:gold=latex` for MATH-500, `binary_code` for code.
-#include "commands.h"
 #include "eval.h"
 #include "output.h"
 #include "ranks.h"
@@ -267,7 +266,7 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     if (ok) {
         int64_t rows = dataset_rows(data);
         if (c.eval_limit > 0 && c.eval_limit < rows) rows = c.eval_limit;
-        ok = run_open(&r, &c, shape_for_rollout(&c, rows * c.eval_samples, rows), e) && prompter_open(&pr, &r, e) &&
+        ok = run_open(&r, &c, shape_for_rollout(&c, rows * c.eval_samples, rows), e) && run_prompter(&r, &pr, e) &&
              eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
     }
     if (ok && !comm_rank(r.comm)) {

@@ -25,3 +25,5 @@ bool eval_run(Run *r, const Prompter *p, Dataset *data, const Rewards *rw, int64
               Error *e);
 // The result as one JSON object.
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out);
+// The command `eval`: as command_train.
+ExitCode command_eval(int argc, char **argv, Error *e);

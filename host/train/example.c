@@ -35,15 +35,15 @@ static void example_end(Example *x, int32_t eos) {
 
 // The end that the text of a completion has already, whose text is taken off: one of the run's, perhaps with the newline
 // that templates write after it. Without one: the run's own.
-static int32_t completion_end(const Run *r, const char *completion, size_t *n) {
-    int32_t end = r->hf.eos[0];
+static int32_t completion_end(const Prompter *p, const char *completion, size_t *n) {
+    int32_t end = p->hf->eos[0];
     size_t trimmed = *n;
     while (trimmed && completion[trimmed - 1] == '\n') trimmed--;
-    for (int i = 0; i < r->hf.n_eos; i++) {
+    for (int i = 0; i < p->hf->n_eos; i++) {
         Str text = {0};
-        tokenizer_decode(r->tokenizer, &r->hf.eos[i], 1, false, &text);
+        tokenizer_decode(p->tokenizer, &p->hf->eos[i], 1, false, &text);
         bool ends = text.n && text.n <= trimmed && !memcmp(completion + trimmed - text.n, text.s, text.n);
-        if (ends) end = r->hf.eos[i], *n = trimmed - text.n;
+        if (ends) end = p->hf->eos[i], *n = trimmed - text.n;
         str_free(&text);
         if (ends) break;
     }
@@ -53,14 +53,14 @@ static int32_t completion_end(const Run *r, const char *completion, size_t *n) {
 // Prompt through the chat template (or as it is), then the completion and the token that ends an answer. They are
 // tokenized apart, as they will be when the model answers.
 static bool read_pair(const Prompter *p, const json_t *row, Example *x, Error *e) {
-    const Config *c = p->run->cfg;
+    const Config *c = p->cfg;
     const char *prompt = json_string_value(json_object_get(row, c->prompt_field));
     const char *completion = json_string_value(json_object_get(row, c->completion_field));
     size_t n = strlen(completion);
     if (!prompter_ids(p, prompt, &x->ids, e)) return false;
     example_mark(x, 0, false);
-    int32_t end = completion_end(p->run, completion, &n);
-    example_add(x, p->run->tokenizer, completion, n, false, true);
+    int32_t end = completion_end(p, completion, &n);
+    example_add(x, p->tokenizer, completion, n, false, true);
     example_end(x, end);
     return true;
 }
@@ -69,20 +69,19 @@ static bool read_pair(const Prompter *p, const json_t *row, Example *x, Error *e
 // the last of them teaches nothing. Where the template's turns end with no token, the last answer is followed by the one
 // that ends sampling, as after a completion.
 static bool read_messages(const Prompter *p, const json_t *row, Example *x, Error *e) {
-    const Run *r = p->run;
-    const char *template = r->template;
+    const char *template = p->template;
     Str text = {0};
     ChatSpans said = {0};
-    bool ok = template || chat_template_choose(r->cfg->chat_template, tokenizer_path(r->tokenizer), &template, e);
-    const json_t *messages = json_object_get(row, r->cfg->messages_field);
+    bool ok = template || chat_template_choose(p->cfg->chat_template, tokenizer_path(p->tokenizer), &template, e);
+    const json_t *messages = json_object_get(row, p->cfg->messages_field);
     ok = ok && chat_render_said(template, messages, json_object_get(row, "tools"), false, &said, &text, e);
     if (ok && !strcmp(json_string_value(json_object_get(json_array_get(messages, 0), "role")), "assistant"))
         ok = error_set(e, EXIT_INPUT, "messages[0] is of the assistant: nothing comes before it to answer");
     if (ok && !said.n) ok = error_set(e, EXIT_INPUT, "no message of the assistant: there is nothing to learn");
     if (ok) {
-        example_add_said(x, r->tokenizer, &text, &said);
+        example_add_said(x, p->tokenizer, &text, &said);
         const char *end = chat_end_of_turn(template);
-        if (!end || tokenizer_id(r->tokenizer, end) < 0) example_end(x, r->hf.eos[0]);
+        if (!end || tokenizer_id(p->tokenizer, end) < 0) example_end(x, p->hf->eos[0]);
     }
     free(said.item);
     str_free(&text);
@@ -91,7 +90,7 @@ static bool read_messages(const Prompter *p, const json_t *row, Example *x, Erro
 
 bool example_read(const Prompter *p, const json_t *row, Example *x, Error *e) {
     ids_clear(&x->ids);
-    return json_object_get(row, p->run->cfg->messages_field) ? read_messages(p, row, x, e) : read_pair(p, row, x, e);
+    return json_object_get(row, p->cfg->messages_field) ? read_messages(p, row, x, e) : read_pair(p, row, x, e);
 }
 
 bool example_cut(Example *x, int64_t max) {

@@ -2,7 +2,6 @@
 // answers, over an optimizer step; prompts are read, not learned.
 #include "chat.h"
 #include "clock.h"
-#include "commands.h"
 #include "device.h"
 #include "example.h"
 #include "optim.h"
@@ -15,7 +14,7 @@
 
 // The next example with something to learn within max_length; longer ones are cut at the end.
 static bool next_example(const Prompter *p, Dataset *data, Example *x, Error *e) {
-    const Config *c = p->run->cfg;
+    const Config *c = p->cfg;
     for (int64_t tried = 0; tried <= dataset_rows(data); tried++) {
         Row row;
         if (!dataset_next(data, &row, e)) return false;
@@ -159,7 +158,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     s->at.command = "sft";
     s->data = dataset_open_sft(c->train_file, c, e);
     RunShape shape = shape_for_sft(c);
-    if (!s->data || !run_open(&s->run, c, shape, e) || !prompter_open(&s->prompter, &s->run, e)) return false;
+    if (!s->data || !run_open(&s->run, c, shape, e) || !run_prompter(&s->run, &s->prompter, e)) return false;
     if (c->max_length > s->run.hf.dims.max_positions)
         return error_set(e, EXIT_CONFIG, "max_length %lld is more than the model's context of %d tokens; lower it",
                          (long long)c->max_length, s->run.hf.dims.max_positions);

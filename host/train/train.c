@@ -1,5 +1,4 @@
 // grpo train: open, resume, step, log, evaluate, save, until done or told to stop.
-#include "commands.h"
 #include "eval.h"
 #include "optim.h"
 #include "ranks.h"
@@ -29,7 +28,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
     for (int k = 0; k < t->rewards.n; k++) t->weights[k] = (float)t->rewards.reward[k].weight;
     t->data = t->scorer ? dataset_open(c->train_file, c, e) : NULL;
     RunShape shape = shape_for_train(c, t->rewards.n);
-    if (!t->data || !run_open(&t->run, c, shape, e) || !prompter_open(&t->prompter, &t->run, e)) {
+    if (!t->data || !run_open(&t->run, c, shape, e) || !run_prompter(&t->run, &t->prompter, e)) {
         trainer_close(t);
         return false;
     }

@@ -71,3 +71,7 @@ bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e);
 // Logs a step that counted (done or skipped).
 bool train_log(Trainer *t, StepResult result, Error *e);
 SampleParams sample_params(const Config *c);
+
+// The commands `train` and `sft`: their arguments after the name; an exit code, *e filled where it is not 0.
+ExitCode command_train(int argc, char **argv, Error *e);
+ExitCode command_sft(int argc, char **argv, Error *e);

@@ -1,6 +1,7 @@
 // Arena: one allocation, handed out from the front. Taking from an arena whose base is NULL measures:
 // the same carving code runs once to find the size and once to take the memory.
 #pragma once
+#include "error.h"
 #include "tensor.h"
 
 #define ARENA_ALIGN 64 // bytes; one cache line, one AVX-512 register
@@ -18,16 +19,22 @@ static inline Arena arena_over(void *base, size_t cap) {
 }
 static inline Arena arena_measure(void) { return arena_over(NULL, 0); }
 
-#ifdef __cplusplus
-extern "C" {
-#endif
 // `bytes` of memory, aligned to ARENA_ALIGN; NULL while measuring. Running over `cap` is a bug in the plan: dies.
-void *arena_take(Arena *a, size_t bytes);
-// A tensor of the given dims. While measuring its data is NULL: carve first, compute later.
-Tensor arena_tensor(Arena *a, DType t, int ndim, const int64_t *dim);
-#ifdef __cplusplus
+static inline void *arena_take(Arena *a, size_t bytes) {
+    size_t start = (a->used + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    if (a->base && (start > a->cap || bytes > a->cap - start))
+        die("arena: %zu bytes wanted, %zu of %zu used", bytes, a->used, a->cap);
+    a->used = start + bytes;
+    if (a->used > a->peak) a->peak = a->used;
+    return a->base ? a->base + start : NULL;
 }
-#endif
+// A tensor of the given dims. While measuring its data is NULL: carve first, compute later.
+static inline Tensor arena_tensor(Arena *a, DType t, int ndim, const int64_t *dim) {
+    Tensor x = {NULL, t, ndim, {1, 1, 1, 1}};
+    for (int i = 0; i < ndim; i++) x.dim[i] = dim[i];
+    x.data = arena_take(a, tensor_bytes(x));
+    return x;
+}
 #define arena_new(a, dtype, ...)                                                                                       \
     arena_tensor(a, dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
 

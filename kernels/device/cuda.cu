@@ -1,4 +1,4 @@
-// The CUDA device: its streams, memory, graphs, the table of ops. Failures stick to d->error until somebody looks.
+// The CUDA device: its memory, copies, events, graphs, the table of ops.
 #include "cuda.cuh"
 #include <cuda_profiler_api.h>
 #include <stdio.h>
@@ -6,30 +6,6 @@
 #include <string.h>
 
 static CudaDevice *of(Device *d) { return (CudaDevice *)d->backend; }
-cudaStream_t cuda_stream(Device *d) { return of(d)->stream; }
-int cuda_sm_count(Device *d) { return of(d)->sm_count; }
-
-// What to do about the failures a user can meet.
-static const char *advice(cudaError_t status) {
-    switch (status) {
-    case cudaErrorMemoryAllocation: return "; grpo plan CONFIG shows what a run needs";
-    case cudaErrorNoKernelImageForDevice: return "; build for this card: make CUDA_ARCH=native";
-    case cudaErrorIllegalAddress:
-    case cudaErrorLaunchFailure: return "; a bug in grpo.c: please report it with the output of grpo doctor";
-    default: return "";
-    }
-}
-
-bool cuda_failed(Device *d, cudaError_t status, const char *what) {
-    if (status == cudaSuccess) return false;
-    if (d->error[0]) return true;
-    // What a kernel did wrong is said at some later call.
-    bool late = status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure;
-    snprintf(d->error, sizeof d->error, "%s%s: %s%s", what, late ? ", or work before it" : "",
-             cudaGetErrorString(status), advice(status));
-    d->error_code = status == cudaErrorMemoryAllocation ? EXIT_MEMORY : EXIT_COMM;
-    return true;
-}
 
 static void *alloc(Device *d, size_t bytes) {
     void *p = NULL;
@@ -242,7 +218,7 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
         !cuda_failed(d, cudaEventCreateWithFlags(&c->asked, cudaEventDisableTiming), "making an event")) {
         void *scratch = alloc(d, DEVICE_SCRATCH);
         d->scratch = arena_over(scratch, DEVICE_SCRATCH);
-        if (scratch && matmul_open(d)) return d;
+        if (scratch && product_open(d)) return d;
     }
     bool no_room = !d->scratch.base && !d->error[0];
     error_set(e, no_room || d->error_code == EXIT_MEMORY ? EXIT_MEMORY : EXIT_CONFIG, "device=cuda: %s",
@@ -258,7 +234,7 @@ extern "C" void cuda_close(Device *d) {
     CudaDevice *c = of(d);
     if (c->stream) cudaStreamSynchronize(c->stream);
     if (c->fetches) cudaStreamSynchronize(c->fetches);
-    matmul_close(d);
+    product_close(d);
     if (d->scratch.base) cudaFree(d->scratch.base);
     if (c->asked) cudaEventDestroy(c->asked);
     if (c->fetches) cudaStreamDestroy(c->fetches);

@@ -4,7 +4,7 @@
 // answer   {"id": 7, "scores": [1, 0.5, null, ..]}    one number for each sample; null abstains
 //
 // The first request is {"id": 0, "samples": []}. The program's standard error is only shown where something fails.
-#include "rewards.h"
+#include "ask.h"
 #include "str.h"
 #include "worker.h"
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 // reply. Equal prompts are asked once.
 #include "judge.h"
 #include "regex.h"
-#include "rewards.h"
+#include "ask.h"
 #include "worker.h"
 #include <pthread.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 // plugin: a user's own shared object (include/reward_plugin.h).
 #include "reward_plugin.h"
-#include "rewards.h"
+#include "ask.h"
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,5 @@
 // code, binary_code: the model's program, run against the question's test cases in a sandbox.
 #include "code.h"
-#include "rewards.h"
 #include <stdlib.h>
 
 enum { CREDIT_SHARE, CREDIT_ALL };

@@ -1,7 +1,7 @@
 // Tests of a model's program, and how they are run.
 #pragma once
 #include "sandbox.h"
-#include "text.h"
+#include "samples.h"
 #include <jansson.h>
 
 typedef enum { LANGUAGE_PYTHON, LANGUAGE_C, LANGUAGE_CPP } CodeLanguage;
@@ -56,3 +56,8 @@ bool code_runner_open(CodeRunner *r, Error *e);
 // Runs `program` against the task's cases, up to the first failure where `all` are needed. Passed cases; -1 where the
 // sandbox did not start.
 int code_run(const CodeRunner *r, Text program, const CodeTask *task, bool all);
+
+// code.c
+void *open_code(const Reward *r, Error *e);
+void close_code(void *data);
+RewardFn reward_code, reward_binary_code;

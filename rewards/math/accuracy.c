@@ -1,6 +1,6 @@
 // accuracy: does the completion's answer mean the same as gold? What Open R1 and TRL compute with Math-Verify, by the
 // verifier of math_*.c.
-#include "rewards.h"
+#include "accuracy.h"
 #include "verify.h"
 #include <stdlib.h>
 

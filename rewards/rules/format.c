@@ -1,6 +1,6 @@
 // Rewards for the shape of a completion: Open R1's format, tag_count and reasoning_steps, TRL's think_format. Their
 // regular expressions are written out as scanners: the same verdict on every input, in linear time.
-#include "rewards.h"
+#include "rules.h"
 
 // Where a regex's $ matches under MULTILINE.
 static bool line_ends(Text t, size_t at) { return at == t.n || t.s[at] == '\n'; }

@@ -1,5 +1,5 @@
 // verl's graders of GSM8K: the number after "#### " (strict), or the last number at all (flexible).
-#include "rewards.h"
+#include "rules.h"
 
 // The last 300 characters: verl looks no further back.
 static Text tail_of(Text t) {

@@ -16,7 +16,7 @@
 // The score is words of the target language / words, from 0 to 1; 0 without words.
 #include "language_words.h"
 #include "regex.h"
-#include "rewards.h"
+#include "rules.h"
 #include <stdlib.h>
 #include <utf8proc.h>
 

@@ -1,5 +1,6 @@
 // Rewards for length, of right and wrong answers.
-#include "rewards.h"
+#include "accuracy.h"
+#include "rules.h"
 #include <stdlib.h>
 
 static Verdict *verify_all(const Sample *samples, int n) {

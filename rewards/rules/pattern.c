@@ -1,6 +1,6 @@
 // regex: a user's own pattern, under limits.
 #include "regex.h"
-#include "rewards.h"
+#include "rules.h"
 
 enum { WANT_FOUND, WANT_WHOLE, WANT_GOLD };
 

@@ -1,6 +1,6 @@
 // The rewards of the GSM8K recipe: five that are summed, and two that its documents add. What the recipe writes as
 // regular expressions is written out as scanners here: the same verdict on every input, in linear time.
-#include "rewards.h"
+#include "rules.h"
 
 // What stands between the last <answer> and the first </answer> after it, stripped; the whole text without tags.
 static Text extract_answer(Text t) {

@@ -1,6 +1,6 @@
 // repetition_penalty: the share of n-grams that were seen before, times a penalty (Yeo et al. 2025, "Demystifying Long
 // Chain-of-Thought Reasoning in LLMs", appendix C.2). Open R1 counts words, TRL token ids.
-#include "rewards.h"
+#include "rules.h"
 #include <stdlib.h>
 #include <utf8proc.h>
 

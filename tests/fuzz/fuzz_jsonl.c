@@ -1,7 +1,7 @@
 // The JSON-lines protocol of scorers, test cases in answer fields, blocks of code, and reward selections.
 #include "code.h"
 #include "fuzz.h"
-#include "rewards.h"
+#include "ask.h"
 #include "worker.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {

@@ -81,7 +81,7 @@ mutant tile_one_long_chunk 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
     '(step % (K_CHUNK<T> / STEP) == 0 || step == steps)' '(step == steps)'
 mutant tile_swizzle_differs 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
-mutant matmul_bwd_set kernels/ops/matmul_bwd.cu ops:matmul_bwd \
+mutant matmul_bwd_set kernels/gpu/product.cu ops:matmul_bwd \
     'beta = add ? 1 : 0' 'beta = 0'
 
 # ---- attention -------------------------------------------------------------------------------------------------------

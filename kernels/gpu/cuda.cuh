@@ -1,4 +1,4 @@
-// The CUDA device's own state: cuda.cu opens it, matmul_bwd.cu adds the matrix products'.
+// The CUDA device's own state: device/cuda.cu opens it; stream.cu and product.cu stand on it.
 #pragma once
 #include "common.cuh"
 #include <cublasLt.h>
@@ -20,9 +20,9 @@ struct CudaDevice {
     unsigned *arrived; // [MATMUL_COUNTERS] on the device, 0 between ops: blocks of one tile count themselves here
 };
 
-// matmul_bwd.cu; false after filling d->error.
-bool matmul_open(Device *d);
-void matmul_close(Device *d);
+// product.cu; false after filling d->error.
+bool product_open(Device *d);
+void product_close(Device *d);
 // c[m,n] = or += a[m,k] b[k,n], f32 accumulated; a_t: a lies as [k,m]; b_t: b lies as [n,k]. a and b have one dtype, c any.
 // For gradients: the same bits in every run, but a row's depend on the shape. Takes what scratch is left as workspace.
 void cuda_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b, bool b_t);

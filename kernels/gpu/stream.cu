@@ -1,0 +1,28 @@
+// The stream that ops run on, and what became of them: failures stick to d->error until somebody looks.
+#include "cuda.cuh"
+#include <stdio.h>
+
+cudaStream_t cuda_stream(Device *d) { return ((CudaDevice *)d->backend)->stream; }
+int cuda_sm_count(Device *d) { return ((CudaDevice *)d->backend)->sm_count; }
+
+// What to do about the failures a user can meet.
+static const char *advice(cudaError_t status) {
+    switch (status) {
+    case cudaErrorMemoryAllocation: return "; grpo plan CONFIG shows what a run needs";
+    case cudaErrorNoKernelImageForDevice: return "; build for this card: make CUDA_ARCH=native";
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure: return "; a bug in grpo.c: please report it with the output of grpo doctor";
+    default: return "";
+    }
+}
+
+bool cuda_failed(Device *d, cudaError_t status, const char *what) {
+    if (status == cudaSuccess) return false;
+    if (d->error[0]) return true;
+    // What a kernel did wrong is said at some later call.
+    bool late = status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure;
+    snprintf(d->error, sizeof d->error, "%s%s: %s%s", what, late ? ", or work before it" : "",
+             cudaGetErrorString(status), advice(status));
+    d->error_code = status == cudaErrorMemoryAllocation ? EXIT_MEMORY : EXIT_COMM;
+    return true;
+}

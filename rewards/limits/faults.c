@@ -1,0 +1,18 @@
+// What goes wrong while a reward scores, counted.
+#include "state.h"
+
+const char *const reward_fault_name[REWARD_FAULTS] = {"regex_limit", "timeout",  "crash",     "flood",
+                                                      "bad_reply",   "bad_gold", "no_sandbox"};
+
+void *reward_data(const Reward *r) {
+    if (!r->state) die("reward %s was not opened", r->info->name);
+    return r->state->data;
+}
+
+void reward_fault(const Reward *r, RewardFault fault, int n) {
+    if (r->state) atomic_fetch_add(&r->state->faults[fault], n);
+}
+
+int64_t reward_faults(const Reward *r, RewardFault fault) {
+    return r->state ? atomic_load(&r->state->faults[fault]) : 0;
+}
