@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the goldens in tests/golden by running the real libraries: HF transformers, TRL and Math-Verify.
 
-    tools/golden.py loss | adamw | model | padding | generate | tokenizer | chat | verify | all     [--out tests/golden] [--full DIR]
+    tools/golden.py loss | adamw | model | padding | generate | tokenizer | chat | verify | files | all     [--out tests/golden] [--full DIR]
 
 --full also dumps whole tensors (logits and every gradient) to DIR, for a full comparison by tests/test_model.c with
 GRPO_GOLDEN_FULL=DIR. Needs torch, transformers, trl, tokenizers, math-verify and numpy; the build and the tests do not need Python.
@@ -25,11 +25,15 @@ def versions():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loss", "adamw", "model", "padding", "generate", "tokenizer", "chat", "verify", "all"])
+    parser.add_argument("what", choices=["loss", "adamw", "model", "padding", "generate", "tokenizer", "chat", "verify", "files", "all"])
     parser.add_argument("--out", default="tests/golden")
     parser.add_argument("--full")
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
+    if args.what in ("files", "all"):
+        import golden_files
+
+        golden_files.write(os.path.join(args.out, "hf_files.json"), versions())
     if args.what in ("loss", "all"):
         import golden_loss
 

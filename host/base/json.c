@@ -86,13 +86,18 @@ json_t *json_parse_unique(const char *text, size_t n, const char *where, Error *
     return parse(text, n, where, true, JSON_REJECT_DUPLICATES, e);
 }
 
+const char *json_text(const json_t *j) {
+    const char *s = json_string_value(j);
+    return s && strlen(s) == json_string_length(j) ? s : NULL;
+}
+
 json_t *json_read(const char *path, Error *e) {
     size_t n;
     char *text = file_read_text(path, json_bytes_limit, &n, e);
     if (!text) return NULL;
     json_t *j = NULL;
     if (n) j = json_parse_unique(text, n, path, e);
-    else error_set(e, EXIT_INPUT, "%s: is empty; fetch it again", path);
+    else error_set(e, EXIT_INPUT, "%s:1:1: is empty; fetch it again", path);
     free(text);
     return j;
 }

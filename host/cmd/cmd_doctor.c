@@ -119,6 +119,7 @@ static bool check_model(Report *r, const Config *c, HfConfig *hf) {
         say(r, FINDING_OK, "weights", "drawn at random (init: random)");
         return true;
     }
+    if (!hf_head_read(c->model, &hf->dims, &e)) return fail(r, "weights", &e), true;
     Arena measure = arena_measure();
     Model m = model_carve(&measure, hf->dims, F32);
     if (hf_weights_check(c->model, &m, &e)) say(r, FINDING_OK, "weights", "every tensor is there, with its shape");

@@ -315,11 +315,11 @@ static bool train_state_read(const char *path, TrainState *s, int64_t step, DTyp
     if (ok && s->step != step)
         ok = error_set(e, EXIT_INPUT, "%s: is of step %lld, the manifest of step %lld; one of them is damaged", file,
                        (long long)s->step, (long long)step);
-    const char *command = json_string_value(json_object_get(j, "command"));
+    const char *command = json_text(json_object_get(j, "command"));
     if (ok && s->command && (!command || strcmp(command, s->command)))
         ok = error_set(e, EXIT_CONFIG, "%s is a checkpoint of `grpo %s`, not of `grpo %s`; choose another output_dir",
                        path, command ? command : "?", s->command);
-    const char *saved = json_string_value(json_object_get(j, "dtype"));
+    const char *saved = json_text(json_object_get(j, "dtype"));
     if (ok && (!saved || strcmp(saved, dtype_name(dtype))))
         ok = error_set(e, EXIT_CONFIG,
                        "%s: saved with dtype=%s, this run has dtype=%s; resume with the one it was saved with", file,

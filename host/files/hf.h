@@ -13,6 +13,9 @@ typedef struct {
     int32_t pad, bos; // -1 where absent
 } HfConfig;
 bool hf_config_read(const char *dir, HfConfig *out, Error *e);
+// Where config.json says that the head is the embedding but the files have a head with other values, it is not: then
+// dims->tied becomes false, and a note says so. What transformers decides while it loads; here it decides the memory.
+bool hf_head_read(const char *dir, ModelDims *dims, Error *e);
 // Fills m->slab (d's memory) from model.safetensors or its shards. Every parameter must be there, with its shape.
 bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e);
 // The same without reading a value: files, names and shapes. m may be a measured model.

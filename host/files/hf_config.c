@@ -58,9 +58,9 @@ static bool bool_field(Fields *f, const char *name) {
 static void text_must_be(Fields *f, const char *name, const char *text, const char *why) {
     const json_t *v = field(f, name);
     if (!v) return;
-    if (!json_is_string(v)) refuse(f, "%s: \"%s\" is not a string", f->path, name);
-    else if (strcmp(json_string_value(v), text))
-        refuse(f, "%s: \"%s\" is \"%.64s\", not \"%s\": %s", f->path, name, json_string_value(v), text, why);
+    const char *s = json_text(v);
+    if (!s) refuse(f, "%s: \"%s\" is not a string without NUL", f->path, name);
+    else if (strcmp(s, text)) refuse(f, "%s: \"%s\" is \"%.64s\", not \"%s\": %s", f->path, name, s, text, why);
 }
 
 // A list that, where present, holds strings that are all `text`.
@@ -70,34 +70,53 @@ static void list_must_be(Fields *f, const char *name, const char *text, const ch
     if (!json_is_array(list)) refuse(f, "%s: \"%s\" is not a list", f->path, name);
     size_t i;
     json_array_foreach(list, i, item) {
-        const char *s = json_string_value(item);
+        const char *s = json_text(item);
         if (!s || strcmp(s, text))
             refuse(f, "%s: \"%s\" holds %s%.64s%s, not \"%s\": %s", f->path, name, s ? "\"" : "", s ? s : "no string",
                    s ? "\"" : "", text, why);
     }
 }
 
-// rope_scaling (transformers 4) or rope_parameters (transformers 5), whose theta is read where it is there.
-static void rope_fields(Fields *f, ModelDims *n) {
-    n->rope_theta = positive_field(f, "rope_theta", 10000); // transformers' default
-    const char *const names[] = {"rope_scaling", "rope_parameters"};
-    for (int i = 0; i < 2; i++) {
-        const json_t *rope = field(f, names[i]);
-        if (!rope) continue;
-        if (!json_is_object(rope)) refuse(f, "%s: \"%s\" is not an object", f->path, names[i]);
-        Fields inside = {rope, f->path, f->e, f->ok};
-        const char *why = "scaled rotary embeddings are not supported; set it to null to use the model up to its "
-                          "trained length";
-        text_must_be(&inside, "rope_type", "default", why);
-        text_must_be(&inside, "type", "default", why);
-        n->rope_theta = positive_field(&inside, "rope_theta", n->rope_theta);
-        if (positive_field(&inside, "partial_rotary_factor", 1) != 1)
-            refuse(&inside, "%s: \"partial_rotary_factor\" is not 1: partial rotary embeddings are not supported",
-                   f->path);
-        f->ok = inside.ok;
-    }
+static void rope_must_be_plain(Fields *f) {
+    const char *why = "scaled rotary embeddings are not supported; set it to null to use the model up to its "
+                      "trained length";
+    text_must_be(f, "rope_type", "default", why);
+    text_must_be(f, "type", "default", why);
     if (positive_field(f, "partial_rotary_factor", 1) != 1)
         refuse(f, "%s: \"partial_rotary_factor\" is not 1: partial rotary embeddings are not supported", f->path);
+    const char *layers;
+    json_t *value;
+    json_object_foreach((json_t *)f->j, layers, value) if (json_is_object(value))
+        refuse(f, "%s: rotary parameters of \"%.64s\" alone: layers that differ are not supported", f->path, layers);
+}
+
+// An object of config.json; absent, null or empty: NULL.
+static const json_t *object_field(Fields *f, const char *name) {
+    const json_t *v = field(f, name);
+    if (v && !json_is_object(v)) refuse(f, "%s: \"%s\" is not an object", f->path, name);
+    return json_object_size(v) ? v : NULL;
+}
+
+// rope_parameters (transformers 5), unless there is a rope_scaling (transformers 4), which replaces it whole, theta included;
+// a theta beside them counts where theirs is absent.
+static void rope_fields(Fields *f, ModelDims *n) {
+    const json_t *scaling = object_field(f, "rope_scaling"), *parameters = object_field(f, "rope_parameters");
+    Fields rope = {scaling ? scaling : parameters, f->path, f->e, f->ok};
+    if (rope.j) rope_must_be_plain(&rope);
+    f->ok = rope.ok;
+    if (positive_field(f, "partial_rotary_factor", 1) != 1)
+        refuse(f, "%s: \"partial_rotary_factor\" is not 1: partial rotary embeddings are not supported", f->path);
+    n->rope_theta = positive_field(f, "rope_theta", 10000); // transformers' default
+    n->rope_theta = positive_field(&rope, "rope_theta", (double)n->rope_theta);
+    f->ok = f->ok && rope.ok;
+    double unread = scaling ? json_number_value(json_object_get(parameters, "rope_theta")) : 0;
+    static bool said; // a config.json is read again at every save
+    if (!f->ok || unread == 0 || (float)unread == n->rope_theta || said) return;
+    said = true;
+    note(
+        "%s: \"rope_scaling\" stands beside \"rope_parameters\" and, as in transformers, replaces it: theta is %g, not "
+        "%g; take \"rope_scaling\" out, or write \"rope_theta\" into it",
+        f->path, (double)n->rope_theta, unread);
 }
 
 // What would make transformers compute something else than this engine.
@@ -137,10 +156,10 @@ static void dims_fields(Fields *f, ModelDims *n) {
                n->K);
     if (!field(f, "head_dim") && n->D % n->H)
         refuse(f, "%s: \"hidden_size\" (%d) is not a multiple of \"num_attention_heads\" (%d)", f->path, n->D, n->H);
-    n->d = int_field(f, "head_dim", 2, 256, n->D / n->H);
-    if (n->d % 2 || n->d < 2 || n->d > 512)
-        refuse(f, "%s: heads of size %d: rotary embeddings turn pairs, so it must be even, and at most 512", f->path,
-               n->d);
+    n->d = int_field(f, "head_dim", 2, 1 << 17, n->D / n->H);
+    if (n->d % 2 || n->d < 2 || n->d > HEAD_MAX)
+        refuse(f, "%s: heads of size %d: it must be even (rotary embeddings turn pairs), and at most %d", f->path, n->d,
+               HEAD_MAX);
     if (f->ok && model_param_count(*n) > (int64_t)1 << 40)
         refuse(f, "%s: these sizes make %lld parameters, more than any machine holds; the file is damaged", f->path,
                (long long)model_param_count(*n));

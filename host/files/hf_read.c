@@ -45,8 +45,8 @@ static bool single_open(Shards *s, Error *e) {
 
 // One line of the weight map: opens its file at the first mention and checks that the tensor is in it.
 static bool mapped_open(Shards *s, json_t *opened, const char *index, const char *name, const json_t *file, Error *e) {
-    const char *shard = json_string_value(file);
-    if (!shard) return error_set(e, EXIT_INPUT, "%s: the file of \"%.200s\" is not a string", index, name);
+    const char *shard = json_text(file);
+    if (!shard) return error_set(e, EXIT_INPUT, "%s: the file of \"%.200s\" is not a string without NUL", index, name);
     if (!*shard || strchr(shard, '/') || !strcmp(shard, "..") || !strcmp(shard, "."))
         return error_set(e, EXIT_INPUT, "%s: \"%.200s\" lies in \"%.200s\"; only files beside the index are read",
                          index, name, shard);
@@ -83,10 +83,23 @@ static bool index_open(Shards *s, Error *e) {
     return ok;
 }
 
+// What lies in the shards though the index does not name it belongs to the model like the rest; so does transformers.
+static void unmapped_open(Shards *s) {
+    for (int i = 0; i < s->n; i++)
+        for (int k = 0; k < s->file[i].n; k++) {
+            const char *name = s->file[i].tensor[k].name;
+            if (!json_object_get(s->place, name)) json_object_set_new(s->place, name, json_integer(i));
+        }
+}
+
 static bool shards_open(Shards *s, const char *dir, Error *e) {
     *s = (Shards){.dir = dir, .place = json_object()};
     if (file_exists(dir, "model.safetensors")) return single_open(s, e);
-    if (file_exists(dir, "model.safetensors.index.json")) return index_open(s, e);
+    if (file_exists(dir, "model.safetensors.index.json")) {
+        if (!index_open(s, e)) return false;
+        unmapped_open(s);
+        return true;
+    }
     const char *other = file_exists(dir, "pytorch_model.bin") || file_exists(dir, "pytorch_model.bin.index.json")
                             ? "it holds pytorch_model.bin, which is not read: save it again with safetensors"
                             : "fetch the weights too, or start with init=random";
@@ -114,6 +127,8 @@ static void add_shape(Str *s, const FileTensor *t) {
 
 enum { SHOWN = 4 }; // names listed in an error or a note
 
+static const char embedding[] = "model.embed_tokens.weight", head[] = "lm_head.weight";
+
 // Finds the tensor of every parameter; one error names the first that are missing or have another shape.
 static bool copies_plan(const Shards *s, const Model *m, TensorCopy *copies, Error *e) {
     Str missing = {0}, shaped = {0};
@@ -123,6 +138,8 @@ static bool copies_plan(const Shards *s, const Model *m, TensorCopy *copies, Err
         TensorCopy *c = &copies[i];
         *c = (TensorCopy){.to = p->t};
         c->from = shards_find(s, p->name, &c->file);
+        // Two names of one tensor: either will do, as in transformers.
+        if (!c->from && m->dims.tied && !strcmp(p->name, embedding)) c->from = shards_find(s, head, &c->file);
         if (!c->from) {
             if (n_missing++ < SHOWN) str_printf(&missing, "%s%s", n_missing > 1 ? ", " : "", p->name);
         } else if (!same_shape(c->from, p->t) && n_shaped++ < SHOWN) {
@@ -135,14 +152,14 @@ static bool copies_plan(const Shards *s, const Model *m, TensorCopy *copies, Err
         }
     }
     bool ok = n_missing == 0 && n_shaped == 0;
-    bool head = !m->dims.tied && n_missing == 1 && !strcmp(missing.s, "lm_head.weight");
+    bool only_head = !m->dims.tied && n_missing == 1 && !strcmp(missing.s, head);
     if (!ok)
         error_set(e, EXIT_INPUT,
                   "%s: the weights do not fit config.json: %d missing%s%s%s; %d of another shape%s%s%s; %s", s->dir,
                   n_missing, n_missing ? ": " : "", n_missing ? missing.s : "", n_missing > SHOWN ? ", ..." : "",
                   n_shaped, n_shaped ? ": " : "", n_shaped ? shaped.s : "", n_shaped > SHOWN ? ", ..." : "",
-                  head ? "if the head is the embedding, set \"tie_word_embeddings\" to true in config.json"
-                       : "take config.json and weights from the same model");
+                  only_head ? "if the head is the embedding, set \"tie_word_embeddings\" to true in config.json"
+                            : "take config.json and weights from the same model");
     str_free(&missing);
     str_free(&shaped);
     return ok;
@@ -161,8 +178,8 @@ static bool extras_check(const Shards *s, const Model *m, Error *e) {
         if (json_object_get(known, name)) continue;
         const SafeTensors *file = NULL;
         const FileTensor *t = shards_find(s, name, &file);
-        if (m->dims.tied && !strcmp(name, "lm_head.weight")) {
-            if (same_shape(t, model_param(m, "model.embed_tokens.weight")->t)) continue;
+        if (m->dims.tied && !strcmp(name, head)) { // the same values: see hf_head_read
+            if (same_shape(t, model_param(m, embedding)->t)) continue;
             ok = error_set(
                 e, EXIT_INPUT,
                 "%s: tensor lm_head.weight at byte %llu has another shape than the embedding, but config.json "
@@ -181,6 +198,27 @@ static bool extras_check(const Shards *s, const Model *m, Error *e) {
     json_decref(known);
     str_free(&names);
     return ok;
+}
+
+bool hf_head_read(const char *dir, ModelDims *dims, Error *e) {
+    Shards s;
+    bool ok = true, equal = true;
+    TensorCopy pair[2] = {0};
+    // A directory that cannot be loaded is refused when it is loaded.
+    if (dims->tied && shards_open(&s, dir, NULL)) {
+        pair[0].from = shards_find(&s, embedding, &pair[0].file);
+        pair[1].from = shards_find(&s, head, &pair[1].file);
+        if (pair[0].from && pair[1].from && pair[0].from->numel == pair[1].from->numel)
+            ok = safetensors_equal(&pair[0], &pair[1], &equal, e);
+    }
+    if (dims->tied) shards_close(&s);
+    if (!ok || equal) return ok;
+    dims->tied = false;
+    note(
+        "%s: config.json says \"tie_word_embeddings\": true, but lm_head.weight is there and is not the embedding: the "
+        "head is loaded, trained and saved as its own, as transformers does; set it to false",
+        dir);
+    return true;
 }
 
 bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e) {

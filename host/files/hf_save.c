@@ -44,15 +44,31 @@ static bool file_copy(OutDir *d, const char *source_dir, const char *name, Error
     return ok;
 }
 
-// The source's config.json with the dtype of what is saved. transformers 5 writes it as "dtype", earlier ones as
-// "torch_dtype"; every release reads both.
-static bool config_write(OutDir *d, const char *source_dir, DType dtype, Error *e) {
+// The rotary base under both its names: transformers 4 reads "rope_theta" alone and takes 10,000 where it is absent, 5
+// reads "rope_parameters" first. "rope_scaling" would replace both in 5; hf_config_read has taken none that scales.
+static void rope_write(json_t *j, float theta) {
+    char text[32];
+    int digits = 1; // as few as bring the f32 back: what was read, not 10000.099609375 for 10000.1
+    do snprintf(text, sizeof text, "%.*g", digits, (double)theta);
+    while (strtof(text, NULL) != theta && ++digits < 10);
+    json_t *value = json_real(strtod(text, NULL));
+    json_object_set(j, "rope_theta", value);
+    json_object_set_new(j, "rope_parameters", json_pack("{s:o,s:s}", "rope_theta", value, "rope_type", "default"));
+    json_object_del(j, "rope_scaling");
+}
+
+// The source's config.json with what this engine made of it: the dtype of what is saved (transformers 5 writes it as
+// "dtype", earlier ones as "torch_dtype"; every release reads both), the rotary base, whether the head is its own.
+static bool config_write(OutDir *d, const char *source_dir, const Model *m, Error *e) {
     char *path = xasprintf("%s/config.json", source_dir);
     json_t *j = json_read(path, e);
     free(path);
     if (!j) return false;
+    rope_write(j, m->dims.rope_theta);
+    if (json_is_true(json_object_get(j, "tie_word_embeddings")) != m->dims.tied)
+        json_object_set_new(j, "tie_word_embeddings", json_boolean(m->dims.tied));
     const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
-    json_object_set_new(j, key, json_string(dtype == F32 ? "float32" : "bfloat16"));
+    json_object_set_new(j, key, json_string(m->dtype == F32 ? "float32" : "bfloat16"));
     if (!strcmp(key, "dtype")) json_object_del(j, "torch_dtype");
     // 15 digits write 1e-06 as it was read; 17 would make it 9.9999999999999995e-07.
     char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
@@ -107,9 +123,10 @@ static bool shards_write(OutDir *out, Device *d, const Model *m, size_t shard_by
     return ok;
 }
 
+// Whether config.json's dims `a` can be those of a model with dims `b`.
 static bool same_dims(ModelDims a, ModelDims b) {
     return a.V == b.V && a.D == b.D && a.F == b.F && a.L == b.L && a.H == b.H && a.K == b.K && a.d == b.d &&
-           a.tied == b.tied;
+           (a.tied || !b.tied); // a head of its own may turn up in the files only: see hf_head_read
 }
 
 bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, const Model *m, size_t shard_bytes,
@@ -122,7 +139,7 @@ bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, 
             "%s/config.json: describes another model than the one being saved; give the directory the model "
             "came from",
             source_dir);
-    if (!config_write(out, source_dir, m->dtype, e)) return false;
+    if (!config_write(out, source_dir, m, e)) return false;
     HfVoiceFiles written = {0};
     if (v && !hf_voice_write(out, source_dir, v, &written, e)) return false;
     for (int i = 0; i < N_COPIED; i++) {

@@ -39,7 +39,7 @@ bool manifest_write(OutDir *d, int64_t step, Error *e) {
 static bool well_formed(const json_t *j) {
     const json_t *format = json_object_get(j, "format"), *step = json_object_get(j, "step");
     json_t *files = json_object_get(j, "files"), *entry;
-    if (!json_is_string(format) || strcmp(json_string_value(format), format_name) || !json_is_integer(step) ||
+    if (!json_text(format) || strcmp(json_text(format), format_name) || !json_is_integer(step) ||
         json_integer_value(step) < 0 || json_integer_value(json_object_get(j, "block")) != (json_int_t)DISK_BLOCK ||
         !json_is_object(files))
         return false;

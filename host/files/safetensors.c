@@ -15,10 +15,10 @@ static int dtype_bits(const char *name) {
     static const struct {
         const char *name;
         int bits;
-    } types[] = {{"BOOL", 8},    {"U8", 8},   {"I8", 8},      {"F8_E5M2", 8}, {"F8_E4M3", 8},
-                 {"F8_E8M0", 8}, {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"I16", 16},
-                 {"U16", 16},    {"F16", 16}, {"BF16", 16},   {"I32", 32},    {"U32", 32},
-                 {"F32", 32},    {"I64", 64}, {"U64", 64},    {"F64", 64},    {"C64", 64}};
+    } types[] = {{"BOOL", 8},        {"U8", 8},      {"I8", 8},    {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E5M2FNUZ", 8},
+                 {"F8_E4M3FNUZ", 8}, {"F8_E8M0", 8}, {"F4", 4},    {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"I16", 16},
+                 {"U16", 16},        {"F16", 16},    {"BF16", 16}, {"I32", 32},    {"U32", 32},    {"F32", 32},
+                 {"I64", 64},        {"U64", 64},    {"F64", 64},  {"C64", 64}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (!strcmp(name, types[i].name)) return types[i].bits;
     return 0;
@@ -59,15 +59,15 @@ static bool entry_read(const SafeTensors *s, FileTensor *t, const char *name, co
     const json_t *dtype = json_object_get(entry, "dtype"), *shape = json_object_get(entry, "shape"),
                  *offsets = json_object_get(entry, "data_offsets");
     if (!json_is_object(entry)) return tensor_error(s, name, 8, "its entry is not a JSON object", e);
-    if (!json_is_string(dtype)) return tensor_error(s, name, 8, "\"dtype\" is missing or not a string", e);
+    if (!json_text(dtype)) return tensor_error(s, name, 8, "\"dtype\" is missing or not a string", e);
     if (!json_is_array(shape)) return tensor_error(s, name, 8, "\"shape\" is missing or not a list", e);
     if (!json_is_array(offsets) || json_array_size(offsets) != 2)
         return tensor_error(s, name, 8, "\"data_offsets\" is missing or not a list of two numbers", e);
 
-    int bits = dtype_bits(json_string_value(dtype));
+    int bits = dtype_bits(json_text(dtype));
     if (!bits) return tensor_error(s, name, 8, "a dtype that the format does not have", e);
     *t = (FileTensor){.name = xstrdup(name), .ndim = (int)json_array_size(shape), .numel = 1};
-    snprintf(t->dtype, sizeof t->dtype, "%s", json_string_value(dtype));
+    snprintf(t->dtype, sizeof t->dtype, "%s", json_text(dtype));
     t->dim = xcalloc((size_t)t->ndim, sizeof *t->dim);
     for (int i = 0; i < t->ndim; i++) {
         if (!count_of(json_array_get(shape, (size_t)i), &t->dim[i]))

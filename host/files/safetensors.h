@@ -36,5 +36,8 @@ typedef struct {
 // Copies and converts all into d's memory, on all cores. LOAD_STRICT reads the files and refuses values that are not finite (after
 // conversion); LOAD_MMAP maps them, which needs files that nobody cuts short meanwhile, and checks no values.
 bool safetensors_copy(Device *d, const TensorCopy *copies, int n, int load_mode, Error *e);
+// Whether two tensors of as many elements have the same values; those that are stored as types that are no weights'
+// count as different. `to` is not used. False after filling *e.
+bool safetensors_equal(const TensorCopy *a, const TensorCopy *b, bool *equal, Error *e);
 // Appends the 8 bytes of length and the header of a file that holds these parameters in their order.
 void safetensors_header(Str *out, const Param *params, int n);

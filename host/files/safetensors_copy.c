@@ -110,6 +110,25 @@ static bool piece_read(const Piece *p, char *buffer, Error *e) {
         dtype_name(c->to.dtype));
 }
 
+bool safetensors_equal(const TensorCopy *a, const TensorCopy *b, bool *equal, Error *e) {
+    DType type;
+    int64_t n = (int64_t)a->from->numel;
+    bool ok = true, same = file_dtype(a->from, &type) && file_dtype(b->from, &type);
+    TensorCopy wide[2] = {*a, *b};
+    wide[0].to = wide[1].to = tensor1(NULL, F32, n);
+    float *x = xmalloc((size_t)PIECE * 4), *y = xmalloc((size_t)PIECE * 4);
+    char *buffer = xmalloc((size_t)PIECE * 4);
+    for (int64_t first = 0; ok && same && first < n; first += PIECE) {
+        int64_t length = n - first < PIECE ? n - first : PIECE;
+        Piece p = {&wide[0], NULL, (char *)x, first, length}, q = {&wide[1], NULL, (char *)y, first, length};
+        ok = piece_read(&p, buffer, e) && piece_read(&q, buffer, e);
+        same = ok && !memcmp(x, y, (size_t)length * 4);
+    }
+    free(x), free(y), free(buffer);
+    *equal = same;
+    return ok;
+}
+
 // Maps each file once; mapped[i] is where copies[i].file lies.
 static bool map_files(const TensorCopy *copies, int n, char **mapped, Error *e) {
     for (int i = 0; i < n; i++) {

@@ -99,6 +99,7 @@ bool run_describe(Run *r, const Config *c, RunShape shape, Error *e) {
     *r = (Run){.cfg = c, .shape = shape};
     if (!*c->model) return error_set(e, EXIT_CONFIG, "model: not set; give a HF model directory, as model=PATH");
     if (!hf_config_read(c->model, &r->hf, e)) return false;
+    if (c->init != INIT_RANDOM && !hf_head_read(c->model, &r->hf.dims, e)) return false;
     if (shape.rollout.slots && shape.rollout.max_prompt + shape.rollout.max_completion > r->hf.dims.max_positions)
         return error_set(
             e, EXIT_CONFIG,

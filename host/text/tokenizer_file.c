@@ -1,6 +1,7 @@
 // Reads HF's tokenizer.json: byte-level BPE as Qwen2.5, GPT-2 and their kin write it. What would change ids and is not
 // computed here is refused; truncation and padding, which HF's own loaders set anew at every call, are not read.
 #include "tokenizer_parts.h"
+#include "json.h"
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +29,7 @@ static const char *show(Str *shown, const char *s, size_t n) {
 // ---- the stages before BPE ------------------------------------------------------------------------------------------
 
 static const char *type_of(const json_t *j) {
-    const char *type = json_string_value(json_object_get(j, "type"));
+    const char *type = json_text(json_object_get(j, "type"));
     return type ? type : json_is_object(j) ? "(no type)" : "(not an object)";
 }
 
@@ -76,7 +77,7 @@ static bool read_pre_tokenizer(Tokenizer *t, const json_t *j, Error *e) {
             if (!flag_is(s, "use_regex", true, false) && !add_split(t, gpt2_pattern, e)) return false;
         } else if (!strcmp(type, "Split")) {
             const json_t *regex = json_object_get(json_object_get(s, "pattern"), "Regex");
-            const char *behavior = json_string_value(json_object_get(s, "behavior"));
+            const char *behavior = json_text(json_object_get(s, "behavior"));
             if (!json_is_string(regex)) return bad(t, e, "pre_tokenizer: Split without a pattern.Regex");
             if (strlen(json_string_value(regex)) != json_string_length(regex))
                 return bad(t, e, "pre_tokenizer: NUL in the regex");

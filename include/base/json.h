@@ -8,5 +8,7 @@
 json_t *json_parse(const char *text, size_t n, const char *where, Error *e);
 // The same for a text of many lines ("file"; line and column are added) whose keys must not repeat.
 json_t *json_parse_unique(const char *text, size_t n, const char *where, Error *e);
+// A string's text; NULL for what is no string, or holds a NUL, at which a C string would be cut.
+const char *json_text(const json_t *j);
 // A whole file through json_parse_unique, at most 256 MiB.
 json_t *json_read(const char *path, Error *e);

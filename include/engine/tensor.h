@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#define HEAD_MAX 256 // the largest d, which attention and RoPE are made for; even
+
 typedef enum { F32, BF16, F16, I32, I64, U8, DTYPE_COUNT } DType; // F16 exists in files only
 
 typedef struct {

@@ -8,9 +8,8 @@
 #pragma once
 #include "simd.h"
 
-#define CHUNK      64  // keys
-#define BLOCK_ROWS 8   // query rows whose accumulators fit the registers
-#define HEAD_MAX   256 // largest head size
+#define CHUNK      64 // keys
+#define BLOCK_ROWS 8  // query rows whose accumulators fit the registers
 
 // A row of d floats takes this many, the rest zero.
 static inline int64_t padded(int64_t d) { return (d + LANES - 1) / LANES * LANES; }

@@ -42,11 +42,11 @@ static inline Heads heads_of(int64_t heads, int n_kv, int64_t d) {
         } else if ((d) <= 128) {                                                                                       \
             constexpr int D = 128;                                                                                     \
             __VA_ARGS__;                                                                                               \
-        } else if ((d) <= 256) {                                                                                       \
-            constexpr int D = 256;                                                                                     \
+        } else if ((d) <= HEAD_MAX) {                                                                                  \
+            constexpr int D = HEAD_MAX;                                                                                \
             __VA_ARGS__;                                                                                               \
         } else {                                                                                                       \
-            die("%s: heads of size %d; at most 256", __func__, (int)(d));                                              \
+            die("%s: heads of size %d; at most %d", __func__, (int)(d), HEAD_MAX);                                     \
         }                                                                                                              \
     } while (0)
 

@@ -5,7 +5,7 @@
 #include "parallel.h"
 #include "simd.h"
 
-#define HALF_MAX 128 // d / 2 at most
+#define HALF_MAX (HEAD_MAX / 2) // d / 2 at most
 
 typedef double vd __attribute__((vector_size(128), may_alias));
 typedef int64_t vl __attribute__((vector_size(128), may_alias));

@@ -10,7 +10,7 @@
 #include "common.cuh"
 #include <math.h>
 
-#define HALF_MAX 128 // d / 2 at most
+#define HALF_MAX (HEAD_MAX / 2) // d / 2 at most
 #define THREADS  256
 #define BWD_ROWS 32 // tokens whose angles rope_bwd_kernel holds at a time
 
