@@ -116,7 +116,9 @@ objects := $(foreach f,$(if $(filter fuzz,$(MODE)),$(filter-out kernels% models,
 objects += $(if $(cuda),$(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*/*.cu)))
 objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tests/emu/*.cpp)))
 main    := $(dir)/host/cmd/main.o
+# The base is an archive of its own: kernels and models link with it alone.
 library := $(dir)/libgrpo.a
+libbase := $(dir)/libbase.a
 tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
 # Not test_train: too long under emulation; test_cuda holds a whole run against the CPU's instead.
@@ -129,7 +131,7 @@ tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test programs mutants check fuzz fuzzed valgrind check-cuda check-rooms bench nsys ncu demo doctor install clean help FORCE
+.PHONY: all found debug sanitize test programs format check-format compile_commands.json mutants check fuzz fuzzed valgrind check-cuda check-rooms bench nsys ncu demo doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -171,19 +173,23 @@ $(dir)/tests/%.o: tests/%.cpp $(dir)/flags_cu
 # Switches threads; the kernels' own memory it does not touch.
 $(dir)/tests/emu/emu_block.o: compile_cu += -O3 -fno-sanitize=address,alignment
 
-$(library): $(filter-out $(main),$(objects)) $(dir)/linked
+base_objects := $(call object,$(base))
+$(library): $(filter-out $(main) $(base_objects),$(objects)) $(dir)/linked
+$(libbase): $(base_objects) $(dir)/linked
+$(library) $(libbase):
 	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
 
 $(grpo): $(main)
 $(bench): $(call object,bench)
 $(tools) $(tests): %: %.o
 $(tests): cmocka := -lcmocka
-$(fuzzers): %: %.o $(library)
+$(tests): $(dir)/tests/filter.o
+$(fuzzers): %: %.o $(library) $(libbase)
 	@echo '  LD  $@'
-	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $< $(library) $(libs)
-$(grpo) $(bench) $(tools) $(tests): $(library)
+	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $< $(library) $(libbase) $(libs)
+$(grpo) $(bench) $(tools) $(tests): $(library) $(libbase)
 	@echo '  LD  $@'
-	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(library) $(libs) $(cmocka)
+	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(library) $(libbase) $(libs) $(cmocka)
 
 $(dir)/tests/%.o: tests/%.c $(dir)/flags
 	$(if $(call missing,cmocka),$(error no development files of cmocka: run tools/deps.sh test))
@@ -225,14 +231,34 @@ programs: $(grpo) $(tools) $(tests)
 mutants:
 ifeq ($(MODE),emu)
 	$(Q)$(MAKE) MODE=emu programs
-	$(Q)BUILD=$(dir) GRPO=$(grpo) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags)' LIBS='$(libs) -lcmocka' tests/mutants/run.sh
+	$(Q)BUILD=$(dir) GRPO=$(grpo) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags)' LIBS='$(libbase) $(libs) -lcmocka' tests/mutants/run.sh
 else
 	$(Q)$(MAKE) MODE=emu mutants
 endif
 
-# One test program alone, with all it prints: make run-test_ops
-run-%: $(dir)/tests/% $(grpo) $(tools)
-	$(Q)GRPO=$(grpo) OMP_WAIT_POLICY=passive $<
+# One test program alone, with all it prints: make run-test_ops. TEST=PATTERN: only the tests of that name; OP=NAME: of the
+# case table only that op. The program grpo is built where the test starts it.
+starts_grpo := $(patsubst tests/%.c,%,$(shell grep -lE '"GRPO"|ranks_output\.h' tests/test_*.c))
+$(foreach t,$(starts_grpo),$(eval run-$t: $(grpo)))
+run-test_problems: $(tools)
+run-%: $(dir)/tests/%
+	$(Q)GRPO=$(grpo) GRPO_TEST='$(TEST)' $(if $(OP),GRPO_TEST_OP='$(OP)') OMP_WAIT_POLICY=passive \
+	    $(if $(filter emu,$(cuda)),GRPO_TEST_DEVICE=cuda EMU_DEFER=1 EMU_GUARD=1) $<
+
+# The one style there is, and whether all files have it.
+sources = $(shell git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
+format:
+	$(Q)clang-format -i $(sources)
+check-format:
+	$(Q)if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $(sources); \
+	    else echo 'SKIP the format check: no clang-format'; fi
+
+# What editors and clangd ask for: each file's command, read off a build that is only told.
+compile_commands.json:
+	$(Q)$(MAKE) -B -n V=1 programs | awk -v dir='$(CURDIR)' ' \
+	    / -c -o / { sub(/^.*&& /, ""); gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); \
+	        printf "%s{\"directory\": \"%s\", \"file\": \"%s\", \"command\": \"%s\"}\n", n++ ? "," : "[", dir, $$NF, $$0 } \
+	    END { print "]" }' >$@ && echo '  $@'
 
 # All that can be checked on this machine, for those who change the code.
 check:
@@ -245,8 +271,7 @@ check:
 	$(Q)$(MAKE) valgrind
 	$(Q)if command -v clang >/dev/null; then $(MAKE) CC=clang BUILD=$(BUILD)/clang all; \
 	    else echo 'SKIP the clang build: no clang'; fi
-	$(Q)if command -v clang-format >/dev/null; then clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h'); \
-	    else echo 'SKIP the format check: no clang-format'; fi
+	$(Q)$(MAKE) check-format
 
 # The tiny run under valgrind, which knows no AVX-512.
 valgrind:
@@ -256,8 +281,12 @@ valgrind:
 	    else echo 'SKIP valgrind: it is not installed'; fi
 
 # Which symbol of which room reaches up: none may. Needs the objects of this build, nothing else.
-check-rooms: $(library)
+lower := $(filter $(patsubst %,$(dir)/%/%,$(kernels) models),$(objects))
+check-rooms: $(library) $(libbase)
 	$(Q)tools/check_rooms.sh $(dir) $(rooms)
+	$(Q)echo 'int main(void) { return 0; }' | $(CC) $(flags) -x c - -x none -o $(dir)/lower $(lower) \
+	    $(if $(filter emu,$(cuda)),$(filter $(dir)/tests/emu/%,$(objects))) $(libbase) $(libs)
+	@echo 'kernels and models link without the host: $(words $(lower)) objects, libbase.a'
 
 # Registers and spills of every kernel, on every GPU generation this nvcc knows. Needs no GPU.
 check-cuda:
@@ -307,12 +336,13 @@ clean:
 help:
 	@echo 'make           build/grpo'
 	@echo 'make demo      watch a model learn: three minutes, offline'
-	@echo 'make test      every test; make run-test_NAME runs one program'
+	@echo 'make test      every test; make run-test_NAME [TEST=PATTERN] [OP=NAME] runs one program, one test, one op'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
 	@echo 'make check-cuda  registers and spills of every kernel, for every GPU generation; needs nvcc, no GPU'
 	@echo 'make check-rooms  which symbol of which room reaches up'
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
 	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'
+	@echo 'make format    the one style; make check-format says where it is missing; make compile_commands.json for editors'
 	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'
 	@echo 'make nsys      a timeline of a training run on the GPU; make ncu OP=rmsnorm: the counters of one op'
 	@echo 'make doctor    what this machine has, and whether grpo can use it'

@@ -166,8 +166,8 @@ void cuda_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids, int pad) {
     DISPATCH2(dw.dtype, W, dy.dtype, T, {
         constexpr int E = (GroupOf<W, T>::E);
         dim3 grid(blocks_for(T_, WARPS), blocks_for(D, WARP * E));
-        LAUNCH(d, (add_rows_kernel<W, T>), grid, THREADS, 0, data_of<W>(dw), data_of<T>(dy), id, pad, order, begin, T_, D,
-               in_groups<E>(data_of<W>(dw), D) && in_groups<E>(data_of<T>(dy), D));
+        LAUNCH(d, (add_rows_kernel<W, T>), grid, THREADS, 0, data_of<W>(dw), data_of<T>(dy), id, pad, order, begin, T_,
+               D, in_groups<E>(data_of<W>(dw), D) && in_groups<E>(data_of<T>(dy), D));
     });
     arena_rewind(&d->scratch, mark);
 }
