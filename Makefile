@@ -165,7 +165,7 @@ $(dir)/%.o: %.c $(dir)/flags
 
 $(dir)/%.cu.o: %.cu $(dir)/flags_cu
 	@echo '  $(if $(filter emu,$(cuda)),CXX ,NVCC)  $<'
-	$(Q)mkdir -p $(@D) && $(compile_cu) -MD -MF $(@:.o=.d) -MT $@ -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(compile_cu) -MD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
 $(dir)/tests/%.o: tests/%.cpp $(dir)/flags_cu
 	@echo '  CXX  $<'
 	$(Q)mkdir -p $(@D) && $(compile_cu) -MMD -MP -c -o $@ $<
