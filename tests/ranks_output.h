@@ -27,6 +27,13 @@ static const char *const launcher_names[] = {"RANK",
                                              "OMPI_COMM_WORLD_SIZE",
                                              "OMPI_COMM_WORLD_LOCAL_RANK",
                                              "OMPI_COMM_WORLD_LOCAL_SIZE",
+                                             "SLURM_STEP_NUM_TASKS",
+                                             "SLURM_STEP_TASKS_PER_NODE",
+                                             "SLURM_NTASKS_PER_NODE",
+                                             "PMI_RANK",
+                                             "PMI_SIZE",
+                                             "MPI_LOCALRANKID",
+                                             "MPI_LOCALNRANKS",
                                              "TORCHELASTIC_USE_AGENT_STORE",
                                              "TORCHELASTIC_RUN_ID"};
 

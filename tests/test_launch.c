@@ -5,6 +5,7 @@
 #include "ranks_output.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -39,6 +40,22 @@ static void environments(void **state) {
         {"SLURM_NTASKS=8 SLURM_JOB_ID=7", NULL, 0, 1, 0, ""},                                // salloc's shell
         {"OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=1", "Open MPI", 1, 2, 1,
          "127.0.0.1"},
+        // A shell inside an allocation, and a task of a step that is smaller than it.
+        {"SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_STEP_NUM_TASKS=1 SLURM_LOCALID=0 SLURM_JOB_ID=7 SLURM_STEP_ID=4294967290",
+         NULL, 0, 1, 0, ""},
+        {"SLURM_PROCID=1 SLURM_NTASKS=4 SLURM_STEP_NUM_TASKS=2 SLURM_LOCALID=1 SLURM_JOB_ID=7 SLURM_STEP_ID=0", "Slurm",
+         1, 2, 1, "127.0.0.1"},
+        {"PMI_RANK=1 PMI_SIZE=3 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=3", "MPICH (or Intel MPI)", 1, 3, 1, "127.0.0.1"},
+        {"PMI_RANK=1 PMI_SIZE=2", "MPICH (or Intel MPI)", 1, 2, 1, "127.0.0.1"},
+        {"PMI_RANK=0 PMI_SIZE=1", NULL, 0, 1, 0, ""},
+        {"PMI_RANK=5 PMI_SIZE=8 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=4 MASTER_ADDR=h", "MPICH (or Intel MPI)", 5, 8, 1,
+         "h"},
+        // mpirun in an allocation starts a daemon a node by srun, whose variables its ranks see; srun --mpi=pmi2.
+        {"PMI_RANK=1 PMI_SIZE=4 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=4 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 "
+         "SLURM_STEP_ID=0 SLURM_JOB_ID=7",
+         "MPICH (or Intel MPI)", 1, 4, 1, "127.0.0.1"},
+        {"PMI_RANK=5 PMI_SIZE=8 SLURM_PROCID=5 SLURM_NTASKS=8 SLURM_LOCALID=1 SLURM_STEP_NODELIST=a,b", "Slurm", 5, 8,
+         1, "a"},
         {"RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 MASTER_ADDR=a MASTER_PORT=9 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0",
          "torchrun", 1, 2, 1, "a"},
     };
@@ -58,6 +75,8 @@ static void environments(void **state) {
         {"OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=0 OMPI_COMM_WORLD_LOCAL_SIZE=2",
          {"MASTER_ADDR", "-x"}},
         {"SLURM_PROCID=0 SLURM_LOCALID=0", {"SLURM_NTASKS is not"}},
+        {"PMI_RANK=0", {"PMI_SIZE is not", "MPICH"}},
+        {"PMI_RANK=0 PMI_SIZE=8 MPI_LOCALRANKID=0 MPI_LOCALNRANKS=4", {"several hosts", "-genv MASTER_ADDR"}},
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         Launch l;
@@ -158,8 +177,9 @@ static void launched_ranks_are_forked_ranks(void **state) {
     static const char *const by[] = {
         "RANK=%d WORLD_SIZE=2 LOCAL_RANK=%d MASTER_ADDR=localhost MASTER_PORT=%d TORCHELASTIC_USE_AGENT_STORE=True",
         "SLURM_PROCID=%d SLURM_NTASKS=2 SLURM_LOCALID=%d SLURM_STEP_ID=0 SLURM_JOB_ID=%d",
-        "OMPI_COMM_WORLD_RANK=%d OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=%d MASTER_PORT=%d"};
-    for (int k = 0; k < 3; k++) {
+        "OMPI_COMM_WORLD_RANK=%d OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=%d MASTER_PORT=%d",
+        "PMI_RANK=%d PMI_SIZE=2 MPI_LOCALRANKID=%d MASTER_PORT=%d"};
+    for (int k = 0; k < 4; k++) {
         fixture_dir(&f);
         int port = some_port();
         pid_t pid[2];
@@ -226,10 +246,80 @@ static void a_rank_that_does_not_come_is_named(void **state) {
         assert_int_equal(end_of(launch(&f, environment, r, "comm_timeout=1")), EXIT_COMM);
         assert_true(since(start) < 6);
         char *text = said_by(&f, r);
-        if (!strstr(text, r ? "for rank 0 at 127.0.0.1" : "rank 1 did not come")) fail_msg("%s", text);
+        if (!strstr(text, r ? "for rank 0 at 127.0.0.1" : "rank 1 did not come") ||
+            !strstr(text, r ? "torchrun started it as one of 2 (RANK=1, WORLD_SIZE=2)"
+                            : "torchrun started it as one of 2 (RANK=0, WORLD_SIZE=2)"))
+            fail_msg("%s", text);
         free(text);
     }
     fixture_remove(&f);
+}
+
+static void a_wait_says_who_was_believed(void **state) {
+    Fixture f;
+    fixture_dir(&f);
+    pid_t pid = launch(&f, "SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_LOCALID=0 SLURM_STEP_ID=0 SLURM_JOB_ID=9", 0, "");
+    double start = clock_seconds();
+    char *text = NULL;
+    do {
+        free(text);
+        nanosleep(&(struct timespec){0, 100000000}, NULL);
+        text = said_by(&f, 0);
+    } while (!strstr(text, "waits for the other ranks") && since(start) < 20);
+    if (!strstr(text, "1 of 4 are here: Slurm started it as one of 4 (SLURM_PROCID=0, SLURM_NTASKS=4)"))
+        fail_msg("%s", text);
+    free(text);
+    kill(pid, SIGTERM);
+    assert_int_equal(end_of(pid), EXIT_STOPPED);
+    fixture_remove(&f);
+}
+
+// Connects to a port of this host, as soon as somebody listens there, so many times, again every `pause` seconds, for ever;
+// every second connection says something, and all stay open.
+static pid_t strangers(int port, int many, double pause) {
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid) return pid;
+    signal(SIGPIPE, SIG_IGN);
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    for (;;) {
+        for (int i = 0; i < many; i++) {
+            int fd = socket(AF_INET, SOCK_STREAM, 0);
+            while (connect(fd, (struct sockaddr *)&at, sizeof at)) {
+                close(fd);
+                nanosleep(&(struct timespec){0, 1000000}, NULL);
+                fd = socket(AF_INET, SOCK_STREAM, 0);
+            }
+            // Wrong from the first byte; a right beginning that never ends; nothing.
+            static const char *const says[] = {"GET / HTTP/1.0\r\n\r\n", "grpo.c\n", ""};
+            if (write(fd, says[i % 3], strlen(says[i % 3])) < 0) continue;
+        }
+        nanosleep(&(struct timespec){0, (long)(pause * 1e9)}, NULL);
+    }
+}
+
+static void strangers_cost_no_time(void **state) {
+    static const int many[] = {1, 4, 100};
+    for (int k = 0; k < 3; k++) {
+        Fixture f;
+        fixture_dir(&f);
+        int port = some_port();
+        pid_t pid[2], crowd = strangers(port, many[k], 0.2); // before, between and after the ranks
+        double start = clock_seconds();
+        for (int r = 0; r < 2; r++) {
+            char environment[200];
+            torchrun_variables(environment, sizeof environment, r, 2, port);
+            pid[r] = launch(&f, environment, r, "comm_timeout=60");
+            if (r == 0) nanosleep(&(struct timespec){1, 0}, NULL);
+        }
+        for (int r = 0; r < 2; r++)
+            if (end_of(pid[r])) fail_msg("%d strangers: rank %d: %s", many[k], r, said_by(&f, r));
+        if (since(start) > 15) fail_msg("%d strangers: %.1f s", many[k], since(start));
+        kill(crowd, SIGKILL);
+        end_of(crowd);
+        fixture_remove(&f);
+    }
 }
 
 static void nap(double seconds) {
@@ -384,6 +474,8 @@ int main(void) {
         cmocka_unit_test(launched_ranks_are_forked_ranks),
         cmocka_unit_test(ranks_must_be_given_the_same),
         cmocka_unit_test(a_rank_that_does_not_come_is_named),
+        cmocka_unit_test(a_wait_says_who_was_believed),
+        cmocka_unit_test(strangers_cost_no_time),
         cmocka_unit_test(launched_ranks_notice_a_death),
         cmocka_unit_test(the_forking_process_stops_its_ranks),
         cmocka_unit_test(sft_eval_and_plan),

@@ -1,19 +1,22 @@
-// What a launcher says about this process: torchrun's, Open MPI's or Slurm's variables, in this order, for torchrun is
-// also started by the other two.
+// What a launcher says about this process: torchrun's, Open MPI's, MPICH's or Slurm's variables, in this order: torchrun is
+// also started by the others, and the two MPIs start their ranks through Slurm where they run in an allocation.
 #include "launch.h"
 #include "tensor.h"
 #include <stdlib.h>
 #include <stdio.h>
 
+typedef enum { TORCHRUN, OPEN_MPI, MPICH, SLURM } By;
+// Names of variables. `locals`: how many ranks are on the host.
 typedef struct {
-    const char *by;
-    const char *rank, *world, *local; // names of variables
+    const char *by, *rank, *world, *local, *locals;
 } Family;
 
 static const Family families[] = {
-    {"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK"},
-    {"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
-    {"Slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"},
+    [TORCHRUN] = {"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
+    [OPEN_MPI] = {"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+                  "OMPI_COMM_WORLD_LOCAL_SIZE"},
+    [MPICH] = {"MPICH (or Intel MPI)", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
+    [SLURM] = {"Slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"},
 };
 
 static const char *value_of(const char *name) {
@@ -41,8 +44,22 @@ static bool half_set(const Family *f, const char *absent, const char *present, E
         present, absent, f->by, f->rank, f->world, f->local);
 }
 
-// Slurm sets its variables for the batch script itself too, which is not a task that srun started.
-static bool is_batch_script(void) { return value_of("SLURM_JOB_ID") && !value_of("SLURM_STEP_ID"); }
+// The variables that count. Slurm's number of tasks is the allocation's, which a shell in it sees too: the step's own
+// decides.
+static Family family_here(By by) {
+    Family f = families[by];
+    if (by == SLURM && value_of("SLURM_STEP_NUM_TASKS")) f.world = "SLURM_STEP_NUM_TASKS";
+    if (by == SLURM && !value_of(f.locals)) f.locals = "SLURM_NTASKS_PER_NODE";
+    return f;
+}
+
+// Whether a family's variables are about this process.
+static bool is_launched(By by, const Family *f) {
+    // Slurm sets its variables for the batch script itself too, which is not a task that srun started.
+    if (by == SLURM) return value_of(f->rank) && !(value_of("SLURM_JOB_ID") && !value_of("SLURM_STEP_ID"));
+    if (by == MPICH && value_of("SLURM_PROCID") && !value_of(f->local)) return false; // srun --mpi=pmi2
+    return value_of(f->rank) || value_of(f->world) || (by != MPICH && value_of(f->local));
+}
 
 // The first host of a Slurm list, "node[03-07,9],other" or "a,b".
 static void first_host(const char *list, char *out, size_t n) {
@@ -63,12 +80,12 @@ static uint64_t job_hash(const Launch *l) {
 }
 
 // Where rank 0 listens: as the environment says, or for Slurm and Open MPI what follows from it.
-static bool read_master(Launch *l, const Family *f, Error *e) {
-    bool torch = f == &families[0];
+static bool read_master(Launch *l, By by, const Family *f, Error *e) {
+    bool torch = by == TORCHRUN;
     const char *address = value_of("MASTER_ADDR"), *port = value_of("MASTER_PORT");
     if (torch && (!address || !port)) return half_set(f, address ? "MASTER_PORT" : "MASTER_ADDR", f->rank, e);
     if (address) snprintf(l->master, sizeof l->master, "%s", address);
-    else if (f == &families[2]) {
+    else if (by == SLURM) {
         const char *list =
             value_of("SLURM_STEP_NODELIST") ? value_of("SLURM_STEP_NODELIST") : value_of("SLURM_NODELIST");
         const char *nodes = value_of("SLURM_STEP_NUM_NODES");
@@ -76,33 +93,37 @@ static bool read_master(Launch *l, const Family *f, Error *e) {
         else snprintf(l->master, sizeof l->master, "127.0.0.1");
     } else {
         int locals = 0;
-        if (value_of("OMPI_COMM_WORLD_LOCAL_SIZE") &&
-            !read_number("OMPI_COMM_WORLD_LOCAL_SIZE", 1, 1 << 20, &locals, e))
-            return false;
+        if (value_of(f->locals) && !read_number(f->locals, 1, 1 << 20, &locals, e)) return false;
         if (locals && locals != l->world)
             return error_set(e, EXIT_CONFIG,
-                             "environment: Open MPI started ranks on several hosts, and MASTER_ADDR does not say where "
-                             "rank 0 is; set it: mpirun -x MASTER_ADDR=HOST");
+                             "environment: %s started ranks on several hosts, and MASTER_ADDR does not say where "
+                             "rank 0 is; set it: mpirun %s",
+                             f->by, by == OPEN_MPI ? "-x MASTER_ADDR=HOST" : "-genv MASTER_ADDR HOST");
         snprintf(l->master, sizeof l->master, "127.0.0.1");
     }
     l->port = 20000 + (int)(job_hash(l) % 10000);
     return !port || read_number("MASTER_PORT", 1, 65535 - LAUNCH_PORTS, &l->port, e);
 }
 
+static void say_why(Launch *l, const Family *f) {
+    snprintf(l->why, sizeof l->why, "%s started it as one of %d (%s=%d, %s=%d)", f->by, l->world, f->rank, l->rank,
+             f->world, l->world);
+}
+
 bool launch_read(Launch *l, Error *e) {
     *l = (Launch){.world = 1};
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        const Family *f = &families[i];
+    for (By by = TORCHRUN; by <= SLURM; by++) {
+        const Family of = family_here(by), *f = &of;
+        if (!is_launched(by, f)) continue;
         const char *rank = value_of(f->rank), *world = value_of(f->world), *local = value_of(f->local);
-        if (i == 2 && (!rank || is_batch_script())) continue; // an allocation, not a task
-        if (!rank && !world && !local) continue;
         const char *set = rank ? f->rank : world ? f->world : f->local;
         if (!rank) return half_set(f, f->rank, set, e);
         if (!world) return half_set(f, f->world, set, e);
-        if (!local) return half_set(f, f->local, set, e);
-        if (!read_number(f->world, 1, 1 << 20, &l->world, e) || !read_number(f->rank, 0, 1 << 20, &l->rank, e) ||
-            !read_number(f->local, 0, 1 << 20, &l->local, e))
+        if (!local && by != MPICH) return half_set(f, f->local, set, e);
+        if (!read_number(f->world, 1, 1 << 20, &l->world, e) || !read_number(f->rank, 0, 1 << 20, &l->rank, e))
             return false;
+        l->local = l->rank; // PMI alone does not tell: then all are on one host
+        if (local && !read_number(f->local, 0, 1 << 20, &l->local, e)) return false;
         if (l->rank >= l->world)
             return error_set(e, EXIT_CONFIG, "environment: %s is %d but %s is %d: ranks count from 0", f->rank, l->rank,
                              f->world, l->world);
@@ -112,11 +133,18 @@ bool launch_read(Launch *l, Error *e) {
                 "environment: %s is %d but %s is %d: a rank's number on its host is never above its number "
                 "of all",
                 f->local, l->local, f->rank, l->rank);
+        if (by != TORCHRUN && l->world == 1) { // a shell in an allocation, or one task: it may fork ranks of its own
+            *l = (Launch){.world = 1};
+            return true;
+        }
         l->by = f->by;
-        if (l->world > 1 && !read_master(l, f, e)) return false;
+        const char *here = value_of(f->locals);
+        l->locals = here ? atoi(here) : 0; // "4(x2),3": 4
+        if (l->world > 1 && !read_master(l, by, f, e)) return false;
+        say_why(l, f);
         // torchrun's own store has the port then; the next ones are tried.
         const char *store = value_of("TORCHELASTIC_USE_AGENT_STORE");
-        if (i == 0 && store && !strcasecmp(store, "true")) l->port++;
+        if (by == TORCHRUN && store && !strcasecmp(store, "true")) l->port++;
         l->job = job_hash(l);
         return true;
     }

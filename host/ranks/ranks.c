@@ -30,12 +30,7 @@ int ranks_gpu(void) { return launch_gpu(&self.launch); }
 
 int ranks_here(void) {
     if (self.forked || self.launch.world <= 1) return self.launch.world > 1 ? self.launch.world : 1;
-    static const char *const names[] = {"LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *v = getenv(names[i]);
-        int n = v ? atoi(v) : 0;
-        if (n > 0 && n <= self.launch.world) return n;
-    }
+    if (self.launch.locals > 0 && self.launch.locals <= self.launch.world) return self.launch.locals;
     return self.launch.world < COMM_RANKS ? self.launch.world : COMM_RANKS;
 }
 

@@ -20,6 +20,10 @@
 
 static const char magic[8] = "grpo.c\n";
 
+// How long a greeting or its answer may take; and how long ranks wait without a word.
+#define GREETING_SECONDS 1
+#define QUIET_SECONDS    2
+
 typedef struct {
     char magic[8], device[16];
     uint64_t job, host; // `host` is the same for processes that share memory
@@ -126,7 +130,7 @@ static int listen_for_ranks(const Launch *l, Error *e) {
             if (!is_loopback(at->ai_addr)) six->sin6_addr = in6addr_any;
             six->sin6_port = htons((uint16_t)(l->port + k));
         }
-        fd = socket(a.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        fd = socket(a.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         int one = 1;
         if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
         if (fd >= 0 && !bind(fd, (struct sockaddr *)&a, at->ai_addrlen) && !listen(fd, 1024)) break;
@@ -151,39 +155,46 @@ static const char *objection(const Hello *h, const Hello *mine, const Guest *gue
     static char text[160];
     if (h->world != mine->world)
         snprintf(text, sizeof text, "it was started as one of %d ranks, rank 0 as one of %d", h->world, mine->world);
-    else if (h->rank < 0 || h->rank >= mine->world || guest[h->rank].fd >= 0 || h->rank == 0)
-        snprintf(text, sizeof text, "there are two ranks %d", h->rank);
+    else if (h->rank <= 0 || h->rank >= mine->world || guest[h->rank].fd >= 0)
+        snprintf(text, sizeof text,
+                 "there are two ranks %d; where another run starts on this host, set MASTER_PORT apart", h->rank);
     else if (strncmp(h->device, mine->device, sizeof h->device))
         snprintf(text, sizeof text, "it computes on %.15s and rank 0 on %.15s", h->device, mine->device);
     else return NULL;
     return text;
 }
 
-static bool missing_ranks(const Guest *guest, int world, double waited, Error *e) {
+static bool missing_ranks(const Launch *l, const Guest *guest, double waited, Error *e) {
     Str names = {0};
-    for (int r = 1; r < world && names.n < 200; r++)
+    for (int r = 1; r < l->world && names.n < 200; r++)
         if (guest[r].fd < 0) str_printf(&names, "%s%d", names.n ? ", " : "", r);
     error_set(e, EXIT_COMM,
               "rank 0 waited %.0f s for the others: rank %s did not come; see its output, and whether it reaches "
-              "MASTER_ADDR",
-              waited, names.s ? names.s : "");
+              "MASTER_ADDR; %s: where that is not so, unset these variables",
+              waited, names.s ? names.s : "", l->why);
     str_free(&names);
     return false;
 }
 
-// Takes in one connection. False after filling *e: somebody came who makes the run impossible.
-static bool take_in(int fd, const Hello *mine, Guest *guest, int *here, double until, Error *e) {
-    Hello h;
-    double soon = clock_seconds() + 5;
-    if (!receive(fd, &h, sizeof h, soon < until ? soon : until) || memcmp(h.magic, magic, sizeof magic) ||
-        h.job != mine->job) {
-        close(fd); // somebody else's
-        return true;
+// A rank that came and went again, for its answer was long in coming, may come once more.
+static bool has_gone(int fd) {
+    char byte;
+    ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+// Takes in a rank of this job, whose greeting is here. False after filling *e: it makes the run impossible.
+static bool take_in(int fd, const Hello *h, const Hello *mine, Guest *guest, int *here, Error *e) {
+    double until = clock_seconds() + GREETING_SECONDS;
+    if (h->rank > 0 && h->rank < mine->world && guest[h->rank].fd >= 0 && has_gone(guest[h->rank].fd)) {
+        close(guest[h->rank].fd);
+        guest[h->rank].fd = -1;
+        --*here;
     }
-    const char *why = objection(&h, mine, guest);
+    const char *why = objection(h, mine, guest);
     transmit(fd, magic, sizeof magic, until); // this is the right place; the welcome comes when all are here
     if (!why) {
-        guest[h.rank] = (Guest){fd, h};
+        guest[h->rank] = (Guest){fd, *h};
         ++*here;
         return true;
     }
@@ -192,26 +203,105 @@ static bool take_in(int fd, const Hello *mine, Guest *guest, int *here, double u
     snprintf(no.refused, sizeof no.refused, "%s", why);
     transmit(fd, &no, sizeof no, until);
     close(fd);
-    return error_set(e, EXIT_CONFIG, "rank %d cannot take part: %s", h.rank, why);
+    return error_set(e, EXIT_CONFIG, "rank %d cannot take part: %s", h->rank, why);
+}
+
+// Who has connected and not greeted yet. Anybody may: a port scanner, a health check. They are listened to side by side,
+// each for a second, and one that says something else is sent away at once; where there are too many the oldest goes.
+enum { STRANGERS = 256 };
+typedef struct {
+    int fd;
+    double until;
+    size_t got; // bytes of the greeting
+    union {
+        Hello hello;
+        char byte[sizeof(Hello)];
+    } said;
+} Stranger;
+typedef struct {
+    Stranger one[STRANGERS]; // by age
+    int n;
+} Strangers;
+
+static void stranger_leaves(Strangers *s, int i, bool taken) {
+    if (!taken) close(s->one[i].fd);
+    s->n--;
+    memmove(&s->one[i], &s->one[i + 1], (size_t)(s->n - i) * sizeof *s->one);
+}
+
+static void strangers_come(Strangers *s, int listener) {
+    for (;;) {
+        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE) && s->n) {
+            stranger_leaves(s, 0, false);
+            continue;
+        }
+        if (fd < 0) return;
+        if (s->n == STRANGERS) stranger_leaves(s, 0, false);
+        s->one[s->n++] = (Stranger){.fd = fd, .until = clock_seconds() + GREETING_SECONDS};
+    }
+}
+
+typedef enum { LISTENING, GREETED, WRONG } Greeting;
+
+static Greeting stranger_listen(Stranger *s, uint64_t job) {
+    while (s->got < sizeof(Hello)) {
+        ssize_t n = recv(s->fd, s->said.byte + s->got, sizeof(Hello) - s->got, 0);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EAGAIN) return clock_seconds() < s->until ? LISTENING : WRONG;
+        if (n <= 0) return WRONG;
+        s->got += (size_t)n;
+        if (memcmp(s->said.byte, magic, s->got < sizeof magic ? s->got : sizeof magic)) return WRONG;
+    }
+    return s->said.hello.job == job ? GREETED : WRONG; // else of another run
+}
+
+// Waits a tenth of a second at most, then hears what there is to hear.
+static bool gather(int listener, Strangers *s, const Hello *mine, Guest *guest, int *here, Error *e) {
+    struct pollfd look[STRANGERS + 1] = {{.fd = listener, .events = POLLIN}};
+    for (int i = 0; i < s->n; i++) look[1 + i] = (struct pollfd){.fd = s->one[i].fd, .events = POLLIN};
+    poll(look, (nfds_t)s->n + 1, 100);
+    strangers_come(s, listener);
+    for (int i = 0; i < s->n;) {
+        Greeting g = stranger_listen(&s->one[i], mine->job);
+        if (g == LISTENING) {
+            i++;
+            continue;
+        }
+        Stranger who = s->one[i];
+        stranger_leaves(s, i, g == GREETED);
+        if (g == GREETED && !take_in(who.fd, &who.said.hello, mine, guest, here, e)) return false;
+    }
+    return true;
+}
+
+// Until all are here.
+static bool gather_all(const Launch *l, int listener, const Hello *mine, Guest *guest, double timeout, Error *e) {
+    double began = clock_seconds();
+    Strangers *s = xcalloc(1, sizeof *s);
+    bool ok = true, said = false;
+    for (int here = 1; ok && here < l->world;) {
+        double waited = clock_seconds() - began;
+        if (stop_requested()) ok = error_set(e, EXIT_STOPPED, "stopped before the start");
+        else if (waited > timeout) ok = missing_ranks(l, guest, waited, e);
+        else ok = gather(listener, s, mine, guest, &here, e);
+        if (!said && waited > QUIET_SECONDS) {
+            note("rank 0 waits for the other ranks, %d of %d are here: %s", here, l->world, l->why);
+            said = true;
+        }
+    }
+    while (s->n) stranger_leaves(s, s->n - 1, false);
+    free(s);
+    return ok;
 }
 
 static bool host_all(const Launch *l, const Hello *mine, double timeout, Welcome *own, Error *e) {
-    double began = clock_seconds(), until = began + timeout;
     int fd = listen_for_ranks(l, e);
     if (fd < 0) return false;
     Guest *guest = xcalloc((size_t)l->world, sizeof *guest);
     for (int r = 0; r < l->world; r++) guest[r].fd = -1;
     guest[0].hello = *mine;
-    bool ok = true;
-    for (int here = 1; ok && here < l->world;) {
-        if (!ready(fd, POLLIN, until)) {
-            ok = stop_requested() ? error_set(e, EXIT_STOPPED, "stopped before the start")
-                                  : missing_ranks(guest, l->world, clock_seconds() - began, e);
-            break;
-        }
-        int with = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-        if (with >= 0) ok = take_in(with, mine, guest, &here, until, e);
-    }
+    bool ok = gather_all(l, fd, mine, guest, timeout, e);
     uint64_t token = 0;
     if (ok && getrandom(&token, sizeof token, 0) != sizeof token) token = (uint64_t)getpid() << 32 ^ mine->job;
     for (int r = 0; r < l->world; r++) {
@@ -249,7 +339,7 @@ static bool visit(const Launch *l, int port, const Hello *mine, double until, We
         bool there = !connect(fd, a->ai_addr, a->ai_addrlen) ||
                      (errno == EINPROGRESS && ready(fd, POLLOUT, soon < until ? soon : until));
         char answer[sizeof magic];
-        soon = clock_seconds() + 10;
+        soon = clock_seconds() + 2 * GREETING_SECONDS; // somebody else may sit on this port, and be silent
         ok = there && transmit(fd, mine, sizeof *mine, until) &&
              receive(fd, answer, sizeof answer, soon < until ? soon : until) && !memcmp(answer, magic, sizeof magic) &&
              receive(fd, w, sizeof *w, until) && !memcmp(w->magic, magic, sizeof magic);
@@ -261,6 +351,7 @@ static bool visit(const Launch *l, int port, const Hello *mine, double until, We
 
 static bool visit_rank_0(const Launch *l, const Hello *mine, double timeout, Welcome *w, Error *e) {
     double began = clock_seconds(), until = began + timeout;
+    bool said = false;
     *e = (Error){0};
     for (int k = 0;; k = (k + 1) % LAUNCH_PORTS) {
         if (visit(l, l->port + k, mine, until, w, e)) break;
@@ -269,8 +360,16 @@ static bool visit_rank_0(const Launch *l, const Hello *mine, double timeout, Wel
             return *e->text ? false
                             : error_set(e, EXIT_COMM,
                                         "rank %d waited %.0f s for rank 0 at %s, ports %d to %d; see rank 0's output, "
-                                        "and whether MASTER_ADDR is its host",
-                                        l->rank, timeout, l->master, l->port, l->port + LAUNCH_PORTS - 1);
+                                        "and whether MASTER_ADDR is its host; %s: where that is not so, unset these "
+                                        "variables",
+                                        l->rank, timeout, l->master, l->port, l->port + LAUNCH_PORTS - 1, l->why);
+        if (!said && clock_seconds() - began > 2 * QUIET_SECONDS) { // else nobody would: rank 0 is not there
+            note_quiet(false);
+            note("rank %d waits for rank 0 at %s, ports %d to %d: %s", l->rank, l->master, l->port,
+                 l->port + LAUNCH_PORTS - 1, l->why);
+            note_quiet(true);
+            said = true;
+        }
         if (k == LAUNCH_PORTS - 1) nanosleep(&(struct timespec){0, 50000000}, NULL);
     }
     return !*w->refused || error_set(e, EXIT_CONFIG, "rank %d cannot take part: %s", l->rank, w->refused);
