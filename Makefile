@@ -5,10 +5,10 @@
 
 BUILD   ?= build
 MODE    ?= release
-MARCH   ?= native
 CUDA    ?= yes
 PREFIX  ?= /usr/local
 V       ?= 0
+OBJCOPY ?= objcopy
 
 MAKEFLAGS += --no-builtin-rules
 # All cores, unless -j says otherwise.
@@ -32,7 +32,7 @@ lacking  := $(call missing,pcre2 yaml jansson utf8proc)
 $(if $(lacking),$(error no development files of $(lacking): run tools/deps.sh))
 curl     := $(if $(call missing,curl/curl),,yes)
 openmp   := $(if $(filter tsan fuzz,$(MODE)),,$(call accepts,-fopenmp))
-march    := $(call accepts,-march=$(MARCH))
+machine  := $(shell $(CC) -dumpmachine)
 version  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
 endif
 
@@ -67,11 +67,21 @@ $(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug, sanitize,
 # -Wno-psabi: gcc's note that 64-byte vectors have no agreed calling convention; ours are all inlined.
 # -Wno-missing-field-initializers: what is not named is zero on purpose (gcc 11 warns even of designated ones).
 flags := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter \
-         -Wno-psabi -Wno-missing-field-initializers $(optimize_$(MODE)) $(march) $(openmp) \
+         -Wno-psabi -Wno-missing-field-initializers $(optimize_$(MODE)) $(openmp) \
          $(if $(openmp),,-Wno-unknown-pragmas) -ffp-contract=off -fno-math-errno -fno-trapping-math \
          -fno-strict-aliasing -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS)
 flags += $(if $(curl),-DGRPO_CURL)
 libs  := $(LDFLAGS) $(if $(curl),-lcurl) -lpcre2-8 -lyaml -ljansson -lutf8proc -lm -lpthread -ldl $(LDLIBS)
+
+# ---- CPU instruction sets --------------------------------------------------------------------------------------------
+# kernels/cpu and kernels/ops are compiled once for each (include/engine/cpu_isa.h), all else for the plain architecture: one
+# program runs on every machine of it. What the compiler does not know is left out.
+ifneq ($(filter x86_64%,$(machine)),)
+isa_avx2        := -mavx2 -mfma -mbmi2
+isa_avx512      := $(isa_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
+isa_avx512_bf16 := $(isa_avx512) -mavx512bf16
+endif
+isas := generic $(foreach i,avx2 avx512 avx512_bf16,$(if $(isa_$i),$(if $(call accepts,$(isa_$i)),$i)))
 
 # ---- CUDA: by nvcc where it is, under emulation in MODE=emu, else none ---------------------------------------------
 nvcc      := $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
@@ -95,7 +105,7 @@ ifeq ($(cuda),emu)
 no_emu := $(if $(shell command -v $(CXX)),$(if $(call missing_cxx,boost/context/detail/fcontext.hpp),Boost.Context),g++)
 $(if $(no_emu),$(error the emulated GPU needs $(no_emu): run tools/deps.sh test))
 compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu $(headers) $(addprefix -I,$(kernels)) -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
-             -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers $(optimize_emu) $(march) \
+             -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers $(optimize_emu) \
              -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
 libs += -lboost_context -lstdc++
 else ifneq ($(cuda),)
@@ -112,7 +122,10 @@ endif
 # ---- files -----------------------------------------------------------------------------------------------------------
 dir     := $(BUILD)/$(MODE)
 object   = $(patsubst %.c,$(dir)/%.o,$(wildcard $1/*.c))
-objects := $(foreach f,$(if $(filter fuzz,$(MODE)),$(filter-out kernels% models,$(rooms)),$(rooms)),$(call object,$f))
+by_isa  := kernels/cpu kernels/ops
+objects := $(foreach f,$(filter-out $(by_isa) $(if $(filter fuzz,$(MODE)),kernels% models),$(rooms)),$(call object,$f))
+# Beside the library, not in it: whoever looks for an instruction set's ops takes what is linked.
+cpu_ops := $(if $(filter fuzz,$(MODE)),,$(isas:%=$(dir)/cpu_ops_%.o))
 objects += $(if $(cuda),$(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*/*.cu)))
 objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tests/emu/*.cpp)))
 main    := $(dir)/host/cmd/main.o
@@ -138,7 +151,8 @@ bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 all: found $(grpo) $(tools)
 
 found:
-	@echo 'compiler   $(compiler)$(if $(march),, (no -march=$(MARCH): the compiler does not know it))'
+	@echo 'compiler   $(compiler)'
+	@echo 'CPU        $(isas)'
 	@echo 'OpenMP     $(if $(openmp),yes,not found: one thread only (for clang, install libomp-dev))'
 	@echo 'libraries  PCRE2, libyaml, Jansson, utf8proc'
 	@echo 'libcurl    $(if $(curl),yes,not found: the reward `judge` is left out (tools/deps.sh judge))'
@@ -162,6 +176,17 @@ $(dir)/bench/%.o: includes := -Ibench $(headers) -Itests $(host_rooms)
 $(dir)/%.o: %.c $(dir)/flags
 	@echo '  CC  $<'
 	$(compile) -c -o $@ $<
+
+# The ops of one instruction set are one object: of its names only the table of kernels/ops/table.c stays visible.
+define isa_rules
+$(dir)/cpu_ops_$1/%.o: %.c $(dir)/flags
+	@echo '  CC  $$< ($1)'
+	$$(compile) $(isa_$1) -DCPU_ISA=CPU_ISA_$1 -DCPU_TABLE=cpu_ops_$1 -c -o $$@ $$<
+$(foreach f,$(by_isa),$(eval $(dir)/cpu_ops_$1/$f/%.o: includes := $(headers) $(call below,$f,$(kernels))))
+$(dir)/cpu_ops_$1.o: $(foreach f,$(by_isa),$(patsubst %.c,$(dir)/cpu_ops_$1/%.o,$(wildcard $f/*.c)))
+	$(Q)$(LD) -r -o $$@ $$^ && $(OBJCOPY) --keep-global-symbol=$$(basename $$(@F)) $$@
+endef
+$(foreach i,$(isas),$(eval $(call isa_rules,$i)))
 
 $(dir)/%.cu.o: %.cu $(dir)/flags_cu
 	@echo '  $(if $(filter emu,$(cuda)),CXX ,NVCC)  $<'
@@ -187,7 +212,7 @@ $(tests): $(dir)/tests/filter.o
 $(fuzzers): %: %.o $(library) $(libbase)
 	@echo '  LD  $@'
 	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $< $(library) $(libbase) $(libs)
-$(grpo) $(bench) $(tools) $(tests): $(library) $(libbase)
+$(grpo) $(bench) $(tools) $(tests): $(cpu_ops) $(library) $(libbase)
 	@echo '  LD  $@'
 	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(library) $(libbase) $(libs) $(cmocka)
 
@@ -206,7 +231,7 @@ $(dir)/host/cmd/version.o: includes += -DGRPO_VERSION='"$(version)"'
 $(dir)/host/cmd/version.o: $(dir)/version
 
 # Written anew only where the text differs: what depends on them is rebuilt then, and only then.
-$(dir)/flags:  text = $(compiler) $(flags)
+$(dir)/flags:  text = $(compiler) $(flags) $(foreach i,$(isas),$(isa_$i))
 $(dir)/flags_cu: text = $(subst ',,$(compile_cu))
 $(dir)/linked: text = $(objects) $(libs)
 $(dir)/version: text = $(version)
@@ -231,7 +256,7 @@ programs: $(grpo) $(tools) $(tests)
 mutants:
 ifeq ($(MODE),emu)
 	$(Q)$(MAKE) MODE=emu programs
-	$(Q)BUILD=$(dir) GRPO=$(grpo) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags)' LIBS='$(libbase) $(libs) -lcmocka' tests/mutants/run.sh
+	$(Q)BUILD=$(dir) GRPO=$(grpo) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags) $(cpu_ops)' LIBS='$(libbase) $(libs) -lcmocka' tests/mutants/run.sh
 else
 	$(Q)$(MAKE) MODE=emu mutants
 endif
@@ -273,20 +298,20 @@ check:
 	    else echo 'SKIP the clang build: no clang'; fi
 	$(Q)$(MAKE) check-format
 
-# The tiny run under valgrind, which knows no AVX-512.
+# The tiny run under valgrind.
 valgrind:
 	$(Q)if command -v valgrind >/dev/null; \
-	    then $(MAKE) CUDA=no MARCH=x86-64-v3 BUILD=$(BUILD)/valgrind all && \
+	    then $(MAKE) CUDA=no BUILD=$(BUILD)/valgrind all && \
 	        tools/valgrind.sh $(BUILD)/valgrind/grpo $(BUILD)/valgrind/release/tools/problems; \
 	    else echo 'SKIP valgrind: it is not installed'; fi
 
 # Which symbol of which room reaches up: none may. Needs the objects of this build, nothing else.
 lower := $(filter $(patsubst %,$(dir)/%/%,$(kernels) models),$(objects))
-check-rooms: $(library) $(libbase)
+check-rooms: $(library) $(libbase) $(cpu_ops)
 	$(Q)tools/check_rooms.sh $(dir) $(rooms)
-	$(Q)echo 'int main(void) { return 0; }' | $(CC) $(flags) -x c - -x none -o $(dir)/lower $(lower) \
+	$(Q)echo 'int main(void) { return 0; }' | $(CC) $(flags) -x c - -x none -o $(dir)/lower $(lower) $(cpu_ops) \
 	    $(if $(filter emu,$(cuda)),$(filter $(dir)/tests/emu/%,$(objects))) $(libbase) $(libs)
-	@echo 'kernels and models link without the host: $(words $(lower)) objects, libbase.a'
+	@echo 'kernels and models link without the host: $(words $(lower) $(cpu_ops)) objects, libbase.a'
 
 # Registers and spills of every kernel, on every GPU generation this nvcc knows. Needs no GPU.
 check-cuda:
@@ -350,7 +375,7 @@ help:
 	@echo 'make debug     build/debug/grpo, for a debugger'
 	@echo 'make sanitize  build/sanitize/grpo, with the address and undefined-behaviour sanitizers'
 	@echo 'make clean     remove $(BUILD)'
-	@echo 'Variables: CC CFLAGS LDFLAGS MARCH=$(MARCH) BUILD=$(BUILD) MODE=release|debug|sanitize|tsan|fuzz V=1 (show commands)'
+	@echo 'Variables: CC CFLAGS LDFLAGS BUILD=$(BUILD) MODE=release|debug|sanitize|tsan|fuzz V=1 (show commands)'
 	@echo '           ARGS (of make bench: build/bench --help)'
 
--include $(wildcard $(dir)/*/*.d $(dir)/*/*/*.d)
+-include $(wildcard $(dir)/*/*.d $(dir)/*/*/*.d $(dir)/*/*/*/*.d)

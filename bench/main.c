@@ -202,11 +202,10 @@ static void print_probe(Bench *b, const Probe *p) {
     printf("probe: %d thread%s, best of several passes\n", p->threads, p->threads == 1 ? "" : "s");
     bench_row(b, "streaming read", p->read, "GB/s", 0, 0);
     bench_row(b, "f32 multiply-adds on registers", p->f32, "GFLOP/s", 0, 0);
-#if defined(__AVX512BF16__)
-    bench_row(b, "bf16 dot products on registers", p->bf16, "GFLOP/s", 0, 0);
-#else
-    printf("no bf16 dot product on this CPU: bf16 is held against f32's figure\n");
-#endif
+    char name[64];
+    snprintf(name, sizeof name, "bf16 %s on registers", p->bf16_unit ? p->bf16_unit : "");
+    if (p->bf16_unit) bench_row(b, name, p->bf16, "GFLOP/s", 0, 0);
+    else printf("this CPU multiplies no bf16: it is held against f32's figure\n");
 }
 
 static const struct {
@@ -258,12 +257,13 @@ static void find_origin(Bench *b) {
     char *driver = line_of(fopen("/proc/driver/nvidia/version", "r"), "NVRM version: ", fclose);
     const char *toolkit = strstr(b->device->about, "CUDA ");
     b->origin[0] = b->gpu ? b->device->about : cpu ? cpu + strspn(cpu, "\t :") : "unknown";
-    b->origin[1] = b->gpu ? or_unknown(driver) : "";
+    b->origin[1] = b->gpu ? or_unknown(driver) : b->device->numerics;
     b->origin[2] = b->gpu ? or_unknown(toolkit) : __VERSION__;
     b->origin[3] = or_unknown(commit);
     time_t now = time(NULL);
     strftime(b->date, sizeof b->date, "%Y-%m-%d", gmtime(&now));
     printf("commit %s, %s, %s\n", b->origin[3], b->origin[0], b->date);
+    if (!b->gpu) printf("%s\n", b->device->about);
     double load[1];
     if (!b->gpu && getloadavg(load, 1) == 1 && load[0] > 0.5)
         printf("other programs are running (load %.1f): times come out too long\n", load[0]);
@@ -308,7 +308,7 @@ int main(int argc, char **argv) {
             chosen[part] = any = true;
         }
     }
-    b.device = device_open(device, 0, 0, &e);
+    b.device = device_open(device, 0, 0, CPU_ISA_AUTO, &e);
     if (!b.device) return program_end("bench", e.code, &e);
     b.gpu = !strcmp(b.device->name, "cuda");
     if (b.iterations) b.peers = false;

@@ -11,21 +11,6 @@
 #include <immintrin.h>
 #endif
 
-// Accumulators: enough to cover the latency of every unit, few enough to stay in registers.
-#if defined(__AVX512F__)
-#define ACCUMULATORS 24
-typedef __m512 Lanes;
-static inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
-#elif defined(__FMA__)
-#define ACCUMULATORS 12
-typedef __m256 Lanes;
-static inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return _mm256_fmadd_ps(a, b, c); }
-#else
-#define ACCUMULATORS 12
-typedef float Lanes __attribute__((vector_size(16)));
-static inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return a * b + c; }
-#endif
-
 static int thread_count(void) {
 #ifdef _OPENMP
     return omp_get_max_threads();
@@ -37,35 +22,53 @@ static int thread_count(void) {
 static volatile float seed = 1e-3f; // unknown to the compiler
 static volatile float sink;
 
-// `rounds` of ACCUMULATORS multiply-adds that do not wait for each other.
-static void f32_burst(int64_t rounds) {
-    Lanes a = (Lanes){0} + seed, b = a, acc[ACCUMULATORS];
-    for (int i = 0; i < ACCUMULATORS; i++) acc[i] = a * (float)i;
-    for (int64_t r = 0; r < rounds; r++)
-#pragma GCC unroll 32
-        for (int i = 0; i < ACCUMULATORS; i++) acc[i] = multiply_add(a, b, acc[i]);
-    Lanes sum = acc[0];
-    for (int i = 1; i < ACCUMULATORS; i++) sum += acc[i];
-    sink = sum[0];
-}
+// A loop of multiply-adds that do not wait for each other, for each instruction set: enough accumulators to cover the
+// latency of every unit, few enough to stay in registers. `flop`: those of one round.
+typedef struct {
+    void (*run)(int64_t rounds);
+    double flop;
+} Burst;
 
-#if defined(__AVX512BF16__)
-static void bf16_burst(int64_t rounds) {
-    __m512 a = (__m512){0} + seed, acc[ACCUMULATORS];
-    __m512bh x = _mm512_cvtne2ps_pbh(a, a), y = x;
-    for (int i = 0; i < ACCUMULATORS; i++) acc[i] = a * (float)i;
-    for (int64_t r = 0; r < rounds; r++)
-#pragma GCC unroll 32
-        for (int i = 0; i < ACCUMULATORS; i++) acc[i] = _mm512_dpbf16_ps(acc[i], x, y);
-    __m512 sum = acc[0];
-    for (int i = 1; i < ACCUMULATORS; i++) sum += acc[i];
-    sink = sum[0];
+#define DEFINE_BURST(name, target_text, Lanes, accumulators, unknown, step)                                            \
+    __attribute__((target(target_text))) static void name(int64_t rounds) {                                            \
+        Lanes acc[accumulators], x = unknown;                                                                          \
+        for (int i = 0; i < accumulators; i++) acc[i] = (Lanes){0} + seed * (float)i;                                  \
+        for (int64_t r = 0; r < rounds; r++) {                                                                         \
+            _Pragma("GCC unroll 32") for (int i = 0; i < accumulators; i++) acc[i] = step;                             \
+        }                                                                                                              \
+        Lanes sum = acc[0];                                                                                            \
+        for (int i = 1; i < accumulators; i++) sum += acc[i];                                                          \
+        sink = sum[0];                                                                                                 \
+    }
+
+#if defined(__x86_64__)
+DEFINE_BURST(f32_sse, "sse2", __m128, 12, (__m128){0} + seed, x *x + acc[i])
+DEFINE_BURST(f32_avx2, "avx2,fma", __m256, 12, (__m256){0} + seed, _mm256_fmadd_ps(x, x, acc[i]))
+DEFINE_BURST(f32_avx512, "avx512f", __m512, 24, (__m512){0} + seed, _mm512_fmadd_ps(x, x, acc[i]))
+#define BF16(x) _mm512_cvtne2ps_pbh(x, x)
+DEFINE_BURST(bf16_avx512, "avx512f,avx512bf16", __m512, 24, (__m512){0} + seed,
+             _mm512_dpbf16_ps(acc[i], BF16(x), BF16(x)))
+
+// The best that this CPU has, whatever the ops use.
+static Burst burst_f32(void) {
+    if (!cpu_isa_missing(CPU_ISA_avx512)) return (Burst){f32_avx512, 24 * 32};
+    if (!cpu_isa_missing(CPU_ISA_avx2)) return (Burst){f32_avx2, 12 * 16};
+    return (Burst){f32_sse, 12 * 8};
 }
+static Burst burst_bf16(const char **unit) {
+    if (!cpu_isa_missing(CPU_ISA_avx512_bf16)) return *unit = "dot products", (Burst){bf16_avx512, 24 * 64};
+    return (Burst){0};
+}
+#else
+typedef float Lanes __attribute__((vector_size(16)));
+DEFINE_BURST(f32_plain, "", Lanes, 12, (Lanes){0} + seed, x *x + acc[i])
+static Burst burst_f32(void) { return (Burst){f32_plain, 12 * 8}; }
+static Burst burst_bf16(const char **unit) { return (Burst){0}; }
 #endif
 
 // GFLOP/s of all threads at once, each by its best burst: bursts are so short (about a millisecond) that even on a busy
 // machine some of them have their core to themselves.
-static double best_rate(void (*burst)(int64_t), double flop_a_round) {
+static double best_rate(Burst burst) {
     const int64_t rounds = 100000;
     double all = 0, end = clock_seconds() + 0.7;
 #pragma omp parallel reduction(+ : all)
@@ -73,8 +76,8 @@ static double best_rate(void (*burst)(int64_t), double flop_a_round) {
         double top = 0;
         while (clock_seconds() < end) {
             double start = clock_seconds();
-            burst(rounds);
-            top = fmax(top, flop_a_round * (double)rounds / (clock_seconds() - start) * 1e-9);
+            burst.run(rounds);
+            top = fmax(top, burst.flop * (double)rounds / (clock_seconds() - start) * 1e-9);
         }
         all += top;
     }
@@ -120,11 +123,8 @@ static double best_read(void) {
 
 Probe probe_run(void) {
     Probe p = {.threads = thread_count(), .read = best_read()};
-    p.f32 = best_rate(f32_burst, 2.0 * sizeof(Lanes) / sizeof(float) * ACCUMULATORS);
-#if defined(__AVX512BF16__)
-    p.bf16 = best_rate(bf16_burst, 64.0 * ACCUMULATORS);
-#else
-    p.bf16 = p.f32;
-#endif
+    p.f32 = best_rate(burst_f32());
+    Burst bf16 = burst_bf16(&p.bf16_unit);
+    p.bf16 = bf16.run ? best_rate(bf16) : p.f32;
     return p;
 }

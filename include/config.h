@@ -10,6 +10,7 @@
 //
 // A group is read by some of the commands: see config_commands in host/config/config_print.c.
 #pragma once
+#include "cpu_isa.h"
 #include "error.h"
 #include <stdint.h>
 
@@ -26,6 +27,7 @@
     PICK(device,    device, 0, "auto|cpu|cuda", "where to compute; auto: a GPU where there is one for this build, else the CPU")\
     PICK(device,    matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
     INT (device,    threads, 0, 0, 1024, "CPU threads; 0: all cores")                                                  \
+    PICK(device,    cpu_isa, 0, CPU_ISA_CHOICES, "the CPU's instruction set; auto: the one GRPO_CPU_ISA names in the environment, else the best this CPU has") \
     INT (device,    seed, 42, 0, 9007199254740991, "every random choice of a run follows from it")                     \
     INT (ranks,     gpus, 1, 1, 65536, "GPUs that train together, a process each; with device=cpu so many processes divide the cores. torchrun, srun and mpirun set it") \
     INT (ranks,     comm_timeout, 600, 1, 1000000, "seconds that ranks wait for one that gives no sign of life")        \

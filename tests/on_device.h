@@ -12,7 +12,7 @@ static inline bool test_on_cuda(void) {
 // GPU number `ordinal`.
 static inline Device *test_device_of(int ordinal, int threads) {
     Error e = {0};
-    Device *d = device_open(test_on_cuda() ? DEVICE_CUDA : DEVICE_CPU, ordinal, threads, &e);
+    Device *d = device_open(test_on_cuda() ? DEVICE_CUDA : DEVICE_CPU, ordinal, threads, CPU_ISA_AUTO, &e);
     if (!d) die("tests: %s", e.text);
     return d;
 }

@@ -274,6 +274,7 @@ static void resuming_names_what_changed(void **state) {
     } cases[] = {{"max_steps=1", 0, "saved"},
                  {"max_steps=1", 0, "nothing is left to do: step 1 of 1 is saved"},
                  {"max_steps=2 seed=7 learning_rate=1e-4", 0, "config.yaml): seed, learning_rate, max_steps"},
+                 {"max_steps=2 cpu_isa=generic", 0, "this one computes on generic: its last bits will differ"},
                  {"max_steps=3 model=$D/other", 2, "a checkpoint of another model (2 layers"},
                  {"max_steps=3 dtype=bf16", 2, "saved with dtype=f32"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -315,7 +316,7 @@ static void a_signal_ends_the_wait_for_a_prompt(void **state) {
 // device=cuda without a GPU is one line that says so; device=auto runs on the CPU then, and names options of no effect.
 static void a_missing_gpu_is_one_clear_line(void **state) {
     Error e = {0};
-    Device *gpu = device_open(DEVICE_CUDA, 0, 1, &e);
+    Device *gpu = device_open(DEVICE_CUDA, 0, 1, CPU_ISA_AUTO, &e);
     bool there = gpu;
     device_close(gpu);
     Str out = {0};

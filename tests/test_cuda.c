@@ -14,7 +14,7 @@ static char *self; // this program
 
 static bool gpu_answers(void) {
     Error e;
-    Device *d = device_open(DEVICE_CUDA, 0, 0, &e);
+    Device *d = device_open(DEVICE_CUDA, 0, 0, CPU_ISA_AUTO, &e);
     device_close(d);
     return d != NULL;
 }
@@ -309,7 +309,7 @@ static void commands_leave_device_memory_alone(void **state) {
 // What nobody may do: writes to device memory from the host.
 static int touch(void) {
     Error e;
-    Device *d = device_open(DEVICE_CUDA, 0, 0, &e);
+    Device *d = device_open(DEVICE_CUDA, 0, 0, CPU_ISA_AUTO, &e);
     volatile float *x = d ? d->alloc(d, 64) : NULL;
     if (x) x[0] = 1;
     return 0;

@@ -82,6 +82,12 @@ static void assert_finding(char **args, int n, ExitCode code, const char *findin
 
 static void machine_and_model(void **state) {
     FINDS(EXIT_OK, "OK", "device", "CPU", "threads=1");
+    FINDS(EXIT_OK, "OK", "device", "plain C", "cpu_isa=generic");
+    FINDS(EXIT_OK, "WARN", "instructions", "generic is slow", "cpu_isa=generic");
+    setenv("GRPO_CPU_ISA", "avx3", 1);
+    FINDS(EXIT_CONFIG, "FAIL", "device", "GRPO_CPU_ISA=avx3: no such instruction set; choose one of generic",
+          "threads=1");
+    unsetenv("GRPO_CPU_ISA");
     FINDS(EXIT_OK, "OK", "libraries", "libyaml", "threads=1");
     FINDS(EXIT_OK, "OK", "model", "459904 parameters", "threads=1");
     FINDS(EXIT_OK, "OK", "tokenizer", "models/tiny/tokenizer.json", "threads=1");

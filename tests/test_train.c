@@ -470,7 +470,7 @@ static void memory_does_not_grow_with_tokens_times_vocabulary(void **state) {
     assert_int_equal(work[0], work[1]);
     // and the head itself stays within the device's fixed scratch at 4,096 tokens x 151,936 ids (2.5 GB of logits)
     enum { V = 151936, D = 16, N = 4096 };
-    Device *d = cpu_open(0);
+    Device *d = test_device(0);
     float *x = xcalloc((size_t)N * D, 4), *w = xcalloc((size_t)V * D, 4), *out = xcalloc((size_t)N * 3, 4);
     int32_t *rows = xcalloc(N, 4), *target = xcalloc(N, 4);
     for (int i = 0; i < N * D; i++) x[i] = (float)(i % 17) * 0.01f;
@@ -484,7 +484,7 @@ static void memory_does_not_grow_with_tokens_times_vocabulary(void **state) {
     free(out);
     free(rows);
     free(target);
-    cpu_close(d);
+    device_close(d);
 }
 
 int main(void) {

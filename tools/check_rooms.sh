@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 number=0
 for room in "$@"; do
     number=$((number + 1))
-    for object in "$dir/$room"/*.o; do
+    for object in "$dir/$room"/*.o "$dir/cpu_ops_generic/$room"/*.o; do
         name=${object##*/}
         name=${name%.o}
         # Objects of files that are gone may lie there still.

@@ -1,7 +1,6 @@
 #!/bin/sh
 # The tiny run under valgrind: a cold start, GRPO with a checkpoint, an evaluation; `make valgrind`. Any error or leak of
-# ours fails it. Valgrind knows no AVX-512, so the build is one for x86-64-v3; two steps of everything are enough for it
-# to see every path, and take a minute.
+# ours fails it. Two steps of everything are enough for it to see every path, and take a minute. Its CPU has AVX2.
 #   tools/valgrind.sh GRPO PROBLEMS
 set -eu
 cd "$(dirname "$0")/.."

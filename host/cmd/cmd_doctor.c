@@ -66,23 +66,22 @@ static void check_build(Report *r) {
         utf8proc_version());
 }
 
-static void check_instructions(Report *r) {
-    const char *unused = NULL;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-#ifndef __AVX512F__
-    if (__builtin_cpu_supports("avx512f")) unused = "AVX-512";
-#endif
-#ifndef __AVX2__
-    if (!unused && __builtin_cpu_supports("avx2")) unused = "AVX2";
-#endif
-#endif
-    if (unused)
-        say(r, FINDING_WARN, "instructions",
-            "this CPU has %s, the program was built without; build it here with `make`", unused);
+// Which instruction sets the ops could run on, and why not on the others.
+static void check_instructions(Report *r, const Device *d) {
+    Str there = {0}, missing = {0};
+    for (int isa = CPU_ISA_AUTO + 1; isa < CPU_ISA_END; isa++) {
+        const char *why = cpu_isa_missing(isa), *name = cpu_isa_name(isa);
+        if (why) str_printf(&missing, "; %s: %s", name, why);
+        else str_printf(&there, "%s%s%s", there.n ? ", " : "", name, strcmp(name, d->numerics) ? "" : " (used)");
+    }
+    bool generic = !strcmp(d->numerics, cpu_isa_name(CPU_ISA_generic));
+    say(r, generic ? FINDING_WARN : FINDING_OK, "instructions", "%s%s%s", there.s, missing.n ? missing.s : "",
+        generic ? "; generic is slow" : "");
+    str_free(&there);
+    str_free(&missing);
 }
 
-static void check_machine(Report *r, int threads) {
+static void check_machine(Report *r, int threads, int isa) {
     struct utsname u;
     if (uname(&u)) snprintf(u.sysname, sizeof u.sysname, "unknown");
     long online = sysconf(_SC_NPROCESSORS_ONLN), usable = machine_cores(1);
@@ -90,15 +89,15 @@ static void check_machine(Report *r, int threads) {
     if (usable < online) snprintf(ours, sizeof ours, ", %ld of them for this process (affinity, cgroup)", usable);
     say(r, FINDING_OK, "machine", "%s %s %s, %ld cores online%s", u.sysname, u.release, u.machine, online, ours);
     Error e = {0};
-    Device *d = device_open(DEVICE_AUTO, 0, threads, &e);
+    Device *d = device_open(DEVICE_AUTO, 0, threads, isa, &e);
     if (!d) return fail(r, "device", &e);
     say(r, FINDING_OK, "device", "%s", d->about);
     Error why = {0};
-    if (device_fell_back(DEVICE_AUTO, d)) device_close(device_open(DEVICE_CUDA, 0, threads, &why));
+    if (device_fell_back(DEVICE_AUTO, d)) device_close(device_open(DEVICE_CUDA, 0, threads, isa, &why));
     // Where there is a GPU that cannot be used; that none answers is said already.
     if (*why.text && !strstr(why.text, "no GPU answers")) say(r, FINDING_WARN, "GPU", "%s", why.text);
+    check_instructions(r, d);
     device_close(d);
-    check_instructions(r);
     MemoryLimit m = machine_memory(1);
     say(r, FINDING_OK, "memory", "%s has %.1f GiB; %.1f GiB are free now", m.whose, (double)m.bytes / GiB,
         (double)machine_memory_free() / GiB);
@@ -236,7 +235,7 @@ static void check_memory(Report *r, const Config *c, Run *run) {
     if (!run_describe(run, c, shape, &e)) return fail(r, "context", &e);
     size_t need;
     MemoryLimit have;
-    run->device = device_open(c->device, 0, (int)c->threads, &e);
+    run->device = device_open(c->device, 0, (int)c->threads, c->cpu_isa, &e);
     if (!run->device) return; // said before
     bool fits = run_fits(run, &need, &have), gpu = !on_host(run->device);
     device_close(run->device);
@@ -303,7 +302,7 @@ ExitCode command_doctor(int argc, char **argv, Error *e) {
     Report r = {0};
     if (!config_args(&c, "doctor", argc, argv, e)) return e->code;
     check_build(&r);
-    check_machine(&r, (int)c.threads);
+    check_machine(&r, (int)c.threads, c.cpu_isa);
     if (argc) check_config(&r, &c);
     else printf("\nWith a configuration (grpo doctor CONFIG.yaml) its files are checked too.\n");
     config_free(&c);

@@ -14,7 +14,7 @@ ExitCode command_plan(int argc, char **argv, Error *e) {
     Rewards rw;
     bool ok = rewards_select(&c, &rw, e) && run_describe(&r, &c, shape_for_train(&c, rw.n), e);
     if (ok && c.device == DEVICE_CUDA) { // its size is asked for
-        r.device = device_open(c.device, 0, (int)c.threads, e);
+        r.device = device_open(c.device, 0, (int)c.threads, c.cpu_isa, e);
         ok = r.device != NULL;
     }
     if (ok) {

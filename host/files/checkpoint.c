@@ -33,7 +33,8 @@ static const struct {
     {"batch_bytes", offsetof(TrainState, batch_bytes)},
 };
 enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
-_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + 3 * sizeof(void *), "a field is not saved");
+_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + 3 * sizeof(void *) + 32,
+               "a field is not saved");
 
 // ---- names --------------------------------------------------------------------------------------------------------
 
@@ -133,6 +134,7 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
         json_object_set_new(j, train_fields[i].name, json_integer(value));
     }
     json_object_set_new(j, "dtype", json_string(dtype_name(dtype)));
+    json_object_set_new(j, "numerics", json_string(s->numerics));
     json_object_set_new(j, "command", s->command ? json_string(s->command) : json_null());
     char *text = json_dumps(j, JSON_INDENT(1));
     bool ok = outdir_put(d, "state/train.json", text, strlen(text), e);
@@ -319,6 +321,8 @@ static bool train_state_read(const char *path, TrainState *s, int64_t step, DTyp
     if (ok && s->command && (!command || strcmp(command, s->command)))
         ok = error_set(e, EXIT_CONFIG, "%s is a checkpoint of `grpo %s`, not of `grpo %s`; choose another output_dir",
                        path, command ? command : "?", s->command);
+    const char *numerics = json_text(json_object_get(j, "numerics"));
+    snprintf(s->numerics, sizeof s->numerics, "%s", numerics ? numerics : "");
     const char *saved = json_text(json_object_get(j, "dtype"));
     if (ok && (!saved || strcmp(saved, dtype_name(dtype))))
         ok = error_set(e, EXIT_CONFIG,

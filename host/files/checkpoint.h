@@ -23,6 +23,7 @@ typedef struct {
     size_t batch_bytes;
     const HfVoice *voice; // what the model files say of conversations; NULL: what the source's say
     const char *command;  // "train" or "sft": a checkpoint is only resumed by the command that saved it; NULL: any
+    char numerics[32];    // Device.numerics of who saves, or saved, it
 } TrainState;
 typedef struct {
     const char *name; // file name in state/

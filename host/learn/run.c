@@ -202,7 +202,7 @@ bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
         run_close(r);
         return false;
     }
-    r->device = device_open(c->device, ranks_gpu(), machine_threads((int)c->threads, ranks_here()), e);
+    r->device = device_open(c->device, ranks_gpu(), machine_threads((int)c->threads, ranks_here()), c->cpu_isa, e);
     if (!r->device || !join_ranks(r, e)) {
         run_close(r);
         return false;

@@ -27,6 +27,7 @@ static int state_blobs(const Run *r, StateBlob *blob) {
 
 bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e) {
     const Config *c = r->cfg;
+    snprintf(at->numerics, sizeof at->numerics, "%s", r->device->numerics);
     if (m && !metrics_sync(m, &at->metrics_bytes, &at->completions_bytes, e)) return false;
     StateBlob blob[4];
     int n = state_blobs(r, blob);
@@ -65,7 +66,7 @@ static void say_changes(const Run *r, const char *path, Progress *p) {
     char *saved = file_read(file, (size_t)1 << 20, &n, NULL);
     const char *free_to_change =
         " resume progress output_dir save_steps save_total_limit logging_steps log_completions profile_steps threads "
-        "comm_timeout ";
+        "cpu_isa comm_timeout ";
     Str changed = {0};
     const char *text = now, *name, *old_name;
     while (saved && next_option(&text, &name, &name_n, &all)) {
@@ -114,6 +115,11 @@ static bool load_newest(Run *r, TrainState *at, Progress *p, Error *e) {
                               "%s is there and resume=never; choose another output_dir, or set resume=auto", path);
     if (ok) {
         progress_say(p, "resumed from %s", path);
+        if (*at->numerics && strcmp(at->numerics, r->device->numerics))
+            progress_say(p,
+                         "saved by a run on %s, this one computes on %s: its last bits will differ from those of a run "
+                         "that was never stopped",
+                         at->numerics, r->device->numerics);
         say_changes(r, path, p);
     }
     free(path);

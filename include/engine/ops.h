@@ -14,6 +14,7 @@
 //     set, `+=` that it is added to.
 #pragma once
 #include "arena.h"
+#include "cpu_isa.h"
 #include "error.h"
 #include "grpo.h"
 
@@ -132,15 +133,21 @@ typedef struct {
 #define OP_PROTOTYPE_CPU(name, args)  void cpu_##name args;
 #define OP_PROTOTYPE_CUDA(name, args) void cuda_##name args;
 
+// The ops of one instruction set of the CPU.
+typedef struct {
+    OPS(OP_MEMBER)
+} OpTable;
+
 typedef struct Graph Graph;
 typedef struct Event Event;
 
 struct Device {
-    const char *name; // "cpu" or "cuda"
-    bool on_host;     // its memory is host memory: a tensor's data may be read and written without a copy
-    char about[160];  // what it is, for humans: cores, instruction set; card, driver
-    Arena scratch;    // DEVICE_SCRATCH bytes of its memory, for the ops themselves
-    void *backend;    // the backend's own
+    const char *name;  // "cpu" or "cuda"
+    bool on_host;      // its memory is host memory: a tensor's data may be read and written without a copy
+    char about[160];   // what it is, for humans: cores, instruction set; card, driver
+    char numerics[32]; // what the last bits of its ops belong to: the instruction set; the card's generation
+    Arena scratch;     // DEVICE_SCRATCH bytes of its memory, for the ops themselves
+    void *backend;     // the backend's own
     // Let the vendor's library (cuBLASLt) do `matmul` too, to measure what the contract above costs: a row's bits then
     // depend on the rows beside it. The CPU has no such library and does not look here.
     bool library_products;
@@ -190,8 +197,9 @@ static inline void device_range(Device *d, const char *name) {
 #ifdef __cplusplus
 extern "C" {
 #endif
-// Opens the CPU: `threads` OpenMP threads (0: all cores). NULL: no memory.
-Device *cpu_open(int threads);
+// Opens the CPU: `threads` OpenMP threads (0: all cores), CPU_ISA_*. NULL after filling *e: an instruction set that is not
+// there (EXIT_CONFIG), no memory (EXIT_MEMORY).
+Device *cpu_open(int threads, int isa, Error *e);
 void cpu_close(Device *d);
 // Opens GPU number `ordinal` of those that CUDA_VISIBLE_DEVICES leaves. NULL after filling *e: no driver, a driver that is
 // too old, no such GPU, a GPU the build has no code for (all EXIT_CONFIG), no memory (EXIT_MEMORY).

@@ -1,7 +1,7 @@
 // The CPU device: plain memory, OpenMP threads, the table of ops.
+#include "cpu_ops.h"
 #include "error.h"
 #include "machine.h"
-#include "ops.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -30,19 +30,32 @@ static void fetch(Device *d, void *host, const void *src, size_t bytes, Event *e
 static void event_free(Device *d, Event *e) { free(e); }
 static size_t memory(Device *d) { return machine_memory(1).bytes; }
 
-static const char *instruction_set(void) {
-#if defined(__AVX512BF16__)
-    return "AVX-512 with bf16 dot products";
-#elif defined(__AVX512F__)
-    return "AVX-512";
-#elif defined(__AVX2__)
-    return "AVX2";
-#else
-    return "portable vectors";
-#endif
+// "generic, avx2": what a user can choose here.
+static void list_isas(char *text, size_t n) {
+    for (int isa = CPU_ISA_AUTO + 1, at = 0; isa < CPU_ISA_END; isa++)
+        if (!cpu_isa_missing(isa)) at += snprintf(text + at, n - (size_t)at, "%s%s", at ? ", " : "", cpu_isa_name(isa));
 }
 
-Device *cpu_open(int threads) {
+// The ops of `isa`, or of what auto stands for; what they are goes into the device's texts.
+static const OpTable *choose_ops(Device *d, int isa, int threads, Error *e) {
+    bool chosen = isa != CPU_ISA_AUTO, emulated = false;
+    if (!chosen) isa = cpu_isa_auto();
+    const OpTable *ops = isa == CPU_ISA_AUTO ? NULL : cpu_isa_ops(isa, &emulated);
+    if (!ops) {
+        char there[128];
+        list_isas(there, sizeof there);
+        error_set(e, EXIT_CONFIG, "%s%s: %s; choose one of %s, or leave it out",
+                  chosen ? "cpu_isa=" : "GRPO_CPU_ISA=", chosen ? cpu_isa_name(isa) : getenv("GRPO_CPU_ISA"),
+                  isa == CPU_ISA_AUTO ? "no such instruction set" : cpu_isa_missing(isa), there);
+        return NULL;
+    }
+    snprintf(d->about, sizeof d->about, "CPU, %d thread%s, %s%s", threads, threads == 1 ? "" : "s", cpu_isa_about(isa),
+             emulated ? ", emulated" : "");
+    snprintf(d->numerics, sizeof d->numerics, "%s", cpu_isa_name(isa));
+    return ops;
+}
+
+Device *cpu_open(int threads, int isa, Error *e) {
     Device *d = xcalloc(1, sizeof *d);
     machine_memory(1); // before this device takes of it
     int n = 1;
@@ -52,7 +65,11 @@ Device *cpu_open(int threads) {
 #endif
     d->name = "cpu";
     d->on_host = true;
-    snprintf(d->about, sizeof d->about, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s", instruction_set());
+    const OpTable *ops = choose_ops(d, isa, n, e);
+    if (!ops) {
+        free(d);
+        return NULL;
+    }
     d->alloc = alloc;
     d->free = release;
     d->copy = copy;
@@ -66,10 +83,12 @@ Device *cpu_open(int threads) {
     d->event_record = event_ignore;
     d->event_wait = event_ignore;
     d->event_free = event_free;
-#define OP_ENTRY(name, args) d->name = cpu_##name;
+#define OP_ENTRY(name, args) d->name = ops->name;
     OPS(OP_ENTRY)
     void *scratch = alloc(d, DEVICE_SCRATCH);
     if (!scratch) {
+        error_set(e, EXIT_MEMORY, "cannot take %.0f MiB of scratch memory; close other programs",
+                  (double)DEVICE_SCRATCH / 1024 / 1024);
         free(d);
         return NULL;
     }

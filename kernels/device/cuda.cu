@@ -191,6 +191,7 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     c->memory = card.totalGlobalMem;
     snprintf(d->about, sizeof d->about, "%.80s, sm_%d%d, %d SMs, %.1f GiB, CUDA %d.%d", card.name, card.major,
              card.minor, c->sm_count, (double)c->memory / (1 << 30), CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    snprintf(d->numerics, sizeof d->numerics, "sm_%d%d", card.major, card.minor);
     c->shared = card.sharedMemPerBlockOptin;
     d->alloc = alloc;
     d->free = release;

@@ -21,7 +21,7 @@ bool device_fell_back(int choice, const Device *d) {
     return compiled_in && choice == DEVICE_AUTO && !strcmp(d->name, "cpu");
 }
 
-Device *device_open(int choice, int ordinal, int threads, Error *e) {
+Device *device_open(int choice, int ordinal, int threads, int isa, Error *e) {
     Error why = {0};
     if (!machine_threads_allowed("threads", threads, e)) return NULL;
     if (choice != DEVICE_CPU) {
@@ -32,12 +32,9 @@ Device *device_open(int choice, int ordinal, int threads, Error *e) {
             return NULL;
         }
     }
-    Device *d = cpu_open(machine_threads(threads, 1));
+    Device *d = cpu_open(machine_threads(threads, 1), isa, e);
     if (d && device_fell_back(choice, d))
         strncat(d->about, " (no GPU answers)", sizeof d->about - strlen(d->about) - 1);
-    if (!d)
-        error_set(e, EXIT_MEMORY, "cannot take %.0f MiB of scratch memory; close other programs",
-                  (double)DEVICE_SCRATCH / 1024 / 1024);
     return d;
 }
 
