@@ -1,0 +1,232 @@
+// build/ptx FILE.ptx KERNEL grid=X,Y,Z block=X,Y,Z shared=BYTES [seed=N] [units=MODEL] ... ARGUMENT...: runs one kernel.
+#include "ptx.h"
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+
+using namespace ptx;
+
+static const char usage[] =
+    "ptx FILE.ptx KERNEL grid=X,Y,Z block=X,Y,Z shared=BYTES [OPTION...] ARGUMENT...\n"
+    "Runs a kernel on this machine for PTX. Options:\n"
+    "  grid=X[,Y[,Z]] block=X[,Y[,Z]] cluster=X[,Y[,Z]]   blocks, threads of a block, blocks of a cluster\n"
+    "  shared=BYTES     dynamic shared memory\n"
+    "  seed=N           the order of blocks and warps, and when copies arrive (1)\n"
+    "  units=MODEL      how tensor cores add: ascending, groups8, groups16, unlike (mma.sync groups8, wgmma groups16)\n"
+    "  limit=N          instructions of all threads, before it counts as endless (20000000000)\n"
+    "  regs=N           registers of a thread, as ptxas -v tells them: checked against a multiprocessor's\n"
+    "  threads=N        of the CPU (2)\n"
+    "An argument for each of the kernel's parameters, in order:\n"
+    "  i32:5 u32:5 i64:5 u64:5 i16:5 u16:5 i8:5 u8:5 f32:0.5 f64:0.5   a number\n"
+    "  buf:BYTES        a buffer of zeros\n"
+    "  in:FILE          a buffer with the file's bytes\n"
+    "  inout:FILE       the same, written back\n"
+    "  out:BYTES:FILE   a buffer nobody has written, its bytes written to the file\n"
+    "  bytes:FILE       a parameter of many bytes (a struct, a tensor map)\n"
+    "  map:BUFFER:TYPE:SWIZZLE:D0,D1..:S1,S2..:B0,B1..   a tensor map over the BUFFERth argument (0: the first) that "
+    "is a\n"
+    "                   buffer: type and swizzle as tensormap.replace numbers them, sizes, strides in bytes, box\n"
+    "Exit: 0 and a line of counts; 2 where the command line is wrong, 3 the file, 1 the kernel.\n";
+
+[[noreturn]] static void wrong(const std::string &what) {
+    fprintf(stderr, "ptx: %s\n", what.c_str());
+    exit(2);
+}
+
+struct Buffer {
+    std::unique_ptr<uint8_t[]> room, written;
+    uint8_t *p = nullptr;
+    uint64_t bytes = 0;
+    std::string file; // to write it to
+};
+
+static uint64_t whole(const std::string &text, const std::string &what) {
+    char *end;
+    uint64_t v = strtoull(text.c_str(), &end, 0);
+    if (text.empty() || *end) wrong(what + ": \"" + text + "\" is no whole number");
+    return v;
+}
+static std::vector<uint64_t> list(const std::string &text, const std::string &what) {
+    std::vector<uint64_t> v;
+    for (size_t at = 0; at <= text.size();) {
+        size_t comma = std::min(text.find(',', at), text.size());
+        v.push_back(whole(text.substr(at, comma - at), what));
+        at = comma + 1;
+    }
+    return v;
+}
+static void three(const std::string &text, const std::string &what, uint32_t to[3]) {
+    std::vector<uint64_t> v = list(text, what);
+    if (v.size() > 3) wrong(what + " has more than three numbers");
+    for (size_t k = 0; k < 3; k++) {
+        to[k] = k < v.size() ? (uint32_t)std::min<uint64_t>(v[k], UINT32_MAX) : 1;
+    }
+}
+static std::string read_file(const std::string &file) {
+    std::ifstream in(file, std::ios::binary);
+    if (!in) wrong(file + ": cannot be opened");
+    return std::string(std::istreambuf_iterator<char>(in), {});
+}
+static void make_buffer(std::vector<Buffer> &buffers, uint64_t bytes, const std::string &text, const std::string &file,
+                        bool unwritten) {
+    if (bytes > (uint64_t)1 << 36) wrong("a buffer of more than 64 GB");
+    Buffer b;
+    b.bytes = bytes;
+    b.room.reset(new uint8_t[bytes + 512]());
+    b.p = (uint8_t *)(((uintptr_t)b.room.get() + 255) / 256 * 256);
+    memcpy(b.p, text.data(), text.size());
+    b.file = file;
+    if (unwritten && bytes <= 64 << 20) b.written.reset(new uint8_t[bytes]()); // of a larger one it would take too much
+    buffers.push_back(std::move(b));
+}
+
+static void push(std::vector<uint8_t> &params, const Parameter &p, const void *value, size_t bytes,
+                 const std::string &text) {
+    if (bytes != p.size)
+        wrong("\"" + text + "\" is " + std::to_string(bytes) + " bytes, where the parameter " + p.name + " has " +
+              std::to_string(p.size));
+    params.resize(p.offset + p.size);
+    memcpy(&params[p.offset], value, bytes);
+}
+
+static void map_argument(std::vector<Buffer> &buffers, const std::string &text, TensorMap *m) {
+    std::vector<std::string> part;
+    for (size_t at = 4; at <= text.size();) {
+        size_t colon = std::min(text.find(':', at), text.size());
+        part.push_back(text.substr(at, colon - at));
+        at = colon + 1;
+    }
+    if (part.size() != 6) wrong("\"" + text + "\": a map has six parts");
+    uint64_t buffer = whole(part[0], text);
+    if (buffer >= buffers.size()) wrong("\"" + text + "\": there is no such buffer before it");
+    std::vector<uint64_t> dim = list(part[3], text),
+                          stride = dim.size() > 1 ? list(part[4], text) : std::vector<uint64_t>(),
+                          box = list(part[5], text);
+    if (dim.empty() || dim.size() > 5 || stride.size() + 1 != dim.size() || box.size() != dim.size())
+        wrong("\"" + text + "\": sizes, strides and box do not fit together");
+    m->magic = TENSOR_MAP, m->rank = (uint32_t)dim.size(), m->address = (uint64_t)buffers[buffer].p;
+    m->type = (uint8_t)whole(part[1], text), m->swizzle = (uint8_t)whole(part[2], text);
+    for (size_t k = 0; k < dim.size(); k++) {
+        m->dim[k] = (uint32_t)dim[k], m->box[k] = (uint32_t)box[k], m->step[k] = 1;
+        if (k) m->stride[k - 1] = stride[k - 1];
+    }
+}
+
+static void argument(std::vector<Buffer> &buffers, std::vector<uint8_t> &params, const Parameter &p,
+                     const std::string &text) {
+    size_t colon = text.find(':');
+    std::string kind = text.substr(0, colon), rest = colon == std::string::npos ? "" : text.substr(colon + 1);
+    if (kind == "f32" || kind == "f64") {
+        char *end;
+        double d = strtod(rest.c_str(), &end);
+        float f = (float)d;
+        if (rest.empty() || *end) wrong("\"" + text + "\" is no number");
+        return kind == "f32" ? push(params, p, &f, 4, text) : push(params, p, &d, 8, text);
+    }
+    if (kind.size() >= 2 && (kind[0] == 'i' || kind[0] == 'u') && isdigit((unsigned char)kind[1])) {
+        int bits = atoi(kind.c_str() + 1);
+        if (bits != 8 && bits != 16 && bits != 32 && bits != 64)
+            wrong("\"" + text + "\": integers have 8, 16, 32 or 64 bits");
+        bool minus = !rest.empty() && rest[0] == '-';
+        uint64_t v = whole(minus ? rest.substr(1) : rest, text);
+        v = minus ? -v : v;
+        return push(params, p, &v, (size_t)bits / 8, text);
+    }
+    if (kind == "buf") make_buffer(buffers, whole(rest, text), "", "", false);
+    else if (kind == "in" || kind == "inout") {
+        std::string bytes = read_file(rest);
+        make_buffer(buffers, bytes.size(), bytes, kind == "inout" ? rest : "", false);
+    } else if (kind == "out") {
+        size_t second = rest.find(':');
+        if (second == std::string::npos) wrong("\"" + text + "\": out:BYTES:FILE");
+        make_buffer(buffers, whole(rest.substr(0, second), text), "", rest.substr(second + 1), true);
+    } else if (kind == "bytes") {
+        std::string bytes = read_file(rest);
+        return push(params, p, bytes.data(), bytes.size(), text);
+    } else if (kind == "map") {
+        TensorMap m;
+        map_argument(buffers, text, &m);
+        return push(params, p, &m, sizeof m, text);
+    } else wrong("\"" + text + "\" is no argument (i32: u64: f32: buf: in: inout: out: ...)");
+    uint64_t at = (uint64_t)buffers.back().p;
+    push(params, p, &at, 8, text);
+}
+
+static void write_back(const std::vector<Buffer> &buffers) {
+    for (const Buffer &b : buffers) {
+        if (b.file.empty()) continue;
+        std::ofstream out(b.file, std::ios::binary | std::ios::trunc);
+        out.write((const char *)b.p, (std::streamsize)b.bytes);
+        out.close();
+        if (!out) wrong(b.file + ": cannot be written");
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    if (argc < 3) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    std::string file = argv[1], name = argv[2], where;
+    Launch launch;
+    std::vector<std::string> arguments;
+    for (int k = 3; k < argc; k++) {
+        std::string text = argv[k];
+        size_t equals = text.find('=');
+        std::string key = text.substr(0, equals), value = equals == std::string::npos ? "" : text.substr(equals + 1);
+        if (equals == std::string::npos || text.find(':') < equals) arguments.push_back(text);
+        else if (key == "grid") three(value, key, launch.grid);
+        else if (key == "block") three(value, key, launch.block);
+        else if (key == "cluster") three(value, key, launch.cluster);
+        else if (key == "shared") launch.shared = whole(value, key);
+        else if (key == "seed") launch.seed = whole(value, key);
+        else if (key == "limit") launch.limit = whole(value, key);
+        else if (key == "regs") launch.registers = (int)std::min<uint64_t>(whole(value, key), 1000);
+        else if (key == "threads")
+            launch.threads = (int)std::max<uint64_t>(1, std::min<uint64_t>(whole(value, key), 64));
+        else if (key == "units") {
+            static const char *const models[] = {"ascending", "groups8", "groups16", "unlike"};
+            auto at = std::find(std::begin(models), std::end(models), value);
+            if (at == std::end(models)) wrong("units=" + value + ": ascending, groups8, groups16 or unlike");
+            launch.units = (Units)(at - models);
+        } else wrong("\"" + text + "\" is no option (grid, block, shared, cluster, seed, units, limit, regs, threads)");
+    }
+    std::unique_ptr<Program> program;
+    const Kernel *kernel;
+    try {
+        program = load_program(file);
+        kernel = &find_kernel(*program, name);
+    } catch (Fault &f) {
+        fprintf(stderr, "%s\n", describe(file, "", f, "").c_str());
+        return 3;
+    }
+    const std::vector<Parameter> &params = kernel->function->params;
+    if (arguments.size() != params.size())
+        wrong(file + ": " + name + " has " + std::to_string(params.size()) + " parameters, " +
+              std::to_string(arguments.size()) + " arguments are given");
+    std::vector<Buffer> buffers;
+    try {
+        for (size_t k = 0; k < params.size(); k++) argument(buffers, launch.params, params[k], arguments[k]);
+        std::vector<Range> ranges = program->ranges;
+        for (Buffer &b : buffers)
+            if (b.bytes) ranges.push_back({(uint64_t)b.p, b.bytes, false, b.written.get()});
+        std::sort(ranges.begin(), ranges.end(), [](const Range &a, const Range &b) { return a.start < b.start; });
+        Counts n = run_grid(*kernel, launch, ranges, &where);
+        write_back(buffers);
+        printf("%s: %llu instructions, %llu of warps, %llu warps, %llu barriers\n", name.c_str(),
+               (unsigned long long)n.instructions, (unsigned long long)n.warp_instructions, (unsigned long long)n.warps,
+               (unsigned long long)n.barriers);
+    } catch (Fault &f) {
+        fprintf(stderr, "%s\n", describe(file, name, f, where.empty() ? "its launch" : where).c_str());
+        return 1;
+    } catch (std::bad_alloc &) {
+        wrong("no memory for the buffers");
+    }
+    return 0;
+}
