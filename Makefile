@@ -127,15 +127,20 @@ objects := $(foreach f,$(filter-out $(by_isa) $(if $(filter fuzz,$(MODE)),kernel
 # Beside the library, not in it: whoever looks for an instruction set's ops takes what is linked.
 cpu_ops := $(if $(filter fuzz,$(MODE)),,$(isas:%=$(dir)/cpu_ops_%.o))
 objects += $(if $(cuda),$(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*/*.cu)))
-objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tests/emu/*.cpp)))
+# The machine for PTX: a program, and a part of the emulated GPU.
+machine := $(patsubst %.cpp,$(dir)/%.o,$(filter-out %_main.cpp,$(wildcard tests/ptx/*.cpp)))
+objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tests/emu/*.cpp)) $(machine))
 main    := $(dir)/host/cmd/main.o
 # The base is an archive of its own: kernels and models link with it alone.
 library := $(dir)/libgrpo.a
 libbase := $(dir)/libbase.a
-tests   := $(patsubst %.c,$(dir)/%,$(wildcard tests/test_*.c))
+ptx     := $(if $(filter release,$(MODE)),$(BUILD)/ptx,$(dir)/ptx)
+# test_ptx_ops needs kernels that nvcc compiled: make check-ptx
+tests   := $(patsubst %.c,$(dir)/%,$(filter-out tests/test_ptx_ops.c,$(wildcard tests/test_*.c)))
+ptx_ops := $(dir)/tests/test_ptx_ops
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
 # Not test_train: too long under emulation; test_cuda holds a whole run against the CPU's instead.
-emulated := $(filter-out test_train,$(patsubst tests/%.c,%,$(shell grep -l 'include "on_device.h"' tests/test_*.c))) test_emu
+emulated := $(filter-out test_train test_ptx_ops,$(patsubst tests/%.c,%,$(shell grep -l 'include "on_device.h"' tests/test_*.c))) test_emu
 ifeq ($(cuda),emu)
 tests   := $(emulated:%=$(dir)/tests/%)
 endif
@@ -195,6 +200,24 @@ $(dir)/tests/%.o: tests/%.cpp $(dir)/flags_cu
 	@echo '  CXX  $<'
 	$(Q)mkdir -p $(@D) && $(compile_cu) -MMD -MP -c -o $@ $<
 
+compile_ptx = $(CXX) -std=c++17 -O3 -g $(march) -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fno-strict-aliasing \
+              $(CPPFLAGS) $(CXXFLAGS)
+$(dir)/tests/ptx/%.o: tests/ptx/%.cpp $(dir)/flags_ptx
+	$(if $(shell command -v $(CXX)),,$(error the machine for PTX needs g++: run tools/deps.sh test))
+	@echo '  CXX  $<'
+	$(Q)mkdir -p $(@D) && $(compile_ptx) -MMD -MP -c -o $@ $<
+$(ptx): $(dir)/tests/ptx/ptx_main.o $(machine)
+	@echo '  LD  $@'
+	$(Q)mkdir -p $(@D) && $(compile_ptx) -o $@ $^ -lpthread
+
+# The kernels as nvcc compiles them, for that machine.
+kernels_ptx := $(patsubst %.cu,$(BUILD)/ptx80/%.ptx,$(notdir $(wildcard kernels/*/*.cu)))
+vpath %.cu $(sort $(dir $(wildcard kernels/*/*.cu)))
+$(BUILD)/ptx80/%.ptx: %.cu
+	@echo '  NVCC -ptx  $<'
+	$(Q)mkdir -p $(@D) && $(nvcc) $(flags_nvcc) -ptx -arch=compute_80 -MD -MF $(@:.ptx=.d) -MT $@ -o $@ $<
+-include $(wildcard $(BUILD)/ptx80/*.d)
+
 # Switches threads; the kernels' own memory it does not touch.
 $(dir)/tests/emu/emu_block.o: compile_cu += -O3 -fno-sanitize=address,alignment
 
@@ -206,13 +229,13 @@ $(library) $(libbase):
 
 $(grpo): $(main)
 $(bench): $(call object,bench)
-$(tools) $(tests): %: %.o
-$(tests): cmocka := -lcmocka
-$(tests): $(dir)/tests/filter.o
+$(tools) $(tests) $(ptx_ops): %: %.o
+$(tests) $(ptx_ops): cmocka := -lcmocka
+$(tests) $(ptx_ops): $(dir)/tests/filter.o
 $(fuzzers): %: %.o $(library) $(libbase)
 	@echo '  LD  $@'
 	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $< $(library) $(libbase) $(libs)
-$(grpo) $(bench) $(tools) $(tests): $(cpu_ops) $(library) $(libbase)
+$(grpo) $(bench) $(tools) $(tests) $(ptx_ops): $(cpu_ops) $(library) $(libbase)
 	@echo '  LD  $@'
 	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(library) $(libbase) $(libs) $(cmocka)
 
@@ -233,9 +256,10 @@ $(dir)/host/cmd/version.o: $(dir)/version
 # Written anew only where the text differs: what depends on them is rebuilt then, and only then.
 $(dir)/flags:  text = $(compiler) $(flags) $(foreach i,$(isas),$(isa_$i))
 $(dir)/flags_cu: text = $(subst ',,$(compile_cu))
+$(dir)/flags_ptx: text = $(compile_ptx)
 $(dir)/linked: text = $(objects) $(libs)
 $(dir)/version: text = $(version)
-$(dir)/flags $(dir)/flags_cu $(dir)/linked $(dir)/version: FORCE
+$(dir)/flags $(dir)/flags_cu $(dir)/flags_ptx $(dir)/linked $(dir)/version: FORCE
 	@mkdir -p $(@D) && echo '$(text)' | cmp -s - $@ || echo '$(text)' >$@
 
 # ---- targets ---------------------------------------------------------------------------------------------------------
@@ -259,6 +283,18 @@ ifeq ($(MODE),emu)
 	$(Q)BUILD=$(dir) GRPO=$(grpo) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags) $(cpu_ops)' LIBS='$(libbase) $(libs) -lcmocka' tests/mutants/run.sh
 else
 	$(Q)$(MAKE) MODE=emu mutants
+endif
+
+# Our kernels as nvcc compiled them, on the machine of tests/ptx; and the shapes of speed too.
+.PHONY: check-ptx check-ptx-all
+check-ptx check-ptx-all:
+ifeq ($(nvcc),)
+	@echo 'SKIP $@: our kernels on the PTX machine need nvcc, which is not here'
+else ifneq ($(MODE),emu)
+	$(Q)$(MAKE) MODE=emu $@
+else
+	$(Q)$(MAKE) MODE=emu $(ptx_ops) $(kernels_ptx)
+	$(Q)$(if $(filter %-all,$@),PTX_ALL=1) EMU_PTX=$(BUILD)/ptx80 EMU_DEFER=0 EMU_GUARD=0 OMP_WAIT_POLICY=passive $(ptx_ops)
 endif
 
 # One test program alone, with all it prints: make run-test_ops. TEST=PATTERN: only the tests of that name; OP=NAME: of the
@@ -363,6 +399,7 @@ help:
 	@echo 'make demo      watch a model learn: three minutes, offline'
 	@echo 'make test      every test; make run-test_NAME [TEST=PATTERN] [OP=NAME] runs one program, one test, one op'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
+	@echo 'make check-ptx  the kernels that nvcc compiled, on a machine for PTX; check-ptx-all: large shapes too'
 	@echo 'make check-cuda  registers and spills of every kernel, for every GPU generation; needs nvcc, no GPU'
 	@echo 'make check-rooms  which symbol of which room reaches up'
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'

@@ -14,6 +14,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 #include <stdint.h>
 #include <stdbool.h>
 
@@ -253,8 +254,15 @@ struct cudaLaunchConfig_t {
     cudaLaunchAttribute *attrs;
     unsigned numAttrs;
 };
-// Checks the launch as the hardware does and puts it into its stream; `body` runs one thread of the kernel.
-cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> body);
+// Checks the launch as the hardware does and puts it into its stream; `body` runs one thread of the kernel, and `params`
+// are its arguments as a GPU gets them, for the machine of tests/ptx.
+cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> body,
+                       std::vector<unsigned char> params);
+template <typename T> static inline void emu_pack(std::vector<unsigned char> &params, const T &value) {
+    size_t at = (params.size() + alignof(T) - 1) / alignof(T) * alignof(T);
+    params.resize(at + sizeof(T));
+    memcpy(&params[at], (const void *)&value, sizeof(T));
+}
 // Refuses an argument that points into memory the host alone can reach.
 cudaError_t emu_check_pointer(const void *kernel, int argument, const void *p);
 
@@ -275,7 +283,10 @@ static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, v
         },
         values);
     if (bad != cudaSuccess) return bad;
-    return emu_launch(config, (const void *)kernel, [kernel, values] { std::apply(kernel, values); });
+    std::vector<unsigned char> params;
+    std::apply([&](const auto &...value) { (emu_pack(params, value), ...); }, values);
+    return emu_launch(
+        config, (const void *)kernel, [kernel, values] { std::apply(kernel, values); }, std::move(params));
 }
 template <typename F>
 static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, F kernel, int threads,

@@ -14,8 +14,6 @@ int64_t emu_launches(const char *kernel);
 int64_t emu_launches_total(void);
 // Those of all that a graph asked for.
 int64_t emu_launches_replayed(void);
-// Those of all that a graph asked for.
-int64_t emu_launches_replayed(void);
 // Bytes of device memory that are allocated now.
 size_t emu_device_bytes(void);
 // Forgets counts, sticky errors and faults asked for.
@@ -30,6 +28,10 @@ void emu_fail_alloc(int64_t k);
 void emu_fail_launch(const char *kernel);
 // Work waits in its stream until somebody synchronises, instead of running as it is asked for (EMU_DEFER=1).
 void emu_defer(bool on);
+// Kernels run as nvcc compiled them, on the machine of tests/ptx: the .ptx files of folder EMU_PTX hold them. (Where it is set,
+// from the start.) The number of instructions that threads have run there.
+void emu_machine(bool on);
+int64_t emu_machine_instructions(void);
 // EMU_GUARD=1: device memory is out of the host's reach but for copies, as on a GPU; who reads or writes it dies there.
 // (AddressSanitizer does not watch the ends of allocations then.)
 

@@ -11,6 +11,7 @@ struct EmuLaunch {
     dim3 grid, block;
     size_t shared;
     std::function<void()> body;
+    std::vector<unsigned char> params;
 };
 // emu_block.cpp: runs every block of a grid, one after another.
 void emu_run_grid(const EmuLaunch &launch);
@@ -18,8 +19,15 @@ void emu_run_grid(const EmuLaunch &launch);
 // emu_names.cpp: a kernel's name from the program's symbol table, with its template arguments; and without.
 std::string emu_kernel_name(const void *kernel);
 std::string emu_base_name(const std::string &name);
+// And as it stands there ("_ZL11fill_kernelPfl").
+std::string emu_symbol(const void *kernel);
+
+// emu_machine.cpp: runs the grid on the PTX machine, where that is asked for; false where it is not.
+bool emu_run_on_machine(const EmuLaunch &launch);
 
 // emu_runtime.cpp
+// All memory a GPU can reach: address and bytes, by address.
+std::vector<std::pair<uint64_t, uint64_t>> emu_reachable(void);
 // The dynamic shared memory the kernel was allowed by cudaFuncSetAttribute; 0 where nobody asked.
 size_t emu_shared_allowed(const void *kernel);
 // The next launch's own seed, from the user's and the number of launches since that was set; not 0.

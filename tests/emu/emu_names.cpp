@@ -57,19 +57,24 @@ static std::string without_arguments(const std::string &s) {
     return s.substr(start, end - start);
 }
 
+std::string emu_symbol(const void *kernel) {
+    static std::map<uintptr_t, std::string> symbols = read_symbols();
+    auto symbol = symbols.find((uintptr_t)kernel);
+    return symbol == symbols.end() ? "" : symbol->second;
+}
+
 std::string emu_kernel_name(const void *kernel) {
     static std::mutex lock;
     static std::map<const void *, std::string> known;
-    static std::map<uintptr_t, std::string> symbols = read_symbols();
     std::lock_guard<std::mutex> hold(lock);
     auto at = known.find(kernel);
     if (at != known.end()) return at->second;
     std::string name = "a kernel without a name";
-    auto symbol = symbols.find((uintptr_t)kernel);
-    if (symbol != symbols.end()) {
+    std::string symbol = emu_symbol(kernel);
+    if (!symbol.empty()) {
         int status = 0;
-        char *plain = abi::__cxa_demangle(symbol->second.c_str(), nullptr, nullptr, &status);
-        name = without_arguments(plain ? plain : symbol->second);
+        char *plain = abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status);
+        name = without_arguments(plain ? plain : symbol);
         free(plain);
     }
     return known[kernel] = name;

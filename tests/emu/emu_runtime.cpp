@@ -704,7 +704,15 @@ cudaError_t emu_check_pointer(const void *kernel, int argument, const void *p) {
     return cudaSuccess;
 }
 
-cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> body) {
+std::vector<std::pair<uint64_t, uint64_t>> emu_reachable(void) {
+    std::lock_guard<std::mutex> hold(state_lock);
+    std::vector<std::pair<uint64_t, uint64_t>> all;
+    for (auto &r : ranges) all.push_back({r.first, r.second.bytes});
+    return all;
+}
+
+cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> body,
+                       std::vector<unsigned char> params) {
     if (sticky != cudaSuccess) return failed_already();
     dim3 g = config->gridDim, b = config->blockDim;
     uint64_t threads = (uint64_t)b.x * b.y * b.z;
@@ -717,7 +725,7 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std
         size_t limit = at == shared_limit.end() ? 48 * 1024 : (size_t)at->second;
         if (config->dynamicSmemBytes > limit) return result(cudaErrorInvalidValue);
     }
-    EmuLaunch launch = {kernel, g, b, config->dynamicSmemBytes, std::move(body)};
+    EmuLaunch launch = {kernel, g, b, config->dynamicSmemBytes, std::move(body), std::move(params)};
     return emu_submit(config->stream, [launch] {
         std::string name = emu_base_name(emu_kernel_name(launch.kernel));
         {
@@ -730,6 +738,6 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std
                 return;
             }
         }
-        emu_run_grid(launch);
+        if (!emu_run_on_machine(launch)) emu_run_grid(launch);
     });
 }

@@ -44,6 +44,7 @@ struct Instr {
     Flow flow = PLAIN;
     bool tracked = false;                      // a wgmma: it looks after its registers itself
     bool copies = false;                       // a mov from register to register
+    bool loads = false;                        // it may read what nobody has written, as long as nobody uses that
     uint8_t count = 0;                         // of a vector
     int32_t d = 0, a = 0, b = 0, c = 0, e = 0; // offsets of operands
     uint32_t x = 0, y = 0, z = 0;              // modifiers
@@ -176,6 +177,9 @@ struct Warp {
     size_t last_range = 0;
     uint8_t *local = nullptr, *local_written = nullptr;
     uint32_t carry = 0; // of addc
+    // Lanes whose load has read what nobody has written; by register, those that hold such values (empty: none do).
+    uint32_t unwritten = 0;
+    std::vector<uint32_t> undefined;
 
     std::vector<AsyncCopy> copies;
     uint64_t async_group[LANES] = {};
@@ -273,6 +277,9 @@ std::string describe_waiting(Block &b);
 void meet_at_barrier(Block &b, uint32_t warps);
 // atomic.cpp: an element in memory is combined with another (add, min, max ... as atom counts them).
 void reduce_element(uint8_t op, uint8_t type, uint8_t *to, const uint8_t *with);
+// memory.cpp: values that nobody has written must not be used; after a load, which of its registers hold such.
+void watch_undefined(Warp &w, const Instr &i, uint32_t lanes);
+void mark_undefined(Warp &w, int32_t reg, uint32_t lanes);
 // wgmma.cpp: registers that a wgmma in flight owns must not be touched.
 void watch_registers(Warp &w, const Instr &i, uint32_t lanes);
 // bulk.cpp: one of the copies on their way arrives; false where there is none. A block must not end before its copies have.

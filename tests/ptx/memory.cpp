@@ -8,6 +8,29 @@ static uint64_t pattern(uint32_t bytes) {
 }
 static_assert(WRITTEN == 1, "pattern() is made of it");
 
+// A load may read it, where nothing uses it then.
+static void unwritten(Warp &w, const Instr &i, int lane, const char *space, uint64_t at) {
+    if (!i.loads)
+        fault(w, i, 1u << lane, "a read of %s memory at %#llx that nobody has written", space, (unsigned long long)at);
+    w.unwritten |= 1u << lane;
+}
+void mark_undefined(Warp &w, int32_t reg, uint32_t lanes) {
+    if (w.undefined.empty()) w.undefined.resize(w.block->cluster->grid->kernel->reg_bytes.size());
+    w.undefined[(size_t)reg] |= lanes;
+}
+void watch_undefined(Warp &w, const Instr &i, uint32_t lanes) {
+    uint32_t copied = 0;
+    for (int32_t r : i.reads) {
+        uint32_t bad = w.undefined[(size_t)r] & lanes;
+        if (!bad) continue;
+        if (!i.copies)
+            fault(w, i, bad, "%s was read from memory that nobody has written",
+                  w.block->cluster->grid->kernel->function->regs[(size_t)r].name.c_str());
+        copied |= bad;
+    }
+    for (int32_t r : i.writes) w.undefined[(size_t)r] = (w.undefined[(size_t)r] & ~lanes) | copied;
+}
+
 uint8_t *global_bytes(Warp &w, const Instr &i, int lane, uint64_t address, uint64_t bytes, bool write) {
     const std::vector<Range> &ranges = w.block->cluster->grid->ranges;
     size_t at = w.last_range;
@@ -42,10 +65,7 @@ uint8_t *global_bytes(Warp &w, const Instr &i, int lane, uint64_t address, uint6
     if (r.written) {
         uint8_t *state = r.written + (address - r.start);
         if (write) memset(state, 1, bytes);
-        else if (memchr(state, 0, bytes))
-            fault(w, i, 1u << lane,
-                  "a read of global memory that nobody has written (%#llx, %llu bytes into its buffer)",
-                  (unsigned long long)address, (unsigned long long)(address - r.start));
+        else if (memchr(state, 0, bytes)) unwritten(w, i, lane, "global", address - r.start);
     }
     return (uint8_t *)address;
 }
@@ -70,8 +90,7 @@ static void say_state(Warp &w, const Instr &i, int lane, Block &b, uint32_t at, 
         if (s & COPYING)
             fault(w, i, 1u << lane, "%s of shared memory at %#x, whose copy has not been waited for", what, at + k);
         if (s & A_BARRIER) fault(w, i, 1u << lane, "%s of shared memory at %#x, where an mbarrier is", what, at + k);
-        if (what[2] == 'r' && !(s & WRITTEN))
-            fault(w, i, 1u << lane, "a read of shared memory at %#x that nobody has written", at + k);
+        if (what[2] == 'r' && !(s & WRITTEN)) return unwritten(w, i, lane, "shared", at + k);
     }
 }
 static void check_copies(Warp &w, const Instr &i, int lane, Block &b, uint32_t at, uint32_t bytes) {
@@ -155,8 +174,7 @@ uint8_t *locate(Warp &w, const Instr &i, int lane, Space space, uint64_t address
         fault(w, i, 1u << lane, "%u bytes of local memory at %llu, of %u", bytes, (unsigned long long)address, each);
     size_t at = (size_t)lane * each + address;
     if (write) memset(w.local_written + at, 1, bytes);
-    else if (memchr(w.local_written + at, 0, bytes))
-        fault(w, i, 1u << lane, "a read of local memory at %llu that nobody has written", (unsigned long long)address);
+    else if (memchr(w.local_written + at, 0, bytes)) unwritten(w, i, lane, "local", address);
     return w.local + at;
 }
 
@@ -169,6 +187,7 @@ template <typename T, typename R> void load(Warp &w, const Instr &i, uint32_t la
     uint32_t count = i.count, bytes = (uint32_t)sizeof(T) * count;
     R *d[8];
     for (uint32_t k = 0; k < count; k++) d[k] = w.at<R>(i.list[k]);
+    w.unwritten = 0;
     each_lane(lanes, [&](int l) {
         const uint8_t *p = locate(w, i, l, (Space)i.x, at[l], bytes, false);
         for (uint32_t k = 0; k < count; k++) {
@@ -177,6 +196,8 @@ template <typename T, typename R> void load(Warp &w, const Instr &i, uint32_t la
             d[k][l] = (R)v;
         }
     });
+    if (w.unwritten)
+        for (int32_t r : i.writes) mark_undefined(w, r, w.unwritten);
 }
 template <typename T, typename R> void store(Warp &w, const Instr &i, uint32_t lanes) {
     uint64_t at[LANES];
@@ -192,7 +213,7 @@ template <typename T, typename R> void store(Warp &w, const Instr &i, uint32_t l
         }
     });
 }
-// Parameters are the same for all lanes.
+// A parameter at a constant address is the same for all lanes.
 template <typename T, typename R> void load_param(Warp &w, const Instr &i, uint32_t lanes) {
     uint64_t at[LANES];
     addresses(w, i, at);
@@ -293,7 +314,8 @@ bool decode_memory(Decoder &d) {
         if (reg < 0) reg = bytes_of(t);
         for (const Operand &x : one) i.list.push_back(writes ? d.in(x, reg) : d.out(x, reg));
         if (d.args() > 2) d.in(2, 8);
-        i.run = pick_type(t, writes ? 1 : i.x == PARAM ? 2 : 0, reg);
+        i.loads = !writes;
+        i.run = pick_type(t, writes ? 1 : i.x == PARAM && i.a < 0 ? 2 : 0, reg);
         if (i.x == CONSTANT) i.x = GLOBAL;
         if (!i.run || (writes && (i.x == PARAM || i.x == CONSTANT))) d.unknown();
         return true;

@@ -11,11 +11,16 @@ void ldmatrix(Warp &w, const Instr &i, uint32_t) {
     uint64_t at[LANES];
     addresses(w, i, at);
     uint16_t tile[4][8][8];
+    uint32_t unwritten[4] = {}; // lanes that get some of a row that nobody has written
     for (uint32_t k = 0; k < i.count; k++)
         for (int r = 0; r < 8; r++) {
             int l = (int)k * 8 + r;
+            w.unwritten = 0;
             memcpy(tile[k][r], locate(w, i, l, i.y ? SHARED : GENERIC, at[l], 16, false), 16);
+            if (w.unwritten) unwritten[k] |= i.x ? 0x11111111u << r / 2 : 0xfu << 4 * r;
         }
+    for (uint32_t k = 0; k < i.count; k++)
+        if (unwritten[k] && i.writes.size() == i.count) mark_undefined(w, i.writes[k], unwritten[k]);
     for (uint32_t k = 0; k < i.count; k++) {
         uint32_t *d = w.at<uint32_t>(i.list[k]);
         for (int l = 0; l < LANES; l++) {
@@ -160,7 +165,7 @@ bool decode_matrix(Decoder &d) {
         d.vector(d.arg(loads ? 0 : 1), 4, &i.list, loads);
         if (i.list.size() != i.count) d.bad("%zu registers", i.list.size());
         d.address(loads ? 1 : 0, s);
-        i.flow = TOGETHER, i.run = loads ? ldmatrix : stmatrix;
+        i.flow = TOGETHER, i.loads = loads, i.run = loads ? ldmatrix : stmatrix;
         return true;
     }
     if (d.name == "movmatrix") {

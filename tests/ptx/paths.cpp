@@ -196,6 +196,7 @@ void run_path(Warp &w, size_t index, int steps) {
         ran += (uint64_t)__builtin_popcount(lanes);
         c.warp_instructions++;
         if (watched) watch_registers(w, i, lanes);
+        if (!w.undefined.empty()) watch_undefined(w, i, lanes);
         if (i.flow == PLAIN) {
             if (lanes) i.run(w, i, lanes);
             p.pc++;

@@ -1,0 +1,72 @@
+// Kernels as nvcc compiled them: launches go to the machine of tests/ptx, which finds them by name in the .ptx files of a folder.
+#include "emu_internal.h"
+#include "../ptx/ptx.h"
+#include <algorithm>
+#include <dirent.h>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <mutex>
+
+namespace {
+
+const char *folder() { return getenv("EMU_PTX"); }
+bool on = folder() != nullptr;
+int64_t instructions;
+std::mutex lock;                            // one grid at a time
+std::map<std::string, std::string> file_of; // kernel -> file
+std::map<std::string, std::unique_ptr<ptx::Program>> programs;
+
+// Every ".entry NAME(" of every file.
+void index_files() {
+    DIR *d = opendir(folder());
+    if (!d) emu_fail("EMU_PTX=%s: there is no such folder", folder());
+    while (dirent *e = readdir(d)) {
+        std::string file = std::string(folder()) + "/" + e->d_name;
+        if (file.size() < 4 || file.compare(file.size() - 4, 4, ".ptx")) continue;
+        std::ifstream in(file);
+        std::string text((std::istreambuf_iterator<char>(in)), {});
+        for (size_t at = text.find(".entry "); at != std::string::npos; at = text.find(".entry ", at + 1))
+            file_of[text.substr(at + 7, text.find('(', at) - at - 7)] = file;
+    }
+    closedir(d);
+}
+
+} // namespace
+
+void emu_machine(bool wanted) {
+    if (wanted && !folder()) emu_fail("the PTX machine is asked for, but EMU_PTX does not say where the files are");
+    on = wanted;
+}
+int64_t emu_machine_instructions(void) { return instructions; }
+
+bool emu_run_on_machine(const EmuLaunch &launch) {
+    if (!on) return false;
+    std::lock_guard<std::mutex> hold(lock);
+    if (file_of.empty()) index_files();
+    std::string name = emu_symbol(launch.kernel);
+    if (name.compare(0, 3, "_ZL") == 0) name.erase(2, 1); // static here; nvcc's names do not say so
+    auto at = file_of.find(name);
+    if (at == file_of.end()) emu_fail("there is no kernel %s in %s", name.c_str(), folder());
+    std::string where;
+    try {
+        auto &program = programs[at->second];
+        if (!program) program = ptx::load_program(at->second);
+        const ptx::Kernel &kernel = ptx::find_kernel(*program, name);
+        ptx::Launch l;
+        const unsigned grid[] = {launch.grid.x, launch.grid.y, launch.grid.z};
+        const unsigned block[] = {launch.block.x, launch.block.y, launch.block.z};
+        std::copy(grid, grid + 3, l.grid), std::copy(block, block + 3, l.block);
+        l.shared = launch.shared;
+        l.seed = emu_next_seed();
+        l.params = launch.params;
+        std::vector<ptx::Range> ranges = program->ranges;
+        for (auto &r : emu_reachable()) ranges.push_back({r.first, r.second, false, nullptr});
+        std::sort(ranges.begin(), ranges.end(),
+                  [](const ptx::Range &a, const ptx::Range &b) { return a.start < b.start; });
+        instructions += (int64_t)ptx::run_grid(kernel, l, ranges, &where).instructions;
+    } catch (ptx::Fault &f) {
+        emu_fail("%s", ptx::describe(at->second, name, f, where.empty() ? "its launch" : where).c_str());
+    }
+    return true;
+}
