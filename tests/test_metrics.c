@@ -248,9 +248,12 @@ static void progress_off_is_silent(void **state) {
 // Draws on a pseudo-terminal of `width` columns, narrowed to `later` on the way; gives back what arrived.
 static void draw_on_terminal(int width, int later, char *out, size_t cap) {
     int master = posix_openpt(O_RDWR | O_NOCTTY);
-    assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
-    FILE *f = fopen(ptsname(master), "r+");
-    assert_non_null(f);
+    const char *name = master >= 0 && !grantpt(master) && !unlockpt(master) ? ptsname(master) : NULL;
+    FILE *f = name ? fopen(name, "r+") : NULL;
+    if (!f) {
+        printf("SKIP progress_fits_the_terminal: this system has no pseudo-terminals (devpts)\n");
+        skip();
+    }
     ioctl(master, TIOCSWINSZ, &(struct winsize){.ws_row = 24, .ws_col = (unsigned short)width});
     Progress *p = progress_open(f, PROGRESS_AUTO, 0, 100);
     progress_phase(p, "rollout", 1, 2);

@@ -56,6 +56,9 @@ static int utf8_length(const unsigned char *p, size_t n) {
     return len;
 }
 
+// U+0080..U+009F are controls too: some terminals obey them.
+static bool is_c1(const unsigned char *p, int len) { return len == 2 && p[0] == 0xc2 && p[1] < 0xa0; }
+
 void str_json(Str *s, const char *text, size_t n) {
     const unsigned char *p = (const unsigned char *)text;
     str_puts(s, "\"");
@@ -66,6 +69,7 @@ void str_json(Str *s, const char *text, size_t n) {
         else if (p[i] == '\t') str_puts(s, "\\t");
         else if (p[i] == '\r') str_puts(s, "\\r");
         else if (p[i] < 0x20 || p[i] == 0x7f) str_printf(s, "\\u%04x", p[i]);
+        else if (is_c1(p + i, len)) str_printf(s, "\\u%04x", p[i + 1]);
         else if (!len) str_puts(s, "\\ufffd");
         else str_add(s, text + i, (size_t)len);
         i += len ? (size_t)len : 1;
@@ -77,8 +81,7 @@ void str_visible(Str *s, const char *text, size_t n) {
     const unsigned char *p = (const unsigned char *)text;
     for (size_t i = 0; i < n;) {
         int len = utf8_length(p + i, n - i);
-        bool c1 = len == 2 && p[i] == 0xc2 && p[i + 1] < 0xa0; // U+0080..U+009F are controls too
-        if (!len || c1 || (p[i] < 0x20 && p[i] != '\n' && p[i] != '\t') || p[i] == 0x7f)
+        if (!len || is_c1(p + i, len) || (p[i] < 0x20 && p[i] != '\n' && p[i] != '\t') || p[i] == 0x7f)
             for (int k = 0; k < (len ? len : 1); k++) str_printf(s, "\\x%02x", p[i + (size_t)k]);
         else str_add(s, text + i, (size_t)len);
         i += len ? (size_t)len : 1;

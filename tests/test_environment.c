@@ -1,0 +1,258 @@
+// Odd places to start the program in: variables, limits, closed descriptors, full pipes, containers. An error or the right
+// result, never a signal's death.
+#include "file.h"
+#include "machine.h"
+#include "output.h"
+#include "ranks_output.h"
+#include "str.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+static char dir[] = "/tmp/grpo-environment-XXXXXX";
+
+// Runs a line of shell in which $G is the program, $D the folder; its outputs in *out and *err. The exit code; below 0: a
+// signal.
+static int shell(const char *line, Str *out, Str *err) {
+    setenv("G", program(), 1);
+    setenv("D", dir, 1);
+    char *whole = xasprintf("( %s ) >%s/out 2>%s/err", line, dir, dir);
+    int status = system(whole);
+    free(whole);
+    Str *to[] = {out, err};
+    for (int i = 0; i < 2; i++) {
+        char *path = xasprintf("%s/%s", dir, i ? "err" : "out"), block[4096];
+        FILE *f = fopen(path, "r");
+        assert_non_null(f);
+        str_clear(to[i]);
+        str_puts(to[i], "");
+        for (size_t n; (n = fread(block, 1, sizeof block, f)) > 0;) str_add(to[i], block, n);
+        fclose(f);
+        free(path);
+    }
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return code > 128 ? 128 - code : code;
+}
+
+#define SAMPLE                                                                                                         \
+    "$G sample model=models/tiny init=random dtype=f32 chat_template=r1-zero prompt=hello max_completion_length=8 "    \
+    "temperature=0"
+
+static void variables_and_limits(void **state) {
+    static const struct {
+        const char *before; // of the command
+        int code;
+        const char *says; // on standard error
+    } cases[] = {
+        {"OMP_NUM_THREADS=100000", EXIT_CONFIG, "OMP_NUM_THREADS is 100000, but there"},
+        {"OMP_NUM_THREADS=many", 0, "OMP_NUM_THREADS is `many`, which OpenMP's library refuses"},
+        {"OMP_NUM_THREADS=1,2", 0, ""},
+        {"OMP_THREAD_LIMIT=1", 0, ""},
+        {"OMP_DYNAMIC=true", 0, ""},
+        {"OMP_MAX_ACTIVE_LEVELS=0", 0, ""},
+        {"OMP_SCHEDULE=whatever", 0, "OMP_SCHEDULE is `whatever`"},
+        {"OMP_WAIT_POLICY=lazy", 0, "OMP_WAIT_POLICY is `lazy`"},
+        {"OMP_STACKSIZE=16k", EXIT_CONFIG, "OMP_STACKSIZE is `16k`, but a thread needs"},
+        {"OMP_NUM_THREADS=2 OMP_STACKSIZE=900000g", EXIT_MEMORY, "thread"},
+        {"OMP_PROC_BIND=true", 0, ""},
+        {"OMP_PLACES='{0}'", 0, ""},
+        {"GOMP_CPU_AFFINITY=0", 0, ""},
+        {"GOMP_CPU_AFFINITY=x", 0, "GOMP_CPU_AFFINITY is `x`"},
+        {"LC_ALL=tr_TR.UTF-8 HOME= PATH= TMPDIR=/nowhere TERM= COLUMNS=x", 0, ""},
+        {"ulimit -s 128;", EXIT_MEMORY, "a stack may grow to 128 KiB here"},
+        {"ulimit -Ss 64;", 0, ""},
+        {"ulimit -s unlimited;", 0, ""},
+        {"ulimit -v 90000;", EXIT_MEMORY, "memory"},
+        {"ulimit -d 20000;", EXIT_MEMORY, "memory"},
+        {"ulimit -n 6;", 0, ""},
+    };
+    Str out = {0}, err = {0}, right = {0};
+    assert_int_equal(shell(SAMPLE, &right, &err), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *line = xasprintf("%s " SAMPLE, cases[i].before);
+        int code = shell(line, &out, &err);
+        if (code != cases[i].code || !strstr(err.s, cases[i].says)) fail_msg("%s: %d: %s", line, code, err.s);
+        if (!code && strcmp(out.s, right.s)) fail_msg("%s: %s", line, out.s);
+        free(line);
+    }
+    assert_int_equal(shell(SAMPLE " threads=1024", &out, &err), EXIT_CONFIG);
+    assert_non_null(strstr(err.s, "threads is 1024, but there"));
+    str_free(&out), str_free(&err), str_free(&right);
+}
+
+static void a_bound_first_thread_binds_no_other(void **state) {
+    if (machine_cores(1) < 2) {
+        printf("SKIP a_bound_first_thread_binds_no_other: one core\n");
+        skip();
+    }
+    static const char *const bind[] = {"GOMP_CPU_AFFINITY=0-1", "OMP_PROC_BIND=true",
+                                       "GOMP_CPU_AFFINITY=0 OMP_PLACES=cores"};
+    Str out = {0}, err = {0};
+    for (int i = 0; i < 3; i++) {
+        char *line = xasprintf("%s $G doctor", bind[i]), about[32];
+        assert_int_equal(shell(line, &out, &err), 0);
+        snprintf(about, sizeof about, "CPU, %d threads", machine_cores(1));
+        if (!strstr(out.s, about)) fail_msg("%s: %s", bind[i], out.s);
+        free(line);
+    }
+    str_free(&out), str_free(&err);
+}
+
+#define TRAIN                                                                                                          \
+    "$G train model=models/tiny init=random dtype=f32 chat_template=r1-zero max_prompt_length=96 "                     \
+    "max_completion_length=12 num_generations=4 per_device_train_batch_size=4 gradient_accumulation_steps=1 "          \
+    "save_steps=2 progress=plain rewards=xmlcount threads=1 train_file=$D/train.jsonl output_dir=$D/run "
+
+static void closed_descriptors_are_nobodys_file(void **state) {
+    static const char *const closed[] = {">&-", ">&- 2>&-", "<&- >&- 2>&-"};
+    Str out = {0}, err = {0};
+    for (int i = 0; i < 3; i++) {
+        char *line = xasprintf(
+            "rm -rf $D/run; " TRAIN "max_steps=2 %s; c=$?; grep -vc '^{.*}$' $D/run/metrics.jsonl; exit $c", closed[i]);
+        int code = shell(line, &out, &err);
+        if (code || strcmp(out.s, "0\n")) fail_msg("%s: %d: %s%s", closed[i], code, out.s, err.s);
+        free(line);
+    }
+    str_free(&out), str_free(&err);
+}
+
+static void a_file_at_its_limit_is_a_full_disk(void **state) {
+    Str out = {0}, err = {0};
+    int code = shell("rm -rf $D/run; " TRAIN "max_steps=2; ulimit -f 200; " TRAIN "max_steps=4", &out, &err);
+    if (code != EXIT_DISK || !strstr(err.s, "(ulimit -f)")) fail_msg("%d: %s", code, err.s);
+    code = shell(TRAIN "max_steps=4; ls -d $D/run/step_4", &out, &err); // nothing is lost: it goes on
+    if (code) fail_msg("%d: %s%s", code, out.s, err.s);
+    errno = EDQUOT;
+    assert_non_null(strstr(error_write(errno), "quota"));
+    str_free(&out), str_free(&err);
+}
+
+// Standard output is a pipe that nobody reads: the run waits, and a signal ends it all the same.
+static void a_full_pipe_holds_up_no_stop(void **state) {
+    for (int both = 0; both < 2; both++) {
+        int fd[2];
+        assert_int_equal(pipe(fd), 0);
+        char *line =
+            xasprintf("rm -rf %s/run; exec " TRAIN "max_steps=1000000 save_steps=0%s", dir, both ? " 2>&1" : "");
+        char blank[4096];
+        memset(blank, ' ', sizeof blank);
+        fcntl(fd[1], F_SETFL, O_NONBLOCK);
+        while (write(fd[1], blank, sizeof blank) > 0) continue;
+        fcntl(fd[1], F_SETFL, 0);
+        fflush(NULL);
+        pid_t pid = fork();
+        if (pid == 0) {
+            dup2(fd[1], STDOUT_FILENO);
+            execl("/bin/sh", "sh", "-c", line, NULL);
+            _exit(127);
+        }
+        free(line);
+        nanosleep(&(struct timespec){2, 0}, NULL);
+        double start = clock_seconds();
+        kill(pid, SIGTERM);
+        int status = 0, seen = 0;
+        while (!(seen = waitpid(pid, &status, WNOHANG)) && since(start) < 8)
+            nanosleep(&(struct timespec){0, 20000000}, NULL);
+        if (!seen) kill(pid, SIGKILL), waitpid(pid, &status, 0);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_STOPPED) fail_msg("status %x", status);
+        assert_true(since(start) < 4);
+        close(fd[0]);
+        close(fd[1]);
+    }
+}
+
+static void put(const char *name, const char *text) {
+    char *path = xasprintf("%s%s", dir, name);
+    for (char *at = strchr(path + strlen(dir) + 1, '/'); at; at = strchr(at + 1, '/')) {
+        *at = 0;
+        mkdir(path, 0777);
+        *at = '/';
+    }
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    free(path);
+}
+
+static void containers_limit(void **state) {
+    char *root = xasprintf("%s/v2", dir);
+    size_t unused;
+    put("/v2/proc/self/cgroup", "0::/a/b\n");
+    put("/v2/proc/self/mountinfo", "31 23 0:28 / /cg rw - cgroup2 cgroup2 rw\n");
+    put("/v2/cg/a/b/memory.max", "max\n");
+    put("/v2/cg/a/memory.max", "419430400\n");
+    put("/v2/cg/a/memory.current", "104857600\n");
+    put("/v2/cg/a/memory.stat", "anon 1\ninactive_file 4857600\n");
+    put("/v2/cg/a/cpu.max", "150000 100000\n");
+    assert_int_equal(cgroup_memory(root, &unused), 419430400);
+    assert_int_equal(unused, 319430400);
+    assert_true(cgroup_cpus(root) == 1.5);
+    free(root);
+    // A container that sees its own cgroup as the root of the mount, and its path from outside.
+    root = xasprintf("%s/v1", dir);
+    put("/v1/proc/self/cgroup", "5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n0::/\n");
+    put("/v1/proc/self/mountinfo", "32 31 0:29 /docker/x /cg/memory rw - cgroup cgroup rw,memory\n"
+                                   "33 31 0:30 /docker/x /cg/cpu rw - cgroup cgroup rw,cpu,cpuacct\n");
+    put("/v1/cg/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    put("/v1/cg/cpu/cpu.cfs_quota_us", "-1\n");
+    put("/v1/cg/cpu/cpu.cfs_period_us", "100000\n");
+    assert_true(cgroup_memory(root, &unused) == SIZE_MAX && unused == SIZE_MAX);
+    assert_true(cgroup_cpus(root) == 0);
+    put("/v1/cg/memory/memory.limit_in_bytes", "1000000\n");
+    put("/v1/cg/cpu/cpu.cfs_quota_us", "200000\n");
+    assert_int_equal(cgroup_memory(root, &unused), 1000000);
+    assert_true(cgroup_cpus(root) == 2);
+    free(root);
+    assert_true(cgroup_memory("/nowhere", &unused) == SIZE_MAX);
+    Str out = {0}, err = {0};
+    assert_int_equal(shell("ulimit -v 400000; $G plan model=models/tiny per_device_train_batch_size=256 "
+                           "max_prompt_length=200 max_completion_length=800",
+                           &out, &err),
+                     0);
+    if (!strstr(out.s, "this process under ulimit -v has") || !strstr(out.s, "short by")) fail_msg("%s", out.s);
+    str_free(&out), str_free(&err);
+}
+
+static void controls_stay_text(void **state) {
+    Str s = {0};
+    str_json(&s,
+             "a\xc2\x9b"
+             "b\xc2\xa0\x9b\x1b",
+             8);
+    assert_string_equal(s.s, "\"a\\u009bb\xc2\xa0\\ufffd\\u001b\"");
+    str_free(&s);
+    static const char *const none[] = {"", "dumb"};
+    for (int i = 0; i < 2; i++) {
+        setenv("TERM", none[i], 1);
+        assert_false(output_is_screen(STDERR_FILENO));
+    }
+    setenv("TERM", "xterm", 1);
+}
+
+static int make_folder(void **state) {
+    if (!mkdtemp(dir)) return -1;
+    Str rows = {0};
+    for (int i = 0; i < 20; i++) str_printf(&rows, "{\"question\": \"%d+1?\", \"answer\": \"#### %d\"}\n", i, i + 1);
+    put("/train.jsonl", rows.s);
+    str_free(&rows);
+    return 0;
+}
+static int remove_folder(void **state) { return nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS); }
+
+int main(void) {
+    clear_launchers();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(variables_and_limits),
+        cmocka_unit_test(a_bound_first_thread_binds_no_other),
+        cmocka_unit_test(closed_descriptors_are_nobodys_file),
+        cmocka_unit_test(a_file_at_its_limit_is_a_full_disk),
+        cmocka_unit_test(a_full_pipe_holds_up_no_stop),
+        cmocka_unit_test(containers_limit),
+        cmocka_unit_test(controls_stay_text),
+    };
+    return cmocka_run_group_tests_name("environment", tests, make_folder, remove_folder);
+}
