@@ -105,8 +105,12 @@ const RewardInfo reward_registry[] = {
            PARAMS(WHOLE("max_completion_len", 16384, 1, 1e9, "tokens that give -1"),
                   WHOLE("soft_punish_cache", 4096, 0, 1e9, "tokens before it where the punishment begins"))),
     REWARD("gsm8k_strict", "verl", reward_gsm8k_strict, ANSWER,
-           "1 where the last number after `#### ` equals gold, commas left out"),
-    REWARD("gsm8k_flexible", "verl", reward_gsm8k_flexible, ANSWER, "1 where the last number equals gold"),
+           "1 where the last number after `#### ` in the last 300 characters equals gold, commas left out; a full stop "
+           "after the number makes it wrong"),
+    REWARD(
+        "gsm8k_flexible", "verl", reward_gsm8k_flexible, ANSWER,
+        "1 where the last number in the last 300 characters equals gold; commas in the number or a full stop after it "
+        "make it wrong"),
 
     REWARD("external", "a user's program", reward_external, ANSWER,
            "what a program answers: lines of JSON over its standard input and output (rewards/README.md)",
