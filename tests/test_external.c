@@ -3,10 +3,13 @@
 #include "json.h"
 #include "scoring.h"
 #include "scratch.h"
+#include "signals.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 // A scorer in sh: runs `body` for each request, with its $id and the $line.
@@ -200,6 +203,90 @@ static void groups_are_killed(void **state) {
     }
 }
 
+static bool appears(const char *name) {
+    struct stat info = {0};
+    for (int i = 0; i < 500 && info.st_size == 0; i++) {
+        nanosleep(&(struct timespec){0, 10000000}, NULL);
+        if (stat(at("%s", name), &info)) info.st_size = 0;
+    }
+    return info.st_size > 0;
+}
+
+static void *open_in_thread(void *spec) { // which ends: nothing may depend on it
+    static Reward r;
+    r = reward_opened(spec);
+    return &r;
+}
+
+static void nothing_outlives_the_run(void **state) {
+    static const int end[][2] = {{SIGKILL, 0}, {SIGTERM, SIGTERM}, {SIGSEGV, 0}, {SIGTERM, SIGKILL}};
+    for (size_t i = 0; i < sizeof end / sizeof *end; i++) {
+        // Its own child, one in a session of its own, and one whose parent has ended.
+        char *before = xasprintf("trap '' TERM INT HUP; cd %s; echo $$ >self; (echo $$ >/dev/null; exec sleep 1000) & "
+                                 "echo $! >child; setsid sh -c 'echo $$ >session; exec sleep 1000' & "
+                                 "(sh -c 'echo $$ >orphan; exec sleep 1000' &)",
+                                 at("."));
+        const char *spec = scorer("outlives", before, "echo >asked; sleep 1000");
+        free(before);
+        pid_t run = fork();
+        if (run == 0) {
+            signal(SIGSEGV, SIG_DFL); // cmocka has a handler
+            signals_install(false);
+            freopen("/dev/null", "w", stderr);
+            pthread_t thread;
+            void *r;
+            pthread_create(&thread, NULL, open_in_thread, (void *)(uintptr_t)spec);
+            pthread_join(thread, &r);
+            for (;;) {
+                float score = score_by(r, "1", "");
+                if (!isnan(score)) _exit(1);
+            }
+        }
+        assert_true(appears("asked") && appears("session") && appears("orphan"));
+        for (int k = 0; k < 2 && end[i][k]; k++) {
+            kill(run, end[i][k]);
+            nanosleep(&(struct timespec){0, 200000000}, NULL);
+        }
+        assert_int_equal(waitpid(run, NULL, 0), run);
+        const char *const names[] = {"self", "child", "session", "orphan"};
+        for (size_t k = 0; k < 4; k++) assert_gone(names[k]);
+        unlink(at("asked")), unlink(at("session")), unlink(at("orphan"));
+    }
+}
+
+static void *ask_hanging(void *r) {
+    float score = score_by(r, "1", "");
+    assert_true(isnan(score));
+    return NULL;
+}
+
+// A stop waits neither for the one that is asked nor for those that queue behind it; and it is no fault of the scorer.
+static void a_stop_gives_up_what_hangs(void **state) {
+    char *body = xasprintf("echo >%s; sleep 1000", at("asked"));
+    const char *spec = with(scorer("hangs", "", body), ",timeout=60");
+    free(body);
+    pid_t run = fork();
+    if (run == 0) {
+        signals_install(false);
+        freopen("/dev/null", "w", stderr);
+        Reward r = reward_opened(spec);
+        pthread_t thread[8];
+        for (int i = 0; i < 8; i++) pthread_create(&thread[i], NULL, ask_hanging, &r);
+        for (int i = 0; i < 8; i++) pthread_join(thread[i], NULL);
+        int64_t faults = 0;
+        for (int f = 0; f < REWARD_FAULTS; f++) faults += reward_faults(&r, (RewardFault)f);
+        reward_close(&r);
+        _exit(faults ? 3 : 0);
+    }
+    assert_true(appears("asked"));
+    double start = seconds();
+    int status;
+    kill(run, SIGTERM);
+    assert_int_equal(waitpid(run, &status, 0), run);
+    assert_int_equal(status, 0);
+    assert_true(seconds() - start < 5);
+}
+
 static void nothing_leaks_into_scorers(void **state) {
     int leak = open("/dev/null", O_RDONLY); // without O_CLOEXEC, as a careless library would
     sigset_t all, before;                   // a thread that scores has every signal blocked
@@ -363,6 +450,8 @@ int main(void) {
         IN_SCRATCH(faults_are_counted),
         IN_SCRATCH(idle_workers_are_restarted),
         IN_SCRATCH(groups_are_killed),
+        IN_SCRATCH(nothing_outlives_the_run),
+        IN_SCRATCH(a_stop_gives_up_what_hangs),
         IN_SCRATCH(nothing_leaks_into_scorers),
         IN_SCRATCH(long_texts_pass),
         IN_SCRATCH(threads_share_workers),

@@ -85,5 +85,7 @@ void signals_share(int *flag, void (*on_look)(void)) {
 
 int stop_requested(void) {
     if (alive) alive();
-    return stop || !all_ranks_stop ? stop : __atomic_load_n(all_ranks_stop, __ATOMIC_ACQUIRE);
+    return stop_asked();
 }
+
+int stop_asked(void) { return stop || !all_ranks_stop ? stop : __atomic_load_n(all_ranks_stop, __ATOMIC_ACQUIRE); }

@@ -198,6 +198,7 @@ bool scorer_end(Scorer *s, bool wanted) {
         help_out(s);
     }
     pthread_mutex_unlock(&s->lock);
+    wanted = wanted && !stop_requested(); // where one is, a reward may have given up
     const Batch *b = s->b;
     for (int i = 0; i < b->n && wanted; i++) {
         if (!s->added[i]) continue;

@@ -190,6 +190,8 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
         ranks_phase("eval", at);
         Batch part = batch_part(&b, 0, n); // the columns of the questions there are
         tally(&part, n, rw, out);
+        if (rw->grader.info && stop_requested()) // it may have given up
+            ok = error_set(e, EXIT_STOPPED, "evaluation: stopped by a signal");
     }
     batch_free(&b);
     scorer_close(scorer);

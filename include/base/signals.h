@@ -8,6 +8,7 @@ void signals_install(bool saves); // `saves`: a stopped command saves first, and
 // Before a read that may wait for a person or a pipe: waits until it need not. False where a stop is requested.
 bool signals_wait(int fd);
 int stop_requested(void); // the signal that asked to stop, or 0
+int stop_asked(void);     // the same without a sign of life: from any thread
 // A signal that one of several ranks gets stops all: `flag` is shared by them. on_look (may be NULL) is called at every
 // stop_requested. NULL, NULL: one rank again.
 void signals_share(int *flag, void (*on_look)(void));

@@ -27,6 +27,7 @@ typedef struct Cached {
 
 typedef struct {
     char *url, *model, *template, *key;
+    char *shown, *hello; // the URL without user and password; the first request
     Regex *regex;
     JudgeServer server;
     WorkerPool *pool;
@@ -155,16 +156,27 @@ static void cache_add(Judge *j, const Str *prompt, float score) {
 
 // ---- opening ---------------------------------------------------------------------------------------------------------
 
+static bool check_url(const char *url, Error *e) {
+    if (!strncmp(url, "http://", 7) || !strncmp(url, "https://", 8)) return true;
+    return error_set(e, EXIT_CONFIG,
+                     "url must begin with http:// or https://, as in http://localhost:8000/v1 (it is not shown: it may "
+                     "hold a password)");
+}
+
 static bool check_texts(const Reward *r, Judge *j, Error *e) {
-    const char *url = r->text[TEXT_URL];
-    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
-        return error_set(e, EXIT_CONFIG,
-                         "url must begin with http:// or https://, as in http://localhost:8000/v1; it is '%s'", url);
     if (r->param[P_MIN] >= r->param[P_MAX]) return error_set(e, EXIT_CONFIG, "min_score must be below max_score");
     if (!(j->template = template_read(r->text[TEXT_TEMPLATE], e)) || !template_check(j->template, e)) return false;
     if (!(j->regex = regex_new(r->text[TEXT_PATTERN], e))) return error_prefix(e, "pattern");
     return regex_groups(j->regex) > 0 ||
            error_set(e, EXIT_CONFIG, "pattern: `%s` has no (group) for the score", r->text[TEXT_PATTERN]);
+}
+
+static char *const helper[] = {(char *)JUDGE_NAME, NULL};
+
+// "scheme://host..." without the user and the password before the @, for whoever reads messages.
+static char *without_user(const char *url) {
+    const char *host = strstr(url, "://") + 3, *at = memrchr(host, '@', strcspn(host, "/?#"));
+    return at ? xasprintf("%.*s%s", (int)(host - url), url, at + 1) : xstrdup(url);
 }
 
 void *open_judge(const Reward *r, Error *e) {
@@ -173,9 +185,10 @@ void *open_judge(const Reward *r, Error *e) {
     j->bucket = xcalloc(CACHE_BUCKETS, sizeof *j->bucket);
     j->url = xstrdup(r->text[TEXT_URL]);
     for (size_t n = strlen(j->url); n && j->url[n - 1] == '/';) j->url[--n] = 0;
+    if (check_url(j->url, e)) j->shown = without_user(j->url);
     j->model = xstrdup(r->text[TEXT_MODEL]);
     j->key = getenv("GRPO_JUDGE_KEY") ? xstrdup(getenv("GRPO_JUDGE_KEY")) : NULL;
-    if (judge_is_built(e) && check_texts(r, j, e)) {
+    if (j->shown && judge_is_built(e) && check_texts(r, j, e)) {
         j->server = (JudgeServer){.url = j->url,
                                   .model = j->model,
                                   .key = j->key,
@@ -183,8 +196,10 @@ void *open_judge(const Reward *r, Error *e) {
                                   .retries = (int)r->param[P_RETRIES],
                                   .max_tokens = (int)r->param[P_MAX_TOKENS],
                                   .timeout = r->param[P_TIMEOUT]};
-        WorkerOptions o = {.name = j->url,
-                           .command = {.body = judge_serve, .arg = &j->server, .input = -1, .errors = true},
+        j->hello = judge_hello(&j->server);
+        WorkerOptions o = {.name = j->shown,
+                           .command = {.argv = helper, .input = -1, .errors = true},
+                           .hello = j->hello,
                            .workers = (int)r->param[P_WORKERS],
                            .start_timeout = 60,
                            .timeout = judge_patience(&j->server, BATCH)};
@@ -206,6 +221,8 @@ void close_judge(void *data) {
     free(j->url);
     free(j->model);
     free(j->key);
+    free(j->shown);
+    free(j->hello);
     free(j);
 }
 
@@ -264,6 +281,7 @@ static void ask(const Reward *r, Judge *j, RegexRun *run, const Str *prompt, con
             cache_add(j, &prompt[open[i]], *mine);
             continue;
         }
+        if (fault == REWARD_FAULTS) continue; // a stop is requested
         reward_fault(r, fault, 1);
         char complaint[64];
         snprintf(complaint, sizeof complaint, "no reply: %s", reward_fault_name[fault]);

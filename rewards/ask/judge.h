@@ -16,6 +16,10 @@ typedef struct {
 double judge_patience(const JudgeServer *s, int n);
 // Whether this build can ask a server; else *e says what to do.
 bool judge_is_built(Error *e);
-// The child's whole life: reads requests {"id", "samples": ["prompt", ..]} from standard input until its end, answers each
-// with {"id", "replies": ["text" or null, ..], "faults": ["timeout" and the like, or null, ..]}.
-void judge_serve(void *server);
+// The child's whole life, as a program of its own: reads requests {"id", "samples": ["prompt", ..]} from standard input
+// until its end, the first of them with the "server" too (it has the key, which is nobody's to see in a list of processes),
+// and answers each with {"id", "replies": ["text" or null, ..], "faults": ["timeout" and the like, or null, ..]}.
+#define JUDGE_NAME "reward-judge"
+int judge_serve(int argc, char **argv);
+// All of the first request but its id; the caller frees it.
+char *judge_hello(const JudgeServer *s);

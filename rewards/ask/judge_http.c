@@ -1,6 +1,7 @@
 // The judge's child process, over libcurl: it has the network, certificates and a large library in it, and the training
 // process has none of them. A batch of prompts is asked several at a time; what fails and may pass is asked again.
 #include "judge.h"
+#include "process.h"
 #include "reward.h"
 #include "str.h"
 #include <math.h>
@@ -17,11 +18,23 @@ double judge_patience(const JudgeServer *s, int n) {
     return all;
 }
 
+char *judge_hello(const JudgeServer *s) {
+    Str h = {0};
+    str_puts(&h, "\"samples\": [], \"server\": {\"url\": ");
+    str_json(&h, s->url, strlen(s->url));
+    str_puts(&h, ", \"model\": ");
+    str_json(&h, s->model, strlen(s->model));
+    if (s->key) str_puts(&h, ", \"key\": "), str_json(&h, s->key, strlen(s->key));
+    str_printf(&h, ", \"parallel\": %d, \"retries\": %d, \"max_tokens\": %d, \"timeout\": %.17g}", s->parallel,
+               s->retries, s->max_tokens, s->timeout);
+    return h.s;
+}
+
 #ifndef GRPO_CURL
 bool judge_is_built(Error *e) {
     return error_set(e, EXIT_CONFIG, "this program was built without libcurl: run tools/deps.sh judge, then make");
 }
-void judge_serve(void *server) {}
+int judge_serve(int argc, char **argv) { return 1; }
 #else
 #include <curl/curl.h>
 #include <jansson.h>
@@ -171,29 +184,40 @@ static void answer(const JudgeServer *s, const char *url, struct curl_slist *hea
     free(q);
 }
 
-void judge_serve(void *server) {
-    const JudgeServer *s = server;
-    // Streams of our own: those that came with the fork may hold what the parent has not yet written.
-    FILE *in = fdopen(STDIN_FILENO, "r"), *out = fdopen(STDOUT_FILENO, "w");
-    if (!in || !out) return;
+// The settings of the first request; false where it has none.
+static bool read_server(const json_t *request, JudgeServer *s) {
+    const json_t *j = json_object_get(request, "server");
+    const char *key = json_string_value(json_object_get(j, "key"));
+    *s = (JudgeServer){.url = xstrdup(json_string_value(json_object_get(j, "url"))),
+                       .model = xstrdup(json_string_value(json_object_get(j, "model"))),
+                       .key = key ? xstrdup(key) : NULL,
+                       .parallel = (int)json_integer_value(json_object_get(j, "parallel")),
+                       .retries = (int)json_integer_value(json_object_get(j, "retries")),
+                       .max_tokens = (int)json_integer_value(json_object_get(j, "max_tokens")),
+                       .timeout = json_number_value(json_object_get(j, "timeout"))};
+    return json_is_object(j);
+}
+
+int judge_serve(int argc, char **argv) {
+    JudgeServer s = {0};
+    char *url = NULL, *line = NULL;
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    char *url = xasprintf("%s/chat/completions", s->url), *line = NULL;
-    char *authorization = s->key ? xasprintf("Authorization: Bearer %s", s->key) : NULL;
     struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
-    if (authorization) headers = curl_slist_append(headers, authorization);
     size_t cap = 0;
-    for (ssize_t n; (n = getline(&line, &cap, in)) > 0;) {
+    for (ssize_t n; (n = getline(&line, &cap, stdin)) > 0;) {
         json_t *request = json_loadb(line, (size_t)n, 0, NULL);
         if (!request) break;
-        answer(s, url, headers, request, out);
+        if (!url) {
+            if (!read_server(request, &s)) return 1;
+            url = xasprintf("%s/chat/completions", s.url);
+            char *authorization = s.key ? xasprintf("Authorization: Bearer %s", s.key) : NULL;
+            if (authorization) headers = curl_slist_append(headers, authorization);
+            free(authorization);
+        }
+        answer(&s, url, headers, request, stdout);
         json_decref(request);
     }
-    free(line);
-    curl_slist_free_all(headers);
-    free(authorization);
-    free(url);
-    curl_global_cleanup();
-    fclose(in);
-    fclose(out);
+    return 0;
 }
 #endif
+PROCESS_HELPER(JUDGE_NAME, judge_serve)

@@ -10,7 +10,7 @@ void *reward_data(const Reward *r) {
 }
 
 void reward_fault(const Reward *r, RewardFault fault, int n) {
-    if (r->state) atomic_fetch_add(&r->state->faults[fault], n);
+    if (r->state && fault < REWARD_FAULTS) atomic_fetch_add(&r->state->faults[fault], n);
 }
 
 int64_t reward_faults(const Reward *r, RewardFault fault) {

@@ -2,6 +2,7 @@
 // copy each time. Between vfork and exec only plain system calls are made, with every signal blocked.
 #include "clock.h"
 #include "process.h"
+#include "guard.h"
 #include "machine.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -10,12 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define NOBODY 65534
+#define MYSELF "/proc/self/exe"
 
 extern char **environ;
 
@@ -26,7 +29,9 @@ int64_t clock_ms(void) { return (int64_t)(clock_seconds() * 1e3); }
 typedef struct {
     const ProcessSpec *c;
     char *path; // of the program
-    int in, out, err;
+    char *const *argv;
+    int in, out, err, life;
+    pid_t parent;
     int report; // closed by a successful exec; before that the errno of a step that failed is written to it
 } Launch;
 
@@ -54,11 +59,19 @@ static bool become_nobody(void) {
 }
 
 // In the child, up to exec. False with errno set.
-static bool prepare_child(const Launch *l) {
+static bool prepare_child(Launch *l) {
     const ProcessSpec *c = l->c;
     struct sigaction normal = {.sa_handler = SIG_DFL};
     if (setpgid(0, 0) || dup2(l->in, 0) < 0 || dup2(l->out, 1) < 0 || dup2(l->err, 2) < 0) return false;
-    close_others(c, l->report);
+    if (c->guarded) {
+        int life = fcntl(l->life, F_DUPFD, GUARD_REPORT + 1), report = fcntl(l->report, F_DUPFD, GUARD_REPORT + 1);
+        if (dup2(life, GUARD_LIFE) < 0 || dup2(report, GUARD_REPORT) < 0) return false;
+        l->report = GUARD_REPORT;
+        close_from(GUARD_REPORT + 1, INT32_MAX);
+    } else { // what starts it waits for it, so that it ends with that thread
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != l->parent) return false;
+        close_others(c, l->report);
+    }
     for (int i = 0; i < c->n_limits; i++) {
         struct rlimit limit = {c->limit[i].value, c->limit[i].value};
         if (setrlimit((__rlimit_resource_t)c->limit[i].resource, &limit)) return false;
@@ -77,25 +90,15 @@ static bool prepare_child(const Launch *l) {
 static __attribute__((noinline)) pid_t launch_program(Launch *l) {
     pid_t pid = vfork();
     if (pid != 0) return pid;
-    if (prepare_child(l)) execve(l->path, l->c->argv, l->c->envp ? l->c->envp : environ);
+    if (prepare_child(l)) execve(l->path, l->argv, l->c->envp ? l->c->envp : environ);
     int failed = errno;
     if (write(l->report, &failed, sizeof failed) < 0) _exit(126);
     _exit(127);
 }
 
-static pid_t launch_body(Launch *l) {
-    pid_t pid = fork();
-    if (pid != 0) return pid;
-    bool ready = prepare_child(l);
-    int failed = errno;
-    if (!ready && write(l->report, &failed, sizeof failed) < 0) _exit(126);
-    close(l->report);
-    if (ready) l->c->body(l->c->arg);
-    _exit(0);
-}
-
 // The program's file: argv[0] itself, or the first of that name in PATH. NULL where there is none.
 static char *find_program(const char *name) {
+    if (!strncmp(name, PROCESS_HELPER_PREFIX, strlen(PROCESS_HELPER_PREFIX))) return xstrdup(MYSELF);
     if (strchr(name, '/')) return access(name, F_OK) == 0 ? xstrdup(name) : NULL;
     const char *path = getenv("PATH");
     for (path = path ? path : "/usr/bin:/bin"; *path; path += *path == ':') {
@@ -128,13 +131,16 @@ static void close_fd(int *fd) {
 
 bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1}, report[2] = {-1, -1}, failed = 0;
-    const char *name = c->argv ? c->argv[0] : "the child process";
-    *p = (Process){.in = -1, .out = -1, .err = -1};
-    Launch l = {.c = c, .path = c->argv ? find_program(name) : NULL};
-    if (c->argv && !l.path) return error_set(e, EXIT_CONFIG, "%s: no such program", name);
+    int life[2] = {-1, -1};
+    const char *name = c->argv[0];
+    *p = (Process){.in = -1, .out = -1, .err = -1, .life = -1};
+    Launch l = {.c = c, .path = find_program(name), .argv = c->argv, .parent = getpid()};
+    if (!l.path) return error_set(e, EXIT_CONFIG, "%s: no such program", name);
+    char **guard = c->guarded ? guard_argv(l.path, c->argv) : NULL;
+    if (guard) l.argv = guard, l.path = xstrdup(MYSELF);
     int nowhere = above_stdio(open("/dev/null", O_RDWR | O_CLOEXEC));
     bool ok = nowhere >= 0 && (c->input >= 0 || open_pipe(in)) && open_pipe(out) && (!c->errors || open_pipe(err)) &&
-              open_pipe(report);
+              open_pipe(report) && (!guard || open_pipe(life));
     if (ok) {
         sigset_t all, before;
         sigfillset(&all);
@@ -143,7 +149,8 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
         l.out = out[1];
         l.err = c->errors ? err[1] : nowhere;
         l.report = report[1];
-        p->pid = c->argv ? launch_program(&l) : launch_body(&l);
+        l.life = life[0];
+        p->pid = launch_program(&l);
         if (p->pid < 0) failed = errno;
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     } else failed = errno;
@@ -151,12 +158,14 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     while (p->pid > 0 && read(report[0], &failed, sizeof failed) < 0 && errno == EINTR) {
     }
     close_fd(&report[0]);
+    close_fd(&life[0]);
     close_fd(&nowhere);
     close_fd(&in[0]);
     close_fd(&out[1]);
     close_fd(&err[1]);
     free(l.path);
-    p->in = in[1], p->out = out[0], p->err = err[0];
+    if (guard) free(guard[1]), free(guard);
+    p->in = in[1], p->out = out[0], p->err = err[0], p->life = life[1];
     for (int i = 0; i < 3; i++) {
         int fd = (int[]){p->in, p->out, p->err}[i];
         if (fd >= 0) fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -168,9 +177,13 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
 }
 
 void process_kill(Process *p) {
+    bool guarded = p->life >= 0;
+    close_fd(&p->life);
     if (p->pid > 0) {
-        kill(-p->pid, SIGKILL);
-        kill(p->pid, SIGKILL); // before it is in its group
+        if (!guarded) {
+            kill(-p->pid, SIGKILL);
+            kill(p->pid, SIGKILL); // before it is in its group
+        }
         while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) {
         }
     }
@@ -190,7 +203,7 @@ bool process_wait(Process *p, int64_t deadline, int *status) {
         if (clock_ms() >= deadline) return false;
         nanosleep(&(struct timespec){0, pause}, NULL);
     }
-    kill(-p->pid, SIGKILL); // what it left behind
+    if (p->life < 0) kill(-p->pid, SIGKILL); // what it left behind
     while (waitpid(p->pid, status, 0) < 0 && errno == EINTR) {
     }
     p->pid = 0;

@@ -5,22 +5,31 @@
 #include "str.h"
 #include <stdint.h>
 #include <sys/resource.h>
+#include <string.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 typedef struct {
     int resource; // RLIMIT_...
     rlim_t value; // soft and hard
 } ProcessLimit;
 
-// What to start: a program, or a function of our own in a forked child.
+// A function of ours that runs as a program of its own: argv[0] is NAME, and the image is this program's, new, without its
+// memory. Its result is the exit status.
+#define PROCESS_HELPER(NAME, FN)                                                                                       \
+    __attribute__((constructor)) static void FN##_alone(int argc, char **argv) {                                       \
+        if (argc > 0 && !strcmp(argv[0], NAME)) _exit(FN(argc, argv));                                                 \
+    }
+#define PROCESS_HELPER_PREFIX "reward-" // of every NAME
+
+// What to start.
 typedef struct {
-    char *const *argv;       // NULL-terminated; argv[0] is looked up in PATH unless it has a slash
-    char *const *envp;       // NULL: ours
-    void (*body)(void *arg); // instead of argv: runs in a fork, which then ends
-    void *arg;
-    int input;       // descriptor that becomes standard input; -1: a pipe, Process.in
-    bool errors;     // standard error is a pipe, Process.err; else it goes nowhere
-    const int *keep; // [n_keep] other descriptors that stay open under their numbers, ascending
+    char *const *argv; // NULL-terminated; argv[0] is looked up in PATH unless it has a slash, or names a PROCESS_HELPER
+    char *const *envp; // NULL: ours
+    bool guarded;      // ends with this program however that ends, and with it all that it started (guard.c)
+    int input;         // descriptor that becomes standard input; -1: a pipe, Process.in
+    bool errors;       // standard error is a pipe, Process.err; else it goes nowhere
+    const int *keep;   // [n_keep] other descriptors that stay open under their numbers, ascending
     int n_keep;
     const ProcessLimit *limit; // [n_limits]
     int n_limits;
@@ -31,10 +40,11 @@ typedef struct {
 typedef struct {
     pid_t pid; // and its group; 0: not running
     int in, out, err;
+    int life; // of a guarded one: its end tells the guard to end it all
 } Process;
 
 bool process_start(const ProcessSpec *c, Process *p, Error *e);
-// Kills the whole group, waits for the process and closes the pipes.
+// Kills the whole group (of a guarded one all that it started), waits for the process and closes the pipes.
 void process_kill(Process *p);
 // Waits for its end until `deadline`; its wait status in *status. False where it still runs.
 bool process_wait(Process *p, int64_t deadline, int *status);

@@ -1,5 +1,6 @@
 // Workers that answer a line of JSON with a line of JSON; their pool.
 #include "worker.h"
+#include "signals.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #define ERROR_TAIL 400 // bytes kept of what a worker wrote to standard error last
+#define LOOK_MS    50  // between two looks for a signal
 #define STOP_MS    500 // for a worker to end by itself once its input is closed
 
 typedef struct {
@@ -98,7 +100,11 @@ static bool exchange(Worker *w, const Str *request, size_t limit, int64_t deadli
         if (more <= 0) return false;
         *why = REWARD_TIMEOUT;
         int to = sent < request->n ? w->process.in : -1;
-        if (!pipe_wait(w->process.out, w->process.err, to, deadline)) return false;
+        int64_t look = clock_ms() + LOOK_MS;
+        if (!pipe_wait(w->process.out, w->process.err, to, look < deadline ? look : deadline) && clock_ms() >= deadline)
+            return false;
+        *why = REWARD_FAULTS;
+        if (stop_asked()) return false;
     }
 }
 
@@ -118,11 +124,13 @@ static json_t *ask(Worker *w, int64_t id, const char *rest, size_t limit, double
 // ---- the pool --------------------------------------------------------------------------------------------------------
 
 static const char *reason_of(RewardFault why) {
-    static const char *const text[REWARD_FAULTS] = {[REWARD_TIMEOUT] = "it did not answer in time",
-                                                    [REWARD_CRASH] = "it ended without an answer",
-                                                    [REWARD_FLOOD] = "it wrote too much",
-                                                    [REWARD_BAD_REPLY] = "it did not answer with one line of JSON with "
-                                                                         "the request's id"};
+    static const char *const text[REWARD_FAULTS + 1] = {[REWARD_FAULTS] = "stopped by a signal",
+                                                        [REWARD_TIMEOUT] = "it did not answer in time",
+                                                        [REWARD_CRASH] = "it ended without an answer",
+                                                        [REWARD_FLOOD] = "it wrote too much",
+                                                        [REWARD_BAD_REPLY] =
+                                                            "it did not answer with one line of JSON with "
+                                                            "the request's id"};
     return text[why];
 }
 
@@ -152,7 +160,8 @@ static bool start(WorkerPool *pool, Worker *w, RewardFault *why, Error *e) {
     *why = REWARD_CRASH;
     str_clear(&w->errors);
     if (!process_start(&pool->o.command, &w->process, e)) return false;
-    json_t *hello = ask(w, 0, "\"samples\": []", 4096, pool->o.start_timeout, why);
+    const char *first = pool->o.hello ? pool->o.hello : "\"samples\": []";
+    json_t *hello = ask(w, 0, first, 4096, pool->o.start_timeout, why);
     if (hello) {
         json_decref(hello);
         return true;
@@ -163,7 +172,7 @@ static bool start(WorkerPool *pool, Worker *w, RewardFault *why, Error *e) {
     }
     Str s = {0};
     complaint(w, pool->o.name, reason_of(*why), &s);
-    error_set(e, EXIT_CONFIG, "%s", s.s);
+    error_set(e, *why == REWARD_FAULTS ? EXIT_STOPPED : EXIT_CONFIG, "%s", s.s);
     str_free(&s);
     process_kill(&w->process);
     return false;
@@ -178,18 +187,27 @@ static bool is_ready(Worker *w) {
     return false;
 }
 
+// A worker that nobody has; NULL where a stop is requested before there is one.
 static Worker *take(WorkerPool *pool, int64_t *id) {
     pthread_mutex_lock(&pool->lock);
     Worker *free_one = NULL;
-    while (!free_one) {
+    while (!free_one && !stop_asked()) {
         for (int i = 0; i < pool->o.workers; i++) { // rather one that runs
             Worker *w = &pool->worker[i];
             if (!w->busy && (!free_one || (w->process.pid && !free_one->process.pid))) free_one = w;
         }
-        if (!free_one) pthread_cond_wait(&pool->freed, &pool->lock);
+        if (free_one) break;
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += LOOK_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        pthread_cond_timedwait(&pool->freed, &pool->lock, &until);
     }
-    free_one->busy = true;
-    *id = pool->next_id++;
+    if (free_one) {
+        free_one->busy = true;
+        *id = pool->next_id++;
+    }
     pthread_mutex_unlock(&pool->lock);
     return free_one;
 }
@@ -206,11 +224,12 @@ json_t *worker_ask(WorkerPool *pool, const char *rest, size_t limit, RewardFault
     Error e = {0};
     Worker *w = take(pool, &id);
     json_t *answer = NULL;
-    if (is_ready(w) || start(pool, w, why, &e)) {
-        answer = ask(w, id, rest, limit, pool->o.timeout, why);
-        if (!answer) note_once(pool, w, reason_of(*why));
-        if (!answer) process_kill(&w->process);
-    } else note_once(pool, NULL, e.text);
+    *why = REWARD_FAULTS;
+    if (!w) return NULL;
+    bool ready = is_ready(w) || start(pool, w, why, &e);
+    if (ready) answer = ask(w, id, rest, limit, pool->o.timeout, why);
+    if (!answer && *why != REWARD_FAULTS) note_once(pool, ready ? w : NULL, ready ? reason_of(*why) : e.text);
+    if (ready && !answer) process_kill(&w->process);
     give(pool, w);
     return answer;
 }
@@ -218,10 +237,16 @@ json_t *worker_ask(WorkerPool *pool, const char *rest, size_t limit, RewardFault
 WorkerPool *workers_open(const WorkerOptions *o, Error *e) {
     WorkerPool *pool = xcalloc(1, sizeof *pool + (size_t)o->workers * sizeof *pool->worker);
     pool->o = *o;
+    pool->o.command.guarded = true;
     pool->next_id = 1;
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->freed, NULL);
-    for (int i = 0; i < o->workers; i++) pool->worker[i].process = (Process){.in = -1, .out = -1, .err = -1};
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool->freed, &clock);
+    pthread_condattr_destroy(&clock);
+    for (int i = 0; i < o->workers; i++)
+        pool->worker[i].process = (Process){.in = -1, .out = -1, .err = -1, .life = -1};
     RewardFault why;
     if (start(pool, &pool->worker[0], &why, e)) return pool;
     workers_close(pool);
