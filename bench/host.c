@@ -51,7 +51,7 @@ static void measure_tokenizer(Bench *b) {
     if (source) {
         Config c;
         if (!config_read(&c, NULL, NULL, 0, &e)) die("bench: %s", e.text);
-        Dataset *d = dataset_open(source, &c, &e);
+        Dataset *d = dataset_open(source, &c, NULL, &e);
         if (!d) die("bench: %s", e.text);
         t.text = xcalloc(2 * (size_t)dataset_rows(d), sizeof *t.text);
         for (int64_t i = 0; i < dataset_rows(d) && i < 2000; i++) {

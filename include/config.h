@@ -34,9 +34,9 @@
     TEXT(data,      train_file, "", "JSONL to train on")                                                               \
     TEXT(data,      eval_file, "", "JSONL to evaluate on")                                                             \
     TEXT(questions, question_field, "question", "field with the question")                                             \
-    TEXT(questions, answer_field, "answer", "field with the answer; a list or an object in it (test cases) is taken as its JSON text")                                                   \
+    TEXT(questions, answer_field, "answer", "field with the answer; a number, or a list or an object in it (test cases), is taken as its JSON text")                                                   \
     TEXT(questions, answer_marker, "####", "gold is the text after the last one of these, stripped; empty: the whole answer") \
-    PICK(data,      bad_lines, 0, "fail|skip", "a line that is not a JSON object with both fields stops the run, or is counted and left out") \
+    PICK(data,      bad_lines, 0, "fail|skip", "a line that is not a JSON object with both fields, or that the run could not ask or learn, stops it at the start, or is counted and left out") \
     BOOL(data,      shuffle, true, "visit questions in a random order, another one each epoch")                        \
     INT (prompt,    max_prompt_length, 256, 1, 1048576, "tokens of a prompt")                                          \
     PICK(prompt,    long_prompts, 0, "truncate_left|skip|fail", "a longer prompt keeps its last tokens, is left out, or stops the run") \

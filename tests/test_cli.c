@@ -98,6 +98,15 @@ static void mistakes_are_one_clear_line(void **state) {
         {"train " TINY "train_file=$D/train.jsonl output_dir=$D/train.jsonl", 4, "Not a directory"},
         {"sample " TINY "prompt=hello model=$D/\x1b[31mred", 3, "\\x1b[31mred"}, // a terminal is not to obey it
         {"sft " TINY "train_file=$D/unasked.jsonl", 3, "unasked.jsonl:1: messages[0] is of the assistant"},
+        {"sft " TINY "train_file=-", 3, "must be in a file"},
+        {"train " TINY "train_file=-", 3, "must be in a file"},
+        {"eval " TINY "eval_file=-", 3, "must be in a file"},
+        {"train " TINY "raw=true train_file=$D/late.jsonl", 3, "late.jsonl:6000: the prompt is empty"},
+        {"eval " TINY "raw=true eval_file=$D/late.jsonl", 3, "late.jsonl:6000: the prompt is empty"},
+        {"train " TINY "train_file=$D/train.jsonl eval_steps=1 raw=true eval_file=$D/late.jsonl", 3, "late.jsonl:6000"},
+        {"train " TINY "long_prompts=fail max_prompt_length=4 bad_lines=skip train_file=$D/train.jsonl", 3,
+         "train.jsonl:1: the prompt has"},
+        {"sft " TINY "train_file=$D/roles.jsonl", 3, "roles.jsonl:2: messages[0]: the template r1-zero has no place"},
         {"sft " TINY "train_file=$D/turns.jsonl", 3, "turns.jsonl:1: messages[1]: no field \"content\""},
     };
     Str out = {0};
@@ -375,6 +384,15 @@ static int set_up(void **state) {
                            "\"assistant\", \"content\": \"%d\"}]}\n",
                    i, i + 1);
     write_file("sft.jsonl", sft.s);
+    Str late = {0};
+    for (int i = 1; i <= 6000; i++)
+        str_printf(&late, "{\"question\": \"%s\", \"answer\": \"#### 1\"}\n", i < 6000 ? "What?" : "");
+    write_file("late.jsonl", late.s);
+    str_free(&late);
+    write_file("roles.jsonl",
+               "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
+               "\"b\"}]}\n{\"messages\": [{\"role\": \"critic\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+               "\"content\": \"b\"}]}\n");
     write_file("unasked.jsonl", "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}\n");
     write_file("turns.jsonl",
                "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\"}]}\n");

@@ -44,7 +44,7 @@ static void write_rows(int n) {
 
 static Dataset *open_or_fail(const Config *c) {
     Error e = {0};
-    Dataset *d = dataset_open(path, c, &e);
+    Dataset *d = dataset_open(path, c, NULL, &e);
     if (!d) fail_msg("%s", e.text);
     return d;
 }
@@ -53,7 +53,7 @@ static Dataset *open_or_fail(const Config *c) {
 static void check_gsm8k(const char *file, int64_t rows, int commas, int minuses) {
     Config c = config(false, BAD_LINES_FAIL);
     Error e = {0};
-    Dataset *d = dataset_open(file, &c, &e);
+    Dataset *d = dataset_open(file, &c, NULL, &e);
     if (!d) fail_msg("%s", e.text);
     assert_int_equal(dataset_rows(d), rows);
     assert_int_equal(dataset_skipped(d), 0);
@@ -173,7 +173,7 @@ static void bad_lines(void **state) {
         str_free(&s);
         Config c = config(false, BAD_LINES_FAIL);
         Error e = {0};
-        assert_null(dataset_open(path, &c, &e));
+        assert_null(dataset_open(path, &c, NULL, &e));
         assert_int_equal(e.code, EXIT_INPUT);
         if (!strstr(e.text, cases[i].why)) fail_msg("'%s' is not in: %s", cases[i].why, e.text);
         assert_non_null(strstr(e.text, "data.jsonl:2"));
@@ -199,7 +199,7 @@ static void a_huge_line(void **state) {
     assert_int_equal(fclose(f), 0);
     Config c = config(false, BAD_LINES_FAIL);
     Error e = {0};
-    assert_null(dataset_open(path, &c, &e));
+    assert_null(dataset_open(path, &c, NULL, &e));
     assert_int_equal(e.code, EXIT_INPUT);
     assert_non_null(strstr(e.text, "data.jsonl:2: the line is longer than 16 MiB"));
     c.bad_lines = BAD_LINES_SKIP;
@@ -257,9 +257,71 @@ static void a_file_over_two_gigabytes(void **state) {
 static void refused(const char *file, int bad, const char *why) {
     Config c = config(false, bad);
     Error e = {0};
-    assert_null(dataset_open(file, &c, &e));
+    assert_null(dataset_open(file, &c, NULL, &e));
     assert_int_equal(e.code, EXIT_INPUT);
     if (!strstr(e.text, why)) fail_msg("'%s' is not in: %s", why, e.text);
+}
+
+// Numbers are answers too, of any size; what does not fit elsewhere in a line is nobody's business.
+static void numbers_are_taken_as_their_text(void **state) {
+    static const struct {
+        const char *answer, *gold;
+    } cases[] = {{"5", "5"},
+                 {"-7", "-7"},
+                 {"2.5", "2.5"},
+                 {"5.0", "5.0"},
+                 {"0.1", "0.1"},
+                 {"18446744073709551616", "18446744073709551616"},
+                 {"-9223372036854775809", "-9223372036854775809"},
+                 {"[1, 18446744073709551616, \"1\"]", "[1,18446744073709551616,\"1\"]"},
+                 {"\"18446744073709551616\"", "18446744073709551616"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *line = xasprintf("{\"question\": \"q\", \"answer\": %s, \"id\": 18446744073709551615, \"x\": {\"y\": "
+                               "[-1e999, \"\\\"1e999\"]}}\n",
+                               cases[i].answer);
+        write_bytes(line, strlen(line));
+        free(line);
+        Config c = config(false, BAD_LINES_FAIL);
+        c.answer_marker = "";
+        Dataset *d = open_or_fail(&c);
+        Row row;
+        Error e;
+        assert_true(dataset_row(d, 0, &row, &e));
+        assert_string_equal(row.gold, cases[i].gold);
+        row_free(&row);
+        dataset_free(d);
+    }
+    static const char wide[] = "{\"question\": 18446744073709551615, \"answer\": \"#### 1\"}\n";
+    write_bytes(wide, sizeof wide - 1);
+    refused(path, BAD_LINES_FAIL, "\"question\" is not a string");
+}
+
+// What is no JSONL is named, whatever bad_lines says, with the line that makes it some.
+static void other_formats_are_named(void **state) {
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *says;
+    } cases[] = {{"PAR1\x15\x04\x15\x00", 8, "is a Parquet table; run: python3 -c"},
+                 {"\x1f\x8b\x08\x00", 4, "is compressed by gzip; run: gzip -dc"},
+                 {"\x28\xb5\x2f\xfd....", 8, "is compressed by zstd; run: zstd -dc"},
+                 {"\xff\xfe{\0\"\0", 6, "is text in UTF-16; run: iconv -f UTF-16"},
+                 {"version https://git-lfs.github.com/spec/v1\n", 43, "is a Git LFS pointer"},
+                 {"question,answer\nWhat?,5\n", 24, "is a table in CSV; run: python3 -c"},
+                 {"question\tanswer\nWhat?\t5\n", 24, "is a table with tabs; run"},
+                 {"[{\"question\": \"a\", \"answer\": \"#### 1\"}]\n", 41, "is one JSON list"},
+                 {"[\n  {\n", 6, "is one JSON list, not an object a line; run: jq -c '.[]'"},
+                 {"{\n  \"question\": 1\n}\n", 20, "is JSON over many lines"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_bytes(cases[i].bytes, cases[i].n);
+        refused(path, BAD_LINES_SKIP, cases[i].says);
+    }
+    static const char odd[] = "oops, not JSON\n[1]\n" GOOD; // bad lines, no other format
+    write_bytes(odd, sizeof odd - 1);
+    Config c = config(false, BAD_LINES_SKIP);
+    Dataset *d = open_or_fail(&c);
+    assert_int_equal(dataset_skipped(d), 2);
+    dataset_free(d);
 }
 
 static void no_data(void **state) {
@@ -274,6 +336,39 @@ static void no_data(void **state) {
     refused(dir, BAD_LINES_FAIL, "directory");
     refused("/nonexistent/x.jsonl", BAD_LINES_FAIL, "No such file");
     refused("/dev/null", BAD_LINES_FAIL, "is a device");
+}
+
+// Rows are asked what a run needs of them, and fare as bad lines do; what stops a run whatever the policy does.
+static RowFate odd_fate(const void *arg, const Row *row, Error *e) {
+    int n = atoi(row->gold);
+    if (n % 2 == 0) return ROW_GOOD;
+    error_set(e, EXIT_INPUT, "%d is odd", n);
+    return n == *(const int *)arg ? ROW_FATAL : ROW_BAD;
+}
+
+static void rows_are_asked_as_the_file_is_opened(void **state) {
+    enum { ROWS = 9001 }; // more than are looked at at once
+    write_rows(ROWS);
+    int fatal = 8999, none = -1;
+    Config c = config(false, BAD_LINES_FAIL);
+    Error e = {0};
+    assert_null(dataset_open(path, &c, &(RowCheck){odd_fate, &none}, &e));
+    assert_non_null(strstr(e.text, "data.jsonl:2: 1 is odd"));
+    c.bad_lines = BAD_LINES_SKIP;
+    assert_null(dataset_open(path, &c, &(RowCheck){odd_fate, &fatal}, &e));
+    assert_non_null(strstr(e.text, "data.jsonl:9000: 8999 is odd"));
+    Dataset *d = dataset_open(path, &c, &(RowCheck){odd_fate, &none}, &e);
+    assert_non_null(d);
+    assert_int_equal(dataset_rows(d), 4501);
+    assert_int_equal(dataset_skipped(d), 4500);
+    assert_string_equal(dataset_about(d), " (4500 bad lines left out)");
+    for (int i = 0; i < 4501; i++) {
+        Row row;
+        assert_true(dataset_row(d, i, &row, &e));
+        assert_int_equal(row.line, 2 * i + 1);
+        row_free(&row);
+    }
+    dataset_free(d);
 }
 
 static void a_file_that_shrinks_is_noticed(void **state) {
@@ -380,6 +475,9 @@ int main(void) {
         cmocka_unit_test(lines_near_the_limit),
         cmocka_unit_test(a_file_over_two_gigabytes),
         cmocka_unit_test(no_data),
+        cmocka_unit_test(numbers_are_taken_as_their_text),
+        cmocka_unit_test(other_formats_are_named),
+        cmocka_unit_test(rows_are_asked_as_the_file_is_opened),
         cmocka_unit_test(a_file_that_shrinks_is_noticed),
         cmocka_unit_test(every_epoch_is_another_permutation),
         cmocka_unit_test(shuffling_is_uniform),

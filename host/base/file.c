@@ -130,6 +130,12 @@ static const Kind not_found = {"", 0, 0, "a server's answer that it has no such 
 static const Kind utf16_le = {"", 0, 0, "text in UTF-16", ICONV("UTF-16LE"), "", ".utf8"};
 static const Kind utf16_be = {"", 0, 0, "text in UTF-16", ICONV("UTF-16BE"), "", ".utf8"};
 
+static const Kind csv = {"", 0, 0, "a table in CSV", PANDAS("read_csv"), ".", ".jsonl"};
+static const Kind tsv = {"", 0, 0, "a table with tabs", PANDAS("read_table"), ".", ".jsonl"};
+static const Kind list = {"", 0, 0, "one JSON list, not an object a line", "jq -c '.[]' %1 >%2", ".", ".jsonl"};
+static const Kind spread = {
+    "", 0, 0, "JSON over many lines, not an object a line", "jq -c . %1 >%2", ".", ".lines.jsonl"};
+
 static bool starts(const char *s, size_t n, const char *word) {
     return n >= strlen(word) && !strncasecmp(s, word, strlen(word));
 }
@@ -184,14 +190,47 @@ static void add_mend(Str *s, const Kind *k, const char *path) {
     free(directory);
 }
 
-bool file_foreign(const char *path, const char *head, size_t n, Error *e) {
-    const Kind *k = kind_of(head, n);
+// Names of columns, two at least, in the first of two lines, and no object in the second.
+static bool is_header(const char *s, size_t n, char separator) {
+    const char *end = memchr(s, '\n', n);
+    if (!end || !memchr(s, separator, (size_t)(end - s)) || end + 1 == s + n || end[1] == '{') return false;
+    for (const char *p = s; p < end; p++) {
+        char c = *p;
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (unsigned char)c >= 0x80;
+        if (p == s || p[-1] == separator ? !letter && c != '"' && c != '_' && c != separator
+                                         : !letter && !strchr("0123456789\"_-. \r", c) && c != separator)
+            return false;
+    }
+    return true;
+}
+
+static const Kind *lines_kind_of(const char *head, size_t n) {
+    if (n >= 3 && !memcmp(head, "\xef\xbb\xbf", 3)) head += 3, n -= 3;
+    while (n && (*head == ' ' || *head == '\t' || *head == '\r' || *head == '\n')) head++, n--;
+    if (!n) return NULL;
+    size_t at = 1;
+    while (at < n && (head[at] == ' ' || head[at] == '\t' || head[at] == '\r')) at++;
+    if (*head == '{') return at < n && head[at] == '\n' ? &spread : NULL;
+    while (at < n && head[at] == '\n') at++;
+    while (at < n && (head[at] == ' ' || head[at] == '\t')) at++;
+    if (*head == '[') return at < n && head[at] == '{' ? &list : NULL;
+    return is_header(head, n, ',') ? &csv : is_header(head, n, '\t') ? &tsv : NULL;
+}
+
+static bool say_kind(const char *path, const Kind *k, Error *e) {
     if (!k) return false;
     Str mend = {0};
     add_mend(&mend, k, access(path, F_OK) ? "FILE" : path);
     error_set(e, EXIT_INPUT, "%s: is %s; %s", path, k->what, mend.s);
     str_free(&mend);
     return true;
+}
+
+bool file_foreign(const char *path, const char *head, size_t n, Error *e) {
+    return say_kind(path, kind_of(head, n), e);
+}
+bool file_foreign_lines(const char *path, const char *head, size_t n, Error *e) {
+    return say_kind(path, lines_kind_of(head, n), e);
 }
 
 // ---- reading ---------------------------------------------------------------------------------------------------------

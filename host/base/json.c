@@ -58,6 +58,51 @@ static bool text_check(const char *text, size_t n, const char *where, bool file,
     return true;
 }
 
+// ---- numbers that do not fit ---------------------------------------------------------------------------------------
+
+const char *json_wide_number(const json_t *j) {
+    const char *s = json_is_string(j) && json_string_length(j) > 1 ? json_string_value(j) : "x";
+    return !s[0] && strspn(s + 1, "+-.eE0123456789") == json_string_length(j) - 1 ? s + 1 : NULL;
+}
+
+// Whether the number of n bytes is out of the range that it would be read into.
+static bool is_wide(const char *number, size_t n) {
+    bool whole = !memchr(number, '.', n) && !memchr(number, 'e', n) && !memchr(number, 'E', n);
+    if (whole && n < 19) return false;
+    char *copy = xstrndup(number, n);
+    errno = 0;
+    double x = whole ? (double)strtoll(copy, NULL, 10) : strtod(copy, NULL);
+    bool wide = errno == ERANGE && x != 0 && (whole || x > 1 || x < -1); // what is too small is read as 0
+    free(copy);
+    return wide;
+}
+
+// The text (NUL-terminated) with each such number as a string; NULL where there is none. Heap memory.
+static char *wide_numbers_quote(const char *text, size_t n, size_t *quoted) {
+    Str s = {0};
+    size_t done = 0;
+    for (size_t at = 0; at < n;) {
+        if (text[at] == '"') {
+            for (at++; at < n && text[at] != '"'; at++) at += text[at] == '\\';
+            at++;
+            continue;
+        }
+        size_t start = at;
+        if (text[at] == '-' || (text[at] >= '0' && text[at] <= '9')) at += strspn(text + at, "+-.eE0123456789");
+        bool key = text[at + strspn(text + at, " \t\r\n")] == ':'; // which no number can be
+        if (at > start && !key && is_wide(text + start, at - start)) {
+            str_add(&s, text + done, start - done);
+            str_printf(&s, "\"\\u0000%.*s\"", (int)(at - start), text + start);
+            done = at;
+        }
+        at += at == start;
+    }
+    if (!done) return NULL;
+    str_add(&s, text + done, n - done);
+    *quoted = s.n;
+    return s.s;
+}
+
 static json_t *parse(const char *text, size_t n, const char *where, bool file, size_t flags, Error *e) {
     char *copy = NULL;
     json_error_t why;
@@ -79,7 +124,17 @@ done:
 }
 
 json_t *json_parse(const char *text, size_t n, const char *where, Error *e) {
-    return parse(text, n, where, false, 0, e);
+    json_t *j = parse(text, n, where, false, 0, e);
+    if (j) return j;
+    size_t quoted; // seldom anything: so only where the text cannot be read as it is
+    char *terminated = xmalloc(n + 1);
+    memcpy(terminated, text, n);
+    terminated[n] = 0;
+    char *copy = wide_numbers_quote(terminated, n, &quoted);
+    if (copy) j = parse(copy, quoted, where, false, 0, e);
+    free(copy);
+    free(terminated);
+    return j;
 }
 
 json_t *json_parse_unique(const char *text, size_t n, const char *where, Error *e) {

@@ -1,20 +1,13 @@
 // Lines of a file in bounded memory, and the fields of a JSON line.
 #include "file.h"
+#include "json.h"
 #include "jsonl.h"
 #include "signals.h"
+#include "str.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <string.h>
-
-bool line_reader_open(LineReader *r, const char *path, Error *e) {
-    bool standard_input = strcmp(path, "-") == 0;
-    *r = (LineReader){.path = standard_input ? "standard input" : path, .cap = 64 << 10};
-    r->fd = standard_input ? STDIN_FILENO : file_open_once(path, e);
-    if (r->fd < 0) return false;
-    r->buffer = xmalloc(r->cap + 1);
-    return true;
-}
 
 void line_reader_close(LineReader *r) {
     if (r->buffer && r->fd != STDIN_FILENO) close(r->fd);
@@ -41,8 +34,27 @@ static bool fill(LineReader *r, Error *e) {
     if (n < 0) return error_set(e, EXIT_DISK, "%s: reading failed: %s", r->path, strerror(errno));
     if (n == 0) r->last = true;
     r->end += (size_t)n;
-    return true;
+    if (r->known) return true;
+    r->known = true; // a pipe gives what it has: few bytes may hide what it is
+    size_t head = r->end < FILE_HEAD ? r->end : FILE_HEAD;
+    return !file_foreign(r->path, r->buffer, head, e) &&
+           !(r->json && file_foreign_lines(r->path, r->buffer, r->end, e));
 }
+
+static bool open_lines(LineReader *r, const char *path, bool json, Error *e) {
+    bool standard_input = strcmp(path, "-") == 0;
+    *r = (LineReader){.path = standard_input ? "standard input" : path, .cap = 64 << 10, .json = json};
+    r->fd = standard_input ? STDIN_FILENO : file_open_once(path, e);
+    if (r->fd < 0) return false;
+    r->buffer = xmalloc(r->cap + 1);
+    // Of a pipe the first line may be long in coming.
+    if (lseek(r->fd, 0, SEEK_CUR) < 0 || fill(r, e)) return true;
+    line_reader_close(r);
+    return false;
+}
+
+bool line_reader_open(LineReader *r, const char *path, Error *e) { return open_lines(r, path, false, e); }
+bool line_reader_open_json(LineReader *r, const char *path, Error *e) { return open_lines(r, path, true, e); }
 
 // Finds the end of the line that begins at r->begin; its length in *n, and in *whole with its newline. A line over the
 // limit keeps only its first bytes, and *whole runs over JSONL_MAX_LINE. False after filling *e.
@@ -99,7 +111,8 @@ void line_reader_seek(LineReader *r, int64_t offset, int64_t line) {
 const char *json_field_string(const json_t *object, const char *field, const char *where, Error *e) {
     const json_t *value = json_object_get(object, field);
     if (!value) return error_set(e, EXIT_INPUT, "%s: no field \"%s\"", where, field), NULL;
-    if (!json_is_string(value)) return error_set(e, EXIT_INPUT, "%s: \"%s\" is not a string", where, field), NULL;
+    if (!json_is_string(value) || json_wide_number(value))
+        return error_set(e, EXIT_INPUT, "%s: \"%s\" is not a string", where, field), NULL;
     const char *s = json_string_value(value);
     if (strlen(s) != json_string_length(value))
         return error_set(e, EXIT_INPUT, "%s: \"%s\" holds a NUL character", where, field), NULL;
@@ -108,8 +121,21 @@ const char *json_field_string(const json_t *object, const char *field, const cha
 
 void json_field_to_text(json_t *object, const char *field) {
     json_t *value = json_object_get(object, field);
-    if (!json_is_array(value) && !json_is_object(value)) return;
-    char *text = json_dumps(value, JSON_COMPACT);
-    json_object_set_new(object, field, json_string(text));
-    free(text);
+    Str text = {0};
+    if (json_wide_number(value)) str_puts(&text, json_wide_number(value));
+    else if (json_is_integer(value)) str_printf(&text, "%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value)) str_real(&text, json_real_value(value));
+    else if (json_is_array(value) || json_is_object(value)) {
+        static const char mark[] = "\"\\u0000"; // before the digits of a wide number, a string in memory
+        char *dump = json_dumps(value, JSON_COMPACT), *at = dump;
+        for (char *hit; (hit = strstr(at, mark)); at += strcspn(at, "\"") + 1) {
+            str_add(&text, at, (size_t)(hit - at));
+            at = hit + strlen(mark);
+            str_add(&text, at, strcspn(at, "\""));
+        }
+        str_puts(&text, at);
+        free(dump);
+    } else return;
+    json_object_set_new(object, field, json_string(text.s));
+    str_free(&text);
 }

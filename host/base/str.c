@@ -59,6 +59,33 @@ static int utf8_length(const unsigned char *p, size_t n) {
 // U+0080..U+009F are controls too: some terminals obey them.
 static bool is_c1(const unsigned char *p, int len) { return len == 2 && p[0] == 0xc2 && p[1] < 0xa0; }
 
+void str_real(Str *out, double x) {
+    char text[40], digits[24];
+    int n = 0;
+    for (int precision = 0; precision < 17; precision++) {
+        snprintf(text, sizeof text, "%.*e", precision, x);
+        if (strtod(text, NULL) == x) break;
+    }
+    const char *p = text;
+    if (*p == '-') str_add(out, p++, 1);
+    for (; *p != 'e'; p++)
+        if (*p != '.') digits[n++] = *p;
+    int exponent = atoi(p + 1);
+    if (exponent < -4 || exponent >= 16) {
+        str_add(out, digits, 1);
+        if (n > 1) str_printf(out, ".%.*s", n - 1, digits + 1);
+        str_printf(out, "e%c%02d", exponent < 0 ? '-' : '+', abs(exponent));
+        return;
+    }
+    if (exponent < 0) str_puts(out, "0.");
+    for (int i = exponent; i < -1; i++) str_puts(out, "0");
+    for (int i = 0; i < n || i <= exponent; i++) {
+        if (exponent >= 0 && i == exponent + 1) str_puts(out, ".");
+        str_add(out, i < n ? &digits[i] : "0", 1);
+    }
+    if (exponent >= 0 && n <= exponent + 1) str_puts(out, ".0");
+}
+
 void str_json(Str *s, const char *text, size_t n) {
     const unsigned char *p = (const unsigned char *)text;
     str_puts(s, "\"");

@@ -173,7 +173,7 @@ static void check_template(Report *r, const Config *c, const Tokenizer *t, const
 // Rows of one file, and their prompts against max_prompt_length.
 static void check_rows(Report *r, const char *what, const char *path, const Config *c, const Prompter *p) {
     Error e = {0};
-    Dataset *d = dataset_open(path, c, &e);
+    Dataset *d = dataset_open(path, c, p ? &(RowCheck){prompter_check_eval, p} : NULL, &e);
     if (!d) return fail(r, what, &e);
     int64_t n = dataset_rows(d), seen = n < MOST_ROWS ? n : MOST_ROWS, too_long = 0;
     size_t longest = 0;

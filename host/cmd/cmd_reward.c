@@ -133,7 +133,7 @@ static void score_lines(const Reward *r, Lines *l) {
 enum { LINES_AT_A_TIME = 4096 };
 static bool score_file(const Reward *r, const char *path, Error *e) {
     LineReader reader;
-    if (!line_reader_open(&reader, path, e)) return false;
+    if (!line_reader_open_json(&reader, path, e)) return false;
     bool whole = r->info->reads & REWARD_READS_GROUP, interactive = reader.fd == STDIN_FILENO;
     Lines lines = {0};
     char *text;

@@ -98,7 +98,7 @@ ExitCode command_tokenize(int argc, char **argv, Error *e) {
     LineReader reader;
     // A name that there is not is an error before the first line; a model's own template matters to messages alone.
     bool ok = !strcmp(o.chat_template, "auto") || chat_template_choose(o.chat_template, NULL, &o.template, e);
-    ok = ok && line_reader_open(&reader, o.file, e);
+    ok = ok && line_reader_open_json(&reader, o.file, e);
     if (ok) {
         ok = tokenize_lines(t, &o, &reader, e);
         line_reader_close(&reader);

@@ -1,5 +1,6 @@
 // A data set: questions and answers of a JSONL file, in file order or in a seeded random order an epoch.
 #include "dataset.h"
+#include "signals.h"
 #include "file.h"
 #include "json.h"
 #include "jsonl.h"
@@ -120,19 +121,71 @@ static int64_t line_of(const Dataset *d, int64_t row) {
     return d->run[low].line + (row - d->run[low].row);
 }
 
-// One pass over the file: checks every line and keeps the places of the good ones.
-static bool index_rows(Dataset *d, bool skip, Error *e) {
-    char *line;
+// Lines to be checked at once, and what was found. A line that could not be read has its error from the start.
+enum { CHUNK_LINES = 4096, CHUNK_BYTES = 8 << 20 };
+typedef struct {
+    char *text; // heap
     size_t n;
-    Error bad, first;
-    for (int got; (got = line_reader_next(&d->reader, &line, &n, &bad)) != 0;) {
-        if (got > 0 && read_line(d, line, n, d->reader.line, NULL, &bad)) {
-            add_row(d, d->reader.offset, d->reader.line);
-            continue;
-        }
-        if (!skip || bad.code != EXIT_INPUT) return error_set(e, bad.code, "%s", bad.text);
-        if (d->skipped++ == 0) first = bad;
+    int64_t offset, line;
+    RowFate fate;
+    Error *why; // heap, where it is not good
+} Line;
+
+static void line_fails(Line *x, RowFate fate, const Error *why) {
+    x->fate = fate;
+    x->why = xmalloc(sizeof *x->why);
+    *x->why = *why;
+}
+
+static void line_check(const Dataset *d, const RowCheck *check, Line *x) {
+    Error e = {0};
+    Row row = {0};
+    if (!read_line(d, x->text, x->n, x->line, check ? &row : NULL, &e)) return line_fails(x, ROW_BAD, &e);
+    RowFate fate = check ? check->fate(check->arg, &row, &e) : ROW_GOOD;
+    row_free(&row);
+    if (fate == ROW_GOOD) return;
+    error_prefix(&e, "%s:%lld", d->path, (long long)x->line);
+    line_fails(x, fate, &e);
+}
+
+// Reads the next lines; their number, 0 at the end.
+static int chunk_read(Dataset *d, Line *chunk) {
+    int n = 0;
+    for (size_t bytes = 0; n < CHUNK_LINES && bytes < CHUNK_BYTES;) {
+        char *text;
+        size_t length;
+        Error e = {0};
+        int got = stop_requested() ? error_set(&e, EXIT_STOPPED, "stopped by a signal") - 1
+                                   : line_reader_next(&d->reader, &text, &length, &e);
+        if (!got) break;
+        chunk[n] = (Line){.offset = d->reader.offset, .line = d->reader.line};
+        if (got > 0) chunk[n].text = xstrndup(text, chunk[n].n = length), bytes += length;
+        else line_fails(&chunk[n], e.code == EXIT_INPUT ? ROW_BAD : ROW_FATAL, &e);
+        if (chunk[n++].fate == ROW_FATAL) break;
     }
+    return n;
+}
+
+// One pass over the file: checks every line and keeps the places of the good ones.
+static bool index_rows(Dataset *d, const RowCheck *check, bool skip, Error *e) {
+    Line *chunk = xcalloc(CHUNK_LINES, sizeof *chunk);
+    Error first = {0};
+    bool ok = true;
+    for (int n; ok && (n = chunk_read(d, chunk));) {
+#pragma omp parallel for schedule(dynamic, 16)
+        for (int i = 0; i < n; i++)
+            if (chunk[i].fate == ROW_GOOD) line_check(d, check, &chunk[i]);
+        for (int i = 0; i < n; i++) {
+            Line *x = &chunk[i];
+            if (ok && x->fate == ROW_GOOD) add_row(d, x->offset, x->line);
+            else if (ok && (x->fate == ROW_FATAL || !skip)) ok = error_set(e, x->why->code, "%s", x->why->text);
+            else if (ok && d->skipped++ == 0) first = *x->why;
+            free(x->text);
+            free(x->why);
+        }
+    }
+    free(chunk);
+    if (!ok) return false;
     if (d->rows == 0 && d->skipped)
         return error_set(e, EXIT_INPUT, "%s: no good line; %lld bad, the first: %s", d->path, (long long)d->skipped,
                          first.text);
@@ -141,7 +194,7 @@ static bool index_rows(Dataset *d, bool skip, Error *e) {
     return true;
 }
 
-static Dataset *open_rows(const char *path, const Config *c, bool sft, Error *e) {
+static Dataset *open_rows(const char *path, const Config *c, bool sft, const RowCheck *check, Error *e) {
     Dataset *d = xcalloc(1, sizeof *d);
     d->path = xstrdup(path);
     d->question_field = xstrdup(sft ? c->prompt_field : c->question_field);
@@ -152,15 +205,24 @@ static Dataset *open_rows(const char *path, const Config *c, bool sft, Error *e)
     d->seed = (uint64_t)c->seed;
     // Rows are read again in every epoch: a pipe will not do.
     bool ok =
-        strlen(path) > 4096 ? error_set(e, EXIT_INPUT, "%.64s...: the path is too long", path) : file_regular(path, e);
-    ok = ok && line_reader_open(&d->reader, d->path, e) && index_rows(d, c->bad_lines == BAD_LINES_SKIP, e);
+        strlen(path) > 4096 ? error_set(e, EXIT_INPUT, "%.64s...: the path is too long", path)
+        : !strcmp(path, "-")
+            ? error_set(e, EXIT_INPUT,
+                        "standard input: rows are read again in every epoch, and after a resume, so they must be in a "
+                        "file; save them first and give its path")
+            : file_regular(path, e);
+    ok = ok && line_reader_open_json(&d->reader, d->path, e) && index_rows(d, check, c->bad_lines == BAD_LINES_SKIP, e);
     if (ok) return d;
     dataset_free(d);
     return NULL;
 }
 
-Dataset *dataset_open(const char *path, const Config *c, Error *e) { return open_rows(path, c, false, e); }
-Dataset *dataset_open_sft(const char *path, const Config *c, Error *e) { return open_rows(path, c, true, e); }
+Dataset *dataset_open(const char *path, const Config *c, const RowCheck *check, Error *e) {
+    return open_rows(path, c, false, check, e);
+}
+Dataset *dataset_open_sft(const char *path, const Config *c, const RowCheck *check, Error *e) {
+    return open_rows(path, c, true, check, e);
+}
 
 void dataset_free(Dataset *d) {
     if (!d) return;
@@ -177,6 +239,11 @@ void dataset_free(Dataset *d) {
 
 int64_t dataset_rows(const Dataset *d) { return d->rows; }
 int64_t dataset_skipped(const Dataset *d) { return d->skipped; }
+const char *dataset_about(const Dataset *d) {
+    static char text[64];
+    snprintf(text, sizeof text, " (%lld bad line%s left out)", (long long)d->skipped, d->skipped > 1 ? "s" : "");
+    return d->skipped ? text : "";
+}
 Cursor dataset_cursor(const Dataset *d) { return d->cursor; }
 void dataset_seek(Dataset *d, Cursor cursor) { d->cursor = cursor; }
 

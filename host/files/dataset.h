@@ -4,8 +4,8 @@
 #include "error.h"
 #include <jansson.h>
 
-// A data set stays on the disk: memory holds the place of each row, 8 bytes. Every line is checked when it is opened,
-// so that a bad one stops a run before it starts; bad_lines=skip leaves bad ones out and counts them.
+// A data set stays on the disk: memory holds the place of each row, 8 bytes. Every line is checked when it is opened, on all
+// cores, so that a bad one stops a run before it starts; bad_lines=skip leaves bad ones out and counts them.
 typedef struct Dataset Dataset;
 typedef struct {
     int64_t line;    // from 1
@@ -18,12 +18,22 @@ typedef struct {
 typedef struct {
     int64_t epoch, index;
 } Cursor;
-Dataset *dataset_open(const char *path, const Config *c, Error *e);
+// What else makes a row good, asked of each as the data set is opened, by several threads at once. Where it is ROW_BAD, *e
+// says why (without the place), and bad_lines decides; ROW_FATAL stops the run whatever bad_lines is.
+typedef enum { ROW_GOOD, ROW_BAD, ROW_FATAL } RowFate;
+typedef struct {
+    RowFate (*fate)(const void *arg, const Row *row, Error *e);
+    const void *arg;
+} RowCheck;
+// `check` may be NULL.
+Dataset *dataset_open(const char *path, const Config *c, const RowCheck *check, Error *e);
 // Rows for sft: objects with messages_field (a list of {role, content}), or prompt_field and completion_field.
-Dataset *dataset_open_sft(const char *path, const Config *c, Error *e);
+Dataset *dataset_open_sft(const char *path, const Config *c, const RowCheck *check, Error *e);
 void dataset_free(Dataset *d);
 int64_t dataset_rows(const Dataset *d);
 int64_t dataset_skipped(const Dataset *d); // bad lines left out
+// For a run's header: " (2 bad lines left out)", or nothing. Valid until the next call.
+const char *dataset_about(const Dataset *d);
 Cursor dataset_cursor(const Dataset *d);
 void dataset_seek(Dataset *d, Cursor cursor);
 // The next row; wraps into the next epoch with its own order, a function of (seed, epoch, rows) alone. False after

@@ -186,19 +186,27 @@ bool run_find_template(Run *r, Error *e) {
     return id < 0 || ends_lead(&r->hf, id, e);
 }
 
+bool run_prepare(Run *r, const Config *c, Error *e) {
+    *r = (Run){.cfg = c};
+    if (!hf_config_read(c->model, &r->hf, e)) return false;
+    r->tokenizer = tokenizer_load(*c->tokenizer ? c->tokenizer : c->model, e);
+    bool ok = r->tokenizer != NULL;
+    if (ok && tokenizer_size(r->tokenizer) > r->hf.dims.V)
+        ok = error_set(
+            e, EXIT_INPUT,
+            "%s has ids up to %d, but the model in %s has a vocabulary of %d rows; use the model's own tokenizer",
+            tokenizer_path(r->tokenizer), tokenizer_size(r->tokenizer) - 1, c->model, r->hf.dims.V);
+    if (ok && run_find_template(r, e)) return true;
+    run_close(r);
+    return false;
+}
+
 bool run_open(Run *r, const Config *c, RunShape shape, Error *e) {
-    if (!run_describe(r, c, shape, e)) return false;
-    const char *where = *c->tokenizer ? c->tokenizer : c->model;
-    r->tokenizer = tokenizer_load(where, e);
-    if (!r->tokenizer) return false;
-    if (tokenizer_size(r->tokenizer) > r->hf.dims.V) {
-        error_set(e, EXIT_INPUT,
-                  "%s has ids up to %d, but the model in %s has a vocabulary of %d rows; use the model's own tokenizer",
-                  tokenizer_path(r->tokenizer), tokenizer_size(r->tokenizer) - 1, c->model, r->hf.dims.V);
-        run_close(r);
-        return false;
-    }
-    if (!run_find_template(r, e)) {
+    if (!r->tokenizer && !run_prepare(r, c, e)) return false;
+    Run prepared = *r;
+    bool described = run_describe(r, c, shape, e);
+    r->hf = prepared.hf, r->tokenizer = prepared.tokenizer, r->template = prepared.template;
+    if (!described) {
         run_close(r);
         return false;
     }

@@ -67,6 +67,8 @@ typedef struct {
 // Chooses the chat template, and puts the token that ends its turns before the other ends in hf.eos. A model whose template
 // is unknown is an error where texts are not raw.
 bool run_find_template(Run *r, Error *e);
+// Reads config.json, the tokenizer and the chat template: enough for a prompter. run_open does it where it was not done.
+bool run_prepare(Run *r, const Config *c, Error *e);
 // Reads config.json and the tokenizer, plans and takes the memory, loads (or draws) the weights.
 // run_describe stops before memory is taken: enough for `plan`.
 bool run_describe(Run *r, const Config *c, RunShape shape, Error *e);

@@ -39,27 +39,47 @@ bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e) {
     return true;
 }
 
+static const char empty_prompt[] = "the prompt is empty; give the question a text, or leave out raw=true";
+
+static void too_long(size_t n, size_t max, Error *e) {
+    error_set(
+        e, EXIT_INPUT,
+        "the prompt has %zu tokens, max_prompt_length is %zu; raise it, or set long_prompts=truncate_left or skip", n,
+        max);
+}
+
 PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e) {
     const Config *c = p->cfg;
     size_t max = (size_t)c->max_prompt_length;
-    if (!ids->n) { // there is no token to go on from
-        error_set(e, EXIT_INPUT, "%s:%lld: the prompt is empty; give the question a text, or leave out raw=true",
-                  c->train_file, (long long)line);
+    bool failed = !ids->n || (ids->n > max && c->long_prompts == LONG_FAIL);
+    if (failed) {
+        if (ids->n) too_long(ids->n, max, e);
+        else error_set(e, EXIT_INPUT, "%s", empty_prompt); // there is no token to go on from
+        error_prefix(e, "%s:%lld", c->train_file, (long long)line);
         return PROMPT_FAILED;
     }
     if (ids->n <= max) return PROMPT_KEPT;
     if (c->long_prompts == LONG_SKIP) return PROMPT_SKIPPED;
-    if (c->long_prompts == LONG_FAIL) {
-        error_set(e, EXIT_INPUT,
-                  "%s:%lld: the prompt has %zu tokens, max_prompt_length is %zu; raise it, or set "
-                  "long_prompts=truncate_left or skip",
-                  c->train_file, (long long)line, ids->n, max);
-        return PROMPT_FAILED;
-    }
     memmove(ids->id, ids->id + (ids->n - max), max * sizeof *ids->id);
     ids->n = max;
     return PROMPT_KEPT;
 }
+
+static RowFate check(const Prompter *p, const Row *row, bool limited, Error *e) {
+    Ids ids = {0};
+    size_t max = (size_t)p->cfg->max_prompt_length;
+    RowFate fate = prompter_ids(p, row->question, &ids, e) ? ROW_GOOD : ROW_BAD;
+    if (fate == ROW_GOOD && !ids.n) fate = ROW_BAD, error_set(e, EXIT_INPUT, "%s", empty_prompt);
+    if (fate == ROW_GOOD && limited && ids.n > max && p->cfg->long_prompts == LONG_FAIL) {
+        fate = ROW_FATAL; // as long_prompts says, not bad_lines
+        too_long(ids.n, max, e);
+    }
+    ids_free(&ids);
+    return fate;
+}
+
+RowFate prompter_check(const void *prompter, const Row *row, Error *e) { return check(prompter, row, true, e); }
+RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e) { return check(prompter, row, false, e); }
 
 // Fills prompt p of the batch from the data set's next usable row.
 bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e) {

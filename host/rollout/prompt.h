@@ -21,6 +21,10 @@ void prompter_close(Prompter *p);
 bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e);
 // Applies max_prompt_length by the long_prompts rule.
 PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e);
+// Whether a row's question can be asked: a RowCheck with the prompter as its argument; the second is for evaluations, where
+// no prompt is too long.
+RowFate prompter_check(const void *prompter, const Row *row, Error *e);
+RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e);
 // Fills prompt p of the batch from the data set's next usable row.
 bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e);
 // Moves a row's question and gold into prompt p of the batch.

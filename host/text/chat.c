@@ -24,34 +24,6 @@ static void dump_string(Str *out, const char *s, size_t n) {
     str_puts(out, "\"");
 }
 
-// Python's repr of a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16 on.
-static void dump_real(Str *out, double x) {
-    char text[40], digits[24];
-    int n = 0;
-    for (int precision = 0; precision < 17; precision++) {
-        snprintf(text, sizeof text, "%.*e", precision, x);
-        if (strtod(text, NULL) == x) break;
-    }
-    const char *p = text;
-    if (*p == '-') str_add(out, p++, 1);
-    for (; *p != 'e'; p++)
-        if (*p != '.') digits[n++] = *p;
-    int exponent = atoi(p + 1);
-    if (exponent < -4 || exponent >= 16) {
-        str_add(out, digits, 1);
-        if (n > 1) str_printf(out, ".%.*s", n - 1, digits + 1);
-        str_printf(out, "e%c%02d", exponent < 0 ? '-' : '+', abs(exponent));
-        return;
-    }
-    if (exponent < 0) str_puts(out, "0.");
-    for (int i = exponent; i < -1; i++) str_puts(out, "0");
-    for (int i = 0; i < n || i <= exponent; i++) {
-        if (exponent >= 0 && i == exponent + 1) str_puts(out, ".");
-        str_add(out, i < n ? &digits[i] : "0", 1);
-    }
-    if (exponent >= 0 && n <= exponent + 1) str_puts(out, ".0");
-}
-
 static void dump(Str *out, const json_t *j) {
     const char *key;
     json_t *value;
@@ -76,9 +48,12 @@ static void dump(Str *out, const json_t *j) {
         }
         str_puts(out, "]");
         break;
-    case JSON_STRING: dump_string(out, json_string_value(j), json_string_length(j)); break;
+    case JSON_STRING:
+        if (json_wide_number(j)) str_puts(out, json_wide_number(j));
+        else dump_string(out, json_string_value(j), json_string_length(j));
+        break;
     case JSON_INTEGER: str_printf(out, "%lld", (long long)json_integer_value(j)); break;
-    case JSON_REAL: dump_real(out, json_real_value(j)); break;
+    case JSON_REAL: str_real(out, json_real_value(j)); break;
     case JSON_TRUE: str_puts(out, "true"); break;
     case JSON_FALSE: str_puts(out, "false"); break;
     case JSON_NULL: str_puts(out, "null"); break;
@@ -115,7 +90,8 @@ static bool check_message(const json_t *message, size_t i, Error *e) {
         return error_set(e, EXIT_INPUT, "messages[%zu]: no string \"role\"; a message is {\"role\", \"content\"}", i);
     if (calls && !json_is_array(calls) && !json_is_null(calls))
         return error_set(e, EXIT_INPUT, "messages[%zu]: \"tool_calls\" is not a list", i);
-    if (!json_is_string(content) && !(tool_calls(message) && (!content || json_is_null(content))))
+    if ((!json_is_string(content) || json_wide_number(content)) &&
+        !(tool_calls(message) && (!content || json_is_null(content))))
         return error_set(e, EXIT_INPUT, "messages[%zu]: no string \"content\"", i);
     json_array_foreach(tool_calls(message), k, call) {
         const json_t *function = tool_function(call);

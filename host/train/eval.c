@@ -263,12 +263,14 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     Rewards rw = {0};
     EvalResult res;
     Str json = {0};
-    Dataset *data = dataset_open(c.eval_file, &c, e);
+    Dataset *data = NULL;
+    if (run_prepare(&r, &c, e) && run_prompter(&r, &pr, e))
+        data = dataset_open(c.eval_file, &c, &(RowCheck){prompter_check_eval, &pr}, e);
     bool ok = data && rewards_select(&c, &rw, e) && rewards_open(&rw, e) && output_writable(c.eval_output, e);
     if (ok) {
         int64_t rows = dataset_rows(data);
         if (c.eval_limit > 0 && c.eval_limit < rows) rows = c.eval_limit;
-        ok = run_open(&r, &c, shape_for_rollout(&c, rows * c.eval_samples, rows), e) && run_prompter(&r, &pr, e) &&
+        ok = run_open(&r, &c, shape_for_rollout(&c, rows * c.eval_samples, rows), e) &&
              eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
     }
     if (ok && !comm_rank(r.comm)) {

@@ -93,6 +93,13 @@ bool example_read(const Prompter *p, const json_t *row, Example *x, Error *e) {
     return json_object_get(row, p->cfg->messages_field) ? read_messages(p, row, x, e) : read_pair(p, row, x, e);
 }
 
+RowFate example_check(const void *prompter, const Row *row, Error *e) {
+    Example x = {0};
+    bool ok = example_read(prompter, row->example, &x, e);
+    example_free(&x);
+    return ok ? ROW_GOOD : ROW_BAD;
+}
+
 bool example_cut(Example *x, int64_t max) {
     if ((int64_t)x->ids.n > max) x->ids.n = (size_t)max;
     for (size_t j = 1; j < x->ids.n; j++)

@@ -9,6 +9,8 @@ typedef struct {
 } Example;
 // The row's prompt and completion, or its messages with its `tools`. False after filling *e: they cannot be rendered.
 bool example_read(const Prompter *p, const json_t *row, Example *x, Error *e);
+// A RowCheck of such rows, with the prompter as its argument.
+RowFate example_check(const void *prompter, const Row *row, Error *e);
 // Cuts the example to its first `max` ids; false where none of them is learned.
 bool example_cut(Example *x, int64_t max);
 void example_free(Example *x);

@@ -156,9 +156,8 @@ static bool sft_step(Sft *s, Error *e) {
 static bool sft_open(Sft *s, const Config *c, Error *e) {
     s->cfg = c;
     s->at.command = "sft";
-    s->data = dataset_open_sft(c->train_file, c, e);
     RunShape shape = shape_for_sft(c);
-    if (!s->data || !run_open(&s->run, c, shape, e) || !run_prompter(&s->run, &s->prompter, e)) return false;
+    if (!run_prepare(&s->run, c, e) || !run_prompter(&s->run, &s->prompter, e)) return false;
     if (c->max_length > s->run.hf.dims.max_positions)
         return error_set(e, EXIT_CONFIG, "max_length %lld is more than the model's context of %d tokens; lower it",
                          (long long)c->max_length, s->run.hf.dims.max_positions);
@@ -166,6 +165,8 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
         return error_set(e, EXIT_INPUT,
                          "%s: no eos_token_id in generation_config.json or config.json; without it no answer ends",
                          c->model);
+    s->data = dataset_open_sft(c->train_file, c, &(RowCheck){example_check, &s->prompter}, e);
+    if (!s->data || !run_open(&s->run, c, shape, e)) return false;
     s->packing = xcalloc((size_t)c->gradient_accumulation_steps, sizeof *s->packing);
     for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)
         s->packing[k] = packing_new(shape.train_tokens, shape.train_seqs);
@@ -174,8 +175,8 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     s->steps_per_epoch = dataset_rows(s->data) > n ? dataset_rows(s->data) / n : 1;
     s->total_steps = optim_total_steps(c, s->steps_per_epoch);
     if (!comm_rank(s->run.comm)) s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
-    progress_say(s->progress, "%s%s; %lld examples, %lld steps of %lld", ranks_about(c), s->run.device->about,
-                 (long long)dataset_rows(s->data), (long long)s->total_steps, (long long)n);
+    progress_say(s->progress, "%s%s; %lld examples checked%s, %lld steps of %lld", ranks_about(c), s->run.device->about,
+                 (long long)dataset_rows(s->data), dataset_about(s->data), (long long)s->total_steps, (long long)n);
     s->profile = profile_open(s->run.device, c, s->progress);
     if (!run_resume(&s->run, &s->at, s->progress, &s->metrics, e)) return false;
     dataset_seek(s->data, s->at.cursor);

@@ -21,14 +21,23 @@ static void count_steps(Trainer *t) {
     t->total_steps = optim_total_steps(c, t->steps_per_epoch);
 }
 
+// The rows to train on, and those to evaluate on now and then; all that each must be is seen here, not in step 900.
+static bool open_data(Trainer *t, Error *e) {
+    const Config *c = t->cfg;
+    t->data = dataset_open(c->train_file, c, &(RowCheck){prompter_check, &t->prompter}, e);
+    if (!t->data || c->eval_steps <= 0) return t->data;
+    t->held_out = dataset_open(c->eval_file, c, &(RowCheck){prompter_check_eval, &t->prompter}, e);
+    return t->held_out != NULL;
+}
+
 bool trainer_open(Trainer *t, const Config *c, Error *e) {
     *t = (Trainer){.cfg = c, .at.command = "train"};
     if (!rewards_select(c, &t->rewards, e) || !rewards_open(&t->rewards, e)) return false;
     t->scorer = scorer_open(&t->rewards, (int)c->reward_threads, e);
     for (int k = 0; k < t->rewards.n; k++) t->weights[k] = (float)t->rewards.reward[k].weight;
-    t->data = t->scorer ? dataset_open(c->train_file, c, e) : NULL;
     RunShape shape = shape_for_train(c, t->rewards.n);
-    if (!t->data || !run_open(&t->run, c, shape, e) || !run_prompter(&t->run, &t->prompter, e)) {
+    if (!t->scorer || !run_prepare(&t->run, c, e) || !run_prompter(&t->run, &t->prompter, e) || !open_data(t, e) ||
+        !run_open(&t->run, c, shape, e)) {
         trainer_close(t);
         return false;
     }
@@ -56,6 +65,7 @@ void trainer_close(Trainer *t) {
     free(t->scored);
     free(t->at.batch);
     dataset_free(t->data);
+    dataset_free(t->held_out);
     prompter_close(&t->prompter);
     run_close(&t->run);
     scorer_close(t->scorer);
@@ -92,11 +102,11 @@ bool trainer_resume(Trainer *t, Error *e) {
 static bool due(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
 
 // Held-out accuracy in the middle of a run: one line of metrics.jsonl.
-static bool evaluate(Trainer *t, Dataset *held_out, Error *e) {
+static bool evaluate(Trainer *t, Error *e) {
     EvalResult r;
     progress_phase(t->progress, "eval", 0, 0);
     ranks_phase("eval", t->at.step);
-    if (!eval_run(&t->run, &t->prompter, held_out, &t->rewards, t->cfg->eval_limit, 1, &r, e)) return false;
+    if (!eval_run(&t->run, &t->prompter, t->held_out, &t->rewards, t->cfg->eval_limit, 1, &r, e)) return false;
     t->at.evaluated = t->at.step;
     if (comm_rank(t->run.comm)) return true;
     metrics_add_int(t->metrics, "step", t->at.step);
@@ -109,8 +119,8 @@ static bool evaluate(Trainer *t, Dataset *held_out, Error *e) {
     return metrics_commit(t->metrics, e);
 }
 
-static bool evaluation_due(const Trainer *t, const Dataset *held_out) {
-    return held_out && t->at.step > 0 && t->at.evaluated != t->at.step && due(t->cfg->eval_steps, t->at.step);
+static bool evaluation_due(const Trainer *t) {
+    return t->held_out && t->at.step > 0 && t->at.evaluated != t->at.step && due(t->cfg->eval_steps, t->at.step);
 }
 
 static ExitCode give_up(const Trainer *t, Error *e) {
@@ -128,11 +138,11 @@ static ExitCode stop(Trainer *t, bool saved, Error *e) {
     return EXIT_STOPPED;
 }
 
-// The loop. `held_out` may be NULL. An evaluation that a signal cut short is made first thing after resuming.
-static ExitCode train(Trainer *t, Dataset *held_out, Error *e) {
+// The loop. An evaluation that a signal cut short is made first thing after resuming.
+static ExitCode train(Trainer *t, Error *e) {
     const Config *c = t->cfg;
     int64_t saved = t->at.step;
-    bool resumed = evaluation_due(t, held_out);
+    bool resumed = evaluation_due(t);
     if (!resumed) run_say_done(&t->at, t->total_steps, t->progress);
     while (t->at.step < t->total_steps || resumed) {
         if (!resumed) {
@@ -144,7 +154,7 @@ static ExitCode train(Trainer *t, Dataset *held_out, Error *e) {
             if (!train_log(t, s, e)) return e->code;
             if (t->at.skipped >= c->max_bad_steps) return give_up(t, e);
         }
-        if (evaluation_due(t, held_out) && !evaluate(t, held_out, e))
+        if (evaluation_due(t) && !evaluate(t, e))
             return e->code == EXIT_STOPPED ? stop(t, saved == t->at.step, e) : e->code;
         if (resumed || due(c->save_steps, t->at.step) || t->at.step == t->total_steps) {
             if (!trainer_save(t, e)) return e->code;
@@ -156,36 +166,27 @@ static ExitCode train(Trainer *t, Dataset *held_out, Error *e) {
     return EXIT_OK;
 }
 
-static bool open_held_out(const Config *c, Dataset **out, Error *e) {
-    *out = NULL;
-    if (c->eval_steps <= 0) return true;
-    if (!*c->eval_file) return error_set(e, EXIT_CONFIG, "eval_steps is set, but eval_file is not");
-    *out = dataset_open(c->eval_file, c, e);
-    return *out != NULL;
-}
-
 ExitCode command_train(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "train", argc, argv, e)) return e->code;
     signals_install(true);
     Trainer t = {0};
-    Dataset *held_out = NULL;
     ExitCode code = EXIT_OK;
     if (!ranks_start(&c, &code, e)) {
         config_free(&c);
         return code;
     }
-    if (!disk_mkdir(c.output_dir, e) || !open_held_out(&c, &held_out, e) || !trainer_open(&t, &c, e)) code = e->code;
+    if (!disk_mkdir(c.output_dir, e) || !trainer_open(&t, &c, e)) code = e->code;
     else {
         if (!comm_rank(t.run.comm)) t.progress = progress_open(stdout, c.progress, 0, t.total_steps);
-        progress_say(t.progress, "%s%s; %lld questions, %lld steps of %lld completions", ranks_about(&c),
-                     t.run.device->about, (long long)dataset_rows(t.data), (long long)t.total_steps,
+        progress_say(t.progress, "%s%s; %lld questions checked%s, %lld steps of %lld completions", ranks_about(&c),
+                     t.run.device->about, (long long)dataset_rows(t.data), dataset_about(t.data),
+                     (long long)t.total_steps,
                      (long long)(c.per_device_train_batch_size * c.gradient_accumulation_steps * c.gpus));
         t.profile = profile_open(t.run.device, &c, t.progress);
-        code = trainer_resume(&t, e) ? train(&t, held_out, e) : e->code;
+        code = trainer_resume(&t, e) ? train(&t, e) : e->code;
         trainer_close(&t);
     }
-    dataset_free(held_out);
     config_free(&c);
     return code;
 }

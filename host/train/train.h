@@ -19,7 +19,7 @@ typedef struct {
     const Config *cfg;
     Run run;
     Prompter prompter;
-    Dataset *data;
+    Dataset *data, *held_out; // held_out NULL: no evaluations on the way
     Rewards rewards;
     Scorer *scorer;
     int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far

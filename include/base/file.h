@@ -22,6 +22,9 @@ bool file_regular(const char *path, Error *e);
 // Some safetensors begin like something else: ask only once a file has turned out not to be one.
 bool file_foreign(const char *path, const char *head, size_t n, Error *e);
 
+// The same for what should be JSON, an object a line: a table in CSV, one JSON list, one object over many lines.
+bool file_foreign_lines(const char *path, const char *head, size_t n, Error *e);
+
 // The whole of a regular file, NUL-terminated, at most `limit` bytes; NULL after filling *e. Heap memory.
 char *file_read(const char *path, size_t limit, size_t *n, Error *e);
 // The same of a file that should hold text: what file_foreign knows is refused by its name.
