@@ -126,7 +126,9 @@ const RewardInfo reward_registry[] = {
            PARAMS(TEXTUAL("path", "", "the shared object"), TEXTUAL("argument", "", "a text for it")),
            NEEDS(open_plugin, close_plugin, FAULT(BAD_REPLY))),
     REWARD("judge", "a model (DeepSeek-R1)", reward_judge, ANSWER,
-           "0 to 1, as a model behind an OpenAI-compatible endpoint judges; a key is read from GRPO_JUDGE_KEY",
+           "0 to 1, as a model behind an OpenAI-compatible endpoint judges; a key is read from GRPO_JUDGE_KEY, "
+           "user:password from "
+           "GRPO_JUDGE_USER",
            PARAMS(TEXTUAL("url", "http://localhost:8000/v1", "of the server, up to /chat/completions"),
                   TEXTUAL("model", "default", "its name for the model"),
                   TEXTUAL("template",

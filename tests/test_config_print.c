@@ -17,6 +17,20 @@ static void assert_round_trip(const Config *c) {
     config_free(&again);
 }
 
+static void passwords_are_not_printed(void **state) {
+    static const char text[] = "rewards: [{name: judge, url: 'http://me:secret@host:8000/v1', model: a@b}]\n";
+    write_file(text, strlen(text));
+    Config c;
+    Error e;
+    if (!config_read(&c, path, NULL, 0, &e)) fail_msg("%s", e.text);
+    char *yaml = config_yaml(&c);
+    assert_null(strstr(yaml, "secret"));
+    assert_non_null(strstr(yaml, "http://***@host:8000/v1"));
+    assert_non_null(strstr(yaml, "model=a@b"));
+    free(yaml);
+    config_free(&c);
+}
+
 static void yaml_reads_back_the_same(void **state) {
     static const char *const texts[] = {"",
                                         " ",
@@ -201,11 +215,9 @@ static void mutated_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(yaml_reads_back_the_same),
-        cmocka_unit_test(help_names_every_option),
-        cmocka_unit_test(nearest_names),
-        cmocka_unit_test(shipped_configs_are_good),
-        cmocka_unit_test(mutated_files),
+        cmocka_unit_test(passwords_are_not_printed), cmocka_unit_test(yaml_reads_back_the_same),
+        cmocka_unit_test(help_names_every_option),   cmocka_unit_test(nearest_names),
+        cmocka_unit_test(shipped_configs_are_good),  cmocka_unit_test(mutated_files),
     };
     return cmocka_run_group_tests_name("config_print", tests, make_folder, remove_folder);
 }

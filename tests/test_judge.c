@@ -210,6 +210,32 @@ static void requests_are_openai_s(void **state) {
     server_stop(s);
 }
 
+static void passwords_reach_the_server_alone(void **state) {
+    // Basic dTpwQHM= is u:p@s, Basic djpx is v:q
+    static const char *const basic[] = {"Basic dTpwQHM=\r\n", "Basic djpx\r\n"};
+    for (int i = 0; i < 2; i++) {
+        Server *s = server_start();
+        if (i) setenv("GRPO_JUDGE_USER", "v:q", 1);
+        char *spec = xasprintf("judge:template={completion},url=http://%s127.0.0.1:%d", i ? "" : "u:p%40s@", s->port);
+        Reward r = reward_opened(spec);
+        free(spec);
+        assert_near(score_by(&r, "good", ""), 1, 0);
+        assert_non_null(strstr(server_seen(s), basic[i]));
+        reward_close(&r);
+        server_stop(s);
+    }
+    unsetenv("GRPO_JUDGE_USER");
+    Reward r;
+    Error e = {0};
+    assert_false(reward_parse("judge:url=https://u:s\\,e@cret@host/v1,wieght=2", &r, &e));
+    assert_non_null(strstr(e.text, "https://***@host/v1"));
+    assert_null(strstr(e.text, "cret"));
+    assert_cannot_open("judge:url=http://***@127.0.0.1:1/v1", "GRPO_JUDGE_USER");
+    char plain[] = "see http://a/b@c, x://@y, ftp://u@h and mailto:a@b";
+    str_hide_users(plain);
+    assert_string_equal(plain, "see http://a/b@c, x://@y, ftp://*@h and mailto:a@b");
+}
+
 static void equal_prompts_are_asked_once(void **state) {
     Server *s = server_start();
     Reward r = judge_of(s, "");
@@ -325,6 +351,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_read),
         cmocka_unit_test(requests_are_openai_s),
+        cmocka_unit_test(passwords_reach_the_server_alone),
         cmocka_unit_test(equal_prompts_are_asked_once),
         cmocka_unit_test(a_batch_is_asked_side_by_side),
         cmocka_unit_test(failures_abstain),

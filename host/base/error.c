@@ -9,12 +9,27 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+// No password of a URL is shown, and none is cut in two before it is known for one.
+static void format(char text[sizeof((Error *)0)->text], const char *fmt, va_list ap) {
+    const size_t n = sizeof((Error *)0)->text;
+    char *whole = NULL;
+    va_list again;
+    va_copy(again, ap);
+    if (vasprintf(&whole, fmt, again) < 0) vsnprintf(text, n, fmt, ap); // no memory for more
+    else {
+        str_hide_users(whole);
+        snprintf(text, n, "%s", whole);
+        free(whole);
+    }
+    va_end(again);
+}
+
 bool error_set(Error *e, ExitCode code, const char *fmt, ...) {
     if (!e) return false;
     e->code = code;
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(e->text, sizeof e->text, fmt, ap);
+    format(e->text, fmt, ap);
     va_end(ap);
     return false;
 }
@@ -63,7 +78,7 @@ void note(const char *fmt, ...) {
     char text[sizeof((Error *)0)->text];
     Str shown = {0}; // a note may quote a file
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    format(text, fmt, ap);
     va_end(ap);
     if (output_is_screen(STDERR_FILENO)) str_puts(&shown, "\r\033[K"); // over a progress line that may stand there
     str_puts(&shown, "grpo: note: ");

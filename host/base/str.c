@@ -129,3 +129,18 @@ void ids_free(Ids *v) {
     free(v->id);
     *v = (Ids){0};
 }
+
+void str_hide_users(char *text) {
+    for (char *at = text; (at = strstr(at, "://"));) {
+        char *user = at += 3, *end = NULL;
+        for (char *p = user; *p && !strchr("/?# \t\n\"'`,", *p); p++) {
+            if (p[0] == '\\' && p[1] == ',') p++; // a comma within a parameter
+            else if (*p == '@') end = p;
+        }
+        if (!end || end == user) continue;
+        size_t stars = end - user < 3 ? (size_t)(end - user) : 3;
+        memset(user, '*', stars);
+        memmove(user + stars, end, strlen(end) + 1);
+        at = user + stars;
+    }
+}

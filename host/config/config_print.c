@@ -75,7 +75,7 @@ static bool is_plain(const char *text) {
 }
 
 // A string that every YAML reader takes for the same string.
-static void put_text(Str *s, const char *text) {
+static void put_visible_text(Str *s, const char *text) {
     if (is_plain(text)) return str_puts(s, text);
     str_puts(s, "\"");
     const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)text;
@@ -92,6 +92,14 @@ static void put_text(Str *s, const char *text) {
         else str_add(s, (const char *)p, (size_t)n);
     }
     str_puts(s, "\"");
+}
+
+// What is printed and saved is shown to others.
+static void put_text(Str *s, const char *text) {
+    char *shown = xstrdup(text);
+    str_hide_users(shown);
+    put_visible_text(s, shown);
+    free(shown);
 }
 
 static void put_value(Str *s, const Config *c, const Option *o) {

@@ -20,6 +20,8 @@ void str_real(Str *s, double x);
 void str_json(Str *s, const char *text, size_t n);
 // Text made safe for a terminal: control bytes other than \n and \t shown as \xNN.
 void str_visible(Str *s, const char *text, size_t n);
+// "http://user:password@host" becomes "http://***@host", wherever it stands in the text.
+void str_hide_users(char *text);
 
 typedef struct {
     int32_t *id;

@@ -26,7 +26,7 @@ typedef struct Cached {
 } Cached;
 
 typedef struct {
-    char *url, *model, *template, *key;
+    char *url, *model, *template, *key, *user;
     char *shown, *hello; // the URL without user and password; the first request
     Regex *regex;
     JudgeServer server;
@@ -157,10 +157,15 @@ static void cache_add(Judge *j, const Str *prompt, float score) {
 // ---- opening ---------------------------------------------------------------------------------------------------------
 
 static bool check_url(const char *url, Error *e) {
-    if (!strncmp(url, "http://", 7) || !strncmp(url, "https://", 8)) return true;
-    return error_set(e, EXIT_CONFIG,
-                     "url must begin with http:// or https://, as in http://localhost:8000/v1 (it is not shown: it may "
-                     "hold a password)");
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return error_set(e, EXIT_CONFIG,
+                         "url must begin with http:// or https://, as in http://localhost:8000/v1; it is '%s'", url);
+    const char *user = strstr(url, "://") + 3, *end = user + strspn(user, "*");
+    return end == user || *end != '@' ||
+           error_set(e, EXIT_CONFIG,
+                     "url: this configuration was printed without the user and the password of the URL; leave `%.*s` "
+                     "out and set GRPO_JUDGE_USER=user:password, or write them again",
+                     (int)(end + 1 - user), user);
 }
 
 static bool check_texts(const Reward *r, Judge *j, Error *e) {
@@ -173,25 +178,21 @@ static bool check_texts(const Reward *r, Judge *j, Error *e) {
 
 static char *const helper[] = {(char *)JUDGE_NAME, NULL};
 
-// "scheme://host..." without the user and the password before the @, for whoever reads messages.
-static char *without_user(const char *url) {
-    const char *host = strstr(url, "://") + 3, *at = memrchr(host, '@', strcspn(host, "/?#"));
-    return at ? xasprintf("%.*s%s", (int)(host - url), url, at + 1) : xstrdup(url);
-}
-
 void *open_judge(const Reward *r, Error *e) {
     Judge *j = xcalloc(1, sizeof *j);
     pthread_mutex_init(&j->lock, NULL);
     j->bucket = xcalloc(CACHE_BUCKETS, sizeof *j->bucket);
     j->url = xstrdup(r->text[TEXT_URL]);
     for (size_t n = strlen(j->url); n && j->url[n - 1] == '/';) j->url[--n] = 0;
-    if (check_url(j->url, e)) j->shown = without_user(j->url);
+    if (check_url(j->url, e)) j->shown = xstrdup(j->url), str_hide_users(j->shown);
     j->model = xstrdup(r->text[TEXT_MODEL]);
+    j->user = getenv("GRPO_JUDGE_USER") ? xstrdup(getenv("GRPO_JUDGE_USER")) : NULL;
     j->key = getenv("GRPO_JUDGE_KEY") ? xstrdup(getenv("GRPO_JUDGE_KEY")) : NULL;
     if (j->shown && judge_is_built(e) && check_texts(r, j, e)) {
         j->server = (JudgeServer){.url = j->url,
                                   .model = j->model,
                                   .key = j->key,
+                                  .user = j->user,
                                   .parallel = (int)r->param[P_PARALLEL],
                                   .retries = (int)r->param[P_RETRIES],
                                   .max_tokens = (int)r->param[P_MAX_TOKENS],
@@ -221,6 +222,7 @@ void close_judge(void *data) {
     free(j->url);
     free(j->model);
     free(j->key);
+    free(j->user);
     free(j->shown);
     free(j->hello);
     free(j);

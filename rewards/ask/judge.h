@@ -5,9 +5,10 @@
 typedef struct {
     const char *url; // up to and without /chat/completions
     const char *model;
-    const char *key; // of the Authorization header; NULL: none
-    int parallel;    // requests under way at a time
-    int retries;     // after a failure that may pass
+    const char *key;  // of the header Authorization: Bearer; NULL: none
+    const char *user; // "user:password"; NULL: what the URL has
+    int parallel;     // requests under way at a time
+    int retries;      // after a failure that may pass
     int max_tokens;
     double timeout; // seconds of a request
 } JudgeServer;

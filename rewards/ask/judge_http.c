@@ -25,6 +25,7 @@ char *judge_hello(const JudgeServer *s) {
     str_puts(&h, ", \"model\": ");
     str_json(&h, s->model, strlen(s->model));
     if (s->key) str_puts(&h, ", \"key\": "), str_json(&h, s->key, strlen(s->key));
+    if (s->user) str_puts(&h, ", \"user\": "), str_json(&h, s->user, strlen(s->user));
     str_printf(&h, ", \"parallel\": %d, \"retries\": %d, \"max_tokens\": %d, \"timeout\": %.17g}", s->parallel,
                s->retries, s->max_tokens, s->timeout);
     return h.s;
@@ -88,6 +89,7 @@ static void begin(const JudgeServer *s, const char *url, struct curl_slist *head
     q->curl = curl_easy_init();
     curl_easy_setopt(q->curl, CURLOPT_URL, url);
     curl_easy_setopt(q->curl, CURLOPT_HTTPHEADER, headers);
+    if (s->user) curl_easy_setopt(q->curl, CURLOPT_USERPWD, s->user);
     curl_easy_setopt(q->curl, CURLOPT_POSTFIELDS, q->request);
     curl_easy_setopt(q->curl, CURLOPT_WRITEFUNCTION, receive);
     curl_easy_setopt(q->curl, CURLOPT_WRITEDATA, q);
@@ -188,9 +190,11 @@ static void answer(const JudgeServer *s, const char *url, struct curl_slist *hea
 static bool read_server(const json_t *request, JudgeServer *s) {
     const json_t *j = json_object_get(request, "server");
     const char *key = json_string_value(json_object_get(j, "key"));
+    const char *user = json_string_value(json_object_get(j, "user"));
     *s = (JudgeServer){.url = xstrdup(json_string_value(json_object_get(j, "url"))),
                        .model = xstrdup(json_string_value(json_object_get(j, "model"))),
                        .key = key ? xstrdup(key) : NULL,
+                       .user = user ? xstrdup(user) : NULL,
                        .parallel = (int)json_integer_value(json_object_get(j, "parallel")),
                        .retries = (int)json_integer_value(json_object_get(j, "retries")),
                        .max_tokens = (int)json_integer_value(json_object_get(j, "max_tokens")),
