@@ -3,7 +3,7 @@
 #include "bench.h"
 #include "config.h"
 #include "floor.h"
-#include "run.h"
+#include "learner.h"
 typedef enum { TINY, HALF_B, ONE_HALF_B, SEVEN_B, SHAPES } Shape;
 extern const char *const shape_name[SHAPES]; // "tiny", "0.5B", ...
 // Whether --models has it.
@@ -15,7 +15,7 @@ char *shape_directory(Shape shape);
 void shape_directory_remove(char *dir); // and frees; NULL is fine
 
 typedef struct {
-    Run run;
+    Learner learner;
     Config cfg;
     char *dir; // a temporary model directory, or NULL
 } BenchModel;

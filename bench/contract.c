@@ -20,25 +20,27 @@ typedef struct {
 static int below(Contract *c, int n) { return (int)(random_bits(7, 1, c->random++) % (uint64_t)n); }
 
 static void sample(Contract *c, Batch *b, float temperature) {
-    Run *r = &c->model.run;
+    Learner *l = &c->model.learner;
     SampleParams params = {.temperature = temperature, .top_p = 1, .repetition_penalty = 1, .seed = c->random};
     Error e = {0};
     for (int p = 0; p < b->prompts; p++)
-        for (int n = 1 + below(c, LONGEST_PROMPT), i = 0; i < n; i++) ids_add(&b->prompt[p], below(c, r->hf.dims.V));
+        for (int n = 1 + below(c, LONGEST_PROMPT), i = 0; i < n; i++)
+            ids_add(&b->prompt[p], below(c, l->engine.hf.dims.V));
     for (int i = 0; i < b->n; i++) b->state[i] = SEQ_QUEUED, b->key[i] = (int64_t)c->random++;
-    if (!rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, (StopRule){0}, params, b, (RolloutWatch){0}, &e))
+    if (!rollout_run(&l->engine.rollout, l->engine.device, &l->engine.policy, l->engine.tokenizer, (StopRule){0},
+                     params, b, (RolloutWatch){0}, &e))
         die("bench: %s", e.text);
 }
 
 // Trains on what is packed, and compares.
 static void compare(Contract *c, const Batch *b, float temperature) {
-    Run *r = &c->model.run;
+    Learner *l = &c->model.learner;
     if (!c->n_packed) return;
-    TrainWork w = micro_pack(r, &c->packing);
-    micro_forward(r, &r->policy, &w, temperature);
-    r->device->copy(r->device, c->logp, w.logp.data, tensor_bytes(w.logp));
-    r->device->sync(r->device);
-    if (r->device->error[0]) die("bench: %s", r->device->error);
+    TrainWork w = micro_pack(l, &c->packing);
+    micro_forward(l, &l->engine.policy, &w, temperature);
+    l->engine.device->copy(l->engine.device, c->logp, w.logp.data, tensor_bytes(w.logp));
+    l->engine.device->sync(l->engine.device);
+    if (l->engine.device->error[0]) die("bench: %s", l->engine.device->error);
     const float *at = c->logp;
     for (int k = 0; k < c->n_packed; at += b->len[c->packed[k++]])
         for (int j = 0; j < b->len[c->packed[k]]; j++, c->tokens++)

@@ -211,9 +211,9 @@ static void measure_loading(Bench *b) {
     Error e = {0};
     bench_model_open(b, &m, HALF_B, BF16, (RunShape){0});
     char *dir = xasprintf("%s/model", m.dir);
-    if (!hf_save(dir, m.dir, m.run.device, &m.run.policy, &e)) die("bench: %s", e.text);
-    size_t bytes = tensor_bytes(m.run.policy.slab);
-    Loading l = {m.run.device, &m.run.policy, dir, xmalloc(bytes), xmalloc(bytes), 0};
+    if (!hf_save(dir, m.dir, m.learner.engine.device, &m.learner.engine.policy, &e)) die("bench: %s", e.text);
+    size_t bytes = tensor_bytes(m.learner.engine.policy.slab);
+    Loading l = {m.learner.engine.device, &m.learner.engine.policy, dir, xmalloc(bytes), xmalloc(bytes), 0};
     memset(l.source, 1, bytes), memset(l.target, 1, bytes);
     double memcpy_rate = (double)bytes / bench_time(b, copy, &l) * 1e-9;
     bench_row(b, "memcpy, all threads", memcpy_rate, "GB/s", 0, 0);

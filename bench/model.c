@@ -80,7 +80,7 @@ void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, R
     char *overrides[] = {model,  "tokenizer=models/tiny", "init=random",    type,
                          device, "optim_dtype=bf16",      "grad_dtype=bf16"};
     if (!config_read(&m->cfg, NULL, overrides, shape == SEVEN_B ? 7 : 5, &e) ||
-        !run_open(&m->run, &m->cfg, run_shape, &e))
+        !learner_open(&m->learner, &m->cfg, run_shape, &e))
         die("bench: %s", e.text);
     free(model);
     free(type);
@@ -88,14 +88,15 @@ void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, R
 }
 
 void bench_model_memory(Bench *b, const BenchModel *m, const char *what) {
-    double taken = (double)(m->run.plan.params + m->run.plan.work + DEVICE_SCRATCH) / (double)((size_t)1 << 30);
+    double taken = (double)(m->learner.engine.plan.params + m->learner.engine.plan.work + DEVICE_SCRATCH) /
+                   (double)((size_t)1 << 30);
     char name[80];
     snprintf(name, sizeof name, "peak memory, %s", what);
     bench_row(b, name, b->gpu ? taken : peak_memory(), "GiB", 0, 0);
 }
 
 void bench_model_close(BenchModel *m) {
-    run_close(&m->run);
+    learner_close(&m->learner);
     config_free(&m->cfg);
     shape_directory_remove(m->dir);
 }

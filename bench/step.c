@@ -52,7 +52,7 @@ static void measure(Bench *b, Shape shape) {
     for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) override[n++] = word;
     if (!config_read(&c, NULL, override, n, &e) || !trainer_open(&s.trainer, &c, &e)) die("bench: %s", e.text);
     double seconds = bench_time(b, step, &s), bw = b->probe.read * 1e9, p = b->probe.bf16 * 1e9;
-    double floor = floor_step(s.trainer.run.hf.dims, 32, 8, s.prompt, s.tokens / 32, 32, bw, p);
+    double floor = floor_step(s.trainer.learner.engine.hf.dims, 32, 8, s.prompt, s.tokens / 32, 32, bw, p);
     bench_row_time(b, name, seconds * 1e3, "ms", b->gpu ? floor * 1e3 : 0);
     trainer_close(&s.trainer);
     config_free(&c);

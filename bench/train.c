@@ -8,31 +8,31 @@
 #include <stdio.h>
 
 typedef struct {
-    Run *run;
+    Learner *learner;
     TrainWork work;
     int64_t tokens;
 } Step;
 
 static void prefill(void *arg, int i) {
     Step *s = arg;
-    model_forward(s->run->device, &s->run->policy, &s->work.acts, (Packed){s->work.ids, s->work.pos, s->work.seq}, NULL,
-                  NONE);
-    s->run->device->sync(s->run->device);
+    model_forward(s->learner->engine.device, &s->learner->engine.policy, &s->work.acts,
+                  (Packed){s->work.ids, s->work.pos, s->work.seq}, NULL, NONE);
+    s->learner->engine.device->sync(s->learner->engine.device);
 }
 
 // Forward, log-probs over the full vocabulary, backward: all of a micro-batch but the loss itself.
 static void train(void *arg, int i) {
     Step *s = arg;
-    micro_forward(s->run, &s->run->policy, &s->work, 1);
-    s->run->device->fill(s->run->device, s->work.dlogp, -1.0f / (float)s->tokens);
-    micro_backward(s->run, &s->work, 1, false);
-    s->run->device->sync(s->run->device);
+    micro_forward(s->learner, &s->learner->engine.policy, &s->work, 1);
+    s->learner->engine.device->fill(s->learner->engine.device, s->work.dlogp, -1.0f / (float)s->tokens);
+    micro_backward(s->learner, &s->work, 1, false);
+    s->learner->engine.device->sync(s->learner->engine.device);
 }
 
 static void optimizer(void *arg, int i) {
-    Run *r = ((Step *)arg)->run;
-    optim_step(r, 1e-6, 1, i + 1, NULL);
-    r->device->sync(r->device);
+    Learner *l = ((Step *)arg)->learner;
+    optim_step(l, 1e-6, 1, i + 1, NULL);
+    l->engine.device->sync(l->engine.device);
 }
 
 static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t length) {
@@ -50,14 +50,14 @@ static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t l
     BenchModel m;
     peak_memory_reset();
     bench_model_open(b, &m, shape, dtype, (RunShape){.train = true, .train_tokens = T, .train_seqs = sequences});
-    ModelDims dims = m.run.hf.dims;
+    ModelDims dims = m.learner.engine.hf.dims;
     Packing p = packing_new(T, sequences);
     int32_t *ids = xcalloc((size_t)length + 1, sizeof *ids);
     for (int s = 0; s < sequences; s++) {
         for (int64_t j = 0; j <= length; j++) ids[j] = (int32_t)((uint32_t)(j * 7919 + s * 104729) % (uint32_t)dims.V);
         packing_add(&p, ids, length + 1, 1, NULL);
     }
-    Step step = {&m.run, micro_pack(&m.run, &p), T};
+    Step step = {&m.learner, micro_pack(&m.learner, &p), T};
     double rate = (dtype == F32 ? b->probe.f32 : b->probe.bf16) * 1e9;
     if (bench_wants(b, name[0]))
         bench_row(b, name[0], (double)T / bench_time(b, prefill, &step), "tokens/s",
@@ -66,9 +66,9 @@ static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t l
         bench_row(b, name[1], (double)T / bench_time(b, train, &step), "tokens/s",
                   rate / (3 * floor_forward(dims, (double)length)), 0);
     if (bench_wants(b, name[2])) {
-        double bytes = (double)m.run.policy.slab.dim[0] * floor_adamw((double)dtype_size(dtype),
-                                                                      (double)dtype_size(m.run.grad.dtype),
-                                                                      (double)dtype_size(m.run.moment1.dtype));
+        double bytes = (double)m.learner.engine.policy.slab.dim[0] *
+                       floor_adamw((double)dtype_size(dtype), (double)dtype_size(m.learner.grad.dtype),
+                                   (double)dtype_size(m.learner.moment1.dtype));
         bench_row(b, name[2], bytes / bench_time(b, optimizer, &step) * 1e-9, "GB/s", b->probe.read, 0);
     }
     bench_model_memory(b, &m, name[1]);

@@ -1,7 +1,7 @@
 // A directory of its own for a test, small files, and a small model to write into them.
 #pragma once
 #include "data.h"
-#include "run.h"
+#include "learner.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>

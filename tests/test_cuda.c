@@ -89,12 +89,12 @@ static void kept_numbers_train_a_gpu_the_same(void **state) {
         f[exact].t.exact = exact;
         for (int s = 0; s < 2; s++) assert_int_equal(fixture_step(&f[exact]), STEP_DONE);
     }
-    const Run *a = &f[0].t.run, *b = &f[1].t.run;
-    const Tensor mine[] = {a->policy.slab, a->grad.slab, a->moment1},
-                 its[] = {b->policy.slab, b->grad.slab, b->moment1};
+    const Learner *a = &f[0].t.learner, *b = &f[1].t.learner;
+    const Tensor mine[] = {a->engine.policy.slab, a->grad.slab, a->moment1},
+                 its[] = {b->engine.policy.slab, b->grad.slab, b->moment1};
     for (int i = 0; i < 3; i++) {
-        void *bytes = bytes_of(a->device, mine[i]);
-        assert_bytes(b->device, its[i], bytes);
+        void *bytes = bytes_of(a->engine.device, mine[i]);
+        assert_bytes(b->engine.device, its[i], bytes);
         free(bytes);
     }
     size_t sums = (size_t)f[0].t.batch.n * sizeof *f[0].t.metric;
@@ -124,12 +124,12 @@ static void a_resumed_run_is_the_same_run(void **state) {
                 fixture_close(&f);
             }
         }
-        const Run *r = &f.t.run;
-        weights[k] = bytes_of(r->device, r->policy.slab);
-        moments[k] = bytes_of(r->device, r->moment1);
+        const Learner *l = &f.t.learner;
+        weights[k] = bytes_of(l->engine.device, l->engine.policy.slab);
+        moments[k] = bytes_of(l->engine.device, l->moment1);
         if (k) {
-            bytes = tensor_bytes(r->policy.slab);
-            assert_memory_equal(moments[0], moments[1], tensor_bytes(r->moment1));
+            bytes = tensor_bytes(l->engine.policy.slab);
+            assert_memory_equal(moments[0], moments[1], tensor_bytes(l->moment1));
         }
         fixture_close(&f);
         fixture_remove(&f);
@@ -149,11 +149,11 @@ static void rollout_launches(int n, int64_t *single, int64_t *replayed, int *tok
     Trainer *t = &f.t;
     for (int p = 0; p < t->batch.prompts; p++) assert_true(prompter_next(&t->prompter, t->data, &t->batch, p, &e));
     for (int i = 0; i < t->batch.n; i++) t->batch.key[i] = i;
-    t->run.device->sync(t->run.device);
+    t->learner.engine.device->sync(t->learner.engine.device);
     int64_t all = emu_launches_total(), by_graph = emu_launches_replayed();
     StopRule never = {0};
-    if (!rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, never, sample_params(&f.cfg),
-                     &t->batch, (RolloutWatch){0}, &e))
+    if (!rollout_run(&t->learner.engine.rollout, t->learner.engine.device, &t->learner.engine.policy,
+                     t->learner.engine.tokenizer, never, sample_params(&f.cfg), &t->batch, (RolloutWatch){0}, &e))
         fail_msg("%s", e.text);
     *replayed = emu_launches_replayed() - by_graph;
     *single = emu_launches_total() - all - *replayed;

@@ -59,7 +59,7 @@ static void a_step_shows_its_phases_and_layers(void **state) {
     Fixture f;
     fixture_dir(&f);
     fixture_open(&f, "profile_steps=2");
-    Device *d = f.t.run.device;
+    Device *d = f.t.learner.engine.device;
     d->range = hear_range, d->record = hear_record;
     f.t.profile = profile_open(d, &f.cfg, NULL);
     for (int step = 1; step <= 3; step++) {
@@ -72,7 +72,7 @@ static void a_step_shows_its_phases_and_layers(void **state) {
                                                : "rollout rewards reference train optimizer ");
         assert_int_equal(depth, 0);
         // Two micro-batches run forward and backward through every layer, and two more forward for the reference.
-        assert_true(layers >= 6 * f.t.run.hf.dims.L);
+        assert_true(layers >= 6 * f.t.learner.engine.hf.dims.L);
     }
     fixture_close(&f);
     fixture_remove(&f);
@@ -82,7 +82,7 @@ static void the_cpu_has_none(void **state) {
     Fixture f;
     fixture_dir(&f);
     fixture_open(&f, "profile_steps=1:2 device=cpu");
-    f.t.profile = profile_open(f.t.run.device, &f.cfg, NULL);
+    f.t.profile = profile_open(f.t.learner.engine.device, &f.cfg, NULL);
     profile_step(&f.t.profile, 1);
     fixture_step(&f);
     profile_close(&f.t.profile);

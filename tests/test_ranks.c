@@ -80,9 +80,9 @@ static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
 }
 
 static void arm(Trainer *t) {
-    if (armed || comm_rank(t->run.comm) != fault.victim) return;
+    if (armed || comm_rank(t->learner.engine.comm) != fault.victim) return;
     armed = true;
-    Device *d = t->run.device;
+    Device *d = t->learner.engine.device;
     real_device = *d;
     d->sample = sample;
     d->logprob = logprob;
@@ -93,9 +93,9 @@ static void arm(Trainer *t) {
     real_reward = counted.fn;
     counted.fn = reward;
     t->rewards.reward[0].info = &counted;
-    real_comm = *t->run.comm;
-    t->run.comm->share = share;
-    t->run.comm->all_gather = all_gather;
+    real_comm = *t->learner.engine.comm;
+    t->learner.engine.comm->share = share;
+    t->learner.engine.comm->all_gather = all_gather;
 }
 
 // What command_train does, with a fault in step 2.
@@ -121,7 +121,7 @@ static ExitCode be_rank(Fixture *f, Error *e) {
         if (striking) fault.where = ROLLOUT;
         if (striking || fault.where == EVAL) {
             ranks_phase("eval", t->at.step);
-            if (!eval_run(&t->run, &t->prompter, t->data, &t->rewards, 4, 1, &r, e)) {
+            if (!eval_run(&t->learner.engine, &t->prompter, t->data, &t->rewards, 4, 1, &r, e)) {
                 if (e->code != EXIT_STOPPED) return e->code;
                 return trainer_save(t, e) ? EXIT_STOPPED : e->code;
             }

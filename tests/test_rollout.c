@@ -277,7 +277,8 @@ static void watch_done(void *arg, int i) {
 // A text ends before the first stop string in what its tokens say, which is there exactly where one ended it.
 static void assert_stopped_first(const Fixture *f, const Batch *b, int i) {
     Str all = {0};
-    tokenizer_decode(f->t.run.tokenizer, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i], true, &all);
+    tokenizer_decode(f->t.learner.engine.tokenizer, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i],
+                     true, &all);
     const char *first = NULL;
     for (int k = 0; all.n && k < f->cfg.stop.n; k++) {
         const char *hit = memmem(all.s, all.n, f->cfg.stop.item[k], strlen(f->cfg.stop.item[k]));
@@ -299,8 +300,9 @@ static Drawn decode(Fixture *f) {
     for (int p = 0; p < b->prompts; p++) assert_true(prompter_next(&t->prompter, t->data, b, p, &e));
     for (int i = 0; i < b->n; i++) b->key[i] = i;
     Watched w = {b, xcalloc((size_t)b->n, sizeof *w.text), 0, 0};
-    if (!rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
-                     sample_params(&f->cfg), b, (RolloutWatch){watch_text, watch_done, &w}, &e))
+    if (!rollout_run(&t->learner.engine.rollout, t->learner.engine.device, &t->learner.engine.policy,
+                     t->learner.engine.tokenizer, engine_stop_rule(&t->learner.engine), sample_params(&f->cfg), b,
+                     (RolloutWatch){watch_text, watch_done, &w}, &e))
         fail_msg("%s", e.text);
     assert_int_equal(w.done, b->n);
     Drawn x = {.n = b->n, .nuls = w.nuls};
@@ -352,7 +354,7 @@ static void asking_ahead_changes_nothing(void **state) {
         Drawn plain = decode(&f), ahead;
         fixture_close(&f);
         fixture_open(&f, more);
-        Device *d = f.t.run.device;
+        Device *d = f.t.learner.engine.device;
         real = *d;
         recordings = 0;
         d->graph_begin = record;
@@ -384,7 +386,7 @@ static void failures_are_said(void **state) {
     Error e = {0};
     fixture_dir(&f);
     fixture_open(&f, "");
-    Device *d = f.t.run.device;
+    Device *d = f.t.learner.engine.device;
     real = *d;
     d->sample = failing_sample;
     assert_int_equal(grpo_step(&f.t, &e), STEP_FAILED);

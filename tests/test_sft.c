@@ -1,5 +1,5 @@
 // What supervised tuning learns of a row, and what its checkpoints say of conversations.
-#include "run.h"
+#include "learner.h"
 #include "chat.h"
 #include "commands.h"
 #include "train.h"
@@ -14,7 +14,7 @@
 // A run as far as rows need it, on models/tiny or a copy of it.
 typedef struct {
     Config cfg;
-    Run run;
+    Engine engine;
     Prompter prompter;
 } Rows;
 
@@ -22,15 +22,16 @@ static void rows_open(Rows *x, const char *template, const char *more) {
     char *args[] = {xasprintf("chat_template=%s", template), xstrdup(more)};
     Error e = {0};
     bool ok = config_read(&x->cfg, NULL, args, 2, &e);
-    x->run = (Run){.cfg = &x->cfg, .tokenizer = tokenizer_load("models/tiny", &e)};
-    ok = ok && x->run.tokenizer && hf_config_read("models/tiny", &x->run.hf, &e) && run_find_template(&x->run, &e);
-    if (!ok || !run_prompter(&x->run, &x->prompter, &e)) fail_msg("%s", e.text);
+    x->engine = (Engine){.cfg = &x->cfg, .tokenizer = tokenizer_load("models/tiny", &e)};
+    ok = ok && x->engine.tokenizer && hf_config_read("models/tiny", &x->engine.hf, &e) &&
+         engine_find_template(&x->engine, &e);
+    if (!ok || !engine_prompter(&x->engine, &x->prompter, &e)) fail_msg("%s", e.text);
     free(args[0]), free(args[1]);
 }
 
 static void rows_close(Rows *x) {
     prompter_close(&x->prompter);
-    tokenizer_free(x->run.tokenizer);
+    tokenizer_free(x->engine.tokenizer);
     config_free(&x->cfg);
 }
 
@@ -122,7 +123,7 @@ static void completions_end_once(void **state) {
         json_t *row = json_pack("{s:s, s:s}", "prompt", "Hi", "completion", cases[i].completion);
         assert_true(prompter_ids(&x.prompter, "Hi", &wanted, &e));
         size_t first = wanted.n;
-        tokenizer_encode(x.run.tokenizer, cases[i].kept, strlen(cases[i].kept), false, &wanted);
+        tokenizer_encode(x.engine.tokenizer, cases[i].kept, strlen(cases[i].kept), false, &wanted);
         ids_add(&wanted, cases[i].end);
         assert_true(example_read(&x.prompter, row, &made, &e));
         assert_int_equal(made.ids.n, wanted.n);

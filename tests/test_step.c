@@ -17,16 +17,16 @@ static void weights_move_as_adamw_moves_them(void **state) {
         char more[160];
         snprintf(more, sizeof more, "max_grad_norm=%g adam_epsilon=1 weight_decay=0.5 learning_rate=0.1", max_norm[k]);
         fixture_open(&f, more);
-        Run *r = &f.t.run;
-        float *before = bytes_of(r->device, r->policy.slab);
+        Learner *l = &f.t.learner;
+        float *before = bytes_of(l->engine.device, l->engine.policy.slab);
         assert_int_equal(fixture_step(&f), STEP_DONE);
-        float *after = bytes_of(r->device, r->policy.slab), *g = bytes_of(r->device, r->grad.slab);
+        float *after = bytes_of(l->engine.device, l->engine.policy.slab), *g = bytes_of(l->engine.device, l->grad.slab);
         double squares = 0;
-        for (int64_t i = 0; i < r->grad.slab.dim[0]; i++) squares += (double)g[i] * (double)g[i];
+        for (int64_t i = 0; i < l->grad.slab.dim[0]; i++) squares += (double)g[i] * (double)g[i];
         double norm = sqrt(squares), scale = k == 1 ? max_norm[k] / norm : 1;
         assert_true(norm > 2e-3 && fabs(f.t.stats.grad_norm - norm) < 1e-6 * norm);
-        for (int p = 0; p < r->policy.n_params; p++) {
-            const Param *param = &r->policy.params[p];
+        for (int p = 0; p < l->engine.policy.n_params; p++) {
+            const Param *param = &l->engine.policy.params[p];
             bool decays = !strstr(param->name, "norm") && !strstr(param->name, "bias");
             for (int64_t i = param->offset; i < param->offset + tensor_numel(param->t); i++) {
                 double x = scale * (double)g[i];
@@ -152,14 +152,15 @@ static void the_reference_follows_by_its_steps(void **state) {
     Fixture f;
     fixture_dir(&f);
     fixture_open(&f, "sync_ref_model=true ref_model_sync_steps=2 ref_model_mixup_alpha=0.25");
-    Run *r = &f.t.run;
-    int64_t n = r->policy.slab.dim[0];
+    Learner *l = &f.t.learner;
+    int64_t n = l->engine.policy.slab.dim[0];
     for (int step = 1; step <= 5; step++) {
-        float *ref = bytes_of(r->device, r->reference.slab);
+        float *ref = bytes_of(l->engine.device, l->reference.slab);
         assert_int_equal(fixture_step(&f), STEP_DONE);
-        if (step % 2) assert_bytes(r->device, r->reference.slab, ref);
+        if (step % 2) assert_bytes(l->engine.device, l->reference.slab, ref);
         else {
-            float *policy = bytes_of(r->device, r->policy.slab), *now = bytes_of(r->device, r->reference.slab);
+            float *policy = bytes_of(l->engine.device, l->engine.policy.slab),
+                  *now = bytes_of(l->engine.device, l->reference.slab);
             double moved = 0;
             for (int64_t i = 0; i < n; i++) {
                 double want = 0.25 * (double)policy[i] + 0.75 * (double)ref[i];
@@ -203,7 +204,7 @@ static void metrics_tell_what_the_batch_holds(void **state) {
     Error e = {0};
     fixture_dir(&f);
     fixture_open(&f, "stop=e,a num_iterations=2 learning_rate=0.02 epsilon=0.01 top_entropy_quantile=0.25");
-    assert_true(run_resume(&f.t.run, &f.t.at, NULL, &f.t.metrics, &e));
+    assert_true(run_resume(&f.t.learner, &f.t.at, NULL, &f.t.metrics, &e));
     const Batch *b = &f.t.batch;
     double tokens = 0;
     for (int step = 1; step <= 4; step++) {
@@ -275,7 +276,7 @@ static json_t *told_of_rewards(const char *options, const float *reward) {
     fixture_dir(&f);
     snprintf(more, sizeof more, "rewards=completion_length %s", options);
     fixture_open(&f, more);
-    assert_true(run_resume(&f.t.run, &f.t.at, NULL, &f.t.metrics, &e));
+    assert_true(run_resume(&f.t.learner, &f.t.at, NULL, &f.t.metrics, &e));
     assert_int_equal(fixture_step(&f), STEP_DONE);
     assert_int_equal(f.t.batch.n, 8);
     for (int i = 0; i < 8; i++) f.t.batch.reward[i] = f.t.batch.score[i * f.t.batch.n_rewards] = reward[i];
@@ -327,7 +328,7 @@ static void clip_ratios_are_told_as_trl_tells_them(void **state) {
         fixture_dir(&f);
         snprintf(more, sizeof more, "%s stop=e,a num_iterations=2 learning_rate=0.02 epsilon=0.001", options[k]);
         fixture_open(&f, more);
-        assert_true(run_resume(&f.t.run, &f.t.at, NULL, &f.t.metrics, &e));
+        assert_true(run_resume(&f.t.learner, &f.t.at, NULL, &f.t.metrics, &e));
         for (int step = 1; step <= 2; step++) {
             assert_int_equal(fixture_step(&f), STEP_DONE);
             assert_true(train_log(&f.t, STEP_DONE, &e));
@@ -357,8 +358,9 @@ static void few_tokens_carry_the_loss(void **state) {
     fixture_open(&f, "top_entropy_quantile=0.25 beta=0 entropy_coef=0.5");
     assert_int_equal(fixture_step(&f), STEP_DONE);
     const Batch *b = &f.t.batch;
-    Tensor d = f.t.run.work.dlogp; // of the last micro-batch
-    float *dlogp = bytes_of(f.t.run.device, d), *bonus = bytes_of(f.t.run.device, f.t.run.work.dentropy);
+    Tensor d = f.t.learner.work.dlogp; // of the last micro-batch
+    float *dlogp = bytes_of(f.t.learner.engine.device, d),
+          *bonus = bytes_of(f.t.learner.engine.device, f.t.learner.work.dentropy);
     int first = b->n - (int)f.cfg.per_device_train_batch_size, at = 0, carry = 0, tokens = 0;
     double least = 1e9;
     for (int i = 0; i < b->n; i++) tokens += b->len[i];
@@ -417,24 +419,24 @@ typedef struct {
 
 static void want(const Fixture *f, Wanted *x, const char *text, bool special, bool learned) {
     size_t first = x->ids.n;
-    tokenizer_encode(f->t.run.tokenizer, text, strlen(text), special, &x->ids);
+    tokenizer_encode(f->t.learner.engine.tokenizer, text, strlen(text), special, &x->ids);
     for (size_t i = first; i < x->ids.n; i++) x->wanted[i] = learned;
 }
 static void want_end(const Fixture *f, Wanted *x) {
-    ids_add(&x->ids, f->t.run.hf.eos[0]);
+    ids_add(&x->ids, f->t.learner.engine.hf.eos[0]);
     x->wanted[x->ids.n - 1] = true;
 }
 
 // The mean of - log-prob over the tokens that are to be learned, by the model that the fixture holds.
 static double mean_nll(Fixture *f, const Wanted *x) {
-    Run *r = &f->t.run;
+    Learner *l = &f->t.learner;
     float logp[512];
-    Packing p = packing_new(r->shape.train_tokens, r->shape.train_seqs);
+    Packing p = packing_new(l->engine.shape.train_tokens, l->engine.shape.train_seqs);
     assert_true(packing_add(&p, x->ids.id, (int64_t)x->ids.n, 0, x->wanted));
-    TrainWork w = micro_pack(r, &p);
-    micro_forward(r, &r->policy, &w, 1);
-    micro_keep(r, 0, w.logp);
-    micro_kept(r, p.N, logp);
+    TrainWork w = micro_pack(l, &p);
+    micro_forward(l, &l->engine.policy, &w, 1);
+    micro_keep(l, 0, w.logp);
+    micro_kept(l, p.N, logp);
     double sum = 0;
     for (int64_t i = 0; i < p.N; i++) sum -= (double)logp[i] / (double)p.N;
     packing_free(&p);

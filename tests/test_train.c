@@ -18,12 +18,12 @@ static void assert_trained_equals_sampled(Fixture *f, int size) {
             memcpy(t->joined + prompt->n, b->ids + i * b->max_completion, (size_t)b->len[i] * 4);
             assert_true(packing_add(&t->packing, t->joined, (int64_t)prompt->n + b->len[i], (int64_t)prompt->n, NULL));
         }
-        TrainWork w = micro_pack(&t->run, &t->packing);
-        micro_forward(&t->run, &t->run.policy, &w, 1);
+        TrainWork w = micro_pack(&t->learner, &t->packing);
+        micro_forward(&t->learner, &t->learner.engine.policy, &w, 1);
         const Tensor trained[] = {w.logp, w.lse, w.entropy};
         const float *const sampled[] = {b->logp, b->lse, b->entropy};
         for (int k = 0; k < 3; k++) {
-            float *all = bytes_of(t->run.device, trained[k]), *x = all;
+            float *all = bytes_of(t->learner.engine.device, trained[k]), *x = all;
             for (int i = at; i < at + n; x += b->len[i++])
                 assert_memory_equal(x, sampled[k] + i * b->max_completion, (size_t)b->len[i] * 4);
             free(all);
@@ -46,18 +46,19 @@ static void sampled_equals_trained(void **state) {
                      dtypes[d], slots[s], s % 3 + 1);
             fixture_open(&f, more);
             // weights of a size that makes the distribution uneven
-            Tensor w = f.t.run.policy.slab;
-            w.data = bytes_of(f.t.run.device, w);
+            Tensor w = f.t.learner.engine.policy.slab;
+            w.data = bytes_of(f.t.learner.engine.device, w);
             for (int64_t i = 0; i < tensor_numel(w); i++)
                 if (i % 64 != 63) tensor_set(w, i, 2 * tensor_get(w, i));
-            put_bytes(f.t.run.device, f.t.run.policy.slab, w.data);
+            put_bytes(f.t.learner.engine.device, f.t.learner.engine.policy.slab, w.data);
             free(w.data);
             Error e = {0};
             for (int p = 0; p < f.t.batch.prompts; p++)
                 assert_true(prompter_next(&f.t.prompter, f.t.data, &f.t.batch, p, &e));
             for (int i = 0; i < f.t.batch.n; i++) f.t.batch.key[i] = i;
-            assert_true(rollout_run(&f.t.run.rollout, f.t.run.device, &f.t.run.policy, f.t.run.tokenizer,
-                                    run_stop_rule(&f.t.run), sample_params(&f.cfg), &f.t.batch, (RolloutWatch){0}, &e));
+            assert_true(rollout_run(&f.t.learner.engine.rollout, f.t.learner.engine.device, &f.t.learner.engine.policy,
+                                    f.t.learner.engine.tokenizer, engine_stop_rule(&f.t.learner.engine),
+                                    sample_params(&f.cfg), &f.t.batch, (RolloutWatch){0}, &e));
             size_t bytes = (size_t)f.t.batch.n * (size_t)f.t.batch.max_completion * 4;
             if (!first) first = memcpy(xmalloc(bytes), f.t.batch.logp, bytes);
             assert_memory_equal(first, f.t.batch.logp, bytes); // the same seed gives the same text at any batch size
@@ -98,15 +99,15 @@ static void threads_do_not_matter(void **state) {
             char more[256];
             snprintf(more, sizeof more, "threads=%d %s learning_rate=0.01", threads, dtypes[d]);
             fixture_open(&f, more);
-            Device *device = f.t.run.device;
-            void *start = bytes_of(device, f.t.run.policy.slab);
+            Device *device = f.t.learner.engine.device;
+            void *start = bytes_of(device, f.t.learner.engine.policy.slab);
             for (int s = 0; s < 3; s++) assert_int_equal(fixture_step(&f), STEP_DONE);
-            void *end = bytes_of(device, f.t.run.policy.slab);
-            assert_memory_not_equal(start, end, tensor_bytes(f.t.run.policy.slab));
+            void *end = bytes_of(device, f.t.learner.engine.policy.slab);
+            assert_memory_not_equal(start, end, tensor_bytes(f.t.learner.engine.policy.slab));
             free(start);
             if (!first) first = end;
             else {
-                assert_memory_equal(first, end, tensor_bytes(f.t.run.policy.slab));
+                assert_memory_equal(first, end, tensor_bytes(f.t.learner.engine.policy.slab));
                 free(end);
             }
             fixture_close(&f);
@@ -141,13 +142,13 @@ static void cuts_do_not_matter(void **state) {
                      losses[k], sizes[s], 8 / sizes[s]);
             fixture_open(&f, more);
             assert_int_equal(fixture_step(&f), STEP_DONE);
-            Tensor g = f.t.run.grad.slab;
+            Tensor g = f.t.learner.grad.slab;
             if (s == 0) {
                 loss = memcpy(xmalloc(8 * sizeof *loss), f.t.batch.loss, 8 * sizeof *loss);
-                grad = bytes_of(f.t.run.device, g);
+                grad = bytes_of(f.t.learner.engine.device, g);
             }
             assert_memory_equal(loss, f.t.batch.loss, 8 * sizeof *loss);
-            float *now = bytes_of(f.t.run.device, g);
+            float *now = bytes_of(f.t.learner.engine.device, g);
             double error = relative_error(now, grad, tensor_numel(g));
             free(now);
             if (!(error < 1e-6)) fail_msg("%s, %d a micro-batch: gradients differ by %g", losses[k], sizes[s], error);
@@ -176,8 +177,8 @@ static void equal_lengths_make_losses_equal(void **state) {
             fixture_open(&f, more);
             assert_int_equal(fixture_step(&f), STEP_DONE);
             for (int i = 0; i < f.t.batch.n; i++) assert_int_equal(f.t.batch.len[i], 2);
-            Tensor g = f.t.run.grad.slab;
-            float *now = bytes_of(f.t.run.device, g);
+            Tensor g = f.t.learner.grad.slab;
+            float *now = bytes_of(f.t.learner.engine.device, g);
             if (!grad) grad = now;
             else {
                 double error = relative_error(now, grad, tensor_numel(g));
@@ -236,8 +237,8 @@ static int train_four_steps(Fixture *f, const char *more, bool exact) {
     fixture_open(f, more);
     if (!trainer_resume(&f->t, &e)) fail_msg("%s", e.text);
     f->t.exact = exact;
-    real = *f->t.run.device;
-    f->t.run.device->logprob = counted_logprob;
+    real = *f->t.learner.engine.device;
+    f->t.learner.engine.device->logprob = counted_logprob;
     logprobs = 0;
     for (int s = 0; s < 4; s++) {
         assert_int_equal(fixture_step(f), STEP_DONE);
@@ -269,12 +270,12 @@ static void kept_numbers_train_the_same(void **state) {
         }
         assert_string_equal(metrics[0], metrics[1]);
         assert_string_equal(completions[0], completions[1]);
-        const Run *a = &f[0].t.run, *b = &f[1].t.run;
-        const Tensor mine[] = {a->policy.slab, a->grad.slab, a->moment1, a->moment2},
-                     its[] = {b->policy.slab, b->grad.slab, b->moment1, b->moment2};
+        const Learner *a = &f[0].t.learner, *b = &f[1].t.learner;
+        const Tensor mine[] = {a->engine.policy.slab, a->grad.slab, a->moment1, a->moment2},
+                     its[] = {b->engine.policy.slab, b->grad.slab, b->moment1, b->moment2};
         for (int i = 0; i < 4; i++) {
-            void *bytes = bytes_of(a->device, mine[i]);
-            assert_bytes(b->device, its[i], bytes);
+            void *bytes = bytes_of(a->engine.device, mine[i]);
+            assert_bytes(b->engine.device, its[i], bytes);
             free(bytes);
         }
         for (int k = 0; k < 2; k++) {
@@ -318,13 +319,13 @@ static void resumed_run_is_the_same_run(void **state) {
         for (int stop = 1; stop < 6; stop += v == 1 ? 1 : 2) {
             fixture_dir(&stopped);
             run_with_stop(&stopped, variants[v], stop);
-            const Run *a = &straight.t.run, *b = &stopped.t.run;
-            const Tensor mine[] = {a->policy.slab, a->moment1, a->moment2, a->reference.slab, a->master},
-                         its[] = {b->policy.slab, b->moment1, b->moment2, b->reference.slab, b->master};
+            const Learner *a = &straight.t.learner, *b = &stopped.t.learner;
+            const Tensor mine[] = {a->engine.policy.slab, a->moment1, a->moment2, a->reference.slab, a->master},
+                         its[] = {b->engine.policy.slab, b->moment1, b->moment2, b->reference.slab, b->master};
             for (int i = 0; i < 5; i++) {
                 if (!present(mine[i])) continue;
-                void *bytes = bytes_of(a->device, mine[i]);
-                assert_bytes(b->device, its[i], bytes);
+                void *bytes = bytes_of(a->engine.device, mine[i]);
+                assert_bytes(b->engine.device, its[i], bytes);
                 free(bytes);
             }
             assert_int_equal(straight.t.at.next_key, stopped.t.at.next_key);
@@ -373,33 +374,33 @@ static void not_finite_changes_nothing(void **state) {
     for (int k = 0; k < 4; k++) {
         fixture_open(&f, "");
         assert_int_equal(fixture_step(&f), STEP_DONE);
-        Run *r = &f.t.run;
-        real = *r->device;
+        Learner *l = &f.t.learner;
+        real = *l->engine.device;
         calls_left = 2;
         if (k == 0) {
-            r->device->sample = bad_sample;
+            l->engine.device->sample = bad_sample;
             calls_left = 1; // the first draw: later ones may be in graphs recorded before
         }
         if (k == 1) {
-            r->device->logprob = bad_logprob;
+            l->engine.device->logprob = bad_logprob;
             calls_left = 3; // the reference's two micro-batches come first
             f.t.exact = false;
         }
-        if (k == 2) r->device->matmul_bwd = bad_matmul_bwd;
+        if (k == 2) l->engine.device->matmul_bwd = bad_matmul_bwd;
         if (k == 3) f.t.rewards.reward[0].info = &wild;
-        Device *d = r->device;
-        void *weights = bytes_of(d, r->policy.slab), *m = bytes_of(d, r->moment1), *v = bytes_of(d, r->moment2);
+        Device *d = l->engine.device;
+        void *weights = bytes_of(d, l->engine.policy.slab), *m = bytes_of(d, l->moment1), *v = bytes_of(d, l->moment2);
         assert_int_equal(fixture_step(&f), STEP_SKIPPED);
-        assert_bytes(d, r->policy.slab, weights);
-        assert_bytes(d, r->moment1, m);
-        assert_bytes(d, r->moment2, v);
+        assert_bytes(d, l->engine.policy.slab, weights);
+        assert_bytes(d, l->moment1, m);
+        assert_bytes(d, l->moment2, v);
         assert_int_equal(f.t.at.skipped, 1);
         assert_int_equal(f.t.at.step, 2);
         assert_int_equal(f.t.at.updates, 1);
         const char *const named[] = {"sampled log-prob", "loss", "gradient: model.layers.1.mlp.gate_proj.weight",
                                      "reward"};
         if (!strstr(f.t.stats.bad, named[k])) fail_msg("'%s' does not name %s", f.t.stats.bad, named[k]);
-        *r->device = real;
+        *l->engine.device = real;
         if (k < 3) {
             assert_int_equal(fixture_step(&f), STEP_DONE);
             assert_int_equal(f.t.at.skipped, 0);
@@ -416,11 +417,11 @@ static void equal_rewards_teach_nothing(void **state) {
     Fixture f;
     fixture_dir(&f);
     fixture_open(&f, "rewards=correctness beta=0 weight_decay=0"); // a random model is never right
-    void *weights = bytes_of(f.t.run.device, f.t.run.policy.slab);
+    void *weights = bytes_of(f.t.learner.engine.device, f.t.learner.engine.policy.slab);
     assert_int_equal(fixture_step(&f), STEP_DONE);
     assert_true(f.t.stats.grad_norm == 0);
     for (int i = 0; i < f.t.batch.n; i++) assert_true(f.t.batch.advantage[i] == 0);
-    assert_bytes(f.t.run.device, f.t.run.policy.slab, weights);
+    assert_bytes(f.t.learner.engine.device, f.t.learner.engine.policy.slab, weights);
     free(weights);
     fixture_close(&f);
     fixture_remove(&f);
@@ -434,7 +435,7 @@ static void a_generation_used_in_parts(void **state) {
     Error e = {0};
     fixture_dir(&f);
     fixture_open(&f, "steps_per_generation=4 beta=0");
-    assert_true(run_resume(&f.t.run, &f.t.at, NULL, &f.t.metrics, &e));
+    assert_true(run_resume(&f.t.learner, &f.t.at, NULL, &f.t.metrics, &e));
     assert_int_equal(fixture_step(&f), STEP_DONE);
     const Batch *b = &f.t.batch;
     for (int p = 0; p < b->prompts; p++) {

@@ -33,15 +33,15 @@ static bool lines_read(Packing *p, int32_t *highest, Error *e) {
                      "standard input: a line of fewer than two ids, an id below 0, or more than %d ids in all", MOST);
 }
 
-static void logits_write(Run *r, const TrainWork *w) {
-    Device *d = r->device;
-    int64_t T = w->ids.dim[0], V = r->hf.dims.V;
+static void logits_write(Learner *l, const TrainWork *w) {
+    Device *d = l->engine.device;
+    int64_t T = w->ids.dim[0], V = l->engine.hf.dims.V;
     size_t row = (size_t)V * sizeof(float);
     Tensor one = tensor2(d->alloc(d, row), F32, 1, V);
     float *host = xmalloc(row);
     if (!one.data) die("logits: no memory on the device");
     for (int64_t t = 0; t < T; t++) {
-        d->matmul(d, one, tensor_rows(w->acts.out, t, 1), r->policy.head);
+        d->matmul(d, one, tensor_rows(w->acts.out, t, 1), l->engine.policy.head);
         d->copy(d, host, one.data, row);
         fwrite(host, 1, row, stdout);
     }
@@ -49,12 +49,12 @@ static void logits_write(Run *r, const TrainWork *w) {
     free(host);
 }
 
-static void gradients_write(Run *r, TrainWork *w) {
-    Device *d = r->device;
+static void gradients_write(Learner *l, TrainWork *w) {
+    Device *d = l->engine.device;
     d->fill(d, w->dlogp, -1.0f / (float)w->logp.dim[0]);
-    micro_backward(r, w, 1, false);
-    for (int i = 0; i < r->grad.n_params; i++) {
-        const Param *p = &r->grad.params[i];
+    micro_backward(l, w, 1, false);
+    for (int i = 0; i < l->grad.n_params; i++) {
+        const Param *p = &l->grad.params[i];
         size_t bytes = tensor_bytes(p->t);
         float *host = xmalloc(bytes);
         d->copy(d, host, p->t.data, bytes);
@@ -68,7 +68,7 @@ static bool run(char **argv, Error *e) {
     Packing p;
     int32_t highest = 0;
     Config c;
-    Run r = {0};
+    Learner l = {0};
     char *options[] = {xasprintf("model=%s", argv[1]),
                        xasprintf("dtype=%s", argv[2]),
                        xasprintf("device=%s", argv[3]),
@@ -78,18 +78,18 @@ static bool run(char **argv, Error *e) {
     bool gradients = argv[4], ok = lines_read(&p, &highest, e);
     RunShape shape = {.train = true, .train_tokens = p.T, .train_seqs = (int)p.B};
     if (ok && config_read(&c, NULL, options, 6, e)) {
-        ok = run_open(&r, &c, shape, e);
-        if (ok && highest >= r.hf.dims.V)
-            ok = error_set(e, EXIT_INPUT, "id %d is not in the vocabulary of %d", highest, r.hf.dims.V);
+        ok = learner_open(&l, &c, shape, e);
+        if (ok && highest >= l.engine.hf.dims.V)
+            ok = error_set(e, EXIT_INPUT, "id %d is not in the vocabulary of %d", highest, l.engine.hf.dims.V);
         if (ok) {
-            TrainWork w = micro_pack(&r, &p);
-            micro_forward(&r, &r.policy, &w, 1);
-            if (gradients) gradients_write(&r, &w);
-            else logits_write(&r, &w);
-            r.device->sync(r.device);
-            ok = device_ok(r.device, e);
+            TrainWork w = micro_pack(&l, &p);
+            micro_forward(&l, &l.engine.policy, &w, 1);
+            if (gradients) gradients_write(&l, &w);
+            else logits_write(&l, &w);
+            l.engine.device->sync(l.engine.device);
+            ok = device_ok(l.engine.device, e);
         }
-        run_close(&r);
+        learner_close(&l);
         config_free(&c);
     } else ok = false;
     packing_free(&p);

@@ -1,5 +1,5 @@
 // grpo doctor: is this machine good for a run, and do the files that a configuration names fit together?
-#include "run.h"
+#include "learner.h"
 #include "chat.h"
 #include "commands.h"
 #include "device.h"
@@ -213,10 +213,10 @@ static void check_readable(Report *r, const char *what, const char *path) {
 
 static void check_data(Report *r, const Config *c, Tokenizer *t) {
     Error e = {0};
-    Run run = {.cfg = c, .tokenizer = t};
+    Engine run = {.cfg = c, .tokenizer = t};
     Prompter p;
-    bool have_template = t && run_find_template(&run, NULL); // check_template has said why not
-    bool have_prompter = have_template && run_prompter(&run, &p, &e);
+    bool have_template = t && engine_find_template(&run, NULL); // check_template has said why not
+    bool have_prompter = have_template && engine_prompter(&run, &p, &e);
     if (have_template && !have_prompter) fail(r, "prompt", &e);
     if (*c->train_file) check_rows(r, "train_file", c->train_file, c, have_prompter ? &p : NULL);
     if (*c->eval_file) check_rows(r, "eval_file", c->eval_file, c, have_prompter ? &p : NULL);
@@ -228,18 +228,18 @@ static void check_data(Report *r, const Config *c, Tokenizer *t) {
 
 // ---- room --------------------------------------------------------------------------------------------------------
 
-static void check_memory(Report *r, const Config *c, Run *run) {
+static void check_memory(Report *r, const Config *c, Learner *l) {
     Error e = {0};
     RunShape shape =
         *c->train_file ? shape_for_train(c, c->rewards.n > 0 ? c->rewards.n : 1) : shape_for_rollout(c, 64, 8);
-    if (!run_describe(run, c, shape, &e)) return fail(r, "context", &e);
+    if (!learner_describe(l, c, shape, &e)) return fail(r, "context", &e);
     size_t need;
     MemoryLimit have;
-    run->device = device_open(c->device, 0, (int)c->threads, c->cpu_isa, &e);
-    if (!run->device) return; // said before
-    bool fits = run_fits(run, &need, &have), gpu = !on_host(run->device);
-    device_close(run->device);
-    run->device = NULL;
+    l->engine.device = device_open(c->device, 0, (int)c->threads, c->cpu_isa, &e);
+    if (!l->engine.device) return; // said before
+    bool fits = plan_fits(&l->engine, &need, &have), gpu = !on_host(l->engine.device);
+    device_close(l->engine.device);
+    l->engine.device = NULL;
     const char *purpose = *c->train_file ? "training" : "sampling";
     if (!fits) {
         error_set(&e, EXIT_MEMORY, "%s takes %.1f GiB, %s has %.1f; `grpo plan` shows what would help", purpose,
@@ -254,7 +254,7 @@ static void check_memory(Report *r, const Config *c, Run *run) {
 }
 
 // Where output_dir is, or would be made: can it be written, and is there room for the checkpoints?
-static void check_output(Report *r, const Config *c, const Run *run) {
+static void check_output(Report *r, const Config *c, const Learner *l) {
     Error e = {0};
     char *dir = xstrdup(*c->output_dir ? c->output_dir : ".");
     while (access(dir, F_OK)) { // the nearest directory that is there
@@ -274,9 +274,9 @@ static void check_output(Report *r, const Config *c, const Run *run) {
     } else if (statvfs(dir, &s) == 0) {
         double room = (double)s.f_bavail * (double)s.f_frsize / GiB;
         size_t weight = c->dtype == DTYPE_F32 ? 4 : 2, one = 0;
-        if (run)
-            one = (size_t)model_param_count(run->hf.dims) * weight + tensor_bytes(run->master) +
-                  tensor_bytes(run->moment1) + tensor_bytes(run->moment2);
+        if (l)
+            one = (size_t)model_param_count(l->engine.hf.dims) * weight + tensor_bytes(l->master) +
+                  tensor_bytes(l->moment1) + tensor_bytes(l->moment2);
         double need = (double)one * (double)(c->save_total_limit + 1) / GiB; // a new one before the oldest goes
         say(r, need > room ? FINDING_WARN : FINDING_OK, "output_dir", "%s: %.1f GiB free%s", c->output_dir, room,
             need > room ? ", less than the checkpoints need: lower save_total_limit, or choose another place" : "");
@@ -286,14 +286,14 @@ static void check_output(Report *r, const Config *c, const Run *run) {
 
 static void check_config(Report *r, const Config *c) {
     HfConfig hf;
-    Run run = {0};
+    Learner l = {0};
     bool model = *c->model && check_model(r, c, &hf);
     if (!*c->model) say(r, FINDING_WARN, "model", "not set; add model=DIRECTORY");
     Tokenizer *t = *c->model || *c->tokenizer ? check_tokenizer(r, c, model ? &hf : NULL) : NULL;
     if (t && !c->raw) check_template(r, c, t, model ? &hf : NULL);
     check_data(r, c, t);
-    if (model) check_memory(r, c, &run);
-    if (*c->train_file) check_output(r, c, run.cfg ? &run : NULL);
+    if (model) check_memory(r, c, &l);
+    if (*c->train_file) check_output(r, c, l.engine.cfg ? &l : NULL);
     tokenizer_free(t);
 }
 

@@ -3,16 +3,16 @@
 #include "device.h"
 #include "output.h"
 #include "reward_set.h"
-#include "run.h"
+#include "engine.h"
 #include <stdlib.h>
 #include <stdio.h>
 
 ExitCode command_plan(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "plan", argc, argv, e)) return e->code;
-    Run r = {0};
+    Engine r = {0};
     Rewards rw;
-    bool ok = rewards_select(&c, &rw, e) && run_describe(&r, &c, shape_for_train(&c, rw.n), e);
+    bool ok = rewards_select(&c, &rw, e) && engine_describe(&r, &c, shape_for_train(&c, rw.n), e);
     if (ok && c.device == DEVICE_CUDA) { // its size is asked for
         r.device = device_open(c.device, 0, (int)c.threads, c.cpu_isa, e);
         ok = r.device != NULL;

@@ -22,20 +22,20 @@ static void print_text(void *arg, int i, const char *bytes, size_t n) {
 }
 
 // A prompt longer than the plan's max_prompt_length is an error here: nobody asked for half an answer.
-static bool fits(const Run *r, const Ids *ids, Error *e) {
+static bool fits(const Engine *r, const Ids *ids, Error *e) {
     if (!ids->n) return error_set(e, EXIT_INPUT, "the prompt is empty");
     return (int64_t)ids->n <= r->cfg->max_prompt_length ||
            error_set(e, EXIT_INPUT, "the prompt has %zu tokens, max_prompt_length is %lld; raise it", ids->n,
                      (long long)r->cfg->max_prompt_length);
 }
 
-static bool answer(Run *r, Batch *b, RolloutWatch watch, Error *e) {
-    return rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, run_stop_rule(r), sample_params(r->cfg), b,
+static bool answer(Engine *r, Batch *b, RolloutWatch watch, Error *e) {
+    return rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, engine_stop_rule(r), sample_params(r->cfg), b,
                        watch, e) &&
            rollout_finite(b, e);
 }
 
-static bool sample_one(Run *r, const Prompter *p, Error *e) {
+static bool sample_one(Engine *r, const Prompter *p, Error *e) {
     Batch b = batch_new(1, 1, (int)r->cfg->max_completion_length, 0);
     bool ok = prompter_ids(p, r->cfg->prompt, &b.prompt[0], e) && fits(r, &b.prompt[0], e) &&
               answer(r, &b, (RolloutWatch){.text = print_text}, e);
@@ -71,7 +71,7 @@ static bool print_batch(const Batch *b, int n, char **prompts, Error *e) {
 }
 
 // A file of prompts: a chunk at a time, one JSON object a line out, in order.
-static bool sample_file(Run *r, const Prompter *p, const char *path, Error *e) {
+static bool sample_file(Engine *r, const Prompter *p, const char *path, Error *e) {
     LineReader lines;
     if (!line_reader_open(&lines, path, e)) return false;
     enum { CHUNK = 256 };
@@ -121,7 +121,7 @@ static void start_over(json_t *messages, const Prompter *p) {
 }
 
 // A conversation: the whole of it is the prompt of each turn.
-static bool chat(Run *r, const Prompter *p, Error *e) {
+static bool chat(Engine *r, const Prompter *p, Error *e) {
     const Config *c = r->cfg;
     if (c->raw) return error_set(e, EXIT_CONFIG, "raw is for single prompts; a conversation needs a chat template");
     json_t *messages = json_array();
@@ -172,14 +172,14 @@ ExitCode command_sample(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "sample", argc, argv, e)) return e->code;
     signals_install(false);
-    Run r = {0};
+    Engine r = {0};
     Prompter p = {0};
     const char *file = *c.prompt_file ? c.prompt_file : !*c.prompt && !isatty(STDIN_FILENO) ? "-" : NULL;
     int at_once = file ? 64 : 1;
-    bool ok = run_open(&r, &c, shape_for_rollout(&c, at_once, at_once), e) && run_prompter(&r, &p, e);
+    bool ok = engine_open(&r, &c, shape_for_rollout(&c, at_once, at_once), e) && engine_prompter(&r, &p, e);
     if (ok) ok = *c.prompt ? sample_one(&r, &p, e) : file ? sample_file(&r, &p, file, e) : chat(&r, &p, e);
     prompter_close(&p);
-    run_close(&r);
+    engine_close(&r);
     config_free(&c);
     return ok ? EXIT_OK : e->code;
 }

@@ -17,18 +17,18 @@ static TrainWork live(const TrainWork *cap, int64_t T, int64_t B, int64_t N) {
     return w;
 }
 
-void micro_upload(Run *r, Tensor to, const void *from) { staging_put(&r->feed, to.data, from, tensor_bytes(to)); }
+void micro_upload(Learner *l, Tensor to, const void *from) { staging_put(&l->feed, to.data, from, tensor_bytes(to)); }
 
-TrainWork micro_pack(Run *r, const Packing *p) {
-    TrainWork w = live(&r->work, p->T, p->B, p->N);
+TrainWork micro_pack(Learner *l, const Packing *p) {
+    TrainWork w = live(&l->work, p->T, p->B, p->N);
     // The half that is taken up now was last sent from two micro-batches ago: the host is never further ahead.
-    if (r->feed.used) staging_turn(&r->feed);
-    micro_upload(r, w.ids, p->ids);
-    micro_upload(r, w.pos, p->pos);
-    micro_upload(r, w.seq, p->seq);
-    micro_upload(r, w.rows, p->rows);
-    micro_upload(r, w.target, p->target);
-    micro_upload(r, w.offsets, p->offsets);
+    if (l->feed.used) staging_turn(&l->feed);
+    micro_upload(l, w.ids, p->ids);
+    micro_upload(l, w.pos, p->pos);
+    micro_upload(l, w.seq, p->seq);
+    micro_upload(l, w.rows, p->rows);
+    micro_upload(l, w.target, p->target);
+    micro_upload(l, w.offsets, p->offsets);
     return w;
 }
 
@@ -68,31 +68,31 @@ bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target
     return true;
 }
 
-void micro_keep(Run *r, int64_t at, Tensor x) {
-    Device *d = r->device;
-    d->copy(d, tensor_rows(r->work.kept, at, tensor_numel(x)).data, x.data, tensor_bytes(x));
+void micro_keep(Learner *l, int64_t at, Tensor x) {
+    Device *d = l->engine.device;
+    d->copy(d, tensor_rows(l->work.kept, at, tensor_numel(x)).data, x.data, tensor_bytes(x));
 }
 
-void micro_kept(Run *r, int64_t end, float *to) {
-    r->device->copy(r->device, to, r->work.kept.data, (size_t)end * sizeof *to);
+void micro_kept(Learner *l, int64_t end, float *to) {
+    l->engine.device->copy(l->engine.device, to, l->work.kept.data, (size_t)end * sizeof *to);
 }
 
-void micro_hidden(const Run *r, const Model *m, TrainWork *w) {
-    model_forward(r->device, m, &w->acts, (Packed){w->ids, w->pos, w->seq}, NULL, NONE);
+void micro_hidden(const Learner *l, const Model *m, TrainWork *w) {
+    model_forward(l->engine.device, m, &w->acts, (Packed){w->ids, w->pos, w->seq}, NULL, NONE);
 }
 
-void micro_forward(const Run *r, const Model *m, TrainWork *w, float temperature) {
-    Device *d = r->device;
-    micro_hidden(r, m, w);
+void micro_forward(const Learner *l, const Model *m, TrainWork *w, float temperature) {
+    Device *d = l->engine.device;
+    micro_hidden(l, m, w);
     Tensor out = tensor_rows(w->acts.out, 0, w->ids.dim[0]);
     d->logprob(d, w->logp, w->lse, w->entropy, out, w->rows, m->head, w->target, temperature);
 }
 
-void micro_backward(Run *r, TrainWork *w, float temperature, bool with_entropy) {
-    Device *d = r->device;
+void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entropy) {
+    Device *d = l->engine.device;
     int64_t T = w->ids.dim[0];
     Tensor out = tensor_rows(w->acts.out, 0, T), dout = tensor_rows(w->acts.dx, 0, T);
-    d->logprob_bwd(d, dout, r->grad.head, w->dlogp, with_entropy ? w->dentropy : NONE, out, w->rows, r->policy.head,
-                   w->target, w->lse, w->entropy, temperature);
-    model_backward(d, &r->policy, &r->grad, &w->acts, (Packed){w->ids, w->pos, w->seq});
+    d->logprob_bwd(d, dout, l->grad.head, w->dlogp, with_entropy ? w->dentropy : NONE, out, w->rows,
+                   l->engine.policy.head, w->target, w->lse, w->entropy, temperature);
+    model_backward(d, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq});
 }

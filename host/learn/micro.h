@@ -1,6 +1,6 @@
 // Packed sequences through the model.
 #pragma once
-#include "run.h"
+#include "learner.h"
 
 // Sequences back to back on the host, before they go to the device.
 typedef struct {
@@ -17,14 +17,14 @@ void packing_clear(Packing *p);
 bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target, const uint8_t *wanted);
 // The packed micro-batch on its way to the device; the result's tensors have its live sizes. What else this micro-batch
 // needs follows by micro_upload. Neither waits for the device, but where it is two micro-batches behind.
-TrainWork micro_pack(Run *r, const Packing *p);
-void micro_upload(Run *r, Tensor to, const void *from);
+TrainWork micro_pack(Learner *l, const Packing *p);
+void micro_upload(Learner *l, Tensor to, const void *from);
 // Keeps x[n] F32 from element `at` of work.kept on; and all that was kept before `end`, once the device is done.
-void micro_keep(Run *r, int64_t at, Tensor x);
-void micro_kept(Run *r, int64_t end, float *to);
+void micro_keep(Learner *l, int64_t at, Tensor x);
+void micro_kept(Learner *l, int64_t end, float *to);
 // Hidden states of the packed tokens under m, w->acts.out: what micro_backward needs beside lse and entropy.
-void micro_hidden(const Run *r, const Model *m, TrainWork *w);
+void micro_hidden(const Learner *l, const Model *m, TrainWork *w);
 // The same, then logp, lse and entropy of the scored positions.
-void micro_forward(const Run *r, const Model *m, TrainWork *w, float temperature);
-// Adds the gradients of w->dlogp (and w->dentropy) to r->grad.
-void micro_backward(Run *r, TrainWork *w, float temperature, bool with_entropy);
+void micro_forward(const Learner *l, const Model *m, TrainWork *w, float temperature);
+// Adds the gradients of w->dlogp (and w->dentropy) to l->grad.
+void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entropy);

@@ -1,6 +1,6 @@
 // A random start. Element i of parameter p is a function of (seed, p, i) alone: the same at any thread count, in any
 // layout, in any dtype up to rounding.
-#include "run.h"
+#include "learner.h"
 #include <math.h>
 #include <stdlib.h>
 

@@ -23,11 +23,11 @@ double optim_learning_rate(const Config *c, int64_t step, int64_t total) {
     }
 }
 
-static double sum_of_squares(const Run *r, Tensor x) {
+static double sum_of_squares(const Learner *l, Tensor x) {
     double s;
-    r->device->sumsq(r->device, r->norms, x);
-    r->device->sync(r->device);
-    r->device->copy(r->device, &s, r->norms.data, sizeof s);
+    l->engine.device->sumsq(l->engine.device, l->norms, x);
+    l->engine.device->sync(l->engine.device);
+    l->engine.device->copy(l->engine.device, &s, l->norms.data, sizeof s);
     return s;
 }
 
@@ -36,8 +36,8 @@ typedef struct {
     int64_t first, end;
 } Span;
 
-static Span own_part(const Run *r, int64_t first, int64_t end) {
-    int64_t own = r->first, own_end = r->first + r->moment1.dim[0];
+static Span own_part(const Learner *l, int64_t first, int64_t end) {
+    int64_t own = l->first, own_end = l->first + l->moment1.dim[0];
     Span s = {first > own ? first : own, end < own_end ? end : own_end};
     return s.first < s.end ? s : (Span){0, 0};
 }
@@ -48,37 +48,37 @@ static Tensor part_of(Tensor x, Span s, int64_t base) {
 }
 
 // The first parameter whose gradient is not finite, over all ranks.
-static bool first_bad(Run *r, const char **bad, Error *e) {
-    int32_t found = r->grad.n_params, *all = xcalloc((size_t)comm_world(r->comm), sizeof *all);
-    for (int i = 0; i < r->grad.n_params && found == r->grad.n_params; i++) {
-        const Param *p = &r->grad.params[i];
-        Span s = own_part(r, p->offset, p->offset + tensor_numel(p->t));
-        if (s.first < s.end && !isfinite(sum_of_squares(r, part_of(r->grad.slab, s, 0)))) found = i;
+static bool first_bad(Learner *l, const char **bad, Error *e) {
+    int32_t found = l->grad.n_params, *all = xcalloc((size_t)comm_world(l->engine.comm), sizeof *all);
+    for (int i = 0; i < l->grad.n_params && found == l->grad.n_params; i++) {
+        const Param *p = &l->grad.params[i];
+        Span s = own_part(l, p->offset, p->offset + tensor_numel(p->t));
+        if (s.first < s.end && !isfinite(sum_of_squares(l, part_of(l->grad.slab, s, 0)))) found = i;
     }
-    bool ok = comm_gather(r->comm, "first bad gradient", &found, sizeof found, all, e);
-    for (int k = 0; k < comm_world(r->comm); k++)
+    bool ok = comm_gather(l->engine.comm, "first bad gradient", &found, sizeof found, all, e);
+    for (int k = 0; k < comm_world(l->engine.comm); k++)
         if (all[k] < found) found = all[k];
     free(all);
-    *bad = found < r->grad.n_params ? r->grad.params[found].name : NULL;
+    *bad = found < l->grad.n_params ? l->grad.params[found].name : NULL;
     return ok;
 }
 
-bool optim_grad_norm(Run *r, double *norm, const char **bad, Error *e) {
+bool optim_grad_norm(Learner *l, double *norm, const char **bad, Error *e) {
     *bad = NULL;
-    if (!comm_reduce_scatter(r->comm, "gradients", r->grad.slab, e)) return false;
-    double squares = sum_of_squares(r, part_of(r->grad.slab, own_part(r, 0, r->grad.slab.dim[0]), 0));
-    if (!comm_all_reduce(r->comm, "gradient norm", &squares, 1, e)) return false;
+    if (!comm_reduce_scatter(l->engine.comm, "gradients", l->grad.slab, e)) return false;
+    double squares = sum_of_squares(l, part_of(l->grad.slab, own_part(l, 0, l->grad.slab.dim[0]), 0));
+    if (!comm_all_reduce(l->engine.comm, "gradient norm", &squares, 1, e)) return false;
     *norm = sqrt(squares);
-    return isfinite(*norm) || first_bad(r, bad, e);
+    return isfinite(*norm) || first_bad(l, bad, e);
 }
 
-bool optim_step(Run *r, double learning_rate, double grad_norm, int64_t update, Error *e) {
-    const Config *c = r->cfg;
+bool optim_step(Learner *l, double learning_rate, double grad_norm, int64_t update, Error *e) {
+    const Config *c = l->engine.cfg;
     double max = c->max_grad_norm;
     double scale = max > 0 && grad_norm > max ? max / (grad_norm + 1e-6) : 1; // as torch's clip_grad_norm_
-    int64_t n = r->policy.slab.dim[0], decaying = r->policy.n_decay;
+    int64_t n = l->engine.policy.slab.dim[0], decaying = l->engine.policy.n_decay;
     for (int part = 0; part < 2; part++) {
-        Span s = part ? own_part(r, decaying, n) : own_part(r, 0, decaying);
+        Span s = part ? own_part(l, decaying, n) : own_part(l, 0, decaying);
         if (s.first == s.end) continue;
         AdamParams p = {.lr = learning_rate,
                         .beta1 = c->adam_beta1,
@@ -89,9 +89,9 @@ bool optim_step(Run *r, double learning_rate, double grad_norm, int64_t update, 
                         .step = update,
                         .seed = (uint64_t)c->seed,
                         .first_elem = s.first};
-        r->device->adamw(r->device, part_of(r->policy.slab, s, 0), part_of(r->master, s, r->first),
-                         part_of(r->moment1, s, r->first), part_of(r->moment2, s, r->first),
-                         part_of(r->grad.slab, s, 0), p);
+        l->engine.device->adamw(l->engine.device, part_of(l->engine.policy.slab, s, 0), part_of(l->master, s, l->first),
+                                part_of(l->moment1, s, l->first), part_of(l->moment2, s, l->first),
+                                part_of(l->grad.slab, s, 0), p);
     }
-    return comm_all_gather(r->comm, "parameters", r->policy.slab, e);
+    return comm_all_gather(l->engine.comm, "parameters", l->engine.policy.slab, e);
 }

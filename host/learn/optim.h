@@ -1,6 +1,6 @@
 // The optimizer.
 #pragma once
-#include "run.h"
+#include "learner.h"
 
 // Optimizer steps of a whole run, at least 1: max_steps, or num_train_epochs rounded up to whole steps as transformers does.
 int64_t optim_total_steps(const Config *c, int64_t steps_per_epoch);
@@ -8,7 +8,7 @@ int64_t optim_total_steps(const Config *c, int64_t steps_per_epoch);
 double optim_learning_rate(const Config *c, int64_t step, int64_t total);
 // Adds up the ranks' gradients, each rank its slice of them, and gives their global L2 norm; where it is not finite, *bad
 // names the first tensor at fault. False after filling *e.
-bool optim_grad_norm(Run *r, double *norm, const char **bad, Error *e);
+bool optim_grad_norm(Learner *l, double *norm, const char **bad, Error *e);
 // One AdamW update, gradients clipped to max_grad_norm; `update` counts from 1. Each rank updates its slice of the
 // weights, then gets the others'. False after filling *e.
-bool optim_step(Run *r, double learning_rate, double grad_norm, int64_t update, Error *e);
+bool optim_step(Learner *l, double learning_rate, double grad_norm, int64_t update, Error *e);

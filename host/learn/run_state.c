@@ -7,17 +7,17 @@
 #include <sys/stat.h>
 
 // Optimizer state of the run, as checkpoint files; the reference only where it moves.
-static int state_blobs(const Run *r, StateBlob *blob) {
+static int state_blobs(const Learner *l, StateBlob *blob) {
     int n = 0;
-    size_t items = (size_t)r->policy.slab.dim[0];
+    size_t items = (size_t)l->engine.policy.slab.dim[0];
     const struct {
         const char *name;
         Tensor t;
         Comm *comm;
-    } all[] = {{"master.bin", r->master, r->comm},
-               {"moment1.bin", r->moment1, r->comm},
-               {"moment2.bin", r->moment2, r->comm},
-               {"reference.bin", r->cfg->sync_ref_model ? r->reference.slab : NONE, NULL}};
+    } all[] = {{"master.bin", l->master, l->engine.comm},
+               {"moment1.bin", l->moment1, l->engine.comm},
+               {"moment2.bin", l->moment2, l->engine.comm},
+               {"reference.bin", l->engine.cfg->sync_ref_model ? l->reference.slab : NONE, NULL}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         size_t item = dtype_size(all[i].t.dtype);
         if (present(all[i].t)) blob[n++] = (StateBlob){all[i].name, all[i].t.data, items * item, all[i].comm, item};
@@ -25,19 +25,19 @@ static int state_blobs(const Run *r, StateBlob *blob) {
     return n;
 }
 
-bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e) {
-    const Config *c = r->cfg;
-    snprintf(at->numerics, sizeof at->numerics, "%s", r->device->numerics);
+bool run_save(const Learner *l, TrainState *at, Metrics *m, Error *e) {
+    const Config *c = l->engine.cfg;
+    snprintf(at->numerics, sizeof at->numerics, "%s", l->engine.device->numerics);
     if (m && !metrics_sync(m, &at->metrics_bytes, &at->completions_bytes, e)) return false;
     StateBlob blob[4];
-    int n = state_blobs(r, blob);
+    int n = state_blobs(l, blob);
     ranks_phase("save", at->step);
-    if (comm_rank(r->comm)) return checkpoint_serve(r->device, blob, n, e);
+    if (comm_rank(l->engine.comm)) return checkpoint_serve(l->engine.device, blob, n, e);
     char *yaml = config_yaml(c);
-    HfVoice voice = {c->raw ? NULL : r->template, r->hf.eos, r->hf.n_eos};
+    HfVoice voice = {c->raw ? NULL : l->engine.template, l->engine.hf.eos, l->engine.hf.n_eos};
     at->voice = &voice;
-    bool ok =
-        checkpoint_save(c->output_dir, at, r->device, &r->policy, c->model, yaml, blob, n, (int)c->save_total_limit, e);
+    bool ok = checkpoint_save(c->output_dir, at, l->engine.device, &l->engine.policy, c->model, yaml, blob, n,
+                              (int)c->save_total_limit, e);
     at->voice = NULL;
     free(yaml);
     return ok;
@@ -60,8 +60,8 @@ static bool next_option(const char **text, const char **name, size_t *name_n, si
 
 // Names the options that differ from those the checkpoint was saved with. A run may go on with others, but it is no
 // longer the run that one command makes, so it says so. Where and how often things are written changes no number.
-static void say_changes(const Run *r, const char *path, Progress *p) {
-    char *file = xasprintf("%s/state/config.yaml", path), *now = config_yaml(r->cfg);
+static void say_changes(const Learner *l, const char *path, Progress *p) {
+    char *file = xasprintf("%s/state/config.yaml", path), *now = config_yaml(l->engine.cfg);
     size_t n, name_n, all, old_name_n, old_all;
     char *saved = file_read(file, (size_t)1 << 20, &n, NULL);
     const char *free_to_change =
@@ -86,54 +86,55 @@ static void say_changes(const Run *r, const char *path, Progress *p) {
 }
 
 // The newest good checkpoint (heap), or NULL: what rank 0 finds, for all.
-static bool find_newest(Run *r, char **path, Error *e) {
+static bool find_newest(Learner *l, char **path, Error *e) {
     int64_t step;
     uint64_t n = 0;
     *path = NULL;
     e->code = EXIT_OK;
-    if (!comm_rank(r->comm)) *path = checkpoint_find(r->cfg->output_dir, &step, e);
+    if (!comm_rank(l->engine.comm)) *path = checkpoint_find(l->engine.cfg->output_dir, &step, e);
     if (!*path && e->code != EXIT_OK) return false;
     if (*path) n = strlen(*path) + 1;
-    if (!comm_broadcast(r->comm, "newest checkpoint", &n, sizeof n, 0, e)) return false;
+    if (!comm_broadcast(l->engine.comm, "newest checkpoint", &n, sizeof n, 0, e)) return false;
     if (n && !*path) *path = xmalloc(n);
-    return comm_broadcast(r->comm, "its name", *path, n, 0, e);
+    return comm_broadcast(l->engine.comm, "its name", *path, n, 0, e);
 }
 
 // Loads the newest good checkpoint where the `resume` rule allows one.
-static bool load_newest(Run *r, TrainState *at, Progress *p, Error *e) {
-    const Config *c = r->cfg;
+static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
+    const Config *c = l->engine.cfg;
     char *path;
-    if (!find_newest(r, &path, e)) return false;
+    if (!find_newest(l, &path, e)) return false;
     if (!path)
         return c->resume != RESUME_MUST ||
                error_set(e, EXIT_INPUT, "resume=must, but there is no checkpoint in %s", c->output_dir);
     StateBlob blob[4];
-    int n = state_blobs(r, blob);
+    int n = state_blobs(l, blob);
     bool ok = c->resume != RESUME_NEVER
-                  ? checkpoint_load(path, at, r->device, &r->policy, blob, n, e)
+                  ? checkpoint_load(path, at, l->engine.device, &l->engine.policy, blob, n, e)
                   : error_set(e, EXIT_CONFIG,
                               "%s is there and resume=never; choose another output_dir, or set resume=auto", path);
     if (ok) {
         progress_say(p, "resumed from %s", path);
-        if (*at->numerics && strcmp(at->numerics, r->device->numerics))
+        if (*at->numerics && strcmp(at->numerics, l->engine.device->numerics))
             progress_say(p,
                          "saved by a run on %s, this one computes on %s: its last bits will differ from those of a run "
                          "that was never stopped",
-                         at->numerics, r->device->numerics);
-        say_changes(r, path, p);
+                         at->numerics, l->engine.device->numerics);
+        say_changes(l, path, p);
     }
     free(path);
     return ok;
 }
 
-bool run_resume(Run *r, TrainState *at, Progress *p, Metrics **m, Error *e) {
+bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) {
     *m = NULL;
     ranks_phase("resume", 0);
     // Nobody writes to output_dir before everybody has read what is there.
-    if (!disk_mkdir(r->cfg->output_dir, e) || !load_newest(r, at, p, e) || !comm_barrier(r->comm, "resumed", e))
+    if (!disk_mkdir(l->engine.cfg->output_dir, e) || !load_newest(l, at, p, e) ||
+        !comm_barrier(l->engine.comm, "resumed", e))
         return false;
-    if (comm_rank(r->comm)) return true;
-    *m = metrics_open(r->cfg->output_dir, at->metrics_bytes, at->completions_bytes, e);
+    if (comm_rank(l->engine.comm)) return true;
+    *m = metrics_open(l->engine.cfg->output_dir, at->metrics_bytes, at->completions_bytes, e);
     return *m != NULL;
 }
 

@@ -3,13 +3,13 @@
 #include "checkpoint.h"
 #include "metrics.h"
 #include "progress.h"
-#include "run.h"
+#include "learner.h"
 
 // Saves the consistent point `at` as output_dir/step_N, the logs on the disk first.
-bool run_save(const Run *r, TrainState *at, Metrics *m, Error *e);
+bool run_save(const Learner *l, TrainState *at, Metrics *m, Error *e);
 // Continues from the newest good checkpoint of output_dir by the `resume` rule (fills the run's weights and state and
 // *at), and opens the logs at that point (rank 0; *m is NULL elsewhere). The number of ranks may be another one than
 // the checkpoint's. False after filling *e.
-bool run_resume(Run *r, TrainState *at, Progress *p, Metrics **m, Error *e);
+bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e);
 // Says so where a resumed run has no step left to make.
 void run_say_done(const TrainState *at, int64_t total_steps, Progress *p);

@@ -110,7 +110,7 @@ static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *ou
     free(graded);
 }
 
-static bool take_rows(Run *r, const Prompter *pr, Dataset *data, int64_t first, int n, Batch *b, Error *e) {
+static bool take_rows(Engine *r, const Prompter *pr, Dataset *data, int64_t first, int n, Batch *b, Error *e) {
     batch_clear(b);
     for (int p = 0; p < b->prompts; p++) {
         Row row;
@@ -140,7 +140,7 @@ static bool take_rows(Run *r, const Prompter *pr, Dataset *data, int64_t first, 
 }
 
 // The ranks' sums together; and a signal that one of them got stops all.
-static bool add_ranks(Run *r, EvalResult *out, bool stopped, Error *e) {
+static bool add_ranks(Engine *r, EvalResult *out, bool stopped, Error *e) {
     double all[8 + 2 * MAX_REWARDS + PASS_POINTS] = {out->strict,    out->lenient,  out->reward,   out->length,
                                                      out->truncated, out->majority, out->rewarded, stopped},
                                      *part = all + 8, *scored = part + MAX_REWARDS, *pass = scored + MAX_REWARDS;
@@ -159,8 +159,8 @@ static bool add_ranks(Run *r, EvalResult *out, bool stopped, Error *e) {
 
 static void take_decoded(void *scorer, int i) { scorer_add(scorer, i); }
 
-bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int64_t limit, int samples, EvalResult *out,
-              Error *e) {
+bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, int64_t limit, int samples,
+              EvalResult *out, Error *e) {
     int64_t rows = dataset_rows(data);
     if (limit > 0 && limit < rows) rows = limit;
     *out = (EvalResult){.questions = rows, .samples = samples};
@@ -179,7 +179,7 @@ bool eval_run(Run *r, const Prompter *pr, Dataset *data, const Rewards *rw, int6
         ok = take_rows(r, pr, data, at, n, &b, e);
         if (!ok) break;
         scorer_begin(scorer, &b);
-        ok = rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, run_stop_rule(r), params, &b,
+        ok = rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, engine_stop_rule(r), params, &b,
                          (RolloutWatch){.done = take_decoded, .arg = scorer}, e) &&
              rollout_finite(&b, e);
         if (!scorer_end(scorer, ok) && ok) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
@@ -258,19 +258,19 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
         config_free(&c);
         return code;
     }
-    Run r = {0};
+    Engine r = {0};
     Prompter pr = {0};
     Rewards rw = {0};
     EvalResult res;
     Str json = {0};
     Dataset *data = NULL;
-    if (run_prepare(&r, &c, e) && run_prompter(&r, &pr, e))
+    if (engine_prepare(&r, &c, e) && engine_prompter(&r, &pr, e))
         data = dataset_open(c.eval_file, &c, &(RowCheck){prompter_check_eval, &pr}, e);
     bool ok = data && rewards_select(&c, &rw, e) && rewards_open(&rw, e) && output_writable(c.eval_output, e);
     if (ok) {
         int64_t rows = dataset_rows(data);
         if (c.eval_limit > 0 && c.eval_limit < rows) rows = c.eval_limit;
-        ok = run_open(&r, &c, shape_for_rollout(&c, rows * c.eval_samples, rows), e) &&
+        ok = engine_open(&r, &c, shape_for_rollout(&c, rows * c.eval_samples, rows), e) &&
              eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
     }
     if (ok && !comm_rank(r.comm)) {
@@ -280,7 +280,7 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     str_free(&json);
     prompter_close(&pr);
     dataset_free(data);
-    run_close(&r);
+    engine_close(&r);
     rewards_note(&rw);
     rewards_close(&rw);
     config_free(&c);

@@ -3,7 +3,7 @@
 #include "dataset.h"
 #include "prompt.h"
 #include "reward_set.h"
-#include "run.h"
+#include "engine.h"
 
 // 1 where the last number of the text equals gold as a number, else 0: blind to the format.
 int grade_lenient(const char *text, const char *gold);
@@ -21,8 +21,8 @@ typedef struct {
     double rewarded, scored[MAX_REWARDS]; // how many have
 } EvalResult;
 // Evaluates rows [0, limit) (0: all) of the data set, `samples` completions each; one is greedy.
-bool eval_run(Run *r, const Prompter *p, Dataset *data, const Rewards *rw, int64_t limit, int samples, EvalResult *out,
-              Error *e);
+bool eval_run(Engine *r, const Prompter *p, Dataset *data, const Rewards *rw, int64_t limit, int samples,
+              EvalResult *out, Error *e);
 // The result as one JSON object.
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out);
 // The command `eval`: as command_train.

@@ -25,11 +25,11 @@ typedef struct {
 } Report;
 
 StepResult ranks_agree(Trainer *t, StepResult mine, Error *e) {
-    Comm *c = t->run.comm;
+    Comm *c = t->learner.engine.comm;
     if (!c || mine == STEP_FAILED) return mine;
     Report own = {.result = mine}, *all = xcalloc((size_t)c->world, sizeof *all);
     memcpy(own.bad, t->stats.bad, sizeof own.bad);
-    bool ok = device_ok(t->run.device, e) && comm_gather(c, "agreement", &own, sizeof own, all, e);
+    bool ok = device_ok(t->learner.engine.device, e) && comm_gather(c, "agreement", &own, sizeof own, all, e);
     StepResult worst = ok ? STEP_DONE : STEP_FAILED;
     for (int r = c->world - 1; ok && r >= 0; r--) {
         if (all[r].result > (int32_t)worst) worst = (StepResult)all[r].result;
@@ -40,7 +40,7 @@ StepResult ranks_agree(Trainer *t, StepResult mine, Error *e) {
 }
 
 bool ranks_share_completions(Trainer *t, Error *e) {
-    Comm *c = t->run.comm;
+    Comm *c = t->learner.engine.comm;
     Batch *b = &t->batch;
     for (int k = 0; k < t->rewards.n; k++)
         for (int f = 0; f < REWARD_FAULTS; f++) t->faults[k][f] = reward_faults(&t->rewards.reward[k], f);
@@ -71,7 +71,7 @@ bool ranks_share_completions(Trainer *t, Error *e) {
 }
 
 bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e) {
-    Comm *c = t->run.comm;
+    Comm *c = t->learner.engine.comm;
     const Batch *b = &t->batch;
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end), total = 0;
@@ -93,7 +93,7 @@ bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *
 }
 
 bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e) {
-    Comm *c = t->run.comm;
+    Comm *c = t->learner.engine.comm;
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
     for (int r = 0; r < c->world; r++) end[r] = (uint64_t)share_of(c, r, n).end * sizeof *t->metric;

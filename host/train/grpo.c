@@ -46,7 +46,7 @@ static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
     packing_clear(&t->packing);
     for (int j = 0; j < n; j++)
         if (!pack_sequence(t, seq[j])) die("a micro-batch does not fit its plan");
-    return micro_pack(&t->run, &t->packing);
+    return micro_pack(&t->learner, &t->packing);
 }
 
 // The weights that train are those that sampled: the sampler's log-probs, logsumexps and entropies are what training would
@@ -58,13 +58,13 @@ static void gather(Trainer *t, Tensor dst, float *column, const int *seq, int n)
     float *at = t->scored;
     for (int j = 0; j < n; at += t->batch.len[seq[j++]])
         memcpy(at, row_f(column, &t->batch, seq[j]), (size_t)t->batch.len[seq[j]] * 4);
-    micro_upload(&t->run, dst, t->scored);
+    micro_upload(&t->learner, dst, t->scored);
 }
 
 static void scatter(Trainer *t, float *column, const int *seq, int n) {
     int64_t tokens = 0;
     for (int j = 0; j < n; j++) tokens += t->batch.len[seq[j]];
-    micro_kept(&t->run, tokens, t->scored);
+    micro_kept(&t->learner, tokens, t->scored);
     const float *at = t->scored;
     for (int j = 0; j < n; at += t->batch.len[seq[j++]])
         memcpy(row_f(column, &t->batch, seq[j]), at, (size_t)t->batch.len[seq[j]] * 4);
@@ -80,8 +80,8 @@ static void enter(Trainer *t, const char *phase, int64_t done, int64_t total) {
 // other ranks bring the rest.
 static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n, float *column, Error *e) {
     int size = (int)t->cfg->per_device_train_batch_size;
-    const char *phase = m == &t->run.policy ? "entropy" : "reference";
-    RankShare own = rank_share(t->run.comm, n);
+    const char *phase = m == &t->learner.engine.policy ? "entropy" : "reference";
+    RankShare own = rank_share(t->learner.engine.comm, n);
     StepResult s = STEP_DONE;
     int64_t kept = 0;
     for (int at = own.first; at < own.end && s == STEP_DONE; at += size) {
@@ -90,8 +90,8 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
             enter(t, phase, at - own.first, own.end - own.first);
             int count = own.end - at < size ? own.end - at : size;
             TrainWork w = pack_micro(t, seq + at, count);
-            micro_forward(&t->run, m, &w, training_temperature(t->cfg));
-            micro_keep(&t->run, kept, m == &t->run.policy ? w.entropy : w.logp);
+            micro_forward(&t->learner, m, &w, training_temperature(t->cfg));
+            micro_keep(&t->learner, kept, m == &t->learner.engine.policy ? w.entropy : w.logp);
             kept += w.logp.dim[0];
         }
     }
@@ -127,19 +127,20 @@ static bool draw_questions(Trainer *t, bool only_flat, int *drawn, Error *e) {
 static void take_decoded(void *arg, int i) {
     Trainer *t = arg;
     scorer_add(t->scorer, i);
-    enter(t, "rollout", ++t->decoded, t->batch.n / comm_world(t->run.comm));
+    enter(t, "rollout", ++t->decoded, t->batch.n / comm_world(t->learner.engine.comm));
 }
 
 // Completions and scores of this rank's questions; then every rank gets everybody's.
 static StepResult rollout(Trainer *t, Error *e) {
     double start = clock_seconds();
-    RankShare own = rank_share(t->run.comm, t->batch.prompts);
+    RankShare own = rank_share(t->learner.engine.comm, t->batch.prompts);
     Batch part = batch_part(&t->batch, own.first, own.end - own.first);
     t->decoded = 0;
     enter(t, "rollout", 0, part.n);
     scorer_begin(t->scorer, &part);
-    bool ok = rollout_run(&t->run.rollout, t->run.device, &t->run.policy, t->run.tokenizer, run_stop_rule(&t->run),
-                          sample_params(t->cfg), &part, (RolloutWatch){.done = take_decoded, .arg = t}, e);
+    bool ok = rollout_run(&t->learner.engine.rollout, t->learner.engine.device, &t->learner.engine.policy,
+                          t->learner.engine.tokenizer, engine_stop_rule(&t->learner.engine), sample_params(t->cfg),
+                          &part, (RolloutWatch){.done = take_decoded, .arg = t}, e);
     t->stats.rollout_time += clock_seconds() - start;
     start = clock_seconds();
     if (ok) enter(t, "rewards", 0, 0);
@@ -186,7 +187,7 @@ static StepResult generate(Trainer *t, Error *e) {
     grpo_order(t->order, b->n, t->steps_per_pass > 1, (uint64_t)c->seed, (uint64_t)b->key[0]);
     if (c->beta == 0) return STEP_DONE;
     double start = clock_seconds();
-    StepResult s = score_tokens(t, &t->run.reference, t->order, b->n, b->ref_logp, e);
+    StepResult s = score_tokens(t, &t->learner.reference, t->order, b->n, b->ref_logp, e);
     t->stats.reference_time += clock_seconds() - start;
     return s;
 }
@@ -230,7 +231,7 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
                       .off_policy_threshold = (float)c->off_policy_mask_threshold};
     int64_t tokens = masked_tokens(t, seq, n), kept = tokens;
     if (c->top_entropy_quantile < 1) {
-        StepResult s = on_policy(t) ? STEP_DONE : score_tokens(t, &t->run.policy, seq, n, b->entropy, e);
+        StepResult s = on_policy(t) ? STEP_DONE : score_tokens(t, &t->learner.engine.policy, seq, n, b->entropy, e);
         if (s != STEP_DONE) return s;
         float *all = xmalloc((size_t)(tokens ? tokens : 1) * sizeof *all), *at = all;
         for (int j = 0; j < n; j++) {
@@ -256,23 +257,23 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
 
 // The model over one micro-batch, and the log-probs, logsumexps and entropies of its completions: computed, or as kept.
 static void forward(Trainer *t, TrainWork *w, const int *seq, int n) {
-    Run *r = &t->run;
+    Learner *l = &t->learner;
     Batch *b = &t->batch;
     gather(t, w->old_logp, b->logp, seq, n);
     if (!on_policy(t)) {
-        micro_forward(r, &r->policy, w, training_temperature(t->cfg));
+        micro_forward(l, &l->engine.policy, w, training_temperature(t->cfg));
         return;
     }
     w->logp = w->old_logp;
     gather(t, w->lse, b->lse, seq, n);
     gather(t, w->entropy, b->entropy, seq, n);
-    micro_hidden(r, &r->policy, w);
+    micro_hidden(l, &l->engine.policy, w);
 }
 
 // Log-probs, loss and gradients of one micro-batch, asked for; its metrics go to [n,GM_COUNT] on the device.
 static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor metrics) {
-    Run *r = &t->run;
-    Device *d = r->device;
+    Learner *l = &t->learner;
+    Device *d = l->engine.device;
     Batch *b = &t->batch;
     TrainWork w = pack_micro(t, seq, n);
     forward(t, &w, seq, n);
@@ -283,10 +284,10 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
         index[j] = seq[j];
         mask[j] = counts(t, seq[j]);
     }
-    micro_upload(r, w.index, index);
-    micro_upload(r, w.mask, mask);
-    micro_upload(r, w.rewards, b->score);
-    micro_upload(r, w.weights, t->weights);
+    micro_upload(l, w.index, index);
+    micro_upload(l, w.mask, mask);
+    micro_upload(l, w.rewards, b->score);
+    micro_upload(l, w.weights, t->weights);
     free(index);
     free(mask);
     GrpoIn in = {.groups = b->prompts,
@@ -304,13 +305,13 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
     bool bonus = p.entropy_coef != 0;
     GrpoOut out = {w.advantage, w.dlogp, bonus ? w.dentropy : NONE, metrics};
     d->grpo_loss(d, out, in, p);
-    micro_backward(r, &w, training_temperature(t->cfg), bonus);
+    micro_backward(l, &w, training_temperature(t->cfg), bonus);
 }
 
 // Once the device is done: the metrics of n sequences.
 static StepResult take_metrics(Trainer *t, const int *seq, int n) {
     char where[64] = "";
-    micro_kept(&t->run, (int64_t)n * GM_COUNT, t->scored);
+    micro_kept(&t->learner, (int64_t)n * GM_COUNT, t->scored);
     for (int j = 0; j < n; j++) {
         float *metric = memcpy(t->metric[seq[j]], t->scored + (size_t)j * GM_COUNT, sizeof t->metric[0]);
         t->batch.loss[seq[j]] = metric[GM_LOSS];
@@ -322,20 +323,20 @@ static StepResult take_metrics(Trainer *t, const int *seq, int n) {
 
 // Gradients of this rank's share of one optimizer step, micro-batch by micro-batch; then the update.
 static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
-    Run *r = &t->run;
+    Learner *l = &t->learner;
     double start = clock_seconds();
     GrpoParams p;
     StepResult s = loss_params(t, seq, n, &p, e);
     if (s != STEP_DONE) return s;
-    r->device->fill(r->device, r->grad.slab, 0);
+    l->engine.device->fill(l->engine.device, l->grad.slab, 0);
     int size = (int)t->cfg->per_device_train_batch_size;
-    RankShare own = rank_share(r->comm, n);
+    RankShare own = rank_share(l->engine.comm, n);
     for (int at = own.first; at < own.end && s == STEP_DONE; at += size) {
         if (stop_requested()) s = STEP_STOPPED;
         else {
             enter(t, "train", at - own.first, own.end - own.first);
             int count = own.end - at < size ? own.end - at : size;
-            Tensor kept = tensor_rows(r->work.kept, (int64_t)(at - own.first) * GM_COUNT, (int64_t)count * GM_COUNT);
+            Tensor kept = tensor_rows(l->work.kept, (int64_t)(at - own.first) * GM_COUNT, (int64_t)count * GM_COUNT);
             train_micro(t, seq + at, count, p, tensor2(kept.data, F32, count, GM_COUNT));
         }
     }
@@ -347,11 +348,11 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     start = clock_seconds();
     const char *bad;
     enter(t, "optimizer", 0, 0);
-    if (!optim_grad_norm(r, &t->stats.grad_norm, &bad, e)) return STEP_FAILED;
+    if (!optim_grad_norm(l, &t->stats.grad_norm, &bad, e)) return STEP_FAILED;
     if (!isfinite(t->stats.grad_norm)) return bad_numbers(t, "gradient", bad ? bad : "global norm");
     t->stats.learning_rate = optim_learning_rate(t->cfg, t->at.step, t->total_steps);
-    if (!optim_step(r, t->stats.learning_rate, t->stats.grad_norm, t->at.updates + 1, e)) return STEP_FAILED;
-    r->device->sync(r->device);
+    if (!optim_step(l, t->stats.learning_rate, t->stats.grad_norm, t->at.updates + 1, e)) return STEP_FAILED;
+    l->engine.device->sync(l->engine.device);
     t->stats.optimizer_time += clock_seconds() - start;
     return STEP_DONE;
 }
@@ -359,7 +360,8 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
 static void sync_reference(Trainer *t) {
     const Config *c = t->cfg;
     if (!c->sync_ref_model || (t->at.step + 1) % c->ref_model_sync_steps) return;
-    t->run.device->lerp(t->run.device, t->run.reference.slab, t->run.policy.slab, (float)c->ref_model_mixup_alpha);
+    t->learner.engine.device->lerp(t->learner.engine.device, t->learner.reference.slab, t->learner.engine.policy.slab,
+                                   (float)c->ref_model_mixup_alpha);
 }
 
 StepResult grpo_step(Trainer *t, Error *e) {
@@ -372,7 +374,7 @@ StepResult grpo_step(Trainer *t, Error *e) {
     t->stats.first = (int)(part % t->steps_per_pass) * n;
     if (part == 0) s = generate(t, e);
     if (s == STEP_DONE) s = train_on(t, t->order + t->stats.first, n, e);
-    if (!device_ok(t->run.device, e)) return STEP_FAILED; // what was computed since is void
+    if (!device_ok(t->learner.engine.device, e)) return STEP_FAILED; // what was computed since is void
     if (s == STEP_FAILED || s == STEP_STOPPED) return s;
 
     // From here on the step counts: the state moves from one consistent point to the next.

@@ -30,7 +30,7 @@ static bool next_example(const Prompter *p, Dataset *data, Example *x, Error *e)
 
 typedef struct {
     const Config *cfg;
-    Run run;
+    Learner learner;
     Prompter prompter;
     Dataset *data;
     Example example;
@@ -49,7 +49,7 @@ typedef struct {
 static bool draw_step(Sft *s, int64_t *targets, Error *e) {
     const Config *c = s->cfg;
     int n = (int)(c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus);
-    RankShare own = rank_share(s->run.comm, n);
+    RankShare own = rank_share(s->learner.engine.comm, n);
     s->micros = 0;
     *targets = 0;
     for (int i = 0; i < n; i++) {
@@ -70,20 +70,20 @@ static bool draw_step(Sft *s, int64_t *targets, Error *e) {
 
 // One micro-batch's gradients, asked for; its log-probs and entropies are kept from element `at` on.
 static void train_micro(Sft *s, const Packing *p, double per_token, int64_t at) {
-    Run *r = &s->run;
-    TrainWork w = micro_pack(r, p);
-    micro_forward(r, &r->policy, &w, 1);
-    r->device->fill(r->device, w.dlogp, (float)-per_token);
-    micro_backward(r, &w, 1, false);
-    micro_keep(r, at, w.logp);
-    micro_keep(r, at + p->N, w.entropy);
+    Learner *l = &s->learner;
+    TrainWork w = micro_pack(l, p);
+    micro_forward(l, &l->engine.policy, &w, 1);
+    l->engine.device->fill(l->engine.device, w.dlogp, (float)-per_token);
+    micro_backward(l, &w, 1, false);
+    micro_keep(l, at, w.logp);
+    micro_keep(l, at + p->N, w.entropy);
 }
 
 // Once the device is done: the step's sums of loss and entropy.
 static void take_sums(Sft *s, double per_token, double *loss, double *entropy) {
     int64_t end = 0;
     for (int k = 0; k < s->micros; k++) end += 2 * s->packing[k].N;
-    micro_kept(&s->run, end, s->scored);
+    micro_kept(&s->learner, end, s->scored);
     const float *at = s->scored;
     for (int k = 0; k < s->micros; k++) {
         for (int64_t j = 0; j < s->packing[k].N; j++) *loss -= *at++ * per_token;
@@ -93,11 +93,11 @@ static void take_sums(Sft *s, double per_token, double *loss, double *entropy) {
 
 // One optimizer step. False: stopped by a signal (e->code EXIT_OK), or an error.
 static bool sft_step(Sft *s, Error *e) {
-    Run *r = &s->run;
+    Learner *l = &s->learner;
     double start = clock_seconds(), loss = 0, entropy = 0;
     int64_t targets, tokens = 0, kept = 0;
     if (!draw_step(s, &targets, e)) return false;
-    r->device->fill(r->device, r->grad.slab, 0);
+    l->engine.device->fill(l->engine.device, l->grad.slab, 0);
     bool stopped = false;
     for (int k = 0; k < s->micros && !(stopped = stop_requested()); k++) {
         progress_phase(s->progress, "train", k, s->micros);
@@ -109,22 +109,23 @@ static bool sft_step(Sft *s, Error *e) {
     }
     if (!stopped) take_sums(s, 1 / (double)targets, &loss, &entropy);
     double sums[] = {loss, entropy, (double)tokens, stopped}; // of all ranks
-    if (!comm_all_reduce(r->comm, "loss", sums, 4, e) || sums[3] > 0) return false;
+    if (!comm_all_reduce(l->engine.comm, "loss", sums, 4, e) || sums[3] > 0) return false;
     loss = sums[0], entropy = sums[1], tokens = (int64_t)sums[2];
     const char *bad = NULL;
     double norm, rate = optim_learning_rate(s->cfg, s->at.step, s->total_steps);
     profile_phase(&s->profile, "optimizer");
-    if (!optim_grad_norm(r, &norm, &bad, e)) return false;
+    if (!optim_grad_norm(l, &norm, &bad, e)) return false;
     bool good = isfinite(loss) && isfinite(norm);
-    if (good && !optim_step(r, rate, norm, ++s->at.updates, e)) return false;
-    r->device->sync(r->device);
-    if (!device_ok(r->device, e)) return false; // what was computed since is void
+    if (good && !optim_step(l, rate, norm, ++s->at.updates, e)) return false;
+    l->engine.device->sync(l->engine.device);
+    if (!device_ok(l->engine.device, e)) return false; // what was computed since is void
     s->at.skipped = good ? 0 : s->at.skipped + 1;
     s->at.step++;
     s->at.seen_tokens += tokens;
     s->at.cursor = dataset_cursor(s->data);
     double seconds = clock_seconds() - start;
-    if (!comm_rank(r->comm) && (s->at.step % s->cfg->logging_steps == 0 || s->at.step == s->total_steps || !good)) {
+    if (!comm_rank(l->engine.comm) &&
+        (s->at.step % s->cfg->logging_steps == 0 || s->at.step == s->total_steps || !good)) {
         metrics_add_int(s->metrics, "step", s->at.step);
         metrics_add(s->metrics, "epoch", (double)s->at.step / (double)s->steps_per_epoch);
         metrics_add(s->metrics, "loss", loss);
@@ -150,23 +151,24 @@ static bool sft_step(Sft *s, Error *e) {
     if (s->at.skipped >= s->cfg->max_bad_steps)
         return error_set(e, EXIT_NUMERIC, "%lld steps in a row were not finite; lower learning_rate",
                          (long long)s->at.skipped);
-    return comm_rank(r->comm) || metrics_commit(s->metrics, e);
+    return comm_rank(l->engine.comm) || metrics_commit(s->metrics, e);
 }
 
 static bool sft_open(Sft *s, const Config *c, Error *e) {
     s->cfg = c;
     s->at.command = "sft";
     RunShape shape = shape_for_sft(c);
-    if (!run_prepare(&s->run, c, e) || !run_prompter(&s->run, &s->prompter, e)) return false;
-    if (c->max_length > s->run.hf.dims.max_positions)
+    if (!engine_prepare(&s->learner.engine, c, e) || !engine_prompter(&s->learner.engine, &s->prompter, e))
+        return false;
+    if (c->max_length > s->learner.engine.hf.dims.max_positions)
         return error_set(e, EXIT_CONFIG, "max_length %lld is more than the model's context of %d tokens; lower it",
-                         (long long)c->max_length, s->run.hf.dims.max_positions);
-    if (!s->run.hf.n_eos)
+                         (long long)c->max_length, s->learner.engine.hf.dims.max_positions);
+    if (!s->learner.engine.hf.n_eos)
         return error_set(e, EXIT_INPUT,
                          "%s: no eos_token_id in generation_config.json or config.json; without it no answer ends",
                          c->model);
     s->data = dataset_open_sft(c->train_file, c, &(RowCheck){example_check, &s->prompter}, e);
-    if (!s->data || !run_open(&s->run, c, shape, e)) return false;
+    if (!s->data || !learner_open(&s->learner, c, shape, e)) return false;
     s->packing = xcalloc((size_t)c->gradient_accumulation_steps, sizeof *s->packing);
     for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)
         s->packing[k] = packing_new(shape.train_tokens, shape.train_seqs);
@@ -174,11 +176,12 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     int64_t n = c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus;
     s->steps_per_epoch = dataset_rows(s->data) > n ? dataset_rows(s->data) / n : 1;
     s->total_steps = optim_total_steps(c, s->steps_per_epoch);
-    if (!comm_rank(s->run.comm)) s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
-    progress_say(s->progress, "%s%s; %lld examples checked%s, %lld steps of %lld", ranks_about(c), s->run.device->about,
-                 (long long)dataset_rows(s->data), dataset_about(s->data), (long long)s->total_steps, (long long)n);
-    s->profile = profile_open(s->run.device, c, s->progress);
-    if (!run_resume(&s->run, &s->at, s->progress, &s->metrics, e)) return false;
+    if (!comm_rank(s->learner.engine.comm)) s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
+    progress_say(s->progress, "%s%s; %lld examples checked%s, %lld steps of %lld", ranks_about(c),
+                 s->learner.engine.device->about, (long long)dataset_rows(s->data), dataset_about(s->data),
+                 (long long)s->total_steps, (long long)n);
+    s->profile = profile_open(s->learner.engine.device, c, s->progress);
+    if (!run_resume(&s->learner, &s->at, s->progress, &s->metrics, e)) return false;
     dataset_seek(s->data, s->at.cursor);
     return true;
 }
@@ -194,7 +197,7 @@ static void sft_close(Sft *s) {
     free(s->at.batch);
     dataset_free(s->data);
     prompter_close(&s->prompter);
-    run_close(&s->run);
+    learner_close(&s->learner);
 }
 
 static ExitCode sft(Sft *s, Error *e) {
@@ -209,7 +212,7 @@ static ExitCode sft(Sft *s, Error *e) {
         if (!ok && e->code != EXIT_OK) return e->code;
         bool due = c->save_steps > 0 && s->at.step % c->save_steps == 0;
         if ((!ok || due || s->at.step == s->total_steps) && saved != s->at.step) {
-            if (!run_save(&s->run, &s->at, s->metrics, e)) return e->code;
+            if (!run_save(&s->learner, &s->at, s->metrics, e)) return e->code;
             saved = s->at.step;
             progress_say(s->progress, "saved %s/step_%lld", c->output_dir, (long long)s->at.step);
         }

@@ -36,8 +36,9 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
     t->scorer = scorer_open(&t->rewards, (int)c->reward_threads, e);
     for (int k = 0; k < t->rewards.n; k++) t->weights[k] = (float)t->rewards.reward[k].weight;
     RunShape shape = shape_for_train(c, t->rewards.n);
-    if (!t->scorer || !run_prepare(&t->run, c, e) || !run_prompter(&t->run, &t->prompter, e) || !open_data(t, e) ||
-        !run_open(&t->run, c, shape, e)) {
+    if (!t->scorer || !engine_prepare(&t->learner.engine, c, e) ||
+        !engine_prompter(&t->learner.engine, &t->prompter, e) || !open_data(t, e) ||
+        !learner_open(&t->learner, c, shape, e)) {
         trainer_close(t);
         return false;
     }
@@ -48,7 +49,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
     t->metric = xcalloc((size_t)t->batch.n, sizeof *t->metric);
     t->joined = xcalloc((size_t)(c->max_prompt_length + c->max_completion_length), sizeof *t->joined);
     t->scored = xcalloc((size_t)shape.kept, sizeof *t->scored);
-    t->exact = !t->run.device->library_products;
+    t->exact = !t->learner.engine.device->library_products;
     count_steps(t);
     return true;
 }
@@ -67,7 +68,7 @@ void trainer_close(Trainer *t) {
     dataset_free(t->data);
     dataset_free(t->held_out);
     prompter_close(&t->prompter);
-    run_close(&t->run);
+    learner_close(&t->learner);
     scorer_close(t->scorer);
     rewards_note(&t->rewards);
     rewards_close(&t->rewards);
@@ -78,13 +79,13 @@ bool trainer_save(Trainer *t, Error *e) {
     free(t->at.batch);
     t->at.batch = NULL;
     t->at.batch_bytes = 0;
-    if (t->at.part && !comm_rank(t->run.comm))
+    if (t->at.part && !comm_rank(t->learner.engine.comm))
         t->at.batch = batch_pack(&t->batch, t->cfg->beta != 0, &t->at.batch_bytes);
-    return run_save(&t->run, &t->at, t->metrics, e);
+    return run_save(&t->learner, &t->at, t->metrics, e);
 }
 
 bool trainer_resume(Trainer *t, Error *e) {
-    if (!run_resume(&t->run, &t->at, t->progress, &t->metrics, e)) return false;
+    if (!run_resume(&t->learner, &t->at, t->progress, &t->metrics, e)) return false;
     if (t->at.part && !batch_unpack(&t->batch, t->cfg->beta != 0, t->at.batch, t->at.batch_bytes))
         return error_set(
             e, EXIT_CONFIG,
@@ -106,9 +107,10 @@ static bool evaluate(Trainer *t, Error *e) {
     EvalResult r;
     progress_phase(t->progress, "eval", 0, 0);
     ranks_phase("eval", t->at.step);
-    if (!eval_run(&t->run, &t->prompter, t->held_out, &t->rewards, t->cfg->eval_limit, 1, &r, e)) return false;
+    if (!eval_run(&t->learner.engine, &t->prompter, t->held_out, &t->rewards, t->cfg->eval_limit, 1, &r, e))
+        return false;
     t->at.evaluated = t->at.step;
-    if (comm_rank(t->run.comm)) return true;
+    if (comm_rank(t->learner.engine.comm)) return true;
     metrics_add_int(t->metrics, "step", t->at.step);
     metrics_add(t->metrics, "eval/accuracy", r.strict);
     metrics_add(t->metrics, "eval/lenient_accuracy", r.lenient);
@@ -178,12 +180,12 @@ ExitCode command_train(int argc, char **argv, Error *e) {
     }
     if (!disk_mkdir(c.output_dir, e) || !trainer_open(&t, &c, e)) code = e->code;
     else {
-        if (!comm_rank(t.run.comm)) t.progress = progress_open(stdout, c.progress, 0, t.total_steps);
+        if (!comm_rank(t.learner.engine.comm)) t.progress = progress_open(stdout, c.progress, 0, t.total_steps);
         progress_say(t.progress, "%s%s; %lld questions checked%s, %lld steps of %lld completions", ranks_about(&c),
-                     t.run.device->about, (long long)dataset_rows(t.data), dataset_about(t.data),
+                     t.learner.engine.device->about, (long long)dataset_rows(t.data), dataset_about(t.data),
                      (long long)t.total_steps,
                      (long long)(c.per_device_train_batch_size * c.gradient_accumulation_steps * c.gpus));
-        t.profile = profile_open(t.run.device, &c, t.progress);
+        t.profile = profile_open(t.learner.engine.device, &c, t.progress);
         code = trainer_resume(&t, e) ? train(&t, e) : e->code;
         trainer_close(&t);
     }

@@ -17,7 +17,7 @@ typedef struct {
 } StepStats;
 typedef struct {
     const Config *cfg;
-    Run run;
+    Learner learner;
     Prompter prompter;
     Dataset *data, *held_out; // held_out NULL: no evaluations on the way
     Rewards rewards;

@@ -196,7 +196,7 @@ static void show_step(const Trainer *t, const Totals *s, double accuracy) {
 }
 
 bool train_log(Trainer *t, StepResult result, Error *e) {
-    if (comm_rank(t->run.comm)) return true; // rank 0 has everything
+    if (comm_rank(t->learner.engine.comm)) return true; // rank 0 has everything
     const Config *c = t->cfg;
     const Batch *b = &t->batch;
     Metrics *m = t->metrics;

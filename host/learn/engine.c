@@ -1,0 +1,356 @@
+// Opening an engine, or a learner. Memory is two slabs whose sizes come from running the carving code once from a null base;
+// `grpo plan` prints that table.
+#include "chat.h"
+#include "device.h"
+#include "ranks.h"
+#include "learner.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static void plan_add(Plan *p, const char *what, size_t bytes) {
+    if (p->n == PLAN_ROWS) die("plan: too many rows");
+    if (!bytes) return;
+    p->row[p->n].what = what;
+    p->row[p->n++].bytes = bytes;
+}
+
+static DType dtype_of(int choice) { return choice == DTYPE_F32 ? F32 : BF16; }
+
+// Weights, and all that lives as long as the run.
+static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
+    const Config *c = en->cfg;
+    DType t = dtype_of(c->dtype), state = dtype_of(c->optim_dtype);
+    size_t at = a->used;
+    en->policy = model_carve(a, en->hf.dims, t);
+    plan_add(p, "weights", a->used - at);
+    int64_t n = en->policy.slab.dim[0];
+    if (en->shape.train) {
+        at = a->used;
+        l->grad = model_carve(a, en->hf.dims, dtype_of(c->grad_dtype));
+        plan_add(p, "gradients", a->used - at);
+        at = a->used;
+        comm_slice(n, ranks_rank(), (int)c->gpus, &l->first, &n); // of the optimizer's state a rank keeps its slice
+        if (t == BF16 && state == F32) l->master = arena_new(a, F32, n);
+        l->moment1 = arena_new(a, state, n);
+        l->moment2 = arena_new(a, state, n);
+        l->norms = arena_new(a, I64, 1);
+        plan_add(p, c->gpus > 1 ? "optimizer state (this rank's slice)" : "optimizer state", a->used - at);
+    }
+    at = a->used;
+    if (en->shape.reference) l->reference = model_carve(a, en->hf.dims, t);
+    plan_add(p, "reference weights", a->used - at);
+}
+
+static TrainWork carve_train(Arena *a, const Engine *en) {
+    const RunShape s = en->shape;
+    int64_t T = s.train_tokens, B = s.train_seqs, R = s.n_rewards > 0 ? s.n_rewards : 1;
+    TrainWork w = {.acts = activations_carve(a, en->hf.dims, dtype_of(en->cfg->dtype), T, true, en->cfg->recompute)};
+    Tensor *i32s[] = {&w.ids, &w.pos, &w.rows, &w.target};
+    for (size_t i = 0; i < sizeof i32s / sizeof *i32s; i++) *i32s[i] = arena_new(a, I32, T);
+    Tensor *f32s[] = {&w.logp, &w.lse, &w.entropy, &w.dlogp, &w.dentropy, &w.old_logp, &w.ref_logp};
+    for (size_t i = 0; i < sizeof f32s / sizeof *f32s; i++) *f32s[i] = arena_new(a, F32, T);
+    w.seq = arena_new(a, I32, B + 1);
+    w.offsets = arena_new(a, I32, B + 1);
+    w.index = arena_new(a, I32, B);
+    w.mask = arena_new(a, U8, B);
+    w.rewards = arena_new(a, F32, s.score_rows > 0 ? s.score_rows : 1, R);
+    w.weights = arena_new(a, F32, R);
+    w.advantage = arena_new(a, F32, B);
+    w.kept = arena_new(a, F32, s.kept > 0 ? s.kept : 1);
+    return w;
+}
+
+// What micro_pack and micro_upload send for one micro-batch.
+static size_t feed_bytes(const TrainWork *w) {
+    const Tensor all[] = {w->ids,  w->pos,      w->seq,      w->rows, w->target,  w->offsets, w->index,
+                          w->mask, w->old_logp, w->ref_logp, w->lse,  w->entropy, w->rewards, w->weights};
+    size_t bytes = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) bytes += tensor_bytes(all[i]);
+    return bytes;
+}
+
+// Rollout and training take turns in the same memory.
+static void carve_work(Engine *en, Learner *l, Arena *a, Plan *p) {
+    size_t start = arena_mark(a);
+    if (en->shape.rollout.slots) {
+        en->rollout = rollout_carve(a, en->hf.dims, dtype_of(en->cfg->dtype), en->shape.rollout);
+        plan_add(p, "rollout: KV cache", tensor_bytes(en->rollout.cache.kv));
+        plan_add(p, "rollout: activations", a->used - start - tensor_bytes(en->rollout.cache.kv));
+    }
+    arena_rewind(a, start);
+    if (en->shape.train) {
+        l->work = carve_train(a, en);
+        plan_add(p, "training: activations (in the rollout's memory)", a->used - start);
+    }
+}
+
+static void free_views(Engine *en, Learner *l) {
+    model_free(&en->policy);
+    model_free(&l->grad);
+    model_free(&l->reference);
+    rollout_free(&en->rollout);
+    activations_free(&l->work.acts);
+}
+
+static bool describe(Engine *en, Learner *l, const Config *c, RunShape shape, Error *e) {
+    *en = (Engine){.cfg = c, .shape = shape};
+    if (!*c->model) return error_set(e, EXIT_CONFIG, "model: not set; give a HF model directory, as model=PATH");
+    if (!hf_config_read(c->model, &en->hf, e)) return false;
+    if (c->init != INIT_RANDOM && !hf_head_read(c->model, &en->hf.dims, e)) return false;
+    if (shape.rollout.slots && shape.rollout.max_prompt + shape.rollout.max_completion > en->hf.dims.max_positions)
+        return error_set(
+            e, EXIT_CONFIG,
+            "max_prompt_length %d + max_completion_length %d is more than the model's context of %d tokens "
+            "(max_position_embeddings in %s/config.json); lower one of them",
+            shape.rollout.max_prompt, shape.rollout.max_completion, en->hf.dims.max_positions, c->model);
+    Arena params = arena_measure(), work = arena_measure();
+    carve_params(en, l, &params, &en->plan);
+    carve_work(en, l, &work, &en->plan);
+    free_views(en, l);
+    plan_add(&en->plan, "kernels' scratch", DEVICE_SCRATCH);
+    en->plan.params = params.peak;
+    en->plan.work = work.peak;
+    return true;
+}
+
+bool engine_describe(Engine *en, const Config *c, RunShape shape, Error *e) {
+    Learner none = {0};
+    return describe(en, &none, c, shape, e);
+}
+bool learner_describe(Learner *l, const Config *c, RunShape shape, Error *e) {
+    return describe(&l->engine, l, c, shape, e);
+}
+
+// Of one rank.
+static size_t plan_bytes(const Engine *en) { return en->plan.params + en->plan.work + DEVICE_SCRATCH; }
+
+bool plan_fits(const Engine *en, size_t *need, MemoryLimit *have) {
+    // On the CPU all ranks take their memory from the same place; on a GPU each from its own.
+    bool cpu = en->device ? on_host(en->device) : en->cfg->device == DEVICE_CPU;
+    if (en->device && !cpu) *have = (MemoryLimit){en->device->memory(en->device), "this GPU", true};
+    else *have = machine_memory(cpu ? (int)en->cfg->gpus : 1);
+    *need = plan_bytes(en) * (cpu && !have->own ? (size_t)en->cfg->gpus : 1);
+    return *need <= have->bytes;
+}
+
+static bool no_memory(const Engine *en, Error *e) {
+    char *table = plan_table(en);
+    size_t need;
+    MemoryLimit have;
+    error_set(e, EXIT_MEMORY, "not enough memory for this run%s\n%s",
+              plan_fits(en, &need, &have) ? ": it would fit if other programs did not hold so much; end them" : "",
+              table);
+    free(table);
+    return false;
+}
+
+static bool load_weights(Engine *en, Learner *l, Error *e) {
+    const Config *c = en->cfg;
+    if (c->init == INIT_RANDOM) model_init_random(en->device, &en->policy, (uint64_t)c->seed);
+    else if (!hf_weights_read(c->model, en->device, &en->policy, c->load, e)) return false;
+    if (present(l->master))
+        en->device->cast(en->device, l->master, tensor_rows(en->policy.slab, l->first, l->master.dim[0]));
+    if (en->shape.reference) en->device->cast(en->device, l->reference.slab, en->policy.slab);
+    en->device->sync(en->device);
+    return device_ok(en->device, e);
+}
+
+static bool join_ranks(Engine *en, Error *e) {
+    ModelDims n = en->hf.dims;
+    char *facts = xasprintf("V=%d D=%d F=%d L=%d H=%d K=%d d=%d max_positions=%d eps=%.9g theta=%.9g tied=%d", n.V, n.D,
+                            n.F, n.L, n.H, n.K, n.d, n.max_positions, (double)n.rms_eps, (double)n.rope_theta, n.tied);
+    bool ok = ranks_join(en->cfg, en->device, facts, &en->comm, e);
+    free(facts);
+    return ok;
+}
+
+// Puts an id before the others that end a text; where it is one of them already, it only moves.
+static bool ends_lead(HfConfig *hf, int32_t id, Error *e) {
+    const int most = sizeof hf->eos / sizeof *hf->eos;
+    int at = 0;
+    while (at < hf->n_eos && hf->eos[at] != id) at++;
+    if (at == most)
+        return error_set(e, EXIT_INPUT,
+                         "generation_config.json lists %d tokens that end a text, and the chat template has one more "
+                         "(id %d); %d are the most: take one off the list",
+                         hf->n_eos, id, most);
+    if (at == hf->n_eos) hf->n_eos++;
+    memmove(hf->eos + 1, hf->eos, (size_t)at * sizeof *hf->eos);
+    hf->eos[0] = id;
+    return true;
+}
+
+bool engine_find_template(Engine *en, Error *e) {
+    const Config *c = en->cfg;
+    Error unknown = {0};
+    en->template = NULL;
+    if (!chat_template_choose(c->chat_template, tokenizer_path(en->tokenizer), &en->template, &unknown))
+        return c->raw || error_set(e, unknown.code, "%s", unknown.text);
+    const char *end = chat_end_of_turn(en->template);
+    int32_t id = end && !c->raw ? tokenizer_id(en->tokenizer, end) : -1;
+    return id < 0 || ends_lead(&en->hf, id, e);
+}
+
+bool engine_prepare(Engine *en, const Config *c, Error *e) {
+    *en = (Engine){.cfg = c};
+    if (!hf_config_read(c->model, &en->hf, e)) return false;
+    en->tokenizer = tokenizer_load(*c->tokenizer ? c->tokenizer : c->model, e);
+    bool ok = en->tokenizer != NULL;
+    if (ok && tokenizer_size(en->tokenizer) > en->hf.dims.V)
+        ok = error_set(
+            e, EXIT_INPUT,
+            "%s has ids up to %d, but the model in %s has a vocabulary of %d rows; use the model's own tokenizer",
+            tokenizer_path(en->tokenizer), tokenizer_size(en->tokenizer) - 1, c->model, en->hf.dims.V);
+    if (ok && engine_find_template(en, e)) return true;
+    engine_close(en);
+    return false;
+}
+
+static void close_parts(Engine *en, Learner *l) {
+    if (en->device) {
+        staging_close(&l->feed, NULL);
+        en->device->free(en->device, en->params_base, en->plan.params);
+        en->device->free(en->device, en->work_base, en->plan.work);
+        free_views(en, l);
+    }
+    comm_close(en->comm);
+    device_close(en->device);
+    tokenizer_free(en->tokenizer);
+    *en = (Engine){0};
+    *l = (Learner){0};
+}
+
+// What a learner adds is carved out of the same two slabs.
+static bool open_parts(Engine *en, Learner *l, const Config *c, RunShape shape, Error *e) {
+    if (!en->tokenizer && !engine_prepare(en, c, e)) return false;
+    Engine prepared = *en;
+    bool described = describe(en, l, c, shape, e);
+    en->hf = prepared.hf, en->tokenizer = prepared.tokenizer, en->template = prepared.template;
+    if (!described) {
+        close_parts(en, l);
+        return false;
+    }
+    en->device = device_open(c->device, ranks_gpu(), machine_threads((int)c->threads, ranks_here()), c->cpu_isa, e);
+    if (!en->device || !join_ranks(en, e)) {
+        close_parts(en, l);
+        return false;
+    }
+    if (!comm_rank(en->comm) && device_fell_back(c->device, en->device))
+        note("device=auto: no GPU answers, this runs on the CPU; device=cuda says why");
+    en->device->library_products = c->matmul == MATMUL_CUBLAS;
+    if (en->device->library_products && !strcmp(en->device->name, "cpu"))
+        note("matmul=cublas has no effect: no GPU answers, and the CPU has its own products only");
+    en->params_base = en->device->alloc(en->device, en->plan.params);
+    en->work_base = en->device->alloc(en->device, en->plan.work);
+    size_t need;
+    MemoryLimit have;
+    if (!en->params_base || !en->work_base || !plan_fits(en, &need, &have)) {
+        no_memory(en, e);
+        close_parts(en, l);
+        return false;
+    }
+    Plan ignored = {0};
+    Arena params = arena_over(en->params_base, en->plan.params), work = arena_over(en->work_base, en->plan.work);
+    carve_params(en, l, &params, &ignored);
+    carve_work(en, l, &work, &ignored);
+    bool fed = !shape.train || staging_open(&l->feed, en->device, feed_bytes(&l->work), e);
+    if (fed && load_weights(en, l, e)) return true;
+    close_parts(en, l);
+    return false;
+}
+
+bool engine_open(Engine *en, const Config *c, RunShape shape, Error *e) {
+    if (shape.train || shape.reference) die("an engine alone does not train");
+    Learner none = {0};
+    return open_parts(en, &none, c, shape, e);
+}
+
+void engine_close(Engine *en) {
+    Learner none = {0};
+    close_parts(en, &none);
+}
+
+bool learner_open(Learner *l, const Config *c, RunShape shape, Error *e) {
+    *l = (Learner){.engine = l->engine}; // perhaps prepared
+    return open_parts(&l->engine, l, c, shape, e);
+}
+
+void learner_close(Learner *l) { close_parts(&l->engine, l); }
+
+char *plan_table(const Engine *en) {
+    Str s = {0};
+    const double GiB = 1024.0 * 1024 * 1024;
+    str_printf(&s, "%-50s %12s\n", en->cfg->gpus > 1 ? "memory of each rank" : "memory", "GiB");
+    for (int i = 0; i < en->plan.n; i++)
+        str_printf(&s, "%-50s %12.3f\n", en->plan.row[i].what, (double)en->plan.row[i].bytes / GiB);
+    size_t need, one = plan_bytes(en);
+    MemoryLimit have;
+    bool fits = plan_fits(en, &need, &have);
+    size_t ranks = need / one;
+    str_printf(&s, "%-50s %12.3f\n", "in all (rollout and training share)", (double)one / GiB);
+    char what[64];
+    snprintf(what, sizeof what, "%zu ranks in this memory", ranks);
+    if (ranks > 1) str_printf(&s, "%-50s %12.3f\n", what, (double)need / GiB);
+    snprintf(what, sizeof what, "%s has", have.whose);
+    str_printf(&s, "%-50s %12.3f\n", what, (double)have.bytes / GiB);
+    const Config *c = en->cfg;
+    if (fits) {
+        str_puts(&s, "fits");
+        return s.s;
+    }
+    str_printf(&s, "short by %.3f GiB; what helps:", (double)(need - have.bytes) / GiB);
+    size_t before = s.n;
+    if (ranks > 1) str_printf(&s, " gpus=%zu", ranks / 2);
+    if (c->dtype == DTYPE_F32) str_puts(&s, " dtype=bf16");
+    if (en->shape.train && c->optim_dtype == DTYPE_F32) str_puts(&s, " optim_dtype=bf16");
+    if (en->shape.train && c->grad_dtype == DTYPE_F32) str_puts(&s, " grad_dtype=bf16");
+    if (en->shape.train && !c->recompute) str_puts(&s, " recompute=true");
+    if (en->shape.reference) str_puts(&s, " beta=0");
+    if (en->shape.train && c->per_device_train_batch_size > 1)
+        str_printf(&s, " per_device_train_batch_size=%" PRId64, c->per_device_train_batch_size / 2);
+    if (en->shape.rollout.slots > 1) str_printf(&s, " rollout_batch=%d", en->shape.rollout.slots / 2);
+    if (s.n == before) str_puts(&s, " a smaller model, or more memory");
+    return s.s;
+}
+
+RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts) {
+    int slots = c->rollout_batch > 0 ? (int)c->rollout_batch : 64;
+    if (slots > sequences) slots = (int)sequences;
+    if (prompts > slots) prompts = slots; // more are never held at a time
+    return (RunShape){.rollout =
+                          rollout_shape(slots, (int)prompts, (int)c->max_prompt_length, (int)c->max_completion_length)};
+}
+
+RunShape shape_for_train(const Config *c, int n_rewards) {
+    int64_t a_rank = c->per_device_train_batch_size *
+                     (c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps);
+    int n = (int)(a_rank * c->gpus), groups = n / (int)c->num_generations;
+    int held = (groups + (int)c->gpus - 1) / (int)c->gpus; // groups that one rank answers, at most
+    RunShape s = shape_for_rollout(c, held * c->num_generations, held);
+    s.train = true;
+    s.reference = c->beta != 0;
+    s.train_seqs = (int)c->per_device_train_batch_size;
+    s.train_tokens = c->per_device_train_batch_size * (c->max_prompt_length + c->max_completion_length);
+    s.score_rows = n;
+    s.n_rewards = n_rewards;
+    s.kept = (int64_t)n * (c->max_completion_length > GM_COUNT ? c->max_completion_length : GM_COUNT);
+    return s;
+}
+
+RunShape shape_for_sft(const Config *c) {
+    int64_t tokens = c->per_device_train_batch_size * c->max_length;
+    return (RunShape){.train = true,
+                      .train_tokens = tokens,
+                      .train_seqs =
+                          (int)(c->per_device_train_batch_size * (c->packing ? c->gradient_accumulation_steps : 1)),
+                      .kept = 2 * c->gradient_accumulation_steps * tokens};
+}
+
+bool engine_prompter(const Engine *en, Prompter *p, Error *e) {
+    return prompter_open(p, en->cfg, &en->hf, en->tokenizer, en->template, e);
+}
+
+StopRule engine_stop_rule(const Engine *en) { return (StopRule){en->hf.eos, en->hf.n_eos, en->cfg->stop}; }

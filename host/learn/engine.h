@@ -1,0 +1,72 @@
+// The engine: what every command that runs a model has open (device, policy, tokenizer, rollout, ranks), and the memory it
+// took. A learner (learner.h) has one, and what training adds.
+#pragma once
+#include "comm.h"
+#include "config.h"
+#include "hf.h"
+#include "machine.h"
+#include "model.h"
+#include "prompt.h"
+#include "rollout.h"
+#include "staging.h"
+#include "tokenizer.h"
+
+// What a command needs; it decides the memory plan.
+typedef struct {
+    bool train;           // gradients, optimizer state, activations kept for a backward pass
+    bool reference;       // a second copy of the weights, frozen
+    int64_t train_tokens; // packed tokens of one micro-batch
+    int train_seqs;       // sequences of one micro-batch
+    int score_rows;       // sequences of one generation batch (rewards given to grpo_loss)
+    int n_rewards;
+    int64_t kept;         // numbers that stay on the device until the end of a step, or of a pass over a generation
+    RolloutShape rollout; // slots 0: none
+} RunShape;
+
+#define PLAN_ROWS 16
+typedef struct {
+    struct {
+        const char *what;
+        size_t bytes;
+    } row[PLAN_ROWS];
+    int n;
+    size_t params, work; // bytes of the two slabs; rollout and training take turns in `work`
+} Plan;
+
+typedef struct {
+    const Config *cfg;
+    Device *device;
+    HfConfig hf; // its eos[0] is the end that answers are taught: see engine_find_template
+    Tokenizer *tokenizer;
+    const char *template; // of conversations; NULL: raw texts alone
+    RunShape shape;
+    Plan plan;
+    void *params_base, *work_base; // the two slabs
+    Model policy;
+    Rollout rollout;
+    Comm *comm; // NULL: one rank
+} Engine;
+
+// Chooses the chat template, and puts the token that ends its turns before the other ends in hf.eos. A model whose template
+// is unknown is an error where texts are not raw.
+bool engine_find_template(Engine *en, Error *e);
+// Reads config.json, the tokenizer and the chat template: enough for a prompter. engine_open does it where it was not done.
+bool engine_prepare(Engine *en, const Config *c, Error *e);
+// Reads config.json and the tokenizer, plans and takes the memory, loads (or draws) the weights. For a shape that samples.
+// engine_describe stops before memory is taken: enough for `plan`.
+bool engine_describe(Engine *en, const Config *c, RunShape shape, Error *e);
+bool engine_open(Engine *en, const Config *c, RunShape shape, Error *e);
+void engine_close(Engine *en);
+// The plan as a table, held against the memory of en->device (this machine's, where none is open), with what would help
+// where it does not fit. Heap memory.
+char *plan_table(const Engine *en);
+// Whether what it plans fits; the bytes that the ranks which share a memory take of it together, and what they can have.
+bool plan_fits(const Engine *en, size_t *need, MemoryLimit *have);
+// The shapes `train` and `eval`, `sample` need.
+RunShape shape_for_train(const Config *c, int n_rewards);
+RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);
+RunShape shape_for_sft(const Config *c);
+StopRule engine_stop_rule(const Engine *en);
+bool engine_prompter(const Engine *en, Prompter *p, Error *e);
+// Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
+void model_init_random(Device *d, Model *m, uint64_t seed);

@@ -1,0 +1,30 @@
+// The learner: an engine, and what training adds to it.
+#pragma once
+#include "engine.h"
+
+// One micro-batch on the device: packed tokens, and the N positions whose next token is scored.
+typedef struct {
+    Activations acts;
+    Tensor ids, pos, seq;                       // [T] [T] [B+1] I32
+    Tensor rows, target;                        // [N] I32: hidden row, token to predict
+    Tensor logp, lse, entropy, dlogp, dentropy; // [N] F32
+    Tensor old_logp, ref_logp;                  // [N] F32
+    Tensor offsets, index, mask;                // [B+1] I32, [B] I32, [B] U8
+    Tensor rewards, weights;                    // [S,n_rewards], [n_rewards] F32
+    Tensor advantage;                           // [B] F32
+    Tensor kept;                                // [RunShape.kept] F32: what micro-batches leave for the host
+} TrainWork;
+
+typedef struct Learner {
+    Engine engine;
+    Model grad, reference;
+    int64_t first; // the element of the slab that this rank's slice of the optimizer's state begins at
+    Tensor master, moment1, moment2; // [slice of the slab]; master only where weights are bf16 and state f32
+    Tensor norms;                    // [1] I64 (f64 bits): see optim.c
+    TrainWork work;
+    Staging feed; // a micro-batch's inputs on their way
+} Learner;
+// As engine_describe and engine_open, of any shape.
+bool learner_describe(Learner *l, const Config *c, RunShape shape, Error *e);
+bool learner_open(Learner *l, const Config *c, RunShape shape, Error *e);
+void learner_close(Learner *l);
