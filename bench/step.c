@@ -28,7 +28,7 @@ static void step(void *arg, int i) {
     Stepper *s = arg;
     Error e = {0};
     if (grpo_step(&s->trainer, &e) == STEP_FAILED) die("bench: %s", e.text);
-    Batch *b = &s->trainer.batch;
+    Batch *b = &s->trainer.generation.batch;
     s->tokens = s->prompt = 0;
     for (int j = 0; j < b->n; j++) s->tokens += b->len[j];
     for (int p = 0; p < b->prompts; p++) s->prompt += (double)b->prompt[p].n / b->prompts;

@@ -55,19 +55,19 @@ static void five_steps_follow_the_cpu(void **state) {
     fixture_dir(&cpu);
     fixture_open(&gpu, SMALL "device=cuda");
     fixture_open(&cpu, SMALL "device=cpu");
-    const Batch *a = &gpu.t.batch, *b = &cpu.t.batch;
+    const Batch *a = &gpu.t.generation.batch, *b = &cpu.t.generation.batch;
     for (int s = 0; s < 5; s++) {
-        gpu.t.exact = s % 2;
+        gpu.t.generation.exact = s % 2;
         assert_int_equal(fixture_step(&gpu), STEP_DONE);
         assert_int_equal(fixture_step(&cpu), STEP_DONE);
         for (int i = 0; i < a->n; i++) {
-            assert_true(gpu.t.metric[i][GM_RATIO_MIN] == 1 && gpu.t.metric[i][GM_RATIO_MAX] == 1);
+            assert_true(gpu.t.generation.metric[i][GM_RATIO_MIN] == 1 && gpu.t.generation.metric[i][GM_RATIO_MAX] == 1);
             assert_int_equal(a->len[i], b->len[i]);
             assert_memory_equal(a->ids + i * a->max_completion, b->ids + i * b->max_completion, (size_t)a->len[i] * 4);
         }
         double off = distance(a->loss, b->loss, a->n);
         if (!(off < 1e-4)) fail_msg("step %d: losses differ by %g", s + 1, off);
-        off = fabs(gpu.t.stats.grad_norm / cpu.t.stats.grad_norm - 1);
+        off = fabs(gpu.t.report.stats.grad_norm / cpu.t.report.stats.grad_norm - 1);
         if (!(off < 1e-4)) fail_msg("step %d: gradients' norms differ by %g", s + 1, off);
     }
     fixture_close(&gpu);
@@ -85,8 +85,8 @@ static void kept_numbers_train_a_gpu_the_same(void **state) {
         fixture_open(&f[exact],
                      SMALL "device=cuda dtype=bf16 beta=0 top_entropy_quantile=0.5 entropy_coef=0.1 top_k=40 "
                            "steps_per_generation=2");
-        assert_true(f[exact].t.exact);
-        f[exact].t.exact = exact;
+        assert_true(f[exact].t.generation.exact);
+        f[exact].t.generation.exact = exact;
         for (int s = 0; s < 2; s++) assert_int_equal(fixture_step(&f[exact]), STEP_DONE);
     }
     const Learner *a = &f[0].t.learner, *b = &f[1].t.learner;
@@ -97,8 +97,8 @@ static void kept_numbers_train_a_gpu_the_same(void **state) {
         assert_bytes(b->engine.device, its[i], bytes);
         free(bytes);
     }
-    size_t sums = (size_t)f[0].t.batch.n * sizeof *f[0].t.metric;
-    assert_memory_equal(f[0].t.metric, f[1].t.metric, sums);
+    size_t sums = (size_t)f[0].t.generation.batch.n * sizeof *f[0].t.generation.metric;
+    assert_memory_equal(f[0].t.generation.metric, f[1].t.generation.metric, sums);
     for (int k = 0; k < 2; k++) {
         fixture_close(&f[k]);
         fixture_remove(&f[k]);
@@ -117,8 +117,8 @@ static void a_resumed_run_is_the_same_run(void **state) {
         for (int part = 1 - k; part < 2; part++) { // k = 0: straight through
             fixture_open(&f, SMALL "device=cuda dtype=bf16 max_steps=2");
             if (!trainer_resume(&f.t, &e)) fail_msg("%s", e.text);
-            assert_int_equal(f.t.at.step, k && part ? 1 : 0);
-            while (f.t.at.step < (k && !part ? 1 : 2)) assert_int_equal(fixture_step(&f), STEP_DONE);
+            assert_int_equal(f.t.state.step, k && part ? 1 : 0);
+            while (f.t.state.step < (k && !part ? 1 : 2)) assert_int_equal(fixture_step(&f), STEP_DONE);
             if (k && !part) {
                 if (!trainer_save(&f.t, &e)) fail_msg("%s", e.text);
                 fixture_close(&f);
@@ -147,19 +147,21 @@ static void rollout_launches(int n, int64_t *single, int64_t *replayed, int *tok
     fixture_dir(&f);
     fixture_open(&f, more);
     Trainer *t = &f.t;
-    for (int p = 0; p < t->batch.prompts; p++) assert_true(prompter_next(&t->prompter, t->data, &t->batch, p, &e));
-    for (int i = 0; i < t->batch.n; i++) t->batch.key[i] = i;
+    for (int p = 0; p < t->generation.batch.prompts; p++)
+        assert_true(prompter_next(&t->questions.prompter, t->questions.data, &t->generation.batch, p, &e));
+    for (int i = 0; i < t->generation.batch.n; i++) t->generation.batch.key[i] = i;
     t->learner.engine.device->sync(t->learner.engine.device);
     int64_t all = emu_launches_total(), by_graph = emu_launches_replayed();
     StopRule never = {0};
     if (!rollout_run(&t->learner.engine.rollout, t->learner.engine.device, &t->learner.engine.policy,
-                     t->learner.engine.tokenizer, never, sample_params(&f.cfg), &t->batch, (RolloutWatch){0}, &e))
+                     t->learner.engine.tokenizer, never, sample_params(&f.cfg), &t->generation.batch, (RolloutWatch){0},
+                     &e))
         fail_msg("%s", e.text);
     *replayed = emu_launches_replayed() - by_graph;
     *single = emu_launches_total() - all - *replayed;
     *tokens = 0;
-    for (int i = 0; i < t->batch.n; i++) *tokens += t->batch.len[i];
-    assert_int_equal(*tokens, n * t->batch.n);
+    for (int i = 0; i < t->generation.batch.n; i++) *tokens += t->generation.batch.len[i];
+    assert_int_equal(*tokens, n * t->generation.batch.n);
     fixture_close(&f);
     fixture_remove(&f);
 }

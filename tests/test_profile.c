@@ -61,12 +61,12 @@ static void a_step_shows_its_phases_and_layers(void **state) {
     fixture_open(&f, "profile_steps=2");
     Device *d = f.t.learner.engine.device;
     d->range = hear_range, d->record = hear_record;
-    f.t.profile = profile_open(d, &f.cfg, NULL);
+    f.t.report.profile = profile_open(d, &f.cfg, NULL);
     for (int step = 1; step <= 3; step++) {
         *heard = 0, layers = 0;
-        profile_step(&f.t.profile, step);
+        profile_step(&f.t.report.profile, step);
         fixture_step(&f);
-        profile_phase(&f.t.profile, NULL);
+        profile_phase(&f.t.report.profile, NULL);
         assert_string_equal(heard, step == 2   ? "[rollout rewards reference train optimizer "
                                    : step == 3 ? "] rollout rewards reference train optimizer "
                                                : "rollout rewards reference train optimizer ");
@@ -82,10 +82,10 @@ static void the_cpu_has_none(void **state) {
     Fixture f;
     fixture_dir(&f);
     fixture_open(&f, "profile_steps=1:2 device=cpu");
-    f.t.profile = profile_open(f.t.learner.engine.device, &f.cfg, NULL);
-    profile_step(&f.t.profile, 1);
+    f.t.report.profile = profile_open(f.t.learner.engine.device, &f.cfg, NULL);
+    profile_step(&f.t.report.profile, 1);
     fixture_step(&f);
-    profile_close(&f.t.profile);
+    profile_close(&f.t.report.profile);
     fixture_close(&f);
     fixture_remove(&f);
 }

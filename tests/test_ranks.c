@@ -89,10 +89,10 @@ static void arm(Trainer *t) {
     d->grpo_loss = grpo_loss;
     d->adamw = adamw;
     d->matmul_bwd = matmul_bwd;
-    counted = *t->rewards.reward[0].info;
+    counted = *t->scoring.rewards.reward[0].info;
     real_reward = counted.fn;
     counted.fn = reward;
-    t->rewards.reward[0].info = &counted;
+    t->scoring.rewards.reward[0].info = &counted;
     real_comm = *t->learner.engine.comm;
     t->learner.engine.comm->share = share;
     t->learner.engine.comm->all_gather = all_gather;
@@ -102,12 +102,12 @@ static void arm(Trainer *t) {
 static ExitCode be_rank(Fixture *f, Error *e) {
     Trainer *t = &f->t;
     if (!trainer_open(t, &f->cfg, e) || !trainer_resume(t, e)) return e->code;
-    while (t->at.step < t->total_steps) {
-        if (t->at.step == 1 && fault.where != NOWHERE) arm(t);
+    while (t->state.step < t->total_steps) {
+        if (t->state.step == 1 && fault.where != NOWHERE) arm(t);
         StepResult s = grpo_step(t, e);
         if (s == STEP_FAILED) return e->code;
         if (s == STEP_STOPPED) {
-            error_set(e, EXIT_STOPPED, "stopped after step %lld", (long long)t->at.step);
+            error_set(e, EXIT_STOPPED, "stopped after step %lld", (long long)t->state.step);
             return trainer_save(t, e) ? EXIT_STOPPED : e->code;
         }
         if (!train_log(t, s, e)) return e->code;
@@ -120,8 +120,9 @@ static ExitCode be_rank(Fixture *f, Error *e) {
         bool striking = armed && fault.where == EVAL;
         if (striking) fault.where = ROLLOUT;
         if (striking || fault.where == EVAL) {
-            ranks_phase("eval", t->at.step);
-            if (!eval_run(&t->learner.engine, &t->prompter, t->data, &t->rewards, 4, 1, &r, e)) {
+            ranks_phase("eval", t->state.step);
+            if (!eval_run(&t->learner.engine, &t->questions.prompter, t->questions.data, &t->scoring.rewards, 4, 1, &r,
+                          e)) {
                 if (e->code != EXIT_STOPPED) return e->code;
                 return trainer_save(t, e) ? EXIT_STOPPED : e->code;
             }

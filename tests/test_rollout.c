@@ -293,11 +293,12 @@ static void assert_stopped_first(const Fixture *f, const Batch *b, int i) {
 
 static Drawn decode(Fixture *f) {
     Trainer *t = &f->t;
-    Batch *b = &t->batch;
+    Batch *b = &t->generation.batch;
     Error e = {0};
     batch_clear(b);
-    dataset_seek(t->data, (Cursor){0});
-    for (int p = 0; p < b->prompts; p++) assert_true(prompter_next(&t->prompter, t->data, b, p, &e));
+    dataset_seek(t->questions.data, (Cursor){0});
+    for (int p = 0; p < b->prompts; p++)
+        assert_true(prompter_next(&t->questions.prompter, t->questions.data, b, p, &e));
     for (int i = 0; i < b->n; i++) b->key[i] = i;
     Watched w = {b, xcalloc((size_t)b->n, sizeof *w.text), 0, 0};
     if (!rollout_run(&t->learner.engine.rollout, t->learner.engine.device, &t->learner.engine.policy,

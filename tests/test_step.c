@@ -24,7 +24,7 @@ static void weights_move_as_adamw_moves_them(void **state) {
         double squares = 0;
         for (int64_t i = 0; i < l->grad.slab.dim[0]; i++) squares += (double)g[i] * (double)g[i];
         double norm = sqrt(squares), scale = k == 1 ? max_norm[k] / norm : 1;
-        assert_true(norm > 2e-3 && fabs(f.t.stats.grad_norm - norm) < 1e-6 * norm);
+        assert_true(norm > 2e-3 && fabs(f.t.report.stats.grad_norm - norm) < 1e-6 * norm);
         for (int p = 0; p < l->engine.policy.n_params; p++) {
             const Param *param = &l->engine.policy.params[p];
             bool decays = !strstr(param->name, "norm") && !strstr(param->name, "bias");
@@ -49,11 +49,11 @@ static void truncated_completions_count_by_option(void **state) {
     for (int masked = 0; masked < 2; masked++) {
         fixture_open(&f, masked ? "stop=e,a mask_truncated_completions=true" : "stop=e,a");
         assert_int_equal(fixture_step(&f), STEP_DONE);
-        const Batch *b = &f.t.batch;
+        const Batch *b = &f.t.generation.batch;
         int cut = 0;
         for (int i = 0; i < b->n; i++) {
             bool counts = !masked || b->finish[i] != FINISH_LENGTH;
-            assert_true(f.t.metric[i][GM_TOKENS] == (float)(counts ? b->len[i] : 0));
+            assert_true(f.t.generation.metric[i][GM_TOKENS] == (float)(counts ? b->len[i] : 0));
             cut += b->finish[i] == FINISH_LENGTH;
         }
         assert_in_range(cut, 1, b->n - 1);
@@ -111,8 +111,11 @@ typedef struct {
 static Draw draw_with(Fixture *f, const char *more) {
     fixture_open(f, more);
     assert_int_equal(fixture_step(f), STEP_DONE);
-    const Batch *b = &f->t.batch;
-    Draw x = {.prompts = b->prompts, .group = b->group, .next_key = f->t.next_key, .index = f->t.at.cursor.index};
+    const Batch *b = &f->t.generation.batch;
+    Draw x = {.prompts = b->prompts,
+              .group = b->group,
+              .next_key = f->t.generation.next_key,
+              .index = f->t.state.cursor.index};
     assert_in_range(b->prompts, 2, 16);
     assert_in_range(b->n, 2, 64);
     for (int p = 0; p < b->prompts; p++) x.row[p] = b->row[p], x.flat[p] = group_is_flat(b, p);
@@ -204,8 +207,8 @@ static void metrics_tell_what_the_batch_holds(void **state) {
     Error e = {0};
     fixture_dir(&f);
     fixture_open(&f, "stop=e,a num_iterations=2 learning_rate=0.02 epsilon=0.01 top_entropy_quantile=0.25");
-    assert_true(run_resume(&f.t.learner, &f.t.at, NULL, &f.t.metrics, &e));
-    const Batch *b = &f.t.batch;
+    assert_true(run_resume(&f.t.learner, &f.t.state, NULL, &f.t.report.metrics, &e));
+    const Batch *b = &f.t.generation.batch;
     double tokens = 0;
     for (int step = 1; step <= 4; step++) {
         StepResult done = fixture_step(&f);
@@ -216,7 +219,7 @@ static void metrics_tell_what_the_batch_holds(void **state) {
         double squares[2] = {0}, group_std = 0;
         double low = 0, high = 0, least_low = 1e9, most_high = 0, entropy = 0, policy = 0;
         for (int i = 0; i < b->n; i++) {
-            const float *m = f.t.metric[i];
+            const float *m = f.t.generation.metric[i];
             if (step % 2) tokens += (double)b->prompt[i / b->group].n + b->len[i];
             ended += b->finish[i] != FINISH_LENGTH;
             ended_tokens += b->finish[i] != FINISH_LENGTH ? b->len[i] : 0;
@@ -260,7 +263,7 @@ static void metrics_tell_what_the_batch_holds(void **state) {
         assert_told(j, "kl", kl / all);
         assert_told(j, "entropy", entropy / all);
         assert_told(j, "loss", policy);
-        assert_told(j, "grad_norm", f.t.stats.grad_norm);
+        assert_told(j, "grad_norm", f.t.report.stats.grad_norm);
         if (step % 2 == 0) assert_true(low + high > 0 && most_high > least_low);
         json_decref(j);
     }
@@ -276,10 +279,11 @@ static json_t *told_of_rewards(const char *options, const float *reward) {
     fixture_dir(&f);
     snprintf(more, sizeof more, "rewards=completion_length %s", options);
     fixture_open(&f, more);
-    assert_true(run_resume(&f.t.learner, &f.t.at, NULL, &f.t.metrics, &e));
+    assert_true(run_resume(&f.t.learner, &f.t.state, NULL, &f.t.report.metrics, &e));
     assert_int_equal(fixture_step(&f), STEP_DONE);
-    assert_int_equal(f.t.batch.n, 8);
-    for (int i = 0; i < 8; i++) f.t.batch.reward[i] = f.t.batch.score[i * f.t.batch.n_rewards] = reward[i];
+    assert_int_equal(f.t.generation.batch.n, 8);
+    for (int i = 0; i < 8; i++)
+        f.t.generation.batch.reward[i] = f.t.generation.batch.score[i * f.t.generation.batch.n_rewards] = reward[i];
     assert_true(train_log(&f.t, STEP_DONE, &e));
     json_t *j = last_line(&f);
     fixture_close(&f);
@@ -328,16 +332,16 @@ static void clip_ratios_are_told_as_trl_tells_them(void **state) {
         fixture_dir(&f);
         snprintf(more, sizeof more, "%s stop=e,a num_iterations=2 learning_rate=0.02 epsilon=0.001", options[k]);
         fixture_open(&f, more);
-        assert_true(run_resume(&f.t.learner, &f.t.at, NULL, &f.t.metrics, &e));
+        assert_true(run_resume(&f.t.learner, &f.t.state, NULL, &f.t.report.metrics, &e));
         for (int step = 1; step <= 2; step++) {
             assert_int_equal(fixture_step(&f), STEP_DONE);
             assert_true(train_log(&f.t, STEP_DONE, &e));
         }
-        const Batch *b = &f.t.batch;
+        const Batch *b = &f.t.generation.batch;
         double high = 0, tokens = 0, sequences = 0;
         for (int i = 0; i < b->n; i++) {
-            high += (double)f.t.metric[i][GM_CLIP_HIGH], tokens += b->len[i];
-            sequences += f.t.metric[i][GM_CLIP_HIGH] > 0;
+            high += (double)f.t.generation.metric[i][GM_CLIP_HIGH], tokens += b->len[i];
+            sequences += f.t.generation.metric[i][GM_CLIP_HIGH] > 0;
         }
         json_t *j = last_line(&f);
         if (k < 2) assert_true(sequences > 0 && sequences < b->n && high < tokens);
@@ -357,7 +361,7 @@ static void few_tokens_carry_the_loss(void **state) {
     fixture_dir(&f);
     fixture_open(&f, "top_entropy_quantile=0.25 beta=0 entropy_coef=0.5");
     assert_int_equal(fixture_step(&f), STEP_DONE);
-    const Batch *b = &f.t.batch;
+    const Batch *b = &f.t.generation.batch;
     Tensor d = f.t.learner.work.dlogp; // of the last micro-batch
     float *dlogp = bytes_of(f.t.learner.engine.device, d),
           *bonus = bytes_of(f.t.learner.engine.device, f.t.learner.work.dentropy);

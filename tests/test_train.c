@@ -8,17 +8,18 @@
 // of the sampler.
 static void assert_trained_equals_sampled(Fixture *f, int size) {
     Trainer *t = &f->t;
-    Batch *b = &t->batch;
+    Batch *b = &t->generation.batch;
     for (int at = 0; at < b->n; at += size) {
         int n = b->n - at < size ? b->n - at : size;
-        packing_clear(&t->packing);
+        packing_clear(&t->generation.packing);
         for (int i = at; i < at + n; i++) {
             const Ids *prompt = &b->prompt[i / b->group];
-            memcpy(t->joined, prompt->id, prompt->n * 4);
-            memcpy(t->joined + prompt->n, b->ids + i * b->max_completion, (size_t)b->len[i] * 4);
-            assert_true(packing_add(&t->packing, t->joined, (int64_t)prompt->n + b->len[i], (int64_t)prompt->n, NULL));
+            memcpy(t->generation.joined, prompt->id, prompt->n * 4);
+            memcpy(t->generation.joined + prompt->n, b->ids + i * b->max_completion, (size_t)b->len[i] * 4);
+            assert_true(packing_add(&t->generation.packing, t->generation.joined, (int64_t)prompt->n + b->len[i],
+                                    (int64_t)prompt->n, NULL));
         }
-        TrainWork w = micro_pack(&t->learner, &t->packing);
+        TrainWork w = micro_pack(&t->learner, &t->generation.packing);
         micro_forward(&t->learner, &t->learner.engine.policy, &w, 1);
         const Tensor trained[] = {w.logp, w.lse, w.entropy};
         const float *const sampled[] = {b->logp, b->lse, b->entropy};
@@ -53,15 +54,16 @@ static void sampled_equals_trained(void **state) {
             put_bytes(f.t.learner.engine.device, f.t.learner.engine.policy.slab, w.data);
             free(w.data);
             Error e = {0};
-            for (int p = 0; p < f.t.batch.prompts; p++)
-                assert_true(prompter_next(&f.t.prompter, f.t.data, &f.t.batch, p, &e));
-            for (int i = 0; i < f.t.batch.n; i++) f.t.batch.key[i] = i;
+            for (int p = 0; p < f.t.generation.batch.prompts; p++)
+                assert_true(prompter_next(&f.t.questions.prompter, f.t.questions.data, &f.t.generation.batch, p, &e));
+            for (int i = 0; i < f.t.generation.batch.n; i++) f.t.generation.batch.key[i] = i;
             assert_true(rollout_run(&f.t.learner.engine.rollout, f.t.learner.engine.device, &f.t.learner.engine.policy,
                                     f.t.learner.engine.tokenizer, engine_stop_rule(&f.t.learner.engine),
-                                    sample_params(&f.cfg), &f.t.batch, (RolloutWatch){0}, &e));
-            size_t bytes = (size_t)f.t.batch.n * (size_t)f.t.batch.max_completion * 4;
-            if (!first) first = memcpy(xmalloc(bytes), f.t.batch.logp, bytes);
-            assert_memory_equal(first, f.t.batch.logp, bytes); // the same seed gives the same text at any batch size
+                                    sample_params(&f.cfg), &f.t.generation.batch, (RolloutWatch){0}, &e));
+            size_t bytes = (size_t)f.t.generation.batch.n * (size_t)f.t.generation.batch.max_completion * 4;
+            if (!first) first = memcpy(xmalloc(bytes), f.t.generation.batch.logp, bytes);
+            assert_memory_equal(first, f.t.generation.batch.logp,
+                                bytes); // the same seed gives the same text at any batch size
             assert_trained_equals_sampled(&f, micro[s]);
             fixture_close(&f);
         }
@@ -76,14 +78,14 @@ static void first_ratio_is_one(void **state) {
     fixture_dir(&f);
     for (int exact = 0; exact < 2; exact++) {
         fixture_open(&f, "");
-        assert_true(f.t.exact);
-        f.t.exact = exact;
+        assert_true(f.t.generation.exact);
+        f.t.generation.exact = exact;
         assert_int_equal(fixture_step(&f), STEP_DONE);
-        for (int i = 0; i < f.t.batch.n; i++) {
-            assert_true(f.t.metric[i][GM_RATIO_MIN] == 1 && f.t.metric[i][GM_RATIO_MAX] == 1);
-            assert_true(f.t.metric[i][GM_KL] == 0); // the reference is the policy still
+        for (int i = 0; i < f.t.generation.batch.n; i++) {
+            assert_true(f.t.generation.metric[i][GM_RATIO_MIN] == 1 && f.t.generation.metric[i][GM_RATIO_MAX] == 1);
+            assert_true(f.t.generation.metric[i][GM_KL] == 0); // the reference is the policy still
         }
-        assert_true(f.t.stats.grad_norm > 0);
+        assert_true(f.t.report.stats.grad_norm > 0);
         fixture_close(&f);
     }
     fixture_remove(&f);
@@ -144,10 +146,10 @@ static void cuts_do_not_matter(void **state) {
             assert_int_equal(fixture_step(&f), STEP_DONE);
             Tensor g = f.t.learner.grad.slab;
             if (s == 0) {
-                loss = memcpy(xmalloc(8 * sizeof *loss), f.t.batch.loss, 8 * sizeof *loss);
+                loss = memcpy(xmalloc(8 * sizeof *loss), f.t.generation.batch.loss, 8 * sizeof *loss);
                 grad = bytes_of(f.t.learner.engine.device, g);
             }
-            assert_memory_equal(loss, f.t.batch.loss, 8 * sizeof *loss);
+            assert_memory_equal(loss, f.t.generation.batch.loss, 8 * sizeof *loss);
             float *now = bytes_of(f.t.learner.engine.device, g);
             double error = relative_error(now, grad, tensor_numel(g));
             free(now);
@@ -176,7 +178,7 @@ static void equal_lengths_make_losses_equal(void **state) {
                      losses[k], accumulation);
             fixture_open(&f, more);
             assert_int_equal(fixture_step(&f), STEP_DONE);
-            for (int i = 0; i < f.t.batch.n; i++) assert_int_equal(f.t.batch.len[i], 2);
+            for (int i = 0; i < f.t.generation.batch.n; i++) assert_int_equal(f.t.generation.batch.len[i], 2);
             Tensor g = f.t.learner.grad.slab;
             float *now = bytes_of(f.t.learner.engine.device, g);
             if (!grad) grad = now;
@@ -236,7 +238,7 @@ static int train_four_steps(Fixture *f, const char *more, bool exact) {
     fixture_dir(f);
     fixture_open(f, more);
     if (!trainer_resume(&f->t, &e)) fail_msg("%s", e.text);
-    f->t.exact = exact;
+    f->t.generation.exact = exact;
     real = *f->t.learner.engine.device;
     f->t.learner.engine.device->logprob = counted_logprob;
     logprobs = 0;
@@ -295,8 +297,8 @@ static void run_with_stop(Fixture *f, const char *more, int stop) {
         Error e = {0};
         fixture_open(f, more);
         if (!trainer_resume(&f->t, &e)) fail_msg("%s", e.text);
-        assert_int_equal(f->t.at.step, part ? stop : 0);
-        while (f->t.at.step < (part ? f->t.total_steps : stop)) {
+        assert_int_equal(f->t.state.step, part ? stop : 0);
+        while (f->t.state.step < (part ? f->t.total_steps : stop)) {
             StepResult s = fixture_step(f);
             assert_int_equal(s, STEP_DONE);
             assert_true(train_log(&f->t, s, &e));
@@ -328,7 +330,7 @@ static void resumed_run_is_the_same_run(void **state) {
                 assert_bytes(b->engine.device, its[i], bytes);
                 free(bytes);
             }
-            assert_int_equal(straight.t.at.next_key, stopped.t.at.next_key);
+            assert_int_equal(straight.t.state.next_key, stopped.t.state.next_key);
             char *again = metrics_text(&stopped);
             assert_string_equal(metrics, again);
             free(again);
@@ -384,26 +386,26 @@ static void not_finite_changes_nothing(void **state) {
         if (k == 1) {
             l->engine.device->logprob = bad_logprob;
             calls_left = 3; // the reference's two micro-batches come first
-            f.t.exact = false;
+            f.t.generation.exact = false;
         }
         if (k == 2) l->engine.device->matmul_bwd = bad_matmul_bwd;
-        if (k == 3) f.t.rewards.reward[0].info = &wild;
+        if (k == 3) f.t.scoring.rewards.reward[0].info = &wild;
         Device *d = l->engine.device;
         void *weights = bytes_of(d, l->engine.policy.slab), *m = bytes_of(d, l->moment1), *v = bytes_of(d, l->moment2);
         assert_int_equal(fixture_step(&f), STEP_SKIPPED);
         assert_bytes(d, l->engine.policy.slab, weights);
         assert_bytes(d, l->moment1, m);
         assert_bytes(d, l->moment2, v);
-        assert_int_equal(f.t.at.skipped, 1);
-        assert_int_equal(f.t.at.step, 2);
-        assert_int_equal(f.t.at.updates, 1);
+        assert_int_equal(f.t.state.skipped, 1);
+        assert_int_equal(f.t.state.step, 2);
+        assert_int_equal(f.t.state.updates, 1);
         const char *const named[] = {"sampled log-prob", "loss", "gradient: model.layers.1.mlp.gate_proj.weight",
                                      "reward"};
-        if (!strstr(f.t.stats.bad, named[k])) fail_msg("'%s' does not name %s", f.t.stats.bad, named[k]);
+        if (!strstr(f.t.report.stats.bad, named[k])) fail_msg("'%s' does not name %s", f.t.report.stats.bad, named[k]);
         *l->engine.device = real;
         if (k < 3) {
             assert_int_equal(fixture_step(&f), STEP_DONE);
-            assert_int_equal(f.t.at.skipped, 0);
+            assert_int_equal(f.t.state.skipped, 0);
         }
         free(weights);
         free(m);
@@ -419,8 +421,8 @@ static void equal_rewards_teach_nothing(void **state) {
     fixture_open(&f, "rewards=correctness beta=0 weight_decay=0"); // a random model is never right
     void *weights = bytes_of(f.t.learner.engine.device, f.t.learner.engine.policy.slab);
     assert_int_equal(fixture_step(&f), STEP_DONE);
-    assert_true(f.t.stats.grad_norm == 0);
-    for (int i = 0; i < f.t.batch.n; i++) assert_true(f.t.batch.advantage[i] == 0);
+    assert_true(f.t.report.stats.grad_norm == 0);
+    for (int i = 0; i < f.t.generation.batch.n; i++) assert_true(f.t.generation.batch.advantage[i] == 0);
     assert_bytes(f.t.learner.engine.device, f.t.learner.engine.policy.slab, weights);
     free(weights);
     fixture_close(&f);
@@ -435,9 +437,9 @@ static void a_generation_used_in_parts(void **state) {
     Error e = {0};
     fixture_dir(&f);
     fixture_open(&f, "steps_per_generation=4 beta=0");
-    assert_true(run_resume(&f.t.learner, &f.t.at, NULL, &f.t.metrics, &e));
+    assert_true(run_resume(&f.t.learner, &f.t.state, NULL, &f.t.report.metrics, &e));
     assert_int_equal(fixture_step(&f), STEP_DONE);
-    const Batch *b = &f.t.batch;
+    const Batch *b = &f.t.generation.batch;
     for (int p = 0; p < b->prompts; p++) {
         double sum = 0, squares = 0;
         for (int i = p * b->group; i < (p + 1) * b->group; i++) {

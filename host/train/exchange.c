@@ -22,18 +22,18 @@ static RankShare share_of(const Comm *c, int rank, int n) {
 typedef struct {
     int32_t result;
     char bad[sizeof((StepStats *)0)->bad];
-} Report;
+} RankVerdict;
 
 StepResult ranks_agree(Trainer *t, StepResult mine, Error *e) {
     Comm *c = t->learner.engine.comm;
     if (!c || mine == STEP_FAILED) return mine;
-    Report own = {.result = mine}, *all = xcalloc((size_t)c->world, sizeof *all);
-    memcpy(own.bad, t->stats.bad, sizeof own.bad);
+    RankVerdict own = {.result = mine}, *all = xcalloc((size_t)c->world, sizeof *all);
+    memcpy(own.bad, t->report.stats.bad, sizeof own.bad);
     bool ok = device_ok(t->learner.engine.device, e) && comm_gather(c, "agreement", &own, sizeof own, all, e);
     StepResult worst = ok ? STEP_DONE : STEP_FAILED;
     for (int r = c->world - 1; ok && r >= 0; r--) {
         if (all[r].result > (int32_t)worst) worst = (StepResult)all[r].result;
-        if (all[r].result == STEP_SKIPPED) memcpy(t->stats.bad, all[r].bad, sizeof all[r].bad);
+        if (all[r].result == STEP_SKIPPED) memcpy(t->report.stats.bad, all[r].bad, sizeof all[r].bad);
     }
     free(all);
     return worst;
@@ -41,24 +41,25 @@ StepResult ranks_agree(Trainer *t, StepResult mine, Error *e) {
 
 bool ranks_share_completions(Trainer *t, Error *e) {
     Comm *c = t->learner.engine.comm;
-    Batch *b = &t->batch;
-    for (int k = 0; k < t->rewards.n; k++)
-        for (int f = 0; f < REWARD_FAULTS; f++) t->faults[k][f] = reward_faults(&t->rewards.reward[k], f);
+    Batch *b = &t->generation.batch;
+    for (int k = 0; k < t->scoring.rewards.n; k++)
+        for (int f = 0; f < REWARD_FAULTS; f++)
+            t->report.faults[k][f] = reward_faults(&t->scoring.rewards.reward[k], f);
     if (!c) return true;
     RankShare own = rank_share(c, b->prompts);
     Str mine = {0};
-    str_add(&mine, (const char *)t->faults, sizeof t->faults);
+    str_add(&mine, (const char *)t->report.faults, sizeof t->report.faults);
     batch_pack_part(b, own.first, own.end - own.first, &mine);
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
     char *all;
     bool ok = comm_collect(c, "completions", mine.s, mine.n, &all, end, e);
-    memset(t->faults, 0, sizeof t->faults);
+    memset(t->report.faults, 0, sizeof t->report.faults);
     for (int r = 0; ok && r < c->world; r++) {
         const char *from = all + (r ? end[r - 1] : 0);
         int64_t faults[MAX_REWARDS][REWARD_FAULTS];
         memcpy(faults, from, sizeof faults);
         for (int k = 0; k < MAX_REWARDS; k++)
-            for (int f = 0; f < REWARD_FAULTS; f++) t->faults[k][f] += faults[k][f];
+            for (int f = 0; f < REWARD_FAULTS; f++) t->report.faults[k][f] += faults[k][f];
         RankShare s = share_of(c, r, b->prompts);
         if (r != c->rank && !batch_unpack_part(b, s.first, s.end - s.first, from + sizeof faults,
                                                (size_t)(all + end[r] - from) - sizeof faults))
@@ -72,7 +73,7 @@ bool ranks_share_completions(Trainer *t, Error *e) {
 
 bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e) {
     Comm *c = t->learner.engine.comm;
-    const Batch *b = &t->batch;
+    const Batch *b = &t->generation.batch;
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end), total = 0;
     for (int r = 0; r < c->world; r++) {
@@ -96,14 +97,14 @@ bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e) {
     Comm *c = t->learner.engine.comm;
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
-    for (int r = 0; r < c->world; r++) end[r] = (uint64_t)share_of(c, r, n).end * sizeof *t->metric;
+    for (int r = 0; r < c->world; r++) end[r] = (uint64_t)share_of(c, r, n).end * sizeof *t->generation.metric;
     float(*all)[GM_COUNT] = xcalloc((size_t)n, sizeof *all);
-    for (int j = 0; j < n; j++) memcpy(all[j], t->metric[seq[j]], sizeof *all);
+    for (int j = 0; j < n; j++) memcpy(all[j], t->generation.metric[seq[j]], sizeof *all);
     bool ok = comm_share(c, "loss", all, end, e);
     for (int j = 0; ok && j < n; j++) {
-        memcpy(t->metric[seq[j]], all[j], sizeof *all);
-        t->batch.loss[seq[j]] = all[j][GM_LOSS];
-        t->batch.state[seq[j]] = SEQ_TRAINED;
+        memcpy(t->generation.metric[seq[j]], all[j], sizeof *all);
+        t->generation.batch.loss[seq[j]] = all[j][GM_LOSS];
+        t->generation.batch.state[seq[j]] = SEQ_TRAINED;
     }
     free(all);
     free(end);

@@ -26,7 +26,7 @@ SampleParams sample_params(const Config *c) {
 
 // A step whose numbers are not finite changes nothing; who was at fault is remembered for the log.
 static StepResult bad_numbers(Trainer *t, const char *what, const char *where) {
-    snprintf(t->stats.bad, sizeof t->stats.bad, "%s%s%s", what, *where ? ": " : "", where);
+    snprintf(t->report.stats.bad, sizeof t->report.stats.bad, "%s%s%s", what, *where ? ": " : "", where);
     return STEP_SKIPPED;
 }
 
@@ -34,46 +34,46 @@ static float *row_f(float *column, const Batch *b, int i) { return column + (siz
 
 // Puts prompt and completion of sequence i into the packing; its completion tokens are scored.
 static bool pack_sequence(Trainer *t, int i) {
-    const Batch *b = &t->batch;
+    const Batch *b = &t->generation.batch;
     const Ids *prompt = &b->prompt[i / b->group];
     int64_t n = (int64_t)prompt->n + b->len[i];
-    memcpy(t->joined, prompt->id, prompt->n * 4);
-    memcpy(t->joined + prompt->n, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i] * 4);
-    return packing_add(&t->packing, t->joined, n, (int64_t)prompt->n, NULL);
+    memcpy(t->generation.joined, prompt->id, prompt->n * 4);
+    memcpy(t->generation.joined + prompt->n, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i] * 4);
+    return packing_add(&t->generation.packing, t->generation.joined, n, (int64_t)prompt->n, NULL);
 }
 
 static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
-    packing_clear(&t->packing);
+    packing_clear(&t->generation.packing);
     for (int j = 0; j < n; j++)
         if (!pack_sequence(t, seq[j])) die("a micro-batch does not fit its plan");
-    return micro_pack(&t->learner, &t->packing);
+    return micro_pack(&t->learner, &t->generation.packing);
 }
 
 // The weights that train are those that sampled: the sampler's log-probs, logsumexps and entropies are what training would
 // compute (see ops.h), so that it need not.
-static bool on_policy(const Trainer *t) { return t->exact && t->at.part == 0; }
+static bool on_policy(const Trainer *t) { return t->generation.exact && t->state.part == 0; }
 
 // Gathers a per-token column of the sequences into the device tensor dst[N], or scatters what was kept back into one.
 static void gather(Trainer *t, Tensor dst, float *column, const int *seq, int n) {
-    float *at = t->scored;
-    for (int j = 0; j < n; at += t->batch.len[seq[j++]])
-        memcpy(at, row_f(column, &t->batch, seq[j]), (size_t)t->batch.len[seq[j]] * 4);
-    micro_upload(&t->learner, dst, t->scored);
+    float *at = t->generation.scored;
+    for (int j = 0; j < n; at += t->generation.batch.len[seq[j++]])
+        memcpy(at, row_f(column, &t->generation.batch, seq[j]), (size_t)t->generation.batch.len[seq[j]] * 4);
+    micro_upload(&t->learner, dst, t->generation.scored);
 }
 
 static void scatter(Trainer *t, float *column, const int *seq, int n) {
     int64_t tokens = 0;
-    for (int j = 0; j < n; j++) tokens += t->batch.len[seq[j]];
-    micro_kept(&t->learner, tokens, t->scored);
-    const float *at = t->scored;
-    for (int j = 0; j < n; at += t->batch.len[seq[j++]])
-        memcpy(row_f(column, &t->batch, seq[j]), at, (size_t)t->batch.len[seq[j]] * 4);
+    for (int j = 0; j < n; j++) tokens += t->generation.batch.len[seq[j]];
+    micro_kept(&t->learner, tokens, t->generation.scored);
+    const float *at = t->generation.scored;
+    for (int j = 0; j < n; at += t->generation.batch.len[seq[j++]])
+        memcpy(row_f(column, &t->generation.batch, seq[j]), at, (size_t)t->generation.batch.len[seq[j]] * 4);
 }
 
 static void enter(Trainer *t, const char *phase, int64_t done, int64_t total) {
-    progress_phase(t->progress, phase, done, total);
-    ranks_phase(phase, t->at.step + 1);
-    profile_phase(&t->profile, phase);
+    progress_phase(t->report.progress, phase, done, total);
+    ranks_phase(phase, t->state.step + 1);
+    profile_phase(&t->report.profile, phase);
 }
 
 // Runs `m` over this rank's share of the sequences in micro-batches, keeping log-probs or entropies on the host; the
@@ -112,13 +112,13 @@ bool group_is_flat(const Batch *b, int p) {
 }
 
 static bool draw_questions(Trainer *t, bool only_flat, int *drawn, Error *e) {
-    Batch *b = &t->batch;
+    Batch *b = &t->generation.batch;
     *drawn = 0;
     for (int p = 0; p < b->prompts; p++) {
         if (only_flat && !group_is_flat(b, p)) continue;
         batch_clear_prompt(b, p);
-        if (!prompter_next(&t->prompter, t->data, b, p, e)) return false;
-        for (int i = p * b->group; i < (p + 1) * b->group; i++) b->key[i] = t->next_key++;
+        if (!prompter_next(&t->questions.prompter, t->questions.data, b, p, e)) return false;
+        for (int i = p * b->group; i < (p + 1) * b->group; i++) b->key[i] = t->generation.next_key++;
         ++*drawn;
     }
     return true;
@@ -126,26 +126,26 @@ static bool draw_questions(Trainer *t, bool only_flat, int *drawn, Error *e) {
 
 static void take_decoded(void *arg, int i) {
     Trainer *t = arg;
-    scorer_add(t->scorer, i);
-    enter(t, "rollout", ++t->decoded, t->batch.n / comm_world(t->learner.engine.comm));
+    scorer_add(t->scoring.scorer, i);
+    enter(t, "rollout", ++t->generation.decoded, t->generation.batch.n / comm_world(t->learner.engine.comm));
 }
 
 // Completions and scores of this rank's questions; then every rank gets everybody's.
 static StepResult rollout(Trainer *t, Error *e) {
     double start = clock_seconds();
-    RankShare own = rank_share(t->learner.engine.comm, t->batch.prompts);
-    Batch part = batch_part(&t->batch, own.first, own.end - own.first);
-    t->decoded = 0;
+    RankShare own = rank_share(t->learner.engine.comm, t->generation.batch.prompts);
+    Batch part = batch_part(&t->generation.batch, own.first, own.end - own.first);
+    t->generation.decoded = 0;
     enter(t, "rollout", 0, part.n);
-    scorer_begin(t->scorer, &part);
+    scorer_begin(t->scoring.scorer, &part);
     bool ok = rollout_run(&t->learner.engine.rollout, t->learner.engine.device, &t->learner.engine.policy,
                           t->learner.engine.tokenizer, engine_stop_rule(&t->learner.engine), sample_params(t->cfg),
                           &part, (RolloutWatch){.done = take_decoded, .arg = t}, e);
-    t->stats.rollout_time += clock_seconds() - start;
+    t->report.stats.rollout_time += clock_seconds() - start;
     start = clock_seconds();
     if (ok) enter(t, "rewards", 0, 0);
-    bool scored = scorer_end(t->scorer, ok);
-    t->stats.reward_time += clock_seconds() - start;
+    bool scored = scorer_end(t->scoring.scorer, ok);
+    t->report.stats.reward_time += clock_seconds() - start;
     if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
     ok = scored;
     StepResult s = ranks_agree(t, ok ? STEP_DONE : STEP_STOPPED, e);
@@ -169,7 +169,7 @@ static const char *first_bad_completion(const Batch *b, char *where, size_t n) {
 // Questions, completions, scores, reference log-probs: everything that is fixed while the generation is trained on.
 static StepResult generate(Trainer *t, Error *e) {
     const Config *c = t->cfg;
-    Batch *b = &t->batch;
+    Batch *b = &t->generation.batch;
     int drawn;
     if (!draw_questions(t, false, &drawn, e)) return STEP_FAILED;
     for (int64_t round = 0;; round++) {
@@ -179,16 +179,16 @@ static StepResult generate(Trainer *t, Error *e) {
         if (!draw_questions(t, true, &drawn, e)) return STEP_FAILED;
         if (!drawn) break;
     }
-    if (c->shuffle_rewards) rewards_shuffle(b, (uint64_t)c->seed, (uint64_t)t->at.step);
+    if (c->shuffle_rewards) rewards_shuffle(b, (uint64_t)c->seed, (uint64_t)t->state.step);
     char where[64];
     const char *bad = first_bad_completion(b, where, sizeof where);
     if (bad) return bad_numbers(t, bad, where);
 
-    grpo_order(t->order, b->n, t->steps_per_pass > 1, (uint64_t)c->seed, (uint64_t)b->key[0]);
+    grpo_order(t->generation.order, b->n, t->generation.steps_per_pass > 1, (uint64_t)c->seed, (uint64_t)b->key[0]);
     if (c->beta == 0) return STEP_DONE;
     double start = clock_seconds();
-    StepResult s = score_tokens(t, &t->learner.reference, t->order, b->n, b->ref_logp, e);
-    t->stats.reference_time += clock_seconds() - start;
+    StepResult s = score_tokens(t, &t->learner.reference, t->generation.order, b->n, b->ref_logp, e);
+    t->report.stats.reference_time += clock_seconds() - start;
     return s;
 }
 
@@ -202,12 +202,12 @@ void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream)
 }
 
 static bool counts(const Trainer *t, int i) {
-    return !(t->cfg->mask_truncated_completions && t->batch.finish[i] == FINISH_LENGTH);
+    return !(t->cfg->mask_truncated_completions && t->generation.batch.finish[i] == FINISH_LENGTH);
 }
 
 static int64_t masked_tokens(const Trainer *t, const int *seq, int n) {
     int64_t sum = 0;
-    for (int j = 0; j < n; j++) sum += counts(t, seq[j]) ? t->batch.len[seq[j]] : 0;
+    for (int j = 0; j < n; j++) sum += counts(t, seq[j]) ? t->generation.batch.len[seq[j]] : 0;
     return sum;
 }
 
@@ -215,7 +215,7 @@ static int64_t masked_tokens(const Trainer *t, const int *seq, int n) {
 // tokens carries the loss.
 static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, Error *e) {
     const Config *c = t->cfg;
-    Batch *b = &t->batch;
+    Batch *b = &t->generation.batch;
     *p = (GrpoParams){.loss_type = (LossType)c->loss_type,
                       .level = (RatioLevel)c->importance_sampling_level,
                       .scale_rewards = (ScaleRewards)c->scale_rewards,
@@ -243,22 +243,23 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
         free(all);
     }
     p->entropy_scale = 1.0f / (float)(kept > 0 ? kept : 1);
-    p->loss_scale = grpo_loss_scale(p->loss_type, (LossCounts){.sequences = n,
-                                                               .tokens = tokens,
-                                                               .generation_sequences = b->n,
-                                                               .generation_tokens = masked_tokens(t, t->order, b->n),
-                                                               .max_completion_length = c->max_completion_length});
-    p->batch_std = grpo_batch_std(b->score, t->weights, b->prompts, b->group, b->n_rewards, p->aggregation);
+    p->loss_scale =
+        grpo_loss_scale(p->loss_type, (LossCounts){.sequences = n,
+                                                   .tokens = tokens,
+                                                   .generation_sequences = b->n,
+                                                   .generation_tokens = masked_tokens(t, t->generation.order, b->n),
+                                                   .max_completion_length = c->max_completion_length});
+    p->batch_std = grpo_batch_std(b->score, t->scoring.weights, b->prompts, b->group, b->n_rewards, p->aggregation);
     // Of the whole generation, also where this step trains on a part of it: completions.jsonl has all of them.
     for (int i = 0; i < b->n; i++)
-        b->advantage[i] = (float)grpo_advantage(b->score, i, b->group, t->weights, b->n_rewards, p);
+        b->advantage[i] = (float)grpo_advantage(b->score, i, b->group, t->scoring.weights, b->n_rewards, p);
     return STEP_DONE;
 }
 
 // The model over one micro-batch, and the log-probs, logsumexps and entropies of its completions: computed, or as kept.
 static void forward(Trainer *t, TrainWork *w, const int *seq, int n) {
     Learner *l = &t->learner;
-    Batch *b = &t->batch;
+    Batch *b = &t->generation.batch;
     gather(t, w->old_logp, b->logp, seq, n);
     if (!on_policy(t)) {
         micro_forward(l, &l->engine.policy, w, training_temperature(t->cfg));
@@ -274,7 +275,7 @@ static void forward(Trainer *t, TrainWork *w, const int *seq, int n) {
 static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor metrics) {
     Learner *l = &t->learner;
     Device *d = l->engine.device;
-    Batch *b = &t->batch;
+    Batch *b = &t->generation.batch;
     TrainWork w = pack_micro(t, seq, n);
     forward(t, &w, seq, n);
     if (p.beta != 0) gather(t, w.ref_logp, b->ref_logp, seq, n);
@@ -287,7 +288,7 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
     micro_upload(l, w.index, index);
     micro_upload(l, w.mask, mask);
     micro_upload(l, w.rewards, b->score);
-    micro_upload(l, w.weights, t->weights);
+    micro_upload(l, w.weights, t->scoring.weights);
     free(index);
     free(mask);
     GrpoIn in = {.groups = b->prompts,
@@ -311,11 +312,12 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
 // Once the device is done: the metrics of n sequences.
 static StepResult take_metrics(Trainer *t, const int *seq, int n) {
     char where[64] = "";
-    micro_kept(&t->learner, (int64_t)n * GM_COUNT, t->scored);
+    micro_kept(&t->learner, (int64_t)n * GM_COUNT, t->generation.scored);
     for (int j = 0; j < n; j++) {
-        float *metric = memcpy(t->metric[seq[j]], t->scored + (size_t)j * GM_COUNT, sizeof t->metric[0]);
-        t->batch.loss[seq[j]] = metric[GM_LOSS];
-        t->batch.state[seq[j]] = SEQ_TRAINED;
+        float *metric = memcpy(t->generation.metric[seq[j]], t->generation.scored + (size_t)j * GM_COUNT,
+                               sizeof t->generation.metric[0]);
+        t->generation.batch.loss[seq[j]] = metric[GM_LOSS];
+        t->generation.batch.state[seq[j]] = SEQ_TRAINED;
         if (!isfinite(metric[GM_LOSS]) && !*where) snprintf(where, sizeof where, "completion %d", seq[j]);
     }
     return *where ? bad_numbers(t, "loss", where) : STEP_DONE;
@@ -344,52 +346,54 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     s = ranks_agree(t, s, e);
     if (s == STEP_DONE && !ranks_share_metrics(t, seq, n, e)) s = STEP_FAILED;
     if (s != STEP_DONE) return s;
-    t->stats.train_time += clock_seconds() - start;
+    t->report.stats.train_time += clock_seconds() - start;
     start = clock_seconds();
     const char *bad;
     enter(t, "optimizer", 0, 0);
-    if (!optim_grad_norm(l, &t->stats.grad_norm, &bad, e)) return STEP_FAILED;
-    if (!isfinite(t->stats.grad_norm)) return bad_numbers(t, "gradient", bad ? bad : "global norm");
-    t->stats.learning_rate = optim_learning_rate(t->cfg, t->at.step, t->total_steps);
-    if (!optim_step(l, t->stats.learning_rate, t->stats.grad_norm, t->at.updates + 1, e)) return STEP_FAILED;
+    if (!optim_grad_norm(l, &t->report.stats.grad_norm, &bad, e)) return STEP_FAILED;
+    if (!isfinite(t->report.stats.grad_norm)) return bad_numbers(t, "gradient", bad ? bad : "global norm");
+    t->report.stats.learning_rate = optim_learning_rate(t->cfg, t->state.step, t->total_steps);
+    if (!optim_step(l, t->report.stats.learning_rate, t->report.stats.grad_norm, t->state.updates + 1, e))
+        return STEP_FAILED;
     l->engine.device->sync(l->engine.device);
-    t->stats.optimizer_time += clock_seconds() - start;
+    t->report.stats.optimizer_time += clock_seconds() - start;
     return STEP_DONE;
 }
 
 static void sync_reference(Trainer *t) {
     const Config *c = t->cfg;
-    if (!c->sync_ref_model || (t->at.step + 1) % c->ref_model_sync_steps) return;
+    if (!c->sync_ref_model || (t->state.step + 1) % c->ref_model_sync_steps) return;
     t->learner.engine.device->lerp(t->learner.engine.device, t->learner.reference.slab, t->learner.engine.policy.slab,
                                    (float)c->ref_model_mixup_alpha);
 }
 
 StepResult grpo_step(Trainer *t, Error *e) {
     double start = clock_seconds();
-    t->stats = (StepStats){0};
+    t->report.stats = (StepStats){0};
     int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
-    int64_t part = t->at.part; // which optimizer step of its generation this is
+    int64_t part = t->state.part; // which optimizer step of its generation this is
     StepResult s = STEP_DONE;
-    t->stats.generated = part == 0;
-    t->stats.first = (int)(part % t->steps_per_pass) * n;
+    t->report.stats.generated = part == 0;
+    t->report.stats.first = (int)(part % t->generation.steps_per_pass) * n;
     if (part == 0) s = generate(t, e);
-    if (s == STEP_DONE) s = train_on(t, t->order + t->stats.first, n, e);
+    if (s == STEP_DONE) s = train_on(t, t->generation.order + t->report.stats.first, n, e);
     if (!device_ok(t->learner.engine.device, e)) return STEP_FAILED; // what was computed since is void
     if (s == STEP_FAILED || s == STEP_STOPPED) return s;
 
     // From here on the step counts: the state moves from one consistent point to the next.
     if (s == STEP_DONE) {
         sync_reference(t);
-        t->at.updates++;
-        t->at.skipped = 0;
-    } else t->at.skipped++;
+        t->state.updates++;
+        t->state.skipped = 0;
+    } else t->state.skipped++;
     if (part == 0)
-        for (int i = 0; i < t->batch.n; i++)
-            t->at.seen_tokens += (int64_t)t->batch.prompt[i / t->batch.group].n + t->batch.len[i];
-    t->at.step++;
-    t->at.part = s == STEP_SKIPPED ? 0 : (part + 1) % (t->steps_per_pass * t->cfg->num_iterations);
-    t->at.cursor = dataset_cursor(t->data);
-    t->at.next_key = t->next_key;
-    t->stats.step_time = clock_seconds() - start;
+        for (int i = 0; i < t->generation.batch.n; i++)
+            t->state.seen_tokens +=
+                (int64_t)t->generation.batch.prompt[i / t->generation.batch.group].n + t->generation.batch.len[i];
+    t->state.step++;
+    t->state.part = s == STEP_SKIPPED ? 0 : (part + 1) % (t->generation.steps_per_pass * t->cfg->num_iterations);
+    t->state.cursor = dataset_cursor(t->questions.data);
+    t->state.next_key = t->generation.next_key;
+    t->report.stats.step_time = clock_seconds() - start;
     return s;
 }

@@ -11,37 +11,53 @@ typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult; 
 typedef struct {
     double grad_norm, learning_rate;
     bool generated; // this step drew a new generation
-    int first;      // index into Trainer.order of the first sequence it trained on
+    int first;      // index into Generation.order of the first sequence it trained on
     double rollout_time, reward_time /* after the rollout */, reference_time, train_time, optimizer_time, step_time;
     char bad[160]; // STEP_SKIPPED: what was not finite
 } StepStats;
+// Where questions come from.
 typedef struct {
-    const Config *cfg;
-    Learner learner;
     Prompter prompter;
     Dataset *data, *held_out; // held_out NULL: no evaluations on the way
+    int64_t steps_per_epoch;
+} Questions;
+// What judges answers.
+typedef struct {
     Rewards rewards;
     Scorer *scorer;
-    int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far
-    int64_t logged[MAX_REWARDS][REWARD_FAULTS]; // those of them that are in the log
     float weights[MAX_REWARDS];
+} Scoring;
+// A generation: the completions of one rollout, and how training takes them.
+typedef struct {
     Batch batch;
-    Packing packing;
-    TrainState at;    // the last consistent point
-    int64_t next_key; // first unused sequence key
-    bool exact;       // the sampler's numbers are those of training, to the bit: so with our own products
-    int64_t total_steps;
+    int64_t next_key;          // first unused sequence key
+    int decoded;               // sequences of the current rollout that have ended
+    bool exact;                // the sampler's numbers are those of training, to the bit: so with our own products
     int steps_per_pass;        // optimizer steps one pass over a generation feeds
     int *order;                // [batch.n] the order its sequences are trained in
     float (*metric)[GM_COUNT]; // [batch.n] grpo_loss's sums
-    int32_t *joined;           // [max_prompt + max_completion] prompt and completion of one sequence
-    float *scored;             // [RunShape.kept] staging of per-token columns
-    int64_t steps_per_epoch;
+    Packing packing;
+    int32_t *joined; // [max_prompt + max_completion] prompt and completion of one sequence
+    float *scored;   // [RunShape.kept] staging of per-token columns
+} Generation;
+// What a step leaves for those who watch.
+typedef struct {
     Metrics *metrics;
     Progress *progress;
     Profile profile;
-    int decoded; // sequences of the current rollout that have ended
     StepStats stats;
+    int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far
+    int64_t logged[MAX_REWARDS][REWARD_FAULTS]; // those of them that are in the log
+} Report;
+typedef struct {
+    const Config *cfg;
+    Learner learner;
+    Questions questions;
+    Scoring scoring;
+    Generation generation;
+    Report report;
+    TrainState state; // the last consistent point
+    int64_t total_steps;
 } Trainer;
 bool trainer_open(Trainer *t, const Config *c, Error *e);
 void trainer_close(Trainer *t);
@@ -50,7 +66,7 @@ bool trainer_resume(Trainer *t, Error *e);
 // Saves the last consistent point as output_dir/step_N.
 bool trainer_save(Trainer *t, Error *e);
 // One optimizer step; a new generation first where the last one is used up. STEP_SKIPPED: something was not finite
-// (stats.bad), nothing changed but the counters. STEP_STOPPED: a signal; t->at is untouched. STEP_FAILED: *e.
+// (stats.bad), nothing changed but the counters. STEP_STOPPED: a signal; t->state is untouched. STEP_FAILED: *e.
 StepResult grpo_step(Trainer *t, Error *e);
 // The order a generation of n sequences is trained in: the batch's own, or a permutation.
 void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream);

@@ -50,14 +50,14 @@ static void add_lengths(Metrics *m, const Batch *b) {
 
 // What went wrong since the last step, for rewards with which something can.
 static void add_faults(Metrics *m, Trainer *t, int k) {
-    const Reward *r = &t->rewards.reward[k];
+    const Reward *r = &t->scoring.rewards.reward[k];
     for (int f = 0; f < REWARD_FAULTS; f++) {
         if (!(r->info->faults >> f & 1)) continue;
         char name[128];
-        int64_t now = t->faults[k][f];
+        int64_t now = t->report.faults[k][f];
         snprintf(name, sizeof name, "rewards/%s/%s", r->name, reward_fault_name[f]);
-        metrics_add(m, name, (double)(now - t->logged[k][f]));
-        t->logged[k][f] = now;
+        metrics_add(m, name, (double)(now - t->report.logged[k][f]));
+        t->report.logged[k][f] = now;
     }
 }
 
@@ -66,13 +66,13 @@ static void add_faults(Metrics *m, Trainer *t, int k) {
 // told under names of ours.
 static void add_rewards(Metrics *m, Trainer *t) {
     const Config *c = t->cfg;
-    const Batch *b = &t->batch;
-    for (int k = 0; k < t->rewards.n; k++) {
+    const Batch *b = &t->generation.batch;
+    for (int k = 0; k < t->scoring.rewards.n; k++) {
         char name[96];
         Spread s = spread_of(b->score + k, b->n, b->n_rewards);
-        snprintf(name, sizeof name, "rewards/%s/mean", t->rewards.reward[k].name);
+        snprintf(name, sizeof name, "rewards/%s/mean", t->scoring.rewards.reward[k].name);
         metrics_add(m, name, s.mean);
-        snprintf(name, sizeof name, "rewards/%s/std", t->rewards.reward[k].name);
+        snprintf(name, sizeof name, "rewards/%s/std", t->scoring.rewards.reward[k].name);
         metrics_add(m, name, s.std);
         add_faults(m, t, k);
     }
@@ -92,7 +92,7 @@ static void add_rewards(Metrics *m, Trainer *t) {
     free(group_std);
     double share = (double)flat / b->prompts;
     if (by_batch) {
-        float std = grpo_batch_std(b->score, t->weights, b->prompts, b->group, b->n_rewards, aggregation);
+        float std = grpo_batch_std(b->score, t->scoring.weights, b->prompts, b->group, b->n_rewards, aggregation);
         metrics_add(m, "frac_reward_zero_std", all.n > 1 && std == 0);
         metrics_add(m, "frac_groups_equal", share);
     } else metrics_add(m, "frac_reward_zero_std", share);
@@ -112,7 +112,7 @@ typedef struct {
 static double clipped(const Totals *s, const Trainer *t, GrpoMetric k) {
     if (t->cfg->importance_sampling_level == LEVEL_TOKEN) return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0;
     int n = step_sequences(t), hit = 0;
-    for (int j = 0; j < n; j++) hit += t->metric[t->order[t->stats.first + j]][k] > 0;
+    for (int j = 0; j < n; j++) hit += t->generation.metric[t->generation.order[t->report.stats.first + j]][k] > 0;
     return (double)hit / n;
 }
 
@@ -122,7 +122,7 @@ static Totals step_totals(const Trainer *t) {
     Totals s = {.low_min = INFINITY};
     int n = step_sequences(t);
     for (int j = 0; j < n; j++) {
-        const float *m = t->metric[t->order[t->stats.first + j]];
+        const float *m = t->generation.metric[t->generation.order[t->report.stats.first + j]];
         for (int k = 0; k < GM_COUNT; k++) s.v[k] += m[k];
         if (m[GM_TOKENS] == 0) continue;
         s.low_min = fmin(s.low_min, m[GM_CLIP_LOW] / m[GM_TOKENS]);
@@ -134,10 +134,10 @@ static Totals step_totals(const Trainer *t) {
 
 static void add_step(Metrics *m, Trainer *t, const Totals *s) {
     metrics_add(m, "loss", s->v[GM_LOSS]);
-    metrics_add(m, "grad_norm", t->stats.grad_norm);
-    metrics_add(m, "learning_rate", t->stats.learning_rate);
-    metrics_add_int(m, "num_tokens", t->at.seen_tokens);
-    add_lengths(m, &t->batch);
+    metrics_add(m, "grad_norm", t->report.stats.grad_norm);
+    metrics_add(m, "learning_rate", t->report.stats.learning_rate);
+    metrics_add_int(m, "num_tokens", t->state.seen_tokens);
+    add_lengths(m, &t->generation.batch);
     add_rewards(m, t);
     if (t->cfg->beta != 0) metrics_add(m, "kl", per_token(s, GM_KL));
     metrics_add(m, "entropy", per_token(s, GM_ENTROPY));
@@ -162,17 +162,17 @@ static void add_times(Metrics *m, const StepStats *st) {
 }
 
 static void add_completions(Metrics *m, const Trainer *t) {
-    const Batch *b = &t->batch;
+    const Batch *b = &t->generation.batch;
     const char *names[MAX_REWARDS];
-    for (int k = 0; k < t->rewards.n; k++) names[k] = t->rewards.reward[k].name;
+    for (int k = 0; k < t->scoring.rewards.n; k++) names[k] = t->scoring.rewards.reward[k].name;
     for (int i = 0; i < b->n; i++) {
-        CompletionRecord r = {.step = t->at.step,
+        CompletionRecord r = {.step = t->state.step,
                               .prompt = b->question[i / b->group],
                               .completion = b->text[i],
                               .answer = b->answer[i / b->group],
                               .reward_names = names,
                               .score = b->score + i * b->n_rewards,
-                              .n_rewards = t->rewards.n,
+                              .n_rewards = t->scoring.rewards.n,
                               .reward = b->reward[i],
                               .advantage = b->advantage[i]};
         metrics_completion(m, &r);
@@ -180,7 +180,7 @@ static void add_completions(Metrics *m, const Trainer *t) {
 }
 
 static void show_step(const Trainer *t, const Totals *s, double accuracy) {
-    const Batch *b = &t->batch;
+    const Batch *b = &t->generation.batch;
     int64_t tokens = 0, length = 0;
     for (int i = 0; i < b->n; i++) {
         length += b->len[i];
@@ -191,35 +191,36 @@ static void show_step(const Trainer *t, const Totals *s, double accuracy) {
                           .kl = t->cfg->beta != 0 ? per_token(s, GM_KL) : NAN,
                           .length = (double)length / b->n,
                           .loss = s->v[GM_LOSS],
-                          .tokens_per_second = (double)tokens / t->stats.step_time};
-    progress_step(t->progress, t->at.step, &shown);
+                          .tokens_per_second = (double)tokens / t->report.stats.step_time};
+    progress_step(t->report.progress, t->state.step, &shown);
 }
 
 bool train_log(Trainer *t, StepResult result, Error *e) {
     if (comm_rank(t->learner.engine.comm)) return true; // rank 0 has everything
     const Config *c = t->cfg;
-    const Batch *b = &t->batch;
-    Metrics *m = t->metrics;
+    const Batch *b = &t->generation.batch;
+    Metrics *m = t->report.metrics;
     bool done = result == STEP_DONE;
     Totals s = step_totals(t);
     int right = 0;
     for (int i = 0; i < b->n; i++) right += b->text[i] && grade_lenient(b->text[i], b->answer[i / b->group]);
     double accuracy = (double)right / b->n;
-    if (t->at.step % c->logging_steps == 0 || t->at.step == t->total_steps || !done) {
-        metrics_add_int(m, "step", t->at.step);
-        metrics_add(m, "epoch", (double)t->at.step / (double)t->steps_per_epoch);
+    if (t->state.step % c->logging_steps == 0 || t->state.step == t->total_steps || !done) {
+        metrics_add_int(m, "step", t->state.step);
+        metrics_add(m, "epoch", (double)t->state.step / (double)t->questions.steps_per_epoch);
         if (done) add_step(m, t, &s);
-        else metrics_add_int(m, "skipped", t->at.skipped);
+        else metrics_add_int(m, "skipped", t->state.skipped);
         metrics_add(m, "lenient_accuracy", accuracy);
-        add_times(m, &t->stats);
+        add_times(m, &t->report.stats);
     }
-    if (c->log_completions && t->stats.generated && done) add_completions(m, t);
+    if (c->log_completions && t->report.stats.generated && done) add_completions(m, t);
     show_step(t, &s, accuracy);
     if (!done)
-        progress_say(t->progress, "step %lld skipped: %s is not finite; weights and optimizer are as before",
-                     (long long)t->at.step, t->stats.bad);
-    else if (t->at.updates == 1 && c->num_iterations == 1)
-        progress_say(t->progress, "a loss near 0 is right here: the policy is the one that sampled, every ratio is 1, "
-                                  "and advantages of a group sum to 0; the gradient is not 0");
+        progress_say(t->report.progress, "step %lld skipped: %s is not finite; weights and optimizer are as before",
+                     (long long)t->state.step, t->report.stats.bad);
+    else if (t->state.updates == 1 && c->num_iterations == 1)
+        progress_say(t->report.progress,
+                     "a loss near 0 is right here: the policy is the one that sampled, every ratio is 1, "
+                     "and advantages of a group sum to 0; the gradient is not 0");
     return metrics_commit(m, e);
 }
