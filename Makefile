@@ -210,6 +210,8 @@ $(ptx): $(dir)/tests/ptx/ptx_main.o $(machine)
 	@echo '  LD  $@'
 	$(Q)mkdir -p $(@D) && $(compile_ptx) -o $@ $^ -lpthread
 
+$(filter %/test_ptx %/test_ptx_rules,$(tests)): | $(ptx)
+
 # The kernels as nvcc compiles them, for that machine.
 kernels_ptx := $(patsubst %.cu,$(BUILD)/ptx80/%.ptx,$(notdir $(wildcard kernels/*/*.cu)))
 vpath %.cu $(sort $(dir $(wildcard kernels/*/*.cu)))

@@ -84,8 +84,8 @@ static int open_devices(void **state) {
     static Device *d[2];
     emu_machine(false);
     Error e = {0};
-    d[0] = device_open(DEVICE_CPU, 0, 0, &e);
-    d[1] = device_open(DEVICE_CUDA, 0, 0, &e);
+    d[0] = device_open(DEVICE_CPU, 0, 0, CPU_ISA_AUTO, &e);
+    d[1] = device_open(DEVICE_CUDA, 0, 0, CPU_ISA_AUTO, &e);
     *state = d;
     return d[0] && d[1] ? 0 : -1;
 }

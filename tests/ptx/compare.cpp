@@ -88,8 +88,8 @@ template <typename X> Run choose_float(bool p, Comparison c) {
     switch (c) {
         CASE(EQ)
         CASE(NE)
-        CASE(LT) CASE(LE) CASE(GT) CASE(GE) CASE(EQU) CASE(NEU) CASE(LTU) CASE(LEU) CASE(GTU) CASE(GEU) CASE(NUM)
-            CASE(ISNAN)
+        CASE(LT)
+        CASE(LE) CASE(GT) CASE(GE) CASE(EQU) CASE(NEU) CASE(LTU) CASE(LEU) CASE(GTU) CASE(GEU) CASE(NUM) CASE(ISNAN)
 #undef CASE
     }
     return nullptr;

@@ -317,8 +317,8 @@ void check_launch(const Kernel &k, Launch &l) {
                            (unsigned long long)f.param_bytes)};
     uint64_t warps = (threads + LANES - 1) / LANES, room = 65536 / (warps * LANES) / 8 * 8;
     if (!l.registers) l.registers = f.most_registers ? f.most_registers : (int)std::min<uint64_t>(room, 255);
-    if ((uint64_t)l.registers > room)
-        throw Fault{format("%d registers x %llu threads; a multiprocessor has 65536", l.registers,
+    if ((uint64_t)l.registers > room || l.registers > 255)
+        throw Fault{format("%d registers x %llu threads; a thread has 255 at most, a multiprocessor 65536", l.registers,
                            (unsigned long long)threads)};
     // A warp's registers on this side: bounded too.
     if (k.arena_bytes * warps > 512 << 20) throw Fault{"too many registers"};

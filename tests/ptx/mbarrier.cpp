@@ -144,7 +144,8 @@ void wait(Warp &w, const Instr &i, uint32_t lanes) {
                              (unsigned long long)m.phase, offset, (long long)m.pending, (long long)m.bytes);
         }
     });
-    if (no && !w.patience_ends) { // nobody has seen anything yet
+    // It may also give up, as the time a GPU waits is its own affair: by lot, and where nobody else can go on.
+    if (no && !w.patience_ends && draw(w.block->cluster->dice) % 4) {
         w.waits = true;
         return;
     }
