@@ -51,6 +51,7 @@
     REAL(sampling,  min_p, 0, 0, 1, "drop tokens less likely than this share of the likeliest; 0: none")               \
     REAL(sampling,  repetition_penalty, 1, 0.01, 100, "divide (multiply) positive (negative) logits of tokens already seen; 1: off") \
     LIST(sampling,  stop, "", "strings that end a completion (left out of its text)")                                  \
+    BOOL(sampling,  include_stop, false, "the text of a completion keeps the stop string that ended it")                 \
     INT (sampling,  rollout_batch, 0, 0, 65536, "sequences decoded at a time; 0: chosen by the plan")                  \
     INT (grpo,      num_generations, 8, 1, 4096, "completions a question: the group")                                  \
     INT (grpo,      num_iterations, 1, 1, 1000, "optimizer passes over one generation")                                \

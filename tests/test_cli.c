@@ -121,6 +121,32 @@ static void mistakes_are_one_clear_line(void **state) {
     str_free(&out);
 }
 
+// A reward that `stop` keeps from ever being met is named before the first step, with what helps.
+static void stop_strings_against_rewards(void **state) {
+    static const struct {
+        const char *options, *says; // NULL: nothing
+    } cases[] = {
+        {"rewards=soft_format 'stop=</answer>'",
+         "reward soft_format needs what `stop` cuts off: a well-formed answer has "
+         "0.5, cut there 0; set include_stop=true"},
+        {"rewards=soft_format 'stop=</answer>' include_stop=true", NULL},
+        {"rewards=strict_format 'stop=</answer>' include_stop=true", "leave that string out of `stop`"},
+        {"rewards=correctness,completion_length 'stop=</answer>'", NULL},
+        {"rewards=soft_format,correctness 'stop=User:'", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *all = xasprintf("eval " TINY "init=random eval_file=$D/train.jsonl eval_limit=1 %s", cases[i].options),
+             *args = words(all);
+        Str out = {0};
+        assert_int_equal(grpo(args, NULL, &out), 0);
+        bool said = out.s && strstr(out.s, "needs what `stop` cuts off");
+        if (said != (cases[i].says != NULL) || (said && !strstr(out.s, cases[i].says)))
+            fail_msg("grpo %s:\n%s", args, out.s);
+        str_free(&out);
+        free(args), free(all);
+    }
+}
+
 static void train_eval_sample_sft_work_together(void **state) {
     Str out = {0};
     char *args =
@@ -418,15 +444,11 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(resuming_names_what_changed),
-        cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
-        cmocka_unit_test(a_missing_gpu_is_one_clear_line),
-        cmocka_unit_test(help_that_cannot_be_written_fails),
-        cmocka_unit_test(help_names_every_command),
-        cmocka_unit_test(mistakes_are_one_clear_line),
-        cmocka_unit_test(train_eval_sample_sft_work_together),
-        cmocka_unit_test(faults_of_rewards_are_shown),
-        cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
+        cmocka_unit_test(resuming_names_what_changed),     cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
+        cmocka_unit_test(a_missing_gpu_is_one_clear_line), cmocka_unit_test(help_that_cannot_be_written_fails),
+        cmocka_unit_test(help_names_every_command),        cmocka_unit_test(mistakes_are_one_clear_line),
+        cmocka_unit_test(stop_strings_against_rewards),    cmocka_unit_test(train_eval_sample_sft_work_together),
+        cmocka_unit_test(faults_of_rewards_are_shown),     cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -274,16 +274,20 @@ static void watch_done(void *arg, int i) {
     w->done++;
 }
 
-// A text ends before the first stop string in what its tokens say, which is there exactly where one ended it.
+// A text ends before the first stop string in what its tokens say, or by option after it, which is there exactly where one
+// ended it.
 static void assert_stopped_first(const Fixture *f, const Batch *b, int i) {
     Str all = {0};
     tokenizer_decode(f->t.learner.engine.tokenizer, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i],
                      true, &all);
     const char *first = NULL;
+    size_t kept = 0;
     for (int k = 0; all.n && k < f->cfg.stop.n; k++) {
         const char *hit = memmem(all.s, all.n, f->cfg.stop.item[k], strlen(f->cfg.stop.item[k]));
-        if (hit && (!first || hit < first)) first = hit;
+        size_t length = strlen(f->cfg.stop.item[k]);
+        if (hit && (!first || hit < first || (hit == first && length < kept))) first = hit, kept = length;
     }
+    if (first && f->cfg.include_stop) first += kept;
     assert_int_equal(first != NULL, b->finish[i] == FINISH_STOP);
     size_t said = 0; // bytes of the text, where a NUL is three
     for (const char *p = all.s; first && p < first; p++) said += *p ? 1 : 3;
@@ -342,12 +346,16 @@ static void assert_same(const Drawn *a, const Drawn *b, int width) {
 }
 
 static void asking_ahead_changes_nothing(void **state) {
-    const char *const variants[] = {"", "stop=a,in,</ repetition_penalty=1.3", "rollout_batch=3 stop=e,t",
-                                    "rollout_batch=7 repetition_penalty=1.2 top_k=20", "max_completion_length=1"};
+    const char *const variants[] = {"",
+                                    "stop=a,in,</ repetition_penalty=1.3",
+                                    "rollout_batch=3 stop=e,t",
+                                    "rollout_batch=7 repetition_penalty=1.2 top_k=20",
+                                    "max_completion_length=1",
+                                    "stop=a,in,</ include_stop=true"};
     Fixture f;
     int nuls = 0;
     fixture_dir(&f);
-    for (int v = 0; v < 5; v++) {
+    for (int v = 0; v < 6; v++) {
         char more[256];
         snprintf(more, sizeof more,
                  "device=cpu max_completion_length=30 per_device_train_batch_size=16 temperature=1.3 %s", variants[v]);

@@ -353,4 +353,6 @@ bool engine_prompter(const Engine *en, Prompter *p, Error *e) {
     return prompter_open(p, en->cfg, &en->hf, en->tokenizer, en->template, e);
 }
 
-StopRule engine_stop_rule(const Engine *en) { return (StopRule){en->hf.eos, en->hf.n_eos, en->cfg->stop}; }
+StopRule engine_stop_rule(const Engine *en) {
+    return (StopRule){en->hf.eos, en->hf.n_eos, en->cfg->stop, en->cfg->include_stop};
+}

@@ -1,6 +1,7 @@
 // Which rewards a run has, and what is done with whole batches of scores. Scoring itself is in scorer.c.
 #include "random.h"
 #include "reward_set.h"
+#include "rollout.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,54 @@ void rewards_note(const Rewards *rw) {
         }
         if (s.n) note("reward %s: completions without a proper score: %s", r->name, s.s);
         str_free(&s);
+    }
+}
+
+// ---- rewards against stop strings ------------------------------------------------------------------------------------
+
+static float score_text(const Reward *r, const char *text) {
+    Sample s = {.prompt = "", .completion = text, .completion_len = strlen(text), .answer = "4"};
+    float score = 0;
+    r->info->fn(r, &s, 1, &score);
+    return isnan(score) ? 0 : score;
+}
+
+// Scores an answer as it should be, cut by the rule, with the rest made unreadable (which tells what is missing from what is
+// only shorter), and with the stop string kept. False where the rule leaves it whole.
+static bool score_cut(const Reward *r, const char *text, StopRule rule, float score[4]) {
+    size_t n = strlen(text);
+    int64_t end = stop_end(&rule, text, n, n);
+    rule.include_stop = true;
+    int64_t kept = stop_end(&rule, text, n, n);
+    if (end < 0 || end == (int64_t)n) return false;
+    char *cut = xstrndup(text, (size_t)end), *unread = xstrdup(text), *with = xstrndup(text, (size_t)kept);
+    memset(unread + end, 'x', n - (size_t)end);
+    const char *const all[] = {text, cut, unread, with};
+    for (int i = 0; i < 4; i++) score[i] = score_text(r, all[i]);
+    free(cut), free(unread), free(with);
+    return true;
+}
+
+void rewards_note_stops(const Rewards *rw, const Config *c) {
+    static const char *const answers[] = {"<think>\n2+2\n</think>\n<answer>\n4\n</answer>\n", // the recipe's form
+                                          "<think>\n2+2\n</think>\n<answer>\n4\n</answer>",   // Open R1's
+                                          "<think>2+2</think><answer>4</answer>",             // on one line
+                                          "<think>\n2+2\n</think>\n<answer>\n\\boxed{4}\n</answer>", // as mathematics
+                                          "<think>\n2+2\n</think>\n<answer>\n```python\nprint(4)\n```\n</answer>"};
+    const unsigned others = 1u << REWARD_TIMEOUT | 1u << REWARD_CRASH; // programs and servers are not asked in vain
+    StopRule rule = {.stop = c->stop, .include_stop = c->include_stop};
+    for (int k = 0; k < rw->n && c->stop.n; k++) {
+        const Reward *r = &rw->reward[k];
+        if (r->info->faults & others || r->info->reads & (REWARD_READS_IDS | REWARD_READS_GROUP)) continue;
+        for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+            float score[4];
+            if (!score_cut(r, answers[i], rule, score) || score[1] >= score[0] || score[2] >= score[0]) continue;
+            note("reward %s needs what `stop` cuts off: a well-formed answer has %.4g, cut there %.4g; %s", r->name,
+                 (double)score[0], (double)score[1],
+                 !c->include_stop && score[3] >= score[0] ? "set include_stop=true"
+                                                          : "leave that string out of `stop`");
+            break;
+        }
     }
 }
 

@@ -14,6 +14,8 @@ bool rewards_select(const Config *c, Rewards *out, Error *e);
 bool rewards_open(Rewards *rw, Error *e);
 // Notes on standard error what went wrong while they scored, where anything did.
 void rewards_note(const Rewards *rw);
+// Notes which rewards need what the `stop` of a run cuts off: a format that can never be met is 0 for ever, and says nothing.
+void rewards_note_stops(const Rewards *rw, const Config *c);
 void rewards_close(Rewards *rw); // of rewards selected and not yet opened: nothing
 // Whether the grader finds each completion of a decoded batch right: score above 0.5. right: [b->n].
 void rewards_grade(const Rewards *rw, const Batch *b, bool *right);

@@ -168,17 +168,18 @@ static void finish(Loop *k, int s, Finish why, size_t text_len) {
     if (k->watch.done) k->watch.done(k->watch.arg, i);
 }
 
-// Where a stop string begins in the text, looking only where the last `fresh` bytes could have completed one; -1: nowhere.
-static int64_t find_stop(const TextList *stop, const Str *text, size_t fresh) {
-    int64_t best = -1;
-    for (int i = 0; i < stop->n; i++) {
-        size_t len = strlen(stop->item[i]), back = fresh + len;
-        if (!len || !text->n) continue;
-        size_t from = text->n > back ? text->n - back : 0;
-        const char *hit = memmem(text->s + from, text->n - from, stop->item[i], len);
-        if (hit && (best < 0 || hit - text->s < best)) best = hit - text->s;
+int64_t stop_end(const StopRule *rule, const char *text, size_t n, size_t fresh) {
+    const char *first = NULL;
+    size_t kept = 0;
+    for (int i = 0; i < rule->stop.n; i++) {
+        const char *string = rule->stop.item[i];
+        size_t len = strlen(string), back = fresh + len, from = n > back ? n - back : 0;
+        const char *hit = len && n ? memmem(text + from, n - from, string, len) : NULL;
+        if (!hit || (first && (hit > first || (hit == first && len >= kept)))) continue;
+        first = hit; // of two that begin there the shorter one ended the text
+        kept = len;
     }
-    return best;
+    return first ? first - text + (rule->include_stop ? (int64_t)kept : 0) : -1;
 }
 
 // Takes what column j of the row says was drawn for slot s; ends the sequence where it is the last token.
@@ -197,7 +198,7 @@ static void push(Loop *k, int s, const DrawnRow *row, int j) {
     bool last = n + 1 == b->max_completion, eos = false;
     for (int e = 0; e < k->rule.n_eos; e++) eos |= token == k->rule.eos[e];
     if (eos || last) tokenizer_stream_flush(&slot->pending, &slot->text);
-    int64_t stop = find_stop(&k->rule.stop, &slot->text, slot->text.n - before);
+    int64_t stop = stop_end(&k->rule, slot->text.s, slot->text.n, slot->text.n - before);
     if (stop >= 0) {
         if (!eos && !last) k->ended[k->n_ended++] = s; // only its text says so
         finish(k, s, FINISH_STOP, (size_t)stop);

@@ -32,7 +32,11 @@ typedef struct {
     const int32_t *eos;
     int n_eos;
     TextList stop;
+    bool include_stop; // the text keeps the string that ended it
 } StopRule;
+// Where a text ends by the rule's strings (bytes), looking only where its last `fresh` bytes could have completed one; -1:
+// nowhere yet.
+int64_t stop_end(const StopRule *rule, const char *text, size_t n, size_t fresh);
 RolloutShape rollout_shape(int slots, int prompts, int max_prompt, int max_completion);
 Rollout rollout_carve(Arena *a, ModelDims dims, DType dtype, RolloutShape shape);
 void rollout_free(Rollout *r);

@@ -14,8 +14,34 @@
 #include <unistd.h>
 #include <string.h>
 
-// The last number of a text as the GSM8K graders read it: digits, with inner commas and one decimal point, a minus sign
-// before it. Appends it to out without commas, a trailing point or leading zeros; false where there is none.
+// Bytes of a space that may stand between groups of three digits: plain, no-break, thin, narrow no-break. 0: none.
+static size_t group_space(const char *p) {
+    return *p == ' '                                                          ? 1
+           : !strncmp(p, "\xc2\xa0", 2)                                       ? 2
+           : !strncmp(p, "\xe2\x80\x89", 3) || !strncmp(p, "\xe2\x80\xaf", 3) ? 3
+                                                                              : 0;
+}
+
+static size_t digits_at(const char *p) { return strspn(p, "0123456789"); }
+
+// Appends the text with U+2212 as the minus sign it is; `grouped`: and without the spaces of "1 250 000".
+static void plain_numbers(const char *text, bool grouped, Str *out) {
+    size_t group = 0; // digits of a number so far that could be its first groups
+    for (const char *p = text; *p;) {
+        size_t space = grouped && group ? group_space(p) : 0, n = digits_at(p);
+        if (space && digits_at(p + space) == 3) p += space;
+        else if (!strncmp(p, "\xe2\x88\x92", 3)) str_puts(out, "-"), p += 3, group = 0;
+        else if (n) {
+            bool begins = p == text || !strchr(".,", p[-1]);
+            group = group ? group : begins && n <= 3;
+            str_add(out, p, n);
+            p += n;
+        } else str_add(out, p++, 1), group = 0;
+    }
+}
+
+// The last number of a text: digits, with inner commas and one decimal point, which may come first, a minus sign before
+// them. Appends it to out without commas, a trailing point or leading zeros; false where there is none.
 static bool last_number(const char *text, Str *out) {
     const char *end = text + strlen(text);
     while (end > text && !isdigit((unsigned char)end[-1])) end--;
@@ -24,9 +50,13 @@ static bool last_number(const char *text, Str *out) {
                         ((p[-1] == ',' || p[-1] == '.') && p - 1 > text && isdigit((unsigned char)p[-2]))))
         p--;
     if (p == end) return false;
-    if (p > text && p[-1] == '-' && !(p - 1 > text && isdigit((unsigned char)p[-2]))) str_puts(out, "-");
-    bool point = memchr(p, '.', (size_t)(end - p)) != NULL, leading = true;
-    size_t start = out->n;
+    // A point with nothing before it that it could end, as in ".5" and "$.50".
+    bool bare = p > text && p[-1] == '.' && (p - 1 == text || strchr(" \t\n\r-+=$~:>([{*", p[-2]));
+    const char *sign = p - bare;
+    if (sign > text && sign[-1] == '-' && !(sign - 1 > text && isdigit((unsigned char)sign[-2]))) str_puts(out, "-");
+    bool point = bare || memchr(p, '.', (size_t)(end - p)) != NULL, leading = !bare;
+    if (bare) str_puts(out, "0.");
+    size_t start = out->n - (bare ? 2 : 0);
     for (; p < end; p++) {
         if (*p == ',' || (leading && *p == '0' && p + 1 < end && p[1] != '.')) continue;
         leading = false;
@@ -37,12 +67,20 @@ static bool last_number(const char *text, Str *out) {
     return true;
 }
 
-static bool same_number(const char *a, const char *b) {
-    Str x = {0}, y = {0};
-    bool same = last_number(a, &x) && last_number(b, &y) && !strcmp(x.s, y.s);
-    str_free(&x);
-    str_free(&y);
+static bool same_reading(const char *a, bool a_grouped, const char *b, bool b_grouped) {
+    Str x = {0}, y = {0}, plain_a = {0}, plain_b = {0};
+    plain_numbers(a, a_grouped, &plain_a);
+    plain_numbers(b, b_grouped, &plain_b);
+    bool same = plain_a.n && plain_b.n && last_number(plain_a.s, &x) && last_number(plain_b.s, &y) && !strcmp(x.s, y.s);
+    str_free(&x), str_free(&y);
+    str_free(&plain_a), str_free(&plain_b);
     return same;
+}
+
+// "1 250" is a number, or two: lenient grading takes either.
+static bool same_number(const char *a, const char *b) {
+    return same_reading(a, false, b, false) || same_reading(a, true, b, true) || same_reading(a, true, b, false) ||
+           same_reading(a, false, b, true);
 }
 
 int grade_lenient(const char *text, const char *gold) { return same_number(text, gold); }
@@ -267,6 +305,7 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     if (engine_prepare(&r, &c, e) && engine_prompter(&r, &pr, e))
         data = dataset_open(c.eval_file, &c, &(RowCheck){prompter_check_eval, &pr}, e);
     bool ok = data && rewards_select(&c, &rw, e) && rewards_open(&rw, e) && output_writable(c.eval_output, e);
+    if (ok) rewards_note_stops(&rw, &c);
     if (ok) {
         int64_t rows = dataset_rows(data);
         if (c.eval_limit > 0 && c.eval_limit < rows) rows = c.eval_limit;

@@ -33,6 +33,7 @@ static bool open_data(Trainer *t, Error *e) {
 bool trainer_open(Trainer *t, const Config *c, Error *e) {
     *t = (Trainer){.cfg = c, .state.command = "train"};
     if (!rewards_select(c, &t->scoring.rewards, e) || !rewards_open(&t->scoring.rewards, e)) return false;
+    rewards_note_stops(&t->scoring.rewards, c);
     t->scoring.scorer = scorer_open(&t->scoring.rewards, (int)c->reward_threads, e);
     for (int k = 0; k < t->scoring.rewards.n; k++) t->scoring.weights[k] = (float)t->scoring.rewards.reward[k].weight;
     RunShape shape = shape_for_train(c, t->scoring.rewards.n);
