@@ -1,9 +1,13 @@
 // Code rewards: the forms of test cases, verdicts, and what the sandbox must hold.
 #include "code_fixture.h"
 #include "scratch.h"
+#include "signals.h"
 #include <arpa/inet.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 
 static float run_code(const Reward *r, const char *language, const char *code, const char *gold) {
@@ -298,6 +302,26 @@ static void assert_held(const Reward *r, const char *code) {
     "None\n"                                                                                                           \
     "import os, sys, ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 
+// However many test cases are left, and however long each may hang.
+static void a_stop_ends_what_runs(void **state) {
+    Reward r = need("a_stop_ends_what_runs", "code:timeout=60,total_timeout=600");
+    pid_t run = fork();
+    if (run == 0) {
+        signals_install(false);
+        freopen("/dev/null", "w", stderr);
+        run_python(&r, "while True: pass", "{\"inputs\": [\"\", \"\", \"\"], \"outputs\": [\"1\", \"2\", \"3\"]}");
+        _exit(0);
+    }
+    nanosleep(&(struct timespec){1, 0}, NULL);
+    double start = seconds();
+    int status;
+    kill(run, SIGTERM);
+    assert_int_equal(waitpid(run, &status, 0), run);
+    assert_int_equal(status, 0);
+    assert_true(seconds() - start < 5);
+    reward_close(&r);
+}
+
 static void network_is_not_there(void **state) {
     Reward r = need("network_is_not_there", "code:timeout=20");
     int listener = socket(AF_INET, SOCK_STREAM, 0);
@@ -366,6 +390,15 @@ static void environment_and_descriptors_are_empty(void **state) {
         TRIED "fds = os.listdir('/proc/self/fd')\nprint('held' if len(fds) <= 4 and max(map(int, fds)) <= 3 else fds)");
     assert_held(&r, TRIED
                 "pids = [p for p in os.listdir('/proc') if p.isdigit()]\nprint('held' if len(pids) <= 3 else pids)");
+    assert_held(&r, TRIED "import glob\n"
+                          "maps = {open(p).read().split()[1] for p in glob.glob('/proc/[0-9]*/[ug]id_map')}\n"
+                          "told = [open(p).read() for p in glob.glob('/proc/key*')]\n"
+                          "print('held' if maps == {'65534'} and not any(told) else (maps, told))");
+    assert_held(&r, TRIED
+                "dev = set(os.listdir('/dev'))\n"
+                "works = open('/dev/null', 'w').write('x') == 1 and len(open('/dev/urandom', 'rb').read(8)) == 8\n"
+                "want = set('null zero full random urandom fd stdin stdout stderr'.split())\n"
+                "print('held' if works and dev == want else dev)");
     close(leak);
     unsetenv("GRPO_CANARY");
     reward_close(&r);
@@ -567,6 +600,7 @@ int main(void) {
         cmocka_unit_test(blocks),
         cmocka_unit_test(compiled),
         cmocka_unit_test(time_limits),
+        cmocka_unit_test(a_stop_ends_what_runs),
         cmocka_unit_test(network_is_not_there),
         IN_SCRATCH(files_are_not_there),
         cmocka_unit_test(environment_and_descriptors_are_empty),

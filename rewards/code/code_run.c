@@ -3,6 +3,7 @@
 // to its end is told by a nonce, which waits in a pipe until then.
 #include "code.h"
 #include "process.h"
+#include "signals.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -323,7 +324,7 @@ int code_run(const CodeRunner *r, Text program, const CodeTask *task, bool all) 
     int passed = !native || compile(r, &p.source, false, r->total, &p.binary) ? 0 : -1;
     for (int i = 0; i < task->n && passed >= 0; i++) {
         double left = r->total - (double)(clock_ms() - begin) / 1000;
-        if (left <= 0) break;
+        if (left <= 0 || stop_asked()) break;
         RunResult result = run_case(&p, task, &task->item[i], left < r->timeout ? left : r->timeout);
         if (result == RUN_FAILED) passed = -1;
         else passed += result == RUN_PASSED;

@@ -1,6 +1,7 @@
 // The sandbox: bubblewrap's arguments, the limits, and running a job in it.
 #include "sandbox.h"
 #include "process.h"
+#include "signals.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -11,12 +12,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define LOOK_MS     50 // between two looks for a signal
 #define BWRAP       "bwrap"
 #define THREADS     "64"
 #define DESCRIPTORS 64
 #define STACK       (64 << 20)
 #define MAX_FILES   4
-#define MAX_ARGS    128
+#define MAX_ARGS    160
 
 // The last steps inside, by a shell that is still ours: the limit on processes, which counts only those in the sandbox's
 // user namespace and so must be set there; then a mark that tells the sandbox has come up; then the job. dash calls the
@@ -28,7 +30,7 @@ static const char last_steps[] = "ulimit -p " THREADS " 2>/dev/null || ulimit -u
 typedef struct {
     const char *item[MAX_ARGS];
     int n;
-    char text[MAX_FILES + 2][24]; // numbers among them
+    char text[MAX_FILES + 4][24]; // numbers among them
     int texts;
 } Args;
 
@@ -62,14 +64,31 @@ static void add_top_level(Args *a) {
     }
 }
 
-static void add_sandbox(Args *a, const SandboxJob *job, int filter, const int *file) {
+// What bubblewrap's --dev makes, but for terminals: for those it needs a root in the namespace around the program's, which
+// the program's map of users would show.
+static void add_devices(Args *a) {
+    static const char *const device[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"};
+    ADD(a, "--tmpfs", "/dev");
+    for (size_t i = 0; i < sizeof device / sizeof *device; i++) ADD(a, "--dev-bind", device[i], device[i]);
+    ADD(a, "--symlink", "/proc/self/fd", "/dev/fd", "--symlink", "/proc/self/fd/0", "/dev/stdin");
+    ADD(a, "--symlink", "/proc/self/fd/1", "/dev/stdout", "--symlink", "/proc/self/fd/2", "/dev/stderr");
+}
+
+// Files of /proc that tell of keys and users outside: an empty file lies over each.
+static const char *const hidden[] = {"/proc/keys", "/proc/key-users"};
+#define HIDDEN (sizeof hidden / sizeof *hidden)
+
+static void add_sandbox(Args *a, const SandboxJob *job, int filter, const int *file, const int *empty) {
     ADD(a, BWRAP, "--unshare-all", "--unshare-user", "--disable-userns", "--new-session", "--die-with-parent");
     ADD(a, "--cap-drop", "ALL", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox");
     ADD(a, "--ro-bind", "/usr", "/usr");
     add_top_level(a);
     // The sandbox's first process is bubblewrap itself. Whoever writes into its memory outlives the sandbox.
     ADD(a, "--proc", "/proc", "--size", "4096", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1");
-    ADD(a, "--dev", "/dev", "--size", number(a, job->disk), "--perms", "1777", "--tmpfs", "/tmp");
+    for (size_t i = 0; i < HIDDEN; i++)
+        if (empty[i] >= 0) ADD(a, "--perms", "0444", "--ro-bind-data", number(a, empty[i]), hidden[i]);
+    add_devices(a);
+    ADD(a, "--size", number(a, job->disk), "--perms", "1777", "--tmpfs", "/tmp");
     for (int i = 0; i < job->n_files; i++)
         ADD(a, "--perms", job->file[i].executable ? "0555" : "0444", "--ro-bind-data", number(a, file[i]),
             job->file[i].path);
@@ -87,12 +106,16 @@ static int filter_fd(bool processes) {
     return bytes_fd(program, n * sizeof *program);
 }
 
-// Reads until the end, the limit or the deadline, then ends it all.
+// Reads until the end, the limit, the deadline or a request to stop, after which no score counts; then ends it all.
 static SandboxEnd finish(Process *p, int64_t deadline, size_t limit, Str *out, int *status) {
     SandboxEnd end = SANDBOX_EXITED;
     for (int more; (more = pipe_read(p->out, out, limit)) != 0;) {
         if (more < 0) end = SANDBOX_FLOOD;
-        else if (!pipe_wait(p->out, -1, -1, deadline)) end = SANDBOX_TIMEOUT;
+        else {
+            int64_t look = clock_ms() + LOOK_MS;
+            pipe_wait(p->out, -1, -1, look < deadline ? look : deadline);
+            if (clock_ms() >= deadline || stop_asked()) end = SANDBOX_TIMEOUT;
+        }
         if (end != SANDBOX_EXITED) break;
     }
     int wait = 0;
@@ -106,18 +129,22 @@ static SandboxEnd finish(Process *p, int64_t deadline, size_t limit, Str *out, i
 static SandboxEnd run(const SandboxJob *job, Str *out, int *status, Str *said, Error *e) {
     str_clear(out);
     *status = 0;
-    int fd[MAX_FILES + 3], file[MAX_FILES], n = 0;
+    int fd[MAX_FILES + HIDDEN + 3], file[MAX_FILES], empty[HIDDEN], n = 0;
     int input = fd[n++] = bytes_fd(job->input ? job->input : "", job->input ? job->input_bytes : 0);
     int filter = fd[n++] = filter_fd(job->processes);
     if (job->n_files > MAX_FILES) die("a sandboxed job has %d files", job->n_files);
     for (int i = 0; i < job->n_files; i++) file[i] = fd[n++] = bytes_fd(job->file[i].bytes, job->file[i].n);
+    for (size_t i = 0; i < HIDDEN; i++) { // not every kernel has them
+        empty[i] = -1;
+        if (access(hidden[i], F_OK) == 0) fd[n++] = empty[i] = bytes_fd("", 0);
+    }
     bool ok = true;
     for (int i = 0; i < n; i++) ok = ok && fd[i] >= 0;
     if (!ok) error_set(e, EXIT_MEMORY, "no memory for the files of a sandboxed program: %s", strerror(errno));
 
     Args args = {0};
-    add_sandbox(&args, job, filter, file);
-    int keep[MAX_FILES + 2], kept = n - 1;
+    add_sandbox(&args, job, filter, file, empty);
+    int keep[MAX_FILES + HIDDEN + 2], kept = n - 1;
     memcpy(keep, fd + 1, (size_t)kept * sizeof *keep);
     if (job->keep >= 0) keep[kept++] = job->keep;
     qsort(keep, (size_t)kept, sizeof *keep, by_number);

@@ -31,9 +31,9 @@ typedef struct {
 
 typedef enum {
     SANDBOX_EXITED,
-    SANDBOX_TIMEOUT,
-    SANDBOX_FLOOD,  // more output than was allowed
-    SANDBOX_FAILED, // the sandbox itself did not start; nothing of the job was run
+    SANDBOX_TIMEOUT, // or a stop was requested
+    SANDBOX_FLOOD,   // more output than was allowed
+    SANDBOX_FAILED,  // the sandbox itself did not start; nothing of the job was run
 } SandboxEnd;
 
 // Whether a sandbox can be made here; else *e says why not and what to do.
