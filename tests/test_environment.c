@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -145,6 +146,7 @@ static void a_full_pipe_holds_up_no_stop(void **state) {
         fflush(NULL);
         pid_t pid = fork();
         if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
             dup2(fd[1], STDOUT_FILENO);
             execl("/bin/sh", "sh", "-c", line, NULL);
             _exit(127);
