@@ -147,6 +147,17 @@ static void stop_strings_against_rewards(void **state) {
     }
 }
 
+// What only a run finds bad is left out at its start, and counted where it says what it has.
+static void bad_rows_are_counted_in_the_header(void **state) {
+    char *args = words("train " TINY "raw=true bad_lines=skip train_file=$D/late.jsonl max_steps=1 output_dir=$D/late");
+    Str out = {0};
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    if (!strstr(out.s, "; 5999 questions checked (1 bad line left out), ")) fail_msg("grpo %s:\n%s", args, out.s);
+    if (!strstr(out.s, "late.jsonl:6000: the prompt is empty")) fail_msg("grpo %s:\n%s", args, out.s);
+    str_free(&out);
+    free(args);
+}
+
 static void train_eval_sample_sft_work_together(void **state) {
     Str out = {0};
     char *args =
@@ -444,11 +455,17 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(resuming_names_what_changed),     cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
-        cmocka_unit_test(a_missing_gpu_is_one_clear_line), cmocka_unit_test(help_that_cannot_be_written_fails),
-        cmocka_unit_test(help_names_every_command),        cmocka_unit_test(mistakes_are_one_clear_line),
-        cmocka_unit_test(stop_strings_against_rewards),    cmocka_unit_test(train_eval_sample_sft_work_together),
-        cmocka_unit_test(faults_of_rewards_are_shown),     cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
+        cmocka_unit_test(resuming_names_what_changed),
+        cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
+        cmocka_unit_test(a_missing_gpu_is_one_clear_line),
+        cmocka_unit_test(help_that_cannot_be_written_fails),
+        cmocka_unit_test(help_names_every_command),
+        cmocka_unit_test(mistakes_are_one_clear_line),
+        cmocka_unit_test(stop_strings_against_rewards),
+        cmocka_unit_test(bad_rows_are_counted_in_the_header),
+        cmocka_unit_test(train_eval_sample_sft_work_together),
+        cmocka_unit_test(faults_of_rewards_are_shown),
+        cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
