@@ -9,19 +9,15 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-// No password of a URL is shown, and none is cut in two before it is known for one.
+// No password of a URL is shown. The text is made longer than what is kept of it, so that none is cut in two before it is
+// known for one; and without taking memory, as there may be none.
 static void format(char text[sizeof((Error *)0)->text], const char *fmt, va_list ap) {
-    const size_t n = sizeof((Error *)0)->text;
-    char *whole = NULL;
-    va_list again;
-    va_copy(again, ap);
-    if (vasprintf(&whole, fmt, again) < 0) vsnprintf(text, n, fmt, ap); // no memory for more
-    else {
-        str_hide_users(whole);
-        snprintf(text, n, "%s", whole);
-        free(whole);
-    }
-    va_end(again);
+    char whole[8 * sizeof((Error *)0)->text];
+    vsnprintf(whole, sizeof whole, fmt, ap);
+    str_hide_users(whole);
+    size_t n = strnlen(whole, sizeof((Error *)0)->text - 1);
+    memcpy(text, whole, n);
+    text[n] = 0;
 }
 
 bool error_set(Error *e, ExitCode code, const char *fmt, ...) {
