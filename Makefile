@@ -186,7 +186,7 @@ $(dir)/%.o: %.c $(dir)/flags
 define isa_rules
 $(dir)/cpu_ops_$1/%.o: %.c $(dir)/flags
 	@echo '  CC  $$< ($1)'
-	$$(compile) $(isa_$1) -DCPU_ISA=CPU_ISA_$1 -DCPU_TABLE=cpu_ops_$1 -c -o $$@ $$<
+	$$(compile) $(isa_$1) -DCPU_TABLE=cpu_ops_$1 -c -o $$@ $$<
 $(foreach f,$(by_isa),$(eval $(dir)/cpu_ops_$1/$f/%.o: includes := $(headers) $(call below,$f,$(kernels))))
 $(dir)/cpu_ops_$1.o: $(foreach f,$(by_isa),$(patsubst %.c,$(dir)/cpu_ops_$1/%.o,$(wildcard $f/*.c)))
 	$(Q)$(LD) -r -o $$@ $$^ && $(OBJCOPY) --keep-global-symbol=$$(basename $$(@F)) $$@

@@ -62,6 +62,7 @@ static const CaseRow case_table[] = {
     ROW(matmul_bwd, .T = 1, .D = 1, .F = 1) ROW(matmul_bwd, .T = 7, .D = 65, .F = 19) ROW(matmul_bwd, .T = 70, .D = 33, .F = 50)
     ROW(matmul_bwd, .T = 2, .D = 2100, .F = 5) ROW(matmul_bwd, .T = 0, .D = 64, .F = 64)
     ROW(matmul_bwd, .T = 9, .D = 17, .F = 63) ROW(matmul_bwd, .T = 65, .D = 15, .F = 7) ROW(matmul_bwd, .T = 64, .D = 64, .F = 72)
+    ROW(matmul_bwd, .T = 531, .D = 130, .F = 100) ROW(matmul_bwd, .T = 5, .D = 20, .F = 1101)
     SPEED(matmul_bwd, .T = 2720, .D = 896, .F = 9728)
 
     ROW(rope, .T = 1, .H = 1, .K = 1, .d = 2) ROW(rope, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true)

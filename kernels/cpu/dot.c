@@ -1,4 +1,4 @@
-// Dot products of K-contiguous rows, by tiles of 16 outputs.
+// Matrix products by all threads, and dot products of K-contiguous rows, by tiles of 16 outputs.
 //
 // Nothing is packed: a tile of 4 x 4 outputs keeps 16 vector accumulators over K, loads 8 vectors for every 16
 // multiply-adds, and ends in one transposing tree that turns 16 vectors into 16 sums. A row more or less in a tile
@@ -6,41 +6,24 @@
 // One row alone (decode) is limited by reading b: there b's rows are read strictly in the order of memory.
 #include "dot.h"
 #include "error.h"
-#include "simd.h"
+#include "unit.h"
 
 #define TILE      16 // outputs of a tile: 4 x 4, 2 x 8 or 1 x 16
 #define TILE_ROWS 4  // rows of a in a tile, at most
 #define BLOCK_M                                                                                                        \
     128 // a task is BLOCK_M x BLOCK_N outputs: one chunk of BLOCK_N rows of b stays in the second-level cache
 #define BLOCK_N 96
+#define PANEL_M 512 // and where the sum runs down an operand's rows
+#define PANEL_N 64
+#define BLOCK   (PANEL_M * PANEL_N)
 #define HELD    8 // chunks of K whose accumulators are held at once for a row alone
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 // --- A vector register of floats, and one step: a vector of elements of a and of b into an accumulator ---
 
 #if defined(__AVX512F__)
-#define WIDTH 16
 #define GROUP 4 // rows of b at a time: TILE_ROWS x GROUP accumulators live in registers
-#elif defined(__AVX2__) && defined(__FMA__)
-#define WIDTH 8
-#define GROUP 2
 #else
-#define WIDTH 4
 #define GROUP 2
-#endif
-typedef float Vec __attribute__((vector_size(4 * WIDTH), may_alias));
-typedef uint32_t VecU __attribute__((vector_size(4 * WIDTH), may_alias));
-
-#if defined(__AVX512F__)
-// gcc would rather load a vector again for every use, and then loads are the limit.
-#define KEEP(x) __asm__("" : "+v"(x))
-#else
-#define KEEP(x) ((void)0)
 #endif
 static inline Vec load_f32(const float *p) {
     Vec x;
@@ -54,16 +37,6 @@ static inline Vec load_f32_part(const float *p, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] = p[i];
     return x;
 }
-static inline Vec step_f32(Vec acc, Vec a, Vec b) {
-#if WIDTH == 16
-    return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)acc);
-#elif WIDTH == 8
-    return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)acc);
-#else
-    return acc + a * b;
-#endif
-}
-
 #if defined(__AVX512BF16__)
 #define WIDTH_BF16 32
 typedef __m512bh BfVec;
@@ -249,9 +222,9 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
 
 // --- All threads ---
 
-// c[m,n] = or += block[m,BLOCK_N]
-static void store_block(Rows c, bool add, const float *block, int64_t m, int64_t n) {
-    for (int64_t i = 0; i < m; i++, block += BLOCK_N) {
+// c[m,n] = or += block[m,width]
+static void store_block(Rows c, bool add, const float *block, int64_t width, int64_t m, int64_t n) {
+    for (int64_t i = 0; i < m; i++, block += width) {
         void *row = (void *)rows_at(c, i).data;
         int64_t j = 0;
         for (; j + LANES <= n; j += LANES) {
@@ -265,81 +238,19 @@ static void store_block(Rows c, bool add, const float *block, int64_t m, int64_t
 
 void dot_all(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     if (a.dtype != b.dtype) die("product of %s and %s", dtype_name(a.dtype), dtype_name(b.dtype));
+    const bool down = a.down || b.down;
+    const int64_t columns = down ? PANEL_N : BLOCK_N, most = down ? PANEL_M : BLOCK_M;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
-    for (int64_t j = 0; j < n; j += BLOCK_N)
-        for (int64_t i = 0; i < m; i += BLOCK_M) {
-            int64_t bm = m - i < BLOCK_M ? m - i : BLOCK_M, bn = n - j < BLOCK_N ? n - j : BLOCK_N;
+    for (int64_t j = 0; j < n; j += columns)
+        for (int64_t i = 0; i < m; i += most) {
+            int64_t bm = m - i < most ? m - i : most, bn = n - j < columns ? n - j : columns;
             Rows to = cols_at(rows_at(c, i), j), ai = rows_at(a, i), bj = rows_at(b, j);
-            if (c.dtype == F32 && !add) {
-                dot_block((float *)to.data, c.stride, ai, bm, bj, bn, K);
-            } else {
-                float block[BLOCK_M * BLOCK_N];
-                dot_block(block, BLOCK_N, ai, bm, bj, bn, K);
-                store_block(to, add, block, bm, bn);
-            }
+            float block[BLOCK];
+            bool direct = c.dtype == F32 && !add;
+            float *sum = direct ? (float *)to.data : block;
+            int64_t stride = direct ? c.stride : columns;
+            if (down) panel_block(sum, stride, ai, bm, bj, bn, K);
+            else dot_block(sum, stride, ai, bm, bj, bn, K);
+            if (!direct) store_block(to, add, block, columns, bm, bn);
         }
-}
-
-// --- Transposition ---
-
-size_t rows_bytes(DType t, int64_t n, int64_t width) {
-    size_t stride = ((size_t)width * dtype_size(t) + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
-    if (stride % 512 == 0) stride += ARENA_ALIGN;
-    return (size_t)n * stride;
-}
-
-Rows rows_take(Arena *a, DType t, int64_t n, int64_t width) {
-    int64_t stride = (int64_t)(rows_bytes(t, 1, width) / dtype_size(t));
-    return (Rows){arena_take(a, rows_bytes(t, n, width)), t, stride};
-}
-
-#if defined(__AVX512F__)
-// Interleaving vector i with vector i + 8 rotates the index (row, column) of every element by one bit; four times swap
-// row and column.
-#define DEFINE_TRANSPOSE(name, Vec, Elem)                                                                              \
-    static inline void name(Elem *dst, int64_t dst_stride, const Elem *src, int64_t src_stride) {                      \
-        Vec v[LANES], t[LANES];                                                                                        \
-        UNROLL for (int i = 0; i < LANES; i++) memcpy(&v[i], src + i * src_stride, sizeof v[i]);                       \
-        UNROLL for (int round = 0; round < 4; round++) {                                                               \
-            UNROLL for (int i = 0; i < LANES / 2; i++) {                                                               \
-                Vec a = v[i], b = v[i + LANES / 2];                                                                    \
-                t[2 * i] = PICK(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);                               \
-                t[2 * i + 1] = PICK(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);                     \
-            }                                                                                                          \
-            UNROLL for (int i = 0; i < LANES; i++) v[i] = t[i];                                                        \
-        }                                                                                                              \
-        UNROLL for (int i = 0; i < LANES; i++) memcpy(dst + i * dst_stride, &v[i], sizeof v[i]);                       \
-    }
-DEFINE_TRANSPOSE(transpose16_f32, vf, float)
-DEFINE_TRANSPOSE(transpose16_bf16, vh, uint16_t)
-#else
-#define DEFINE_TRANSPOSE(name, Elem)                                                                                   \
-    static inline void name(Elem *dst, int64_t dst_stride, const Elem *src, int64_t src_stride) {                      \
-        for (int j = 0; j < LANES; j++)                                                                                \
-            for (int i = 0; i < LANES; i++) dst[j * dst_stride + i] = src[i * src_stride + j];                         \
-    }
-DEFINE_TRANSPOSE(transpose16_f32, float)
-DEFINE_TRANSPOSE(transpose16_bf16, uint16_t)
-#endif
-
-static void transpose_tile(Rows dst, Rows src, int64_t rows, int64_t cols) {
-    if (rows == LANES && cols == LANES) {
-        if (src.dtype == F32) transpose16_f32((float *)dst.data, dst.stride, src.data, src.stride);
-        else transpose16_bf16((uint16_t *)dst.data, dst.stride, src.data, src.stride);
-        return;
-    }
-    size_t size = dtype_size(src.dtype);
-    for (int64_t j = 0; j < cols; j++)
-        for (int64_t i = 0; i < rows; i++)
-            memcpy((char *)cols_at(rows_at(dst, j), i).data, cols_at(rows_at(src, i), j).data, size);
-}
-
-void transpose_all(Rows dst, Rows src, int64_t rows, int64_t cols) {
-    const int64_t strip = 64; // columns: whole cache lines are read
-#pragma omp parallel for schedule(dynamic) if (rows * cols > DOT_SMALL)
-    for (int64_t j0 = 0; j0 < cols; j0 += strip)
-        for (int64_t i = 0; i < rows; i += LANES)
-            for (int64_t j = j0; j < cols && j < j0 + strip; j += LANES)
-                transpose_tile(cols_at(rows_at(dst, j), i), cols_at(rows_at(src, i), j),
-                               rows - i < LANES ? rows - i : LANES, cols - j < LANES ? cols - j : LANES);
 }

@@ -38,9 +38,9 @@ static void list_isas(char *text, size_t n) {
 
 // The ops of `isa`, or of what auto stands for; what they are goes into the device's texts.
 static const OpTable *choose_ops(Device *d, int isa, int threads, Error *e) {
-    bool chosen = isa != CPU_ISA_AUTO, emulated = false;
+    bool chosen = isa != CPU_ISA_AUTO;
     if (!chosen) isa = cpu_isa_auto();
-    const OpTable *ops = isa == CPU_ISA_AUTO ? NULL : cpu_isa_ops(isa, &emulated);
+    const OpTable *ops = isa == CPU_ISA_AUTO ? NULL : cpu_isa_ops(isa);
     if (!ops) {
         char there[128];
         list_isas(there, sizeof there);
@@ -49,8 +49,7 @@ static const OpTable *choose_ops(Device *d, int isa, int threads, Error *e) {
                   isa == CPU_ISA_AUTO ? "no such instruction set" : cpu_isa_missing(isa), there);
         return NULL;
     }
-    snprintf(d->about, sizeof d->about, "CPU, %d thread%s, %s%s", threads, threads == 1 ? "" : "s", cpu_isa_about(isa),
-             emulated ? ", emulated" : "");
+    snprintf(d->about, sizeof d->about, "CPU, %d thread%s, %s", threads, threads == 1 ? "" : "s", cpu_isa_about(isa));
     snprintf(d->numerics, sizeof d->numerics, "%s", cpu_isa_name(isa));
     return ops;
 }

@@ -17,17 +17,16 @@ static bool has_avx512(void) { return false; }
 static bool has_avx512_bf16(void) { return false; }
 #endif
 
-// Weak: what the compiler cannot make, or what only tests link, is NULL.
-#define DECLARE(name, about)                                                                                           \
-    extern const OpTable cpu_ops_##name __attribute__((weak)), cpu_twins_##name __attribute__((weak));
+// Weak: what the compiler cannot make is NULL.
+#define DECLARE(name, about) extern const OpTable cpu_ops_##name __attribute__((weak));
 CPU_ISAS(DECLARE)
 
-#define ROW(name, about) {#name, about, &cpu_ops_##name, &cpu_twins_##name, has_##name},
+#define ROW(name, about) {#name, about, &cpu_ops_##name, has_##name},
 static const struct {
     const char *name, *about;
-    const OpTable *ops, *twins;
+    const OpTable *ops;
     bool (*has)(void);
-} isas[CPU_ISA_END] = {{"auto", "", NULL, NULL, NULL}, CPU_ISAS(ROW)};
+} isas[CPU_ISA_END] = {{"auto", "", NULL, NULL}, CPU_ISAS(ROW)};
 
 const char *cpu_isa_name(int isa) { return isas[isa].name; }
 const char *cpu_isa_about(int isa) { return isas[isa].about; }
@@ -48,7 +47,4 @@ int cpu_isa_auto(void) {
     return isa;
 }
 
-const OpTable *cpu_isa_ops(int isa, bool *emulated) {
-    *emulated = cpu_isa_missing(isa) != NULL;
-    return *emulated ? isas[isa].twins : isas[isa].ops;
-}
+const OpTable *cpu_isa_ops(int isa) { return cpu_isa_missing(isa) ? NULL : isas[isa].ops; }

@@ -48,7 +48,7 @@ static Rows gather(Arena *a, Tensor x, Tensor rows, int64_t first, int64_t n) {
     char *to = arena_take(a, (size_t)n * bytes);
     for (int64_t i = 0; i < n; i++)
         memcpy(to + (size_t)i * bytes, (char *)x.data + (size_t)i32(rows)[first + i] * bytes, bytes);
-    return (Rows){to, x.dtype, tensor_width(x)};
+    return (Rows){to, x.dtype, tensor_width(x), false};
 }
 
 #define PASS 512 // rows whose summaries are in scratch at a time
@@ -106,25 +106,22 @@ void cpu_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentr
     size_t size = dtype_size(x.dtype);
     float scale = head_scale(temperature);
     memset(dx.data, 0, tensor_bytes(dx));
-    // n rows and v tokens at a time: the row costs its gathered copy, the copy's transpose and an f32 sum; the token
-    // its row of w^T; the pair a logit's gradient and its transpose.
-    int64_t row_block = 1024, row_bytes = D * (int64_t)(2 * size + sizeof(float));
+    // n rows and v tokens at a time: the row costs its gathered copy and an f32 sum, the pair a logit's gradient.
+    int64_t row_block = 1024, row_bytes = D * (int64_t)(size + sizeof(float));
     while (row_block > HEAD_ROWS && row_block * row_bytes > (int64_t)DEVICE_SCRATCH / 2) row_block /= 2;
     if (row_block > N) row_block = N;
-    int64_t vocab_block = 4096, token_bytes = (int64_t)size * (D + 2 * row_block);
+    int64_t vocab_block = 4096, token_bytes = (int64_t)size * row_block;
     while (vocab_block > HEAD_CHUNK / 8 && vocab_block * token_bytes > (int64_t)DEVICE_SCRATCH * 3 / 8)
         vocab_block /= 2;
     for (int64_t first = 0; first < N; first += row_block) {
         int64_t n = N - first < row_block ? N - first : row_block;
         size_t mark = arena_mark(&d->scratch);
         Rows xs = gather(&d->scratch, x, rows, first, n);
-        Rows xt = {arena_take(&d->scratch, (size_t)(D * n) * size), x.dtype, n};
-        Rows sum = {arena_take(&d->scratch, (size_t)(n * D) * sizeof(float)), F32, D}; // dx of these rows
-        if (present(dw)) transpose_all(xt, xs, n, D);
+        Rows sum = {arena_take(&d->scratch, (size_t)(n * D) * sizeof(float)), F32, D, false}; // dx of these rows
         for (int64_t v = 0; v < V; v += vocab_block) {
             int64_t len = V - v < vocab_block ? V - v : vocab_block;
             size_t inner = arena_mark(&d->scratch);
-            Rows dz = {arena_take(&d->scratch, (size_t)(n * len) * size), x.dtype, len};
+            Rows dz = {arena_take(&d->scratch, (size_t)(n * len) * size), x.dtype, len, false};
             Rows wv = rows_at(rows_of(w), v);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (n * len * D > 1 << 17)
             for (int64_t c = 0; c < len; c += HEAD_CHUNK)
@@ -141,14 +138,8 @@ void cpu_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentr
                                     scale);
                     }
                 }
-            Rows wt = {arena_take(&d->scratch, (size_t)(D * len) * size), w.dtype, len};
-            transpose_all(wt, wv, len, D);
-            dot_all(sum, v > 0, dz, n, wt, D, len);
-            if (present(dw)) {
-                Rows dzt = {arena_take(&d->scratch, (size_t)(len * n) * size), x.dtype, n};
-                transpose_all(dzt, dz, n, len);
-                dot_all(rows_at(rows_of(dw), v), true, dzt, len, xt, D, n);
-            }
+            dot_all(sum, v > 0, dz, n, columns_of(wv), D, len);
+            if (present(dw)) dot_all(rows_at(rows_of(dw), v), true, columns_of(dz), len, columns_of(xs), D, n);
             arena_rewind(&d->scratch, inner);
         }
         for (int64_t i = 0; i < n; i++) {

@@ -262,7 +262,7 @@ void cpu_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor 
         size_t mark = arena_mark(&d->scratch);
         int32_t *at = arena_take(&d->scratch, (size_t)most * sizeof *at);
         char *xs = arena_take(&d->scratch, (size_t)most * row_bytes);
-        Draw draw = {{xs, x.dtype, tensor_width(x)}, at, 0, NULL, NULL, NULL};
+        Draw draw = {{xs, x.dtype, tensor_width(x), false}, at, 0, NULL, NULL, NULL};
         for (; b < B && draw.n < most; b++) {
             if (i64(key)[b] < 0) continue;
             memcpy(xs + (size_t)draw.n * row_bytes, (char *)x.data + (size_t)b * row_bytes, row_bytes);

@@ -1,0 +1,250 @@
+// Products whose sum runs down an operand's rows (the backward ones), by tiles of outputs: ROWS rows of a, VECTORS vectors of
+// rows of b.
+//
+// b is packed, a panel of PANEL rows and a chunk of K at a time: unit u of all of them lies together, so that lanes are
+// outputs and no sum goes across lanes. A unit is 4 bytes along K: an f32, a pair of bf16 where there is an instruction for it,
+// else a bf16 widened. A unit of a is broadcast from where it lies, or from a packed block where its rows run down memory
+// or have to be widened first.
+#include "dot.h"
+#include "unit.h"
+
+#if defined(__AVX512F__)
+#define VECTORS 4 // of a panel
+#define ROWS    6 // of a tile: ROWS x VECTORS accumulators, VECTORS of the panel and one broadcast unit
+#elif defined(__FMA__)
+#define VECTORS 2
+#define ROWS    6
+#else
+#define VECTORS 2
+#define ROWS    4
+#endif
+#define PANEL   (WIDTH * VECTORS) // rows of b
+#define UNITS   256               // of a chunk
+#define BLOCK_A 96                // rows of a that are packed at a time
+
+// Elements of a unit of type t, and whether a row's own memory will do for it.
+#if defined(__AVX512BF16__)
+ALWAYS_INLINE int64_t unit_elements(DType t) { return t == F32 ? 1 : 2; }
+#else
+ALWAYS_INLINE int64_t unit_elements(DType t) { return 1; }
+#endif
+ALWAYS_INLINE bool lies_in_units(Rows r, int64_t K) {
+    return !r.down && dtype_size(r.dtype) * (size_t)unit_elements(r.dtype) == 4 && K % unit_elements(r.dtype) == 0;
+}
+
+// x[WIDTH, WIDTH] transposed: at each step the off-diagonal squares of side h change places.
+#define SQUARES(h, lo, hi)                                                                                             \
+    UNROLL for (int i = 0; i < WIDTH; i++) if (!(i & h)) {                                                             \
+        Vec a = x[i], b = x[i + h];                                                                                    \
+        x[i] = __builtin_shufflevector(a, b, lo);                                                                      \
+        x[i + h] = __builtin_shufflevector(a, b, hi);                                                                  \
+    }
+#define LIST(...) __VA_ARGS__
+ALWAYS_INLINE void transpose_square(Vec x[WIDTH]) {
+#if WIDTH == 16
+    SQUARES(8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+            LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+    SQUARES(4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+            LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+    SQUARES(2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+            LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+    SQUARES(1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+            LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+#elif WIDTH == 8
+    SQUARES(4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
+    SQUARES(2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
+    SQUARES(1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
+#else
+    SQUARES(2, LIST(0, 1, 4, 5), LIST(2, 3, 6, 7))
+    SQUARES(1, LIST(0, 4, 2, 6), LIST(1, 5, 3, 7))
+#endif
+}
+#undef LIST
+#undef SQUARES
+
+typedef uint16_t Half __attribute__((vector_size(2 * WIDTH), may_alias));
+
+// --- Packing: dst[u * ld + i] = unit u of row i, 0 past the last row up to a whole vector ---
+
+// The first WIDTH units of a row of `len` elements, which lie along K; zeros past the last.
+ALWAYS_INLINE Vec units_along(const char *row, DType t, int64_t len) {
+    size_t bytes = (size_t)(WIDTH * unit_elements(t)) * dtype_size(t), left = (size_t)len * dtype_size(t);
+    Vec x = {0};
+    if (unit_elements(t) == 2 || t == F32) {
+        memcpy(&x, row, left < bytes ? left : bytes);
+        return x;
+    }
+    Half h = {0};
+    memcpy(&h, row, left < bytes ? left : bytes);
+    return (Vec)(__builtin_convertvector(h, VecU) << 16);
+}
+// x[j] = unit j of WIDTH rows, n of them there, which have `len` elements more; `whole`: all are there.
+ALWAYS_INLINE void load_square(Vec x[WIDTH], const char *row, int64_t stride, DType t, int64_t n, int64_t len,
+                               const bool whole) {
+    UNROLL for (int64_t j = 0; j < WIDTH; j++) {
+        x[j] = (Vec){0};
+        if (whole || j < n) x[j] = units_along(row + j * stride, t, whole ? WIDTH * unit_elements(t) : len);
+    }
+    transpose_square(x);
+}
+ALWAYS_INLINE void pack_square(uint32_t *dst, int64_t ld, const char *row, int64_t stride, DType t, int64_t n,
+                               int64_t len, const bool whole) {
+    Vec x[WIDTH];
+    load_square(x, row, stride, t, n, len, whole);
+    int64_t units = (len + unit_elements(t) - 1) / unit_elements(t);
+    UNROLL for (int64_t j = 0; j < WIDTH; j++) if (whole || j < units) memcpy(dst + j * ld, &x[j], sizeof x[j]);
+}
+ALWAYS_INLINE void pack_along(uint32_t *dst, int64_t ld, Rows r, DType t, int64_t n, int64_t len) {
+    const int64_t each = unit_elements(t), size = (int64_t)dtype_size(t), step = WIDTH * each, stride = r.stride * size;
+    for (int64_t i = 0; i < n; i += WIDTH) {
+        const char *row = rows_at(r, i).data;
+        for (int64_t k = 0; k < len; k += step) {
+            uint32_t *to = dst + k / each * ld + i;
+            if (n - i >= WIDTH && len - k >= step) pack_square(to, ld, row + k * size, stride, t, WIDTH, step, true);
+            else pack_square(to, ld, row + k * size, stride, t, n - i, len - k, false);
+        }
+    }
+}
+
+// Unit u of WIDTH rows that run down memory, n of them there: the elements lie side by side, a unit's second one in the
+// next line.
+ALWAYS_INLINE VecU half_line(const char *line, int64_t n) {
+    Half h = {0};
+    memcpy(&h, line, n >= WIDTH ? sizeof h : (size_t)n * 2);
+    return __builtin_convertvector(h, VecU);
+}
+ALWAYS_INLINE VecU units_down(const char *line, const char *next, DType t, int64_t n) {
+    VecU x = {0};
+    if (t == F32) {
+        memcpy(&x, line, n >= WIDTH ? sizeof x : (size_t)n * 4);
+        return x;
+    }
+    if (unit_elements(t) == 1) return half_line(line, n) << 16;
+    return half_line(line, n) | (next ? half_line(next, n) << 16 : x);
+}
+ALWAYS_INLINE void pack_down(uint32_t *dst, int64_t ld, Rows r, DType t, int64_t n, int64_t len) {
+    const int64_t each = unit_elements(t), size = (int64_t)dtype_size(t);
+    for (int64_t k = 0; k < len; k += each, dst += ld) {
+        const char *line = (const char *)r.data + k * r.stride * size, *next = line + r.stride * size;
+        if (k + 1 >= len) next = NULL;
+        int64_t i = 0;
+        for (; i + WIDTH <= n; i += WIDTH) {
+            VecU x = units_down(line + i * size, next ? next + i * size : NULL, t, WIDTH);
+            memcpy(dst + i, &x, sizeof x);
+        }
+        if (i < n) {
+            VecU x = units_down(line + i * size, next ? next + i * size : NULL, t, n - i);
+            memcpy(dst + i, &x, sizeof x);
+        }
+    }
+}
+static void pack(uint32_t *dst, int64_t ld, Rows r, int64_t n, int64_t len) {
+    if (r.down && r.dtype == F32) pack_down(dst, ld, r, F32, n, len);
+    else if (r.down) pack_down(dst, ld, r, BF16, n, len);
+    else if (r.dtype == F32) pack_along(dst, ld, r, F32, n, len);
+    else pack_along(dst, ld, r, BF16, n, len);
+}
+
+// --- Tiles ---
+
+static inline Vec unit_load(const uint32_t *p) {
+    Vec x;
+    memcpy(&x, p, sizeof x);
+    KEEP(x);
+    return x;
+}
+static inline Vec unit_broadcast(const void *p) {
+    uint32_t u;
+    memcpy(&u, p, sizeof u);
+    Vec x = (Vec)(u - (VecU){0});
+    KEEP(x);
+    return x;
+}
+#if defined(__AVX512BF16__)
+static inline Vec step_pair(Vec acc, Vec a, Vec b) {
+    return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
+}
+#else
+#define step_pair step_f32 // never called: a unit is one element
+#endif
+
+// Where unit u of row i of a is: units + i * row + u * next, in units.
+typedef struct {
+    const char *units;
+    int64_t row, next; // bytes
+} Broadcast;
+
+// c[rows, PANEL] = or += one chunk; columns from n on are not stored.
+ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, bool pairs, Broadcast a, const uint32_t *panel,
+                        int64_t units, int64_t n, const int rows) {
+    Vec acc[ROWS][VECTORS];
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = (Vec){0};
+    for (int64_t u = 0; u < units; u++, panel += PANEL) {
+        Vec y[VECTORS];
+        UNROLL for (int v = 0; v < VECTORS; v++) y[v] = unit_load(panel + v * WIDTH);
+        UNROLL for (int i = 0; i < rows; i++) {
+            Vec x = unit_broadcast(a.units + i * a.row + u * a.next);
+            UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] =
+                pairs ? step_pair(acc[i][v], x, y[v]) : step_f32(acc[i][v], x, y[v]);
+        }
+    }
+    if (n >= PANEL) {
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) {
+            float *to = c + i * stride + v * WIDTH;
+            Vec old;
+            memcpy(&old, to, sizeof old);
+            if (add) acc[i][v] += old;
+            memcpy(to, &acc[i][v], sizeof old);
+        }
+        return;
+    }
+    float out[PANEL];
+    UNROLL for (int i = 0; i < rows; i++) {
+        memcpy(out, acc[i], sizeof out);
+        for (int64_t j = 0; j < n; j++) c[i * stride + j] = add ? c[i * stride + j] + out[j] : out[j];
+    }
+}
+
+#define TILE(r)                                                                                                        \
+    case r: tile(c, stride, add, pairs, a, panel, units, n, r); break;
+// The same for m rows.
+ALWAYS_INLINE void tiles(float *c, int64_t stride, bool add, bool pairs, Broadcast a, int64_t m, const uint32_t *panel,
+                         int64_t units, int64_t n) {
+    for (; m >= ROWS; m -= ROWS, c += ROWS * stride, a.units += ROWS * a.row)
+        tile(c, stride, add, pairs, a, panel, units, n, ROWS);
+    switch (m) {
+        TILE(1)
+        TILE(2)
+        TILE(3)
+#if ROWS > 4
+        TILE(4) TILE(5)
+#endif
+    }
+}
+
+void panel_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    const int64_t each = unit_elements(a.dtype), step = UNITS * each;
+    const bool pairs = each == 2, direct = lies_in_units(a, K);
+    uint32_t panel[UNITS * PANEL] __attribute__((aligned(64)));
+    uint32_t packed[UNITS * BLOCK_A] __attribute__((aligned(64)));
+    for (int64_t i = 0; K == 0 && i < m; i++) memset(c + i * stride, 0, (size_t)n * sizeof *c);
+    for (int64_t j = 0; j < n; j += PANEL)
+        for (int64_t k = 0; k < K; k += step) {
+            int64_t len = K - k < step ? K - k : step, units = (len + each - 1) / each;
+            int64_t left = n - j < PANEL ? n - j : PANEL;
+            pack(panel, PANEL, cols_at(rows_at(b, j), k), left, len);
+            int64_t block = direct ? m : BLOCK_A;
+            for (int64_t i = 0; i < m; i += block) {
+                int64_t rows = m - i < block ? m - i : block;
+                Rows ak = cols_at(rows_at(a, i), k);
+                Broadcast from = {ak.data, a.stride * (int64_t)dtype_size(a.dtype), 4};
+                if (!direct) {
+                    pack(packed, BLOCK_A, ak, rows, len);
+                    from = (Broadcast){(const char *)packed, 4, BLOCK_A * 4};
+                }
+                float *to = c + i * stride + j;
+                if (pairs) tiles(to, stride, k > 0, true, from, rows, panel, units, left);
+                else tiles(to, stride, k > 0, false, from, rows, panel, units, left);
+            }
+        }
+}
