@@ -287,6 +287,14 @@ else
 	$(Q)$(MAKE) MODE=emu mutants
 endif
 
+# How fast that machine is: a memory-bound kernel, then tensor cores by mma.sync and by wgmma.
+.PHONY: bench-ptx
+bench-ptx: $(ptx)
+	$(Q)head -c 8388608 /dev/zero >$(dir)/zeros
+	$(Q)$(ptx) tests/golden/ptx/softmax_bf16_80.ptx softmax grid=8000 block=128 shared=16 in:$(dir)/zeros buf:8388608 i32:496 u64:0 u64:0
+	$(Q)for a in 80 90; do $(ptx) tests/golden/ptx/matmul_bf16_$$a.ptx matmul_pointers grid=8,8 block=128 shared=49152 in:$(dir)/zeros \
+	    in:$(dir)/zeros buf:524288 i32:512 i32:512 i32:512 u64:0 u64:0; done
+
 # Our kernels as nvcc compiled them, on the machine of tests/ptx; and the shapes of speed too.
 .PHONY: check-ptx check-ptx-all
 check-ptx check-ptx-all:
@@ -401,6 +409,7 @@ help:
 	@echo 'make demo      watch a model learn: three minutes, offline'
 	@echo 'make test      every test; make run-test_NAME [TEST=PATTERN] [OP=NAME] runs one program, one test, one op'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
+	@echo 'make bench-ptx  how fast that machine is'
 	@echo 'make check-ptx  the kernels that nvcc compiled, on a machine for PTX; check-ptx-all: large shapes too'
 	@echo 'make check-cuda  registers and spills of every kernel, for every GPU generation; needs nvcc, no GPU'
 	@echo 'make check-rooms  which symbol of which room reaches up'

@@ -271,6 +271,7 @@ void work(Grid &g, uint64_t clusters) {
             g.counts.instructions += c->instructions;
             g.counts.warp_instructions += c->warp_instructions;
             g.counts.barriers += c->barriers;
+            g.counts.flops += c->flops;
             for (Block &b : c->blocks) g.counts.warps += b.warps.size();
         }
     } catch (Fault &f) {

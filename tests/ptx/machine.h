@@ -230,7 +230,7 @@ struct Cluster {
     uint64_t dice = 1;
     uint32_t arrived = 0, warps_live = 0; // barrier.cluster: warps
     uint64_t generation = 0;
-    uint64_t instructions = 0, warp_instructions = 0, barriers = 0;
+    uint64_t instructions = 0, warp_instructions = 0, barriers = 0, flops = 0; // flops: of tensor cores
     int polls = 0;
 };
 
@@ -246,7 +246,7 @@ struct Launch {
     std::vector<uint8_t> params;
 };
 struct Counts {
-    uint64_t instructions = 0, warp_instructions = 0, warps = 0, barriers = 0;
+    uint64_t instructions = 0, warp_instructions = 0, warps = 0, barriers = 0, flops = 0;
 };
 
 struct Grid {

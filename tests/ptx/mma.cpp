@@ -68,10 +68,22 @@ float element(Type t, uint32_t reg, int j) {
     }
 }
 
+// The elements of a fragment's register, to where put(lane, which) says.
+template <typename Put> void spread(Type t, const uint32_t *s, int each, Put put) {
+    if (t == BF16) {
+        for (int l = 0; l < LANES; l++) put(l, 0) = f32_of(s[l] << 16), put(l, 1) = f32_of(s[l] & 0xffff0000u);
+        return;
+    }
+    for (int l = 0; l < LANES; l++)
+        for (int j = 0; j < each; j++) put(l, j) = element(t, s[l], j);
+}
+
 // Fragments: a register holds E = 4 / bytes neighbours in k. Lane l, g = l / 4, q = l % 4; register r of A: row g + 8 (r % 2),
 // columns E q + 4 E (r / 2) on; of B: rows E q + 4 E r on, column g; of C: row g + 8 (r / 2), column 2 q + r % 2.
 // x: types of a, b, c, d, a byte each; y: K. list: d, then a, b, c as count says.
-void mma(Warp &w, const Instr &i, uint32_t) {
+void mma(Warp &w, const Instr &i, uint32_t lanes) {
+    if (lanes != ALL) fault(w, i, lanes, "a warp of 32 lanes is needed");
+    w.block->cluster->flops += 2 * 16 * 8 * i.y;
     Type ta = (Type)(i.x & 255), tb = (Type)(i.x >> 8 & 255), tc = (Type)(i.x >> 16 & 255), td = (Type)(i.x >> 24);
     int bytes = ta == TF32 ? 4 : bytes_of(ta), each = 4 / bytes, K = (int)i.y, registers = K / (4 * each);
     float a[16 * 32], b[32 * 8], c[16 * 8];
@@ -80,15 +92,14 @@ void mma(Warp &w, const Instr &i, uint32_t) {
     const int32_t *list = i.list.data();
     int nd = td == F16 ? 2 : 4;
     for (int r = 0; r < 2 * registers; r++) {
-        const uint32_t *s = w.at<uint32_t>(list[nd + r]);
-        for (int l = 0; l < LANES; l++)
-            for (int j = 0; j < each; j++)
-                a[(l / 4 + 8 * (r % 2)) * K + each * (l % 4) + 4 * each * (r / 2) + j] = element(ta, s[l], j);
+        float *at = a + 8 * (r % 2) * K + 4 * each * (r / 2);
+        spread(ta, w.at<uint32_t>(list[nd + r]), each,
+               [&](int l, int j) -> float & { return at[l / 4 * K + each * (l % 4) + j]; });
     }
     for (int r = 0; r < registers; r++) {
-        const uint32_t *s = w.at<uint32_t>(list[nd + 2 * registers + r]);
-        for (int l = 0; l < LANES; l++)
-            for (int j = 0; j < each; j++) b[(each * (l % 4) + 4 * each * r + j) * 8 + l / 4] = element(tb, s[l], j);
+        float *at = b + 4 * each * r * 8;
+        spread(tb, w.at<uint32_t>(list[nd + 2 * registers + r]), each,
+               [&](int l, int j) -> float & { return at[(each * (l % 4) + j) * 8 + l / 4]; });
     }
     const int32_t *lc = list + nd + 3 * registers;
     for (int r = 0; r < 4; r++)

@@ -1,6 +1,7 @@
 // build/ptx FILE.ptx KERNEL grid=X,Y,Z block=X,Y,Z shared=BYTES [seed=N] [units=MODEL] ... ARGUMENT...: runs one kernel.
 #include "ptx.h"
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -217,11 +218,16 @@ int main(int argc, char **argv) {
         for (Buffer &b : buffers)
             if (b.bytes) ranges.push_back({(uint64_t)b.p, b.bytes, false, b.written.get()});
         std::sort(ranges.begin(), ranges.end(), [](const Range &a, const Range &b) { return a.start < b.start; });
+        auto start = std::chrono::steady_clock::now();
         Counts n = run_grid(*kernel, launch, ranges, &where);
+        double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         write_back(buffers);
-        printf("%s: %llu instructions, %llu of warps, %llu warps, %llu barriers\n", name.c_str(),
-               (unsigned long long)n.instructions, (unsigned long long)n.warp_instructions, (unsigned long long)n.warps,
-               (unsigned long long)n.barriers);
+        printf("%s: %llu instructions, %llu of warps, %llu warps, %llu barriers; %.3f s, %.0f million instructions/s",
+               name.c_str(), (unsigned long long)n.instructions, (unsigned long long)n.warp_instructions,
+               (unsigned long long)n.warps, (unsigned long long)n.barriers, seconds,
+               (double)n.instructions / seconds / 1e6);
+        if (n.flops) printf(", %.2f GFLOP/s in tensor cores", (double)n.flops / seconds / 1e9);
+        printf("\n");
     } catch (Fault &f) {
         fprintf(stderr, "%s\n", describe(file, name, f, where.empty() ? "its launch" : where).c_str());
         return 1;

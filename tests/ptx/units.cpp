@@ -40,16 +40,20 @@ static float add_group(Adds adds, float sum, const float *a, const float *b, int
     return f;
 }
 
+typedef float Eight __attribute__((vector_size(32)));
+
 void multiply(Adds adds, int M, int N, int K, const float *a, const float *b, float *c) {
-    if (adds.group == 0) {
-        for (int m = 0; m < M; m++) {
-            float *row = c + m * N;
-            for (int k = 0; k < K; k++) {
-                float x = a[m * K + k];
-                const float *y = b + k * N;
-                for (int n = 0; n < N; n++) row[n] += x * y[n];
+    if (adds.group == 0) { // N is a multiple of 8
+        for (int m = 0; m < M; m++)
+            for (int n = 0; n < N; n += 8) {
+                Eight sum, x;
+                memcpy(&sum, c + m * N + n, sizeof sum);
+                for (int k = 0; k < K; k++) {
+                    memcpy(&x, b + k * N + n, sizeof x);
+                    sum += a[m * K + k] * x;
+                }
+                memcpy(c + m * N + n, &sum, sizeof sum);
             }
-        }
         return;
     }
     for (int m = 0; m < M; m++)

@@ -133,8 +133,10 @@ void own_registers(Warp &w, const Instr &i) {
                   k.function->regs[(size_t)r].name.c_str());
     for (int32_t r : i.writes) w.in_group[(size_t)r] = w.wgmma_group;
 }
-void mma_async(Warp &w, const Instr &i, uint32_t) {
+void mma_async(Warp &w, const Instr &i, uint32_t lanes) {
     Shape s = shape_of(i);
+    if (lanes != ALL) fault(w, i, lanes, "a warp of 32 lanes is needed");
+    w.block->cluster->flops += (uint64_t)(2 * 16 * s.N * s.K);
     own_registers(w, i);
     int bytes = s.a == TF32 ? 4 : bytes_of(s.a), quarter = w.index % 4 * 16, each = 4 / bytes;
     float a[16 * 32], b[32 * 256], c[16 * 256];
