@@ -43,16 +43,16 @@ static float add_group(Adds adds, float sum, const float *a, const float *b, int
 typedef float Eight __attribute__((vector_size(32)));
 
 void multiply(Adds adds, int M, int N, int K, const float *a, const float *b, float *c) {
-    if (adds.group == 0) { // N is a multiple of 8
-        for (int m = 0; m < M; m++)
-            for (int n = 0; n < N; n += 8) {
-                Eight sum, x;
-                memcpy(&sum, c + m * N + n, sizeof sum);
+    if (adds.group == 0) { // N is a multiple of 8, M of 4
+        for (int n = 0; n < N; n += 8)
+            for (int m = 0; m < M; m += 4) { // four chains of sums at once
+                Eight sum[4], x;
+                for (int r = 0; r < 4; r++) memcpy(&sum[r], c + (m + r) * N + n, sizeof x);
                 for (int k = 0; k < K; k++) {
                     memcpy(&x, b + k * N + n, sizeof x);
-                    sum += a[m * K + k] * x;
+                    for (int r = 0; r < 4; r++) sum[r] += a[(m + r) * K + k] * x;
                 }
-                memcpy(c + m * N + n, &sum, sizeof sum);
+                for (int r = 0; r < 4; r++) memcpy(c + (m + r) * N + n, &sum[r], sizeof x);
             }
         return;
     }
