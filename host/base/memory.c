@@ -22,19 +22,21 @@
 static bool (*may_speak)(ExitCode code, Error *e);
 void memory_ask_who_speaks(bool (*ask)(ExitCode code, Error *e)) { may_speak = ask; }
 
-// No stream, no lock, no handler of exit: any of these may be what had no memory.
+// No stream, no lock, no handler of exit, and nothing that allocates: any of these may be what had no memory.
 _Noreturn void out_of_memory(const char *fmt, ...) {
     static atomic_flag said = ATOMIC_FLAG_INIT;
-    while (atomic_flag_test_and_set(&said)) pause(); // another thread is ending the process
-    Error e = {0};
-    char what[256];
+    static _Thread_local bool ending;
+    bool again = ending;                                       // what should have said it had no memory either
+    while (!again && atomic_flag_test_and_set(&said)) pause(); // another thread is ending the process
+    ending = true;
+    Error e = {.code = EXIT_MEMORY};
+    char what[256], line[sizeof e.text + 32];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    error_set(&e, EXIT_MEMORY, "out of memory: %s; close other programs or use a smaller batch", what);
-    if (!may_speak || may_speak(EXIT_MEMORY, &e)) {
-        char line[sizeof e.text + 32];
+    snprintf(e.text, sizeof e.text, "out of memory: %s; close other programs or use a smaller batch", what);
+    if (again || !may_speak || may_speak(EXIT_MEMORY, &e)) {
         size_t n = (size_t)snprintf(line, sizeof line, "grpo: error: %s\n", e.text);
         output_write(STDERR_FILENO, line, n);
     }
