@@ -136,7 +136,7 @@ static void every_call_that_fails_ends_in_exit_code_5(void **state) {
         if (code || !end) fail_aloud("%s: exit code %d: %s", commands[i].name, code, out.n ? out.s : "");
         long calls, copies, wrong;
         assert_int_equal(sscanf(end, "calls %ld, copies %ld, wrong %ld", &calls, &copies, &wrong), 3);
-        if (wrong) fail_aloud("%s: %s", commands[i].name, log);
+        if (wrong || strstr(log, " ends ")) fail_aloud("%s: %s", commands[i].name, log);
         assert_true(calls > 500 && copies == (all_calls() ? calls : calls / 131));
         if (i < 2) assert_straight(commands[i].name);
         free(log);
@@ -207,6 +207,31 @@ static void a_rank_that_ends_so_ends_all(void **state) {
     str_free(&out);
 }
 
+// The judge's requests are made by a process of their own. What it lacks must not pass for a judge that is silent.
+static void a_helper_that_ends_so_ends_its_run(void **state) {
+    skip_under_sanitizers(__func__);
+    Str out = {0};
+#define JUDGE "reward 'judge:url=http://127.0.0.1:1/v1,template={completion},retries=0,timeout=5' $D/scored.jsonl"
+    if (grpo(NULL, JUDGE, &out)) {
+        printf("SKIP %s: no libcurl\n", __func__);
+        skip();
+    }
+    int hits = 0;
+    for (int k = 0; k < 6; k++) {
+        char fail[64];
+        snprintf(fail, sizeof fail, "FAIL_IN=children FAIL_%s=%d", k ? "AT" : "FROM", k ? 300 * k : 1);
+        int code = grpo(fail, JUDGE, &out);
+        char *log = log_text();
+        bool hit = !strncmp(log, "call ", 5);
+        if (code != (hit ? EXIT_MEMORY : EXIT_OK) || (hit && !strstr(out.s, "grpo: error: out of memory")))
+            fail_aloud("%s: exit code %d: %s%s", fail, code, out.n ? out.s : "", log);
+        hits += hit;
+        free(log);
+    }
+    assert_true(hits > 2);
+    str_free(&out);
+}
+
 // Weights and caches come from mmap, which says what is wanted; PCRE2 does without its JIT, and with the same results.
 static void no_pages_is_an_error_or_the_same_run(void **state) {
     skip_under_sanitizers(__func__);
@@ -235,6 +260,7 @@ int main(void) {
         cmocka_unit_test(every_call_that_fails_ends_in_exit_code_5),
         cmocka_unit_test(a_run_that_ends_so_is_taken_up),
         cmocka_unit_test(a_rank_that_ends_so_ends_all),
+        cmocka_unit_test(a_helper_that_ends_so_ends_its_run),
         cmocka_unit_test(no_pages_is_an_error_or_the_same_run),
     };
     return cmocka_run_group_tests(tests, setup, scratch_teardown);

@@ -173,6 +173,8 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     if (!failed) return true;
     if (p->pid < 0) p->pid = 0;
     process_kill(p);
+    if (failed == ENOMEM || failed == EAGAIN) // EAGAIN: no more processes
+        out_of_memory("%s cannot be started (%s)", name, strerror(failed));
     return error_set(e, EXIT_CONFIG, "%s: cannot be started: %s", name, strerror(failed));
 }
 

@@ -27,7 +27,7 @@ struct RegexRun {
 
 Regex *regex_new(const char *pattern, Error *e) {
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
-    if (!context) die("PCRE2 has no memory");
+    if (!context) out_of_memory("PCRE2 was refused some");
     pcre2_set_max_pattern_length(context, MAX_PATTERN);
     pcre2_set_parens_nest_limit(context, MAX_PARENTHESES);
     int why;
@@ -61,12 +61,13 @@ RegexRun *regex_run_new(const Regex *r) {
     run->regex = r;
     run->data = pcre2_match_data_create_from_pattern(r->code, NULL);
     run->context = pcre2_match_context_create(NULL);
-    if (!run->data || !run->context) die("PCRE2 has no memory");
+    if (!run->data || !run->context) out_of_memory("PCRE2 was refused some");
     pcre2_set_heap_limit(run->context, HEAP_KIB);
     pcre2_set_depth_limit(run->context, DEPTH);
     size_t jit = 0;
     if (pcre2_pattern_info(r->code, PCRE2_INFO_JITSIZE, &jit) == 0 && jit > 0)
         run->stack = pcre2_jit_stack_create(32 << 10, JIT_STACK, NULL);
+    if (jit > 0 && !run->stack) out_of_memory("PCRE2 was refused a stack"); // on a smaller one it would give up sooner
     if (run->stack) pcre2_jit_stack_assign(run->context, NULL, run->stack);
     return run;
 }

@@ -140,6 +140,7 @@ static SandboxEnd run(const SandboxJob *job, Str *out, int *status, Str *said, E
     }
     bool ok = true;
     for (int i = 0; i < n; i++) ok = ok && fd[i] >= 0;
+    if (!ok && errno == ENOMEM) out_of_memory("the files of a sandboxed program cannot be made");
     if (!ok) error_set(e, EXIT_MEMORY, "no memory for the files of a sandboxed program: %s", strerror(errno));
 
     Args args = {0};

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -156,6 +157,17 @@ static void note_once(WorkerPool *pool, const Worker *w, const char *reason) {
 
 void workers_blame(WorkerPool *pool, const char *what) { note_once(pool, NULL, what); }
 
+// Waits for one that is ending: what it said last comes with its end. A helper of ours that had no memory ends this
+// process too, which would else go on with a score left out.
+static void see_end(WorkerPool *pool, Worker *w) {
+    int status;
+    if (w->process.pid <= 0 || !process_wait(&w->process, clock_ms() + STOP_MS, &status)) return;
+    read_errors(w);
+    bool helper = !strncmp(pool->o.command.argv[0], PROCESS_HELPER_PREFIX, strlen(PROCESS_HELPER_PREFIX));
+    if (helper && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_MEMORY)
+        out_of_memory("the process that asks %s had none", pool->o.name);
+}
+
 static bool start(WorkerPool *pool, Worker *w, RewardFault *why, Error *e) {
     *why = REWARD_CRASH;
     str_clear(&w->errors);
@@ -166,10 +178,7 @@ static bool start(WorkerPool *pool, Worker *w, RewardFault *why, Error *e) {
         json_decref(hello);
         return true;
     }
-    if (w->process.pid > 0 && *why == REWARD_CRASH) { // what it said last comes with its end
-        process_wait(&w->process, clock_ms() + STOP_MS, &(int){0});
-        read_errors(w);
-    }
+    if (*why == REWARD_CRASH) see_end(pool, w);
     Str s = {0};
     complaint(w, pool->o.name, reason_of(*why), &s);
     error_set(e, *why == REWARD_FAULTS ? EXIT_STOPPED : EXIT_CONFIG, "%s", s.s);
@@ -228,6 +237,7 @@ json_t *worker_ask(WorkerPool *pool, const char *rest, size_t limit, RewardFault
     if (!w) return NULL;
     bool ready = is_ready(w) || start(pool, w, why, &e);
     if (ready) answer = ask(w, id, rest, limit, pool->o.timeout, why);
+    if (ready && !answer && *why == REWARD_CRASH) see_end(pool, w);
     if (!answer && *why != REWARD_FAULTS) note_once(pool, ready ? w : NULL, ready ? reason_of(*why) : e.text);
     if (ready && !answer) process_kill(&w->process);
     give(pool, w);

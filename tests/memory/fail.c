@@ -1,7 +1,8 @@
 // An allocator that fails on demand, preloaded into grpo (LD_PRELOAD): memory runs out at a chosen call, whoever makes it.
 //
 //   FAIL_AT=N        call number N fails, counted from 1; FAIL_FROM=N: so do all after it
-//   FAIL_IN=children only in processes that the first one forks, which go on counting
+//   FAIL_IN=children only in processes that the first one forks, which go on counting, and in its helpers (programs named
+//                    reward-..., which are grpo too), which count anew
 //   FAIL_FIRST=N, FAIL_EVERY=K   each of the first N calls, and every K-th of the others, fails in a copy of the process
 //                    (fork). The copy has to end with exit code 5 and say "out of memory"; the process itself goes on as
 //                    if nothing had happened: so one run tries thousands of calls
@@ -60,6 +61,10 @@ static void begin(void) {
     char file[4096] = "";
     if (readlink("/proc/self/exe", file, sizeof file - 1) < 0) return;
     const char *name = strrchr(file, '/');
+    char begins[8] = "";
+    int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && read(fd, begins, sizeof begins - 1) > 0 && !strcmp(begins, "reward-")) root = 0;
+    if (fd >= 0) close(fd);
     ask.on = name && !strcmp(name, "/grpo");
 }
 
