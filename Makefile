@@ -270,10 +270,12 @@ debug sanitize:
 
 # On the CPU; and in the release build, on the emulated GPU after that.
 also_emu := $(filter release,$(MODE))
+# What the ops, the model and the numerics contract do on every instruction set.
+per_isa := $(foreach i,$(isas),$(foreach t,ops model contract,$(dir)/tests/test_$t@$i))
 test: $(grpo) $(tools) $(tests)
 	$(if $(also_emu),$(Q)$(MAKE) MODE=emu programs)
 	$(Q)GRPO=$(grpo) GRPO_CUDA=$(if $(also_emu),$(BUILD)/emu/grpo,$(grpo)) \
-	    $(if $(filter sanitize,$(MODE)),TEST_TIMEOUT=1200) tests/run.sh $(if $(filter emu,$(MODE)),--cuda) $(tests) \
+	    $(if $(filter sanitize,$(MODE)),TEST_TIMEOUT=1200) tests/run.sh $(if $(filter emu,$(MODE)),--cuda) $(tests) $(if $(also_emu),$(per_isa)) \
 	    $(if $(also_emu),--cuda $(emulated:%=$(BUILD)/emu/tests/%))
 
 programs: $(grpo) $(tools) $(tests)

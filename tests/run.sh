@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs test programs (cmocka) and adds up: tests/run.sh PROGRAM... [--cuda PROGRAM...]
+# Runs test programs (cmocka) and adds up: tests/run.sh PROGRAM[@ISA]... [--cuda PROGRAM...]
 #
+# PROGRAM@ISA runs on that instruction set of the CPU, where it is there.
 # Those after --cuda run with GRPO_TEST_DEVICE=cuda, and GRPO_CUDA in the place of GRPO; they are single-threaded under
 # emulation, so as many run side by side as there are cores. A program that crashes, hangs (TEST_TIMEOUT seconds, 300;
 # three times that after --cuda) or exits with an error counts as failed, and so does a skipped test that
@@ -84,9 +85,20 @@ for program in "$@"; do
         cuda=yes
         break
     fi
-    run "$program" "$limit"
-    report "$program" ""
+    isa=
+    case $program in
+    *@*) isa=${program##*@} program=${program%@*} ;;
+    esac
     shift
+    if [ -z "$isa" ]; then
+        run "$program" "$limit"
+        report "$program" ""
+    elif GRPO_CPU_ISA=$isa "$GRPO" doctor 2>/dev/null | grep -q '^OK *device'; then
+        (export GRPO_CPU_ISA="$isa" && run "$program" "$limit")
+        report "$program" " ($isa)"
+    else
+        echo "SKIP ${program##*/} ($isa): this CPU does not have it"
+    fi
 done
 if [ -n "$cuda" ] && [ $# -gt 0 ]; then
     limit=$((3 * limit))
