@@ -458,13 +458,12 @@ static void cut_short(const char *name, char *bytes, size_t n) {
 }
 
 static void flip_bits(const char *name, char *bytes, size_t n) {
-    bool manifest = !strcmp(name, "manifest.json");
+    bool manifest = !strcmp(name, "manifest.json"); // which knows its own checksum, so no other file is blamed
     int fd = open(at("out/step_2/%s", name), O_WRONLY);
     for (size_t bit = 0; bit < 8 * n; bit += manifest ? 1 : 7) {
         char flipped = (char)(bytes[bit / 8] ^ 1 << bit % 8);
         assert_int_equal(pwrite(fd, &flipped, 1, (off_t)(bit / 8)), 1);
-        // A flip in the manifest may fall on a file's name, size or sum: then that file is named.
-        assert_falls_back(manifest ? "" : name);
+        assert_falls_back(name);
         assert_int_equal(pwrite(fd, bytes + bit / 8, 1, (off_t)(bit / 8)), 1);
     }
     close(fd);

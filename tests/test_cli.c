@@ -4,6 +4,7 @@
 #include "train_fixture.h"
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <string.h>
@@ -208,8 +209,12 @@ static void train_eval_sample_sft_work_together(void **state) {
     }
     assert_int_equal(lines, 2);
     free(args);
-    // A weight that is no number: refused where weights are checked, said where only what they make can show it.
-    char *path = words("$D/run/step_2/model.safetensors");
+    // A weight that is no number: refused where weights are checked, said where only what they make can show it. As in
+    // somebody else's directory, no manifest tells.
+    char *path = words("$D/run/step_2/manifest.json");
+    assert_int_equal(unlink(path), 0);
+    free(path);
+    path = words("$D/run/step_2/model.safetensors");
     FILE *f = fopen(path, "r+b");
     static const float nan = NAN;
     assert_true(f && !fseek(f, -4, SEEK_END) && fwrite(&nan, 4, 1, f) == 1 && !fclose(f));
@@ -331,6 +336,49 @@ static void resuming_names_what_changed(void **state) {
         free(args);
         free(all);
     }
+    // The training file grows; what a removal that was cut off left behind goes, too.
+    char *file = words("$D/train.jsonl"), *gone = words("$D/changed/step_1.gone"), *args;
+    size_t n;
+    char *former = file_read(file, 1 << 20, &n, NULL), *longer = xasprintf("%s%s", former, former);
+    write_file("train.jsonl", longer);
+    assert_int_equal(mkdir(gone, 0777), 0);
+    args = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/changed max_steps=4");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    if (!strstr(out.s, "train.jsonl is not the file that")) fail_msg("%s", out.s);
+    assert_int_equal(access(gone, F_OK), -1);
+    write_file("train.jsonl", former);
+    free(args), free(former), free(longer), free(file), free(gone);
+    str_free(&out);
+}
+
+// A checkpoint given as a model is held against its manifest, unless it is only mapped.
+static void a_damaged_checkpoint_is_no_model(void **state) {
+    Str out = {0};
+    char *args = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/whole max_steps=1"),
+         *weights = words("$D/whole/step_1/model.safetensors");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    FILE *f = fopen(weights, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, -100, SEEK_END), 0);
+    int byte = fgetc(f);
+    assert_int_equal(fseek(f, -100, SEEK_END), 0);
+    fputc(byte ^ 1, f);
+    fclose(f);
+    free(args);
+    static const struct {
+        const char *load;
+        int code;
+        const char *says;
+    } cases[] = {{"strict", 3, "model.safetensors"}, {"mmap", 0, "is not held against its manifest"}};
+    for (int i = 0; i < 2; i++) {
+        char *all = xasprintf(
+            "sample model=$D/whole/step_1 dtype=f32 raw=true prompt=1 max_completion_length=4 load=%s", cases[i].load);
+        args = words(all);
+        int code = grpo(args, NULL, &out);
+        if (code != cases[i].code || !strstr(out.s, cases[i].says)) fail_msg("grpo %s: exit %d: %s", args, code, out.s);
+        free(args), free(all);
+    }
+    free(weights);
     str_free(&out);
 }
 
@@ -455,17 +503,12 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(resuming_names_what_changed),
-        cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
-        cmocka_unit_test(a_missing_gpu_is_one_clear_line),
-        cmocka_unit_test(help_that_cannot_be_written_fails),
-        cmocka_unit_test(help_names_every_command),
-        cmocka_unit_test(mistakes_are_one_clear_line),
-        cmocka_unit_test(stop_strings_against_rewards),
-        cmocka_unit_test(bad_rows_are_counted_in_the_header),
-        cmocka_unit_test(train_eval_sample_sft_work_together),
-        cmocka_unit_test(faults_of_rewards_are_shown),
-        cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
+        cmocka_unit_test(resuming_names_what_changed),         cmocka_unit_test(a_damaged_checkpoint_is_no_model),
+        cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt), cmocka_unit_test(a_missing_gpu_is_one_clear_line),
+        cmocka_unit_test(help_that_cannot_be_written_fails),   cmocka_unit_test(help_names_every_command),
+        cmocka_unit_test(mistakes_are_one_clear_line),         cmocka_unit_test(stop_strings_against_rewards),
+        cmocka_unit_test(bad_rows_are_counted_in_the_header),  cmocka_unit_test(train_eval_sample_sft_work_together),
+        cmocka_unit_test(faults_of_rewards_are_shown),         cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

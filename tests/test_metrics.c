@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <string.h>
 
 static char dir[64];
@@ -46,9 +47,9 @@ static const char *text_of(const char *name) {
     return text;
 }
 
-static Metrics *open_logs(size_t metrics_bytes, size_t completions_bytes) {
+static Metrics *open_logs(int64_t metrics_lines, int64_t completions_lines) {
     Error e = {0};
-    Metrics *m = metrics_open(dir, metrics_bytes, completions_bytes, &e);
+    Metrics *m = metrics_open(dir, metrics_lines, completions_lines, &e);
     if (!m) fail_msg("%s", e.text);
     return m;
 }
@@ -124,15 +125,15 @@ static void logs_are_cut_back_to_a_checkpoint(void **state) {
 
     m = open_logs(0, 0); // a new run begins with empty logs
     assert_string_equal(text_of("completions.jsonl"), "");
-    size_t mb, cb;
+    int64_t metrics_lines, completions_lines;
     for (int step = 1; step <= 3; step++) log_step(m, step);
-    assert_true(metrics_sync(m, &mb, &cb, &e));
-    assert_int_equal(mb, strlen(text_of("metrics.jsonl")));
-    assert_int_equal(cb, strlen(text_of("completions.jsonl")));
+    assert_true(metrics_sync(m, &metrics_lines, &completions_lines, &e));
+    assert_int_equal(metrics_lines, 3);
+    assert_int_equal(completions_lines, 3);
     for (int step = 4; step <= 5; step++) log_step(m, step); // lost: the run is killed here
     metrics_close(m);
 
-    m = open_logs(mb, cb);
+    m = open_logs(metrics_lines, completions_lines);
     for (int step = 4; step <= 6; step++) log_step(m, step);
     metrics_close(m);
     assert_string_equal(text_of("metrics.jsonl"), metrics);
@@ -144,10 +145,32 @@ static void logs_shorter_than_the_checkpoint_go_on(void **state) {
     log_step(m, 1);
     metrics_close(m);
     size_t n = strlen(text_of("metrics.jsonl"));
-    m = open_logs(n + 100, 0);
+    FILE *f = fopen(path_of("metrics.jsonl"), "a"); // the next line lost its end
+    assert_non_null(f);
+    fputs("{\"step\": 2, \"lo", f);
+    fclose(f);
+    m = open_logs(9, 0);
     log_step(m, 2);
+    int64_t metrics_lines, completions_lines;
+    assert_true(metrics_sync(m, &metrics_lines, &completions_lines, NULL));
+    assert_int_equal(metrics_lines, 2);
     metrics_close(m);
     assert_string_equal(text_of("metrics.jsonl") + n, "{\"step\": 2, \"loss\": 0.100000001}\n");
+}
+
+// A log that is deleted does not end the run; what is no file is refused without waiting for a reader.
+static void logs_that_are_no_files(void **state) {
+    Error e = {0};
+    Metrics *m = open_logs(0, 0);
+    log_step(m, 1);
+    assert_int_equal(unlink(path_of("metrics.jsonl")), 0);
+    log_step(m, 2);
+    metrics_close(m);
+    assert_int_equal(mkfifo(path_of("metrics.jsonl"), 0600), 0);
+    assert_null(metrics_open(dir, 0, 0, &e));
+    assert_int_equal(e.code, EXIT_DISK);
+    assert_non_null(strstr(e.text, "metrics.jsonl: is no regular file"));
+    assert_int_equal(unlink(path_of("metrics.jsonl")), 0);
 }
 
 static void a_second_run_is_kept_out(void **state) {
@@ -340,9 +363,9 @@ static int end_worker(pid_t pid, int err, char *said, size_t cap) {
 }
 
 static void first_signal_asks_to_stop(void **state) {
-    static const int sigs[] = {SIGTERM, SIGINT, SIGUSR1};
-    static const char *const names[] = {"SIGTERM", "SIGINT", "SIGUSR1"};
-    for (int i = 0; i < 3; i++) {
+    static const int sigs[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+    static const char *const names[] = {"SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"};
+    for (int i = 0; i < 4; i++) {
         int err;
         char said[512];
         pid_t pid = start_worker(false, &err);
@@ -405,6 +428,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(completions_keep_what_was_scored, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(logs_are_cut_back_to_a_checkpoint, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(logs_shorter_than_the_checkpoint_go_on, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(logs_that_are_no_files, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_second_run_is_kept_out, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_failed_write_leaves_whole_lines, make_dir, remove_dir),
         cmocka_unit_test(an_unwritable_directory_is_an_error),

@@ -311,6 +311,16 @@ static void run_with_stop(Fixture *f, const char *more, int stop) {
     }
 }
 
+static void assert_same_file(const Fixture *a, const Fixture *b, const char *name) {
+    char *x = xasprintf("%s/%s", a->dir, name), *y = xasprintf("%s/%s", b->dir, name);
+    size_t n, m;
+    char *one = file_read(x, 1 << 20, &n, NULL), *other = file_read(y, 1 << 20, &m, NULL);
+    assert_non_null(one);
+    assert_non_null(other);
+    assert_string_equal(one, other);
+    free(one), free(other), free(x), free(y);
+}
+
 static void resumed_run_is_the_same_run(void **state) {
     const char *const variants[] = {"", half_used, "dtype=bf16", "dtype=bf16 optim_dtype=bf16 dynamic_sampling=2"};
     for (int v = 0; v < 4; v++) {
@@ -331,6 +341,7 @@ static void resumed_run_is_the_same_run(void **state) {
                 free(bytes);
             }
             assert_int_equal(straight.t.state.next_key, stopped.t.state.next_key);
+            assert_same_file(&straight, &stopped, "out/step_6/state/train.json");
             char *again = metrics_text(&stopped);
             assert_string_equal(metrics, again);
             free(again);

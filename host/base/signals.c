@@ -48,7 +48,10 @@ static void handle(int sig) {
         return;
     }
     if (live) say("\r\033[K");
-    say(sig == SIGTERM ? "grpo: SIGTERM: " : sig == SIGINT ? "grpo: SIGINT: " : "grpo: SIGUSR1: ");
+    say(sig == SIGTERM  ? "grpo: SIGTERM: "
+        : sig == SIGINT ? "grpo: SIGINT: "
+        : sig == SIGHUP ? "grpo: SIGHUP: "
+                        : "grpo: SIGUSR1: ");
     say(stopping);
     say("; a second signal quits at once\n");
     errno = saved;
@@ -58,14 +61,17 @@ void signals_install(bool saves) {
     live = output_is_screen(STDERR_FILENO);
     stopping = saves ? "stopping at the next safe point and saving" : "stopping";
     struct sigaction act = {.sa_handler = handle, .sa_flags = SA_RESTART};
-    // The three wait for each other, so that the handler never interrupts itself.
+    // They wait for each other, so that the handler never interrupts itself.
     sigemptyset(&act.sa_mask);
     sigaddset(&act.sa_mask, SIGTERM);
     sigaddset(&act.sa_mask, SIGINT);
     sigaddset(&act.sa_mask, SIGUSR1);
+    sigaddset(&act.sa_mask, SIGHUP);
     sigaction(SIGTERM, &act, NULL);
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGUSR1, &act, NULL);
+    struct sigaction former; // nohup has it ignored, and so it stays
+    if (!sigaction(SIGHUP, NULL, &former) && former.sa_handler != SIG_IGN) sigaction(SIGHUP, &act, NULL);
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGPIPE, &ignore, NULL);
 }

@@ -28,12 +28,12 @@ static const struct {
     {"skipped", offsetof(TrainState, skipped)},
     {"seen_tokens", offsetof(TrainState, seen_tokens)},
     {"evaluated", offsetof(TrainState, evaluated)},
-    {"metrics_bytes", offsetof(TrainState, metrics_bytes)},
-    {"completions_bytes", offsetof(TrainState, completions_bytes)},
+    {"metrics_lines", offsetof(TrainState, metrics_lines)},
+    {"completions_lines", offsetof(TrainState, completions_lines)},
     {"batch_bytes", offsetof(TrainState, batch_bytes)},
 };
 enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
-_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + 3 * sizeof(void *) + 32,
+_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + 3 * sizeof(void *) + 32 + 48,
                "a field is not saved");
 
 // ---- names --------------------------------------------------------------------------------------------------------
@@ -88,8 +88,7 @@ static bool is_suffix(const Entry *x, const char *suffix) { return !strcmp(x->su
 
 // ---- saving -------------------------------------------------------------------------------------------------------
 
-// Clears away what an interrupted save left; a checkpoint that lost its name between two renames gets it back.
-static bool sweep(const char *output_dir, Error *e) {
+bool checkpoint_sweep(const char *output_dir, Error *e) {
     Entry *x;
     int n;
     if (!entries_list(output_dir, &x, &n, e)) return false;
@@ -135,6 +134,7 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
     }
     json_object_set_new(j, "dtype", json_string(dtype_name(dtype)));
     json_object_set_new(j, "numerics", json_string(s->numerics));
+    json_object_set_new(j, "data", json_string(s->data));
     json_object_set_new(j, "command", s->command ? json_string(s->command) : json_null());
     char *text = json_dumps(j, JSON_INDENT(1));
     bool ok = outdir_put(d, "state/train.json", text, strlen(text), e);
@@ -259,7 +259,7 @@ static bool readable_yet(const OutDir *out, int64_t step, Error *e) {
 
 bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e) {
-    if (!disk_mkdir(output_dir, e) || !sweep(output_dir, e)) return false;
+    if (!disk_mkdir(output_dir, e) || !checkpoint_sweep(output_dir, e)) return false;
     uint64_t bytes = hf_bytes(source_dir, m) + s->batch_bytes + strlen(config_yaml);
     for (int i = 0; i < n_blobs; i++) bytes += blobs[i].bytes;
     char *path = xasprintf("%s/step_%lld", output_dir, (long long)s->step);
@@ -323,6 +323,8 @@ static bool train_state_read(const char *path, TrainState *s, int64_t step, DTyp
                        path, command ? command : "?", s->command);
     const char *numerics = json_text(json_object_get(j, "numerics"));
     snprintf(s->numerics, sizeof s->numerics, "%s", numerics ? numerics : "");
+    const char *data = json_text(json_object_get(j, "data"));
+    snprintf(s->data, sizeof s->data, "%s", data ? data : "");
     const char *saved = json_text(json_object_get(j, "dtype"));
     if (ok && (!saved || strcmp(saved, dtype_name(dtype))))
         ok = error_set(e, EXIT_CONFIG,
@@ -421,6 +423,25 @@ static bool model_matches(const char *path, const Model *m, Error *e) {
                "%s is a checkpoint of another model (%d layers, hidden %d, vocabulary %d) than this run's (%d layers, "
                "hidden %d, vocabulary %d); choose another output_dir, or the model it was started from",
                path, a.L, a.D, a.V, b.L, b.D, b.V);
+}
+
+bool checkpoint_model_check(const char *dir, bool *checked, Error *e) {
+    *checked = false;
+    char *path = xasprintf("%s/manifest.json", dir);
+    bool ours = access(path, F_OK) == 0;
+    free(path);
+    if (!ours) return true;
+    json_t *manifest = manifest_read(dir, e);
+    if (!manifest) return false;
+    bool ok = true;
+    const char *name;
+    json_t *entry;
+    json_object_foreach(json_object_get(manifest, "files"), name, entry) {
+        if (ok && strncmp(name, "state/", 6)) ok = manifest_check(manifest, dir, name, NULL, NULL, e);
+    }
+    json_decref(manifest);
+    *checked = ok;
+    return ok;
 }
 
 bool checkpoint_load(const char *path, TrainState *s, Device *d, Model *m, const StateBlob *blobs, int n_blobs,

@@ -17,13 +17,15 @@ typedef struct {
     int64_t next_key; // first unused sequence key
     int64_t skipped;  // steps skipped in a row for NaN or Inf
     int64_t seen_tokens;
-    int64_t evaluated;                       // the last step evaluated on eval_file
-    size_t metrics_bytes, completions_bytes; // lengths of the logs at that step: resuming cuts them back
-    char *batch;                             // opaque bytes of a half-used generation batch, or NULL
+    int64_t evaluated; // the last step evaluated on eval_file
+    // Lines of the logs at that step: resuming cuts them back. (Their bytes hang on how many digits a time has.)
+    int64_t metrics_lines, completions_lines;
+    char *batch; // opaque bytes of a half-used generation batch, or NULL
     size_t batch_bytes;
     const HfVoice *voice; // what the model files say of conversations; NULL: what the source's say
     const char *command;  // "train" or "sft": a checkpoint is only resumed by the command that saved it; NULL: any
     char numerics[32];    // Device.numerics of who saves, or saved, it
+    char data[48];        // bytes and CRC32C of the training file
 } TrainState;
 typedef struct {
     const char *name; // file name in state/
@@ -38,6 +40,10 @@ bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, con
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e);
 // What the ranks other than the one in checkpoint_save do meanwhile: they hand it their slices.
 bool checkpoint_serve(Device *d, const StateBlob *blobs, int n_blobs, Error *e);
+// Clears away what an interrupted save or removal left; a checkpoint that lost its name between two renames gets it back.
+bool checkpoint_sweep(const char *output_dir, Error *e);
+// Holds the model files of a directory that is a checkpoint of ours against its manifest. *checked: it is one.
+bool checkpoint_model_check(const char *dir, bool *checked, Error *e);
 // The newest checkpoint that verifies, as a path (heap); *step its step. NULL: none (e->code EXIT_OK) or an error.
 // Damaged ones are named in notes.
 char *checkpoint_find(const char *output_dir, int64_t *step, Error *e);

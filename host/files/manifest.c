@@ -1,4 +1,5 @@
 // What a checkpoint consists of, and whether all of it is still there.
+#include "crc32c.h"
 #include "file.h"
 #include "json.h"
 #include "manifest.h"
@@ -15,6 +16,13 @@ static const size_t manifest_limit = (size_t)64 << 20; // bytes; an entry of 10 
 
 static char *render(const json_t *manifest) { return json_dumps(manifest, JSON_INDENT(1)); }
 
+// The checksum of the manifest itself, of its text without it.
+static void sum_of(const json_t *manifest, char hex[9]) {
+    char *text = render(manifest);
+    snprintf(hex, 9, "%08x", crc32c(0, text, strlen(text)));
+    free(text);
+}
+
 bool manifest_write(OutDir *d, int64_t step, Error *e) {
     json_t *files = json_object();
     for (int i = 0; i < d->n_files; i++) {
@@ -29,6 +37,9 @@ bool manifest_write(OutDir *d, int64_t step, Error *e) {
     }
     json_t *j = json_pack("{s:s,s:I,s:I,s:o}", "format", format_name, "step", (json_int_t)step, "block",
                           (json_int_t)DISK_BLOCK, "files", files);
+    char own[9];
+    sum_of(j, own);
+    json_object_set_new(j, "crc32c", json_string(own));
     char *text = render(j);
     bool ok = outdir_put(d, "manifest.json", text, strlen(text), e);
     free(text);
@@ -41,7 +52,7 @@ static bool well_formed(const json_t *j) {
     json_t *files = json_object_get(j, "files"), *entry;
     if (!json_text(format) || strcmp(json_text(format), format_name) || !json_is_integer(step) ||
         json_integer_value(step) < 0 || json_integer_value(json_object_get(j, "block")) != (json_int_t)DISK_BLOCK ||
-        !json_is_object(files))
+        !json_is_object(files) || !json_text(json_object_get(j, "crc32c")))
         return false;
     const char *name;
     json_object_foreach(files, name, entry) {
@@ -65,7 +76,16 @@ json_t *manifest_read(const char *dir, Error *e) {
     json_t *j = text ? json_parse_unique(text, n, path, e) : NULL;
     if (j) {
         again = well_formed(j) ? render(j) : NULL;
-        if (!again || strlen(again) != n || memcmp(text, again, n)) {
+        char saved[9] = "", own[9];
+        snprintf(saved, sizeof saved, "%s", again ? json_string_value(json_object_get(j, "crc32c")) : "");
+        json_object_del(j, "crc32c");
+        sum_of(j, own);
+        if (again && strlen(again) == n && !memcmp(text, again, n) && strcmp(saved, own)) {
+            error_set(e, EXIT_INPUT, "%s: damaged: its text has the checksum %s, not the %s that it names", path, own,
+                      saved);
+            json_decref(j);
+            j = NULL;
+        } else if (!again || strlen(again) != n || memcmp(text, again, n)) {
             size_t at = 0;
             while (again && at < n && text[at] == again[at]) at++;
             error_set(e, EXIT_INPUT, "%s: damaged at byte %zu: not what was written", path, at);

@@ -1,4 +1,4 @@
-// manifest.json of a checkpoint: every file with its size and the CRC32C of each DISK_BLOCK of it.
+// manifest.json of a checkpoint: every file with its size and the CRC32C of each DISK_BLOCK of it, and its own.
 #pragma once
 #include "error.h"
 #include "ops.h"

@@ -1,6 +1,8 @@
 // Opening an engine, or a learner. Memory is two slabs whose sizes come from running the carving code once from a null base;
 // `grpo plan` prints that table.
 #include "chat.h"
+#include "checkpoint.h"
+#include "crc32c.h"
 #include "device.h"
 #include "ranks.h"
 #include "learner.h"
@@ -147,15 +149,52 @@ static bool no_memory(const Engine *en, Error *e) {
     return false;
 }
 
+// A checkpoint of ours knows what its files were.
+static bool model_files_check(const Config *c, Error *e) {
+    bool checked;
+    if (c->load == LOAD_MMAP) {
+        char *manifest = xasprintf("%s/manifest.json", c->model);
+        if (!access(manifest, F_OK)) note("load=mmap: %s is not held against its manifest", c->model);
+        free(manifest);
+        return true;
+    }
+    return checkpoint_model_check(c->model, &checked, e);
+}
+
+// Ranks that began with different weights would train on, each its own model.
+static bool weights_agree(Engine *en, Error *e) {
+    int world = comm_world(en->comm);
+    if (world == 1) return true;
+    enum { BLOCK = 16 << 20 };
+    char *block = xmalloc(BLOCK);
+    uint32_t crc = 0, *all = xcalloc((size_t)world, sizeof *all);
+    for (size_t at = 0, bytes = tensor_bytes(en->policy.slab); at < bytes; at += BLOCK) {
+        size_t n = bytes - at < BLOCK ? bytes - at : BLOCK;
+        en->device->copy(en->device, block, (char *)en->policy.slab.data + at, n);
+        crc = crc32c(crc, block, n);
+    }
+    bool ok = device_ok(en->device, e) && comm_gather(en->comm, "weights", &crc, sizeof crc, all, e);
+    for (int r = 1; ok && r < world; r++)
+        if (all[r] != all[0])
+            ok =
+                error_set(e, EXIT_CONFIG,
+                          "rank %d has loaded other weights from %s than rank 0 (crc32c %08x and %08x); give all ranks "
+                          "the same files",
+                          r, en->cfg->model, all[r], all[0]);
+    free(block);
+    free(all);
+    return ok;
+}
+
 static bool load_weights(Engine *en, Learner *l, Error *e) {
     const Config *c = en->cfg;
     if (c->init == INIT_RANDOM) model_init_random(en->device, &en->policy, (uint64_t)c->seed);
-    else if (!hf_weights_read(c->model, en->device, &en->policy, c->load, e)) return false;
+    else if (!model_files_check(c, e) || !hf_weights_read(c->model, en->device, &en->policy, c->load, e)) return false;
     if (present(l->master))
         en->device->cast(en->device, l->master, tensor_rows(en->policy.slab, l->first, l->master.dim[0]));
     if (en->shape.reference) en->device->cast(en->device, l->reference.slab, en->policy.slab);
     en->device->sync(en->device);
-    return device_ok(en->device, e);
+    return device_ok(en->device, e) && weights_agree(en, e);
 }
 
 static bool join_ranks(Engine *en, Error *e) {

@@ -1,10 +1,14 @@
 // Saving a run and going on from where it was: what train and sft share.
+#include "crc32c.h"
 #include "file.h"
 #include "ranks.h"
 #include "run_state.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 // Optimizer state of the run, as checkpoint files; the reference only where it moves.
 static int state_blobs(const Learner *l, StateBlob *blob) {
@@ -28,7 +32,7 @@ static int state_blobs(const Learner *l, StateBlob *blob) {
 bool run_save(const Learner *l, TrainState *at, Metrics *m, Error *e) {
     const Config *c = l->engine.cfg;
     snprintf(at->numerics, sizeof at->numerics, "%s", l->engine.device->numerics);
-    if (m && !metrics_sync(m, &at->metrics_bytes, &at->completions_bytes, e)) return false;
+    if (m && !metrics_sync(m, &at->metrics_lines, &at->completions_lines, e)) return false;
     StateBlob blob[4];
     int n = state_blobs(l, blob);
     ranks_phase("save", at->step);
@@ -41,6 +45,23 @@ bool run_save(const Learner *l, TrainState *at, Metrics *m, Error *e) {
     at->voice = NULL;
     free(yaml);
     return ok;
+}
+
+// What tells a training file from another: its bytes and their CRC32C. Order and place in it follow from the file.
+static bool data_sum(const char *path, char sum[sizeof((TrainState *)0)->data], Error *e) {
+    int fd = file_open(path, e);
+    if (fd < 0) return false;
+    char *block = xmalloc(DISK_BLOCK);
+    uint32_t crc = 0;
+    size_t bytes = 0;
+    ssize_t n;
+    while ((n = read(fd, block, DISK_BLOCK)) > 0 || (n < 0 && errno == EINTR))
+        if (n > 0) crc = crc32c(crc, block, (size_t)n), bytes += (size_t)n;
+    free(block);
+    close(fd);
+    if (n < 0) return error_set(e, EXIT_DISK, "%s: cannot be read: %s", path, strerror(errno));
+    snprintf(sum, sizeof((TrainState *)0)->data, "%zu bytes, crc32c %08x", bytes, crc);
+    return true;
 }
 
 // The next "name: value" of a YAML text that config_yaml wrote; a value may go on in indented lines. False at the end.
@@ -102,8 +123,9 @@ static bool find_newest(Learner *l, char **path, Error *e) {
 // Loads the newest good checkpoint where the `resume` rule allows one.
 static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
     const Config *c = l->engine.cfg;
-    char *path;
-    if (!find_newest(l, &path, e)) return false;
+    char *path, data[sizeof at->data];
+    if (!data_sum(c->train_file, data, e) || !find_newest(l, &path, e)) return false;
+    snprintf(at->data, sizeof at->data, "%s", data);
     if (!path)
         return c->resume != RESUME_MUST ||
                error_set(e, EXIT_INPUT, "resume=must, but there is no checkpoint in %s", c->output_dir);
@@ -121,7 +143,13 @@ static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
                          "that was never stopped",
                          at->numerics, l->engine.device->numerics);
         say_changes(l, path, p);
+        if (*at->data && strcmp(at->data, data))
+            progress_say(p,
+                         "%s is not the file that %s was trained on (%s; now %s): the order of questions and the place "
+                         "in it are another run's; bring back the former file, or start anew in another output_dir",
+                         c->train_file, path, at->data, data);
     }
+    snprintf(at->data, sizeof at->data, "%s", data);
     free(path);
     return ok;
 }
@@ -134,8 +162,11 @@ bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) 
         !comm_barrier(l->engine.comm, "resumed", e))
         return false;
     if (comm_rank(l->engine.comm)) return true;
-    *m = metrics_open(l->engine.cfg->output_dir, at->metrics_bytes, at->completions_bytes, e);
-    return *m != NULL;
+    *m = metrics_open(l->engine.cfg->output_dir, at->metrics_lines, at->completions_lines, e);
+    if (!*m) return false;
+    Error swept = {0}; // what is left costs space, not the run
+    if (!checkpoint_sweep(l->engine.cfg->output_dir, &swept)) note("%s", swept.text);
+    return true;
 }
 
 void run_say_done(const TrainState *at, int64_t total_steps, Progress *p) {

@@ -9,11 +9,15 @@
 #include <unistd.h>
 #include <string.h>
 
+enum { LOG_BLOCK = 1 << 16 }; // bytes read at a time
+
 typedef struct {
     char *path;
     int fd;
-    size_t bytes; // committed
-    Str pending;  // lines not committed yet
+    size_t bytes;  // committed
+    int64_t lines; // of them
+    bool lost;     // it has no name any more, and that is said
+    Str pending;   // lines not committed yet
 } Log;
 
 struct Metrics {
@@ -36,23 +40,36 @@ static bool log_lock(const Log *l, Error *e) {
                      l->path, (long)whole.l_pid);
 }
 
-// Opens (or makes) the log and cuts it to `bytes`.
-static bool log_open(Log *l, const char *dir, const char *name, size_t bytes, Error *e) {
+// Where the first `lines` lines of the file end; where it has fewer, its last whole one. l->bytes and l->lines.
+static bool log_measure(Log *l, int64_t lines, Error *e) {
+    char *block = xmalloc(LOG_BLOCK);
+    ssize_t n = 1;
+    for (size_t at = 0; l->lines < lines && n; at += n > 0 ? (size_t)n : 0) {
+        n = pread(l->fd, block, LOG_BLOCK, (off_t)at);
+        if (n < 0 && errno != EINTR) break;
+        for (ssize_t i = 0; i < n && l->lines < lines; i++)
+            if (block[i] == '\n') l->lines++, l->bytes = at + (size_t)i + 1;
+    }
+    free(block);
+    return n >= 0 || disk_error(l, "reading", e);
+}
+
+// Opens (or makes) the log and cuts it back to its first `lines` lines.
+static bool log_open(Log *l, const char *dir, const char *name, int64_t lines, Error *e) {
     l->path = xasprintf("%s/%s", dir, name);
-    l->fd = open(l->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    l->fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666); // a pipe is not waited for
     struct stat st;
     if (l->fd < 0 || fstat(l->fd, &st)) return disk_error(l, "opening", e);
-    if (S_ISREG(st.st_mode) && !log_lock(l, e)) return false; // before anything is cut
-    size_t size = (size_t)st.st_size;
-    if (size < bytes) {
-        note("%s has %zu bytes, the checkpoint knew of %zu: lines are missing; going on from its end", l->path, size,
-             bytes);
-        bytes = size;
-    }
-    // Only a regular file can be cut; /dev/null and pipes are written as they are.
-    if (S_ISREG(st.st_mode) && ftruncate(l->fd, (off_t)bytes)) return disk_error(l, "cutting it back", e);
-    if (S_ISREG(st.st_mode) && lseek(l->fd, (off_t)bytes, SEEK_SET) < 0) return disk_error(l, "seeking", e);
-    l->bytes = bytes;
+    if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
+        return error_set(e, EXIT_DISK, "%s: is no regular file; move it away, or choose another output_dir", l->path);
+    if (S_ISCHR(st.st_mode)) return true;                           // as /dev/null: written as it is
+    if (!log_lock(l, e) || !log_measure(l, lines, e)) return false; // before anything is cut
+    if (l->lines < lines)
+        note(
+            "%s has %lld whole lines, the checkpoint knew of %lld: the others are missing; going on after the last one",
+            l->path, (long long)l->lines, (long long)lines);
+    if (ftruncate(l->fd, (off_t)l->bytes)) return disk_error(l, "cutting it back", e);
+    if (lseek(l->fd, (off_t)l->bytes, SEEK_SET) < 0) return disk_error(l, "seeking", e);
     return true;
 }
 
@@ -76,7 +93,13 @@ static bool log_commit(Log *l, Error *e) {
         done += (size_t)n;
     }
     l->bytes += l->pending.n;
+    for (size_t i = 0; i < l->pending.n; i++) l->lines += l->pending.s[i] == '\n';
     str_clear(&l->pending);
+    struct stat st;
+    if (!l->lost && !fstat(l->fd, &st) && !st.st_nlink) {
+        l->lost = true;
+        note("%s was deleted: what is logged from here on is lost, the run is not", l->path);
+    }
     return true;
 }
 
@@ -86,11 +109,11 @@ static bool log_sync(const Log *l, Error *e) {
     return true;
 }
 
-Metrics *metrics_open(const char *output_dir, size_t metrics_bytes, size_t completions_bytes, Error *e) {
+Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t completions_lines, Error *e) {
     Metrics *m = xcalloc(1, sizeof *m);
     m->metrics.fd = m->completions.fd = -1;
-    if (log_open(&m->metrics, output_dir, "metrics.jsonl", metrics_bytes, e) &&
-        log_open(&m->completions, output_dir, "completions.jsonl", completions_bytes, e))
+    if (log_open(&m->metrics, output_dir, "metrics.jsonl", metrics_lines, e) &&
+        log_open(&m->completions, output_dir, "completions.jsonl", completions_lines, e))
         return m;
     metrics_close(m);
     return NULL;
@@ -158,8 +181,8 @@ bool metrics_commit(Metrics *m, Error *e) {
     return log_commit(&m->metrics, e) && log_commit(&m->completions, e);
 }
 
-bool metrics_sync(Metrics *m, size_t *metrics_bytes, size_t *completions_bytes, Error *e) {
-    *metrics_bytes = m->metrics.bytes;
-    *completions_bytes = m->completions.bytes;
+bool metrics_sync(Metrics *m, int64_t *metrics_lines, int64_t *completions_lines, Error *e) {
+    *metrics_lines = m->metrics.lines;
+    *completions_lines = m->completions.lines;
     return log_sync(&m->metrics, e) && log_sync(&m->completions, e);
 }

@@ -13,7 +13,7 @@ typedef struct {
     float reward, advantage;
 } CompletionRecord;
 // Opens both logs, each cut back to a checkpoint's length (0: a new run). NULL after filling *e.
-Metrics *metrics_open(const char *output_dir, size_t metrics_bytes, size_t completions_bytes, Error *e);
+Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t completions_lines, Error *e);
 void metrics_close(Metrics *m); // drops what was not committed
 // A line of metrics.jsonl, name by name in the order it shall have. Numbers read back as the same f32; NaN, Inf: null.
 void metrics_add(Metrics *m, const char *name, double value);
@@ -22,4 +22,4 @@ void metrics_completion(Metrics *m, const CompletionRecord *r); // a line of com
 // Writes what was added since the last commit: whole lines, or nothing (EXIT_DISK).
 bool metrics_commit(Metrics *m, Error *e);
 // For a checkpoint: what was committed is on the disk, and how long the logs are now.
-bool metrics_sync(Metrics *m, size_t *metrics_bytes, size_t *completions_bytes, Error *e);
+bool metrics_sync(Metrics *m, int64_t *metrics_lines, int64_t *completions_lines, Error *e);

@@ -279,7 +279,7 @@ static bool write_result(const char *path, const Str *json, Error *e) {
 
 // Said before the evaluation, not after it.
 static bool output_writable(const char *path, Error *e) {
-    int fd = *path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : -1;
+    int fd = *path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666) : -1; // no reader: no wait
     if (fd >= 0) close(fd);
     return !*path || fd >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, error_write(errno));
 }
