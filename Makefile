@@ -337,6 +337,7 @@ compile_commands.json:
 check:
 	$(Q)$(MAKE) test
 	$(Q)MEMORY_CALLS=all $(MAKE) run-test_memory
+	$(Q)$(MAKE) check-ptx
 	$(Q)$(MAKE) check-rooms
 	$(Q)$(MAKE) fuzz
 	$(Q)$(MAKE) MODE=sanitize test

@@ -60,6 +60,8 @@ bool emu_run_on_machine(const EmuLaunch &launch) {
         l.shared = launch.shared;
         l.seed = emu_next_seed();
         l.params = launch.params;
+        const char *units = getenv("EMU_UNITS");
+        if (units && !ptx::find_units(units, &l.units)) emu_fail("EMU_UNITS=%s: there is no such model", units);
         std::vector<ptx::Range> ranges = program->ranges;
         for (auto &r : emu_reachable()) ranges.push_back({r.first, r.second, false, nullptr});
         std::sort(ranges.begin(), ranges.end(),

@@ -19,6 +19,9 @@ const Kernel &find_kernel(Program &p, const std::string &name);
 // "FILE:LINE: kernel K, block (x,y,z), warp w, lanes 0x...: what"
 std::string describe(const std::string &file, const std::string &kernel, const Fault &f, const std::string &where);
 
+// units.cpp: a model by its name (ascending, groups8, groups16, unlike); false where there is none.
+bool find_units(const std::string &name, Units *units);
+
 // A tensor map as the host makes it (cuTensorMapEncodeTiled): 128 bytes. Sizes and strides as there: strides[0] is that of
 // dimension 1, in bytes. Type, swizzle and so on as PTX's tensormap.replace numbers them.
 struct TensorMap {

@@ -192,10 +192,7 @@ int main(int argc, char **argv) {
         else if (key == "threads")
             launch.threads = (int)std::max<uint64_t>(1, std::min<uint64_t>(whole(value, key), 64));
         else if (key == "units") {
-            static const char *const models[] = {"ascending", "groups8", "groups16", "unlike"};
-            auto at = std::find(std::begin(models), std::end(models), value);
-            if (at == std::end(models)) wrong("units=" + value + ": ascending, groups8, groups16 or unlike");
-            launch.units = (Units)(at - models);
+            if (!find_units(value, &launch.units)) wrong("units=" + value + ": ascending, groups8, groups16 or unlike");
         } else wrong("\"" + text + "\" is no option (grid, block, shared, cluster, seed, units, limit, regs, threads)");
     }
     std::unique_ptr<Program> program;

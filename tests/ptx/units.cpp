@@ -3,10 +3,21 @@
 // products of f16 and the sum so far are aligned to the largest of the nine and cut off, with one bit more than f32 has; on
 // sm_90 16 products, with two.
 #include "units.h"
+#include "ptx.h"
 #include <cmath>
 #include <cstring>
 
 namespace ptx {
+
+bool find_units(const std::string &name, Units *units) {
+    static const char *const models[] = {"ascending", "groups8", "groups16", "unlike"};
+    for (size_t k = 0; k < sizeof models / sizeof *models; k++)
+        if (name == models[k]) {
+            *units = (Units)k;
+            return true;
+        }
+    return false;
+}
 
 Adds unit_of(Units model, bool wgmma, int bytes) {
     Units m = model == UNITS_UNLIKE ? wgmma ? UNITS_GROUPS_16 : UNITS_GROUPS_8 : model;
