@@ -12,6 +12,7 @@
 #pragma once
 #include "cpu_isa.h"
 #include "error.h"
+#include "losses.h"
 #include <stdint.h>
 
 // clang-format off
@@ -56,7 +57,7 @@
     INT (grpo,      num_generations, 8, 1, 4096, "completions a question: the group")                                  \
     INT (grpo,      num_iterations, 1, 1, 1000, "optimizer passes over one generation")                                \
     INT (grpo,      steps_per_generation, 0, 0, 4096, "micro-batches one generation feeds, a multiple of gradient_accumulation_steps; 0: the same") \
-    PICK(grpo,      loss_type, 0, "grpo|bnpo|dr_grpo|dapo|cispo|sapo", "how token losses are formed and averaged")     \
+    PICK(grpo,      loss_type, 0, LOSS_CHOICES, "how token losses are formed and added up: see the table of losses")    \
     PICK(grpo,      importance_sampling_level, 0, "token|sequence", "ratio of each token, or one of the sequence (GSPO)") \
     REAL(grpo,      epsilon, 0.2, 0, 1, "lower clip: ratios below 1 - epsilon")                                        \
     REAL(grpo,      epsilon_high, -1, -1, 100, "upper clip: ratios above 1 + epsilon_high; -1: epsilon. cispo: the largest ratio itself") \
@@ -64,15 +65,25 @@
     PICK(grpo,      scale_rewards, 0, "group|batch|none", "advantages are divided by this standard deviation")         \
     PICK(grpo,      multi_objective_aggregation, 0, "sum_then_normalize|normalize_then_sum", "normalize_then_sum: each reward in its group first (GDPO)") \
     REAL(grpo,      beta, 0.04, 0, 100, "weight of the KL to the reference; 0: no reference is kept")                  \
+    BOOL(grpo,      use_bias_correction_kl, false, "the KL is multiplied by the ratio, so that its gradient is the reverse KL's: TRL's default since 1.16, not there in the recipe's time") \
     BOOL(grpo,      sync_ref_model, false, "move the reference towards the policy now and then")                       \
     REAL(grpo,      ref_model_mixup_alpha, 0.6, 0, 1, "ref = alpha policy + (1 - alpha) ref")                          \
     INT (grpo,      ref_model_sync_steps, 512, 1, 1000000000, "optimizer steps between two such moves")                \
     BOOL(grpo,      mask_truncated_completions, false, "completions cut at max_completion_length do not count in the loss") \
     REAL(grpo,      top_entropy_quantile, 1, 0, 1, "only this share of tokens, those of highest entropy, carries the policy loss") \
     REAL(grpo,      entropy_coef, 0, -10, 10, "entropy bonus: - entropy_coef x mean entropy is added to the loss")     \
+    BOOL(grpo,      use_adaptive_entropy, false, "entropy_coef is where the coefficient starts; each step moves it, up where entropy is at or below entropy_target, else down") \
+    REAL(grpo,      entropy_target, 0.2, 0, 100, "entropy of the tokens that carry the loss; the bonus is applied only after a step at or below it")    \
+    REAL(grpo,      entropy_coef_delta, 0.005, 0, 10, "how far a step moves the coefficient")                          \
+    REAL(grpo,      entropy_coef_min, 0, -10, 10, "the least it is moved to")                                          \
+    REAL(grpo,      entropy_coef_max, 1, -10, 10, "the most it is moved to")                                           \
     REAL(grpo,      off_policy_mask_threshold, 0, 0, 1000, "leave out sequences with negative advantage and mean(old - new log-prob) above it; 0: off") \
     REAL(grpo,      sapo_temperature_pos, 1, 0.001, 1000, "tau of sapo where the advantage is positive")               \
     REAL(grpo,      sapo_temperature_neg, 1.05, 0.001, 1000, "tau of sapo elsewhere")                                  \
+    REAL(grpo,      vespo_k_pos, 2, 0, 1000, "k of vespo where the advantage is not negative: how fast weights fall below a ratio of 1") \
+    REAL(grpo,      vespo_lambda_pos, 3, 0, 1000, "lambda of vespo there: how fast they fall above it")                \
+    REAL(grpo,      vespo_k_neg, 3, 0, 1000, "k of vespo where the advantage is negative")                             \
+    REAL(grpo,      vespo_lambda_neg, 2, 0, 1000, "lambda of vespo there")                                             \
     INT (grpo,      dynamic_sampling, 0, 0, 1000, "draw new questions for groups whose rewards are all equal, this many times at most; 0: off") \
     LIST(reward,    rewards, "correctness,int,strict_format,soft_format,xmlcount", "rewards, each NAME[:key=value,...]; in YAML also {name: NAME, key: value}") \
     INT (reward,    reward_threads, 0, 0, 1024, "threads that score completions while others are sampled; 0: one a core, at most 16") \

@@ -423,6 +423,17 @@ static void a_missing_gpu_is_one_clear_line(void **state) {
     code = grpo("sample " TINY "prompt=hello device=auto matmul=cublas", NULL, &out);
     if (code) fail_msg("device=auto: exit %d: %s", code, out.s);
     if (!there) assert_non_null(strstr(out.s, "grpo: note: matmul=cublas has no effect"));
+
+    // An option of another loss, and ratios that the loss was not made for.
+    code = grpo("config loss_type=vespo sapo_temperature_pos=2 importance_sampling_level=sequence entropy_target=1",
+                NULL, &out);
+    if (code) fail_msg("%s", out.s);
+    assert_non_null(strstr(out.s, "grpo: note: sapo_temperature_pos has no effect with loss_type vespo\n"));
+    assert_non_null(strstr(out.s, "grpo: note: entropy_target has no effect without use_adaptive_entropy\n"));
+    assert_non_null(strstr(out.s, "loss_type vespo was made for the ratios of tokens"));
+    code = grpo("config loss_type=luspo vespo_k_pos=2", NULL, &out); // its default
+    assert_true(!code && strstr(out.s, "loss_type luspo was made for the ratios of sequences"));
+    assert_null(strstr(out.s, "no effect"));
     assert_int_equal(grpo("sample " TINY "prompt=hello device=cpu matmul=cublas", NULL, &out), 2);
     str_free(&out);
 }

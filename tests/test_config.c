@@ -279,6 +279,8 @@ static void contradictions(void **state) {
     BAD("loss_type: cispo\n", "run.yaml:1", "largest ratio itself");
     BAD("loss_type: cispo\nepsilon_high: 5\ndelta: 4\n", "run.yaml:3", "no meaning");
     BAD("loss_type: sapo\ndelta: 4\n", "run.yaml:2", "no meaning");
+    BAD("loss_type: vespo\ndelta: 4\n", "run.yaml:2", "no meaning for loss_type vespo");
+    BAD("use_adaptive_entropy: true\nentropy_coef_min: 2\n", "run.yaml:2", "above entropy_coef_max (1)");
     BAD("delta: 1.2\n", "run.yaml:1", "above the upper clip, 1 + 0.2");
     BAD("delta: 1.28\nepsilon_high: 0.28\n", "run.yaml:2", "above the upper clip");
     BAD("num_iterations: 2\ntemperature: 0\n", "run.yaml:2", "every completion of a group would be the same");

@@ -30,17 +30,19 @@ static Case random_case(uint64_t s) {
 }
 
 // Every loss type at both levels, all options on.
+#define KINDS (2 * LOSS_COUNT)
 static GrpoParams busy_params(int i, const Case *c) {
     GrpoParams p = plain;
-    p.loss_type = (LossType)(i % 6);
-    p.level = (RatioLevel)(i / 6 % 2);
+    p.loss_type = (LossType)(i % LOSS_COUNT);
+    p.level = (RatioLevel)(i / LOSS_COUNT % 2);
     p.scale_rewards = (ScaleRewards)(i % 3);
     p.aggregation = i % 4 == 3 ? NORMALIZE_THEN_SUM : SUM_THEN_NORMALIZE;
     p.epsilon_high = p.loss_type == LOSS_CISPO ? 1.1f : 0.28f;
     p.delta = i % 2 ? 1.35f : 0;
     p.beta = 0.1f;
     p.entropy_coef = 0.03f;
-    p.off_policy_threshold = i < 6 ? 0.05f : 0;
+    p.kl_ratio = i % 3 > 0;
+    p.off_policy_threshold = i < LOSS_COUNT ? 0.05f : 0;
     case_scalars(c, &p, 0.7, 12);
     return p;
 }
@@ -75,7 +77,7 @@ static void run_part(const Case *c, GrpoParams p, int64_t first, int64_t n, bool
 
 static void cut_does_not_matter(void **state) {
     Case c = random_case(7), again = random_case(7);
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < KINDS; i++) {
         GrpoParams p = busy_params(i, &c);
         case_run(&c, p);
         for (int64_t cut = 1; cut <= 12; cut++) {
@@ -114,12 +116,17 @@ static void slopes(Case *c, GrpoParams p, float *x, int j, double *slope) {
 }
 
 static void gradients_are_slopes(void **state) {
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < KINDS; i++) {
         Case c = random_case(11);
         GrpoParams p = busy_params(i, &c);
         p.loss_scale = p.entropy_scale = 1;
         // cispo's gradient leaves the ratio out: with the ratio at its cap everywhere that is the slope too.
         if (p.loss_type == LOSS_CISPO) p.epsilon_high = 0.3f;
+        // vespo's leaves phi out: it does not move where the ratio of the sequence is below its bound and has no power.
+        if (p.loss_type == LOSS_VESPO) {
+            p.vespo_k_pos = p.vespo_k_neg = p.off_policy_threshold = 0;
+            for (int64_t t = 0; t < c.tokens; t++) f32(c.in.old_logp)[t] += 25;
+        }
         case_run(&c, p);
         float *dlogp = xmalloc(tensor_bytes(c.out.dlogp)), *dentropy = xmalloc(tensor_bytes(c.out.dentropy));
         memcpy(dlogp, c.out.dlogp.data, tensor_bytes(c.out.dlogp));
@@ -153,7 +160,7 @@ static void gradients_are_slopes(void **state) {
 }
 
 static void masked_tokens_cannot_poison(void **state) {
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < KINDS; i++) {
         Case c = random_case(13), clean = random_case(13);
         GrpoParams p = busy_params(i, &c);
         float bad[] = {-INFINITY, INFINITY, NAN, -1e30f, 1e30f};
@@ -175,7 +182,7 @@ static void masked_tokens_cannot_poison(void **state) {
 
 // A NaN in a token that counts must show, for the step to be skipped, and in its own sequence alone.
 static void broken_tokens_show(void **state) {
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < KINDS; i++) {
         Case c = random_case(19), clean = random_case(19);
         GrpoParams p = busy_params(i, &c);
         p.off_policy_threshold = 0, p.beta = 0;
@@ -191,15 +198,16 @@ static void broken_tokens_show(void **state) {
 // A ratio beyond all bounds is clipped like any other where the advantage is positive; its gradient is 0, not inf * 0.
 static void overflowing_ratio_is_clipped(void **state) {
     static const int two[2] = {2, 2};
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < KINDS; i++) {
         Case c = case_new(1, 2, 1, two);
         GrpoParams p = plain;
-        p.loss_type = (LossType)(i % 6), p.level = (RatioLevel)(i / 6);
+        p.loss_type = (LossType)(i % LOSS_COUNT), p.level = (RatioLevel)(i / LOSS_COUNT);
         f32(c.in.rewards)[0] = 1;
         f32(c.in.old_logp)[0] = -5000;
         case_run(&c, p);
         assert_true(isfinite(metric(&c, 0, GM_LOSS)) && isfinite(f32(c.out.dlogp)[0]));
         if (p.loss_type != LOSS_CISPO) assert_true(f32(c.out.dlogp)[0] == 0);
+        if (p.loss_type == LOSS_VESPO) assert_true(metric(&c, 0, GM_PHI) == 0);
         case_free(&c);
     }
 }
@@ -293,11 +301,11 @@ static void abstaining_completions_stay_out(void **state) {
 }
 
 static void first_update_has_gradient_but_no_loss(void **state) {
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < KINDS; i++) {
         Case c = random_case(17);
         memcpy(c.in.logp.data, c.in.old_logp.data, tensor_bytes(c.in.logp));
         GrpoParams p = plain;
-        p.loss_type = (LossType)(i % 6), p.level = (RatioLevel)(i / 6);
+        p.loss_type = (LossType)(i % LOSS_COUNT), p.level = (RatioLevel)(i / LOSS_COUNT);
         if (p.loss_type == LOSS_CISPO) p.epsilon_high = 5;
         case_run(&c, p);
         for (int64_t s = 0; s < c.n; s++) {
@@ -315,7 +323,7 @@ static void first_update_has_gradient_but_no_loss(void **state) {
 // The metric sums read off their definitions in grpo.h.
 static void metrics_by_hand(void **state) {
     Case c = random_case(23);
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < KINDS; i++) {
         GrpoParams p = busy_params(i, &c);
         case_run(&c, p);
         for (int64_t s = 0; s < c.n; s++) {
@@ -326,20 +334,29 @@ static void metrics_by_hand(void **state) {
             for (int32_t t = first; t < first + n && ((uint8_t *)c.in.mask.data)[s]; t++) {
                 double l = f32(c.in.logp)[t], r = f32(c.in.ref_logp)[t] - l;
                 double w = exp(p.level == LEVEL_SEQUENCE ? mean : l - f32(c.in.old_logp)[t]);
-                bool cispo = p.loss_type == LOSS_CISPO, clips = p.loss_type != LOSS_SAPO;
+                bool cispo = p.loss_type == LOSS_CISPO, clips = p.loss_type != LOSS_SAPO && p.loss_type != LOSS_VESPO;
+                bool keep = f32(c.in.entropy)[t] >= p.entropy_threshold;
                 want[GM_TOKENS]++;
-                want[GM_KL] += exp(r) - r - 1;
+                want[GM_KL] += (exp(r) - r - 1) * (p.kl_ratio ? w : 1);
                 want[GM_ENTROPY] += f32(c.in.entropy)[t];
+                want[GM_KEPT] += keep;
+                want[GM_KEPT_ENTROPY] += keep ? f32(c.in.entropy)[t] : 0;
                 want[GM_CLIP_LOW] += clips && !cispo && w < 1 - (double)p.epsilon && a < 0;
                 want[GM_CLIP_HIGH] += clips && w > (cispo ? 0 : 1) + (double)p.epsilon_high && a > 0;
                 want[GM_RATIO_SUM] += w;
                 want[GM_RATIO_MAX] = fmax(w, want[GM_RATIO_MAX]);
                 want[GM_RATIO_MIN] = fmin(w, want[GM_RATIO_MIN]);
             }
+            bool counts = want[GM_TOKENS] > 0;
+            double log_w = counts ? mean * n : 0, k = a < 0 ? p.vespo_k_neg : p.vespo_k_pos;
+            double lambda = a < 0 ? p.vespo_lambda_neg : p.vespo_lambda_pos;
+            if (p.loss_type == LOSS_VESPO) want[GM_PHI] = exp(lambda + k * log_w - lambda * exp(log_w));
+            want[GM_POLICY] = metric(&c, s, GM_LOSS) + p.entropy_coef * p.entropy_scale * want[GM_KEPT_ENTROPY];
             want[GM_CLIP_REGION] = want[GM_CLIP_LOW] + want[GM_CLIP_HIGH];
             for (int m = 0; m < GM_COUNT; m++) {
                 double got = metric(&c, s, (GrpoMetric)m);
-                if (m != GM_LOSS && !(got == want[m] || fabs(got - want[m]) <= 1e-6 * fabs(want[m])))
+                if (m != GM_LOSS &&
+                    !(got == want[m] || fabs(got - want[m]) <= 1e-6 * fmax(fabs(want[m]), m == GM_POLICY)))
                     fail_msg("params %d, sequence %d, metric %d: %g, not %g", i, (int)s, m, got, want[m]);
             }
         }
@@ -395,10 +412,12 @@ static void scalars_by_hand(void **state) {
                          .max_completion_length = 50};
     assert_near(grpo_loss_scale(LOSS_GRPO, counts), 1.0 / 32, 1e-9);
     assert_near(grpo_loss_scale(LOSS_SAPO, counts), 1.0 / 32, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_LUSPO, counts), 1.0 / 32, 1e-9);
     assert_near(grpo_loss_scale(LOSS_BNPO, counts), 1.0 / 100, 1e-9);
     assert_near(grpo_loss_scale(LOSS_DR_GRPO, counts), 1.0 / 1600, 1e-9);
     assert_near(grpo_loss_scale(LOSS_DAPO, counts), 1.0 / 150, 1e-9);
     assert_near(grpo_loss_scale(LOSS_CISPO, counts), 1.0 / 150, 1e-9);
+    assert_near(grpo_loss_scale(LOSS_VESPO, counts), 1.0 / 150, 1e-9);
     counts.tokens = counts.generation_tokens = 0; // everything masked
     assert_near(grpo_loss_scale(LOSS_BNPO, counts), 1, 0);
     assert_near(grpo_loss_scale(LOSS_DAPO, counts), 4, 0);

@@ -1,9 +1,10 @@
-// The GRPO loss against TRL's own trainer (tests/golden/grpo_loss.json, written by tools/golden.py).
+// The GRPO loss against TRL's own trainer: tests/golden/grpo_loss.json, of every option by itself and all together, and
+// grpo_options.json, of options drawn at random and generations that are cut (both written by tools/golden.py).
 #include "grpo_case.h"
+
+#define OPTIONS "tests/golden/grpo_options.json"
 #include "json.h"
 #include "on_device.h"
-
-#define GOLDEN "tests/golden/grpo_loss.json"
 
 static double number(const json_t *o, const char *key, double otherwise) {
     const json_t *v = json_object_get(o, key);
@@ -25,7 +26,8 @@ static void numbers(const json_t *list, float *out, int64_t n) {
 }
 
 static GrpoParams golden_params(const json_t *o) {
-    static const char *const loss[] = {"grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", NULL};
+#define NAME_OF(NAME, name, sum, clip, level, help) #name,
+    static const char *const loss[] = {LOSSES(NAME_OF) NULL};
     static const char *const level[] = {"token", "sequence", NULL};
     static const char *const scale[] = {"group", "batch", "none", NULL};
     static const char *const aggregation[] = {"sum_then_normalize", "normalize_then_sum", NULL};
@@ -41,6 +43,11 @@ static GrpoParams golden_params(const json_t *o) {
     p.entropy_coef = (float)number(o, "entropy_coef", 0);
     p.sapo_tau_pos = (float)number(o, "sapo_temperature_pos", 1);
     p.sapo_tau_neg = (float)number(o, "sapo_temperature_neg", 1.05);
+    p.kl_ratio = json_is_true(json_object_get(o, "use_bias_correction_kl"));
+    p.vespo_k_pos = (float)number(o, "vespo_k_pos", 2);
+    p.vespo_lambda_pos = (float)number(o, "vespo_lambda_pos", 3);
+    p.vespo_k_neg = (float)number(o, "vespo_k_neg", 3);
+    p.vespo_lambda_neg = (float)number(o, "vespo_lambda_neg", 2);
     p.off_policy_threshold = (float)number(o, "off_policy_mask_threshold", 0);
     return p;
 }
@@ -81,73 +88,152 @@ static double clip_mean(const Case *c, RatioLevel level, GrpoMetric m) {
     return s / (double)c->n;
 }
 
-static void matches_trl(void **state) {
-    Error e;
-    json_t *golden = json_read(GOLDEN, &e);
-    assert_non_null(golden);
-    int max_completion = (int)json_integer_value(json_object_get(golden, "max_completion_length"));
-    double worst_loss = 0, worst_gradient = 0, worst_advantage = 0, worst_metric = 0;
+// What a case says of the step: the whole batch, or the micro-batches of one of several steps.
+static int64_t step_rows(const json_t *g, const Case *c) {
+    return c->n * (int64_t)number(g, "accumulation", 1) / (int64_t)number(g, "steps_per_generation", 1);
+}
+
+// The scalars of the step over the first rows; and the coefficient that a controller in the middle of a run applies.
+static void golden_scalars(const json_t *g, const Case *c, GrpoParams *p, int max_completion) {
+    const json_t *o = json_object_get(g, "options"), *now = json_object_get(g, "entropy_now");
+    case_scalars(c, p, number(o, "top_entropy_quantile", 1), max_completion);
+    LossCounts counts = {
+        .sequences = step_rows(g, c), .generation_sequences = c->n, .max_completion_length = max_completion};
+    for (int64_t i = 0; i < c->n; i++) {
+        int64_t tokens = i32(c->in.offsets)[i + 1] - i32(c->in.offsets)[i];
+        if (!((uint8_t *)c->in.mask.data)[i]) continue;
+        counts.generation_tokens += tokens;
+        counts.tokens += i < counts.sequences ? tokens : 0;
+    }
+    p->loss_scale = grpo_loss_scale(p->loss_type, counts);
+    if (!now) return;
+    double last = json_number_value(json_array_get(now, 1));
+    p->entropy_coef = last <= number(o, "entropy_target", NAN) ? (float)json_number_value(json_array_get(now, 0)) : 0;
+}
+
+typedef struct {
+    double loss, gradient, advantage, metrics;
+} Errors;
+
+static double sum_of(const Case *c, GrpoMetric m, int64_t rows) {
+    double s = 0;
+    for (int64_t i = 0; i < rows; i++) s += metric(c, i, m);
+    return s;
+}
+
+// The metrics that are sums of the op's; those that the training loop makes of them are test_step's.
+static double metrics_error(const json_t *m, const Case *c, const GrpoParams *p) {
+    double tokens = metric_sum(c, GM_TOKENS), worst = 0;
+    // GDPO in TRL leaves groups of equal rewards an advantage of some 1e-9, whose sign counts in clip ratios; ours is 0.
+    bool clips = p->aggregation == SUM_THEN_NORMALIZE;
+    const struct {
+        const char *name;
+        double value;
+        bool told;
+    } told[] = {{"kl", metric_sum(c, GM_KL) / tokens, true},
+                {"entropy", metric_sum(c, GM_ENTROPY) / tokens, true},
+                {"policy_loss", metric_sum(c, GM_POLICY), true},
+                {"vespo/phi_seq_mean", metric_sum(c, GM_PHI) / (double)c->n, clips},
+                {"reward_std", p->batch_std, clips},
+                {"clip_ratio/low_mean", clip_mean(c, p->level, GM_CLIP_LOW), clips},
+                {"clip_ratio/high_mean", clip_mean(c, p->level, GM_CLIP_HIGH), clips},
+                {"clip_ratio/region_mean", clip_mean(c, p->level, GM_CLIP_REGION), clips},
+                {"cispo_clip_ratio", clip_mean(c, p->level, GM_CLIP_HIGH), clips}};
+    for (size_t k = 0; k < sizeof told / sizeof *told; k++)
+        if (told[k].told && json_object_get(m, told[k].name))
+            worst = worse(worst, relative_number(told[k].value, number(m, told[k].name, NAN)));
+    return worst;
+}
+
+static Errors golden_errors(const json_t *golden, const json_t *g) {
+    const json_t *o = json_object_get(g, "options");
+    const json_t *b = json_array_get(json_object_get(golden, "batches"), (size_t)number(g, "batch", 0));
+    Case c = golden_batch(b);
+    GrpoParams p = golden_params(o);
+    if (json_is_true(json_object_get(o, "mask_truncated_completions")))
+        for (int64_t s = 0; s < c.n; s++)
+            ((uint8_t *)c.in.mask.data)[s] = !json_is_true(json_array_get(json_object_get(b, "truncated"), (size_t)s));
+    golden_scalars(g, &c, &p, (int)json_integer_value(json_object_get(golden, "max_completion_length")));
+    case_run(&c, p);
+
+    int64_t rows = step_rows(g, &c), tokens = i32(c.in.offsets)[rows];
+    for (int64_t t = tokens; t < c.tokens; t++) f32(c.out.dlogp)[t] = 0; // of later steps
+    float *want = xmalloc(sizeof(float) * (size_t)(c.tokens + c.n));
+    Errors e = {.loss = relative_number(sum_of(&c, GM_LOSS, rows), number(g, "loss", NAN))};
+    numbers(json_object_get(g, "advantages"), want, c.n);
+    e.advantage = relative(f32(c.out.advantage), want, c.n);
+    numbers(json_object_get(g, "dlogp"), want, c.tokens);
+    e.gradient = relative(f32(c.out.dlogp), want, c.tokens);
+    const json_t *dentropy = json_object_get(g, "dentropy");
+    if (json_is_array(dentropy)) {
+        numbers(dentropy, want, c.tokens);
+        e.gradient = worse(e.gradient, relative(f32(c.out.dentropy), want, c.tokens));
+    } else assert_true(p.entropy_coef == 0);
+    if (json_object_get(g, "metrics")) e.metrics = metrics_error(json_object_get(g, "metrics"), &c, &p);
+    const json_t *next = json_object_get(g, "entropy_next");
+    if (next) {
+        double entropy = metric_sum(&c, GM_KEPT_ENTROPY) / fmax(metric_sum(&c, GM_KEPT), 1);
+        double coef = json_number_value(json_array_get(json_object_get(g, "entropy_now"), 0));
+        EntropyRule rule = {number(o, "entropy_target", NAN), number(o, "entropy_coef_delta", NAN),
+                            number(o, "entropy_coef_min", NAN), number(o, "entropy_coef_max", NAN)};
+        coef = grpo_next_entropy_coef(coef, entropy, rule);
+        e.metrics = worse(e.metrics, relative_number(entropy, json_number_value(json_array_get(next, 1))));
+        e.metrics = worse(e.metrics, relative_number(coef, json_number_value(json_array_get(next, 0))));
+    }
+    free(want);
+    case_free(&c);
+    return e;
+}
+
+static void matches_trl_on(const char *path, size_t least) {
+    Error error;
+    json_t *golden = json_read(path, &error);
+    if (!golden) fail_msg("%s", error.text);
+    Errors worst = {0};
     size_t i;
     json_t *g;
     json_array_foreach(json_object_get(golden, "cases"), i, g) {
-        const json_t *o = json_object_get(g, "options"), *m = json_object_get(g, "metrics");
-        const json_t *b = json_array_get(json_object_get(golden, "batches"), (size_t)number(g, "batch", 0));
-        Case c = golden_batch(b);
-        GrpoParams p = golden_params(o);
-        if (json_is_true(json_object_get(o, "mask_truncated_completions")))
-            for (int64_t s = 0; s < c.n; s++)
-                ((uint8_t *)c.in.mask.data)[s] =
-                    !json_is_true(json_array_get(json_object_get(b, "truncated"), (size_t)s));
-        case_scalars(&c, &p, number(o, "top_entropy_quantile", 1), max_completion);
-        case_run(&c, p);
-
-        float *want = xmalloc(sizeof(float) * (size_t)(c.tokens + c.n));
-        numbers(json_object_get(g, "advantages"), want, c.n);
-        double advantage = relative(f32(c.out.advantage), want, c.n);
-        numbers(json_object_get(g, "dlogp"), want, c.tokens);
-        double gradient = relative(f32(c.out.dlogp), want, c.tokens);
-        if (p.entropy_coef != 0) {
-            numbers(json_object_get(g, "dentropy"), want, c.tokens);
-            gradient = worse(gradient, relative(f32(c.out.dentropy), want, c.tokens));
+        Errors e = golden_errors(golden, g);
+        if (!(e.loss < 1e-5 && e.gradient < 1e-5 && e.advantage < 1e-5 && e.metrics < 1e-5)) {
+            char *text = json_dumps(json_object_get(g, "options"), 0);
+            fail_msg("case %zu %s: loss %g, gradient %g, advantage %g, metrics %g", i, text, e.loss, e.gradient,
+                     e.advantage, e.metrics);
         }
-        double loss = relative_number(metric_sum(&c, GM_LOSS), number(g, "loss", NAN));
-        double tokens = metric_sum(&c, GM_TOKENS), metrics = 0;
-        if (p.beta != 0) metrics = relative_number(metric_sum(&c, GM_KL) / tokens, number(m, "kl", NAN));
-        metrics = worse(metrics, relative_number(metric_sum(&c, GM_ENTROPY) / tokens, number(m, "entropy", NAN)));
-        static const struct {
-            const char *name;
-            GrpoMetric metric;
-        } clips[] = {{"clip_ratio/low_mean", GM_CLIP_LOW},
-                     {"clip_ratio/high_mean", GM_CLIP_HIGH},
-                     {"clip_ratio/region_mean", GM_CLIP_REGION},
-                     {"cispo_clip_ratio", GM_CLIP_HIGH}};
-        // GDPO in TRL leaves groups of equal rewards an advantage of some 1e-9, whose sign counts in these; ours is 0.
-        for (size_t k = 0; k < 4 && p.aggregation == SUM_THEN_NORMALIZE; k++)
-            if (json_object_get(m, clips[k].name))
-                metrics = worse(
-                    metrics, relative_number(clip_mean(&c, p.level, clips[k].metric), number(m, clips[k].name, NAN)));
-        if (p.aggregation == SUM_THEN_NORMALIZE)
-            metrics = worse(metrics, relative_number(p.batch_std, number(m, "reward_std", NAN)));
-        if (!(loss < 1e-5 && gradient < 1e-5 && advantage < 1e-5 && metrics < 1e-5)) {
-            char *text = json_dumps(o, 0);
-            print_error("case %zu %s: loss %g, gradient %g, advantage %g, metrics %g\n", i, text, loss, gradient,
-                        advantage, metrics);
-            fail();
-        }
-        worst_loss = worse(worst_loss, loss);
-        worst_gradient = worse(worst_gradient, gradient);
-        worst_advantage = worse(worst_advantage, advantage);
-        worst_metric = worse(worst_metric, metrics);
-        free(want);
-        case_free(&c);
+        worst.loss = worse(worst.loss, e.loss), worst.gradient = worse(worst.gradient, e.gradient);
+        worst.advantage = worse(worst.advantage, e.advantage), worst.metrics = worse(worst.metrics, e.metrics);
     }
-    assert_true(i >= 50);
+    assert_true(i >= least);
     print_message("  %zu cases; worst relative error: loss %.1e, gradient %.1e, advantage %.1e, metrics %.1e\n", i,
-                  worst_loss, worst_gradient, worst_advantage, worst_metric);
+                  worst.loss, worst.gradient, worst.advantage, worst.metrics);
+    json_decref(golden);
+}
+
+static void every_option_matches_trl(void **state) { matches_trl_on("tests/golden/grpo_loss.json", 50); }
+static void options_at_random_match_trl(void **state) { matches_trl_on(OPTIONS, 84); }
+
+static void thresholds_are_those_of_torch(void **state) {
+    Error error;
+    json_t *golden = json_read(OPTIONS, &error), *q;
+    if (!golden) fail_msg("%s", error.text);
+    size_t i;
+    json_array_foreach(json_object_get(golden, "quantiles"), i, q) {
+        float entropy[16], want;
+        int64_t kept;
+        numbers(json_object_get(q, "entropy"), entropy, (int64_t)json_array_size(json_object_get(q, "entropy")));
+        float got = grpo_entropy_threshold(entropy, (int64_t)json_array_size(json_object_get(q, "entropy")),
+                                           number(q, "keep", NAN), &kept);
+        want = (float)number(q, "threshold", NAN);
+        if (got != want) fail_msg("case %zu: %.9g, not %.9g", i, (double)got, (double)want);
+    }
+    assert_true(i >= 60);
     json_decref(golden);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(matches_trl)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_option_matches_trl),
+        cmocka_unit_test(options_at_random_match_trl),
+        cmocka_unit_test(thresholds_are_those_of_torch),
+    };
     return cmocka_run_group_tests_name("grpo_trl", tests, open_device, close_device);
 }

@@ -355,6 +355,38 @@ static void clip_ratios_are_told_as_trl_tells_them(void **state) {
     }
 }
 
+// The coefficient starts at entropy_coef, waits for a step's entropy, and moves by delta after each step, within its bounds.
+static void the_entropy_coefficient_adapts(void **state) {
+    Fixture f;
+    Error e = {0};
+    fixture_dir(&f);
+    fixture_open(&f, "use_adaptive_entropy=true entropy_coef=0.01 entropy_target=100 entropy_coef_delta=0.004 "
+                     "entropy_coef_max=0.02 top_entropy_quantile=0.5");
+    assert_true(run_resume(&f.t.learner, &f.t.state, NULL, &f.t.report.metrics, &e));
+    static const double after[] = {0.014, 0.018, 0.02, 0.016, 0.012}; // then the target is out of reach
+    for (int step = 0; step < 5; step++) {
+        double before = f.t.state.entropy_coef, policy = 0, loss = 0, sum = 0, kept = 0;
+        bool applied = f.t.state.last_entropy >= 0 && f.t.state.last_entropy <= f.cfg.entropy_target;
+        if (step == 3) f.cfg.entropy_target = 1e-3, applied = false;
+        assert_int_equal(fixture_step(&f), STEP_DONE);
+        assert_true(train_log(&f.t, STEP_DONE, &e));
+        for (int i = 0; i < f.t.generation.batch.n; i++) {
+            policy += (double)f.t.generation.metric[i][GM_POLICY], loss += (double)f.t.generation.metric[i][GM_LOSS];
+            sum += (double)f.t.generation.metric[i][GM_KEPT_ENTROPY], kept += (double)f.t.generation.metric[i][GM_KEPT];
+        }
+        json_t *j = last_line(&f);
+        assert_told(j, "entropy_coef", after[step]);
+        assert_told(j, "policy_loss", policy);
+        assert_true(fabs(f.t.state.last_entropy - sum / kept) < 1e-6 &&
+                    kept < json_number_value(json_object_get(j, "num_tokens")));
+        assert_int_equal(applied, step == 1 || step == 2);
+        assert_true(fabs(policy - loss - (applied ? before * sum / kept : 0)) < 1e-6);
+        json_decref(j);
+    }
+    fixture_close(&f);
+    fixture_remove(&f);
+}
+
 // Of the tokens a share carries the policy's loss: those of the highest entropy, over the whole step.
 static void few_tokens_carry_the_loss(void **state) {
     Fixture f;
@@ -533,6 +565,7 @@ int main(void) {
         cmocka_unit_test(metrics_tell_what_the_batch_holds),
         cmocka_unit_test(deviations_of_rewards),
         cmocka_unit_test(clip_ratios_are_told_as_trl_tells_them),
+        cmocka_unit_test(the_entropy_coefficient_adapts),
         cmocka_unit_test(few_tokens_carry_the_loss),
         cmocka_unit_test(the_last_number_is_the_lenient_answer),
         cmocka_unit_test(answers_and_their_ends_are_learned),

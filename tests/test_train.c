@@ -130,10 +130,11 @@ static double relative_error(const float *a, const float *b, int64_t n) {
 }
 
 static void cuts_do_not_matter(void **state) {
-    const char *const losses[] = {"grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo"};
+#define NAME_OF(NAME, name, sum, clip, level, help) #name,
+    const char *const losses[] = {LOSSES(NAME_OF)};
     Fixture f;
     fixture_dir(&f);
-    for (int k = 0; k < 6; k++) {
+    for (int k = 0; k < LOSS_COUNT; k++) {
         float *loss = NULL, *grad = NULL;
         const int sizes[] = {8, 4, 2, 1};
         for (int s = 0; s < 4; s++) {
@@ -165,12 +166,13 @@ static void cuts_do_not_matter(void **state) {
 // Completions of one length: whatever the type of loss, a step's gradient is the same, also where it trains on a part of
 // a generation. (While the policy is the one that sampled; later the types weigh ratios differently.)
 static void equal_lengths_make_losses_equal(void **state) {
-    static const char *const losses[] = {"grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo"};
+    static const char *const losses[] = {LOSSES(NAME_OF)};
     Fixture f;
     fixture_dir(&f);
     for (int accumulation = 1; accumulation <= 4; accumulation *= 2) {
         float *grad = NULL;
-        for (int k = 0; k < 6; k++) {
+        for (int k = 0; k < LOSS_COUNT; k++) {
+            if (k == LOSS_LUSPO) continue; // divides by no length
             char more[256];
             snprintf(more, sizeof more,
                      "loss_type=%s epsilon_high=2 beta=0 steps_per_generation=4 gradient_accumulation_steps=%d "
@@ -322,8 +324,9 @@ static void assert_same_file(const Fixture *a, const Fixture *b, const char *nam
 }
 
 static void resumed_run_is_the_same_run(void **state) {
-    const char *const variants[] = {"", half_used, "dtype=bf16", "dtype=bf16 optim_dtype=bf16 dynamic_sampling=2"};
-    for (int v = 0; v < 4; v++) {
+    const char *const variants[] = {"", half_used, "use_adaptive_entropy=true entropy_coef=0.01 entropy_target=100",
+                                    "dtype=bf16", "dtype=bf16 optim_dtype=bf16 dynamic_sampling=2"};
+    for (size_t v = 0; v < sizeof variants / sizeof *variants; v++) {
         Fixture straight, stopped;
         fixture_dir(&straight);
         run_with_stop(&straight, variants[v], 0);

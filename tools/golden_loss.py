@@ -203,7 +203,7 @@ def dump(x):
 
     lines = []
     for key, value in short(x).items():
-        if key in ("cases", "batches"):
+        if key in ("cases", "batches", "quantiles"):
             rows = ",\n".join(json.dumps(v, separators=(",", ":")) for v in value)
             lines.append(f'"{key}":[\n{rows}]')
         else:

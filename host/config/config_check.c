@@ -92,16 +92,28 @@ static void check_batch(Reading *r, const Config *c) {
             (long long)per_generation, (long long)c->gradient_accumulation_steps);
 }
 
+#define LOSS_NAME(NAME, name, sum, clip, level, help) #name,
+static const char *const loss_names[] = {LOSSES(LOSS_NAME)};
+
+static void check_entropy(Reading *r, const Config *c) {
+    if (c->use_adaptive_entropy && c->entropy_coef_min > c->entropy_coef_max)
+        problem(r, "entropy_coef_min", "entropy_coef_max", "entropy_coef_min (%g) is above entropy_coef_max (%g)",
+                c->entropy_coef_min, c->entropy_coef_max);
+}
+
 static void check_loss(Reading *r, const Config *c) {
-    bool clipped = c->loss_type != LOSS_CISPO && c->loss_type != LOSS_SAPO;
+    LossType loss = (LossType)c->loss_type;
+    LossKind kind = loss_kind(loss);
     double high = c->epsilon_high < 0 ? c->epsilon : c->epsilon_high;
-    if (c->loss_type == LOSS_CISPO && c->epsilon_high < 1)
+    if (c->delta > 0 && kind.clip != CLIP_RANGE)
+        problem(r, "delta", "loss_type", "delta has no meaning for loss_type %s; leave it out", loss_names[loss]);
+    if (kind.clip == CLIP_CAP && c->epsilon_high < 1)
         problem(r, "epsilon_high", "loss_type",
-                "loss_type cispo takes epsilon_high as the largest ratio itself; set it to 1 or more, for example 5");
-    if (c->delta > 0 && !clipped)
-        problem(r, "delta", "loss_type", "delta has no meaning for loss_type cispo and sapo; leave it out");
-    if (c->delta > 0 && clipped && c->delta <= 1 + high)
+                "loss_type %s takes epsilon_high as the largest ratio itself; set it to 1 or more, for example 5",
+                loss_names[loss]);
+    if (kind.clip == CLIP_RANGE && c->delta > 0 && c->delta <= 1 + high)
         problem(r, "delta", "epsilon_high", "delta (%g) must be above the upper clip, 1 + %g", c->delta, high);
+    check_entropy(r, c);
     if (c->multi_objective_aggregation == NORMALIZE_THEN_SUM && c->scale_rewards != SCALE_GROUP)
         problem(r, "scale_rewards", "multi_objective_aggregation",
                 "scale_rewards has no meaning with normalize_then_sum, which divides by the group's and then by the "
@@ -112,6 +124,43 @@ static void check_loss(Reading *r, const Config *c) {
     if (c->sync_ref_model && c->beta == 0)
         problem(r, "sync_ref_model", "beta",
                 "sync_ref_model is true but beta is 0, so that there is no reference model; set beta or leave it out");
+}
+
+// Why an option has no effect, where it has none; else NULL.
+static const char *without_effect(const Config *c, const char *option) {
+    static const char *const adaptive = " entropy_target entropy_coef_delta entropy_coef_min entropy_coef_max ";
+    static char why[64];
+    LossClip clip = loss_kind((LossType)c->loss_type).clip;
+    bool unclipped =
+        (clip != CLIP_RANGE && !strcmp(option, "epsilon")) || (clip == CLIP_NONE && !strcmp(option, "epsilon_high"));
+    for (int k = 0; k < LOSS_COUNT; k++) { // vespo_k_pos is vespo's
+        size_t n = strlen(loss_names[k]);
+        unclipped = unclipped || (k != c->loss_type && !strncmp(option, loss_names[k], n) && option[n] == '_');
+    }
+    if (!unclipped) {
+        snprintf(why, sizeof why, " %s ", option);
+        if (!c->use_adaptive_entropy && strstr(adaptive, why)) return "without use_adaptive_entropy";
+        return c->beta == 0 && !strcmp(option, "use_bias_correction_kl") ? "where beta is 0" : NULL;
+    }
+    snprintf(why, sizeof why, "with loss_type %s", loss_names[c->loss_type]);
+    return why;
+}
+
+// What can run, but is not what somebody meant who wrote it. Of the levels TRL 1.16 warns too.
+static void note_loss(const Config *c) {
+    LossKind kind = loss_kind((LossType)c->loss_type);
+    const char *loss = loss_names[c->loss_type];
+    for (int i = 0; i < config_option_count; i++) {
+        const Option *o = &config_options[i];
+        const char *why = option_is_default(c, o) ? NULL : without_effect(c, o->name);
+        if (why) note("%s has no effect %s", o->name, why);
+    }
+    if (c->importance_sampling_level == LEVEL_SEQUENCE && kind.level == MADE_FOR_TOKENS)
+        note("importance_sampling_level is sequence, but loss_type %s was made for the ratios of tokens; GSPO is "
+             "loss_type grpo",
+             loss);
+    if (c->importance_sampling_level == LEVEL_TOKEN && kind.level == MADE_FOR_SEQUENCES)
+        note("importance_sampling_level is token, but loss_type %s was made for the ratios of sequences", loss);
 }
 
 static void check_train(Reading *r, const Config *c) {
@@ -148,6 +197,7 @@ void config_check(Reading *r, const char *command) {
     check_rewards(r, c);
     check_grader(r, c);
     if (train) check_train(r, c);
+    if (train && !r->problem_count) note_loss(c);
     if (!command) return;
     bool sft = !strcmp(command, "sft"), eval = !strcmp(command, "eval");
     check_needed(r, "model", c->model, "DIRECTORY");

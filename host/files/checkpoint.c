@@ -18,6 +18,7 @@
 static const struct {
     const char *name;
     size_t offset;
+    bool real; // a double, of any size; else a whole number from 0 upward
 } train_fields[] = {
     {"step", offsetof(TrainState, step)},
     {"updates", offsetof(TrainState, updates)},
@@ -28,6 +29,8 @@ static const struct {
     {"skipped", offsetof(TrainState, skipped)},
     {"seen_tokens", offsetof(TrainState, seen_tokens)},
     {"evaluated", offsetof(TrainState, evaluated)},
+    {"entropy_coef", offsetof(TrainState, entropy_coef), true},
+    {"last_entropy", offsetof(TrainState, last_entropy), true},
     {"metrics_lines", offsetof(TrainState, metrics_lines)},
     {"completions_lines", offsetof(TrainState, completions_lines)},
     {"batch_bytes", offsetof(TrainState, batch_bytes)},
@@ -129,8 +132,10 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
     json_t *j = json_object();
     for (int i = 0; i < N_TRAIN_FIELDS; i++) {
         int64_t value;
+        double real;
         memcpy(&value, (const char *)s + train_fields[i].offset, sizeof value);
-        json_object_set_new(j, train_fields[i].name, json_integer(value));
+        memcpy(&real, &value, sizeof real);
+        json_object_set_new(j, train_fields[i].name, train_fields[i].real ? json_real(real) : json_integer(value));
     }
     json_object_set_new(j, "dtype", json_string(dtype_name(dtype)));
     json_object_set_new(j, "numerics", json_string(s->numerics));
@@ -203,8 +208,10 @@ static json_t *train_numbers_read(const char *file, TrainState *s, Error *e) {
     for (int i = 0; ok && i < N_TRAIN_FIELDS; i++) {
         const json_t *v = json_object_get(j, train_fields[i].name);
         int64_t value = json_integer_value(v);
-        if (!json_is_integer(v) || value < 0)
-            ok = error_set(e, EXIT_INPUT, "%s: \"%s\" is missing or not a number >= 0; saved by another release?", file,
+        double real = json_number_value(v);
+        if (json_is_number(v) && train_fields[i].real) memcpy((char *)s + train_fields[i].offset, &real, sizeof real);
+        else if (!json_is_integer(v) || value < 0)
+            ok = error_set(e, EXIT_INPUT, "%s: \"%s\" is missing or not such a number; saved by another release?", file,
                            train_fields[i].name);
         else memcpy((char *)s + train_fields[i].offset, &value, sizeof value);
     }

@@ -17,7 +17,9 @@ typedef struct {
     int64_t next_key; // first unused sequence key
     int64_t skipped;  // steps skipped in a row for NaN or Inf
     int64_t seen_tokens;
-    int64_t evaluated; // the last step evaluated on eval_file
+    int64_t evaluated;   // the last step evaluated on eval_file
+    double entropy_coef; // of the next step's bonus, where it adapts
+    double last_entropy; // what it was adapted to; below 0: nothing yet
     // Lines of the logs at that step: resuming cuts them back. (Their bytes hang on how many digits a time has.)
     int64_t metrics_lines, completions_lines;
     char *batch; // opaque bytes of a half-used generation batch, or NULL

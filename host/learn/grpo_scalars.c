@@ -25,13 +25,12 @@ static int64_t at_least_one(int64_t n) { return n > 1 ? n : 1; }
 
 float grpo_loss_scale(LossType type, LossCounts c) {
     double n = 0;
-    switch (type) {
-    case LOSS_GRPO:
-    case LOSS_SAPO: n = (double)c.sequences; break;
-    case LOSS_BNPO: n = (double)at_least_one(c.tokens); break;
-    case LOSS_DR_GRPO: n = (double)c.sequences * (double)c.max_completion_length; break;
-    case LOSS_DAPO:
-    case LOSS_CISPO:
+    switch (loss_kind(type).sum) {
+    case SUM_SEQUENCE_MEANS:
+    case SUM_SEQUENCES: n = (double)c.sequences; break;
+    case SUM_TOKENS: n = (double)at_least_one(c.tokens); break;
+    case SUM_MAX_LENGTH: n = (double)c.sequences * (double)c.max_completion_length; break;
+    case SUM_GENERATION_TOKENS:
         n = (double)at_least_one(c.generation_tokens) * (double)c.sequences / (double)c.generation_sequences;
         break;
     }
@@ -55,4 +54,8 @@ float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quant
     float threshold = share < 0.5f ? fmaf(share, gap, entropy[below]) : fmaf(-gap, 1 - share, entropy[above]);
     while (*kept > 0 && entropy[n - *kept] < threshold) --*kept;
     return threshold;
+}
+
+double grpo_next_entropy_coef(double coef, double entropy, EntropyRule rule) {
+    return entropy <= rule.target ? fmin(coef + rule.delta, rule.max) : fmax(coef - rule.delta, rule.min);
 }

@@ -211,6 +211,31 @@ static int64_t masked_tokens(const Trainer *t, const int *seq, int n) {
     return sum;
 }
 
+// The coefficient of this step's entropy bonus. An adaptive one waits until a step's entropy was at or below the target.
+static double entropy_coef(const Trainer *t) {
+    const Config *c = t->cfg;
+    if (!c->use_adaptive_entropy) return c->entropy_coef;
+    bool measured = t->state.last_entropy >= 0;
+    return measured && t->state.last_entropy <= c->entropy_target ? t->state.entropy_coef : 0;
+}
+
+// Moves the coefficient by what the step over seq[0..n) saw: the mean entropy of the tokens that carry policy loss.
+static void adapt_entropy_coef(Trainer *t, const int *seq, int n) {
+    const Config *c = t->cfg;
+    if (!c->use_adaptive_entropy) return;
+    double sum = 0, tokens = 0;
+    for (int j = 0; j < n; j++) {
+        sum += t->generation.metric[seq[j]][GM_KEPT_ENTROPY];
+        tokens += t->generation.metric[seq[j]][GM_KEPT];
+    }
+    t->state.last_entropy = sum / fmax(tokens, 1);
+    t->state.entropy_coef = grpo_next_entropy_coef(t->state.entropy_coef, t->state.last_entropy,
+                                                   (EntropyRule){.target = c->entropy_target,
+                                                                 .delta = c->entropy_coef_delta,
+                                                                 .min = c->entropy_coef_min,
+                                                                 .max = c->entropy_coef_max});
+}
+
 // The loss's scalars for the optimizer step over seq[0..n). Needs every entropy of the step where only a share of the
 // tokens carries the loss.
 static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, Error *e) {
@@ -224,9 +249,14 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
                       .epsilon_high = (float)(c->epsilon_high < 0 ? c->epsilon : c->epsilon_high),
                       .delta = (float)c->delta,
                       .beta = (float)c->beta,
-                      .entropy_coef = (float)c->entropy_coef,
+                      .kl_ratio = c->use_bias_correction_kl,
+                      .entropy_coef = (float)entropy_coef(t),
                       .sapo_tau_pos = (float)c->sapo_temperature_pos,
                       .sapo_tau_neg = (float)c->sapo_temperature_neg,
+                      .vespo_k_pos = (float)c->vespo_k_pos,
+                      .vespo_lambda_pos = (float)c->vespo_lambda_pos,
+                      .vespo_k_neg = (float)c->vespo_k_neg,
+                      .vespo_lambda_neg = (float)c->vespo_lambda_neg,
                       .entropy_threshold = -INFINITY,
                       .off_policy_threshold = (float)c->off_policy_mask_threshold};
     int64_t tokens = masked_tokens(t, seq, n), kept = tokens;
@@ -383,6 +413,7 @@ StepResult grpo_step(Trainer *t, Error *e) {
     // From here on the step counts: the state moves from one consistent point to the next.
     if (s == STEP_DONE) {
         sync_reference(t);
+        adapt_entropy_coef(t, t->generation.order + t->report.stats.first, n);
         t->state.updates++;
         t->state.skipped = 0;
     } else t->state.skipped++;

@@ -31,7 +31,7 @@ static bool open_data(Trainer *t, Error *e) {
 }
 
 bool trainer_open(Trainer *t, const Config *c, Error *e) {
-    *t = (Trainer){.cfg = c, .state.command = "train"};
+    *t = (Trainer){.cfg = c, .state = {.command = "train", .entropy_coef = c->entropy_coef, .last_entropy = -1}};
     if (!rewards_select(c, &t->scoring.rewards, e) || !rewards_open(&t->scoring.rewards, e)) return false;
     rewards_note_stops(&t->scoring.rewards, c);
     t->scoring.scorer = scorer_open(&t->scoring.rewards, (int)c->reward_threads, e);

@@ -108,6 +108,8 @@ typedef struct {
     double low_min, high_max; // of the sequences' own clip ratios, as TRL
 } Totals;
 
+static bool has_bonus(const Config *c) { return c->entropy_coef != 0 || c->use_adaptive_entropy; }
+
 // The share that was clipped: of tokens, or of sequences where they have one ratio each; as TRL.
 static double clipped(const Totals *s, const Trainer *t, GrpoMetric k) {
     if (t->cfg->importance_sampling_level == LEVEL_TOKEN) return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0;
@@ -124,7 +126,11 @@ static Totals step_totals(const Trainer *t) {
     for (int j = 0; j < n; j++) {
         const float *m = t->generation.metric[t->generation.order[t->report.stats.first + j]];
         for (int k = 0; k < GM_COUNT; k++) s.v[k] += m[k];
-        if (m[GM_TOKENS] == 0) continue;
+        if (m[GM_TOKENS] == 0) {
+            // A masked sequence has a ratio all the same where it is one for all tokens: 1, which nothing clips.
+            if (t->cfg->importance_sampling_level == LEVEL_SEQUENCE) s.low_min = 0;
+            continue;
+        }
         s.low_min = fmin(s.low_min, m[GM_CLIP_LOW] / m[GM_TOKENS]);
         s.high_max = fmax(s.high_max, m[GM_CLIP_HIGH] / m[GM_TOKENS]);
     }
@@ -139,10 +145,17 @@ static void add_step(Metrics *m, Trainer *t, const Totals *s) {
     metrics_add_int(m, "num_tokens", t->state.seen_tokens);
     add_lengths(m, &t->generation.batch);
     add_rewards(m, t);
-    if (t->cfg->beta != 0) metrics_add(m, "kl", per_token(s, GM_KL));
+    const Config *c = t->cfg;
+    if (c->beta != 0) metrics_add(m, "kl", per_token(s, GM_KL));
     metrics_add(m, "entropy", per_token(s, GM_ENTROPY));
-    if (t->cfg->loss_type == LOSS_CISPO) metrics_add(m, "cispo_clip_ratio", clipped(s, t, GM_CLIP_HIGH));
-    else if (t->cfg->loss_type != LOSS_SAPO) { // which clips nothing
+    if (has_bonus(c)) {
+        metrics_add(m, "policy_loss", s->v[GM_POLICY]);
+        metrics_add(m, "entropy_coef", t->state.entropy_coef); // of the next step
+    }
+    if (c->loss_type == LOSS_VESPO) metrics_add(m, "vespo/phi_seq_mean", s->v[GM_PHI] / step_sequences(t));
+    LossClip clip = loss_kind((LossType)c->loss_type).clip;
+    if (clip == CLIP_CAP) metrics_add(m, "cispo_clip_ratio", clipped(s, t, GM_CLIP_HIGH));
+    if (clip == CLIP_RANGE) {
         metrics_add(m, "clip_ratio/low_mean", clipped(s, t, GM_CLIP_LOW));
         metrics_add(m, "clip_ratio/low_min", s->low_min);
         metrics_add(m, "clip_ratio/high_mean", clipped(s, t, GM_CLIP_HIGH));

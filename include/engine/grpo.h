@@ -5,9 +5,9 @@
 // What is global to a generation batch (token counts, batch statistics, the entropy threshold) comes in as scalars,
 // so that a micro-batch's result does not depend on how the batch was cut.
 #pragma once
+#include "losses.h"
 #include "tensor.h"
 
-typedef enum { LOSS_GRPO, LOSS_BNPO, LOSS_DR_GRPO, LOSS_DAPO, LOSS_CISPO, LOSS_SAPO } LossType;
 typedef enum { LEVEL_TOKEN, LEVEL_SEQUENCE } RatioLevel;
 typedef enum { SCALE_GROUP, SCALE_BATCH, SCALE_NONE } ScaleRewards;
 typedef enum { SUM_THEN_NORMALIZE, NORMALIZE_THEN_SUM } RewardAggregation; // the second: GDPO
@@ -22,8 +22,10 @@ typedef struct {
     float epsilon, epsilon_high; // clip(w, 1 - epsilon, 1 + epsilon_high); cispo: epsilon_high is absolute
     float delta;                 // two-sided clipping; 0: off
     float beta;                  // KL weight; 0: no reference
+    bool kl_ratio; // the KL term is multiplied by the ratio, gradient included (TRL's use_bias_correction_kl)
     float entropy_coef;
     float sapo_tau_pos, sapo_tau_neg;
+    float vespo_k_pos, vespo_lambda_pos, vespo_k_neg, vespo_lambda_neg; // pos: A >= 0
     float entropy_threshold;    // only tokens with entropy >= this carry policy loss; -INFINITY: all
     float off_policy_threshold; // sequences with A < 0 and mean(old - logp) above it are masked; 0: off
     // scalars of the whole batch (all micro-batches, all ranks); the functions at the end of this file make them
@@ -47,17 +49,21 @@ typedef struct {
 
 // Per-sequence sums; the host adds rows in sequence order, so totals do not depend on the cut.
 typedef enum {
-    GM_TOKENS,      // tokens in the mask
-    GM_LOSS,        // the sequence's share of the loss, already scaled
-    GM_KL,          // sum of k3 over the mask
-    GM_ENTROPY,     // sum of entropy over the mask
-    GM_CLIP_LOW,    // tokens with w < 1 - epsilon and A < 0; cispo, sapo: 0
-    GM_CLIP_HIGH,   // tokens with w > 1 + epsilon_high and A > 0; cispo: w > epsilon_high and A > 0; sapo: 0
-    GM_CLIP_REGION, // either
-    GM_RATIO_SUM,   // sum of w (LEVEL_SEQUENCE: every token has its sequence's w)
-    GM_RATIO_MAX,   // largest w (max, not sum); -INFINITY where the sequence is masked
-    GM_RATIO_MIN,   // smallest w (min, not sum); INFINITY where the sequence is masked
-    GM_ADVANTAGE,   // the advantage used
+    GM_TOKENS,       // tokens in the mask
+    GM_LOSS,         // the sequence's share of the loss, already scaled
+    GM_POLICY,       // the same without the entropy bonus
+    GM_KL,           // sum of k3 (times the ratio with kl_ratio) over the mask
+    GM_ENTROPY,      // sum of entropy over the mask
+    GM_KEPT,         // tokens that carry policy loss: those above the entropy threshold
+    GM_KEPT_ENTROPY, // sum of their entropy
+    GM_CLIP_LOW,     // CLIP_RANGE: tokens with w < 1 - epsilon and A < 0
+    GM_CLIP_HIGH,    // CLIP_RANGE: tokens with w > 1 + epsilon_high and A > 0; CLIP_CAP: w > epsilon_high and A > 0
+    GM_CLIP_REGION,  // either
+    GM_RATIO_SUM,    // sum of w (LEVEL_SEQUENCE: every token has its sequence's w)
+    GM_RATIO_MAX,    // largest w (max, not sum); -INFINITY where the sequence is masked
+    GM_RATIO_MIN,    // smallest w (min, not sum); INFINITY where the sequence is masked
+    GM_ADVANTAGE,    // the advantage used
+    GM_PHI,          // vespo: phi, of a masked sequence too (1)
     GM_COUNT
 } GrpoMetric;
 
@@ -87,15 +93,24 @@ typedef struct {
 } LossCounts;
 
 // GrpoParams.loss_scale of an optimizer step.
-//   grpo, sapo: 1 / sequences    bnpo: 1 / tokens    dr_grpo: 1 / (sequences * max_completion_length)
-//   dapo, cispo: 1 / (generation_tokens * the step's share of its sequences)
-// Where all completions are equally (and fully) long, every type gives the same loss, however a generation is cut.
+//   SUM_SEQUENCE_MEANS, SUM_SEQUENCES: 1 / sequences        SUM_TOKENS: 1 / tokens
+//   SUM_MAX_LENGTH: 1 / (sequences * max_completion_length)
+//   SUM_GENERATION_TOKENS: 1 / (generation_tokens * the step's share of its sequences)
+// Where all completions are equally (and fully) long, every type but luspo, which does not divide by a length, gives the
+// same loss, however a generation is cut.
 float grpo_loss_scale(LossType type, LossCounts counts);
 
 // GrpoParams.entropy_threshold: the (1 - top_entropy_quantile) quantile, interpolated as torch.quantile does, of the
 // entropies of all tokens in the masks of an optimizer step. *kept counts those at or above it: entropy_scale is
 // 1 / max(*kept, 1). A quantile of 1 keeps all: -INFINITY. Sorts entropy[n] in place.
 float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quantile, int64_t *kept);
+
+// The coefficient of the next step's entropy bonus where it adapts (Skywork-OR1; as TRL): up by delta after a step whose
+// mean entropy, over the tokens that carry policy loss, is at or below the target, else down.
+typedef struct {
+    double target, delta, min, max;
+} EntropyRule;
+double grpo_next_entropy_coef(double coef, double entropy, EntropyRule rule);
 #ifdef __cplusplus
 }
 #endif

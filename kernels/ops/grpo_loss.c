@@ -3,13 +3,15 @@
 // With l the policy's log-prob of a token, w its ratio to the sampled one, A the completion's advantage:
 //
 //   ratio      token: w_t = exp(l - l_old)         sequence (GSPO): w = exp(mean over the completion of l - l_old)
-//   policy     grpo, bnpo, dr_grpo, dapo: -min(min(w, delta) A, clip(w, 1 - epsilon, 1 + epsilon_high) A)
+//   policy     grpo, bnpo, dr_grpo, dapo, luspo: -min(min(w, delta) A, clip(w, 1 - epsilon, 1 + epsilon_high) A)
 //              cispo: -stop(min(w, epsilon_high)) A l        sapo: -(4 / tau) sigmoid(tau (w - 1)) A
-//   KL         beta (exp(l_ref - l) - (l_ref - l) - 1), Schulman's k3; added last: no mask on the policy term touches it
+//              vespo: -stop(phi) A l, log phi = lambda + k log W - lambda W, W = exp(sum over the completion of l - l_old)
+//   KL         beta (exp(l_ref - l) - (l_ref - l) - 1), Schulman's k3, times w with kl_ratio; added last: no mask on the
+//              policy term touches it
 //   entropy    - entropy_coef entropy, over the tokens that carry policy loss
 //
 // and the loss is scale * (sum of policy + KL) + entropy_scale * (sum of entropy terms), where scale is loss_scale,
-// for grpo and sapo also divided by the completion's length.
+// for a mean of sequences' means also divided by the completion's length.
 //
 // Everything inside is f64 and runs in token order, so a sequence's results are the same bits in whatever micro-batch
 // it arrives. What both devices share of the formulas is in grpo_token.h. Masked tokens are skipped, not multiplied by zero: inf times zero is NaN.
@@ -35,16 +37,12 @@ static void sequence_loss(GrpoOut out, GrpoIn in, const GrpoParams *p, int64_t b
     if (c.n == 0 || !((const uint8_t *)in.mask.data)[b]) {
         for (int64_t t = 0; t < c.n; t++) c.dlogp[t] = 0;
         for (int64_t t = 0; c.dentropy && t < c.n; t++) c.dentropy[t] = 0;
-        masked_metrics(metric, advantage);
+        masked_metrics(metric, advantage, p);
         return;
     }
-    double log_ratio = 0; // sum over the completion
-    int64_t kept = 0;     // tokens that carry policy loss
-    for (int64_t t = 0; t < c.n; t++) {
-        log_ratio += (double)c.logp[t] - c.old_logp[t];
-        kept += carries_policy(c.entropy, t, p);
-    }
-    SequenceTerms s = sequence_terms(c.n, advantage, log_ratio, kept, p);
+    SequenceSums whole = sequence_sums();
+    for (int64_t t = 0; t < c.n; t++) sequence_add(&whole, &c, t, p);
+    SequenceTerms s = sequence_terms(c.n, advantage, &whole, p);
     TokenSums sum = token_sums();
     for (int64_t t = 0; t < c.n; t++) token_loss(&sum, &c, t, &s, p);
     sequence_metrics(metric, c.n, advantage, &sum, &s, p);

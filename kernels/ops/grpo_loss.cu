@@ -47,8 +47,7 @@ static __device__ void find_advantage(float *result, float *scores, const Column
 static __global__ void __launch_bounds__(THREADS, 2) grpo_loss_kernel(Columns all, GrpoParams p) {
     SHARED(float, scores, [ROOM]);
     SHARED(float, found, [1]);
-    SHARED(double, log_ratios, [WARPS]);
-    SHARED(int, kepts, [WARPS]);
+    SHARED(SequenceSums, wholes, [WARPS]);
     SHARED(TokenSums, sums, [WARPS]);
     int64_t b = blockIdx.x, first = all.offsets[b];
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -64,34 +63,32 @@ static __global__ void __launch_bounds__(THREADS, 2) grpo_loss_kernel(Columns al
     bool counts = c.n > 0 && all.mask[b];
 
     if (warp == 0) find_advantage(found, scores, all, all.index[b], &p);
-    double log_ratio = 0; // sum over the completion
-    int kept = 0;         // tokens that carry policy loss
-    for (int64_t t = threadIdx.x; counts && t < c.n; t += THREADS) {
-        log_ratio += (double)c.logp[t] - c.old_logp[t];
-        kept += carries_policy(c.entropy, t, &p);
-    }
-    log_ratio = warp_sum(log_ratio);
-    for (int k = WARP / 2; k; k /= 2) kept += __shfl_xor_sync(FULL, kept, k);
-    if (lane == 0) log_ratios[warp] = log_ratio, kepts[warp] = kept;
+    SequenceSums whole = sequence_sums();
+    for (int64_t t = threadIdx.x; counts && t < c.n; t += THREADS) sequence_add(&whole, &c, t, &p);
+    whole.log_ratio = warp_sum(whole.log_ratio);
+    whole.clamped = warp_sum(whole.clamped);
+    whole.kl = warp_sum(whole.kl);
+    for (int k = WARP / 2; k; k /= 2) whole.kept += __shfl_xor_sync(FULL, whole.kept, k);
+    if (lane == 0) wholes[warp] = whole;
     __syncthreads();
     float advantage = found[0];
     if (threadIdx.x == 0) all.advantage[b] = advantage;
     if (!counts) { // the whole block: nobody waits below
         for (int64_t t = threadIdx.x; t < c.n; t += THREADS) c.dlogp[t] = 0;
         for (int64_t t = threadIdx.x; c.dentropy && t < c.n; t += THREADS) c.dentropy[t] = 0;
-        if (threadIdx.x == 0) masked_metrics(metric, advantage);
+        if (threadIdx.x == 0) masked_metrics(metric, advantage, &p);
         return;
     }
-    log_ratio = 0, kept = 0;
-    for (int w = 0; w < WARPS; w++) log_ratio += log_ratios[w], kept += kepts[w];
-    SequenceTerms s = sequence_terms(c.n, advantage, log_ratio, kept, &p);
+    whole = sequence_sums();
+    for (int w = 0; w < WARPS; w++) sequence_join(&whole, &wholes[w]);
+    SequenceTerms s = sequence_terms(c.n, advantage, &whole, &p);
 
     TokenSums sum = token_sums();
     for (int64_t t = threadIdx.x; t < c.n; t += THREADS) token_loss(&sum, &c, t, &s, &p);
     sum.loss = warp_sum(sum.loss);
-    sum.bonus = warp_sum(sum.bonus);
     sum.kl = warp_sum(sum.kl);
     sum.entropy = warp_sum(sum.entropy);
+    sum.kept_entropy = warp_sum(sum.kept_entropy);
     sum.ratio = warp_sum(sum.ratio);
     sum.ratio_max = warp_larger(sum.ratio_max);
     sum.ratio_min = warp_smaller(sum.ratio_min);
@@ -102,17 +99,7 @@ static __global__ void __launch_bounds__(THREADS, 2) grpo_loss_kernel(Columns al
     if (lane == 0) sums[warp] = sum;
     __syncthreads();
     if (threadIdx.x > 0) return;
-    for (int w = 1; w < WARPS; w++) {
-        sum.loss += sums[w].loss;
-        sum.bonus += sums[w].bonus;
-        sum.kl += sums[w].kl;
-        sum.entropy += sums[w].entropy;
-        sum.ratio += sums[w].ratio;
-        sum.low += sums[w].low;
-        sum.high += sums[w].high;
-        sum.ratio_max = larger(sum.ratio_max, sums[w].ratio_max);
-        sum.ratio_min = smaller(sum.ratio_min, sums[w].ratio_min);
-    }
+    for (int w = 1; w < WARPS; w++) token_join(&sum, &sums[w]);
     sequence_metrics(metric, c.n, advantage, &sum, &s, &p);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include "error.h"
 #include "grpo_math.h"
+#include <float.h>
 
 // Unlike fmin and fmax these keep a NaN: a broken log-prob must show in the loss.
 GRPO_SHARED double at_most(double x, double high) { return x > high ? high : x; }
@@ -19,33 +20,57 @@ typedef struct {
     double value, dw, dl;
 } Policy;
 
-GRPO_SHARED Policy policy_loss(double w, double l, double a, const GrpoParams *p) {
-    Policy f = {0, 0, 0};
-    if (p->loss_type == LOSS_CISPO) {
-        double weight = at_most(w, p->epsilon_high);
-        f.value = -weight * a * l;
-        f.dl = -weight * a;
-        return f;
-    }
-    if (p->loss_type == LOSS_SAPO) {
-        double tau = a > 0 ? p->sapo_tau_pos : p->sapo_tau_neg, s = 1 / (1 + exp(-tau * (w - 1)));
-        f.value = -4 / tau * s * a;
-        f.dw = -4 * s * (1 - s) * a;
-        return f;
-    }
+// The loss -weight A l with the weight held fixed.
+GRPO_SHARED Policy policy_weighted(double weight, double l, double a) {
+    Policy f = {-weight * a * l, 0, -weight * a};
+    return f;
+}
+
+GRPO_SHARED Policy policy_clipped(double w, double a, const GrpoParams *p) {
     double capped = p->delta > 0 ? at_most(w, p->delta) : w;
     double clipped = at_most(at_least(w, 1 - (double)p->epsilon), 1 + (double)p->epsilon_high);
     double chosen = capped * a <= clipped * a ? capped : clipped;
-    f.value = -chosen * a;
-    f.dw = chosen == w ? -a : 0; // flat where it differs from w
+    Policy f = {-chosen * a, chosen == w ? -a : 0, 0}; // flat where it differs from w
     return f;
+}
+
+GRPO_SHARED Policy policy_soft(double w, double a, const GrpoParams *p) {
+    double tau = a > 0 ? p->sapo_tau_pos : p->sapo_tau_neg, s = 1 / (1 + exp(-tau * (w - 1)));
+    Policy f = {-4 / tau * s * a, -4 * s * (1 - s) * a, 0};
+    return f;
+}
+
+// w: the token's ratio (or its sequence's), phi: vespo's weight of its sequence.
+GRPO_SHARED Policy token_policy(double w, double phi, double l, double a, const GrpoParams *p) {
+    switch (p->loss_type) {
+    case LOSS_CISPO: return policy_weighted(at_most(w, p->epsilon_high), l, a);
+    case LOSS_SAPO: return policy_soft(w, a, p);
+    case LOSS_VESPO: return policy_weighted(phi, l, a);
+    default: return policy_clipped(w, a, p);
+    }
+}
+
+// vespo's phi of a sequence whose clamped log-ratios add up to `sum`, bounds and all as TRL: lambda is 1e-4 at least, and
+// what f32 could not hold counts as 0.
+#define VESPO_TOKEN_BOUND 20.0                // of a token's |l - l_old|
+#define VESPO_SUM_LOW     -18.420680743952367 // log 1e-8
+#define VESPO_SUM_HIGH    20.0
+GRPO_SHARED double vespo_phi(double sum, double a, const GrpoParams *p) {
+    double k = a >= 0 ? p->vespo_k_pos : p->vespo_k_neg;
+    double lambda = larger(a >= 0 ? p->vespo_lambda_pos : p->vespo_lambda_neg, 1e-4);
+    double log_w = at_least(at_most(sum, VESPO_SUM_HIGH), VESPO_SUM_LOW);
+    double phi = exp(lambda + k * log_w - lambda * exp(log_w));
+    return phi > FLT_MAX ? 0 : phi;
 }
 
 // 1 where the ratio is clipped above, -1 where below, 0 where it counts as it is.
 GRPO_SHARED int clip_side(double w, double a, const GrpoParams *p) {
-    if (p->loss_type == LOSS_SAPO) return 0;
-    if (p->loss_type == LOSS_CISPO) return w > p->epsilon_high && a > 0;
-    return (w > 1 + (double)p->epsilon_high && a > 0) - (w < 1 - (double)p->epsilon && a < 0);
+    switch (loss_kind(p->loss_type).clip) {
+    case CLIP_RANGE: return (w > 1 + (double)p->epsilon_high && a > 0) - (w < 1 - (double)p->epsilon && a < 0);
+    case CLIP_CAP: return w > p->epsilon_high && a > 0;
+    case CLIP_NONE: break;
+    }
+    return 0;
 }
 
 // False for the tokens of low entropy that top_entropy_quantile leaves out.
@@ -60,33 +85,71 @@ typedef struct {
     float *dlogp, *dentropy;                           // [n]; the last may be NULL
 } Completion;
 
+// Schulman's k3 of one token and its derivative by l.
+typedef struct {
+    double value, dl;
+} Kl;
+
+GRPO_SHARED Kl token_kl(double ref_logp, double l) {
+    double difference = ref_logp - l, ratio_less_1 = expm1(difference);
+    Kl kl = {ratio_less_1 - difference, -ratio_less_1};
+    return kl;
+}
+
+// What a completion's tokens must be added up to before any of them has its loss.
+typedef struct {
+    double log_ratio; // logp - old_logp
+    double clamped;   // the same, each within vespo's bound
+    double kl;        // k3; where one ratio of the sequence multiplies it
+    int64_t kept;     // tokens that carry policy loss
+} SequenceSums;
+
+GRPO_SHARED SequenceSums sequence_sums(void) {
+    SequenceSums s = {0, 0, 0, 0};
+    return s;
+}
+GRPO_SHARED void sequence_add(SequenceSums *s, const Completion *c, int64_t t, const GrpoParams *p) {
+    double log_ratio = (double)c->logp[t] - c->old_logp[t];
+    s->log_ratio += log_ratio;
+    if (p->loss_type == LOSS_VESPO) s->clamped += at_least(at_most(log_ratio, VESPO_TOKEN_BOUND), -VESPO_TOKEN_BOUND);
+    if (p->kl_ratio && p->level == LEVEL_SEQUENCE && c->ref_logp) s->kl += token_kl(c->ref_logp[t], c->logp[t]).value;
+    s->kept += carries_policy(c->entropy, t, p);
+}
+GRPO_SHARED void sequence_join(SequenceSums *s, const SequenceSums *more) {
+    s->log_ratio += more->log_ratio;
+    s->clamped += more->clamped;
+    s->kl += more->kl;
+    s->kept += more->kept;
+}
+
 // What the tokens have in common.
 typedef struct {
     double a;              // the advantage
     double mean_log_ratio; // over the completion
+    double mean_kl;        // the same of k3, where SequenceSums has it
+    double phi;            // vespo's; elsewhere 0
     double scale, entropy_scale;
     double kept; // the share of tokens that carry policy loss
     bool off_policy;
 } SequenceTerms;
 
-// Needs the sums over the completion of logp - old_logp and of the tokens that carry policy loss.
-GRPO_SHARED SequenceTerms sequence_terms(int64_t n, float advantage, double log_ratio, int64_t kept,
-                                         const GrpoParams *p) {
+GRPO_SHARED SequenceTerms sequence_terms(int64_t n, float advantage, const SequenceSums *sum, const GrpoParams *p) {
     SequenceTerms s;
-    bool by_length = p->loss_type == LOSS_GRPO || p->loss_type == LOSS_SAPO;
     s.a = advantage;
-    s.mean_log_ratio = log_ratio / (double)n;
+    s.mean_log_ratio = sum->log_ratio / (double)n;
+    s.mean_kl = sum->kl / (double)n;
+    s.phi = p->loss_type == LOSS_VESPO ? vespo_phi(sum->clamped, s.a, p) : 0;
     // DeepSeek-V3.2's off-policy sequence mask: bad completions that the policy has already left teach it nothing.
     s.off_policy = p->off_policy_threshold > 0 && s.a < 0 && -s.mean_log_ratio > p->off_policy_threshold;
-    s.scale = by_length ? p->loss_scale / (double)n : p->loss_scale;
+    s.scale = loss_kind(p->loss_type).sum == SUM_SEQUENCE_MEANS ? p->loss_scale / (double)n : p->loss_scale;
     s.entropy_scale = p->entropy_coef != 0 ? (double)p->entropy_coef * p->entropy_scale : 0;
-    s.kept = (double)kept / (double)n;
+    s.kept = (double)sum->kept / (double)n;
     return s;
 }
 
 // Sums over tokens; the last two are extremes.
 typedef struct {
-    double loss, bonus, kl, entropy, ratio;
+    double loss, kl, entropy, kept_entropy, ratio;
     int64_t low, high;
     double ratio_max, ratio_min;
 } TokenSums;
@@ -95,6 +158,17 @@ GRPO_SHARED TokenSums token_sums(void) {
     TokenSums s = {0, 0, 0, 0, 0, 0, 0, 0, INFINITY};
     return s;
 }
+GRPO_SHARED void token_join(TokenSums *s, const TokenSums *more) {
+    s->loss += more->loss;
+    s->kl += more->kl;
+    s->entropy += more->entropy;
+    s->kept_entropy += more->kept_entropy;
+    s->ratio += more->ratio;
+    s->low += more->low;
+    s->high += more->high;
+    s->ratio_max = larger(s->ratio_max, more->ratio_max);
+    s->ratio_min = smaller(s->ratio_min, more->ratio_min);
+}
 
 // Adds token t and writes its gradients.
 GRPO_SHARED void token_loss(TokenSums *sum, const Completion *c, int64_t t, const SequenceTerms *s,
@@ -102,20 +176,22 @@ GRPO_SHARED void token_loss(TokenSums *sum, const Completion *c, int64_t t, cons
     bool by_sequence = p->level == LEVEL_SEQUENCE, keep = carries_policy(c->entropy, t, p);
     double l = c->logp[t], w = ratio_of(by_sequence ? s->mean_log_ratio : l - c->old_logp[t]), dl = 0;
     if (!s->off_policy) {
-        Policy f = policy_loss(w, l, s->a, p);
+        Policy f = token_policy(w, s->phi, l, s->a, p);
         if (keep) sum->loss += f.value, dl += f.dl;
         // The sequence's ratio moves by w / n with every token, and carries the loss of every kept one.
         dl += f.dw * w * (by_sequence ? s->kept : keep);
     }
     if (c->ref_logp) {
-        double difference = c->ref_logp[t] - l, ratio_less_1 = expm1(difference);
-        sum->kl += ratio_less_1 - difference;
-        dl -= p->beta * ratio_less_1;
+        Kl kl = token_kl(c->ref_logp[t], l);
+        double weight = p->kl_ratio ? w : 1;
+        sum->kl += weight * kl.value;
+        dl += p->beta * weight * kl.dl;
+        if (p->kl_ratio) dl += p->beta * w * (by_sequence ? s->mean_kl : kl.value); // d(w) / d(l) is w, or w / n
     }
     c->dlogp[t] = (float)(s->scale * dl);
     if (c->entropy) sum->entropy += c->entropy[t];
+    if (c->entropy && keep) sum->kept_entropy += c->entropy[t];
     if (c->dentropy) c->dentropy[t] = keep ? (float)-s->entropy_scale : 0;
-    if (c->dentropy && keep) sum->bonus += c->entropy[t];
     int side = clip_side(w, s->a, p);
     sum->low += side < 0;
     sum->high += side > 0;
@@ -125,8 +201,9 @@ GRPO_SHARED void token_loss(TokenSums *sum, const Completion *c, int64_t t, cons
 }
 
 // metric[GM_COUNT] of a completion that is masked (or empty), and of one that is not.
-GRPO_SHARED void masked_metrics(float *metric, float advantage) {
+GRPO_SHARED void masked_metrics(float *metric, float advantage, const GrpoParams *p) {
     for (int k = 0; k < GM_COUNT; k++) metric[k] = 0;
+    if (p->loss_type == LOSS_VESPO) metric[GM_PHI] = (float)vespo_phi(0, advantage, p);
     metric[GM_ADVANTAGE] = advantage;
     metric[GM_RATIO_MAX] = -INFINITY;
     metric[GM_RATIO_MIN] = INFINITY;
@@ -134,7 +211,13 @@ GRPO_SHARED void masked_metrics(float *metric, float advantage) {
 GRPO_SHARED void sequence_metrics(float *metric, int64_t n, float advantage, const TokenSums *sum,
                                   const SequenceTerms *s, const GrpoParams *p) {
     metric[GM_TOKENS] = (float)n;
-    metric[GM_LOSS] = (float)(s->scale * (sum->loss + p->beta * sum->kl) - s->entropy_scale * sum->bonus);
+    double policy = s->scale * (sum->loss + p->beta * sum->kl);
+    // Without a bonus an entropy that is not a number has no part in the loss.
+    metric[GM_LOSS] = (float)(s->entropy_scale != 0 ? policy - s->entropy_scale * sum->kept_entropy : policy);
+    metric[GM_POLICY] = (float)policy;
+    metric[GM_KEPT] = (float)(s->kept * (double)n);
+    metric[GM_KEPT_ENTROPY] = (float)sum->kept_entropy;
+    metric[GM_PHI] = (float)s->phi;
     metric[GM_KL] = (float)sum->kl;
     metric[GM_ENTROPY] = (float)sum->entropy;
     metric[GM_CLIP_LOW] = (float)sum->low;

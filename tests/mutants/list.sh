@@ -161,8 +161,8 @@ mutant grpo_scores_no_barrier kernels/ops/grpo_loss.cu grpo \
     '    }
     __syncwarp();' '    }'
 mutant grpo_ratio_no_barrier kernels/ops/grpo_loss.cu grpo \
-    'kepts[warp] = kept;
-    __syncthreads();' 'kepts[warp] = kept;'
+    'wholes[warp] = whole;
+    __syncthreads();' 'wholes[warp] = whole;'
 mutant grpo_clip_count_of_a_lane kernels/ops/grpo_loss.cu grpo \
     'sum.high += __shfl_xor_sync(FULL, sum.high, k);' ''
 mutant adamw_moment_set kernels/ops/adamw.cu ops:adamw \
