@@ -1,6 +1,7 @@
-// grpo config: the effective configuration as YAML, or the reference page.
+// grpo config: the effective configuration as YAML, the reference page, or a configuration of TRL's as one of ours.
 #include "commands.h"
 #include "config.h"
+#include "trl.h"
 #include "output.h"
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,12 @@
 ExitCode command_config(int argc, char **argv, Error *e) {
     char *text = NULL;
     if (argc == 1 && !strcmp(argv[0], "--reference")) text = config_help(NULL);
-    else {
+    else if (argc >= 1 && !strcmp(argv[0], "--from-trl")) {
+        if (argc != 2)
+            error_set(e, EXIT_CONFIG, "config: --from-trl wants one file, a YAML or JSON of TRL's GRPOConfig");
+        else text = config_from_trl(argv[1], e);
+        if (!text) return e->code;
+    } else {
         Config c;
         if (!config_args(&c, "config", argc, argv, e)) return e->code;
         text = config_yaml(&c);

@@ -27,7 +27,7 @@ static const struct {
     {"tokenize", command_tokenize, "PATH [FILE] [chat_template=NAME] [special=false]",
      "JSONL with text or messages in, with ids out"},
     {"plan", command_plan, "CONFIG.yaml [key=value ...]", "the memory a run would take, and what would help"},
-    {"config", command_config, "[CONFIG.yaml] [key=value ...] | --reference",
+    {"config", command_config, "[CONFIG.yaml] [key=value ...] | --reference | --from-trl FILE",
      "check a configuration and print all of it"},
     {"doctor", command_doctor, "[CONFIG.yaml] [key=value ...]", "check the machine and a configuration's files"},
 };

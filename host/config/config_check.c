@@ -139,8 +139,7 @@ static const char *without_effect(const Config *c, const char *option) {
     }
     if (!unclipped) {
         snprintf(why, sizeof why, " %s ", option);
-        if (!c->use_adaptive_entropy && strstr(adaptive, why)) return "without use_adaptive_entropy";
-        return c->beta == 0 && !strcmp(option, "use_bias_correction_kl") ? "where beta is 0" : NULL;
+        return !c->use_adaptive_entropy && strstr(adaptive, why) ? "without use_adaptive_entropy" : NULL;
     }
     snprintf(why, sizeof why, "with loss_type %s", loss_names[c->loss_type]);
     return why;

@@ -1,5 +1,6 @@
 // The option table printed: the effective configuration as YAML, --help, and the reference page.
 #include "config_table.h"
+#include "trl.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,7 +103,7 @@ static void put_text(Str *s, const char *text) {
     free(shown);
 }
 
-static void put_value(Str *s, const Config *c, const Option *o) {
+void config_put_value(Str *s, const Config *c, const Option *o) {
     const void *at = option_at(c, o);
     int n;
     switch (o->kind) {
@@ -130,7 +131,7 @@ char *config_yaml(const Config *c) {
     for (int i = 0; i < config_option_count; i++) {
         const Option *o = &config_options[i];
         str_printf(&s, "%s: ", o->name);
-        put_value(&s, c, o);
+        config_put_value(&s, c, o);
         str_puts(&s, "\n");
     }
     return s.s;
@@ -171,7 +172,7 @@ static void put_help(Str *s, const Config *defaults, const Option *o) {
     str_printf(&line, "%s (", o->help);
     put_range(&line, o);
     str_puts(&line, "; default ");
-    put_value(&line, defaults, o);
+    config_put_value(&line, defaults, o);
     str_puts(&line, ")");
     str_printf(s, "  %-28s ", o->name);
     put_wrapped(s, line.s, 31);
@@ -227,6 +228,31 @@ static void put_cell(Str *s, const char *text) {
     }
 }
 
+static void losses_table(Str *s) {
+    static const char *const sums[] = {"mean over completions of their mean over tokens",
+                                       "mean over completions of their sum", "sum / tokens of the step",
+                                       "sum / (completions x `max_completion_length`)",
+                                       "sum / (tokens of the generation x the step's share of it)"};
+    static const char *const clips[] = {"outside 1 - epsilon .. 1 + epsilon_high; above delta", "above epsilon_high",
+                                        "nothing"};
+    static const char *const levels[] = {"tokens", "sequences", "either"};
+    static const struct {
+        const char *name, *help;
+        LossType type;
+    } rows[] = {
+#define LOSS_ROW(NAME, name, sum, clip, level, help) {#name, help, LOSS_##NAME},
+        LOSSES(LOSS_ROW)};
+    str_puts(
+        s,
+        "\n## Losses\n\n`w` is the ratio of a token (or sequence) to when it was sampled, `A` the advantage, `l` the "
+        "log-prob.\n\n| loss_type | a token's loss | added up | clipped | ratios |\n|---|---|---|---|---|\n");
+    for (int i = 0; i < LOSS_COUNT; i++) {
+        LossKind kind = loss_kind(rows[i].type);
+        str_printf(s, "| `%s` | %s | %s | %s | %s |\n", rows[i].name, rows[i].help, sums[kind.sum], clips[kind.clip],
+                   levels[kind.level]);
+    }
+}
+
 static char *reference_page(const Config *defaults) {
     Str s = {0};
     str_puts(&s, page_head);
@@ -249,13 +275,15 @@ static char *reference_page(const Config *defaults) {
             str_printf(&s, "| `%s` | ", o->name);
             put_cell(&s, range.s);
             str_puts(&s, " | `");
-            put_value(&s, defaults, o);
+            config_put_value(&s, defaults, o);
             str_puts(&s, "` | ");
             put_cell(&s, o->help);
             str_puts(&s, " |\n");
             str_free(&range);
         }
     }
+    losses_table(&s);
+    trl_table(&s);
     return s.s;
 }
 

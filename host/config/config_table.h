@@ -54,6 +54,8 @@ void config_check(Reading *r, const char *command);
 static inline void *option_at(const Config *c, const Option *o) { return (char *)(uintptr_t)c + o->at; }
 // The k-th of the choices "a|b|c": pointer and length; NULL past the last.
 const char *option_choice(const Option *o, int k, int *length);
+// The value of an option as YAML has it.
+void config_put_value(Str *s, const Config *c, const Option *o);
 bool option_is_default(const Config *c, const Option *o);
 // Splits a plain string into list entries; see the reference page's text on lists.
 void list_split(TextList *list, const char *text);

@@ -1,0 +1,28 @@
+// What TRL's users bring: its GRPOConfig's fields, and what they are here.
+#pragma once
+#include "error.h"
+#include "str.h"
+
+typedef enum { TRL_CONFIG, TRL_EARLIER, TRL_SCRIPT } TrlSource; // GRPOConfig of 1.16; of versions before; TRL's scripts
+typedef enum {
+    TRL_SAME,     // the option of the same name
+    TRL_NAMED,    // the option `ours`, the same value
+    TRL_TURNED,   // the option `ours`, as `words` say
+    TRL_NEEDLESS, // not needed; `words` say why
+    TRL_ABSENT,   // not there; `words` say what to use instead
+} TrlHow;
+
+typedef struct {
+    TrlSource source;
+    const char *name, *value; // value: TRL's default as its text; null for None
+    TrlHow how;
+    const char *ours, *words;
+} TrlField;
+extern const TrlField trl_fields[];
+extern const int trl_field_count;
+
+// A YAML or JSON file of TRL's as a configuration of ours (heap): every option that TRL decides, as the file or TRL's
+// default has it. What could not be carried over is said in notes, each with its line, and named at the end.
+char *config_from_trl(const char *path, Error *e);
+// The fields as a table of the reference page.
+void trl_table(Str *out);
