@@ -52,10 +52,10 @@ optimize_debug    := -Og -g3
 # The CUDA device under emulation (tests/emu): its kernels' memory is always guarded; and as on a GPU, so are 16-byte loads.
 optimize_emu      := -O2 -g -fno-omit-frame-pointer -fsanitize=address,alignment -fno-sanitize-recover=alignment
 optimize_sanitize := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
-# Threads and ranks without data races. OpenMP's own barriers are none that this sanitizer knows, so there is one thread.
 # Parsers under clang's libFuzzer (make fuzz): nothing else is built.
 optimize_fuzz     := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
                      -fno-sanitize-recover=undefined
+# Threads and ranks without data races. OpenMP's own barriers are none that this sanitizer knows, so there is one thread.
 optimize_tsan     := -O1 -g3 -fno-omit-frame-pointer -fsanitize=thread
 # gcc 13 lays the frames of this check out on 32 bytes only, and 64-byte vectors in them crash.
 ifneq ($(filter sanitize emu,$(MODE)),)

@@ -3,7 +3,7 @@
 //
 //   math_extract.c    finds the places of a text that may state an answer, the best first
 //   math_normalize.c  cleans LaTeX: sizes, text commands, units, "and", malformed fractions
-//   math_lex.c, math_parse.c, math_func.c   LaTeX -> tokens -> a tree
+//   math_lex.c, math_parse.c, math_atom.c   LaTeX -> tokens -> a tree
 //   math_compare.c    whether two trees mean the same, by math_value.c (numbers, identity testing) and math_set.c
 //
 // The grammar and the rules of comparison follow Math-Verify 0.9 and latex2sympy2_extended.
