@@ -42,6 +42,11 @@ static int shell(const char *line, Str *out, Str *err) {
     "$G sample model=models/tiny init=random dtype=f32 chat_template=r1-zero prompt=hello max_completion_length=8 "    \
     "temperature=0"
 
+// Whether the loader had too little memory for the libraries that a build with CUDA is linked with: no line of ours ran.
+static bool never_started(int code, const Str *err) {
+    return code == 127 && err->s && strstr(err->s, "error while loading shared libraries");
+}
+
 static void variables_and_limits(void **state) {
     static const struct {
         const char *before; // of the command
@@ -75,6 +80,11 @@ static void variables_and_limits(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *line = xasprintf("%s " SAMPLE, cases[i].before);
         int code = shell(line, &out, &err);
+        if (never_started(code, &err)) {
+            printf("SKIP %s the loader needs more for the libraries of this build\n", cases[i].before);
+            free(line);
+            continue;
+        }
         if (code != cases[i].code || !strstr(err.s, cases[i].says)) fail_msg("%s: %d: %s", line, code, err.s);
         if (!code && strcmp(out.s, right.s)) fail_msg("%s: %s", line, out.s);
         free(line);
@@ -211,11 +221,12 @@ static void containers_limit(void **state) {
     free(root);
     assert_true(cgroup_memory("/nowhere", &unused) == SIZE_MAX);
     Str out = {0}, err = {0};
-    assert_int_equal(shell("ulimit -v 400000; $G plan model=models/tiny per_device_train_batch_size=256 "
-                           "max_prompt_length=200 max_completion_length=800",
-                           &out, &err),
-                     0);
-    if (!strstr(out.s, "this process under ulimit -v has") || !strstr(out.s, "short by")) fail_msg("%s", out.s);
+    int code = shell("ulimit -v 400000; $G plan model=models/tiny per_device_train_batch_size=256 "
+                     "max_prompt_length=200 max_completion_length=800",
+                     &out, &err);
+    if (never_started(code, &err)) printf("SKIP ulimit -v: the loader needs more for the libraries of this build\n");
+    else if (code || !strstr(out.s, "this process under ulimit -v has") || !strstr(out.s, "short by"))
+        fail_msg("%s", out.s);
     str_free(&out), str_free(&err);
 }
 

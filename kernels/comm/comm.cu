@@ -72,6 +72,12 @@ static const char *reason(Comm *c, cudaError_t cuda, ncclResult_t nccl) {
     return d->error[0] ? d->error : ncclGetErrorString(nccl);
 }
 
+// NCCL or CUDA failed. Where a rank has said why it left, or has died, that is the reason: the others lose their
+// connections to it a moment later.
+static bool fail_or_tell(Comm *c, const char *name, cudaError_t cuda, ncclResult_t nccl, Error *e) {
+    return board_broken(c->board, e) ? leave(c, e) : fail(c, name, reason(c, cuda, nccl), e);
+}
+
 // Waits until NCCL has taken a call in (`status` is its answer). False after filling *e.
 static bool settle(Comm *c, const char *name, ncclResult_t status, double since, Error *e) {
     while (status == ncclInProgress) {
@@ -84,7 +90,7 @@ static bool settle(Comm *c, const char *name, ncclResult_t status, double since,
         ncclResult_t asked = ncclCommGetAsyncError(of(c)->comm, &status);
         if (asked != ncclSuccess) status = asked;
     }
-    return status == ncclSuccess || fail(c, name, reason(c, cudaSuccess, status), e);
+    return status == ncclSuccess || fail_or_tell(c, name, cudaSuccess, status, e);
 }
 
 // Waits until the stream has done what was asked of it.
@@ -93,10 +99,10 @@ static bool finish(Comm *c, const char *name, double since, Error *e) {
     for (;;) {
         cudaError_t done = cudaStreamQuery(cuda_stream(d));
         if (done == cudaSuccess) return !d->error[0] || fail(c, name, d->error, e);
-        if (done != cudaErrorNotReady) return fail(c, name, reason(c, done, ncclSuccess), e);
+        if (done != cudaErrorNotReady) return fail_or_tell(c, name, done, ncclSuccess, e);
         ncclResult_t status;
         if (ncclCommGetAsyncError(of(c)->comm, &status) != ncclSuccess) status = ncclSystemError;
-        if (status != ncclSuccess && status != ncclInProgress) return fail(c, name, reason(c, cudaSuccess, status), e);
+        if (status != ncclSuccess && status != ncclInProgress) return fail_or_tell(c, name, cudaSuccess, status, e);
         if (board_broken(c->board, e)) return leave(c, e);
         if (seconds() - since > c->timeout)
             return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
