@@ -435,9 +435,12 @@ static void example_plugin(void **state) {
 
 static void absent_plugins_are_refused(void **state) {
     assert_cannot_open("plugin", "needs a shared object");
-    assert_cannot_open("plugin:path=/nonexistent/x.so", "cannot be loaded");
+    assert_cannot_open("plugin:path=/nonexistent/x.so", "cannot be opened");
     put_text(at("text.so"), "no object\n");
     char spec[512];
+    assert_int_equal(mkfifo(at("pipe.so"), 0600), 0); // dlopen would wait for its writer
+    snprintf(spec, sizeof spec, "plugin:path=%s", at("pipe.so"));
+    assert_cannot_open(spec, "is a pipe");
     snprintf(spec, sizeof spec, "plugin:path=%s", at("text.so"));
     assert_cannot_open(spec, "cannot be loaded");
 }

@@ -169,6 +169,16 @@ static void configs_that_mean_something_else_are_refused(void **state) {
     SAYS(&e, at("m/config.json"), "not a JSON object");
     assert_false(hf_config_read(at("nowhere"), &c, &e));
     SAYS(&e, at("nowhere"), "model directory");
+    assert_false(hf_config_read("owner/model", &c, &e));
+    SAYS(&e, "hf download owner/model --local-dir owner/model");
+    assert_false(hf_config_read(at("m/config.json"), &c, &e));
+    SAYS(&e, "is a file");
+    put_text(at("m.gguf"), "GGUF\3");
+    assert_false(hf_config_read(at("m.gguf"), &c, &e));
+    SAYS(&e, "llama.cpp");
+    assert_int_equal(mkfifo(at("m.pipe"), 0600), 0);
+    assert_false(hf_config_read(at("m.pipe"), &c, &e));
+    SAYS(&e, "is a pipe");
     mkdir(at("empty"), 0777);
     assert_false(hf_config_read(at("empty"), &c, &e));
     SAYS(&e, at("empty/config.json"), "No such file");

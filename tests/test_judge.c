@@ -327,7 +327,7 @@ static void bad_judges_are_refused(void **state) {
     assert_cannot_open("judge:template=rate this", "nothing to judge");
     assert_cannot_open("judge:template={completion} {question}", "`{question}` at byte 13 is no field");
     assert_cannot_open("judge:template={completion} }", "at byte 13");
-    assert_cannot_open("judge:template=@/nonexistent/template", "cannot be read");
+    assert_cannot_open("judge:template=@/nonexistent/template", "cannot be opened");
     assert_cannot_open("judge:pattern=Score", "no (group)");
     assert_cannot_open("judge:pattern=Score (", "pattern");
     assert_cannot_open("judge:min_score=5,max_score=5", "below");

@@ -394,6 +394,21 @@ static void second_signal_quits_at_once(void **state) {
     assert_int_equal(end_worker(pid, err, said, sizeof said), 128 + SIGINT);
 }
 
+// A terminal that closes sends SIGHUP more than once, at any distance: that is one request.
+static void a_closing_terminal_is_one_request(void **state) {
+    int err;
+    char said[512];
+    pid_t pid = start_worker(true, &err);
+    kill(pid, SIGHUP);
+    assert_true(read(err, said, 1) == 1);
+    nanosleep(&(struct timespec){0, 150000000}, NULL);
+    kill(pid, SIGHUP);
+    nanosleep(&(struct timespec){0, 50000000}, NULL);
+    assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+    kill(pid, SIGTERM);
+    assert_int_equal(end_worker(pid, err, said, sizeof said), 128 + SIGTERM);
+}
+
 static void one_request_may_arrive_twice(void **state) {
     // As timeout(1) does: to the process, then to its group. On a busy machine the copy may come too late: try again.
     for (int attempt = 0, status = 128 + SIGTERM; status != 128 + SIGINT; attempt++) {
@@ -437,6 +452,7 @@ int main(void) {
         cmocka_unit_test(progress_fits_the_terminal),
         cmocka_unit_test(first_signal_asks_to_stop),
         cmocka_unit_test(second_signal_quits_at_once),
+        cmocka_unit_test(a_closing_terminal_is_one_request),
         cmocka_unit_test(one_request_may_arrive_twice),
         cmocka_unit_test(a_closed_pipe_ends_nothing),
     };

@@ -36,7 +36,8 @@ static void handle(int sig) {
     if (stop) {
         // timeout(1) and batch systems send one request to the process and to its group: that is not a second one.
         int64_t ns = (int64_t)(now.tv_sec - first.tv_sec) * 1000000000 + now.tv_nsec - first.tv_nsec;
-        if (sig == stop && ns < 100000000) return;
+        // Nor are the several hang-ups, at any distance, that a closing terminal sends.
+        if (sig == stop && (ns < 100000000 || sig == SIGHUP)) return;
         _exit(128 + sig);
     }
     stop = sig;

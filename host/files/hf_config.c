@@ -1,10 +1,12 @@
 // config.json and generation_config.json of a Qwen2.5 model directory. What the engine would compute differently from
 // transformers is refused here, with the reason, before any weight is read.
 #include "hf.h"
+#include "file.h"
 #include "json.h"
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -242,14 +244,28 @@ static bool generation_fields(const char *path, HfConfig *out, Error *e) {
     return f.ok;
 }
 
+// What stands where a model directory should, and what to do.
+static bool no_directory(const char *dir, Error *e) {
+    char head[FILE_HEAD];
+    int fd = access(dir, F_OK) ? -1 : file_open(dir, e);
+    if (fd < 0 && !access(dir, F_OK)) return false;
+    ssize_t n = fd < 0 ? 0 : read(fd, head, sizeof head);
+    if (fd >= 0) close(fd);
+    if (n > 0 && file_foreign(dir, head, (size_t)n, e)) return false;
+    if (fd >= 0) return error_set(e, EXIT_INPUT, "%s: is a file; give the model directory that it lies in", dir);
+    const char *slash = strchr(dir, '/');
+    bool hub = slash && slash > dir && *dir != '.' && slash[1] && !strchr(slash + 1, '/'); // as owner/name
+    return error_set(e, EXIT_INPUT,
+                     "%s: there is no such directory; give a model directory as Hugging Face has them (config.json, "
+                     "*.safetensors, tokenizer.json)%s%s%s%s",
+                     dir, hub ? "; if it is a model on the hub, fetch it first: hf download " : "", hub ? dir : "",
+                     hub ? " --local-dir " : "", hub ? dir : "");
+}
+
 bool hf_config_read(const char *dir, HfConfig *out, Error *e) {
     *out = (HfConfig){.pad = -1, .bos = -1};
     struct stat s;
-    if (stat(dir, &s) || !S_ISDIR(s.st_mode))
-        return error_set(e, EXIT_INPUT,
-                         "%s: there is no such directory; give a model directory as Hugging Face has them "
-                         "(config.json, *.safetensors, tokenizer.json)",
-                         dir);
+    if (stat(dir, &s) || !S_ISDIR(s.st_mode)) return no_directory(dir, e);
     char *config = xasprintf("%s/config.json", dir), *generation = xasprintf("%s/generation_config.json", dir);
     bool ok = config_fields(config, out, e) && generation_fields(generation, out, e);
     free(config);

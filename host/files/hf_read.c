@@ -101,7 +101,9 @@ static bool shards_open(Shards *s, const char *dir, Error *e) {
         return true;
     }
     const char *other = file_exists(dir, "pytorch_model.bin") || file_exists(dir, "pytorch_model.bin.index.json")
-                            ? "it holds pytorch_model.bin, which is not read: save it again with safetensors"
+                            ? "it holds pytorch_model.bin, which is not read; convert it: python3 -c \"import sys, "
+                              "transformers as t; t.AutoModelForCausalLM.from_pretrained(sys.argv[1])"
+                              ".save_pretrained(sys.argv[1])\" and the directory"
                             : "fetch the weights too, or start with init=random";
     return error_set(e, EXIT_INPUT, "%s: no model.safetensors and no model.safetensors.index.json; %s", dir, other);
 }

@@ -14,8 +14,12 @@ Tokenizer *tokenizer_load(const char *path, Error *e) {
     t->path = directory ? xasprintf("%s/tokenizer.json", path) : xstrdup(path);
     json_t *file = NULL;
     if (access(t->path, R_OK))
-        error_set(e, EXIT_INPUT, "%s: cannot be read: %s; a tokenizer is a tokenizer.json, or a directory that has one",
-                  t->path, strerror(errno));
+        error_set(
+            e, EXIT_INPUT,
+            "%s: cannot be read: %s; a tokenizer is a tokenizer.json, or a directory that has one; from vocab.json and "
+            "merges.txt: python3 -c \"import sys, transformers as t; "
+            "t.AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])\" and the directory",
+            t->path, strerror(errno));
     else file = json_read(t->path, e);
     bool good = file && tokenizer_read(t, file, e);
     json_decref(file);

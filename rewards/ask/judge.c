@@ -1,6 +1,7 @@
 // judge: a language model's opinion, asked for over HTTP. The prompt is a template, the score what a pattern finds in the
 // reply. Equal prompts are asked once.
 #include "judge.h"
+#include "file.h"
 #include "regex.h"
 #include "ask.h"
 #include "worker.h"
@@ -99,16 +100,11 @@ static void template_fill(const char *template, const Sample *s, Str *out) {
 // The template itself, or what the file behind @ holds.
 static char *template_read(const char *text, Error *e) {
     if (*text != '@') return xstrdup(text);
-    FILE *f = fopen(text + 1, "r");
-    char *all = xcalloc(1, TEMPLATE_MAX + 1);
-    size_t n = f ? fread(all, 1, TEMPLATE_MAX + 1, f) : 0;
-    bool ok = f && !ferror(f) && n <= TEMPLATE_MAX && !memchr(all, 0, n);
-    if (f) fclose(f);
-    if (ok) {
-        all[n] = 0;
-        return all;
-    }
-    error_set(e, EXIT_CONFIG, "template: %s cannot be read as text of at most %d bytes", text + 1, TEMPLATE_MAX);
+    size_t n;
+    Error why;
+    char *all = file_read_text(text + 1, TEMPLATE_MAX, &n, &why);
+    if (all && !memchr(all, 0, n)) return all;
+    error_set(e, EXIT_CONFIG, "template: %s", all ? "holds a NUL; it must be text" : why.text);
     free(all);
     return NULL;
 }

@@ -1,6 +1,7 @@
 // plugin: a user's own shared object (include/reward_plugin.h).
 #include "reward_plugin.h"
 #include "ask.h"
+#include "file.h"
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,8 +36,10 @@ void *open_plugin(const Reward *r, Error *e) {
     if (!*path) return error_set(e, EXIT_CONFIG, "needs a shared object: plugin:path=..."), NULL;
     Plugin *p = xcalloc(1, sizeof *p);
     char *file = xasprintf("%s%s", strchr(path, '/') ? "" : "./", path); // a bare name would be searched for elsewhere
-    p->library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
-    if (!p->library) error_set(e, EXIT_CONFIG, "cannot be loaded: %s", dlerror());
+    bool regular = file_regular(file, e);                                // dlopen would wait for a pipe's writer
+    p->library = regular ? dlopen(file, RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (!regular && e) e->code = EXIT_CONFIG;
+    else if (!p->library) error_set(e, EXIT_CONFIG, "cannot be loaded: %s", dlerror());
     free(file);
     const RewardPlugin *plugin = p->library ? find_plugin(p->library, path, e) : NULL;
     if (plugin && plugin->open) p->opened = plugin->open(r->text[1], why, sizeof why);
