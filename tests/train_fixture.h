@@ -41,13 +41,13 @@ static inline void fixture_remove(Fixture *f) { nftw(f->dir, remove_entry, 16, F
 
 // Reads a configuration: the fixture's defaults, then `more` ("a=1 b=2").
 static inline void fixture_config(Fixture *f, const char *more) {
-    const char *device = getenv("GRPO_TEST_DEVICE");
+    const char *on = getenv("GRPO_TEST_DEVICE");
     char *all =
         xasprintf("device=%s model=models/tiny init=random dtype=f32 chat_template=r1-zero train_file=%s/train.jsonl "
                   "output_dir=%s/out max_prompt_length=96 max_completion_length=12 num_generations=4 "
                   "per_device_train_batch_size=4 gradient_accumulation_steps=2 learning_rate=1e-3 beta=0.04 "
                   "temperature=1 max_steps=6 save_steps=0 progress=off seed=7 rewards=completion_length,xmlcount %s",
-                  device ? device : "cpu", f->dir, f->dir, more);
+                  on ? on : "cpu", f->dir, f->dir, more);
     char *arg[64];
     int n = 0;
     for (char *word = strtok(all, " "); word; word = strtok(NULL, " ")) arg[n++] = word;
