@@ -8,6 +8,8 @@
 
 // The format as huggingface/safetensors describes it: 8 bytes of header length, a JSON header, then the tensors without
 // holes or overlap. Everything about a file is checked when it is opened; errors name file, tensor and byte.
+// The format has no checksum: a flip in the values or in __metadata__ of somebody else's file leaves a valid file and is not
+// seen. Of a checkpoint's files manifest.json has the sums, and they are checked.
 typedef struct {
     char *name;
     char dtype[12];      // as in the file: "F32", "BF16", "F8_E4M3" ...
