@@ -95,11 +95,11 @@ mutant attention_keys_no_barrier kernels/ops/attention.cu ops:attention \
     '__syncthreads(); // the keys are here, the old values no longer needed' ''
 mutant attention_leaves_the_rest kernels/ops/attention.cu ops:attention \
     'for (int64_t i = (int)threadIdx.x; i < width; i += blockDim.x) y[t * width + i] = from_float<T>(0.0f);' ''
-mutant attention_looks_once 'kernels/ops/attention.cuh>kernels/ops/attention.cu' ops:attention \
+mutant attention_looks_once 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'while (high - low > 1) {' 'if (high - low > 1) {'
-mutant softmax_mask_off_by_one 'kernels/ops/attention.cuh>kernels/ops/attention.cu' ops:attention \
+mutant softmax_mask_off_by_one 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     '>= n[m][i / 2 % 2])' '> n[m][i / 2 % 2])'
-mutant merge_forgets_scale 'kernels/ops/attention.cuh>kernels/ops/attention.cu' ops:attention \
+mutant merge_forgets_scale 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'fmaf(chunk_l, s.add, *l * s.old)' 'fmaf(chunk_l, s.add, *l)'
 mutant dq_mask_off_by_one kernels/ops/attention_bwd.cu ops:attention_bwd \
     'ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;' 'ds[0][i / 4][i % 4] = key <= sees[half] ? x : 0;'
