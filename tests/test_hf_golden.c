@@ -74,7 +74,9 @@ static void rotary_base_is_transformers(void **state) {
     json_decref(rows);
 
     // The digits that were read come back, not those of the f32.
-    put_config("source", json_loads("{\"rope_theta\": 10000.1}", 0, NULL));
+    json_t *patch = json_loads("{\"rope_theta\": 10000.1}", 0, NULL);
+    put_config("source", patch);
+    json_decref(patch);
     Model n = model_make(small, F32, 3);
     n.dims.rope_theta = theta_of("source");
     assert_true(hf_save(at("saved"), at("source"), NULL, &n, NULL));

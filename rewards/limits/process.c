@@ -137,7 +137,10 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     Launch l = {.c = c, .path = find_program(name), .argv = c->argv, .parent = getpid()};
     if (!l.path) return error_set(e, EXIT_CONFIG, "%s: no such program", name);
     char **guard = c->guarded ? guard_argv(l.path, c->argv) : NULL;
-    if (guard) l.argv = guard, l.path = xstrdup(MYSELF);
+    if (guard) {
+        free(l.path);
+        l.argv = guard, l.path = xstrdup(MYSELF);
+    }
     int nowhere = above_stdio(open("/dev/null", O_RDWR | O_CLOEXEC));
     bool ok = nowhere >= 0 && (c->input >= 0 || open_pipe(in)) && open_pipe(out) && (!c->errors || open_pipe(err)) &&
               open_pipe(report) && (!guard || open_pipe(life));
