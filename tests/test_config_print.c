@@ -31,6 +31,22 @@ static void passwords_are_not_printed(void **state) {
     config_free(&c);
 }
 
+// Nor where the argument itself is wrong, whether it is quoted whole or cut.
+static void passwords_are_not_in_errors(void **state) {
+    static const char *const args[] = {"rewards=judge:urll=http://me:secret@host/v1",
+                                       "rewards=http://me:secret@host/v1",
+                                       "rewards=judge:retries=a number that makes it long,url=http://me:secret@host/v1",
+                                       "modle=http://me:secret@host"};
+    for (size_t i = 0; i < sizeof args / sizeof *args; i++) {
+        char *arg = xstrdup(args[i]);
+        Config c;
+        Error e = {0};
+        assert_false(config_read(&c, NULL, &arg, 1, &e));
+        if (strstr(e.text, "secr") || !strstr(e.text, "argument '")) fail_msg("%s", e.text);
+        free(arg);
+    }
+}
+
 static void yaml_reads_back_the_same(void **state) {
     static const char *const texts[] = {"",
                                         " ",
@@ -215,9 +231,13 @@ static void mutated_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(passwords_are_not_printed), cmocka_unit_test(yaml_reads_back_the_same),
-        cmocka_unit_test(help_names_every_option),   cmocka_unit_test(nearest_names),
-        cmocka_unit_test(shipped_configs_are_good),  cmocka_unit_test(mutated_files),
+        cmocka_unit_test(passwords_are_not_printed),
+        cmocka_unit_test(passwords_are_not_in_errors),
+        cmocka_unit_test(yaml_reads_back_the_same),
+        cmocka_unit_test(help_names_every_option),
+        cmocka_unit_test(nearest_names),
+        cmocka_unit_test(shipped_configs_are_good),
+        cmocka_unit_test(mutated_files),
     };
     return cmocka_run_group_tests_name("config_print", tests, make_folder, remove_folder);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "engine.h"
 #include "file.h"
 #include "hf.h"
 #include "json.h"
@@ -162,10 +163,47 @@ static void heads_are_tied_as_in_transformers(void **state) {
     json_decref(rows);
 }
 
+// What opens a model for a run reads the head too: a command that only looked at config.json would run and save the
+// embedding in its place.
+static void an_own_head_is_run_and_saved(void **state) {
+    HfConfig tiny;
+    Error e = {0};
+    assert_true(hf_config_read("models/tiny", &tiny, &e) && tiny.dims.tied);
+    tiny.dims.tied = false;
+    Model m = model_make(tiny.dims, F32, 3);
+    mkdir(at("m"), 0777);
+    size_t n;
+    char *config = file_read("models/tiny/config.json", 1 << 16, &n, &e);
+    put_bytes(at("m/config.json"), config, n);
+    free(config);
+    put_weights("model.safetensors", m.params, m.n_params);
+    char *args[] = {xasprintf("model=%s", at("m")), xstrdup("tokenizer=models/tiny"), xstrdup("device=cpu"),
+                    xstrdup("dtype=f32"), xstrdup("raw=true")};
+    for (int prepared = 0; prepared < 2; prepared++) {
+        Config c;
+        Engine en = {0};
+        assert_true(config_read(&c, NULL, args, 5, &e));
+        if (prepared) assert_true(engine_prepare(&en, &c, &e));
+        if (!engine_open(&en, &c, shape_for_rollout(&c, 1, 1), &e)) fail_msg("%s", e.text);
+        assert_false(en.policy.dims.tied);
+        assert_memory_equal(model_param(&en.policy, head)->t.data, model_param(&m, head)->t.data,
+                            tensor_bytes(model_param(&m, head)->t));
+        if (!hf_save(at("saved%d", prepared), at("m"), NULL, &en.policy, &e)) fail_msg("%s", e.text);
+        json_t *saved = json_read(at("saved%d/config.json", prepared), &e);
+        assert_true(json_is_false(json_object_get(saved, "tie_word_embeddings")));
+        json_decref(saved);
+        engine_close(&en);
+        config_free(&c);
+    }
+    for (int i = 0; i < 5; i++) free(args[i]);
+    model_drop(&m);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(rotary_base_is_transformers, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(heads_are_tied_as_in_transformers, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(an_own_head_is_run_and_saved, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -167,6 +167,19 @@ static void files_are_read_whole(void **state) {
     assert_int_equal(e.code, EXIT_INPUT);
 }
 
+// A number beyond 64 bits is read in the end, so nothing is said of the first try.
+static void wide_numbers_leave_no_error(void **state) {
+    static const char *const texts[] = {"{\"id\": 18446744073709551615}", "[1e999]"};
+    for (int i = 0; i < 2; i++) {
+        Error e = {0};
+        json_t *j = json_parse(texts[i], strlen(texts[i]), "here", &e);
+        assert_non_null(j);
+        assert_string_equal(e.text, "");
+        assert_int_equal(e.code, EXIT_OK);
+        json_decref(j);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(suite_behaves_as_marked),
@@ -175,6 +188,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(repeated_keys, scratch_setup, scratch_teardown),
         cmocka_unit_test(nul_in_strings_and_keys),
         cmocka_unit_test(errors_name_the_place),
+        cmocka_unit_test(wide_numbers_leave_no_error),
         cmocka_unit_test(every_prefix_is_refused),
         cmocka_unit_test_setup_teardown(files_are_read_whole, scratch_setup, scratch_teardown),
     };

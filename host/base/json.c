@@ -124,7 +124,8 @@ done:
 }
 
 json_t *json_parse(const char *text, size_t n, const char *where, Error *e) {
-    json_t *j = parse(text, n, where, false, 0, e);
+    Error why = {0};
+    json_t *j = parse(text, n, where, false, 0, &why);
     if (j) return j;
     size_t quoted; // seldom anything: so only where the text cannot be read as it is
     char *terminated = xmalloc(n + 1);
@@ -132,6 +133,7 @@ json_t *json_parse(const char *text, size_t n, const char *where, Error *e) {
     terminated[n] = 0;
     char *copy = wide_numbers_quote(terminated, n, &quoted);
     if (copy) j = parse(copy, quoted, where, false, 0, e);
+    else if (e) *e = why;
     free(copy);
     free(terminated);
     return j;

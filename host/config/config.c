@@ -129,9 +129,12 @@ static void problem_add(Reading *r, Place place, const char *fmt, va_list ap) {
     Str *s = &r->problems;
     if (s->n) str_puts(s, "\n");
     if (place.arg) {
+        char *shown = xstrdup(place.arg); // no password, also of a URL that is cut in its middle below
+        str_hide_users(shown);
         str_puts(s, "argument '");
-        str_visible(s, place.arg, strnlen(place.arg, 60));
-        str_puts(s, strlen(place.arg) > 60 ? "...': " : "': ");
+        str_visible(s, shown, strnlen(shown, 60));
+        str_puts(s, strlen(shown) > 60 ? "...': " : "': ");
+        free(shown);
     } else if (!r->path) str_puts(s, "command line: ");
     else if (place.line) str_printf(s, "%s:%d: ", r->path, place.line);
     else str_printf(s, "%s: ", r->path);
@@ -141,9 +144,10 @@ static void problem_add(Reading *r, Place place, const char *fmt, va_list ap) {
     va_end(copy);
     char *text = xmalloc((size_t)n + 1);
     vsnprintf(text, (size_t)n + 1, fmt, ap);
+    str_hide_users(text);
     for (char *p = text; *p; p++) // a problem is one line, whatever the user wrote
         if (*p == '\n' || *p == '\t') *p = ' ';
-    str_visible(s, text, (size_t)n);
+    str_visible(s, text, strlen(text));
     free(text);
 }
 

@@ -267,7 +267,9 @@ static bool open_parts(Engine *en, Learner *l, const Config *c, RunShape shape, 
     if (!en->tokenizer && !engine_prepare(en, c, e)) return false;
     Engine prepared = *en;
     bool described = describe(en, l, c, shape, e);
-    en->hf = prepared.hf, en->tokenizer = prepared.tokenizer, en->template = prepared.template;
+    // The ends were chosen with the template; the dims are those described, whose head may have turned out to be its own.
+    memcpy(en->hf.eos, prepared.hf.eos, sizeof en->hf.eos);
+    en->hf.n_eos = prepared.hf.n_eos, en->tokenizer = prepared.tokenizer, en->template = prepared.template;
     if (!described) {
         close_parts(en, l);
         return false;
