@@ -17,9 +17,10 @@ typedef struct {
 
 #define REWARD_ABSTAINS NAN
 
-// A parameter of a reward, in the order the function reads them: a number, a whole number, one of several words, or a
-// text.
-typedef enum { PARAM_REAL, PARAM_WHOLE, PARAM_CHOICE, PARAM_TEXT } ParamKind;
+// A parameter of a reward, in the order the function reads them: a number, a whole number, one of several words, a text,
+// or the text of a URL (PARAM_TEXT as all texts are below), which begins with http:// or https://.
+typedef enum { PARAM_REAL, PARAM_WHOLE, PARAM_CHOICE, PARAM_TEXT, PARAM_URL } ParamKind;
+static inline bool param_is_text(ParamKind kind) { return kind == PARAM_TEXT || kind == PARAM_URL; }
 typedef struct {
     const char *name;
     double value, min, max; // default and range; of PARAM_CHOICE, the default's place among the choices

@@ -21,7 +21,7 @@ static char *suggestion(const char *word, const char *const *names, int n) {
 // Which of the reward's texts its parameter i is.
 static int text_place(const RewardInfo *info, int i) {
     int place = 0;
-    while (--i >= 0) place += info->params[i].kind == PARAM_TEXT;
+    while (--i >= 0) place += param_is_text(info->params[i].kind);
     return place;
 }
 
@@ -29,7 +29,7 @@ static void set_defaults(Reward *r) {
     for (int i = 0; i < r->info->n_params; i++) {
         const RewardParam *p = &r->info->params[i];
         r->param[i] = p->value;
-        if (p->kind == PARAM_TEXT) snprintf(r->text[text_place(r->info, i)], REWARD_MAX_TEXT, "%s", p->choices);
+        if (param_is_text(p->kind)) snprintf(r->text[text_place(r->info, i)], REWARD_MAX_TEXT, "%s", p->choices);
     }
 }
 
@@ -44,7 +44,9 @@ static bool find_reward(const char *name, const char *spec, Reward *out, Error *
     const char **names = xcalloc((size_t)reward_count, sizeof *names);
     for (int i = 0; i < reward_count; i++) names[i] = reward_registry[i].name;
     char *hint = suggestion(name, names, reward_count);
-    error_set(e, EXIT_CONFIG, "reward '%s': no reward named '%s'%s", spec, name, hint);
+    if (strchr(name, '@')) // the rest of a URL, maybe of a password, that a comma cut
+        error_set(e, EXIT_CONFIG, "a reward's name has no @; a comma within a value, as in a URL, is written \\,");
+    else error_set(e, EXIT_CONFIG, "reward '%s': no reward named '%s'%s", spec, name, hint);
     free(hint);
     free(names);
     return false;
@@ -91,6 +93,11 @@ static bool set_text(const RewardParam *p, const char *text, const char *spec, c
     if ((!*text && *p->choices) || strlen(text) >= REWARD_MAX_TEXT)
         return error_set(e, EXIT_CONFIG, "reward '%s': %s must have from %d to %d bytes", spec, p->name,
                          *p->choices != 0, REWARD_MAX_TEXT - 1);
+    if (p->kind == PARAM_URL &&
+        ((strncmp(text, "http://", 7) && strncmp(text, "https://", 8)) || strpbrk(text, " \t\n")))
+        return error_set(e, EXIT_CONFIG,
+                         "reward '%s': %s must begin with http:// or https:// and have no space in it, as in %s", spec,
+                         p->name, p->choices);
     memcpy(slot, text, strlen(text) + 1);
     return true;
 }
@@ -125,8 +132,8 @@ static bool set_param(const char *key, const char *text, const char *spec, Rewar
         names[i + 2] = p->name;
         if (strcmp(key, p->name) != 0) continue;
         if (!see_once(seen, i + 2, key, spec, e)) return false;
-        return p->kind == PARAM_TEXT ? set_text(p, text, spec, r->text[text_place(r->info, i)], e)
-                                     : set_value(p, text, spec, &r->param[i], e);
+        return param_is_text(p->kind) ? set_text(p, text, spec, r->text[text_place(r->info, i)], e)
+                                      : set_value(p, text, spec, &r->param[i], e);
     }
     char *hint = suggestion(key, names, r->info->n_params + 2);
     error_set(e, EXIT_CONFIG, "reward '%s': %s has no parameter '%s'%s", spec, r->info->name, key, hint);

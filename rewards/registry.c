@@ -7,7 +7,7 @@
 #define RECIPE "ModelScope's GSM8K recipe"
 
 // One line a reward: its parameters, where it has some, are PARAMS of REAL and WHOLE(name, default, min, max, help) and
-// of CHOICE(name, names, help), whose default is its first name, and TEXTUAL(name, default, help). NEEDS(open, close,
+// of CHOICE(name, names, help), whose default is its first name, and TEXTUAL and URL(name, default, help). NEEDS(open, close,
 // faults) where it must be opened first.
 #define ANSWER REWARD_READS_ANSWER
 #define IDS    REWARD_READS_IDS
@@ -24,6 +24,8 @@
     { .kind = PARAM_WHOLE, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP }
 #define TEXTUAL(NAME, VALUE, HELP)                                                                                     \
     { .kind = PARAM_TEXT, .name = NAME, .choices = VALUE, .help = HELP }
+#define URL(NAME, VALUE, HELP)                                                                                         \
+    { .kind = PARAM_URL, .name = NAME, .choices = VALUE, .help = HELP }
 #define CHOICE(NAME, NAMES, HELP)                                                                                      \
     { .kind = PARAM_CHOICE, .name = NAME, .choices = NAMES, .help = HELP }
 
@@ -129,7 +131,7 @@ const RewardInfo reward_registry[] = {
            "0 to 1, as a model behind an OpenAI-compatible endpoint judges; a key is read from GRPO_JUDGE_KEY, "
            "user:password from "
            "GRPO_JUDGE_USER",
-           PARAMS(TEXTUAL("url", "http://localhost:8000/v1", "of the server, up to /chat/completions"),
+           PARAMS(URL("url", "http://localhost:8000/v1", "of the server, up to /chat/completions"),
                   TEXTUAL("model", "default", "its name for the model"),
                   TEXTUAL("template",
                           "Rate from 0 to 10 how well the response answers the question.\n\nQuestion:\n{prompt}\n\n"

@@ -2,6 +2,7 @@
 #include "chat.h"
 #include "data.h"
 #include "file.h"
+#include "json.h"
 #include "jsonl.h"
 #include "outdir.h"
 #include "tokenizer.h"
@@ -260,8 +261,23 @@ static void test_refused(void **state) {
     json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "a"), *tools = json_pack("[{}]");
     assert_false(chat_render("r1-zero", messages, tools, true, &out, &e));
     assert_non_null(strstr(e.text, "tools"));
-    json_decref(messages);
     json_decref(tools);
+    // transformers' template takes a list of objects; a text of one is TRL's.
+    static const char *const bad[][2] = {{"[5]", "tools[0] is not an object"},
+                                         {"[{}, null]", "tools[1]"},
+                                         {"[[{}]]", "tools[0]"},
+                                         {"\"[5]\"", "tools[0]"},
+                                         {"[18446744073709551615]", "tools[0]"},
+                                         {"{}", "\"tools\" is not a list"},
+                                         {"5", "\"tools\" is not a list"},
+                                         {"\"x\"", "\"tools\":1"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_non_null(tools = json_parse(bad[i][0], strlen(bad[i][0]), "here", &e));
+        assert_false(chat_render("qwen2.5", messages, tools, true, &out, &e));
+        if (!strstr(e.text, bad[i][1]) || e.code != EXIT_INPUT) fail_msg("%s: %s", bad[i][0], e.text);
+        json_decref(tools);
+    }
+    json_decref(messages);
     str_free(&out);
 }
 

@@ -29,14 +29,29 @@ static void passwords_are_not_printed(void **state) {
     assert_non_null(strstr(yaml, "model=a@b"));
     free(yaml);
     config_free(&c);
+    char *odd = xstrdup("rewards=judge:url=http://me:se/cret@host/v1,judge:as=second,url=https://me:se#c'ret@host/v1");
+    if (!config_read(&c, NULL, &odd, 1, &e)) fail_msg("%s", e.text);
+    yaml = config_yaml(&c);
+    assert_null(strstr(yaml, "cret"));
+    assert_null(strstr(yaml, "c'ret"));
+    assert_non_null(strstr(yaml, "https://***@host/v1"));
+    free(odd);
+    free(yaml);
+    config_free(&c);
 }
 
 // Nor where the argument itself is wrong, whether it is quoted whole or cut.
 static void passwords_are_not_in_errors(void **state) {
-    static const char *const args[] = {"rewards=judge:urll=http://me:secret@host/v1",
-                                       "rewards=http://me:secret@host/v1",
-                                       "rewards=judge:retries=a number that makes it long,url=http://me:secret@host/v1",
-                                       "modle=http://me:secret@host"};
+    static const char *const args[] = {
+        "rewards=judge:urll=http://me:secret@host/v1", "rewards=http://me:secret@host/v1",
+        "rewards=judge:retries=a number that makes it long,url=http://me:secret@host/v1", "modle=http://me:secret@host",
+        // URLs that are none, or whose password ends what a URL's may
+        "rewards=judge:url=me:secret@host/v1", "rewards=judge:url=me:se=secr:ret@host/v1",
+        "rewards=judge:ulr=me:secret@host/v1", "rewards=judge:url=http:/me:secret@host/v1",
+        "rewards=judge:url=//me:secret@host/v1", "rewards=judge:url=ftp://me:secret@host/v1",
+        "rewards=judge:url=http://me:x secret@host/v1", "rewards=judge:url=http://me:x,secret@host/v1",
+        "rewards=judge:urll=http://me:x/secret@host/v1", "rewards=judge:urll=http://me:x'secret@host/v1",
+        "me:secret@host"};
     for (size_t i = 0; i < sizeof args / sizeof *args; i++) {
         char *arg = xstrdup(args[i]);
         Config c;

@@ -234,6 +234,12 @@ static void passwords_reach_the_server_alone(void **state) {
     char plain[] = "see http://a/b@c, x://@y, ftp://u@h and mailto:a@b";
     str_hide_users(plain);
     assert_string_equal(plain, "see http://a/b@c, x://@y, ftp://*@h and mailto:a@b");
+    char ports[] = "http://h:80/@cf http://[::1]:80/@cf http://h/@cf template=@f u:p@h host:/a@b";
+    str_hide_users(ports);
+    assert_string_equal(ports, "http://h:80/@cf http://[::1]:80/@cf http://h/@cf template=@f u:p@h host:/a@b");
+    char bare[] = "'u:pass@h' judge:template=@f judge:url=u:p=q@h a@b, http://h:8/@x";
+    str_hide_passwords(bare);
+    assert_string_equal(bare, "'***@h' judge:template=@f judge:url=***@h a@b, http://h:8/@x");
 }
 
 static void equal_prompts_are_asked_once(void **state) {
@@ -323,7 +329,10 @@ static void absent_servers_abstain(void **state) {
 }
 
 static void bad_judges_are_refused(void **state) {
-    assert_cannot_open("judge:url=localhost:8000", "http://");
+    Reward r;
+    Error e;
+    assert_false(reward_parse("judge:url=localhost:8000", &r, &e));
+    assert_non_null(strstr(e.text, "http://"));
     assert_cannot_open("judge:template=rate this", "nothing to judge");
     assert_cannot_open("judge:template={completion} {question}", "`{question}` at byte 13 is no field");
     assert_cannot_open("judge:template={completion} }", "at byte 13");

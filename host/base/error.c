@@ -14,7 +14,7 @@
 static void format(char text[sizeof((Error *)0)->text], const char *fmt, va_list ap) {
     char whole[8 * sizeof((Error *)0)->text];
     vsnprintf(whole, sizeof whole, fmt, ap);
-    str_hide_users(whole);
+    str_hide_passwords(whole);
     size_t n = strnlen(whole, sizeof((Error *)0)->text - 1);
     memcpy(text, whole, n);
     text[n] = 0;

@@ -130,17 +130,44 @@ void ids_free(Ids *v) {
     *v = (Ids){0};
 }
 
+// Puts at most three stars in the place of from..to; returns what follows them.
+static char *put_stars(char *from, char *to) {
+    size_t stars = to - from < 3 ? (size_t)(to - from) : 3;
+    memset(from, '*', stars);
+    memmove(from + stars, to, strlen(to) + 1);
+    return from + stars;
+}
+
+// The @ behind user and password of the URL whose authority begins at `user`, or NULL. A password may hold what ends an
+// authority: where a host's port would stand is then no number, and the last @ of the line counts.
+static char *user_end(char *user) {
+    char *end = NULL, *port = NULL, *p = user;
+    for (; *p && !strchr("/?# \t\n\"'`,", *p); p++) {
+        if (p[0] == '\\' && p[1] == ',') p++; // a comma within a parameter
+        else if (*p == '@') end = p;
+        else if (*p == ':') port = p + 1;
+    }
+    if (end || !port || *user == '[' || port + strspn(port, "0123456789") == p) return end;
+    for (p = user; *p && *p != '\n'; p++)
+        if (*p == '@') end = p;
+    return end;
+}
+
 void str_hide_users(char *text) {
     for (char *at = text; (at = strstr(at, "://"));) {
-        char *user = at += 3, *end = NULL;
-        for (char *p = user; *p && !strchr("/?# \t\n\"'`,", *p); p++) {
-            if (p[0] == '\\' && p[1] == ',') p++; // a comma within a parameter
-            else if (*p == '@') end = p;
-        }
-        if (!end || end == user) continue;
-        size_t stars = end - user < 3 ? (size_t)(end - user) : 3;
-        memset(user, '*', stars);
-        memmove(user + stars, end, strlen(end) + 1);
-        at = user + stars;
+        char *user = at += 3, *end = user_end(user);
+        if (end && end > user) at = put_stars(user, end);
+    }
+}
+
+void str_hide_passwords(char *text) {
+    str_hide_users(text);
+    for (char *word = text; *(word += strspn(word, " \t\n"));) {
+        size_t n = strcspn(word, " \t\n");
+        char *end = memrchr(word, '@', n), *value = end ? memchr(word, '=', (size_t)(end - word)) : NULL;
+        char *user = value ? value + 1 : word + strspn(word, "\"'`([");
+        bool url = memmem(word, n, "://", 3) != NULL;
+        if (url || !end || end <= user || !memchr(user, ':', (size_t)(end - user))) word += n;
+        else word = put_stars(user, end), word += strcspn(word, " \t\n");
     }
 }

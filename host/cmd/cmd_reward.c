@@ -221,9 +221,9 @@ static void list_param(const RewardInfo *info, const RewardParam *p, Str *row) {
     str_puts(&row[0], info->name);
     str_puts(&row[1], p->name);
     str_puts(&row[4], p->help);
-    if (p->kind == PARAM_TEXT) {
+    if (param_is_text(p->kind)) {
         list_text(p->choices, &row[2]);
-        str_puts(&row[3], "text");
+        str_puts(&row[3], p->kind == PARAM_URL ? "URL" : "text");
         return;
     }
     if (p->kind != PARAM_CHOICE) {

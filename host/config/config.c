@@ -130,7 +130,7 @@ static void problem_add(Reading *r, Place place, const char *fmt, va_list ap) {
     if (s->n) str_puts(s, "\n");
     if (place.arg) {
         char *shown = xstrdup(place.arg); // no password, also of a URL that is cut in its middle below
-        str_hide_users(shown);
+        str_hide_passwords(shown);
         str_puts(s, "argument '");
         str_visible(s, shown, strnlen(shown, 60));
         str_puts(s, strlen(shown) > 60 ? "...': " : "': ");
@@ -144,7 +144,7 @@ static void problem_add(Reading *r, Place place, const char *fmt, va_list ap) {
     va_end(copy);
     char *text = xmalloc((size_t)n + 1);
     vsnprintf(text, (size_t)n + 1, fmt, ap);
-    str_hide_users(text);
+    str_hide_passwords(text);
     for (char *p = text; *p; p++) // a problem is one line, whatever the user wrote
         if (*p == '\n' || *p == '\t') *p = ' ';
     str_visible(s, text, strlen(text));

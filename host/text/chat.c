@@ -102,6 +102,18 @@ static bool check_message(const json_t *message, size_t i, Error *e) {
     return true;
 }
 
+static bool check_tools(const json_t *tools, Error *e) {
+    size_t i;
+    json_t *tool;
+    if (!tools || json_is_null(tools)) return true;
+    if (!json_is_array(tools)) return error_set(e, EXIT_INPUT, "\"tools\" is not a list");
+    json_array_foreach(tools, i, tool) {
+        if (!json_is_object(tool))
+            return error_set(e, EXIT_INPUT, "tools[%zu] is not an object, as in {\"type\": \"function\", ...}", i);
+    }
+    return true;
+}
+
 static bool unknown_role(const json_t *message, size_t i, const char *template, const char *roles, Error *e) {
     Str shown = {0};
     const char *role = json_string_value(json_object_get(message, "role"));
@@ -238,8 +250,7 @@ bool chat_render_said(const char *template_name, const json_t *messages, const j
         tools = parsed = json_parse(json_string_value(tools), json_string_length(tools), "\"tools\"", e);
         if (!parsed) return false;
     }
-    bool ok =
-        !tools || json_is_null(tools) || json_is_array(tools) || error_set(e, EXIT_INPUT, "\"tools\" is not a list");
+    bool ok = check_tools(tools, e);
     for (size_t i = 0; ok && i < json_array_size(messages); i++) ok = check_message(json_array_get(messages, i), i, e);
     ok = ok && t->render(t, messages, tools, add_generation_prompt, said, out, e);
     json_decref(parsed);

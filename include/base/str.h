@@ -22,6 +22,8 @@ void str_json(Str *s, const char *text, size_t n);
 void str_visible(Str *s, const char *text, size_t n);
 // "http://user:password@host" becomes "http://***@host", wherever it stands in the text.
 void str_hide_users(char *text);
+// The same, and "user:password@host" of a URL whose beginning is missing: for messages, which nobody reads back.
+void str_hide_passwords(char *text);
 
 typedef struct {
     int32_t *id;

@@ -153,8 +153,6 @@ static void cache_add(Judge *j, const Str *prompt, float score) {
 // ---- opening ---------------------------------------------------------------------------------------------------------
 
 static bool check_url(const char *url, Error *e) {
-    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
-        return error_set(e, EXIT_CONFIG, "url must begin with http:// or https://, as in http://localhost:8000/v1");
     const char *user = strstr(url, "://") + 3, *end = user + strspn(user, "*");
     return end == user || *end != '@' ||
            error_set(e, EXIT_CONFIG,
