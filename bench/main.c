@@ -252,7 +252,8 @@ static char *found[3]; // what origin points to
 
 // Where and when these figures were taken.
 static void find_origin(Bench *b) {
-    char *commit = line_of(popen("git describe --always --dirty 2>/dev/null", "r"), "", pclose);
+    char *commit =
+        line_of(popen("git describe --always --dirty 2>/dev/null || echo \"$GRPO_COMMIT\"", "r"), "", pclose);
     char *cpu = line_of(fopen("/proc/cpuinfo", "r"), "model name", fclose);
     char *driver = line_of(fopen("/proc/driver/nvidia/version", "r"), "NVRM version: ", fclose);
     const char *toolkit = strstr(b->device->about, "CUDA ");

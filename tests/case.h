@@ -48,6 +48,7 @@ typedef struct {
     double (*flops)(const Case *c);     // NULL: memory-bound, not counted
     bool exact;                         // outputs equal the oracle's once rounded
     bool grads;                         // has arguments of the gradient dtype, which may differ from the others
+    bool by_library;                    // on a GPU cuBLASLt multiplies: bits may follow shape and alignment (cuda.cuh)
 } CaseOp;
 // op_rmsnorm, from rmsnorm_make and rmsnorm_run and what else it is given
 #define CASE_OP(op, ...) static const CaseOp op_##op = {.name = #op, .make = op##_make, .run = op##_run, __VA_ARGS__}

@@ -39,7 +39,7 @@ static inline double matmul_objective(const Case *c) {
     return sum;
 }
 static inline double matmul_bwd_flops(const Case *c) { return 2 * matmul_flops(c); }
-CASE_OP(matmul_bwd, .objective = matmul_objective, .flops = matmul_bwd_flops, .grads = true);
+CASE_OP(matmul_bwd, .objective = matmul_objective, .flops = matmul_bwd_flops, .grads = true, .by_library = true);
 
 // logprob of every second row, the last first; opt asks for the entropy
 #define CASE_TEMPERATURE 0.8f
@@ -126,7 +126,7 @@ static inline double logprob_objective(const Case *c) {
     return sum;
 }
 static inline double logprob_bwd_flops(const Case *c) { return 3 * logprob_flops(c); }
-CASE_OP(logprob_bwd, .objective = logprob_objective, .flops = logprob_bwd_flops, .grads = true);
+CASE_OP(logprob_bwd, .objective = logprob_objective, .flops = logprob_bwd_flops, .grads = true, .by_library = true);
 
 // sample: opt draws from the top 40 only
 static inline SampleParams case_sampling(const Case *c) {

@@ -492,10 +492,16 @@ static void memory_does_not_grow_with_tokens_times_vocabulary(void **state) {
     int32_t *rows = xcalloc(N, 4), *target = xcalloc(N, 4);
     for (int i = 0; i < N * D; i++) x[i] = (float)(i % 17) * 0.01f;
     for (int i = 0; i < N; i++) rows[i] = target[i] = i;
-    d->logprob(d, tensor1(out, F32, N), tensor1(out + N, F32, N), tensor1(out + 2 * N, F32, N), tensor2(x, F32, N, D),
-               tensor1(rows, I32, N), tensor2(w, F32, V, D), tensor1(target, I32, N), 1);
+    Tensor there[] = {to_device(d, tensor2(out, F32, 3, N)), to_device(d, tensor2(x, F32, N, D)),
+                      to_device(d, tensor1(rows, I32, N)), to_device(d, tensor2(w, F32, V, D)),
+                      to_device(d, tensor1(target, I32, N))};
+    float *result = there[0].data; // [3, N], on the device
+    d->logprob(d, tensor1(result, F32, N), tensor1(result + N, F32, N), tensor1(result + 2 * N, F32, N), there[1],
+               there[2], there[3], there[4], 1);
+    device_fetch(d, out, there[0]);
     assert_true(fabs(out[5] + log(V)) < 1e-3); // all logits are 0
     assert_true(d->scratch.peak > 0 && d->scratch.peak <= DEVICE_SCRATCH);
+    for (size_t i = 0; i < sizeof there / sizeof *there; i++) device_drop(d, there[i]);
     free(x);
     free(w);
     free(out);

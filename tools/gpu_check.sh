@@ -27,6 +27,7 @@ if [ "${1:-}" = pack ]; then
         cp "$real" "$2/lib/lib$library.so"
         cp "$real" "$2/lib/$(objdump -p "$real" | sed -n 's/^ *SONAME *//p')"
     done
+    git describe --always --dirty >"$2/commit" 2>/dev/null || true
     echo "packed: $(du -sh "$2" | cut -f1) in $2"
     exit 0
 fi
@@ -45,6 +46,9 @@ if [ -n "${GRPO_DEPS:-}" ]; then
     deps=$(cd "$GRPO_DEPS" && pwd) || exit 1
     export C_INCLUDE_PATH="$deps/include:${C_INCLUDE_PATH:-}" LIBRARY_PATH="$deps/lib:${LIBRARY_PATH:-}"
     export LD_LIBRARY_PATH="$deps/lib:${LD_LIBRARY_PATH:-}"
+    # A tree that was carried here without its history: the figures' commit is the one that packed.
+    GRPO_COMMIT=$(cat "$deps/commit" 2>/dev/null || true)
+    export GRPO_COMMIT
 fi
 
 build=build/gpu
@@ -68,13 +72,14 @@ limit() {
 show_end() { tail -n 25 "$1" | sed 's/^/     | /'; }
 
 echo "gpu_check on $card, driver $(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1), commit" \
-    "$(git describe --always --dirty 2>/dev/null || echo unknown)"
+    "$(git describe --always --dirty 2>/dev/null || echo "${GRPO_COMMIT:-unknown}")"
 
 # ---- build -----------------------------------------------------------------------------------------------------------
 stage_start=$SECONDS
 make="make -j$(nproc) CUDA=yes CUDA_ARCH=native BUILD=$build"
-# The programs that take their device from GRPO_TEST_DEVICE.
-tests=$(grep -l 'include "device.h"' tests/test_*.c | sed "s|^tests/\(.*\)\.c$|$build/release/tests/\1|" | tr '\n' ' ')
+# The programs that take their device from GRPO_TEST_DEVICE; test_ptx's run PTX on the CPU.
+tests=$(grep -l 'include "on_device.h"' tests/test_*.c | grep -v test_ptx |
+    sed "s|^tests/\(.*\)\.c$|$build/release/tests/\1|" | tr '\n' ' ')
 if wanted build; then
     # shellcheck disable=SC2086
     if timeout "$(limit 300)" $make all "$build/bench" $tests >"$logs/build.log" 2>&1; then
@@ -89,13 +94,21 @@ fi
 
 # ---- every case against the C twin's oracles, on the card -------------------------------------------------------------
 if wanted ops; then
+    # All at once: each keeps a fraction of a card busy, and a core or two.
+    stage_start=$SECONDS
     for program in $tests; do
-        stage_start=$SECONDS
+        log=$logs/$(basename "$program").log
+        (
+            GRPO=$build/grpo GRPO_TEST_DEVICE=cuda OMP_NUM_THREADS=2 timeout "$(limit 150)" "$program" >"$log" 2>&1 </dev/null
+            echo $? >"$log.status"
+        ) &
+    done
+    wait
+    for program in $tests; do
         name=$(basename "$program")
-        GRPO=$build/grpo GRPO_TEST_DEVICE=cuda timeout "$(limit 150)" "$program" >"$logs/$name.log" 2>&1 </dev/null
-        status=$?
+        status=$(cat "$logs/$name.log.status")
         count=$(grep -c '^\[ *OK *\]' "$logs/$name.log")
-        if [ $status -eq 0 ] && [ "$count" -gt 0 ]; then report PASS "${name#test_}" "$count tests on the card"
+        if [ "$status" -eq 0 ] && [ "$count" -gt 0 ]; then report PASS "${name#test_}" "$count tests on the card"
         else
             report FAIL "${name#test_}" "exit $status, $count passed; see $logs/$name.log"
             grep -vE '^\[ *(OK|RUN) ' "$logs/$name.log" | tail -n 12 | sed 's/^/     | /'
