@@ -49,14 +49,15 @@ rooms   := $(base) $(kernels) models $(rewards) $(host)
 # ---- flags -----------------------------------------------------------------------------------------------------------
 optimize_release  := -O3 -g
 optimize_debug    := -Og -g3
+# -g1: the lines that a sanitizer names; more of it is a third of the compiler's time. For a debugger there is MODE=debug.
 # The CUDA device under emulation (tests/emu): its kernels' memory is always guarded; and as on a GPU, so are 16-byte loads.
-optimize_emu      := -O2 -g -fno-omit-frame-pointer -fsanitize=address,alignment -fno-sanitize-recover=alignment
-optimize_sanitize := -O1 -g3 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+optimize_emu      := -O2 -g1 -fno-omit-frame-pointer -fsanitize=address,alignment -fno-sanitize-recover=alignment
+optimize_sanitize := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 # Parsers under clang's libFuzzer (make fuzz): nothing else is built.
 optimize_fuzz     := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
                      -fno-sanitize-recover=undefined
 # Threads and ranks without data races. OpenMP's own barriers are none that this sanitizer knows, so there is one thread.
-optimize_tsan     := -O1 -g3 -fno-omit-frame-pointer -fsanitize=thread
+optimize_tsan     := -O1 -g1 -fno-omit-frame-pointer -fsanitize=thread
 # gcc 13 lays the frames of this check out on 32 bytes only, and 64-byte vectors in them crash.
 ifneq ($(filter sanitize emu,$(MODE)),)
 optimize_$(MODE) += $(call accepts,--param=asan-use-after-return=0)
@@ -77,6 +78,8 @@ libs  := $(LDFLAGS) $(if $(curl),-lcurl) -lpcre2-8 -lyaml -ljansson -lutf8proc -
 # kernels/cpu and kernels/ops are compiled once for each (include/engine/cpu_isa.h), all else for the plain architecture: one
 # program runs on every machine of it. What the compiler does not know is left out.
 ifneq ($(filter x86_64%,$(machine)),)
+# Of 64-byte vectors in pieces of 16, -O3 makes code for ten times as long. Here nobody waits for it but the compiler.
+isa_generic     := $(if $(filter release,$(MODE)),-O2)
 isa_avx2        := -mavx2 -mfma -mbmi2
 isa_avx512      := $(isa_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
 isa_avx512_bf16 := $(isa_avx512) -mavx512bf16

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Runs test programs (cmocka) and adds up: tests/run.sh PROGRAM[@ISA]... [--cuda PROGRAM...]
 #
-# PROGRAM@ISA runs on that instruction set of the CPU, where it is there.
+# PROGRAM@ISA runs on that instruction set of the CPU, where it is there. Two run side by side: many do nothing but wait,
+# for ranks, limits of time, disks.
 # Those after --cuda run with GRPO_TEST_DEVICE=cuda, and GRPO_CUDA in the place of GRPO; they are single-threaded under
-# emulation, so as many run side by side as there are cores. A program that crashes, hangs (TEST_TIMEOUT seconds, 300;
-# three times that after --cuda) or exits with an error counts as failed, and so does a skipped test that
-# tests/allowed_skips.txt does not name. A program's output goes to PROGRAM.log; that of a failed one is shown. The last
-# line is "N passed, N failed, N skipped".
+# emulation, so as many run side by side as there are cores. TEST_JOBS is how many, if not so. A program that crashes,
+# hangs (TEST_TIMEOUT seconds, 300; three times that after --cuda) or exits with an error counts as failed, and so does a
+# skipped test that tests/allowed_skips.txt does not name. A program's output goes to PROGRAM[@ISA].log; that of a failed
+# one is shown. The last line is "N passed, N failed, N skipped".
 set -u
 
 allowed=$(dirname "$0")/allowed_skips.txt
@@ -15,30 +16,40 @@ passed=0 failed=0 skipped=0
 # Threads that wait give their core away: on a busy machine a third of the time is spinning otherwise.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
-# Runs $1 within $2 seconds, its output to $1.log; leaves its exit status and its milliseconds in $1.ran.
-run() {
-    start=$(date +%s%N)
-    timeout -k 5 "$2" "$1" </dev/null >"$1.log" 2>&1
-    status=$?
-    echo "$status $((($(date +%s%N) - start) / 1000000))" >"$1.ran"
-}
+# --one PROGRAM[@ISA] SECONDS: runs it, and says its name, exit status ("none" where the instruction set is not there) and
+# milliseconds.
 if [ "${1-}" = --one ]; then
+    program=${2%@*}
     # An emulated GPU does nothing before somebody waits for it, and its memory is out of reach: what the host reads
     # too early, or where it cannot, shows. (Its own tests choose.)
-    [ "${2##*/}" = test_emu ] || export EMU_DEFER="${EMU_DEFER:-1}" EMU_GUARD="${EMU_GUARD:-1}"
-    run "$2" "$3"
+    if [ -n "${GRPO_TEST_DEVICE-}" ] && [ "${program##*/}" != test_emu ]; then
+        export EMU_DEFER="${EMU_DEFER:-1}" EMU_GUARD="${EMU_GUARD:-1}"
+    fi
+    start=$(date +%s%N)
+    status=none
+    [ "$2" = "$program" ] || export GRPO_CPU_ISA="${2##*@}"
+    if [ "$2" = "$program" ] || "$GRPO" doctor 2>/dev/null | grep -q '^OK *device'; then
+        timeout -k 5 "$3" "$program" </dev/null >"$2.log" 2>&1
+        status=$?
+    fi
+    echo "$2 $status $((($(date +%s%N) - start) / 1000000))"
     exit 0
 fi
 
 # Lines of $log whose cmocka tag is $1.
 count() { grep -c "^\[ *$1 *\]" "$log"; }
 
-# Adds up what $1 has left, and says it; $2 stands behind its name.
+# Adds up what program $1 left that ended with status $2 after $3 milliseconds, and says it.
 report() {
-    name=${1##*/}$2
-    log=$1.log
-    read -r status ms <"$1.ran"
-    rm -f "$1.ran"
+    log=$1.log status=$2 ms=$3
+    case $1 in
+    *@*) name="$(basename "${1%@*}") (${1##*@})" ;;
+    *) name=${1##*/}${device:+ ($device)} ;;
+    esac
+    if [ "$status" = none ]; then
+        echo "SKIP $name: this CPU does not have it"
+        return
+    fi
 
     # Tests announced by every "Running N test(s)" line: those that neither passed nor were skipped have failed.
     announced=$(sed -n 's/^\[=*\].*Running \([0-9]*\) test.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')
@@ -78,33 +89,41 @@ report() {
     passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skips))
 }
 
-cuda=
-for program in "$@"; do
-    if [ "$program" = --cuda ]; then
-        shift
-        cuda=yes
-        break
-    fi
-    isa=
-    case $program in
-    *@*) isa=${program##*@} program=${program%@*} ;;
-    esac
+# Runs the programs of the list, as many at a time as $1 says, and tells of each as it ends.
+run_all() {
+    device=${GRPO_TEST_DEVICE-}
+    : >"$list.ended"
+    xargs -P "${TEST_JOBS:-$1}" -I '{}' "$0" --one '{}' "$limit" <"$list" | {
+        while read -r program status ms; do
+            report "$program" "$status" "$ms"
+            echo "$program" >>"$list.ended"
+        done
+        # A worker that was killed has said nothing.
+        sort "$list" >"$list.all" && sort "$list.ended" | comm -23 "$list.all" - >"$list.lost"
+        while read -r program; do
+            echo "$program was killed"
+            failed=$((failed + 1))
+        done <"$list.lost"
+        echo "$passed $failed $skipped" >"$list.sums"
+    }
+    read -r passed failed skipped <"$list.sums"
+    rm -f "$list".*
+    : >"$list"
+}
+
+list=$(mktemp)
+trap 'rm -f "$list" "$list".*' EXIT
+while [ $# -gt 0 ] && [ "$1" != --cuda ]; do
+    echo "$1" >>"$list"
     shift
-    if [ -z "$isa" ]; then
-        run "$program" "$limit"
-        report "$program" ""
-    elif GRPO_CPU_ISA=$isa "$GRPO" doctor 2>/dev/null | grep -q '^OK *device'; then
-        (export GRPO_CPU_ISA="$isa" && run "$program" "$limit")
-        report "$program" " ($isa)"
-    else
-        echo "SKIP ${program##*/} ($isa): this CPU does not have it"
-    fi
 done
-if [ -n "$cuda" ] && [ $# -gt 0 ]; then
+run_all 2
+if [ $# -gt 1 ]; then
+    shift
     limit=$((3 * limit))
-    printf '%s\n' "$@" | GRPO_TEST_DEVICE=cuda EMU_DEVICES=4 GRPO=${GRPO_CUDA:-${GRPO:-}} \
-        xargs -P "${TEST_JOBS:-$(nproc)}" -I '{}' "$0" --one '{}' "$limit"
-    for program in "$@"; do report "$program" " (cuda)"; done
+    printf '%s\n' "$@" >"$list"
+    export GRPO_TEST_DEVICE=cuda EMU_DEVICES=4 GRPO="${GRPO_CUDA:-${GRPO:-}}"
+    run_all "$(nproc)"
 fi
 
 echo "$passed passed, $failed failed, $skipped skipped"

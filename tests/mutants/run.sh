@@ -1,8 +1,8 @@
 #!/bin/sh
 # Breaks the kernels on purpose, one place at a time, and sees whether the tests notice: `make mutants`.
 #
-# list.sh names the mutants. Each is made in a copy of kernels/, the one object it concerns is compiled anew and linked with
-# the library of MODE=emu, and the named test runs on the emulated GPU. A mutant is killed where the test fails, crashes
+# list.sh names the mutants. Each is made in a copy of kernels/, the one object it concerns is compiled anew (in haste: a test
+# runs once) and linked with the library of MODE=emu, and the named test runs on the emulated GPU. A mutant is killed where the test fails, crashes
 # or hangs. The pristine tree must pass all those tests first. As many run side by side as there are cores. The last
 # line is "N killed, N survived"; whatever survived or did not compile fails the run.
 #
@@ -44,7 +44,7 @@ mutate() {
     if ! replace "$file" "$dir/$file"; then
         verdict="not made: the text is not there exactly once"
     elif ! (cd "$dir" && sh -c "$(echo "$COMPILE_CU" | sed "s#-Ikernels/#-I$dir/kernels/#g; s#-I\([^/ ]\)#-I$root/\1#g") \
-        -c -o mutant.o $object") >"$dir/log" 2>&1; then
+        -O1 -g0 -c -o mutant.o $object") >"$dir/log" 2>&1; then
         verdict="did not compile"
     elif ! sh -c "$LINK -o $dir/test $program.o $dir/mutant.o $BUILD/libgrpo.a $LIBS" >"$dir/log" 2>&1; then
         verdict="did not link"
