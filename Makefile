@@ -104,6 +104,12 @@ warn_cu := -Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers
 flags_nvcc = -std=c++17 -O3 --fmad=false $(headers) $(addprefix -I,$(kernels)) -Werror all-warnings -Xcompiler $(warn_cu) \
              $(if $(nccl),-DGRPO_NCCL) $(CPPFLAGS) $(NVCCFLAGS)
 
+# For the card that is here; without one, for every generation of these that nvcc knows, so that no card spends its first
+# seconds translating. All others translate what is there of the oldest.
+known_archs := $(if $(nvcc),$(shell $(nvcc) --list-gpu-arch))
+generations := $(foreach a,80 90a 100 120,$(if $(filter compute_$(a:%a=%),$(known_archs)),$a))
+CUDA_ARCH   ?= $(if $(wildcard /dev/nvidia0),native,$(generations))
+
 ifeq ($(cuda),emu)
 no_emu := $(if $(shell command -v $(CXX)),$(if $(call missing_cxx,boost/context/detail/fcontext.hpp),Boost.Context),g++)
 $(if $(no_emu),$(error the emulated GPU needs $(no_emu): run tools/deps.sh test))
@@ -111,15 +117,17 @@ compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu $(headers) $(addprefix -I,$(ke
              -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers $(optimize_emu) \
              -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
 libs += -lboost_context -lstdc++
-else ifneq ($(cuda),)
-# For the card that is here; without one, code for the oldest supported generation, which newer cards translate.
-CUDA_ARCH ?= $(if $(wildcard /dev/nvidia0),native,80)
+else
 gencode = $(if $(filter native,$(CUDA_ARCH)),-arch=native,$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
           -gencode arch=compute_$(firstword $(CUDA_ARCH)),code=compute_$(firstword $(CUDA_ARCH)))
-compile_cu = $(nvcc) $(flags_nvcc) -lineinfo $(gencode)
+compile_cu = $(nvcc) $(flags_nvcc) -lineinfo -Xptxas -v $(gencode)
+# What the compiler tells of each kernel is kept for check-cuda.
+keep_told = 2>$(@:.o=.told) || { grep -v '^ptxas info' $(@:.o=.told); exit 1; }
+ifneq ($(cuda),)
 cuda_link := $(sort $(patsubst %/,%,$(dir $(cudart) $(cublas) $(nccl))))
 libs += $(addprefix -L,$(cuda_link)) $(addprefix -Wl$(comma)-rpath$(comma),$(cuda_link)) -lcudart_static -lcublasLt \
         $(if $(nccl),-lnccl) -ldl -lrt -lstdc++
+endif
 endif
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -129,7 +137,8 @@ by_isa  := kernels/cpu kernels/ops
 objects := $(foreach f,$(filter-out $(by_isa) $(if $(filter fuzz,$(MODE)),kernels% models),$(rooms)),$(call object,$f))
 # Beside the library, not in it: whoever looks for an instruction set's ops takes what is linked.
 cpu_ops := $(if $(filter fuzz,$(MODE)),,$(isas:%=$(dir)/cpu_ops_%.o))
-objects += $(if $(cuda),$(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*/*.cu)))
+objects_cu := $(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*/*.cu))
+objects += $(if $(cuda),$(objects_cu))
 # The machine for PTX: a program, and a part of the emulated GPU.
 machine := $(patsubst %.cpp,$(dir)/%.o,$(filter-out %_main.cpp,$(wildcard tests/ptx/*.cpp)))
 objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tests/emu/*.cpp)) $(machine))
@@ -198,7 +207,7 @@ $(foreach i,$(isas),$(eval $(call isa_rules,$i)))
 
 $(dir)/%.cu.o: %.cu $(dir)/flags_cu
 	@echo '  $(if $(filter emu,$(cuda)),CXX ,NVCC)  $<'
-	$(Q)mkdir -p $(@D) && $(compile_cu) -MD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(compile_cu) -MD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $< $(keep_told)
 $(dir)/tests/%.o: tests/%.cpp $(dir)/flags_cu
 	@echo '  CXX  $<'
 	$(Q)mkdir -p $(@D) && $(compile_cu) -MMD -MP -c -o $@ $<
@@ -365,9 +374,19 @@ check-rooms: $(library) $(libbase) $(cpu_ops)
 	    $(if $(filter emu,$(cuda)),$(filter $(dir)/tests/emu/%,$(objects))) $(libbase) $(libs)
 	@echo 'kernels and models link without the host: $(words $(lower) $(cpu_ops)) objects, libbase.a'
 
-# Registers and spills of every kernel, on every GPU generation this nvcc knows. Needs no GPU.
+# What every kernel takes on each GPU generation, read off the build's own objects; needs nvcc, but no GPU. Where the build
+# is for this machine's card alone, the others are made beside it.
+.PHONY: objects_cu
+objects_cu: $(objects_cu)
+check_archs := $(if $(filter native,$(CUDA_ARCH)),$(generations),$(CUDA_ARCH))
+check_build := $(BUILD)$(if $(filter native,$(CUDA_ARCH)),/generations)
 check-cuda:
-	$(Q)tools/check_cuda.sh '$(nvcc)' $(flags_nvcc)
+ifeq ($(nvcc),)
+	@echo 'SKIP $@: no nvcc'
+else
+	$(Q)$(MAKE) MODE=release BUILD=$(check_build) CUDA_ARCH='$(check_archs)' objects_cu
+	$(Q)tools/check_cuda.sh $(check_build)/release $(check_archs)
+endif
 
 # FUZZ_SECONDS of random inputs for each parser; what a fuzzer learns stays in the build folder, and an input that fails is
 # left there.

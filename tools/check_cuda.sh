@@ -1,40 +1,18 @@
 #!/bin/sh
-# Compiles every kernels/*/*.cu for each supported GPU generation that the toolkit knows, and shows what each kernel takes
-# there: tools/check_cuda.sh NVCC FLAGS... (make check-cuda gives both). No GPU is needed.
+# Shows what each kernel takes on the GPU generations that a build's objects are for: tools/check_cuda.sh FOLDER ARCH...
+# (make check-cuda gives both). FOLDER holds the objects, and beside each what ptxas said (NAME.cu.told). No GPU is needed.
 #
 # One line a kernel: bytes of static shared memory, then registers a thread on each generation. Registers that did not fit
 # (spills) are written behind them as "+stores/loads", in bytes, and fail the check: a kernel that spills waits for memory.
-# Two files are compiled at a time.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-nvcc=${1:-}
-if [ -z "$nvcc" ] || ! command -v "$nvcc" >/dev/null; then
-    echo 'SKIP make check-cuda: no nvcc'
-    exit 0
-fi
+objects=$1
 shift
+archs=$*
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
-
-known=$("$nvcc" --list-gpu-arch)
-archs='' gencode=''
-for arch in 80 89 90a 100 120; do
-    if echo "$known" | grep -q "^compute_${arch%a}$"; then
-        archs="$archs $arch"
-        gencode="$gencode -gencode arch=compute_$arch,code=sm_$arch"
-    else
-        echo "SKIP sm_$arch: this nvcc does not know it"
-    fi
-done
-
-# shellcheck disable=SC2016,SC2086
-printf '%s\n' kernels/*/*.cu | xargs -P 2 -I FILE sh -c '
-    room=$1 nvcc=$2 file=$3; shift 3
-    name=${file##*/}
-    "$nvcc" "$@" -Xptxas -v -c "$file" -o "$room/$name.o" >"$room/$name.log" 2>&1 ||
-        { echo "failed to compile $file"; grep -v "^ptxas info" "$room/$name.log"; touch "$room/failed"; }
-    rm -f "$room/$name.o"' sh "$room" "$nvcc" FILE "$@" $gencode
+for told in "$objects"/kernels/*/*.cu.told; do cp "$told" "$room/$(basename "$told" .told).log"; done
 
 printf '%-72s %7s' kernel shared
 for arch in $archs; do printf ' %10s' "sm_$arch"; done
