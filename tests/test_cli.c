@@ -382,6 +382,17 @@ static void a_damaged_checkpoint_is_no_model(void **state) {
     str_free(&out);
 }
 
+// Whether process `pid` has a handler for SIGTERM.
+static bool handles_sigterm(pid_t pid) {
+    char path[64], line[256];
+    unsigned long long caught = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f)) sscanf(line, "SigCgt: %llx", &caught);
+    if (f) fclose(f);
+    return caught >> (SIGTERM - 1) & 1;
+}
+
 // A signal also ends the wait for a prompt that has not come.
 static void a_signal_ends_the_wait_for_a_prompt(void **state) {
     int ends[2], status = 0;
@@ -395,6 +406,7 @@ static void a_signal_ends_the_wait_for_a_prompt(void **state) {
         _exit(127);
     }
     close(ends[0]);
+    for (int i = 0; i < 400 && !handles_sigterm(pid); i++) usleep(50000);
     usleep(500000);
     kill(pid, SIGTERM);
     pid_t ended = 0;
