@@ -189,6 +189,8 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     d->name = "cuda";
     c->sm_count = card.multiProcessorCount;
     c->memory = card.totalGlobalMem;
+    cudaFuncAttributes code; // ptxVersion: what the code was compiled for, also where the driver translated it
+    c->overlaps = cudaFuncGetAttributes(&code, (const void *)probe_kernel) == cudaSuccess && code.ptxVersion >= 90;
     snprintf(d->about, sizeof d->about, "%.80s, sm_%d%d, %d SMs, %.1f GiB, CUDA %d.%d", card.name, card.major,
              card.minor, c->sm_count, (double)c->memory / (1 << 30), CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     snprintf(d->numerics, sizeof d->numerics, "sm_%d%d", card.major, card.minor);

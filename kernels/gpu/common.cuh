@@ -30,16 +30,32 @@ typedef __nv_bfloat16 Bf16;
 // ---- the device (cuda.cu) --------------------------------------------------------------------------------------------
 cudaStream_t cuda_stream(Device *d);
 int cuda_sm_count(Device *d);
+bool cuda_overlaps(Device *d); // whether LAUNCH_EARLY starts kernels early
 // Records the first failure: "rmsnorm: <what the runtime says>". Returns whether `status` is one.
 bool cuda_failed(Device *d, cudaError_t status, const char *what);
 
 // ---- launching -------------------------------------------------------------------------------------------------------
 // LAUNCH(d, kernel, grid, block, shared_bytes, arguments...). An empty grid launches nothing. Template kernels go in
 // parentheses: LAUNCH(d, (cast_kernel<float, Bf16>), ...).
-#define LAUNCH(d, kernel, grid, block, shared, ...) launch(d, #kernel, kernel, grid, block, shared, __VA_ARGS__)
+#define LAUNCH(d, kernel, grid, block, shared, ...) launch(d, #kernel, false, kernel, grid, block, shared, __VA_ARGS__)
+
+// LAUNCH_EARLY: the same for a kernel whose every block calls wait_for_earlier() before it touches what others write. From
+// Hopper on its blocks take their places while the kernel before it still runs (programmatic dependent launch).
+#define LAUNCH_EARLY(d, kernel, grid, block, shared, ...)                                                              \
+    launch(d, #kernel, cuda_overlaps(d), kernel, grid, block, shared, __VA_ARGS__)
+
+// Lets the next kernel's blocks come, once all of this one's are here; waits until all work before this kernel is done.
+// A kernel thus ends after all before it, so that waiting for one is waiting for all. Weights too are what others write.
+static __device__ __forceinline__ void wait_for_earlier() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    cudaTriggerProgrammaticLaunchCompletion();
+    cudaGridDependencySynchronize();
+#endif
+}
 
 template <typename... P, typename... A>
-static void launch(Device *d, const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... args) {
+static void launch(Device *d, const char *name, bool early, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                   A... args) {
     if (d->error[0] || !grid.x || !grid.y || !grid.z) return;
     // 48 KiB need no asking, fixed arrays included: 16 KiB at most where a kernel has both.
     if (shared > 32 * 1024 &&
@@ -52,6 +68,11 @@ static void launch(Device *d, const char *name, void (*kernel)(P...), dim3 grid,
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = cuda_stream(d);
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = early;
     cuda_failed(d, cudaLaunchKernelEx(&config, kernel, P(args)...), name);
 }
 

@@ -13,6 +13,7 @@ struct CudaDevice {
     cudaStream_t fetches; // copies to the host beside them
     cudaEvent_t asked;    // what a fetch waits for
     int sm_count;
+    bool overlaps; // kernels may start early: the card can, and the build's code for it waits
     size_t memory; // bytes
     size_t shared; // bytes of shared memory a block may have
     cublasLtHandle_t blas;

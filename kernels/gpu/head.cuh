@@ -112,6 +112,7 @@ static __global__ __launch_bounds__(HEAD_THREADS, Tile::X < 64 ? 2 : 1) void hea
     int64_t row = (int64_t)((int)blockIdx.x % tiles) * X, token = (h.first + (int)blockIdx.x / tiles) * HEAD_CHUNK;
     int len = (int)(h.V - token < HEAD_CHUNK ? h.V - token : HEAD_CHUNK);
     auto here = [&](int64_t i) { return row + i < h.n && (!h.key || h.key[row + i] >= 0); };
+    wait_for_earlier();
     if (h.key && !__syncthreads_or(here((int)threadIdx.x % X))) return; // the whole block is idle
     tile_stream<Tile, ALIGNED>(
         shared, h.w, [&](int64_t i) -> const T * { return i < len ? h.w + (token + i) * h.D : NULL; }, 1,
@@ -142,7 +143,7 @@ template <> struct HeadTile<float, 64> : FmaTile<HEAD_CHUNK, 64, 8, 4, 3> {};
 template <typename T, typename Done> static void head_launch(Device *d, Head<T> h, int64_t chunks, Done done) {
     auto run = [&](auto tile, auto aligned) {
         typedef decltype(tile) Tile;
-        LAUNCH(d, (head_kernel<Tile, decltype(aligned)::value, Done>),
+        LAUNCH_EARLY(d, (head_kernel<Tile, decltype(aligned)::value, Done>),
                (unsigned)(chunks * ((h.n + Tile::X - 1) / Tile::X)), HEAD_THREADS, Tile::SHARED_BYTES, h, done);
     };
     std::true_type fast;

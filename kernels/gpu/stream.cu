@@ -4,6 +4,7 @@
 
 cudaStream_t cuda_stream(Device *d) { return ((CudaDevice *)d->backend)->stream; }
 int cuda_sm_count(Device *d) { return ((CudaDevice *)d->backend)->sm_count; }
+bool cuda_overlaps(Device *d) { return ((CudaDevice *)d->backend)->overlaps; }
 
 // What to do about the failures a user can meet.
 static const char *advice(cudaError_t status) {

@@ -58,6 +58,7 @@ static __global__ void __launch_bounds__(THREADS)
     advance_kernel(Columns c, Words in, int first, int B, int *from, EndRule rule) {
     SHARED(int, going, [WARP]); // rows of each warp that go on
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, live = 0;
+    wait_for_earlier();
     int *to = c.drawn + (in.token ? (int64_t)(c.count[1] % (int)c.ring) * DRAWN_COUNT * c.slots : 0);
     for (int64_t i = threadIdx.x; in.token && i < c.slots; i += THREADS) {
         bool mine = i < in.n && c.key[first + i] >= 0;
@@ -139,7 +140,7 @@ void cuda_advance(Device *d, DecodeRows r, SampleOut drawn, int64_t first, EndRu
     int B = (int)r.ids.dim[0];
     size_t mark = arena_mark(&d->scratch);
     int *from = c.seen ? (int *)arena_take(&d->scratch, (size_t)B * sizeof(int)) : NULL;
-    LAUNCH(d, advance_kernel, 1, THREADS, 0, c, in, (int)first, B, from, rule);
+    LAUNCH_EARLY(d, advance_kernel, 1, THREADS, 0, c, in, (int)first, B, from, rule);
     if (c.seen) LAUNCH(d, seen_kernel, blocks_for(c.width, 128), 128, 0, c.seen, c.width, from, c.count);
     arena_rewind(&d->scratch, mark);
 }

@@ -81,6 +81,7 @@ static __global__ void __launch_bounds__(Tile::THREADS)
     bool split = gridDim.y > 1;
     constexpr int CHUNK = K_CHUNK<typename Tile::T>;
     int begin = split ? (int)blockIdx.y * CHUNK : 0, end = split && begin + CHUNK < K ? begin + CHUNK : K;
+    wait_for_earlier();
     tile_stream<Tile, ALIGNED>(
         shared, w, [=](int64_t i) { return first_w + i < N ? w + (first_w + i) * K : NULL; }, 1,
         [=](int64_t i) { return first_x + i < M ? x + (first_x + i) * K : NULL; }, begin, end,
@@ -120,7 +121,7 @@ template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Te
     bool split = chunks > 1 && tiles < enough && tiles <= MATMUL_COUNTERS && chunks <= MAX_GRID &&
                  bytes + ARENA_ALIGN <= d->scratch.cap - d->scratch.used;
     float *part = split ? (float *)arena_take(&d->scratch, bytes) : NULL;
-    LAUNCH(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1), Tile::THREADS,
+    LAUNCH_EARLY(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1), Tile::THREADS,
            Tile::SHARED_BYTES, data_of<U>(y), data_of<typename Tile::T>(x), data_of<typename Tile::T>(w), M, N, (int)K,
            aligned_rows(data_of<U>(y), N), part, ((CudaDevice *)d->backend)->arrived);
     arena_rewind(&d->scratch, mark);

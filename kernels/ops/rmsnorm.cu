@@ -26,6 +26,7 @@ static __global__ void __launch_bounds__(FWD_THREADS)
     constexpr int E = GroupOf<T, W>::E;
     SHARED(float, room, [2][WARP]);
     const int own = (int)threadIdx.x * E, step = plain ? D : (int)blockDim.x * E;
+    wait_for_earlier();
     Group<W, E> weight = group_load<E, plain>(w + own, D - own, whole);
     int turn = 0;
     for (int64_t t = blockIdx.x; t < T_; t += gridDim.x, turn ^= 1) {
@@ -135,7 +136,7 @@ void cuda_rmsnorm(Device *d, Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor
                      in_groups<E>(data_of<T>(x), D) && in_groups<E>(data_of<T>(delta), D) &&
                      in_groups<E>(data_of<W>(w), D);
         bool plain = whole && D <= (int64_t)threads * E;
-        LAUNCH(d, (plain ? rmsnorm_kernel<T, W, true> : rmsnorm_kernel<T, W, false>),
+        LAUNCH_EARLY(d, (plain ? rmsnorm_kernel<T, W, true> : rmsnorm_kernel<T, W, false>),
                (unsigned)(T_ < resident ? T_ : resident), threads, 0, data_of<T>(y), data_of<T>(sum),
                data_of<float>(rstd), data_of<T>(x), data_of<T>(delta), data_of<W>(w), T_, (int)D, eps, whole);
     });

@@ -80,6 +80,7 @@ static __global__ void __launch_bounds__(THREADS) rope_kernel(T *qkv, const U *b
     int64_t first = (int64_t)blockIdx.x * each;
     int rows = (int)(tokens - first < each ? tokens - first : each), d = 2 * r.half, packs = r.half / N;
     int heads = bias || kv ? r.heads : r.rotated; // else values have nothing to be done
+    wait_for_earlier();
     make_angles(angle, r, pos, first, rows);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < rows * heads * packs; i += THREADS) {
@@ -181,11 +182,11 @@ static void rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, const Rope &r, 
     unsigned grid = blocks_for(tokens, each);
     size_t shared = (size_t)(each * r.half) * sizeof(float2);
     if (packs)
-        LAUNCH(d, (rope_kernel<T, U, Pack<T>::N>), grid, THREADS, shared, data_of<T>(qkv), data_of<U>(bias), i32(pos),
-               data_of<T>(kv), i32(kv_row), r, tokens, each);
+        LAUNCH_EARLY(d, (rope_kernel<T, U, Pack<T>::N>), grid, THREADS, shared, data_of<T>(qkv), data_of<U>(bias),
+                     i32(pos), data_of<T>(kv), i32(kv_row), r, tokens, each);
     else
-        LAUNCH(d, (rope_kernel<T, U, 1>), grid, THREADS, shared, data_of<T>(qkv), data_of<U>(bias), i32(pos),
-               data_of<T>(kv), i32(kv_row), r, tokens, each);
+        LAUNCH_EARLY(d, (rope_kernel<T, U, 1>), grid, THREADS, shared, data_of<T>(qkv), data_of<U>(bias), i32(pos),
+                     data_of<T>(kv), i32(kv_row), r, tokens, each);
 }
 
 void cuda_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, float theta, int n_kv, Tensor kv, Tensor kv_row) {

@@ -129,6 +129,7 @@ static __global__ void choose_kernel(Outs to, const Candidate *best, const Lse *
     SHARED(double, room, [32]);
     SHARED(float, score_room, [32]);
     SHARED(int32_t, id_room, [32]);
+    wait_for_earlier();
     if (key[blockIdx.x] < 0) return; // the whole block
     RowLse l = head_lse(part + blockIdx.x * chunks, chunks, room);
     float top = -INFINITY;
@@ -252,7 +253,7 @@ static void sample(Device *d, SampleOut out, Tensor x, Tensor w, Tensor key, Ten
                    present(out.entropy) ? f32(out.entropy) + first : NULL};
         if (!filtered) {
             head_launch<T>(d, h, chunks, Choose{part, best, n, chunks, draw});
-            LAUNCH(d, choose_kernel, (unsigned)n, COMBINE_THREADS, 0, to, best, part, draw.key, chunks);
+            LAUNCH_EARLY(d, choose_kernel, (unsigned)n, COMBINE_THREADS, 0, to, best, part, draw.key, chunks);
             continue;
         }
         head_launch<T>(d, h, chunks, Keep{part, logits, n, chunks, V});

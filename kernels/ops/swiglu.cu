@@ -26,6 +26,7 @@ template <int E, typename Fn> static __device__ __forceinline__ void for_row_gro
 template <typename T>
 static __global__ void __launch_bounds__(THREADS) swiglu_kernel(T *h, const T *gu, int64_t T_, int64_t F, bool whole) {
     constexpr int E = GroupOf<T>::E;
+    wait_for_earlier();
     for_row_groups<E>(T_, F, [=](int64_t t, int64_t i) {
         const T *row = gu + t * 2 * F;
         Group<T, E> g = group_load<E>(row + i, F - i, whole), u = group_load<E>(row + F + i, F - i, whole);
@@ -67,7 +68,7 @@ template <typename T> static bool rows_whole(Tensor half, Tensor gu, Tensor dgu)
 void cuda_swiglu(Device *d, Tensor h, Tensor gu) {
     int64_t T_ = h.dim[0], F = tensor_width(h);
     DISPATCH(h.dtype, T,
-             LAUNCH(d, swiglu_kernel<T>, grid_for(d, (F + GroupOf<T>::E - 1) / GroupOf<T>::E * T_, THREADS), THREADS, 0,
+             LAUNCH_EARLY(d, swiglu_kernel<T>, grid_for(d, (F + GroupOf<T>::E - 1) / GroupOf<T>::E * T_, THREADS), THREADS, 0,
                     data_of<T>(h), data_of<T>(gu), T_, F, rows_whole<T>(h, gu, NONE)));
 }
 

@@ -113,12 +113,14 @@ mutant attention_bwd_leaves_the_rest kernels/ops/attention_bwd.cu ops:attention_
 mutant decode_suffix_row_shifted kernels/ops/decode.cu ops:decode \
     's.suffix_row - s.prefix_len)' 's.suffix_row)'
 mutant decode_keys_not_waited_for kernels/ops/decode.cu ops:decode \
-    'cp_async_wait<1>();
-            __syncwarp();' '__syncwarp();'
+    '            cp_async_wait<1>();
+        } else' '        } else'
 mutant decode_shares_half_a_chunk kernels/ops/decode.cu attention \
-    'min(s.prefix_len / CHUNK, p.most)' 'min((s.prefix_len + CHUNK - 1) / CHUNK, p.most)'
-mutant decode_group_stride kernels/ops/decode.cu attention \
-    'qkv + ((int64_t)(b + (first + i) / h.group)' 'qkv + ((int64_t)(b + (first + i) / h.H)'
+    '? s0.prefix_len / CHUNK : 0' '? (s0.prefix_len + CHUNK - 1) / CHUNK : 0'
+mutant decode_takes_the_neighbours_chunks kernels/ops/decode.cu attention \
+    '(done >= first_end) == (row >= of_one)' 'done >= shared'
+mutant decode_counter_left kernels/ops/decode.cu ops:decode \
+    'if (thread == 0) p.arrived[tile] = 0;' ''
 
 # ---- the head --------------------------------------------------------------------------------------------------------
 mutant logprob_entropy_sign kernels/ops/logprob.cu ops:logprob_bwd \
