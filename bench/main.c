@@ -255,7 +255,8 @@ static void find_origin(Bench *b) {
     char *commit =
         line_of(popen("git describe --always --dirty 2>/dev/null || echo \"$GRPO_COMMIT\"", "r"), "", pclose);
     char *cpu = line_of(fopen("/proc/cpuinfo", "r"), "model name", fclose);
-    char *driver = line_of(fopen("/proc/driver/nvidia/version", "r"), "NVRM version: ", fclose);
+    char *driver = line_of(
+        popen("sed -n 's/.*  \\([0-9][0-9.]*\\)  .*/\\1/p' /proc/driver/nvidia/version 2>/dev/null", "r"), "", pclose);
     const char *toolkit = strstr(b->device->about, "CUDA ");
     b->origin[0] = b->gpu ? b->device->about : cpu ? cpu + strspn(cpu, "\t :") : "unknown";
     b->origin[1] = b->gpu ? or_unknown(driver) : b->device->numerics;
