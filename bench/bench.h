@@ -64,6 +64,7 @@ double peer_value(const char *name); // NaN where there is none
 void bench_products(Bench *b);
 void bench_ops(Bench *b);
 void bench_train(Bench *b);
+void bench_groups(Bench *b);
 void bench_rollout(Bench *b);
 void bench_step(Bench *b);
 void bench_contract(Bench *b);

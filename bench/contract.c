@@ -51,7 +51,7 @@ static void compare(Contract *c, const Batch *b, float temperature) {
 
 static void train(Contract *c, const Batch *b, float temperature) {
     int order[PROMPTS * GROUP];
-    grpo_order(order, b->n, true, c->random++, 3);
+    grpo_order(order, b->n, b->n, c->random++, 3);
     for (int k = 0; k < b->n; k++) {
         int i = order[k];
         const Ids *prompt = &b->prompt[i / b->group];

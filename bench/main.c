@@ -216,6 +216,7 @@ static const struct {
     {"products", bench_products, "matrix products of the 0.5B model"},
     {"ops", bench_ops, "every op of the case table"},
     {"train", bench_train, "prefill, training and AdamW, tiny and 0.5B"},
+    {"groups", bench_groups, "training with a group's prompt computed once, and without"},
     {"rollout", bench_rollout, "decoding with sampling, tiny and 0.5B"},
     {"step", bench_step, "whole GRPO steps of the recipe (GPU)"},
     {"contract", bench_contract, "sampled against trained log-probs, bit by bit"},

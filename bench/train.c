@@ -16,7 +16,7 @@ typedef struct {
 static void prefill(void *arg, int i) {
     Step *s = arg;
     model_forward(s->learner->engine.device, &s->learner->engine.policy, &s->work.acts,
-                  (Packed){s->work.ids, s->work.pos, s->work.seq}, NULL, NONE);
+                  (Packed){s->work.ids, s->work.pos, s->work.seq, s->work.prefix}, NULL, NONE);
     s->learner->engine.device->sync(s->learner->engine.device);
 }
 

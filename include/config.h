@@ -57,6 +57,7 @@
     INT (grpo,      num_generations, 8, 1, 4096, "completions a question: the group")                                  \
     INT (grpo,      num_iterations, 1, 1, 1000, "optimizer passes over one generation")                                \
     INT (grpo,      steps_per_generation, 0, 0, 4096, "micro-batches one generation feeds, a multiple of gradient_accumulation_steps; 0: the same") \
+    BOOL(grpo,      share_prompts, true, "training computes a group's prompt once a micro-batch, not once a completion: the same losses for less time and memory") \
     PICK(grpo,      loss_type, 0, LOSS_CHOICES, "how token losses are formed and added up: see the table of losses")    \
     PICK(grpo,      importance_sampling_level, 0, "token|sequence", "ratio of each token, or one of the sequence (GSPO)") \
     REAL(grpo,      epsilon, 0.2, 0, 1, "lower clip: ratios below 1 - epsilon")                                        \

@@ -207,6 +207,7 @@ static LayerActs first_rows(LayerActs x, int64_t T) {
 typedef struct {
     Tensor ids, pos;   // [T]
     Tensor seq;        // [B+1], packed; NONE: decode
+    Tensor prefix;     // [B]?, packed
     Tensor span;       // [T,4], decode
     const KvCache *kv; // may be NULL when packed
     Tensor kv_row;     // [T] where each token's keys and values are stored
@@ -238,7 +239,7 @@ static void transformer(Device *d, const Model *m, Activations *acts, Input in) 
         else d->rmsnorm(d, a.norm1, a.res1, a.rstd1, res, block, w.norm1_w, n.rms_eps);
         d->matmul(d, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), a.norm1, w.qkv_w);
         d->rope(d, a.qkv, w.qkv_b, in.pos, n.rope_theta, n.K, cache, in.kv_row);
-        if (present(in.seq)) d->attention(d, a.att, a.lse, a.qkv, in.seq, n.K);
+        if (present(in.seq)) d->attention(d, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
         else d->decode(d, a.att, a.qkv, cache, in.span, n.K);
         d->matmul(d, block, tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att)), w.o_w);
 
@@ -254,7 +255,9 @@ static void transformer(Device *d, const Model *m, Activations *acts, Input in) 
 }
 
 void model_forward(Device *d, const Model *m, Activations *acts, Packed in, const KvCache *cache, Tensor kv_row) {
-    transformer(d, m, acts, (Input){.ids = in.ids, .pos = in.pos, .seq = in.seq, .kv = cache, .kv_row = kv_row});
+    transformer(
+        d, m, acts,
+        (Input){.ids = in.ids, .pos = in.pos, .seq = in.seq, .prefix = in.prefix, .kv = cache, .kv_row = kv_row});
 }
 
 void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tensor pos, const KvCache *cache,
@@ -291,7 +294,7 @@ void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, P
         d->rmsnorm_bwd(d, dres, dw.norm2_w, dres, dx, a.res2, a.rstd2, w.norm2_w);
 
         d->matmul_bwd(d, datt_flat, dw.o_w, dres, att_flat, w.o_w);
-        d->attention_bwd(d, dqkv, datt, a.att, a.lse, a.qkv, in.seq, n.K);
+        d->attention_bwd(d, dqkv, datt, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
         d->rope_bwd(d, dqkv, dw.qkv_b, in.pos, n.rope_theta, n.K);
         if (acts->recompute) d->rmsnorm(d, a.norm1, NONE, a.rstd1, a.res1, NONE, w.norm1_w, n.rms_eps);
         d->matmul_bwd(d, dx, dw.qkv_w, dqkv_flat, a.norm1, w.qkv_w);

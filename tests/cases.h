@@ -26,6 +26,11 @@ static const int len_decode[] = {400, 400, 400, 400, 400, 400, 400, 400, 400, 40
 static const int len_packed[] = {FOUR(FOUR(512, 512)), -1};             // 32
 static const int len_decode_many[] = {FOUR(FOUR(FOUR(FOUR(400)))), -1}; // 256
 
+// A prompt and what goes on from it, where opt is given: 1 and 2 from 0, 5 and 6 from 4; seams around a chunk.
+static const int len_groups[] = {70, 61, 1, 5, 64, 90, 66, -1};               // 357
+static const int len_group_short[] = {3, 9, 0, 2, 1, 4, 2, -1};               // 21
+static const int len_group_train[] = {150, 200, 180, 150, 150, 170, 190, -1}; // 1190
+
 #define ROW(op, ...)   {&op_##op, {__VA_ARGS__}, false, false},
 #define SPEED(op, ...) {&op_##op, {__VA_ARGS__}, true, false},
 #define LARGE(op, ...) {&op_##op, {__VA_ARGS__}, true, true},
@@ -76,11 +81,17 @@ static const CaseRow case_table[] = {
     ROW(attention, .T = 193, .H = 12, .K = 2, .d = 128, .len = len_edge) ROW(attention, .T = 193, .H = 3, .K = 3, .d = 6, .len = len_edge)
     ROW(attention, .T = 137, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(attention, .T = 9, .H = 18, .K = 1, .d = 256, .len = len_short)
     ROW(attention, .T = 64, .H = 2, .K = 1, .d = 8, .len = len_many)
+    ROW(attention, .T = 360, .H = 7, .K = 1, .d = 64, .len = len_groups, .opt = true) ROW(attention, .T = 357, .H = 4, .K = 2, .d = 18, .len = len_groups, .opt = true)
+    ROW(attention, .T = 21, .H = 6, .K = 1, .d = 128, .len = len_group_short, .opt = true) ROW(attention, .T = 21, .H = 18, .K = 1, .d = 256, .len = len_group_short, .opt = true)
+    SPEED(attention, .T = 1190, .H = 14, .K = 2, .d = 64, .len = len_group_train, .opt = true)
     SPEED(attention, .T = 2720, .H = 14, .K = 2, .d = 64, .len = len_train)
     ROW(attention_bwd, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention_bwd, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
     ROW(attention_bwd, .T = 193, .H = 6, .K = 1, .d = 128, .len = len_edge) ROW(attention_bwd, .T = 193, .H = 3, .K = 3, .d = 6, .len = len_edge)
     ROW(attention_bwd, .T = 137, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(attention_bwd, .T = 9, .H = 18, .K = 1, .d = 256, .len = len_short)
     ROW(attention_bwd, .T = 64, .H = 2, .K = 1, .d = 8, .len = len_many)
+    ROW(attention_bwd, .T = 360, .H = 7, .K = 1, .d = 64, .len = len_groups, .opt = true) ROW(attention_bwd, .T = 357, .H = 4, .K = 2, .d = 18, .len = len_groups, .opt = true)
+    ROW(attention_bwd, .T = 21, .H = 6, .K = 1, .d = 128, .len = len_group_short, .opt = true) ROW(attention_bwd, .T = 21, .H = 18, .K = 1, .d = 256, .len = len_group_short, .opt = true)
+    SPEED(attention_bwd, .T = 1190, .H = 14, .K = 2, .d = 64, .len = len_group_train, .opt = true)
     SPEED(attention_bwd, .T = 2720, .H = 14, .K = 2, .d = 64, .len = len_train)
     ROW(decode, .T = 6, .H = 7, .K = 1, .d = 64, .len = len_edge) ROW(decode, .T = 6, .H = 12, .K = 2, .d = 128, .len = len_edge)
     ROW(decode, .T = 2, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(decode, .T = 3, .H = 18, .K = 1, .d = 256, .len = len_short)

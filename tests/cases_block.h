@@ -123,7 +123,7 @@ static inline int64_t case_sequences(const Case *c) {
     while (c->s.len[B] >= 0) B++;
     return B;
 }
-// T may be more: rows that belong to no sequence.
+// T may be more: rows that belong to no sequence. opt: sequences 1 and 2 go on from 0, the last two from the one before.
 static inline void case_offsets(Case *c) {
     int64_t B = case_sequences(c);
     int32_t *seq = xcalloc((size_t)B + 1, sizeof *seq);
@@ -131,11 +131,22 @@ static inline void case_offsets(Case *c) {
     if (seq[B] > c->s.T) die("tests: %s: lengths sum to %d, more than T", c->op->name, seq[B]);
     case_ints(c, "seq", tensor1(seq, I32, B + 1));
     free(seq);
+    if (!c->s.opt) return;
+    int32_t *prefix = xcalloc((size_t)B + 1, sizeof *prefix);
+    for (int64_t b = 0; b < B; b++) prefix[b] = b == 1 || b == 2 ? 0 : b > 3 && b >= B - 2 ? (int32_t)B - 3 : -1;
+    case_ints(c, "prefix", tensor1(prefix, I32, B));
+    free(prefix);
+}
+// Positions before those of sequence b: its prefix's.
+static inline int64_t case_prefix(const Case *c, int64_t b) {
+    int64_t p = c->s.opt ? (int64_t)before(c, "prefix")[b] : -1;
+    return p < 0 ? 0 : c->s.len[p];
 }
 // Multiply-adds of one matrix product over all (query, key) pairs that see each other, times two.
 static inline double attention_pairs(const Case *c) {
     double pairs = 0;
-    for (int b = 0; c->s.len[b] >= 0; b++) pairs += 0.5 * c->s.len[b] * (c->s.len[b] + 1.0);
+    for (int b = 0; c->s.len[b] >= 0; b++)
+        pairs += c->s.len[b] * ((double)case_prefix(c, b) + 0.5 * (c->s.len[b] + 1.0));
     return 2 * pairs * (double)(c->s.H * c->s.d);
 }
 static inline void attention_make(Case *c) {
@@ -146,13 +157,13 @@ static inline void attention_make(Case *c) {
     case_offsets(c);
 }
 static inline void attention_run(Case *c) {
-    c->d->attention(c->d, arg(c, "y"), arg(c, "lse"), arg(c, "qkv"), arg(c, "seq"), (int)c->s.K);
+    c->d->attention(c->d, arg(c, "y"), arg(c, "lse"), arg(c, "qkv"), arg(c, "seq"), arg(c, "prefix"), (int)c->s.K);
 }
 static inline void attention_oracle(Case *c) {
     memset(want(c, "y"), 0, (size_t)(c->s.T * c->s.H * c->s.d) * sizeof(double)); // what rows of no sequence give
     memset(want(c, "lse"), 0, (size_t)(c->s.T * c->s.H) * sizeof(double));
-    oracle_attention(want(c, "y"), want(c, "lse"), before(c, "qkv"), before(c, "seq"), case_sequences(c), c->s.H,
-                     c->s.K, c->s.d);
+    oracle_attention(want(c, "y"), want(c, "lse"), before(c, "qkv"), before(c, "seq"), before(c, "prefix"),
+                     case_sequences(c), c->s.H, c->s.K, c->s.d);
 }
 static inline double attention_flops(const Case *c) { return 2 * attention_pairs(c); }
 CASE_OP(attention, .oracle = attention_oracle, .flops = attention_flops);
@@ -169,12 +180,13 @@ static inline void attention_bwd_make(Case *c) {
 }
 static inline void attention_bwd_run(Case *c) {
     c->d->attention_bwd(c->d, arg(c, "dqkv"), arg(c, "dy"), arg(c, "y"), arg(c, "lse"), arg(c, "qkv"), arg(c, "seq"),
-                        (int)c->s.K);
+                        arg(c, "prefix"), (int)c->s.K);
 }
 static inline double attention_objective(const Case *c) {
     int64_t n = c->s.T * c->s.H * c->s.d;
     double *y = doubles(n);
-    oracle_attention(y, NULL, before(c, "qkv"), before(c, "seq"), case_sequences(c), c->s.H, c->s.K, c->s.d);
+    oracle_attention(y, NULL, before(c, "qkv"), before(c, "seq"), before(c, "prefix"), case_sequences(c), c->s.H,
+                     c->s.K, c->s.d);
     double sum = oracle_dot(y, before(c, "dy"), n);
     free(y);
     return sum;

@@ -127,7 +127,7 @@ static inline void case_pack(ModelCase *c, const int32_t *ids, const int *length
 }
 
 static inline Packed case_packed(const ModelCase *c) {
-    return (Packed){tensor_rows(c->ids, 0, c->T), tensor_rows(c->pos, 0, c->T), tensor_rows(c->seq, 0, c->B + 1)};
+    return (Packed){tensor_rows(c->ids, 0, c->T), tensor_rows(c->pos, 0, c->T), tensor_rows(c->seq, 0, c->B + 1), NONE};
 }
 // The first N rows of a column.
 static inline Tensor scored(const ModelCase *c, Tensor column) { return tensor_rows(column, 0, c->N); }

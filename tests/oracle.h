@@ -47,17 +47,24 @@ static inline double oracle_attend(double *y, const double *q, const double *k, 
     return max + log(sum);
 }
 
-// y[T,H,d], lse[T,H]? over packed sequences seq[B+1]
-static inline void oracle_attention(double *y, double *lse, const double *qkv, const double *seq, int64_t B, int64_t H,
-                                    int64_t K, int64_t d) {
+// y[T,H,d], lse[T,H]? over packed sequences seq[B+1], each after the whole of sequence prefix[B]? (< 0: after nothing)
+static inline void oracle_attention(double *y, double *lse, const double *qkv, const double *seq, const double *prefix,
+                                    int64_t B, int64_t H, int64_t K, int64_t d) {
     int64_t step = (H + 2 * K) * d;
-    for (int64_t b = 0; b < B; b++)
-        for (int64_t start = (int64_t)seq[b], t = start; t < (int64_t)seq[b + 1]; t++)
+    for (int64_t b = 0; b < B; b++) {
+        int64_t start = (int64_t)seq[b], n = (int64_t)seq[b + 1] - start, p = prefix ? (int64_t)prefix[b] : -1;
+        int64_t from = p < 0 ? 0 : (int64_t)seq[p], before = p < 0 ? 0 : (int64_t)seq[p + 1] - from;
+        double *all = xcalloc((size_t)((before + n) * step) + 1, sizeof *all); // the tokens in order
+        memcpy(all, qkv + from * step, (size_t)(before * step) * sizeof *all);
+        memcpy(all + before * step, qkv + start * step, (size_t)(n * step) * sizeof *all);
+        for (int64_t t = 0; t < n; t++)
             for (int64_t h = 0; h < H; h++) {
-                const double *k = qkv + start * step + (H + h / (H / K)) * d, *q = qkv + t * step + h * d;
-                double l = oracle_attend(y + (t * H + h) * d, q, k, k + K * d, t - start + 1, step, d);
-                if (lse) lse[t * H + h] = l;
+                const double *k = all + (H + h / (H / K)) * d, *q = all + (before + t) * step + h * d;
+                double l = oracle_attend(y + ((start + t) * H + h) * d, q, k, k + K * d, before + t + 1, step, d);
+                if (lse) lse[(start + t) * H + h] = l;
             }
+        free(all);
+    }
 }
 
 // h[T,F] = silu(gu[T,:F]) * gu[T,F:]

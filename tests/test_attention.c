@@ -36,19 +36,31 @@ static Tensor room(DType t, int64_t a, int64_t b, int64_t e) {
 }
 
 // The ops on host memory: inputs go to the device, outputs come back.
-static void attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
-    Tensor dy = to_device(d, y), dlse = to_device(d, lse), dqkv = to_device(d, qkv), dseq = to_device(d, seq);
-    d->attention(d, dy, dlse, dqkv, dseq, n_kv);
-    device_fetch(d, y.data, dy);
-    device_fetch(d, lse.data, dlse);
-    device_drop(d, dy), device_drop(d, dlse), device_drop(d, dqkv), device_drop(d, dseq);
+static void attention_from(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv) {
+    Tensor x[] = {to_device(d, y), to_device(d, lse), to_device(d, qkv), to_device(d, seq),
+                  present(prefix) ? to_device(d, prefix) : NONE};
+    d->attention(d, x[0], x[1], x[2], x[3], x[4], n_kv);
+    device_fetch(d, y.data, x[0]);
+    device_fetch(d, lse.data, x[1]);
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++)
+        if (present(x[i])) device_drop(d, x[i]);
 }
-static void attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
-    Tensor x[] = {to_device(d, dqkv), to_device(d, dy),  to_device(d, y),
-                  to_device(d, lse),  to_device(d, qkv), to_device(d, seq)};
-    d->attention_bwd(d, x[0], x[1], x[2], x[3], x[4], x[5], n_kv);
+static void attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
+    attention_from(d, y, lse, qkv, seq, NONE, n_kv);
+}
+static void attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq,
+                          Tensor prefix, int n_kv) {
+    Tensor x[] = {to_device(d, dqkv),
+                  to_device(d, dy),
+                  to_device(d, y),
+                  to_device(d, lse),
+                  to_device(d, qkv),
+                  to_device(d, seq),
+                  present(prefix) ? to_device(d, prefix) : NONE};
+    d->attention_bwd(d, x[0], x[1], x[2], x[3], x[4], x[5], x[6], n_kv);
     device_fetch(d, dqkv.data, x[0]);
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++) device_drop(d, x[i]);
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++)
+        if (present(x[i])) device_drop(d, x[i]);
 }
 static void decode(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_kv) {
     Tensor dy = to_device(d, y), dqkv = to_device(d, qkv), dkv = to_device(d, kv), dspan = to_device(d, span);
@@ -153,6 +165,55 @@ static void check_packing(Device *d, Pass *p) {
 }
 static void any_packing_gives_the_same_bits(void **state) { for_passes(*state, check_packing); }
 
+// Sequences that share their first tokens, which stand once: every row has the bits it has in a sequence of its own.
+static void check_prefix(Device *d, Pass *p) {
+    static const int cuts[] = {1, 40, 64, 99, 149};
+    enum { MOST = 150 }; // tokens of sequence 8
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        // The prefix, its own rest, a foreign sequence's first tokens instead of it, and its own rest once more.
+        int32_t cut = cuts[i], rest = MOST - cut, seq[] = {0, cut, cut + rest, 2 * MOST - cut, 2 * MOST - cut + rest};
+        int32_t prefix[] = {-1, 0, 0, 0}, start = p->seq[8];
+        Tensor qkv = room(p->t, seq[4], p->qkv.dim[1], p->h.d), y = room(p->t, seq[4], p->h.H, p->h.d);
+        Tensor lse = room(F32, seq[4], p->h.H, 1);
+        for (int b = 0; b < 4; b++)
+            memcpy((char *)qkv.data + p->qkv_row * (size_t)seq[b],
+                   (char *)p->qkv.data + p->qkv_row * (size_t)(b == 0   ? start
+                                                               : b == 2 ? 7
+                                                                        : start + cut),
+                   p->qkv_row * (size_t)(seq[b + 1] - seq[b]));
+        attention_from(d, y, lse, qkv, tensor1(seq, I32, 5), tensor1(prefix, I32, 4), p->h.K);
+        for (int b = 0; b < 4; b++) {
+            if (b == 2) continue;
+            size_t home = (size_t)(b ? start + cut : start), n = (size_t)(seq[b + 1] - seq[b]), at = (size_t)seq[b];
+            assert_memory_equal((char *)y.data + p->y_row * at, (char *)p->y.data + p->y_row * home, p->y_row * n);
+            assert_memory_equal(f32(lse) + at * (size_t)p->h.H, f32(p->lse) + home * (size_t)p->h.H,
+                                4 * n * (size_t)p->h.H);
+        }
+        free(qkv.data);
+        free(y.data);
+        free(lse.data);
+    }
+}
+static void a_shared_prefix_gives_the_same_bits(void **state) { for_passes(*state, check_prefix); }
+
+// What each sequence adds to the gradients of its prefix's keys is added in their order: 2^30 and -2^30 first, then 1, which
+// they would have swallowed. All scores are 0, so that every weight is half.
+static void a_prefix_sums_in_order(void **state) {
+    Device *d = *state;
+    enum { T = 4, D = 8, PARTS = 4 };
+    static const float gradient[T] = {0, 0x1p30f, -0x1p30f, 1};
+    int32_t seq[] = {0, 1, 2, 3, 4}, prefix[] = {-1, 0, 0, 0};
+    for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
+        Tensor qkv = room(dtypes[t], T, 3, D), dqkv = room(dtypes[t], T, 3, D), y = room(dtypes[t], T, 1, D);
+        Tensor dy = room(dtypes[t], T, 1, D), lse = room(F32, T, 1, 1), from = tensor1(prefix, I32, PARTS);
+        for (int64_t i = 0; i < T * D; i++) tensor_set(dy, i, gradient[i / D]);
+        attention_from(d, y, lse, qkv, tensor1(seq, I32, PARTS + 1), from, 1);
+        attention_bwd(d, dqkv, dy, y, lse, qkv, tensor1(seq, I32, PARTS + 1), from, 1);
+        for (int64_t i = 0; i < D; i++) assert_true(fabsf(tensor_get(dqkv, 2 * D + i) - 0.5f) < 1e-3f);
+        free(qkv.data), free(dqkv.data), free(y.data), free(dy.data), free(lse.data);
+    }
+}
+
 // A token's output does not change when later tokens of its sequence become NaN.
 static void check_future(Device *d, Pass *p) {
     Tensor y = room(p->t, TOKENS, p->h.H, p->h.d), lse = room(F32, TOKENS, p->h.H, 1);
@@ -182,7 +243,7 @@ static void check_threads(Device *d, Pass *p) {
         attention(d, y, lse, qkv, seq, p->h.K);
         assert_memory_equal(y.data, p->y.data, tensor_bytes(y));
         assert_memory_equal(lse.data, p->lse.data, tensor_bytes(lse));
-        attention_bwd(d, threads == 1 ? first : dqkv, y, y, lse, qkv, seq, p->h.K);
+        attention_bwd(d, threads == 1 ? first : dqkv, y, y, lse, qkv, seq, NONE, p->h.K);
         if (threads > 1) assert_memory_equal(dqkv.data, first.data, tensor_bytes(dqkv));
     }
     omp_set_num_threads(usual);
@@ -342,7 +403,7 @@ static void long_sequences_have_gradients(void **state) {
     for (int64_t i = 0; i < tensor_numel(qkv); i++) f32(qkv)[i] = (float)case_normal(&random);
     for (int64_t i = 0; i < tensor_numel(dy); i++) f32(dy)[i] = (float)case_normal(&random);
     attention(d, y, lse, qkv, offsets, 1);
-    attention_bwd(d, dqkv, dy, y, lse, qkv, offsets, 1);
+    attention_bwd(d, dqkv, dy, y, lse, qkv, offsets, NONE, 1);
     const int64_t at[] = {0, 63, 4095, 4096, 4097, 8191, 8192, 8500, T - 1};
     for (size_t a = 0; a < sizeof at / sizeof *at; a++) {
         double got[3 * D], want[3 * D] = {0}, ds;
@@ -378,6 +439,8 @@ int main(void) {
         cmocka_unit_test(decode_equals_prefill),
         cmocka_unit_test(groups_share_a_prefix),
         cmocka_unit_test(any_packing_gives_the_same_bits),
+        cmocka_unit_test(a_shared_prefix_gives_the_same_bits),
+        cmocka_unit_test(a_prefix_sums_in_order),
         cmocka_unit_test(the_future_has_no_influence),
         cmocka_unit_test(any_thread_count_gives_the_same_bits),
         cmocka_unit_test(rope_fills_the_cache),

@@ -27,7 +27,7 @@ static void open_for(Fixture *f, const json_t *g, const Case *c) {
 
 static void fill(Trainer *t, const json_t *g, const Case *c) {
     Batch *b = &t->generation.batch;
-    grpo_order(t->generation.order, b->n, false, 0, 0);
+    grpo_order(t->generation.order, b->n, 1, 0, 0);
     assert_true(b->n == c->n && b->n_rewards == c->in.n_rewards);
     memcpy(b->score, c->in.rewards.data, tensor_bytes(c->in.rewards));
     for (int i = 0; i < b->n; i++) {

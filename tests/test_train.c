@@ -5,8 +5,8 @@
 #include <math.h>
 
 // Log-prob, logsumexp and entropy of every sampled token by the training path, `size` sequences a micro-batch, against those
-// of the sampler.
-static void assert_trained_equals_sampled(Fixture *f, int size) {
+// of the sampler. `shared`: neighbours of a group share their prompt's rows.
+static void assert_trained_equals_sampled(Fixture *f, int size, bool shared) {
     Trainer *t = &f->t;
     Batch *b = &t->generation.batch;
     for (int at = 0; at < b->n; at += size) {
@@ -14,10 +14,13 @@ static void assert_trained_equals_sampled(Fixture *f, int size) {
         packing_clear(&t->generation.packing);
         for (int i = at; i < at + n; i++) {
             const Ids *prompt = &b->prompt[i / b->group];
-            memcpy(t->generation.joined, prompt->id, prompt->n * 4);
-            memcpy(t->generation.joined + prompt->n, b->ids + i * b->max_completion, (size_t)b->len[i] * 4);
-            assert_true(packing_add(&t->generation.packing, t->generation.joined, (int64_t)prompt->n + b->len[i],
-                                    (int64_t)prompt->n, NULL));
+            size_t first = shared ? prompt->n - 1 : 0, own = prompt->n - first;
+            if (i == at || i % b->group == 0)
+                assert_true(packing_prefix(&t->generation.packing, prompt->id, (int64_t)first));
+            memcpy(t->generation.joined, prompt->id + first, own * 4);
+            memcpy(t->generation.joined + own, b->ids + i * b->max_completion, (size_t)b->len[i] * 4);
+            assert_true(packing_add(&t->generation.packing, t->generation.joined, (int64_t)own + b->len[i],
+                                    (int64_t)own, NULL));
         }
         TrainWork w = micro_pack(&t->learner, &t->generation.packing);
         micro_forward(&t->learner, &t->learner.engine.policy, &w, 1);
@@ -64,7 +67,8 @@ static void sampled_equals_trained(void **state) {
             if (!first) first = memcpy(xmalloc(bytes), f.t.generation.batch.logp, bytes);
             assert_memory_equal(first, f.t.generation.batch.logp,
                                 bytes); // the same seed gives the same text at any batch size
-            assert_trained_equals_sampled(&f, micro[s]);
+            assert_trained_equals_sampled(&f, micro[s], true);
+            if (micro[s] <= 7) assert_trained_equals_sampled(&f, micro[s], false); // there is room for so many prompts
             fixture_close(&f);
         }
         free(first);
@@ -119,6 +123,19 @@ static void threads_do_not_matter(void **state) {
     fixture_remove(&f);
 }
 
+static Device real;
+static int logprobs; // calls of the op
+static void counted_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,
+                            Tensor target, float temperature) {
+    logprobs++;
+    real.logprob(d, logp, lse, entropy, x, rows, w, target, temperature);
+}
+static void counted_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentropy, Tensor x, Tensor rows,
+                                Tensor w, Tensor target, Tensor lse, Tensor entropy, float temperature) {
+    logprobs++;
+    real.logprob_bwd(d, dx, dw, dlogp, dentropy, x, rows, w, target, lse, entropy, temperature);
+}
+
 // ||a - b|| / ||b||
 static double relative_error(const float *a, const float *b, int64_t n) {
     double diff = 0, norm = 0;
@@ -161,6 +178,59 @@ static void cuts_do_not_matter(void **state) {
         free(grad);
     }
     fixture_remove(&f);
+}
+
+// What sequences of a whole generation lose, and its gradients, when prompts are shared and when they are not.
+static void sharing_changes_no_loss(void **state) {
+    static const struct {
+        const char *options;
+        int micros[2]; // of the training of one step, alone and shared
+    } cases[] = {
+        {"per_device_train_batch_size=8 gradient_accumulation_steps=1", {1, 1}},
+        {"per_device_train_batch_size=6 gradient_accumulation_steps=2", {2, 3}}, // groups of 4: one to a micro-batch
+        {"per_device_train_batch_size=6 gradient_accumulation_steps=4 num_generations=8", {4, 4}}, // 6, 2 + 4, 4 + 2, 6
+        {"per_device_train_batch_size=1 gradient_accumulation_steps=8", {8, 8}},
+        {"per_device_train_batch_size=8 gradient_accumulation_steps=2 steps_per_generation=4", {2, 3}},
+        {"per_device_train_batch_size=8 gradient_accumulation_steps=1 dtype=bf16", {1, 1}},
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        float *grad = NULL, *loss = NULL, *reference = NULL;
+        for (int shared = 0; shared < 2; shared++) {
+            Fixture f;
+            char more[256];
+            snprintf(more, sizeof more, "share_prompts=%s entropy_coef=0.01 learning_rate=0 %s",
+                     shared ? "true" : "false", cases[k].options);
+            fixture_dir(&f);
+            fixture_open(&f, more);
+            Learner *l = &f.t.learner;
+            const Batch *b = &f.t.generation.batch;
+            real = *l->engine.device;
+            l->engine.device->logprob_bwd = counted_logprob_bwd;
+            logprobs = 0;
+            assert_int_equal(fixture_step(&f), STEP_DONE);
+            assert_int_equal(logprobs, cases[k].micros[shared]);
+            assert_int_equal(f.t.report.stats.rows < f.t.report.stats.rows_alone,
+                             shared && f.cfg.per_device_train_batch_size > 1);
+            for (int i = 0; i < f.t.generation.steps_per_pass - 1; i++) assert_int_equal(fixture_step(&f), STEP_DONE);
+            size_t tokens = (size_t)b->n * (size_t)b->max_completion;
+            int64_t n = tensor_numel(l->grad.slab);
+            float *now = bytes_of(l->engine.device, l->grad.slab);
+            if (!shared) {
+                grad = now;
+                loss = memcpy(xmalloc((size_t)b->n * 4), b->loss, (size_t)b->n * 4);
+                reference = memcpy(xmalloc(tokens * 4), b->ref_logp, tokens * 4);
+            } else {
+                assert_memory_equal(loss, b->loss, (size_t)b->n * 4);
+                assert_memory_equal(reference, b->ref_logp, tokens * 4);
+                double error = relative_error(now, grad, n), most = f.cfg.dtype == DTYPE_F32 ? 1e-6 : 0x1p-6;
+                if (!(error < most)) fail_msg("%s: gradients differ by %g", cases[k].options, error);
+                free(now);
+            }
+            fixture_close(&f);
+            fixture_remove(&f);
+        }
+        free(grad), free(loss), free(reference);
+    }
 }
 
 // Completions of one length: whatever the type of loss, a step's gradient is the same, also where it trains on a part of
@@ -224,14 +294,6 @@ static char *metrics_text(const Fixture *f) {
     }
     free(text);
     return out.s;
-}
-
-static Device real;
-static int logprobs; // calls of the op
-static void counted_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,
-                            Tensor target, float temperature) {
-    logprobs++;
-    real.logprob(d, logp, lse, entropy, x, rows, w, target, temperature);
 }
 
 // Four steps, with the numbers that the sampler kept or (`exact` false) with those computed again: the calls of `logprob`.
@@ -517,6 +579,7 @@ int main(void) {
         cmocka_unit_test(kept_numbers_train_the_same),
         cmocka_unit_test(threads_do_not_matter),
         cmocka_unit_test(cuts_do_not_matter),
+        cmocka_unit_test(sharing_changes_no_loss),
         cmocka_unit_test(equal_lengths_make_losses_equal),
         cmocka_unit_test(resumed_run_is_the_same_run),
         cmocka_unit_test(not_finite_changes_nothing),

@@ -5,7 +5,7 @@
 #include "crc32c.h"
 #include "device.h"
 #include "ranks.h"
-#include "learner.h"
+#include "micro.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +54,8 @@ static TrainWork carve_train(Arena *a, const Engine *en) {
     for (size_t i = 0; i < sizeof i32s / sizeof *i32s; i++) *i32s[i] = arena_new(a, I32, T);
     Tensor *f32s[] = {&w.logp, &w.lse, &w.entropy, &w.dlogp, &w.dentropy, &w.old_logp, &w.ref_logp};
     for (size_t i = 0; i < sizeof f32s / sizeof *f32s; i++) *f32s[i] = arena_new(a, F32, T);
-    w.seq = arena_new(a, I32, B + 1);
+    w.seq = arena_new(a, I32, 2 * B + 1);
+    w.prefix = arena_new(a, I32, 2 * B);
     w.offsets = arena_new(a, I32, B + 1);
     w.index = arena_new(a, I32, B);
     w.mask = arena_new(a, U8, B);
@@ -67,8 +68,8 @@ static TrainWork carve_train(Arena *a, const Engine *en) {
 
 // What micro_pack and micro_upload send for one micro-batch.
 static size_t feed_bytes(const TrainWork *w) {
-    const Tensor all[] = {w->ids,  w->pos,      w->seq,      w->rows, w->target,  w->offsets, w->index,
-                          w->mask, w->old_logp, w->ref_logp, w->lse,  w->entropy, w->rewards, w->weights};
+    const Tensor all[] = {w->ids,  w->pos,      w->seq,      w->prefix, w->rows,    w->target,  w->offsets, w->index,
+                          w->mask, w->old_logp, w->ref_logp, w->lse,    w->entropy, w->rewards, w->weights};
     size_t bytes = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) bytes += tensor_bytes(all[i]);
     return bytes;
@@ -349,6 +350,7 @@ char *plan_table(const Engine *en) {
     if (en->shape.train && c->optim_dtype == DTYPE_F32) str_puts(&s, " optim_dtype=bf16");
     if (en->shape.train && c->grad_dtype == DTYPE_F32) str_puts(&s, " grad_dtype=bf16");
     if (en->shape.train && !c->recompute) str_puts(&s, " recompute=true");
+    if (en->shape.score_rows && !c->share_prompts && c->num_generations > 1) str_puts(&s, " share_prompts=true");
     if (en->shape.reference) str_puts(&s, " beta=0");
     if (en->shape.train && c->per_device_train_batch_size > 1)
         str_printf(&s, " per_device_train_batch_size=%" PRId64, c->per_device_train_batch_size / 2);
@@ -365,6 +367,27 @@ RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts) 
                           rollout_shape(slots, (int)prompts, (int)c->max_prompt_length, (int)c->max_completion_length)};
 }
 
+// The most rows that a micro-batch of training has. Where a generation feeds one optimizer step, which prompts meet in a
+// micro-batch is known; where it is shuffled for several, all of them may.
+static int64_t most_rows(const Config *c, int generation, bool shuffled) {
+    int size = (int)c->per_device_train_batch_size, n = generation / (int)c->gpus;
+    int group = c->share_prompts ? (int)c->num_generations : 1, groups = generation / group; // of all ranks
+    if (shuffled) return size * c->max_completion_length + (groups < size ? groups : size) * c->max_prompt_length;
+    int64_t most = 0;
+    int *seq = xcalloc((size_t)n, sizeof *seq); // a rank's share
+    for (int first = 0; first < generation; first += n) {
+        for (int i = 0; i < n; i++) seq[i] = first + i;
+        for (int at = 0, count; at < n; at += count) {
+            count = micro_take(seq + at, n - at, size, group);
+            int prompts = seq[at + count - 1] / group - seq[at] / group + 1;
+            int64_t rows = count * c->max_completion_length + prompts * c->max_prompt_length;
+            if (rows > most) most = rows;
+        }
+    }
+    free(seq);
+    return most;
+}
+
 RunShape shape_for_train(const Config *c, int n_rewards) {
     int64_t a_rank = c->per_device_train_batch_size *
                      (c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps);
@@ -374,7 +397,7 @@ RunShape shape_for_train(const Config *c, int n_rewards) {
     s.train = true;
     s.reference = c->beta != 0;
     s.train_seqs = (int)c->per_device_train_batch_size;
-    s.train_tokens = c->per_device_train_batch_size * (c->max_prompt_length + c->max_completion_length);
+    s.train_tokens = most_rows(c, n, a_rank > c->per_device_train_batch_size * c->gradient_accumulation_steps);
     s.score_rows = n;
     s.n_rewards = n_rewards;
     s.kept = (int64_t)n * (c->max_completion_length > GM_COUNT ? c->max_completion_length : GM_COUNT);

@@ -2,10 +2,11 @@
 #pragma once
 #include "engine.h"
 
-// One micro-batch on the device: packed tokens, and the N positions whose next token is scored.
+// One micro-batch on the device: packed tokens, and the N positions whose next token is scored. A part is a sequence, or what
+// several begin with, or what one of those has beside it; B sequences have P <= 2 B of them.
 typedef struct {
     Activations acts;
-    Tensor ids, pos, seq;                       // [T] [T] [B+1] I32
+    Tensor ids, pos, seq, prefix;               // [T] [T] [P+1] [P] I32
     Tensor rows, target;                        // [N] I32: hidden row, token to predict
     Tensor logp, lse, entropy, dlogp, dentropy; // [N] F32
     Tensor old_logp, ref_logp;                  // [N] F32

@@ -2,8 +2,8 @@
 #include "micro.h"
 #include <stdlib.h>
 
-// The live part of the work memory: T packed tokens of B sequences, N scored positions.
-static TrainWork live(const TrainWork *cap, int64_t T, int64_t B, int64_t N) {
+// The live part of the work memory: T packed tokens in P parts, of B sequences, N scored positions.
+static TrainWork live(const TrainWork *cap, int64_t T, int64_t P, int64_t B, int64_t N) {
     TrainWork w = *cap;
     Tensor *tokens[] = {&w.ids, &w.pos};
     Tensor *scored[] = {&w.rows,  &w.target,   &w.logp,     &w.lse,     &w.entropy,
@@ -12,7 +12,8 @@ static TrainWork live(const TrainWork *cap, int64_t T, int64_t B, int64_t N) {
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = tensor_rows(*tokens[i], 0, T);
     for (size_t i = 0; i < sizeof scored / sizeof *scored; i++) *scored[i] = tensor_rows(*scored[i], 0, N);
     for (size_t i = 0; i < sizeof sequences / sizeof *sequences; i++) *sequences[i] = tensor_rows(*sequences[i], 0, B);
-    w.seq = tensor_rows(w.seq, 0, B + 1);
+    w.seq = tensor_rows(w.seq, 0, P + 1);
+    w.prefix = tensor_rows(w.prefix, 0, P);
     w.offsets = tensor_rows(w.offsets, 0, B + 1);
     return w;
 }
@@ -20,12 +21,13 @@ static TrainWork live(const TrainWork *cap, int64_t T, int64_t B, int64_t N) {
 void micro_upload(Learner *l, Tensor to, const void *from) { staging_put(&l->feed, to.data, from, tensor_bytes(to)); }
 
 TrainWork micro_pack(Learner *l, const Packing *p) {
-    TrainWork w = live(&l->work, p->T, p->B, p->N);
+    TrainWork w = live(&l->work, p->T, p->P, p->B, p->N);
     // The half that is taken up now was last sent from two micro-batches ago: the host is never further ahead.
     if (l->feed.used) staging_turn(&l->feed);
     micro_upload(l, w.ids, p->ids);
     micro_upload(l, w.pos, p->pos);
     micro_upload(l, w.seq, p->seq);
+    micro_upload(l, w.prefix, p->prefix);
     micro_upload(l, w.rows, p->rows);
     micro_upload(l, w.target, p->target);
     micro_upload(l, w.offsets, p->offsets);
@@ -34,38 +36,75 @@ TrainWork micro_pack(Learner *l, const Packing *p) {
 
 Packing packing_new(int64_t tokens, int64_t sequences) {
     size_t T = (size_t)tokens, B = (size_t)sequences;
-    Packing p = {.max_tokens = tokens, .max_sequences = sequences};
+    Packing p = {.max_tokens = tokens, .max_sequences = sequences, .shared = -1};
     p.ids = xcalloc(T, 4);
     p.pos = xcalloc(T, 4);
     p.rows = xcalloc(T, 4);
     p.target = xcalloc(T, 4);
-    p.seq = xcalloc(B + 1, 4);
+    p.seq = xcalloc(2 * B + 1, 4);
+    p.prefix = xcalloc(2 * B + 1, 4);
     p.offsets = xcalloc(B + 1, 4);
     return p;
 }
 
 void packing_free(Packing *p) {
-    int32_t *columns[] = {p->ids, p->pos, p->rows, p->target, p->seq, p->offsets};
+    int32_t *columns[] = {p->ids, p->pos, p->rows, p->target, p->seq, p->prefix, p->offsets};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) free(columns[i]);
     *p = (Packing){0};
 }
 
-void packing_clear(Packing *p) { p->T = p->B = p->N = 0; }
+void packing_clear(Packing *p) {
+    p->T = p->P = p->B = p->N = p->alone = 0;
+    p->shared = -1;
+}
+
+static void add_token(Packing *p, int32_t id, int64_t pos) {
+    p->ids[p->T] = id;
+    p->pos[p->T++] = (int32_t)pos;
+}
+static void end_part(Packing *p, int32_t prefix) {
+    p->prefix[p->P++] = prefix;
+    p->seq[p->P] = (int32_t)p->T;
+}
+
+bool packing_prefix(Packing *p, const int32_t *ids, int64_t n) {
+    p->shared = -1;
+    if (!n) return true;
+    if (p->T + n > p->max_tokens || p->B == p->max_sequences) return false;
+    for (int64_t j = 0; j < n; j++) add_token(p, ids[j], j);
+    p->shared = (int32_t)p->P;
+    end_part(p, -1);
+    return true;
+}
 
 bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target, const uint8_t *wanted) {
+    int64_t before = p->shared < 0 ? 0 : p->seq[p->shared + 1] - p->seq[p->shared];
     if (p->T + n - 1 > p->max_tokens || p->B == p->max_sequences) return false;
     for (int64_t j = 0; j + 1 < n; j++) { // the last token is only ever a target
-        p->ids[p->T + j] = ids[j];
-        p->pos[p->T + j] = (int32_t)j;
+        add_token(p, ids[j], before + j);
         if (j + 1 < first_target || (wanted && !wanted[j + 1])) continue;
-        p->rows[p->N] = (int32_t)(p->T + j);
+        p->rows[p->N] = (int32_t)p->T - 1;
         p->target[p->N++] = ids[j + 1];
     }
-    p->T += n - 1;
+    end_part(p, p->shared);
+    p->alone += before + n - 1;
     p->B++;
-    p->seq[p->B] = (int32_t)p->T;
     p->offsets[p->B] = (int32_t)p->N;
     return true;
+}
+
+static int pieces(int n, int size) { return (n + size - 1) / size; }
+
+int micro_take(const int *seq, int n, int size, int group) {
+    int taken = 0;
+    while (taken < n) {
+        int end = taken + 1;
+        while (end < n && seq[end] / group == seq[taken] / group) end++;
+        int all = end - taken, room = size - taken;
+        if (all > room) return 1 + pieces(all - room, size) == pieces(all, size) ? size : taken;
+        taken = end;
+    }
+    return taken;
 }
 
 void micro_keep(Learner *l, int64_t at, Tensor x) {
@@ -78,7 +117,7 @@ void micro_kept(Learner *l, int64_t end, float *to) {
 }
 
 void micro_hidden(const Learner *l, const Model *m, TrainWork *w) {
-    model_forward(l->engine.device, m, &w->acts, (Packed){w->ids, w->pos, w->seq}, NULL, NONE);
+    model_forward(l->engine.device, m, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix}, NULL, NONE);
 }
 
 void micro_forward(const Learner *l, const Model *m, TrainWork *w, float temperature) {
@@ -94,5 +133,5 @@ void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entro
     Tensor out = tensor_rows(w->acts.out, 0, T), dout = tensor_rows(w->acts.dx, 0, T);
     d->logprob_bwd(d, dout, l->grad.head, w->dlogp, with_entropy ? w->dentropy : NONE, out, w->rows,
                    l->engine.policy.head, w->target, w->lse, w->entropy, temperature);
-    model_backward(d, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq});
+    model_backward(d, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix});
 }

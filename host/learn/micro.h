@@ -4,17 +4,26 @@
 
 // Sequences back to back on the host, before they go to the device.
 typedef struct {
-    int64_t max_tokens, max_sequences, T, B, N;
+    int64_t max_tokens, max_sequences, T, P, B, N;
+    int64_t alone;          // T, if no sequence shared anything
     int32_t *ids, *pos;     // [T]
     int32_t *rows, *target; // [N]
-    int32_t *seq, *offsets; // [B+1]: where sequences begin among the tokens, among the scored positions
+    int32_t *seq, *prefix;  // [P+1] where parts begin among the tokens; [P] the part that each goes on from, < 0: none
+    int32_t *offsets;       // [B+1] where sequences begin among the scored positions
+    int32_t shared;         // the part that sequences go on from now, < 0: none
 } Packing;
 Packing packing_new(int64_t tokens, int64_t sequences);
 void packing_free(Packing *p);
 void packing_clear(Packing *p);
-// Adds a sequence of n ids; tokens from position first_target on are scored (where `wanted` is given, only those it
-// marks). False, nothing added, where it does not fit.
+// The sequences added from here on (up to packing_clear) begin with these n ids, which are computed once for all of them;
+// n = 0: with their own. False where it does not fit.
+bool packing_prefix(Packing *p, const int32_t *ids, int64_t n);
+// Adds a sequence of n ids, those of the prefix not among them; ids from first_target on are scored (where `wanted` is
+// given, only those it marks). False, nothing added, where it does not fit.
 bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target, const uint8_t *wanted);
+// How many of seq[0..n), numbers of sequences, the next micro-batch of at most `size` takes. Neighbours of one group (number
+// / group) stay together, or are cut into as few pieces as can be.
+int micro_take(const int *seq, int n, int size, int group);
 // The packed micro-batch on its way to the device; the result's tensors have its live sizes. What else this micro-batch
 // needs follows by micro_upload. Neither waits for the device, but where it is two micro-batches behind.
 TrainWork micro_pack(Learner *l, const Packing *p);

@@ -192,7 +192,7 @@ void queue_prefill(RolloutQueue *q, const NewSequence *list, int n) {
     offsets[n] = t;
     for (int c = 0; c < 3; c++) upload(q, column[c], value[c]);
     upload(q, seq, offsets);
-    model_forward(q->d, q->m, &r->prefill, (Packed){column[0], column[1], seq}, &r->cache, column[2]);
+    model_forward(q->d, q->m, &r->prefill, (Packed){column[0], column[1], seq, NONE}, &r->cache, column[2]);
     for (int i = 0; i < n; i++) { // what every completion's first token is drawn from
         Tensor last = row_of(r->prefill.out, offsets[i + 1] - 1);
         q->d->copy_async(q->d, row_of(r->prompt_hidden, list[i].prompt_slot).data, last.data, tensor_bytes(last));

@@ -32,21 +32,35 @@ static StepResult bad_numbers(Trainer *t, const char *what, const char *where) {
 
 static float *row_f(float *column, const Batch *b, int i) { return column + (size_t)i * (size_t)b->max_completion; }
 
-// Puts prompt and completion of sequence i into the packing; its completion tokens are scored.
-static bool pack_sequence(Trainer *t, int i) {
+// Completions whose prompts are computed together: the group, or each alone.
+static int sharing(const Trainer *t) { return t->cfg->share_prompts ? t->generation.batch.group : 1; }
+
+// Puts sequence i into the packing: its prompt's tokens but the first `shared`, then its completion, which is scored.
+static bool pack_sequence(Trainer *t, int i, size_t shared) {
     const Batch *b = &t->generation.batch;
     const Ids *prompt = &b->prompt[i / b->group];
-    int64_t n = (int64_t)prompt->n + b->len[i];
-    memcpy(t->generation.joined, prompt->id, prompt->n * 4);
-    memcpy(t->generation.joined + prompt->n, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i] * 4);
-    return packing_add(&t->generation.packing, t->generation.joined, n, (int64_t)prompt->n, NULL);
+    size_t own = prompt->n - shared, len = (size_t)b->len[i];
+    memcpy(t->generation.joined, prompt->id + shared, own * 4);
+    memcpy(t->generation.joined + own, b->ids + (size_t)i * (size_t)b->max_completion, len * 4);
+    return packing_add(&t->generation.packing, t->generation.joined, (int64_t)(own + len), (int64_t)own, NULL);
 }
 
+// Neighbours in seq with one prompt share its rows, but the last: that one predicts each completion's first token.
 static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
-    packing_clear(&t->generation.packing);
-    for (int j = 0; j < n; j++)
-        if (!pack_sequence(t, seq[j])) die("a micro-batch does not fit its plan");
-    return micro_pack(&t->learner, &t->generation.packing);
+    Packing *to = &t->generation.packing;
+    packing_clear(to);
+    bool fits = true;
+    for (int j = 0, end; j < n; j = end) {
+        int p = seq[j] / sharing(t);
+        for (end = j + 1; end < n && seq[end] / sharing(t) == p; end++) {
+        }
+        const Ids *prompt = &t->generation.batch.prompt[seq[j] / t->generation.batch.group];
+        size_t shared = end - j > 1 ? prompt->n - 1 : 0;
+        fits = fits && packing_prefix(to, prompt->id, (int64_t)shared);
+        for (int k = j; k < end; k++) fits = fits && pack_sequence(t, seq[k], shared);
+    }
+    if (!fits) die("a micro-batch does not fit its plan");
+    return micro_pack(&t->learner, to);
 }
 
 // The weights that train are those that sampled: the sampler's log-probs, logsumexps and entropies are what training would
@@ -79,16 +93,16 @@ static void enter(Trainer *t, const char *phase, int64_t done, int64_t total) {
 // Runs `m` over this rank's share of the sequences in micro-batches, keeping log-probs or entropies on the host; the
 // other ranks bring the rest.
 static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n, float *column, Error *e) {
-    int size = (int)t->cfg->per_device_train_batch_size;
-    const char *phase = m == &t->learner.engine.policy ? "entropy" : "reference";
+    int size = (int)t->cfg->per_device_train_batch_size, count;
     RankShare own = rank_share(t->learner.engine.comm, n);
+    const char *phase = m == &t->learner.engine.policy ? "entropy" : "reference";
     StepResult s = STEP_DONE;
     int64_t kept = 0;
-    for (int at = own.first; at < own.end && s == STEP_DONE; at += size) {
+    for (int at = own.first; at < own.end && s == STEP_DONE; at += count) {
+        count = micro_take(seq + at, own.end - at, size, sharing(t));
         if (stop_requested()) s = STEP_STOPPED;
         else {
             enter(t, phase, at - own.first, own.end - own.first);
-            int count = own.end - at < size ? own.end - at : size;
             TrainWork w = pack_micro(t, seq + at, count);
             micro_forward(&t->learner, m, &w, training_temperature(t->cfg));
             micro_keep(&t->learner, kept, m == &t->learner.engine.policy ? w.entropy : w.logp);
@@ -184,21 +198,27 @@ static StepResult generate(Trainer *t, Error *e) {
     const char *bad = first_bad_completion(b, where, sizeof where);
     if (bad) return bad_numbers(t, bad, where);
 
-    grpo_order(t->generation.order, b->n, t->generation.steps_per_pass > 1, (uint64_t)c->seed, (uint64_t)b->key[0]);
-    if (c->beta == 0) return STEP_DONE;
-    double start = clock_seconds();
-    StepResult s = score_tokens(t, &t->learner.reference, t->generation.order, b->n, b->ref_logp, e);
-    t->report.stats.reference_time += clock_seconds() - start;
+    StepResult s = STEP_DONE;
+    if (c->beta != 0) {
+        double start = clock_seconds();
+        grpo_order(t->generation.order, b->n, 1, 0, 0); // groups whole, whatever their steps
+        s = score_tokens(t, &t->learner.reference, t->generation.order, b->n, b->ref_logp, e);
+        t->report.stats.reference_time += clock_seconds() - start;
+    }
+    grpo_order(t->generation.order, b->n, t->generation.steps_per_pass, (uint64_t)c->seed, (uint64_t)b->key[0]);
     return s;
 }
 
-void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream) {
+static int ascending(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
+void grpo_order(int *order, int n, int steps, uint64_t seed, uint64_t stream) {
     for (int i = 0; i < n; i++) order[i] = i;
-    for (int i = n - 1; i > 0 && shuffle; i--) {
+    for (int i = n - 1; i > 0 && steps > 1; i--) {
         int j = (int)(random_bits(seed, stream, (uint64_t)i) % (uint64_t)(i + 1)), swap = order[i];
         order[i] = order[j];
         order[j] = swap;
     }
+    for (int i = 0; i < steps; i++) qsort(order + i * (n / steps), (size_t)(n / steps), sizeof *order, ascending);
 }
 
 static bool counts(const Trainer *t, int i) {
@@ -307,6 +327,8 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
     Device *d = l->engine.device;
     Batch *b = &t->generation.batch;
     TrainWork w = pack_micro(t, seq, n);
+    t->report.stats.rows += (double)t->generation.packing.T;
+    t->report.stats.rows_alone += (double)t->generation.packing.alone;
     forward(t, &w, seq, n);
     if (p.beta != 0) gather(t, w.ref_logp, b->ref_logp, seq, n);
     int32_t *index = xmalloc((size_t)n * sizeof *index);
@@ -361,20 +383,23 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     StepResult s = loss_params(t, seq, n, &p, e);
     if (s != STEP_DONE) return s;
     l->engine.device->fill(l->engine.device, l->grad.slab, 0);
-    int size = (int)t->cfg->per_device_train_batch_size;
+    int size = (int)t->cfg->per_device_train_batch_size, count;
     RankShare own = rank_share(l->engine.comm, n);
-    for (int at = own.first; at < own.end && s == STEP_DONE; at += size) {
+    for (int at = own.first; at < own.end && s == STEP_DONE; at += count) {
+        count = micro_take(seq + at, own.end - at, size, sharing(t));
         if (stop_requested()) s = STEP_STOPPED;
         else {
             enter(t, "train", at - own.first, own.end - own.first);
-            int count = own.end - at < size ? own.end - at : size;
             Tensor kept = tensor_rows(l->work.kept, (int64_t)(at - own.first) * GM_COUNT, (int64_t)count * GM_COUNT);
             train_micro(t, seq + at, count, p, tensor2(kept.data, F32, count, GM_COUNT));
         }
     }
     if (s == STEP_DONE) s = take_metrics(t, seq + own.first, own.end - own.first);
     s = ranks_agree(t, s, e);
-    if (s == STEP_DONE && !ranks_share_metrics(t, seq, n, e)) s = STEP_FAILED;
+    double rows[] = {t->report.stats.rows, t->report.stats.rows_alone};
+    if (s == STEP_DONE && (!ranks_share_metrics(t, seq, n, e) || !comm_all_reduce(l->engine.comm, "rows", rows, 2, e)))
+        s = STEP_FAILED;
+    t->report.stats.rows = rows[0], t->report.stats.rows_alone = rows[1];
     if (s != STEP_DONE) return s;
     t->report.stats.train_time += clock_seconds() - start;
     start = clock_seconds();

@@ -96,7 +96,7 @@ bool trainer_resume(Trainer *t, Error *e) {
             "state/config.yaml",
             (long long)t->generation.batch.n, (long long)t->cfg->gpus, t->cfg->gpus == 1 ? "" : "s");
     if (t->state.part)
-        grpo_order(t->generation.order, t->generation.batch.n, t->generation.steps_per_pass > 1, (uint64_t)t->cfg->seed,
+        grpo_order(t->generation.order, t->generation.batch.n, t->generation.steps_per_pass, (uint64_t)t->cfg->seed,
                    (uint64_t)t->generation.batch.key[0]);
     t->generation.next_key = t->state.next_key;
     dataset_seek(t->questions.data, t->state.cursor);
@@ -186,10 +186,11 @@ ExitCode command_train(int argc, char **argv, Error *e) {
     if (!disk_mkdir(c.output_dir, e) || !trainer_open(&t, &c, e)) code = e->code;
     else {
         if (!comm_rank(t.learner.engine.comm)) t.report.progress = progress_open(stdout, c.progress, 0, t.total_steps);
-        progress_say(t.report.progress, "%s%s; %lld questions checked%s, %lld steps of %lld completions",
+        progress_say(t.report.progress, "%s%s; %lld questions checked%s, %lld steps of %lld completions%s",
                      ranks_about(&c), t.learner.engine.device->about, (long long)dataset_rows(t.questions.data),
                      dataset_about(t.questions.data), (long long)t.total_steps,
-                     (long long)(c.per_device_train_batch_size * c.gradient_accumulation_steps * c.gpus));
+                     (long long)(c.per_device_train_batch_size * c.gradient_accumulation_steps * c.gpus),
+                     c.share_prompts && c.num_generations > 1 ? ", which share their prompt's rows in training" : "");
         t.report.profile = profile_open(t.learner.engine.device, &c, t.report.progress);
         code = trainer_resume(&t, e) ? train(&t, e) : e->code;
         trainer_close(&t);

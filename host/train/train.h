@@ -10,8 +10,9 @@ typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult; 
 // What one step measured beside the batch's columns. Times in seconds.
 typedef struct {
     double grad_norm, learning_rate;
-    bool generated; // this step drew a new generation
-    int first;      // index into Generation.order of the first sequence it trained on
+    bool generated;          // this step drew a new generation
+    int first;               // index into Generation.order of the first sequence it trained on
+    double rows, rows_alone; // of training's micro-batches, of all ranks; what they would be if no prompt were shared
     double rollout_time, reward_time /* after the rollout */, reference_time, train_time, optimizer_time, step_time;
     char bad[160]; // STEP_SKIPPED: what was not finite
 } StepStats;
@@ -68,8 +69,9 @@ bool trainer_save(Trainer *t, Error *e);
 // One optimizer step; a new generation first where the last one is used up. STEP_SKIPPED: something was not finite
 // (stats.bad), nothing changed but the counters. STEP_STOPPED: a signal; t->state is untouched. STEP_FAILED: *e.
 StepResult grpo_step(Trainer *t, Error *e);
-// The order a generation of n sequences is trained in: the batch's own, or a permutation.
-void grpo_order(int *order, int n, bool shuffle, uint64_t seed, uint64_t stream);
+// The order a generation of n sequences is trained in, in so many optimizer steps: the batch's own for one; else which are in
+// which step is drawn, and those of a step ascend, so that a prompt's are neighbours.
+void grpo_order(int *order, int n, int steps, uint64_t seed, uint64_t stream);
 bool group_is_flat(const Batch *b, int p);
 // exchange.c: what the ranks of a step tell each other. Every rank has the whole batch; it samples, scores and trains a
 // share of it, and gets the rest. One rank does nothing here.

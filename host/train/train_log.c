@@ -163,6 +163,7 @@ static void add_step(Metrics *m, Trainer *t, const Totals *s) {
         metrics_add(m, "clip_ratio/region_mean", clipped(s, t, GM_CLIP_REGION));
     }
     metrics_add(m, "ratio_mean", per_token(s, GM_RATIO_SUM));
+    metrics_add(m, "frac_rows_saved", 1 - t->report.stats.rows / t->report.stats.rows_alone);
 }
 
 static void add_times(Metrics *m, const StepStats *st) {

@@ -64,9 +64,10 @@ const Param *model_param(const Model *m, const char *name);
 
 // Sequences back to back, no padding. All I32 on the device.
 typedef struct {
-    Tensor ids; // [T]
-    Tensor pos; // [T] position in its sequence
-    Tensor seq; // [B+1] offsets
+    Tensor ids;    // [T]
+    Tensor pos;    // [T] position in its sequence
+    Tensor seq;    // [B+1] offsets
+    Tensor prefix; // [B]? the sequence that each goes on from: see attention in ops.h
 } Packed;
 
 // Which intermediates are stored (and so rounded to the model's dtype), the same on every path:

@@ -96,9 +96,12 @@ typedef struct {
     /* in place on dqkv: rotated back; dbias[(H+2K)d]? += column sums */                                              \
     OP(rope_bwd, (Device *d, Tensor dqkv, Tensor dbias, Tensor pos, float theta, int n_kv))                           \
     /* causal GQA over packed sequences: y[T,H,d] =, lse[T,H] f32 =; seq[B+1] i32 offsets; scale 1/sqrt(d) */         \
-    OP(attention, (Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv))                                \
-    /* dqkv[T,H+2K,d] = */                                                                                            \
-    OP(attention_bwd, (Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv))    \
+    /* prefix[B]? i32: sequence b goes on where sequence prefix[b] ends (< 0: it begins at position 0). That one has */  \
+    /* no prefix itself, and those that go on from it follow it directly */                                           \
+    OP(attention, (Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv))                 \
+    /* dqkv[T,H+2K,d] =; of a prefix's keys: the sum over itself, then those that go on from it, in their order */    \
+    OP(attention_bwd, (Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq,               \
+                       Tensor prefix, int n_kv))                                                                      \
     /* one query a sequence over the cache: y[B,H,d] =; span[B,4] i32 = {prefix_row, prefix_len, suffix_row, */       \
     /* suffix_len}: key j lies at row prefix_row + j, or suffix_row + j - prefix_len; an empty span gives 0 */        \
     OP(decode, (Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_kv))                                   \

@@ -54,9 +54,20 @@ static inline Heads heads_of(int64_t heads, int n_kv, int64_t d) {
 // A sequence of n tokens has n * unit items, cut into tiles of `size`. Launchers know T and B only, so the tiles of
 // sequence b are numbered from seq[b] * unit / size + b on: always room for all, never more than B to spare.
 typedef struct {
-    int start, n; // first token, tokens of the sequence
+    int b;        // which sequence
+    int start, n; // its first token, its tokens
     int first;    // item the tile begins with; past the sequence's last for a number to spare
 } Tile;
+
+// Where the tokens of a sequence lie by position: the first `before` of them are another's, from token `prefix` on.
+struct Places {
+    int start, prefix, before;
+    __device__ __forceinline__ Places(const int32_t *seq, const int32_t *prefix_of, int b) {
+        int p = prefix_of ? prefix_of[b] : -1;
+        start = seq[b], prefix = p < 0 ? 0 : seq[p], before = p < 0 ? 0 : seq[p + 1] - seq[p];
+    }
+    __device__ __forceinline__ int token(int pos) const { return pos < before ? prefix + pos : start + pos - before; }
+};
 
 static inline unsigned tiles_most(int64_t T, int64_t B, int64_t unit, int64_t size) {
     return (unsigned)(T * unit / size + B + 1);
@@ -71,7 +82,7 @@ static __device__ __forceinline__ Tile find_tile(const int32_t *seq, int B, int 
         low += (n - 1) * step;
         high = min(high, low + step);
     }
-    Tile t = {0, 0, 0};
+    Tile t = {low, 0, 0, 0};
     if (low >= B) return t;
     t.start = seq[low];
     t.n = seq[low + 1] - t.start;

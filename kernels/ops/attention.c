@@ -2,7 +2,7 @@
 //
 // Forward work is cut into tiles of at most 64 positions of one sequence and one kv head, with all the query heads of
 // its group; a tile reads its keys once. Backward work is cut into (sequence, kv head): whoever owns one owns all its
-// sums, so their order is fixed.
+// sums, so their order is fixed. The keys of a prefix that others go on from are summed apart, 64 of a kv head together.
 #include "attention.h"
 #include "parallel.h"
 
@@ -31,9 +31,38 @@ static inline void *head_at(Tensor x, int64_t t, int64_t head) {
     return (char *)x.data + (size_t)((t * x.dim[1] + head) * x.dim[2]) * dtype_size(x.dtype);
 }
 
-// Pointers to the keys (or values) of n tokens from t on.
-static void head_rows(const void **row, Tensor x, int64_t t, int64_t n, int64_t head) {
-    for (int64_t i = 0; i < n; i++) row[i] = head_at(x, t + i, head);
+// One of the packed sequences: n tokens from `start` on, at positions `before`, before + 1, ...; the tokens before them
+// begin at `prefix`.
+typedef struct {
+    int64_t start, n, prefix, before;
+    bool shared; // others go on from it
+} Sequence;
+
+// All sequences of the batch, in scratch.
+static Sequence *sequences_of(Arena *a, Tensor seq, Tensor prefix) {
+    int64_t B = seq.dim[0] - 1;
+    const int32_t *offset = i32(seq);                                 // [B+1]
+    Sequence *sequence = arena_take(a, (size_t)B * sizeof *sequence); // [B]
+    for (int64_t b = 0; b < B; b++) {
+        int64_t p = present(prefix) ? i32(prefix)[b] : -1;
+        sequence[b] = (Sequence){.start = offset[b], .n = offset[b + 1] - offset[b]};
+        if (p < 0) continue;
+        if (p >= b || (p < b - 1 && i32(prefix)[b - 1] != p) || i32(prefix)[p] >= 0)
+            die("attention: sequence %d cannot go on from sequence %d of %d", (int)b, (int)p, (int)B);
+        sequence[b].prefix = sequence[p].start, sequence[b].before = sequence[p].n;
+        sequence[p].shared = true;
+    }
+    return sequence;
+}
+static inline int64_t end_of(const Sequence *q) { return q->before + q->n; }
+// The token at a position, which may lie in the prefix.
+static inline int64_t token_at(const Sequence *q, int64_t pos) {
+    return pos < q->before ? q->prefix + pos : q->start + pos - q->before;
+}
+
+// Pointers to the keys (or values) of n positions from pos on.
+static void head_rows(const void **row, Tensor x, const Sequence *q, int64_t pos, int64_t n, int64_t head) {
+    for (int64_t i = 0; i < n; i++) row[i] = head_at(x, token_at(q, pos + i), head);
 }
 
 // Rows that belong to no sequence give 0.
@@ -43,34 +72,45 @@ static void clear_rest(Tensor x, int64_t first) {
 }
 
 typedef struct {
-    int32_t seq, pos; // sequence, first position in it
+    int32_t seq, pos, count; // sequence, first position, positions
 } Tile;
 
+// Tiles end at multiples of `size`, wherever their sequence begins: the end of the one that holds pos.
+static inline int64_t tile_end(const Sequence *q, int64_t pos, int64_t size) {
+    int64_t end = pos / size * size + size;
+    return end < end_of(q) ? end : end_of(q);
+}
+
 // All tiles of the batch, in scratch; *count of them.
-static Tile *tiles_of(Arena *a, const int32_t *seq, int64_t B, int64_t positions, int64_t *count) {
+static Tile *tiles_of(Arena *a, const Sequence *q, int64_t B, int64_t size, int64_t *count) {
     int64_t n = 0;
-    for (int64_t b = 0; b < B; b++) n += (seq[b + 1] - seq[b] + positions - 1) / positions;
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t pos = q[b].before; pos < end_of(&q[b]); pos = tile_end(&q[b], pos, size)) n++;
     Tile *tile = arena_take(a, (size_t)n * sizeof *tile); // [n]
     *count = n;
     n = 0;
-    for (int32_t b = 0; b < B; b++)
-        for (int32_t p = 0; p < seq[b + 1] - seq[b]; p += (int32_t)positions) tile[n++] = (Tile){b, p};
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t pos = q[b].before, end; pos < end_of(&q[b]); pos = end) {
+            end = tile_end(&q[b], pos, size);
+            tile[n++] = (Tile){(int32_t)b, (int32_t)pos, (int32_t)(end - pos)};
+        }
     return tile;
 }
 
-static void attention_tile(const Shape *s, Tensor y, Tensor lse, Tensor qkv, int64_t start, int64_t pos, int64_t count,
-                           int64_t k, float *room) {
+static void attention_tile(const Shape *s, Tensor y, Tensor lse, Tensor qkv, const Sequence *own, int64_t pos,
+                           int64_t count, int64_t k, float *room) {
     float *kt = room, *v = kt + CHUNK * s->dp;
     int64_t rows = count * s->group;
     Queries q = queries_at(v + CHUNK * s->dp, rows, s->dp);
     for (int64_t r = 0; r < rows; r++)
-        query_start(q, r, head_at(qkv, start + pos + r / s->group, k * s->group + r % s->group), s->t, s->d, s->scale);
+        query_start(q, r, head_at(qkv, token_at(own, pos + r / s->group), k * s->group + r % s->group), s->t, s->d,
+                    s->scale);
     for (int64_t j = 0; j < pos + count; j += CHUNK) {
         int64_t keys = pos + count - j < CHUNK ? pos + count - j : CHUNK;
         const void *row[CHUNK];
-        head_rows(row, qkv, start + j, keys, s->H + k);
+        head_rows(row, qkv, own, j, keys, s->H + k);
         pack_transposed(kt, row, keys, s->t, s->d);
-        head_rows(row, qkv, start + j, keys, s->H + s->K + k);
+        head_rows(row, qkv, own, j, keys, s->H + s->K + k);
         pack_rows(v, row, keys, s->t, s->d);
         for (int64_t first = 0; first < rows; first += s->block) {
             int64_t n = rows - first < s->block ? rows - first : s->block, seen[BLOCK_ROWS];
@@ -82,30 +122,29 @@ static void attention_tile(const Shape *s, Tensor y, Tensor lse, Tensor qkv, int
         }
     }
     for (int64_t r = 0; r < rows; r++) {
-        int64_t t = start + pos + r / s->group, h = k * s->group + r % s->group;
+        int64_t t = token_at(own, pos + r / s->group), h = k * s->group + r % s->group;
         query_finish(q, r, head_at(y, t, h), y.dtype, s->d);
         f32(lse)[t * s->H + h] = q.m[r] + logf(q.l[r]);
     }
 }
 
-void cpu_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
+void cpu_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv) {
     Shape s = shape_of(qkv, n_kv);
     int64_t tiles, B = seq.dim[0] - 1;
     size_t mark = arena_mark(&d->scratch);
-    const int32_t *offset = i32(seq); // [B+1]
-    Tile *tile = tiles_of(&d->scratch, offset, B, s.positions, &tiles);
+    Sequence *sequence = sequences_of(&d->scratch, seq, prefix);
+    Tile *tile = tiles_of(&d->scratch, sequence, B, s.positions, &tiles);
     size_t floats = (size_t)(2 * CHUNK * s.dp) + queries_floats(s.positions * s.group, s.dp);
     int threads = threads_that_fit(d, floats * sizeof(float), tiles * s.K);
     float *room = arena_take(&d->scratch, (size_t)threads * floats * sizeof *room); // [threads, floats]
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int64_t item = tiles * s.K - 1; item >= 0; item--) {
         Tile at = tile[item / s.K];
-        int64_t left = offset[at.seq + 1] - offset[at.seq] - at.pos;
-        attention_tile(&s, y, lse, qkv, offset[at.seq], at.pos, left < s.positions ? left : s.positions, item % s.K,
+        attention_tile(&s, y, lse, qkv, &sequence[at.seq], at.pos, at.count, item % s.K,
                        room + (size_t)thread_index() * floats);
     }
-    clear_rest(y, offset[B]);
-    clear_rest(lse, offset[B]);
+    clear_rest(y, i32(seq)[B]);
+    clear_rest(lse, i32(seq)[B]);
     arena_rewind(&d->scratch, mark);
 }
 
@@ -113,7 +152,8 @@ void cpu_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int 
 //   dv = p^T dy        dp = dy v^T        ds = p (dp - delta), delta = sum(dy * y)        dq = scale ds k        dk = ds^T q
 //
 // A sequence is taken in windows of keys, whose dk and dv are summed in f32; each window is met by all queries after it.
-// Where a sequence has several, dq is rounded after each.
+// Where a sequence has several, dq is rounded after each. Keys of a prefix that others go on from only give dq there: their
+// dk and dv are summed by their own owners, a chunk each, who make p and ds again.
 #define BWD_ROWS 64   // rows whose p and ds are at hand at once
 #define WINDOW   4096 // keys
 
@@ -158,9 +198,12 @@ static inline void softmax_bwd(float *p, float *ds, int64_t n, float lse, float 
     }
 }
 
-// Rows [first, first + n) of a tile meet one chunk of `keys` keys, the first of them the j-th of the sequence.
-static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, int64_t keys, int64_t first,
-                           int64_t n) {
+// What a meeting of rows and keys is for.
+typedef enum { FOR_ROWS = 1, FOR_KEYS = 2 } Sums; // dq; dk and dv
+
+// Rows [first, first + n) of a tile meet one chunk of `keys` keys, the first of them at position j.
+static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, int64_t keys, int64_t first, int64_t n,
+                           int sums) {
     int64_t dp = s->dp, at = j % WINDOW * dp;
     for (int64_t r = 0; r < n; r += s->block) {
         int rows = (int)(n - r < s->block ? n - r : s->block);
@@ -169,47 +212,61 @@ static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, 
         for (int64_t i = r; i < r + rows; i++)
             softmax_bwd(b->p + i * CHUNK, b->ds + i * CHUNK, pos + (first + i) / s->group + 1 - j, b->lse[first + i],
                         b->delta[first + i]);
-        products(b->dq + (first + r) * dp, dp, b->ds + r * CHUNK, CHUNK, 1, b->k, keys, rows);
+        if (sums & FOR_ROWS) products(b->dq + (first + r) * dp, dp, b->ds + r * CHUNK, CHUNK, 1, b->k, keys, rows);
     }
-    for (int64_t i = 0; i < keys; i += BLOCK_ROWS) {
+    for (int64_t i = 0; i < keys && sums & FOR_KEYS; i += BLOCK_ROWS) {
         int rows = (int)(keys - i < BLOCK_ROWS ? keys - i : BLOCK_ROWS);
         products(b->dv + at + i * dp, dp, b->p + i, 1, CHUNK, b->dy + first * dp, n, rows);
         products(b->dk + at + i * dp, dp, b->ds + i, 1, CHUNK, b->q + first * dp, n, rows);
     }
 }
 
-// `count` positions from `pos` on of the sequence at token `start`, against the keys of one window that they see.
-static void backward_tile(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv,
-                          int64_t start, int64_t pos, int64_t count, int64_t window, int64_t k) {
-    int64_t end = pos + count < window + WINDOW ? pos + count : window + WINDOW; // of the keys
-    int64_t rows = count * s->group, dp = s->dp;
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t t = start + pos + r / s->group, h = k * s->group + r % s->group;
+// The rows of `count` positions from pos on: scaled q, dy, delta and lse.
+static void backward_load(const Shape *s, Backward *b, Tensor dy, Tensor y, Tensor lse, Tensor qkv, const Sequence *own,
+                          int64_t pos, int64_t count, int64_t k) {
+    for (int64_t r = 0; r < count * s->group; r++) {
+        int64_t t = token_at(own, pos + r / s->group), h = k * s->group + r % s->group;
         vf delta = {0};
-        for (int64_t i = 0; i < dp; i += LANES) {
+        for (int64_t i = 0; i < s->dp; i += LANES) {
             vf g = row_load_part(head_at(dy, t, h), s->t, i, s->d - i);
-            vf_store(b->q + r * dp + i, row_load_part(head_at(qkv, t, h), s->t, i, s->d - i) * s->scale);
-            vf_store(b->dy + r * dp + i, g);
+            vf_store(b->q + r * s->dp + i, row_load_part(head_at(qkv, t, h), s->t, i, s->d - i) * s->scale);
+            vf_store(b->dy + r * s->dp + i, g);
             delta = vf_fma(g, row_load_part(head_at(y, t, h), s->t, i, s->d - i), delta);
         }
         b->delta[r] = vf_sum(delta);
         b->lse[r] = f32(lse)[t * s->H + h];
     }
-    memset(b->dq, 0, (size_t)(rows * dp) * sizeof *b->dq);
-    for (int64_t j = window; j < end; j += CHUNK) {
+}
+
+// Those rows against the keys at positions [from, end), a chunk at a time.
+static void backward_rows(const Shape *s, Backward *b, Tensor qkv, const Sequence *own, int64_t pos, int64_t count,
+                          int64_t from, int64_t end, int64_t k, int sums) {
+    int64_t rows = count * s->group, step = BWD_ROWS / s->block * s->block;
+    for (int64_t j = from; j < end; j += CHUNK) {
         int64_t keys = end - j < CHUNK ? end - j : CHUNK;
+        // A chunk across the end of the prefix sums for its keys too, which nobody asks for.
+        int here = j + keys <= own->before && sums & FOR_ROWS ? FOR_ROWS : sums;
         const void *row[CHUNK];
-        head_rows(row, qkv, start + j, keys, s->H + k);
+        head_rows(row, qkv, own, j, keys, s->H + k);
         pack_transposed(b->kt, row, keys, s->t, s->d);
         pack_rows(b->k, row, keys, s->t, s->d);
-        head_rows(row, qkv, start + j, keys, s->H + s->K + k);
+        head_rows(row, qkv, own, j, keys, s->H + s->K + k);
         pack_transposed(b->vt, row, keys, s->t, s->d);
-        int64_t step = BWD_ROWS / s->block * s->block;
         for (int64_t first = 0; first < rows; first += step)
-            backward_block(s, b, pos, j, keys, first, rows - first < step ? rows - first : step);
+            backward_block(s, b, pos, j, keys, first, rows - first < step ? rows - first : step, here);
     }
+}
+
+// `count` positions from `pos` on, against the keys of one window that they see.
+static void backward_tile(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv,
+                          const Sequence *own, int64_t pos, int64_t count, int64_t window, int64_t k) {
+    int64_t end = pos + count < window + WINDOW ? pos + count : window + WINDOW; // of the keys
+    int64_t rows = count * s->group, dp = s->dp;
+    backward_load(s, b, dy, y, lse, qkv, own, pos, count, k);
+    memset(b->dq, 0, (size_t)(rows * dp) * sizeof *b->dq);
+    backward_rows(s, b, qkv, own, pos, count, window, end, k, own->shared ? FOR_ROWS : FOR_ROWS | FOR_KEYS);
     for (int64_t r = 0; r < rows; r++) {
-        void *out = head_at(dqkv, start + pos + r / s->group, k * s->group + r % s->group);
+        void *out = head_at(dqkv, token_at(own, pos + r / s->group), k * s->group + r % s->group);
         for (int64_t i = 0; i < s->d; i += LANES) {
             vf dq = vf_load(b->dq + r * dp + i) * s->scale;
             if (window) dq += row_load_part(out, s->t, i, s->d - i);
@@ -218,37 +275,91 @@ static void backward_tile(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, T
     }
 }
 
-static void store_head(Tensor x, int64_t start, int64_t n, int64_t head, const float *from, int64_t dp) {
-    for (int64_t t = 0; t < n; t++)
-        for (int64_t i = 0; i < x.dim[2]; i += LANES)
-            row_store_part(head_at(x, start + t, head), x.dtype, i, x.dim[2] - i, vf_load(from + t * dp + i));
+// The sums of n keys from the at-th of the window on.
+static void clear_sums(const Shape *s, Backward *b, int64_t at, int64_t n) {
+    memset(b->dk + at * s->dp, 0, (size_t)(n * s->dp) * sizeof *b->dk);
+    memset(b->dv + at * s->dp, 0, (size_t)(n * s->dp) * sizeof *b->dv);
+}
+// They are dk and dv of the tokens from t on.
+static void store_sums(const Shape *s, const Backward *b, Tensor dqkv, int64_t t, int64_t n, int64_t at, int64_t k) {
+    for (int64_t x = 0; x < 2 * n; x++) {
+        const float *from = (x < n ? b->dk : b->dv) + (at + x % n) * s->dp;
+        void *to = head_at(dqkv, t + x % n, x < n ? s->H + k : s->H + s->K + k);
+        for (int64_t i = 0; i < s->d; i += LANES) row_store_part(to, s->t, i, s->d - i, vf_load(from + i));
+    }
 }
 
-void cpu_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
+// dq of a sequence, and dk and dv of its keys where nobody else sees them.
+static void backward_sequence(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv,
+                              const Sequence *own, int64_t k) {
+    for (int64_t window = 0; window < end_of(own); window += WINDOW) {
+        int64_t keys = end_of(own) - window < WINDOW ? end_of(own) - window : WINDOW;
+        int64_t first = own->before > window ? own->before : window; // of its own
+        clear_sums(s, b, 0, keys);
+        for (int64_t pos = first, end; pos < end_of(own); pos = end) {
+            end = tile_end(own, pos, s->positions);
+            backward_tile(s, b, dqkv, dy, y, lse, qkv, own, pos, end - pos, window, k);
+        }
+        if (!own->shared && first < window + keys)
+            store_sums(s, b, dqkv, token_at(own, first), window + keys - first, first - window, k);
+    }
+}
+
+// dk and dv of one chunk of a prefix's keys, from position j on: what its own rows give, then those of each of the
+// sequences [own + 1, end) that go on from it.
+static void backward_prefix(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv,
+                            const Sequence *own, const Sequence *end, int64_t j, int64_t k) {
+    int64_t keys = own->n - j < CHUNK ? own->n - j : CHUNK;
+    clear_sums(s, b, j % WINDOW, keys);
+    for (const Sequence *q = own; q < end && (q == own || (q->before && q->prefix == own->start)); q++)
+        for (int64_t pos = q == own ? j : q->before, next; pos < end_of(q); pos = next) {
+            next = tile_end(q, pos, s->positions);
+            backward_load(s, b, dy, y, lse, qkv, q, pos, next - pos, k);
+            backward_rows(s, b, qkv, q, pos, next - pos, j, j + keys, k, FOR_KEYS);
+        }
+    store_sums(s, b, dqkv, own->start + j, keys, j % WINDOW, k);
+}
+
+typedef struct {
+    int32_t seq, chunk; // a prefix; a chunk of its keys, < 0: the whole of any sequence
+} Part;
+
+// All parts of the work, in scratch; *count of them; *keys: the most that one sums for.
+static Part *parts_of(Arena *a, const Sequence *q, int64_t B, int64_t *count, int64_t *keys) {
+    int64_t n = B;
+    *keys = CHUNK;
+    for (int64_t b = 0; b < B; b++) {
+        if (q[b].shared) n += (q[b].n + CHUNK - 1) / CHUNK;
+        if (end_of(&q[b]) > *keys) *keys = end_of(&q[b]) < WINDOW ? end_of(&q[b]) : WINDOW;
+    }
+    Part *part = arena_take(a, (size_t)n * sizeof *part); // [n]
+    *count = n;
+    n = 0;
+    for (int32_t b = 0; b < B; b++) {
+        part[n++] = (Part){b, -1};
+        for (int32_t c = 0; q[b].shared && c < (q[b].n + CHUNK - 1) / CHUNK; c++) part[n++] = (Part){b, c};
+    }
+    return part;
+}
+
+void cpu_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix,
+                       int n_kv) {
     Shape s = shape_of(qkv, n_kv);
-    int64_t B = seq.dim[0] - 1, widest = 0;
-    const int32_t *offset = i32(seq); // [B+1]
-    for (int64_t b = 0; b < B; b++)
-        if (offset[b + 1] - offset[b] > widest) widest = offset[b + 1] - offset[b];
-    if (widest > WINDOW) widest = WINDOW;
-    size_t mark = arena_mark(&d->scratch), floats = backward_floats(&s, widest);
-    int threads = threads_that_fit(d, floats * sizeof(float), B * s.K);
+    int64_t B = seq.dim[0] - 1, parts, keys;
+    size_t mark = arena_mark(&d->scratch);
+    Sequence *sequence = sequences_of(&d->scratch, seq, prefix);
+    Part *part = parts_of(&d->scratch, sequence, B, &parts, &keys);
+    size_t floats = backward_floats(&s, keys);
+    int threads = threads_that_fit(d, floats * sizeof(float), parts * s.K);
     float *room = arena_take(&d->scratch, (size_t)threads * floats * sizeof *room); // [threads, floats]
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-    for (int64_t item = 0; item < B * s.K; item++) {
-        int64_t start = offset[item / s.K], n = offset[item / s.K + 1] - start, k = item % s.K;
-        Backward b = backward_at(&s, room + (size_t)thread_index() * floats, widest);
-        for (int64_t window = 0; window < n; window += WINDOW) {
-            int64_t keys = n - window < WINDOW ? n - window : WINDOW;
-            memset(b.dk, 0, (size_t)(keys * s.dp) * sizeof *b.dk);
-            memset(b.dv, 0, (size_t)(keys * s.dp) * sizeof *b.dv);
-            for (int64_t pos = window; pos < n; pos += s.positions)
-                backward_tile(&s, &b, dqkv, dy, y, lse, qkv, start, pos, n - pos < s.positions ? n - pos : s.positions,
-                              window, k);
-            store_head(dqkv, start + window, keys, s.H + k, b.dk, s.dp);
-            store_head(dqkv, start + window, keys, s.H + s.K + k, b.dv, s.dp);
-        }
+    for (int64_t item = 0; item < parts * s.K; item++) {
+        Part at = part[item / s.K];
+        Backward b = backward_at(&s, room + (size_t)thread_index() * floats, keys);
+        const Sequence *own = sequence + at.seq;
+        if (at.chunk < 0) backward_sequence(&s, &b, dqkv, dy, y, lse, qkv, own, item % s.K);
+        else backward_prefix(&s, &b, dqkv, dy, y, lse, qkv, own, sequence + B, (int64_t)at.chunk * CHUNK, item % s.K);
     }
-    clear_rest(dqkv, offset[B]);
+    clear_rest(dqkv, i32(seq)[B]);
     arena_rewind(&d->scratch, mark);
 }

@@ -3,8 +3,9 @@
 //   y[t,h] = sum over j <= t of p_j v_j[h / group] / sum p_j,   lse[t,h] = log sum e^(s_j),   s_j = q[t,h] k_j / sqrt(d)
 //
 // The rows of a sequence of n tokens and a kv head are its (position, query head of the group) pairs, n * group of them,
-// positions first. A block owns a tile of 64 rows (f32: 16) and walks their keys once, in chunks of 64: all query heads of
-// a group share what is loaded, and few keys beyond the diagonal are computed in vain. Where d > 128 it owns 128 of the
+// positions first; a prefix's keys (ops.h) come before its own. A block owns a tile of 64 rows (f32: 16) and walks their
+// keys once, in chunks of 64: all query heads of a group share what is loaded, and few keys beyond the diagonal are
+// computed in vain. Where d > 128 it owns 128 of the
 // columns of y (registers), and scores are made once for each 128.
 // For bf16, K and V have one buffer each: the next keys arrive while values are weighed, the values while scores are made.
 //
@@ -25,7 +26,8 @@ static __device__ void clear_rest(T *y, float *lse, int64_t T_end, int64_t T_all
 // grid (tiles_most, K), block TILE_THREADS; warp w has rows 16 M w .. 16 M w + 16 M - 1 of the tile.
 template <int D, int COLUMNS, int M>
 static __global__ void __launch_bounds__(TILE_THREADS, 2)
-    attention_kernel(Bf16 *y, float *lse, const Bf16 *qkv, const int32_t *seq, int B, int64_t T, Heads h) {
+    attention_kernel(Bf16 *y, float *lse, const Bf16 *qkv, const int32_t *seq, const int32_t *prefix, int B, int64_t T,
+                     Heads h) {
     constexpr int ROWS = 64 * M;
     int column0 = (int)blockIdx.z * COLUMNS;
     SHARED_DYNAMIC(Bf16, q);                                  // [ROWS, PITCH]
@@ -37,23 +39,24 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
     int64_t stride = (int64_t)(h.H + 2 * h.K) * h.d;
     int rows = min(tile.n * h.group - tile.first, ROWS);
     if (rows <= 0) return; // the whole block
-    auto token_of = [&](int row) { return (tile.first + row) / h.group; };
+    Places at(seq, prefix, tile.b);
+    auto token_of = [&](int row) { return (tile.first + row) / h.group; }; // of the sequence's own
+    auto sees_of = [&](int row) { return at.before + token_of(row) + 1; }; // keys
     auto head_of = [&](int row) { return kv * h.group + (tile.first + row) % h.group; };
-    int keys = token_of(rows - 1) + 1;
-    const Bf16 *base = qkv + tile.start * stride, *keys_at = base + (int64_t)(h.H + kv) * h.d;
+    int keys = sees_of(rows - 1);
+    const Bf16 *base = qkv + tile.start * stride, *keys_at = qkv + (int64_t)(h.H + kv) * h.d;
     auto load_chunk = [&](Bf16 *to, int first, const Bf16 *from) {
         load_rows<D>(to, CHUNK, keys - first, h, thread, TILE_THREADS,
-                     [&](int j) { return from + (first + j) * stride; });
+                     [&](int j) { return from + at.token(first + j) * stride; });
         cp_async_commit();
     };
 
     int own = thread / WARP * 16 * M; // the warp's first row
-    int first_sees = token_of(min(own, rows - 1)) + 1, last_sees = token_of(min(own + 16 * M, rows) - 1) + 1,
-        sees[M][2];
+    int first_sees = sees_of(min(own, rows - 1)), last_sees = sees_of(min(own + 16 * M, rows) - 1), sees[M][2];
     float o[M][COLUMNS / 8][4], m[M][2], l[M][2];
 #pragma unroll
     for (int i = 0; i < M * 2; i++) {
-        sees[i / 2][i % 2] = token_of(min(own + i * 8 + lane / 4, rows - 1)) + 1;
+        sees[i / 2][i % 2] = sees_of(min(own + i * 8 + lane / 4, rows - 1));
         m[i / 2][i % 2] = -INFINITY, l[i / 2][i % 2] = 0;
     }
 #pragma unroll
@@ -110,7 +113,8 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
 // grid (tiles_most, K), block F32_THREADS
 template <int D>
 static __global__ void __launch_bounds__(F32_THREADS, 2)
-    attention_f32_kernel(float *y, float *lse, const float *qkv, const int32_t *seq, int B, int64_t T, Heads h) {
+    attention_f32_kernel(float *y, float *lse, const float *qkv, const int32_t *seq, const int32_t *prefix, int B,
+                         int64_t T, Heads h) {
     SHARED_DYNAMIC(float, room);
     int kv = (int)blockIdx.y;
     clear_rest(y, lse, seq[B], T, (int64_t)h.H * h.d, h.H, (int64_t)blockIdx.x * h.K + kv, (int64_t)gridDim.x * h.K);
@@ -118,34 +122,38 @@ static __global__ void __launch_bounds__(F32_THREADS, 2)
     int64_t stride = (int64_t)(h.H + 2 * h.K) * h.d;
     int rows = min(tile.n * h.group - tile.first, F32_ROWS);
     if (rows <= 0) return; // the whole block
-    auto token_of = [&](int row) { return (tile.first + row) / h.group; };
+    Places at(seq, prefix, tile.b);
+    auto token_of = [&](int row) { return (tile.first + row) / h.group; }; // of the sequence's own
+    auto sees_of = [&](int row) { return at.before + token_of(row) + 1; }; // keys
     auto head_of = [&](int row) { return kv * h.group + (tile.first + row) % h.group; };
     auto out_of = [&](int row) { return (int64_t)(tile.start + token_of(row)) * h.H + head_of(row); };
-    const float *base = qkv + tile.start * stride, *keys_at = base + (int64_t)(h.H + kv) * h.d;
+    const float *base = qkv + tile.start * stride, *keys_at = qkv + (int64_t)(h.H + kv) * h.d;
     attend_f32<D>(
-        room, h, rows, token_of(rows - 1) + 1,
-        [&](int r) { return base + token_of(r) * stride + (int64_t)head_of(r) * h.d; },
-        [&](int r) { return token_of(r) + 1; }, [&](int j) { return keys_at + j * stride; },
-        [&](int j) { return keys_at + (int64_t)h.K * h.d + j * stride; },
+        room, h, rows, sees_of(rows - 1),
+        [&](int r) { return base + token_of(r) * stride + (int64_t)head_of(r) * h.d; }, sees_of,
+        [&](int j) { return keys_at + at.token(j) * stride; },
+        [&](int j) { return keys_at + (int64_t)h.K * h.d + at.token(j) * stride; },
         [&](int r, int c, float x) { y[out_of(r) * h.d + c] = x; }, [&](int r, float x) { lse[out_of(r)] = x; });
 }
 
-template <int D> static void attention_bf16(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Heads h) {
+template <int D>
+static void attention_bf16(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, Heads h) {
     constexpr int M = 1, COLUMNS = D < 128 ? D : 128;
     int64_t T = qkv.dim[0], B = seq.dim[0] - 1;
     h.packs = aligned_rows(data_of<Bf16>(qkv), h.d) && aligned_rows(data_of<Bf16>(y), h.d);
     LAUNCH(d, (attention_kernel<D, COLUMNS, M>), dim3(tiles_most(T, B, h.group, 64 * M), h.K, D / COLUMNS),
            TILE_THREADS, (64 * M + 2 * CHUNK) * PITCH<D> * sizeof(Bf16), data_of<Bf16>(y), f32(lse), data_of<Bf16>(qkv),
-           i32(seq), (int)B, T, h);
+           i32(seq), i32(prefix), (int)B, T, h);
 }
-template <int D> static void attention_f32(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Heads h) {
+template <int D>
+static void attention_f32(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, Heads h) {
     int64_t T = qkv.dim[0], B = seq.dim[0] - 1;
     LAUNCH(d, attention_f32_kernel<D>, dim3(tiles_most(T, B, h.group, F32_ROWS), h.K), F32_THREADS, f32_shared<D>(),
-           f32(y), f32(lse), f32(qkv), i32(seq), (int)B, T, h);
+           f32(y), f32(lse), f32(qkv), i32(seq), i32(prefix), (int)B, T, h);
 }
 
-void cuda_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
+void cuda_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv) {
     Heads h = heads_of(qkv.dim[1], n_kv, qkv.dim[2]);
-    if (qkv.dtype == F32) DISPATCH_HEAD(h.d, D, attention_f32<D>(d, y, lse, qkv, seq, h));
-    else DISPATCH_HEAD(h.d, D, attention_bf16<D>(d, y, lse, qkv, seq, h));
+    if (qkv.dtype == F32) DISPATCH_HEAD(h.d, D, attention_f32<D>(d, y, lse, qkv, seq, prefix, h));
+    else DISPATCH_HEAD(h.d, D, attention_bf16<D>(d, y, lse, qkv, seq, prefix, h));
 }

@@ -8,7 +8,8 @@
 //   delta_kernel   a warp a (token, head), into scratch
 //   dq_kernel      a block owns 64 rows and walks their keys, ascending
 //   dkv_kernel     a block owns 64 keys of a kv head and walks the rows that see them, ascending: positions first, then the
-//                  query heads of the group, so that their sum is made in registers
+//                  query heads of the group, so that their sum is made in registers; after a prefix's own rows those of
+//                  each sequence that goes on from it
 // Where d > 128 (shared memory and registers) tiles are 32 by 32, and a block of dkv_kernel owns 128 of the d columns.
 // bf16: p and ds are rounded to bf16 for their products, as dy and the gradients themselves are; sums are f32, by mma.
 //
@@ -29,17 +30,30 @@ template <typename T> static __global__ void delta_kernel(float *delta, const T 
 
 // The rows of one sequence and kv head.
 struct Rows {
-    int start, kv;
+    Places places;
+    int kv;
     Heads h;
-    __device__ __forceinline__ int token(int row) const { return row / h.group; }
+    __device__ __forceinline__ int token(int row) const { return row / h.group; } // of the sequence's own
+    __device__ __forceinline__ int sees(int row) const { return places.before + token(row) + 1; } // keys
     __device__ __forceinline__ int head(int row) const { return kv * h.group + row % h.group; }
     // Row of [T, H].
-    __device__ __forceinline__ int64_t at(int row) const { return (int64_t)(start + token(row)) * h.H + head(row); }
+    __device__ __forceinline__ int64_t at(int row) const {
+        return (int64_t)(places.start + token(row)) * h.H + head(row);
+    }
     // Where a head of a token begins in [T, H + 2K, d].
     __device__ __forceinline__ int64_t in_qkv(int t, int x) const {
-        return ((int64_t)(start + t) * (h.H + 2 * h.K) + x) * h.d;
+        return ((int64_t)(places.start + t) * (h.H + 2 * h.K) + x) * h.d;
+    }
+    // The same of the token at a position, perhaps in the prefix.
+    __device__ __forceinline__ int64_t key_in_qkv(int pos, int x) const {
+        return ((int64_t)places.token(pos) * (h.H + 2 * h.K) + x) * h.d;
     }
 };
+
+// Whether the rows of sequence b see the keys of sequence `of`.
+static __device__ __forceinline__ bool sees_keys(int b, int of, const int32_t *prefix, int B) {
+    return b == of || (prefix && b < B && prefix[b] == of);
+}
 
 // c[N / 2 pairs of 8 columns][4] += a[16, 16 k] b[16 k, 8 N]: a as fragments, b in shared memory, its rows the 16 k.
 template <int D, int N, int K>
@@ -77,7 +91,7 @@ template <int D> constexpr size_t tiles_shared() {
 template <int D>
 static __global__ void __launch_bounds__(2 * TILE<D>)
     dq_kernel(Bf16 *dqkv, const Bf16 *dy, const float *lse, const float *delta, const Bf16 *qkv, const int32_t *seq,
-              int B, int64_t T, Heads h) {
+              const int32_t *prefix, int B, int64_t T, Heads h) {
     constexpr int ROWS = TILE<D>, THREADS = 2 * ROWS;
     SHARED_DYNAMIC(Bf16, q); // [ROWS, PITCH] each
     Bf16 *g = q + ROWS * PITCH<D>, *k = g + ROWS * PITCH<D>, *v = k + ROWS * PITCH<D>;
@@ -87,15 +101,15 @@ static __global__ void __launch_bounds__(2 * TILE<D>)
     Tile tile = find_tile(seq, B, h.group, ROWS, (int64_t)gridDim.x - 1 - blockIdx.x);
     int rows = min(tile.n * h.group - tile.first, ROWS);
     if (rows <= 0) return; // the whole block
-    Rows r = {tile.start, (int)blockIdx.y, h};
-    int keys = r.token(tile.first + rows - 1) + 1, last_sees = r.token(tile.first + min(own + 16, rows) - 1) + 1;
+    Rows r = {Places(seq, prefix, tile.b), (int)blockIdx.y, h};
+    int keys = r.sees(tile.first + rows - 1), last_sees = r.sees(tile.first + min(own + 16, rows) - 1);
     float dq[D / 8][4], less[2], row_delta[2];
     int sees[2];
     clear<D / 8>(dq);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int row = tile.first + min(own + i * 8 + lane / 4, rows - 1);
-        sees[i] = r.token(row) + 1;
+        sees[i] = r.sees(row);
         less[i] = -lse[r.at(row)] * LOG2E;
         row_delta[i] = delta[r.at(row)];
     }
@@ -105,9 +119,9 @@ static __global__ void __launch_bounds__(2 * TILE<D>)
     for (int first = 0; first < keys; first += ROWS) {
         __syncthreads();
         load_rows<D>(k, ROWS, keys - first, h, thread, THREADS,
-                     [&](int j) { return qkv + r.in_qkv(first + j, h.H + r.kv); });
+                     [&](int j) { return qkv + r.key_in_qkv(first + j, h.H + r.kv); });
         load_rows<D>(v, ROWS, keys - first, h, thread, THREADS,
-                     [&](int j) { return qkv + r.in_qkv(first + j, h.H + h.K + r.kv); });
+                     [&](int j) { return qkv + r.key_in_qkv(first + j, h.H + h.K + r.kv); });
         cp_async_commit();
         cp_async_wait<0>();
         __syncthreads();
@@ -145,7 +159,7 @@ static __global__ void __launch_bounds__(2 * TILE<D>)
 template <int D, int COLUMNS>
 static __global__ void __launch_bounds__(2 * TILE<D>)
     dkv_kernel(Bf16 *dqkv, const Bf16 *dy, const float *lse, const float *delta, const Bf16 *qkv, const int32_t *seq,
-               int B, Heads h) {
+               const int32_t *prefix, int B, Heads h) {
     constexpr int KEYS = TILE<D>, THREADS = 2 * KEYS;
     SHARED_DYNAMIC(Bf16, k); // [KEYS, PITCH] each
     Bf16 *v = k + KEYS * PITCH<D>, *q = v + KEYS * PITCH<D>, *g = q + KEYS * PITCH<D>;
@@ -157,56 +171,62 @@ static __global__ void __launch_bounds__(2 * TILE<D>)
     Tile tile = find_tile(seq, B, 1, KEYS, blockIdx.x);
     int key0 = tile.first, keys = min(tile.n - key0, KEYS);
     if (keys <= 0) return; // the whole block
-    Rows r = {tile.start, (int)blockIdx.y, h};
-    int all = tile.n * h.group; // rows
+    Rows owner = {Places(seq, prefix, tile.b), (int)blockIdx.y, h};
+    int pos0 = owner.places.before + key0;
     float dk[COLUMNS / 8][4], dv[COLUMNS / 8][4];
     clear<COLUMNS / 8>(dk);
     clear<COLUMNS / 8>(dv);
-    load_rows<D>(k, KEYS, keys, h, thread, THREADS, [&](int j) { return qkv + r.in_qkv(key0 + j, h.H + r.kv); });
-    load_rows<D>(v, KEYS, keys, h, thread, THREADS, [&](int j) { return qkv + r.in_qkv(key0 + j, h.H + h.K + r.kv); });
-    for (int first = key0 * h.group; first < all; first += KEYS) {
-        int rows = min(all - first, KEYS);
-        __syncthreads();
-        load_rows<D>(q, KEYS, rows, h, thread, THREADS,
-                     [&](int i) { return qkv + r.in_qkv(r.token(first + i), r.head(first + i)); });
-        load_rows<D>(g, KEYS, rows, h, thread, THREADS, [&](int i) { return dy + r.at(first + i) * h.d; });
-        cp_async_commit();
-        if (thread < KEYS) {
-            int row = first + min(thread, rows - 1);
-            less[thread] = -lse[r.at(row)] * LOG2E;
-            row_delta[thread] = delta[r.at(row)];
-            sees[thread] = thread < rows ? r.token(row) + 1 : 0;
-        }
-        cp_async_wait<0>();
-        __syncthreads();
-        if (own >= keys) continue;
-#pragma unroll 1
-        for (int part = 0; part < rows; part += 32) { // of the rows
-            float p[1][4][4], ds[1][4][4];
-            uint32_t a[2][4];
-            dot_rows<D, 1, 4>(p, k + own * PITCH<D>, q + part * PITCH<D>);
-            dot_rows<D, 1, 4>(ds, v + own * PITCH<D>, g + part * PITCH<D>);
-#pragma unroll
-            for (int i = 0; i < 16; i++) {
-                int row = part + i / 4 * 8 + lane % 4 * 2 + i % 2, key = key0 + own + i / 2 % 2 * 8 + lane / 4;
-                float x = exp2_approx(fmaf(p[0][i / 4][i % 4], h.scale2, less[row]));
-                float y = x * (ds[0][i / 4][i % 4] - row_delta[row]);
-                p[0][i / 4][i % 4] = key < sees[row] ? x : 0;
-                ds[0][i / 4][i % 4] = key < sees[row] ? y : 0;
+    load_rows<D>(k, KEYS, keys, h, thread, THREADS,
+                 [&](int j) { return qkv + owner.in_qkv(key0 + j, h.H + owner.kv); });
+    load_rows<D>(v, KEYS, keys, h, thread, THREADS,
+                 [&](int j) { return qkv + owner.in_qkv(key0 + j, h.H + h.K + owner.kv); });
+    for (int b = tile.b; sees_keys(b, tile.b, prefix, B); b++) {
+        Rows r = {Places(seq, prefix, b), (int)blockIdx.y, h};
+        int all = (seq[b + 1] - seq[b]) * h.group; // rows
+        for (int first = b == tile.b ? key0 * h.group : 0; first < all; first += KEYS) {
+            int rows = min(all - first, KEYS);
+            __syncthreads();
+            load_rows<D>(q, KEYS, rows, h, thread, THREADS,
+                         [&](int i) { return qkv + r.in_qkv(r.token(first + i), r.head(first + i)); });
+            load_rows<D>(g, KEYS, rows, h, thread, THREADS, [&](int i) { return dy + r.at(first + i) * h.d; });
+            cp_async_commit();
+            if (thread < KEYS) {
+                int row = first + min(thread, rows - 1);
+                less[thread] = -lse[r.at(row)] * LOG2E;
+                row_delta[thread] = delta[r.at(row)];
+                sees[thread] = thread < rows ? r.sees(row) : 0;
             }
-            round_fragment<4>(a[0], p[0], 0);
-            round_fragment<4>(a[1], p[0], 1);
-            add_products<D, COLUMNS / 8, 2>(dv, a, g + part * PITCH<D> + column0);
-            round_fragment<4>(a[0], ds[0], 0);
-            round_fragment<4>(a[1], ds[0], 1);
-            add_products<D, COLUMNS / 8, 2>(dk, a, q + part * PITCH<D> + column0);
+            cp_async_wait<0>();
+            __syncthreads();
+            if (own >= keys) continue;
+#pragma unroll 1
+            for (int part = 0; part < rows; part += 32) { // of the rows
+                float p[1][4][4], ds[1][4][4];
+                uint32_t a[2][4];
+                dot_rows<D, 1, 4>(p, k + own * PITCH<D>, q + part * PITCH<D>);
+                dot_rows<D, 1, 4>(ds, v + own * PITCH<D>, g + part * PITCH<D>);
+#pragma unroll
+                for (int i = 0; i < 16; i++) {
+                    int row = part + i / 4 * 8 + lane % 4 * 2 + i % 2, key = pos0 + own + i / 2 % 2 * 8 + lane / 4;
+                    float x = exp2_approx(fmaf(p[0][i / 4][i % 4], h.scale2, less[row]));
+                    float y = x * (ds[0][i / 4][i % 4] - row_delta[row]);
+                    p[0][i / 4][i % 4] = key < sees[row] ? x : 0;
+                    ds[0][i / 4][i % 4] = key < sees[row] ? y : 0;
+                }
+                round_fragment<4>(a[0], p[0], 0);
+                round_fragment<4>(a[1], p[0], 1);
+                add_products<D, COLUMNS / 8, 2>(dv, a, g + part * PITCH<D> + column0);
+                round_fragment<4>(a[0], ds[0], 0);
+                round_fragment<4>(a[1], ds[0], 1);
+                add_products<D, COLUMNS / 8, 2>(dk, a, q + part * PITCH<D> + column0);
+            }
         }
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int key = own + i * 8 + lane / 4;
         if (key >= keys) continue;
-        Bf16 *dk_out = dqkv + r.in_qkv(key0 + key, h.H + r.kv), *dv_out = dk_out + (int64_t)h.K * h.d;
+        Bf16 *dk_out = dqkv + owner.in_qkv(key0 + key, h.H + owner.kv), *dv_out = dk_out + (int64_t)h.K * h.d;
 #pragma unroll
         for (int j = 0; j < COLUMNS / 8; j++) {
             int column = column0 + j * 8 + lane % 4 * 2;
@@ -227,7 +247,7 @@ template <int D> constexpr size_t backward_f32_shared() {
 template <int D, bool KEYS>
 static __global__ void __launch_bounds__(F32_THREADS, 2)
     backward_f32_kernel(float *dqkv, const float *dy, const float *lse, const float *delta, const float *qkv,
-                        const int32_t *seq, int B, int64_t T, Heads h) {
+                        const int32_t *seq, const int32_t *prefix, int B, int64_t T, Heads h) {
     constexpr int EACH = D / F32_ROWS, STEP = F32_THREADS / D; // a thread owns one column of EACH sums, STEP apart
     SHARED_DYNAMIC(float, x0);                                 // [F32_ROWS, F32_PITCH] each, the owner's
     float *y0 = x0 + F32_ROWS * F32_PITCH<D>;
@@ -238,41 +258,48 @@ static __global__ void __launch_bounds__(F32_THREADS, 2)
         clear_rest(dqkv, seq[B], T, (int64_t)(h.H + 2 * h.K) * h.d, (int64_t)blockIdx.x * h.K + blockIdx.y,
                    (int64_t)gridDim.x * h.K);
     Tile tile = find_tile(seq, B, KEYS ? 1 : h.group, F32_ROWS, blockIdx.x);
-    int first0 = tile.first, all_rows = tile.n * h.group, own = min((KEYS ? tile.n : all_rows) - first0, F32_ROWS);
+    int first0 = tile.first, own = min((KEYS ? tile.n : tile.n * h.group) - first0, F32_ROWS);
     if (own <= 0) return; // the whole block
-    Rows r = {tile.start, (int)blockIdx.y, h};
-    auto row_x = [&](int row) { return qkv + r.in_qkv(r.token(row), r.head(row)); };
-    auto row_y = [&](int row) { return dy + r.at(row) * h.d; };
-    auto key_x = [&](int key) { return qkv + r.in_qkv(key, h.H + r.kv); };
-    auto key_y = [&](int key) { return qkv + r.in_qkv(key, h.H + h.K + r.kv); };
-    load_rows_f32<D>(x0, F32_ROWS, own, h.d, [&](int i) { return KEYS ? key_x(first0 + i) : row_x(first0 + i); });
-    load_rows_f32<D>(y0, F32_ROWS, own, h.d, [&](int i) { return KEYS ? key_y(first0 + i) : row_y(first0 + i); });
+    Rows r = {Places(seq, prefix, tile.b), (int)blockIdx.y, h};
+    auto row_x = [&](const Rows &q, int row) { return qkv + q.in_qkv(q.token(row), q.head(row)); };
+    auto row_y = [&](const Rows &q, int row) { return dy + q.at(row) * h.d; };
+    auto key_x = [&](int pos) { return qkv + r.key_in_qkv(pos, h.H + r.kv); };
+    auto key_y = [&](int pos) { return qkv + r.key_in_qkv(pos, h.H + h.K + r.kv); };
+    int pos0 = r.places.before + first0; // of the first key owned
+    load_rows_f32<D>(x0, F32_ROWS, own, h.d, [&](int i) { return KEYS ? key_x(pos0 + i) : row_x(r, first0 + i); });
+    load_rows_f32<D>(y0, F32_ROWS, own, h.d, [&](int i) { return KEYS ? key_y(pos0 + i) : row_y(r, first0 + i); });
     float sum_x[EACH], sum_y[EACH];
     for (int i = 0; i < EACH; i++) sum_x[i] = sum_y[i] = 0;
-    int begin = KEYS ? first0 * h.group : 0, end = KEYS ? all_rows : r.token(first0 + own - 1) + 1;
-    for (int first = begin; first < end; first += STREAM<D>) {
-        int n = min(end - first, STREAM<D>);
-        __syncthreads();
-        load_rows_f32<D>(x1, STREAM<D>, n, h.d, [&](int i) { return KEYS ? row_x(first + i) : key_x(first + i); });
-        load_rows_f32<D>(y1, STREAM<D>, n, h.d, [&](int i) { return KEYS ? row_y(first + i) : key_y(first + i); });
-        __syncthreads();
-        for (int i = thread; i < F32_ROWS * STREAM<D>; i += F32_THREADS) {
-            int a = i / STREAM<D>, b = i % STREAM<D>;
-            int row = KEYS ? first + b : first0 + a, key = KEYS ? first0 + a : first + b;
-            p[i] = ds[i] = 0;
-            if (a >= own || b >= n || key > r.token(row)) continue;
-            p[i] =
-                exp2f(dot_f32(x0 + a * F32_PITCH<D>, x1 + b * F32_PITCH<D>, h.d) * h.scale2 - lse[r.at(row)] * LOG2E);
-            ds[i] = p[i] * (dot_f32(y0 + a * F32_PITCH<D>, y1 + b * F32_PITCH<D>, h.d) - delta[r.at(row)]);
-        }
-        __syncthreads();
-        for (int b = 0; b < n && column < h.d; b++) {
-            float x = x1[b * F32_PITCH<D> + column], y = y1[b * F32_PITCH<D> + column];
+    for (int b = tile.b; b == tile.b || (KEYS && sees_keys(b, tile.b, prefix, B)); b++) {
+        Rows q = {Places(seq, prefix, b), (int)blockIdx.y, h}; // those that are walked, or owned
+        int begin = KEYS && b == tile.b ? first0 * h.group : 0;
+        int end = KEYS ? (seq[b + 1] - seq[b]) * h.group : r.sees(first0 + own - 1);
+        for (int first = begin; first < end; first += STREAM<D>) {
+            int n = min(end - first, STREAM<D>);
+            __syncthreads();
+            load_rows_f32<D>(x1, STREAM<D>, n, h.d,
+                             [&](int i) { return KEYS ? row_x(q, first + i) : key_x(first + i); });
+            load_rows_f32<D>(y1, STREAM<D>, n, h.d,
+                             [&](int i) { return KEYS ? row_y(q, first + i) : key_y(first + i); });
+            __syncthreads();
+            for (int i = thread; i < F32_ROWS * STREAM<D>; i += F32_THREADS) {
+                int x = i / STREAM<D>, y = i % STREAM<D>;
+                int row = KEYS ? first + y : first0 + x, pos = KEYS ? pos0 + x : first + y;
+                p[i] = ds[i] = 0;
+                if (x >= own || y >= n || pos >= q.sees(row)) continue;
+                p[i] = exp2f(dot_f32(x0 + x * F32_PITCH<D>, x1 + y * F32_PITCH<D>, h.d) * h.scale2 -
+                             lse[q.at(row)] * LOG2E);
+                ds[i] = p[i] * (dot_f32(y0 + x * F32_PITCH<D>, y1 + y * F32_PITCH<D>, h.d) - delta[q.at(row)]);
+            }
+            __syncthreads();
+            for (int j = 0; j < n && column < h.d; j++) {
+                float x = x1[j * F32_PITCH<D> + column], y = y1[j * F32_PITCH<D> + column];
 #pragma unroll
-            for (int i = 0; i < EACH; i++) {
-                int at = (item + i * STEP) * STREAM<D> + b;
-                sum_x[i] = fmaf(ds[at], x, sum_x[i]);
-                if (KEYS) sum_y[i] = fmaf(p[at], y, sum_y[i]);
+                for (int i = 0; i < EACH; i++) {
+                    int at = (item + i * STEP) * STREAM<D> + j;
+                    sum_x[i] = fmaf(ds[at], x, sum_x[i]);
+                    if (KEYS) sum_y[i] = fmaf(p[at], y, sum_y[i]);
+                }
             }
         }
     }
@@ -287,28 +314,31 @@ static __global__ void __launch_bounds__(F32_THREADS, 2)
 
 template <int D>
 static void backward_bf16(Device *d, Tensor dqkv, Tensor dy, Tensor lse, float *delta, Tensor qkv, Tensor seq,
-                          Heads h) {
+                          Tensor prefix, Heads h) {
     constexpr int COLUMNS = D < 128 ? D : 128;
     int64_t T = qkv.dim[0], B = seq.dim[0] - 1;
     h.packs = aligned_rows(data_of<Bf16>(qkv), h.d) && aligned_rows(data_of<Bf16>(dy), h.d) &&
               aligned_rows(data_of<Bf16>(dqkv), h.d);
     LAUNCH(d, dq_kernel<D>, dim3(tiles_most(T, B, h.group, TILE<D>), h.K), 2 * TILE<D>, tiles_shared<D>(),
-           data_of<Bf16>(dqkv), data_of<Bf16>(dy), f32(lse), delta, data_of<Bf16>(qkv), i32(seq), (int)B, T, h);
+           data_of<Bf16>(dqkv), data_of<Bf16>(dy), f32(lse), delta, data_of<Bf16>(qkv), i32(seq), i32(prefix), (int)B,
+           T, h);
     LAUNCH(d, (dkv_kernel<D, COLUMNS>), dim3(tiles_most(T, B, 1, TILE<D>), h.K, D / COLUMNS), 2 * TILE<D>,
            tiles_shared<D>(), data_of<Bf16>(dqkv), data_of<Bf16>(dy), f32(lse), delta, data_of<Bf16>(qkv), i32(seq),
-           (int)B, h);
+           i32(prefix), (int)B, h);
 }
 template <int D>
-static void backward_f32(Device *d, Tensor dqkv, Tensor dy, Tensor lse, float *delta, Tensor qkv, Tensor seq, Heads h) {
+static void backward_f32(Device *d, Tensor dqkv, Tensor dy, Tensor lse, float *delta, Tensor qkv, Tensor seq,
+                         Tensor prefix, Heads h) {
     int64_t T = qkv.dim[0], B = seq.dim[0] - 1;
     size_t shared = backward_f32_shared<D>();
     LAUNCH(d, (backward_f32_kernel<D, false>), dim3(tiles_most(T, B, h.group, F32_ROWS), h.K), F32_THREADS, shared,
-           f32(dqkv), f32(dy), f32(lse), delta, f32(qkv), i32(seq), (int)B, T, h);
+           f32(dqkv), f32(dy), f32(lse), delta, f32(qkv), i32(seq), i32(prefix), (int)B, T, h);
     LAUNCH(d, (backward_f32_kernel<D, true>), dim3(tiles_most(T, B, 1, F32_ROWS), h.K), F32_THREADS, shared, f32(dqkv),
-           f32(dy), f32(lse), delta, f32(qkv), i32(seq), (int)B, T, h);
+           f32(dy), f32(lse), delta, f32(qkv), i32(seq), i32(prefix), (int)B, T, h);
 }
 
-void cuda_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
+void cuda_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix,
+                        int n_kv) {
     Heads h = heads_of(qkv.dim[1], n_kv, qkv.dim[2]);
     int64_t rows = qkv.dim[0] * h.H;
     size_t mark = arena_mark(&d->scratch);
@@ -316,7 +346,7 @@ void cuda_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse,
     DISPATCH(y.dtype, T,
              LAUNCH(d, delta_kernel<T>, grid_for(d, rows, TILE_THREADS / WARP), TILE_THREADS, 0, delta, data_of<T>(dy),
                     data_of<T>(y), rows, h.d));
-    if (qkv.dtype == F32) DISPATCH_HEAD(h.d, D, backward_f32<D>(d, dqkv, dy, lse, delta, qkv, seq, h));
-    else DISPATCH_HEAD(h.d, D, backward_bf16<D>(d, dqkv, dy, lse, delta, qkv, seq, h));
+    if (qkv.dtype == F32) DISPATCH_HEAD(h.d, D, backward_f32<D>(d, dqkv, dy, lse, delta, qkv, seq, prefix, h));
+    else DISPATCH_HEAD(h.d, D, backward_bf16<D>(d, dqkv, dy, lse, delta, qkv, seq, prefix, h));
     arena_rewind(&d->scratch, mark);
 }

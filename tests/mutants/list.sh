@@ -86,8 +86,8 @@ mutant matmul_bwd_set kernels/gpu/product.cu ops:matmul_bwd \
 
 # ---- attention -------------------------------------------------------------------------------------------------------
 mutant attention_sees_the_next kernels/ops/attention.cu ops:attention \
-    'sees[i / 2][i % 2] = token_of(min(own + i * 8 + lane / 4, rows - 1)) + 1;' \
-    'sees[i / 2][i % 2] = token_of(min(own + i * 8 + lane / 4, rows - 1)) + 2;'
+    'sees[i / 2][i % 2] = sees_of(min(own + i * 8 + lane / 4, rows - 1));' \
+    'sees[i / 2][i % 2] = sees_of(min(own + i * 8 + lane / 4, rows - 1)) + 1;'
 mutant attention_values_not_waited_for kernels/ops/attention.cu ops:attention \
     'cp_async_wait<0>();
         __syncthreads(); // the values are here' '__syncthreads(); // the values are here'
@@ -107,9 +107,31 @@ mutant dq_forgets_delta kernels/ops/attention_bwd.cu ops:attention_bwd \
     'p * (ds[0][i / 4][i % 4] - row_delta[half])' 'p * (ds[0][i / 4][i % 4] - 0 * row_delta[half])'
 mutant dkv_no_barrier kernels/ops/attention_bwd.cu ops:attention_bwd \
     'int rows = min(all - first, KEYS);
-        __syncthreads();' 'int rows = min(all - first, KEYS);'
+            __syncthreads();' 'int rows = min(all - first, KEYS);'
 mutant attention_bwd_leaves_the_rest kernels/ops/attention_bwd.cu ops:attention_bwd \
     'for (int64_t t = from + block; t < T_all; t += blocks)' 'for (int64_t t = from + block; t < from; t += blocks)'
+mutant prefix_a_row_late 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
+    'prefix + pos : start' 'prefix + pos + 1 : start'
+mutant prefix_seam_off_by_one 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
+    'return pos < before' 'return pos <= before'
+mutant prefix_loses_a_key 'kernels/gpu/attention.cuh>kernels/ops/attention_bwd.cu' ops:attention_bwd \
+    'before = p < 0 ? 0 : seq[p + 1] - seq[p];' 'before = p < 0 ? 0 : seq[p + 1] - seq[p] - 1;'
+mutant dkv_seam_off_by_one kernels/ops/attention_bwd.cu ops:attention_bwd \
+    'int pos0 = owner.places.before + key0;' 'int pos0 = owner.places.before + key0 + 1;'
+mutant dkv_loses_the_last_sequence kernels/ops/attention_bwd.cu ops:attention_bwd \
+    '(prefix && b < B && prefix[b] == of)' '(prefix && b < B - 1 && prefix[b] == of)'
+mutant dkv_counts_one_twice kernels/ops/attention_bwd.cu ops:attention_bwd \
+    'Rows r = {Places(seq, prefix, b), (int)blockIdx.y, h};
+        int all = (seq[b + 1] - seq[b])' 'int c = b == tile.b + 2 ? b - 1 : b;
+        Rows r = {Places(seq, prefix, c), (int)blockIdx.y, h};
+        int all = (seq[c + 1] - seq[c])'
+mutant dkv_begins_with_the_last kernels/ops/attention_bwd.cu attention \
+    'Rows r = {Places(seq, prefix, b), (int)blockIdx.y, h};
+        int all = (seq[b + 1] - seq[b])' 'int c = tile.b, last = tile.b;
+        while (sees_keys(last + 1, tile.b, prefix, B)) last++;
+        c = b == tile.b ? b : last + tile.b + 1 - b;
+        Rows r = {Places(seq, prefix, c), (int)blockIdx.y, h};
+        int all = (seq[c + 1] - seq[c])'
 mutant decode_suffix_row_shifted kernels/ops/decode.cu ops:decode \
     's.suffix_row - s.prefix_len)' 's.suffix_row)'
 mutant decode_keys_not_waited_for kernels/ops/decode.cu ops:decode \

@@ -1,0 +1,79 @@
+// What training saves where a group's prompt is computed once: forward, backward, all of a micro-batch but the loss, the
+// same completions packed alone and shared. Log-probs are the sampler's, as in the first update of a generation.
+#include "bench_model.h"
+#include "micro.h"
+#include "random.h"
+#include <stdlib.h>
+#include <stdio.h>
+
+typedef struct {
+    const char *what;
+    int prompts, group;
+    int64_t prompt, shortest, longest; // tokens
+} Groups;
+static const Groups groups[] = {{"1 x 8 of 32 after 100", 1, 8, 100, 32, 32},
+                                {"1 x 8 of 100-200 after 150", 1, 8, 150, 100, 200},
+                                {"1 x 16 of 512 after 64", 1, 16, 64, 512, 512},
+                                {"8 x 1 of 100-200 after 150", 8, 1, 150, 100, 200}};
+
+typedef struct {
+    Learner *learner;
+    TrainWork work;
+} Step;
+
+static void train(void *arg, int i) {
+    Step *s = arg;
+    Device *d = s->learner->engine.device;
+    micro_hidden(s->learner, &s->learner->engine.policy, &s->work);
+    d->fill(d, s->work.dlogp, -1.0f / (float)s->work.dlogp.dim[0]);
+    micro_backward(s->learner, &s->work, 1, false);
+    d->sync(d);
+}
+
+// All completions, alone or going on from what their prompts share.
+static void pack(Packing *p, const Groups *g, int V, bool shared) {
+    int32_t *ids = xcalloc((size_t)(g->prompt + g->longest), sizeof *ids);
+    packing_clear(p);
+    for (int i = 0; i < g->prompts * g->group; i++) {
+        int64_t n = g->shortest + (int64_t)(random_bits(3, 1, (uint64_t)i) % (uint64_t)(g->longest - g->shortest + 1));
+        int64_t first = shared && g->group > 1 ? g->prompt - 1 : 0;
+        for (int64_t j = 0; j < g->prompt + n; j++)
+            ids[j] = (int32_t)(random_bits(5, (uint64_t)(j < g->prompt ? i / g->group : 1000 + i), (uint64_t)j) %
+                               (uint64_t)V);
+        if (i % g->group == 0 && !packing_prefix(p, ids, first)) die("bench: a prompt does not fit");
+        if (!packing_add(p, ids + first, g->prompt + n - first, g->prompt - first, NULL)) die("bench: no room");
+    }
+    free(ids);
+}
+
+static void measure(Bench *b, Shape shape, const Groups *g) {
+    char name[2][80], ratio[80];
+    for (int shared = 0; shared < 2; shared++)
+        snprintf(name[shared], sizeof name[0], "train %s, %s, %s", shape_name[shape], g->what,
+                 shared ? "shared" : "alone");
+    snprintf(ratio, sizeof ratio, "train %s, %s, times", shape_name[shape], g->what);
+    if (!bench_wants(b, ratio)) return;
+    int sequences = g->prompts * g->group;
+    int64_t T = sequences * (g->prompt + g->longest);
+    BenchModel m;
+    bench_model_open(b, &m, shape, BF16, (RunShape){.train = true, .train_tokens = T, .train_seqs = sequences});
+    Packing p = packing_new(T, sequences);
+    double seconds[2];
+    for (int shared = 0; shared < 2; shared++) {
+        pack(&p, g, m.learner.engine.hf.dims.V, shared);
+        Step step = {&m.learner, micro_pack(&m.learner, &p)};
+        micro_forward(&m.learner, &m.learner.engine.policy, &step.work, 1); // what the sampler would have kept
+        seconds[shared] = bench_time(b, train, &step);
+        bench_row_time(b, name[shared], seconds[shared] * 1e3, "ms", 0);
+    }
+    bench_row(b, ratio, seconds[0] / seconds[1], "x", 0, 0);
+    packing_free(&p);
+    bench_model_close(&m);
+}
+
+void bench_groups(Bench *b) {
+    bench_section("training with prompts computed once a group (share_prompts)");
+    for (Shape s = b->gpu ? HALF_B : TINY; s < (b->gpu ? SHAPES : ONE_HALF_B); s++)
+        for (size_t g = 0; g < sizeof groups / sizeof *groups && (s == TINY || shape_chosen(b, s)); g++)
+            measure(b, s, &groups[g]);
+}
