@@ -214,6 +214,10 @@ static void rules(void **state) {
         {"$12.5\\%$", "0.125", 1}, // another one its value only
         {"$12.5\\%$", "12.5", 0},
         {"$-25\\%$", "-25", 0},
+        {"$\\binom{5}{2}$%", "10", 1},
+        {"${6 \\choose 3}$\\%", "20", 1},
+        {"$\\infty%$", "\\infty", 0}, // only \\% is part of its name
+        {"$\\infty\\%$", "\\infty", 1},
         {"$x = 25\\%$", "25", 1},
         {"$\\{25\\%, 50\\%\\}$", "\\{50, 25\\}", 1},
         {"$x^2_2$", "x^2_1", 0}, // a script after a script is the letter's, not the number's

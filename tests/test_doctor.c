@@ -1,6 +1,7 @@
 // grpo doctor: one broken thing at a time, and the line and the exit code it gets.
 #include "commands.h"
-#include "data.h"
+#include "hf.h"
+#include "scratch.h"
 #include "file.h"
 #include "outdir.h"
 #include <string.h>
@@ -104,6 +105,24 @@ static void machine_and_model(void **state) {
           "per_device_train_batch_size=65536", "num_generations=4096", "output_dir=@/out");
 }
 
+// config.json says that the head is the embedding, the files have another: it is counted.
+static void a_head_of_its_own_is_counted(void **state) {
+    HfConfig tiny;
+    Error e = {0};
+    assert_true(hf_config_read("models/tiny", &tiny, &e));
+    tiny.dims.tied = false;
+    Model m = model_make(tiny.dims, F32, 3);
+    char *dir = in_folder("headed"), *wanted = xasprintf("%lld parameters", (long long)model_param_count(tiny.dims));
+    if (!hf_save(dir, "models/tiny", NULL, &m, &e)) fail_msg("%s", e.text);
+    size_t n;
+    char *config = file_read("models/tiny/config.json", 1 << 16, &n, &e);
+    put("headed/config.json", config);
+    FINDS(EXIT_OK, "OK", "model", wanted, "model=@/headed", "tokenizer=models/tiny", "init=load");
+    FINDS(EXIT_OK, "OK", "model", "459904 parameters", "model=@/headed", "tokenizer=models/tiny");
+    free(config), free(dir), free(wanted);
+    model_drop(&m);
+}
+
 static void data_and_output(void **state) {
     FINDS(EXIT_OK, "OK", "train_file", "2 rows", "train_file=@/rows.jsonl", "output_dir=@/new/out");
     FINDS(EXIT_OK, "OK", "output_dir", "GiB free", "train_file=@/rows.jsonl", "output_dir=@/new/out");
@@ -131,6 +150,7 @@ static void configuration_comes_first(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(machine_and_model),
+        cmocka_unit_test(a_head_of_its_own_is_counted),
         cmocka_unit_test(data_and_output),
         cmocka_unit_test(configuration_comes_first),
     };

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -228,6 +229,15 @@ static void containers_limit(void **state) {
     assert_true(cgroup_cpus(root) == 2);
     free(root);
     assert_true(cgroup_memory("/nowhere", &unused) == SIZE_MAX);
+    // No more is free than the limits of this process leave.
+    static const __rlimit_resource_t own[] = {RLIMIT_AS, RLIMIT_DATA};
+    for (int i = 0; i < 2; i++) {
+        const struct rlimit limit = {(rlim_t)1 << 31, RLIM_INFINITY};
+        pid_t child = fork();
+        if (!child) _exit(setrlimit(own[i], &limit) || machine_memory_free() >= limit.rlim_cur);
+        int status;
+        assert_true(waitpid(child, &status, 0) == child && status == 0);
+    }
     Str out = {0}, err = {0};
     int code = sanitized ? 127
                          : shell("ulimit -v 400000; $G plan model=models/tiny per_device_train_batch_size=256 "

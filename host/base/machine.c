@@ -211,7 +211,10 @@ MemoryLimit machine_memory(int processes) {
 size_t machine_memory_free(void) {
     size_t unused, available = (size_t)number_in("", "/proc", "meminfo", "MemAvailable:", machine_bytes() >> 10) << 10;
     cgroup_memory("", &unused);
-    return unused < available ? unused : available;
+    const size_t all[] = {unused, left_of(RLIMIT_AS, 0), left_of(RLIMIT_DATA, 5)};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i] < available) available = all[i];
+    return available;
 }
 
 // ---- cores -----------------------------------------------------------------------------------------------------------

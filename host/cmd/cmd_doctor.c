@@ -108,6 +108,7 @@ static void check_machine(Report *r, int threads, int isa) {
 static bool check_model(Report *r, const Config *c, HfConfig *hf) {
     Error e = {0};
     if (!hf_config_read(c->model, hf, &e)) return fail(r, "model", &e), false;
+    bool counted = c->init == INIT_RANDOM || hf_head_read(c->model, &hf->dims, &e); // a head of its own counts
     say(r, FINDING_OK, "model", "%s: %" PRId64 " parameters, %d layers, hidden %d, vocabulary %d, context %d", c->model,
         model_param_count(hf->dims), hf->dims.L, hf->dims.D, hf->dims.V, hf->dims.max_positions);
     if (!hf->n_eos)
@@ -118,7 +119,7 @@ static bool check_model(Report *r, const Config *c, HfConfig *hf) {
         say(r, FINDING_OK, "weights", "drawn at random (init: random)");
         return true;
     }
-    if (!hf_head_read(c->model, &hf->dims, &e)) return fail(r, "weights", &e), true;
+    if (!counted) return fail(r, "weights", &e), true;
     Arena measure = arena_measure();
     Model m = model_carve(&measure, hf->dims, F32);
     if (hf_weights_check(c->model, &m, &e)) say(r, FINDING_OK, "weights", "every tensor is there, with its shape");

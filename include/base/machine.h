@@ -15,7 +15,7 @@ typedef struct {
 // Bytes that so many processes alike can have at most, the limit that binds them first: of the machine, its cgroups (v1 and
 // v2, and every one above), or what ulimit -v and -d left when it was asked first, less the stacks of its threads.
 MemoryLimit machine_memory(int processes);
-// Of the machine and its cgroups, what is free now.
+// Of the machine, its cgroups and this process's limits, what is free now.
 size_t machine_memory_free(void);
 // CPUs that each of so many processes alike can have, at least 1: those this one might run on when it was started
 // (whatever OpenMP has bound since), divided unless a launcher gave each its own; no more than its share of the cgroups'

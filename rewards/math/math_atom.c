@@ -347,6 +347,13 @@ static Node *parse_enclosed(Parser *p, TokenKind open, TokenKind close) {
     return a && accept(p, close) ? a : fail_at(p, start);
 }
 
+// Of two whole numbers it is a whole number, whose percentage has digits.
+static Node *binomial(Parser *p, Node *n, Node *k) {
+    Value v = n->kind == NODE_NUMBER && k->kind == NODE_NUMBER ? value_binomial(n->value, k->value) : value_bad();
+    return value_is_int(v) ? node_int(p->pool, (int64_t)v.re)
+                           : node_named(p->pool, NODE_FUNC, text_of("binomial"), 2, (Node *[]){n, k});
+}
+
 // {a}, or {n \choose k}
 static Node *parse_braces(Parser *p) {
     int start = p->at;
@@ -354,7 +361,7 @@ static Node *parse_braces(Parser *p) {
     Node *a = parse_expr(p), *b;
     if (a && accept(p, T_RBRACE)) return a;
     if (!a || !accept(p, T_CHOOSE) || !(b = parse_expr(p)) || !accept(p, T_RBRACE)) return fail_at(p, start);
-    return node_named(p->pool, NODE_FUNC, text_of("binomial"), 2, (Node *[]){a, b});
+    return binomial(p, a, b);
 }
 
 // \frac{a}{b}, \binom{a}{b}
@@ -364,7 +371,7 @@ static Node *parse_two(Parser *p) {
     Node *a = parse_enclosed(p, T_LBRACE, T_RBRACE), *b = a ? parse_enclosed(p, T_LBRACE, T_RBRACE) : NULL;
     if (!b) return fail_at(p, start);
     if (fraction) return node_quotient(p->pool, a, b);
-    return node_named(p->pool, NODE_FUNC, text_of("binomial"), 2, (Node *[]){a, b});
+    return binomial(p, a, b);
 }
 
 static Node *parse_matrix(Parser *p, TokenKind end) {

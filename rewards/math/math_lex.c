@@ -37,7 +37,7 @@ static const Literal commands[] = {
     {"\\operatorname", T_OPERATORNAME, 0}, {"\\sqrt", T_SQRT, 0}, {"\\frac", T_FRAC, 0}, {"\\dfrac", T_FRAC, 0},
     {"\\tfrac", T_FRAC, 0}, {"\\cfrac", T_FRAC, 0}, {"\\binom", T_BINOM, 0}, {"\\tbinom", T_BINOM, 0},
     {"\\dbinom", T_BINOM, 0}, {"\\choose", T_CHOOSE, 0}, {"\\\\", T_ROW, 0}, {"\\infty", T_INFINITY, 0},
-    {"\\infty%", T_INFINITY, 0}, {"\\infty\\%", T_INFINITY, 0}, {"\\$\\infty", T_INFINITY, 0},
+    {"\\infty\\%", T_INFINITY, 0}, {"\\$\\infty", T_INFINITY, 0},
     {"\\begin{matrix}", T_MATRIX_BEGIN, 0}, {"\\begin{pmatrix}", T_MATRIX_BEGIN, 0},
     {"\\begin{bmatrix}", T_MATRIX_BEGIN, 0}, {"\\end{matrix}", T_MATRIX_END, 0}, {"\\end{pmatrix}", T_MATRIX_END, 0},
     {"\\end{bmatrix}", T_MATRIX_END, 0}, {"\\end{array}", T_MATRIX_END, 0}, {"\\begin{vmatrix}", T_DET_BEGIN, 0},

@@ -156,7 +156,7 @@ static Value factorial(Value a) {
     return v;
 }
 
-static Value binomial(Value n, Value k) {
+Value value_binomial(Value n, Value k) {
     if (!value_is_int(k) || k.re < 0 || k.re > 5000) return k.bad || !value_is_int(k) ? value_bad() : value_int(0);
     Value v = value_int(1);
     for (int i = 0; i < (int)k.re; i++) v = value_div(value_mul(v, value_add(n, value_int(-i))), value_int(i + 1));
@@ -249,7 +249,7 @@ static Value apply(Text name, const Value *a, int n, int trial) {
         if (a[0].bad || a[1].bad || is_zero(a[0]) || is_zero(a[1])) return value_bad();
         return value_div(value_complex(clogl(complex_of(a[0]))), value_complex(clogl(complex_of(a[1]))));
     }
-    if (n == 2 && text_is(name, "binomial")) return binomial(a[0], a[1]);
+    if (n == 2 && text_is(name, "binomial")) return value_binomial(a[0], a[1]);
     if (n == 2 && text_is(name, "mod")) {
         Value q = value_div(a[0], a[1]);
         return q.bad ? q : value_add(a[0], value_neg(value_mul(a[1], rounded(q, floorl))));

@@ -42,6 +42,7 @@ Value value_add(Value a, Value b);
 Value value_neg(Value a);
 Value value_mul(Value a, Value b);
 Value value_div(Value a, Value b);
+Value value_binomial(Value n, Value k);
 Value value_pow(Value a, Value b);
 bool value_is_int(Value a); // an exact whole number below 2^53
 bool value_equal(Value a, Value b);
