@@ -32,7 +32,12 @@ static void grpo_loss_run(Case *c) {
     in.offsets = arg(c, "offsets"), in.logp = arg(c, "logp"), in.old_logp = arg(c, "old_logp");
     in.ref_logp = arg(c, "ref_logp"), in.entropy = arg(c, "entropy"), in.mask = arg(c, "mask");
     GrpoOut out = {arg(c, "advantage"), arg(c, "dlogp"), arg(c, "dentropy"), arg(c, "metrics")};
-    GrpoParams p = {.epsilon = 0.2f, .epsilon_high = 0.2f, .beta = 0.04f, .entropy_coef = 0.01f};
+    GrpoParams p = {.epsilon = 0.2f,
+                    .epsilon_high = 0.2f,
+                    .beta = 0.04f,
+                    .entropy_coef = 0.01f,
+                    .delta = -1,
+                    .off_policy_threshold = -1};
     p.entropy_threshold = -INFINITY, p.loss_scale = p.entropy_scale = 1e-4f;
     c->d->grpo_loss(c->d, out, in, p);
 }

@@ -62,7 +62,7 @@
     PICK(grpo,      importance_sampling_level, 0, "token|sequence", "ratio of each token, or one of the sequence (GSPO)") \
     REAL(grpo,      epsilon, 0.2, 0, 1, "lower clip: ratios below 1 - epsilon")                                        \
     REAL(grpo,      epsilon_high, -1, -1, 100, "upper clip: ratios above 1 + epsilon_high; -1: epsilon. cispo: the largest ratio itself") \
-    REAL(grpo,      delta, 0, 0, 1000, "two-sided clipping: ratios above delta count as delta; 0: off")                \
+    REAL(grpo,      delta, -1, -1, 1000, "two-sided clipping: ratios above delta count as delta; -1: off")             \
     PICK(grpo,      scale_rewards, 0, "group|batch|none", "advantages are divided by this standard deviation")         \
     PICK(grpo,      multi_objective_aggregation, 0, "sum_then_normalize|normalize_then_sum", "normalize_then_sum: each reward in its group first (GDPO)") \
     REAL(grpo,      beta, 0.04, 0, 100, "weight of the KL to the reference; 0: no reference is kept")                  \
@@ -78,7 +78,7 @@
     REAL(grpo,      entropy_coef_delta, 0.005, 0, 10, "how far a step moves the coefficient")                          \
     REAL(grpo,      entropy_coef_min, 0, -10, 10, "the least it is moved to")                                          \
     REAL(grpo,      entropy_coef_max, 1, -10, 10, "the most it is moved to")                                           \
-    REAL(grpo,      off_policy_mask_threshold, 0, 0, 1000, "leave out sequences with negative advantage and mean(old - new log-prob) above it; 0: off") \
+    REAL(grpo,      off_policy_mask_threshold, -1, -1, 1000, "leave out sequences with negative advantage and mean(old - new log-prob) above it; -1: off") \
     REAL(grpo,      sapo_temperature_pos, 1, 0.001, 1000, "tau of sapo where the advantage is positive")               \
     REAL(grpo,      sapo_temperature_neg, 1.05, 0.001, 1000, "tau of sapo elsewhere")                                  \
     REAL(grpo,      vespo_k_pos, 2, 0, 1000, "k of vespo where the advantage is not negative: how fast weights fall below a ratio of 1") \

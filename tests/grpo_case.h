@@ -63,6 +63,8 @@ static inline void case_free(Case *c) {
 static const GrpoParams plain = {
     .epsilon = 0.2f,
     .epsilon_high = 0.2f,
+    .delta = -1,
+    .off_policy_threshold = -1,
     .sapo_tau_pos = 1,
     .sapo_tau_neg = 1.05f,
     .vespo_k_pos = 2,

@@ -35,7 +35,7 @@ static inline GrpoParams golden_params(const json_t *o) {
     p.aggregation = (RewardAggregation)choice(o, "multi_objective_aggregation", aggregation);
     p.epsilon = (float)number(o, "epsilon", 0.2);
     p.epsilon_high = (float)number(o, "epsilon_high", p.epsilon);
-    p.delta = (float)number(o, "delta", 0);
+    p.delta = (float)number(o, "delta", -1);
     p.beta = (float)number(o, "beta", 0);
     p.entropy_coef = (float)number(o, "entropy_coef", 0);
     p.sapo_tau_pos = (float)number(o, "sapo_temperature_pos", 1);
@@ -45,7 +45,7 @@ static inline GrpoParams golden_params(const json_t *o) {
     p.vespo_lambda_pos = (float)number(o, "vespo_lambda_pos", 3);
     p.vespo_k_neg = (float)number(o, "vespo_k_neg", 3);
     p.vespo_lambda_neg = (float)number(o, "vespo_lambda_neg", 2);
-    p.off_policy_threshold = (float)number(o, "off_policy_mask_threshold", 0);
+    p.off_policy_threshold = (float)number(o, "off_policy_mask_threshold", -1);
     return p;
 }
 

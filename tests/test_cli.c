@@ -443,6 +443,19 @@ static void a_missing_gpu_is_one_clear_line(void **state) {
     assert_non_null(strstr(out.s, "grpo: note: sapo_temperature_pos has no effect with loss_type vespo\n"));
     assert_non_null(strstr(out.s, "grpo: note: entropy_target has no effect without use_adaptive_entropy\n"));
     assert_non_null(strstr(out.s, "loss_type vespo was made for the ratios of tokens"));
+    const char *const notes[][2] = {
+        {"loss_type=sapo delta=4", "grpo: note: delta has no effect with loss_type sapo\n"},
+        {"loss_type=cispo epsilon_high=0.2", "every ratio of 1 counts as 0.2"},
+        {"delta=1.2", "delta is 1.2, not above the upper clip (1 + 0.2)"},
+        {"use_adaptive_entropy=true entropy_coef=2", "entropy_coef (2) starts outside"},
+        {"use_adaptive_entropy=true entropy_coef=-0.1", "entropy_coef (-0.1) starts outside"},
+    };
+    for (size_t i = 0; i < sizeof notes / sizeof *notes; i++) {
+        char *command = xasprintf("config %s", notes[i][0]);
+        code = grpo(command, NULL, &out);
+        if (code || !strstr(out.s, notes[i][1])) fail_msg("%s: %s", command, out.s);
+        free(command);
+    }
     code = grpo("config loss_type=luspo vespo_k_pos=2", NULL, &out); // its default
     assert_true(!code && strstr(out.s, "loss_type luspo was made for the ratios of sequences"));
     assert_null(strstr(out.s, "no effect"));

@@ -277,12 +277,10 @@ static void contradictions(void **state) {
     BAD("sync_ref_model: true\nbeta: 0\n", "run.yaml:2", "no reference model");
     BAD("top_entropy_quantile: 0\n", "run.yaml:1", "no token");
     BAD("loss_type: cispo\n", "run.yaml:1", "largest ratio itself");
-    BAD("loss_type: cispo\nepsilon_high: 5\ndelta: 4\n", "run.yaml:3", "no meaning");
-    BAD("loss_type: sapo\ndelta: 4\n", "run.yaml:2", "no meaning");
-    BAD("loss_type: vespo\ndelta: 4\n", "run.yaml:2", "no meaning for loss_type vespo");
     BAD("use_adaptive_entropy: true\nentropy_coef_min: 2\n", "run.yaml:2", "above entropy_coef_max (1)");
-    BAD("delta: 1.2\n", "run.yaml:1", "above the upper clip, 1 + 0.2");
-    BAD("delta: 1.28\nepsilon_high: 0.28\n", "run.yaml:2", "above the upper clip");
+    BAD("delta: -0.5\n", "run.yaml:1", "delta is -0.5; write -1 for none");
+    BAD("off_policy_mask_threshold: -2\n", "run.yaml:1", "outside its range -1 to 1000");
+    BAD("off_policy_mask_threshold: -0.1\n", "run.yaml:1", "write -1 for none, or a number from 0 upward");
     BAD("num_iterations: 2\ntemperature: 0\n", "run.yaml:2", "every completion of a group would be the same");
     BAD("num_iterations: 2\neval_steps: 10\n", "run.yaml:2", "eval_file is not set");
     BAD("device: cpu\nmatmul: cublas\n", "run.yaml:2", "no meaning with device=cpu");

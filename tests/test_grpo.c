@@ -38,11 +38,11 @@ static GrpoParams busy_params(int i, const Case *c) {
     p.scale_rewards = (ScaleRewards)(i % 3);
     p.aggregation = i % 4 == 3 ? NORMALIZE_THEN_SUM : SUM_THEN_NORMALIZE;
     p.epsilon_high = p.loss_type == LOSS_CISPO ? 1.1f : 0.28f;
-    p.delta = i % 2 ? 1.35f : 0;
+    p.delta = i % 2 ? 1.35f : -1;
     p.beta = 0.1f;
     p.entropy_coef = 0.03f;
     p.kl_ratio = i % 3 > 0;
-    p.off_policy_threshold = i < LOSS_COUNT ? 0.05f : 0;
+    p.off_policy_threshold = i < LOSS_COUNT ? 0.05f : -1;
     case_scalars(c, &p, 0.7, 12);
     return p;
 }
@@ -124,7 +124,8 @@ static void gradients_are_slopes(void **state) {
         if (p.loss_type == LOSS_CISPO) p.epsilon_high = 0.3f;
         // vespo's leaves phi out: it does not move where the ratio of the sequence is below its bound and has no power.
         if (p.loss_type == LOSS_VESPO) {
-            p.vespo_k_pos = p.vespo_k_neg = p.off_policy_threshold = 0;
+            p.vespo_k_pos = p.vespo_k_neg = 0;
+            p.off_policy_threshold = -1;
             for (int64_t t = 0; t < c.tokens; t++) f32(c.in.old_logp)[t] += 25;
         }
         case_run(&c, p);
@@ -140,7 +141,7 @@ static void gradients_are_slopes(void **state) {
                 int32_t t = i32(c.in.offsets)[s] + j;
                 // Away from the clipping edges, which have no slope: a ratio of one sequence is far from them anyway.
                 double w = exp((double)f32(c.in.logp)[t] - f32(c.in.old_logp)[t]);
-                double edges[] = {1 - (double)p.epsilon, 1 + (double)p.epsilon_high, p.delta > 0 ? p.delta : 9};
+                double edges[] = {1 - (double)p.epsilon, 1 + (double)p.epsilon_high, p.delta >= 0 ? p.delta : 9};
                 bool at_edge = false;
                 for (int k = 0; k < 3; k++) at_edge |= fabs(w - edges[k]) < 0.02;
                 if (p.level == LEVEL_TOKEN && at_edge) continue;
@@ -185,7 +186,7 @@ static void broken_tokens_show(void **state) {
     for (int i = 0; i < KINDS; i++) {
         Case c = random_case(19), clean = random_case(19);
         GrpoParams p = busy_params(i, &c);
-        p.off_policy_threshold = 0, p.beta = 0;
+        p.off_policy_threshold = -1, p.beta = 0;
         f32(c.in.logp)[i32(c.in.offsets)[4] + 3] = NAN;
         case_run(&c, p), case_run(&clean, p);
         assert_true(isnan(metric(&c, 4, GM_LOSS)) && isnan(f32(c.out.dlogp)[i32(c.in.offsets)[4] + 3]));

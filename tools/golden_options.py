@@ -167,6 +167,22 @@ def draw(r, k):
     return case
 
 
+def edges():
+    """Values of options at which off and on are easily confused, and clips that bite on ratios of 1."""
+    out = []
+    for level in ("token", "sequence"):
+        for loss in ("grpo", "bnpo", "dr_grpo", "dapo", "luspo"):
+            for delta in (0.0, 0.7, 1.1, 1.2):
+                out.append(dict(loss_type=loss, delta=delta, beta=0.04, mask_truncated_completions=delta != 1.1))
+        for loss in ("cispo", "sapo", "vespo"):  # which take no notice of delta
+            out.append(dict(loss_type=loss, epsilon_high=0.2, delta=0.5, off_policy_mask_threshold=0.0,
+                            mask_truncated_completions=True))
+        for o in out:
+            o.setdefault("importance_sampling_level", level)
+    return [dict(batch=k % 3, steps_per_generation=1, accumulation=1, options={"use_bias_correction_kl": True, **o})
+            for k, o in enumerate(out)]
+
+
 def quantiles(r, wanted=60):
     """Thresholds that a rank in f32, or a product rounded before its sum, would miss."""
     found = [dict(keep=0.2, entropy=[0.1, 0.2, 0.3, 0.4, 0.5, 2.0])]
@@ -201,7 +217,7 @@ def write(path, versions, wanted=60):
                       options=dict(loss_type=loss, beta=0.0, **({"epsilon_high": 1.3} if loss == "cispo" else {})))
                  for loss in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
                  for s, a in ((1, 1), (4, 2), (4, 1))]
-        done = [run_case(directory, case) for case in plain + [draw(r, k) for k in range(wanted)]]
+        done = [run_case(directory, case) for case in plain + [draw(r, k) for k in range(wanted)] + edges()]
     batches = [{**b, **{key: golden_loss.pack(b, b[key]) for key in ("old", "logp", "ref", "entropy")}} for b in BATCHES]
     out = {"made_with": versions, "max_completion_length": LENGTH, "batches": batches, "cases": done,
            "quantiles": quantiles(r)}

@@ -180,8 +180,8 @@ void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) 
     va_end(ap);
 }
 
-// All problems as one error, a line each, as many as fit.
-static bool problems_report(const Reading *r, Error *e) {
+// As many lines as fit.
+bool problems_report(const Reading *r, Error *e) {
     static const char more[] = "\n... and more; correct these first";
     Error whole = {EXIT_CONFIG, ""};
     size_t room = sizeof whole.text - sizeof more, used = 0;
@@ -527,29 +527,55 @@ static void apply_launcher(Reading *r, const Launch *l) {
     r->c->gpus = l->world;
 }
 
+static void defaults(Reading *r) {
+    for (int i = 0; i < OPTIONS; i++) {
+        r->names[i] = config_options[i].name;
+        set_default(r->c, &config_options[i]);
+    }
+}
+
+// Checks what was read; where it is wrong reports it and frees *c.
+static bool finish(Reading *r, const char *command, bool readable, Error *e) {
+    if (readable) config_check(r, command); // what a file that cannot be read would have set is not missing
+    bool good = r->problem_count == 0;
+    if (!good) {
+        problems_report(r, e);
+        config_free(r->c);
+    }
+    str_free(&r->problems);
+    return good;
+}
+
+bool config_of_settings(Config *c, const char *path, const Setting *set, int n, Error *e) {
+    const char *names[OPTIONS];
+    Place place[OPTIONS] = {0};
+    Reading r = {.c = c, .path = path, .names = names, .place = place};
+    *c = (Config){0};
+    defaults(&r);
+    for (int k = 0; k < n; k++) {
+        int i = option_index(set[k].name);
+        if (i < 0) die("config: no option %s", set[k].name);
+        place[i].line = set[k].line;
+        bool plain = config_options[i].kind != KIND_TEXT; // "~" is a path like any other
+        read_scalar(&r, &config_options[i],
+                    &(Node){NODE_SCALAR, set[k].value, strlen(set[k].value), plain, set[k].line, 0});
+    }
+    return finish(&r, NULL, true, e);
+}
+
 static bool config_load(Config *c, const char *command, const char *path, char **overrides, int n, Error *e) {
     const char *names[OPTIONS];
     Place place[OPTIONS] = {0};
     Reading r = {.c = c, .path = path, .names = names, .place = place};
     Launch launch = {0};
-    memset(c, 0, sizeof *c);
+    *c = (Config){0};
     bool has_ranks = command && (!strcmp(command, "train") || !strcmp(command, "sft") || !strcmp(command, "eval"));
     if (has_ranks && !launch_read(&launch, e)) return false;
-    for (int i = 0; i < OPTIONS; i++) {
-        names[i] = config_options[i].name;
-        set_default(c, &config_options[i]);
-    }
+    defaults(&r);
     bool readable = !path || read_file(&r);
     for (int i = 0; i < n; i++) read_override(&r, overrides[i]);
     apply_launcher(&r, &launch);
-    if (readable) config_check(&r, command); // what a file that cannot be read would have set is not missing
-    bool good = r.problem_count == 0;
-    if (!good) {
-        problems_report(&r, e);
-        config_free(c);
-    }
-    str_free(&r.problems);
-    return good;
+    return finish(&r, command, readable, e);
 }
 
 bool config_read(Config *c, const char *path, char **overrides, int n, Error *e) {

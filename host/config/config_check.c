@@ -21,9 +21,16 @@ static void check_any(Reading *r, const Config *c) {
                 "system_prompt and system_prompt_file are both set; keep one of them");
     if (*c->prompt && *c->prompt_file)
         problem(r, "prompt", "prompt_file", "prompt and prompt_file are both set; keep one of them");
-    if (c->epsilon_high < 0 && c->epsilon_high != -1)
-        problem(r, "epsilon_high", NULL,
-                "epsilon_high is %g; write -1 for the same as epsilon, or a number from 0 upward", c->epsilon_high);
+    const struct {
+        const char *name, *without;
+        double value;
+    } unset[] = {{"epsilon_high", "the same as epsilon", c->epsilon_high},
+                 {"delta", "none", c->delta},
+                 {"off_policy_mask_threshold", "none", c->off_policy_mask_threshold}};
+    for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
+        if (unset[i].value < 0 && unset[i].value != -1)
+            problem(r, unset[i].name, NULL, "%s is %g; write -1 for %s, or a number from 0 upward", unset[i].name,
+                    unset[i].value, unset[i].without);
     if (c->matmul == MATMUL_CUBLAS && c->device == DEVICE_CPU)
         problem(r, "matmul", "device", "matmul=cublas has no meaning with device=cpu; leave one of them out");
     int64_t first, last;
@@ -104,15 +111,10 @@ static void check_entropy(Reading *r, const Config *c) {
 static void check_loss(Reading *r, const Config *c) {
     LossType loss = (LossType)c->loss_type;
     LossKind kind = loss_kind(loss);
-    double high = c->epsilon_high < 0 ? c->epsilon : c->epsilon_high;
-    if (c->delta > 0 && kind.clip != CLIP_RANGE)
-        problem(r, "delta", "loss_type", "delta has no meaning for loss_type %s; leave it out", loss_names[loss]);
-    if (kind.clip == CLIP_CAP && c->epsilon_high < 1)
+    if (kind.clip == CLIP_CAP && c->epsilon_high < 0)
         problem(r, "epsilon_high", "loss_type",
                 "loss_type %s takes epsilon_high as the largest ratio itself; set it to 1 or more, for example 5",
                 loss_names[loss]);
-    if (kind.clip == CLIP_RANGE && c->delta > 0 && c->delta <= 1 + high)
-        problem(r, "delta", "epsilon_high", "delta (%g) must be above the upper clip, 1 + %g", c->delta, high);
     check_entropy(r, c);
     if (c->multi_objective_aggregation == NORMALIZE_THEN_SUM && c->scale_rewards != SCALE_GROUP)
         problem(r, "scale_rewards", "multi_objective_aggregation",
@@ -131,8 +133,8 @@ static const char *without_effect(const Config *c, const char *option) {
     static const char *const adaptive = " entropy_target entropy_coef_delta entropy_coef_min entropy_coef_max ";
     static char why[64];
     LossClip clip = loss_kind((LossType)c->loss_type).clip;
-    bool unclipped =
-        (clip != CLIP_RANGE && !strcmp(option, "epsilon")) || (clip == CLIP_NONE && !strcmp(option, "epsilon_high"));
+    bool ranged = !strcmp(option, "epsilon") || !strcmp(option, "delta");
+    bool unclipped = (clip != CLIP_RANGE && ranged) || (clip == CLIP_NONE && !strcmp(option, "epsilon_high"));
     for (int k = 0; k < LOSS_COUNT; k++) { // vespo_k_pos is vespo's
         size_t n = strlen(loss_names[k]);
         unclipped = unclipped || (k != c->loss_type && !strncmp(option, loss_names[k], n) && option[n] == '_');
@@ -145,6 +147,19 @@ static const char *without_effect(const Config *c, const char *option) {
     return why;
 }
 
+// A clip that also bites where the policy is the one that sampled, whose ratios are 1.
+static void note_clip(const Config *c, LossClip clip) {
+    double high = c->epsilon_high < 0 ? c->epsilon : c->epsilon_high;
+    if (clip == CLIP_CAP && c->epsilon_high < 1)
+        note(
+            "epsilon_high is %g: loss_type %s takes it as the largest ratio itself, so that every ratio of 1 counts as "
+            "%g; 5 is usual",
+            c->epsilon_high, loss_names[c->loss_type], c->epsilon_high);
+    if (clip == CLIP_RANGE && c->delta >= 0 && c->delta <= 1 + high)
+        note("delta is %g, not above the upper clip (1 + %g): ratios count as %g at most, and none is clipped above",
+             c->delta, high, c->delta);
+}
+
 // What can run, but is not what somebody meant who wrote it. Of the levels TRL 1.16 warns too.
 static void note_loss(const Config *c) {
     LossKind kind = loss_kind((LossType)c->loss_type);
@@ -154,6 +169,11 @@ static void note_loss(const Config *c) {
         const char *why = option_is_default(c, o) ? NULL : without_effect(c, o->name);
         if (why) note("%s has no effect %s", o->name, why);
     }
+    note_clip(c, kind.clip);
+    if (c->use_adaptive_entropy && (c->entropy_coef < c->entropy_coef_min || c->entropy_coef > c->entropy_coef_max))
+        note("entropy_coef (%g) starts outside entropy_coef_min to entropy_coef_max (%g to %g): a step that moves it "
+             "towards them brings it in at once or by entropy_coef_delta",
+             c->entropy_coef, c->entropy_coef_min, c->entropy_coef_max);
     if (c->importance_sampling_level == LEVEL_SEQUENCE && kind.level == MADE_FOR_TOKENS)
         note("importance_sampling_level is sequence, but loss_type %s was made for the ratios of tokens; GSPO is "
              "loss_type grpo",

@@ -34,11 +34,11 @@ typedef struct {
 // The state of one reading: what it fills, where each option came from, and all that is wrong so far.
 typedef struct {
     Config *c;
-    const char *path;         // of the file, or NULL
-    const char *arg;          // the override being read; NULL in the file
-    const char *const *names; // [config_option_count]
-    Place *place;             // [config_option_count]
-    Str problems;             // one a line
+    const char *path;   // of the file, or NULL
+    const char *arg;    // the override being read; NULL in the file
+    const char **names; // [config_option_count]
+    Place *place;       // [config_option_count]
+    Str problems;       // one a line
     int problem_count;
 } Reading;
 
@@ -46,6 +46,17 @@ typedef struct {
 void problem_at_line(Reading *r, int line, const char *fmt, ...) PRINTF_LIKE(3, 4);
 // Adds one problem where option `a` or `b` (may be NULL) was set, whichever was set last.
 void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) PRINTF_LIKE(4, 5);
+
+// All problems of a reading as one error, a line each. Returns false.
+bool problems_report(const Reading *r, Error *e);
+
+// One option's value as text, and the line of the file that it comes from (0: from none).
+typedef struct {
+    const char *name, *value;
+    int line;
+} Setting;
+// A configuration of defaults and settings, checked; problems are told of `path` and the settings' lines.
+bool config_of_settings(Config *c, const char *path, const Setting *set, int n, Error *e);
 
 // Contradictions between options. `command` adds what that command needs; NULL: only what is wrong for every one.
 void config_check(Reading *r, const char *command);

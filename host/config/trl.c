@@ -1,7 +1,7 @@
 // TRL's configurations read as ours: `grpo config --from-trl FILE`.
 //
 // A field's value is TRL's default until the file says otherwise; a JSON file is YAML too. Values travel as their text:
-// what they become are overrides, which the option table reads and checks as if a user had written them.
+// what they become are settings, which the option table reads and checks as if a user had written them on that line.
 #include "trl.h"
 #include "config_table.h"
 #include "file.h"
@@ -9,6 +9,7 @@
 #include "reward.h"
 #include "trl_fields.h"
 #include "yaml_reader.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -22,16 +23,23 @@ const int trl_field_count = FIELDS;
 typedef struct {
     int line;       // 0: it has none
     char *text;     // of a scalar; else NULL
+    bool plain;     // the scalar is not quoted
+    bool cut;       // it has a NUL character
+    bool list, map; // what else it is
     TextList items; // of a list of scalars
-    bool nested;    // a map, or a list of more than scalars
+    bool nested;    // a list of more than scalars
 } Given;
 
 typedef struct {
     const char *path;
     Given given[FIELDS];
-    Str lost;          // names of the fields that are not carried over
-    TextList override; // "option=value", in the order of the table
+    Str lost;     // names of the fields that are not carried over
+    Setting *set; // [n_set] options, a later one over an earlier; values on the heap
+    int n_set;
+    Reading problems; // TRL would not take the file, or we cannot
 } Carrying;
+
+#define problem(c, line, ...) problem_at_line(&(c)->problems, line, __VA_ARGS__)
 
 static int field_index(const char *name) {
     for (int i = 0; i < FIELDS; i++)
@@ -39,26 +47,63 @@ static int field_index(const char *name) {
     die("trl_fields has no %s", name);
 }
 static Given *given(Carrying *c, const char *name) { return &c->given[field_index(name)]; }
+static int line_of(Carrying *c, const char *name) { return given(c, name)->line; }
+
+static bool is_true(const char *text) {
+    static const char *const words[] = {"true", "yes", "on", "t", "y", "1"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strcasecmp(text, words[i])) return true;
+    return false;
+}
+static bool is_false(const char *text) {
+    static const char *const words[] = {"false", "no", "off", "f", "n", "0"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strcasecmp(text, words[i])) return true;
+    return false;
+}
+
+// Whether the file says null, as YAML and JSON write it; and what Python's None is written as, where no text is wanted.
+static bool is_null(const Given *g, bool text_wanted) {
+    if (!g->text || (!g->plain && text_wanted)) return false;
+    if (g->plain && (!*g->text || !strcmp(g->text, "~"))) return true;
+    return !strcasecmp(g->text, "null") || (!text_wanted && !strcasecmp(g->text, "none"));
+}
 
 // The value as text: the file's, or TRL's default. NULL stands for None.
 static const char *value_of(Carrying *c, const char *name) {
-    int i = field_index(name);
-    const char *text = c->given[i].line ? c->given[i].text : trl_fields[i].value;
-    return !text || !strcasecmp(text, "null") || !strcasecmp(text, "none") || !strcmp(text, "~") || !*text ? NULL
-                                                                                                           : text;
+    const TrlField *f = &trl_fields[field_index(name)];
+    const Given *g = given(c, name);
+    if (g->line) return is_null(g, strcmp(f->value, "null") != 0) ? NULL : g->text;
+    return strcmp(f->value, "null") ? f->value : NULL;
 }
-static bool is_true(const char *text) { return text && (!strcasecmp(text, "true") || !strcasecmp(text, "yes")); }
-static bool is_false(const char *text) { return text && (!strcasecmp(text, "false") || !strcasecmp(text, "no")); }
+static bool flag_of(Carrying *c, const char *name) {
+    const char *text = value_of(c, name);
+    return text && is_true(text);
+}
+static double number_of(Carrying *c, const char *name, double none) {
+    const char *text = value_of(c, name);
+    return text ? strtod(text, NULL) : none;
+}
 
-static void carry(Carrying *c, const char *option, const char *value) {
-    char *text = xasprintf("%s=%s", option, value);
-    list_add(&c->override, text, strlen(text));
-    free(text);
+static void carry(Carrying *c, const char *option, const char *value, int line) {
+    c->set = xrealloc(c->set, (size_t)(c->n_set + 1) * sizeof *c->set);
+    c->set[c->n_set++] = (Setting){option, xstrdup(value), line};
+}
+static void carry_number(Carrying *c, const char *option, double value, int line) {
+    Str s = {0};
+    if (value == floor(value) && fabs(value) < 1e15) str_printf(&s, "%.0f", value);
+    else str_real(&s, value);
+    carry(c, option, s.s, line);
+    str_free(&s);
 }
 
 static void lose(Carrying *c, int line, const char *name, const char *words) {
-    note("%s:%d: %s is not carried over: %s", c->path, line, name, words);
-    str_printf(&c->lost, "%s%s", c->lost.n ? ", " : "", name);
+    Str shown = {0}; // on one line, whatever the file calls it
+    if (!*name || strpbrk(name, " \t\r\n,")) str_json(&shown, name, strlen(name));
+    else str_visible(&shown, name, strlen(name));
+    note("%s:%d: %s is not carried over: %s", c->path, line, shown.s, words);
+    str_printf(&c->lost, "%s%s", c->lost.n ? ", " : "", shown.s);
+    str_free(&shown);
 }
 // A field that the file has, with the table's words; nothing where it has none, for a default of TRL's is none's wish.
 static void lose_field(Carrying *c, const char *name) {
@@ -83,10 +128,12 @@ static void take_items(Given *g, YamlReader *y, Node *node) {
 static bool take_value(Given *g, YamlReader *y, Node *node) {
     *node = yaml_next(y);
     g->line = node->line;
-    if (node->kind == NODE_SCALAR) g->text = xstrndup(node->text, strlen(node->text));
-    else if (node->kind == NODE_LIST) take_items(g, y, node);
-    else if (node->kind == NODE_MAP) {
-        g->nested = true;
+    g->plain = node->plain;
+    g->list = node->kind == NODE_LIST, g->map = node->kind == NODE_MAP;
+    g->cut = node->kind == NODE_SCALAR && strlen(node->text) != node->n;
+    if (node->kind == NODE_SCALAR) g->text = xstrdup(node->text);
+    else if (g->list) take_items(g, y, node);
+    else if (g->map) {
         *node = yaml_skip(y, *node);
     }
     return node->kind != NODE_BAD;
@@ -117,11 +164,11 @@ static bool read_fields(Carrying *c, YamlReader *y, Error *e) {
         int i = 0;
         while (i < FIELDS && strcmp(trl_fields[i].name, node.text)) i++;
         if (i < FIELDS && c->given[i].line)
-            return error_set(e, EXIT_CONFIG, "%s:%d: `%s` is given twice; first on line %d", c->path, node.line,
-                             trl_fields[i].name, c->given[i].line);
+            problem(c, node.line, "`%s` is given twice; first on line %d", trl_fields[i].name, c->given[i].line);
         Given unknown = {0};
+        bool again = i < FIELDS && c->given[i].line;
         if (i == FIELDS) lose_unknown(c, node.line, node.text);
-        bool good = take_value(i < FIELDS ? &c->given[i] : &unknown, y, &node);
+        bool good = take_value(i < FIELDS && !again ? &c->given[i] : &unknown, y, &node);
         given_clear(&unknown);
         if (!good) break;
     }
@@ -129,50 +176,188 @@ static bool read_fields(Carrying *c, YamlReader *y, Error *e) {
     return node.kind != NODE_BAD || error_set(e, EXIT_CONFIG, "%s:%d: %s", c->path, node.line, node.text);
 }
 
+// ---- types -----------------------------------------------------------------------------------------------------------
+
+typedef enum { WANT_FLAG, WANT_WHOLE, WANT_NUMBER, WANT_WORD, WANT_WORDS, WANT_NUMBERS } Want;
+static const char *const want_words[] = {"true or false", "a whole number",  "a number",
+                                         "a word",        "a list of names", "a list of numbers"};
+
+// What TRL declares the fields as that are turned into ours; those that are carried as they are have their option's kind.
+static Want field_want(const TrlField *f) {
+    static const struct {
+        const char *name;
+        Want want;
+    } turned[] = {{"output_dir", WANT_WORD},
+                  {"max_steps", WANT_WHOLE},
+                  {"lr_scheduler_type", WANT_WORD},
+                  {"warmup_steps", WANT_NUMBER},
+                  {"optim", WANT_WORD},
+                  {"bf16", WANT_FLAG},
+                  {"logging_strategy", WANT_WORD},
+                  {"logging_steps", WANT_NUMBER},
+                  {"eval_strategy", WANT_WORD},
+                  {"eval_steps", WANT_NUMBER},
+                  {"save_strategy", WANT_WORD},
+                  {"save_steps", WANT_NUMBER},
+                  {"save_total_limit", WANT_WHOLE},
+                  {"use_cpu", WANT_FLAG},
+                  {"generation_batch_size", WANT_WHOLE},
+                  {"steps_per_generation", WANT_WHOLE},
+                  {"top_k", WANT_WHOLE},
+                  {"min_p", WANT_NUMBER},
+                  {"delta", WANT_NUMBER},
+                  {"epsilon_high", WANT_NUMBER},
+                  {"reward_weights", WANT_NUMBERS},
+                  {"scale_rewards", WANT_WORD},
+                  {"off_policy_mask_threshold", WANT_NUMBER},
+                  {"max_prompt_length", WANT_WHOLE},
+                  {"reward_funcs", WANT_WORDS}};
+    for (size_t i = 0; i < sizeof turned / sizeof *turned; i++)
+        if (!strcmp(f->name, turned[i].name)) return turned[i].want;
+    static const Want of_kind[] = {[KIND_BOOL] = WANT_FLAG, [KIND_INT] = WANT_WHOLE,  [KIND_REAL] = WANT_NUMBER,
+                                   [KIND_TEXT] = WANT_WORD, [KIND_LIST] = WANT_WORDS, [KIND_PICK] = WANT_WORD};
+    for (int i = 0; i < config_option_count; i++)
+        if (f->how != TRL_TURNED && !strcmp(config_options[i].name, f->ours)) return of_kind[config_options[i].kind];
+    die("trl: no type of %s", f->name);
+}
+
+static bool is_number(const char *text) {
+    char *end;
+    return *text && !text[strspn(text, "+-.0123456789eE")] && isfinite(strtod(text, &end)) && end > text && !*end;
+}
+// "10", and "10.0" too.
+static bool is_whole(const char *text) {
+    double x = is_number(text) ? strtod(text, NULL) : 0.5;
+    return x == floor(x) && fabs(x) < 9e15;
+}
+
+static bool fits(const Given *g, Want want) {
+    bool scalar = g->text && !g->cut;
+    switch (want) {
+    case WANT_FLAG: return scalar && (is_true(g->text) || is_false(g->text));
+    case WANT_WHOLE: return scalar && is_whole(g->text);
+    case WANT_NUMBER: return scalar && is_number(g->text);
+    case WANT_WORD: return scalar && *g->text;
+    case WANT_WORDS:
+    case WANT_NUMBERS: break;
+    }
+    if (want == WANT_WORDS && scalar) return *g->text;
+    bool good = g->list && !g->nested;
+    for (int i = 0; i < g->items.n && good; i++)
+        good = want == WANT_WORDS ? *g->items.item[i] : is_number(g->items.item[i]);
+    return good;
+}
+
+// A value that TRL's types exclude. None is a value where TRL's default is None, and false where a flag is wanted.
+static void check_type(Carrying *c, const TrlField *f) {
+    const Given *g = given(c, f->name);
+    if (!g->line || (f->how != TRL_SAME && f->how != TRL_NAMED && f->how != TRL_TURNED)) return;
+    Want want = field_want(f);
+    bool null = is_null(g, want == WANT_WORD), may_be_null = !strcmp(f->value, "null") || want == WANT_FLAG;
+    if (null ? may_be_null : fits(g, want)) return;
+    if (null)
+        problem(c, g->line, "%s wants %s, not null; leave the line out for TRL's default, %s", f->name,
+                want_words[want], f->value);
+    else if (g->map || g->list)
+        problem(c, g->line, "%s wants %s, not %s", f->name, want_words[want],
+                g->map              ? "a map"
+                : want < WANT_WORDS ? "a list"
+                                    : "what is in this one");
+    else if (g->cut) problem(c, g->line, "%s contains a NUL character", f->name);
+    else problem(c, g->line, "%s wants %s, not `%.60s`", f->name, want_words[want], g->text);
+}
+
 // ---- values that change on their way ---------------------------------------------------------------------------------
 
-// `text` where it is a whole number of at least 1 ("10", "10.0"), else NULL. Heap.
-static char *whole(const char *text) {
-    char *end;
-    double x = text ? strtod(text, &end) : 0;
-    return text && !*end && x >= 1 && x < 1e15 && x == (double)(int64_t)x ? xasprintf("%lld", (long long)x) : NULL;
+static bool is_one_of(const char *word, const char *const *names) {
+    while (*names && strcmp(word, *names)) names++;
+    return *names;
+}
+
+// The word of a field, or NULL where it is none of `names`, which are all TRL knows: a problem.
+static const char *word_of(Carrying *c, const char *field, const char *const *names, const char *listed) {
+    const char *word = value_of(c, field);
+    if (is_false(word)) word = "no"; // as YAML reads a bare `no`
+    if (is_one_of(word, names)) return word;
+    problem(c, line_of(c, field), "%s wants one of %s, not `%.60s`", field, listed, word);
+    return NULL;
 }
 
 // An option that is a number of steps, where `strategy` counts steps; 0 where it says no.
-static void turn_steps(Carrying *c, const char *option, const char *strategy, const char *steps, bool may_be_off) {
-    const char *how = value_of(c, strategy);
-    char *n = whole(value_of(c, steps));
-    if (how && is_false(how) && may_be_off) carry(c, option, "0");
-    else if (how && strcmp(how, "steps")) lose_field(c, strategy);
-    else if (n) carry(c, option, n);
-    else lose_field(c, steps);
-    free(n);
+static void turn_steps(Carrying *c, const char *option, const char *strategy, bool may_be_off) {
+    static const char *const names[] = {"no", "steps", "epoch", "best", NULL};
+    const char *how = word_of(c, strategy, names, may_be_off ? "no, steps, epoch and best" : "no, steps and epoch");
+    double steps = number_of(c, option, 0);
+    int line = line_of(c, option);
+    if (!how) return;
+    if (!strcmp(how, "no") && may_be_off) carry(c, option, "0", line_of(c, strategy));
+    else if (strcmp(how, "steps")) lose_field(c, strategy);
+    else if (steps <= 0 && !may_be_off) problem(c, line, "%s is %g; TRL wants more than 0 of them", option, steps);
+    else if (steps > 1 && steps != floor(steps))
+        problem(c, line, "%s is %g; TRL wants a whole number above 1, or a share of all steps", option, steps);
+    else if (steps > 0 && steps < 1) lose_field(c, option);
+    else carry_number(c, option, steps > 0 ? steps : 0, line);
+}
+
+// There is no evaluation without an eval_file, which TRL's files do not name.
+static void turn_eval(Carrying *c) {
+    static const char *const names[] = {"no", "steps", "epoch", NULL};
+    const char *how = word_of(c, "eval_strategy", names, "no, steps and epoch");
+    if (!how || !strcmp(how, "no")) return;
+    double steps = number_of(c, "eval_steps", 0);
+    if (steps == 0) steps = number_of(c, "logging_steps", 0); // as TRL
+    if (steps < 0) problem(c, line_of(c, "eval_steps"), "eval_steps is %g; TRL wants more than 0 of them", steps);
+    else if (strcmp(how, "steps") || steps != floor(steps)) lose_field(c, "eval_strategy");
+    else {
+        char *words = xasprintf("write eval_file, the test split as JSONL, and eval_steps: %.0f", steps);
+        lose(c, line_of(c, "eval_strategy"), "eval_strategy", words);
+        free(words);
+    }
 }
 
 static void turn_schedule(Carrying *c) {
-    const char *type = value_of(c, "lr_scheduler_type"), *warmup = value_of(c, "warmup_steps");
-    if (type && !strcmp(type, "constant_with_warmup")) carry(c, "lr_scheduler_type", "constant");
-    else if (type && (!strcmp(type, "cosine") || !strcmp(type, "linear") || !strcmp(type, "constant")))
-        carry(c, "lr_scheduler_type", type);
-    else lose_field(c, "lr_scheduler_type");
-    char *n = whole(warmup);
-    if (n) carry(c, "warmup_steps", n);
-    else if (warmup && strtod(warmup, NULL) > 0) carry(c, "warmup_ratio", warmup);
-    free(n);
+    static const char *const ours[] = {"cosine", "linear", "constant", "constant_with_warmup", NULL};
+    static const char *const others[] = {"cosine_with_restarts",
+                                         "polynomial",
+                                         "inverse_sqrt",
+                                         "reduce_lr_on_plateau",
+                                         "cosine_with_min_lr",
+                                         "cosine_warmup_with_min_lr",
+                                         "warmup_stable_decay",
+                                         "greedy",
+                                         NULL};
+    const char *type = value_of(c, "lr_scheduler_type");
+    int line = line_of(c, "lr_scheduler_type"), at = line_of(c, "warmup_steps");
+    if (is_one_of(type, ours)) carry(c, "lr_scheduler_type", strncmp(type, "constant", 8) ? type : "constant", line);
+    else if (is_one_of(type, others)) lose_field(c, "lr_scheduler_type");
+    else problem(c, line, "lr_scheduler_type: transformers has no schedule `%.60s`", type);
+    double steps = number_of(c, "warmup_steps", 0), share = number_of(c, "warmup_ratio", 0);
+    if (steps < 0) problem(c, at, "warmup_steps is %g; TRL wants 0 or more", steps);
+    else if (!strcmp(type, "constant")) { // TRL's has no warm-up
+        carry(c, "warmup_steps", "0", at), carry(c, "warmup_ratio", "0", at);
+        if (steps > 0)
+            lose(c, at, "warmup_steps", "lr_scheduler_type constant has no warm-up; constant_with_warmup has");
+        if (share > 0)
+            lose(c, line_of(c, "warmup_ratio"), "warmup_ratio",
+                 "lr_scheduler_type constant has no warm-up; constant_with_warmup has");
+    } else if (steps >= 1) carry_number(c, "warmup_steps", floor(steps), at);
+    else if (steps > 0) carry_number(c, "warmup_ratio", steps, at);
 }
 
 static void turn_generation(Carrying *c) {
     const char *batch = value_of(c, "generation_batch_size"), *steps = value_of(c, "steps_per_generation");
-    int64_t size = batch ? strtoll(batch, NULL, 10) : 0;
-    const char *per_device = value_of(c, "per_device_train_batch_size");
-    int64_t micro = per_device ? strtoll(per_device, NULL, 10) : 0;
-    if (!size) carry(c, "steps_per_generation", steps ? steps : "0");
-    else if (micro < 1 || size % micro) lose_field(c, "generation_batch_size");
-    else {
-        char *n = xasprintf("%lld", (long long)(size / micro)); // of one rank
-        carry(c, "steps_per_generation", n);
-        free(n);
-    }
+    int batch_line = line_of(c, "generation_batch_size"), steps_line = line_of(c, "steps_per_generation");
+    double size = number_of(c, "generation_batch_size", 0), micro = number_of(c, "per_device_train_batch_size", 0);
+    if (batch && steps)
+        problem(c, batch_line > steps_line ? batch_line : steps_line,
+                "generation_batch_size and steps_per_generation are both set; TRL takes one of them");
+    else if (steps && number_of(c, "steps_per_generation", 0) < 1)
+        problem(c, steps_line, "steps_per_generation is %s; 1 is the least", steps);
+    else if (!batch) carry_number(c, "steps_per_generation", number_of(c, "steps_per_generation", 0), steps_line);
+    else if (micro < 1 || size < 1 || fmod(size, micro) != 0)
+        problem(c, batch_line, "generation_batch_size (%.0f) is not a multiple of per_device_train_batch_size (%.0f)",
+                size, micro);
+    else carry_number(c, "steps_per_generation", size / micro, batch_line);
 }
 
 // The name of ours that a reward function of TRL's or Open R1's has, or NULL. Heap.
@@ -192,92 +377,131 @@ static char *reward_named(const char *trl) {
     return found;
 }
 
-static void turn_rewards(Carrying *c) {
-    const Given *names = given(c, "reward_funcs"), *weights = given(c, "reward_weights");
-    const TextList *list = &names->items, *weight = &weights->items;
-    TextList one = {.item = (char **)&names->text, .n = 1};
-    if (names->text && value_of(c, "reward_funcs")) list = &one;
-    if (list->n) { // one that is not there takes its weight with it
-        Str all = {0};
-        for (int i = 0; i < list->n; i++) {
-            char *ours = reward_named(list->item[i]);
-            if (!ours) {
-                char *words = xasprintf("no reward is called %s; %s", list->item[i],
-                                        trl_fields[field_index("reward_funcs")].words);
-                lose(c, names->line, "reward_funcs", words);
-                free(words);
-                continue;
-            }
-            str_printf(&all, "%s%s", all.n ? "," : "", ours);
-            if (i < weight->n) str_printf(&all, "%cweight=%s", strchr(ours, ':') ? ',' : ':', weight->item[i]);
-            free(ours);
-        }
-        if (all.n) carry(c, "rewards", all.s);
-        str_free(&all);
-    }
-    if (weight->n && weight->n != list->n) lose_field(c, "reward_weights");
+// The weights that TRL's rewards have, of which a reward model is the first. NULL: all are 1.
+static char **reward_weights(Carrying *c, int rewards) {
+    const Given *weights = given(c, "reward_weights");
+    int models = value_of(c, "reward_model_name_or_path") != NULL;
+    if (!weights->list) return NULL;
+    if (!rewards) lose_field(c, "reward_weights");
+    else if (weights->items.n == rewards + models) return weights->items.item + models;
+    else
+        problem(c, weights->line, "reward_weights: %d for %d rewards; TRL wants one for each", weights->items.n,
+                rewards + models);
+    return NULL;
 }
 
-static void turn_number(Carrying *c, const char *name, const char *none) {
-    const char *text = value_of(c, name);
-    carry(c, name, text ? text : none);
+static void turn_rewards(Carrying *c) {
+    const Given *names = given(c, "reward_funcs");
+    TextList one = {.item = (char **)&names->text, .n = value_of(c, "reward_funcs") != NULL};
+    const TextList *list = names->text ? &one : &names->items;
+    char **weight = reward_weights(c, list->n);
+    Str all = {0};
+    for (int i = 0; i < list->n; i++) { // one that is not there takes its weight with it
+        char *ours = reward_named(list->item[i]);
+        if (ours) {
+            str_printf(&all, "%s%s", all.n ? "," : "", ours);
+            if (weight) str_printf(&all, "%cweight=%s", strchr(ours, ':') ? ',' : ':', weight[i]);
+        } else {
+            char *words =
+                xasprintf("no reward is called %s; %s", list->item[i], trl_fields[field_index("reward_funcs")].words);
+            lose(c, names->line, "reward_funcs", words);
+            free(words);
+        }
+        free(ours);
+    }
+    if (all.n) carry(c, "rewards", all.s, names->line);
+    str_free(&all);
+}
+
+// A number that is None in TRL where it is `none` here; TRL's own below 0 means something else.
+static void turn_number(Carrying *c, const char *name, double none) {
+    double x = number_of(c, name, none);
+    if (value_of(c, name) && x < 0) problem(c, line_of(c, name), "%s is %g; 0 is the least here", name, x);
+    else carry_number(c, name, x, line_of(c, name));
+}
+
+static void turn_scale(Carrying *c) {
+    static const char *const names[] = {"group", "batch", "none", NULL};
+    const char *scale = value_of(c, "scale_rewards"), *order = value_of(c, "multi_objective_aggregation");
+    int line = line_of(c, "scale_rewards");
+    if (is_true(scale)) scale = "group";
+    if (is_false(scale)) scale = "none";
+    if (!is_one_of(scale, names))
+        problem(c, line, "scale_rewards wants true, false, group, batch or none, not `%.60s`", scale);
+    else if (!strcmp(order, "normalize_then_sum")) {
+        if (strcmp(scale, "group"))
+            lose(c, line, "scale_rewards", "normalize_then_sum takes no notice of it, as in TRL");
+    } else carry(c, "scale_rewards", scale, line);
+}
+
+static void turn_types(Carrying *c) {
+    bool fp16 = given(c, "fp16")->text && is_true(given(c, "fp16")->text), bf16 = flag_of(c, "bf16");
+    int line = line_of(c, "bf16"), other = line_of(c, "fp16");
+    if (fp16 && bf16) problem(c, line > other ? line : other, "fp16 and bf16 are both true; TRL takes one of them");
+    carry(c, "dtype", bf16 || !value_of(c, "bf16") ? "bf16" : "f32", line);
+    if (flag_of(c, "use_cpu")) carry(c, "device", "cpu", line_of(c, "use_cpu"));
+    const char *optim = value_of(c, "optim");
+    if (strncmp(optim, "adamw", 5) || strstr(optim, "8bit")) lose_field(c, "optim");
 }
 
 // All that TRL_TURNED stands for.
 static void turn(Carrying *c) {
+    const char *dir = value_of(c, "output_dir"), *prompt = value_of(c, "max_prompt_length");
+    carry(c, "output_dir", dir ? dir : "trainer_output", line_of(c, "output_dir"));
     turn_schedule(c);
     turn_generation(c);
     turn_rewards(c);
-    turn_number(c, "min_p", "0");
-    turn_number(c, "delta", "0");
-    turn_number(c, "epsilon_high", "-1");
-    turn_number(c, "off_policy_mask_threshold", "0");
-    turn_number(c, "save_total_limit", "1000000");
-    turn_steps(c, "logging_steps", "logging_strategy", "logging_steps", false);
-    turn_steps(c, "save_steps", "save_strategy", "save_steps", true);
-    // An evaluation every so many steps; as often as the log where that is not said.
-    const char *eval = value_of(c, "eval_strategy");
-    bool said = value_of(c, "eval_steps") != NULL;
-    if (eval && !is_false(eval))
-        turn_steps(c, "eval_steps", "eval_strategy", said ? "eval_steps" : "logging_steps", true);
-    const char *scale = value_of(c, "scale_rewards"), *steps = value_of(c, "max_steps"), *bf16 = value_of(c, "bf16");
-    carry(c, "scale_rewards", is_true(scale) ? "group" : is_false(scale) ? "none" : scale ? scale : "none");
-    carry(c, "max_steps", steps && strtod(steps, NULL) > 0 ? steps : "0");
-    carry(c, "dtype", is_false(bf16) ? "f32" : "bf16");
-    if (is_true(value_of(c, "use_cpu"))) carry(c, "device", "cpu");
-    const char *optim = value_of(c, "optim");
-    if (!optim || strncmp(optim, "adamw", 5) || strstr(optim, "8bit")) lose_field(c, "optim");
-    const char *prompt = value_of(c, "max_prompt_length");
-    carry(c, "max_prompt_length", prompt ? prompt : "2048");
-    if (!prompt) carry(c, "long_prompts", "fail");
+    turn_scale(c);
+    turn_types(c);
+    turn_number(c, "min_p", 0);
+    turn_number(c, "delta", -1);
+    bool cap = !strcmp(value_of(c, "loss_type"), "cispo"); // which has no other way to say `as epsilon`
+    turn_number(c, "epsilon_high", cap ? number_of(c, "epsilon", 0) : -1);
+    turn_number(c, "off_policy_mask_threshold", -1);
+    turn_number(c, "save_total_limit", 1000000);
+    double top_k = number_of(c, "top_k", 0), max_steps = number_of(c, "max_steps", 0);
+    carry_number(c, "top_k", top_k == -1 ? 0 : top_k, line_of(c, "top_k"));
+    carry_number(c, "max_steps", max_steps > 0 ? max_steps : 0, line_of(c, "max_steps"));
+    turn_steps(c, "logging_steps", "logging_strategy", false);
+    turn_steps(c, "save_steps", "save_strategy", true);
+    turn_eval(c);
+    carry(c, "max_prompt_length", prompt ? prompt : "2048", line_of(c, "max_prompt_length"));
+    if (!prompt) carry(c, "long_prompts", "fail", 0);
 }
 
 // Whether what the file says is what TRL does anyway.
 static bool is_default(const Given *g, const TrlField *f) {
-    if (g->nested || g->items.n) return false;
+    if (g->map || g->nested || g->items.n) return false;
     const char *text = g->text ? g->text : "";
     bool none = !strcmp(f->value, "null") || !strcmp(f->value, "none") || !strcmp(f->value, "[]");
-    if (none &&
-        (!*text || is_false(text) || !strcasecmp(text, "null") || !strcasecmp(text, "none") || !strcmp(text, "~")))
-        return true;
+    if (none && (!*text || is_false(text) || is_null(g, false))) return true;
     char *end, *end_of_default;
     double x = strtod(text, &end), y = strtod(f->value, &end_of_default);
     bool numbers = *text && !*end && !*end_of_default;
     return !strcasecmp(text, f->value) || (is_false(text) && is_false(f->value)) || (numbers && x == y);
 }
 
-static void carry_fields(Carrying *c) {
-    for (int i = 0; i < FIELDS; i++) {
+// The option that has the field's name and kind.
+static void carry_as_is(Carrying *c, const TrlField *f) {
+    const char *text = value_of(c, f->name);
+    int line = line_of(c, f->name);
+    Want want = field_want(f);
+    if (want == WANT_FLAG) carry(c, f->ours, text && is_true(text) ? "true" : "false", line);
+    else if (text && want == WANT_WHOLE) carry_number(c, f->ours, strtod(text, NULL), line);
+    else if (text) carry(c, f->ours, text, line);
+}
+
+// False where there are problems.
+static bool carry_fields(Carrying *c) {
+    for (int i = 0; i < FIELDS; i++) check_type(c, &trl_fields[i]);
+    for (int i = 0; i < FIELDS && !c->problems.problem_count; i++) {
         const TrlField *f = &trl_fields[i];
         const Given *g = &c->given[i];
-        bool carried = f->how == TRL_SAME || f->how == TRL_NAMED;
-        if (carried && (g->nested || g->items.n)) lose(c, g->line, f->name, "one value is wanted, not a list or map");
-        else if (carried && value_of(c, f->name)) {
-            bool text = is_true(value_of(c, f->name)) || is_false(value_of(c, f->name)); // True, yes
-            carry(c, f->ours, text ? is_true(value_of(c, f->name)) ? "true" : "false" : value_of(c, f->name));
-        } else if (!carried && f->how != TRL_TURNED && g->line && !is_default(g, f)) lose_field(c, f->name);
+        if (f->how == TRL_SAME || f->how == TRL_NAMED) carry_as_is(c, f);
+        else if (f->how != TRL_TURNED && g->line && !is_default(g, f)) lose_field(c, f->name);
     }
-    turn(c);
+    if (!c->problems.problem_count) turn(c);
+    return !c->problems.problem_count;
 }
 
 // ---- what comes of it ------------------------------------------------------------------------------------------------
@@ -287,10 +511,8 @@ static char *carried_yaml(const Carrying *c, const Config *config) {
     Str s = {0};
     str_printf(&s, "# From a configuration of TRL's; what it does not say is as TRL 1.16 has it.\n");
     for (int i = 0; i < config_option_count; i++) {
-        size_t n = strlen(config_options[i].name);
         bool wanted = false;
-        for (int k = 0; k < c->override.n && !wanted; k++)
-            wanted = !strncmp(c->override.item[k], config_options[i].name, n) && c->override.item[k][n] == '=';
+        for (int k = 0; k < c->n_set && !wanted; k++) wanted = !strcmp(c->set[k].name, config_options[i].name);
         if (!wanted) continue;
         str_printf(&s, "%s: ", config_options[i].name);
         config_put_value(&s, config, &config_options[i]);
@@ -307,17 +529,20 @@ char *config_from_trl(const char *path, Error *e) {
     Carrying *c = xcalloc(1, sizeof *c);
     c->path = path;
     YamlReader *y = yaml_open(text, n);
+    c->problems.path = path;
     if (read_fields(c, y, e)) {
-        carry_fields(c);
         Config config;
-        if (config_read(&config, NULL, c->override.item, c->override.n, e)) {
+        if (!carry_fields(c)) problems_report(&c->problems, e);
+        else if (config_of_settings(&config, path, c->set, c->n_set, e)) {
             out = carried_yaml(c, &config);
             config_free(&config);
-        } else error_prefix(e, "%s", path);
+        }
     }
     yaml_close(y);
     for (int i = 0; i < FIELDS; i++) given_clear(&c->given[i]);
-    list_clear(&c->override);
+    for (int k = 0; k < c->n_set; k++) free((char *)(uintptr_t)c->set[k].value);
+    free(c->set);
+    str_free(&c->problems.problems);
     str_free(&c->lost);
     free(c);
     free(text);

@@ -8,7 +8,7 @@
 
 // clang-format off
 #define TRL_FIELDS(ROW) \
-    ROW(CONFIG,  output_dir,                                  "null",                SAME,     "output_dir",                  "") \
+    ROW(CONFIG,  output_dir,                                  "null",                TURNED,   "output_dir",                  "not set: trainer_output") \
     ROW(CONFIG,  per_device_train_batch_size,                 "8",                   SAME,     "per_device_train_batch_size", "") \
     ROW(CONFIG,  num_train_epochs,                            "3.0",                 SAME,     "num_train_epochs",            "") \
     ROW(CONFIG,  max_steps,                                   "-1",                  TURNED,   "max_steps",                   "-1 is 0 here") \
@@ -60,8 +60,8 @@
     ROW(CONFIG,  trackio_space_id,                            "null",                NEEDLESS, "",                            "nothing is uploaded; copy output_dir/step_N") \
     ROW(CONFIG,  trackio_bucket_id,                           "null",                NEEDLESS, "",                            "nothing is uploaded; copy output_dir/step_N") \
     ROW(CONFIG,  trackio_static_space_id,                     "null",                NEEDLESS, "",                            "nothing is uploaded; copy output_dir/step_N") \
-    ROW(CONFIG,  eval_strategy,                               "no",                  TURNED,   "eval_steps",                  "no is 0; steps; epoch is not there") \
-    ROW(CONFIG,  eval_steps,                                  "null",                TURNED,   "eval_steps",                  "whole steps, where eval_strategy is steps") \
+    ROW(CONFIG,  eval_strategy,                               "no",                  TURNED,   "",                            "write eval_file, the test split as JSONL, and eval_steps") \
+    ROW(CONFIG,  eval_steps,                                  "null",                TURNED,   "",                            "counts where eval_strategy is steps") \
     ROW(CONFIG,  eval_delay,                                  "0",                   ABSENT,   "",                            "evaluations begin after eval_steps") \
     ROW(CONFIG,  per_device_eval_batch_size,                  "8",                   NEEDLESS, "",                            "rollout_batch sequences are sampled at a time") \
     ROW(CONFIG,  prediction_loss_only,                        "false",               NEEDLESS, "",                            "an evaluation is of answers") \
@@ -133,11 +133,11 @@
     ROW(CONFIG,  ds3_gather_for_generation,                   "true",                NEEDLESS, "",                            "the sampler has the weights") \
     ROW(CONFIG,  shuffle_dataset,                             "true",                NAMED,    "shuffle",                     "") \
     ROW(CONFIG,  pad_to_multiple_of,                          "auto",                NEEDLESS, "",                            "sequences are packed, not padded") \
-    ROW(CONFIG,  generation_batch_size,                       "null",                TURNED,   "steps_per_generation",        "divided by per_device_train_batch_size and the ranks") \
+    ROW(CONFIG,  generation_batch_size,                       "null",                TURNED,   "steps_per_generation",        "divided by per_device_train_batch_size; with gpus=N divide by N too") \
     ROW(CONFIG,  steps_per_generation,                        "null",                TURNED,   "steps_per_generation",        "not set: 0") \
     ROW(CONFIG,  temperature,                                 "1.0",                 SAME,     "temperature",                 "") \
     ROW(CONFIG,  top_p,                                       "1.0",                 SAME,     "top_p",                       "") \
-    ROW(CONFIG,  top_k,                                       "0",                   SAME,     "top_k",                       "") \
+    ROW(CONFIG,  top_k,                                       "0",                   TURNED,   "top_k",                       "-1, which is vLLM's all, is 0") \
     ROW(CONFIG,  min_p,                                       "null",                TURNED,   "min_p",                       "not set: 0") \
     ROW(CONFIG,  generation_kwargs,                           "null",                ABSENT,   "",                            "write temperature, top_p, top_k, min_p, repetition_penalty and stop themselves") \
     ROW(CONFIG,  chat_template_kwargs,                        "null",                ABSENT,   "",                            "chat_template chooses a template, which has no parameters") \
@@ -159,8 +159,8 @@
     ROW(CONFIG,  beta,                                        "0.0",                 SAME,     "beta",                        "") \
     ROW(CONFIG,  num_iterations,                              "1",                   SAME,     "num_iterations",              "") \
     ROW(CONFIG,  epsilon,                                     "0.2",                 SAME,     "epsilon",                     "") \
-    ROW(CONFIG,  delta,                                       "null",                TURNED,   "delta",                       "not set: 0") \
-    ROW(CONFIG,  epsilon_high,                                "null",                TURNED,   "epsilon_high",                "not set: -1") \
+    ROW(CONFIG,  delta,                                       "null",                TURNED,   "delta",                       "not set: -1") \
+    ROW(CONFIG,  epsilon_high,                                "null",                TURNED,   "epsilon_high",                "not set: -1; for cispo epsilon, as TRL has it") \
     ROW(CONFIG,  sapo_temperature_neg,                        "1.05",                SAME,     "sapo_temperature_neg",        "") \
     ROW(CONFIG,  sapo_temperature_pos,                        "1.0",                 SAME,     "sapo_temperature_pos",        "") \
     ROW(CONFIG,  vespo_k_pos,                                 "2.0",                 SAME,     "vespo_k_pos",                 "") \
@@ -188,7 +188,7 @@
     ROW(CONFIG,  vllm_importance_sampling_mode,               "sequence_mask",       NEEDLESS, "",                            "sampled and trained log-probs are one number, so there is nothing to correct") \
     ROW(CONFIG,  vllm_importance_sampling_clip_max,           "3.0",                 NEEDLESS, "",                            "sampled and trained log-probs are one number, so there is nothing to correct") \
     ROW(CONFIG,  vllm_importance_sampling_clip_min,           "null",                NEEDLESS, "",                            "sampled and trained log-probs are one number, so there is nothing to correct") \
-    ROW(CONFIG,  off_policy_mask_threshold,                   "null",                TURNED,   "off_policy_mask_threshold",   "not set: 0") \
+    ROW(CONFIG,  off_policy_mask_threshold,                   "null",                TURNED,   "off_policy_mask_threshold",   "not set: -1") \
     ROW(CONFIG,  use_bias_correction_kl,                      "true",                SAME,     "use_bias_correction_kl",      "") \
     ROW(CONFIG,  log_completions,                             "false",               SAME,     "log_completions",             "") \
     ROW(CONFIG,  log_multimodal,                              "true",                NEEDLESS, "",                            "there is text only") \

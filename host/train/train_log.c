@@ -127,8 +127,11 @@ static Totals step_totals(const Trainer *t) {
         const float *m = t->generation.metric[t->generation.order[t->report.stats.first + j]];
         for (int k = 0; k < GM_COUNT; k++) s.v[k] += m[k];
         if (m[GM_TOKENS] == 0) {
-            // A masked sequence has a ratio all the same where it is one for all tokens: 1, which nothing clips.
-            if (t->cfg->importance_sampling_level == LEVEL_SEQUENCE) s.low_min = 0;
+            // A masked sequence has a ratio all the same where it is one for all tokens.
+            if (t->cfg->importance_sampling_level == LEVEL_SEQUENCE) {
+                s.low_min = fmin(s.low_min, m[GM_CLIP_LOW]);
+                s.high_max = fmax(s.high_max, m[GM_CLIP_HIGH]);
+            }
             continue;
         }
         s.low_min = fmin(s.low_min, m[GM_CLIP_LOW] / m[GM_TOKENS]);

@@ -20,14 +20,14 @@ typedef struct {
     ScaleRewards scale_rewards;
     RewardAggregation aggregation;
     float epsilon, epsilon_high; // clip(w, 1 - epsilon, 1 + epsilon_high); cispo: epsilon_high is absolute
-    float delta;                 // two-sided clipping; 0: off
+    float delta;                 // two-sided clipping; below 0: off
     float beta;                  // KL weight; 0: no reference
     bool kl_ratio; // the KL term is multiplied by the ratio, gradient included (TRL's use_bias_correction_kl)
     float entropy_coef;
     float sapo_tau_pos, sapo_tau_neg;
     float vespo_k_pos, vespo_lambda_pos, vespo_k_neg, vespo_lambda_neg; // pos: A >= 0
     float entropy_threshold;    // only tokens with entropy >= this carry policy loss; -INFINITY: all
-    float off_policy_threshold; // sequences with A < 0 and mean(old - logp) above it are masked; 0: off
+    float off_policy_threshold; // sequences with A < 0 and mean(old - logp) above it are masked; below 0: off
     // scalars of the whole batch (all micro-batches, all ranks); the functions at the end of this file make them
     float batch_std;     // of the rewards: SCALE_BATCH, and the last step of GDPO
     float loss_scale;    // what a sequence's or a token's loss is multiplied by
@@ -56,8 +56,9 @@ typedef enum {
     GM_ENTROPY,      // sum of entropy over the mask
     GM_KEPT,         // tokens that carry policy loss: those above the entropy threshold
     GM_KEPT_ENTROPY, // sum of their entropy
-    GM_CLIP_LOW,     // CLIP_RANGE: tokens with w < 1 - epsilon and A < 0
-    GM_CLIP_HIGH,    // CLIP_RANGE: tokens with w > 1 + epsilon_high and A > 0; CLIP_CAP: w > epsilon_high and A > 0
+    GM_CLIP_LOW,     // CLIP_RANGE: tokens with min(w, delta) < 1 - epsilon and A < 0
+    GM_CLIP_HIGH,    // CLIP_RANGE: tokens with min(w, delta) > 1 + epsilon_high and A > 0; CLIP_CAP: w > epsilon_high
+                     // and A > 0. LEVEL_SEQUENCE: a masked sequence counts as one token of ratio 1
     GM_CLIP_REGION,  // either
     GM_RATIO_SUM,    // sum of w (LEVEL_SEQUENCE: every token has its sequence's w)
     GM_RATIO_MAX,    // largest w (max, not sum); -INFINITY where the sequence is masked

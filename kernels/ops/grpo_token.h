@@ -26,8 +26,11 @@ GRPO_SHARED Policy policy_weighted(double weight, double l, double a) {
     return f;
 }
 
+// The ratio as two-sided clipping leaves it.
+GRPO_SHARED double capped_ratio(double w, const GrpoParams *p) { return p->delta < 0 ? w : at_most(w, p->delta); }
+
 GRPO_SHARED Policy policy_clipped(double w, double a, const GrpoParams *p) {
-    double capped = p->delta > 0 ? at_most(w, p->delta) : w;
+    double capped = capped_ratio(w, p);
     double clipped = at_most(at_least(w, 1 - (double)p->epsilon), 1 + (double)p->epsilon_high);
     double chosen = capped * a <= clipped * a ? capped : clipped;
     Policy f = {-chosen * a, chosen == w ? -a : 0, 0}; // flat where it differs from w
@@ -63,10 +66,13 @@ GRPO_SHARED double vespo_phi(double sum, double a, const GrpoParams *p) {
     return phi > FLT_MAX ? 0 : phi;
 }
 
-// 1 where the ratio is clipped above, -1 where below, 0 where it counts as it is.
-GRPO_SHARED int clip_side(double w, double a, const GrpoParams *p) {
+// 1 where the ratio is clipped above, -1 where below, 0 where it counts as it is. As TRL, a ratio that delta has capped is
+// looked at as capped, and in f32: a delta of 1 + epsilon_high leaves none above it.
+GRPO_SHARED int clip_side(double ratio, double a, const GrpoParams *p) {
+    float w = (float)ratio, capped = (float)capped_ratio(ratio, p);
+    float low = (float)(1 - (double)p->epsilon), high = (float)(1 + (double)p->epsilon_high);
     switch (loss_kind(p->loss_type).clip) {
-    case CLIP_RANGE: return (w > 1 + (double)p->epsilon_high && a > 0) - (w < 1 - (double)p->epsilon && a < 0);
+    case CLIP_RANGE: return (capped > high && a > 0) - (capped < low && a < 0);
     case CLIP_CAP: return w > p->epsilon_high && a > 0;
     case CLIP_NONE: break;
     }
@@ -140,7 +146,7 @@ GRPO_SHARED SequenceTerms sequence_terms(int64_t n, float advantage, const Seque
     s.mean_kl = sum->kl / (double)n;
     s.phi = p->loss_type == LOSS_VESPO ? vespo_phi(sum->clamped, s.a, p) : 0;
     // DeepSeek-V3.2's off-policy sequence mask: bad completions that the policy has already left teach it nothing.
-    s.off_policy = p->off_policy_threshold > 0 && s.a < 0 && -s.mean_log_ratio > p->off_policy_threshold;
+    s.off_policy = p->off_policy_threshold >= 0 && s.a < 0 && -s.mean_log_ratio > p->off_policy_threshold;
     s.scale = loss_kind(p->loss_type).sum == SUM_SEQUENCE_MEANS ? p->loss_scale / (double)n : p->loss_scale;
     s.entropy_scale = p->entropy_coef != 0 ? (double)p->entropy_coef * p->entropy_scale : 0;
     s.kept = (double)sum->kept / (double)n;
@@ -204,6 +210,11 @@ GRPO_SHARED void token_loss(TokenSums *sum, const Completion *c, int64_t t, cons
 GRPO_SHARED void masked_metrics(float *metric, float advantage, const GrpoParams *p) {
     for (int k = 0; k < GM_COUNT; k++) metric[k] = 0;
     if (p->loss_type == LOSS_VESPO) metric[GM_PHI] = (float)vespo_phi(0, advantage, p);
+    // It has no tokens, but where a sequence has one ratio a masked one's is 1, and can be outside the clip.
+    int side = p->level == LEVEL_SEQUENCE ? clip_side(1, advantage, p) : 0;
+    metric[GM_CLIP_LOW] = side < 0;
+    metric[GM_CLIP_HIGH] = side > 0;
+    metric[GM_CLIP_REGION] = side != 0;
     metric[GM_ADVANTAGE] = advantage;
     metric[GM_RATIO_MAX] = -INFINITY;
     metric[GM_RATIO_MIN] = INFINITY;
