@@ -17,7 +17,7 @@ typedef struct {
 
 #define REWARD_ABSTAINS NAN
 
-// A parameter of a reward, in the order the function reads them: a number, a whole number, one of several words, a text,
+// A parameter of a reward, which reads it by its name: a number, a whole number, one of several words, a text,
 // or the text of a URL (PARAM_TEXT as all texts are below), which begins with http:// or https://.
 typedef enum { PARAM_REAL, PARAM_WHOLE, PARAM_CHOICE, PARAM_TEXT, PARAM_URL } ParamKind;
 static inline bool param_is_text(ParamKind kind) { return kind == PARAM_TEXT || kind == PARAM_URL; }
@@ -58,9 +58,9 @@ typedef struct RewardState RewardState;
 // A reward as selected: which one, with which parameters and weight. A plain value: copies share the state.
 typedef struct {
     const RewardInfo *info;
-    char name[REWARD_MAX_NAME]; // in metrics: the registry's, or what the selection calls it (as=NAME)
-    double param[REWARD_MAX_PARAMS];
-    char text[REWARD_MAX_TEXTS][REWARD_MAX_TEXT]; // of the PARAM_TEXTs, in their order
+    char name[REWARD_MAX_NAME];      // in metrics: the registry's, or what the selection calls it (as=NAME)
+    double param[REWARD_MAX_PARAMS]; // of info->params; read by reward_number and reward_chose
+    char text[REWARD_MAX_TEXTS][REWARD_MAX_TEXT]; // of those that are texts, in their order; read by reward_text
     double weight;
     RewardState *state; // NULL until reward_open
 } Reward;
@@ -96,6 +96,11 @@ bool reward_parse(const char *spec, Reward *out, Error *e);
 // missing sandbox, a bad pattern) is said here. Then reward_close.
 bool reward_open(Reward *r, Error *e);
 void reward_close(Reward *r);
+// The value of a parameter: a number (of PARAM_CHOICE, the place among the choices), whether a choice is `choice`, a text
+// that lives as long as *r. All die where the reward has no such parameter or choice.
+double reward_number(const Reward *r, const char *name);
+bool reward_chose(const Reward *r, const char *name, const char *choice);
+const char *reward_text(const Reward *r, const char *name);
 // What `open` returned. Dies where the reward was not opened.
 void *reward_data(const Reward *r);
 // Counts a fault of n samples. From any thread; nothing happens where the reward was not opened.

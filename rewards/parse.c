@@ -1,7 +1,7 @@
 // What a user writes of a reward: NAME:key=value,...
 #include "nearest.h"
 #include "config.h"
-#include "reward.h"
+#include "params.h"
 #include "str.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,18 +18,11 @@ static char *suggestion(const char *word, const char *const *names, int n) {
     return s.s;
 }
 
-// Which of the reward's texts its parameter i is.
-static int text_place(const RewardInfo *info, int i) {
-    int place = 0;
-    while (--i >= 0) place += param_is_text(info->params[i].kind);
-    return place;
-}
-
 static void set_defaults(Reward *r) {
     for (int i = 0; i < r->info->n_params; i++) {
         const RewardParam *p = &r->info->params[i];
         r->param[i] = p->value;
-        if (param_is_text(p->kind)) snprintf(r->text[text_place(r->info, i)], REWARD_MAX_TEXT, "%s", p->choices);
+        if (param_is_text(p->kind)) snprintf(r->text[param_text_place(r->info, i)], REWARD_MAX_TEXT, "%s", p->choices);
     }
 }
 
@@ -60,20 +53,9 @@ static bool read_number(const char *text, double *value) {
     return !*end && isfinite(*value);
 }
 
-// The place of `text` among "a|b|c", or -1.
-static int find_choice(const char *choices, const char *text) {
-    size_t n = strlen(text);
-    for (int i = 0;; i++) {
-        size_t word = strcspn(choices, "|");
-        if (word == n && strncmp(choices, text, n) == 0) return i;
-        if (!choices[word]) return -1;
-        choices += word + 1;
-    }
-}
-
 static bool set_value(const RewardParam *p, const char *text, const char *spec, double *slot, Error *e) {
     if (p->kind == PARAM_CHOICE) {
-        *slot = find_choice(p->choices, text);
+        *slot = param_choice_place(p->choices, text);
         return *slot >= 0 || error_set(e, EXIT_CONFIG, "reward '%s': %s must be one of %s, not '%s'", spec, p->name,
                                        p->choices, text);
     }
@@ -132,7 +114,7 @@ static bool set_param(const char *key, const char *text, const char *spec, Rewar
         names[i + 2] = p->name;
         if (strcmp(key, p->name) != 0) continue;
         if (!see_once(seen, i + 2, key, spec, e)) return false;
-        return param_is_text(p->kind) ? set_text(p, text, spec, r->text[text_place(r->info, i)], e)
+        return param_is_text(p->kind) ? set_text(p, text, spec, r->text[param_text_place(r->info, i)], e)
                                       : set_value(p, text, spec, &r->param[i], e);
     }
     char *hint = suggestion(key, names, r->info->n_params + 2);

@@ -9,7 +9,10 @@
 #include "text.h"
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static float score_one(const char *spec, const char *completion, size_t n, const char *answer) {
     Reward r;
@@ -298,7 +301,8 @@ static void selections_are_read(void **state) {
     refused("int:weight=2 ", "number");
     refused("int:weight=1e10", "from");
     assert_true(reward_parse("repetition_penalty:language=ids,ngram_size=5,weight=2,max_penalty=-0.5", &r, &e));
-    assert_true(r.param[0] == 5 && r.param[1] == -0.5 && r.param[2] == 2 && r.weight == 2);
+    assert_true(reward_number(&r, "ngram_size") == 5 && reward_number(&r, "max_penalty") == -0.5 && r.weight == 2);
+    assert_true(reward_chose(&r, "language", "ids") && !reward_chose(&r, "language", "zh"));
     refused("repetition_penalty:max_penalty=1", "max_penalty must be from");
     refused("cosine:max_len=5,clamp=yes,max_len=5", "max_len is given twice");
     refused("cosine:weight=1,weight=2", "weight is given twice");
@@ -308,7 +312,7 @@ static void selections_are_read(void **state) {
     refused("repetition_penalty:language=", "one of en|zh|ids");
     refused("code_format:language=", "from 1 to 1023 bytes");
     assert_true(reward_parse("code_format:language=a\\,b:c=d,weight=2", &r, &e)); // a comma within a value
-    assert_string_equal(r.text[0], "a,b:c=d");
+    assert_string_equal(reward_text(&r, "language"), "a,b:c=d");
     assert_true(r.weight == 2);
     refused("language_consistency:language=eng", "one of en|zh|ja");
     refused("cod", "did you mean code");
@@ -317,6 +321,46 @@ static void selections_are_read(void **state) {
     refused("judge:retries=-1", "retries must be from");
     refused("cosine:max_len=0", "max_len must be from");
     refused("soft_overlong:max_completion_len=0", "max_completion_len must be from");
+}
+
+static void ask_number(const Reward *r) { reward_number(r, "max_length"); }
+static void ask_text_as_number(const Reward *r) { reward_number(r, "language"); }
+static void ask_choice(const Reward *r) { reward_chose(r, "want", "all"); }
+static void ask_choice_of_number(const Reward *r) { reward_chose(r, "max_len", "1000"); }
+static void ask_text(const Reward *r) { reward_text(r, "want"); }
+
+// A name in a reward's code that its table lacks is our own mistake; it ends the program at once.
+static void names_outside_the_table_end_it(void **state) {
+    static const struct {
+        const char *spec, *says;
+        void (*ask)(const Reward *);
+    } all[] = {
+        {"cosine", "reward cosine has no number named max_length", ask_number},
+        {"code_format", "reward code_format has no number named language", ask_text_as_number},
+        {"regex", "reward regex: want has no choice all", ask_choice},
+        {"cosine", "reward cosine: max_len has no choice 1000", ask_choice_of_number},
+        {"regex", "reward regex has no text named want", ask_text},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        Reward r;
+        Error e = {0};
+        int pipes[2], status;
+        assert_true(reward_parse(all[i].spec, &r, &e) && pipe(pipes) == 0);
+        pid_t pid = fork();
+        if (pid == 0) {
+            signal(SIGABRT, SIG_DFL);
+            dup2(pipes[1], STDERR_FILENO);
+            all[i].ask(&r);
+            _exit(0);
+        }
+        close(pipes[1]);
+        char said[256] = "";
+        for (ssize_t at = 0, n; (n = read(pipes[0], said + at, sizeof said - 1 - (size_t)at)) > 0;) at += n;
+        close(pipes[0]);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+        assert_non_null(strstr(said, all[i].says));
+    }
 }
 
 // MATH-500's rows: the whole answer field is one formula.
@@ -463,6 +507,7 @@ int main(void) {
         cmocka_unit_test(formats_match_their_patterns),
         cmocka_unit_test(long_texts_take_linear_time),
         cmocka_unit_test(selections_are_read),
+        cmocka_unit_test(names_outside_the_table_end_it),
         cmocka_unit_test(evaluations_are_graded),
         cmocka_unit_test(bounds_are_met),
         cmocka_unit_test(totals_leave_out_abstentions),

@@ -27,14 +27,14 @@ static char **cut_words(char *text) {
 
 void *open_external(const Reward *r, Error *e) {
     External *x = xcalloc(1, sizeof *x);
-    x->command = xstrdup(r->text[0]);
-    x->words = xstrdup(r->text[0]);
+    x->command = xstrdup(reward_text(r, "command"));
+    x->words = xstrdup(x->command);
     x->argv = cut_words(x->words);
     WorkerOptions o = {.name = x->command,
                        .command = {.argv = x->argv, .input = -1, .errors = true},
-                       .workers = (int)r->param[1],
-                       .timeout = r->param[3],
-                       .start_timeout = r->param[4]};
+                       .workers = (int)reward_number(r, "workers"),
+                       .timeout = reward_number(r, "timeout"),
+                       .start_timeout = reward_number(r, "start_timeout")};
     if (!x->argv[0]) error_set(e, EXIT_CONFIG, "needs a program: external:command=...");
     else x->pool = workers_open(&o, e);
     if (x->pool) return x;
@@ -95,6 +95,6 @@ static void score_batch(const Reward *r, const Sample *samples, int n, float *sc
 }
 
 void reward_external(const Reward *r, const Sample *samples, int n, float *score) {
-    int batch = (int)r->param[2];
+    int batch = (int)reward_number(r, "batch");
     for (int at = 0; at < n; at += batch) score_batch(r, samples + at, n - at < batch ? n - at : batch, score + at);
 }

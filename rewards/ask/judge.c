@@ -9,9 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TEXT_URL, TEXT_MODEL, TEXT_TEMPLATE, TEXT_PATTERN };                           // texts
-enum { P_MIN = 4, P_MAX, P_WORKERS, P_PARALLEL, P_TIMEOUT, P_RETRIES, P_MAX_TOKENS }; // numbers
-
 #define CACHE_BUCKETS 65536
 #define CACHE_BYTES   (256 << 20) // of prompts; then all are forgotten
 #define TEMPLATE_MAX  (64 << 10)
@@ -162,11 +159,12 @@ static bool check_url(const char *url, Error *e) {
 }
 
 static bool check_texts(const Reward *r, Judge *j, Error *e) {
-    if (r->param[P_MIN] >= r->param[P_MAX]) return error_set(e, EXIT_CONFIG, "min_score must be below max_score");
-    if (!(j->template = template_read(r->text[TEXT_TEMPLATE], e)) || !template_check(j->template, e)) return false;
-    if (!(j->regex = regex_new(r->text[TEXT_PATTERN], e))) return error_prefix(e, "pattern");
+    if (reward_number(r, "min_score") >= reward_number(r, "max_score"))
+        return error_set(e, EXIT_CONFIG, "min_score must be below max_score");
+    if (!(j->template = template_read(reward_text(r, "template"), e)) || !template_check(j->template, e)) return false;
+    if (!(j->regex = regex_new(reward_text(r, "pattern"), e))) return error_prefix(e, "pattern");
     return regex_groups(j->regex) > 0 ||
-           error_set(e, EXIT_CONFIG, "pattern: `%s` has no (group) for the score", r->text[TEXT_PATTERN]);
+           error_set(e, EXIT_CONFIG, "pattern: `%s` has no (group) for the score", reward_text(r, "pattern"));
 }
 
 static char *const helper[] = {(char *)JUDGE_NAME, NULL};
@@ -175,10 +173,10 @@ void *open_judge(const Reward *r, Error *e) {
     Judge *j = xcalloc(1, sizeof *j);
     pthread_mutex_init(&j->lock, NULL);
     j->bucket = xcalloc(CACHE_BUCKETS, sizeof *j->bucket);
-    j->url = xstrdup(r->text[TEXT_URL]);
+    j->url = xstrdup(reward_text(r, "url"));
     for (size_t n = strlen(j->url); n && j->url[n - 1] == '/';) j->url[--n] = 0;
     if (check_url(j->url, e)) j->shown = xstrdup(j->url), str_hide_users(j->shown);
-    j->model = xstrdup(r->text[TEXT_MODEL]);
+    j->model = xstrdup(reward_text(r, "model"));
     j->user = getenv("GRPO_JUDGE_USER") ? xstrdup(getenv("GRPO_JUDGE_USER")) : NULL;
     j->key = getenv("GRPO_JUDGE_KEY") ? xstrdup(getenv("GRPO_JUDGE_KEY")) : NULL;
     if (j->shown && judge_is_built(e) && check_texts(r, j, e)) {
@@ -186,15 +184,15 @@ void *open_judge(const Reward *r, Error *e) {
                                   .model = j->model,
                                   .key = j->key,
                                   .user = j->user,
-                                  .parallel = (int)r->param[P_PARALLEL],
-                                  .retries = (int)r->param[P_RETRIES],
-                                  .max_tokens = (int)r->param[P_MAX_TOKENS],
-                                  .timeout = r->param[P_TIMEOUT]};
+                                  .parallel = (int)reward_number(r, "parallel"),
+                                  .retries = (int)reward_number(r, "retries"),
+                                  .max_tokens = (int)reward_number(r, "max_tokens"),
+                                  .timeout = reward_number(r, "timeout")};
         j->hello = judge_hello(&j->server);
         WorkerOptions o = {.name = j->shown,
                            .command = {.argv = helper, .input = -1, .errors = true},
                            .hello = j->hello,
-                           .workers = (int)r->param[P_WORKERS],
+                           .workers = (int)reward_number(r, "workers"),
                            .start_timeout = 60,
                            .timeout = judge_patience(&j->server, BATCH)};
         j->pool = workers_open(&o, e);
@@ -236,7 +234,7 @@ static bool read_score(const Reward *r, RegexRun *run, const char *reply, float 
         while (at < t.n && (t.s[at] & 0xc0) == 0x80) at++;
     }
     char number[64], *end = number;
-    double low = r->param[P_MIN], high = r->param[P_MAX], value = 0;
+    double low = reward_number(r, "min_score"), high = reward_number(r, "max_score"), value = 0;
     if (last.s && last.n < sizeof number) {
         memcpy(number, last.s, last.n);
         number[last.n] = 0;

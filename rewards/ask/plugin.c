@@ -31,7 +31,7 @@ static const RewardPlugin *find_plugin(void *library, const char *path, Error *e
 }
 
 void *open_plugin(const Reward *r, Error *e) {
-    const char *path = r->text[0];
+    const char *path = reward_text(r, "path");
     char why[256] = "";
     if (!*path) return error_set(e, EXIT_CONFIG, "needs a shared object: plugin:path=..."), NULL;
     Plugin *p = xcalloc(1, sizeof *p);
@@ -42,7 +42,7 @@ void *open_plugin(const Reward *r, Error *e) {
     else if (!p->library) error_set(e, EXIT_CONFIG, "cannot be loaded: %s", dlerror());
     free(file);
     const RewardPlugin *plugin = p->library ? find_plugin(p->library, path, e) : NULL;
-    if (plugin && plugin->open) p->opened = plugin->open(r->text[1], why, sizeof why);
+    if (plugin && plugin->open) p->opened = plugin->open(reward_text(r, "argument"), why, sizeof why);
     why[sizeof why - 1] = 0;
     if (*why) error_set(e, EXIT_CONFIG, "%s refuses: %s", path, why);
     if (plugin && !*why) {

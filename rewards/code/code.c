@@ -2,14 +2,12 @@
 #include "code.h"
 #include <stdlib.h>
 
-enum { CREDIT_SHARE, CREDIT_ALL };
-
 void *open_code(const Reward *r, Error *e) {
     CodeRunner *runner = xcalloc(1, sizeof *runner);
-    runner->language = (CodeLanguage)(int)r->param[0];
-    runner->timeout = r->param[1];
-    runner->total = r->param[2];
-    runner->memory = (int64_t)r->param[3] << 20;
+    runner->language = (CodeLanguage)(int)reward_number(r, "language");
+    runner->timeout = reward_number(r, "timeout");
+    runner->total = reward_number(r, "total_timeout");
+    runner->memory = (int64_t)reward_number(r, "memory") << 20;
     if (code_runner_open(runner, e)) return runner;
     free(runner);
     return NULL;
@@ -34,7 +32,7 @@ static double run_sample(const Reward *r, const Sample *s, bool all) {
     return all ? passed == n : (double)passed / n;
 }
 
-static double code(const Reward *r, const Sample *s) { return run_sample(r, s, r->param[4] == CREDIT_ALL); }
+static double code(const Reward *r, const Sample *s) { return run_sample(r, s, reward_chose(r, "credit", "all")); }
 static double binary_code(const Reward *r, const Sample *s) { return run_sample(r, s, true); }
 
 REWARD_EACH(reward_code, code)

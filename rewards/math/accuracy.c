@@ -4,7 +4,7 @@
 #include "verify.h"
 #include <stdlib.h>
 
-// What is taken for an answer.
+// What is taken for an answer: the choices of `extract`, in their order.
 enum { EXTRACT_ANCHORED, EXTRACT_ANY, EXTRACT_LATEX, EXTRACT_NUMBERS };
 
 // Gold is LaTeX or a number anywhere in its text, malformed or not.
@@ -62,16 +62,16 @@ void verify_samples(const VerifyOptions *o, const Sample *samples, int n, Verdic
 }
 
 static VerifyOptions options_of(const Reward *r) {
-    return (VerifyOptions){.extract = (int)r->param[0],
-                           .gold_latex = r->param[1] == 1,
-                           .precision = (int)r->param[3],
-                           .any_variable = r->param[4] == 1,
-                           .set_relation = r->param[5] == 1};
+    return (VerifyOptions){.extract = (int)reward_number(r, "extract"),
+                           .gold_latex = reward_chose(r, "gold", "latex"),
+                           .precision = (int)reward_number(r, "precision"),
+                           .any_variable = reward_chose(r, "variables", "free"),
+                           .set_relation = reward_chose(r, "relations", "sets")};
 }
 
 void reward_accuracy(const Reward *r, const Sample *samples, int n, float *score) {
     VerifyOptions o = options_of(r);
-    float unparsable = r->param[2] == 0 ? REWARD_ABSTAINS : 1;
+    float unparsable = reward_chose(r, "unreadable_gold", "abstain") ? REWARD_ABSTAINS : 1;
     Verdict *verdict = xmalloc((size_t)n * sizeof *verdict);
     verify_samples(&o, samples, n, verdict);
     for (int i = 0; i < n; i++)
@@ -87,17 +87,18 @@ static Text after_reasoning(Text t, const char *delimiter) {
 
 void reward_reasoning_accuracy(const Reward *r, const Sample *samples, int n, float *score) {
     VerifyOptions o = VERIFY_DEFAULTS;
+    const char *delimiter = reward_text(r, "delimiter");
     Verdict *verdict = xmalloc((size_t)n * sizeof *verdict);
     Sample *answer = xmalloc((size_t)n * sizeof *answer);
     for (int i = 0; i < n; i++) {
-        Text rest = after_reasoning(sample_text(&samples[i]), r->text[0]);
+        Text rest = after_reasoning(sample_text(&samples[i]), delimiter);
         answer[i] = samples[i];
         answer[i].completion = rest.s ? rest.s : "";
         answer[i].completion_len = rest.n;
     }
     verify_samples(&o, answer, n, verdict);
     for (int i = 0; i < n; i++) {
-        bool complete = after_reasoning(sample_text(&samples[i]), r->text[0]).s;
+        bool complete = after_reasoning(sample_text(&samples[i]), delimiter).s;
         score[i] = !complete                       ? 0
                    : verdict[i] == VERDICT_NO_GOLD ? REWARD_ABSTAINS
                    : verdict[i] == VERDICT_RIGHT   ? 1

@@ -34,7 +34,7 @@ static bool matches_old(Text t) {
 
 static double format(const Reward *r, const Sample *s) {
     Text t = sample_text(s);
-    return r->param[0] == 0 ? matches_new(t) : matches_old(t);
+    return reward_chose(r, "form", "new") ? matches_new(t) : matches_old(t);
 }
 
 static double tag_count(const Reward *r, const Sample *s) {
@@ -88,7 +88,8 @@ static double code_format(const Reward *r, const Sample *s) {
     size_t at = text_find(t, open.n, middle), end;
     if (at == TEXT_NONE) return 0;
     char fence[REWARD_MAX_TEXT + 3] = "```";
-    memcpy(fence + 3, r->text[0], strlen(r->text[0]) + 1);
+    const char *language = reward_text(r, "language");
+    memcpy(fence + 3, language, strlen(language) + 1);
     size_t block = text_find(t, at + middle.n, text_of(fence));
     if (block == TEXT_NONE || (end = text_find(t, block + strlen(fence), text_of("```"))) == TEXT_NONE) return 0;
     return closes(t, end + 3, text_of("\n</answer>"));

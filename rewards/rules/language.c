@@ -280,12 +280,13 @@ static double share_of(int target, const Tokens *t) {
 
 void reward_language(const Reward *r, const Sample *samples, int n, float *score) {
     RegexRun *run = regex_run_new(reward_data(r));
-    int target = by_choice[(int)r->param[0]];
+    int target = by_choice[(int)reward_number(r, "language")];
+    bool chain = reward_chose(r, "part", "think");
     for (int i = 0; i < n; i++) {
         Text t = sample_text(&samples[i]);
         Str plain = {0}, mended = {0};
         Tokens tokens = {0};
-        leave_out_formulas(r->param[1] == 0 ? chain_of_thought(t) : t, &plain);
+        leave_out_formulas(chain ? chain_of_thought(t) : t, &plain);
         bool read = plain.n == 0 || tokens_read(run, regex_text((Text){plain.s, plain.n}, &mended), &tokens);
         if (!read) reward_fault(r, REWARD_REGEX_LIMIT, 1);
         score[i] = read ? (float)share_of(target, &tokens) : 0;

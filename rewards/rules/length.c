@@ -33,9 +33,10 @@ void reward_length(const Reward *r, const Sample *samples, int n, float *score) 
 // Yeo et al. 2025, "Demystifying Long Chain-of-Thought Reasoning in LLMs": short right answers are better than long
 // ones, and long wrong ones better than short.
 void reward_cosine(const Reward *r, const Sample *samples, int n, float *score) {
-    double min_wrong = r->param[0], max_wrong = r->param[1], min_right = r->param[2], max_right = r->param[3];
-    double max_len = r->param[4];
-    bool clamp = r->param[5] == 1, tokens = r->param[6] == 1;
+    double min_wrong = reward_number(r, "min_value_wrong"), max_wrong = reward_number(r, "max_value_wrong");
+    double min_right = reward_number(r, "min_value_correct"), max_right = reward_number(r, "max_value_correct");
+    double max_len = reward_number(r, "max_len");
+    bool clamp = reward_chose(r, "clamp", "yes"), tokens = reward_chose(r, "unit", "tokens");
     Verdict *verdict = verify_all(samples, n);
     for (int i = 0; i < n; i++) {
         double length = tokens ? samples[i].n_ids : (double)text_length(sample_text(&samples[i]));
@@ -50,7 +51,8 @@ void reward_cosine(const Reward *r, const Sample *samples, int n, float *score) 
 
 // DAPO's overlong punishment (Yu et al. 2025, equation 13): 0 up to max - cache tokens, then a line down to -1 at max.
 static double soft_overlong(const Reward *r, const Sample *s) {
-    double max = r->param[0], cache = r->param[1], length = s->n_ids;
+    double max = reward_number(r, "max_completion_len"), cache = reward_number(r, "soft_punish_cache");
+    double length = s->n_ids;
     if (!s->ids) return REWARD_ABSTAINS;
     if (length <= max - cache) return 0;
     return length <= max ? (max - cache - length) / cache : -1;

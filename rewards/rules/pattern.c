@@ -2,14 +2,16 @@
 #include "regex.h"
 #include "rules.h"
 
+// The choices of `want`, in their order.
 enum { WANT_FOUND, WANT_WHOLE, WANT_GOLD };
 
 void *open_regex(const Reward *r, Error *e) {
-    if (!r->text[0][0]) {
+    const char *text = reward_text(r, "pattern");
+    if (!*text) {
         error_set(e, EXIT_CONFIG, "needs a pattern: regex:pattern=...");
         return NULL;
     }
-    return regex_new(r->text[0], e);
+    return regex_new(text, e);
 }
 
 void close_regex(void *data) { regex_free(data); }
@@ -24,12 +26,13 @@ static bool accepts(int want, const Regex *regex, const Text *group, Text t, con
 void reward_regex(const Reward *r, const Sample *samples, int n, float *score) {
     const Regex *regex = reward_data(r);
     RegexRun *run = regex_run_new(regex);
+    int want = (int)reward_number(r, "want");
     for (int i = 0; i < n; i++) {
         Str mended = {0};
         Text group[REGEX_MAX_GROUPS + 1], t = regex_text(sample_text(&samples[i]), &mended);
         RegexResult found = regex_match(run, t, 0, group);
         if (found == REGEX_LIMIT) reward_fault(r, REWARD_REGEX_LIMIT, 1);
-        score[i] = found == REGEX_FOUND && accepts((int)r->param[1], regex, group, t, samples[i].answer);
+        score[i] = found == REGEX_FOUND && accepts(want, regex, group, t, samples[i].answer);
         str_free(&mended);
     }
     regex_run_free(run);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <utf8proc.h>
 
+// The choices of `language`, in their order.
 enum { UNIT_EN, UNIT_ZH, UNIT_IDS };
 
 // A word is remembered as a 64-bit hash; so is an n-gram of words.
@@ -122,9 +123,9 @@ static size_t count_unique(Words *w, size_t n) {
 }
 
 static double repetition_penalty(const Reward *r, const Sample *s) {
-    size_t n = (size_t)r->param[0];
-    double max_penalty = r->param[1];
-    int unit = (int)r->param[2];
+    size_t n = (size_t)reward_number(r, "ngram_size");
+    double max_penalty = reward_number(r, "max_penalty");
+    int unit = (int)reward_number(r, "language");
     if (unit == UNIT_IDS && !s->ids) return REWARD_ABSTAINS;
     Words w = {0};
     if (unit == UNIT_EN) split_english(sample_text(s), &w);
