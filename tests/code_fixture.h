@@ -18,3 +18,14 @@ static inline Reward need(const char *test, const char *spec) {
 static inline char *fenced(const char *language, const char *code) {
     return xasprintf("Here it is:\n```%s\n%s\n```\nDone.", language, code);
 }
+
+static inline float run_code(const Reward *r, const char *language, const char *code, const char *gold) {
+    char *text = fenced(language, code);
+    float score = score_by(r, text, gold);
+    free(text);
+    return score;
+}
+
+static inline float run_python(const Reward *r, const char *code, const char *gold) {
+    return run_code(r, "python", code, gold);
+}
