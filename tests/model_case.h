@@ -42,7 +42,7 @@ typedef struct {
     KvCache cache;
     // The batch: T tokens in B sequences. Every token but a sequence's last is scored: N = T - B.
     int64_t T, B, N;
-    Tensor ids, pos, seq;              // [tokens], [tokens], [tokens+1] i32
+    Tensor ids, pos, seq, prefix;      // [tokens], [tokens], [tokens+1], [tokens] i32
     Tensor rows, target;               // [tokens] i32, the first N in use, as of the columns below
     Tensor logp, lse, entropy;         // [tokens]
     Tensor dlogp, dentropy, kv_row;    // [tokens]
@@ -67,6 +67,7 @@ static inline void case_carve(ModelCase *c, Arena *a) {
     for (size_t i = 0; i < sizeof i32s / sizeof *i32s; i++) *i32s[i] = arena_new(a, I32, s.tokens);
     for (size_t i = 0; i < sizeof f32s / sizeof *f32s; i++) *f32s[i] = arena_new(a, F32, s.tokens);
     c->seq = arena_new(a, I32, s.tokens + 1);
+    c->prefix = arena_new(a, I32, s.tokens);
     c->span = arena_new(a, I32, s.tokens, 4);
     c->key = arena_new(a, I64, s.tokens);
 }
@@ -121,13 +122,15 @@ static inline void case_pack(ModelCase *c, const int32_t *ids, const int *length
             i32(c->target)[N++] = ids[T + 1];
         }
         i32(c->seq)[b + 1] = (int32_t)T;
+        i32(c->prefix)[b] = -1;
     }
     if (T > c->spec.tokens) die("%lld tokens in a test case for %lld", (long long)T, (long long)c->spec.tokens);
     c->T = T, c->B = B, c->N = N;
 }
 
 static inline Packed case_packed(const ModelCase *c) {
-    return (Packed){tensor_rows(c->ids, 0, c->T), tensor_rows(c->pos, 0, c->T), tensor_rows(c->seq, 0, c->B + 1), NONE};
+    return (Packed){tensor_rows(c->ids, 0, c->T), tensor_rows(c->pos, 0, c->T), tensor_rows(c->seq, 0, c->B + 1),
+                    tensor_rows(c->prefix, 0, c->B)};
 }
 // The first N rows of a column.
 static inline Tensor scored(const ModelCase *c, Tensor column) { return tensor_rows(column, 0, c->N); }

@@ -1,6 +1,7 @@
 // The transformer against HF transformers (tests/golden/qwen2_*.json, written by tools/golden.py), and its gradients
 // against finite differences and against each other.
 #include "json.h"
+#include "micro.h"
 #include "model_case.h"
 #include "near.h"
 #include "on_device.h"
@@ -244,6 +245,72 @@ static void bf16_no_worse_than_hf(void **state) {
     }
 }
 
+// Completions and their prompts as training packs them, each alone or after the rows that its prompt shares; forward and
+// backward of what is asked of the completions' tokens.
+static ModelCase *groups_run(const json_t *g, DType dtype, bool shared) {
+    int32_t ids[256];
+    Packing p = packing_new(512, 16);
+    size_t i, k;
+    json_t *group, *completion;
+    json_array_foreach(member(g, "groups"), i, group) {
+        int64_t prompt = integers(member(group, "prompt"), ids), first = shared ? prompt - 1 : 0;
+        assert_true(packing_prefix(&p, ids, first));
+        json_array_foreach(member(group, "completions"), k, completion) assert_true(
+            packing_add(&p, ids + first, prompt + integers(completion, ids + prompt) - first, prompt - first, NULL));
+    }
+    ModelCase *c = golden_case(g, (CaseSpec){.dtype = dtype, .tokens = p.T, .keep = true});
+    c->T = p.T, c->B = p.P, c->N = p.N;
+    memcpy(c->ids.data, p.ids, (size_t)p.T * 4), memcpy(c->pos.data, p.pos, (size_t)p.T * 4);
+    memcpy(c->seq.data, p.seq, (size_t)(p.P + 1) * 4), memcpy(c->prefix.data, p.prefix, (size_t)p.P * 4);
+    memcpy(c->rows.data, p.rows, (size_t)p.N * 4), memcpy(c->target.data, p.target, (size_t)p.N * 4);
+    packing_free(&p);
+    assert_int_equal(numbers(member(g, "a"), f32(c->dlogp)), c->N);
+    assert_int_equal(numbers(member(g, "b"), f32(c->dentropy)), c->N);
+    case_forward(c, (float)number(g, "temperature"), false);
+    case_backward(c, (float)number(g, "temperature"));
+    return c;
+}
+
+// Every parameter's relative error, as one root mean square; *worst: the largest.
+static double groups_error(const ModelCase *c, const json_t *g, double *worst) {
+    double sum = 0;
+    *worst = 0;
+    for (int i = 0; i < c->grad.n_params; i++) {
+        Distance half, e = gradient_error(c, member(g, "gradients"), i, &half);
+        sum += e.error / e.norm, *worst = worse(*worst, relative(e));
+    }
+    return sqrt(sum / c->grad.n_params);
+}
+
+// Gradients where a prompt's rows stand once for all its completions, against HF's, which runs every completion with its
+// prompt: in f32 as near as alone, in bf16 no further from f64 than alone.
+static void shared_prompts_have_the_gradients_of_hf(void **state) {
+    Error e;
+    json_t *golden = json_read("tests/golden/groups.json", &e), *g;
+    if (!golden) fail_msg("%s", e.text);
+    size_t i;
+    json_array_foreach(json_object_get(golden, "cases"), i, g) {
+        for (int half = 0; half < 2; half++) {
+            double rms[2], worst[2];
+            float *logp = NULL;
+            for (int shared = 0; shared < 2; shared++) {
+                ModelCase *c = groups_run(g, half ? BF16 : F32, shared);
+                rms[shared] = groups_error(c, g, &worst[shared]);
+                if (!half) assert_true(relative_list(f32(c->logp), member(g, "logp")) < 1e-5);
+                if (!shared) logp = memcpy(xmalloc((size_t)c->N * 4), c->logp.data, (size_t)c->N * 4);
+                else assert_memory_equal(logp, c->logp.data, (size_t)c->N * 4);
+                model_case_free(c);
+            }
+            free(logp);
+            print_message("  %s %s, gradients: alone %.2e (worst %.1e), shared %.2e (worst %.1e)\n",
+                          json_string_value(member(g, "name")), half ? "bf16" : "f32", rms[0], worst[0], rms[1],
+                          worst[1]);
+            assert_true(half ? rms[1] <= rms[0] : worst[1] < 1e-4);
+        }
+    }
+    json_decref(golden);
+}
+
 // Greedy tokens of all prompts with one repetition penalty, decoded side by side: prefill, then a token at a time.
 static void greedy(const json_t *g, double penalty) {
     enum { WIDTH = 128 };
@@ -470,6 +537,7 @@ int main(void) {
         cmocka_unit_test(matches_hf),
         cmocka_unit_test(padding_learns_as_in_hf),
         cmocka_unit_test(bf16_no_worse_than_hf),
+        cmocka_unit_test(shared_prompts_have_the_gradients_of_hf),
         cmocka_unit_test(greedy_matches_hf),
         cmocka_unit_test(gradients_are_slopes),
         cmocka_unit_test(gradients_add_up),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the goldens in tests/golden by running the real libraries: HF transformers, TRL and Math-Verify.
 
-    tools/golden.py loss | options | adamw | model | padding | generate | tokenizer | chat | verify | files | all     [--out tests/golden] [--full DIR]
+    tools/golden.py loss | options | adamw | model | padding | groups | generate | tokenizer | chat | verify | files | all     [--out tests/golden] [--full DIR]
 
 --full also dumps whole tensors (logits and every gradient) to DIR, for a full comparison by tests/test_model.c with
 GRPO_GOLDEN_FULL=DIR. Needs torch, transformers, trl, tokenizers, math-verify and numpy; the build and the tests do not need Python.
@@ -25,7 +25,7 @@ def versions():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loss", "options", "adamw", "model", "padding", "generate", "tokenizer", "chat", "verify", "files", "all"])
+    parser.add_argument("what", choices=["loss", "options", "adamw", "model", "padding", "groups", "generate", "tokenizer", "chat", "verify", "files", "all"])
     parser.add_argument("--out", default="tests/golden")
     parser.add_argument("--full")
     args = parser.parse_args()
@@ -46,7 +46,7 @@ def main():
         import golden_adamw
 
         golden_adamw.write(os.path.join(args.out, "adamw.json"), versions())
-    if args.what in ("model", "padding", "generate", "all"):
+    if args.what in ("model", "padding", "groups", "generate", "all"):
         import golden_model
 
         golden_model.write(args.out, versions(), args.what, args.full)

@@ -95,7 +95,8 @@ def forward(model, ids, temperature):
     """Logits [T,V] f32; for every token but a sequence's last: log-prob of the next one and entropy, at temperature."""
     logits, logp, entropy = [], [], []
     for x in ids:
-        z = model(input_ids=x[None]).logits[0].float()
+        z = model(input_ids=x[None]).logits[0]
+        z = z if z.dtype == torch.float64 else z.float()
         logits.append(z)
         lp = torch.log_softmax(z[:-1] / temperature, -1)
         logp.append(lp.gather(1, x[1:, None])[:, 0])
@@ -195,6 +196,42 @@ def padding(vocab=24, pad=5, other=9):
     return out
 
 
+GROUPS = [(70, [9, 33, 65]), (20, [1, 12]), (5, [17])]  # tokens of a prompt, of its completions
+
+
+def groups(name, samples=96):
+    """Gradients of completions that share prompts, each run through HF with its prompt before it."""
+    cfg = config(name)
+    model, fills = build(cfg, torch.float32)
+    half, _ = build(cfg, torch.bfloat16)
+    exact, _ = build(cfg, torch.float64)
+    with torch.no_grad():
+        for p, q in zip(exact.parameters(), model.parameters()):
+            p.copy_(q)
+    g = torch.Generator().manual_seed(9)
+    draw = lambda n: torch.randint(0, cfg.vocab_size, (n,), generator=g)
+    asked, ids, scored = [], [], []
+    for n, completions in GROUPS:
+        prompt, answers = draw(n), [draw(k) for k in completions]
+        asked.append({"prompt": prompt.tolist(), "completions": [x.tolist() for x in answers]})
+        ids += [torch.cat([prompt, x]) for x in answers]
+        scored += [torch.arange(1, n + len(x)) >= n for x in answers]
+    scored = torch.cat(scored)
+    a, b = torch.randn(len(scored), generator=g) * scored, 0.3 * torch.randn(len(scored), generator=g) * scored
+    logp, want = [x for k, x in enumerate(gradients(exact, ids, a, b)) if k in (2, 4)]
+    rounded = gradients(half, ids, a, b)[4]
+    picked = {}
+    for key, x in want.items():
+        candidates = np.flatnonzero(x.numpy())
+        order = np.argsort(uniform("sample " + key, len(candidates)), kind="stable")
+        index = np.sort(candidates[order[:samples]])
+        picked[key] = {"norm": x.double().norm().item(), "index": index.tolist(), "value": x[index].tolist(),
+                       "bf16_error": (rounded[key] - x)[index].double().norm().item()}
+    return {"name": name, "dims": dims(cfg), "fills": fills, "temperature": TEMPERATURE, "groups": asked,
+            "a": a[scored].tolist(), "b": b[scored].tolist(), "logp": logp[scored].float().tolist(),
+            "gradients": picked}
+
+
 def greedy(model, prompt, penalty, new_tokens):
     """Token ids and the least gap between the two best scores of any step."""
     out = model.generate(prompt[None], attention_mask=torch.ones_like(prompt)[None], do_sample=False,
@@ -233,7 +270,12 @@ def write(out, versions, what, full):
         with open(path, "w") as f:
             f.write(dump({"made_with": versions, "cases": padding()}) + "\n")
         print(f"{path}: {os.path.getsize(path)} bytes")
-    if what == "padding":
+    if what in ("groups", "all"):
+        path = os.path.join(out, "groups.json")
+        with open(path, "w") as f:
+            f.write(dump({"made_with": versions, "cases": [groups("tiny"), groups("gqa7")]}) + "\n")
+        print(f"{path}: {os.path.getsize(path)} bytes")
+    if what in ("padding", "groups"):
         return
     for name in MODELS:
         path = os.path.join(out, f"qwen2_{name}.json")
