@@ -25,6 +25,7 @@
     PICK(model,     grad_dtype, 0, "f32|bf16", "storage of gradients")                                                 \
     PICK(model,     optim_dtype, 0, "f32|bf16", "f32: master weights and moments in f32; bf16: moments in bf16, no masters, stochastic rounding") \
     BOOL(model,     recompute, true, "compute norm and SwiGLU outputs again in the backward pass instead of keeping them") \
+    BOOL(model,     gradient_checkpointing, false, "keep only the residual stream before each layer and compute the layer again in its backward pass: the same numbers in less memory, for about a third more time") \
     PICK(device,    device, 0, "auto|cpu|cuda", "where to compute; auto: a GPU where there is one for this build, else the CPU")\
     PICK(device,    matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
     INT (device,    threads, 0, 0, 1024, "CPU threads; 0: all cores")                                                  \

@@ -137,7 +137,7 @@ const Param *model_param(const Model *m, const char *name) {
     return NULL;
 }
 
-// Intermediates of one layer; what is not kept for a backward pass is shared by all layers.
+// Intermediates of one layer but its norms' and swiglu's outputs.
 static LayerActs carve_layer(Arena *a, ModelDims n, DType t, int64_t T) {
     return (LayerActs){
         .res1 = arena_new(a, t, T, n.D),
@@ -151,13 +151,14 @@ static LayerActs carve_layer(Arena *a, ModelDims n, DType t, int64_t T) {
     };
 }
 
-Activations activations_carve(Arena *a, ModelDims n, DType t, int64_t T, bool keep, bool recompute) {
-    Activations x = {.capacity = T, .keep = keep, .recompute = recompute};
+Activations activations_carve(Arena *a, ModelDims n, DType t, int64_t T, Keep keep) {
+    Activations x = {.capacity = T, .keep = keep};
     x.layer = xcalloc((size_t)n.L, sizeof *x.layer);
     Tensor norm1 = NONE, norm2 = NONE, mlp = NONE;
     for (int l = 0; l < n.L; l++) {
-        x.layer[l] = keep || l == 0 ? carve_layer(a, n, t, T) : x.layer[0];
-        if (l == 0 || (keep && !recompute)) {
+        x.layer[l] = keep >= KEEP_PRODUCTS || l == 0 ? carve_layer(a, n, t, T) : x.layer[0];
+        if (keep == KEEP_RESIDUALS && l > 0) x.layer[l].res1 = arena_new(a, t, T, n.D);
+        if (l == 0 || keep == KEEP_ALL) {
             norm1 = arena_new(a, t, T, n.D);
             norm2 = arena_new(a, t, T, n.D);
             mlp = arena_new(a, t, T, n.F);
@@ -213,12 +214,38 @@ typedef struct {
     Tensor kv_row;     // [T] where each token's keys and values are stored
 } Input;
 
+static Input packed_input(Packed in) {
+    return (Input){.ids = in.ids, .pos = in.pos, .seq = in.seq, .prefix = in.prefix};
+}
+
 // The profiler's range of a layer.
 static void range_layer(Device *d, const char *pass, int l) {
     char name[32];
     if (!d->range) return;
     snprintf(name, sizeof name, "%s %d", pass, l);
     d->range(d, name);
+}
+
+// Layer l as far as its backward pass needs it, the last product left out. It begins with the residual stream res[T,D] and
+// what the block before adds to it (NONE: it is whole).
+static void layer_forward(Device *d, const Model *m, const Activations *acts, int l, Tensor res, Tensor add, Input in) {
+    ModelDims n = m->dims;
+    const Layer w = m->layer[l];
+    int64_t T = in.ids.dim[0];
+    LayerActs a = first_rows(acts->layer[l], T);
+    Tensor block = tensor_rows(acts->block, 0, T);
+    Tensor cache = in.kv ? kv_layer(in.kv, l) : NONE; // [R,2K,d]
+
+    d->rmsnorm(d, a.norm1, present(add) ? a.res1 : NONE, a.rstd1, res, add, w.norm1_w, n.rms_eps);
+    d->matmul(d, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), a.norm1, w.qkv_w);
+    d->rope(d, a.qkv, w.qkv_b, in.pos, n.rope_theta, n.K, cache, in.kv_row);
+    if (present(in.seq)) d->attention(d, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
+    else d->decode(d, a.att, a.qkv, cache, in.span, n.K);
+    d->matmul(d, block, tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att)), w.o_w);
+
+    d->rmsnorm(d, a.norm2, a.res2, a.rstd2, a.res1, block, w.norm2_w, n.rms_eps);
+    d->matmul(d, a.gate_up, a.norm2, w.gate_up_w);
+    d->swiglu(d, a.mlp, a.gate_up);
 }
 
 // The transformer, once: training, prefill and decode all run these lines. Leaves acts->out[T,D].
@@ -230,24 +257,10 @@ static void transformer(Device *d, const Model *m, Activations *acts, Input in) 
     Tensor res = first_rows(acts->layer[0], T).res1;
     d->embed(d, res, m->embedding, in.ids);
     for (int l = 0; l < n.L; l++) {
-        const Layer w = m->layer[l];
-        LayerActs a = first_rows(acts->layer[l], T);
-        Tensor cache = in.kv ? kv_layer(in.kv, l) : NONE; // [R,2K,d]
-
         range_layer(d, "layer", l);
-        if (l == 0) d->rmsnorm(d, a.norm1, NONE, a.rstd1, res, NONE, w.norm1_w, n.rms_eps);
-        else d->rmsnorm(d, a.norm1, a.res1, a.rstd1, res, block, w.norm1_w, n.rms_eps);
-        d->matmul(d, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), a.norm1, w.qkv_w);
-        d->rope(d, a.qkv, w.qkv_b, in.pos, n.rope_theta, n.K, cache, in.kv_row);
-        if (present(in.seq)) d->attention(d, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
-        else d->decode(d, a.att, a.qkv, cache, in.span, n.K);
-        d->matmul(d, block, tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att)), w.o_w);
-
-        d->rmsnorm(d, a.norm2, a.res2, a.rstd2, a.res1, block, w.norm2_w, n.rms_eps);
-        d->matmul(d, a.gate_up, a.norm2, w.gate_up_w);
-        d->swiglu(d, a.mlp, a.gate_up);
-        d->matmul(d, block, a.mlp, w.down_w);
-        res = a.res2;
+        layer_forward(d, m, acts, l, res, l ? block : NONE, in);
+        d->matmul(d, block, tensor_rows(acts->layer[l].mlp, 0, T), m->layer[l].down_w);
+        res = tensor_rows(acts->layer[l].res2, 0, T);
         device_range(d, NULL);
     }
     d->rmsnorm(d, tensor_rows(acts->out, 0, T), tensor_rows(acts->final_res, 0, T), tensor_rows(acts->final_rstd, 0, T),
@@ -255,9 +268,10 @@ static void transformer(Device *d, const Model *m, Activations *acts, Input in) 
 }
 
 void model_forward(Device *d, const Model *m, Activations *acts, Packed in, const KvCache *cache, Tensor kv_row) {
-    transformer(
-        d, m, acts,
-        (Input){.ids = in.ids, .pos = in.pos, .seq = in.seq, .prefix = in.prefix, .kv = cache, .kv_row = kv_row});
+    Input input = packed_input(in);
+    input.kv = cache;
+    input.kv_row = kv_row;
+    transformer(d, m, acts, input);
 }
 
 void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tensor pos, const KvCache *cache,
@@ -268,6 +282,7 @@ void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tens
 void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in) {
     ModelDims n = m->dims;
     int64_t T = in.ids.dim[0];
+    Input input = packed_input(in);
     if (!acts->keep) die("a backward pass needs kept activations");
     Tensor dx = tensor_rows(acts->dx, 0, T);             // [T,D] gradient of a norm's output
     Tensor dres = tensor_rows(acts->dres, 0, T);         // [T,D] gradient of the residual stream
@@ -286,17 +301,19 @@ void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, P
         Tensor att_flat = tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att));
 
         range_layer(d, "backward of layer", l);
-        if (acts->recompute) d->swiglu(d, a.mlp, a.gate_up);
+        // The last layer's are still there.
+        if (acts->keep == KEEP_RESIDUALS && l < n.L - 1) layer_forward(d, m, acts, l, a.res1, NONE, input);
+        if (acts->keep == KEEP_PRODUCTS) d->swiglu(d, a.mlp, a.gate_up);
         d->matmul_bwd(d, dmlp, dw.down_w, dres, a.mlp, w.down_w);
         d->swiglu_bwd(d, dgate_up, dmlp, a.gate_up);
-        if (acts->recompute) d->rmsnorm(d, a.norm2, NONE, a.rstd2, a.res2, NONE, w.norm2_w, n.rms_eps);
+        if (acts->keep == KEEP_PRODUCTS) d->rmsnorm(d, a.norm2, NONE, a.rstd2, a.res2, NONE, w.norm2_w, n.rms_eps);
         d->matmul_bwd(d, dx, dw.gate_up_w, dgate_up, a.norm2, w.gate_up_w);
         d->rmsnorm_bwd(d, dres, dw.norm2_w, dres, dx, a.res2, a.rstd2, w.norm2_w);
 
         d->matmul_bwd(d, datt_flat, dw.o_w, dres, att_flat, w.o_w);
         d->attention_bwd(d, dqkv, datt, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
         d->rope_bwd(d, dqkv, dw.qkv_b, in.pos, n.rope_theta, n.K);
-        if (acts->recompute) d->rmsnorm(d, a.norm1, NONE, a.rstd1, a.res1, NONE, w.norm1_w, n.rms_eps);
+        if (acts->keep == KEEP_PRODUCTS) d->rmsnorm(d, a.norm1, NONE, a.rstd1, a.res1, NONE, w.norm1_w, n.rms_eps);
         d->matmul_bwd(d, dx, dw.qkv_w, dqkv_flat, a.norm1, w.qkv_w);
         d->rmsnorm_bwd(d, dres, dw.norm1_w, dres, dx, a.res1, a.rstd1, w.norm1_w);
         device_range(d, NULL);

@@ -29,7 +29,7 @@ typedef struct {
     ModelDims dims;
     DType dtype;
     int64_t tokens, kv_rows; // capacities
-    bool keep, recompute;
+    Keep keep;
 } CaseSpec;
 
 typedef struct {
@@ -60,7 +60,7 @@ static inline void case_carve(ModelCase *c, Arena *a) {
     CaseSpec s = c->spec;
     c->model = model_carve(a, s.dims, s.dtype);
     if (s.keep) c->grad = model_carve(a, s.dims, F32);
-    c->acts = activations_carve(a, s.dims, s.dtype, s.tokens, s.keep, s.recompute);
+    c->acts = activations_carve(a, s.dims, s.dtype, s.tokens, s.keep);
     if (s.kv_rows > 0) c->cache = kv_carve(a, s.dims, s.dtype, s.kv_rows);
     Tensor *i32s[] = {&c->ids, &c->pos, &c->rows, &c->target, &c->kv_row, &c->token, &c->step_pos};
     Tensor *f32s[] = {&c->logp, &c->lse, &c->entropy, &c->dlogp, &c->dentropy};

@@ -81,7 +81,7 @@ static ModelCase *golden_run(const json_t *g, DType dtype) {
     const json_t *sequences = member(g, "ids");
     for (B = 0; B < (int)json_array_size(sequences); B++)
         T += length[B] = (int)integers(json_array_get(sequences, (size_t)B), ids + T);
-    ModelCase *c = golden_case(g, (CaseSpec){.dtype = dtype, .tokens = T, .keep = true});
+    ModelCase *c = golden_case(g, (CaseSpec){.dtype = dtype, .tokens = T, .keep = KEEP_ALL});
     case_pack(c, ids, length, B);
     assert_int_equal(numbers(member(g, "a"), f32(c->dlogp)), c->N);
     assert_int_equal(numbers(member(g, "b"), f32(c->dentropy)), c->N);
@@ -258,7 +258,7 @@ static ModelCase *groups_run(const json_t *g, DType dtype, bool shared) {
         json_array_foreach(member(group, "completions"), k, completion) assert_true(
             packing_add(&p, ids + first, prompt + integers(completion, ids + prompt) - first, prompt - first, NULL));
     }
-    ModelCase *c = golden_case(g, (CaseSpec){.dtype = dtype, .tokens = p.T, .keep = true});
+    ModelCase *c = golden_case(g, (CaseSpec){.dtype = dtype, .tokens = p.T, .keep = KEEP_ALL});
     c->T = p.T, c->B = p.P, c->N = p.N;
     memcpy(c->ids.data, p.ids, (size_t)p.T * 4), memcpy(c->pos.data, p.pos, (size_t)p.T * 4);
     memcpy(c->seq.data, p.seq, (size_t)(p.P + 1) * 4), memcpy(c->prefix.data, p.prefix, (size_t)p.P * 4);
@@ -409,9 +409,8 @@ static void small_pack(ModelCase *c, int first, int B) {
         f32(c->dentropy)[k] = 0.3f * unit(2000 + where);
     }
 }
-static ModelCase *small_case(ModelDims dims, DType dtype, bool recompute) {
-    ModelCase *c = model_case(
-        device, (CaseSpec){.dims = dims, .dtype = dtype, .tokens = 41, .keep = true, .recompute = recompute});
+static ModelCase *small_case(ModelDims dims, DType dtype, Keep keep) {
+    ModelCase *c = model_case(device, (CaseSpec){.dims = dims, .dtype = dtype, .tokens = 41, .keep = keep});
     case_fill(c);
     return c;
 }
@@ -448,7 +447,7 @@ static void gradients_are_slopes(void **state) {
     for (int tied = 0; tied < 2; tied++) {
         ModelDims dims = small;
         dims.tied = tied;
-        ModelCase *c = small_case(dims, F32, false);
+        ModelCase *c = small_case(dims, F32, KEEP_ALL);
         small_run(c, 0, 4);
         double worst = 0;
         for (int i = 0; i < c->model.n_params; i++) {
@@ -481,7 +480,7 @@ static void gradients_are_slopes(void **state) {
 }
 
 static void gradients_add_up(void **state) {
-    ModelCase *whole = small_case(small, F32, false), *parts = small_case(small, F32, false);
+    ModelCase *whole = small_case(small, F32, KEEP_ALL), *parts = small_case(small, F32, KEEP_ALL);
     small_run(whole, 0, 4);
     small_run(parts, 0, 1), small_run(parts, 1, 2), small_run(parts, 3, 1);
     double error = slab_error(&parts->grad, &whole->grad);
@@ -490,23 +489,29 @@ static void gradients_add_up(void **state) {
     model_case_free(whole), model_case_free(parts);
 }
 
-static void recompute_changes_nothing(void **state) {
+static void what_is_kept_changes_nothing(void **state) {
     for (int half = 0; half < 2; half++) {
-        ModelCase *kept = small_case(small, half ? BF16 : F32, false),
-                  *again = small_case(small, half ? BF16 : F32, true);
-        small_run(kept, 0, 4), small_run(again, 0, 4);
-        assert_memory_equal(kept->grad.slab.data, again->grad.slab.data, tensor_bytes(kept->grad.slab));
-        assert_true(again->bytes < kept->bytes);
-        model_case_free(kept), model_case_free(again);
+        ModelCase *all = small_case(small, half ? BF16 : F32, KEEP_ALL);
+        small_run(all, 0, 4);
+        size_t bytes = all->bytes;
+        for (Keep keep = KEEP_PRODUCTS; keep >= KEEP_RESIDUALS; keep--) {
+            ModelCase *less = small_case(small, half ? BF16 : F32, keep);
+            small_run(less, 0, 4);
+            assert_memory_equal(all->grad.slab.data, less->grad.slab.data, tensor_bytes(all->grad.slab));
+            assert_true(less->bytes < bytes);
+            bytes = less->bytes;
+            model_case_free(less);
+        }
+        model_case_free(all);
     }
 }
 
 // The head and the embedding of a tied model are one matrix, and its gradient is the sum of both.
 static void tied_gradient_is_the_sum(void **state) {
     ModelDims dims = small;
-    ModelCase *untied = small_case(dims, F32, false);
+    ModelCase *untied = small_case(dims, F32, KEEP_ALL);
     dims.tied = true;
-    ModelCase *tied = small_case(dims, F32, false);
+    ModelCase *tied = small_case(dims, F32, KEEP_ALL);
     assert_null(model_param(&tied->model, "lm_head.weight"));
     for (int i = 0; i < tied->model.n_params; i++) {
         const Param *p = &tied->model.params[i];
@@ -541,7 +546,7 @@ int main(void) {
         cmocka_unit_test(greedy_matches_hf),
         cmocka_unit_test(gradients_are_slopes),
         cmocka_unit_test(gradients_add_up),
-        cmocka_unit_test(recompute_changes_nothing),
+        cmocka_unit_test(what_is_kept_changes_nothing),
         cmocka_unit_test(tied_gradient_is_the_sum),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

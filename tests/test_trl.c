@@ -97,7 +97,8 @@ static void values_are_turned_into_ours(void **state) {
                   "");
     assert_true(c.dtype == DTYPE_F32 && c.scale_rewards == 2 && c.warmup_ratio == 0.1 && c.steps_per_generation == 8);
     assert_true(c.epsilon_high == 0.28 && c.save_steps == 0 && c.eval_steps == 0 && c.max_prompt_length == 300);
-    assert_true(c.lr_scheduler_type == SCHEDULE_CONSTANT && c.device == DEVICE_CPU && !c.shuffle && c.recompute);
+    assert_true(c.lr_scheduler_type == SCHEDULE_CONSTANT && c.device == DEVICE_CPU && !c.shuffle &&
+                c.gradient_checkpointing);
     assert_string_equal(c.model, "a/b");
     assert_int_equal(c.rewards.n, 2);
     assert_string_equal(c.rewards.item[0], "accuracy:weight=1.0");

@@ -214,7 +214,6 @@ static const char *const foreign_names[][2] = {
     {"epochs", "write num_train_epochs"},
     {"fp16", "write dtype: bf16 or dtype: f32"},
     {"generation_batch_size", "write steps_per_generation: that many micro-batches"},
-    {"gradient_checkpointing", "write recompute: true"},
     {"group_size", "write num_generations"},
     {"kl_coef", "write beta"},
     {"lora_", "leave it out: all parameters are trained"},

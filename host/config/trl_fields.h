@@ -32,10 +32,10 @@
     ROW(CONFIG,  bf16_full_eval,                              "false",               NEEDLESS, "",                            "evaluation computes as training does") \
     ROW(CONFIG,  fp16_full_eval,                              "false",               NEEDLESS, "",                            "evaluation computes as training does") \
     ROW(CONFIG,  tf32,                                        "null",                NEEDLESS, "",                            "arithmetic is f32, never TF32") \
-    ROW(CONFIG,  activation_checkpointing,                    "null",                ABSENT,   "",                            "recompute computes norms and SwiGLU again") \
-    ROW(CONFIG,  activation_checkpointing_kwargs,             "null",                ABSENT,   "",                            "recompute has no parameters") \
-    ROW(CONFIG,  gradient_checkpointing,                      "true",                NAMED,    "recompute",                   "") \
-    ROW(CONFIG,  gradient_checkpointing_kwargs,               "null",                ABSENT,   "",                            "recompute has no parameters") \
+    ROW(CONFIG,  activation_checkpointing,                    "null",                ABSENT,   "",                            "gradient_checkpointing, or recompute for norms and SwiGLU alone") \
+    ROW(CONFIG,  activation_checkpointing_kwargs,             "null",                ABSENT,   "",                            "gradient_checkpointing has no parameters") \
+    ROW(CONFIG,  gradient_checkpointing,                      "true",                SAME,     "gradient_checkpointing",      "") \
+    ROW(CONFIG,  gradient_checkpointing_kwargs,               "null",                ABSENT,   "",                            "gradient_checkpointing has no parameters") \
     ROW(CONFIG,  torch_compile,                               "false",               NEEDLESS, "",                            "the kernels are compiled by the build") \
     ROW(CONFIG,  torch_compile_backend,                       "null",                NEEDLESS, "",                            "the kernels are compiled by the build") \
     ROW(CONFIG,  torch_compile_mode,                          "null",                NEEDLESS, "",                            "the kernels are compiled by the build") \

@@ -46,10 +46,14 @@ static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
     plan_add(p, "reference weights", a->used - at);
 }
 
+static Keep kept_of(const Config *c) {
+    return c->gradient_checkpointing ? KEEP_RESIDUALS : c->recompute ? KEEP_PRODUCTS : KEEP_ALL;
+}
+
 static TrainWork carve_train(Arena *a, const Engine *en) {
     const RunShape s = en->shape;
     int64_t T = s.train_tokens, B = s.train_seqs, R = s.n_rewards > 0 ? s.n_rewards : 1;
-    TrainWork w = {.acts = activations_carve(a, en->hf.dims, dtype_of(en->cfg->dtype), T, true, en->cfg->recompute)};
+    TrainWork w = {.acts = activations_carve(a, en->hf.dims, dtype_of(en->cfg->dtype), T, kept_of(en->cfg))};
     Tensor *i32s[] = {&w.ids, &w.pos, &w.rows, &w.target};
     for (size_t i = 0; i < sizeof i32s / sizeof *i32s; i++) *i32s[i] = arena_new(a, I32, T);
     Tensor *f32s[] = {&w.logp, &w.lse, &w.entropy, &w.dlogp, &w.dentropy, &w.old_logp, &w.ref_logp};
@@ -349,7 +353,8 @@ char *plan_table(const Engine *en) {
     if (c->dtype == DTYPE_F32) str_puts(&s, " dtype=bf16");
     if (en->shape.train && c->optim_dtype == DTYPE_F32) str_puts(&s, " optim_dtype=bf16");
     if (en->shape.train && c->grad_dtype == DTYPE_F32) str_puts(&s, " grad_dtype=bf16");
-    if (en->shape.train && !c->recompute) str_puts(&s, " recompute=true");
+    if (en->shape.train && !c->recompute && !c->gradient_checkpointing) str_puts(&s, " recompute=true");
+    if (en->shape.train && !c->gradient_checkpointing) str_puts(&s, " gradient_checkpointing=true");
     if (en->shape.score_rows && !c->share_prompts && c->num_generations > 1) str_puts(&s, " share_prompts=true");
     if (en->shape.reference) str_puts(&s, " beta=0");
     if (en->shape.train && c->per_device_train_batch_size > 1)

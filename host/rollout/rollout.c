@@ -15,8 +15,8 @@ Rollout rollout_carve(Arena *a, ModelDims n, DType t, RolloutShape s) {
     Rollout r = {.shape = s};
     int64_t rows = (int64_t)s.prompt_slots * s.max_prompt + (int64_t)s.slots * s.max_completion;
     r.cache = kv_carve(a, n, t, rows);
-    r.prefill = activations_carve(a, n, t, s.prefill_tokens, false, false);
-    r.decode = activations_carve(a, n, t, s.slots, false, false);
+    r.prefill = activations_carve(a, n, t, s.prefill_tokens, KEEP_NOTHING);
+    r.decode = activations_carve(a, n, t, s.slots, KEEP_NOTHING);
     r.ids = arena_new(a, I32, s.prefill_tokens);
     r.pos = arena_new(a, I32, s.prefill_tokens);
     r.kv_row = arena_new(a, I32, s.prefill_tokens);

@@ -79,11 +79,18 @@ typedef struct {
     Tensor res2, norm2, rstd2, gate_up, mlp;  // [T,D] [T,D] [T] [T,2F] [T,F]
 } LayerActs;
 
+// A backward pass computes again what is not kept, by the same kernels: gradients have the same bits.
+typedef enum {
+    KEEP_NOTHING,   // no backward pass
+    KEEP_RESIDUALS, // the residual stream before each layer: a layer's intermediates are computed again
+    KEEP_PRODUCTS,  // all but norm and swiglu outputs
+    KEEP_ALL
+} Keep;
+
 typedef struct {
     int64_t capacity;      // tokens
-    bool keep;             // every layer's intermediates are kept, for a backward pass
-    bool recompute;        // norm and swiglu outputs are not kept but computed again in the backward pass
-    LayerActs *layer;      // [L]; all alike where !keep
+    Keep keep;             // what of each layer is kept for a backward pass
+    LayerActs *layer;      // [L]; what is not kept is shared by all layers
     Tensor block;          // [T,D] output of the last o_proj or down_proj
     Tensor final_res;      // [T,D] the final norm's input
     Tensor final_rstd;     // [T]
@@ -94,7 +101,7 @@ typedef struct {
     Tensor dqkv, datt;     // [T,H+2K,d] [T,H,d]
 } Activations;
 
-Activations activations_carve(Arena *a, ModelDims dims, DType dtype, int64_t tokens, bool keep, bool recompute);
+Activations activations_carve(Arena *a, ModelDims dims, DType dtype, int64_t tokens, Keep keep);
 void activations_free(Activations *a);
 
 // The cache: per layer [R, 2K, d]; a row is one token's keys and values. Who owns which row is the rollout's affair.
