@@ -58,7 +58,6 @@
     INT (grpo,      num_generations, 8, 1, 4096, "completions a question: the group")                                  \
     INT (grpo,      num_iterations, 1, 1, 1000, "optimizer passes over one generation")                                \
     INT (grpo,      steps_per_generation, 0, 0, 4096, "micro-batches one generation feeds, a multiple of gradient_accumulation_steps; 0: the same") \
-    BOOL(grpo,      share_prompts, true, "training computes a group's prompt once a micro-batch, not once a completion: the same losses for less time and memory") \
     PICK(grpo,      loss_type, 0, LOSS_CHOICES, "how token losses are formed and added up: see the table of losses")    \
     PICK(grpo,      importance_sampling_level, 0, "token|sequence", "ratio of each token, or one of the sequence (GSPO)") \
     REAL(grpo,      epsilon, 0.2, 0, 1, "lower clip: ratios below 1 - epsilon")                                        \
@@ -91,6 +90,7 @@
     INT (reward,    reward_threads, 0, 0, 1024, "threads that score completions while others are sampled; 0: one a core, at most 16") \
     BOOL(grpo,      shuffle_rewards, false, "control run: rewards are permuted among the completions of a batch")      \
     INT (optim,     per_device_train_batch_size, 8, 1, 65536, "sequences a micro-batch")                               \
+    BOOL(optim,     share_prompts, true, "training computes a prompt once a micro-batch, not once for each of its completions there: the same losses for less time and memory") \
     INT (optim,     gradient_accumulation_steps, 4, 1, 65536, "micro-batches an optimizer step")                       \
     REAL(optim,     learning_rate, 5e-6, 0, 10, "peak learning rate")                                                  \
     PICK(optim,     lr_scheduler_type, 0, "cosine|linear|constant", "after the warm-up")                               \

@@ -7,6 +7,7 @@
 #include "example.h"
 #include "file.h"
 #include "outdir.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -227,6 +228,56 @@ static void checkpoints_say_how_they_were_trained(void **state) {
     free(text), free(base), free(instruct);
 }
 
+// One number of the run's metrics.
+static double metric(const char *out, const char *name) {
+    char *path = xasprintf("%s/metrics.jsonl", out), *text = get(path);
+    json_t *line = json_loads(text, JSON_DISABLE_EOF_CHECK, NULL);
+    double value = json_number_value(json_object_get(line, name));
+    json_decref(line);
+    free(text), free(path);
+    return value;
+}
+
+// Several completions of a prompt, as rejection sampling leaves them: its rows stand once a micro-batch, wherever the data
+// has them, and what is learned is the same.
+static void completions_share_their_prompt(void **state) {
+    Str rows = {0};
+    for (int i = 0; i < 9; i++)
+        str_printf(&rows, "{\"question\": \"Tom has %d pens and gets some more. How many now?\", \"answer\": \"%d\"}\n",
+                   i % 3, i * i * i);
+    put("several.jsonl", rows.s);
+    str_free(&rows);
+    static const char *const cuts[] = {"per_device_train_batch_size=9 gradient_accumulation_steps=1",
+                                       "per_device_train_batch_size=2 gradient_accumulation_steps=5",
+                                       "per_device_train_batch_size=2 gradient_accumulation_steps=5 packing=false"};
+    for (size_t k = 0; k < sizeof cuts / sizeof *cuts; k++) {
+        float *moment[2];
+        size_t n[2];
+        double seen[2], loss[2];
+        for (int shared = 0; shared < 2; shared++) {
+            char *more = xasprintf(
+                     "train_file=%s/several.jsonl completion_field=answer prompt_field=question shuffle=false "
+                     "share_prompts=%s %s",
+                     dir, shared ? "true" : "false", cuts[k]),
+                 *out = xasprintf("several%zu%d", k, shared),
+                 *path = xasprintf("%s/%s/step_1/state/moment1.bin", dir, out);
+            sft(out, more);
+            assert_int_equal(metric(out, "frac_rows_saved") > 0.2, shared);
+            seen[shared] = metric(out, "num_tokens"), loss[shared] = metric(out, "loss");
+            moment[shared] = (float *)file_read(path, 1 << 24, &n[shared], NULL); // the gradient, times a constant
+            assert_non_null(moment[shared]);
+            free(more), free(out), free(path);
+        }
+        assert_true(seen[0] == seen[1] && fabs(loss[0] - loss[1]) < 1e-6 * loss[0] && n[0] == n[1]);
+        double error = 0, norm = 0;
+        for (size_t i = 0; i < n[0] / 4; i++)
+            error += pow(moment[1][i] - moment[0][i], 2), norm += pow(moment[0][i], 2);
+        if (!(norm > 0 && sqrt(error / norm) < 1e-6))
+            fail_msg("%s: gradients differ by %g", cuts[k], sqrt(error / norm));
+        free(moment[0]), free(moment[1]);
+    }
+}
+
 // A template that is none of ours is an error where messages are rendered.
 static void an_unknown_template_is_asked_about(void **state) {
     put("chat_template.jinja", "{{ messages }}");
@@ -243,6 +294,7 @@ int main(void) {
         cmocka_unit_test(rows_that_are_read_and_refused),
         cmocka_unit_test(completions_end_once),
         cmocka_unit_test(checkpoints_say_how_they_were_trained),
+        cmocka_unit_test(completions_share_their_prompt),
         cmocka_unit_test(an_unknown_template_is_asked_about),
     };
     return cmocka_run_group_tests(tests, make_base, remove_base);

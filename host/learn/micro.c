@@ -67,10 +67,12 @@ static void end_part(Packing *p, int32_t prefix) {
     p->seq[p->P] = (int32_t)p->T;
 }
 
+bool packing_fits(const Packing *p, int64_t rows) { return p->T + rows <= p->max_tokens && p->B < p->max_sequences; }
+
 bool packing_prefix(Packing *p, const int32_t *ids, int64_t n) {
     p->shared = -1;
     if (!n) return true;
-    if (p->T + n > p->max_tokens || p->B == p->max_sequences) return false;
+    if (!packing_fits(p, n)) return false;
     for (int64_t j = 0; j < n; j++) add_token(p, ids[j], j);
     p->shared = (int32_t)p->P;
     end_part(p, -1);
@@ -79,7 +81,7 @@ bool packing_prefix(Packing *p, const int32_t *ids, int64_t n) {
 
 bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target, const uint8_t *wanted) {
     int64_t before = p->shared < 0 ? 0 : p->seq[p->shared + 1] - p->seq[p->shared];
-    if (p->T + n - 1 > p->max_tokens || p->B == p->max_sequences) return false;
+    if (!packing_fits(p, n - 1)) return false;
     for (int64_t j = 0; j + 1 < n; j++) { // the last token is only ever a target
         add_token(p, ids[j], before + j);
         if (j + 1 < first_target || (wanted && !wanted[j + 1])) continue;

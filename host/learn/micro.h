@@ -15,6 +15,7 @@ typedef struct {
 Packing packing_new(int64_t tokens, int64_t sequences);
 void packing_free(Packing *p);
 void packing_clear(Packing *p);
+bool packing_fits(const Packing *p, int64_t rows); // one sequence more, of so many rows
 // The sequences added from here on (up to packing_clear) begin with these n ids, which are computed once for all of them;
 // n = 0: with their own. False where it does not fit.
 bool packing_prefix(Packing *p, const int32_t *ids, int64_t n);

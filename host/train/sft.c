@@ -33,7 +33,7 @@ typedef struct {
     Learner learner;
     Prompter prompter;
     Dataset *data;
-    Example example;
+    Example *example; // [examples of a step + 1] this rank's, and one for all others
     Packing *packing; // [gradient_accumulation_steps] the micro-batches of one optimizer step
     int micros;       // those in use
     float *scored;    // [RunShape.kept] staging
@@ -44,27 +44,69 @@ typedef struct {
     Profile profile;
 } Sft;
 
-// Draws the examples of one optimizer step, and packs this rank's share of them into micro-batches: as few as they fit in,
-// or per_device_train_batch_size each. Which examples a step sees depends neither on packing nor on ranks.
-static bool draw_step(Sft *s, int64_t *targets, Error *e) {
-    const Config *c = s->cfg;
-    int n = (int)(c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus);
-    RankShare own = rank_share(s->learner.engine.comm, n);
+static int step_examples(const Config *c) {
+    return (int)(c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus);
+}
+
+// The ids before the first that is learned.
+static size_t prompt_length(const Example *x) {
+    size_t n = 1;
+    while (!x->wanted[n]) n++;
+    return n;
+}
+static bool same_prompt(const Example *a, const Example *b) {
+    size_t n = prompt_length(a);
+    return n == prompt_length(b) && !memcmp(a->ids.id, b->ids.id, n * sizeof *a->ids.id);
+}
+
+// Adds one example to the last micro-batch, or begins another with it. It shares its first `shared` ids with those before
+// and after it; *open: they stand in the last micro-batch.
+static void pack_example(Sft *s, const Example *x, size_t shared, bool *open) {
+    int64_t n = (int64_t)x->ids.n, own = n - (int64_t)shared;
+    if (!s->micros || !packing_fits(&s->packing[s->micros - 1], *open ? own - 1 : n - 1)) {
+        packing_clear(&s->packing[s->micros++]);
+        *open = false;
+    }
+    Packing *p = &s->packing[s->micros - 1];
+    bool fits = *open || packing_prefix(p, x->ids.id, (int64_t)shared);
+    *open = true;
+    if (!fits || !packing_add(p, x->ids.id + shared, own, 0, x->wanted + shared))
+        die("an example does not fit its micro-batch");
+}
+
+// Packs n examples into as few micro-batches as they fit in, or per_device_train_batch_size each. Those with the prompt of
+// one before them follow it, and the prompt's rows stand once a micro-batch.
+static void pack_step(Sft *s, int n) {
+    bool *packed = xcalloc((size_t)n + 1, sizeof *packed);
     s->micros = 0;
-    *targets = 0;
     for (int i = 0; i < n; i++) {
-        if (!next_example(&s->prompter, s->data, &s->example, e)) return false;
-        const Ids *ids = &s->example.ids;
-        for (size_t j = 1; j < ids->n; j++) *targets += s->example.wanted[j] != 0;
-        if (i < own.first || i >= own.end) continue;
-        bool fits =
-            s->micros && packing_add(&s->packing[s->micros - 1], ids->id, (int64_t)ids->n, 0, s->example.wanted);
-        if (!fits) {
-            packing_clear(&s->packing[s->micros++]);
-            if (!packing_add(&s->packing[s->micros - 1], ids->id, (int64_t)ids->n, 0, s->example.wanted))
-                die("an example does not fit its micro-batch");
+        if (packed[i]) continue;
+        int members = 0;
+        for (int j = i; j < n && s->cfg->share_prompts; j++) members += same_prompt(&s->example[i], &s->example[j]);
+        bool open = false;
+        if (members < 2) pack_example(s, &s->example[i], 0, &open);
+        for (int j = i; j < n && members > 1; j++) {
+            if (!same_prompt(&s->example[i], &s->example[j])) continue;
+            pack_example(s, &s->example[j], prompt_length(&s->example[i]) - 1, &open);
+            packed[j] = true;
         }
     }
+    free(packed);
+}
+
+// Draws the examples of one optimizer step, and packs this rank's share of them. Which examples a step sees depends neither
+// on packing nor on ranks.
+static bool draw_step(Sft *s, int64_t *targets, Error *e) {
+    int n = step_examples(s->cfg);
+    RankShare own = rank_share(s->learner.engine.comm, n);
+    *targets = 0;
+    for (int i = 0; i < n; i++) {
+        bool mine = i >= own.first && i < own.end;
+        Example *x = &s->example[mine ? i - own.first : own.end - own.first];
+        if (!next_example(&s->prompter, s->data, x, e)) return false;
+        for (size_t j = 1; j < x->ids.n; j++) *targets += x->wanted[j] != 0;
+    }
+    pack_step(s, own.end - own.first);
     return true;
 }
 
@@ -95,7 +137,7 @@ static void take_sums(Sft *s, double per_token, double *loss, double *entropy) {
 static bool sft_step(Sft *s, Error *e) {
     Learner *l = &s->learner;
     double start = clock_seconds(), loss = 0, entropy = 0;
-    int64_t targets, tokens = 0, kept = 0;
+    int64_t targets, tokens = 0, rows = 0, kept = 0;
     if (!draw_step(s, &targets, e)) return false;
     l->engine.device->fill(l->engine.device, l->grad.slab, 0);
     bool stopped = false;
@@ -105,11 +147,12 @@ static bool sft_step(Sft *s, Error *e) {
         profile_phase(&s->profile, "train");
         train_micro(s, &s->packing[k], 1 / (double)targets, kept);
         kept += 2 * s->packing[k].N;
-        tokens += s->packing[k].T;
+        tokens += s->packing[k].alone;
+        rows += s->packing[k].T;
     }
     if (!stopped) take_sums(s, 1 / (double)targets, &loss, &entropy);
-    double sums[] = {loss, entropy, (double)tokens, stopped}; // of all ranks
-    if (!comm_all_reduce(l->engine.comm, "loss", sums, 4, e) || sums[3] > 0) return false;
+    double sums[] = {loss, entropy, (double)tokens, (double)rows, stopped}; // of all ranks
+    if (!comm_all_reduce(l->engine.comm, "loss", sums, 5, e) || sums[4] > 0) return false;
     loss = sums[0], entropy = sums[1], tokens = (int64_t)sums[2];
     const char *bad = NULL;
     double norm, rate = optim_learning_rate(s->cfg, s->at.step, s->total_steps);
@@ -133,6 +176,7 @@ static bool sft_step(Sft *s, Error *e) {
         metrics_add(s->metrics, "learning_rate", rate);
         metrics_add(s->metrics, "entropy", entropy);
         metrics_add_int(s->metrics, "num_tokens", s->at.seen_tokens);
+        metrics_add(s->metrics, "frac_rows_saved", 1 - sums[3] / sums[2]);
         metrics_add(s->metrics, "step_time", seconds);
     }
     ProgressStep shown = {.reward = NAN,
@@ -173,7 +217,8 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)
         s->packing[k] = packing_new(shape.train_tokens, shape.train_seqs);
     s->scored = xcalloc((size_t)shape.kept, sizeof *s->scored);
-    int64_t n = c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus;
+    int64_t n = step_examples(c);
+    s->example = xcalloc((size_t)n + 1, sizeof *s->example);
     s->steps_per_epoch = dataset_rows(s->data) > n ? dataset_rows(s->data) / n : 1;
     s->total_steps = optim_total_steps(c, s->steps_per_epoch);
     if (!comm_rank(s->learner.engine.comm)) s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
@@ -193,7 +238,8 @@ static void sft_close(Sft *s) {
     for (int64_t k = 0; s->packing && k < s->cfg->gradient_accumulation_steps; k++) packing_free(&s->packing[k]);
     free(s->packing);
     free(s->scored);
-    example_free(&s->example);
+    for (int i = 0; s->example && i <= step_examples(s->cfg); i++) example_free(&s->example[i]);
+    free(s->example);
     free(s->at.batch);
     dataset_free(s->data);
     prompter_close(&s->prompter);
