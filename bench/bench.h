@@ -65,6 +65,7 @@ void bench_products(Bench *b);
 void bench_ops(Bench *b);
 void bench_train(Bench *b);
 void bench_groups(Bench *b);
+void bench_long(Bench *b);
 void bench_rollout(Bench *b);
 void bench_step(Bench *b);
 void bench_contract(Bench *b);

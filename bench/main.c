@@ -217,6 +217,7 @@ static const struct {
     {"ops", bench_ops, "every op of the case table"},
     {"train", bench_train, "prefill, training and AdamW, tiny and 0.5B"},
     {"groups", bench_groups, "training with a group's prompt computed once, and without"},
+    {"long", bench_long, "training on completions of 512 to 16,384 tokens"},
     {"rollout", bench_rollout, "decoding with sampling, tiny and 0.5B"},
     {"step", bench_step, "whole GRPO steps of the recipe (GPU)"},
     {"contract", bench_contract, "sampled against trained log-probs, bit by bit"},
