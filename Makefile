@@ -318,7 +318,7 @@ else ifneq ($(MODE),emu)
 	$(Q)$(MAKE) MODE=emu $@
 else
 	$(Q)$(MAKE) MODE=emu $(ptx_ops) $(kernels_ptx)
-	$(Q)$(if $(filter %-all,$@),PTX_ALL=1) EMU_PTX=$(BUILD)/ptx80 EMU_DEFER=0 EMU_GUARD=0 OMP_WAIT_POLICY=passive $(ptx_ops)
+	$(Q)$(if $(filter %-all,$@),PTX_ALL=1) EMU_PTX=$(BUILD)/ptx80 EMU_LAUNCHES=$(dir)/launches EMU_DEFER=0 EMU_GUARD=0 OMP_WAIT_POLICY=passive $(ptx_ops)
 endif
 
 # One test program alone, with all it prints: make run-test_ops. TEST=PATTERN: only the tests of that name; OP=NAME: of the
@@ -350,6 +350,7 @@ check:
 	$(Q)$(MAKE) test
 	$(Q)MEMORY_CALLS=all $(MAKE) run-test_memory
 	$(Q)$(MAKE) check-ptx
+	$(Q)$(MAKE) check-cuda
 	$(Q)$(MAKE) check-rooms
 	$(Q)$(MAKE) fuzz
 	$(Q)$(MAKE) MODE=sanitize test
@@ -385,7 +386,7 @@ ifeq ($(nvcc),)
 	@echo 'SKIP $@: no nvcc'
 else
 	$(Q)$(MAKE) MODE=release BUILD=$(check_build) CUDA_ARCH='$(check_archs)' objects_cu
-	$(Q)tools/check_cuda.sh $(check_build)/release $(check_archs)
+	$(Q)LAUNCHES=$(wildcard $(BUILD)/emu/launches) tools/check_cuda.sh $(check_build)/release $(check_archs)
 endif
 
 # FUZZ_SECONDS of random inputs for each parser; what a fuzzer learns stays in the build folder, and an input that fails is
@@ -436,7 +437,7 @@ help:
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
 	@echo 'make bench-ptx  how fast that machine is'
 	@echo 'make check-ptx  the kernels that nvcc compiled, on a machine for PTX; check-ptx-all: large shapes too'
-	@echo 'make check-cuda  registers and spills of every kernel, for every GPU generation; needs nvcc, no GPU'
+	@echo 'make check-cuda  registers and spills of every kernel, the hot ones in machine code; needs nvcc, no GPU'
 	@echo 'make check-rooms  which symbol of which room reaches up'
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
 	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'

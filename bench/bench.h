@@ -26,6 +26,7 @@ typedef struct {
     const char *origin[4]; // the CSV's last columns: device, driver, toolkit, commit
     char date[16];
     bool peers;  // run those that are installed
+    bool floors; // of the part `floor`: no device is there, rows are what they must take and are expected to
     bool failed; // a row fell below what it must reach
 } Bench;
 
@@ -46,7 +47,7 @@ void peak_memory_reset(void);
 double peak_memory(void);
 
 // Heads the rows of a section.
-void bench_section(const char *title);
+void bench_section(const Bench *b, const char *title);
 // Is a row of that name wanted?
 bool bench_wants(const Bench *b, const char *name);
 // One row: value (in `unit`), beside `limit` in the same unit (0: none) and the peer's value of that name. `must`: the
@@ -54,6 +55,11 @@ bool bench_wants(const Bench *b, const char *name);
 void bench_row(Bench *b, const char *name, double value, const char *unit, double limit, double must);
 // A row of time, where less is more: `limit` is the floor, in the same unit.
 void bench_row_time(Bench *b, const char *name, double value, const char *unit, double limit);
+
+// A row of what `bytes` to move and `flop` to compute take on the cards of the goals at least, and are expected to.
+void bench_row_floor(const Bench *b, const char *name, double bytes, double flop, DType dtype);
+// The share of its limit that a row is expected to reach on a GPU; NaN: nobody has said (predict.c).
+double predicted_share(const char *name);
 
 // Runs bench/peers/SCRIPT SECTION where python3 ($PYTHON) and its packages are there, else says SKIP. Its lines
 // "name<TAB>value" fill the peer column of the rows that follow.
@@ -70,3 +76,4 @@ void bench_rollout(Bench *b);
 void bench_step(Bench *b);
 void bench_contract(Bench *b);
 void bench_host(Bench *b);
+void bench_floor(Bench *b);

@@ -102,7 +102,7 @@ static void check(Bench *b, Shape shape, DType dtype, int64_t tokens) {
 }
 
 void bench_contract(Bench *b) {
-    bench_section("log-probs, sampled against trained");
+    bench_section(b, "log-probs, sampled against trained");
     int64_t tokens = b->tokens ? b->tokens : b->gpu ? 1000000 : 2000;
     check(b, TINY, F32, tokens / 4);
     check(b, TINY, BF16, tokens / 4);

@@ -227,7 +227,7 @@ static void measure_loading(Bench *b) {
 }
 
 void bench_host(Bench *b) {
-    bench_section("host (limit: the goal; for loading, memcpy)");
+    bench_section(b, "host (limit: the goal; for loading, memcpy)");
     peer_run(b, "hf_tokenizers.py", "encode");
     measure_tokenizer(b);
     measure_rewards(b);

@@ -124,8 +124,9 @@ void peer_run(const Bench *b, const char *script, const char *section) {
 }
 
 // ---- the table -------------------------------------------------------------------------------------------------------
-void bench_section(const char *title) {
-    printf("\n%-46s %23s %9s %12s %7s\n", title, "", "of limit", "peer", "ratio");
+void bench_section(const Bench *b, const char *title) {
+    if (b->floors) printf("%s\n", title);
+    else printf("\n%-46s %23s %9s %12s %7s\n", title, "", "of limit", "peer", "ratio");
     fflush(stdout);
 }
 
@@ -175,6 +176,8 @@ static void put_row(Bench *b, const char *name, double value, const char *unit, 
     printf("%-46s %12.*f %-10s", name, value < 10 ? 3 : value < 1000 ? 1 : 0, value, unit);
     if (isnan(share)) printf(" %9s", "");
     else printf(" %8.0f%%", 100 * share);
+    double predicted = b->gpu ? predicted_share(name) : NAN;
+    if (!isnan(predicted)) printf(" (%.0f%% expected)", 100 * predicted);
     if (!isnan(peer))
         printf(" %12.*f %6.2fx", peer < 10 ? 3 : peer < 1000 ? 1 : 0, peer, better > 0 ? value / peer : peer / value);
     if (low) printf("  FAILED: below %.0f%%", 100 * must);
@@ -222,6 +225,7 @@ static const struct {
     {"step", bench_step, "whole GRPO steps of the recipe (GPU)"},
     {"contract", bench_contract, "sampled against trained log-probs, bit by bit"},
     {"host", bench_host, "tokenizer, rewards, loading"},
+    {"floor", bench_floor, "what each GPU kernel must take on an H100 and an H200, and is expected to; needs no GPU"},
 };
 enum { PARTS = sizeof parts / sizeof *parts };
 
@@ -234,7 +238,7 @@ static int usage(void) {
                     "  --iterations N          run everything N times and measure nothing: for a profiler\n"
                     "  --tokens N              of contract (default 2000; a million on a GPU)\n"
                     "  --no-peers              leave Python out\n"
-                    "parts (default: all):\n");
+                    "parts (default: all but floor):\n");
     for (int i = 0; i < PARTS; i++) fprintf(stderr, "  %-10s %s\n", parts[i].name, parts[i].help);
     return EXIT_CONFIG;
 }
@@ -312,6 +316,13 @@ int main(int argc, char **argv) {
             chosen[part] = any = true;
         }
     }
+    enum { FLOOR = PARTS - 1 };
+    if (chosen[FLOOR]) {
+        parts[FLOOR].run(&b);
+        chosen[FLOOR] = any = false;
+        for (int i = 0; i < PARTS; i++) any |= chosen[i];
+        if (!any) return program_end("bench", program_flush(EXIT_OK, &e), &e);
+    }
     b.device = device_open(device, 0, 0, CPU_ISA_AUTO, &e);
     if (!b.device) return program_end("bench", e.code, &e);
     b.gpu = !strcmp(b.device->name, "cuda");
@@ -320,7 +331,7 @@ int main(int argc, char **argv) {
     b.probe = probe(&b);
     if (!b.iterations) print_probe(&b, &b.probe);
     for (int i = 0; i < PARTS; i++)
-        if (!any || chosen[i]) parts[i].run(&b);
+        if (any ? chosen[i] : i != FLOOR) parts[i].run(&b);
     if (b.only && !wanted) {
         fprintf(stderr, "bench: error: no row of these parts has `%s` in its name\n", b.only);
         b.failed = true;

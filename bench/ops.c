@@ -58,6 +58,12 @@ static void measure(Bench *b, const CaseOp *op, CaseShape s, DType dtype, DType 
     char name[128];
     Case named = {.op = op, .s = s, .dtype = dtype, .grad = grad};
     if (!bench_wants(b, case_name(&named, name, sizeof name))) return;
+    if (b->floors) {
+        Case c = case_open_shapes(op, s, dtype, grad);
+        bench_row_floor(b, name, case_bytes(&c), op->flops ? op->flops(&c) : 0, dtype);
+        case_close(&c);
+        return;
+    }
     double caches = (double)((int64_t)(b->gpu ? 512 : 64) << 20), all = 0;
     int most = b->iterations ? 1 : b->gpu ? COPIES : 4;
     Rotation r = {.n = 0};
@@ -72,12 +78,19 @@ static void measure(Bench *b, const CaseOp *op, CaseShape s, DType dtype, DType 
     for (int i = 0; i < r.n; i++) case_close(&r.copy[i]);
 }
 
+// Whether the table has shapes of that op for GPUs alone.
+static bool has_large(const CaseOp *op) {
+    for (int i = 0; i < CASE_ROWS; i++)
+        if (case_table[i].op == op && case_table[i].large) return true;
+    return false;
+}
+
 void bench_ops(Bench *b) {
-    bench_section("ops at the 0.5B model's shapes");
+    bench_section(b, "ops at the 0.5B model's shapes");
     for (int i = 0; i < CASE_ROWS; i++) {
         const CaseRow *row = &case_table[i];
-        if (!row->bench || (row->large && !b->gpu)) continue;
-        measure(b, row->op, row->s, F32, F32);
+        if (!row->bench || (row->large && !b->gpu) || (b->floors && !row->large && has_large(row->op))) continue;
+        if (!b->floors) measure(b, row->op, row->s, F32, F32);
         measure(b, row->op, row->s, BF16, F32);
         if (row->op->grads && b->gpu) measure(b, row->op, row->s, BF16, BF16);
     }

@@ -59,6 +59,12 @@ static void measure(Bench *b, const char *layer, DType t, int64_t M, int64_t N, 
         snprintf(name, sizeof name, "matmul %s%s [%lld,%lld,%lld] %s", layer, way[i].name, (long long)M, (long long)N,
                  (long long)K, dtype_name(t));
         if (!bench_wants(b, name)) continue;
+        double flop = 2.0 * (double)(M * N * K);
+        double bytes = (double)(N * K + (b->gpu ? M * (N + K) : 0)) * (double)dtype_size(t); // dw's f32 is left out
+        if (b->floors) {
+            bench_row_floor(b, name, bytes, flop, t);
+            continue;
+        }
         if (!ready) {
             p.copies = MANY * (b->gpu ? 6 : 1) / (N * K * (int64_t)dtype_size(t)) + 1;
             p.x = filled(d, t, M, K);
@@ -68,8 +74,7 @@ static void measure(Bench *b, const char *layer, DType t, int64_t M, int64_t N, 
             p.dw = filled(d, F32, N, K);
             ready = true;
         }
-        double s = bench_time_ops(b, way[i].fn, &p), flop = 2.0 * (double)(M * N * K);
-        double bytes = (double)(N * K + (b->gpu ? M * (N + K) : 0)) * (double)dtype_size(t); // dw's f32 is left out
+        double s = bench_time_ops(b, way[i].fn, &p);
         // Below the required share twice more: on a busy machine a median may be another program's.
         for (int again = 0; M > 1 && flop / s * 1e-9 < required * limit && again < 2; again++)
             s = fmin(s, bench_time_ops(b, way[i].fn, &p));
@@ -87,7 +92,7 @@ void bench_products(Bench *b) {
         int64_t N, K;
     } shape[] = {{"qkv", 1152, 896}, {"o", 896, 896}, {"gate_up", 9728, 896}, {"down", 896, 4864}};
     static const int64_t few[] = {512, 1, 0}, many[] = {8192, 256, 8, 0};
-    bench_section("matrix products of 0.5B [tokens, out, in]");
+    bench_section(b, "matrix products of 0.5B [tokens, out, in]");
     peer_run(b, b->gpu ? "torch_cuda.py" : "torch_cpu.py", "products");
     for (int t = b->gpu ? BF16 : F32; t <= BF16; t++)
         for (const int64_t *M = b->gpu ? many : few; *M; M++)

@@ -94,7 +94,7 @@ static void measure_rollout(Bench *b, Shape shape, int prompts, int group, int s
 }
 
 void bench_rollout(Bench *b) {
-    bench_section("decode");
+    bench_section(b, "decode");
     peer_run(b, b->gpu ? "hf_generate.py" : "torch_cpu.py", "decode");
     if (b->gpu) peer_run(b, "cuda_sources.py", "decode");
     if (!b->gpu) {

@@ -63,7 +63,7 @@ static void measure(Bench *b, Shape shape) {
 }
 
 void bench_step(Bench *b) {
-    bench_section("GRPO steps (the limit is the floor; less is more)");
+    bench_section(b, "GRPO steps (the limit is the floor; less is more)");
     if (b->gpu) peer_run(b, "grpo_torch.py", "step");
     if (!b->gpu) measure(b, TINY);
     for (Shape s = HALF_B; b->gpu && s < SHAPES; s++)

@@ -78,7 +78,7 @@ static void measure(Bench *b, Shape shape, DType dtype, int sequences, int64_t l
 }
 
 void bench_train(Bench *b) {
-    bench_section("prefill and training (forward, backward)");
+    bench_section(b, "prefill and training (forward, backward)");
     peer_run(b, b->gpu ? "torch_cuda.py" : "torch_cpu.py", "train");
     if (b->gpu) peer_run(b, "cuda_sources.py", "train");
     if (!b->gpu) {

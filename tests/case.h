@@ -58,7 +58,7 @@ struct Case {
     const CaseOp *op;
     CaseShape s;
     DType dtype, grad; // of activations and weights; of parameter gradients
-    Device *d;
+    Device *d;         // NULL: only shapes are declared, no memory is there
     uint64_t random;
     bool repeat; // large tensors repeat a block of random numbers: for a benchmark, which cares for their kind alone
     int n_args;
@@ -133,17 +133,21 @@ static inline Arg *case_arg(Case *c, const char *name, Role role, Tensor host) {
     if (c->n_args == CASE_ARGS) die("tests: case %s has too many arguments", c->op->name);
     Arg *a = &c->arg[c->n_args++];
     *a = (Arg){.name = name, .t = host, .role = role};
-    a->t.data = c->d->alloc(c->d, tensor_bytes(host) + 1);
-    if (!a->t.data) die("tests: no memory for %s of %s", name, c->op->name);
-    c->d->copy(c->d, a->t.data, host.data, tensor_bytes(host));
-    c->d->sync(c->d);
+    if (c->d) {
+        a->t.data = c->d->alloc(c->d, tensor_bytes(host) + 1);
+        if (!a->t.data) die("tests: no memory for %s of %s", name, c->op->name);
+        c->d->copy(c->d, a->t.data, host.data, tensor_bytes(host));
+        c->d->sync(c->d);
+    }
     a->traffic = (double)tensor_bytes(host) * (role == ARG_AUX ? 0 : role == ARG_IN || role == ARG_OUT ? 1 : 2);
     return a;
 }
 // A [a, b, e] tensor of normal numbers with the given mean and deviation; b and e may be 0: fewer dims.
 static inline Arg *case_floats(Case *c, const char *name, Role role, DType t, int64_t n0, int64_t n1, int64_t n2,
                                double mean, double deviation) {
-    Tensor x = tensor(NULL, t, n2 ? 3 : n1 ? 2 : 1, n0, n1 ? n1 : 1, n2 ? n2 : 1, 1);
+    static char nowhere;
+    Tensor x = tensor(&nowhere, t, n2 ? 3 : n1 ? 2 : 1, n0, n1 ? n1 : 1, n2 ? n2 : 1, 1);
+    if (!c->d) return case_arg(c, name, role, x);
     x.data = xcalloc(1, tensor_bytes(x) + 1);
     int64_t n = tensor_numel(x), block = c->repeat && n > 1 << 18 ? 1 << 18 : n;
     for (int64_t i = 0; i < block; i++) tensor_set(x, i, (float)(mean + deviation * case_normal(c)));
@@ -170,6 +174,12 @@ static inline Case case_open_fast(Device *d, const CaseOp *op, CaseShape s, DTyp
     op->make(&c);
     return c;
 }
+// Only declares the arguments: what the op must move and compute.
+static inline Case case_open_shapes(const CaseOp *op, CaseShape s, DType dtype, DType grad) {
+    Case c = {.op = op, .s = s, .dtype = dtype, .grad = grad, .random = 20240229};
+    op->make(&c);
+    return c;
+}
 // Makes the inputs. `values`: also their f64 copies, for the oracle (a benchmark does without).
 static inline Case case_open(Device *d, const CaseOp *op, CaseShape s, DType dtype, DType grad, bool values) {
     Case c = {.op = op, .s = s, .dtype = dtype, .grad = grad, .d = d, .random = 20240229};
@@ -179,7 +189,7 @@ static inline Case case_open(Device *d, const CaseOp *op, CaseShape s, DType dty
 }
 static inline void case_close(Case *c) {
     for (int i = 0; i < c->n_args; i++) {
-        c->d->free(c->d, c->arg[i].t.data, tensor_bytes(c->arg[i].t) + 1);
+        if (c->d) c->d->free(c->d, c->arg[i].t.data, tensor_bytes(c->arg[i].t) + 1);
         free(c->arg[i].before);
         free(c->arg[i].want);
     }

@@ -107,7 +107,7 @@ static inline void logprob_bwd_make(Case *c) {
     case_gradient(case_floats(c, "x", ARG_IN, c->dtype, c->s.T, c->s.D, 0, 0, 1), "dx");
     case_gradient(case_floats(c, "w", ARG_IN, c->dtype, c->s.V, c->s.D, 0, 0, 1.5 / sqrt((double)c->s.D)), "dw");
     case_targets(c, N);
-    logprob_run(c);
+    if (c->d) logprob_run(c);
 }
 static inline void logprob_bwd_run(Case *c) {
     c->d->logprob_bwd(c->d, arg(c, "dx"), arg(c, "dw"), arg(c, "dlogp"), arg(c, "dentropy"), arg(c, "x"),

@@ -4,9 +4,10 @@
 #include "scratch.h"
 #include <time.h>
 
+// Of this program's own computing: what else the machine does is left out.
 static double seconds(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <set>
 
 namespace {
 
@@ -32,6 +33,18 @@ void index_files() {
     closedir(d);
 }
 
+// EMU_LAUNCHES=FILE: a line for each way that a kernel is launched: its name, threads, dynamic shared memory.
+void note_launch(const EmuLaunch &launch) {
+    static std::set<std::string> noted;
+    const char *file = getenv("EMU_LAUNCHES");
+    if (!file) return;
+    std::string line = emu_symbol(launch.kernel) + " " + std::to_string(launch.block.x * launch.block.y * launch.block.z) +
+                       " " + std::to_string(launch.shared) + "\n";
+    if (!noted.insert(line).second) return;
+    std::ofstream to(file, noted.size() == 1 ? std::ios::trunc : std::ios::app);
+    if (!(to << line).flush()) emu_fail("EMU_LAUNCHES=%s cannot be written", file);
+}
+
 } // namespace
 
 void emu_machine(bool wanted) {
@@ -41,8 +54,9 @@ void emu_machine(bool wanted) {
 int64_t emu_machine_instructions(void) { return instructions; }
 
 bool emu_run_on_machine(const EmuLaunch &launch) {
-    if (!on) return false;
     std::lock_guard<std::mutex> hold(lock);
+    note_launch(launch);
+    if (!on) return false;
     if (file_of.empty()) index_files();
     std::string name = emu_symbol(launch.kernel);
     if (name.compare(0, 3, "_ZL") == 0) name.erase(2, 1); // static here; nvcc's names do not say so

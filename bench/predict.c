@@ -1,0 +1,96 @@
+// What each kernel is expected to reach on a GPU, said before any was measured there: the one table of it. `bench floor` prints
+// it as times; a run on a GPU shows it beside what came out.
+#include "bench.h"
+#include "floor.h"
+#include <math.h>
+#include <string.h>
+
+// Measured ceilings: device-to-device copy, read + written, and a bf16 product of 8192 cubed (PERFORMANCE of H200; for the
+// H100's copy what the best published memory-bound kernels reach there). f32 without TF32: the boost clock's rate, less a tenth.
+static const struct {
+    const char *name;
+    double bw, bf16, f32; // bytes a second, FLOP a second
+} cards[] = {{"H100", 3.0e12, 700e12, 60e12}, {"H200", 4.3e12, 790e12, 60e12}};
+
+// Of the limit that binds, memory or tensor cores. A name must begin with `name` and have `part` in it; the first that fits.
+static const struct {
+    const char *name, *part;
+    double share;
+} expected[] = {
+    // Products by mma.sync: two passes of registers through shared memory for every tensor-core instruction that wgmma would
+    // feed by itself. A few thousand rows; of K > 2048 the sums of the chunks wait in shared memory.
+    {"matmul ", "dx [8192", 0.75}, // cuBLASLt
+    {"matmul ", "dw [8192", 0.70}, // cuBLASLt, added to f32
+    {"matmul down [8192", "", 0.45},
+    {"matmul ", "[8192", 0.53},
+    // One wave and a rest; launch and the way of the first bytes are 2 to 3 us.
+    {"matmul gate_up [256", "", 0.27},
+    {"matmul ", "[256", 0.20},
+    {"matmul gate_up [8,", "", 0.55},
+    {"matmul down [8,", "", 0.35},
+    {"matmul ", "[8,", 0.18},
+    {"matmul T=2720", "", 0.50},
+    {"matmul_bwd ", "", 0.65},
+    // One pass over memory; those of 16 M elements are half as long as launching them.
+    {"fill ", "134217728", 0.90},
+    {"cast ", "134217728", 0.90},
+    {"lerp ", "134217728", 0.90},
+    {"sumsq ", "134217728", 0.90},
+    {"adamw ", "134217728", 0.90},
+    {"rmsnorm T=32768", "", 0.88},
+    {"rmsnorm T=16384", "", 0.90},
+    {"rmsnorm_bwd T=32768", "", 0.75}, // and the parts of dw
+    {"rmsnorm_bwd T=16384", "", 0.78},
+    {"swiglu T=32768", "", 0.92},
+    {"swiglu T=8192", "", 0.92},
+    {"swiglu_bwd T=32768", "", 0.90},
+    {"swiglu_bwd T=8192", "", 0.90},
+    {"rope T=32768", "", 0.80}, // an angle's sine and cosine in f64, once a token and pair
+    {"rope_bwd T=32768", "", 0.65},
+    {"embed T=32768", "", 0.80},
+    {"embed_bwd T=32768", "", 0.35}, // sorts, then walks
+    // p in two parts doubles the second product; softmax in between, by the same warps.
+    {"attention T=16384", "d=64", 0.16},
+    {"attention T=16384", "d=128", 0.22},
+    {"attention_bwd T=16384", "d=64", 0.12}, // 14 products of tiles where the formula has 10
+    {"attention_bwd T=16384", "d=128", 0.14},
+    {"decode T=256", "", 0.60},
+    // The product, then each logit once more from shared memory.
+    {"logprob T=8192", "", 0.38},
+    {"logprob_bwd T=8192", "", 0.45},
+    {"sample T=256", "opt", 0.12}, // filters: the logits go through memory
+    {"sample T=256", "", 0.30},
+    {"grpo_loss T=1048576", "", 0.50},
+    {"grpo_loss ", "", 0.02}, // a launch, and its longest chain of steps
+};
+
+double predicted_share(const char *name) {
+    bool half = strstr(name, " bf16") != NULL || !strncmp(name, "grpo_loss", 9);
+    for (size_t i = 0; i < sizeof expected / sizeof *expected && half; i++)
+        if (!strncmp(name, expected[i].name, strlen(expected[i].name)) && strstr(name, expected[i].part))
+            return expected[i].share;
+    return NAN;
+}
+
+void bench_row_floor(const Bench *b, const char *name, double bytes, double flop, DType dtype) {
+    double share = predicted_share(name);
+    if (isnan(share)) die("bench: nothing says what %s is expected to reach: bench/predict.c", name);
+    printf("%-52s %9.1f %10.2f", name, bytes * 1e-6, flop * 1e-9);
+    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++) {
+        double floor = floor_of(bytes, flop, cards[i].bw, dtype == F32 ? cards[i].f32 : cards[i].bf16) * 1e6;
+        printf(" %10.1f %10.1f", floor, floor / share);
+    }
+    printf(" %7.0f%%\n", 100 * share);
+}
+
+void bench_floor(Bench *b) {
+    Bench f = {.gpu = true, .floors = true, .only = b->only};
+    printf("The least that each kernel can take, and what it is expected to: unmeasured. Ceilings:");
+    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++)
+        printf(" %s %.1f TB/s, %.0f TFLOP/s;", cards[i].name, cards[i].bw * 1e-12, cards[i].bf16 * 1e-12);
+    printf("\n%-52s %9s %10s", "", "MB", "GFLOP");
+    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++) printf(" %6s: us %10s", cards[i].name, "expected");
+    printf(" %8s\n", "of limit");
+    bench_products(&f);
+    bench_ops(&f);
+}
