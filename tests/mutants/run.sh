@@ -3,7 +3,7 @@
 #
 # list.sh names the mutants. Each is made in a copy of kernels/, the one object it concerns is compiled anew (in haste: a test
 # runs once) and linked with the library of MODE=emu, and the named test runs on the emulated GPU. A mutant is killed where the test fails, crashes
-# or hangs. The pristine tree must pass all those tests first. As many run side by side as there are cores. The last
+# or hangs. The pristine tree must pass all those tests first (or have passed them in `make test`). As many run side by side as there are cores. The last
 # line is "N killed, N survived"; whatever survived or did not compile fails the run.
 #
 # Environment, from the Makefile: BUILD (build/emu), GRPO (the program), COMPILE_CU, LINK and LIBS (commands), MUTANTS (a
@@ -15,11 +15,17 @@ list=tests/mutants/list.sh
 limit=${MUTANT_TIMEOUT:-300}
 export GRPO_TEST_DEVICE=cuda EMU_DEVICES=4 EMU_DEFER=1 EMU_GUARD=1 OMP_WAIT_POLICY=passive ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
 
-# Runs test $1 ("rollout", or "ops:rmsnorm": one op of the case table) as program $2; output to $3.
+# Runs test $1 ("rollout", or "ops:rmsnorm": one op of the case table) as program $2, up to its first failure; output to $3.
 run_test() {
     op=${1#*:}
     [ "$op" != "$1" ] || op=
-    ${op:+env GRPO_TEST_OP="$op"} timeout -k 5 "$limit" "$2" </dev/null >"$3" 2>&1
+    ${op:+env GRPO_TEST_OP="$op"} timeout -k 5 "$limit" "$2" </dev/null >"$3" 2>&1 &
+    running=$!
+    while kill -0 "$running" 2>/dev/null; do
+        ! grep -q '^\[ *FAILED' "$3" || kill "$running" 2>/dev/null
+        sleep 0.1
+    done
+    wait "$running"
 }
 
 # Copies file $1 to $2 with the only occurrence of $from replaced by $to.
@@ -70,7 +76,10 @@ if [ "${1-}" = --one ]; then
 fi
 
 if [ "${1-}" = --pristine ]; then
-    run_test "$3" "$BUILD/tests/test_${3%%:*}" "$2/pristine.$3" && exit 0
+    program=$BUILD/tests/test_${3%%:*}
+    # It may have passed in `make test` just now.
+    [ ! "$program.log" -nt "$program" ] || ! grep -q '^\[ *PASSED' "$program.log" || grep -q '^\[ *FAILED' "$program.log" || exit 0
+    run_test "$3" "$program" "$2/pristine.$3" && exit 0
     echo "the pristine tree fails $3:"
     grep -v -e '^\[ *OK' -e '^\[ *RUN' "$2/pristine.$3" | tail -n 20
     touch "$2/pristine-failed"
