@@ -145,6 +145,8 @@ static void a_file_at_its_limit_is_a_full_disk(void **state) {
     if (code != EXIT_DISK || !strstr(err.s, "(ulimit -f)")) fail_msg("%d: %s", code, err.s);
     code = shell(TRAIN "max_steps=4; ls -d $D/run/step_4", &out, &err); // nothing is lost: it goes on
     if (code) fail_msg("%d: %s%s", code, out.s, err.s);
+    code = shell("ulimit -f 1; $G config --reference >$D/page", &out, &err); // longer than a stream's buffer
+    if (code != EXIT_DISK || !strstr(err.s, "(ulimit -f)")) fail_msg("%d: %s", code, err.s);
     errno = EDQUOT;
     assert_non_null(strstr(error_write(errno), "quota"));
     str_free(&out), str_free(&err);

@@ -5,7 +5,7 @@
 #include "output.h"
 #include <stdlib.h>
 #include <string.h>
-#include <stdio.h>
+#include <unistd.h>
 
 ExitCode command_config(int argc, char **argv, Error *e) {
     char *text = NULL;
@@ -21,7 +21,7 @@ ExitCode command_config(int argc, char **argv, Error *e) {
         text = config_yaml(&c);
         config_free(&c);
     }
-    fputs(text, stdout);
+    output_write(STDOUT_FILENO, text, strlen(text));
     free(text);
     return output_flush(e) ? EXIT_OK : e->code;
 }

@@ -41,7 +41,7 @@ static void plain_numbers(const char *text, bool grouped, Str *out) {
 }
 
 // The last number of a text: digits, with inner commas and one decimal point, which may come first, a minus sign before
-// them. Appends it to out without commas, a trailing point or leading zeros; false where there is none.
+// them. Puts it into *out, which is empty, without commas, a trailing point or leading zeros; false where there is none.
 static bool last_number(const char *text, Str *out) {
     const char *end = text + strlen(text);
     while (end > text && !isdigit((unsigned char)end[-1])) end--;
@@ -64,6 +64,7 @@ static bool last_number(const char *text, Str *out) {
     }
     while (point && out->n > start + 1 && out->s[out->n - 1] == '0') out->s[--out->n] = 0;
     if (point && out->n > start && out->s[out->n - 1] == '.') out->s[--out->n] = 0;
+    if (!strcmp(out->s + start, "0")) str_clear(out), str_puts(out, "0"); // also where a minus sign stands before it
     return true;
 }
 
