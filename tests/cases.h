@@ -63,7 +63,7 @@ static const CaseRow case_table[] = {
     ROW(matmul, .T = 2, .D = 4864, .F = 33) ROW(matmul, .T = 131, .D = 33, .F = 97) ROW(matmul, .T = 0, .D = 64, .F = 64)
     ROW(matmul, .T = 65, .D = 63, .F = 129) ROW(matmul, .T = 8, .D = 300, .F = 65) ROW(matmul, .T = 9, .D = 17, .F = 7)
     ROW(matmul, .T = 64, .D = 16, .F = 65) ROW(matmul, .T = 1, .D = 15, .F = 33) ROW(matmul, .T = 20, .D = 1032, .F = 24)
-    SPEED(matmul, .T = 2720, .D = 896, .F = 9728)
+    ROW(matmul, .T = 130, .D = 64, .F = 312) SPEED(matmul, .T = 2720, .D = 896, .F = 9728)
     ROW(matmul_bwd, .T = 1, .D = 1, .F = 1) ROW(matmul_bwd, .T = 7, .D = 65, .F = 19) ROW(matmul_bwd, .T = 70, .D = 33, .F = 50)
     ROW(matmul_bwd, .T = 2, .D = 2100, .F = 5) ROW(matmul_bwd, .T = 0, .D = 64, .F = 64)
     ROW(matmul_bwd, .T = 9, .D = 17, .F = 63) ROW(matmul_bwd, .T = 65, .D = 15, .F = 7) ROW(matmul_bwd, .T = 64, .D = 64, .F = 72)

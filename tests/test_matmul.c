@@ -119,6 +119,7 @@ static void test_matmul_rows(void **state) {
     for (DType t = F32; t <= BF16; t++) {
         check_rows(t, t, 64, 203, 2600, few, 5);
         check_rows(t, t, 200, 136, 1064, many, 5); // whole 16 bytes: large and small tiles, chunks apart and together
+        check_rows(t, t, 130, 312, 64, many, 4);   // just more than a wave of large tiles
         check_rows(t, t, 131, 600, 520, one, 1);
         check_rows(t, t, 131, 520, 1064, one, 1);
         check_rows(t, t, 70, 24, 1032, narrow, 5); // fewer blocks than a card has processors

@@ -6,11 +6,16 @@
 // chunks up in ascending order. Both ways are the same additions, so the choice may follow the shape.
 //
 // Floor: (M K + N K + M N) elements to move over the bandwidth of memory; 2 M N K FLOP over the tensor cores' rate.
-// Registers a thread on sm_80, sm_90a, sm_120 (make check-cuda; none spills), and what is expected, unmeasured so far:
+// Registers a thread on sm_80, sm_90a, sm_120 (make check-cuda; none spills), and what is expected:
 //   Mma8, 16, 32    56-62, 64-80, 104-122. Few tokens: the time is that of reading w once. A block has 4 or 5 stages of
 //                   8 KiB of w under way, an SM about 4 blocks: more than latency x bandwidth asks for.
 //   Mma*Narrow      64-80, 80, 122-128. 16 rows of w a block, where N is so small that even chunks leave SMs idle.
-//   Mma64           128-159; 3 blocks an SM.
+//   Mma64           128-159; 3 blocks an SM. Where there are no more than two an SM, or one, the stages that the others
+//                   would need make the pipeline longer (Mma64Two, Mma64One); where not even every other SM has one,
+//                   tiles of a quarter (Mma32Square).
+//   Mma80           254; two blocks an SM: where tiles of 128 x 128 need a second, nearly empty wave.
+// Measured on an H200 for 0.5B, us at 8, 64, 256, 1,024 tokens (mma.sync; the floor at 256 is bound by the tensor cores):
+//   qkv 4.1, 4.8, 6.7, 11.8   o 4.0, 4.1, 5.7, 8.9   gate_up 7.7, 9.8, 17.9, 62   down 6.7, 10.0, 16, 45
 //   Mma128          203-232; one block of 8 warps an SM, 96 KiB of stages. 128 bytes of K copy 32 KiB and read 96 KiB
 //                   of shared memory for 1 M multiply-adds.
 //   Mma256          252-254; the same warps, twice the products each: 48 KiB copied and 128 KiB read for 2 M, a third
@@ -99,7 +104,11 @@ static __global__ void __launch_bounds__(Tile::THREADS)
 typedef MmaTile<128, 256, 2, 4, 3, ONE_CHUNK> Mma256;
 typedef MmaTile<128, 256, 2, 4, 2, IN_SHARED> Mma256Chunks;
 typedef MmaTile<128, 128, 2, 4, 3> Mma128;
+typedef MmaTile<80, 128, 1, 4, 4> Mma80;
 typedef MmaTile<64, 64, 2, 2, 4> Mma64;
+typedef MmaTile<64, 64, 2, 2, 6> Mma64Two;
+typedef MmaTile<64, 64, 2, 2, 8> Mma64One;
+typedef MmaTile<32, 32, 2, 2, 10> Mma32Square;
 typedef MmaTile<64, 32, 4, 1, 5> Mma32;
 typedef MmaTile<64, 16, 4, 1, 6> Mma16;
 typedef MmaTile<64, 8, 4, 1, 6> Mma8;
@@ -121,9 +130,10 @@ template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Te
     bool split = chunks > 1 && tiles < enough && tiles <= MATMUL_COUNTERS && chunks <= MAX_GRID &&
                  bytes + ARENA_ALIGN <= d->scratch.cap - d->scratch.used;
     float *part = split ? (float *)arena_take(&d->scratch, bytes) : NULL;
-    LAUNCH_EARLY(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1), Tile::THREADS,
-           Tile::SHARED_BYTES, data_of<U>(y), data_of<typename Tile::T>(x), data_of<typename Tile::T>(w), M, N, (int)K,
-           aligned_rows(data_of<U>(y), N), part, ((CudaDevice *)d->backend)->arrived);
+    LAUNCH_EARLY(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1),
+                 Tile::THREADS, Tile::SHARED_BYTES, data_of<U>(y), data_of<typename Tile::T>(x),
+                 data_of<typename Tile::T>(w), M, N, (int)K, aligned_rows(data_of<U>(y), N), part,
+                 ((CudaDevice *)d->backend)->arrived);
     arena_rewind(&d->scratch, mark);
 }
 
@@ -138,8 +148,18 @@ static void run_bf16(Device *d, Tensor y, Tensor x, Tensor w) {
     else if (M <= 32) (narrow ? run<Mma32Narrow, true, Bf16> : run<Mma32, true, Bf16>)(d, y, x, w);
     else if (large && chunks == 1 && Mma256::SHARED_BYTES < room) run<Mma256, true, Bf16>(d, y, x, w);
     else if (large && chunks > 1 && Mma256Chunks::SHARED_BYTES < room) run<Mma256Chunks, true, Bf16>(d, y, x, w);
-    else if (M > 64 && tiles_of(128, 128, M, N) * chunks >= sms) run<Mma128, true, Bf16>(d, y, x, w);
-    else run<Mma64, true, Bf16>(d, y, x, w);
+    else if (M > 64 && tiles_of(128, 128, M, N) * chunks >= sms)
+        (chunks == 1 && tiles_of(128, 128, M, N) > sms && tiles_of(80, 128, M, N) <= 2 * sms &&
+                 Mma80::SHARED_BYTES < room
+             ? run<Mma80, true, Bf16>
+             : run<Mma128, true, Bf16>)(d, y, x, w);
+    else {
+        int64_t blocks = tiles_of(64, 64, M, N) * chunks;
+        if (2 * blocks < sms) run<Mma32Square, true, Bf16>(d, y, x, w);
+        else if (blocks <= sms && Mma64One::SHARED_BYTES < room) run<Mma64One, true, Bf16>(d, y, x, w);
+        else if (blocks <= 2 * sms && Mma64Two::SHARED_BYTES < room) run<Mma64Two, true, Bf16>(d, y, x, w);
+        else run<Mma64, true, Bf16>(d, y, x, w);
+    }
 }
 static void run_f32(Device *d, Tensor y, Tensor x, Tensor w) {
     int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks<float>(tensor_width(w)), sms = cuda_sm_count(d);
