@@ -123,7 +123,12 @@ static inline int64_t case_sequences(const Case *c) {
     while (c->s.len[B] >= 0) B++;
     return B;
 }
-// T may be more: rows that belong to no sequence. opt: sequences 1 and 2 go on from 0, the last two from the one before.
+// opt: sequences 1 and 2 go on from 0, the last two from the one before; -1: from none.
+static inline int case_goes_on_from(const Case *c, int64_t b) {
+    int64_t B = case_sequences(c);
+    return !c->s.opt ? -1 : b == 1 || b == 2 ? 0 : b > 3 && b >= B - 2 ? (int)B - 3 : -1;
+}
+// T may be more: rows that belong to no sequence.
 static inline void case_offsets(Case *c) {
     int64_t B = case_sequences(c);
     int32_t *seq = xcalloc((size_t)B + 1, sizeof *seq);
@@ -133,13 +138,13 @@ static inline void case_offsets(Case *c) {
     free(seq);
     if (!c->s.opt) return;
     int32_t *prefix = xcalloc((size_t)B + 1, sizeof *prefix);
-    for (int64_t b = 0; b < B; b++) prefix[b] = b == 1 || b == 2 ? 0 : b > 3 && b >= B - 2 ? (int32_t)B - 3 : -1;
+    for (int64_t b = 0; b < B; b++) prefix[b] = case_goes_on_from(c, b);
     case_ints(c, "prefix", tensor1(prefix, I32, B));
     free(prefix);
 }
 // Positions before those of sequence b: its prefix's.
 static inline int64_t case_prefix(const Case *c, int64_t b) {
-    int64_t p = c->s.opt ? (int64_t)before(c, "prefix")[b] : -1;
+    int p = case_goes_on_from(c, b);
     return p < 0 ? 0 : c->s.len[p];
 }
 // Multiply-adds of one matrix product over all (query, key) pairs that see each other, times two.

@@ -25,12 +25,18 @@ typedef struct {
     int H, K, d, group;  // query heads, kv heads, head size, H / K
     float scale, scale2; // 1 / sqrt(d), and that times log2(e)
     bool packs;          // rows can be read 16 bytes at a time
+    uint32_t inverse;    // of group: see over_group
 } Heads;
 
 static inline Heads heads_of(int64_t heads, int n_kv, int64_t d) {
-    Heads h = {(int)heads - 2 * n_kv, n_kv, (int)d, ((int)heads - 2 * n_kv) / n_kv, 1.0f / sqrtf((float)d), 0, true};
+    Heads h = {(int)heads - 2 * n_kv, n_kv, (int)d, ((int)heads - 2 * n_kv) / n_kv, 1.0f / sqrtf((float)d), 0, true, 0};
     h.scale2 = h.scale * LOG2E;
+    h.inverse = (uint32_t)(((1ull << 32) + (unsigned)h.group - 1) / (unsigned)h.group); // 0 for a group of 1
     return h;
+}
+// item / group by a multiplication, as every row that is loaded asks for it: exact where item * group < 2^32.
+static __device__ __forceinline__ int over_group(const Heads &h, int item) {
+    return h.group == 1 ? item : (int)((uint64_t)(unsigned)item * h.inverse >> 32);
 }
 
 // DISPATCH_HEAD(d, D, code): runs the code with D the head size rounded up to what the kernels are made for.
@@ -114,6 +120,8 @@ static __device__ __forceinline__ float row_lse(float m, float l, float scale) {
 // ---- bf16: tiles in shared memory, products by mma -------------------------------------------------------------------
 // Rows of D elements lie 16 bytes further apart than they are long: 8 rows of ldmatrix then meet all banks once.
 template <int D> constexpr int PITCH = D + 8;
+// Whether a warp keeps its 16 rows as fragments in registers.
+template <int D> constexpr bool KEEPS = D <= 128;
 
 // Fills tile[rows, D] with the d first elements of row(r), zeros beyond them and from row `live` on. By `threads`
 // threads, this one being number `thread`. Ends no group of copies.
@@ -156,6 +164,31 @@ static __device__ __forceinline__ void dot_rows(float s[M][N][4], const Bf16 *a,
             }
         }
     }
+}
+
+// The fragments of A that rows a[16, D] in shared memory make, for a warp that multiplies them again and again.
+template <int D> static __device__ __forceinline__ void keep_rows(uint32_t x[D / 16][4], const Bf16 *a) {
+    int lane = (int)threadIdx.x % WARP;
+    a += lane % 16 * PITCH<D> + lane / 16 * 8;
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) ldmatrix_x4(x[k], a + k * 16);
+}
+// dot_rows of such.
+template <int D, int N>
+static __device__ __forceinline__ void dot_kept(float s[N][4], const uint32_t x[D / 16][4], const Bf16 *b) {
+    int lane = (int)threadIdx.x % WARP;
+    b += (lane / 16 * 8 + lane % 8) * PITCH<D> + lane / 8 % 2 * 8;
+#pragma unroll
+    for (int i = 0; i < N * 4; i++) s[i / 4][i % 4] = 0;
+#pragma unroll
+    for (int k = 0; k < D / 16; k++)
+#pragma unroll
+        for (int n = 0; n < N; n += 2) {
+            uint32_t y[4];
+            ldmatrix_x4(y, b + n * 8 * PITCH<D> + k * 16);
+            mma_bf16(s[n], x[k], y);
+            mma_bf16(s[n + 1], x[k], y + 2);
+        }
 }
 
 // The fragment of A that columns 16 k .. 16 k + 15 of a C [16, 8 N] make, rounded to bf16.
@@ -223,10 +256,10 @@ static __device__ __forceinline__ void softmax_chunk(ChunkRows<M> *p, float s[M]
 }
 
 // 16 columns of p v, again with each row's unseen values taken as zeros, as decode loads them: for values that are not
-// finite, since 0 times those is not 0. `v` is the first of the lane's addresses for ldmatrix.
-template <int D>
+// finite, since 0 times those is not 0. at(k): the lane's address for ldmatrix of keys 16 k and on.
+template <typename At>
 static __device__ __forceinline__ void weigh_seen(float c[2][4], const uint32_t high[4][4], const uint32_t low[4][4],
-                                                  const Bf16 *v, const int n[2]) {
+                                                  At at, const int n[2]) {
     int lane = (int)threadIdx.x % WARP;
 #pragma unroll 1
     for (int row = 0; row < 16; row++) {
@@ -235,7 +268,7 @@ static __device__ __forceinline__ void weigh_seen(float c[2][4], const uint32_t 
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             uint32_t y[4];
-            ldmatrix_x4_trans(y, v + k * 16 * PITCH<D>);
+            ldmatrix_x4_trans(y, at(k));
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int key = k * 16 + i % 2 * 8 + lane % 4 * 2;
@@ -278,7 +311,9 @@ static __device__ __forceinline__ void weigh_values(const ChunkRows<M> &p, const
             for (int i = 0; i < M * 8; i++) odd |= !(fabsf(c[i / 8][i / 4 % 2][i % 4]) <= FLT_MAX);
             if (__ballot_sync(FULL, odd))
 #pragma unroll
-                for (int m = 0; m < M; m++) weigh_seen<D>(c[m], p.high[m], p.low[m], v + j * 16, n[m]);
+                for (int m = 0; m < M; m++)
+                    weigh_seen(
+                        c[m], p.high[m], p.low[m], [&](int k) { return v + k * 16 * PITCH<D> + j * 16; }, n[m]);
         }
         use(j, c);
     }

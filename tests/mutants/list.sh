@@ -86,13 +86,13 @@ mutant matmul_bwd_set kernels/gpu/product.cu ops:matmul_bwd \
 
 # ---- attention -------------------------------------------------------------------------------------------------------
 mutant attention_sees_the_next kernels/ops/attention.cu ops:attention \
-    'sees[i / 2][i % 2] = sees_of(min(own + i * 8 + lane / 4, rows - 1));' \
-    'sees[i / 2][i % 2] = sees_of(min(own + i * 8 + lane / 4, rows - 1)) + 1;'
-mutant attention_values_not_waited_for kernels/ops/attention.cu ops:attention \
+    'sees[i] = sees_of(min(own + i * 8 + lane / 4, rows - 1));' \
+    'sees[i] = sees_of(min(own + i * 8 + lane / 4, rows - 1)) + 1;'
+mutant attention_chunk_not_waited_for kernels/ops/attention.cu ops:attention \
     'cp_async_wait<0>();
-        __syncthreads(); // the values are here' '__syncthreads(); // the values are here'
-mutant attention_keys_no_barrier kernels/ops/attention.cu ops:attention \
-    '__syncthreads(); // the keys are here, the old values no longer needed' ''
+        __syncthreads(); // this chunk is here' '__syncthreads(); // this chunk is here'
+mutant attention_chunk_no_barrier kernels/ops/attention.cu ops:attention \
+    '__syncthreads(); // this chunk is here, the one before no longer needed' ''
 mutant attention_leaves_the_rest kernels/ops/attention.cu ops:attention \
     'for (int64_t i = (int)threadIdx.x; i < width; i += blockDim.x) y[t * width + i] = from_float<T>(0.0f);' ''
 mutant attention_looks_once 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
@@ -106,8 +106,7 @@ mutant dq_mask_off_by_one kernels/ops/attention_bwd.cu ops:attention_bwd \
 mutant dq_forgets_delta kernels/ops/attention_bwd.cu ops:attention_bwd \
     'p * (ds[0][i / 4][i % 4] - row_delta[half])' 'p * (ds[0][i / 4][i % 4] - 0 * row_delta[half])'
 mutant dkv_no_barrier kernels/ops/attention_bwd.cu ops:attention_bwd \
-    'int rows = min(all - first, KEYS);
-            __syncthreads();' 'int rows = min(all - first, KEYS);'
+    '__syncthreads(); // these rows are here, those before no longer needed' ''
 mutant attention_bwd_leaves_the_rest kernels/ops/attention_bwd.cu ops:attention_bwd \
     'for (int64_t t = from + block; t < T_all; t += blocks)' 'for (int64_t t = from + block; t < from; t += blocks)'
 mutant prefix_a_row_late 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
@@ -122,16 +121,16 @@ mutant dkv_loses_the_last_sequence kernels/ops/attention_bwd.cu ops:attention_bw
     '(prefix && b < B && prefix[b] == of)' '(prefix && b < B - 1 && prefix[b] == of)'
 mutant dkv_counts_one_twice kernels/ops/attention_bwd.cu ops:attention_bwd \
     'Rows r = {Places(seq, prefix, b), (int)blockIdx.y, h};
-        int all = (seq[b + 1] - seq[b])' 'int c = b == tile.b + 2 ? b - 1 : b;
+        int rows = min((seq[b + 1] - seq[b])' 'int c = b == tile.b + 2 ? b - 1 : b;
         Rows r = {Places(seq, prefix, c), (int)blockIdx.y, h};
-        int all = (seq[c + 1] - seq[c])'
+        int rows = min((seq[c + 1] - seq[c])'
 mutant dkv_begins_with_the_last kernels/ops/attention_bwd.cu attention \
     'Rows r = {Places(seq, prefix, b), (int)blockIdx.y, h};
-        int all = (seq[b + 1] - seq[b])' 'int c = tile.b, last = tile.b;
+        int rows = min((seq[b + 1] - seq[b])' 'int c = tile.b, last = tile.b;
         while (sees_keys(last + 1, tile.b, prefix, B)) last++;
         c = b == tile.b ? b : last + tile.b + 1 - b;
         Rows r = {Places(seq, prefix, c), (int)blockIdx.y, h};
-        int all = (seq[c + 1] - seq[c])'
+        int rows = min((seq[c + 1] - seq[c])'
 mutant decode_suffix_row_shifted kernels/ops/decode.cu ops:decode \
     's.suffix_row - s.prefix_len)' 's.suffix_row)'
 mutant decode_keys_not_waited_for kernels/ops/decode.cu ops:decode \
