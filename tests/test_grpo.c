@@ -13,18 +13,23 @@ static double uniform(void) { // (0, 1); xorshift64*
 #define SEQUENCES 12
 static const int lengths[SEQUENCES] = {3, 1, 7, 0, 12, 5, 2, 9, 4, 6, 1, 8};
 
-// Three groups of four, two scores each, ratios between about 0.6 and 1.6.
-static Case random_case(uint64_t s) {
+// Two scores each, ratios between about 0.6 and 1.6.
+static Case random_batch(uint64_t s, int64_t groups, int64_t group_size, const int *length) {
     seed = s;
-    Case c = case_new(3, 4, 2, lengths);
+    Case c = case_new(groups, group_size, 2, length);
     for (int64_t i = 0; i < 2 * c.n; i++) f32(c.in.rewards)[i] = (float)uniform();
-    f32(c.in.rewards)[9] = NAN;
     for (int64_t t = 0; t < c.tokens; t++) {
         f32(c.in.old_logp)[t] = (float)(-3 * uniform());
         f32(c.in.logp)[t] = f32(c.in.old_logp)[t] + (float)(uniform() - 0.5);
         f32(c.in.ref_logp)[t] = f32(c.in.old_logp)[t] + (float)(uniform() - 0.5);
         f32(c.in.entropy)[t] = (float)uniform();
     }
+    return c;
+}
+// Three groups of four.
+static Case random_case(uint64_t s) {
+    Case c = random_batch(s, 3, 4, lengths);
+    f32(c.in.rewards)[9] = NAN;
     ((uint8_t *)c.in.mask.data)[5] = 0;
     return c;
 }
@@ -50,7 +55,11 @@ static GrpoParams busy_params(int i, const Case *c) {
 // A micro-batch of `n` sequences, the first of them `first`, in reversed order where asked, into its own outputs.
 static void run_part(const Case *c, GrpoParams p, int64_t first, int64_t n, bool reversed, GrpoOut *all) {
     int length[SEQUENCES] = {0};
-    for (int64_t j = 0; j < n; j++) length[j] = lengths[reversed ? first + n - 1 - j : first + j];
+    const int32_t *offset = i32(c->in.offsets);
+    for (int64_t j = 0; j < n; j++) {
+        int64_t i = reversed ? first + n - 1 - j : first + j;
+        length[j] = offset[i + 1] - offset[i];
+    }
     Case part = case_new(1, n, 1, length);
     GrpoIn in = part.in;
     in.groups = c->in.groups, in.group_size = c->in.group_size, in.n_rewards = c->in.n_rewards;
@@ -87,6 +96,40 @@ static void cut_does_not_matter(void **state) {
             assert_memory_equal(c.out.dlogp.data, again.out.dlogp.data, tensor_bytes(c.out.dlogp));
             assert_memory_equal(c.out.dentropy.data, again.out.dentropy.data, tensor_bytes(c.out.dentropy));
             assert_memory_equal(c.out.metrics.data, again.out.metrics.data, tensor_bytes(c.out.metrics));
+        }
+    }
+    case_free(&c), case_free(&again);
+}
+
+// Completions longer than what one block of a GPU takes, next to short ones: alone they have the same bits, and their sums
+// are those of all their tokens.
+static void long_completions_are_whole(void **state) {
+    static const int length[] = {5000, 0, 2048, 2049};
+    Case c = random_batch(31, 1, 4, length), again = random_batch(31, 1, 4, length);
+    const int32_t *offset = i32(c.in.offsets);
+    for (int i = 0; i < KINDS; i++) {
+        GrpoParams p = busy_params(i, &c);
+        if (i % 2) p.off_policy_threshold = 0;
+        case_run(&c, p);
+        for (int64_t s = 0; s < 4; s++) run_part(&c, p, s, 1, false, &again.out);
+        assert_memory_equal(c.out.dlogp.data, again.out.dlogp.data, tensor_bytes(c.out.dlogp));
+        assert_memory_equal(c.out.dentropy.data, again.out.dentropy.data, tensor_bytes(c.out.dentropy));
+        assert_memory_equal(c.out.metrics.data, again.out.metrics.data, tensor_bytes(c.out.metrics));
+        for (int64_t s = 0; s < 4; s++) {
+            double kept = 0, entropy = 0, ratio = 0, high = -INFINITY, mean = 0;
+            for (int32_t t = offset[s]; t < offset[s + 1]; t++)
+                mean += ((double)f32(c.in.logp)[t] - f32(c.in.old_logp)[t]) / length[s];
+            for (int32_t t = offset[s]; t < offset[s + 1]; t++) {
+                double w = exp(p.level == LEVEL_SEQUENCE ? mean : (double)f32(c.in.logp)[t] - f32(c.in.old_logp)[t]);
+                kept += f32(c.in.entropy)[t] >= p.entropy_threshold;
+                entropy += f32(c.in.entropy)[t];
+                ratio += w, high = fmax(high, w);
+            }
+            assert_true(metric(&c, s, GM_TOKENS) == (float)length[s]);
+            assert_true(metric(&c, s, GM_KEPT) == (float)kept);
+            assert_near(metric(&c, s, GM_ENTROPY), entropy, 1e-6 * entropy);
+            assert_near(metric(&c, s, GM_RATIO_SUM), ratio, 1e-6 * ratio);
+            if (length[s]) assert_near(metric(&c, s, GM_RATIO_MAX), high, 1e-6);
         }
     }
     case_free(&c), case_free(&again);
@@ -446,6 +489,7 @@ static void scalars_by_hand(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cut_does_not_matter),
+        cmocka_unit_test(long_completions_are_whole),
         cmocka_unit_test(gradients_are_slopes),
         cmocka_unit_test(masked_tokens_cannot_poison),
         cmocka_unit_test(broken_tokens_show),

@@ -47,6 +47,23 @@ GRPO_SHARED float grpo_reward(const float *scores, const float *weights, int64_t
     return scored ? (float)sum : NAN;
 }
 
+// One score of a completion, weighted and normalised by the moments of its group's.
+GRPO_SHARED double normalized_score(float score, float weight, const Moments *m) {
+    return weight * moments_distance(m, score) / (moments_std(m) + ADVANTAGE_EPS);
+}
+// GDPO's last step. TRL subtracts the batch's mean here: it is 0, as every score sums to 0 over its group, but for rounding.
+GRPO_SHARED double normalized_advantage(double reward, const GrpoParams *p) {
+    return isnan(reward) ? 0 : reward / (p->batch_std + ADVANTAGE_EPS);
+}
+// The advantage of a completion with this reward in a group with these moments.
+GRPO_SHARED double reward_advantage(float reward, const Moments *m, const GrpoParams *p) {
+    if (isnan(reward)) return 0;
+    double distance = moments_distance(m, reward);
+    if (p->scale_rewards == SCALE_GROUP) return distance / (moments_std(m) + ADVANTAGE_EPS);
+    if (p->scale_rewards == SCALE_BATCH) return distance / (p->batch_std + ADVANTAGE_EPS);
+    return distance;
+}
+
 // GDPO (Liu et al. 2026): the weighted sum of completion `i`'s scores, each normalised over its group first.
 // group[group_size, n_rewards]; NaN where all of i's scores abstain.
 GRPO_SHARED double grpo_normalized_reward(const float *group, int64_t i, int64_t group_size, const float *weights,
@@ -59,7 +76,7 @@ GRPO_SHARED double grpo_normalized_reward(const float *group, int64_t i, int64_t
         Moments m = {0};
         for (int64_t j = 0; j < group_size; j++) moments_add(&m, group[j * n_rewards + k]);
         for (int64_t j = 0; j < group_size; j++) moments_spread(&m, group[j * n_rewards + k]);
-        sum += weights[k] * moments_distance(&m, score) / (moments_std(&m) + ADVANTAGE_EPS);
+        sum += normalized_score(score, weights[k], &m);
         scored++;
     }
     return scored ? sum : NAN;
@@ -70,19 +87,10 @@ GRPO_SHARED double grpo_advantage(const float *rewards, int64_t row, int64_t gro
                                   int64_t n_rewards, const GrpoParams *p) {
     int64_t i = row % group_size;
     const float *group = rewards + (row - i) * n_rewards;
-    if (p->aggregation == NORMALIZE_THEN_SUM) {
-        double reward = grpo_normalized_reward(group, i, group_size, weights, n_rewards);
-        // TRL subtracts the batch's mean here: it is 0, as every score sums to 0 over its group, but for rounding.
-        return isnan(reward) ? 0 : reward / (p->batch_std + ADVANTAGE_EPS);
-    }
-    float reward = grpo_reward(group + i * n_rewards, weights, n_rewards);
-    if (isnan(reward)) return 0;
+    if (p->aggregation == NORMALIZE_THEN_SUM)
+        return normalized_advantage(grpo_normalized_reward(group, i, group_size, weights, n_rewards), p);
     Moments m = {0};
     for (int64_t j = 0; j < group_size; j++) moments_add(&m, grpo_reward(group + j * n_rewards, weights, n_rewards));
-    double distance = moments_distance(&m, reward);
-    for (int64_t j = 0; p->scale_rewards == SCALE_GROUP && j < group_size; j++)
-        moments_spread(&m, grpo_reward(group + j * n_rewards, weights, n_rewards));
-    if (p->scale_rewards == SCALE_GROUP) return distance / (moments_std(&m) + ADVANTAGE_EPS);
-    if (p->scale_rewards == SCALE_BATCH) return distance / (p->batch_std + ADVANTAGE_EPS);
-    return distance;
+    for (int64_t j = 0; j < group_size; j++) moments_spread(&m, grpo_reward(group + j * n_rewards, weights, n_rewards));
+    return reward_advantage(grpo_reward(group + i * n_rewards, weights, n_rewards), &m, p);
 }

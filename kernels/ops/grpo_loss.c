@@ -41,10 +41,10 @@ static void sequence_loss(GrpoOut out, GrpoIn in, const GrpoParams *p, int64_t b
         return;
     }
     SequenceSums whole = sequence_sums();
-    for (int64_t t = 0; t < c.n; t++) sequence_add(&whole, &c, t, p);
+    for (int64_t t = 0; t < c.n && needs_sequence_sums(p); t++) sequence_add(&whole, token_at(&c, t), p);
     SequenceTerms s = sequence_terms(c.n, advantage, &whole, p);
     TokenSums sum = token_sums();
-    for (int64_t t = 0; t < c.n; t++) token_loss(&sum, &c, t, &s, p);
+    for (int64_t t = 0; t < c.n; t++) token_leave(&c, t, token_loss(&sum, token_at(&c, t), &s, p));
     sequence_metrics(metric, c.n, advantage, &sum, &s, p);
 }
 

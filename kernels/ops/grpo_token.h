@@ -3,17 +3,52 @@
 #include "error.h"
 #include "grpo_math.h"
 #include <float.h>
+#include <string.h>
 
 // Unlike fmin and fmax these keep a NaN: a broken log-prob must show in the loss.
 GRPO_SHARED double at_most(double x, double high) { return x > high ? high : x; }
 GRPO_SHARED double at_least(double x, double low) { return x < low ? low : x; }
 
-// The larger and the smaller of two; a NaN wins over both.
-GRPO_SHARED double larger(double a, double b) { return isnan(a) || a > b ? a : b; }
-GRPO_SHARED double smaller(double a, double b) { return isnan(a) || a < b ? a : b; }
+// e^x = scale (1 + rest), |rest| < 0.42, for |x| <= 700: scale is a power of 2, rest is e^r - 1 by a polynomial. e^x and e^x - 1
+// come out to within 5e-15 of themselves, and at 0 exactly, for 14 multiply-adds; exp and expm1 take about twice that of
+// the f64 units, of which a GPU has few.
+typedef struct {
+    double scale, rest;
+} Exponential;
 
-// e^700 is the largest: inf times an advantage of 0, or times the slope 0 of a clipped ratio, would be NaN.
-GRPO_SHARED double ratio_of(double log_ratio) { return exp(at_most(log_ratio, 700)); }
+GRPO_SHARED Exponential exponential(double x) {
+    const double shift = 6755399441055744.0; // 1.5 2^52: what is added to it is rounded to an integer, its lowest bits
+    double sum = fma(x, 1.44269504088896340736, shift), k = sum - shift;
+    double r = fma(k, -1.90821492927058770002e-10, fma(k, -6.93147180369123816490e-01, x)); // x - k log 2
+    const double c[] = {0.5,
+                        0.1666666666664829,
+                        0.04166666666665136,
+                        0.008333333353729397,
+                        0.0013888888905881542,
+                        0.00019841208732536384,
+                        2.4801536388690766e-05,
+                        2.762511557828763e-06,
+                        2.761380686153829e-07};
+    double tail = c[8];
+#ifdef __CUDACC__
+#pragma unroll
+#endif
+    for (int i = 7; i >= 0; i--) tail = fma(tail, r, c[i]);
+    uint64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    bits = (bits + 1023) << 52;
+    Exponential e = {0, fma(r * r, tail, r)};
+    memcpy(&e.scale, &bits, sizeof e.scale);
+    return e;
+}
+
+// e^700 is the largest, e^-700 the smallest: inf times an advantage of 0, or times the slope 0 of a clipped ratio, would be
+// NaN.
+GRPO_SHARED double bounded(double x) { return fabs(x) > 700 ? copysign(700, x) : x; }
+GRPO_SHARED double ratio_of(double log_ratio) {
+    Exponential e = exponential(bounded(log_ratio));
+    return fma(e.scale, e.rest, e.scale);
+}
 
 // A token's policy loss, its derivative through the ratio, and its derivative by l beside the ratio.
 typedef struct {
@@ -30,10 +65,12 @@ GRPO_SHARED Policy policy_weighted(double weight, double l, double a) {
 GRPO_SHARED double capped_ratio(double w, const GrpoParams *p) { return p->delta < 0 ? w : at_most(w, p->delta); }
 
 GRPO_SHARED Policy policy_clipped(double w, double a, const GrpoParams *p) {
-    double capped = capped_ratio(w, p);
-    double clipped = at_most(at_least(w, 1 - (double)p->epsilon), 1 + (double)p->epsilon_high);
-    double chosen = capped * a <= clipped * a ? capped : clipped;
-    Policy f = {-chosen * a, chosen == w ? -a : 0, 0}; // flat where it differs from w
+    bool above = w > 1 + (double)p->epsilon_high, below = w < 1 - (double)p->epsilon;
+    bool capped = p->delta >= 0 && w > p->delta;
+    double cap = (capped ? p->delta : w) * a;
+    double clip = (above ? 1 + (double)p->epsilon_high : below ? 1 - (double)p->epsilon : w) * a;
+    bool flat = cap <= clip ? capped : above || below; // where what counts is not w
+    Policy f = {-(cap <= clip ? cap : clip), flat ? 0 : -a, 0};
     return f;
 }
 
@@ -60,7 +97,7 @@ GRPO_SHARED Policy token_policy(double w, double phi, double l, double a, const 
 #define VESPO_SUM_HIGH    20.0
 GRPO_SHARED double vespo_phi(double sum, double a, const GrpoParams *p) {
     double k = a >= 0 ? p->vespo_k_pos : p->vespo_k_neg;
-    double lambda = larger(a >= 0 ? p->vespo_lambda_pos : p->vespo_lambda_neg, 1e-4);
+    double lambda = at_least(a >= 0 ? p->vespo_lambda_pos : p->vespo_lambda_neg, 1e-4);
     double log_w = at_least(at_most(sum, VESPO_SUM_HIGH), VESPO_SUM_LOW);
     double phi = exp(lambda + k * log_w - lambda * exp(log_w));
     return phi > FLT_MAX ? 0 : phi;
@@ -80,8 +117,8 @@ GRPO_SHARED int clip_side(double ratio, double a, const GrpoParams *p) {
 }
 
 // False for the tokens of low entropy that top_entropy_quantile leaves out.
-GRPO_SHARED bool carries_policy(const float *entropy, int64_t t, const GrpoParams *p) {
-    return p->entropy_threshold == -INFINITY || entropy[t] >= p->entropy_threshold;
+GRPO_SHARED bool carries_policy(float entropy, const GrpoParams *p) {
+    return p->entropy_threshold == -INFINITY || entropy >= p->entropy_threshold;
 }
 
 // One completion as an op sees it: its columns, n tokens each, and where its results go.
@@ -91,18 +128,42 @@ typedef struct {
     float *dlogp, *dentropy;                           // [n]; the last may be NULL
 } Completion;
 
+// What is known of a token, 0 where the column is not there; and what is found.
+typedef struct {
+    float logp, old_logp, ref_logp, entropy;
+} Token;
+typedef struct {
+    float dlogp, dentropy;
+} TokenGradients;
+
+GRPO_SHARED Token token_at(const Completion *c, int64_t t) {
+    Token token = {c->logp[t], c->old_logp[t], 0, 0};
+    if (c->ref_logp) token.ref_logp = c->ref_logp[t];
+    if (c->entropy) token.entropy = c->entropy[t];
+    return token;
+}
+GRPO_SHARED void token_leave(const Completion *c, int64_t t, TokenGradients g) {
+    c->dlogp[t] = g.dlogp;
+    if (c->dentropy) c->dentropy[t] = g.dentropy;
+}
+
 // Schulman's k3 of one token and its derivative by l.
 typedef struct {
     double value, dl;
 } Kl;
 
 GRPO_SHARED Kl token_kl(double ref_logp, double l) {
-    double difference = ref_logp - l, ratio_less_1 = expm1(difference);
+    double difference = ref_logp - l;
+    Exponential e = exponential(bounded(difference));
+    double ratio_less_1 = fma(e.scale, e.rest, e.scale - 1);
     Kl kl = {ratio_less_1 - difference, -ratio_less_1};
     return kl;
 }
 
-// What a completion's tokens must be added up to before any of them has its loss.
+// What a completion's tokens must be added up to before any of them has its loss, where the loss needs that.
+GRPO_SHARED bool needs_sequence_sums(const GrpoParams *p) {
+    return p->level == LEVEL_SEQUENCE || p->loss_type == LOSS_VESPO || p->off_policy_threshold > 0;
+}
 typedef struct {
     double log_ratio; // logp - old_logp
     double clamped;   // the same, each within vespo's bound
@@ -114,12 +175,12 @@ GRPO_SHARED SequenceSums sequence_sums(void) {
     SequenceSums s = {0, 0, 0, 0};
     return s;
 }
-GRPO_SHARED void sequence_add(SequenceSums *s, const Completion *c, int64_t t, const GrpoParams *p) {
-    double log_ratio = (double)c->logp[t] - c->old_logp[t];
+GRPO_SHARED void sequence_add(SequenceSums *s, Token x, const GrpoParams *p) {
+    double log_ratio = (double)x.logp - x.old_logp;
     s->log_ratio += log_ratio;
     if (p->loss_type == LOSS_VESPO) s->clamped += at_least(at_most(log_ratio, VESPO_TOKEN_BOUND), -VESPO_TOKEN_BOUND);
-    if (p->kl_ratio && p->level == LEVEL_SEQUENCE && c->ref_logp) s->kl += token_kl(c->ref_logp[t], c->logp[t]).value;
-    s->kept += carries_policy(c->entropy, t, p);
+    if (p->kl_ratio && p->level == LEVEL_SEQUENCE && p->beta != 0) s->kl += token_kl(x.ref_logp, x.logp).value;
+    s->kept += carries_policy(x.entropy, p);
 }
 GRPO_SHARED void sequence_join(SequenceSums *s, const SequenceSums *more) {
     s->log_ratio += more->log_ratio;
@@ -153,15 +214,16 @@ GRPO_SHARED SequenceTerms sequence_terms(int64_t n, float advantage, const Seque
     return s;
 }
 
-// Sums over tokens; the last two are extremes.
+// Sums over tokens; the last two are extremes of ratios that are numbers: one that is none shows in `ratio`, for ratios are
+// at least 0 and below infinity.
 typedef struct {
     double loss, kl, entropy, kept_entropy, ratio;
-    int64_t low, high;
+    int64_t low, high, kept;
     double ratio_max, ratio_min;
 } TokenSums;
 
 GRPO_SHARED TokenSums token_sums(void) {
-    TokenSums s = {0, 0, 0, 0, 0, 0, 0, 0, INFINITY};
+    TokenSums s = {0, 0, 0, 0, 0, 0, 0, 0, 0, INFINITY};
     return s;
 }
 GRPO_SHARED void token_join(TokenSums *s, const TokenSums *more) {
@@ -172,38 +234,39 @@ GRPO_SHARED void token_join(TokenSums *s, const TokenSums *more) {
     s->ratio += more->ratio;
     s->low += more->low;
     s->high += more->high;
-    s->ratio_max = larger(s->ratio_max, more->ratio_max);
-    s->ratio_min = smaller(s->ratio_min, more->ratio_min);
+    s->kept += more->kept;
+    if (more->ratio_max > s->ratio_max) s->ratio_max = more->ratio_max;
+    if (more->ratio_min < s->ratio_min) s->ratio_min = more->ratio_min;
 }
 
-// Adds token t and writes its gradients.
-GRPO_SHARED void token_loss(TokenSums *sum, const Completion *c, int64_t t, const SequenceTerms *s,
-                            const GrpoParams *p) {
-    bool by_sequence = p->level == LEVEL_SEQUENCE, keep = carries_policy(c->entropy, t, p);
-    double l = c->logp[t], w = ratio_of(by_sequence ? s->mean_log_ratio : l - c->old_logp[t]), dl = 0;
+// Adds a token; its gradients.
+GRPO_SHARED TokenGradients token_loss(TokenSums *sum, Token x, const SequenceTerms *s, const GrpoParams *p) {
+    bool by_sequence = p->level == LEVEL_SEQUENCE, keep = carries_policy(x.entropy, p);
+    double l = x.logp, w = ratio_of(by_sequence ? s->mean_log_ratio : l - x.old_logp), dl = 0;
     if (!s->off_policy) {
         Policy f = token_policy(w, s->phi, l, s->a, p);
         if (keep) sum->loss += f.value, dl += f.dl;
         // The sequence's ratio moves by w / n with every token, and carries the loss of every kept one.
         dl += f.dw * w * (by_sequence ? s->kept : keep);
     }
-    if (c->ref_logp) {
-        Kl kl = token_kl(c->ref_logp[t], l);
+    if (p->beta != 0) {
+        Kl kl = token_kl(x.ref_logp, l);
         double weight = p->kl_ratio ? w : 1;
         sum->kl += weight * kl.value;
         dl += p->beta * weight * kl.dl;
         if (p->kl_ratio) dl += p->beta * w * (by_sequence ? s->mean_kl : kl.value); // d(w) / d(l) is w, or w / n
     }
-    c->dlogp[t] = (float)(s->scale * dl);
-    if (c->entropy) sum->entropy += c->entropy[t];
-    if (c->entropy && keep) sum->kept_entropy += c->entropy[t];
-    if (c->dentropy) c->dentropy[t] = keep ? (float)-s->entropy_scale : 0;
+    sum->entropy += x.entropy;
+    if (keep) sum->kept_entropy += x.entropy;
     int side = clip_side(w, s->a, p);
     sum->low += side < 0;
     sum->high += side > 0;
+    sum->kept += keep;
     sum->ratio += w;
-    sum->ratio_max = larger(w, sum->ratio_max);
-    sum->ratio_min = smaller(w, sum->ratio_min);
+    if (w > sum->ratio_max) sum->ratio_max = w;
+    if (w < sum->ratio_min) sum->ratio_min = w;
+    TokenGradients g = {(float)(s->scale * dl), keep ? (float)-s->entropy_scale : 0};
+    return g;
 }
 
 // metric[GM_COUNT] of a completion that is masked (or empty), and of one that is not.
@@ -226,7 +289,7 @@ GRPO_SHARED void sequence_metrics(float *metric, int64_t n, float advantage, con
     // Without a bonus an entropy that is not a number has no part in the loss.
     metric[GM_LOSS] = (float)(s->entropy_scale != 0 ? policy - s->entropy_scale * sum->kept_entropy : policy);
     metric[GM_POLICY] = (float)policy;
-    metric[GM_KEPT] = (float)(s->kept * (double)n);
+    metric[GM_KEPT] = (float)sum->kept;
     metric[GM_KEPT_ENTROPY] = (float)sum->kept_entropy;
     metric[GM_PHI] = (float)s->phi;
     metric[GM_KL] = (float)sum->kl;
@@ -235,8 +298,8 @@ GRPO_SHARED void sequence_metrics(float *metric, int64_t n, float advantage, con
     metric[GM_CLIP_HIGH] = (float)sum->high;
     metric[GM_CLIP_REGION] = (float)(sum->low + sum->high);
     metric[GM_RATIO_SUM] = (float)sum->ratio;
-    metric[GM_RATIO_MAX] = (float)sum->ratio_max;
-    metric[GM_RATIO_MIN] = (float)sum->ratio_min;
+    metric[GM_RATIO_MAX] = isnan(sum->ratio) ? NAN : (float)sum->ratio_max;
+    metric[GM_RATIO_MIN] = isnan(sum->ratio) ? NAN : (float)sum->ratio_min;
     metric[GM_ADVANTAGE] = advantage;
 }
 

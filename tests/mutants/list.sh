@@ -180,14 +180,19 @@ mutant grpo_group_stride kernels/ops/grpo_loss.cu grpo \
     '(row - i) * c.n_rewards' 'row - i'
 mutant grpo_counts_masked kernels/ops/grpo_loss.cu grpo \
     'bool counts = c.n > 0 && all.mask[b];' 'bool counts = c.n > 0;'
-mutant grpo_scores_no_barrier kernels/ops/grpo_loss.cu grpo \
-    '    }
-    __syncwarp();' '    }'
+mutant grpo_moments_of_a_lane kernels/ops/grpo_loss.cu grpo \
+    'm.n = (int64_t)warp_sum((double)m.n), m.sum = warp_sum(m.sum);' ''
+mutant grpo_loses_a_segment kernels/ops/grpo_loss.cu grpo \
+    'k < segments; k++) token_join' 'k < segments - 1; k++) token_join'
+mutant grpo_counter_left kernels/ops/grpo_loss.cu grpo \
+    'all.arrived[b] = 0;' ''
+mutant grpo_segments_overlap kernels/ops/grpo_loss.cu grpo \
+    'first + SEGMENT < c.n ? first + SEGMENT : c.n;' 'c.n;'
 mutant grpo_ratio_no_barrier kernels/ops/grpo_loss.cu grpo \
-    'wholes[warp] = whole;
-    __syncthreads();' 'wholes[warp] = whole;'
+    '    __syncthreads();
+    sum = room[0];' '    sum = room[0];'
 mutant grpo_clip_count_of_a_lane kernels/ops/grpo_loss.cu grpo \
-    'sum.high += __shfl_xor_sync(FULL, sum.high, k);' ''
+    'sum.low | sum.high << 21 | sum.kept << 42' 'sum.low | sum.kept << 42'
 mutant adamw_moment_set kernels/ops/adamw.cu ops:adamw \
     'fmaf(gradient - m1, s.new1, m1)' 'gradient'
 mutant adamw_same_noise_for_two kernels/ops/adamw.cu adamw \
