@@ -114,13 +114,15 @@ ifeq ($(cuda),emu)
 no_emu := $(if $(shell command -v $(CXX)),$(if $(call missing_cxx,boost/context/detail/fcontext.hpp),Boost.Context),g++)
 $(if $(no_emu),$(error the emulated GPU needs $(no_emu): run tools/deps.sh test))
 compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu $(headers) $(addprefix -I,$(kernels)) -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
-             -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers $(optimize_emu) \
+             -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers -Wno-psabi $(optimize_emu) \
              -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
 libs += -lboost_context -lstdc++
 else
 gencode = $(if $(filter native,$(CUDA_ARCH)),-arch=native,$(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
           -gencode arch=compute_$(firstword $(CUDA_ARCH)),code=compute_$(firstword $(CUDA_ARCH)))
-compile_cu = $(nvcc) $(flags_nvcc) -lineinfo -Xptxas -v $(gencode)
+# Files of Hopper's own instructions: for that card alone, whatever cards else.
+gencode_hopper = -gencode arch=compute_90a,code=sm_90a
+compile_cu = $(nvcc) $(flags_nvcc) -lineinfo -Xptxas -v $(if $(filter %_hopper.cu,$<),$(gencode_hopper),$(gencode))
 # What the compiler tells of each kernel is kept for check-cuda.
 keep_told = 2>$(@:.o=.told) || { grep -v '^ptxas info' $(@:.o=.told); exit 1; }
 ifneq ($(cuda),)
@@ -229,7 +231,7 @@ kernels_ptx := $(patsubst %.cu,$(BUILD)/ptx80/%.ptx,$(notdir $(wildcard kernels/
 vpath %.cu $(sort $(dir $(wildcard kernels/*/*.cu)))
 $(BUILD)/ptx80/%.ptx: %.cu
 	@echo '  NVCC -ptx  $<'
-	$(Q)mkdir -p $(@D) && $(nvcc) $(flags_nvcc) -ptx -arch=compute_80 -MD -MF $(@:.ptx=.d) -MT $@ -o $@ $<
+	$(Q)mkdir -p $(@D) && $(nvcc) $(flags_nvcc) -ptx -arch=$(if $(filter %_hopper.cu,$<),compute_90a,compute_80) -MD -MF $(@:.ptx=.d) -MT $@ -o $@ $<
 -include $(wildcard $(BUILD)/ptx80/*.d)
 
 # Switches threads; the kernels' own memory it does not touch.
@@ -318,7 +320,7 @@ else ifneq ($(MODE),emu)
 	$(Q)$(MAKE) MODE=emu $@
 else
 	$(Q)$(MAKE) MODE=emu $(ptx_ops) $(kernels_ptx)
-	$(Q)$(if $(filter %-all,$@),PTX_ALL=1) EMU_PTX=$(BUILD)/ptx80 EMU_LAUNCHES=$(dir)/launches EMU_DEFER=0 EMU_GUARD=0 OMP_WAIT_POLICY=passive $(ptx_ops)
+	$(Q)$(if $(filter %-all,$@),PTX_ALL=1) EMU_PTX=$(BUILD)/ptx80 EMU_LAUNCHES=$(dir)/launches EMU_ARCH=90 EMU_DEFER=0 EMU_GUARD=0 OMP_WAIT_POLICY=passive $(ptx_ops)
 endif
 
 # One test program alone, with all it prints: make run-test_ops. TEST=PATTERN: only the tests of that name; OP=NAME: of the

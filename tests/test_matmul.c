@@ -2,6 +2,9 @@
 // beside it. A bf16 result may be off by its own rounding, 2^-8 at most.
 #include "head.h"
 #include "on_device.h"
+#include <stdio.h>
+
+int64_t emu_launches(const char *kernel) __attribute__((weak));
 
 // A tensor at `offset` elements into fresh memory of the device: rows that begin anywhere.
 typedef struct {
@@ -127,6 +130,42 @@ static void test_matmul_rows(void **state) {
     }
 }
 
+// Many tokens take tiles of their own kind on some cards: edges of theirs, one chunk of K and more.
+static void check_many(bool small) {
+    static const int batch[] = {130, 64};
+    static const int64_t widths[] = {200, 1032, 1024, 2120};
+    for (int i = 0; i < (small ? 2 : 4); i++)
+        for (DType t = F32; t <= BF16; t++)
+            check_rows(BF16, t, small ? 150 : 1100, small ? 264 : 2200, widths[i], batch, small ? 1 : 2);
+}
+static void test_matmul_many(void **state) { check_many(emu_launches || !test_on_cuda()); }
+
+// The emulator's (tests/emu/emu.h): where it is, it is asked to be a Hopper card, whose two kinds of tensor core products
+// give the same bits; and one where they do not.
+static void test_matmul_hopper(void **state) {
+    if (!emu_launches || !test_on_cuda()) {
+        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
+        skip();
+    }
+    Device *portable = dev;
+    setenv("EMU_ARCH", "90", 1);
+    dev = test_device(2);
+    int64_t before = emu_launches("matmul_hopper_kernel");
+    assert_true(before > 0); // it was asked when the device was opened
+    check_many(true);
+    assert_true(emu_launches("matmul_hopper_kernel") >= before + 4);
+    device_close(dev);
+
+    setenv("EMU_UNITS", "unlike", 1);
+    dev = test_device(2);
+    before = emu_launches("matmul_hopper_kernel");
+    check_many(true);
+    assert_int_equal(emu_launches("matmul_hopper_kernel"), before);
+    device_close(dev);
+    unsetenv("EMU_UNITS"), unsetenv("EMU_ARCH");
+    dev = portable;
+}
+
 // Nor do they depend on where the operands lie in memory.
 static void test_matmul_places(void **state) {
     for (DType t = F32; t <= BF16; t++) {
@@ -193,6 +232,7 @@ int main(void) {
         cmocka_unit_test(test_matmul),       cmocka_unit_test(test_absent_gradients),
         cmocka_unit_test(test_matmul_rows),  cmocka_unit_test(test_matmul_places),
         cmocka_unit_test(test_matmul_again), cmocka_unit_test(test_library_products),
+        cmocka_unit_test(test_matmul_many),  cmocka_unit_test(test_matmul_hopper),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (dev->scratch.used) die("tests: a product kept scratch");

@@ -221,7 +221,7 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
         !cuda_failed(d, cudaEventCreateWithFlags(&c->asked, cudaEventDisableTiming), "making an event")) {
         void *scratch = alloc(d, DEVICE_SCRATCH);
         d->scratch = arena_over(scratch, DEVICE_SCRATCH);
-        if (scratch && product_open(d)) return d;
+        if (scratch && product_open(d) && hopper_open(d, card.major * 10 + card.minor)) return d;
     }
     bool no_room = !d->scratch.base && !d->error[0];
     error_set(e, no_room || d->error_code == EXIT_MEMORY ? EXIT_MEMORY : EXIT_CONFIG, "device=cuda: %s",

@@ -174,6 +174,7 @@ void cuda_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
     if (d->library_products) return cuda_product(d, y, false, x, false, w, true);
     if (!M || !N) return;
     if (x.dtype == BF16) {
+        if (hopper_matmul(d, y, x, w)) return;
         bool aligned = aligned_rows(data_of<Bf16>(x), K) && aligned_rows(data_of<Bf16>(w), K);
         if (aligned && y.dtype == BF16) run_bf16(d, y, x, w);
         else if (aligned) run<Mma64, true, float>(d, y, x, w);

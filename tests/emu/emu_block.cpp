@@ -367,6 +367,41 @@ void emu_resolve_mma(void *room[32]) {
     }
 }
 
+// ---- hopper.cuh ------------------------------------------------------------------------------------------------------
+#include "emu_hopper.h"
+
+static float box_element(const char *box, int row, int k) {
+    uintptr_t at = (uintptr_t)box + (uintptr_t)row * 128 + (uintptr_t)k * 2;
+    at ^= at >> 3 & 0x70;
+    uint16_t h;
+    memcpy(&h, (const void *)at, 2);
+    return __uint_as_float((uint32_t)h << 16);
+}
+// Sums as mma does; or, with EMU_UNITS=unlike, the 16 products first.
+void emu_resolve_wgmma(void *room[32]) {
+    const char *units = getenv("EMU_UNITS");
+    bool unlike = units && !strcmp(units, "unlike");
+    const EmuWgmma *first = (const EmuWgmma *)room[0];
+    int N = first->N;
+    static float a[16][16], b[256][16];
+    if (!emu_is_shared(first->a, 16) || !emu_is_shared(first->b, 16)) emu_fail("wgmma: not boxes in shared memory");
+    for (int k = 0; k < 16; k++) {
+        for (int r = 0; r < 16; r++) a[r][k] = box_element(first->a, first->warp * 16 + r, k);
+        for (int n = 0; n < N; n++) b[n][k] = box_element(first->b, n, k);
+    }
+    for (int l = 0; l < 32; l++) {
+        const EmuWgmma *m = (const EmuWgmma *)room[l];
+        if (!m) emu_fail("wgmma needs all 32 lanes");
+        if (m->a != first->a || m->b != first->b || m->add != first->add) emu_fail("wgmma: lanes that differ");
+        for (int j = 0; j < N / 2; j++) {
+            int row = l / 4 + j / 2 % 2 * 8, n = j / 4 * 8 + l % 4 * 2 + j % 2;
+            float c = m->add ? m->d[j] : 0, sum = unlike ? 0 : c;
+            for (int k = 0; k < 16; k++) sum += a[row][k] * b[n][k];
+            m->d[j] = unlike ? sum + c : sum;
+        }
+    }
+}
+
 void emu_resolve_ldmatrix(void *room[32]) {
     const EmuLdmatrix *lane[32];
     for (int l = 0; l < 32; l++)
@@ -421,7 +456,7 @@ void emu_run_grid(const EmuLaunch &launch) {
     collectives.assign((threads + 31) / 32 * 32, Collective());
     dynamic_size = launch.shared;
     void *room = nullptr;
-    if (posix_memalign(&room, 128, dynamic_size ? dynamic_size : 1) != 0)
+    if (posix_memalign(&room, 1024, dynamic_size ? dynamic_size : 1) != 0)
         emu_fail("no memory for %zu bytes of shared memory", dynamic_size);
     dynamic = (char *)room;
     if (!dynamic_size) __asan_poison_memory_region(dynamic, 1);

@@ -1,5 +1,7 @@
 // The runtime API: devices, memory, streams, events, graphs, launches.
 #include "emu_internal.h"
+#include "cuda.h"
+#include "../ptx/ptx.h"
 #include <atomic>
 #include <chrono>
 #include <deque>
@@ -326,7 +328,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
     if (e != cudaSuccess) return e;
     *p = {};
     snprintf(p->name, sizeof p->name, "emulated GPU");
-    p->major = 8;
+    int arch = (int)from_env("EMU_ARCH", 80);
+    p->major = arch / 10, p->minor = arch % 10;
     p->totalGlobalMem = memory_size();
     p->sharedMemPerBlock = 48 * 1024;
     p->sharedMemPerBlockOptin = (size_t)shared_most();
@@ -357,6 +360,36 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     }
     return cudaSuccess;
 }
+// ---- the driver's API ------------------------------------------------------------------------------------------------
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult *found) {
+    bool known = !strcmp(name, "cuTensorMapEncodeTiled");
+    *function = known ? (void *)cuTensorMapEncodeTiled : nullptr;
+    *found = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    return cudaSuccess;
+}
+// The rules are those of the driver's manual, for what is used here.
+CUresult cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *address,
+                                const cuuint64_t *size, const cuuint64_t *stride, const cuuint32_t *box,
+                                const cuuint32_t *step, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                                CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+    if (type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 || interleave || rank < 2 || rank > 5) return CUDA_ERROR_INVALID_VALUE;
+    if ((uintptr_t)map % 64 || (uintptr_t)address % 16) return CUDA_ERROR_INVALID_VALUE;
+    if (swizzle == CU_TENSOR_MAP_SWIZZLE_128B && box[0] * 2 > 128) return CUDA_ERROR_INVALID_VALUE;
+    ptx::TensorMap m;
+    m.magic = ptx::TENSOR_MAP, m.rank = rank, m.address = (uint64_t)address, m.swizzle = (uint8_t)swizzle;
+    m.type = 10; // bf16, as tensormap.replace counts
+    for (cuuint32_t k = 0; k < rank; k++) {
+        bool wrong = !size[k] || size[k] > 1ull << 32 || !box[k] || box[k] > 256 || step[k] != 1;
+        if (wrong || (k && (!stride[k - 1] || stride[k - 1] % 16 || stride[k - 1] >= 1ull << 40)))
+            return CUDA_ERROR_INVALID_VALUE;
+        m.dim[k] = (uint32_t)size[k], m.box[k] = box[k], m.step[k] = step[k];
+        if (k) m.stride[k - 1] = stride[k - 1];
+    }
+    memcpy((void *)map, &m, sizeof m);
+    return CUDA_SUCCESS;
+}
+
 cudaError_t cudaDeviceSynchronize(void) {
     if (EmuStream *s = recording()) return spoil(s);
     finish_device();

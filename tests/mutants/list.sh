@@ -81,6 +81,20 @@ mutant tile_one_long_chunk 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
     '(step % (K_CHUNK<T> / STEP) == 0 || step == steps)' '(step == steps)'
 mutant tile_swizzle_differs 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
+mutant hopper_one_long_chunk 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+    'Tile::CHUNKS && step + CHUNK_STEPS < steps ? step + CHUNK_STEPS : steps' 'steps'
+mutant hopper_frees_the_stage_in_use 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+    'mbarrier_arrive(empty + before);
+                before = slot;' 'mbarrier_arrive(empty + slot);
+                before = slot;'
+mutant hopper_overwrites_stages 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+    'mbarrier_wait(empty + slot, phase ^ 1);' ''
+mutant hopper_phase 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+    'if (++slot == STAGES) slot = 0, phase ^= 1;' 'if (++slot == STAGES) slot = 0;'
+mutant hopper_quad_pairs 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+    'if (odd) v[0] = a, v[2] = b;' 'if (odd) v[0] = b, v[2] = a;'
+mutant hopper_trusts_the_card kernels/ops/matmul_hopper.cu matmul \
+    'return !d->error[0] && !count;' 'return !d->error[0];'
 mutant matmul_bwd_set kernels/gpu/product.cu ops:matmul_bwd \
     'beta = add ? 1 : 0' 'beta = 0'
 

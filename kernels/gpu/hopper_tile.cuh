@@ -1,0 +1,155 @@
+// Tile products on Hopper: the outputs of tile.cuh, by wgmma. Chunks of K and the order in which they are added are the
+// same; whether a chunk's own sum has the same bits is a property of the card, which is asked when a device is opened
+// (matmul_hopper.cu). So a tile here may stand for one there.
+//
+// A block stays for many tiles: as many blocks as multiprocessors. One warp brings boxes of both operands to a ring of
+// stages, as far ahead as the ring allows, across the ends of tiles; two warpgroups multiply, each 64 tokens by all the
+// weights of the tile (tokens are A, weights B: products commute). They wait for the same boxes, but not for each other,
+// so one writes its outputs while the other multiplies.
+#pragma once
+#include "hopper.cuh"
+#include "tile.cuh"
+
+#define HOPPER_X 128 // tokens of a tile
+
+// X tokens by W weights; CHUNKS: K is longer than one chunk, so that sums wait in registers beside the accumulators.
+template <int W_, int STAGES_, bool CHUNKS_> struct HopperTile {
+    static constexpr int GROUPS = 2, X = HOPPER_X, W = W_, STAGES = STAGES_, THREADS = (GROUPS + 1) * WARPGROUP;
+    static constexpr bool CHUNKS = CHUNKS_;
+    static constexpr int SUMS = W / 2; // of a thread
+    static constexpr int STAGE_BYTES = (X + W) * ROW_BYTES;
+    static constexpr int SHARED_BYTES = STAGES * (STAGE_BYTES + 2 * (int)sizeof(Mbarrier));
+    // Registers: 65536 / 384 a thread at first.
+    static constexpr int MULTIPLIER = 240, COPIER = 24;
+
+    // The token and the weight of sum[j] of this thread.
+    static __device__ __forceinline__ int x_of(int j) {
+        return (int)threadIdx.x / WARP * 16 + (int)threadIdx.x % WARP / 4 + j / 2 % 2 * 8;
+    }
+    static __device__ __forceinline__ int w_of(int j) { return j / 4 * 8 + (int)threadIdx.x % 4 * 2 + j % 2; }
+};
+
+// For tile = blockIdx.x, blockIdx.x + gridDim.x .. below tiles: sum = the products of X tokens from place(tile).x on and W
+// weights from place(tile).w on over K columns, then done(place, sum) in the threads of the two warpgroups (threadIdx.x <
+// 256), which may use barriers of their own warpgroup alone. x, w: maps with boxes of X and W rows.
+struct TilePlace {
+    int x, w; // first token, first weight
+};
+template <typename Tile, typename Place, typename Done>
+static __device__ __forceinline__ void hopper_stream(char *shared, const TensorMap *x, const TensorMap *w,
+                                                     int64_t tiles, int K, Place place, Done done) {
+    constexpr int STAGES = Tile::STAGES, CHUNK_STEPS = K_CHUNK<Bf16> / BOX_COLUMNS;
+    Mbarrier *full = (Mbarrier *)(shared + STAGES * Tile::STAGE_BYTES), *empty = full + STAGES;
+    const int steps = (K + BOX_COLUMNS - 1) / BOX_COLUMNS, group = (int)threadIdx.x / WARPGROUP;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            mbarrier_init(full + i, 1);
+            mbarrier_init(empty + i, Tile::GROUPS * WARPGROUP / WARP); // a lane of each warp that reads
+        }
+        mbarrier_init_done();
+    }
+    __syncthreads();
+    int slot = 0, phase = 0; // of the ring
+    auto next_slot = [&] {
+        if (++slot == STAGES) slot = 0, phase ^= 1;
+    };
+    if (group == Tile::GROUPS) {
+        registers_give<Tile::COPIER>();
+        if (threadIdx.x % WARPGROUP) return;
+#pragma unroll 1
+        for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+            TilePlace at = place(tile);
+#pragma unroll 1
+            for (int step = 0; step < steps; step++) {
+                char *stage = shared + slot * Tile::STAGE_BYTES;
+                mbarrier_wait(empty + slot, phase ^ 1);
+                mbarrier_expect(full + slot, Tile::STAGE_BYTES);
+                tensor_copy(stage, x, at.x, step * BOX_COLUMNS, full + slot);
+                tensor_copy(stage + Tile::X * ROW_BYTES, w, at.w, step * BOX_COLUMNS, full + slot);
+                next_slot();
+            }
+        }
+        return;
+    }
+    registers_take<Tile::MULTIPLIER>();
+    float acc[Tile::SUMS], sum[Tile::CHUNKS ? Tile::SUMS : 1];
+#pragma unroll 1
+    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        TilePlace at = place(tile);
+#pragma unroll
+        for (int j = 0; Tile::CHUNKS && j < Tile::SUMS; j++) sum[j] = 0;
+        for (int step = 0; step < steps;) {
+            const int first = step, end = Tile::CHUNKS && step + CHUNK_STEPS < steps ? step + CHUNK_STEPS : steps;
+            int before = 0; // the stage whose products were still under way
+#pragma unroll 1
+            for (; step < end; step++) {
+                const char *stage = shared + slot * Tile::STAGE_BYTES;
+                mbarrier_wait(full + slot, phase);
+                wgmma_fence();
+#pragma unroll
+                for (int i = 0; i < BOX_COLUMNS / 16; i++)
+                    wgmma<Tile::W>(acc, stage + group * 64 * ROW_BYTES + i * 32, stage + Tile::X * ROW_BYTES + i * 32,
+                                   step > first || i > 0);
+                wgmma_commit();
+                wgmma_wait<1>();
+                if (step > first && threadIdx.x % WARP == 0) mbarrier_arrive(empty + before);
+                before = slot;
+                next_slot();
+            }
+            wgmma_wait<0>();
+            wgmma_settle(acc);
+            if (threadIdx.x % WARP == 0) mbarrier_arrive(empty + before);
+#pragma unroll
+            for (int j = 0; j < Tile::SUMS; j++) {
+                if (Tile::CHUNKS) sum[j] += acc[j];
+                else acc[j] += 0.0f; // a sum starts at 0
+            }
+        }
+        if (Tile::CHUNKS) done(at, sum);
+        else done(at, acc);
+    }
+}
+
+// Four pairs of each of four lanes: lane q gets the q-th pair of lanes 0, 1, 2, 3 of its quad.
+static __device__ __forceinline__ void quad_transpose(uint32_t v[4]) {
+    const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+    uint32_t a = __shfl_xor_sync(FULL, odd ? v[0] : v[1], 1), b = __shfl_xor_sync(FULL, odd ? v[2] : v[3], 1);
+    if (odd) v[0] = a, v[2] = b;
+    else v[1] = a, v[3] = b;
+    a = __shfl_xor_sync(FULL, high ? v[0] : v[2], 2), b = __shfl_xor_sync(FULL, high ? v[1] : v[3], 2);
+    if (high) v[0] = a, v[1] = b;
+    else v[2] = a, v[3] = b;
+}
+
+// sum[SUMS] of a thread to the tile's place in y[M,N], whose rows are packs of 16 bytes.
+template <typename Tile>
+static __device__ void hopper_store(Bf16 *y, TilePlace at, const float *sum, int64_t M, int64_t N) {
+    const int q = (int)threadIdx.x % 4;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int64_t row = at.x + Tile::x_of(2 * h);
+#pragma unroll
+        for (int c = 0; c < Tile::W / 32; c++) {
+            uint32_t v[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float *pair = sum + (c * 4 + j) * 4 + h * 2;
+                v[j] = pack_bf16(pair[0], pair[1]);
+            }
+            quad_transpose(v);
+            const int64_t n = at.w + c * 32 + q * 8;
+            if (row < M && n < N) *(uint4 *)(y + row * N + n) = make_uint4(v[0], v[1], v[2], v[3]);
+        }
+    }
+}
+template <typename Tile>
+static __device__ void hopper_store(float *y, TilePlace at, const float *sum, int64_t M, int64_t N) {
+#pragma unroll
+    for (int j = 0; j < Tile::SUMS; j += 2) {
+        const int64_t row = at.x + Tile::x_of(j), n = at.w + Tile::w_of(j);
+        if (row < M && n < N) *(float2 *)(y + row * N + n) = make_float2(sum[j], sum[j + 1]);
+    }
+}
+
+// The map of m [rows, K], in boxes of box rows. False where the card cannot copy such a matrix by boxes.
+bool hopper_map(TensorMap *map, Tensor m, int box);

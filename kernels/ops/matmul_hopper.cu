@@ -1,0 +1,178 @@
+// y[M,N] = x[M,K] w[N,K]^T by wgmma, for many tokens; matmul.cu asks here first.
+//
+// A block takes tiles of 128 tokens by W weights one after another (hopper_tile.cuh). Neighbouring blocks work on a band of
+// BAND tiles of tokens, so that what they read is in the second-level cache. Outputs leave from the registers: the four
+// lanes that share a row first exchange their pairs, so that each writes 16 bytes of bf16.
+//
+// Floor: 2 M N K FLOP over the tensor cores' rate, and (M K + N K + M N) elements over the bandwidth of memory.
+// Measured on an H200, in a program of its own, M = 8192 (cuBLASLt: 690 TFLOP/s for 8192 cubed, this kernel 668); beside
+// it the portable kernel in the same card's profile of a training step:
+//   N, K        9728, 896        896, 4864        1152, 896       896, 896
+//   tile        One256           Chunks160        One192          One256
+//   us          206 (396)        115 (203)        30 (64)         27 (44)
+//   TFLOP/s     694              623              559             480
+// Clusters of two blocks that share the weights' boxes were slower in every shape (262 us for the first).
+#include "cuda.cuh"
+#include "hopper_tile.cuh"
+#include <initializer_list>
+#include <stdio.h>
+#include <string.h>
+
+#define BAND 16
+
+template <typename Tile, typename U>
+static __global__ void __launch_bounds__(Tile::THREADS, 1)
+    matmul_hopper_kernel(U *y, const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, int64_t M,
+                         int64_t N, int K) {
+    SHARED_BOXES(shared);
+    const int64_t x_tiles = (M + Tile::X - 1) / Tile::X, w_tiles = (N + Tile::W - 1) / Tile::W;
+    hopper_stream<Tile>(
+        shared, &x, &w, x_tiles * w_tiles, K,
+        [=](int64_t id) -> TilePlace {
+            int64_t band = id / (BAND * w_tiles) * BAND, in_band = id - band * w_tiles;
+            int64_t width = x_tiles - band < BAND ? x_tiles - band : BAND;
+            return {(int)(band + in_band % width) * Tile::X, (int)(in_band / width) * Tile::W};
+        },
+        [=](TilePlace at, const float *sum) { hopper_store<Tile>(y, at, sum, M, N); });
+}
+
+// ---- the launcher ----------------------------------------------------------------------------------------------------
+bool hopper_map(TensorMap *map, Tensor m, int box) {
+    typedef decltype(&cuTensorMapEncodeTiled) Encode;
+    static Encode encode; // the same for every device of a process
+    if (!encode) {
+        cudaDriverEntryPointQueryResult found;
+        void *function = NULL;
+#if CUDART_VERSION >= 12050
+        cudaError_t status =
+            cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+#else
+        cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
+#endif
+        if (status != cudaSuccess || found != cudaDriverEntryPointSuccess) return false;
+        encode = (Encode)function;
+    }
+    int64_t K = tensor_width(m);
+    cuuint64_t size[2] = {(cuuint64_t)K, (cuuint64_t)m.dim[0]}, stride[1] = {(cuuint64_t)K * sizeof(Bf16)};
+    cuuint32_t boxes[2] = {BOX_COLUMNS, (cuuint32_t)box}, step[2] = {1, 1};
+    return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, m.data, size, stride, boxes, step,
+                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+static int64_t tiles_of(int64_t W, int64_t M, int64_t N) { return ((M + HOPPER_X - 1) / HOPPER_X) * ((N + W - 1) / W); }
+
+// Registers hold 128 sums a thread, or 96 beside the accumulators of another chunk.
+typedef HopperTile<256, 4, false> One256;
+typedef HopperTile<192, 5, false> One192;
+typedef HopperTile<192, 5, true> Chunks192;
+typedef HopperTile<160, 6, true> Chunks160;
+typedef HopperTile<128, 6, true> Chunks128;
+
+template <typename Tile, typename U> static bool run(Device *d, Tensor y, Tensor x, Tensor w) {
+    const int64_t M = x.dim[0], N = w.dim[0], tiles = tiles_of(Tile::W, M, N), sms = cuda_sm_count(d);
+    TensorMap map_x, map_w;
+    if (!hopper_map(&map_x, x, Tile::X) || !hopper_map(&map_w, w, Tile::W)) return false;
+    LAUNCH(d, (matmul_hopper_kernel<Tile, U>), (unsigned)(tiles < sms ? tiles : sms), Tile::THREADS, Tile::SHARED_BYTES,
+           data_of<U>(y), map_x, map_w, M, N, (int)tensor_width(x));
+    return true;
+}
+// The width of tile that takes the shortest: every wave of tiles takes as long as a full one, a tile as long as its weights
+// and 16 more. 0: there are too few tiles of any for the card.
+static int best_width(int64_t M, int64_t N, int64_t sms, std::initializer_list<int> widths) {
+    int best = 0;
+    int64_t least = INT64_MAX;
+    for (int W : widths) {
+        int64_t tiles = tiles_of(W, M, N), cost = (tiles + sms - 1) / sms * (W + 16);
+        if (2 * tiles >= sms && cost < least) least = cost, best = W;
+    }
+    return best;
+}
+template <typename U> static bool run_best(Device *d, Tensor y, Tensor x, Tensor w) {
+    const int64_t M = x.dim[0], N = w.dim[0], sms = cuda_sm_count(d);
+    if (k_chunks<Bf16>(tensor_width(w)) == 1) switch (best_width(M, N, sms, {256, 192})) {
+        case 256: return run<One256, U>(d, y, x, w);
+        case 192: return run<One192, U>(d, y, x, w);
+        default: return false;
+        }
+    switch (best_width(M, N, sms, {192, 160, 128})) {
+    case 192: return run<Chunks192, U>(d, y, x, w);
+    case 160: return run<Chunks160, U>(d, y, x, w);
+    case 128: return run<Chunks128, U>(d, y, x, w);
+    default: return false;
+    }
+}
+
+bool hopper_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
+    const CudaDevice *own = (CudaDevice *)d->backend;
+    const int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w);
+    if (!own->hopper || M <= 128 || !K || N % Pack<Bf16>::N || !aligned_rows(data_of<Bf16>(x), K) ||
+        !aligned_rows(data_of<Bf16>(w), K) || (uintptr_t)y.data % 16 || M > INT32_MAX || N > INT32_MAX)
+        return false;
+    return y.dtype == BF16 ? run_best<Bf16>(d, y, x, w) : run_best<float>(d, y, x, w);
+}
+
+// ---- the check at open -----------------------------------------------------------------------------------------------
+// Bits of all kinds: of normal size in rows 0, 3, 6 .., of sizes 2^-20 to 2^19 in others.
+static __global__ void draw_kernel(Bf16 *to, int64_t rows, int64_t K, uint32_t seed) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * K;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        uint32_t h = (uint32_t)i * 2654435761u ^ seed;
+        for (int k = 0; k < 2; k++) h = (h ^ h >> 15) * 0x85ebca6bu, h ^= h >> 13;
+        uint32_t exponent = i / K % 3 ? 107 + h % 40 : 126 + h % 2;
+        to[i] = from_float<Bf16>(__uint_as_float((h & 0x807f0000u) | exponent << 23));
+    }
+}
+static __global__ void compare_kernel(const uint32_t *a, const uint32_t *b, int64_t n, unsigned *differ) {
+    unsigned mine = 0;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x)
+        mine += a[i] != b[i];
+    if (mine) atomicAdd(differ, mine);
+}
+
+// Whether this tile's results have the bits of the portable kernel's, over K columns and edges of the tile.
+template <typename Tile, typename U> static bool alike(Device *d, int64_t K, unsigned *differ) {
+    const int64_t M = 300, N = 520, words = M * N * (int64_t)sizeof(U) / 4;
+    const DType result = sizeof(U) == sizeof(float) ? F32 : BF16;
+    size_t mark = arena_mark(&d->scratch);
+    auto take = [&](DType type, int64_t rows, int64_t width) {
+        Tensor t = tensor2(NULL, type, rows, width);
+        t.data = arena_take(&d->scratch, tensor_bytes(t));
+        return t;
+    };
+    Tensor x = take(BF16, M, K), w = take(BF16, N, K), wanted = take(result, M, N), got = take(result, M, N);
+    LAUNCH(d, draw_kernel, grid_for(d, M * K, 256), 256, 0, data_of<Bf16>(x), M, K, 1u);
+    LAUNCH(d, draw_kernel, grid_for(d, N * K, 256), 256, 0, data_of<Bf16>(w), N, K, 2u);
+    cuda_matmul(d, wanted, x, w); // own->hopper is not set yet
+    unsigned count = 1;
+    if (run<Tile, U>(d, got, x, w)) {
+        LAUNCH(d, compare_kernel, grid_for(d, words, 256), 256, 0, data_of<uint32_t>(wanted), data_of<uint32_t>(got),
+               words, differ);
+        d->copy(d, &count, differ, sizeof count);
+    }
+    arena_rewind(&d->scratch, mark);
+    return !d->error[0] && !count;
+}
+template <typename Tile> static bool alike(Device *d, int64_t K, unsigned *differ) {
+    return alike<Tile, float>(d, K, differ) && alike<Tile, Bf16>(d, K, differ);
+}
+
+bool hopper_open(Device *d, int compute_capability) {
+    CudaDevice *own = (CudaDevice *)d->backend;
+    cudaFuncAttributes code;
+    if (compute_capability != 90 || own->shared < (size_t)One256::SHARED_BYTES) return true;
+    if (cudaFuncGetAttributes(&code, (const void *)matmul_hopper_kernel<One256, Bf16>) != cudaSuccess) {
+        (void)cudaGetLastError(); // a build without this card's code
+        return true;
+    }
+    unsigned *differ = own->arrived; // 0 between ops, and here again in the end
+    own->hopper = alike<One256>(d, 1000, differ) && alike<One192>(d, 1000, differ) &&
+                  alike<Chunks192>(d, 2120, differ) && alike<Chunks160>(d, 2120, differ) &&
+                  alike<Chunks128>(d, 2120, differ);
+    if (!own->hopper) {
+        size_t at = strlen(d->about);
+        snprintf(d->about + at, sizeof d->about - at, "; wgmma is not used: its bits are not mma's here");
+    }
+    cuda_failed(d, cudaMemsetAsync(differ, 0, sizeof *differ, own->stream), "opening the products");
+    return !d->error[0];
+}

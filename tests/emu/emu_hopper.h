@@ -1,0 +1,83 @@
+// The instructions of kernels/gpu/hopper.cuh in plain C++; hopper.cuh, which includes this, describes each. Copies are there
+// and products done at once: who does not wait for them, or touches them too early, is told by the machine of tests/ptx.
+#pragma once
+#include "../ptx/ptx.h"
+#include "cuda.h"
+
+// A barrier, in the 8 bytes the hardware gives it.
+struct EmuMbarrier {
+    int32_t bytes; // expected and not there yet
+    uint16_t missing, arrivals : 15, parity : 1;
+};
+static_assert(sizeof(EmuMbarrier) == sizeof(uint64_t), "");
+
+static inline EmuMbarrier *emu_mbarrier(uint64_t *b) {
+    if ((uintptr_t)b % 8 || !emu_is_shared(b, 8))
+        emu_fail("an mbarrier at %p, which is not in shared memory", (void *)b);
+    return (EmuMbarrier *)b;
+}
+static inline void emu_mbarrier_turn(EmuMbarrier *m) {
+    if (m->missing || m->bytes) return;
+    m->missing = m->arrivals;
+    m->parity ^= 1;
+}
+static inline void mbarrier_init(uint64_t *b, int arrivals) {
+    *emu_mbarrier(b) = {0, (uint16_t)arrivals, (uint16_t)arrivals, 0};
+}
+static inline void mbarrier_init_done() {}
+static inline void mbarrier_arrive(uint64_t *b) {
+    EmuMbarrier *m = emu_mbarrier(b);
+    if (!m->missing) emu_fail("an mbarrier at which more arrive than the %d it counts", m->arrivals);
+    m->missing--;
+    emu_mbarrier_turn(m);
+}
+static inline void mbarrier_expect(uint64_t *b, int bytes) {
+    emu_mbarrier(b)->bytes += bytes;
+    mbarrier_arrive(b);
+}
+static inline void mbarrier_wait(uint64_t *b, int parity) {
+    EmuMbarrier *m = emu_mbarrier(b);
+    for (int64_t turns = 0; m->parity == parity; turns++) {
+        if (turns > 1000000) emu_fail("an mbarrier whose phase of parity %d does not end", parity);
+        emu_yield();
+    }
+}
+
+static inline void tensor_copy(void *shared, const CUtensorMap *map, int row, int column, uint64_t *b) {
+    const ptx::TensorMap *m = (const ptx::TensorMap *)map;
+    int rows = (int)m->box[1], columns = (int)m->box[0];
+    char *to = (char *)shared;
+    if (m->magic != ptx::TENSOR_MAP || m->rank != 2 || columns * 2 != 128 || m->swizzle != 3)
+        emu_fail("a tensor map of %u dimensions, boxes of %d columns, swizzle %d", m->rank, columns, m->swizzle);
+    if ((uintptr_t)to % 1024 || !emu_is_shared(to, (size_t)rows * 128))
+        emu_fail("a box at %p, which is no multiple of 1024 with room for %d rows of 128 bytes", shared, rows);
+    EmuMbarrier *arrives = emu_mbarrier(b);
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < columns; c++) {
+            bool in = row + r >= 0 && row + r < (int)m->dim[1] && column + c >= 0 && column + c < (int)m->dim[0];
+            uint16_t *at = (uint16_t *)(to + r * 128 + ((c / 8) ^ (r % 8)) * 16) + c % 8;
+            *at = in ? ((const uint16_t *)(m->address + (uint64_t)(row + r) * m->stride[0]))[column + c] : 0;
+        }
+    arrives->bytes -= rows * 128;
+    emu_mbarrier_turn(arrives);
+}
+
+static inline void wgmma_fence() {}
+static inline void wgmma_commit() {}
+template <int pending> static inline void wgmma_wait() {}
+template <int R> static inline void wgmma_settle(float (&d)[R]) {}
+
+struct EmuWgmma {
+    float *d;
+    const char *a, *b;
+    bool add;
+    int N, warp; // of its warpgroup
+};
+void emu_resolve_wgmma(void *room[32]);
+template <int N> static inline void wgmma(float (&d)[N / 2], const void *a, const void *b, bool add, EMU_SITE) {
+    EmuWgmma m = {d, (const char *)a, (const char *)b, add, N, (int)(threadIdx.x / 32 % 4)};
+    emu_collect("wgmma", EMU_EVERY_LANE, &m, emu_resolve_wgmma, site);
+}
+
+template <int left> static inline void registers_give() {}
+template <int most> static inline void registers_take() {}
