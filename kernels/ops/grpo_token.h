@@ -162,7 +162,7 @@ GRPO_SHARED Kl token_kl(double ref_logp, double l) {
 
 // What a completion's tokens must be added up to before any of them has its loss, where the loss needs that.
 GRPO_SHARED bool needs_sequence_sums(const GrpoParams *p) {
-    return p->level == LEVEL_SEQUENCE || p->loss_type == LOSS_VESPO || p->off_policy_threshold > 0;
+    return p->level == LEVEL_SEQUENCE || p->loss_type == LOSS_VESPO || p->off_policy_threshold >= 0;
 }
 typedef struct {
     double log_ratio; // logp - old_logp
