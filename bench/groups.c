@@ -72,7 +72,7 @@ static void measure(Bench *b, Shape shape, const Groups *g) {
 }
 
 void bench_groups(Bench *b) {
-    bench_section("training with prompts computed once a group (share_prompts)");
+    bench_section(b, "training with prompts computed once a group (share_prompts)");
     for (Shape s = b->gpu ? HALF_B : TINY; s < (b->gpu ? SHAPES : ONE_HALF_B); s++)
         for (size_t g = 0; g < sizeof groups / sizeof *groups && (s == TINY || shape_chosen(b, s)); g++)
             measure(b, s, &groups[g]);

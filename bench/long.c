@@ -66,7 +66,7 @@ static void measure(Bench *b, Shape shape, int64_t n) {
 }
 
 void bench_long(Bench *b) {
-    bench_section("training on long completions, microseconds a token");
+    bench_section(b, "training on long completions, microseconds a token");
     Shape shape = b->gpu ? HALF_B : TINY;
     for (int64_t n = 512; n <= 16384; n *= 2) measure(b, shape, n);
 }

@@ -44,7 +44,7 @@ GRPO_SHARED Exponential exponential(double x) {
 
 // e^700 is the largest, e^-700 the smallest: inf times an advantage of 0, or times the slope 0 of a clipped ratio, would be
 // NaN.
-GRPO_SHARED double bounded(double x) { return fabs(x) > 700 ? copysign(700, x) : x; }
+GRPO_SHARED double bounded(double x) { return fabs(x) > 700 ? copysign(700.0, x) : x; }
 GRPO_SHARED double ratio_of(double log_ratio) {
     Exponential e = exponential(bounded(log_ratio));
     return fma(e.scale, e.rest, e.scale);
