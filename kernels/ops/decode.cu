@@ -48,9 +48,10 @@ template <int D, int WARPS> struct Tile16 {
         sizeof(Bf16) * (TILE_ROWS * PITCH<D> + WARPS * CHUNK_ELEMS) + sizeof(float2) * WARPS * TILE_ROWS;
 };
 
-// grid (B / SEQS, K, tiles of query heads x split), block 32 WARPS
+// grid (B / SEQS, K, tiles of query heads x split), block 32 WARPS. Where a thread has many of the outputs, the compiler is not
+// to aim at more blocks an SM than shared memory lets in: it would spill.
 template <int D, int WARPS, int SEQS>
-static __global__ void __launch_bounds__(32 * WARPS)
+static __global__ void __launch_bounds__(32 * WARPS, (D > 64 && D * WARPS == 256) ? 1 : 0)
     decode_kernel(Bf16 *y, Parts p, const Bf16 *qkv, const Bf16 *kv, const int32_t *span, int B, int split, Heads h) {
     typedef Tile16<D, WARPS> Own;
     constexpr int THREADS = Own::THREADS, OF_ROW = THREADS / TILE_ROWS, QUADS = Own::EACH / 4;
@@ -82,9 +83,10 @@ static __global__ void __launch_bounds__(32 * WARPS)
 #pragma unroll
     for (int i = 0; i < Own::EACH; i++) o[i] = 0;
     const int row = thread / OF_ROW, column = thread % OF_ROW * 4; // + 4 OF_ROW i
-    int64_t tile = ((int64_t)blockIdx.z / split * h.K + kv_head) * gridDim.x + blockIdx.x;
-    float *part_o = p.o + (tile * p.most * TILE_ROWS + row) * D + column;
-    float2 *part_ml = p.ml + tile * p.most * TILE_ROWS + row;
+    // Computed where they are used: registers are few.
+    auto tile = [&] { return ((int64_t)blockIdx.z / split * h.K + kv_head) * gridDim.x + blockIdx.x; };
+    auto part_row = [&](int t) { return (tile() * p.most + t) * TILE_ROWS + row; };
+    auto part_o = [&](int t, int j) { return (float4 *)(p.o + part_row(t) * D + column + j * 4 * OF_ROW); };
     // Merges a chunk's (m, l, o) into the thread's elements.
     auto take = [&](float2 ml, auto quad) {
         Scales s = merge(&m, &l, ml.x, ml.y, h.scale2);
@@ -142,10 +144,9 @@ static __global__ void __launch_bounds__(32 * WARPS)
             auto quad = [&](int j) { return *(const float4 *)(from + j * 4 * OF_ROW); };
             int done = first + i;
             if (blocks > 1) {
-                if (thread % OF_ROW == 0) __stcg(part_ml + (int64_t)done * TILE_ROWS, ml);
+                if (thread % OF_ROW == 0) __stcg(p.ml + part_row(done), ml);
 #pragma unroll
-                for (int j = 0; j < QUADS; j++)
-                    __stcg((float4 *)(part_o + (int64_t)done * TILE_ROWS * D + j * 4 * OF_ROW), quad(j));
+                for (int j = 0; j < QUADS; j++) __stcg(part_o(done, j), quad(j));
             } else if (SEQS == 1 || done < shared || (done >= first_end) == (row >= of_one)) take(ml, quad);
         }
         __syncthreads();
@@ -154,15 +155,14 @@ static __global__ void __launch_bounds__(32 * WARPS)
         SHARED(unsigned, before, [1]);
         __threadfence();
         __syncthreads();
-        if (thread == 0) before[0] = atomicAdd(p.arrived + tile, 1);
+        if (thread == 0) before[0] = atomicAdd(p.arrived + tile(), 1);
         __syncthreads();
         if (before[0] != (unsigned)blocks - 1) return;
         __threadfence();
-        if (thread == 0) p.arrived[tile] = 0;
+        if (thread == 0) p.arrived[tile()] = 0;
 #pragma unroll(QUADS > 16 ? 1 : 4)
         for (int t = 0; t < tasks; t++)
-            take(__ldcg(part_ml + (int64_t)t * TILE_ROWS),
-                 [&](int j) { return __ldcg((const float4 *)(part_o + (int64_t)t * TILE_ROWS * D + j * 4 * OF_ROW)); });
+            take(__ldcg(p.ml + part_row(t)), [&](int j) { return __ldcg((const float4 *)part_o(t, j)); });
     }
     if (row >= rows) return;
     float scale = 1.0f / l;

@@ -155,7 +155,7 @@ mutant decode_shares_half_a_chunk kernels/ops/decode.cu attention \
 mutant decode_takes_the_neighbours_chunks kernels/ops/decode.cu attention \
     '(done >= first_end) == (row >= of_one)' 'done >= shared'
 mutant decode_counter_left kernels/ops/decode.cu ops:decode \
-    'if (thread == 0) p.arrived[tile] = 0;' ''
+    'if (thread == 0) p.arrived[tile()] = 0;' ''
 
 # ---- the head --------------------------------------------------------------------------------------------------------
 mutant logprob_entropy_sign kernels/ops/logprob.cu ops:logprob_bwd \
