@@ -24,8 +24,8 @@ typedef struct {
     int prefix_row, prefix_len, suffix_row, keys;
 } Span;
 static __device__ __forceinline__ Span span_of(const int32_t *span, int b) {
-    int4 s = *(const int4 *)(span + 4 * (int64_t)b);
-    return {s.x, s.y, s.z, s.y + s.w};
+    const int32_t *s = span + 4 * (int64_t)b; // at any place: one load of 16 bytes would want more
+    return {s[0], s[1], s[2], s[1] + s[3]};
 }
 // The cache row of key j.
 static __device__ __forceinline__ int64_t row_of(const Span &s, int j) {
