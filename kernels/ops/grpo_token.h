@@ -30,7 +30,7 @@ GRPO_SHARED Exponential exponential(double x) {
                         2.762511557828763e-06,
                         2.761380686153829e-07};
     double tail = c[8];
-#ifdef __CUDACC__
+#ifdef __CUDA_ARCH__
 #pragma unroll
 #endif
     for (int i = 7; i >= 0; i--) tail = fma(tail, r, c[i]);
