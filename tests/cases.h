@@ -15,6 +15,7 @@ typedef struct {
 static const int len_edge[] = {65, 0, 1, 64, 0, 63, -1}; // 193
 static const int len_short[] = {3, 1, 5, -1};            // 9
 static const int len_long[] = {130, 7, -1};              // 137
+static const int len_alone[] = {1100, -1};               // several blocks of decode share it
 static const int len_many[] = {1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1,
                                2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, -1}; // 60
 static const int len_empty[] = {0, 0, -1};                                                   // 0
@@ -96,6 +97,7 @@ static const CaseRow case_table[] = {
     SPEED(attention_bwd, .T = 2720, .H = 14, .K = 2, .d = 64, .len = len_train)
     ROW(decode, .T = 6, .H = 7, .K = 1, .d = 64, .len = len_edge) ROW(decode, .T = 6, .H = 12, .K = 2, .d = 128, .len = len_edge)
     ROW(decode, .T = 2, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(decode, .T = 3, .H = 18, .K = 1, .d = 256, .len = len_short)
+    ROW(decode, .T = 1, .H = 3, .K = 1, .d = 32, .len = len_alone)
     ROW(decode, .T = 2, .H = 2, .K = 2, .d = 8, .len = len_empty)
     SPEED(decode, .T = 32, .H = 14, .K = 2, .d = 64, .len = len_decode)
 

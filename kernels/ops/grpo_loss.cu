@@ -188,7 +188,7 @@ static __global__ void __launch_bounds__(THREADS, 3) grpo_loss_kernel(Columns al
     if (all.part && segments > 1) {
         all.part[blockIdx.x] = total;
         __threadfence();
-        if (atomicAdd(&all.arrived[b], 1) + 1 < segments) return;
+        if (atomicAdd(&all.arrived[b], 1) + 1 != segments) return;
         __threadfence();
         all.arrived[b] = 0;
         const TokenSums *part = all.part + blockIdx.x - segment; // [segments]

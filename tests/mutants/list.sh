@@ -82,7 +82,7 @@ mutant tile_one_long_chunk 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
 mutant tile_swizzle_differs 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
 mutant hopper_one_long_chunk 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
-    'Tile::CHUNKS && step + CHUNK_STEPS < steps ? step + CHUNK_STEPS : steps' 'steps'
+    'Tile::CHUNKS && step + CHUNK_STEPS < steps ? step + CHUNK_STEPS : steps' 'steps + 0 * CHUNK_STEPS'
 mutant hopper_frees_the_stage_in_use 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
     'mbarrier_arrive(empty + before);
                 before = slot;' 'mbarrier_arrive(empty + slot);
