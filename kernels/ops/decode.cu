@@ -51,7 +51,7 @@ template <int D, int WARPS> struct Tile16 {
 // grid (B / SEQS, K, tiles of query heads x split), block 32 WARPS. Where a thread has many of the outputs, the compiler is not
 // to aim at more blocks an SM than shared memory lets in: it would spill.
 template <int D, int WARPS, int SEQS>
-static __global__ void __launch_bounds__(32 * WARPS, (D > 64 && D * WARPS == 256) ? 1 : 0)
+static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WARPS == 1)) ? 1 : 0)
     decode_kernel(Bf16 *y, Parts p, const Bf16 *qkv, const Bf16 *kv, const int32_t *span, int B, int split, Heads h) {
     typedef Tile16<D, WARPS> Own;
     constexpr int THREADS = Own::THREADS, OF_ROW = THREADS / TILE_ROWS, QUADS = Own::EACH / 4;
