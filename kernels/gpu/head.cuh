@@ -144,7 +144,7 @@ template <typename T, typename Done> static void head_launch(Device *d, Head<T> 
     auto run = [&](auto tile, auto aligned) {
         typedef decltype(tile) Tile;
         LAUNCH_EARLY(d, (head_kernel<Tile, decltype(aligned)::value, Done>),
-               (unsigned)(chunks * ((h.n + Tile::X - 1) / Tile::X)), HEAD_THREADS, Tile::SHARED_BYTES, h, done);
+                     (unsigned)(chunks * ((h.n + Tile::X - 1) / Tile::X)), HEAD_THREADS, Tile::SHARED_BYTES, h, done);
     };
     std::true_type fast;
     std::false_type slow;

@@ -132,8 +132,7 @@ static __device__ __forceinline__ int64_t completion_of(const int32_t *offsets, 
 
 // `plain`: known when compiled to be of the family of grpo (clipped by range) with a ratio a token and nothing that needs
 // sequence_sums, as nearly all runs are: without the other cases a token takes half the instructions.
-template <bool plain>
-static __global__ void __launch_bounds__(THREADS, 3) grpo_loss_kernel(Columns all, GrpoParams p) {
+template <bool plain> static __global__ void __launch_bounds__(THREADS, 3) grpo_loss_kernel(Columns all, GrpoParams p) {
     SHARED(float, found, [1]);
     SHARED(SequenceSums, wholes, [WARPS]);
     SHARED(TokenSums, room, [WARPS]);

@@ -137,8 +137,8 @@ void cuda_rmsnorm(Device *d, Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor
                      in_groups<E>(data_of<W>(w), D);
         bool plain = whole && D <= (int64_t)threads * E;
         LAUNCH_EARLY(d, (plain ? rmsnorm_kernel<T, W, true> : rmsnorm_kernel<T, W, false>),
-               (unsigned)(T_ < resident ? T_ : resident), threads, 0, data_of<T>(y), data_of<T>(sum),
-               data_of<float>(rstd), data_of<T>(x), data_of<T>(delta), data_of<W>(w), T_, (int)D, eps, whole);
+                     (unsigned)(T_ < resident ? T_ : resident), threads, 0, data_of<T>(y), data_of<T>(sum),
+                     data_of<float>(rstd), data_of<T>(x), data_of<T>(delta), data_of<W>(w), T_, (int)D, eps, whole);
     });
 }
 

@@ -68,8 +68,8 @@ template <typename T> static bool rows_whole(Tensor half, Tensor gu, Tensor dgu)
 void cuda_swiglu(Device *d, Tensor h, Tensor gu) {
     int64_t T_ = h.dim[0], F = tensor_width(h);
     DISPATCH(h.dtype, T,
-             LAUNCH_EARLY(d, swiglu_kernel<T>, grid_for(d, (F + GroupOf<T>::E - 1) / GroupOf<T>::E * T_, THREADS), THREADS, 0,
-                    data_of<T>(h), data_of<T>(gu), T_, F, rows_whole<T>(h, gu, NONE)));
+             LAUNCH_EARLY(d, swiglu_kernel<T>, grid_for(d, (F + GroupOf<T>::E - 1) / GroupOf<T>::E * T_, THREADS),
+                          THREADS, 0, data_of<T>(h), data_of<T>(gu), T_, F, rows_whole<T>(h, gu, NONE)));
 }
 
 void cuda_swiglu_bwd(Device *d, Tensor dgu, Tensor dh, Tensor gu) {

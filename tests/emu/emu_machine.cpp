@@ -38,8 +38,9 @@ void note_launch(const EmuLaunch &launch) {
     static std::set<std::string> noted;
     const char *file = getenv("EMU_LAUNCHES");
     if (!file) return;
-    std::string line = emu_symbol(launch.kernel) + " " + std::to_string(launch.block.x * launch.block.y * launch.block.z) +
-                       " " + std::to_string(launch.shared) + "\n";
+    std::string line = emu_symbol(launch.kernel) + " " +
+                       std::to_string(launch.block.x * launch.block.y * launch.block.z) + " " +
+                       std::to_string(launch.shared) + "\n";
     if (!noted.insert(line).second) return;
     std::ofstream to(file, noted.size() == 1 ? std::ios::trunc : std::ios::app);
     if (!(to << line).flush()) emu_fail("EMU_LAUNCHES=%s cannot be written", file);
