@@ -34,9 +34,14 @@ static inline Heads heads_of(int64_t heads, int n_kv, int64_t d) {
     h.inverse = (uint32_t)(((1ull << 32) + (unsigned)h.group - 1) / (unsigned)h.group); // 0 for a group of 1
     return h;
 }
-// item / group by a multiplication, as every row that is loaded asks for it: exact where item * group < 2^32.
+// item / group by a multiplication, as every row that is loaded asks for it: exact where item * group < 2^32, which launchers
+// of T tokens see to by heads_check.
 static __device__ __forceinline__ int over_group(const Heads &h, int item) {
     return h.group == 1 ? item : (int)((uint64_t)(unsigned)item * h.inverse >> 32);
+}
+
+static inline void heads_check(const Heads &h, int64_t T) {
+    if (T * h.group * h.group >> 32) die("attention: %lld tokens of %d heads a group", (long long)T, h.group);
 }
 
 // DISPATCH_HEAD(d, D, code): runs the code with D the head size rounded up to what the kernels are made for.

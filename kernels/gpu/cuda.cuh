@@ -4,7 +4,7 @@
 #include <cublasLt.h>
 #include <nvtx3/nvToolsExt.h>
 
-#define MATMUL_COUNTERS 4096
+#define BLOCK_COUNTERS 4096
 
 typedef struct MatmulPlans MatmulPlans;
 
@@ -19,7 +19,7 @@ struct CudaDevice {
     cublasLtHandle_t blas;
     MatmulPlans *plans;
     bool hopper;       // products of many tokens go by wgmma: the card has it, and it gives the portable kernel's bits
-    unsigned *arrived; // [MATMUL_COUNTERS] on the device, 0 between ops: blocks of one tile count themselves here
+    unsigned *arrived; // [BLOCK_COUNTERS] on the device, 0 between ops: blocks of one tile count themselves here
 };
 
 // product.cu; false after filling d->error.

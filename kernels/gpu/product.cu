@@ -231,8 +231,8 @@ void cuda_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b, b
 bool product_open(Device *d) {
     CudaDevice *own = (CudaDevice *)d->backend;
     own->plans = (MatmulPlans *)xcalloc(1, sizeof *own->plans);
-    if (cuda_failed(d, cudaMalloc(&own->arrived, MATMUL_COUNTERS * sizeof *own->arrived), "opening the products") ||
-        cuda_failed(d, cudaMemsetAsync(own->arrived, 0, MATMUL_COUNTERS * sizeof *own->arrived, own->stream),
+    if (cuda_failed(d, cudaMalloc(&own->arrived, BLOCK_COUNTERS * sizeof *own->arrived), "opening the products") ||
+        cuda_failed(d, cudaMemsetAsync(own->arrived, 0, BLOCK_COUNTERS * sizeof *own->arrived, own->stream),
                     "opening the products"))
         return false;
     cublasStatus_t status = cublasLtCreate(&own->blas);

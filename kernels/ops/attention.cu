@@ -168,6 +168,7 @@ static void attention_f32(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor se
 
 void cuda_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv) {
     Heads h = heads_of(qkv.dim[1], n_kv, qkv.dim[2]);
+    heads_check(h, qkv.dim[0]);
     if (qkv.dtype == F32) DISPATCH_HEAD(h.d, D, attention_f32<D>(d, y, lse, qkv, seq, prefix, h));
     else DISPATCH_HEAD(h.d, D, attention_bf16<D>(d, y, lse, qkv, seq, prefix, h));
 }

@@ -212,7 +212,7 @@ void cuda_grpo_loss(Device *d, GrpoOut out, GrpoIn in, GrpoParams p) {
     c.arrived = ((CudaDevice *)d->backend)->arrived;
     int64_t blocks = c.n;
     size_t mark = arena_mark(&d->scratch);
-    if (!needs_sequence_sums(&p) && c.n <= MATMUL_COUNTERS) {
+    if (!needs_sequence_sums(&p) && c.n <= BLOCK_COUNTERS) {
         blocks += tensor_numel(in.logp) / SEGMENT;
         c.part = (TokenSums *)arena_take(&d->scratch, (size_t)blocks * sizeof *c.part);
     }

@@ -66,10 +66,9 @@ GRPO_SHARED double capped_ratio(double w, const GrpoParams *p) { return p->delta
 
 GRPO_SHARED Policy policy_clipped(double w, double a, const GrpoParams *p) {
     bool above = w > 1 + (double)p->epsilon_high, below = w < 1 - (double)p->epsilon;
-    bool capped = p->delta >= 0 && w > p->delta;
-    double cap = (capped ? p->delta : w) * a;
+    double low = capped_ratio(w, p), cap = low * a;
     double clip = (above ? 1 + (double)p->epsilon_high : below ? 1 - (double)p->epsilon : w) * a;
-    bool flat = cap <= clip ? capped : above || below; // where what counts is not w
+    bool flat = cap <= clip ? low < w : above || below; // where what counts is not w
     Policy f = {-(cap <= clip ? cap : clip), flat ? 0 : -a, 0};
     return f;
 }

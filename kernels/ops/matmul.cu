@@ -127,7 +127,7 @@ template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Te
     int64_t chunks = k_chunks<typename Tile::T>(K), enough = (int64_t)cuda_sm_count(d) * (Tile::THREADS > 128 ? 1 : 2);
     size_t mark = arena_mark(&d->scratch);
     size_t bytes = (size_t)(tiles * chunks) * Tile::SUMS * Tile::THREADS * sizeof(float);
-    bool split = chunks > 1 && tiles < enough && tiles <= MATMUL_COUNTERS && chunks <= MAX_GRID &&
+    bool split = chunks > 1 && tiles < enough && tiles <= BLOCK_COUNTERS && chunks <= MAX_GRID &&
                  bytes + ARENA_ALIGN <= d->scratch.cap - d->scratch.used;
     float *part = split ? (float *)arena_take(&d->scratch, bytes) : NULL;
     LAUNCH_EARLY(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1),
