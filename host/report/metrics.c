@@ -1,113 +1,13 @@
 // metrics.jsonl and completions.jsonl: one JSON object a line, written in whole lines at the end of a step.
+#include "line_log.h"
 #include "metrics.h"
-#include "str.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <string.h>
-
-enum { LOG_BLOCK = 1 << 16 }; // bytes read at a time
-
-typedef struct {
-    char *path;
-    int fd;
-    size_t bytes;  // committed
-    int64_t lines; // of them
-    bool lost;     // it has no name any more, and that is said
-    Str pending;   // lines not committed yet
-} Log;
 
 struct Metrics {
     Log metrics, completions;
 };
-
-static bool disk_error(const Log *l, const char *doing, Error *e) {
-    return error_set(e, EXIT_DISK, "%s: %s failed: %s; free some space or choose another output_dir", l->path, doing,
-                     error_write(errno));
-}
-
-// Two runs that write into one directory would destroy each other's logs and checkpoints, so the first holds a lock for
-// as long as it lives, also where it dies. A file system without locks is no reason to stop.
-static bool log_lock(const Log *l, Error *e) {
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (!fcntl(l->fd, F_SETLK, &whole) || (errno != EAGAIN && errno != EACCES)) return true;
-    if (fcntl(l->fd, F_GETLK, &whole) || whole.l_type == F_UNLCK) whole.l_pid = 0;
-    return error_set(e, EXIT_CONFIG,
-                     "%s: another run is writing it (process %ld); wait for its end, or choose another output_dir",
-                     l->path, (long)whole.l_pid);
-}
-
-// Where the first `lines` lines of the file end; where it has fewer, its last whole one. l->bytes and l->lines.
-static bool log_measure(Log *l, int64_t lines, Error *e) {
-    char *block = xmalloc(LOG_BLOCK);
-    ssize_t n = 1;
-    for (size_t at = 0; l->lines < lines && n; at += n > 0 ? (size_t)n : 0) {
-        n = pread(l->fd, block, LOG_BLOCK, (off_t)at);
-        if (n < 0 && errno != EINTR) break;
-        for (ssize_t i = 0; i < n && l->lines < lines; i++)
-            if (block[i] == '\n') l->lines++, l->bytes = at + (size_t)i + 1;
-    }
-    free(block);
-    return n >= 0 || disk_error(l, "reading", e);
-}
-
-// Opens (or makes) the log and cuts it back to its first `lines` lines.
-static bool log_open(Log *l, const char *dir, const char *name, int64_t lines, Error *e) {
-    l->path = xasprintf("%s/%s", dir, name);
-    l->fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666); // a pipe is not waited for
-    struct stat st;
-    if (l->fd < 0 || fstat(l->fd, &st)) return disk_error(l, "opening", e);
-    if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
-        return error_set(e, EXIT_DISK, "%s: is no regular file; move it away, or choose another output_dir", l->path);
-    if (S_ISCHR(st.st_mode)) return true;                           // as /dev/null: written as it is
-    if (!log_lock(l, e) || !log_measure(l, lines, e)) return false; // before anything is cut
-    if (l->lines < lines)
-        note(
-            "%s has %lld whole lines, the checkpoint knew of %lld: the others are missing; going on after the last one",
-            l->path, (long long)l->lines, (long long)lines);
-    if (ftruncate(l->fd, (off_t)l->bytes)) return disk_error(l, "cutting it back", e);
-    if (lseek(l->fd, (off_t)l->bytes, SEEK_SET) < 0) return disk_error(l, "seeking", e);
-    return true;
-}
-
-static void log_close(Log *l) {
-    if (l->fd >= 0) close(l->fd);
-    free(l->path);
-    str_free(&l->pending);
-}
-
-// All of `pending`, or none of it: a failed write is cut off again, so that no half line stays.
-static bool log_commit(Log *l, Error *e) {
-    for (size_t done = 0; done < l->pending.n;) {
-        ssize_t n = write(l->fd, l->pending.s + done, l->pending.n - done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) {
-            if (n == 0) errno = ENOSPC;
-            disk_error(l, "writing", e);
-            if (ftruncate(l->fd, (off_t)l->bytes) == 0) lseek(l->fd, (off_t)l->bytes, SEEK_SET);
-            return false;
-        }
-        done += (size_t)n;
-    }
-    l->bytes += l->pending.n;
-    for (size_t i = 0; i < l->pending.n; i++) l->lines += l->pending.s[i] == '\n';
-    str_clear(&l->pending);
-    struct stat st;
-    if (!l->lost && !fstat(l->fd, &st) && !st.st_nlink) {
-        l->lost = true;
-        note("%s was deleted: what is logged from here on is lost, the run is not", l->path);
-    }
-    return true;
-}
-
-static bool log_sync(const Log *l, Error *e) {
-    // EINVAL, EROFS: the file is of a kind that cannot be synced.
-    if (fdatasync(l->fd) && errno != EINVAL && errno != EROFS) return disk_error(l, "flushing", e);
-    return true;
-}
 
 Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t completions_lines, Error *e) {
     Metrics *m = xcalloc(1, sizeof *m);
