@@ -122,6 +122,17 @@
     TEXT(sft,       messages_field, "messages", "field with a list of {role, content}; used where the line has it")    \
     INT (sft,       max_length, 1024, 2, 1048576, "tokens of an example; longer ones are cut at the end")              \
     BOOL(sft,       packing, true, "fill micro-batches to max_length x per_device_train_batch_size tokens")            \
+    INT (select,    select_samples, 8, 1, 4096, "completions drawn for a question")                                   \
+    INT (select,    select_limit, 0, 0, 1000000000, "questions taken from train_file; 0: all")                         \
+    TEXT(select,    select_output, "", "directory for samples.jsonl (all that was drawn, with scores), kept.jsonl (what sft reads) and select.json (what was dropped, and why)") \
+    LIST(select,    select_rules, "", "what the scores of a kept completion must reach: NAME:min=X, NAME:max=X or both, of a reward in `rewards`, or of `reward`, their sum; in YAML also {name: NAME, min: X}") \
+    BOOL(select,    select_drop_code, false, "drop completions with a code block in their thoughts")                   \
+    INT (select,    select_max_paragraph, 0, 0, 1000000000, "drop completions with a paragraph of more characters; 0: none") \
+    INT (select,    select_max_tokens, 0, 0, 1048576, "drop completions of more tokens; 0: none")                      \
+    BOOL(select,    select_drop_easy, false, "drop questions all of whose completions pass select_rules")              \
+    REAL(select,    select_max_overlap, 1, 0, 1, "drop a completion that has more than this share of its runs of three words in common with one kept of the same question; 1: only the same text") \
+    INT (select,    select_per_question, 1, 0, 4096, "completions kept of a question; 0: all")                         \
+    PICK(select,    select_choose, 0, "shortest|highest|seed", "which of them: fewest tokens, highest reward, or by lot") \
     TEXT(sample,    prompt, "", "what to ask")                                                                         \
     TEXT(sample,    prompt_file, "", "JSONL with `prompt`, or text with one prompt a line")
 // clang-format on
@@ -153,6 +164,7 @@ enum { BAD_LINES_FAIL, BAD_LINES_SKIP };
 enum { LONG_TRUNCATE_LEFT, LONG_SKIP, LONG_FAIL };
 enum { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };
 enum { RESUME_AUTO, RESUME_NEVER, RESUME_MUST };
+enum { CHOOSE_SHORTEST, CHOOSE_HIGHEST, CHOOSE_SEED };
 enum { PROGRESS_AUTO, PROGRESS_LIVE, PROGRESS_PLAIN, PROGRESS_OFF };
 
 // Fills *c with defaults, then the YAML file (path may be NULL), then `n` overrides "key=value" in order.
@@ -169,5 +181,12 @@ void config_free(Config *c);
 char *config_yaml(const Config *c);
 // Help for one command ("train", ...), or the whole reference page in Markdown where command is NULL. Heap memory.
 char *config_help(const char *command);
+// One rule of select_rules: a reward's place in `rewards`, -1 for their weighted sum, and the range its score must be in.
+typedef struct {
+    int reward;
+    float min, max; // infinite where not given
+} SelectRule;
+// Reads rule number i. False after filling *e: no such reward (the nearest is named), no number, or an empty range.
+bool config_select_rule(const Config *c, int i, SelectRule *out, Error *e);
 // A range of steps, as profile_steps writes it: "3:5" or "4": the steps, counted from 1; "": 0 and 0. False where the text is neither.
 bool config_step_range(const char *text, int64_t *first, int64_t *last);

@@ -1,6 +1,7 @@
 // Rewards: text in, a number out. One function a reward, one line in the registry (rewards/registry.c).
 #pragma once
 #include "error.h"
+#include "text.h"
 #include <math.h>
 #include <stdint.h>
 
@@ -108,3 +109,6 @@ void reward_fault(const Reward *r, RewardFault fault, int n);
 int64_t reward_faults(const Reward *r, RewardFault fault);
 // A weighted sum over rewards; abstentions are left out; NaN where all abstain.
 float reward_total(const Reward *r, int n_rewards, const float *score);
+// The chain of thought of a completion: what is between its first <think> and its last </think>; a missing tag means the
+// text's start or end.
+Text thoughts_of(Text completion);

@@ -1,6 +1,7 @@
 // grpo: one binary, a table of commands.
 #include "train.h"
 #include "eval.h"
+#include "select.h"
 #include "commands.h"
 #include "device.h"
 #include "nearest.h"
@@ -23,6 +24,8 @@ static const struct {
     {"sample", command_sample, "[CONFIG.yaml] [key=value ...]",
      "answer a prompt, a file of prompts, or chat on a terminal"},
     {"eval", command_eval, "[CONFIG.yaml] [key=value ...]", "accuracy, pass@k and maj@k on a file of questions"},
+    {"select", command_select, "CONFIG.yaml [key=value ...]",
+     "rejection sampling: draw completions, keep what rules allow, as a file for sft"},
     {"reward", command_reward, "NAME[:key=value,...]", "JSONL with completion and answer in, with reward out"},
     {"tokenize", command_tokenize, "PATH [FILE] [chat_template=NAME] [special=false]",
      "JSONL with text or messages in, with ids out"},

@@ -568,7 +568,10 @@ static bool config_load(Config *c, const char *command, const char *path, char *
     Reading r = {.c = c, .path = path, .names = names, .place = place};
     Launch launch = {0};
     *c = (Config){0};
-    bool has_ranks = command && (!strcmp(command, "train") || !strcmp(command, "sft") || !strcmp(command, "eval"));
+    static const char *const ranked[] = {"train", "sft", "eval", "select"};
+    bool has_ranks = false;
+    for (size_t i = 0; command && i < sizeof ranked / sizeof *ranked; i++)
+        has_ranks = has_ranks || !strcmp(command, ranked[i]);
     if (has_ranks && !launch_read(&launch, e)) return false;
     defaults(&r);
     bool readable = !path || read_file(&r);

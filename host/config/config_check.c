@@ -71,6 +71,18 @@ static void check_grader(Reading *r, const Config *c) {
     if (*c->eval_grader && !reward_parse(c->eval_grader, &reward, &e)) problem(r, "eval_grader", NULL, "%s", e.text);
 }
 
+static void check_select(Reading *r, const Config *c) {
+    for (int i = 0; i < c->select_rules.n; i++) {
+        SelectRule rule;
+        Error e = {0};
+        if (!config_select_rule(c, i, &rule, &e)) problem(r, "select_rules", "rewards", "select_rules: %s", e.text);
+    }
+    if (c->select_samples > 1 && c->temperature == 0)
+        problem(r, "select_samples", "temperature",
+                "select_samples is %lld at temperature 0: all samples of a question would be the same",
+                (long long)c->select_samples);
+}
+
 // Wrong for GRPO training.
 static void check_batch(Reading *r, const Config *c) {
     int64_t per_generation = c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps;
@@ -217,13 +229,20 @@ void config_check(Reading *r, const char *command) {
     check_grader(r, c);
     if (train) check_train(r, c);
     if (train && !r->problem_count) note_loss(c);
+    bool select = command && !strcmp(command, "select");
+    if (select || c->select_rules.n) check_select(r, c);
     if (!command) return;
     bool sft = !strcmp(command, "sft"), eval = !strcmp(command, "eval");
     check_needed(r, "model", c->model, "DIRECTORY");
-    if ((train || eval) && !c->rewards.n)
+    if ((train || eval || select) && !c->rewards.n)
         problem(r, "rewards", NULL, "rewards is empty; `grpo reward --list` names them");
     if (train || sft) check_length(r, c);
-    if (!strcmp(command, "train") || sft) check_needed(r, "train_file", c->train_file, "FILE.jsonl");
+    if (!strcmp(command, "train") || sft || select) check_needed(r, "train_file", c->train_file, "FILE.jsonl");
+    if (select) check_needed(r, "select_output", c->select_output, "DIRECTORY");
+    if (select && !c->select_rules.n)
+        problem(r, "select_rules", NULL,
+                "select_rules is empty: every completion would be kept, right or wrong; write, say, "
+                "select_rules=accuracy:min=1");
     if (eval) check_needed(r, "eval_file", c->eval_file, "FILE.jsonl");
     if ((!strcmp(command, "train") || sft) && *c->tokenizer)
         problem(

@@ -12,9 +12,10 @@ const CommandGroups config_commands[] = {
     {"sft", "model device ranks data chat optim run sft"},
     {"sample", "model device chat prompt sampling sample"},
     {"eval", "model device ranks data questions chat prompt sampling reward eval"},
+    {"select", "model device ranks data questions chat prompt sampling reward select"},
     {"plan", "model device ranks prompt sampling reward grpo optim"},
-    {"config", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft sample"},
-    {"doctor", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft sample"},
+    {"config", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft select sample"},
+    {"doctor", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft select sample"},
 };
 const int config_command_count = sizeof config_commands / sizeof *config_commands;
 
@@ -35,6 +36,7 @@ static const struct {
     {"run", "The run"},
     {"eval", "Evaluation"},
     {"sft", "Supervised fine-tuning"},
+    {"select", "Rejection sampling"},
     {"sample", "Sample"},
 };
 #define GROUPS ((int)(sizeof groups / sizeof *groups))

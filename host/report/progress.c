@@ -31,7 +31,7 @@ typedef struct {
 struct Progress {
     int out; // descriptor
     bool live, off;
-    int64_t total, step, steps_here; // steps of the run; done; done since progress_open
+    int64_t total, step, first;      // steps of the run; done; done before progress_open
     double opened, stepped, drawn;   // clock readings: the start, the end of the last step, the last drawing
     Phases phases;                   // of the step under way
     const char *running;             // its phase now, or NULL
@@ -47,7 +47,7 @@ Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps) 
     p->out = fileno(out);
     p->off = mode == PROGRESS_OFF;
     p->live = mode == PROGRESS_LIVE || (mode == PROGRESS_AUTO && output_is_screen(p->out));
-    p->step = step;
+    p->step = p->first = step;
     p->total = total_steps;
     p->opened = clock_seconds();
     return p;
@@ -90,12 +90,13 @@ static void format_line(const Progress *p, Str *s) {
     if (running && p->phase_total > 0)
         add_part(s, limit, "%s %d%%", p->running, (int)(100.0 * (double)p->phase_done / (double)p->phase_total));
     else if (running) add_part(s, limit, "%s", p->running);
-    if (!p->steps_here) return;
+    if (p->step == p->first) return;
     const ProgressStep *x = &p->last;
     if (!isnan(x->reward)) add_part(s, limit, "reward %.3f", x->reward);
     if (!isnan(x->accuracy)) add_part(s, limit, "accuracy %.1f%%", 100 * x->accuracy);
     if (p->step < p->total)
-        add_duration(s, limit, "ETA", (p->stepped - p->opened) / (double)p->steps_here * (double)(p->total - p->step));
+        add_duration(s, limit, "ETA",
+                     (p->stepped - p->opened) / (double)(p->step - p->first) * (double)(p->total - p->step));
     if (!isnan(x->kl)) add_part(s, limit, "kl %.4f", x->kl);
     if (!isnan(x->loss)) add_part(s, limit, "loss %.4f", x->loss);
     if (!isnan(x->length)) add_part(s, limit, "length %.0f", x->length);
@@ -142,7 +143,6 @@ void progress_step(Progress *p, int64_t step, const ProgressStep *s) {
     if (!p) return;
     phase_end(p);
     p->step = step;
-    p->steps_here++;
     p->stepped = clock_seconds();
     p->last = *s;
     p->last_phases = p->phases;
@@ -170,7 +170,7 @@ void progress_say(Progress *p, const char *fmt, ...) {
 void progress_close(Progress *p) {
     if (!p) return;
     p->running = NULL;
-    if (p->live && !p->off && p->steps_here) {
+    if (p->live && !p->off && p->step > p->first) {
         draw(p);
         output_write(p->out, "\n", 1);
     }

@@ -105,3 +105,35 @@ void prompter_take(Batch *b, int p, Row *row) {
     b->answer[p] = row->gold;
     row->question = row->gold = NULL;
 }
+
+static void leave_out(Batch *b, int p) {
+    for (int i = p * b->group; i < (p + 1) * b->group; i++) b->state[i] = SEQ_TRAINED;
+}
+
+bool prompter_rows(const Prompter *pr, Dataset *data, const char *path, int64_t first, int n, bool cut, Batch *b,
+                   Error *e) {
+    batch_clear(b);
+    for (int p = n; p < b->prompts; p++) leave_out(b, p);
+    for (int p = 0; p < n; p++) {
+        Row row;
+        Ids *ids = &b->prompt[p];
+        if (!dataset_row(data, first + p, &row, e)) return false;
+        bool ok = prompter_ids(pr, row.question, ids, e);
+        if (ok && !ids->n) ok = error_set(e, EXIT_INPUT, "%s:%lld: %s", path, (long long)row.line, empty_prompt);
+        size_t max = (size_t)pr->cfg->max_prompt_length;
+        bool long_one = ok && ids->n > max;
+        if (long_one && cut) {
+            memmove(ids->id, ids->id + (ids->n - max), max * sizeof *ids->id);
+            ids->n = max;
+        } else if (long_one) {
+            ids_clear(ids);
+            leave_out(b, p);
+        }
+        if (ok) prompter_take(b, p, &row);
+        row_free(&row);
+        if (!ok) return false;
+        for (int i = p * b->group; i < (p + 1) * b->group; i++)
+            b->key[i] = (INT64_C(1) << 40) + (first + p) * b->group + i % b->group; // apart from training's keys
+    }
+    return true;
+}

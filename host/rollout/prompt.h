@@ -29,3 +29,8 @@ RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e);
 bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e);
 // Moves a row's question and gold into prompt p of the batch.
 void prompter_take(Batch *b, int p, Row *row);
+// Fills prompts [0, n) of the batch with rows [first, first + n) of the data set (of file `path`), whose completions' random
+// streams follow from the row; the rest of the batch is left out of what is decoded. A prompt over max_prompt_length keeps
+// its last tokens where `cut`; else it is left out too, and its ids are empty. False after filling *e.
+bool prompter_rows(const Prompter *pr, Dataset *data, const char *path, int64_t first, int n, bool cut, Batch *b,
+                   Error *e);

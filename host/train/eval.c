@@ -146,35 +146,6 @@ static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *ou
     free(graded);
 }
 
-static bool take_rows(Engine *r, const Prompter *pr, Dataset *data, int64_t first, int n, Batch *b, Error *e) {
-    batch_clear(b);
-    for (int p = 0; p < b->prompts; p++) {
-        Row row;
-        if (p >= n) { // nothing to decode here
-            for (int i = p * b->group; i < (p + 1) * b->group; i++) b->state[i] = SEQ_TRAINED;
-            continue;
-        }
-        if (!dataset_row(data, first + p, &row, e)) return false;
-        bool ok = prompter_ids(pr, row.question, &b->prompt[p], e);
-        if (ok && !b->prompt[p].n)
-            ok = error_set(e, EXIT_INPUT,
-                           "%s:%lld: the prompt is empty; give the question a text, or leave out raw=true",
-                           r->cfg->eval_file, (long long)row.line);
-        // Every question counts in an accuracy: a long one keeps its last tokens rather than being left out.
-        size_t max = (size_t)r->cfg->max_prompt_length, have = b->prompt[p].n;
-        if (ok && have > max) {
-            memmove(b->prompt[p].id, b->prompt[p].id + (have - max), max * sizeof *b->prompt[p].id);
-            b->prompt[p].n = max;
-        }
-        if (ok) prompter_take(b, p, &row);
-        row_free(&row);
-        if (!ok) return false;
-        for (int i = p * b->group; i < (p + 1) * b->group; i++)
-            b->key[i] = (INT64_C(1) << 40) + (first + p) * b->group + i % b->group; // apart from training's keys
-    }
-    return true;
-}
-
 // The ranks' sums together; and a signal that one of them got stops all.
 static bool add_ranks(Engine *r, EvalResult *out, bool stopped, Error *e) {
     double all[8 + 2 * MAX_REWARDS + PASS_POINTS] = {out->strict,    out->lenient,  out->reward,   out->length,
@@ -212,7 +183,7 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
     bool ok = true;
     for (int at = own.first; at < own.end && ok; at += b.prompts) {
         int n = own.end - at < b.prompts ? own.end - at : b.prompts;
-        ok = take_rows(r, pr, data, at, n, &b, e);
+        ok = prompter_rows(pr, data, r->cfg->eval_file, at, n, true, &b, e); // every question counts in an accuracy
         if (!ok) break;
         scorer_begin(scorer, &b);
         ok = rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, engine_stop_rule(r), params, &b,

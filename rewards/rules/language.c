@@ -58,7 +58,7 @@ void close_language(void *data) { regex_free(data); }
 
 // ---- what is read ----------------------------------------------------------------------------------------------------
 
-static Text chain_of_thought(Text t) {
+Text thoughts_of(Text t) {
     Text open = text_of("<think>"), close = text_of("</think>");
     size_t begin = text_find(t, 0, open), end = text_find_last(t, close);
     begin = begin == TEXT_NONE ? 0 : begin + open.n;
@@ -286,7 +286,7 @@ void reward_language(const Reward *r, const Sample *samples, int n, float *score
         Text t = sample_text(&samples[i]);
         Str plain = {0}, mended = {0};
         Tokens tokens = {0};
-        leave_out_formulas(chain ? chain_of_thought(t) : t, &plain);
+        leave_out_formulas(chain ? thoughts_of(t) : t, &plain);
         bool read = plain.n == 0 || tokens_read(run, regex_text((Text){plain.s, plain.n}, &mended), &tokens);
         if (!read) reward_fault(r, REWARD_REGEX_LIMIT, 1);
         score[i] = read ? (float)share_of(target, &tokens) : 0;

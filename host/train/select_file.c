@@ -1,0 +1,368 @@
+// The files of `select`: samples.jsonl with all that was drawn, and kept.jsonl with what is kept of it.
+#include "config_table.h"
+#include "crc32c.h"
+#include "file.h"
+#include "json.h"
+#include "jsonl.h"
+#include "outdir.h"
+#include "select.h"
+#include "signals.h"
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <string.h>
+
+// ---- what samples were drawn with ------------------------------------------------------------------------------------
+
+// The options that decide what is drawn and scored. Of their groups these change none of it.
+static bool decides(const Option *o) {
+    static const char groups[] = " model questions chat prompt sampling reward ";
+    static const char *const free_to_change[] = {
+        "load", "grad_dtype", "optim_dtype", "recompute", "gradient_checkpointing", "rollout_batch", "reward_threads"};
+    static const char *const others[] = {"seed", "matmul", "train_file", "bad_lines", "select_samples"};
+    char *group = xasprintf(" %s ", o->group);
+    bool is = strstr(groups, group) != NULL;
+    free(group);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) is = is || !strcmp(o->name, others[i]);
+    for (size_t i = 0; i < sizeof free_to_change / sizeof *free_to_change; i++)
+        is = is && strcmp(o->name, free_to_change[i]);
+    return is;
+}
+
+static bool add_file(uint32_t *crc, const char *path, Error *e) {
+    int fd = file_open(path, e);
+    if (fd < 0) return false;
+    char *block = xmalloc(DISK_BLOCK);
+    ssize_t n;
+    while ((n = read(fd, block, DISK_BLOCK)) != 0 && (n > 0 || errno == EINTR))
+        if (n > 0) *crc = crc32c(*crc, block, (size_t)n);
+    bool ok = n == 0 || error_set(e, EXIT_DISK, "%s: reading failed: %s", path, strerror(errno));
+    free(block);
+    close(fd);
+    return ok;
+}
+
+static int is_model_file(const struct dirent *d) {
+    const char *dot = strrchr(d->d_name, '.');
+    return dot && d->d_name[0] != '.' && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".json"));
+}
+
+// A checksum of a model directory: its names and what is in them, in the order of the names.
+static bool add_model(uint32_t *crc, const char *dir, Error *e) {
+    struct dirent **entry;
+    int n = scandir(dir, &entry, is_model_file, alphasort);
+    if (n < 0) return error_set(e, EXIT_INPUT, "%s: %s", dir, error_open(errno));
+    bool ok = true;
+    for (int i = 0; i < n; free(entry[i++])) {
+        if (!ok) continue;
+        char *path = xasprintf("%s/%s", dir, entry[i]->d_name);
+        *crc = crc32c(*crc, entry[i]->d_name, strlen(entry[i]->d_name));
+        ok = add_file(crc, path, e);
+        free(path);
+    }
+    free(entry);
+    return ok;
+}
+
+char *select_drawn_with(const Config *c, Error *e) {
+    uint32_t questions = 0, model = 0, system = 0;
+    if (!add_file(&questions, c->train_file, e) || !add_model(&model, c->model, e) ||
+        (*c->system_prompt_file && !add_file(&system, c->system_prompt_file, e)))
+        return NULL;
+    Str s = {0}, value = {0};
+    str_puts(&s, "{\"drawn_with\": {");
+    for (int i = 0; i < config_option_count; i++) {
+        if (!decides(&config_options[i])) continue;
+        str_clear(&value);
+        config_put_value(&value, c, &config_options[i]);
+        str_printf(&s, "\"%s\": ", config_options[i].name);
+        str_json(&s, value.s, value.n);
+        str_puts(&s, ", ");
+    }
+    str_printf(
+        &s,
+        "\"what is in train_file\": \"%08x\", \"what is in model\": \"%08x\", \"what is in system_prompt_file\": "
+        "\"%08x\"}}",
+        questions, model, system);
+    str_free(&value);
+    return s.s;
+}
+
+// Names what differs between the two first lines. Returns false.
+static bool say_difference(const char *path, const json_t *then, const char *now_line, Error *e) {
+    json_t *now = json_loads(now_line, 0, NULL), *values = json_object_get(now, "drawn_with"), *value;
+    const char *key;
+    Str s = {0};
+    json_object_foreach(values, key, value) {
+        json_t *old = json_object_get(then, key);
+        if (json_equal(old, value)) continue;
+        str_printf(&s, "%s%s", s.n ? ", " : "", key);
+        if (json_is_string(old) && strncmp(key, "what", 4))
+            str_printf(&s, " (was %.80s, is %.80s)", json_string_value(old), json_string_value(value));
+    }
+    json_decref(now);
+    error_set(e, EXIT_CONFIG,
+              "%s was drawn with other options: %s; choose another select_output, or remove that file to draw anew",
+              path, s.n ? s.s : "of another version");
+    str_free(&s);
+    return false;
+}
+
+// ---- lines -------------------------------------------------------------------------------------------------------------
+
+static void put_number(Str *s, float x) {
+    if (isfinite(x)) str_printf(s, "%.9g", (double)x);
+    else str_puts(s, "null");
+}
+
+static void put_field(Str *s, const char *before, const char *text) {
+    str_puts(s, before);
+    str_json(s, text, strlen(text));
+}
+
+void select_put(const Batch *b, int p, const Rewards *rw, Str *out) {
+    static const char *const ends[] = {
+        [FINISH_NONE] = "none", [FINISH_EOS] = "eos", [FINISH_STOP] = "stop", [FINISH_LENGTH] = "length"};
+    if (!b->prompt[p].n) {
+        str_printf(out, "{\"line\": %lld, \"skipped\": \"long prompt\"}\n", (long long)b->row[p]);
+        return;
+    }
+    for (int k = 0; k < b->group; k++) {
+        int i = p * b->group + k;
+        str_printf(out, "{\"line\": %lld, \"sample\": %d", (long long)b->row[p], k);
+        put_field(out, ", \"question\": ", b->question[p]);
+        put_field(out, ", \"answer\": ", b->answer[p]);
+        put_field(out, ", \"completion\": ", b->text[i]);
+        str_printf(out, ", \"tokens\": %d, \"finish\": \"%s\", \"reward\": ", b->len[i], ends[b->finish[i]]);
+        put_number(out, b->reward[i]);
+        str_puts(out, ", \"scores\": {");
+        for (int r = 0; r < rw->n; r++) {
+            put_field(out, r ? ", " : "", rw->reward[r].name);
+            str_puts(out, ": ");
+            put_number(out, b->score[i * b->n_rewards + r]);
+        }
+        str_puts(out, "}}\n");
+    }
+}
+
+// A line of samples.jsonl, read back.
+typedef struct {
+    json_t *json;
+    int64_t line;
+    int sample; // -1: its question was not asked
+} Line;
+
+static float number_of(const json_t *j) { return json_is_number(j) ? (float)json_number_value(j) : NAN; }
+
+// 1: a line; 0: the end; -1: *e. A line that is none is the end of what is good: whoever wrote it was stopped.
+static int next_line(LineReader *r, Line *out, Error *e) {
+    char *text;
+    size_t n;
+    int found = line_reader_next(r, &text, &n, e);
+    if (found <= 0) return found;
+    json_t *j = json_parse(text, n, "", NULL);
+    const json_t *sample = json_object_get(j, "sample"), *line = json_object_get(j, "line");
+    bool whole = json_is_integer(line) && (json_object_get(j, "skipped") ||
+                                           (json_is_integer(sample) && json_text(json_object_get(j, "completion")) &&
+                                            json_text(json_object_get(j, "question"))));
+    *out = (Line){j, json_integer_value(line), sample ? (int)json_integer_value(sample) : -1};
+    if (!whole) json_decref(j);
+    return whole;
+}
+
+// Opens samples.jsonl behind its first line, which is in *head.
+static bool open_samples(LineReader *r, const char *path, json_t **head, Error *e) {
+    if (!line_reader_open(r, path, e)) return false;
+    char *text;
+    size_t n;
+    int found = line_reader_next(r, &text, &n, e);
+    *head = found > 0 ? json_parse(text, n, "", NULL) : NULL;
+    if (json_is_object(json_object_get(*head, "drawn_with"))) return true;
+    if (found >= 0)
+        error_set(e, EXIT_CONFIG,
+                  "%s: its first line does not say what it was drawn with: it is no file of `select`; "
+                  "move it away, or choose another select_output",
+                  path);
+    json_decref(*head);
+    line_reader_close(r);
+    return false;
+}
+
+bool select_resume(const Config *c, const char *drawn_with, int64_t *lines, int64_t *questions, Error *e) {
+    *lines = *questions = 0;
+    char *path = xasprintf("%s/samples.jsonl", c->select_output);
+    LineReader r;
+    json_t *head;
+    if (access(path, F_OK) || !open_samples(&r, path, &head, e)) {
+        bool absent = access(path, F_OK) != 0;
+        free(path);
+        return absent;
+    }
+    char *then = json_dumps(head, 0);
+    json_t *now = json_loads(drawn_with, 0, NULL);
+    bool ok = json_equal(head, now) || say_difference(path, json_object_get(head, "drawn_with"), drawn_with, e);
+    json_decref(now);
+    free(then);
+    *lines = 1;
+    Line line;
+    int found = 0, next = 0; // the sample that comes next
+    while (ok && (found = next_line(&r, &line, e)) > 0) {
+        bool skipped = line.sample < 0, expected = skipped ? !next : line.sample == next;
+        json_decref(line.json);
+        if (!expected) break;
+        next = skipped ? 0 : (next + 1) % (int)c->select_samples;
+        if (next) continue;
+        ++*questions;
+        *lines = r.line;
+    }
+    ok = ok && found >= 0;
+    json_decref(head);
+    line_reader_close(&r);
+    free(path);
+    return ok;
+}
+
+// ---- kept.jsonl ------------------------------------------------------------------------------------------------------------
+
+static void put_message(Str *s, const char *before, const char *role, const char *text) {
+    str_printf(s, "%s{\"role\": \"%s\"", before, role);
+    put_field(s, ", \"content\": ", text);
+    str_puts(s, "}");
+}
+
+// What sft reads, and where it comes from.
+static void put_kept(Str *s, const Config *c, const char *system, const Line *line, const Drawn *d) {
+    const char *question = json_string_value(json_object_get(line->json, "question"));
+    const char *answer = json_string_value(json_object_get(line->json, "answer"));
+    if (c->raw) {
+        put_field(s, "{\"prompt\": ", question);
+        put_field(s, ", \"completion\": ", d->text);
+    } else {
+        str_puts(s, "{\"messages\": [");
+        if (system) put_message(s, "", "system", system);
+        put_message(s, system ? ", " : "", "user", question);
+        put_message(s, ", ", "assistant", d->text);
+        str_puts(s, "]");
+    }
+    if (answer) put_field(s, ", \"answer\": ", answer);
+    str_printf(s, ", \"tokens\": %d, \"reward\": ", d->tokens);
+    put_number(s, d->reward);
+    char *scores = json_dumps(json_object_get(line->json, "scores"), JSON_REAL_PRECISION(9));
+    str_printf(s, ", \"scores\": %s", scores ? scores : "{}");
+    free(scores);
+    put_field(s, ", \"origin\": {\"file\": ", c->train_file);
+    str_printf(s, ", \"line\": %lld, \"sample\": %d}}\n", (long long)line->line, line->sample);
+}
+
+// A file that appears whole or not at all.
+typedef struct {
+    char *path, *tmp;
+    FILE *file;
+} Whole;
+
+static bool whole_open(Whole *w, const char *dir, const char *name, Error *e) {
+    *w = (Whole){.path = xasprintf("%s/%s", dir, name), .tmp = xasprintf("%s/%s.tmp", dir, name)};
+    w->file = fopen(w->tmp, "we");
+    return w->file || error_set(e, EXIT_DISK, "%s: cannot be written: %s", w->tmp, error_write(errno));
+}
+
+static bool whole_add(Whole *w, const Str *s, Error *e) {
+    return !s->n || fwrite(s->s, 1, s->n, w->file) == s->n ||
+           error_set(e, EXIT_DISK, "%s: writing failed: %s", w->tmp, error_write(errno));
+}
+
+static bool whole_close(Whole *w, bool good, Error *e) {
+    if (w->file) {
+        bool written = !fflush(w->file) && !fdatasync(fileno(w->file));
+        int why = errno;
+        if (fclose(w->file) && written) written = false, why = errno;
+        if (good && !written) good = error_set(e, EXIT_DISK, "%s: writing failed: %s", w->tmp, error_write(why));
+        if (good) good = disk_rename(w->tmp, w->path, e);
+        else unlink(w->tmp);
+    }
+    free(w->path), free(w->tmp);
+    return good;
+}
+
+// The completions of one question, as they come from samples.jsonl.
+typedef struct {
+    Line *line;   // [n]
+    Drawn *drawn; // [n]
+    Drop *drop;
+    int n;
+} Group;
+
+static void group_add(Group *g, Line line, const Rewards *rw) {
+    json_t *scores = json_object_get(line.json, "scores");
+    Drawn d = {.text = json_string_value(json_object_get(line.json, "completion")),
+               .tokens = (int)json_integer_value(json_object_get(line.json, "tokens")),
+               .truncated = !strcmp(json_string_value(json_object_get(line.json, "finish")) ?: "", "length"),
+               .reward = number_of(json_object_get(line.json, "reward"))};
+    for (int k = 0; k < rw->n; k++) d.score[k] = number_of(json_object_get(scores, rw->reward[k].name));
+    g->line[g->n] = line;
+    g->drawn[g->n++] = d;
+}
+
+static bool group_keep(Group *g, const Config *c, const char *system, SelectRules *s, SelectCount *count, Whole *kept,
+                       Error *e) {
+    if (!g->n) return true;
+    const char *question = json_string_value(json_object_get(g->line[0].json, "question"));
+    select_question(s, g->line[0].line, question, g->drawn, g->n, g->drop, count);
+    Str text = {0};
+    for (int i = 0; i < g->n; i++)
+        if (g->drop[i] == KEPT) put_kept(&text, c, system, &g->line[i], &g->drawn[i]);
+    bool ok = whole_add(kept, &text, e);
+    str_free(&text);
+    while (g->n) json_decref(g->line[--g->n].json);
+    return ok;
+}
+
+static bool keep_all(LineReader *r, const Config *c, const Rewards *rw, const char *system, SelectRules *s,
+                     int64_t questions, SelectCount *count, Whole *kept, Error *e) {
+    size_t n = (size_t)c->select_samples;
+    Group g = {xcalloc(n, sizeof *g.line), xcalloc(n, sizeof *g.drawn), xcalloc(n, sizeof *g.drop), 0};
+    Line line;
+    int found = 0;
+    bool ok = true;
+    while (ok && count->questions < questions && (found = next_line(r, &line, e)) > 0) {
+        if (line.sample < 0) {
+            count->questions++;
+            count->long_prompts++;
+            json_decref(line.json);
+            continue;
+        }
+        group_add(&g, line, rw);
+        if (g.n == (int)n) ok = group_keep(&g, c, system, s, count, kept, e);
+        if (ok && stop_requested()) ok = error_set(e, EXIT_STOPPED, "stopped by a signal; the same command goes on");
+    }
+    while (g.n) json_decref(g.line[--g.n].json);
+    free(g.line), free(g.drawn), free(g.drop);
+    return ok && found >= 0;
+}
+
+bool select_keep(const Config *c, const Rewards *rw, const char *system, SelectRules *s, int64_t questions,
+                 SelectCount *count, Error *e) {
+    *count = (SelectCount){0};
+    char *path = xasprintf("%s/samples.jsonl", c->select_output);
+    LineReader r;
+    json_t *head;
+    Whole kept = {0}, told = {0};
+    bool ok = open_samples(&r, path, &head, e);
+    free(path);
+    if (!ok) return false;
+    ok = whole_open(&kept, c->select_output, "kept.jsonl", e) &&
+         keep_all(&r, c, rw, system, s, questions, count, &kept, e);
+    ok = whole_close(&kept, ok, e);
+    line_reader_close(&r);
+    json_decref(head);
+    Str json = {0};
+    select_json(s, count, &json);
+    if (ok) {
+        ok = whole_open(&told, c->select_output, "select.json", e) && whole_add(&told, &json, e);
+        ok = whole_close(&told, ok, e);
+    }
+    str_free(&json);
+    return ok;
+}

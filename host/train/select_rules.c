@@ -1,0 +1,296 @@
+// Which completions of a question are kept: rules, duplicates, and how many at most.
+#include "config_table.h"
+#include "random.h"
+#include "select.h"
+#include "text.h"
+#include <stdlib.h>
+#include <utf8proc.h>
+
+#define RUN_OF_WORDS 3 // words of the runs that overlap is counted in
+
+typedef struct {
+    uint64_t *item; // ascending, each once
+    int n;
+} Hashes;
+
+struct SelectRules {
+    const Config *cfg;
+    const Rewards *rewards;
+    SelectRule *rule; // [cfg->select_rules.n]
+    uint64_t *seen;   // [slots], 0: free; question and answer of what was kept
+    size_t slots, used;
+};
+
+SelectRules *select_rules_open(const Config *c, const Rewards *rw, Error *e) {
+    SelectRules *s = xcalloc(1, sizeof *s);
+    *s = (SelectRules){.cfg = c, .rewards = rw, .slots = 1024};
+    s->rule = xcalloc((size_t)c->select_rules.n + 1, sizeof *s->rule);
+    s->seen = xcalloc(s->slots, sizeof *s->seen);
+    for (int i = 0; i < c->select_rules.n; i++) {
+        if (config_select_rule(c, i, &s->rule[i], e)) continue;
+        error_prefix(e, "select_rules");
+        select_rules_close(s);
+        return NULL;
+    }
+    return s;
+}
+
+void select_rules_close(SelectRules *s) {
+    if (!s) return;
+    free(s->rule);
+    free(s->seen);
+    free(s);
+}
+
+// ---- one completion by itself ------------------------------------------------------------------------------------------
+
+// The first rule whose range the completion's score is outside of, or -1. An abstention is in no range.
+static int rule_failed(const SelectRules *s, const Drawn *d) {
+    for (int i = 0; i < s->cfg->select_rules.n; i++) {
+        float x = s->rule[i].reward < 0 ? d->reward : d->score[s->rule[i].reward];
+        if (!(x >= s->rule[i].min && x <= s->rule[i].max)) return i;
+    }
+    return -1;
+}
+
+bool select_right(const SelectRules *s, const Drawn *d) { return !d->truncated && rule_failed(s, d) < 0; }
+
+// Characters of the longest paragraph: what stands between lines that are empty or white.
+static size_t longest_paragraph(Text t) {
+    size_t longest = 0, from = 0, end = 0; // of the paragraph so far
+    for (size_t at = 0; at < t.n;) {
+        size_t newline = text_find(t, at, text_of("\n")), stop = newline == TEXT_NONE ? t.n : newline;
+        bool white = !text_strip(text_slice(t, at, stop)).n;
+        if (white) from = stop + 1;
+        else end = stop;
+        size_t n = white ? 0 : text_length(text_slice(t, from, end));
+        if (n > longest) longest = n;
+        at = stop + 1;
+    }
+    return longest;
+}
+
+// ---- what is the same -------------------------------------------------------------------------------------------------
+
+// The text with case and compatibility forms folded and white space between words made one space. Heap memory.
+static char *normalized(const char *text) {
+    utf8proc_uint8_t *folded = NULL;
+    utf8proc_ssize_t n =
+        utf8proc_map((const utf8proc_uint8_t *)text, 0, &folded,
+                     UTF8PROC_NULLTERM | UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT | UTF8PROC_CASEFOLD);
+    Text t = n < 0 ? text_of(text) : (Text){(const char *)folded, (size_t)n}; // not UTF-8: as it is
+    Str out = {0};
+    str_puts(&out, "");
+    for (size_t at = text_skip_space(t, 0); at < t.n; at = text_skip_space(t, at)) {
+        if (out.n) str_puts(&out, " ");
+        uint32_t c;
+        for (size_t step; at < t.n && (step = text_char(t, at, &c), !text_is_space(c)); at += step)
+            str_add(&out, t.s + at, step);
+    }
+    free(folded);
+    return out.s;
+}
+
+static uint64_t hash_bytes(uint64_t h, const char *s, size_t n) {
+    for (size_t i = 0; i < n; i++) h = random_mix(h ^ (uint64_t)(unsigned char)s[i]) + RANDOM_STEP;
+    return h;
+}
+
+static int compare_hashes(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+// The runs of RUN_OF_WORDS words of a normalized text; of a shorter one, all of it.
+static Hashes runs_of(const char *text) {
+    size_t n = strlen(text), words = 1;
+    for (const char *p = text; *p; p++) words += *p == ' ';
+    Hashes h = {.item = xmalloc(words * sizeof *h.item)};
+    const char *begin[RUN_OF_WORDS] = {text}; // of the last words, in a ring
+    size_t word = 0;
+    for (const char *p = text;; p++) {
+        if (*p && *p != ' ') continue;
+        const char *first = words < RUN_OF_WORDS ? text : begin[(word + 1) % RUN_OF_WORDS];
+        if (word + 1 >= RUN_OF_WORDS || (!*p && words < RUN_OF_WORDS))
+            h.item[h.n++] = hash_bytes(0, first, (size_t)(p - first));
+        if (p == text + n) break;
+        begin[++word % RUN_OF_WORDS] = p + 1;
+    }
+    qsort(h.item, (size_t)h.n, sizeof *h.item, compare_hashes);
+    int kept = 0;
+    for (int i = 0; i < h.n; i++)
+        if (!kept || h.item[kept - 1] != h.item[i]) h.item[kept++] = h.item[i];
+    h.n = kept;
+    return h;
+}
+
+// Runs in both, of the runs in either.
+static double overlap(Hashes a, Hashes b) {
+    int both = 0;
+    for (int i = 0, j = 0; i < a.n && j < b.n;) {
+        both += a.item[i] == b.item[j];
+        bool step_a = a.item[i] <= b.item[j], step_b = b.item[j] <= a.item[i];
+        i += step_a;
+        j += step_b;
+    }
+    return (double)both / (a.n + b.n - both);
+}
+
+// Where the hash is in the table, or would be.
+static size_t slot_of(const SelectRules *s, uint64_t hash) {
+    size_t at = hash & (s->slots - 1);
+    while (s->seen[at] && s->seen[at] != hash) at = (at + 1) & (s->slots - 1);
+    return at;
+}
+
+static void remember(SelectRules *s, uint64_t hash) {
+    s->seen[slot_of(s, hash)] = hash;
+    if (2 * ++s->used < s->slots) return;
+    uint64_t *old = s->seen;
+    size_t n = s->slots;
+    s->slots *= 4;
+    s->seen = xcalloc(s->slots, sizeof *s->seen);
+    for (size_t i = 0; i < n; i++)
+        if (old[i]) s->seen[slot_of(s, old[i])] = old[i];
+    free(old);
+}
+
+// ---- a question's completions ----------------------------------------------------------------------------------------------
+
+typedef struct {
+    int i;
+    double first; // what is chosen by, ascending; then i
+} Candidate;
+
+static int compare_candidates(const void *a, const void *b) {
+    const Candidate *x = a, *y = b;
+    return x->first != y->first ? (x->first > y->first) - (x->first < y->first) : x->i - y->i;
+}
+
+static double chosen_by(const Config *c, int64_t line, int i, const Drawn *d) {
+    switch (c->select_choose) {
+    case CHOOSE_HIGHEST: return isnan(d->reward) ? (double)INFINITY : -(double)d->reward;
+    case CHOOSE_SEED: return (double)(random_bits((uint64_t)c->seed, (uint64_t)line, (uint64_t)i) >> 11);
+    default: return d->tokens;
+    }
+}
+
+static Drop drop_by_itself(const SelectRules *s, const Drawn *d) {
+    const Config *c = s->cfg;
+    Text text = text_of(d->text);
+    if (d->truncated) return DROP_TRUNCATED;
+    if (rule_failed(s, d) >= 0) return DROP_SCORE;
+    if (c->select_drop_code && text_find(thoughts_of(text), 0, text_of("```")) != TEXT_NONE) return DROP_CODE;
+    if (c->select_max_paragraph && longest_paragraph(text) > (size_t)c->select_max_paragraph) return DROP_PARAGRAPH;
+    return c->select_max_tokens && d->tokens > c->select_max_tokens ? DROP_TOKENS : KEPT;
+}
+
+// Takes candidates in their order, as long as they are wanted and unlike those taken.
+static void take_candidates(SelectRules *s, const char *question, const Drawn *drawn, const Candidate *candidate, int n,
+                            Drop *drop) {
+    const Config *c = s->cfg;
+    Hashes *taken = xcalloc((size_t)n + 1, sizeof *taken);
+    char *asked = normalized(question);
+    uint64_t question_hash = hash_bytes(1, asked, strlen(asked));
+    int kept = 0;
+    for (int k = 0; k < n; k++) {
+        Drop *fate = &drop[candidate[k].i];
+        if (c->select_per_question && kept == c->select_per_question) {
+            *fate = DROP_ENOUGH;
+            continue;
+        }
+        char *text = normalized(drawn[candidate[k].i].text);
+        uint64_t hash = hash_bytes(question_hash, text, strlen(text)) | 1; // 0 is a free slot
+        Hashes runs = runs_of(text);
+        if (s->seen[slot_of(s, hash)]) *fate = DROP_DUPLICATE;
+        for (int j = 0; j < kept && c->select_max_overlap < 1 && *fate == KEPT; j++)
+            if (overlap(runs, taken[j]) > c->select_max_overlap) *fate = DROP_OVERLAP;
+        if (*fate == KEPT) remember(s, hash), taken[kept++] = runs;
+        else free(runs.item);
+        free(text);
+    }
+    while (kept) free(taken[--kept].item);
+    free(taken);
+    free(asked);
+}
+
+void select_question(SelectRules *s, int64_t line, const char *question, const Drawn *drawn, int n, Drop *drop,
+                     SelectCount *count) {
+    Candidate *candidate = xcalloc((size_t)n + 1, sizeof *candidate);
+    int right = 0, candidates = 0;
+    for (int i = 0; i < n; i++) {
+        drop[i] = drop_by_itself(s, &drawn[i]);
+        right += select_right(s, &drawn[i]);
+    }
+    for (int i = 0; i < n; i++) {
+        if (drop[i] == KEPT && s->cfg->select_drop_easy && right == n) drop[i] = DROP_EASY;
+        if (drop[i] == KEPT) candidate[candidates++] = (Candidate){i, chosen_by(s->cfg, line, i, &drawn[i])};
+    }
+    qsort(candidate, (size_t)candidates, sizeof *candidate, compare_candidates);
+    take_candidates(s, question, drawn, candidate, candidates, drop);
+    free(candidate);
+    int kept = 0;
+    for (int i = 0; i < n; i++) {
+        kept += drop[i] == KEPT;
+        count->dropped[drop[i]] += drop[i] != KEPT;
+        if (drop[i] == DROP_SCORE) count->by_rule[rule_failed(s, &drawn[i])]++;
+    }
+    count->questions++;
+    count->completions += n;
+    count->kept += kept;
+    count->questions_kept += kept > 0;
+    count->always_right += n && right == n;
+    count->never_right += n && !right;
+}
+
+// ---- what was dropped, and why -------------------------------------------------------------------------------------------------
+
+static const char *const reasons[DROP_REASONS][2] = {
+    // in select.json, in the table
+    [DROP_TRUNCATED] = {"truncated", "cut at max_completion_length"},
+    [DROP_CODE] = {"code_in_thoughts", "code block in the thoughts"},
+    [DROP_PARAGRAPH] = {"long_paragraph", "paragraph over select_max_paragraph"},
+    [DROP_TOKENS] = {"many_tokens", "more tokens than select_max_tokens"},
+    [DROP_EASY] = {"easy_question", "question with right answers only"},
+    [DROP_DUPLICATE] = {"duplicate", "kept already, the same text"},
+    [DROP_OVERLAP] = {"near_duplicate", "much like one that is kept"},
+    [DROP_ENOUGH] = {"enough", "select_per_question are kept"},
+};
+
+static const char *rule_name(const SelectRules *s, int i) {
+    return s->rule[i].reward < 0 ? "reward" : s->rewards->reward[s->rule[i].reward].name;
+}
+
+void select_json(const SelectRules *s, const SelectCount *n, Str *out) {
+    str_printf(out,
+               "{\"questions\": %lld, \"long_prompts\": %lld, \"always_right\": %lld, \"never_right\": %lld, "
+               "\"questions_kept\": %lld, \"completions\": %lld, \"kept\": %lld, \"dropped\": {",
+               (long long)n->questions, (long long)n->long_prompts, (long long)n->always_right,
+               (long long)n->never_right, (long long)n->questions_kept, (long long)n->completions, (long long)n->kept);
+    for (int d = KEPT + 1; d < DROP_REASONS; d++)
+        if (d != DROP_SCORE)
+            str_printf(out, "%s\"%s\": %lld", d > KEPT + 1 ? ", " : "", reasons[d][0], (long long)n->dropped[d]);
+    str_puts(out, "}, \"dropped_by_rule\": [");
+    for (int i = 0; i < s->cfg->select_rules.n; i++) {
+        str_printf(out, "%s{\"rule\": ", i ? ", " : "");
+        str_json(out, s->cfg->select_rules.item[i], strlen(s->cfg->select_rules.item[i]));
+        str_printf(out, ", \"completions\": %lld}", (long long)n->by_rule[i]);
+    }
+    str_puts(out, "]}\n");
+}
+
+void select_table(const SelectRules *s, const SelectCount *n, Str *out) {
+    str_printf(out, "kept %lld of %lld completions, of %lld of %lld questions (%lld always right, %lld never",
+               (long long)n->kept, (long long)n->completions, (long long)n->questions_kept, (long long)n->questions,
+               (long long)n->always_right, (long long)n->never_right);
+    str_puts(out, ")\n");
+    if (n->long_prompts)
+        str_printf(out, "  not asked: %lld questions, longer than max_prompt_length\n", (long long)n->long_prompts);
+    for (int d = KEPT + 1; d < DROP_REASONS; d++)
+        if (d == DROP_SCORE) {
+            for (int i = 0; i < s->cfg->select_rules.n; i++)
+                if (n->by_rule[i])
+                    str_printf(out, "  %10lld  %s outside select_rules (%s)\n", (long long)n->by_rule[i],
+                               rule_name(s, i), s->cfg->select_rules.item[i]);
+        } else if (n->dropped[d]) str_printf(out, "  %10lld  %s\n", (long long)n->dropped[d], reasons[d][1]);
+}
