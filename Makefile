@@ -149,9 +149,10 @@ main    := $(dir)/host/cmd/main.o
 library := $(dir)/libgrpo.a
 libbase := $(dir)/libbase.a
 ptx     := $(if $(filter release,$(MODE)),$(BUILD)/ptx,$(dir)/ptx)
-# test_ptx_ops needs kernels that nvcc compiled: make check-ptx
-tests   := $(patsubst %.c,$(dir)/%,$(filter-out tests/test_ptx_ops.c,$(wildcard tests/test_*.c)))
+# test_ptx_ops needs kernels that nvcc compiled (make check-ptx), test_page a browser (make check-report)
+tests   := $(patsubst %.c,$(dir)/%,$(filter-out tests/test_ptx_ops.c tests/test_page.c,$(wildcard tests/test_*.c)))
 ptx_ops := $(dir)/tests/test_ptx_ops
+page    := $(dir)/tests/test_page
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
 # Not test_train: too long under emulation; test_cuda holds a whole run against the CPU's instead.
 emulated := $(filter-out test_train test_ptx_ops,$(patsubst tests/%.c,%,$(shell grep -l 'include "on_device.h"' tests/test_*.c))) test_emu
@@ -245,13 +246,13 @@ $(library) $(libbase):
 
 $(grpo): $(main)
 $(bench): $(call object,bench)
-$(tools) $(tests) $(ptx_ops): %: %.o
-$(tests) $(ptx_ops): cmocka := -lcmocka
-$(tests) $(ptx_ops): $(dir)/tests/filter.o
+$(tools) $(tests) $(page) $(ptx_ops): %: %.o
+$(tests) $(page) $(ptx_ops): cmocka := -lcmocka
+$(tests) $(page) $(ptx_ops): $(dir)/tests/filter.o
 $(fuzzers): %: %.o $(library) $(libbase)
 	@echo '  LD  $@'
 	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $< $(library) $(libbase) $(libs)
-$(grpo) $(bench) $(tools) $(tests) $(ptx_ops): $(cpu_ops) $(library) $(libbase)
+$(grpo) $(bench) $(tools) $(tests) $(page) $(ptx_ops): $(cpu_ops) $(library) $(libbase)
 	@echo '  LD  $@'
 	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(library) $(libbase) $(libs) $(cmocka)
 
@@ -266,8 +267,10 @@ $(dir)/tests/memory/fail.so: tests/memory/fail.c $(dir)/flags
 	@echo '  LD  $@'
 	$(Q)mkdir -p $(@D) && $(CC) $(flags) -fPIC -shared -o $@ $< -ldl
 
-$(dir)/host/cmd/version.o: includes += -DGRPO_VERSION='"$(version)"'
-$(dir)/host/cmd/version.o: $(dir)/version
+# Style and script of the report are taken in as they stand.
+$(dir)/host/report/page_parts.o: $(wildcard host/report/page/*)
+$(dir)/host/base/version.o: includes += -DGRPO_VERSION='"$(version)"'
+$(dir)/host/base/version.o: $(dir)/version
 
 # Written anew only where the text differs: what depends on them is rebuilt then, and only then.
 $(dir)/flags:  text = $(compiler) $(flags) $(foreach i,$(isas),$(isa_$i))
@@ -323,6 +326,12 @@ else
 	$(Q)$(if $(filter %-all,$@),PTX_ALL=1) EMU_PTX=$(BUILD)/ptx80 EMU_LAUNCHES=$(dir)/launches EMU_ARCH=90 EMU_DEFER=0 EMU_GUARD=0 OMP_WAIT_POLICY=passive $(ptx_ops)
 endif
 
+# The report in a real browser, headless.
+.PHONY: check-report
+check-report:
+	$(Q)if command -v chromium >/dev/null; then $(MAKE) run-test_page; \
+	    else echo 'SKIP $@: no chromium (tools/deps.sh report)'; fi
+
 # One test program alone, with all it prints: make run-test_ops. TEST=PATTERN: only the tests of that name; OP=NAME: of the
 # case table only that op. The program grpo is built where the test starts it.
 starts_grpo := $(patsubst tests/%.c,%,$(shell grep -lE '"GRPO"|ranks_output\.h' tests/test_*.c))
@@ -354,6 +363,7 @@ check:
 	$(Q)$(MAKE) check-ptx
 	$(Q)$(MAKE) check-cuda
 	$(Q)$(MAKE) check-rooms
+	$(Q)$(MAKE) check-report
 	$(Q)$(MAKE) fuzz
 	$(Q)$(MAKE) MODE=sanitize test
 	$(Q)$(MAKE) MODE=tsan run-test_comm run-test_external run-test_scorer
@@ -441,6 +451,7 @@ help:
 	@echo 'make check-ptx  the kernels that nvcc compiled, on a machine for PTX; check-ptx-all: large shapes too'
 	@echo 'make check-cuda  registers and spills of every kernel, the hot ones in machine code; needs nvcc, no GPU'
 	@echo 'make check-rooms  which symbol of which room reaches up'
+	@echo 'make check-report  the report page in a headless browser'
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
 	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'
 	@echo 'make format    the one style; make check-format says where it is missing; make compile_commands.json for editors'

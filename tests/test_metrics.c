@@ -57,7 +57,7 @@ static Metrics *open_logs(int64_t metrics_lines, int64_t completions_lines) {
 static void log_step(Metrics *m, int step) {
     static const char *const names[] = {"correctness", "int"};
     float score[] = {(float)step, NAN};
-    CompletionRecord r = {step, "1 + 1?", "two \"2\"\n", "2", names, score, 2, (float)step, -0.5f};
+    CompletionRecord r = {step, "1 + 1?", "two \"2\"\n", "2", names, score, 2, (float)step, -0.5f, step == 3};
     Error e = {0};
     metrics_add_int(m, "step", step);
     metrics_add(m, "loss", 0.1f);
@@ -111,7 +111,8 @@ static void completions_keep_what_was_scored(void **state) {
     assert_string_equal(
         text_of("completions.jsonl"),
         "{\"step\": 3, \"prompt\": \"1 + 1?\", \"completion\": \"two \\\"2\\\"\\n\", \"answer\": \"2\", "
-        "\"rewards\": {\"correctness\": 3, \"int\": null}, \"reward\": 3, \"advantage\": -0.5}\n");
+        "\"rewards\": {\"correctness\": 3, \"int\": null}, \"reward\": 3, \"advantage\": -0.5, "
+        "\"truncated\": true}\n");
 }
 
 static void logs_are_cut_back_to_a_checkpoint(void **state) {

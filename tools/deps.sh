@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what grpo.c needs, on Debian or Ubuntu: tools/deps.sh to build and run; tools/deps.sh test to test as well;
 # tools/deps.sh code for rewards that run a model's programs; tools/deps.sh judge for a judge behind an HTTP endpoint
-# (build again afterwards).
+# (build again afterwards); tools/deps.sh report for the browser in which make check-report looks at reports.
 # This is the only list of packages. Quick where everything is installed already.
 set -eu
 
@@ -12,8 +12,9 @@ case "${1-}" in
 test) packages="$packages libcmocka-dev g++ libboost-context-dev bubblewrap python3 libcurl4-openssl-dev" ;;
 code) packages="$packages bubblewrap python3 g++" ;;
 judge) packages="$packages libcurl4-openssl-dev" ;;
+report) packages="$packages libcmocka-dev chromium" ;;
 *)
-    echo "usage: tools/deps.sh [test|code|judge]" >&2
+    echo "usage: tools/deps.sh [test|code|judge|report]" >&2
     exit 2
     ;;
 esac

@@ -2,6 +2,7 @@
 #include "crc32c.h"
 #include "file.h"
 #include "ranks.h"
+#include "record.h"
 #include "run_state.h"
 #include <errno.h>
 #include <stdio.h>
@@ -167,6 +168,13 @@ bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) 
     Error swept = {0}; // what is left costs space, not the run
     if (!checkpoint_sweep(l->engine.cfg->output_dir, &swept)) note("%s", swept.text);
     return true;
+}
+
+void run_record(const Learner *l, const TrainState *at, int64_t rows, int64_t steps) {
+    if (comm_rank(l->engine.comm)) return;
+    RunRecord r = {l->engine.cfg, at->command, l->engine.device->about, at->data, rows, at->step, steps};
+    Error e = {0};
+    if (!record_write(&r, &e)) note("%s", e.text);
 }
 
 void run_say_done(const TrainState *at, int64_t total_steps, Progress *p) {

@@ -73,7 +73,8 @@ void metrics_completion(Metrics *m, const CompletionRecord *r) {
     add_number(s, (double)r->reward);
     add_key(s, "advantage");
     add_number(s, (double)r->advantage);
-    str_puts(s, "}\n");
+    add_key(s, "truncated");
+    str_puts(s, r->truncated ? "true}\n" : "false}\n");
 }
 
 bool metrics_commit(Metrics *m, Error *e) {

@@ -11,6 +11,7 @@ typedef struct {
     const float *score;              // [n_rewards]; NaN (abstains) becomes null
     int n_rewards;
     float reward, advantage;
+    bool truncated; // it was cut at its longest
 } CompletionRecord;
 // Opens both logs, each cut back to a checkpoint's length (0: a new run). NULL after filling *e.
 Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t completions_lines, Error *e);

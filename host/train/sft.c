@@ -227,6 +227,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
                  (long long)s->total_steps, (long long)n);
     s->profile = profile_open(s->learner.engine.device, c, s->progress);
     if (!run_resume(&s->learner, &s->at, s->progress, &s->metrics, e)) return false;
+    run_record(&s->learner, &s->at, dataset_rows(s->data), s->total_steps);
     dataset_seek(s->data, s->at.cursor);
     return true;
 }

@@ -98,6 +98,7 @@ bool trainer_resume(Trainer *t, Error *e) {
     if (t->state.part)
         grpo_order(t->generation.order, t->generation.batch.n, t->generation.steps_per_pass, (uint64_t)t->cfg->seed,
                    (uint64_t)t->generation.batch.key[0]);
+    run_record(&t->learner, &t->state, dataset_rows(t->questions.data), t->total_steps);
     t->generation.next_key = t->state.next_key;
     dataset_seek(t->questions.data, t->state.cursor);
     return true;

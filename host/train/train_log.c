@@ -191,7 +191,8 @@ static void add_completions(Metrics *m, const Trainer *t) {
                               .score = b->score + i * b->n_rewards,
                               .n_rewards = t->scoring.rewards.n,
                               .reward = b->reward[i],
-                              .advantage = b->advantage[i]};
+                              .advantage = b->advantage[i],
+                              .truncated = b->finish[i] == FINISH_LENGTH};
         metrics_completion(m, &r);
     }
 }
@@ -219,14 +220,18 @@ bool train_log(Trainer *t, StepResult result, Error *e) {
     Metrics *m = t->report.metrics;
     bool done = result == STEP_DONE;
     Totals s = step_totals(t);
-    int right = 0;
-    for (int i = 0; i < b->n; i++) right += b->text[i] && grade_lenient(b->text[i], b->answer[i / b->group]);
+    int right = 0, strictly = 0;
+    for (int i = 0; i < b->n; i++) {
+        right += b->text[i] && grade_lenient(b->text[i], b->answer[i / b->group]);
+        strictly += b->text[i] && grade_strict(b->text[i], b->answer[i / b->group]);
+    }
     double accuracy = (double)right / b->n;
     if (t->state.step % c->logging_steps == 0 || t->state.step == t->total_steps || !done) {
         metrics_add_int(m, "step", t->state.step);
         metrics_add(m, "epoch", (double)t->state.step / (double)t->questions.steps_per_epoch);
         if (done) add_step(m, t, &s);
         else metrics_add_int(m, "skipped", t->state.skipped);
+        metrics_add(m, "accuracy", (double)strictly / b->n);
         metrics_add(m, "lenient_accuracy", accuracy);
         add_times(m, &t->report.stats);
     }

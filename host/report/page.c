@@ -1,0 +1,70 @@
+// One self-contained HTML file. See page.h.
+#include "page.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+static const char mark[] = "<!doctype html><!-- grpo report -->\n"; // how a page is known for one
+
+// JSON inside <script>: '<' stands in its strings only, and as an escape it ends no element.
+static void add_data(Str *page, const char *data, size_t n) {
+    for (const char *end = data + n, *hit; data < end; data = hit + 1) {
+        hit = memchr(data, '<', (size_t)(end - data));
+        if (!hit) return str_add(page, data, (size_t)(end - data));
+        str_add(page, data, (size_t)(hit - data));
+        str_puts(page, "\\u003c");
+    }
+}
+
+void page_make(Str *page, const char *data, size_t n) {
+    uint64_t nonce[2]; // drawn after the logs were written: nothing in them can know it
+    if (getrandom(nonce, sizeof nonce, 0) != sizeof nonce) die("getrandom: %s", strerror(errno));
+    char key[40];
+    snprintf(key, sizeof key, "%016llx%016llx", (unsigned long long)nonce[0], (unsigned long long)nonce[1]);
+    str_printf(
+        page,
+        "%s<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'nonce-%s'; "
+        "style-src 'nonce-%s'; base-uri 'none'; form-action 'none'\">\n"
+        "<meta name=\"viewport\" content=\"width=device-width\">\n<title>grpo report</title>\n<style nonce=\"%s\">\n",
+        mark, key, key, key);
+    str_puts(page, page_css);
+    str_puts(page, "</style></head><body><main></main>\n<script type=\"application/json\" id=\"data\">");
+    add_data(page, data, n);
+    str_printf(page, "</script>\n<script nonce=\"%s\">\n\"use strict\";\n", key);
+    for (int i = 0; i < page_js_count; i++) str_puts(page, page_js[i]);
+    str_puts(page, "</script></body></html>\n");
+}
+
+static bool is_page(int fd) {
+    char start[sizeof mark] = "";
+    return read(fd, start, sizeof mark - 1) == (ssize_t)sizeof mark - 1 && !strcmp(start, mark);
+}
+
+bool page_write(const Str *page, const char *path, Error *e) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool other = fd >= 0 ? !is_page(fd) : errno != ENOENT;
+    if (fd >= 0) close(fd);
+    if (other && !access(path, F_OK))
+        return error_set(e, EXIT_DISK, "%s: is there and is no report; move it away, or choose another output=FILE",
+                         path);
+    char *tmp = xasprintf("%s.tmp.%ld", path, (long)getpid());
+    fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+    bool ok = fd >= 0;
+    for (size_t done = 0; ok && done < page->n;) {
+        ssize_t n = write(fd, page->s + done, page->n - done);
+        if (n >= 0) done += (size_t)n;
+        else ok = errno == EINTR;
+    }
+    ok = ok && rename(tmp, path) == 0;
+    int why = errno;
+    if (fd >= 0) close(fd);
+    if (!ok && fd >= 0) unlink(tmp);
+    free(tmp);
+    return ok || error_set(e, EXIT_DISK, "%s: writing the report failed: %s", path, error_write(why));
+}

@@ -1,0 +1,90 @@
+// What the runs are: where they stand, final numbers, configuration.
+const lastOf = list => list[list.length - 1];
+
+function addTable(parent, caption, head, rows) {
+    const table = add(add(parent, "div", undefined, "scroll"), "table"), top = add(add(table, "thead"), "tr");
+    add(table, "caption", caption);
+    for (const name of head) add(top, "th", name).scope = "col";
+    const body = add(table, "tbody");
+    for (const row of rows) {
+        const line = add(body, "tr", undefined, row.className);
+        row.cells.forEach((cell, i) => {
+            const field = add(line, i ? "td" : "th");
+            if (!i) field.scope = "row";
+            addText(field, String(cell));
+        });
+    }
+    return table;
+}
+
+function summary(parent, run, r) {
+    const steps = points(run.train, "step").y, record = run.record, parts = [];
+    const step = steps.length ? lastOf(steps) : 0;
+    parts.push(record ? `step ${step} of ${record.steps}` : `step ${step}`);
+    if (run.train.stride > 1) parts.push(`${steps.length} of ${run.train.seen} logged steps are in this page, evenly chosen`);
+    const torn = run.train.torn + run.eval.torn;
+    if (torn) parts.push(`${torn} lines of metrics.jsonl could not be read`);
+    if (run.long) parts.push(`${run.long} lines were longer than 16 MiB and are left out`);
+    if (run.half) parts.push(data.live ? "" : "a log ends in half a line: the run was killed, or is writing");
+    if (run.train.unnamed) parts.push("of more than 256 numbers a step, the others are left out");
+    const p = add(parent, "p", undefined, `run c${one ? 0 : r % 8}`);
+    if (!one) add(p, "b", run.name + ": ");
+    p.append(parts.filter(t => t).join("; "));
+}
+
+// Final numbers: means over the last ten rows, for a single one says little.
+const finalNumbers = [["reward", "train", "reward"], ["eval/accuracy", "eval", "accuracy, held out"],
+    ["eval/lenient_accuracy", "eval", "lenient accuracy, held out"], ["accuracy", "train", "accuracy, train"],
+    ["lenient_accuracy", "train", "lenient accuracy, train"],
+    ["completions/mean_length", "train", "length, tokens"], ["completions/clipped_ratio", "train", "cut at the limit"],
+    ["kl", "train", "KL"], ["entropy", "train", "entropy"], ["grad_norm", "train", "gradient norm"], ["loss", "train", "loss"],
+    ["step_time", "train", "seconds a step"]];
+function finalTable(parent) {
+    const rows = [];
+    for (const [name, from, label] of finalNumbers) {
+        const ends = runs.map(run => points(run[from], name).y).map(y => y.length ? {
+            first: mean(y.slice(0, 10)), last: mean(y.slice(-10))} : null);
+        if (!ends.some(e => e)) continue;
+        const difference = (a, b) => a === undefined || b === undefined ? "–" : (b - a > 0 ? "+" : "") + shown(b - a);
+        if (one) rows.push({cells: [label, shown(ends[0].first), shown(ends[0].last), difference(ends[0].first, ends[0].last)]});
+        else rows.push({cells: [label, ...ends.flatMap((e, i) => [shown(e?.last), ...(i ? [difference(ends[0]?.last, e?.last)] : [])])]});
+    }
+    if (!rows.length) return;
+    if (one) addTable(parent, "Means over the first and the last ten logged rows", ["", "first", "last", "change"], rows);
+    else addTable(parent, `Means over the last ten logged rows, and what each run has more than ${runs[0].name}`,
+        ["", ...runs.flatMap((run, i) => i ? [run.name, "±"] : [run.name])], rows);
+}
+
+function overviewSection(main) {
+    const section = addSection(main, "Overview");
+    runs.forEach((run, r) => summary(section, run, r));
+    finalTable(section);
+}
+
+function runSection(main) {
+    const section = addSection(main, "Run");
+    const facts = [["command", r => r.command], ["version", r => r.version], ["device", r => r.device],
+        ["machine", r => r.machine], ["ranks", r => r.ranks], ["data", r => `${r.rows} rows, ${r.data}`],
+        ["starts", r => r.starts.map(s => `${s.at}${s.step ? ` from step ${s.step}` : ""}`).join("; ")]];
+    const rows = facts.map(([name, of]) => ({cells: [name, ...runs.map(run => run.record ? of(run.record) : "–")]}));
+    rows.push({cells: ["checkpoints", ...runs.map(run => run.checkpoints.map(n => `step ${n}`).join(", ") || "none")]});
+    const names = runs.map(run => one ? "" : run.name);
+    addTable(section, "The run and its machine", ["", ...names], rows).classList.add("words");
+    const options = runs.map(run => new Map((run.record?.options || []).map(o => [o.name, o])));
+    const all = [...new Set(options.flatMap(map => [...map.keys()]))];
+    if (!all.length) return void add(section, "p", "The configuration is not known: no run.json is beside the logs.");
+    const value = (map, name) => map.get(name)?.value ?? "–";
+    const differs = name => options.some(map => value(map, name) !== value(options[0], name));
+    const set = name => options.some(map => map.get(name)?.default !== undefined);
+    const important = all.filter(name => set(name) || differs(name));
+    const row = name => ({cells: [name, ...options.map(map => value(map, name)),
+        options.map(map => map.get(name)?.default).find(d => d !== undefined) ?? "as here"],
+        className: !one && differs(name) ? "differs" : ""});
+    const head = ["option", ...names.map(n => n || "value"), "default"];
+    addTable(section, "Options that differ from their defaults" + (one ? "" : "; marked where the runs differ"), head,
+        important.map(row)).classList.add("words");
+    const rest = add(section, "details");
+    add(rest, "summary", `the other ${all.length - important.length} options`);
+    addTable(rest, "Options at their defaults", head, all.filter(name => !important.includes(name)).map(row))
+        .classList.add("words");
+}

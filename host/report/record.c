@@ -1,0 +1,93 @@
+// run.json: what a run is. See record.h.
+#include "config_table.h"
+#include "json.h"
+#include "record.h"
+#include "version.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+static json_t *record_read(const char *dir) {
+    char *path = xasprintf("%s/run.json", dir);
+    Error none;
+    json_t *j = access(path, F_OK) ? NULL : json_read(path, &none);
+    free(path);
+    if (json_is_object(j)) return j;
+    json_decref(j);
+    return NULL;
+}
+
+void record_json(const char *dir, Str *out) {
+    json_t *j = record_read(dir);
+    char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    str_puts(out, text && strlen(text) < (256 << 10) ? text : "null");
+    free(text);
+    json_decref(j);
+}
+
+static json_t *options_json(const Config *c) {
+    Config defaults;
+    Error e;
+    if (!config_read(&defaults, NULL, NULL, 0, &e)) die("the defaults contradict each other: %s", e.text);
+    json_t *all = json_array();
+    Str value = {0};
+    for (int i = 0; i < config_option_count; i++) {
+        const Option *o = &config_options[i];
+        json_t *row = json_pack("{s:s, s:s}", "name", o->name, "group", o->group);
+        config_put_value(&value, c, o);
+        json_object_set_new(row, "value", json_string(value.s));
+        str_clear(&value);
+        if (!option_is_default(c, o)) {
+            config_put_value(&value, &defaults, o);
+            json_object_set_new(row, "default", json_string(value.s));
+            str_clear(&value);
+        }
+        json_array_append_new(all, row);
+    }
+    str_free(&value);
+    config_free(&defaults);
+    return all;
+}
+
+// What was started here before, and this start behind it.
+static json_t *starts_json(const RunRecord *r) {
+    json_t *old = r->step ? record_read(r->cfg->output_dir) : NULL;
+    json_t *starts = json_incref(json_object_get(old, "starts"));
+    if (!json_is_array(starts) || json_array_size(starts) >= 1000) {
+        json_decref(starts);
+        starts = json_array();
+    }
+    char now[40];
+    time_t seconds = time(NULL);
+    struct tm utc;
+    strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
+    json_array_append_new(starts, json_pack("{s:s, s:I, s:s, s:s}", "at", now, "step", (json_int_t)r->step, "version",
+                                            grpo_version, "device", r->device));
+    json_decref(old);
+    return starts;
+}
+
+bool record_write(const RunRecord *r, Error *e) {
+    struct utsname host = {0};
+    uname(&host);
+    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:o, s:o}", "command", r->command, "version",
+                          grpo_version, "machine", host.machine, "device", r->device, "ranks", (json_int_t)r->cfg->gpus,
+                          "data", r->data, "rows", (json_int_t)r->rows, "steps", (json_int_t)r->steps, "starts",
+                          starts_json(r), "options", options_json(r->cfg));
+    if (!j) die("run.json: a text is not UTF-8");
+    char *path = xasprintf("%s/run.json", r->cfg->output_dir), *tmp = xasprintf("%s.tmp", path);
+    errno = 0;
+    bool ok = !json_dump_file(j, tmp, JSON_INDENT(1)) && !rename(tmp, path);
+    if (!ok) {
+        error_set(e, EXIT_DISK, "%s: writing failed: %s; free some space or choose another output_dir", path,
+                  error_write(errno ? errno : EIO));
+        unlink(tmp);
+    }
+    json_decref(j);
+    free(tmp);
+    free(path);
+    return ok;
+}

@@ -1,0 +1,248 @@
+// The report in a real browser (make check-report): its plots and tables hold the logs' numbers, hostile completions are
+// text, keys and clicks do what they say, nothing overflows, and the console stays silent.
+#include "report.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <math.h>
+#include <cmocka.h>
+#include "scratch.h"
+#include "browser.h"
+
+enum { STEPS = 60 };
+static Browser browser;
+static const char evil[] =
+    "</script><script>window.hit=1</script><img src=x onerror=window.hit=1><b>\"'`\xe2\x80\xae drow ${1}";
+
+static double reward_of(int step) { return (double)(sinf((float)step) * 3.7f); }
+
+static void run_write(const char *dir, int shift) {
+    disk_mkdir(dir, NULL);
+    char *path = xasprintf("%s/metrics.jsonl", dir);
+    FILE *f = fopen(path, "w");
+    for (int i = 1; i <= STEPS; i++) {
+        fprintf(f,
+                "{\"step\": %d, \"loss\": %.9g, \"reward\": %.9g, \"reward_std\": 0.5, \"rewards/<b>x/mean\": %d, "
+                "\"rewards/<b>x/std\": 0.25, \"num_tokens\": %d, \"grad_norm\": %.9g, \"kl\": null, \"step_time\": 2, "
+                "\"time/rollout\": 1, \"time/train\": 0.75, \"completions/mean_length\": 20, "
+                "\"completions/min_length\": 3, "
+                "\"completions/max_length\": 40, \"my own\": %d}\n",
+                i, i % 2 ? 1e-7 * i : -1e-7 * i, reward_of(i + shift), i % 3, i * 1000, pow(10, i % 7 - 3), i);
+        if (i % 20 == 0) fprintf(f, "{\"step\": %d, \"eval/accuracy\": %.9g}\n", i, i / 100.);
+    }
+    fclose(f);
+    free(path);
+    path = xasprintf("%s/completions.jsonl", dir);
+    f = fopen(path, "w");
+    Str text = {0};
+    for (int i = 1; i <= STEPS; i++)
+        for (int k = 0; k < 8; k++) {
+            str_clear(&text);
+            if (k == 7 && i == STEPS) {
+                for (int n = 0; n < 1 << 20; n += 16) str_puts(&text, "<i>megabyte</i> ");
+            } else str_printf(&text, "%s of %d.%d", evil, i, k);
+            fprintf(f, "{\"step\": %d, \"prompt\": \"question %d of <u>%d</u>\", \"completion\": ", i, k / 4, i);
+            char *quoted = NULL;
+            Str json = {0};
+            str_json(&json, text.s, text.n), quoted = json.s;
+            fprintf(f,
+                    "%s, \"answer\": \"<%d>\", \"rewards\": {\"a\": %d, \"b\": null}, \"reward\": %d, \"advantage\": "
+                    "%g, \"truncated\": %s}\n",
+                    quoted, i, k, k / 4 ? 1 : k, k / 4 ? 0. : k - 1.5, k == 1 ? "true" : "false");
+            free(quoted);
+        }
+    str_free(&text);
+    fclose(f);
+    free(path);
+}
+
+static void report_make(const char *const *dirs, int n, const char *path) {
+    Error e = {0};
+    Report *r = report_open(dirs, n);
+    if (!report_read(r, &e) || !report_write(r, path, false, &e)) fail_msg("%s", e.text);
+    report_close(r);
+}
+
+static int setup(void **state) {
+    if (scratch_setup(state)) return -1;
+    browser = browser_open(at("profile"));
+    return 0;
+}
+static int teardown(void **state) {
+    browser_close(&browser);
+    return scratch_teardown(state);
+}
+
+static json_int_t count(const char *expression) {
+    json_t *v = browser_value(&browser, expression);
+    if (!json_is_number(v)) fail_msg("%s is no number", expression);
+    json_int_t n = (json_int_t)json_number_value(v);
+    json_decref(v);
+    return n;
+}
+static bool holds(const char *expression) {
+    json_t *v = browser_value(&browser, expression);
+    bool yes = json_is_true(v);
+    json_decref(v);
+    return yes;
+}
+static void silent(void) {
+    json_decref(browser_value(&browser, "1"));
+    if (browser.complaints.n) fail_msg("the console says %s", browser.complaints.s);
+}
+
+#define FIGURE "document.querySelector('figure[data-name=\"%s\"]')"
+
+// Rows of the table behind a plot: [step, value, ...].
+static json_t *table_of(const char *name) {
+    char *expression = xasprintf(
+        "[..." FIGURE ".querySelectorAll('tbody tr')].map(r => [...r.children].map(c => Number(c.textContent)))", name);
+    json_t *rows = browser_value(&browser, expression);
+    free(expression);
+    return rows;
+}
+// The points of a plot's line in its own units, by what its edges stand for.
+static json_t *line_of(const char *name) {
+    char *expression =
+        xasprintf("(() => { const svg = " FIGURE ".querySelector(':scope > svg'), d = svg.dataset;"
+                  "const [y0, y1, x0, x1] = [d.y0, d.y1, d.x0, d.x1].map(Number), w = svg.viewBox.baseVal.width - 64;"
+                  "return svg.querySelector('path.line').getAttribute('d').slice(1).split(/[ML]/).map(p => "
+                  "p.split(',').map(Number))"
+                  ".map(([x, y]) => [x0 + (x - 52) / w * (x1 - x0), d.log === '1' ? y0 * (y1 / y0) ** (1 - (y - 8) / "
+                  "160) : y0 + (1 - (y - 8) / 160) * (y1 - y0)]) })()",
+                  name);
+    json_t *points = browser_value(&browser, expression);
+    free(expression);
+    return points;
+}
+
+static double number(const json_t *rows, size_t row, size_t column) {
+    return json_number_value(json_array_get(json_array_get(rows, row), column));
+}
+
+static double loss_of(int step) { return step % 2 ? 1e-7 * step : -1e-7 * step; }
+static double norm_of(int step) { return pow(10, step % 7 - 3); }
+// Table and line of a plot of one number against what the log has.
+static void assert_plot(const char *name, double (*want)(int step), double within) {
+    json_t *rows = table_of(name), *points = line_of(name);
+    assert_int_equal(json_array_size(rows), STEPS);
+    assert_int_equal(json_array_size(points), STEPS);
+    for (int i = 0; i < STEPS; i++) {
+        char text[40];
+        snprintf(text, sizeof text, "%.9g", want(i + 1));
+        assert_true(number(rows, (size_t)i, 0) == i + 1);
+        if (number(rows, (size_t)i, 1) != strtod(text, NULL))
+            fail_msg("%s at step %d: the table has %.17g, the log %s", name, i + 1, number(rows, (size_t)i, 1), text);
+        if (fabs(number(points, (size_t)i, 0) - (i + 1)) > 0.01 ||
+            fabs(number(points, (size_t)i, 1) - want(i + 1)) > within)
+            fail_msg("%s at step %d: the line has %g, the log %s", name, i + 1, number(points, (size_t)i, 1), text);
+    }
+    json_decref(rows), json_decref(points);
+}
+
+static void numbers_read_back(void **state) {
+    const char *dir = at("run");
+    run_write(dir, 0);
+    report_make(&dir, 1, at("report.html"));
+    browser_goto(&browser, at("report.html"), "tables=1&smooth=0", 1400, 900);
+    assert_plot("reward", reward_of, 1e-3);
+    assert_plot("loss", loss_of, 1e-9);
+    assert_plot("gradient norm", norm_of, 1);
+    browser_goto(&browser, at("report.html"), "tables=1&smooth=0&log=1", 1400, 900);
+    json_t *points = line_of("gradient norm");
+    for (int i = 0; i < STEPS; i++) assert_true(fabs(number(points, (size_t)i, 1) / norm_of(i + 1) - 1) < 0.01);
+    json_decref(points);
+    json_t *eval = table_of("accuracy");
+    assert_int_equal(json_array_size(eval), 3);
+    assert_true(number(eval, 2, 0) == 60 && number(eval, 2, 1) == 0.6);
+    json_decref(eval);
+    assert_true(holds("!!document.querySelector('figure[data-name=\"my own\"]')"));
+    assert_true(holds("!!document.querySelector('figure[data-name=\"<b>x\"]')"));
+    assert_int_equal(count("document.querySelectorAll('figure[data-name=KL]').length"), 0); // null all over
+    silent();
+}
+
+static void completions_are_text(void **state) {
+    const char *dir = at("run");
+    run_write(dir, 0);
+    report_make(&dir, 1, at("report.html"));
+    browser_goto(&browser, at("report.html"), "", 1400, 900);
+    assert_int_equal(count("document.scripts.length"), 2);
+    assert_int_equal(
+        count("document.querySelectorAll('main img, main b:not(header b), main i, main u, main script').length"), 0);
+    assert_true(holds("window.hit === undefined"));
+    char *expression = xasprintf(
+        "document.querySelector('article pre').textContent === "
+        "\"</script><script>window.hit=1</script><img src=x onerror=window.hit=1><b>\\\"'`U+202E drow ${1} of %d.0\"",
+        STEPS);
+    assert_true(holds(expression));
+    free(expression);
+    assert_int_equal(count("document.querySelectorAll('.group').length"), 2);
+    assert_int_equal(count("document.querySelectorAll('article').length"), 8);
+    assert_true(holds("document.querySelectorAll('article pre')[7].textContent.includes('bytes are left out')"));
+    assert_int_equal(
+        count("[...document.querySelectorAll('.badge')].filter(b => b.textContent === 'truncated').length"), 1);
+    assert_int_equal(count("[...document.querySelectorAll('h3 .badge')].length"), 1); // a flat group
+    browser_goto(&browser, at("report.html"), "find=of+7.2", 1400, 900);
+    assert_int_equal(count("document.querySelectorAll('.group').length"), 1);
+    assert_true(holds("document.querySelector('.group h3').textContent.startsWith('step 7')"));
+    browser_goto(&browser, at("report.html"), "step=9&pair=1&groups=mixed", 1400, 900);
+    assert_int_equal(count("document.querySelectorAll('article').length"), 2);
+    assert_true(holds("document.querySelector('article').className === 'above'"));
+    silent();
+}
+
+static void clicks_and_keys_work(void **state) {
+    const char *dir = at("run");
+    run_write(dir, 0);
+    report_make(&dir, 1, at("report.html"));
+    browser_goto(&browser, at("report.html"), "", 1400, 3000);
+    json_t *place = browser_value(
+        &browser, "(() => { const e = document.querySelector('figure[data-name=reward] > svg').getBoundingClientRect();"
+                  "return [e.left + 52 + (e.width - 64) * 0.5, e.top + 80] })()");
+    browser_click(&browser, json_number_value(json_array_get(place, 0)), json_number_value(json_array_get(place, 1)));
+    json_decref(place);
+    json_int_t step = count("chosen.step");
+    assert_true(step == 30 || step == 31);
+    assert_true(holds("document.querySelector('.group h3').textContent.startsWith('step ' + chosen.step)"));
+    json_decref(browser_value(&browser, "document.querySelector('figure[data-name=loss]').focus()"));
+    browser_key(&browser, "ArrowRight");
+    browser_key(&browser, "ArrowRight");
+    assert_true(holds("document.querySelector('figure[data-name=loss] output').textContent.startsWith('step 2 ')"));
+    browser_key(&browser, "Enter");
+    assert_int_equal(count("chosen.step"), 2);
+    browser_key(&browser, "t");
+    assert_true(holds("[...document.querySelectorAll('figure details')].every(d => d.open)"));
+    silent();
+}
+
+static void nothing_overflows(void **state) {
+    const char *dirs[] = {at("run a"), at("run b"), NULL};
+    run_write(dirs[0], 0);
+    run_write(dirs[1], 5);
+    report_make(dirs, 2, at("two.html"));
+    for (int width = 400; width <= 1400; width += 1000) {
+        browser_goto(&browser, at("two.html"), width == 400 ? "theme=dark" : "", width, 900);
+        assert_int_equal(count("document.documentElement.scrollWidth"), width);
+        assert_int_equal(count("document.querySelectorAll('figure[data-name=reward] .legend li').length"), 2);
+    }
+    json_t *rows;
+    browser_goto(&browser, at("two.html"), "tables=1", 1400, 900);
+    rows = table_of("reward");
+    for (int i = 0; i < STEPS; i++) assert_true(fabs(number(rows, (size_t)i, 2) - reward_of(i + 6)) < 1e-7);
+    json_decref(rows);
+    silent();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(numbers_read_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(completions_are_text, setup, teardown),
+        cmocka_unit_test_setup_teardown(clicks_and_keys_work, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_overflows, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
