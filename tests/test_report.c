@@ -1,6 +1,7 @@
 // grpo report: the page is whole or absent, bounded, and has the logs' numbers; what a completion says stays data.
 #include "clock.h"
 #include "json.h"
+#include "live.h"
 #include "report.h"
 #include "str.h"
 #include <setjmp.h>
@@ -187,6 +188,44 @@ static void a_growing_log_is_read_once(void **state) {
     report_close(r);
 }
 
+// The page of a run that goes on is there after its first step; another run is still kept from its logs; and what stands in
+// the page's way does not stop the run.
+static void a_live_page_follows_the_run(void **state) {
+    Error e = {0};
+    Metrics *m = metrics_open(scratch, 0, 0, &e);
+    assert_null(live_open(scratch, m, false));
+    LiveReport *l = live_open(scratch, m, true);
+    for (int step = 1; step <= 3; step++) {
+        metrics_add_int(m, "step", step);
+        assert_true(metrics_commit(m, &e));
+        live_step(l);
+        json_t *runs = page_runs(at("report.html")); // the next is due in ten seconds
+        assert_int_equal(whole(json_array_get(runs, 0), "train", "seen"), 1);
+        json_decref(runs);
+    }
+    pid_t other = fork();
+    if (!other) {
+        Metrics *second = metrics_open(scratch, 0, 0, &e);
+        _exit(second || e.code != EXIT_CONFIG);
+    }
+    int status;
+    assert_int_equal(waitpid(other, &status, 0), other);
+    assert_int_equal(status, 0);
+    live_close(l);
+    json_t *runs = page_runs(at("report.html"));
+    assert_int_equal(whole(json_array_get(runs, 0), "train", "seen"), 3);
+    json_decref(runs);
+    put_text(at("report.html"), "a letter of somebody's");
+    l = live_open(scratch, m, true);
+    live_step(l);
+    live_close(l);
+    size_t n;
+    char *text = page_read(at("report.html"), &n);
+    assert_string_equal(text, "a letter of somebody's");
+    free(text);
+    metrics_close(m);
+}
+
 static void mistakes_are_one_line(void **state) {
     Error e = {0};
     const char *dir = scratch;
@@ -198,7 +237,7 @@ static void mistakes_are_one_line(void **state) {
     put_text(at("letter"), "dear reader, this is no report, and it is longer than the mark");
     assert_false(make(&dir, 1, at("letter"), &e));
     assert_int_equal(e.code, EXIT_DISK);
-    SAYS(&e, "letter", "is no report", "output=FILE");
+    SAYS(&e, "letter", "is no report", "another file");
     size_t n;
     char *text = page_read(at("letter"), &n);
     assert_memory_equal(text, "dear", 4);
@@ -267,6 +306,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(numbers_are_the_logs, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(pages_are_bounded, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_growing_log_is_read_once, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_live_page_follows_the_run, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_one_line, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(long_runs_are_cheap, scratch_setup, scratch_teardown),
     };

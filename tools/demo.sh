@@ -72,6 +72,7 @@ cat <<EOF
   train.jsonl sft.jsonl eval.jsonl   the problems
   $cold                              the model after the cold start (a Hugging Face directory)
   $trained                           the model after GRPO
+  grpo/report.html                   open it in a browser: curves, completions, configuration
   grpo/metrics.jsonl                 every step under TRL's metric names
   grpo/completions.jsonl             every completion with its rewards
 Try it:  $grpo sample $config model=$trained prompt="$(sed -n '1s/.*"question": "\([^"]*\)".*/\1/p' "$dir/eval.jsonl")"

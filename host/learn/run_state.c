@@ -87,7 +87,7 @@ static void say_changes(const Learner *l, const char *path, Progress *p) {
     size_t n, name_n, all, old_name_n, old_all;
     char *saved = file_read(file, (size_t)1 << 20, &n, NULL);
     const char *free_to_change =
-        " resume progress output_dir save_steps save_total_limit logging_steps log_completions profile_steps threads "
+        " resume progress report output_dir save_steps save_total_limit logging_steps log_completions profile_steps threads "
         "cpu_isa comm_timeout ";
     Str changed = {0};
     const char *text = now, *name, *old_name;

@@ -82,6 +82,11 @@ bool metrics_commit(Metrics *m, Error *e) {
     return log_commit(&m->metrics, e) && log_commit(&m->completions, e);
 }
 
+void metrics_files(const Metrics *m, int *metrics, int *completions) {
+    *metrics = m->metrics.fd;
+    *completions = m->completions.fd;
+}
+
 bool metrics_sync(Metrics *m, int64_t *metrics_lines, int64_t *completions_lines, Error *e) {
     *metrics_lines = m->metrics.lines;
     *completions_lines = m->completions.lines;

@@ -22,5 +22,7 @@ void metrics_add_int(Metrics *m, const char *name, int64_t value);
 void metrics_completion(Metrics *m, const CompletionRecord *r); // a line of completions.jsonl
 // Writes what was added since the last commit: whole lines, or nothing (EXIT_DISK).
 bool metrics_commit(Metrics *m, Error *e);
+// The descriptors of both, for reading by offset; not to be closed: with any descriptor of a file its lock goes too.
+void metrics_files(const Metrics *m, int *metrics, int *completions);
 // For a checkpoint: what was committed is on the disk, and how long the logs are now.
 bool metrics_sync(Metrics *m, int64_t *metrics_lines, int64_t *completions_lines, Error *e);

@@ -51,8 +51,7 @@ bool page_write(const Str *page, const char *path, Error *e) {
     bool other = fd >= 0 ? !is_page(fd) : errno != ENOENT;
     if (fd >= 0) close(fd);
     if (other && !access(path, F_OK))
-        return error_set(e, EXIT_DISK, "%s: is there and is no report; move it away, or choose another output=FILE",
-                         path);
+        return error_set(e, EXIT_DISK, "%s: is there and is no report; move it away, or name another file", path);
     char *tmp = xasprintf("%s.tmp.%ld", path, (long)getpid());
     fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
     bool ok = fd >= 0;

@@ -48,6 +48,13 @@ Report *report_open(const char *const *dirs, int n) {
     return r;
 }
 
+Report *report_open_live(const char *dir, int metrics, int completions) {
+    Report *r = report_open(&dir, 1);
+    r->run->metrics_log.fd = metrics;
+    r->run->completions_log.fd = completions;
+    return r;
+}
+
 void report_close(Report *r) {
     if (!r) return;
     for (int i = 0; i < r->n; i++) {

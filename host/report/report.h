@@ -6,6 +6,8 @@
 typedef struct Report Report;
 // dirs[n]: the output_dirs of runs.
 Report *report_open(const char *const *dirs, int n);
+// Of one run that this process makes: its logs are read through descriptors that are open already.
+Report *report_open_live(const char *dir, int metrics, int completions);
 void report_close(Report *r);
 // Reads what was written since the last call. EXIT_INPUT: a directory without logs; EXIT_DISK.
 bool report_read(Report *r, Error *e);

@@ -10,7 +10,7 @@
 
 enum { TAIL_BLOCK = 256 << 10 }; // bytes read at a time
 
-Tail tail_open(const char *dir, const char *name) { return (Tail){.path = xasprintf("%s/%s", dir, name)}; }
+Tail tail_open(const char *dir, const char *name) { return (Tail){.path = xasprintf("%s/%s", dir, name), .fd = -1}; }
 
 void tail_close(Tail *t) {
     free(t->path);
@@ -60,14 +60,14 @@ static bool read_on(Tail *t, int fd, TailLine *line, void *to, Error *e) {
 
 bool tail_read(Tail *t, TailLine *line, void (*again)(void *to), void *to, Error *e) {
     struct stat st;
-    if (stat(t->path, &st) && errno == ENOENT) return true;
-    int fd = file_open(t->path, e);
+    if (t->fd < 0 && stat(t->path, &st) && errno == ENOENT) return true;
+    int fd = t->fd < 0 ? file_open(t->path, e) : t->fd;
     if (fd < 0) return false;
     if (!fstat(fd, &st) && st.st_size < t->offset) {
         t->offset = t->half = t->skipped = 0;
         if (again) again(to);
     }
     bool ok = read_on(t, fd, line, to, e);
-    close(fd);
+    if (t->fd < 0) close(fd);
     return ok;
 }

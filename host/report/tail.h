@@ -5,6 +5,7 @@
 
 typedef struct {
     char *path;
+    int fd;          // somebody else's, which is open; -1: the path is opened for each look
     int64_t offset;  // bytes read so far: up to the end of the last whole line
     int64_t half;    // bytes behind it at the last look: a line that is being written, or that a killed run left
     int64_t skipped; // lines that were too long to be read

@@ -41,6 +41,7 @@ typedef struct {
     int64_t total_steps, steps_per_epoch;
     Metrics *metrics;
     Progress *progress;
+    LiveReport *live;
     Profile profile;
 } Sft;
 
@@ -227,6 +228,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
                  (long long)s->total_steps, (long long)n);
     s->profile = profile_open(s->learner.engine.device, c, s->progress);
     if (!run_resume(&s->learner, &s->at, s->progress, &s->metrics, e)) return false;
+    s->live = live_open(c->output_dir, s->metrics, c->report);
     run_record(&s->learner, &s->at, dataset_rows(s->data), s->total_steps);
     dataset_seek(s->data, s->at.cursor);
     return true;
@@ -234,6 +236,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
 
 static void sft_close(Sft *s) {
     profile_close(&s->profile);
+    live_close(s->live);
     metrics_close(s->metrics);
     progress_close(s->progress);
     for (int64_t k = 0; s->packing && k < s->cfg->gradient_accumulation_steps; k++) packing_free(&s->packing[k]);
@@ -263,6 +266,7 @@ static ExitCode sft(Sft *s, Error *e) {
             saved = s->at.step;
             progress_say(s->progress, "saved %s/step_%lld", c->output_dir, (long long)s->at.step);
         }
+        live_step(s->live);
         if (ok) continue;
         error_set(e, EXIT_STOPPED, "stopped after step %lld; the same command goes on from there",
                   (long long)s->at.step);

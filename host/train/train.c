@@ -58,6 +58,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
 
 void trainer_close(Trainer *t) {
     profile_close(&t->report.profile);
+    live_close(t->report.live);
     metrics_close(t->report.metrics);
     progress_close(t->report.progress);
     packing_free(&t->generation.packing);
@@ -98,6 +99,7 @@ bool trainer_resume(Trainer *t, Error *e) {
     if (t->state.part)
         grpo_order(t->generation.order, t->generation.batch.n, t->generation.steps_per_pass, (uint64_t)t->cfg->seed,
                    (uint64_t)t->generation.batch.key[0]);
+    t->report.live = live_open(t->cfg->output_dir, t->report.metrics, t->cfg->report);
     run_record(&t->learner, &t->state, dataset_rows(t->questions.data), t->total_steps);
     t->generation.next_key = t->state.next_key;
     dataset_seek(t->questions.data, t->state.cursor);
@@ -169,6 +171,7 @@ static ExitCode train(Trainer *t, Error *e) {
             saved = t->state.step;
             progress_say(t->report.progress, "saved %s/step_%lld", c->output_dir, (long long)t->state.step);
         }
+        live_step(t->report.live);
         resumed = false;
     }
     return EXIT_OK;

@@ -1,5 +1,6 @@
 // The GRPO step and the loop around it.
 #pragma once
+#include "live.h"
 #include "micro.h"
 #include "profile.h"
 #include "prompt.h"
@@ -45,6 +46,7 @@ typedef struct {
 typedef struct {
     Metrics *metrics;
     Progress *progress;
+    LiveReport *live;
     Profile profile;
     StepStats stats;
     int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far
