@@ -332,6 +332,13 @@ check-report:
 	$(Q)if command -v chromium >/dev/null; then $(MAKE) run-test_page; \
 	    else echo 'SKIP $@: no chromium (tools/deps.sh report)'; fi
 
+# TensorBoard's event file, read by tensorboard itself.
+PYTHON ?= python3
+.PHONY: check-tensorboard
+check-tensorboard: $(dir)/tests/test_events
+	$(Q)if command -v $(PYTHON) >/dev/null; then $(PYTHON) tools/check_events.py $<; \
+	    else echo 'SKIP $@: no $(PYTHON)'; fi
+
 # One test program alone, with all it prints: make run-test_ops. TEST=PATTERN: only the tests of that name; OP=NAME: of the
 # case table only that op. The program grpo is built where the test starts it.
 starts_grpo := $(patsubst tests/%.c,%,$(shell grep -lE '"GRPO"|ranks_output\.h' tests/test_*.c))
@@ -364,6 +371,7 @@ check:
 	$(Q)$(MAKE) check-cuda
 	$(Q)$(MAKE) check-rooms
 	$(Q)$(MAKE) check-report
+	$(Q)$(MAKE) check-tensorboard
 	$(Q)$(MAKE) fuzz
 	$(Q)$(MAKE) MODE=sanitize test
 	$(Q)$(MAKE) MODE=tsan run-test_comm run-test_external run-test_scorer
@@ -452,6 +460,7 @@ help:
 	@echo 'make check-cuda  registers and spills of every kernel, the hot ones in machine code; needs nvcc, no GPU'
 	@echo 'make check-rooms  which symbol of which room reaches up'
 	@echo 'make check-report  the report page in a headless browser'
+	@echo 'make check-tensorboard  event files, read by tensorboard where it is installed (PYTHON=python3)'
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
 	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'
 	@echo 'make format    the one style; make check-format says where it is missing; make compile_commands.json for editors'

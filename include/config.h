@@ -112,6 +112,7 @@
     TEXT(run,       profile_steps, "", "FIRST:LAST, optimizer steps that a profiler records (nsys --capture-range=cudaProfilerApi); empty: none") \
     BOOL(run,       log_completions, true, "write every completion with its rewards to completions.jsonl")             \
     BOOL(run,       report, true, "rewrite report.html in output_dir while the run goes on, at most every ten seconds, and at its end") \
+    LIST(run,       report_to, "", "tensorboard: also write an event file into output_dir, with the names that Transformers gives; none, or empty: not") \
     PICK(run,       progress, 0, "auto|live|plain|off", "auto: one live line on a terminal, plain lines elsewhere")    \
     INT (eval,      eval_steps, 0, 0, 1000000000, "train: optimizer steps between evaluations on eval_file; 0: never") \
     INT (eval,      eval_limit, 0, 0, 1000000000, "questions taken from eval_file; 0: all")                            \

@@ -87,19 +87,21 @@ static void what_is_not_said_is_as_trl_has_it(void **state) {
 }
 
 static void values_are_turned_into_ours(void **state) {
-    Config c =
-        config_of("{\"bf16\": false, \"scale_rewards\": false, \"warmup_steps\": 0.1, \"generation_batch_size\": 64,\n"
-                  "\"epsilon_high\": 0.28, \"delta\": null, \"save_strategy\": \"no\", \"eval_strategy\": \"no\",\n"
-                  "\"lr_scheduler_type\": \"constant_with_warmup\", \"max_prompt_length\": 300, \"use_cpu\": true,\n"
-                  "\"reward_funcs\": [\"accuracy_reward\", \"format\"], \"reward_weights\": [1.0, 0.5],\n"
-                  "\"shuffle_dataset\": false, \"gradient_checkpointing\": true, \"report_to\": [],\n"
-                  "\"model_name_or_path\": \"a/b\", \"use_vllm\": false, \"max_steps\": 20}",
-                  "");
+    Config c = config_of(
+        "{\"bf16\": false, \"scale_rewards\": false, \"warmup_steps\": 0.1, \"generation_batch_size\": 64,\n"
+        "\"epsilon_high\": 0.28, \"delta\": null, \"save_strategy\": \"no\", \"eval_strategy\": \"no\",\n"
+        "\"lr_scheduler_type\": \"constant_with_warmup\", \"max_prompt_length\": 300, \"use_cpu\": true,\n"
+        "\"reward_funcs\": [\"accuracy_reward\", \"format\"], \"reward_weights\": [1.0, 0.5],\n"
+        "\"shuffle_dataset\": false, \"gradient_checkpointing\": true, \"report_to\": [\"tensorboard\", \"wandb\"],\n"
+        "\"model_name_or_path\": \"a/b\", \"use_vllm\": false, \"max_steps\": 20}",
+        "report_to");
     assert_true(c.dtype == DTYPE_F32 && c.scale_rewards == 2 && c.warmup_ratio == 0.1 && c.steps_per_generation == 8);
     assert_true(c.epsilon_high == 0.28 && c.save_steps == 0 && c.eval_steps == 0 && c.max_prompt_length == 300);
     assert_true(c.lr_scheduler_type == SCHEDULE_CONSTANT && c.device == DEVICE_CPU && !c.shuffle &&
                 c.gradient_checkpointing);
     assert_string_equal(c.model, "a/b");
+    assert_int_equal(c.report_to.n, 1);
+    assert_string_equal(c.report_to.item[0], "tensorboard");
     assert_int_equal(c.rewards.n, 2);
     assert_string_equal(c.rewards.item[0], "accuracy:weight=1.0");
     assert_string_equal(c.rewards.item[1], "format:weight=0.5");
@@ -180,7 +182,8 @@ static void wrong_types_are_errors(void **state) {
         bool text = f->how == TRL_NAMED && !strcmp(f->ours, "model"), null = !strcmp(f->value, "null");
         bool flag = !strcmp(f->value, "true") || !strcmp(f->value, "false");
         for (int k = 0; k < 4; k++) {
-            bool named = text || !strcmp(f->name, "reward_funcs") || !strcmp(f->name, "optim");
+            bool named =
+                text || !strcmp(f->name, "reward_funcs") || !strcmp(f->name, "optim") || !strcmp(f->name, "report_to");
             if ((k == 2 && (null || flag)) || (k == 3 && (named || !strcmp(f->name, "output_dir")))) continue;
             char line[120], where[120];
             snprintf(line, sizeof line, "# a comment\n%s: %s\n", f->name, wrong[k]);

@@ -221,7 +221,6 @@ static const char *const foreign_names[][2] = {
     {"max_tokens", "write max_completion_length"},
     {"model_name_or_path", "write model: DIRECTORY"},
     {"optim", "leave it out: the optimizer is AdamW"},
-    {"report_to", "leave it out: output_dir gets metrics.jsonl"},
     {"reward_funcs", "write rewards: [NAME, ...]"},
     {"reward_weights", "write rewards: [{name: NAME, weight: W}, ...]"},
     {"use_peft", "leave it out: all parameters are trained"},

@@ -33,6 +33,11 @@ static void check_any(Reading *r, const Config *c) {
                     unset[i].value, unset[i].without);
     if (c->matmul == MATMUL_CUBLAS && c->device == DEVICE_CPU)
         problem(r, "matmul", "device", "matmul=cublas has no meaning with device=cpu; leave one of them out");
+    for (int i = 0; i < c->report_to.n; i++)
+        if (strcmp(c->report_to.item[i], "tensorboard") && strcmp(c->report_to.item[i], "none"))
+            problem(r, "report_to", NULL,
+                    "report_to: there is no `%.60s`; tensorboard is there, and report.html is written anyway (report)",
+                    c->report_to.item[i]);
     int64_t first, last;
     if (!config_step_range(c->profile_steps, &first, &last))
         problem(r, "profile_steps", NULL,

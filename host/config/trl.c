@@ -211,7 +211,8 @@ static Want field_want(const TrlField *f) {
                   {"scale_rewards", WANT_WORD},
                   {"off_policy_mask_threshold", WANT_NUMBER},
                   {"max_prompt_length", WANT_WHOLE},
-                  {"reward_funcs", WANT_WORDS}};
+                  {"reward_funcs", WANT_WORDS},
+                  {"report_to", WANT_WORDS}};
     for (size_t i = 0; i < sizeof turned / sizeof *turned; i++)
         if (!strcmp(f->name, turned[i].name)) return turned[i].want;
     static const Want of_kind[] = {[KIND_BOOL] = WANT_FLAG, [KIND_INT] = WANT_WHOLE,  [KIND_REAL] = WANT_NUMBER,
@@ -444,6 +445,21 @@ static void turn_types(Carrying *c) {
     if (strncmp(optim, "adamw", 5) || strstr(optim, "8bit")) lose_field(c, "optim");
 }
 
+// TensorBoard is there; `all` are those that are installed.
+static void turn_report(Carrying *c) {
+    const Given *names = given(c, "report_to");
+    TextList one = {.item = (char **)&names->text, .n = value_of(c, "report_to") && names->text};
+    const TextList *list = names->text ? &one : &names->items;
+    bool board = false, other = false;
+    for (int i = 0; i < list->n; i++) {
+        bool here = !strcmp(list->item[i], "tensorboard") || !strcmp(list->item[i], "all");
+        board = board || here;
+        other = other || (!here && strcmp(list->item[i], "none"));
+    }
+    if (board) carry(c, "report_to", "tensorboard", names->line);
+    if (other) lose_field(c, "report_to");
+}
+
 // All that TRL_TURNED stands for.
 static void turn(Carrying *c) {
     const char *dir = value_of(c, "output_dir"), *prompt = value_of(c, "max_prompt_length");
@@ -465,6 +481,7 @@ static void turn(Carrying *c) {
     turn_steps(c, "logging_steps", "logging_strategy", false);
     turn_steps(c, "save_steps", "save_strategy", true);
     turn_eval(c);
+    turn_report(c);
     carry(c, "max_prompt_length", prompt ? prompt : "2048", line_of(c, "max_prompt_length"));
     if (!prompt) carry(c, "long_prompts", "fail", 0);
 }

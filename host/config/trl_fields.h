@@ -54,7 +54,7 @@
     ROW(CONFIG,  log_level,                                   "passive",             NEEDLESS, "",                            "progress says how much is shown") \
     ROW(CONFIG,  log_level_replica,                           "warning",             NEEDLESS, "",                            "rank 0 speaks") \
     ROW(CONFIG,  disable_tqdm,                                "null",                NEEDLESS, "",                            "progress says what is shown") \
-    ROW(CONFIG,  report_to,                                   "none",                ABSENT,   "",                            "metrics.jsonl and completions.jsonl are written") \
+    ROW(CONFIG,  report_to,                                   "none",                TURNED,   "report_to",                   "tensorboard; of other trackers none is there, and report.html is written anyway") \
     ROW(CONFIG,  run_name,                                    "null",                NEEDLESS, "",                            "output_dir names a run") \
     ROW(CONFIG,  project,                                     "huggingface",         NEEDLESS, "",                            "output_dir names a run") \
     ROW(CONFIG,  trackio_space_id,                            "null",                NEEDLESS, "",                            "nothing is uploaded; copy output_dir/step_N") \

@@ -86,9 +86,9 @@ static void say_changes(const Learner *l, const char *path, Progress *p) {
     char *file = xasprintf("%s/state/config.yaml", path), *now = config_yaml(l->engine.cfg);
     size_t n, name_n, all, old_name_n, old_all;
     char *saved = file_read(file, (size_t)1 << 20, &n, NULL);
-    const char *free_to_change =
-        " resume progress report output_dir save_steps save_total_limit logging_steps log_completions profile_steps threads "
-        "cpu_isa comm_timeout ";
+    const char *free_to_change = " resume progress report report_to output_dir save_steps save_total_limit "
+                                 "logging_steps log_completions profile_steps threads "
+                                 "cpu_isa comm_timeout ";
     Str changed = {0};
     const char *text = now, *name, *old_name;
     while (saved && next_option(&text, &name, &name_n, &all)) {
@@ -163,8 +163,16 @@ bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) 
         !comm_barrier(l->engine.comm, "resumed", e))
         return false;
     if (comm_rank(l->engine.comm)) return true;
-    *m = metrics_open(l->engine.cfg->output_dir, at->metrics_lines, at->completions_lines, e);
+    const Config *c = l->engine.cfg;
+    *m = metrics_open(c->output_dir, at->metrics_lines, at->completions_lines, e);
     if (!*m) return false;
+    for (int i = 0; i < c->report_to.n; i++) {
+        if (strcmp(c->report_to.item[i], "tensorboard")) continue;
+        EventLog *events = events_open(c, at->step, e);
+        if (!events) return false;
+        metrics_events(*m, events);
+        break;
+    }
     Error swept = {0}; // what is left costs space, not the run
     if (!checkpoint_sweep(l->engine.cfg->output_dir, &swept)) note("%s", swept.text);
     return true;

@@ -7,6 +7,9 @@
 
 struct Metrics {
     Log metrics, completions;
+    EventLog *events; // or NULL
+    int64_t step;     // of the line under way
+    int texts;        // completions of the step that have gone to `events`
 };
 
 Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t completions_lines, Error *e) {
@@ -19,8 +22,11 @@ Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t com
     return NULL;
 }
 
+void metrics_events(Metrics *m, EventLog *l) { m->events = l; }
+
 void metrics_close(Metrics *m) {
     if (!m) return;
+    events_close(m->events);
     log_close(&m->metrics);
     log_close(&m->completions);
     free(m);
@@ -41,16 +47,50 @@ static void add_key(Str *s, const char *name) {
 void metrics_add(Metrics *m, const char *name, double value) {
     add_key(&m->metrics.pending, name);
     add_number(&m->metrics.pending, value);
+    events_number(m->events, m->step, name, value);
 }
 
 void metrics_add_int(Metrics *m, const char *name, int64_t value) {
     add_key(&m->metrics.pending, name);
     str_printf(&m->metrics.pending, "%lld", (long long)value);
+    if (!strcmp(name, "step")) m->step = value;
+    else events_number(m->events, m->step, name, (double)value);
 }
 
 static void add_text(Str *s, const char *name, const char *text) {
     add_key(s, name);
     str_json(s, text, strlen(text));
+}
+
+// The first bytes of a text, whole characters.
+static void add_head(Str *s, const char *text, size_t most) {
+    size_t n = strlen(text);
+    for (n = n < most ? n : most; n && text[n] && ((unsigned char)text[n] & 0xc0) == 0x80; n--)
+        ;
+    str_add(s, text, n);
+}
+
+// A few completions for TensorBoard, which reads Markdown: an indented text stays as it is.
+static void add_event(Metrics *m, const CompletionRecord *r) {
+    enum { EVENT_STEPS = 10, EVENT_TEXTS = 2, EVENT_BYTES = 4096 }; // every so many steps, of each so many, so long
+    bool wanted = m->events && r->step == m->step && r->step % EVENT_STEPS == 1 && m->texts < EVENT_TEXTS;
+    if (!wanted) return;
+    Str s = {0}, text = {0};
+    str_printf(&s, "reward %g, advantage %g\n\n", (double)r->reward, (double)r->advantage);
+    add_head(&text, r->prompt, EVENT_BYTES);
+    str_puts(&text, "\n\n");
+    add_head(&text, r->completion, EVENT_BYTES);
+    for (const char *line = text.s; *line;) {
+        size_t n = strcspn(line, "\n");
+        str_puts(&s, "    ");
+        str_add(&s, line, n);
+        str_puts(&s, "\n");
+        line += n + (line[n] == '\n');
+    }
+    char *tag = xasprintf("train/completion %d", ++m->texts);
+    events_text(m->events, r->step, tag, s.s);
+    free(tag);
+    str_free(&s), str_free(&text);
 }
 
 void metrics_completion(Metrics *m, const CompletionRecord *r) {
@@ -75,9 +115,12 @@ void metrics_completion(Metrics *m, const CompletionRecord *r) {
     add_number(s, (double)r->advantage);
     add_key(s, "truncated");
     str_puts(s, r->truncated ? "true}\n" : "false}\n");
+    add_event(m, r);
 }
 
 bool metrics_commit(Metrics *m, Error *e) {
+    events_commit(m->events);
+    m->texts = 0;
     if (m->metrics.pending.n) str_puts(&m->metrics.pending, "}\n");
     return log_commit(&m->metrics, e) && log_commit(&m->completions, e);
 }

@@ -1,6 +1,7 @@
 // metrics.jsonl and completions.jsonl in output_dir.
 #pragma once
 #include "error.h"
+#include "events.h"
 #include <stdint.h>
 
 typedef struct Metrics Metrics;
@@ -15,6 +16,8 @@ typedef struct {
 } CompletionRecord;
 // Opens both logs, each cut back to a checkpoint's length (0: a new run). NULL after filling *e.
 Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t completions_lines, Error *e);
+// What is added from here on goes to TensorBoard's file too; metrics_close closes it.
+void metrics_events(Metrics *m, EventLog *l);
 void metrics_close(Metrics *m); // drops what was not committed
 // A line of metrics.jsonl, name by name in the order it shall have. Numbers read back as the same f32; NaN, Inf: null.
 void metrics_add(Metrics *m, const char *name, double value);
