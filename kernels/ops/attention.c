@@ -201,9 +201,10 @@ static inline void softmax_bwd(float *p, float *ds, int64_t n, float lse, float 
 // What a meeting of rows and keys is for.
 typedef enum { FOR_ROWS = 1, FOR_KEYS = 2 } Sums; // dq; dk and dv
 
-// Rows [first, first + n) of a tile meet one chunk of `keys` keys, the first of them at position j.
-static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, int64_t keys, int64_t first, int64_t n,
-                           int sums) {
+// Rows [first, first + n) of a tile meet one chunk of `keys` keys, the first of them at position j. Sums FOR_KEYS are
+// those of keys `own` and after it (and of some before it, which nobody asks for).
+static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, int64_t keys, int64_t own,
+                           int64_t first, int64_t n, int sums) {
     int64_t dp = s->dp, at = j % WINDOW * dp;
     for (int64_t r = 0; r < n; r += s->block) {
         int rows = (int)(n - r < s->block ? n - r : s->block);
@@ -214,7 +215,7 @@ static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, 
                         b->delta[first + i]);
         if (sums & FOR_ROWS) products(b->dq + (first + r) * dp, dp, b->ds + r * CHUNK, CHUNK, 1, b->k, keys, rows);
     }
-    for (int64_t i = 0; i < keys && sums & FOR_KEYS; i += BLOCK_ROWS) {
+    for (int64_t i = own / BLOCK_ROWS * BLOCK_ROWS; i < keys && sums & FOR_KEYS; i += BLOCK_ROWS) {
         int rows = (int)(keys - i < BLOCK_ROWS ? keys - i : BLOCK_ROWS);
         products(b->dv + at + i * dp, dp, b->p + i, 1, CHUNK, b->dy + first * dp, n, rows);
         products(b->dk + at + i * dp, dp, b->ds + i, 1, CHUNK, b->q + first * dp, n, rows);
@@ -244,8 +245,8 @@ static void backward_rows(const Shape *s, Backward *b, Tensor qkv, const Sequenc
     int64_t rows = count * s->group, step = BWD_ROWS / s->block * s->block;
     for (int64_t j = from; j < end; j += CHUNK) {
         int64_t keys = end - j < CHUNK ? end - j : CHUNK;
-        // A chunk across the end of the prefix sums for its keys too, which nobody asks for.
-        int here = j + keys <= own->before && sums & FOR_ROWS ? FOR_ROWS : sums;
+        // Where rows sum for dq, the keys of their prefix are another's.
+        int64_t others = sums & FOR_ROWS && own->before > j ? own->before - j : 0;
         const void *row[CHUNK];
         head_rows(row, qkv, own, j, keys, s->H + k);
         pack_transposed(b->kt, row, keys, s->t, s->d);
@@ -253,7 +254,7 @@ static void backward_rows(const Shape *s, Backward *b, Tensor qkv, const Sequenc
         head_rows(row, qkv, own, j, keys, s->H + s->K + k);
         pack_transposed(b->vt, row, keys, s->t, s->d);
         for (int64_t first = 0; first < rows; first += step)
-            backward_block(s, b, pos, j, keys, first, rows - first < step ? rows - first : step, here);
+            backward_block(s, b, pos, j, keys, others, first, rows - first < step ? rows - first : step, sums);
     }
 }
 
