@@ -38,6 +38,8 @@ Probe probe_device(const Bench *b);
 // Seconds of one call of fn(arg, i): the median of many, after a call to warm up. i counts the calls, so that fn can
 // rotate its inputs and the caches do not lie. The device has finished when the clock stops.
 double bench_time(const Bench *b, void (*fn)(void *arg, int i), void *arg);
+// The same of two, called in turn: a machine that others slow down for a while slows both. The second warms up for both.
+void bench_time_both(const Bench *b, void (*fn)(void *arg, int i), void *const arg[2], double seconds[2]);
 // The same where fn only asks for ops: on a GPU many calls are recorded as a graph, so that the time is the GPU's, not
 // that of asking.
 double bench_time_ops(const Bench *b, void (*fn)(void *arg, int i), void *arg);

@@ -16,24 +16,28 @@ static const Groups groups[] = {{"1 x 8 of 32 after 100", 1, 8, 100, 32, 32},
                                 {"1 x 16 of 512 after 64", 1, 16, 64, 512, 512},
                                 {"8 x 1 of 100-200 after 150", 8, 1, 150, 100, 200}};
 
+// The micro-batch, packed one of the two ways, and what the sampler would have kept of it.
 typedef struct {
     Learner *learner;
-    TrainWork work;
+    Packing packing;
+    float *lse, *entropy; // [N]
 } Step;
 
 static void train(void *arg, int i) {
     Step *s = arg;
     Device *d = s->learner->engine.device;
-    micro_hidden(s->learner, &s->learner->engine.policy, &s->work);
-    d->fill(d, s->work.dlogp, -1.0f / (float)s->work.dlogp.dim[0]);
-    micro_backward(s->learner, &s->work, 1, false);
+    TrainWork w = micro_pack(s->learner, &s->packing);
+    micro_upload(s->learner, w.lse, s->lse);
+    micro_upload(s->learner, w.entropy, s->entropy);
+    micro_hidden(s->learner, &s->learner->engine.policy, &w);
+    d->fill(d, w.dlogp, -1.0f / (float)w.dlogp.dim[0]);
+    micro_backward(s->learner, &w, 1, false);
     d->sync(d);
 }
 
 // All completions, alone or going on from what their prompts share.
 static void pack(Packing *p, const Groups *g, int V, bool shared) {
     int32_t *ids = xcalloc((size_t)(g->prompt + g->longest), sizeof *ids);
-    packing_clear(p);
     for (int i = 0; i < g->prompts * g->group; i++) {
         int64_t n = g->shortest + (int64_t)(random_bits(3, 1, (uint64_t)i) % (uint64_t)(g->longest - g->shortest + 1));
         int64_t first = shared && g->group > 1 ? g->prompt - 1 : 0;
@@ -44,6 +48,27 @@ static void pack(Packing *p, const Groups *g, int V, bool shared) {
         if (!packing_add(p, ids + first, g->prompt + n - first, g->prompt - first, NULL)) die("bench: no room");
     }
     free(ids);
+}
+
+static Step step_open(Learner *l, const Groups *g, bool shared) {
+    int sequences = g->prompts * g->group;
+    Step s = {l, packing_new(sequences * (g->prompt + g->longest), sequences), NULL, NULL};
+    pack(&s.packing, g, l->engine.hf.dims.V, shared);
+    TrainWork w = micro_pack(l, &s.packing);
+    micro_forward(l, &l->engine.policy, &w, 1);
+    Tensor kept[] = {w.lse, w.entropy};
+    float **to[] = {&s.lse, &s.entropy};
+    for (int i = 0; i < 2; i++) {
+        *to[i] = xmalloc(tensor_bytes(kept[i]));
+        l->engine.device->copy(l->engine.device, *to[i], kept[i].data, tensor_bytes(kept[i]));
+    }
+    return s;
+}
+
+static void step_close(Step *s) {
+    packing_free(&s->packing);
+    free(s->lse);
+    free(s->entropy);
 }
 
 static void measure(Bench *b, Shape shape, const Groups *g) {
@@ -57,17 +82,14 @@ static void measure(Bench *b, Shape shape, const Groups *g) {
     int64_t T = sequences * (g->prompt + g->longest);
     BenchModel m;
     bench_model_open(b, &m, shape, BF16, (RunShape){.train = true, .train_tokens = T, .train_seqs = sequences});
-    Packing p = packing_new(T, sequences);
+    Step step[2] = {step_open(&m.learner, g, false), step_open(&m.learner, g, true)};
     double seconds[2];
+    bench_time_both(b, train, (void *[]){&step[0], &step[1]}, seconds);
     for (int shared = 0; shared < 2; shared++) {
-        pack(&p, g, m.learner.engine.hf.dims.V, shared);
-        Step step = {&m.learner, micro_pack(&m.learner, &p)};
-        micro_forward(&m.learner, &m.learner.engine.policy, &step.work, 1); // what the sampler would have kept
-        seconds[shared] = bench_time(b, train, &step);
         bench_row_time(b, name[shared], seconds[shared] * 1e3, "ms", 0);
+        step_close(&step[shared]);
     }
     bench_row(b, ratio, seconds[0] / seconds[1], "x", 0, 0);
-    packing_free(&p);
     bench_model_close(&m);
 }
 

@@ -42,6 +42,19 @@ double bench_time(const Bench *b, void (*fn)(void *arg, int i), void *arg) {
     return t[n / 2];
 }
 
+void bench_time_both(const Bench *b, void (*fn)(void *arg, int i), void *const arg[2], double seconds[2]) {
+    enum { MOST = 200 };
+    double t[2][MOST], all = 0;
+    int n = 0;
+    if (!b->iterations) clocked(b, fn, arg[1], 0, 1);
+    for (; n < MOST && (b->iterations ? n < b->iterations : (n < 5 || all < 0.8) && (n == 0 || all < 10)); n++)
+        for (int k = 0; k < 2; k++) all += t[k][n] = clocked(b, fn, arg[k], n + 1, 1);
+    for (int k = 0; k < 2; k++) {
+        qsort(t[k], (size_t)n, sizeof **t, ascending);
+        seconds[k] = t[k][n / 2];
+    }
+}
+
 typedef struct {
     Device *device;
     Graph *graph;
