@@ -72,6 +72,13 @@ static const CaseRow case_table[] = {
     ROW(matmul_bwd, .T = 531, .D = 130, .F = 100) ROW(matmul_bwd, .T = 5, .D = 20, .F = 1101)
     SPEED(matmul_bwd, .T = 2720, .D = 896, .F = 9728)
 
+    ROW(qk_norm, .T = 1, .H = 1, .K = 1, .d = 2) ROW(qk_norm, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true)
+    ROW(qk_norm, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(qk_norm, .T = 20, .H = 12, .K = 2, .d = 128)
+    ROW(qk_norm, .T = 5, .H = 2, .K = 1, .d = 256, .opt = true) SPEED(qk_norm, .T = 2720, .H = 16, .K = 8, .d = 128, .opt = true)
+    ROW(qk_norm_bwd, .T = 1, .H = 1, .K = 1, .d = 2) ROW(qk_norm_bwd, .T = 80, .H = 7, .K = 1, .d = 64)
+    ROW(qk_norm_bwd, .T = 30, .H = 6, .K = 2, .d = 18) ROW(qk_norm_bwd, .T = 5, .H = 2, .K = 1, .d = 256)
+    SPEED(qk_norm_bwd, .T = 2720, .H = 16, .K = 8, .d = 128)
+
     ROW(rope, .T = 1, .H = 1, .K = 1, .d = 2) ROW(rope, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true)
     ROW(rope, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(rope, .T = 20, .H = 12, .K = 2, .d = 128)
     ROW(rope, .T = 5, .H = 2, .K = 1, .d = 256, .opt = true) SPEED(rope, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)

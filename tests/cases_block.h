@@ -5,6 +5,9 @@
 #define CASE_EPS   1e-2f // so large that it shows
 #define CASE_THETA 10000.0f
 
+// Plain frequencies for heads of size d.
+static inline RopeTable case_table_of(int64_t d) { return rope_table((RopeSpec){.theta = CASE_THETA}, (int)d); }
+
 static inline double *doubles(int64_t n) { return xcalloc((size_t)n + 1, sizeof(double)); }
 
 // rmsnorm: opt adds the residual branch
@@ -57,6 +60,74 @@ static inline double rmsnorm_objective(const Case *c) {
 }
 CASE_OP(rmsnorm_bwd, .objective = rmsnorm_objective, .grads = true);
 
+// qk_norm: opt keeps the heads as they were
+static inline void qk_norm_make(Case *c) {
+    int64_t T = c->s.T, H = c->s.H, K = c->s.K, d = c->s.d;
+    case_rows(case_floats(c, "qkv", ARG_INOUT, c->dtype, T, H + 2 * K, d, 0.3, 2));
+    if (c->s.opt) case_rows(case_floats(c, "raw", ARG_OUT, c->dtype, T, H + K, d, 0, 1));
+    case_floats(c, "q_w", ARG_IN, c->dtype, d, 0, 0, 1, 0.2);
+    case_floats(c, "k_w", ARG_IN, c->dtype, d, 0, 0, 1, 0.2);
+}
+static inline void qk_norm_run(Case *c) {
+    c->d->qk_norm(c->d, arg(c, "qkv"), arg(c, "raw"), arg(c, "q_w"), arg(c, "k_w"), (int)c->s.K, CASE_EPS);
+}
+// y and x[T,heads,d], of which the first H are queries and the next K keys.
+static inline void oracle_qk_norm(double *y, const double *x, const double *q_w, const double *k_w, const Case *c,
+                                  int64_t heads) {
+    int64_t H = c->s.H, K = c->s.K, d = c->s.d;
+    for (int64_t t = 0; t < c->s.T; t++)
+        for (int64_t h = 0; h < H + K; h++) {
+            int64_t at = (t * heads + h) * d;
+            oracle_rmsnorm(y + at, NULL, x + at, h < H ? q_w : k_w, 1, d, (double)CASE_EPS);
+        }
+}
+static inline void qk_norm_oracle(Case *c) {
+    int64_t normed = (c->s.H + c->s.K) * c->s.d, width = normed + c->s.K * c->s.d;
+    double *x = before(c, "qkv"), *raw = want(c, "raw");
+    oracle_qk_norm(want(c, "qkv"), x, before(c, "q_w"), before(c, "k_w"), c, c->s.H + 2 * c->s.K);
+    for (int64_t i = 0; raw && i < c->s.T * normed; i++) raw[i] = x[i / normed * width + i % normed];
+}
+CASE_OP(qk_norm, .oracle = qk_norm_oracle);
+
+// qk_norm_bwd
+static inline void qk_norm_bwd_make(Case *c) {
+    int64_t T = c->s.T, H = c->s.H, K = c->s.K, d = c->s.d;
+    case_rows(case_floats(c, "dqkv", ARG_INOUT, c->dtype, T, H + 2 * K, d, 0, 1));
+    case_floats(c, "dq_w", ARG_ADD, c->grad, d, 0, 0, 0, 1);
+    case_floats(c, "dk_w", ARG_ADD, c->grad, d, 0, 0, 0, 1);
+    case_rows(case_floats(c, "raw", ARG_IN, c->dtype, T, H + K, d, 0.3, 2));
+    case_gradient(case_floats(c, "q_w", ARG_IN, c->dtype, d, 0, 0, 1, 0.2), "dq_w");
+    case_gradient(case_floats(c, "k_w", ARG_IN, c->dtype, d, 0, 0, 1, 0.2), "dk_w");
+    // The same heads among the values, which pass: what dqkv is the gradient by.
+    Arg *x = case_floats(c, "x", ARG_AUX, F32, T, H + 2 * K, d, 0, 1);
+    case_gradient(x, "dqkv");
+    if (!c->d) return;
+    Tensor all = x->t, raw = arg(c, "raw");
+    size_t bytes = (size_t)((H + K) * d) * sizeof(float);
+    float *row = xmalloc(bytes + 1), *from = xmalloc(bytes + 1);
+    for (int64_t t = 0; t < T; t++) {
+        Tensor one = tensor_rows(raw, t, 1);
+        c->d->copy(c->d, from, one.data, tensor_bytes(one));
+        one.data = from;
+        for (int64_t i = 0; i < (H + K) * d; i++) row[i] = tensor_get(one, i);
+        c->d->copy(c->d, tensor_rows(all, t, 1).data, row, bytes);
+    }
+    free(row), free(from);
+}
+static inline void qk_norm_bwd_run(Case *c) {
+    c->d->qk_norm_bwd(c->d, arg(c, "dqkv"), arg(c, "dq_w"), arg(c, "dk_w"), arg(c, "raw"), arg(c, "q_w"), arg(c, "k_w"),
+                      (int)c->s.K, CASE_EPS);
+}
+static inline double qk_norm_objective(const Case *c) {
+    int64_t heads = c->s.H + 2 * c->s.K, n = c->s.T * heads * c->s.d;
+    double *x = before(c, "x"), *y = memcpy(doubles(n), x, (size_t)n * sizeof *x);
+    oracle_qk_norm(y, x, before(c, "q_w"), before(c, "k_w"), c, heads);
+    double sum = oracle_dot(y, before(c, "dqkv"), n);
+    free(y);
+    return sum;
+}
+CASE_OP(qk_norm_bwd, .objective = qk_norm_objective, .grads = true);
+
 // rope: opt gives a bias and a cache
 static inline void case_positions(Case *c) {
     int32_t *pos = xcalloc((size_t)c->s.T + 1, sizeof *pos);
@@ -79,8 +150,8 @@ static inline void rope_make(Case *c) {
     free(row);
 }
 static inline void rope_run(Case *c) {
-    c->d->rope(c->d, arg(c, "qkv"), arg(c, "bias"), arg(c, "pos"), CASE_THETA, (int)c->s.K, arg(c, "kv"),
-               arg(c, "kv_row"));
+    RopeTable table = case_table_of(c->s.d);
+    c->d->rope(c->d, arg(c, "qkv"), arg(c, "bias"), arg(c, "pos"), &table, (int)c->s.K, arg(c, "kv"), arg(c, "kv_row"));
 }
 static inline void rope_oracle(Case *c) {
     int64_t H = c->s.H, K = c->s.K, d = c->s.d, heads = H + 2 * K;
@@ -104,7 +175,8 @@ static inline void rope_bwd_make(Case *c) {
     case_gradient(case_floats(c, "bias", ARG_AUX, F32, heads * c->s.d, 0, 0, 0, 1), "dbias");
 }
 static inline void rope_bwd_run(Case *c) {
-    c->d->rope_bwd(c->d, arg(c, "dqkv"), arg(c, "dbias"), arg(c, "pos"), CASE_THETA, (int)c->s.K);
+    RopeTable table = case_table_of(c->s.d);
+    c->d->rope_bwd(c->d, arg(c, "dqkv"), arg(c, "dbias"), arg(c, "pos"), &table, (int)c->s.K);
 }
 static inline double rope_objective(const Case *c) {
     int64_t heads = c->s.H + 2 * c->s.K, n = c->s.T * heads * c->s.d;

@@ -6,7 +6,8 @@
 #include "scratch.h"
 #include <signal.h>
 
-static const ModelDims dims = {.V = 9,
+static const ModelDims dims = {.family = &qwen2_family,
+                               .V = 9,
                                .D = 4,
                                .F = 6,
                                .L = 1,
@@ -15,7 +16,7 @@ static const ModelDims dims = {.V = 9,
                                .d = 2,
                                .max_positions = 8,
                                .rms_eps = 1e-6f,
-                               .rope_theta = 10000,
+                               .rope.theta = 10000,
                                .tied = true};
 static const char config_json[] =
     "{\"model_type\":\"qwen2\",\"vocab_size\":9,\"hidden_size\":4,\"intermediate_size\":6,\"num_hidden_layers\":1,"

@@ -265,7 +265,8 @@ static void rope_fills_the_cache(void **state) {
         for (int t = 0; t < TOKENS; t++) pos[t] = t % 70, row[t] = t == 3 ? -1 : (t * 5 + 1) % TOKENS;
         Tensor x[] = {to_device(d, p.qkv), to_device(d, tensor1(pos, I32, TOKENS)), to_device(d, kv),
                       to_device(d, tensor1(row, I32, TOKENS))};
-        d->rope(d, x[0], NONE, x[1], 1e6f, (int)K, x[2], x[3]);
+        RopeTable table = rope_table((RopeSpec){.theta = 1e6f}, (int)hd);
+        d->rope(d, x[0], NONE, x[1], &table, (int)K, x[2], x[3]);
         device_fetch(d, p.qkv.data, x[0]);
         device_fetch(d, kv.data, x[2]);
         for (size_t j = 0; j < sizeof x / sizeof *x; j++) device_drop(d, x[j]);

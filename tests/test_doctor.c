@@ -90,7 +90,8 @@ static void machine_and_model(void **state) {
           "threads=1");
     unsetenv("GRPO_CPU_ISA");
     FINDS(EXIT_OK, "OK", "libraries", "libyaml", "threads=1");
-    FINDS(EXIT_OK, "OK", "model", "459904 parameters", "threads=1");
+    FINDS(EXIT_OK, "OK", "model", "qwen2, 459904 parameters", "threads=1");
+    FINDS(EXIT_OK, "OK", "rotary", "theta 10000", "threads=1");
     FINDS(EXIT_OK, "OK", "tokenizer", "models/tiny/tokenizer.json", "threads=1");
     FINDS(EXIT_INPUT, "FAIL", "model", "/nowhere", "model=@/nowhere");
     FINDS(EXIT_INPUT, "FAIL", "weights", "no model.safetensors", "init=load");

@@ -11,9 +11,9 @@
 
 // Qwen2.5-0.5B, 1.5B, 7B
 static const ModelDims models[] = {
-    {.V = 151936, .D = 896, .F = 4864, .L = 24, .H = 14, .K = 2, .d = 64, .tied = true},
-    {.V = 151936, .D = 1536, .F = 8960, .L = 28, .H = 12, .K = 2, .d = 128, .tied = true},
-    {.V = 152064, .D = 3584, .F = 18944, .L = 28, .H = 28, .K = 4, .d = 128},
+    {.family = &qwen2_family, .V = 151936, .D = 896, .F = 4864, .L = 24, .H = 14, .K = 2, .d = 64, .tied = true},
+    {.family = &qwen2_family, .V = 151936, .D = 1536, .F = 8960, .L = 28, .H = 12, .K = 2, .d = 128, .tied = true},
+    {.family = &qwen2_family, .V = 152064, .D = 3584, .F = 18944, .L = 28, .H = 28, .K = 4, .d = 128},
 };
 
 // Within half a unit of the last digit that was printed.

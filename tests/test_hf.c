@@ -5,7 +5,8 @@
 #include "scratch.h"
 #include <math.h>
 
-static const ModelDims small = {.V = 40,
+static const ModelDims small = {.family = &qwen2_family,
+                                .V = 40,
                                 .D = 12,
                                 .F = 20,
                                 .L = 2,
@@ -14,7 +15,7 @@ static const ModelDims small = {.V = 40,
                                 .d = 4,
                                 .max_positions = 64,
                                 .rms_eps = 1e-6f,
-                                .rope_theta = 10000,
+                                .rope.theta = 10000,
                                 .tied = true};
 
 // A config.json for `small`, with `name` set to the JSON text `value` (NULL name: nothing; NULL value: left out).
@@ -45,7 +46,8 @@ static void published_models_have_their_size(void **state) {
                   {"Qwen2.5-0.5B-Instruct", 494032768},
                   {"Qwen2.5-1.5B-Instruct", 1543714304},
                   {"Qwen2.5-7B-Instruct", 7615616512}};
-    const ModelDims three = {.V = 151936, .D = 2048, .F = 11008, .L = 36, .H = 16, .K = 2, .d = 128, .tied = true};
+    const ModelDims three = {
+        .family = &qwen2_family, .V = 151936, .D = 2048, .F = 11008, .L = 36, .H = 16, .K = 2, .d = 128, .tied = true};
     assert_int_equal(model_param_count(three), 3085938688);
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         char name[256];
@@ -54,7 +56,7 @@ static void published_models_have_their_size(void **state) {
         Error e = {0};
         if (!hf_config_read(data_path("published_models_have_their_size", name), &c, &e)) fail_msg("%s", e.text);
         assert_int_equal(model_param_count(c.dims), models[i].parameters);
-        assert_true(c.dims.rope_theta == 1e6f && c.dims.rms_eps == 1e-6f);
+        assert_true(c.dims.rope.theta == 1e6f && c.dims.rms_eps == 1e-6f);
         assert_int_equal(c.dims.tied, !strstr(name, "7B"));
         bool instruct = strstr(name, "Instruct");
         assert_int_equal(c.n_eos, instruct ? 2 : 1);
@@ -69,7 +71,7 @@ static void config_is_read(void **state) {
     put_config(at("m"), NULL, NULL);
     assert_true(hf_config_read(at("m"), &c, NULL));
     assert_memory_equal(&c.dims.V, &small.V, 7 * sizeof(int));
-    assert_true(c.dims.max_positions == 64 && c.dims.rms_eps == 1e-6f && c.dims.rope_theta == 1e4f && c.dims.tied);
+    assert_true(c.dims.max_positions == 64 && c.dims.rms_eps == 1e-6f && c.dims.rope.theta == 1e4f && c.dims.tied);
     assert_int_equal(c.n_eos, 1);
     assert_int_equal(c.eos[0], 7);
     assert_int_equal(c.pad, -1);
@@ -86,7 +88,7 @@ static void config_is_read(void **state) {
     assert_int_equal(c.dims.d, 6);
     put_config(at("m"), "rope_parameters", "{\"rope_theta\": 5e5, \"rope_type\": \"default\"}");
     assert_true(hf_config_read(at("m"), &c, NULL));
-    assert_true(c.dims.rope_theta == 5e5f);
+    assert_true(c.dims.rope.theta == 5e5f);
     put_config(at("m"), "tie_word_embeddings", NULL); // transformers' default for this model type
     assert_true(hf_config_read(at("m"), &c, NULL));
     assert_false(c.dims.tied);
@@ -113,18 +115,76 @@ static void config_is_read(void **state) {
     SAYS(&e, at("m/generation_config.json"), "eos_token_id", "below 40");
 }
 
+// What other families' files leave out, and what they would switch on.
+static void families_have_their_own_defaults(void **state) {
+    HfConfig c;
+    Error e = {0};
+    json_t *j =
+        json_pack("{s:s,s:i,s:i,s:i,s:i,s:i,s:i}", "model_type", "qwen3", "vocab_size", 40, "hidden_size", 12,
+                  "intermediate_size", 20, "num_hidden_layers", 2, "num_attention_heads", 5, "num_key_value_heads", 1);
+    mkdir(at("m"), 0777);
+    assert_int_equal(json_dump_file(j, at("m/config.json"), 0), 0);
+    if (!hf_config_read(at("m"), &c, &e)) fail_msg("%s", e.text);
+    assert_true(c.dims.family == &qwen3_family && c.dims.d == 128 && c.dims.max_positions == 32768 && c.n_eos == 0);
+    assert_true(c.dims.rope.theta == 10000 && c.dims.rope.type == ROPE_DEFAULT);
+    json_object_set_new(j, "attention_bias", json_true());
+    assert_int_equal(json_dump_file(j, at("m/config.json"), 0), 0);
+    assert_false(hf_config_read(at("m"), &c, &e));
+    SAYS(&e, "\"attention_bias\" is true: qwen3 models");
+
+    json_object_del(j, "attention_bias");
+    json_object_set_new(j, "model_type", json_string("llama"));
+    json_object_set_new(j, "num_attention_heads", json_integer(3));
+    assert_int_equal(json_dump_file(j, at("m/config.json"), 0), 0);
+    e = (Error){0};
+    if (!hf_config_read(at("m"), &c, &e)) fail_msg("%s", e.text);
+    assert_true(c.dims.family == &llama_family && c.dims.d == 4 && c.dims.max_positions == 2048);
+    assert_true(c.bos == 1 && c.n_eos == 1 && c.eos[0] == 2);
+    json_object_set_new(j, "mlp_bias", json_true());
+    assert_int_equal(json_dump_file(j, at("m/config.json"), 0), 0);
+    assert_false(hf_config_read(at("m"), &c, &e));
+    SAYS(&e, "\"mlp_bias\" is true: llama models");
+    json_decref(j);
+}
+
+// Where keys of transformers 4 and 5 differ, the one that transformers takes, and that it was taken.
+static void what_won_is_said(void **state) {
+    HfConfig c;
+    put_config(at("m"), "rope_parameters", "{\"rope_theta\": 5e5, \"rope_type\": \"default\"}");
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_string_equal(c.rope_won, "\"rope_parameters\" counts: theta is 500000, not \"rope_theta\"'s 10000");
+    assert_string_equal(c.dtype, "float16");
+    assert_false(c.dtype_won);
+    put_config(at("m"), "dtype", "\"bfloat16\"");
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_string_equal(c.dtype, "bfloat16");
+    assert_true(c.dtype_won);
+    assert_string_equal(c.rope_won, "");
+}
+
 static void configs_that_mean_something_else_are_refused(void **state) {
     const char *const bad[][3] = {
-        {"model_type", "\"llama\"", "only Qwen2"},
+        {"model_type", "\"mistral\"", "\"mistral\", a family that is not known here; there are qwen2 (Qwen2.5), qwen3"},
+        {"model_type", "\"qwen3_moe\"", "mixtures of experts"},
+        {"model_type", "\"llama\"", "\"architectures\" holds \"Qwen2ForCausalLM\", not \"LlamaForCausalLM\""},
+        {"model_type", "3", "not a string"},
         {"model_type", NULL, "missing"},
         {"architectures", "[\"Qwen2ForSequenceClassification\"]", "causal"},
         {"hidden_act", "\"gelu\"", "SwiGLU"},
         {"use_sliding_window", "true", "sliding"},
         {"layer_types", "[\"full_attention\",\"sliding_attention\"]", "sliding"},
         {"use_mrope", "true", "multimodal"},
-        {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4.0}", "null"},
-        {"rope_scaling", "{\"rope_type\": \"linear\"}", "null"},
-        {"rope_parameters", "{\"rope_type\": \"llama3\"}", "null"},
+        {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4.0}", "\"dynamic\" are not supported"},
+        {"rope_scaling", "{\"rope_type\": \"longrope\"}", "\"longrope\" are not supported"},
+        {"rope_scaling", "{\"rope_type\": \"linear\"}", "\"factor\" is missing beside rope_type \"linear\""},
+        {"rope_scaling", "{\"rope_type\": \"linear\", \"factor\": 0.5}", "at least 1"},
+        {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 4, \"beta_fast\": 1, \"beta_slow\": 2}", "beta_fast"},
+        {"rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 8}", "\"low_freq_factor\" is missing"},
+        {"rope_parameters",
+         "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}",
+         "must be above"},
+        {"rope_scaling", "{\"rope_type\": 3}", "not a string"},
+        {"torch_dtype", "3", "not a string"},
         {"rope_parameters", "3", "not an object"},
         {"rope_scaling", "3", "not an object"},
         {"partial_rotary_factor", "0.5", "partial"},
@@ -425,7 +485,8 @@ static void unfit_weights_are_named(void **state) {
 // ---- random starts ---------------------------------------------------------------------------------------------------
 
 static void random_start_has_its_moments(void **state) {
-    ModelDims dims = {.V = 1000, .D = 64, .F = 200, .L = 3, .H = 4, .K = 2, .d = 16, .tied = false};
+    ModelDims dims = {
+        .family = &qwen2_family, .V = 1000, .D = 64, .F = 200, .L = 3, .H = 4, .K = 2, .d = 16, .tied = false};
     Model m = model_make(dims, F32, 1);
     for (int p = 0; p < m.n_params; p++) {
         Tensor x = m.params[p].t;
@@ -485,6 +546,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_models_have_their_size),
         IN_SCRATCH(config_is_read),
+        IN_SCRATCH(families_have_their_own_defaults),
+        IN_SCRATCH(what_won_is_said),
         IN_SCRATCH(configs_that_mean_something_else_are_refused),
         IN_SCRATCH(saved_weights_come_back),
         IN_SCRATCH(saved_directory_is_complete),

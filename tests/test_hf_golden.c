@@ -1,4 +1,5 @@
 // What a model directory's files mean, held against what HF transformers made of them (tools/golden.py files).
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -8,10 +9,12 @@
 #include "file.h"
 #include "hf.h"
 #include "json.h"
+#include "near.h"
 #include "safetensors.h"
 #include "scratch.h"
 
-static const ModelDims small = {.V = 40,
+static const ModelDims small = {.family = &qwen2_family,
+                                .V = 40,
                                 .D = 12,
                                 .F = 20,
                                 .L = 2,
@@ -20,7 +23,7 @@ static const ModelDims small = {.V = 40,
                                 .d = 4,
                                 .max_positions = 64,
                                 .rms_eps = 1e-6f,
-                                .rope_theta = 10000,
+                                .rope.theta = 10000,
                                 .tied = false};
 static const char embedding[] = "model.embed_tokens.weight", head[] = "lm_head.weight";
 
@@ -35,18 +38,20 @@ static void put_config(const char *dir, json_t *patch) {
     json_decref(j);
 }
 
-static json_t *golden(const char *table) {
-    json_t *j = json_load_file("tests/golden/hf_files.json", 0, NULL), *rows = json_incref(json_object_get(j, table));
+static json_t *golden_of(const char *file, const char *table) {
+    json_t *j = json_load_file(file, 0, NULL), *rows = json_incref(json_object_get(j, table));
     json_decref(j);
-    assert_true(json_array_size(rows) > 10);
+    assert_true(json_object_size(rows) + json_array_size(rows) > 7);
     return rows;
 }
+static json_t *golden(const char *table) { return golden_of("tests/golden/hf_files.json", table); }
+static json_t *families(const char *table) { return golden_of("tests/golden/families.json", table); }
 
 static float theta_of(const char *dir) {
     HfConfig c;
     Error e = {0};
     if (!hf_config_read(at("%s", dir), &c, &e)) fail_msg("%s", e.text);
-    return c.dims.rope_theta;
+    return c.dims.rope.theta;
 }
 
 // What is saved has the base where transformers 4 looks (rope_theta) and where 5 does (rope_parameters), and nothing that
@@ -60,7 +65,7 @@ static void rotary_base_is_transformers(void **state) {
         put_config("source", json_object_get(row, "config"));
         if (theta_of("source") != want)
             fail_msg("row %zu: theta %g, not %g", i, (double)theta_of("source"), (double)want);
-        m.dims.rope_theta = want;
+        m.dims.rope.theta = want;
         Error e = {0};
         if (!hf_save(at("saved"), at("source"), NULL, &m, &e)) fail_msg("%s", e.text);
         json_t *j = json_read(at("saved/config.json"), NULL), *new = json_object_get(j, "rope_parameters");
@@ -79,13 +84,70 @@ static void rotary_base_is_transformers(void **state) {
     put_config("source", patch);
     json_decref(patch);
     Model n = model_make(small, F32, 3);
-    n.dims.rope_theta = theta_of("source");
+    n.dims.rope.theta = theta_of("source");
     assert_true(hf_save(at("saved"), at("source"), NULL, &n, NULL));
     size_t bytes;
     char *text = file_read(at("saved/config.json"), 1 << 16, &bytes, NULL);
     assert_non_null(strstr(text, "\"rope_theta\": 10000.1,"));
     free(text);
     model_drop(&n);
+}
+
+static HfConfig read_whole(const char *dir, const json_t *config) {
+    HfConfig c;
+    Error e = {0};
+    mkdir(at("%s", dir), 0777);
+    if (config) assert_int_equal(json_dump_file(config, at("%s/config.json", dir), 0), 0);
+    if (!hf_config_read(at("%s", dir), &c, &e)) fail_msg("%s", e.text);
+    return c;
+}
+
+// Every kind of frequencies, in the words of transformers 4, of 5 and of both; what is saved gives the same ones again,
+// by its own words of 5 as by those of 4.
+static void rotary_tables_are_transformers(void **state) {
+    json_t *rows = families("ropes"), *base = families("base"), *row;
+    size_t i, k;
+    json_array_foreach(rows, i, row) {
+        json_t *config = json_copy(base), *want = json_object_get(row, "inv_freq"), *value;
+        json_object_update(config, json_object_get(row, "config"));
+        HfConfig c = read_whole("source", config);
+        RopeTable table = rope_table(c.dims.rope, c.dims.d);
+        assert_int_equal(json_array_size(want), c.dims.d / 2);
+        json_array_foreach(want, k, value) {
+            float x = (float)json_number_value(value);
+            if (!(fabsf(table.inv_freq[k] - x) <= 1e-6f * x)) // an ulp of a wave is more where a mean is taken
+                fail_msg("row %zu, pair %zu: %.9g, not %.9g", i, k, (double)table.inv_freq[k], (double)x);
+        }
+        assert_near(table.scale, json_number_value(json_object_get(row, "scale")), 1e-6);
+
+        Model m = model_make(c.dims, F32, 3);
+        Error e = {0};
+        if (!hf_save(at("saved"), at("source"), NULL, &m, &e)) fail_msg("%s", e.text);
+        model_drop(&m);
+        for (int words = 3; words < 6; words++) { // of both, of 4, of 5
+            json_t *saved = json_read(at("saved/config.json"), NULL);
+            if (words == 4) json_object_del(saved, "rope_parameters");
+            if (words == 5) json_object_del(saved, "rope_theta"), json_object_del(saved, "rope_scaling");
+            HfConfig again = read_whole("again", saved);
+            RopeTable same = rope_table(again.dims.rope, again.dims.d);
+            assert_memory_equal(&same, &table, sizeof table);
+            json_decref(saved);
+        }
+        json_decref(config);
+    }
+    json_decref(base), json_decref(rows);
+}
+
+static void published_sizes_are_counted(void **state) {
+    json_t *rows = families("sizes"), *row;
+    size_t i;
+    json_array_foreach(rows, i, row) {
+        HfConfig c = read_whole("m", json_object_get(row, "config"));
+        if (model_param_count(c.dims) != json_integer_value(json_object_get(row, "parameters")))
+            fail_msg("%s: %lld parameters", json_string_value(json_object_get(row, "name")),
+                     (long long)model_param_count(c.dims));
+    }
+    json_decref(rows);
 }
 
 // Writes some of the model's parameters as one file.
@@ -202,6 +264,8 @@ static void an_own_head_is_run_and_saved(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(rotary_base_is_transformers, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(rotary_tables_are_transformers, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(published_sizes_are_counted, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(heads_are_tied_as_in_transformers, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(an_own_head_is_run_and_saved, scratch_setup, scratch_teardown),
     };

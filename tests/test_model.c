@@ -1,5 +1,6 @@
-// The transformer against HF transformers (tests/golden/qwen2_*.json, written by tools/golden.py), and its gradients
+// The transformer against HF transformers (goldens that tools/golden.py writes), and its gradients
 // against finite differences and against each other.
+#include "hf.h"
 #include "json.h"
 #include "micro.h"
 #include "model_case.h"
@@ -9,15 +10,17 @@
 #include <stdarg.h>
 #include <cmocka.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static Device *device;
-static const char *const golden_names[] = {"tiny", "gqa7", "gqa6"};
-#define GOLDENS 3
+static const char *const golden_names[] = {"qwen2_tiny", "qwen2_gqa7", "qwen2_gqa6",
+                                           "qwen3_tied", "qwen3_yarn", "llama_head256"};
+#define GOLDENS 6
 
 static json_t *golden_read(const char *name) {
     char path[64];
     Error e;
-    snprintf(path, sizeof path, "tests/golden/qwen2_%s.json", name);
+    snprintf(path, sizeof path, "tests/golden/%s.json", name);
     json_t *g = json_read(path, &e);
     if (!g) fail_msg("%s", e.text);
     return g;
@@ -42,9 +45,24 @@ static int64_t integers(const json_t *list, int32_t *out) {
     return (int64_t)i;
 }
 
+static ModelDims config_dims(const json_t *config) {
+    char dir[] = "/tmp/grpo-model-XXXXXX", path[64];
+    HfConfig c;
+    Error e = {0};
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    assert_int_equal(json_dump_file(config, path, 0), 0);
+    if (!hf_config_read(dir, &c, &e)) fail_msg("%s", e.text);
+    unlink(path), rmdir(dir);
+    return c.dims;
+}
+
+// A golden holds a config.json whole, or Qwen2.5's sizes in our words.
 static ModelDims golden_dims(const json_t *g) {
+    if (json_object_get(g, "config")) return config_dims(member(g, "config"));
     const json_t *n = member(g, "dims");
     return (ModelDims){
+        .family = &qwen2_family,
         .V = (int)number(n, "V"),
         .D = (int)number(n, "D"),
         .F = (int)number(n, "F"),
@@ -54,7 +72,7 @@ static ModelDims golden_dims(const json_t *g) {
         .d = (int)number(n, "d"),
         .max_positions = (int)number(n, "max_positions"),
         .rms_eps = (float)number(n, "rms_eps"),
-        .rope_theta = (float)number(n, "rope_theta"),
+        .rope.theta = (float)number(n, "rope_theta"),
         .tied = json_is_true(member(n, "tied")),
         .padded = json_object_get(g, "pad") != NULL,
         .pad = (int)json_integer_value(json_object_get(g, "pad")),
@@ -179,7 +197,7 @@ static void matches_hf(void **state) {
                          relative(e), norm_error, worst_full);
             worst = worse(worst, relative(e)), worst_norm = worse(worst_norm, norm_error);
         }
-        print_message("  %s f32: logits %.1e, logp %.1e, entropy %.1e, loss %.1e, worst gradient %.1e, norm %.1e\n",
+        print_message("  %-13s f32: logits %.1e, logp %.1e, entropy %.1e, loss %.1e, worst gradient %.1e, norm %.1e\n",
                       golden_names[m], logits, logp, entropy, loss / fabs(number(g, "loss")), worst, worst_norm);
         if (full) print_message("  %s f32: worst whole gradient %.1e\n", golden_names[m], worst_full);
         assert_true(logits < 1e-5 && logp < 1e-5 && entropy < 1e-5);
@@ -383,7 +401,8 @@ static void greedy_matches_hf(void **state) {
 
 // ---- gradients among themselves --------------------------------------------------------------------------------------
 
-static const ModelDims small = {.V = 45,
+static const ModelDims small = {.family = &qwen2_family,
+                                .V = 45,
                                 .D = 48,
                                 .F = 40,
                                 .L = 2,
@@ -392,7 +411,7 @@ static const ModelDims small = {.V = 45,
                                 .d = 16,
                                 .max_positions = 64,
                                 .rms_eps = 1e-6f,
-                                .rope_theta = 10000};
+                                .rope.theta = 10000};
 static const int small_lengths[] = {7, 12, 2, 20};
 
 // Four sequences; the first `B` of them from number `first` are packed, scored with weights that belong to the sequence.
@@ -491,12 +510,15 @@ static void gradients_add_up(void **state) {
 }
 
 static void what_is_kept_changes_nothing(void **state) {
-    for (int half = 0; half < 2; half++) {
-        ModelCase *all = small_case(small, half ? BF16 : F32, KEEP_ALL);
+    for (int k = 0; k < 4; k++) {
+        int half = k % 2;
+        ModelDims dims = small;
+        if (k > 1) dims.family = &qwen3_family;
+        ModelCase *all = small_case(dims, half ? BF16 : F32, KEEP_ALL);
         small_run(all, 0, 4);
         size_t bytes = all->bytes;
         for (Keep keep = KEEP_PRODUCTS; keep >= KEEP_RESIDUALS; keep--) {
-            ModelCase *less = small_case(small, half ? BF16 : F32, keep);
+            ModelCase *less = small_case(dims, half ? BF16 : F32, keep);
             small_run(less, 0, 4);
             assert_memory_equal(all->grad.slab.data, less->grad.slab.data, tensor_bytes(all->grad.slab));
             assert_true(less->bytes < bytes);

@@ -187,8 +187,9 @@ static void rope_bwd_of_many_tokens(void **state) {
     CaseShape s = {.T = 8300, .H = 1, .K = 1, .d = 4, .opt = true};
     Case a = case_open(d, &op_rope_bwd, s, F32, F32, true), b = case_open(d, &op_rope_bwd, s, F32, F32, false);
     a.op->run(&a);
+    RopeTable table = case_table_of(s.d);
     for (int64_t t = 0, half = s.T / 2; t < s.T; t += half)
-        d->rope_bwd(d, tensor_rows(arg(&b, "dqkv"), t, half), NONE, tensor_rows(arg(&b, "pos"), t, half), CASE_THETA,
+        d->rope_bwd(d, tensor_rows(arg(&b, "dqkv"), t, half), NONE, tensor_rows(arg(&b, "pos"), t, half), &table,
                     (int)s.K);
     assert_true(device_same(d, arg(&a, "dqkv"), arg(&b, "dqkv")));
     int64_t width = tensor_numel(arg(&a, "dbias"));

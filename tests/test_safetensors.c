@@ -297,7 +297,8 @@ static void other_dtypes_are_refused(void **state) {
 }
 
 static void written_headers_read_back(void **state) {
-    Model m = model_make((ModelDims){.V = 11, .D = 6, .F = 5, .L = 2, .H = 3, .K = 1, .d = 2}, BF16, 3);
+    Model m = model_make((ModelDims){.family = &qwen2_family, .V = 11, .D = 6, .F = 5, .L = 2, .H = 3, .K = 1, .d = 2},
+                         BF16, 3);
     Str s = {0};
     safetensors_header(&s, m.params, m.n_params);
     assert_int_equal(s.n % 8, 0);

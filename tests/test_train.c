@@ -540,7 +540,15 @@ static void a_generation_used_in_parts(void **state) {
 static void memory_does_not_grow_with_tokens_times_vocabulary(void **state) {
     size_t work[2];
     for (int k = 0; k < 2; k++) {
-        ModelDims n = {.V = k ? 151936 : 512, .D = 64, .F = 128, .L = 2, .H = 4, .K = 2, .d = 16, .tied = true};
+        ModelDims n = {.family = &qwen2_family,
+                       .V = k ? 151936 : 512,
+                       .D = 64,
+                       .F = 128,
+                       .L = 2,
+                       .H = 4,
+                       .K = 2,
+                       .d = 16,
+                       .tied = true};
         Arena a = arena_measure();
         Activations x = activations_carve(&a, n, F32, 4096, KEEP_PRODUCTS);
         work[k] = a.peak;

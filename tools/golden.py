@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes the goldens in tests/golden by running the real libraries: HF transformers, TRL and Math-Verify.
 
-    tools/golden.py loss | options | adamw | model | padding | groups | generate | tokenizer | chat | verify | files | all     [--out tests/golden] [--full DIR]
+    tools/golden.py loss | options | adamw | model | padding | groups | generate | families | tokenizer | chat | verify | files | all
+        [--out tests/golden] [--full DIR] [--only NAME]
 
---full also dumps whole tensors (logits and every gradient) to DIR, for a full comparison by tests/test_model.c with
+--only makes the goldens of one of golden_model.py's models. --full also dumps whole tensors (logits and every gradient) to DIR, for a full comparison by tests/test_model.c with
 GRPO_GOLDEN_FULL=DIR. Needs torch, transformers, trl, tokenizers, math-verify and numpy; the build and the tests do not need Python.
 """
 
@@ -25,9 +26,10 @@ def versions():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loss", "options", "adamw", "model", "padding", "groups", "generate", "tokenizer", "chat", "verify", "files", "all"])
+    parser.add_argument("what", choices=["loss", "options", "adamw", "model", "padding", "groups", "generate", "families", "tokenizer", "chat", "verify", "files", "all"])
     parser.add_argument("--out", default="tests/golden")
     parser.add_argument("--full")
+    parser.add_argument("--only")
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
     if args.what in ("files", "all"):
@@ -49,7 +51,11 @@ def main():
     if args.what in ("model", "padding", "groups", "generate", "all"):
         import golden_model
 
-        golden_model.write(args.out, versions(), args.what, args.full)
+        golden_model.write(args.out, versions(), args.what, args.full, args.only)
+    if args.what in ("families", "all"):
+        import golden_families
+
+        golden_families.write(os.path.join(args.out, "families.json"), versions())
     if args.what in ("tokenizer", "all"):
         import golden_tokenizer
 

@@ -1,4 +1,4 @@
-"""Model goldens from HF transformers' Qwen2ForCausalLM: logits, log-probs, entropies, gradients, greedy generation.
+"""Model goldens from HF transformers: logits, log-probs, entropies, gradients, greedy generation.
 
 Weights come from a formula, so that none are stored: element i of the parameter called `name` is
 
@@ -9,22 +9,42 @@ with base and scale by kind of parameter, written into the golden. tests/model_c
 
 import json
 import os
+import tempfile
 
 import numpy as np
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 SAMPLES = 288  # stored gradient elements of a parameter
+FEWER = 64  # the same of a model whose config.json is whole
 TEMPERATURE = 0.8
 GAP = 0.02  # least distance between the two best scores of a greedy step
 
-# Grouped queries as in Qwen2.5-0.5B (7:1, head size 64) and 1.5B (6:1, 128), with sizes that no tile divides.
+# Grouped queries as in Qwen2.5-0.5B (7:1, head size 64) and 1.5B (6:1, 128), with sizes that no tile divides. The others are
+# config.json files whole, in the words of transformers 4 or of 5, a kind of rotary frequencies each; short contexts, so
+# that the sequences below reach into what is scaled.
 MODELS = {
-    "tiny": "models/tiny/config.json",
-    "gqa7": dict(vocab_size=1291, hidden_size=448, intermediate_size=184, num_hidden_layers=2, num_attention_heads=7,
-                 num_key_value_heads=1, tie_word_embeddings=False),
-    "gqa6": dict(vocab_size=257, hidden_size=768, intermediate_size=136, num_hidden_layers=2, num_attention_heads=6,
-                 num_key_value_heads=1, tie_word_embeddings=True),
+    "qwen2_tiny": "models/tiny/config.json",
+    "qwen2_gqa7": dict(vocab_size=1291, hidden_size=448, intermediate_size=184, num_hidden_layers=2,
+                       num_attention_heads=7, num_key_value_heads=1, tie_word_embeddings=False),
+    "qwen2_gqa6": dict(vocab_size=257, hidden_size=768, intermediate_size=136, num_hidden_layers=2,
+                       num_attention_heads=6, num_key_value_heads=1, tie_word_embeddings=True),
+    "qwen3_tied": dict(model_type="qwen3", architectures=["Qwen3ForCausalLM"], vocab_size=131, hidden_size=72,
+                       intermediate_size=52, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2,
+                       head_dim=32, max_position_embeddings=512, rms_norm_eps=1e-6, rope_theta=1e6, rope_scaling=None,
+                       use_sliding_window=False, sliding_window=None, attention_bias=False, tie_word_embeddings=True,
+                       torch_dtype="bfloat16"),
+    "qwen3_yarn": dict(model_type="qwen3", vocab_size=83, hidden_size=40, intermediate_size=68, num_hidden_layers=2,
+                       num_attention_heads=4, num_key_value_heads=4, head_dim=20, max_position_embeddings=256,
+                       rope_parameters=dict(rope_type="yarn", rope_theta=1e4, factor=4.0,
+                                            original_max_position_embeddings=64),
+                       layer_types=["full_attention", "full_attention"], tie_word_embeddings=False, dtype="bfloat16"),
+    "llama_head256": dict(model_type="llama", architectures=["LlamaForCausalLM"], vocab_size=101, hidden_size=90,
+                          intermediate_size=44, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1,
+                          head_dim=256, max_position_embeddings=512, rms_norm_eps=1e-5, rope_theta=5e5,
+                          rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                            original_max_position_embeddings=64), mlp_bias=False,
+                          tie_word_embeddings=False),
 }
 LENGTHS = [9, 1, 33, 2, 17, 130]  # attention takes keys in chunks of 64
 
@@ -69,14 +89,23 @@ def base_scale(name, shape, tied):
     return 0.0, round(2.2 / shape[1] ** 0.5, 4)
 
 
+def whole(name):
+    return "model_type" in MODELS[name]
+
+
 def config(name):
-    if name == "tiny":
+    if name == "qwen2_tiny":
         return Qwen2Config(**json.load(open(MODELS[name])))
-    return Qwen2Config(**MODELS[name], max_position_embeddings=512, rms_norm_eps=1e-6, rope_theta=1e6)
+    if not whole(name):
+        return Qwen2Config(**MODELS[name], max_position_embeddings=512, rms_norm_eps=1e-6, rope_theta=1e6)
+    with tempfile.TemporaryDirectory() as directory:
+        with open(os.path.join(directory, "config.json"), "w") as f:
+            json.dump(MODELS[name], f)
+        return AutoConfig.from_pretrained(directory, attn_implementation="sdpa")
 
 
 def build(cfg, dtype):
-    model = Qwen2ForCausalLM(cfg).to(dtype)
+    model = AutoModelForCausalLM.from_config(cfg, dtype=torch.float32).to(dtype)
     fills = {}
     with torch.no_grad():
         for key, p in model.named_parameters():  # a tied head is listed once, as the embedding
@@ -140,7 +169,7 @@ def golden(name, full):
     for key, x in grads.items():
         candidates = np.flatnonzero(x.numpy())  # rows of an embedding that no token used say nothing
         order = np.argsort(uniform("sample " + key, len(candidates)), kind="stable")
-        index = np.sort(candidates[order[:SAMPLES]])
+        index = np.sort(candidates[order[:FEWER if whole(name) else SAMPLES]])
         picked[key] = {
             "norm": x.double().norm().item(),
             "index": index.tolist(),
@@ -155,7 +184,7 @@ def golden(name, full):
           f"logp {relative(logp_half, logp):.2e}; logits std {logits.std():.2f}, mean entropy {entropy.mean():.2f} "
           f"of {np.log(cfg.vocab_size):.2f}")
     return {
-        "dims": dims(cfg),
+        **({"config": MODELS[name]} if whole(name) else {"dims": dims(cfg)}),
         "fills": fills,
         "temperature": TEMPERATURE,
         "ids": [x.tolist() for x in ids],
@@ -227,7 +256,7 @@ def groups(name, samples=96):
         index = np.sort(candidates[order[:samples]])
         picked[key] = {"norm": x.double().norm().item(), "index": index.tolist(), "value": x[index].tolist(),
                        "bf16_error": (rounded[key] - x)[index].double().norm().item()}
-    return {"name": name, "dims": dims(cfg), "fills": fills, "temperature": TEMPERATURE, "groups": asked,
+    return {"name": name.removeprefix("qwen2_"), "dims": dims(cfg), "fills": fills, "temperature": TEMPERATURE, "groups": asked,
             "a": a[scored].tolist(), "b": b[scored].tolist(), "logp": logp[scored].float().tolist(),
             "gradients": picked}
 
@@ -261,7 +290,7 @@ def generations(name, new_tokens=24, wanted=4):
     return found
 
 
-def write(out, versions, what, full):
+def write(out, versions, what, full, only=None):
     from golden_loss import dump
 
     torch.set_num_threads(2)
@@ -273,12 +302,12 @@ def write(out, versions, what, full):
     if what in ("groups", "all"):
         path = os.path.join(out, "groups.json")
         with open(path, "w") as f:
-            f.write(dump({"made_with": versions, "cases": [groups("tiny"), groups("gqa7")]}) + "\n")
+            f.write(dump({"made_with": versions, "cases": [groups("qwen2_tiny"), groups("qwen2_gqa7")]}) + "\n")
         print(f"{path}: {os.path.getsize(path)} bytes")
     if what in ("padding", "groups"):
         return
-    for name in MODELS:
-        path = os.path.join(out, f"qwen2_{name}.json")
+    for name in [only] if only else MODELS:
+        path = os.path.join(out, f"{name}.json")
         old = json.load(open(path)) if os.path.exists(path) else {}
         x = {"made_with": versions, **(golden(name, full) if what != "generate" else old)}
         x["generate"] = generations(name) if what != "model" else old.get("generate", [])

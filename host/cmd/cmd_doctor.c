@@ -105,12 +105,29 @@ static void check_machine(Report *r, int threads, int isa) {
 
 // ---- model and tokenizer -----------------------------------------------------------------------------------------
 
+// What config.json says in the words of transformers 4 and of 5, and which of them counted.
+static void check_said_twice(Report *r, const HfConfig *hf) {
+    RopeSpec rope = hf->dims.rope;
+    if (rope.type == ROPE_DEFAULT) say(r, FINDING_OK, "rotary", "theta %g", (double)rope.theta);
+    else
+        say(r, FINDING_OK, "rotary", "theta %g, %s: factor %g", (double)rope.theta, rope_type_names[rope.type],
+            rope.factor);
+    if (*hf->rope_won) say(r, FINDING_WARN, "rotary", "config.json: as in transformers, %s", hf->rope_won);
+    if (hf->dtype_won)
+        say(r, FINDING_OK, "dtype",
+            "config.json: \"dtype\" counts, as in transformers: the files are %s, not what "
+            "\"torch_dtype\" says",
+            hf->dtype);
+}
+
 static bool check_model(Report *r, const Config *c, HfConfig *hf) {
     Error e = {0};
     if (!hf_config_read(c->model, hf, &e)) return fail(r, "model", &e), false;
     bool counted = c->init == INIT_RANDOM || hf_head_read(c->model, &hf->dims, &e); // a head of its own counts
-    say(r, FINDING_OK, "model", "%s: %" PRId64 " parameters, %d layers, hidden %d, vocabulary %d, context %d", c->model,
-        model_param_count(hf->dims), hf->dims.L, hf->dims.D, hf->dims.V, hf->dims.max_positions);
+    say(r, FINDING_OK, "model", "%s: %s, %" PRId64 " parameters, %d layers, hidden %d, vocabulary %d, context %d",
+        c->model, hf->dims.family->model_type, model_param_count(hf->dims), hf->dims.L, hf->dims.D, hf->dims.V,
+        hf->dims.max_positions);
+    check_said_twice(r, hf);
     if (!hf->n_eos)
         say(r, FINDING_WARN, "end of text",
             "neither generation_config.json nor config.json has eos_token_id: completions end at stop strings or "

@@ -20,8 +20,8 @@ ExitCode command_plan(int argc, char **argv, Error *e) {
     if (ok) {
         const ModelDims n = r.hf.dims;
         char *table = plan_table(&r);
-        printf("%s: %lld parameters, %d layers, hidden %d, vocabulary %d\n", c.model, (long long)model_param_count(n),
-               n.L, n.D, n.V);
+        printf("%s: %s, %lld parameters, %d layers, hidden %d, vocabulary %d\n", c.model, n.family->model_type,
+               (long long)model_param_count(n), n.L, n.D, n.V);
         if (c.gpus > 1) printf("%lld ranks; what follows is of each\n", (long long)c.gpus);
         printf("rollout: %d sequences at a time, %d + %d tokens each; training: %lld tokens a micro-batch\n\n%s\n",
                r.shape.rollout.slots, r.shape.rollout.max_prompt, r.shape.rollout.max_completion,

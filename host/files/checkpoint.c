@@ -423,13 +423,12 @@ static bool model_matches(const char *path, const Model *m, Error *e) {
     HfConfig saved;
     if (!hf_config_read(path, &saved, e)) return false;
     ModelDims a = saved.dims, b = m->dims;
-    return (a.V == b.V && a.D == b.D && a.F == b.F && a.L == b.L && a.H == b.H && a.K == b.K && a.d == b.d &&
-            a.tied == b.tied) ||
+    return model_dims_equal(a, b) ||
            error_set(
                e, EXIT_CONFIG,
-               "%s is a checkpoint of another model (%d layers, hidden %d, vocabulary %d) than this run's (%d layers, "
-               "hidden %d, vocabulary %d); choose another output_dir, or the model it was started from",
-               path, a.L, a.D, a.V, b.L, b.D, b.V);
+               "%s is a checkpoint of another model (%s, %d layers, hidden %d, vocabulary %d) than this run's (%s, %d "
+               "layers, hidden %d, vocabulary %d); choose another output_dir, or the model it was started from",
+               path, a.family->model_type, a.L, a.D, a.V, b.family->model_type, b.L, b.D, b.V);
 }
 
 bool checkpoint_model_check(const char *dir, bool *checked, Error *e) {

@@ -8,9 +8,12 @@
 // config.json -> dims; refuses what the engine does not compute (other model types, sliding window in use ...).
 typedef struct {
     ModelDims dims;
-    int32_t eos[8]; // generation_config.json's, else config.json's
+    int32_t eos[8]; // generation_config.json's, else config.json's, else the family's
     int n_eos;
-    int32_t pad, bos; // -1 where absent
+    int32_t pad, bos;   // -1 where absent
+    char dtype[32];     // what config.json says its weights are: "dtype", else "torch_dtype"; empty: nothing
+    bool dtype_won;     // "torch_dtype" is there and says something else
+    char rope_won[256]; // which key of the rotary embeddings counted, where another one says something else; or empty
 } HfConfig;
 bool hf_config_read(const char *dir, HfConfig *out, Error *e);
 // Where config.json says that the head is the embedding but the files have a head with other values, it is not: then

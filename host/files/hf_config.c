@@ -1,141 +1,46 @@
-// config.json and generation_config.json of a Qwen2.5 model directory. What the engine would compute differently from
+// config.json and generation_config.json of a model directory. What the engine would compute differently from
 // transformers is refused here, with the reason, before any weight is read.
 #include "hf.h"
 #include "file.h"
-#include "json.h"
-#include <math.h>
+#include "hf_fields.h"
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
-// Reads fields one after another; the first problem stays in *e and makes ok false.
-typedef struct {
-    const json_t *j;
-    const char *path;
-    Error *e;
-    bool ok;
-} Fields;
-
-#define refuse(f, ...)                                                                                                 \
-    do {                                                                                                               \
-        if ((f)->ok) (f)->ok = error_set((f)->e, EXIT_INPUT, __VA_ARGS__);                                             \
-    } while (0)
-
-static const json_t *field(const Fields *f, const char *name) {
-    const json_t *v = json_object_get(f->j, name);
-    return json_is_null(v) ? NULL : v;
-}
-
-// A whole number in [low, high]. `fallback` stands for an absent one; < 0: it must be there.
-static int int_field(Fields *f, const char *name, int64_t low, int64_t high, int fallback) {
-    const json_t *v = field(f, name);
-    if (!v && fallback >= 0) return fallback;
-    if (!v) refuse(f, "%s: \"%s\" is missing; take the config.json that came with the weights", f->path, name);
-    else if (!json_is_integer(v)) refuse(f, "%s: \"%s\" is not a whole number", f->path, name);
-    else if (json_integer_value(v) < low || json_integer_value(v) > high)
-        refuse(f, "%s: \"%s\" is %lld, outside %lld..%lld; the file is damaged or not for this program", f->path, name,
-               (long long)json_integer_value(v), (long long)low, (long long)high);
-    else return (int)json_integer_value(v);
-    return 1;
-}
-
-static float positive_field(Fields *f, const char *name, double fallback) {
-    const json_t *v = field(f, name);
-    if (!v) return (float)fallback;
-    double x = json_number_value(v);
-    if (json_is_number(v) && x > 0 && isfinite((float)x) && (float)x > 0) return (float)x;
-    refuse(f, "%s: \"%s\" is not a positive number", f->path, name);
-    return (float)fallback;
-}
-
-static bool bool_field(Fields *f, const char *name) {
-    const json_t *v = field(f, name);
-    if (v && !json_is_boolean(v)) refuse(f, "%s: \"%s\" is not true or false", f->path, name);
-    return json_is_true(v);
-}
-
-// A field that, where present, must be this string.
-static void text_must_be(Fields *f, const char *name, const char *text, const char *why) {
-    const json_t *v = field(f, name);
-    if (!v) return;
-    const char *s = json_text(v);
-    if (!s) refuse(f, "%s: \"%s\" is not a string without NUL", f->path, name);
-    else if (strcmp(s, text)) refuse(f, "%s: \"%s\" is \"%.64s\", not \"%s\": %s", f->path, name, s, text, why);
-}
-
-// A list that, where present, holds strings that are all `text`.
-static void list_must_be(Fields *f, const char *name, const char *text, const char *why) {
-    const json_t *list = field(f, name), *item;
-    if (!list) return;
-    if (!json_is_array(list)) refuse(f, "%s: \"%s\" is not a list", f->path, name);
-    size_t i;
-    json_array_foreach(list, i, item) {
-        const char *s = json_text(item);
-        if (!s || strcmp(s, text))
-            refuse(f, "%s: \"%s\" holds %s%.64s%s, not \"%s\": %s", f->path, name, s ? "\"" : "", s ? s : "no string",
-                   s ? "\"" : "", text, why);
-    }
-}
-
-static void rope_must_be_plain(Fields *f) {
-    const char *why = "scaled rotary embeddings are not supported; set it to null to use the model up to its "
-                      "trained length";
-    text_must_be(f, "rope_type", "default", why);
-    text_must_be(f, "type", "default", why);
-    if (positive_field(f, "partial_rotary_factor", 1) != 1)
-        refuse(f, "%s: \"partial_rotary_factor\" is not 1: partial rotary embeddings are not supported", f->path);
-    const char *layers;
-    json_t *value;
-    json_object_foreach((json_t *)f->j, layers, value) if (json_is_object(value))
-        refuse(f, "%s: rotary parameters of \"%.64s\" alone: layers that differ are not supported", f->path, layers);
-}
-
-// An object of config.json; absent, null or empty: NULL.
-static const json_t *object_field(Fields *f, const char *name) {
-    const json_t *v = field(f, name);
-    if (v && !json_is_object(v)) refuse(f, "%s: \"%s\" is not an object", f->path, name);
-    return json_object_size(v) ? v : NULL;
-}
-
-// rope_parameters (transformers 5), unless there is a rope_scaling (transformers 4), which replaces it whole, theta included;
-// a theta beside them counts where theirs is absent.
-static void rope_fields(Fields *f, ModelDims *n) {
-    const json_t *scaling = object_field(f, "rope_scaling"), *parameters = object_field(f, "rope_parameters");
-    Fields rope = {scaling ? scaling : parameters, f->path, f->e, f->ok};
-    if (rope.j) rope_must_be_plain(&rope);
-    f->ok = rope.ok;
-    if (positive_field(f, "partial_rotary_factor", 1) != 1)
-        refuse(f, "%s: \"partial_rotary_factor\" is not 1: partial rotary embeddings are not supported", f->path);
-    n->rope_theta = positive_field(f, "rope_theta", 10000); // transformers' default
-    n->rope_theta = positive_field(&rope, "rope_theta", (double)n->rope_theta);
-    f->ok = f->ok && rope.ok;
-    double unread = scaling ? json_number_value(json_object_get(parameters, "rope_theta")) : 0;
-    static bool said; // a config.json is read again at every save
-    if (!f->ok || unread == 0 || (float)unread == n->rope_theta || said) return;
-    said = true;
-    note(
-        "%s: \"rope_scaling\" stands beside \"rope_parameters\" and, as in transformers, replaces it: theta is %g, not "
-        "%g; take \"rope_scaling\" out, or write \"rope_theta\" into it",
-        f->path, (double)n->rope_theta, unread);
+static const Family *family_field(Fields *f) {
+    const json_t *type = field(f, "model_type");
+    const char *name = json_text(type);
+    const Family *family = name ? family_find(name) : NULL;
+    if (!type) refuse(f, "%s: \"model_type\" is missing; there are %s", f->path, family_names());
+    else if (!name) refuse(f, "%s: \"model_type\" is not a string without NUL", f->path);
+    else if (strstr(name, "moe") || strstr(name, "mixtral"))
+        refuse(f, "%s: \"model_type\" is \"%.64s\": mixtures of experts are not supported; there are %s", f->path, name,
+               family_names());
+    else if (!family)
+        refuse(f, "%s: \"model_type\" is \"%.64s\", a family that is not known here; there are %s", f->path, name,
+               family_names());
+    return family;
 }
 
 // What would make transformers compute something else than this engine.
-static void unsupported_fields(Fields *f) {
-    const json_t *type = field(f, "model_type");
-    if (!type) refuse(f, "%s: \"model_type\" is missing; this must be the config.json of a Qwen2.5 model", f->path);
-    text_must_be(f, "model_type", "qwen2", "only Qwen2 and Qwen2.5 models are supported");
-    list_must_be(f, "architectures", "Qwen2ForCausalLM", "only causal language models are supported");
+static void unsupported_fields(Fields *f, const Family *family) {
+    list_must_be(f, "architectures", family->architecture, "only causal language models are supported");
     text_must_be(f, "hidden_act", "silu", "the MLP computed here is SwiGLU");
     list_must_be(f, "layer_types", "full_attention", "sliding windows are not supported");
-    if (bool_field(f, "use_sliding_window"))
+    if (bool_field(f, "use_sliding_window", false))
         refuse(f,
                "%s: \"use_sliding_window\" is true: sliding windows are not supported; set it to false if your "
                "sequences are shorter than the window",
                f->path);
-    if (bool_field(f, "use_mrope"))
+    if (bool_field(f, "use_mrope", false))
         refuse(f, "%s: \"use_mrope\" is true: multimodal rotary embeddings are not supported", f->path);
+    for (int i = 0; i < 2 && family->bias_switches[i]; i++)
+        if (bool_field(f, family->bias_switches[i], false))
+            refuse(f, "%s: \"%s\" is true: %s models are computed without these biases", f->path,
+                   family->bias_switches[i], family->model_type);
     if (field(f, "quantization_config"))
         refuse(f, "%s: \"quantization_config\": quantised models are not supported; take the bf16 weights", f->path);
     const json_t *dropout = field(f, "attention_dropout");
@@ -150,15 +55,16 @@ static void dims_fields(Fields *f, ModelDims *n) {
     n->L = int_field(f, "num_hidden_layers", 1, 4096, -1);
     n->H = int_field(f, "num_attention_heads", 1, 4096, -1);
     n->K = int_field(f, "num_key_value_heads", 1, 4096, n->H);
-    n->max_positions = int_field(f, "max_position_embeddings", 1, 1 << 28, 32768); // transformers' default
-    n->rms_eps = positive_field(f, "rms_norm_eps", 1e-6);                          // the same
-    n->tied = bool_field(f, "tie_word_embeddings");
+    n->max_positions = int_field(f, "max_position_embeddings", 1, 1 << 28, n->family->max_positions);
+    n->rms_eps = (float)positive_field(f, "rms_norm_eps", 1e-6); // transformers' default, of every family
+    n->tied = bool_field(f, "tie_word_embeddings", false);
     if (n->H % n->K)
         refuse(f, "%s: \"num_attention_heads\" (%d) is not a multiple of \"num_key_value_heads\" (%d)", f->path, n->H,
                n->K);
-    if (!field(f, "head_dim") && n->D % n->H)
+    int head = n->family->head_dim;
+    if (!field(f, "head_dim") && !head && n->D % n->H)
         refuse(f, "%s: \"hidden_size\" (%d) is not a multiple of \"num_attention_heads\" (%d)", f->path, n->D, n->H);
-    n->d = int_field(f, "head_dim", 2, 1 << 17, n->D / n->H);
+    n->d = int_field(f, "head_dim", 2, 1 << 17, head ? head : n->D / n->H);
     if (n->d % 2 || n->d < 2 || n->d > HEAD_MAX)
         refuse(f, "%s: heads of size %d: it must be even (rotary embeddings turn pairs), and at most %d", f->path, n->d,
                HEAD_MAX);
@@ -212,6 +118,15 @@ static void token_fields(Fields *f, HfConfig *c) {
     id_field(f, "bos_token_id", c->dims.V, &c->bos);
 }
 
+// Only said, not followed: the option `dtype` decides what weights are held in.
+static void dtype_field(Fields *f, HfConfig *c) {
+    const json_t *new = field(f, "dtype"), *old = field(f, "torch_dtype"), *won = new ? new : old;
+    if (won && !json_text(won))
+        refuse(f, "%s: \"%s\" is not a string without NUL", f->path, new ? "dtype" : "torch_dtype");
+    else if (won) snprintf(c->dtype, sizeof c->dtype, "%s", json_text(won));
+    c->dtype_won = new &&old && !json_equal((json_t *)new, (json_t *)old);
+}
+
 static json_t *object_read(const char *path, Error *e) {
     json_t *j = json_read(path, e);
     if (!j || json_is_object(j)) return j;
@@ -224,12 +139,22 @@ static bool config_fields(const char *path, HfConfig *out, Error *e) {
     json_t *j = object_read(path, e);
     if (!j) return false;
     Fields f = {j, path, e, true};
-    unsupported_fields(&f);
-    rope_fields(&f, &out->dims);
-    dims_fields(&f, &out->dims);
+    const Family *family = out->dims.family = family_field(&f);
+    if (f.ok) {
+        unsupported_fields(&f, family);
+        dims_fields(&f, &out->dims);
+        rope_fields(&f, &out->dims, out->rope_won, sizeof out->rope_won);
+        out->bos = family->bos, out->eos[0] = family->eos, out->n_eos = family->eos >= 0;
+    }
     if (f.ok) token_fields(&f, out);
     if (f.ok) padding_field(&f, &out->dims);
+    if (f.ok) dtype_field(&f, out);
     json_decref(j);
+    static bool said; // a config.json is read again at every save
+    if (f.ok && *out->rope_won && !said) {
+        said = true;
+        note("%s: as in transformers, %s", path, out->rope_won);
+    }
     return f.ok;
 }
 

@@ -45,16 +45,23 @@ static bool file_copy(OutDir *d, const char *source_dir, const char *name, Error
 }
 
 // The rotary base under both its names: transformers 4 reads "rope_theta" alone and takes 10,000 where it is absent, 5
-// reads "rope_parameters" first. "rope_scaling" would replace both in 5; hf_config_read has taken none that scales.
-static void rope_write(json_t *j, float theta) {
+// reads "rope_parameters" first. "rope_scaling" would replace both in 5: it is written where frequencies are scaled, which
+// 4 looks for there, with what was read, which is the same then.
+static void rope_write(json_t *j, RopeSpec rope) {
     char text[32];
     int digits = 1; // as few as bring the f32 back: what was read, not 10000.099609375 for 10000.1
-    do snprintf(text, sizeof text, "%.*g", digits, (double)theta);
-    while (strtof(text, NULL) != theta && ++digits < 10);
-    json_t *value = json_real(strtod(text, NULL));
-    json_object_set(j, "rope_theta", value);
-    json_object_set_new(j, "rope_parameters", json_pack("{s:o,s:s}", "rope_theta", value, "rope_type", "default"));
-    json_object_del(j, "rope_scaling");
+    do snprintf(text, sizeof text, "%.*g", digits, (double)rope.theta);
+    while (strtof(text, NULL) != rope.theta && ++digits < 10);
+    json_t *read = json_object_get(j, "rope_scaling"), *value = json_real(strtod(text, NULL));
+    if (!json_object_size(read)) read = json_object_get(j, "rope_parameters");
+    json_t *scaling = rope.type == ROPE_DEFAULT ? json_object() : json_copy(read);
+    json_object_set_new(scaling, "rope_type", json_string(rope_type_names[rope.type]));
+    json_object_del(scaling, "rope_theta");
+    if (rope.type == ROPE_DEFAULT) json_object_del(j, "rope_scaling");
+    else json_object_set_new(j, "rope_scaling", json_copy(scaling));
+    json_object_set(scaling, "rope_theta", value);
+    json_object_set_new(j, "rope_parameters", scaling);
+    json_object_set_new(j, "rope_theta", value);
 }
 
 // The source's config.json with what this engine made of it: the dtype of what is saved (transformers 5 writes it as
@@ -64,7 +71,7 @@ static bool config_write(OutDir *d, const char *source_dir, const Model *m, Erro
     json_t *j = json_read(path, e);
     free(path);
     if (!j) return false;
-    rope_write(j, m->dims.rope_theta);
+    rope_write(j, m->dims.rope);
     if (json_is_true(json_object_get(j, "tie_word_embeddings")) != m->dims.tied)
         json_object_set_new(j, "tie_word_embeddings", json_boolean(m->dims.tied));
     const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
@@ -125,8 +132,8 @@ static bool shards_write(OutDir *out, Device *d, const Model *m, size_t shard_by
 
 // Whether config.json's dims `a` can be those of a model with dims `b`.
 static bool same_dims(ModelDims a, ModelDims b) {
-    return a.V == b.V && a.D == b.D && a.F == b.F && a.L == b.L && a.H == b.H && a.K == b.K && a.d == b.d &&
-           (a.tied || !b.tied); // a head of its own may turn up in the files only: see hf_head_read
+    a.tied = a.tied && b.tied; // a head of its own may turn up in the files only: see hf_head_read
+    return model_dims_equal(a, b);
 }
 
 bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, const Model *m, size_t shard_bytes,

@@ -203,11 +203,7 @@ static bool load_weights(Engine *en, Learner *l, Error *e) {
 }
 
 static bool join_ranks(Engine *en, Error *e) {
-    ModelDims n = en->hf.dims;
-    char *facts = xasprintf("V=%d D=%d F=%d L=%d H=%d K=%d d=%d max_positions=%d eps=%.9g theta=%.9g tied=%d", n.V, n.D,
-                            n.F, n.L, n.H, n.K, n.d, n.max_positions, (double)n.rms_eps, (double)n.rope_theta, n.tied);
-    bool ok = ranks_join(en->cfg, en->device, facts, &en->comm, e);
-    free(facts);
+    bool ok = ranks_join(en->cfg, en->device, model_dims_text(en->hf.dims), &en->comm, e);
     return ok;
 }
 

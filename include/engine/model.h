@@ -1,21 +1,12 @@
-// Qwen2.5-style decoder: dimensions, parameters, activations; forward, backward, one-token decode.
+// Decoders of several families: dimensions, parameters, activations; forward, backward, one-token decode.
 //
-// A model is a table (qwen2_params in models/qwen2.c): loader, allocator, initialiser, optimizer, checkpoint and
-// tests all walk it. A gradient is a Model of the same shape; so is the reference.
+// A model is a table, a family of models a row: loader, allocator, initialiser, optimizer, checkpoint and tests walk the
+// table of the model's family (models/qwen2.c and its neighbours).
 #pragma once
 #include "ops.h"
 
-typedef struct {
-    int V, D, F, L, H, K, d; // see tensor.h
-    int max_positions;       // longest context the model was made for
-    float rms_eps, rope_theta;
-    bool tied;   // the head is the embedding
-    bool padded; // token `pad` learns nothing as an input, as torch's padding_idx
-    int pad;     // its id
-} ModelDims;
-
 // A dimension by name, resolved against ModelDims.
-typedef enum { SYM_NONE, SYM_V, SYM_D, SYM_F, SYM_HD /* H*d */, SYM_KD /* K*d */ } Sym;
+typedef enum { SYM_NONE, SYM_V, SYM_D, SYM_F, SYM_HD /* H*d */, SYM_KD /* K*d */, SYM_HEAD /* d */ } Sym;
 
 typedef struct {
     const char *name; // HF name; "%d" is the layer
@@ -27,8 +18,41 @@ typedef struct {
     float init;       // standard deviation of a random start; < 0: all ones
 } ParamSpec;
 
-extern const ParamSpec qwen2_params[]; // decaying rows first, then the others
-extern const int qwen2_param_rows;
+// A family: what config.json calls it, its parameters, and what transformers 5.24 takes for a key that is not there. What
+// the table lacks (a bias, the norms of q and k) its models do without.
+typedef struct {
+    const char *model_type, *architecture; // config.json's words: "qwen2", "Qwen2ForCausalLM"
+    const char *published;                 // the models that people know it by
+    const ParamSpec *params;               // [n_params] decaying rows first, then the others
+    int n_params;
+    int head_dim;                 // 0: hidden_size / num_attention_heads
+    int max_positions;            // max_position_embeddings
+    int bos, eos;                 // -1: none
+    const char *bias_switches[2]; // keys that would add biases the table does not have
+} Family;
+
+// Every family, a line each: its file has `const Family NAME_family`.
+#define FAMILIES(F)                                                                                                    \
+    F(qwen2)                                                                                                           \
+    F(qwen3)                                                                                                           \
+    F(llama)
+#define FAMILY_EXTERN(name) extern const Family name##_family;
+FAMILIES(FAMILY_EXTERN)
+
+// The family of that model_type, or NULL; and all of them as a user reads it: "qwen2 (Qwen2.5), ...".
+const Family *family_find(const char *model_type);
+const char *family_names(void);
+
+typedef struct {
+    const Family *family;
+    int V, D, F, L, H, K, d; // see tensor.h
+    int max_positions;       // longest context the model was made for
+    float rms_eps;
+    RopeSpec rope;
+    bool tied;   // the head is the embedding
+    bool padded; // token `pad` learns nothing as an input, as torch's padding_idx
+    int pad;     // its id
+} ModelDims;
 
 typedef struct {
     char name[64];  // HF name, layer filled in
@@ -39,7 +63,8 @@ typedef struct {
 
 // A layer as the block code sees it: joined views.
 typedef struct {
-    Tensor norm1_w, qkv_w, qkv_b, o_w; // [D], [(H+2K)d, D], [(H+2K)d], [D, Hd]
+    Tensor norm1_w, qkv_w, qkv_b, o_w; // [D], [(H+2K)d, D], [(H+2K)d]?, [D, Hd]
+    Tensor q_norm, k_norm;             // [d]? [d]?
     Tensor norm2_w, gate_up_w, down_w; // [D], [2F, D], [D, F]
 } Layer;
 
@@ -49,13 +74,18 @@ typedef struct {
     Tensor slab;     // [n] all parameters, padding between tensors stays zero
     int64_t n_decay; // elements [0, n_decay) decay, the rest does not
     int n_params;
-    Param *params;                      // [n_params], in slab order
-    Layer *layer;                       // [L]
+    Param *params; // [n_params], in slab order
+    Layer *layer;  // [L]
+    RopeTable rope;
     Tensor embedding, head, final_norm; // [V,D], [V,D] (the embedding where tied), [D]
 } Model;
 
 // Parameters as HF counts them (a tied head once, no padding).
 int64_t model_param_count(ModelDims dims);
+// Whether two models' parameters are the same in name and shape; and all that dims say, as text in static memory: what
+// ranks compare.
+bool model_dims_equal(ModelDims a, ModelDims b);
+const char *model_dims_text(ModelDims dims);
 // Carves a model; params is heap memory, freed by model_free. Measuring arenas give data == NULL.
 Model model_carve(Arena *a, ModelDims dims, DType dtype);
 void model_free(Model *m);
@@ -71,11 +101,12 @@ typedef struct {
 } Packed;
 
 // Which intermediates are stored (and so rounded to the model's dtype), the same on every path:
-//   residual stream before each norm, norm outputs, qkv (after the product; again after bias + RoPE),
-//   attention output, both block outputs, gate_up product, swiglu output, final norm output. f32: rstd, lse,
+//   residual stream before each norm, norm outputs, qkv (after the product; where q and k have norms, after these; again
+//   after bias + RoPE), attention output, both block outputs, gate_up product, swiglu output, final norm output. f32: rstd, lse,
 //   every log-prob. Attention probabilities and logits are never stored.
 typedef struct {
     Tensor res1, norm1, rstd1, qkv, att, lse; // [T,D] [T,D] [T] [T,H+2K,d] [T,H,d] [T,H]
+    Tensor heads;                             // [T,H+K,d]? q and k before their norms
     Tensor res2, norm2, rstd2, gate_up, mlp;  // [T,D] [T,D] [T] [T,2F] [T,F]
 } LayerActs;
 

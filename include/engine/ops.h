@@ -17,6 +17,7 @@
 #include "cpu_isa.h"
 #include "error.h"
 #include "grpo.h"
+#include "rope.h"
 
 typedef struct Device Device;
 
@@ -90,11 +91,19 @@ typedef struct {
     OP(matmul, (Device *d, Tensor y, Tensor x, Tensor w))                                                             \
     /* dx[M,K]? = dy[M,N] w[N,K];  dw[N,K]? += dy^T x;  dw's dtype may differ */                                      \
     OP(matmul_bwd, (Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w))                                  \
+    /* in place on qkv[T,H+2K,d]: each query head = its RMSNorm times q_w[d], each key head times k_w[d]; values stay. */ \
+    /* raw[T,H+K,d]? = those heads before */                                                                          \
+    OP(qk_norm, (Device *d, Tensor qkv, Tensor raw, Tensor q_w, Tensor k_w, int n_kv, float eps))                     \
+    /* in place on dqkv: query and key heads; dq_w[d] +=, dk_w[d] += */                                               \
+    OP(qk_norm_bwd, (Device *d, Tensor dqkv, Tensor dq_w, Tensor dk_w, Tensor raw, Tensor q_w, Tensor k_w, int n_kv,  \
+                     float eps))                                                                                      \
     /* in place on qkv[T,H+2K,d]: += bias[(H+2K)d]?, then q and k rotated (rotate-half, HF's RoPE) by pos[T] */       \
-    /* i32; where kv[R,2K,d]? is given, row t's k and v heads are also stored at row kv_row[T] i32 (< 0: no) */       \
-    OP(rope, (Device *d, Tensor qkv, Tensor bias, Tensor pos, float theta, int n_kv, Tensor kv, Tensor kv_row))       \
+    /* i32 times the table's frequencies (on the host, read at once); where kv[R,2K,d]? is given, row t's k and v */  \
+    /* heads are also stored at row kv_row[T] i32 (< 0: no) */                                                        \
+    OP(rope, (Device *d, Tensor qkv, Tensor bias, Tensor pos, const RopeTable *table, int n_kv, Tensor kv,            \
+              Tensor kv_row))                                                                                         \
     /* in place on dqkv: rotated back; dbias[(H+2K)d]? += column sums */                                              \
-    OP(rope_bwd, (Device *d, Tensor dqkv, Tensor dbias, Tensor pos, float theta, int n_kv))                           \
+    OP(rope_bwd, (Device *d, Tensor dqkv, Tensor dbias, Tensor pos, const RopeTable *table, int n_kv))                \
     /* causal GQA over packed sequences: y[T,H,d] =, lse[T,H] f32 =; seq[B+1] i32 offsets; scale 1/sqrt(d) */         \
     /* prefix[B]? i32: sequence b goes on where sequence prefix[b] ends (< 0: it begins at position 0). That one has */  \
     /* no prefix itself, and those that go on from it follow it directly */                                           \

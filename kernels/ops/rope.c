@@ -1,7 +1,7 @@
 // Bias, rotary position embedding (Su et al. 2021), and the write into the KV cache.
 //
-// Pairs are (x[i], x[i + d/2]) as in HF's rotate_half. Angles are f32 as HF's: pos * inv_freq[i], both f32, with
-// inv_freq[i] = 1 / theta^(2i/d); their sine and cosine are exact to the last bit or so.
+// Pairs are (x[i], x[i + d/2]) as in HF's rotate_half. Angles are f32 as HF's: pos * inv_freq[i], both f32; their sine and
+// cosine are exact to the last bit or so.
 #include "parallel.h"
 #include "simd.h"
 
@@ -11,20 +11,8 @@ typedef double vd __attribute__((vector_size(128), may_alias));
 typedef int64_t vl __attribute__((vector_size(128), may_alias));
 
 typedef struct {
-    float inv_freq[HALF_MAX]; // [d/2]
-    int half;
-} Rope;
-
-typedef struct {
     float cos[HALF_MAX], sin[HALF_MAX]; // [d/2]
 } Angles;
-
-static Rope rope_of(int64_t d, float theta) {
-    Rope r = {.half = (int)(d / 2)};
-    for (int i = 0; i < r.half; i++)
-        r.inv_freq[i] = 1.0f / (float)pow((double)theta, (double)((float)(2 * i) / (float)d));
-    return r;
-}
 
 // Range reduction and the series of both functions in f64; what is left of x is within pi/4 of 0.
 static inline void sincos_lanes(vf x, vf *sine, vf *cosine) {
@@ -43,12 +31,12 @@ static inline void sincos_lanes(vf x, vf *sine, vf *cosine) {
     *cosine = __builtin_convertvector(cs, vf);
 }
 
-static inline void angles_at(Angles *a, const Rope *r, int32_t pos) {
-    for (int i = 0; i < r->half; i += LANES) {
+static inline void angles_at(Angles *a, const RopeTable *r, int64_t half, int32_t pos) {
+    for (int64_t i = 0; i < half; i += LANES) {
         vf s, c;
         sincos_lanes((float)pos * vf_load(r->inv_freq + i), &s, &c);
-        vf_store(a->sin + i, s);
-        vf_store(a->cos + i, c);
+        vf_store(a->sin + i, s * r->scale);
+        vf_store(a->cos + i, c * r->scale);
     }
 }
 
@@ -74,16 +62,16 @@ ALWAYS_INLINE void rope_row(void *row, DType t, Tensor bias, const Angles *a, in
     });
 }
 
-void cpu_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, float theta, int n_kv, Tensor kv, Tensor kv_row) {
+void cpu_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, const RopeTable *table, int n_kv, Tensor kv,
+              Tensor kv_row) {
     int64_t T = qkv.dim[0], heads = qkv.dim[1], head = qkv.dim[2], H = heads - 2 * n_kv;
-    Rope r = rope_of(head, theta);
 #pragma omp parallel for schedule(static) if (T * heads * head >= PARALLEL_MIN)
     for (int64_t t = 0; t < T; t++) {
         Angles a;
-        angles_at(&a, &r, i32(pos)[t]);
+        angles_at(&a, table, head / 2, i32(pos)[t]);
         void *row = tensor_rows(qkv, t, 1).data;
-        if (qkv.dtype == F32) rope_row(row, F32, bias, &a, heads, H + n_kv, r.half);
-        else rope_row(row, BF16, bias, &a, heads, H + n_kv, r.half);
+        if (qkv.dtype == F32) rope_row(row, F32, bias, &a, heads, H + n_kv, (int)head / 2);
+        else rope_row(row, BF16, bias, &a, heads, H + n_kv, (int)head / 2);
         if (present(kv) && i32(kv_row)[t] >= 0) {
             size_t size = dtype_size(qkv.dtype);
             memcpy(tensor_rows(kv, i32(kv_row)[t], 1).data, (char *)row + (size_t)(H * head) * size,
@@ -112,10 +100,9 @@ ALWAYS_INLINE void rope_row_bwd(void *row, DType t, float *sum, const Angles *a,
     FOR_LANES(i, n, rest, add_to(sum, values + i, n, row_load_part(row, t, values + i, n)););
 }
 
-void cpu_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, float theta, int n_kv) {
+void cpu_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, const RopeTable *table, int n_kv) {
     int64_t T = dqkv.dim[0], heads = dqkv.dim[1], head = dqkv.dim[2], width = heads * head;
     int64_t rows = sum_block_rows(T), blocks = (T + rows - 1) / rows;
-    Rope r = rope_of(head, theta);
     size_t mark = arena_mark(&d->scratch);
     float *part = present(dbias) ? arena_take(&d->scratch, (size_t)(blocks * width) * sizeof *part) : NULL;
 #pragma omp parallel for schedule(static) if (T * width >= PARALLEL_MIN)
@@ -124,10 +111,10 @@ void cpu_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, float theta,
         if (sum) memset(sum, 0, (size_t)width * sizeof *sum);
         for (int64_t t = b * rows; t < T && t < (b + 1) * rows; t++) {
             Angles a;
-            angles_at(&a, &r, i32(pos)[t]);
+            angles_at(&a, table, head / 2, i32(pos)[t]);
             void *row = tensor_rows(dqkv, t, 1).data;
-            if (dqkv.dtype == F32) rope_row_bwd(row, F32, sum, &a, heads, heads - n_kv, r.half);
-            else rope_row_bwd(row, BF16, sum, &a, heads, heads - n_kv, r.half);
+            if (dqkv.dtype == F32) rope_row_bwd(row, F32, sum, &a, heads, heads - n_kv, (int)head / 2);
+            else rope_row_bwd(row, BF16, sum, &a, heads, heads - n_kv, (int)head / 2);
         }
     }
     if (part) add_column_sums(dbias, part, blocks, width);

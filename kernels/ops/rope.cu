@@ -1,6 +1,6 @@
 // Bias, rotary position embedding (Su et al. 2021), the write into the KV cache; and the way back with the bias' gradient.
 //
-//   (x[i], x[i + d/2]) turned by pos * inv_freq[i], inv_freq[i] = 1 / theta^(2i/d), for the query and key heads
+//   (x[i], x[i + d/2]) turned by pos * inv_freq[i] for the query and key heads
 //
 // Angles are f32 products as HF's; their sine and cosine are made in f64 (positions reach 32768, where an f32 reduction
 // would lose all digits), once a token and pair for all its heads.
@@ -10,22 +10,18 @@
 #include "common.cuh"
 #include <math.h>
 
-#define HALF_MAX (HEAD_MAX / 2) // d / 2 at most
 #define THREADS  256
 #define BWD_ROWS 32 // tokens whose angles rope_bwd_kernel holds at a time
 
 typedef struct {
-    float inv_freq[HALF_MAX]; // [d/2]
+    RopeTable table;
     int half, heads, rotated; // d / 2, H + 2K, H + K
 } Rope;
 
-static Rope rope_of(Tensor qkv, float theta, int n_kv) {
+static Rope rope_of(Tensor qkv, const RopeTable *table, int n_kv) {
     int64_t d = qkv.dim[2];
-    if (d / 2 > HALF_MAX) die("rope: heads of size %d; at most %d", (int)d, 2 * HALF_MAX);
-    Rope r = {{0}, (int)(d / 2), (int)qkv.dim[1], (int)qkv.dim[1] - n_kv};
-    for (int i = 0; i < r.half; i++)
-        r.inv_freq[i] = 1.0f / (float)pow((double)theta, (double)((float)(2 * i) / (float)d));
-    return r;
+    if (d > HEAD_MAX) die("rope: heads of size %d; at most %d", (int)d, HEAD_MAX);
+    return Rope{*table, (int)(d / 2), (int)qkv.dim[1], (int)qkv.dim[1] - n_kv};
 }
 
 // Reduced to within pi/4 of 0 and summed up in f64: both are right to the last bit of f32 or so.
@@ -44,8 +40,11 @@ static __device__ __forceinline__ void sine_cosine(float x, float *sine, float *
 // angle[rows, half] = cosine and sine of tokens first .. first + rows.
 static __device__ __forceinline__ void make_angles(float2 *angle, const Rope &r, const int32_t *pos, int64_t first,
                                                    int rows) {
-    for (int i = (int)threadIdx.x; i < rows * r.half; i += THREADS)
-        sine_cosine((float)pos[first + i / r.half] * r.inv_freq[i % r.half], &angle[i].y, &angle[i].x);
+    for (int i = (int)threadIdx.x; i < rows * r.half; i += THREADS) {
+        float sine, cosine;
+        sine_cosine((float)pos[first + i / r.half] * r.table.inv_freq[i % r.half], &sine, &cosine);
+        angle[i] = make_float2(cosine * r.table.scale, sine * r.table.scale);
+    }
 }
 
 // N neighbouring elements as floats; PACKS: p is aligned, N whole packs.
@@ -189,8 +188,9 @@ static void rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, const Rope &r, 
                      data_of<T>(kv), i32(kv_row), r, tokens, each);
 }
 
-void cuda_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, float theta, int n_kv, Tensor kv, Tensor kv_row) {
-    Rope r = rope_of(qkv, theta, n_kv);
+void cuda_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, const RopeTable *table, int n_kv, Tensor kv,
+               Tensor kv_row) {
+    Rope r = rope_of(qkv, table, n_kv);
     DType u = present(bias) ? bias.dtype : qkv.dtype;
     DISPATCH2(qkv.dtype, T, u, U, rope<T, U>(d, qkv, bias, pos, r, kv, kv_row));
 }
@@ -206,8 +206,8 @@ static void rope_bwd(Device *d, Tensor dqkv, float *part, Tensor pos, const Rope
            own);
 }
 
-void cuda_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, float theta, int n_kv) {
-    Rope r = rope_of(dqkv, theta, n_kv);
+void cuda_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, const RopeTable *table, int n_kv) {
+    Rope r = rope_of(dqkv, table, n_kv);
     int64_t width = tensor_width(dqkv), blocks = blocks_for(dqkv.dim[0], block_rows(dqkv.dim[0]));
     size_t mark = arena_mark(&d->scratch);
     float *part = NULL;

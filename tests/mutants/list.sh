@@ -42,6 +42,13 @@ mutant rmsnorm_bwd_set kernels/ops/rmsnorm.cu ops:rmsnorm_bwd \
     'dw[j] = fmaf(g, v * r, dw[j]);' 'dw[j] = g * v * r;'
 mutant rmsnorm_bwd_one_room kernels/ops/rmsnorm.cu ops:rmsnorm_bwd \
     'block_sum(dot, room[t % 2])' 'block_sum(dot, room[0])'
+mutant qk_norm_keys_as_queries kernels/ops/qk_norm.cu ops:qk_norm \
+    'head < h.queries ? q_w : k_w' 'head <= h.queries ? q_w : k_w'
+mutant qk_norm_bwd_mixes_weights kernels/ops/qk_norm.cu ops:qk_norm_bwd \
+    'dw[0][k] += key ? 0.0f : part_of_dw' 'dw[0][k] += part_of_dw'
+mutant qk_norm_bwd_no_barrier kernels/ops/qk_norm.cu ops:qk_norm_bwd \
+    '        lane_store(sums[warp], dw[which], h.head);
+        __syncthreads();' '        lane_store(sums[warp], dw[which], h.head);'
 mutant rope_turns_values kernels/ops/rope.cu ops:rope \
     'if (head < r.rotated)
 #pragma' 'if (head < r.heads)

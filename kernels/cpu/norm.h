@@ -1,0 +1,42 @@
+// RMSNorm of one row and its way back: the stream's norms and those of heads are the same text.
+#pragma once
+#include "simd.h"
+#include <math.h>
+
+// y[D] = RMSNorm of x + delta? times w, that sum stored in `sum` where there is a delta; y may be x. Gives rstd.
+ALWAYS_INLINE float norm_row(void *y, void *sum, const void *x, const void *delta, DType t, const void *w, DType tw,
+                             int64_t D, float eps) {
+    vf ss = {0};
+    FOR_LANES(i, n, D, {
+        vf v = row_load_part(x, t, i, n);
+        if (delta) {
+            // Stored, then read back: the norm must see what the residual stream will hold.
+            row_store_part(sum, t, i, n, v + row_load_part(delta, t, i, n));
+            v = row_load_part(sum, t, i, n);
+        }
+        ss = vf_fma(v, v, ss);
+    });
+    float rstd = 1.0f / sqrtf(vf_sum(ss) / (float)D + eps);
+    const void *in = delta ? sum : x;
+    FOR_LANES(i, n, D,
+              { row_store_part(y, t, i, n, row_load_part(in, t, i, n) * vf_set(rstd) * row_load_part(w, tw, i, n)); });
+    return rstd;
+}
+
+// dx[D] = dres? + gradient through the norm of x, dx may be dres or dy; dw[D] += in f32.
+ALWAYS_INLINE void norm_row_bwd(void *dx, float *dw, const void *dres, const void *dy, const void *x, DType t,
+                                float rstd, const void *w, DType tw, int64_t D) {
+    vf dot = {0};
+    FOR_LANES(i, n, D, {
+        vf gx = row_load_part(dy, t, i, n) * row_load_part(x, t, i, n);
+        dot = vf_fma(gx, row_load_part(w, tw, i, n), dot);
+    });
+    float c = vf_sum(dot) / (float)D * rstd * rstd;
+    FOR_LANES(i, n, D, {
+        vf g = row_load_part(dy, t, i, n), v = row_load_part(x, t, i, n);
+        vf out = vf_set(rstd) * (g * row_load_part(w, tw, i, n) - v * vf_set(c));
+        if (dres) out += row_load_part(dres, t, i, n);
+        row_store_part(dw, F32, i, n, vf_fma(g, v * vf_set(rstd), row_load_part(dw, F32, i, n)));
+        row_store_part(dx, t, i, n, out);
+    });
+}

@@ -1,0 +1,20 @@
+// Llama 3.x, and what is made like it (SmolLM2): no bias, no norms but the two of a layer.
+#include "params.h"
+
+static const ParamSpec params[] = {
+    PARAM_MATRICES,
+    PARAM_NORM1,
+    PARAM_NORM2,
+    PARAM_FINAL_NORM,
+};
+
+const Family llama_family = {
+    .model_type = "llama",
+    .architecture = "LlamaForCausalLM",
+    .published = "Llama 3, SmolLM2",
+    FAMILY_PARAMS(params),
+    .max_positions = 2048,
+    .bos = 1,
+    .eos = 2,
+    .bias_switches = {"attention_bias", "mlp_bias"},
+};

@@ -1,0 +1,23 @@
+// Qwen3, the dense ones: no bias; each query and key head has an RMSNorm before it is turned.
+#include "params.h"
+
+static const ParamSpec params[] = {
+    PARAM_MATRICES,
+    PARAM_NORM1,
+    PARAM_NORM("model.layers.%d.self_attn.q_norm.weight", SYM_HEAD, true),
+    PARAM_NORM("model.layers.%d.self_attn.k_norm.weight", SYM_HEAD, true),
+    PARAM_NORM2,
+    PARAM_FINAL_NORM,
+};
+
+const Family qwen3_family = {
+    .model_type = "qwen3",
+    .architecture = "Qwen3ForCausalLM",
+    .published = "Qwen3",
+    FAMILY_PARAMS(params),
+    .head_dim = 128,
+    .max_positions = 32768,
+    .bos = -1,
+    .eos = -1,
+    .bias_switches = {"attention_bias"},
+};

@@ -1,0 +1,132 @@
+// The transformer, as plain calls on a Device: forward, backward, one-token decode, for every family.
+#include "error.h"
+#include "model.h"
+#include <stdio.h>
+
+// The first T rows of every intermediate of a layer.
+static LayerActs first_rows(LayerActs x, int64_t T) {
+    Tensor *t[] = {&x.res1, &x.norm1, &x.rstd1, &x.qkv,   &x.heads,   &x.att,
+                   &x.lse,  &x.res2,  &x.norm2, &x.rstd2, &x.gate_up, &x.mlp};
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) *t[i] = tensor_rows(*t[i], 0, T);
+    return x;
+}
+
+// What differs between packed sequences and one-token decode: where attention finds its keys.
+typedef struct {
+    Tensor ids, pos;   // [T]
+    Tensor seq;        // [B+1], packed; NONE: decode
+    Tensor prefix;     // [B]?, packed
+    Tensor span;       // [T,4], decode
+    const KvCache *kv; // may be NULL when packed
+    Tensor kv_row;     // [T] where each token's keys and values are stored
+} Input;
+
+static Input packed_input(Packed in) {
+    return (Input){.ids = in.ids, .pos = in.pos, .seq = in.seq, .prefix = in.prefix};
+}
+
+// The profiler's range of a layer.
+static void range_layer(Device *d, const char *pass, int l) {
+    char name[32];
+    if (!d->range) return;
+    snprintf(name, sizeof name, "%s %d", pass, l);
+    d->range(d, name);
+}
+
+// Layer l as far as its backward pass needs it, the last product left out. It begins with the residual stream res[T,D] and
+// what the block before adds to it (NONE: it is whole).
+static void layer_forward(Device *d, const Model *m, const Activations *acts, int l, Tensor res, Tensor add, Input in) {
+    ModelDims n = m->dims;
+    const Layer w = m->layer[l];
+    int64_t T = in.ids.dim[0];
+    LayerActs a = first_rows(acts->layer[l], T);
+    Tensor block = tensor_rows(acts->block, 0, T);
+    Tensor cache = in.kv ? kv_layer(in.kv, l) : NONE; // [R,2K,d]
+
+    d->rmsnorm(d, a.norm1, present(add) ? a.res1 : NONE, a.rstd1, res, add, w.norm1_w, n.rms_eps);
+    d->matmul(d, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), a.norm1, w.qkv_w);
+    if (present(w.q_norm)) d->qk_norm(d, a.qkv, a.heads, w.q_norm, w.k_norm, n.K, n.rms_eps);
+    d->rope(d, a.qkv, w.qkv_b, in.pos, &m->rope, n.K, cache, in.kv_row);
+    if (present(in.seq)) d->attention(d, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
+    else d->decode(d, a.att, a.qkv, cache, in.span, n.K);
+    d->matmul(d, block, tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att)), w.o_w);
+
+    d->rmsnorm(d, a.norm2, a.res2, a.rstd2, a.res1, block, w.norm2_w, n.rms_eps);
+    d->matmul(d, a.gate_up, a.norm2, w.gate_up_w);
+    d->swiglu(d, a.mlp, a.gate_up);
+}
+
+// The transformer, once: training, prefill and decode all run these lines. Leaves acts->out[T,D].
+static void transformer(Device *d, const Model *m, Activations *acts, Input in) {
+    ModelDims n = m->dims;
+    int64_t T = in.ids.dim[0];
+    if (T > acts->capacity) die("%lld tokens in activations for %lld", (long long)T, (long long)acts->capacity);
+    Tensor block = tensor_rows(acts->block, 0, T); // [T,D] what the next residual add takes
+    Tensor res = first_rows(acts->layer[0], T).res1;
+    d->embed(d, res, m->embedding, in.ids);
+    for (int l = 0; l < n.L; l++) {
+        range_layer(d, "layer", l);
+        layer_forward(d, m, acts, l, res, l ? block : NONE, in);
+        d->matmul(d, block, tensor_rows(acts->layer[l].mlp, 0, T), m->layer[l].down_w);
+        res = tensor_rows(acts->layer[l].res2, 0, T);
+        device_range(d, NULL);
+    }
+    d->rmsnorm(d, tensor_rows(acts->out, 0, T), tensor_rows(acts->final_res, 0, T), tensor_rows(acts->final_rstd, 0, T),
+               res, block, m->final_norm, n.rms_eps);
+}
+
+void model_forward(Device *d, const Model *m, Activations *acts, Packed in, const KvCache *cache, Tensor kv_row) {
+    Input input = packed_input(in);
+    input.kv = cache;
+    input.kv_row = kv_row;
+    transformer(d, m, acts, input);
+}
+
+void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tensor pos, const KvCache *cache,
+                  Tensor kv_row, Tensor span) {
+    transformer(d, m, acts, (Input){.ids = ids, .pos = pos, .span = span, .kv = cache, .kv_row = kv_row});
+}
+
+void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in) {
+    ModelDims n = m->dims;
+    int64_t T = in.ids.dim[0];
+    Input input = packed_input(in);
+    if (!acts->keep) die("a backward pass needs kept activations");
+    Tensor dx = tensor_rows(acts->dx, 0, T);             // [T,D] gradient of a norm's output
+    Tensor dres = tensor_rows(acts->dres, 0, T);         // [T,D] gradient of the residual stream
+    Tensor dgate_up = tensor_rows(acts->dgate_up, 0, T); // [T,2F]
+    Tensor dmlp = tensor_rows(acts->dmlp, 0, T);         // [T,F]
+    Tensor dqkv = tensor_rows(acts->dqkv, 0, T);         // [T,H+2K,d]
+    Tensor datt = tensor_rows(acts->datt, 0, T);         // [T,H,d]
+    Tensor dqkv_flat = tensor2(dqkv.data, dqkv.dtype, T, tensor_width(dqkv));
+    Tensor datt_flat = tensor2(datt.data, datt.dtype, T, tensor_width(datt));
+
+    d->rmsnorm_bwd(d, dres, grad->final_norm, NONE, dx, tensor_rows(acts->final_res, 0, T),
+                   tensor_rows(acts->final_rstd, 0, T), m->final_norm);
+    for (int l = n.L - 1; l >= 0; l--) {
+        const Layer w = m->layer[l], dw = grad->layer[l];
+        LayerActs a = first_rows(acts->layer[l], T);
+        Tensor att_flat = tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att));
+
+        range_layer(d, "backward of layer", l);
+        // The last layer's are still there.
+        if (acts->keep == KEEP_RESIDUALS && l < n.L - 1) layer_forward(d, m, acts, l, a.res1, NONE, input);
+        if (acts->keep == KEEP_PRODUCTS) d->swiglu(d, a.mlp, a.gate_up);
+        d->matmul_bwd(d, dmlp, dw.down_w, dres, a.mlp, w.down_w);
+        d->swiglu_bwd(d, dgate_up, dmlp, a.gate_up);
+        if (acts->keep == KEEP_PRODUCTS) d->rmsnorm(d, a.norm2, NONE, a.rstd2, a.res2, NONE, w.norm2_w, n.rms_eps);
+        d->matmul_bwd(d, dx, dw.gate_up_w, dgate_up, a.norm2, w.gate_up_w);
+        d->rmsnorm_bwd(d, dres, dw.norm2_w, dres, dx, a.res2, a.rstd2, w.norm2_w);
+
+        d->matmul_bwd(d, datt_flat, dw.o_w, dres, att_flat, w.o_w);
+        d->attention_bwd(d, dqkv, datt, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
+        d->rope_bwd(d, dqkv, dw.qkv_b, in.pos, &m->rope, n.K);
+        if (present(w.q_norm))
+            d->qk_norm_bwd(d, dqkv, dw.q_norm, dw.k_norm, a.heads, w.q_norm, w.k_norm, n.K, n.rms_eps);
+        if (acts->keep == KEEP_PRODUCTS) d->rmsnorm(d, a.norm1, NONE, a.rstd1, a.res1, NONE, w.norm1_w, n.rms_eps);
+        d->matmul_bwd(d, dx, dw.qkv_w, dqkv_flat, a.norm1, w.qkv_w);
+        d->rmsnorm_bwd(d, dres, dw.norm1_w, dres, dx, a.res1, a.rstd1, w.norm1_w);
+        device_range(d, NULL);
+    }
+    d->embed_bwd(d, grad->embedding, dres, in.ids, n.padded ? n.pad : -1);
+}
