@@ -29,6 +29,8 @@ static const struct {
     {"reward", command_reward, "NAME[:key=value,...]", "JSONL with completion and answer in, with reward out"},
     {"tokenize", command_tokenize, "PATH [FILE] [chat_template=NAME] [special=false]",
      "JSONL with text or messages in, with ids out"},
+    {"watch", command_watch, "DIR [once=true]",
+     "a run on a terminal: sparklines, best and worst completion, following"},
     {"report", command_report, "DIR... [output=FILE]", "one HTML page of curves and completions from the logs of runs"},
     {"plan", command_plan, "CONFIG.yaml [key=value ...]", "the memory a run would take, and what would help"},
     {"config", command_config, "[CONFIG.yaml] [key=value ...] | --reference | --from-trl FILE",

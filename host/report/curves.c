@@ -74,7 +74,24 @@ static void thin(Curves *c) {
     c->stride *= 2;
 }
 
+void curves_show(Curves *c) {
+    if (c->shown || !c->last.n) return;
+    c->torn_before = c->torn, c->unnamed_before = c->unnamed;
+    int rows = c->rows;
+    row_add(c, c->last.s, c->last.n);
+    c->shown = c->rows > rows;
+}
+
+static void hide(Curves *c) {
+    if (!c->shown) return;
+    c->rows--;
+    for (int k = 0; k < c->n_columns; k++) c->column[k].value[c->rows] = NAN;
+    c->torn = c->torn_before, c->unnamed = c->unnamed_before;
+    c->shown = false;
+}
+
 void curves_add(Curves *c, const char *line, size_t n) {
+    hide(c);
     bool wanted = c->seen++ % c->stride == 0;
     str_clear(&c->last);
     if (!wanted) return str_add(&c->last, line, n);
@@ -91,8 +108,7 @@ static void add_number(Str *s, double x) {
 }
 
 void curves_json(Curves *c, Str *out) {
-    Curves before = *c;
-    if (c->last.n) row_add(c, c->last.s, c->last.n);
+    curves_show(c);
     str_printf(out, "{\"seen\": %lld, \"stride\": %lld, \"torn\": %lld, \"unnamed\": %lld, \"columns\": {",
                (long long)c->seen, (long long)c->stride, (long long)c->torn, (long long)c->unnamed);
     for (int k = 0; k < c->n_columns; k++) {
@@ -103,10 +119,8 @@ void curves_json(Curves *c, Str *out) {
         for (int r = 0; r < c->rows; r++) {
             if (r) str_puts(out, ",");
             add_number(out, c->column[k].value[r]);
-            if (r >= before.rows) c->column[k].value[r] = NAN;
         }
         str_puts(out, "]");
     }
     str_puts(out, "}}");
-    c->rows = before.rows, c->torn = before.torn, c->unnamed = before.unnamed; // that line may come again
 }

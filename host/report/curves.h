@@ -14,12 +14,16 @@ typedef struct {
     int cells;            // most rows x columns
     int rows, cap, n_columns;
     Column *column; // [n_columns]
-    Str last;       // the last line, where it has no row yet
+    Str last;       // the last line, where it is not one of those
+    bool shown;     // it has a row all the same, for now
+    int64_t torn_before, unnamed_before;
 } Curves;
 enum { MAX_COLUMNS = 256 };
 Curves curves_new(int cells);
 void curves_free(Curves *c);
 void curves_add(Curves *c, const char *line, size_t n);
+// Gives the last line a row, if it has none, until the next curves_add.
+void curves_show(Curves *c);
 // Appends {"seen", "stride", "torn", "unnamed", "columns": {name: [numbers]}}; the last line has a row there in any case.
 // Numbers read back as the same doubles.
 void curves_json(Curves *c, Str *out);

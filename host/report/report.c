@@ -1,16 +1,12 @@
 // report.html from the logs of runs. See report.h.
-#include "curves.h"
-#include "file.h"
-#include "groups.h"
+#include "logs.h"
 #include "page.h"
 #include "record.h"
 #include "report.h"
-#include "tail.h"
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
     CELLS = 160 << 10,      // numbers of all runs together, at most 19 bytes each
@@ -18,33 +14,18 @@ enum {
     GROUP_FLOOR = 32 << 10, // of one run
 };
 
-typedef struct {
-    const char *dir;
-    Tail metrics_log, completions_log;
-    Curves train, eval;
-    Groups groups;
-} Run;
-
 struct Report {
     int n;
-    Run *run; // [n]
+    RunLogs *run; // [n]
 };
-
-static Run run_new(const char *dir, int runs) {
-    size_t bytes = GROUP_BYTES / (size_t)runs;
-    return (Run){.dir = dir,
-                 .metrics_log = tail_open(dir, "metrics.jsonl"),
-                 .completions_log = tail_open(dir, "completions.jsonl"),
-                 .train = curves_new(CELLS * 7 / 8 / runs),
-                 .eval = curves_new(CELLS / 8 / runs),
-                 .groups = groups_new(bytes > GROUP_FLOOR ? bytes : GROUP_FLOOR)};
-}
 
 Report *report_open(const char *const *dirs, int n) {
     Report *r = xcalloc(1, sizeof *r);
     r->n = n;
     r->run = xcalloc((size_t)n, sizeof *r->run);
-    for (int i = 0; i < n; i++) r->run[i] = run_new(dirs[i], n);
+    size_t bytes = GROUP_BYTES / (size_t)n;
+    if (bytes < GROUP_FLOOR) bytes = GROUP_FLOOR;
+    for (int i = 0; i < n; i++) r->run[i] = logs_open(dirs[i], CELLS / n, bytes);
     return r;
 }
 
@@ -57,46 +38,14 @@ Report *report_open_live(const char *dir, int metrics, int completions) {
 
 void report_close(Report *r) {
     if (!r) return;
-    for (int i = 0; i < r->n; i++) {
-        tail_close(&r->run[i].metrics_log), tail_close(&r->run[i].completions_log);
-        curves_free(&r->run[i].train), curves_free(&r->run[i].eval);
-        groups_free(&r->run[i].groups);
-    }
+    for (int i = 0; i < r->n; i++) logs_close(&r->run[i]);
     free(r->run);
     free(r);
 }
 
-// ---- reading ---------------------------------------------------------------------------------------------------------
-
-static void metrics_line(void *to, char *s, size_t n) {
-    Run *run = to;
-    curves_add(strstr(s, "\"eval/") ? &run->eval : &run->train, s, n);
-}
-static void metrics_again(void *to) {
-    Run *run = to;
-    int train = run->train.cells, eval = run->eval.cells;
-    curves_free(&run->train), curves_free(&run->eval);
-    run->train = curves_new(train), run->eval = curves_new(eval);
-}
-static void completions_line(void *to, char *s, size_t n) { groups_add(&((Run *)to)->groups, s, n); }
-static void completions_again(void *to) {
-    Run *run = to;
-    size_t budget = run->groups.budget;
-    groups_free(&run->groups);
-    run->groups = groups_new(budget);
-}
-
 bool report_read(Report *r, Error *e) {
-    for (int i = 0; i < r->n; i++) {
-        Run *run = &r->run[i];
-        if (access(run->metrics_log.path, F_OK) && access(run->completions_log.path, F_OK))
-            return error_set(e, EXIT_INPUT,
-                             "%s: holds no metrics.jsonl and no completions.jsonl; name the output_dir of a run",
-                             run->dir);
-        if (!tail_read(&run->metrics_log, metrics_line, metrics_again, run, e) ||
-            !tail_read(&run->completions_log, completions_line, completions_again, run, e))
-            return false;
-    }
+    for (int i = 0; i < r->n; i++)
+        if (!logs_read(&r->run[i], e)) return false;
     return true;
 }
 
@@ -119,7 +68,7 @@ static void add_checkpoints(Str *s, const char *dir) {
     str_puts(s, "]");
 }
 
-static void add_run(Str *s, Run *run) {
+static void add_run(Str *s, RunLogs *run) {
     str_puts(s, "{\"dir\": ");
     str_json(s, run->dir, strlen(run->dir));
     str_puts(s, ",\n\"record\": ");

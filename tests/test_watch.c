@@ -1,0 +1,124 @@
+// grpo watch: what it draws fits, is the logs' numbers, and sends nothing of theirs to the terminal but text.
+#include "watch.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include "scratch.h"
+#include <utf8proc.h>
+
+static char *view_of(Watch *w, int columns, int rows, bool utf8) {
+    Error e = {0};
+    bool changed;
+    if (!watch_read(w, &changed, &e)) fail_aloud("%s", e.text);
+    Str view = {0};
+    watch_view(w, columns, rows, utf8, &view);
+    return view.s;
+}
+
+static void assert_fits(const char *view, int columns, int rows) {
+    int lines = 0;
+    for (const char *line = view, *end; *line; line = end + 1, lines++) {
+        end = strchr(line, '\n');
+        assert_non_null(end);
+        int used = 0;
+        for (const char *p = line; p < end;) {
+            utf8proc_int32_t c;
+            p += utf8proc_iterate((const utf8proc_uint8_t *)p, end - p, &c);
+            assert_true(c >= 32 && !(c >= 127 && c < 160));
+            used += utf8proc_charwidth(c);
+        }
+        assert_true(used <= columns);
+    }
+    assert_true(!rows || lines <= rows);
+}
+static void assert_has(const char *view, const char *words) {
+    if (!strstr(view, words)) fail_aloud("no \"%s\" in\n%s", words, view);
+}
+
+static void put_logs(int steps) {
+    Str s = {0};
+    for (int i = 1; i <= steps; i++) {
+        str_printf(&s, "{\"step\": %d, \"reward\": %d, \"kl\": null, \"completions/mean_length\": %d}\n", i, i,
+                   100 - i);
+        if (i == 8) str_puts(&s, "{\"step\": 8, \"eval/accuracy\": 0.25}\n");
+    }
+    put_text(at("metrics.jsonl"), s.s);
+    str_clear(&s);
+    for (int k = 0; k < 4; k++)
+        str_printf(
+            &s,
+            "{\"step\": %d, \"prompt\": \"How\\nmany?\\u001b[2J\", \"completion\": \"\\u001b]0;owned\\u0007 <%d> "
+            "\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc"
+            "\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\\na\\nb\\nc\\nd\\"
+            "ne\\nf\\ng\\nh\\ni\", "
+            "\"answer\": \"4\", \"rewards\": {}, \"reward\": %d, \"advantage\": %d, \"truncated\": %s}\n",
+            steps, k, (k + 2) % 4, k, k == 1 ? "true" : "false");
+    put_text(at("completions.jsonl"), s.s);
+    str_free(&s);
+}
+
+static void a_view_fits_and_tells(void **state) {
+    put_logs(8);
+    put_text(at("run.json"), "{\"steps\": 9, \"starts\": []}");
+    Watch *w = watch_open(scratch);
+    char *view = view_of(w, 79, 0, true);
+    assert_fits(view, 79, 0);
+    assert_has(view, "step 8 of 9  ");
+    assert_has(view, "reward                        8  ▁▂▃▄▅▆▇█\n");
+    assert_has(view, "length                       92  █▇▆▅▄▃▂▁\n");
+    assert_has(view, "accuracy, held out         0.25  ▁\n");
+    assert_has(view, "last group, step 8, 4 completions; gold answer 4\n");
+    assert_has(view, "best: reward 3, advantage +1, truncated\n  \\x1b]0;owned\\x07 <1> ");
+    assert_has(view, "worst: reward 0, advantage +2\n");
+    assert_has(view, "  ...\n");
+    assert_null(strstr(view, "KL"));
+    assert_false(watch_finished(w));
+    free(view);
+    put_logs(9);
+    view = view_of(w, 40, 6, false);
+    assert_fits(view, 40, 6);
+    assert_has(view, "step 9 of 9");
+    assert_has(view, "reward                        9  _.");
+    assert_true(watch_finished(w));
+    for (const char *p = view; *p; p++) assert_true((unsigned char)*p < 128);
+    free(view);
+    watch_close(w);
+}
+
+static void long_logs_show_their_last_step(void **state) {
+    put_logs(30000);
+    Watch *w = watch_open(scratch);
+    char *view = view_of(w, 79, 24, true);
+    assert_has(view, "step 30000  ");
+    assert_has(view, "reward                    3e+04  ▁▁");
+    assert_fits(view, 79, 24);
+    free(view);
+    watch_close(w);
+}
+
+static void no_logs_are_an_error(void **state) {
+    Watch *w = watch_open(scratch);
+    Error e = {0};
+    bool changed;
+    assert_false(watch_read(w, &changed, &e));
+    assert_int_equal(e.code, EXIT_INPUT);
+    SAYS(&e, "metrics.jsonl", "output_dir");
+    put_text(at("metrics.jsonl"), ""); // before the first step
+    char *view = view_of(w, 79, 24, true);
+    assert_has(view, "step 0");
+    free(view);
+    watch_close(w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_view_fits_and_tells, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(long_logs_show_their_last_step, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(no_logs_are_an_error, scratch_setup, scratch_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
