@@ -113,6 +113,10 @@
     BOOL(run,       log_completions, true, "write every completion with its rewards to completions.jsonl")             \
     BOOL(run,       report, true, "rewrite report.html in output_dir while the run goes on, at most every ten seconds, and at its end") \
     LIST(run,       report_to, "", "tensorboard: also write an event file into output_dir, with the names that Transformers gives; none, or empty: not") \
+    TEXT(run,       on_save, "", "shell command started after each checkpoint, with its path and the step as arguments; see host/README.md") \
+    TEXT(run,       on_eval, "", "train: shell command started after each evaluation on the way, with output_dir and the step") \
+    TEXT(run,       on_end, "", "shell command started at the end of a run, however it ends, with output_dir and the step") \
+    INT (run,       hook_timeout, 600, 1, 1000000000, "seconds such a command may take; then it is ended, with all that it started") \
     PICK(run,       progress, 0, "auto|live|plain|off", "auto: one live line on a terminal, plain lines elsewhere")    \
     INT (eval,      eval_steps, 0, 0, 1000000000, "train: optimizer steps between evaluations on eval_file; 0: never") \
     INT (eval,      eval_limit, 0, 0, 1000000000, "questions taken from eval_file; 0: all")                            \

@@ -67,6 +67,15 @@ static void mistakes_are_one_clear_line(void **state) {
         {"trian", 2, "train"},
         {"train modle=x", 2, "model"},
         {"train " TINY "train_file=$D/none.jsonl", 3, "none.jsonl"},
+        {"train " TINY "train_file=$D/train.jsonl on_eval=true", 2, "eval_steps is 0"},
+        {"sft " TINY "train_file=$D/sft.jsonl on_eval=true", 2, "on_eval is not for sft"},
+        {"train " TINY "train_file=$D/train.jsonl report_to=wandb", 2, "there is no `wandb`"},
+        {"report", 2, "output_dir of a run"},
+        {"report $D $D", 2, "output=FILE"},
+        {"report $D", 3, "holds no metrics.jsonl"},
+        {"report --page $D", 2, "--page"},
+        {"watch $D/nothing", 3, "holds no metrics.jsonl"},
+        {"watch $D $D", 2, "one DIR"},
         {"train " TINY "train_file=$D/empty.jsonl", 3, "empty"},
         {"train " TINY "train_file=$D/bad.jsonl", 3, "bad.jsonl:2"},
         {"train " TINY "train_file=$D/train.jsonl rewards=corectness", 2, "correctness"},
@@ -233,6 +242,46 @@ static void train_eval_sample_sft_work_together(void **state) {
 }
 
 // What goes wrong while rewards score is noted at the end, and a column of metrics.jsonl.
+// What a run leaves to look at: the page, what it is, TensorBoard's file; and the commands it starts.
+static void a_run_is_shown_and_starts_hooks(void **state) {
+    Str out = {0};
+    char *args = words(
+        "train " TINY "train_file=$D/train.jsonl output_dir=$D/shown max_steps=2 save_steps=1 eval_file=$D/train.jsonl "
+        "eval_steps=2 eval_limit=2 report_to=tensorboard on_save='sleep 0.1; echo saved' on_eval='echo evaluated' "
+        "on_end='echo ended $GRPO_EXIT'");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    free(args);
+    char *path = xasprintf("%s/shown/hooks.log", dir);
+    size_t n;
+    char *log = file_read(path, 1 << 20, &n, NULL);
+    assert_non_null(log);
+    const char *const said[] = {"on_save, step 1\n", "saved",      "/shown/step_1 1\n",
+                                "evaluated",         "/shown 2\n", "ended 0 "};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        if (!strstr(log, said[i])) fail_msg("no %s in %s\n%s", said[i], log, out.s);
+    free(log), free(path);
+    const char *const files[] = {"report.html", "run.json", "events.out.tfevents.grpo"};
+    for (int i = 0; i < 3; i++) {
+        path = xasprintf("%s/shown/%s", dir, files[i]);
+        assert_int_equal(access(path, R_OK), 0);
+        free(path);
+    }
+    args = words("report $D/shown $D/shown output=$D/two.html");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    assert_non_null(strstr(out.s, "/two.html\n"));
+    free(args);
+    args = words("watch $D/shown");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    assert_non_null(strstr(out.s, "step 2 of 2  "));
+    free(args);
+    args = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/unshown max_steps=1 report=false");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    path = xasprintf("%s/unshown/report.html", dir);
+    assert_int_not_equal(access(path, F_OK), 0);
+    free(path), free(args);
+    str_free(&out);
+}
+
 static void faults_of_rewards_are_shown(void **state) {
     Str out = {0};
     static const char hard[] = "{\"completion\": \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!\", \"answer\": \"\"}\n";
@@ -544,7 +593,8 @@ int main(void) {
         cmocka_unit_test(help_that_cannot_be_written_fails),   cmocka_unit_test(help_names_every_command),
         cmocka_unit_test(mistakes_are_one_clear_line),         cmocka_unit_test(stop_strings_against_rewards),
         cmocka_unit_test(bad_rows_are_counted_in_the_header),  cmocka_unit_test(train_eval_sample_sft_work_together),
-        cmocka_unit_test(faults_of_rewards_are_shown),         cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
+        cmocka_unit_test(a_run_is_shown_and_starts_hooks),     cmocka_unit_test(faults_of_rewards_are_shown),
+        cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -205,6 +205,8 @@ static void check_train(Reading *r, const Config *c) {
     if (c->temperature == 0)
         problem(r, "temperature", NULL,
                 "temperature is 0: every completion of a group would be the same, and nothing learned");
+    if (*c->on_eval && !c->eval_steps)
+        problem(r, "on_eval", "eval_steps", "on_eval is set but eval_steps is 0: there is no evaluation to start it");
     if (c->eval_steps && !*c->eval_file)
         problem(r, "eval_steps", "eval_file", "eval_steps is %lld but eval_file is not set", (long long)c->eval_steps);
 }
@@ -241,6 +243,8 @@ void config_check(Reading *r, const char *command) {
     check_needed(r, "model", c->model, "DIRECTORY");
     if ((train || eval || select) && !c->rewards.n)
         problem(r, "rewards", NULL, "rewards is empty; `grpo reward --list` names them");
+    if (sft && *c->on_eval)
+        problem(r, "on_eval", NULL, "on_eval is not for sft, which does not evaluate; leave it out");
     if (train || sft) check_length(r, c);
     if (!strcmp(command, "train") || sft || select) check_needed(r, "train_file", c->train_file, "FILE.jsonl");
     if (select) check_needed(r, "select_output", c->select_output, "DIRECTORY");

@@ -30,7 +30,7 @@ static int state_blobs(const Learner *l, StateBlob *blob) {
     return n;
 }
 
-bool run_save(const Learner *l, TrainState *at, Metrics *m, Error *e) {
+bool run_save(const Learner *l, TrainState *at, Metrics *m, Hooks *h, Error *e) {
     const Config *c = l->engine.cfg;
     snprintf(at->numerics, sizeof at->numerics, "%s", l->engine.device->numerics);
     if (m && !metrics_sync(m, &at->metrics_lines, &at->completions_lines, e)) return false;
@@ -45,6 +45,9 @@ bool run_save(const Learner *l, TrainState *at, Metrics *m, Error *e) {
                               (int)c->save_total_limit, e);
     at->voice = NULL;
     free(yaml);
+    char *path = xasprintf("%s/step_%lld", c->output_dir, (long long)at->step);
+    if (ok && h) hooks_start(h, HOOK_SAVE, path, at->step, metrics_last(m), 0);
+    free(path);
     return ok;
 }
 
@@ -86,9 +89,10 @@ static void say_changes(const Learner *l, const char *path, Progress *p) {
     char *file = xasprintf("%s/state/config.yaml", path), *now = config_yaml(l->engine.cfg);
     size_t n, name_n, all, old_name_n, old_all;
     char *saved = file_read(file, (size_t)1 << 20, &n, NULL);
-    const char *free_to_change = " resume progress report report_to output_dir save_steps save_total_limit "
-                                 "logging_steps log_completions profile_steps threads "
-                                 "cpu_isa comm_timeout ";
+    const char *free_to_change =
+        " resume progress report report_to on_save on_eval on_end hook_timeout output_dir save_steps save_total_limit "
+        "logging_steps log_completions profile_steps threads "
+        "cpu_isa comm_timeout ";
     Str changed = {0};
     const char *text = now, *name, *old_name;
     while (saved && next_option(&text, &name, &name_n, &all)) {

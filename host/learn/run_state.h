@@ -1,12 +1,13 @@
 // Saving a run and going on from where it was: what train and sft share.
 #pragma once
 #include "checkpoint.h"
+#include "hooks.h"
 #include "metrics.h"
 #include "progress.h"
 #include "learner.h"
 
-// Saves the consistent point `at` as output_dir/step_N, the logs on the disk first.
-bool run_save(const Learner *l, TrainState *at, Metrics *m, Error *e);
+// Saves the consistent point `at` as output_dir/step_N, the logs on the disk first, and starts on_save.
+bool run_save(const Learner *l, TrainState *at, Metrics *m, Hooks *h, Error *e);
 // Continues from the newest good checkpoint of output_dir by the `resume` rule (fills the run's weights and state and
 // *at), and opens the logs at that point (rank 0; *m is NULL elsewhere). The number of ranks may be another one than
 // the checkpoint's. False after filling *e.

@@ -7,6 +7,7 @@
 
 struct Metrics {
     Log metrics, completions;
+    Str last;         // line of metrics
     EventLog *events; // or NULL
     int64_t step;     // of the line under way
     int texts;        // completions of the step that have gone to `events`
@@ -27,6 +28,7 @@ void metrics_events(Metrics *m, EventLog *l) { m->events = l; }
 void metrics_close(Metrics *m) {
     if (!m) return;
     events_close(m->events);
+    str_free(&m->last);
     log_close(&m->metrics);
     log_close(&m->completions);
     free(m);
@@ -121,9 +123,16 @@ void metrics_completion(Metrics *m, const CompletionRecord *r) {
 bool metrics_commit(Metrics *m, Error *e) {
     events_commit(m->events);
     m->texts = 0;
-    if (m->metrics.pending.n) str_puts(&m->metrics.pending, "}\n");
+    if (m->metrics.pending.n) {
+        str_puts(&m->metrics.pending, "}");
+        str_clear(&m->last);
+        str_add(&m->last, m->metrics.pending.s, m->metrics.pending.n);
+        str_puts(&m->metrics.pending, "\n");
+    }
     return log_commit(&m->metrics, e) && log_commit(&m->completions, e);
 }
+
+const char *metrics_last(const Metrics *m) { return m->last.n ? m->last.s : "{}"; }
 
 void metrics_files(const Metrics *m, int *metrics, int *completions) {
     *metrics = m->metrics.fd;

@@ -27,5 +27,7 @@ void metrics_completion(Metrics *m, const CompletionRecord *r); // a line of com
 bool metrics_commit(Metrics *m, Error *e);
 // The descriptors of both, for reading by offset; not to be closed: with any descriptor of a file its lock goes too.
 void metrics_files(const Metrics *m, int *metrics, int *completions);
+// The last line of metrics.jsonl that this process wrote, without its newline; "{}" before there is one.
+const char *metrics_last(const Metrics *m);
 // For a checkpoint: what was committed is on the disk, and how long the logs are now.
 bool metrics_sync(Metrics *m, int64_t *metrics_lines, int64_t *completions_lines, Error *e);

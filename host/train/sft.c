@@ -42,6 +42,7 @@ typedef struct {
     Metrics *metrics;
     Progress *progress;
     LiveReport *live;
+    Hooks *hooks;
     Profile profile;
 } Sft;
 
@@ -228,6 +229,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
                  (long long)s->total_steps, (long long)n);
     s->profile = profile_open(s->learner.engine.device, c, s->progress);
     if (!run_resume(&s->learner, &s->at, s->progress, &s->metrics, e)) return false;
+    if (s->metrics) s->hooks = hooks_open(c);
     s->live = live_open(c->output_dir, s->metrics, c->report);
     run_record(&s->learner, &s->at, dataset_rows(s->data), s->total_steps);
     dataset_seek(s->data, s->at.cursor);
@@ -236,6 +238,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
 
 static void sft_close(Sft *s) {
     profile_close(&s->profile);
+    hooks_close(s->hooks);
     live_close(s->live);
     metrics_close(s->metrics);
     progress_close(s->progress);
@@ -262,11 +265,12 @@ static ExitCode sft(Sft *s, Error *e) {
         if (!ok && e->code != EXIT_OK) return e->code;
         bool due = c->save_steps > 0 && s->at.step % c->save_steps == 0;
         if ((!ok || due || s->at.step == s->total_steps) && saved != s->at.step) {
-            if (!run_save(&s->learner, &s->at, s->metrics, e)) return e->code;
+            if (!run_save(&s->learner, &s->at, s->metrics, s->hooks, e)) return e->code;
             saved = s->at.step;
             progress_say(s->progress, "saved %s/step_%lld", c->output_dir, (long long)s->at.step);
         }
         live_step(s->live);
+        hooks_look(s->hooks);
         if (ok) continue;
         error_set(e, EXIT_STOPPED, "stopped after step %lld; the same command goes on from there",
                   (long long)s->at.step);
@@ -286,6 +290,7 @@ ExitCode command_sft(int argc, char **argv, Error *e) {
         return code;
     }
     code = sft_open(&s, &c, e) ? sft(&s, e) : e->code;
+    if (s.hooks) hooks_start(s.hooks, HOOK_END, c.output_dir, s.at.step, metrics_last(s.metrics), (int)code);
     sft_close(&s);
     config_free(&c);
     return code;

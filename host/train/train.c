@@ -58,6 +58,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
 
 void trainer_close(Trainer *t) {
     profile_close(&t->report.profile);
+    hooks_close(t->report.hooks);
     live_close(t->report.live);
     metrics_close(t->report.metrics);
     progress_close(t->report.progress);
@@ -84,7 +85,7 @@ bool trainer_save(Trainer *t, Error *e) {
     t->state.batch_bytes = 0;
     if (t->state.part && !comm_rank(t->learner.engine.comm))
         t->state.batch = batch_pack(&t->generation.batch, t->cfg->beta != 0, &t->state.batch_bytes);
-    return run_save(&t->learner, &t->state, t->report.metrics, e);
+    return run_save(&t->learner, &t->state, t->report.metrics, t->report.hooks, e);
 }
 
 bool trainer_resume(Trainer *t, Error *e) {
@@ -99,6 +100,7 @@ bool trainer_resume(Trainer *t, Error *e) {
     if (t->state.part)
         grpo_order(t->generation.order, t->generation.batch.n, t->generation.steps_per_pass, (uint64_t)t->cfg->seed,
                    (uint64_t)t->generation.batch.key[0]);
+    if (t->report.metrics) t->report.hooks = hooks_open(t->cfg);
     t->report.live = live_open(t->cfg->output_dir, t->report.metrics, t->cfg->report);
     run_record(&t->learner, &t->state, dataset_rows(t->questions.data), t->total_steps);
     t->generation.next_key = t->state.next_key;
@@ -125,7 +127,9 @@ static bool evaluate(Trainer *t, Error *e) {
     metrics_add(t->report.metrics, "eval/mean_length", r.length);
     progress_say(t->report.progress, "step %lld: eval accuracy %.1f %%, lenient %.1f %%, reward %.3f (%lld questions)",
                  (long long)t->state.step, 100 * r.strict, 100 * r.lenient, r.reward, (long long)r.questions);
-    return metrics_commit(t->report.metrics, e);
+    if (!metrics_commit(t->report.metrics, e)) return false;
+    hooks_start(t->report.hooks, HOOK_EVAL, t->cfg->output_dir, t->state.step, metrics_last(t->report.metrics), 0);
+    return true;
 }
 
 static bool evaluation_due(const Trainer *t) {
@@ -172,6 +176,7 @@ static ExitCode train(Trainer *t, Error *e) {
             progress_say(t->report.progress, "saved %s/step_%lld", c->output_dir, (long long)t->state.step);
         }
         live_step(t->report.live);
+        hooks_look(t->report.hooks);
         resumed = false;
     }
     return EXIT_OK;
@@ -197,6 +202,9 @@ ExitCode command_train(int argc, char **argv, Error *e) {
                      c.share_prompts && c.num_generations > 1 ? ", which share their prompt's rows in training" : "");
         t.report.profile = profile_open(t.learner.engine.device, &c, t.report.progress);
         code = trainer_resume(&t, e) ? train(&t, e) : e->code;
+        if (t.report.hooks)
+            hooks_start(t.report.hooks, HOOK_END, c.output_dir, t.state.step, metrics_last(t.report.metrics),
+                        (int)code);
         trainer_close(&t);
     }
     config_free(&c);

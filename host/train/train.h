@@ -1,5 +1,6 @@
 // The GRPO step and the loop around it.
 #pragma once
+#include "hooks.h"
 #include "live.h"
 #include "micro.h"
 #include "profile.h"
@@ -47,6 +48,7 @@ typedef struct {
     Metrics *metrics;
     Progress *progress;
     LiveReport *live;
+    Hooks *hooks;
     Profile profile;
     StepStats stats;
     int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far

@@ -1,0 +1,168 @@
+// Hooks: what a command gets, where its output goes, that nothing waits for it, and how it ends.
+#include "clock.h"
+#include "file.h"
+#include "hooks.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include "scratch.h"
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+static Config cfg;
+
+static Hooks *hooks_of(const char *name, const char *command, const char *timeout) {
+    Error e = {0};
+    char *arg[] = {xasprintf("output_dir=%s", scratch), xasprintf("%s=%s", name, command),
+                   xasprintf("hook_timeout=%s", timeout)};
+    if (!config_read(&cfg, NULL, arg, 3, &e)) fail_aloud("%s", e.text);
+    for (int i = 0; i < 3; i++) free(arg[i]);
+    return hooks_open(&cfg);
+}
+static void done(Hooks *h) {
+    hooks_close(h);
+    config_free(&cfg);
+}
+
+static char *text_of(const char *path) {
+    size_t n;
+    Error e = {0};
+    char *text = file_read(path, 1 << 20, &n, &e);
+    if (!text) fail_aloud("%s", e.text);
+    return text;
+}
+static void assert_log_has(const char *const *words) {
+    char *log = text_of(at("hooks.log"));
+    for (; *words; words++)
+        if (!strstr(log, *words)) fail_aloud("no %s in %s", *words, log);
+    free(log);
+}
+#define LOG_HAS(...) assert_log_has((const char *const[]){__VA_ARGS__, NULL})
+
+static void wait_for(const char *path) {
+    for (int i = 0; i < 500 && !exists(path); i++) nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    if (!exists(path)) fail_aloud("%s does not come", path);
+}
+
+static void commands_get_what_they_need(void **state) {
+    Hooks *h =
+        hooks_of("on_save", "cd / && echo said; echo complained >&2; env | grep ^GRPO_; printf '[%s]' one", "60");
+    hooks_start(h, HOOK_EVAL, "nowhere", 7, NULL, 0); // not set
+    hooks_start(h, HOOK_SAVE, "runs/a b/step_8", 8, "{\"step\": 8, \"reward\": 1.5}", 0);
+    done(h);
+    LOG_HAS("on_save, step 8\n", "said\n", "complained\n", "GRPO_EVENT=save\n", "GRPO_STEP=8\n",
+            "GRPO_PATH=runs/a b/step_8\n", "GRPO_METRICS={\"step\": 8, \"reward\": 1.5}\n",
+            "[one][runs/a b/step_8][8]");
+    char *log = text_of(at("hooks.log"));
+    assert_null(strstr(log, "GRPO_EXIT"));
+    assert_null(strstr(log, "nowhere"));
+    free(log);
+    h = hooks_of("on_end", "echo $GRPO_EVENT:$GRPO_EXIT:", "60");
+    hooks_start(h, HOOK_END, scratch, 9, NULL, 75);
+    done(h);
+    LOG_HAS("said\n", "end:75: ");
+}
+
+static void training_does_not_wait(void **state) {
+    Hooks *h = hooks_of("on_save", "sleep 0.6; touch $GRPO_OUTPUT_DIR/a; :", "60");
+    double start = clock_seconds();
+    hooks_start(h, HOOK_SAVE, "p", 1, NULL, 0);
+    hooks_start(h, HOOK_SAVE, "p", 2, NULL, 0); // left out
+    hooks_look(h);
+    assert_true(clock_seconds() - start < 0.5);
+    assert_false(exists(at("a")));
+    done(h);
+    assert_true(exists(at("a")));
+    char *log = text_of(at("hooks.log"));
+    assert_null(strstr(log, "step 2"));
+    free(log);
+}
+
+// Past its time a command ends with what it started; so does what a command leaves behind.
+static void what_takes_too_long_is_ended(void **state) {
+    Hooks *h = hooks_of("on_save", "trap '' TERM; (sleep 3; touch $GRPO_OUTPUT_DIR/late) & sleep 3; :", "1");
+    double start = clock_seconds();
+    hooks_start(h, HOOK_SAVE, "p", 1, NULL, 0);
+    done(h);
+    assert_true(clock_seconds() - start < 2.5);
+    h = hooks_of("on_save", "(sleep 1; touch $GRPO_OUTPUT_DIR/late) & :", "60");
+    hooks_start(h, HOOK_SAVE, "p", 1, NULL, 0);
+    done(h);
+    nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
+    assert_false(exists(at("late")));
+}
+
+static void failures_are_said(void **state) {
+    char *path = xstrdup(at("stderr"));
+    fflush(stderr);
+    int old = dup(2), to = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    dup2(to, 2);
+    Hooks *h = hooks_of("on_eval", "exit 3;", "60");
+    hooks_start(h, HOOK_EVAL, "p", 4, NULL, 0);
+    done(h);
+    h = hooks_of("on_end", "no-such-program", "60");
+    hooks_start(h, HOOK_END, "p", 5, NULL, 0);
+    done(h);
+    fflush(stderr);
+    dup2(old, 2);
+    close(old), close(to);
+    char *said = text_of(path);
+    const char *const words[] = {"on_eval of step 4 ended with status 3; see ", "hooks.log; the run goes on",
+                                 "on_eval: started 1 times, failed 1, left out 0",
+                                 "on_end of step 5 ended with status 127"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strstr(said, words[i])) fail_aloud("no %s in %s", words[i], said);
+    LOG_HAS("no-such-program");
+    free(said), free(path);
+}
+
+// kill -9 of the run's process: its hook ends too.
+static void a_hook_ends_with_its_run(void **state) {
+    pid_t run = fork();
+    if (!run) {
+        Hooks *h = hooks_of("on_save", "touch $GRPO_OUTPUT_DIR/begun; sleep 1; touch $GRPO_OUTPUT_DIR/late; :", "60");
+        hooks_start(h, HOOK_SAVE, "p", 1, NULL, 0);
+        for (;;) pause();
+    }
+    wait_for(at("begun"));
+    kill(run, SIGKILL);
+    assert_int_equal(waitpid(run, NULL, 0), run);
+    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 500000000}, NULL);
+    assert_false(exists(at("late")));
+}
+
+static void examples_work(void **state) {
+    assert_true(disk_mkdir(at("step_4/state"), NULL));
+    put_text(at("step_4/model.safetensors"), "weights");
+    Hooks *h = hooks_of("on_save", "tools/hooks/push.sh $GRPO_OUTPUT_DIR/elsewhere", "60");
+    hooks_start(h, HOOK_SAVE, at("step_4"), 4, NULL, 0);
+    done(h);
+    char *text = text_of(at("elsewhere/step_4/model.safetensors"));
+    assert_string_equal(text, "weights");
+    free(text);
+    assert_false(exists(at("elsewhere/step_4.part")));
+    put_text(at("fake"), "#!/bin/sh\necho \"$@\"\n");
+    assert_int_equal(chmod(at("fake"), 0700), 0);
+    h = hooks_of("on_save", "GRPO=$GRPO_OUTPUT_DIR/fake tools/hooks/evaluate.sh c.yaml held.jsonl eval_limit=3", "60");
+    hooks_start(h, HOOK_SAVE, at("step_4"), 4, NULL, 0);
+    done(h);
+    LOG_HAS(
+        "eval c.yaml device=cpu model=", "/step_4 eval_file=held.jsonl eval_output=", "/eval_4.json eval_limit=3\n");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(commands_get_what_they_need, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(training_does_not_wait, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(what_takes_too_long_is_ended, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(failures_are_said, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_hook_ends_with_its_run, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(examples_work, scratch_setup, scratch_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
