@@ -5,6 +5,7 @@
 #include "commands.h"
 #include "device.h"
 #include "nearest.h"
+#include "pipeline.h"
 #include "program.h"
 #include "ranks.h"
 #include "str.h"
@@ -26,6 +27,8 @@ static const struct {
     {"eval", command_eval, "[CONFIG.yaml] [key=value ...]", "accuracy, pass@k and maj@k on a file of questions"},
     {"select", command_select, "CONFIG.yaml [key=value ...]",
      "rejection sampling: draw completions, keep what rules allow, as a file for sft"},
+    {"run", command_run, "FILE.yaml [from=NAME | only=NAME] [key=value ...] [NAME.key=value ...]",
+     "a pipeline: phases of sft, train, select and eval, each from what earlier ones made"},
     {"reward", command_reward, "NAME[:key=value,...]", "JSONL with completion and answer in, with reward out"},
     {"tokenize", command_tokenize, "PATH [FILE] [chat_template=NAME] [special=false]",
      "JSONL with text or messages in, with ids out"},

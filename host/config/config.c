@@ -431,6 +431,24 @@ static bool read_value(Reading *r, const Option *o, YamlReader *y) {
 
 // ---- the file and the overrides ----------------------------------------------------------------------------------
 
+bool config_read_pairs(Reading *r, YamlReader *y, PairTaker *taker, void *arg) {
+    Node node;
+    while ((node = yaml_next(y)).kind == NODE_SCALAR && r->problem_count <= MAX_PROBLEMS) {
+        int i = strlen(node.text) == node.n ? option_index(node.text) : -1;
+        PairFate fate = i < 0 && taker ? taker(arg, r, &node, y) : PAIR_LEFT;
+        if (fate == PAIR_STOP) return false;
+        if (fate == PAIR_TAKEN) continue;
+        if (i < 0) unknown_option(r, node.line, node.text);
+        else if (r->place[i].line) {
+            problem_at_line(r, node.line, "`%s` is given twice; first on line %d", node.text, r->place[i].line);
+            i = -1;
+        } else r->place[i].line = node.line;
+        if (!read_value(r, i < 0 ? NULL : &config_options[i], y)) return false;
+    }
+    if (node.kind == NODE_BAD) read_bad(r, &node);
+    return node.kind == NODE_END;
+}
+
 static void read_document(Reading *r, YamlReader *y) {
     Node node = yaml_next(y);
     if (node.kind == NODE_DONE) return; // an empty file: all defaults
@@ -438,16 +456,8 @@ static void read_document(Reading *r, YamlReader *y) {
     if (node.kind != NODE_MAP)
         return problem_at_line(r, node.line, "a configuration is lines of `option: value`, not a %s",
                                node.kind == NODE_LIST ? "list" : "single value");
-    while ((node = yaml_next(y)).kind == NODE_SCALAR && r->problem_count <= MAX_PROBLEMS) {
-        int i = strlen(node.text) == node.n ? option_index(node.text) : -1;
-        if (i < 0) unknown_option(r, node.line, node.text);
-        else if (r->place[i].line) {
-            problem_at_line(r, node.line, "`%s` is given twice; first on line %d", node.text, r->place[i].line);
-            i = -1;
-        } else r->place[i].line = node.line;
-        if (!read_value(r, i < 0 ? NULL : &config_options[i], y)) return;
-    }
-    if (node.kind == NODE_END) node = yaml_next(y); // what follows the map: nothing, or an error
+    if (!config_read_pairs(r, y, NULL, NULL)) return;
+    node = yaml_next(y); // what follows the map: nothing, or an error
     if (node.kind == NODE_BAD) read_bad(r, &node);
 }
 
@@ -484,7 +494,7 @@ static bool is_utf8(const char *s) {
     return true;
 }
 
-static void read_override(Reading *r, const char *arg) {
+void config_read_override(Reading *r, const char *arg) {
     r->arg = arg;
     const char *equals = strchr(arg, '=');
     char *name = equals ? xstrndup(arg, (size_t)(equals - arg)) : xstrdup(arg);
@@ -525,7 +535,7 @@ static void apply_launcher(Reading *r, const Launch *l) {
     r->c->gpus = l->world;
 }
 
-static void defaults(Reading *r) {
+void config_defaults(Reading *r) {
     for (int i = 0; i < OPTIONS; i++) {
         r->names[i] = config_options[i].name;
         set_default(r->c, &config_options[i]);
@@ -549,7 +559,7 @@ bool config_of_settings(Config *c, const char *path, const Setting *set, int n, 
     Place place[OPTIONS] = {0};
     Reading r = {.c = c, .path = path, .names = names, .place = place};
     *c = (Config){0};
-    defaults(&r);
+    config_defaults(&r);
     for (int k = 0; k < n; k++) {
         int i = option_index(set[k].name);
         if (i < 0) die("config: no option %s", set[k].name);
@@ -572,9 +582,9 @@ static bool config_load(Config *c, const char *command, const char *path, char *
     for (size_t i = 0; command && i < sizeof ranked / sizeof *ranked; i++)
         has_ranks = has_ranks || !strcmp(command, ranked[i]);
     if (has_ranks && !launch_read(&launch, e)) return false;
-    defaults(&r);
+    config_defaults(&r);
     bool readable = !path || read_file(&r);
-    for (int i = 0; i < n; i++) read_override(&r, overrides[i]);
+    for (int i = 0; i < n; i++) config_read_override(&r, overrides[i]);
     apply_launcher(&r, &launch);
     return finish(&r, command, readable, e);
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include "config.h"
 #include "str.h"
+#include "yaml_reader.h"
 
 typedef enum { KIND_BOOL, KIND_INT, KIND_REAL, KIND_TEXT, KIND_LIST, KIND_PICK } OptionKind;
 
@@ -49,6 +50,15 @@ void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) 
 
 // All problems of a reading as one error, a line each. Returns false.
 bool problems_report(const Reading *r, Error *e);
+
+// The state at its start: names, and *r->c of defaults. r->c and r->place must be zero.
+void config_defaults(Reading *r);
+// Reads `key: value` pairs behind the opening of a map, to its end. A key that is no option is offered to `taker` (may be
+// NULL), which reads its value where it takes it. False where reading must stop.
+typedef enum { PAIR_LEFT, PAIR_TAKEN, PAIR_STOP } PairFate;
+typedef PairFate PairTaker(void *arg, Reading *r, const Node *key, YamlReader *y);
+bool config_read_pairs(Reading *r, YamlReader *y, PairTaker *taker, void *arg);
+void config_read_override(Reading *r, const char *arg); // "key=value"
 
 // One option's value as text, and the line of the file that it comes from (0: from none).
 typedef struct {

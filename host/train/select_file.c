@@ -1,13 +1,11 @@
 // The files of `select`: samples.jsonl with all that was drawn, and kept.jsonl with what is kept of it.
 #include "config_table.h"
-#include "crc32c.h"
-#include "file.h"
+#include "fingerprint.h"
 #include "json.h"
 #include "jsonl.h"
 #include "outdir.h"
 #include "select.h"
 #include "signals.h"
-#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -31,45 +29,10 @@ static bool decides(const Option *o) {
     return is;
 }
 
-static bool add_file(uint32_t *crc, const char *path, Error *e) {
-    int fd = file_open(path, e);
-    if (fd < 0) return false;
-    char *block = xmalloc(DISK_BLOCK);
-    ssize_t n;
-    while ((n = read(fd, block, DISK_BLOCK)) != 0 && (n > 0 || errno == EINTR))
-        if (n > 0) *crc = crc32c(*crc, block, (size_t)n);
-    bool ok = n == 0 || error_set(e, EXIT_DISK, "%s: reading failed: %s", path, strerror(errno));
-    free(block);
-    close(fd);
-    return ok;
-}
-
-static int is_model_file(const struct dirent *d) {
-    const char *dot = strrchr(d->d_name, '.');
-    return dot && d->d_name[0] != '.' && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".json"));
-}
-
-// A checksum of a model directory: its names and what is in them, in the order of the names.
-static bool add_model(uint32_t *crc, const char *dir, Error *e) {
-    struct dirent **entry;
-    int n = scandir(dir, &entry, is_model_file, alphasort);
-    if (n < 0) return error_set(e, EXIT_INPUT, "%s: %s", dir, error_open(errno));
-    bool ok = true;
-    for (int i = 0; i < n; free(entry[i++])) {
-        if (!ok) continue;
-        char *path = xasprintf("%s/%s", dir, entry[i]->d_name);
-        *crc = crc32c(*crc, entry[i]->d_name, strlen(entry[i]->d_name));
-        ok = add_file(crc, path, e);
-        free(path);
-    }
-    free(entry);
-    return ok;
-}
-
 char *select_drawn_with(const Config *c, Error *e) {
     uint32_t questions = 0, model = 0, system = 0;
-    if (!add_file(&questions, c->train_file, e) || !add_model(&model, c->model, e) ||
-        (*c->system_prompt_file && !add_file(&system, c->system_prompt_file, e)))
+    if (!fingerprint(&questions, c->train_file, e) || !fingerprint(&model, c->model, e) ||
+        (*c->system_prompt_file && !fingerprint(&system, c->system_prompt_file, e)))
         return NULL;
     Str s = {0}, value = {0};
     str_puts(&s, "{\"drawn_with\": {");

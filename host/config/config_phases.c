@@ -1,0 +1,339 @@
+// Reading a pipeline's file: for each phase the defaults at the top of the file, then its own options, then what ${...}
+// stands for.
+#include "config_table.h"
+#include "file.h"
+#include "nearest.h"
+#include "phases.h"
+#include <stdlib.h>
+#include <string.h>
+
+const char *const phase_command_name[PHASE_COMMANDS] = {"sft", "train", "select", "eval"};
+// What a phase may not set: where it writes is the pipeline's to say.
+static const char *const outputs[] = {"output_dir", "select_output", "eval_output"};
+#define OUTPUTS    ((int)(sizeof outputs / sizeof *outputs))
+#define MAX_PHASES 64
+
+typedef struct {
+    Phases *ps;
+    const char *path, *text;
+    size_t n;
+    char **overrides;
+    int n_overrides;
+    TextList words, meanings; // of `define`
+    PhaseProduct *product;
+    void *product_arg;
+    Str problems; // of all phases
+    int problem_count;
+} PhaseFile;
+
+int phase_index(const Phases *ps, const char *name) {
+    for (int k = 0; k < ps->n; k++)
+        if (ps->phase[k].name && !strcmp(ps->phase[k].name, name)) return k;
+    return -1;
+}
+
+void phases_free(Phases *ps) {
+    for (int k = 0; k < ps->n; k++) {
+        free(ps->phase[k].name);
+        free(ps->phase[k].uses);
+        config_free(&ps->phase[k].cfg);
+    }
+    free(ps->phase);
+    free(ps->output_dir);
+    *ps = (Phases){0};
+}
+
+static bool is_name(const char *s, size_t n) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    return n && n <= 64 && strspn(s, letters) == n && *s != '-';
+}
+
+// ---- names and commands, before all else -----------------------------------------------------------------------------
+
+static void scan_name(PhaseFile *f, Reading *r, Phase *p, const Node *v) {
+    if (!is_name(v->text, v->n))
+        problem_at_line(r, v->line, "a phase's name is letters, digits, _ and -, not `%.60s`", v->text);
+    else if (phase_index(f->ps, v->text) >= 0)
+        problem_at_line(r, v->line, "phase `%s` is there twice; first on line %d", v->text,
+                        f->ps->phase[phase_index(f->ps, v->text)].line);
+    else p->name = xstrdup(v->text);
+}
+
+static void scan_command(Reading *r, Phase *p, const Node *v) {
+    for (int c = 0; c < PHASE_COMMANDS; c++)
+        if (!strcmp(v->text, phase_command_name[c])) p->command = (PhaseCommand)c;
+    if (p->command != PHASE_COMMANDS) return;
+    const char *near = nearest_name(v->text, phase_command_name, PHASE_COMMANDS);
+    problem_at_line(r, v->line, "a phase's command is sft, train, select or eval, not `%.60s`%s%s%s", v->text,
+                    near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+}
+
+// One item of `phases`. False where reading must stop.
+static bool scan_phase(PhaseFile *f, Reading *r, YamlReader *y, Node open) {
+    if (open.kind != NODE_MAP) {
+        problem_at_line(r, open.line, "a phase is {name: NAME, command: COMMAND, option: value ...}");
+        return open.kind != NODE_LIST || yaml_skip(y, open).kind != NODE_BAD;
+    }
+    if (f->ps->n == MAX_PHASES) {
+        problem_at_line(r, open.line, "more than %d phases", MAX_PHASES);
+        return false;
+    }
+    f->ps->phase = xrealloc(f->ps->phase, (size_t)(f->ps->n + 1) * sizeof *f->ps->phase);
+    Phase *p = &f->ps->phase[f->ps->n++];
+    *p = (Phase){.line = open.line, .command = PHASE_COMMANDS};
+    bool named = false, commanded = false;
+    Node node;
+    while ((node = yaml_next(y)).kind == NODE_SCALAR) {
+        bool name = !strcmp(node.text, "name"), command = !strcmp(node.text, "command");
+        node = yaml_next(y);
+        if (node.kind == NODE_SCALAR && name) scan_name(f, r, p, &node), named = true;
+        else if (node.kind == NODE_SCALAR && command) scan_command(r, p, &node), commanded = true;
+        if (node.kind == NODE_LIST || node.kind == NODE_MAP) node = yaml_skip(y, node);
+        if (node.kind == NODE_BAD) break;
+    }
+    if (node.kind == NODE_BAD) return false; // said when the pairs are read
+    if (!named) problem_at_line(r, open.line, "the phase has no `name`");
+    if (!commanded) problem_at_line(r, open.line, "the phase has no `command`: sft, train, select or eval");
+    return true;
+}
+
+static void define_words(PhaseFile *f, Reading *r, YamlReader *y) {
+    Node node;
+    while ((node = yaml_next(y)).kind == NODE_SCALAR) {
+        char *word = xstrdup(node.text);
+        int line = node.line;
+        node = yaml_next(y);
+        if (node.kind == NODE_SCALAR && is_name(word, strlen(word))) {
+            list_add(&f->words, word, strlen(word));
+            list_add(&f->meanings, node.text, strlen(node.text));
+        } else if (node.kind != NODE_BAD)
+            problem_at_line(r, line, "define: `%.60s` wants one value and a plain name", word);
+        free(word);
+        if (node.kind == NODE_LIST || node.kind == NODE_MAP) node = yaml_skip(y, node);
+        if (node.kind == NODE_BAD) break;
+    }
+}
+
+// What is no option at the top of the file: `define`, `phases`.
+typedef struct {
+    PhaseFile *file;
+    bool scan, found; // fill in file->ps and words; there were `phases`
+} Top;
+
+static PairFate take_top(void *arg, Reading *r, const Node *key, YamlReader *y) {
+    Top *top = arg;
+    bool phases = !strcmp(key->text, "phases"), define = !strcmp(key->text, "define");
+    if (!phases && !define) return PAIR_LEFT;
+    top->found = top->found || phases;
+    Node v = yaml_next(y);
+    if (v.kind == NODE_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
+    if (v.kind != (phases ? NODE_LIST : NODE_MAP)) {
+        problem_at_line(r, v.line,
+                        phases ? "phases wants a list of {name: NAME, command: COMMAND, ...}"
+                               : "define wants a map: {word: value}");
+        return v.kind == NODE_SCALAR || yaml_skip(y, v).kind != NODE_BAD ? PAIR_TAKEN : PAIR_STOP;
+    }
+    if (!top->scan) return yaml_skip(y, v).kind == NODE_BAD ? PAIR_STOP : PAIR_TAKEN;
+    if (define) return define_words(top->file, r, y), PAIR_TAKEN;
+    for (v = yaml_next(y); v.kind != NODE_END; v = yaml_next(y)) {
+        if (v.kind == NODE_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
+        if (!scan_phase(top->file, r, y, v)) return PAIR_STOP;
+    }
+    return PAIR_TAKEN;
+}
+
+// The pairs at the top of the file into r.
+static void read_top(PhaseFile *f, Reading *r, bool scan) {
+    YamlReader *y = yaml_open(f->text, f->n);
+    Top top = {f, scan, false};
+    Node node = yaml_next(y);
+    if (node.kind == NODE_BAD) problem_at_line(r, node.line, "%s", node.text);
+    else if (node.kind != NODE_MAP)
+        problem_at_line(r, node.line, "a pipeline is `phases:` and options for all of them");
+    else if (config_read_pairs(r, y, take_top, &top)) {
+        node = yaml_next(y);
+        if (node.kind == NODE_BAD) problem_at_line(r, node.line, "%s", node.text);
+        else if (!top.found) problem_at_line(r, 0, "no `phases`: is it the configuration of one command?");
+        else if (scan && !f->ps->n) problem_at_line(r, 0, "`phases` is empty");
+    }
+    yaml_close(y);
+}
+
+// ---- one phase ---------------------------------------------------------------------------------------------------------
+
+static PairFate take_own(void *arg, Reading *r, const Node *key, YamlReader *y) {
+    if (strcmp(key->text, "name") && strcmp(key->text, "command")) return PAIR_LEFT;
+    Node v = yaml_next(y);
+    if (v.kind == NODE_SCALAR) return PAIR_TAKEN;
+    if (v.kind == NODE_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
+    problem_at_line(r, v.line, "a phase's name and command are one word each");
+    return yaml_skip(y, v).kind == NODE_BAD ? PAIR_STOP : PAIR_TAKEN;
+}
+
+// The pairs of phase k into r. The file has been read once, so that its shape is known to be good.
+static void read_own(PhaseFile *f, Reading *r, int k) {
+    YamlReader *y = yaml_open(f->text, f->n);
+    Node node = yaml_next(y);
+    while ((node = yaml_next(y)).kind == NODE_SCALAR) {
+        bool phases = !strcmp(node.text, "phases");
+        node = yaml_next(y);
+        if (phases) break;
+        if (node.kind != NODE_SCALAR) yaml_skip(y, node);
+    }
+    for (int i = 0; i <= k; i++) {
+        node = yaml_next(y);
+        if (i < k) yaml_skip(y, node);
+    }
+    config_read_pairs(r, y, take_own, NULL);
+    yaml_close(y);
+}
+
+// "NAME.key=value" for phase `name`, "key=value" for all where it is NULL. NULL: for another.
+static const char *override_for(const PhaseFile *f, const char *arg, const char *name) {
+    size_t key = strcspn(arg, "="), dot = strcspn(arg, ".=");
+    if (dot == key) return name ? NULL : arg;
+    char *prefix = xstrndup(arg, dot);
+    bool known = phase_index(f->ps, prefix) >= 0, mine = name && !strcmp(prefix, name);
+    free(prefix);
+    return mine ? arg + dot + 1 : !known && !name ? arg : NULL;
+}
+
+static void read_overrides(PhaseFile *f, Reading *r, const char *name) {
+    for (int i = 0; i < f->n_overrides; i++) {
+        const char *arg = override_for(f, f->overrides[i], name);
+        if (arg) config_read_override(r, arg);
+    }
+}
+
+// What the word within ${...} stands for in phase k, heap memory; NULL after adding a problem.
+static char *meaning_of(PhaseFile *f, Reading *r, int k, const char *option, const char *word) {
+    for (int i = 0; i < f->words.n; i++)
+        if (!strcmp(f->words.item[i], word)) return xstrdup(f->meanings.item[i]);
+    char *name = xstrndup(word, strcspn(word, "."));
+    const char *part = word[strlen(name)] ? word + strlen(name) + 1 : "";
+    int maker = phase_index(f->ps, name);
+    char *product = NULL;
+    if (maker < 0) {
+        const char *names[MAX_PHASES];
+        int n = 0;
+        for (int i = 0; i < k; i++)
+            if (f->ps->phase[i].name) names[n++] = f->ps->phase[i].name;
+        const char *near = nearest_name(name, names, n);
+        problem_of(r, option, NULL, "%s: ${%.60s} is neither a phase nor a word of `define`%s%s%s", option, word,
+                   near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+    } else if (maker >= k)
+        problem_of(r, option, NULL, "%s: ${%s} is made by %s; a phase can use what earlier ones made", option, word,
+                   maker == k ? "this phase itself" : "a later phase");
+    else if (!(product = f->product(f->product_arg, f->ps, maker, part)))
+        problem_of(r, option, NULL, "%s: phase %s makes no `%.60s`", option, name, part);
+    else f->ps->phase[k].uses[maker] = 1;
+    free(name);
+    return product;
+}
+
+// Replaces every ${word} in *text.
+static void replace(PhaseFile *f, Reading *r, int k, const char *option, char **text) {
+    if (!strstr(*text, "${")) return;
+    Str s = {0};
+    str_puts(&s, "");
+    for (const char *p = *text; *p;) {
+        const char *open = strstr(p, "${"), *close = open ? strchr(open, '}') : NULL;
+        if (!close) {
+            if (open) problem_of(r, option, NULL, "%s: ${ without }", option);
+            str_puts(&s, p);
+            break;
+        }
+        str_add(&s, p, (size_t)(open - p));
+        char *word = xstrndup(open + 2, (size_t)(close - open - 2)), *meaning = meaning_of(f, r, k, option, word);
+        str_puts(&s, meaning ? meaning : "unknown");
+        free(word), free(meaning);
+        p = close + 1;
+    }
+    free(*text);
+    *text = s.s;
+}
+
+static void set_text(char **member, char *text) {
+    free(*member);
+    *member = text;
+}
+
+static void read_phase(PhaseFile *f, int k) {
+    Phase *p = &f->ps->phase[k];
+    const char **names = xcalloc((size_t)config_option_count, sizeof *names);
+    Place *place = xcalloc((size_t)config_option_count, sizeof *place),
+          *top = xcalloc((size_t)config_option_count, sizeof *top);
+    Reading r = {.c = &p->cfg, .path = f->path, .names = names, .place = place};
+    config_defaults(&r);
+    read_top(f, &r, false);
+    read_overrides(f, &r, NULL);
+    bool first = !k;
+    if (first) f->ps->output_dir = xstrdup(p->cfg.output_dir);
+    else str_clear(&r.problems), r.problem_count = 0; // said with the first phase
+    memcpy(top, place, (size_t)config_option_count * sizeof *place);
+    memset(place, 0, (size_t)config_option_count * sizeof *place);
+    read_own(f, &r, k);
+    read_overrides(f, &r, p->name);
+    p->uses = xcalloc((size_t)f->ps->n, 1);
+    CommandGroups reads = {0};
+    for (int i = 0; i < config_command_count; i++)
+        if (!strcmp(config_commands[i].command, phase_command_name[p->command])) reads = config_commands[i];
+    for (int i = 0; i < config_option_count; i++) {
+        const Option *o = &config_options[i];
+        bool own = place[i].line || place[i].arg, writes = false;
+        if (!own) place[i] = top[i];
+        for (int j = 0; j < OUTPUTS; j++) writes = writes || !strcmp(o->name, outputs[j]);
+        if (own && writes)
+            problem_of(&r, o->name, NULL, "%s: leave it out; phase %s writes into %s/%s", o->name, p->name,
+                       f->ps->output_dir, p->name);
+        else if (own && !command_reads(&reads, o->group))
+            problem_of(&r, o->name, NULL, "%s reads no `%s`; leave it out of phase %s", phase_command_name[p->command],
+                       o->name, p->name);
+        void *at = option_at(&p->cfg, o);
+        if (o->kind == KIND_TEXT) replace(f, &r, k, o->name, at);
+        for (int j = 0; o->kind == KIND_LIST && j < ((TextList *)at)->n; j++)
+            replace(f, &r, k, o->name, &((TextList *)at)->item[j]);
+    }
+    set_text(&p->cfg.output_dir, xasprintf("%s/%s", f->ps->output_dir, p->name));
+    set_text(&p->cfg.select_output, xstrdup(p->cfg.output_dir));
+    set_text(&p->cfg.eval_output, xasprintf("%s/%s.json", f->ps->output_dir, p->name));
+    config_check(&r, phase_command_name[p->command]);
+    if (r.problems.n) str_printf(&f->problems, "%s%s", f->problems.n ? "\n" : "", r.problems.s);
+    f->problem_count += r.problem_count;
+    str_free(&r.problems);
+    free(names), free(place), free(top);
+}
+
+bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhaseProduct *product, void *arg, Error *e) {
+    *ps = (Phases){0};
+    size_t bytes;
+    char *text = file_read_text(path, YAML_MAX_BYTES, &bytes, e);
+    if (!text) return e->code = EXIT_CONFIG, false;
+    PhaseFile f = {.ps = ps,
+                   .path = path,
+                   .text = text,
+                   .n = bytes,
+                   .overrides = overrides,
+                   .n_overrides = n,
+                   .product = product,
+                   .product_arg = arg};
+    // First what phases there are, on a configuration of its own.
+    const char **names = xcalloc((size_t)config_option_count, sizeof *names);
+    Place *place = xcalloc((size_t)config_option_count, sizeof *place);
+    Config scratch = {0};
+    Reading r = {.c = &scratch, .path = path, .names = names, .place = place};
+    config_defaults(&r);
+    read_top(&f, &r, true);
+    config_free(&scratch);
+    for (int k = 0; k < ps->n && !r.problem_count; k++) read_phase(&f, k);
+    if (r.problem_count) f.problems = r.problems, f.problem_count = r.problem_count;
+    else str_free(&r.problems);
+    free(names), free(place);
+    r = (Reading){.path = path, .problems = f.problems, .problem_count = f.problem_count};
+    bool ok = !f.problem_count || problems_report(&r, e);
+    str_free(&f.problems);
+    list_clear(&f.words), list_clear(&f.meanings);
+    free(text);
+    if (!ok) phases_free(ps);
+    return ok;
+}

@@ -1,0 +1,33 @@
+// A pipeline's file: phases that are commands of their own, each of which may use what earlier ones made.
+//
+//     output_dir: runs/r1           # where each phase gets a directory (or file) of its name
+//     define: {base: models/tiny}   # words for ${base}
+//     dtype: bf16                   # an option here is the default of every phase
+//     phases:
+//       - {name: cold_start, command: sft, model: "${base}", train_file: cold.jsonl}
+//       - {name: reasoning, command: train, model: "${cold_start}", train_file: gsm8k.jsonl}
+#pragma once
+#include "config.h"
+
+typedef enum { PHASE_SFT, PHASE_TRAIN, PHASE_SELECT, PHASE_EVAL, PHASE_COMMANDS } PhaseCommand;
+extern const char *const phase_command_name[PHASE_COMMANDS];
+
+typedef struct {
+    char *name;
+    PhaseCommand command;
+    int line;   // of the file
+    Config cfg; // defaults, the phase's own options, and where it writes; ${...} replaced
+    char *uses; // [n] whether it uses what phase i makes
+} Phase;
+typedef struct {
+    char *output_dir;
+    Phase *phase; // [n]
+    int n;
+} Phases;
+// Where phase p puts a part of what it makes ("": what ${NAME} alone means). Heap memory; NULL: it has no such part.
+typedef char *PhaseProduct(void *arg, const Phases *ps, int p, const char *part);
+// Reads the file; "key=value" overrides stand at its top, "NAME.key=value" in that phase. All problems of all phases in
+// one error, each with its line. On failure *ps holds nothing.
+bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhaseProduct *product, void *arg, Error *e);
+void phases_free(Phases *ps);
+int phase_index(const Phases *ps, const char *name); // or -1

@@ -1,0 +1,50 @@
+// Fingerprints of files and model directories.
+#include "fingerprint.h"
+#include "crc32c.h"
+#include "file.h"
+#include "outdir.h"
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool add_file(uint32_t *crc, const char *path, Error *e) {
+    int fd = file_open(path, e);
+    if (fd < 0) return false;
+    char *block = xmalloc(DISK_BLOCK);
+    ssize_t n;
+    while ((n = read(fd, block, DISK_BLOCK)) != 0 && (n > 0 || errno == EINTR))
+        if (n > 0) *crc = crc32c(*crc, block, (size_t)n);
+    bool ok = n == 0 || error_set(e, EXIT_DISK, "%s: reading failed: %s", path, strerror(errno));
+    free(block);
+    close(fd);
+    return ok;
+}
+
+static int is_model_file(const struct dirent *d) {
+    const char *dot = strrchr(d->d_name, '.');
+    return dot && d->d_name[0] != '.' && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".json"));
+}
+
+static bool add_directory(uint32_t *crc, const char *dir, Error *e) {
+    struct dirent **entry;
+    int n = scandir(dir, &entry, is_model_file, alphasort);
+    if (n < 0) return error_set(e, EXIT_INPUT, "%s: %s", dir, error_open(errno));
+    bool ok = true;
+    for (int i = 0; i < n; free(entry[i++])) {
+        if (!ok) continue;
+        char *path = xasprintf("%s/%s", dir, entry[i]->d_name);
+        *crc = crc32c(*crc, entry[i]->d_name, strlen(entry[i]->d_name));
+        ok = add_file(crc, path, e);
+        free(path);
+    }
+    free(entry);
+    return ok;
+}
+
+bool fingerprint(uint32_t *crc, const char *path, Error *e) {
+    struct stat st;
+    return !stat(path, &st) && S_ISDIR(st.st_mode) ? add_directory(crc, path, e) : add_file(crc, path, e);
+}

@@ -1,0 +1,268 @@
+// Pipelines: a file of phases, what is said of a bad one, and that a run killed anywhere ends in the same bytes.
+#include "file.h"
+#include "json.h"
+#include "train_fixture.h"
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+static Fixture f;
+static char said[16384];
+
+static const char phases[] =
+    "# four phases\n"
+    "output_dir: $D/$O\n"
+    "define: {base: models/tiny, questions: $D/train.jsonl}\n"
+    "device: cpu\n"
+    "threads: 1\n"
+    "dtype: f32\n"
+    "raw: true\n"
+    "max_prompt_length: 48\n"
+    "max_completion_length: 12\n"
+    "temperature: 1.0\n"
+    "progress: plain\n"
+    "rewards: [completion_length, xmlcount]\n"
+    "gradient_accumulation_steps: 1\n"
+    "stop: [e]\n"
+    "phases:\n"
+    "  - {name: cold, command: sft, model: \"${base}\", init: random, train_file: $D/sft.jsonl, max_length: 64, "
+    "learning_rate: 2e-3, max_steps: 6, per_device_train_batch_size: 4, save_steps: 2}\n"
+    "  - name: reasoning\n"
+    "    command: train\n"
+    "    model: ${cold}\n"
+    "    train_file: ${questions}\n"
+    "    max_steps: 3\n"
+    "    num_generations: 4\n"
+    "    per_device_train_batch_size: 4\n"
+    "    save_steps: 1\n"
+    "  - name: pick\n"
+    "    command: select\n"
+    "    model: ${reasoning.checkpoint}\n"
+    "    train_file: ${questions}\n"
+    "    select_samples: 4\n"
+    "    select_limit: 12\n"
+    "    select_rules: [\"completion_length:min=-1000\"]\n"
+    "  - {name: measure, command: eval, model: \"${reasoning}\", eval_file: \"${questions}\", eval_limit: 6}\n";
+
+// The text with $D and $O replaced, as $D/NAME.yaml.
+static char *write_phases(const char *text, const char *name, const char *output) {
+    Str s = {0};
+    for (const char *p = text; *p; p++) {
+        if (p[0] == '$' && p[1] == 'D') str_puts(&s, f.dir), p++;
+        else if (p[0] == '$' && p[1] == 'O') str_puts(&s, output), p++;
+        else str_add(&s, p, 1);
+    }
+    char *path = xasprintf("%s/%s.yaml", f.dir, name);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    fputs(s.s, out);
+    assert_int_equal(fclose(out), 0);
+    str_free(&s);
+    return path;
+}
+
+static const char *program(void) { return getenv("GRPO") ? getenv("GRPO") : "build/grpo"; }
+
+static int run(const char *path, const char *more) {
+    char *command = xasprintf("%s run %s %s 2>&1", program(), path, more);
+    FILE *p = popen(command, "r");
+    assert_non_null(p);
+    size_t n = fread(said, 1, sizeof said - 1, p);
+    said[n] = 0;
+    int status = pclose(p);
+    free(command);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void assert_run(const char *path, const char *more, int code, const char *word) {
+    int got = run(path, more);
+    if (got != code || !strstr(said, word)) fail_msg("exit %d, not %d, or no \"%s\": %s", got, code, word, said);
+}
+
+static char *output(const char *dir, const char *name, size_t *n) {
+    char *path = xasprintf("%s/%s/%s", f.dir, dir, name);
+    Error e = {0};
+    char *text = file_read(path, 1 << 26, n, &e);
+    if (!text) fail_msg("%s", e.text);
+    free(path);
+    return text;
+}
+
+static void assert_same_outputs(const char *a, const char *b) {
+    static const char *const files[] = {"cold/step_6/model.safetensors",
+                                        "reasoning/step_3/model.safetensors",
+                                        "pick/samples.jsonl",
+                                        "pick/kept.jsonl",
+                                        "pick/select.json",
+                                        "measure.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        size_t n, m;
+        char *x = output(a, files[i], &n), *y = output(b, files[i], &m);
+        // The first line of samples.jsonl names the model's directory, which is another one.
+        size_t skip_x = strstr(files[i], "samples") ? strcspn(x, "\n") : 0, skip_y = skip_x ? strcspn(y, "\n") : 0;
+        if (n - skip_x != m - skip_y || memcmp(x + skip_x, y + skip_y, n - skip_x))
+            fail_msg("%s differs between %s and %s", files[i], a, b);
+        free(x), free(y);
+    }
+}
+
+static int setup(void **state) {
+    fixture_dir(&f);
+    char *path = xasprintf("%s/sft.jsonl", f.dir);
+    FILE *out = fopen(path, "w");
+    for (int i = 0; i < 40; i++)
+        fprintf(out, "{\"prompt\": \"%d and %d?\", \"completion\": \"It is %d, here.\"}\n", i % 7, i % 5,
+                i % 7 + i % 5);
+    free(path);
+    return fclose(out);
+}
+static int teardown(void **state) { return fixture_remove(&f), 0; }
+
+// Kills the run, and with it the phase, with signal 9 after so many milliseconds; or asks it to stop.
+static void run_until(const char *path, int milliseconds, int signal_number) {
+    fflush(stdout);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (!pid) {
+        if (!freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr)) _exit(1);
+        execl(program(), "grpo", "run", path, (char *)NULL);
+        _exit(127);
+    }
+    struct timespec nap = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
+    nanosleep(&nap, NULL);
+    kill(pid, signal_number);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (signal_number == SIGTERM && WIFEXITED(status))
+        assert_true(WEXITSTATUS(status) == EXIT_STOPPED || WEXITSTATUS(status) == 0);
+}
+
+static void killed_anywhere_it_ends_in_the_same_bytes(void **state) {
+    char *straight = write_phases(phases, "straight", "straight"), *killed = write_phases(phases, "killed", "killed");
+    assert_run(straight, "", 0, "== phase 4 of 4: measure (eval)");
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    assert_run(straight, "from=cold", 0, "== phase 4 of 4: measure (eval)");
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    int whole = (int)((end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000);
+    for (int i = 0; i < 8; i++) { // each goes on from where the last was killed, and is killed a little further
+        run_until(killed, whole * (i % 4 + 1) / 8, i == 5 ? SIGTERM : SIGKILL);
+        usleep(50000); // the phase dies with it, but not at the same instant
+    }
+    assert_run(killed, "", 0, "all that was asked for");
+    assert_same_outputs("straight", "killed");
+    assert_run(killed, "", 0, "== phase 2 of 4: reasoning is finished");
+    assert_null(strstr(said, "step 1/3")); // nothing ran
+    free(straight), free(killed);
+}
+
+static void what_changed_is_said_and_made_again_on_request(void **state) {
+    char *path = write_phases(phases, "p", "out"), *other = write_phases(phases, "other", "other");
+    assert_run(path, "", 0, "all that was asked for");
+    assert_run(path, "threads=2 reasoning.save_steps=3", 0, "reasoning is finished"); // change no number
+    assert_run(path, "reasoning.learning_rate=1e-3", 2,
+               "phase reasoning is finished, with other options (learning_rate; see ");
+    assert_run(path, "cold.max_steps=7 seed=3", 2, "phase cold is finished, with other options (seed, max_steps;");
+    assert_run(path, "from=pick only=pick", 2, "exclude each other");
+    assert_run(path, "from=pikc", 2, "did you mean `pick`?");
+    assert_run(path, "only=measure", 0, "== phase 4 of 4: measure (eval)");
+    assert_null(strstr(said, "pick (select)"));
+    assert_run(path, "from=reasoning reasoning.learning_rate=1e-3", 0, "== phase 2 of 4: reasoning (train)");
+    assert_non_null(strstr(said, "cold is finished"));
+    // Only one phase made again, from another seed: what follows is of another model now.
+    assert_run(path, "only=reasoning reasoning.learning_rate=1e-3 reasoning.seed=5", 0,
+               "phase 2 of 4: reasoning (train)");
+    assert_run(path, "reasoning.learning_rate=1e-3 reasoning.seed=5", 2, "phase pick was made from another model");
+    assert_run(path, "from=pick reasoning.learning_rate=1e-3 reasoning.seed=5", 0, "all that was asked for");
+    // A damaged product, and one that is gone.
+    char *kept = xasprintf("%s/out/pick/kept.jsonl", f.dir);
+    assert_int_equal(truncate(kept, 10), 0);
+    assert_run(path, "reasoning.learning_rate=1e-3 reasoning.seed=5", 3, "which phase pick made, is not as it left it");
+    assert_int_equal(unlink(kept), 0);
+    assert_run(path, "reasoning.learning_rate=1e-3 reasoning.seed=5", 3, "which phase pick made, is not as it left it");
+    // A question file that was edited.
+    char *questions = xasprintf("%s/train.jsonl", f.dir);
+    FILE *more = fopen(questions, "a");
+    fputs("{\"question\": \"One more?\", \"answer\": \"#### 1\"}\n", more);
+    fclose(more);
+    assert_run(path, "reasoning.learning_rate=1e-3 reasoning.seed=5", 2,
+               "phase reasoning was made from another train_file");
+    assert_run(other, "only=pick", 2, "phase cold is not finished; only=pick needs those before it");
+    free(path), free(other), free(kept), free(questions);
+}
+
+static void a_phase_that_fails_stops_the_run(void **state) {
+    char *path = write_phases(phases, "p", "fails");
+    assert_run(path, "pick.select_rules=xmlcount:min=9", 3, "no completion is kept");
+    assert_non_null(strstr(said, "phase 3 of 4, pick, ended with exit code 3"));
+    assert_null(strstr(said, "measure (eval)"));
+    assert_run(path, "", 0, "== phase 2 of 4: reasoning is finished"); // looser rules draw nothing anew
+    assert_null(strstr(said, "step 12/12"));
+    free(path);
+}
+
+static void mistakes_are_said_before_the_first_phase(void **state) {
+    static const char head[] = "output_dir: $D/bad\nmax_prompt_length: 48\nphases:\n";
+    static const struct {
+        const char *text;
+        int code;
+        const char *says[4];
+    } cases[] = {
+        {"dtype: f32\n", 2, {"no `phases`"}},
+        {"phases: []\n", 2, {"`phases` is empty"}},
+        {"phases: {name: a}\n", 2, {":1: phases wants a list"}},
+        {"phases: [a]\n", 2, {":1: a phase is {name: NAME"}},
+        {"- a\n", 2, {":1: a pipeline is `phases:`"}},
+        {"phases:\n  - {command: sft}\n  - {name: b}\n  - {name: c, command: tran}\n  - {name: b, command: sft}\n",
+         2,
+         {":2: the phase has no `name`", ":3: the phase has no `command`",
+          ":4: a phase's command is sft, train, select or "
+          "eval, not `tran`; did you mean `train`?",
+          ":5: phase `b` is there twice; first on line 3"}},
+        {"*  - {name: a/b, command: sft}\n", 2, {":4: a phase's name is letters"}},
+        {"*  - {name: a, command: sft, model: models/tiny, train_file: x, lerning_rate: 1}\n"
+         "  - {name: b, command: sft, model: \"${a}\", train_file: \"${c.kept}\"}\n"
+         "  - {name: c, command: eval, model: \"${d}\", eval_file: x, beta: 1}\n",
+         2,
+         {":4: there is no option `lerning_rate`; did you mean `learning_rate`?",
+          ":5: train_file: ${c.kept} is made by a later phase", ":6: model: ${d} is neither a phase nor a word",
+          ":6: eval reads no `beta`; leave it out of phase c"}},
+        {"*  - {name: a, command: sft, model: models/tiny, init: random, train_file: x, output_dir: y}\n",
+         2,
+         {":4: output_dir: leave it out; phase a writes into"}},
+        {"*  - {name: a, command: sft, model: \"${a}\", train_file: x}\n",
+         2,
+         {":4: model: ${a} is made by this phase itself"}},
+        {"*  - {name: a, command: sft, model: models/tiny, train_file: x}\n"
+         "  - {name: b, command: eval, model: \"${a.best}\", eval_file: \"${a\"}\n",
+         2,
+         {":5: model: phase a makes no `best`", ":5: eval_file: ${ without }"}},
+        {"*  - {name: a, command: sft, model: $D/none, train_file: $D/no.jsonl}\n"
+         "  - {name: b, command: eval, model: \"${a}\", eval_file: $D/no2.jsonl}\n",
+         3,
+         {"phase a: model: ", "phase a: train_file: ", "phase b: eval_file: "}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *body = cases[i].text;
+        char *text = *body == '*' ? xasprintf("%s%s", head, body + 1) : xstrdup(body),
+             *path = write_phases(text, "bad", "bad");
+        for (int k = 0; k < 4 && cases[i].says[k]; k++) assert_run(path, "", cases[i].code, cases[i].says[k]);
+        free(text), free(path);
+    }
+    assert_run("", "", 2, "run wants a file of phases");
+    assert_run("/nowhere.yaml", "", 2, "/nowhere.yaml");
+    char *path = write_phases(phases, "p", "out");
+    assert_run(path, "resoning.max_steps=1", 2, "there is no option `resoning.max_steps`");
+    free(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(killed_anywhere_it_ends_in_the_same_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_changed_is_said_and_made_again_on_request, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_phase_that_fails_stops_the_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(mistakes_are_said_before_the_first_phase, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
