@@ -143,6 +143,27 @@
     TEXT(sample,    prompt_file, "", "JSONL with `prompt`, or text with one prompt a line")
 // clang-format on
 
+// The options that change no number a run computes; all others do, or may. SAVED(name): a resumed run goes on with another
+// value without a word. LOCAL(name): so too, and ranks may have values of their own.
+#define CONFIG_CHANGES_NOTHING(SAVED, LOCAL)                                                                           \
+    SAVED(resume)                                                                                                      \
+    SAVED(progress)                                                                                                    \
+    SAVED(report)                                                                                                      \
+    SAVED(report_to)                                                                                                   \
+    SAVED(on_save)                                                                                                     \
+    SAVED(on_eval)                                                                                                     \
+    SAVED(on_end)                                                                                                      \
+    SAVED(hook_timeout)                                                                                                \
+    SAVED(output_dir)                                                                                                  \
+    SAVED(save_steps)                                                                                                  \
+    SAVED(save_total_limit)                                                                                            \
+    SAVED(logging_steps)                                                                                               \
+    SAVED(log_completions)                                                                                             \
+    SAVED(profile_steps)                                                                                               \
+    SAVED(cpu_isa)                                                                                                     \
+    SAVED(comm_timeout)                                                                                                \
+    LOCAL(threads)
+
 typedef struct {
     char **item; // [n]
     int n;
@@ -185,6 +206,9 @@ void config_free(Config *c);
 
 // The whole configuration as YAML, in table order: reading it back gives the same Config. Heap memory.
 char *config_yaml(const Config *c);
+// Whether option name[0..n) may differ between a run and the one that it goes on from, between the ranks of a run.
+bool config_may_change(const char *name, size_t n);
+bool config_is_local(const char *name, size_t n);
 // Help for one command ("train", ...), or the whole reference page in Markdown where command is NULL. Heap memory.
 char *config_help(const char *command);
 // One rule of select_rules: a reward's place in `rewards`, -1 for their weighted sum, and the range its score must be in.

@@ -146,6 +146,23 @@ static void yaml_reads_back_the_same(void **state) {
 static const char *const names[] = {CONFIG_OPTIONS(NAME, NAME, NAME, NAME, NAME, NAME)};
 #define NAMES ((int)(sizeof names / sizeof *names))
 
+// An option changes numbers unless the table's list says otherwise; only what is an option can be in that list.
+static void few_options_change_nothing(void **state) {
+    static const char *const free_ones[] = {
+        "threads", "cpu_isa",       "comm_timeout",  "output_dir",      "save_steps", "save_total_limit",
+        "resume",  "logging_steps", "profile_steps", "log_completions", "report",     "report_to",
+        "on_save", "on_eval",       "on_end",        "hook_timeout",    "progress"};
+    int n = 0;
+    for (int i = 0; i < NAMES; i++) {
+        bool may = config_may_change(names[i], strlen(names[i]));
+        if (may) assert_string_equal(names[i], free_ones[n++]);
+        assert_int_equal(config_is_local(names[i], strlen(names[i])), !strcmp(names[i], "threads"));
+    }
+    assert_int_equal(n, sizeof free_ones / sizeof *free_ones);
+    assert_true(config_may_change("threads: 4", 7));
+    assert_false(config_may_change("threads: 4", 6) || config_is_local("reward_threads", 14));
+}
+
 static void help_names_every_option(void **state) {
     char *page = config_help(NULL), *train = config_help("train"), *all = config_help("config"),
          *none = config_help("reward");
@@ -159,6 +176,7 @@ static void help_names_every_option(void **state) {
     assert_non_null(strstr(train, "\n  num_generations "));
     assert_null(strstr(train, "\n  packing "));
     assert_string_equal(none, "");
+    assert_non_null(strstr(page, "`train`, `sft`. Free to change in a resumed run: `output_dir`, `save_steps`, "));
     // The page's example of a list is one that is read.
     const char *example = strstr(page, "`rewards=");
     assert_non_null(example);
@@ -246,13 +264,10 @@ static void mutated_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(passwords_are_not_printed),
-        cmocka_unit_test(passwords_are_not_in_errors),
-        cmocka_unit_test(yaml_reads_back_the_same),
-        cmocka_unit_test(help_names_every_option),
-        cmocka_unit_test(nearest_names),
-        cmocka_unit_test(shipped_configs_are_good),
-        cmocka_unit_test(mutated_files),
+        cmocka_unit_test(passwords_are_not_printed), cmocka_unit_test(passwords_are_not_in_errors),
+        cmocka_unit_test(yaml_reads_back_the_same),  cmocka_unit_test(few_options_change_nothing),
+        cmocka_unit_test(help_names_every_option),   cmocka_unit_test(nearest_names),
+        cmocka_unit_test(shipped_configs_are_good),  cmocka_unit_test(mutated_files),
     };
     return cmocka_run_group_tests_name("config_print", tests, make_folder, remove_folder);
 }

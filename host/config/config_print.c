@@ -255,6 +255,18 @@ static void losses_table(Str *s) {
     }
 }
 
+// Which options of a group change nothing that a run computes.
+static void put_harmless(Str *s, const char *group) {
+    const char *before = ". Free to change in a resumed run: ";
+    for (int i = 0; i < config_option_count; i++) {
+        const Option *o = &config_options[i];
+        if (strcmp(o->group, group) || !config_may_change(o->name, strlen(o->name))) continue;
+        str_printf(s, "%s`%s`", before, o->name);
+        before = ", ";
+    }
+    str_puts(s, ".");
+}
+
 static char *reference_page(const Config *defaults) {
     Str s = {0};
     str_puts(&s, page_head);
@@ -268,7 +280,8 @@ static char *reference_page(const Config *defaults) {
             str_printf(&s, "%s`%s`", separator, command->command);
             separator = ", ";
         }
-        str_puts(&s, ".\n\n| option | value | default | meaning |\n|---|---|---|---|\n");
+        put_harmless(&s, groups[g].name);
+        str_puts(&s, "\n\n| option | value | default | meaning |\n|---|---|---|---|\n");
         for (int i = 0; i < config_option_count; i++) {
             const Option *o = &config_options[i];
             if (strcmp(o->group, groups[g].name)) continue;

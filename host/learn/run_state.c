@@ -84,25 +84,19 @@ static bool next_option(const char **text, const char **name, size_t *name_n, si
 }
 
 // Names the options that differ from those the checkpoint was saved with. A run may go on with others, but it is no
-// longer the run that one command makes, so it says so. Where and how often things are written changes no number.
+// longer the run that one command makes, so it says so.
 static void say_changes(const Learner *l, const char *path, Progress *p) {
     char *file = xasprintf("%s/state/config.yaml", path), *now = config_yaml(l->engine.cfg);
     size_t n, name_n, all, old_name_n, old_all;
     char *saved = file_read(file, (size_t)1 << 20, &n, NULL);
-    const char *free_to_change =
-        " resume progress report report_to on_save on_eval on_end hook_timeout output_dir save_steps save_total_limit "
-        "logging_steps log_completions profile_steps threads "
-        "cpu_isa comm_timeout ";
     Str changed = {0};
     const char *text = now, *name, *old_name;
     while (saved && next_option(&text, &name, &name_n, &all)) {
-        char *key = xasprintf(" %.*s ", (int)name_n, name);
-        bool skip = strstr(free_to_change, key) != NULL, same = false;
-        free(key);
+        bool same = config_may_change(name, name_n);
         const char *old = saved;
-        while (!skip && !same && next_option(&old, &old_name, &old_name_n, &old_all))
+        while (!same && next_option(&old, &old_name, &old_name_n, &old_all))
             same = old_all == all && !memcmp(old_name, name, all);
-        if (!skip && !same) str_printf(&changed, "%s%.*s", changed.n ? ", " : "", (int)name_n, name);
+        if (!same) str_printf(&changed, "%s%.*s", changed.n ? ", " : "", (int)name_n, name);
     }
     if (changed.n) progress_say(p, "other options than the checkpoint's (%s): %s", file, changed.s);
     str_free(&changed);

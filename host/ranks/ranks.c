@@ -193,8 +193,7 @@ static char *facts_of(const Config *c, const char *model_facts) {
     char *yaml = config_yaml(c);
     for (const char *line = yaml; *line;) {
         size_t n = strcspn(line, "\n") + 1;
-        // How many threads a rank has changes no number.
-        if (strncmp(line, "threads:", 8)) str_add(&s, line, n);
+        if (!config_is_local(line, strcspn(line, ":"))) str_add(&s, line, n);
         line += n;
     }
     free(yaml);
