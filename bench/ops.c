@@ -4,45 +4,6 @@
 
 #define COPIES 16 // sets of inputs in rotation, at most, where one alone would stay in the caches
 
-// grpo_loss is no part of the table: its arguments are structs. Eight completions of T / 8 tokens, with a reference.
-static void grpo_loss_make(Case *c) {
-    enum { SEQUENCES = 8 };
-    int32_t index[SEQUENCES], offsets[SEQUENCES + 1] = {0};
-    uint8_t mask[SEQUENCES];
-    for (int i = 0; i < SEQUENCES; i++) {
-        index[i] = i, mask[i] = 1;
-        offsets[i + 1] = (int32_t)(c->s.T / SEQUENCES) * (i + 1);
-    }
-    case_floats(c, "logp", ARG_IN, F32, c->s.T, 0, 0, -1, 0.3);
-    case_floats(c, "old_logp", ARG_IN, F32, c->s.T, 0, 0, -1, 0.3);
-    case_floats(c, "ref_logp", ARG_IN, F32, c->s.T, 0, 0, -1, 0.3);
-    case_floats(c, "entropy", ARG_IN, F32, c->s.T, 0, 0, 1, 0.3);
-    case_floats(c, "rewards", ARG_IN, F32, SEQUENCES, 5, 0, 0, 1);
-    case_floats(c, "weights", ARG_IN, F32, 5, 0, 0, 1, 0);
-    case_ints(c, "index", tensor1(index, I32, SEQUENCES));
-    case_ints(c, "offsets", tensor1(offsets, I32, SEQUENCES + 1));
-    case_ints(c, "mask", tensor1(mask, U8, SEQUENCES));
-    case_floats(c, "advantage", ARG_OUT, F32, SEQUENCES, 0, 0, 0, 0);
-    case_floats(c, "dlogp", ARG_OUT, F32, c->s.T, 0, 0, 0, 0);
-    case_floats(c, "dentropy", ARG_OUT, F32, c->s.T, 0, 0, 0, 0);
-    case_floats(c, "metrics", ARG_OUT, F32, SEQUENCES, GM_COUNT, 0, 0, 0);
-}
-static void grpo_loss_run(Case *c) {
-    GrpoIn in = {1, 8, 5, .rewards = arg(c, "rewards"), .weights = arg(c, "weights"), .index = arg(c, "index")};
-    in.offsets = arg(c, "offsets"), in.logp = arg(c, "logp"), in.old_logp = arg(c, "old_logp");
-    in.ref_logp = arg(c, "ref_logp"), in.entropy = arg(c, "entropy"), in.mask = arg(c, "mask");
-    GrpoOut out = {arg(c, "advantage"), arg(c, "dlogp"), arg(c, "dentropy"), arg(c, "metrics")};
-    GrpoParams p = {.epsilon = 0.2f,
-                    .epsilon_high = 0.2f,
-                    .beta = 0.04f,
-                    .entropy_coef = 0.01f,
-                    .delta = -1,
-                    .off_policy_threshold = -1};
-    p.entropy_threshold = -INFINITY, p.loss_scale = p.entropy_scale = 1e-4f;
-    c->d->grpo_loss(c->d, out, in, p);
-}
-CASE_OP(grpo_loss);
-
 typedef struct {
     Case copy[COPIES];
     int n;
@@ -90,10 +51,8 @@ void bench_ops(Bench *b) {
     for (int i = 0; i < CASE_ROWS; i++) {
         const CaseRow *row = &case_table[i];
         if (!row->bench || (row->large && !b->gpu) || (b->floors && !row->large && has_large(row->op))) continue;
-        if (!b->floors) measure(b, row->op, row->s, F32, F32);
-        measure(b, row->op, row->s, BF16, F32);
-        if (row->op->grads && b->gpu) measure(b, row->op, row->s, BF16, BF16);
+        if (!b->floors || row->op->one_type) measure(b, row->op, row->s, F32, F32);
+        if (case_differs(row->op, BF16, F32)) measure(b, row->op, row->s, BF16, F32);
+        if (case_differs(row->op, BF16, BF16) && b->gpu) measure(b, row->op, row->s, BF16, BF16);
     }
-    measure(b, &op_grpo_loss, (CaseShape){.T = 8192}, F32, F32);
-    if (b->gpu) measure(b, &op_grpo_loss, (CaseShape){.T = 1 << 20}, F32, F32);
 }

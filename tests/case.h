@@ -26,6 +26,8 @@ typedef struct {
     Role role;
     bool per_row;         // its first dim counts the rows of the op: a row of outputs needs only that row of inputs
     const char *gradient; // the argument that is the objective's gradient by this one, or NULL
+    size_t align;         // bytes that divide its address; 0: those of an element
+    bool raw;             // I64 whose bits its values keep: they are f64 numbers, or whole ones beyond 2^53
     double traffic;       // bytes of it the op must move
     double *before;       // [numel] values before the run, in f64
     double *want;         // [numel] what the oracle asks for, or NULL
@@ -48,10 +50,16 @@ typedef struct {
     double (*flops)(const Case *c);     // NULL: memory-bound, not counted
     bool exact;                         // outputs equal the oracle's once rounded
     bool grads;                         // has arguments of the gradient dtype, which may differ from the others
+    bool one_type;                      // the dtype changes none of its arguments
     bool by_library;                    // on a GPU cuBLASLt multiplies: bits may follow shape and alignment (cuda.cuh)
 } CaseOp;
 // op_rmsnorm, from rmsnorm_make and rmsnorm_run and what else it is given
 #define CASE_OP(op, ...) static const CaseOp op_##op = {.name = #op, .make = op##_make, .run = op##_run, __VA_ARGS__}
+
+// Whether the op has cases of its own for these types.
+static inline bool case_differs(const CaseOp *op, DType dtype, DType grad) {
+    return (!op->one_type || dtype == F32) && (op->grads || grad == F32);
+}
 
 enum { CASE_ARGS = 16 };
 struct Case {
@@ -108,13 +116,14 @@ static inline double *want(Case *c, const char *name) {
     return a->want;
 }
 
-// Element i as f64, and back. I64 holds the bits of an f64 (sumsq's result).
+// Element i as f64.
 static inline double host_get(Tensor x, int64_t i) {
-    double v;
-    if (x.dtype == I32) return i32(x)[i];
-    if (x.dtype != I64) return (double)tensor_get(x, i);
-    memcpy(&v, i64(x) + i, sizeof v);
-    return v;
+    switch (x.dtype) {
+    case U8: return ((uint8_t *)x.data)[i];
+    case I32: return i32(x)[i];
+    case I64: return (double)i64(x)[i];
+    default: return (double)tensor_get(x, i);
+    }
 }
 static inline double *tensor_values(Device *d, Tensor x) {
     int64_t n = tensor_numel(x);
@@ -125,6 +134,13 @@ static inline double *tensor_values(Device *d, Tensor x) {
     double *v = xmalloc((size_t)n * sizeof *v + 1);
     for (int64_t i = 0; i < n; i++) v[i] = host_get(host, i);
     free(host.data);
+    return v;
+}
+
+// The values of an argument as it is on the device; the caller frees them.
+static inline double *arg_values(Device *d, const Arg *a) {
+    double *v = tensor_values(d, a->t);
+    if (a->raw) d->copy(d, v, a->t.data, tensor_bytes(a->t));
     return v;
 }
 
@@ -184,7 +200,7 @@ static inline Case case_open_shapes(const CaseOp *op, CaseShape s, DType dtype, 
 static inline Case case_open(Device *d, const CaseOp *op, CaseShape s, DType dtype, DType grad, bool values) {
     Case c = {.op = op, .s = s, .dtype = dtype, .grad = grad, .d = d, .random = 20240229};
     op->make(&c);
-    for (int i = 0; values && i < c.n_args; i++) c.arg[i].before = tensor_values(d, c.arg[i].t);
+    for (int i = 0; values && i < c.n_args; i++) c.arg[i].before = arg_values(d, &c.arg[i]);
     return c;
 }
 static inline void case_close(Case *c) {
@@ -227,7 +243,7 @@ static inline double relative_error(const double *got, const double *wanted, int
 // After run and oracle: the error of one output. An exact op's wanted value is rounded as the output is.
 static inline double arg_error(const Case *c, const Arg *a) {
     int64_t n = tensor_numel(a->t);
-    double *got = tensor_values(c->d, a->t), *wanted = xmalloc((size_t)n * sizeof *wanted + 1);
+    double *got = arg_values(c->d, a), *wanted = xmalloc((size_t)n * sizeof *wanted + 1);
     for (int64_t i = 0; i < n; i++) wanted[i] = c->op->exact ? stored(a->t.dtype, a->want[i]) : a->want[i];
     double e = relative_error(got, wanted, n);
     free(wanted);

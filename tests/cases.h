@@ -2,6 +2,7 @@
 #pragma once
 #include "cases_block.h"
 #include "cases_head.h"
+#include "cases_loop.h"
 #include "cases_memory.h"
 
 typedef struct {
@@ -15,7 +16,9 @@ typedef struct {
 static const int len_edge[] = {65, 0, 1, 64, 0, 63, -1}; // 193
 static const int len_short[] = {3, 1, 5, -1};            // 9
 static const int len_long[] = {130, 7, -1};              // 137
-static const int len_alone[] = {1100, -1};               // several blocks of decode share it
+static const int len_one[] = {1, -1};
+static const int len_pair[] = {1, 1, -1};
+static const int len_alone[] = {1100, -1}; // several blocks of decode share it
 static const int len_many[] = {1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1,
                                2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, 1, 2, 0, 3, -1}; // 60
 static const int len_empty[] = {0, 0, -1};                                                   // 0
@@ -39,10 +42,10 @@ static const int len_group_train[] = {150, 200, 180, 150, 150, 170, 190, -1}; //
 // clang-format off
 static const CaseRow case_table[] = {
     ROW(fill, .T = 1) ROW(fill, .T = 15) ROW(fill, .T = 50000) SPEED(fill, .T = 1 << 24)
-    ROW(cast, .T = 1) ROW(cast, .T = 17) ROW(cast, .T = 50001) SPEED(cast, .T = 1 << 24)
-    ROW(lerp, .T = 1) ROW(lerp, .T = 33) ROW(lerp, .T = 50003) SPEED(lerp, .T = 1 << 24)
+    ROW(cast, .T = 1) ROW(cast, .T = 17) ROW(cast, .T = 64) ROW(cast, .T = 50001) SPEED(cast, .T = 1 << 24)
+    ROW(lerp, .T = 1) ROW(lerp, .T = 33) ROW(lerp, .T = 64) ROW(lerp, .T = 50003) SPEED(lerp, .T = 1 << 24)
     ROW(sumsq, .T = 1) ROW(sumsq, .T = 4097) ROW(sumsq, .T = 70000) SPEED(sumsq, .T = 1 << 24)
-    ROW(adamw, .T = 1) ROW(adamw, .T = 37) ROW(adamw, .T = 50005) SPEED(adamw, .T = 1 << 24)
+    ROW(adamw, .T = 1) ROW(adamw, .T = 37) ROW(adamw, .T = 64) ROW(adamw, .T = 50005) SPEED(adamw, .T = 1 << 24)
     ROW(adamw, .T = 37, .opt = true) ROW(adamw, .T = 50005, .opt = true) SPEED(adamw, .T = 1 << 24, .opt = true)
 
     ROW(embed, .T = 1, .D = 1, .V = 1) ROW(embed, .T = 70, .D = 65, .V = 9) ROW(embed, .T = 40, .D = 896, .V = 300)
@@ -72,7 +75,7 @@ static const CaseRow case_table[] = {
     ROW(matmul_bwd, .T = 531, .D = 130, .F = 100) ROW(matmul_bwd, .T = 5, .D = 20, .F = 1101)
     SPEED(matmul_bwd, .T = 2720, .D = 896, .F = 9728)
 
-    ROW(qk_norm, .T = 1, .H = 1, .K = 1, .d = 2) ROW(qk_norm, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true)
+    ROW(qk_norm, .T = 1, .H = 1, .K = 1, .d = 2) ROW(qk_norm, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true) ROW(qk_norm, .T = 70, .H = 3, .K = 1, .d = 16)
     ROW(qk_norm, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(qk_norm, .T = 20, .H = 12, .K = 2, .d = 128)
     ROW(qk_norm, .T = 5, .H = 2, .K = 1, .d = 256, .opt = true) SPEED(qk_norm, .T = 2720, .H = 16, .K = 8, .d = 128, .opt = true)
     ROW(qk_norm_bwd, .T = 1, .H = 1, .K = 1, .d = 2) ROW(qk_norm_bwd, .T = 80, .H = 7, .K = 1, .d = 64)
@@ -81,12 +84,14 @@ static const CaseRow case_table[] = {
 
     ROW(rope, .T = 1, .H = 1, .K = 1, .d = 2) ROW(rope, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true)
     ROW(rope, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(rope, .T = 20, .H = 12, .K = 2, .d = 128)
-    ROW(rope, .T = 5, .H = 2, .K = 1, .d = 256, .opt = true) SPEED(rope, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)
+    ROW(rope, .T = 5, .H = 2, .K = 1, .d = 256, .opt = true) ROW(rope, .T = 70, .H = 3, .K = 1, .d = 16, .opt = true)
+    SPEED(rope, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)
     ROW(rope_bwd, .T = 1, .H = 1, .K = 1, .d = 2) ROW(rope_bwd, .T = 80, .H = 7, .K = 1, .d = 64, .opt = true)
     ROW(rope_bwd, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(rope_bwd, .T = 20, .H = 12, .K = 2, .d = 128)
     SPEED(rope_bwd, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)
 
-    ROW(attention, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
+    ROW(attention, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention, .T = 1, .H = 2, .K = 1, .d = 16, .len = len_one)
+    ROW(attention, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
     ROW(attention, .T = 193, .H = 12, .K = 2, .d = 128, .len = len_edge) ROW(attention, .T = 193, .H = 3, .K = 3, .d = 6, .len = len_edge)
     ROW(attention, .T = 137, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(attention, .T = 9, .H = 18, .K = 1, .d = 256, .len = len_short)
     ROW(attention, .T = 64, .H = 2, .K = 1, .d = 8, .len = len_many)
@@ -94,7 +99,8 @@ static const CaseRow case_table[] = {
     ROW(attention, .T = 21, .H = 6, .K = 1, .d = 128, .len = len_group_short, .opt = true) ROW(attention, .T = 21, .H = 18, .K = 1, .d = 256, .len = len_group_short, .opt = true)
     SPEED(attention, .T = 1190, .H = 14, .K = 2, .d = 64, .len = len_group_train, .opt = true)
     SPEED(attention, .T = 2720, .H = 14, .K = 2, .d = 64, .len = len_train)
-    ROW(attention_bwd, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention_bwd, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
+    ROW(attention_bwd, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention_bwd, .T = 1, .H = 2, .K = 1, .d = 16, .len = len_one)
+    ROW(attention_bwd, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
     ROW(attention_bwd, .T = 193, .H = 6, .K = 1, .d = 128, .len = len_edge) ROW(attention_bwd, .T = 193, .H = 3, .K = 3, .d = 6, .len = len_edge)
     ROW(attention_bwd, .T = 137, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(attention_bwd, .T = 9, .H = 18, .K = 1, .d = 256, .len = len_short)
     ROW(attention_bwd, .T = 64, .H = 2, .K = 1, .d = 8, .len = len_many)
@@ -105,18 +111,24 @@ static const CaseRow case_table[] = {
     ROW(decode, .T = 6, .H = 7, .K = 1, .d = 64, .len = len_edge) ROW(decode, .T = 6, .H = 12, .K = 2, .d = 128, .len = len_edge)
     ROW(decode, .T = 2, .H = 4, .K = 2, .d = 18, .len = len_long) ROW(decode, .T = 3, .H = 18, .K = 1, .d = 256, .len = len_short)
     ROW(decode, .T = 1, .H = 3, .K = 1, .d = 32, .len = len_alone)
-    ROW(decode, .T = 2, .H = 2, .K = 2, .d = 8, .len = len_empty)
+    ROW(decode, .T = 2, .H = 2, .K = 2, .d = 8, .len = len_empty) ROW(decode, .T = 40, .H = 2, .K = 1, .d = 8, .len = len_many)
     SPEED(decode, .T = 32, .H = 14, .K = 2, .d = 64, .len = len_decode)
 
-    ROW(swiglu, .T = 1, .F = 1) ROW(swiglu, .T = 3, .F = 65) ROW(swiglu, .T = 20, .F = 1000) SPEED(swiglu, .T = 2720, .F = 4864)
-    ROW(swiglu_bwd, .T = 1, .F = 1) ROW(swiglu_bwd, .T = 3, .F = 65) ROW(swiglu_bwd, .T = 20, .F = 1000) SPEED(swiglu_bwd, .T = 2720, .F = 4864)
+    ROW(swiglu, .T = 1, .F = 1) ROW(swiglu, .T = 3, .F = 65) ROW(swiglu, .T = 20, .F = 1000) ROW(swiglu, .T = 70, .F = 24) SPEED(swiglu, .T = 2720, .F = 4864)
+    ROW(swiglu_bwd, .T = 1, .F = 1) ROW(swiglu_bwd, .T = 3, .F = 65) ROW(swiglu_bwd, .T = 20, .F = 1000) ROW(swiglu_bwd, .T = 70, .F = 24) SPEED(swiglu_bwd, .T = 2720, .F = 4864)
 
     ROW(logprob, .T = 1, .D = 3, .V = 2) ROW(logprob, .T = 9, .D = 65, .V = 1100, .opt = true) ROW(logprob, .T = 140, .D = 16, .V = 1024)
     SPEED(logprob, .T = 2048, .D = 896, .V = 151936)
     ROW(logprob_bwd, .T = 1, .D = 3, .V = 2) ROW(logprob_bwd, .T = 9, .D = 17, .V = 1100, .opt = true) ROW(logprob_bwd, .T = 140, .D = 8, .V = 130)
     SPEED(logprob_bwd, .T = 2048, .D = 896, .V = 151936)
-    ROW(sample, .T = 1, .D = 3, .V = 2) ROW(sample, .T = 67, .D = 33, .V = 1100) ROW(sample, .T = 9, .D = 65, .V = 1024, .opt = true)
+    ROW(sample, .T = 1, .D = 3, .V = 2) ROW(sample, .T = 2, .D = 64, .V = 128) ROW(sample, .T = 67, .D = 33, .V = 1100) ROW(sample, .T = 9, .D = 65, .V = 1024, .opt = true)
     SPEED(sample, .T = 32, .D = 896, .V = 151936) SPEED(sample, .T = 32, .D = 896, .V = 151936, .opt = true)
+
+    ROW(advance, .T = 1) ROW(advance, .T = 1, .F = 1) ROW(advance, .T = 37, .F = 37) ROW(advance, .T = 64, .F = 64) ROW(advance, .T = 37, .F = 20, .D = 9, .opt = true)
+    ROW(advance, .T = 1100, .D = 5, .opt = true) ROW(advance, .T = 1100, .F = 1099, .D = 5, .opt = true)
+    ROW(grpo_loss, .T = 2, .len = len_pair) ROW(grpo_loss, .T = 8) ROW(grpo_loss, .T = 9, .len = len_short) ROW(grpo_loss, .T = 9, .len = len_short, .opt = true)
+    ROW(grpo_loss, .T = 137, .len = len_long, .opt = true) ROW(grpo_loss, .T = 2720, .len = len_train, .opt = true)
+    SPEED(grpo_loss, .T = 8192, .opt = true)
 
     LARGE(fill, .T = 1 << 27) LARGE(cast, .T = 1 << 27) LARGE(lerp, .T = 1 << 27) LARGE(sumsq, .T = 1 << 27)
     LARGE(adamw, .T = 1 << 27) LARGE(adamw, .T = 1 << 27, .opt = true)
@@ -130,6 +142,7 @@ static const CaseRow case_table[] = {
     LARGE(attention_bwd, .T = 16384, .H = 14, .K = 2, .d = 64, .len = len_packed) LARGE(attention_bwd, .T = 16384, .H = 28, .K = 4, .d = 128, .len = len_packed)
     LARGE(decode, .T = 256, .H = 14, .K = 2, .d = 64, .len = len_decode_many)
     LARGE(logprob, .T = 8192, .D = 896, .V = 151936) LARGE(logprob_bwd, .T = 8192, .D = 896, .V = 151936)
+    LARGE(grpo_loss, .T = 1 << 20, .opt = true)
     LARGE(sample, .T = 256, .D = 896, .V = 151936) LARGE(sample, .T = 256, .D = 896, .V = 151936, .opt = true)
 };
 // clang-format on

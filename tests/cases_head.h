@@ -149,7 +149,7 @@ static inline void sample_make(Case *c) {
     case_rows(case_floats(c, "entropy", ARG_OUT, F32, T, 0, 0, 0, 1));
     case_rows(case_floats(c, "x", ARG_IN, c->dtype, T, c->s.D, 0, 0, 1));
     case_floats(c, "w", ARG_IN, c->dtype, c->s.V, c->s.D, 0, 0, 1.5 / sqrt((double)c->s.D));
-    case_rows(case_arg(c, "key", ARG_IN, tensor1(key, I64, T)));
+    case_rows(case_arg(c, "key", ARG_IN, tensor1(key, I64, T)))->raw = true;
     case_rows(case_ints(c, "pos", tensor1(pos, I32, T)));
     free(key);
     free(zero);
@@ -171,7 +171,7 @@ static inline void sample_oracle(Case *c) {
             int64_t above = 0, key;
             for (int64_t u = 0; p.top_k && u < c->s.V; u++) above += z[u] > z[v];
             if (p.top_k && above >= p.top_k) continue;
-            memcpy(&key, before(c, "key") + t, sizeof key); // host_get keeps an I64's bits
+            memcpy(&key, before(c, "key") + t, sizeof key); // its bits, see Arg.raw
             uint32_t bits = philox_token(p.seed, key, (int32_t)before(c, "pos")[t], (uint32_t)v);
             double score = z[v] - log(-log1p(-(bits + 0.5) * 0x1p-32));
             if (score <= best) continue;

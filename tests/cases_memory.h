@@ -36,7 +36,7 @@ CASE_OP(lerp, .oracle = lerp_oracle, .grads = true);
 // sumsq
 static inline void sumsq_make(Case *c) {
     int64_t zero = 0;
-    case_arg(c, "out", ARG_OUT, tensor1(&zero, I64, 1));
+    case_arg(c, "out", ARG_OUT, tensor1(&zero, I64, 1))->raw = true;
     case_floats(c, "x", ARG_IN, c->dtype, c->s.T, 0, 0, 0, 1);
 }
 static inline void sumsq_run(Case *c) { c->d->sumsq(c->d, arg(c, "out"), arg(c, "x")); }
