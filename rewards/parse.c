@@ -46,7 +46,7 @@ static bool find_reward(const char *name, const char *spec, Reward *out, Error *
 }
 
 // A plain decimal number; nan, inf, hexadecimal and surrounding space are refused.
-static bool read_number(const char *text, double *value) {
+static bool parse_number(const char *text, double *value) {
     if (!*text || strspn(text, "+-.0123456789eE") != strlen(text)) return false;
     char *end;
     *value = strtod(text, &end);
@@ -60,7 +60,7 @@ static bool set_value(const RewardParam *p, const char *text, const char *spec, 
                                        p->choices, text);
     }
     double value;
-    if (!read_number(text, &value) || (p->kind == PARAM_WHOLE && value != floor(value)))
+    if (!parse_number(text, &value) || (p->kind == PARAM_WHOLE && value != floor(value)))
         return error_set(e, EXIT_CONFIG, "reward '%s': %s must be a %snumber, not '%s'", spec, p->name,
                          p->kind == PARAM_WHOLE ? "whole " : "", text);
     if (value < p->min || value > p->max)

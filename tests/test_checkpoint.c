@@ -258,7 +258,7 @@ static void what_cannot_be_read_is_not_saved(void **state) {
     assert_true(save_step(at("out"), 1, 2, NULL));
     World w = world_make(3);
     Error e = {0};
-    w.s.part = -1;
+    w.s.fed = -1;
     assert_false(checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", NULL, 0, 2, &e));
     SAYS(&e, "what was just saved cannot be read", "state/train.json", "part");
     assert_int_equal(e.code, EXIT_DISK);

@@ -485,8 +485,8 @@ static double mean_nll(Fixture *f, const Wanted *x) {
     assert_true(packing_add(&p, x->ids.id, (int64_t)x->ids.n, 0, x->wanted));
     TrainWork w = micro_pack(l, &p);
     micro_forward(l, &l->engine.policy, &w, 1);
-    micro_keep(l, 0, w.logp);
-    micro_kept(l, p.N, logp);
+    micro_hold(l, 0, w.logp);
+    micro_fetch(l, p.N, logp);
     double sum = 0;
     for (int64_t i = 0; i < p.N; i++) sum -= (double)logp[i] / (double)p.N;
     packing_free(&p);

@@ -25,7 +25,7 @@ static const char *value_of(const char *name) {
 }
 
 // A whole number from `least` to `most` out of a variable that is set.
-static bool read_number(const char *name, int least, int most, int *out, Error *e) {
+static bool variable_number(const char *name, int least, int most, int *out, Error *e) {
     const char *text = value_of(name);
     char *end;
     long x = strtol(text, &end, 10);
@@ -93,7 +93,7 @@ static bool read_master(Launch *l, By by, const Family *f, Error *e) {
         else snprintf(l->master, sizeof l->master, "127.0.0.1");
     } else {
         int locals = 0;
-        if (value_of(f->locals) && !read_number(f->locals, 1, 1 << 20, &locals, e)) return false;
+        if (value_of(f->locals) && !variable_number(f->locals, 1, 1 << 20, &locals, e)) return false;
         if (locals && locals != l->world)
             return error_set(e, EXIT_CONFIG,
                              "environment: %s started ranks on several hosts, and MASTER_ADDR does not say where "
@@ -102,7 +102,7 @@ static bool read_master(Launch *l, By by, const Family *f, Error *e) {
         snprintf(l->master, sizeof l->master, "127.0.0.1");
     }
     l->port = 20000 + (int)(job_hash(l) % 10000);
-    return !port || read_number("MASTER_PORT", 1, 65535 - LAUNCH_PORTS, &l->port, e);
+    return !port || variable_number("MASTER_PORT", 1, 65535 - LAUNCH_PORTS, &l->port, e);
 }
 
 static void say_why(Launch *l, const Family *f) {
@@ -120,10 +120,10 @@ bool launch_read(Launch *l, Error *e) {
         if (!rank) return half_set(f, f->rank, set, e);
         if (!world) return half_set(f, f->world, set, e);
         if (!local && by != MPICH) return half_set(f, f->local, set, e);
-        if (!read_number(f->world, 1, 1 << 20, &l->world, e) || !read_number(f->rank, 0, 1 << 20, &l->rank, e))
+        if (!variable_number(f->world, 1, 1 << 20, &l->world, e) || !variable_number(f->rank, 0, 1 << 20, &l->rank, e))
             return false;
         l->local = l->rank; // PMI alone does not tell: then all are on one host
-        if (local && !read_number(f->local, 0, 1 << 20, &l->local, e)) return false;
+        if (local && !variable_number(f->local, 0, 1 << 20, &l->local, e)) return false;
         if (l->rank >= l->world)
             return error_set(e, EXIT_CONFIG, "environment: %s is %d but %s is %d: ranks count from 0", f->rank, l->rank,
                              f->world, l->world);

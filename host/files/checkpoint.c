@@ -22,7 +22,7 @@ static const struct {
 } train_fields[] = {
     {"step", offsetof(TrainState, step)},
     {"updates", offsetof(TrainState, updates)},
-    {"part", offsetof(TrainState, part)},
+    {"part", offsetof(TrainState, fed)},
     {"epoch", offsetof(TrainState, cursor.epoch)},
     {"index", offsetof(TrainState, cursor.index)},
     {"next_key", offsetof(TrainState, next_key)},
@@ -113,14 +113,14 @@ bool checkpoint_sweep(const char *output_dir, Error *e) {
 // costs space, not the run: it is said and left.
 static void prune(const char *output_dir, int64_t step, int keep) {
     Entry *x;
-    int n, kept = 0;
+    int n, passed = 0;
     Error e;
     if (!entries_list(output_dir, &x, &n, &e)) {
         note("%s", e.text);
         return;
     }
     for (int i = 0; i < n; i++) {
-        if (!is_suffix(&x[i], "") || x[i].step > step || kept++ < keep) continue;
+        if (!is_suffix(&x[i], "") || x[i].step > step || passed++ < keep) continue;
         char *gone = xasprintf("%s.gone", x[i].path);
         if (!disk_rename(x[i].path, gone, &e) || !disk_remove(gone, &e)) note("%s", e.text);
         free(gone);

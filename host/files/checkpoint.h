@@ -12,7 +12,7 @@
 typedef struct {
     int64_t step;    // optimizer steps done
     int64_t updates; // those of them that changed the weights (Adam counts these)
-    int64_t part;    // optimizer steps the current generation has fed; 0: the next step draws a new one
+    int64_t fed;     // optimizer steps the current generation has fed; 0: the next step draws a new one
     Cursor cursor;
     int64_t next_key; // first unused sequence key
     int64_t skipped;  // steps skipped in a row for NaN or Inf

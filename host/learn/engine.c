@@ -66,7 +66,7 @@ static TrainWork carve_train(Arena *a, const Engine *en) {
     w.rewards = arena_new(a, F32, s.score_rows > 0 ? s.score_rows : 1, R);
     w.weights = arena_new(a, F32, R);
     w.advantage = arena_new(a, F32, B);
-    w.kept = arena_new(a, F32, s.kept > 0 ? s.kept : 1);
+    w.held = arena_new(a, F32, s.held > 0 ? s.held : 1);
     return w;
 }
 
@@ -401,7 +401,7 @@ RunShape shape_for_train(const Config *c, int n_rewards) {
     s.train_tokens = most_rows(c, n, a_rank > c->per_device_train_batch_size * c->gradient_accumulation_steps);
     s.score_rows = n;
     s.n_rewards = n_rewards;
-    s.kept = (int64_t)n * (c->max_completion_length > GM_COUNT ? c->max_completion_length : GM_COUNT);
+    s.held = (int64_t)n * (c->max_completion_length > GM_COUNT ? c->max_completion_length : GM_COUNT);
     return s;
 }
 
@@ -411,7 +411,7 @@ RunShape shape_for_sft(const Config *c) {
                       .train_tokens = tokens,
                       .train_seqs =
                           (int)(c->per_device_train_batch_size * (c->packing ? c->gradient_accumulation_steps : 1)),
-                      .kept = 2 * c->gradient_accumulation_steps * tokens};
+                      .held = 2 * c->gradient_accumulation_steps * tokens};
 }
 
 bool engine_prompter(const Engine *en, Prompter *p, Error *e) {

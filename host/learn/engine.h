@@ -19,7 +19,7 @@ typedef struct {
     int train_seqs;       // sequences of one micro-batch
     int score_rows;       // sequences of one generation batch (rewards given to grpo_loss)
     int n_rewards;
-    int64_t kept;         // numbers that stay on the device until the end of a step, or of a pass over a generation
+    int64_t held;         // numbers that stay on the device until the end of a step, or of a pass over a generation
     RolloutShape rollout; // slots 0: none
 } RunShape;
 

@@ -50,8 +50,8 @@ float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quant
     // on the edge counts.
     double rank = (double)(float)(1 - top_entropy_quantile) * (double)(n - 1);
     int64_t below = (int64_t)rank, above = (int64_t)ceil(rank);
-    float share = (float)(rank - (double)below), gap = entropy[above] - entropy[below];
-    float threshold = share < 0.5f ? fmaf(share, gap, entropy[below]) : fmaf(-gap, 1 - share, entropy[above]);
+    float weight = (float)(rank - (double)below), gap = entropy[above] - entropy[below];
+    float threshold = weight < 0.5f ? fmaf(weight, gap, entropy[below]) : fmaf(-gap, 1 - weight, entropy[above]);
     while (*kept > 0 && entropy[n - *kept] < threshold) --*kept;
     return threshold;
 }

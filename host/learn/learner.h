@@ -13,7 +13,7 @@ typedef struct {
     Tensor offsets, index, mask;                // [B+1] I32, [B] I32, [B] U8
     Tensor rewards, weights;                    // [S,n_rewards], [n_rewards] F32
     Tensor advantage;                           // [B] F32
-    Tensor kept;                                // [RunShape.kept] F32: what micro-batches leave for the host
+    Tensor held;                                // [RunShape.held] F32: what micro-batches leave for the host
 } TrainWork;
 
 typedef struct Learner {

@@ -109,13 +109,13 @@ int micro_take(const int *seq, int n, int size, int group) {
     return taken;
 }
 
-void micro_keep(Learner *l, int64_t at, Tensor x) {
+void micro_hold(Learner *l, int64_t at, Tensor x) {
     Device *d = l->engine.device;
-    d->copy(d, tensor_rows(l->work.kept, at, tensor_numel(x)).data, x.data, tensor_bytes(x));
+    d->copy(d, tensor_rows(l->work.held, at, tensor_numel(x)).data, x.data, tensor_bytes(x));
 }
 
-void micro_kept(Learner *l, int64_t end, float *to) {
-    l->engine.device->copy(l->engine.device, to, l->work.kept.data, (size_t)end * sizeof *to);
+void micro_fetch(Learner *l, int64_t end, float *to) {
+    l->engine.device->copy(l->engine.device, to, l->work.held.data, (size_t)end * sizeof *to);
 }
 
 void micro_hidden(const Learner *l, const Model *m, TrainWork *w) {

@@ -29,9 +29,10 @@ int micro_take(const int *seq, int n, int size, int group);
 // needs follows by micro_upload. Neither waits for the device, but where it is two micro-batches behind.
 TrainWork micro_pack(Learner *l, const Packing *p);
 void micro_upload(Learner *l, Tensor to, const void *from);
-// Keeps x[n] F32 from element `at` of work.kept on; and all that was kept before `end`, once the device is done.
-void micro_keep(Learner *l, int64_t at, Tensor x);
-void micro_kept(Learner *l, int64_t end, float *to);
+// Puts x[n] F32 into work.held, from element `at` on, without waiting for the device.
+void micro_hold(Learner *l, int64_t at, Tensor x);
+// Copies work.held[0..end) to the host, once the device is done.
+void micro_fetch(Learner *l, int64_t end, float *to);
 // Hidden states of the packed tokens under m, w->acts.out: what micro_backward needs beside lse and entropy.
 void micro_hidden(const Learner *l, const Model *m, TrainWork *w);
 // The same, then logp, lse and entropy of the scored positions.

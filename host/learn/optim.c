@@ -36,7 +36,7 @@ typedef struct {
     int64_t first, end;
 } Span;
 
-static Span own_part(const Learner *l, int64_t first, int64_t end) {
+static Span own_span(const Learner *l, int64_t first, int64_t end) {
     int64_t own = l->first, own_end = l->first + l->moment1.dim[0];
     Span s = {first > own ? first : own, end < own_end ? end : own_end};
     return s.first < s.end ? s : (Span){0, 0};
@@ -52,7 +52,7 @@ static bool first_bad(Learner *l, const char **bad, Error *e) {
     int32_t found = l->grad.n_params, *all = xcalloc((size_t)comm_world(l->engine.comm), sizeof *all);
     for (int i = 0; i < l->grad.n_params && found == l->grad.n_params; i++) {
         const Param *p = &l->grad.params[i];
-        Span s = own_part(l, p->offset, p->offset + tensor_numel(p->t));
+        Span s = own_span(l, p->offset, p->offset + tensor_numel(p->t));
         if (s.first < s.end && !isfinite(sum_of_squares(l, part_of(l->grad.slab, s, 0)))) found = i;
     }
     bool ok = comm_gather(l->engine.comm, "first bad gradient", &found, sizeof found, all, e);
@@ -66,7 +66,7 @@ static bool first_bad(Learner *l, const char **bad, Error *e) {
 bool optim_grad_norm(Learner *l, double *norm, const char **bad, Error *e) {
     *bad = NULL;
     if (!comm_reduce_scatter(l->engine.comm, "gradients", l->grad.slab, e)) return false;
-    double squares = sum_of_squares(l, part_of(l->grad.slab, own_part(l, 0, l->grad.slab.dim[0]), 0));
+    double squares = sum_of_squares(l, part_of(l->grad.slab, own_span(l, 0, l->grad.slab.dim[0]), 0));
     if (!comm_all_reduce(l->engine.comm, "gradient norm", &squares, 1, e)) return false;
     *norm = sqrt(squares);
     return isfinite(*norm) || first_bad(l, bad, e);
@@ -77,14 +77,14 @@ bool optim_step(Learner *l, double learning_rate, double grad_norm, int64_t upda
     double max = c->max_grad_norm;
     double scale = max > 0 && grad_norm > max ? max / (grad_norm + 1e-6) : 1; // as torch's clip_grad_norm_
     int64_t n = l->engine.policy.slab.dim[0], decaying = l->engine.policy.n_decay;
-    for (int part = 0; part < 2; part++) {
-        Span s = part ? own_part(l, decaying, n) : own_part(l, 0, decaying);
+    for (int plain = 0; plain < 2; plain++) {
+        Span s = plain ? own_span(l, decaying, n) : own_span(l, 0, decaying);
         if (s.first == s.end) continue;
         AdamParams p = {.lr = learning_rate,
                         .beta1 = c->adam_beta1,
                         .beta2 = c->adam_beta2,
                         .eps = c->adam_epsilon,
-                        .weight_decay = part ? 0 : c->weight_decay,
+                        .weight_decay = plain ? 0 : c->weight_decay,
                         .grad_scale = scale,
                         .step = update,
                         .seed = (uint64_t)c->seed,

@@ -77,7 +77,7 @@ bool batch_bad_logp(const Batch *b, int *i, int *j) {
     return false;
 }
 
-Batch batch_part(const Batch *b, int first, int prompts) {
+Batch batch_slice(const Batch *b, int first, int prompts) {
     Batch x = *b;
     int i = first * b->group;
     size_t token = (size_t)i * (size_t)b->max_completion;
@@ -92,7 +92,7 @@ Batch batch_part(const Batch *b, int first, int prompts) {
 }
 
 void batch_pack_part(const Batch *b, int first, int prompts, Str *s) {
-    Batch x = batch_part(b, first, prompts);
+    Batch x = batch_slice(b, first, prompts);
     for (int i = 0; i < x.n; i++) {
         int32_t finish = x.finish[i];
         size_t token = (size_t)i * (size_t)x.max_completion;
@@ -202,7 +202,7 @@ bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size) {
 
 bool batch_unpack_part(Batch *b, int first, int prompts, const char *bytes, size_t size) {
     Reader r = {bytes, size, true};
-    Batch x = batch_part(b, first, prompts);
+    Batch x = batch_slice(b, first, prompts);
     for (int i = 0; i < x.n && r.ok; i++) {
         int32_t finish = 0;
         size_t token = (size_t)i * (size_t)x.max_completion;

@@ -37,7 +37,7 @@ typedef struct {
     // filled by training
     float *ref_logp;  // [n, max_completion], where a reference is used
     float *advantage; // [n]
-    float *loss;      // [n] the sequence's share
+    float *loss;      // [n] what the sequence adds to it
 } Batch;
 
 Batch batch_new(int prompts, int group, int max_completion, int n_rewards);
@@ -47,7 +47,7 @@ void batch_free(Batch *b);
 // The first token (completion *i, place *j) whose sampled log-prob is not finite; false where all are.
 bool batch_bad_logp(const Batch *b, int *i, int *j);
 // Prompts [first, first + prompts) and their completions as a batch of their own, in the same memory: not to be freed.
-Batch batch_part(const Batch *b, int first, int prompts);
+Batch batch_slice(const Batch *b, int first, int prompts);
 // What rollout and rewards filled in for those prompts, as bytes added to *out, and back: how ranks exchange completions.
 void batch_pack_part(const Batch *b, int first, int prompts, Str *out);
 bool batch_unpack_part(Batch *b, int first, int prompts, const char *bytes, size_t size);

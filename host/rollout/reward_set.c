@@ -1,4 +1,4 @@
-// Which rewards a run has, and what is done with whole batches of scores. Scoring itself is in scorer.c.
+// Which rewards a run has, and what is done with whole batches of scores. Scoring itself is in reward_threads.c.
 #include "random.h"
 #include "reward_set.h"
 #include "rollout.h"
@@ -54,9 +54,9 @@ static bool score_cut(const Reward *r, const char *text, StopRule rule, float sc
     size_t n = strlen(text);
     int64_t end = stop_end(&rule, text, n, n);
     rule.include_stop = true;
-    int64_t kept = stop_end(&rule, text, n, n);
+    int64_t whole = stop_end(&rule, text, n, n);
     if (end < 0 || end == (int64_t)n) return false;
-    char *cut = xstrndup(text, (size_t)end), *unread = xstrdup(text), *with = xstrndup(text, (size_t)kept);
+    char *cut = xstrndup(text, (size_t)end), *unread = xstrdup(text), *with = xstrndup(text, (size_t)whole);
     memset(unread + end, 'x', n - (size_t)end);
     const char *const all[] = {text, cut, unread, with};
     for (int i = 0; i < 4; i++) score[i] = score_text(r, all[i]);

@@ -146,10 +146,10 @@ static void show(Loop *k, Slot *slot, size_t upto) {
 // becomes U+FFFD, which no reward takes for anything else either. Heap memory.
 static char *text_keep(const char *text, size_t n) {
     Str s = {0};
-    for (size_t at = 0, part; at < n; at += part + 1) {
-        part = strnlen(text + at, n - at);
-        str_add(&s, text + at, part);
-        if (at + part < n) str_puts(&s, "\xef\xbf\xbd");
+    for (size_t at = 0, run; at < n; at += run + 1) {
+        run = strnlen(text + at, n - at);
+        str_add(&s, text + at, run);
+        if (at + run < n) str_puts(&s, "\xef\xbf\xbd");
     }
     return s.s ? s.s : xstrdup("");
 }
@@ -170,16 +170,16 @@ static void finish(Loop *k, int s, Finish why, size_t text_len) {
 
 int64_t stop_end(const StopRule *rule, const char *text, size_t n, size_t fresh) {
     const char *first = NULL;
-    size_t kept = 0;
+    size_t length = 0;
     for (int i = 0; i < rule->stop.n; i++) {
         const char *string = rule->stop.item[i];
         size_t len = strlen(string), back = fresh + len, from = n > back ? n - back : 0;
         const char *hit = len && n ? memmem(text + from, n - from, string, len) : NULL;
-        if (!hit || (first && (hit > first || (hit == first && len >= kept)))) continue;
+        if (!hit || (first && (hit > first || (hit == first && len >= length)))) continue;
         first = hit; // of two that begin there the shorter one ended the text
-        kept = len;
+        length = len;
     }
-    return first ? first - text + (rule->include_stop ? (int64_t)kept : 0) : -1;
+    return first ? first - text + (rule->include_stop ? (int64_t)length : 0) : -1;
 }
 
 // Takes what column j of the row says was drawn for slot s; ends the sequence where it is the last token.

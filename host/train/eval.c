@@ -137,7 +137,7 @@ static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *ou
             out->truncated += b->finish[i] == FINISH_LENGTH;
             add_score(&out->reward, &out->rewarded, b->reward[i]);
             for (int k = 0; k < n_rewards; k++)
-                add_score(&out->part[k], &out->scored[k], b->score[i * b->n_rewards + k]);
+                add_score(&out->each[k], &out->scored[k], b->score[i * b->n_rewards + k]);
         }
         for (int k = 1, j = 0; j < PASS_POINTS && k <= b->group; k *= 2, j++)
             out->pass[j] += pass_at(b->group, right, k);
@@ -150,15 +150,15 @@ static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *ou
 static bool add_ranks(Engine *r, EvalResult *out, bool stopped, Error *e) {
     double all[8 + 2 * MAX_REWARDS + PASS_POINTS] = {out->strict,    out->lenient,  out->reward,   out->length,
                                                      out->truncated, out->majority, out->rewarded, stopped},
-                                     *part = all + 8, *scored = part + MAX_REWARDS, *pass = scored + MAX_REWARDS;
-    memcpy(part, out->part, sizeof out->part);
+                                     *each = all + 8, *scored = each + MAX_REWARDS, *pass = scored + MAX_REWARDS;
+    memcpy(each, out->each, sizeof out->each);
     memcpy(scored, out->scored, sizeof out->scored);
     memcpy(pass, out->pass, sizeof out->pass);
     if (!comm_all_reduce(r->comm, "evaluation", all, (int)(sizeof all / sizeof *all), e)) return false;
     double *sums[] = {&out->strict,    &out->lenient,  &out->reward,  &out->length,
                       &out->truncated, &out->majority, &out->rewarded};
     for (int i = 0; i < 7; i++) *sums[i] = all[i];
-    memcpy(out->part, part, sizeof out->part);
+    memcpy(out->each, each, sizeof out->each);
     memcpy(out->scored, scored, sizeof out->scored);
     memcpy(out->pass, pass, sizeof out->pass);
     return !all[7] || error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation");
@@ -195,8 +195,8 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
             break;
         }
         ranks_phase("eval", at);
-        Batch part = batch_part(&b, 0, n); // the columns of the questions there are
-        tally(&part, n, rw, out);
+        Batch asked = batch_slice(&b, 0, n); // the columns of the questions there are
+        tally(&asked, n, rw, out);
         if (rw->grader.info && stop_requested()) // it may have given up
             ok = error_set(e, EXIT_STOPPED, "evaluation: stopped by a signal");
     }
@@ -208,7 +208,7 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
     double *means[] = {&out->strict, &out->lenient, &out->length, &out->truncated};
     for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] *= per_completion;
     out->reward /= out->rewarded;
-    for (int k = 0; k < rw->n; k++) out->part[k] /= out->scored[k];
+    for (int k = 0; k < rw->n; k++) out->each[k] /= out->scored[k];
     for (int j = 0; j < PASS_POINTS; j++) out->pass[j] *= per_question;
     out->majority *= per_question;
     return ok;
@@ -231,7 +231,7 @@ void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
     str_printf(out, ", \"mean_length\": %.6g, \"clipped_ratio\": %.6g, \"rewards\": {", res->length, res->truncated);
     for (int k = 0; k < rw->n; k++) {
         str_printf(out, "%s\"%s\"", k ? ", " : "", rw->reward[k].name);
-        put_mean(out, ": ", res->part[k]);
+        put_mean(out, ": ", res->each[k]);
     }
     str_puts(out, "}}\n");
 }

@@ -15,9 +15,9 @@ typedef struct {
     int samples;                      // completions a question
     double strict, lenient;           // mean over completions
     double pass[PASS_POINTS];         // pass@1, 2, 4 ... up to samples, lenient, unbiased
-    double majority;                  // share of questions whose most frequent answer is right (maj@samples)
+    double majority;                  // fraction of questions whose most frequent answer is right (maj@samples)
     double length, truncated;         // means over completions
-    double reward, part[MAX_REWARDS]; // mean of all and of each reward, over completions that have one; NaN: none has
+    double reward, each[MAX_REWARDS]; // mean of all and of each reward, over completions that have one; NaN: none has
     double rewarded, scored[MAX_REWARDS]; // how many have
 } EvalResult;
 // Evaluates rows [0, limit) (0: all) of the data set, `samples` completions each; one is greedy.

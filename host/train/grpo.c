@@ -65,9 +65,9 @@ static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
 
 // The weights that train are those that sampled: the sampler's log-probs, logsumexps and entropies are what training would
 // compute (see ops.h), so that it need not.
-static bool on_policy(const Trainer *t) { return t->generation.exact && t->state.part == 0; }
+static bool on_policy(const Trainer *t) { return t->generation.exact && t->state.fed == 0; }
 
-// Gathers a per-token column of the sequences into the device tensor dst[N], or scatters what was kept back into one.
+// Gathers a per-token column of the sequences into the device tensor dst[N], or scatters what was held back into one.
 static void gather(Trainer *t, Tensor dst, float *column, const int *seq, int n) {
     float *at = t->generation.scored;
     for (int j = 0; j < n; at += t->generation.batch.len[seq[j++]])
@@ -78,7 +78,7 @@ static void gather(Trainer *t, Tensor dst, float *column, const int *seq, int n)
 static void scatter(Trainer *t, float *column, const int *seq, int n) {
     int64_t tokens = 0;
     for (int j = 0; j < n; j++) tokens += t->generation.batch.len[seq[j]];
-    micro_kept(&t->learner, tokens, t->generation.scored);
+    micro_fetch(&t->learner, tokens, t->generation.scored);
     const float *at = t->generation.scored;
     for (int j = 0; j < n; at += t->generation.batch.len[seq[j++]])
         memcpy(row_f(column, &t->generation.batch, seq[j]), at, (size_t)t->generation.batch.len[seq[j]] * 4);
@@ -97,7 +97,7 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
     RankShare own = rank_share(t->learner.engine.comm, n);
     const char *phase = m == &t->learner.engine.policy ? "entropy" : "reference";
     StepResult s = STEP_DONE;
-    int64_t kept = 0;
+    int64_t held = 0;
     for (int at = own.first; at < own.end && s == STEP_DONE; at += count) {
         count = micro_take(seq + at, own.end - at, size, sharing(t));
         if (stop_requested()) s = STEP_STOPPED;
@@ -105,8 +105,8 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
             enter(t, phase, at - own.first, own.end - own.first);
             TrainWork w = pack_micro(t, seq + at, count);
             micro_forward(&t->learner, m, &w, training_temperature(t->cfg));
-            micro_keep(&t->learner, kept, m == &t->learner.engine.policy ? w.entropy : w.logp);
-            kept += w.logp.dim[0];
+            micro_hold(&t->learner, held, m == &t->learner.engine.policy ? w.entropy : w.logp);
+            held += w.logp.dim[0];
         }
     }
     if (s == STEP_DONE) scatter(t, column, seq + own.first, own.end - own.first);
@@ -148,13 +148,13 @@ static void take_decoded(void *arg, int i) {
 static StepResult rollout(Trainer *t, Error *e) {
     double start = clock_seconds();
     RankShare own = rank_share(t->learner.engine.comm, t->generation.batch.prompts);
-    Batch part = batch_part(&t->generation.batch, own.first, own.end - own.first);
+    Batch own_batch = batch_slice(&t->generation.batch, own.first, own.end - own.first);
     t->generation.decoded = 0;
-    enter(t, "rollout", 0, part.n);
-    scorer_begin(t->scoring.scorer, &part);
+    enter(t, "rollout", 0, own_batch.n);
+    scorer_begin(t->scoring.scorer, &own_batch);
     bool ok = rollout_run(&t->learner.engine.rollout, t->learner.engine.device, &t->learner.engine.policy,
                           t->learner.engine.tokenizer, engine_stop_rule(&t->learner.engine), sample_params(t->cfg),
-                          &part, (RolloutWatch){.done = take_decoded, .arg = t}, e);
+                          &own_batch, (RolloutWatch){.done = take_decoded, .arg = t}, e);
     t->report.stats.rollout_time += clock_seconds() - start;
     start = clock_seconds();
     if (ok) enter(t, "rewards", 0, 0);
@@ -256,8 +256,8 @@ static void adapt_entropy_coef(Trainer *t, const int *seq, int n) {
                                                                  .max = c->entropy_coef_max});
 }
 
-// The loss's scalars for the optimizer step over seq[0..n). Needs every entropy of the step where only a share of the
-// tokens carries the loss.
+// The loss's scalars for the optimizer step over seq[0..n). Needs every entropy of the step where only some of the
+// tokens carry the loss.
 static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, Error *e) {
     const Config *c = t->cfg;
     Batch *b = &t->generation.batch;
@@ -364,7 +364,7 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
 // Once the device is done: the metrics of n sequences.
 static StepResult take_metrics(Trainer *t, const int *seq, int n) {
     char where[64] = "";
-    micro_kept(&t->learner, (int64_t)n * GM_COUNT, t->generation.scored);
+    micro_fetch(&t->learner, (int64_t)n * GM_COUNT, t->generation.scored);
     for (int j = 0; j < n; j++) {
         float *metric = memcpy(t->generation.metric[seq[j]], t->generation.scored + (size_t)j * GM_COUNT,
                                sizeof t->generation.metric[0]);
@@ -390,8 +390,8 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
         if (stop_requested()) s = STEP_STOPPED;
         else {
             enter(t, "train", at - own.first, own.end - own.first);
-            Tensor kept = tensor_rows(l->work.kept, (int64_t)(at - own.first) * GM_COUNT, (int64_t)count * GM_COUNT);
-            train_micro(t, seq + at, count, p, tensor2(kept.data, F32, count, GM_COUNT));
+            Tensor held = tensor_rows(l->work.held, (int64_t)(at - own.first) * GM_COUNT, (int64_t)count * GM_COUNT);
+            train_micro(t, seq + at, count, p, tensor2(held.data, F32, count, GM_COUNT));
         }
     }
     if (s == STEP_DONE) s = take_metrics(t, seq + own.first, own.end - own.first);
@@ -426,11 +426,11 @@ StepResult grpo_step(Trainer *t, Error *e) {
     double start = clock_seconds();
     t->report.stats = (StepStats){0};
     int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
-    int64_t part = t->state.part; // which optimizer step of its generation this is
+    int64_t fed = t->state.fed; // optimizer steps that its generation has fed before this one
     StepResult s = STEP_DONE;
-    t->report.stats.generated = part == 0;
-    t->report.stats.first = (int)(part % t->generation.steps_per_pass) * n;
-    if (part == 0) s = generate(t, e);
+    t->report.stats.generated = fed == 0;
+    t->report.stats.first = (int)(fed % t->generation.steps_per_pass) * n;
+    if (fed == 0) s = generate(t, e);
     if (s == STEP_DONE) s = train_on(t, t->generation.order + t->report.stats.first, n, e);
     if (!device_ok(t->learner.engine.device, e)) return STEP_FAILED; // what was computed since is void
     if (s == STEP_FAILED || s == STEP_STOPPED) return s;
@@ -442,12 +442,12 @@ StepResult grpo_step(Trainer *t, Error *e) {
         t->state.updates++;
         t->state.skipped = 0;
     } else t->state.skipped++;
-    if (part == 0)
+    if (fed == 0)
         for (int i = 0; i < t->generation.batch.n; i++)
             t->state.seen_tokens +=
                 (int64_t)t->generation.batch.prompt[i / t->generation.batch.group].n + t->generation.batch.len[i];
     t->state.step++;
-    t->state.part = s == STEP_SKIPPED ? 0 : (part + 1) % (t->generation.steps_per_pass * t->cfg->num_iterations);
+    t->state.fed = s == STEP_SKIPPED ? 0 : (fed + 1) % (t->generation.steps_per_pass * t->cfg->num_iterations);
     t->state.cursor = dataset_cursor(t->questions.data);
     t->state.next_key = t->generation.next_key;
     t->report.stats.step_time = clock_seconds() - start;

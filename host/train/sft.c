@@ -36,7 +36,7 @@ typedef struct {
     Example *example; // [examples of a step + 1] this rank's, and one for all others
     Packing *packing; // [gradient_accumulation_steps] the micro-batches of one optimizer step
     int micros;       // those in use
-    float *scored;    // [RunShape.kept] staging
+    float *scored;    // [RunShape.held] staging
     TrainState at;
     int64_t total_steps, steps_per_epoch;
     Metrics *metrics;
@@ -112,22 +112,22 @@ static bool draw_step(Sft *s, int64_t *targets, Error *e) {
     return true;
 }
 
-// One micro-batch's gradients, asked for; its log-probs and entropies are kept from element `at` on.
+// One micro-batch's gradients, asked for; its log-probs and entropies are held from element `at` on.
 static void train_micro(Sft *s, const Packing *p, double per_token, int64_t at) {
     Learner *l = &s->learner;
     TrainWork w = micro_pack(l, p);
     micro_forward(l, &l->engine.policy, &w, 1);
     l->engine.device->fill(l->engine.device, w.dlogp, (float)-per_token);
     micro_backward(l, &w, 1, false);
-    micro_keep(l, at, w.logp);
-    micro_keep(l, at + p->N, w.entropy);
+    micro_hold(l, at, w.logp);
+    micro_hold(l, at + p->N, w.entropy);
 }
 
 // Once the device is done: the step's sums of loss and entropy.
 static void take_sums(Sft *s, double per_token, double *loss, double *entropy) {
     int64_t end = 0;
     for (int k = 0; k < s->micros; k++) end += 2 * s->packing[k].N;
-    micro_kept(&s->learner, end, s->scored);
+    micro_fetch(&s->learner, end, s->scored);
     const float *at = s->scored;
     for (int k = 0; k < s->micros; k++) {
         for (int64_t j = 0; j < s->packing[k].N; j++) *loss -= *at++ * per_token;
@@ -139,7 +139,7 @@ static void take_sums(Sft *s, double per_token, double *loss, double *entropy) {
 static bool sft_step(Sft *s, Error *e) {
     Learner *l = &s->learner;
     double start = clock_seconds(), loss = 0, entropy = 0;
-    int64_t targets, tokens = 0, rows = 0, kept = 0;
+    int64_t targets, tokens = 0, rows = 0, held = 0;
     if (!draw_step(s, &targets, e)) return false;
     l->engine.device->fill(l->engine.device, l->grad.slab, 0);
     bool stopped = false;
@@ -147,8 +147,8 @@ static bool sft_step(Sft *s, Error *e) {
         progress_phase(s->progress, "train", k, s->micros);
         ranks_phase("train", s->at.step + 1);
         profile_phase(&s->profile, "train");
-        train_micro(s, &s->packing[k], 1 / (double)targets, kept);
-        kept += 2 * s->packing[k].N;
+        train_micro(s, &s->packing[k], 1 / (double)targets, held);
+        held += 2 * s->packing[k].N;
         tokens += s->packing[k].alone;
         rows += s->packing[k].T;
     }
@@ -218,7 +218,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     s->packing = xcalloc((size_t)c->gradient_accumulation_steps, sizeof *s->packing);
     for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)
         s->packing[k] = packing_new(shape.train_tokens, shape.train_seqs);
-    s->scored = xcalloc((size_t)shape.kept, sizeof *s->scored);
+    s->scored = xcalloc((size_t)shape.held, sizeof *s->scored);
     int64_t n = step_examples(c);
     s->example = xcalloc((size_t)n + 1, sizeof *s->example);
     s->steps_per_epoch = dataset_rows(s->data) > n ? dataset_rows(s->data) / n : 1;

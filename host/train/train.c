@@ -50,7 +50,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
     t->generation.metric = xcalloc((size_t)t->generation.batch.n, sizeof *t->generation.metric);
     t->generation.joined =
         xcalloc((size_t)(c->max_prompt_length + c->max_completion_length), sizeof *t->generation.joined);
-    t->generation.scored = xcalloc((size_t)shape.kept, sizeof *t->generation.scored);
+    t->generation.scored = xcalloc((size_t)shape.held, sizeof *t->generation.scored);
     t->generation.exact = !t->learner.engine.device->library_products;
     count_steps(t);
     return true;
@@ -83,21 +83,21 @@ bool trainer_save(Trainer *t, Error *e) {
     free(t->state.batch);
     t->state.batch = NULL;
     t->state.batch_bytes = 0;
-    if (t->state.part && !comm_rank(t->learner.engine.comm))
+    if (t->state.fed && !comm_rank(t->learner.engine.comm))
         t->state.batch = batch_pack(&t->generation.batch, t->cfg->beta != 0, &t->state.batch_bytes);
     return run_save(&t->learner, &t->state, t->report.metrics, t->report.hooks, e);
 }
 
 bool trainer_resume(Trainer *t, Error *e) {
     if (!run_resume(&t->learner, &t->state, t->report.progress, &t->report.metrics, e)) return false;
-    if (t->state.part && !batch_unpack(&t->generation.batch, t->cfg->beta != 0, t->state.batch, t->state.batch_bytes))
+    if (t->state.fed && !batch_unpack(&t->generation.batch, t->cfg->beta != 0, t->state.batch, t->state.batch_bytes))
         return error_set(
             e, EXIT_CONFIG,
             "the checkpoint's half-used generation does not fit this configuration, of %lld completions on "
             "%lld rank%s; resume with the gpus, batch sizes, rewards and beta in the checkpoint's "
             "state/config.yaml",
             (long long)t->generation.batch.n, (long long)t->cfg->gpus, t->cfg->gpus == 1 ? "" : "s");
-    if (t->state.part)
+    if (t->state.fed)
         grpo_order(t->generation.order, t->generation.batch.n, t->generation.steps_per_pass, (uint64_t)t->cfg->seed,
                    (uint64_t)t->generation.batch.key[0]);
     if (t->report.metrics) t->report.hooks = hooks_open(t->cfg);

@@ -41,7 +41,7 @@ typedef struct {
     float (*metric)[GM_COUNT]; // [batch.n] grpo_loss's sums
     Packing packing;
     int32_t *joined; // [max_prompt + max_completion] prompt and completion of one sequence
-    float *scored;   // [RunShape.kept] staging of per-token columns
+    float *scored;   // [RunShape.held] staging of per-token columns
 } Generation;
 // What a step leaves for those who watch.
 typedef struct {

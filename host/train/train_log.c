@@ -61,7 +61,7 @@ static void add_faults(Metrics *m, Trainer *t, int k) {
     }
 }
 
-// reward_std is TRL's: over the whole batch, whatever advantages are divided by; frac_reward_zero_std too: the share of
+// reward_std is TRL's: over the whole batch, whatever advantages are divided by; frac_reward_zero_std too: the fraction of
 // groups whose rewards are equal, but where one deviation serves the whole batch, 1 if that is 0. The groups' own are
 // told under names of ours.
 static void add_rewards(Metrics *m, Trainer *t) {
@@ -90,12 +90,12 @@ static void add_rewards(Metrics *m, Trainer *t) {
     metrics_add(m, "reward_std", all.std);
     metrics_add(m, "reward_group_std", spread_of(group_std, b->prompts, 1).mean);
     free(group_std);
-    double share = (double)flat / b->prompts;
+    double fraction = (double)flat / b->prompts;
     if (by_batch) {
         float std = grpo_batch_std(b->score, t->scoring.weights, b->prompts, b->group, b->n_rewards, aggregation);
         metrics_add(m, "frac_reward_zero_std", all.n > 1 && std == 0);
-        metrics_add(m, "frac_groups_equal", share);
-    } else metrics_add(m, "frac_reward_zero_std", share);
+        metrics_add(m, "frac_groups_equal", fraction);
+    } else metrics_add(m, "frac_reward_zero_std", fraction);
 }
 
 static int step_sequences(const Trainer *t) {
@@ -110,7 +110,7 @@ typedef struct {
 
 static bool has_bonus(const Config *c) { return c->entropy_coef != 0 || c->use_adaptive_entropy; }
 
-// The share that was clipped: of tokens, or of sequences where they have one ratio each; as TRL.
+// The fraction that was clipped: of tokens, or of sequences where they have one ratio each; as TRL.
 static double clipped(const Totals *s, const Trainer *t, GrpoMetric k) {
     if (t->cfg->importance_sampling_level == LEVEL_TOKEN) return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0;
     int n = step_sequences(t), hit = 0;

@@ -85,7 +85,7 @@ static bool is_wide_integer(const json_t *j) {
     return json_is_string(j) && json_string_length(j) > 0 && !*json_string_value(j);
 }
 
-static bool read_number(const json_t *j, double *x) {
+static bool json_number(const json_t *j, double *x) {
     bool wide = is_wide_integer(j);
     *x = wide ? strtod(json_string_value(j) + 1, NULL) : json_number_value(j);
     return wide || json_is_number(j);
@@ -95,7 +95,7 @@ static bool read_number(const json_t *j, double *x) {
 static bool same_value(const json_t *a, const json_t *b) {
     double x, y;
     bool whole = (json_is_integer(a) || is_wide_integer(a)) && (json_is_integer(b) || is_wide_integer(b));
-    if (!whole && read_number(a, &x) && read_number(b, &y))
+    if (!whole && json_number(a, &x) && json_number(b, &y))
         return x == y || fabs(x - y) <= 1e-6 * fmax(1, fmax(fabs(x), fabs(y)));
     if (json_is_array(a) && json_is_array(b)) {
         if (json_array_size(a) != json_array_size(b)) return false;

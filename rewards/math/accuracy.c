@@ -38,7 +38,7 @@ static Answer read_gold(Pool *p, const char *answer, bool latex, const Extract *
 
 void verify_samples(const VerifyOptions *o, const Sample *samples, int n, Verdict *verdict) {
     Extract for_gold = gold_extract(o->extract), for_completion = completion_extract(o->extract);
-    Compare how = {.precision = o->precision, .any_variable = o->any_variable, .set_relation = o->set_relation};
+    CompareOptions how = {.precision = o->precision, .any_variable = o->any_variable, .set_relation = o->set_relation};
     Pool gold_pool = {0};
     Answer gold = {0};
     const char *gold_text = NULL;

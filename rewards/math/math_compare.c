@@ -22,9 +22,9 @@ static Node *right_side(const Node *a) {
 }
 
 // A chain of equations by its ends.
-static const Node *shortened(Judge *j, const Node *a) {
+static const Node *shortened(Comparison *cmp, const Node *a) {
     if (a->kind != NODE_AND) return a;
-    return node_2(j->pool, NODE_RELATION, a->arg[0]->arg[0], right_side(a)); // REL_EQ is 0
+    return node_2(cmp->pool, NODE_RELATION, a->arg[0]->arg[0], right_side(a)); // REL_EQ is 0
 }
 
 // ---- expressions -----------------------------------------------------------------------------------------------------
@@ -41,8 +41,8 @@ static bool has_float(const Node *a) {
 }
 
 // Whether a float and a number agree when rounded to so many decimals. A whole number must be met exactly.
-static bool rounds_equal(Judge *j, const Node *x, const Node *y, int decimals) {
-    Value a = math_value(j, x, &(Point){0}), b = math_value(j, y, &(Point){0});
+static bool rounds_equal(Comparison *cmp, const Node *x, const Node *y, int decimals) {
+    Value a = math_value(cmp, x, &(Point){0}), b = math_value(cmp, y, &(Point){0});
     if ((value_is_int(a) && !has_float(x)) || (value_is_int(b) && !has_float(y))) return value_equal(a, b);
     if (a.bad || b.bad || fabsl(a.im) > 1e-15L || fabsl(b.im) > 1e-15L) return false;
     long double scale = powl(10, decimals);
@@ -51,14 +51,14 @@ static bool rounds_equal(Judge *j, const Node *x, const Node *y, int decimals) {
 
 // Equal at several pseudo-random places, where both are defined: so many that |a - b| and a - b, \sqrt{a^2b^2} and ab, meet
 // the signs and the order that tell them apart, whatever the names.
-static bool identical(Judge *j, const Node *a, const Node *b) {
+static bool identical(Comparison *cmp, const Node *a, const Node *b) {
     enum { TRIALS = 20, ENOUGH = 2 };
     Text name[1];
     bool constant = node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0;
     int defined = 0;
     for (int trial = 0; trial < TRIALS; trial++) {
         Point p = {.trial = trial};
-        Value x = math_value(j, a, &p), y = math_value(j, b, &p);
+        Value x = math_value(cmp, a, &p), y = math_value(cmp, b, &p);
         if (x.bad || y.bad) {
             if (constant) return false;
             continue;
@@ -71,15 +71,15 @@ static bool identical(Judge *j, const Node *a, const Node *b) {
 }
 
 // A sum or product of matrices, carried out; NULL where the tree is no matrix.
-static Node *matrix_of(Judge *j, const Node *a) {
+static Node *matrix_of(Comparison *cmp, const Node *a) {
     if (a->kind == NODE_MATRIX) return (Node *)a;
     if (a->kind != NODE_ADD && a->kind != NODE_MUL) return NULL;
     Node *all = NULL, *factor = NULL;
     for (int i = 0; i < a->n; i++) {
-        Node *m = matrix_of(j, a->arg[i]);
+        Node *m = matrix_of(cmp, a->arg[i]);
         if (!m) {
             if (a->kind == NODE_ADD) return NULL;
-            factor = factor ? node_flat(j->pool, NODE_MUL, factor, a->arg[i]) : a->arg[i];
+            factor = factor ? node_flat(cmp->pool, NODE_MUL, factor, a->arg[i]) : a->arg[i];
             continue;
         }
         if (!all) {
@@ -89,28 +89,28 @@ static Node *matrix_of(Judge *j, const Node *a) {
         int rows = all->rows, inner = all->n / rows, columns = m->n / m->rows;
         bool product = a->kind == NODE_MUL;
         if (product ? inner != m->rows : rows != m->rows || inner != columns) return NULL;
-        Node *sum = node_new(j->pool, NODE_MATRIX, 0, NULL);
+        Node *sum = node_new(cmp->pool, NODE_MATRIX, 0, NULL);
         sum->n = rows * columns;
         sum->rows = rows;
-        sum->arg = pool_take(j->pool, (size_t)sum->n * sizeof *sum->arg);
+        sum->arg = pool_take(cmp->pool, (size_t)sum->n * sizeof *sum->arg);
         for (int k = 0; k < sum->n; k++) {
             if (!product) {
-                sum->arg[k] = node_flat(j->pool, NODE_ADD, all->arg[k], m->arg[k]);
+                sum->arg[k] = node_flat(cmp->pool, NODE_ADD, all->arg[k], m->arg[k]);
                 continue;
             }
-            Node *e = node_int(j->pool, 0);
+            Node *e = node_int(cmp->pool, 0);
             for (int x = 0; x < inner; x++)
-                e = node_flat(
-                    j->pool, NODE_ADD, e,
-                    node_flat(j->pool, NODE_MUL, all->arg[k / columns * inner + x], m->arg[x * columns + k % columns]));
+                e = node_flat(cmp->pool, NODE_ADD, e,
+                              node_flat(cmp->pool, NODE_MUL, all->arg[k / columns * inner + x],
+                                        m->arg[x * columns + k % columns]));
             sum->arg[k] = e;
         }
         all = sum;
     }
     if (!all || !factor) return all;
-    Node *scaled = node_new(j->pool, NODE_MATRIX, all->n, all->arg);
+    Node *scaled = node_new(cmp->pool, NODE_MATRIX, all->n, all->arg);
     scaled->rows = all->rows;
-    for (int k = 0; k < all->n; k++) scaled->arg[k] = node_flat(j->pool, NODE_MUL, factor, all->arg[k]);
+    for (int k = 0; k < all->n; k++) scaled->arg[k] = node_flat(cmp->pool, NODE_MUL, factor, all->arg[k]);
     return scaled;
 }
 
@@ -122,19 +122,19 @@ static bool same_whole_percent(const Node *a, const Node *b) {
     return whole && value_equal(a->value, b->value);
 }
 
-bool expressions_equal(Judge *j, const Node *a, const Node *b) {
-    const Node *m = matrix_of(j, a), *w = matrix_of(j, b);
+bool expressions_equal(Comparison *cmp, const Node *a, const Node *b) {
+    const Node *m = matrix_of(cmp, a), *w = matrix_of(cmp, b);
     if (m || w) {
         if (!m || !w || m->rows != w->rows || m->n != w->n) return false;
         for (int i = 0; i < m->n; i++)
-            if (!expressions_equal(j, m->arg[i], w->arg[i])) return false;
+            if (!expressions_equal(cmp, m->arg[i], w->arg[i])) return false;
         return true;
     }
     if (same_whole_percent(a, b)) return true;
     Text name[1];
     bool constant = node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0;
-    if (constant && (is_float(a) || is_float(b)) && rounds_equal(j, a, b, j->how->precision)) return true;
-    return identical(j, a, b);
+    if (constant && (is_float(a) || is_float(b)) && rounds_equal(cmp, a, b, cmp->how->precision)) return true;
+    return identical(cmp, a, b);
 }
 
 // ---- symbols ---------------------------------------------------------------------------------------------------------
@@ -163,8 +163,8 @@ static bool symbols_equal(const Node *a, const Node *b) {
 
 // ---- relations -------------------------------------------------------------------------------------------------------
 
-static Node *difference(Judge *j, const Node *relation) {
-    return node_flat(j->pool, NODE_ADD, relation->arg[0], node_negate(j->pool, relation->arg[1]));
+static Node *difference(Comparison *cmp, const Node *relation) {
+    return node_flat(cmp->pool, NODE_ADD, relation->arg[0], node_negate(cmp->pool, relation->arg[1]));
 }
 
 static bool is_flip(Relation a, Relation b) {
@@ -173,12 +173,12 @@ static bool is_flip(Relation a, Relation b) {
 }
 
 // Whether f is a constant times g; the sign of the constant, or 0.
-static int proportion(Judge *j, const Node *f, const Node *g) {
+static int proportion(Comparison *cmp, const Node *f, const Node *g) {
     enum { TRIALS = 5 };
     Value ratio = value_bad();
     for (int trial = 0; trial < TRIALS; trial++) {
         Point p = {.trial = trial};
-        Value r = value_div(math_value(j, f, &p), math_value(j, g, &p));
+        Value r = value_div(math_value(cmp, f, &p), math_value(cmp, g, &p));
         if (r.bad || r.im != 0 || r.re == 0) return 0;
         if (trial > 0 && !value_equal(value_div(r, ratio), value_int(1))) return 0;
         ratio = r;
@@ -187,47 +187,47 @@ static int proportion(Judge *j, const Node *f, const Node *g) {
 }
 
 // Where a function that is linear in `name` is zero; bad where it is not linear.
-static Value linear_root(Judge *j, const Node *f, Text name, int trial) {
+static Value linear_root(Comparison *cmp, const Node *f, Text name, int trial) {
     Value v[3];
-    for (int i = 0; i < 3; i++) v[i] = math_value(j, f, &(Point){trial, name, value_int(i)});
+    for (int i = 0; i < 3; i++) v[i] = math_value(cmp, f, &(Point){trial, name, value_int(i)});
     Value slope = value_add(v[1], value_neg(v[0])), next = value_add(v[2], value_neg(v[1]));
     return value_equal(slope, next) ? value_div(value_neg(v[0]), slope) : value_bad();
 }
 
 // Whether two equations have the same solutions for one of their unknowns, which both hold linearly.
-static bool same_solution(Judge *j, const Node *f, const Node *g) {
+static bool same_solution(Comparison *cmp, const Node *f, const Node *g) {
     enum { MAX_NAMES = 8, TRIALS = 4 };
     Text name[MAX_NAMES], other[MAX_NAMES];
     int n = node_symbols(f, name, 0, MAX_NAMES), n_other = node_symbols(g, other, 0, MAX_NAMES);
     if (n != n_other || node_symbols(g, name, n, MAX_NAMES) != n) return false;
     for (int i = 0; i < n; i++) {
         int trial = 0;
-        while (trial < TRIALS && value_equal(linear_root(j, f, name[i], trial), linear_root(j, g, name[i], trial)))
+        while (trial < TRIALS && value_equal(linear_root(cmp, f, name[i], trial), linear_root(cmp, g, name[i], trial)))
             trial++;
         if (trial == TRIALS) return true;
     }
     return false;
 }
 
-static bool relations_equal(Judge *j, const Node *gold, const Node *prediction) {
+static bool relations_equal(Comparison *cmp, const Node *gold, const Node *prediction) {
     if (gold->kind == NODE_AND && prediction->kind == NODE_AND) {
         if (gold->n != prediction->n) return false;
         for (int i = 0; i < gold->n; i++)
-            if (!relations_equal(j, gold->arg[i], prediction->arg[i])) return false;
+            if (!relations_equal(cmp, gold->arg[i], prediction->arg[i])) return false;
         return true;
     }
     if (gold->kind == NODE_AND || prediction->kind == NODE_AND) return false;
     if (node_is_set(gold->arg[1]) || node_is_set(prediction->arg[1])) // x in a set: the same x, the same set
         return gold->relation == prediction->relation && node_same(gold->arg[0], prediction->arg[0]) &&
-               sets_equal(j, gold->arg[1], prediction->arg[1]);
-    const Node *f = difference(j, gold), *g = difference(j, prediction), *minus = node_negate(j->pool, (Node *)g);
+               sets_equal(cmp, gold->arg[1], prediction->arg[1]);
+    const Node *f = difference(cmp, gold), *g = difference(cmp, prediction), *minus = node_negate(cmp->pool, (Node *)g);
     bool same = gold->relation == prediction->relation, flip = is_flip(gold->relation, prediction->relation);
-    if (same && expressions_equal(j, f, g)) return true;
-    if (flip && expressions_equal(j, f, minus)) return true;
+    if (same && expressions_equal(cmp, f, g)) return true;
+    if (flip && expressions_equal(cmp, f, minus)) return true;
     if (!same && !flip) return false;
-    int sign = proportion(j, f, g);
+    int sign = proportion(cmp, f, g);
     if ((same && sign > 0) || (flip && sign < 0)) return true;
-    return gold->relation == REL_EQ && prediction->relation == REL_EQ && same_solution(j, f, g);
+    return gold->relation == REL_EQ && prediction->relation == REL_EQ && same_solution(cmp, f, g);
 }
 
 // ---- answers ---------------------------------------------------------------------------------------------------------
@@ -242,39 +242,39 @@ static Node *renamed(Pool *pool, const Node *a, Text name) {
     return copy;
 }
 
-bool answers_equal(Judge *j, const Node *gold, const Node *prediction) {
-    if (j->steps <= 0) return false;
+bool answers_equal(Comparison *cmp, const Node *gold, const Node *prediction) {
+    if (cmp->steps <= 0) return false;
     Text name[2], other[2];
-    if (j->how->any_variable && node_symbols(gold, name, 0, 2) == 1 && node_symbols(prediction, other, 0, 2) == 1)
-        prediction = renamed(j->pool, prediction, name[0]);
+    if (cmp->how->any_variable && node_symbols(gold, name, 0, 2) == 1 && node_symbols(prediction, other, 0, 2) == 1)
+        prediction = renamed(cmp->pool, prediction, name[0]);
 
     bool gold_assigns = is_assignment(gold), gold_equates = is_equation(gold), equates = is_equation(prediction);
-    if (gold_assigns) gold = shortened(j, gold);
-    if (is_assignment(prediction)) prediction = shortened(j, prediction);
+    if (gold_assigns) gold = shortened(cmp, gold);
+    if (is_assignment(prediction)) prediction = shortened(cmp, prediction);
     if (equates && !gold_equates) prediction = right_side(prediction);
     else if (gold_assigns && !equates) gold = right_side(gold);
 
     bool gold_relates = node_is_relation(gold), relates = node_is_relation(prediction);
     bool gold_set = node_is_set(gold), set = node_is_set(prediction);
-    if (gold_relates && set && prediction->kind != NODE_TUPLE && relation_describes(j, gold, prediction)) return true;
-    if (j->how->set_relation && relates && gold_set && gold->kind != NODE_TUPLE &&
-        relation_describes(j, prediction, gold))
+    if (gold_relates && set && prediction->kind != NODE_TUPLE && relation_describes(cmp, gold, prediction)) return true;
+    if (cmp->how->set_relation && relates && gold_set && gold->kind != NODE_TUPLE &&
+        relation_describes(cmp, prediction, gold))
         return true;
 
     if (gold->kind == NODE_CONST && gold->constant == CONST_UNDEFINED) return false;
     if (node_same(gold, prediction)) return true;
-    if (gold_relates && relates) return relations_equal(j, gold, prediction);
-    if (gold_set || set) return sets_equal(j, gold, prediction);
+    if (gold_relates && relates) return relations_equal(cmp, gold, prediction);
+    if (gold_set || set) return sets_equal(cmp, gold, prediction);
     if (gold->kind == NODE_SYMBOL || prediction->kind == NODE_SYMBOL) return symbols_equal(gold, prediction);
-    return expressions_equal(j, gold, prediction);
+    return expressions_equal(cmp, gold, prediction);
 }
 
-bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const Compare *how) {
+bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const CompareOptions *how) {
     enum { STEPS = 200000 };
-    Judge j = {p, how, STEPS};
+    Comparison cmp = {p, how, STEPS};
     const Node *g = gold->node, *w = prediction->node;
     if (g && w && node_has_base(g) && node_has_base(w)) g = node_in_base(p, g), w = node_in_base(p, w);
-    if (g && w && answers_equal(&j, g, w)) return true;
+    if (g && w && answers_equal(&cmp, g, w)) return true;
     Text a = text_strip(gold->text), b = text_strip(prediction->text);
     return a.n > 0 && text_equal(a, b);
 }

@@ -243,12 +243,12 @@ static Node *flattened(Pool *pool, NodeKind kind, const Node *groups) {
 }
 
 static bool is_real_number(const Node *a, long double *x) {
-    Judge j = {.steps = 1000};
+    Comparison cmp = {.steps = 1000};
     if (a->kind == NODE_CONST && a->constant == CONST_INFINITY) return *x = INFINITY, true;
     if (a->kind == NODE_MUL && a->n == 2 && a->arg[1]->kind == NODE_CONST && a->arg[1]->constant == CONST_INFINITY)
         return *x = -INFINITY, value_equal(a->arg[0]->value, value_int(-1));
     Text name[1];
-    Value v = math_value(&j, a, &(Point){0});
+    Value v = math_value(&cmp, a, &(Point){0});
     *x = v.re;
     return !v.bad && v.im == 0 && node_symbols(a, name, 0, 1) == 0;
 }

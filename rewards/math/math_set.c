@@ -15,24 +15,25 @@ static void points_add(Points *p, Value v) {
 }
 
 // The value of an end point; infinite ones are beyond every other.
-static Value end_point(Judge *j, const Node *a, int trial) {
-    bool minus = a->kind == NODE_MUL && a->n == 2 && value_equal(math_value(j, a->arg[0], &(Point){0}), value_int(-1));
+static Value end_point(Comparison *cmp, const Node *a, int trial) {
+    bool minus =
+        a->kind == NODE_MUL && a->n == 2 && value_equal(math_value(cmp, a->arg[0], &(Point){0}), value_int(-1));
     const Node *inner = minus ? a->arg[1] : a;
     if (inner->kind == NODE_CONST && inner->constant == CONST_INFINITY)
         return (Value){.re = minus ? -INFINITY : INFINITY};
-    return math_value(j, a, &(Point){.trial = trial});
+    return math_value(cmp, a, &(Point){.trial = trial});
 }
 
-static void collect(Judge *j, const Node *set, int trial, Points *p) {
+static void collect(Comparison *cmp, const Node *set, int trial, Points *p) {
     if (set->kind == NODE_NAMED_SET) {
         for (int k = -2; k <= 2; k++) points_add(p, value_int(k));
         return;
     }
     for (int i = 0; i < set->n; i++) {
         if (set->kind == NODE_UNION || set->kind == NODE_INTERSECTION || set->kind == NODE_MINUS)
-            collect(j, set->arg[i], trial, p);
+            collect(cmp, set->arg[i], trial, p);
         else {
-            Value v = end_point(j, set->arg[i], trial);
+            Value v = end_point(cmp, set->arg[i], trial);
             if (!isinf(v.re)) points_add(p, v);
         }
     }
@@ -56,25 +57,25 @@ static void spread(Points *p) {
 }
 
 // Whether x lies in the set; an end point that cannot be computed makes *sure false.
-static bool member(Judge *j, const Node *set, int trial, Value x, bool *sure) {
+static bool member(Comparison *cmp, const Node *set, int trial, Value x, bool *sure) {
     Value a, b;
     switch (set->kind) {
     case NODE_SET:
         for (int i = 0; i < set->n; i++) {
-            a = math_value(j, set->arg[i], &(Point){.trial = trial});
+            a = math_value(cmp, set->arg[i], &(Point){.trial = trial});
             if (a.bad) *sure = false;
             if (value_equal(a, x)) return true;
         }
         return false;
     case NODE_INTERVAL:
-        a = end_point(j, set->arg[0], trial), b = end_point(j, set->arg[1], trial);
+        a = end_point(cmp, set->arg[0], trial), b = end_point(cmp, set->arg[1], trial);
         if (a.bad || b.bad || a.im != 0 || b.im != 0) *sure = false;
         if (!isinf(a.re) && value_equal(a, x)) return !set->left_open;
         if (!isinf(b.re) && value_equal(b, x)) return !set->right_open;
         return a.re < x.re && x.re < b.re;
-    case NODE_UNION: return member(j, set->arg[0], trial, x, sure) || member(j, set->arg[1], trial, x, sure);
-    case NODE_INTERSECTION: return member(j, set->arg[0], trial, x, sure) && member(j, set->arg[1], trial, x, sure);
-    case NODE_MINUS: return member(j, set->arg[0], trial, x, sure) && !member(j, set->arg[1], trial, x, sure);
+    case NODE_UNION: return member(cmp, set->arg[0], trial, x, sure) || member(cmp, set->arg[1], trial, x, sure);
+    case NODE_INTERSECTION: return member(cmp, set->arg[0], trial, x, sure) && member(cmp, set->arg[1], trial, x, sure);
+    case NODE_MINUS: return member(cmp, set->arg[0], trial, x, sure) && !member(cmp, set->arg[1], trial, x, sure);
     case NODE_NAMED_SET:
         if (text_is(set->name, "Z")) return value_is_int(x);
         if (text_is(set->name, "N")) return value_is_int(x) && x.re > 0;
@@ -84,16 +85,16 @@ static bool member(Judge *j, const Node *set, int trial, Value x, bool *sure) {
     }
 }
 
-static bool same_points(Judge *j, const Node *a, const Node *b) {
+static bool same_points(Comparison *cmp, const Node *a, const Node *b) {
     enum { TRIALS = 3 };
     for (int trial = 0; trial < TRIALS; trial++) {
         Points p = {.n = 0};
-        collect(j, a, trial, &p);
-        collect(j, b, trial, &p);
+        collect(cmp, a, trial, &p);
+        collect(cmp, b, trial, &p);
         spread(&p);
         bool sure = true;
         for (int i = 0; i < p.n; i++)
-            if (member(j, a, trial, p.at[i], &sure) != member(j, b, trial, p.at[i], &sure) || !sure) return false;
+            if (member(cmp, a, trial, p.at[i], &sure) != member(cmp, b, trial, p.at[i], &sure) || !sure) return false;
     }
     return true;
 }
@@ -115,14 +116,14 @@ static Node *without_functions(Pool *pool, const Node *a) {
     return copy;
 }
 
-static bool holds(Judge *j, const Node *relation, Text unknown, Value x) {
+static bool holds(Comparison *cmp, const Node *relation, Text unknown, Value x) {
     if (relation->kind == NODE_AND) {
         for (int i = 0; i < relation->n; i++)
-            if (!holds(j, relation->arg[i], unknown, x)) return false;
+            if (!holds(cmp, relation->arg[i], unknown, x)) return false;
         return true;
     }
     Point at = {.bound = unknown, .at = x};
-    Value a = math_value(j, relation->arg[0], &at), b = math_value(j, relation->arg[1], &at);
+    Value a = math_value(cmp, relation->arg[0], &at), b = math_value(cmp, relation->arg[1], &at);
     bool equal = value_equal(a, b), real = !a.bad && !b.bad && fabsl(a.im) < 1e-15L && fabsl(b.im) < 1e-15L;
     switch (relation->relation) {
     case REL_EQ: return equal;
@@ -135,18 +136,18 @@ static bool holds(Judge *j, const Node *relation, Text unknown, Value x) {
 }
 
 // Where an equation's sides cross in [-50, 50].
-static void add_roots(Judge *j, const Node *relation, Text unknown, Points *p) {
+static void add_roots(Comparison *cmp, const Node *relation, Text unknown, Points *p) {
     enum { STEPS = 400 };
-    Node *difference = node_2(j->pool, NODE_ADD, relation->arg[0], node_negate(j->pool, relation->arg[1]));
+    Node *difference = node_2(cmp->pool, NODE_ADD, relation->arg[0], node_negate(cmp->pool, relation->arg[1]));
     long double before = NAN, width = 0.25L;
     for (int i = 0; i <= STEPS; i++) {
         long double x = -50.03L + width * i;
-        Value v = math_value(j, difference, &(Point){.bound = unknown, .at = value_real(x)});
+        Value v = math_value(cmp, difference, &(Point){.bound = unknown, .at = value_real(x)});
         if (!v.bad && v.im == 0 && before * v.re < 0) {
             long double low = x - width, high = x;
             for (int k = 0; k < 80; k++) {
                 long double middle = (low + high) / 2;
-                Value w = math_value(j, difference, &(Point){.bound = unknown, .at = value_real(middle)});
+                Value w = math_value(cmp, difference, &(Point){.bound = unknown, .at = value_real(middle)});
                 if (w.re * before > 0) low = middle;
                 else high = middle;
             }
@@ -156,13 +157,13 @@ static void add_roots(Judge *j, const Node *relation, Text unknown, Points *p) {
     }
 }
 
-bool relation_describes(Judge *j, const Node *relation, const Node *set) {
+bool relation_describes(Comparison *cmp, const Node *relation, const Node *set) {
     Text unknown[2], in_set[1];
-    Node *plain = without_functions(j->pool, relation);
+    Node *plain = without_functions(cmp->pool, relation);
     if (node_symbols(plain, unknown, 0, 2) != 1 || node_symbols(set, in_set, 0, 1) != 0) return false;
     Points p = {.n = 0};
-    collect(j, set, 0, &p);
-    if (plain->kind == NODE_RELATION && plain->relation == REL_EQ) add_roots(j, plain, unknown[0], &p);
+    collect(cmp, set, 0, &p);
+    if (plain->kind == NODE_RELATION && plain->relation == REL_EQ) add_roots(cmp, plain, unknown[0], &p);
     for (int i = 0, n = p.n; i < n && n < MAX_POINTS / 4; i++) { // close by on both sides
         points_add(&p, value_real(p.at[i].re - 1e-6L));
         points_add(&p, value_real(p.at[i].re + 1e-6L));
@@ -170,8 +171,8 @@ bool relation_describes(Judge *j, const Node *relation, const Node *set) {
     for (int k = -40; k <= 40; k++) points_add(&p, value_real(k * 0.517L));
     spread(&p);
     for (int i = 0; i < p.n; i++) {
-        bool sure = true, inside = member(j, set, 0, p.at[i], &sure);
-        if (!sure || holds(j, plain, unknown[0], p.at[i]) != inside) return false;
+        bool sure = true, inside = member(cmp, set, 0, p.at[i], &sure);
+        if (!sure || holds(cmp, plain, unknown[0], p.at[i]) != inside) return false;
     }
     return true;
 }
@@ -180,44 +181,44 @@ bool relation_describes(Judge *j, const Node *relation, const Node *set) {
 
 static bool is_finite(const Node *a) { return a->kind == NODE_SET || a->kind == NODE_TUPLE; }
 
-static bool in_order(Judge *j, const Node *gold, const Node *prediction) {
+static bool in_order(Comparison *cmp, const Node *gold, const Node *prediction) {
     for (int i = 0; i < gold->n; i++)
-        if (!answers_equal(j, gold->arg[i], prediction->arg[i])) return false;
+        if (!answers_equal(cmp, gold->arg[i], prediction->arg[i])) return false;
     return true;
 }
 
 // The same elements in any order; the pool gives the marks.
-static bool in_any_order(Judge *j, const Node *gold, const Node *prediction) {
-    bool *taken = pool_take(j->pool, (size_t)gold->n);
+static bool in_any_order(Comparison *cmp, const Node *gold, const Node *prediction) {
+    bool *taken = pool_take(cmp->pool, (size_t)gold->n);
     for (int i = 0; i < gold->n; i++) {
         int k = 0;
-        while (k < prediction->n && (taken[k] || !answers_equal(j, gold->arg[i], prediction->arg[k]))) k++;
+        while (k < prediction->n && (taken[k] || !answers_equal(cmp, gold->arg[i], prediction->arg[k]))) k++;
         if (k == prediction->n) return false;
         taken[k] = true;
     }
     return true;
 }
 
-static bool elements_equal(Judge *j, const Node *gold, const Node *prediction) {
+static bool elements_equal(Comparison *cmp, const Node *gold, const Node *prediction) {
     if (gold->n != prediction->n) return false;
-    return gold->kind == NODE_SET ? in_any_order(j, gold, prediction) : in_order(j, gold, prediction);
+    return gold->kind == NODE_SET ? in_any_order(cmp, gold, prediction) : in_order(cmp, gold, prediction);
 }
 
 // An open interval may be a pair: (1, 2).
-static Node *as_pair(Judge *j, const Node *a) {
+static Node *as_pair(Comparison *cmp, const Node *a) {
     if (a->kind != NODE_INTERVAL || !a->left_open || !a->right_open) return NULL;
-    return node_new(j->pool, NODE_TUPLE, 2, a->arg);
+    return node_new(cmp->pool, NODE_TUPLE, 2, a->arg);
 }
 
-bool sets_equal(Judge *j, const Node *gold, const Node *prediction) {
+bool sets_equal(Comparison *cmp, const Node *gold, const Node *prediction) {
     Node *one[2] = {(Node *)gold, (Node *)prediction}, *pair;
-    const Node *a = node_is_set(gold) ? gold : node_new(j->pool, NODE_SET, 1, &one[0]);
-    const Node *b = node_is_set(prediction) ? prediction : node_new(j->pool, NODE_SET, 1, &one[1]);
+    const Node *a = node_is_set(gold) ? gold : node_new(cmp->pool, NODE_SET, 1, &one[0]);
+    const Node *b = node_is_set(prediction) ? prediction : node_new(cmp->pool, NODE_SET, 1, &one[1]);
     if (a->kind == NODE_INTERVAL && b->kind == NODE_INTERVAL)
-        return a->left_open == b->left_open && a->right_open == b->right_open && in_order(j, a, b);
+        return a->left_open == b->left_open && a->right_open == b->right_open && in_order(cmp, a, b);
     if (node_same(a, b)) return true;
-    if (is_finite(a) && is_finite(b)) return elements_equal(j, a, b);
-    if (is_finite(b) && (pair = as_pair(j, a))) return elements_equal(j, pair, b);
-    if (is_finite(a) && (pair = as_pair(j, b))) return elements_equal(j, a, pair);
-    return a->kind != NODE_TUPLE && b->kind != NODE_TUPLE && same_points(j, a, b);
+    if (is_finite(a) && is_finite(b)) return elements_equal(cmp, a, b);
+    if (is_finite(b) && (pair = as_pair(cmp, a))) return elements_equal(cmp, pair, b);
+    if (is_finite(a) && (pair = as_pair(cmp, b))) return elements_equal(cmp, a, pair);
+    return a->kind != NODE_TUPLE && b->kind != NODE_TUPLE && same_points(cmp, a, b);
 }

@@ -289,20 +289,20 @@ static bool is_bound(const Point *p, Text name) { return p->bound.s && text_equa
 
 // A finite sum or product over whole numbers is carried out. Any other is some function of its term at a pseudo-random
 // place and of its ends: equal for equal sums.
-static Value sum_value(Judge *j, const Node *a, const Point *point) {
+static Value sum_value(Comparison *cmp, const Node *a, const Point *point) {
     bool product = text_is(a->name, "prod");
-    Value from = math_value(j, a->arg[1], point), to = math_value(j, a->arg[2], point), v = value_int(product);
+    Value from = math_value(cmp, a->arg[1], point), to = math_value(cmp, a->arg[2], point), v = value_int(product);
     Point inner = {point->trial, a->arg[0]->name, value_int(0)};
     if (value_is_int(from) && value_is_int(to) && to.re - from.re < 2000) {
         for (long double k = from.re; k <= to.re && !v.bad; k++) {
             inner.at = value_int((int64_t)k);
-            Value term = math_value(j, a->arg[3], &inner);
+            Value term = math_value(cmp, a->arg[3], &inner);
             v = product ? value_mul(v, term) : value_add(v, term);
         }
         return v;
     }
     inner.at = symbol_value(text_of("k"), point->trial); // the same for every name of the variable
-    Value part[3] = {math_value(j, a->arg[3], &inner), from, to};
+    Value part[3] = {math_value(cmp, a->arg[3], &inner), from, to};
     bool endless = a->arg[2]->kind == NODE_CONST && a->arg[2]->constant == CONST_INFINITY;
     if (endless) part[2] = value_int(0);
     return unknown_function(endless ? text_of("endless") : a->name, part, 3, point->trial);
@@ -335,22 +335,22 @@ static Value determinant(Value *m, int n) {
     return det;
 }
 
-static Value function_value(Judge *j, const Node *a, const Point *point) {
+static Value function_value(Comparison *cmp, const Node *a, const Point *point) {
     enum { MAX_ARGS = 16, MAX_MATRIX = 12 };
     Value arg[MAX_MATRIX * MAX_MATRIX];
     if (text_is(a->name, "det")) {
         const Node *m = a->arg[0];
         if (m->kind != NODE_MATRIX || m->rows > MAX_MATRIX || m->n != m->rows * m->rows) return value_bad();
-        for (int i = 0; i < m->n; i++) arg[i] = math_value(j, m->arg[i], point);
+        for (int i = 0; i < m->n; i++) arg[i] = math_value(cmp, m->arg[i], point);
         return determinant(arg, m->rows);
     }
     if (a->n < 1 || a->n > MAX_ARGS) return value_bad();
-    for (int i = 0; i < a->n; i++) arg[i] = math_value(j, a->arg[i], point);
+    for (int i = 0; i < a->n; i++) arg[i] = math_value(cmp, a->arg[i], point);
     return apply(a->name, arg, a->n, point->trial);
 }
 
-Value math_value(Judge *j, const Node *a, const Point *point) {
-    if (j->steps-- <= 0) return value_bad();
+Value math_value(Comparison *cmp, const Node *a, const Point *point) {
+    if (cmp->steps-- <= 0) return value_bad();
     Value v;
     switch (a->kind) {
     case NODE_NUMBER: return a->value;
@@ -358,15 +358,15 @@ Value math_value(Judge *j, const Node *a, const Point *point) {
     case NODE_CONST: return constant_value(a->constant);
     case NODE_ADD:
     case NODE_MUL:
-        v = math_value(j, a->arg[0], point);
+        v = math_value(cmp, a->arg[0], point);
         for (int i = 1; i < a->n && !v.bad; i++) {
-            Value w = math_value(j, a->arg[i], point);
+            Value w = math_value(cmp, a->arg[i], point);
             v = a->kind == NODE_ADD ? value_add(v, w) : value_mul(v, w);
         }
         return v;
-    case NODE_POW: return value_pow(math_value(j, a->arg[0], point), math_value(j, a->arg[1], point));
-    case NODE_FUNC: return function_value(j, a, point);
-    case NODE_SUM: return sum_value(j, a, point);
+    case NODE_POW: return value_pow(math_value(cmp, a->arg[0], point), math_value(cmp, a->arg[1], point));
+    case NODE_FUNC: return function_value(cmp, a, point);
+    case NODE_SUM: return sum_value(cmp, a, point);
     default: return value_bad();
     }
 }

@@ -155,24 +155,24 @@ typedef struct {
     int precision;     // decimals that floats are rounded to
     bool any_variable; // a sole variable may have another name
     bool set_relation; // a relation in the prediction may stand for a set in gold
-} Compare;
-bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const Compare *how);
+} CompareOptions;
+bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const CompareOptions *how);
 
 // ---- between the parts of the comparison -----------------------------------------------------------------------------
 typedef struct {
     Pool *pool;
-    const Compare *how;
+    const CompareOptions *how;
     int steps; // node evaluations left: when they run out, nothing is equal any more
-} Judge;
+} Comparison;
 // The value of an expression where symbol i has the trial's pseudo-random value, or (bound == name) `at`.
 typedef struct {
     int trial;
     Text bound;
     Value at;
 } Point;
-Value math_value(Judge *j, const Node *a, const Point *point);
-bool expressions_equal(Judge *j, const Node *a, const Node *b);
-bool answers_equal(Judge *j, const Node *gold, const Node *prediction);
-bool sets_equal(Judge *j, const Node *gold, const Node *prediction);
+Value math_value(Comparison *cmp, const Node *a, const Point *point);
+bool expressions_equal(Comparison *cmp, const Node *a, const Node *b);
+bool answers_equal(Comparison *cmp, const Node *gold, const Node *prediction);
+bool sets_equal(Comparison *cmp, const Node *gold, const Node *prediction);
 // Whether the real solutions of a relation in one unknown are the set.
-bool relation_describes(Judge *j, const Node *relation, const Node *set);
+bool relation_describes(Comparison *cmp, const Node *relation, const Node *set);
