@@ -164,7 +164,7 @@ tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test programs format check-format compile_commands.json mutants check fuzz fuzzed valgrind check-cuda check-rooms bench nsys ncu demo doctor install clean help FORCE
+.PHONY: all found debug sanitize test programs format check-format compile_commands.json mutants check fuzz fuzzed valgrind check-cuda check-rooms bench nsys ncu demo r1 doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -436,6 +436,9 @@ ncu: $(bench)
 demo: all
 	$(Q)tools/demo.sh
 
+r1: all
+	$(Q)tools/r1.sh
+
 doctor: all
 	$(Q)$(grpo) doctor
 
@@ -453,6 +456,7 @@ clean:
 help:
 	@echo 'make           build/grpo'
 	@echo 'make demo      watch a model learn: three minutes, offline'
+	@echo 'make r1        a pipeline of R1s phases on the same model: four minutes, offline'
 	@echo 'make test      every test; make run-test_NAME [TEST=PATTERN] [OP=NAME] runs one program, one test, one op'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
 	@echo 'make bench-ptx  how fast that machine is'
