@@ -45,6 +45,8 @@
     TEXT(chat,      chat_template, "auto", "qwen2.5 (Instruct), qwen2.5-base (its system message), r1-zero; auto: the one the model came with, qwen2.5 where it has none") \
     TEXT(prompt,    system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>")    \
     TEXT(prompt,    system_prompt_file, "", "file with the system message")                                            \
+    TEXT(prompt,    few_shot_file, "", "JSONL with `prompt` and `completion`: examples that stand before each question as turns of the conversation; in raw prompts a line each, and an empty one after it") \
+    INT (prompt,    few_shot, 0, 0, 1000, "use the first so many of them; 0: all")                                     \
     BOOL(prompt,    raw, false, "the question or prompt is used as it is, without system message and template")        \
     INT (sampling,  max_completion_length, 200, 1, 1048576, "tokens of a completion")                                  \
     REAL(sampling,  temperature, 0.9, 0, 100, "logits are divided by it; 0: greedy")                                   \

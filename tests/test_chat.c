@@ -90,7 +90,7 @@ static void test_json_as_python(void **state) {
 static void test_r1_zero(void **state) {
     Error e = {0};
     Str prompt = {0};
-    assert_true(chat_prompt("r1-zero", NULL, "What is 2+2?", &prompt, &e));
+    assert_true(chat_prompt("r1-zero", NULL, NULL, 0, "What is 2+2?", &prompt, &e));
     assert_non_null(strstr(prompt.s, "<think>"));
     assert_non_null(strstr(prompt.s, "\n\nUser: What is 2+2?\nAssistant:\n"));
     assert_int_equal(strlen(strstr(prompt.s, "Assistant:\n")), strlen("Assistant:\n"));
@@ -106,13 +106,13 @@ static void test_r1_zero(void **state) {
 static void test_prompt(void **state) {
     Error e = {0};
     Str out = {0};
-    assert_true(chat_prompt("qwen2.5", chat_system_prompt, "Q\xff", &out, &e)); // any bytes
+    assert_true(chat_prompt("qwen2.5", chat_system_prompt, NULL, 0, "Q\xff", &out, &e)); // any bytes
     char *wanted = xasprintf("<|im_start|>system\n%s<|im_end|>\n<|im_start|>user\nQ\xff<|im_end|>\n"
                              "<|im_start|>assistant\n",
                              chat_system_prompt);
     assert_string_equal(out.s, wanted);
     str_clear(&out);
-    assert_true(chat_prompt("qwen2.5-base", NULL, "Q", &out, &e));
+    assert_true(chat_prompt("qwen2.5-base", NULL, NULL, 0, "Q", &out, &e));
     assert_non_null(strstr(out.s, "system\nYou are a helpful assistant.<|im_end|>"));
     free(wanted);
     str_free(&out);

@@ -13,12 +13,14 @@
 static void check_any(Reading *r, const Config *c) {
     Str probe = {0};
     Error e = {0};
-    if (strcmp(c->chat_template, "auto") && !chat_prompt(c->chat_template, NULL, "?", &probe, &e))
+    if (strcmp(c->chat_template, "auto") && !chat_prompt(c->chat_template, NULL, NULL, 0, "?", &probe, &e))
         problem(r, "chat_template", NULL, "%s", e.text);
     str_free(&probe);
     if (*c->system_prompt && *c->system_prompt_file)
         problem(r, "system_prompt", "system_prompt_file",
                 "system_prompt and system_prompt_file are both set; keep one of them");
+    if (c->few_shot && !*c->few_shot_file)
+        problem(r, "few_shot", NULL, "few_shot is %lld but few_shot_file is not set", (long long)c->few_shot);
     if (*c->prompt && *c->prompt_file)
         problem(r, "prompt", "prompt_file", "prompt and prompt_file are both set; keep one of them");
     const struct {

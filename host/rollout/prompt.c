@@ -1,7 +1,8 @@
 // From a question to prompt ids: system message, chat template, tokenizer, and the rule for prompts that are too long.
-#include "chat.h"
-#include "file.h"
 #include "prompt.h"
+#include "file.h"
+#include "json.h"
+#include "jsonl.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,57 @@
 // the base models' message was chosen by its name.
 static bool shipped_message(const char *chosen, const char *template) {
     return strcmp(template, "r1-zero") && strcmp(chosen, "qwen2.5-base");
+}
+
+#define MOST_EXAMPLES 1000
+
+// One line of few_shot_file.
+static bool add_example(Prompter *p, const char *text, size_t n, const char *where, Error *e) {
+    json_t *j = json_parse(text, n, where, e);
+    const char *question = j ? json_field_string(j, "prompt", where, e) : NULL;
+    const char *answer = question ? json_field_string(j, "completion", where, e) : NULL;
+    if (answer) {
+        p->shown = xrealloc(p->shown, (size_t)(p->n_shown + 1) * sizeof *p->shown);
+        p->shown[p->n_shown++] = (ChatExample){xstrdup(question), xstrdup(answer)};
+    }
+    json_decref(j);
+    return answer != NULL;
+}
+
+static bool read_examples(Prompter *p, Error *e) {
+    const Config *c = p->cfg;
+    const int most = c->few_shot ? (int)c->few_shot : MOST_EXAMPLES;
+    LineReader r;
+    if (!line_reader_open_json(&r, c->few_shot_file, e)) return false;
+    char *text;
+    size_t n;
+    int found = 1;
+    bool ok = true;
+    while (ok && p->n_shown < most && (found = line_reader_next(&r, &text, &n, e)) > 0) {
+        char *where = xasprintf("%s:%lld", c->few_shot_file, (long long)r.line);
+        ok = add_example(p, text, n, where, e);
+        free(where);
+    }
+    line_reader_close(&r);
+    if (!ok || found < 0) return false;
+    if (c->few_shot > p->n_shown)
+        return error_set(e, EXIT_INPUT, "%s has %d example%s, few_shot is %lld", c->few_shot_file, p->n_shown,
+                         p->n_shown == 1 ? "" : "s", (long long)c->few_shot);
+    return p->n_shown || error_set(e, EXIT_INPUT, "%s: no example in it", c->few_shot_file);
+}
+
+// A prompt is cut on the left where it is too long: examples that leave no room would be cut from every one.
+static bool check_examples(const Prompter *p, Error *e) {
+    Ids ids = {0};
+    bool ok = prompter_ids(p, "", &ids, e);
+    if (ok && (int64_t)ids.n >= p->cfg->max_prompt_length)
+        ok = error_set(e, EXIT_CONFIG,
+                       "the %d example%s of %s take %zu tokens with the conversation around them, max_prompt_length is "
+                       "%lld; raise it, or set few_shot lower",
+                       p->n_shown, p->n_shown == 1 ? "" : "s", p->cfg->few_shot_file, ids.n,
+                       (long long)p->cfg->max_prompt_length);
+    ids_free(&ids);
+    return ok;
 }
 
 bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Tokenizer *t, const char *template,
@@ -20,10 +72,14 @@ bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Token
         if (!p->system) return error_prefix(e, "system_prompt_file");
     } else if (*c->system_prompt) p->system = xstrdup(c->system_prompt);
     else if (!c->raw && shipped_message(c->chat_template, template)) p->system = xstrdup(chat_system_prompt);
-    return true;
+    if (!*c->few_shot_file) return true;
+    if (!read_examples(p, e)) return error_prefix(e, "few_shot_file");
+    return check_examples(p, e);
 }
 
 void prompter_close(Prompter *p) {
+    for (int i = 0; i < p->n_shown; i++) free(p->shown[i].question), free(p->shown[i].answer);
+    free(p->shown);
     free(p->system);
     *p = (Prompter){0};
 }
@@ -31,8 +87,10 @@ void prompter_close(Prompter *p) {
 bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e) {
     const Config *c = p->cfg;
     Str text = {0};
-    if (c->raw) str_puts(&text, question);
-    else if (!chat_prompt(p->template, p->system, question, &text, e)) return false;
+    if (c->raw) {
+        for (int i = 0; i < p->n_shown; i++) str_printf(&text, "%s\n%s\n\n", p->shown[i].question, p->shown[i].answer);
+        str_puts(&text, question);
+    } else if (!chat_prompt(p->template, p->system, p->shown, p->n_shown, question, &text, e)) return false;
     ids_clear(out);
     tokenizer_encode(p->tokenizer, text.s ? text.s : "", text.n, true, out);
     str_free(&text);

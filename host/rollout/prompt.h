@@ -1,6 +1,7 @@
 // From a question to prompt ids.
 #pragma once
 #include "batch.h"
+#include "chat.h"
 #include "dataset.h"
 #include "hf.h"
 #include "tokenizer.h"
@@ -11,6 +12,8 @@ typedef struct {
     const Tokenizer *tokenizer;
     const char *template; // of conversations; NULL: raw texts alone
     char *system;         // system message, or NULL for the template's own
+    ChatExample *shown;   // [n_shown] examples before each question
+    int n_shown;
 } Prompter;
 typedef enum { PROMPT_KEPT, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
 // What is given must outlive the prompter.

@@ -262,15 +262,22 @@ bool chat_render(const char *template_name, const json_t *messages, const json_t
     return chat_render_said(template_name, messages, tools, add_generation_prompt, NULL, out, e);
 }
 
-bool chat_prompt(const char *template_name, const char *system, const char *question, Str *out, Error *e) {
-    json_t *messages = json_array(), *message;
-    const char *role[] = {"system", "user"}, *content[] = {system, question};
-    for (int i = system ? 0 : 1; i < 2; i++) {
-        message = json_object(); // unchecked: the texts may be any bytes
-        json_object_set_new(message, "role", json_string(role[i]));
-        json_object_set_new_nocheck(message, "content", json_string_nocheck(content[i]));
-        json_array_append_new(messages, message);
+static void add_message(json_t *messages, const char *role, const char *content) {
+    json_t *message = json_object(); // unchecked: the texts may be any bytes
+    json_object_set_new(message, "role", json_string(role));
+    json_object_set_new_nocheck(message, "content", json_string_nocheck(content));
+    json_array_append_new(messages, message);
+}
+
+bool chat_prompt(const char *template_name, const char *system, const ChatExample *shown, int n_shown,
+                 const char *question, Str *out, Error *e) {
+    json_t *messages = json_array();
+    if (system) add_message(messages, "system", system);
+    for (int i = 0; i < n_shown; i++) {
+        add_message(messages, "user", shown[i].question);
+        add_message(messages, "assistant", shown[i].answer);
     }
+    add_message(messages, "user", question);
     bool ok = chat_render(template_name, messages, NULL, true, out, e);
     json_decref(messages);
     return ok;

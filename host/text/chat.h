@@ -18,8 +18,13 @@ typedef struct {
 } ChatSpans;
 bool chat_render_said(const char *template_name, const json_t *messages, const json_t *tools,
                       bool add_generation_prompt, ChatSpans *said, Str *out, Error *e);
-// The prompt for one question: system message (NULL: the template's default), then the question, then the turn's start.
-bool chat_prompt(const char *template_name, const char *system, const char *question, Str *out, Error *e);
+// The prompt for one question: system message (NULL: the template's default), examples as turns, the question, and the
+// start of the turn that answers.
+typedef struct {
+    char *question, *answer;
+} ChatExample;
+bool chat_prompt(const char *template_name, const char *system, const ChatExample *shown, int n_shown,
+                 const char *question, Str *out, Error *e);
 // chat_template.c. The text of the token that ends an answer; NULL where the template has none.
 const char *chat_end_of_turn(const char *template_name);
 // The template in Jinja, for other programs. Heap memory.
