@@ -25,7 +25,7 @@ std::string emu_symbol(const void *kernel);
 // emu_machine.cpp: runs the grid on the PTX machine, where that is asked for; false where it is not.
 bool emu_run_on_machine(const EmuLaunch &launch);
 
-// emu_runtime.cpp
+// emu_runtime.cpp, emu_device.cpp
 // All memory a GPU can reach: address and bytes, by address.
 std::vector<std::pair<uint64_t, uint64_t>> emu_reachable(void);
 // The dynamic shared memory the kernel was allowed by cudaFuncSetAttribute; 0 where nobody asked.
