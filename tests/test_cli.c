@@ -260,8 +260,8 @@ static void a_run_is_shown_and_starts_hooks(void **state) {
     for (size_t i = 0; i < sizeof said / sizeof *said; i++)
         if (!strstr(log, said[i])) fail_msg("no %s in %s\n%s", said[i], log, out.s);
     free(log), free(path);
-    const char *const files[] = {"report.html", "run.json", "events.out.tfevents.grpo"};
-    for (int i = 0; i < 3; i++) {
+    const char *const files[] = {"report.html", "run.json", "notes.jsonl", "events.out.tfevents.grpo"};
+    for (int i = 0; i < 4; i++) {
         path = xasprintf("%s/shown/%s", dir, files[i]);
         assert_int_equal(access(path, R_OK), 0);
         free(path);

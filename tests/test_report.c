@@ -260,6 +260,29 @@ static void mistakes_are_one_line(void **state) {
     json_decref(page_runs(at("report.html"))); // the earlier page is there still, whole
 }
 
+static void a_picture_has_the_curves(void **state) {
+    Str log = {0};
+    for (int i = 1; i <= 1000; i++)
+        str_printf(&log, "{\"step\": %d, \"reward\": %d, \"loss\": null, \"kl\": 3}\n", i, i);
+    put_text(at("metrics.jsonl"), log.s);
+    Error e = {0};
+    const char *dirs[] = {scratch, scratch};
+    Report *r = report_open(dirs, 2);
+    assert_true(report_read(r, &e) && report_picture(r, at("curves.svg"), &e));
+    assert_true(report_picture(r, at("curves.svg"), &e)); // in place of the first
+    report_close(r);
+    size_t n;
+    char *svg = page_read(at("curves.svg"), &n);
+    assert_non_null(strstr(svg, ">reward</text>"));
+    assert_non_null(strstr(svg, ">KL</text>"));
+    assert_null(strstr(svg, ">loss</text>"));
+    assert_non_null(strstr(svg, "points=\"48.0,159.8 ")); // the first step, 1 of 1 to 1000 with a twentieth of room
+    assert_null(strstr(svg, "nan"));
+    assert_non_null(strstr(svg, "class=\"c1\""));
+    assert_true(n < 200000);
+    free(svg), str_free(&log);
+}
+
 // 20,000 steps and 100,000 completions: what a process of its own takes.
 static void long_runs_are_cheap(void **state) {
     FILE *f = fopen(at("metrics.jsonl"), "w");
@@ -308,6 +331,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_growing_log_is_read_once, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_live_page_follows_the_run, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_one_line, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_picture_has_the_curves, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(long_runs_are_cheap, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,6 +68,9 @@ const char *error_write(int number) {
 static bool quiet_notes;
 void note_quiet(bool quiet) { quiet_notes = quiet; }
 
+static void (*tell)(const char *text);
+void note_tell(void (*also)(const char *text)) { tell = also; }
+
 void note(const char *fmt, ...) {
     va_list ap;
     if (quiet_notes) return;
@@ -76,6 +79,7 @@ void note(const char *fmt, ...) {
     va_start(ap, fmt);
     format(text, fmt, ap);
     va_end(ap);
+    if (tell) tell(text);
     if (output_is_screen(STDERR_FILENO)) str_puts(&shown, "\r\033[K"); // over a progress line that may stand there
     str_puts(&shown, "grpo: note: ");
     str_visible(&shown, text, strlen(text));

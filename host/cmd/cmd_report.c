@@ -5,16 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char usage[] = "usage: grpo report DIR... [output=FILE]\n"
-                            "Writes one self-contained HTML page from the logs in each DIR, the output_dir of a run, "
-                            "also of one that goes on or\n"
-                            "was killed. Several runs share the plots.\n"
-                            "  output   the page (default DIR/report.html; needed with several DIR)\n";
+static const char usage[] =
+    "usage: grpo report DIR... [output=FILE]\n"
+    "Writes one self-contained HTML page from the logs in each DIR, the output_dir of a run, "
+    "also of one that goes on or\n"
+    "was killed. Several runs share the plots.\n"
+    "  output   the page (default DIR/report.html; needed with several DIR); FILE.svg: a picture of the main\n"
+    "           curves instead\n";
 
 static bool report_make(const char *const *dirs, int n, const char *output, Error *e) {
     char *path = output ? xstrdup(output) : xasprintf("%s/report.html", dirs[0]);
     Report *r = report_open(dirs, n);
-    bool ok = report_read(r, e) && report_write(r, path, false, e);
+    size_t n_path = strlen(path);
+    bool svg = n_path > 4 && !strcmp(path + n_path - 4, ".svg");
+    bool ok = report_read(r, e) && (svg ? report_picture(r, path, e) : report_write(r, path, false, e));
     if (ok) printf("%s\n", path);
     report_close(r);
     free(path);

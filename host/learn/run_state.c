@@ -1,6 +1,7 @@
 // Saving a run and going on from where it was: what train and sft share.
 #include "crc32c.h"
 #include "file.h"
+#include "notes.h"
 #include "ranks.h"
 #include "record.h"
 #include "run_state.h"
@@ -178,6 +179,7 @@ bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) 
 
 void run_record(const Learner *l, const TrainState *at, int64_t rows, int64_t steps) {
     if (comm_rank(l->engine.comm)) return;
+    notes_open(l->engine.cfg->output_dir, at->step == 0);
     RunRecord r = {l->engine.cfg, at->command, l->engine.device->about, at->data, rows, at->step, steps};
     Error e = {0};
     if (!record_write(&r, &e)) note("%s", e.text);

@@ -9,7 +9,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-static const char mark[] = "<!doctype html><!-- grpo report -->\n"; // how a page is known for one
+const char page_mark[] = "<!-- grpo report -->\n"; // how a page is known for one
 
 // JSON inside <script>: '<' stands in its strings only, and as an escape it ends no element.
 static void add_data(Str *page, const char *data, size_t n) {
@@ -28,11 +28,11 @@ void page_make(Str *page, const char *data, size_t n) {
     snprintf(key, sizeof key, "%016llx%016llx", (unsigned long long)nonce[0], (unsigned long long)nonce[1]);
     str_printf(
         page,
-        "%s<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+        "<!doctype html>%s<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'nonce-%s'; "
         "style-src 'nonce-%s'; base-uri 'none'; form-action 'none'\">\n"
         "<meta name=\"viewport\" content=\"width=device-width\">\n<title>grpo report</title>\n<style nonce=\"%s\">\n",
-        mark, key, key, key);
+        page_mark, key, key, key);
     str_puts(page, page_css);
     str_puts(page, "</style></head><body><main></main>\n<script type=\"application/json\" id=\"data\">");
     add_data(page, data, n);
@@ -42,8 +42,8 @@ void page_make(Str *page, const char *data, size_t n) {
 }
 
 static bool is_page(int fd) {
-    char start[sizeof mark] = "";
-    return read(fd, start, sizeof mark - 1) == (ssize_t)sizeof mark - 1 && !strcmp(start, mark);
+    char start[64] = "";
+    return read(fd, start, sizeof start - 1) > 0 && strstr(start, page_mark);
 }
 
 bool page_write(const Str *page, const char *path, Error *e) {

@@ -6,6 +6,7 @@
 extern const char page_css[];
 extern const char *const page_js[];
 extern const int page_js_count;
+extern const char page_mark[]; // at the start of what page_write may replace
 // A page that shows `data`, a JSON text.
 void page_make(Str *page, const char *data, size_t n);
 // The file appears whole or not at all, in place of an earlier page only (EXIT_DISK).

@@ -4,6 +4,7 @@
 // the terminal in between, finds it in order. The width is asked for at every drawing: no SIGWINCH handler is needed.
 #include "clock.h"
 #include "config.h"
+#include "notes.h"
 #include "output.h"
 #include "progress.h"
 #include "str.h"
@@ -152,12 +153,13 @@ void progress_step(Progress *p, int64_t step, const ProgressStep *s) {
 
 void progress_say(Progress *p, const char *fmt, ...) {
     if (!p) return;
-    if (p->off) return;
     char text[1024];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    notes_add(text);
+    if (p->off) return;
     Str s = {0};
     if (p->live) str_puts(&s, "\r\033[K");
     str_visible(&s, text, strlen(text));

@@ -1,6 +1,8 @@
 // report.html from the logs of runs. See report.h.
 #include "logs.h"
+#include "notes.h"
 #include "page.h"
+#include "picture.h"
 #include "record.h"
 #include "report.h"
 #include <dirent.h>
@@ -74,6 +76,8 @@ static void add_run(Str *s, RunLogs *run) {
     str_puts(s, ",\n\"record\": ");
     record_json(run->dir, s);
     add_checkpoints(s, run->dir);
+    str_puts(s, ",\n\"notes\": ");
+    notes_json(run->dir, s);
     str_puts(s, ",\n\"train\": ");
     curves_json(&run->train, s);
     str_puts(s, ",\n\"eval\": ");
@@ -83,6 +87,16 @@ static void add_run(Str *s, RunLogs *run) {
     str_printf(s, ",\n\"half\": %s, \"long\": %lld}",
                run->metrics_log.half || run->completions_log.half ? "true" : "false",
                (long long)(run->metrics_log.skipped + run->completions_log.skipped));
+}
+
+bool report_picture(Report *r, const char *path, Error *e) {
+    Str svg = {0};
+    str_puts(&svg, page_mark);
+    for (int i = 0; i < r->n; i++) curves_show(&r->run[i].train);
+    picture_svg(r->run, r->n, &svg);
+    bool ok = page_write(&svg, path, e);
+    str_free(&svg);
+    return ok;
 }
 
 bool report_write(Report *r, const char *path, bool live, Error *e) {

@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "device.h"
 #include "example.h"
+#include "notes.h"
 #include "optim.h"
 #include "ranks.h"
 #include "signals.h"
@@ -283,6 +284,7 @@ ExitCode command_sft(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "sft", argc, argv, e)) return e->code;
     signals_install(true);
+    notes_begin();
     Sft s = {0};
     ExitCode code;
     if (!ranks_start(&c, &code, e)) {
@@ -291,7 +293,9 @@ ExitCode command_sft(int argc, char **argv, Error *e) {
     }
     code = sft_open(&s, &c, e) ? sft(&s, e) : e->code;
     if (s.hooks) hooks_start(s.hooks, HOOK_END, c.output_dir, s.at.step, metrics_last(s.metrics), (int)code);
+    if (*e->text) notes_add(e->text);
     sft_close(&s);
+    notes_close();
     config_free(&c);
     return code;
 }

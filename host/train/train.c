@@ -1,5 +1,6 @@
 // grpo train: open, resume, step, log, evaluate, save, until done or told to stop.
 #include "eval.h"
+#include "notes.h"
 #include "optim.h"
 #include "ranks.h"
 #include "signals.h"
@@ -186,6 +187,7 @@ ExitCode command_train(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "train", argc, argv, e)) return e->code;
     signals_install(true);
+    notes_begin();
     Trainer t = {0};
     ExitCode code = EXIT_OK;
     if (!ranks_start(&c, &code, e)) {
@@ -205,8 +207,10 @@ ExitCode command_train(int argc, char **argv, Error *e) {
         if (t.report.hooks)
             hooks_start(t.report.hooks, HOOK_END, c.output_dir, t.state.step, metrics_last(t.report.metrics),
                         (int)code);
+        if (*e->text) notes_add(e->text);
         trainer_close(&t);
     }
+    notes_close();
     config_free(&c);
     return code;
 }

@@ -43,6 +43,9 @@ const char *error_write(int number);
 // One line to stderr: "grpo: note: ...".
 void note(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
+// From here on `also` (may be NULL) is given what notes say.
+void note_tell(void (*also)(const char *text));
+
 // From here on notes are kept back: of several ranks one speaks.
 void note_quiet(bool quiet);
 

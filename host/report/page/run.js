@@ -70,6 +70,13 @@ function runSection(main) {
     rows.push({cells: ["checkpoints", ...runs.map(run => run.checkpoints.map(n => `step ${n}`).join(", ") || "none")]});
     const names = runs.map(run => one ? "" : run.name);
     addTable(section, "The run and its machine", ["", ...names], rows).classList.add("words");
+    for (const run of runs) {
+        if (!run.notes?.length) continue;
+        const notes = add(section, "details");
+        notes.open = run.notes.length < 30;
+        add(notes, "summary", `what ${one ? "the run" : run.name} said`);
+        addTable(notes, "", ["when", "what"], run.notes.map(n => ({cells: [n.at.replace("T", " ").replace("Z", ""), n.text]}))).classList.add("words");
+    }
     const options = runs.map(run => new Map((run.record?.options || []).map(o => [o.name, o])));
     const all = [...new Set(options.flatMap(map => [...map.keys()]))];
     if (!all.length) return void add(section, "p", "The configuration is not known: no run.json is beside the logs.");
