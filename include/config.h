@@ -119,6 +119,7 @@
     TEXT(run,       on_eval, "", "train: shell command started after each evaluation on the way, with output_dir and the step") \
     TEXT(run,       on_end, "", "shell command started at the end of a run, however it ends, with output_dir and the step") \
     INT (run,       hook_timeout, 600, 1, 1000000000, "seconds such a command may take; then it is ended, with all that it started") \
+    BOOL(run,       log_tokens, false, "completions.jsonl has each completion's tokens too, with log-prob and entropy, for the report's shades") \
     PICK(run,       progress, 0, "auto|live|plain|off", "auto: one live line on a terminal, plain lines elsewhere")    \
     INT (eval,      eval_steps, 0, 0, 1000000000, "train: optimizer steps between evaluations on eval_file; 0: never") \
     INT (eval,      eval_limit, 0, 0, 1000000000, "questions taken from eval_file; 0: all")                            \
@@ -161,6 +162,7 @@
     SAVED(save_total_limit)                                                                                            \
     SAVED(logging_steps)                                                                                               \
     SAVED(log_completions)                                                                                             \
+    SAVED(log_tokens)                                                                                                  \
     SAVED(profile_steps)                                                                                               \
     SAVED(cpu_isa)                                                                                                     \
     SAVED(comm_timeout)                                                                                                \

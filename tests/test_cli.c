@@ -68,6 +68,8 @@ static void mistakes_are_one_clear_line(void **state) {
         {"train modle=x", 2, "model"},
         {"train " TINY "train_file=$D/none.jsonl", 3, "none.jsonl"},
         {"train " TINY "train_file=$D/train.jsonl on_eval=true", 2, "eval_steps is 0"},
+        {"train " TINY "train_file=$D/train.jsonl log_tokens=true log_completions=false", 2,
+         "log_completions is false"},
         {"sft " TINY "train_file=$D/sft.jsonl on_eval=true", 2, "on_eval is not for sft"},
         {"train " TINY "train_file=$D/train.jsonl report_to=wandb", 2, "there is no `wandb`"},
         {"report", 2, "output_dir of a run"},
@@ -247,7 +249,8 @@ static void a_run_is_shown_and_starts_hooks(void **state) {
     Str out = {0};
     char *args = words(
         "train " TINY "train_file=$D/train.jsonl output_dir=$D/shown max_steps=2 save_steps=1 eval_file=$D/train.jsonl "
-        "eval_steps=2 eval_limit=2 report_to=tensorboard on_save='sleep 0.1; echo saved' on_eval='echo evaluated' "
+        "eval_steps=2 eval_limit=2 log_tokens=true report_to=tensorboard on_save='sleep 0.1; echo saved' on_eval='echo "
+        "evaluated' "
         "on_end='echo ended $GRPO_EXIT'");
     assert_int_equal(grpo(args, NULL, &out), 0);
     free(args);
@@ -270,6 +273,23 @@ static void a_run_is_shown_and_starts_hooks(void **state) {
     assert_int_equal(grpo(args, NULL, &out), 0);
     assert_non_null(strstr(out.s, "/two.html\n"));
     free(args);
+    path = xasprintf("%s/shown/completions.jsonl", dir); // tokens put together are the completion, but for special ones
+    char *lines = file_read(path, 1 << 20, &n, NULL);
+    assert_non_null(lines);
+    json_t *row = json_loadb(lines, strcspn(lines, "\n"), 0, NULL);
+    const json_t *tokens = json_object_get(row, "tokens");
+    assert_true(json_array_size(tokens) > 0 && json_array_size(tokens) <= 8);
+    Str joined = {0};
+    for (size_t k = 0; k < json_array_size(tokens); k++) {
+        const json_t *token = json_array_get(tokens, k);
+        str_puts(&joined, json_string_value(json_array_get(token, 0)));
+        assert_true(json_number_value(json_array_get(token, 1)) <= 0 &&
+                    json_number_value(json_array_get(token, 2)) >= 0);
+    }
+    const char *text = json_string_value(json_object_get(row, "completion"));
+    if (strncmp(joined.s, text, strlen(text))) fail_msg("%s: %s", joined.s, text);
+    json_decref(row), str_free(&joined);
+    free(lines), free(path);
     args = words("watch $D/shown");
     assert_int_equal(grpo(args, NULL, &out), 0);
     assert_non_null(strstr(out.s, "step 2 of 2  "));

@@ -50,7 +50,7 @@ static void run_write(const char *dir, int shift) {
             str_json(&json, text.s, text.n), quoted = json.s;
             fprintf(f,
                     "%s, \"answer\": \"<%d>\", \"rewards\": {\"a\": %d, \"b\": null}, \"reward\": %d, \"advantage\": "
-                    "%g, \"truncated\": %s}\n",
+                    "%g, \"truncated\": %s, \"tokens\": [[\"<b>\", -1, 0.5], [\"x\", -8, 0]]}\n",
                     quoted, i, k, k / 4 ? 1 : k, k / 4 ? 0. : k - 1.5, k == 1 ? "true" : "false");
             free(quoted);
         }
@@ -186,6 +186,11 @@ static void completions_are_text(void **state) {
     assert_int_equal(
         count("[...document.querySelectorAll('.badge')].filter(b => b.textContent === 'truncated').length"), 1);
     assert_int_equal(count("[...document.querySelectorAll('h3 .badge')].length"), 1); // a flat group
+    browser_goto(&browser, at("report.html"), "shade=logp", 1400, 900);
+    assert_int_equal(count("document.querySelectorAll('article .token').length"), 16);
+    assert_true(holds("document.querySelector('article pre').textContent === '<b>x'"));
+    assert_true(holds("[...document.querySelectorAll('.token')].slice(0, 2).every((t, i) => "
+                      "Number(t.style.getPropertyValue('--strength')) === [0.25, 1][i])"));
     browser_goto(&browser, at("report.html"), "find=of+7.2", 1400, 900);
     assert_int_equal(count("document.querySelectorAll('.group').length"), 1);
     assert_true(holds("document.querySelector('.group h3').textContent.startsWith('step 7')"));

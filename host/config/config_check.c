@@ -207,6 +207,9 @@ static void check_train(Reading *r, const Config *c) {
     if (c->temperature == 0)
         problem(r, "temperature", NULL,
                 "temperature is 0: every completion of a group would be the same, and nothing learned");
+    if (c->log_tokens && !c->log_completions)
+        problem(r, "log_tokens", "log_completions",
+                "log_tokens is true but log_completions is false: there is no line for the tokens to stand in");
     if (*c->on_eval && !c->eval_steps)
         problem(r, "on_eval", "eval_steps", "on_eval is set but eval_steps is 0: there is no evaluation to start it");
     if (c->eval_steps && !*c->eval_file)
@@ -245,6 +248,8 @@ void config_check(Reading *r, const char *command) {
     check_needed(r, "model", c->model, "DIRECTORY");
     if ((train || eval || select) && !c->rewards.n)
         problem(r, "rewards", NULL, "rewards is empty; `grpo reward --list` names them");
+    if (sft && c->log_tokens)
+        problem(r, "log_tokens", NULL, "log_tokens is not for sft, which draws no tokens; leave it out");
     if (sft && *c->on_eval)
         problem(r, "on_eval", NULL, "on_eval is not for sft, which does not evaluate; leave it out");
     if (train || sft) check_length(r, c);

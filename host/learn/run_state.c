@@ -180,9 +180,11 @@ bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) 
 void run_record(const Learner *l, const TrainState *at, int64_t rows, int64_t steps) {
     if (comm_rank(l->engine.comm)) return;
     notes_open(l->engine.cfg->output_dir, at->step == 0);
-    RunRecord r = {l->engine.cfg, at->command, l->engine.device->about, at->data, rows, at->step, steps};
+    char *plan = plan_table(&l->engine);
+    RunRecord r = {l->engine.cfg, at->command, l->engine.device->about, at->data, plan, rows, at->step, steps};
     Error e = {0};
     if (!record_write(&r, &e)) note("%s", e.text);
+    free(plan);
 }
 
 void run_say_done(const TrainState *at, int64_t total_steps, Progress *p) {

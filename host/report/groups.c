@@ -61,6 +61,10 @@ static void add_item(Str *s, const json_t *row, size_t most) {
     add_value(s, "advantage", json_object_get(row, "advantage"));
     const json_t *rewards = json_object_get(row, "rewards");
     if (json_object_size(rewards) <= 64) add_value(s, "rewards", rewards);
+    const json_t *tokens = json_object_get(row, "tokens");
+    char *shades = tokens ? json_dumps(tokens, JSON_COMPACT | JSON_REAL_PRECISION(4)) : NULL;
+    if (shades && strlen(shades) <= 2 * most) str_printf(s, ", \"tokens\": %s", shades);
+    free(shades);
     if (json_is_true(json_object_get(row, "truncated"))) str_puts(s, ", \"truncated\": true");
     str_puts(s, "}");
 }
@@ -73,7 +77,7 @@ static void group_json(const Groups *g, Str *out, int64_t *torn) {
     bool first = true;
     for (const char *line = g->raw.s, *end; line && line < g->raw.s + g->raw.n; line = end + 1) {
         end = memchr(line, '\n', (size_t)(g->raw.s + g->raw.n - line));
-        if (!first && out->n - begin + text > most) { // what follows may not fit
+        if (out->n - begin + 64 > most) { // nothing more will fit
             left++;
             continue;
         }
@@ -91,9 +95,14 @@ static void group_json(const Groups *g, Str *out, int64_t *torn) {
             add_text(out, json_object_get(row, "answer"), text);
             str_puts(out, ", \"items\": [");
         }
-        str_puts(out, first ? "\n" : ",\n");
+        Str item = {0};
+        add_item(&item, row, text);
+        if (first || out->n - begin + item.n <= most) {
+            str_puts(out, first ? "\n" : ",\n");
+            str_add(out, item.s, item.n);
+        } else left++;
         first = false;
-        add_item(out, row, text);
+        str_free(&item);
         json_decref(row);
     }
     if (!first) str_printf(out, "], \"left\": %lld}", (long long)left);

@@ -18,6 +18,7 @@ Groups groups_new(size_t budget);
 void groups_free(Groups *g);
 void groups_add(Groups *g, const char *line, size_t n);
 // Appends {"seen", "stride", "lines", "torn", "groups": [...]}, each group {"step", "prompt", "answer", "left" (completions
-// there was no room for), "items": [{"completion", "reward", "advantage", "rewards": {name: score}, "truncated"}]}; the last group is there in
+// there was no room for), "items": [{"completion", "reward", "advantage", "rewards": {name: score}, "truncated", "tokens": [[text, log-prob,
+// entropy]]}]}; the last group is there in
 // any case. A long text is {"head", "cut" (bytes), "tail"}.
 void groups_json(Groups *g, Str *out);

@@ -95,6 +95,21 @@ static void add_event(Metrics *m, const CompletionRecord *r) {
     str_free(&s), str_free(&text);
 }
 
+// [text, log-prob, entropy] of each token.
+static void add_tokens(Str *s, const CompletionRecord *r) {
+    add_key(s, "tokens");
+    for (int i = 0; i < r->n_tokens; i++) {
+        str_puts(s, i ? ", [" : "[[");
+        str_json(s, r->piece[i], strlen(r->piece[i]));
+        str_puts(s, ", ");
+        add_number(s, (double)r->logp[i]);
+        str_puts(s, ", ");
+        add_number(s, (double)r->entropy[i]);
+        str_puts(s, "]");
+    }
+    str_puts(s, "]");
+}
+
 void metrics_completion(Metrics *m, const CompletionRecord *r) {
     Str *s = &m->completions.pending;
     add_key(s, "step");
@@ -116,7 +131,9 @@ void metrics_completion(Metrics *m, const CompletionRecord *r) {
     add_key(s, "advantage");
     add_number(s, (double)r->advantage);
     add_key(s, "truncated");
-    str_puts(s, r->truncated ? "true}\n" : "false}\n");
+    str_puts(s, r->truncated ? "true" : "false");
+    if (r->n_tokens) add_tokens(s, r);
+    str_puts(s, "}\n");
     add_event(m, r);
 }
 

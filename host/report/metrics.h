@@ -13,6 +13,10 @@ typedef struct {
     int n_rewards;
     float reward, advantage;
     bool truncated; // it was cut at its longest
+    // Its tokens, where they are logged: what each shows, its log-prob as sampled and the entropy of what it was drawn from, nats.
+    const char *const *piece; // [n_tokens]
+    const float *logp, *entropy;
+    int n_tokens;
 } CompletionRecord;
 // Opens both logs, each cut back to a checkpoint's length (0: a new run). NULL after filling *e.
 Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t completions_lines, Error *e);

@@ -1,6 +1,7 @@
 // run.json: what a run is. See record.h.
 #include "config_table.h"
 #include "json.h"
+#include "machine.h"
 #include "record.h"
 #include "version.h"
 #include <errno.h>
@@ -73,11 +74,14 @@ static json_t *starts_json(const RunRecord *r) {
 bool record_write(const RunRecord *r, Error *e) {
     struct utsname host = {0};
     uname(&host);
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:o, s:o}", "command", r->command, "version",
-                          grpo_version, "machine", host.machine, "device", r->device, "ranks", (json_int_t)r->cfg->gpus,
-                          "data", r->data, "rows", (json_int_t)r->rows, "steps", (json_int_t)r->steps, "starts",
-                          starts_json(r), "options", options_json(r->cfg));
+    char *machine = xasprintf("%s, %d cores, %.1f GiB", host.machine, machine_cores(1),
+                              (double)machine_memory(1).bytes / (1 << 30));
+    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:I, s:o, s:o}", "command", r->command, "version",
+                          grpo_version, "machine", machine, "plan", r->plan, "device", r->device, "ranks",
+                          (json_int_t)r->cfg->gpus, "data", r->data, "rows", (json_int_t)r->rows, "steps",
+                          (json_int_t)r->steps, "starts", starts_json(r), "options", options_json(r->cfg));
     if (!j) die("run.json: a text is not UTF-8");
+    free(machine);
     char *path = xasprintf("%s/run.json", r->cfg->output_dir), *tmp = xasprintf("%s.tmp", path);
     errno = 0;
     bool ok = !json_dump_file(j, tmp, JSON_INDENT(1)) && !rename(tmp, path);

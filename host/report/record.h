@@ -8,6 +8,7 @@ typedef struct {
     const char *command;       // "train", "sft"
     const char *device;        // what it computes on, in words
     const char *data;          // bytes and checksum of the training file
+    const char *plan;          // its memory, a table in words
     int64_t rows, step, steps; // of the training file; done before (a resumed run); to be done in all
 } RunRecord;
 // Writes it: every option with its default where it differs, version, machine, data. The starts of the same run before stay in it.

@@ -2,6 +2,7 @@
 // what the person watching sees.
 #include "eval.h"
 #include "grpo_math.h"
+#include "pieces.h"
 #include "train.h"
 #include <math.h>
 #include <stdlib.h>
@@ -193,7 +194,17 @@ static void add_completions(Metrics *m, const Trainer *t) {
                               .reward = b->reward[i],
                               .advantage = b->advantage[i],
                               .truncated = b->finish[i] == FINISH_LENGTH};
+        char **piece = NULL;
+        if (t->cfg->log_tokens) {
+            size_t at = (size_t)i * (size_t)b->max_completion;
+            piece = token_pieces(t->learner.engine.tokenizer, b->ids + at, b->len[i]);
+            r.piece = (const char *const *)piece;
+            r.logp = b->logp + at, r.entropy = b->entropy + at;
+            r.n_tokens = b->len[i];
+        }
         metrics_completion(m, &r);
+        for (int k = 0; k < r.n_tokens; k++) free(piece[k]);
+        free(piece);
     }
 }
 

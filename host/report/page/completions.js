@@ -9,6 +9,19 @@ const kinds = {
     truncated: ["with truncated ones", hasCut],
 };
 
+// What may shade a token: how dark for [text, log-prob, entropy].
+const shades = {
+    logp: t => Math.min(1, -t[1] / 4), entropy: t => Math.min(1, t[2] / 2.5),
+};
+function addShaded(parent, tokens) {
+    for (const token of tokens) {
+        const span = add(parent, "span", null, "token");
+        addText(span, token[0]);
+        span.style.setProperty("--strength", shades[chosen.shade](token).toFixed(3));
+        span.title = `log-prob ${shown(token[1])}, entropy ${shown(token[2])}`;
+    }
+}
+
 function addCompletion(parent, item, widest) {
     const card = add(parent, "article");
     const a = typeof item.advantage === "number" ? item.advantage : 0, strength = widest ? Math.abs(a) / widest : 0;
@@ -23,7 +36,9 @@ function addCompletion(parent, item, widest) {
         const list = add(card, "ul", undefined, "parts");
         for (const [name, score] of parts) add(list, "li", `${name} ${score === null ? "abstains" : shown(score)}`);
     }
-    addLogged(add(card, "pre"), item.completion);
+    const text = add(card, "pre");
+    if (item.tokens && shades[chosen.shade]) addShaded(text, item.tokens);
+    else addLogged(text, item.completion);
 }
 
 function addGroup(parent, group) {
@@ -149,6 +164,8 @@ function completionsSection(main) {
     stepControl(bar);
     addChoice(bar, "show", "groups", Object.entries(kinds).map(([name, [text]]) => [name, text]), listGroups);
     addCheck(bar, "best beside worst", "pair", listGroups);
+    if (runs.some(run => run.completions.groups.some(g => g.items.some(c => c.tokens))))
+        addChoice(bar, "shade tokens by", "shade", [["none", "nothing"], ["logp", "how unlikely"], ["entropy", "entropy"]], listGroups);
     const label = add(bar, "label", "search "), field = add(label, "input");
     Object.assign(field, {type: "search", id: "find", value: chosen.find, placeholder: "in all steps"});
     field.addEventListener("input", () => {

@@ -71,6 +71,12 @@ function runSection(main) {
     const names = runs.map(run => one ? "" : run.name);
     addTable(section, "The run and its machine", ["", ...names], rows).classList.add("words");
     for (const run of runs) {
+        if (!run.record?.plan) continue;
+        const plan = add(section, "details");
+        add(plan, "summary", `memory${one ? "" : " of " + run.name}, as planned`);
+        addText(add(plan, "pre"), run.record.plan);
+    }
+    for (const run of runs) {
         if (!run.notes?.length) continue;
         const notes = add(section, "details");
         notes.open = run.notes.length < 30;
