@@ -153,7 +153,7 @@ static void few_options_change_nothing(void **state) {
     static const char *const free_ones[] = {
         "threads", "cpu_isa",       "comm_timeout",  "output_dir",      "save_steps", "save_total_limit",
         "resume",  "logging_steps", "profile_steps", "log_completions", "report",     "report_to",
-        "on_save", "on_eval",       "on_end",        "hook_timeout",    "progress"};
+        "on_save", "on_eval",       "on_end",        "hook_timeout",    "log_tokens", "progress"};
     int n = 0;
     for (int i = 0; i < NAMES; i++) {
         bool may = config_may_change(names[i], strlen(names[i]));

@@ -58,4 +58,7 @@ done
 right=$($grpo reward gsm8k_flexible <"$dir/pick/kept.jsonl" | grep -c '"reward": 1\(\.0\)\?[,}]' || true)
 kept=$(wc -l <"$dir/pick/kept.jsonl")
 echo "kept for phase 3: $kept completions, $right of them right by another judge"
-say "Done in $((SECONDS - started)) s; $dir/pipeline.json says what was made from what"
+logs=()
+for log in "$dir"/*/metrics.jsonl; do logs+=("$(dirname "$log")"); done
+report=$($grpo report "${logs[@]}" output="$dir/report.html")
+say "Done in $((SECONDS - started)) s; $dir/pipeline.json says what was made from what, $report shows the phases' curves"
