@@ -161,6 +161,7 @@ ifeq ($(cuda),emu)
 tests   := $(emulated:%=$(dir)/tests/%)
 endif
 fuzzers := $(patsubst %.c,$(dir)/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz_ptx := $(dir)/tests/fuzz/fuzz_ptx
 tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
@@ -216,7 +217,9 @@ $(dir)/tests/%.o: tests/%.cpp $(dir)/flags_cu
 	@echo '  CXX  $<'
 	$(Q)mkdir -p $(@D) && $(compile_cu) -MMD -MP -c -o $@ $<
 
-compile_ptx = $(CXX) -std=c++17 -O3 -g $(march) -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fno-strict-aliasing \
+# Of the modes only the sanitizers are its own: part of the emulated GPU, it is wanted fast.
+optimize_ptx := $(if $(filter sanitize fuzz,$(MODE)),$(optimize_$(MODE)),-O3 -g)
+compile_ptx = $(CXX) -std=c++17 $(optimize_ptx) -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -fno-strict-aliasing \
               $(CPPFLAGS) $(CXXFLAGS)
 $(dir)/tests/ptx/%.o: tests/ptx/%.cpp $(dir)/flags_ptx
 	$(if $(shell command -v $(CXX)),,$(error the machine for PTX needs g++: run tools/deps.sh test))
@@ -253,6 +256,12 @@ $(tests) $(page) $(ptx_ops): $(dir)/tests/filter.o
 $(fuzzers): %: %.o $(library) $(libbase)
 	@echo '  LD  $@'
 	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $< $(library) $(libbase) $(libs)
+$(dir)/tests/fuzz/fuzz_ptx.o: tests/fuzz/fuzz_ptx.cpp $(dir)/flags_ptx
+	@echo '  CXX  $<'
+	$(Q)mkdir -p $(@D) && $(compile_ptx) -MMD -MP -c -o $@ $<
+$(fuzz_ptx): %: %.o $(machine)
+	@echo '  LD  $@'
+	$(Q)$(compile_ptx) -fsanitize=fuzzer -o $@ $^ -lpthread
 $(grpo) $(bench) $(tools) $(tests) $(page) $(ptx_ops): $(cpu_ops) $(library) $(libbase)
 	@echo '  LD  $@'
 	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(library) $(libbase) $(libs) $(cmocka)
@@ -416,9 +425,9 @@ FUZZ_SECONDS ?= 60
 fuzz:
 	$(Q)if echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
 	    clang -fsanitize=fuzzer,address -x c -o /dev/null - >/dev/null 2>&1; \
-	    then $(MAKE) MODE=fuzz CC=clang FUZZ_SECONDS=$(FUZZ_SECONDS) fuzzed; \
+	    then $(MAKE) MODE=fuzz CC=clang CXX=clang++ FUZZ_SECONDS=$(FUZZ_SECONDS) fuzzed; \
 	    else echo 'SKIP the fuzzers: no clang with libFuzzer'; fi
-fuzzed: $(fuzzers:%=%.ran)
+fuzzed: $(patsubst %,%.ran,$(fuzzers) $(fuzz_ptx))
 $(dir)/%.ran: $(dir)/% FORCE
 	$(Q)mkdir -p $<.corpus && echo '  FUZZ  $(@F:.ran=) $(FUZZ_SECONDS) s' && \
 	    $< -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 -rss_limit_mb=4096 -artifact_prefix=$<. \

@@ -43,6 +43,7 @@ void cp_async(Warp &w, const Instr &i, uint32_t lanes) {
         Block *b = shared_block(w, i, l, to[l], i.x, &at);
         shared_write(w, i, l, *b, at, i.x);
         memset(&b->state[at], COPYING, i.x);
+        if (w.copies.size() >= MOST_UNDER_WAY) fault(w, i, 1u << l, "%zu copies under way", w.copies.size());
         w.copies.push_back({(uint32_t)l, at, source, (uint8_t)i.x, (uint8_t)valid, w.async_group[l]});
     });
 }

@@ -35,6 +35,7 @@ void begin_bulk(Warp &w, const Instr &i, int lane, Bulk &&b) {
         b.hash = hash_of(b);
     }
     w.block->cluster->bulk.push_back(std::move(b));
+    if (w.block->cluster->bulk.size() > MOST_UNDER_WAY / 64) complete_some_bulk(*w.block->cluster);
 }
 void begin_load(Warp &w, const Instr &i, int lane, Bulk &&b, uint64_t mbarrier, bool multicast, uint32_t ranks) {
     Cluster &c = *w.block->cluster;

@@ -5,6 +5,7 @@ namespace ptx {
 namespace {
 
 void nothing(Warp &, const Instr &, uint32_t) {}
+void wait_for_earlier(Warp &w, const Instr &, uint32_t lanes) { w.waited |= lanes; }
 void trap(Warp &w, const Instr &i, uint32_t lanes) { fault(w, i, lanes, "trap"); }
 
 // x: 1 inc, 0 dec; imm: registers. More of them are there once others have given theirs back.
@@ -121,8 +122,9 @@ bool decode_control(Decoder &d) {
             d.bad("%llu registers; they are 24 to 256, in eights", (unsigned long long)i.imm);
         i.x = (uint32_t)which, i.flow = WAITS, i.run = setmaxnreg;
     } else if (d.name == "griddepcontrol") {
-        if (d.take_one({"wait", "launch_dependents"}) < 0) d.unknown();
-        i.run = nothing;
+        int which = d.take_one({"wait", "launch_dependents"});
+        if (which < 0) d.unknown();
+        i.run = which ? nothing : wait_for_earlier;
     } else if (d.name == "nanosleep") {
         d.take_type();
         d.need(1);

@@ -137,7 +137,7 @@ uint64_t Decoder::variable_address(const Operand &o) {
     return at + (k.local_at[o.variable] = start);
 }
 int32_t Decoder::in(const Operand &o, int n) {
-    if (n < 0) unknown();
+    if (n < 0 || n > 16) unknown();
     if (o.kind == Operand::REG && o.reg >= 0) {
         if (k.reg_bytes[(size_t)o.reg] != n || o.negated)
             bad("%s has %d bits, where %d are wanted", f.regs[(size_t)o.reg].name.c_str(),
@@ -168,7 +168,7 @@ int32_t Decoder::in_pred(const Operand &o) {
     return k.reg_offset[(size_t)o.reg];
 }
 int32_t Decoder::out(const Operand &o, int n) {
-    if (n < 0) unknown();
+    if (n < 0 || n > 16) unknown();
     if (o.kind == Operand::SINK || (o.kind == Operand::REG && o.reg < 0)) return scratch(n);
     if (o.kind != Operand::REG) bad("a result that is no register");
     if (k.reg_bytes[(size_t)o.reg] != n)

@@ -3,7 +3,6 @@
 #include "ptx.h"
 #include <cstdarg>
 #include <fstream>
-#include <sstream>
 #include <thread>
 
 namespace ptx {
@@ -17,6 +16,9 @@ void fault(const Warp &w, const Instr &i, uint32_t lanes, const char *text, ...)
     throw Fault{i.name + ": " + room, i.line, lanes, w.index};
 }
 
+constexpr size_t MOST_TEXT = 8 << 20;      // bytes of a file
+constexpr uint64_t MOST_BLOCKS = 96 << 20; // bytes that the blocks of all threads take together
+
 // ---- programs --------------------------------------------------------------------------------------------------------
 std::unique_ptr<Program> load_text(const std::string &file, const std::string &text) {
     std::unique_ptr<Program> p(new Program());
@@ -29,7 +31,7 @@ std::unique_ptr<Program> load_text(const std::string &file, const std::string &t
         p->memory.emplace_back(new uint64_t[words]());
         uint64_t at = ((uint64_t)p->memory.back().get() + v.align - 1) / v.align * v.align;
         v.memory = (uint8_t *)at;
-        memcpy(v.memory, v.initial.data(), v.initial.size());
+        std::copy(v.initial.begin(), v.initial.end(), v.memory);
         if (v.size) p->ranges.push_back({at, v.size, v.space == CONSTANT, nullptr});
     }
     for (Variable &v : p->module.variables)
@@ -42,9 +44,12 @@ std::unique_ptr<Program> load_text(const std::string &file, const std::string &t
 std::unique_ptr<Program> load_program(const std::string &file) {
     std::ifstream in(file, std::ios::binary);
     if (!in) throw Fault{"cannot be opened"};
-    std::stringstream text;
-    text << in.rdbuf();
-    return load_text(file, text.str());
+    std::string text;
+    for (char room[1 << 14]; text.size() <= MOST_TEXT && (in.read(room, sizeof room), in.gcount());)
+        text.append(room, (size_t)in.gcount());
+    if (in.bad()) throw Fault{"cannot be read"};
+    if (text.size() > MOST_TEXT) throw Fault{format("more than %zu MB of PTX", MOST_TEXT >> 20)};
+    return load_text(file, text);
 }
 const Kernel &find_kernel(Program &p, const std::string &name) {
     auto known = p.kernels.find(name);
@@ -64,7 +69,10 @@ std::string describe(const std::string &file, const std::string &kernel, const F
     if (!kernel.empty() && !where.empty()) text += "kernel " + kernel + ", " + where;
     if (f.warp >= 0) text += format(", warp %d", f.warp);
     if (f.lanes) text += format(", lanes %#x", f.lanes);
-    return text + (kernel.empty() || where.empty() ? "" : ": ") + f.what;
+    text += (kernel.empty() || where.empty() ? "" : ": ") + f.what;
+    for (char &c : text) // one line, whatever the file holds
+        if ((unsigned char)c < ' ' || c == 127) c = '?';
+    return text;
 }
 
 namespace {
@@ -244,7 +252,6 @@ bool run_cluster(Cluster &c, uint64_t slice, std::string *where) {
 uint64_t greatest_divisor(uint64_t a, uint64_t b) { return b ? greatest_divisor(b, a % b) : a; }
 
 void work(Grid &g, uint64_t clusters) {
-    constexpr size_t RESIDENT = 8; // so many blocks a thread holds at once, where one waits long for others
     std::deque<std::unique_ptr<Cluster>> resident;
     uint64_t dice = g.launch.seed * 0x9E3779B97F4A7C15u | 1, step = draw(dice) % clusters | 1,
              start = draw(dice) % clusters;
@@ -253,7 +260,7 @@ void work(Grid &g, uint64_t clusters) {
     try {
         bool more = true;
         while (!g.stop) {
-            if (more && resident.size() < RESIDENT) {
+            if (more && resident.size() < g.resident) {
                 uint64_t n = g.next++;
                 if (n >= clusters) more = false;
                 else resident.push_front(open_cluster(g, (uint32_t)(((unsigned __int128)n * step + start) % clusters)));
@@ -278,10 +285,9 @@ void work(Grid &g, uint64_t clusters) {
         std::lock_guard<std::mutex> hold(g.lock);
         if (!g.failed) g.failed = true, g.fault = f, g.where = where;
         g.stop = true;
-    } catch (std::bad_alloc &) {
+    } catch (std::exception &) {
         std::lock_guard<std::mutex> hold(g.lock);
-        if (!g.failed)
-            g.failed = true, g.fault = Fault{"no memory for another block"}, g.where = "a block that did not start";
+        if (!g.failed) g.failed = true, g.fault = Fault{"out of memory"}, g.where = where.empty() ? "a block" : where;
         g.stop = true;
     }
 }
@@ -321,8 +327,15 @@ void check_launch(const Kernel &k, Launch &l) {
     if ((uint64_t)l.registers > room || l.registers > 255)
         throw Fault{format("%d registers x %llu threads; a thread has 255 at most, a multiprocessor 65536", l.registers,
                            (unsigned long long)threads)};
-    // A warp's registers on this side: bounded too.
-    if (k.arena_bytes * warps > 512 << 20) throw Fault{"too many registers"};
+}
+
+// What a cluster takes on this side, in bytes: registers over 32 lanes, local and shared memory with their states.
+uint64_t cluster_bytes(const Kernel &k, const Launch &l) {
+    uint64_t threads = (uint64_t)l.block[0] * l.block[1] * l.block[2], warps = (threads + LANES - 1) / LANES;
+    uint64_t shared = SHARED_BASE + k.shared_static + k.shared_align + l.shared;
+    uint64_t warp = k.arena_bytes + 2 * (uint64_t)k.local_bytes * LANES + sizeof(Warp) + 4 * k.reg_bytes.size() +
+                    (k.has_wgmma ? 16 * k.reg_bytes.size() : 0);
+    return (uint64_t)l.cluster[0] * l.cluster[1] * l.cluster[2] * (warps * warp + 3 * shared + sizeof(Block));
 }
 
 } // namespace
@@ -336,8 +349,15 @@ Counts run_grid(const Kernel &k, const Launch &launch, const std::vector<Range> 
     const Launch &l = g.launch;
     uint64_t clusters = (uint64_t)l.grid[0] * l.grid[1] * l.grid[2] / (l.cluster[0] * l.cluster[1] * l.cluster[2]);
     if (clusters > UINT32_MAX) throw Fault{"too many blocks"};
+    uint64_t each = cluster_bytes(k, l), fit = MOST_BLOCKS / each;
+    if (!fit)
+        throw Fault{format("%s of %llu MB (registers, local and shared memory on this machine); %llu MB are the most",
+                           l.cluster[0] * l.cluster[1] * l.cluster[2] > 1 ? "a cluster" : "a block",
+                           (unsigned long long)each >> 20, (unsigned long long)MOST_BLOCKS >> 20)};
+    int workers = (int)std::min<uint64_t>((uint64_t)l.threads, fit);
+    g.resident = (size_t)std::min<uint64_t>(8, fit / (uint64_t)workers);
     std::vector<std::thread> threads;
-    for (int n = 1; n < l.threads && (uint64_t)n < clusters; n++) threads.emplace_back(work, std::ref(g), clusters);
+    for (int n = 1; n < workers && (uint64_t)n < clusters; n++) threads.emplace_back(work, std::ref(g), clusters);
     work(g, clusters);
     for (std::thread &t : threads) t.join();
     if (g.failed) {

@@ -13,7 +13,19 @@ struct Token {
     std::string text; // as written
 };
 
-// Words begin with a letter, %, $, _ or a dot, and hold dots, so "ld.global.f32" and "%tid.x" are one each.
-std::vector<Token> tokenize(const std::string &text);
+// Reads a text word by word, so that no more of them than the parser looks at take memory. Words begin with a letter, %, $, _
+// or a dot, and hold dots, so "ld.global.f32" and "%tid.x" are one each.
+struct Lexer {
+    const std::string &s;
+    size_t at = 0;
+    int line = 1;
+
+    Token read(); // END at the end of the text, again and again
+
+  private:
+    char peek(size_t k = 0) const { return at + k < s.size() ? s[at + k] : '\0'; }
+    void skip_comment(bool block);
+    Token number();
+};
 
 } // namespace ptx

@@ -20,6 +20,8 @@ constexpr uint32_t SHARED_BASE =
 constexpr uint32_t SHARED_MOST = 227 << 10;
 constexpr int RANK_SHIFT = 24; // a block's rank in its cluster, + 1, in shared::cluster addresses
 
+constexpr size_t MOST_UNDER_WAY = 1 << 16; // copies, wgmma and so on that nobody waits for
+
 struct Warp;
 struct Instr;
 struct Block;
@@ -176,7 +178,8 @@ struct Warp {
     size_t current = 0; // path
     size_t last_range = 0;
     uint8_t *local = nullptr, *local_written = nullptr;
-    uint32_t carry = 0; // of addc
+    uint32_t carry = 0;  // of addc
+    uint32_t waited = 0; // lanes that have been at griddepcontrol.wait
     // Lanes whose load has read what nobody has written; by register, those that hold such values (empty: none do).
     uint32_t unwritten = 0;
     std::vector<uint32_t> undefined;
@@ -243,6 +246,7 @@ struct Launch {
     uint64_t shared = 0, seed = 1, limit = (uint64_t)20 * 1000 * 1000 * 1000;
     int threads = 2, registers = 0; // of the CPU; of a thread (0: not checked)
     Units units = UNITS_ASCENDING;
+    bool early = false; // it starts while the kernel before it may still run (programmatic dependent launch)
     std::vector<uint8_t> params;
 };
 struct Counts {
@@ -253,6 +257,7 @@ struct Grid {
     const Kernel *kernel = nullptr;
     Launch launch;
     std::vector<Range> ranges; // sorted
+    size_t resident = 1;       // blocks a thread holds at once: one that waits long for others gives way
     std::atomic<uint64_t> next{0}, spent{0};
     std::atomic<bool> stop{false};
     std::mutex lock;                           // of what follows

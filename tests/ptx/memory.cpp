@@ -62,6 +62,8 @@ uint8_t *global_bytes(Warp &w, const Instr &i, int lane, uint64_t address, uint6
               (unsigned long long)bytes, (unsigned long long)(r.bytes - (address - r.start)),
               (unsigned long long)r.bytes);
     if (write && r.read_only) fault(w, i, 1u << lane, "a write to constant memory");
+    if (w.block->cluster->grid->launch.early && !(w.waited >> lane & 1) && !r.read_only)
+        fault(w, i, 1u << lane, "global memory before griddepcontrol.wait, while the kernel before may still write it");
     if (r.written) {
         uint8_t *state = r.written + (address - r.start);
         if (write) memset(state, 1, bytes);

@@ -8,7 +8,8 @@ namespace ptx {
 namespace {
 
 constexpr uint64_t MOST_BYTES = (uint64_t)1 << 31; // of one variable
-constexpr size_t MOST_REGISTERS = 1 << 20;
+// Of all functions together: what a file may make this machine take.
+constexpr size_t MOST_REGISTERS = 1 << 18, MOST_STATEMENTS = 1 << 17, MOST_OPERANDS = 1 << 19;
 
 int type_bytes(const std::string &t) {
     static const std::map<std::string, int> known = {
@@ -26,14 +27,20 @@ struct Scope {
 
 struct Parser {
     Module &m;
-    std::vector<Token> tokens;
-    size_t at = 0;
+    Lexer lexer;
+    Token current, ahead, taken;
     Scope global;
     std::vector<Scope> scopes; // of the function that is being read
     Function *f = nullptr;
+    size_t registers_named = 0, statements = 0, operands = 0;
 
-    const Token &now() const { return tokens[at]; }
-    const Token &next() { return tokens[at + 1 < tokens.size() ? at++ : at]; }
+    const Token &now() const { return current; }
+    const Token &next() { // what is taken, until the next one is
+        taken = std::move(current);
+        current = std::move(ahead);
+        ahead = lexer.read();
+        return taken;
+    }
     bool is(char mark) const { return now().kind == Token::MARK && now().mark == mark; }
     bool word(const char *text) const { return now().kind == Token::WORD && now().text == text; }
     bool accept(char mark) { return is(mark) && (next(), true); }
@@ -72,16 +79,18 @@ struct Parser {
     }
 
     // ---- variables ---------------------------------------------------------------------------------------------------
-    void value_into(Variable &v, uint64_t &to, int bytes) {
+    void value_into(Variable &v, uint64_t &to, int bytes, int depth = 0) {
+        if (depth > 8) fail(now().line, "%s: values within values", v.name.c_str());
         if (accept('{')) {
             while (!is('}')) {
-                value_into(v, to, bytes);
+                value_into(v, to, bytes, depth + 1);
                 if (!accept(',')) break;
             }
             return expect('}');
         }
+        if (bytes > 8) fail(now().line, "%s: values of %d bytes are not known", v.name.c_str(), bytes);
         if (to + (uint64_t)bytes > v.size) fail(now().line, "%s: more values than it has room for", v.name.c_str());
-        if (v.initial.empty()) v.initial.resize(v.size);
+        if (v.initial.size() < to + (uint64_t)bytes) v.initial.resize(to + (uint64_t)bytes); // zeros lie behind it
         bool minus = accept('-');
         if (now().kind == Token::INTEGER || now().kind == Token::REAL) {
             const Token &t = next();
@@ -174,7 +183,8 @@ struct Parser {
             uint64_t n = 0;
             bool many = accept('<');
             if (many) n = integer("a number"), expect('>');
-            if (n > MOST_REGISTERS || f->regs.size() + n > MOST_REGISTERS) fail(line, "too many registers");
+            if (n > MOST_REGISTERS || (registers_named += many ? n : 1) > MOST_REGISTERS)
+                fail(line, "more than %zu registers", MOST_REGISTERS);
             for (uint64_t k = 0; k < (many ? n : 1); k++) {
                 std::string one = many ? stem + std::to_string(k) : stem;
                 scopes.back().regs[one] = (int)f->regs.size();
@@ -226,6 +236,7 @@ struct Parser {
     Operand operand(int depth = 0) {
         Operand o;
         if (depth > 8) fail(now().line, "operands within operands");
+        if (++operands > MOST_OPERANDS) fail(now().line, "more than %zu operands", MOST_OPERANDS);
         if (accept('!')) o.negated = true;
         if (accept('{')) {
             o.kind = Operand::VECTOR;
@@ -324,6 +335,7 @@ struct Parser {
     void statement() {
         Statement s;
         s.line = now().line;
+        if (++statements > MOST_STATEMENTS) fail(s.line, "more than %zu instructions", MOST_STATEMENTS);
         if (accept('@')) {
             s.guard_negated = accept('!');
             std::string text = name("a predicate");
@@ -358,7 +370,7 @@ struct Parser {
                 scopes.pop_back();
                 if (scopes.empty()) return;
             } else if (accept(';')) {
-            } else if (t.kind == Token::WORD && tokens[at + 1].kind == Token::MARK && tokens[at + 1].mark == ':') {
+            } else if (t.kind == Token::WORD && ahead.kind == Token::MARK && ahead.mark == ':') {
                 std::string label = next().text;
                 int line = now().line;
                 next();
@@ -466,7 +478,8 @@ struct Parser {
 
 void parse_module(Module &m, const std::string &file, const std::string &text) {
     m.file = file;
-    Parser parser{m, tokenize(text), 0, {{}, {}, -1}, {}, nullptr};
+    Parser parser{m, {text}, {}, {}, {}, {{}, {}, -1}, {}};
+    parser.next(), parser.next();
     parser.run();
 }
 

@@ -1,11 +1,13 @@
 // build/ptx FILE.ptx KERNEL grid=X,Y,Z block=X,Y,Z shared=BYTES [seed=N] [units=MODEL] ... ARGUMENT...: runs one kernel.
 #include "ptx.h"
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <sys/stat.h>
 
 using namespace ptx;
 
@@ -18,6 +20,8 @@ static const char usage[] =
     "  units=MODEL      how tensor cores add: ascending, groups8, groups16, unlike (mma.sync groups8, wgmma groups16)\n"
     "  limit=N          instructions of all threads, before it counts as endless (20000000000)\n"
     "  regs=N           registers of a thread, as ptxas -v tells them: checked against a multiprocessor's\n"
+    "  early=1          it is launched while the kernel before it may still run: global memory is out of reach before\n"
+    "                   griddepcontrol.wait\n"
     "  threads=N        of the CPU (2)\n"
     "An argument for each of the kernel's parameters, in order:\n"
     "  i32:5 u32:5 i64:5 u64:5 i16:5 u16:5 i8:5 u8:5 f32:0.5 f64:0.5   a number\n"
@@ -31,10 +35,14 @@ static const char usage[] =
     "                   buffer: type and swizzle as tensormap.replace numbers them, sizes, strides in bytes, box\n"
     "Exit: 0 and a line of counts; 2 where the command line is wrong, 3 the file, 1 the kernel.\n";
 
+// What is wrong with the command line; `of`: where in the file the kernel is that asks for something else.
+static std::string of = "ptx";
 [[noreturn]] static void wrong(const std::string &what) {
-    fprintf(stderr, "ptx: %s\n", what.c_str());
+    fprintf(stderr, "%s: %s\n", of.c_str(), what.c_str());
     exit(2);
 }
+
+constexpr uint64_t MOST_WATCHED = 64 << 20;
 
 struct Buffer {
     std::unique_ptr<uint8_t[]> room, written;
@@ -45,8 +53,9 @@ struct Buffer {
 
 static uint64_t whole(const std::string &text, const std::string &what) {
     char *end;
+    errno = 0;
     uint64_t v = strtoull(text.c_str(), &end, 0);
-    if (text.empty() || *end) wrong(what + ": \"" + text + "\" is no whole number");
+    if (!isdigit((unsigned char)text[0]) || *end || errno) wrong(what + ": \"" + text + "\" is no whole number");
     return v;
 }
 static std::vector<uint64_t> list(const std::string &text, const std::string &what) {
@@ -65,22 +74,25 @@ static void three(const std::string &text, const std::string &what, uint32_t to[
         to[k] = k < v.size() ? (uint32_t)std::min<uint64_t>(v[k], UINT32_MAX) : 1;
     }
 }
-static std::string read_file(const std::string &file) {
+static uint64_t file_bytes(const std::string &file) {
+    struct stat s;
+    if (stat(file.c_str(), &s)) wrong(file + ": cannot be opened");
+    if (!S_ISREG(s.st_mode)) wrong(file + ": is no file");
+    return (uint64_t)s.st_size;
+}
+static void read_file(const std::string &file, uint8_t *to, uint64_t bytes) {
     std::ifstream in(file, std::ios::binary);
     if (!in) wrong(file + ": cannot be opened");
-    return std::string(std::istreambuf_iterator<char>(in), {});
+    if (!in.read((char *)to, (std::streamsize)bytes)) wrong(file + ": cannot be read");
 }
-static void make_buffer(std::vector<Buffer> &buffers, uint64_t bytes, const std::string &text, const std::string &file,
-                        bool unwritten) {
+static Buffer &make_buffer(std::vector<Buffer> &buffers, uint64_t bytes) {
     if (bytes > (uint64_t)1 << 36) wrong("a buffer of more than 64 GB");
     Buffer b;
     b.bytes = bytes;
     b.room.reset(new uint8_t[bytes + 512]());
     b.p = (uint8_t *)(((uintptr_t)b.room.get() + 255) / 256 * 256);
-    memcpy(b.p, text.data(), text.size());
-    b.file = file;
-    if (unwritten && bytes <= 64 << 20) b.written.reset(new uint8_t[bytes]()); // of a larger one it would take too much
     buffers.push_back(std::move(b));
+    return buffers.back();
 }
 
 static void push(std::vector<uint8_t> &params, const Parameter &p, const void *value, size_t bytes,
@@ -132,19 +144,26 @@ static void argument(std::vector<Buffer> &buffers, std::vector<uint8_t> &params,
             wrong("\"" + text + "\": integers have 8, 16, 32 or 64 bits");
         bool minus = !rest.empty() && rest[0] == '-';
         uint64_t v = whole(minus ? rest.substr(1) : rest, text);
+        uint64_t most = minus ? (uint64_t)1 << (bits - 1) : UINT64_MAX >> (64 - bits);
+        if (v > most) wrong("\"" + text + "\" has more than " + std::to_string(bits) + " bits");
         v = minus ? -v : v;
         return push(params, p, &v, (size_t)bits / 8, text);
     }
-    if (kind == "buf") make_buffer(buffers, whole(rest, text), "", "", false);
+    if (kind == "buf") make_buffer(buffers, whole(rest, text));
     else if (kind == "in" || kind == "inout") {
-        std::string bytes = read_file(rest);
-        make_buffer(buffers, bytes.size(), bytes, kind == "inout" ? rest : "", false);
+        Buffer &b = make_buffer(buffers, file_bytes(rest));
+        read_file(rest, b.p, b.bytes);
+        if (kind == "inout") b.file = rest;
     } else if (kind == "out") {
         size_t second = rest.find(':');
         if (second == std::string::npos) wrong("\"" + text + "\": out:BYTES:FILE");
-        make_buffer(buffers, whole(rest.substr(0, second), text), "", rest.substr(second + 1), true);
+        Buffer &b = make_buffer(buffers, whole(rest.substr(0, second), text));
+        b.file = rest.substr(second + 1);
+        static uint64_t watched; // as many bytes again are taken for that
+        if (b.bytes <= MOST_WATCHED - watched) b.written.reset(new uint8_t[b.bytes]()), watched += b.bytes;
     } else if (kind == "bytes") {
-        std::string bytes = read_file(rest);
+        std::vector<uint8_t> bytes(std::min<uint64_t>(file_bytes(rest), p.size + 1));
+        read_file(rest, bytes.data(), bytes.size());
         return push(params, p, bytes.data(), bytes.size(), text);
     } else if (kind == "map") {
         TensorMap m;
@@ -188,12 +207,15 @@ int main(int argc, char **argv) {
         else if (key == "shared") launch.shared = whole(value, key);
         else if (key == "seed") launch.seed = whole(value, key);
         else if (key == "limit") launch.limit = whole(value, key);
+        else if (key == "early") launch.early = whole(value, key) != 0;
         else if (key == "regs") launch.registers = (int)std::min<uint64_t>(whole(value, key), 1000);
         else if (key == "threads")
             launch.threads = (int)std::max<uint64_t>(1, std::min<uint64_t>(whole(value, key), 64));
         else if (key == "units") {
             if (!find_units(value, &launch.units)) wrong("units=" + value + ": ascending, groups8, groups16 or unlike");
-        } else wrong("\"" + text + "\" is no option (grid, block, shared, cluster, seed, units, limit, regs, threads)");
+        } else
+            wrong("\"" + text +
+                  "\" is no option (grid, block, shared, cluster, seed, units, limit, regs, early, threads)");
     }
     std::unique_ptr<Program> program;
     const Kernel *kernel;
@@ -203,11 +225,15 @@ int main(int argc, char **argv) {
     } catch (Fault &f) {
         fprintf(stderr, "%s\n", describe(file, "", f, "").c_str());
         return 3;
+    } catch (std::exception &) {
+        fprintf(stderr, "%s: no memory for what it says\n", file.c_str());
+        return 3;
     }
     const std::vector<Parameter> &params = kernel->function->params;
+    of = file + ":" + std::to_string(kernel->function->line) + ": kernel " + name;
     if (arguments.size() != params.size())
-        wrong(file + ": " + name + " has " + std::to_string(params.size()) + " parameters, " +
-              std::to_string(arguments.size()) + " arguments are given");
+        wrong("it has " + std::to_string(params.size()) + " parameters, " + std::to_string(arguments.size()) +
+              " arguments are given");
     std::vector<Buffer> buffers;
     try {
         for (size_t k = 0; k < params.size(); k++) argument(buffers, launch.params, params[k], arguments[k]);
@@ -228,7 +254,7 @@ int main(int argc, char **argv) {
     } catch (Fault &f) {
         fprintf(stderr, "%s\n", describe(file, name, f, where.empty() ? "its launch" : where).c_str());
         return 1;
-    } catch (std::bad_alloc &) {
+    } catch (std::exception &) {
         wrong("no memory for the buffers");
     }
     return 0;

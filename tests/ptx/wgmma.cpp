@@ -155,6 +155,7 @@ void mma_async(Warp &w, const Instr &i, uint32_t lanes) {
     }
     reads.b = w.at<uint64_t>(i.b)[0];
     reads.hash ^= read_tile(w, i, reads.b, s.trans_b, 0, s.N, s.K, s.b, b, 1, s.N) * 31;
+    if (w.reading.size() >= MOST_UNDER_WAY) fault(w, i, ALL, "%zu wgmma under way", w.reading.size());
     w.reading.push_back(reads);
     if (i.y & 1)
         for (int n = 0; n < 16 * s.K; n++) a[n] = -a[n];
