@@ -232,12 +232,13 @@ $(ptx): $(dir)/tests/ptx/ptx_main.o $(machine)
 $(filter %/test_ptx %/test_ptx_rules,$(tests)): | $(ptx)
 
 # The kernels as nvcc compiles them, for that machine.
-kernels_ptx := $(patsubst %.cu,$(BUILD)/ptx80/%.ptx,$(notdir $(wildcard kernels/*/*.cu)))
+PTX_ARCH ?= 90a
+kernels_ptx := $(patsubst %.cu,$(BUILD)/ptx$(PTX_ARCH)/%.ptx,$(notdir $(wildcard kernels/*/*.cu)))
 vpath %.cu $(sort $(dir $(wildcard kernels/*/*.cu)))
-$(BUILD)/ptx80/%.ptx: %.cu
+$(BUILD)/ptx$(PTX_ARCH)/%.ptx: %.cu
 	@echo '  NVCC -ptx  $<'
-	$(Q)mkdir -p $(@D) && $(nvcc) $(flags_nvcc) -ptx -arch=$(if $(filter %_hopper.cu,$<),compute_90a,compute_80) -MD -MF $(@:.ptx=.d) -MT $@ -o $@ $<
--include $(wildcard $(BUILD)/ptx80/*.d)
+	$(Q)mkdir -p $(@D) && $(nvcc) $(flags_nvcc) -ptx -arch=compute_$(if $(filter %_hopper.cu,$<),90a,$(PTX_ARCH)) -MD -MF $(@:.ptx=.d) -MT $@ -o $@ $<
+-include $(wildcard $(BUILD)/ptx$(PTX_ARCH)/*.d)
 
 # Switches threads; the kernels' own memory it does not touch.
 $(dir)/tests/emu/emu_block.o: compile_cu += -O3 -fno-sanitize=address,alignment
@@ -324,7 +325,9 @@ bench-ptx: $(ptx)
 	$(Q)for a in 80 90; do $(ptx) tests/golden/ptx/matmul_bf16_$$a.ptx matmul_pointers grid=8,8 block=128 shared=49152 in:$(dir)/zeros \
 	    in:$(dir)/zeros buf:524288 i32:512 i32:512 i32:512 u64:0 u64:0; done
 
-# Our kernels as nvcc compiled them, on the machine of tests/ptx; and the shapes of speed too.
+# Our kernels as nvcc compiled them, on the machine of tests/ptx: every op's rows, and the numerics contract however tensor cores
+# round (f32 goes through none). -all: the shapes of speed too, and every way to round.
+on_machine = EMU_PTX=$(BUILD)/ptx$(PTX_ARCH) EMU_ARCH=90 EMU_DEFER=0 EMU_GUARD=0 OMP_WAIT_POLICY=passive
 .PHONY: check-ptx check-ptx-all
 check-ptx check-ptx-all:
 ifeq ($(nvcc),)
@@ -332,8 +335,11 @@ ifeq ($(nvcc),)
 else ifneq ($(MODE),emu)
 	$(Q)$(MAKE) MODE=emu $@
 else
-	$(Q)$(MAKE) MODE=emu $(ptx_ops) $(kernels_ptx)
-	$(Q)$(if $(filter %-all,$@),PTX_ALL=1) EMU_PTX=$(BUILD)/ptx80 EMU_LAUNCHES=$(dir)/launches EMU_ARCH=90 EMU_DEFER=0 EMU_GUARD=0 OMP_WAIT_POLICY=passive $(ptx_ops)
+	$(Q)$(MAKE) MODE=emu $(ptx_ops) $(dir)/tests/test_contract $(kernels_ptx)
+	$(Q)$(if $(filter %-all,$@),PTX_ALL=1) EMU_LAUNCHES=$(dir)/launches $(on_machine) $(ptx_ops)
+	$(Q)for units in $(if $(filter %-all,$@),ascending groups8 groups16) unlike; do echo "the contract, tensor cores that add as: $$units"; \
+	    EMU_UNITS=$$units GRPO_TEST='*bf16' $(if $(filter %-all,$@),,GRPO_TEST_SEQUENCES=20) GRPO_TEST_DEVICE=cuda $(on_machine) \
+	    $(dir)/tests/test_contract || exit 1; done
 endif
 
 # The report in a real browser, headless.

@@ -12,6 +12,7 @@ struct EmuLaunch {
     size_t shared;
     std::function<void()> body;
     std::vector<unsigned char> params;
+    bool early; // programmatic stream serialization
 };
 // emu_block.cpp: runs every block of a grid, one after another.
 void emu_run_grid(const EmuLaunch &launch);

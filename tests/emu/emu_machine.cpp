@@ -75,6 +75,7 @@ bool emu_run_on_machine(const EmuLaunch &launch) {
         l.shared = launch.shared;
         l.seed = emu_next_seed();
         l.params = launch.params;
+        l.early = launch.early;
         const char *units = getenv("EMU_UNITS");
         if (units && !ptx::find_units(units, &l.units)) emu_fail("EMU_UNITS=%s: there is no such model", units);
         std::vector<ptx::Range> ranges = program->ranges;

@@ -255,7 +255,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *kernel) {
     *a = {};
     if (!from_env("EMU_IMAGE", 1)) return result(cudaErrorNoKernelImageForDevice);
     a->maxThreadsPerBlock = 1024;
-    a->ptxVersion = a->binaryVersion = 80;
+    // On the machine for PTX that is code for Hopper: kernels start early there, and have to wait.
+    a->ptxVersion = a->binaryVersion = getenv("EMU_PTX") ? 90 : 80;
     std::lock_guard<std::mutex> hold(state_lock);
     auto at = shared_limit.find(kernel);
     a->maxDynamicSharedSizeBytes = at == shared_limit.end() ? 48 * 1024 : at->second;
@@ -301,7 +302,11 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std
         size_t limit = at == shared_limit.end() ? 48 * 1024 : (size_t)at->second;
         if (config->dynamicSmemBytes > limit) return result(cudaErrorInvalidValue);
     }
-    EmuLaunch launch = {kernel, g, b, config->dynamicSmemBytes, std::move(body), std::move(params)};
+    bool early = false;
+    for (unsigned k = 0; k < config->numAttrs; k++)
+        early |= config->attrs[k].id == cudaLaunchAttributeProgrammaticStreamSerialization &&
+                 config->attrs[k].val.programmaticStreamSerializationAllowed;
+    EmuLaunch launch = {kernel, g, b, config->dynamicSmemBytes, std::move(body), std::move(params), early};
     return emu_submit(config->stream, [launch] {
         std::string name = emu_base_name(emu_kernel_name(launch.kernel));
         {

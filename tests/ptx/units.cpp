@@ -4,6 +4,7 @@
 // sm_90 16 products, with two.
 #include "units.h"
 #include "ptx.h"
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -25,7 +26,21 @@ Adds unit_of(Units model, bool wgmma, int bytes) {
     return m == UNITS_GROUPS_8 ? Adds{16 / bytes, 1} : Adds{32 / bytes, 2};
 }
 
-// Terms are exact doubles: products of at most 24 bits.
+typedef float Eight __attribute__((vector_size(32)));
+typedef double Wide __attribute__((vector_size(64)));
+typedef int32_t Whole __attribute__((vector_size(32)));
+typedef int64_t Bits __attribute__((vector_size(64)));
+
+// Compiled for more than the plain architecture too; with -ffp-contract=off the bits are the same. The sanitizers know no such
+// functions.
+#if defined __x86_64__ && !defined __SANITIZE_ADDRESS__ && !defined __clang__
+#define FOR_EACH_CPU __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define FOR_EACH_CPU
+#endif
+
+// Where a number is not finite, or a result below the normal f32: one sum by itself. Terms are exact doubles: products of at
+// most 24 bits.
 static float add_group(Adds adds, float sum, const float *a, const float *b, int stride, int n) {
     double term[64], most = std::fabs((double)sum);
     for (int k = 0; k < n; k++) {
@@ -51,27 +66,63 @@ static float add_group(Adds adds, float sum, const float *a, const float *b, int
     return f;
 }
 
-typedef float Eight __attribute__((vector_size(32)));
+// The same for eight neighbours in n at once: scaled terms are below 2^27, so that 32 bits cut them off, and doubles hold the
+// sum; exponents are taken from the bits.
+FOR_EACH_CPU static void add_groups(Adds adds, int N, const float *a, const float *b, float *c, int n) {
+    Eight x;
+    memcpy(&x, c, sizeof x);
+    Wide sum = __builtin_convertvector(x, Wide), term[32];
+    const Bits magnitude = (Bits){} + INT64_MAX, exponent = (Bits){} + ((int64_t)0x7ff << 52);
+    Bits most = (Bits)sum & magnitude, one;
+    for (int k = 0; k < n; k++) {
+        memcpy(&x, b + k * N, sizeof x);
+        term[k] = __builtin_convertvector(x, Wide) * (double)a[k];
+        one = (Bits)term[k] & magnitude;
+        most = one > most ? one : most;
+    }
+    // most lies in [2^(e - 1), 2^e), e being its biased exponent - 1022.
+    const Bits biased = (most & exponent) >> 52;
+    Bits plain = (biased > 1023 - 100) & (biased < 1023 + 120); // far from what is no normal f32
+    Wide scale = (Wide)((1022 + 1023 + 24 + adds.extra - biased) << 52),
+         back = (Wide)((biased - 1022 + 1023 - 24 - adds.extra) << 52);
+    Wide total = __builtin_convertvector(__builtin_convertvector(sum * scale, Whole), Wide);
+    for (int k = 0; k < n; k++) total += __builtin_convertvector(__builtin_convertvector(term[k] * scale, Whole), Wide);
+    total *= back;
+    Bits cut = (Bits)total & ~(((int64_t)1 << 29) - 1); // to the 24 bits of an f32
+    Eight result = __builtin_convertvector((Wide)cut, Eight);
+    Bits small = ((cut & magnitude) >> 52 <= 1023 - 126) & (cut != 0);
+    plain &= ~small;
+    for (int l = 0; l < 8; l++) {
+        if (plain[l]) continue;
+        if (most[l] == 0) { // padding, often
+            double zero = sum[l];
+            for (int k = 0; k < n; k++) zero += term[k][l];
+            result[l] = (float)zero;
+        } else result[l] = add_group(adds, c[l], a, b + l, N, n);
+    }
+    memcpy(c, &result, sizeof result);
+}
+
+// N is a multiple of 8, M of 4.
+FOR_EACH_CPU static void add_ascending(int M, int N, int K, const float *a, const float *b, float *c) {
+    for (int n = 0; n < N; n += 8)
+        for (int m = 0; m < M; m += 4) { // four chains of sums at once
+            Eight sum[4], x;
+            for (int r = 0; r < 4; r++) memcpy(&sum[r], c + (m + r) * N + n, sizeof x);
+            for (int k = 0; k < K; k++) {
+                memcpy(&x, b + k * N + n, sizeof x);
+                for (int r = 0; r < 4; r++) sum[r] += a[(m + r) * K + k] * x;
+            }
+            for (int r = 0; r < 4; r++) memcpy(c + (m + r) * N + n, &sum[r], sizeof x);
+        }
+}
 
 void multiply(Adds adds, int M, int N, int K, const float *a, const float *b, float *c) {
-    if (adds.group == 0) { // N is a multiple of 8, M of 4
-        for (int n = 0; n < N; n += 8)
-            for (int m = 0; m < M; m += 4) { // four chains of sums at once
-                Eight sum[4], x;
-                for (int r = 0; r < 4; r++) memcpy(&sum[r], c + (m + r) * N + n, sizeof x);
-                for (int k = 0; k < K; k++) {
-                    memcpy(&x, b + k * N + n, sizeof x);
-                    for (int r = 0; r < 4; r++) sum[r] += a[(m + r) * K + k] * x;
-                }
-                for (int r = 0; r < 4; r++) memcpy(c + (m + r) * N + n, &sum[r], sizeof x);
-            }
-        return;
-    }
+    if (adds.group == 0) return add_ascending(M, N, K, a, b, c);
     for (int m = 0; m < M; m++)
-        for (int n = 0; n < N; n++)
+        for (int n = 0; n < N; n += 8)
             for (int k = 0; k < K; k += adds.group)
-                c[m * N + n] =
-                    add_group(adds, c[m * N + n], a + m * K + k, b + k * N + n, N, std::min(adds.group, K - k));
+                add_groups(adds, N, a + m * K + k, b + k * N + n, c + m * N + n, std::min(adds.group, K - k));
 }
 
 } // namespace ptx
