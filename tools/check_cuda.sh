@@ -5,10 +5,11 @@
 # First one line a kernel: bytes of static shared memory, then registers a thread on each generation. Registers that did not
 # fit (spills) are written behind them as "+stores/loads", in bytes, and fail the check: a kernel that spills waits for memory.
 #
-# Then the hot kernels of tools/hot_kernels.txt, with what their main loop is made of in machine code (cuobjdump; SKIP without
-# it): how many instructions are the tensor cores', how many not, and whether setmaxnreg is there, which ptxas leaves out
-# without a warning where __launch_bounds__ lacks its second number. Against that table a share of tensor-core
-# instructions that is lower by a fiftieth, or a setmaxnreg that is gone, fails the check. UPDATE=yes writes the table anew.
+# Then the hot kernels of tools/hot_kernels.txt, with what their main loop is made of in machine code (cuobjdump; SKIP, said in
+# the last line, without it): how many instructions are the tensor cores', how many not, and whether setmaxnreg is there,
+# which ptxas leaves out without a warning where __launch_bounds__ lacks its second number. Against that table a share of
+# tensor-core instructions that is lower by a fiftieth, or a setmaxnreg that is gone, fails the check. UPDATE=yes writes the
+# table anew.
 #
 # Environment: CUOBJDUMP (the program), LAUNCHES (how kernels are launched, from make check-ptx: what the table says of
 # that must be right), UPDATE.
@@ -105,9 +106,15 @@ main_loops='
     }
     END { finish() }'
 
+# cuobjdump: named, in the path, of the toolkit, or as `tools/deps.sh sass` brings it. It finds nvdisasm beside itself.
 cuobjdump=${CUOBJDUMP:-$(command -v cuobjdump)}
+nvcc=$(command -v nvcc)
+for place in "${CUDA_HOME-}/bin" "${CUDA_PATH-}/bin" "${nvcc%/*}" /usr/local/cuda/bin build/sass/nvidia/*/bin; do
+    [ -n "$cuobjdump" ] || [ ! -x "$place/cuobjdump" ] || cuobjdump=$place/cuobjdump
+done
+skipped=
 if [ -z "$cuobjdump" ] || [ "$demangle" = cat ]; then
-    echo 'SKIP what the main loops are made of: no cuobjdump, which shows machine code, or no c++filt'
+    skipped="; SKIP the hot kernels' main loops: no cuobjdump (tools/deps.sh sass brings it), or no c++filt"
 else
     for arch in $archs; do
         for object in "$objects"/kernels/*/*.cu.o; do
@@ -177,4 +184,4 @@ if [ -e "$room/failed" ] || [ "$kernels" -eq 0 ]; then
     echo "check-cuda: failed"
     exit 1
 fi
-echo "check-cuda: $kernels kernels for$(for arch in $archs; do printf ' sm_%s' "$arch"; done): none spills"
+echo "check-cuda: $kernels kernels for$(for arch in $archs; do printf ' sm_%s' "$arch"; done): none spills$skipped"

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what grpo.c needs, on Debian or Ubuntu: tools/deps.sh to build and run; tools/deps.sh test to test as well;
 # tools/deps.sh code for rewards that run a model's programs; tools/deps.sh judge for a judge behind an HTTP endpoint
-# (build again afterwards); tools/deps.sh report for the browser in which make check-report looks at reports.
+# (build again afterwards); tools/deps.sh report for the browser in which make check-report looks at reports; tools/deps.sh
+# sass for what shows machine code (make check-cuda), from PyPI, into build/sass.
 # This is the only list of packages. Quick where everything is installed already.
 set -eu
 
@@ -13,8 +14,13 @@ test) packages="$packages libcmocka-dev g++ libboost-context-dev bubblewrap pyth
 code) packages="$packages bubblewrap python3 g++" ;;
 judge) packages="$packages libcurl4-openssl-dev" ;;
 report) packages="$packages libcmocka-dev chromium" ;;
+sass)
+    cd "$(dirname "$0")/.."
+    [ ! -x build/sass/nvidia/cu13/bin/cuobjdump ] || exit 0
+    exec python3 -m pip install --quiet --no-deps --target build/sass nvidia-cuda-cuobjdump==13.4.92 nvidia-cuda-nvdisasm==13.5.37
+    ;;
 *)
-    echo "usage: tools/deps.sh [test|code|judge|report]" >&2
+    echo "usage: tools/deps.sh [test|code|judge|report|sass]" >&2
     exit 2
     ;;
 esac
