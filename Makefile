@@ -317,11 +317,15 @@ else
 	$(Q)$(MAKE) MODE=emu mutants
 endif
 
-# How fast that machine is: a memory-bound kernel, then tensor cores by mma.sync and by wgmma.
+# How fast that machine is: memory-bound kernels, then tensor cores by mma.sync and by wgmma.
 .PHONY: bench-ptx
 bench-ptx: $(ptx)
 	$(Q)head -c 8388608 /dev/zero >$(dir)/zeros
 	$(Q)$(ptx) tests/golden/ptx/softmax_bf16_80.ptx softmax grid=8000 block=128 shared=16 in:$(dir)/zeros buf:8388608 i32:496 u64:0 u64:0
+	$(Q)$(ptx) tests/golden/ptx/layer_norm_bf16_80.ptx layer_norm_backward grid=8000 block=128 shared=2048 out:8388608:/dev/null buf:4096 buf:4096 \
+	    in:$(dir)/zeros in:$(dir)/zeros buf:4096 buf:65536 buf:65536 i32:496 u64:0 u64:0
+	$(Q)$(ptx) tests/golden/ptx/scan_fp32_80.ptx scan grid=4000 block=256 shared=64 in:$(dir)/zeros out:8388608:/dev/null out:8388608:/dev/null \
+	    i32:496 u64:0 u64:0
 	$(Q)for a in 80 90; do $(ptx) tests/golden/ptx/matmul_bf16_$$a.ptx matmul_pointers grid=8,8 block=128 shared=49152 in:$(dir)/zeros \
 	    in:$(dir)/zeros buf:524288 i32:512 i32:512 i32:512 u64:0 u64:0; done
 
