@@ -83,8 +83,13 @@ isa_generic     := $(if $(filter release,$(MODE)),-O2)
 isa_avx2        := -mavx2 -mfma -mbmi2
 isa_avx512      := $(isa_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
 isa_avx512_bf16 := $(isa_avx512) -mavx512bf16
+isa_amx         := $(isa_avx512_bf16) -mamx-tile -mamx-bf16
 endif
-isas := generic $(foreach i,avx2 avx512 avx512_bf16,$(if $(isa_$i),$(if $(call accepts,$(isa_$i)),$i)))
+isa_names := avx2 avx512 avx512_bf16 amx
+isas := generic $(foreach i,$(isa_names),$(if $(isa_$i),$(if $(call accepts,$(isa_$i)),$i)))
+# The same with C in the place of its instructions (kernels/cpu/twin.h), for the tests: whatever machine they run on.
+$(foreach i,$(isa_names),$(eval isa_$(i)_twin := $(if $(filter release,$(MODE)),-O2) -DISA_TWIN))
+twins := $(if $(filter release,$(MODE)),$(isa_names:%=%_twin),$(if $(filter sanitize,$(MODE)),amx_twin))
 
 # ---- CUDA: by nvcc where it is, under emulation in MODE=emu, else none ---------------------------------------------
 nvcc      := $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
@@ -139,6 +144,7 @@ by_isa  := kernels/cpu kernels/ops
 objects := $(foreach f,$(filter-out $(by_isa) $(if $(filter fuzz,$(MODE)),kernels% models),$(rooms)),$(call object,$f))
 # Beside the library, not in it: whoever looks for an instruction set's ops takes what is linked.
 cpu_ops := $(if $(filter fuzz,$(MODE)),,$(isas:%=$(dir)/cpu_ops_%.o))
+twin_ops := $(twins:%=$(dir)/cpu_ops_%.o)
 objects_cu := $(patsubst %.cu,$(dir)/%.cu.o,$(wildcard kernels/*/*.cu))
 objects += $(if $(cuda),$(objects_cu))
 # The machine for PTX: a program, and a part of the emulated GPU.
@@ -192,6 +198,7 @@ $(dir)/models/%.o: includes := $(headers)
 host_rooms := $(addprefix -I,$(base) $(host))
 $(dir)/tools/%.o: includes := $(headers) $(host_rooms)
 $(dir)/tests/%.o: includes := $(headers) -Itests $(host_rooms)
+$(dir)/tests/test_twins.o: includes += -Ikernels/cpu
 $(dir)/tests/fuzz/%.o: includes := $(headers) $(addprefix -I,$(rewards)) -Itests/fuzz $(host_rooms)
 $(dir)/bench/%.o: includes := -Ibench $(headers) -Itests $(host_rooms)
 
@@ -203,12 +210,12 @@ $(dir)/%.o: %.c $(dir)/flags
 define isa_rules
 $(dir)/cpu_ops_$1/%.o: %.c $(dir)/flags
 	@echo '  CC  $$< ($1)'
-	$$(compile) $(isa_$1) -DCPU_TABLE=cpu_ops_$1 -c -o $$@ $$<
+	$$(compile) $(isa_$1) -DISA_$(1:%_twin=%) -DCPU_TABLE=cpu_ops_$1 -c -o $$@ $$<
 $(foreach f,$(by_isa),$(eval $(dir)/cpu_ops_$1/$f/%.o: includes := $(headers) $(call below,$f,$(kernels))))
 $(dir)/cpu_ops_$1.o: $(foreach f,$(by_isa),$(patsubst %.c,$(dir)/cpu_ops_$1/%.o,$(wildcard $f/*.c)))
 	$(Q)$(LD) -r -o $$@ $$^ && $(OBJCOPY) --keep-global-symbol=$$(basename $$(@F)) $$@
 endef
-$(foreach i,$(isas),$(eval $(call isa_rules,$i)))
+$(foreach i,$(isas) $(twins),$(eval $(call isa_rules,$i)))
 
 $(dir)/%.cu.o: %.cu $(dir)/flags_cu
 	@echo '  $(if $(filter emu,$(cuda)),CXX ,NVCC)  $<'
@@ -254,6 +261,7 @@ $(bench): $(call object,bench)
 $(tools) $(tests) $(page) $(ptx_ops): %: %.o
 $(tests) $(page) $(ptx_ops): cmocka := -lcmocka
 $(tests) $(page) $(ptx_ops): $(dir)/tests/filter.o
+$(filter $(patsubst %,$(dir)/tests/test_%,ops model contract twins),$(tests)): $(twin_ops)
 $(fuzzers): %: %.o $(library) $(libbase)
 	@echo '  LD  $@'
 	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $< $(library) $(libbase) $(libs)
@@ -298,8 +306,8 @@ debug sanitize:
 
 # On the CPU; and in the release build, on the emulated GPU after that.
 also_emu := $(filter release,$(MODE))
-# What the ops, the model and the numerics contract do on every instruction set.
-per_isa := $(foreach i,$(isas),$(foreach t,ops model contract,$(dir)/tests/test_$t@$i))
+# What the ops, the model and the numerics contract do on every instruction set: by its twin where this CPU lacks it.
+per_isa := $(foreach i,generic $(isa_names),$(foreach t,ops model contract,$(dir)/tests/test_$t@$i))
 test: $(grpo) $(tools) $(tests)
 	$(if $(also_emu),$(Q)$(MAKE) MODE=emu programs)
 	$(Q)GRPO=$(grpo) GRPO_CUDA=$(if $(also_emu),$(BUILD)/emu/grpo,$(grpo)) \

@@ -89,6 +89,13 @@ static void machine_and_model(void **state) {
     FINDS(EXIT_CONFIG, "FAIL", "device", "GRPO_CPU_ISA=avx3: no such instruction set; choose one of generic",
           "threads=1");
     unsetenv("GRPO_CPU_ISA");
+    if (cpu_isa_missing(CPU_ISA_amx)) { // said in one line, and an error for those who ask for it
+        char why[128];
+        snprintf(why, sizeof why, "amx: %s", cpu_isa_missing(CPU_ISA_amx));
+        FINDS(EXIT_OK, cpu_isa_missing(CPU_ISA_avx2) ? "WARN" : "OK", "instructions", why, "threads=1");
+        snprintf(why, sizeof why, "amx: %s; choose one of generic", cpu_isa_missing(CPU_ISA_amx));
+        FINDS(EXIT_CONFIG, "FAIL", "device", why, "cpu_isa=amx");
+    }
     FINDS(EXIT_OK, "OK", "libraries", "libyaml", "threads=1");
     FINDS(EXIT_OK, "OK", "model", "qwen2, 459904 parameters", "threads=1");
     FINDS(EXIT_OK, "OK", "rotary", "theta 10000", "threads=1");

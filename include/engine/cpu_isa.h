@@ -7,7 +7,8 @@
     ISA(generic, "plain C")                                                                                            \
     ISA(avx2, "AVX2")                                                                                                  \
     ISA(avx512, "AVX-512")                                                                                             \
-    ISA(avx512_bf16, "AVX-512 with bf16 dot products")
+    ISA(avx512_bf16, "AVX-512 with bf16 dot products")                                                                 \
+    ISA(amx, "AVX-512 and AMX tiles")
 
 // As the option cpu_isa= counts them.
 #define CPU_ISA_NUMBER(name, about) CPU_ISA_##name,

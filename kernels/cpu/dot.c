@@ -6,6 +6,7 @@
 // One row alone (decode) is limited by reading b: there b's rows are read strictly in the order of memory.
 #include "dot.h"
 #include "error.h"
+#include "tile.h"
 #include "unit.h"
 
 #define TILE      16 // outputs of a tile: 4 x 4, 2 x 8 or 1 x 16
@@ -20,7 +21,7 @@
 
 // --- A vector register of floats, and one step: a vector of elements of a and of b into an accumulator ---
 
-#if defined(__AVX512F__)
+#if defined(ISA_avx512)
 #define GROUP 4 // rows of b at a time: TILE_ROWS x GROUP accumulators live in registers
 #else
 #define GROUP 2
@@ -37,14 +38,24 @@ static inline Vec load_f32_part(const float *p, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] = p[i];
     return x;
 }
-#if defined(__AVX512BF16__)
+#if defined(ISA_avx512_bf16)
 #define WIDTH_BF16 32
-typedef __m512bh BfVec;
-static inline BfVec load_bf16(const uint16_t *p) { return (BfVec)_mm512_loadu_si512(p); }
-static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
-    return (BfVec)_mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), p);
+typedef Vec BfVec; // pairs
+static inline BfVec load_bf16(const uint16_t *p) {
+    Vec x;
+    memcpy(&x, p, sizeof x);
+    return x;
 }
-static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return (Vec)_mm512_dpbf16_ps((__m512)acc, a, b); }
+static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
+#if defined(__AVX512BF16__)
+    return (BfVec)_mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), p);
+#else
+    Vec x = {0};
+    memcpy(&x, p, (size_t)n * sizeof *p);
+    return x;
+#endif
+}
+static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_pair(acc, a, b); }
 #else
 #define WIDTH_BF16 (2 * WIDTH)
 typedef struct {
@@ -202,7 +213,15 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
         }
 }
 
+Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K) {
+    return goes_by_tiles(a) ? tile_pack(scratch, a, m, b, K) : a;
+}
+
 void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    if (goes_by_tiles(a)) {
+        tile_block(c, stride, a, m, b, n, K);
+        return;
+    }
     const int64_t size = DOT_CHUNK / (int64_t)dtype_size(a.dtype);
     if (K == 0)
         for (int64_t i = 0; i < m; i++) memset(c + i * stride, 0, (size_t)n * sizeof *c);
@@ -236,8 +255,7 @@ static void store_block(Rows c, bool add, const float *block, int64_t width, int
     }
 }
 
-void dot_all(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    if (a.dtype != b.dtype) die("product of %s and %s", dtype_name(a.dtype), dtype_name(b.dtype));
+static void multiply(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     const bool down = a.down || b.down;
     const int64_t columns = down ? PANEL_N : BLOCK_N, most = down ? PANEL_M : BLOCK_M;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
@@ -253,4 +271,15 @@ void dot_all(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) 
             else dot_block(sum, stride, ai, bm, bj, bn, K);
             if (!direct) store_block(to, add, block, columns, bm, bn);
         }
+}
+
+void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    if (a.dtype != b.dtype) die("product of %s and %s", dtype_name(a.dtype), dtype_name(b.dtype));
+    const int64_t most = goes_by_tiles(a) ? tile_rows_that_fit(scratch, a, m, b, K) : m;
+    for (int64_t i = 0; i < m; i += most) {
+        size_t mark = arena_mark(scratch);
+        int64_t rows = m - i < most ? m - i : most;
+        multiply(rows_at(c, i), add, dot_ready(scratch, rows_at(a, i), rows, b, K), rows, b, n, K);
+        arena_rewind(scratch, mark);
+    }
 }

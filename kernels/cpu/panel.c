@@ -5,13 +5,13 @@
 // outputs and no sum goes across lanes. A unit is 4 bytes along K: an f32, a pair of bf16 where there is an instruction for it,
 // else a bf16 widened. A unit of a is broadcast from where it lies, or from a packed block where its rows run down memory
 // or have to be widened first.
-#include "dot.h"
+#include "tile.h"
 #include "unit.h"
 
-#if defined(__AVX512F__)
+#if defined(ISA_avx512)
 #define VECTORS 4 // of a panel
 #define ROWS    6 // of a tile: ROWS x VECTORS accumulators, VECTORS of the panel and one broadcast unit
-#elif defined(__FMA__)
+#elif defined(ISA_avx2)
 #define VECTORS 2
 #define ROWS    6
 #else
@@ -23,7 +23,7 @@
 #define BLOCK_A 96                // rows of a that are packed at a time
 
 // Elements of a unit of type t, and whether a row's own memory will do for it.
-#if defined(__AVX512BF16__)
+#if defined(ISA_avx512_bf16)
 ALWAYS_INLINE int64_t unit_elements(DType t) { return t == F32 ? 1 : 2; }
 #else
 ALWAYS_INLINE int64_t unit_elements(DType t) { return 1; }
@@ -31,38 +31,6 @@ ALWAYS_INLINE int64_t unit_elements(DType t) { return 1; }
 ALWAYS_INLINE bool lies_in_units(Rows r, int64_t K) {
     return !r.down && dtype_size(r.dtype) * (size_t)unit_elements(r.dtype) == 4 && K % unit_elements(r.dtype) == 0;
 }
-
-// x[WIDTH, WIDTH] transposed: at each step the off-diagonal squares of side h change places.
-#define SQUARES(h, lo, hi)                                                                                             \
-    UNROLL for (int i = 0; i < WIDTH; i++) if (!(i & h)) {                                                             \
-        Vec a = x[i], b = x[i + h];                                                                                    \
-        x[i] = __builtin_shufflevector(a, b, lo);                                                                      \
-        x[i + h] = __builtin_shufflevector(a, b, hi);                                                                  \
-    }
-#define LIST(...) __VA_ARGS__
-ALWAYS_INLINE void transpose_square(Vec x[WIDTH]) {
-#if WIDTH == 16
-    SQUARES(8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
-            LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
-    SQUARES(4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
-            LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
-    SQUARES(2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
-            LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
-    SQUARES(1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
-            LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
-#elif WIDTH == 8
-    SQUARES(4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
-    SQUARES(2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
-    SQUARES(1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
-#else
-    SQUARES(2, LIST(0, 1, 4, 5), LIST(2, 3, 6, 7))
-    SQUARES(1, LIST(0, 4, 2, 6), LIST(1, 5, 3, 7))
-#endif
-}
-#undef LIST
-#undef SQUARES
-
-typedef uint16_t Half __attribute__((vector_size(2 * WIDTH), may_alias));
 
 // --- Packing: dst[u * ld + i] = unit u of row i, 0 past the last row up to a whole vector ---
 
@@ -106,13 +74,8 @@ ALWAYS_INLINE void pack_along(uint32_t *dst, int64_t ld, Rows r, DType t, int64_
     }
 }
 
-// Unit u of WIDTH rows that run down memory, n of them there: the elements lie side by side, a unit's second one in the
-// next line.
-ALWAYS_INLINE VecU half_line(const char *line, int64_t n) {
-    Half h = {0};
-    memcpy(&h, line, n >= WIDTH ? sizeof h : (size_t)n * 2);
-    return __builtin_convertvector(h, VecU);
-}
+// Unit u of WIDTH rows that run down memory, n of them there: the elements lie side by side, a pair's second one in the next
+// line.
 ALWAYS_INLINE VecU units_down(const char *line, const char *next, DType t, int64_t n) {
     VecU x = {0};
     if (t == F32) {
@@ -120,7 +83,7 @@ ALWAYS_INLINE VecU units_down(const char *line, const char *next, DType t, int64
         return x;
     }
     if (unit_elements(t) == 1) return half_line(line, n) << 16;
-    return half_line(line, n) | (next ? half_line(next, n) << 16 : x);
+    return pairs_down(line, next, n);
 }
 ALWAYS_INLINE void pack_down(uint32_t *dst, int64_t ld, Rows r, DType t, int64_t n, int64_t len) {
     const int64_t each = unit_elements(t), size = (int64_t)dtype_size(t);
@@ -160,13 +123,6 @@ static inline Vec unit_broadcast(const void *p) {
     KEEP(x);
     return x;
 }
-#if defined(__AVX512BF16__)
-static inline Vec step_pair(Vec acc, Vec a, Vec b) {
-    return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
-}
-#else
-#define step_pair step_f32 // never called: a unit is one element
-#endif
 
 // Where unit u of row i of a is: units + i * row + u * next, in units.
 typedef struct {
@@ -223,6 +179,10 @@ ALWAYS_INLINE void tiles(float *c, int64_t stride, bool add, bool pairs, Broadca
 }
 
 void panel_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    if (goes_by_tiles(a)) {
+        tile_block(c, stride, a, m, b, n, K);
+        return;
+    }
     const int64_t each = unit_elements(a.dtype), step = UNITS * each;
     const bool pairs = each == 2, direct = lies_in_units(a, K);
     uint32_t panel[UNITS * PANEL] __attribute__((aligned(64)));

@@ -3,10 +3,14 @@
 // GCC's vector extension splits a 64-byte vector where registers are narrower. Multiply-adds are fused only by vf_fma
 // (the build sets -ffp-contract=off), so that two copies of the same inlined code give the same bits.
 #pragma once
+#include "isa.h"
 #include "tensor.h"
 #include <math.h>
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
+#endif
+#if defined(ISA_TWIN)
+#include "twin.h"
 #endif
 
 #define LANES 16
@@ -55,6 +59,9 @@ static inline vf vf_fma(vf a, vf b, vf c) {
     for (int i = 0; i < 2; i++)
         ((__m256 *)&r)[i] = _mm256_fmadd_ps(((__m256 *)&a)[i], ((__m256 *)&b)[i], ((__m256 *)&c)[i]);
     return r;
+#elif defined(ISA_TWIN)
+    twin_fma((float *)&a, (const float *)&a, (const float *)&b, (const float *)&c, LANES);
+    return a;
 #else
     return a * b + c;
 #endif

@@ -49,7 +49,8 @@ static const OpTable *choose_ops(Device *d, int isa, int threads, Error *e) {
                   isa == CPU_ISA_AUTO ? "no such instruction set" : cpu_isa_missing(isa), there);
         return NULL;
     }
-    snprintf(d->about, sizeof d->about, "CPU, %d thread%s, %s", threads, threads == 1 ? "" : "s", cpu_isa_about(isa));
+    snprintf(d->about, sizeof d->about, "CPU, %d thread%s, %s%s", threads, threads == 1 ? "" : "s", cpu_isa_about(isa),
+             cpu_isa_missing(isa) ? ", in C" : "");
     snprintf(d->numerics, sizeof d->numerics, "%s", cpu_isa_name(isa));
     return ops;
 }

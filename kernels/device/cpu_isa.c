@@ -2,38 +2,65 @@
 #include "cpu_ops.h"
 #include <stdlib.h>
 #include <string.h>
-
-static bool has_generic(void) { return true; }
 #if defined(__x86_64__)
-static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-static bool has_avx512(void) {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-static bool has_avx512_bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
-#else
-static bool has_avx2(void) { return false; }
-static bool has_avx512(void) { return false; }
-static bool has_avx512_bf16(void) { return false; }
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
-// Weak: what the compiler cannot make is NULL.
-#define DECLARE(name, about) extern const OpTable cpu_ops_##name __attribute__((weak));
+// Each says why this machine does not have it; NULL: it does.
+static const char *lacks_generic(void) { return NULL; }
+static const char *const not_here = "this CPU does not have it";
+#if defined(__x86_64__)
+static const char *lacks_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? NULL : not_here;
+}
+static const char *lacks_avx512(void) {
+    bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return has ? lacks_avx2() : not_here;
+}
+static const char *lacks_avx512_bf16(void) { return __builtin_cpu_supports("avx512bf16") ? lacks_avx512() : not_here; }
+
+// The tile registers are 8 KiB a thread: the system must know of them (XCR0), and a process asks the kernel before it uses
+// them, once for all threads and children (Linux, Documentation/arch/x86/xstate.rst).
+static const char *lacks_amx(void) {
+    enum { OSXSAVE = 1 << 27, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, XTILE = 3 << 17 };
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
+    uint32_t a, b, c, d, xcr0, high;
+    if (lacks_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & AMX_TILE) || !(d & AMX_BF16))
+        return not_here;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE)) return not_here;
+    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
+    if ((xcr0 & XTILE) != XTILE) return "the operating system does not keep tile registers";
+    if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA)) return "the kernel does not permit tile registers";
+    return NULL;
+}
+#else
+static const char *lacks_avx2(void) { return not_here; }
+static const char *lacks_avx512(void) { return not_here; }
+static const char *lacks_avx512_bf16(void) { return not_here; }
+static const char *lacks_amx(void) { return not_here; }
+#endif
+
+// Weak: what the compiler cannot make is NULL, and so are the twins in C but in those tests that link them.
+#define DECLARE(name, about)                                                                                           \
+    extern const OpTable cpu_ops_##name __attribute__((weak)), cpu_ops_##name##_twin __attribute__((weak));
 CPU_ISAS(DECLARE)
 
-#define ROW(name, about) {#name, about, &cpu_ops_##name, has_##name},
+#define ROW(name, about) {#name, about, &cpu_ops_##name, &cpu_ops_##name##_twin, lacks_##name},
 static const struct {
     const char *name, *about;
-    const OpTable *ops;
-    bool (*has)(void);
-} isas[CPU_ISA_END] = {{"auto", "", NULL, NULL}, CPU_ISAS(ROW)};
+    const OpTable *ops, *twin;
+    const char *(*lacks)(void);
+} isas[CPU_ISA_END] = {{"auto", "", NULL, NULL, NULL}, CPU_ISAS(ROW)};
 
 const char *cpu_isa_name(int isa) { return isas[isa].name; }
 const char *cpu_isa_about(int isa) { return isas[isa].about; }
 
 const char *cpu_isa_missing(int isa) {
-    if (!isas[isa].has()) return "this CPU does not have it";
-    return isas[isa].ops ? NULL : "the compiler of this build does not know it";
+    const char *why = isas[isa].lacks();
+    return why || isas[isa].ops ? why : "the compiler of this build does not know it";
 }
 
 int cpu_isa_auto(void) {
@@ -47,4 +74,4 @@ int cpu_isa_auto(void) {
     return isa;
 }
 
-const OpTable *cpu_isa_ops(int isa) { return cpu_isa_missing(isa) ? NULL : isas[isa].ops; }
+const OpTable *cpu_isa_ops(int isa) { return cpu_isa_missing(isa) ? isas[isa].twin : isas[isa].ops; }

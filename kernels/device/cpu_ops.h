@@ -3,4 +3,4 @@
 #include "ops.h"
 
 const char *cpu_isa_about(int isa);
-const OpTable *cpu_isa_ops(int isa); // NULL where it is missing
+const OpTable *cpu_isa_ops(int isa); // its twin in C where it is missing; NULL where there is none

@@ -42,13 +42,13 @@ float head_lse(const Lse *part, int64_t chunks, float *entropy) {
     return (float)(max + log(sum));
 }
 
-// x[rows[first .. first + n)] as one block.
-static Rows gather(Arena *a, Tensor x, Tensor rows, int64_t first, int64_t n) {
+// x[rows[first .. first + n)] as one block, to be multiplied with the head's rows.
+static Rows gather(Arena *a, Tensor x, Tensor rows, int64_t first, int64_t n, Tensor w) {
     size_t bytes = (size_t)tensor_width(x) * dtype_size(x.dtype);
     char *to = arena_take(a, (size_t)n * bytes);
     for (int64_t i = 0; i < n; i++)
         memcpy(to + (size_t)i * bytes, (char *)x.data + (size_t)i32(rows)[first + i] * bytes, bytes);
-    return (Rows){to, x.dtype, tensor_width(x), false};
+    return dot_ready(a, (Rows){to, x.dtype, tensor_width(x), false, NULL, 0}, n, rows_of(w), tensor_width(x));
 }
 
 #define PASS 512 // rows whose summaries are in scratch at a time
@@ -60,7 +60,7 @@ void cpu_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, T
     for (int64_t first = 0; first < N; first += PASS) {
         int64_t n = N - first < PASS ? N - first : PASS;
         size_t mark = arena_mark(&d->scratch);
-        Rows xs = gather(&d->scratch, x, rows, first, n);
+        Rows xs = gather(&d->scratch, x, rows, first, n, w);
         Lse *part = arena_take(&d->scratch, (size_t)(n * chunks) * sizeof *part); // [n, chunks]
         float *zt = f32(logp) + first;                                            // [n] first holds z[target]
         const int32_t *y = i32(target) + first;
@@ -106,8 +106,8 @@ void cpu_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentr
     size_t size = dtype_size(x.dtype);
     float scale = head_scale(temperature);
     memset(dx.data, 0, tensor_bytes(dx));
-    // n rows and v tokens at a time: the row costs its gathered copy and an f32 sum, the pair a logit's gradient.
-    int64_t row_block = 1024, row_bytes = D * (int64_t)(size + sizeof(float));
+    // n rows and v tokens at a time: the row costs its gathered copies and an f32 sum, the pair a logit's gradient.
+    int64_t row_block = 1024, row_bytes = D * (int64_t)(2 * size + sizeof(float));
     while (row_block > HEAD_ROWS && row_block * row_bytes > (int64_t)DEVICE_SCRATCH / 2) row_block /= 2;
     if (row_block > N) row_block = N;
     int64_t vocab_block = 4096, token_bytes = (int64_t)size * row_block;
@@ -116,12 +116,13 @@ void cpu_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentr
     for (int64_t first = 0; first < N; first += row_block) {
         int64_t n = N - first < row_block ? N - first : row_block;
         size_t mark = arena_mark(&d->scratch);
-        Rows xs = gather(&d->scratch, x, rows, first, n);
-        Rows sum = {arena_take(&d->scratch, (size_t)(n * D) * sizeof(float)), F32, D, false}; // dx of these rows
+        Rows xs = gather(&d->scratch, x, rows, first, n, w);
+        Rows sum = {
+            arena_take(&d->scratch, (size_t)(n * D) * sizeof(float)), F32, D, false, NULL, 0}; // dx of these rows
         for (int64_t v = 0; v < V; v += vocab_block) {
             int64_t len = V - v < vocab_block ? V - v : vocab_block;
             size_t inner = arena_mark(&d->scratch);
-            Rows dz = {arena_take(&d->scratch, (size_t)(n * len) * size), x.dtype, len, false};
+            Rows dz = {arena_take(&d->scratch, (size_t)(n * len) * size), x.dtype, len, false, NULL, 0};
             Rows wv = rows_at(rows_of(w), v);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (n * len * D > 1 << 17)
             for (int64_t c = 0; c < len; c += HEAD_CHUNK)
@@ -138,8 +139,9 @@ void cpu_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentr
                                     scale);
                     }
                 }
-            dot_all(sum, v > 0, dz, n, columns_of(wv), D, len);
-            if (present(dw)) dot_all(rows_at(rows_of(dw), v), true, columns_of(dz), len, columns_of(xs), D, n);
+            dot_all(&d->scratch, sum, v > 0, dz, n, columns_of(wv), D, len);
+            if (present(dw))
+                dot_all(&d->scratch, rows_at(rows_of(dw), v), true, columns_of(dz), len, columns_of(xs), D, n);
             arena_rewind(&d->scratch, inner);
         }
         for (int64_t i = 0; i < n; i++) {

@@ -2,11 +2,11 @@
 #include "dot.h"
 
 void cpu_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
-    dot_all(rows_of(y), false, rows_of(x), x.dim[0], rows_of(w), w.dim[0], tensor_width(x));
+    dot_all(&d->scratch, rows_of(y), false, rows_of(x), x.dim[0], rows_of(w), w.dim[0], tensor_width(x));
 }
 
 void cpu_matmul_bwd(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w) {
     int64_t M = dy.dim[0], N = tensor_width(dy), K = tensor_width(x);
-    if (present(dx)) dot_all(rows_of(dx), false, rows_of(dy), M, columns_of(rows_of(w)), K, N);
-    if (present(dw)) dot_all(rows_of(dw), true, columns_of(rows_of(dy)), N, columns_of(rows_of(x)), K, M);
+    if (present(dx)) dot_all(&d->scratch, rows_of(dx), false, rows_of(dy), M, columns_of(rows_of(w)), K, N);
+    if (present(dw)) dot_all(&d->scratch, rows_of(dw), true, columns_of(rows_of(dy)), N, columns_of(rows_of(x)), K, M);
 }

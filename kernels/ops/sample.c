@@ -262,7 +262,7 @@ void cpu_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor 
         size_t mark = arena_mark(&d->scratch);
         int32_t *at = arena_take(&d->scratch, (size_t)most * sizeof *at);
         char *xs = arena_take(&d->scratch, (size_t)most * row_bytes);
-        Draw draw = {{xs, x.dtype, tensor_width(x), false}, at, 0, NULL, NULL, NULL};
+        Draw draw = {{xs, x.dtype, tensor_width(x), false, NULL, 0}, at, 0, NULL, NULL, NULL};
         for (; b < B && draw.n < most; b++) {
             if (i64(key)[b] < 0) continue;
             memcpy(xs + (size_t)draw.n * row_bytes, (char *)x.data + (size_t)b * row_bytes, row_bytes);
@@ -270,6 +270,7 @@ void cpu_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor 
         }
         draw.part = arena_take(&d->scratch, (size_t)(draw.n * chunks) * sizeof *draw.part);
         draw.best = arena_take(&d->scratch, (size_t)(draw.n * chunks) * sizeof *draw.best);
+        draw.x = dot_ready(&d->scratch, draw.x, draw.n, rows_of(w), tensor_width(x));
         if (filtered) draw.logits = arena_take(&d->scratch, (size_t)(draw.n * V) * sizeof(float));
         stream_head(&draw, w, i64(key), i32(pos), p);
         if (filtered && draw.n) draw_rows(&draw, d, V, i64(key), i32(pos), seen, seen_len, p);
