@@ -1,4 +1,5 @@
-// Whole GRPO steps as the recipe makes them: 4 x 8 completions of 200 tokens (random weights seldom end sooner).
+// Whole GRPO steps: as the recipe makes them, 4 x 8 completions of 200 tokens (random weights seldom end sooner); on a CPU
+// short ones too, which TRL's trainer makes beside.
 #include "bench_model.h"
 #include "clock.h"
 #include "train.h"
@@ -34,26 +35,32 @@ static void step(void *arg, int i) {
     for (int p = 0; p < b->prompts; p++) s->prompt += (double)b->prompt[p].n / b->prompts;
 }
 
-static void measure(Bench *b, Shape shape) {
-    char name[64];
-    snprintf(name, sizeof name, "GRPO step %s, 4 x 8 completions", shape_name[shape]);
-    if (!bench_wants(b, name)) return;
+// One row. The recipe's, and what a peer runs too, with all state in bf16 or f32.
+typedef struct {
+    Shape shape;
+    int prompts, group, length;
+    const char *name, *options;
+} Kind;
+
+static void measure(Bench *b, Kind k) {
+    if (!bench_wants(b, k.name)) return;
     Error e = {0};
     Config c;
     Stepper s = {0};
-    char *dir = shape_directory(shape), *file = write_questions();
-    char *text = xasprintf("device=%s model=%s tokenizer=models/tiny init=random dtype=bf16 chat_template=r1-zero "
-                           "train_file=%s max_completion_length=200 num_generations=8 per_device_train_batch_size=8 "
-                           "gradient_accumulation_steps=4 beta=0 progress=off max_steps=1000000%s",
-                           b->device->name, dir ? dir : "models/tiny", file,
-                           shape == SEVEN_B ? " optim_dtype=bf16 grad_dtype=bf16" : "");
+    char *dir = shape_directory(k.shape), *file = write_questions();
+    char *text =
+        xasprintf("device=%s model=%s tokenizer=models/tiny init=random chat_template=r1-zero "
+                  "train_file=%s max_completion_length=%d num_generations=%d per_device_train_batch_size=%d "
+                  "gradient_accumulation_steps=%d beta=0 progress=off max_steps=1000000 %s",
+                  b->device->name, dir ? dir : "models/tiny", file, k.length, k.group, k.group, k.prompts, k.options);
     char *override[32];
     int n = 0;
     for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) override[n++] = word;
     if (!config_read(&c, NULL, override, n, &e) || !trainer_open(&s.trainer, &c, &e)) die("bench: %s", e.text);
     double seconds = bench_time(b, step, &s), bw = b->probe.read * 1e9, p = b->probe.bf16 * 1e9;
-    double floor = floor_step(s.trainer.learner.engine.hf.dims, 32, 8, s.prompt, s.tokens / 32, 32, bw, p);
-    bench_row_time(b, name, seconds * 1e3, "ms", b->gpu ? floor * 1e3 : 0);
+    int all = k.prompts * k.group;
+    double floor = floor_step(s.trainer.learner.engine.hf.dims, all, k.group, s.prompt, s.tokens / all, all, bw, p);
+    bench_row_time(b, k.name, seconds * 1e3, "ms", b->gpu ? floor * 1e3 : 0);
     trainer_close(&s.trainer);
     config_free(&c);
     shape_directory_remove(dir);
@@ -62,10 +69,25 @@ static void measure(Bench *b, Shape shape) {
     free(text);
 }
 
+// The recipe's.
+static void measure_recipe(Bench *b, Shape shape) {
+    char name[64];
+    snprintf(name, sizeof name, "GRPO step %s, 4 x 8 completions", shape_name[shape]);
+    measure(b, (Kind){shape, 4, 8, 200, name,
+                      shape == SEVEN_B ? "dtype=bf16 optim_dtype=bf16 grad_dtype=bf16" : "dtype=bf16"});
+}
+
 void bench_step(Bench *b) {
     bench_section(b, "GRPO steps (the limit is the floor; less is more)");
     if (b->gpu) peer_run(b, "grpo_torch.py", "step");
-    if (!b->gpu) measure(b, TINY);
     for (Shape s = HALF_B; b->gpu && s < SHAPES; s++)
-        if (shape_chosen(b, s)) measure(b, s);
+        if (shape_chosen(b, s)) measure_recipe(b, s);
+    if (b->gpu) return;
+    peer_run(b, "trl_step.py", "step");
+    measure_recipe(b, TINY);
+    measure(b, (Kind){TINY, 8, 8, 32, "GRPO step tiny, 8 x 8 completions of 32 tokens, f32", "dtype=f32"});
+    measure(b, (Kind){TINY, 8, 8, 32, "GRPO step tiny, 8 x 8 completions of 32 tokens, bf16",
+                      "dtype=bf16 optim_dtype=bf16 grad_dtype=bf16"});
+    measure(b, (Kind){HALF_B, 1, 8, 32, "GRPO step 0.5B, 1 x 8 completions of 32 tokens, bf16",
+                      "dtype=bf16 optim_dtype=bf16 grad_dtype=bf16"});
 }
