@@ -1,4 +1,4 @@
-// The least of the machine, its containers and its limits.
+// What a run may have of this machine: cores and memory, the least that hardware, containers and limits leave.
 //
 // A cgroup is found as the kernel tells it: /proc/self/cgroup has its path in each hierarchy, /proc/self/mountinfo where a
 // hierarchy is mounted and which part of it. A limit of any cgroup above binds as well.

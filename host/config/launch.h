@@ -3,8 +3,8 @@
 #include "error.h"
 #include <stdint.h>
 
-// A process is one rank. They come from a launcher (torchrun, Open MPI, MPICH or Intel MPI, Slurm), found in the environment, or gpus=N forks
-// N of them on this host. Rank 0 alone prints, logs and writes checkpoints.
+// A process is one rank. They come from a launcher (torchrun, Open MPI, MPICH or Intel MPI, Slurm), found in the environment,
+// or gpus=N forks N of them on this host. Rank 0 alone prints, logs and writes checkpoints.
 #define LAUNCH_PORTS 8 // rank 0 listens on the first free one of as many
 typedef struct {
     const char *by;         // "torchrun", "Open MPI", "MPICH (or Intel MPI)", "Slurm"; NULL: no launcher

@@ -38,6 +38,8 @@ typedef struct {
     Comm *comm;
     size_t item;
 } StateBlob;
+// Saves output_dir/step_N whole or not at all: model files (what is no weight is copied from source_dir), `config_yaml`, the
+// blobs, then the manifest. Removes all but the newest keep_last after it. Called by one rank alone; the others serve.
 bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e);
 // What the ranks other than the one in checkpoint_save do meanwhile: they hand it their slices.
@@ -49,5 +51,6 @@ bool checkpoint_model_check(const char *dir, bool *checked, Error *e);
 // The newest checkpoint that verifies, as a path (heap); *step its step. NULL: none (e->code EXIT_OK) or an error.
 // Damaged ones are named in notes.
 char *checkpoint_find(const char *output_dir, int64_t *step, Error *e);
+// Fills *s, m's weights and the blobs from a checkpoint, each file checked against the manifest. False after filling *e.
 bool checkpoint_load(const char *path, TrainState *s, Device *d, Model *m, const StateBlob *blobs, int n_blobs,
                      Error *e);

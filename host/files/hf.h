@@ -5,7 +5,7 @@
 #include "ops.h"
 #include "outdir.h"
 
-// config.json -> dims; refuses what the engine does not compute (other model types, sliding window in use ...).
+// What config.json and generation_config.json say.
 typedef struct {
     ModelDims dims;
     int32_t eos[8]; // generation_config.json's, else config.json's, else the family's
@@ -15,6 +15,7 @@ typedef struct {
     bool dtype_won;     // "torch_dtype" is there and says something else
     char rope_won[256]; // which key of the rotary embeddings counted, where another one says something else; or empty
 } HfConfig;
+// Reads both of a model directory; refuses what the engine does not compute (other model types, sliding window in use ...).
 bool hf_config_read(const char *dir, HfConfig *out, Error *e);
 // Where config.json says that the head is the embedding but the files have a head with other values, it is not: then
 // dims->tied becomes false, and a note says so. What transformers decides while it loads; here it decides the memory.

@@ -28,7 +28,8 @@ bool outdir_close(OutDir *d, Error *e);
 bool outdir_put(OutDir *d, const char *name, const void *data, size_t bytes, Error *e); // the three above
 bool outdir_commit(OutDir *d, Error *e); // after it, as after every failure, only outdir_free is left to call
 void outdir_free(OutDir *d);             // without a commit: removes what was written
-// mkdir -p, and the removal of a whole tree (an absent one is fine).
+// Makes a directory, and those above it that are not there.
 bool disk_mkdir(const char *path, Error *e);
+// Removes a file or a whole tree; an absent one is fine.
 bool disk_remove(const char *path, Error *e);
 bool disk_rename(const char *from, const char *to, Error *e); // fsyncs the directory too

@@ -1,4 +1,4 @@
-// One file of tensors.
+// A safetensors file: its tensors by name, and their values.
 #pragma once
 #include "error.h"
 #include "model.h"
@@ -35,8 +35,8 @@ typedef struct {
     const FileTensor *from;
     Tensor to;
 } TensorCopy;
-// Copies and converts all into d's memory, on all cores. LOAD_STRICT reads the files and refuses values that are not finite (after
-// conversion); LOAD_MMAP maps them, which needs files that nobody cuts short meanwhile, and checks no values.
+// Copies and converts all into d's memory, on all cores. LOAD_STRICT reads the files and refuses values that are not finite
+// (after conversion); LOAD_MMAP maps them, which needs files that nobody cuts short meanwhile, and checks no values.
 bool safetensors_copy(Device *d, const TensorCopy *copies, int n, int load_mode, Error *e);
 // Whether two tensors of as many elements have the same values; those that are stored as types that are no weights'
 // count as different. `to` is not used. False after filling *e.

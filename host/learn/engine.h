@@ -52,21 +52,26 @@ typedef struct {
 bool engine_find_template(Engine *en, Error *e);
 // Reads config.json, the tokenizer and the chat template: enough for a prompter. engine_open does it where it was not done.
 bool engine_prepare(Engine *en, const Config *c, Error *e);
-// Reads config.json and the tokenizer, plans and takes the memory, loads (or draws) the weights. For a shape that samples.
-// engine_describe stops before memory is taken: enough for `plan`.
+// Reads config.json and the tokenizer, and plans the memory without taking it: enough for `plan`.
 bool engine_describe(Engine *en, const Config *c, RunShape shape, Error *e);
+// Describes the engine, takes its memory, loads (or draws) the weights. For a shape that samples.
 bool engine_open(Engine *en, const Config *c, RunShape shape, Error *e);
 void engine_close(Engine *en);
 // The plan as a table, held against the memory of en->device (this machine's, where none is open), with what would help
 // where it does not fit. Heap memory.
 char *plan_table(const Engine *en);
-// Whether what it plans fits; the bytes that the ranks which share a memory take of it together, and what they can have.
+// Whether the planned memory fits. *need: the bytes that the ranks which share a memory take of it together; *have: what
+// there is for them.
 bool plan_fits(const Engine *en, size_t *need, MemoryLimit *have);
-// The shapes `train` and `eval`, `sample` need.
+// What `train` needs.
 RunShape shape_for_train(const Config *c, int n_rewards);
-RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);
+// What `sft` needs.
 RunShape shape_for_sft(const Config *c);
+// What commands that only sample need, for rollouts of so many sequences that answer so many prompts.
+RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);
+// Which ids and strings end a completion.
 StopRule engine_stop_rule(const Engine *en);
+// Opens a prompter of the engine's configuration, tokenizer and template. False after filling *e.
 bool engine_prompter(const Engine *en, Prompter *p, Error *e);
 // Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
 void model_init_random(Device *d, Model *m, uint64_t seed);

@@ -1,4 +1,4 @@
-// Packed sequences through the model.
+// Micro-batches: sequences packed back to back, and the model run over them, forward and backward.
 #pragma once
 #include "learner.h"
 
@@ -25,9 +25,10 @@ bool packing_add(Packing *p, const int32_t *ids, int64_t n, int64_t first_target
 // How many of seq[0..n), numbers of sequences, the next micro-batch of at most `size` takes. Neighbours of one group (number
 // / group) stay together, or are cut into as few pieces as can be.
 int micro_take(const int *seq, int n, int size, int group);
-// The packed micro-batch on its way to the device; the result's tensors have its live sizes. What else this micro-batch
-// needs follows by micro_upload. Neither waits for the device, but where it is two micro-batches behind.
+// Sends the packed micro-batch on its way to the device; the result's tensors have its live sizes. Waits for the device only
+// where that is two micro-batches behind.
 TrainWork micro_pack(Learner *l, const Packing *p);
+// Sends after it what else this micro-batch needs: the bytes of `to` from host memory. Waits as micro_pack.
 void micro_upload(Learner *l, Tensor to, const void *from);
 // Puts x[n] F32 into work.held, from element `at` on, without waiting for the device.
 void micro_hold(Learner *l, int64_t at, Tensor x);

@@ -1,4 +1,4 @@
-// The optimizer.
+// The optimizer: the learning rate of a step, the norm of the gradients, and AdamW.
 #pragma once
 #include "learner.h"
 

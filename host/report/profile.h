@@ -1,4 +1,4 @@
-// What a profiler sees.
+// Ranges for a profiler: the phases of a step, and which steps it records.
 #pragma once
 #include "config.h"
 #include "ops.h"

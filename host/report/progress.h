@@ -1,4 +1,4 @@
-// What a person watching sees.
+// Progress: the line on a terminal that a person watches, and the lines that stay.
 #pragma once
 #include "error.h"
 #include <stdint.h>

@@ -1,4 +1,4 @@
-// From a question to prompt ids.
+// The prompter: from a question to prompt ids, as the chat template and the options have it.
 #pragma once
 #include "batch.h"
 #include "chat.h"

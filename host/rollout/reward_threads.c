@@ -171,7 +171,7 @@ void scorer_add(Scorer *s, int i) {
     pthread_mutex_unlock(&s->lock);
 }
 
-// Where jobs wait and every thread has been busy with one job for long, another thread takes its place: a scorer that
+// Where jobs wait and every thread has been busy with one job for long, another thread takes its place: a call that
 // hangs until its time-out delays nobody else's score.
 static void help_out(Scorer *s) {
     double now = clock_seconds();

@@ -21,8 +21,9 @@ typedef struct {
 RolloutQueue *queue_open(Rollout *r, Device *d, const Model *m, SampleParams params, EndRule rule, Error *e);
 // Frees what queue_open keeps from one rollout to the next: host memory, events, graphs.
 void queue_free(RolloutQueue *q);
-// Bursts asked for and not taken yet, and how many there may be while another one is asked for.
+// Bursts that were asked for and not taken yet.
 int queue_length(const RolloutQueue *q);
+// How many of them there may be while another one is asked for.
 int queue_depth(const RolloutQueue *q);
 // The most decode steps of a burst. On a device without graphs a burst is one step or one admission, so that no row is
 // run that has ended.
@@ -39,6 +40,7 @@ void queue_start(RolloutQueue *q, const NewSequence *list, int n, int first);
 // Decode steps of the first `rows` rows.
 void queue_decode(RolloutQueue *q, int rows, int steps);
 void queue_end(RolloutQueue *q);
-// Waits for the oldest burst; row i of what it drew. Valid until two bursts later are begun. Returns the number of rows.
+// Waits for the oldest burst, and returns how many calls of `advance` it made.
 int queue_take(RolloutQueue *q);
+// What call i of them took in; valid until two bursts later are begun.
 DrawnRow queue_drawn(const RolloutQueue *q, int i);

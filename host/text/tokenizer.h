@@ -1,4 +1,4 @@
-// HF tokenizer.json, byte-level BPE.
+// The tokenizer: text to ids and back, by the byte-level BPE of an HF tokenizer.json.
 #pragma once
 #include "error.h"
 #include "str.h"

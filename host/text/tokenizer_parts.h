@@ -6,7 +6,7 @@
 #include <pcre2.h>
 #include <jansson.h>
 
-// ---- normalize.c ---------------------------------------------------------------------------------------------------
+// ---- unicode.c -----------------------------------------------------------------------------------------------------
 bool utf8_is_valid(const char *s, size_t n);
 // Appends s with every malformed sequence as U+FFFD, as Rust's from_utf8_lossy does.
 void utf8_repair(Str *out, const char *s, size_t n);
@@ -16,7 +16,7 @@ bool is_ascii(const char *s, size_t n);
 // Unicode's White_Space, which is \s of the regex engines HF uses.
 bool is_white_space(uint32_t c);
 
-// ---- added.c: tokens matched in the text before anything else -------------------------------------------------------
+// ---- added_tokens.c: tokens matched in the text before anything else ------------------------------------------------
 typedef struct {
     char *content; // as in the file
     size_t n;

@@ -1,4 +1,4 @@
-// GSM8K accuracy.
+// Evaluation: how many questions of a data set a model answers rightly, graded strictly and leniently.
 #pragma once
 #include "dataset.h"
 #include "prompt.h"

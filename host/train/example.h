@@ -1,4 +1,4 @@
-// What supervised tuning learns from a row.
+// Examples: what supervised tuning learns from a row of its file.
 #pragma once
 #include "prompt.h"
 

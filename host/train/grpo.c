@@ -114,7 +114,6 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
     return s == STEP_DONE && !ranks_share_tokens(t, phase, column, seq, n, e) ? STEP_FAILED : s;
 }
 
-// True where all rewards of a group are equal (or absent): it teaches nothing.
 bool group_is_flat(const Batch *b, int p) {
     float first = NAN;
     for (int i = p * b->group; i < (p + 1) * b->group; i++) {

@@ -76,6 +76,7 @@ StepResult grpo_step(Trainer *t, Error *e);
 // The order a generation of n sequences is trained in, in so many optimizer steps: the batch's own for one; else which are in
 // which step is drawn, and those of a step ascend, so that a prompt's are neighbours.
 void grpo_order(int *order, int n, int steps, uint64_t seed, uint64_t stream);
+// Whether all rewards of group p are equal, or absent: it teaches nothing.
 bool group_is_flat(const Batch *b, int p);
 // exchange.c: what the ranks of a step tell each other. Every rank has the whole batch; it samples, scores and trains a
 // share of it, and gets the rest. One rank does nothing here.
@@ -92,6 +93,7 @@ bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *
 bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e);
 // Logs a step that counted (done or skipped).
 bool train_log(Trainer *t, StepResult result, Error *e);
+// How training samples: temperature, filters, seed.
 SampleParams sample_params(const Config *c);
 
 // The commands `train` and `sft`: their arguments after the name; an exit code, *e filled where it is not 0.

@@ -2,9 +2,10 @@
 #pragma once
 #include "error.h"
 
-// SIGTERM, SIGINT, SIGUSR1, SIGHUP (where it is not ignored): the first is acknowledged on stderr at once and asks to
-// stop, a second one (of SIGHUPs none) quits there and then with 128 + its number. SIGPIPE is ignored: a log reader that went away does not end a run.
-void signals_install(bool saves); // `saves`: a stopped command saves first, and the acknowledgement says so
+// Handles SIGTERM, SIGINT, SIGUSR1, SIGHUP (where it is not ignored): the first is acknowledged on stderr at once and asks to
+// stop, a second one (of SIGHUPs none) quits there and then with 128 + its number. SIGPIPE is ignored: a log reader that went
+// away does not end a run. `saves`: a stopped command saves first, and the acknowledgement says so.
+void signals_install(bool saves);
 // Before a read that may wait for a person or a pipe: waits until it need not. False where a stop is requested.
 bool signals_wait(int fd);
 int stop_requested(void); // the signal that asked to stop, or 0

@@ -1,4 +1,4 @@
-// A reward's parameters in its table: where a value stands that is known by its name.
+// Places of a reward's parameters: among its texts, and of a choice among the choices.
 #pragma once
 #include "reward.h"
 
