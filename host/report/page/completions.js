@@ -59,7 +59,8 @@ function addGroup(parent, group) {
     const cards = add(box, "div", undefined, "cards");
     for (const item of items) addCompletion(cards, item, widest);
     const left = group.items.length - items.length + group.left;
-    if (left) add(box, "p", `${left} more of this group are not shown${group.left ? `, ${group.left} of them not in this page` : ""}`, "about");
+    const absent = group.left ? `, ${group.left} of them not in this page` : "";
+    if (left) add(box, "p", `${left} more of this group are not shown${absent}`, "about");
 }
 
 function found(group, word) {
@@ -75,9 +76,10 @@ function listGroups() {
     const step = steps.length ? steps[nearest(steps, chosen.step)] : null;
     const hits = groups.filter(g => kind(g) && (word ? found(g, word) : g.step === step));
     list.replaceChildren();
+    const far = !word && chosen.step !== step;
     const where = word ? `“${chosen.find}” in all steps` : `step ${step}`;
     add(list, "p", `${hits.length} groups: ${where}` +
-        (!word && chosen.step !== step ? `, the nearest to step ${chosen.step} of which completions are in this page` : ""), "about");
+        (far ? `, the nearest to step ${chosen.step} of which completions are in this page` : ""), "about");
     for (const group of hits.slice(0, most)) addGroup(list, group);
     if (hits.length > most) {
         const more = add(list, "button", `show the other ${hits.length - most}`);
@@ -90,7 +92,10 @@ function listGroups() {
     if (field && step !== null) field.value = step;
 }
 
-const stepsOf = run => run.steps || (run.steps = [...new Set(run.completions.groups.map(g => g.step))].sort((a, b) => a - b));
+function stepsOf(run) {
+    run.steps ??= [...new Set(run.completions.groups.map(g => g.step))].sort((a, b) => a - b);
+    return run.steps;
+}
 
 // What a click on a plot does.
 function showStep(step) {
@@ -165,7 +170,8 @@ function completionsSection(main) {
     addChoice(bar, "show", "groups", Object.entries(kinds).map(([name, [text]]) => [name, text]), listGroups);
     addCheck(bar, "best beside worst", "pair", listGroups);
     if (runs.some(run => run.completions.groups.some(g => g.items.some(c => c.tokens))))
-        addChoice(bar, "shade tokens by", "shade", [["none", "nothing"], ["logp", "how unlikely"], ["entropy", "entropy"]], listGroups);
+        addChoice(bar, "shade tokens by", "shade",
+            [["none", "nothing"], ["logp", "how unlikely"], ["entropy", "entropy"]], listGroups);
     const label = add(bar, "label", "search "), field = add(label, "input");
     Object.assign(field, {type: "search", id: "find", value: chosen.find, placeholder: "in all steps"});
     field.addEventListener("input", () => {

@@ -8,6 +8,7 @@ function seriesOf(entries) {
         if (!x.length) return;
         const series = {x, y, label: [one ? "" : run.name, entries.length > 1 || one ? entry.label || entry.name : ""]
             .filter(t => t).join(" "), colour: (one ? k : r) % 8, dash: (one ? k : k + Math.floor(r / 8)) % 4};
+        series.exact = entry.exact;
         if (entry.spread) {
             const spread = points(curves, entry.spread);
             if (spread.y.length === y.length) {
@@ -17,18 +18,20 @@ function seriesOf(entries) {
         }
         if (entry.low && entry.high) {
             const low = points(curves, entry.low), high = points(curves, entry.high);
-            if (low.y.length === y.length && high.y.length === y.length) Object.assign(series, {low: low.y, high: high.y, range: true});
+            const whole = low.y.length === y.length && high.y.length === y.length;
+            if (whole) Object.assign(series, {low: low.y, high: high.y, range: true});
         }
         all.push(series);
     }));
     return all;
 }
 
-// Sections of plots: title, what it is, and its entries {name, label, from, spread, low, high}. A number that no row names gets a
-// plot of its own behind them.
+// Sections of plots: title, what it is, and its entries {name, label, from, spread, low, high, exact (not smoothed)}. A
+// number that no row names gets a plot of its own behind them.
 const known = [
     ["Reward", [
-        ["reward", "mean, ± standard deviation of the batch", [{name: "reward", spread: "reward_std"}]],
+        ["reward", "mean, ± standard deviation of the batch", [{name: "reward", spread: "reward_std"},
+            {name: "eval/reward", label: "held out", from: "eval"}]],
         ["accuracy", "share of right answers", [
             {name: "accuracy", label: "strict, train"}, {name: "lenient_accuracy", label: "lenient, train"},
             {name: "eval/accuracy", label: "strict, held out", from: "eval"},
@@ -39,7 +42,8 @@ const known = [
     ]],
     ["Length and entropy", [
         ["length", "tokens: mean, least to most", [{name: "completions/mean_length", label: "mean",
-            low: "completions/min_length", high: "completions/max_length"}]],
+            low: "completions/min_length", high: "completions/max_length"},
+            {name: "eval/mean_length", label: "mean, held out", from: "eval"}]],
         ["length of those that ended", "tokens: mean, least to most", [{name: "completions/mean_terminated_length",
             label: "mean", low: "completions/min_terminated_length", high: "completions/max_terminated_length"}]],
         ["cut at the limit", "share of completions", [{name: "completions/clipped_ratio", label: "share"}]],
@@ -55,8 +59,8 @@ const known = [
             {name: "clip_ratio/high_max", label: "above, most"}]],
         ["ratio", "mean, now to when sampled", [{name: "ratio_mean"}]],
         ["gradient norm", "before clipping", [{name: "grad_norm"}]],
-        ["learning rate", "", [{name: "learning_rate"}]],
-        ["entropy coefficient", "", [{name: "entropy_coef"}]],
+        ["learning rate", "", [{name: "learning_rate", exact: true}]],
+        ["entropy coefficient", "", [{name: "entropy_coef", exact: true}]],
     ]],
 ];
 const phases = ["rollout", "reward", "reference", "train", "optimizer"];
@@ -88,15 +92,17 @@ function speedPlots(parent) {
                 Math.max(0, c.step_time[i] - phases.reduce((sum, p) => sum + ((c["time/" + p] || [])[i] || 0), 0)));
             series.push({...rest, label: series.length ? "other" : "step", colour: 7, dash: 0});
         }
-        new Plot(parent, one ? "a step's time" : `a step's time: ${run.name}`, series, {about: "seconds", stacked: true});
+        const title = one ? "a step's time" : `a step's time: ${run.name}`;
+        new Plot(parent, title, series, {about: "seconds", stacked: true});
     }
     const rate = (c, i) => {
-        if (!i || !c.num_tokens || !c.step_time || c.num_tokens[i] === null || c.num_tokens[i - 1] === null) return null;
-        return (c.num_tokens[i] - c.num_tokens[i - 1]) / (c.step[i] - c.step[i - 1]) / c.step_time[i];
+        const all = i && c.num_tokens && c.step_time && c.num_tokens[i] !== null && c.num_tokens[i - 1] !== null;
+        return !all ? null : (c.num_tokens[i] - c.num_tokens[i - 1]) / (c.step[i] - c.step[i - 1]) / c.step_time[i];
     };
     new Plot(parent, "tokens a second", seriesOf([{name: "", label: "tokens/s", value: rate}]),
         {about: "prompts and completions, at the step's own time"});
-    new Plot(parent, "rows saved", seriesOf([{name: "frac_rows_saved"}]), {about: "share of training's, by shared prompts"});
+    new Plot(parent, "rows saved", seriesOf([{name: "frac_rows_saved"}]),
+        {about: "share of training's, by shared prompts"});
 }
 
 function curveSections(main) {

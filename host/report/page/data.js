@@ -81,7 +81,10 @@ function smoothed(y, weight) {
 const mean = y => y.reduce((a, b) => a + b, 0) / y.length;
 
 // What the person chose. The address keeps it, so that a reload, as of a run that goes on, shows the same.
-const chosen = {smooth: 0.6, log: false, tables: false, theme: "auto", run: 0, step: null, find: "", groups: "all", pair: false, shade: "none"};
+const chosen = {
+    smooth: 0.6, log: false, tables: false, theme: "auto",
+    run: 0, step: null, find: "", groups: "all", pair: false, shade: "none",
+};
 function readAddress() {
     for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
         if (!(name in chosen)) continue;

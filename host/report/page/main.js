@@ -22,7 +22,8 @@ function dropSection(section) {
 
 const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
 function setTheme() {
-    document.documentElement.dataset.theme = chosen.theme === "auto" ? systemIsDark.matches ? "dark" : "light" : chosen.theme;
+    const system = systemIsDark.matches ? "dark" : "light";
+    document.documentElement.dataset.theme = chosen.theme === "auto" ? system : chosen.theme;
 }
 
 function controls(parent) {

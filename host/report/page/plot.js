@@ -1,7 +1,7 @@
 // One plot: lines over steps with axes, a crosshair, and its numbers in a table behind it.
 //
-// A series is {label, colour (0..7), dash, x, y, low, high, range}: ascending x; low and high, where given, bound a band: the
-// spread around y, or, where `range` is set, what there was from least to most.
+// A series is {label, colour (0..7), dash, x, y, low, high, range, exact}: ascending x; low and high, where given, bound
+// a band: the spread around y, or, where `range` is set, what there was from least to most; exact: never smoothed.
 const plots = [];
 const box = {left: 52, right: 12, top: 8, bottom: 22, height: 190};
 
@@ -84,8 +84,8 @@ class Plot {
         const ends = this.series.map(s => `${s.label}: from ${shown(s.y[0])} at step ${s.x[0]} to ` +
             `${shown(s.y[s.y.length - 1])} at step ${s.x[s.x.length - 1]}`);
         this.figure.setAttribute("role", "group");
-        this.figure.setAttribute("aria-label", `${this.title}. ${ends.join("; ")}. Arrow keys read the values, Enter shows ` +
-            `the step's completions; the numbers are in the table that follows.`);
+        this.figure.setAttribute("aria-label", `${this.title}. ${ends.join("; ")}. Arrow keys read the values, ` +
+            `Enter shows the step's completions; the numbers are in the table that follows.`);
         this.say(null);
     }
 
@@ -130,7 +130,8 @@ class Plot {
         const lists = plotted.flatMap(s => s.low && !this.log ? [s.y, s.low, s.high] : [s.y]);
         let [y0, y1] = extent(lists, this.log);
         if (this.stacked) y0 = 0;
-        if (y0 === y1) [y0, y1] = this.log ? [y0 / 2, y1 * 2] : [y0 - (Math.abs(y0) / 10 || 1), y1 + (Math.abs(y1) / 10 || 1)];
+        const room = Math.abs(y0) / 10 || 1;
+        if (y0 === y1) [y0, y1] = this.log ? [y0 / 2, y1 * 2] : [y0 - room, y1 + room];
         else if (!this.log) [y0, y1] = [this.stacked ? 0 : y0 - (y1 - y0) * 0.04, y1 + (y1 - y0) * 0.04];
         const inner = {w: width - box.left - box.right, h: box.height - box.top - box.bottom};
         const across = x => box.left + inner.w * (x1 > x0 ? (x - x0) / (x1 - x0) : 0.5);
@@ -162,9 +163,11 @@ class Plot {
         }
         for (const x of roundTicks(s.x0, s.x1, Math.max(2, Math.floor(s.width / 80))))
             if (Number.isInteger(x))
-                addSvg(this.svg, "text", {class: "tick", x: s.across(x), y: box.height - 6, "text-anchor": "middle"}, shown(x));
+                addSvg(this.svg, "text", {class: "tick", x: s.across(x), y: box.height - 6, "text-anchor": "middle"},
+                    shown(x));
         for (const line of s.plotted) this.drawSeries(line, place);
-        this.cross = addSvg(this.svg, "line", {class: "cross", y1: box.top, y2: box.height - box.bottom, visibility: "hidden"});
+        this.cross = addSvg(this.svg, "line",
+            {class: "cross", y1: box.top, y2: box.height - box.bottom, visibility: "hidden"});
     }
 
     drawSeries(line, place) {
@@ -176,9 +179,12 @@ class Plot {
             addSvg(this.svg, "path", {class: `${this.stacked ? "fill" : "band"} ${names}`, d});
         }
         if (this.stacked) return;
-        const rough = chosen.smooth > 0 && line.x.length > 2;
+        const rough = chosen.smooth > 0 && !line.exact && line.x.length > 2;
         addSvg(this.svg, "path", {class: `line ${rough ? "raw " : ""}${names}`, d: pathOf(line.x, line.y, place)});
-        if (rough) addSvg(this.svg, "path", {class: `line ${names}`, d: pathOf(line.x, smoothed(line.y, chosen.smooth), place)});
+        if (rough) {
+            const d = pathOf(line.x, smoothed(line.y, chosen.smooth), place);
+            addSvg(this.svg, "path", {class: `line ${names}`, d});
+        }
         if (line.x.length > 40) return;
         line.x.forEach((x, i) => {
             const [cx, cy] = place(x, line.y[i]);
@@ -191,7 +197,8 @@ class Plot {
         const at = step === null ? "" : `step ${step}  `;
         this.readout.textContent = at + this.series.map(s => {
             const i = step === null ? s.x.length - 1 : nearest(s.x, step);
-            const spread = !s.low ? "" : s.range ? ` (${shown(s.low[i])} to ${shown(s.high[i])})` : ` ± ${shown(s.high[i] - s.y[i])}`;
+            const spread = !s.low ? "" : s.range ? ` (${shown(s.low[i])} to ${shown(s.high[i])})`
+                : ` ± ${shown(s.high[i] - s.y[i])}`;
             return (this.series.length > 1 ? s.label + " " : "") + shown(s.y[i]) + spread;
         }).join("   ");
     }
@@ -225,9 +232,11 @@ class Plot {
         this.figure.addEventListener("keydown", event => {
             if (event.target !== this.figure) return;
             const last = this.steps.length - 1;
-            const now = typeof this.at === "number" ? this.steps.indexOf(this.at) : event.key === "ArrowRight" ? -1 : last + 1;
+            const outside = event.key === "ArrowRight" ? -1 : last + 1;
+            const now = typeof this.at === "number" ? this.steps.indexOf(this.at) : outside;
             const many = Math.max(1, Math.round(last / 20));
-            const to = {ArrowLeft: now - 1, ArrowRight: now + 1, PageUp: now - many, PageDown: now + many, Home: 0, End: last};
+            const to = {ArrowLeft: now - 1, ArrowRight: now + 1, PageUp: now - many, PageDown: now + many,
+                Home: 0, End: last};
             if (event.key === "Enter" && typeof this.at === "number") showStep(this.at);
             else if (event.key === "Escape") this.point(null);
             else if (event.key in to) this.point(this.steps[Math.max(0, Math.min(last, to[event.key]))]);

@@ -21,7 +21,8 @@ function summary(parent, run, r) {
     const steps = points(run.train, "step").y, record = run.record, parts = [];
     const step = steps.length ? lastOf(steps) : 0;
     parts.push(record ? `step ${step} of ${record.steps}` : `step ${step}`);
-    if (run.train.stride > 1) parts.push(`${steps.length} of ${run.train.seen} logged steps are in this page, evenly chosen`);
+    if (run.train.stride > 1)
+        parts.push(`${steps.length} of ${run.train.seen} logged steps are in this page, evenly chosen`);
     const torn = run.train.torn + run.eval.torn;
     if (torn) parts.push(`${torn} lines of metrics.jsonl could not be read`);
     if (run.long) parts.push(`${run.long} lines were longer than 16 MiB and are left out`);
@@ -37,8 +38,8 @@ const finalNumbers = [["reward", "train", "reward"], ["eval/accuracy", "eval", "
     ["eval/lenient_accuracy", "eval", "lenient accuracy, held out"], ["accuracy", "train", "accuracy, train"],
     ["lenient_accuracy", "train", "lenient accuracy, train"],
     ["completions/mean_length", "train", "length, tokens"], ["completions/clipped_ratio", "train", "cut at the limit"],
-    ["kl", "train", "KL"], ["entropy", "train", "entropy"], ["grad_norm", "train", "gradient norm"], ["loss", "train", "loss"],
-    ["step_time", "train", "seconds a step"]];
+    ["kl", "train", "KL"], ["entropy", "train", "entropy"], ["grad_norm", "train", "gradient norm"],
+    ["loss", "train", "loss"], ["step_time", "train", "seconds a step"]];
 function finalTable(parent) {
     const rows = [];
     for (const [name, from, label] of finalNumbers) {
@@ -46,11 +47,14 @@ function finalTable(parent) {
             first: mean(y.slice(0, 10)), last: mean(y.slice(-10))} : null);
         if (!ends.some(e => e)) continue;
         const difference = (a, b) => a === undefined || b === undefined ? "–" : (b - a > 0 ? "+" : "") + shown(b - a);
-        if (one) rows.push({cells: [label, shown(ends[0].first), shown(ends[0].last), difference(ends[0].first, ends[0].last)]});
-        else rows.push({cells: [label, ...ends.flatMap((e, i) => [shown(e?.last), ...(i ? [difference(ends[0]?.last, e?.last)] : [])])]});
+        const {first, last} = ends[0] || {};
+        if (one) rows.push({cells: [label, shown(first), shown(last), difference(first, last)]});
+        const beside = (e, i) => i ? [shown(e?.last), difference(last, e?.last)] : [shown(last)];
+        if (!one) rows.push({cells: [label, ...ends.flatMap(beside)]});
     }
     if (!rows.length) return;
-    if (one) addTable(parent, "Means over the first and the last ten logged rows", ["", "first", "last", "change"], rows);
+    const title = "Means over the first and the last ten logged rows";
+    if (one) addTable(parent, title, ["", "first", "last", "change"], rows);
     else addTable(parent, `Means over the last ten logged rows, and what each run has more than ${runs[0].name}`,
         ["", ...runs.flatMap((run, i) => i ? [run.name, "±"] : [run.name])], rows);
 }
@@ -81,7 +85,8 @@ function runSection(main) {
         const notes = add(section, "details");
         notes.open = run.notes.length < 30;
         add(notes, "summary", `what ${one ? "the run" : run.name} said`);
-        addTable(notes, "", ["when", "what"], run.notes.map(n => ({cells: [n.at.replace("T", " ").replace("Z", ""), n.text]}))).classList.add("words");
+        const rows = run.notes.map(n => ({cells: [n.at.replace("T", " ").replace("Z", ""), n.text]}));
+        addTable(notes, "", ["when", "what"], rows).classList.add("words");
     }
     const options = runs.map(run => new Map((run.record?.options || []).map(o => [o.name, o])));
     const all = [...new Set(options.flatMap(map => [...map.keys()]))];
