@@ -156,7 +156,9 @@ function stepControl(parent) {
 }
 
 function completionsSection(main) {
-    if (!runs.some(run => run.completions.groups.length)) return;
+    const first = runs.findIndex(run => run.completions.groups.length);
+    if (first < 0) return;
+    if (!runs[chosen.run].completions.groups.length) chosen.run = first;
     const section = addSection(main, "Completions", "completions");
     const sample = runs.map(run => {
         const c = run.completions, kept = c.groups.length;

@@ -56,7 +56,7 @@ function finalTable(parent) {
     const title = "Means over the first and the last ten logged rows";
     if (one) addTable(parent, title, ["", "first", "last", "change"], rows);
     else addTable(parent, `Means over the last ten logged rows, and what each run has more than ${runs[0].name}`,
-        ["", ...runs.flatMap((run, i) => i ? [run.name, "±"] : [run.name])], rows);
+        ["", ...runs.flatMap((run, i) => i ? [run.name, "difference"] : [run.name])], rows);
 }
 
 function overviewSection(main) {
