@@ -89,7 +89,7 @@ isa_names := avx2 avx512 avx512_bf16 amx
 isas := generic $(foreach i,$(isa_names),$(if $(isa_$i),$(if $(call accepts,$(isa_$i)),$i)))
 # The same with C in the place of its instructions (kernels/cpu/twin.h), for the tests: whatever machine they run on.
 $(foreach i,$(isa_names),$(eval isa_$(i)_twin := $(if $(filter release,$(MODE)),-O2) -DISA_TWIN))
-twins := $(if $(filter release,$(MODE)),$(isa_names:%=%_twin),$(if $(filter sanitize,$(MODE)),amx_twin))
+twins := $(if $(filter release,$(MODE)),$(isa_names:%=%_twin),$(if $(filter fuzz emu,$(MODE)),,amx_twin))
 
 # ---- CUDA: by nvcc where it is, under emulation in MODE=emu, else none ---------------------------------------------
 nvcc      := $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))

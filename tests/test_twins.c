@@ -231,19 +231,19 @@ static void ops_of_every_instruction_set(void **ctx) {
     Device *d = cpu_open(0, CPU_ISA_generic, &e);
     assert_non_null(d);
     d->alloc = guarded_alloc, d->free = guarded_free;
-    int compared = 0;
+    int sets = 0;
+    // By its twin alone where the CPU lacks it: between the pages nobody may touch. Generic code has no twin.
 #define COMPARE(name, about)                                                                                           \
-    if (cpu_isa_missing(CPU_ISA_##name))                                                                               \
-        print_message("SKIP " #name " itself: %s\n", cpu_isa_missing(CPU_ISA_##name));                                 \
-    else if (&cpu_ops_##name##_twin)                                                                                   \
-        compared++, assert_true(compare_ops(d, &cpu_ops_##name, &cpu_ops_##name##_twin, #name) > 500);
+    if (&cpu_ops_##name##_twin) {                                                                                      \
+        const OpTable *twin = &cpu_ops_##name##_twin,                                                                  \
+                      *hardware = cpu_isa_missing(CPU_ISA_##name) ? twin : &cpu_ops_##name;                            \
+        if (hardware == twin) print_message("SKIP " #name " itself: %s\n", cpu_isa_missing(CPU_ISA_##name));           \
+        assert_true(compare_ops(d, hardware, twin, #name) > 500);                                                      \
+        sets++;                                                                                                        \
+    }
     CPU_ISAS(COMPARE)
-#define RUN(name, about)                                                                                               \
-    if (cpu_isa_missing(CPU_ISA_##name) && &cpu_ops_##name##_twin)                                                     \
-        compare_ops(d, &cpu_ops_##name##_twin, &cpu_ops_##name##_twin, #name);
-    CPU_ISAS(RUN)
     cpu_close(d);
-    if (!cpu_isa_missing(CPU_ISA_avx2)) assert_true(compared > 0);
+    assert_true(sets > 0); // some are linked: see the Makefile
 }
 
 int main(void) {

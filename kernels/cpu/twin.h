@@ -41,8 +41,9 @@ __attribute__((target("fma"))) static void twin_fma_hard(float *r, const float *
         _mm_storeu_ps(r + i, _mm_fmadd_ps(_mm_loadu_ps(a + i), _mm_loadu_ps(b + i), _mm_loadu_ps(c + i)));
 }
 #endif
-// r[n] = a[n] * b[n] + c[n], rounded once, for n a multiple of 4.
-static inline void twin_fma(float *r, const float *a, const float *b, const float *c, int n) {
+// r[n] = a[n] * b[n] + c[n], rounded once, for n a multiple of 4. A call, or gcc takes seconds for an op full of them.
+static __attribute__((noinline, unused)) void twin_fma(float *r, const float *a, const float *b, const float *c,
+                                                       int n) {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("fma")) {
         twin_fma_hard(r, a, b, c, n);
