@@ -58,6 +58,7 @@ static void soft_multiply_adds_are_fused(void **ctx) {
             a[i] = value(with_exponent(inputs[round % INPUTS].a, inputs[round % INPUTS].a_span));
             b[i] = value(with_exponent(inputs[round % INPUTS].a, inputs[round % INPUTS].a_span));
             if (round % 3 == 0) c[i] = -a[i] * b[i]; // what the product lost in rounding is left
+            if (round == 1) a[i] = 0x1.0002p0f, b[i] = 0x1.fffcp-25f, c[i] = 0x1.000002p0f; // a tie, but for 2^-54
         }
         Twin4 soft = twin_fma_soft(twin_load(a), twin_load(b), twin_load(c));
         memcpy(out, &soft, sizeof out);
@@ -133,7 +134,7 @@ static void pairs_of_bf16(void **ctx) {
         fill_pairs(a, 16, kind), fill_pairs(b, 16, kind), fill_sums(acc, 16, kind);
         for (int i = 0; i < 16 && !strcmp(inputs[kind].name, "cancelling"); i++)
             acc[i] = -second(a[i]) * second(b[i]) - (round & 8 ? first(a[i]) * first(b[i]) : 0);
-        if (round == INPUTS) acc[0] = 0x1p-126f, a[0] = 0x9a40, b[0] = 0x1980;     // - 1.5 * 2^-151: rounds to it
+        if (round == INPUTS) acc[0] = 0x1p-126f, a[0] = 0x9a40, b[0] = 0x1900;     // - 1.5 * 2^-152: rounds to it
         if (round == 2 * INPUTS) acc[0] = 0x1p-126f, a[0] = 0x99c0, b[0] = 0x1a80; // - 1.5 * 2^-150: does not
         for (int i = 0; i < 16; i += 4) {
             Twin4 x = twin_dpbf16(twin_load(acc + i), twin_pairs(a + i), twin_pairs(b + i));
