@@ -42,7 +42,7 @@
     BOOL(data,      shuffle, true, "visit questions in a random order, another one each epoch")                        \
     INT (prompt,    max_prompt_length, 256, 1, 1048576, "tokens of a prompt")                                          \
     PICK(prompt,    long_prompts, 0, "truncate_left|skip|fail", "a longer prompt keeps its last tokens, is left out, or stops the run") \
-    TEXT(chat,      chat_template, "auto", "qwen2.5 (Instruct), qwen2.5-base (its system message), r1-zero; auto: the one the model came with, qwen2.5 where it has none") \
+    TEXT(chat,      chat_template, "auto", "qwen2.5 (Instruct), qwen2.5-base (its system message), qwen3, qwen3-nothink (answers begin behind an empty thought), llama3, llama3.1, r1-zero; auto: the one the model came with, qwen2.5 where it has none") \
     TEXT(prompt,    system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>")    \
     TEXT(prompt,    system_prompt_file, "", "file with the system message")                                            \
     TEXT(prompt,    few_shot_file, "", "JSONL with `prompt` and `completion`: examples that stand before each question as turns of the conversation; in raw prompts a line each, and an empty one after it") \

@@ -119,13 +119,13 @@ static void test_prompt(void **state) {
 }
 
 // A conversation's text, and the bytes that are learned of it, as transformers and TRL have them.
-static void test_golden(void **state) {
+static void check_golden(const char *table) {
     json_t *golden = json_load_file("tests/golden/chat.json", 0, NULL), *c;
     Error e = {0};
     Tokenizer *t = tokenizer_load("models/tiny", &e);
     size_t i;
     assert_true(golden && t);
-    json_array_foreach(json_object_get(golden, "rows"), i, c) {
+    json_array_foreach(json_object_get(golden, table), i, c) {
         Str out = {0};
         ChatSpans said = {0};
         Ids ids = {0}; // of the text cut where what is learned begins and ends
@@ -154,11 +154,31 @@ static void test_golden(void **state) {
     json_decref(golden);
     tokenizer_free(t);
 }
+static void test_golden(void **state) { check_golden("rows"), check_golden("families"); }
+
+// Whole conversations of the other families, as transformers renders them.
+static void test_renders(void **state) {
+    json_t *golden = json_load_file("tests/golden/chat.json", 0, NULL), *c;
+    size_t i;
+    json_array_foreach(json_object_get(golden, "renders"), i, c) {
+        const json_t *row = json_object_get(c, "row");
+        Str out = {0};
+        Error e = {0};
+        if (!chat_render(json_string_value(json_object_get(c, "template")), json_object_get(row, "messages"),
+                         json_object_get(row, "tools"), json_is_true(json_object_get(c, "generate")), &out, &e))
+            fail_msg("render %zu: %s", i, e.text);
+        assert_string_equal(out.s, json_string_value(json_object_get(c, "text")));
+        str_free(&out);
+    }
+    assert_true(i > 100);
+    json_decref(golden);
+}
 
 // What checkpoints carry is what tools/golden_chat.py held against transformers' own rendering.
 static void test_jinja(void **state) {
-    static const char *const names[] = {"qwen2.5", "qwen2.5-base", "r1-zero"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const names[] = {"qwen2.5",       "qwen2.5-base", "r1-zero", "qwen3",
+                                        "qwen3-nothink", "llama3",       "llama3.1"};
+    for (int i = 0; i < 7; i++) {
         Error e = {0};
         size_t n;
         char *path = xasprintf("tests/golden/chat_template.%s.jinja", names[i]), *own = chat_jinja(names[i]);
@@ -209,7 +229,8 @@ static void test_template_files(void **state) {
     assert_null(template_of(tokenizer, false));
     assert_false(chat_template_choose("auto", tokenizer, &name, &e));
     assert_non_null(strstr(e.text, "chat_template.jinja: the chat template is none that is known"));
-    assert_non_null(strstr(e.text, "chat_template=qwen2.5, qwen2.5-base or r1-zero"));
+    assert_non_null(strstr(e.text, "chat_template=qwen2.5, qwen2.5-base, qwen3, qwen3-nothink, llama3, llama3.1 or "
+                                   "r1-zero"));
     assert_int_equal(e.code, EXIT_INPUT);
     assert_true(chat_template_choose("qwen2.5-base", tokenizer, &name, &e));
     assert_string_equal(name, "qwen2.5-base");
@@ -236,7 +257,8 @@ static void test_template_of(void **state) {
 static void test_refused(void **state) {
     static const char *const cases[][3] = {
         // template, messages, what the error says
-        {"qwen", "[{\"role\":\"user\",\"content\":\"a\"}]", "qwen2.5, qwen2.5-base, r1-zero"},
+        {"qwen", "[{\"role\":\"user\",\"content\":\"a\"}]", "qwen2.5, qwen2.5-base, qwen3, qwen3-nothink, llama3"},
+        {"llama3", "[{\"role\":\"tool\",\"content\":\"a\"}]", "no place for the role \"tool\""},
         {"qwen2.5", "[]", "at least one message"},
         {"qwen2.5", "{}", "not a list"},
         {"qwen2.5", "[\"a\"]", "messages[0]: no string \"role\""},
@@ -283,9 +305,10 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors),        cmocka_unit_test(test_json_as_python), cmocka_unit_test(test_r1_zero),
-        cmocka_unit_test(test_prompt),         cmocka_unit_test(test_golden),         cmocka_unit_test(test_jinja),
-        cmocka_unit_test(test_template_files), cmocka_unit_test(test_template_of),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_vectors), cmocka_unit_test(test_json_as_python), cmocka_unit_test(test_r1_zero),
+        cmocka_unit_test(test_prompt),  cmocka_unit_test(test_golden),         cmocka_unit_test(test_renders),
+        cmocka_unit_test(test_jinja),   cmocka_unit_test(test_template_files), cmocka_unit_test(test_template_of),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

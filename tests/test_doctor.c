@@ -131,6 +131,26 @@ static void a_head_of_its_own_is_counted(void **state) {
     model_drop(&m);
 }
 
+// config.json in the words of transformers 4 and of 5, which do not agree.
+static void what_counted_is_said(void **state) {
+    json_t *config = json_load_file("models/tiny/config.json", 0, NULL);
+    json_object_update_new(config,
+                           json_loads("{\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2.0}, \"rope_theta\": 3e4,"
+                                      "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 1e6},"
+                                      "\"dtype\": \"bfloat16\"}",
+                                      0, NULL));
+    char *dir = in_folder("both"), *text = json_dumps(config, 0);
+    assert_int_equal(mkdir(dir, 0777), 0);
+    put("both/config.json", text);
+    FINDS(EXIT_OK, "OK", "rotary", "theta 30000, yarn: factor 2", "model=@/both", "tokenizer=models/tiny");
+    FINDS(EXIT_OK, "WARN", "rotary",
+          "\"rope_scaling\" stands beside \"rope_parameters\" and replaces it: theta is 30000, not", "model=@/both",
+          "tokenizer=models/tiny");
+    FINDS(EXIT_OK, "OK", "dtype", "the files are bfloat16", "model=@/both", "tokenizer=models/tiny");
+    free(dir), free(text);
+    json_decref(config);
+}
+
 static void data_and_output(void **state) {
     FINDS(EXIT_OK, "OK", "train_file", "2 rows", "train_file=@/rows.jsonl", "output_dir=@/new/out");
     FINDS(EXIT_OK, "OK", "output_dir", "GiB free", "train_file=@/rows.jsonl", "output_dir=@/new/out");
@@ -157,9 +177,8 @@ static void configuration_comes_first(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(machine_and_model),
-        cmocka_unit_test(a_head_of_its_own_is_counted),
-        cmocka_unit_test(data_and_output),
+        cmocka_unit_test(machine_and_model),         cmocka_unit_test(a_head_of_its_own_is_counted),
+        cmocka_unit_test(what_counted_is_said),      cmocka_unit_test(data_and_output),
         cmocka_unit_test(configuration_comes_first),
     };
     return cmocka_run_group_tests_name("doctor", tests, make_folder, remove_folder);

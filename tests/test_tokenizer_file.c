@@ -41,7 +41,9 @@ static const struct {
     {"{'pre_tokenizer': {'pretokenizers': [{'type': 'Split', 'pattern': {'Regex': ' '}, 'behavior': 'Isolated', "
      "'invert': true}]}}",
      "invert"},
-    {"{'post_processor': {'type': 'TemplateProcessing'}}", "TemplateProcessing"},
+    {"{'post_processor': {'type': 'BertProcessing'}}", "BertProcessing"},
+    {"{'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [{'type': 'Digits', 'individual_digits': 1}]}}",
+     "individual_digits is not true or false"},
     {"{'decoder': {'type': 'WordPiece'}}", "WordPiece"},
     {"{'model': {'type': 'Unigram'}}", "model: type Unigram"},
     {"{'model': 3}", "has no \"model\""},

@@ -11,6 +11,8 @@ import tokenizers
 
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../models/tiny/tokenizer.json")
 RANDOM_CASES = 24
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 TEXTS = [
     "", " ", "Tom has 12 apples. Ann gives him 5 more.", "<think>\n12+5=17\n</think>\n<answer>\n17\n</answer>\n",
@@ -54,11 +56,23 @@ def variants(tiny):
     yield "a token no merge makes", {"model": {"vocab": {"zzz": 509}},
                                      "added_tokens": [{**t, "id": t["id"] + 1} for t in own]}
     yield "GPT-2", {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}}
-    yield "Llama 3", splits(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-                            r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+    yield "Llama 3", splits(LLAMA3)
     yield "three splits", splits(r"\p{N}{1,3}", "[一-龥]+", r"[!-/:-@][A-Za-z]+|\S+|\s+")
     yield "matches with gaps, empty matches", splits(r"\p{L}+|\s*x*")
     yield "complements", splits(r"\S+|\P{L}")
+    # The files of Llama 3 and SmolLM2 but for their size.
+    begin = {"single": [{"SpecialToken": {"id": "<|begin_of_text|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+             "special_tokens": {"<|begin_of_text|>": {"id": "<|begin_of_text|>", "ids": [512], "tokens": ["<|begin_of_text|>"]}}}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    yield "Llama 3, whole", {
+        **splits(LLAMA3), "normalizer": None, "model": {"ignore_merges": True},
+        "added_tokens": own + [added(512, "<|begin_of_text|>", special=True), added(513, "<|eot_id|>", special=True)],
+        "post_processor": {"type": "Sequence", "processors": [byte_level, {"type": "TemplateProcessing", **begin}]}}
+    for alone in (True, False):
+        yield f"SmolLM2, digits alone: {alone}", {
+            "normalizer": None, "post_processor": None, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "Digits", "individual_digits": alone}, {**byte_level, "add_prefix_space": False}]}}
 
 
 def write(target):

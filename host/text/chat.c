@@ -1,5 +1,6 @@
 // Conversations as the text a model was trained on. Qwen2.5's follows the Jinja template that its models come with, tools
-// included; R1-Zero's is the plain dialogue of DeepSeek-R1-Zero in our words.
+// included; R1-Zero's is the plain dialogue of DeepSeek-R1-Zero in our words. Qwen3's is in chat_qwen3.c, Llama's in
+// chat_llama.c.
 #include "chat_parts.h"
 #include "json.h"
 #include <stdlib.h>
@@ -24,7 +25,7 @@ static void dump_string(Str *out, const char *s, size_t n) {
     str_puts(out, "\"");
 }
 
-static void dump(Str *out, const json_t *j) {
+void chat_dump(Str *out, const json_t *j) {
     const char *key;
     json_t *value;
     size_t i;
@@ -36,7 +37,7 @@ static void dump(Str *out, const json_t *j) {
             if (i++) str_puts(out, ", ");
             dump_string(out, key, strlen(key));
             str_puts(out, ": ");
-            dump(out, value);
+            chat_dump(out, value);
         }
         str_puts(out, "}");
         break;
@@ -44,7 +45,7 @@ static void dump(Str *out, const json_t *j) {
         str_puts(out, "[");
         json_array_foreach(j, i, value) {
             if (i) str_puts(out, ", ");
-            dump(out, value);
+            chat_dump(out, value);
         }
         str_puts(out, "]");
         break;
@@ -62,22 +63,20 @@ static void dump(Str *out, const json_t *j) {
 
 // ---- messages ------------------------------------------------------------------------------------------------------
 
-static bool role_is(const json_t *message, const char *role) {
+bool chat_role_is(const json_t *message, const char *role) {
     const char *s = json_string_value(json_object_get(message, "role"));
     return s && !strcmp(s, role);
 }
 
 static void add_string(Str *out, const json_t *s) { str_add(out, json_string_value(s), json_string_length(s)); }
-static void add_content(Str *out, const json_t *message) { add_string(out, json_object_get(message, "content")); }
+void chat_add_content(Str *out, const json_t *message) { add_string(out, json_object_get(message, "content")); }
 
-// The assistant's tool calls: a list with something in it, or NULL.
-static const json_t *tool_calls(const json_t *message) {
+const json_t *chat_tool_calls(const json_t *message) {
     const json_t *calls = json_object_get(message, "tool_calls");
-    return role_is(message, "assistant") && json_array_size(calls) ? calls : NULL;
+    return chat_role_is(message, "assistant") && json_array_size(calls) ? calls : NULL;
 }
 
-// A call is {name, arguments}, or {type, function: {name, arguments}} as OpenAI writes it.
-static const json_t *tool_function(const json_t *call) {
+const json_t *chat_tool_function(const json_t *call) {
     const json_t *function = json_object_get(call, "function");
     return function ? function : call;
 }
@@ -91,10 +90,10 @@ static bool check_message(const json_t *message, size_t i, Error *e) {
     if (calls && !json_is_array(calls) && !json_is_null(calls))
         return error_set(e, EXIT_INPUT, "messages[%zu]: \"tool_calls\" is not a list", i);
     if ((!json_is_string(content) || json_wide_number(content)) &&
-        !(tool_calls(message) && (!content || json_is_null(content))))
+        !(chat_tool_calls(message) && (!content || json_is_null(content))))
         return error_set(e, EXIT_INPUT, "messages[%zu]: no string \"content\"", i);
-    json_array_foreach(tool_calls(message), k, call) {
-        const json_t *function = tool_function(call);
+    json_array_foreach(chat_tool_calls(message), k, call) {
+        const json_t *function = chat_tool_function(call);
         if (!json_is_string(json_object_get(function, "name")) || !json_object_get(function, "arguments"))
             return error_set(e, EXIT_INPUT, "messages[%zu].tool_calls[%zu]: needs a string \"name\" and \"arguments\"",
                              i, k);
@@ -114,7 +113,7 @@ static bool check_tools(const json_t *tools, Error *e) {
     return true;
 }
 
-static bool unknown_role(const json_t *message, size_t i, const char *template, const char *roles, Error *e) {
+bool chat_unknown_role(const json_t *message, size_t i, const char *template, const char *roles, Error *e) {
     Str shown = {0};
     const char *role = json_string_value(json_object_get(message, "role"));
     str_visible(&shown, role, strnlen(role, 40));
@@ -124,7 +123,7 @@ static bool unknown_role(const json_t *message, size_t i, const char *template, 
     return false;
 }
 
-static void spans_add(ChatSpans *spans, size_t begin, size_t end) {
+void chat_spans_add(ChatSpans *spans, size_t begin, size_t end) {
     if (!spans) return;
     if (spans->n == spans->cap)
         spans->item = xrealloc(spans->item, (spans->cap = spans->cap * 2 + 4) * sizeof *spans->item);
@@ -133,20 +132,20 @@ static void spans_add(ChatSpans *spans, size_t begin, size_t end) {
 
 // ---- Qwen2.5 -------------------------------------------------------------------------------------------------------
 
-const char qwen_tools_head[] = "\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+const char qwen_tools_head[] = "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
                                "You are provided with function signatures within <tools></tools> XML tags:\n<tools>";
 const char qwen_tools_tail[] =
     "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
     "<tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": "
     "<args-json-object>}\n</tool_call>";
 
-static void qwen_tools(Str *out, const json_t *tools) {
+void qwen_tools(Str *out, const json_t *tools) {
     size_t i;
     json_t *tool;
     str_puts(out, qwen_tools_head);
     json_array_foreach(tools, i, tool) {
         str_puts(out, "\n");
-        dump(out, tool);
+        chat_dump(out, tool);
     }
     str_puts(out, qwen_tools_tail);
 }
@@ -156,16 +155,24 @@ static void qwen_tool_calls(Str *out, const json_t *message, const json_t *calls
     json_t *call;
     if (json_string_length(json_object_get(message, "content"))) {
         str_puts(out, "\n");
-        add_content(out, message);
+        chat_add_content(out, message);
     }
     json_array_foreach(calls, i, call) {
-        const json_t *function = tool_function(call);
+        const json_t *function = chat_tool_function(call);
         str_puts(out, "\n<tool_call>\n{\"name\": \"");
         add_string(out, json_object_get(function, "name"));
         str_puts(out, "\", \"arguments\": ");
-        dump(out, json_object_get(function, "arguments"));
+        chat_dump(out, json_object_get(function, "arguments"));
         str_puts(out, "}\n</tool_call>");
     }
+}
+
+void qwen_tool_answer(Str *out, const json_t *messages, size_t i) {
+    if (i == 0 || !chat_role_is(json_array_get(messages, i - 1), "tool")) str_puts(out, "<|im_start|>user");
+    str_puts(out, "\n<tool_response>\n");
+    chat_add_content(out, json_array_get(messages, i));
+    str_puts(out, "\n</tool_response>");
+    if (!chat_role_is(json_array_get(messages, i + 1), "tool")) str_puts(out, "<|im_end|>\n");
 }
 
 // An answer is said from behind the word assistant to behind its last newline: what TRL's training template marks.
@@ -175,34 +182,30 @@ bool qwen_render(const ChatTemplate *t, const json_t *messages, const json_t *to
     json_t *m;
     const json_t *first = json_array_get(messages, 0);
     str_puts(out, "<|im_start|>system\n");
-    if (role_is(first, "system")) add_content(out, first);
+    if (chat_role_is(first, "system")) chat_add_content(out, first);
     else str_puts(out, t->opening);
-    if (json_array_size(tools)) qwen_tools(out, tools);
+    if (json_array_size(tools)) str_puts(out, "\n\n"), qwen_tools(out, tools);
     str_puts(out, "<|im_end|>\n");
 
     json_array_foreach(messages, i, m) {
-        const json_t *calls = tool_calls(m);
-        if (role_is(m, "system") && i == 0) continue; // stands above
-        if (role_is(m, "tool")) {                     // answers that follow each other share one turn
-            if (i == 0 || !role_is(json_array_get(messages, i - 1), "tool")) str_puts(out, "<|im_start|>user");
-            str_puts(out, "\n<tool_response>\n");
-            add_content(out, m);
-            str_puts(out, "\n</tool_response>");
-            if (!role_is(json_array_get(messages, i + 1), "tool")) str_puts(out, "<|im_end|>\n");
+        const json_t *calls = chat_tool_calls(m);
+        if (chat_role_is(m, "system") && i == 0) continue; // stands above
+        if (chat_role_is(m, "tool")) {
+            qwen_tool_answer(out, messages, i);
             continue;
         }
-        if (!role_is(m, "system") && !role_is(m, "user") && !role_is(m, "assistant"))
-            return unknown_role(m, i, t->name, "system, user, assistant and tool", e);
+        if (!chat_role_is(m, "system") && !chat_role_is(m, "user") && !chat_role_is(m, "assistant"))
+            return chat_unknown_role(m, i, t->name, "system, user, assistant and tool", e);
         str_puts(out, "<|im_start|>");
         add_string(out, json_object_get(m, "role"));
         size_t begin = out->n;
         if (calls) qwen_tool_calls(out, m, calls);
         else {
             str_puts(out, "\n");
-            add_content(out, m);
+            chat_add_content(out, m);
         }
         str_puts(out, "<|im_end|>\n");
-        if (role_is(m, "assistant")) spans_add(said, begin, out->n);
+        if (chat_role_is(m, "assistant")) chat_spans_add(said, begin, out->n);
     }
     if (add_generation_prompt) str_puts(out, "<|im_start|>assistant\n");
     return true;
@@ -218,20 +221,20 @@ bool r1_zero_render(const ChatTemplate *t, const json_t *messages, const json_t 
     json_t *m;
     const json_t *first = json_array_get(messages, 0);
     if (json_array_size(tools)) return error_set(e, EXIT_INPUT, "the template %s has no place for tools", t->name);
-    if (role_is(first, "system")) add_content(out, first);
+    if (chat_role_is(first, "system")) chat_add_content(out, first);
     else str_puts(out, t->opening);
     str_puts(out, "\n\n");
     json_array_foreach(messages, i, m) {
-        if (role_is(m, "system") && i == 0) continue;
-        if (tool_calls(m))
+        if (chat_role_is(m, "system") && i == 0) continue;
+        if (chat_tool_calls(m))
             return error_set(e, EXIT_INPUT, "messages[%zu]: the template %s has no place for tool calls", i, t->name);
-        if (!role_is(m, "user") && !role_is(m, "assistant"))
-            return unknown_role(m, i, t->name, "user and assistant, and system at the start", e);
-        str_puts(out, role_is(m, "user") ? "User: " : "Assistant:\n");
+        if (!chat_role_is(m, "user") && !chat_role_is(m, "assistant"))
+            return chat_unknown_role(m, i, t->name, "user and assistant, and system at the start", e);
+        str_puts(out, chat_role_is(m, "user") ? "User: " : "Assistant:\n");
         size_t begin = out->n;
-        add_content(out, m);
-        if (role_is(m, "assistant")) spans_add(said, begin, out->n);
-        str_puts(out, role_is(m, "user") ? "\n" : "\n\n");
+        chat_add_content(out, m);
+        if (chat_role_is(m, "assistant")) chat_spans_add(said, begin, out->n);
+        str_puts(out, chat_role_is(m, "user") ? "\n" : "\n\n");
     }
     if (add_generation_prompt) str_puts(out, "Assistant:\n");
     return true;

@@ -4,8 +4,8 @@
 #include "str.h"
 #include <jansson.h>
 
-// Renders `messages` (a JSON array of {role, content, ...}); `tools` may be NULL. The templates are qwen2.5 (Instruct),
-// qwen2.5-base (its default system message) and r1-zero. Unknown template: an error with the names there are.
+// Renders `messages` (a JSON array of {role, content, ...}); `tools` may be NULL. The templates are those of
+// chat_template.c. Unknown template: an error with the names there are.
 bool chat_render(const char *template_name, const json_t *messages, const json_t *tools, bool add_generation_prompt,
                  Str *out, Error *e);
 // The same, and where in *out the assistant speaks: what supervised tuning learns, the end of the turn included.

@@ -21,7 +21,7 @@ static const char qwen_jinja[] =
     "{{- '<|im_start|>system\\n' }}\n"
     "{{- messages[0].content if messages[0].role == 'system' else '%OPENING%' }}\n"
     "{%- if tools %}\n"
-    "    {{- '%TOOLS_HEAD%' }}\n"
+    "    {{- '\\n\\n%TOOLS_HEAD%' }}\n"
     "    {%- for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{%- endfor %}\n"
     "    {{- '%TOOLS_TAIL%' }}\n"
     "{%- endif %}\n"
@@ -47,6 +47,78 @@ static const char qwen_jinja[] =
     "{%- endfor %}\n"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}\n";
 
+// What qwen3_render does; its opening stands where an answer begins.
+static const char qwen3_jinja[] =
+    "{%- set last = namespace(question=messages|length - 1, found=false) %}\n"
+    "{%- for message in messages|reverse %}\n"
+    "    {%- set answered = message.content and message.content.startswith('<tool_response>') and "
+    "message.content.endswith('</tool_response>') %}\n"
+    "    {%- if message.role == 'user' and not answered and not last.found %}\n"
+    "        {%- set last.found = true %}{%- set last.question = messages|length - loop.index %}\n"
+    "    {%- endif %}\n"
+    "{%- endfor %}\n"
+    "{%- set system = messages[0].content if messages[0].role == 'system' else none %}\n"
+    "{%- if tools or system is not none %}\n"
+    "    {{- '<|im_start|>system\\n' + (system or '') }}\n"
+    "    {%- if tools %}\n"
+    "        {{- '' if system is none else '\\n\\n' }}{{- '%TOOLS_HEAD%' }}\n"
+    "        {%- for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{%- endfor %}\n"
+    "        {{- '%TOOLS_TAIL%' }}\n"
+    "    {%- endif %}\n"
+    "    {{- '<|im_end|>\\n' }}\n"
+    "{%- endif %}\n"
+    "{%- for message in messages %}\n"
+    "    {%- set content = message.content or '' %}\n"
+    "    {%- if message.role == 'tool' %}\n"
+    "        {%- if loop.first or loop.previtem.role != 'tool' %}{{- '<|im_start|>user' }}{%- endif %}\n"
+    "        {{- '\\n<tool_response>\\n' + content + '\\n</tool_response>' }}\n"
+    "        {%- if loop.last or loop.nextitem.role != 'tool' %}{{- '<|im_end|>\\n' }}{%- endif %}\n"
+    "    {%- elif message.role == 'assistant' %}\n"
+    "        {%- set thought = '' %}\n"
+    "        {%- if message.reasoning_content is string %}\n"
+    "            {%- set thought = message.reasoning_content %}\n"
+    "        {%- elif '</think>' in content %}\n"
+    "            {%- set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}\n"
+    "            {%- set content = content.split('</think>')[-1].lstrip('\\n') %}\n"
+    "        {%- endif %}\n"
+    "        {{- '<|im_start|>assistant\\n' }}\n"
+    "        {%- if loop.index0 > last.question and (loop.last or thought) %}\n"
+    "            {{- '<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}\n"
+    "        {%- else %}{{- content }}\n"
+    "        {%- endif %}\n"
+    "        {%- for call in message.tool_calls or [] %}\n"
+    "            {%- set function = call.function if call.function else call %}\n"
+    "            {{- '' if loop.first and not content else '\\n' }}\n"
+    "            {{- '<tool_call>\\n{\"name\": \"' + function.name + '\", \"arguments\": ' }}\n"
+    "            {{- function.arguments if function.arguments is string else function.arguments | tojson }}\n"
+    "            {{- '}\\n</tool_call>' }}\n"
+    "        {%- endfor %}\n"
+    "        {{- '<|im_end|>\\n' }}\n"
+    "    {%- elif message.role == 'user' or (message.role == 'system' and not loop.first) %}\n"
+    "        {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}\n"
+    "    {%- elif message.role != 'system' %}\n"
+    "        {{- raise_exception('no place for the role ' + message.role) }}\n"
+    "    {%- endif %}\n"
+    "{%- endfor %}\n"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n%OPENING%' }}{%- endif %}\n";
+
+// What llama_render does.
+static const char llama_jinja[] =
+    "{{- '<|begin_of_text|>' }}\n"
+    "{%- set opening = '%OPENING%' %}\n"
+    "{%- set system = messages[0].content | trim if messages[0].role == 'system' else '' %}\n"
+    "{%- if opening %}{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + opening + system + '<|eot_id|>' }}"
+    "{%- endif %}\n"
+    "{%- for message in messages %}\n"
+    "    {%- if message.role not in ['system', 'user', 'assistant'] or message.tool_calls %}\n"
+    "        {{- raise_exception('no place for tools or the role ' + message.role) }}\n"
+    "    {%- elif not (opening and loop.first and message.role == 'system') %}\n"
+    "        {{- '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}\n"
+    "        {{- message.content | trim + '<|eot_id|>' }}\n"
+    "    {%- endif %}\n"
+    "{%- endfor %}\n"
+    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}\n";
+
 // What r1_zero_render does.
 static const char r1_zero_jinja[] =
     "{{- messages[0].content if messages[0].role == 'system' else '%OPENING%' }}\n"
@@ -68,6 +140,15 @@ const ChatTemplate chat_templates[] = {
      qwen_jinja,
      {2506, 0xc10d9fd8}},
     {"qwen2.5-base", qwen_render, "You are a helpful assistant.", "<|im_end|>", qwen_jinja, {2426, 0x1b833deb}},
+    {"qwen3", qwen3_render, NULL, "<|im_end|>", qwen3_jinja, {4168, 0x974171a5}},
+    {"qwen3-nothink", qwen3_render, "<think>\n\n</think>\n\n", "<|im_end|>", qwen3_jinja, {0, 0}},
+    {"llama3", llama_render, NULL, "<|eot_id|>", llama_jinja, {389, 0xa6ebd3a2}},
+    {"llama3.1",
+     llama_render,
+     "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
+     "<|eot_id|>",
+     llama_jinja,
+     {4613, 0x75d84296}},
     {"r1-zero", r1_zero_render, r1_zero_opening, NULL, r1_zero_jinja, {0, 0}},
 };
 const int chat_template_count = sizeof chat_templates / sizeof *chat_templates;
@@ -103,8 +184,9 @@ static void jinja_string(Str *out, const char *text) {
 
 char *chat_jinja(const char *template_name) {
     const ChatTemplate *t = chat_template_named(template_name, NULL);
-    const char *const marks[][2] = {
-        {"%OPENING%", t->opening}, {"%TOOLS_HEAD%", qwen_tools_head}, {"%TOOLS_TAIL%", qwen_tools_tail}};
+    const char *const marks[][2] = {{"%OPENING%", t->opening ? t->opening : ""},
+                                    {"%TOOLS_HEAD%", qwen_tools_head},
+                                    {"%TOOLS_TAIL%", qwen_tools_tail}};
     Str out = {0};
     for (const char *p = t->jinja; *p;) {
         size_t k = 0;

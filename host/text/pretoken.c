@@ -6,8 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char qwen2_pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
-                                    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+// Qwen2's and Qwen3's pattern; Llama 3's is the same but for numbers, of up to three digits a word.
+#define PATTERN(digits)                                                                                                \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" digits                                         \
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+static const char qwen2_pattern[] = PATTERN(""), llama3_pattern[] = PATTERN("{1,3}");
 const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 // What a backslash and these characters become, without the brackets of a class.
@@ -85,7 +88,7 @@ bool split_compile(Split *split, const char *pattern, const char *where, Error *
     }
     int code;
     PCRE2_SIZE offset;
-    split->qwen2 = !strcmp(pattern, qwen2_pattern);
+    split->digits = !strcmp(pattern, qwen2_pattern) ? 1 : !strcmp(pattern, llama3_pattern) ? 3 : 0;
     split->code = pcre2_compile((PCRE2_SPTR)(text.s ? text.s : ""), text.n,
                                 PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &offset, NULL);
     str_free(&text);
@@ -100,7 +103,7 @@ bool split_compile(Split *split, const char *pattern, const char *where, Error *
 
 void split_free(Split *split) { pcre2_code_free(split->code); }
 
-// ---- Qwen2's pattern over ASCII -------------------------------------------------------------------------------------
+// ---- Qwen2's and Llama 3's patterns over ASCII -------------------------------------------------------------------------------------
 
 enum { LETTER = 1, DIGIT = 2, SPACE = 4, NEWLINE = 8, OTHER = 16, BEYOND = 32 };
 
@@ -145,8 +148,8 @@ static size_t contraction(const unsigned char *s, size_t n, size_t i) {
     return 0;
 }
 
-// The word at i < n by Qwen2's pattern: its end, or 0 where a character beyond ASCII has a say in it.
-static size_t qwen2_word(const unsigned char *s, size_t n, size_t i) {
+// The word at i < n, of a number at most `digits`: its end, or 0 where a character beyond ASCII has a say in it.
+static size_t known_word(const unsigned char *s, size_t n, size_t i, int digits) {
     int first = class_of[s[i]], second = class_at(s, n, i + 1);
     if (first & BEYOND) return 0;
     if (s[i] == '\'') {
@@ -160,7 +163,11 @@ static size_t qwen2_word(const unsigned char *s, size_t n, size_t i) {
         while (class_at(s, n, end) & LETTER) end++;
         return class_at(s, n, end) & BEYOND ? 0 : end;
     }
-    if (first & DIGIT) return i + 1; // \p{N}
+    if (first & DIGIT) { // \p{N}{1,digits}
+        size_t end = i + 1;
+        while (end < i + (size_t)digits && class_at(s, n, end) & DIGIT) end++;
+        return end < i + (size_t)digits && class_at(s, n, end) & BEYOND ? 0 : end;
+    }
     // ' ?[^\s\p{L}\p{N}]+[\r\n]*'
     if (first & OTHER || (s[i] == ' ' && second & OTHER)) {
         size_t end = i + 1;
@@ -180,7 +187,7 @@ static size_t qwen2_word(const unsigned char *s, size_t n, size_t i) {
 
 bool split_next(const Split *split, pcre2_match_data **match, const char *s, size_t n, size_t at, size_t *from,
                 size_t *to) {
-    if (split->qwen2 && at < n && (*to = qwen2_word((const unsigned char *)s, n, at))) {
+    if (split->digits && at < n && (*to = known_word((const unsigned char *)s, n, at, split->digits))) {
         *from = at;
         return true;
     }

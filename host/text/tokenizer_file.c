@@ -1,4 +1,4 @@
-// Reads HF's tokenizer.json: byte-level BPE as Qwen2.5, GPT-2 and their kin write it. What would change ids and is not
+// Reads HF's tokenizer.json: byte-level BPE as Qwen, Llama 3, SmolLM2, GPT-2 and their kin write it. What would change ids and is not
 // computed here is refused; truncation and padding, which HF's own loaders set anew at every call, are not read.
 #include "tokenizer_parts.h"
 #include "json.h"
@@ -84,17 +84,24 @@ static bool read_pre_tokenizer(Tokenizer *t, const json_t *j, Error *e) {
             if (!behavior || strcmp(behavior, "Isolated") || !flag_is(s, "invert", false, false))
                 return bad(t, e, "pre_tokenizer: Split needs behavior Isolated and invert false");
             if (!add_split(t, json_string_value(regex), e)) return false;
-        } else return bad(t, e, "pre_tokenizer: type %s is not supported, only Split and ByteLevel are", type);
+        } else if (!strcmp(type, "Digits")) { // SmolLM2: what Rust's char::is_numeric holds for, alone or in runs
+            bool alone = flag_is(s, "individual_digits", false, true);
+            if (!alone && !flag_is(s, "individual_digits", false, false))
+                return bad(t, e, "pre_tokenizer: Digits: individual_digits is not true or false");
+            if (!add_split(t, alone ? "\\p{N}" : "\\p{N}+", e)) return false;
+        } else return bad(t, e, "pre_tokenizer: type %s is not supported, only Split, Digits and ByteLevel are", type);
     }
     return byte_level || bad(t, e, "pre_tokenizer: no ByteLevel at its end; only byte-level BPE is supported");
 }
 
-// ByteLevel changes offsets only; anything else would add tokens.
+// ByteLevel changes offsets only. A TemplateProcessing adds tokens around a text (Llama 3: <|begin_of_text|>) where HF is
+// asked for them; here, as in TRL, it is not: a chat template writes them itself. Anything else is refused.
 static bool read_rest(const Tokenizer *t, const json_t *file, Error *e) {
     const json_t *s;
     for (size_t i = 0; (s = stage(json_object_get(file, "post_processor"), "processors", i)); i++)
-        if (strcmp(type_of(s), "ByteLevel"))
-            return bad(t, e, "post_processor: type %s is not supported, only ByteLevel is", type_of(s));
+        if (strcmp(type_of(s), "ByteLevel") && strcmp(type_of(s), "TemplateProcessing"))
+            return bad(t, e, "post_processor: type %s is not supported, only ByteLevel and TemplateProcessing are",
+                       type_of(s));
     for (size_t i = 0; (s = stage(json_object_get(file, "decoder"), "decoders", i)); i++)
         if (strcmp(type_of(s), "ByteLevel"))
             return bad(t, e, "decoder: type %s is not supported, only ByteLevel is", type_of(s));

@@ -46,7 +46,8 @@ void trie_free(Trie *t);
 // ---- pretoken.c: the regex that cuts text into words ----------------------------------------------------------------
 typedef struct {
     pcre2_code *code;
-    bool qwen2; // the pattern is Qwen2's: ASCII text goes through a scanner instead
+    int digits; // of a number that are one word, where the pattern is Qwen2's or Llama 3's: ASCII text goes through a
+                // scanner then; else 0
 } Split;
 
 bool split_compile(Split *split, const char *pattern, const char *where, Error *e);
