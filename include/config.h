@@ -23,7 +23,7 @@
     PICK(model,     load, 0, "strict|mmap", "strict reads and checks every tensor; mmap maps the file and is faster")  \
     PICK(model,     dtype, 1, "f32|bf16", "storage of weights and activations; arithmetic is f32")                     \
     PICK(model,     grad_dtype, 0, "f32|bf16", "storage of gradients")                                                 \
-    PICK(model,     optim_dtype, 0, "f32|bf16", "f32: master weights and moments in f32; bf16: moments in bf16, no masters, stochastic rounding") \
+    PICK(model,     optim_dtype, 0, "f32|bf16|f32_split", "f32: master weights and moments in f32; f32_split: the same numbers, each master kept as its bf16 weight and what rounding took from it, in 2 bytes a parameter less; bf16: moments in bf16, no masters, stochastic rounding") \
     BOOL(model,     recompute, true, "compute norm and SwiGLU outputs again in the backward pass instead of keeping them") \
     BOOL(model,     gradient_checkpointing, false, "keep only the residual stream before each layer and compute the layer again in its backward pass: the same numbers in less memory, for about a third more time") \
     PICK(device,    device, 0, "auto|cpu|cuda", "where to compute; auto: a GPU where there is one for this build, else the CPU")\
@@ -190,7 +190,7 @@ enum { INIT_LOAD, INIT_RANDOM };
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum { MATMUL_OWN, MATMUL_CUBLAS };
 enum { LOAD_STRICT, LOAD_MMAP };
-enum { DTYPE_F32, DTYPE_BF16 };
+enum { DTYPE_F32, DTYPE_BF16, DTYPE_F32_SPLIT }; // the last of optim_dtype alone
 enum { BAD_LINES_FAIL, BAD_LINES_SKIP };
 enum { LONG_TRUNCATE_LEFT, LONG_SKIP, LONG_FAIL };
 enum { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };

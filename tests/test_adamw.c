@@ -91,6 +91,64 @@ static void matches_torch(void **state) {
     json_decref(golden);
 }
 
+// w, and the split master that stands for the f32 `bits`, as adamw.h says.
+static void split(State *s, int64_t i, uint32_t bits) {
+    float p;
+    memcpy(&p, &bits, 4);
+    bf16(s->w)[i] = f32_to_bf16(p);
+    ((uint16_t *)s->master.data)[i] = (uint16_t)bits;
+    f32(s->v)[i] = copysignf(f32(s->v)[i], bf16(s->w)[i] == bits >> 16 ? 1.0f : -1.0f);
+}
+static uint32_t bits_at(Tensor x, int64_t i) {
+    uint32_t bits;
+    memcpy(&bits, f32(x) + i, 4);
+    return bits;
+}
+static void assert_split(const State *whole, const State *parts) {
+    int64_t n = tensor_numel(whole->w);
+    assert_memory_equal(whole->w.data, parts->w.data, tensor_bytes(whole->w));
+    assert_memory_equal(whole->m.data, parts->m.data, tensor_bytes(whole->m));
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t v = bits_at(parts->v, i), p = (uint32_t)bf16(parts->w)[i] << 16 | ((uint16_t *)parts->master.data)[i];
+        assert_int_equal(v & 0x7fffffff, bits_at(whole->v, i));
+        assert_int_equal(p - (v >> 31 << 16), bits_at(whole->master, i));
+    }
+}
+
+// Every high half with every low half that rounds another way, the ties among them: without gradient or decay p stays, and
+// what is kept of it must too. Then steps that move it, of slices too.
+static void split_masters_are_exact(void **state) {
+    Device *d = *state;
+    static const uint16_t lows[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
+    enum { LOWS = sizeof lows / sizeof *lows, N = LOWS << 16 };
+    State whole = {vector(BF16, N), vector(F32, N), vector(F32, N), vector(F32, N), vector(F32, N)};
+    State parts = {vector(BF16, N), vector(U16, N), vector(F32, N), vector(F32, N), vector(F32, N)};
+    for (int64_t i = 0; i < N; i++) {
+        uint32_t bits = (uint32_t)(i / LOWS) << 16 | lows[i % LOWS];
+        if ((bits & 0x7fffffff) > 0x7f800000) bits = 0x3f808000; // no NaN
+        memcpy(f32(whole.master) + i, &bits, 4);
+        split(&parts, i, bits);
+    }
+    AdamParams p = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .grad_scale = 1, .step = 1};
+    step(d, &whole, 0, N, p);
+    step(d, &parts, 0, N, p);
+    for (int64_t i = 0; i < N; i++) {
+        uint32_t bits = (uint32_t)(i / LOWS) << 16 | lows[i % LOWS];
+        if ((bits & 0x7fffffff) <= 0x7f800000) assert_int_equal(bits_at(whole.master, i), bits);
+    }
+    assert_split(&whole, &parts);
+    p.weight_decay = 0.1;
+    for (p.step = 2; p.step < 4; p.step++) {
+        for (int64_t i = 0; i < N; i++)
+            f32(whole.dw)[i] = f32(parts.dw)[i] = (float)(int)(i * 2654435761u % 2001 - 1000) * 1e-3f;
+        step(d, &whole, 0, N, p);
+        step(d, &parts, 0, 1003, p);
+        step(d, &parts, 1003, N - 1003, p);
+        assert_split(&whole, &parts);
+    }
+    state_free(&whole), state_free(&parts);
+}
+
 enum { MANY = 1 << 16 };
 static State state_new(float w, float g) {
     State s = {vector(BF16, MANY), NONE, vector(BF16, MANY), vector(BF16, MANY), vector(F32, MANY)};
@@ -221,6 +279,7 @@ static int close_device(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_torch),
+        cmocka_unit_test(split_masters_are_exact),
         cmocka_unit_test(rounding_is_unbiased),
         cmocka_unit_test(noise_depends_on_seed_step_and_element),
         cmocka_unit_test(rounding_takes_its_own_bits),

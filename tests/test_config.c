@@ -285,6 +285,7 @@ static void contradictions(void **state) {
     BAD("num_iterations: 2\neval_steps: 10\n", "run.yaml:2", "eval_file is not set");
     BAD("device: cpu\nmatmul: cublas\n", "run.yaml:2", "no meaning with device=cpu");
     BAD("matmul: cublas\ndevice: cpu\n", "run.yaml:2", "no meaning with device=cpu");
+    BAD("dtype: f32\noptim_dtype: f32_split\n", "run.yaml:2", "write optim_dtype=f32");
     BAD("rewards: [corectness]\n", "run.yaml:1", "correctness");
     BAD("rewards: [int:weigth=2]\n", "run.yaml:1", "weight");
     BAD("rewards: [int, 'int:weight=2']\n", "run.yaml:1", "listed twice");

@@ -386,8 +386,12 @@ static void assert_same_file(const Fixture *a, const Fixture *b, const char *nam
 }
 
 static void resumed_run_is_the_same_run(void **state) {
-    const char *const variants[] = {"", half_used, "use_adaptive_entropy=true entropy_coef=0.01 entropy_target=100",
-                                    "dtype=bf16", "dtype=bf16 optim_dtype=bf16 dynamic_sampling=2"};
+    const char *const variants[] = {"",
+                                    half_used,
+                                    "use_adaptive_entropy=true entropy_coef=0.01 entropy_target=100",
+                                    "dtype=bf16",
+                                    "dtype=bf16 optim_dtype=f32_split",
+                                    "dtype=bf16 optim_dtype=bf16 dynamic_sampling=2"};
     for (size_t v = 0; v < sizeof variants / sizeof *variants; v++) {
         Fixture straight, stopped;
         fixture_dir(&straight);
@@ -416,6 +420,39 @@ static void resumed_run_is_the_same_run(void **state) {
         free(metrics);
         fixture_close(&straight);
         fixture_remove(&straight);
+    }
+}
+
+// A split master is a master: the same run, but for where its bits lie.
+static void split_masters_train_alike(void **state) {
+    Fixture f[2];
+    for (int k = 0; k < 2; k++) {
+        fixture_dir(&f[k]);
+        fixture_open(&f[k],
+                     k ? "dtype=bf16 learning_rate=1e-3 optim_dtype=f32_split" : "dtype=bf16 learning_rate=1e-3");
+        for (int i = 0; i < 3; i++) assert_int_equal(fixture_step(&f[k]), STEP_DONE);
+    }
+    Learner *whole = &f[0].t.learner, *split = &f[1].t.learner;
+    const Tensor all[2][4] = {{whole->engine.policy.slab, whole->moment1, whole->moment2, whole->master},
+                              {split->engine.policy.slab, split->moment1, split->moment2, split->master}};
+    void *bytes[2][4];
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < 4; i++) bytes[k][i] = bytes_of(whole->engine.device, all[k][i]);
+    assert_memory_equal(bytes[0][0], bytes[1][0], tensor_bytes(all[0][0]));
+    assert_memory_equal(bytes[0][1], bytes[1][1], tensor_bytes(all[0][1]));
+    const uint32_t *v = bytes[0][2], *signed_v = bytes[1][2], *master = bytes[0][3];
+    const uint16_t *w = bytes[1][0], *low = bytes[1][3];
+    int64_t moved = 0;
+    for (int64_t i = 0; i < tensor_numel(all[0][3]); i++) {
+        assert_int_equal(v[i], signed_v[i] & 0x7fffffff);
+        assert_int_equal(master[i], ((uint32_t)w[i] << 16 | low[i]) - (signed_v[i] >> 31 << 16));
+        moved += low[i] != 0;
+    }
+    assert_true(moved > tensor_numel(all[0][3]) / 2);
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < 4; i++) free(bytes[k][i]);
+        fixture_close(&f[k]);
+        fixture_remove(&f[k]);
     }
 }
 
@@ -590,6 +627,7 @@ int main(void) {
         cmocka_unit_test(sharing_changes_no_loss),
         cmocka_unit_test(equal_lengths_make_losses_equal),
         cmocka_unit_test(resumed_run_is_the_same_run),
+        cmocka_unit_test(split_masters_train_alike),
         cmocka_unit_test(not_finite_changes_nothing),
         cmocka_unit_test(equal_rewards_teach_nothing),
         cmocka_unit_test(a_generation_used_in_parts),

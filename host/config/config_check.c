@@ -35,6 +35,10 @@ static void check_any(Reading *r, const Config *c) {
                     unset[i].value, unset[i].without);
     if (c->matmul == MATMUL_CUBLAS && c->device == DEVICE_CPU)
         problem(r, "matmul", "device", "matmul=cublas has no meaning with device=cpu; leave one of them out");
+    if (c->optim_dtype == DTYPE_F32_SPLIT && c->dtype == DTYPE_F32)
+        problem(r, "optim_dtype", "dtype",
+                "optim_dtype=f32_split splits the masters of bf16 weights, and dtype=f32 has none; write "
+                "optim_dtype=f32");
     for (int i = 0; i < c->report_to.n; i++)
         if (strcmp(c->report_to.item[i], "tensorboard") && strcmp(c->report_to.item[i], "none"))
             problem(r, "report_to", NULL,

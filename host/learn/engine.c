@@ -19,7 +19,7 @@ static void plan_add(Plan *p, const char *what, size_t bytes) {
     p->row[p->n++].bytes = bytes;
 }
 
-static DType dtype_of(int choice) { return choice == DTYPE_F32 ? F32 : BF16; }
+static DType dtype_of(int choice) { return choice == DTYPE_BF16 ? BF16 : F32; }
 
 // Weights, and all that lives as long as the run.
 static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
@@ -35,7 +35,7 @@ static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
         plan_add(p, "gradients", a->used - at);
         at = a->used;
         comm_slice(n, ranks_rank(), (int)c->gpus, &l->first, &n); // of the optimizer's state a rank keeps its slice
-        if (t == BF16 && state == F32) l->master = arena_new(a, F32, n);
+        if (t == BF16 && state == F32) l->master = arena_new(a, c->optim_dtype == DTYPE_F32_SPLIT ? U16 : F32, n);
         l->moment1 = arena_new(a, state, n);
         l->moment2 = arena_new(a, state, n);
         l->norms = arena_new(a, I64, 1);
@@ -195,7 +195,8 @@ static bool load_weights(Engine *en, Learner *l, Error *e) {
     const Config *c = en->cfg;
     if (c->init == INIT_RANDOM) model_init_random(en->device, &en->policy, (uint64_t)c->seed);
     else if (!model_files_check(c, e) || !hf_weights_read(c->model, en->device, &en->policy, c->load, e)) return false;
-    if (present(l->master))
+    // A split master begins with nothing that rounding took from it: fresh memory is zero.
+    if (present(l->master) && l->master.dtype == F32)
         en->device->cast(en->device, l->master, tensor_rows(en->policy.slab, l->first, l->master.dim[0]));
     if (en->shape.reference) en->device->cast(en->device, l->reference.slab, en->policy.slab);
     en->device->sync(en->device);
@@ -347,7 +348,9 @@ char *plan_table(const Engine *en) {
     size_t before = s.n;
     if (ranks > 1) str_printf(&s, " gpus=%zu", ranks / 2);
     if (c->dtype == DTYPE_F32) str_puts(&s, " dtype=bf16");
-    if (en->shape.train && c->optim_dtype == DTYPE_F32) str_puts(&s, " optim_dtype=bf16");
+    if (en->shape.train && c->dtype == DTYPE_BF16 && c->optim_dtype == DTYPE_F32)
+        str_puts(&s, " optim_dtype=f32_split");
+    if (en->shape.train && c->optim_dtype != DTYPE_BF16) str_puts(&s, " optim_dtype=bf16");
     if (en->shape.train && c->grad_dtype == DTYPE_F32) str_puts(&s, " grad_dtype=bf16");
     if (en->shape.train && !c->recompute && !c->gradient_checkpointing) str_puts(&s, " recompute=true");
     if (en->shape.train && !c->gradient_checkpointing) str_puts(&s, " gradient_checkpointing=true");

@@ -20,8 +20,9 @@ typedef struct Learner {
     Engine engine;
     Model grad, reference;
     int64_t first; // the element of the slab that this rank's slice of the optimizer's state begins at
-    Tensor master, moment1, moment2; // [slice of the slab]; master only where weights are bf16 and state f32
-    Tensor norms;                    // [1] I64 (f64 bits): see optim.c
+    // [slice of the slab]. master: only where weights are bf16 and state f32; U16: the low halves of masters (adamw.h).
+    Tensor master, moment1, moment2;
+    Tensor norms; // [1] I64 (f64 bits): see optim.c
     TrainWork work;
     Staging feed; // a micro-batch's inputs on their way
 } Learner;

@@ -136,7 +136,8 @@ typedef struct {
     OP(advance, (Device *d, DecodeRows rows, SampleOut drawn, int64_t first, EndRule rule))                            \
     /* the GRPO loss of one micro-batch and its gradients: see grpo.h */                                              \
     OP(grpo_loss, (Device *d, GrpoOut out, GrpoIn in, GrpoParams p))                                                  \
-    /* AdamW (Loshchilov & Hutter) on master[n]? f32 (else on w itself); m[n], v[n] f32 or bf16; w = rounded */       \
+    /* AdamW (Loshchilov & Hutter) on master[n]? f32 (else on w itself); m[n], v[n] f32 or bf16; w = rounded. A */     \
+    /* u16 master is the low half of one, where w is bf16 and v f32: see adamw.h */                                   \
     OP(adamw, (Device *d, Tensor w, Tensor master, Tensor m, Tensor v, Tensor dw, AdamParams p))
 
 // clang-format on

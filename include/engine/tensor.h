@@ -12,7 +12,7 @@
 
 #define HEAD_MAX 256 // the largest d, which attention and RoPE are made for; even
 
-typedef enum { F32, BF16, F16, I32, I64, U8, DTYPE_COUNT } DType; // F16 exists in files only
+typedef enum { F32, BF16, F16, I32, I64, U8, U16, DTYPE_COUNT } DType; // F16 exists in files only
 
 typedef struct {
     void *data;
@@ -22,11 +22,11 @@ typedef struct {
 } Tensor;
 
 static inline size_t dtype_size(DType t) {
-    static const size_t size[DTYPE_COUNT] = {4, 2, 2, 4, 8, 1};
+    static const size_t size[DTYPE_COUNT] = {4, 2, 2, 4, 8, 1, 2};
     return size[t];
 }
 static inline const char *dtype_name(DType t) {
-    static const char *const name[DTYPE_COUNT] = {"f32", "bf16", "f16", "i32", "i64", "u8"};
+    static const char *const name[DTYPE_COUNT] = {"f32", "bf16", "f16", "i32", "i64", "u8", "u16"};
     return name[t];
 }
 

@@ -3,7 +3,7 @@
 //   p *= 1 - lr * decay;   m += (1 - b1)(g - m);   v = b2 v + (1 - b2) g^2;
 //   p -= lr / (1 - b1^step) * m / (sqrt(v) / sqrt(1 - b2^step) + eps)
 //
-// p is the f32 master where there is one, and w its rounding; else p is w.
+// p is the f32 master where there is one, whole or split (adamw.h), and w its rounding; else p is w.
 #include "adamw.h"
 #include "parallel.h"
 #include "philox_vec.h"
@@ -44,11 +44,27 @@ static inline vf vf_sqrt(vf x) {
     return x;
 }
 
+// The low halves of n <= LANES masters.
+static inline vu low_load(const uint16_t *p, int64_t n) {
+    vh h = {0};
+    memcpy(&h, p, n >= LANES ? sizeof h : (size_t)n * sizeof *p);
+    return __builtin_convertvector(h, vu);
+}
+static inline void low_store(uint16_t *p, int64_t n, vf master) {
+    vh h = __builtin_convertvector((vu)master & 0xffff, vh);
+    memcpy(p, &h, n >= LANES ? sizeof h : (size_t)n * sizeof *p);
+}
+// The sign bit where rounding x to bf16 adds one to its high half.
+static inline vu rounded_up(vf x) {
+    vu u = (vu)x;
+    return ((u + 0x7fff + (u >> 16 & 1)) ^ u) >> 16 << 31;
+}
+
 // State in bf16 without a master would lose what is below half a unit in its last place, so it is rounded
 // stochastically; the f32 master's copy w is rounded to nearest.
-ALWAYS_INLINE void adamw_block(Tensor w, DType tw, Tensor master, Tensor m, Tensor v, DType state, Tensor dw, DType tg,
-                               const AdamParams *params, AdamStep s, int64_t begin, int64_t end) {
-    bool mastered = present(master), noisy = state == BF16 || (tw == BF16 && !mastered);
+ALWAYS_INLINE void adamw_block(Tensor w, DType tw, Tensor master, bool split, Tensor m, Tensor v, DType state,
+                               Tensor dw, DType tg, const AdamParams *params, AdamStep s, int64_t begin, int64_t end) {
+    bool mastered = present(master) && !split, noisy = state == BF16 || (tw == BF16 && !mastered && !split);
     void *home = mastered ? master.data : w.data;
     uint64_t first = (uint64_t)(params->first_elem + begin);
     Noise noise;
@@ -58,11 +74,20 @@ ALWAYS_INLINE void adamw_block(Tensor w, DType tw, Tensor master, Tensor m, Tens
         vf g = row_load_part(dw.data, tg, i, n) * s.grad_scale;
         vf a = row_load_part(m.data, state, i, n), b = row_load_part(v.data, state, i, n);
         vf p = row_load_part(home, mastered ? F32 : tw, i, n);
+        if (split) {
+            vu up = (vu)b & 0x80000000;
+            p = (vf)(((vu)p | low_load((const uint16_t *)master.data + i, n)) - (up >> 15));
+            b = (vf)((vu)b ^ up);
+        }
         a = vf_fma(g - a, vf_set(s.new1), a);
         b = vf_fma(g * g, vf_set(s.new2), b * s.beta2);
         p = p * s.keep - s.step_size * (a / vf_fma(vf_sqrt(b), vf_set(s.inv_bias), vf_set(s.eps)));
-        if (tw == BF16 && !mastered) p = round_stochastic(p, noise.bits[0] + at);
+        if (tw == BF16 && !mastered && !split) p = round_stochastic(p, noise.bits[0] + at);
         if (state == BF16) a = round_stochastic(a, noise.bits[1] + at), b = round_stochastic(b, noise.bits[2] + at);
+        if (split) {
+            low_store((uint16_t *)master.data + i, n, p);
+            b = (vf)((vu)b | rounded_up(p));
+        }
         row_store_part(m.data, state, i, n, a);
         row_store_part(v.data, state, i, n, b);
         if (mastered) row_store_part(master.data, F32, i, n, p);
@@ -73,12 +98,15 @@ ALWAYS_INLINE void adamw_block(Tensor w, DType tw, Tensor master, Tensor m, Tens
 void cpu_adamw(Device *d, Tensor w, Tensor master, Tensor m, Tensor v, Tensor dw, AdamParams p) {
     int64_t n = tensor_numel(w);
     AdamStep s = adam_step(&p);
+    bool split = master.dtype == U16;
+    if (split && (w.dtype != BF16 || m.dtype != F32)) die("adamw: a split master of %s weights", dtype_name(w.dtype));
 #pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
     for (int64_t b = 0; b < n; b += BLOCK) {
         int64_t end = b + BLOCK < n ? b + BLOCK : n;
         if (w.dtype == F32 && m.dtype == F32 && dw.dtype == F32)
-            adamw_block(w, F32, master, m, v, F32, dw, F32, &p, s, b, end);
-        else if (m.dtype == F32) adamw_block(w, w.dtype, master, m, v, F32, dw, dw.dtype, &p, s, b, end);
-        else adamw_block(w, w.dtype, master, m, v, BF16, dw, dw.dtype, &p, s, b, end);
+            adamw_block(w, F32, master, false, m, v, F32, dw, F32, &p, s, b, end);
+        else if (split) adamw_block(w, BF16, master, true, m, v, F32, dw, dw.dtype, &p, s, b, end);
+        else if (m.dtype == F32) adamw_block(w, w.dtype, master, false, m, v, F32, dw, dw.dtype, &p, s, b, end);
+        else adamw_block(w, w.dtype, master, false, m, v, BF16, dw, dw.dtype, &p, s, b, end);
     }
 }

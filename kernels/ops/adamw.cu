@@ -3,10 +3,10 @@
 //   p *= 1 - lr * decay;   m += (1 - b1)(g - m);   v = b2 v + (1 - b2) g^2;
 //   p -= lr / (1 - b1^step) * m / (sqrt(v) / sqrt(1 - b2^step) + eps)
 //
-// p is the f32 master where there is one, and w its rounding; else p is w. State in bf16 is rounded stochastically, with
-// the bits of the same Philox counters as on the CPU (adamw.c): {element / 2, step} under the key `seed`, so that a slice
-// gives what the whole gives. A thread owns a group of elements and goes on by a grid's width. Moved an element: 30 bytes
-// with f32 masters, moments and gradients, 14 with bf16 state and gradients.
+// p is the f32 master where there is one, whole or split (adamw.h), and w its rounding; else p is w. State in bf16 is
+// rounded stochastically, with the bits of the same Philox counters as on the CPU (adamw.c): {element / 2, step} under the
+// key `seed`, so that a slice gives what the whole gives. A thread owns a group of elements and goes on by a grid's width.
+// Moved an element: 30 bytes with f32 masters, moments and gradients, 28 with split masters, 14 with bf16 state and gradients.
 #include "adamw.h"
 #include "memory.cuh"
 #include "philox.h"
@@ -27,21 +27,41 @@ template <> __device__ __forceinline__ Bf16 rounded<Bf16>(float x, uint32_t bits
     return round_stochastic(x, bits16);
 }
 
-// w[n], master[n] f32 if `mastered`, m[n], v[n], dw[n]; `first` is the index of element 0 for the random numbers.
-template <typename W, bool mastered, typename S, typename G>
+// Where p is at home: in w, in an f32 master, or in w and the low half of one.
+enum Home { OWN, WHOLE, SPLIT };
+template <Home home> struct MasterOf { typedef float T; };
+template <> struct MasterOf<SPLIT> { typedef uint16_t T; };
+
+static __device__ __forceinline__ uint32_t bits_of(float x) { return __float_as_uint(x); }
+static __device__ __forceinline__ uint32_t bits_of(Bf16 x) { return (uint32_t)__bfloat16_as_ushort(x) << 16; }
+// p of w and the low half; v gives up its sign.
+template <typename W> static __device__ __forceinline__ float joined(W w, uint32_t low, float *v) {
+    uint32_t up = __float_as_uint(*v) & 0x80000000u;
+    *v = __uint_as_float(__float_as_uint(*v) ^ up);
+    return __uint_as_float((bits_of(w) | low) - (up >> 15));
+}
+// v with the sign that says whether rounding p added one to its high half.
+static __device__ __forceinline__ float signed_by(float v, float p) {
+    uint32_t u = __float_as_uint(p), up = ((u + 0x7fffu + (u >> 16 & 1u)) ^ u) >> 16 << 31;
+    return __uint_as_float(__float_as_uint(v) | up);
+}
+
+// w[n], master[n] unless OWN, m[n], v[n], dw[n]; `first` is the index of element 0 for the random numbers.
+template <typename W, Home home, typename S, typename G>
 static __global__ void __launch_bounds__(THREADS)
-    adamw_kernel(W *w, float *master, S *m, S *v, const G *dw, int64_t n, AdamStep s, uint64_t first, uint64_t step,
-                 uint64_t seed, bool whole) {
-    constexpr int E = mastered ? GroupOf<W, S, G, float>::E : GroupOf<W, S, G>::E;
-    constexpr bool noisy = sizeof(S) == 2 || (sizeof(W) == 2 && !mastered);
+    adamw_kernel(W *w, typename MasterOf<home>::T *master, S *m, S *v, const G *dw, int64_t n, AdamStep s,
+                 uint64_t first, uint64_t step, uint64_t seed, bool whole) {
+    typedef typename MasterOf<home>::T M;
+    constexpr int E = home == WHOLE ? GroupOf<W, S, G, float>::E : GroupOf<W, S, G>::E;
+    constexpr bool noisy = sizeof(S) == 2 || (sizeof(W) == 2 && home == OWN);
     for (int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * E; i < n; i += (int64_t)gridDim.x * THREADS * E) {
         int64_t left = n - i;
         Group<G, E> g = group_load<E>(dw + i, left, whole);
         Group<S, E> a = group_load<E>((const S *)m + i, left, whole), b = group_load<E>((const S *)v + i, left, whole);
         Group<W, E> rounding = {};
-        Group<float, E> home = {};
-        if (mastered) home = group_load<E>((const float *)master + i, left, whole);
-        else rounding = group_load<E>((const W *)w + i, left, whole);
+        Group<M, E> kept = {};
+        if (home != OWN) kept = group_load<E>((const M *)master + i, left, whole);
+        if (home != WHOLE) rounding = group_load<E>((const W *)w + i, left, whole);
         Philox noise = {};
 #pragma unroll
         for (int j = 0; j < E; j++) {
@@ -53,36 +73,44 @@ static __global__ void __launch_bounds__(THREADS)
             }
             int half = element % 2 ? 16 : 0;
             float gradient = to_float(g.x[j]) * s.grad_scale, m1 = to_float(a.x[j]), m2 = to_float(b.x[j]);
-            float p = mastered ? home.x[j] : to_float(rounding.x[j]);
+            float p = home == WHOLE ? (float)kept.x[j] : to_float(rounding.x[j]);
+            if (home == SPLIT) p = joined(rounding.x[j], (uint32_t)kept.x[j], &m2);
             m1 = fmaf(gradient - m1, s.new1, m1);
             m2 = fmaf(gradient * gradient, s.new2, m2 * s.beta2);
             p = p * s.keep - s.step_size * (m1 / fmaf(sqrtf(m2), s.inv_bias, s.eps));
+            if (home == SPLIT) m2 = signed_by(m2, p);
             a.x[j] = rounded<S>(m1, noise.v[1] >> half & 0xffff);
             b.x[j] = rounded<S>(m2, noise.v[2] >> half & 0xffff);
-            home.x[j] = p;
-            rounding.x[j] = mastered ? from_float<W>(p) : rounded<W>(p, noise.v[0] >> half & 0xffff);
+            kept.x[j] = home == SPLIT ? (M)(__float_as_uint(p) & 0xffff) : (M)p;
+            rounding.x[j] = home != OWN ? from_float<W>(p) : rounded<W>(p, noise.v[0] >> half & 0xffff);
         }
         group_store<E>(m + i, left, whole, a);
         group_store<E>(v + i, left, whole, b);
-        if (mastered) group_store<E>(master + i, left, whole, home);
+        if (home != OWN) group_store<E>(master + i, left, whole, kept);
         group_store<E>(w + i, left, whole, rounding);
     }
 }
 
-template <typename W, bool mastered, typename S, typename G>
+template <typename W, Home home, typename S, typename G>
 static void adamw(Device *d, Tensor w, Tensor master, Tensor m, Tensor v, Tensor dw, const AdamParams *p) {
-    constexpr int E = mastered ? GroupOf<W, S, G, float>::E : GroupOf<W, S, G>::E;
+    typedef typename MasterOf<home>::T M;
+    constexpr int E = home == WHOLE ? GroupOf<W, S, G, float>::E : GroupOf<W, S, G>::E;
     int64_t n = tensor_numel(w);
-    bool whole = in_groups<E>(data_of<W>(w), 0) && in_groups<E>(data_of<float>(master), 0) &&
+    bool whole = in_groups<E>(data_of<W>(w), 0) && in_groups<E>(data_of<M>(master), 0) &&
                  in_groups<E>(data_of<S>(m), 0) && in_groups<E>(data_of<S>(v), 0) && in_groups<E>(data_of<G>(dw), 0);
-    LAUNCH(d, (adamw_kernel<W, mastered, S, G>), grid_for(d, n, THREADS * E), THREADS, 0, data_of<W>(w),
-           data_of<float>(master), data_of<S>(m), data_of<S>(v), data_of<G>(dw), n, adam_step(p),
-           (uint64_t)p->first_elem, (uint64_t)p->step, p->seed, whole);
+    LAUNCH(d, (adamw_kernel<W, home, S, G>), grid_for(d, n, THREADS * E), THREADS, 0, data_of<W>(w), data_of<M>(master),
+           data_of<S>(m), data_of<S>(v), data_of<G>(dw), n, adam_step(p), (uint64_t)p->first_elem, (uint64_t)p->step,
+           p->seed, whole);
 }
 
 void cuda_adamw(Device *d, Tensor w, Tensor master, Tensor m, Tensor v, Tensor dw, AdamParams p) {
+    if (master.dtype == U16) {
+        if (w.dtype != BF16 || m.dtype != F32) die("adamw: a split master of %s weights", dtype_name(w.dtype));
+        DISPATCH(dw.dtype, G, (adamw<Bf16, SPLIT, float, G>(d, w, master, m, v, dw, &p)));
+        return;
+    }
     DISPATCH2(w.dtype, W, m.dtype, S, DISPATCH(dw.dtype, G, {
-                  if (present(master)) adamw<W, true, S, G>(d, w, master, m, v, dw, &p);
-                  else adamw<W, false, S, G>(d, w, NONE, m, v, dw, &p);
+                  if (present(master)) adamw<W, WHOLE, S, G>(d, w, master, m, v, dw, &p);
+                  else adamw<W, OWN, S, G>(d, w, NONE, m, v, dw, &p);
               }));
 }

@@ -220,6 +220,10 @@ mutant adamw_same_noise_for_two kernels/ops/adamw.cu adamw \
     'int half = element % 2 ? 16 : 0;' 'int half = 0;'
 mutant adamw_noise_of_the_slice kernels/ops/adamw.cu adamw \
     'first + (uint64_t)(i + j), pair' '(uint64_t)(i + j), pair'
+mutant adamw_split_forgets_it_went_up kernels/ops/adamw.cu adamw \
+    'if (home == SPLIT) m2 = signed_by(m2, p);' ''
+mutant adamw_split_ties_go_up kernels/ops/adamw.cu adamw \
+    'u + 0x7fffu + (u >> 16 & 1u)' 'u + 0x8000u'
 mutant fetch_does_not_wait kernels/device/cuda.cu cuda \
     'cuda_failed(d, cudaStreamWaitEvent(c->fetches, c->asked, 0), "waiting for an event") ||' ''
 mutant advance_length_off_by_one kernels/ops/advance.cu rollout \
