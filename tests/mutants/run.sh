@@ -22,7 +22,7 @@ run_test() {
     ${op:+env GRPO_TEST_OP="$op"} timeout -k 5 "$limit" "$2" </dev/null >"$3" 2>&1 &
     running=$!
     while kill -0 "$running" 2>/dev/null; do
-        ! grep -q '^\[ *FAILED' "$3" || kill "$running" 2>/dev/null
+        ! grep -qs '^\[ *FAILED' "$3" || kill "$running" 2>/dev/null
         sleep 0.1
     done
     wait "$running"
