@@ -45,6 +45,8 @@ static const struct {
     {"swiglu T=8192", "", 0.92},
     {"swiglu_bwd T=32768", "", 0.90},
     {"swiglu_bwd T=8192", "", 0.90},
+    {"qk_norm T=2720", "", 0.75}, // a warp a head; 17 MB lie in the L2 at once
+    {"qk_norm_bwd T=2720", "", 0.65},
     {"rope T=32768", "", 0.80}, // an angle's sine and cosine in f64, once a token and pair
     {"rope_bwd T=32768", "", 0.65},
     {"embed T=32768", "", 0.80},
