@@ -276,6 +276,24 @@ static void waits_for_earlier_kernels(void **state) {
     free(alone);
 }
 
+// As many blocks as an H100 has SMs, that wait for the last of them: a card runs them all at once.
+static const char all_wait[] = HEAD("sm_90a") ".visible .entry k(.param .u64 p) {\n"
+                                              ".reg .b32 %r<4>; .reg .b64 %rd<2>; .reg .pred %p<2>;\n"
+                                              "ld.param.u64 %rd1, [p];\nmov.u32 %r1, %ctaid.x;\n"
+                                              "setp.eq.u32 %p1, %r1, 131;\n@%p1 bra last;\n"
+                                              "again:\nld.acquire.gpu.global.u32 %r2, [%rd1];\n"
+                                              "setp.eq.u32 %p1, %r2, 0;\n@%p1 bra again;\nret;\n"
+                                              "last:\nmov.u32 %r3, 1;\n"
+                                              "st.release.gpu.global.u32 [%rd1], %r3;\nret;\n}\n";
+static void blocks_wait_for_each_other(void **state) {
+    for (int seed = 1; seed <= 3; seed++) {
+        char says[4096], *launch = xasprintf("grid=132 block=32 shared=0 seed=%d limit=2000000000 buf:4", seed);
+        int code = run_text(all_wait, launch, says, sizeof says);
+        if (code) fail_msg("seed %d: %d, %s", seed, code, says);
+        free(launch);
+    }
+}
+
 static void launches_and_arguments(void **state) {
     static const struct {
         const char *arguments;
@@ -379,6 +397,7 @@ int main(void) {
         cmocka_unit_test(tensor_cores),
         cmocka_unit_test(launches_and_arguments),
         cmocka_unit_test(waits_for_earlier_kernels),
+        cmocka_unit_test(blocks_wait_for_each_other),
         cmocka_unit_test(files_that_are_none),
         cmocka_unit_test(memory_is_bounded),
     };

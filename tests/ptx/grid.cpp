@@ -18,6 +18,7 @@ void fault(const Warp &w, const Instr &i, uint32_t lanes, const char *text, ...)
 
 constexpr size_t MOST_TEXT = 8 << 20;      // bytes of a file
 constexpr uint64_t MOST_BLOCKS = 96 << 20; // bytes that the blocks of all threads take together
+constexpr uint64_t TURN = 1 << 16;         // instructions of warps before another block goes on
 
 // ---- programs --------------------------------------------------------------------------------------------------------
 std::unique_ptr<Program> load_text(const std::string &file, const std::string &text) {
@@ -253,6 +254,9 @@ uint64_t greatest_divisor(uint64_t a, uint64_t b) { return b ? greatest_divisor(
 
 void work(Grid &g, uint64_t clusters) {
     std::deque<std::unique_ptr<Cluster>> resident;
+    // Few blocks are begun at a time. Where all of them have had a turn and none has ended, they may be waiting for one that
+    // has not begun: then twice as many are.
+    size_t begun = std::min<size_t>(8, g.resident), turns = 0;
     uint64_t dice = g.launch.seed * 0x9E3779B97F4A7C15u | 1, step = draw(dice) % clusters | 1,
              start = draw(dice) % clusters;
     while (greatest_divisor(clusters, step) != 1) step += 2;
@@ -260,7 +264,7 @@ void work(Grid &g, uint64_t clusters) {
     try {
         bool more = true;
         while (!g.stop) {
-            if (more && resident.size() < g.resident) {
+            if (more && resident.size() < begun) {
                 uint64_t n = g.next++;
                 if (n >= clusters) more = false;
                 else resident.push_front(open_cluster(g, (uint32_t)(((unsigned __int128)n * step + start) % clusters)));
@@ -269,10 +273,12 @@ void work(Grid &g, uint64_t clusters) {
             std::unique_ptr<Cluster> c = std::move(resident.front());
             resident.pop_front();
             // To its end, unless it has run for long: then another block gets its turn.
-            if (run_cluster(*c, 1 << 21, &where)) {
+            if (run_cluster(*c, TURN, &where)) {
                 resident.push_back(std::move(c));
+                if (++turns >= resident.size()) begun = std::min(2 * begun, g.resident), turns = 0;
                 continue;
             }
+            turns = 0;
             while (complete_some_bulk(*c)) continue;
             std::lock_guard<std::mutex> hold(g.lock);
             g.counts.instructions += c->instructions;
@@ -355,7 +361,7 @@ Counts run_grid(const Kernel &k, const Launch &launch, const std::vector<Range> 
                            l.cluster[0] * l.cluster[1] * l.cluster[2] > 1 ? "a cluster" : "a block",
                            (unsigned long long)each >> 20, (unsigned long long)MOST_BLOCKS >> 20)};
     int workers = (int)std::min<uint64_t>((uint64_t)l.threads, fit);
-    g.resident = (size_t)std::min<uint64_t>(8, fit / (uint64_t)workers);
+    g.resident = (size_t)std::min<uint64_t>(4096, fit / (uint64_t)workers);
     std::vector<std::thread> threads;
     for (int n = 1; n < workers && (uint64_t)n < clusters; n++) threads.emplace_back(work, std::ref(g), clusters);
     work(g, clusters);
