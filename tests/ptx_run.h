@@ -2,8 +2,8 @@
 #pragma once
 #include "error.h"
 #include "scratch.h"
+#include "shell.h"
 #include <stdlib.h>
-#include <sys/wait.h>
 
 // PTX in the environment, or beside the program under test.
 static inline const char *ptx_program(void) {
@@ -16,14 +16,9 @@ static inline const char *ptx_program(void) {
 // Its exit code (128 + signal), and what it said on both outputs, in `says`.
 static inline int ptx_run(const char *arguments, char *says, size_t room) {
     char *command = xasprintf("%s %s 2>&1", ptx_program(), arguments);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    size_t n = fread(says, 1, room - 1, p);
-    says[n] = 0;
-    for (char rest[4096]; fread(rest, 1, sizeof rest, p) > 0;) continue;
-    int status = pclose(p);
+    int code = shell_run(command, says, room);
     free(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return code;
 }
 static inline char *ptx_read(const char *path) {
     FILE *f = fopen(path, "rb");

@@ -1,6 +1,7 @@
 // Pipelines: a file of phases, what is said of a bad one, and that a run killed anywhere ends in the same bytes.
 #include "file.h"
 #include "json.h"
+#include "shell.h"
 #include "train_fixture.h"
 #include <signal.h>
 #include <sys/wait.h>
@@ -65,14 +66,9 @@ static const char *program(void) { return getenv("GRPO") ? getenv("GRPO") : "bui
 
 static int run(const char *path, const char *more) {
     char *command = xasprintf("%s run %s %s 2>&1", program(), path, more);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    size_t n = fread(said, 1, sizeof said - 1, p);
-    said[n] = 0;
-    int status = pclose(p);
+    int code = shell_run(command, said, sizeof said);
     free(command);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    return code;
 }
 
 static void assert_run(const char *path, const char *more, int code, const char *word) {

@@ -256,7 +256,7 @@ static void mistakes_are_one_line(void **state) {
     setrlimit(RLIMIT_FSIZE, &old);
     assert_false(ok);
     assert_int_equal(e.code, EXIT_DISK);
-    SAYS(&e, "report.html", "writing the report failed");
+    SAYS(&e, "the report: ", "report.html: writing failed");
     json_decref(page_runs(at("report.html"))); // the earlier page is there still, whole
 }
 

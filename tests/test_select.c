@@ -2,9 +2,8 @@
 #include "example.h"
 #include "file.h"
 #include "select.h"
+#include "shell.h"
 #include "train_fixture.h"
-#include <signal.h>
-#include <sys/wait.h>
 
 static const char *const texts[] = {
     "<think>\nTom has two pens and gets three.\n</think>\n5",  // 0
@@ -143,14 +142,9 @@ static int run(const char *more) {
         "max_completion_length=16 temperature=1 seed=7 rewards=completion_length,xmlcount stop=e select_samples=3 "
         "rollout_batch=8 select_rules=completion_length:max=16 train_file=%s/train.jsonl select_output=%s/out %s 2>&1",
         program, on ? on : "cpu", f.dir, f.dir, more);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    size_t n = fread(said, 1, sizeof said - 1, p);
-    said[n] = 0;
-    int status = pclose(p);
+    int code = shell_run(command, said, sizeof said);
     free(command);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    return code;
 }
 
 static char *output(const char *name) {

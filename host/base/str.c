@@ -1,5 +1,6 @@
 // Growable strings and id lists.
 #include "str.h"
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +85,11 @@ void str_real(Str *out, double x) {
         str_add(out, i < n ? &digits[i] : "0", 1);
     }
     if (exponent >= 0 && n <= exponent + 1) str_puts(out, ".0");
+}
+
+void str_json_number(Str *s, double x) {
+    if (isfinite(x)) str_printf(s, "%.9g", x);
+    else str_puts(s, "null");
 }
 
 void str_json(Str *s, const char *text, size_t n) {

@@ -10,8 +10,6 @@
 #include <unistd.h>
 #include <string.h>
 
-static const char *const finish_name[] = {"none", "eos", "stop", "length"};
-
 // Text as it comes: control bytes are shown where a person looks at a terminal, and passed on elsewhere.
 static void print_text(void *arg, int i, const char *bytes, size_t n) {
     Str shown = {0};

@@ -253,7 +253,7 @@ static void replace(PhaseFile *f, Reading *r, int k, const char *option, char **
     *text = s.s;
 }
 
-static void set_text(char **member, char *text) {
+static void take_text(char **member, char *text) {
     free(*member);
     *member = text;
 }
@@ -294,9 +294,9 @@ static void read_phase(PhaseFile *f, int k) {
         for (int j = 0; o->kind == KIND_LIST && j < ((TextList *)at)->n; j++)
             replace(f, &r, k, o->name, &((TextList *)at)->item[j]);
     }
-    set_text(&p->cfg.output_dir, xasprintf("%s/%s", f->ps->output_dir, p->name));
-    set_text(&p->cfg.select_output, xstrdup(p->cfg.output_dir));
-    set_text(&p->cfg.eval_output, xasprintf("%s/%s.json", f->ps->output_dir, p->name));
+    take_text(&p->cfg.output_dir, xasprintf("%s/%s", f->ps->output_dir, p->name));
+    take_text(&p->cfg.select_output, xstrdup(p->cfg.output_dir));
+    take_text(&p->cfg.eval_output, xasprintf("%s/%s.json", f->ps->output_dir, p->name));
     config_check(&r, phase_command_name[p->command]);
     if (r.problems.n) str_printf(&f->problems, "%s%s", f->problems.n ? "\n" : "", r.problems.s);
     f->problem_count += r.problem_count;

@@ -34,12 +34,6 @@ void metrics_close(Metrics *m) {
     free(m);
 }
 
-// JSON has no NaN and no infinity; nine digits bring every f32 back.
-static void add_number(Str *s, double x) {
-    if (isfinite(x)) str_printf(s, "%.9g", x);
-    else str_puts(s, "null");
-}
-
 static void add_key(Str *s, const char *name) {
     str_puts(s, s->n && s->s[s->n - 1] != '\n' ? ", " : "{");
     str_json(s, name, strlen(name));
@@ -48,7 +42,7 @@ static void add_key(Str *s, const char *name) {
 
 void metrics_add(Metrics *m, const char *name, double value) {
     add_key(&m->metrics.pending, name);
-    add_number(&m->metrics.pending, value);
+    str_json_number(&m->metrics.pending, value);
     events_number(m->events, m->step, name, value);
 }
 
@@ -102,9 +96,9 @@ static void add_tokens(Str *s, const CompletionRecord *r) {
         str_puts(s, i ? ", [" : "[[");
         str_json(s, r->piece[i], strlen(r->piece[i]));
         str_puts(s, ", ");
-        add_number(s, (double)r->logp[i]);
+        str_json_number(s, (double)r->logp[i]);
         str_puts(s, ", ");
-        add_number(s, (double)r->entropy[i]);
+        str_json_number(s, (double)r->entropy[i]);
         str_puts(s, "]");
     }
     str_puts(s, "]");
@@ -123,13 +117,13 @@ void metrics_completion(Metrics *m, const CompletionRecord *r) {
         if (i) str_puts(s, ", ");
         str_json(s, r->reward_names[i], strlen(r->reward_names[i]));
         str_puts(s, ": ");
-        add_number(s, (double)r->score[i]);
+        str_json_number(s, (double)r->score[i]);
     }
     str_puts(s, "}");
     add_key(s, "reward");
-    add_number(s, (double)r->reward);
+    str_json_number(s, (double)r->reward);
     add_key(s, "advantage");
-    add_number(s, (double)r->advantage);
+    str_json_number(s, (double)r->advantage);
     add_key(s, "truncated");
     str_puts(s, r->truncated ? "true" : "false");
     if (r->n_tokens) add_tokens(s, r);

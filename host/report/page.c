@@ -1,5 +1,6 @@
 // One self-contained HTML file. See page.h.
 #include "page.h"
+#include "whole.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -52,18 +53,5 @@ bool page_write(const Str *page, const char *path, Error *e) {
     if (fd >= 0) close(fd);
     if (other && !access(path, F_OK))
         return error_set(e, EXIT_DISK, "%s: is there and is no report; move it away, or name another file", path);
-    char *tmp = xasprintf("%s.tmp.%ld", path, (long)getpid());
-    fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    bool ok = fd >= 0;
-    for (size_t done = 0; ok && done < page->n;) {
-        ssize_t n = write(fd, page->s + done, page->n - done);
-        if (n >= 0) done += (size_t)n;
-        else ok = errno == EINTR;
-    }
-    ok = ok && rename(tmp, path) == 0;
-    int why = errno;
-    if (fd >= 0) close(fd);
-    if (!ok && fd >= 0) unlink(tmp);
-    free(tmp);
-    return ok || error_set(e, EXIT_DISK, "%s: writing the report failed: %s", path, error_write(why));
+    return whole_write(path, page->s, page->n, false, e) || error_prefix(e, "the report");
 }

@@ -4,6 +4,7 @@
 #include "machine.h"
 #include "record.h"
 #include "version.h"
+#include "whole.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,16 +83,10 @@ bool record_write(const RunRecord *r, Error *e) {
                           (json_int_t)r->steps, "starts", starts_json(r), "options", options_json(r->cfg));
     if (!j) die("run.json: a text is not UTF-8");
     free(machine);
-    char *path = xasprintf("%s/run.json", r->cfg->output_dir), *tmp = xasprintf("%s.tmp", path);
-    errno = 0;
-    bool ok = !json_dump_file(j, tmp, JSON_INDENT(1)) && !rename(tmp, path);
-    if (!ok) {
-        error_set(e, EXIT_DISK, "%s: writing failed: %s; free some space or choose another output_dir", path,
-                  error_write(errno ? errno : EIO));
-        unlink(tmp);
-    }
+    char *path = xasprintf("%s/run.json", r->cfg->output_dir), *text = json_dumps(j, JSON_INDENT(1));
+    bool ok = whole_write(path, text, strlen(text), false, e);
     json_decref(j);
-    free(tmp);
+    free(text);
     free(path);
     return ok;
 }

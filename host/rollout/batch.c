@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const finish_name[] = {"none", "eos", "stop", "length"};
+
 Batch batch_new(int prompts, int group, int max_completion, int n_rewards) {
     Batch b = {.prompts = prompts,
                .group = group,

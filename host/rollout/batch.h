@@ -6,6 +6,7 @@
 
 typedef enum { SEQ_QUEUED, SEQ_DECODING, SEQ_DECODED, SEQ_SCORED, SEQ_TRAINED } SeqState;
 typedef enum { FINISH_NONE, FINISH_EOS, FINISH_STOP, FINISH_LENGTH } Finish;
+extern const char *const finish_name[]; // as users read them: "none", "eos", "stop", "length"
 
 typedef struct {
     int prompts, group, n; // n = prompts * group; sequence i answers prompt i / group

@@ -3,6 +3,7 @@
 #include "file.h"
 #include "json.h"
 #include "jsonl.h"
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,8 +12,6 @@
 static bool shipped_message(const char *chosen, const char *template) {
     return strcmp(template, "r1-zero") && strcmp(chosen, "qwen2.5-base");
 }
-
-#define MOST_EXAMPLES 1000
 
 // One line of few_shot_file.
 static bool add_example(Prompter *p, const char *text, size_t n, const char *where, Error *e) {
@@ -29,7 +28,7 @@ static bool add_example(Prompter *p, const char *text, size_t n, const char *whe
 
 static bool read_examples(Prompter *p, Error *e) {
     const Config *c = p->cfg;
-    const int most = c->few_shot ? (int)c->few_shot : MOST_EXAMPLES;
+    const int most = c->few_shot ? (int)c->few_shot : INT_MAX;
     LineReader r;
     if (!line_reader_open_json(&r, c->few_shot_file, e)) return false;
     char *text;

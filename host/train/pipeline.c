@@ -16,6 +16,7 @@
 #include "phases.h"
 #include "reward_set.h"
 #include "signals.h"
+#include "whole.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -112,18 +113,6 @@ static json_t *made_from(const Config *c, Error *e) {
 
 // ---- pipeline.json and NAME.yaml -----------------------------------------------------------------------------------------------
 
-static bool write_whole(const char *path, const char *text, Error *e) {
-    char *tmp = xasprintf("%s.tmp", path);
-    FILE *f = fopen(tmp, "we");
-    bool ok = f && fputs(text, f) >= 0 && !fflush(f) && !fdatasync(fileno(f));
-    int why = errno;
-    if (f && fclose(f) && ok) ok = false, why = errno;
-    if (!ok) error_set(e, EXIT_DISK, "%s: cannot be written: %s", tmp, error_write(why));
-    ok = ok && disk_rename(tmp, path, e);
-    free(tmp);
-    return ok;
-}
-
 static char *in_output(const Pipeline *l, const char *fmt, const char *name) {
     char *file = xasprintf(fmt, name), *path = xasprintf("%s/%s", l->phases.output_dir, file);
     free(file);
@@ -133,7 +122,7 @@ static char *in_output(const Pipeline *l, const char *fmt, const char *name) {
 static bool made_write(const Pipeline *l, Error *e) {
     char *path = in_output(l, "%s", "pipeline.json"), *text = json_dumps(l->made, JSON_INDENT(1)),
          *line = xasprintf("%s\n", text);
-    bool ok = write_whole(path, line, e);
+    bool ok = whole_write(path, line, strlen(line), true, e);
     free(path), free(text), free(line);
     return ok;
 }
@@ -323,7 +312,7 @@ static int run_command(const char *command, const char *yaml, Error *e) {
 static bool run_phase(Pipeline *l, int k, Error *e) {
     const Phase *p = &l->phases.phase[k];
     char *yaml = in_output(l, "%s.yaml", p->name), *text = config_yaml(&p->cfg);
-    bool ok = write_whole(yaml, text, e);
+    bool ok = whole_write(yaml, text, strlen(text), true, e);
     free(text);
     printf("== phase %d of %d: %s (%s)\n", k + 1, l->phases.n, p->name, phase_command_name[p->command]);
     double start = clock_seconds();
@@ -358,9 +347,9 @@ static int named_phase(const Pipeline *l, const char *option, const char *name, 
     return -1;
 }
 
-// Phases [*first, *end) are to run at all; those that from= and only= name are forgotten first.
-static bool choose(Pipeline *l, int *first, int *end, Error *e) {
-    *first = 0, *end = l->phases.n;
+// Phases [0, *end) are to be there in the end; those that from= and only= name are forgotten first.
+static bool choose(Pipeline *l, int *end, Error *e) {
+    *end = l->phases.n;
     if (l->from && l->only) return error_set(e, EXIT_CONFIG, "from= and only= exclude each other; give one of them");
     if (!l->from && !l->only) return true;
     int k = named_phase(l, l->from ? "from" : "only", l->from ? l->from : l->only, e);
@@ -376,13 +365,13 @@ static bool choose(Pipeline *l, int *first, int *end, Error *e) {
 }
 
 static bool run_all(Pipeline *l, Error *e) {
-    int first, end;
-    if (!read_phases(l, e) || !disk_mkdir(l->phases.output_dir, e) || !made_read(l, e) || !choose(l, &first, &end, e) ||
+    int end;
+    if (!read_phases(l, e) || !disk_mkdir(l->phases.output_dir, e) || !made_read(l, e) || !choose(l, &end, e) ||
         !read_phases(l, e)) // now with what finished phases made
         return false;
     printf("%s: %d phases into %s; memory of each:\n", l->path, l->phases.n, l->phases.output_dir);
     if (!check_all(l, e)) return false;
-    for (int k = first; k < end; k++) {
+    for (int k = 0; k < end; k++) {
         bool done;
         if (stop_requested()) return error_set(e, EXIT_STOPPED, "stopped before phase %s", l->phases.phase[k].name);
         if (!read_phases(l, e) || !phase_done(l, k, &done, e)) return false;

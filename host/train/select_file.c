@@ -3,9 +3,9 @@
 #include "fingerprint.h"
 #include "json.h"
 #include "jsonl.h"
-#include "outdir.h"
 #include "select.h"
 #include "signals.h"
+#include "whole.h"
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -75,19 +75,12 @@ static bool say_difference(const char *path, const json_t *then, const char *now
 
 // ---- lines -------------------------------------------------------------------------------------------------------------
 
-static void put_number(Str *s, float x) {
-    if (isfinite(x)) str_printf(s, "%.9g", (double)x);
-    else str_puts(s, "null");
-}
-
 static void put_field(Str *s, const char *before, const char *text) {
     str_puts(s, before);
     str_json(s, text, strlen(text));
 }
 
 void select_put(const Batch *b, int p, const Rewards *rw, Str *out) {
-    static const char *const ends[] = {
-        [FINISH_NONE] = "none", [FINISH_EOS] = "eos", [FINISH_STOP] = "stop", [FINISH_LENGTH] = "length"};
     if (!b->prompt[p].n) {
         str_printf(out, "{\"line\": %lld, \"skipped\": \"long prompt\"}\n", (long long)b->row[p]);
         return;
@@ -98,13 +91,13 @@ void select_put(const Batch *b, int p, const Rewards *rw, Str *out) {
         put_field(out, ", \"question\": ", b->question[p]);
         put_field(out, ", \"answer\": ", b->answer[p]);
         put_field(out, ", \"completion\": ", b->text[i]);
-        str_printf(out, ", \"tokens\": %d, \"finish\": \"%s\", \"reward\": ", b->len[i], ends[b->finish[i]]);
-        put_number(out, b->reward[i]);
+        str_printf(out, ", \"tokens\": %d, \"finish\": \"%s\", \"reward\": ", b->len[i], finish_name[b->finish[i]]);
+        str_json_number(out, b->reward[i]);
         str_puts(out, ", \"scores\": {");
         for (int r = 0; r < rw->n; r++) {
             put_field(out, r ? ", " : "", rw->reward[r].name);
             str_puts(out, ": ");
-            put_number(out, b->score[i * b->n_rewards + r]);
+            str_json_number(out, b->score[i * b->n_rewards + r]);
         }
         str_puts(out, "}}\n");
     }
@@ -163,11 +156,9 @@ bool select_resume(const Config *c, const char *drawn_with, int64_t *lines, int6
         free(path);
         return absent;
     }
-    char *then = json_dumps(head, 0);
     json_t *now = json_loads(drawn_with, 0, NULL);
     bool ok = json_equal(head, now) || say_difference(path, json_object_get(head, "drawn_with"), drawn_with, e);
     json_decref(now);
-    free(then);
     *lines = 1;
     Line line;
     int found = 0, next = 0; // the sample that comes next
@@ -211,42 +202,12 @@ static void put_kept(Str *s, const Config *c, const char *system, const Line *li
     }
     if (answer) put_field(s, ", \"answer\": ", answer);
     str_printf(s, ", \"tokens\": %d, \"reward\": ", d->tokens);
-    put_number(s, d->reward);
+    str_json_number(s, d->reward);
     char *scores = json_dumps(json_object_get(line->json, "scores"), JSON_REAL_PRECISION(9));
     str_printf(s, ", \"scores\": %s", scores ? scores : "{}");
     free(scores);
     put_field(s, ", \"origin\": {\"file\": ", c->train_file);
     str_printf(s, ", \"line\": %lld, \"sample\": %d}}\n", (long long)line->line, line->sample);
-}
-
-// A file that appears whole or not at all.
-typedef struct {
-    char *path, *tmp;
-    FILE *file;
-} Whole;
-
-static bool whole_open(Whole *w, const char *dir, const char *name, Error *e) {
-    *w = (Whole){.path = xasprintf("%s/%s", dir, name), .tmp = xasprintf("%s/%s.tmp", dir, name)};
-    w->file = fopen(w->tmp, "we");
-    return w->file || error_set(e, EXIT_DISK, "%s: cannot be written: %s", w->tmp, error_write(errno));
-}
-
-static bool whole_add(Whole *w, const Str *s, Error *e) {
-    return !s->n || fwrite(s->s, 1, s->n, w->file) == s->n ||
-           error_set(e, EXIT_DISK, "%s: writing failed: %s", w->tmp, error_write(errno));
-}
-
-static bool whole_close(Whole *w, bool good, Error *e) {
-    if (w->file) {
-        bool written = !fflush(w->file) && !fdatasync(fileno(w->file));
-        int why = errno;
-        if (fclose(w->file) && written) written = false, why = errno;
-        if (good && !written) good = error_set(e, EXIT_DISK, "%s: writing failed: %s", w->tmp, error_write(why));
-        if (good) good = disk_rename(w->tmp, w->path, e);
-        else unlink(w->tmp);
-    }
-    free(w->path), free(w->tmp);
-    return good;
 }
 
 // The completions of one question, as they come from samples.jsonl.
@@ -261,29 +222,30 @@ static void group_add(Group *g, Line line, const Rewards *rw) {
     json_t *scores = json_object_get(line.json, "scores");
     Drawn d = {.text = json_string_value(json_object_get(line.json, "completion")),
                .tokens = (int)json_integer_value(json_object_get(line.json, "tokens")),
-               .truncated = !strcmp(json_string_value(json_object_get(line.json, "finish")) ?: "", "length"),
+               .truncated =
+                   !strcmp(json_string_value(json_object_get(line.json, "finish")) ?: "", finish_name[FINISH_LENGTH]),
                .reward = number_of(json_object_get(line.json, "reward"))};
     for (int k = 0; k < rw->n; k++) d.score[k] = number_of(json_object_get(scores, rw->reward[k].name));
     g->line[g->n] = line;
     g->drawn[g->n++] = d;
 }
 
-static bool group_keep(Group *g, const Config *c, const char *system, SelectRules *s, SelectCount *count, Whole *kept,
-                       Error *e) {
+static bool group_keep(Group *g, const Config *c, const char *system, SelectRules *s, SelectCount *count,
+                       WholeFile *kept, Error *e) {
     if (!g->n) return true;
     const char *question = json_string_value(json_object_get(g->line[0].json, "question"));
     select_question(s, g->line[0].line, question, g->drawn, g->n, g->drop, count);
     Str text = {0};
     for (int i = 0; i < g->n; i++)
         if (g->drop[i] == KEPT) put_kept(&text, c, system, &g->line[i], &g->drawn[i]);
-    bool ok = whole_add(kept, &text, e);
+    bool ok = whole_add(kept, text.s, text.n, e);
     str_free(&text);
     while (g->n) json_decref(g->line[--g->n].json);
     return ok;
 }
 
 static bool keep_all(LineReader *r, const Config *c, const Rewards *rw, const char *system, SelectRules *s,
-                     int64_t questions, SelectCount *count, Whole *kept, Error *e) {
+                     int64_t questions, SelectCount *count, WholeFile *kept, Error *e) {
     size_t n = (size_t)c->select_samples;
     Group g = {xcalloc(n, sizeof *g.line), xcalloc(n, sizeof *g.drawn), xcalloc(n, sizeof *g.drop), 0};
     Line line;
@@ -311,21 +273,21 @@ bool select_keep(const Config *c, const Rewards *rw, const char *system, SelectR
     char *path = xasprintf("%s/samples.jsonl", c->select_output);
     LineReader r;
     json_t *head;
-    Whole kept = {0}, told = {0};
     bool ok = open_samples(&r, path, &head, e);
     free(path);
     if (!ok) return false;
-    ok = whole_open(&kept, c->select_output, "kept.jsonl", e) &&
-         keep_all(&r, c, rw, system, s, questions, count, &kept, e);
+    WholeFile kept;
+    path = xasprintf("%s/kept.jsonl", c->select_output);
+    ok = whole_open(&kept, path, true, e) && keep_all(&r, c, rw, system, s, questions, count, &kept, e);
     ok = whole_close(&kept, ok, e);
+    free(path);
     line_reader_close(&r);
     json_decref(head);
     Str json = {0};
     select_json(s, count, &json);
-    if (ok) {
-        ok = whole_open(&told, c->select_output, "select.json", e) && whole_add(&told, &json, e);
-        ok = whole_close(&told, ok, e);
-    }
+    path = xasprintf("%s/select.json", c->select_output);
+    ok = ok && whole_write(path, json.s, json.n, true, e);
+    free(path);
     str_free(&json);
     return ok;
 }

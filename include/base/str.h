@@ -16,6 +16,8 @@ void str_clear(Str *s); // keeps the memory
 void str_free(Str *s);
 // A number as Python's repr writes a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16 on.
 void str_real(Str *s, double x);
+// A number as JSON has it: nine digits, which bring every f32 back; null where it is not finite.
+void str_json_number(Str *s, double x);
 // Text as a JSON string literal, quotes included; control bytes and invalid UTF-8 are escaped.
 void str_json(Str *s, const char *text, size_t n);
 // Text made safe for a terminal: control bytes other than \n and \t shown as \xNN.

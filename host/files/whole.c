@@ -1,0 +1,44 @@
+// Files that appear whole or not at all. See whole.h.
+#include "whole.h"
+#include "outdir.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static bool failed(const WholeFile *w, int why, Error *e) {
+    return error_set(e, EXIT_DISK, "%s: writing failed: %s", w->path, error_write(why));
+}
+
+bool whole_open(WholeFile *w, const char *path, bool lasting, Error *e) {
+    // The process's number: two that write the same file must not write into each other's.
+    *w = (WholeFile){xstrdup(path), xasprintf("%s.tmp.%ld", path, (long)getpid()), NULL, lasting};
+    int fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+    w->file = fd >= 0 ? fdopen(fd, "w") : NULL;
+    return w->file || failed(w, errno, e);
+}
+
+bool whole_add(WholeFile *w, const char *bytes, size_t n, Error *e) {
+    return !n || fwrite(bytes, 1, n, w->file) == n || failed(w, errno, e);
+}
+
+bool whole_close(WholeFile *w, bool good, Error *e) {
+    if (w->file) {
+        bool written = !fflush(w->file) && (!w->lasting || !fdatasync(fileno(w->file)));
+        int why = errno;
+        if (fclose(w->file) && written) written = false, why = errno;
+        if (good && !written) good = failed(w, why, e);
+        if (good && w->lasting) good = disk_rename(w->tmp, w->path, e);
+        else if (good && rename(w->tmp, w->path)) good = failed(w, errno, e);
+        if (!good) unlink(w->tmp);
+    }
+    free(w->path), free(w->tmp);
+    *w = (WholeFile){0};
+    return good;
+}
+
+bool whole_write(const char *path, const char *bytes, size_t n, bool lasting, Error *e) {
+    WholeFile w;
+    bool good = whole_open(&w, path, lasting, e) && whole_add(&w, bytes, n, e);
+    return whole_close(&w, good, e);
+}
