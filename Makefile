@@ -160,8 +160,8 @@ tests   := $(patsubst %.c,$(dir)/%,$(filter-out tests/test_ptx_ops.c tests/test_
 ptx_ops := $(dir)/tests/test_ptx_ops
 page    := $(dir)/tests/test_page
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
-# Not test_train: too long under emulation; test_cuda holds a whole run against the CPU's instead.
-emulated := $(filter-out test_train test_ptx_ops,$(patsubst tests/%.c,%,$(shell grep -l 'include "on_device.h"' tests/test_*.c))) \
+# Not test_train and test_resume: too long under emulation; test_cuda holds a whole run against the CPU's instead.
+emulated := $(filter-out test_train test_resume test_ptx_ops,$(patsubst tests/%.c,%,$(shell grep -l 'include "on_device.h"' tests/test_*.c))) \
             $(patsubst tests/%.cpp,%,$(wildcard tests/test_*.cpp))
 ifeq ($(cuda),emu)
 tests   := $(emulated:%=$(dir)/tests/%)
@@ -398,6 +398,7 @@ check:
 	$(Q)$(MAKE) check-ptx
 	$(Q)$(MAKE) check-cuda
 	$(Q)$(MAKE) check-rooms
+	$(Q)$(MAKE) check-floor
 	$(Q)$(MAKE) check-report
 	$(Q)$(MAKE) check-tensorboard
 	$(Q)$(MAKE) fuzz
@@ -422,6 +423,11 @@ check-rooms: $(library) $(libbase) $(cpu_ops)
 	$(Q)echo 'int main(void) { return 0; }' | $(CC) $(flags) -x c - -x none -o $(dir)/lower $(lower) $(cpu_ops) \
 	    $(if $(filter emu,$(cuda)),$(filter $(dir)/tests/emu/%,$(objects))) $(libbase) $(libs)
 	@echo 'kernels and models link without the host: $(words $(lower) $(cpu_ops)) objects, libbase.a'
+
+# Every kernel that the benchmark times has its floor and what it is expected to reach.
+.PHONY: check-floor
+check-floor: $(bench)
+	$(Q)$< floor
 
 # What every kernel takes on each GPU generation, read off the build's own objects; needs nvcc, but no GPU. Where the build
 # is for this machine's card alone, the others are made beside it.
@@ -484,7 +490,7 @@ clean:
 help:
 	@echo 'make           build/grpo'
 	@echo 'make demo      watch a model learn: three minutes, offline'
-	@echo 'make r1        a pipeline of R1s phases on the same model: four minutes, offline'
+	@echo 'make r1        the phases of R1 as a pipeline, on the same model: two minutes, offline'
 	@echo 'make test      every test; make run-test_NAME [TEST=PATTERN] [OP=NAME] runs one program, one test, one op'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
 	@echo 'make bench-ptx  how fast that machine is'

@@ -1,5 +1,6 @@
 // A trainer on the tiny model with random weights, over a small file of sums, in a directory of its own.
 #pragma once
+#include "file.h"
 #include "train.h"
 #include <assert.h>
 #include <ftw.h>
@@ -85,4 +86,34 @@ static inline void assert_bytes(Device *d, Tensor x, const void *bytes) {
     void *now = bytes_of(d, x);
     assert_memory_equal(now, bytes, tensor_bytes(x));
     free(now);
+}
+
+// The bytes of a file of the run's output, as a string (heap).
+static inline char *output_text(const Fixture *f, const char *name) {
+    char *path = xasprintf("%s/out/%s", f->dir, name);
+    Error e = {0};
+    size_t n;
+    char *text = file_read(path, 1 << 24, &n, &e);
+    if (!text) fail_msg("%s", e.text);
+    free(path);
+    return text;
+}
+
+// metrics.jsonl without what a clock said.
+static inline char *metrics_text(const Fixture *f) {
+    char *text = output_text(f, "metrics.jsonl");
+    Str out = {0};
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        json_t *j = json_loads(line, 0, NULL);
+        assert_non_null(j);
+        const char *const clocks[] = {"step_time",      "time/rollout", "time/reward",
+                                      "time/reference", "time/train",   "time/optimizer"};
+        for (size_t i = 0; i < sizeof clocks / sizeof *clocks; i++) json_object_del(j, clocks[i]);
+        char *kept = json_dumps(j, 0);
+        str_printf(&out, "%s\n", kept);
+        free(kept);
+        json_decref(j);
+    }
+    free(text);
+    return out.s;
 }
