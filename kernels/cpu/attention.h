@@ -1,17 +1,17 @@
-// The one core that attention (packed sequences) and decode (one query over the cache) share, so that a token's output
-// is the same bits from both.
+// The inner loops of attention, shared by the ops attention (packed sequences) and decode (one query over the cache),
+// so that both give a token the same bits.
 //
-// A query row meets its keys in chunks of 64 counted from position 0, with an online softmax (Milakov & Gimelshein 2018;
-// Dao et al. 2022) combined in ascending order. Within a chunk every score is one chain of multiply-adds over the head
-// size, and every output element one chain over the keys, both in ascending order. So a row's bits do not depend on how
-// many rows are computed beside it, and a key a row may not see is never touched.
+// A query row goes through its keys in chunks of 64 counted from position 0, with an online softmax (Milakov &
+// Gimelshein 2018; Dao et al. 2022) combined in ascending order. Within a chunk every score is one chain of
+// multiply-adds over the head size, and every output element one chain over the keys, both in ascending order. So a
+// row's bits do not depend on how many rows are computed beside it, and a key that a row may not see is never read.
 #pragma once
 #include "simd.h"
 
 #define CHUNK      64 // keys
 #define BLOCK_ROWS 8  // query rows whose accumulators fit the registers
 
-// A row of d floats takes this many, the rest zero.
+// The floats that a row of d floats takes up: whole vectors, the rest zero.
 static inline int64_t padded(int64_t d) { return (d + LANES - 1) / LANES * LANES; }
 
 #define CASE(n, ...)                                                                                                   \
@@ -23,7 +23,7 @@ static inline int64_t padded(int64_t d) { return (d + LANES - 1) / LANES * LANES
         CASE(2, F(2)) CASE(3, F(3)) CASE(4, F(4)) CASE(5, F(5)) CASE(6, F(6)) CASE(7, F(7)) default : F(8);            \
     }
 
-// s[rows, CHUNK] = a[rows, lda] bt[d, CHUNK], the first `keys` columns (rounded up to whole vectors).
+// s[rows, CHUNK] = a[rows, lda] bt[d, CHUNK], for the first `keys` columns (rounded up to whole vectors).
 ALWAYS_INLINE void scores_const(float *s, const float *a, int64_t lda, const float *bt, int64_t d, int64_t keys,
                                 const int rows) {
     const int w = rows > 4 ? 2 : 4; // vectors of keys at a time
@@ -42,7 +42,7 @@ ALWAYS_INLINE void scores_const(float *s, const float *a, int64_t lda, const flo
     }
 }
 
-// c[rows, ldc] += sum over k < n of a[r * ar + k * ak] b[k, ldb], `w` vectors of columns.
+// c[rows, ldc] += sum over k < n of a[r * ar + k * ak] b[k, ldb], for `w` vectors of columns.
 ALWAYS_INLINE void products_const(float *c, int64_t ldc, const float *a, int64_t ar, int64_t ak, const float *b,
                                   int64_t ldb, int64_t n, const int rows, const int w) {
     vf acc[BLOCK_ROWS][4];
@@ -67,7 +67,7 @@ ALWAYS_INLINE void products_columns(float *c, int64_t ldc, const float *a, int64
     for (; i < ldc; i += LANES) products_const(c + i, ldc, a, ar, ak, b + i, ldc, n, rows, 1);
 }
 
-// The same for a row count known only at run time, at most BLOCK_ROWS.
+// scores_const for a row count known only at run time, at most BLOCK_ROWS.
 static inline void scores(float *s, const float *a, int64_t lda, const float *bt, int64_t d, int64_t keys, int rows) {
 #define SCORES(n) scores_const(s, a, lda, bt, d, keys, n)
     FOR_CONST_ROWS(rows, SCORES)
@@ -81,7 +81,7 @@ static inline void products(float *c, int64_t ld, const float *a, int64_t ar, in
 #undef PRODUCTS
 }
 
-// Lanes of a and b by constant numbers (b's from 16 on). gcc has clang's name for it only since 12.
+// A vector of lanes picked from a and b by constant numbers (b's from 16 on). gcc has clang's builtin only since 12.
 #ifdef __clang__
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -127,7 +127,8 @@ ALWAYS_INLINE void pack_transposed_as(float *bt, const void *const *row, int64_t
                 if (c < left) vf_store(bt + (i + c) * CHUNK + j, x[c]);
         });
 }
-// bf16 moves in pairs that look like f32: half as many squares.
+// pack_transposed_as for bf16 and d a multiple of 32: pairs of bf16 are transposed as if they were f32, which halves
+// the work.
 ALWAYS_INLINE void pack_transposed_pairs(float *bt, const void *const *row, int64_t n, int64_t d) {
     for (int64_t j = 0; j < n; j += LANES)
         for (int64_t i = 0; i < d; i += 2 * LANES) {
@@ -155,7 +156,7 @@ static inline void pack_rows(float *b, const void *const *row, int64_t n, DType 
     }
 }
 
-// Query rows on their way through the keys. One row is one (token, head).
+// The running state of query rows on their way through the keys. One row is one (token, head).
 typedef struct {
     float *q; // [rows, dp] scaled by 1/sqrt(d)
     float *o; // [rows, dp] the output so far, not yet divided by l
@@ -168,7 +169,8 @@ static inline Queries queries_at(float *p, int64_t rows, int64_t dp) {
     return (Queries){p, p + rows * dp, p + 2 * rows * dp, p + 2 * rows * dp + rows};
 }
 
-// One row's scores s[CHUNK] become e^(s - m); keys from n on become 0. Returns what the row's past is to be scaled by.
+// Turns one row's scores s[CHUNK] into e^(s - m), 0 for keys from n on, and updates m and l. Returns the factor by
+// which the row's output so far has to be scaled.
 static inline float softmax_step(float *s, int64_t n, float *m, float *l) {
     const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     vf x[CHUNK / LANES], top = vf_set(*m), p[CHUNK / LANES] = {0};
@@ -187,8 +189,8 @@ static inline float softmax_step(float *s, int64_t n, float *m, float *l) {
     return past;
 }
 
-// `rows` <= BLOCK_ROWS queries, from row `first` on, meet one chunk: kt[d, CHUNK], v[CHUNK, dp]. Row r may see the first
-// n[r] keys of it, at least one; n ascends.
+// Takes `rows` <= BLOCK_ROWS queries, from row `first` on, through one chunk of keys kt[d, CHUNK] and values v[CHUNK,
+// dp]. Row r may see the first n[r] keys of it, at least one; n ascends.
 static inline void attend(Queries q, int64_t first, int rows, const int64_t *n, const float *kt, const float *v,
                           int64_t d) {
     int64_t dp = padded(d);
@@ -204,7 +206,7 @@ static inline void attend(Queries q, int64_t first, int rows, const int64_t *n, 
         if (n[r] > n[0]) products(o + r * dp, dp, s + r * CHUNK + n[0], CHUNK, 1, v + n[0] * dp, n[r] - n[0], 1);
 }
 
-// A query row enters: q = x[d] * scale, nothing seen yet.
+// Starts a query row: q = x[d] * scale, no key seen yet.
 static inline void query_start(Queries q, int64_t r, const void *x, DType t, int64_t d, float scale) {
     int64_t dp = padded(d);
     for (int64_t i = 0; i < dp; i += LANES) {
@@ -214,7 +216,7 @@ static inline void query_start(Queries q, int64_t r, const void *x, DType t, int
     q.m[r] = -INFINITY;
     q.l[r] = 0;
 }
-// and leaves: y[d] = o / l.
+// Writes a query row's result, y[d] = o / l.
 static inline void query_finish(Queries q, int64_t r, void *y, DType t, int64_t d) {
     vf inv = vf_set(1.0f / q.l[r]);
     for (int64_t i = 0; i < d; i += LANES) row_store_part(y, t, i, d - i, vf_load(q.o + r * padded(d) + i) * inv);

@@ -1,4 +1,5 @@
-// Matrix products by all threads, and dot products of K-contiguous rows, by tiles of 16 outputs.
+// Products of rows that are contiguous along K, by tiles of 16 outputs; and the loop over blocks, for all threads, of
+// every matrix product (dot.h has the contract).
 //
 // Nothing is packed: a tile of 4 x 4 outputs keeps 16 vector accumulators over K, loads 8 vectors for every 16
 // multiply-adds, and ends in one transposing tree that turns 16 vectors into 16 sums. A row more or less in a tile
@@ -14,12 +15,12 @@
 #define BLOCK_M                                                                                                        \
     128 // a task is BLOCK_M x BLOCK_N outputs: one chunk of BLOCK_N rows of b stays in the second-level cache
 #define BLOCK_N 96
-#define PANEL_M 512 // and where the sum runs down an operand's rows
+#define PANEL_M 512 // the same for operands whose rows run down memory (panel.c)
 #define PANEL_N 64
 #define BLOCK   (PANEL_M * PANEL_N)
-#define HELD    8 // chunks of K whose accumulators are held at once for a row alone
+#define HELD    8 // row_alone holds the accumulators of this many chunks of K at once
 
-// --- A vector register of floats, and one step: a vector of elements of a and of b into an accumulator ---
+// --- Loads, and the step that multiplies a vector of a and one of b into an accumulator, for each dtype ---
 
 #if defined(ISA_avx512)
 #define GROUP 4 // rows of b at a time: TILE_ROWS x GROUP accumulators live in registers
@@ -40,7 +41,7 @@ static inline Vec load_f32_part(const float *p, int64_t n) {
 }
 #if defined(ISA_avx512_bf16)
 #define WIDTH_BF16 32
-typedef Vec BfVec; // pairs
+typedef Vec BfVec; // WIDTH pairs of bf16
 static inline BfVec load_bf16(const uint16_t *p) {
     Vec x;
     memcpy(&x, p, sizeof x);
@@ -77,8 +78,9 @@ static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
 static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_f32(step_f32(acc, a.even, b.even), a.odd, b.odd); }
 #endif
 
-// acc[MR,NR] = the lanes of MR rows of a times NR rows of b over len elements; the tail is padded with zeros. Meanwhile
-// the rows of b that come `ahead` elements later are called into the second-level cache.
+// Defines a function: acc[MR,NR] = the products of MR rows of a and NR rows of b over len elements, still spread over
+// lanes; the tail is padded with zeros. It prefetches into the second-level cache the elements of b that lie `ahead`
+// further on.
 #define DEFINE_LANES(name, Elem, Loaded, STEP, load, load_part, step)                                                  \
     ALWAYS_INLINE void name(Vec *acc, int MR, int NR, const Elem *const *a, const Elem *const *b, int64_t len,         \
                             int64_t ahead) {                                                                           \
@@ -113,9 +115,10 @@ ALWAYS_INLINE void lanes(Vec *acc, DType t, int MR, int NR, const void *const *a
 
 // --- Sixteen sums over lanes at once ---
 
-// out[j] = the sum of v[j]'s lanes, by a tree: halves, quarters, ....
+// sum_lanes: out[j] = the sum of v[j]'s lanes for 16 vectors, by a tree (halves, quarters, ...).
 #if WIDTH == 16
-// Each fold halves the lanes that are left of a and of b, adding the upper to the lower half, and puts both in one vector.
+// A fold adds the upper to the lower half of the lanes that are left of a, and of b, and puts both results in one
+// vector.
 #define PICK(...) __builtin_shufflevector(a, b, __VA_ARGS__)
 static inline Vec fold8(Vec a, Vec b) {
     return PICK(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
@@ -153,8 +156,8 @@ ALWAYS_INLINE void sum_lanes(float *out, const Vec *v) {
 
 // --- Tiles ---
 
-// c[m,n] = or += one chunk of MR rows of a against 16 / MR rows of b. Rows past the end repeat the last one and are not
-// stored.
+// c[m,n] = (or +=, with `add`) one chunk of MR rows of a times 16 / MR rows of b. Rows past the end repeat the last one
+// and are not stored.
 ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
                         int64_t len) {
     const int NR = TILE / MR;
@@ -175,7 +178,7 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
         for (int64_t j = 0; j < n && j < NR; j++) c[j] = add ? c[j] + out[i * NR + j] : out[i * NR + j];
 }
 
-// c[m,n] = or += one chunk.
+// c[m,n] = (or +=, with `add`) one chunk of K, by tiles.
 ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
                          int64_t len) {
     for (int64_t i = 0; i < m; i += TILE_ROWS) {
@@ -190,7 +193,7 @@ ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, in
     }
 }
 
-// c[n] = a[K] b[n,K]^T: each row of b is read to its end before the next one.
+// c[n] = a[K] b[n,K]^T for a single row a: each row of b is read to its end before the next one.
 ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64_t K) {
     const int64_t size = DOT_CHUNK / (int64_t)dtype_size(t);
     for (int64_t k0 = 0; k0 < K; k0 += HELD * size)
@@ -241,7 +244,7 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
 
 // --- All threads ---
 
-// c[m,n] = or += block[m,width]
+// c[m,n] = (or +=, with `add`) block[m,width], rounded to c's dtype.
 static void store_block(Rows c, bool add, const float *block, int64_t width, int64_t m, int64_t n) {
     for (int64_t i = 0; i < m; i++, block += width) {
         void *row = (void *)rows_at(c, i).data;
@@ -255,6 +258,7 @@ static void store_block(Rows c, bool add, const float *block, int64_t width, int
     }
 }
 
+// dot_all for rows of a that are ready.
 static void multiply(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     const bool down = a.down || b.down;
     const int64_t columns = down ? PANEL_N : BLOCK_N, most = down ? PANEL_M : BLOCK_M;

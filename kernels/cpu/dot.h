@@ -1,59 +1,62 @@
-// Matrix products for the kernels of this folder: every output is a sum over k of a row of a and a row of b.
+// Matrix products of the CPU ops: c = a b^T, where every output is a sum over k of a row of a times a row of b.
 //
-// The arithmetic of one output is fixed. Where both rows lie along K (the forward products): K is cut into chunks of DOT_CHUNK
-// bytes counted from 0; within a chunk the f32 lanes of a vector register accumulate in ascending k (lane l takes k = l,
-// l + 16, ...; bf16 in pairs where there is an instruction for it); the lanes are summed by a fixed tree, and the chunks'
-// sums are added in ascending order. Where the sum runs down the rows of an operand (the backward products): chunks of 256
-// units of 4 bytes along K, each one chain in ascending k, their sums added in ascending order (panel.c). Where bf16 goes by tile
-// registers, both ways: steps of 32 elements counted from 0, in ascending order (tile.c). Nothing else about a call enters: not
-// the rows beside it, nor its place in a tile, nor threads.
+// The order of the sum of one output is fixed, so that it has the same bits in every batch and at every number of
+// threads: it depends on K, the dtype and the instruction set alone, not on the rows computed beside it or its place in
+// a tile.
+// - Both rows contiguous along K (the forward products, dot.c): K is cut into chunks of DOT_CHUNK bytes counted from 0.
+//   Within a chunk the f32 lanes of a vector register accumulate in ascending k (lane l takes k = l, l + 16, ...; bf16
+//   in pairs where the CPU has an instruction for them). The lanes are summed by a fixed tree, the chunks' sums added
+//   in ascending order.
+// - An operand whose rows run down memory (the backward products, panel.c): K is cut into chunks of 256 units of 4
+//   bytes. Each is one chain of multiply-adds in ascending k; the chunks' sums are added in ascending order.
+// - bf16 on AMX tile registers (tile.c), both kinds: steps of 32 elements counted from 0, in ascending order.
 #pragma once
 #include "isa.h"
 #include "ops.h"
 
 #define DOT_CHUNK 4096 // bytes of a row: four rows fit the first-level cache, a panel of them the second
 
-// Rows of elements, f32 or bf16: element k of row i is data[i * stride + k], or where the rows run down memory (the
-// transpose of what lies there) data[k * stride + i].
+// A matrix operand as rows, f32 or bf16. Element k of row i is data[i * stride + k]; with `down`, where a row runs down
+// memory (the operand is the transpose of what is stored), it is data[k * stride + i].
 typedef struct {
     const void *data;
     DType dtype;
     int64_t stride; // elements
     bool down;
-    const char *tiles; // dot_ready's copy, if there is one: tile (i / 16, 0) of row i
-    int64_t tile_row;  // bytes from a row of tiles to the next
+    const char *tiles; // the copy that dot_ready packed for tile registers, or NULL: tile (0, 0)
+    int64_t tile_row;  // bytes from one row of tiles (16 rows of the operand) to the next
 } Rows;
 
 static inline Rows rows_of(Tensor x) { return (Rows){x.data, x.dtype, tensor_width(x), false, NULL, 0}; }
-// The columns of r as rows.
+// The transpose: the columns of r as rows.
 static inline Rows columns_of(Rows r) {
     r.down = !r.down;
     r.tiles = NULL;
     return r;
 }
-// Rows i, i + 1, ...; of a copy in tiles, i is a multiple of 16.
+// The rows from i on. Where r has a packed copy, i must be a multiple of 16.
 static inline Rows rows_at(Rows r, int64_t i) {
     r.data = (const char *)r.data + (size_t)(r.down ? i : i * r.stride) * dtype_size(r.dtype);
     if (r.tiles) r.tiles += i / 16 * r.tile_row;
     return r;
 }
-// Columns j, j + 1, ...
+// The columns from j on.
 static inline Rows cols_at(Rows r, int64_t j) {
     r.data = (const char *)r.data + (size_t)(r.down ? j * r.stride : j) * dtype_size(r.dtype);
     return r;
 }
 
-// a's m rows as they are multiplied with rows that run as b's do: where the instruction set wants them packed, with a copy in
-// scratch.
+// Prepares m rows of a for products with rows laid out as b's are: packs them in scratch where the instruction set
+// wants that, and else returns a as it is.
 Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K);
-// c[m,n] = a[m,K] b[n,K]^T by the calling thread, both along K; c's rows are `stride` floats apart. a and b have one
-// dtype; a is from dot_ready.
+// c[m,n] = a[m,K] b[n,K]^T by the calling thread, for rows contiguous along K. The rows of c are `stride` floats apart;
+// a comes from dot_ready, and b has a's dtype.
 void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
-// The same where the rows of b, or of both, run down memory.
+// dot_block for operands of which b, or both, have rows that run down memory.
 void panel_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
-// By all threads, whichever way the rows run; c f32 or bf16; add: c += instead of c =, rounded once. What has to be packed is
-// packed in scratch, as many rows of a at a time as there is room for.
+// c = a b^T by all threads, for rows of either layout; c is f32 or bf16. With `add`, c += instead, rounded once. Rows
+// of a that have to be packed are packed in scratch, as many at a time as it has room for.
 void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
 
-// Multiply-adds below which waking the other threads costs more than they give.
+// With fewer multiply-adds than this, waking the other threads costs more than they save.
 #define DOT_SMALL ((int64_t)1 << 18)

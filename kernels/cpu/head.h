@@ -1,11 +1,12 @@
-// What logprob and sample share: the head is streamed over the vocabulary in chunks of HEAD_CHUNK tokens counted from
-// 0, HEAD_ROWS rows at a time; each row keeps one small summary a chunk, and the summaries are combined in ascending
-// order. Because both ops run this same code, a sampled token's log-prob and the trainer's are the same bits.
+// The language-model head, shared by the ops logprob and sample. It is streamed over the vocabulary in chunks of
+// HEAD_CHUNK tokens counted from 0, HEAD_ROWS rows at a time; each row keeps one small summary a chunk, and the
+// summaries are combined in ascending order. Because both ops run this code, a sampled token's log-prob and the
+// trainer's are the same bits.
 #pragma once
 #include "dot.h"
 
 #define HEAD_CHUNK 1024 // tokens of the vocabulary
-#define HEAD_ROWS  64   // rows a task
+#define HEAD_ROWS  64   // rows of x in one task
 
 // Summary of one row's logits over one chunk, with m = max z.
 typedef struct {
@@ -14,9 +15,10 @@ typedef struct {
     float dot; // sum of e^(z - m) (z - m)
 } Lse;
 
-// z[n] = scale * (x_row . w_rows) over one chunk for `m` rows: z[m, HEAD_CHUNK], and the summaries part[m] `stride` apart.
+// Logits of m rows over one chunk of n tokens, z[m, HEAD_CHUNK] = scale * x[m, D] w[n, D]^T, and each row's summary of
+// them in part[m], `stride` apart.
 void head_chunk(float *z, Lse *part, int64_t stride, Rows x, int64_t m, Rows w, int64_t n, int64_t D, float scale);
-// Combines a row's summaries: its logsumexp and, where entropy is not NULL, its entropy.
+// The logsumexp of a row from its chunks' summaries; its entropy too, where `entropy` is not NULL.
 float head_lse(const Lse *part, int64_t chunks, float *entropy);
 
 static inline float head_scale(float temperature) { return temperature > 0 ? 1.0f / temperature : 1.0f; }

@@ -1,6 +1,6 @@
-// The instruction set that an object is written for: the Makefile names it (-DISA_NAME), and each has what the weaker ones
-// have. What the compiler may use of it is another matter: with ISA_TWIN nothing at all, and C twins (twin.h) stand in, so
-// that the code for an instruction set runs, and gives its bits, on any machine.
+// Which instruction set this object is compiled for. The Makefile names it (-DISA_NAME), and it includes the weaker
+// ones. With -DISA_TWIN as well, the code takes the same paths but calls C twins (twin.h) in place of the instructions,
+// so that the code of every instruction set runs, and gives its bits, on any machine.
 #pragma once
 #if defined(ISA_amx)
 #define ISA_avx512_bf16

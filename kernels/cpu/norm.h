@@ -1,9 +1,10 @@
-// RMSNorm of one row and its way back: the stream's norms and those of heads are the same text.
+// RMSNorm of one row, forward and backward: shared by rmsnorm (the residual stream) and qk_norm (single heads).
 #pragma once
 #include "simd.h"
 #include <math.h>
 
-// y[D] = RMSNorm of x + delta? times w, that sum stored in `sum` where there is a delta; y may be x. Gives rstd.
+// y[D] = RMSNorm(x) * w; y may be x. Where delta is not NULL, the norm is of x + delta, which is stored in `sum` too.
+// Returns rstd, the reciprocal of the root mean square.
 ALWAYS_INLINE float norm_row(void *y, void *sum, const void *x, const void *delta, DType t, const void *w, DType tw,
                              int64_t D, float eps) {
     vf ss = {0};
@@ -23,7 +24,7 @@ ALWAYS_INLINE float norm_row(void *y, void *sum, const void *x, const void *delt
     return rstd;
 }
 
-// dx[D] = dres? + gradient through the norm of x, dx may be dres or dy; dw[D] += in f32.
+// dx[D] = the gradient through the norm of x, plus dres where that is not NULL; dw[D] += in f32. dx may be dres or dy.
 ALWAYS_INLINE void norm_row_bwd(void *dx, float *dw, const void *dres, const void *dy, const void *x, DType t,
                                 float rstd, const void *w, DType tw, int64_t D) {
     vf dot = {0};

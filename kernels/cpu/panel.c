@@ -1,10 +1,10 @@
-// Products whose sum runs down an operand's rows (the backward ones), by tiles of outputs: ROWS rows of a, VECTORS vectors of
-// rows of b.
+// Matrix products of operands whose rows run down memory (the backward products), by tiles of outputs: ROWS rows of a
+// by VECTORS vectors of rows of b.
 //
-// b is packed, a panel of PANEL rows and a chunk of K at a time: unit u of all of them lies together, so that lanes are
-// outputs and no sum goes across lanes. A unit is 4 bytes along K: an f32, a pair of bf16 where there is an instruction for it,
-// else a bf16 widened. A unit of a is broadcast from where it lies, or from a packed block where its rows run down memory
-// or have to be widened first.
+// b is packed, a panel of PANEL rows and a chunk of K at a time, with unit u of all its rows side by side: so each lane
+// is an output and no sum goes across lanes. A unit is 4 bytes along K: an f32, a pair of bf16 where the CPU has an
+// instruction for pairs, else one bf16 widened to f32. A unit of a is broadcast straight from memory, or from a packed
+// block where a's rows run down memory or have to be widened first.
 #include "tile.h"
 #include "unit.h"
 
@@ -19,22 +19,23 @@
 #define ROWS    4
 #endif
 #define PANEL   (WIDTH * VECTORS) // rows of b
-#define UNITS   256               // of a chunk
+#define UNITS   256               // units of a chunk of K
 #define BLOCK_A 96                // rows of a that are packed at a time
 
-// Elements of a unit of type t, and whether a row's own memory will do for it.
+// How many elements of type t make a unit.
 #if defined(ISA_avx512_bf16)
 ALWAYS_INLINE int64_t unit_elements(DType t) { return t == F32 ? 1 : 2; }
 #else
 ALWAYS_INLINE int64_t unit_elements(DType t) { return 1; }
 #endif
+// Whether the units of r can be read as they are stored, without packing.
 ALWAYS_INLINE bool lies_in_units(Rows r, int64_t K) {
     return !r.down && dtype_size(r.dtype) * (size_t)unit_elements(r.dtype) == 4 && K % unit_elements(r.dtype) == 0;
 }
 
-// --- Packing: dst[u * ld + i] = unit u of row i, 0 past the last row up to a whole vector ---
+// --- Packing: dst[u * ld + i] = unit u of row i; past the last row, zeros up to a whole vector ---
 
-// The first WIDTH units of a row of `len` elements, which lie along K; zeros past the last.
+// The first WIDTH units of a row that is contiguous along K and has `len` elements left; zeros past the last.
 ALWAYS_INLINE Vec units_along(const char *row, DType t, int64_t len) {
     size_t bytes = (size_t)(WIDTH * unit_elements(t)) * dtype_size(t), left = (size_t)len * dtype_size(t);
     Vec x = {0};
@@ -46,7 +47,7 @@ ALWAYS_INLINE Vec units_along(const char *row, DType t, int64_t len) {
     memcpy(&h, row, left < bytes ? left : bytes);
     return (Vec)(__builtin_convertvector(h, VecU) << 16);
 }
-// x[j] = unit j of WIDTH rows, n of them there, which have `len` elements more; `whole`: all are there.
+// x[j] = unit j of WIDTH rows, of which n exist, with `len` elements left; `whole`: all rows and units exist.
 ALWAYS_INLINE void load_square(Vec x[WIDTH], const char *row, int64_t stride, DType t, int64_t n, int64_t len,
                                const bool whole) {
     UNROLL for (int64_t j = 0; j < WIDTH; j++) {
@@ -55,6 +56,7 @@ ALWAYS_INLINE void load_square(Vec x[WIDTH], const char *row, int64_t stride, DT
     }
     transpose_square(x);
 }
+// Packs WIDTH rows x WIDTH units, as load_square reads them.
 ALWAYS_INLINE void pack_square(uint32_t *dst, int64_t ld, const char *row, int64_t stride, DType t, int64_t n,
                                int64_t len, const bool whole) {
     Vec x[WIDTH];
@@ -62,6 +64,7 @@ ALWAYS_INLINE void pack_square(uint32_t *dst, int64_t ld, const char *row, int64
     int64_t units = (len + unit_elements(t) - 1) / unit_elements(t);
     UNROLL for (int64_t j = 0; j < WIDTH; j++) if (whole || j < units) memcpy(dst + j * ld, &x[j], sizeof x[j]);
 }
+// Packs n rows that are contiguous along K.
 ALWAYS_INLINE void pack_along(uint32_t *dst, int64_t ld, Rows r, DType t, int64_t n, int64_t len) {
     const int64_t each = unit_elements(t), size = (int64_t)dtype_size(t), step = WIDTH * each, stride = r.stride * size;
     for (int64_t i = 0; i < n; i += WIDTH) {
@@ -74,8 +77,8 @@ ALWAYS_INLINE void pack_along(uint32_t *dst, int64_t ld, Rows r, DType t, int64_
     }
 }
 
-// Unit u of WIDTH rows that run down memory, n of them there: the elements lie side by side, a pair's second one in the next
-// line.
+// One unit of WIDTH rows that run down memory, of which n exist: the rows' elements lie side by side in `line`, the
+// second ones of pairs in `next`.
 ALWAYS_INLINE VecU units_down(const char *line, const char *next, DType t, int64_t n) {
     VecU x = {0};
     if (t == F32) {
@@ -85,6 +88,7 @@ ALWAYS_INLINE VecU units_down(const char *line, const char *next, DType t, int64
     if (unit_elements(t) == 1) return half_line(line, n) << 16;
     return pairs_down(line, next, n);
 }
+// Packs n rows that run down memory.
 ALWAYS_INLINE void pack_down(uint32_t *dst, int64_t ld, Rows r, DType t, int64_t n, int64_t len) {
     const int64_t each = unit_elements(t), size = (int64_t)dtype_size(t);
     for (int64_t k = 0; k < len; k += each, dst += ld) {
@@ -124,13 +128,13 @@ static inline Vec unit_broadcast(const void *p) {
     return x;
 }
 
-// Where unit u of row i of a is: units + i * row + u * next, in units.
+// Where the units of a are read for broadcasting: unit u of row i at units + i * row + u * next.
 typedef struct {
     const char *units;
     int64_t row, next; // bytes
 } Broadcast;
 
-// c[rows, PANEL] = or += one chunk; columns from n on are not stored.
+// c[rows, PANEL] = (or +=, with `add`) one chunk of K; columns from n on are not stored.
 ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, bool pairs, Broadcast a, const uint32_t *panel,
                         int64_t units, int64_t n, const int rows) {
     Vec acc[ROWS][VECTORS];
@@ -163,7 +167,7 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, bool pairs, Broadcas
 
 #define TILE(r)                                                                                                        \
     case r: tile(c, stride, add, pairs, a, panel, units, n, r); break;
-// The same for m rows.
+// `tile` for any number of rows, m.
 ALWAYS_INLINE void tiles(float *c, int64_t stride, bool add, bool pairs, Broadcast a, int64_t m, const uint32_t *panel,
                          int64_t units, int64_t n) {
     for (; m >= ROWS; m -= ROWS, c += ROWS * stride, a.units += ROWS * a.row)

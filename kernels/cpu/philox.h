@@ -1,6 +1,6 @@
-// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), a counter-based generator: four
-// 32-bit numbers are a pure function of a 128-bit counter and a 64-bit key. The same sequence as Random123's and as
-// cuRAND's, where the counter is {offset / 4 (64 bits), subsequence (64 bits)} and the key is the seed.
+// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), a counter-based random generator:
+// four 32-bit numbers that are a pure function of a 128-bit counter and a 64-bit key. The same numbers as Random123's,
+// and as cuRAND's, where the counter is {offset / 4 (64 bits), subsequence (64 bits)} and the key is the seed.
 #pragma once
 #include <stdint.h>
 
@@ -35,8 +35,9 @@ PHILOX_INLINE Philox philox4x32(Philox counter, uint64_t key) {
     return out;
 }
 
-// The random bits of vocabulary entries `token`, + 16, + 32 and + 48, token % 64 < 16, in the draw of sequence `key` at
-// position `pos`. A counter serves four tokens that are 16 apart, so that sixteen lanes hold neighbours.
+// The random bits of the four vocabulary entries token, token + 16, token + 32 and token + 48 in the draw of sequence
+// `key` at position `pos`; token % 64 must be below 16. One counter serves tokens that are 16 apart, so that sixteen
+// vector lanes hold neighbouring tokens.
 PHILOX_INLINE Philox philox_quad(uint64_t seed, int64_t key, int32_t pos, uint32_t token) {
     Philox counter = {{token / 64 * 16 + token % 16, (uint32_t)pos, (uint32_t)key, (uint32_t)((uint64_t)key >> 32)}};
     return philox4x32(counter, seed);

@@ -9,7 +9,7 @@ typedef struct {
     vu v[4];
 } PhiloxVec;
 
-// hi:lo = a * m, from the products of the even and of the odd lanes
+// hi:lo = a * m in each lane, from the 64-bit products of the even lanes and of the odd lanes.
 static inline void multiply(vu a, uint64_t m, vu *hi, vu *lo) {
 #if defined(__AVX512F__)
     __m512i even = _mm512_mul_epu32((__m512i)a, _mm512_set1_epi64((int64_t)m));
@@ -23,6 +23,7 @@ static inline void multiply(vu a, uint64_t m, vu *hi, vu *lo) {
 #endif
 }
 
+// philox4x32 in each lane.
 static inline PhiloxVec philox_vec(PhiloxVec counter, uint64_t key) {
     vu a = counter.v[0], b = counter.v[1], c = counter.v[2], d = counter.v[3];
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
@@ -36,7 +37,7 @@ static inline PhiloxVec philox_vec(PhiloxVec counter, uint64_t key) {
     return (PhiloxVec){{a, b, c, d}};
 }
 
-// philox_token of tokens t .. t + 63, in order; t is a multiple of 64.
+// philox_token for the 64 tokens from t on, in order; t is a multiple of 64.
 static inline PhiloxVec philox_tokens(uint64_t seed, int64_t key, int32_t pos, uint32_t t) {
     const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, zero = {0};
     uint32_t low = (uint32_t)key, high = (uint32_t)((uint64_t)key >> 32);

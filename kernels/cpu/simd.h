@@ -1,4 +1,5 @@
-// Sixteen float lanes, written once for every instruction set.
+// Vectors of sixteen float lanes (vf_...), written once for every instruction set, and rows of either dtype by such
+// vectors.
 //
 // GCC's vector extension splits a 64-byte vector where registers are narrower. Multiply-adds are fused only by vf_fma
 // (the build sets -ffp-contract=off), so that two copies of the same inlined code give the same bits.
@@ -15,7 +16,8 @@
 
 #define LANES 16
 
-// For functions with arguments that are constants at every call (a dtype, a block's rows): each call becomes its own loop.
+// For functions with arguments that are constants at every call (a dtype, a number of rows): the compiler then makes a
+// loop of its own for each call.
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 typedef float vf __attribute__((vector_size(64), may_alias));
@@ -37,7 +39,7 @@ static inline vf vf_load_bf16(const uint16_t *p) {
     memcpy(&h, p, sizeof h);
     return (vf)(__builtin_convertvector(h, vu) << 16);
 }
-// Rounds to nearest even, as f32_to_bf16; NaN stays NaN. (The instruction for it would turn denormals into 0.)
+// Stores rounded to nearest even, as f32_to_bf16; NaN stays NaN. (The instruction for it would turn denormals into 0.)
 static inline void vf_store_bf16(uint16_t *p, vf x) {
     vu u = (vu)x, r = u + 0x7fff + ((u >> 16) & 1);
 #if defined(__AVX512F__)
@@ -83,13 +85,14 @@ static inline vf vf_min(vf a, vf b) {
     return (vf)(((vi)a & m) | ((vi)b & ~m));
 #endif
 }
-// Sum and maximum over lanes by a fixed tree: halves, quarters, ...
+// The sum of the lanes, by a fixed tree: halves, quarters, ...
 static inline float vf_sum(vf x) {
     v8f a = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
             __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
     v4f b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
     return (b[0] + b[2]) + (b[1] + b[3]);
 }
+// The largest lane.
 static inline float vf_max_lane(vf x) {
     x = vf_max(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
     x = vf_max(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
@@ -135,20 +138,20 @@ static inline vf vf_log_reduced(vf f, vf e) {
     p = vf_fma(f2, vf_set(-0.5f), p);
     return vf_fma(e, vf_set(0.693359375f), p + f);
 }
+#define VF_SQRT_HALF 0x3f3504f3 // the bits of sqrt(1/2), from which vf_log counts exponent and mantissa
 // log(x) for normal positive x, within 2 ulp.
-#define VF_SQRT_HALF 0x3f3504f3 // the bits of sqrt(1/2): exponent and mantissa count from there
 static inline vf vf_log(vf x) {
     vi u = (vi)x - VF_SQRT_HALF;
     return vf_log_reduced((vf)((u & 0x7fffff) + VF_SQRT_HALF) - 1.0f, __builtin_convertvector(u >> 23, vf));
 }
-// The first n < LANES elements, the rest filled with `pad`.
+// Loads the first n < LANES elements; the other lanes are `pad`.
 static inline vf vf_load_part(const float *p, int n, float pad) {
     float a[LANES];
     for (int i = 0; i < LANES; i++) a[i] = i < n ? p[i] : pad;
     return vf_load(a);
 }
 
-// A row of either storage type, sixteen elements at a time.
+// Sixteen elements, from i on, of a row of either dtype, as f32.
 static inline vf row_load(const void *p, DType t, int64_t i) {
     return t == F32 ? vf_load((const float *)p + i) : vf_load_bf16((const uint16_t *)p + i);
 }
@@ -163,7 +166,7 @@ static inline void elem_store(void *p, DType t, int64_t i, float x) {
     if (t == F32) ((float *)p)[i] = x;
     else ((uint16_t *)p)[i] = f32_to_bf16(x);
 }
-// The first n <= LANES elements at i; lanes past them are 0, and are not stored.
+// row_load where only n elements are left: the other lanes are 0. (row_store_part leaves what lies past them alone.)
 static inline vf row_load_part(const void *p, DType t, int64_t i, int64_t n) {
     if (n >= LANES) return row_load(p, t, i);
     float a[LANES] = {0};
@@ -180,8 +183,8 @@ static inline void row_store_part(void *p, DType t, int64_t i, int64_t n, vf x) 
     for (int64_t j = 0; j < n; j++) elem_store(p, t, i + j, a[j]);
 }
 
-// Runs the statements for i = 0, LANES, ... below `end` with n elements at hand: first whole vectors, with n = LANES a
-// constant that makes row_load_part a plain load, then once for what is left.
+// Runs the statements for i = 0, LANES, ... below `end`, with n the elements to handle: first for whole vectors, where
+// n = LANES is a constant that makes row_load_part a plain load, then once for what is left.
 #define FOR_LANES(i, n, end, ...)                                                                                      \
     do {                                                                                                               \
         int64_t i = 0;                                                                                                 \

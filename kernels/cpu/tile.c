@@ -1,19 +1,19 @@
-// bf16 products on tile registers, forward and backward.
+// bf16 matrix products on AMX tile registers, forward and backward.
 //
-// An output is one chain: K in steps of 32 elements counted from 0, an instruction each, which adds the sum of its 16 even and
-// the sum of its 16 odd products (tests/test_twins.c has the words). Past the end of K and of the rows there are zeros.
-// So no output depends on the rows beside it, and a row is the same bits alone as among others.
+// An output is one chain: K in steps of 32 elements counted from 0, one instruction each, which adds the sum of its 16
+// even products and the sum of its 16 odd ones (twin.h has its exact arithmetic). Past the end of K and of the rows
+// there are zeros. So no output depends on the rows beside it, and a row has the same bits alone as among others.
 //
-// Four accumulators are in work at a time: 2 x 2 tiles, four loads for four instructions. Between pieces of K, so short that
-// one operand stays in the first-level cache, they rest in memory as they are.
+// Four accumulators are used at a time, 2 x 2 tiles: four loads for four instructions. K goes in pieces so short that
+// one operand stays in the first-level cache; between pieces the accumulators are kept in memory, unrounded.
 #include "tile.h"
 #include "parallel.h"
 
 #if defined(ISA_amx)
 #include "tile_unit.h"
 
-#define PIECE   16  // tiles along K
-#define SUMS    128 // tiles of sums in a block, COLUMNS of them side by side at most
+#define PIECE   16  // tiles along K in a piece
+#define SUMS    128 // tiles of sums in a block, at most COLUMNS of them side by side
 #define COLUMNS 8
 #define ELEMENT 2 // bytes
 
@@ -23,14 +23,15 @@ static inline int64_t tiles_of(int64_t n, int64_t edge) { return (n + edge - 1) 
 
 // --- Packing ---
 
-// One tile from rows that lie along K: each a pair in 4 bytes, n rows and `len` elements of them there.
+// One tile from rows contiguous along K: x[i] = 16 pairs of row i. n rows with `len` elements each exist; the rest is
+// 0.
 ALWAYS_INLINE void load_along(Vec x[16], Rows r, int64_t n, int64_t len) {
     for (int64_t i = 0; i < TILE_EDGE; i++) {
         x[i] = (Vec){0};
         if (i < n) memcpy(&x[i], rows_at(r, i).data, (size_t)(len < TILE_DEPTH ? len * ELEMENT : 64));
     }
 }
-// From rows that run down memory: x[p] = pair p of all rows.
+// One tile from rows that run down memory: x[p] = pair p of 16 rows.
 ALWAYS_INLINE void load_down(Vec x[16], Rows r, int64_t n, int64_t len) {
     for (int64_t p = 0; p < TILE_EDGE; p++) {
         const char *line = cols_at(r, 2 * p).data;
@@ -38,7 +39,8 @@ ALWAYS_INLINE void load_down(Vec x[16], Rows r, int64_t n, int64_t len) {
         if (2 * p < len) x[p] = (Vec)pairs_down(line, 2 * p + 1 < len ? line + r.stride * ELEMENT : NULL, n);
     }
 }
-// Rows of r from i on, elements from k on; `right`: pairs come first, else rows.
+// Packs one tile, the rows of r from i on and the elements from k on: as a right operand (a line for each pair) or a
+// left one (a line for each row).
 static void pack_tile(char *to, Rows r, int64_t m, int64_t K, int64_t i, int64_t k, bool right) {
     Vec x[16];
     Rows at = cols_at(rows_at(r, i), k);
@@ -48,15 +50,17 @@ static void pack_tile(char *to, Rows r, int64_t m, int64_t K, int64_t i, int64_t
     memcpy(to, x, TILE_BYTES);
 }
 
-// Both operands along K: the weights are the left one, and tokens are packed. Else the rows of b are.
+// Whether b is the left operand and a the right one: so in forward products, where b, the weights, are read as they are
+// stored and a, the tokens, are packed. Else a is the left operand and rows of b are packed.
 static inline bool swapped(Rows b) { return !b.down; }
+// Whether a can be read as it is stored.
 static inline bool lies_ready(Rows a, Rows b) { return !swapped(b) && !a.down; }
 
 int64_t tile_rows_that_fit(const Arena *scratch, Rows a, int64_t m, Rows b, int64_t K) {
     int64_t each = tiles_of(K, TILE_DEPTH) * TILE_BYTES, tiles;
     if (lies_ready(a, b) || K == 0) return m;
     tiles = (int64_t)(scratch->cap - scratch->used - ARENA_ALIGN) / each;
-    if (tiles < 1) tiles = 1; // there is none: arena_take says so
+    if (tiles < 1) tiles = 1; // there is room for none: arena_take reports it
     return tiles >= tiles_of(m, TILE_EDGE) ? m : tiles * TILE_EDGE;
 }
 
@@ -80,7 +84,7 @@ Rows tile_pack(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K) {
 typedef struct {
     const char *at;
     int64_t down, along, row; // bytes
-    int64_t m, K;             // rows and elements that are there to be read
+    int64_t m, K;             // rows and elements that exist
 } Left;
 
 static Left left_of(Rows r, int64_t m, int64_t K) {
@@ -93,7 +97,7 @@ static Left left_of(Rows r, int64_t m, int64_t K) {
                       tiles_of(K, TILE_DEPTH) * TILE_DEPTH};
     return (Left){r.data, r.stride * ELEMENT * TILE_EDGE, 64, r.stride * ELEMENT, m, K};
 }
-// Where tile (i, k) can be read, and how far its rows are apart: at an edge, a copy with zeros past it.
+// Where tile (i, k) can be read, and in *row how far apart its rows are. At an edge that is `copy`, padded with zeros.
 static inline const char *left_tile(const Left *l, int64_t i, int64_t k, char *copy, int64_t *row) {
     const char *from = l->at + i * l->down + k * l->along;
     int64_t m = l->m - i * TILE_EDGE, len = l->K - k * TILE_DEPTH;
@@ -106,14 +110,14 @@ static inline const char *left_tile(const Left *l, int64_t i, int64_t k, char *c
     return copy;
 }
 
-// A right operand: tile (k, j) at `at` + j * across + k * TILE_BYTES.
+// A right operand: tile (k, j) begins at `at` + j * across + k * TILE_BYTES.
 typedef struct {
     const char *at;
     int64_t across; // bytes
 } Right;
 
-// sum[rows x columns tiles, `wide` to a line] from tile (i, j) on = or += K's tiles [from, to); the right operand begins at
-// tile `from`.
+// Adds the tiles [from, to) along K to rows x columns (1 or 2 each) tiles of sums, from tile (i, j) on; a line of `sum`
+// has `wide` tiles. With from == 0 the sums begin at 0. r begins at tile `from`.
 ALWAYS_INLINE void meet(float (*sum)[256], int64_t wide, const Left *l, int64_t i, Right r, int64_t j, int64_t from,
                         int64_t to, const int rows, const int columns) {
     char copy[2][TILE_BYTES] __attribute__((aligned(64)));
@@ -163,7 +167,7 @@ static void meet_all(float (*sum)[256], const Left *l, int64_t rows, Right r, in
         }
 }
 
-// c[m,n] = a square of sums, or its transpose.
+// Stores one tile of sums to c, or its transpose; m rows and n columns of c exist.
 static void store_square(float *c, int64_t stride, const float *sum, int64_t m, int64_t n, bool transpose) {
     Vec x[16];
     memcpy(x, sum, sizeof x);
@@ -172,12 +176,14 @@ static void store_square(float *c, int64_t stride, const float *sum, int64_t m, 
         memcpy(c, &x[i], n < TILE_EDGE ? (size_t)n * sizeof *c : sizeof x[i]);
 }
 
-// The whole of K for one block of sums; `b`: rows that run down memory, packed a piece at a time, where r is not there.
+// One block of sums over the whole of K. The right operand is r, or where r.at is NULL rows of b that run down memory,
+// packed here a piece at a time.
 static void block_of_sums(float (*sum)[256], const Left *l, int64_t rows, Right r, Rows b, int64_t n, int64_t columns,
                           int64_t K) {
     char panel[COLUMNS * PIECE * TILE_BYTES] __attribute__((aligned(64)));
     const int64_t along = tiles_of(K, TILE_DEPTH);
-    // With so few columns nothing is met twice: memory is read in order.
+    // With so few columns no tile of the left operand is used twice, so nothing is gained from pieces: read memory in
+    // order.
     const int64_t piece = r.at && columns <= 2 ? along : PIECE;
     for (int64_t k = 0; k < along; k += piece) {
         int64_t end = k + piece < along ? k + piece : along;
@@ -198,7 +204,7 @@ void tile_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, 
     if (K == 0)
         for (int64_t i = 0; i < m; i++) memset(c + i * stride, 0, (size_t)n * sizeof *c);
     if (K == 0) return;
-    // Rows of sums are rows of the left operand.
+    // The rows of `sum` are those of the left operand, whichever of a and b that is.
     const int64_t rows = swap ? n : m, columns = swap ? m : n;
     const int64_t most = COLUMNS * TILE_EDGE, step = columns <= 64 ? SUMS / 4 * TILE_EDGE : SUMS / COLUMNS * TILE_EDGE;
     float sum[SUMS][256] __attribute__((aligned(64)));

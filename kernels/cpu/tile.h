@@ -1,8 +1,10 @@
-// Products of bf16 by tile registers: 16 rows of 64 bytes each. Three of them meet in an instruction, TDPBF16PS: sixteen rows of
-// 32 elements (the left operand), sixteen columns of 16 pairs (the right one), a square of sums.
+// Matrix products of bf16 on AMX tile registers, each 16 rows of 64 bytes. The instruction TDPBF16PS takes three:
+// sixteen rows of 32 elements (the left operand), sixteen columns of 16 pairs (the right operand), and a 16 x 16 square
+// of f32 sums.
 //
-// The right operand lies packed: a tile is [16 pairs][16 columns], a pair in 4 bytes. So does the left one where its rows run
-// down memory; else it is read from where it lies, which is how the weights are read, one token or many.
+// The right operand is always packed: a tile is [16 pairs][16 columns], a pair in 4 bytes. The left one is packed only
+// where its rows run down memory; else it is read as it is stored, which is how weights are read, for one token or
+// many.
 #pragma once
 #include "dot.h"
 
@@ -15,9 +17,11 @@ static inline bool goes_by_tiles(Rows r) { return r.dtype == BF16; }
 #else
 static inline bool goes_by_tiles(Rows r) { return false; }
 #endif
-// How many of m rows of a have room in scratch to be packed for a product with b: a multiple of TILE_EDGE, or m.
+// How many of the m rows of a scratch has room to pack for a product with b: m, or less and then a multiple of
+// TILE_EDGE.
 int64_t tile_rows_that_fit(const Arena *scratch, Rows a, int64_t m, Rows b, int64_t K);
-// a with its m rows packed for a product with rows like b's, in scratch, by all threads; as it is, where it needs no packing.
+// Packs m rows of a in scratch, by all threads, for a product with rows laid out as b's are; returns a as it is where
+// it needs no packing.
 Rows tile_pack(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K);
-// dot_block and panel_block of bf16: c[m,n] = a[m,K] b[n,K]^T; a from tile_pack, b from memory.
+// dot_block and panel_block for bf16: c[m,n] = a[m,K] b[n,K]^T; a is from tile_pack, b as it is stored.
 void tile_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K);

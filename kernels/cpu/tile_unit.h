@@ -1,6 +1,8 @@
-// The tile registers, 0 to 7, and what is done with them; or their twins in C, a thread's own. Registers are named by constants.
+// The AMX tile registers, 0 to 7, and their instructions; with ISA_TWIN, C twins of both, in a thread's own memory.
+// Registers are named by constants.
 //
-// Plain assembly: the compilers' own functions do not say that they read memory, and gcc 12 then leaves out stores before them.
+// In plain assembly, because gcc 12's builtins do not say that they read memory, and it then leaves out stores before
+// them (findings/gcc-tile-loadconfig.sh).
 #pragma once
 #include "unit.h"
 
@@ -16,7 +18,7 @@
 #define tile_dot(c, a, b) twin_tdpbf16((float(*)[16])tile_twin[c], tile_twin[a], tile_twin[b])
 #else
 #define TILES_HERE
-// All eight whole: 16 rows of 64 bytes.
+// Configures all eight registers at their full size, 16 rows of 64 bytes.
 static inline void tile_open(void) {
     struct {
         uint8_t palette, start_row, reserved[14];
@@ -26,7 +28,7 @@ static inline void tile_open(void) {
     for (int t = 0; t < 8; t++) all.bytes[t] = 64, all.rows[t] = 16;
     __asm__ volatile("ldtilecfg %0" : : "m"(all));
 }
-// Gives them back, so that the kernel need not keep their 8 KiB for the thread.
+// Releases the registers, so that the operating system need not save their 8 KiB for this thread.
 static inline void tile_close(void) { __asm__ volatile("tilerelease"); }
 #define tile_zero(t) __asm__ volatile("tilezero %%tmm" #t : :)
 #define tile_load(t, p, stride)                                                                                        \

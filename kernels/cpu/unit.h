@@ -1,5 +1,5 @@
-// The register of a matrix product and its steps: a multiply-add of f32, and where there is an instruction for it of pairs of
-// bf16.
+// The vector register that matrix products work on (Vec), its multiply-adds of f32 and of pairs of bf16, and its
+// transposition.
 #pragma once
 #include "simd.h"
 
@@ -15,20 +15,20 @@ typedef float Vec __attribute__((vector_size(4 * WIDTH), may_alias));
 typedef uint32_t VecU __attribute__((vector_size(4 * WIDTH), may_alias));
 
 #if defined(ISA_TWIN)
-#define UNROLL // the steps are calls
+#define UNROLL // twins' steps are calls: unrolling would only bloat the code
 #elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
-// gcc would rather load a register again for every use, and then loads are the limit.
+// Keeps x in a register: gcc would load it anew for every use, and the loads would then limit the speed.
 #if defined(__AVX512F__)
 #define KEEP(x) __asm__("" : "+v"(x))
 #else
 #define KEEP(x) ((void)0)
 #endif
 
-// Of pairs of bf16, a and b are the bits.
+// step_f32: acc + a * b in each lane. step_pair: the same for WIDTH pairs of bf16, whose bits a and b hold.
 #if defined(ISA_TWIN)
 static __attribute__((noinline, unused)) Vec step_f32(Vec acc, Vec a, Vec b) {
     twin_fma((float *)&acc, (const float *)&a, (const float *)&b, (const float *)&acc, WIDTH);
@@ -60,7 +60,7 @@ static inline Vec step_pair(Vec acc, Vec a, Vec b) {
 }
 #endif
 
-// x[WIDTH, WIDTH] transposed: at each step the off-diagonal squares of side h change places.
+// Transposes x[WIDTH, WIDTH]: at each step the off-diagonal squares of side h change places.
 #define SQUARES(h, lo, hi)                                                                                             \
     UNROLL for (int i = 0; i < WIDTH; i++) if (!(i & h)) {                                                             \
         Vec a = x[i], b = x[i + h];                                                                                    \
@@ -90,8 +90,8 @@ ALWAYS_INLINE void transpose_square(Vec x[WIDTH]) {
 #undef LIST
 #undef SQUARES
 
-// Unit u of WIDTH rows that run down memory, n of them there: the elements lie side by side; `next`: where a unit is a pair of
-// bf16, the line of the second ones, NULL past the end.
+// half_line widens the first n bf16 of a line in memory; pairs_down makes pairs of them with those of the `next` line,
+// or of 0 where that is NULL.
 typedef uint16_t Half __attribute__((vector_size(2 * WIDTH), may_alias));
 ALWAYS_INLINE VecU half_line(const char *line, int64_t n) {
     Half h = {0};
