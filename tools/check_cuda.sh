@@ -70,7 +70,8 @@ kernels=$(cut -d'|' -f2 "$room/all" | sort -u | grep -c .)
 
 # ---- main loops --------------------------------------------------------------------------------------------------------
 # Reads cuobjdump -sass; a line a function: NAME TENSOR OTHERS SETMAXNREG. The main loop is, of the loops that hold no smaller
-# one with as much to say, the one with the most instructions of tensor cores, then with the most.
+# one with as much to say, the one with the most instructions of tensor cores, then with the fewest others (a jump back out of code
+# that waits, placed behind the loop, looks like a loop too); where there are none of tensor cores, the longest.
 main_loops='
     function finish(   k, j, inner, t, n) {
         if (name == "") return
@@ -82,7 +83,7 @@ main_loops='
                 if (first[j] >= first[k] && last[j] <= last[k] && last[j] - first[j] < last[k] - first[k] && (holds[j] || !holds[k]))
                     inner = 0
             n = last[k] - first[k] + 1 - holds[k]
-            if (inner && (holds[k] > most_t || (holds[k] == most_t && n > most))) { most_t = holds[k]; most = n }
+            if (inner && (holds[k] > most_t || (holds[k] == most_t && (most_t ? n < most : n > most)))) { most_t = holds[k]; most = n }
         }
         print name, most_t, most, registers + 0
         split("", at); split("", tensor)
@@ -127,7 +128,8 @@ else
         cut -d' ' -f1 "$LAUNCHES" | $demangle | sed 's/^void //' >"$room/names"
         cut -d' ' -f2- "$LAUNCHES" | paste -d'|' "$room/names" - | sort -u >"$room/launches"
     fi
-    # The table: KERNEL | THREADS DYNAMIC_SHARED | ARCH TENSOR/OTHERS[+setmaxnreg] | ...
+    # The table: KERNEL | THREADS DYNAMIC_SHARED | ARCH TENSOR/OTHERS[+setmaxnreg] | ... A generation that a row does not name has
+    # no such kernel, and is not asked for it.
     awk -F'|' -v archs="$archs" -v update="${UPDATE-}" -v new="$room/table" '
         function trim(x) { sub(/^ +/, "", x); sub(/ +$/, "", x); return x }
         function least(a, b) { return a < b ? a : b }
@@ -156,16 +158,21 @@ else
             line = sprintf("%-76s | %4d %6d", name, l[1], l[2])
             for (i = 1; i <= n; i++) {
                 arch = a[i]
+                named = 0
+                for (k = 3; k <= NF; k++) { split(trim($k), was, /[ \/+]+/); named = named || was[1] == arch }
+                if (!named) continue
                 if (!((name, arch) in tensor)) { bad("there is no kernel " name " for sm_" arch); continue }
+                if (!((name, arch) in regs)) { bad("ptxas said nothing of " name " for sm_" arch); continue }
                 t = tensor[name, arch]; o = others[name, arch]; r = dynamic[name, arch]
                 made = t "/" o (r ? "+setmaxnreg" : "")
                 line = line sprintf(" | %-4s %-8s", arch, made)
                 if (!shown++)
                     printf "\n%-76s %6s %5s %6s %9s %6s %6s %6s %6s  %s\n", "hot kernel", "arch", "regs", "spills", "shared", "blocks", "tensor",
                         "others", "share", "setmaxnreg"
-                printf "%-76s %6s %5d %6d %9d %6d %6d %6d %5.1f%%  %s\n", i == 1 ? name : "", arch, regs[name, arch], spilled[name, arch],
+                printf "%-76s %6s %5d %6d %9d %6d %6d %6d %5.1f%%  %s\n", name != before ? name : "", arch, regs[name, arch], spilled[name, arch],
                     fixed[name, arch] + l[2], blocks(arch, l[1], regs[name, arch], fixed[name, arch] + l[2]), t, o,
                     100 * t / (t + o), r ? "yes" : "no"
+                before = name
                 for (k = 3; k <= NF && !update; k++) {
                     split(trim($k), was, /[ \/+]+/)
                     if (was[1] != arch) continue
