@@ -1,9 +1,10 @@
-// The Board: one piece of shared memory for the ranks of a host. Everything in it is read and written with atomics, so
-// that a rank may die at any instruction and leave nothing locked.
+// The Board: one piece of shared memory through which the ranks of a host meet, tell each other of failures and see who
+// has died. Everything in it is read and written with atomics, so that a rank may die at any instruction and leave
+// nothing locked.
 //
-// A meeting: each rank publishes the meeting's number with its name and size, and waits on one futex until all have
-// reached that number. What it published stays readable until the meeting after the next, for a rank can be one meeting
-// ahead of another, never two.
+// A meeting: each rank publishes the number of the meeting with the collective's name and size, then waits on one futex
+// until all have reached that number. What it published stays readable until the meeting after the next, because a rank
+// can be one meeting ahead of another, never two.
 #include "board.h"
 #include "clock.h"
 #include <errno.h>
@@ -19,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LOOK_NS 20000000 // a wait looks this often for failures, deaths and time-outs
+#define LOOK_NS 20000000 // how often a rank that waits looks for failures, deaths and time-outs
 
 typedef struct {
     uint64_t word[3]; // up to 23 bytes of text, read and written a word at a time
@@ -30,19 +31,19 @@ typedef struct {
     struct {
         uint64_t bytes;
         Name name;
-    } call[2]; // of meeting number n at n % 2
+    } call[2]; // meeting number n is at n % 2
     Name phase;
     int64_t step;
     int64_t beat;       // CLOCK_MONOTONIC, ns; 0: not here yet
-    uint64_t namespace; // of its process number
+    uint64_t namespace; // the pid namespace in which `pid` holds
     int32_t pid, rank;
 } Line;
 
 typedef struct {
     uint32_t bell; // the futex: rung at every arrival and failure
     int32_t stop;
-    int32_t failed; // 0: no; 1: being written; 2: the error below holds
-    int32_t spoken;
+    int32_t failed; // 0: no; 1: the error below is being written; 2: it is there
+    int32_t spoken; // whether a rank has printed it
     ExitCode code;
     char text[2048];
     Line line[COMM_RANKS];
@@ -52,9 +53,9 @@ struct Board {
     Shared *shared;
     size_t bytes;
     int locals, self;
-    bool owner;         // board_close unmaps
-    uint64_t meetings;  // this rank's
-    uint64_t namespace; // of process numbers
+    bool owner;         // whether board_close unmaps the memory
+    uint64_t meetings;  // meetings this rank has entered
+    uint64_t namespace; // the pid namespace of this process
     int pidfd[COMM_RANKS];
 };
 
@@ -110,7 +111,7 @@ Board *board_new(int locals, Error *e) {
 Board *board_open(const char *name, int locals, Error *e) {
     int fd = shm_open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) return no_board("open it in /dev/shm", locals, e);
-    // All who come do the same: the size and the zeros are there whoever is first.
+    // Every rank does the same, so that size and zeros are there whoever comes first.
     int why = posix_fallocate(fd, 0, (off_t)board_bytes(locals));
     void *p = MAP_FAILED;
     if (why) errno = why;
@@ -197,7 +198,7 @@ bool board_broken(const Board *b, Error *e) {
 
 bool board_speak(Board *b) { return !__atomic_exchange_n(&b->shared->spoken, 1, __ATOMIC_ACQ_REL); }
 
-// A failure that this rank found out: said once, whoever of the ranks was first.
+// Reports a failure that this rank found. Only the first report of any rank is kept on the board.
 static bool fail(Board *b, Error *e, const char *text) {
     board_fail(b, EXIT_COMM, text);
     return error_set(e, EXIT_COMM, "%s", text);

@@ -1,7 +1,8 @@
 // Collectives of ranks on the CPU, through windows of shared memory: every rank fills its window, they meet, every rank
-// reads the others'. Two windows a rank take turns, so one meeting a window is enough. Sums run in rank order.
+// reads the others' windows. Each rank has two, in turns, so one meeting for each windowful is enough. Sums run in rank
+// order.
 //
-// And what both devices share: slices, small sums, bytes of any number.
+// Also the collectives that are the same on both devices, made from these: slices, small sums, bytes of any number.
 #include "board.h"
 #include <stdlib.h>
 
@@ -39,7 +40,8 @@ static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
     return share(c, name, x.data, end, e);
 }
 
-// x[n] = the sum over ranks of their windows' parts for this rank, `part` elements apart, in rank order.
+// x[n] = the sum, in rank order, of what each rank's window holds for this rank; a window has `part` elements for each
+// rank.
 static void add_parts(Comm *c, void *x, DType t, int64_t n, int64_t part) {
     for (int64_t i = 0; i < n; i++) {
         float sum = 0;
@@ -117,7 +119,7 @@ bool comm_share(Comm *c, const char *name, void *data, const uint64_t *end, Erro
     return !c || c->share(c, name, data, end, e);
 }
 
-// Ends of equal parts of `bytes` each.
+// Where each rank's bytes end (as comm_share takes it) when every rank has `bytes` of them.
 static uint64_t *equal_ends(const Comm *c, uint64_t bytes) {
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
     for (int r = 0; r < c->world; r++) end[r] = bytes * (uint64_t)(r + 1);

@@ -10,15 +10,14 @@
 #include "tile.h"
 #include "unit.h"
 
-#define TILE      16 // outputs of a tile: 4 x 4, 2 x 8 or 1 x 16
-#define TILE_ROWS 4  // rows of a in a tile, at most
-#define BLOCK_M                                                                                                        \
-    128 // a task is BLOCK_M x BLOCK_N outputs: one chunk of BLOCK_N rows of b stays in the second-level cache
-#define BLOCK_N 96
-#define PANEL_M 512 // the same for operands whose rows run down memory (panel.c)
-#define PANEL_N 64
-#define BLOCK   (PANEL_M * PANEL_N)
-#define HELD    8 // row_alone holds the accumulators of this many chunks of K at once
+#define TILE      16  // outputs of a tile: 4 x 4, 2 x 8 or 1 x 16
+#define TILE_ROWS 4   // rows of a in a tile, at most
+#define BLOCK_M   128 // a task is BLOCK_M x BLOCK_N outputs: a chunk of BLOCK_N rows of b fits the second-level cache
+#define BLOCK_N   96
+#define PANEL_M   512 // the same for operands whose rows run down memory (panel.c)
+#define PANEL_N   64
+#define BLOCK     (PANEL_M * PANEL_N)
+#define HELD      8 // row_alone holds the accumulators of this many chunks of K at once
 
 // --- Loads, and the step that multiplies a vector of a and one of b into an accumulator, for each dtype ---
 

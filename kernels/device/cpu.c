@@ -1,4 +1,4 @@
-// The CPU device: plain memory, OpenMP threads, the table of ops.
+// The CPU device: plain memory, OpenMP threads, and the ops of one instruction set.
 #include "cpu_ops.h"
 #include "error.h"
 #include "machine.h"
@@ -9,7 +9,8 @@
 #include <omp.h>
 #endif
 
-// Pages come straight from the kernel: zero, and given back at once. Huge pages spare the matrix products TLB misses.
+// Memory straight from the operating system: zeroed, and given back at once when freed. Huge pages save the matrix
+// products TLB misses.
 static void *alloc(Device *d, size_t bytes) {
     void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
@@ -23,20 +24,21 @@ static void copy(Device *d, void *dst, const void *src, size_t bytes) { memmove(
 static void sync_nothing(Device *d) {}
 static void *host_alloc(Device *d, size_t bytes) { return malloc(bytes ? bytes : 1); }
 static void host_free(Device *d, void *host, size_t bytes) { free(host); }
-// Whatever was asked for is done when the call returns: every event has passed.
+// Events are empty here: every call has finished when it returns, so there is nothing to wait for.
 static Event *event_new(Device *d) { return xmalloc(1); }
 static void event_ignore(Device *d, Event *e) {}
 static void fetch(Device *d, void *host, const void *src, size_t bytes, Event *e) { copy(d, host, src, bytes); }
 static void event_free(Device *d, Event *e) { free(e); }
 static size_t memory(Device *d) { return machine_memory(1).bytes; }
 
-// "generic, avx2": what a user can choose here.
+// Writes the instruction sets a user can choose on this machine, as "generic, avx2".
 static void list_isas(char *text, size_t n) {
     for (int isa = CPU_ISA_AUTO + 1, at = 0; isa < CPU_ISA_END; isa++)
         if (!cpu_isa_missing(isa)) at += snprintf(text + at, n - (size_t)at, "%s%s", at ? ", " : "", cpu_isa_name(isa));
 }
 
-// The ops of `isa`, or of what auto stands for; what they are goes into the device's texts.
+// The ops of instruction set `isa`, or of the one that auto stands for; fills d->about and d->numerics. NULL after
+// filling *e.
 static const OpTable *choose_ops(Device *d, int isa, int threads, Error *e) {
     bool chosen = isa != CPU_ISA_AUTO;
     if (!chosen) isa = cpu_isa_auto();

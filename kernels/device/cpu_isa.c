@@ -1,4 +1,4 @@
-// Which instruction sets this program holds, this CPU has, and the kernel permits.
+// Which CPU instruction sets this program was built with, this CPU has, and the operating system permits.
 #include "cpu_ops.h"
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include <unistd.h>
 #endif
 
-// Each says why this machine does not have it; NULL: it does.
+// lacks_X: why this machine cannot run instruction set X, or NULL where it can.
 static const char *lacks_generic(void) { return NULL; }
 static const char *const not_here = "this CPU does not have it";
 #if defined(__x86_64__)
@@ -22,8 +22,9 @@ static const char *lacks_avx512(void) {
 }
 static const char *lacks_avx512_bf16(void) { return __builtin_cpu_supports("avx512bf16") ? lacks_avx512() : not_here; }
 
-// The tile registers are 8 KiB a thread: the system must know of them (XCR0), and a process asks the kernel before it uses
-// them, once for all threads and children (Linux, Documentation/arch/x86/xstate.rst).
+// AMX needs more than the CPU: its tile registers are 8 KiB for each thread, so the operating system must have enabled
+// them (XCR0), and a process must ask for permission, once for all its threads and children (Linux,
+// Documentation/arch/x86/xstate.rst).
 static const char *lacks_amx(void) {
     enum { OSXSAVE = 1 << 27, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, XTILE = 3 << 17 };
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18 };
@@ -43,7 +44,8 @@ static const char *lacks_avx512_bf16(void) { return not_here; }
 static const char *lacks_amx(void) { return not_here; }
 #endif
 
-// Weak: what the compiler cannot make is NULL, and so are the twins in C but in those tests that link them.
+// The tables of ops. Weak symbols: the address is NULL where the compiler does not know an instruction set, and for
+// twins in C except in the tests that link them.
 #define DECLARE(name, about)                                                                                           \
     extern const OpTable cpu_ops_##name __attribute__((weak)), cpu_ops_##name##_twin __attribute__((weak));
 CPU_ISAS(DECLARE)
@@ -69,7 +71,7 @@ int cpu_isa_auto(void) {
     if (name && *name) {
         while (isa > CPU_ISA_AUTO && strcmp(name, isas[isa].name) != 0) isa--;
     } else {
-        while (cpu_isa_missing(isa)) isa--; // generic ends it
+        while (cpu_isa_missing(isa)) isa--; // ends at generic, which is never missing
     }
     return isa;
 }

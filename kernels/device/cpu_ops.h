@@ -1,6 +1,6 @@
-// The ops of one instruction set (cpu_isa.h), as the CPU device takes them.
+// How the CPU device finds the ops of an instruction set (cpu_isa.h).
 #pragma once
 #include "ops.h"
 
 const char *cpu_isa_about(int isa);
-const OpTable *cpu_isa_ops(int isa); // its twin in C where it is missing; NULL where there is none
+const OpTable *cpu_isa_ops(int isa); // on a machine that lacks it: its twin in C, or NULL where none is linked

@@ -1,4 +1,4 @@
-// The CUDA device: its memory, copies, events, graphs, the table of ops.
+// The CUDA device: its memory, copies, events and graphs, and the table of ops.
 #include "cuda.cuh"
 #include <cuda_profiler_api.h>
 #include <stdio.h>
@@ -30,7 +30,8 @@ static void copy(Device *d, void *dst, const void *src, size_t bytes) {
         cuda_failed(d, cudaPointerGetAttributes(&from, src), "copy") ||
         cuda_failed(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, of(d)->stream), "copy"))
         return;
-    // Between places on the device order is enough; host memory may be read or written by the caller next.
+    // Copies within the device are ordered by the stream. But host memory may be read or overwritten by the caller as
+    // soon as this returns, so wait.
     if (to.type != cudaMemoryTypeDevice || from.type != cudaMemoryTypeDevice)
         cuda_failed(d, cudaStreamSynchronize(of(d)->stream), "copy");
 }
@@ -67,7 +68,7 @@ static void fetch_async(Device *d, void *host, const void *src, size_t bytes, Ev
 }
 static Event *event_new(Device *d) {
     Event *e = (Event *)xcalloc(1, sizeof *e);
-    // A waiting thread sleeps: its core is for those who score meanwhile.
+    // A thread that waits sleeps instead of spinning: reward threads need its core.
     if (!cuda_failed(d, cudaEventCreateWithFlags(&e->event, cudaEventDisableTiming | cudaEventBlockingSync),
                      "making an event"))
         return e;
@@ -95,7 +96,7 @@ static void graph_begin(Device *d) {
 }
 static Graph *graph_end(Device *d) {
     cudaGraph_t graph = NULL;
-    cudaError_t ended = cudaStreamEndCapture(of(d)->stream, &graph); // also where an op failed: the stream must go on
+    cudaError_t ended = cudaStreamEndCapture(of(d)->stream, &graph); // even where an op failed: it ends the capture
     if (d->error[0] || cuda_failed(d, ended, "recording a graph")) {
         if (graph) cudaGraphDestroy(graph);
         return NULL;
@@ -126,7 +127,7 @@ static void record(Device *d, bool on) {
     cuda_failed(d, on ? cudaProfilerStart() : cudaProfilerStop(), "telling the profiler");
 }
 
-// An op inside a range of its own name.
+// Wraps an op in an NVTX range of its name, for profilers.
 template <auto op, typename Name> struct Ranged;
 template <typename... A, void (*op)(Device *, A...), typename Name> struct Ranged<op, Name> {
     static void run(Device *d, A... a) {
@@ -141,7 +142,8 @@ template <typename... A, void (*op)(Device *, A...), typename Name> struct Range
     };
 OPS(OP_NAME)
 
-// Whether this build has code for the card; CUDA says so only when a kernel is asked about.
+// Does nothing of use: find_card asks CUDA about it, which is the only way to learn whether this build has code for the
+// card.
 static __global__ void probe_kernel(int *x) { *x = 0; }
 
 static bool open_failed(Error *e, ExitCode code, cudaError_t status, const char *what, const char *todo) {
@@ -189,7 +191,9 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     d->name = "cuda";
     c->sm_count = card.multiProcessorCount;
     c->memory = card.totalGlobalMem;
-    cudaFuncAttributes code; // ptxVersion: what the code was compiled for, also where the driver translated it
+    // Kernels start early only where the code was compiled to wait: ptxVersion says for which generation, even where
+    // the driver has translated it.
+    cudaFuncAttributes code;
     c->overlaps = cudaFuncGetAttributes(&code, (const void *)probe_kernel) == cudaSuccess && code.ptxVersion >= 90;
     snprintf(d->about, sizeof d->about, "%.80s, sm_%d%d, %d SMs, %.1f GiB, CUDA %d.%d", card.name, card.major,
              card.minor, c->sm_count, (double)c->memory / (1 << 30), CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);

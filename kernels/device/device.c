@@ -1,4 +1,4 @@
-// Which device a run takes: the GPU where one answers, the CPU elsewhere.
+// Opens the device of a run: the GPU where one answers, else the CPU, unless the option device= says which.
 #include "config.h"
 #include "device.h"
 #include "machine.h"

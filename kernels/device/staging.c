@@ -1,5 +1,5 @@
-// Between host memory and a device's: views for reading, and uploads whose next part is made ready while the last one is
-// on its way.
+// Copies between host memory and a device's: views for reading, and uploads in which the next part is prepared while
+// the last one is still being copied.
 #include "device.h"
 #include "staging.h"
 #include <stdlib.h>

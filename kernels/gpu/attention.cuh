@@ -1,17 +1,19 @@
-// The one core that attention.cu (packed sequences) and decode.cu (one query a sequence over the cache) share, so that a
-// (token, head) row's output is the same bits from both.
+// The inner parts of attention, shared by attention.cu (packed sequences) and decode.cu (one query a sequence over the
+// cache), so that both give a (token, head) row the same bits.
 //
-// The contract. A query row meets its keys in chunks of 64 counted from position 0. Each chunk is a softmax of its own,
-// (m, l, o) = (largest score, sum of p, sum of p v), p = 2^((s - m) log2(e) / sqrt(d)), and the chunks are merged in
-// ascending order by one function, `merge` (Milakov & Gimelshein 2018). So chunks may be computed by whoever is free.
+// The contract. A query row goes through its keys in chunks of 64 counted from position 0. Each chunk is a softmax of
+// its own, (m, l, o) = (largest score, sum of p, sum of p v), p = 2^((s - m) log2(e) / sqrt(d)), and the chunks are
+// merged in ascending order by one function, `merge` (Milakov & Gimelshein 2018). So any block may compute a chunk.
 //   bf16  scores    mma m16n8k16, queries on the side of 16, keys on that of 8, ascending over the head size from 0
-//         values    mma, p on the side of 16 as two bf16, high and low part (p is good to 2^-17: the output's error is its
-//                   own rounding), per 16 keys first the high parts, then the low, ascending from 0
+//         values    mma, p on the side of 16 as the sum of two bf16, a high and a low part (so p is good to 2^-17 and
+//                   the output's error is its own rounding); for every 16 keys first the high parts, then the low,
+//                   ascending from 0
 //         l         of the p in f32: each of a row's 4 lanes adds its 16 in order, then lanes 1 apart, then 2 apart
 //   f32   scores    one chain of fmaf over the head size, values: one over the live keys, l: lanes j + (j + 32), warp_sum
-// Masked keys have p = 0 exactly. Value rows past the last key are loaded as zeros, so they add exactly 0; those that
-// only some rows of a tile may see add 0 times what they hold, and where that is not 0 (weigh_seen) the row is made
-// again without them. An element of an mma depends on its own row and column alone, whatever else the tile holds.
+// Masked keys have p = 0 exactly. Value rows past the last key are loaded as zeros, so they add exactly 0. Value rows
+// that only some rows of a tile may see are multiplied by 0 for the others; where that is not 0, because they hold inf
+// or NaN, the row is computed again without them (weigh_seen). An element of an mma depends on its own row and column
+// alone, whatever else the tile holds.
 #pragma once
 #include "ptx.cuh"
 #include <float.h>
@@ -19,13 +21,13 @@
 
 #define CHUNK        64 // keys
 #define LOG2E        1.4426950408889634f
-#define TILE_THREADS 128 // of a block that works on a tile of rows by mma: 4 warps
+#define TILE_THREADS 128 // threads of a block that works on a tile of rows by mma: 4 warps
 
 typedef struct {
     int H, K, d, group;  // query heads, kv heads, head size, H / K
     float scale, scale2; // 1 / sqrt(d), and that times log2(e)
     bool packs;          // rows can be read 16 bytes at a time
-    uint32_t inverse;    // of group: see over_group
+    uint32_t inverse;    // of `group`, for over_group
 } Heads;
 
 static inline Heads heads_of(int64_t heads, int n_kv, int64_t d) {
@@ -34,17 +36,19 @@ static inline Heads heads_of(int64_t heads, int n_kv, int64_t d) {
     h.inverse = (uint32_t)(((1ull << 32) + (unsigned)h.group - 1) / (unsigned)h.group); // 0 for a group of 1
     return h;
 }
-// item / group by a multiplication, as every row that is loaded asks for it: exact where item * group < 2^32, which launchers
-// of T tokens see to by heads_check.
+// item / group, by a multiplication because it is needed for every row that is loaded. Exact where item * group < 2^32,
+// which heads_check makes sure of.
 static __device__ __forceinline__ int over_group(const Heads &h, int item) {
     return h.group == 1 ? item : (int)((uint64_t)(unsigned)item * h.inverse >> 32);
 }
 
+// Ends the program where over_group would not be exact for T tokens.
 static inline void heads_check(const Heads &h, int64_t T) {
     if (T * h.group * h.group >> 32) die("attention: %lld tokens of %d heads a group", (long long)T, h.group);
 }
 
-// DISPATCH_HEAD(d, D, code): runs the code with D the head size rounded up to what the kernels are made for.
+// DISPATCH_HEAD(d, D, code): runs the code with D as a constant, head size d rounded up to a size that kernels are
+// compiled for.
 #define DISPATCH_HEAD(d, D, ...)                                                                                       \
     do {                                                                                                               \
         if ((d) <= 64) {                                                                                               \
@@ -61,16 +65,19 @@ static inline void heads_check(const Heads &h, int64_t T) {
         }                                                                                                              \
     } while (0)
 
-// ---- packed sequences ------------------------------------------------------------------------------------------------
-// A sequence of n tokens has n * unit items, cut into tiles of `size`. Launchers know T and B only, so the tiles of
-// sequence b are numbered from seq[b] * unit / size + b on: always room for all, never more than B to spare.
+// ---- packed sequences
+// ------------------------------------------------------------------------------------------------ A tile of one
+// sequence's work. A sequence of n tokens has n * unit items, which are cut into tiles of `size`. A launcher knows only
+// T and B, not the lengths, so the tiles of sequence b are numbered from seq[b] * unit / size + b on: that leaves room
+// for all of them and at most B numbers unused.
 typedef struct {
     int b;        // which sequence
     int start, n; // its first token, its tokens
-    int first;    // item the tile begins with; past the sequence's last for a number to spare
+    int first;    // the tile's first item; past the sequence's last item where the number is unused
 } Tile;
 
-// Where the tokens of a sequence lie by position: the first `before` of them are another's, from token `prefix` on.
+// Which token of the pack is at a position of a sequence. The first `before` positions are those of the shared prefix,
+// another sequence of the pack that begins at token `prefix`.
 struct Places {
     int start, prefix, before;
     __device__ __forceinline__ Places(const int32_t *seq, const int32_t *prefix_of, int b) {
@@ -80,10 +87,11 @@ struct Places {
     __device__ __forceinline__ int token(int pos) const { return pos < before ? prefix + pos : start + pos - before; }
 };
 
+// How many tile numbers there are: the grid of a launch.
 static inline unsigned tiles_most(int64_t T, int64_t B, int64_t unit, int64_t size) {
     return (unsigned)(T * unit / size + B + 1);
 }
-// Called by whole warps: each round the lanes try 32 places at once.
+// The tile of a number, found by a 32-way search for its sequence. All lanes of a warp must call it.
 static __device__ __forceinline__ Tile find_tile(const int32_t *seq, int B, int unit, int size, int64_t number) {
     int low = 0, high = B, lane = (int)threadIdx.x % WARP;
     while (high - low > 1) {
@@ -101,15 +109,16 @@ static __device__ __forceinline__ Tile find_tile(const int32_t *seq, int B, int 
     return t;
 }
 
-// ---- the softmax of a chunk, and chunks together ---------------------------------------------------------------------
-// A row that may see none of the chunk's keys has m = -inf; this keeps its p at 0.
+// ---- the softmax of a chunk, and chunks together
+// --------------------------------------------------------------------- The maximum to subtract: 0 for a row that sees
+// no key of the chunk (m = -inf), so that its p is 0 and not NaN.
 static __device__ __forceinline__ float finite_max(float m) { return m == -INFINITY ? 0.0f : m; }
 
 typedef struct {
-    float old, add; // what the row so far and the chunk are scaled by
+    float old, add; // factors of the row so far and of the chunk's part
 } Scales;
 
-// (m, l) of a row takes in a chunk's; its output follows by o = merged(o, chunk's o, scales).
+// Merges a chunk's (m, l) into a row's; the row's output then becomes merged(o, chunk's o, the returned scales).
 static __device__ __forceinline__ Scales merge(float *m, float *l, float chunk_m, float chunk_l, float scale2) {
     float top = fmaxf(*m, chunk_m), at = finite_max(top);
     Scales s = {exp2_approx((*m - at) * scale2), exp2_approx((chunk_m - at) * scale2)};
@@ -122,14 +131,15 @@ static __device__ __forceinline__ float merged(float o, float chunk_o, Scales s)
 }
 static __device__ __forceinline__ float row_lse(float m, float l, float scale) { return m * scale + logf(l); }
 
-// ---- bf16: tiles in shared memory, products by mma -------------------------------------------------------------------
-// Rows of D elements lie 16 bytes further apart than they are long: 8 rows of ldmatrix then meet all banks once.
+// ---- bf16: tiles in shared memory, products by mma
+// ------------------------------------------------------------------- Elements from one row of D to the next: 16 bytes
+// more than a row, so that the 8 rows of an ldmatrix hit different banks.
 template <int D> constexpr int PITCH = D + 8;
-// Whether a warp keeps its 16 rows as fragments in registers.
+// Whether a warp keeps its 16 query rows as fragments in registers; larger heads would need too many.
 template <int D> constexpr bool KEEPS = D <= 128;
 
-// Fills tile[rows, D] with the d first elements of row(r), zeros beyond them and from row `live` on. By `threads`
-// threads, this one being number `thread`. Ends no group of copies.
+// Fills tile[rows, D] with the first d elements of row(r), zeros beyond them and from row `live` on. Called by
+// `threads` threads, of which this one is number `thread`. The caller commits the group of asynchronous copies.
 template <int D, typename F>
 static __device__ __forceinline__ void load_rows(Bf16 *tile, int rows, int live, const Heads &h, int thread,
                                                  int threads, F row) {
@@ -146,7 +156,8 @@ static __device__ __forceinline__ void load_rows(Bf16 *tile, int rows, int live,
     }
 }
 
-// s[M][N][4] = a[16 M, D] b[8 N, D]^T as fragments of C; both in shared memory, rows PITCH apart.
+// s[M][N][4] = a[16 M, D] b[8 N, D]^T as fragments of C (ptx.cuh), by one warp; a and b in shared memory, rows PITCH
+// apart.
 template <int D, int M, int N>
 static __device__ __forceinline__ void dot_rows(float s[M][N][4], const Bf16 *a, const Bf16 *b) {
     int lane = (int)threadIdx.x % WARP;
@@ -171,14 +182,14 @@ static __device__ __forceinline__ void dot_rows(float s[M][N][4], const Bf16 *a,
     }
 }
 
-// The fragments of A that rows a[16, D] in shared memory make, for a warp that multiplies them again and again.
+// Loads rows a[16, D] from shared memory as fragments of A, for a warp that multiplies them many times (dot_kept).
 template <int D> static __device__ __forceinline__ void keep_rows(uint32_t x[D / 16][4], const Bf16 *a) {
     int lane = (int)threadIdx.x % WARP;
     a += lane % 16 * PITCH<D> + lane / 16 * 8;
 #pragma unroll
     for (int k = 0; k < D / 16; k++) ldmatrix_x4(x[k], a + k * 16);
 }
-// dot_rows of such.
+// dot_rows for 16 rows that keep_rows loaded.
 template <int D, int N>
 static __device__ __forceinline__ void dot_kept(float s[N][4], const uint32_t x[D / 16][4], const Bf16 *b) {
     int lane = (int)threadIdx.x % WARP;
@@ -196,7 +207,7 @@ static __device__ __forceinline__ void dot_kept(float s[N][4], const uint32_t x[
         }
 }
 
-// The fragment of A that columns 16 k .. 16 k + 15 of a C [16, 8 N] make, rounded to bf16.
+// Columns 16 k .. 16 k + 15 of c[16, 8 N] (fragments of C) rounded to bf16, as a fragment of A.
 template <int N> static __device__ __forceinline__ void round_fragment(uint32_t a[4], const float c[N][4], int k) {
     a[0] = pack_bf16(c[2 * k][0], c[2 * k][1]);
     a[1] = pack_bf16(c[2 * k][2], c[2 * k][3]);
@@ -204,18 +215,19 @@ template <int N> static __device__ __forceinline__ void round_fragment(uint32_t 
     a[3] = pack_bf16(c[2 * k + 1][2], c[2 * k + 1][3]);
 }
 
-// What two bf16 in a register leave of two floats.
+// What rounding x and y to the two bf16 of `high` took away, as two bf16.
 static __device__ __forceinline__ uint32_t pack_rest(uint32_t high, float x, float y) {
     return pack_bf16(x - __uint_as_float(high << 16), y - __uint_as_float(high & 0xffff0000u));
 }
 
-// A warp's 16 M rows on one chunk. Lane l holds elements of rows l / 4 and l / 4 + 8 of each 16.
+// The softmax of a warp's 16 M rows over one chunk. Lane l holds elements of rows l / 4 and l / 4 + 8 of each 16.
 template <int M> struct ChunkRows {
     uint32_t high[M][4][4], low[M][4][4]; // p as fragments of A, 16 keys each
     float m[M][2], l[M][2];
 };
 
-// The softmax of s[M][8][4], scores of a chunk's 64 keys, of which row i sees the first n[i] (whole: all rows see all).
+// Computes it from s[M][8][4], the scores of the chunk's 64 keys, of which row i sees the first n[i] (`whole`: every
+// row sees all). Overwrites s.
 template <int M>
 static __device__ __forceinline__ void softmax_chunk(ChunkRows<M> *p, float s[M][8][4], const int n[M][2], bool whole,
                                                      float scale2) {
@@ -260,8 +272,9 @@ static __device__ __forceinline__ void softmax_chunk(ChunkRows<M> *p, float s[M]
     }
 }
 
-// 16 columns of p v, again with each row's unseen values taken as zeros, as decode loads them: for values that are not
-// finite, since 0 times those is not 0. at(k): the lane's address for ldmatrix of keys 16 k and on.
+// Computes 16 columns of p v again, row by row, with the values a row does not see taken as zeros, as decode loads
+// them. For values that are not finite, since 0 times those is not 0. at(k): the lane's ldmatrix address for keys from
+// 16 k on.
 template <typename At>
 static __device__ __forceinline__ void weigh_seen(float c[2][4], const uint32_t high[4][4], const uint32_t low[4][4],
                                                   At at, const int n[2]) {
@@ -324,7 +337,7 @@ static __device__ __forceinline__ void weigh_values(const ChunkRows<M> &p, const
     }
 }
 
-// y[0], y[1] at columns column, column + 1 of a row of h.d.
+// Stores a and b at columns column and column + 1 of a row of h.d elements.
 static __device__ __forceinline__ void store_two(Bf16 *row, int column, float a, float b, const Heads &h) {
     if (column + 1 < h.d && h.packs) *(uint32_t *)(row + column) = pack_bf16(a, b);
     else {
@@ -336,7 +349,7 @@ static __device__ __forceinline__ void store_two(Bf16 *row, int column, float a,
 // ---- f32: up to 16 rows by a block of 256 threads, plain multiply-adds -----------------------------------------------
 #define F32_ROWS    16
 #define F32_THREADS 256
-template <int D> constexpr int F32_PITCH = D + 4; // rows of 16-byte loads that meet all banks
+template <int D> constexpr int F32_PITCH = D + 4; // elements from row to row: 16-byte loads of rows hit different banks
 
 template <int D> constexpr size_t f32_shared() {
     return sizeof(float) * (CHUNK * F32_PITCH<D> + F32_ROWS * F32_PITCH<D> + F32_ROWS * CHUNK + 4 * F32_ROWS);
@@ -351,7 +364,7 @@ static __device__ __forceinline__ void load_rows_f32(float *tile, int rows, int 
         tile[r * F32_PITCH<D> + c] = r < live && c < d ? row(r)[c] : 0.0f;
     }
 }
-// The chain over the head size of one row with another.
+// The product of two rows: one chain of multiply-adds over the head size.
 static __device__ __forceinline__ float dot_f32(const float *a, const float *b, int d) {
     float s = 0;
     for (int c = 0; c < d; c += 4) {
@@ -361,8 +374,9 @@ static __device__ __forceinline__ float dot_f32(const float *a, const float *b, 
     return s;
 }
 
-// Row r < rows has query(r) and sees the first limit(r) of `keys` keys key(j), value(j). Calls store(r, c, y) for every
-// element of the output and store_lse(r, lse). `room` is f32_shared<D>() bytes.
+// Attention in f32 of up to F32_ROWS rows, by a whole block. Row r < rows has query(r) and sees the first limit(r) of
+// `keys` keys key(j) with values value(j). Calls store(r, c, y) for every element of the output, and store_lse(r, lse).
+// `room` is f32_shared<D>() bytes of shared memory.
 template <int D, typename Query, typename Limit, typename Key, typename Value, typename Store, typename StoreLse>
 static __device__ __forceinline__ void attend_f32(float *room, const Heads &h, int rows, int keys, Query query,
                                                   Limit limit, Key key, Value value, Store store, StoreLse store_lse) {

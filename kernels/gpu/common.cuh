@@ -1,9 +1,11 @@
-// What every kernel file shares: launching, dispatch on the storage type, 16-byte loads, reductions of a warp and a block.
+// Included by every kernel file: launching, dispatch on the storage type, 16-byte loads, reductions over a warp and a
+// block.
 //
-// The same .cu files are compiled by nvcc for a GPU and by g++ against tests/emu, a CUDA runtime for the CPU. So kernels
-// use what both know: `static __global__` functions, SHARED arrays, the warp collectives with a full mask, ptx.cuh.
+// The same .cu files are compiled by nvcc for a GPU and by g++ against tests/emu, a CUDA runtime for the CPU. So
+// kernels use only what both know: `static __global__` functions, SHARED arrays, the warp collectives with a full mask,
+// ptx.cuh.
 //
-// Products and sums are fused only where the code says fmaf (nvcc --fmad=false): the numerics contract hangs on it.
+// A product and a sum are fused only where the code says fmaf (nvcc --fmad=false): the numerics contract depends on it.
 #pragma once
 #include "error.h"
 #include "ops.h"
@@ -16,7 +18,8 @@
 
 typedef __nv_bfloat16 Bf16;
 
-// A shared array of fixed size: SHARED(float, tile, [16][17]). And the one whose size the launch gives, 16-byte aligned.
+// Declare shared memory: SHARED(float, tile, [16][17]) an array of fixed size, SHARED_DYNAMIC the one whose size the
+// launch gives. Both at least 16-byte aligned.
 #ifdef GRPO_EMU
 #define SHARED(type, name, dims)   EMU_SHARED(type, name, dims)
 #define SHARED_DYNAMIC(type, name) type *name = (type *)emu_shared_dynamic()
@@ -31,21 +34,23 @@ typedef __nv_bfloat16 Bf16;
 cudaStream_t cuda_stream(Device *d);
 int cuda_sm_count(Device *d);
 bool cuda_overlaps(Device *d); // whether LAUNCH_EARLY starts kernels early
-// Records the first failure: "rmsnorm: <what the runtime says>". Returns whether `status` is one.
+// Whether `status` is a failure. Records the first one in d->error: "rmsnorm: <what the runtime says>".
 bool cuda_failed(Device *d, cudaError_t status, const char *what);
 
-// ---- launching -------------------------------------------------------------------------------------------------------
-// LAUNCH(d, kernel, grid, block, shared_bytes, arguments...). An empty grid launches nothing. Template kernels go in
-// parentheses: LAUNCH(d, (cast_kernel<float, Bf16>), ...).
+// ---- launching
+// ------------------------------------------------------------------------------------------------------- LAUNCH(d,
+// kernel, grid, block, shared_bytes, arguments...) starts a kernel on the device's stream. An empty grid launches
+// nothing. Template kernels go in parentheses: LAUNCH(d, (cast_kernel<float, Bf16>), ...).
 #define LAUNCH(d, kernel, grid, block, shared, ...) launch(d, #kernel, false, kernel, grid, block, shared, __VA_ARGS__)
 
-// LAUNCH_EARLY: the same for a kernel whose every block calls wait_for_earlier() before it touches what others write. From
-// Hopper on its blocks take their places while the kernel before it still runs (programmatic dependent launch).
+// LAUNCH_EARLY: LAUNCH for a kernel in which every block calls wait_for_earlier() before it touches anything that other
+// kernels write. From Hopper on its blocks start while the kernel before it still runs (programmatic dependent launch).
 #define LAUNCH_EARLY(d, kernel, grid, block, shared, ...)                                                              \
     launch(d, #kernel, cuda_overlaps(d), kernel, grid, block, shared, __VA_ARGS__)
 
-// Lets the next kernel's blocks come, once all of this one's are here; waits until all work before this kernel is done.
-// A kernel thus ends after all before it, so that waiting for one is waiting for all. Weights too are what others write.
+// Waits until all kernels before this one are done; and lets the next kernel start as soon as every block of this one
+// has got here. So a kernel ends after all kernels before it, and waiting for the last waits for all. Call it before
+// reading weights too: the optimizer writes them.
 static __device__ __forceinline__ void wait_for_earlier() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     cudaTriggerProgrammaticLaunchCompletion();
@@ -57,7 +62,8 @@ template <typename... P, typename... A>
 static void launch(Device *d, const char *name, bool early, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
                    A... args) {
     if (d->error[0] || !grid.x || !grid.y || !grid.z) return;
-    // 48 KiB need no asking, fixed arrays included: 16 KiB at most where a kernel has both.
+    // A block gets 48 KiB of shared memory without asking, fixed arrays included, which take at most 16 KiB in kernels
+    // that use both.
     if (shared > 32 * 1024 &&
         cuda_failed(
             d, cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
@@ -89,12 +95,12 @@ static void launch(Device *d, const char *name, bool early, void (*kernel)(P...)
             die("%s: storage is f32 or bf16, not %s", __func__, dtype_name(t));                                        \
         }                                                                                                              \
     } while (0)
-// The same for two types at once.
+// DISPATCH on two types.
 #define DISPATCH2(t, T, u, U, ...) DISPATCH(t, T, DISPATCH(u, U, __VA_ARGS__))
 
 template <typename T> static T *data_of(Tensor x) { return (T *)x.data; }
 static inline unsigned blocks_for(int64_t n, int64_t a_block) { return (unsigned)((n + a_block - 1) / a_block); }
-// A grid for a grid-stride loop over n items: no more blocks than keep the card busy.
+// The grid of a grid-stride loop over n items: no more blocks than keep the card busy.
 static inline unsigned grid_for(Device *d, int64_t n, int64_t a_block) {
     int64_t blocks = (n + a_block - 1) / a_block, most = (int64_t)cuda_sm_count(d) * 16;
     return (unsigned)(blocks < most ? blocks : most);
@@ -107,7 +113,7 @@ template <typename T> static __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ Bf16 from_float<Bf16>(float x) { return __float2bfloat16_rn(x); }
 
-// 16 bytes of T: 4 floats or 8 bf16. Its address must be a multiple of 16: see aligned_rows.
+// 16 bytes of T, moved by one instruction: 4 floats or 8 bf16. Its address must be a multiple of 16 (aligned_rows).
 template <typename T> struct alignas(16) Pack {
     static constexpr int N = 16 / (int)sizeof(T);
     T x[N];
@@ -119,8 +125,10 @@ template <typename T> static bool aligned_rows(const T *p, int64_t width) {
     return (uintptr_t)p % 16 == 0 && width % Pack<T>::N == 0;
 }
 
-// ---- reductions ------------------------------------------------------------------------------------------------------
-// Every lane gets the result. The order is fixed: lanes 16 apart first, then 8, 4, 2, 1.
+// ---- reductions
+// ------------------------------------------------------------------------------------------------------ warp_sum,
+// warp_max: over the lanes of a warp; every lane gets the result. The order is fixed: lanes 16 apart first, then 8, 4,
+// 2, 1.
 static __device__ __forceinline__ float warp_sum(float x) {
     for (int k = WARP / 2; k; k /= 2) x += __shfl_xor_sync(FULL, x, k);
     return x;
@@ -133,8 +141,8 @@ static __device__ __forceinline__ float warp_max(float x) {
     for (int k = WARP / 2; k; k /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, k));
     return x;
 }
-// Sum over a one-dimensional block of whole warps, at most 1024 threads; every thread gets it. Warps are added in
-// ascending order. `room` is a shared array of 32, free again after the next barrier.
+// The sum over a one-dimensional block of whole warps, at most 1024 threads; every thread gets it. Warps are added in
+// ascending order. `room` is a shared array of 32, which may be used again after the next barrier.
 template <typename F> static __device__ __forceinline__ F block_sum(F x, F *room) {
     int warp = (int)threadIdx.x / WARP, warps = (int)blockDim.x / WARP;
     x = warp_sum(x);

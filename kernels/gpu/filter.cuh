@@ -1,20 +1,21 @@
-// The exact filters of sampling on one row of logits, by one block: repetition penalty, top-k, top-p, min-p, in HF's
-// order and with the meaning of sample.c, ties included.
+// The sampling filters (repetition penalty, top-k, top-p, min-p) on one row of logits, by one block, exactly: in HF's
+// order and with the results of sample.c, ties included.
 //
-// Each of the last three cuts a prefix off the ascending order of (logit, id), so the row is never sorted: the first key
-// that stays is found digit by digit, from histograms of how much lies under each digit. Weights are integers (a count,
-// or a probability in units of 2^-60), so that no order of addition shows. Only what lies above a safe bound enters: a
-// list in shared memory where it is short, as it is with the distributions of language models; else the row itself.
+// Each of the last three cuts a prefix off the ascending order of (logit, id). The row is never sorted for that: the
+// first key that is kept is found digit by digit (a radix select), from histograms of the weight under each digit.
+// Weights are integers (a count, or a probability in units of 2^-60), so that the order of the additions does not
+// matter. Only keys above a safe bound are looked at: in a list in shared memory where they fit, as they do for the
+// distributions of language models; else in the row itself.
 //
-// Reads the row six times (0.6 MB each at Qwen's vocabulary, from the second-level cache), and eight times more where the
-// list is too short for what a flat distribution leaves above the bound.
+// Reads the row six times (0.6 MB each at Qwen's vocabulary, from the second-level cache), and eight times more where a
+// flat distribution has more keys above the bound than the list holds.
 #pragma once
 #include "common.cuh"
 
 #define FILTER_THREADS 512
 #define FILTER_LIST    4096 // candidates in shared memory
 
-// What the host makes of SampleParams.
+// The filters of SampleParams as the kernel takes them.
 typedef struct {
     int top_k;     // 0: off
     float cut;     // 1 - top_p; negative: off
@@ -23,10 +24,10 @@ typedef struct {
     float log_min_p;
 } Filters;
 
-// A row of logits as the penalty leaves them.
+// A row of logits with the repetition penalty (row_value applies it).
 typedef struct {
     const float *z;       // [V]
-    const uint32_t *seen; // [V / 32] a bit a token that the penalty applies to; or NULL
+    const uint32_t *seen; // [V / 32] a bit for each token, set where the penalty applies; or NULL
     float penalty;
     int64_t V;
 } FilterRow;
@@ -37,7 +38,7 @@ static __device__ __forceinline__ float row_value(const FilterRow &r, int64_t v)
     return z < 0 ? z * r.penalty : z / r.penalty;
 }
 
-// (logit, id) as one number whose unsigned order is theirs; -0 and 0 are one value.
+// The pair (logit, id) as one unsigned number of the same order; -0 and 0 are equal.
 static __device__ __forceinline__ uint64_t key_of(float z, int64_t id) {
     uint32_t u = __float_as_uint(z + 0.0f);
     u ^= u >> 31 ? 0xffffffffu : 0x80000000u;
@@ -59,14 +60,15 @@ typedef struct {
 
 static __device__ __forceinline__ float filter_max(float x, FilterRoom *room) {
     x = warp_max(x);
-    __syncthreads(); // whoever still reads the last maximum
+    __syncthreads(); // other threads may still be reading the last maximum
     if (threadIdx.x % WARP == 0) room->max[threadIdx.x / WARP] = x;
     __syncthreads();
     for (int w = 0; w < FILTER_THREADS / WARP; w++) x = fmaxf(x, room->max[w]);
     return x;
 }
 
-// The keys from `low` on: those of the list, or where it overflowed (count > FILTER_LIST) those of the row.
+// Calls f(key) for every key from `low` on, spread over the threads: those of the list, or where it overflowed (count >
+// FILTER_LIST) those of the row.
 template <typename F>
 static __device__ __forceinline__ void for_keys(const FilterRow &r, const FilterRoom *room, uint64_t low, F f) {
     if (room->count <= FILTER_LIST) {
@@ -81,8 +83,9 @@ static __device__ __forceinline__ void for_keys(const FilterRow &r, const Filter
     }
 }
 
-// The smallest key from `low` on for which crosses(the weight of the keys from `low` up to and with it); the largest key
-// of any weight where none is. Digits from bit `stop` up, 32 or 0; the bits under it are 0.
+// The smallest key from `low` on at which crosses(w) holds, w being the weight of all keys from `low` up to and
+// including it; where there is none, the largest key that has any weight. Only digits from bit `stop` (32 or 0) up are
+// found; the bits below are 0.
 template <typename W, typename C>
 static __device__ __forceinline__ uint64_t first_crossing(const FilterRow &r, FilterRoom *room, uint64_t low, int stop,
                                                           W weight, C crosses) {
@@ -110,7 +113,7 @@ static __device__ __forceinline__ uint64_t first_crossing(const FilterRow &r, Fi
                 below += lane >= k ? lower : 0;
             }
             below += base - mine;
-            int found = -1, last = -1; // of this lane's bins
+            int found = -1, last = -1; // among this lane's bins
             uint64_t found_base = 0, last_base = 0;
             for (int i = 0; i < bins; i++) {
                 uint64_t n = histogram[lane * bins + i];
@@ -132,7 +135,8 @@ static __device__ __forceinline__ uint64_t first_crossing(const FilterRow &r, Fi
     return key;
 }
 
-// Sums of e^(z - max) over the keys from `low` on (*upper) and under it (*lower). What decides is summed in f64.
+// Sums of e^(z - max) over the keys from `low` on (*upper, whose terms are in f64 because it decides) and below it
+// (*lower).
 static __device__ __forceinline__ void masses(const FilterRow &r, FilterRoom *room, float max, uint64_t low,
                                               double *upper, double *lower) {
     double up = 0, down = 0;
@@ -143,14 +147,14 @@ static __device__ __forceinline__ void masses(const FilterRow &r, FilterRoom *ro
         else down += expf(z - max);
     }
     up = warp_sum(up), down = warp_sum(down);
-    __syncthreads(); // whoever still reads the last sums
+    __syncthreads(); // other threads may still be reading the last sums
     if (threadIdx.x % WARP == 0) room->sum[threadIdx.x / WARP] = up, room->other_sum[threadIdx.x / WARP] = down;
     __syncthreads();
     *upper = *lower = 0;
     for (int w = 0; w < FILTER_THREADS / WARP; w++) *upper += room->sum[w], *lower += room->other_sum[w];
 }
 
-// Puts the keys from `low` on into the list, in any order; count says how many there are.
+// Puts the keys from `low` on into the list, in any order; `count` says how many there are, even if they do not fit.
 static __device__ __forceinline__ void list_keys(const FilterRow &r, FilterRoom *room, uint64_t low) {
     __syncthreads();
     if (threadIdx.x == 0) room->count = 0;
@@ -165,7 +169,7 @@ static __device__ __forceinline__ void list_keys(const FilterRow &r, FilterRoom 
     __syncthreads();
 }
 
-// What the filters leave: the keys from `low` on whose probability e^(z - max) / upper is not under `least`.
+// What the filters keep of a row: the keys from `low` on whose probability e^(z - max) / upper is at least `least`.
 typedef struct {
     uint64_t low;
     float max, least;
@@ -177,6 +181,7 @@ static __device__ __forceinline__ bool is_kept(const Kept &k, float z, int64_t v
     return k.least <= 0 || !((float)(exp((double)z - k.max) / k.upper) < k.least);
 }
 
+// Runs the filters on a row; all threads of the block call it and get the result.
 static __device__ __forceinline__ Kept filter_row(const FilterRow &r, FilterRoom *room, Filters p) {
     Kept kept = {0, 0, 0, 1};
     float mine = -INFINITY;

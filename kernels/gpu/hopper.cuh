@@ -1,15 +1,15 @@
-// Hopper's own instructions (sm_90a), each a function of its own: products of a whole warpgroup, copies of boxes of a
-// matrix, the barriers they arrive at. Beside ptx.cuh the only file with inline assembly. Under tests/emu the same
-// functions are plain C++ (emu_hopper.h).
+// Hopper's own instructions (sm_90a), one function for each: matrix products of a whole warpgroup (wgmma), copies of
+// boxes of a matrix (TMA), and the barriers that tell when they are done. Beside ptx.cuh the only file with inline
+// assembly. Under tests/emu the same functions are plain C++ (emu_hopper.h).
 //
-// Boxes: a TensorMap describes a matrix of bf16 in global memory, rows of K; tensor_copy brings rows x 64 columns of it to
-// shared memory, 128 bytes a row, zeros where the matrix has ended. The 16-byte pack p of row r lies at p ^ (r % 8), which
-// is what wgmma reads; a box begins at a multiple of 1024 bytes.
+// Boxes: a TensorMap describes a matrix of bf16 in global memory, with rows of K; tensor_copy brings a box of rows x 64
+// columns to shared memory, 128 bytes a row, zeros past the end of the matrix. The 16-byte pack p of row r is stored at
+// p ^ (r % 8), the swizzle that wgmma reads; a box begins at a multiple of 1024 bytes.
 //
-// wgmma<N>: d[64,N] += a[64,16] b[N,16]^T by the 128 threads of a warpgroup. Warp w % 4 has rows 16 (w % 4) + 0 .. 15, and
-// of each 16 x 8 block of them the elements mma_bf16 gives (ptx.cuh): d[4 j + 2 h + e] of lane l is the sum at row
-// l / 4 + 8 h, column 8 j + 2 (l % 4) + e. It runs by itself: between wgmma_fence and the wgmma_wait that covers it nobody
-// touches its registers or the shared memory it reads.
+// wgmma<N>: d[64,N] += a[64,16] b[N,16]^T by the 128 threads of a warpgroup. Warp w % 4 has rows 16 (w % 4) + 0 .. 15,
+// and of each 16 x 8 block of them the elements mma_bf16 gives (ptx.cuh): d[4 j + 2 h + e] of lane l is the sum at row
+// l / 4 + 8 h, column 8 j + 2 (l % 4) + e. It is asynchronous: between wgmma_fence and the wgmma_wait that covers it,
+// its registers and the shared memory it reads must not be touched.
 #pragma once
 #include "common.cuh"
 #include <cuda.h>
@@ -33,24 +33,27 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p) {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-// ---- barriers in shared memory ---------------------------------------------------------------------------------------
-// A phase ends when `arrivals` threads have arrived and all bytes expected are there; phases alternate in parity, from 0.
+// ---- barriers in shared memory
+// --------------------------------------------------------------------------------------- Makes a barrier whose phase
+// ends when `arrivals` threads have arrived and all expected bytes have been copied. Phases alternate in parity,
+// beginning with 0.
 static __device__ __forceinline__ void mbarrier_init(Mbarrier *b, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals) : "memory");
 }
-// Shows fresh barriers to the copies; before the block's barrier that shows them to its threads.
+// Makes new barriers visible to the copies. To be called before the __syncthreads that makes them visible to the
+// threads.
 static __device__ __forceinline__ void mbarrier_init_done() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 static __device__ __forceinline__ void mbarrier_arrive(Mbarrier *b) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
 }
-// Arrives, and has the phase wait for so many bytes of copies.
+// Arrives, and makes the phase wait for `bytes` more bytes of copies.
 static __device__ __forceinline__ void mbarrier_expect(Mbarrier *b, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes)
                  : "memory");
 }
-// Waits until the phase of that parity has ended (of a fresh barrier, the one of parity 1 has).
+// Waits until the phase of that parity has ended (on a new barrier, the phase of parity 1 counts as ended).
 static __device__ __forceinline__ void mbarrier_wait(Mbarrier *b, int parity) {
     asm volatile("{\n"
                  ".reg .pred done;\n"
@@ -62,8 +65,9 @@ static __device__ __forceinline__ void mbarrier_wait(Mbarrier *b, int parity) {
                  : "memory");
 }
 
-// ---- copies ----------------------------------------------------------------------------------------------------------
-// The map's box from (row, column) on, by one thread; b is told its bytes.
+// ---- copies
+// ---------------------------------------------------------------------------------------------------------- Starts
+// copying the map's box from (row, column) on to shared memory; called by one thread. The bytes count on barrier b.
 static __device__ __forceinline__ void tensor_copy(void *shared, const TensorMap *map, int row, int column,
                                                    Mbarrier *b) {
     asm volatile(
@@ -76,21 +80,22 @@ static __device__ __forceinline__ void tensor_copy(void *shared, const TensorMap
 // ---- products --------------------------------------------------------------------------------------------------------
 static __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 static __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Waits until at most `pending` of the newest groups are under way.
+// Waits until at most `pending` of the newest groups of products are still running.
 template <int pending> static __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
-// After wgmma_wait<0>: no instruction that reads d may be moved to before the wait.
+// To be called after wgmma_wait<0>: keeps the compiler from moving instructions that read d to before the wait.
 template <int R> static __device__ __forceinline__ void wgmma_settle(float (&d)[R]) {
 #pragma unroll
     for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
-// What wgmma takes for an address: K-major rows of 128 bytes, swizzled, eight rows 1024 bytes on.
+// The matrix descriptor of a box in shared memory, as wgmma takes it: K-major rows of 128 bytes, swizzled, every eighth
+// row 1024 bytes further.
 static __device__ __forceinline__ uint64_t wgmma_operand(const void *p) {
     return (uint64_t)(shared_address(p) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
 
-// The registers of a sum as operands %0, %1 ...: their names, and the variables.
+// The accumulator registers as operands %0, %1, ... of the assembly: their names (NAMES), and the variables (SUM).
 #define NAMES_0   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
 #define NAMES_1   "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define NAMES_2   "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
@@ -102,10 +107,10 @@ static __device__ __forceinline__ uint64_t wgmma_operand(const void *p) {
 #define SUM_4(i)  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SUM_16(i) SUM_4(16 * i), SUM_4(16 * i + 4), SUM_4(16 * i + 8), SUM_4(16 * i + 12)
 
-// a, b: packs of 16 columns of swizzled boxes in shared memory. !add: d is the product alone.
+// d[64,N] += a[64,16] b[N,16]^T, or = without `add`. a and b point to 16 columns of swizzled boxes in shared memory.
 template <int N>
 static __device__ __forceinline__ void wgmma(float (&d)[N / 2], const void *a, const void *b, bool add);
-// names: of all registers; at_a, at_b, at_add: the numbers of the operands after them.
+// Defines wgmma<N>. names: of all accumulator registers; at_a, at_b, at_add: the numbers of the operands after them.
 #define WGMMA(N, names, at_a, at_b, at_add, ...)                                                                       \
     template <> __device__ __forceinline__ void wgmma<N>(float(&d)[N / 2], const void *a, const void *b, bool add) {   \
         asm volatile("{\n"                                                                                             \
@@ -125,8 +130,10 @@ WGMMA(192, NAMES_0 "," NAMES_1 "," NAMES_2 "," NAMES_3 "," NAMES_4 "," NAMES_5, 
 WGMMA(256, NAMES_0 "," NAMES_1 "," NAMES_2 "," NAMES_3 "," NAMES_4 "," NAMES_5 "," NAMES_6 "," NAMES_7, 128, 129, 130,
       SUM_16(0), SUM_16(1), SUM_16(2), SUM_16(3), SUM_16(4), SUM_16(5), SUM_16(6), SUM_16(7))
 
-// ---- registers -------------------------------------------------------------------------------------------------------
-// All warps of a warpgroup hand back all but `left` registers a thread; or wait until they have `most`.
+// ---- registers
+// -------------------------------------------------------------------------------------------------------
+// registers_give: a warpgroup hands back registers and keeps `left` a thread. registers_take: it waits until it has
+// `most`. All its warps must call it.
 template <int left> static __device__ __forceinline__ void registers_give() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(left));
 }

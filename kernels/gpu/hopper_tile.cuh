@@ -1,40 +1,42 @@
-// Tile products on Hopper: the outputs of tile.cuh, by wgmma. Chunks of K and the order in which they are added are the
-// same; whether a chunk's own sum has the same bits is a property of the card, which is asked when a device is opened
-// (matmul_hopper.cu). So a tile here may stand for one there.
+// The products of tile.cuh by Hopper's wgmma. The chunks of K and the order in which they are added are the same;
+// whether the sum inside a chunk has the same bits depends on the card, which matmul_hopper.cu finds out when the
+// device is opened. Where it has, these tiles are used in place of the others.
 //
-// A block stays for many tiles: as many blocks as multiprocessors. One warp brings boxes of both operands to a ring of
-// stages, as far ahead as the ring allows, across the ends of tiles; two warpgroups multiply, each 64 tokens by all the
-// weights of the tile (tokens are A, weights B: products commute). They wait for the same boxes, but not for each other,
-// so one writes its outputs while the other multiplies.
+// There are as many blocks as multiprocessors, and each works on many tiles. One thread copies boxes of both operands
+// to a ring of stages, as far ahead as the ring allows, beyond the end of a tile too. Two warpgroups multiply, each 64
+// tokens by all the weights of the tile (tokens are A, weights B: products commute). They wait for the same boxes but
+// not for each other, so one can write its outputs while the other multiplies.
 #pragma once
 #include "hopper.cuh"
 #include "tile.cuh"
 
 #define HOPPER_X 128 // tokens of a tile
 
-// X tokens by W weights; CHUNKS: K is longer than one chunk, so that sums wait in registers beside the accumulators.
+// A tile of X tokens by W weights. CHUNKS: K is longer than one chunk, so that registers beside the accumulators hold
+// the sum.
 template <int W_, int STAGES_, bool CHUNKS_> struct HopperTile {
     static constexpr int GROUPS = 2, X = HOPPER_X, W = W_, STAGES = STAGES_, THREADS = (GROUPS + 1) * WARPGROUP;
     static constexpr bool CHUNKS = CHUNKS_;
-    static constexpr int SUMS = W / 2; // of a thread
+    static constexpr int SUMS = W / 2; // outputs of a thread
     static constexpr int STAGE_BYTES = (X + W) * ROW_BYTES;
     static constexpr int SHARED_BYTES = STAGES * (STAGE_BYTES + 2 * (int)sizeof(Mbarrier));
-    // Registers: 65536 / 384 a thread at first.
+    // Registers a thread of either kind asks for; at first each has 65536 / 384.
     static constexpr int MULTIPLIER = 240, COPIER = 24;
 
-    // The token and the weight of sum[j] of this thread.
+    // Which token (x_of) and weight (w_of) of the tile this thread's sum[j] belongs to.
     static __device__ __forceinline__ int x_of(int j) {
         return (int)threadIdx.x / WARP * 16 + (int)threadIdx.x % WARP / 4 + j / 2 % 2 * 8;
     }
     static __device__ __forceinline__ int w_of(int j) { return j / 4 * 8 + (int)threadIdx.x % 4 * 2 + j % 2; }
 };
 
-// For tile = blockIdx.x, blockIdx.x + gridDim.x .. below tiles: sum = the products of X tokens from place(tile).x on and W
-// weights from place(tile).w on over K columns, then done(place, sum) in the threads of the two warpgroups (threadIdx.x <
-// 256), which may use barriers of their own warpgroup alone. x, w: maps with boxes of X and W rows.
 struct TilePlace {
     int x, w; // first token, first weight
 };
+// Works on the tiles blockIdx.x, blockIdx.x + gridDim.x, ... below `tiles`: sum = the products of X tokens from
+// place(tile).x on and W weights from place(tile).w on over K columns, then done(place, sum) in the threads of the two
+// warpgroups (threadIdx.x < 256), which may use only barriers of their own warpgroup. x, w: maps with boxes of X and of
+// W rows.
 template <typename Tile, typename Place, typename Done>
 static __device__ __forceinline__ void hopper_stream(char *shared, const TensorMap *x, const TensorMap *w,
                                                      int64_t tiles, int K, Place place, Done done) {
@@ -44,12 +46,12 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
             mbarrier_init(full + i, 1);
-            mbarrier_init(empty + i, Tile::GROUPS * WARPGROUP / WARP); // a lane of each warp that reads
+            mbarrier_init(empty + i, Tile::GROUPS * WARPGROUP / WARP); // one lane of each warp that reads arrives
         }
         mbarrier_init_done();
     }
     __syncthreads();
-    int slot = 0, phase = 0; // of the ring
+    int slot = 0, phase = 0; // position in the ring, and the parity of its barriers
     auto next_slot = [&] {
         if (++slot == STAGES) slot = 0, phase ^= 1;
     };
@@ -80,7 +82,7 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
         for (int j = 0; Tile::CHUNKS && j < Tile::SUMS; j++) sum[j] = 0;
         for (int step = 0; step < steps;) {
             const int first = step, end = Tile::CHUNKS && step + CHUNK_STEPS < steps ? step + CHUNK_STEPS : steps;
-            int before = 0; // the stage whose products were still under way
+            int before = 0; // the stage whose products may still be running
 #pragma unroll 1
             for (; step < end; step++) {
                 const char *stage = shared + slot * Tile::STAGE_BYTES;
@@ -110,7 +112,7 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
     }
 }
 
-// Four pairs of each of four lanes: lane q gets the q-th pair of lanes 0, 1, 2, 3 of its quad.
+// Transposes four registers across the four lanes of a quad: lane q gets register q of lanes 0, 1, 2, 3.
 static __device__ __forceinline__ void quad_transpose(uint32_t v[4]) {
     const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
     uint32_t a = __shfl_xor_sync(FULL, odd ? v[0] : v[1], 1), b = __shfl_xor_sync(FULL, odd ? v[2] : v[3], 1);
@@ -121,7 +123,7 @@ static __device__ __forceinline__ void quad_transpose(uint32_t v[4]) {
     else v[2] = a, v[3] = b;
 }
 
-// sum[SUMS] of a thread to the tile's place in y[M,N], whose rows are packs of 16 bytes.
+// Stores a thread's sum[SUMS] at the tile's place in y[M,N], whose rows are multiples of 16 bytes.
 template <typename Tile>
 static __device__ void hopper_store(Bf16 *y, TilePlace at, const float *sum, int64_t M, int64_t N) {
     const int q = (int)threadIdx.x % 4;
@@ -151,5 +153,5 @@ static __device__ void hopper_store(float *y, TilePlace at, const float *sum, in
     }
 }
 
-// The map of m [rows, K], in boxes of box rows. False where the card cannot copy such a matrix by boxes.
+// Makes the TensorMap of m[rows, K] for boxes of `box` rows. False where the card cannot copy such a matrix by boxes.
 bool hopper_map(TensorMap *map, Tensor m, int box);

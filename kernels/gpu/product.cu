@@ -1,12 +1,13 @@
-// A matrix product whose bits need not be the same across batch sizes: for gradients, through cuBLASLt. What the library
-// refuses (types, alignments) a plain tiled kernel of our own computes.
+// Matrix products for gradients, by cuBLASLt; by a plain tiled kernel of our own where the library refuses (types,
+// alignments).
 //
-// Nothing compares the bits of gradients across batch sizes, so the library may choose how to sum; it must only choose the
-// same way in every run. So the choice is made once a shape and kept, from algorithms that do not depend on the order in
-// which blocks finish. Its epilogue adds to the result (beta = 1) and rounds to its type.
+// The contract does not ask for equal bits of gradients across batch sizes, so the library may choose how to sum; it
+// must only choose the same way in every run. So an algorithm is chosen once for a shape and kept, among those whose
+// result does not depend on the order in which blocks finish. Its epilogue adds to the result (beta = 1) and rounds to
+// its type.
 //
-// Floor: 2 M N K FLOP on the tensor cores. The plain kernel is for odd shapes and is not tuned: 64 x 64 outputs a block,
-// 4 x 4 a thread, f32 on the ordinary cores.
+// Floor: 2 M N K FLOP on the tensor cores. The plain kernel is for odd shapes and is not tuned: a block has 64 x 64
+// outputs, a thread 4 x 4, in f32 on the ordinary cores.
 #include "cuda.cuh"
 #include "tile.cuh"
 #include <stdio.h>
@@ -15,16 +16,16 @@
 
 // ---- the plain product -----------------------------------------------------------------------------------------------
 #define PLAIN      64 // rows and columns of a block's outputs
-#define PLAIN_K    16 // of the sum at a time
+#define PLAIN_K    16 // terms of the sum at a time
 #define PLAIN_EACH 4  // rows and columns of a thread's outputs
 
-// Element (i, k) of an operand lies at i * outer + k * inner.
+// An operand of the plain kernel: element (i, k) is data[i * outer + k * inner].
 template <typename T> struct Strided {
     const T *data;
     int64_t rows, outer, inner;
 };
 
-// room[k][i] = elements (first + i, from + k), zeros outside.
+// Loads room[k][i] = element (first + i, from + k) of a, zeros outside it.
 template <typename T>
 static __device__ __forceinline__ void fetch(float room[PLAIN_K][PLAIN + 1], Strided<T> a, int64_t first, int64_t from,
                                              int64_t K) {
@@ -36,7 +37,7 @@ static __device__ __forceinline__ void fetch(float room[PLAIN_K][PLAIN + 1], Str
     }
 }
 
-// c[m,n] = or += the sum over k of a(m, k) b(n, k), in chunks combined in ascending order.
+// c[m,n] = (or +=, with `add`) the sum over k of a(m, k) b(n, k), in chunks combined in ascending order.
 template <typename T, typename U>
 static __global__ void plain_kernel(U *c, bool add, Strided<T> a, Strided<T> b, int64_t K) {
     SHARED(float, as, [PLAIN_K][PLAIN + 1]);
@@ -77,7 +78,7 @@ template <typename T> static Strided<T> strided(Tensor a, bool transposed) {
     return transposed ? Strided<T>{data_of<T>(a), width, 1, width} : Strided<T>{data_of<T>(a), rows, width, 1};
 }
 
-// Blocks of rows of c go in several launches where they are more than a grid holds.
+// Launches the plain kernel, several times where c has more rows than one grid can cover.
 template <typename T, typename U>
 static void plain_product(Device *d, Tensor c, bool add, Strided<T> a, Strided<T> b, int64_t K) {
     int64_t step = (int64_t)MAX_GRID * PLAIN;
@@ -95,7 +96,8 @@ static void plain_product(Device *d, Tensor c, bool add, Strided<T> a, Strided<T
 #define WORKSPACE ((size_t)32 << 20) // bytes at most, from scratch
 #define ALIGN     256                // bytes: the library wants its workspace on a multiple of them
 
-// All that the choice may depend on. The library's matrices are column-major: c^T = b^T a^T, so its A is b.
+// A product as the library sees it: all that the choice of an algorithm may depend on. Its matrices are column-major,
+// so it is asked for c^T = b^T a^T, and its A is our b.
 typedef struct {
     int64_t m, n, k; // c[m,n]
     cudaDataType_t type, out;
@@ -112,7 +114,7 @@ struct MatmulPlans {
     Plan plan[PLANS];
 };
 
-// The library's own description of a product, for as long as a call.
+// The library's objects that describe a product, made for one call.
 typedef struct {
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c;
@@ -139,8 +141,8 @@ static void forget(Described *t) {
     if (t->op) cublasLtMatmulDescDestroy(t->op);
 }
 
-// Whether the library can do it, and by which algorithm: the first it proposes of those whose parts are added in f32 in a
-// fixed order.
+// Chooses an algorithm: the first that the library proposes among those that add partial sums in f32 in a fixed order.
+// False where it has none.
 static bool choose(cublasLtHandle_t blas, const Shape *s, const Described *t, cublasLtMatmulAlgo_t *algo) {
     uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     cublasLtMatmulPreference_t wish = NULL;
@@ -163,20 +165,21 @@ static bool choose(cublasLtHandle_t blas, const Shape *s, const Described *t, cu
     return ok;
 }
 
-// Bytes p is aligned to, 256 at most.
+// The alignment of p in bytes, at most 256.
 static uint32_t alignment(const void *p) {
     uint32_t align = 256;
     while ((uintptr_t)p % align) align /= 2;
     return align;
 }
 
+// The slot of the table of plans for a shape; another shape may be in it.
 static Plan *plan_for(MatmulPlans *plans, const Shape *s) {
     uint64_t hash = 1469598103934665603u; // FNV-1a over the bytes
     for (size_t i = 0; i < sizeof *s; i++) hash = (hash ^ ((const unsigned char *)s)[i]) * 1099511628211u;
     return &plans->plan[hash % PLANS];
 }
 
-// Returns false where the library refuses such a product.
+// Computes the product by the library; false where it refuses such a product.
 static bool library_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b, bool b_t, int64_t K) {
     CudaDevice *own = (CudaDevice *)d->backend;
     size_t left = d->scratch.cap - d->scratch.used;

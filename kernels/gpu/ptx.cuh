@@ -1,5 +1,5 @@
-// The instructions CUDA C has no name for, each a function of its own; the only file with inline assembly. Under
-// tests/emu the same functions are plain C++ (emu_ptx.h). All are of sm_80.
+// Instructions that CUDA C has no name for, one function for each; with hopper.cuh the only file with inline assembly.
+// Under tests/emu the same functions are plain C++ (emu_ptx.h). All exist from sm_80 on.
 //
 // Fragments of mma.m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16"), lane l, g = l / 4, q = l % 4; each register
 // holds two bf16, the lower half the lower column:
@@ -21,8 +21,8 @@ static __device__ __forceinline__ void mma_bf16(float c[4], const uint32_t a[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Four 8x8 matrices of bf16 from shared memory: lane l gives the 16-byte aligned address of row l % 8 of matrix l / 8; it
-// receives of each matrix elements [l/4][2(l%4), +1], or with _trans [2(l%4), +1][l/4].
+// Loads four 8x8 matrices of bf16 from shared memory: lane l gives the 16-byte aligned address of row l % 8 of matrix l
+// / 8, and receives of each matrix the elements [l/4][2(l%4), +1], or with _trans [2(l%4), +1][l/4].
 static __device__ __forceinline__ void ldmatrix_x4(uint32_t r[4], const void *row) {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
@@ -37,7 +37,7 @@ static __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t r[4], const vo
                  : "r"(at)
                  : "memory");
 }
-// Two matrices; lanes 0..15 give the addresses.
+// Loads two matrices; lanes 0..15 give the addresses.
 static __device__ __forceinline__ void ldmatrix_x2(uint32_t r[2], const void *row) {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
@@ -54,14 +54,15 @@ static __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t r[2], const vo
 }
 
 // Copies 16 bytes to shared memory in the background; zeros where !valid (then `global` is not read, but must be a
-// pointer). Both addresses are multiples of 16. What a thread copied is there after its cp_async_wait; what others did,
-// after a barrier that follows theirs.
+// valid pointer). Both addresses are multiples of 16. What a thread copied has arrived after its cp_async_wait; what
+// other threads copied, after a barrier that follows theirs.
 static __device__ __forceinline__ void cp_async_16(void *shared, const void *global, bool valid) {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "r"(valid ? 16 : 0)
                  : "memory");
 }
-// Ends a group of copies; waits until at most `pending` of the newest groups are under way.
+// cp_async_commit ends a group of copies; cp_async_wait waits until at most `pending` of the newest groups are still
+// running.
 static __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int pending> static __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
@@ -76,7 +77,7 @@ static __device__ __forceinline__ float exp2_approx(float x) {
 
 #endif
 
-// Two floats as the two bf16 of a fragment register, the first in the lower half.
+// Two floats rounded to the two bf16 of a fragment register, the first in the lower half.
 static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
     return *(uint32_t *)&v;

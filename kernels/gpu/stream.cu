@@ -1,4 +1,5 @@
-// The stream that ops run on, and what became of them: failures stick to d->error until somebody looks.
+// The stream that ops run on, and the recording of failures: the first one stays in d->error until a caller looks at
+// it.
 #include "cuda.cuh"
 #include <stdio.h>
 
@@ -20,7 +21,7 @@ static const char *advice(cudaError_t status) {
 bool cuda_failed(Device *d, cudaError_t status, const char *what) {
     if (status == cudaSuccess) return false;
     if (d->error[0]) return true;
-    // What a kernel did wrong is said at some later call.
+    // A kernel's fault is reported by a later call, so the name in `what` may not be that of the culprit.
     bool late = status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure;
     snprintf(d->error, sizeof d->error, "%s%s: %s%s", what, late ? ", or work before it" : "",
              cudaGetErrorString(status), advice(status));

@@ -1,49 +1,50 @@
-// Tile products: a block multiplies rows of weights w[.,K] with rows of tokens x[.,K], both as they lie in memory, K last.
-// matmul, logprob and sample are made from these.
+// Tile products, from which matmul, logprob and sample are made: a block multiplies rows of weights w[.,K] by rows of
+// tokens x[.,K], both contiguous along K.
 //
-// One output is one fixed sequence of instructions, whatever the tile, its place in it, and the rows beside it:
+// One output is one fixed sequence of instructions, whatever the tile, its place in the tile, and the rows beside it:
 //   - K is cut into chunks of K_CHUNK_BYTES counted from 0. A chunk's accumulator starts at 0 and takes its terms in
 //     ascending k: for bf16 by mma.m16n8k16 with the weights always as A (the 16 rows) and the tokens as B (the 8
 //     columns), for f32 by one fmaf a term. The last chunk is padded with zeros to whole steps of 128 bytes;
-//   - the sum starts at 0 and takes the chunks in ascending order. A block that is given all chunks adds them in
-//     registers; blocks that are given one chunk each leave it to whoever adds them up, in the same order.
+//   - the sum starts at 0 and takes the chunks in ascending order. A block that has all chunks adds them itself;
+//     blocks that have one chunk each store it, and the last of them adds them up in the same order (matmul.cu).
 //
 // MmaTile (bf16) and FmaTile (f32) have the same members, so a kernel is a template on its tile:
 //   T               the storage type of w and x
-//   W, X            rows of weights and of tokens a tile
-//   THREADS         of a block, one-dimensional
+//   W, X            rows of weights and of tokens in a tile
+//   THREADS         threads of a block, one-dimensional
 //   SUMS            outputs a thread holds: float sum[SUMS]
 //   SHARED_BYTES    dynamic shared memory for the stages of the copy pipeline, 128-byte aligned (SHARED_DYNAMIC)
-//   HOLD            where the sum over chunks waits while the next one accumulates
+//   HOLD            where the sum of the chunks so far is kept while the next chunk accumulates
 //   each(f)         calls f(j, w, x) for every j < SUMS: sum[j] is the product of the tile's rows w and x
 //
-// tile_stream is the pipeline: for tiles 0, 1, ... of W weights it calls done(tile, sum) while the copies for the next are
-// under way. done may use barriers, and other shared memory than the stages; every thread calls it. A block of matmul has
-// one tile; after tile_stream and one more __syncthreads the stages are free for other use.
+// tile_stream is the pipeline: for tiles 0, 1, ... of W weights it calls done(tile, sum) while the copies for the next
+// tile are under way. Every thread calls done, which may use barriers, and shared memory other than the stages. A block
+// of matmul has one tile; after tile_stream and one more __syncthreads the stages are free for other use.
 //
-// Shared memory: a stage holds W + X rows of 128 bytes, eight packs of 16; pack p of row r lies at p ^ (r % 8), so that
-// eight rows' packs at one k are in different banks, for the copies in, ldmatrix and 16-byte loads alike.
+// Shared memory: a stage holds W + X rows of 128 bytes, which is eight packs of 16; pack p of row r is stored at p ^ (r
+// % 8), so that eight rows' packs at one k are in different banks, for the copies in, ldmatrix and 16-byte loads alike.
 #pragma once
 #include "ptx.cuh"
 
 #define K_CHUNK_BYTES 2048 // of a row: the unit of the numerics contract
-#define ROW_BYTES     128  // of one row in a stage
-#define ROW_PACKS     8    // 16-byte packs of those
+#define ROW_BYTES     128  // bytes of one row in a stage
+#define ROW_PACKS     8    // the same in packs of 16 bytes
 
 template <typename T> constexpr int K_CHUNK = K_CHUNK_BYTES / (int)sizeof(T); // elements
 template <typename T> static int64_t k_chunks(int64_t K) { return K > 0 ? (K + K_CHUNK<T> - 1) / K_CHUNK<T> : 1; }
 
-// IN_REGISTERS beside the accumulators; IN_SHARED memory, behind the stages, for tiles whose accumulators need all
-// registers; ONE_CHUNK: nowhere, as K is no longer than that.
+// Where a thread keeps the sum over chunks. IN_REGISTERS: beside the accumulators. IN_SHARED: in shared memory behind
+// the stages, for tiles whose accumulators need all registers. ONE_CHUNK: nowhere, as K is no longer than one chunk.
 enum Hold { IN_REGISTERS, IN_SHARED, ONE_CHUNK };
 
-// ---- copying ---------------------------------------------------------------------------------------------------------
-// ROWS rows of a stage; a thread copies always the same pack of the same rows.
+// ---- copying
+// --------------------------------------------------------------------------------------------------------- Copies ROWS
+// rows of an operand to the stages; a thread always copies the same pack of the same rows.
 template <typename T, int ROWS, int THREADS> struct Panel {
     static constexpr int EACH = (ROWS * ROW_PACKS + THREADS - 1) / THREADS, APART = THREADS / ROW_PACKS;
     static constexpr int ELEMS = Pack<T>::N;
     const T *row[EACH];
-    unsigned valid; // bit i: row[i] is there, else it counts as zeros
+    unsigned valid; // bit i: row[i] exists, else it is taken as zeros
 
     // row_of(r): where row r begins, or NULL for a row of zeros.
     template <typename RowOf> __device__ __forceinline__ void open(RowOf row_of) {
@@ -55,7 +56,8 @@ template <typename T, int ROWS, int THREADS> struct Panel {
             if (row[i]) valid |= 1u << i;
         }
     }
-    // Columns [k, k + 128 bytes) of every row, zeros from k_end on. ALIGNED: rows are multiples of 16 bytes.
+    // Copies 128 bytes of every row, from column k on, zeros from k_end on. ALIGNED: rows are multiples of 16 bytes.
+    // `any`: a readable address.
     template <bool ALIGNED> __device__ __forceinline__ void copy(char *to, const T *any, int k, int k_end) const {
         int pack = (int)threadIdx.x % ROW_PACKS;
         k += pack * ELEMS;
@@ -77,8 +79,9 @@ template <typename T, int ROWS, int THREADS> struct Panel {
     }
 };
 
-// ---- bf16: tensor cores ----------------------------------------------------------------------------------------------
-// W_WARPS x X_WARPS warps, each with W / W_WARPS weights and X / X_WARPS tokens.
+// ---- bf16: tensor cores
+// ---------------------------------------------------------------------------------------------- A bf16 tile of W_WARPS
+// x X_WARPS warps, each with W / W_WARPS weights and X / X_WARPS tokens.
 template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN_REGISTERS> struct MmaTile {
     typedef Bf16 T;
     static constexpr int W = W_, X = X_, STAGES = STAGES_, THREADS = W_WARPS * X_WARPS * WARP;
@@ -89,7 +92,7 @@ template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN
     static constexpr int SUMS = WI * XI * 4, STEPS = ROW_BYTES / 32;  // steps of 16 elements a stage
     static_assert(WI > 0 && XI > 0 && WI * W_WARPS * 16 == W && XI * X_WARPS * 8 == X && (XI == 1 || XI % 2 == 0), "");
 
-    uint32_t a[2][4], b[2][XI][2]; // fragments: those in use, those on their way
+    uint32_t a[2][4], b[2][XI][2]; // fragments: those in use, and those being loaded
     int a_at, b_at;                // this lane's address for ldmatrix in a stage, before the step's XOR
 
     static __device__ __forceinline__ int w_first() { return (int)threadIdx.x / WARP % W_WARPS * WI * 16; }
@@ -116,8 +119,8 @@ template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN
             b[to][i + 1][0] = two[2], b[to][i + 1][1] = two[3];
         }
     }
-    // acc += the stage. Fragments are asked for one row of products ahead; next() waits for the next stage, whose first
-    // fragments are asked for before the last row.
+    // acc += the products of a stage. Fragments are loaded one row of products ahead. next() waits for the next stage,
+    // whose first fragments are loaded before this stage's last row.
     template <typename Next> __device__ __forceinline__ void multiply(float *acc, const char *stage, Next next) {
 #pragma unroll
         for (int row = 0; row < STEPS * WI; row++) {
@@ -139,8 +142,9 @@ template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN
     }
 };
 
-// ---- f32: fmaf chains ------------------------------------------------------------------------------------------------
-// A thread has W_EACH x X_EACH outputs, so that 16-byte loads of shared memory are shared by many products.
+// ---- f32: fmaf chains
+// ------------------------------------------------------------------------------------------------ An f32 tile, in
+// which a thread has W_EACH x X_EACH outputs, so that many products share a 16-byte load of shared memory.
 template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
     typedef float T;
     static constexpr int W = W_, X = X_, STAGES = STAGES_, W_THREADS = W / W_EACH, X_THREADS = X / X_EACH;
@@ -179,9 +183,10 @@ template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
     }
 };
 
-// ---- the pipeline ----------------------------------------------------------------------------------------------------
-// For tile = 0 .. tiles - 1: sum = the products of weights w_row(tile W + 0 .. W - 1) and tokens x_row(0 .. X - 1) over
-// columns [k_begin, k_end), then done(tile, sum). k_begin is a multiple of K_CHUNK<T>.
+// ---- the pipeline
+// ---------------------------------------------------------------------------------------------------- For each tile
+// below `tiles`: sum = the products of weights w_row(tile W + 0 .. W - 1) and tokens x_row(0 .. X - 1) over columns
+// [k_begin, k_end), then done(tile, sum). k_begin is a multiple of K_CHUNK<T>.
 //   shared        Tile::SHARED_BYTES
 //   w_row(int64_t i), x_row(int64_t i)   where row i begins (const T *), or NULL: a row of zeros
 //   ALIGNED       every row begins on 16 bytes and K is whole packs (aligned_rows); else a slower path, the same bits
@@ -191,11 +196,11 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
                                                    XRow x_row, int k_begin, int k_end, Done done) {
     typedef typename Tile::T T;
     constexpr int STEP = ROW_BYTES / (int)sizeof(T);
-    const int steps = k_end > k_begin ? (k_end - k_begin + STEP - 1) / STEP : 1; // a tile
+    const int steps = k_end > k_begin ? (k_end - k_begin + STEP - 1) / STEP : 1; // of a tile
     Panel<T, Tile::W, Tile::THREADS> w;
     Panel<T, Tile::X, Tile::THREADS> x;
     x.open(x_row);
-    // The copies run STAGES - 1 steps ahead of the products: where they are.
+    // Where the copies are, which run STAGES - 1 steps ahead of the products.
     int ahead_tile = 0, ahead_k = k_begin, ahead_slot = 0;
     auto copy_next = [&] {
         if (ahead_tile < tiles) {
@@ -211,7 +216,7 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
     };
 #pragma unroll 1
     for (int s = 0; s < Tile::STAGES - 1; s++) copy_next();
-    // Waits for the oldest copies under way; behind the barrier the stage before them is free.
+    // Waits for the oldest copies under way. After its barrier the stage before them may be overwritten.
     int slot = -1;
     auto next_stage = [&]() -> const char * {
         cp_async_wait<Tile::STAGES - 2>();

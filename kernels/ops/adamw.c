@@ -3,21 +3,23 @@
 //   p *= 1 - lr * decay;   m += (1 - b1)(g - m);   v = b2 v + (1 - b2) g^2;
 //   p -= lr / (1 - b1^step) * m / (sqrt(v) / sqrt(1 - b2^step) + eps)
 //
-// p is the f32 master where there is one, whole or split (adamw.h), and w its rounding; else p is w.
+// p is the f32 master copy of the weight where there is one, whole or split (adamw.h), and w is p rounded; else p is w
+// itself.
 #include "adamw.h"
 #include "parallel.h"
 #include "philox_vec.h"
 
 #define BLOCK 4096 // elements a thread takes at a time
 
-// Random bits for stochastic rounding: 16 for each of w, m and v of an element, as Philox4x32-10 (philox.h) gives them
-// for the counter {element / 2, step} and the key `seed`, in the half of its words that element % 2 names. The top bit of
-// the counter keeps them apart from sampling's, where it is a sign and never set.
+// Random bits for the stochastic rounding of a block of elements: 16 each for w, m and v of an element. They are the
+// halves, chosen by element % 2, of the first three words of Philox4x32-10 (philox.h) for the counter {element / 2,
+// step} and the key `seed`. The counter's top bit is set, which sampling never does (there it is a sign), so that the
+// two share no numbers.
 typedef struct {
     uint16_t bits[3][BLOCK + 2 * LANES] __attribute__((aligned(64)));
 } Noise;
 
-// Noise of the elements [first, first + n), n <= BLOCK; first is even.
+// Fills the bits of the elements [first, first + n), n <= BLOCK; first is even.
 static void noise_fill(Noise *out, uint64_t seed, uint64_t step, uint64_t first, int64_t n) {
     const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     for (int64_t i = 0; i < n; i += 2 * LANES) {
@@ -31,7 +33,8 @@ static void noise_fill(Noise *out, uint64_t seed, uint64_t step, uint64_t first,
     }
 }
 
-// Stochastic rounding to bf16: up with the probability of the distance from below. NaN and infinity stay.
+// Rounds to bf16 stochastically: up with a probability that is the distance from the value below. NaN and infinity
+// stay.
 static inline vf round_stochastic(vf x, const uint16_t *bits) {
     vh h;
     memcpy(&h, bits, sizeof h);
@@ -44,7 +47,7 @@ static inline vf vf_sqrt(vf x) {
     return x;
 }
 
-// The low halves of n <= LANES masters.
+// Loads the low halves of n <= LANES split masters; low_store stores them.
 static inline vu low_load(const uint16_t *p, int64_t n) {
     vh h = {0};
     memcpy(&h, p, n >= LANES ? sizeof h : (size_t)n * sizeof *p);
@@ -54,14 +57,14 @@ static inline void low_store(uint16_t *p, int64_t n, vf master) {
     vh h = __builtin_convertvector((vu)master & 0xffff, vh);
     memcpy(p, &h, n >= LANES ? sizeof h : (size_t)n * sizeof *p);
 }
-// The sign bit where rounding x to bf16 adds one to its high half.
+// The bit of a float's sign, set where rounding x to bf16 adds one to its high half.
 static inline vu rounded_up(vf x) {
     vu u = (vu)x;
     return ((u + 0x7fff + (u >> 16 & 1)) ^ u) >> 16 << 31;
 }
 
-// State in bf16 without a master would lose what is below half a unit in its last place, so it is rounded
-// stochastically; the f32 master's copy w is rounded to nearest.
+// One block of elements, [begin, end). What is kept in bf16 alone (moments, and w without a master) would lose every
+// change below half a unit in its last place, so it is rounded stochastically; w with a master is rounded to nearest.
 ALWAYS_INLINE void adamw_block(Tensor w, DType tw, Tensor master, bool split, Tensor m, Tensor v, DType state,
                                Tensor dw, DType tg, const AdamParams *params, AdamStep s, int64_t begin, int64_t end) {
     bool mastered = present(master) && !split, noisy = state == BF16 || (tw == BF16 && !mastered && !split);

@@ -3,22 +3,24 @@
 //   p *= 1 - lr * decay;   m += (1 - b1)(g - m);   v = b2 v + (1 - b2) g^2;
 //   p -= lr / (1 - b1^step) * m / (sqrt(v) / sqrt(1 - b2^step) + eps)
 //
-// p is the f32 master where there is one, whole or split (adamw.h), and w its rounding; else p is w. State in bf16 is
-// rounded stochastically, with the bits of the same Philox counters as on the CPU (adamw.c): {element / 2, step} under the
-// key `seed`, so that a slice gives what the whole gives. A thread owns a group of elements and goes on by a grid's width.
-// Moved an element: 30 bytes with f32 masters, moments and gradients, 28 with split masters, 14 with bf16 state and gradients.
+// p is the f32 master copy of the weight where there is one, whole or split (adamw.h), and w is p rounded; else p is w
+// itself. State in bf16 is rounded stochastically, with the same Philox bits as on the CPU (adamw.c): they depend on
+// the element's index, the step and the seed alone, so that updating slices gives what updating the whole gives. A
+// thread owns a group of elements and strides by the grid. Bytes moved for an element: 30 with f32 masters, moments and
+// gradients, 28 with split masters, 14 with bf16 state and gradients.
 #include "adamw.h"
 #include "memory.cuh"
 #include "philox.h"
 
 #define THREADS 256
 
-// Stochastic rounding to bf16: up with the probability of the distance from below. NaN and infinity stay.
+// Rounds to bf16 stochastically: up with a probability that is the distance from the value below. NaN and infinity
+// stay.
 static __device__ __forceinline__ Bf16 round_stochastic(float x, uint32_t bits16) {
     uint32_t u = __float_as_uint(x);
     bool finite = (u & 0x7f800000) != 0x7f800000;
     if (finite) u += bits16;
-    else if (u & 0x007fffff) u |= 0x00400000; // what is left of a NaN must not be infinity
+    else if (u & 0x007fffff) u |= 0x00400000; // the high half of a NaN could be infinity's
     return __ushort_as_bfloat16((unsigned short)(u >> 16));
 }
 template <typename T> static __device__ __forceinline__ T rounded(float x, uint32_t bits16);
@@ -27,26 +29,27 @@ template <> __device__ __forceinline__ Bf16 rounded<Bf16>(float x, uint32_t bits
     return round_stochastic(x, bits16);
 }
 
-// Where p is at home: in w, in an f32 master, or in w and the low half of one.
+// Where p is stored: in w, in an f32 master, or split into w and the low half of a master.
 enum Home { OWN, WHOLE, SPLIT };
 template <Home home> struct MasterOf { typedef float T; };
 template <> struct MasterOf<SPLIT> { typedef uint16_t T; };
 
 static __device__ __forceinline__ uint32_t bits_of(float x) { return __float_as_uint(x); }
 static __device__ __forceinline__ uint32_t bits_of(Bf16 x) { return (uint32_t)__bfloat16_as_ushort(x) << 16; }
-// p of w and the low half; v gives up its sign.
+// p from w and the low half of a split master; clears the sign of v, which is the bit that was missing (adamw.h).
 template <typename W> static __device__ __forceinline__ float joined(W w, uint32_t low, float *v) {
     uint32_t up = __float_as_uint(*v) & 0x80000000u;
     *v = __uint_as_float(__float_as_uint(*v) ^ up);
     return __uint_as_float((bits_of(w) | low) - (up >> 15));
 }
-// v with the sign that says whether rounding p added one to its high half.
+// v with its sign set where rounding p to bf16 adds one to its high half.
 static __device__ __forceinline__ float signed_by(float v, float p) {
     uint32_t u = __float_as_uint(p), up = ((u + 0x7fffu + (u >> 16 & 1u)) ^ u) >> 16 << 31;
     return __uint_as_float(__float_as_uint(v) | up);
 }
 
-// w[n], master[n] unless OWN, m[n], v[n], dw[n]; `first` is the index of element 0 for the random numbers.
+// Updates w[n], master[n] (unless OWN), m[n] and v[n] with the gradient dw[n]. `first`: the index of element 0 in the
+// whole, for the random numbers.
 template <typename W, Home home, typename S, typename G>
 static __global__ void __launch_bounds__(THREADS)
     adamw_kernel(W *w, typename MasterOf<home>::T *master, S *m, S *v, const G *dw, int64_t n, AdamStep s,

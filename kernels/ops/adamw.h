@@ -1,9 +1,10 @@
-// What a step of AdamW needs beside its tensors, as both devices round it to f32.
+// The scalars of an AdamW step, rounded to f32 in the same way for both devices; and what a split master is.
 //
-// A split master. Rounding p, an f32, to w, the nearest bf16, either drops p's low half or drops it and adds one to the high
-// half. So the low half, and whether one was added, give p back exactly: p = (w, low) - (added ? 2^16 : 0). The low half is
-// kept as 16 bits. They alone would not do: a w whose last bit is 0 is the nearest to 2^16 + 1 floats, the ties on both sides
-// among them. The one bit more is the sign of v, which is a mean of squares and has no use for it.
+// A split master stores an f32 weight p in 16 bits beside its bf16 rounding w. Rounding p to the nearest bf16 either
+// drops p's low half, or drops it and adds one to the high half. So w, the low half and whether one was added give p
+// back exactly: p = (w, low) - (added ? 2^16 : 0). The low half is the split master. It alone would not do: a w whose
+// last bit is 0 is the nearest bf16 to 2^16 + 1 floats, the ties on both sides among them. The bit that says whether
+// one was added is kept in the sign of v, which is a mean of squares and so never negative.
 #pragma once
 #include "ops.h"
 #include <math.h>

@@ -1,4 +1,5 @@
-// One step on for the rows of a decode batch: see ops.h.
+// advance: brings the rows of a decode batch one token further and closes the gaps of sequences that have ended
+// (ops.h).
 #include "ops.h"
 
 // Moves row `from` to row `to`.
@@ -42,7 +43,7 @@ void cpu_advance(Device *d, DecodeRows r, SampleOut drawn, int64_t first, EndRul
             if (i64(r.key)[first + i] < 0) continue;
             to[DRAWN_SLOT * slots + i] = i32(r.slot)[first + i];
             to[DRAWN_TOKEN * slots + i] = i32(drawn.token)[i];
-            to[DRAWN_LOGP * slots + i] = i32(drawn.logp)[i]; // the f32's bits, as below
+            to[DRAWN_LOGP * slots + i] = i32(drawn.logp)[i]; // the bits of the f32; so for the next two
             to[DRAWN_LSE * slots + i] = i32(drawn.lse)[i];
             to[DRAWN_ENTROPY * slots + i] = i32(drawn.entropy)[i];
             row_advance(r, first + i, i32(drawn.token)[i]);

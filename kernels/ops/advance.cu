@@ -1,9 +1,11 @@
-// advance: what a decode step leaves to do once its tokens are drawn, without asking the host (see ops.h).
+// advance: after a decode step has drawn its tokens, brings the rows of the batch one token further and closes the gaps
+// of sequences that have ended, without asking the host (ops.h).
 //
-// One block owns all rows, tile by tile of THREADS: a thread holds one row in registers, takes its token in, says whether
-// the sequence goes on, and writes the row to its new place, which is never behind the old one, so that tiles in
-// ascending order overwrite nothing that is still to be read. About 100 bytes a row are moved: the floor is the launch.
-// The ids the repetition penalty looks at are wide, and only move where a row left: a second kernel, a thread a column.
+// One block owns all rows and takes them in tiles of THREADS. A thread holds one row in registers, takes in its token,
+// decides whether the sequence goes on, and writes the row to its new place. That is never after the old one, so tiles
+// in ascending order overwrite nothing that is still to be read. About 100 bytes of a row are moved: the floor is the
+// launch. The ids that the repetition penalty looks at are many, and move only where a row has left: a second kernel
+// does that, with a thread for each column.
 #include "common.cuh"
 
 #define THREADS 1024
@@ -14,7 +16,7 @@ struct Row {
     int4 span;
 };
 
-// The columns of DecodeRows as pointers, which is what a kernel can take.
+// The columns of DecodeRows as pointers, because a kernel's argument cannot hold that many Tensors.
 struct Columns {
     int *ids, *pos, *kv_row, *place, *slot, *seen_len;
     int4 *span;      // [B]
@@ -26,7 +28,7 @@ struct Columns {
     int64_t width, slots, ring;
 };
 
-// What was drawn for n rows, as the words of a ring's columns. No token: nothing.
+// What was drawn for n rows, as 32-bit words to copy into the ring. token NULL: nothing was drawn.
 struct Words {
     const int *token, *logp, *lse, *entropy; // [n]
     int n;
@@ -53,10 +55,11 @@ static __device__ __forceinline__ bool row_ended(const Columns &c, const Row &r,
     return ended;
 }
 
-// from[j]: the row that came to row j, of those in use. NULL where nobody asks.
+// Does all of it but moving the seen ids. from[j] becomes the old place of row j, for the rows in use; NULL where not
+// needed.
 static __global__ void __launch_bounds__(THREADS)
     advance_kernel(Columns c, Words in, int first, int B, int *from, EndRule rule) {
-    SHARED(int, going, [WARP]); // rows of each warp that go on
+    SHARED(int, going, [WARP]); // how many rows of each warp go on
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, live = 0;
     wait_for_earlier();
     int *to = c.drawn + (in.token ? (int64_t)(c.count[1] % (int)c.ring) * DRAWN_COUNT * c.slots : 0);
@@ -110,10 +113,11 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// A thread owns a column, so that rows can move in ascending order without waiting for each other.
+// Moves the seen ids of rows that have a new place. A thread owns a column, so that it can move rows in ascending order
+// without waiting for other threads.
 static __global__ void seen_kernel(int *seen, int64_t width, const int *from, const int *count) {
     int64_t column = (int64_t)blockIdx.x * 128 + threadIdx.x, live = count[0];
-    if (column >= width || live == 0 || from[live - 1] == live - 1) return; // nobody moved
+    if (column >= width || live == 0 || from[live - 1] == live - 1) return; // no row has moved
     for (int64_t j = 0; j < live; j++)
         if (from[j] != j) seen[j * width + column] = seen[from[j] * width + column];
 }

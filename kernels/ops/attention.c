@@ -1,16 +1,18 @@
-// Causal grouped-query attention over packed sequences, forward (the core of attention.h) and backward (Dao et al. 2022).
+// Causal grouped-query attention over packed sequences, forward (with the inner loops of attention.h) and backward (Dao
+// et al. 2022).
 //
 // Forward work is cut into tiles of at most 64 positions of one sequence and one kv head, with all the query heads of
-// its group; a tile reads its keys once. Backward work is cut into (sequence, kv head): whoever owns one owns all its
-// sums, so their order is fixed. The keys of a prefix that others go on from are summed apart, 64 of a kv head together.
+// its group; a tile reads its keys once. Backward work is cut into (sequence, kv head) pairs: one thread makes all sums
+// of a pair, so their order is fixed. The gradients of keys in a prefix that several sequences share are separate
+// pieces of work, 64 keys of a kv head each.
 #include "attention.h"
 #include "parallel.h"
 
-#define TILE_ROWS 512 // (position, head) rows of a tile at most
+#define TILE_ROWS 512 // at most so many (position, head) rows in a tile
 
 typedef struct {
     int64_t H, K, d, dp, group;
-    int64_t positions; // of a tile: a power of two that divides CHUNK, so that a tile ends within its last chunk
+    int64_t positions; // in a tile: a power of two that divides CHUNK, so that a tile ends within its last chunk
     int64_t block;     // rows computed together
     float scale;
     DType t;
@@ -31,14 +33,14 @@ static inline void *head_at(Tensor x, int64_t t, int64_t head) {
     return (char *)x.data + (size_t)((t * x.dim[1] + head) * x.dim[2]) * dtype_size(x.dtype);
 }
 
-// One of the packed sequences: n tokens from `start` on, at positions `before`, before + 1, ...; the tokens before them
-// begin at `prefix`.
+// One of the packed sequences: n tokens from token `start` on, at positions `before`, before + 1, ... Positions below
+// `before` are those of a shared prefix, another sequence of the pack that begins at token `prefix`.
 typedef struct {
     int64_t start, n, prefix, before;
-    bool shared; // others go on from it
+    bool shared; // whether it is the prefix of others
 } Sequence;
 
-// All sequences of the batch, in scratch.
+// The sequences of the batch, made in scratch.
 static Sequence *sequences_of(Arena *a, Tensor seq, Tensor prefix) {
     int64_t B = seq.dim[0] - 1;
     const int32_t *offset = i32(seq);                                 // [B+1]
@@ -55,17 +57,17 @@ static Sequence *sequences_of(Arena *a, Tensor seq, Tensor prefix) {
     return sequence;
 }
 static inline int64_t end_of(const Sequence *q) { return q->before + q->n; }
-// The token at a position, which may lie in the prefix.
+// The token at a position of a sequence, which may be one of the prefix's.
 static inline int64_t token_at(const Sequence *q, int64_t pos) {
     return pos < q->before ? q->prefix + pos : q->start + pos - q->before;
 }
 
-// Pointers to the keys (or values) of n positions from pos on.
+// Makes row[] point to the keys (or values, by `head`) of n positions from pos on.
 static void head_rows(const void **row, Tensor x, const Sequence *q, int64_t pos, int64_t n, int64_t head) {
     for (int64_t i = 0; i < n; i++) row[i] = head_at(x, token_at(q, pos + i), head);
 }
 
-// Rows that belong to no sequence give 0.
+// Sets to 0 the rows from `first` on, which belong to no sequence.
 static void clear_rest(Tensor x, int64_t first) {
     if (first < x.dim[0])
         memset(tensor_rows(x, first, 1).data, 0, tensor_bytes(tensor_rows(x, first, x.dim[0] - first)));
@@ -75,13 +77,13 @@ typedef struct {
     int32_t seq, pos, count; // sequence, first position, positions
 } Tile;
 
-// Tiles end at multiples of `size`, wherever their sequence begins: the end of the one that holds pos.
+// Where the tile that holds position pos ends: at a multiple of `size`, wherever the sequence begins.
 static inline int64_t tile_end(const Sequence *q, int64_t pos, int64_t size) {
     int64_t end = pos / size * size + size;
     return end < end_of(q) ? end : end_of(q);
 }
 
-// All tiles of the batch, in scratch; *count of them.
+// The tiles of the batch, made in scratch; *count of them.
 static Tile *tiles_of(Arena *a, const Sequence *q, int64_t B, int64_t size, int64_t *count) {
     int64_t n = 0;
     for (int64_t b = 0; b < B; b++)
@@ -97,6 +99,7 @@ static Tile *tiles_of(Arena *a, const Sequence *q, int64_t B, int64_t size, int6
     return tile;
 }
 
+// One tile, `count` positions from pos on, for kv head k.
 static void attention_tile(const Shape *s, Tensor y, Tensor lse, Tensor qkv, const Sequence *own, int64_t pos,
                            int64_t count, int64_t k, float *room) {
     float *kt = room, *v = kt + CHUNK * s->dp;
@@ -151,10 +154,11 @@ void cpu_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tens
 // Backward. With p = e^(q k - lse), all with q already scaled:
 //   dv = p^T dy        dp = dy v^T        ds = p (dp - delta), delta = sum(dy * y)        dq = scale ds k        dk = ds^T q
 //
-// A sequence is taken in windows of keys, whose dk and dv are summed in f32; each window is met by all queries after it.
-// Where a sequence has several, dq is rounded after each. Keys of a prefix that others go on from only give dq there: their
-// dk and dv are summed by their own owners, a chunk each, who make p and ds again.
-#define BWD_ROWS 64   // rows whose p and ds are at hand at once
+// The keys of a sequence are taken in windows, whose dk and dv are summed in f32; all queries that see a window go
+// through it. Where a sequence has several windows, dq is rounded after each. The keys of a shared prefix give only dq
+// in this pass: their dk and dv, to which several sequences add, are made by backward_prefix, a chunk at a time, which
+// computes p and ds again.
+#define BWD_ROWS 64   // rows whose p and ds are computed at once
 #define WINDOW   4096 // keys
 
 typedef struct {
@@ -186,7 +190,7 @@ static Backward backward_at(const Shape *s, float *at, int64_t keys) {
     return b;
 }
 
-// p and ds of one row from its scores and dp, both [CHUNK]; 0 from key n on.
+// Turns a row's scores p[CHUNK] into probabilities, and its dp, in ds[CHUNK], into ds; 0 from key n on.
 static inline void softmax_bwd(float *p, float *ds, int64_t n, float lse, float delta) {
     const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     for (int64_t j = 0; j < CHUNK; j += LANES) {
@@ -198,11 +202,11 @@ static inline void softmax_bwd(float *p, float *ds, int64_t n, float lse, float 
     }
 }
 
-// What a meeting of rows and keys is for.
-typedef enum { FOR_ROWS = 1, FOR_KEYS = 2 } Sums; // dq; dk and dv
+// Which sums to make from rows and keys: those of the rows, dq; those of the keys, dk and dv; or both.
+typedef enum { FOR_ROWS = 1, FOR_KEYS = 2 } Sums;
 
-// Rows [first, first + n) of a tile meet one chunk of `keys` keys, the first of them at position j. Sums FOR_KEYS are
-// those of keys `own` and after it (and of some before it, which nobody asks for).
+// Adds to the sums what rows [first, first + n) of a tile give with one chunk of `keys` keys, the first of them at
+// position j. FOR_KEYS makes the sums of keys from number `own` on (and of some before it, which are not used).
 static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, int64_t keys, int64_t own,
                            int64_t first, int64_t n, int sums) {
     int64_t dp = s->dp, at = j % WINDOW * dp;
@@ -222,7 +226,7 @@ static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, 
     }
 }
 
-// The rows of `count` positions from pos on: scaled q, dy, delta and lse.
+// Loads the rows of `count` positions from pos on: scaled q, dy, delta and lse.
 static void backward_load(const Shape *s, Backward *b, Tensor dy, Tensor y, Tensor lse, Tensor qkv, const Sequence *own,
                           int64_t pos, int64_t count, int64_t k) {
     for (int64_t r = 0; r < count * s->group; r++) {
@@ -239,13 +243,14 @@ static void backward_load(const Shape *s, Backward *b, Tensor dy, Tensor y, Tens
     }
 }
 
-// Those rows against the keys at positions [from, end), a chunk at a time.
+// Takes the loaded rows through the keys at positions [from, end), a chunk at a time.
 static void backward_rows(const Shape *s, Backward *b, Tensor qkv, const Sequence *own, int64_t pos, int64_t count,
                           int64_t from, int64_t end, int64_t k, int sums) {
     int64_t rows = count * s->group, step = BWD_ROWS / s->block * s->block;
     for (int64_t j = from; j < end; j += CHUNK) {
         int64_t keys = end - j < CHUNK ? end - j : CHUNK;
-        // Where rows sum for dq, the keys of their prefix are another's.
+        // In the pass that makes dq, the first `others` keys of the chunk are the prefix's: their sums are made
+        // elsewhere.
         int64_t others = sums & FOR_ROWS && own->before > j ? own->before - j : 0;
         const void *row[CHUNK];
         head_rows(row, qkv, own, j, keys, s->H + k);
@@ -258,10 +263,10 @@ static void backward_rows(const Shape *s, Backward *b, Tensor qkv, const Sequenc
     }
 }
 
-// `count` positions from `pos` on, against the keys of one window that they see.
+// One tile, `count` positions from pos on, with the keys it sees of one window.
 static void backward_tile(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv,
                           const Sequence *own, int64_t pos, int64_t count, int64_t window, int64_t k) {
-    int64_t end = pos + count < window + WINDOW ? pos + count : window + WINDOW; // of the keys
+    int64_t end = pos + count < window + WINDOW ? pos + count : window + WINDOW; // where its keys end
     int64_t rows = count * s->group, dp = s->dp;
     backward_load(s, b, dy, y, lse, qkv, own, pos, count, k);
     memset(b->dq, 0, (size_t)(rows * dp) * sizeof *b->dq);
@@ -276,12 +281,12 @@ static void backward_tile(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, T
     }
 }
 
-// The sums of n keys from the at-th of the window on.
+// Sets to 0 the sums of n keys, from key `at` of the window on.
 static void clear_sums(const Shape *s, Backward *b, int64_t at, int64_t n) {
     memset(b->dk + at * s->dp, 0, (size_t)(n * s->dp) * sizeof *b->dk);
     memset(b->dv + at * s->dp, 0, (size_t)(n * s->dp) * sizeof *b->dv);
 }
-// They are dk and dv of the tokens from t on.
+// Stores those sums as dk and dv of the n tokens from t on.
 static void store_sums(const Shape *s, const Backward *b, Tensor dqkv, int64_t t, int64_t n, int64_t at, int64_t k) {
     for (int64_t x = 0; x < 2 * n; x++) {
         const float *from = (x < n ? b->dk : b->dv) + (at + x % n) * s->dp;
@@ -290,12 +295,12 @@ static void store_sums(const Shape *s, const Backward *b, Tensor dqkv, int64_t t
     }
 }
 
-// dq of a sequence, and dk and dv of its keys where nobody else sees them.
+// dq of a sequence; also dk and dv of its own keys, unless it is a prefix that others share.
 static void backward_sequence(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv,
                               const Sequence *own, int64_t k) {
     for (int64_t window = 0; window < end_of(own); window += WINDOW) {
         int64_t keys = end_of(own) - window < WINDOW ? end_of(own) - window : WINDOW;
-        int64_t first = own->before > window ? own->before : window; // of its own
+        int64_t first = own->before > window ? own->before : window; // first position that is its own
         clear_sums(s, b, 0, keys);
         for (int64_t pos = first, end; pos < end_of(own); pos = end) {
             end = tile_end(own, pos, s->positions);
@@ -306,8 +311,8 @@ static void backward_sequence(const Shape *s, Backward *b, Tensor dqkv, Tensor d
     }
 }
 
-// dk and dv of one chunk of a prefix's keys, from position j on: what its own rows give, then those of each of the
-// sequences [own + 1, end) that go on from it.
+// dk and dv of one chunk of a shared prefix's keys, from position j on: first what the prefix's own rows give, then the
+// rows of each of the sequences behind it (below `end`) that share it.
 static void backward_prefix(const Shape *s, Backward *b, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv,
                             const Sequence *own, const Sequence *end, int64_t j, int64_t k) {
     int64_t keys = own->n - j < CHUNK ? own->n - j : CHUNK;
@@ -321,11 +326,12 @@ static void backward_prefix(const Shape *s, Backward *b, Tensor dqkv, Tensor dy,
     store_sums(s, b, dqkv, own->start + j, keys, j % WINDOW, k);
 }
 
+// A piece of backward work: backward_prefix for a chunk of sequence `seq`, or where chunk < 0 backward_sequence for it.
 typedef struct {
-    int32_t seq, chunk; // a prefix; a chunk of its keys, < 0: the whole of any sequence
+    int32_t seq, chunk;
 } Part;
 
-// All parts of the work, in scratch; *count of them; *keys: the most that one sums for.
+// The pieces of work, made in scratch; *count of them. *keys: the most keys that one of them sums for.
 static Part *parts_of(Arena *a, const Sequence *q, int64_t B, int64_t *count, int64_t *keys) {
     int64_t n = B;
     *keys = CHUNK;

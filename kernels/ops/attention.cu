@@ -2,18 +2,20 @@
 //
 //   y[t,h] = sum over j <= t of p_j v_j[h / group] / sum p_j,   lse[t,h] = log sum e^(s_j),   s_j = q[t,h] k_j / sqrt(d)
 //
-// The rows of a sequence of n tokens and a kv head are its (position, query head of the group) pairs, n * group of them,
-// positions first; a prefix's keys (ops.h) come before its own. A block owns a tile of 64 rows (f32: 16) and walks their
-// keys once, in chunks of 64: all query heads of a group share what is loaded, and few keys beyond the diagonal are
-// computed in vain. Where d > 128 it owns 128 of the columns of y (registers), and scores are made once for each 128.
-// For bf16, the next chunk arrives while one is computed with, and a warp keeps its queries in registers.
+// The rows of a sequence of n tokens and a kv head are its (position, query head of the group) pairs, n * group of
+// them, ordered by position; the keys of a shared prefix (ops.h) come before its own. A block owns a tile of 64 rows
+// (f32: 16) and goes through their keys once, in chunks of 64: all query heads of a group share what is loaded, and few
+// keys beyond the diagonal are computed in vain. Where d > 128 registers allow a block only 128 of the columns of y,
+// and the scores are computed again for each 128. In bf16 the next chunk is loaded while one is used, and a warp keeps
+// its queries in registers.
 //
 // Work: 4 H d T (n + 1)/2 FLOP by the formula, half as much again for p's two parts; bytes: qkv and y once, the rest from
 // L2. At n = 512 the floor is the tensor cores' (H d n flop for every 2 H d bytes of y). Measured on an H200 (0.5B, 16 x 512
 // tokens): 81 us a layer, where about 30 would be what mma.sync gives.
 #include "attention.cuh"
 
-// Rows that belong to no sequence give 0. All blocks take part, this one being number `block` of `blocks`.
+// Sets to 0 the rows from T_end on, which belong to no sequence. All blocks take part; this one is number `block` of
+// `blocks`.
 template <typename T>
 static __device__ void clear_rest(T *y, float *lse, int64_t T_end, int64_t T_all, int64_t width, int H, int64_t block,
                                   int64_t blocks) {
@@ -23,7 +25,8 @@ static __device__ void clear_rest(T *y, float *lse, int64_t T_end, int64_t T_all
     }
 }
 
-// Chunks of K and V in shared memory: the next ones arrive while these are computed with; one where heads are too large.
+// How many chunks of keys and values shared memory holds: two, so that the next is loaded while one is used; one for
+// large heads.
 template <int D> constexpr int BUFFERS = D <= 128 ? 2 : 1;
 template <int D> constexpr size_t attention_shared() { return (64 + 2 * BUFFERS<D> * CHUNK) * PITCH<D> * sizeof(Bf16); }
 
@@ -38,7 +41,7 @@ static __global__ void __launch_bounds__(TILE_THREADS, 2)
     Bf16 *kv_room = q + ROWS * PITCH<D>; // [BUFFERS, keys then values, CHUNK, PITCH]
     int thread = (int)threadIdx.x, lane = thread % WARP, kv = (int)blockIdx.y;
     clear_rest(y, lse, seq[B], T, (int64_t)h.H * h.d, h.H, (int64_t)blockIdx.x * h.K + kv, (int64_t)gridDim.x * h.K);
-    // The longest tiles of a sequence, its last, come first.
+    // A sequence's last tiles have the most keys, and are started first.
     Tile tile = find_tile(seq, B, h.group, ROWS, (int64_t)gridDim.x - 1 - blockIdx.x);
     int64_t stride = (int64_t)(h.H + 2 * h.K) * h.d;
     int rows = min(tile.n * h.group - tile.first, ROWS);

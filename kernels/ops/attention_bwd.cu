@@ -1,21 +1,23 @@
-// Backward of attention.cu (Dao et al. 2022; Dao 2023). With p_ij = e^(s_ij - lse_i), all sums over what sees each other:
+// Backward of attention.cu (Dao et al. 2022; Dao 2023). With p_ij = e^(s_ij - lse_i), and sums over the pairs in which
+// row i sees key j:
 //
 //   delta_i = sum_c dy_ic y_ic         ds_ij = p_ij (dy_i v_j - delta_i)
 //   dv_j = sum_i p_ij dy_i             dk_j = scale sum_i ds_ij q_i             dq_i = scale sum_j ds_ij k_j
 //
-// Rows i are (position, query head) pairs of a sequence and kv head, as in attention.cu. Every sum has one owner and so one
-// order, whatever else is in the batch, at the price of making p and ds twice (7 products of tiles for the formula's 5):
-//   delta_kernel   a warp a (token, head), into scratch
-//   dq_kernel      a block owns 64 rows and walks their keys, ascending
-//   dkv_kernel     a block owns 64 keys of a kv head and walks the rows that see them, ascending: positions first, then the
-//                  query heads of the group, so that their sum is made in registers; after a prefix's own rows those of
-//                  each sequence that goes on from it
+// Rows i are (position, query head) pairs of a sequence and kv head, as in attention.cu. One block makes the whole of a
+// sum, in one order, whatever else is in the batch; the price is to compute p and ds twice (7 products of tiles for the
+// formula's 5):
+//   delta_kernel   a warp for each (token, head), into scratch
+//   dq_kernel      a block owns 64 rows and goes through their keys, ascending
+//   dkv_kernel     a block owns 64 keys of a kv head and goes through the rows that see them, ascending by position,
+//                  then by query head of the group, whose sum is so made in registers; for a shared prefix first its
+//                  own rows, then those of each sequence that shares it
 // Where d > 128 (shared memory and registers) tiles are 32 by 32, and a block of dkv_kernel owns 128 of the d columns.
 // bf16: p and ds are rounded to bf16 for their products, as dy and the gradients themselves are; sums are f32, by mma.
 //
-// Work: 14 H d T (n + 1)/2 FLOP as done, 10 by the formula; bytes: qkv, dy, y, dqkv once, the rest from L2. The floor is
-// the tensor cores'. Measured on an H200, with attention.cu: a training step of 0.5B, 16 x 512 tokens, 2.6 % faster than by one
-// buffer, one group of warps and divisions.
+// Work: 14 H d T (n + 1)/2 FLOP as done, 10 by the formula; bytes: qkv, dy, y, dqkv once, the rest from L2. The floor
+// is the tensor cores'. Measured on an H200, a training step of 0.5B with 16 x 512 tokens: two buffers, two groups of
+// warps (SPLIT) and over_group for divisions, here and in attention.cu, made it 2.6 % faster.
 #include "attention.cuh"
 #include "cuda.cuh"
 
@@ -35,18 +37,19 @@ struct Rows {
     Places places;
     int kv;
     Heads h;
-    __device__ __forceinline__ int token(int row) const { return over_group(h, row); } // of the sequence's own
-    __device__ __forceinline__ int sees(int row) const { return places.before + token(row) + 1; } // keys
+    // A row's token, counted from the sequence's own first; how many keys the row sees; its query head.
+    __device__ __forceinline__ int token(int row) const { return over_group(h, row); }
+    __device__ __forceinline__ int sees(int row) const { return places.before + token(row) + 1; }
     __device__ __forceinline__ int head(int row) const { return kv * h.group + row - token(row) * h.group; }
-    // Row of [T, H].
+    // The row's place in [T, H].
     __device__ __forceinline__ int64_t at(int row) const {
         return (int64_t)(places.start + token(row)) * h.H + head(row);
     }
-    // Where a head of a token begins in [T, H + 2K, d].
+    // Where head x of the sequence's token t begins in [T, H + 2K, d].
     __device__ __forceinline__ int64_t in_qkv(int t, int x) const {
         return ((int64_t)(places.start + t) * (h.H + 2 * h.K) + x) * h.d;
     }
-    // The same of the token at a position, perhaps in the prefix.
+    // in_qkv for the token at a position, which may be one of the prefix's.
     __device__ __forceinline__ int64_t key_in_qkv(int pos, int x) const {
         return ((int64_t)places.token(pos) * (h.H + 2 * h.K) + x) * h.d;
     }
@@ -57,7 +60,7 @@ static __device__ __forceinline__ bool sees_keys(int b, int of, const int32_t *p
     return b == of || (prefix && b < B && prefix[b] == of);
 }
 
-// c[N / 2 pairs of 8 columns][4] += a[16, 16 k] b[16 k, 8 N]: a as fragments, b in shared memory, its rows the 16 k.
+// c[16, 8 N] += a[16, 16 K] b[16 K, 8 N]: c and a as fragments, b in shared memory.
 template <int D, int N, int K>
 static __device__ __forceinline__ void add_products(float c[N][4], const uint32_t a[K][4], const Bf16 *b) {
     int lane = (int)threadIdx.x % WARP;
@@ -76,21 +79,21 @@ template <int N> static __device__ __forceinline__ void clear(float c[N][4]) {
 #pragma unroll
     for (int i = 0; i < 4 * N; i++) c[i / 4][i % 4] = 0;
 }
-// Tokens that belong to no sequence have gradient 0.
+// Sets to 0 the gradients of tokens from `from` on, which belong to no sequence.
 template <typename T>
 static __device__ void clear_rest(T *dqkv, int64_t from, int64_t T_all, int64_t width, int64_t block, int64_t blocks) {
     for (int64_t t = from + block; t < T_all; t += blocks)
         for (int64_t i = (int)threadIdx.x; i < width; i += blockDim.x) dqkv[t * width + i] = from_float<T>(0.0f);
 }
 
-// Rows and keys of a tile, 16 a warp. BUFFERS, below: how many tiles of what streams by lie in shared memory; with two, the
-// next arrives while one is computed with.
+// How many rows, or keys, a tile has: 16 for each warp. BUFFERS, below, is how many tiles of the streamed side shared
+// memory holds; with two, the next is loaded while one is used.
 template <int D> constexpr int TILE = D <= 128 ? 64 : 32;
 template <int D, int BUFFERS> constexpr size_t dq_shared() {
     return (2 + 2 * BUFFERS) * TILE<D> * PITCH<D> * sizeof(Bf16);
 }
 
-// grid (tiles_most, K), block 2 TILE
+// dq. Grid (tiles_most, K), block 2 TILE.
 template <int D, int BUFFERS>
 static __global__ void __launch_bounds__(2 * TILE<D>)
     dq_kernel(Bf16 *dqkv, const Bf16 *dy, const float *lse, const float *delta, const Bf16 *qkv, const int32_t *seq,
@@ -178,9 +181,12 @@ static __global__ void __launch_bounds__(2 * TILE<D>)
     }
 }
 
-// A tile of keys has few blocks (one a kv head), each with many rows to walk: so SPLIT groups of warps share them, a tile
-// of TILE rows each in turn, and the last adds up what each has, in the groups' order.
-// What a round of rows brings: q and dy [SPLIT TILE, PITCH] each, then -lse log2(e), delta and how many keys each row sees.
+// dkv_kernel has few blocks (one for each tile of keys and kv head), each with many rows to go through. So SPLIT groups
+// of warps share a block's rows, a tile of TILE rows for each group in a round, and at the end the first group adds up
+// what all have, in the order of the groups.
+
+// Bytes that a round loads: q and dy [SPLIT TILE, PITCH] each, then -lse log2(e), delta and how many keys each row
+// sees.
 template <int D, int SPLIT> constexpr int ROUND_BYTES = SPLIT *TILE<D> *(2 * PITCH<D> * (int)sizeof(Bf16) + 12);
 template <int D, int COLUMNS, int BUFFERS, int SPLIT> constexpr size_t dkv_shared() {
     size_t rounds = 2 * TILE<D> * PITCH<D> * sizeof(Bf16) + BUFFERS * ROUND_BYTES<D, SPLIT>,
@@ -188,7 +194,7 @@ template <int D, int COLUMNS, int BUFFERS, int SPLIT> constexpr size_t dkv_share
     return rounds > sums ? rounds : sums;
 }
 
-// grid (tiles_most of keys, K, D / COLUMNS), block SPLIT 2 TILE
+// dk and dv. Grid (tiles_most of keys, K, D / COLUMNS), block SPLIT 2 TILE.
 template <int D, int COLUMNS, int BUFFERS, int SPLIT>
 static __global__ void __launch_bounds__(SPLIT * 2 * TILE<D>)
     dkv_kernel(Bf16 *dqkv, const Bf16 *dy, const float *lse, const float *delta, const Bf16 *qkv, const int32_t *seq,
@@ -201,7 +207,7 @@ static __global__ void __launch_bounds__(SPLIT * 2 * TILE<D>)
     int thread = (int)threadIdx.x, lane = thread % WARP, own = thread / WARP * 16 % KEYS,
         part0 = thread / (2 * KEYS) * KEYS;
     int column0 = (int)blockIdx.z * COLUMNS;
-    // The first keys of a sequence are seen by most rows, and come first.
+    // A sequence's first keys are seen by the most rows, and are started first.
     Tile tile = find_tile(seq, B, 1, KEYS, blockIdx.x);
     int key0 = tile.first, keys = min(tile.n - key0, KEYS);
     if (keys <= 0) return; // the whole block
@@ -215,9 +221,10 @@ static __global__ void __launch_bounds__(SPLIT * 2 * TILE<D>)
                  [&](int j) { return qkv + owner.in_qkv(key0 + j, h.H + owner.kv); });
     load_rows<D>(v, KEYS, keys, h, thread, THREADS,
                  [&](int j) { return qkv + owner.in_qkv(key0 + j, h.H + h.K + owner.kv); });
-    // Rounds of rows, of all sequences that see these keys: where the next one is, and how many have been loaded.
+    // The rounds go through the rows of all sequences that see these keys: b and first are where the next round begins,
+    // `loaded` how many have been loaded. load_round returns false where there is none left.
     int b = tile.b, first = key0 * h.group, loaded = 0;
-    auto load_round = [&] { // false: there is none
+    auto load_round = [&] {
         while (sees_keys(b, tile.b, prefix, B) && first >= (seq[b + 1] - seq[b]) * h.group) b++, first = 0;
         if (!sees_keys(b, tile.b, prefix, B)) return false;
         Rows r = {Places(seq, prefix, b), (int)blockIdx.y, h};
@@ -253,7 +260,7 @@ static __global__ void __launch_bounds__(SPLIT * 2 * TILE<D>)
                 keep_rows<D>(xk, k + own * PITCH<D>);
                 keep_rows<D>(xv, v + own * PITCH<D>);
             }
-            // Rows past the end see nothing; where none of 32 sees anything, nothing is to be done.
+            // Rows past the end see no keys, and are the last: where the first of 32 sees none, none does.
 #pragma unroll 1
         for (int part = 0; part < KEYS && own < keys && sees[part]; part += 32) {
             float p[1][4][4], ds[1][4][4];
@@ -286,7 +293,7 @@ static __global__ void __launch_bounds__(SPLIT * 2 * TILE<D>)
         }
     }
     if (SPLIT > 1) {              // the first group adds the others' sums
-        float *sums = (float *)k; // [SPLIT - 1, dk and dv, COLUMNS / 2, 2 KEYS]: a thread's numbers lie 2 KEYS apart
+        float *sums = (float *)k; // [SPLIT - 1, dk and dv, COLUMNS / 2, 2 KEYS]: a thread's numbers are 2 KEYS apart
         int in_group = thread % (2 * KEYS), group = thread / (2 * KEYS);
         __syncthreads();
         for (int i = 0; group > 0 && i < COLUMNS / 2; i++) {
@@ -316,14 +323,15 @@ static __global__ void __launch_bounds__(SPLIT * 2 * TILE<D>)
     }
 }
 
-// f32: a block owns 16 rows (or 16 keys) and walks keys (or rows), STREAM at a time. x, y are q, dy of a row, or k, v of a
-// key: either way s = x x', dp = y y', and the owner's sums take in ds x' and, for keys, p y'.
+// f32: a block owns 16 rows (or 16 keys) and goes through keys (or rows), STREAM at a time. x and y are q and dy of a
+// row, or k and v of a key: either way s = x x' and dp = y y', and the owner's sums are of ds x' and, for keys, of p
+// y'.
 template <int D> constexpr int STREAM = 4096 / D;
 template <int D> constexpr size_t backward_f32_shared() {
     return sizeof(float) * (2 * (F32_ROWS + STREAM<D>)*F32_PITCH<D> + 2 * F32_ROWS * STREAM<D>);
 }
 
-// grid (tiles_most, K), block F32_THREADS
+// dq or, with KEYS, dk and dv in f32. Grid (tiles_most, K), block F32_THREADS.
 template <int D, bool KEYS>
 static __global__ void __launch_bounds__(F32_THREADS, 2)
     backward_f32_kernel(float *dqkv, const float *dy, const float *lse, const float *delta, const float *qkv,
@@ -351,7 +359,7 @@ static __global__ void __launch_bounds__(F32_THREADS, 2)
     float sum_x[EACH], sum_y[EACH];
     for (int i = 0; i < EACH; i++) sum_x[i] = sum_y[i] = 0;
     for (int b = tile.b; b == tile.b || (KEYS && sees_keys(b, tile.b, prefix, B)); b++) {
-        Rows q = {Places(seq, prefix, b), (int)blockIdx.y, h}; // those that are walked, or owned
+        Rows q = {Places(seq, prefix, b), (int)blockIdx.y, h}; // the rows gone through (KEYS), or owned
         int begin = KEYS && b == tile.b ? first0 * h.group : 0;
         int end = KEYS ? (seq[b + 1] - seq[b]) * h.group : r.sees(first0 + own - 1);
         for (int first = begin; first < end; first += STREAM<D>) {
@@ -406,7 +414,8 @@ static void backward_bf16(Device *d, Tensor dqkv, Tensor dy, Tensor lse, float *
            SPLIT * 2 * TILE<D>, (dkv_shared<D, COLUMNS, BUFFERS, SPLIT>()), data_of<Bf16>(dqkv), data_of<Bf16>(dy),
            f32(lse), delta, data_of<Bf16>(qkv), i32(seq), i32(prefix), (int)B, h);
 }
-// By the head size and the shared memory that a block may have here: 96 KiB on every card, 227 on those for servers.
+// Chooses BUFFERS and SPLIT by the head size and the shared memory that this card gives a block: 96 KiB on every card,
+// 227 on those for servers.
 template <int D>
 static void backward_bf16_here(Device *d, Tensor dqkv, Tensor dy, Tensor lse, float *delta, Tensor qkv, Tensor seq,
                                Tensor prefix, Heads h) {

@@ -1,9 +1,10 @@
-// One query a sequence over the KV cache, by the core of attention.h: the same bits as the packed pass gives.
-// The K heads of a sequence are separate work; a head's query group shares its keys. The cache is read once.
+// decode: attention of one query a sequence over the KV cache, with the inner loops of attention.h, so that it gives
+// the same bits as attention over packed sequences. Each kv head of a sequence is a piece of work; the query heads of
+// its group share its keys. The cache is read once.
 #include "attention.h"
 #include "parallel.h"
 
-// Pointers to the keys and values of n positions from j on in the cache kv[R,2K,d], for kv head k.
+// Makes key[] and value[] point to those of n positions from j on in the cache kv[R,2K,d], for kv head k.
 static void cache_rows(const void **key, const void **value, Tensor kv, const int32_t *span, int64_t j, int64_t n,
                        int64_t k) {
     size_t bytes = (size_t)kv.dim[2] * dtype_size(kv.dtype); // of a head
@@ -13,11 +14,12 @@ static void cache_rows(const void **key, const void **value, Tensor kv, const in
         value[i] = (char *)key[i] + (size_t)(kv.dim[1] / 2) * bytes;
     }
 }
-// The memory of a chunk is asked for while the one before it is computed.
+// Prefetches the rows of the next chunk while the one before it is computed.
 static inline void prefetch_rows(const void *const *row, int64_t n, size_t bytes) {
     for (int64_t i = 0; i < n; i++)
         for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)row[i] + at, 0, 2);
 }
+// How many of `keys` keys are in the chunk that begins at j.
 static inline int64_t chunk_at(int64_t j, int64_t keys) {
     int64_t n = keys - j;
     return n < 0 ? 0 : n < CHUNK ? n : CHUNK;

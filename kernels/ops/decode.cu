@@ -1,44 +1,46 @@
-// One query a sequence over the KV cache, by the core of attention.cuh: the same bits as the packed pass gives.
+// decode: attention of one query a sequence over the KV cache, by the parts of attention.cuh, so that it gives the same
+// bits as attention over packed sequences.
 //
 //   y[b,h] = sum over j of p_j v_j[h / group] / sum p_j,  j over the keys of span[b], p_j from q[b,h] k_j / sqrt(d)
 //
-// Chunks of 64 keys are merged in ascending order, whoever makes them. A block owns a tile of up to 16 rows: the query heads
-// of a kv head, of one sequence or, where sequences fill the card anyway, of two neighbours. Its tasks are the whole chunks
-// of a prefix that the two share, made once for both, then the chunks that are left of the first, then of the second. A
-// warp takes a task a turn: it waits for its own keys, then its own values, and leaves (m, l, o) in shared memory, where
-// after a barrier each thread merges its elements of the output with all tasks of the turn, in order.
-// Where sequences are too few to fill the card, a tile's chunks may go to several blocks: they leave them in scratch, and
-// whichever block comes last merges all. Which block makes a chunk has no influence on the bits.
+// Chunks of 64 keys are merged in ascending order; it does not matter which warp or block computes a chunk. A block
+// owns a tile of up to 16 rows: the query heads of one kv head, of one sequence or, where there are enough sequences to
+// fill the card, of two neighbours. Its tasks are the whole chunks of a prefix that the two share, computed once for
+// both, then the other chunks of the first, then those of the second. In each turn every warp has one task: it waits
+// for its keys, then for its values, and stores (m, l, o) in shared memory; after a barrier each thread merges its
+// elements of the output with all tasks of the turn, in order. Where there are too few sequences to fill the card,
+// several blocks share a tile's chunks: they store them in scratch, and the block that finishes last merges all.
 //
-// Bytes: 4 K d a key (bf16), from memory once: what neighbours share is in L2. The floor is those bytes over the bandwidth.
-// On an H200, context 400, heads as in 0.5B, us: 6 at B = 8 and 64 (a turn: 1 for the keys to come, 1.5 to multiply), 20 at
-// 256, 56 at 1,024 (a prefix of 336 shared by all) and 63 (one of 128 shared by 16).
-// f32 storage takes the plain way: a block a (sequence, kv head, 16 query heads), all chunks in order.
+// Bytes: 4 K d for a key (bf16), read from memory once: what neighbours share is in L2. The floor is those bytes over
+// the bandwidth. On an H200, context 400, heads as in 0.5B, in microseconds: 6 at B = 8 and 64 (of a turn, 1 for the
+// keys to arrive and 1.5 to multiply), 20 at 256; at 1,024 56 with a prefix of 336 shared by all, 63 with one of 128
+// shared by 16. f32 has a plain kernel: a block for each (sequence, kv head, 16 query heads), all chunks in order.
 #include "attention.cuh"
 #include "cuda.cuh"
 
 #define TILE_ROWS  16 // (sequence, query head) rows of a block
-#define MOST_SPLIT 16 // blocks a tile's chunks may be spread over
+#define MOST_SPLIT 16 // at most so many blocks share a tile's chunks
 
 typedef struct {
     int prefix_row, prefix_len, suffix_row, keys;
 } Span;
 static __device__ __forceinline__ Span span_of(const int32_t *span, int b) {
-    const int32_t *s = span + 4 * (int64_t)b; // at any place: one load of 16 bytes would want more
+    const int32_t *s = span + 4 * (int64_t)b; // may not be aligned for a single load of 16 bytes
     return {s[0], s[1], s[2], s[1] + s[3]};
 }
-// The cache row of key j.
+// The row of the cache that holds key j.
 static __device__ __forceinline__ int64_t row_of(const Span &s, int j) {
     return (int64_t)(j < s.prefix_len ? s.prefix_row : s.suffix_row - s.prefix_len) + j;
 }
 static __device__ __forceinline__ int chunks_of(const Span &s) { return (s.keys + CHUNK - 1) / CHUNK; }
 
-// The chunks of a tile where several blocks share them: o[tiles, most, TILE_ROWS, D], ml[tiles, most, TILE_ROWS] f32.
+// Results of chunks, for tiles that several blocks share: o[tiles, most, TILE_ROWS, D] and ml[tiles, most, TILE_ROWS]
+// f32.
 typedef struct {
     float *o;
     float2 *ml;
-    unsigned *arrived; // [tiles], 0 before and after
-    int most;
+    unsigned *arrived; // [tiles] blocks that are done; 0 before and after the kernel
+    int most;          // chunks for which there is room
 } Parts;
 
 template <int D, int WARPS> struct Tile16 {
@@ -48,8 +50,8 @@ template <int D, int WARPS> struct Tile16 {
         sizeof(Bf16) * (TILE_ROWS * PITCH<D> + WARPS * CHUNK_ELEMS) + sizeof(float2) * WARPS * TILE_ROWS;
 };
 
-// grid (B / SEQS, K, tiles of query heads x split), block 32 WARPS. Where a thread has many of the outputs, the compiler is not
-// to aim at more blocks an SM than shared memory lets in: it would spill.
+// Grid (B / SEQS, K, tiles of query heads x split), block 32 WARPS. Where a thread has many outputs, the launch bounds
+// keep the compiler from aiming at more blocks an SM than shared memory allows: it would spill registers.
 template <int D, int WARPS, int SEQS>
 static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WARPS == 1)) ? 1 : 0)
     decode_kernel(Bf16 *y, Parts p, const Bf16 *qkv, const Bf16 *kv, const int32_t *span, int B, int split, Heads h) {
@@ -60,9 +62,9 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
     float2 *made = (float2 *)(chunk + WARPS * Own::CHUNK_ELEMS); // [WARPS, TILE_ROWS] (m, l) of a chunk
     int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP, b = (int)blockIdx.x * SEQS;
     int kv_head = (int)blockIdx.y, part = (int)blockIdx.z % split, in_group = (int)blockIdx.z / split * TILE_ROWS;
-    int of_one = min(h.group - in_group, TILE_ROWS), rows = SEQS * of_one; // rows of a sequence, of the tile
+    int of_one = min(h.group - in_group, TILE_ROWS), rows = SEQS * of_one; // rows of one sequence, of the tile
     auto sequence_of = [&](int row) { return SEQS > 1 && row >= of_one ? 1 : 0; };
-    // Row of q, y [., heads]: of the tile's row.
+    // Where a row of the tile is in q or y [., heads].
     auto at = [&](int row, int heads) {
         int s = sequence_of(row);
         return (int64_t)(b + s) * heads + kv_head * h.group + in_group + row - s * of_one;
@@ -74,7 +76,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
     else rows = of_one;
     int shared = two && s0.prefix_row == s1.prefix_row && s0.prefix_len == s1.prefix_len ? s0.prefix_len / CHUNK : 0;
     int first_end = chunks_of(s0), tasks = first_end + (two ? chunks_of(s1) - shared : 0);
-    // Blocks that share the tile.
+    // How many blocks share the tile.
     int blocks = tasks <= p.most ? max(1, min(split, (tasks + WARPS - 1) / WARPS)) : 1;
     if (part >= blocks) return; // the whole block
 
@@ -83,7 +85,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
 #pragma unroll
     for (int i = 0; i < Own::EACH; i++) o[i] = 0;
     const int row = thread / OF_ROW, column = thread % OF_ROW * 4; // + 4 OF_ROW i
-    // Computed where they are used: registers are few.
+    // Functions, so that the numbers are computed where they are used and take no registers.
     auto tile = [&] { return ((int64_t)blockIdx.z / split * h.K + kv_head) * gridDim.x + blockIdx.x; };
     auto part_row = [&](int t) { return (tile() * p.most + t) * TILE_ROWS + row; };
     auto part_o = [&](int t, int j) { return (float4 *)(p.o + part_row(t) * D + column + j * 4 * OF_ROW); };
@@ -114,7 +116,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
             load_chunk(v, h.K + kv_head);
             cp_async_wait<1>();
         } else cp_async_commit(), cp_async_wait<0>();
-        if (first == part * WARPS) __syncthreads(); // the queries are everybody's
+        if (first == part * WARPS) __syncthreads(); // the queries, which all warps have loaded together
         else __syncwarp();
         if (t < tasks) {
             float x[1][8][4];
@@ -122,14 +124,14 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
             const int seen[1][2] = {{live, live}};
             dot_rows<D, 1, 8>(x, q, k);
             cp_async_wait<0>();
-            __syncwarp(); // the values are here, the keys no longer needed
+            __syncwarp(); // the values have arrived, the keys are no longer needed
             softmax_chunk<1>(&rows_of_chunk, x, seen, live >= CHUNK, h.scale2);
             if (lane % 4 == 0)
 #pragma unroll
                 for (int i = 0; i < 2; i++)
                     made[warp * TILE_ROWS + i * 8 + lane / 4] =
                         make_float2(rows_of_chunk.m[0][i], rows_of_chunk.l[0][i]);
-            float *to = (float *)k + lane / 4 * PITCH<D> + lane % 4 * 2; // into the room of the keys
+            float *to = (float *)k + lane / 4 * PITCH<D> + lane % 4 * 2; // over the keys
             weigh_values<D, D, 1>(rows_of_chunk, v, seen, true, [&](int j, const float a[1][2][4]) {
 #pragma unroll
                 for (int i = 0; i < 4; i++)
@@ -176,7 +178,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
                       none ? 0 : o[4 * i + e + 1] * scale, h);
 }
 
-// grid (B, K, 16 query heads), block F32_THREADS
+// decode in f32. Grid (B, K, tiles of 16 query heads), block F32_THREADS.
 template <int D>
 static __global__ void __launch_bounds__(F32_THREADS, 2)
     decode_f32_kernel(float *y, const float *qkv, const float *kv, const int32_t *span, Heads h) {
@@ -208,7 +210,7 @@ static void decode_bf16(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span,
         int64_t all = (int64_t)seqs * h.K * tiles,
                 row = all * TILE_ROWS * (D * (int64_t)sizeof(float) + (int64_t)sizeof(float2));
         int64_t room = (int64_t)(d->scratch.cap - d->scratch.used) - 2 * ARENA_ALIGN;
-        int64_t most = room / row, whole = kv.dim[0] / CHUNK + 1; // chunks: that fit, that the cache can hold
+        int64_t most = room / row, whole = kv.dim[0] / CHUNK + 1; // chunks that fit in scratch; that the cache can hold
         p.most = (int)(most < whole ? most : whole);
         p.o = (float *)arena_take(&d->scratch, (size_t)(p.most * all * TILE_ROWS * D) * sizeof(float));
         p.ml = (float2 *)arena_take(&d->scratch, (size_t)(p.most * all * TILE_ROWS) * sizeof(float2));
@@ -220,9 +222,9 @@ static void decode_bf16(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span,
                  i32(span), (int)B, split, h);
     arena_rewind(&d->scratch, mark);
 }
-// By the shape and the card alone; every choice gives the same bits.
+// Chooses the kernel by the shape and the card; every choice gives the same bits.
 template <int D> static void decode_any(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, Heads h) {
-    constexpr int NARROW = 256 / D, WIDE = 2 * NARROW; // warps; of the former every card has shared memory for
+    constexpr int NARROW = 256 / D, WIDE = 2 * NARROW; // warps; every card has shared memory for NARROW
     int64_t sms = cuda_sm_count(d), blocks = y.dim[0] * h.K * blocks_for(h.group, TILE_ROWS);
     int split = (int)(sms / blocks < MOST_SPLIT ? (sms > blocks ? sms / blocks : 1) : MOST_SPLIT);
     if (blocks <= sms && Tile16<D, WIDE>::SHARED_BYTES < ((CudaDevice *)d->backend)->shared)

@@ -1,8 +1,8 @@
-// fill, cast, lerp: one pass over memory each.
+// fill, cast and lerp: ops that are one pass over memory.
 #include "parallel.h"
 #include "simd.h"
 
-#define BLOCK 4096 // elements a thread takes at a time
+#define BLOCK 4096 // elements that a thread takes at a time
 
 void cpu_fill(Device *d, Tensor x, float value) {
     int64_t n = tensor_numel(x);

@@ -1,17 +1,18 @@
-// fill, cast, lerp: one pass over memory each.
+// fill, cast and lerp: ops that are one pass over memory.
 //
 //   fill  x = value                  writes x
 //   cast  y = x                      reads x, writes y
 //   lerp  y = y + alpha (x - y)      reads x and y, writes y
 //
-// A thread owns TURNS groups of 16 bytes (of the wider type) and turn of a grid-stride loop; all its loads are asked for
-// before its first store. Memory-bound: the floor is the bytes over the bandwidth.
+// A thread owns TURNS groups of 16 bytes (of the wider type) in each turn of a grid-stride loop, and issues all their
+// loads before the first store. Memory-bound: the floor is the bytes over the bandwidth.
 #include "memory.cuh"
 
 #define THREADS 256
-#define TURNS   2 // groups a thread and turn, a block's width apart: neighbours stay neighbours in memory
+#define TURNS   2 // groups of a thread, a block's width apart, so that neighbouring threads have neighbouring groups
 
-// For the groups of n elements that are this thread's: a = load(i, left), all of a turn's first, then store(i, left, a).
+// Goes through this thread's groups of n elements: in each turn a = load(i, left) for all of them, then store(i, left,
+// a).
 template <int E, typename A, typename Load, typename Store>
 static __device__ __forceinline__ void for_groups(int64_t n, Load load, Store store) {
     int64_t step = (int64_t)gridDim.x * THREADS * E * TURNS;

@@ -17,8 +17,9 @@ void cpu_embed(Device *d, Tensor y, Tensor w, Tensor ids) {
     }
 }
 
-// The tokens of one id form a chain in ascending order. A chain is summed in f32 and rounded once into dw's row, by one
-// thread: the result depends neither on the threads nor, in bf16, on how often small gradients would have been rounded.
+// The tokens of one id form a chain in ascending order. One thread sums a chain in f32 and rounds it once into dw's
+// row, so that the result does not depend on the number of threads, and small gradients are not lost to repeated
+// rounding in bf16.
 void cpu_embed_bwd(Device *d, Tensor dw, Tensor dy, Tensor ids, int pad) {
     int64_t T = dy.dim[0], D = tensor_width(dy), V = dw.dim[0];
     const int32_t *id = i32(ids); // [T]

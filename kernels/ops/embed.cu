@@ -2,19 +2,19 @@
 //
 // embed: a warp owns a row of y; it reads a row and writes one.
 //
-// embed_bwd: tokens are first brought together by id. Ids fall into 1,024 bins by their remainder, which spreads the
-// frequent low ones; a stable counting sort over bins (tiles of 512 tokens are counted, then every tile places its tokens)
-// lists each bin's tokens in ascending order. Then a warp owns one token and 32 groups of columns: if an earlier token of
-// the bin has the same id it is done; else it walks the bin, adds the rows of its id in order, several on their way at
-// once, and rounds once. Must move dy once and the touched rows of dw twice; the lists are 8 T bytes of scratch, and of
-// 4 T / 512 x 1,024 bytes counters.
+// embed_bwd: tokens are first brought together by id. Ids go into 1,024 bins by their remainder, which spreads the
+// frequent low ones; a stable counting sort over bins (tiles of 512 tokens are counted, then every tile places its
+// tokens) lists each bin's tokens in ascending order. Then a warp owns one token and 32 groups of columns. If an
+// earlier token of the bin has the same id, that token's warp does the work, and this one is done. Else it goes through
+// the bin, adds the rows of its id in order, with several loads under way, and rounds once. Must move dy once and the
+// touched rows of dw twice. The lists take 8 T bytes of scratch, the counters 4 T / 512 x 1,024 bytes.
 #include "memory.cuh"
 
-#define WARPS   8 // a block
+#define WARPS   8 // of a block
 #define THREADS (WARPS * WARP)
 #define BINS    1024
 #define TILE    512
-#define AHEAD   8 // rows of dy on their way to a warp at once
+#define AHEAD   8 // rows of dy that a warp loads at once
 
 template <typename T, typename W>
 static __global__ void __launch_bounds__(THREADS)
@@ -54,7 +54,7 @@ void cuda_embed(Device *d, Tensor y, Tensor w, Tensor ids) {
 // ---- backward --------------------------------------------------------------------------------------------------------
 static __device__ __forceinline__ int bin_of(int32_t id) { return (int)((uint32_t)id % BINS); }
 
-// counts[tiles, BINS]: how many tokens of a tile fall into each bin.
+// Fills counts[tiles, BINS]: how many tokens of a tile fall into each bin.
 static __global__ void __launch_bounds__(TILE) count_kernel(int32_t *counts, const int32_t *ids, int64_t T) {
     SHARED(int32_t, count, [BINS]);
     for (int b = threadIdx.x; b < BINS; b += TILE) count[b] = 0;
@@ -65,7 +65,7 @@ static __global__ void __launch_bounds__(TILE) count_kernel(int32_t *counts, con
     for (int b = threadIdx.x; b < BINS; b += TILE) counts[(int64_t)blockIdx.x * BINS + b] = count[b];
 }
 
-// Sum over the lanes below this one.
+// The sum of x over the lanes below this one.
 static __device__ __forceinline__ int32_t lanes_below(int32_t x) {
     int lane = threadIdx.x % WARP;
     int32_t sum = x;
@@ -76,8 +76,8 @@ static __device__ __forceinline__ int32_t lanes_below(int32_t x) {
     return sum - x;
 }
 
-// order[T]: the tokens by bin, in ascending order within; begin[BINS + 1]: where the bins begin in it. A thread owns a
-// bin: its tokens of lower tiles and those of all lower bins come first.
+// Fills order[T], the tokens sorted by bin and ascending within a bin, and begin[BINS + 1], where the bins begin in it.
+// A thread owns a bin: the tokens of all lower bins, and those of its bin in lower tiles, come first.
 static __global__ void __launch_bounds__(BINS)
     place_kernel(int32_t *order, int32_t *begin, const int32_t *counts, const int32_t *ids, int64_t T) {
     SHARED(int32_t, warp_total, [WARP]);
@@ -120,7 +120,7 @@ static __global__ void __launch_bounds__(THREADS)
     int32_t id = ids[order[place]];
     if (id == pad) return;
     int64_t first = begin[bin_of(id)], end = begin[bin_of(id) + 1];
-    for (int64_t i = first; i < place; i += WARP) // somebody else's id?
+    for (int64_t i = first; i < place; i += WARP) // has an earlier token this id?
         if (__ballot_sync(FULL, i + lane < place && ids[order[i + lane]] == id)) return;
 
     int64_t column = ((int64_t)blockIdx.y * WARP + lane) * E, left = D - column;

@@ -1,4 +1,5 @@
-// grpo_loss: advantages, ratios, clipping, KL, entropy bonus, the loss and its gradients, one pass a sequence.
+// grpo_loss: advantages, ratios, clipping, KL, entropy bonus, the loss and its gradients, in one pass over each
+// sequence.
 //
 // With l the policy's log-prob of a token, w its ratio to the sampled one, A the completion's advantage:
 //
@@ -13,14 +14,14 @@
 // and the loss is scale * (sum of policy + KL) + entropy_scale * (sum of entropy terms), where scale is loss_scale,
 // for a mean of sequences' means also divided by the completion's length.
 //
-// Everything inside is f64 and runs in token order, so a sequence's results are the same bits in whatever micro-batch
-// it arrives. What both devices share of the formulas is in grpo_token.h. Masked tokens are skipped, not multiplied by zero: inf times zero is NaN.
-// Follows TRL 1.16.0 with accumulation 1 on one rank; there bnpo's and dapo's normalisers and the entropy threshold
-// depend on how the batch is cut, here they are scalars of the whole batch (see grpo.h).
+// Everything inside is f64 and runs in token order, so a sequence's results are the same bits in every micro-batch. The
+// formulas for one token are in grpo_token.h, for both devices. Masked tokens are skipped, not multiplied by zero: inf
+// times zero is NaN. Follows TRL 1.16.0 with accumulation 1 on one rank; in TRL bnpo's and dapo's normalisers and the
+// entropy threshold depend on how the batch is cut, here they are scalars of the whole batch (grpo.h).
 #include "grpo_token.h"
 #include "ops.h"
 
-// One completion; n tokens from `first` in every [N] column.
+// The loss of one completion, number b of the micro-batch; its tokens are the same n of every [N] column.
 static void sequence_loss(GrpoOut out, GrpoIn in, const GrpoParams *p, int64_t b) {
     int64_t first = i32(in.offsets)[b];
     Completion c = {.n = i32(in.offsets)[b + 1] - first,

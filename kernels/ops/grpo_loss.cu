@@ -1,20 +1,21 @@
 // grpo_loss: group advantages, ratios, clipping, KL, entropy bonus, the loss, its gradients and the metric sums, in one
-// launch a micro-batch. The formulas are told in grpo_loss.c; both devices share them through grpo_token.h.
+// launch for a micro-batch. grpo_loss.c explains the formulas; both devices share them through grpo_token.h.
 //
-// A completion is cut into segments of 2,048 tokens, counted from its first, and a block owns one: thread i sums tokens i,
-// i + 128, ... in ascending order, then lanes are added as a tree and warps in order; the block that is done last adds the
-// segments in ascending order. All in f64. So a completion's results are the same bits in whatever micro-batch it arrives.
-// Where a completion's tokens must be known before any has its loss (one ratio a sequence, vespo, the off-policy mask) a
-// block owns all its segments, one after the other.
+// A completion is cut into segments of 2,048 tokens, counted from its first, and a block owns one segment: thread i
+// sums tokens i, i + 128, ... in ascending order, then lanes are added as a tree and warps in order; the block that
+// finishes last adds the segments in ascending order. All in f64. So a completion's results are the same bits in every
+// micro-batch. Where the loss of a token depends on all tokens of its completion (one ratio a sequence, vespo, the
+// off-policy mask), one block owns all segments of a completion, one after the other.
 //
-// Moved a token: logp, old_logp and dlogp (12 bytes), 4 each for the reference, the entropy and its gradient where they
-// are in use: 24 in all, 6.1 us for 2^20 tokens at 4.1 TB/s. A micro-batch of 8,192 tokens is 100 to 200 kB: what counts
-// there is one launch and the length of its longest chain of dependent steps.
+// Bytes moved for a token: logp, old_logp and dlogp (12), 4 each for the reference, the entropy and its gradient where
+// they are in use: 24 in all, 6.1 us for 2^20 tokens at 4.1 TB/s. A micro-batch of 8,192 tokens is 100 to 200 kB: there
+// the time is that of one launch and its longest chain of dependent steps.
 //
-// Measured on an H200 (2026-11-28) of the kernel before this one, which gave a completion one block of 256 threads, two passes
-// and an advantage by one thread: 14 us for 8,192 tokens in 8 completions, 1.0 ms for 2^20 in 8 (0.6 % of copy), 305
-// instructions a token and warp, 118 registers. This one has some 180 in one pass, 66 of them f64 (4.7 us of 132 SMs' f64 units for
-// 2^20 tokens), and 520 blocks there. Predicted, not measured: 10 to 15 us for 2^20 tokens, 6 to 8 for 8,192.
+// The kernel before this one gave a completion one block of 256 threads, two passes and an advantage by one thread. It
+// took, on an H200 (2026-11-28), 14 us for 8,192 tokens in 8 completions and 1.0 ms for 2^20 in 8 (0.6 % of copy), with
+// 305 instructions for a token and warp and 118 registers. This one has some 180 in one pass, 66 of them f64 (4.7 us of
+// 132 SMs' f64 units for 2^20 tokens), and 520 blocks there. Predicted, not measured: 10 to 15 us for 2^20 tokens, 6 to
+// 8 for 8,192.
 #include "cuda.cuh"
 #include "grpo_token.h"
 
@@ -28,12 +29,13 @@ typedef struct {
     const uint8_t *mask;
     float *advantage, *dlogp, *dentropy, *metrics;
     int64_t n, group_size, n_rewards;
-    TokenSums *part;   // [blocks] a segment's sums; none where a block owns a completion
-    unsigned *arrived; // [n] segments of a completion that are done; 0 before and after
+    TokenSums *part;   // [blocks] a segment's sums; NULL where a block owns a whole completion
+    unsigned *arrived; // [n] how many segments of a completion are done; 0 before and after the kernel
 } Columns;
 
-// ---- the advantage, by one warp --------------------------------------------------------------------------------------
-// The moments of value(j), j < n, which every lane gets.
+// ---- the advantage, by one warp
+// -------------------------------------------------------------------------------------- The moments of value(j) for j
+// < n; every lane gets them.
 template <typename F> static __device__ __forceinline__ Moments warp_moments(int64_t n, F value) {
     Moments m = {0, 0, 0};
     int lane = threadIdx.x % WARP;
@@ -44,7 +46,7 @@ template <typename F> static __device__ __forceinline__ Moments warp_moments(int
     return m;
 }
 
-// As grpo_advantage (grpo_math.h), a lane for each completion of the group.
+// grpo_advantage (grpo_math.h), with a lane for each completion of the group.
 static __device__ double find_advantage(const Columns &c, int64_t row, const GrpoParams *p) {
     int64_t i = row % c.group_size;
     const float *group = c.rewards + (row - i) * c.n_rewards; // [group_size, n_rewards]
@@ -71,7 +73,7 @@ static __device__ __forceinline__ int64_t warp_sum(int64_t x) {
     return x;
 }
 
-// Thread 0 gets the block's sums. `room` is free again after the next barrier.
+// The sums over the block, in thread 0. `room` may be used again after the next barrier.
 static __device__ __forceinline__ TokenSums block_tokens(TokenSums sum, TokenSums *room) {
     sum.loss = warp_sum(sum.loss), sum.kl = warp_sum(sum.kl);
     sum.entropy = warp_sum(sum.entropy), sum.kept_entropy = warp_sum(sum.kept_entropy);
@@ -89,7 +91,7 @@ static __device__ __forceinline__ TokenSums block_tokens(TokenSums sum, TokenSum
     return sum;
 }
 
-// Every thread gets the block's sums.
+// The sums over the block, in every thread.
 static __device__ __forceinline__ SequenceSums block_sequence(SequenceSums sum, SequenceSums *room) {
     sum.log_ratio = warp_sum(sum.log_ratio), sum.clamped = warp_sum(sum.clamped);
     sum.kl = warp_sum(sum.kl), sum.kept = warp_sum(sum.kept);
@@ -100,7 +102,7 @@ static __device__ __forceinline__ SequenceSums block_sequence(SequenceSums sum, 
     return sum;
 }
 
-// f(t, token) for the tokens of [first, end) that are this thread's; the next is on its way meanwhile.
+// Calls f(t, token) for this thread's tokens of [first, end), loading the next one meanwhile.
 template <typename F>
 static __device__ __forceinline__ void for_tokens(const Completion &c, int64_t first, int64_t end, F f) {
     int64_t t = first + threadIdx.x;
@@ -113,12 +115,13 @@ static __device__ __forceinline__ void for_tokens(const Completion &c, int64_t f
     }
 }
 
-// ---- which block does what -------------------------------------------------------------------------------------------
-// Where completion b's blocks begin: each has as many as it has segments, and may have one that finds nothing to do.
+// ---- which block does what
+// ------------------------------------------------------------------------------------------- The first block of
+// completion b: each completion has as many blocks as segments, and perhaps one more that has nothing to do.
 static __device__ __forceinline__ int64_t first_block(const int32_t *offsets, int64_t b) {
     return offsets[b] / SEGMENT + b;
 }
-// The completion that `block` is for, among n: 32 are looked at in each step.
+// The completion, among n, that `block` works on, by a 32-way search.
 static __device__ __forceinline__ int64_t completion_of(const int32_t *offsets, int64_t n, int64_t block) {
     int64_t low = 0, high = n;
     while (high - low > 1) {
@@ -130,8 +133,8 @@ static __device__ __forceinline__ int64_t completion_of(const int32_t *offsets, 
     return low;
 }
 
-// `plain`: known when compiled to be of the family of grpo (clipped by range) with a ratio a token and nothing that needs
-// sequence_sums, as nearly all runs are: without the other cases a token takes half the instructions.
+// plain (at compile time): the ratio is a token's own and clipped by range, as in grpo's family, and nothing needs
+// sequence_sums, which is so in nearly all runs: without the other cases a token takes half the instructions.
 template <bool plain> static __global__ void __launch_bounds__(THREADS, 3) grpo_loss_kernel(Columns all, GrpoParams p) {
     SHARED(float, found, [1]);
     SHARED(SequenceSums, wholes, [WARPS]);
@@ -165,7 +168,7 @@ template <bool plain> static __global__ void __launch_bounds__(THREADS, 3) grpo_
     }
     __syncthreads();
     float advantage = found[0];
-    if (!counts) { // the whole block: nobody waits below
+    if (!counts) { // the whole block returns: no barrier below waits for it
         TokenGradients none = {0, 0};
         for (int64_t t = first + threadIdx.x; t < end; t += THREADS) token_leave(&c, t, none);
         if (threadIdx.x == 0 && segment == 0) masked_metrics(metric, advantage, &p);

@@ -1,23 +1,23 @@
-// One token of the GRPO loss: what both devices compute of it, in f64. The formulas are told in grpo_loss.c.
+// The GRPO loss of one token, in f64: the code that both devices run. grpo_loss.c explains the formulas.
 #pragma once
 #include "error.h"
 #include "grpo_math.h"
 #include <float.h>
 #include <string.h>
 
-// Unlike fmin and fmax these keep a NaN: a broken log-prob must show in the loss.
+// Minimum and maximum that keep a NaN, unlike fmin and fmax: a broken log-prob must show in the loss.
 GRPO_SHARED double at_most(double x, double high) { return x > high ? high : x; }
 GRPO_SHARED double at_least(double x, double low) { return x < low ? low : x; }
 
-// e^x = scale (1 + rest), |rest| < 0.42, for |x| <= 700: scale is a power of 2, rest is e^r - 1 by a polynomial. e^x and e^x - 1
-// come out to within 5e-15 of themselves, and at 0 exactly, for 14 multiply-adds; exp and expm1 take about twice that of
-// the f64 units, of which a GPU has few.
+// e^x as scale (1 + rest), |rest| < 0.42, for |x| <= 700: scale is a power of 2, and rest is e^r - 1 by a polynomial.
+// From it e^x and e^x - 1 follow with a relative error below 5e-15, exactly at 0, for 14 multiply-adds; exp and expm1
+// take the f64 units, of which a GPU has few, about twice that.
 typedef struct {
     double scale, rest;
 } Exponential;
 
 GRPO_SHARED Exponential exponential(double x) {
-    const double shift = 6755399441055744.0; // 1.5 2^52: what is added to it is rounded to an integer, its lowest bits
+    const double shift = 6755399441055744.0; // 1.5 2^52: adding a number rounds it to an integer, in the lowest bits
     double sum = fma(x, 1.44269504088896340736, shift), k = sum - shift;
     double r = fma(k, -1.90821492927058770002e-10, fma(k, -6.93147180369123816490e-01, x)); // x - k log 2
     const double c[] = {0.5,
@@ -42,15 +42,16 @@ GRPO_SHARED Exponential exponential(double x) {
     return e;
 }
 
-// e^700 is the largest, e^-700 the smallest: inf times an advantage of 0, or times the slope 0 of a clipped ratio, would be
-// NaN.
+// A log-ratio held within 700 of 0, so that no ratio is inf: inf times an advantage of 0, or times the slope 0 of a
+// clipped ratio, would be NaN.
 GRPO_SHARED double bounded(double x) { return fabs(x) > 700 ? copysign(700.0, x) : x; }
 GRPO_SHARED double ratio_of(double log_ratio) {
     Exponential e = exponential(bounded(log_ratio));
     return fma(e.scale, e.rest, e.scale);
 }
 
-// A token's policy loss, its derivative through the ratio, and its derivative by l beside the ratio.
+// A token's policy loss; its derivative by the ratio w; its derivative by the log-prob l where l stands outside the
+// ratio.
 typedef struct {
     double value, dw, dl;
 } Policy;
@@ -61,14 +62,14 @@ GRPO_SHARED Policy policy_weighted(double weight, double l, double a) {
     return f;
 }
 
-// The ratio as two-sided clipping leaves it.
+// The ratio, limited to delta where that is set (two-sided clipping).
 GRPO_SHARED double capped_ratio(double w, const GrpoParams *p) { return p->delta < 0 ? w : at_most(w, p->delta); }
 
 GRPO_SHARED Policy policy_clipped(double w, double a, const GrpoParams *p) {
     bool above = w > 1 + (double)p->epsilon_high, below = w < 1 - (double)p->epsilon;
     double low = capped_ratio(w, p), cap = low * a;
     double clip = (above ? 1 + (double)p->epsilon_high : below ? 1 - (double)p->epsilon : w) * a;
-    bool flat = cap <= clip ? low < w : above || below; // where what counts is not w
+    bool flat = cap <= clip ? low < w : above || below; // where the loss does not depend on w
     Policy f = {-(cap <= clip ? cap : clip), flat ? 0 : -a, 0};
     return f;
 }
@@ -79,7 +80,7 @@ GRPO_SHARED Policy policy_soft(double w, double a, const GrpoParams *p) {
     return f;
 }
 
-// w: the token's ratio (or its sequence's), phi: vespo's weight of its sequence.
+// The policy loss of a token. w: its ratio (or its sequence's); phi: vespo's weight of its sequence; l: its log-prob.
 GRPO_SHARED Policy token_policy(double w, double phi, double l, double a, const GrpoParams *p) {
     switch (p->loss_type) {
     case LOSS_CISPO: return policy_weighted(at_most(w, p->epsilon_high), l, a);
@@ -89,9 +90,9 @@ GRPO_SHARED Policy token_policy(double w, double phi, double l, double a, const 
     }
 }
 
-// vespo's phi of a sequence whose clamped log-ratios add up to `sum`, bounds and all as TRL: lambda is 1e-4 at least, and
-// what f32 could not hold counts as 0.
-#define VESPO_TOKEN_BOUND 20.0                // of a token's |l - l_old|
+// vespo's weight phi of a sequence whose clamped log-ratios add up to `sum`, with TRL's bounds: lambda is at least
+// 1e-4, and a phi that f32 could not hold counts as 0.
+#define VESPO_TOKEN_BOUND 20.0                // bound of a token's |l - l_old|
 #define VESPO_SUM_LOW     -18.420680743952367 // log 1e-8
 #define VESPO_SUM_HIGH    20.0
 GRPO_SHARED double vespo_phi(double sum, double a, const GrpoParams *p) {
@@ -102,8 +103,8 @@ GRPO_SHARED double vespo_phi(double sum, double a, const GrpoParams *p) {
     return phi > FLT_MAX ? 0 : phi;
 }
 
-// 1 where the ratio is clipped above, -1 where below, 0 where it counts as it is. As TRL, a ratio that delta has capped is
-// looked at as capped, and in f32: a delta of 1 + epsilon_high leaves none above it.
+// 1 where the ratio is clipped above, -1 where below, 0 where it is not clipped. As in TRL, a ratio is first limited to
+// delta, and compared in f32: with a delta of 1 + epsilon_high none is above.
 GRPO_SHARED int clip_side(double ratio, double a, const GrpoParams *p) {
     float w = (float)ratio, capped = (float)capped_ratio(ratio, p);
     float low = (float)(1 - (double)p->epsilon), high = (float)(1 + (double)p->epsilon_high);
@@ -115,19 +116,19 @@ GRPO_SHARED int clip_side(double ratio, double a, const GrpoParams *p) {
     return 0;
 }
 
-// False for the tokens of low entropy that top_entropy_quantile leaves out.
+// Whether a token carries policy loss: false for tokens of low entropy, which top_entropy_quantile leaves out.
 GRPO_SHARED bool carries_policy(float entropy, const GrpoParams *p) {
     return p->entropy_threshold == -INFINITY || entropy >= p->entropy_threshold;
 }
 
-// One completion as an op sees it: its columns, n tokens each, and where its results go.
+// One completion: its input columns, n tokens each, and where its gradients go.
 typedef struct {
     int64_t n;
     const float *logp, *old_logp, *ref_logp, *entropy; // [n]; the last two may be NULL
     float *dlogp, *dentropy;                           // [n]; the last may be NULL
 } Completion;
 
-// What is known of a token, 0 where the column is not there; and what is found.
+// A token's inputs, 0 where a column is absent; and its gradients.
 typedef struct {
     float logp, old_logp, ref_logp, entropy;
 } Token;
@@ -146,7 +147,7 @@ GRPO_SHARED void token_leave(const Completion *c, int64_t t, TokenGradients g) {
     if (c->dentropy) c->dentropy[t] = g.dentropy;
 }
 
-// Schulman's k3 of one token and its derivative by l.
+// Schulman's k3 estimate of the KL of one token, and its derivative by l.
 typedef struct {
     double value, dl;
 } Kl;
@@ -159,14 +160,14 @@ GRPO_SHARED Kl token_kl(double ref_logp, double l) {
     return kl;
 }
 
-// What a completion's tokens must be added up to before any of them has its loss, where the loss needs that.
+// Whether the loss of a token depends on sums over its completion (SequenceSums), which must then be made first.
 GRPO_SHARED bool needs_sequence_sums(const GrpoParams *p) {
     return p->level == LEVEL_SEQUENCE || p->loss_type == LOSS_VESPO || p->off_policy_threshold >= 0;
 }
 typedef struct {
     double log_ratio; // logp - old_logp
-    double clamped;   // the same, each within vespo's bound
-    double kl;        // k3; where one ratio of the sequence multiplies it
+    double clamped;   // the same, each token's within vespo's bound
+    double kl;        // k3, where the sequence's ratio multiplies it
     int64_t kept;     // tokens that carry policy loss
 } SequenceSums;
 
@@ -188,11 +189,11 @@ GRPO_SHARED void sequence_join(SequenceSums *s, const SequenceSums *more) {
     s->kept += more->kept;
 }
 
-// What the tokens have in common.
+// What the tokens of a completion have in common.
 typedef struct {
     double a;              // the advantage
     double mean_log_ratio; // over the completion
-    double mean_kl;        // the same of k3, where SequenceSums has it
+    double mean_kl;        // mean of k3, where SequenceSums has it
     double phi;            // vespo's; elsewhere 0
     double scale, entropy_scale;
     double kept; // the share of tokens that carry policy loss
@@ -213,8 +214,8 @@ GRPO_SHARED SequenceTerms sequence_terms(int64_t n, float advantage, const Seque
     return s;
 }
 
-// Sums over tokens; the last two are extremes of ratios that are numbers: one that is none shows in `ratio`, for ratios are
-// at least 0 and below infinity.
+// Sums over tokens, and the largest and least ratio. Those two pass over a NaN, which shows in the sum `ratio`, as
+// proper ratios are at least 0 and finite.
 typedef struct {
     double loss, kl, entropy, kept_entropy, ratio;
     int64_t low, high, kept;
@@ -238,14 +239,15 @@ GRPO_SHARED void token_join(TokenSums *s, const TokenSums *more) {
     if (more->ratio_min < s->ratio_min) s->ratio_min = more->ratio_min;
 }
 
-// Adds a token; its gradients.
+// Adds a token to the sums, and returns its gradients.
 GRPO_SHARED TokenGradients token_loss(TokenSums *sum, Token x, const SequenceTerms *s, const GrpoParams *p) {
     bool by_sequence = p->level == LEVEL_SEQUENCE, keep = carries_policy(x.entropy, p);
     double l = x.logp, w = ratio_of(by_sequence ? s->mean_log_ratio : l - x.old_logp), dl = 0;
     if (!s->off_policy) {
         Policy f = token_policy(w, s->phi, l, s->a, p);
         if (keep) sum->loss += f.value, dl += f.dl;
-        // The sequence's ratio moves by w / n with every token, and carries the loss of every kept one.
+        // A sequence's ratio has the derivative w / n by each token's l, and the loss of every kept token depends on
+        // it.
         dl += f.dw * w * (by_sequence ? s->kept : keep);
     }
     if (p->beta != 0) {
@@ -268,11 +270,11 @@ GRPO_SHARED TokenGradients token_loss(TokenSums *sum, Token x, const SequenceTer
     return g;
 }
 
-// metric[GM_COUNT] of a completion that is masked (or empty), and of one that is not.
+// Fills metric[GM_COUNT] for a completion that is masked or empty; sequence_metrics for any other.
 GRPO_SHARED void masked_metrics(float *metric, float advantage, const GrpoParams *p) {
     for (int k = 0; k < GM_COUNT; k++) metric[k] = 0;
     if (p->loss_type == LOSS_VESPO) metric[GM_PHI] = (float)vespo_phi(0, advantage, p);
-    // It has no tokens, but where a sequence has one ratio a masked one's is 1, and can be outside the clip.
+    // As in TRL, a masked completion has a sequence ratio of 1, which can be outside the clip.
     int side = p->level == LEVEL_SEQUENCE ? clip_side(1, advantage, p) : 0;
     metric[GM_CLIP_LOW] = side < 0;
     metric[GM_CLIP_HIGH] = side > 0;
@@ -285,7 +287,7 @@ GRPO_SHARED void sequence_metrics(float *metric, int64_t n, float advantage, con
                                   const SequenceTerms *s, const GrpoParams *p) {
     metric[GM_TOKENS] = (float)n;
     double policy = s->scale * (sum->loss + p->beta * sum->kl);
-    // Without a bonus an entropy that is not a number has no part in the loss.
+    // Without an entropy bonus a NaN entropy must not reach the loss.
     metric[GM_LOSS] = (float)(s->entropy_scale != 0 ? policy - s->entropy_scale * sum->kept_entropy : policy);
     metric[GM_POLICY] = (float)policy;
     metric[GM_KEPT] = (float)sum->kept;
@@ -302,7 +304,7 @@ GRPO_SHARED void sequence_metrics(float *metric, int64_t n, float advantage, con
     metric[GM_ADVANTAGE] = advantage;
 }
 
-// Dies where an option needs a column that is not given: a bug of the caller's.
+// Ends the program where an option needs a column that is absent: a bug of the caller.
 static inline void grpo_loss_check(GrpoOut out, GrpoIn in, const GrpoParams *p) {
     if (p->beta != 0 && !present(in.ref_logp)) die("grpo_loss: beta is %g but there is no ref_logp", (double)p->beta);
     if ((p->entropy_coef != 0 || p->entropy_threshold > -INFINITY) && !present(in.entropy))

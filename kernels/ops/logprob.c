@@ -1,4 +1,5 @@
-// Log-probs of given tokens under the head, streamed: z = x[rows] w[V,D]^T / temperature is never whole in memory.
+// Log-probs of given tokens by the streamed head: the logits z = x[rows] w[V,D]^T / temperature are never whole in
+// memory.
 //
 // Forward: lse = log sum e^z, logp = z[target] - lse, entropy = lse - sum p z.
 // Backward: the logits are computed again, block by block, and turned into their gradient in place:
@@ -42,7 +43,7 @@ float head_lse(const Lse *part, int64_t chunks, float *entropy) {
     return (float)(max + log(sum));
 }
 
-// x[rows[first .. first + n)] as one block, to be multiplied with the head's rows.
+// Copies x[rows[first .. first + n)] to one block in scratch, ready to be multiplied with the head's rows.
 static Rows gather(Arena *a, Tensor x, Tensor rows, int64_t first, int64_t n, Tensor w) {
     size_t bytes = (size_t)tensor_width(x) * dtype_size(x.dtype);
     char *to = arena_take(a, (size_t)n * bytes);
@@ -51,7 +52,7 @@ static Rows gather(Arena *a, Tensor x, Tensor rows, int64_t first, int64_t n, Te
     return dot_ready(a, (Rows){to, x.dtype, tensor_width(x), false, NULL, 0}, n, rows_of(w), tensor_width(x));
 }
 
-#define PASS 512 // rows whose summaries are in scratch at a time
+#define PASS 512 // rows in one pass over the head: their summaries are in scratch
 
 void cpu_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w, Tensor target,
                  float temperature) {
@@ -106,7 +107,8 @@ void cpu_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentr
     size_t size = dtype_size(x.dtype);
     float scale = head_scale(temperature);
     memset(dx.data, 0, tensor_bytes(dx));
-    // n rows and v tokens at a time: the row costs its gathered copies and an f32 sum, the pair a logit's gradient.
+    // Choose how many rows and tokens go at a time: scratch holds a row's copies and f32 sum, and a gradient for each
+    // logit.
     int64_t row_block = 1024, row_bytes = D * (int64_t)(2 * size + sizeof(float));
     while (row_block > HEAD_ROWS && row_block * row_bytes > (int64_t)DEVICE_SCRATCH / 2) row_block /= 2;
     if (row_block > N) row_block = N;

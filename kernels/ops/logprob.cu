@@ -1,11 +1,11 @@
-// Log-probs of given tokens under the head, streamed, and their gradient: head.cuh says how.
+// Log-probs of given tokens by the streamed head (head.cuh), and their gradient.
 //
 // logprob: lse = log sum e^z, logp = z[target] - lse, entropy = lse - sum p z, with z = x[rows] w[V,D]^T / temperature.
-//   A block owns HEAD_CHUNK tokens of the vocabulary and up to 128 rows and leaves 12 bytes a row; a second kernel has a
-//   block a row. Floor: 2 N V D FLOP; w is read once a pass of some 500 rows, which the products of 512 rows cover. The
-//   logits cross shared memory once and are read from there twice: about a third of the product's time at D = 896 is
-//   expected beside it, a tenth at 3584.
-// logprob_bwd: logits again, the same bits, turned into their gradient on their way to scratch
+//   A block owns HEAD_CHUNK tokens of the vocabulary and up to 128 rows, and stores a summary of 12 bytes for each row;
+//   a second kernel has a block for each row and combines its summaries. Floor: 2 N V D FLOP; w is read once for a pass
+//   of some 500 rows, and the products of so many rows hide that. The logits cross shared memory once and are read from
+//   there twice, which is expected to add about a third of the product's time at D = 896, a tenth at 3584.
+// logprob_bwd: computes the logits again, the same bits, and turns them into their gradient on the way to scratch
 //   dz_v = (1/temperature) (dlogp (1[v = target] - p_v) - dentropy p_v (log p_v + entropy))
 //   as dz[tokens of the vocabulary, rows]; then dx += dz^T w and dw += dz x by cuBLASLt. Blocks of rows and of the
 //   vocabulary keep it within scratch. Floor: 6 N V D FLOP; 8,192 rows of 0.5B move about 4 GB of sums beside that.
@@ -13,9 +13,11 @@
 #include "head.cuh"
 
 #define COMBINE_THREADS LSE_THREADS
-#define SUMMARIES_ROOM  ((size_t)7 << 20) // bytes of summaries a pass
+#define SUMMARIES_ROOM  ((size_t)7 << 20) // bytes of summaries in one pass
 
 // ---- forward -------------------------------------------------------------------------------------------------------
+// What head_kernel does with a chunk's logits: stores each row's summary, and the target's logit where the chunk has
+// it.
 struct Summarise {
     Lse *part;             // [n, chunks]
     float *z_target;       // [n]
@@ -32,7 +34,7 @@ struct Summarise {
     }
 };
 
-// logp holds z[target].
+// Combines a row's summaries, a block for each row. logp comes in as z[target].
 static __global__ void combine_kernel(float *logp, float *lse, float *entropy, const Lse *part, int64_t chunks) {
     SHARED(double, room, [32]);
     RowLse l = head_lse(part + blockIdx.x * chunks, chunks, room);
@@ -66,7 +68,7 @@ void cuda_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, 
 // ---- backward ------------------------------------------------------------------------------------------------------
 #define GATHER_THREADS 128
 
-// to[gridDim.x, D] = x[rows[n]], then zeros
+// Copies to[n, D] = x[rows[n]], and zeros to the rows from n to gridDim.x.
 template <typename T>
 static __global__ void gather_kernel(T *to, const T *x, const int32_t *rows, int64_t n, int64_t D) {
     bool there = blockIdx.x < n;
@@ -74,16 +76,17 @@ static __global__ void gather_kernel(T *to, const T *x, const int32_t *rows, int
     for (int64_t k = threadIdx.x; k < D; k += GATHER_THREADS)
         to[blockIdx.x * D + k] = there ? from[k] : from_float<T>(0);
 }
-// x[rows[n]] = from[n,D]
+// Copies back: x[rows[n]] = from[n, D].
 template <typename T> static __global__ void scatter_kernel(T *x, const float *from, const int32_t *rows, int64_t D) {
     T *to = x + rows[blockIdx.x] * D;
     for (int64_t k = threadIdx.x; k < D; k += GATHER_THREADS) to[k] = from_float<T>(from[blockIdx.x * D + k]);
 }
 
-// Logits become their gradient: dz[tokens of the vocabulary, stride], columns from n on zeros.
+// What head_kernel does with a chunk's logits in the backward pass: stores their gradient in dz[tokens of the
+// vocabulary, stride], zeros in columns from n on.
 template <typename T> struct Differentiate {
     T *dz;
-    int64_t stride, n, first;                      // first: the token of dz's first row
+    int64_t stride, n, first;                      // first: the token that dz's first row belongs to
     const float *dlogp, *dentropy, *lse, *entropy; // [n]; dentropy and entropy may be NULL
     const int32_t *target;                         // [n]
     float scale;
@@ -125,8 +128,8 @@ static void logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor de
                         Tensor target, Tensor lse, Tensor entropy, float temperature) {
     int64_t N = rows.dim[0], V = w.dim[0], D = tensor_width(w);
     float scale = head_scale(temperature);
-    // n rows and v tokens at a time: the row costs its gathered copy and an f32 sum, the pair a logit's gradient. What is
-    // left is the products' workspace. Rows are padded to whole packs: dz is 0 there, and so is x.
+    // Choose how many rows and tokens go at a time: scratch holds a row's copy and f32 sum, and a gradient for each
+    // logit; the rest is the products' workspace. Rows are padded to whole packs, with dz and x 0 there.
     int64_t row_bytes = D * (int64_t)(sizeof(T) + sizeof(float)), budget = DEVICE_SCRATCH / 2 - (4 << 20);
     int64_t row_block = at_most(at_most(4096, budget / row_bytes / 128 * 128), (N + 7) / 8 * 8);
     if (row_block < 8) row_block = 8;

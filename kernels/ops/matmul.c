@@ -1,4 +1,4 @@
-// y[M,N] = x[M,K] w[N,K]^T, and its backward, whose products run down an operand's rows: dx = dy w, dw += dy^T x.
+// matmul: y[M,N] = x[M,K] w[N,K]^T; and backward: dx = dy w, dw += dy^T x.
 #include "dot.h"
 
 void cpu_matmul(Device *d, Tensor y, Tensor x, Tensor w) {

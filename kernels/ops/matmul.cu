@@ -1,35 +1,37 @@
-// y[M,N] = x[M,K] w[N,K]^T
+// matmul: y[M,N] = x[M,K] w[N,K]^T
 //
-// A block owns a tile of W weights by X tokens (tile.cuh says how it multiplies them and why a row's bits depend on
-// nothing else). Either it takes all of K, chunk after chunk; or, where there are fewer tiles than the card needs, one
-// block takes one chunk of one tile: it leaves its sums in scratch, and whichever block of a tile comes last adds the
-// chunks up in ascending order. Both ways are the same additions, so the choice may follow the shape.
+// A block owns a tile of W weights by X tokens (tile.cuh says how it multiplies them, and why a row's bits do not
+// depend on the rows beside it). Either it takes all of K, chunk after chunk; or, where there are fewer tiles than the
+// card needs, each block takes one chunk of one tile and stores its sums in scratch, and the block of a tile that
+// finishes last adds the chunks up in ascending order. Both ways do the same additions, so the choice may depend on the
+// shape.
 //
 // Floor: (M K + N K + M N) elements to move over the bandwidth of memory; 2 M N K FLOP over the tensor cores' rate.
 // Registers a thread on sm_80, sm_90a, sm_120 (make check-cuda; none spills), and what is expected:
 //   Mma8, 16, 32    56-62, 64-80, 104-122. Few tokens: the time is that of reading w once. A block has 4 or 5 stages of
 //                   8 KiB of w under way, an SM about 4 blocks: more than latency x bandwidth asks for.
-//   Mma*Narrow      64-80, 80, 122-128. 16 rows of w a block, where N is so small that even chunks leave SMs idle.
-//   Mma64           128-159; 3 blocks an SM. Where there are no more than two an SM, or one, the stages that the others
-//                   would need make the pipeline longer (Mma64Two, Mma64One); where not even every other SM has one,
-//                   tiles of a quarter (Mma32Square).
+//   Mma*Narrow      64-80, 80, 122-128. 16 rows of w in a block, where N is so small that even chunks leave SMs idle.
+//   Mma64           128-159; 3 blocks an SM. Where there are at most two blocks, or one, for an SM, the shared memory
+//                   of the others gives a longer pipeline (Mma64Two, Mma64One); where there is less than one for every
+//                   other SM, tiles are a quarter as large (Mma32Square).
 //   Mma80           254; two blocks an SM: where tiles of 128 x 128 need a second, nearly empty wave.
-// Measured on an H200 for 0.5B, us at 8, 64, 256, 1,024 tokens (mma.sync; the floor at 256 is bound by the tensor cores):
-//   qkv 4.1, 4.8, 6.7, 11.8   o 4.0, 4.1, 5.7, 8.9   gate_up 7.7, 9.8, 17.9, 62   down 6.7, 10.0, 16, 45
 //   Mma128          203-232; one block of 8 warps an SM, 96 KiB of stages. 128 bytes of K copy 32 KiB and read 96 KiB
 //                   of shared memory for 1 M multiply-adds.
 //   Mma256          252-254; the same warps, twice the products each: 48 KiB copied and 128 KiB read for 2 M, a third
-//                   less each. The accumulators fill the registers, so K is one chunk (144 KiB), or the sum over chunks
-//                   waits in shared memory (Mma256Chunks, 224 KiB).
+//                   less each. The accumulators fill the registers, so either K is one chunk (144 KiB), or the sum over
+//                   chunks is kept in shared memory (Mma256Chunks, 224 KiB).
+// Measured on an H200 for 0.5B, us at 8, 64, 256, 1,024 tokens (mma.sync; at 256 the tensor cores are the limit):
+//   qkv 4.1, 4.8, 6.7, 11.8   o 4.0, 4.1, 5.7, 8.9   gate_up 7.7, 9.8, 17.9, 62   down 6.7, 10.0, 16, 45
 // f32 (no TF32): fmaf chains, bound by the f32 rate: 16 loads of shared memory for 256 fmaf of a thread.
 #include "cuda.cuh"
 #include "tile.cuh"
 
-#define BAND                                                                                                           \
-    8 // tiles of weights whose blocks are neighbours in time: a wave of blocks reads few rows of either operand
+// Tiles of weights in a band. The blocks of a band run at about the same time, so that a wave of blocks reads few rows
+// of either operand.
+#define BAND 8
 
-// Adds up the chunks of a tile that blocks left in part[chunks][SUMS][THREADS]. Returns whether this block was the last of
-// them, and then sum is the tile's. *arrived is 0 before and after.
+// Stores this block's chunk of a tile in part[chunks][SUMS][THREADS]. Returns whether it was the last of the tile's
+// blocks; then `sum` becomes the sum of all chunks. *arrived counts the blocks; it is 0 before and after.
 template <int SUMS, int THREADS>
 static __device__ __forceinline__ bool add_chunks(float *sum, float *part, int chunk, int chunks, unsigned *arrived) {
     SHARED(unsigned, before, [1]);
@@ -52,7 +54,7 @@ static __device__ __forceinline__ bool add_chunks(float *sum, float *part, int c
     return true;
 }
 
-// Writes the tile's outputs through shared memory, so that neighbours in a row of y leave together.
+// Writes the tile's outputs through shared memory, so that neighbours in a row of y are written together.
 template <typename Tile, typename U>
 static __device__ __forceinline__ void store_tile(U *y, char *shared, const float *sum, int64_t first_x,
                                                   int64_t first_w, int64_t M, int64_t N, bool aligned) {
@@ -99,8 +101,8 @@ static __global__ void __launch_bounds__(Tile::THREADS)
         });
 }
 
-// Tiles of each storage type, by how many tokens they are for. 96 KiB at most is what every supported card has; the two
-// of 256 tokens need more.
+// The tiles for each storage type, named by how many tokens they have. Every supported card has the 96 KiB of shared
+// memory that most need at most; those that need more are chosen only where the card has it.
 typedef MmaTile<128, 256, 2, 4, 3, ONE_CHUNK> Mma256;
 typedef MmaTile<128, 256, 2, 4, 2, IN_SHARED> Mma256Chunks;
 typedef MmaTile<128, 128, 2, 4, 3> Mma128;
@@ -112,7 +114,8 @@ typedef MmaTile<32, 32, 2, 2, 10> Mma32Square;
 typedef MmaTile<64, 32, 4, 1, 5> Mma32;
 typedef MmaTile<64, 16, 4, 1, 6> Mma16;
 typedef MmaTile<64, 8, 4, 1, 6> Mma8;
-// Where even chunks give too few blocks: 16 rows of weights and one warp a block, a whole chunk under way at once.
+// For where even chunks give too few blocks: 16 rows of weights and one warp in a block, with a whole chunk under way
+// at once.
 typedef MmaTile<16, 32, 1, 1, 16> Mma32Narrow;
 typedef MmaTile<16, 16, 1, 1, 16> Mma16Narrow;
 typedef MmaTile<16, 8, 1, 1, 16> Mma8Narrow;
@@ -137,7 +140,7 @@ template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Te
     arena_rewind(&d->scratch, mark);
 }
 
-// By the shape and the card alone; every choice gives the same bits.
+// Chooses the tile by the shape and the card; every choice gives the same bits.
 static void run_bf16(Device *d, Tensor y, Tensor x, Tensor w) {
     int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks<Bf16>(tensor_width(w)), sms = cuda_sm_count(d);
     bool narrow = tiles_of(64, M, M, N) * chunks < sms;

@@ -1,7 +1,7 @@
 // The backward of matmul: dx[M,K] = dy[M,N] w[N,K] and dw[N,K] += dy^T x, by gpu/product.cu.
 //
-// cuBLASLt's epilogues for biases and activations have nothing to do here: a Qwen2 layer's only bias is before RoPE, where
-// rope_bwd sums its gradient on the way, and SwiGLU is none that the library knows.
+// cuBLASLt's fused epilogues are of no use here: the only bias of a Qwen2 layer is added before RoPE, and rope_bwd sums
+// its gradient on the way; and the library has none for SwiGLU.
 //
 // Floor: 2 M N K FLOP each way on the tensor cores.
 #include "cuda.cuh"

@@ -1,12 +1,12 @@
-// y[M,N] = x[M,K] w[N,K]^T by wgmma, for many tokens; matmul.cu asks here first.
+// matmul, y[M,N] = x[M,K] w[N,K]^T, by Hopper's wgmma, for many tokens; matmul.cu tries this first.
 //
-// A block takes tiles of 128 tokens by W weights one after another (hopper_tile.cuh). Neighbouring blocks work on a band of
-// BAND tiles of tokens, so that what they read is in the second-level cache. Outputs leave from the registers: the four
-// lanes that share a row first exchange their pairs, so that each writes 16 bytes of bf16.
+// A block takes tiles of 128 tokens by W weights one after another (hopper_tile.cuh). Neighbouring blocks work on a
+// band of BAND tiles of tokens, so that what they read is in the second-level cache. Outputs are written from
+// registers: the four lanes that share a row first exchange their pairs, so that each writes 16 bytes of bf16.
 //
 // Floor: 2 M N K FLOP over the tensor cores' rate, and (M K + N K + M N) elements over the bandwidth of memory.
-// Measured on an H200, in a program of its own, M = 8192 (cuBLASLt: 690 TFLOP/s for 8192 cubed, this kernel 668); beside
-// it the portable kernel in the same card's profile of a training step:
+// Measured on an H200 in a test program, M = 8192 (cuBLASLt: 690 TFLOP/s for 8192 cubed, this kernel 668); in
+// parentheses the portable kernel, from the profile of a training step on the same card:
 //   N, K        9728, 896        896, 4864        1152, 896       896, 896
 //   tile        One256           Chunks160        One192          One256
 //   us          206 (396)        115 (203)        30 (64)         27 (44)
@@ -62,7 +62,7 @@ bool hopper_map(TensorMap *map, Tensor m, int box) {
 
 static int64_t tiles_of(int64_t W, int64_t M, int64_t N) { return ((M + HOPPER_X - 1) / HOPPER_X) * ((N + W - 1) / W); }
 
-// Registers hold 128 sums a thread, or 96 beside the accumulators of another chunk.
+// The tiles, named by their weights. A thread's registers hold 128 sums, or with CHUNKS 96 beside as many accumulators.
 typedef HopperTile<256, 4, false> One256;
 typedef HopperTile<192, 5, false> One192;
 typedef HopperTile<192, 5, true> Chunks192;
@@ -77,8 +77,8 @@ template <typename Tile, typename U> static bool run(Device *d, Tensor y, Tensor
            data_of<U>(y), map_x, map_w, M, N, (int)tensor_width(x));
     return true;
 }
-// The width of tile that takes the shortest: every wave of tiles takes as long as a full one, a tile as long as its weights
-// and 16 more. 0: there are too few tiles of any for the card.
+// Chooses the width of tile with the least estimated time: waves of tiles, each as long as a full one, times a tile's
+// weights and 16 more. 0 where every width gives too few tiles for the card.
 static int best_width(int64_t M, int64_t N, int64_t sms, std::initializer_list<int> widths) {
     int best = 0;
     int64_t least = INT64_MAX;
@@ -112,8 +112,9 @@ bool hopper_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
     return y.dtype == BF16 ? run_best<Bf16>(d, y, x, w) : run_best<float>(d, y, x, w);
 }
 
-// ---- the check at open -----------------------------------------------------------------------------------------------
-// Bits of all kinds: of normal size in rows 0, 3, 6 .., of sizes 2^-20 to 2^19 in others.
+// ---- the check at open
+// ----------------------------------------------------------------------------------------------- Fills a matrix with
+// pseudo-random numbers: of size 1/2 to 2 in rows 0, 3, 6 .., of sizes 2^-20 to 2^19 in the others.
 static __global__ void draw_kernel(Bf16 *to, int64_t rows, int64_t K, uint32_t seed) {
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * K;
          i += (int64_t)gridDim.x * blockDim.x) {
@@ -130,7 +131,7 @@ static __global__ void compare_kernel(const uint32_t *a, const uint32_t *b, int6
     if (mine) atomicAdd(differ, mine);
 }
 
-// Whether this tile's results have the bits of the portable kernel's, over K columns and edges of the tile.
+// Whether this tile gives the portable kernel's bits, for K columns and a shape that has the tile's edges.
 template <typename Tile, typename U> static bool alike(Device *d, int64_t K, unsigned *differ) {
     const int64_t M = 300, N = 520, words = M * N * (int64_t)sizeof(U) / 4;
     const DType result = sizeof(U) == sizeof(float) ? F32 : BF16;

@@ -1,12 +1,13 @@
-// RMSNorm of each query and key head (Qwen3), before they are turned:
+// qk_norm: RMSNorm of each query and key head (Qwen3), before RoPE:
 //
 //   y = x * rstd * w        rstd = 1 / sqrt(mean(x^2) + eps), over the d elements of a head
 //
-// w is q_w for the query heads, k_w for the key heads. Backward as rmsnorm.c's; rstd is made again from the heads kept.
+// w is q_w for the query heads, k_w for the key heads. Backward is rmsnorm.c's; rstd is computed again from the inputs,
+// which are kept in `raw`.
 #include "norm.h"
 #include "parallel.h"
 
-// One token's heads in place; row[H+2K, d], of which the first H are queries and the next K keys.
+// Normalizes one token's heads in place: of row[H+2K, d] the first H are queries and the next K keys.
 static void norm_heads(Tensor row, Tensor q_w, Tensor k_w, int64_t H, int64_t K, float eps) {
     int64_t head = row.dim[2];
     for (int64_t h = 0; h < H + K; h++) {

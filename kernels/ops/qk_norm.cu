@@ -1,4 +1,4 @@
-// RMSNorm of each query and key head (Qwen3), before they are turned:
+// qk_norm: RMSNorm of each query and key head (Qwen3), before RoPE:
 //
 //   y[d] = x * rstd * w        rstd = 1 / sqrt(mean(x^2) + eps)
 //
@@ -6,18 +6,20 @@
 //
 //   dx = rstd * (g - x * rstd^2 * mean(g * x))        dw += the sum over tokens and their heads of dy * x * rstd
 //
-// A warp owns a head, a lane every 32nd element of it, in registers: at most 8. Memory-bound: (H + K) d elements a token
-// read and written, with `raw` written once more; backward dy and x read, dx written.
+// A warp owns a head, and a lane every 32nd element of it, at most 8, in registers. Memory-bound: forward reads and
+// writes (H + K) d elements of a token, and writes them once more where `raw` is kept; backward reads dy and x, and
+// writes dx.
 //
-// Backward a block takes R tokens, R = ceil(T / 1024) but at least 8, its warps their heads in turn; lanes keep their part of
-// dw, a block adds those of its warps in order, cuda_add_column_sums those of the blocks.
+// In the backward pass a block takes R tokens, R = ceil(T / 1024) but at least 8, and its warps take their heads in
+// turn. Each lane sums its elements of dw; a block adds the sums of its warps in order, cuda_add_column_sums those of
+// the blocks.
 #include "memory.cuh"
 
 #define THREADS     256
 #define WARPS       (THREADS / WARP)
 #define EACH        (HEAD_MAX / WARP) // elements of a head that a lane has, at most
-#define MOST_BLOCKS 1024              // of tokens, backward
-#define LEAST_ROWS  8
+#define MOST_BLOCKS 1024              // of the backward pass
+#define LEAST_ROWS  8                 // tokens of such a block
 
 typedef struct {
     int head, heads, queries, normed; // d, H + 2K, H, H + K
@@ -30,7 +32,7 @@ static Heads heads_of(Tensor qkv, int n_kv, float eps) {
     return Heads{head, heads, heads - 2 * n_kv, heads - n_kv, eps};
 }
 
-// A lane's elements of a head, 0 beyond its end.
+// Loads a lane's elements of a head, 0 beyond its end; lane_store stores them.
 template <typename T> static __device__ __forceinline__ void lane_load(float x[EACH], const T *p, int head) {
     int lane = (int)threadIdx.x % WARP;
 #pragma unroll
@@ -68,7 +70,7 @@ static __global__ void __launch_bounds__(THREADS)
     lane_store(p, x, h.head);
 }
 
-// grid (blocks of tokens); part[2, blocks, d] f32: of dq_w, then of dk_w.
+// Grid: blocks of `rows` tokens. Fills part[2, blocks, d] f32, each block's sums for dq_w, then for dk_w.
 template <typename T, typename W>
 static __global__ void __launch_bounds__(THREADS) qk_norm_bwd_kernel(T *dqkv, float *part, const T *raw, const W *q_w,
                                                                      const W *k_w, int64_t T_, int64_t rows, Heads h) {
@@ -96,7 +98,7 @@ static __global__ void __launch_bounds__(THREADS) qk_norm_bwd_kernel(T *dqkv, fl
         lane_store(p, dy, h.head);
     }
     for (int which = 0; which < 2; which++) {
-        __syncthreads(); // the sums of the round before have been read
+        __syncthreads(); // other threads may still be reading the last round's sums
         lane_store(sums[warp], dw[which], h.head);
         __syncthreads();
         for (int i = (int)threadIdx.x; i < h.head; i += THREADS) {

@@ -1,4 +1,4 @@
-// Sums whose order is fixed by the data's shape alone.
+// sumsq, and the column sums of parallel.h: sums whose order depends on the shape alone.
 #include "parallel.h"
 #include "simd.h"
 
@@ -7,7 +7,7 @@
 typedef double vd __attribute__((vector_size(64), may_alias));
 
 ALWAYS_INLINE double chunk_sumsq(const void *p, DType t, int64_t begin, int64_t end) {
-    vd sum[2] = {0}; // of the lower and the upper eight lanes
+    vd sum[2] = {0}; // the lower and the upper eight lanes
     FOR_LANES(i, left, end - begin, {
         vf x = row_load_part(p, t, begin + i, left);
         vd lo = __builtin_convertvector(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7), vd);

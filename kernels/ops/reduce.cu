@@ -1,4 +1,4 @@
-// Sums whose order is fixed by the data's shape alone.
+// sumsq, and cuda_add_column_sums (memory.cuh): sums whose order depends on the shape alone.
 //
 // sumsq: out = sum of x^2 in f64. A warp owns a chunk of 4096 elements; lane l adds groups l, l + 32, ... in ascending
 // order, then the lanes are added as a tree. The chunks' sums are summed by the same kernel until one is left: 494 million
@@ -11,7 +11,7 @@
 #define CHUNK   4096
 #define THREADS 256
 #define WARPS   (THREADS / WARP)
-#define AHEAD   4 // groups on their way to a thread at once; 4096 is a multiple of AHEAD x 32 groups
+#define AHEAD   4 // groups that a thread loads at once; 4096 is a multiple of AHEAD x 32 groups
 
 static __device__ __forceinline__ double square_of(float x) { return (double)x * (double)x; }
 static __device__ __forceinline__ double term(float x) { return square_of(x); }
@@ -22,7 +22,7 @@ template <typename T>
 static __global__ void __launch_bounds__(THREADS) sum_kernel(double *out, const T *x, int64_t n, bool whole) {
     constexpr int E = GroupOf<T>::E;
     int64_t chunk = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP, begin = chunk * CHUNK;
-    if (chunk > 0 && begin >= n) return; // an empty x still sets out
+    if (chunk > 0 && begin >= n) return; // chunk 0 goes on, so that an empty x gives 0
     int lane = threadIdx.x % WARP;
     int64_t left = n - begin < CHUNK ? n - begin : CHUNK;
     double sum[2] = {0, 0};

@@ -4,20 +4,22 @@
 //
 // and backward, with g = dy * w:   dx = dres + rstd * (g - sum * rstd^2 * mean(g * sum)),   dw += sum_t dy * sum * rstd.
 //
-// A block owns a row at a time, a thread the same 16 bytes of every row: a row is read once, and stays in registers
-// between the two passes over it; of very long rows what is beyond the block's width is read again. Each element is moved once: x, delta,
-// sum and y (8 bytes in bf16), backward dy, sum, dres and dx (8 bytes); w and the statistics are small beside.
+// A block owns a row at a time, and a thread the same 16 bytes of every row. A row is read once and stays in registers
+// between the two passes over it; of a row longer than the block is wide, the rest is read again. Bytes moved for an
+// element of bf16: x, delta, sum and y (8), backward dy, sum, dres and dx (8); w and the statistics are small beside
+// that.
 //
-// `plain` kernels are for the usual shapes: rows in groups and no longer than the block is wide.
+// The `plain` kernels are for the usual shapes: rows that can be read in groups and are no longer than the block is
+// wide.
 //
-// Backward a block takes R rows in order, R = ceil(T / 1024) but at least 8: T alone fixes it, not the card. Their part of
-// dw stays in registers; cuda_add_column_sums adds the parts in order.
+// In the backward pass a block takes R rows in order, R = ceil(T / 1024) but at least 8, which does not depend on the
+// card. It keeps its sum of dw in registers; cuda_add_column_sums adds the blocks' sums in order.
 #include "memory.cuh"
 
 #define FWD_THREADS 1024 // at most
 #define BWD_THREADS 512
-#define MOST_BLOCKS 1024 // of rows, backward
-#define LEAST_ROWS  8
+#define MOST_BLOCKS 1024 // of the backward pass
+#define LEAST_ROWS  8    // rows of such a block
 
 template <typename T, typename W, bool plain>
 static __global__ void __launch_bounds__(FWD_THREADS)
@@ -31,7 +33,8 @@ static __global__ void __launch_bounds__(FWD_THREADS)
     int turn = 0;
     for (int64_t t = blockIdx.x; t < T_; t += gridDim.x, turn ^= 1) {
         float squares = 0;
-        // The group at column i of the residual stream, as it is stored: the norm must see what others will read.
+        // The group at column i of the residual stream, rounded as it is stored: the norm must see what later ops will
+        // read.
         auto enter = [&](int i) {
             Group<T, E> v = group_load<E, plain>(x + t * D + i, D - i, whole);
             if (delta) {
@@ -61,7 +64,7 @@ static __global__ void __launch_bounds__(FWD_THREADS)
     }
 }
 
-template <typename T, int E> struct Rows { // what a thread has of a row
+template <typename T, int E> struct Rows { // a thread's elements of a row
     Group<T, E> dy, x, dres;
 };
 
@@ -119,7 +122,7 @@ static __global__ void __launch_bounds__(BWD_THREADS)
         if (own + j < D) acc[own + j] = dweight[j];
 }
 
-// Threads of a block that owns rows of D elements, E to a group and thread.
+// The number of threads of a block that owns rows of D elements, E for each thread.
 static unsigned row_threads(int64_t D, int E, int most) {
     int64_t groups = (D + E - 1) / E, threads = (groups + WARP - 1) / WARP * WARP;
     return (unsigned)(threads < most ? threads : most);

@@ -1,7 +1,8 @@
-// Bias, rotary position embedding (Su et al. 2021), and the write into the KV cache.
+// rope: adds the bias, applies rotary position embedding (Su et al. 2021), and writes keys and values into the KV
+// cache.
 //
-// Pairs are (x[i], x[i + d/2]) as in HF's rotate_half. Angles are f32 as HF's: pos * inv_freq[i], both f32; their sine and
-// cosine are exact to the last bit or so.
+// Pairs are (x[i], x[i + d/2]), as in HF's rotate_half. Angles are f32 as in HF: pos * inv_freq[i], both f32; their
+// sine and cosine are exact to the last bit or so.
 #include "parallel.h"
 #include "simd.h"
 
@@ -14,7 +15,7 @@ typedef struct {
     float cos[HALF_MAX], sin[HALF_MAX]; // [d/2]
 } Angles;
 
-// Range reduction and the series of both functions in f64; what is left of x is within pi/4 of 0.
+// Sine and cosine of 16 numbers, by range reduction to within pi/4 of 0 and power series, in f64.
 static inline void sincos_lanes(vf x, vf *sine, vf *cosine) {
     const double magic = 0x1.8p52; // adding and subtracting it rounds to an integer
     vd a = __builtin_convertvector(x, vd);
@@ -44,7 +45,7 @@ static inline vf bias_at(Tensor bias, int64_t i, int64_t n) {
     return present(bias) ? row_load_part(bias.data, bias.dtype, i, n) : vf_set(0);
 }
 
-// One token's heads in place: row[H+2K, d]; the first `rotated` heads are turned.
+// One token's heads, row[H+2K, d], in place: adds the bias and rotates the first `rotated` heads.
 ALWAYS_INLINE void rope_row(void *row, DType t, Tensor bias, const Angles *a, int64_t heads, int64_t rotated,
                             int half) {
     for (int64_t h = 0; h < rotated; h++)
@@ -84,7 +85,8 @@ static inline void add_to(float *sum, int64_t i, int64_t n, vf x) {
     row_store_part(sum, F32, i, n, row_load_part(sum, F32, i, n) + x);
 }
 
-// The rotation's transpose, in place; sum[(H+2K)d]? += the result, before it is rounded.
+// Applies the rotation's transpose to one token's gradient, in place; sum[(H+2K)d] (if not NULL) += the result before
+// rounding.
 ALWAYS_INLINE void rope_row_bwd(void *row, DType t, float *sum, const Angles *a, int64_t heads, int64_t rotated,
                                 int half) {
     for (int64_t h = 0; h < rotated; h++)

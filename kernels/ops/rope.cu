@@ -1,17 +1,19 @@
-// Bias, rotary position embedding (Su et al. 2021), the write into the KV cache; and the way back with the bias' gradient.
+// rope: adds the bias, applies rotary position embedding (Su et al. 2021), and writes keys and values into the KV
+// cache; and backward, with the bias' gradient.
 //
-//   (x[i], x[i + d/2]) turned by pos * inv_freq[i] for the query and key heads
+//   (x[i], x[i + d/2]) is rotated by the angle pos * inv_freq[i], for the query and key heads
 //
-// Angles are f32 products as HF's; their sine and cosine are made in f64 (positions reach 32768, where an f32 reduction
-// would lose all digits), once a token and pair for all its heads.
+// Angles are f32 products as in HF; their sine and cosine are computed in f64 (positions reach 32768, where an f32
+// reduction would lose all digits), once for a token and pair, for all its heads.
 //
-// Memory-bound: qkv read and written, 2 (H + 2K) d elements a token; with a cache 2 K d more. The floor is those bytes over
-// the bandwidth. A thread moves 16 bytes of either half of a head where rows allow it, else one element of either.
+// Memory-bound: qkv read and written, 2 (H + 2K) d elements of a token; with a cache 2 K d more. The floor is those
+// bytes over the bandwidth. A thread moves 16 bytes of both halves of a head where the alignment allows it, else one
+// element of both.
 #include "common.cuh"
 #include <math.h>
 
 #define THREADS  256
-#define BWD_ROWS 32 // tokens whose angles rope_bwd_kernel holds at a time
+#define BWD_ROWS 32 // tokens whose angles rope_bwd_kernel has in shared memory at a time
 
 typedef struct {
     RopeTable table;
@@ -24,7 +26,8 @@ static Rope rope_of(Tensor qkv, const RopeTable *table, int n_kv) {
     return Rope{*table, (int)(d / 2), (int)qkv.dim[1], (int)qkv.dim[1] - n_kv};
 }
 
-// Reduced to within pi/4 of 0 and summed up in f64: both are right to the last bit of f32 or so.
+// Sine and cosine by range reduction to within pi/4 of 0 and power series, in f64: both right to the last bit of f32 or
+// so.
 static __device__ __forceinline__ void sine_cosine(float x, float *sine, float *cosine) {
     double turns = rint((double)x * 0.63661977236758134308); // quarter turns
     double r = ((double)x - turns * 1.57079632679489655800) - turns * 6.12323399573676603587e-17, z = r * r;
@@ -37,7 +40,7 @@ static __device__ __forceinline__ void sine_cosine(float x, float *sine, float *
     *sine = (float)(quarter & 2 ? -sn : sn);
     *cosine = (float)((quarter + 1) & 2 ? -cs : cs);
 }
-// angle[rows, half] = cosine and sine of tokens first .. first + rows.
+// Fills angle[rows, half], cosine and sine, for the `rows` tokens from `first` on.
 static __device__ __forceinline__ void make_angles(float2 *angle, const Rope &r, const int32_t *pos, int64_t first,
                                                    int rows) {
     for (int i = (int)threadIdx.x; i < rows * r.half; i += THREADS) {
@@ -47,7 +50,7 @@ static __device__ __forceinline__ void make_angles(float2 *angle, const Rope &r,
     }
 }
 
-// N neighbouring elements as floats; PACKS: p is aligned, N whole packs.
+// Loads N neighbouring elements as floats; store_n stores them. PACKS: p is aligned and N is whole packs.
 template <typename T, int N, bool PACKS> static __device__ __forceinline__ void load_n(float x[N], const T *p) {
     constexpr int P = Pack<T>::N;
     if (PACKS)
@@ -70,7 +73,8 @@ template <typename T, int N, bool PACKS> static __device__ __forceinline__ void 
         for (int i = 0; i < N; i++) p[i] = from_float<T>(x[i]);
 }
 
-// A block owns `each` tokens. Items are (token, head, N pairs); value heads are items like the others, left as they are.
+// A block owns `each` tokens. Its threads take items, (token, head, N pairs); value heads are items too, but are not
+// rotated.
 template <typename T, typename U, int N>
 static __global__ void __launch_bounds__(THREADS) rope_kernel(T *qkv, const U *bias, const int32_t *pos, T *kv,
                                                               const int32_t *kv_row, Rope r, int64_t tokens, int each) {
@@ -78,7 +82,7 @@ static __global__ void __launch_bounds__(THREADS) rope_kernel(T *qkv, const U *b
     SHARED_DYNAMIC(float2, angle); // [each, half]
     int64_t first = (int64_t)blockIdx.x * each;
     int rows = (int)(tokens - first < each ? tokens - first : each), d = 2 * r.half, packs = r.half / N;
-    int heads = bias || kv ? r.heads : r.rotated; // else values have nothing to be done
+    int heads = bias || kv ? r.heads : r.rotated; // without bias and cache, values stay as they are
     wait_for_earlier();
     make_angles(angle, r, pos, first, rows);
     __syncthreads();
@@ -110,15 +114,17 @@ static __global__ void __launch_bounds__(THREADS) rope_kernel(T *qkv, const U *b
     }
 }
 
-// Columns are summed up within fixed blocks of rows, `rows` of them, at most 256 blocks; then the blocks in order. Within a
-// block, lane k of the threads of a column takes rows k, k + lanes, ...; the lanes are added in order. All depends on the
-// shapes alone: where rows are not aligned a thread has the same columns, an element at a time.
+// How many rows a block of the bias gradient's column sums has; there are at most 256 blocks, which are added in order.
+// Within a block several threads, the lanes, share a column: lane k takes rows k, k + lanes, ..., and the lanes are
+// added in order. All this depends on the shape alone: where rows are not aligned, a thread has the same columns, an
+// element at a time.
 static inline int64_t block_rows(int64_t T) {
     int64_t rows = (T + 255) / 256;
     return rows < BWD_ROWS ? BWD_ROWS : rows;
 }
 
-// grid (row blocks, head blocks); part[row blocks, (H+2K) d]? f32. A block owns `rows` rows of `own` heads.
+// Grid (row blocks, head blocks): a block owns `rows` rows of `own` heads. Fills part[row blocks, (H+2K) d] f32, if not
+// NULL.
 template <typename T, int N, bool PACKS>
 static __global__ void __launch_bounds__(THREADS, 2)
     rope_bwd_kernel(T *dqkv, float *part, const int32_t *pos, Rope r, int64_t tokens, int rows, int own) {

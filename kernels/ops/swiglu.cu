@@ -1,8 +1,8 @@
 // SwiGLU (Shazeer 2020):  h = silu(g) * u,  silu(g) = g * s,  s = 1 / (1 + e^-g);   gu[T,2F] holds g, then u.
 // Backward:  dg = dh * u * s * (1 + g * (1 - s)),   du = dh * g * s.
 //
-// A thread owns 16 bytes of g and of u, and goes on by a grid's width. Moved once: g, u and h (6 bytes an element of h in
-// bf16), backward g, u, dh, dg and du (10 bytes).
+// A thread owns 16 bytes of g and of u, and strides by the grid. Bytes moved for an element of h in bf16: g, u and h
+// (6), backward g, u, dh, dg and du (10).
 #include "memory.cuh"
 
 #define THREADS 256
@@ -10,7 +10,7 @@
 // expf errs by 1 ulp, __fdividef by 2. Where e^-g overflows the quotient is 0.
 static __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + expf(-x)); }
 
-// Calls f(t, i) for the groups of rows T_ of F elements that are this thread's: one division for the first, then steps.
+// Calls f(t, i) for this thread's groups of T_ rows of F elements. It divides once, for the first, and then steps.
 template <int E, typename Fn> static __device__ __forceinline__ void for_row_groups(int64_t T_, int64_t F, Fn f) {
     int64_t groups = (F + E - 1) / E, first = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     int64_t step = (int64_t)gridDim.x * THREADS, rows = step / groups, rest = step % groups;

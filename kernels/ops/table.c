@@ -1,4 +1,5 @@
-// The ops of the instruction set that this object is compiled for, under the one name that leaves the object.
+// The table of the ops compiled for one instruction set: the only name that is visible outside this object (see the
+// Makefile).
 #include "ops.h"
 
 #define OP_ENTRY(name, args) .name = cpu_##name,
