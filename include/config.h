@@ -1,5 +1,5 @@
-// Config: one option table. The YAML reader, key=value overrides, --help, `grpo config`, the reference page and the
-// config saved with a run are all made from it.
+// Config: every option of grpo, in one table. The YAML reader, key=value overrides, --help, `grpo config`, the
+// reference page and the configuration saved with a run are all made from it.
 //
 //   BOOL(group, name, default, help)             true | false
 //   INT(group, name, default, min, max, help)
@@ -146,8 +146,8 @@
     TEXT(sample,    prompt_file, "", "JSONL with `prompt`, or text with one prompt a line")
 // clang-format on
 
-// The options that change no number a run computes; all others do, or may. SAVED(name): a resumed run goes on with another
-// value without a word. LOCAL(name): so too, and ranks may have values of their own.
+// The options that change no number a run computes; all others do, or may. SAVED(name): a resumed run may have another
+// value. LOCAL(name): the same, and each rank may have its own value.
 #define CONFIG_CHANGES_NOTHING(SAVED, LOCAL)                                                                           \
     SAVED(resume)                                                                                                      \
     SAVED(progress)                                                                                                    \
@@ -198,29 +198,32 @@ enum { RESUME_AUTO, RESUME_NEVER, RESUME_MUST };
 enum { CHOOSE_SHORTEST, CHOOSE_HIGHEST, CHOOSE_SEED };
 enum { PROGRESS_AUTO, PROGRESS_LIVE, PROGRESS_PLAIN, PROGRESS_OFF };
 
-// Fills *c with defaults, then the YAML file (path may be NULL), then `n` overrides "key=value" in order.
-// Every problem is reported in one error, each on its own line with file:line (or the argument) and the nearest name.
+// Fills *c with the defaults, then from the YAML file (path may be NULL), then from `n` overrides "key=value" in order.
+// All problems are reported in one error, each on its own line with file:line (or the argument) and the nearest name.
 // On failure *c holds nothing that needs freeing.
 bool config_read(Config *c, const char *path, char **overrides, int n, Error *e);
-// The arguments of `grpo COMMAND [CONFIG.yaml] key=value ...`, after COMMAND: config_read, and at the same time what
-// `command` itself needs (a model, a training file ...) and what makes no sense for it. For every command but
-// tokenize and reward this is the whole command line.
+// Reads the arguments of `grpo COMMAND [CONFIG.yaml] key=value ...`, after COMMAND: config_read, and also checks what
+// `command` needs (a model, a training file ...) and what makes no sense for it. For every command but tokenize and
+// reward this is the whole command line.
 bool config_args(Config *c, const char *command, int argc, char **argv, Error *e);
 void config_free(Config *c);
 
 // The whole configuration as YAML, in table order: reading it back gives the same Config. Heap memory.
 char *config_yaml(const Config *c);
-// Whether option name[0..n) may differ between a run and the one that it goes on from, between the ranks of a run.
+// Whether the option name[0..n) may differ between a run and the one it resumes; and (config_is_local) between the
+// ranks of a run.
 bool config_may_change(const char *name, size_t n);
 bool config_is_local(const char *name, size_t n);
 // Help for one command ("train", ...), or the whole reference page in Markdown where command is NULL. Heap memory.
 char *config_help(const char *command);
-// One rule of select_rules: a reward's place in `rewards`, -1 for their weighted sum, and the range its score must be in.
+// One rule of select_rules: the range in which a reward's score must be.
 typedef struct {
-    int reward;
+    int reward;     // its place in `rewards`; -1: their weighted sum
     float min, max; // infinite where not given
 } SelectRule;
-// Reads rule number i. False after filling *e: no such reward (the nearest is named), no number, or an empty range.
+// Reads rule number i. False after filling *e: no such reward (the nearest name is given), no number, or an empty
+// range.
 bool config_select_rule(const Config *c, int i, SelectRule *out, Error *e);
-// A range of steps, as profile_steps writes it: "3:5" or "4": the steps, counted from 1; "": 0 and 0. False where the text is neither.
+// Reads a range of steps as profile_steps has it, "3:5" or "4", counted from 1; "" gives 0 and 0. False where the text
+// is neither.
 bool config_step_range(const char *text, int64_t *first, int64_t *last);

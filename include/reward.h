@@ -1,4 +1,4 @@
-// Rewards: text in, a number out. One function a reward, one line in the registry (rewards/registry.c).
+// Rewards: functions that give a completion a number. Each has a line in the registry (rewards/registry.c).
 #pragma once
 #include "error.h"
 #include "text.h"
@@ -10,18 +10,19 @@ typedef struct {
     const char *prompt;     // the question; "" where unknown
     const char *completion; // decoded, special tokens left out
     size_t completion_len;
-    const char *answer; // gold
+    const char *answer; // the gold answer
     const int32_t *ids; // completion tokens, EOS included; NULL where unknown
     int n_ids;
     int group; // completions with the same number answer the same prompt
 } Sample;
 
-#define REWARD_ABSTAINS NAN
+#define REWARD_ABSTAINS NAN // the score of a reward that has nothing to say of a sample: it is left out of sums
 
-// A parameter of a reward, which reads it by its name: a number, a whole number, one of several words, a text,
-// or the text of a URL (PARAM_TEXT as all texts are below), which begins with http:// or https://.
+// The kinds of a reward's parameters: a number, a whole number, one of several words, a text, or a text that is a URL
+// and begins with http:// or https://. What is said of PARAM_TEXT below holds for URLs too.
 typedef enum { PARAM_REAL, PARAM_WHOLE, PARAM_CHOICE, PARAM_TEXT, PARAM_URL } ParamKind;
 static inline bool param_is_text(ParamKind kind) { return kind == PARAM_TEXT || kind == PARAM_URL; }
+// A parameter of a reward, which the reward reads by its name.
 typedef struct {
     const char *name;
     double value, min, max; // default and range; of PARAM_CHOICE, the default's place among the choices
@@ -32,15 +33,15 @@ typedef struct {
 } RewardParam;
 
 #define REWARD_MAX_PARAMS 12
-#define REWARD_MAX_TEXTS  4    // PARAM_TEXTs of one reward
+#define REWARD_MAX_TEXTS  4    // text parameters of one reward
 #define REWARD_MAX_TEXT   1024 // bytes of each, NUL included
 #define REWARD_MAX_NAME   40   // bytes of a name, NUL included
 
 // What a reward reads of a sample besides the completion.
 enum { REWARD_READS_ANSWER = 1, REWARD_READS_IDS = 2, REWARD_READS_GROUP = 4 };
 
-// What can go wrong while a reward scores, through nobody's answer. Each is counted for every sample it touches; the score
-// is 0 after REWARD_REGEX_LIMIT and REWARD_ABSTAINS after the others.
+// What can go wrong while a reward scores that is not the completion's fault. Each is counted for every sample it
+// concerns; the score is then 0 for REWARD_REGEX_LIMIT and REWARD_ABSTAINS for the others.
 typedef enum {
     REWARD_REGEX_LIMIT, // a pattern ran into its limits
     REWARD_TIMEOUT,     // a program or server gave no score in time
@@ -56,18 +57,18 @@ extern const char *const reward_fault_name[REWARD_FAULTS];
 typedef struct RewardInfo RewardInfo;
 typedef struct RewardState RewardState;
 
-// A reward as selected: which one, with which parameters and weight. A plain value: copies share the state.
+// A reward as a run selects it: which one, with which parameters and weight. A plain value: copies share the state.
 typedef struct {
     const RewardInfo *info;
-    char name[REWARD_MAX_NAME];      // in metrics: the registry's, or what the selection calls it (as=NAME)
-    double param[REWARD_MAX_PARAMS]; // of info->params; read by reward_number and reward_chose
-    char text[REWARD_MAX_TEXTS][REWARD_MAX_TEXT]; // of those that are texts, in their order; read by reward_text
+    char name[REWARD_MAX_NAME];                   // its name in metrics: the registry's, or as=NAME
+    double param[REWARD_MAX_PARAMS];              // values of info->params; read by reward_number and reward_chose
+    char text[REWARD_MAX_TEXTS][REWARD_MAX_TEXT]; // values of those that are texts, in their order; read by reward_text
     double weight;
     RewardState *state; // NULL until reward_open
 } Reward;
 
-// Scores `n` samples; groups are complete and their samples stand side by side. score[i] may be REWARD_ABSTAINS. Must not
-// depend on anything else. Several threads may score by the same reward at once.
+// Scores `n` samples; groups are complete and their samples stand side by side. score[i] may be REWARD_ABSTAINS. The
+// scores must depend on nothing else. Several threads may call it at once.
 typedef void RewardFn(const Reward *r, const Sample *samples, int n, float *score);
 
 struct RewardInfo {
@@ -76,39 +77,40 @@ struct RewardInfo {
     const char *help;   // one line: what it gives, its range
     RewardFn *fn;
     unsigned reads; // REWARD_READS_...
-    bool batches;   // asks somebody else, for whom many samples at once are less work than one after another
+    bool batches;   // whether many samples at once are less work than one after another: it asks a program or a server
     RewardParam params[REWARD_MAX_PARAMS];
     int n_params;
-    // For a reward that needs more than its parameters (a program, a library, patterns): `open` returns that, or NULL
-    // after filling *e; `close` gives it back. Both NULL elsewhere.
+    // For a reward that needs more than its parameters (a program, a library, patterns): `open` makes that, or returns
+    // NULL after filling *e; `close` frees it. Both are NULL for other rewards.
     void *(*open)(const Reward *r, Error *e);
     void (*close)(void *data);
     unsigned faults; // 1 << RewardFault for each one that can happen
 };
 
-#define MAX_REWARDS 32 // of one run
+#define MAX_REWARDS 32 // rewards of one run
 extern const RewardInfo reward_registry[];
 extern const int reward_count;
 
 // Reads "NAME[:key=value,...]" (weight and as are keys of every reward); a comma within a value is written `\\,`. Unknown names
 // and keys name the nearest one.
 bool reward_parse(const char *spec, Reward *out, Error *e);
-// Starts what the reward needs before it scores, and its counters; what cannot work (a script that cannot be read, a
-// missing sandbox, a bad pattern) is said here. Then reward_close.
+// Starts what the reward needs before it can score, and its fault counters. False after filling *e where that cannot
+// work: a script that cannot be read, a missing sandbox, a bad pattern. reward_close ends it.
 bool reward_open(Reward *r, Error *e);
 void reward_close(Reward *r);
-// The value of a parameter: a number (of PARAM_CHOICE, the place among the choices), whether a choice is `choice`, a text
-// that lives as long as *r. All die where the reward has no such parameter or choice.
+// The value of a parameter by its name: as a number (of PARAM_CHOICE, the place among the choices); whether a choice is
+// `choice`; as a text, which lives as long as *r. All end the program where the reward has no such parameter or choice.
 double reward_number(const Reward *r, const char *name);
 bool reward_chose(const Reward *r, const char *name, const char *choice);
 const char *reward_text(const Reward *r, const char *name);
-// What `open` returned. Dies where the reward was not opened.
+// What `open` returned. Ends the program where the reward was not opened.
 void *reward_data(const Reward *r);
-// Counts a fault of n samples. From any thread; nothing happens where the reward was not opened.
+// Counts a fault for n samples; reward_faults reads the count. From any thread; does nothing where the reward was not
+// opened.
 void reward_fault(const Reward *r, RewardFault fault, int n);
 int64_t reward_faults(const Reward *r, RewardFault fault);
-// A weighted sum over rewards; abstentions are left out; NaN where all abstain.
+// The weighted sum of a completion's scores, score[n_rewards]; abstentions are left out; NaN where all abstain.
 float reward_total(const Reward *r, int n_rewards, const float *score);
-// The chain of thought of a completion: what is between its first <think> and its last </think>; a missing tag means the
-// text's start or end.
+// The chain of thought of a completion: the text between its first <think> and its last </think>; a missing tag stands
+// for the start or the end of the text.
 Text thoughts_of(Text completion);

@@ -1,6 +1,7 @@
-// Errors: what, where, why, what to do; one line, one exit code. And the allocator that cannot return NULL.
+// Errors, each one line (what, where, why, what to do) and an exit code; notes; and an allocator that never returns
+// NULL.
 //
-// A function that reads what a user wrote takes an `Error *` and returns false (or NULL) after filling it.
+// A function that can fail through what a user wrote takes an `Error *` and returns false (or NULL) after filling it.
 // Nothing below main prints an error or exits; main prints "grpo: error: <text>" and exits with <code>.
 // A broken invariant inside the program (never a user's doing) is `die`.
 #pragma once
@@ -29,34 +30,34 @@ typedef struct Error {
 extern "C" {
 #define _Noreturn [[noreturn]]
 #endif
-// Fills *e (which may be NULL) and returns false, so that `return error_set(...)` reads as one step.
+// Fills *e (which may be NULL) and returns false, so that one can write `return error_set(...)`.
 bool error_set(Error *e, ExitCode code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 // Puts "<prefix>: " before the text already there; returns false.
 bool error_prefix(Error *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
-// Why a file could not be opened, and what to do about it: strerror(number) and more.
+// The text for errno `number` after a file could not be opened: strerror, and what to do about it.
 const char *error_open(int number);
 
-// Why a file could not be written, likewise.
+// The same for a file that could not be written.
 const char *error_write(int number);
 
-// One line to stderr: "grpo: note: ...".
+// Prints one line to stderr: "grpo: note: ...".
 void note(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
-// From here on `also` (may be NULL) is given what notes say.
+// From now on also calls also(text) (may be NULL) with what a note says.
 void note_tell(void (*also)(const char *text));
 
-// From here on notes are kept back: of several ranks one speaks.
+// From now on notes are not printed (quiet), or are again: of several ranks only one prints them.
 void note_quiet(bool quiet);
 
-// An internal invariant is broken: says where, and aborts.
+// Ends the program with a message because an internal invariant is broken: a bug, never a user's mistake.
 _Noreturn void die(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
 // ---- memory.c: memory that is never NULL, here and in every library -------------------------------------------------
-// Ends the process with one line, "grpo: error: out of memory: <what>; ...", and EXIT_MEMORY. What a library calls
-// malloc for, or a thread, ends there too where there is none.
+// Ends the process with one line, "grpo: error: out of memory: <what>; ...", and EXIT_MEMORY. A library's malloc that
+// fails, or a thread that cannot be started, ends here too.
 _Noreturn void out_of_memory(const char *what, ...) PRINTF_LIKE(1, 2);
-// Whether this process may say so is asked of `ask`, which is ranks_speak: of several ranks one speaks.
+// Sets who is asked before that line is printed (ranks_speak): of several ranks only one prints it.
 void memory_ask_who_speaks(bool (*ask)(ExitCode code, Error *e));
 // malloc and friends of our own code.
 void *xmalloc(size_t bytes);

@@ -1,4 +1,4 @@
-// The nearest name, for "did you mean".
+// Finding the nearest name, for messages that ask "did you mean ...".
 #pragma once
 #include <stddef.h>
 

@@ -1,21 +1,22 @@
-// How every program of ours begins and ends.
+// How every program of this project begins and ends.
 #pragma once
 #include "error.h"
 
-// First thing in main: makes a sane place of whatever the program was started in.
-// - Descriptors 0 to 2 that were closed are on /dev/null: else the next file opened would get what is printed.
+// To be called first in main: puts right what the program was started with.
+// - Descriptors 0 to 2 that were closed are opened on /dev/null: else what is printed would go into the next file
+//   opened.
 // - A file that reaches its size limit fails to be written, as on a full disk, instead of ending the program.
-// - The stacks are as large as the limits let them be.
+// - Stacks become as large as the limits allow.
 // - OpenMP's variables: those it refuses are explained; threads beyond the cores and stacks too small are errors.
 // - OpenMP's waiting threads spin for milliseconds by default: beside other work a small model then runs several times
-//   slower. Not to spin at all costs a wake-up a parallel region, a quarter of the speed of decoding one sequence. Some
-//   microseconds do; but the library reads its settings before main, so the program starts itself once more. What the
-//   user has set stays.
-// EXIT_CONFIG, EXIT_MEMORY.
+//   slower. Not spinning at all costs a wake-up for each parallel region, a quarter of the speed of decoding one
+//   sequence. So they spin for some microseconds; because the library reads that setting before main, the program
+//   executes itself once more. What the user has set is kept.
+// False after filling *e (EXIT_CONFIG, EXIT_MEMORY).
 bool program_begin(char **argv, Error *e);
 
-// What of standard output waits is written: the code, or EXIT_DISK where all else went well and that did not.
+// Writes what standard output still holds. Returns `code`, or EXIT_DISK where code is EXIT_OK and that failed.
 ExitCode program_flush(ExitCode code, Error *e);
-// Last thing in main: the line for a command that ended with this error (none where its text is empty), safe for a
-// terminal. Gives back the exit status.
+// To be called last in main: prints the line for a command that ended with this error (none where its text is empty),
+// safe for a terminal. Returns the exit status.
 int program_end(const char *program, ExitCode code, const Error *e);

@@ -1,4 +1,4 @@
-// Str: a growable, always NUL-terminated byte string. Ids: the same for token ids. Zero-initialise, then use.
+// Str: a growable, always NUL-terminated byte string. Ids: a growable array of token ids. Zero-initialise, then use.
 #pragma once
 #include "error.h"
 #include <stdint.h>
@@ -14,17 +14,19 @@ void str_puts(Str *s, const char *text);
 void str_printf(Str *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void str_clear(Str *s); // keeps the memory
 void str_free(Str *s);
-// A number as Python's repr writes a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16 on.
+// Adds a number as Python's repr writes a float: the fewest digits that read back as x, with an exponent below 1e-4 and
+// from 1e16 on.
 void str_real(Str *s, double x);
-// A number as JSON has it: nine digits, which bring every f32 back; null where it is not finite.
+// Adds a number as JSON: nine digits, which read back as the same f32; null where it is not finite.
 void str_json_number(Str *s, double x);
-// Text as a JSON string literal, quotes included; control bytes and invalid UTF-8 are escaped.
+// Adds text as a JSON string literal, quotes included; control bytes and invalid UTF-8 are escaped.
 void str_json(Str *s, const char *text, size_t n);
-// Text made safe for a terminal: control bytes other than \n and \t shown as \xNN.
+// Adds text made safe for a terminal: control bytes other than \n and \t become \xNN.
 void str_visible(Str *s, const char *text, size_t n);
-// "http://user:password@host" becomes "http://***@host", wherever it stands in the text.
+// Replaces "http://user:password@host" by "http://***@host" everywhere in the text.
 void str_hide_users(char *text);
-// The same, and "user:password@host" of a URL whose beginning is missing: for messages, which nobody reads back.
+// The same, and also "user:password@host" where the beginning of the URL is missing: for messages, which are never
+// parsed.
 void str_hide_passwords(char *text);
 
 typedef struct {

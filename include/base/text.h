@@ -1,15 +1,15 @@
-// Text: UTF-8 read the way Python reads a str. The graders the field publishes are Python; to agree with them, white
-// space, digits, lengths and counts must mean what they mean there. Everything is linear in the text.
+// Text: UTF-8 read as Python reads a str. The published graders are written in Python; to agree with them, white space,
+// digits, lengths and counts must mean what they mean there. Every function takes time linear in the text.
 //
-// Invalid bytes count as U+FFFD, one for each longest prefix of a valid sequence: what Python's errors="replace" and
-// Rust's from_utf8_lossy do, and with them HF's decoders.
+// Invalid bytes count as U+FFFD, one for each longest prefix of a valid sequence, as with Python's errors="replace",
+// Rust's from_utf8_lossy, and so HF's decoders.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-// A piece of somebody else's bytes; not NUL-terminated, may hold NUL.
+// A piece of text that another object owns; not NUL-terminated, may hold NUL.
 typedef struct {
     const char *s;
     size_t n; // bytes
@@ -39,10 +39,10 @@ size_t text_length(Text t);
 
 // Byte position of the first `what` (not empty) at or after `from`, or TEXT_NONE.
 size_t text_find(Text t, size_t from, Text what);
-// Byte position of the last one, or TEXT_NONE.
+// Byte position of the last `what`, or TEXT_NONE.
 size_t text_find_last(Text t, Text what);
-// str.count: occurrences that do not overlap, counted from the left. `*last_end`, where given, is the byte after the
-// last of them, and 0 where there is none: str.split(what)[-1] begins there.
+// str.count: the number of occurrences that do not overlap, counted from the left. *last_end (where not NULL) becomes
+// the byte after the last of them, where str.split(what)[-1] begins; 0 where there is none.
 size_t text_count(Text t, Text what, size_t *last_end);
 
 // str.isspace and the regex \s: Unicode white space, and U+001C..U+001F.

@@ -1,4 +1,4 @@
-// The version of this build, asked of git by the Makefile.
+// The version of this build, which the Makefile takes from git.
 #pragma once
 
 extern const char grpo_version[];

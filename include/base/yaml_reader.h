@@ -1,8 +1,9 @@
-// YamlReader: a hardened pull reader over libyaml's events. No document tree is built, so memory is bounded by the text.
+// YamlReader: reads YAML node by node over libyaml's events, safe for hostile text. No document tree is built, so
+// memory is bounded by the text.
 //
-// What it reads is the part of YAML that a configuration needs: one document of scalars, lists and maps whose keys are
-// scalars. Anchors, aliases, tags, several documents and nesting beyond YAML_MAX_DEPTH are refused when their event
-// arrives, so a bomb costs no more than the text before it. Duplicate keys are the caller's to refuse: it knows names.
+// It reads the part of YAML that a configuration needs: one document of scalars, lists and maps whose keys are scalars.
+// Anchors, aliases, tags, several documents and nesting beyond YAML_MAX_DEPTH are refused as soon as they appear, so
+// that no text can make it expand. It does not refuse duplicate keys: the caller does, which knows the names.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,16 +24,16 @@ typedef struct {
     NodeKind kind;
     const char *text; // scalar or message, NUL-terminated; valid until the next call
     size_t n;         // bytes of a scalar, which may contain NUL by an escape
-    bool plain;       // an unquoted scalar
+    bool plain;       // whether a scalar is unquoted
     int line;         // from 1
-    int depth;        // lists and maps open around the node; for LIST and MAP without, for END without itself
+    int depth;        // lists and maps open around the node, without the one that LIST, MAP or END is of
 } Node;
 
 typedef struct YamlReader YamlReader;
 
-// Reads text[n], which must outlive the reader. Problems of the text come as NODE_BAD from yaml_next.
+// Opens a reader of text[n], which must outlive it. Problems of the text come as NODE_BAD from yaml_next.
 YamlReader *yaml_open(const char *text, size_t n);
 void yaml_close(YamlReader *r);
 Node yaml_next(YamlReader *r);
-// After a LIST or MAP: reads on to its END. Returns that END, or NODE_BAD.
+// Skips the rest of the list or map that `open` opened. Returns its END, or NODE_BAD.
 Node yaml_skip(YamlReader *r, Node open);

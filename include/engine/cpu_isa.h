@@ -1,5 +1,5 @@
-// The instruction sets that the CPU's ops are compiled for, weakest first: the same text once for each, with the compiler's
-// flags that the Makefile gives it, and all of them in one program. An op's last bits belong to its instruction set.
+// The CPU instruction sets that ops are compiled for, weakest first. The same source is compiled once for each, with
+// flags from the Makefile, and all are in one program. The last bits of an op's results depend on its instruction set.
 #pragma once
 #include <stdbool.h>
 
@@ -10,21 +10,22 @@
     ISA(avx512_bf16, "AVX-512 with bf16 dot products")                                                                 \
     ISA(amx, "AVX-512 and AMX tiles")
 
-// As the option cpu_isa= counts them.
+// Their numbers, as the option cpu_isa= has them.
 #define CPU_ISA_NUMBER(name, about) CPU_ISA_##name,
 enum { CPU_ISA_AUTO, CPU_ISAS(CPU_ISA_NUMBER) CPU_ISA_END };
 
-// The option's choices.
+// The option's choices as a text, "auto|generic|...".
 #define CPU_ISA_CHOICE(name, about) "|" #name
 #define CPU_ISA_CHOICES             "auto" CPU_ISAS(CPU_ISA_CHOICE)
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-// What auto stands for: the one that GRPO_CPU_ISA names, else the best there is; CPU_ISA_AUTO where GRPO_CPU_ISA is none.
+// What auto stands for: the one that GRPO_CPU_ISA names, else the best this machine has; CPU_ISA_AUTO where
+// GRPO_CPU_ISA is not the name of one.
 int cpu_isa_auto(void);
 const char *cpu_isa_name(int isa);
-// Why this program cannot use it here; NULL: it can.
+// Why this program cannot use an instruction set here; NULL where it can.
 const char *cpu_isa_missing(int isa);
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-// The GRPO loss: what goes in, what comes out. One op (kernels/ops/grpo_loss.c) does all of it for a micro-batch.
+// The GRPO loss: its inputs, parameters and outputs. One op (kernels/ops/grpo_loss.c) does all of it for a micro-batch.
 //
 // The maths is that of Shao et al. 2024 (DeepSeekMath) and DeepSeek-R1, with the variants as TRL computes them
 // (loss_type, importance_sampling_level, scale_rewards ... carry TRL's names and meanings).
@@ -35,7 +35,7 @@ typedef struct {
 } GrpoParams;
 
 typedef struct {
-    int64_t groups, group_size, n_rewards; // of the whole generation batch
+    int64_t groups, group_size, n_rewards; // the size of `rewards`, those of the whole generation batch
     Tensor rewards;                        // [groups * group_size, n_rewards] f32; NaN: this reward abstains here
     Tensor weights;                        // [n_rewards] f32
     Tensor index;                          // [B] i32: which row of `rewards` sequence b is
@@ -47,7 +47,8 @@ typedef struct {
     Tensor mask; // [B] u8: 0 leaves the whole sequence out of the loss (a truncated completion)
 } GrpoIn;
 
-// Per-sequence sums; the host adds rows in sequence order, so totals do not depend on the cut.
+// The metrics of a sequence, mostly sums over its tokens. The host adds them in sequence order, so that totals do not
+// depend on how a batch is cut into micro-batches.
 typedef enum {
     GM_TOKENS,       // tokens in the mask
     GM_LOSS,         // the sequence's share of the loss, already scaled
@@ -59,7 +60,7 @@ typedef enum {
     GM_CLIP_LOW,     // CLIP_RANGE: tokens with min(w, delta) < 1 - epsilon and A < 0
     GM_CLIP_HIGH,    // CLIP_RANGE: tokens with min(w, delta) > 1 + epsilon_high and A > 0; CLIP_CAP: w > epsilon_high
                      // and A > 0. LEVEL_SEQUENCE: a masked sequence counts as one token of ratio 1
-    GM_CLIP_REGION,  // either
+    GM_CLIP_REGION,  // tokens clipped on either side
     GM_RATIO_SUM,    // sum of w (LEVEL_SEQUENCE: every token has its sequence's w)
     GM_RATIO_MAX,    // largest w (max, not sum); -INFINITY where the sequence is masked
     GM_RATIO_MIN,    // smallest w (min, not sum); INFINITY where the sequence is masked
@@ -75,7 +76,8 @@ typedef struct {
     Tensor metrics;   // [B, GM_COUNT] f32 =
 } GrpoOut;
 
-// ---- host/learn/grpo_scalars.c: what is global ---------------------------------------------------------------------------
+// ---- host/learn/grpo_scalars.c: the scalars of the whole batch
+// ---------------------------------------------------------
 
 #ifdef __cplusplus
 extern "C" {
@@ -86,7 +88,7 @@ extern "C" {
 float grpo_batch_std(const float *rewards, const float *weights, int64_t groups, int64_t group_size, int64_t n_rewards,
                      RewardAggregation aggregation);
 
-// What an optimizer step trains on, and the generation batch it is taken from; all ranks together.
+// How much an optimizer step trains on, and the generation batch it is taken from; all ranks together.
 typedef struct {
     int64_t sequences, tokens; // of the step: completions (masked ones count), tokens in their masks
     int64_t generation_sequences, generation_tokens; // of the whole generation batch
@@ -106,8 +108,9 @@ float grpo_loss_scale(LossType type, LossCounts counts);
 // 1 / max(*kept, 1). A quantile of 1 keeps all: -INFINITY. Sorts entropy[n] in place.
 float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quantile, int64_t *kept);
 
-// The coefficient of the next step's entropy bonus where it adapts (Skywork-OR1; as TRL): up by delta after a step whose
-// mean entropy, over the tokens that carry policy loss, is at or below the target, else down.
+// How the coefficient of the entropy bonus adapts (Skywork-OR1; as in TRL): the next step's is higher by delta where
+// this step's mean entropy, over the tokens that carry policy loss, is at or below the target, else lower; within [min,
+// max].
 typedef struct {
     double target, delta, min, max;
 } EntropyRule;

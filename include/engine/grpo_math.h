@@ -1,7 +1,7 @@
-// Rewards to advantages: the formulas that the op (either device) and the host's batch statistics share.
+// From rewards to advantages: formulas shared by the op grpo_loss, on both devices, and the host's batch statistics.
 //
-// A score may abstain (NaN): it is left out. A completion whose scores all abstain has no reward (NaN), stays out of
-// every mean and standard deviation, and gets advantage 0.
+// A score that is NaN abstains: it is left out. A completion whose scores all abstain has no reward (NaN), is left out
+// of every mean and standard deviation, and gets advantage 0.
 #pragma once
 #include "grpo.h"
 #include <math.h>
@@ -12,12 +12,12 @@
 #define GRPO_SHARED static inline
 #endif
 
-// Mean and standard deviation of values that are f32, NaNs left out: all are added, then all are spread. Of f32 values the
-// sum is exact in f64 (but for ranges beyond 2^29), so equal ones have their own value for a mean and no deviation: such
-// a group must not push the policy anywhere.
+// Mean and standard deviation of f32 values, NaNs left out: moments_add every value first, then moments_spread every
+// value. The sum of f32 values is exact in f64 (but for ranges beyond 2^29), so that equal values have exactly
+// themselves as mean and a deviation of 0: a group of equal rewards must not push the policy anywhere.
 typedef struct {
     int64_t n;
-    double sum, squares; // squares: of the distances to the mean
+    double sum, squares; // squares: sum of the squared distances to the mean
 } Moments;
 
 GRPO_SHARED void moments_add(Moments *m, double x) {
@@ -28,11 +28,11 @@ GRPO_SHARED void moments_spread(Moments *m, double x) {
     double distance = x - moments_mean(m);
     if (!isnan(x)) m->squares += distance * distance;
 }
-// n - 1 in the denominator. One value alone has no deviation; its distance to the mean is 0, so 0 serves.
+// The standard deviation, with n - 1 in the denominator; 0 for a single value, whose distance to the mean is 0 too.
 GRPO_SHARED double moments_std(const Moments *m) { return m->n > 1 ? sqrt(m->squares / (double)(m->n - 1)) : 0; }
 
-// How far x is from the mean. An average one is so in f32, as it came: 0.2 among 0.1, 0.2 and 0.3, none of which is
-// exact, must count neither as better nor as worse.
+// How far x is from the mean; 0 where they are equal in f32: of 0.1, 0.2 and 0.3, none of which is exact, 0.2 must
+// count neither as better nor as worse.
 GRPO_SHARED double moments_distance(const Moments *m, float x) {
     double mean = moments_mean(m);
     return x == (float)mean ? 0 : x - mean;
@@ -47,11 +47,12 @@ GRPO_SHARED float grpo_reward(const float *scores, const float *weights, int64_t
     return scored ? (float)sum : NAN;
 }
 
-// One score of a completion, weighted and normalised by the moments of its group's.
+// One score of a completion, weighted, and normalised by the moments of that score in its group.
 GRPO_SHARED double normalized_score(float score, float weight, const Moments *m) {
     return weight * moments_distance(m, score) / (moments_std(m) + ADVANTAGE_EPS);
 }
-// GDPO's last step. TRL subtracts the batch's mean here: it is 0, as every score sums to 0 over its group, but for rounding.
+// GDPO's last step: the advantage from the sum of normalised scores. TRL subtracts the batch's mean here, which is 0
+// but for rounding, as every score sums to 0 over its group.
 GRPO_SHARED double normalized_advantage(double reward, const GrpoParams *p) {
     return isnan(reward) ? 0 : reward / (p->batch_std + ADVANTAGE_EPS);
 }

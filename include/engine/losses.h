@@ -1,13 +1,13 @@
-// The losses there are. One list makes loss_type's choices, what the configuration checks, the normalisers, which metrics
-// a step tells, and the table of the reference page: a new loss is a row here, a case in token_policy
-// (kernels/ops/grpo_token.h), and a golden.
+// The losses, in one list. From it are made the choices of the option loss_type, what the configuration checks, the
+// normalisers, which metrics a step reports, and the table of the reference page. A new loss is a row here, a case in
+// token_policy (kernels/ops/grpo_token.h), and a golden.
 //
 //   LOSS(NAME, name, sum, clip, level, help)     loss_type: name, LOSS_NAME in code; options NAME_... are its own
 //
 // The names and formulas are those of TRL 1.16.
 #pragma once
 
-// How token losses are added up; n: of the optimizer step.
+// How token losses are added up to the loss of an optimizer step.
 typedef enum {
     SUM_SEQUENCE_MEANS,    // mean over completions of their mean over tokens
     SUM_SEQUENCES,         // mean over completions of their sum
@@ -16,14 +16,14 @@ typedef enum {
     SUM_GENERATION_TOKENS, // sum / (tokens of the generation batch * the step's share of its completions)
 } LossSum;
 
-// What is done to ratios that are far from 1.
+// What a loss does with ratios that are far from 1.
 typedef enum {
     CLIP_RANGE, // they count as 1 - epsilon or 1 + epsilon_high where that is the smaller gain; delta bounds the rest
     CLIP_CAP,   // they count as epsilon_high at most
     CLIP_NONE,  // nothing: they are weighed down smoothly
 } LossClip;
 
-// The ratios a loss was made for; with others it can be used, but a note says so.
+// Which ratios a loss was made for, a token's or a sequence's; with the other a note is printed.
 typedef enum { MADE_FOR_TOKENS, MADE_FOR_SEQUENCES, MADE_FOR_BOTH } LossLevel;
 
 // clang-format off

@@ -1,11 +1,12 @@
-// Decoders of several families: dimensions, parameters, activations; forward, backward, one-token decode.
+// Models: decoder transformers of several families. Their dimensions, parameters and activations; forward, backward,
+// and decoding of one token.
 //
-// A model is a table, a family of models a row: loader, allocator, initialiser, optimizer, checkpoint and tests walk the
-// table of the model's family (models/qwen2.c and its neighbours).
+// A family describes its parameters by a table (models/qwen2.c and its neighbours), and loader, allocator, initialiser,
+// optimizer, checkpoint and tests all walk that table.
 #pragma once
 #include "ops.h"
 
-// A dimension by name, resolved against ModelDims.
+// A dimension of a parameter as a symbol, whose value is in ModelDims.
 typedef enum { SYM_NONE, SYM_V, SYM_D, SYM_F, SYM_HD /* H*d */, SYM_KD /* K*d */, SYM_HEAD /* d */ } Sym;
 
 typedef struct {
@@ -18,11 +19,11 @@ typedef struct {
     float init;       // standard deviation of a random start; < 0: all ones
 } ParamSpec;
 
-// A family: what config.json calls it, its parameters, and what transformers 5.24 takes for a key that is not there. What
-// the table lacks (a bias, the norms of q and k) its models do without.
+// A family: what config.json calls it, its parameters, and the values that transformers 5.24 assumes for keys that
+// config.json leaves out. What the table lacks (a bias, the norms of q and k), its models do without.
 typedef struct {
     const char *model_type, *architecture; // config.json's words: "qwen2", "Qwen2ForCausalLM"
-    const char *published;                 // the models that people know it by
+    const char *published;                 // the published models it stands for, for messages
     const ParamSpec *params;               // [n_params] decaying rows first, then the others
     int n_params;
     int head_dim;                 // 0: hidden_size / num_attention_heads
@@ -39,7 +40,7 @@ typedef struct {
 #define FAMILY_EXTERN(name) extern const Family name##_family;
 FAMILIES(FAMILY_EXTERN)
 
-// The family of that model_type, or NULL; and all of them as a user reads it: "qwen2 (Qwen2.5), ...".
+// The family of a model_type, or NULL. family_names: all of them for a message, "qwen2 (Qwen2.5), ...".
 const Family *family_find(const char *model_type);
 const char *family_names(void);
 
@@ -61,7 +62,7 @@ typedef struct {
     const ParamSpec *spec;
 } Param;
 
-// A layer as the block code sees it: joined views.
+// The weights of a layer as the forward pass uses them; neighbouring parameters (q, k, v; gate, up) as one matrix.
 typedef struct {
     Tensor norm1_w, qkv_w, qkv_b, o_w; // [D], [(H+2K)d, D], [(H+2K)d]?, [D, Hd]
     Tensor q_norm, k_norm;             // [d]? [d]?
@@ -82,17 +83,18 @@ typedef struct {
 
 // Parameters as HF counts them (a tied head once, no padding).
 int64_t model_param_count(ModelDims dims);
-// Whether two models' parameters are the same in name and shape; and all that dims say, as text in static memory: what
-// ranks compare.
+// Whether two models' parameters are the same in name and shape. model_dims_text: all of dims as a text, in static
+// memory, by which ranks compare their models.
 bool model_dims_equal(ModelDims a, ModelDims b);
 const char *model_dims_text(ModelDims dims);
-// Carves a model; params is heap memory, freed by model_free. Measuring arenas give data == NULL.
+// Takes a model's parameters from an arena (data is NULL while measuring); its tables are heap memory, freed by
+// model_free.
 Model model_carve(Arena *a, ModelDims dims, DType dtype);
 void model_free(Model *m);
 // The parameter of that HF name, or NULL.
 const Param *model_param(const Model *m, const char *name);
 
-// Sequences back to back, no padding. All I32 on the device.
+// A batch of sequences packed back to back, without padding. All I32 on the device.
 typedef struct {
     Tensor ids;    // [T]
     Tensor pos;    // [T] position in its sequence
@@ -110,7 +112,8 @@ typedef struct {
     Tensor res2, norm2, rstd2, gate_up, mlp;  // [T,D] [T,D] [T] [T,2F] [T,F]
 } LayerActs;
 
-// A backward pass computes again what is not kept, by the same kernels: gradients have the same bits.
+// What a forward pass keeps for the backward one, which computes the rest again by the same kernels: gradients have the
+// same bits.
 typedef enum {
     KEEP_NOTHING,   // no backward pass
     KEEP_RESIDUALS, // the residual stream before each layer: a layer's intermediates are computed again
@@ -121,7 +124,7 @@ typedef enum {
 typedef struct {
     int64_t capacity;      // tokens
     Keep keep;             // what of each layer is kept for a backward pass
-    LayerActs *layer;      // [L]; what is not kept is shared by all layers
+    LayerActs *layer;      // [L]; what is not kept lies in memory that all layers share
     Tensor block;          // [T,D] output of the last o_proj or down_proj
     Tensor final_res;      // [T,D] the final norm's input
     Tensor final_rstd;     // [T]
@@ -135,7 +138,8 @@ typedef struct {
 Activations activations_carve(Arena *a, ModelDims dims, DType dtype, int64_t tokens, Keep keep);
 void activations_free(Activations *a);
 
-// The cache: per layer [R, 2K, d]; a row is one token's keys and values. Who owns which row is the rollout's affair.
+// The KV cache: for each layer [R, 2K, d]; a row is one token's keys and values. The rollout decides which row is
+// whose.
 typedef struct {
     Tensor kv; // [L, R, 2K, d] as one tensor
     int64_t rows;
@@ -143,12 +147,13 @@ typedef struct {
 KvCache kv_carve(Arena *a, ModelDims dims, DType dtype, int64_t rows);
 Tensor kv_layer(const KvCache *c, int l); // [R, 2K, d]
 
-// Hidden states after the final norm, acts->out[T,D], of packed sequences. With `cache` and kv_row[T] (I32), keys and
-// values are stored there too (prefill).
+// Computes the hidden states after the final norm, acts->out[T,D], of packed sequences. With `cache` and kv_row[T]
+// (I32) it also stores keys and values there (prefill).
 void model_forward(Device *d, const Model *m, Activations *acts, Packed in, const KvCache *cache, Tensor kv_row);
-// Adds the parameters' gradients to `grad`, given acts->dx = d(loss)/d(out) [T,D], after a model_forward with keep.
+// Adds the parameters' gradients to `grad`, given acts->dx = d(loss)/d(out) [T,D], after a model_forward whose
+// acts->keep is not KEEP_NOTHING.
 void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in);
-// One token a sequence: ids[B], pos[B], kv_row[B] (where this token's K/V go), span[B,4] (see ops.h, this token
-// included) -> acts->out[B,D].
+// Computes acts->out[B,D] for one more token of each sequence: ids[B], pos[B], kv_row[B] (where its keys and values go)
+// and span[B,4] (the op decode in ops.h; this token included).
 void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tensor pos, const KvCache *cache,
                   Tensor kv_row, Tensor span);

@@ -1,11 +1,12 @@
-// Every operation the engine computes, one line each, and the Device that carries them.
+// Every operation the engine computes, one line each; and the Device, which computes them.
 //
 // OPS generates the members of struct Device, the prototypes of cpu_<op> and cuda_<op>, and both tables: an op without
-// its twin is a link error. Adding one is four touches: a line here, the twins, a row in tests/cases.h, a use.
+// its twin is a link error. Adding one is four touches: a line here, the two twins (NAME.c, NAME.cu), a row in
+// tests/cases.h.
 //
 // Rules for every op:
 //   - never allocates (scratch comes from d->scratch, marked and rewound), never blocks, reads no global. On a GPU an op
-//     only asks for work: what is rewound may still be in use, by work that comes before whatever takes it next;
+//     only starts work on the stream: rewound scratch may still be in use, by work that is done before what takes it next;
 //   - storage is f32 or bf16 and may differ between arguments only where the line says so; arithmetic is f32;
 //   - the value of an output row depends on that row's inputs alone: not on how many rows are beside it, not on
 //     their order, not on the number of threads. Sums over D, F, K(eys) or V run in fixed chunks counted from 0,
@@ -21,7 +22,7 @@
 
 typedef struct Device Device;
 
-// How tokens are drawn. Order, as HF generate: repetition penalty, temperature, top-k, top-p, min-p.
+// How tokens are drawn. The filters apply in HF generate's order: repetition penalty, temperature, top-k, top-p, min-p.
 typedef struct {
     float temperature;        // 0: greedy
     int top_k;                // 0: off
@@ -31,7 +32,7 @@ typedef struct {
     uint64_t seed;
 } SampleParams;
 
-// What a draw gives for each of B rows. lse and entropy are those of the distribution that logp belongs to: all logits over
+// Where a draw's results for B rows go. lse and entropy are those of the distribution that logp is of: all logits over
 // the temperature, before filters.
 typedef struct {
     Tensor token;              // [B] I32
@@ -47,19 +48,19 @@ typedef struct {
 } AdamParams;
 
 // The rows of a decode batch, on the device. Row j belongs to a sequence where key[j] >= 0; else it is idle: kv_row and
-// slot are -1 too, everything else 0. A sequence that has drawn n tokens after a prompt of m has the last of them in ids,
-// at position m + n - 1 and suffix row n - 1; one that has drawn none yet is a token earlier in all of it.
+// slot are -1 too, everything else 0. For a sequence that has drawn n tokens after a prompt of m, ids has the last of
+// them, at position m + n - 1 and suffix row n - 1; for one that has drawn none, the prompt's last token.
 typedef struct {
     Tensor ids, pos, kv_row, span; // [B] [B] [B] [B,4] I32: what embed, rope and decode take
     Tensor key, place;             // [B] I64, [B] I32: what sample takes; place is the number of tokens drawn
-    Tensor slot;                   // [B] I32: the owner's name for the sequence, 0 .. slots - 1
+    Tensor slot;                   // [B] I32: the number by which the caller knows the sequence, 0 .. slots - 1
     Tensor seen, seen_len;         // [B,C]? [B]? I32: the repetition penalty's ids, prompt and completion
-    Tensor stop;                   // [slots] I32: not 0: that sequence shall end
+    Tensor stop;                   // [slots] I32: not 0 where the sequence is to end
     Tensor count;                  // [2] I32: rows in use; rows of `drawn` written so far
     Tensor drawn;                  // [S,DRAWN_COUNT,slots] I32: a ring
 } DecodeRows;
 
-// The columns of one row of DecodeRows.drawn: whose (-1: nobody's), the token, and the bits of its f32s.
+// The columns of one row of DecodeRows.drawn: the slot (-1: none), the token, and the bits of its f32 results.
 enum { DRAWN_SLOT, DRAWN_TOKEN, DRAWN_LOGP, DRAWN_LSE, DRAWN_ENTROPY, DRAWN_COUNT };
 
 #define MAX_EOS 8
@@ -130,14 +131,14 @@ typedef struct {
     OP(sample, (Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen, Tensor seen_len,    \
                 SampleParams p))                                                                                      \
     /* takes in what was drawn for rows first .. first + n: writes it to the next row of `drawn` (columns from 0 on, */    \
-    /* the rest nobody), appends the tokens to seen, moves those rows on by a token. Then */                               \
-    /* sequences that ended (an id of eos, the length, stop) become idle, and the others move to the front of all B */    \
-    /* rows, their order kept. Where nothing was drawn (no token) only this last part */                                \
+    /* slot -1 in the rest), appends the tokens to seen, and moves those rows on by a token. Then sequences */             \
+    /* that ended (an id of eos, the length, stop) become idle, and the others move to the front of all B rows, in */     \
+    /* their order. Where nothing was drawn (no token), only this last part */                                            \
     OP(advance, (Device *d, DecodeRows rows, SampleOut drawn, int64_t first, EndRule rule))                            \
     /* the GRPO loss of one micro-batch and its gradients: see grpo.h */                                              \
     OP(grpo_loss, (Device *d, GrpoOut out, GrpoIn in, GrpoParams p))                                                  \
     /* AdamW (Loshchilov & Hutter) on master[n]? f32 (else on w itself); m[n], v[n] f32 or bf16; w = rounded. A */     \
-    /* u16 master is the low half of one, where w is bf16 and v f32: see adamw.h */                                   \
+    /* u16 master is a split one: its low half, with w bf16 and v f32 (adamw.h) */                                    \
     OP(adamw, (Device *d, Tensor w, Tensor master, Tensor m, Tensor v, Tensor dw, AdamParams p))
 
 // clang-format on
@@ -156,51 +157,53 @@ typedef struct Event Event;
 
 struct Device {
     const char *name;  // "cpu" or "cuda"
-    bool on_host;      // its memory is host memory: a tensor's data may be read and written without a copy
-    char about[160];   // what it is, for humans: cores, instruction set; card, driver
-    char numerics[32]; // what the last bits of its ops belong to: the instruction set; the card's generation
+    bool on_host;      // whether its memory is host memory: a tensor's data may be read and written without a copy
+    char about[160];   // what it is, for people: cores and instruction set, or card and driver
+    char numerics[32]; // what the last bits of results depend on: the instruction set, or the card's generation
     Arena scratch;     // DEVICE_SCRATCH bytes of its memory, for the ops themselves
     void *backend;     // the backend's own
-    // Let the vendor's library (cuBLASLt) do `matmul` too, to measure what the contract above costs: a row's bits then
-    // depend on the rows beside it. The CPU has no such library and does not look here.
+    // Whether the vendor's library (cuBLASLt) computes `matmul` too, to measure what the contract above costs: a row's
+    // bits then depend on the rows beside it. The CPU ignores it.
     bool library_products;
-    // The first failure of work that was asked for, one line with what to do; "" while there is none. Ops do not report:
-    // sync does, and whoever waits for results looks here.
+    // The first failure of any op or copy, one line with what to do; "" while there is none. Ops return nothing:
+    // whoever waits for results looks here afterwards.
     char error[256];
     ExitCode error_code;
     // Memory of the device. alloc returns NULL when there is not enough; fresh memory is zero.
     void *(*alloc)(Device *d, size_t bytes);
     void (*free)(Device *d, void *p, size_t bytes);
-    // Any direction, ordered with the ops. On return `src` may be changed; where dst is host memory it is complete.
+    // Copies in any direction, ordered with the ops. On return `src` may be changed; a copy to host memory is then
+    // complete.
     void (*copy)(Device *d, void *dst, const void *src, size_t bytes);
-    void (*sync)(Device *d);     // waits for everything asked so far
+    void (*sync)(Device *d);     // waits for all work started so far
     size_t (*memory)(Device *d); // bytes the device has in all
-    // Copies that do not wait: ordered with the ops, `host` memory from host_alloc (NULL: no memory), to be left alone
-    // until an event recorded later has passed. Events may be recorded again once they have passed.
+    // copy_async copies without waiting, ordered with the ops; host memory must be from host_alloc (NULL: no memory),
+    // and must not be touched until an event recorded later has passed. An event may be recorded again once it has
+    // passed.
     void *(*host_alloc)(Device *d, size_t bytes);
     void (*host_free)(Device *d, void *host, size_t bytes);
     void (*copy_async)(Device *d, void *dst, const void *src, size_t bytes);
-    // To `host` once what was asked for so far is done, beside what is asked for later, which leaves src alone until e has
-    // passed: e is recorded when the copy is done.
+    // fetch_async copies to `host` once the work started so far is done, while later work already runs; that must not
+    // change src until event e, which is recorded after the copy, has passed.
     void (*fetch_async)(Device *d, void *host, const void *src, size_t bytes, Event *e);
     Event *(*event_new)(Device *d); // NULL where it failed, the reason in d->error
     void (*event_record)(Device *d, Event *e);
     void (*event_wait)(Device *d, Event *e); // returns at once where it was never recorded, or the device has failed
     void (*event_free)(Device *d, Event *e);
-    // Graphs: the ops asked for between begin and end are recorded, not run; each run asks for all of them at once, with
-    // the same pointers and scalars. Only ops may come between. The CPU has none: the four are NULL there.
+    // Graphs: the ops called between begin and end are recorded, not run; graph_run starts all of them at once, with
+    // the same pointers and scalars. Only ops may be called between. NULL on the CPU, which has no graphs.
     void (*graph_begin)(Device *d);
     Graph *(*graph_end)(Device *d); // NULL where it failed, the reason in d->error
     void (*graph_run)(Device *d, Graph *g);
     void (*graph_free)(Device *d, Graph *g);
-    // Profiler ranges (NVTX), nested: open one by its name, close the innermost with NULL. Every op opens its own. And
-    // what a profiler that waits for it (nsys, ncu) records begins and ends. The CPU has neither: NULL there.
+    // range opens a profiler's range (NVTX) by its name, or closes the innermost with NULL; every op opens its own.
+    // record starts and ends what a profiler that waits for it (nsys, ncu) records. NULL on the CPU.
     void (*range)(Device *d, const char *name);
     void (*record)(Device *d, bool on);
     OPS(OP_MEMBER)
 };
 
-// A profiler's range by its name, or the end of the innermost; on the CPU nothing.
+// d->range where the device has it.
 static inline void device_range(Device *d, const char *name) {
     if (d->range) d->range(d, name);
 }

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define HEAD_MAX 256 // the largest d, which attention and RoPE are made for; even
+#define HEAD_MAX 256 // the largest head size d that attention and RoPE support; even
 
 typedef enum { F32, BF16, F16, I32, I64, U8, U16, DTYPE_COUNT } DType; // F16 exists in files only
 
@@ -39,7 +39,7 @@ static inline Tensor tensor1(void *p, DType t, int64_t a) { return tensor(p, t, 
 static inline Tensor tensor2(void *p, DType t, int64_t a, int64_t b) { return tensor(p, t, 2, a, b, 1, 1); }
 static inline Tensor tensor3(void *p, DType t, int64_t a, int64_t b, int64_t c) { return tensor(p, t, 3, a, b, c, 1); }
 
-// An absent optional argument, and the question whether one is present.
+// NONE is an absent optional argument; present says whether one is there.
 #define NONE tensor(NULL, F32, 0, 0, 0, 0, 0)
 static inline bool present(Tensor x) { return x.data != NULL; }
 
@@ -59,7 +59,7 @@ static inline uint16_t *bf16(Tensor x) { return (uint16_t *)x.data; }
 static inline int32_t *i32(Tensor x) { return (int32_t *)x.data; }
 static inline int64_t *i64(Tensor x) { return (int64_t *)x.data; }
 
-// bf16 is the upper half of an f32; conversion rounds to nearest, ties to even, and keeps NaN a NaN.
+// bf16 is the upper half of an f32. f32_to_bf16 rounds to nearest, ties to even, and keeps NaN a NaN.
 static inline float bf16_to_f32(uint16_t h) {
     uint32_t u = (uint32_t)h << 16;
     float f;
