@@ -1,4 +1,4 @@
-// What a user writes of a reward: NAME:key=value,...
+// Reading a reward as a user writes it: NAME:key=value,...
 #include "nearest.h"
 #include "config.h"
 #include "params.h"
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ", did you mean <near>? Known: a, b, c" for an unknown word.
+// The end of a message about an unknown word: ", did you mean <near>? Known: a, b, c".
 static char *suggestion(const char *word, const char *const *names, int n) {
     Str s = {0};
     const char *near = nearest_name(word, names, n);
@@ -45,7 +45,7 @@ static bool find_reward(const char *name, const char *spec, Reward *out, Error *
     return false;
 }
 
-// A plain decimal number; nan, inf, hexadecimal and surrounding space are refused.
+// Reads a plain decimal number; nan, inf, hexadecimal and surrounding space are refused.
 static bool parse_number(const char *text, double *value) {
     if (!*text || strspn(text, "+-.0123456789eE") != strlen(text)) return false;
     char *end;
@@ -70,7 +70,7 @@ static bool set_value(const RewardParam *p, const char *text, const char *spec, 
     return true;
 }
 
-// An empty text is one only where it is the default.
+// Sets a text parameter. An empty text is allowed only where it is the default.
 static bool set_text(const RewardParam *p, const char *text, const char *spec, char *slot, Error *e) {
     if ((!*text && *p->choices) || strlen(text) >= REWARD_MAX_TEXT)
         return error_set(e, EXIT_CONFIG, "reward '%s': %s must have from %d to %d bytes", spec, p->name,
@@ -84,7 +84,8 @@ static bool set_text(const RewardParam *p, const char *text, const char *spec, c
     return true;
 }
 
-// A value that a later one replaces would be ignored in silence. seen: 1 << place, of weight 0, as 1, parameter i i + 2.
+// Refuses a key that is given twice, because the first value would be ignored silently. seen: a bit for each place (0
+// weight, 1 as, i + 2 parameter i).
 static bool see_once(unsigned *seen, int place, const char *key, const char *spec, Error *e) {
     unsigned bit = 1u << place;
     if (*seen & bit) return error_set(e, EXIT_CONFIG, "reward '%s': %s is given twice", spec, key);

@@ -1,4 +1,4 @@
-// The registry: names -> functions, parameters, sources.
+// The registry of rewards: their names, functions, parameters and sources.
 #include "accuracy.h"
 #include "ask.h"
 #include "code.h"
@@ -6,9 +6,9 @@
 
 #define RECIPE "ModelScope's GSM8K recipe"
 
-// One line a reward: its parameters, where it has some, are PARAMS of REAL and WHOLE(name, default, min, max, help) and
-// of CHOICE(name, names, help), whose default is its first name, and TEXTUAL and URL(name, default, help). NEEDS(open, close,
-// faults) where it must be opened first.
+// Each reward has a line. Its parameters, if any, are in PARAMS: REAL and WHOLE(name, default, min, max, help);
+// CHOICE(name, names, help), whose default is the first name; TEXTUAL and URL(name, default, help). NEEDS(open, close,
+// faults) is for a reward that must be opened before it can score.
 #define ANSWER REWARD_READS_ANSWER
 #define IDS    REWARD_READS_IDS
 #define GROUP  REWARD_READS_GROUP

@@ -1,4 +1,4 @@
-// Rewards as selected: opened, closed, summed.
+// Opening and closing a selected reward, and the weighted sum of scores.
 #include "reward.h"
 #include "state.h"
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// Rewards that ask somebody else; rewards/registry.c says what each one gives.
+// Rewards that ask a program, a shared object or a server; rewards/registry.c says what each one gives.
 #pragma once
 #include "samples.h"
 #include <jansson.h>
@@ -7,7 +7,7 @@
 void *open_external(const Reward *r, Error *e);
 void close_external(void *data);
 RewardFn reward_external;
-// The scores of a reply; false where it does not hold exactly n numbers or nulls (REWARD_ABSTAINS).
+// Reads the scores of a reply; false where it does not hold exactly n numbers or nulls (REWARD_ABSTAINS).
 bool external_scores(const json_t *reply, int n, float *score);
 
 // plugin.c

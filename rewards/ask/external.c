@@ -1,9 +1,9 @@
-// external: a user's own program, asked in lines of JSON over its standard input and output.
+// The reward `external`: asks a user's own program, by lines of JSON on its standard input and output.
 //
 // request  {"id": 7, "samples": [{"prompt": "..", "completion": "..", "answer": "..", "group": 0}, ..]}
 // answer   {"id": 7, "scores": [1, 0.5, null, ..]}    one number for each sample; null abstains
 //
-// The first request is {"id": 0, "samples": []}. The program's standard error is only shown where something fails.
+// The first request is {"id": 0, "samples": []}. The program's standard error is shown only where something fails.
 #include "ask.h"
 #include "str.h"
 #include "worker.h"

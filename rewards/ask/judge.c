@@ -1,5 +1,5 @@
-// judge: a language model's opinion, asked for over HTTP. The prompt is a template, the score what a pattern finds in the
-// reply. Equal prompts are asked once.
+// The reward `judge`: asks a language model for its opinion, over HTTP. The prompt is made from a template; the score
+// is what a pattern finds in the reply. Equal prompts are asked once.
 #include "judge.h"
 #include "file.h"
 #include "regex.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #define CACHE_BUCKETS 65536
-#define CACHE_BYTES   (256 << 20) // of prompts; then all are forgotten
+#define CACHE_BYTES   (256 << 20) // of prompts; when they are more, the cache is cleared
 #define TEMPLATE_MAX  (64 << 10)
 #define BATCH         64
 #define MATCHES       1000 // in one reply
@@ -39,7 +39,7 @@ typedef struct {
 typedef enum { FIELD_PROMPT, FIELD_COMPLETION, FIELD_SUMMARY, FIELD_ANSWER, FIELDS } Field;
 static const char *const field_name[FIELDS] = {"{prompt}", "{completion}", "{summary}", "{answer}"};
 
-// The field whose name stands at `at`, or -1.
+// The field whose name is at byte `at` of the template, or -1.
 static int field_at(Text t, size_t at) {
     for (int f = 0; f < FIELDS; f++)
         if (text_word_at(t, at, field_name[f])) return f;
@@ -68,7 +68,7 @@ static bool template_check(const char *template, Error *e) {
                               "template: neither {completion} nor {summary} is in it: there is nothing to judge");
 }
 
-// What follows the last </think>: what a reader is shown.
+// What follows the last </think>: the part of a completion that a reader is shown.
 static Text summary_of(Text completion) {
     Text close = text_of("</think>");
     size_t at = text_find_last(completion, close);
@@ -94,7 +94,7 @@ static void template_fill(const char *template, const Sample *s, Str *out) {
     }
 }
 
-// The template itself, or what the file behind @ holds.
+// Reads the template: the text itself, or the content of the file that is named behind @.
 static char *template_read(const char *text, Error *e) {
     if (*text != '@') return xstrdup(text);
     size_t n;
@@ -221,7 +221,8 @@ void close_judge(void *data) {
 
 // ---- scoring ---------------------------------------------------------------------------------------------------------
 
-// The last match's group as a number, brought to 0..1; false where there is none in the range.
+// Reads the score from a reply: the group of the last match as a number, scaled to 0..1; false where there is none in
+// the range.
 static bool read_score(const Reward *r, RegexRun *run, const char *reply, float *score, RewardFault *fault) {
     Str mended = {0};
     Text group[REGEX_MAX_GROUPS + 1], t = regex_text(text_of(reply), &mended), last = {0};
@@ -253,7 +254,7 @@ static RewardFault fault_named(const json_t *name) {
     return REWARD_BAD_REPLY;
 }
 
-// Asks for the prompts that are `open`, one index for each, and fills their scores.
+// Asks for the n prompts whose indices are in `open`, and fills their scores.
 static void ask(const Reward *r, Judge *j, RegexRun *run, const Str *prompt, const int *open, int n, float *score) {
     Str request = {0};
     str_puts(&request, "\"samples\": [");

@@ -1,12 +1,13 @@
-// The judge's child process, over libcurl: it has the network, certificates and a large library in it, and the training
-// process has none of them. A batch of prompts is asked several at a time; what fails and may pass is asked again.
+// The child process of the reward `judge`, over libcurl. It is a process of its own so that the training process has no
+// network, no certificates and no such large library in it. It asks several prompts of a batch at a time, and asks
+// again where a failure may be temporary.
 #include "judge.h"
 #include "process.h"
 #include "reward.h"
 #include "str.h"
 #include <math.h>
 
-#define PAUSE_MS     500 // before the first repetition; doubled for each other one
+#define PAUSE_MS     500 // pause before the first repetition; doubled for each further one
 #define PAUSE_MAX_MS 8000
 
 static int pause_ms(int round) { return round > 4 ? PAUSE_MAX_MS : PAUSE_MS << round; }
@@ -50,7 +51,7 @@ bool judge_is_built(Error *e) { return true; }
 typedef struct {
     char *request; // body
     Str body;      // of the reply so far
-    char *text;    // the judge's words; NULL until they came
+    char *text;    // the judge's answer; NULL until it has come
     RewardFault fault;
     bool done, flooded;
     CURL *curl; // while under way
@@ -73,7 +74,7 @@ static char *request_body(const JudgeServer *s, const char *prompt) {
     return text;
 }
 
-// The words of a chat completion; NULL where there are none.
+// The text of a chat completion; NULL where there is none.
 static char *reply_text(const Str *body) {
     json_t *j = json_loadb(body->s ? body->s : "", body->n, 0, NULL);
     const json_t *choice = json_array_get(json_object_get(j, "choices"), 0);
@@ -100,7 +101,7 @@ static void begin(const JudgeServer *s, const char *url, struct curl_slist *head
     curl_multi_add_handle(multi, q->curl);
 }
 
-// The verdict on one finished request. What may pass is left undone.
+// Judges one finished request. Where the failure may be temporary, the question is left undone.
 static void end(CURLM *multi, Question *q, CURLcode result) {
     long status = 0;
     curl_easy_getinfo(q->curl, CURLINFO_RESPONSE_CODE, &status);

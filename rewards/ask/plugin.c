@@ -1,4 +1,4 @@
-// plugin: a user's own shared object (include/reward_plugin.h).
+// The reward `plugin`: calls a user's own shared object (include/reward_plugin.h).
 #include "reward_plugin.h"
 #include "ask.h"
 #include "file.h"

@@ -1,4 +1,4 @@
-// code, binary_code: the model's program, run against the question's test cases in a sandbox.
+// The rewards `code` and `binary_code`: run the model's program against the question's test cases in a sandbox.
 #include "code.h"
 #include <stdlib.h>
 

@@ -1,4 +1,4 @@
-// Tests of a model's program, and how they are run.
+// The tests of a model's program, and running them.
 #pragma once
 #include "sandbox.h"
 #include "samples.h"
@@ -21,7 +21,7 @@ typedef struct {
     json_t *result;    // CASE_CALL: expected
 } CodeCase;
 
-// The tests of one question, out of its answer field.
+// The tests of one question, from its answer field.
 typedef struct {
     char *prefix; // code before the program; NULL: none
     char *entry;  // the function that `check` of the tests is called with; NULL: none
@@ -29,18 +29,18 @@ typedef struct {
     int n;
 } CodeTask;
 
-// Values of calls: JSON, whose integers may have any size. Jansson holds 64 bits of them; a larger one is a string of a
-// NUL, which no other string here has, and its digits.
+// Values of calls are JSON, with integers of any size. Jansson has 64-bit integers; a larger one is kept as a string of
+// a NUL, which no other string here has, and its digits.
 json_t *code_value_read(Text text);         // any value; NULL where it is none, or holds a NUL
 char *code_value_text(const json_t *value); // the caller frees it
 bool code_same_result(const json_t *got,
                       const json_t *want); // of a call, as values; numbers that are no integers to 1e-6
 
-// Reads the answer field (rewards/README.md says the forms); `prompt` may hold the beginning of the program. False where
-// it is none of the forms or has no test.
+// Reads the answer field (rewards/README.md describes the forms); `prompt` may hold the beginning of the program. False
+// where it has none of the forms, or no test.
 bool code_task_read(const char *answer, const char *prompt, CodeTask *out);
 void code_task_free(CodeTask *t);
-// The last block of the language (```python) in a completion; s == NULL where there is none.
+// The last code block of the language (```python) in a completion; s == NULL where there is none.
 Text code_block(Text completion, CodeLanguage language);
 
 typedef struct {
@@ -53,8 +53,8 @@ typedef struct {
 // Finds the programs of the runner's language and tries the sandbox with them; false after filling *e.
 bool code_runner_open(CodeRunner *r, Error *e);
 
-// Runs `program` against the task's cases, up to the first failure where `all` are needed. Passed cases; -1 where the
-// sandbox did not start.
+// Runs `program` against the task's cases; where `all` must pass, only up to the first failure. Returns how many
+// passed, or -1 where the sandbox did not start.
 int code_run(const CodeRunner *r, Text program, const CodeTask *task, bool all);
 
 // code.c

@@ -1,6 +1,6 @@
-// Runs a model's program against test cases. Every case is a process in a sandbox of its own, and the verdict is made
-// here: expected outputs and results never enter the sandbox. Test code must run beside the program it tests; that it came
-// to its end is told by a nonce, which waits in a pipe until then.
+// Runs a model's program against test cases. Every case is a process in its own sandbox, and the verdict is made here,
+// outside: expected outputs and results never enter the sandbox. Test code has to run beside the program it tests; that
+// it reached its end is proven by a nonce, which it reads from a pipe only then and prints.
 #include "code.h"
 #include "process.h"
 #include "signals.h"
@@ -12,15 +12,16 @@
 #include <unistd.h>
 
 #define DISK           (64 << 20)
-#define OUTPUT         (1 << 20) // bytes beyond twice what is expected
+#define OUTPUT         (1 << 20) // bytes of output allowed beyond twice what is expected
 #define COMPILE_S      30
 #define COMPILE_MEMORY ((int64_t)4 << 30)
 #define BINARY         (32 << 20)
 #define NONCE          32 // hexadecimal digits
 
-// Runs the program in a module of its own, then the test code in it, or calls its function. What it prints goes nowhere;
-// the result goes where standard output was, behind the nonce. sys.exit, os._exit or an exception leave no result. What is
-// needed after the program has run is taken before: it may have changed any module.
+// The Python harness: runs the program in a module of its own, then the test code in it, or calls its function. What
+// the program prints goes nowhere; the result goes where standard output was, behind the nonce. sys.exit, os._exit or
+// an exception leave no result. Whatever is needed after the program has run is imported before, because the program
+// may change any module.
 static const char harness[] = "import os, sys\n"
                               "def run(nonce):\n"
                               "    import json, types\n"
@@ -53,7 +54,8 @@ static const char harness[] = "import os, sys\n"
                               "    leave(0)\n"
                               "run(int(sys.argv[1]))\n";
 
-// The same around a C or C++ test with a main of its own, which must return 0: the linker puts this before it.
+// The harness of a C or C++ test that has its own main, which must return 0: the linker makes this run in its place and
+// call it.
 static const char wrapper[] = "#include <fcntl.h>\n#include <stdlib.h>\n#include <unistd.h>\n"
                               "int __real_main(int argc, char **argv);\n"
                               "int __wrap_main(int argc, char **argv) {\n"
@@ -67,13 +69,13 @@ static const char wrapper[] = "#include <fcntl.h>\n#include <stdlib.h>\n#include
                               "    ssize_t n = read(waiting, nonce, sizeof nonce);\n"
                               "    return n > 0 && write(out, nonce, (size_t)n) == n ? 0 : 1;\n"
                               "}\n";
-// A main in the program gives way to the test's, and the program must not switch the test's assertions off.
+// Around the program: renames its main, in favour of the test's, and keeps it from switching off the test's assertions.
 static const char native_head[] = "#define main program_main\n";
 static const char native_test[] = "\n#undef main\n#undef NDEBUG\n#include <assert.h>\n";
 
 // ---- finding what runs it --------------------------------------------------------------------------------------------
 
-// The first of the names that lies under /usr, which is all of this machine that the sandbox has.
+// Finds the first of the names under /usr, the only part of this machine that the sandbox has.
 static bool find_program(const char *const *names, char *path, size_t n) {
     static const char *const dirs[] = {"/usr/bin", "/usr/local/bin"};
     for (; *names; names++)
@@ -123,7 +125,7 @@ static bool next_line(Text *rest, Text *line) {
     return true;
 }
 
-// As many lines, each equal but for white space around it.
+// Whether both have the same lines, but for white space around each.
 static bool same_lines(Text got, Text want) {
     got = text_strip(got);
     want = text_strip(want);
@@ -136,7 +138,7 @@ static bool same_lines(Text got, Text want) {
 
 // ---- running ---------------------------------------------------------------------------------------------------------
 
-// What is made once and run for every case.
+// A program as it is run for every case.
 typedef struct {
     const CodeRunner *runner;
     Str source; // of the program
@@ -147,8 +149,8 @@ static SandboxJob job_for(const CodeRunner *r, double seconds) {
     return (SandboxJob){.keep = -1, .seconds = seconds, .memory = r->memory, .disk = DISK, .output = OUTPUT};
 }
 
-// Compiles `source` into *binary, within the wrapper where it is to be `wrapped`; false where the sandbox did not start. A
-// source that is wrong gives no bytes.
+// Compiles `source` into *binary, with the wrapper where `wrapped`; false where the sandbox did not start. A source
+// that does not compile gives an empty binary.
 static bool compile(const CodeRunner *r, const Str *source, bool wrapped, double seconds, Str *binary) {
     bool cpp = r->language == LANGUAGE_CPP;
     const SandboxFile file[] = {{.path = "/box/program", .bytes = source->s, .n = source->n},
@@ -184,7 +186,7 @@ static bool compile(const CodeRunner *r, const Str *source, bool wrapped, double
     return end != SANDBOX_FAILED;
 }
 
-// A pipe in which a fresh nonce waits; its read end, and the nonce in hexadecimal.
+// Makes a pipe that holds a fresh nonce. Returns its read end; the nonce, in hexadecimal, in *nonce.
 static int nonce_pipe(char *nonce) {
     unsigned char bytes[NONCE / 2];
     int end[2];
@@ -199,7 +201,7 @@ static int nonce_pipe(char *nonce) {
     return wrote ? high : -1;
 }
 
-// Runs a job that is to answer with the nonce; what follows that in *out, emptied where it did not.
+// Runs a job that must print the nonce; *out gets what it printed after it, and is empty where it did not.
 static SandboxEnd run_with_nonce(SandboxJob *job, const char **number, Str *out) {
     char nonce[NONCE + 1], text[16];
     int status;
@@ -304,7 +306,7 @@ static RunResult run_case(const Program *p, const CodeTask *task, const CodeCase
     return c->kind == CASE_TEST ? run_native(p, c, seconds) : RUN_WRONG; // C has no call by a name
 }
 
-// Whether the block is a whole program, and no continuation of the prefix.
+// Whether the block is a whole program, rather than a continuation of the prefix.
 static bool is_whole(const CodeTask *task, Text program) {
     if (!task->entry) return true;
     Text t = program;

@@ -1,4 +1,5 @@
-// Tests as data sets write them: Open R1's verification_info, APPS and TACO, HumanEval, MBPP, LeetCode.
+// Reading tests in the forms that data sets have: Open R1's verification_info, APPS and TACO, HumanEval, MBPP,
+// LeetCode.
 #include "code.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +33,7 @@ static size_t identifier_end(Text t, size_t at) {
     return at;
 }
 
-// The name of the last function that is defined at the beginning of a line; s == NULL: none.
+// The name of the last function whose definition begins a line; s == NULL where there is none.
 static Text last_function(Text t) {
     Text name = {0};
     for (size_t at = 0; at < t.n;) {
@@ -76,7 +77,7 @@ static bool read_assertions(const json_t *list, const char *setup, CodeTask *t) 
     return t->n > 0;
 }
 
-// Values of a call: a list of them, or a text with one JSON value a line.
+// Reads the arguments of a call: a list of values, or a text with one JSON value on each line.
 static json_t *read_values(const json_t *input) {
     if (json_is_array(input)) return json_incref((json_t *)input);
     if (!json_is_string(input)) return NULL;
@@ -101,7 +102,8 @@ static bool read_pair(const json_t *input, const json_t *output, const json_t *f
         CodeCase *c = add_case(t, CASE_CALL);
         c->function = copy(function);
         c->arguments = read_values(input);
-        // Beside arguments in a list the result is a value too; beside a text it is a text of one, if it can be.
+        // Where the arguments are a list, the result is a value too; where they are a text, it is a text of a value if
+        // possible.
         Text text = {json_string_value(output), json_string_length(output)};
         c->result = json_is_string(input) && json_is_string(output) ? code_value_read(text) : NULL;
         if (!c->result) c->result = json_incref((json_t *)output);
@@ -165,7 +167,8 @@ static bool read_object(const json_t *j, CodeTask *t) {
     return ok;
 }
 
-// Test code alone: where it defines check, the function to check is the last one of the prompt, whose code comes first.
+// Reads test code alone. Where it defines check, the function to check is the last one of the prompt, whose code comes
+// first.
 static bool read_code(const char *code, const char *prompt, CodeTask *t) {
     if (!text_strip(text_of(code)).n) return false;
     if (defines(text_of(code), "check")) {

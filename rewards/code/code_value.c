@@ -1,4 +1,4 @@
-// Values that go into calls and come out of them: JSON with integers of any size, and when two of them are the same.
+// The arguments and results of calls: JSON with integers of any size; and when two values are the same.
 #include "code.h"
 #include "str.h"
 #include <errno.h>
@@ -15,7 +15,7 @@ static size_t skip_digits(Text t, size_t at) {
     return at;
 }
 
-// The byte after the string that begins at `at`; TEXT_NONE where it does not end or holds a NUL.
+// The byte after the JSON string that begins at `at`; TEXT_NONE where it does not end, or holds a NUL.
 static size_t string_end(Text t, size_t at) {
     for (at++; at < t.n && t.s[at] != '"'; at++) {
         if (text_word_at(t, at, nul)) return TEXT_NONE;
@@ -91,7 +91,7 @@ static bool json_number(const json_t *j, double *x) {
     return wide || json_is_number(j);
 }
 
-// Numbers by value, lists and tuples in order, objects by their keys.
+// Whether two values are the same: numbers by value, lists and tuples in order, objects by their keys.
 static bool same_value(const json_t *a, const json_t *b) {
     double x, y;
     bool whole = (json_is_integer(a) || is_wide_integer(a)) && (json_is_integer(b) || is_wide_integer(b));

@@ -1,4 +1,4 @@
-// What goes wrong while a reward scores, counted.
+// The counters of what goes wrong while a reward scores.
 #include "state.h"
 
 const char *const reward_fault_name[REWARD_FAULTS] = {"regex_limit", "timeout",  "crash",     "flood",

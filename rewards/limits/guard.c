@@ -1,7 +1,8 @@
-// The guard: a small process between us and a long-lived program. A signal sent at a parent's death reaches one process and
-// not what that has started, and not even that where a thread of ours started it and ended; a process group can be left.
-// So the guard is made the parent of every orphan below it, and waits for the end of a pipe that only we hold open: whatever
-// ends us, kill -9 too, closes it, and then the guard kills all that is left below it and ends.
+// The guard: a small process between grpo and a long-lived program, which kills that program and all it started once
+// grpo has ended, in whatever way. The usual means are not enough: the signal at a parent's death reaches one process
+// and not what it started, and comes too early where the thread that started it ends; and a program can leave its
+// process group. So the guard is made the parent of every orphan below it, and waits for the end of a pipe that only
+// grpo holds open: whatever ends grpo, even kill -9, closes the pipe.
 #include "guard.h"
 #include "process.h"
 #include "str.h"
@@ -40,7 +41,7 @@ static pid_t parent_of(pid_t pid) {
     return parent;
 }
 
-// Kills our children until there are none: those of a killed one become ours.
+// Kills this process's children until there are none left: the children of one that is killed become its own.
 static void end_all(pid_t program) {
     kill(-program, SIGKILL);
     kill(program, SIGKILL);

@@ -1,4 +1,4 @@
-// A reward's parameters, read by their names.
+// Reading a reward's parameters by their names.
 #include "params.h"
 #include <string.h>
 
@@ -18,7 +18,7 @@ int param_choice_place(const char *choices, const char *text) {
     }
 }
 
-// The place of the parameter in its reward's table; its kind must be a text's or a number's.
+// The place of a parameter in its reward's table. Ends the program where there is none of that kind (text or number).
 static int place_of(const Reward *r, const char *name, bool text) {
     for (int i = 0; i < r->info->n_params; i++)
         if (strcmp(r->info->params[i].name, name) == 0 && param_is_text(r->info->params[i].kind) == text) return i;

@@ -1,4 +1,4 @@
-// Places of a reward's parameters: among its texts, and of a choice among the choices.
+// The places of a reward's parameters: of a text among its texts, of a choice among the choices.
 #pragma once
 #include "reward.h"
 

@@ -1,5 +1,5 @@
-// Child processes. The child is made by vfork: a training run has tens of gigabytes mapped, whose page tables fork would
-// copy each time. Between vfork and exec only plain system calls are made, with every signal blocked.
+// Child processes. They are made by vfork, because a training run has tens of gigabytes mapped, whose page tables fork
+// would copy each time. Between vfork and exec only plain system calls are made, with every signal blocked.
 #include "clock.h"
 #include "process.h"
 #include "guard.h"
@@ -52,13 +52,13 @@ static void close_others(const ProcessSpec *c, int report) {
     close_from(first, INT32_MAX);
 }
 
-// The system calls themselves: the C library's functions would change the user of every thread.
+// By the system calls themselves: the C library's functions would change the user of every thread.
 static bool become_nobody(void) {
     return syscall(SYS_setgroups, 0, NULL) == 0 && syscall(SYS_setresgid, NOBODY, NOBODY, NOBODY) == 0 &&
            syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY) == 0;
 }
 
-// In the child, up to exec. False with errno set.
+// Prepares the child up to exec. False with errno set.
 static bool prepare_child(Launch *l) {
     const ProcessSpec *c = l->c;
     struct sigaction normal = {.sa_handler = SIG_DFL};
@@ -86,7 +86,7 @@ static bool prepare_child(Launch *l) {
     return syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none) == 0;
 }
 
-// Not inlined: what the child of vfork does to this frame is nobody's.
+// Starts the program. Not inlined: the child of vfork shares this frame, and may overwrite it.
 static __attribute__((noinline)) pid_t launch_program(Launch *l) {
     pid_t pid = vfork();
     if (pid != 0) return pid;
@@ -96,7 +96,7 @@ static __attribute__((noinline)) pid_t launch_program(Launch *l) {
     _exit(127);
 }
 
-// The program's file: argv[0] itself, or the first of that name in PATH. NULL where there is none.
+// The path of the program: argv[0] itself, or the first file of that name in PATH. NULL where there is none.
 static char *find_program(const char *name) {
     if (!strncmp(name, PROCESS_HELPER_PREFIX, strlen(PROCESS_HELPER_PREFIX))) return xstrdup(MYSELF);
     if (strchr(name, '/')) return access(name, F_OK) == 0 ? xstrdup(name) : NULL;
@@ -201,7 +201,7 @@ void process_kill(Process *p) {
 bool process_wait(Process *p, int64_t deadline, int *status) {
     *status = -1;
     for (long pause = 100000;; pause = pause < 5000000 ? pause * 2 : pause) {
-        // Looked at, not yet collected: its group must keep its number until it is killed.
+        // Without collecting it (WNOWAIT): the group's number must stay reserved until the group is killed.
         siginfo_t info = {0};
         if (waitid(P_PID, (id_t)p->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno != EINTR) return true;
         if (info.si_pid) break;

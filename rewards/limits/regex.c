@@ -4,8 +4,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-#define STEPS           (20 << 20) // of one match, over all places where it may begin
-#define STEPS_MIN       1000       // of one place
+#define STEPS           (20 << 20) // steps of one match, over all places where it may begin
+#define STEPS_MIN       1000       // least steps at one place
 #define STEPS_MAX       1000000
 #define HEAP_KIB        (16 << 10)
 #define DEPTH           100000

@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LOOK_MS     50 // between two looks for a signal
+#define LOOK_MS     50 // how often a wait looks for a signal
 #define BWRAP       "bwrap"
 #define THREADS     "64"
 #define DESCRIPTORS 64
@@ -20,9 +20,9 @@
 #define MAX_FILES   4
 #define MAX_ARGS    160
 
-// The last steps inside, by a shell that is still ours: the limit on processes, which counts only those in the sandbox's
-// user namespace and so must be set there; then a mark that tells the sandbox has come up; then the job. dash calls the
-// limit p, other shells u.
+// The shell script that starts the job inside the sandbox: first the limit on processes, which counts only those of the
+// sandbox's user namespace and so must be set inside; then a mark that says that the sandbox has started; then the job.
+// dash calls the limit p, other shells u.
 static const char last_steps[] = "ulimit -p " THREADS " 2>/dev/null || ulimit -u " THREADS " || exit 1\n"
                                  "printf %s \"$0\"\nexec \"$@\" 2>/dev/null";
 #define MARK "sandbox up\n"
@@ -48,7 +48,7 @@ static const char *number(Args *a, long long value) {
     return text;
 }
 
-// /bin, /lib and the like: links into /usr as they are here, or directories of their own on older systems.
+// Adds /bin, /lib and the like: as links into /usr, or on older systems as directories.
 static void add_top_level(Args *a) {
     static const char *const name[] = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"};
     struct stat info;
@@ -64,8 +64,8 @@ static void add_top_level(Args *a) {
     }
 }
 
-// What bubblewrap's --dev makes, but for terminals: for those it needs a root in the namespace around the program's, which
-// the program's map of users would show.
+// Adds what bubblewrap's --dev makes, without terminals: for those it would need a root in an outer namespace, which
+// the program could see in its map of users.
 static void add_devices(Args *a) {
     static const char *const device[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"};
     ADD(a, "--tmpfs", "/dev");
@@ -74,7 +74,7 @@ static void add_devices(Args *a) {
     ADD(a, "--symlink", "/proc/self/fd/1", "/dev/stdout", "--symlink", "/proc/self/fd/2", "/dev/stderr");
 }
 
-// Files of /proc that tell of keys and users outside: an empty file lies over each.
+// Files of /proc that reveal keys and users outside: each is covered by an empty file.
 static const char *const hidden[] = {"/proc/keys", "/proc/key-users"};
 #define HIDDEN (sizeof hidden / sizeof *hidden)
 
@@ -83,7 +83,7 @@ static void add_sandbox(Args *a, const SandboxJob *job, int filter, const int *f
     ADD(a, "--cap-drop", "ALL", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox");
     ADD(a, "--ro-bind", "/usr", "/usr");
     add_top_level(a);
-    // The sandbox's first process is bubblewrap itself. Whoever writes into its memory outlives the sandbox.
+    // Process 1 in the sandbox is bubblewrap itself. A program that wrote into its memory could outlive the sandbox.
     ADD(a, "--proc", "/proc", "--size", "4096", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1");
     for (size_t i = 0; i < HIDDEN; i++)
         if (empty[i] >= 0) ADD(a, "--perms", "0444", "--ro-bind-data", number(a, empty[i]), hidden[i]);
@@ -92,7 +92,7 @@ static void add_sandbox(Args *a, const SandboxJob *job, int filter, const int *f
     for (int i = 0; i < job->n_files; i++)
         ADD(a, "--perms", job->file[i].executable ? "0555" : "0444", "--ro-bind-data", number(a, file[i]),
             job->file[i].path);
-    // What is left are file systems in memory without a size.
+    // These are file systems in memory without a size limit, so make them read-only.
     ADD(a, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--seccomp", number(a, filter));
     ADD(a, "--", "/bin/sh", "-c", last_steps, MARK);
     for (const char *const *arg = job->argv; *arg; arg++) add(a, *arg);
@@ -106,7 +106,8 @@ static int filter_fd(bool processes) {
     return bytes_fd(program, n * sizeof *program);
 }
 
-// Reads until the end, the limit, the deadline or a request to stop, after which no score counts; then ends it all.
+// Reads output until its end, the limit, the deadline or a request to stop (after which no score counts); then kills
+// the process.
 static SandboxEnd finish(Process *p, int64_t deadline, size_t limit, Str *out, int *status) {
     SandboxEnd end = SANDBOX_EXITED;
     for (int more; (more = pipe_read(p->out, out, limit)) != 0;) {
@@ -125,7 +126,7 @@ static SandboxEnd finish(Process *p, int64_t deadline, size_t limit, Str *out, i
     return end;
 }
 
-// As sandbox_run, with what bubblewrap said where it failed.
+// sandbox_run, which also gives what bubblewrap said where it failed.
 static SandboxEnd run(const SandboxJob *job, Str *out, int *status, Str *said, Error *e) {
     str_clear(out);
     *status = 0;

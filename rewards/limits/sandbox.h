@@ -1,9 +1,10 @@
-// Untrusted programs in a sandbox of namespaces, made by bubblewrap.
+// Running untrusted programs in a sandbox of namespaces, made by bubblewrap.
 //
-// Inside: /usr of this machine read-only, a small /tmp, no other file, no network, no process of outside, an empty
-// environment, nobody's user and group without capabilities, no further namespaces, no descriptors but standard input and
-// output and what a job names; limits on memory, processor time, file sizes, descriptors, threads; and a seccomp filter
-// (seccomp.c). The wall clock ends it from outside, all of it at once.
+// Inside there is: this machine's /usr read-only, a small /tmp, no other file, no network, no process from outside, an
+// empty environment, the user and group nobody without capabilities, no further namespaces, and no descriptors but
+// standard input and output and what a job names. There are limits on memory, processor time, file sizes, descriptors
+// and threads, and a seccomp filter (seccomp.c). When its time is over, the whole sandbox is killed from outside at
+// once.
 #pragma once
 #include "error.h"
 #include "str.h"
@@ -36,12 +37,12 @@ typedef enum {
     SANDBOX_FAILED,  // the sandbox itself did not start; nothing of the job was run
 } SandboxEnd;
 
-// Whether a sandbox can be made here; else *e says why not and what to do.
+// Whether a sandbox can be made here; if not, *e says why and what to do.
 bool sandbox_check(Error *e);
-// Runs the job; its output in *out (cleared first), its exit status (128 + signal where one ended it) in *status.
+// Runs the job. Its output comes in *out (cleared first), its exit status (128 + signal where one ended it) in *status.
 SandboxEnd sandbox_run(const SandboxJob *job, Str *out, int *status);
 
 struct sock_filter;
 #define SECCOMP_MAX 256
-// Writes the filter's program, at most SECCOMP_MAX instructions, and returns how many they are.
+// Writes the seccomp filter's program to out, at most SECCOMP_MAX instructions, and returns how many.
 size_t seccomp_program(bool processes, struct sock_filter *out);

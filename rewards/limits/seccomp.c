@@ -1,7 +1,9 @@
-// The system calls a sandboxed program may not make, as a program for the kernel's packet filter machine.
+// The seccomp filter: the system calls that a sandboxed program may not make, as a program for the kernel's BPF
+// machine.
 //
-// Namespaces and limits already keep it in; this keeps it away from parts of the kernel that no such program needs and
-// where holes have been found, and from memory that no limit counts (memfd, System V segments, message queues).
+// Namespaces and limits already confine the program. The filter also keeps it away from parts of the kernel that no
+// such program needs and where holes have been found, and from memory that no limit counts (memfd, System V segments,
+// message queues).
 #include "sandbox.h"
 #include <errno.h>
 #include <linux/audit.h>

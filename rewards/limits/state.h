@@ -1,4 +1,4 @@
-// What an opened reward holds: what its `open` returned, and its counters.
+// The state of an opened reward: what its `open` returned, and its fault counters.
 #pragma once
 #include "reward.h"
 #include <stdatomic.h>

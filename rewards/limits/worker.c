@@ -1,4 +1,4 @@
-// Workers that answer a line of JSON with a line of JSON; their pool.
+// Worker programs that answer a line of JSON with a line of JSON, and the pool of them (worker.h).
 #include "worker.h"
 #include "signals.h"
 #include <errno.h>
@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #define ERROR_TAIL 400 // bytes kept of what a worker wrote to standard error last
-#define LOOK_MS    50  // between two looks for a signal
-#define STOP_MS    500 // for a worker to end by itself once its input is closed
+#define LOOK_MS    50  // how often a wait looks for a signal
+#define STOP_MS    500 // time for a worker to end by itself once its input is closed
 
 typedef struct {
     Process process;
@@ -26,7 +26,7 @@ struct WorkerPool {
     WorkerOptions o;
     pthread_mutex_t lock;
     pthread_cond_t freed;
-    int64_t next_id; // under the lock, as each worker's `busy`
+    int64_t next_id; // protected by the lock, as is each worker's `busy`
     atomic_bool noted;
     Worker worker[]; // [o.workers]
 };
@@ -69,7 +69,8 @@ static void read_errors(Worker *w) {
     keep_tail(&w->errors);
 }
 
-// Writes what the pipe takes; false where nobody reads it any more. That must be no SIGPIPE, which would end the run.
+// Writes as much of the request as the pipe takes; false where the worker no longer reads. SIGPIPE, which would end the
+// run, is held back.
 static bool send_some(Worker *w, const Str *request, size_t *sent) {
     sigset_t pipe_signal, old;
     sigemptyset(&pipe_signal);
@@ -86,7 +87,7 @@ static bool send_some(Worker *w, const Str *request, size_t *sent) {
     return !failed || failed == EAGAIN;
 }
 
-// One request, one line back, in w->got. False with the reason.
+// Sends one request and reads one line, into w->got. False with the reason in *why.
 static bool exchange(Worker *w, const Str *request, size_t limit, int64_t deadline, RewardFault *why) {
     size_t sent = 0;
     for (;;) {
@@ -157,8 +158,8 @@ static void note_once(WorkerPool *pool, const Worker *w, const char *reason) {
 
 void workers_blame(WorkerPool *pool, const char *what) { note_once(pool, NULL, what); }
 
-// Waits for one that is ending: what it said last comes with its end. A helper of ours that had no memory ends this
-// process too, which would else go on with a score left out.
+// Waits for the end of a worker that is ending, to get what it said last. If it is a helper of this program that ran
+// out of memory, this process ends too: it would else go on with scores left out.
 static void see_end(WorkerPool *pool, Worker *w) {
     int status;
     if (w->process.pid <= 0 || !process_wait(&w->process, clock_ms() + STOP_MS, &status)) return;
@@ -187,7 +188,8 @@ static bool start(WorkerPool *pool, Worker *w, RewardFault *why, Error *e) {
     return false;
 }
 
-// Alive and silent. One that ended since, or went on talking after its last answer, is started again before it is asked.
+// Whether a worker is alive and silent. One that has ended, or wrote something after its last answer, must be started
+// again.
 static bool is_ready(Worker *w) {
     if (!w->process.pid) return false;
     str_clear(&w->got);
@@ -196,12 +198,12 @@ static bool is_ready(Worker *w) {
     return false;
 }
 
-// A worker that nobody has; NULL where a stop is requested before there is one.
+// Takes a free worker from the pool, waiting for one; NULL where a stop is requested before there is one.
 static Worker *take(WorkerPool *pool, int64_t *id) {
     pthread_mutex_lock(&pool->lock);
     Worker *free_one = NULL;
     while (!free_one && !stop_asked()) {
-        for (int i = 0; i < pool->o.workers; i++) { // rather one that runs
+        for (int i = 0; i < pool->o.workers; i++) { // preferably one that runs
             Worker *w = &pool->worker[i];
             if (!w->busy && (!free_one || (w->process.pid && !free_one->process.pid))) free_one = w;
         }

@@ -1,13 +1,13 @@
-// accuracy: does the completion's answer mean the same as gold? What Open R1 and TRL compute with Math-Verify, by the
-// verifier of math_*.c.
+// The reward `accuracy`: does the completion's answer mean the same as the gold answer? Open R1 and TRL compute this
+// with Math-Verify; here it is done by the verifier of math_*.c.
 #include "accuracy.h"
 #include "verify.h"
 #include <stdlib.h>
 
-// What is taken for an answer: the choices of `extract`, in their order.
+// What counts as an answer: the choices of the parameter `extract`, in their order.
 enum { EXTRACT_ANCHORED, EXTRACT_ANY, EXTRACT_LATEX, EXTRACT_NUMBERS };
 
-// Gold is LaTeX or a number anywhere in its text, malformed or not.
+// How gold is read: LaTeX or a number anywhere in its text, malformed or not.
 static Extract gold_extract(int extract) {
     bool anchored = extract == EXTRACT_ANCHORED;
     return (Extract){.latex = extract != EXTRACT_NUMBERS,
@@ -18,7 +18,8 @@ static Extract gold_extract(int extract) {
                      .normalize = {.malformed = true, .nits = true}};
 }
 
-// A completion must give well-formed LaTeX in a box or behind "answer"; the other ways take what they can get.
+// How a completion is read: EXTRACT_ANCHORED wants well-formed LaTeX in a box or behind "answer"; the others read it
+// like gold.
 static Extract completion_extract(int extract) {
     if (extract != EXTRACT_ANCHORED) return gold_extract(extract);
     return (Extract){.latex = true, .first_match = true, .normalize = {.equations = true}};
@@ -79,7 +80,7 @@ void reward_accuracy(const Reward *r, const Sample *samples, int n, float *score
     free(verdict);
 }
 
-// The completion without what stands before the end of its last `delimiter`; NULL text where there is none.
+// The part of a completion behind its last `delimiter`; a NULL text where there is none.
 static Text after_reasoning(Text t, const char *delimiter) {
     size_t at = text_find_last(t, text_of(delimiter));
     return at == TEXT_NONE ? (Text){0} : text_from(t, at + strlen(delimiter));

@@ -1,5 +1,5 @@
-// Whether a prediction means what gold says: the rules of Math-Verify. Gold and prediction are not symmetric: gold says
-// what form the answer has, and the prediction may say more (x = 5 for 5), not less.
+// Whether a prediction means the same as gold, by the rules of Math-Verify. The two are not symmetric: gold says what
+// form the answer has, and the prediction may say more (x = 5 for 5), but not less.
 #include "verify.h"
 #include <math.h>
 #include <strings.h>
@@ -49,8 +49,8 @@ static bool rounds_equal(Comparison *cmp, const Node *x, const Node *y, int deci
     return rintl(a.re * scale) == rintl(b.re * scale);
 }
 
-// Equal at several pseudo-random places, where both are defined: so many that |a - b| and a - b, \sqrt{a^2b^2} and ab, meet
-// the signs and the order that tell them apart, whatever the names.
+// Whether two expressions are equal at several pseudo-random places where both are defined. There are so many places
+// that |a - b| and a - b, or \sqrt{a^2b^2} and ab, are tried with the signs and the order that tell them apart.
 static bool identical(Comparison *cmp, const Node *a, const Node *b) {
     enum { TRIALS = 20, ENOUGH = 2 };
     Text name[1];
@@ -70,7 +70,7 @@ static bool identical(Comparison *cmp, const Node *a, const Node *b) {
     return defined >= (constant ? 1 : ENOUGH);
 }
 
-// A sum or product of matrices, carried out; NULL where the tree is no matrix.
+// Carries out a sum or product of matrices; NULL where the tree is no matrix.
 static Node *matrix_of(Comparison *cmp, const Node *a) {
     if (a->kind == NODE_MATRIX) return (Node *)a;
     if (a->kind != NODE_ADD && a->kind != NODE_MUL) return NULL;
@@ -114,7 +114,7 @@ static Node *matrix_of(Comparison *cmp, const Node *a) {
     return scaled;
 }
 
-// 50% and 50: the digits of a whole percentage will do as well as its value.
+// Whether one is a whole percentage and the other its digits, as 50% and 50, which counts as equal.
 static bool same_whole_percent(const Node *a, const Node *b) {
     if (a->percent) a = a->arg[0];
     if (b->percent) b = b->arg[0];
@@ -139,7 +139,7 @@ bool expressions_equal(Comparison *cmp, const Node *a, const Node *b) {
 
 // ---- symbols ---------------------------------------------------------------------------------------------------------
 
-// The letters of a product of symbols, e among them, side by side: a word that was written without \text.
+// Whether the symbols of a product, written side by side, spell `word`: a word that was written without \text.
 static bool spells(const Node *product, Text word) {
     size_t at = 0;
     for (int i = 0; i < product->n; i++) {
@@ -152,7 +152,7 @@ static bool spells(const Node *product, Text word) {
     return at == word.n;
 }
 
-// Two answers, one of which at least is a symbol: a letter or a text.
+// Compares two answers of which at least one is a symbol, that is a letter or a text.
 static bool symbols_equal(const Node *a, const Node *b) {
     if (a->kind == NODE_SYMBOL && b->kind == NODE_SYMBOL) return text_equal(a->name, b->name);
     const Node *symbol = a->kind == NODE_SYMBOL ? a : b, *other = a->kind == NODE_SYMBOL ? b : a;
@@ -186,7 +186,7 @@ static int proportion(Comparison *cmp, const Node *f, const Node *g) {
     return ratio.re > 0 ? 1 : -1;
 }
 
-// Where a function that is linear in `name` is zero; bad where it is not linear.
+// Where f, a function of `name`, is zero, if it is linear; a bad value if it is not.
 static Value linear_root(Comparison *cmp, const Node *f, Text name, int trial) {
     Value v[3];
     for (int i = 0; i < 3; i++) v[i] = math_value(cmp, f, &(Point){trial, name, value_int(i)});

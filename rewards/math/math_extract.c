@@ -1,6 +1,6 @@
-// Where a text states its answer: LaTeX in $...$, $$...$$, \(...\), \[...\], \boxed{...}, behind "answer" or alone. The
-// places and their order are Math-Verify's; its regular expressions are written out as scanners that are linear in the
-// text, but for windows of at most 100 characters behind each "answer".
+// Finding where a text states its answer: LaTeX in $...$, $$...$$, \(...\), \[...\], \boxed{...}, behind "answer" or
+// alone. The places and their order are Math-Verify's; its regular expressions are written here as scanners that take
+// time linear in the text, but for windows of at most 100 characters behind each "answer".
 #include "math_scan.h"
 #include <stdlib.h>
 
@@ -9,7 +9,8 @@ static bool escaped(Text t, size_t i) { return i > 0 && t.s[i - 1] == '\\'; }
 
 // ---- one environment -------------------------------------------------------------------------------------------------
 
-// The first `what` at or after `from`. Searches for one thing only go forward, so the last result serves until passed.
+// The first `what` at or after `from`. The searches of one slot only go forward, so the last result is used until it is
+// passed.
 static size_t next_of(Scan *s, int slot, const char *what, size_t from) {
     size_t *known = &s->next[slot];
     if (!s->searched[slot] || (*known != TEXT_NONE && *known < from) || from < s->searched_from[slot]) {
@@ -20,7 +21,7 @@ static size_t next_of(Scan *s, int slot, const char *what, size_t from) {
     return *known;
 }
 
-// Whether \boxed{...} with something in it lies in [from, to).
+// Whether [from, to) holds a \boxed{...} that is not empty.
 static bool holds_box(Scan *s, size_t from, size_t to) {
     size_t box = next_of(s, NEXT_BOX, "\\boxed{", from);
     return box != TEXT_NONE && box + 8 < to && memchr(s->text.s + box + 8, '}', to - box - 8);
@@ -60,7 +61,7 @@ static bool inline_dollar(Scan *s, size_t at, bool boxed, Piece *piece, size_t *
     return environment(s, at + 1, close, close + 1, boxed, piece, after);
 }
 
-// A pair of brackets in a line with white space around.
+// Brackets within a line, with white space around them.
 static bool spaced_brackets(Scan *s, size_t at, bool boxed, Piece *piece, size_t *after) {
     Text t = s->text;
     uint32_t c;
@@ -74,7 +75,7 @@ static bool spaced_brackets(Scan *s, size_t at, bool boxed, Piece *piece, size_t
     return environment(s, open + 1, close, end, boxed, piece, after);
 }
 
-// -?[0-9]+([.,][0-9]+)? between braces: the byte after them, else `at`.
+// Matches -?[0-9]+([.,][0-9]+)? between braces: the byte after them, or `at` where there is none.
 static size_t braced_number(Text t, size_t at) {
     size_t i = at + 1 + (text_byte(t, at + 1) == '-'), digits = i;
     if (text_byte(t, at) != '{') return at;
@@ -85,7 +86,7 @@ static size_t braced_number(Text t, size_t at) {
     return text_byte(t, i) == '}' ? i + 1 : at;
 }
 
-// A fraction of numbers needs no environment.
+// A fraction of numbers, which needs no environment.
 static bool bare_fraction(Scan *s, size_t at, Piece *piece, size_t *after) {
     Text t = s->text;
     size_t slash = at + (text_byte(t, at) == '-'), top = slash + 5;
@@ -97,7 +98,7 @@ static bool bare_fraction(Scan *s, size_t at, Piece *piece, size_t *after) {
     return true;
 }
 
-// One environment at `at`, with white space and a percent sign behind it: *after is the byte behind all that.
+// Matches one environment at `at` and the white space and percent sign behind it; *after is the byte behind all that.
 static bool piece_at(Scan *s, size_t at, bool boxed, Piece *piece, size_t *after) {
     static const char *const percent[] = {"\\%", "%", "percent", "Percent", "pct", "Pct"};
     *piece = (Piece){0};
@@ -113,14 +114,14 @@ static bool piece_at(Scan *s, size_t at, bool boxed, Piece *piece, size_t *after
     return true;
 }
 
-// White space may belong to an environment in brackets.
+// piece_at behind white space, which may belong to an environment in brackets.
 static bool piece_after_space(Scan *s, size_t at, bool boxed, Piece *piece, size_t *after) {
     size_t start = text_skip_space(s->text, at);
     return piece_at(s, start, boxed, piece, after) ||
            (start > at && spaced_brackets(s, start - 1, boxed, piece, after));
 }
 
-// Up to six environments joined by "and", "or", ",".
+// Matches up to six environments joined by "and", "or", ",".
 static bool latex_at(Scan *s, size_t at, bool boxed, bool spaced, Match *m) {
     static const char *const joints[] = {",and", "and", ",or", "or", ","};
     *m = (Match){.kind = MATCH_LATEX, .start = at};
@@ -165,7 +166,7 @@ bool scan_hopes(Text t, size_t at, size_t *end) {
     return text_at(t, at, hope);
 }
 
-// "final answer is: ... I hope"
+// Finds the places "final answer is: ... I hope".
 static void scan_hoped(Scan *s, Look look) {
     for (size_t at = 0; (at = scan_word(s->text, at, "final answer is")) != TEXT_NONE;) {
         size_t start = at, end;
@@ -184,7 +185,7 @@ static void scan_hoped(Scan *s, Look look) {
     }
 }
 
-// "final answer ... is: ...", with up to 100 characters between.
+// Finds the places "final answer ... is: ...", with up to 100 characters between.
 static void scan_final(Scan *s, Look look) {
     enum { WINDOW = 100 };
     for (size_t at = 0; (at = scan_word(s->text, at, "final answer")) != TEXT_NONE;) {
@@ -206,7 +207,7 @@ static void scan_final(Scan *s, Look look) {
     }
 }
 
-// "answer: ..." or "answer ...", with up to 50 characters between.
+// Finds the places "answer: ..." or "answer ...", with up to 50 characters between.
 static void scan_answer(Scan *s, Look look, bool colon) {
     enum { WINDOW = 50 };
     for (size_t at = 0; (at = scan_word(s->text, at, "answer")) != TEXT_NONE;) {
@@ -240,7 +241,7 @@ static void scan_latex(Scan *s, bool boxed) {
     }
 }
 
-// \boxed{...} without an environment: it is not known where it ends, so all up to the text's last brace is taken.
+// Finds \boxed{...} without an environment. Where it ends is not known: all up to the last brace of the text is taken.
 static void scan_boxed(Scan *s) {
     size_t start = text_find(s->text, 0, text_of("\\boxed{"));
     const char *last = start == TEXT_NONE ? NULL : memrchr(s->text.s, '}', s->text.n);
@@ -250,7 +251,7 @@ static void scan_boxed(Scan *s) {
     scan_add(s, &m);
 }
 
-// What ends last comes first; of those the longest.
+// Orders matches: those that end last come first, of those the longest.
 static int match_compare(const void *a, const void *b) {
     const Match *x = a, *y = b;
     if (x->end != y->end) return x->end > y->end ? -1 : 1;

@@ -1,5 +1,5 @@
-// LaTeX mathematics -> tokens: the longest that fits, as in latex2sympy's grammar. Spaces, \, \; \quad and the like are
-// left out; a command or character that the grammar does not know ends the attempt.
+// Splits LaTeX mathematics into tokens, always the longest that fits, as in latex2sympy's grammar. Spaces, \, \; \quad
+// and the like are left out; a command or character that the grammar does not know makes it fail.
 #include "math_lex.h"
 
 typedef struct {
@@ -8,7 +8,7 @@ typedef struct {
     const char *name;
 } Literal;
 
-#define SKIP T_END // of a literal: nothing is made of it
+#define SKIP T_END // the kind of literals that make no token
 
 // clang-format off
 static const Literal commands[] = {
@@ -93,7 +93,7 @@ static const char *const symbols[] = {
     "backprime", "Re", "natural", "surd", "circledS",
 };
 
-// Commands whose braces hold text or the thing they adorn.
+// Commands whose braces hold a text, or the symbol that they decorate.
 static const char *const accents[] = {
     "acute", "bar", "overline", "breve", "check", "widecheck", "dot", "ddot", "grave", "hat", "tilde", "widetilde",
     "vec", "overrightarrow", "bm", "boldsymbol", "text", "textit", "textbf", "textnormal", "mathbb", "mathbin",
@@ -101,7 +101,7 @@ static const char *const accents[] = {
     "mathtt", "mbox",
 };
 
-// Words that the grammar keeps for \operatorname: written as letters they are no product of symbols.
+// Words that the grammar reserves for \operatorname: written as plain letters they are not a product of symbols.
 static const char *const keywords[] = {
     "arsinh", "arcsinh", "arcosh", "arccosh", "artanh", "arctanh", "gcd", "lcm", "floor", "ceil", "eye", "zeros",
     "ones", "cols", "rows", "diag", "norm", "rank", "trace", "tr", "rref", "hstack", "vstack", "orth", "ortho",

@@ -1,4 +1,4 @@
-// Tokens of LaTeX mathematics, and what the two halves of the parser share.
+// Tokens of LaTeX mathematics, and the parser that math_atom.c and math_parse.c share.
 #pragma once
 #include "verify.h"
 
@@ -91,14 +91,14 @@ Token *math_lex(Pool *p, Text latex, int *n);
 
 enum { RULE_EXPR, RULE_ELEMENTS, RULE_SET_ATOM, RULE_SET, RULES };
 
-// A recursive-descent parser. A rule that does not match returns NULL and leaves `at` where it was. What a rule gave at a
-// token is remembered, so that trying alternatives costs no more than a fixed number of passes over the text.
+// A recursive-descent parser. A rule that does not match returns NULL and leaves `at` where it was. The result of a
+// rule at a token is remembered, so that trying alternatives costs no more than a fixed number of passes over the text.
 typedef struct {
     Pool *pool;
     const Token *token;
     int n, at, depth;
-    bool complex_text; // the text speaks of complex numbers: its symbols are not real
-    // Scripts that the atom which is being read leaves to what stands around it: in x^2_1 the subscript is x's, not 2's.
+    bool complex_text; // whether the text is about complex numbers, so that its symbols are not real
+    // Whether the atom being read leaves a script behind it to the outer one: in x^2_1 the subscript is x's, not 2's.
     bool leave_subscript, leave_superscript;
     struct Memo {
         bool known;
@@ -116,7 +116,7 @@ Node *parse_primary(Parser *p, bool functions);
 Node *parse_atom(Parser *p);
 Node *parse_atom_expr(Parser *p, bool superscript);
 Node *parse_exponent(Parser *p); // a superscript; a subscript behind it says nothing
-// math_parse.c: all tokens as one answer; NULL where they are none. `latex` is the text they came from.
+// math_parse.c: parses all tokens as one answer; NULL where they are none. `latex` is the text they came from.
 Node *parse_whole(Parser *p, Text latex);
 
 // Gives up a rule that began at token `start`.

@@ -1,4 +1,4 @@
-// Memory and trees.
+// The memory pool of a verification, and the nodes of its trees.
 #include "verify.h"
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-// Cleaning LaTeX before it is parsed, as latex2sympy2_extended does it: one step after the other, each from one buffer
-// into another, each linear in the text but for the short lists of words it knows.
+// Cleaning LaTeX before it is parsed, as latex2sympy2_extended does: in steps, each from one buffer into another, each
+// linear in the text but for the short lists of words it knows.
 #include "verify.h"
 #include <ctype.h>
 
@@ -27,19 +27,22 @@ static bool has_separator(Text t) {
     return false;
 }
 
-// Whether a box belongs together with the one after it: close by, or told apart by a comma, "and", "or".
+// Whether a box belongs together with the one after it: it is close by, or they are separated by a comma, "and" or
+// "or".
 static bool boxes_belong(Text between, Text box, Text next) {
     size_t gap = text_length(between);
     return gap < 10 || (gap < 70 && !text_equal(box, next) && has_separator(between));
 }
 
-// The last `what` before byte `end`; *known is where the last one was found, so that no stretch is searched twice.
+// The last `what` before byte `end`; *known remembers where the last search found it, so that no part is searched
+// twice.
 static size_t last_before(Text t, size_t end, const char *what, size_t *known) {
     if (*known != TEXT_NONE && *known + strlen(what) > end) *known = text_find_last((Text){t.s, end}, text_of(what));
     return *known;
 }
 
-// The contents of \boxed{...} and \fbox{...}, found from the right, joined by commas; without boxes the whole text.
+// Writes the contents of \boxed{...} and \fbox{...}, found from the right, joined by commas; without boxes the whole
+// text.
 static void unbox(Text t, bool last_only, Str *out) {
     enum { MAX_BOXES = 256 };
     Text box[MAX_BOXES];
@@ -75,7 +78,7 @@ typedef struct {
     const char *from, *to;
 } Replacement;
 
-// Replaces each of the words, the first in the list that fits.
+// Replaces words by the first entry of the list that fits.
 static void replace_words(Text t, const Replacement *list, size_t n, Str *out) {
     for (size_t i = 0; i < t.n;) {
         size_t k = 0;
@@ -279,7 +282,7 @@ static void keep_last_equation(Text t, Str *out) {
 
 // ---- units -----------------------------------------------------------------------------------------------------------
 
-// Words that stand for a unit (or the like) at the end of an answer: those that Math-Verify leaves out.
+// Words for units and the like that are dropped at the end of an answer, as Math-Verify does.
 static const char *const units[] = {
     "integerpoint",
     "feet",
@@ -431,7 +434,7 @@ static bool is_unit(Text t) {
     return false;
 }
 
-// Bytes that are left when a unit behind a digit, a brace or a space is taken from the end; t.n where there is none.
+// The length of the text without a unit at its end, behind a digit, a brace or a space; t.n where there is none.
 static size_t before_unit(Text t) {
     Text body = t;
     while (body.n > 0 && isspace((unsigned char)body.s[body.n - 1])) body.n--;

@@ -1,10 +1,11 @@
-// Plain numbers and arithmetic in a text: 1,234.5, .5, 7 percent, $3, 1/2 + 3. The forms and their order are those of
-// Math-Verify's regular expressions, and so is what they give back when something must (or must not) follow.
+// Finding plain numbers and arithmetic in a text: 1,234.5, .5, 7 percent, $3, 1/2 + 3. The forms and their order are
+// those of Math-Verify's regular expressions; and so is how far a match is shortened where something must, or must not,
+// follow.
 #include "math_scan.h"
 
 bool accept_hope(Text t, size_t end) { return scan_hopes(t, end, &end); }
 
-// What stands before an equals sign is no answer.
+// False before an equals sign: what stands there is no answer.
 bool accept_no_equals(Text t, size_t end) { return text_byte(t, text_skip_space(t, end)) != '='; }
 
 static bool accepts(const Scan *s, size_t end) { return !s->accept || s->accept(s->text, end); }
@@ -93,9 +94,9 @@ static size_t skip_digits(Text t, size_t at) {
     return at;
 }
 
-// Tries to end the number after each digit of its last run [from, to), the longest first.
+// Tries to end the number after each digit of its last run of digits [from, to), the longest first.
 static bool number_ends_within(Scan *s, Match *m, Text *part, size_t start, size_t from, size_t to) {
-    enum { MAX_BACK = 64 }; // how far a number gives way to what must follow it
+    enum { MAX_BACK = 64 }; // how far a number may be shortened for what must follow it
     for (size_t end = to; end > from && to - end < MAX_BACK; end--) {
         *part = text_slice(s->text, start, end);
         if (number_ends(s, m, end)) return true;
@@ -156,7 +157,7 @@ static bool expr_after(Scan *s, size_t at, Match *m) { return expr_from(s, skip_
 
 // ---- places ----------------------------------------------------------------------------------------------------------
 
-// Runs `what` behind the start of the text or behind the separator at `at`.
+// Matches `what` at the start of the text, or behind the separator at `at`.
 static bool anchored(Scan *s, size_t at, bool (*what)(Scan *, size_t, Match *), Match *m) {
     size_t after;
     bool found = (at == 0 && what(s, at, m)) || (prefix_at(s->text, at, &after) && what(s, after, m));

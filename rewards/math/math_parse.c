@@ -1,11 +1,11 @@
-// LaTeX mathematics -> a tree: operators, relations, sets. The grammar is latex2sympy's; where it is ambiguous the first
-// alternative that fits the whole wins, as there.
+// Parsing LaTeX mathematics into a tree: operators, relations, sets. The grammar is latex2sympy's; where it is
+// ambiguous the first alternative that fits the whole wins, as there.
 #include "math_lex.h"
 #include <math.h>
 
 static Node *nothing(Parser *p) { return node_const(p->pool, CONST_NOTHING); }
 
-// Runs a rule, or gives again what it gave here before.
+// Runs a rule, or returns what it returned at this token before.
 static Node *remembered(Parser *p, int rule, ParseRule *run) {
     struct Memo *m = &p->memo[rule][p->at];
     if (!m->known) {
@@ -42,7 +42,7 @@ static void list_add(Pool *pool, List *l, Node *a) {
 
 static bool is_matrix(const Node *a) { return a->kind == NODE_MATRIX; }
 
-// exp: a thing and its powers, to the left: x^a^b is (x^a)^b, but for a letter's own superscript.
+// Parses a primary and its powers, which associate to the left: x^a^b is (x^a)^b, but for a letter's own superscript.
 static Node *parse_power(Parser *p, bool functions) {
     Node *base = parse_primary(p, functions);
     for (Node *exponent; base && (exponent = parse_exponent(p));) base = node_2(p->pool, NODE_POW, base, exponent);
@@ -68,7 +68,7 @@ static Node *parse_postfix(Parser *p, bool functions) {
     return a;
 }
 
-// What stands side by side is a product; but an integer before a positive fraction is a mixed number.
+// Two things side by side: a product; but an integer before a positive fraction is a mixed number.
 static Node *juxtapose(Pool *pool, Node *a, Node *b) {
     if (a->kind == NODE_NUMBER && a->number == NUMBER_INT && b->kind == NODE_NUMBER && b->number != NUMBER_FLOAT &&
         b->value.re > 0) {
@@ -253,7 +253,7 @@ static bool is_real_number(const Node *a, long double *x) {
     return !v.bad && v.im == 0 && node_symbols(a, name, 0, 1) == 0;
 }
 
-// An interval that would be empty was meant as a pair.
+// An interval; but one that would be empty was meant as a pair.
 static Node *interval(Parser *p, Node *from, Node *to, bool left_open, bool right_open) {
     long double low, high;
     if (is_real_number(from, &low) && is_real_number(to, &high)) {
@@ -323,7 +323,7 @@ static Node *parse_set_group(Parser *p) {
     return parse_set_atom(p);
 }
 
-// Unions and the like of tuples are of their elements.
+// A tuple as a set of its elements: so unions and the like take it.
 static Node *as_set(Parser *p, Node *a) {
     if (a->kind == NODE_TUPLE) return node_set(p->pool, NODE_SET, a->n, a->arg);
     return node_is_set(a) ? a : nothing(p);
@@ -394,7 +394,7 @@ static Node *parse_set_relation(Parser *p) {
     return parse_set(p);
 }
 
-// Digits in threes between commas are one number, when nothing else is there.
+// Digits in threes between commas are one number, where the text is nothing else.
 static Node *comma_number(Pool *pool, Text t) {
     t = text_strip(t);
     bool minus = t.n > 0 && t.s[0] == '-';

@@ -1,4 +1,4 @@
-// Arithmetic outside of LaTeX: digits, + - * / ^ ( ), with Python's precedence.
+// Parsing arithmetic outside of LaTeX: digits, + - * / ^ ( ), with Python's precedence.
 #include "verify.h"
 #include <ctype.h>
 
@@ -26,7 +26,7 @@ static Node *plain_number(Plain *p) {
     return node_digits(p->pool, digits);
 }
 
-// A number or parentheses, a sign before it, a power behind it.
+// Parses a number or parentheses, with a sign before and a power behind.
 static Node *plain_factor(Plain *p) {
     enum { MAX_DEPTH = 100 };
     Node *a = NULL;

@@ -1,4 +1,4 @@
-// What the two halves of the extraction share: places of a text that may state an answer.
+// Places of a text that may state an answer: the scan that math_extract.c and math_number.c share.
 #pragma once
 #include "verify.h"
 
@@ -31,7 +31,7 @@ struct Scan {
     const Extract *how;
     Match *match; // [n]
     int n, cap;
-    bool (*accept)(Text t, size_t end); // what must hold behind a number; NULL: anything
+    bool (*accept)(Text t, size_t end); // whether a number may end here; NULL: anywhere
     size_t next[NEXT_SLOTS], searched_from[NEXT_SLOTS];
     bool searched[NEXT_SLOTS];
 };

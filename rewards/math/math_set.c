@@ -1,5 +1,5 @@
-// Sets of real numbers: two are equal where they hold the same points. All that matters happens at end points and
-// elements, so it is enough to look there, between them and beyond them.
+// Comparing sets of real numbers: they are equal where they hold the same points. They can differ only at end points
+// and elements, between them or beyond them, so it is enough to look at one point of each.
 #include "verify.h"
 #include <math.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@ static void points_add(Points *p, Value v) {
     if (p->n < MAX_POINTS && !v.bad && v.im == 0) p->at[p->n++] = v;
 }
 
-// The value of an end point; infinite ones are beyond every other.
+// The value of an end point; an infinite one becomes a number beyond all others.
 static Value end_point(Comparison *cmp, const Node *a, int trial) {
     bool minus =
         a->kind == NODE_MUL && a->n == 2 && value_equal(math_value(cmp, a->arg[0], &(Point){0}), value_int(-1));
@@ -44,7 +44,7 @@ static int value_order(const void *a, const void *b) {
     return (x->re > y->re) - (x->re < y->re);
 }
 
-// Puts points between the points, and beyond them, among them.
+// Adds points between the points, and beyond them.
 static void spread(Points *p) {
     qsort(p->at, (size_t)p->n, sizeof *p->at, value_order);
     int n = p->n;
@@ -56,7 +56,7 @@ static void spread(Points *p) {
     points_add(p, value_real(high + 1000.9L));
 }
 
-// Whether x lies in the set; an end point that cannot be computed makes *sure false.
+// Whether x is in the set; *sure becomes false where an end point cannot be computed.
 static bool member(Comparison *cmp, const Node *set, int trial, Value x, bool *sure) {
     Value a, b;
     switch (set->kind) {
@@ -187,7 +187,7 @@ static bool in_order(Comparison *cmp, const Node *gold, const Node *prediction) 
     return true;
 }
 
-// The same elements in any order; the pool gives the marks.
+// Whether two sets have the same elements in any order.
 static bool in_any_order(Comparison *cmp, const Node *gold, const Node *prediction) {
     bool *taken = pool_take(cmp->pool, (size_t)gold->n);
     for (int i = 0; i < gold->n; i++) {

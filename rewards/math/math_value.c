@@ -1,9 +1,11 @@
-// Numbers: rational arithmetic that stays exact through residues, and complex arithmetic beside it.
+// The values of expressions: rational arithmetic that is exact by residues modulo primes, and complex arithmetic beside
+// it.
 #include "verify.h"
 #include <complex.h>
 #include <math.h>
 
-// The primes are 2^61 - 1 and 2^61 - 31, so that the bits above the 61st fold back after a small multiplication.
+// The primes are 2^61 - 1 and 2^61 - 31: modulo them 2^61 is 1 and 31 (`fold`), so that the bits above the 61st are
+// reduced by a small multiplication.
 static const uint64_t fold[MATH_PRIMES] = {1, 31};
 static const uint64_t prime[MATH_PRIMES] = {((uint64_t)1 << 61) - 1, ((uint64_t)1 << 61) - 31};
 
@@ -36,7 +38,7 @@ Value value_int(int64_t n) {
 
 Value value_bad(void) { return (Value){.bad = true}; }
 
-// Anything not finite is undefined.
+// v, or an undefined value where it is not finite.
 static Value checked(Value v) { return isfinite(v.re) && isfinite(v.im) ? v : value_bad(); }
 
 Value value_real(long double x) { return checked((Value){.re = x}); }
@@ -139,7 +141,7 @@ bool value_equal(Value a, Value b) {
     long double scale = fmaxl(fmaxl(hypotl(a.re, a.im), hypotl(b.re, b.im)), 1e-1L);
     long double difference = hypotl(a.re - b.re, a.im - b.im);
     if (!a.exact || !b.exact) return difference <= 1e-14L * scale;
-    // Numbers with the same residues are equal, or as far apart as the product of the primes.
+    // Numbers with the same residues are equal, or at least the product of the primes apart.
     return memcmp(a.residue, b.residue, sizeof a.residue) == 0 && (difference < 1e30L || difference <= 1e-9L * scale);
 }
 
@@ -221,7 +223,7 @@ static uint64_t hash_text(Text t, uint64_t seed) {
     return h ^ (h >> 32);
 }
 
-// A function nobody knows is some smooth function, another one for each name and trial.
+// An unknown function is taken for some smooth function, a different one for each name and trial.
 static Value unknown_function(Text name, const Value *a, int n, int trial) {
     long double complex z = 0;
     for (int i = 0; i < n; i++) {
@@ -287,8 +289,8 @@ static Value constant_value(Constant c) {
 
 static bool is_bound(const Point *p, Text name) { return p->bound.s && text_equal(p->bound, name); }
 
-// A finite sum or product over whole numbers is carried out. Any other is some function of its term at a pseudo-random
-// place and of its ends: equal for equal sums.
+// The value of a sum or product. A finite one over whole numbers is carried out; any other is taken for some function
+// of its term at a pseudo-random place and of its ends, so that equal sums have equal values.
 static Value sum_value(Comparison *cmp, const Node *a, const Point *point) {
     bool product = text_is(a->name, "prod");
     Value from = math_value(cmp, a->arg[1], point), to = math_value(cmp, a->arg[2], point), v = value_int(product);

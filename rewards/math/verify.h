@@ -1,5 +1,5 @@
-// Mathematical verification: is a prediction the same answer as gold? What Math-Verify does with regular expressions,
-// an ANTLR grammar and SymPy is done here in four steps, each bounded in time and memory:
+// Mathematical verification: is a prediction the same answer as gold? Math-Verify does that with regular expressions,
+// an ANTLR grammar and SymPy; here it takes four steps, each bounded in time and memory:
 //
 //   math_extract.c    finds the places of a text that may state an answer, the best first
 //   math_normalize.c  cleans LaTeX: sizes, text commands, units, "and", malformed fractions
@@ -22,15 +22,16 @@ void *pool_take(Pool *p, size_t bytes); // zeroed
 Text pool_text(Pool *p, Text t);
 void pool_free(Pool *p);
 
-// ---- values ----------------------------------------------------------------------------------------------------------
-// A complex number, and beside it, where it is rational, its residues modulo two primes of 61 bits: rational arithmetic
-// of any size stays exact (up to a chance of 2^-120) and never grows.
+// ---- values
+// ---------------------------------------------------------------------------------------------------------- A complex
+// number; where it is rational, also its residues modulo two primes of 61 bits, so that rational arithmetic of any size
+// stays exact (up to a chance of 2^-120) and never needs more memory.
 #define MATH_PRIMES 2
 typedef struct {
     long double re, im;
     uint64_t residue[MATH_PRIMES];
-    bool exact; // rational, and `residue` is right
-    bool bad;   // undefined: a division by zero, an overflow
+    bool exact; // whether it is rational, so that `residue` holds
+    bool bad;   // whether it is undefined: a division by zero, an overflow
 } Value;
 
 Value value_int(int64_t n);
@@ -72,7 +73,8 @@ typedef enum {
 } NodeKind;
 
 typedef enum { NUMBER_INT, NUMBER_RATIONAL, NUMBER_FLOAT } NumberClass;
-// CONST_UNDEFINED: 1/0. CONST_NOTHING: the grammar knows it, but it has no meaning here; no tree that is given out has it.
+// CONST_UNDEFINED: 1/0. CONST_NOTHING: something the grammar allows but that has no meaning here; only inside the
+// parser.
 typedef enum { CONST_PI, CONST_E, CONST_I, CONST_INFINITY, CONST_UNDEFINED, CONST_NOTHING } Constant;
 typedef enum { REL_EQ, REL_NE, REL_LT, REL_LE, REL_GT, REL_GE } Relation;
 
@@ -104,7 +106,7 @@ Node *node_percent(Pool *p, Node *a);                            // a / 100, mar
 Node *node_quotient(Pool *p, Node *a, Node *b);                  // of integers a rational number
 Node *node_set(Pool *p, NodeKind kind, int n, Node *const *arg); // NODE_SET without doubles, or NODE_TUPLE
 Node *node_negate(Pool *p, Node *a);                             // a number stays a number
-// Products and sums lay their arguments side by side.
+// A product or sum of a and b, where those that are products or sums themselves are flattened into it.
 Node *node_flat(Pool *p, NodeKind kind, Node *a, Node *b);
 bool node_is_set(const Node *a);                             // NODE_SET .. NODE_NAMED_SET
 bool node_is_relation(const Node *a);                        // NODE_RELATION, NODE_AND
@@ -124,24 +126,24 @@ typedef struct {
 void math_normalize(Text latex, Normalize how, Str *out);
 void math_fix_malformed(Str *text);
 void math_step(Str *text, void (*step)(Text t, Str *out)); // text becomes what the step makes of it
-// The byte of the brace that closes the one at `open`, before byte `end`; TEXT_NONE where there is none.
+// Where the brace at `open` is closed, before byte `end`; TEXT_NONE where it is not.
 size_t math_closing_brace(Text t, size_t open, size_t end);
 
-// The part after the last = (but \= <= >= !=), where there are several and no list; else the whole.
+// The part after the last = (not \= <= >= !=), where there are several and no list; else the whole text.
 Text math_last_equation(Text t);
 
 #define MATH_MAX_TEXT  4096 // bytes of one formula
 #define MATH_MAX_DEPTH 150  // of its nesting
-// Parses normalised LaTeX; NULL where it is no formula. NULL too for what is longer or nested deeper than the limits.
+// Parses normalised LaTeX; NULL where it is no formula, or longer or nested deeper than the limits.
 Node *math_parse_latex(Pool *p, Text latex);
-// Parses digits, + - * / ^ ( ): what a text holds outside of LaTeX.
+// Parses arithmetic outside of LaTeX: digits, + - * / ^ ( ).
 Node *math_parse_expr(Pool *p, Text expr);
 
 typedef struct {
     bool latex, numbers; // what to look for: LaTeX; plain numbers and arithmetic
     int boxed_priority;  // 0: boxes first, 50: after "the final answer is"
-    bool unanchored;     // also what no "answer" announces
-    bool first_match;    // only the best place is tried; else the next ones until something parses
+    bool unanchored;     // whether an answer counts without the word "answer" before it
+    bool first_match;    // whether only the best place is tried; else the next ones too, until something parses
     Normalize normalize;
 } Extract;
 
@@ -162,9 +164,10 @@ bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const Com
 typedef struct {
     Pool *pool;
     const CompareOptions *how;
-    int steps; // node evaluations left: when they run out, nothing is equal any more
+    int steps; // node evaluations left: once they run out, nothing compares equal
 } Comparison;
-// The value of an expression where symbol i has the trial's pseudo-random value, or (bound == name) `at`.
+// Where an expression is evaluated: symbols have pseudo-random values that depend on the trial, but the symbol `bound`
+// is `at`.
 typedef struct {
     int trial;
     Text bound;

@@ -1,19 +1,19 @@
-// Rewards for the shape of a completion: Open R1's format, tag_count and reasoning_steps, TRL's think_format. Their
-// regular expressions are written out as scanners: the same verdict on every input, in linear time.
+// Rewards for the form of a completion: Open R1's format, tag_count and reasoning_steps, TRL's think_format. Their
+// regular expressions are written as scanners, which give the same verdict on every input in linear time.
 #include "rules.h"
 
-// Where a regex's $ matches under MULTILINE.
+// Whether a regex's $ matches here under MULTILINE.
 static bool line_ends(Text t, size_t at) { return at == t.n || t.s[at] == '\n'; }
 
-// Whether `close` stands at or after `at` with the end of a line behind it.
+// Whether there is a `close` at or after `at` with the end of a line behind it.
 static bool closes(Text t, size_t at, Text close) {
     for (; (at = text_find(t, at, close)) != TEXT_NONE; at++)
         if (line_ends(t, at + close.n)) return true;
     return false;
 }
 
-// ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$ with DOTALL and MULTILINE. The first place where the middle fits
-// leaves the most room behind it, so no other needs to be tried.
+// Whether ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$ matches, with DOTALL and MULTILINE. Only the first place
+// where the middle fits needs to be tried: it leaves the most text behind it.
 static bool matches_new(Text t) {
     Text open = text_of("<think>\n"), middle = text_of("\n</think>\n<answer>\n");
     if (!text_at(t, 0, open)) return false;
@@ -21,7 +21,7 @@ static bool matches_new(Text t) {
     return at != TEXT_NONE && closes(t, at + middle.n, text_of("\n</answer>"));
 }
 
-// ^<think>.*?</think>\s*<answer>.*?</answer>$ with the same flags.
+// Whether ^<think>.*?</think>\s*<answer>.*?</answer>$ matches, with the same flags.
 static bool matches_old(Text t) {
     Text open = text_of("<think>"), close = text_of("</think>"), answer = text_of("<answer>");
     if (!text_at(t, 0, open)) return false;
@@ -55,7 +55,7 @@ static size_t skip_decimals(Text t, size_t at) {
     return at;
 }
 
-// Bytes of the sign of a step at `at`, or 0: Step \d+: | ^\d+\. | \n- | \n\* | First, | Second, | Next, | Finally,
+// The length of a mark of a step at `at`, or 0: Step \d+: | ^\d+\. | \n- | \n\* | First, | Second, | Next, | Finally,
 static size_t step_sign(Text t, size_t at) {
     static const char *const words[] = {"\n-", "\n*", "First,", "Second,", "Next,", "Finally,"};
     Text step = text_of("Step ");
@@ -74,14 +74,14 @@ static double reasoning_steps(const Reward *r, const Sample *s) {
     return steps / 3.0;
 }
 
-// ^<think>(?!.*<think>)(.*?)</think>.*$ with DOTALL.
+// 1 where ^<think>(?!.*<think>)(.*?)</think>.*$ matches, with DOTALL.
 static double think_format(const Reward *r, const Sample *s) {
     Text t = sample_text(s), open = text_of("<think>");
     return text_at(t, 0, open) && text_find(t, open.n, open) == TEXT_NONE &&
            text_find(t, open.n, text_of("</think>")) != TEXT_NONE;
 }
 
-// ^<think>\n.*?\n</think>\n<answer>\n.*?```python.*?```.*?\n</answer>$ with DOTALL and MULTILINE.
+// 1 where ^<think>\n.*?\n</think>\n<answer>\n.*?```python.*?```.*?\n</answer>$ matches, with DOTALL and MULTILINE.
 static double code_format(const Reward *r, const Sample *s) {
     Text t = sample_text(s), open = text_of("<think>\n"), middle = text_of("\n</think>\n<answer>\n");
     if (!text_at(t, 0, open)) return 0;

@@ -1,4 +1,4 @@
-// verl's graders of GSM8K: the number after "#### " (strict), or the last number at all (flexible).
+// The rewards gsm8k_strict and gsm8k_flexible, verl's graders: the number after "#### ", or the last number of all.
 #include "rules.h"
 
 // The last 300 characters: verl looks no further back.
@@ -9,14 +9,14 @@ static Text tail_of(Text t) {
     return text_from(t, at);
 }
 
-// The byte after -?[0-9.,]+ at `at`, or `at` where that does not match.
+// Matches -?[0-9.,]+ at `at`: the byte after it, or `at` where it does not match.
 static size_t number_end(Text t, size_t at) {
     size_t digits = at + (at < t.n && t.s[at] == '-'), end = digits;
     while (end < t.n && strchr("0123456789.,", t.s[end]) && t.s[end]) end++;
     return end > digits ? end : at;
 }
 
-// Whether `number`, its commas left out where `strip` says so, is gold without commas.
+// Whether `number` (without its commas where `strip`) equals gold without commas.
 static bool equals_gold(Text number, bool strip, Text gold) {
     size_t i = 0, k = 0;
     for (;;) {
@@ -36,7 +36,7 @@ static double gsm8k_strict(const Reward *r, const Sample *s) {
     return number.n > 0 && equals_gold(number, true, text_of(s->answer));
 }
 
-// The last number that is not a lone point; among lone points the first.
+// Compares gold with the last number that is not a lone point; where there are only lone points, with the first.
 static double gsm8k_flexible(const Reward *r, const Sample *s) {
     Text t = tail_of(sample_text(s)), number = {0};
     for (size_t at = 0, end; at<t.n; at = end> at ? end : at + 1) {

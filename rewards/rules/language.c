@@ -1,5 +1,5 @@
-// language_consistency: the share of a chain of thought's words that are in the target language, R1's reward against
-// mixed languages (DeepSeek-AI 2025, "DeepSeek-R1", section 2.3.2), which is defined there by that sentence alone. Here:
+// The reward language_consistency: the share of a chain of thought's words that are in the target language, R1's reward
+// against mixed languages (DeepSeek-AI 2025, "DeepSeek-R1", section 2.3.2). The paper says no more than that; here:
 //
 // What counts is the text between the first <think> and the last </think>; a missing tag means the text's start or end.
 // Tags, code blocks, formulas ($..$, $$..$$, \(..\), \[..\]) and LaTeX commands belong to no language and are left out.
@@ -65,8 +65,8 @@ Text thoughts_of(Text t) {
     return text_slice(t, begin, end == TEXT_NONE || end < begin ? t.n : end);
 }
 
-// What is no language stands between these signs. A lone dollar is money, unless the next one in its line closes a
-// formula: no white space inside, beside either.
+// The signs around parts that are no language. A single dollar is money, unless the next one in its line closes a
+// formula: then neither has white space on its inner side.
 static const char *const formulas[][2] = {{"```", "```"}, {"$$", "$$"}, {"\\(", "\\)"}, {"\\[", "\\]"}};
 #define FORMULAS ((int)(sizeof formulas / sizeof *formulas))
 
@@ -84,8 +84,8 @@ static size_t tag_end(Text t, size_t at) {
     return end > name && text_byte(t, end) == '>' ? end + 1 : at;
 }
 
-// The end of a formula, code block, tag or LaTeX command that begins at `at`, or `at`. never[k]: kind k does not close
-// any more in this text, so that it is searched for once.
+// The end of a formula, code block, tag or LaTeX command that begins at `at`, or `at` where none does. never[k] is set
+// once the text has no more closing sign of kind k, so that it is searched for only once.
 static size_t skip_formula(Text t, size_t at, bool *never) {
     for (int k = 0; k < FORMULAS; k++) {
         Text open = text_of(formulas[k][0]), close = text_of(formulas[k][1]);
@@ -115,7 +115,7 @@ static void leave_out_formulas(Text t, Str *out) {
 
 static int word_compare(const void *key, const void *row) { return strcmp(key, ((const LanguageWord *)row)->word); }
 
-// What letters outside a to z say.
+// The languages that a letter outside a to z speaks for, a bit each.
 static unsigned letter_says(uint32_t c) {
     switch (c) {
     case 0xe4:
@@ -196,7 +196,7 @@ static Token token_of(int kind, Text t) {
     return token;
 }
 
-// False where the pattern ran into its limits.
+// Reads the tokens of one piece of text; false where the pattern ran into its limits.
 static bool piece_read(RegexRun *run, Text t, Tokens *out) {
     Text group[REGEX_MAX_GROUPS + 1];
     RegexResult found;
@@ -214,7 +214,7 @@ static bool piece_read(RegexRun *run, Text t, Tokens *out) {
     return at >= t.n || found == REGEX_NONE;
 }
 
-// In pieces as long as a pattern may read, which end between characters.
+// Reads the tokens of a text, in pieces as long as a pattern may read, which end between characters.
 static bool tokens_read(RegexRun *run, Text t, Tokens *out) {
     for (size_t at = 0, end; at < t.n; at = end) {
         end = t.n - at > REGEX_MAX_TEXT ? at + REGEX_MAX_TEXT : t.n;

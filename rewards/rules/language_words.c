@@ -1,4 +1,4 @@
-// Function words that tell English, French, German and Spanish apart, in byte order (they are looked up by bisection).
+// Function words that tell English, French, German and Spanish apart, in byte order, for a binary search.
 #include "language_words.h"
 
 enum { IN_EN = 1, IN_FR = 2, IN_DE = 4, IN_ES = 8 };

@@ -1,4 +1,4 @@
-// Rewards for length, of right and wrong answers.
+// Rewards for the length of a completion, some of which depend on whether the answer is right.
 #include "accuracy.h"
 #include "rules.h"
 #include <stdlib.h>
@@ -10,8 +10,8 @@ static Verdict *verify_all(const Sample *samples, int n) {
     return verdict;
 }
 
-// Kimi k1.5 (Kimi Team 2025, section 2.3.3): within a group 0.5 - (length - min) / (max - min), of a wrong answer at
-// most 0. Gold that cannot be read counts as met, so that nothing is punished for it.
+// The length reward of Kimi k1.5 (Kimi Team 2025, section 2.3.3): within a group 0.5 - (length - min) / (max - min),
+// for a wrong answer at most 0. Where gold cannot be read, answers count as right, so that none is punished for it.
 void reward_length(const Reward *r, const Sample *samples, int n, float *score) {
     Verdict *verdict = verify_all(samples, n);
     for (int i = 0, end; i < n; i = end) {
@@ -30,8 +30,8 @@ void reward_length(const Reward *r, const Sample *samples, int n, float *score) 
     free(verdict);
 }
 
-// Yeo et al. 2025, "Demystifying Long Chain-of-Thought Reasoning in LLMs": short right answers are better than long
-// ones, and long wrong ones better than short.
+// The cosine reward of Yeo et al. 2025, "Demystifying Long Chain-of-Thought Reasoning in LLMs": short right answers are
+// better than long ones, and long wrong answers better than short ones.
 void reward_cosine(const Reward *r, const Sample *samples, int n, float *score) {
     double min_wrong = reward_number(r, "min_value_wrong"), max_wrong = reward_number(r, "max_value_wrong");
     double min_right = reward_number(r, "min_value_correct"), max_right = reward_number(r, "max_value_correct");

@@ -1,8 +1,8 @@
-// regex: a user's own pattern, under limits.
+// The reward `regex`: a user's own pattern, matched under limits.
 #include "regex.h"
 #include "rules.h"
 
-// The choices of `want`, in their order.
+// The choices of the parameter `want`, in their order.
 enum { WANT_FOUND, WANT_WHOLE, WANT_GOLD };
 
 void *open_regex(const Reward *r, Error *e) {
@@ -16,7 +16,7 @@ void *open_regex(const Reward *r, Error *e) {
 
 void close_regex(void *data) { regex_free(data); }
 
-// Whether the match is what was asked for.
+// Whether a match is what `want` asks for.
 static bool accepts(int want, const Regex *regex, const Text *group, Text t, const char *gold) {
     if (want == WANT_WHOLE) return group[0].n == t.n;
     if (want == WANT_GOLD) return text_equal(text_strip(group[regex_groups(regex) > 0]), text_strip(text_of(gold)));

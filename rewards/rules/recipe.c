@@ -1,8 +1,9 @@
-// The rewards of the GSM8K recipe: five that are summed, and two that its documents add. What the recipe writes as
-// regular expressions is written out as scanners here: the same verdict on every input, in linear time.
+// The rewards of the GSM8K recipe: five that are summed, and two that its documents add. The recipe's regular
+// expressions are written here as scanners, which give the same verdict on every input in linear time.
 #include "rules.h"
 
-// What stands between the last <answer> and the first </answer> after it, stripped; the whole text without tags.
+// The text between the last <answer> and the first </answer> after it, stripped; the whole text where there are no
+// tags.
 static Text extract_answer(Text t) {
     Text open = text_of("<answer>");
     size_t at = text_find_last(t, open);
@@ -12,7 +13,7 @@ static Text extract_answer(Text t) {
     return text_strip(t);
 }
 
-// 0.125 for each of four tags that occurs once, less 0.001 for each character after the answer.
+// The reward xmlcount: 0.125 for each of four tags that occurs once, less 0.001 for each character after the answer.
 static double xmlcount(const Reward *r, const Sample *s) {
     Text t = sample_text(s);
     double score = 0;
@@ -34,7 +35,7 @@ static size_t line_end(Text t, size_t at) {
     return newline ? (size_t)(newline - t.s) : t.n;
 }
 
-// <think>.*?</think>\s*<answer>.*?</answer> at the start, where a dot is anything but a newline.
+// Whether the text begins with <think>.*?</think>\s*<answer>.*?</answer>, where a dot matches anything but a newline.
 static bool matches_soft(Text t) {
     Text think = text_of("<think>"), think_end = text_of("</think>");
     Text answer = text_of("<answer>"), answer_end = text_of("</answer>");
@@ -52,7 +53,8 @@ static bool matches_soft(Text t) {
     return false;
 }
 
-// ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>\n$, each body one line; $ is also before a last newline.
+// Whether ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>\n$ matches, with each body one line; $ is also before a
+// last newline.
 static bool matches_strict(Text t) {
     Text open = text_of("<think>\n"), middle = text_of("\n</think>\n<answer>\n"), close = text_of("\n</answer>\n");
     if (!text_at(t, 0, open)) return false;

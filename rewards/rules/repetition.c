@@ -1,13 +1,13 @@
-// repetition_penalty: the share of n-grams that were seen before, times a penalty (Yeo et al. 2025, "Demystifying Long
-// Chain-of-Thought Reasoning in LLMs", appendix C.2). Open R1 counts words, TRL token ids.
+// The reward repetition_penalty: the share of n-grams that occurred before, times a penalty (Yeo et al. 2025,
+// "Demystifying Long Chain-of-Thought Reasoning in LLMs", appendix C.2). Open R1 counts words, TRL token ids.
 #include "rules.h"
 #include <stdlib.h>
 #include <utf8proc.h>
 
-// The choices of `language`, in their order.
+// The choices of the parameter `language`, in their order.
 enum { UNIT_EN, UNIT_ZH, UNIT_IDS };
 
-// A word is remembered as a 64-bit hash; so is an n-gram of words.
+// Mixes x into the 64-bit hash h: words and n-grams are compared by such hashes.
 static uint64_t mix(uint64_t h, uint64_t x) {
     h = (h ^ x) * 0x9e3779b97f4a7c15u;
     return h ^ (h >> 32);
@@ -31,7 +31,7 @@ static bool is_cased(uint32_t c) {
     return utf8proc_islower(x) || utf8proc_isupper(x) || utf8proc_category(x) == UTF8PROC_CATEGORY_LT;
 }
 
-// Marks, and the points and apostrophes that stand within words.
+// Whether a character does not count when case is looked at: marks, and points and apostrophes within words.
 static bool is_case_ignorable(uint32_t c) {
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
     return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_ME || k == UTF8PROC_CATEGORY_CF ||
@@ -47,7 +47,7 @@ static bool cased_follows(Text word, size_t at) {
     return false;
 }
 
-// A hash of str.lower() of a word: a capital sigma that ends one becomes another letter than one within it.
+// The hash of str.lower() of a word. A capital sigma at the end of a word becomes another letter than one within it.
 static uint64_t hash_lower(Text word) {
     enum { SIGMA = 0x3a3, FINAL_SIGMA = 0x3c2, I_WITH_DOT = 0x130, DOT_ABOVE = 0x307 };
     uint64_t hash = 1;
@@ -80,14 +80,14 @@ static bool is_han(uint32_t c) {
     return (c >= 0x3400 && c <= 0x9fff) || (c >= 0xf900 && c <= 0xfaff) || (c >= 0x20000 && c <= 0x3ffff);
 }
 
-// Whether two characters of other scripts stand in one word.
+// Whether a character of another script belongs to the word it is next to: a letter or a digit.
 static bool is_letter(uint32_t c) {
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
     return !is_han(c) && k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NO;
 }
 
-// Chinese without a dictionary: Han characters two by two, since most words have two; a run of other letters and digits
-// is one word, and so is each other sign. White space only separates.
+// Splits Chinese without a dictionary: Han characters two by two, since most words have two; a run of other letters and
+// digits is one word, and so is each other sign. White space only separates.
 static void split_chinese(Text t, Words *w) {
     uint32_t c;
     for (size_t at = text_skip_space(t, 0); at < t.n; at = text_skip_space(t, at)) {
@@ -109,7 +109,7 @@ static int hash_compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// Replaces the words by their n-grams, n >= 1 and at most w->n, and counts how many differ.
+// Replaces the words by their n-grams, 1 <= n <= w->n, and returns how many different ones there are.
 static size_t count_unique(Words *w, size_t n) {
     size_t total = w->n - n + 1, unique = 0;
     for (size_t i = 0; i < total; i++) {

@@ -1,4 +1,4 @@
-// Rewards by rule; rewards/registry.c says what each one gives.
+// Rewards that are rules about the text; rewards/registry.c says what each one gives.
 #pragma once
 #include "samples.h"
 
