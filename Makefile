@@ -236,7 +236,7 @@ $(ptx): $(dir)/tests/ptx/ptx_main.o $(machine)
 	@echo '  LD  $@'
 	$(Q)mkdir -p $(@D) && $(compile_ptx) -o $@ $^ -lpthread
 
-$(filter %/test_ptx %/test_ptx_rules,$(tests)): | $(ptx)
+$(filter %/test_ptx %/test_ptx_rules %/test_ptx_input,$(tests)): | $(ptx)
 
 # The kernels as nvcc compiles them, for that machine.
 PTX_ARCH ?= 90a

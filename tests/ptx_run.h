@@ -45,3 +45,13 @@ static inline char *ptx_replace(const char *text, const char *from, const char *
     if (!seen || seen < nth) fail_msg("\"%s\" is not there %d times", from, nth);
     return out;
 }
+// How a text of PTX begins.
+#define HEAD(target) ".version 8.0\n.target " target "\n.address_size 64\n"
+// Runs kernel k of a text; the exit code.
+static inline int ptx_run_text(const char *text, const char *arguments, char *says, size_t room) {
+    put_text(at("rule.ptx"), text);
+    char *line = xasprintf("%s k %s", at("rule.ptx"), arguments);
+    int code = ptx_run(line, says, room);
+    free(line);
+    return code;
+}

@@ -1,19 +1,10 @@
 // The rules that hardware does not check and the machine of tests/ptx does, one by one: small kernels in PTX that keep a rule, and
-// the same with one line changed so that they break it. And what a user may get wrong.
+// the same with one line changed so that they break it.
 #include "ptx_run.h"
-#include <sys/resource.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
 
-// Runs kernel k of a text; the exit code.
-static int run_text(const char *text, const char *arguments, char *says, size_t room) {
-    put_text(at("rule.ptx"), text);
-    char *line = xasprintf("%s k %s", at("rule.ptx"), arguments);
-    int code = ptx_run(line, says, room);
-    free(line);
-    return code;
-}
 typedef struct {
     const char *from, *to, *says;
 } Break;
@@ -22,7 +13,7 @@ static void check_rules(const char *text, const char *arguments, const Break *br
     char says[4096];
     for (int seed = 1; seed <= 6; seed++) {
         char *with = xasprintf("seed=%d %s", seed, arguments);
-        if (run_text(text, with, says, sizeof says)) fail_msg("seed %d: %s", seed, says);
+        if (ptx_run_text(text, with, says, sizeof says)) fail_msg("seed %d: %s", seed, says);
         free(with);
     }
     for (size_t b = 0; b < n; b++) {
@@ -30,7 +21,7 @@ static void check_rules(const char *text, const char *arguments, const Break *br
         bool told = false;
         for (int seed = 1; seed <= 6 && !told; seed++) {
             char *with = xasprintf("seed=%d limit=10000000 %s", seed, arguments);
-            int code = run_text(broken, with, says, sizeof says);
+            int code = ptx_run_text(broken, with, says, sizeof says);
             told = (code == 1 || code == 3) && strstr(says, breaks[b].says);
             free(with);
         }
@@ -42,8 +33,6 @@ static void check_rules(const char *text, const char *arguments, const Break *br
 }
 #define CHECK_RULES(text, arguments, ...)                                                                              \
     check_rules(text, arguments, (const Break[]){__VA_ARGS__}, sizeof((const Break[]){__VA_ARGS__}) / sizeof(Break))
-
-#define HEAD(target) ".version 8.0\n.target " target "\n.address_size 64\n"
 
 // Two warps exchange words through shared memory; a table in constant memory; a buffer of 64 words.
 static const char exchange[] = HEAD("sm_80") ".const .align 4 .b32 table[2] = {7, 9};\n"
@@ -190,7 +179,7 @@ static void bulk_copies(void **state) {
                 {"st.shared.u32 [%r5], %r6;", "st.shared.u32 [%r3], %r6;", "mbarrier is"});
     // Once more as it is: the numbers plus 1.
     char says[4096];
-    assert_int_equal(run_text(bulk, arguments, says, sizeof says), 0);
+    assert_int_equal(ptx_run_text(bulk, arguments, says, sizeof says), 0);
     uint32_t *out = (uint32_t *)ptx_read(at("o"));
     for (uint32_t i = 0; i < 64; i++) assert_int_equal(out[i], i * i + 1);
     free(out), free(arguments);
@@ -250,7 +239,7 @@ static void tensor_cores(void **state) {
         {"0x0000001000080000", "0x0000010000080000", "leads to shared memory"},
         {"m64n8k16", "m64n12k16", "is not an instruction"});
     char says[4096];
-    assert_int_equal(run_text(wgmma, arguments, says, sizeof says), 0);
+    assert_int_equal(ptx_run_text(wgmma, arguments, says, sizeof says), 0);
     float *out = (float *)ptx_read(at("o"));
     for (int i = 0; i < 128; i++) assert_true(out[i] == 2 * (16 + 2));
     free(out), free(arguments);
@@ -272,7 +261,7 @@ static void waits_for_earlier_kernels(void **state) {
         {"griddepcontrol.wait;", "setp.lt.u32 %p1, %r1, 63; @%p1 griddepcontrol.wait;", "lanes 0x80000000"},
         {"launch_dependents", "launch", "is not an instruction"});
     char says[4096], *alone = ptx_replace(early, "griddepcontrol.wait;", "", 1);
-    assert_int_equal(run_text(alone, "grid=2 block=64 shared=0 buf:256", says, sizeof says), 0);
+    assert_int_equal(ptx_run_text(alone, "grid=2 block=64 shared=0 buf:256", says, sizeof says), 0);
     free(alone);
 }
 
@@ -288,104 +277,10 @@ static const char all_wait[] = HEAD("sm_90a") ".visible .entry k(.param .u64 p) 
 static void blocks_wait_for_each_other(void **state) {
     for (int seed = 1; seed <= 3; seed++) {
         char says[4096], *launch = xasprintf("grid=132 block=32 shared=0 seed=%d limit=2000000000 buf:4", seed);
-        int code = run_text(all_wait, launch, says, sizeof says);
+        int code = ptx_run_text(all_wait, launch, says, sizeof says);
         if (code) fail_msg("seed %d: %d, %s", seed, code, says);
         free(launch);
     }
-}
-
-static void launches_and_arguments(void **state) {
-    static const struct {
-        const char *arguments;
-        int code;
-        const char *says;
-    } cases[] = {
-        {"rule.ptx nobody grid=1 block=64 shared=0 buf:256", 3, "there is no kernel nobody; there are: k"},
-        {"none.ptx k grid=1 block=64 shared=0 buf:256", 3, "cannot be opened"},
-        {". k grid=1 block=64 shared=0 buf:256", 3, "cannot be read"},
-        {"rule.ptx k grid=1 block=64 shared=0 in:/", 2, "/: is no file"},
-        {"rule.ptx k grid=1 block=64 shared=0", 2, "rule.ptx:5: kernel k: it has 1 parameters, 0 arguments"},
-        {"rule.ptx k grid=1 block=64 shared=0 buf:256 i32:1", 2, "1 parameters, 2 arguments"},
-        {"rule.ptx k grid=1 block=64 shared=0 i32:1", 2, "4 bytes, where the parameter p has 8"},
-        {"rule.ptx k grid=1 block=64 shared=0 in:nothing", 2, "nothing: cannot be opened"},
-        {"rule.ptx k grid=1 block=64 shared=0 bof:3", 2, "bof:3"},
-        {"rule.ptx k grid=1 block=64 shared=0 buf:x", 2, "no whole number"},
-        {"rule.ptx k grid=1 block=64 shared=0 buf:-1", 2, "no whole number"},
-        {"rule.ptx k grid=1 block=64 shared=0 u64:99999999999999999999", 2, "no whole number"},
-        {"rule.ptx k grid=1 block=64 shared=0 i32:5000000000", 2, "more than 32 bits"},
-        {"rule.ptx k grid=1 block=64 shared=0 units=odd buf:256", 2, "units=odd"},
-        {"rule.ptx k grid=1 block=64 shared=0 colour=3 buf:256", 2, "colour=3"},
-        {"rule.ptx k grid=1 block=96 shared=0 buf:256", 1, ".maxntid is 64"},
-        {"rule.ptx k grid=0 block=64 shared=0 buf:256", 1, "empty"},
-        {"rule.ptx k grid=1,70000 block=64 shared=0 buf:256", 1, "65535"},
-        {"rule.ptx k grid=1 block=1,1,65 shared=0 buf:256", 1, "1024 are the most"},
-        {"rule.ptx k grid=1 block=64 shared=300000 buf:256", 1, "shared memory"},
-        {"rule.ptx k grid=1 block=64 shared=0 regs=2000 buf:256", 1, "registers"},
-        {"rule.ptx k grid=1 block=64 shared=0 buf:255", 1, "buffer of 255 bytes"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char says[8192], *line;
-        put_text(at("rule.ptx"), exchange);
-        line = xasprintf("%s/%s", scratch, cases[i].arguments);
-        int code = ptx_run(line, says, sizeof says);
-        free(line);
-        if (code != cases[i].code || !strstr(says, cases[i].says))
-            fail_msg("%s: %d, %s", cases[i].arguments, code, says);
-        assert_true(strchr(says, '\n') && !strchr(says, '\n')[1]);
-    }
-}
-
-// What a file may say that is no kernel, or more of one than there is room for: exit code 3, or 1 where only the launch shows it.
-static void files_that_are_none(void **state) {
-    static const struct {
-        const char *text, *says;
-    } cases[] = {
-        {"", "there is no kernel k; there are: none"},
-        {"\177ELF\2\1\1", "rule.ptx:1: a character that PTX does not know (0x7f)"},
-        {"Dear reader,\n", "rule.ptx:1: Dear is no directive"},
-        {".version 9.9\n", "newer than 9.4"},
-        {".version 8.0\n/* no end", "rule.ptx:2: a comment that does not end"},
-        {".global .b32 x[4] = {{{{{{{{{{{{{{{{{{1", "rule.ptx:1: x: values within values"},
-        {".global .b32 x[4] = {1, 2, 3, 4, 5};", "more values than it has room for"},
-        {".global .b128 x = 1;", "values of 16 bytes"},
-        {".global .b8 x[3000000000];", "x is too large"},
-        {".visible .entry k() {\n.reg .b32 %r<2000000>;\nret; }", "rule.ptx:2: more than 262144 registers"},
-        {".visible .entry k() {\n.reg .b32 %r<9>;\nadd.u32 %r1, %r2", "rule.ptx:3: the end of the file"},
-        {".visible .entry k() {\nmov.b1024 _, 5;\nret; }", "rule.ptx:2: mov.b1024 is not an instruction"},
-        {".visible .entry k() {\n.local .b8 x[524288];\nst.local.u32 [x], 1;\nret; }", "a block of 1024 MB"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char says[8192];
-        int code = run_text(cases[i].text, "grid=1 block=1024 shared=0", says, sizeof says);
-        if ((code != 1 && code != 3) || !strstr(says, cases[i].says) || strchr(says, '\n')[1])
-            fail_msg("%s: %d, %s", cases[i].text, code, says);
-    }
-}
-
-// Beside a kernel's own buffers the machine takes 256 MB at most, of the largest files and blocks too.
-static void memory_is_bounded(void **state) {
-    enum { BUFFER = 64 };
-    char says[8192], *arguments = xasprintf("grid=40 block=1024 shared=100000 out:%d:/dev/null", BUFFER << 20);
-    for (int n = 600; n <= 30000; n += 29400) {
-        Str text = {0};
-        str_printf(&text,
-                   HEAD("sm_80") ".visible .entry k(.param .u64 p) {\n.reg .b32 %%r<%d>; .local .b8 x[512];\n"
-                                 "st.local.u32 [x], 1;\nbar.sync 0;\n",
-                   n);
-        for (int i = 0; i < 120000; i++) str_printf(&text, "add.u32 %%r%d,%%r1,3;\n", i % 600);
-        str_printf(&text, "ret;\n}\n");
-        int code = run_text(text.s, arguments, says, sizeof says);
-        if (code != (n > 600) || (code && !strstr(says, "MB are the most")))
-            fail_msg("%d registers, 120,000 instructions: %s", n, says);
-        str_free(&text);
-    }
-    free(arguments);
-    struct rusage of;
-    assert_int_equal(getrusage(RUSAGE_CHILDREN, &of), 0);
-    printf("%ld MB at most, of which %d are a buffer\n", of.ru_maxrss >> 10, BUFFER);
-#ifndef __SANITIZE_ADDRESS__ // takes several times as much for itself
-    assert_true(of.ru_maxrss >> 10 < 256 + BUFFER);
-#endif
 }
 
 int main(void) {
@@ -395,11 +290,8 @@ int main(void) {
         cmocka_unit_test(bulk_copies),
         cmocka_unit_test(registers_change_hands),
         cmocka_unit_test(tensor_cores),
-        cmocka_unit_test(launches_and_arguments),
         cmocka_unit_test(waits_for_earlier_kernels),
         cmocka_unit_test(blocks_wait_for_each_other),
-        cmocka_unit_test(files_that_are_none),
-        cmocka_unit_test(memory_is_bounded),
     };
     return cmocka_run_group_tests_name("ptx_rules", tests, scratch_setup, scratch_teardown);
 }

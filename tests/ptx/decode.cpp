@@ -378,7 +378,45 @@ static void lay_out_variables(Decoder &d) {
     }
 }
 
+// Instructions that older targets lack, by how they begin or what is in them; ptxas refuses them there as well.
+static void check_target(const Module &m, const Statement &s) {
+    static const struct {
+        const char *begins, *holds;
+        int target;
+        bool alone;
+    } since[] = {
+        {"wgmma.", "", 90, true},
+        {"setmaxnreg.", "", 90, true},
+        {"cp.async.bulk", "", 90, false},
+        {"cp.reduce.async", "", 90, false},
+        {"", "tensormap", 90, false},
+        {"", "shared::cluster", 90, false},
+        {"stmatrix.", "", 90, false},
+        {"griddepcontrol.", "", 90, false},
+        {"mapa.", "", 90, false},
+        {"getctarank.", "", 90, false},
+        {"barrier.cluster.", "", 90, false},
+        {"elect.", "", 90, false},
+        {"fence.proxy.async", "", 90, false},
+        {"fence.mbarrier_init", "", 90, false},
+        {"mbarrier.try_wait", "", 90, false},
+        {"mbarrier.", "_tx", 90, false},
+        {"mbarrier.", "", 80, false},
+        {"cp.async", "", 80, false},
+        {"redux.", "", 80, false},
+        {"", "bf16", 80, false},
+        {"", "tf32", 80, false},
+        {"ldmatrix.", "", 75, false},
+    };
+    for (auto &n : since)
+        if (s.op.compare(0, strlen(n.begins), n.begins) == 0 && s.op.find(n.holds) != std::string::npos &&
+            (m.target < n.target || (n.alone && !m.target_alone)))
+            fail(s.line, "%s needs .target sm_%d%s; the file's is sm_%d", s.op.c_str(), n.target, n.alone ? "a" : "",
+                 m.target);
+}
+
 static void decode_statement(Decoder &d, const Statement &s) {
+    check_target(d.m, s);
     d.s = &s;
     d.i = Instr();
     d.mods.clear();

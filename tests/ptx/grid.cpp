@@ -18,6 +18,7 @@ void fault(const Warp &w, const Instr &i, uint32_t lanes, const char *text, ...)
 
 constexpr size_t MOST_TEXT = 8 << 20;      // bytes of a file
 constexpr uint64_t MOST_BLOCKS = 96 << 20; // bytes that the blocks of all threads take together
+constexpr uint64_t BYTES_SET = 16;         // of a block that begins: they take as long as an instruction
 constexpr uint64_t TURN = 1 << 16;         // instructions of warps before another block goes on
 
 // ---- programs --------------------------------------------------------------------------------------------------------
@@ -59,9 +60,10 @@ const Kernel &find_kernel(Program &p, const std::string &name) {
     for (const Function &f : p.module.functions) {
         if (!f.entry || !f.has_body) continue;
         if (f.name == name) return *(p.kernels[name] = decode(p.module, f));
-        if (names.size() < 400) names += (names.empty() ? "" : ", ") + f.name;
+        if (names.size() < 400) names += format("%s%s (line %d)", names.empty() ? "" : ", ", f.name.c_str(), f.line);
     }
-    throw Fault{"there is no kernel " + name + "; there are: " + (names.empty() ? "none" : names)};
+    fail(p.module.lines, "the end, and there is no kernel %s; there are: %s", name.c_str(),
+         names.empty() ? "none" : names.c_str());
 }
 std::string describe(const std::string &file, const std::string &kernel, const Fault &f, const std::string &where) {
     std::string text = file;
@@ -128,24 +130,29 @@ void set_specials(Warp &w, const Grid &g) {
     }
 }
 
-void open_block(Block &b, Cluster &c, const Grid &g, uint32_t rank) {
+// In the memory of a block that has ended, if there is one: all blocks of a launch take as much.
+void open_block(Block &b, Cluster &c, const Grid &g, uint32_t rank, Block *ended) {
     const Launch &l = g.launch;
     const Kernel &k = *g.kernel;
     uint32_t threads = l.block[0] * l.block[1] * l.block[2], warps = (threads + LANES - 1) / LANES;
+    if (ended) {
+        b.arena = std::move(ended->arena), b.local = std::move(ended->local);
+        b.shared = std::move(ended->shared), b.state = std::move(ended->state), b.tag = std::move(ended->tag);
+    }
     b.cluster = &c;
     b.rank = rank;
     uint32_t first = (SHARED_BASE + k.shared_static + k.shared_align - 1) / k.shared_align * k.shared_align;
     b.shared_end = first + (uint32_t)l.shared;
-    b.shared.resize(b.shared_end + 16);
-    b.state.resize(b.shared_end + 16);
-    if (k.has_async) b.tag.resize(b.shared_end / 4 + 1);
+    b.shared.assign(b.shared_end + 16, 0);
+    b.state.assign(b.shared_end + 16, 0);
+    if (k.has_async) b.tag.assign(b.shared_end / 4 + 1, 0);
     for (uint32_t &clock : b.clock) clock = 1;
     b.live_warps = warps;
     size_t arena = (k.arena_bytes + 63) / 64 * 64, local = (size_t)k.local_bytes * LANES;
-    b.arena.reset(new uint8_t[arena * warps + 64]);
+    if (!b.arena) b.arena.reset(new uint8_t[arena * warps + 64]);
     memset(b.arena.get(), 0xff, arena * warps + 64); // NaN, as nobody has set them
     if (local) {
-        b.local.reset(new uint8_t[2 * local * warps]);
+        if (!b.local) b.local.reset(new uint8_t[2 * local * warps]);
         memset(b.local.get(), 0, 2 * local * warps);
     }
     b.warps.resize(warps);
@@ -167,7 +174,7 @@ void open_block(Block &b, Cluster &c, const Grid &g, uint32_t rank) {
         set_specials(w, g);
     }
 }
-std::unique_ptr<Cluster> open_cluster(Grid &g, uint32_t id) {
+std::unique_ptr<Cluster> open_cluster(Grid &g, uint32_t id, std::unique_ptr<Cluster> ended) {
     std::unique_ptr<Cluster> c(new Cluster());
     const Launch &l = g.launch;
     const uint32_t *size = l.cluster;
@@ -183,24 +190,40 @@ std::unique_ptr<Cluster> open_cluster(Grid &g, uint32_t id) {
         b.id[0] = at[0] * size[0] + r % size[0];
         b.id[1] = at[1] * size[1] + r / size[0] % size[1];
         b.id[2] = at[2] * size[2] + r / size[0] / size[1];
-        open_block(b, *c, g, r);
+        open_block(b, *c, g, r, ended ? &ended->blocks[r] : nullptr);
         c->warps_live += b.live_warps;
     }
     return c;
 }
 
+std::string place(const Block &b) { return format("block (%u,%u,%u)", b.id[0], b.id[1], b.id[2]); }
+// What a warp does next.
+const Instr &next_of(const Warp &w) { return w.block->cluster->grid->kernel->code[w.paths[0].pc]; }
+
 [[noreturn]] void deadlock(Cluster &c, std::string *where) {
     std::string text;
-    int line = 0;
+    const Warp *first = nullptr;
     for (Block &b : c.blocks) {
         std::string one = describe_waiting(b);
         if (one.empty()) continue;
-        if (text.empty()) *where = format("block (%u,%u,%u)", b.id[0], b.id[1], b.id[2]);
         for (Warp &w : b.warps)
-            if (!line && !w.paths.empty()) line = c.grid->kernel->code[w.paths[0].pc].line;
+            if (!first && !w.paths.empty()) first = &w;
         text += (text.empty() ? "" : "; ") + (c.size > 1 ? format("block %u: ", b.rank) : "") + one;
     }
-    throw Fault{"deadlock: " + text, line};
+    *where = place(*first->block);
+    throw Fault{"deadlock: " + text, next_of(*first).line, first->paths[0].lanes, first->index};
+}
+
+// It has run for longer than it may.
+[[noreturn]] void spent_all(Cluster &c, std::string *where) {
+    const Warp *last = nullptr;
+    for (Block &b : c.blocks)
+        for (Warp &w : b.warps)
+            if (w.live && !w.paths.empty()) last = &w;
+    std::string text = format("more than %llu instructions (limit=)", (unsigned long long)c.grid->launch.limit);
+    *where = place(last ? *last->block : c.blocks[0]);
+    if (last) fault(*last, next_of(*last), last->paths[0].lanes, "%s", text.c_str());
+    throw Fault{text};
 }
 
 // Lets a cluster run for about `slice` instructions of warps; false: it has ended.
@@ -220,7 +243,7 @@ bool run_cluster(Cluster &c, uint64_t slice, std::string *where) {
             try {
                 ran = run_warp(w, steps);
             } catch (Fault &f) {
-                *where = format("block (%u,%u,%u)", b.id[0], b.id[1], b.id[2]);
+                *where = place(b);
                 throw;
             }
         }
@@ -236,15 +259,7 @@ bool run_cluster(Cluster &c, uint64_t slice, std::string *where) {
         }
         uint64_t more = c.instructions - counted;
         counted = c.instructions;
-        if ((g.spent += more) > g.launch.limit) {
-            const Warp *last = nullptr;
-            for (Block &b : c.blocks)
-                for (Warp &w : b.warps)
-                    if (w.live && !w.paths.empty()) last = &w;
-            *where = format("block (%u,%u,%u)", c.blocks[0].id[0], c.blocks[0].id[1], c.blocks[0].id[2]);
-            throw Fault{format("more than %llu instructions (limit=)", (unsigned long long)g.launch.limit),
-                        last ? g.kernel->code[last->paths[0].pc].line : 0};
-        }
+        if ((g.spent += more) > g.launch.limit) spent_all(c, where);
         if (g.stop || c.warp_instructions > until) return c.warps_live > 0;
     }
     return false;
@@ -252,8 +267,10 @@ bool run_cluster(Cluster &c, uint64_t slice, std::string *where) {
 
 uint64_t greatest_divisor(uint64_t a, uint64_t b) { return b ? greatest_divisor(b, a % b) : a; }
 
-void work(Grid &g, uint64_t clusters) {
+// `beginning`: what beginning a block's cluster counts as, in instructions.
+void work(Grid &g, uint64_t clusters, uint64_t beginning) {
     std::deque<std::unique_ptr<Cluster>> resident;
+    std::unique_ptr<Cluster> ended; // the last one that has
     // Few blocks are begun at a time. Where all of them have had a turn and none has ended, they may be waiting for one that
     // has not begun: then twice as many are.
     size_t begun = std::min<size_t>(8, g.resident), turns = 0;
@@ -267,7 +284,11 @@ void work(Grid &g, uint64_t clusters) {
             if (more && resident.size() < begun) {
                 uint64_t n = g.next++;
                 if (n >= clusters) more = false;
-                else resident.push_front(open_cluster(g, (uint32_t)(((unsigned __int128)n * step + start) % clusters)));
+                else {
+                    uint32_t id = (uint32_t)(((unsigned __int128)n * step + start) % clusters);
+                    resident.push_front(open_cluster(g, id, std::move(ended)));
+                    if ((g.spent += beginning) > g.launch.limit) spent_all(*resident.front(), &where);
+                }
             }
             if (resident.empty()) break;
             std::unique_ptr<Cluster> c = std::move(resident.front());
@@ -286,6 +307,7 @@ void work(Grid &g, uint64_t clusters) {
             g.counts.barriers += c->barriers;
             g.counts.flops += c->flops;
             for (Block &b : c->blocks) g.counts.warps += b.warps.size();
+            ended = std::move(c);
         }
     } catch (Fault &f) {
         std::lock_guard<std::mutex> hold(g.lock);
@@ -344,13 +366,8 @@ uint64_t cluster_bytes(const Kernel &k, const Launch &l) {
     return (uint64_t)l.cluster[0] * l.cluster[1] * l.cluster[2] * (warps * warp + 3 * shared + sizeof(Block));
 }
 
-} // namespace
-
-Counts run_grid(const Kernel &k, const Launch &launch, const std::vector<Range> &ranges, std::string *where) {
-    Grid g;
-    g.kernel = &k;
-    g.launch = launch;
-    g.ranges = ranges;
+Counts run_checked(Grid &g, std::string *where) {
+    const Kernel &k = *g.kernel;
     check_launch(k, g.launch);
     const Launch &l = g.launch;
     uint64_t clusters = (uint64_t)l.grid[0] * l.grid[1] * l.grid[2] / (l.cluster[0] * l.cluster[1] * l.cluster[2]);
@@ -363,14 +380,30 @@ Counts run_grid(const Kernel &k, const Launch &launch, const std::vector<Range> 
     int workers = (int)std::min<uint64_t>((uint64_t)l.threads, fit);
     g.resident = (size_t)std::min<uint64_t>(4096, fit / (uint64_t)workers);
     std::vector<std::thread> threads;
-    for (int n = 1; n < workers && (uint64_t)n < clusters; n++) threads.emplace_back(work, std::ref(g), clusters);
-    work(g, clusters);
+    for (int n = 1; n < workers && (uint64_t)n < clusters; n++)
+        threads.emplace_back(work, std::ref(g), clusters, each / BYTES_SET);
+    work(g, clusters, each / BYTES_SET);
     for (std::thread &t : threads) t.join();
     if (g.failed) {
         *where = g.where;
         throw g.fault;
     }
     return g.counts;
+}
+
+} // namespace
+
+Counts run_grid(const Kernel &k, const Launch &launch, const std::vector<Range> &ranges, std::string *where) {
+    Grid g;
+    g.kernel = &k;
+    g.launch = launch;
+    g.ranges = ranges;
+    try {
+        return run_checked(g, where);
+    } catch (Fault &f) {
+        if (!f.line) f.line = k.function->line; // a launch's, not an instruction's
+        throw;
+    }
 }
 
 } // namespace ptx

@@ -2,6 +2,7 @@
 // labels when their function has ended.
 #include "lex.h"
 #include <cstring>
+#include <set>
 #include <unordered_map>
 
 namespace ptx {
@@ -29,10 +30,14 @@ struct Parser {
     Module &m;
     Lexer lexer;
     Token current, ahead, taken;
-    Scope global;
+    Scope global{{}, {}, -1};
     std::vector<Scope> scopes; // of the function that is being read
     Function *f = nullptr;
+    std::set<std::string> bodies; // functions that are defined
+    double written_for = 0;       // version
     size_t registers_named = 0, statements = 0, operands = 0;
+
+    Parser(Module &m, const std::string &text) : m(m), lexer{text} {}
 
     const Token &now() const { return current; }
     const Token &next() { // what is taken, until the next one is
@@ -48,6 +53,7 @@ struct Parser {
         fail(now().line, "%s, where %s should be",
              now().kind == Token::END ? "the end of the file" : ("\"" + now().text + "\"").c_str(), wanted);
     }
+    [[noreturn]] void twice(int line, const std::string &what) { fail(line, "%s is there twice", what.c_str()); }
     void expect(char mark) {
         char text[] = {'"', mark, '"', 0};
         if (!accept(mark)) unexpected(text);
@@ -166,8 +172,12 @@ struct Parser {
                 value_into(v, to, bytes);
             }
             if (is_extern && space == SHARED) v.dynamic = true;
-            (f && !scopes.empty() ? scopes.back() : global).variables[v.name] = (int)m.variables.size();
-            m.variables.push_back(v);
+            Scope &scope = f && !scopes.empty() ? scopes.back() : global;
+            auto added = scope.variables.insert({v.name, (int)m.variables.size()});
+            bool again =
+                !added.second && v.dynamic && m.variables[(size_t)added.first->second].dynamic; // declared only
+            if (!added.second && !again) twice(line, v.name);
+            if (!again) m.variables.push_back(v);
         } while (accept(','));
         expect(';');
     }
@@ -187,7 +197,7 @@ struct Parser {
                 fail(line, "more than %zu registers", MOST_REGISTERS);
             for (uint64_t k = 0; k < (many ? n : 1); k++) {
                 std::string one = many ? stem + std::to_string(k) : stem;
-                scopes.back().regs[one] = (int)f->regs.size();
+                if (!scopes.back().regs.insert({one, (int)f->regs.size()}).second) twice(line, one);
                 f->regs.push_back({one, (uint8_t)bytes, 0});
             }
         } while (accept(','));
@@ -304,7 +314,8 @@ struct Parser {
                 if (t == ".align") {
                     uint64_t a = integer("an alignment");
                     if (bytes < 0 || !align) align = a;
-                } else if (type_bytes(t) > 0) bytes = type_bytes(t), align = align ? align : (uint64_t)bytes;
+                } else if (type_bytes(t) > 0)
+                    bytes = type_bytes(t), p.type = t, align = align ? align : (uint64_t)bytes;
                 else if (t == ".ptr") { // its own .align is that of what it points to
                     while (word(".global") || word(".shared") || word(".const") || word(".local")) next();
                     if (word(".align")) next(), integer("an alignment");
@@ -312,6 +323,8 @@ struct Parser {
             }
             if (bytes < 0) unexpected("a type");
             p.name = name("a parameter's name");
+            for (const Parameter &other : f->params)
+                if (other.name == p.name) twice(line, p.name);
             p.size = (uint64_t)bytes;
             if (accept('[')) {
                 uint64_t n = is(']') ? 0 : integer("a size");
@@ -381,7 +394,7 @@ struct Parser {
                     while (accept(','));
                     expect(';');
                 } else if (!f->labels.insert({{scopes.back().id, label}, (int)f->body.size()}).second)
-                    fail(line, "the label %s is there twice", label.c_str());
+                    twice(line, "the label " + label);
             } else if (t.kind == Token::WORD && t.text[0] == '.') {
                 directive_in_body();
             } else {
@@ -434,10 +447,44 @@ struct Parser {
         }
         if (is('{')) {
             f->has_body = true;
+            if (!bodies.insert(f->name).second) twice(f->line, f->name);
             body();
         } else expect(';');
         f = nullptr;
         scopes.clear();
+    }
+
+    // ".version 8.7", then ".target sm_90a": a file begins with them.
+    void version(int line) {
+        if (written_for) twice(line, ".version");
+        if (now().kind != Token::REAL && now().kind != Token::INTEGER) unexpected("a version");
+        written_for = strtod(next().text.c_str(), nullptr);
+        if (written_for > 9.4) fail(line, "PTX %g is newer than 9.4, the newest this machine knows", written_for);
+        if (written_for < 1) fail(line, "PTX %g: there is no such version", written_for);
+    }
+    void target() {
+        static const struct {
+            const char *name;
+            int number;
+            double since; // version of PTX
+        } known[] = {{"sm_70", 70, 6.0}, {"sm_72", 72, 6.1}, {"sm_75", 75, 6.3}, {"sm_80", 80, 7.0},
+                     {"sm_86", 86, 7.1}, {"sm_87", 87, 7.4}, {"sm_88", 88, 9.0}, {"sm_89", 89, 7.8},
+                     {"sm_90", 90, 7.8}, {"sm_90a", 90, 8.0}};
+        do {
+            int line = now().line;
+            std::string t = name("a target");
+            bool found = t == "debug" || t == "texmode_unified" || t == "texmode_independent";
+            for (auto &k : known) {
+                if (t != k.name) continue;
+                found = true;
+                if (written_for < k.since)
+                    fail(line, "%s is not known to PTX %g; %g is the first", k.name, written_for, k.since);
+                if (k.number > m.target) m.target = k.number, m.target_alone = false;
+                m.target_alone |= t.back() == 'a';
+            }
+            if (!found) fail(line, "the target %s is not known to this machine; sm_70 to sm_90a are", t.c_str());
+        } while (accept(','));
+        if (!m.target) unexpected("a target");
     }
 
     void run() {
@@ -445,16 +492,11 @@ struct Parser {
         while (now().kind != Token::END) {
             int line = now().line;
             std::string d = name("a directive");
-            if (d == ".version") {
-                if (now().kind != Token::REAL && now().kind != Token::INTEGER) unexpected("a version");
-                double v = strtod(next().text.c_str(), nullptr);
-                if (v > 9.4) fail(line, "PTX %g is newer than 9.4, the newest this machine knows", v);
-            } else if (d == ".target") {
-                do {
-                    std::string t = name("a target");
-                    if (t.compare(0, 3, "sm_") == 0) m.target = atoi(t.c_str() + 3);
-                } while (accept(','));
-            } else if (d == ".address_size") {
+            if (d == ".version") version(line);
+            else if (!written_for) fail(line, "%s, where .version should be: PTX begins with it", d.c_str());
+            else if (d == ".target") target();
+            else if (!m.target) fail(line, "%s, where .target should be: it stands behind .version", d.c_str());
+            else if (d == ".address_size") {
                 if (integer("a size") != 64) fail(line, "addresses of 64 bits only");
             } else if (d == ".extern") is_extern = true;
             else if (d == ".visible" || d == ".weak" || d == ".common") continue;
@@ -471,6 +513,8 @@ struct Parser {
                 is_extern = false;
             } else fail(line, "%s is no directive that this machine knows", d.c_str());
         }
+        m.lines = now().line;
+        if (!m.target) fail(m.lines, "the end of the file, where %s should be", written_for ? ".target" : ".version");
     }
 };
 
@@ -478,7 +522,7 @@ struct Parser {
 
 void parse_module(Module &m, const std::string &file, const std::string &text) {
     m.file = file;
-    Parser parser{m, {text}, {}, {}, {}, {{}, {}, -1}, {}};
+    Parser parser(m, text);
     parser.next(), parser.next();
     parser.run();
 }

@@ -58,7 +58,7 @@ struct Statement {
 };
 
 struct Parameter {
-    std::string name;
+    std::string name, type; // ".u64"; of an array, of its elements
     uint64_t size, align, offset;
 };
 
@@ -80,7 +80,9 @@ struct Function {
 
 struct Module {
     std::string file;
-    int target = 0;
+    int target = 0;                  // 80 of sm_80
+    bool target_alone = false;       // sm_90a: instructions of that generation alone
+    int lines = 0;                   // of the file
     std::vector<Variable> variables; // of the module and of all functions
     std::vector<Function> functions;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,13 +19,16 @@ static const char usage[] =
     "  shared=BYTES     dynamic shared memory\n"
     "  seed=N           the order of blocks and warps, and when copies arrive (1)\n"
     "  units=MODEL      how tensor cores add: ascending, groups8, groups16, unlike (mma.sync groups8, wgmma groups16)\n"
-    "  limit=N          instructions of all threads, before it counts as endless (20000000000)\n"
+    "  limit=N          instructions of all threads, before it counts as endless (20000000000); a block that begins\n"
+    "                   counts as one for every 16 bytes of its registers, local and shared memory\n"
     "  regs=N           registers of a thread, as ptxas -v tells them: checked against a multiprocessor's\n"
     "  early=1          it is launched while the kernel before it may still run: global memory is out of reach before\n"
     "                   griddepcontrol.wait\n"
-    "  threads=N        of the CPU (2)\n"
-    "An argument for each of the kernel's parameters, in order:\n"
-    "  i32:5 u32:5 i64:5 u64:5 i16:5 u16:5 i8:5 u8:5 f32:0.5 f64:0.5   a number\n"
+    "  threads=N        of the CPU, 1 to 64 (2)\n"
+    "An argument for each of the kernel's parameters, in order, and of its kind: integers for .u32, .s32, numbers with "
+    "a\n"
+    "point for .f32, addresses for .u64; for .b32, .b64 and structs whatever has as many bytes:\n"
+    "  i32:5 u32:5 i64:5 u64:5 i16:5 u16:5 i8:5 u8:5 f32:0.5 f64:0.5   a number; f32:nan and f32:-inf are such, too\n"
     "  buf:BYTES        a buffer of zeros\n"
     "  in:FILE          a buffer with the file's bytes\n"
     "  inout:FILE       the same, written back\n"
@@ -67,11 +71,19 @@ static std::vector<uint64_t> list(const std::string &text, const std::string &wh
     }
     return v;
 }
+// "threads=3": from `least` to `most`.
+static uint64_t number(const std::string &text, const std::string &key, uint64_t least, uint64_t most) {
+    uint64_t v = whole(text, key);
+    if (v < least) wrong(key + "=" + text + ": " + std::to_string(least) + " is the least");
+    if (v > most) wrong(key + "=" + text + ": " + std::to_string(most) + " is the most");
+    return v;
+}
 static void three(const std::string &text, const std::string &what, uint32_t to[3]) {
     std::vector<uint64_t> v = list(text, what);
     if (v.size() > 3) wrong(what + " has more than three numbers");
     for (size_t k = 0; k < 3; k++) {
         to[k] = k < v.size() ? (uint32_t)std::min<uint64_t>(v[k], UINT32_MAX) : 1;
+        if (!to[k]) wrong(what + "=" + text + ": none of its numbers may be 0");
     }
 }
 static uint64_t file_bytes(const std::string &file) {
@@ -95,11 +107,17 @@ static Buffer &make_buffer(std::vector<Buffer> &buffers, uint64_t bytes) {
     return buffers.back();
 }
 
-static void push(std::vector<uint8_t> &params, const Parameter &p, const void *value, size_t bytes,
+// What an argument is: an integer for .u32, a number with a point for .f32; .b32 and structs hold anything.
+enum Kind { INTEGER, REAL, BYTES };
+static void push(std::vector<uint8_t> &params, const Parameter &p, Kind kind, const void *value, size_t bytes,
                  const std::string &text) {
+    bool real = p.type == ".f32" || p.type == ".f64", any = p.type[1] == 'b' || kind == BYTES;
     if (bytes != p.size)
         wrong("\"" + text + "\" is " + std::to_string(bytes) + " bytes, where the parameter " + p.name + " has " +
               std::to_string(p.size));
+    if (!any && real != (kind == REAL))
+        wrong("\"" + text + "\" is " + (kind == REAL ? "no integer" : "an integer or an address") +
+              ", where the parameter " + p.name + " is " + p.type);
     params.resize(p.offset + p.size);
     memcpy(&params[p.offset], value, bytes);
 }
@@ -120,8 +138,10 @@ static void map_argument(std::vector<Buffer> &buffers, const std::string &text, 
     if (dim.empty() || dim.size() > 5 || stride.size() + 1 != dim.size() || box.size() != dim.size())
         wrong("\"" + text + "\": sizes, strides and box do not fit together");
     m->magic = TENSOR_MAP, m->rank = (uint32_t)dim.size(), m->address = (uint64_t)buffers[buffer].p;
-    m->type = (uint8_t)whole(part[1], text), m->swizzle = (uint8_t)whole(part[2], text);
+    m->type = (uint8_t)std::min<uint64_t>(whole(part[1], text), 255);
+    m->swizzle = (uint8_t)std::min<uint64_t>(whole(part[2], text), 255);
     for (size_t k = 0; k < dim.size(); k++) {
+        if (dim[k] > UINT32_MAX || box[k] > UINT32_MAX) wrong("\"" + text + "\": sizes of more than 32 bits");
         m->dim[k] = (uint32_t)dim[k], m->box[k] = (uint32_t)box[k], m->step[k] = 1;
         if (k) m->stride[k - 1] = stride[k - 1];
     }
@@ -133,10 +153,13 @@ static void argument(std::vector<Buffer> &buffers, std::vector<uint8_t> &params,
     std::string kind = text.substr(0, colon), rest = colon == std::string::npos ? "" : text.substr(colon + 1);
     if (kind == "f32" || kind == "f64") {
         char *end;
-        double d = strtod(rest.c_str(), &end);
-        float f = (float)d;
+        errno = 0;
+        bool narrow = kind == "f32";
+        float f = narrow ? strtof(rest.c_str(), &end) : 0;
+        double d = narrow ? (double)f : strtod(rest.c_str(), &end);
         if (rest.empty() || *end) wrong("\"" + text + "\" is no number");
-        return kind == "f32" ? push(params, p, &f, 4, text) : push(params, p, &d, 8, text);
+        if (errno == ERANGE && std::isinf(d)) wrong("\"" + text + "\" is beyond " + kind);
+        return kind == "f32" ? push(params, p, REAL, &f, 4, text) : push(params, p, REAL, &d, 8, text);
     }
     if (kind.size() >= 2 && (kind[0] == 'i' || kind[0] == 'u') && isdigit((unsigned char)kind[1])) {
         int bits = atoi(kind.c_str() + 1);
@@ -147,7 +170,7 @@ static void argument(std::vector<Buffer> &buffers, std::vector<uint8_t> &params,
         uint64_t most = minus ? (uint64_t)1 << (bits - 1) : UINT64_MAX >> (64 - bits);
         if (v > most) wrong("\"" + text + "\" has more than " + std::to_string(bits) + " bits");
         v = minus ? -v : v;
-        return push(params, p, &v, (size_t)bits / 8, text);
+        return push(params, p, INTEGER, &v, (size_t)bits / 8, text);
     }
     if (kind == "buf") make_buffer(buffers, whole(rest, text));
     else if (kind == "in" || kind == "inout") {
@@ -164,14 +187,14 @@ static void argument(std::vector<Buffer> &buffers, std::vector<uint8_t> &params,
     } else if (kind == "bytes") {
         std::vector<uint8_t> bytes(std::min<uint64_t>(file_bytes(rest), p.size + 1));
         read_file(rest, bytes.data(), bytes.size());
-        return push(params, p, bytes.data(), bytes.size(), text);
+        return push(params, p, BYTES, bytes.data(), bytes.size(), text);
     } else if (kind == "map") {
         TensorMap m;
         map_argument(buffers, text, &m);
-        return push(params, p, &m, sizeof m, text);
+        return push(params, p, BYTES, &m, sizeof m, text);
     } else wrong("\"" + text + "\" is no argument (i32: u64: f32: buf: in: inout: out: ...)");
     uint64_t at = (uint64_t)buffers.back().p;
-    push(params, p, &at, 8, text);
+    push(params, p, INTEGER, &at, 8, text);
 }
 
 static void write_back(const std::vector<Buffer> &buffers) {
@@ -181,6 +204,30 @@ static void write_back(const std::vector<Buffer> &buffers) {
         out.write((const char *)b.p, (std::streamsize)b.bytes);
         out.close();
         if (!out) wrong(b.file + ": cannot be written");
+    }
+}
+
+// Sorts the command line into options and arguments.
+static void options(int argc, char **argv, Launch &launch, std::vector<std::string> &arguments) {
+    for (int k = 3; k < argc; k++) {
+        std::string text = argv[k];
+        size_t equals = text.find('=');
+        std::string key = text.substr(0, equals), value = equals == std::string::npos ? "" : text.substr(equals + 1);
+        if (equals == std::string::npos || text.find(':') < equals) arguments.push_back(text);
+        else if (key == "grid") three(value, key, launch.grid);
+        else if (key == "block") three(value, key, launch.block);
+        else if (key == "cluster") three(value, key, launch.cluster);
+        else if (key == "shared") launch.shared = whole(value, key);
+        else if (key == "seed") launch.seed = whole(value, key);
+        else if (key == "limit") launch.limit = number(value, key, 1, UINT64_MAX);
+        else if (key == "early") launch.early = number(value, key, 0, 1);
+        else if (key == "regs") launch.registers = (int)number(value, key, 1, 255);
+        else if (key == "threads") launch.threads = (int)number(value, key, 1, 64);
+        else if (key == "units") {
+            if (!find_units(value, &launch.units)) wrong("units=" + value + ": ascending, groups8, groups16 or unlike");
+        } else
+            wrong("\"" + text +
+                  "\" is no option (grid, block, shared, cluster, seed, units, limit, regs, early, threads)");
     }
 }
 
@@ -196,27 +243,6 @@ int main(int argc, char **argv) {
     std::string file = argv[1], name = argv[2], where;
     Launch launch;
     std::vector<std::string> arguments;
-    for (int k = 3; k < argc; k++) {
-        std::string text = argv[k];
-        size_t equals = text.find('=');
-        std::string key = text.substr(0, equals), value = equals == std::string::npos ? "" : text.substr(equals + 1);
-        if (equals == std::string::npos || text.find(':') < equals) arguments.push_back(text);
-        else if (key == "grid") three(value, key, launch.grid);
-        else if (key == "block") three(value, key, launch.block);
-        else if (key == "cluster") three(value, key, launch.cluster);
-        else if (key == "shared") launch.shared = whole(value, key);
-        else if (key == "seed") launch.seed = whole(value, key);
-        else if (key == "limit") launch.limit = whole(value, key);
-        else if (key == "early") launch.early = whole(value, key) != 0;
-        else if (key == "regs") launch.registers = (int)std::min<uint64_t>(whole(value, key), 1000);
-        else if (key == "threads")
-            launch.threads = (int)std::max<uint64_t>(1, std::min<uint64_t>(whole(value, key), 64));
-        else if (key == "units") {
-            if (!find_units(value, &launch.units)) wrong("units=" + value + ": ascending, groups8, groups16 or unlike");
-        } else
-            wrong("\"" + text +
-                  "\" is no option (grid, block, shared, cluster, seed, units, limit, regs, early, threads)");
-    }
     std::unique_ptr<Program> program;
     const Kernel *kernel;
     try {
@@ -231,6 +257,7 @@ int main(int argc, char **argv) {
     }
     const std::vector<Parameter> &params = kernel->function->params;
     of = file + ":" + std::to_string(kernel->function->line) + ": kernel " + name;
+    options(argc, argv, launch, arguments);
     if (arguments.size() != params.size())
         wrong("it has " + std::to_string(params.size()) + " parameters, " + std::to_string(arguments.size()) +
               " arguments are given");
