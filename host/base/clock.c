@@ -1,4 +1,4 @@
-// The clock that only goes forward.
+// The monotonic clock.
 #include "clock.h"
 #include <time.h>
 

@@ -1,8 +1,8 @@
-// CRC32C (Castagnoli; RFC 3720, appendix B.4): checksums of checkpoint files.
+// CRC32C (Castagnoli; RFC 3720, appendix B.4), the checksum of checkpoint files.
 //
-// The CPU's crc32 instruction takes 8 bytes in 3 cycles but can start one every cycle, so three stretches are summed
-// side by side and joined afterwards. Joining uses that a CRC is linear: the register after k zero bytes is a matrix
-// times the register before, kept as four tables of 256 entries, one for each byte of the register.
+// The CPU's crc32 instruction takes 3 cycles for 8 bytes but can start every cycle, so three stretches of data are
+// summed side by side and joined afterwards. Joining uses that a CRC is linear: the register after k zero bytes is a
+// matrix times the register before, kept as four tables of 256 entries, one for each byte of the register.
 #include "crc32c.h"
 #include <pthread.h>
 #if defined(__x86_64__)

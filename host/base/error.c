@@ -9,8 +9,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-// No password of a URL is shown. The text is made longer than what is kept of it, so that none is cut in two before it is
-// known for one; and without taking memory, as there may be none.
+// Formats a text with the passwords of URLs hidden. The buffer is longer than what is kept, so that no URL is cut
+// before its password is recognised; and it is on the stack, as there may be no memory.
 static void format(char text[sizeof((Error *)0)->text], const char *fmt, va_list ap) {
     char whole[8 * sizeof((Error *)0)->text];
     vsnprintf(whole, sizeof whole, fmt, ap);

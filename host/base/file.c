@@ -1,4 +1,4 @@
-// Opening what is to be read, and telling by its first bytes what should have been something else.
+// Opening files to read, and recognising by their first bytes files that should have been something else.
 #include "file.h"
 #include "signals.h"
 #include "str.h"
@@ -22,7 +22,7 @@ static int cannot_open(const char *path, int number, Error *e) {
     return -1;
 }
 
-// What is no regular file, by its name; NULL for one.
+// What a file is, by name ("a pipe"), if it is no regular file; NULL if it is one.
 static const char *irregular(mode_t mode) {
     return S_ISREG(mode)    ? NULL
            : S_ISDIR(mode)  ? "a directory"
@@ -31,7 +31,7 @@ static const char *irregular(mode_t mode) {
                             : "a device";
 }
 
-// Waits until the pipe has a writer, who may have gone again.
+// Waits until a pipe has had a writer.
 static bool await_writer(int fd, const char *path, Error *e) {
     for (bool said = false; !stop_requested(); said = true) {
         struct pollfd pipe = {.fd = fd, .events = POLLIN};
@@ -41,7 +41,7 @@ static bool await_writer(int fd, const char *path, Error *e) {
     return error_set(e, EXIT_STOPPED, "stopped by a signal");
 }
 
-// False after saying why a file of this kind is not opened.
+// Whether a file of this mode may be opened; false after filling *e.
 static bool acceptable(const char *path, mode_t mode, bool once, Error *e) {
     const char *what = irregular(mode);
     if (!what || (once && S_ISFIFO(mode))) return true;
@@ -54,7 +54,8 @@ static bool acceptable(const char *path, mode_t mode, bool once, Error *e) {
 static int open_it(const char *path, bool once, Error *e) {
     struct stat st;
     if (stat(path, &st)) return cannot_open(path, errno, e);
-    // Looked at before it is opened: to open a device may do something, and to open a pipe wakes who waits at its end.
+    // Checked before it is opened, because opening a device may have an effect, and opening a pipe wakes a waiting
+    // writer.
     if (!acceptable(path, st.st_mode, once, e)) return -1;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &st)) {
@@ -79,12 +80,13 @@ int file_open_once(const char *path, Error *e) { return open_it(path, true, e); 
 
 // ---- what it is ------------------------------------------------------------------------------------------------------
 
-// Where `mend` is a command, %1 is the path, %2 the path of what comes out, %d the directory: each one word of a shell.
+// A kind of file that cannot be read here, and how to mend that. Where `mend` is a command, %1 is the path, %2 the path
+// of its output, %d the directory, each quoted for a shell.
 typedef struct {
     const char *magic;
-    int n, at; // bytes of the magic, and where it stands
+    int n, at; // bytes of the magic, and where they are in the file
     const char *what, *mend;
-    const char *drop, *add; // what %2 has not at its end, and has: "." drops the last suffix, whatever it is
+    const char *drop, *add; // %2 is %1 without the suffix `drop` ("." for any), and with `add`
 } Kind;
 
 #define PANDAS(reader)                                                                                                 \
@@ -92,7 +94,7 @@ typedef struct {
     "(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)\" %1 %2"
 #define ICONV(from) "iconv -f " from " -t UTF-8 %1 >%2"
 static const char again[] = "fetch the file itself again";
-// Short words that a text may begin with are not enough: hence the bytes around them.
+// The kinds. A short word that a text may begin with is not enough to recognise one: hence the bytes around it.
 static const Kind kinds[] = {
     {"version https://git-lfs.", 24, 0, "a Git LFS pointer, not the file it stands for", "git -C %d lfs pull"},
     {"/annex/objects/", 15, 0, "a git-annex pointer, not the file it stands for", "git -C %d annex get ."},
@@ -140,7 +142,7 @@ static bool starts(const char *s, size_t n, const char *word) {
     return n >= strlen(word) && !strncasecmp(s, word, strlen(word));
 }
 
-// Characters below U+0100 in two bytes each, of which number `zero` is 0.
+// Whether the text begins with characters below U+0100 in UTF-16, two bytes each, of which number `zero` is 0.
 static bool is_wide(const char *head, size_t n, size_t zero) {
     for (size_t i = 0; i < 8; i++)
         if (n < 8 || (head[i] == 0) != (i % 2 == zero)) return false;
@@ -160,7 +162,7 @@ static const Kind *kind_of(const char *head, size_t n) {
     return is_wide(head, n, 1) ? &utf16_le : is_wide(head, n, 0) ? &utf16_be : NULL;
 }
 
-// As one word of a shell's command.
+// Adds a word, quoted for a shell.
 static void add_word(Str *s, const char *word) {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-";
     bool quote = *word == '-' || word[strspn(word, plain)];
@@ -190,7 +192,7 @@ static void add_mend(Str *s, const Kind *k, const char *path) {
     free(directory);
 }
 
-// Names of columns, two at least, in the first of two lines, and no object in the second.
+// Whether a text is a table: at least two names of columns in its first line, and no JSON object in the second.
 static bool is_header(const char *s, size_t n, char separator) {
     const char *end = memchr(s, '\n', n);
     if (!end || !memchr(s, separator, (size_t)(end - s)) || end + 1 == s + n || end[1] == '{') return false;
@@ -238,7 +240,7 @@ bool file_foreign_lines(const char *path, const char *head, size_t n, Error *e) 
 char *file_read(const char *path, size_t limit, size_t *n, Error *e) {
     int fd = file_open(path, e);
     if (fd < 0) return NULL;
-    // Not sized from stat: files of /proc have no size, and a file may grow while it is read.
+    // The size from stat would not do: files of /proc have none, and a file may grow while it is read.
     size_t cap = 1 << 16, used = 0;
     char *buf = xmalloc(cap);
     bool ok = true;

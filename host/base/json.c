@@ -1,4 +1,4 @@
-// Strict JSON: Jansson does the grammar; here are its limits, its flags and the form of its errors.
+// Strict JSON: Jansson parses; here are the limits, the flags, and the form of errors.
 #include "file.h"
 #include "json.h"
 #include "str.h"
@@ -11,14 +11,14 @@
 enum { DEPTH_LIMIT = 64 };
 static const size_t json_bytes_limit = (size_t)256 << 20; // the largest tokenizer.json known is a tenth of this
 
-// What stands before an error: "where:line:column" in a file, "where:column" in a text that is one line of a file.
+// An error with its place: "where:line:column" for a file, "where:column" for a text that is one line of a file.
 static bool error_at(Error *e, const char *where, bool file, int line, int column, const char *why) {
     if (file || line > 1) return error_set(e, EXIT_INPUT, "%s:%d:%d: %s", where, line, column, why);
     return error_set(e, EXIT_INPUT, "%s:%d: %s", where, column, why);
 }
 
-// A key may hold an escaped NUL, which Jansson refuses though RFC 8259 does not: it is read as U+2400, the symbol for
-// NUL. `key` is the text between the quotes; what changes, changes in a copy of the whole text.
+// Replaces escaped NULs in a key by U+2400, the symbol for NUL: Jansson refuses them, though RFC 8259 does not. `key`
+// is the text between the quotes; the change is made in *copy, a copy of the whole text.
 static void nul_in_key_replace(const char *key, size_t key_bytes, const char *text, size_t n, char **copy) {
     for (size_t i = 0; i + 6 <= key_bytes; i++) {
         if (key[i] != '\\') continue;
@@ -30,8 +30,8 @@ static void nul_in_key_replace(const char *key, size_t key_bytes, const char *te
     }
 }
 
-// What Jansson leaves open: it recurses, so nesting is limited before it sees the text; it takes a NUL byte for the
-// end; and see above. *copy becomes the text to parse instead, or stays NULL.
+// Checks a text for what Jansson would not handle: deep nesting (it recurses), a NUL byte (which it takes for the end),
+// and NULs in keys. *copy becomes the text to parse instead, or stays NULL.
 static bool text_check(const char *text, size_t n, const char *where, bool file, char **copy, Error *e) {
     int depth = 0, line = 1;
     const char *line_start = text, *quote = NULL, *key = NULL; // open string; last closed string
@@ -65,7 +65,7 @@ const char *json_wide_number(const json_t *j) {
     return !s[0] && strspn(s + 1, "+-.eE0123456789") == json_string_length(j) - 1 ? s + 1 : NULL;
 }
 
-// Whether the number of n bytes is out of the range that it would be read into.
+// Whether the number written in n bytes does not fit the type that it would be read as.
 static bool is_wide(const char *number, size_t n) {
     bool whole = !memchr(number, '.', n) && !memchr(number, 'e', n) && !memchr(number, 'E', n);
     if (whole && n < 19) return false;
@@ -77,7 +77,7 @@ static bool is_wide(const char *number, size_t n) {
     return wide;
 }
 
-// The text (NUL-terminated) with each such number as a string; NULL where there is none. Heap memory.
+// The text (NUL-terminated) with each such number made a string; NULL where there is none. Heap memory.
 static char *wide_numbers_quote(const char *text, size_t n, size_t *quoted) {
     Str s = {0};
     size_t done = 0;

@@ -1,4 +1,4 @@
-// Lines of a file in bounded memory, and the fields of a JSON line.
+// Reading the lines of a file in bounded memory, and the fields of a JSON line.
 #include "file.h"
 #include "json.h"
 #include "jsonl.h"
@@ -15,7 +15,7 @@ void line_reader_close(LineReader *r) {
     *r = (LineReader){.fd = -1};
 }
 
-// Reads more bytes behind those in the buffer; false after filling *e.
+// Reads more bytes into the buffer; false after filling *e.
 static bool fill(LineReader *r, Error *e) {
     if (r->begin > 0 && (r->end == r->cap || r->begin == r->end)) {
         memmove(r->buffer, r->buffer + r->begin, r->end - r->begin);
@@ -47,7 +47,7 @@ static bool open_lines(LineReader *r, const char *path, bool json, Error *e) {
     r->fd = standard_input ? STDIN_FILENO : file_open_once(path, e);
     if (r->fd < 0) return false;
     r->buffer = xmalloc(r->cap + 1);
-    // Of a pipe the first line may be long in coming.
+    // Not for a pipe: its first line may be long in coming.
     if (lseek(r->fd, 0, SEEK_CUR) < 0 || fill(r, e)) return true;
     line_reader_close(r);
     return false;
@@ -56,8 +56,8 @@ static bool open_lines(LineReader *r, const char *path, bool json, Error *e) {
 bool line_reader_open(LineReader *r, const char *path, Error *e) { return open_lines(r, path, false, e); }
 bool line_reader_open_json(LineReader *r, const char *path, Error *e) { return open_lines(r, path, true, e); }
 
-// Finds the end of the line that begins at r->begin; its length in *n, and in *whole with its newline. A line over the
-// limit keeps only its first bytes, and *whole runs over JSONL_MAX_LINE. False after filling *e.
+// Finds the end of the line that begins at r->begin: its length in *n, with its newline in *whole. Of a line over the
+// limit only the first bytes are kept, and *whole is more than JSONL_MAX_LINE. False after filling *e.
 static bool find_line(LineReader *r, size_t *n, size_t *whole, Error *e) {
     size_t dropped = 0;
     for (size_t seen = 0;;) {

@@ -1,7 +1,8 @@
-// What a run may have of this machine: cores and memory, the least that hardware, containers and limits leave.
+// How many cores and how much memory a run may use of this machine: the least that hardware, containers and limits
+// leave.
 //
-// A cgroup is found as the kernel tells it: /proc/self/cgroup has its path in each hierarchy, /proc/self/mountinfo where a
-// hierarchy is mounted and which part of it. A limit of any cgroup above binds as well.
+// Cgroups are found as the kernel describes them: /proc/self/cgroup has this process's path in each hierarchy,
+// /proc/self/mountinfo where a hierarchy is mounted, and which part of it. A limit of any cgroup above counts too.
 #include "machine.h"
 #include "str.h"
 #include <pthread.h>
@@ -22,7 +23,7 @@ static FILE *open_under(const char *root, const char *path) {
     return f;
 }
 
-// Whether `word` is one of a list with commas.
+// Whether `word` is an item of a list that is separated by commas.
 static bool lists(const char *list, const char *word) {
     size_t n = strlen(word);
     for (const char *at = list; *at; at += strcspn(at, ","), at += *at == ',')
@@ -47,7 +48,8 @@ static char *cgroup_path(const char *root, const char *controller) {
     return found;
 }
 
-// Where the hierarchy is mounted, and in *of the path that is mounted there; both on the heap. NULL: nowhere.
+// Where the hierarchy is mounted, and in *of which path of it is mounted there; both on the heap. NULL where it is not
+// mounted.
 static char *cgroup_mount(const char *root, const char *controller, char **of) {
     FILE *f = open_under(root, "/proc/self/mountinfo");
     char *line = NULL, *found = NULL;
@@ -93,7 +95,7 @@ static void cgroup_climb(const char *root, const char *controller, CgroupLook *l
     free(of);
 }
 
-// The first number of a file, or of its line that begins with `name`; `none` where there is none ("max").
+// The first number in a file, or in its line that begins with `name`; `none` where there is no number ("max").
 static unsigned long long number_in(const char *root, const char *dir, const char *file, const char *name,
                                     unsigned long long none) {
     char *path = xasprintf("%s/%s", dir, file), line[256];
@@ -115,7 +117,7 @@ typedef struct {
 } Memory;
 
 static void memory_least(Memory *m, unsigned long long limit, unsigned long long used, unsigned long long cached) {
-    used -= cached < used ? cached : used; // files' pages that nobody has used lately are given up first
+    used -= cached < used ? cached : used; // pages of files that have not been used lately can be given up
     unsigned long long unused = limit > used ? limit - used : 0;
     if (limit < m->limit) m->limit = limit;
     if (unused < m->unused) m->unused = unused;
@@ -172,7 +174,7 @@ double cgroup_cpus(const char *root) {
 
 static size_t machine_bytes(void) { return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE); }
 
-// What a limit leaves beside what is mapped, column `used` of /proc/self/statm, and beside the stacks of threads to come.
+// What a limit leaves after what is mapped (column `used` of /proc/self/statm) and the stacks of future threads.
 static size_t left_of(__rlimit_resource_t resource, int used) {
     struct rlimit r, stack;
     if (getrlimit(resource, &r) || r.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
@@ -186,7 +188,7 @@ static size_t left_of(__rlimit_resource_t resource, int used) {
     return r.rlim_cur > mapped ? (size_t)r.rlim_cur - mapped : 0;
 }
 
-// Asked once: later the run itself is a part of what is mapped.
+// Found out once, at the start: later the run's own memory is part of what is mapped.
 static MemoryLimit limits[4];
 static void limits_ask(void) {
     size_t unused;
@@ -219,10 +221,11 @@ size_t machine_memory_free(void) {
 
 // ---- cores -----------------------------------------------------------------------------------------------------------
 
-static unsigned long started_on[1024 / sizeof(long)]; // a bit a CPU
-static long started_bytes;                            // of it that the system filled; < 0: it did not say
+static unsigned long started_on[1024 / sizeof(long)]; // a bit for each CPU
+static long started_bytes;                            // how many bytes of it the system filled; < 0: none
 
-// Before any library begins: OpenMP's binds this thread in its first moment. The sanitizers have not begun either.
+// Records the CPUs before any library is initialised: OpenMP's binds this thread when it is. The sanitizers are not
+// ready either at that time.
 __attribute__((no_sanitize("address"), no_sanitize("undefined"), no_sanitize("thread"))) static void mask_keep(void) {
     started_bytes = syscall(SYS_sched_getaffinity, 0, sizeof started_on, started_on);
 }

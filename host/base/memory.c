@@ -1,10 +1,10 @@
-// Memory that is never NULL, in our own code and in every library's.
+// Allocation that never returns NULL, for our own code and for every library.
 //
-// The program's malloc and its kin, and its pthread_create, are those below: they call the next ones (the C library's, or
-// a preloaded allocator's), and where memory or threads run out they end the process with one line and EXIT_MEMORY. A
-// library that cannot be told of a failed allocation, or would pass it off as a wrong input, never sees one: Jansson,
-// PCRE2, libyaml, utf8proc, libcurl, OpenMP, the C library's own streams and directories. What may be too large for the
-// machine on purpose (weights, caches: Device's alloc) comes from mmap, and its failure is an error like others.
+// This file defines the program's malloc and its relatives, and pthread_create. They call the next definition (the C
+// library's, or a preloaded allocator's), and where memory or threads run out they end the process with one line and
+// EXIT_MEMORY. So no library ever sees a failed allocation, which it might not handle, or report as a wrong input:
+// Jansson, PCRE2, libyaml, utf8proc, libcurl, OpenMP, the C library's own streams and directories. What may well be too
+// large for the machine (weights, caches: Device's alloc) comes from mmap, and its failure is an ordinary error.
 #include "error.h"
 #include "output.h"
 #include <dlfcn.h>
@@ -22,11 +22,11 @@
 static bool (*may_speak)(ExitCode code, Error *e);
 void memory_ask_who_speaks(bool (*ask)(ExitCode code, Error *e)) { may_speak = ask; }
 
-// No stream, no lock, no handler of exit, and nothing that allocates: any of these may be what had no memory.
+// Uses no stream, no lock, no exit handler, and nothing that allocates: any of them may be what ran out of memory.
 _Noreturn void out_of_memory(const char *fmt, ...) {
     static atomic_flag said = ATOMIC_FLAG_INIT;
     static _Thread_local bool ending;
-    bool again = ending;                                       // what should have said it had no memory either
+    bool again = ending;                                       // reporting it has itself run out of memory
     while (!again && atomic_flag_test_and_set(&said)) pause(); // another thread is ending the process
     ending = true;
     Error e = {.code = EXIT_MEMORY};
@@ -60,7 +60,7 @@ static size_t product(size_t count, size_t bytes) {
 #endif
 
 #if !SANITIZED
-// A test's own allocator may take their place when a program is linked.
+// Weak, so that a test's own allocator can replace them when it is linked.
 #define PUBLIC __attribute__((weak))
 
 void *__libc_malloc(size_t bytes);
@@ -68,8 +68,8 @@ void *__libc_calloc(size_t count, size_t bytes);
 void *__libc_realloc(void *old, size_t bytes);
 void *__libc_memalign(size_t alignment, size_t bytes);
 
-// The definition of a function behind this program's own. Looking for it makes older C libraries allocate, to be ready
-// for an error: those calls go to `own`, the C library's function itself.
+// The next definition of a function after this program's own. Looking it up makes older C libraries allocate; those
+// calls go to `own`, the C library's function itself.
 static void *next_of(void *_Atomic *found, const char *name, void *own) {
     static _Thread_local bool looking;
     void *f = atomic_load_explicit(found, memory_order_relaxed);
@@ -98,7 +98,7 @@ PUBLIC void *calloc(size_t count, size_t bytes) {
 PUBLIC void *realloc(void *old, size_t bytes) {
     static void *_Atomic next;
     void *(*f)(void *, size_t) = next_of(&next, "realloc", __libc_realloc), *p = f(old, bytes);
-    if (!p && bytes) refused(bytes); // of no bytes it has freed the old ones
+    if (!p && bytes) refused(bytes); // with 0 bytes, realloc has freed the old memory
     return p;
 }
 

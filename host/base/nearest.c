@@ -1,4 +1,4 @@
-// The nearest name, for "did you mean".
+// Finding the nearest name, for messages that ask "did you mean ...".
 #include "nearest.h"
 #include <ctype.h>
 #include <string.h>
@@ -30,7 +30,7 @@ static int distance(const char *a, const char *b) {
 
 const char *nearest_name(const char *word, const char *const *names, int n) {
     const char *best = NULL;
-    int least = ((int)strnlen(word, LONGEST) + 2) / 3 + 1; // as far away, it is no misspelling
+    int least = ((int)strnlen(word, LONGEST) + 2) / 3 + 1; // a name that is farther away is no misspelling
     for (int i = 0; i < n; i++) {
         int d = distance(word, names[i]);
         if (d < least && d < (int)strlen(names[i])) least = d, best = names[i];

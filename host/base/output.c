@@ -1,4 +1,4 @@
-// Standard output and standard error.
+// Writing to standard output and standard error.
 #include "output.h"
 #include "signals.h"
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 static int lost;         // the errno of a write to standard output that failed
-static int patience = 5; // looks of a tenth of a second that are left once a stop is requested
+static int patience = 5; // once a stop is requested: how many more tenths of a second to wait
 
 // Whether a pipe's worth of bytes can be written without waiting.
 static bool has_room(int fd) {

@@ -1,4 +1,4 @@
-// How every program of ours begins and ends.
+// How every program of this project begins and ends.
 #include "program.h"
 #include "machine.h"
 #include "output.h"
@@ -15,7 +15,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-// Where there is no /dev/null a directory does: writing to it fails.
+// Opens descriptors 0 to 2 where they are closed. Without /dev/null it takes a directory: writing to that fails.
 static void stdio_open(void) {
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) < 0)
@@ -27,8 +27,8 @@ static void stdio_open(void) {
 #define STACK_WANTED ((rlim_t)8 << 20)
 #define STACK_LEAST  ((rlim_t)512 << 10)
 
-// A first thread's stack grows until its limit, which may be raised; those of other threads are as large as the limit
-// was when the program started.
+// Raises the stack limit. The first thread's stack grows up to the limit; the stacks of other threads are as large as
+// the limit was when the program started.
 static bool stacks_raise(Error *e) {
     struct rlimit r;
     if (getrlimit(RLIMIT_STACK, &r)) return true;
@@ -51,8 +51,9 @@ static bool stacks_raise(Error *e) {
 
 // ---- OpenMP ------------------------------------------------------------------------------------------------------------
 
-// What GNU's library takes for its variables, blanks around every part left out. It says on standard error that it refuses
-// one, before main and without a word of who is speaking, and goes on as if it were not there.
+// The values that GNU's OpenMP accepts for its variables, as patterns without the blanks allowed around each part. A
+// value that it does not accept it ignores, with a message on standard error, before main, that does not say where it
+// comes from.
 #define COUNT   "\\+?0*[1-9]\\d{0,8}"
 #define SIZE    "\\d{1,18}\\s*[bkmgt]?"
 #define BINDING "(master|primary|close|spread)"
@@ -92,7 +93,8 @@ static bool matches(const char *text, const char *pattern) {
     return yes;
 }
 
-// Explains what the library refuses, and takes it away: started anew, it would complain again.
+// Explains the values that the library refuses, and removes them: it would complain again when the program restarts
+// itself.
 static void settings_explain(void) {
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         const char *text = getenv(settings[i].name);

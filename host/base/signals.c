@@ -1,4 +1,4 @@
-// Stopping on request: a handler that only sets a flag and says so.
+// Stopping on request: a signal handler that only sets a flag and acknowledges the signal.
 #include "output.h"
 #include "signals.h"
 #include <errno.h>
@@ -14,10 +14,10 @@ static struct timespec first;      // when it came
 static bool live;                  // stderr is a terminal: clear the progress line before writing
 
 static const char *stopping; // what the first signal leads to
-static int *all_ranks_stop;  // the first signal of any rank, or NULL: one rank
-static void (*alive)(void);  // called at every look at it
+static int *all_ranks_stop;  // the first signal of any rank; NULL where there is one rank
+static void (*alive)(void);  // called whenever that is read
 
-// Only what signal-safety(7) allows. A pipe that is full is not waited for.
+// Writes a text to stderr, using only what signal-safety(7) allows, and without waiting for a pipe that is full.
 static void say(const char *text) {
     size_t n = strlen(text);
     while (n) {
@@ -34,15 +34,15 @@ static void handle(int sig) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     if (stop) {
-        // timeout(1) and batch systems send one request to the process and to its group: that is not a second one.
+        // timeout(1) and batch systems send a signal to the process and to its group at once: that counts as one.
         int64_t ns = (int64_t)(now.tv_sec - first.tv_sec) * 1000000000 + now.tv_nsec - first.tv_nsec;
-        // Nor are the several hang-ups, at any distance, that a closing terminal sends.
+        // So do the several SIGHUPs, at any distance, that a closing terminal sends.
         if (sig == stop && (ns < 100000000 || sig == SIGHUP)) return;
         _exit(128 + sig);
     }
     stop = sig;
     first = now;
-    int none = 0; // one request often reaches every rank: the first of them says so
+    int none = 0; // one request often reaches every rank: only the first acknowledges it
     if (all_ranks_stop &&
         !__atomic_compare_exchange_n(all_ranks_stop, &none, sig, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
         errno = saved;
@@ -62,7 +62,7 @@ void signals_install(bool saves) {
     live = output_is_screen(STDERR_FILENO);
     stopping = saves ? "stopping at the next safe point and saving" : "stopping";
     struct sigaction act = {.sa_handler = handle, .sa_flags = SA_RESTART};
-    // They wait for each other, so that the handler never interrupts itself.
+    // Each signal blocks the others, so that the handler never interrupts itself.
     sigemptyset(&act.sa_mask);
     sigaddset(&act.sa_mask, SIGTERM);
     sigaddset(&act.sa_mask, SIGINT);

@@ -1,4 +1,4 @@
-// Growable strings and id lists.
+// Growable strings and id arrays (str.h).
 #include "str.h"
 #include <math.h>
 #include <stdarg.h>
@@ -44,7 +44,7 @@ void str_free(Str *s) {
     *s = (Str){0};
 }
 
-// Bytes of the valid UTF-8 sequence at p, or 0 (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF).
+// The length of the valid UTF-8 sequence at p, or 0 (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF).
 static int utf8_length(const unsigned char *p, size_t n) {
     if (p[0] < 0x80) return 1;
     int len = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
@@ -57,7 +57,7 @@ static int utf8_length(const unsigned char *p, size_t n) {
     return len;
 }
 
-// U+0080..U+009F are controls too: some terminals obey them.
+// Whether it is one of U+0080..U+009F: controls that some terminals obey.
 static bool is_c1(const unsigned char *p, int len) { return len == 2 && p[0] == 0xc2 && p[1] < 0xa0; }
 
 void str_real(Str *out, double x) {
@@ -136,7 +136,7 @@ void ids_free(Ids *v) {
     *v = (Ids){0};
 }
 
-// Puts at most three stars in the place of from..to; returns what follows them.
+// Replaces [from, to) by at most three stars; returns the text behind them.
 static char *put_stars(char *from, char *to) {
     size_t stars = to - from < 3 ? (size_t)(to - from) : 3;
     memset(from, '*', stars);
@@ -144,8 +144,8 @@ static char *put_stars(char *from, char *to) {
     return from + stars;
 }
 
-// The @ behind user and password of the URL whose authority begins at `user`, or NULL. A password may hold what ends an
-// authority: where a host's port would stand is then no number, and the last @ of the line counts.
+// The @ behind user and password of the URL whose authority begins at `user`, or NULL. A password may hold characters
+// that would end an authority: then what would be the port is no number, and the last @ of the line counts.
 static char *user_end(char *user) {
     char *end = NULL, *port = NULL, *p = user;
     for (; *p && !strchr("/?# \t\n\"'`,", *p); p++) {

@@ -1,4 +1,4 @@
-// UTF-8 as Python's str sees it.
+// UTF-8 read as Python reads a str (text.h).
 #include "text.h"
 
 size_t text_char(Text t, size_t at, uint32_t *c) {
@@ -9,7 +9,7 @@ size_t text_char(Text t, size_t at, uint32_t *c) {
     *c = 0xfffd;
     int more = b >= 0xc2 && b <= 0xdf ? 1 : (b & 0xf0) == 0xe0 ? 2 : b >= 0xf0 && b <= 0xf4 ? 3 : 0;
     if (!more) return 1;
-    // The second byte's range rules out overlong forms, surrogates and what lies above U+10FFFF.
+    // The range of the second byte excludes overlong forms, surrogates and code points above U+10FFFF.
     unsigned char low = b == 0xe0 ? 0xa0 : b == 0xf0 ? 0x90 : 0x80;
     unsigned char high = b == 0xed ? 0x9f : b == 0xf4 ? 0x8f : 0xbf;
     uint32_t value = b & (0x3fu >> more);
@@ -42,7 +42,8 @@ size_t text_length(Text t) {
     return count;
 }
 
-// The byte of `what` to search for: what looks like a tag after its newlines, since newlines are common and '<' is not.
+// Which byte of `what` to search for: the '<' behind its newlines if there is one, since newlines are common and '<' is
+// not.
 static size_t anchor_of(Text what) {
     size_t k = 0;
     while (k + 1 < what.n && what.s[k] == '\n') k++;
@@ -133,7 +134,7 @@ size_t text_skip_space(Text t, size_t at) {
     return at;
 }
 
-// Bytes of the white space character that ends t, or 0. All of them take 1, 2 or 3 bytes, and a lead byte never
+// The length of the white space character that ends t, or 0. They all have 1, 2 or 3 bytes, and a lead byte never
 // continues another sequence, so a suffix that reads as one is one.
 static size_t space_suffix(Text t) {
     for (size_t n = 1; n <= 3 && n <= t.n; n++) {

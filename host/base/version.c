@@ -1,4 +1,4 @@
-// The version of this build, asked of git by the Makefile.
+// The version of this build, which the Makefile takes from git.
 #include "version.h"
 
 #ifndef GRPO_VERSION

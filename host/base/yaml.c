@@ -1,4 +1,4 @@
-// The YAML reader: libyaml's events, with everything a configuration does not need refused.
+// The YAML reader: libyaml's events, refusing everything that a configuration does not need.
 #include "error.h"
 #include "yaml_reader.h"
 #include <stdio.h>
@@ -6,27 +6,27 @@
 #include <string.h>
 #include <yaml.h>
 
-typedef enum { START, INSIDE, AFTER, OVER } Stage; // before, in and after the one document; nothing more to read
+typedef enum { START, INSIDE, AFTER, OVER } Stage; // before, in and after the document; at the end
 
 typedef struct {
     bool map, flow; // flow: written with brackets or braces
     bool key_next;  // in a map: a key comes next, not a value
-    int column;     // of the innermost block collection, which lines that go on must exceed; -1: none
+    int column;     // of the innermost block collection, which continuation lines must exceed; -1: none
 } Level;
 
 struct YamlReader {
     const char *text;
     size_t n;
-    const char *at;  // read up to here by the checks that libyaml leaves out
-    size_t at_index; // the same as libyaml counts: in characters
+    const char *at;  // how far check_text has read
+    size_t at_index; // the same in characters, as libyaml counts
     int at_line;     // from 1
     yaml_parser_t parser;
-    yaml_event_t event; // its text is lent to the last Node
+    yaml_event_t event; // the last Node points to its text
     bool has_event;
     Stage stage;
     int depth;
     Level level[YAML_MAX_DEPTH];
-    const char *refusal; // why the text is not read at all
+    const char *refusal; // why the text is refused as a whole, or NULL
     int refusal_line;
     char message[256];
 };
@@ -72,7 +72,7 @@ static Node bad(YamlReader *r, int line, const char *message) {
     return (Node){.kind = NODE_BAD, .text = message, .n = strlen(message), .line = line, .depth = r->depth};
 }
 
-// libyaml's own words, with the line where it stopped.
+// A syntax error in libyaml's words, with the line where it stopped.
 static Node syntax_error(YamlReader *r) {
     const yaml_parser_t *p = &r->parser;
     int line = (int)p->problem_mark.line + 1;
@@ -88,8 +88,9 @@ static Node syntax_error(YamlReader *r) {
 
 // ---- what libyaml lets through -----------------------------------------------------------------------------------
 
-// Reads on to character `index` of the text, between two events (`gap`) or within one, and returns what is wrong with
-// it, or NULL: a comment that touches what stands before it, or a line that goes on at or left of `column`.
+// Checks the text up to character `index`, between two events (`gap`) or within one, for two mistakes that libyaml
+// accepts: a comment without a space before it, and a continuation line at or left of `column`. Returns what is wrong,
+// or NULL.
 static const char *check_text(YamlReader *r, size_t index, bool gap, int column) {
     bool comment = false;
     const char *end = r->text + r->n;
@@ -115,7 +116,7 @@ static const char *check_text(YamlReader *r, size_t index, bool gap, int column)
     return NULL;
 }
 
-// The indentation that lines within the innermost list or map must exceed; -1: any.
+// The indentation that lines in the innermost list or map must exceed; -1: none.
 static int block_column(const YamlReader *r) { return r->depth ? r->level[r->depth - 1].column : -1; }
 
 static const char *check_event(YamlReader *r) {
@@ -136,7 +137,7 @@ static const char *check_event(YamlReader *r) {
 
 // ---- nodes -------------------------------------------------------------------------------------------------------
 
-// Keeps count of whose turn it is in the innermost map. False where a list or map stands in a key's place.
+// Alternates between keys and values in the innermost map. False where a list or map is in the place of a key.
 static bool take_turn(YamlReader *r, bool scalar) {
     if (r->depth == 0 || !r->level[r->depth - 1].map) return true;
     bool *key_next = &r->level[r->depth - 1].key_next;

@@ -1,4 +1,4 @@
-// Added tokens: a trie over all of them, searched at every byte one can begin with.
+// Finding added tokens in a text: a trie of all of them, searched at every byte that one can begin with.
 #include "tokenizer_parts.h"
 #include <stdlib.h>
 

@@ -1,19 +1,20 @@
-// Byte-level BPE: a word starts as its bytes and the pair of lowest rank, leftmost first, is merged until none is left
-// (Sennrich et al. 2016; GPT-2's alphabet for bytes).
+// Byte-level BPE (Sennrich et al. 2016; GPT-2's alphabet for bytes): a word starts as its bytes, and the pair of lowest
+// rank, leftmost first, is merged until no pair can be.
 #include "text.h"
 #include "tokenizer_parts.h"
 #include <stdlib.h>
 
-// Words longer than this are merged through a heap; shorter ones faster by looking at every pair.
+// Words up to this length are merged by looking at every pair, which is faster for them; longer ones by a heap.
 enum { SHORT_WORD = 48 };
-// A longer word is cut here, so that positions fit 32 bits.
+// Longer words are cut here, so that positions fit 32 bits.
 static const size_t longest_word = (size_t)1 << 30;
 
 static const uint64_t odd_constant = 0x9e3779b97f4a7c15u; // 2^64 / golden ratio
 
 // ---- the table of tokens --------------------------------------------------------------------------------------------
 
-// Up to 8 bytes are their own key (with the length beside it), so most words are found without looking anywhere else.
+// The key of a string in the table: up to 8 bytes are their own key (beside the length), so that most words are found
+// without reading the string itself.
 static inline uint64_t token_key(const char *s, size_t n) {
     uint32_t first, last;
     uint64_t h = n, eight;
@@ -80,8 +81,8 @@ static void token_table_free(TokenTable *t) {
     free(t->at), free(t->n), free(t->slot);
 }
 
-// GPT-2 shows a byte as the printable Latin-1 character of that number where there is one; the other 68 bytes, in
-// order, are U+0100, U+0101 ...
+// The byte that a letter of GPT-2's alphabet stands for, or -1: the printable Latin-1 character of that number where
+// there is one; the other 68 bytes, in order, are U+0100, U+0101 ...
 static int byte_of_letter(uint32_t c) {
     if ((c >= '!' && c <= '~') || (c >= 0xa1 && c <= 0xac) || (c >= 0xae && c <= 0xff)) return (int)c;
     if (c < 0x100 || c > 0x143) return -1;
@@ -153,7 +154,7 @@ bool bpe_add_merge(Bpe *b, int32_t left, int32_t right, int32_t id) {
 
 // ---- merging --------------------------------------------------------------------------------------------------------
 
-// Bytes to ids. A byte with no token of its own is dropped, as HF does where there is no unknown token.
+// Turns bytes into ids. A byte that is no token is dropped, as HF does where there is no unknown token.
 static size_t bytes_to_ids(const Bpe *b, const char *word, size_t n, int32_t *id) {
     size_t k = 0;
     for (size_t i = 0; i < n; i++) {
@@ -183,7 +184,7 @@ static size_t merge_short(const Bpe *b, int32_t *id, size_t n) {
     return n;
 }
 
-// A pair that could be merged: it may be out of date by the time its turn comes.
+// A pair that could be merged; it may no longer exist when its turn comes.
 typedef struct {
     uint64_t order; // rank << 32 | position: the lowest rank first, then the leftmost
     int32_t left, right;
@@ -217,10 +218,12 @@ static void push_pair(const Bpe *b, Heap *h, const int32_t *id, uint32_t left, u
     if (rank != INT32_MAX) heap_push(h, (Candidate){(uint64_t)rank << 32 | left, id[left], id[right]});
 }
 
-// O(n log n): a linked list of ids over their first positions, and a heap. A position merged away has id -1.
+// Merges a long word in O(n log n): a linked list of ids over their first positions, and a heap. A position that has
+// been merged away has id -1.
 static size_t merge_long(const Bpe *b, BpeScratch *scratch, int32_t *id, uint32_t n) {
     uint32_t *next = (uint32_t *)((char *)scratch->memory + n * sizeof *id), *previous = next + n;
-    // Each merge takes one candidate out and puts two in at most, and there are fewer than n merges: 2 n at most.
+    // Each merge takes one candidate out and puts at most two in, and there are fewer than n merges: at most 2 n in
+    // all.
     Heap heap = {(Candidate *)((char *)scratch->memory + ((3 * (size_t)n * sizeof *id + 15) & ~(size_t)15)), 0};
     for (uint32_t i = 0; i < n; i++) next[i] = i + 1, previous[i] = i - 1;
     for (uint32_t i = 0; i + 1 < n; i++) push_pair(b, &heap, id, i, i + 1);
@@ -267,7 +270,7 @@ void bpe_encode(const Bpe *b, BpeScratch *scratch, const char *word, size_t n, I
     for (size_t i = 0; i < k; i++) ids_add(out, id[i]);
 }
 
-// A token can be read off the table only if its own bytes merge back into it, which the merges do not promise.
+// Indexes the tokens that a word of just their bytes becomes. Not all do: the merges need not lead back to a token.
 void bpe_finish(Bpe *b, bool ignore_merges) {
     BpeScratch scratch = {0};
     Ids ids = {0};

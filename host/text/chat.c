@@ -1,6 +1,6 @@
-// Conversations as the text a model was trained on. Qwen2.5's follows the Jinja template that its models come with, tools
-// included; R1-Zero's is the plain dialogue of DeepSeek-R1-Zero in our words. Qwen3's is in chat_qwen3.c, Llama's in
-// chat_llama.c.
+// Rendering conversations as the text that a model was trained on. Qwen2.5's form follows the Jinja template that its
+// models come with, tools included; R1-Zero's is the plain dialogue of DeepSeek-R1-Zero in our words. Qwen3's is in
+// chat_qwen3.c, Llama's in chat_llama.c.
 #include "chat_parts.h"
 #include "json.h"
 #include <stdlib.h>
@@ -175,7 +175,8 @@ void qwen_tool_answer(Str *out, const json_t *messages, size_t i) {
     if (!chat_role_is(json_array_get(messages, i + 1), "tool")) str_puts(out, "<|im_end|>\n");
 }
 
-// An answer is said from behind the word assistant to behind its last newline: what TRL's training template marks.
+// Renders a conversation for Qwen2.5. What the assistant says begins behind the word assistant and ends behind the
+// newline after its end of turn, as in TRL's training template.
 bool qwen_render(const ChatTemplate *t, const json_t *messages, const json_t *tools, bool add_generation_prompt,
                  ChatSpans *said, Str *out, Error *e) {
     size_t i;
@@ -213,8 +214,8 @@ bool qwen_render(const ChatTemplate *t, const json_t *messages, const json_t *to
 
 // ---- R1-Zero -------------------------------------------------------------------------------------------------------
 
-// A system message takes the place of the opening. The generation prompt ends in a newline, so that a completion can
-// begin with "<think>\n" as the format rewards want it. No token ends a turn: only what the assistant writes is said.
+// Renders a conversation as R1-Zero's dialogue. A system message replaces the opening. The generation prompt ends in a
+// newline, so that a completion can begin with "<think>\n", as the format rewards want. No token ends a turn.
 bool r1_zero_render(const ChatTemplate *t, const json_t *messages, const json_t *tools, bool add_generation_prompt,
                     ChatSpans *said, Str *out, Error *e) {
     size_t i;

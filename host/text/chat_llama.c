@@ -1,5 +1,5 @@
-// Llama 3's conversations: a header, the content without white space at its ends, an end of turn. 3.1 puts two dates before
-// the system message and has one always; its tools are not here.
+// Rendering conversations for Llama 3: each message is a header, the content without white space at its ends, and an
+// end of turn. Llama 3.1 always has a system message, with two dates before it; its tools are not supported.
 #include "chat_parts.h"
 #include "text.h"
 #include <string.h>

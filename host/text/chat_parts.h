@@ -1,4 +1,5 @@
-// What chat.c, which renders conversations, and chat_template.c, which knows the templates by name, share.
+// Chat templates inside: what chat.c and its neighbours, which render conversations, and chat_template.c, which knows
+// the templates by name, share.
 #pragma once
 #include "chat.h"
 #include <stdint.h>
@@ -9,14 +10,14 @@ struct ChatTemplate {
     // Appends the conversation. `said` may be NULL.
     bool (*render)(const ChatTemplate *t, const json_t *messages, const json_t *tools, bool add_generation_prompt,
                    ChatSpans *said, Str *out, Error *e);
-    const char *opening;     // stands where a system message would, or (Llama) before it; NULL: nothing does
-    const char *end_of_turn; // the token after which an answer is over; NULL: the template writes none
-    // The same template in Jinja, between its marks %OPENING%, %TOOLS% and %CALLS% for texts that stand here already.
+    const char *opening;     // text in place of a missing system message, or (Llama) before it; NULL: none
+    const char *end_of_turn; // the token that ends an answer; NULL: the template writes none
+    // The same template in Jinja, with the marks %OPENING%, %TOOLS% and %CALLS% for texts that are in C already.
     const char *jinja;
     struct {
         size_t bytes;
         uint32_t crc;
-    } published; // CRC32C of the text that model directories have, stripped; bytes 0: there are none
+    } published; // CRC32C and length of the text that model directories have, stripped; bytes 0: there are none
 };
 extern const ChatTemplate chat_templates[];
 extern const int chat_template_count;
@@ -29,22 +30,22 @@ bool qwen3_render(const ChatTemplate *t, const json_t *messages, const json_t *t
                   ChatSpans *said, Str *out, Error *e);
 bool llama_render(const ChatTemplate *t, const json_t *messages, const json_t *tools, bool add_generation_prompt,
                   ChatSpans *said, Str *out, Error *e);
-// Around the signatures of tools in Qwen's system message; and all of it.
+// The texts around the signatures of tools in Qwen's system message; qwen_tools writes all of it.
 extern const char qwen_tools_head[], qwen_tools_tail[];
 void qwen_tools(Str *out, const json_t *tools);
-// Message i, of a tool: those that follow each other share one turn.
+// Writes message i, a tool's answer: those that follow each other share one turn.
 void qwen_tool_answer(Str *out, const json_t *messages, size_t i);
 
-// What renderers are made of.
+// Parts of renderers: whether a message has a role; and adding its content.
 bool chat_role_is(const json_t *message, const char *role);
 void chat_add_content(Str *out, const json_t *message);
-// The assistant's tool calls: a list with something in it, or NULL.
+// The assistant's tool calls: a list that is not empty, or NULL.
 const json_t *chat_tool_calls(const json_t *message);
 // A call is {name, arguments}, or {type, function: {name, arguments}} as OpenAI writes it.
 const json_t *chat_tool_function(const json_t *call);
 // JSON as Python's json.dumps(ensure_ascii=False) writes it, which is what the models saw.
 void chat_dump(Str *out, const json_t *j);
-// False, after saying that the template has no place for message i's role, and which `roles` it knows.
+// False after filling *e: the template has no place for message i's role; and which `roles` it has.
 bool chat_unknown_role(const json_t *message, size_t i, const char *template, const char *roles, Error *e);
 void chat_spans_add(ChatSpans *spans, size_t begin, size_t end);
 // The template of this name, or NULL after filling *e.

@@ -1,6 +1,6 @@
-// Qwen3's conversations: Qwen2.5's turns, no system message of their own, and what the assistant thought. Of earlier answers
-// thoughts are left out, of those after the last question they stand in a block; supervised tuning, which asks what is
-// said, has the block in every answer, as TRL's training template.
+// Rendering conversations for Qwen3: Qwen2.5's turns without a system message of its own, and with the assistant's
+// thoughts. These are left out of earlier answers, and written as a block in answers after the last question; for
+// supervised fine-tuning every answer has the block, as in TRL's training template.
 #include "chat_parts.h"
 #include "text.h"
 #include <string.h>
@@ -15,7 +15,8 @@ static Text without_newlines(Text x, bool left, bool right) {
     return x;
 }
 
-// What was thought: the message's reasoning_content, else what its content has before </think>; *content is the rest.
+// The thoughts of a message: its reasoning_content, else the part of its content before </think>; *content becomes the
+// rest.
 static Text thought_of(const json_t *message, Text *content) {
     *content = string_of(json_object_get(message, "content"));
     const json_t *own = json_object_get(message, "reasoning_content");
@@ -30,7 +31,7 @@ static Text thought_of(const json_t *message, Text *content) {
     return without_newlines(thought, true, false);
 }
 
-// The last question: a user's message that is not an answer of a tool.
+// The index of the last question: a user's message that is not a tool's answer.
 static size_t last_question(const json_t *messages) {
     static const char head[] = "<tool_response>", tail[] = "</tool_response>";
     for (size_t i = json_array_size(messages); i-- > 0;) {

@@ -1,5 +1,5 @@
-// The chat templates by name: which one a model directory came with, and each of them in Jinja, as a checkpoint carries it
-// for other programs.
+// The chat templates by name: which one a model directory comes with, and each in Jinja, as a checkpoint has it for
+// other programs.
 #include "chat_parts.h"
 #include "crc32c.h"
 #include "file.h"
@@ -16,7 +16,7 @@ static const char r1_zero_opening[] =
     "first reasons inside <think> </think>, then gives the final answer alone inside <answer> </answer>:\n"
     "<think>\nthe reasoning\n</think>\n<answer>\nthe answer\n</answer>";
 
-// What qwen_render does.
+// qwen_render in Jinja.
 static const char qwen_jinja[] =
     "{{- '<|im_start|>system\\n' }}\n"
     "{{- messages[0].content if messages[0].role == 'system' else '%OPENING%' }}\n"
@@ -47,7 +47,7 @@ static const char qwen_jinja[] =
     "{%- endfor %}\n"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}\n";
 
-// What qwen3_render does; its opening stands where an answer begins.
+// qwen3_render in Jinja; its opening is the text where an answer begins.
 static const char qwen3_jinja[] =
     "{%- set last = namespace(question=messages|length - 1, found=false) %}\n"
     "{%- for message in messages|reverse %}\n"
@@ -102,7 +102,7 @@ static const char qwen3_jinja[] =
     "{%- endfor %}\n"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n%OPENING%' }}{%- endif %}\n";
 
-// What llama_render does.
+// llama_render in Jinja.
 static const char llama_jinja[] =
     "{{- '<|begin_of_text|>' }}\n"
     "{%- set opening = '%OPENING%' %}\n"
@@ -119,7 +119,7 @@ static const char llama_jinja[] =
     "{%- endfor %}\n"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}\n";
 
-// What r1_zero_render does.
+// r1_zero_render in Jinja.
 static const char r1_zero_jinja[] =
     "{{- messages[0].content if messages[0].role == 'system' else '%OPENING%' }}\n"
     "{{- '\\n\\n' }}\n"
@@ -175,7 +175,7 @@ const char *chat_end_of_turn(const char *template_name) {
 
 // ---- in Jinja ------------------------------------------------------------------------------------------------------
 
-// A text between the quotes of a Jinja string.
+// Writes a text as the inside of a Jinja string.
 static void jinja_string(Str *out, const char *text) {
     for (; *text; text++)
         if (*text == '\n') str_puts(out, "\\n");
@@ -199,7 +199,7 @@ char *chat_jinja(const char *template_name) {
 
 // ---- what a model directory came with ------------------------------------------------------------------------------
 
-// The name of the template that this Jinja is, or NULL.
+// The name of our template that this Jinja text is, or NULL.
 static const char *known_jinja(const char *jinja, size_t n) {
     Text text = text_strip((Text){jinja, n});
     uint32_t crc = crc32c(0, text.s, text.n);
@@ -214,7 +214,8 @@ static const char *known_jinja(const char *jinja, size_t n) {
     return NULL;
 }
 
-// The Jinja in tokenizer_config.json: a text, or a list of named ones, of which `default` is for plain conversations.
+// The template in tokenizer_config.json: a text, or a list of named texts, of which `default` is for plain
+// conversations.
 static const json_t *config_jinja(const json_t *config) {
     const json_t *field = json_object_get(config, "chat_template"), *entry;
     size_t i;

@@ -1,11 +1,11 @@
-// What each token of a text shows of it. See pieces.h.
+// The text of each token of a completion (pieces.h).
 #include "pieces.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHARACTER_MOST = 4 }; // tokens of a character, for it has so many bytes
+enum { CHARACTER_MOST = 4 }; // the most tokens of a character, as it has at most so many bytes
 
-// Whether a decoded text ends in the sign for what is no character, or not yet.
+// Whether a decoded text ends in U+FFFD: the bytes so far are no character, or not yet a whole one.
 static bool is_open(const Str *s) { return s->n >= 3 && !memcmp(s->s + s->n - 3, "\xef\xbf\xbd", 3); }
 
 char **token_pieces(const Tokenizer *t, const int32_t *ids, int n) {

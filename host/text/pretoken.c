@@ -1,19 +1,20 @@
-// The pre-split: the file's regex, run by PCRE2, cuts text into words.
+// The pre-tokenizer: cuts text into words by the regex in the file, which PCRE2 runs.
 //
-// HF runs the pattern through Oniguruma with Unicode 16. Where PCRE2 means something else by the same characters, the
-// pattern is rewritten before it is compiled, or refused.
+// HF runs the pattern by Oniguruma with Unicode 16. Where the same characters mean something else to PCRE2, the pattern
+// is rewritten before it is compiled, or refused.
 #include "tokenizer_parts.h"
 #include <stdlib.h>
 #include <string.h>
 
-// Qwen2's and Qwen3's pattern; Llama 3's is the same but for numbers, of up to three digits a word.
+// Qwen2's and Qwen3's pattern; Llama 3's is the same except for numbers, which are cut into words of up to three
+// digits.
 #define PATTERN(digits)                                                                                                \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" digits                                         \
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 static const char qwen2_pattern[] = PATTERN(""), llama3_pattern[] = PATTERN("{1,3}");
 const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-// What a backslash and these characters become, without the brackets of a class.
+// Escapes, without their backslash, and what they are rewritten to, without the brackets of a class.
 static const struct {
     const char *escape, *set;
 } rewritten[] = {
@@ -38,7 +39,8 @@ static bool refuse(const char *where, const char *what, int n, Error *e) {
                      what);
 }
 
-// Writes what the escape at p (behind its backslash) means to HF; returns the characters read, 0 after filling *e.
+// Writes what the escape at p (behind its backslash) means to HF; returns how many characters it has, 0 after filling
+// *e.
 static size_t escape_rewrite(const char *p, bool in_class, const char *where, Str *out, Error *e) {
     for (size_t k = 0; k < sizeof rewritten / sizeof *rewritten; k++) {
         const char *name = rewritten[k].escape, *set = rewritten[k].set;
@@ -69,7 +71,7 @@ static bool pattern_rewrite(const char *pattern, const char *where, Str *out, Er
             p += 1 + n;
             continue;
         }
-        // Sets of sets, line anchors and interval possessives are where Oniguruma's syntax parts from PCRE2's.
+        // Sets of sets, line anchors and possessive intervals mean something else to Oniguruma than to PCRE2.
         if (class && (*p == '[' || !strncmp(p, "&&", 2))) return refuse(where, p, *p == '[' ? 1 : 2, e);
         if (!class && (*p == '^' || *p == '$')) return refuse(where, p, 1, e);
         if (!class && !strncmp(p, "}+", 2)) return refuse(where, p, 2, e);
@@ -140,7 +142,7 @@ static const unsigned char class_of[256] = {
 
 static inline int class_at(const unsigned char *s, size_t n, size_t i) { return i < n ? class_of[s[i]] : 0; }
 
-// Bytes of the contraction (?i:'s|'t|'re|'ve|'m|'ll|'d) that begins with the apostrophe at i, or 0.
+// The length of the contraction (?i:'s|'t|'re|'ve|'m|'ll|'d) that begins with the apostrophe at i, or 0.
 static size_t contraction(const unsigned char *s, size_t n, size_t i) {
     int a = i + 1 < n ? s[i + 1] | 0x20 : 0, b = i + 2 < n ? s[i + 2] | 0x20 : 0;
     if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
@@ -148,7 +150,8 @@ static size_t contraction(const unsigned char *s, size_t n, size_t i) {
     return 0;
 }
 
-// The word at i < n, of a number at most `digits`: its end, or 0 where a character beyond ASCII has a say in it.
+// The end of the word at i < n, with at most `digits` digits in a number; 0 where a character beyond ASCII matters for
+// it.
 static size_t known_word(const unsigned char *s, size_t n, size_t i, int digits) {
     int first = class_of[s[i]], second = class_at(s, n, i + 1);
     if (first & BEYOND) return 0;
@@ -192,9 +195,9 @@ bool split_next(const Split *split, pcre2_match_data **match, const char *s, siz
         return true;
     }
     if (!*match) *match = pcre2_match_data_create(1, NULL);
-    if (!*match) xmalloc(SIZE_MAX); // says that memory ran out, and exits
-    // Only the whole match is asked for; 0 says that there are groups beside it. An error is one of PCRE2's limits,
-    // which no pattern of the known tokenizers runs into: then there is no match, and the rest is one word.
+    if (!*match) xmalloc(SIZE_MAX); // reports that memory ran out, and exits
+    // Only the whole match is wanted; a result of 0 means that there are groups too. An error is one of PCRE2's limits,
+    // which no pattern of the known tokenizers reaches: then there is no match, and the rest is one word.
     int rc = pcre2_match(split->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, *match, NULL);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
         rc = pcre2_match(split->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, *match, NULL);

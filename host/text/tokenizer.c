@@ -1,4 +1,4 @@
-// The tokenizer as the rest of the program sees it: text to ids and back.
+// The tokenizer (tokenizer.h): loading, encoding, decoding.
 #include "json.h"
 #include "text.h"
 #include "tokenizer_parts.h"
@@ -55,7 +55,8 @@ typedef struct {
     Str normal;
 } Encoder;
 
-// Splits number `level` and after cut s into words; words become ids. Matches and what lies between them are pieces.
+// Cuts s into pieces by split number `level` (its matches, and what is between them) and these by the later splits; the
+// words at the end become ids.
 static void encode_words(Encoder *c, int level, const char *s, size_t n) {
     if (!n) return;
     if (level == c->t->n_splits) {
@@ -98,7 +99,7 @@ static size_t right_strip(const char *s, size_t n, size_t to) {
     return to;
 }
 
-// Cuts the trie's tokens out of s; the pieces between them go to `rest`.
+// Encodes the tokens of the trie that are in s; the pieces between them go to `rest`.
 static void encode_added(Encoder *c, const Trie *trie, const char *s, size_t n,
                          void (*rest)(Encoder *, const char *, size_t)) {
     size_t done = 0, from, to;
@@ -140,7 +141,7 @@ void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool speci
 
 // ---- decoding -------------------------------------------------------------------------------------------------------
 
-// Appends bytes to what is pending, moves whole characters on to `out` and keeps an unfinished one.
+// Adds bytes to those pending, moves whole characters to `out`, and keeps an unfinished one pending.
 static void stream_bytes(Utf8Pending *pending, const char *s, size_t n, Str *out) {
     char few[64], *joined = few;
     size_t total = (size_t)pending->n + n;
@@ -148,7 +149,8 @@ static void stream_bytes(Utf8Pending *pending, const char *s, size_t n, Str *out
     memcpy(joined, pending->byte, (size_t)pending->n);
     if (n) memcpy(joined + pending->n, s, n);
 
-    // An unfinished character is a lead byte, at most three from the end, whose continuation bytes are all there so far.
+    // An unfinished character begins with a lead byte, at most three bytes from the end, followed only by continuation
+    // bytes.
     size_t whole = total;
     for (size_t k = 1; k <= 3 && k <= total; k++) {
         unsigned char lead = (unsigned char)joined[total - k];

@@ -1,24 +1,25 @@
-// The tokenizer: text to ids and back, by the byte-level BPE of an HF tokenizer.json.
+// The tokenizer: from text to ids and back, by the byte-level BPE of an HF tokenizer.json.
 #pragma once
 #include "error.h"
 #include "str.h"
 
 typedef struct Tokenizer Tokenizer;
 
-// `path` is a model directory or a tokenizer.json. Safe to share between threads once loaded.
+// Loads a tokenizer; `path` is a model directory or a tokenizer.json. Safe to share between threads. NULL after filling
+// *e.
 Tokenizer *tokenizer_load(const char *path, Error *e);
 void tokenizer_free(Tokenizer *t);
 int tokenizer_size(const Tokenizer *t);                      // highest id + 1
 int32_t tokenizer_id(const Tokenizer *t, const char *token); // -1 where absent
 const char *tokenizer_path(const Tokenizer *t);              // the tokenizer.json it came from
-// Appends the ids of `text` (UTF-8; invalid bytes become U+FFFD). Added tokens in the text are matched first; where
-// `special` is false those marked special are not, as with HF's split_special_tokens: so a user's text stays text.
+// Appends the ids of `text` (UTF-8; invalid bytes become U+FFFD). Added tokens in the text are matched first; without
+// `special`, those marked special are not matched, as with HF's split_special_tokens, so that a user's text stays text.
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out);
-// Appends the text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids outside the vocabulary add nothing.
-// `skip_special`: special tokens add nothing.
+// Appends the text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids outside the vocabulary add nothing, and with
+// `skip_special` neither do special tokens.
 void tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special, Str *out);
-// Streaming: appends what is complete UTF-8 so far; bytes of an unfinished character wait in `pending`. Decoding a
-// sequence piece by piece, then flushing, gives the text of decoding it whole.
+// The bytes of an unfinished character, for decoding a sequence id by id: tokenizer_stream appends what is complete,
+// and tokenizer_stream_flush the rest. Together they give the same text as tokenizer_decode.
 typedef struct {
     char byte[4];
     int n;

@@ -1,12 +1,13 @@
-// Reads HF's tokenizer.json: byte-level BPE as Qwen, Llama 3, SmolLM2, GPT-2 and their kin write it. What would change ids and is not
-// computed here is refused; truncation and padding, which HF's own loaders set anew at every call, are not read.
+// Reading HF's tokenizer.json: byte-level BPE as Qwen, Llama 3, SmolLM2, GPT-2 and their relatives have it. Settings
+// that would change ids and are not implemented are refused; truncation and padding, which HF's loaders set at every
+// call, are not read.
 #include "tokenizer_parts.h"
 #include "json.h"
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
 
-// The largest id taken: ids index tables, so a huge one would ask for huge tables.
+// The largest id accepted: ids index tables, so that a huge one would need huge tables.
 enum { ID_LIMIT = (1 << 22) - 1 };
 
 static bool bad(const Tokenizer *t, Error *e, const char *fmt, ...) PRINTF_LIKE(3, 4);
@@ -19,7 +20,8 @@ static bool bad(const Tokenizer *t, Error *e, const char *fmt, ...) {
     return error_set(e, EXIT_INPUT, "%s: %s", t->path, text);
 }
 
-// A token for an error's text: quoted, escaped, cut where it is long. One at a time; the result lives in *shown.
+// A token for an error message: quoted, escaped, cut if it is long. The result is in *shown, and so valid until the
+// next call.
 static const char *show(Str *shown, const char *s, size_t n) {
     str_clear(shown);
     str_json(shown, s, n < 60 ? n : 60);
@@ -38,7 +40,8 @@ static bool flag_is(const json_t *j, const char *name, bool absent, bool wanted)
     return (flag ? json_is_true(flag) : absent) == wanted && (!flag || json_is_boolean(flag));
 }
 
-// A stage may be alone, or be a "Sequence" of stages in `list`: number i of them, NULL behind the last.
+// Stage number i of a normalizer or pre-tokenizer, which is one stage or a "Sequence" of stages in `list`; NULL behind
+// the last.
 static const json_t *stage(const json_t *j, const char *list, size_t i) {
     if (!j || json_is_null(j)) return NULL;
     if (strcmp(type_of(j), "Sequence")) return i ? NULL : j;
@@ -94,8 +97,9 @@ static bool read_pre_tokenizer(Tokenizer *t, const json_t *j, Error *e) {
     return byte_level || bad(t, e, "pre_tokenizer: no ByteLevel at its end; only byte-level BPE is supported");
 }
 
-// ByteLevel changes offsets only. A TemplateProcessing adds tokens around a text (Llama 3: <|begin_of_text|>) where HF is
-// asked for them; here, as in TRL, it is not: a chat template writes them itself. Anything else is refused.
+// Checks the other settings. A ByteLevel post-processor changes offsets only. A TemplateProcessing adds tokens around a
+// text (Llama 3: <|begin_of_text|>) if HF is asked to; here, as in TRL, they are not added, because chat templates
+// write them. Anything else is refused.
 static bool read_rest(const Tokenizer *t, const json_t *file, Error *e) {
     const json_t *s;
     for (size_t i = 0; (s = stage(json_object_get(file, "post_processor"), "processors", i)); i++)
@@ -110,7 +114,7 @@ static bool read_rest(const Tokenizer *t, const json_t *file, Error *e) {
 
 // ---- BPE ------------------------------------------------------------------------------------------------------------
 
-// An id, checked; -1 after filling *e.
+// Reads and checks an id; -1 after filling *e.
 static int32_t read_id(const Tokenizer *t, const json_t *j, const char *where, const char *token, size_t n, Error *e) {
     Str shown = {0};
     json_int_t id = json_is_integer(j) ? json_integer_value(j) : -1;
@@ -142,7 +146,7 @@ static bool read_vocab(Tokenizer *t, const json_t *vocab, Error *e) {
     return true;
 }
 
-// A merge is "a b" or ["a", "b"]: the two halves.
+// The two halves of a merge, which is "a b" or ["a", "b"].
 static bool merge_halves(const json_t *j, const char **a, size_t *na, const char **b, size_t *nb) {
     if (json_is_array(j) && json_array_size(j) == 2) {
         const json_t *left = json_array_get(j, 0), *right = json_array_get(j, 1);

@@ -1,5 +1,6 @@
-// The tokenizer's stages, in the order a text passes through them: added tokens are cut out, the rest is brought to NFC,
-// cut into words by the file's regex, and each word is merged into tokens. Semantics follow HF tokenizers 0.22.
+// The tokenizer's stages, in the order in which a text passes through them: added tokens are cut out, the rest is
+// normalised to NFC and cut into words by the file's regex, and each word is merged into tokens. All as in HF
+// tokenizers 0.22.
 #pragma once
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer.h"
@@ -8,12 +9,12 @@
 
 // ---- unicode.c -----------------------------------------------------------------------------------------------------
 bool utf8_is_valid(const char *s, size_t n);
-// Appends s with every malformed sequence as U+FFFD, as Rust's from_utf8_lossy does.
+// Appends s with every malformed sequence replaced by U+FFFD, as Rust's from_utf8_lossy does.
 void utf8_repair(Str *out, const char *s, size_t n);
 // Appends valid UTF-8 in Unicode's normal form C.
 void utf8_nfc(Str *out, const char *s, size_t n);
 bool is_ascii(const char *s, size_t n);
-// Unicode's White_Space, which is \s of the regex engines HF uses.
+// Whether c is in Unicode's White_Space, which is \s of the regex engines that HF uses.
 bool is_white_space(uint32_t c);
 
 // ---- added_tokens.c: tokens matched in the text before anything else ------------------------------------------------
@@ -21,7 +22,7 @@ typedef struct {
     char *content; // as in the file
     size_t n;
     int32_t id;
-    bool special;        // left out of decoded text on request
+    bool special;        // can be left out of decoded text
     bool normalized;     // matched after NFC instead of before
     bool lstrip, rstrip; // swallows white space on its left, right
 } AddedToken;
@@ -39,21 +40,22 @@ typedef struct {
 } Trie;
 
 void trie_add(Trie *t, const char *s, size_t n, int token);
-// The leftmost, then longest, token at or after *at: fills from and to, moves *at behind it; -1 where there is none.
+// Finds the leftmost, then longest, token at or after *at: fills from and to, and moves *at behind it; -1 where there
+// is none.
 int trie_next(const Trie *t, const char *s, size_t n, size_t *at, size_t *from, size_t *to);
 void trie_free(Trie *t);
 
 // ---- pretoken.c: the regex that cuts text into words ----------------------------------------------------------------
 typedef struct {
     pcre2_code *code;
-    int digits; // of a number that are one word, where the pattern is Qwen2's or Llama 3's: ASCII text goes through a
-                // scanner then; else 0
+    int digits; // where the pattern is Qwen2's or Llama 3's: how many digits of a number make a word, and ASCII text is
+                // cut by a scanner instead of PCRE2; else 0
 } Split;
 
 bool split_compile(Split *split, const char *pattern, const char *where, Error *e);
 void split_free(Split *split);
-// The next match at or after `at` in s (valid UTF-8): true with its bytes [*from, *to), false where there is none.
-// *match is made on first use; free it with pcre2_match_data_free.
+// Finds the next match at or after `at` in s (valid UTF-8): true with its bytes [*from, *to), false where there is
+// none. *match is allocated at first use; free it with pcre2_match_data_free.
 bool split_next(const Split *split, pcre2_match_data **match, const char *s, size_t n, size_t at, size_t *from,
                 size_t *to);
 extern const char gpt2_pattern[]; // what ByteLevel with use_regex splits by
@@ -65,7 +67,7 @@ typedef struct {
     uint32_t n; // length in bytes; 0: a free place
 } TokenSlot;
 
-// Strings by id, and ids by string.
+// The tokens: strings by id, and ids by string.
 typedef struct {
     Str pool;
     uint32_t *at, *n; // [size] where in the pool; an absent id has n 0
@@ -81,8 +83,8 @@ typedef struct {
 } MergeSlot;
 
 typedef struct {
-    TokenTable surface; // tokens as the file writes them, bytes shown as letters
-    TokenTable word;    // tokens as bytes; by string only those that a word of just these bytes becomes
+    TokenTable surface; // tokens as the file has them, with bytes as letters
+    TokenTable word;    // tokens as bytes; ids by string only for those that a word of just these bytes becomes
     int32_t byte[256];  // the token of a single byte, -1: none
     MergeSlot *merge;   // [1 << merge_bits], open addressing
     int merge_bits;
@@ -100,15 +102,16 @@ void token_table_init(TokenTable *t, int size);
 void token_table_store(TokenTable *t, int32_t id, const char *s, size_t n); // id -> string
 void token_table_index(TokenTable *t, int32_t id);                          // string -> id
 int32_t token_table_find(const TokenTable *t, const char *s, size_t n);     // -1 where absent
-// Bytes that a token's surface stands for: each letter of GPT-2's alphabet is one byte; a surface with any other
-// character is taken as it is (false).
+// Appends the bytes that a token's surface stands for: each letter of GPT-2's alphabet is one byte. Where it has any
+// other character, it is appended as it is, and the result is false.
 bool surface_bytes(const char *s, size_t n, Str *out);
 
 void bpe_init(Bpe *b, int size, size_t n_merges);
 void bpe_add_token(Bpe *b, int32_t id, const char *surface, size_t n);
 bool bpe_add_merge(Bpe *b, int32_t left, int32_t right,
                    int32_t id); // in order of rank; false where it is there already
-// To be called last. ignore_merges: a word that is a token needs no merges to become it.
+// To be called after all tokens and merges have been added. ignore_merges: a word that is a token becomes it without
+// merges.
 void bpe_finish(Bpe *b, bool ignore_merges);
 void bpe_encode(const Bpe *b, BpeScratch *scratch, const char *word, size_t n, Ids *out);
 void bpe_free(Bpe *b);
@@ -124,7 +127,7 @@ struct Tokenizer {
     int n_splits;
     AddedToken *added; // [n_added]
     int n_added;
-    int32_t next_id;      // that HF gives the next added token: one above the last, and not below the vocabulary's size
+    int32_t next_id;      // the id HF gives the next added token: above the last, and not below the vocabulary's size
     Trie raw, normalized; // added tokens matched before and after NFC
     bool *special;        // [size] by id
     int size;             // highest id + 1

@@ -1,4 +1,4 @@
-// UTF-8: checking it, repairing it, and normal form C.
+// UTF-8: checking and repairing it, and Unicode's normal form C.
 #include "text.h"
 #include "tokenizer_parts.h"
 #include <stdlib.h>
@@ -21,7 +21,8 @@ bool is_white_space(uint32_t c) {
            c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-// U+FFFD stands for malformed bytes, and may also be in the text itself, three bytes long.
+// Whether c, which text_char read from these bytes, stands for malformed ones: U+FFFD may also be in the text, as three
+// bytes.
 static bool is_malformed(const char *s, size_t bytes, uint32_t c) {
     return c == 0xfffd && !(bytes == 3 && !memcmp(s, "\xef\xbf\xbd", 3));
 }
@@ -55,9 +56,9 @@ void utf8_repair(Str *out, const char *s, size_t n) {
     str_add(out, s + good, n - good);
 }
 
-// HF's normalizer knows Unicode 9. Characters that got a combining class or a canonical composition later are plain
-// starters to it, whatever the utf8proc at hand knows: they are copied, and nothing composes across them. The ranges
-// were found by asking HF tokenizers 0.22 about every character that has either property in Unicode 18.
+// Characters that HF's normalizer, which has Unicode 9, takes for plain starters, because they got a combining class or
+// a canonical composition later: they are copied, and nothing composes across them, whatever Unicode utf8proc has. The
+// ranges were found by asking HF tokenizers 0.22 about every character that has either property in Unicode 18.
 static const uint32_t inert[][2] = {
     {0x5c8, 0x5c9},     {0x7fd, 0x7fd},     {0x897, 0x89f},     {0x8ca, 0x8d3},     {0x9fe, 0x9fe},
     {0xc3c, 0xc3c},     {0xd3b, 0xd3c},     {0xeba, 0xeba},     {0x1715, 0x1715},   {0x1abf, 0x1af0},
@@ -85,8 +86,8 @@ static bool is_inert(uint32_t c) {
     return lo < (int)(sizeof inert / sizeof *inert) && c >= inert[lo][0];
 }
 
-// Canonical order: each run of combining marks, stably by class. Counting, so that a megabyte of marks takes no longer a
-// byte than a few.
+// Sorts a run of combining marks into canonical order: stably, by class. A counting sort, so that a megabyte of marks
+// takes linear time.
 static void sort_marks(int32_t *mark, size_t n, int32_t *copy) {
     size_t start[257] = {0};
     for (size_t i = 0; i < n; i++) start[utf8proc_get_property(mark[i])->combining_class + 1]++;
@@ -124,8 +125,8 @@ static void compose(Str *out, const char *s, size_t n) {
     ids_free(&chars);
 }
 
-// ASCII never changes, and composes only with what follows it: so only runs of other characters are composed, each with
-// the one ASCII character before it.
+// Writes s in normal form C. ASCII never changes, and composes only with what follows it: so only runs of other
+// characters are composed, each with the one ASCII character before it.
 void utf8_nfc(Str *out, const char *s, size_t n) {
     Text t = {s, n};
     size_t i = 0, begin = 0; // [begin, i): not written yet
