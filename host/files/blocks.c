@@ -1,4 +1,4 @@
-// A file's blocks against their checksums, on all cores.
+// Checks a file block by block against its checksums, on all cores.
 #include "crc32c.h"
 #include "manifest.h"
 #include "ranks.h"
@@ -8,8 +8,8 @@
 
 enum { PIECE = 1 << 20 }; // bytes read at a time: still in the cache when summed
 
-// The CRC32C of bytes [at, at + n) of a file, which go to `into` where that is not NULL. Leaves errno 0 where the file
-// ended too early.
+// Computes the CRC32C of bytes [at, at + n) of a file, and stores the bytes in `into` unless that is NULL. False where
+// reading failed; errno is 0 then if the file ended too early.
 static bool block_sum(int fd, uint64_t at, size_t n, char *into, char *buffer, uint32_t *crc) {
     *crc = 0;
     for (size_t done = 0; done < n;) {
@@ -26,7 +26,7 @@ static bool block_sum(int fd, uint64_t at, size_t n, char *into, char *buffer, u
     return true;
 }
 
-// Block number i against its sum.
+// Reads block i and compares its checksum with crc[i].
 static bool block_check(int fd, const char *path, const uint32_t *crc, int64_t i, uint64_t bytes, char *into,
                         uint64_t from, char *buffer, Error *e) {
     uint64_t at = (uint64_t)i * DISK_BLOCK;

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-// Every number of a TrainState, as state/train.json has it.
+// The numbers of a TrainState, with their names in state/train.json.
 static const struct {
     const char *name;
     size_t offset;
@@ -64,7 +64,8 @@ static bool entry_parse(const char *output_dir, const char *name, Entry *out) {
     return true;
 }
 
-// Everything in output_dir that has one of the names above, newest first. An absent directory has none.
+// Lists the entries of output_dir whose names have one of the forms above, newest first. A directory that does not
+// exist gives an empty list.
 static bool entries_list(const char *output_dir, Entry **entries, int *n, Error *e) {
     *entries = NULL;
     *n = 0;
@@ -109,8 +110,8 @@ bool checkpoint_sweep(const char *output_dir, Error *e) {
     return ok;
 }
 
-// Removes checkpoints up to `step` but the newest `keep`. A half-removed one has lost its name first. Failing here
-// costs space, not the run: it is said and left.
+// Removes the checkpoints up to `step` except the newest `keep`. Each is renamed to .gone before it is deleted, so that
+// a half-deleted one is never taken for a checkpoint. A failure costs disk space only: a note says so, the run goes on.
 static void prune(const char *output_dir, int64_t step, int keep) {
     Entry *x;
     int n, passed = 0;
@@ -148,7 +149,7 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
     return ok && (!s->batch || outdir_put(d, "state/batch", s->batch, s->batch_bytes, e));
 }
 
-// The slice of rank `rank` in a blob's file, in bytes.
+// Where the slice of rank `rank` begins and ends in a blob's file, in bytes.
 static void blob_slice(const StateBlob *b, int rank, uint64_t *first, uint64_t *end) {
     int64_t from, count;
     comm_slice((int64_t)(b->bytes / b->item), rank, comm_world(b->comm), &from, &count);
@@ -156,8 +157,8 @@ static void blob_slice(const StateBlob *b, int rank, uint64_t *first, uint64_t *
     *end = *first + (uint64_t)count * b->item;
 }
 
-// A blob that the ranks hold in slices, block by block: every rank puts what is its own into the block, and all get the
-// whole. Rank 0 writes it to `out`, which is NULL elsewhere.
+// Assembles a blob that the ranks hold in slices, a block at a time: every rank puts its own bytes into the block, and
+// comm_share gives each rank those of the others. Rank 0 writes it to `out`, which is NULL on the other ranks.
 static bool blob_gather(OutDir *out, Device *d, const StateBlob *b, Error *e) {
     int world = comm_world(b->comm), rank = comm_rank(b->comm);
     uint64_t *end = xcalloc((size_t)world, sizeof *end), first, stop;
@@ -201,7 +202,8 @@ static bool state_write(OutDir *out, const TrainState *s, Device *d, DType dtype
     return ok;
 }
 
-// The numbers of state/train.json into *s; all of it for the caller, or NULL where something is missing.
+// Reads the numbers of state/train.json into *s. Returns the whole JSON object (freed by the caller), or NULL where
+// something is missing.
 static json_t *train_numbers_read(const char *file, TrainState *s, Error *e) {
     json_t *j = json_read(file, e);
     bool ok = j != NULL;
@@ -222,14 +224,14 @@ static json_t *train_numbers_read(const char *file, TrainState *s, Error *e) {
     return NULL;
 }
 
-// state/batch has the bytes that state/train.json speaks of.
+// Whether state/batch has the size that state/train.json gives.
 static bool batch_is_there(const char *path, const json_t *manifest, const TrainState *s, Error *e) {
     int64_t bytes = manifest_bytes(manifest, "state/batch");
     return (uint64_t)(bytes < 0 ? 0 : bytes) == s->batch_bytes ||
            error_set(e, EXIT_INPUT, "%s: state/batch and state/train.json are not of the same save", path);
 }
 
-// The weights that config.json speaks of are there.
+// Whether the weight files are there and fit config.json.
 static bool model_is_whole(const char *path, Error *e) {
     HfConfig config;
     if (!hf_config_read(path, &config, e)) return false;
@@ -240,8 +242,8 @@ static bool model_is_whole(const char *path, Error *e) {
     return ok;
 }
 
-// Whether a checkpoint with this manifest can be read, whatever run reads it. A file may be, byte for byte, what was
-// written, and yet nothing that can be used.
+// Whether a checkpoint with this manifest can be used at all, by any run. Right checksums are not enough: what was
+// written may itself be unusable.
 static bool is_readable(const char *path, const json_t *manifest, int64_t step, Error *e) {
     if (manifest_step(manifest) != step)
         return error_set(e, EXIT_INPUT, "%s/manifest.json: is of step %lld; give the directory its name back", path,
@@ -255,7 +257,7 @@ static bool is_readable(const char *path, const json_t *manifest, int64_t step, 
     return ok;
 }
 
-// The same of one that is about to get its name.
+// is_readable of a checkpoint that is still step_N.tmp.
 static bool readable_yet(const OutDir *out, int64_t step, Error *e) {
     json_t *manifest = manifest_read(out->tmp, e);
     bool ok = manifest && is_readable(out->tmp, manifest, step, e);
@@ -316,7 +318,8 @@ char *checkpoint_find(const char *output_dir, int64_t *step, Error *e) {
     return found;
 }
 
-// state/train.json, already verified, into *s; `step` and `dtype` are those it must have.
+// Reads state/train.json, whose checksum was verified before, into *s; refuses it unless it has this `step` and
+// `dtype`.
 static bool train_state_read(const char *path, TrainState *s, int64_t step, DType dtype, Error *e) {
     char *file = xasprintf("%s/state/train.json", path);
     json_t *j = train_numbers_read(file, s, e);
@@ -342,7 +345,7 @@ static bool train_state_read(const char *path, TrainState *s, int64_t step, DTyp
     return ok;
 }
 
-// The checkpoint must have the files of optimizer state that this run has, of the same sizes, and no others.
+// Checks that the checkpoint's files of optimizer state are exactly those of this run, in name and size.
 static bool blobs_match(const json_t *manifest, const char *path, const StateBlob *blobs, int n_blobs, Error *e) {
     for (int i = 0; i < n_blobs; i++) {
         char *name = xasprintf("state/%s", blobs[i].name);
@@ -371,7 +374,7 @@ static bool blobs_match(const json_t *manifest, const char *path, const StateBlo
     return true;
 }
 
-// Reads this rank's slice of a file of state that has been checked.
+// Reads this rank's slice of a state file whose checksums were checked before.
 static bool slice_read(const char *path, Device *d, const StateBlob *b, Error *e) {
     uint64_t at, end;
     blob_slice(b, comm_rank(b->comm), &at, &end);
@@ -393,7 +396,7 @@ static bool slice_read(const char *path, Device *d, const StateBlob *b, Error *e
     return ok && device_ok(d, e);
 }
 
-// Fills memory from the files of state, each checked against the manifest as it is read.
+// Fills the blobs' memory from the state files, checking each against the manifest as it is read.
 static bool blobs_read(const json_t *manifest, const char *path, Device *d, const StateBlob *blobs, int n_blobs,
                        Error *e) {
     bool ok = true;
@@ -418,7 +421,8 @@ static bool batch_read(const json_t *manifest, const char *path, TrainState *s, 
     return false;
 }
 
-// The checkpoint must be of a model of the same shape: what differs then is the `model` option, not a file.
+// Checks that the checkpoint's model has the shape of this run's. Where it does not, the error blames the `model`
+// option: no file is damaged.
 static bool model_matches(const char *path, const Model *m, Error *e) {
     HfConfig saved;
     if (!hf_config_read(path, &saved, e)) return false;
@@ -454,7 +458,7 @@ bool checkpoint_load(const char *path, TrainState *s, Device *d, Model *m, const
                      Error *e) {
     json_t *manifest = manifest_read(path, e);
     if (!manifest) return false;
-    // What is read below with manifest_check need not be read twice.
+    // The blobs are checked as they are read below: not twice.
     char **skip = xcalloc((size_t)n_blobs + 1, sizeof *skip);
     for (int i = 0; i < n_blobs; i++) skip[i] = xasprintf("state/%s", blobs[i].name);
     skip[n_blobs] = xstrdup("state/batch");

@@ -1,4 +1,4 @@
-// Checkpoints: what a run is, on the disk.
+// Checkpoints: the state of a run, saved on the disk.
 #pragma once
 #include "comm.h"
 #include "dataset.h"
@@ -19,14 +19,15 @@ typedef struct {
     int64_t seen_tokens;
     int64_t evaluated;   // the last step evaluated on eval_file
     double entropy_coef; // of the next step's bonus, where it adapts
-    double last_entropy; // what it was adapted to; below 0: nothing yet
-    // Lines of the logs at that step: resuming cuts them back. (Their bytes hang on how many digits a time has.)
+    double last_entropy; // the entropy that entropy_coef was last adapted to; below 0: none yet
+    // Lines of the logs at that step: resuming cuts the logs back to them. (Not bytes: two runs alike write their times
+    // with different numbers of digits.)
     int64_t metrics_lines, completions_lines;
     char *batch; // opaque bytes of a half-used generation batch, or NULL
     size_t batch_bytes;
-    const HfVoice *voice; // what the model files say of conversations; NULL: what the source's say
+    const HfVoice *voice; // chat template and end ids that the model files get; NULL: those of the source
     const char *command;  // "train" or "sft": a checkpoint is only resumed by the command that saved it; NULL: any
-    char numerics[32];    // Device.numerics of who saves, or saved, it
+    char numerics[32];    // Device.numerics of the device that saves, or saved, it
     char data[48];        // bytes and CRC32C of the training file
 } TrainState;
 typedef struct {
@@ -38,15 +39,16 @@ typedef struct {
     Comm *comm;
     size_t item;
 } StateBlob;
-// Saves output_dir/step_N whole or not at all: model files (what is no weight is copied from source_dir), `config_yaml`, the
-// blobs, then the manifest. Removes all but the newest keep_last after it. Called by one rank alone; the others serve.
+// Saves output_dir/step_N whole or not at all: model files (all but the weights copied from source_dir), `config_yaml`,
+// the blobs, then the manifest; then removes all checkpoints but the newest keep_last. Called by one rank while every
+// other rank is in checkpoint_serve.
 bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e);
-// What the ranks other than the one in checkpoint_save do meanwhile: they hand it their slices.
+// Sends this rank's slices of the blobs to the rank in checkpoint_save; called by every other rank meanwhile.
 bool checkpoint_serve(Device *d, const StateBlob *blobs, int n_blobs, Error *e);
 // Clears away what an interrupted save or removal left; a checkpoint that lost its name between two renames gets it back.
 bool checkpoint_sweep(const char *output_dir, Error *e);
-// Holds the model files of a directory that is a checkpoint of ours against its manifest. *checked: it is one.
+// If `dir` is a checkpoint of this program (*checked says so), checks its model files against its manifest.
 bool checkpoint_model_check(const char *dir, bool *checked, Error *e);
 // The newest checkpoint that verifies, as a path (heap); *step its step. NULL: none (e->code EXIT_OK) or an error.
 // Damaged ones are named in notes.

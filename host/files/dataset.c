@@ -10,7 +10,8 @@
 #include <sys/stat.h>
 #include <stdio.h>
 
-// Rows from `row` on stand on lines that follow each other, beginning with `line`: lines need no number of their own.
+// A stretch of rows on consecutive lines: row `row` stands on line `line`, the next row on the next line, and so on
+// until the next Stretch. This spares a line number for each row.
 typedef struct {
     int64_t row, line;
 } Stretch;
@@ -36,7 +37,7 @@ void row_free(Row *row) {
     *row = (Row){0};
 }
 
-// Gold: what follows the last marker, stripped.
+// Finds the gold answer: what follows the last marker, stripped.
 static bool find_gold(const char *answer, const char *marker, const char *where, Text *gold, Error *e) {
     Text t = text_of(answer), mark = text_of(marker);
     if (mark.n > 0) {
@@ -51,7 +52,7 @@ static bool find_gold(const char *answer, const char *marker, const char *where,
     return true;
 }
 
-// An example to imitate: messages with an answer among them, or prompt and completion.
+// Checks a row for sft: it has messages, one of them the assistant's, or a prompt and a completion.
 static bool check_example(const Dataset *d, const json_t *j, const char *where, Error *e) {
     const json_t *messages = json_object_get(j, d->messages_field), *m;
     if (!messages)
@@ -121,7 +122,8 @@ static int64_t line_of(const Dataset *d, int64_t row) {
     return d->run[low].line + (row - d->run[low].row);
 }
 
-// Lines to be checked at once, and what was found. A line that could not be read has its error from the start.
+// A chunk of lines that are checked in parallel, and what was found. A line that could not even be read gets its error
+// first.
 enum { CHUNK_LINES = 4096, CHUNK_BYTES = 8 << 20 };
 typedef struct {
     char *text; // heap

@@ -1,4 +1,4 @@
-// Data sets: JSONL, streamed.
+// Data sets: JSONL files, read from the disk row by row.
 #pragma once
 #include "config.h"
 #include "error.h"
@@ -18,8 +18,9 @@ typedef struct {
 typedef struct {
     int64_t epoch, index;
 } Cursor;
-// What else makes a row good, asked of each as the data set is opened, by several threads at once. Where it is ROW_BAD, *e
-// says why (without the place), and bad_lines decides; ROW_FATAL stops the run whatever bad_lines is.
+// A further check of each row, called while the data set is opened, by several threads at once. For ROW_BAD and
+// ROW_FATAL *e says why (file and line are added by the caller); a ROW_BAD row is treated as bad_lines says, ROW_FATAL
+// always stops the run.
 typedef enum { ROW_GOOD, ROW_BAD, ROW_FATAL } RowFate;
 typedef struct {
     RowFate (*fate)(const void *arg, const Row *row, Error *e);
@@ -42,5 +43,5 @@ bool dataset_next(Dataset *d, Row *row, Error *e);
 // Row number i (0-based, file order).
 bool dataset_row(Dataset *d, int64_t i, Row *row, Error *e);
 void row_free(Row *row);
-// Where position i of an epoch lies: a permutation of 0..n-1 that needs no memory.
+// The row at position i of an epoch's shuffled order: a permutation of 0..n-1, computed without storing it.
 int64_t shuffle_index(uint64_t seed, int64_t epoch, int64_t n, int64_t i);

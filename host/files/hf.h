@@ -5,26 +5,27 @@
 #include "ops.h"
 #include "outdir.h"
 
-// What config.json and generation_config.json say.
+// The contents of config.json and generation_config.json.
 typedef struct {
     ModelDims dims;
     int32_t eos[8]; // generation_config.json's, else config.json's, else the family's
     int n_eos;
     int32_t pad, bos;   // -1 where absent
-    char dtype[32];     // what config.json says its weights are: "dtype", else "torch_dtype"; empty: nothing
-    bool dtype_won;     // "torch_dtype" is there and says something else
-    char rope_won[256]; // which key of the rotary embeddings counted, where another one says something else; or empty
+    char dtype[32];     // type of the weights by config.json's "dtype", else "torch_dtype"; empty: neither is there
+    bool dtype_won;     // "torch_dtype" is there too, says something else, and was ignored
+    char rope_won[256]; // where two keys of the rotary embeddings contradict each other: which one was used; else empty
 } HfConfig;
-// Reads both of a model directory; refuses what the engine does not compute (other model types, sliding window in use ...).
+// Reads both files of a model directory; refuses a model that the engine would not compute as transformers does (other
+// model types, sliding window in use ...).
 bool hf_config_read(const char *dir, HfConfig *out, Error *e);
-// Where config.json says that the head is the embedding but the files have a head with other values, it is not: then
-// dims->tied becomes false, and a note says so. What transformers decides while it loads; here it decides the memory.
+// Sets dims->tied to false, with a note, where config.json says that the head is the embedding but the weight files
+// have a head with other values: transformers uses the head then, too. Called before memory is laid out.
 bool hf_head_read(const char *dir, ModelDims *dims, Error *e);
 // Fills m->slab (d's memory) from model.safetensors or its shards. Every parameter must be there, with its shape.
 bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e);
-// The same without reading a value: files, names and shapes. m may be a measured model.
+// Checks files, names and shapes as hf_weights_read does, but reads no values. m may be a measured model.
 bool hf_weights_check(const char *dir, const Model *m, Error *e);
-// What a model directory says of conversations; hf_voice.c writes it where the source says something else.
+// How a model directory says to hold a conversation; hf_voice.c writes it where the source says something else.
 typedef struct {
     const char *template; // name of the chat template; NULL: the source's own
     const int32_t *eos;   // [n_eos] ids that end a text
@@ -38,8 +39,9 @@ bool hf_voice_write(OutDir *out, const char *source_dir, const HfVoice *v, HfVoi
 // copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB. Takes the place
 // of a model directory at `dir`; refuses to replace anything else.
 bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e);
-// The same files into a directory being written; `shard_bytes` is the most one file of weights holds (one tensor at
-// least). Where `v` is not NULL, they say of conversations what it says. hf_bytes: about what they take.
+// Writes the same files into a directory that is under construction, each file of weights at most `shard_bytes` (but
+// one tensor at least). Where `v` is not NULL the chat template and end ids are those of `v`. hf_bytes estimates their
+// size.
 #define HF_SHARD_BYTES ((size_t)5000000000)
 bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, const Model *m, size_t shard_bytes,
               Error *e);

@@ -1,5 +1,5 @@
-// config.json and generation_config.json of a model directory. What the engine would compute differently from
-// transformers is refused here, with the reason, before any weight is read.
+// Reads config.json and generation_config.json of a model directory. A model that the engine would compute differently
+// from transformers is refused here, with the reason, before any weight is read.
 #include "hf.h"
 #include "file.h"
 #include "hf_fields.h"
@@ -25,7 +25,7 @@ static const Family *family_field(Fields *f) {
     return family;
 }
 
-// What would make transformers compute something else than this engine.
+// Refuses fields with which transformers would compute something else than this engine.
 static void unsupported_fields(Fields *f, const Family *family) {
     list_must_be(f, "architectures", family->architecture, "only causal language models are supported");
     text_must_be(f, "hidden_act", "silu", "the MLP computed here is SwiGLU");
@@ -73,13 +73,13 @@ static void dims_fields(Fields *f, ModelDims *n) {
                (long long)model_param_count(*n));
 }
 
-// An id field: absent or null leaves *id alone; -1 is how some files say that there is none.
+// Reads a token id into *id. Absent or null leaves *id alone; some files write -1 for "none".
 static void id_field(Fields *f, const char *name, int vocab, int32_t *id) {
     if (field(f, name)) *id = int_field(f, name, -1, vocab - 1, -1);
 }
 
-// The row of the embedding that gets no gradient: torch's padding_idx, which transformers sets to config.json's
-// pad_token_id (not to generation_config.json's); there -1 is the last row.
+// Sets the row of the embedding that gets no gradient: torch's padding_idx, which transformers sets to config.json's
+// pad_token_id (not to generation_config.json's). To torch, -1 is the last row.
 static void padding_field(Fields *f, ModelDims *n) {
     int32_t id = 0;
     id_field(f, "pad_token_id", n->V, &id);
@@ -87,7 +87,7 @@ static void padding_field(Fields *f, ModelDims *n) {
     n->pad = id < 0 ? n->V - 1 : id;
 }
 
-// eos_token_id: a number or a list of numbers; where absent, what is there stays.
+// Reads eos_token_id, a number or a list of numbers; where absent, c->eos stays as it is.
 static void eos_field(Fields *f, HfConfig *c) {
     const json_t *v = field(f, "eos_token_id"), *item;
     const size_t most = sizeof c->eos / sizeof *c->eos;
@@ -118,7 +118,7 @@ static void token_fields(Fields *f, HfConfig *c) {
     id_field(f, "bos_token_id", c->dims.V, &c->bos);
 }
 
-// Only said, not followed: the option `dtype` decides what weights are held in.
+// Reads the dtype of the weights, for messages alone: the option `dtype` decides the type they have in memory.
 static void dtype_field(Fields *f, HfConfig *c) {
     const json_t *new = field(f, "dtype"), *old = field(f, "torch_dtype"), *won = new ? new : old;
     if (won && !json_text(won))
@@ -169,7 +169,7 @@ static bool generation_fields(const char *path, HfConfig *out, Error *e) {
     return f.ok;
 }
 
-// What stands where a model directory should, and what to do.
+// Fills *e with what was found in place of a model directory and what the user can do about it. Returns false.
 static bool no_directory(const char *dir, Error *e) {
     char head[FILE_HEAD];
     int fd = access(dir, F_OK) ? -1 : file_open(dir, e);

@@ -1,4 +1,4 @@
-// The keys of a config.json, one kind of value a function.
+// Reads the keys of a config.json: one function for each kind of value.
 #include "hf_fields.h"
 #include <math.h>
 #include <string.h>

@@ -43,7 +43,7 @@ static bool single_open(Shards *s, Error *e) {
     return true;
 }
 
-// One line of the weight map: opens its file at the first mention and checks that the tensor is in it.
+// Handles one entry of the weight map: opens its file at the first mention and checks that the tensor is in it.
 static bool mapped_open(Shards *s, json_t *opened, const char *index, const char *name, const json_t *file, Error *e) {
     const char *shard = json_text(file);
     if (!shard) return error_set(e, EXIT_INPUT, "%s: the file of \"%.200s\" is not a string without NUL", index, name);
@@ -83,7 +83,7 @@ static bool index_open(Shards *s, Error *e) {
     return ok;
 }
 
-// What lies in the shards though the index does not name it belongs to the model like the rest; so does transformers.
+// Adds the tensors that lie in the shards without being named by the index: transformers loads them, too.
 static void unmapped_open(Shards *s) {
     for (int i = 0; i < s->n; i++)
         for (int k = 0; k < s->file[i].n; k++) {
@@ -167,8 +167,8 @@ static bool copies_plan(const Shards *s, const Model *m, TensorCopy *copies, Err
     return ok;
 }
 
-// Tensors that no parameter asked for: a head beside tied embeddings must at least have their shape; the rest is said
-// in one note, as transformers does.
+// Looks at the tensors that no parameter asked for. A head beside tied embeddings must at least have their shape; all
+// others are named in one note, as transformers does.
 static bool extras_check(const Shards *s, const Model *m, Error *e) {
     int n_extra = 0;
     Str names = {0};
@@ -206,7 +206,7 @@ bool hf_head_read(const char *dir, ModelDims *dims, Error *e) {
     Shards s;
     bool ok = true, equal = true;
     TensorCopy pair[2] = {0};
-    // A directory that cannot be loaded is refused when it is loaded.
+    // Errors are not reported here: hf_weights_read meets them again.
     if (dims->tied && shards_open(&s, dir, NULL)) {
         pair[0].from = shards_find(&s, embedding, &pair[0].file);
         pair[1].from = shards_find(&s, head, &pair[1].file);

@@ -1,11 +1,12 @@
-// What config.json says of rotary embeddings, in the words of transformers 4 (rope_theta, rope_scaling) and 5
-// (rope_parameters), and who counts where both are there: as transformers 5.24 reads it.
+// Reads what config.json says of rotary embeddings, with the keys of transformers 4 (rope_theta, rope_scaling) or 5
+// (rope_parameters). Where both are there, the one counts that transformers 5.24 uses.
 #include "hf_fields.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-// "rope_type", else "type" as older files call it. Others than RopeType's depend on a batch's longest text.
+// Reads "rope_type", or "type" in older files. The types that RopeType lacks are refused: with them the frequencies
+// depend on the longest text of a batch.
 static RopeType type_field(Fields *rope) {
     const char *key = json_object_get(rope->j, "rope_type") ? "rope_type" : "type";
     const json_t *v = field(rope, key);
@@ -41,7 +42,7 @@ static double needed_field(Fields *f, const char *name, RopeType type) {
     return positive_field(f, name, 1);
 }
 
-// YaRN's factor on sine and cosine: what the file says, else by how many times further.
+// YaRN's factor on sine and cosine: the file's, else computed from `factor`, by which the context is extended.
 static double yarn_scale(Fields *f, double factor) {
     if (field(f, "attention_factor")) return positive_field(f, "attention_factor", 1);
     double slope = 1, divisor = 0;
@@ -51,7 +52,8 @@ static double yarn_scale(Fields *f, double factor) {
     return (0.1 * slope * most + 1) / (0.1 * divisor * most + 1);
 }
 
-// `top` is the file, where some keep the trained length: there it counts more.
+// Reads the fields of frequency scaling from `f`. `top` is the whole file: some have original_max_position_embeddings
+// there, and then that one counts.
 static void scaling_fields(Fields *f, Fields *top, const ModelDims *n, RopeSpec *r) {
     if (r->type == ROPE_DEFAULT) return;
     if (r->type != ROPE_LINEAR) {
@@ -76,7 +78,7 @@ static void scaling_fields(Fields *f, Fields *top, const ModelDims *n, RopeSpec 
     r->scale = yarn_scale(f, r->factor);
 }
 
-// What one of the two objects says, with a theta beside it for where it has none.
+// Reads one of the two objects; `beside` is the theta to use where it has none.
 static RopeSpec spec_of(Fields *rope, Fields *top, const ModelDims *n, double beside) {
     RopeSpec r = {.type = type_field(rope)};
     partial_must_be_whole(rope);
@@ -91,7 +93,7 @@ static bool same_spec(RopeSpec a, RopeSpec b) {
            a.high == b.high && a.fast == b.fast && a.slow == b.slow && a.scale == b.scale && a.truncate == b.truncate;
 }
 
-// `unread`: what the other object says, or NULL.
+// Writes into won[size] which key was used, where `unread`, the other object (or NULL), says something else than r.
 static void say_who_won(const Fields *f, const char *winner, RopeSpec r, const RopeSpec *unread, char *won,
                         size_t size) {
     const json_t *beside = field(f, "rope_theta");
@@ -107,8 +109,8 @@ static void say_who_won(const Fields *f, const char *winner, RopeSpec r, const R
                  json_number_value(beside));
 }
 
-// rope_parameters (transformers 5), unless there is a rope_scaling (transformers 4), which replaces it whole, theta included;
-// a theta beside them counts where theirs is absent.
+// Takes rope_parameters (transformers 5), unless there is a rope_scaling (transformers 4), which replaces all of it,
+// theta included. A rope_theta at the top of the file is used where the object that counts has none.
 void rope_fields(Fields *f, ModelDims *n, char *won, size_t size) {
     const json_t *scaling = object_field(f, "rope_scaling"), *parameters = object_field(f, "rope_parameters");
     partial_must_be_whole(f);

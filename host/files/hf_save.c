@@ -11,7 +11,7 @@
 
 static const size_t copied_limit = (size_t)256 << 20; // bytes of one file; a tokenizer.json has about 10 MB
 
-// What else makes a model directory; copied where the source has it.
+// The other files of a model directory; copied where the source has them.
 static const char *const copied_files[] = {
     "generation_config.json", "tokenizer.json",      "tokenizer_config.json",   "vocab.json",        "merges.txt",
     "added_tokens.json",      "chat_template.jinja", "special_tokens_map.json", "chat_template.json"};
@@ -44,9 +44,9 @@ static bool file_copy(OutDir *d, const char *source_dir, const char *name, Error
     return ok;
 }
 
-// The rotary base under both its names: transformers 4 reads "rope_theta" alone and takes 10,000 where it is absent, 5
-// reads "rope_parameters" first. "rope_scaling" would replace both in 5: it is written where frequencies are scaled, which
-// 4 looks for there, with what was read, which is the same then.
+// Writes the rotary base under both its names: transformers 4 reads "rope_theta" alone and takes 10,000 where it is
+// absent, 5 reads "rope_parameters" first. "rope_scaling" is written only where frequencies are scaled, for
+// transformers 4; in 5 it replaces "rope_parameters", and both have the same values.
 static void rope_write(json_t *j, RopeSpec rope) {
     char text[32];
     int digits = 1; // as few as bring the f32 back: what was read, not 10000.099609375 for 10000.1
@@ -64,8 +64,8 @@ static void rope_write(json_t *j, RopeSpec rope) {
     json_object_set_new(j, "rope_theta", value);
 }
 
-// The source's config.json with what this engine made of it: the dtype of what is saved (transformers 5 writes it as
-// "dtype", earlier ones as "torch_dtype"; every release reads both), the rotary base, whether the head is its own.
+// Writes the source's config.json with what this engine changed: the dtype of what is saved (transformers 5 writes it
+// as "dtype", earlier ones as "torch_dtype"; every release reads both), the rotary base, whether the head is tied.
 static bool config_write(OutDir *d, const char *source_dir, const Model *m, Error *e) {
     char *path = xasprintf("%s/config.json", source_dir);
     json_t *j = json_read(path, e);
@@ -85,7 +85,7 @@ static bool config_write(OutDir *d, const char *source_dir, const Model *m, Erro
     return ok;
 }
 
-// One file of weights: parameters [0, n).
+// Writes one file of weights with params[n].
 static bool weights_write(OutDir *out, Device *d, const char *name, const Param *params, int n, Error *e) {
     Str header = {0};
     safetensors_header(&header, params, n);
@@ -159,7 +159,7 @@ bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, 
     return shards_write(out, d, m, shard_bytes, e);
 }
 
-// `dir` may be absent, empty, or a model directory other than the source.
+// Whether a model may be saved at `dir`: it is absent, empty, or a model directory other than the source.
 static bool replaceable(const char *dir, const char *source_dir, Error *e) {
     struct stat s, source;
     if (lstat(dir, &s)) return errno == ENOENT || error_set(e, EXIT_DISK, "%s: %s", dir, strerror(errno));

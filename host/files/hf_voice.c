@@ -1,5 +1,5 @@
-// What a model directory says of conversations: the chat template, and the ids that end a text. A checkpoint says them as its
-// run had them, so that other programs ask the model and stop it as it was trained.
+// Writes what a model directory says of conversations: the chat template, and the ids that end a text. A checkpoint
+// gets those of its run, so that other programs prompt the model, and stop it, as it was trained.
 #include "chat.h"
 #include "hf.h"
 #include "json.h"

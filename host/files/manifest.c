@@ -1,4 +1,4 @@
-// What a checkpoint consists of, and whether all of it is still there.
+// manifest.json: lists the files of a checkpoint with their checksums, and tells whether they are all still intact.
 #include "crc32c.h"
 #include "file.h"
 #include "json.h"
@@ -16,7 +16,7 @@ static const size_t manifest_limit = (size_t)64 << 20; // bytes; an entry of 10 
 
 static char *render(const json_t *manifest) { return json_dumps(manifest, JSON_INDENT(1)); }
 
-// The checksum of the manifest itself, of its text without it.
+// Computes the manifest's own checksum: that of its text without the entry that holds it.
 static void sum_of(const json_t *manifest, char hex[9]) {
     char *text = render(manifest);
     snprintf(hex, 9, "%08x", crc32c(0, text, strlen(text)));
@@ -110,7 +110,7 @@ int64_t manifest_bytes(const json_t *manifest, const char *name) {
     return entry ? json_integer_value(json_object_get(entry, "bytes")) : -1;
 }
 
-// The checksums of a file's entry (heap), and how many they are.
+// The checksums of a file's entry as a heap array, and their number in *n.
 static uint32_t *sums_of(const json_t *entry, int64_t *n) {
     const json_t *list = json_object_get(entry, "crc32c");
     *n = (int64_t)json_array_size(list);
@@ -120,7 +120,7 @@ static uint32_t *sums_of(const json_t *entry, int64_t *n) {
     return crc;
 }
 
-// The same into a device's memory: some blocks are read while those before them are on their way.
+// blocks_check into a device's memory: blocks are read while those before them are copied to the device.
 static bool blocks_upload(int fd, const char *path, const uint32_t *crc, int64_t n, uint64_t bytes, Device *d,
                           char *into, Error *e) {
     enum { TURN = 4 };

@@ -35,7 +35,7 @@ static char *parent_of(const char *path) {
 static bool directory_sync(const char *path, Error *e) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return io_error(e, "open the directory", path);
-    bool ok = fsync(fd) == 0 || errno == EINVAL; // EINVAL: a file system that keeps no directories to sync
+    bool ok = fsync(fd) == 0 || errno == EINVAL; // EINVAL: this file system cannot sync directories
     if (!ok) io_error(e, "sync the directory", path);
     close(fd);
     return ok;
@@ -205,7 +205,7 @@ static bool subdirectories_sync(const OutDir *d, Error *e) {
     return true;
 }
 
-// Reads one file of the directory again: what was written must be there, every byte.
+// Reads one file of the directory again and checks that every byte is what was written.
 static bool read_back(const OutDir *d, const OutFile *f, Error *e) {
     char *path = xasprintf("%s/%s", d->tmp, f->name);
     int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -24,7 +24,7 @@ static int dtype_bits(const char *name) {
     return 0;
 }
 
-// `length` bytes at `offset`; false where the file has fewer or reading fails.
+// Reads `length` bytes at `offset`; false where the file has fewer or reading fails.
 static bool read_at(const SafeTensors *s, void *to, size_t length, uint64_t offset, Error *e) {
     for (size_t done = 0; done < length;) {
         ssize_t got = pread(s->fd, (char *)to + done, length - done, (off_t)(offset + done));
@@ -46,14 +46,14 @@ static bool tensor_error(const SafeTensors *s, const char *name, uint64_t at, co
     return false;
 }
 
-// A number of the header that is a count or an offset: a JSON integer >= 0.
+// Reads a count or an offset of the header, a JSON integer >= 0.
 static bool count_of(const json_t *j, uint64_t *out) {
     if (!json_is_integer(j) || json_integer_value(j) < 0) return false;
     *out = (uint64_t)json_integer_value(j);
     return true;
 }
 
-// One entry of the header. `data` is the byte where tensors begin.
+// Reads one entry of the header. `data` is the byte where tensors begin.
 static bool entry_read(const SafeTensors *s, FileTensor *t, const char *name, const json_t *entry, uint64_t data,
                        Error *e) {
     const json_t *dtype = json_object_get(entry, "dtype"), *shape = json_object_get(entry, "shape"),
@@ -136,7 +136,7 @@ static bool header_read(SafeTensors *s, json_t *header, uint64_t data, Error *e)
     return true;
 }
 
-// Says what the file is where it is something known; false where it is not.
+// Fills *e with what the file is, if it is of another kind that is known; false if it is not.
 static bool foreign(const SafeTensors *s, Error *e) {
     char head[FILE_HEAD];
     size_t n = s->bytes < sizeof head ? (size_t)s->bytes : sizeof head;

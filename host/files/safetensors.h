@@ -8,8 +8,8 @@
 
 // The format as huggingface/safetensors describes it: 8 bytes of header length, a JSON header, then the tensors without
 // holes or overlap. Everything about a file is checked when it is opened; errors name file, tensor and byte.
-// The format has no checksum: a flip in the values or in __metadata__ of somebody else's file leaves a valid file and is not
-// seen. Of a checkpoint's files manifest.json has the sums, and they are checked.
+// The format has no checksum: a flipped bit in the values or in __metadata__ of a downloaded file is not noticed. A
+// checkpoint's files have their checksums in manifest.json, and those are checked.
 typedef struct {
     char *name;
     char dtype[12];      // as in the file: "F32", "BF16", "F8_E4M3" ...
@@ -29,17 +29,18 @@ typedef struct {
 bool safetensors_open(SafeTensors *s, const char *path, Error *e);
 void safetensors_close(SafeTensors *s);
 const FileTensor *safetensors_find(const SafeTensors *s, const char *name); // NULL: not there
-// One tensor to copy: an F32, BF16 or F16 one of a file to an F32 or BF16 one in memory, of as many elements.
+// One tensor to copy, from a file (F32, BF16 or F16) into memory (F32 or BF16), with the same number of elements.
 typedef struct {
     const SafeTensors *file;
     const FileTensor *from;
     Tensor to;
 } TensorCopy;
-// Copies and converts all into d's memory, on all cores. LOAD_STRICT reads the files and refuses values that are not finite
-// (after conversion); LOAD_MMAP maps them, which needs files that nobody cuts short meanwhile, and checks no values.
+// Copies and converts all of copies[n] into d's memory, on all cores. LOAD_STRICT reads the files and refuses values
+// that are not finite (after conversion). LOAD_MMAP maps them and checks no values; no other program may truncate them
+// meanwhile.
 bool safetensors_copy(Device *d, const TensorCopy *copies, int n, int load_mode, Error *e);
-// Whether two tensors of as many elements have the same values; those that are stored as types that are no weights'
-// count as different. `to` is not used. False after filling *e.
+// Sets *equal to whether two tensors with the same number of elements have the same values; a tensor stored as a type
+// that weights cannot have equals none. `to` is not used. False after filling *e.
 bool safetensors_equal(const TensorCopy *a, const TensorCopy *b, bool *equal, Error *e);
 // Appends the 8 bytes of length and the header of a file that holds these parameters in their order.
 void safetensors_header(Str *out, const Param *params, int n);

@@ -1,4 +1,4 @@
-// Values of safetensors files into memory: read or mapped, converted, checked, on all cores.
+// Copies the values of safetensors files into memory: read or mapped, converted, checked, on all cores.
 #include "config.h"
 #include "safetensors.h"
 #include "staging.h"
@@ -27,7 +27,8 @@ static bool file_dtype(const FileTensor *t, DType *out) {
     return false;
 }
 
-// The exponents of f16 and f32 differ by 112; multiplying by 2^112 also makes subnormals right.
+// Converts an f16 to f32. The biases of their exponents differ by 112; multiplying by 2^112 also makes subnormals
+// right.
 static float f16_to_f32(uint16_t h) {
     uint32_t u = (uint32_t)(h & 0x7fff) << 13;
     float f, two_to_112 = 0x1p112f;
@@ -62,7 +63,7 @@ static void convert(char *to, DType to_type, const char *from, DType from_type, 
 #undef EACH
 }
 
-// The first element of x[n] that is NaN or infinite, or -1.
+// The index of the first element that is NaN or infinite, or -1.
 static int64_t not_finite(const char *data, DType type, int64_t n) {
     Tensor x = tensor1((void *)data, type, n);
     int bad = 0;
@@ -158,7 +159,8 @@ static void unmap_files(const TensorCopy *copies, int n, char **mapped) {
     }
 }
 
-// Runs all pieces; of several errors the first in order is reported, whatever the threads did.
+// Reads all pieces in parallel. Of several errors the one of the first piece is reported, whichever thread met its own
+// first.
 static bool pieces_read(const Piece *pieces, int64_t n, Error *e) {
     int64_t failed = n;
 #pragma omp parallel
@@ -183,7 +185,7 @@ static char *piece_home(const Piece *p) {
     return (char *)p->copy->to.data + (size_t)p->first * dtype_size(p->copy->to.dtype);
 }
 
-// The same into a device's memory: some pieces are read while those before them are on their way.
+// Reads all pieces into a device's memory: some are read while those before them are copied to the device.
 static bool pieces_upload(Device *d, Piece *pieces, int64_t n, Error *e) {
     enum { TURN = 16 };
     size_t most = (size_t)PIECE * sizeof(float);

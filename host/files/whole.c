@@ -11,7 +11,7 @@ static bool failed(const WholeFile *w, int why, Error *e) {
 }
 
 bool whole_open(WholeFile *w, const char *path, bool lasting, Error *e) {
-    // The process's number: two that write the same file must not write into each other's.
+    // The process id is in the name so that two processes that write the same file do not share a temporary one.
     *w = (WholeFile){xstrdup(path), xasprintf("%s.tmp.%ld", path, (long)getpid()), NULL, lasting};
     int fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
     w->file = fd >= 0 ? fdopen(fd, "w") : NULL;

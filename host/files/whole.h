@@ -8,11 +8,12 @@ typedef struct {
     FILE *file;
     bool lasting;
 } WholeFile;
-// Starts a file at `path`. `lasting`: it is on the disk before it takes its place, so that a power cut leaves this one or
-// the earlier one; it costs a wait. whole_close is due also where it fails.
+// Starts a file at `path`. With `lasting` the file is synced before it is renamed, so that a power cut leaves the new
+// or the old one; this waits for the disk. whole_close must be called even where this fails.
 bool whole_open(WholeFile *w, const char *path, bool lasting, Error *e);
 bool whole_add(WholeFile *w, const char *bytes, size_t n, Error *e);
-// Puts it into its place; where it is not `good`, or fails, takes it away, and what stood there stays. Returns whether it is
-// there; *e is filled by failures of its own alone (EXIT_DISK).
+// Renames the file to its path. Where it is not `good`, or renaming fails, deletes it instead, and an earlier file at
+// that path stays. Returns whether the new file is there; *e is filled (EXIT_DISK) by failures of this call, not for
+// !good.
 bool whole_close(WholeFile *w, bool good, Error *e);
 bool whole_write(const char *path, const char *bytes, size_t n, bool lasting, Error *e); // the three above

@@ -1,7 +1,7 @@
 // The numbers of metrics.jsonl in columns. See curves.h.
 //
-// Whenever there are more cells than there may be, every other row goes and from then on half as many lines are read: so
-// rows stay evenly spaced whatever the length of the log, and a line is read once.
+// Whenever the cells exceed their limit, every other row is dropped and from then on half as many lines are read. So
+// rows stay evenly spaced whatever the length of the log, and no line is read twice.
 #include "curves.h"
 #include "json.h"
 #include <math.h>
@@ -20,8 +20,8 @@ void curves_free(Curves *c) {
     *c = (Curves){0};
 }
 
-// Column `name`, new where it is not there; NULL where no more fit. Logs name their numbers in the same order line by line,
-// so the search begins behind the one found last.
+// Finds the column `name`, or makes it; NULL where no more fit. A log's lines have their numbers in the same order, so
+// the search begins behind the column that was found last (*hint).
 static Column *column_of(Curves *c, const char *name, int *hint) {
     for (int i = 0; i < c->n_columns; i++) {
         int k = (*hint + i) % c->n_columns;

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RECORD_MOST = 64 << 20 }; // bytes; a longer one is none of ours
+enum { RECORD_MOST = 64 << 20 }; // bytes; this program writes no longer one, so a longer one is damage
 
 struct EventLog {
     char *path;
@@ -42,13 +42,13 @@ static void put_bytes(Str *s, int field, const char *bytes, size_t n) {
     str_add(s, bytes, n);
 }
 static void put_text(Str *s, int field, const char *text) { put_bytes(s, field, text, strlen(text)); }
-// A message as a field; its bytes go.
+// Appends the message `m` as a field, and empties m.
 static void put_message(Str *s, int field, Str *m) {
     put_bytes(s, field, m->s ? m->s : "", m->n);
     str_free(m);
 }
 static void put_double(Str *s, int field,
-                       double x) { // this machine's order is little-endian, as all that are supported
+                       double x) { // every supported machine is little-endian, as protobuf is
     put_varint(s, (uint64_t)field << 3 | 1);
     str_add(s, (const char *)&x, sizeof x);
 }
@@ -160,7 +160,7 @@ static void add_options(EventLog *l, const Config *c) {
 
 // ---- the file --------------------------------------------------------------------------------------------------------
 
-// Event.step of data[n]; -1: it cannot be read.
+// Reads Event.step from the record data[n]; -1 where it cannot be parsed.
 static int64_t step_of(const unsigned char *data, size_t n) {
     int64_t step = 0;
     for (size_t at = 0; at < n;) {
@@ -183,7 +183,7 @@ static int64_t step_of(const unsigned char *data, size_t n) {
     return step;
 }
 
-// Where the records up to `step` end: before the first of a later step, or one that is damaged or cut off.
+// The offset where the records up to `step` end: before the first one of a later step, or that is damaged or cut off.
 static off_t measure(int fd, int64_t step) {
     off_t end = 0;
     unsigned char *data = NULL;
@@ -245,7 +245,7 @@ void events_commit(EventLog *l) {
         if (n > 0) done += (size_t)n;
         if (n > 0 || (n < 0 && errno == EINTR)) continue;
         note("%s: writing failed: %s; the run goes on without it", l->path, error_write(n ? errno : ENOSPC));
-        if (ftruncate(l->fd, l->bytes)) note("%s: its last record is cut off", l->path); // which resuming mends
+        if (ftruncate(l->fd, l->bytes)) note("%s: its last record is cut off", l->path); // resuming removes it
         close(l->fd);
         l->fd = -1;
     }

@@ -1,7 +1,7 @@
 // The groups of completions.jsonl. See groups.h.
 //
-// As in curves.c: when there is too much, every other group goes and half as many are kept from then on. Lines are only
-// parsed of groups that a page shows.
+// As in curves.c: when there is too much, every other group is dropped and half as many are kept from then on. Only the
+// lines of groups that are kept are parsed.
 #include "groups.h"
 #include "json.h"
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 enum {
     RAW_MOST = 32 << 20,    // bytes of one group's lines
     GROUP_MOST = 256 << 10, // bytes of one group's JSON
-    TEXT_MOST = 16 << 10,   // bytes of a text; of a longer one three quarters from its start and one from its end
+    TEXT_MOST = 16 << 10,   // bytes of a text; a longer one keeps 3/4 from its start, 1/4 from its end
 };
 
 Groups groups_new(size_t budget) { return (Groups){.budget = budget, .stride = 1}; }
@@ -22,8 +22,8 @@ void groups_free(Groups *g) {
     *g = (Groups){0};
 }
 
-// Lines of one group share all that stands before the completion. A quote inside JSON's strings is escaped, so what is
-// found is the key itself.
+// The length of what comes before "completion" in a line (step and prompt), which the lines of one group have in
+// common. Quotes inside JSON strings are escaped, so the search cannot find the key's name inside a prompt.
 static size_t key_of(const char *line) {
     const char *end = strstr(line, ", \"completion\": ");
     return end ? (size_t)(end - line) : 0;
@@ -69,7 +69,7 @@ static void add_item(Str *s, const json_t *row, size_t most) {
     str_puts(s, "}");
 }
 
-// The JSON of the lines raw[n]; torn lines are counted.
+// Appends the JSON of the group whose lines are in g->raw, and adds its torn lines to *torn.
 static void group_json(const Groups *g, Str *out, int64_t *torn) {
     size_t most = g->budget / 2 < GROUP_MOST ? g->budget / 2 : GROUP_MOST;
     size_t text = most / 4 < TEXT_MOST ? most / 4 : TEXT_MOST, begin = out->n;
@@ -125,7 +125,7 @@ static void thin(Groups *g) {
 
 static bool last_is_wanted(const Groups *g) { return g->seen && (g->seen - 1) % g->stride == 0; }
 
-// The last group is over: it is kept, or goes.
+// Called when the last group is complete: keeps or drops it.
 static void group_end(Groups *g) {
     if (!last_is_wanted(g)) return;
     Str json = {0};
@@ -155,7 +155,7 @@ void groups_add(Groups *g, const char *line, size_t n) {
 }
 
 void groups_json(Groups *g, Str *out) {
-    int64_t torn = g->torn; // of the last group they will be counted when it is over
+    int64_t torn = g->torn; // a copy: the last group's torn lines are counted for good when it is complete
     Str last = {0};
     group_json(g, &last, &torn);
     str_printf(out, "{\"seen\": %lld, \"stride\": %lld, \"lines\": %lld, \"torn\": %lld, \"groups\": [",

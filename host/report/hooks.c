@@ -1,7 +1,8 @@
 // Hooks. See hooks.h.
 //
-// A hook is a shell command in a process group of its own, made by vfork: a run has gigabytes mapped. It ends with the run's
-// process, however that ends. Nothing waits for it but the end of the run.
+// A hook is a shell command in a process group of its own. It is started with vfork, since fork would copy the page
+// tables of a run that has gigabytes mapped. It is killed when the run's process ends, however that ends. Only the end
+// of a run waits for it.
 #include "clock.h"
 #include "hooks.h"
 #include "machine.h"
@@ -24,8 +25,8 @@ static const char *const names[] = {"on_save", "on_eval", "on_end"};
 typedef struct {
     pid_t pid; // 0: none runs
     int64_t step;
-    double until; // clock reading at which it is ended
-    bool late;    // it was
+    double until; // clock reading at which it is killed
+    bool late;    // it was killed for that
     int64_t runs, failed, left_out;
 } Hook;
 
@@ -44,7 +45,8 @@ Hooks *hooks_open(const Config *c) {
 
 // ---- starting one ----------------------------------------------------------------------------------------------------
 
-// The environment with these variables in place of those of their names; all but `own` are shared with ours.
+// A copy of the environment in which own[n_own] ("NAME=value") replace the variables of the same names. The array is on
+// the heap; the strings are not copied.
 static char **environment_with(char *const *own, int n_own) {
     int n = 0;
     while (environ[n]) n++;
@@ -59,7 +61,8 @@ static char **environment_with(char *const *own, int n_own) {
     return all;
 }
 
-// In the child, between vfork and exec: plain system calls only.
+// Turns the child of vfork into the hook's shell: until exec it shares our memory, so only plain system calls are
+// allowed.
 _Noreturn static void become(char **argv, char **env, int null, int log, pid_t parent) {
     sigset_t none;
     sigemptyset(&none);
@@ -72,7 +75,8 @@ _Noreturn static void become(char **argv, char **env, int null, int log, pid_t p
     _exit(127);
 }
 
-// Not inlined: what the child of vfork does to this frame is nobody's.
+// Starts the child process. Not inlined: the child of vfork writes into this function's frame, which then holds no
+// variable of the caller.
 __attribute__((noinline)) static pid_t spawn(char **argv, char **env, int null, int log) {
     sigset_t all, before;
     sigfillset(&all);
@@ -83,7 +87,7 @@ __attribute__((noinline)) static pid_t spawn(char **argv, char **env, int null, 
     return pid;
 }
 
-// output_dir/hooks.log with a line that says what follows; -1 where it cannot be written.
+// Opens output_dir/hooks.log and adds a line that names the hook; -1 where that fails.
 static int log_open_for(const Hooks *h, HookKind kind, int64_t step) {
     char *path = xasprintf("%s/hooks.log", h->output_dir), now[40];
     int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
@@ -142,7 +146,7 @@ static void look(Hooks *h, HookKind kind) {
     int status;
     siginfo_t ended = {0};
     if (waitid(P_PID, (id_t)k->pid, &ended, WEXITED | WNOHANG | WNOWAIT) || !ended.si_pid) return;
-    kill(-k->pid, SIGKILL); // what it left behind, while its number is nobody else's
+    kill(-k->pid, SIGKILL); // what it left running; before waitpid, while the process id cannot have been given away
     waitpid(k->pid, &status, 0);
     k->pid = 0;
     if (WIFEXITED(status) && !WEXITSTATUS(status)) return;

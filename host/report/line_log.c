@@ -14,8 +14,9 @@ static bool disk_error(const Log *l, const char *doing, Error *e) {
                      error_write(errno));
 }
 
-// Two runs that write into one directory would destroy each other's logs and checkpoints, so the first holds a lock for
-// as long as it lives, also where it dies. A file system without locks is no reason to stop.
+// Takes a lock on the log, which the system releases when the process ends, however it ends: two runs that write into
+// one directory would destroy each other's logs and checkpoints. Where the file system has no locks, the run goes on
+// without.
 static bool log_lock(const Log *l, Error *e) {
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (!fcntl(l->fd, F_SETLK, &whole) || (errno != EAGAIN && errno != EACCES)) return true;
@@ -25,7 +26,8 @@ static bool log_lock(const Log *l, Error *e) {
                      l->path, (long)whole.l_pid);
 }
 
-// Where the first `lines` lines of the file end; where it has fewer, its last whole one. l->bytes and l->lines.
+// Finds where the first `lines` lines of the file end, or its last whole line if it has fewer. Sets l->bytes and
+// l->lines.
 static bool log_measure(Log *l, int64_t lines, Error *e) {
     char *block = xmalloc(LOG_BLOCK);
     ssize_t n = 1;
@@ -41,12 +43,12 @@ static bool log_measure(Log *l, int64_t lines, Error *e) {
 
 bool log_open(Log *l, const char *dir, const char *name, int64_t lines, Error *e) {
     *l = (Log){.path = xasprintf("%s/%s", dir, name)};
-    l->fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666); // a pipe is not waited for
+    l->fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666); // do not hang on a pipe
     struct stat st;
     if (l->fd < 0 || fstat(l->fd, &st)) return disk_error(l, "opening", e);
     if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
         return error_set(e, EXIT_DISK, "%s: is no regular file; move it away, or choose another output_dir", l->path);
-    if (S_ISCHR(st.st_mode)) return true;                           // as /dev/null: written as it is
+    if (S_ISCHR(st.st_mode)) return true;                           // such as /dev/null: nothing to lock or cut
     if (!log_lock(l, e) || !log_measure(l, lines, e)) return false; // before anything is cut
     if (l->lines < lines)
         note(
@@ -87,7 +89,7 @@ bool log_commit(Log *l, Error *e) {
 }
 
 bool log_sync(const Log *l, Error *e) {
-    // EINVAL, EROFS: the file is of a kind that cannot be synced.
+    // EINVAL, EROFS: this kind of file cannot be synced.
     if (fdatasync(l->fd) && errno != EINVAL && errno != EROFS) return disk_error(l, "flushing", e);
     return true;
 }

@@ -1,19 +1,19 @@
 // report.html while a run goes on. See live.h.
 //
-// The run's own process reads on in its logs where it stopped the last time, and has a bounded sample in memory: a page costs
-// milliseconds whatever the length of the run.
+// The run's own process reads on in its logs where it stopped the last time, and keeps a sample of bounded size in
+// memory: so a page takes milliseconds, however long the run is.
 #include "clock.h"
 #include "live.h"
 #include "report.h"
 #include <stdlib.h>
 
-enum { LIVE_SECONDS = 10, LIVE_SHARE = 100 }; // between pages at least; and so many times what the last one took
+enum { LIVE_SECONDS = 10, LIVE_SHARE = 100 }; // between pages: at least 10 s, and 100 times what the last page took
 
 struct LiveReport {
     Report *report;
     char *path;
     double next; // clock reading from which on a page is due
-    bool lost;   // that it cannot be written is said
+    bool lost;   // a note has said that the page cannot be written
 };
 
 LiveReport *live_open(const char *output_dir, Metrics *m, bool wanted) {

@@ -66,9 +66,9 @@ static void add_head(Str *s, const char *text, size_t most) {
     str_add(s, text, n);
 }
 
-// A few completions for TensorBoard, which reads Markdown: an indented text stays as it is.
+// Adds a few completions to TensorBoard's file. TensorBoard renders Markdown; indenting keeps a text as it is.
 static void add_event(Metrics *m, const CompletionRecord *r) {
-    enum { EVENT_STEPS = 10, EVENT_TEXTS = 2, EVENT_BYTES = 4096 }; // every so many steps, of each so many, so long
+    enum { EVENT_STEPS = 10, EVENT_TEXTS = 2, EVENT_BYTES = 4096 }; // every 10th step, 2 texts, of 4096 bytes at most
     bool wanted = m->events && r->step == m->step && r->step % EVENT_STEPS == 1 && m->texts < EVENT_TEXTS;
     if (!wanted) return;
     Str s = {0}, text = {0};
@@ -89,7 +89,7 @@ static void add_event(Metrics *m, const CompletionRecord *r) {
     str_free(&s), str_free(&text);
 }
 
-// [text, log-prob, entropy] of each token.
+// Appends the tokens as [[text, log-prob, entropy], ...].
 static void add_tokens(Str *s, const CompletionRecord *r) {
     add_key(s, "tokens");
     for (int i = 0; i < r->n_tokens; i++) {

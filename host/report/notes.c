@@ -9,15 +9,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EARLY_MOST = 64 << 10, SHOWN_MOST = 32 << 10 }; // bytes kept before there is a file; of a file that are shown
+enum { EARLY_MOST = 64 << 10, SHOWN_MOST = 32 << 10 }; // bytes kept before notes_open; bytes of a file that are shown
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // threads of rewards have notes too
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // the threads that run rewards write notes, too
 static bool keeps;
 static int file = -1;
 static Str early;
 
 static void put(const char *bytes, size_t n) {
-    ssize_t ignored = write(file, bytes, n); // a whole line at a time, or none; what is lost is no reason to stop
+    ssize_t ignored = write(file, bytes, n); // one whole line; a note that cannot be written does not stop the run
     (void)ignored;
 }
 
@@ -72,7 +72,7 @@ void notes_json(const char *dir, Str *out) {
                     : 0;
     if (fd >= 0) close(fd);
     text[n > 0 ? n : 0] = 0;
-    const char *line = n == SHOWN_MOST ? strchr(text, '\n') : text; // the first may be half a line
+    const char *line = n == SHOWN_MOST ? strchr(text, '\n') : text; // skip the first: it may be half a line
     if (line == NULL) line = "";
     bool first = true;
     str_puts(out, "[");

@@ -1,4 +1,4 @@
-// One self-contained HTML file. See page.h.
+// Writes the report as one self-contained HTML file. See page.h.
 #include "page.h"
 #include "whole.h"
 #include <errno.h>
@@ -10,9 +10,10 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-const char page_mark[] = "<!-- grpo report -->\n"; // how a page is known for one
+const char page_mark[] = "<!-- grpo report -->\n"; // by this a page of ours is recognized
 
-// JSON inside <script>: '<' stands in its strings only, and as an escape it ends no element.
+// Appends JSON for use inside <script>. Every '<' (only strings can have one) is escaped, so that no text ends the
+// element.
 static void add_data(Str *page, const char *data, size_t n) {
     for (const char *end = data + n, *hit; data < end; data = hit + 1) {
         hit = memchr(data, '<', (size_t)(end - data));
@@ -23,7 +24,7 @@ static void add_data(Str *page, const char *data, size_t n) {
 }
 
 void page_make(Str *page, const char *data, size_t n) {
-    uint64_t nonce[2]; // drawn after the logs were written: nothing in them can know it
+    uint64_t nonce[2]; // random, drawn after the logs were written, so that no completion can contain it
     if (getrandom(nonce, sizeof nonce, 0) != sizeof nonce) die("getrandom: %s", strerror(errno));
     char key[40];
     snprintf(key, sizeof key, "%016llx%016llx", (unsigned long long)nonce[0], (unsigned long long)nonce[1]);

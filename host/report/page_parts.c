@@ -1,5 +1,5 @@
-// What the page is made of, taken in by the assembler as it stands in the files (paths from the root of the tree, where
-// make runs).
+// The parts of the page as arrays: the assembler includes the files of host/report/page/ as they are (their paths are
+// relative to the root of the tree, where make runs).
 #include "page.h"
 
 #define TAKE_IN(name, path)                                                                                            \

@@ -1,4 +1,4 @@
-// A picture of runs. See picture.h.
+// Draws the main numbers of runs as an SVG. See picture.h.
 #include "picture.h"
 #include <math.h>
 #include <stdlib.h>
@@ -30,7 +30,7 @@ static const double *column(const RunLogs *run, const char *name) {
     return NULL;
 }
 
-// What all runs have of a number fits the frame; false where none has any.
+// Fits the frame's range to the values of a number in all runs; false where no run has any.
 static bool frame_fit(Frame *f, const RunLogs *run, int n, const char *name) {
     f->x0 = f->y0 = INFINITY, f->x1 = f->y1 = -INFINITY;
     for (int i = 0; i < n; i++) {
@@ -55,7 +55,7 @@ static double up(const Frame *f, double y) {
     return f->top + HEIGHT - BOTTOM - (y - f->y0) / (f->y1 - f->y0) * (HEIGHT - TOP - BOTTOM);
 }
 
-// One run's line: points nearer than half a pixel to the one before are one.
+// Draws one run's line, leaving out points nearer than half a pixel to the one before.
 static void add_line(Str *out, const Frame *f, const RunLogs *run, const char *name, int colour, bool smooth) {
     const double *x = column(run, "step"), *y = column(run, name);
     double sum = 0, mass = 0, last = -1;
@@ -72,7 +72,7 @@ static void add_line(Str *out, const Frame *f, const RunLogs *run, const char *n
     str_puts(out, "\"/>\n");
 }
 
-// A round number near a quarter of the range.
+// The gap between ticks: a round number near a quarter of the range.
 static double tick_gap(double range) {
     double base = pow(10, floor(log10(range / 4)));
     return base * (range / 4 <= 1.5 * base ? 1 : range / 4 <= 3.5 * base ? 2 : range / 4 <= 7.5 * base ? 5 : 10);

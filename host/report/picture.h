@@ -2,5 +2,6 @@
 #pragma once
 #include "logs.h"
 
-// Appends the SVG of run[n]: at most four plots, a colour a run, the numbers as they are behind their smoothed line.
+// Appends the SVG of run[n]: at most four plots, one colour for each run, the plain values drawn behind their smoothed
+// line.
 void picture_svg(const RunLogs *run, int n, Str *out);

@@ -1,4 +1,5 @@
-// What a profiler sees of a run: a range for each phase of a step, and the steps that profile_steps names recorded.
+// Marks a run for a profiler (Nsight): a range for each phase of a step, and recording on for the steps of
+// profile_steps.
 #include "profile.h"
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-// Ranges for a profiler: the phases of a step, and which steps it records.
+// Marks for a profiler: the phases of a step as ranges, and which steps it records.
 #pragma once
 #include "config.h"
 #include "ops.h"
@@ -10,7 +10,7 @@ typedef struct {
     int64_t first, last; // steps to record; 0: none
     bool recording;
 } Profile;
-Profile profile_open(Device *d, const Config *c, Progress *p); // says what will be recorded
-void profile_phase(Profile *p, const char *phase);             // the range of the last phase ends, this one begins
-void profile_step(Profile *p, int64_t step);                   // before each step: the recording begins or ends
+Profile profile_open(Device *d, const Config *c, Progress *p); // prints which steps will be recorded
+void profile_phase(Profile *p, const char *phase);             // ends the range of the last phase and begins this one's
+void profile_step(Profile *p, int64_t step);                   // called before each step: starts or stops recording
 void profile_close(Profile *p);

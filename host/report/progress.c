@@ -1,7 +1,7 @@
 // Progress: one live line on a terminal, plain lines elsewhere.
 //
-// The cursor is never hidden and rests at the start of the live line, so that whatever ends the program, or writes to
-// the terminal in between, finds it in order. The width is asked for at every drawing: no SIGWINCH handler is needed.
+// The cursor is never hidden and rests at the start of the live line: the terminal is in order however the program
+// ends, and other output can come in between. The width is asked for at every drawing: no SIGWINCH handler is needed.
 #include "clock.h"
 #include "config.h"
 #include "notes.h"
@@ -54,7 +54,7 @@ Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps) 
     return p;
 }
 
-// Columns a line may take: one less than the terminal has, for some wrap when the last is written.
+// Columns a line may take: one less than the terminal has, since some terminals wrap when the last one is written.
 static size_t columns(const Progress *p) {
     if (!p->live) return SIZE_MAX;
     struct winsize w;
@@ -62,7 +62,7 @@ static size_t columns(const Progress *p) {
     return 79;
 }
 
-// Appends a part behind two spaces, or nothing where the line would grow over `limit`.
+// Appends two spaces and a part, or nothing if the line would exceed `limit`.
 PRINTF_LIKE(3, 4) static void add_part(Str *s, size_t limit, const char *fmt, ...) {
     char part[64];
     va_list ap;
@@ -83,7 +83,7 @@ static void add_duration(Str *s, size_t limit, const char *name, double seconds)
     else add_part(s, limit, "%s %lldd%02lldh", name, t / 86400, t / 3600 % 24);
 }
 
-// The most wanted parts come first: a narrow terminal loses the last ones.
+// Writes the live line, most important parts first: on a narrow terminal the last ones are left out.
 static void format_line(const Progress *p, Str *s) {
     size_t limit = columns(p);
     bool running = p->live && p->running;

@@ -1,4 +1,4 @@
-// run.json: what a run is. See record.h.
+// run.json: the description of a run. See record.h.
 #include "config_table.h"
 #include "json.h"
 #include "machine.h"
@@ -54,7 +54,7 @@ static json_t *options_json(const Config *c) {
     return all;
 }
 
-// What was started here before, and this start behind it.
+// The list of starts: those in an earlier run.json of this run, and this one behind them.
 static json_t *starts_json(const RunRecord *r) {
     json_t *old = r->step ? record_read(r->cfg->output_dir) : NULL;
     json_t *starts = json_incref(json_object_get(old, "starts"));

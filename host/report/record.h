@@ -1,4 +1,4 @@
-// run.json in output_dir: what a run is, written when it starts.
+// run.json in output_dir: the description of a run, written when it starts.
 #pragma once
 #include "config.h"
 #include "str.h"
@@ -6,12 +6,13 @@
 typedef struct {
     const Config *cfg;
     const char *command;       // "train", "sft"
-    const char *device;        // what it computes on, in words
+    const char *device;        // description of the device it computes on
     const char *data;          // bytes and checksum of the training file
-    const char *plan;          // its memory, a table in words
-    int64_t rows, step, steps; // of the training file; done before (a resumed run); to be done in all
+    const char *plan;          // the memory plan as printed
+    int64_t rows, step, steps; // rows of the training file; steps done before (a resumed run); steps in all
 } RunRecord;
-// Writes it: every option with its default where it differs, version, machine, data. The starts of the same run before stay in it.
+// Writes run.json: every option (with its default where it differs), version, machine, data. Earlier starts of the same
+// run stay listed.
 bool record_write(const RunRecord *r, Error *e);
-// Appends dir/run.json, or null where there is none that can be read.
+// Appends the contents of dir/run.json, or null where there is none that can be read.
 void record_json(const char *dir, Str *out);

@@ -13,7 +13,7 @@
 enum {
     CELLS = 160 << 10,      // numbers of all runs together, at most 19 bytes each
     GROUP_BYTES = 7 << 19,  // completions of all runs together
-    GROUP_FLOOR = 32 << 10, // of one run
+    GROUP_FLOOR = 32 << 10, // completions of one run at least
 };
 
 struct Report {

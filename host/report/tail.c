@@ -17,7 +17,7 @@ void tail_close(Tail *t) {
     *t = (Tail){0};
 }
 
-// Hands out the whole lines of text[n]; the bytes they take.
+// Calls `line` for each whole line of text[n]; returns the bytes they take.
 static size_t hand_out(char *text, size_t n, TailLine *line, void *to) {
     size_t done = 0;
     for (char *end; (end = memchr(text + done, '\n', n - done)); done = (size_t)(end - text) + 1) {
@@ -38,7 +38,7 @@ static bool read_on(Tail *t, int fd, TailLine *line, void *to, Error *e) {
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) break;
         size_t have = held + (size_t)got, done = 0;
-        if (too_long) { // its rest is passed over
+        if (too_long) { // skip the rest of it
             char *end = memchr(text, '\n', have);
             done = end ? (size_t)(end - text) + 1 : have;
             too_long = !end;

@@ -1,4 +1,4 @@
-// A run on a terminal. See watch.h.
+// Shows a run on a terminal. See watch.h.
 #include "json.h"
 #include "logs.h"
 #include "record.h"
@@ -11,7 +11,7 @@
 enum { CELLS = 64 << 10, SPARK_MOST = 48, TEXT_LINES = 8 };
 
 struct Watch {
-    RunLogs logs; // of their groups only the last is looked at
+    RunLogs logs; // of the groups only the last is used
     double steps; // of the whole run; NaN: unknown
 };
 
@@ -48,7 +48,7 @@ bool watch_read(Watch *w, bool *changed, Error *e) {
     return true;
 }
 
-// The values of a number: where it is none, they are left out. *n of them; heap memory, NULL: none.
+// The finite values of column `name`: *n of them, on the heap; NULL where there are none.
 static double *values_of(const Curves *c, const char *name, int *n) {
     *n = 0;
     for (int k = 0; k < c->n_columns; k++) {
@@ -73,7 +73,7 @@ bool watch_finished(const Watch *w) { return w->steps > 0 && last_step(w) >= w->
 
 // ---- the view --------------------------------------------------------------------------------------------------------
 
-// Appends a line of at most `columns` columns; what has no room is left out.
+// Appends a line, cut to `columns` columns.
 static void add_line(Str *out, const char *text, size_t n, int columns) {
     size_t at = 0;
     for (int used = 0; at < n;) {
@@ -88,7 +88,7 @@ static void add_line(Str *out, const char *text, size_t n, int columns) {
     str_puts(out, "\n");
 }
 
-// Means of as many pieces of v[n] as there are marks to show them with, the last piece being the end.
+// Appends a sparkline: v[n] is split into as many pieces as fit `width`, and each piece's mean is one mark.
 static void add_spark(Str *s, const double *v, int n, int width, bool utf8) {
     static const char *const marks[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"}, *const plain[] = {"_", ".", ":", "-",
                                                                                                    "=", "+", "*", "#"};
@@ -140,7 +140,7 @@ static void add_completion(Str *out, const char *which, const json_t *row, int c
     str_free(&line), str_free(&shown);
 }
 
-// Best and worst of the lines of the last group.
+// Appends the best and the worst completion of the last group.
 static void add_group(const Watch *w, Str *out, int columns) {
     json_t *best = NULL, *worst = NULL;
     int n = 0;

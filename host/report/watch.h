@@ -6,10 +6,11 @@
 typedef struct Watch Watch;
 Watch *watch_open(const char *dir); // a run's output_dir
 void watch_close(Watch *w);
-// Reads on in its logs. *changed: there was something new. EXIT_INPUT: a directory without logs; EXIT_DISK.
+// Reads what the logs got since the last call; *changed: there was something new. EXIT_INPUT: a directory without logs;
+// EXIT_DISK.
 bool watch_read(Watch *w, bool *changed, Error *e);
-// The view in lines of at most `columns` columns and, where `rows` is not 0, so many lines; of marks beyond ASCII only where `utf8`
-// is set, and control bytes of the logs shown, not sent.
+// Appends the view: lines of at most `columns` columns, at most `rows` lines unless that is 0, ASCII only unless
+// `utf8`. Control bytes of the logs are shown escaped.
 void watch_view(Watch *w, int columns, int rows, bool utf8, Str *out);
 // Whether all of its steps are done.
 bool watch_finished(const Watch *w);
