@@ -1,6 +1,6 @@
-// The option table, and reading it: defaults, then a YAML file, then key=value overrides.
+// The option table, and reading a configuration: defaults, then a YAML file, then key=value overrides.
 //
-// Every problem is collected with its place and reported together: a user corrects a file once, not once a run.
+// Problems are collected with their places and reported together, so that a user can correct a file in one go.
 #include "config_table.h"
 #include "file.h"
 #include "launch.h"
@@ -52,7 +52,8 @@ void list_clear(TextList *list) {
     *list = (TextList){0};
 }
 
-// "clamp=yes": a parameter, which belongs to the entry before it. "length:max=2" and "format" are entries of their own.
+// Whether a piece of a list is a parameter, as "clamp=yes", which belongs to the entry before it. "length:max=2" and
+// "format" are entries of their own.
 static bool is_parameter(const char *piece, size_t n) {
     const char *equals = memchr(piece, '=', n), *colon = memchr(piece, ':', n);
     return equals && (!colon || equals < colon);
@@ -129,7 +130,7 @@ static void problem_add(Reading *r, Place place, const char *fmt, va_list ap) {
     Str *s = &r->problems;
     if (s->n) str_puts(s, "\n");
     if (place.arg) {
-        char *shown = xstrdup(place.arg); // no password, also of a URL that is cut in its middle below
+        char *shown = xstrdup(place.arg); // without passwords, even of a URL that is cut below
         str_hide_passwords(shown);
         str_puts(s, "argument '");
         str_visible(s, shown, strnlen(shown, 60));
@@ -172,7 +173,7 @@ static Place place_of(const Reading *r, const char *name) {
 
 void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) {
     Place x = place_of(r, a), y = b ? place_of(r, b) : (Place){0};
-    // Arguments come after the file; of two arguments either will do.
+    // Arguments are read after the file; of two arguments either is right.
     Place last = y.arg || (!x.arg && y.line > x.line) ? y : x;
     va_list ap;
     va_start(ap, fmt);
@@ -180,7 +181,7 @@ void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) 
     va_end(ap);
 }
 
-// As many lines as fit.
+// Reports as many problems as fit into an error.
 bool problems_report(const Reading *r, Error *e) {
     static const char more[] = "\n... and more; correct these first";
     Error whole = {EXIT_CONFIG, ""};
@@ -206,7 +207,8 @@ bool problems_report(const Reading *r, Error *e) {
 
 // ---- reading one value -------------------------------------------------------------------------------------------
 
-// Names people bring from TRL and its neighbours, with what to write here. One that ends in _ is the start of a name.
+// Option names of TRL and similar programs, with what to write here instead. A name that ends in _ stands for all that
+// begin so.
 static const char *const foreign_names[][2] = {
     {"attn_implementation", "leave it out: attention is built in"},
     {"bf16", "write dtype: bf16"},
@@ -250,7 +252,8 @@ static bool is_null(const Node *v) {
     return v->plain && (!*v->text || !strcmp(v->text, "~") || !strcasecmp(v->text, "null"));
 }
 
-// -?(0|[1-9][0-9]*), and then any fraction and exponent where `real`; a real may also have a plus and bare point.
+// Whether s is a number: -?(0|[1-9][0-9]*); with `real`, a fraction and an exponent may follow, and a plus or a bare
+// point is allowed.
 static bool is_number(const char *s, bool real) {
     s += *s == '-' || (real && *s == '+');
     size_t whole = strspn(s, "0123456789");
@@ -337,7 +340,7 @@ static void read_scalar(Reading *r, const Option *o, const Node *v) {
 
 static void read_bad(Reading *r, const Node *v) { problem_at_line(r, v->line, "%s", v->text); }
 
-// One {name: NAME, key: value, ...} of a list, on its way to "NAME:key=value,...".
+// An entry {name: NAME, key: value, ...} of a list, which becomes "NAME:key=value,...".
 #define MAX_ENTRY_KEYS 16
 typedef struct {
     Str name, params;
@@ -391,7 +394,7 @@ static bool read_entry(Reading *r, const Option *o, TextList *list, YamlReader *
     return node.kind != NODE_BAD;
 }
 
-// A list, or one map as a list of one. False where reading must stop.
+// Reads a list; a single map counts as a list of one. False where reading must stop.
 static bool read_list(Reading *r, const Option *o, YamlReader *y, Node open) {
     TextList list = {0};
     bool go_on = true;
@@ -414,7 +417,7 @@ static bool read_list(Reading *r, const Option *o, YamlReader *y, Node open) {
     return go_on;
 }
 
-// The value of option o (NULL: of no option, skipped) from the reader. False where reading must stop.
+// Reads the value of option o, or skips it where o is NULL. False where reading must stop.
 static bool read_value(Reading *r, const Option *o, YamlReader *y) {
     Node v = yaml_next(y);
     if (v.kind == NODE_BAD) return read_bad(r, &v), false;
@@ -457,7 +460,7 @@ static void read_document(Reading *r, YamlReader *y) {
         return problem_at_line(r, node.line, "a configuration is lines of `option: value`, not a %s",
                                node.kind == NODE_LIST ? "list" : "single value");
     if (!config_read_pairs(r, y, NULL, NULL)) return;
-    node = yaml_next(y); // what follows the map: nothing, or an error
+    node = yaml_next(y); // behind the map there is nothing, or an error
     if (node.kind == NODE_BAD) read_bad(r, &node);
 }
 
@@ -479,8 +482,8 @@ static bool read_file(Reading *r) {
     return true;
 }
 
-// Is the override's value YAML (quoted; for lists also [...] and {...}), or the plain text as it stands? A shell has
-// already taken one layer of quotes, and a prompt with ':' or '#' in it must come through unharmed.
+// Whether an override's value is read as YAML (quoted; for lists also [...] and {...}), rather than taken as plain
+// text. A shell has already removed one layer of quotes, and a prompt with ':' or '#' in it must be taken as it is.
 static bool is_yaml_value(const Option *o, const char *value) {
     size_t n = strlen(value);
     if (o->kind == KIND_LIST && (*value == '[' || *value == '{')) return true;
@@ -526,7 +529,7 @@ void config_read_override(Reading *r, const char *arg) {
     r->arg = NULL;
 }
 
-// Where a launcher started this process, the number of ranks is the launcher's.
+// Sets the number of ranks where a launcher started this process: it is then the launcher's.
 static void apply_launcher(Reading *r, const Launch *l) {
     if (!l->by) return;
     if (r->c->gpus != 1 && r->c->gpus != l->world)
@@ -542,9 +545,9 @@ void config_defaults(Reading *r) {
     }
 }
 
-// Checks what was read; where it is wrong reports it and frees *c.
+// Checks what was read; where there are problems, reports them and frees *c.
 static bool finish(Reading *r, const char *command, bool readable, Error *e) {
-    if (readable) config_check(r, command); // what a file that cannot be read would have set is not missing
+    if (readable) config_check(r, command); // else options that the file sets would be reported as missing
     bool good = r->problem_count == 0;
     if (!good) {
         problems_report(r, e);

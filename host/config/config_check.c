@@ -1,4 +1,4 @@
-// Contradictions between options: each reported where the later of the two was set, in the user's own terms.
+// Checks for contradictions between options: each is reported where the later of the two was set.
 #include "reward.h"
 #include "chat.h"
 #include "config_table.h"
@@ -9,7 +9,7 @@
 
 #define problem problem_of
 
-// Wrong for every command.
+// Checks that hold for every command.
 static void check_any(Reading *r, const Config *c) {
     Str probe = {0};
     Error e = {0};
@@ -74,7 +74,7 @@ static void check_rewards(Reading *r, const Config *c) {
     }
 }
 
-#define MOST_COMPLETIONS (1 << 20) // of one generation
+#define MOST_COMPLETIONS (1 << 20) // at most so many completions in one generation
 
 static void check_grader(Reading *r, const Config *c) {
     Reward reward;
@@ -94,7 +94,7 @@ static void check_select(Reading *r, const Config *c) {
                 (long long)c->select_samples);
 }
 
-// Wrong for GRPO training.
+// Checks the sizes of batches for GRPO training.
 static void check_batch(Reading *r, const Config *c) {
     int64_t per_generation = c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps;
     const char *factor = c->steps_per_generation ? "steps_per_generation" : "gradient_accumulation_steps";
@@ -151,7 +151,7 @@ static void check_loss(Reading *r, const Config *c) {
                 "sync_ref_model is true but beta is 0, so that there is no reference model; set beta or leave it out");
 }
 
-// Why an option has no effect, where it has none; else NULL.
+// Why an option has no effect in this configuration, or NULL where it has.
 static const char *without_effect(const Config *c, const char *option) {
     static const char *const adaptive = " entropy_target entropy_coef_delta entropy_coef_min entropy_coef_max ";
     static char why[64];
@@ -170,7 +170,7 @@ static const char *without_effect(const Config *c, const char *option) {
     return why;
 }
 
-// A clip that also bites where the policy is the one that sampled, whose ratios are 1.
+// Notes a clip that takes effect even where the policy is the one that sampled, so that all ratios are 1.
 static void note_clip(const Config *c, LossClip clip) {
     double high = c->epsilon_high < 0 ? c->epsilon : c->epsilon_high;
     if (clip == CLIP_CAP && c->epsilon_high < 1)
@@ -183,7 +183,7 @@ static void note_clip(const Config *c, LossClip clip) {
              c->delta, high, c->delta);
 }
 
-// What can run, but is not what somebody meant who wrote it. Of the levels TRL 1.16 warns too.
+// Notes what can run but is probably not meant. TRL 1.16 warns of the levels too.
 static void note_loss(const Config *c) {
     LossKind kind = loss_kind((LossType)c->loss_type);
     const char *loss = loss_names[c->loss_type];
@@ -229,7 +229,7 @@ static void check_needed(Reading *r, const char *name, const char *value, const 
     if (!*value) problem_at_line(r, 0, "%s is not set; add %s=%s", name, name, example);
 }
 
-// Options of the GRPO group say that a configuration is meant for training, whoever reads it.
+// Whether an option of the GRPO group is set: then the configuration is meant for training, whichever command reads it.
 static bool sets_grpo(const Config *c) {
     for (int i = 0; i < config_option_count; i++)
         if (!strcmp(config_options[i].group, "grpo") && !option_is_default(c, &config_options[i])) return true;

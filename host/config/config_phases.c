@@ -1,5 +1,5 @@
-// Reading a pipeline's file: for each phase the defaults at the top of the file, then its own options, then what ${...}
-// stands for.
+// Reading a pipeline's file: each phase gets the options at the top of the file, then its own; then every ${...} is
+// replaced.
 #include "config_table.h"
 #include "file.h"
 #include "nearest.h"
@@ -8,7 +8,7 @@
 #include <string.h>
 
 const char *const phase_command_name[PHASE_COMMANDS] = {"sft", "train", "select", "eval"};
-// What a phase may not set: where it writes is the pipeline's to say.
+// The options that a phase may not set, because the pipeline decides where it writes.
 static const char *const outputs[] = {"output_dir", "select_output", "eval_output"};
 #define OUTPUTS    ((int)(sizeof outputs / sizeof *outputs))
 #define MAX_PHASES 64
@@ -68,7 +68,7 @@ static void scan_command(Reading *r, Phase *p, const Node *v) {
                     near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
 }
 
-// One item of `phases`. False where reading must stop.
+// Reads the name and the command of one item of `phases`. False where reading must stop.
 static bool scan_phase(PhaseFile *f, Reading *r, YamlReader *y, Node open) {
     if (open.kind != NODE_MAP) {
         problem_at_line(r, open.line, "a phase is {name: NAME, command: COMMAND, option: value ...}");
@@ -91,7 +91,7 @@ static bool scan_phase(PhaseFile *f, Reading *r, YamlReader *y, Node open) {
         if (node.kind == NODE_LIST || node.kind == NODE_MAP) node = yaml_skip(y, node);
         if (node.kind == NODE_BAD) break;
     }
-    if (node.kind == NODE_BAD) return false; // said when the pairs are read
+    if (node.kind == NODE_BAD) return false; // reported when the pairs are read
     if (!named) problem_at_line(r, open.line, "the phase has no `name`");
     if (!commanded) problem_at_line(r, open.line, "the phase has no `command`: sft, train, select or eval");
     return true;
@@ -114,10 +114,10 @@ static void define_words(PhaseFile *f, Reading *r, YamlReader *y) {
     }
 }
 
-// What is no option at the top of the file: `define`, `phases`.
+// What take_top does with the keys at the top of the file that are no options, `define` and `phases`.
 typedef struct {
     PhaseFile *file;
-    bool scan, found; // fill in file->ps and words; there were `phases`
+    bool scan, found; // whether to fill file->ps and words; whether there were `phases`
 } Top;
 
 static PairFate take_top(void *arg, Reading *r, const Node *key, YamlReader *y) {
@@ -142,7 +142,7 @@ static PairFate take_top(void *arg, Reading *r, const Node *key, YamlReader *y) 
     return PAIR_TAKEN;
 }
 
-// The pairs at the top of the file into r.
+// Reads the pairs at the top of the file into r.
 static void read_top(PhaseFile *f, Reading *r, bool scan) {
     YamlReader *y = yaml_open(f->text, f->n);
     Top top = {f, scan, false};
@@ -170,7 +170,7 @@ static PairFate take_own(void *arg, Reading *r, const Node *key, YamlReader *y) 
     return yaml_skip(y, v).kind == NODE_BAD ? PAIR_STOP : PAIR_TAKEN;
 }
 
-// The pairs of phase k into r. The file has been read once, so that its shape is known to be good.
+// Reads the pairs of phase k into r. The file has been read before, so that its form is known to be right.
 static void read_own(PhaseFile *f, Reading *r, int k) {
     YamlReader *y = yaml_open(f->text, f->n);
     Node node = yaml_next(y);
@@ -188,7 +188,8 @@ static void read_own(PhaseFile *f, Reading *r, int k) {
     yaml_close(y);
 }
 
-// "NAME.key=value" for phase `name`, "key=value" for all where it is NULL. NULL: for another.
+// The "key=value" of an override "NAME.key=value" that is for phase `name`, or where that is NULL of one for all
+// phases; NULL where it is for another.
 static const char *override_for(const PhaseFile *f, const char *arg, const char *name) {
     size_t key = strcspn(arg, "="), dot = strcspn(arg, ".=");
     if (dot == key) return name ? NULL : arg;
@@ -205,7 +206,7 @@ static void read_overrides(PhaseFile *f, Reading *r, const char *name) {
     }
 }
 
-// What the word within ${...} stands for in phase k, heap memory; NULL after adding a problem.
+// What the word in ${...} stands for in phase k, heap memory; NULL after adding a problem.
 static char *meaning_of(PhaseFile *f, Reading *r, int k, const char *option, const char *word) {
     for (int i = 0; i < f->words.n; i++)
         if (!strcmp(f->words.item[i], word)) return xstrdup(f->meanings.item[i]);
@@ -269,7 +270,7 @@ static void read_phase(PhaseFile *f, int k) {
     read_overrides(f, &r, NULL);
     bool first = !k;
     if (first) f->ps->output_dir = xstrdup(p->cfg.output_dir);
-    else str_clear(&r.problems), r.problem_count = 0; // said with the first phase
+    else str_clear(&r.problems), r.problem_count = 0; // already reported with the first phase
     memcpy(top, place, (size_t)config_option_count * sizeof *place);
     memset(place, 0, (size_t)config_option_count * sizeof *place);
     read_own(f, &r, k);
@@ -317,7 +318,7 @@ bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhasePro
                    .n_overrides = n,
                    .product = product,
                    .product_arg = arg};
-    // First what phases there are, on a configuration of its own.
+    // First find out which phases there are, on a configuration that is then thrown away.
     const char **names = xcalloc((size_t)config_option_count, sizeof *names);
     Place *place = xcalloc((size_t)config_option_count, sizeof *place);
     Config scratch = {0};

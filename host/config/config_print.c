@@ -1,4 +1,4 @@
-// The option table printed: the effective configuration as YAML, --help, and the reference page.
+// Printing the option table: the effective configuration as YAML, --help, and the reference page.
 #include "config_table.h"
 #include "trl.h"
 #include <math.h>
@@ -53,7 +53,7 @@ bool command_reads(const CommandGroups *command, const char *group) {
 
 // ---- values ------------------------------------------------------------------------------------------------------
 
-// The shortest decimal that reads back as x: 5e-6, 0.04, 10, 1e9.
+// Writes the shortest decimal that reads back as x: 5e-6, 0.04, 10, 1e9.
 static void put_real(Str *s, double x) {
     char text[40];
     int least = fabs(x) >= 1 && fabs(x) < 1e6 ? 6 : 1; // enough digits for C not to write 10 as 1e+01
@@ -77,7 +77,7 @@ static bool is_plain(const char *text) {
     return true;
 }
 
-// A string that every YAML reader takes for the same string.
+// Writes a string so that every YAML reader reads the same string.
 static void put_visible_text(Str *s, const char *text) {
     if (is_plain(text)) return str_puts(s, text);
     str_puts(s, "\"");
@@ -87,7 +87,7 @@ static void put_visible_text(Str *s, const char *text) {
         n = utf8proc_iterate(p, -1, &c);
         bool hidden =
             c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 || c == 0xfeff || (c & 0xfffe) == 0xfffe;
-        if (n < 1) die("an option holds invalid UTF-8"); // config_read lets none in
+        if (n < 1) die("an option holds invalid UTF-8"); // config_read refuses it
         if (c == '"' || c == '\\') str_printf(s, "\\%c", c);
         else if (c == '\n') str_puts(s, "\\n");
         else if (c == '\t') str_puts(s, "\\t");
@@ -97,7 +97,7 @@ static void put_visible_text(Str *s, const char *text) {
     str_puts(s, "\"");
 }
 
-// What is printed and saved is shown to others.
+// Writes a string without the passwords of URLs: what is printed and saved is shown to others.
 static void put_text(Str *s, const char *text) {
     char *shown = xstrdup(text);
     str_hide_users(shown);
@@ -153,7 +153,7 @@ static void put_range(Str *s, const Option *o) {
     put_real(s, o->max);
 }
 
-// Words of `text` at column `indent`, at most 100 columns wide; the first line continues the one begun.
+// Writes the words of `text` at column `indent`, at most 100 columns wide; its first line continues the current one.
 static void put_wrapped(Str *s, const char *text, int indent) {
     int column = indent;
     for (const char *p = text; *p; p += strspn(p, " ")) {
@@ -255,7 +255,7 @@ static void losses_table(Str *s) {
     }
 }
 
-// Which options of a group change nothing that a run computes.
+// Writes which options of a group change nothing that a run computes.
 static void put_harmless(Str *s, const char *group) {
     const char *before = ". Free to change in a resumed run: ";
     for (int i = 0; i < config_option_count; i++) {

@@ -1,4 +1,4 @@
-// What an option's value means to a run that is resumed, and to its ranks.
+// Whether an option may differ in a resumed run, and between the ranks of a run.
 #include "config_table.h"
 #include <string.h>
 
@@ -6,7 +6,7 @@
 #define LOCAL(name) {#name, offsetof(Config, name), true},
 static const struct {
     const char *name;
-    size_t at; // a name that is no option does not compile
+    size_t at; // offset in Config, so that a name that is no option does not compile
     bool local;
 } harmless[] = {CONFIG_CHANGES_NOTHING(SAVED, LOCAL)};
 #define HARMLESS (sizeof harmless / sizeof *harmless)

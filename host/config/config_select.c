@@ -1,4 +1,4 @@
-// The rules of `select` on scores: "NAME:min=X,max=X".
+// Reading the rules of the command `select`: "NAME:min=X,max=X".
 #include "config.h"
 #include "nearest.h"
 #include "reward.h"

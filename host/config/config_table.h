@@ -1,4 +1,4 @@
-// The option table as data, and what its reader, checker and printer share.
+// The option table as data; and what its reader, checker and printer share.
 #pragma once
 #include "config.h"
 #include "str.h"
@@ -17,22 +17,22 @@ typedef struct {
 extern const Option config_options[];
 extern const int config_option_count;
 
-// Which groups a command reads: `groups` is a list separated by spaces.
+// Which groups of options a command reads: `groups` is a list separated by spaces.
 typedef struct {
     const char *command, *groups;
 } CommandGroups;
 extern const CommandGroups config_commands[];
 extern const int config_command_count;
-// True where `command` reads options of `group`.
+// Whether `command` reads the options of `group`.
 bool command_reads(const CommandGroups *command, const char *group);
 
-// Where an option was set: neither by default.
+// Where an option was set, by the file or by an argument; both 0 where it has its default.
 typedef struct {
     int line;        // of the file, from 1
     const char *arg; // the override
 } Place;
 
-// The state of one reading: what it fills, where each option came from, and all that is wrong so far.
+// The state of reading a configuration: what it fills, where each option came from, and the problems so far.
 typedef struct {
     Config *c;
     const char *path;   // of the file, or NULL
@@ -48,10 +48,10 @@ void problem_at_line(Reading *r, int line, const char *fmt, ...) PRINTF_LIKE(3, 
 // Adds one problem where option `a` or `b` (may be NULL) was set, whichever was set last.
 void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) PRINTF_LIKE(4, 5);
 
-// All problems of a reading as one error, a line each. Returns false.
+// Puts all problems of a reading into one error, a line each. Returns false.
 bool problems_report(const Reading *r, Error *e);
 
-// The state at its start: names, and *r->c of defaults. r->c and r->place must be zero.
+// Begins a reading: fills the names, and *r->c with defaults. *r->c and r->place must be zero.
 void config_defaults(Reading *r);
 // Reads `key: value` pairs behind the opening of a map, to its end. A key that is no option is offered to `taker` (may be
 // NULL), which reads its value where it takes it. False where reading must stop.
@@ -60,22 +60,24 @@ typedef PairFate PairTaker(void *arg, Reading *r, const Node *key, YamlReader *y
 bool config_read_pairs(Reading *r, YamlReader *y, PairTaker *taker, void *arg);
 void config_read_override(Reading *r, const char *arg); // "key=value"
 
-// One option's value as text, and the line of the file that it comes from (0: from none).
+// An option's value as text, and the line of the file that it comes from (0: none).
 typedef struct {
     const char *name, *value;
     int line;
 } Setting;
-// A configuration of defaults and settings, checked; problems are told of `path` and the settings' lines.
+// Makes and checks a configuration from defaults and settings; problems are reported with `path` and the settings'
+// lines.
 bool config_of_settings(Config *c, const char *path, const Setting *set, int n, Error *e);
 
-// Contradictions between options. `command` adds what that command needs; NULL: only what is wrong for every one.
+// Checks for contradictions between options, and for what `command` needs; NULL: only for what is wrong for every
+// command.
 void config_check(Reading *r, const char *command);
 
-// Member access by table row.
+// The member of *c that belongs to a row of the table.
 static inline void *option_at(const Config *c, const Option *o) { return (char *)(uintptr_t)c + o->at; }
 // The k-th of the choices "a|b|c": pointer and length; NULL past the last.
 const char *option_choice(const Option *o, int k, int *length);
-// The value of an option as YAML has it.
+// Writes the value of an option as YAML.
 void config_put_value(Str *s, const Config *c, const Option *o);
 bool option_is_default(const Config *c, const Option *o);
 // Splits a plain string into list entries; see the reference page's text on lists.

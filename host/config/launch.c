@@ -1,12 +1,13 @@
-// What a launcher says about this process: torchrun's, Open MPI's, MPICH's or Slurm's variables, in this order: torchrun is
-// also started by the others, and the two MPIs start their ranks through Slurm where they run in an allocation.
+// Reading what a launcher says about this process in the environment: the variables of torchrun, Open MPI, MPICH or
+// Slurm. They are tried in this order, because torchrun may be started by the others, and the MPIs start their ranks
+// through Slurm in an allocation.
 #include "launch.h"
 #include "tensor.h"
 #include <stdlib.h>
 #include <stdio.h>
 
 typedef enum { TORCHRUN, OPEN_MPI, MPICH, SLURM } By;
-// Names of variables. `locals`: how many ranks are on the host.
+// The names of a launcher's variables. locals: how many ranks are on the host.
 typedef struct {
     const char *by, *rank, *world, *local, *locals;
 } Family;
@@ -24,7 +25,7 @@ static const char *value_of(const char *name) {
     return v && *v ? v : NULL;
 }
 
-// A whole number from `least` to `most` out of a variable that is set.
+// Reads a whole number from `least` to `most` from a variable that is set.
 static bool variable_number(const char *name, int least, int most, int *out, Error *e) {
     const char *text = value_of(name);
     char *end;
@@ -44,8 +45,8 @@ static bool half_set(const Family *f, const char *absent, const char *present, E
         present, absent, f->by, f->rank, f->world, f->local);
 }
 
-// The variables that count. Slurm's number of tasks is the allocation's, which a shell in it sees too: the step's own
-// decides.
+// The variables of a launcher in this environment. Slurm's usual number of tasks is the allocation's, which a shell
+// inside has too: the step's own counts.
 static Family family_here(By by) {
     Family f = families[by];
     if (by == SLURM && value_of("SLURM_STEP_NUM_TASKS")) f.world = "SLURM_STEP_NUM_TASKS";
@@ -53,7 +54,7 @@ static Family family_here(By by) {
     return f;
 }
 
-// Whether a family's variables are about this process.
+// Whether a launcher's variables are about this process.
 static bool is_launched(By by, const Family *f) {
     // Slurm sets its variables for the batch script itself too, which is not a task that srun started.
     if (by == SLURM) return value_of(f->rank) && !(value_of("SLURM_JOB_ID") && !value_of("SLURM_STEP_ID"));
@@ -68,7 +69,7 @@ static void first_host(const char *list, char *out, size_t n) {
     snprintf(out, n, "%.*s%.*s", (int)plain, list, (int)digits, list + plain + 1);
 }
 
-// The text that tells this job from another on the same hosts, as a number.
+// A number that tells this job from others on the same hosts: a hash of what the environment says of it.
 static uint64_t job_hash(const Launch *l) {
     static const char *const names[] = {"TORCHELASTIC_RUN_ID", "MASTER_ADDR",   "MASTER_PORT",
                                         "SLURM_JOB_ID",        "SLURM_STEP_ID", "OMPI_MCA_ess_base_jobid",
@@ -79,7 +80,7 @@ static uint64_t job_hash(const Launch *l) {
     return h;
 }
 
-// Where rank 0 listens: as the environment says, or for Slurm and Open MPI what follows from it.
+// Reads where rank 0 listens: from the environment, or for Slurm and Open MPI derived from it.
 static bool read_master(Launch *l, By by, const Family *f, Error *e) {
     bool torch = by == TORCHRUN;
     const char *address = value_of("MASTER_ADDR"), *port = value_of("MASTER_PORT");
@@ -122,7 +123,7 @@ bool launch_read(Launch *l, Error *e) {
         if (!local && by != MPICH) return half_set(f, f->local, set, e);
         if (!variable_number(f->world, 1, 1 << 20, &l->world, e) || !variable_number(f->rank, 0, 1 << 20, &l->rank, e))
             return false;
-        l->local = l->rank; // PMI alone does not tell: then all are on one host
+        l->local = l->rank; // PMI alone does not say it: then all are taken to be on one host
         if (local && !variable_number(f->local, 0, 1 << 20, &l->local, e)) return false;
         if (l->rank >= l->world)
             return error_set(e, EXIT_CONFIG, "environment: %s is %d but %s is %d: ranks count from 0", f->rank, l->rank,
@@ -142,7 +143,7 @@ bool launch_read(Launch *l, Error *e) {
         l->locals = here ? atoi(here) : 0; // "4(x2),3": 4
         if (l->world > 1 && !read_master(l, by, f, e)) return false;
         say_why(l, f);
-        // torchrun's own store has the port then; the next ones are tried.
+        // torchrun's own store uses the port itself then: begin with the next.
         const char *store = value_of("TORCHELASTIC_USE_AGENT_STORE");
         if (by == TORCHRUN && store && !strcasecmp(store, "true")) l->port++;
         l->job = job_hash(l);

@@ -1,4 +1,4 @@
-// A pipeline's file: phases that are commands of their own, each of which may use what earlier ones made.
+// A pipeline's file: phases, each a command with its options, which may use what earlier phases have made.
 //
 //     output_dir: runs/r1           # where each phase gets a directory (or file) of its name
 //     define: {base: models/tiny}   # words for ${base}
@@ -15,8 +15,8 @@ extern const char *const phase_command_name[PHASE_COMMANDS];
 typedef struct {
     char *name;
     PhaseCommand command;
-    int line;   // of the file
-    Config cfg; // defaults, the phase's own options, and where it writes; ${...} replaced
+    int line;   // line of the file
+    Config cfg; // its configuration: defaults, its own options, and where it writes; ${...} replaced
     char *uses; // [n] whether it uses what phase i makes
 } Phase;
 typedef struct {
@@ -24,10 +24,10 @@ typedef struct {
     Phase *phase; // [n]
     int n;
 } Phases;
-// Where phase p puts a part of what it makes ("": what ${NAME} alone means). Heap memory; NULL: it has no such part.
+// The path of a part of what phase p makes ("": what ${NAME} alone means). Heap memory; NULL where it has no such part.
 typedef char *PhaseProduct(void *arg, const Phases *ps, int p, const char *part);
-// Reads the file; "key=value" overrides stand at its top, "NAME.key=value" in that phase. All problems of all phases in
-// one error, each with its line. On failure *ps holds nothing.
+// Reads the file. An override "key=value" counts as if it were at the top of the file, "NAME.key=value" as if in that
+// phase. The problems of all phases are in one error, each with its line. On failure *ps holds nothing.
 bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhaseProduct *product, void *arg, Error *e);
 void phases_free(Phases *ps);
 int phase_index(const Phases *ps, const char *name); // or -1

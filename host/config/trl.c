@@ -1,7 +1,7 @@
-// TRL's configurations read as ours: `grpo config --from-trl FILE`.
+// Turning a configuration of TRL's into one of ours: `grpo config --from-trl FILE`.
 //
-// A field's value is TRL's default until the file says otherwise; a JSON file is YAML too. Values travel as their text:
-// what they become are settings, which the option table reads and checks as if a user had written them on that line.
+// A field that the file leaves out has TRL's default; a JSON file is YAML too. Values are kept as text and become
+// settings, which the option table reads and checks as if a user had written them on that line.
 #include "trl.h"
 #include "config_table.h"
 #include "file.h"
@@ -19,24 +19,24 @@ const TrlField trl_fields[] = {TRL_FIELDS(TRL_ROW)};
 enum { FIELDS = sizeof trl_fields / sizeof *trl_fields };
 const int trl_field_count = FIELDS;
 
-// A field as the file has it.
+// The value of a field in the file.
 typedef struct {
-    int line;       // 0: it has none
-    char *text;     // of a scalar; else NULL
-    bool plain;     // the scalar is not quoted
-    bool cut;       // it has a NUL character
-    bool list, map; // what else it is
-    TextList items; // of a list of scalars
-    bool nested;    // a list of more than scalars
+    int line;       // 0: the file does not have the field
+    char *text;     // the text of a scalar; else NULL
+    bool plain;     // whether the scalar is unquoted
+    bool cut;       // whether it has a NUL character
+    bool list, map; // whether it is a list or a map
+    TextList items; // the items of a list of scalars
+    bool nested;    // whether it is a list of more than scalars
 } Given;
 
 typedef struct {
     const char *path;
     Given given[FIELDS];
-    Str lost;     // names of the fields that are not carried over
-    Setting *set; // [n_set] options, a later one over an earlier; values on the heap
+    Str lost;     // names of the fields that could not be carried over
+    Setting *set; // [n_set] options; a later one replaces an earlier; values on the heap
     int n_set;
-    Reading problems; // TRL would not take the file, or we cannot
+    Reading problems; // why TRL would refuse the file, or we must
 } Carrying;
 
 #define problem(c, line, ...) problem_at_line(&(c)->problems, line, __VA_ARGS__)
@@ -62,14 +62,14 @@ static bool is_false(const char *text) {
     return false;
 }
 
-// Whether the file says null, as YAML and JSON write it; and what Python's None is written as, where no text is wanted.
+// Whether the file says null, as YAML and JSON write it; where no text is wanted, also as Python's None.
 static bool is_null(const Given *g, bool text_wanted) {
     if (!g->text || (!g->plain && text_wanted)) return false;
     if (g->plain && (!*g->text || !strcmp(g->text, "~"))) return true;
     return !strcasecmp(g->text, "null") || (!text_wanted && !strcasecmp(g->text, "none"));
 }
 
-// The value as text: the file's, or TRL's default. NULL stands for None.
+// The value of a field as text: the file's, or TRL's default; NULL for None.
 static const char *value_of(Carrying *c, const char *name) {
     const TrlField *f = &trl_fields[field_index(name)];
     const Given *g = given(c, name);
@@ -105,7 +105,8 @@ static void lose(Carrying *c, int line, const char *name, const char *words) {
     str_printf(&c->lost, "%s%s", c->lost.n ? ", " : "", shown.s);
     str_free(&shown);
 }
-// A field that the file has, with the table's words; nothing where it has none, for a default of TRL's is none's wish.
+// Reports that a field cannot be carried over, in the table's words; but only if the file has it, as nobody asked for a
+// default.
 static void lose_field(Carrying *c, const char *name) {
     int i = field_index(name);
     if (c->given[i].line) lose(c, c->given[i].line, name, trl_fields[i].words);
@@ -124,7 +125,7 @@ static void take_items(Given *g, YamlReader *y, Node *node) {
     }
 }
 
-// The next value of the reader into *g. False where reading must stop.
+// Reads the next value into *g. False where reading must stop.
 static bool take_value(Given *g, YamlReader *y, Node *node) {
     *node = yaml_next(y);
     g->line = node->line;
@@ -182,7 +183,8 @@ typedef enum { WANT_FLAG, WANT_WHOLE, WANT_NUMBER, WANT_WORD, WANT_WORDS, WANT_N
 static const char *const want_words[] = {"true or false", "a whole number",  "a number",
                                          "a word",        "a list of names", "a list of numbers"};
 
-// What TRL declares the fields as that are turned into ours; those that are carried as they are have their option's kind.
+// The type that TRL declares for a field that is converted; fields that are carried over as they are have their
+// option's kind.
 static Want field_want(const TrlField *f) {
     static const struct {
         const char *name;
@@ -226,7 +228,7 @@ static bool is_number(const char *text) {
     char *end;
     return *text && !text[strspn(text, "+-.0123456789eE")] && isfinite(strtod(text, &end)) && end > text && !*end;
 }
-// "10", and "10.0" too.
+// Whether a text is a whole number: "10", and "10.0" too.
 static bool is_whole(const char *text) {
     double x = is_number(text) ? strtod(text, NULL) : 0.5;
     return x == floor(x) && fabs(x) < 9e15;
@@ -249,7 +251,8 @@ static bool fits(const Given *g, Want want) {
     return good;
 }
 
-// A value that TRL's types exclude. None is a value where TRL's default is None, and false where a flag is wanted.
+// Reports a value that TRL's type does not allow. None is allowed where TRL's default is None, and counts as false for
+// a flag.
 static void check_type(Carrying *c, const TrlField *f) {
     const Given *g = given(c, f->name);
     if (!g->line || (f->how != TRL_SAME && f->how != TRL_NAMED && f->how != TRL_TURNED)) return;
@@ -275,7 +278,7 @@ static bool is_one_of(const char *word, const char *const *names) {
     return *names;
 }
 
-// The word of a field, or NULL where it is none of `names`, which are all TRL knows: a problem.
+// The word of a field; NULL, after adding a problem, where it is none of `names`, which are all that TRL has.
 static const char *word_of(Carrying *c, const char *field, const char *const *names, const char *listed) {
     const char *word = value_of(c, field);
     if (is_false(word)) word = "no"; // as YAML reads a bare `no`
@@ -284,7 +287,7 @@ static const char *word_of(Carrying *c, const char *field, const char *const *na
     return NULL;
 }
 
-// An option that is a number of steps, where `strategy` counts steps; 0 where it says no.
+// Carries over an option that is a number of steps, if the field `strategy` says "steps"; 0 if it says "no".
 static void turn_steps(Carrying *c, const char *option, const char *strategy, bool may_be_off) {
     static const char *const names[] = {"no", "steps", "epoch", "best", NULL};
     const char *how = word_of(c, strategy, names, may_be_off ? "no, steps, epoch and best" : "no, steps and epoch");
@@ -300,7 +303,7 @@ static void turn_steps(Carrying *c, const char *option, const char *strategy, bo
     else carry_number(c, option, steps > 0 ? steps : 0, line);
 }
 
-// There is no evaluation without an eval_file, which TRL's files do not name.
+// Carries over when to evaluate. Without an eval_file, which TRL's files do not name, there is no evaluation.
 static void turn_eval(Carrying *c) {
     static const char *const names[] = {"no", "steps", "epoch", NULL};
     const char *how = word_of(c, "eval_strategy", names, "no, steps and epoch");
@@ -361,7 +364,7 @@ static void turn_generation(Carrying *c) {
     else carry_number(c, "steps_per_generation", size / micro, batch_line);
 }
 
-// The name of ours that a reward function of TRL's or Open R1's has, or NULL. Heap.
+// Our name for a reward function of TRL or Open R1, or NULL. Heap memory.
 static char *reward_named(const char *trl) {
     const char *dot = strrchr(trl, '.'), *name = dot ? dot + 1 : trl;
     size_t n = strlen(name);
@@ -378,7 +381,7 @@ static char *reward_named(const char *trl) {
     return found;
 }
 
-// The weights that TRL's rewards have, of which a reward model is the first. NULL: all are 1.
+// The weights of TRL's rewards, of which a reward model is the first. NULL: all are 1.
 static char **reward_weights(Carrying *c, int rewards) {
     const Given *weights = given(c, "reward_weights");
     int models = value_of(c, "reward_model_name_or_path") != NULL;
@@ -397,7 +400,7 @@ static void turn_rewards(Carrying *c) {
     const TextList *list = names->text ? &one : &names->items;
     char **weight = reward_weights(c, list->n);
     Str all = {0};
-    for (int i = 0; i < list->n; i++) { // one that is not there takes its weight with it
+    for (int i = 0; i < list->n; i++) { // a reward that we lack is dropped with its weight
         char *ours = reward_named(list->item[i]);
         if (ours) {
             str_printf(&all, "%s%s", all.n ? "," : "", ours);
@@ -414,7 +417,7 @@ static void turn_rewards(Carrying *c) {
     str_free(&all);
 }
 
-// A number that is None in TRL where it is `none` here; TRL's own below 0 means something else.
+// Carries over a number for which None in TRL is `none` here; a value below 0 means something else to TRL.
 static void turn_number(Carrying *c, const char *name, double none) {
     double x = number_of(c, name, none);
     if (value_of(c, name) && x < 0) problem(c, line_of(c, name), "%s is %g; 0 is the least here", name, x);
@@ -445,7 +448,7 @@ static void turn_types(Carrying *c) {
     if (strncmp(optim, "adamw", 5) || strstr(optim, "8bit")) lose_field(c, "optim");
 }
 
-// TensorBoard is there; `all` are those that are installed.
+// Carries over report_to. TensorBoard is supported; "all" means to TRL those that are installed.
 static void turn_report(Carrying *c) {
     const Given *names = given(c, "report_to");
     TextList one = {.item = (char **)&names->text, .n = value_of(c, "report_to") && names->text};
@@ -460,7 +463,7 @@ static void turn_report(Carrying *c) {
     if (other) lose_field(c, "report_to");
 }
 
-// All that TRL_TURNED stands for.
+// Converts all fields of kind TRL_TURNED.
 static void turn(Carrying *c) {
     const char *dir = value_of(c, "output_dir"), *prompt = value_of(c, "max_prompt_length");
     carry(c, "output_dir", dir ? dir : "trainer_output", line_of(c, "output_dir"));
@@ -486,7 +489,7 @@ static void turn(Carrying *c) {
     if (!prompt) carry(c, "long_prompts", "fail", 0);
 }
 
-// Whether what the file says is what TRL does anyway.
+// Whether the file's value is TRL's default.
 static bool is_default(const Given *g, const TrlField *f) {
     if (g->map || g->nested || g->items.n) return false;
     const char *text = g->text ? g->text : "";
@@ -498,7 +501,7 @@ static bool is_default(const Given *g, const TrlField *f) {
     return !strcasecmp(text, f->value) || (is_false(text) && is_false(f->value)) || (numbers && x == y);
 }
 
-// The option that has the field's name and kind.
+// Carries over a field to the option of the same name and kind.
 static void carry_as_is(Carrying *c, const TrlField *f) {
     const char *text = value_of(c, f->name);
     int line = line_of(c, f->name);
@@ -508,7 +511,7 @@ static void carry_as_is(Carrying *c, const TrlField *f) {
     else if (text) carry(c, f->ours, text, line);
 }
 
-// False where there are problems.
+// Carries over all fields; false where there are problems.
 static bool carry_fields(Carrying *c) {
     for (int i = 0; i < FIELDS; i++) check_type(c, &trl_fields[i]);
     for (int i = 0; i < FIELDS && !c->problems.problem_count; i++) {
@@ -523,7 +526,7 @@ static bool carry_fields(Carrying *c) {
 
 // ---- what comes of it ------------------------------------------------------------------------------------------------
 
-// Options in the table's order, those that were carried.
+// The options that were carried over, as YAML, in the order of the option table.
 static char *carried_yaml(const Carrying *c, const Config *config) {
     Str s = {0};
     str_printf(&s, "# From a configuration of TRL's; what it does not say is as TRL 1.16 has it.\n");

@@ -1,4 +1,4 @@
-// What TRL's users bring: its GRPOConfig's fields, and what they are here.
+// The fields of TRL's GRPOConfig, and what they are here.
 #pragma once
 #include "error.h"
 #include "str.h"
@@ -8,8 +8,8 @@ typedef enum {
     TRL_SAME,     // the option of the same name
     TRL_NAMED,    // the option `ours`, the same value
     TRL_TURNED,   // the option `ours`, as `words` say
-    TRL_NEEDLESS, // not needed; `words` say why
-    TRL_ABSENT,   // not there; `words` say what to use instead
+    TRL_NEEDLESS, // not needed here; `words` say why
+    TRL_ABSENT,   // not supported; `words` say what to use instead
 } TrlHow;
 
 typedef struct {
@@ -21,8 +21,9 @@ typedef struct {
 extern const TrlField trl_fields[];
 extern const int trl_field_count;
 
-// A YAML or JSON file of TRL's as a configuration of ours (heap): every option that TRL decides, as the file or TRL's
-// default has it. What could not be carried over is said in notes, each with its line, and named at the end.
+// Turns a YAML or JSON file of TRL's into one of our configurations (heap): every option that TRL decides, with the
+// value of the file or TRL's default. What cannot be carried over is reported in notes, each with its line, and listed
+// at the end.
 char *config_from_trl(const char *path, Error *e);
-// The fields as a table of the reference page.
+// Writes the fields as a table of the reference page.
 void trl_table(Str *out);

@@ -2,8 +2,8 @@
 //
 //   ROW(source, field, default, how, ours, words)
 //
-// default: TRL's own, as its text, null for None. ours: our option; words: what becomes of the value, why the field is not
-// needed, or what to use instead. tools/check_trl.py holds the list against the class itself.
+// default: TRL's own, as text, null for None. ours: our option; words: what becomes of the value, why the field is not
+// needed, or what to use instead. tools/check_trl.py compares the list with the class itself.
 #pragma once
 
 // clang-format off

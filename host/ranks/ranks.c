@@ -1,4 +1,4 @@
-// One process of several: forking them, watching over them, joining them, and who speaks where they fail.
+// Ranks as processes: forking them, watching them, joining them, and which one reports a failure.
 #include "machine.h"
 #include "clock.h"
 #include "ops.h"
@@ -18,11 +18,11 @@
 #include <stdio.h>
 #include <string.h>
 
-// A process is one rank, and that for good: so this is the process's, as its signals are.
+// This process's own place among the ranks. A global, because a process is one rank for its whole life.
 static struct {
     Launch launch;
     bool forked;
-    Board *host, *board; // the memory; this rank's place in it
+    Board *host, *board; // the first handle of the board; this rank's
 } self;
 
 int ranks_rank(void) { return self.launch.rank; }
@@ -57,7 +57,7 @@ static void take_place(Board *host, int local) {
 
 // ---- the process that forks -----------------------------------------------------------------------------------------
 
-// The ranks' exit code: the first failure's, else rank 0's.
+// The exit code of all ranks together: that of the first failure, else that of rank 0.
 static ExitCode verdict(const Board *b, const int *code, Error *e) {
     return board_failed(b, e) ? e->code : (ExitCode)code[0];
 }
@@ -79,10 +79,10 @@ static void note_end(Board *b, int r, pid_t pid, int status, int *code) {
     board_fail(b, (ExitCode)*code, text);
 }
 
-// Waits for the ranks, hands a request to stop on to them, and ends those that stay behind after a failure.
+// Waits for the ranks, passes a request to stop on to them, and after a failure kills those that do not end.
 static ExitCode watch_over(Board *b, pid_t *pid, int n, Error *e) {
     int code[COMM_RANKS] = {0};
-    double end_by = 0; // when those that are left are killed; 0: no failure yet
+    double end_by = 0; // when the ranks that are left will be killed; 0: no failure yet
     for (int left = n; left;) {
         for (int r = 0; r < n; r++) {
             int status;
@@ -100,11 +100,11 @@ static ExitCode watch_over(Board *b, pid_t *pid, int n, Error *e) {
     return verdict(b, code, e);
 }
 
-// In a new rank. It ends with the process that forked it, whatever ends that one.
+// Makes this new process a rank. It will end with the process that forked it, whatever ends that one.
 static bool be_rank(Board *host, int r, pid_t parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(EXIT_COMM);
-    self.host = host; // what fails from here on, memory too, is told there
+    self.host = host; // failures from here on, running out of memory too, are reported on it
     machine_unbind();
     self.launch.rank = self.launch.local = r;
     take_place(host, r);
@@ -163,7 +163,7 @@ bool ranks_start(const Config *c, ExitCode *code, Error *e) {
 
 // ---- one rank -----------------------------------------------------------------------------------------------------------
 
-// A line "what: value" of rank r that differs from rank 0's.
+// Reports the first line "what: value" in which rank r differs from rank 0.
 static bool report_difference(const char *ours, const char *theirs, int r, Error *e) {
     while (*ours && *theirs) {
         size_t a = strcspn(ours, "\n"), b = strcspn(theirs, "\n");
@@ -186,7 +186,8 @@ static void add_file(Str *s, const char *option, const char *path) {
     if (*path) str_printf(s, "%s (bytes): %lld\n", option, stat(path, &st) ? -1 : (long long)st.st_size);
 }
 
-// What must be the same for all ranks: a line each, the version first, for with another build all else may differ.
+// What must be the same for all ranks, a line each; the version first, because with another build all else may differ
+// too.
 static char *facts_of(const Config *c, const char *model_facts) {
     Str s = {0};
     str_printf(&s, "the version of grpo: %s\n", grpo_version);
@@ -268,10 +269,10 @@ bool ranks_join(const Config *c, Device *d, const char *model_facts, Comm **out,
 
 bool ranks_speak(ExitCode code, Error *e) {
     if (code == EXIT_OK || code == EXIT_STOPPED) return self.launch.rank == 0;
-    Board *b = self.board ? self.board : self.host; // the rank may not have its place yet
+    Board *b = self.board ? self.board : self.host; // the rank may not have its own handle yet
     if (!b) return true;
     board_fail(b, code, e->text);
-    if (self.forked || !board_speak(b)) return false; // the process that forked speaks
+    if (self.forked || !board_speak(b)) return false; // the process that forked reports it
     board_failed(b, e);
     return true;
 }

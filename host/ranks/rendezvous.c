@@ -1,5 +1,5 @@
-// Ranks that a launcher started find each other: all but rank 0 connect to it over TCP, say who and where they are, and
-// learn which of them share a host, under which name that host's Board is, and NCCL's id. Nothing is kept open.
+// How ranks that a launcher started find each other: all others connect to rank 0 over TCP, say who and where they are,
+// and learn which of them share a host, the name of that host's Board, and NCCL's id. No connection is kept open.
 #include "clock.h"
 #include "rendezvous.h"
 #include "signals.h"
@@ -20,25 +20,25 @@
 
 static const char magic[8] = "grpo.c\n";
 
-// How long a greeting or its answer may take; and how long ranks wait without a word.
+// How long a greeting or its answer may take; and how long ranks wait before they say so.
 #define GREETING_SECONDS 1
 #define QUIET_SECONDS    2
 
 typedef struct {
     char magic[8], device[16];
-    uint64_t job, host; // `host` is the same for processes that share memory
+    uint64_t job, host; // host: a number that is the same for processes that can share memory
     int32_t rank, world;
 } Hello;
 
 typedef struct {
     char magic[8];
     int32_t local, locals;
-    uint64_t board; // number in the name of the host's board
+    uint64_t board; // a number in the name of the host's board
     char id[COMM_ID_BYTES];
-    char refused[160]; // why, where this rank cannot take part
+    char refused[160]; // why this rank cannot take part; "" where it can
 } Welcome;
 
-// Processes share memory where they see the same /dev/shm of the same boot.
+// The number for `host`: processes can share memory if they see the same /dev/shm since the same boot.
 static uint64_t host_key(void) {
     uint64_t key = 14695981039346656037u;
     char boot[64] = "";
@@ -91,12 +91,12 @@ static bool transmit(int fd, const void *data, size_t n, double until) {
     return true;
 }
 
-// The addresses of the master at a port; free with freeaddrinfo. NULL after filling *e.
+// The addresses of rank 0's host at a port; free with freeaddrinfo. NULL after filling *e.
 static struct addrinfo *resolve(const Launch *l, int port, Error *e) {
     struct addrinfo want = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found = NULL;
     char text[16];
     snprintf(text, sizeof text, "%d", port);
-    bool here = !strcmp(l->master, "localhost"); // a machine need not have a name for itself
+    bool here = !strcmp(l->master, "localhost"); // not every machine can resolve that name
     int why = getaddrinfo(here ? "127.0.0.1" : l->master, text, &want, &found);
     if (!why) return found;
     error_set(e, EXIT_COMM, "rank %d cannot find rank 0's host, MASTER_ADDR %s: %s", l->rank, l->master,
@@ -112,7 +112,7 @@ static bool is_loopback(const struct sockaddr *a) {
     return a->sa_family == AF_INET ? ntohl(four->sin_addr.s_addr) >> 24 == 127 : IN6_IS_ADDR_LOOPBACK(&six->sin6_addr);
 }
 
-// Listens on the first free one of the job's ports; -1 after filling *e.
+// Listens on the first free port of the job; -1 after filling *e.
 static int listen_for_ranks(const Launch *l, Error *e) {
     struct addrinfo *at = resolve(l, l->port, e);
     if (!at) return -1;
@@ -120,7 +120,7 @@ static int listen_for_ranks(const Launch *l, Error *e) {
     for (int k = 0; k < LAUNCH_PORTS && fd < 0; k++) {
         struct sockaddr_storage a = {0};
         memcpy(&a, at->ai_addr, at->ai_addrlen);
-        // On a network every interface, for a name may stand for another one than the ranks come in by.
+        // On a network, on every interface: the name may belong to another one than that by which the ranks connect.
         struct sockaddr_in *four = (void *)&a;
         struct sockaddr_in6 *six = (void *)&a;
         if (a.ss_family == AF_INET) {
@@ -150,7 +150,7 @@ typedef struct {
     Hello hello;
 } Guest;
 
-// Why this rank cannot be welcomed, or NULL.
+// Why a rank that greets cannot take part, or NULL where it can.
 static const char *objection(const Hello *h, const Hello *mine, const Guest *guest) {
     static char text[160];
     if (h->world != mine->world)
@@ -176,14 +176,14 @@ static bool missing_ranks(const Launch *l, const Guest *guest, double waited, Er
     return false;
 }
 
-// A rank that came and went again, for its answer was long in coming, may come once more.
+// Whether a rank has closed its connection, because the answer was long in coming: it may then connect again.
 static bool has_gone(int fd) {
     char byte;
     ssize_t n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
-// Takes in a rank of this job, whose greeting is here. False after filling *e: it makes the run impossible.
+// Admits a rank of this job that has greeted. False after filling *e: it makes the run impossible.
 static bool take_in(int fd, const Hello *h, const Hello *mine, Guest *guest, int *here, Error *e) {
     double until = clock_seconds() + GREETING_SECONDS;
     if (h->rank > 0 && h->rank < mine->world && guest[h->rank].fd >= 0 && has_gone(guest[h->rank].fd)) {
@@ -192,7 +192,7 @@ static bool take_in(int fd, const Hello *h, const Hello *mine, Guest *guest, int
         --*here;
     }
     const char *why = objection(h, mine, guest);
-    transmit(fd, magic, sizeof magic, until); // this is the right place; the welcome comes when all are here
+    transmit(fd, magic, sizeof magic, until); // says that it is the right place; the welcome follows when all are here
     if (!why) {
         guest[h->rank] = (Guest){fd, *h};
         ++*here;
@@ -206,8 +206,9 @@ static bool take_in(int fd, const Hello *h, const Hello *mine, Guest *guest, int
     return error_set(e, EXIT_CONFIG, "rank %d cannot take part: %s", h->rank, why);
 }
 
-// Who has connected and not greeted yet. Anybody may: a port scanner, a health check. They are listened to side by side,
-// each for a second, and one that says something else is sent away at once; where there are too many the oldest goes.
+// Connections that have not greeted yet. Anything may connect: a port scanner, a health check. Rank 0 listens to them
+// side by side, each for a second; one that says something else is closed at once, and where there are too many the
+// oldest is.
 enum { STRANGERS = 256 };
 typedef struct {
     int fd;
@@ -219,7 +220,7 @@ typedef struct {
     } said;
 } Stranger;
 typedef struct {
-    Stranger one[STRANGERS]; // by age
+    Stranger one[STRANGERS]; // the oldest first
     int n;
 } Strangers;
 
@@ -253,10 +254,10 @@ static Greeting stranger_listen(Stranger *s, uint64_t job) {
         s->got += (size_t)n;
         if (memcmp(s->said.byte, magic, s->got < sizeof magic ? s->got : sizeof magic)) return WRONG;
     }
-    return s->said.hello.job == job ? GREETED : WRONG; // else of another run
+    return s->said.hello.job == job ? GREETED : WRONG; // WRONG: of another run
 }
 
-// Waits a tenth of a second at most, then hears what there is to hear.
+// Waits at most a tenth of a second, then reads what has come from any connection.
 static bool gather(int listener, Strangers *s, const Hello *mine, Guest *guest, int *here, Error *e) {
     struct pollfd look[STRANGERS + 1] = {{.fd = listener, .events = POLLIN}};
     for (int i = 0; i < s->n; i++) look[1 + i] = (struct pollfd){.fd = s->one[i].fd, .events = POLLIN};
@@ -275,7 +276,7 @@ static bool gather(int listener, Strangers *s, const Hello *mine, Guest *guest, 
     return true;
 }
 
-// Until all are here.
+// Gathers ranks until all are here.
 static bool gather_all(const Launch *l, int listener, const Hello *mine, Guest *guest, double timeout, Error *e) {
     double began = clock_seconds();
     Strangers *s = xcalloc(1, sizeof *s);
@@ -328,7 +329,7 @@ static bool host_all(const Launch *l, const Hello *mine, double timeout, Welcome
 
 // ---- the others -------------------------------------------------------------------------------------------------------
 
-// Connects to one port and waits for the welcome; false where nobody of this job is there.
+// Connects to one port and waits for the welcome; false where rank 0 of this job is not there.
 static bool visit(const Launch *l, int port, const Hello *mine, double until, Welcome *w, Error *e) {
     struct addrinfo *at = resolve(l, port, e);
     bool ok = false;
@@ -339,7 +340,7 @@ static bool visit(const Launch *l, int port, const Hello *mine, double until, We
         bool there = !connect(fd, a->ai_addr, a->ai_addrlen) ||
                      (errno == EINPROGRESS && ready(fd, POLLOUT, soon < until ? soon : until));
         char answer[sizeof magic];
-        soon = clock_seconds() + 2 * GREETING_SECONDS; // somebody else may sit on this port, and be silent
+        soon = clock_seconds() + 2 * GREETING_SECONDS; // another program may have this port, and say nothing
         ok = there && transmit(fd, mine, sizeof *mine, until) &&
              receive(fd, answer, sizeof answer, soon < until ? soon : until) && !memcmp(answer, magic, sizeof magic) &&
              receive(fd, w, sizeof *w, until) && !memcmp(w->magic, magic, sizeof magic);
@@ -363,7 +364,7 @@ static bool visit_rank_0(const Launch *l, const Hello *mine, double timeout, Wel
                                         "and whether MASTER_ADDR is its host; %s: where that is not so, unset these "
                                         "variables",
                                         l->rank, timeout, l->master, l->port, l->port + LAUNCH_PORTS - 1, l->why);
-        if (!said && clock_seconds() - began > 2 * QUIET_SECONDS) { // else nobody would: rank 0 is not there
+        if (!said && clock_seconds() - began > 2 * QUIET_SECONDS) { // rank 0, which would say so, is not there
             note_quiet(false);
             note("rank %d waits for rank 0 at %s, ports %d to %d: %s", l->rank, l->master, l->port,
                  l->port + LAUNCH_PORTS - 1, l->why);

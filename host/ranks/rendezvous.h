@@ -5,11 +5,11 @@
 #include "launch.h"
 
 typedef struct {
-    char id[COMM_ID_BYTES]; // NCCL's: rank 0 brings it, the others get it
+    char id[COMM_ID_BYTES]; // NCCL's id: rank 0 sets it before, the others receive it
     int local, locals;      // this rank's number on its host, and how many there are
     char board[32];         // name of its host's Board
 } Meeting;
 
-// Waits at most `timeout` seconds for all ranks of *l; `device` must be the same for all. False after filling *e, naming
-// the ranks that did not come.
+// Meets all ranks of *l, waiting at most `timeout` seconds; `device` must be the same for all. False after filling *e,
+// which names the ranks that did not come.
 bool rendezvous(const Launch *l, const char *device, double timeout, Meeting *out, Error *e);
