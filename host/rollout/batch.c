@@ -1,4 +1,4 @@
-// The batch: sequences of one generation, in columns.
+// The batch (batch.h): making, clearing and freeing it, and turning it into bytes and back.
 #include "batch.h"
 #include <math.h>
 #include <stdlib.h>
@@ -63,7 +63,7 @@ void batch_free(Batch *b) {
     *b = (Batch){0};
 }
 
-// What a checkpoint keeps of a generation that is still in use. Little-endian columns, behind their sizes.
+// Bytes for checkpoints and for other ranks: little-endian columns behind their sizes.
 static void pack_bytes(Str *s, const void *p, size_t n) { str_add(s, p, n); }
 
 static void pack_text(Str *s, const char *text) {
@@ -93,7 +93,7 @@ Batch batch_slice(const Batch *b, int first, int prompts) {
     return x;
 }
 
-void batch_pack_part(const Batch *b, int first, int prompts, Str *s) {
+void batch_pack_prompts(const Batch *b, int first, int prompts, Str *s) {
     Batch x = batch_slice(b, first, prompts);
     for (int i = 0; i < x.n; i++) {
         int32_t finish = x.finish[i];
@@ -202,7 +202,7 @@ bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size) {
     return r.ok && !r.left;
 }
 
-bool batch_unpack_part(Batch *b, int first, int prompts, const char *bytes, size_t size) {
+bool batch_unpack_prompts(Batch *b, int first, int prompts, const char *bytes, size_t size) {
     Reader r = {bytes, size, true};
     Batch x = batch_slice(b, first, prompts);
     for (int i = 0; i < x.n && r.ok; i++) {

@@ -1,5 +1,5 @@
-// Batch: the sequences of one generation, in columns. A record only moves forward through its states; each stage takes
-// records in one state, fills its own columns and passes them on.
+// Batch: the sequences of one generation, in columns. A sequence only moves forward through its states; each stage
+// takes sequences in one state, fills its own columns and passes them on.
 #pragma once
 #include "str.h"
 #include "tensor.h"
@@ -26,8 +26,9 @@ typedef struct {
     int *len;     // completion tokens, EOS included
     int32_t *ids; // [n, max_completion]
     float *logp;  // [n, max_completion] as sampled
-    // [n, max_completion] of what each token was drawn from, before filters: what training uses as long as the weights are
-    // those that sampled. Later training leaves its own entropies here, where it needs them ahead of the loss.
+    // [n, max_completion] logsumexp and entropy of the distribution each token was drawn from, before filters. Training
+    // uses them as long as the weights are those that sampled; later it stores its own entropies here where it needs
+    // them before the loss.
     float *lse, *entropy;
     char **text; // completion, decoded, special tokens left out, cut before a stop string; NUL is U+FFFD
 
@@ -38,20 +39,22 @@ typedef struct {
     // filled by training
     float *ref_logp;  // [n, max_completion], where a reference is used
     float *advantage; // [n]
-    float *loss;      // [n] what the sequence adds to it
+    float *loss;      // [n] the sequence's part of the loss
 } Batch;
 
 Batch batch_new(int prompts, int group, int max_completion, int n_rewards);
 void batch_clear_prompt(Batch *b, int p); // one prompt and its completions
 void batch_clear(Batch *b);               // frees texts, all states back to SEQ_QUEUED
 void batch_free(Batch *b);
-// The first token (completion *i, place *j) whose sampled log-prob is not finite; false where all are.
+// Finds the first token (completion *i, place *j) whose sampled log-prob is not finite; false where all are finite.
 bool batch_bad_logp(const Batch *b, int *i, int *j);
-// Prompts [first, first + prompts) and their completions as a batch of their own, in the same memory: not to be freed.
+// Prompts [first, first + prompts) and their completions as a batch that shares this one's memory: not to be freed.
 Batch batch_slice(const Batch *b, int first, int prompts);
-// What rollout and rewards filled in for those prompts, as bytes added to *out, and back: how ranks exchange completions.
-void batch_pack_part(const Batch *b, int first, int prompts, Str *out);
-bool batch_unpack_part(Batch *b, int first, int prompts, const char *bytes, size_t size);
-// The columns a resumed run needs, as bytes (heap), and back; false where the bytes are of a batch of another shape.
+// Appends to *out, as bytes, what rollout and rewards filled in for those prompts; batch_unpack_prompts reads it. So
+// ranks exchange their completions.
+void batch_pack_prompts(const Batch *b, int first, int prompts, Str *out);
+bool batch_unpack_prompts(Batch *b, int first, int prompts, const char *bytes, size_t size);
+// The columns that a resumed run needs, as bytes (heap); batch_unpack reads them, and is false for a batch of another
+// shape.
 char *batch_pack(const Batch *b, bool reference, size_t *bytes);
 bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size);

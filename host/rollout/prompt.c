@@ -7,13 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Whether questions get the shipped system message: not where the template asks for tags itself, and not where the one with
-// the base models' message was chosen by its name.
+// Whether questions get the shipped system message: not if the template asks for tags itself, nor if the template with
+// the base models' own message was chosen by name.
 static bool shipped_message(const char *chosen, const char *template) {
     return strcmp(template, "r1-zero") && strcmp(chosen, "qwen2.5-base");
 }
 
-// One line of few_shot_file.
+// Adds the example on one line of few_shot_file.
 static bool add_example(Prompter *p, const char *text, size_t n, const char *where, Error *e) {
     json_t *j = json_parse(text, n, where, e);
     const char *question = j ? json_field_string(j, "prompt", where, e) : NULL;
@@ -48,7 +48,8 @@ static bool read_examples(Prompter *p, Error *e) {
     return p->n_shown || error_set(e, EXIT_INPUT, "%s: no example in it", c->few_shot_file);
 }
 
-// A prompt is cut on the left where it is too long: examples that leave no room would be cut from every one.
+// Checks that the examples leave room for questions: a prompt that is too long is cut on the left, so that examples
+// which fill it would be cut from every one.
 static bool check_examples(const Prompter *p, Error *e) {
     Ids ids = {0};
     bool ok = prompter_ids(p, "", &ids, e);
@@ -111,7 +112,7 @@ PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e) {
     bool failed = !ids->n || (ids->n > max && c->long_prompts == LONG_FAIL);
     if (failed) {
         if (ids->n) too_long(ids->n, max, e);
-        else error_set(e, EXIT_INPUT, "%s", empty_prompt); // there is no token to go on from
+        else error_set(e, EXIT_INPUT, "%s", empty_prompt); // decoding needs at least one token
         error_prefix(e, "%s:%lld", c->train_file, (long long)line);
         return PROMPT_FAILED;
     }
@@ -128,7 +129,7 @@ static RowFate check(const Prompter *p, const Row *row, bool limited, Error *e) 
     RowFate fate = prompter_ids(p, row->question, &ids, e) ? ROW_GOOD : ROW_BAD;
     if (fate == ROW_GOOD && !ids.n) fate = ROW_BAD, error_set(e, EXIT_INPUT, "%s", empty_prompt);
     if (fate == ROW_GOOD && limited && ids.n > max && p->cfg->long_prompts == LONG_FAIL) {
-        fate = ROW_FATAL; // as long_prompts says, not bad_lines
+        fate = ROW_FATAL; // long_prompts decides this, not bad_lines
         too_long(ids.n, max, e);
     }
     ids_free(&ids);
@@ -190,7 +191,7 @@ bool prompter_rows(const Prompter *pr, Dataset *data, const char *path, int64_t 
         row_free(&row);
         if (!ok) return false;
         for (int i = p * b->group; i < (p + 1) * b->group; i++)
-            b->key[i] = (INT64_C(1) << 40) + (first + p) * b->group + i % b->group; // apart from training's keys
+            b->key[i] = (INT64_C(1) << 40) + (first + p) * b->group + i % b->group; // other keys than training's
     }
     return true;
 }

@@ -1,4 +1,4 @@
-// The prompter: from a question to prompt ids, as the chat template and the options have it.
+// The prompter: turns a question into prompt ids by the chat template and the options.
 #pragma once
 #include "batch.h"
 #include "chat.h"
@@ -8,32 +8,32 @@
 
 typedef struct {
     const Config *cfg;
-    const HfConfig *hf; // its ends
+    const HfConfig *hf; // for the ids that end a completion
     const Tokenizer *tokenizer;
-    const char *template; // of conversations; NULL: raw texts alone
+    const char *template; // the chat template; NULL: questions are raw text
     char *system;         // system message, or NULL for the template's own
     ChatExample *shown;   // [n_shown] examples before each question
     int n_shown;
 } Prompter;
 typedef enum { PROMPT_KEPT, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
-// What is given must outlive the prompter.
+// Opens a prompter; its arguments must outlive it. False after filling *e.
 bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Tokenizer *t, const char *template,
                    Error *e);
 void prompter_close(Prompter *p);
-// The rendered prompt's ids, whatever their number.
+// The ids of a question's prompt, however many.
 bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e);
 // Applies max_prompt_length by the long_prompts rule.
 PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e);
-// Whether a row's question can be asked: a RowCheck with the prompter as its argument; the second is for evaluations, where
-// no prompt is too long.
+// Whether a row's question can be asked: a RowCheck, with the prompter as its argument. prompter_check_eval is for
+// evaluations, where no prompt is too long.
 RowFate prompter_check(const void *prompter, const Row *row, Error *e);
 RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e);
 // Fills prompt p of the batch from the data set's next usable row.
 bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e);
 // Moves a row's question and gold into prompt p of the batch.
 void prompter_take(Batch *b, int p, Row *row);
-// Fills prompts [0, n) of the batch with rows [first, first + n) of the data set (of file `path`), whose completions' random
-// streams follow from the row; the rest of the batch is left out of what is decoded. A prompt over max_prompt_length keeps
-// its last tokens where `cut`; else it is left out too, and its ids are empty. False after filling *e.
+// Fills prompts [0, n) of the batch with rows [first, first + n) of the data set (of file `path`); the random streams
+// of their completions depend on the row alone. The rest of the batch is not decoded. A prompt over max_prompt_length
+// keeps its last tokens where `cut`; else it is not decoded either, and its ids are empty. False after filling *e.
 bool prompter_rows(const Prompter *pr, Dataset *data, const char *path, int64_t first, int n, bool cut, Batch *b,
                    Error *e);

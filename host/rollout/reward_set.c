@@ -1,4 +1,5 @@
-// Which rewards a run has, and what is done with whole batches of scores. Scoring itself is in reward_threads.c.
+// The rewards of a run: selecting and opening them, and work on whole batches of scores. Scoring itself is in
+// reward_threads.c.
 #include "random.h"
 #include "reward_set.h"
 #include "rollout.h"
@@ -48,8 +49,9 @@ static float score_text(const Reward *r, const char *text) {
     return isnan(score) ? 0 : score;
 }
 
-// Scores an answer as it should be, cut by the rule, with the rest made unreadable (which tells what is missing from what is
-// only shorter), and with the stop string kept. False where the rule leaves it whole.
+// Scores an answer in four forms: whole; cut by the stop rule; with the cut part made unreadable, which tells a reward
+// that misses it from one that only counts length; and cut but with the stop string kept. False where the rule leaves
+// the answer whole.
 static bool score_cut(const Reward *r, const char *text, StopRule rule, float score[4]) {
     size_t n = strlen(text);
     int64_t end = stop_end(&rule, text, n, n);
@@ -70,7 +72,7 @@ void rewards_note_stops(const Rewards *rw, const Config *c) {
                                           "<think>2+2</think><answer>4</answer>",             // on one line
                                           "<think>\n2+2\n</think>\n<answer>\n\\boxed{4}\n</answer>", // as mathematics
                                           "<think>\n2+2\n</think>\n<answer>\n```python\nprint(4)\n```\n</answer>"};
-    const unsigned others = 1u << REWARD_TIMEOUT | 1u << REWARD_CRASH; // programs and servers are not asked in vain
+    const unsigned others = 1u << REWARD_TIMEOUT | 1u << REWARD_CRASH; // faults of rewards that ask others: not tried
     StopRule rule = {.stop = c->stop, .include_stop = c->include_stop};
     for (int k = 0; k < rw->n && c->stop.n; k++) {
         const Reward *r = &rw->reward[k];
@@ -107,7 +109,7 @@ void rewards_grade(const Rewards *rw, const Batch *b, bool *right) {
     }
 }
 
-// The control experiment: completions keep their texts and get somebody else's scores.
+// The control experiment: each completion keeps its text and gets the scores of another.
 void rewards_shuffle(Batch *b, uint64_t seed, uint64_t stream) {
     float *row = xmalloc((size_t)b->n_rewards * sizeof *row);
     size_t bytes = (size_t)b->n_rewards * sizeof *row;

@@ -1,4 +1,4 @@
-// The rewards of a run, over whole batches.
+// The rewards of a run, and work on whole batches of scores.
 #pragma once
 #include "batch.h"
 #include "config.h"
@@ -6,18 +6,18 @@
 
 typedef struct {
     Reward reward[MAX_REWARDS];
-    Reward grader; // judges answers in evaluations, where eval_grader names one; else info is NULL
+    Reward grader; // the reward that eval_grader names for evaluations; info is NULL where it names none
     int n;
 } Rewards;
 bool rewards_select(const Config *c, Rewards *out, Error *e);
-// Starts what the selected rewards need (programs, a sandbox), before the first score; an error then, not in step 900.
+// Starts what the selected rewards need (programs, a sandbox), so that an error comes now and not at the first score.
 bool rewards_open(Rewards *rw, Error *e);
-// Notes on standard error what went wrong while they scored, where anything did.
+// Notes on standard error what went wrong while they scored, if anything did.
 void rewards_note(const Rewards *rw);
-// Notes which rewards need what the `stop` of a run cuts off: a format that can never be met is 0 for ever, and says nothing.
+// Notes which rewards need text that the option `stop` cuts off: such a reward would be 0 for ever, without a message.
 void rewards_note_stops(const Rewards *rw, const Config *c);
-void rewards_close(Rewards *rw); // of rewards selected and not yet opened: nothing
-// Whether the grader finds each completion of a decoded batch right: score above 0.5. right: [b->n].
+void rewards_close(Rewards *rw); // does nothing to rewards that were selected and not opened
+// Fills right[b->n]: whether the grader finds each completion of a decoded batch right, by a score above 0.5.
 void rewards_grade(const Rewards *rw, const Batch *b, bool *right);
 // The control experiment: permutes scores among the batch's completions.
 void rewards_shuffle(Batch *b, uint64_t seed, uint64_t stream);

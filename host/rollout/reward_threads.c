@@ -1,7 +1,7 @@
-// Scoring on threads of their own, while other sequences still decode. A completion's rewards are jobs of their own; a
-// reward that compares the completions of a question, or sends them somewhere, is one job, once all of them are there.
-// Every job writes its own places of the batch, so that neither the number of threads nor their order can be seen in a
-// result.
+// Scoring on separate threads, while other sequences still decode. Each reward of a completion is a job; a reward that
+// compares the completions of a question, or sends them to a program or server, is one job for all of them, once they
+// are all there. Every job writes its own places of the batch, so that results do not depend on the number of threads
+// or their order.
 #include "clock.h"
 #include "machine.h"
 #include "ranks.h"
@@ -24,12 +24,12 @@ typedef struct {
 typedef struct {
     Scorer *scorer;
     pthread_t thread;
-    double since; // when its job began; 0: it has none
+    double since; // when its job began; 0: it is idle
 } Worker;
 
 struct Scorer {
     const Rewards *rewards;
-    int threads; // asked for
+    int threads; // as configured, without stand-ins
     pthread_mutex_t lock;
     pthread_cond_t work, done;
     bool closing;
@@ -39,9 +39,9 @@ struct Scorer {
     const Batch *b;
     Sample *sample;       // [n]
     bool *added;          // [n]
-    int *missing;         // [prompts] completions of a question that are still to come
-    Job *job;             // [n * rewards] a ring is not needed: each job comes once
-    int jobs, next, open; // asked for, begun, not finished
+    int *missing;         // [prompts] how many completions of a question are still to come
+    Job *job;             // [n * rewards] each job comes once, so no ring is needed
+    int jobs, next, open; // jobs so far; the next to begin; how many are not finished
 };
 
 static void run_job(const Scorer *s, Job j) {
@@ -72,7 +72,7 @@ static void *work(void *arg) {
     return NULL;
 }
 
-// One more thread. Signals are the main thread's.
+// Starts one more thread, with signals blocked: the main thread handles them.
 static bool worker_start(Scorer *s) {
     Worker *w = &s->worker[s->workers];
     *w = (Worker){.scorer = s};
@@ -171,8 +171,8 @@ void scorer_add(Scorer *s, int i) {
     pthread_mutex_unlock(&s->lock);
 }
 
-// Where jobs wait and every thread has been busy with one job for long, another thread takes its place: a call that
-// hangs until its time-out delays nobody else's score.
+// Starts another thread if jobs wait and every thread has been busy with one job for long, so that a call that hangs
+// until its time-out does not delay other scores.
 static void help_out(Scorer *s) {
     double now = clock_seconds();
     int busy = 0;
@@ -198,7 +198,7 @@ bool scorer_end(Scorer *s, bool wanted) {
         help_out(s);
     }
     pthread_mutex_unlock(&s->lock);
-    wanted = wanted && !stop_requested(); // where one is, a reward may have given up
+    wanted = wanted && !stop_requested(); // after such a request a reward may have given up
     const Batch *b = s->b;
     for (int i = 0; i < b->n && wanted; i++) {
         if (!s->added[i]) continue;

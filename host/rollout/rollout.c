@@ -1,6 +1,6 @@
-// Rollout: continuous batching over a KV cache. A sequence takes a slot, waits for its prompt to be prefilled, draws a
-// token a step, and leaves; the next queued sequence takes its slot. The device runs ahead (rollout_queue.c): here its
-// tokens become text, and what a text says decides who goes on.
+// Rollout: continuous batching over a KV cache. A sequence takes a slot, waits until its prompt is prefilled, draws a
+// token in each step, and leaves; the next queued sequence takes its slot. The device runs ahead (rollout_queue.c);
+// here its tokens become text, and the text decides which sequences go on.
 #include "device.h"
 #include "rollout_queue.h"
 #include "signals.h"
@@ -52,20 +52,20 @@ void rollout_free(Rollout *r) {
 
 typedef struct {
     int seq;         // index in the batch; -1: free
-    int prompt_slot; // where its prompt's keys and values lie
-    int64_t burst;   // the first one that runs it
-    int asked;       // tokens asked for: drawn, or to be drawn by bursts not taken yet
+    int prompt_slot; // the prompt slot with its prompt's keys and values
+    int64_t burst;   // the first burst that runs it
+    int asked;       // tokens drawn, and to be drawn by bursts not taken yet
     Str text;        // decoded so far
-    size_t shown;    // bytes of it given to watch.text
+    size_t shown;    // how many bytes of it watch.text has got
     Utf8Pending pending;
 } Slot;
 
 typedef struct {
     int prompt; // index in the batch; -1: free
-    int users;  // slots that read it
+    int users;  // how many slots use it
 } PromptSlot;
 
-// Everything one run of the loop shares.
+// The state of the loop of one rollout.
 typedef struct {
     Rollout *r;
     RolloutQueue *queue;
@@ -73,18 +73,18 @@ typedef struct {
     StopRule rule;
     Batch *b;
     RolloutWatch watch;
-    size_t longest_stop;  // bytes; this much of a text may still be taken back
+    size_t longest_stop;  // bytes: so much at the end of a text may still be taken back
     Slot *slot;           // [slots]
     PromptSlot *prompts;  // [prompt_slots]
-    int next;             // first sequence never given a slot
+    int next;             // the first sequence that has not had a slot
     int busy;             // slots in use
     NewSequence *started; // [slots]
     NewSequence *fresh;   // [prompt_slots] those whose prompt is not in the cache yet
-    int *ended, n_ended;  // [slots] slots whose sequences the device does not know to have ended
-    int64_t begun, taken; // bursts
+    int *ended, n_ended;  // [slots] slots of sequences that have ended without the device knowing it
+    int64_t begun, taken; // bursts begun and taken so far
 } Loop;
 
-// The prompt slot that holds prompt p, or one to prefill it in (*fresh), or -1 where all are in use.
+// The prompt slot that holds prompt p; or one to prefill it into, with *fresh set; or -1 where all are in use.
 static int prompt_slot_for(Loop *k, int p, bool *fresh) {
     int empty = -1;
     for (int i = 0; i < k->r->shape.prompt_slots; i++) {
@@ -96,8 +96,8 @@ static int prompt_slot_for(Loop *k, int p, bool *fresh) {
     return empty;
 }
 
-// Fills free slots with queued sequences, as many as one prefill takes (*more: others are waiting for the next). Returns
-// their number; they stand in started[], those with a prompt to prefill in fresh[] too.
+// Gives free slots to queued sequences, as many as one prefill takes (*more: others wait for the next). Returns how
+// many; they are in started[], those whose prompt must be prefilled also in fresh[].
 static int admit(Loop *k, int *n_fresh, bool *more) {
     const Batch *b = k->b;
     int n = 0, tokens = 0;
@@ -142,8 +142,8 @@ static void show(Loop *k, Slot *slot, size_t upto) {
     if (upto > slot->shown) slot->shown = upto;
 }
 
-// A NUL would end the text for all who read it as a C string, and hide what follows from the rewards and the logs: it
-// becomes U+FFFD, which no reward takes for anything else either. Heap memory.
+// A copy of a text (heap) with NULs replaced by U+FFFD: a NUL would end the C string, and hide the rest from rewards
+// and logs.
 static char *text_keep(const char *text, size_t n) {
     Str s = {0};
     for (size_t at = 0, run; at < n; at += run + 1) {
@@ -176,13 +176,13 @@ int64_t stop_end(const StopRule *rule, const char *text, size_t n, size_t fresh)
         size_t len = strlen(string), back = fresh + len, from = n > back ? n - back : 0;
         const char *hit = len && n ? memmem(text + from, n - from, string, len) : NULL;
         if (!hit || (first && (hit > first || (hit == first && len >= length)))) continue;
-        first = hit; // of two that begin there the shorter one ended the text
+        first = hit; // of two that begin there, the shorter ended the text
         length = len;
     }
     return first ? first - text + (rule->include_stop ? (int64_t)length : 0) : -1;
 }
 
-// Takes what column j of the row says was drawn for slot s; ends the sequence where it is the last token.
+// Takes in the token that column j of the row has for slot s, and ends the sequence if it is the last.
 static void push(Loop *k, int s, const DrawnRow *row, int j) {
     Slot *slot = &k->slot[s];
     Batch *b = k->b;
@@ -200,14 +200,14 @@ static void push(Loop *k, int s, const DrawnRow *row, int j) {
     if (eos || last) tokenizer_stream_flush(&slot->pending, &slot->text);
     int64_t stop = stop_end(&k->rule, slot->text.s, slot->text.n, slot->text.n - before);
     if (stop >= 0) {
-        if (!eos && !last) k->ended[k->n_ended++] = s; // only its text says so
+        if (!eos && !last) k->ended[k->n_ended++] = s; // only the host knows, from the text
         finish(k, s, FINISH_STOP, (size_t)stop);
     } else if (eos) finish(k, s, FINISH_EOS, slot->text.n);
     else if (last) finish(k, s, FINISH_LENGTH, slot->text.n);
     else if (slot->text.n > k->longest_stop) show(k, slot, slot->text.n - k->longest_stop);
 }
 
-// Decode steps worth asking for: none of them lies beyond the length of every sequence.
+// How many decode steps are worth starting: no more than the longest that any sequence still needs.
 static int steps_ahead(Loop *k) {
     int most = 0;
     for (int s = 0; s < k->r->shape.slots; s++) {
@@ -218,13 +218,14 @@ static int steps_ahead(Loop *k) {
     return most < limit ? most : limit;
 }
 
-// Asks for a burst: new sequences, then steps of all. False where there is nothing to ask for.
+// Starts a burst: new sequences, then steps of all. False where there is nothing to do.
 static bool ask(Loop *k) {
     int n_fresh, first = k->busy;
     bool more;
     int n = admit(k, &n_fresh, &more);
     k->busy += n;
-    // More prompts come first; and without a queue it is seen first who ended with the first token.
+    // No steps while more prompts wait for a prefill; nor, on a device without a queue, before it is known which
+    // sequences ended with their first token.
     int steps = n && (more || queue_depth(k->queue) == 0) ? 0 : steps_ahead(k);
     if (!n && !steps) return false;
     queue_begin(k->queue);
@@ -239,8 +240,8 @@ static bool ask(Loop *k) {
     return true;
 }
 
-// Takes in what the oldest burst drew. Tokens of a sequence that has ended, or of one that had the slot before, are
-// nobody's: the device ran ahead of the text.
+// Takes in what the oldest burst drew. Tokens of a sequence that has ended, or that had the slot before, are dropped:
+// the device ran ahead of the text.
 static void take(Loop *k) {
     int64_t burst = k->taken++;
     int rows = queue_take(k->queue);
@@ -277,10 +278,10 @@ bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, Stop
         stopped = stop_requested() != 0;
         if (stopped || d->error[0]) break;
         bool asked = ask(&k);
-        if (!asked && !queue_length(k.queue)) break; // nothing decodes and nothing could start: all done
+        if (!asked && !queue_length(k.queue)) break; // nothing decodes and nothing could start: done
         while (queue_length(k.queue) > (asked ? queue_depth(k.queue) : 0)) take(&k);
     }
-    d->sync(d); // the host memory of bursts that nobody waits for any more
+    d->sync(d); // bursts that are no longer waited for still use host memory
     for (size_t s = 0; s < slots; s++) str_free(&k.slot[s].text);
     free(k.slot);
     free(k.prompts);

@@ -1,6 +1,6 @@
-// The device's side of a rollout. The state of every row lies on the device and moves on there (see `advance`): a decode
-// step is the same launches with the same arguments each time, so that a device with graphs replays one recording a
-// batch size. The host only adds sequences and takes them away, by copies that wait for nobody.
+// The device's side of a rollout. The state of every row is on the device and advances there (the op `advance`), so
+// that a decode step is always the same launches with the same arguments, and a device with graphs replays one
+// recording for each batch size. The host only adds and removes sequences, by copies that it does not wait for.
 #include "device.h"
 #include "rollout_queue.h"
 #include <stdlib.h>
@@ -8,11 +8,11 @@
 enum { STEPS = 8, BURSTS = 2, SIZES = 24 };
 
 typedef struct {
-    char *staging; // what is copied to the device must lie still until the burst has passed
+    char *staging; // memory to upload from, which must not change until the burst has passed
     size_t used;
-    int32_t *drawn; // [STEPS+1,DRAWN_COUNT,slots] what came back
+    int32_t *drawn; // [STEPS+1,DRAWN_COUNT,slots] the results
     int columns[STEPS + 1];
-    int rows; // of drawn
+    int rows; // how many rows of `drawn` are filled
     Event *passed;
 } Burst;
 
@@ -22,18 +22,18 @@ struct RolloutQueue {
     const Model *m;
     SampleParams params;
     EndRule rule;
-    DecodeRows rows; // with seen only where somebody looks at it
+    DecodeRows rows; // with `seen` only where the repetition penalty needs it
     Burst burst[BURSTS];
     size_t staging_bytes, drawn_bytes;
-    int64_t begun, taken; // bursts
-    int64_t written;      // rows of the ring
-    // A batch size's first step runs as plain calls, which also load its kernels; then it is recorded. So it is again where
-    // parameters change, as others may need other kernels.
+    int64_t begun, taken; // bursts begun and taken so far
+    int64_t written;      // rows of the ring written so far
+    // The recordings. The first step of a batch size runs as plain calls, which also load its kernels, and is then
+    // recorded; and again after parameters change, which may need other kernels.
     struct {
         bool ran;
         Graph *graph;
     } size[SIZES];
-    // What the recordings hold.
+    // What the recordings were made with.
     const void *weights;
     bool recorded;
 };
@@ -92,7 +92,7 @@ void queue_free(RolloutQueue *q) {
     free(q);
 }
 
-// Room in the burst's staging, for an upload of so many bytes.
+// Takes memory for an upload of `bytes` from the burst's staging.
 static void *stage(RolloutQueue *q, size_t bytes) {
     Burst *b = &q->burst[q->begun % BURSTS];
     void *p = b->staging + b->used;
@@ -104,7 +104,7 @@ static void upload(RolloutQueue *q, Tensor to, const void *staged) {
     q->d->copy_async(q->d, to.data, staged, tensor_bytes(to));
 }
 
-// Nobody decodes, nothing is drawn yet.
+// Makes all rows idle, with nothing drawn yet.
 static void rows_clear(RolloutQueue *q) {
     Rollout *r = q->r;
     size_t slots = (size_t)r->shape.slots;
@@ -167,7 +167,7 @@ void queue_stop(RolloutQueue *q, const int *slots, int n) {
     for (int i = 0; i < n; i++) flags[slots[i]] = 1;
     upload(q, stop, flags);
     q->d->advance(q->d, q->rows, (SampleOut){0}, 0, q->rule);
-    upload(q, stop, zero); // the slots are free for others
+    upload(q, stop, zero); // for the next sequences of these slots
 }
 
 static Tensor row_of(Tensor x, int64_t i) { return tensor_rows(x, i, 1); }
@@ -193,7 +193,7 @@ void queue_prefill(RolloutQueue *q, const NewSequence *list, int n) {
     for (int c = 0; c < 3; c++) upload(q, column[c], value[c]);
     upload(q, seq, offsets);
     model_forward(q->d, q->m, &r->prefill, (Packed){column[0], column[1], seq, NONE}, &r->cache, column[2]);
-    for (int i = 0; i < n; i++) { // what every completion's first token is drawn from
+    for (int i = 0; i < n; i++) { // keep the last hidden state, from which first tokens are drawn
         Tensor last = row_of(r->prefill.out, offsets[i + 1] - 1);
         q->d->copy_async(q->d, row_of(r->prompt_hidden, list[i].prompt_slot).data, last.data, tensor_bytes(last));
     }
@@ -203,7 +203,7 @@ static int first_suffix_row(const RolloutShape *s, int slot) {
     return s->prompt_slots * s->max_prompt + slot * s->max_completion;
 }
 
-// Draws for rows first .. first + n of `rows` from hidden[n,D], and takes the tokens in.
+// Draws tokens for rows first .. first + n of `rows` from hidden[n,D], and takes them in by `advance`.
 static void draw(RolloutQueue *q, DecodeRows rows, int first, int n, Tensor hidden) {
     Rollout *r = q->r;
     DecodeRows who = rows_part(rows, first, n);
@@ -213,7 +213,7 @@ static void draw(RolloutQueue *q, DecodeRows rows, int first, int n, Tensor hidd
     q->d->advance(q->d, rows, drawn, first, q->rule);
 }
 
-// One more row of the ring is written, its first n columns.
+// Counts one more row of the ring as written, in its first n columns.
 static void count_row(RolloutQueue *q, int n) {
     Burst *b = &q->burst[q->begun % BURSTS];
     if (b->rows > STEPS) die("rollout: a burst of more than %d steps", STEPS);
@@ -233,7 +233,7 @@ void queue_start(RolloutQueue *q, const NewSequence *list, int n, int first) {
     for (int j = 0; j < n; j++) {
         int prompt = (int)list[j].prompt->n, suffix = first_suffix_row(s, list[j].slot);
         zero[j] = 0;
-        pos[j] = prompt - 1; // a token before the first one drawn
+        pos[j] = prompt - 1; // the position of the prompt's last token
         row[j] = suffix - 1;
         memcpy(span + 4 * j, (int32_t[4]){list[j].prompt_slot * s->max_prompt, prompt, suffix, 0}, 16);
         key[j] = list[j].key;
@@ -267,7 +267,7 @@ static void step(RolloutQueue *q, int n) {
     draw(q, w, 0, n, tensor_rows(r->decode.out, 0, n));
 }
 
-// The recording for n rows, made where there is none yet. NULL: run it as plain calls.
+// The recording of a step for n rows, made if there is none. NULL: the step must run as plain calls.
 static Graph *graph_of(RolloutQueue *q, int size, int n) {
     Device *d = q->d;
     if (!q->size[size].ran) {
@@ -285,7 +285,7 @@ static Graph *graph_of(RolloutQueue *q, int size, int n) {
 void queue_decode(RolloutQueue *q, int rows, int steps) {
     Device *d = q->d;
     int size = 0, n = rows;
-    if (d->graph_begin) { // few sizes, so that few recordings serve all; rows beyond those in use are idle
+    if (d->graph_begin) { // round up to one of few sizes, for few recordings; the rows beyond are idle
         while ((1 << size) < rows) size++;
         n = (1 << size) < q->r->shape.slots ? 1 << size : q->r->shape.slots;
     }
@@ -302,7 +302,7 @@ void queue_end(RolloutQueue *q) {
     Tensor ring = q->rows.drawn;
     int64_t size = ring.dim[0], first = q->written - b->rows;
     size_t row_bytes = DRAWN_COUNT * (size_t)q->r->shape.slots * sizeof(int32_t);
-    for (int done = 0; done < b->rows;) { // in two pieces where the ring ends between
+    for (int done = 0; done < b->rows;) { // in two pieces if the ring wraps around
         int64_t at = (first + done) % size;
         int n = b->rows - done < size - at ? b->rows - done : (int)(size - at);
         q->d->fetch_async(q->d, (char *)b->drawn + (size_t)done * row_bytes, tensor_rows(ring, at, n).data,

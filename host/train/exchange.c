@@ -49,7 +49,7 @@ bool ranks_share_completions(Trainer *t, Error *e) {
     RankShare own = rank_share(c, b->prompts);
     Str mine = {0};
     str_add(&mine, (const char *)t->report.faults, sizeof t->report.faults);
-    batch_pack_part(b, own.first, own.end - own.first, &mine);
+    batch_pack_prompts(b, own.first, own.end - own.first, &mine);
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
     char *all;
     bool ok = comm_collect(c, "completions", mine.s, mine.n, &all, end, e);
@@ -61,8 +61,8 @@ bool ranks_share_completions(Trainer *t, Error *e) {
         for (int k = 0; k < MAX_REWARDS; k++)
             for (int f = 0; f < REWARD_FAULTS; f++) t->report.faults[k][f] += faults[k][f];
         RankShare s = share_of(c, r, b->prompts);
-        if (r != c->rank && !batch_unpack_part(b, s.first, s.end - s.first, from + sizeof faults,
-                                               (size_t)(all + end[r] - from) - sizeof faults))
+        if (r != c->rank && !batch_unpack_prompts(b, s.first, s.end - s.first, from + sizeof faults,
+                                                  (size_t)(all + end[r] - from) - sizeof faults))
             ok = error_set(e, EXIT_COMM, "what rank %d sent as its completions is none; please report it", r);
     }
     if (ok) free(all);
