@@ -245,6 +245,10 @@ vpath %.cu $(sort $(dir $(wildcard kernels/*/*.cu)))
 $(BUILD)/ptx$(PTX_ARCH)/%.ptx: %.cu
 	@echo '  NVCC -ptx  $<'
 	$(Q)mkdir -p $(@D) && $(nvcc) $(flags_nvcc) -ptx -arch=compute_$(if $(filter %_hopper.cu,$<),90a,$(PTX_ARCH)) -MD -MF $(@:.ptx=.d) -MT $@ -o $@ $<
+# And what ptxas says of them: the registers of a launch.
+kernels_told := $(kernels_ptx:.ptx=.told)
+%.told: %.ptx
+	$(Q)$(dir $(nvcc))ptxas -v -arch=sm_$(if $(filter %_hopper.ptx,$<),90a,$(PTX_ARCH)) -o /dev/null $< >$@ 2>&1 || { cat $@; exit 1; }
 -include $(wildcard $(BUILD)/ptx$(PTX_ARCH)/*.d)
 
 # Switches threads; the kernels' own memory it does not touch.
@@ -347,7 +351,7 @@ ifeq ($(nvcc),)
 else ifneq ($(MODE),emu)
 	$(Q)$(MAKE) MODE=emu $@
 else
-	$(Q)$(MAKE) MODE=emu $(ptx_ops) $(dir)/tests/test_contract $(kernels_ptx)
+	$(Q)$(MAKE) MODE=emu $(ptx_ops) $(dir)/tests/test_contract $(kernels_told)
 	$(Q)$(if $(filter %-all,$@),PTX_ALL=1) EMU_LAUNCHES=$(dir)/launches $(on_machine) $(ptx_ops)
 	$(Q)for units in $(if $(filter %-all,$@),ascending groups8 groups16) unlike; do echo "the contract, tensor cores that add as: $$units"; \
 	    EMU_UNITS=$$units GRPO_TEST='*bf16' $(if $(filter %-all,$@),,GRPO_TEST_SEQUENCES=20) GRPO_TEST_DEVICE=cuda $(on_machine) \

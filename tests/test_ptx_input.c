@@ -173,11 +173,26 @@ static void arguments_of_each_kind(void **state) {
     }
 }
 
+// A thread's registers, as ptxas -v tells them: 65,536 are all a multiprocessor has, and warps get them eight a thread at a time.
+static void registers_of_a_launch(void **state) {
+    static const struct {
+        int block, registers, code;
+    } cases[] = {{1024, 64, 0}, {1024, 65, 1}, {384, 168, 0}, {384, 169, 1},
+                 {256, 255, 0}, {257, 224, 0}, {257, 225, 1}};
+    static const char nothing[] = HEAD("sm_90a") ".visible .entry k() {\nret;\n}\n";
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char says[8192], *line = xasprintf("grid=1 shared=0 block=%d regs=%d", cases[i].block, cases[i].registers);
+        int code = ptx_run_text(nothing, line, says, sizeof says);
+        if (code != cases[i].code || (code && !strstr(says, "rule.ptx:4: kernel k, its launch: ")))
+            fail_msg("%s: %d, %s", line, code, says);
+        free(line);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(launches_and_arguments),
-        cmocka_unit_test(arguments_of_each_kind),
-        cmocka_unit_test(files_that_are_none),
+        cmocka_unit_test(launches_and_arguments), cmocka_unit_test(arguments_of_each_kind),
+        cmocka_unit_test(registers_of_a_launch),  cmocka_unit_test(files_that_are_none),
         cmocka_unit_test(memory_is_bounded),
     };
     return cmocka_run_group_tests_name("ptx_input", tests, scratch_setup, scratch_teardown);

@@ -1,4 +1,5 @@
 // Kernels as nvcc compiled them: launches go to the machine of tests/ptx, which finds them by name in the .ptx files of a folder.
+// Beside FILE.ptx stands FILE.told, what `ptxas -v` said of it: a launch must have room for that many registers.
 #include "emu_internal.h"
 #include "../ptx/ptx.h"
 #include <algorithm>
@@ -16,8 +17,20 @@ bool on = folder() != nullptr;
 int64_t instructions;
 std::mutex lock;                            // one grid at a time
 std::map<std::string, std::string> file_of; // kernel -> file
+std::map<std::string, int> registers_of;    // kernel -> registers of a thread
 std::map<std::string, std::unique_ptr<ptx::Program>> programs;
 
+// "Compiling entry function 'NAME' for ...", and some lines behind it "Used N registers".
+void read_registers(const std::string &file) {
+    std::ifstream in(file);
+    if (!in) emu_fail("%s is not there: ptxas -v writes it (make check-ptx)", file.c_str());
+    std::string name;
+    for (std::string line; std::getline(in, line);) {
+        size_t quote = line.find("entry function '"), used = line.find("Used ");
+        if (quote != std::string::npos) name = line.substr(quote + 16, line.find('\'', quote + 16) - quote - 16);
+        else if (used != std::string::npos) registers_of[name] = atoi(line.c_str() + used + 5);
+    }
+}
 // Every ".entry NAME(" of every file.
 void index_files() {
     DIR *d = opendir(folder());
@@ -29,6 +42,7 @@ void index_files() {
         std::string text((std::istreambuf_iterator<char>(in)), {});
         for (size_t at = text.find(".entry "); at != std::string::npos; at = text.find(".entry ", at + 1))
             file_of[text.substr(at + 7, text.find('(', at) - at - 7)] = file;
+        read_registers(file.substr(0, file.size() - 4) + ".told");
     }
     closedir(d);
 }
@@ -73,6 +87,8 @@ bool emu_run_on_machine(const EmuLaunch &launch) {
         const unsigned block[] = {launch.block.x, launch.block.y, launch.block.z};
         std::copy(grid, grid + 3, l.grid), std::copy(block, block + 3, l.block);
         l.shared = launch.shared;
+        l.registers = registers_of[name];
+        if (!l.registers) emu_fail("ptxas -v does not say how many registers %s takes", name.c_str());
         l.seed = emu_next_seed();
         l.params = launch.params;
         l.early = launch.early;
