@@ -1,4 +1,4 @@
-// grpo config: the effective configuration as YAML, the reference page, or a configuration of TRL's as one of ours.
+// grpo config: prints the effective configuration as YAML, or the reference page, or converts a configuration of TRL.
 #include "commands.h"
 #include "config.h"
 #include "trl.h"

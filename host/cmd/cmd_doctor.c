@@ -66,7 +66,7 @@ static void check_build(Report *r) {
         utf8proc_version());
 }
 
-// Which instruction sets the ops could run on, and why not on the others.
+// Says which instruction sets the ops can run on, and why not on the others.
 static void check_instructions(Report *r, const Device *d) {
     Str there = {0}, missing = {0};
     for (int isa = CPU_ISA_AUTO + 1; isa < CPU_ISA_END; isa++) {
@@ -94,7 +94,7 @@ static void check_machine(Report *r, int threads, int isa) {
     say(r, FINDING_OK, "device", "%s", d->about);
     Error why = {0};
     if (device_fell_back(DEVICE_AUTO, d)) device_close(device_open(DEVICE_CUDA, 0, threads, isa, &why));
-    // Where there is a GPU that cannot be used; that none answers is said already.
+    // A GPU that is there but cannot be used; that there is none was said above.
     if (*why.text && !strstr(why.text, "no GPU answers")) say(r, FINDING_WARN, "GPU", "%s", why.text);
     check_instructions(r, d);
     device_close(d);
@@ -105,7 +105,8 @@ static void check_machine(Report *r, int threads, int isa) {
 
 // ---- model and tokenizer -----------------------------------------------------------------------------------------
 
-// What config.json says in the words of transformers 4 and of 5, and which of them counted.
+// Says where config.json has the same thing under the names of transformers 4 and 5, with different values, and which
+// was used.
 static void check_said_twice(Report *r, const HfConfig *hf) {
     RopeSpec rope = hf->dims.rope;
     if (rope.type == ROPE_DEFAULT) say(r, FINDING_OK, "rotary", "theta %g", (double)rope.theta);
@@ -157,7 +158,7 @@ static Tokenizer *check_tokenizer(Report *r, const Config *c, const HfConfig *hf
     return t;
 }
 
-// The chat template against what the tokenizer came with, and its end of turn against the ends that the model's files know.
+// Compares the chat template with the tokenizer's own, and its end of turn with the end ids of the model's files.
 static void check_template(Report *r, const Config *c, const Tokenizer *t, const HfConfig *hf) {
     Error e = {0};
     const char *own, *name;
@@ -188,7 +189,7 @@ static void check_template(Report *r, const Config *c, const Tokenizer *t, const
 
 #define MOST_ROWS 20000 // whose prompts are measured
 
-// Rows of one file, and their prompts against max_prompt_length.
+// Checks the rows of one file, and the length of their prompts against max_prompt_length.
 static void check_rows(Report *r, const char *what, const char *path, const Config *c, const Prompter *p) {
     Error e = {0};
     Dataset *d = dataset_open(path, c, p ? &(RowCheck){prompter_check_eval, p} : NULL, &e);
@@ -271,7 +272,7 @@ static void check_memory(Report *r, const Config *c, Learner *l) {
             gpu ? " on the GPU" : "");
 }
 
-// Where output_dir is, or would be made: can it be written, and is there room for the checkpoints?
+// Checks that output_dir, or the place where it would be made, can be written and has room for the checkpoints.
 static void check_output(Report *r, const Config *c, const Learner *l) {
     Error e = {0};
     char *dir = xstrdup(*c->output_dir ? c->output_dir : ".");

@@ -1,4 +1,4 @@
-// grpo report: a page to look at from the logs of runs.
+// grpo report: makes an HTML page from the logs of runs.
 #include "commands.h"
 #include "report.h"
 #include <stdio.h>

@@ -1,4 +1,4 @@
-// grpo reward: scores JSON lines, one line out for each line in. And the table of all rewards.
+// grpo reward: scores JSON lines, one line out for each line in; or prints the table of all rewards.
 #include "commands.h"
 #include "json.h"
 #include "jsonl.h"
@@ -17,7 +17,7 @@ static const char usage[] =
     "{\"reward\": number}, the score times the weight, null where the reward abstains.\n"
     "Lines with the same `group` answer the same prompt; lines without one are one group.\n";
 
-// What was read of the lines to be scored together; the samples' strings live in the JSON values.
+// The lines that are scored together, as read; the samples' strings live in the JSON values.
 typedef struct {
     json_t **json;
     Sample *sample;

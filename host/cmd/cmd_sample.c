@@ -1,4 +1,4 @@
-// grpo sample: one prompt, a file of prompts, or a conversation on a terminal.
+// grpo sample: answers one prompt, a file of prompts, or a conversation on a terminal.
 #include "chat.h"
 #include "commands.h"
 #include "json.h"
@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <string.h>
 
-// Text as it comes: control bytes are shown where a person looks at a terminal, and passed on elsewhere.
+// Prints text as it is sampled. On a terminal control bytes are shown escaped; elsewhere they are passed on.
 static void print_text(void *arg, int i, const char *bytes, size_t n) {
     Str shown = {0};
     if (isatty(STDOUT_FILENO)) str_visible(&shown, bytes, n);
@@ -19,7 +19,7 @@ static void print_text(void *arg, int i, const char *bytes, size_t n) {
     str_free(&shown);
 }
 
-// A prompt longer than the plan's max_prompt_length is an error here: nobody asked for half an answer.
+// Whether the prompt fits; one longer than max_prompt_length is an error: cutting it would answer another question.
 static bool fits(const Engine *r, const Ids *ids, Error *e) {
     if (!ids->n) return error_set(e, EXIT_INPUT, "the prompt is empty");
     return (int64_t)ids->n <= r->cfg->max_prompt_length ||
@@ -107,7 +107,7 @@ static bool sample_file(Engine *r, const Prompter *p, const char *path, Error *e
 }
 
 static void say(json_t *messages, const char *role, const char *content) {
-    json_t *m = json_object(); // unchecked: a terminal may send any bytes, and none of them is left out
+    json_t *m = json_object(); // strings unchecked: what a terminal sends need not be UTF-8
     json_object_set_new(m, "role", json_string(role));
     json_object_set_new_nocheck(m, "content", json_string_nocheck(content));
     json_array_append_new(messages, m);
@@ -118,7 +118,7 @@ static void start_over(json_t *messages, const Prompter *p) {
     if (p->system) say(messages, "system", p->system);
 }
 
-// A conversation: the whole of it is the prompt of each turn.
+// Holds a conversation: all of it so far is the prompt of each turn.
 static bool chat(Engine *r, const Prompter *p, Error *e) {
     const Config *c = r->cfg;
     if (c->raw) return error_set(e, EXIT_CONFIG, "raw is for single prompts; a conversation needs a chat template");

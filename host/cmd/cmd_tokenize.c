@@ -1,4 +1,4 @@
-// grpo tokenize: JSON lines with text or messages in, with ids out, one line for each line.
+// grpo tokenize: reads JSON lines with a text or messages, and writes for each one a line with its token ids.
 #include "chat.h"
 #include "commands.h"
 #include "json.h"
@@ -43,7 +43,7 @@ static bool options_read(Options *o, int argc, char **argv, Error *e) {
     return true;
 }
 
-// The text of one line, appended to *out.
+// Appends the text of one line to *out.
 static bool line_text(const json_t *row, const Tokenizer *t, Options *o, Str *out, Error *e) {
     const json_t *text = json_object_get(row, "text"), *messages = json_object_get(row, "messages");
     const json_t *tools = json_object_get(row, "tools"), *generate = json_object_get(row, "add_generation_prompt");
@@ -96,7 +96,8 @@ ExitCode command_tokenize(int argc, char **argv, Error *e) {
     Tokenizer *t = tokenizer_load(o.path, e);
     if (!t) return e->code;
     LineReader reader;
-    // A name that there is not is an error before the first line; a model's own template matters to messages alone.
+    // An unknown template name is an error before the first line; the model's own template is looked for only when a
+    // line has messages.
     bool ok = !strcmp(o.chat_template, "auto") || chat_template_choose(o.chat_template, NULL, &o.template, e);
     ok = ok && line_reader_open_json(&reader, o.file, e);
     if (ok) {

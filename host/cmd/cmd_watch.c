@@ -1,4 +1,4 @@
-// grpo watch: a run on a terminal, followed until its end.
+// grpo watch: shows a run on a terminal until it ends.
 #include "commands.h"
 #include "output.h"
 #include "watch.h"

@@ -1,4 +1,4 @@
-// The commands that are a file each in this room; those of host/train stand in its headers.
+// The commands that have a file each in this room; those of host/train are declared in its headers.
 #pragma once
 #include "error.h"
 

@@ -70,7 +70,7 @@ static TrainWork carve_train(Arena *a, const Engine *en) {
     return w;
 }
 
-// What micro_pack and micro_upload send for one micro-batch.
+// The bytes that micro_pack and micro_upload send for one micro-batch.
 static size_t feed_bytes(const TrainWork *w) {
     const Tensor all[] = {w->ids,  w->pos,      w->seq,      w->prefix, w->rows,    w->target,  w->offsets, w->index,
                           w->mask, w->old_logp, w->ref_logp, w->lse,    w->entropy, w->rewards, w->weights};
@@ -154,7 +154,7 @@ static bool no_memory(const Engine *en, Error *e) {
     return false;
 }
 
-// A checkpoint of ours knows what its files were.
+// If the model directory is a checkpoint of this program, checks its files against their checksums.
 static bool model_files_check(const Config *c, Error *e) {
     bool checked;
     if (c->load == LOAD_MMAP) {
@@ -208,7 +208,7 @@ static bool join_ranks(Engine *en, Error *e) {
     return ok;
 }
 
-// Puts an id before the others that end a text; where it is one of them already, it only moves.
+// Moves an id to the front of the ids that end a text, adding it if it is not among them.
 static bool ends_lead(HfConfig *hf, int32_t id, Error *e) {
     const int most = sizeof hf->eos / sizeof *hf->eos;
     int at = 0;

@@ -38,7 +38,7 @@ typedef struct {
     Device *device;
     HfConfig hf; // its eos[0] is the end that answers are taught: see engine_find_template
     Tokenizer *tokenizer;
-    const char *template; // of conversations; NULL: raw texts alone
+    const char *template; // the chat template; NULL: the model is given raw texts only
     RunShape shape;
     Plan plan;
     void *params_base, *work_base; // the two slabs
@@ -47,8 +47,8 @@ typedef struct {
     Comm *comm; // NULL: one rank
 } Engine;
 
-// Chooses the chat template, and puts the token that ends its turns before the other ends in hf.eos. A model whose template
-// is unknown is an error where texts are not raw.
+// Chooses the chat template, and moves the token that ends its turns to hf.eos[0]. A model whose template is unknown is
+// an error unless prompts are raw texts.
 bool engine_find_template(Engine *en, Error *e);
 // Reads config.json, the tokenizer and the chat template: enough for a prompter. engine_open does it where it was not done.
 bool engine_prepare(Engine *en, const Config *c, Error *e);
@@ -57,11 +57,11 @@ bool engine_describe(Engine *en, const Config *c, RunShape shape, Error *e);
 // Describes the engine, takes its memory, loads (or draws) the weights. For a shape that samples.
 bool engine_open(Engine *en, const Config *c, RunShape shape, Error *e);
 void engine_close(Engine *en);
-// The plan as a table, held against the memory of en->device (this machine's, where none is open), with what would help
-// where it does not fit. Heap memory.
+// The plan as a table, compared with the memory of en->device (of this machine, where no device is open). Where it does
+// not fit, the table names options that would help. Heap memory.
 char *plan_table(const Engine *en);
-// Whether the planned memory fits. *need: the bytes that the ranks which share a memory take of it together; *have: what
-// there is for them.
+// Whether the planned memory fits. *need: the bytes that all ranks which share one memory need together; *have: its
+// size.
 bool plan_fits(const Engine *en, size_t *need, MemoryLimit *have);
 // What `train` needs.
 RunShape shape_for_train(const Config *c, int n_rewards);
@@ -69,7 +69,7 @@ RunShape shape_for_train(const Config *c, int n_rewards);
 RunShape shape_for_sft(const Config *c);
 // What commands that only sample need, for rollouts of so many sequences that answer so many prompts.
 RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);
-// Which ids and strings end a completion.
+// The ids and strings that end a completion.
 StopRule engine_stop_rule(const Engine *en);
 // Opens a prompter of the engine's configuration, tokenizer and template. False after filling *e.
 bool engine_prompter(const Engine *en, Prompter *p, Error *e);

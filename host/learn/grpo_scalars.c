@@ -46,8 +46,8 @@ float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quant
     *kept = n;
     if (top_entropy_quantile >= 1 || n == 0) return -INFINITY;
     qsort(entropy, (size_t)n, sizeof *entropy, float_compare);
-    // To the bit as torch.quantile, where it is rounded to f32, and which end it interpolates from, decide whether a token
-    // on the edge counts.
+    // Bit for bit as torch.quantile: where it rounds to f32, and from which end it interpolates, decides whether a
+    // token at the threshold counts.
     double rank = (double)(float)(1 - top_entropy_quantile) * (double)(n - 1);
     int64_t below = (int64_t)rank, above = (int64_t)ceil(rank);
     float weight = (float)(rank - (double)below), gap = entropy[above] - entropy[below];

@@ -1,9 +1,10 @@
-// The learner: an engine, and what training adds to it.
+// The learner: an engine, with gradients, optimizer state and the inputs of a micro-batch.
 #pragma once
 #include "engine.h"
 
-// One micro-batch on the device: packed tokens, and the N positions whose next token is scored. A part is a sequence, or what
-// several begin with, or what one of those has beside it; B sequences have P <= 2 B of them.
+// One micro-batch on the device: T packed tokens, and the N positions whose next token is scored. The tokens are
+// divided into P parts. A sequence that shares no prompt is one part. Where several share their first tokens, the
+// shared prefix is one part, and the rest of each sequence another. So B sequences have P <= 2 B parts.
 typedef struct {
     Activations acts;
     Tensor ids, pos, seq, prefix;               // [T] [T] [P+1] [P] I32

@@ -22,7 +22,7 @@ void micro_upload(Learner *l, Tensor to, const void *from) { staging_put(&l->fee
 
 TrainWork micro_pack(Learner *l, const Packing *p) {
     TrainWork w = live(&l->work, p->T, p->P, p->B, p->N);
-    // The half that is taken up now was last sent from two micro-batches ago: the host is never further ahead.
+    // The half of the staging memory that is refilled now was sent two micro-batches ago: wait until that copy is done.
     if (l->feed.used) staging_turn(&l->feed);
     micro_upload(l, w.ids, p->ids);
     micro_upload(l, w.pos, p->pos);

@@ -47,7 +47,7 @@ static Tensor part_of(Tensor x, Span s, int64_t base) {
     return present(x) ? tensor_rows(x, s.first - base, s.end - s.first) : NONE;
 }
 
-// The first parameter whose gradient is not finite, over all ranks.
+// Finds the first parameter whose gradient is not finite, over all ranks.
 static bool first_bad(Learner *l, const char **bad, Error *e) {
     int32_t found = l->grad.n_params, *all = xcalloc((size_t)comm_world(l->engine.comm), sizeof *all);
     for (int i = 0; i < l->grad.n_params && found == l->grad.n_params; i++) {

@@ -6,8 +6,8 @@
 int64_t optim_total_steps(const Config *c, int64_t steps_per_epoch);
 // Learning rate of optimizer step `step` (from 0) of `total`: transformers' schedules.
 double optim_learning_rate(const Config *c, int64_t step, int64_t total);
-// Adds up the ranks' gradients, each rank its slice of them, and gives their global L2 norm; where it is not finite, *bad
-// names the first tensor at fault. False after filling *e.
+// Adds up the gradients of all ranks, each rank for its slice of the slab, and returns their global L2 norm. Where that
+// is not finite, *bad is the name of the first tensor at fault. False after filling *e.
 bool optim_grad_norm(Learner *l, double *norm, const char **bad, Error *e);
 // One AdamW update, gradients clipped to max_grad_norm; `update` counts from 1. Each rank updates its slice of the
 // weights, then gets the others'. False after filling *e.

@@ -84,8 +84,8 @@ static bool next_option(const char **text, const char **name, size_t *name_n, si
     return true;
 }
 
-// Names the options that differ from those the checkpoint was saved with. A run may go on with others, but it is no
-// longer the run that one command makes, so it says so.
+// Names, in a note, the options that differ from those the checkpoint was saved with. That is allowed, but the result
+// is no longer what one command reproduces.
 static void say_changes(const Learner *l, const char *path, Progress *p) {
     char *file = xasprintf("%s/state/config.yaml", path), *now = config_yaml(l->engine.cfg);
     size_t n, name_n, all, old_name_n, old_all;
@@ -106,7 +106,7 @@ static void say_changes(const Learner *l, const char *path, Progress *p) {
     free(file);
 }
 
-// The newest good checkpoint (heap), or NULL: what rank 0 finds, for all.
+// The newest good checkpoint (heap), or NULL. Rank 0 looks for it and tells the other ranks.
 static bool find_newest(Learner *l, char **path, Error *e) {
     int64_t step;
     uint64_t n = 0;
@@ -157,7 +157,7 @@ static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
 bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) {
     *m = NULL;
     ranks_phase("resume", 0);
-    // Nobody writes to output_dir before everybody has read what is there.
+    // No rank may write to output_dir before every rank has read what is there.
     if (!disk_mkdir(l->engine.cfg->output_dir, e) || !load_newest(l, at, p, e) ||
         !comm_barrier(l->engine.comm, "resumed", e))
         return false;
@@ -172,7 +172,7 @@ bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) 
         metrics_events(*m, events);
         break;
     }
-    Error swept = {0}; // what is left costs space, not the run
+    Error swept = {0}; // a failure only leaves files that take space
     if (!checkpoint_sweep(l->engine.cfg->output_dir, &swept)) note("%s", swept.text);
     return true;
 }

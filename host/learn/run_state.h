@@ -6,13 +6,14 @@
 #include "progress.h"
 #include "learner.h"
 
-// Saves the consistent point `at` as output_dir/step_N, the logs on the disk first, and starts on_save.
+// Syncs the logs, saves the state `at` as output_dir/step_N, and starts the hook on_save.
 bool run_save(const Learner *l, TrainState *at, Metrics *m, Hooks *h, Error *e);
 // Continues from the newest good checkpoint of output_dir by the `resume` rule (fills the run's weights and state and
 // *at), and opens the logs at that point (rank 0; *m is NULL elsewhere). The number of ranks may be another one than
 // the checkpoint's. False after filling *e.
 bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e);
-// Writes output_dir/run.json and opens notes.jsonl (rank 0): `rows` of the training file, `steps` of the run. A note where it cannot.
+// Writes output_dir/run.json and opens notes.jsonl (rank 0): `rows` of the training file, `steps` of the run. A failure
+// is only said in a note.
 void run_record(const Learner *l, const TrainState *at, int64_t rows, int64_t steps);
-// Says so where a resumed run has no step left to make.
+// Prints a note if a resumed run has no step left to make.
 void run_say_done(const TrainState *at, int64_t total_steps, Progress *p);

@@ -78,7 +78,7 @@ static bool same_reading(const char *a, const char *b, bool grouped) {
     return same;
 }
 
-// "1 250" is a number, or two: lenient grading takes either.
+// Lenient grading. "1 250" may be one number or two: either reading may equal the gold answer.
 static bool same_number(const char *a, const char *b) { return same_reading(a, b, false) || same_reading(a, b, true); }
 
 int grade_lenient(const char *text, const char *gold) { return same_number(text, gold); }
@@ -115,7 +115,7 @@ static double pass_at(int n, int c, int k) {
     return 1 - miss;
 }
 
-// An abstention stays out of a mean, as in training.
+// Adds a score to a mean, unless it is an abstention (NaN): those are left out, as in training.
 static void add_score(double *sum, double *n, float score) {
     if (!isnan(score)) *sum += score, ++*n;
 }
@@ -146,7 +146,7 @@ static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *ou
     free(graded);
 }
 
-// The ranks' sums together; and a signal that one of them got stops all.
+// Adds up the ranks' sums. A signal that one rank got stops all.
 static bool add_ranks(Engine *r, EvalResult *out, bool stopped, Error *e) {
     double all[8 + 2 * MAX_REWARDS + PASS_POINTS] = {out->strict,    out->lenient,  out->reward,   out->length,
                                                      out->truncated, out->majority, out->rewarded, stopped},
@@ -195,7 +195,7 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
             break;
         }
         ranks_phase("eval", at);
-        Batch asked = batch_slice(&b, 0, n); // the columns of the questions there are
+        Batch asked = batch_slice(&b, 0, n); // the columns that are in use
         tally(&asked, n, rw, out);
         if (rw->grader.info && stop_requested()) // it may have given up
             ok = error_set(e, EXIT_STOPPED, "evaluation: stopped by a signal");
@@ -236,7 +236,8 @@ void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
     str_puts(out, "}}\n");
 }
 
-// Results that their file does not take are on standard output, for they took long.
+// Writes the results. If their file cannot be written they go to standard output, so that a long evaluation is not
+// lost.
 static bool write_result(const char *path, const Str *json, Error *e) {
     if (!*path) return output_write(STDOUT_FILENO, json->s, json->n) || output_flush(e);
     FILE *f = fopen(path, "w");
@@ -249,7 +250,7 @@ static bool write_result(const char *path, const Str *json, Error *e) {
                      error_write(why));
 }
 
-// Said before the evaluation, not after it.
+// Checks that the output file can be written before the evaluation starts.
 static bool output_writable(const char *path, Error *e) {
     int fd = *path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666) : -1; // no reader: no wait
     if (fd >= 0) close(fd);

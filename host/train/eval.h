@@ -5,9 +5,9 @@
 #include "reward_set.h"
 #include "engine.h"
 
-// 1 where the last number of the text equals gold as a number, else 0: blind to the format.
+// Lenient grading: 1 where the last number of the text equals gold as a number, whatever the format, else 0.
 int grade_lenient(const char *text, const char *gold);
-// Strict: the answer between the tags (the whole text without them) equals gold as a string.
+// Strict grading: the answer between the tags (the whole text, if it has none) equals gold as a string.
 int grade_strict(const char *text, const char *gold);
 #define PASS_POINTS 13 // k up to 4096
 typedef struct {
@@ -18,7 +18,7 @@ typedef struct {
     double majority;                  // fraction of questions whose most frequent answer is right (maj@samples)
     double length, truncated;         // means over completions
     double reward, each[MAX_REWARDS]; // mean of all and of each reward, over completions that have one; NaN: none has
-    double rewarded, scored[MAX_REWARDS]; // how many have
+    double rewarded, scored[MAX_REWARDS]; // how many completions have a total, and each single reward
 } EvalResult;
 // Evaluates rows [0, limit) (0: all) of the data set, `samples` completions each; one is greedy.
 bool eval_run(Engine *r, const Prompter *p, Dataset *data, const Rewards *rw, int64_t limit, int samples,

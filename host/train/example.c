@@ -1,10 +1,10 @@
-// From a row of a supervised file to ids: a prompt and its completion, or a conversation with its tools.
+// Turns a row of a supervised file into token ids: a prompt and its completion, or a conversation with its tools.
 #include "example.h"
 #include "chat.h"
 #include <stdlib.h>
 #include <string.h>
 
-// Says of the ids from `first` on whether they are learned.
+// Marks the ids from `first` on as learned or not.
 static void example_mark(Example *x, size_t first, bool wanted) {
     if (x->ids.n > x->cap) x->wanted = xrealloc(x->wanted, x->cap = x->ids.n * 2);
     memset(x->wanted + first, wanted, x->ids.n - first);
@@ -16,8 +16,8 @@ static void example_add(Example *x, const Tokenizer *t, const char *text, size_t
     example_mark(x, first, wanted);
 }
 
-// Adds a text and marks of it what the assistant says, from `from` on: between those bounds it is tokenized apart, as it
-// will be when the model answers.
+// Adds a text of which the spans `said`, the assistant's words, are learned. Each span is tokenized by itself, since
+// the model, too, will answer from a token boundary.
 static void example_add_said(Example *x, const Tokenizer *t, const Str *text, const ChatSpans *said) {
     size_t at = 0;
     for (size_t k = 0; k < said->n; k++) {
@@ -33,8 +33,8 @@ static void example_end(Example *x, int32_t eos) {
     example_mark(x, x->ids.n - 1, true);
 }
 
-// The end that the text of a completion has already, whose text is taken off: one of the run's, perhaps with the newline
-// that templates write after it. Without one: the run's own.
+// The id that ends a completion. If its text already ends in one of the run's end tokens (perhaps with the newline that
+// templates write after it), that is the one, and its text is cut off (*n); else it is the run's first end.
 static int32_t completion_end(const Prompter *p, const char *completion, size_t *n) {
     int32_t end = p->hf->eos[0];
     size_t trimmed = *n;
@@ -50,8 +50,8 @@ static int32_t completion_end(const Prompter *p, const char *completion, size_t 
     return end;
 }
 
-// Prompt through the chat template (or as it is), then the completion and the token that ends an answer. They are
-// tokenized apart, as they will be when the model answers.
+// Adds the prompt through the chat template (or as it is), then the completion and the token that ends an answer. The
+// two are tokenized separately, as they will be when the model answers.
 static bool read_pair(const Prompter *p, const json_t *row, Example *x, Error *e) {
     const Config *c = p->cfg;
     const char *prompt = json_string_value(json_object_get(row, c->prompt_field));
@@ -65,9 +65,9 @@ static bool read_pair(const Prompter *p, const json_t *row, Example *x, Error *e
     return true;
 }
 
-// A conversation, with the row's tools: every turn of the assistant is learned, with the token that ends it. What follows
-// the last of them teaches nothing. Where the template's turns end with no token, the last answer is followed by the one
-// that ends sampling, as after a completion.
+// Adds a conversation, with the row's tools. Every turn of the assistant is learned, with the token that ends it; what
+// follows the last of them is left out. Where the template ends turns without a token, the last answer is followed by
+// the token that ends sampling, as a completion is.
 static bool read_messages(const Prompter *p, const json_t *row, Example *x, Error *e) {
     const char *template = p->template;
     Str text = {0};

@@ -1,5 +1,5 @@
-// What the ranks of a training step tell each other, so that each can go on as if it had done all of it: completions and
-// their scores, log-probs, sums of the loss, and whether to go on at all.
+// The exchange between the ranks of a training step: completions and their scores, log-probs, sums of the loss, and
+// whether to go on at all. After it each rank goes on as if it had computed everything itself.
 //
 // The batch is a few megabytes at most, so every rank keeps all of it, and what is global (advantages, token counts, the
 // entropy threshold, which groups are flat) is computed on every rank from the same numbers. Nothing here adds floats.
@@ -12,7 +12,7 @@ RankShare rank_share(const Comm *c, int n) {
     return (RankShare){(int)(n * rank / world), (int)(n * (rank + 1) / world)};
 }
 
-// The share of another rank.
+// The share of rank `rank`, of n things.
 static RankShare share_of(const Comm *c, int rank, int n) {
     Comm other = *c;
     other.rank = rank;

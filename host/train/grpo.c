@@ -24,7 +24,8 @@ SampleParams sample_params(const Config *c) {
                           .seed = (uint64_t)c->seed};
 }
 
-// A step whose numbers are not finite changes nothing; who was at fault is remembered for the log.
+// Ends a step whose numbers are not finite: it changes no weight, and the name of the tensor at fault is kept for the
+// log.
 static StepResult bad_numbers(Trainer *t, const char *what, const char *where) {
     snprintf(t->report.stats.bad, sizeof t->report.stats.bad, "%s%s%s", what, *where ? ": " : "", where);
     return STEP_SKIPPED;
@@ -32,10 +33,10 @@ static StepResult bad_numbers(Trainer *t, const char *what, const char *where) {
 
 static float *row_f(float *column, const Batch *b, int i) { return column + (size_t)i * (size_t)b->max_completion; }
 
-// Completions whose prompts are computed together: the group, or each alone.
+// How many neighbouring completions share the computation of their prompt: a group, or 1.
 static int sharing(const Trainer *t) { return t->cfg->share_prompts ? t->generation.batch.group : 1; }
 
-// Puts sequence i into the packing: its prompt's tokens but the first `shared`, then its completion, which is scored.
+// Adds sequence i to the packing: its prompt's tokens without the first `shared`, then its completion, which is scored.
 static bool pack_sequence(Trainer *t, int i, size_t shared) {
     const Batch *b = &t->generation.batch;
     const Ids *prompt = &b->prompt[i / b->group];
@@ -45,7 +46,8 @@ static bool pack_sequence(Trainer *t, int i, size_t shared) {
     return packing_add(&t->generation.packing, t->generation.joined, (int64_t)(own + len), (int64_t)own, NULL);
 }
 
-// Neighbours in seq with one prompt share its rows, but the last: that one predicts each completion's first token.
+// Packs sequences; neighbours with the same prompt share its rows, except the last, which predicts each completion's
+// first token.
 static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
     Packing *to = &t->generation.packing;
     packing_clear(to);
@@ -63,8 +65,8 @@ static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
     return micro_pack(&t->learner, to);
 }
 
-// The weights that train are those that sampled: the sampler's log-probs, logsumexps and entropies are what training would
-// compute (see ops.h), so that it need not.
+// Whether the step trains the very weights that sampled: then the sampler's log-probs, logsumexps and entropies are
+// what training would compute (see ops.h), and it need not.
 static bool on_policy(const Trainer *t) { return t->generation.exact && t->state.fed == 0; }
 
 // Gathers a per-token column of the sequences into the device tensor dst[N], or scatters what was held back into one.
@@ -143,7 +145,7 @@ static void take_decoded(void *arg, int i) {
     enter(t, "rollout", ++t->generation.decoded, t->generation.batch.n / comm_world(t->learner.engine.comm));
 }
 
-// Completions and scores of this rank's questions; then every rank gets everybody's.
+// Samples and scores this rank's questions; then every rank gets those of the others.
 static StepResult rollout(Trainer *t, Error *e) {
     double start = clock_seconds();
     RankShare own = rank_share(t->learner.engine.comm, t->generation.batch.prompts);
@@ -179,7 +181,8 @@ static const char *first_bad_completion(const Batch *b, char *where, size_t n) {
     return NULL;
 }
 
-// Questions, completions, scores, reference log-probs: everything that is fixed while the generation is trained on.
+// Draws a new generation: questions, completions, scores, reference log-probs, all of which stay fixed while it is
+// trained on.
 static StepResult generate(Trainer *t, Error *e) {
     const Config *c = t->cfg;
     Batch *b = &t->generation.batch;
@@ -238,7 +241,7 @@ static double entropy_coef(const Trainer *t) {
     return measured && t->state.last_entropy <= c->entropy_target ? t->state.entropy_coef : 0;
 }
 
-// Moves the coefficient by what the step over seq[0..n) saw: the mean entropy of the tokens that carry policy loss.
+// Adapts the coefficient to the mean entropy of the tokens that carried policy loss in the step over seq[0..n).
 static void adapt_entropy_coef(Trainer *t, const int *seq, int n) {
     const Config *c = t->cfg;
     if (!c->use_adaptive_entropy) return;
@@ -320,7 +323,7 @@ static void forward(Trainer *t, TrainWork *w, const int *seq, int n) {
     micro_hidden(l, &l->engine.policy, w);
 }
 
-// Log-probs, loss and gradients of one micro-batch, asked for; its metrics go to [n,GM_COUNT] on the device.
+// Queues log-probs, loss and gradients of one micro-batch on the device; its metrics [n,GM_COUNT] stay there for now.
 static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor metrics) {
     Learner *l = &t->learner;
     Device *d = l->engine.device;
@@ -360,7 +363,7 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
     micro_backward(l, &w, training_temperature(t->cfg), bonus);
 }
 
-// Once the device is done: the metrics of n sequences.
+// Waits for the device and fetches the metrics of n sequences.
 static StepResult take_metrics(Trainer *t, const int *seq, int n) {
     char where[64] = "";
     micro_fetch(&t->learner, (int64_t)n * GM_COUNT, t->generation.scored);
@@ -374,7 +377,7 @@ static StepResult take_metrics(Trainer *t, const int *seq, int n) {
     return *where ? bad_numbers(t, "loss", where) : STEP_DONE;
 }
 
-// Gradients of this rank's share of one optimizer step, micro-batch by micro-batch; then the update.
+// Makes one optimizer step: this rank's share of the gradients, micro-batch by micro-batch; then the update.
 static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     Learner *l = &t->learner;
     double start = clock_seconds();
@@ -425,13 +428,13 @@ StepResult grpo_step(Trainer *t, Error *e) {
     double start = clock_seconds();
     t->report.stats = (StepStats){0};
     int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
-    int64_t fed = t->state.fed; // optimizer steps that its generation has fed before this one
+    int64_t fed = t->state.fed; // optimizer steps that this generation was used for before this one
     StepResult s = STEP_DONE;
     t->report.stats.generated = fed == 0;
     t->report.stats.first = (int)(fed % t->generation.steps_per_pass) * n;
     if (fed == 0) s = generate(t, e);
     if (s == STEP_DONE) s = train_on(t, t->generation.order + t->report.stats.first, n, e);
-    if (!device_ok(t->learner.engine.device, e)) return STEP_FAILED; // what was computed since is void
+    if (!device_ok(t->learner.engine.device, e)) return STEP_FAILED; // what was computed is not to be trusted
     if (s == STEP_FAILED || s == STEP_STOPPED) return s;
 
     // From here on the step counts: the state moves from one consistent point to the next.

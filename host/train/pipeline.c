@@ -140,7 +140,7 @@ static bool made_read(Pipeline *l, Error *e) {
     return ok;
 }
 
-// The names of options on which two configurations differ, but for those that change no number.
+// The names of the options in which two configurations differ, leaving out those that change no number.
 static void differences(const char *then, const char *now, Str *out) {
     for (const char *line = now; *line;) {
         size_t n = strcspn(line, "\n"), name = strcspn(line, ":");
@@ -208,7 +208,7 @@ static bool phase_record(Pipeline *l, int k, double seconds, Error *e) {
     return made_write(l, e);
 }
 
-// Takes away what a phase made, and that it did.
+// Forgets a phase: removes what it made, and its entry in pipeline.json.
 static bool phase_forget(Pipeline *l, int k, Error *e) {
     const Phase *p = &l->phases.phase[k];
     json_object_del(l->made, p->name);
@@ -265,7 +265,7 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have
     return ok || error_prefix(e, "phase %s", l->phases.phase[k].name);
 }
 
-// Everything that can be known before the first phase starts.
+// Checks everything that can be known before the first phase starts.
 static bool check_all(Pipeline *l, Error *e) {
     Str problems = {0};
     for (int k = 0; k < l->phases.n; k++)

@@ -28,7 +28,7 @@ typedef struct {
     int64_t rows, done; // questions to ask; of them in samples.jsonl
 } Select;
 
-// What a chunk of questions came to, of all ranks.
+// The counts of a chunk of questions, over all ranks.
 enum { CAME_STOPPED, CAME_RIGHT, CAME_REWARD, CAME_REWARDED, CAME_TOKENS, CAME_COMPLETIONS, CAME };
 
 static void take_decoded(void *scorer, int i) { scorer_add(scorer, i); }
@@ -119,7 +119,7 @@ static bool draw_all(Select *s, Error *e) {
     return ok;
 }
 
-// How far an earlier run came, found by rank 0 and told to all.
+// Finds how far an earlier run came: rank 0 looks and tells all.
 static bool resume(Select *s, Error *e) {
     Comm *comm = s->engine.comm;
     int64_t lines = 0;

@@ -7,7 +7,7 @@
 
 // A completion as it was drawn and scored.
 typedef struct {
-    const char *text; // of whoever filled it in
+    const char *text; // borrowed
     int tokens;
     bool truncated; // cut at max_completion_length
     float reward;   // the weighted sum; NaN: all abstained
@@ -28,11 +28,11 @@ typedef enum {
     DROP_REASONS
 } Drop;
 typedef struct {
-    int64_t questions, long_prompts; // read; of them left out, whose prompt is over max_prompt_length
+    int64_t questions, long_prompts; // questions read; those left out since their prompt exceeds max_prompt_length
     int64_t completions, kept, questions_kept;
     int64_t always_right, never_right; // questions all (none) of whose completions pass the score rules
-    int64_t dropped[DROP_REASONS];     // completions
-    int64_t by_rule[MAX_REWARDS];      // of DROP_SCORE: the first rule that a completion fails
+    int64_t dropped[DROP_REASONS];     // completions dropped for each reason
+    int64_t by_rule[MAX_REWARDS];      // completions dropped for DROP_SCORE, by the first rule that they fail
 } SelectCount;
 
 // ---- select_rules.c: which completions of a question are kept, by the options alone ----------------------------------
@@ -40,11 +40,11 @@ typedef struct SelectRules SelectRules;
 // False after filling *e (EXIT_CONFIG). What is given must outlive the rules.
 SelectRules *select_rules_open(const Config *c, const Rewards *rw, Error *e);
 void select_rules_close(SelectRules *s);
-// Decides on the n completions of the question of line `line`: drop[i], and adds to *count. Questions come in the order
-// of their file, for what was kept before is remembered: the same answer to the same question is kept once.
+// Decides on the n completions of the question of line `line`: fills drop[n] and adds to *count. Call it in the order
+// of the file: the same answer to the same question is kept once, the first time.
 void select_question(SelectRules *s, int64_t line, const char *question, const Drawn *drawn, int n, Drop *drop,
                      SelectCount *count);
-// Whether the scores of a completion pass the rules on scores, and it ended by itself.
+// Whether a completion ended by itself and its scores pass the rules on scores.
 bool select_right(const SelectRules *s, const Drawn *d);
 // The counts as one JSON object, and as a table for people.
 void select_json(const SelectRules *s, const SelectCount *count, Str *out);
@@ -54,8 +54,8 @@ void select_table(const SelectRules *s, const SelectCount *count, Str *out);
 // samples.jsonl: a line that says what it was drawn with, then a line for each completion, questions in the order of
 // their file: so drawing goes on where it stopped, and other rules need no new samples.
 char *select_drawn_with(const Config *c, Error *e); // the first line, without newline. NULL after filling *e
-// How many lines of an earlier run are good (0: there is none), and how many questions they hold whole. Refuses samples
-// that were drawn with other options, model or questions (EXIT_CONFIG).
+// Finds how many lines of an earlier run are good (0: there is none), and how many whole questions they cover. Refuses
+// samples that were drawn with other options, model or questions (EXIT_CONFIG).
 bool select_resume(const Config *c, const char *drawn_with, int64_t *lines, int64_t *questions, Error *e);
 // Adds the lines of prompt p of a decoded and scored batch; a prompt without ids was too long to ask.
 void select_put(const Batch *b, int p, const Rewards *rw, Str *out);

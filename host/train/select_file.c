@@ -14,7 +14,8 @@
 
 // ---- what samples were drawn with ------------------------------------------------------------------------------------
 
-// The options that decide what is drawn and scored. Of their groups these change none of it.
+// Whether an option decides what is drawn and scored: it is of one of these groups or one of `others`, and not free to
+// change.
 static bool decides(const Option *o) {
     static const char groups[] = " model questions chat prompt sampling reward ";
     static const char *const free_to_change[] = {
@@ -112,7 +113,8 @@ typedef struct {
 
 static float number_of(const json_t *j) { return json_is_number(j) ? (float)json_number_value(j) : NAN; }
 
-// 1: a line; 0: the end; -1: *e. A line that is none is the end of what is good: whoever wrote it was stopped.
+// Reads the next line: 1: it is good; 0: the end; -1: after filling *e. A line that cannot be parsed counts as the end:
+// the run that wrote it was stopped.
 static int next_line(LineReader *r, Line *out, Error *e) {
     char *text;
     size_t n;
@@ -186,7 +188,7 @@ static void put_message(Str *s, const char *before, const char *role, const char
     str_puts(s, "}");
 }
 
-// What sft reads, and where it comes from.
+// Writes a line of kept.jsonl: what sft reads, and which sample it comes from.
 static void put_kept(Str *s, const Config *c, const char *system, const Line *line, const Drawn *d) {
     const char *question = json_string_value(json_object_get(line->json, "question"));
     const char *answer = json_string_value(json_object_get(line->json, "answer"));

@@ -44,7 +44,7 @@ void select_rules_close(SelectRules *s) {
 
 // ---- one completion by itself ------------------------------------------------------------------------------------------
 
-// The first rule whose range the completion's score is outside of, or -1. An abstention is in no range.
+// The first rule whose range does not contain the completion's score, or -1. No range contains an abstention.
 static int rule_failed(const SelectRules *s, const Drawn *d) {
     for (int i = 0; i < s->cfg->select_rules.n; i++) {
         float x = s->rule[i].reward < 0 ? d->reward : d->score[s->rule[i].reward];
@@ -55,7 +55,7 @@ static int rule_failed(const SelectRules *s, const Drawn *d) {
 
 bool select_right(const SelectRules *s, const Drawn *d) { return !d->truncated && rule_failed(s, d) < 0; }
 
-// Characters of the longest paragraph: what stands between lines that are empty or white.
+// Characters of the longest paragraph; paragraphs are separated by blank lines.
 static size_t longest_paragraph(Text t) {
     size_t longest = 0, from = 0, end = 0; // of the paragraph so far
     for (size_t at = 0; at < t.n;) {
@@ -72,7 +72,7 @@ static size_t longest_paragraph(Text t) {
 
 // ---- what is the same -------------------------------------------------------------------------------------------------
 
-// The text with case and compatibility forms folded and white space between words made one space. Heap memory.
+// Normalizes a text: case and compatibility forms folded, white space between words made one space. Heap memory.
 static char *normalized(const char *text) {
     utf8proc_uint8_t *folded = NULL;
     utf8proc_ssize_t n =
@@ -101,7 +101,7 @@ static int compare_hashes(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// The runs of RUN_OF_WORDS words of a normalized text; of a shorter one, all of it.
+// The hashes of the runs of RUN_OF_WORDS words of a normalized text; a shorter text is one run.
 static Hashes runs_of(const char *text) {
     size_t n = strlen(text), words = 1;
     for (const char *p = text; *p; p++) words += *p == ' ';
@@ -124,7 +124,7 @@ static Hashes runs_of(const char *text) {
     return h;
 }
 
-// Runs in both, of the runs in either.
+// The overlap of two texts: the share of their runs of words that both have (Jaccard index).
 static double overlap(Hashes a, Hashes b) {
     int both = 0;
     for (int i = 0, j = 0; i < a.n && j < b.n;) {
@@ -136,7 +136,7 @@ static double overlap(Hashes a, Hashes b) {
     return (double)both / (a.n + b.n - both);
 }
 
-// Where the hash is in the table, or would be.
+// The slot where the hash is in the table, or belongs.
 static size_t slot_of(const SelectRules *s, uint64_t hash) {
     size_t at = hash & (s->slots - 1);
     while (s->seen[at] && s->seen[at] != hash) at = (at + 1) & (s->slots - 1);
@@ -159,7 +159,7 @@ static void remember(SelectRules *s, uint64_t hash) {
 
 typedef struct {
     int i;
-    double first; // what is chosen by, ascending; then i
+    double first; // sort key, ascending; ties are sorted by i
 } Candidate;
 
 static int compare_candidates(const void *a, const void *b) {
@@ -185,7 +185,7 @@ static Drop drop_by_itself(const SelectRules *s, const Drawn *d) {
     return c->select_max_tokens && d->tokens > c->select_max_tokens ? DROP_TOKENS : KEPT;
 }
 
-// Takes candidates in their order, as long as they are wanted and unlike those taken.
+// Keeps candidates in their order, up to the number wanted, and leaves out those too much like one that was kept.
 static void take_candidates(SelectRules *s, const char *question, const Drawn *drawn, const Candidate *candidate, int n,
                             Drop *drop) {
     const Config *c = s->cfg;

@@ -51,7 +51,7 @@ static int step_examples(const Config *c) {
     return (int)(c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus);
 }
 
-// The ids before the first that is learned.
+// How many ids come before the first one that is learned.
 static size_t prompt_length(const Example *x) {
     size_t n = 1;
     while (!x->wanted[n]) n++;
@@ -113,7 +113,8 @@ static bool draw_step(Sft *s, int64_t *targets, Error *e) {
     return true;
 }
 
-// One micro-batch's gradients, asked for; its log-probs and entropies are held from element `at` on.
+// Queues the gradients of one micro-batch on the device; its log-probs and entropies are held there from element `at`
+// on.
 static void train_micro(Sft *s, const Packing *p, double per_token, int64_t at) {
     Learner *l = &s->learner;
     TrainWork w = micro_pack(l, p);

@@ -22,7 +22,8 @@ static void count_steps(Trainer *t) {
     t->total_steps = optim_total_steps(c, t->questions.steps_per_epoch);
 }
 
-// The rows to train on, and those to evaluate on now and then; all that each must be is seen here, not in step 900.
+// Opens the rows to train on, and those to evaluate on during the run. Every row is checked now, so that a bad one does
+// not end the run in step 900.
 static bool open_data(Trainer *t, Error *e) {
     const Config *c = t->cfg;
     t->questions.data = dataset_open(c->train_file, c, &(RowCheck){prompter_check, &t->questions.prompter}, e);

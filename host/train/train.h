@@ -8,7 +8,7 @@
 #include "reward_threads.h"
 #include "run_state.h"
 
-typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult; // of several ranks the last counts
+typedef enum { STEP_DONE, STEP_SKIPPED, STEP_STOPPED, STEP_FAILED } StepResult; // of the ranks' results the last counts
 // What one step measured beside the batch's columns. Times in seconds.
 typedef struct {
     double grad_norm, learning_rate;
@@ -43,7 +43,7 @@ typedef struct {
     int32_t *joined; // [max_prompt + max_completion] prompt and completion of one sequence
     float *scored;   // [RunShape.held] staging of per-token columns
 } Generation;
-// What a step leaves for those who watch.
+// What a step leaves for logs and the terminal.
 typedef struct {
     Metrics *metrics;
     Progress *progress;
@@ -76,7 +76,7 @@ StepResult grpo_step(Trainer *t, Error *e);
 // The order a generation of n sequences is trained in, in so many optimizer steps: the batch's own for one; else which are in
 // which step is drawn, and those of a step ascend, so that a prompt's are neighbours.
 void grpo_order(int *order, int n, int steps, uint64_t seed, uint64_t stream);
-// Whether all rewards of group p are equal, or absent: it teaches nothing.
+// Whether all rewards of group p are equal, or absent, so that it teaches nothing.
 bool group_is_flat(const Batch *b, int p);
 // exchange.c: what the ranks of a step tell each other. Every rank has the whole batch; it samples, scores and trains a
 // share of it, and gets the rest. One rank does nothing here.
@@ -84,8 +84,8 @@ typedef struct {
     int first, end;
 } RankShare;
 RankShare rank_share(const Comm *c, int n); // this rank's of n things: contiguous, as even as they can be
-// The gravest of the ranks' results is that of all; what was not finite is the first rank's that says so. STEP_FAILED
-// after filling *e.
+// Makes the greatest of the ranks' results that of all. stats.bad becomes that of the first rank with STEP_SKIPPED.
+// STEP_FAILED after filling *e.
 StepResult ranks_agree(Trainer *t, StepResult mine, Error *e);
 bool ranks_share_completions(Trainer *t, Error *e); // by prompts: rollout's and the rewards' columns
 // By sequences seq[0..n): a per-token column; loss and sums of grpo_loss. False after filling *e.

@@ -1,5 +1,5 @@
-// What a step leaves behind: a line of metrics.jsonl under TRL's names, a line of completions.jsonl a completion, and
-// what the person watching sees.
+// Logs a step: a line of metrics.jsonl with TRL's names, a line of completions.jsonl for each completion, and the line
+// on the terminal.
 #include "eval.h"
 #include "grpo_math.h"
 #include "pieces.h"
@@ -49,7 +49,7 @@ static void add_lengths(Metrics *m, const Batch *b) {
     metrics_add(m, "completions/max_terminated_length", ended.max);
 }
 
-// What went wrong since the last step, for rewards with which something can.
+// Logs how often each reward failed since the last step; for rewards that can fail.
 static void add_faults(Metrics *m, Trainer *t, int k) {
     const Reward *r = &t->scoring.rewards.reward[k];
     for (int f = 0; f < REWARD_FAULTS; f++) {
@@ -128,7 +128,7 @@ static Totals step_totals(const Trainer *t) {
         const float *m = t->generation.metric[t->generation.order[t->report.stats.first + j]];
         for (int k = 0; k < GM_COUNT; k++) s.v[k] += m[k];
         if (m[GM_TOKENS] == 0) {
-            // A masked sequence has a ratio all the same where it is one for all tokens.
+            // With one ratio for a sequence, a masked one has a ratio, too.
             if (t->cfg->importance_sampling_level == LEVEL_SEQUENCE) {
                 s.low_min = fmin(s.low_min, m[GM_CLIP_LOW]);
                 s.high_max = fmax(s.high_max, m[GM_CLIP_HIGH]);
