@@ -20,7 +20,7 @@ typedef struct {
     char *dir; // a temporary model directory, or NULL
 } BenchModel;
 
-// Dies with the reason where the model cannot be opened: a benchmark has nobody to report to.
+// Opens the model; ends the program with the reason where that fails.
 void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, RunShape run_shape);
 void bench_model_close(BenchModel *m);
 // A row of the memory this model took: the process's peak since peak_memory_reset; on a GPU what was allocated there.

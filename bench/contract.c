@@ -1,5 +1,5 @@
-// The numerics contract on this device: log-probs as sampled, in batches of any size that sequences join and leave, against
-// those of a training pass over the same tokens packed at random; every bit must agree.
+// Tests the numerics contract on this device: log-probs as sampled, in batches of any size that sequences join and
+// leave, must be bit for bit those of a training pass over the same tokens, packed at random.
 #include "bench_model.h"
 #include "random.h"
 #include "train.h"
@@ -32,7 +32,7 @@ static void sample(Contract *c, Batch *b, float temperature) {
         die("bench: %s", e.text);
 }
 
-// Trains on what is packed, and compares.
+// Runs the training pass over the packed sequences and compares the log-probs.
 static void compare(Contract *c, const Batch *b, float temperature) {
     Learner *l = &c->model.learner;
     if (!c->n_packed) return;

@@ -1,5 +1,6 @@
-// What training saves where a group's prompt is computed once: forward, backward, all of a micro-batch but the loss, the
-// same completions packed alone and shared. Log-probs are the sampler's, as in the first update of a generation.
+// Measures what training saves by computing a group's prompt once: a micro-batch's forward and backward pass (all but
+// the loss), over the same completions packed alone and with a shared prompt. Log-probs are the sampler's, as in the
+// first update of a generation.
 #include "bench_model.h"
 #include "micro.h"
 #include "random.h"
@@ -35,7 +36,7 @@ static void train(void *arg, int i) {
     d->sync(d);
 }
 
-// All completions, alone or going on from what their prompts share.
+// Packs all completions, each with its own prompt or with the shared ones.
 static void pack(Packing *p, const Groups *g, int V, bool shared) {
     int32_t *ids = xcalloc((size_t)(g->prompt + g->longest), sizeof *ids);
     for (int i = 0; i < g->prompts * g->group; i++) {

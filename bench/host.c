@@ -1,4 +1,4 @@
-// The host's parts: tokenizer, rewards, loading weights.
+// Measures what runs on the host: tokenizer, rewards, the sandbox, loading weights.
 #include "bench.h"
 #include "clock.h"
 #include "dataset.h"

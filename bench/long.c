@@ -1,4 +1,5 @@
-// What a token of a long completion costs to train: attention's share grows with the tokens before it, nothing else does.
+// Measures what a token of a long completion costs in training: attention's part grows with the tokens before it, all
+// else is constant.
 #include "bench_model.h"
 #include "clock.h"
 #include "micro.h"

@@ -1,5 +1,5 @@
-// The benchmark (bench/README.md): every figure stands beside what the same run's probe says the machine can do, and
-// beside a peer where one is installed.
+// The benchmark (bench/README.md). Every figure is printed beside the machine's limit, which the same run's probe
+// measured, and beside a peer's figure where one is installed.
 #include "bench_model.h"
 #include "clock.h"
 #include "config.h"
@@ -68,7 +68,7 @@ double bench_time_ops(const Bench *b, void (*fn)(void *arg, int i), void *arg) {
     Device *d = b->device;
     if (!b->gpu || b->iterations) return bench_time(b, fn, arg);
     clocked(b, fn, arg, 0, 1);
-    // So many calls that asking for the graph and waiting for it, some ten microseconds, is lost among them.
+    // Enough calls that launching the graph and waiting for it, some ten microseconds, do not count.
     double once = clocked(b, fn, arg, 0, 16);
     int calls = once > 1e-3 ? 4 : once > 1e-4 ? 32 : 256;
     d->graph_begin(d);
@@ -80,7 +80,7 @@ double bench_time_ops(const Bench *b, void (*fn)(void *arg, int i), void *arg) {
     return seconds;
 }
 
-// The kernel keeps the mark (VmHWM); writing 5 to clear_refs lowers it to what is held now.
+// Resets the peak of the process's memory (VmHWM) to what it holds now: that is what writing 5 to clear_refs does.
 void peak_memory_reset(void) {
     FILE *f = fopen("/proc/self/clear_refs", "w");
     if (!f) return;
@@ -269,7 +269,7 @@ static const char *or_unknown(const char *text) { return text ? text : "unknown"
 
 static char *found[3]; // what origin points to
 
-// Where and when these figures were taken.
+// Prints where and when the figures were measured: device, driver, toolkit, commit.
 static void find_origin(Bench *b) {
     char *commit =
         line_of(popen("git describe --always --dirty 2>/dev/null || echo \"$GRPO_COMMIT\"", "r"), "", pclose);
@@ -350,7 +350,7 @@ int main(int argc, char **argv) {
         b.failed = true;
     }
 
-    // A machine that became slower or faster meanwhile makes the shares wrong: say so.
+    // If the machine became slower or faster meanwhile, the shares of the limit are wrong: say so.
     Probe again = probe(&b);
     if (!b.iterations)
         printf("\nthe probe at the end, in %% of the first: %s %.0f, f32 %.0f, bf16 %.0f\n", b.gpu ? "copy" : "read",

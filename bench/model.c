@@ -1,4 +1,4 @@
-// Opens a model by the same code as a run does.
+// Opens a model for a benchmark, with the code that a run uses.
 #include "bench_model.h"
 #include <stdlib.h>
 #include <unistd.h>
@@ -6,7 +6,7 @@
 
 const char *const shape_name[SHAPES] = {"tiny", "0.5B", "1.5B", "7B"};
 
-// Qwen2.5's, as their config.json say.
+// The shapes of Qwen2.5, from their config.json.
 static const struct {
     const char *option;
     int V, D, F, L, H, K;
@@ -16,7 +16,7 @@ static const struct {
                     {"1.5b", 151936, 1536, 8960, 28, 12, 2, true},
                     {"7b", 152064, 3584, 18944, 28, 28, 4, false}};
 
-// Whether the first word of a list, which ends at a comma, is `name`.
+// Whether the first word of a comma-separated list is `name`.
 static bool comes_first(const char *list, const char *name) {
     size_t n = strlen(name);
     return strcspn(list, ",") == n && !memcmp(list, name, n);

@@ -1,5 +1,5 @@
-// What each kernel is expected to reach on a GPU, said before any was measured there: the one table of it. `bench floor` prints
-// it as times; a run on a GPU shows it beside what came out.
+// The share of its limit that each kernel is expected to reach on a GPU, written down before it was measured there.
+// `bench floor` prints the table as times; a run on a GPU shows it beside the measured share.
 #include "bench.h"
 #include "floor.h"
 #include <math.h>
@@ -12,7 +12,8 @@ static const struct {
     double bw, bf16, f32; // bytes a second, FLOP a second
 } cards[] = {{"H100", 3.0e12, 700e12, 60e12}, {"H200", 4.3e12, 790e12, 60e12}};
 
-// Of the limit that binds, memory or tensor cores. A name must begin with `name` and have `part` in it; the first that fits.
+// Shares of the limit that binds, memory or tensor cores. A row's entry is the first one where the row's name begins
+// with `name` and contains `part`.
 static const struct {
     const char *name, *part;
     double share;

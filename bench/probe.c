@@ -1,4 +1,4 @@
-// The probe: what memory and arithmetic units give to a loop that does nothing else.
+// The probe of a CPU: the speed of loops that only read memory, or only compute.
 #include "bench.h"
 #include "clock.h"
 #include <math.h>
@@ -19,7 +19,7 @@ static int thread_count(void) {
 #endif
 }
 
-static volatile float seed = 1e-3f; // unknown to the compiler
+static volatile float seed = 1e-3f; // volatile: the compiler must not compute with its value
 static volatile float sink;
 
 // A loop of multiply-adds that do not wait for each other, for each instruction set: enough accumulators to cover the
@@ -80,7 +80,7 @@ __attribute__((target("amx-tile,amx-bf16"))) static void bf16_amx(int64_t rounds
     (Burst) { 0 }
 #endif
 
-// The best that this CPU has, whatever the ops use.
+// Picks the fastest instruction set that this CPU has, even if the ops do not use it.
 static Burst burst_f32(void) {
     if (!cpu_isa_missing(CPU_ISA_avx512)) return (Burst){f32_avx512, 24 * 32};
     if (!cpu_isa_missing(CPU_ISA_avx2)) return (Burst){f32_avx2, 12 * 16};

@@ -1,4 +1,4 @@
-// The probe of a GPU: a large copy, and large products by the fastest kernel at hand.
+// The probe of a GPU: a large copy, and large products by the fastest kernel there is.
 #include "bench.h"
 #include <stdlib.h>
 
@@ -16,7 +16,7 @@ static void work(void *arg, int i) {
     if (w->kind == 2) d->matmul_bwd(d, w->x, NONE, w->y, w->x, w->z);
 }
 
-// [n,n] of uniform numbers in (-1, 1): a block of them again and again, so that it is made in no time.
+// Fills [n,n] with uniform numbers in (-1, 1), repeating one block of them: drawing them all would take too long.
 static Tensor uniform(Device *d, DType t, int64_t n) {
     enum { BLOCK = 1 << 20 };
     Tensor block = tensor1(xmalloc(BLOCK * dtype_size(t)), t, BLOCK), x = tensor2(NULL, t, n, n);

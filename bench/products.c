@@ -75,7 +75,7 @@ static void measure(Bench *b, const char *layer, DType t, int64_t M, int64_t N, 
             ready = true;
         }
         double s = bench_time_ops(b, way[i].fn, &p);
-        // Below the required share twice more: on a busy machine a median may be another program's.
+        // Below the required share it is measured twice more: on a busy machine another program may have slowed it.
         for (int again = 0; M > 1 && flop / s * 1e-9 < required * limit && again < 2; again++)
             s = fmin(s, bench_time_ops(b, way[i].fn, &p));
         if (b->gpu) bench_row_time(b, name, s * 1e6, "us", floor_of(bytes, flop, b->probe.read, limit) * 1e-3);

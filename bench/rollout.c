@@ -75,7 +75,7 @@ static void measure_step(Bench *b, Shape shape, int B) {
     bench_model_close(&m);
 }
 
-// Many groups through fewer places, everything counted.
+// Measures the rollout of more groups than there are slots, everything counted.
 static void measure_rollout(Bench *b, Shape shape, int prompts, int group, int slots, int length) {
     enum { PROMPT = 128 };
     char name[64];

@@ -1,5 +1,5 @@
-// Whole GRPO steps: as the recipe makes them, 4 x 8 completions of 200 tokens (random weights seldom end sooner); on a CPU
-// short ones too, which TRL's trainer makes beside.
+// Measures whole GRPO steps: those of the recipe, 4 x 8 completions of 200 tokens (a model with random weights seldom
+// ends sooner); on a CPU also short ones, which TRL's trainer makes for comparison.
 #include "bench_model.h"
 #include "clock.h"
 #include "train.h"
@@ -35,7 +35,7 @@ static void step(void *arg, int i) {
     for (int p = 0; p < b->prompts; p++) s->prompt += (double)b->prompt[p].n / b->prompts;
 }
 
-// One row. The recipe's, and what a peer runs too, with all state in bf16 or f32.
+// Measures one row: the recipe's step, or the one that a peer makes too, with all state in bf16 or f32.
 typedef struct {
     Shape shape;
     int prompts, group, length;

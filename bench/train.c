@@ -1,5 +1,5 @@
-// Training and prefill: tokens a second, beside what the probe's arithmetic allows by the floor model
-// (2 FLOP a weight and token forward, three times that with the backward pass).
+// Measures training and prefill in tokens a second, beside the limit that follows from the probe's FLOP/s by the floor
+// model (2 FLOP a weight and token forward, three times that with the backward pass).
 #include "bench_model.h"
 #include "clock.h"
 #include "micro.h"

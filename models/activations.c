@@ -1,4 +1,5 @@
-// What a forward pass leaves for the backward one, and the cache of keys and values.
+// Lays out the memory of a forward pass (the intermediates that the backward pass needs) and the cache of keys and
+// values.
 #include "error.h"
 #include "model.h"
 #include <stdlib.h>
@@ -9,7 +10,7 @@ static bool has_head_norms(ModelDims n) {
     return false;
 }
 
-// Intermediates of one layer but its norms' and swiglu's outputs.
+// Lays out the intermediates of one layer, except the outputs of its norms and of swiglu.
 static LayerActs carve_layer(Arena *a, ModelDims n, DType t, int64_t T, Keep keep) {
     return (LayerActs){
         .res1 = arena_new(a, t, T, n.D),

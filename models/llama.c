@@ -1,4 +1,4 @@
-// Llama 3.x, and what is made like it (SmolLM2): no bias, no norms but the two of a layer.
+// Llama 3.x, and models of the same structure (SmolLM2): no bias, no norms but the two of each layer.
 #include "params.h"
 
 static const ParamSpec params[] = {

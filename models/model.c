@@ -1,4 +1,5 @@
-// A model as its family's table says: counted, carved out of memory, its parameters by name and as a layer sees them.
+// Builds a model from its family's table of parameters: counts them, carves them out of memory, and finds them by name
+// or by layer.
 #include "model.h"
 #include "error.h"
 #include <stdio.h>
@@ -98,7 +99,8 @@ static void place_param(const ParamSpec *s, int layer, void *arg) {
     if (s->decay) m->n_decay = align_elements(m->slab.dim[0]);
 }
 
-// A parameter by its name in the table; `rows` of it and of those joined to it. NONE: the family has none such.
+// The parameter with this name in the table, as a tensor of `rows` rows: its own and those of the parameters joined to
+// it. NONE where the family has no such parameter.
 static Tensor view(const Model *m, const char *pattern, int layer, int64_t rows) {
     char name[64];
     snprintf(name, sizeof name, pattern, layer);

@@ -1,4 +1,5 @@
-// The rows that families share, in the order in which their parameters lie; a table is these and what is its own.
+// The rows that the families' tables share, in the order in which the parameters lie in memory; each table adds its
+// own.
 #pragma once
 #include "model.h"
 

@@ -1,4 +1,4 @@
-// Qwen2 and Qwen2.5: the products of q, k and v have a bias.
+// Qwen2 and Qwen2.5: the projections to q, k and v have a bias.
 #include "params.h"
 
 static const ParamSpec params[] = {

@@ -1,4 +1,4 @@
-// Qwen3, the dense ones: no bias; each query and key head has an RMSNorm before it is turned.
+// Qwen3's dense models: no bias; each query and key head gets an RMSNorm before the rotary embedding.
 #include "params.h"
 
 static const ParamSpec params[] = {

@@ -1,5 +1,5 @@
-// The frequencies of rotary embeddings, made once when a model is carved. In f32, an operation of transformers 5.24 for an
-// operation, so that both turn by the same angles.
+// Computes the frequencies of rotary embeddings, once when a model is carved. All in f32 and operation by operation as
+// transformers 5.24 does, so that both rotate by the same angles.
 #include "error.h"
 #include "rope.h"
 #include <math.h>
@@ -8,7 +8,8 @@ const char *const rope_type_names[ROPE_TYPES] = {"default", "linear", "llama3", 
 
 #define TURN (2 * M_PI)
 
-// Waves that are long beside the trained context are slowed down by the factor, short ones stay, between them it is a mean.
+// Llama 3's scaling: frequencies whose wavelength is long compared with the trained context are divided by the factor,
+// short ones stay as they are, and between them the result is a weighted mean.
 static float llama3(RopeSpec s, float plain) {
     float wave = (float)TURN / plain;
     float slowed = wave > (float)(s.trained / s.low) ? plain / (float)s.factor : plain;
@@ -17,12 +18,13 @@ static float llama3(RopeSpec s, float plain) {
     return (1 - smooth) * slowed / (float)s.factor + smooth * slowed;
 }
 
-// The pair, as a number, whose wave fits `turns` times into the trained context (Peng et al. 2023, YaRN).
+// The index of the pair (not a whole number) that rotates `turns` times within the trained context (Peng et al. 2023,
+// YaRN).
 static double yarn_pair(RopeSpec s, int d, double turns) {
     return d * log(s.trained / (turns * TURN)) / (2 * log((double)s.theta));
 }
 
-// How much of a pair's frequency is kept: 1 for the fast ones, 0 for the slow ones.
+// YaRN's share of a pair's own frequency: 1 for the fast pairs, which are kept, 0 for the slow ones, which are divided.
 static float yarn_kept(RopeSpec s, int d, int pair) {
     double low = yarn_pair(s, d, s.fast), high = yarn_pair(s, d, s.slow);
     if (s.truncate) low = floor(low), high = ceil(high);

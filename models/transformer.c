@@ -56,7 +56,7 @@ static void layer_forward(Device *d, const Model *m, const Activations *acts, in
     d->swiglu(d, a.mlp, a.gate_up);
 }
 
-// The transformer, once: training, prefill and decode all run these lines. Leaves acts->out[T,D].
+// Runs the transformer; training, prefill and decode all use this one function. The result is acts->out[T,D].
 static void transformer(Device *d, const Model *m, Activations *acts, Input in) {
     ModelDims n = m->dims;
     int64_t T = in.ids.dim[0];
@@ -109,7 +109,7 @@ void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, P
         Tensor att_flat = tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att));
 
         range_layer(d, "backward of layer", l);
-        // The last layer's are still there.
+        // With recompute only one layer's intermediates exist: those of the last layer are still there.
         if (acts->keep == KEEP_RESIDUALS && l < n.L - 1) layer_forward(d, m, acts, l, a.res1, NONE, input);
         if (acts->keep == KEEP_PRODUCTS) d->swiglu(d, a.mlp, a.gate_up);
         d->matmul_bwd(d, dmlp, dw.down_w, dres, a.mlp, w.down_w);

@@ -1,6 +1,7 @@
-// What a model directory's model computes, for tools/compare_hf.py: `logits MODEL_DIR f32|bf16 cpu|cuda [gradients]`, one
-// sequence of token ids a line on standard input; on standard output raw f32 logits, [T,V] a sequence, or the gradients of
-// the mean negative log-prob of every next token: for each parameter a line "NAME ELEMENTS", then its elements as f32.
+// Prints what a model computes, for tools/compare_hf.py: `logits MODEL_DIR f32|bf16 cpu|cuda [gradients]`. Standard
+// input has one sequence of token ids a line. Standard output gets raw f32 logits, [T,V] a sequence; or, with
+// `gradients`, those of the mean negative log-prob of every next token: for each parameter a line "NAME ELEMENTS", then
+// its elements as f32.
 #include "device.h"
 #include "micro.h"
 #include "program.h"

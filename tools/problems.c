@@ -17,8 +17,8 @@
 static const char *const names[] = {"Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Max", "Zoe"};
 static const char *const objects[] = {"apples", "books", "coins", "cards", "eggs", "pens", "cups", "keys"};
 
-// A story: how it opens, what happens (each event adds or takes away), what is asked, and a line of the solution.
-// N, M: two names; O: objects; A, B: numbers; E: the sum with its result. They stand behind a %.
+// A story: its opening, its events (each adds or takes away), its question, and a line of the solution. In the texts,
+// %N and %M are two names, %O objects, %A and %B numbers, %E the sum with its result.
 typedef struct {
     const char *opening, *more[3], *less[3], *question, *line;
 } Story;
