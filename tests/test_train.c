@@ -408,7 +408,6 @@ static void equal_rewards_teach_nothing(void **state) {
     fixture_remove(&f);
 }
 
-// The head is streamed: a run's memory does not know the product of tokens and vocabulary.
 // Two optimizer steps a generation: the first of them already knows the advantage of every completion, and a checkpoint
 // between them goes on only with the same reference or none.
 static void a_generation_used_in_parts(void **state) {

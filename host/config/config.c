@@ -52,8 +52,7 @@ void list_clear(TextList *list) {
     *list = (TextList){0};
 }
 
-// Whether a piece of a list is a parameter, as "clamp=yes", which belongs to the entry before it. "length:max=2" and
-// "format" are entries of their own.
+// Whether a piece of a list is a parameter ("clamp=yes") of the entry before it, unlike "length:max=2" and "format".
 static bool is_parameter(const char *piece, size_t n) {
     const char *equals = memchr(piece, '=', n), *colon = memchr(piece, ':', n);
     return equals && (!colon || equals < colon);
@@ -207,8 +206,7 @@ bool problems_report(const Reading *r, Error *e) {
 
 // ---- reading one value -------------------------------------------------------------------------------------------
 
-// Option names of TRL and similar programs, with what to write here instead. A name that ends in _ stands for all that
-// begin so.
+// Option names of TRL and similar programs, with what to write here; a name ending in _ stands for all that begin so.
 static const char *const foreign_names[][2] = {
     {"attn_implementation", "leave it out: attention is built in"},
     {"bf16", "write dtype: bf16"},
@@ -252,8 +250,7 @@ static bool is_null(const Node *v) {
     return v->plain && (!*v->text || !strcmp(v->text, "~") || !strcasecmp(v->text, "null"));
 }
 
-// Whether s is a number: -?(0|[1-9][0-9]*); with `real`, a fraction and an exponent may follow, and a plus or a bare
-// point is allowed.
+// Whether s is a number: -?(0|[1-9][0-9]*); with `real` also a fraction, an exponent, a plus, a bare point.
 static bool is_number(const char *s, bool real) {
     s += *s == '-' || (real && *s == '+');
     size_t whole = strspn(s, "0123456789");

@@ -19,9 +19,9 @@ bool manifest_check(const json_t *manifest, const char *dir, const char *name, D
 // manifest_check of every file but the names in skip[n_skip].
 bool manifest_check_all(const json_t *manifest, const char *dir, const char *const *skip, int n_skip, Error *e);
 
-// ---- blocks.c
-// -------------------------------------------------------------------------------------------------------- Reads blocks
-// [first, end), DISK_BLOCK bytes each, of a file of `bytes` bytes and compares their checksums with crc[end]. Where
-// `into` is not NULL, into[0] is byte `from` of the file. EXIT_DISK: unreadable; EXIT_INPUT: another checksum.
+// ---- blocks.c -------------------------------------------------------------------------------------------------------
+// Reads blocks [first, end), DISK_BLOCK bytes each, of a file of `bytes` bytes and compares their checksums with
+// crc[end]. Where `into` is not NULL, into[0] is byte `from` of the file. EXIT_DISK: unreadable; EXIT_INPUT: another
+// checksum.
 bool blocks_check(int fd, const char *path, const uint32_t *crc, int64_t first, int64_t end, uint64_t bytes, char *into,
                   uint64_t from, Error *e);

@@ -12,7 +12,7 @@ typedef struct {
     const float *score;              // [n_rewards]; NaN (abstains) becomes null
     int n_rewards;
     float reward, advantage;
-    bool truncated; // it reached max_completion_tokens without an end token
+    bool truncated; // it reached max_completion_length without an end token
     // Its tokens, if they are logged: the text of each, its log-prob as sampled, and the entropy of the distribution it
     // was drawn from, in nats.
     const char *const *piece; // [n_tokens]

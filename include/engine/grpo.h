@@ -76,8 +76,7 @@ typedef struct {
     Tensor metrics;   // [B, GM_COUNT] f32 =
 } GrpoOut;
 
-// ---- host/learn/grpo_scalars.c: the scalars of the whole batch
-// ---------------------------------------------------------
+// ---- host/learn/grpo_scalars.c: the scalars of the whole batch ------------------------------------------------------
 
 #ifdef __cplusplus
 extern "C" {

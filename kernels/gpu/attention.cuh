@@ -65,11 +65,10 @@ static inline void heads_check(const Heads &h, int64_t T) {
         }                                                                                                              \
     } while (0)
 
-// ---- packed sequences
-// ------------------------------------------------------------------------------------------------ A tile of one
-// sequence's work. A sequence of n tokens has n * unit items, which are cut into tiles of `size`. A launcher knows only
-// T and B, not the lengths, so the tiles of sequence b are numbered from seq[b] * unit / size + b on: that leaves room
-// for all of them and at most B numbers unused.
+// ---- packed sequences -----------------------------------------------------------------------------------------------
+// A tile of one sequence's work. A sequence of n tokens has n * unit items, which are cut into tiles of `size`. A
+// launcher knows only T and B, not the lengths, so the tiles of sequence b are numbered from seq[b] * unit / size + b
+// on: that leaves room for all of them and at most B numbers unused.
 typedef struct {
     int b;        // which sequence
     int start, n; // its first token, its tokens
@@ -109,9 +108,8 @@ static __device__ __forceinline__ Tile find_tile(const int32_t *seq, int B, int 
     return t;
 }
 
-// ---- the softmax of a chunk, and chunks together
-// --------------------------------------------------------------------- The maximum to subtract: 0 for a row that sees
-// no key of the chunk (m = -inf), so that its p is 0 and not NaN.
+// ---- the softmax of a chunk, and chunks together --------------------------------------------------------------------
+// The maximum to subtract: 0 for a row that sees no key of the chunk (m = -inf), so that its p is 0 and not NaN.
 static __device__ __forceinline__ float finite_max(float m) { return m == -INFINITY ? 0.0f : m; }
 
 typedef struct {
@@ -131,9 +129,9 @@ static __device__ __forceinline__ float merged(float o, float chunk_o, Scales s)
 }
 static __device__ __forceinline__ float row_lse(float m, float l, float scale) { return m * scale + logf(l); }
 
-// ---- bf16: tiles in shared memory, products by mma
-// ------------------------------------------------------------------- Elements from one row of D to the next: 16 bytes
-// more than a row, so that the 8 rows of an ldmatrix hit different banks.
+// ---- bf16: tiles in shared memory, products by mma ------------------------------------------------------------------
+// Elements from one row of D to the next: 16 bytes more than a row, so that the 8 rows of an ldmatrix hit different
+// banks.
 template <int D> constexpr int PITCH = D + 8;
 // Whether a warp keeps its 16 query rows as fragments in registers; larger heads would need too many.
 template <int D> constexpr bool KEEPS = D <= 128;

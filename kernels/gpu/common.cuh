@@ -37,10 +37,9 @@ bool cuda_overlaps(Device *d); // whether LAUNCH_EARLY starts kernels early
 // Whether `status` is a failure. Records the first one in d->error: "rmsnorm: <what the runtime says>".
 bool cuda_failed(Device *d, cudaError_t status, const char *what);
 
-// ---- launching
-// ------------------------------------------------------------------------------------------------------- LAUNCH(d,
-// kernel, grid, block, shared_bytes, arguments...) starts a kernel on the device's stream. An empty grid launches
-// nothing. Template kernels go in parentheses: LAUNCH(d, (cast_kernel<float, Bf16>), ...).
+// ---- launching ------------------------------------------------------------------------------------------------------
+// LAUNCH(d, kernel, grid, block, shared_bytes, arguments...) starts a kernel on the device's stream. An empty grid
+// launches nothing. Template kernels go in parentheses: LAUNCH(d, (cast_kernel<float, Bf16>), ...).
 #define LAUNCH(d, kernel, grid, block, shared, ...) launch(d, #kernel, false, kernel, grid, block, shared, __VA_ARGS__)
 
 // LAUNCH_EARLY: LAUNCH for a kernel in which every block calls wait_for_earlier() before it touches anything that other
@@ -125,10 +124,9 @@ template <typename T> static bool aligned_rows(const T *p, int64_t width) {
     return (uintptr_t)p % 16 == 0 && width % Pack<T>::N == 0;
 }
 
-// ---- reductions
-// ------------------------------------------------------------------------------------------------------ warp_sum,
-// warp_max: over the lanes of a warp; every lane gets the result. The order is fixed: lanes 16 apart first, then 8, 4,
-// 2, 1.
+// ---- reductions -----------------------------------------------------------------------------------------------------
+// warp_sum, warp_max: over the lanes of a warp; every lane gets the result. The order is fixed: lanes 16 apart first,
+// then 8, 4, 2, 1.
 static __device__ __forceinline__ float warp_sum(float x) {
     for (int k = WARP / 2; k; k /= 2) x += __shfl_xor_sync(FULL, x, k);
     return x;

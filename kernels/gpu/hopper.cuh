@@ -33,10 +33,9 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p) {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-// ---- barriers in shared memory
-// --------------------------------------------------------------------------------------- Makes a barrier whose phase
-// ends when `arrivals` threads have arrived and all expected bytes have been copied. Phases alternate in parity,
-// beginning with 0.
+// ---- barriers in shared memory --------------------------------------------------------------------------------------
+// Makes a barrier whose phase ends when `arrivals` threads have arrived and all expected bytes have been copied. Phases
+// alternate in parity, beginning with 0.
 static __device__ __forceinline__ void mbarrier_init(Mbarrier *b, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals) : "memory");
 }
@@ -65,9 +64,9 @@ static __device__ __forceinline__ void mbarrier_wait(Mbarrier *b, int parity) {
                  : "memory");
 }
 
-// ---- copies
-// ---------------------------------------------------------------------------------------------------------- Starts
-// copying the map's box from (row, column) on to shared memory; called by one thread. The bytes count on barrier b.
+// ---- copies ---------------------------------------------------------------------------------------------------------
+// Starts copying the map's box from (row, column) on to shared memory; called by one thread. The bytes count on barrier
+// b.
 static __device__ __forceinline__ void tensor_copy(void *shared, const TensorMap *map, int row, int column,
                                                    Mbarrier *b) {
     asm volatile(
@@ -130,8 +129,7 @@ WGMMA(192, NAMES_0 "," NAMES_1 "," NAMES_2 "," NAMES_3 "," NAMES_4 "," NAMES_5, 
 WGMMA(256, NAMES_0 "," NAMES_1 "," NAMES_2 "," NAMES_3 "," NAMES_4 "," NAMES_5 "," NAMES_6 "," NAMES_7, 128, 129, 130,
       SUM_16(0), SUM_16(1), SUM_16(2), SUM_16(3), SUM_16(4), SUM_16(5), SUM_16(6), SUM_16(7))
 
-// ---- registers
-// -------------------------------------------------------------------------------------------------------
+// ---- registers ------------------------------------------------------------------------------------------------------
 // registers_give: a warpgroup hands back registers and keeps `left` a thread. registers_take: it waits until it has
 // `most`. All its warps must call it.
 template <int left> static __device__ __forceinline__ void registers_give() {

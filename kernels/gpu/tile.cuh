@@ -37,9 +37,8 @@ template <typename T> static int64_t k_chunks(int64_t K) { return K > 0 ? (K + K
 // the stages, for tiles whose accumulators need all registers. ONE_CHUNK: nowhere, as K is no longer than one chunk.
 enum Hold { IN_REGISTERS, IN_SHARED, ONE_CHUNK };
 
-// ---- copying
-// --------------------------------------------------------------------------------------------------------- Copies ROWS
-// rows of an operand to the stages; a thread always copies the same pack of the same rows.
+// ---- copying --------------------------------------------------------------------------------------------------------
+// Copies ROWS rows of an operand to the stages; a thread always copies the same pack of the same rows.
 template <typename T, int ROWS, int THREADS> struct Panel {
     static constexpr int EACH = (ROWS * ROW_PACKS + THREADS - 1) / THREADS, APART = THREADS / ROW_PACKS;
     static constexpr int ELEMS = Pack<T>::N;
@@ -79,9 +78,8 @@ template <typename T, int ROWS, int THREADS> struct Panel {
     }
 };
 
-// ---- bf16: tensor cores
-// ---------------------------------------------------------------------------------------------- A bf16 tile of W_WARPS
-// x X_WARPS warps, each with W / W_WARPS weights and X / X_WARPS tokens.
+// ---- bf16: tensor cores ---------------------------------------------------------------------------------------------
+// A bf16 tile of W_WARPS x X_WARPS warps, each with W / W_WARPS weights and X / X_WARPS tokens.
 template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN_REGISTERS> struct MmaTile {
     typedef Bf16 T;
     static constexpr int W = W_, X = X_, STAGES = STAGES_, THREADS = W_WARPS * X_WARPS * WARP;
@@ -142,9 +140,9 @@ template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN
     }
 };
 
-// ---- f32: fmaf chains
-// ------------------------------------------------------------------------------------------------ An f32 tile, in
-// which a thread has W_EACH x X_EACH outputs, so that many products share a 16-byte load of shared memory.
+// ---- f32: fmaf chains -----------------------------------------------------------------------------------------------
+// An f32 tile, in which a thread has W_EACH x X_EACH outputs, so that many products share a 16-byte load of shared
+// memory.
 template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
     typedef float T;
     static constexpr int W = W_, X = X_, STAGES = STAGES_, W_THREADS = W / W_EACH, X_THREADS = X / X_EACH;
@@ -183,10 +181,9 @@ template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
     }
 };
 
-// ---- the pipeline
-// ---------------------------------------------------------------------------------------------------- For each tile
-// below `tiles`: sum = the products of weights w_row(tile W + 0 .. W - 1) and tokens x_row(0 .. X - 1) over columns
-// [k_begin, k_end), then done(tile, sum). k_begin is a multiple of K_CHUNK<T>.
+// ---- the pipeline ---------------------------------------------------------------------------------------------------
+// For each tile below `tiles`: sum = the products of weights w_row(tile W + 0 .. W - 1) and tokens x_row(0 .. X - 1)
+// over columns [k_begin, k_end), then done(tile, sum). k_begin is a multiple of K_CHUNK<T>.
 //   shared        Tile::SHARED_BYTES
 //   w_row(int64_t i), x_row(int64_t i)   where row i begins (const T *), or NULL: a row of zeros
 //   ALIGNED       every row begins on 16 bytes and K is whole packs (aligned_rows); else a slower path, the same bits

@@ -33,9 +33,8 @@ typedef struct {
     unsigned *arrived; // [n] how many segments of a completion are done; 0 before and after the kernel
 } Columns;
 
-// ---- the advantage, by one warp
-// -------------------------------------------------------------------------------------- The moments of value(j) for j
-// < n; every lane gets them.
+// ---- the advantage, by one warp -------------------------------------------------------------------------------------
+// The moments of value(j) for j < n; every lane gets them.
 template <typename F> static __device__ __forceinline__ Moments warp_moments(int64_t n, F value) {
     Moments m = {0, 0, 0};
     int lane = threadIdx.x % WARP;
@@ -115,9 +114,9 @@ static __device__ __forceinline__ void for_tokens(const Completion &c, int64_t f
     }
 }
 
-// ---- which block does what
-// ------------------------------------------------------------------------------------------- The first block of
-// completion b: each completion has as many blocks as segments, and perhaps one more that has nothing to do.
+// ---- which block does what ------------------------------------------------------------------------------------------
+// The first block of completion b: each completion has as many blocks as segments, and perhaps one more that has
+// nothing to do.
 static __device__ __forceinline__ int64_t first_block(const int32_t *offsets, int64_t b) {
     return offsets[b] / SEGMENT + b;
 }

@@ -112,9 +112,8 @@ bool hopper_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
     return y.dtype == BF16 ? run_best<Bf16>(d, y, x, w) : run_best<float>(d, y, x, w);
 }
 
-// ---- the check at open
-// ----------------------------------------------------------------------------------------------- Fills a matrix with
-// pseudo-random numbers: of size 1/2 to 2 in rows 0, 3, 6 .., of sizes 2^-20 to 2^19 in the others.
+// ---- the check at open ----------------------------------------------------------------------------------------------
+// Fills a matrix with pseudo-random numbers: of size 1/2 to 2 in rows 0, 3, 6 .., of sizes 2^-20 to 2^19 in the others.
 static __global__ void draw_kernel(Bf16 *to, int64_t rows, int64_t K, uint32_t seed) {
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * K;
          i += (int64_t)gridDim.x * blockDim.x) {

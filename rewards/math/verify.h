@@ -22,10 +22,9 @@ void *pool_take(Pool *p, size_t bytes); // zeroed
 Text pool_text(Pool *p, Text t);
 void pool_free(Pool *p);
 
-// ---- values
-// ---------------------------------------------------------------------------------------------------------- A complex
-// number; where it is rational, also its residues modulo two primes of 61 bits, so that rational arithmetic of any size
-// stays exact (up to a chance of 2^-120) and never needs more memory.
+// ---- values ---------------------------------------------------------------------------------------------------------
+// A complex number; where it is rational, also its residues modulo two primes of 61 bits, so that rational arithmetic
+// of any size stays exact (up to a chance of 2^-120) and never needs more memory.
 #define MATH_PRIMES 2
 typedef struct {
     long double re, im;
