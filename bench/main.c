@@ -251,7 +251,7 @@ static int usage(void) {
                     "  --iterations N          run everything N times and measure nothing: for a profiler\n"
                     "  --tokens N              of contract (default 2000; a million on a GPU)\n"
                     "  --no-peers              leave Python out\n"
-                    "parts (default: all but floor):\n");
+                    "parts, in the order named (default: all but floor, as here):\n");
     for (int i = 0; i < PARTS; i++) fprintf(stderr, "  %-10s %s\n", parts[i].name, parts[i].help);
     return EXIT_CONFIG;
 }
@@ -305,7 +305,7 @@ int main(int argc, char **argv) {
     Error e = {0};
     if (!program_begin(argv, &e)) return program_end("bench", e.code, &e);
     Bench b = {.peers = true, .size = "0.5b"};
-    bool chosen[PARTS] = {0}, any = false;
+    int chosen[PARTS], n_chosen = 0;
     int device = DEVICE_AUTO;
     for (int i = 1; i < argc; i++) {
         int part = 0;
@@ -326,16 +326,18 @@ int main(int argc, char **argv) {
         } else {
             while (part < PARTS && strcmp(argv[i], parts[part].name) != 0) part++;
             if (part == PARTS) return usage();
-            chosen[part] = any = true;
+            int known = 0;
+            while (known < n_chosen && chosen[known] != part) known++;
+            if (known == n_chosen) chosen[n_chosen++] = part;
         }
     }
     enum { FLOOR = PARTS - 1 };
-    if (chosen[FLOOR]) {
-        parts[FLOOR].run(&b);
-        chosen[FLOOR] = any = false;
-        for (int i = 0; i < PARTS; i++) any |= chosen[i];
-        if (!any) return program_end("bench", program_flush(EXIT_OK, &e), &e);
-    }
+    int measured = 0; // floor first, as it needs no device; then there may be nothing left
+    for (int i = 0; i < n_chosen; i++)
+        if (chosen[i] == FLOOR) parts[FLOOR].run(&b);
+        else chosen[measured++] = chosen[i];
+    if (n_chosen && !measured) return program_end("bench", program_flush(EXIT_OK, &e), &e);
+    for (; !n_chosen && measured < FLOOR; measured++) chosen[measured] = measured;
     b.device = device_open(device, 0, 0, CPU_ISA_AUTO, &e);
     if (!b.device) return program_end("bench", e.code, &e);
     b.gpu = !strcmp(b.device->name, "cuda");
@@ -343,8 +345,7 @@ int main(int argc, char **argv) {
     find_origin(&b);
     b.probe = probe(&b);
     if (!b.iterations) print_probe(&b, &b.probe);
-    for (int i = 0; i < PARTS; i++)
-        if (any ? chosen[i] : i != FLOOR) parts[i].run(&b);
+    for (int i = 0; i < measured; i++) parts[chosen[i]].run(&b);
     if (b.only && !wanted) {
         fprintf(stderr, "bench: error: no row of these parts has `%s` in its name\n", b.only);
         b.failed = true;

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Everything that needs a real GPU, in one command, without a network, in less than eight minutes:
+# Everything that needs a real GPU, without a network, in calls of less than ten minutes:
 #   tools/gpu_check.sh            builds for the card that is here, checks, measures; PASS, FAIL or SKIP for each stage
+#   tools/gpu_check.sh peers      after it: measures again, beside PyTorch and HF (those that python3, or PYTHON, has)
 #   tools/gpu_check.sh pack DIR   on a machine with the libraries: copies their headers and archives into DIR, for a GPU
 #                                 machine that has only the CUDA toolkit; there, GRPO_DEPS=DIR tools/gpu_check.sh
-# Figures go to bench/results/CARD-DATE.csv. Without a GPU it says SKIP and ends well.
+# What is worth most comes first, and every stage says what it found as it ends, so that a call which is cut off has not been
+# in vain. Figures go to bench/results/CARD-DATE.csv and CARD-peers-DATE.csv, row by row. Without a GPU it says SKIP and ends well.
 #   GRPO_CONTRACT_TOKENS  tokens of the contract's test (1000000)
-#   GRPO_CHECK_STAGES     some of: build ops contract memcheck racecheck hf bench (all)
+#   GRPO_CHECK_STAGES     some of: build tests ops contract bench memcheck racecheck hf peers (all but peers)
+#   GRPO_CHECK_SECONDS    for all of them (560)
+#   GRPO_CHECK_RESULTS    the folder of the figures (bench/results)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -32,6 +36,20 @@ if [ "${1:-}" = pack ]; then
     exit 0
 fi
 
+default="build tests ops contract bench memcheck racecheck hf"
+case ${1:-} in
+'') ;;
+peers) default="build peers" ;;
+*) echo "usage: tools/gpu_check.sh [peers | pack DIR]" >&2; exit 2 ;;
+esac
+stages=${GRPO_CHECK_STAGES:-$default}
+for stage in $stages; do
+    case " $default peers build tests ops contract bench memcheck racecheck hf " in
+    *" $stage "*) ;;
+    *) echo "gpu_check: GRPO_CHECK_STAGES: there is no stage $stage; the top of $0 names them" >&2; exit 2 ;;
+    esac
+done
+
 # ---- a GPU? ----------------------------------------------------------------------------------------------------------
 if ! card=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1) || [ -z "$card" ]; then
     echo "SKIP gpu_check: no GPU answers here (nvidia-smi names none); nothing was checked"
@@ -53,19 +71,19 @@ fi
 
 build=build/gpu
 logs=$build/logs
-mkdir -p "$logs" bench/results
+results=${GRPO_CHECK_RESULTS:-bench/results}
+mkdir -p "$logs" "$results" || exit 1
 started=$SECONDS
 passed=0 failed=0 skipped=0
-stages=${GRPO_CHECK_STAGES:-build ops contract memcheck racecheck hf bench}
 
 wanted() { case " $stages " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
 report() { # PASS|FAIL|SKIP, stage, words
     printf '%-4s %-10s %4d s  %s\n' "$1" "$2" $((SECONDS - stage_start)) "$3"
     case $1 in PASS) passed=$((passed + 1)) ;; FAIL) failed=$((failed + 1)) ;; *) skipped=$((skipped + 1)) ;; esac
 }
-# Seconds a stage may take: its own limit, and never past the eighth minute.
+# Seconds a stage may take: its own limit, and never past those of all.
 limit() {
-    local left=$((470 - SECONDS + started))
+    local left=$((${GRPO_CHECK_SECONDS:-560} - SECONDS + started))
     [ "$left" -gt 1 ] || left=1
     [ "$1" -lt "$left" ] && echo "$1" || echo "$left"
 }
@@ -75,20 +93,31 @@ echo "gpu_check on $card, driver $(nvidia-smi --query-gpu=driver_version --forma
     "$(git describe --always --dirty 2>/dev/null || echo "${GRPO_COMMIT:-unknown}")"
 
 # ---- build -----------------------------------------------------------------------------------------------------------
-stage_start=$SECONDS
+# The programs first: without them nothing can be checked; the tests after them, as only one stage needs those.
 make="make -j$(nproc) CUDA=yes CUDA_ARCH=native BUILD=$build"
 # The programs that take their device from GRPO_TEST_DEVICE; test_ptx's run PTX on the CPU.
 tests=$(grep -l 'include "on_device.h"' tests/test_*.c | grep -v test_ptx |
     sed "s|^tests/\(.*\)\.c$|$build/release/tests/\1|" | tr '\n' ' ')
 if wanted build; then
+    stage_start=$SECONDS
     # shellcheck disable=SC2086
-    if timeout "$(limit 300)" $make all "$build/bench" $tests >"$logs/build.log" 2>&1; then
+    if timeout "$(limit 300)" $make all "$build/bench" >"$logs/build.log" 2>&1; then
         report PASS build "for this card, with $(nvcc --version | sed -n 's/^.*release \([0-9.]*\).*$/CUDA \1/p')"
     else
         report FAIL build "see $logs/build.log"
         show_end "$logs/build.log"
         echo "gpu_check: FAIL: it does not build"
         exit 1
+    fi
+fi
+if wanted tests; then
+    stage_start=$SECONDS
+    # shellcheck disable=SC2086
+    if timeout "$(limit 150)" $make --keep-going $tests >"$logs/tests.log" 2>&1; then
+        report PASS tests "$(echo "$tests" | wc -w) programs"
+    else
+        report FAIL tests "see $logs/tests.log"
+        show_end "$logs/tests.log"
     fi
 fi
 
@@ -122,10 +151,32 @@ if wanted contract; then
     tokens=${GRPO_CONTRACT_TOKENS:-1000000}
     if timeout "$(limit 120)" "$build/bench" --device cuda --iterations 1 --tokens "$tokens" contract >"$logs/contract.log" 2>&1
     then report PASS contract "0 bits differ in $tokens tokens, sampled and trained"
+    elif [ $? -eq 124 ]; then report SKIP contract "not done within its time"
     else
         report FAIL contract "see $logs/contract.log"
         show_end "$logs/contract.log"
     fi
+fi
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+# measure STAGE SECONDS CSV ARGUMENT...: the benchmark; its rows are shown, and in the file, as they are measured.
+measure() {
+    local stage=$1 seconds csv=$3 status rows=0
+    stage_start=$SECONDS
+    seconds=$(limit "$2")
+    shift 3
+    timeout "$seconds" "$build/bench" --device cuda --csv "$csv" "$@" 2>&1 | tee "$logs/$stage.log" | sed -u 's/^/     | /'
+    status=${PIPESTATUS[0]}
+    [ ! -f "$csv" ] || rows=$(($(wc -l <"$csv") - 1))
+    if [ "$status" -eq 0 ]; then report PASS "$stage" "$rows rows in $csv"
+    elif [ "$status" -eq 124 ] && [ "$rows" -gt 0 ]; then report PASS "$stage" "time was up after $rows rows, which are in $csv"
+    else report FAIL "$stage" "exit $status; $rows rows in $csv"
+    fi
+}
+card_name=$(echo "$card" | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')
+# What is expected of each kernel first; then the parts in the order of what they are worth.
+if wanted bench; then
+    measure bench 240 "$results/$card_name-$(date -u +%Y-%m-%d).csv" --no-peers floor train rollout step ops products
 fi
 
 # ---- compute-sanitizer on a tiny run ---------------------------------------------------------------------------------
@@ -150,6 +201,7 @@ for tool in memcheck racecheck; do
     if [ $status -eq 0 ]; then report PASS $tool "a training step of the tiny model"
     elif grep -qi 'device not supported\|failed to initialize' "$logs/$tool.log"; then
         report SKIP $tool "compute-sanitizer does not work on this machine"
+    elif [ $status -eq 124 ]; then report SKIP $tool "not done within its time"
     else
         report FAIL $tool "exit $status; see $logs/$tool.log"
         show_end "$logs/$tool.log"
@@ -176,20 +228,10 @@ if wanted hf; then
     done
 fi
 
-# ---- figures ---------------------------------------------------------------------------------------------------------
-if wanted bench; then
-    stage_start=$SECONDS
-    csv=bench/results/$(echo "$card" | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')-$(date -u +%Y-%m-%d).csv
-    # The parts in the order of what they are worth, should time run out: each row is in the file once it is measured.
-    timeout "$(limit 300)" "$build/bench" --device cuda --csv "$csv" train rollout step ops products >"$logs/bench.log" 2>&1
-    status=$?
-    sed 's/^/     | /' "$logs/bench.log"
-    rows=0
-    [ ! -f "$csv" ] || rows=$(($(wc -l <"$csv") - 1))
-    if [ $status -eq 0 ]; then report PASS bench "$rows rows in $csv"
-    elif [ $status -eq 124 ] && [ "$rows" -gt 8 ]; then report PASS bench "time was up after $rows rows, which are in $csv"
-    else report FAIL bench "exit $status; $rows rows in $csv"
-    fi
+# ---- peers -----------------------------------------------------------------------------------------------------------
+# The parts that have some, each with its peers in the same minutes: products first, which take the shortest.
+if wanted peers; then
+    measure peers 540 "$results/$card_name-peers-$(date -u +%Y-%m-%d).csv" products train rollout step
 fi
 
 echo "gpu_check: $passed passed, $failed failed, $skipped skipped in $((SECONDS - started)) s: $([ "$failed" -eq 0 ] && echo PASS || echo FAIL)"
