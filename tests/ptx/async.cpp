@@ -1,4 +1,5 @@
-// cp.async: data arrives when the thread that copied waits for it, no sooner. And what warps know of each other.
+// Runs cp.async, whose data arrives when the thread that copied waits for it, no sooner; keeps what warps know of each
+// other.
 #include "memory.h"
 
 namespace ptx {

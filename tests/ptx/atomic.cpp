@@ -1,4 +1,4 @@
-// atom and red. Blocks run on several threads of the CPU, so in global memory every change is a compare and swap.
+// Runs atom and red. Blocks run on several threads of the CPU, so in global memory every change is a compare and swap.
 #include "memory.h"
 #include "numbers.h"
 

@@ -1,5 +1,5 @@
-// Bulk copies: on their way until the machine lets them arrive (by lot, or when nothing else can go on), or until they are
-// waited for. Their source is read as late as may be; a source that has changed by then is an error.
+// Runs bulk copies: they are on their way until the machine lets them arrive (by lot, or when nothing else can go on),
+// or until they are waited for. Their source is read as late as may be; a source that has changed by then is an error.
 #include "bulk.h"
 
 namespace ptx {

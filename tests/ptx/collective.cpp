@@ -1,4 +1,4 @@
-// What lanes of a warp do together: shfl, vote, match, redux, elect, activemask.
+// Runs what the lanes of a warp do together: shfl, vote, match, redux, elect, activemask.
 #include "lanes.h"
 
 namespace ptx {

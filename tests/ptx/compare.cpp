@@ -1,4 +1,4 @@
-// setp, set, selp, slct.
+// Runs comparisons: setp, set, selp, slct.
 #include "lanes.h"
 #include "numbers.h"
 

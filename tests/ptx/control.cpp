@@ -1,4 +1,5 @@
-// Branches, barriers, ends, and what concerns a thread's life: setmaxnreg, griddepcontrol, barrier.cluster, nanosleep.
+// Runs branches, barriers, ends, and what concerns a thread's life: setmaxnreg, griddepcontrol, barrier.cluster,
+// nanosleep.
 #include "lanes.h"
 
 namespace ptx {

@@ -1,4 +1,5 @@
-// cvt. Frequent pairs have loops of their own; any pair goes through an integer or a double, which hold every source exactly.
+// Runs conversions, cvt. Frequent pairs have loops of their own; any pair goes through an integer or a double, which
+// hold every source exactly.
 #include "lanes.h"
 #include "numbers.h"
 

@@ -1,4 +1,4 @@
-// From statements to instructions, and where diverged paths meet again.
+// Turns statements into instructions, and finds where diverged paths meet again.
 #include "decode.h"
 #include <cstdarg>
 #include <cstring>

@@ -1,4 +1,4 @@
-// Decoding a statement: its modifiers are taken one by one, its operands become offsets. A decoder for a family of
+// Decodes a statement: its modifiers are taken one by one, its operands become offsets. A decoder for a family of
 // instructions stands beside the code that runs them; decode.cpp lists them all.
 #pragma once
 #include "machine.h"

@@ -1,5 +1,5 @@
-// f32 and f64 arithmetic. The usual case (rounded to nearest, nothing flushed) has loops of its own; all others go lane by
-// lane through `careful`.
+// Runs f32 and f64 arithmetic. The usual case (rounded to nearest, nothing flushed) has loops of its own; all others
+// go lane by lane through `careful`.
 #include "lanes.h"
 #include "numbers.h"
 

@@ -1,4 +1,5 @@
-// Running a grid: programs and their variables, blocks in a shuffled order on the CPU's threads, warps by lot, deadlocks.
+// Runs a grid: loads programs and their variables, runs blocks in a shuffled order on the CPU's threads and their
+// warps by lot, and says who waits for what in a deadlock.
 #include "lanes.h"
 #include "ptx.h"
 #include <cstdarg>

@@ -1,4 +1,4 @@
-// f16 and bf16 arithmetic, alone and in pairs: computed in f64, rounded once.
+// Runs f16 and bf16 arithmetic, alone and in pairs: computed in f64, rounded once.
 #include "lanes.h"
 #include "numbers.h"
 

@@ -1,4 +1,4 @@
-// Integer arithmetic.
+// Runs integer arithmetic.
 #include "lanes.h"
 
 namespace ptx {

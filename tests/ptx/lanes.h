@@ -1,4 +1,4 @@
-// Running one operation on the lanes of a warp that take part.
+// Runs one operation on the lanes of a warp that take part.
 #pragma once
 #include "decode.h"
 #include <cfenv>

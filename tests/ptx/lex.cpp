@@ -1,4 +1,4 @@
-// Words of a PTX file: names, numbers, strings, marks; comments left out.
+// Cuts a PTX file into words: names, numbers, strings, marks; comments left out.
 #include "lex.h"
 #include <cstdarg>
 #include <cstdlib>

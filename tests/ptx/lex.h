@@ -1,4 +1,4 @@
-// Words of a PTX file.
+// The words of a PTX file, one after the other.
 #pragma once
 #include "program.h"
 

@@ -1,4 +1,4 @@
-// Bits: and, or, xor, not, shifts, fields, permutations; also on predicates.
+// Runs operations on bits: and, or, xor, not, shifts, fields, permutations; also on predicates.
 #include "lanes.h"
 
 namespace ptx {

@@ -1,4 +1,4 @@
-// Mbarriers: arrivals, bytes, phases, waits. What a warp has seen of copies and writes passes through them.
+// Runs mbarriers: arrivals, bytes, phases, waits. What a warp has seen of copies and writes passes through them.
 #include "mbarrier.h"
 
 namespace ptx {

@@ -1,4 +1,4 @@
-// ld, st and what only hints: the spaces and their checks.
+// Runs ld, st and what only hints, with the checks of each memory space.
 #include "memory.h"
 
 namespace ptx {

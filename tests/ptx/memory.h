@@ -1,4 +1,4 @@
-// Finding memory: which bytes an address means, whether they are there, aligned, written, and nobody else's yet.
+// Finds memory: which bytes an address means, whether they are there, aligned, written, and nobody else's yet.
 #pragma once
 #include "lanes.h"
 

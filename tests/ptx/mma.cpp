@@ -1,4 +1,4 @@
-// ldmatrix, stmatrix, movmatrix and mma.sync of shapes m16n8k*.
+// Runs ldmatrix, stmatrix, movmatrix and mma.sync of shapes m16n8k*.
 #include "memory.h"
 #include "numbers.h"
 #include "units.h"

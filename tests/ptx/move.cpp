@@ -1,4 +1,4 @@
-// mov (also of pairs and special registers), cvta, isspacep, mapa.
+// Runs mov (also of pairs and special registers), cvta, isspacep, mapa.
 #include "lanes.h"
 #include <chrono>
 

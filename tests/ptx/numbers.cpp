@@ -1,4 +1,4 @@
-// Number formats of fewer than 32 bits.
+// Converts numbers to and from formats of fewer than 32 bits.
 #include "numbers.h"
 
 namespace ptx {

@@ -1,5 +1,5 @@
-// From words to modules: directives, variables, functions, statements. Names are resolved here, where they are in scope;
-// labels when their function has ended.
+// Turns words into modules: directives, variables, functions, statements. Names are resolved here, where they are in
+// scope; labels when their function has ended.
 #include "lex.h"
 #include <cstring>
 #include <set>

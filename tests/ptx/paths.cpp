@@ -1,5 +1,6 @@
-// Warps: paths of lanes that diverge at branches, meet again at post-dominators, gather for what a warp does together, and
-// wait at barriers. Lanes of one warp may wait for each other, as since Volta they may: every path goes on by itself.
+// Runs warps: paths of lanes that diverge at branches, meet again at post-dominators, gather for what a warp does
+// together, and wait at barriers. Lanes of one warp may wait for each other, as since Volta they may: every path goes
+// on by itself.
 #include "lanes.h"
 
 namespace ptx {

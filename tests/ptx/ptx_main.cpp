@@ -1,4 +1,5 @@
-// build/ptx FILE.ptx KERNEL grid=X,Y,Z block=X,Y,Z shared=BYTES [seed=N] [units=MODEL] ... ARGUMENT...: runs one kernel.
+// build/ptx FILE.ptx KERNEL grid=X,Y,Z block=X,Y,Z shared=BYTES [seed=N] [units=MODEL] ... ARGUMENT...: runs one
+// kernel.
 #include "ptx.h"
 #include <algorithm>
 #include <cerrno>

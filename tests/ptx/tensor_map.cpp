@@ -1,4 +1,5 @@
-// Tensor maps: made on the device field by field, made known by proxy fences, and the copies of boxes that go by them.
+// Makes tensor maps on the device field by field, makes them known by proxy fences, and runs the copies of boxes that
+// go by them.
 #include "bulk.h"
 #include "ptx.h"
 

@@ -1,7 +1,7 @@
-// The tensor cores' sums. What is known of real ones comes from measurements of single instructions: Fasi, Higham, Mikaitis
-// and Pranesh (2021), "Numerical behavior of NVIDIA tensor cores", and those that repeat it on later generations: on sm_80 8
-// products of f16 and the sum so far are aligned to the largest of the nine and cut off, with one bit more than f32 has; on
-// sm_90 16 products, with two.
+// Adds products as tensor cores do. What is known of real ones comes from measurements of single instructions: Fasi,
+// Higham, Mikaitis and Pranesh (2021), "Numerical behavior of NVIDIA tensor cores", and those that repeat it on later
+// generations: on sm_80 8 products of f16 and the sum so far are aligned to the largest of the nine and cut off, with
+// one bit more than f32 has; on sm_90 16 products, with two.
 #include "units.h"
 #include "ptx.h"
 #include <algorithm>

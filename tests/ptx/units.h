@@ -1,4 +1,4 @@
-// The tensor cores' sums, by a model of how they round.
+// How tensor cores add products, by a model of how they round.
 #pragma once
 #include "machine.h"
 

@@ -1,5 +1,5 @@
-// wgmma: a warp computes its 16 of the 64 rows. The sums are made at once, but their registers are nobody else's before the
-// group is waited for, and what it read of shared memory must be the same until then.
+// Runs wgmma: a warp computes its 16 of the 64 rows. The sums are made at once, but their registers are nobody else's
+// before the group is waited for, and what it read of shared memory must be the same until then.
 #include "memory.h"
 #include "numbers.h"
 #include "units.h"
