@@ -7,6 +7,7 @@
 //   TEXT(group, name, default, help)             one string
 //   LIST(group, name, default, help)             a list of strings: [a, b] in YAML, or a plain string split at commas
 //   PICK(group, name, default, "a|b|c", help)    an index into the choices, in their order
+//   FILES(group, name, help)                     one path, or a list of {file: PATH, weight: W, rewards: [...]}; empty
 //
 // A group is read by some of the commands: see config_commands in host/config/config_print.c.
 #pragma once
@@ -16,7 +17,7 @@
 #include <stdint.h>
 
 // clang-format off
-#define CONFIG_OPTIONS(BOOL, INT, REAL, TEXT, LIST, PICK)                                                              \
+#define CONFIG_OPTIONS(BOOL, INT, REAL, TEXT, LIST, PICK, FILES)                                                       \
     TEXT(model,     model, "", "HF model directory: config.json, *.safetensors, tokenizer.json")                       \
     TEXT(model,     tokenizer, "", "directory or tokenizer.json to use instead of the model's own")                    \
     PICK(model,     init, 0, "load|random", "weights from the model directory, or drawn at random from the seed")      \
@@ -33,7 +34,7 @@
     INT (device,    seed, 42, 0, 9007199254740991, "every random choice of a run follows from it")                     \
     INT (ranks,     gpus, 1, 1, 65536, "GPUs that train together, a process each; with device=cpu so many processes divide the cores. torchrun, srun and mpirun set it") \
     INT (ranks,     comm_timeout, 600, 1, 1000000, "seconds that ranks wait for one that gives no sign of life")        \
-    TEXT(data,      train_file, "", "JSONL to train on")                                                               \
+    FILES(data,     train_file, "JSONL to train on; or several, of which questions come in the ratio of their weights: [{file: a.jsonl, weight: 3}, {file: b.jsonl, weight: 1, rewards: [...]}]; `rewards` there score that file's questions instead of the run's") \
     TEXT(data,      eval_file, "", "JSONL to evaluate on")                                                             \
     TEXT(questions, question_field, "question", "field with the question")                                             \
     TEXT(questions, answer_field, "answer", "field with the answer; a number, or a list or an object in it (test cases), is taken as its JSON text")                                                   \
@@ -173,16 +174,30 @@ typedef struct {
     int n;
 } TextList;
 
+// A file to train on, as the user listed it.
+#define MAX_FILES 16 // of one run
+typedef struct {
+    char *path;
+    double weight;    // its share of what is drawn, beside the others' weights; not below 0
+    TextList rewards; // its own; none: the run's
+    char *place;      // where it stands, "run.yaml:7"; no part of the value
+} DataFile;
+typedef struct {
+    DataFile *item; // [n]
+    int n;          // 0: no file
+} FileList;
+
 #define CONFIG_MEMBER_BOOL(g, name, d, h)         bool name;
 #define CONFIG_MEMBER_INT(g, name, d, lo, hi, h)  int64_t name;
 #define CONFIG_MEMBER_REAL(g, name, d, lo, hi, h) double name;
 #define CONFIG_MEMBER_TEXT(g, name, d, h)         char *name;
 #define CONFIG_MEMBER_LIST(g, name, d, h)         TextList name;
 #define CONFIG_MEMBER_PICK(g, name, d, c, h)      int name;
+#define CONFIG_MEMBER_FILES(g, name, h)           FileList name;
 
 typedef struct Config {
     CONFIG_OPTIONS(CONFIG_MEMBER_BOOL, CONFIG_MEMBER_INT, CONFIG_MEMBER_REAL, CONFIG_MEMBER_TEXT, CONFIG_MEMBER_LIST,
-                   CONFIG_MEMBER_PICK)
+                   CONFIG_MEMBER_PICK, CONFIG_MEMBER_FILES)
 } Config;
 
 // Indices of the choices above, in their order.
@@ -216,6 +231,8 @@ bool config_may_change(const char *name, size_t n);
 bool config_is_local(const char *name, size_t n);
 // Help for one command ("train", ...), or the whole reference page in Markdown where command is NULL. Heap memory.
 char *config_help(const char *command);
+// Whether training scores anything by `rewards`: not where every file has its own, and nothing is evaluated on the way.
+bool config_reads_rewards(const Config *c);
 // One rule of select_rules: the range in which a reward's score must be.
 typedef struct {
     int reward;     // its place in `rewards`; -1: their weighted sum

@@ -94,6 +94,8 @@ extern const int reward_count;
 // Reads "NAME[:key=value,...]" (weight and as are keys of every reward); a comma within a value is written `\\,`. Unknown names
 // and keys name the nearest one.
 bool reward_parse(const char *spec, Reward *out, Error *e);
+// Whether two, as parsed, give the same scores under the same name and weight.
+bool reward_same(const Reward *a, const Reward *b);
 // Starts what the reward needs before it can score, and its fault counters. False after filling *e where that cannot
 // work: a script that cannot be read, a missing sandbox, a bad pattern. reward_close ends it.
 bool reward_open(Reward *r, Error *e);

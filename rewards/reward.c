@@ -2,6 +2,7 @@
 #include "reward.h"
 #include "state.h"
 #include <stdlib.h>
+#include <string.h>
 
 bool reward_open(Reward *r, Error *e) {
     RewardState *state = xcalloc(1, sizeof *state);
@@ -18,6 +19,13 @@ void reward_close(Reward *r) {
     if (r->info->close) r->info->close(r->state->data);
     free(r->state);
     r->state = NULL;
+}
+
+bool reward_same(const Reward *a, const Reward *b) {
+    bool same = a->info == b->info && a->weight == b->weight && !strcmp(a->name, b->name);
+    for (int i = 0; i < REWARD_MAX_PARAMS; i++) same = same && a->param[i] == b->param[i];
+    for (int i = 0; i < REWARD_MAX_TEXTS; i++) same = same && !strcmp(a->text[i], b->text[i]);
+    return same;
 }
 
 float reward_total(const Reward *r, int n_rewards, const float *score) {

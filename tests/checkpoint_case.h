@@ -31,8 +31,13 @@ typedef struct {
 
 static inline World world_make(int step) {
     World w = {.m = model_make(dims, F32, (uint64_t)step)};
-    w.s = (TrainState){step, step - 1, 2, {3, 1000000007ll * step}, 5, 6, 7ll << 40, 4, 0.1 * step, 1.0 / 3 - step, 8,
-                       9,    NULL,     0};
+    w.s = (TrainState){step,       step - 1,
+                       2,          {{{{3, 1000000007ll * step}, 1ll << 50}, {{4, 5}, 6}}, 2},
+                       5,          6,
+                       7ll << 40,  4,
+                       0.1 * step, 1.0 / 3 - step,
+                       8,          9,
+                       NULL,       0};
     if (step % 2 == 0) {
         w.s.batch_bytes = 5;
         w.s.batch = xstrndup("batch", 5);

@@ -189,7 +189,7 @@ static void overrides(void **state) {
     assert_string_equal(c.tokenizer, "a\nb");
     assert_string_equal(c.eval_file, "c");
     assert_string_equal(c.answer_marker, "");
-    assert_string_equal(c.train_file, "\"a\" and b");
+    assert_string_equal(c.train_file.item[0].path, "\"a\" and b");
     assert_string_equal(c.output_dir, "a=b");
     assert_string_equal(c.eval_output, "'");
     config_free(&c);
@@ -331,6 +331,67 @@ static void commands_have_needs(void **state) {
     assert_args("config", ARGS("num_generations=7"), "not a multiple");
 }
 
+static void files_have_weights_and_rewards(void **state) {
+    Config c = read_good("train_file:\n  - {file: a b.jsonl, weight: 3}\n  - b.jsonl\n  - file: c.jsonl\n"
+                         "    rewards: [accuracy, {name: format, weight: 2}]\n",
+                         NULL, 0);
+    assert_int_equal(c.train_file.n, 3);
+    const DataFile *f = c.train_file.item;
+    assert_string_equal(f[0].path, "a b.jsonl");
+    assert_true(f[0].weight == 3 && f[1].weight == 1 && f[2].weight == 1);
+    assert_string_equal(f[1].path, "b.jsonl");
+    assert_list(&f[2].rewards, 2, (char *[]){"accuracy", "format:weight=2"});
+    assert_non_null(strstr(f[2].place, "run.yaml:4"));
+    // What is printed is read as the same.
+    char *yaml = config_yaml(&c);
+    assert_non_null(
+        strstr(yaml, "\ntrain_file: [{file: \"a b.jsonl\", weight: 3}, {file: b.jsonl, weight: 1}, {file: c.jsonl, "
+                     "weight: 1, rewards: [accuracy, \"format:weight=2\"]}]\n"));
+    Config again = read_good(yaml, NULL, 0);
+    char *twice = config_yaml(&again);
+    assert_string_equal(twice, yaml);
+    free(yaml), free(twice);
+    config_free(&again), config_free(&c);
+    c = read_good("", ARGS("train_file=[{file: x.jsonl, rewards: format}]"));
+    assert_list(&c.train_file.item[0].rewards, 1, (char *[]){"format"});
+    assert_string_equal(c.train_file.item[0].place, "argument 'train_file=[{file: x.jsonl, rewards: format}]'");
+    config_free(&c);
+    c = read_good("train_file: plain.jsonl\n", NULL, 0);
+    yaml = config_yaml(&c);
+    assert_non_null(strstr(yaml, "\ntrain_file: plain.jsonl\n"));
+    free(yaml), config_free(&c);
+}
+
+static void mistakes_in_files_have_their_line(void **state) {
+    BAD("train_file: [{file: a, weight: 0}, {file: b, weight: 0}]\n", "run.yaml:1", "every weight is 0");
+    BAD("beta: 1\ntrain_file:\n- {file: a, weight: -1}\n", "run.yaml:3",
+        "`weight` wants a number from 0 to 1e9, not `-1`");
+    BAD("train_file:\n- {file: a, weight: many}\n", "run.yaml:2", "not `many`");
+    BAD("train_file:\n- {weight: 1}\n", "run.yaml:2", "wants a `file`");
+    BAD("train_file:\n- {file: a, wieght: 1}\n", "run.yaml:2",
+        "an entry has `file`, `weight` and `rewards`, not `wieght`");
+    BAD("train_file:\n- {file: a, file: b}\n", "run.yaml:2", "`file` is given twice");
+    BAD("train_file:\n- {file: [a]}\n", "run.yaml:2", "`file` wants a path");
+    BAD("train_file: []\n", "run.yaml:1", "an empty list");
+    BAD("train_file:\n- [a]\n", "run.yaml:2", "a list within a list");
+    BAD("train_file:\n- a\n- ''\n", "run.yaml:3", "an empty entry");
+    BAD("train_file:\n- a\n- {file: a, weight: 2}\n", "run.yaml:3", "a is there twice");
+    BAD("train_file:\n- a\n- {file: b, rewards: [acuracy]}\n", "run.yaml:3", "did you mean accuracy?");
+    BAD("train_file:\n- a\n- {file: b, rewards: []}\n", "run.yaml:3", "leave it out for the run's own");
+    BAD("rewards: [format]\ntrain_file:\n- a\n- {file: b, rewards: [\"format:form=old\"]}\n", "run.yaml:4",
+        "format has other parameters or another weight than at");
+    BAD("train_file:\n- {file: b, rewards: [format, format]}\n", "run.yaml:2", "format is listed twice");
+    // Of the run's own rewards nothing is said where nobody is scored by them.
+    Config c = read_good("rewards: [format]\ntrain_file:\n- {file: b, rewards: [\"format:form=old\"]}\n", NULL, 0);
+    config_free(&c);
+    assert_args("sft", ARGS("model=m", "train_file=[{file: a, rewards: format}]"),
+                "sft reads no rewards of a file's own");
+    assert_args("select", ARGS("model=m", "train_file=[a, b]"), "select reads one file; 2 are listed");
+    // A rule names one of the run's rewards: one that only a file has is none of them.
+    assert_args("select", ARGS("model=m", "train_file=[{file: a, rewards: tag_count}]", "select_rules=tag_count:min=1"),
+                "`tag_count` is none of the `rewards` of this run");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_tables),
@@ -342,6 +403,8 @@ int main(void) {
         cmocka_unit_test(lists),
         cmocka_unit_test(contradictions),
         cmocka_unit_test(commands_have_needs),
+        cmocka_unit_test(files_have_weights_and_rewards),
+        cmocka_unit_test(mistakes_in_files_have_their_line),
     };
     return cmocka_run_group_tests_name("config", tests, make_folder, remove_folder);
 }

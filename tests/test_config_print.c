@@ -145,7 +145,7 @@ static void yaml_reads_back_the_same(void **state) {
 }
 
 #define NAME(g, n, ...) #n,
-static const char *const names[] = {CONFIG_OPTIONS(NAME, NAME, NAME, NAME, NAME, NAME)};
+static const char *const names[] = {CONFIG_OPTIONS(NAME, NAME, NAME, NAME, NAME, NAME, NAME)};
 #define NAMES ((int)(sizeof names / sizeof *names))
 
 // An option changes numbers unless the table's list says otherwise; only what is an option can be in that list.

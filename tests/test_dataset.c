@@ -361,7 +361,7 @@ static void rows_are_asked_as_the_file_is_opened(void **state) {
     assert_non_null(d);
     assert_int_equal(dataset_rows(d), 4501);
     assert_int_equal(dataset_skipped(d), 4500);
-    assert_string_equal(dataset_about(d), " (4500 bad lines left out)");
+    assert_string_equal(dataset_skipped_text(dataset_skipped(d)), " (4500 bad lines left out)");
     for (int i = 0; i < 4501; i++) {
         Row row;
         assert_true(dataset_row(d, i, &row, &e));

@@ -31,7 +31,9 @@ static const char phases[] =
     "  - name: reasoning\n"
     "    command: train\n"
     "    model: ${cold}\n"
-    "    train_file: ${questions}\n"
+    "    train_file:\n"
+    "      - {file: \"${questions}\", weight: 2}\n"
+    "      - {file: $D/more.jsonl, weight: 1, rewards: [xmlcount]}\n"
     "    max_steps: 3\n"
     "    num_generations: 4\n"
     "    per_device_train_batch_size: 4\n"
@@ -111,6 +113,11 @@ static int setup(void **state) {
         fprintf(out, "{\"prompt\": \"%d and %d?\", \"completion\": \"It is %d, here.\"}\n", i % 7, i % 5,
                 i % 7 + i % 5);
     free(path);
+    if (fclose(out)) return -1;
+    path = xasprintf("%s/more.jsonl", f.dir);
+    out = fopen(path, "w");
+    fputs("{\"question\": \"1 and 1?\", \"answer\": \"#### 2\"}\n", out);
+    free(path);
     return fclose(out);
 }
 static int teardown(void **state) { return fixture_remove(&f), 0; }
@@ -183,7 +190,7 @@ static void what_changed_is_said_and_made_again_on_request(void **state) {
     fputs("{\"question\": \"One more?\", \"answer\": \"#### 1\"}\n", more);
     fclose(more);
     assert_run(path, "reasoning.learning_rate=1e-3 reasoning.seed=5", 2,
-               "phase reasoning was made from another train_file");
+               "phase reasoning was made from another train_file[1] than");
     assert_run(other, "only=pick", 2, "phase cold is not finished; only=pick needs those before it");
     free(path), free(other), free(kept), free(questions);
 }
@@ -234,10 +241,18 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
          "  - {name: b, command: eval, model: \"${a.best}\", eval_file: \"${a\"}\n",
          2,
          {":5: model: phase a makes no `best`", ":5: eval_file: ${ without }"}},
+        {"*  - name: a\n    command: sft\n    model: models/tiny\n    train_file:\n      - $D/sft.jsonl\n"
+         "      - {file: $D/no.jsonl, weight: 2}\n",
+         3,
+         {":9: phase a: train_file[2]: "}},
+        {"*  - {name: a, command: sft, model: models/tiny, train_file: [{file: \"${b}\"}, x]}\n"
+         "  - {name: b, command: train, model: \"${a}\", train_file: [{file: x, weight: 0}, {file: y, weight: 0}]}\n",
+         2,
+         {":4: train_file: ${b} is made by a later phase", ":5: train_file: every weight is 0"}},
         {"*  - {name: a, command: sft, model: $D/none, train_file: $D/no.jsonl}\n"
          "  - {name: b, command: eval, model: \"${a}\", eval_file: $D/no2.jsonl}\n",
          3,
-         {"phase a: model: ", "phase a: train_file: ", "phase b: eval_file: "}},
+         {":4: phase a: model: ", ":4: phase a: train_file: ", ":5: phase b: eval_file: "}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *body = cases[i].text;

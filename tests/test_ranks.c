@@ -121,8 +121,8 @@ static ExitCode be_rank(Fixture *f, Error *e) {
         if (striking) fault.where = ROLLOUT;
         if (striking || fault.where == EVAL) {
             ranks_phase("eval", t->state.step);
-            if (!eval_run(&t->learner.engine, &t->questions.prompter, t->questions.data, &t->scoring.rewards, 4, 1, &r,
-                          e)) {
+            if (!eval_run(&t->learner.engine, &t->questions.prompter, t->questions.held_out, &t->scoring.rewards, 4, 1,
+                          &r, e)) {
                 if (e->code != EXIT_STOPPED) return e->code;
                 return trainer_save(t, e) ? EXIT_STOPPED : e->code;
             }
@@ -143,7 +143,9 @@ static int train(Fixture *f, const char *options, Fault what, Str *said) {
         Error e = {0};
         fault = what;
         armed = false;
-        fixture_config(f, options);
+        char *all = xasprintf("%s eval_steps=1000 eval_file=%s/train.jsonl", options, f->dir); // so that there is one
+        fixture_config(f, all);
+        free(all);
         signals_install(true);
         ExitCode code;
         if (ranks_start(&f->cfg, &code, &e)) {

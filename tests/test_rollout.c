@@ -300,7 +300,7 @@ static Drawn decode(Fixture *f) {
     Batch *b = &t->generation.batch;
     Error e = {0};
     batch_clear(b);
-    dataset_seek(t->questions.data, (Cursor){0});
+    mix_seek(t->questions.data, &(MixCursor){0});
     for (int p = 0; p < b->prompts; p++)
         assert_true(prompter_next(&t->questions.prompter, t->questions.data, b, p, &e));
     for (int i = 0; i < b->n; i++) b->key[i] = i;

@@ -258,7 +258,7 @@ static void kept_rows_are_what_sft_reads(void **state) {
     Dataset *kept = dataset_open_sft(path, &f.cfg, &(RowCheck){example_check, &pr}, &e);
     if (!kept) fail_msg("%s", e.text);
     assert_in_range(dataset_rows(kept), 1, 4);
-    Dataset *asked = dataset_open(f.cfg.train_file, &f.cfg, NULL, &e);
+    Dataset *asked = dataset_open(f.cfg.train_file.item[0].path, &f.cfg, NULL, &e);
     for (int64_t i = 0; i < dataset_rows(kept); i++) {
         Row row, question;
         Example x = {0};

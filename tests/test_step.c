@@ -115,7 +115,7 @@ static Draw draw_with(Fixture *f, const char *more) {
     Draw x = {.prompts = b->prompts,
               .group = b->group,
               .next_key = f->t.generation.next_key,
-              .index = f->t.state.cursor.index};
+              .index = f->t.state.cursor.file[0].at.index};
     assert_in_range(b->prompts, 2, 16);
     assert_in_range(b->n, 2, 64);
     for (int p = 0; p < b->prompts; p++) x.row[p] = b->row[p], x.flat[p] = group_is_flat(b, p);

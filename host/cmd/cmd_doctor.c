@@ -4,6 +4,7 @@
 #include "commands.h"
 #include "device.h"
 #include "prompt.h"
+#include "reward_set.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -237,10 +238,12 @@ static void check_data(Report *r, const Config *c, Tokenizer *t) {
     bool have_template = t && engine_find_template(&run, NULL); // check_template has said why not
     bool have_prompter = have_template && engine_prompter(&run, &p, &e);
     if (have_template && !have_prompter) fail(r, "prompt", &e);
-    if (*c->train_file) check_rows(r, "train_file", c->train_file, c, have_prompter ? &p : NULL);
+    for (int i = 0; i < c->train_file.n; i++)
+        check_rows(r, "train_file", c->train_file.item[i].path, c, have_prompter ? &p : NULL);
     if (*c->eval_file) check_rows(r, "eval_file", c->eval_file, c, have_prompter ? &p : NULL);
-    if (*c->train_file && !strcmp(c->train_file, c->eval_file))
-        say(r, FINDING_WARN, "eval_file", "is the training file: what is measured was trained on");
+    for (int i = 0; i < c->train_file.n; i++)
+        if (!strcmp(c->train_file.item[i].path, c->eval_file))
+            say(r, FINDING_WARN, "eval_file", "is the training file: what is measured was trained on");
     check_readable(r, "prompt_file", c->prompt_file);
     if (have_prompter) prompter_close(&p);
 }
@@ -249,8 +252,9 @@ static void check_data(Report *r, const Config *c, Tokenizer *t) {
 
 static void check_memory(Report *r, const Config *c, Learner *l) {
     Error e = {0};
-    RunShape shape =
-        *c->train_file ? shape_for_train(c, c->rewards.n > 0 ? c->rewards.n : 1) : shape_for_rollout(c, 64, 8);
+    Rewards rw; // those that cannot be were said before
+    int n_rewards = rewards_select_training(c, &rw, NULL) ? rw.n : 1;
+    RunShape shape = c->train_file.n ? shape_for_train(c, n_rewards) : shape_for_rollout(c, 64, 8);
     if (!learner_describe(l, c, shape, &e)) return fail(r, "context", &e);
     size_t need;
     MemoryLimit have;
@@ -259,7 +263,7 @@ static void check_memory(Report *r, const Config *c, Learner *l) {
     bool fits = plan_fits(&l->engine, &need, &have), gpu = !on_host(l->engine.device);
     device_close(l->engine.device);
     l->engine.device = NULL;
-    const char *purpose = *c->train_file ? "training" : "sampling";
+    const char *purpose = c->train_file.n ? "training" : "sampling";
     if (!fits) {
         error_set(&e, EXIT_MEMORY, "%s takes %.1f GiB, %s has %.1f; `grpo plan` shows what would help", purpose,
                   (double)need / GiB, have.whose, (double)have.bytes / GiB);
@@ -312,7 +316,7 @@ static void check_config(Report *r, const Config *c) {
     if (t && !c->raw) check_template(r, c, t, model ? &hf : NULL);
     check_data(r, c, t);
     if (model) check_memory(r, c, &l);
-    if (*c->train_file) check_output(r, c, l.engine.cfg ? &l : NULL);
+    if (c->train_file.n) check_output(r, c, l.engine.cfg ? &l : NULL);
     tokenizer_free(t);
 }
 

@@ -23,8 +23,9 @@
 #define ROW_TEXT(g, n, d, h)         {ROW(g, n, KIND_TEXT), .text = d, .help = h},
 #define ROW_LIST(g, n, d, h)         {ROW(g, n, KIND_LIST), .text = d, .help = h},
 #define ROW_PICK(g, n, d, c, h)      {ROW(g, n, KIND_PICK), .value = d, .text = c, .help = h},
+#define ROW_FILES(g, n, h)           {ROW(g, n, KIND_FILES), .text = "", .help = h},
 
-const Option config_options[] = {CONFIG_OPTIONS(ROW_BOOL, ROW_INT, ROW_REAL, ROW_TEXT, ROW_LIST, ROW_PICK)};
+const Option config_options[] = {CONFIG_OPTIONS(ROW_BOOL, ROW_INT, ROW_REAL, ROW_TEXT, ROW_LIST, ROW_PICK, ROW_FILES)};
 #define OPTIONS ((int)(sizeof config_options / sizeof *config_options))
 const int config_option_count = OPTIONS;
 
@@ -91,6 +92,7 @@ static void set_default(Config *c, const Option *o) {
     case KIND_PICK: *(int *)at = (int)o->value; break;
     case KIND_TEXT: set_text(at, o->text); break;
     case KIND_LIST: list_clear(at), list_split(at, o->text); break;
+    case KIND_FILES: files_clear(at); break;
     }
 }
 
@@ -102,6 +104,7 @@ bool option_is_default(const Config *c, const Option *o) {
     case KIND_REAL: return *(const double *)at == o->value;
     case KIND_PICK: return *(const int *)at == (int)o->value;
     case KIND_TEXT: return !strcmp(*(char *const *)at, o->text);
+    case KIND_FILES: return !((const FileList *)at)->n;
     case KIND_LIST: break;
     }
     const TextList *list = at;
@@ -118,26 +121,36 @@ void config_free(Config *c) {
         void *at = option_at(c, &config_options[i]);
         if (config_options[i].kind == KIND_TEXT) free(*(char **)at);
         if (config_options[i].kind == KIND_LIST) list_clear(at);
+        if (config_options[i].kind == KIND_FILES) files_clear(at);
     }
     memset(c, 0, sizeof *c);
 }
 
 // ---- problems ----------------------------------------------------------------------------------------------------
 
-static void problem_add(Reading *r, Place place, const char *fmt, va_list ap) {
-    if (++r->problem_count > MAX_PROBLEMS) return;
-    Str *s = &r->problems;
-    if (s->n) str_puts(s, "\n");
+static void put_place(Str *s, const Reading *r, Place place) {
     if (place.arg) {
         char *shown = xstrdup(place.arg); // without passwords, even of a URL that is cut below
         str_hide_passwords(shown);
         str_puts(s, "argument '");
         str_visible(s, shown, strnlen(shown, 60));
-        str_puts(s, strlen(shown) > 60 ? "...': " : "': ");
+        str_puts(s, strlen(shown) > 60 ? "...'" : "'");
         free(shown);
-    } else if (!r->path) str_puts(s, "command line: ");
-    else if (place.line) str_printf(s, "%s:%d: ", r->path, place.line);
-    else str_printf(s, "%s: ", r->path);
+    } else if (!r->path) str_puts(s, "command line");
+    else if (place.line) str_printf(s, "%s:%d", r->path, place.line);
+    else str_puts(s, r->path);
+}
+
+char *place_text(const Reading *r, int line) {
+    Str s = {0};
+    put_place(&s, r, (Place){line, r->arg});
+    return s.s;
+}
+
+static void problem_add(Reading *r, const char *place, const char *fmt, va_list ap) {
+    if (++r->problem_count > MAX_PROBLEMS) return;
+    Str *s = &r->problems;
+    str_printf(s, "%s%s: ", s->n ? "\n" : "", place);
     va_list copy;
     va_copy(copy, ap);
     int n = vsnprintf(NULL, 0, fmt, copy);
@@ -151,11 +164,20 @@ static void problem_add(Reading *r, Place place, const char *fmt, va_list ap) {
     free(text);
 }
 
-void problem_at_line(Reading *r, int line, const char *fmt, ...) {
+void problem_at_place(Reading *r, const char *place, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    problem_add(r, (Place){line, r->arg}, fmt, ap);
+    problem_add(r, place, fmt, ap);
     va_end(ap);
+}
+
+void problem_at_line(Reading *r, int line, const char *fmt, ...) {
+    char *place = place_text(r, line);
+    va_list ap;
+    va_start(ap, fmt);
+    problem_add(r, place, fmt, ap);
+    va_end(ap);
+    free(place);
 }
 
 static int option_index(const char *name) {
@@ -170,14 +192,22 @@ static Place place_of(const Reading *r, const char *name) {
     return r->place[i];
 }
 
+char *option_place(const Reading *r, const char *name) {
+    Str s = {0};
+    put_place(&s, r, place_of(r, name));
+    return s.s;
+}
+
 void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) {
     Place x = place_of(r, a), y = b ? place_of(r, b) : (Place){0};
     // Arguments are read after the file; of two arguments either is right.
-    Place last = y.arg || (!x.arg && y.line > x.line) ? y : x;
+    Str place = {0};
+    put_place(&place, r, y.arg || (!x.arg && y.line > x.line) ? y : x);
     va_list ap;
     va_start(ap, fmt);
-    problem_add(r, last, fmt, ap);
+    problem_add(r, place.s, fmt, ap);
     va_end(ap);
+    str_free(&place);
 }
 
 // Reports as many problems as fit into an error.
@@ -246,12 +276,12 @@ static void unknown_option(Reading *r, int line, const char *name) {
     else problem_at_line(r, line, "there is no option `%.80s`; `grpo config` lists all", name);
 }
 
-static bool is_null(const Node *v) {
+bool node_is_null(const Node *v) {
     return v->plain && (!*v->text || !strcmp(v->text, "~") || !strcasecmp(v->text, "null"));
 }
 
 // Whether s is a number: -?(0|[1-9][0-9]*); with `real` also a fraction, an exponent, a plus, a bare point.
-static bool is_number(const char *s, bool real) {
+bool text_is_number(const char *s, bool real) {
     s += *s == '-' || (real && *s == '+');
     size_t whole = strspn(s, "0123456789");
     if (!real) return whole && !s[whole] && (s[0] != '0' || whole == 1);
@@ -270,10 +300,10 @@ static bool is_number(const char *s, bool real) {
 }
 
 static void read_int(Reading *r, const Option *o, const Node *v) {
-    if (!v->plain || !is_number(v->text, false)) {
-        const char *hint = !v->plain                  ? " (without quotes)"
-                           : is_number(v->text, true) ? " (digits only: no point, exponent or leading zero)"
-                                                      : "";
+    if (!v->plain || !text_is_number(v->text, false)) {
+        const char *hint = !v->plain                       ? " (without quotes)"
+                           : text_is_number(v->text, true) ? " (digits only: no point, exponent or leading zero)"
+                                                           : "";
         problem_at_line(r, v->line, "%s wants a whole number%s, not `%.60s`", o->name, hint, v->text);
         return;
     }
@@ -285,7 +315,7 @@ static void read_int(Reading *r, const Option *o, const Node *v) {
 }
 
 static void read_real(Reading *r, const Option *o, const Node *v) {
-    if (!v->plain || !is_number(v->text, true)) {
+    if (!v->plain || !text_is_number(v->text, true)) {
         problem_at_line(r, v->line, "%s wants a number%s, not `%.60s`", o->name, v->plain ? "" : " (without quotes)",
                         v->text);
         return;
@@ -312,12 +342,22 @@ static void read_pick(Reading *r, const Option *o, const Node *v) {
     list_clear(&list);
 }
 
+// A value that is one text as it stands, the empty one too.
+static bool is_text(const Option *o) { return o->kind == KIND_TEXT || o->kind == KIND_FILES; }
+
+static void read_file_name(Reading *r, const Option *o, const Node *v) {
+    FileList *list = option_at(r->c, o);
+    files_clear(list);
+    if (!node_is_null(v)) files_add(list, v->text, place_text(r, v->line));
+}
+
 static void read_scalar(Reading *r, const Option *o, const Node *v) {
     if (strlen(v->text) != v->n) problem_at_line(r, v->line, "%s contains a NUL character", o->name);
-    else if (is_null(v) && o->kind != KIND_TEXT && !(o->kind == KIND_LIST && r->arg && !*v->text))
+    else if (node_is_null(v) && !is_text(o) && !(o->kind == KIND_LIST && r->arg && !*v->text))
         problem_at_line(r, v->line, "%s has no value; %s", o->name,
                         o->kind == KIND_LIST ? "write [] for an empty list" : "leave the line out for the default");
-    else if (o->kind == KIND_TEXT) set_text(option_at(r->c, o), is_null(v) ? "" : v->text);
+    else if (o->kind == KIND_TEXT) set_text(option_at(r->c, o), node_is_null(v) ? "" : v->text);
+    else if (o->kind == KIND_FILES) read_file_name(r, o, v);
     else if (o->kind == KIND_LIST) {
         TextList *list = option_at(r->c, o);
         list_clear(list);
@@ -337,83 +377,6 @@ static void read_scalar(Reading *r, const Option *o, const Node *v) {
 
 static void read_bad(Reading *r, const Node *v) { problem_at_line(r, v->line, "%s", v->text); }
 
-// An entry {name: NAME, key: value, ...} of a list, which becomes "NAME:key=value,...".
-#define MAX_ENTRY_KEYS 16
-typedef struct {
-    Str name, params;
-    TextList keys;
-    bool good;
-} Entry;
-
-static void entry_pair(Reading *r, const Option *o, Entry *entry, const char *key, const Node *v) {
-    bool is_name = !strcmp(key, "name"), good = false, twice = false;
-    for (int i = 0; i < entry->keys.n; i++) twice = twice || !strcmp(entry->keys.item[i], key);
-    if (twice) problem_at_line(r, v->line, "%s: `%.60s` is given twice in one entry", o->name, key);
-    else if (!*key || key[strcspn(key, ",:= \t\n")]) problem_at_line(r, v->line, "%s: `%.60s` is no key", o->name, key);
-    else if (v->kind != NODE_SCALAR)
-        problem_at_line(r, v->line, "%s: `%.60s` wants one value, not a list or map", o->name, key);
-    else if (!*v->text || strlen(v->text) != v->n || (is_name && v->text[strcspn(v->text, ",:=")]) ||
-             v->text[v->n - 1] == '\\') // it would take the comma after it for its own
-        problem_at_line(r, v->line, "%s: %.60s cannot be `%.60s`", o->name, key, v->text);
-    else good = true;
-    if (good && is_name) str_puts(&entry->name, v->text);
-    else if (good) {
-        str_printf(&entry->params, "%c%s=", entry->params.n ? ',' : ':', key);
-        for (const char *p = v->text; *p; p++) str_printf(&entry->params, *p == ',' ? "\\%c" : "%c", *p);
-    }
-    list_add(&entry->keys, key, strlen(key));
-    entry->good = entry->good && good;
-}
-
-// False where reading must stop.
-static bool read_entry(Reading *r, const Option *o, TextList *list, YamlReader *y, Node open) {
-    Entry entry = {.good = true};
-    Node node;
-    while ((node = yaml_next(y)).kind == NODE_SCALAR) {
-        char *key = xstrdup(node.text); // the next call takes the text back
-        node = yaml_next(y);
-        if (entry.keys.n < MAX_ENTRY_KEYS && node.kind != NODE_BAD) entry_pair(r, o, &entry, key, &node);
-        else if (node.kind != NODE_BAD) entry.good = false;
-        free(key);
-        if (node.kind == NODE_LIST || node.kind == NODE_MAP) node = yaml_skip(y, node);
-        if (node.kind == NODE_BAD) break;
-    }
-    if (node.kind == NODE_BAD) read_bad(r, &node);
-    else if (entry.keys.n == MAX_ENTRY_KEYS) problem_at_line(r, open.line, "%s: an entry has too many keys", o->name);
-    else if (entry.good && !entry.name.n) problem_at_line(r, open.line, "%s: an entry {...} wants a `name`", o->name);
-    else if (entry.good) {
-        if (entry.params.n) str_add(&entry.name, entry.params.s, entry.params.n);
-        list_add(list, entry.name.s, entry.name.n);
-    }
-    str_free(&entry.name);
-    str_free(&entry.params);
-    list_clear(&entry.keys);
-    return node.kind != NODE_BAD;
-}
-
-// Reads a list; a single map counts as a list of one. False where reading must stop.
-static bool read_list(Reading *r, const Option *o, YamlReader *y, Node open) {
-    TextList list = {0};
-    bool go_on = true;
-    if (open.kind == NODE_MAP) go_on = read_entry(r, o, &list, y, open);
-    else
-        for (Node item; go_on && (item = yaml_next(y)).kind != NODE_END;) {
-            if (item.kind == NODE_BAD) read_bad(r, &item), go_on = false;
-            else if (item.kind == NODE_MAP) go_on = read_entry(r, o, &list, y, item);
-            else if (item.kind == NODE_LIST) {
-                problem_at_line(r, item.line, "%s: a list within a list", o->name);
-                item = yaml_skip(y, item);
-                if (item.kind == NODE_BAD) read_bad(r, &item), go_on = false;
-            } else if (!*item.text || is_null(&item) || strlen(item.text) != item.n)
-                problem_at_line(r, item.line, "%s: an empty entry", o->name);
-            else list_add(&list, item.text, item.n);
-        }
-    TextList *member = option_at(r->c, o);
-    list_clear(member);
-    *member = list;
-    return go_on;
-}
-
 // Reads the value of option o, or skips it where o is NULL. False where reading must stop.
 static bool read_value(Reading *r, const Option *o, YamlReader *y) {
     Node v = yaml_next(y);
@@ -422,7 +385,8 @@ static bool read_value(Reading *r, const Option *o, YamlReader *y) {
         if (o) read_scalar(r, o, &v);
         return true;
     }
-    if (o && o->kind == KIND_LIST) return read_list(r, o, y, v);
+    if (o && o->kind == KIND_LIST) return config_read_list(r, o, y, v);
+    if (o && o->kind == KIND_FILES) return config_read_files(r, o, y, v);
     if (o) problem_at_line(r, v.line, "%s wants one value, not a %s", o->name, v.kind == NODE_MAP ? "map" : "list");
     v = yaml_skip(y, v);
     if (v.kind == NODE_BAD) read_bad(r, &v);
@@ -483,7 +447,7 @@ static bool read_file(Reading *r) {
 // text. A shell has already removed one layer of quotes, and a prompt with ':' or '#' in it must be taken as it is.
 static bool is_yaml_value(const Option *o, const char *value) {
     size_t n = strlen(value);
-    if (o->kind == KIND_LIST && (*value == '[' || *value == '{')) return true;
+    if ((o->kind == KIND_LIST || o->kind == KIND_FILES) && (*value == '[' || *value == '{')) return true;
     return n >= 2 && (*value == '"' || *value == '\'') && value[n - 1] == *value;
 }
 
@@ -564,7 +528,7 @@ bool config_of_settings(Config *c, const char *path, const Setting *set, int n, 
         int i = option_index(set[k].name);
         if (i < 0) die("config: no option %s", set[k].name);
         place[i].line = set[k].line;
-        bool plain = config_options[i].kind != KIND_TEXT; // "~" is a path like any other
+        bool plain = !is_text(&config_options[i]); // "~" is a path like any other
         read_scalar(&r, &config_options[i],
                     &(Node){NODE_SCALAR, set[k].value, strlen(set[k].value), plain, set[k].line, 0});
     }

@@ -55,23 +55,85 @@ static void check_any(Reading *r, const Config *c) {
                 (long long)c->warmup_steps, (long long)c->max_steps);
 }
 
-static void check_rewards(Reading *r, const Config *c) {
-    if (c->rewards.n > MAX_REWARDS)
-        return problem(r, "rewards", NULL, "rewards: %d are listed, %d at most can be", c->rewards.n, MAX_REWARDS);
-    for (int i = 0; i < c->rewards.n; i++) {
-        Reward reward, other;
-        Error e = {0}, said = {0};
-        if (!reward_parse(c->rewards.item[i], &reward, &e)) {
-            problem(r, "rewards", NULL, "%s", e.text);
-            continue;
+// The lists of rewards that count: the run's, unless every file has its own, and then the files'.
+typedef struct {
+    const TextList *list[MAX_FILES + 1];
+    char *place[MAX_FILES + 1]; // heap
+    int n;
+} RewardLists;
+
+static void lists_add(RewardLists *to, const TextList *list, char *place) {
+    to->list[to->n] = list;
+    to->place[to->n++] = place;
+}
+
+// Reward i of list k beside those before it.
+static void check_reward(Reading *r, const RewardLists *all, int k, int i) {
+    Reward reward, other;
+    Error e = {0}, said = {0};
+    if (!reward_parse(all->list[k]->item[i], &reward, &e)) return problem_at_place(r, all->place[k], "%s", e.text);
+    for (int j = 0; j <= k; j++)
+        for (int m = 0; m < (j < k ? all->list[j]->n : i); m++) {
+            if (!reward_parse(all->list[j]->item[m], &other, &said) || strcmp(other.name, reward.name)) continue;
+            if (j == k)
+                problem_at_place(r, all->place[k],
+                                 "rewards: %s is listed twice; give it a weight instead, or one of them another name "
+                                 "(%s:as=NAME)",
+                                 reward.name, reward.info->name);
+            else if (!reward_same(&reward, &other))
+                problem_at_place(r, all->place[k],
+                                 "rewards: %s has other parameters or another weight than at %s; make them the same, "
+                                 "or give one of them another name (%s:as=NAME)",
+                                 reward.name, all->place[j], reward.info->name);
+            else continue;
+            return;
         }
-        for (int k = 0; k < i; k++)
-            if (reward_parse(c->rewards.item[k], &other, &said) && !strcmp(other.name, reward.name))
-                problem(r, "rewards", NULL,
-                        "rewards: %s is listed twice; give it a weight instead, or one of them another name "
-                        "(%s:as=NAME)",
-                        reward.name, reward.info->name);
+}
+
+static void check_rewards(Reading *r, const Config *c) {
+    RewardLists all = {0};
+    int n = 0;
+    if (config_reads_rewards(c)) lists_add(&all, &c->rewards, option_place(r, "rewards"));
+    for (int f = 0; f < c->train_file.n && f < MAX_FILES; f++)
+        if (c->train_file.item[f].rewards.n)
+            lists_add(&all, &c->train_file.item[f].rewards, xstrdup(c->train_file.item[f].place));
+    for (int k = 0; k < all.n; k++) n += all.list[k]->n;
+    if (n > MAX_REWARDS) problem(r, "rewards", NULL, "rewards: %d are listed, %d at most can be", n, MAX_REWARDS);
+    for (int k = 0; k < all.n; k++) {
+        for (int i = 0; i < all.list[k]->n && n <= MAX_REWARDS; i++) check_reward(r, &all, k, i);
+        free(all.place[k]);
     }
+}
+
+bool config_reads_rewards(const Config *c) {
+    bool reads = !c->train_file.n || c->eval_steps > 0;
+    for (int f = 0; f < c->train_file.n; f++) reads = reads || !c->train_file.item[f].rewards.n;
+    return reads;
+}
+
+static void check_files(Reading *r, const Config *c) {
+    const FileList *files = &c->train_file;
+    double weights = 0;
+    for (int i = 0; i < files->n; i++) {
+        weights += files->item[i].weight;
+        for (int k = 0; k < i; k++)
+            if (!strcmp(files->item[k].path, files->item[i].path))
+                problem_at_place(r, files->item[i].place, "train_file: %s is there twice; give it one weight instead",
+                                 files->item[i].path);
+    }
+    if (files->n && weights == 0)
+        problem(r, "train_file", NULL, "train_file: every weight is 0: there is nothing to draw from");
+}
+
+// What is for training alone.
+static void check_one_file(Reading *r, const Config *c, const char *command) {
+    const FileList *files = &c->train_file;
+    for (int i = 0; i < files->n; i++)
+        if (files->item[i].rewards.n)
+            problem_at_place(r, files->item[i].place, "train_file: %s reads no rewards of a file's own; leave them out",
+                             command);
+    if (files->n > 1 && !strcmp(command, "select"))
+        problem(r, "train_file", NULL, "train_file: select reads one file; %d are listed", files->n);
 }
 
 #define MOST_COMPLETIONS (1 << 20) // at most so many completions in one generation
@@ -241,6 +303,7 @@ void config_check(Reading *r, const char *command) {
     if (command && (!strcmp(command, "config") || !strcmp(command, "doctor"))) command = NULL;
     bool train = command ? !strcmp(command, "train") || !strcmp(command, "plan") : sets_grpo(c);
     check_any(r, c);
+    check_files(r, c);
     check_rewards(r, c);
     check_grader(r, c);
     if (train) check_train(r, c);
@@ -250,14 +313,16 @@ void config_check(Reading *r, const char *command) {
     if (!command) return;
     bool sft = !strcmp(command, "sft"), eval = !strcmp(command, "eval");
     check_needed(r, "model", c->model, "DIRECTORY");
-    if ((train || eval || select) && !c->rewards.n)
+    if (sft || select) check_one_file(r, c, command);
+    if (((train && config_reads_rewards(c)) || eval || select) && !c->rewards.n)
         problem(r, "rewards", NULL, "rewards is empty; `grpo reward --list` names them");
     if (sft && c->log_tokens)
         problem(r, "log_tokens", NULL, "log_tokens is not for sft, which draws no tokens; leave it out");
     if (sft && *c->on_eval)
         problem(r, "on_eval", NULL, "on_eval is not for sft, which does not evaluate; leave it out");
     if (train || sft) check_length(r, c);
-    if (!strcmp(command, "train") || sft || select) check_needed(r, "train_file", c->train_file, "FILE.jsonl");
+    if (!strcmp(command, "train") || sft || select)
+        check_needed(r, "train_file", c->train_file.n ? c->train_file.item[0].path : "", "FILE.jsonl");
     if (select) check_needed(r, "select_output", c->select_output, "DIRECTORY");
     if (select && !c->select_rules.n)
         problem(r, "select_rules", NULL,

@@ -32,10 +32,18 @@ int phase_index(const Phases *ps, const char *name) {
     return -1;
 }
 
+const char *phase_place(const Phase *p, const char *option) {
+    for (int i = 0; i < config_option_count; i++)
+        if (!strcmp(config_options[i].name, option)) return p->place[i];
+    die("phases: no option %s", option);
+}
+
 void phases_free(Phases *ps) {
     for (int k = 0; k < ps->n; k++) {
         free(ps->phase[k].name);
         free(ps->phase[k].uses);
+        for (int i = 0; ps->phase[k].place && i < config_option_count; i++) free(ps->phase[k].place[i]);
+        free(ps->phase[k].place);
         config_free(&ps->phase[k].cfg);
     }
     free(ps->phase);
@@ -206,8 +214,13 @@ static void read_overrides(PhaseFile *f, Reading *r, const char *name) {
     }
 }
 
+// Where a text stands that names things by ${...}.
+typedef struct {
+    const char *option, *place;
+} Where;
+
 // What the word in ${...} stands for in phase k, heap memory; NULL after adding a problem.
-static char *meaning_of(PhaseFile *f, Reading *r, int k, const char *option, const char *word) {
+static char *meaning_of(PhaseFile *f, Reading *r, int k, const Where *at, const char *word) {
     for (int i = 0; i < f->words.n; i++)
         if (!strcmp(f->words.item[i], word)) return xstrdup(f->meanings.item[i]);
     char *name = xstrndup(word, strcspn(word, "."));
@@ -220,38 +233,58 @@ static char *meaning_of(PhaseFile *f, Reading *r, int k, const char *option, con
         for (int i = 0; i < k; i++)
             if (f->ps->phase[i].name) names[n++] = f->ps->phase[i].name;
         const char *near = nearest_name(name, names, n);
-        problem_of(r, option, NULL, "%s: ${%.60s} is neither a phase nor a word of `define`%s%s%s", option, word,
-                   near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+        problem_at_place(r, at->place, "%s: ${%.60s} is neither a phase nor a word of `define`%s%s%s", at->option, word,
+                         near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
     } else if (maker >= k)
-        problem_of(r, option, NULL, "%s: ${%s} is made by %s; a phase can use what earlier ones made", option, word,
-                   maker == k ? "this phase itself" : "a later phase");
+        problem_at_place(r, at->place, "%s: ${%s} is made by %s; a phase can use what earlier ones made", at->option,
+                         word, maker == k ? "this phase itself" : "a later phase");
     else if (!(product = f->product(f->product_arg, f->ps, maker, part)))
-        problem_of(r, option, NULL, "%s: phase %s makes no `%.60s`", option, name, part);
+        problem_at_place(r, at->place, "%s: phase %s makes no `%.60s`", at->option, name, part);
     else f->ps->phase[k].uses[maker] = 1;
     free(name);
     return product;
 }
 
 // Replaces every ${word} in *text.
-static void replace(PhaseFile *f, Reading *r, int k, const char *option, char **text) {
+static void replace(PhaseFile *f, Reading *r, int k, const Where *at, char **text) {
     if (!strstr(*text, "${")) return;
     Str s = {0};
     str_puts(&s, "");
     for (const char *p = *text; *p;) {
         const char *open = strstr(p, "${"), *close = open ? strchr(open, '}') : NULL;
         if (!close) {
-            if (open) problem_of(r, option, NULL, "%s: ${ without }", option);
+            if (open) problem_at_place(r, at->place, "%s: ${ without }", at->option);
             str_puts(&s, p);
             break;
         }
         str_add(&s, p, (size_t)(open - p));
-        char *word = xstrndup(open + 2, (size_t)(close - open - 2)), *meaning = meaning_of(f, r, k, option, word);
+        char *word = xstrndup(open + 2, (size_t)(close - open - 2)), *meaning = meaning_of(f, r, k, at, word);
         str_puts(&s, meaning ? meaning : "unknown");
         free(word), free(meaning);
         p = close + 1;
     }
     free(*text);
     *text = s.s;
+}
+
+static void replace_list(PhaseFile *f, Reading *r, int k, const Where *at, TextList *list) {
+    for (int i = 0; i < list->n; i++) replace(f, r, k, at, &list->item[i]);
+}
+
+// In all texts of an option's value.
+static void replace_in_option(PhaseFile *f, Reading *r, int k, const Option *o) {
+    void *value = option_at(r->c, o);
+    char *place = option_place(r, o->name);
+    const Where at = {o->name, place};
+    if (o->kind == KIND_TEXT) replace(f, r, k, &at, value);
+    if (o->kind == KIND_LIST) replace_list(f, r, k, &at, value);
+    for (int i = 0; o->kind == KIND_FILES && i < ((FileList *)value)->n; i++) {
+        DataFile *file = &((FileList *)value)->item[i];
+        const Where entry = {o->name, file->place};
+        replace(f, r, k, &entry, &file->path);
+        replace_list(f, r, k, &entry, &file->rewards);
+    }
+    free(place);
 }
 
 static void take_text(char **member, char *text) {
@@ -290,11 +323,10 @@ static void read_phase(PhaseFile *f, int k) {
         else if (own && !command_reads(&reads, o->group))
             problem_of(&r, o->name, NULL, "%s reads no `%s`; leave it out of phase %s", phase_command_name[p->command],
                        o->name, p->name);
-        void *at = option_at(&p->cfg, o);
-        if (o->kind == KIND_TEXT) replace(f, &r, k, o->name, at);
-        for (int j = 0; o->kind == KIND_LIST && j < ((TextList *)at)->n; j++)
-            replace(f, &r, k, o->name, &((TextList *)at)->item[j]);
+        replace_in_option(f, &r, k, o);
     }
+    p->place = xcalloc((size_t)config_option_count, sizeof *p->place);
+    for (int i = 0; i < config_option_count; i++) p->place[i] = option_place(&r, config_options[i].name);
     take_text(&p->cfg.output_dir, xasprintf("%s/%s", f->ps->output_dir, p->name));
     take_text(&p->cfg.select_output, xstrdup(p->cfg.output_dir));
     take_text(&p->cfg.eval_output, xasprintf("%s/%s.json", f->ps->output_dir, p->name));

@@ -13,7 +13,7 @@ const CommandGroups config_commands[] = {
     {"sample", "model device chat prompt sampling sample"},
     {"eval", "model device ranks data questions chat prompt sampling reward eval"},
     {"select", "model device ranks data questions chat prompt sampling reward select"},
-    {"plan", "model device ranks prompt sampling reward grpo optim"},
+    {"plan", "model device ranks data prompt sampling reward grpo optim"},
     {"config", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft select sample"},
     {"doctor", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft select sample"},
 };
@@ -105,6 +105,30 @@ static void put_text(Str *s, const char *text) {
     free(shown);
 }
 
+static void put_list(Str *s, const TextList *list) {
+    str_puts(s, "[");
+    for (int i = 0; i < list->n; i++) {
+        str_puts(s, i ? ", " : "");
+        put_text(s, list->item[i]);
+    }
+    str_puts(s, "]");
+}
+
+// One path where that says it all.
+static void put_files(Str *s, const FileList *list) {
+    const DataFile *f = list->item;
+    if (!list->n || (list->n == 1 && f->weight == 1 && !f->rewards.n)) return put_text(s, list->n ? f->path : "");
+    for (int i = 0; i < list->n; i++) {
+        str_puts(s, i ? ", {file: " : "[{file: ");
+        put_text(s, f[i].path);
+        str_puts(s, ", weight: ");
+        put_real(s, f[i].weight);
+        if (f[i].rewards.n) str_puts(s, ", rewards: "), put_list(s, &f[i].rewards);
+        str_puts(s, "}");
+    }
+    str_puts(s, "]");
+}
+
 void config_put_value(Str *s, const Config *c, const Option *o) {
     const void *at = option_at(c, o);
     int n;
@@ -118,13 +142,8 @@ void config_put_value(Str *s, const Config *c, const Option *o) {
         str_add(s, choice, (size_t)n);
         break;
     }
-    case KIND_LIST:
-        str_puts(s, "[");
-        for (int i = 0; i < ((const TextList *)at)->n; i++) {
-            str_puts(s, i ? ", " : "");
-            put_text(s, ((const TextList *)at)->item[i]);
-        }
-        str_puts(s, "]");
+    case KIND_LIST: put_list(s, at); break;
+    case KIND_FILES: put_files(s, at);
     }
 }
 
@@ -142,7 +161,8 @@ char *config_yaml(const Config *c) {
 // ---- help --------------------------------------------------------------------------------------------------------
 
 static void put_range(Str *s, const Option *o) {
-    static const char *const kinds[] = {"true or false", "whole number", "number", "text", "list", "one of"};
+    static const char *const kinds[] = {"true or false", "whole number", "number",       "text",
+                                        "list",          "one of",       "file or files"};
     if (o->kind == KIND_PICK) str_printf(s, "%s", o->text);
     else str_puts(s, kinds[o->kind]);
     if (o->kind == KIND_INT) str_printf(s, ", %.0f to %.0f", o->min, o->max);
@@ -220,7 +240,9 @@ static const char page_head[] =
     "- An entry of `rewards` may be a map: `{name: cosine, weight: 2, max_len: 800}` is `cosine:weight=2,max_len=800`.\n"
     "  `weight` and `as` are keys of every reward: `as: NAME` is what the metrics call it, so that one can be listed twice.\n"
     "  A comma within a value is written as it is in a map, and `\\,` in text: `rewards=regex:pattern=a\\,b,format`.\n"
-    "- A value left empty or null is refused, except for text: leave the line out for the default.\n";
+    "- file or files: one path, or a list of paths and maps: `[{file: a.jsonl, weight: 3}, {file: b, rewards: [...]}]`.\n"
+    "  A file's `weight` is its share beside the others' (1 where it is left out; 0: none of it); `rewards` are its own.\n"
+    "- A value left empty or null is refused, except for text and files: leave the line out for the default.\n";
 // clang-format on
 
 static void put_cell(Str *s, const char *text) {

@@ -4,7 +4,7 @@
 #include "str.h"
 #include "yaml_reader.h"
 
-typedef enum { KIND_BOOL, KIND_INT, KIND_REAL, KIND_TEXT, KIND_LIST, KIND_PICK } OptionKind;
+typedef enum { KIND_BOOL, KIND_INT, KIND_REAL, KIND_TEXT, KIND_LIST, KIND_PICK, KIND_FILES } OptionKind;
 
 typedef struct {
     const char *group, *name, *help;
@@ -48,6 +48,9 @@ void problem_at_line(Reading *r, int line, const char *fmt, ...) PRINTF_LIKE(3, 
 // Adds one problem where option `a` or `b` (may be NULL) was set, whichever was set last.
 void problem_of(Reading *r, const char *a, const char *b, const char *fmt, ...) PRINTF_LIKE(4, 5);
 
+// Adds one problem at a place as place_text has it.
+void problem_at_place(Reading *r, const char *place, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
 // Puts all problems of a reading into one error, a line each. Returns false.
 bool problems_report(const Reading *r, Error *e);
 
@@ -84,3 +87,14 @@ bool option_is_default(const Config *c, const Option *o);
 void list_split(TextList *list, const char *text);
 void list_add(TextList *list, const char *text, size_t n);
 void list_clear(TextList *list);
+void files_clear(FileList *list);
+DataFile *files_add(FileList *list, const char *path, char *place); // takes over `place`; weight 1
+bool node_is_null(const Node *v);                                   // nothing, ~ or null, unquoted
+bool text_is_number(const char *s, bool real);                      // a whole one, or a real one
+// Where a problem at `line` of what is read stands, as users see it: "run.yaml:7", "argument 'a=b'". Heap memory.
+char *place_text(const Reading *r, int line);
+char *option_place(const Reading *r, const char *name); // where the option was set
+// Read the value of a LIST or FILES option behind its opening: a list, or one map as a list of one. False where reading
+// must stop.
+bool config_read_list(Reading *r, const Option *o, YamlReader *y, Node open);
+bool config_read_files(Reading *r, const Option *o, YamlReader *y, Node open);

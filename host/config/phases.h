@@ -15,9 +15,10 @@ extern const char *const phase_command_name[PHASE_COMMANDS];
 typedef struct {
     char *name;
     PhaseCommand command;
-    int line;   // line of the file
-    Config cfg; // its configuration: defaults, its own options, and where it writes; ${...} replaced
-    char *uses; // [n] whether it uses what phase i makes
+    int line;     // line of the file
+    Config cfg;   // its configuration: defaults, its own options, and where it writes; ${...} replaced
+    char *uses;   // [n] whether it uses what phase i makes
+    char **place; // [config_option_count] where each option was set, "r1.yaml:12"
 } Phase;
 typedef struct {
     char *output_dir;
@@ -31,3 +32,4 @@ typedef char *PhaseProduct(void *arg, const Phases *ps, int p, const char *part)
 bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhaseProduct *product, void *arg, Error *e);
 void phases_free(Phases *ps);
 int phase_index(const Phases *ps, const char *name); // or -1
+const char *phase_place(const Phase *p, const char *option);

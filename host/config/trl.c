@@ -217,8 +217,9 @@ static Want field_want(const TrlField *f) {
                   {"report_to", WANT_WORDS}};
     for (size_t i = 0; i < sizeof turned / sizeof *turned; i++)
         if (!strcmp(f->name, turned[i].name)) return turned[i].want;
-    static const Want of_kind[] = {[KIND_BOOL] = WANT_FLAG, [KIND_INT] = WANT_WHOLE,  [KIND_REAL] = WANT_NUMBER,
-                                   [KIND_TEXT] = WANT_WORD, [KIND_LIST] = WANT_WORDS, [KIND_PICK] = WANT_WORD};
+    static const Want of_kind[] = {
+        [KIND_BOOL] = WANT_FLAG,  [KIND_INT] = WANT_WHOLE, [KIND_REAL] = WANT_NUMBER, [KIND_TEXT] = WANT_WORD,
+        [KIND_LIST] = WANT_WORDS, [KIND_PICK] = WANT_WORD, [KIND_FILES] = WANT_WORD};
     for (int i = 0; i < config_option_count; i++)
         if (f->how != TRL_TURNED && !strcmp(config_options[i].name, f->ours)) return of_kind[config_options[i].kind];
     die("trl: no type of %s", f->name);

@@ -23,8 +23,6 @@ static const struct {
     {"step", offsetof(TrainState, step)},
     {"updates", offsetof(TrainState, updates)},
     {"part", offsetof(TrainState, fed)},
-    {"epoch", offsetof(TrainState, cursor.epoch)},
-    {"index", offsetof(TrainState, cursor.index)},
     {"next_key", offsetof(TrainState, next_key)},
     {"skipped", offsetof(TrainState, skipped)},
     {"seen_tokens", offsetof(TrainState, seen_tokens)},
@@ -36,7 +34,8 @@ static const struct {
     {"batch_bytes", offsetof(TrainState, batch_bytes)},
 };
 enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
-_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + 3 * sizeof(void *) + 32 + 48,
+_Static_assert(sizeof(TrainState) ==
+                   N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(MixCursor) + 3 * sizeof(void *) + 32 + 48,
                "a field is not saved");
 
 // ---- names --------------------------------------------------------------------------------------------------------
@@ -129,6 +128,37 @@ static void prune(const char *output_dir, int64_t step, int keep) {
     entries_free(x, n);
 }
 
+// Where each training file is.
+static json_t *cursor_json(const MixCursor *c) {
+    json_t *all = json_array();
+    for (int64_t f = 0; f < c->n; f++) {
+        json_t *one = json_object();
+        json_object_set_new(one, "epoch", json_integer(c->file[f].at.epoch));
+        json_object_set_new(one, "index", json_integer(c->file[f].at.index));
+        json_object_set_new(one, "drawn", json_integer(c->file[f].drawn));
+        json_array_append_new(all, one);
+    }
+    return all;
+}
+
+static bool cursor_read(const json_t *all, MixCursor *c) {
+    c->n = (int64_t)json_array_size(all);
+    bool ok = c->n > 0 && c->n <= MAX_FILES;
+    for (int64_t f = 0; ok && f < c->n; f++) {
+        const json_t *one = json_array_get(all, (size_t)f);
+        const struct {
+            const char *name;
+            int64_t *to;
+        } number[] = {{"epoch", &c->file[f].at.epoch}, {"index", &c->file[f].at.index}, {"drawn", &c->file[f].drawn}};
+        for (int i = 0; i < 3; i++) {
+            const json_t *v = json_object_get(one, number[i].name);
+            ok = ok && json_is_integer(v) && json_integer_value(v) >= 0;
+            *number[i].to = json_integer_value(v);
+        }
+    }
+    return ok;
+}
+
 static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error *e) {
     json_t *j = json_object();
     for (int i = 0; i < N_TRAIN_FIELDS; i++) {
@@ -138,6 +168,7 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
         memcpy(&real, &value, sizeof real);
         json_object_set_new(j, train_fields[i].name, train_fields[i].real ? json_real(real) : json_integer(value));
     }
+    json_object_set_new(j, "files", cursor_json(&s->cursor));
     json_object_set_new(j, "dtype", json_string(dtype_name(dtype)));
     json_object_set_new(j, "numerics", json_string(s->numerics));
     json_object_set_new(j, "data", json_string(s->data));
@@ -217,6 +248,8 @@ static json_t *train_numbers_read(const char *file, TrainState *s, Error *e) {
                            train_fields[i].name);
         else memcpy((char *)s + train_fields[i].offset, &value, sizeof value);
     }
+    if (ok && !cursor_read(json_object_get(j, "files"), &s->cursor))
+        ok = error_set(e, EXIT_INPUT, "%s: \"files\" is missing or no place in each; saved by another release?", file);
     if (ok && (!json_object_get(j, "command") || !json_object_get(j, "dtype")))
         ok = error_set(e, EXIT_INPUT, "%s: \"command\" or \"dtype\" is missing; saved by another release?", file);
     if (ok) return j;

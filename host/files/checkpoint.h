@@ -1,7 +1,7 @@
 // Checkpoints: the state of a run, saved on the disk.
 #pragma once
 #include "comm.h"
-#include "dataset.h"
+#include "mix.h"
 #include "error.h"
 #include "hf.h"
 #include "model.h"
@@ -13,7 +13,7 @@ typedef struct {
     int64_t step;    // optimizer steps done
     int64_t updates; // those of them that changed the weights (Adam counts these)
     int64_t fed;     // optimizer steps the current generation has fed; 0: the next step draws a new one
-    Cursor cursor;
+    MixCursor cursor;
     int64_t next_key; // first unused sequence key
     int64_t skipped;  // steps skipped in a row for NaN or Inf
     int64_t seen_tokens;
@@ -28,7 +28,7 @@ typedef struct {
     const HfVoice *voice; // chat template and end ids that the model files get; NULL: those of the source
     const char *command;  // "train" or "sft": a checkpoint is only resumed by the command that saved it; NULL: any
     char numerics[32];    // Device.numerics of the device that saves, or saved, it
-    char data[48];        // bytes and CRC32C of the training file
+    char data[48];        // bytes and CRC32C of the training files
 } TrainState;
 typedef struct {
     const char *name; // file name in state/

@@ -83,7 +83,7 @@ static bool read_line(const Dataset *d, const char *line, size_t n, int64_t numb
     bool ok = json_is_object(j) || error_set(e, EXIT_INPUT, "%s: not a JSON object", where);
     if (d->messages_field) {
         ok = ok && check_example(d, j, where, e);
-        if (ok && row) *row = (Row){.line = number, .example = json_incref(j)};
+        if (ok && row) *row = (Row){.line = number, .path = d->path, .example = json_incref(j)};
         json_decref(j);
         return ok;
     }
@@ -91,7 +91,12 @@ static bool read_line(const Dataset *d, const char *line, size_t n, int64_t numb
     if (ok) json_field_to_text(j, d->answer_field);
     ok = ok && (answer = json_field_string(j, d->answer_field, where, e)) != NULL;
     ok = ok && find_gold(answer, d->answer_marker, where, &gold, e);
-    if (ok && row) *row = (Row){number, xstrdup(question), xstrdup(answer), xstrndup(gold.s, gold.n), NULL};
+    if (ok && row)
+        *row = (Row){.line = number,
+                     .path = d->path,
+                     .question = xstrdup(question),
+                     .answer = xstrdup(answer),
+                     .gold = xstrndup(gold.s, gold.n)};
     json_decref(j);
     return ok;
 }
@@ -241,10 +246,10 @@ void dataset_free(Dataset *d) {
 
 int64_t dataset_rows(const Dataset *d) { return d->rows; }
 int64_t dataset_skipped(const Dataset *d) { return d->skipped; }
-const char *dataset_about(const Dataset *d) {
+const char *dataset_skipped_text(int64_t skipped) {
     static char text[64];
-    snprintf(text, sizeof text, " (%lld bad line%s left out)", (long long)d->skipped, d->skipped > 1 ? "s" : "");
-    return d->skipped ? text : "";
+    snprintf(text, sizeof text, " (%lld bad line%s left out)", (long long)skipped, skipped > 1 ? "s" : "");
+    return skipped ? text : "";
 }
 Cursor dataset_cursor(const Dataset *d) { return d->cursor; }
 void dataset_seek(Dataset *d, Cursor cursor) { d->cursor = cursor; }

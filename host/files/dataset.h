@@ -8,11 +8,13 @@
 // cores, so that a bad one stops a run before it starts; bad_lines=skip leaves bad ones out and counts them.
 typedef struct Dataset Dataset;
 typedef struct {
-    int64_t line;    // from 1
-    char *question;  // heap; freed by the caller with row_free
-    char *answer;    // the whole answer field
-    char *gold;      // after the last marker, stripped as Python's str.strip
-    json_t *example; // the whole object, in a data set opened for sft; then the three above are NULL
+    int64_t line;     // from 1
+    const char *path; // of the file; the data set's
+    int file;         // its place among the training files (mix.h)
+    char *question;   // heap; freed by the caller with row_free
+    char *answer;     // the whole answer field
+    char *gold;       // after the last marker, stripped as Python's str.strip
+    json_t *example;  // the whole object, in a data set opened for sft; then the three above are NULL
 } Row;
 // Position in a data set: all that a resumed run needs.
 typedef struct {
@@ -34,7 +36,7 @@ void dataset_free(Dataset *d);
 int64_t dataset_rows(const Dataset *d);
 int64_t dataset_skipped(const Dataset *d); // bad lines left out
 // For a run's header: " (2 bad lines left out)", or nothing. Valid until the next call.
-const char *dataset_about(const Dataset *d);
+const char *dataset_skipped_text(int64_t skipped);
 Cursor dataset_cursor(const Dataset *d);
 void dataset_seek(Dataset *d, Cursor cursor);
 // The next row; wraps into the next epoch with its own order, a function of (seed, epoch, rows) alone. False after

@@ -52,19 +52,24 @@ bool run_save(const Learner *l, TrainState *at, Metrics *m, Hooks *h, Error *e) 
     return ok;
 }
 
-// What tells a training file from another: its bytes and their CRC32C. Order and place in it follow from the file.
-static bool data_sum(const char *path, char sum[sizeof((TrainState *)0)->data], Error *e) {
+static bool add_sum(const char *path, uint32_t *crc, size_t *bytes, Error *e) {
     int fd = file_open(path, e);
     if (fd < 0) return false;
     char *block = xmalloc(DISK_BLOCK);
-    uint32_t crc = 0;
-    size_t bytes = 0;
     ssize_t n;
     while ((n = read(fd, block, DISK_BLOCK)) > 0 || (n < 0 && errno == EINTR))
-        if (n > 0) crc = crc32c(crc, block, (size_t)n), bytes += (size_t)n;
+        if (n > 0) *crc = crc32c(*crc, block, (size_t)n), *bytes += (size_t)n;
     free(block);
     close(fd);
-    if (n < 0) return error_set(e, EXIT_DISK, "%s: cannot be read: %s", path, strerror(errno));
+    return n == 0 || error_set(e, EXIT_DISK, "%s: cannot be read: %s", path, strerror(errno));
+}
+
+// What tells training files from others: their bytes and CRC32C, one behind the other. Order and place in them follow.
+static bool data_sum(const FileList *files, char sum[sizeof((TrainState *)0)->data], Error *e) {
+    uint32_t crc = 0;
+    size_t bytes = 0;
+    for (int i = 0; i < files->n; i++)
+        if (!add_sum(files->item[i].path, &crc, &bytes, e)) return false;
     snprintf(sum, sizeof((TrainState *)0)->data, "%zu bytes, crc32c %08x", bytes, crc);
     return true;
 }
@@ -124,7 +129,7 @@ static bool find_newest(Learner *l, char **path, Error *e) {
 static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
     const Config *c = l->engine.cfg;
     char *path, data[sizeof at->data];
-    if (!data_sum(c->train_file, data, e) || !find_newest(l, &path, e)) return false;
+    if (!data_sum(&c->train_file, data, e) || !find_newest(l, &path, e)) return false;
     snprintf(at->data, sizeof at->data, "%s", data);
     if (!path)
         return c->resume != RESUME_MUST ||
@@ -145,9 +150,16 @@ static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
         say_changes(l, path, p);
         if (*at->data && strcmp(at->data, data))
             progress_say(p,
-                         "%s is not the file that %s was trained on (%s; now %s): the order of questions and the place "
-                         "in it are another run's; bring back the former file, or start anew in another output_dir",
-                         c->train_file, path, at->data, data);
+                         "%s%s that %s was trained on (%s; now %s): the order of questions and the place in it are "
+                         "another run's; bring back what was there, or start anew in another output_dir",
+                         c->train_file.item[0].path,
+                         c->train_file.n > 1 ? " and the files beside it are not those" : " is not the file", path,
+                         at->data, data);
+        if (at->cursor.n != c->train_file.n)
+            ok = error_set(e, EXIT_CONFIG,
+                           "%s was trained on %lld files, train_file has %d: set it back, or start anew in another "
+                           "output_dir",
+                           path, (long long)at->cursor.n, c->train_file.n);
     }
     snprintf(at->data, sizeof at->data, "%s", data);
     free(path);

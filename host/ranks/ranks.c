@@ -199,7 +199,7 @@ static char *facts_of(const Config *c, const char *model_facts) {
     }
     free(yaml);
     str_printf(&s, "the model's config.json: %s\n", model_facts);
-    add_file(&s, "train_file", c->train_file);
+    for (int i = 0; i < c->train_file.n; i++) add_file(&s, "train_file", c->train_file.item[i].path);
     add_file(&s, "eval_file", c->eval_file);
     return s.s;
 }

@@ -108,6 +108,7 @@ void metrics_completion(Metrics *m, const CompletionRecord *r) {
     Str *s = &m->completions.pending;
     add_key(s, "step");
     str_printf(s, "%lld", (long long)r->step);
+    if (r->file) add_text(s, "file", r->file);
     add_text(s, "prompt", r->prompt);
     add_text(s, "completion", r->completion);
     add_text(s, "answer", r->answer);

@@ -18,6 +18,7 @@ typedef struct {
     const char *const *piece; // [n_tokens]
     const float *logp, *entropy;
     int n_tokens;
+    const char *file; // of the question, where there are several; else NULL
 } CompletionRecord;
 // Opens both logs, each cut back to a checkpoint's length (0: a new run). NULL after filling *e.
 Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t completions_lines, Error *e);

@@ -14,6 +14,7 @@ Batch batch_new(int prompts, int group, int max_completion, int n_rewards) {
                .n_rewards = n_rewards};
     size_t P = (size_t)prompts, n = (size_t)b.n, tokens = n * (size_t)max_completion;
     b.row = xcalloc(P, sizeof *b.row);
+    b.file = xcalloc(P, sizeof *b.file);
     b.question = xcalloc(P, sizeof *b.question);
     b.answer = xcalloc(P, sizeof *b.answer);
     b.prompt = xcalloc(P, sizeof *b.prompt);
@@ -56,9 +57,9 @@ void batch_clear(Batch *b) {
 void batch_free(Batch *b) {
     batch_clear(b);
     for (int p = 0; p < b->prompts; p++) ids_free(&b->prompt[p]);
-    void *columns[] = {b->row,   b->question, b->answer,   b->prompt,  b->state,     b->finish,
-                       b->key,   b->len,      b->ids,      b->logp,    b->lse,       b->text,
-                       b->score, b->reward,   b->ref_logp, b->entropy, b->advantage, b->loss};
+    void *columns[] = {b->row,    b->file,     b->question, b->answer,    b->prompt, b->state, b->finish,
+                       b->key,    b->len,      b->ids,      b->logp,      b->lse,    b->text,  b->score,
+                       b->reward, b->ref_logp, b->entropy,  b->advantage, b->loss};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) free(columns[i]);
     *b = (Batch){0};
 }
@@ -85,7 +86,7 @@ Batch batch_slice(const Batch *b, int first, int prompts) {
     size_t token = (size_t)i * (size_t)b->max_completion;
     x.prompts = prompts;
     x.n = prompts * b->group;
-    x.row += first, x.question += first, x.answer += first, x.prompt += first;
+    x.row += first, x.file += first, x.question += first, x.answer += first, x.prompt += first;
     x.state += i, x.finish += i, x.key += i, x.len += i, x.text += i;
     x.ids += token, x.logp += token, x.lse += token, x.entropy += token, x.ref_logp += token;
     x.score += i * b->n_rewards;
@@ -116,6 +117,7 @@ char *batch_pack(const Batch *b, bool reference, size_t *bytes) {
     int32_t head[5] = {b->prompts, b->group, b->max_completion, b->n_rewards, reference};
     pack_bytes(&s, head, sizeof head);
     pack_bytes(&s, b->row, P * sizeof *b->row);
+    pack_bytes(&s, b->file, P * sizeof *b->file);
     for (size_t p = 0; p < P; p++) {
         uint64_t ids = b->prompt[p].n;
         pack_text(&s, b->question[p]);
@@ -174,6 +176,7 @@ bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size) {
     if (!r.ok || memcmp(head, want, sizeof head)) return false;
     batch_clear(b);
     unpack_bytes(&r, b->row, P * sizeof *b->row);
+    unpack_bytes(&r, b->file, P * sizeof *b->file);
     for (size_t p = 0; p < P && r.ok; p++) {
         uint64_t ids = 0;
         b->question[p] = unpack_text(&r);

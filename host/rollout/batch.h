@@ -4,6 +4,8 @@
 #include "str.h"
 #include "tensor.h"
 
+#define NO_FILE -1
+
 typedef enum { SEQ_QUEUED, SEQ_DECODING, SEQ_DECODED, SEQ_SCORED, SEQ_TRAINED } SeqState;
 typedef enum { FINISH_NONE, FINISH_EOS, FINISH_STOP, FINISH_LENGTH } Finish;
 extern const char *const finish_name[]; // as users read them: "none", "eos", "stop", "length"
@@ -15,6 +17,7 @@ typedef struct {
 
     // prompt columns [prompts], filled by dataset + chat + tokenizer
     int64_t *row;    // line number in the data set, from 1
+    int *file;       // which of the training files it is of; NO_FILE: another
     char **question; // as in the data set
     char **answer;   // gold: the text after the answer marker
     Ids *prompt;     // the rendered prompt's ids

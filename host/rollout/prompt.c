@@ -106,14 +106,14 @@ static void too_long(size_t n, size_t max, Error *e) {
         max);
 }
 
-PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e) {
+PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e) {
     const Config *c = p->cfg;
     size_t max = (size_t)c->max_prompt_length;
     bool failed = !ids->n || (ids->n > max && c->long_prompts == LONG_FAIL);
     if (failed) {
         if (ids->n) too_long(ids->n, max, e);
         else error_set(e, EXIT_INPUT, "%s", empty_prompt); // decoding needs at least one token
-        error_prefix(e, "%s:%lld", c->train_file, (long long)line);
+        error_prefix(e, "%s:%lld", row->path, (long long)row->line);
         return PROMPT_FAILED;
     }
     if (ids->n <= max) return PROMPT_KEPT;
@@ -139,16 +139,16 @@ static RowFate check(const Prompter *p, const Row *row, bool limited, Error *e) 
 RowFate prompter_check(const void *prompter, const Row *row, Error *e) { return check(prompter, row, true, e); }
 RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e) { return check(prompter, row, false, e); }
 
-// Fills prompt p of the batch from the data set's next usable row.
-bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e) {
-    for (int64_t tried = 0; tried <= dataset_rows(data); tried++) {
+bool prompter_next(const Prompter *pr, Mix *data, Batch *b, int p, Error *e) {
+    for (int64_t tried = 0; tried <= mix_rows(data); tried++) {
         Row row;
-        if (!dataset_next(data, &row, e)) return false;
+        if (!mix_next(data, &row, e)) return false;
         bool ok = prompter_ids(pr, row.question, &b->prompt[p], e);
-        PromptFate fate = ok ? prompter_limit(pr, &b->prompt[p], row.line, e) : PROMPT_FAILED;
+        PromptFate fate = ok ? prompter_limit(pr, &b->prompt[p], &row, e) : PROMPT_FAILED;
         if (fate == PROMPT_KEPT) prompter_take(b, p, &row);
         row_free(&row);
         if (fate != PROMPT_SKIPPED) return fate == PROMPT_KEPT;
+        mix_again(data);
     }
     return error_set(e, EXIT_INPUT,
                      "every prompt is longer than max_prompt_length %lld tokens; raise it, or set "
@@ -159,6 +159,7 @@ bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e)
 // The batch takes over the row's texts.
 void prompter_take(Batch *b, int p, Row *row) {
     b->row[p] = row->line;
+    b->file[p] = row->file;
     b->question[p] = row->question;
     b->answer[p] = row->gold;
     row->question = row->gold = NULL;
@@ -168,8 +169,7 @@ static void leave_out(Batch *b, int p) {
     for (int i = p * b->group; i < (p + 1) * b->group; i++) b->state[i] = SEQ_TRAINED;
 }
 
-bool prompter_rows(const Prompter *pr, Dataset *data, const char *path, int64_t first, int n, bool cut, Batch *b,
-                   Error *e) {
+bool prompter_rows(const Prompter *pr, Dataset *data, int64_t first, int n, bool cut, Batch *b, Error *e) {
     batch_clear(b);
     for (int p = n; p < b->prompts; p++) leave_out(b, p);
     for (int p = 0; p < n; p++) {
@@ -177,7 +177,7 @@ bool prompter_rows(const Prompter *pr, Dataset *data, const char *path, int64_t 
         Ids *ids = &b->prompt[p];
         if (!dataset_row(data, first + p, &row, e)) return false;
         bool ok = prompter_ids(pr, row.question, ids, e);
-        if (ok && !ids->n) ok = error_set(e, EXIT_INPUT, "%s:%lld: %s", path, (long long)row.line, empty_prompt);
+        if (ok && !ids->n) ok = error_set(e, EXIT_INPUT, "%s:%lld: %s", row.path, (long long)row.line, empty_prompt);
         size_t max = (size_t)pr->cfg->max_prompt_length;
         bool long_one = ok && ids->n > max;
         if (long_one && cut) {
@@ -187,6 +187,7 @@ bool prompter_rows(const Prompter *pr, Dataset *data, const char *path, int64_t 
             ids_clear(ids);
             leave_out(b, p);
         }
+        row.file = NO_FILE;
         if (ok) prompter_take(b, p, &row);
         row_free(&row);
         if (!ok) return false;

@@ -4,6 +4,7 @@
 #include "chat.h"
 #include "dataset.h"
 #include "hf.h"
+#include "mix.h"
 #include "tokenizer.h"
 
 typedef struct {
@@ -22,18 +23,17 @@ bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Token
 void prompter_close(Prompter *p);
 // The ids of a question's prompt, however many.
 bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e);
-// Applies max_prompt_length by the long_prompts rule.
-PromptFate prompter_limit(const Prompter *p, Ids *ids, int64_t line, Error *e);
+// Applies max_prompt_length by the long_prompts rule, to the prompt of a row.
+PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e);
 // Whether a row's question can be asked: a RowCheck, with the prompter as its argument. prompter_check_eval is for
 // evaluations, where no prompt is too long.
 RowFate prompter_check(const void *prompter, const Row *row, Error *e);
 RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e);
-// Fills prompt p of the batch from the data set's next usable row.
-bool prompter_next(const Prompter *pr, Dataset *data, Batch *b, int p, Error *e);
+// Fills prompt p of the batch from the files' next usable row.
+bool prompter_next(const Prompter *pr, Mix *data, Batch *b, int p, Error *e);
 // Moves a row's question and gold into prompt p of the batch.
 void prompter_take(Batch *b, int p, Row *row);
-// Fills prompts [0, n) of the batch with rows [first, first + n) of the data set (of file `path`); the random streams
+// Fills prompts [0, n) of the batch with rows [first, first + n) of the data set; the random streams
 // of their completions depend on the row alone. The rest of the batch is not decoded. A prompt over max_prompt_length
 // keeps its last tokens where `cut`; else it is not decoded either, and its ids are empty. False after filling *e.
-bool prompter_rows(const Prompter *pr, Dataset *data, const char *path, int64_t first, int n, bool cut, Batch *b,
-                   Error *e);
+bool prompter_rows(const Prompter *pr, Dataset *data, int64_t first, int n, bool cut, Batch *b, Error *e);

@@ -6,14 +6,50 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool rewards_select(const Config *c, Rewards *out, Error *e) {
-    *out = (Rewards){.n = c->rewards.n};
-    if (out->n > MAX_REWARDS)
-        return error_set(e, EXIT_CONFIG, "rewards: %d are selected, at most %d can be", out->n, MAX_REWARDS);
+_Static_assert(MAX_REWARDS <= 32, "a bit a reward");
+
+// Adds those that are not there yet; *of: which the list is.
+static bool add_list(Rewards *rw, const TextList *list, uint32_t *of, Error *e) {
+    *of = 0;
+    for (int i = 0; i < list->n; i++) {
+        Reward r;
+        int k = 0;
+        if (!reward_parse(list->item[i], &r, e)) return error_prefix(e, "rewards");
+        while (k < rw->n && strcmp(rw->reward[k].name, r.name)) k++; // of one name are the same: config_check
+        if (k == MAX_REWARDS)
+            return error_set(e, EXIT_CONFIG, "rewards: more are selected than can be, which is %d", MAX_REWARDS);
+        if (k == rw->n) rw->reward[rw->n++] = r;
+        *of |= 1u << k;
+    }
+    return true;
+}
+
+static bool add_grader(const Config *c, Rewards *out, Error *e) {
     if (!out->n) return error_set(e, EXIT_CONFIG, "rewards: none selected; see `grpo reward --list`");
-    for (int k = 0; k < out->n; k++)
-        if (!reward_parse(c->rewards.item[k], &out->reward[k], e)) return error_prefix(e, "rewards");
     return !*c->eval_grader || reward_parse(c->eval_grader, &out->grader, e) || error_prefix(e, "eval_grader");
+}
+
+bool rewards_select(const Config *c, Rewards *out, Error *e) {
+    uint32_t all;
+    *out = (Rewards){0};
+    return add_list(out, &c->rewards, &all, e) && add_grader(c, out, e);
+}
+
+bool rewards_select_training(const Config *c, Rewards *out, Error *e) {
+    uint32_t runs = 0, own;
+    *out = (Rewards){0};
+    if (config_reads_rewards(c) && !add_list(out, &c->rewards, &runs, e)) return false;
+    out->silent_for_others = ~runs;
+    for (int f = 0; f < c->train_file.n; f++) {
+        const TextList *list = &c->train_file.item[f].rewards;
+        if (list->n && !add_list(out, list, &own, e)) return false;
+        out->silent_for_file[f] = list->n ? ~own : ~runs;
+    }
+    return add_grader(c, out, e);
+}
+
+bool rewards_score(const Rewards *rw, int file, int k) {
+    return !((file == NO_FILE ? rw->silent_for_others : rw->silent_for_file[file]) >> k & 1);
 }
 
 bool rewards_open(Rewards *rw, Error *e) {

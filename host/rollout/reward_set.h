@@ -8,8 +8,14 @@ typedef struct {
     Reward reward[MAX_REWARDS];
     Reward grader; // the reward that eval_grader names for evaluations; info is NULL where it names none
     int n;
+    // Which of them do not score a question: of training file f, and any other (of an evaluation). Bit k: reward[k].
+    uint32_t silent_for_file[MAX_FILES], silent_for_others;
 } Rewards;
-bool rewards_select(const Config *c, Rewards *out, Error *e);
+bool rewards_select(const Config *c, Rewards *out, Error *e); // `rewards`, for every question
+// For training: `rewards`, where any question is scored by them, and the files' own behind them, each once.
+bool rewards_select_training(const Config *c, Rewards *out, Error *e);
+// Whether reward k scores the questions of this file (Batch.file).
+bool rewards_score(const Rewards *rw, int file, int k);
 // Starts what the selected rewards need (programs, a sandbox), so that an error comes now and not at the first score.
 bool rewards_open(Rewards *rw, Error *e);
 // Notes on standard error what went wrong while they scored, if anything did.

@@ -145,9 +145,15 @@ static bool of_group(const Scorer *s, int reward) {
     return info->batches || (info->reads & REWARD_READS_GROUP) != 0;
 }
 
+// Asks for scores of completions of one question by the rewards that look at it; the others abstain.
 static void add_jobs(Scorer *s, bool groups, int first, int n) {
+    const Batch *b = s->b;
     for (int k = 0; k < s->rewards->n; k++) {
         if (of_group(s, k) != groups) continue;
+        if (!rewards_score(s->rewards, b->file[first / b->group], k)) {
+            for (int i = first; i < first + n; i++) b->score[i * b->n_rewards + k] = REWARD_ABSTAINS;
+            continue;
+        }
         s->job[s->jobs++] = (Job){k, first, n};
         s->open++;
     }

@@ -183,7 +183,7 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
     bool ok = true;
     for (int at = own.first; at < own.end && ok; at += b.prompts) {
         int n = own.end - at < b.prompts ? own.end - at : b.prompts;
-        ok = prompter_rows(pr, data, r->cfg->eval_file, at, n, true, &b, e); // every question counts in an accuracy
+        ok = prompter_rows(pr, data, at, n, true, &b, e); // every question counts in an accuracy
         if (!ok) break;
         scorer_begin(scorer, &b);
         ok = rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, engine_stop_rule(r), params, &b,

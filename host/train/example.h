@@ -6,6 +6,7 @@ typedef struct {
     Ids ids;
     uint8_t *wanted; // [ids.n] whether the token is learned
     size_t cap;
+    int file; // which of the training files it is of
 } Example;
 // The row's prompt and completion, or its messages with its `tools`. False after filling *e: they cannot be rendered.
 bool example_read(const Prompter *p, const json_t *row, Example *x, Error *e);

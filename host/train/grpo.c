@@ -450,7 +450,7 @@ StepResult grpo_step(Trainer *t, Error *e) {
                 (int64_t)t->generation.batch.prompt[i / t->generation.batch.group].n + t->generation.batch.len[i];
     t->state.step++;
     t->state.fed = s == STEP_SKIPPED ? 0 : (fed + 1) % (t->generation.steps_per_pass * t->cfg->num_iterations);
-    t->state.cursor = dataset_cursor(t->questions.data);
+    t->state.cursor = mix_cursor(t->questions.data);
     t->state.next_key = t->generation.next_key;
     t->report.stats.step_time = clock_seconds() - start;
     return s;

@@ -74,14 +74,39 @@ static char *find_product(Pipeline *l, int k, Error *e) {
 static const struct {
     const char *option;
     size_t at;
+    bool directory;
 } inputs[] = {
-#define INPUT(name)                                                                                                    \
-    { #name, offsetof(Config, name) }
-    INPUT(model), INPUT(tokenizer), INPUT(train_file), INPUT(eval_file), INPUT(system_prompt_file),
+#define INPUT(name, directory)                                                                                         \
+    { #name, offsetof(Config, name), directory }
+    INPUT(model, true),          INPUT(tokenizer, true),           INPUT(eval_file, false),
+    INPUT(few_shot_file, false), INPUT(system_prompt_file, false),
 #undef INPUT
 };
 #define INPUTS (sizeof inputs / sizeof *inputs)
-static const char *input_of(const Config *c, size_t i) { return *(char *const *)((const char *)c + inputs[i].at); }
+typedef struct {
+    char name[40]; // the option's; of several training files "train_file[2]"
+    const char *path, *place;
+    bool directory;
+} Input;
+#define MAX_INPUTS (INPUTS + MAX_FILES)
+
+// Those that are set; their number.
+static int inputs_of(const Phase *p, Input *all) {
+    int n = 0;
+    const FileList *files = &p->cfg.train_file;
+    for (size_t i = 0; i < INPUTS; i++) {
+        const char *path = *(char *const *)((const char *)&p->cfg + inputs[i].at);
+        if (!*path) continue;
+        all[n] = (Input){.path = path, .place = phase_place(p, inputs[i].option), .directory = inputs[i].directory};
+        snprintf(all[n++].name, sizeof all->name, "%s", inputs[i].option);
+    }
+    for (int f = 0; f < files->n; f++) {
+        all[n] = (Input){.path = files->item[f].path, .place = files->item[f].place};
+        if (files->n == 1) snprintf(all[n++].name, sizeof all->name, "train_file");
+        else snprintf(all[n++].name, sizeof all->name, "train_file[%d]", f + 1);
+    }
+    return n;
+}
 
 static json_t *with_checksum(const char *path, Error *e) {
     uint32_t crc = 0;
@@ -95,18 +120,18 @@ static json_t *with_checksum(const char *path, Error *e) {
 }
 
 // What a phase is made from, now. NULL after filling *e.
-static json_t *made_from(const Config *c, Error *e) {
+static json_t *made_from(const Phase *p, Error *e) {
     json_t *all = json_object();
-    for (size_t i = 0; i < INPUTS; i++) {
-        const char *path = input_of(c, i);
-        if (!*path) continue;
-        json_t *one = with_checksum(path, e);
+    Input input[MAX_INPUTS];
+    int n = inputs_of(p, input);
+    for (int i = 0; i < n; i++) {
+        json_t *one = with_checksum(input[i].path, e);
         if (!one) {
             json_decref(all);
-            error_prefix(e, "%s", inputs[i].option);
+            error_prefix(e, "%s", input[i].name);
             return NULL;
         }
-        json_object_set_new(all, inputs[i].option, one);
+        json_object_set_new(all, input[i].name, one);
     }
     return all;
 }
@@ -166,7 +191,7 @@ static bool phase_done(Pipeline *l, int k, bool *done, Error *e) {
     if (old) differences(old, now, &changed);
     else str_puts(&changed, "its configuration is gone");
     const char *key;
-    json_t *inputs_now = made_from(&p->cfg, e), *made_now = NULL;
+    json_t *inputs_now = made_from(p, e), *made_now = NULL;
     bool ok = inputs_now != NULL;
     if (ok && changed.n)
         ok = error_set(
@@ -196,7 +221,7 @@ static bool phase_record(Pipeline *l, int k, double seconds, Error *e) {
     const Phase *p = &l->phases.phase[k];
     char *path = find_product(l, k, e);
     if (!path) return false;
-    json_t *record = with_checksum(path, e), *from = record ? made_from(&p->cfg, e) : NULL;
+    json_t *record = with_checksum(path, e), *from = record ? made_from(p, e) : NULL;
     free(path);
     if (!from) return json_decref(record), false;
     json_object_set(record, "made", json_object_get(record, "path"));
@@ -221,18 +246,21 @@ static bool phase_forget(Pipeline *l, int k, Error *e) {
 
 // ---- before the first phase -------------------------------------------------------------------------------------------------
 
-// What phase k's option names is there, unless an earlier phase makes it.
-static bool check_input(const Pipeline *l, int k, size_t i, Str *problems) {
+// What phase k reads is there, unless an earlier phase makes it.
+static void check_inputs(const Pipeline *l, int k, Str *problems) {
     const Phase *p = &l->phases.phase[k];
-    const char *path = input_of(&p->cfg, i), *out = l->phases.output_dir;
-    for (int j = 0; j < k; j++)
-        if (p->uses[j] && !strncmp(path, out, strlen(out))) return true;
-    Error e = {0};
-    bool directory = !strcmp(inputs[i].option, "model") || !strcmp(inputs[i].option, "tokenizer");
-    if (!*path || (directory ? !access(path, R_OK) : file_regular(path, &e))) return true;
-    str_printf(problems, "%sphase %s: %s: %s%s", problems->n ? "\n" : "", p->name, inputs[i].option,
-               directory ? path : e.text, directory ? ": there is no such directory" : "");
-    return false;
+    const char *out = l->phases.output_dir;
+    Input input[MAX_INPUTS];
+    int n = inputs_of(p, input);
+    for (int i = 0; i < n; i++) {
+        bool made = false;
+        for (int j = 0; j < k; j++) made = made || (p->uses[j] && !strncmp(input[i].path, out, strlen(out)));
+        Error e = {0};
+        if (made || (input[i].directory ? !access(input[i].path, R_OK) : file_regular(input[i].path, &e))) continue;
+        str_printf(problems, "%s%s: phase %s: %s: %s%s", problems->n ? "\n" : "", input[i].place, p->name,
+                   input[i].name, input[i].directory ? input[i].path : e.text,
+                   input[i].directory ? ": there is no such directory" : "");
+    }
 }
 
 // The model directory that phase k's model has the shape of: its own, or that of the phases it comes from.
@@ -253,7 +281,7 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have
     RunShape shape;
     PhaseCommand command = l->phases.phase[k].command;
     const int64_t many = INT64_C(1) << 20; // of whatever number of questions
-    if (command == PHASE_TRAIN && !rewards_select(&c, &rw, e)) return false;
+    if (command == PHASE_TRAIN && !rewards_select_training(&c, &rw, e)) return false;
     if (command == PHASE_TRAIN) shape = shape_for_train(&c, rw.n);
     else if (command == PHASE_SFT) shape = shape_for_sft(&c);
     else shape = shape_for_rollout(&c, many, many);
@@ -268,8 +296,7 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have
 // Checks everything that can be known before the first phase starts.
 static bool check_all(Pipeline *l, Error *e) {
     Str problems = {0};
-    for (int k = 0; k < l->phases.n; k++)
-        for (size_t i = 0; i < INPUTS; i++) check_input(l, k, i, &problems);
+    for (int k = 0; k < l->phases.n; k++) check_inputs(l, k, &problems);
     bool ok = !problems.n || error_set(e, EXIT_INPUT, "%s", problems.s);
     str_free(&problems);
     for (int k = 0; k < l->phases.n && ok; k++) {

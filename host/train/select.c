@@ -48,7 +48,7 @@ static void add_prompt(const Select *s, const Batch *b, int p, double *sums, Str
 // Draws and scores questions [first, first + n) into *lines.
 static bool draw(Select *s, Batch *b, int64_t first, int n, double *sums, Str *lines, Error *e) {
     Engine *en = &s->engine;
-    if (!prompter_rows(&s->prompter, s->data, s->cfg->train_file, first, n, false, b, e)) return false;
+    if (!prompter_rows(&s->prompter, s->data, first, n, false, b, e)) return false;
     scorer_begin(s->scorer, b);
     bool ok = rollout_run(&en->rollout, en->device, &en->policy, en->tokenizer, engine_stop_rule(en),
                           sample_params(s->cfg), b, (RolloutWatch){.done = take_decoded, .arg = s->scorer}, e) &&
@@ -142,7 +142,7 @@ static bool select_open(Select *s, const Config *c, Error *e) {
     s->cfg = c;
     s->samples.fd = -1;
     if (!engine_prepare(&s->engine, c, e) || !engine_prompter(&s->engine, &s->prompter, e)) return false;
-    s->data = dataset_open(c->train_file, c, &(RowCheck){prompter_check, &s->prompter}, e);
+    s->data = dataset_open(c->train_file.item[0].path, c, &(RowCheck){prompter_check, &s->prompter}, e);
     if (!s->data || !rewards_select(c, &s->rewards, e) || !rewards_open(&s->rewards, e)) return false;
     s->rules = select_rules_open(c, &s->rewards, e);
     if (!s->rules) return false;
@@ -154,8 +154,8 @@ static bool select_open(Select *s, const Config *c, Error *e) {
     if (!comm_rank(s->engine.comm)) {
         s->progress = progress_open(stderr, PROGRESS_AUTO, s->done, s->rows);
         progress_say(s->progress, "%s%s; %lld questions checked%s, %lld completions each%s", ranks_about(c),
-                     s->engine.device->about, (long long)s->rows, dataset_about(s->data), (long long)c->select_samples,
-                     s->done ? "" : ", all to be drawn");
+                     s->engine.device->about, (long long)s->rows, dataset_skipped_text(dataset_skipped(s->data)),
+                     (long long)c->select_samples, s->done ? "" : ", all to be drawn");
         if (s->done)
             progress_say(s->progress, "%s/samples.jsonl has those of %lld questions", c->select_output,
                          (long long)s->done);

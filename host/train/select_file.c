@@ -32,7 +32,7 @@ static bool decides(const Option *o) {
 
 char *select_drawn_with(const Config *c, Error *e) {
     uint32_t questions = 0, model = 0, system = 0;
-    if (!fingerprint(&questions, c->train_file, e) || !fingerprint(&model, c->model, e) ||
+    if (!fingerprint(&questions, c->train_file.item[0].path, e) || !fingerprint(&model, c->model, e) ||
         (*c->system_prompt_file && !fingerprint(&system, c->system_prompt_file, e)))
         return NULL;
     Str s = {0}, value = {0};
@@ -208,7 +208,7 @@ static void put_kept(Str *s, const Config *c, const char *system, const Line *li
     char *scores = json_dumps(json_object_get(line->json, "scores"), JSON_REAL_PRECISION(9));
     str_printf(s, ", \"scores\": %s", scores ? scores : "{}");
     free(scores);
-    put_field(s, ", \"origin\": {\"file\": ", c->train_file);
+    put_field(s, ", \"origin\": {\"file\": ", c->train_file.item[0].path);
     str_printf(s, ", \"line\": %lld, \"sample\": %d}}\n", (long long)line->line, line->sample);
 }
 

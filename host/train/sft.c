@@ -14,30 +14,46 @@
 #include <string.h>
 
 // The next example with something to learn within max_length; longer ones are cut at the end.
-static bool next_example(const Prompter *p, Dataset *data, Example *x, Error *e) {
+static bool next_example(const Prompter *p, Mix *data, Example *x, Error *e) {
     const Config *c = p->cfg;
-    for (int64_t tried = 0; tried <= dataset_rows(data); tried++) {
+    const char *path = "";
+    for (int64_t tried = 0; tried <= mix_rows(data); tried++) {
         Row row;
-        if (!dataset_next(data, &row, e)) return false;
+        if (!mix_next(data, &row, e)) return false;
+        path = row.path;
+        x->file = row.file;
         bool ok = example_read(p, row.example, x, e);
-        if (!ok) error_prefix(e, "%s:%lld", c->train_file, (long long)row.line);
+        if (!ok) error_prefix(e, "%s:%lld", row.path, (long long)row.line);
         row_free(&row);
         if (!ok) return false;
         if (example_cut(x, c->max_length)) return true;
+        mix_again(data);
     }
-    return error_set(e, EXIT_INPUT, "%s: no answer begins within max_length=%lld tokens; raise it", c->train_file,
+    return error_set(e, EXIT_INPUT, "%s: no answer begins within max_length=%lld tokens; raise it", path,
                      (long long)c->max_length);
 }
+
+// What an example has of its micro-batch's learned tokens.
+typedef struct {
+    int file;
+    int64_t targets;
+} Part;
+// Sums over the learned tokens of a step: of all, and of each file's.
+typedef struct {
+    double loss, entropy, of_file[MAX_FILES], targets[MAX_FILES]; // of_file: negative log-likelihoods
+} Sums;
 
 typedef struct {
     const Config *cfg;
     Learner learner;
     Prompter prompter;
-    Dataset *data;
+    Mix *data;
     Example *example; // [examples of a step + 1] this rank's, and one for all others
     Packing *packing; // [gradient_accumulation_steps] the micro-batches of one optimizer step
     int micros;       // those in use
-    float *scored;    // [RunShape.held] staging
+    Part *part;       // [parts] the examples in them, in their order
+    int parts;
+    float *scored; // [RunShape.held] staging
     TrainState at;
     int64_t total_steps, steps_per_epoch;
     Metrics *metrics;
@@ -73,15 +89,17 @@ static void pack_example(Sft *s, const Example *x, size_t shared, bool *open) {
     Packing *p = &s->packing[s->micros - 1];
     bool fits = *open || packing_prefix(p, x->ids.id, (int64_t)shared);
     *open = true;
+    int64_t before = p->N;
     if (!fits || !packing_add(p, x->ids.id + shared, own, 0, x->wanted + shared))
         die("an example does not fit its micro-batch");
+    s->part[s->parts++] = (Part){x->file, p->N - before};
 }
 
 // Packs n examples into as few micro-batches as they fit in, or per_device_train_batch_size each. Those with the prompt of
 // one before them follow it, and the prompt's rows stand once a micro-batch.
 static void pack_step(Sft *s, int n) {
     bool *packed = xcalloc((size_t)n + 1, sizeof *packed);
-    s->micros = 0;
+    s->micros = s->parts = 0;
     for (int i = 0; i < n; i++) {
         if (packed[i]) continue;
         int members = 0;
@@ -125,22 +143,40 @@ static void train_micro(Sft *s, const Packing *p, double per_token, int64_t at) 
     micro_hold(l, at + p->N, w.entropy);
 }
 
-// Once the device is done: the step's sums of loss and entropy.
-static void take_sums(Sft *s, double per_token, double *loss, double *entropy) {
+// Once the device is done: the step's sums.
+static void take_sums(Sft *s, double per_token, Sums *sums) {
     int64_t end = 0;
     for (int k = 0; k < s->micros; k++) end += 2 * s->packing[k].N;
     micro_fetch(&s->learner, end, s->scored);
     const float *at = s->scored;
+    const Part *part = s->part;
     for (int k = 0; k < s->micros; k++) {
-        for (int64_t j = 0; j < s->packing[k].N; j++) *loss -= *at++ * per_token;
-        for (int64_t j = 0; j < s->packing[k].N; j++) *entropy += *at++ * per_token;
+        for (int64_t left = s->packing[k].N; left > 0; left -= part++->targets)
+            for (int64_t j = 0; j < part->targets; j++) {
+                sums->of_file[part->file] -= *at;
+                sums->loss -= *at++ * per_token;
+            }
+        for (int64_t j = 0; j < s->packing[k].N; j++) sums->entropy += *at++ * per_token;
+    }
+    for (int i = 0; i < s->parts; i++) sums->targets[s->part[i].file] += (double)s->part[i].targets;
+}
+
+// Of each file, where there are several: its share of the step's tokens, and their mean loss.
+static void add_files(Sft *s, const Sums *sums, int64_t targets) {
+    for (int f = 0; f < s->cfg->train_file.n && s->cfg->train_file.n > 1; f++) {
+        char name[640];
+        snprintf(name, sizeof name, "files/%s/loss", mix_label(s->data, f));
+        metrics_add(s->metrics, name, sums->of_file[f] / sums->targets[f]); // NaN, so null, where it had none
+        snprintf(name, sizeof name, "files/%s/frac_tokens", mix_label(s->data, f));
+        metrics_add(s->metrics, name, sums->targets[f] / (double)targets);
     }
 }
 
 // One optimizer step. False: stopped by a signal (e->code EXIT_OK), or an error.
 static bool sft_step(Sft *s, Error *e) {
     Learner *l = &s->learner;
-    double start = clock_seconds(), loss = 0, entropy = 0;
+    double start = clock_seconds();
+    Sums step = {0};
     int64_t targets, tokens = 0, rows = 0, held = 0;
     if (!draw_step(s, &targets, e)) return false;
     l->engine.device->fill(l->engine.device, l->grad.slab, 0);
@@ -154,10 +190,13 @@ static bool sft_step(Sft *s, Error *e) {
         tokens += s->packing[k].alone;
         rows += s->packing[k].T;
     }
-    if (!stopped) take_sums(s, 1 / (double)targets, &loss, &entropy);
-    double sums[] = {loss, entropy, (double)tokens, (double)rows, stopped}; // of all ranks
-    if (!comm_all_reduce(l->engine.comm, "loss", sums, 5, e) || sums[4] > 0) return false;
-    loss = sums[0], entropy = sums[1], tokens = (int64_t)sums[2];
+    if (!stopped) take_sums(s, 1 / (double)targets, &step);
+    double sums[] = {(double)tokens, (double)rows, stopped}; // of all ranks
+    if (!comm_all_reduce(l->engine.comm, "counts", sums, 3, e) || sums[2] > 0 ||
+        !comm_all_reduce(l->engine.comm, "loss", (double *)&step, sizeof step / sizeof(double), e))
+        return false;
+    double loss = step.loss;
+    tokens = (int64_t)sums[0];
     const char *bad = NULL;
     double norm, rate = optim_learning_rate(s->cfg, s->at.step, s->total_steps);
     profile_phase(&s->profile, "optimizer");
@@ -169,7 +208,7 @@ static bool sft_step(Sft *s, Error *e) {
     s->at.skipped = good ? 0 : s->at.skipped + 1;
     s->at.step++;
     s->at.seen_tokens += tokens;
-    s->at.cursor = dataset_cursor(s->data);
+    s->at.cursor = mix_cursor(s->data);
     double seconds = clock_seconds() - start;
     if (!comm_rank(l->engine.comm) &&
         (s->at.step % s->cfg->logging_steps == 0 || s->at.step == s->total_steps || !good)) {
@@ -178,9 +217,10 @@ static bool sft_step(Sft *s, Error *e) {
         metrics_add(s->metrics, "loss", loss);
         metrics_add(s->metrics, "grad_norm", norm);
         metrics_add(s->metrics, "learning_rate", rate);
-        metrics_add(s->metrics, "entropy", entropy);
+        metrics_add(s->metrics, "entropy", step.entropy);
         metrics_add_int(s->metrics, "num_tokens", s->at.seen_tokens);
-        metrics_add(s->metrics, "frac_rows_saved", 1 - sums[3] / sums[2]);
+        metrics_add(s->metrics, "frac_rows_saved", 1 - sums[1] / sums[0]);
+        add_files(s, &step, targets);
         metrics_add(s->metrics, "step_time", seconds);
     }
     ProgressStep shown = {.reward = NAN,
@@ -215,7 +255,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
         return error_set(e, EXIT_INPUT,
                          "%s: no eos_token_id in generation_config.json or config.json; without it no answer ends",
                          c->model);
-    s->data = dataset_open_sft(c->train_file, c, &(RowCheck){example_check, &s->prompter}, e);
+    s->data = mix_open(c, true, &(RowCheck){example_check, &s->prompter}, e);
     if (!s->data || !learner_open(&s->learner, c, shape, e)) return false;
     s->packing = xcalloc((size_t)c->gradient_accumulation_steps, sizeof *s->packing);
     for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)
@@ -223,18 +263,19 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
     s->scored = xcalloc((size_t)shape.held, sizeof *s->scored);
     int64_t n = step_examples(c);
     s->example = xcalloc((size_t)n + 1, sizeof *s->example);
-    s->steps_per_epoch = dataset_rows(s->data) > n ? dataset_rows(s->data) / n : 1;
+    s->part = xcalloc((size_t)n, sizeof *s->part);
+    s->steps_per_epoch = mix_rows(s->data) > n ? mix_rows(s->data) / n : 1;
     s->total_steps = optim_total_steps(c, s->steps_per_epoch);
     if (!comm_rank(s->learner.engine.comm)) s->progress = progress_open(stdout, c->progress, 0, s->total_steps);
     progress_say(s->progress, "%s%s; %lld examples checked%s, %lld steps of %lld", ranks_about(c),
-                 s->learner.engine.device->about, (long long)dataset_rows(s->data), dataset_about(s->data),
+                 s->learner.engine.device->about, (long long)mix_rows(s->data), mix_about(s->data),
                  (long long)s->total_steps, (long long)n);
     s->profile = profile_open(s->learner.engine.device, c, s->progress);
     if (!run_resume(&s->learner, &s->at, s->progress, &s->metrics, e)) return false;
     if (s->metrics) s->hooks = hooks_open(c);
     s->live = live_open(c->output_dir, s->metrics, c->report);
-    run_record(&s->learner, &s->at, dataset_rows(s->data), s->total_steps);
-    dataset_seek(s->data, s->at.cursor);
+    run_record(&s->learner, &s->at, mix_rows(s->data), s->total_steps);
+    mix_seek(s->data, &s->at.cursor);
     return true;
 }
 
@@ -249,8 +290,9 @@ static void sft_close(Sft *s) {
     free(s->scored);
     for (int i = 0; s->example && i <= step_examples(s->cfg); i++) example_free(&s->example[i]);
     free(s->example);
+    free(s->part);
     free(s->at.batch);
-    dataset_free(s->data);
+    mix_free(s->data);
     prompter_close(&s->prompter);
     learner_close(&s->learner);
 }

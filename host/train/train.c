@@ -16,7 +16,7 @@ static void count_steps(Trainer *t) {
     const Config *c = t->cfg;
     int64_t per_generation = c->per_device_train_batch_size * c->gpus * steps_per_generation(c) / c->num_generations;
     t->generation.steps_per_pass = steps_per_generation(c) / (int)c->gradient_accumulation_steps;
-    int64_t generations = dataset_rows(t->questions.data) / per_generation;
+    int64_t generations = mix_rows(t->questions.data) / per_generation;
     if (generations < 1) generations = 1;
     t->questions.steps_per_epoch = generations * t->generation.steps_per_pass * c->num_iterations;
     t->total_steps = optim_total_steps(c, t->questions.steps_per_epoch);
@@ -26,7 +26,7 @@ static void count_steps(Trainer *t) {
 // not end the run in step 900.
 static bool open_data(Trainer *t, Error *e) {
     const Config *c = t->cfg;
-    t->questions.data = dataset_open(c->train_file, c, &(RowCheck){prompter_check, &t->questions.prompter}, e);
+    t->questions.data = mix_open(c, false, &(RowCheck){prompter_check, &t->questions.prompter}, e);
     if (!t->questions.data || c->eval_steps <= 0) return t->questions.data;
     t->questions.held_out = dataset_open(c->eval_file, c, &(RowCheck){prompter_check_eval, &t->questions.prompter}, e);
     return t->questions.held_out != NULL;
@@ -34,7 +34,7 @@ static bool open_data(Trainer *t, Error *e) {
 
 bool trainer_open(Trainer *t, const Config *c, Error *e) {
     *t = (Trainer){.cfg = c, .state = {.command = "train", .entropy_coef = c->entropy_coef, .last_entropy = -1}};
-    if (!rewards_select(c, &t->scoring.rewards, e) || !rewards_open(&t->scoring.rewards, e)) return false;
+    if (!rewards_select_training(c, &t->scoring.rewards, e) || !rewards_open(&t->scoring.rewards, e)) return false;
     rewards_note_stops(&t->scoring.rewards, c);
     t->scoring.scorer = scorer_open(&t->scoring.rewards, (int)c->reward_threads, e);
     for (int k = 0; k < t->scoring.rewards.n; k++) t->scoring.weights[k] = (float)t->scoring.rewards.reward[k].weight;
@@ -71,7 +71,7 @@ void trainer_close(Trainer *t) {
     free(t->generation.joined);
     free(t->generation.scored);
     free(t->state.batch);
-    dataset_free(t->questions.data);
+    mix_free(t->questions.data);
     dataset_free(t->questions.held_out);
     prompter_close(&t->questions.prompter);
     learner_close(&t->learner);
@@ -104,9 +104,9 @@ bool trainer_resume(Trainer *t, Error *e) {
                    (uint64_t)t->generation.batch.key[0]);
     if (t->report.metrics) t->report.hooks = hooks_open(t->cfg);
     t->report.live = live_open(t->cfg->output_dir, t->report.metrics, t->cfg->report);
-    run_record(&t->learner, &t->state, dataset_rows(t->questions.data), t->total_steps);
+    run_record(&t->learner, &t->state, mix_rows(t->questions.data), t->total_steps);
     t->generation.next_key = t->state.next_key;
-    dataset_seek(t->questions.data, t->state.cursor);
+    mix_seek(t->questions.data, &t->state.cursor);
     return true;
 }
 
@@ -199,8 +199,8 @@ ExitCode command_train(int argc, char **argv, Error *e) {
     else {
         if (!comm_rank(t.learner.engine.comm)) t.report.progress = progress_open(stdout, c.progress, 0, t.total_steps);
         progress_say(t.report.progress, "%s%s; %lld questions checked%s, %lld steps of %lld completions%s",
-                     ranks_about(&c), t.learner.engine.device->about, (long long)dataset_rows(t.questions.data),
-                     dataset_about(t.questions.data), (long long)t.total_steps,
+                     ranks_about(&c), t.learner.engine.device->about, (long long)mix_rows(t.questions.data),
+                     mix_about(t.questions.data), (long long)t.total_steps,
                      (long long)(c.per_device_train_batch_size * c.gradient_accumulation_steps * c.gpus),
                      c.share_prompts && c.num_generations > 1 ? ", which share their prompt's rows in training" : "");
         t.report.profile = profile_open(t.learner.engine.device, &c, t.report.progress);

@@ -21,7 +21,8 @@ typedef struct {
 // Where questions come from.
 typedef struct {
     Prompter prompter;
-    Dataset *data, *held_out; // held_out NULL: no evaluations on the way
+    Mix *data;
+    Dataset *held_out; // NULL: no evaluations on the way
     int64_t steps_per_epoch;
 } Questions;
 // What judges answers.

@@ -142,6 +142,49 @@ static Totals step_totals(const Trainer *t) {
     return s;
 }
 
+// The mean over a file's completions of the numbers x[0], x[stride], ...; NaNs are left out of it.
+static double mean_of_file(const Batch *b, int file, const float *x, int stride) {
+    double sum = 0, n = 0;
+    for (int i = 0; i < b->n; i++)
+        if (b->file[i / b->group] == file && !isnan(x[i * stride])) sum += (double)x[i * stride], n++;
+    return sum / n;
+}
+
+static void add_of_file(Metrics *m, const char *label, const char *name, double value) {
+    char *whole = xasprintf("files/%s/%s", label, name);
+    metrics_add(m, whole, value);
+    free(whole);
+}
+
+// What the questions of one of several training files gave; NaN, so null, where none was drawn.
+static void add_file(Metrics *m, const Trainer *t, int f) {
+    const Batch *b = &t->generation.batch;
+    const Rewards *rw = &t->scoring.rewards;
+    const char *label = mix_label(t->questions.data, f);
+    double n = 0, questions = 0, right = 0, cut = 0, flat = 0, length = 0;
+    for (int p = 0; p < b->prompts; p++) {
+        if (b->file[p] != f) continue;
+        questions++;
+        flat += group_is_flat(b, p);
+        for (int i = p * b->group; i < (p + 1) * b->group; i++, n++) {
+            right += b->text[i] && grade_strict(b->text[i], b->answer[p]);
+            cut += b->finish[i] == FINISH_LENGTH;
+            length += b->len[i];
+        }
+    }
+    add_of_file(m, label, "questions", questions);
+    add_of_file(m, label, "reward", mean_of_file(b, f, b->reward, 1));
+    add_of_file(m, label, "accuracy", right / n);
+    add_of_file(m, label, "frac_reward_zero_std", flat / questions);
+    add_of_file(m, label, "completions/mean_length", length / n);
+    add_of_file(m, label, "completions/clipped_ratio", cut / n);
+    for (int k = 0; k < rw->n; k++) {
+        char name[96];
+        snprintf(name, sizeof name, "rewards/%s/mean", rw->reward[k].name);
+        if (rewards_score(rw, f, k)) add_of_file(m, label, name, mean_of_file(b, f, b->score + k, b->n_rewards));
+    }
+}
+
 static void add_step(Metrics *m, Trainer *t, const Totals *s) {
     metrics_add(m, "loss", s->v[GM_LOSS]);
     metrics_add(m, "grad_norm", t->report.stats.grad_norm);
@@ -166,6 +209,7 @@ static void add_step(Metrics *m, Trainer *t, const Totals *s) {
         metrics_add(m, "clip_ratio/high_max", s->high_max);
         metrics_add(m, "clip_ratio/region_mean", clipped(s, t, GM_CLIP_REGION));
     }
+    for (int f = 0; f < c->train_file.n && c->train_file.n > 1; f++) add_file(m, t, f);
     metrics_add(m, "ratio_mean", per_token(s, GM_RATIO_SUM));
     metrics_add(m, "frac_rows_saved", 1 - t->report.stats.rows / t->report.stats.rows_alone);
 }
@@ -185,6 +229,8 @@ static void add_completions(Metrics *m, const Trainer *t) {
     for (int k = 0; k < t->scoring.rewards.n; k++) names[k] = t->scoring.rewards.reward[k].name;
     for (int i = 0; i < b->n; i++) {
         CompletionRecord r = {.step = t->state.step,
+                              .file =
+                                  t->cfg->train_file.n > 1 ? mix_label(t->questions.data, b->file[i / b->group]) : NULL,
                               .prompt = b->question[i / b->group],
                               .completion = b->text[i],
                               .answer = b->answer[i / b->group],
