@@ -2,6 +2,7 @@
 #pragma once
 #include "error.h"
 #include "text.h"
+#include "think.h"
 #include <math.h>
 #include <stdint.h>
 
@@ -64,6 +65,7 @@ typedef struct {
     double param[REWARD_MAX_PARAMS];              // values of info->params; read by reward_number and reward_chose
     char text[REWARD_MAX_TEXTS][REWARD_MAX_TEXT]; // values of those that are texts, in their order; read by reward_text
     double weight;
+    ThinkMarkers think; // of the run's completions: think_tags, unless who selects it says otherwise
     RewardState *state; // NULL until reward_open
 } Reward;
 
@@ -113,6 +115,3 @@ void reward_fault(const Reward *r, RewardFault fault, int n);
 int64_t reward_faults(const Reward *r, RewardFault fault);
 // The weighted sum of a completion's scores, score[n_rewards]; abstentions are left out; NaN where all abstain.
 float reward_total(const Reward *r, int n_rewards, const float *score);
-// The chain of thought of a completion: the text between its first <think> and its last </think>; a missing tag stands
-// for the start or the end of the text.
-Text thoughts_of(Text completion);

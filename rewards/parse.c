@@ -29,7 +29,7 @@ static void set_defaults(Reward *r) {
 static bool find_reward(const char *name, const char *spec, Reward *out, Error *e) {
     for (int i = 0; i < reward_count; i++) {
         if (strcmp(name, reward_registry[i].name) != 0) continue;
-        *out = (Reward){.info = &reward_registry[i], .weight = 1};
+        *out = (Reward){.info = &reward_registry[i], .weight = 1, .think = think_tags};
         snprintf(out->name, sizeof out->name, "%s", name);
         set_defaults(out);
         return true;

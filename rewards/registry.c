@@ -57,7 +57,7 @@ const RewardInfo reward_registry[] = {
                CHOICE("relations", "strict|sets", "sets: 1 < x < 2 is right where gold is the interval"))),
     REWARD("reasoning_accuracy", "TRL", reward_reasoning_accuracy, ANSWER,
            "accuracy of what follows the last delimiter; 0 where there is none",
-           PARAMS(TEXTUAL("delimiter", "</think>", "what ends the reasoning"))),
+           PARAMS(TEXTUAL("delimiter", "", "what ends the reasoning; empty: the second of think_markers"))),
     REWARD("length", "Open R1 (Kimi k1.5)", reward_length, ANSWER | GROUP,
            "0.5 to -0.5 from the group's shortest to its longest completion, wrong answers at most 0"),
     REWARD("cosine", "Open R1, TRL", reward_cosine, ANSWER,
@@ -69,9 +69,12 @@ const RewardInfo reward_registry[] = {
                   WHOLE("max_len", 1000, 1, 1e9, "length at which the cosine ends"),
                   CHOICE("clamp", "no|yes", "no: beyond max_len it turns back; yes: it stays"),
                   CHOICE("unit", "characters|tokens", "what the length counts"))),
-    REWARD("format", "Open R1", reward_format, 0,
-           "1 for `<think>` ... `</think>` then `<answer>` ... `</answer>` at the end of a line",
-           PARAMS(CHOICE("form", "new|old", "new: tags on lines of their own; old: tags anywhere in a line"))),
+    REWARD(
+        "format", "Open R1", reward_format, 0,
+        "1 for `<think>` ... `</think>` then `<answer>` ... `</answer>` at the end of a line",
+        PARAMS(CHOICE("form", "new|old|summary",
+                      "new: tags on lines of their own; old: tags anywhere in a line; summary: no answer tags, but a "
+                      "text behind the thoughts"))),
     REWARD("tag_count", "Open R1", reward_tag_count, 0, "0.25 for each of the four tags that occurs once"),
     REWARD("reasoning_steps", "Open R1", reward_reasoning_steps, 0,
            "a third for each sign of a step (Step 1:, 1., -, *, First, ...), at most 1"),
@@ -127,25 +130,26 @@ const RewardInfo reward_registry[] = {
            "what a shared object computes (include/reward_plugin.h)",
            PARAMS(TEXTUAL("path", "", "the shared object"), TEXTUAL("argument", "", "a text for it")),
            NEEDS(open_plugin, close_plugin, FAULT(BAD_REPLY))),
-    REWARD("judge", "a model (DeepSeek-R1)", reward_judge, ANSWER,
-           "0 to 1, as a model behind an OpenAI-compatible endpoint judges; a key is read from GRPO_JUDGE_KEY, "
-           "user:password from "
-           "GRPO_JUDGE_USER",
-           PARAMS(URL("url", "http://localhost:8000/v1", "of the server, up to /chat/completions"),
-                  TEXTUAL("model", "default", "its name for the model"),
-                  TEXTUAL("template",
-                          "Rate from 0 to 10 how well the response answers the question.\n\nQuestion:\n{prompt}\n\n"
-                          "Response:\n{summary}\n\nEnd with one line: Score: N",
-                          "the prompt, with {prompt}, {completion}, {summary} (after </think>), {answer}; or @FILE"),
-                  TEXTUAL("pattern", "(?i)score\\W{0,9}?(-?\\d+(?:\\.\\d+)?)", "the last match's group is the score"),
-                  REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),
-                  WHOLE("workers", 8, 1, 64, "processes that ask, started as they are needed"),
-                  WHOLE("parallel", 8, 1, 256, "requests of each under way at a time"),
-                  REAL("timeout", 60, 0.01, 3600, "seconds for a request"),
-                  WHOLE("retries", 3, 0, 20, "of a request that failed and may pass"),
-                  WHOLE("max_tokens", 1024, 1, 1048576, "of a reply")),
-           NEEDS(open_judge, close_judge,
-                 FAULT(REGEX_LIMIT) | FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
-           BATCHES),
+    REWARD(
+        "judge", "a model (DeepSeek-R1)", reward_judge, ANSWER,
+        "0 to 1, as a model behind an OpenAI-compatible endpoint judges; a key is read from GRPO_JUDGE_KEY, "
+        "user:password from "
+        "GRPO_JUDGE_USER",
+        PARAMS(URL("url", "http://localhost:8000/v1", "of the server, up to /chat/completions"),
+               TEXTUAL("model", "default", "its name for the model"),
+               TEXTUAL("template",
+                       "Rate from 0 to 10 how well the response answers the question.\n\nQuestion:\n{prompt}\n\n"
+                       "Response:\n{summary}\n\nEnd with one line: Score: N",
+                       "the prompt, with {prompt}, {completion}, {summary} (behind the thoughts), {answer}; or @FILE"),
+               TEXTUAL("pattern", "(?i)score\\W{0,9}?(-?\\d+(?:\\.\\d+)?)", "the last match's group is the score"),
+               REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),
+               WHOLE("workers", 8, 1, 64, "processes that ask, started as they are needed"),
+               WHOLE("parallel", 8, 1, 256, "requests of each under way at a time"),
+               REAL("timeout", 60, 0.01, 3600, "seconds for a request"),
+               WHOLE("retries", 3, 0, 20, "of a request that failed and may pass"),
+               WHOLE("max_tokens", 1024, 1, 1048576, "of a reply")),
+        NEEDS(open_judge, close_judge,
+              FAULT(REGEX_LIMIT) | FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
+        BATCHES),
 };
 const int reward_count = sizeof reward_registry / sizeof *reward_registry;

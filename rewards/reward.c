@@ -22,7 +22,8 @@ void reward_close(Reward *r) {
 }
 
 bool reward_same(const Reward *a, const Reward *b) {
-    bool same = a->info == b->info && a->weight == b->weight && !strcmp(a->name, b->name);
+    bool same = a->info == b->info && a->weight == b->weight && !strcmp(a->name, b->name) &&
+                !strcmp(a->think.open, b->think.open) && !strcmp(a->think.close, b->think.close);
     for (int i = 0; i < REWARD_MAX_PARAMS; i++) same = same && a->param[i] == b->param[i];
     for (int i = 0; i < REWARD_MAX_TEXTS; i++) same = same && !strcmp(a->text[i], b->text[i]);
     return same;

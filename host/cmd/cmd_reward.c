@@ -10,7 +10,7 @@
 #include <string.h>
 
 static const char usage[] =
-    "usage: grpo reward NAME[:key=value,...] [FILE]\n"
+    "usage: grpo reward NAME[:key=value,...] [FILE] [think_markers=OPEN,CLOSE]\n"
     "       grpo reward --list\n"
     "FILE (or standard input) holds JSON lines with `completion`, with `answer` where the reward "
     "compares with it,\nand optional `prompt`, `ids` (tokens) and `group`. Each gives a line "
@@ -251,6 +251,15 @@ static void list_rewards(void) {
     table_print(&params);
 }
 
+// The option as a run has it.
+static bool read_markers(char *argument, ThinkMarkers *m, Error *e) {
+    Config c;
+    if (!config_read(&c, NULL, &argument, 1, e)) return false;
+    bool ok = think_markers_read(m, c.think_markers.item, c.think_markers.n, e);
+    config_free(&c);
+    return ok;
+}
+
 ExitCode command_reward(int argc, char **argv, Error *e) {
     if (argc == 1 && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)) {
         fputs(usage, stdout);
@@ -258,12 +267,15 @@ ExitCode command_reward(int argc, char **argv, Error *e) {
     }
     Rewards rw = {.n = 1};
     Reward *r = &rw.reward[0];
+    bool marked = argc > 1 && !strncmp(argv[argc - 1], "think_markers=", strlen("think_markers="));
+    char *markers = marked ? argv[--argc] : NULL;
     if (argc == 1 && strcmp(argv[0], "--list") == 0) list_rewards();
     else if (argc < 1 || argc > 2)
         return error_set(e, EXIT_CONFIG, "reward: one reward and at most one file are needed; see grpo reward --help"),
                EXIT_CONFIG;
     else {
-        bool ok = reward_parse(argv[0], r, e) && reward_open(r, e) && score_file(r, argc == 2 ? argv[1] : "-", e);
+        bool ok = reward_parse(argv[0], r, e) && (!markers || read_markers(markers, &r->think, e)) &&
+                  reward_open(r, e) && score_file(r, argc == 2 ? argv[1] : "-", e);
         rewards_note(&rw);
         rewards_close(&rw);
         if (!ok) return e->code;

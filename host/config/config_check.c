@@ -19,6 +19,9 @@ static void check_any(Reading *r, const Config *c) {
     if (*c->system_prompt && *c->system_prompt_file)
         problem(r, "system_prompt", "system_prompt_file",
                 "system_prompt and system_prompt_file are both set; keep one of them");
+    ThinkMarkers think;
+    if (!think_markers_read(&think, c->think_markers.item, c->think_markers.n, &e))
+        problem(r, "think_markers", NULL, "%s", e.text);
     if (c->few_shot && !*c->few_shot_file)
         problem(r, "few_shot", NULL, "few_shot is %lld but few_shot_file is not set", (long long)c->few_shot);
     if (*c->prompt && *c->prompt_file)

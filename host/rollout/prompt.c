@@ -3,6 +3,7 @@
 #include "file.h"
 #include "json.h"
 #include "jsonl.h"
+#include "think.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,20 @@
 // the base models' own message was chosen by name.
 static bool shipped_message(const char *chosen, const char *template) {
     return strcmp(template, "r1-zero") && strcmp(chosen, "qwen2.5-base");
+}
+
+// The system message where none is set: the shipped one; or the template's own words, where they speak of <think> and
+// the run has other markers; else NULL, and the template's own words stand.
+static bool default_message(const Config *c, const char *template, char **message, Error *e) {
+    ThinkMarkers think;
+    if (!think_markers_read(&think, c->think_markers.item, c->think_markers.n, e)) return false;
+    const char *own = chat_opening(template);
+    if (shipped_message(c->chat_template, template)) *message = think_replace(&think, chat_system_prompt);
+    else if (own) {
+        *message = think_replace(&think, own);
+        if (!strcmp(*message, own)) free(*message), *message = NULL;
+    }
+    return true;
 }
 
 // Adds the example on one line of few_shot_file.
@@ -71,7 +86,7 @@ bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Token
         p->system = file_read_text(c->system_prompt_file, 1 << 20, &n, e);
         if (!p->system) return error_prefix(e, "system_prompt_file");
     } else if (*c->system_prompt) p->system = xstrdup(c->system_prompt);
-    else if (!c->raw && shipped_message(c->chat_template, template)) p->system = xstrdup(chat_system_prompt);
+    else if (!c->raw && !default_message(c, template, &p->system, e)) return false;
     if (!*c->few_shot_file) return true;
     if (!read_examples(p, e)) return error_prefix(e, "few_shot_file");
     return check_examples(p, e);

@@ -8,13 +8,18 @@
 
 _Static_assert(MAX_REWARDS <= 32, "a bit a reward");
 
+// One as the run has it: parsed, and with its markers.
+static bool read_reward(const Config *c, const char *spec, Reward *r, Error *e) {
+    return reward_parse(spec, r, e) && think_markers_read(&r->think, c->think_markers.item, c->think_markers.n, e);
+}
+
 // Adds those that are not there yet; *of: which the list is.
-static bool add_list(Rewards *rw, const TextList *list, uint32_t *of, Error *e) {
+static bool add_list(Rewards *rw, const Config *c, const TextList *list, uint32_t *of, Error *e) {
     *of = 0;
     for (int i = 0; i < list->n; i++) {
         Reward r;
         int k = 0;
-        if (!reward_parse(list->item[i], &r, e)) return error_prefix(e, "rewards");
+        if (!read_reward(c, list->item[i], &r, e)) return error_prefix(e, "rewards");
         while (k < rw->n && strcmp(rw->reward[k].name, r.name)) k++; // of one name are the same: config_check
         if (k == MAX_REWARDS)
             return error_set(e, EXIT_CONFIG, "rewards: more are selected than can be, which is %d", MAX_REWARDS);
@@ -26,23 +31,23 @@ static bool add_list(Rewards *rw, const TextList *list, uint32_t *of, Error *e) 
 
 static bool add_grader(const Config *c, Rewards *out, Error *e) {
     if (!out->n) return error_set(e, EXIT_CONFIG, "rewards: none selected; see `grpo reward --list`");
-    return !*c->eval_grader || reward_parse(c->eval_grader, &out->grader, e) || error_prefix(e, "eval_grader");
+    return !*c->eval_grader || read_reward(c, c->eval_grader, &out->grader, e) || error_prefix(e, "eval_grader");
 }
 
 bool rewards_select(const Config *c, Rewards *out, Error *e) {
     uint32_t all;
     *out = (Rewards){0};
-    return add_list(out, &c->rewards, &all, e) && add_grader(c, out, e);
+    return add_list(out, c, &c->rewards, &all, e) && add_grader(c, out, e);
 }
 
 bool rewards_select_training(const Config *c, Rewards *out, Error *e) {
     uint32_t runs = 0, own;
     *out = (Rewards){0};
-    if (config_reads_rewards(c) && !add_list(out, &c->rewards, &runs, e)) return false;
+    if (config_reads_rewards(c) && !add_list(out, c, &c->rewards, &runs, e)) return false;
     out->silent_for_others = ~runs;
     for (int f = 0; f < c->train_file.n; f++) {
         const TextList *list = &c->train_file.item[f].rewards;
-        if (list->n && !add_list(out, list, &own, e)) return false;
+        if (list->n && !add_list(out, c, list, &own, e)) return false;
         out->silent_for_file[f] = list->n ? ~own : ~runs;
     }
     return add_grader(c, out, e);
@@ -115,7 +120,10 @@ void rewards_note_stops(const Rewards *rw, const Config *c) {
         if (r->info->faults & others || r->info->reads & (REWARD_READS_IDS | REWARD_READS_GROUP)) continue;
         for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
             float score[4];
-            if (!score_cut(r, answers[i], rule, score) || score[1] >= score[0] || score[2] >= score[0]) continue;
+            char *answer = think_replace(&r->think, answers[i]);
+            bool cut = score_cut(r, answer, rule, score);
+            free(answer);
+            if (!cut || score[1] >= score[0] || score[2] >= score[0]) continue;
             note("reward %s needs what `stop` cuts off: a well-formed answer has %.4g, cut there %.4g; %s", r->name,
                  (double)score[0], (double)score[1],
                  !c->include_stop && score[3] >= score[0] ? "set include_stop=true"

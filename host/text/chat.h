@@ -38,4 +38,6 @@ bool chat_template_of(const char *tokenizer_path, const char **name, char **unkn
 // The template of a run: the one chosen by name; with "auto" the model's own, or qwen2.5 where it has none. An unknown
 // one is an error that names the choices.
 bool chat_template_choose(const char *chosen, const char *tokenizer_path, const char **name, Error *e);
+// What the template says where there is no system message; NULL: nothing.
+const char *chat_opening(const char *template_name);
 extern const char chat_system_prompt[]; // the shipped one: think in <think>, answer in <answer>

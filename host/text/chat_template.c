@@ -173,6 +173,8 @@ const char *chat_end_of_turn(const char *template_name) {
     return chat_template_named(template_name, NULL)->end_of_turn;
 }
 
+const char *chat_opening(const char *template_name) { return chat_template_named(template_name, NULL)->opening; }
+
 // ---- in Jinja ------------------------------------------------------------------------------------------------------
 
 // Writes a text as the inside of a Jinja string.

@@ -16,6 +16,7 @@ typedef struct {
 struct SelectRules {
     const Config *cfg;
     const Rewards *rewards;
+    ThinkMarkers think;
     SelectRule *rule; // [cfg->select_rules.n]
     uint64_t *seen;   // [slots], 0: free; question and answer of what was kept
     size_t slots, used;
@@ -26,6 +27,8 @@ SelectRules *select_rules_open(const Config *c, const Rewards *rw, Error *e) {
     *s = (SelectRules){.cfg = c, .rewards = rw, .slots = 1024};
     s->rule = xcalloc((size_t)c->select_rules.n + 1, sizeof *s->rule);
     s->seen = xcalloc(s->slots, sizeof *s->seen);
+    if (!think_markers_read(&s->think, c->think_markers.item, c->think_markers.n, e))
+        return select_rules_close(s), NULL;
     for (int i = 0; i < c->select_rules.n; i++) {
         if (config_select_rule(c, i, &s->rule[i], e)) continue;
         error_prefix(e, "select_rules");
@@ -180,7 +183,8 @@ static Drop drop_by_itself(const SelectRules *s, const Drawn *d) {
     Text text = text_of(d->text);
     if (d->truncated) return DROP_TRUNCATED;
     if (rule_failed(s, d) >= 0) return DROP_SCORE;
-    if (c->select_drop_code && text_find(thoughts_of(text), 0, text_of("```")) != TEXT_NONE) return DROP_CODE;
+    if (c->select_drop_code && text_find(thoughts_of(&s->think, text), 0, text_of("```")) != TEXT_NONE)
+        return DROP_CODE;
     if (c->select_max_paragraph && longest_paragraph(text) > (size_t)c->select_max_paragraph) return DROP_PARAGRAPH;
     return c->select_max_tokens && d->tokens > c->select_max_tokens ? DROP_TOKENS : KEPT;
 }

@@ -68,16 +68,9 @@ static bool template_check(const char *template, Error *e) {
                               "template: neither {completion} nor {summary} is in it: there is nothing to judge");
 }
 
-// What follows the last </think>: the part of a completion that a reader is shown.
-static Text summary_of(Text completion) {
-    Text close = text_of("</think>");
-    size_t at = text_find_last(completion, close);
-    return text_strip(at == TEXT_NONE ? completion : text_from(completion, at + close.n));
-}
-
-static void template_fill(const char *template, const Sample *s, Str *out) {
+static void template_fill(const char *template, const ThinkMarkers *think, const Sample *s, Str *out) {
     Text t = text_of(template), mine = sample_text(s);
-    Text value[FIELDS] = {text_of(s->prompt), mine, summary_of(mine), text_of(s->answer)};
+    Text value[FIELDS] = {text_of(s->prompt), mine, summary_of(think, mine), text_of(s->answer)};
     for (size_t at = 0; at < t.n; at++) {
         int f = field_at(t, at);
         if (f < 0) {
@@ -290,7 +283,7 @@ static void score_batch(const Reward *r, Judge *j, RegexRun *run, const Sample *
     int first[BATCH], open[BATCH], n_open = 0; // first: the first sample of the batch with the same prompt
     for (int i = 0; i < n; i++) {
         str_puts(&prompt[i], "");
-        template_fill(j->template, &samples[i], &prompt[i]);
+        template_fill(j->template, &r->think, &samples[i], &prompt[i]);
         for (first[i] = 0;
              prompt[first[i]].n != prompt[i].n || memcmp(prompt[first[i]].s, prompt[i].s, prompt[i].n) != 0;)
             first[i]++;

@@ -80,26 +80,27 @@ void reward_accuracy(const Reward *r, const Sample *samples, int n, float *score
     free(verdict);
 }
 
-// The part of a completion behind its last `delimiter`; a NULL text where there is none.
-static Text after_reasoning(Text t, const char *delimiter) {
+// The part of a completion behind its last `delimiter`, or behind the thoughts; a NULL text where there is none.
+static Text after_reasoning(const Reward *r, Text t) {
+    const char *delimiter = reward_text(r, "delimiter");
+    if (!*delimiter) return after_thoughts(&r->think, t);
     size_t at = text_find_last(t, text_of(delimiter));
     return at == TEXT_NONE ? (Text){0} : text_from(t, at + strlen(delimiter));
 }
 
 void reward_reasoning_accuracy(const Reward *r, const Sample *samples, int n, float *score) {
     VerifyOptions o = VERIFY_DEFAULTS;
-    const char *delimiter = reward_text(r, "delimiter");
     Verdict *verdict = xmalloc((size_t)n * sizeof *verdict);
     Sample *answer = xmalloc((size_t)n * sizeof *answer);
     for (int i = 0; i < n; i++) {
-        Text rest = after_reasoning(sample_text(&samples[i]), delimiter);
+        Text rest = after_reasoning(r, sample_text(&samples[i]));
         answer[i] = samples[i];
         answer[i].completion = rest.s ? rest.s : "";
         answer[i].completion_len = rest.n;
     }
     verify_samples(&o, answer, n, verdict);
     for (int i = 0; i < n; i++) {
-        bool complete = after_reasoning(sample_text(&samples[i]), delimiter).s;
+        bool complete = after_reasoning(r, sample_text(&samples[i])).s;
         score[i] = !complete                       ? 0
                    : verdict[i] == VERDICT_NO_GOLD ? REWARD_ABSTAINS
                    : verdict[i] == VERDICT_RIGHT   ? 1

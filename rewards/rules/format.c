@@ -1,5 +1,6 @@
 // Rewards for the form of a completion: Open R1's format, tag_count and reasoning_steps, TRL's think_format. Their
 // regular expressions are written as scanners, which give the same verdict on every input in linear time.
+// <think> and </think> stand for the markers of the run.
 #include "rules.h"
 
 // Whether a regex's $ matches here under MULTILINE.
@@ -14,16 +15,18 @@ static bool closes(Text t, size_t at, Text close) {
 
 // Whether ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$ matches, with DOTALL and MULTILINE. Only the first place
 // where the middle fits needs to be tried: it leaves the most text behind it.
-static bool matches_new(Text t) {
-    Text open = text_of("<think>\n"), middle = text_of("\n</think>\n<answer>\n");
+static bool matches_new(const ThinkMarkers *m, Text t) {
+    char room[2][THINK_ROOM];
+    Text open = think_beside("", m->open, "\n", room[0]),
+         middle = think_beside("\n", m->close, "\n<answer>\n", room[1]);
     if (!text_at(t, 0, open)) return false;
     size_t at = text_find(t, open.n, middle);
     return at != TEXT_NONE && closes(t, at + middle.n, text_of("\n</answer>"));
 }
 
 // Whether ^<think>.*?</think>\s*<answer>.*?</answer>$ matches, with the same flags.
-static bool matches_old(Text t) {
-    Text open = text_of("<think>"), close = text_of("</think>"), answer = text_of("<answer>");
+static bool matches_old(const ThinkMarkers *m, Text t) {
+    Text open = text_of(m->open), close = text_of(m->close), answer = text_of("<answer>");
     if (!text_at(t, 0, open)) return false;
     for (size_t at = open.n; (at = text_find(t, at, close)) != TEXT_NONE; at++) {
         size_t body = text_skip_space(t, at + close.n);
@@ -34,14 +37,18 @@ static bool matches_old(Text t) {
 
 static double format(const Reward *r, const Sample *s) {
     Text t = sample_text(s);
-    return reward_chose(r, "form", "new") ? matches_new(t) : matches_old(t);
+    if (reward_chose(r, "form", "summary")) return think_is_whole(&r->think, t);
+    return reward_chose(r, "form", "new") ? matches_new(&r->think, t) : matches_old(&r->think, t);
 }
 
 static double tag_count(const Reward *r, const Sample *s) {
-    static const char *const tags[] = {"<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>"};
+    char room[2][THINK_ROOM];
+    const Text tags[] = {think_beside("", r->think.open, "\n", room[0]),
+                         think_beside("\n", r->think.close, "\n", room[1]), text_of("\n<answer>\n"),
+                         text_of("\n</answer>")};
     double score = 0;
     for (int i = 0; i < 4; i++)
-        if (text_count(sample_text(s), text_of(tags[i]), NULL) == 1) score += 0.25;
+        if (text_count(sample_text(s), tags[i], NULL) == 1) score += 0.25;
     return score;
 }
 
@@ -76,14 +83,17 @@ static double reasoning_steps(const Reward *r, const Sample *s) {
 
 // 1 where ^<think>(?!.*<think>)(.*?)</think>.*$ matches, with DOTALL.
 static double think_format(const Reward *r, const Sample *s) {
-    Text t = sample_text(s), open = text_of("<think>");
-    return text_at(t, 0, open) && text_find(t, open.n, open) == TEXT_NONE &&
-           text_find(t, open.n, text_of("</think>")) != TEXT_NONE;
+    Text t = sample_text(s), open = text_of(r->think.open), close = text_of(r->think.close);
+    if (!text_at(t, 0, open)) return 0;
+    Text rest = text_from(t, open.n);
+    return text_count(rest, open, NULL) == (size_t)text_equal(open, close) && text_find(rest, 0, close) != TEXT_NONE;
 }
 
 // 1 where ^<think>\n.*?\n</think>\n<answer>\n.*?```python.*?```.*?\n</answer>$ matches, with DOTALL and MULTILINE.
 static double code_format(const Reward *r, const Sample *s) {
-    Text t = sample_text(s), open = text_of("<think>\n"), middle = text_of("\n</think>\n<answer>\n");
+    char room[2][THINK_ROOM];
+    Text t = sample_text(s), open = think_beside("", r->think.open, "\n", room[0]),
+         middle = think_beside("\n", r->think.close, "\n<answer>\n", room[1]);
     if (!text_at(t, 0, open)) return 0;
     size_t at = text_find(t, open.n, middle), end;
     if (at == TEXT_NONE) return 0;

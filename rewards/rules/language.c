@@ -1,7 +1,8 @@
 // The reward language_consistency: the share of a chain of thought's words that are in the target language, R1's reward
 // against mixed languages (DeepSeek-AI 2025, "DeepSeek-R1", section 2.3.2). The paper says no more than that; here:
 //
-// What counts is the text between the first <think> and the last </think>; a missing tag means the text's start or end.
+// What counts is the text between the first <think> and the last </think>, or the run's think_markers; a missing one means
+// the text's start or end.
 // Tags, code blocks, formulas ($..$, $$..$$, \(..\), \[..\]) and LaTeX commands belong to no language and are left out.
 //
 // Words are runs of letters of one script. Chinese and Japanese have no spaces: there two characters make a word, and an
@@ -58,13 +59,6 @@ void close_language(void *data) { regex_free(data); }
 
 // ---- what is read ----------------------------------------------------------------------------------------------------
 
-Text thoughts_of(Text t) {
-    Text open = text_of("<think>"), close = text_of("</think>");
-    size_t begin = text_find(t, 0, open), end = text_find_last(t, close);
-    begin = begin == TEXT_NONE ? 0 : begin + open.n;
-    return text_slice(t, begin, end == TEXT_NONE || end < begin ? t.n : end);
-}
-
 // The signs around parts that are no language. A single dollar is money, unless the next one in its line closes a
 // formula: then neither has white space on its inner side.
 static const char *const formulas[][2] = {{"```", "```"}, {"$$", "$$"}, {"\\(", "\\)"}, {"\\[", "\\]"}};
@@ -86,7 +80,7 @@ static size_t tag_end(Text t, size_t at) {
 
 // The end of a formula, code block, tag or LaTeX command that begins at `at`, or `at` where none does. never[k] is set
 // once the text has no more closing sign of kind k, so that it is searched for only once.
-static size_t skip_formula(Text t, size_t at, bool *never) {
+static size_t skip_formula(const ThinkMarkers *m, Text t, size_t at, bool *never) {
     for (int k = 0; k < FORMULAS; k++) {
         Text open = text_of(formulas[k][0]), close = text_of(formulas[k][1]);
         if (never[k] || !text_at(t, at, open)) continue;
@@ -94,6 +88,8 @@ static size_t skip_formula(Text t, size_t at, bool *never) {
         if (end != TEXT_NONE) return end + close.n;
         never[k] = true;
     }
+    if (text_word_at(t, at, m->open)) return at + strlen(m->open);
+    if (text_word_at(t, at, m->close)) return at + strlen(m->close);
     if (t.s[at] == '$') return dollar_end(t, at);
     if (t.s[at] == '<') return tag_end(t, at);
     size_t end = at;
@@ -102,10 +98,10 @@ static size_t skip_formula(Text t, size_t at, bool *never) {
     return end;
 }
 
-static void leave_out_formulas(Text t, Str *out) {
+static void leave_out_formulas(const ThinkMarkers *m, Text t, Str *out) {
     bool never[FORMULAS] = {false};
     for (size_t at = 0; at < t.n;) {
-        size_t end = skip_formula(t, at, never);
+        size_t end = skip_formula(m, t, at, never);
         str_add(out, end > at ? " " : t.s + at, 1);
         at = end > at ? end : at + 1;
     }
@@ -286,7 +282,7 @@ void reward_language(const Reward *r, const Sample *samples, int n, float *score
         Text t = sample_text(&samples[i]);
         Str plain = {0}, mended = {0};
         Tokens tokens = {0};
-        leave_out_formulas(chain ? thoughts_of(t) : t, &plain);
+        leave_out_formulas(&r->think, chain ? thoughts_of(&r->think, t) : t, &plain);
         bool read = plain.n == 0 || tokens_read(run, regex_text((Text){plain.s, plain.n}, &mended), &tokens);
         if (!read) reward_fault(r, REWARD_REGEX_LIMIT, 1);
         score[i] = read ? (float)share_of(target, &tokens) : 0;

@@ -1,5 +1,6 @@
 // The rewards of the GSM8K recipe: five that are summed, and two that its documents add. The recipe's regular
 // expressions are written here as scanners, which give the same verdict on every input in linear time.
+// <think> and </think> stand for the markers of the run.
 #include "rules.h"
 
 // The text between the last <answer> and the first </answer> after it, stripped; the whole text where there are no
@@ -18,8 +19,9 @@ static double xmlcount(const Reward *r, const Sample *s) {
     Text t = sample_text(s);
     double score = 0;
     size_t end;
-    if (text_count(t, text_of("<think>\n"), NULL) == 1) score += 0.125;
-    if (text_count(t, text_of("\n</think>\n"), NULL) == 1) score += 0.125;
+    char room[2][THINK_ROOM];
+    if (text_count(t, think_beside("", r->think.open, "\n", room[0]), NULL) == 1) score += 0.125;
+    if (text_count(t, think_beside("\n", r->think.close, "\n", room[1]), NULL) == 1) score += 0.125;
     if (text_count(t, text_of("\n<answer>\n"), NULL) == 1) {
         text_count(t, text_of("\n</answer>\n"), &end);
         score += 0.125 - 0.001 * (double)text_length(text_from(t, end));
@@ -36,8 +38,8 @@ static size_t line_end(Text t, size_t at) {
 }
 
 // Whether the text begins with <think>.*?</think>\s*<answer>.*?</answer>, where a dot matches anything but a newline.
-static bool matches_soft(Text t) {
-    Text think = text_of("<think>"), think_end = text_of("</think>");
+static bool matches_soft(const ThinkMarkers *m, Text t) {
+    Text think = text_of(m->open), think_end = text_of(m->close);
     Text answer = text_of("<answer>"), answer_end = text_of("</answer>");
     if (!text_at(t, 0, think)) return false;
     Text first = {t.s, line_end(t, 0)};
@@ -55,8 +57,10 @@ static bool matches_soft(Text t) {
 
 // Whether ^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>\n$ matches, with each body one line; $ is also before a
 // last newline.
-static bool matches_strict(Text t) {
-    Text open = text_of("<think>\n"), middle = text_of("\n</think>\n<answer>\n"), close = text_of("\n</answer>\n");
+static bool matches_strict(const ThinkMarkers *m, Text t) {
+    char room[2][THINK_ROOM];
+    Text open = think_beside("", m->open, "\n", room[0]),
+         middle = think_beside("\n", m->close, "\n<answer>\n", room[1]), close = text_of("\n</answer>\n");
     if (!text_at(t, 0, open)) return false;
     size_t at = line_end(t, open.n);
     if (!text_at(t, at, middle)) return false;
@@ -66,8 +70,12 @@ static bool matches_strict(Text t) {
     return at == t.n || (at + 1 == t.n && t.s[at] == '\n');
 }
 
-static double soft_format(const Reward *r, const Sample *s) { return matches_soft(sample_text(s)) ? 0.5 : 0; }
-static double strict_format(const Reward *r, const Sample *s) { return matches_strict(sample_text(s)) ? 0.5 : 0; }
+static double soft_format(const Reward *r, const Sample *s) {
+    return matches_soft(&r->think, sample_text(s)) ? 0.5 : 0;
+}
+static double strict_format(const Reward *r, const Sample *s) {
+    return matches_strict(&r->think, sample_text(s)) ? 0.5 : 0;
+}
 
 static double int_answer(const Reward *r, const Sample *s) {
     return text_all_digits(extract_answer(sample_text(s))) ? 0.5 : 0;
