@@ -113,7 +113,7 @@ void batch_pack_prompts(const Batch *b, int first, int prompts, Str *s) {
 
 char *batch_pack(const Batch *b, bool reference, size_t *bytes) {
     Str s = {0};
-    size_t P = (size_t)b->prompts, n = (size_t)b->n, tokens = n * (size_t)b->max_completion;
+    size_t P = (size_t)b->prompts, n = (size_t)b->n;
     int32_t head[5] = {b->prompts, b->group, b->max_completion, b->n_rewards, reference};
     pack_bytes(&s, head, sizeof head);
     pack_bytes(&s, b->row, P * sizeof *b->row);
@@ -132,9 +132,12 @@ char *batch_pack(const Batch *b, bool reference, size_t *bytes) {
     }
     pack_bytes(&s, b->key, n * sizeof *b->key);
     pack_bytes(&s, b->len, n * sizeof *b->len);
-    pack_bytes(&s, b->ids, tokens * sizeof *b->ids);
-    pack_bytes(&s, b->logp, tokens * sizeof *b->logp);
-    pack_bytes(&s, b->ref_logp, tokens * sizeof *b->ref_logp);
+    for (size_t i = 0; i < n; i++) { // behind its length a row has what an earlier generation left there
+        size_t at = i * (size_t)b->max_completion, len = (size_t)b->len[i];
+        pack_bytes(&s, b->ids + at, len * sizeof *b->ids);
+        pack_bytes(&s, b->logp + at, len * sizeof *b->logp);
+        if (reference) pack_bytes(&s, b->ref_logp + at, len * sizeof *b->ref_logp);
+    }
     pack_bytes(&s, b->score, n * (size_t)b->n_rewards * sizeof *b->score);
     pack_bytes(&s, b->reward, n * sizeof *b->reward);
     *bytes = s.n;
@@ -170,7 +173,7 @@ static char *unpack_text(Reader *r) {
 
 bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size) {
     Reader r = {bytes, size, bytes != NULL};
-    size_t P = (size_t)b->prompts, n = (size_t)b->n, tokens = n * (size_t)b->max_completion;
+    size_t P = (size_t)b->prompts, n = (size_t)b->n;
     int32_t head[5] = {0}, want[5] = {b->prompts, b->group, b->max_completion, b->n_rewards, reference};
     unpack_bytes(&r, head, sizeof head);
     if (!r.ok || memcmp(head, want, sizeof head)) return false;
@@ -197,9 +200,13 @@ bool batch_unpack(Batch *b, bool reference, const char *bytes, size_t size) {
     }
     unpack_bytes(&r, b->key, n * sizeof *b->key);
     unpack_bytes(&r, b->len, n * sizeof *b->len);
-    unpack_bytes(&r, b->ids, tokens * sizeof *b->ids);
-    unpack_bytes(&r, b->logp, tokens * sizeof *b->logp);
-    unpack_bytes(&r, b->ref_logp, tokens * sizeof *b->ref_logp);
+    for (size_t i = 0; i < n && r.ok; i++) {
+        size_t at = i * (size_t)b->max_completion, len = (size_t)b->len[i];
+        r.ok = b->len[i] >= 0 && b->len[i] <= b->max_completion;
+        unpack_bytes(&r, b->ids + at, len * sizeof *b->ids);
+        unpack_bytes(&r, b->logp + at, len * sizeof *b->logp);
+        if (reference) unpack_bytes(&r, b->ref_logp + at, len * sizeof *b->ref_logp);
+    }
     unpack_bytes(&r, b->score, n * (size_t)b->n_rewards * sizeof *b->score);
     unpack_bytes(&r, b->reward, n * sizeof *b->reward);
     return r.ok && !r.left;
