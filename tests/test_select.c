@@ -183,13 +183,14 @@ static void a_stopped_run_ends_in_the_same_bytes(void **state) {
     assert_null(strstr(said, "step ")); // nothing was drawn
     free(again), free(fewer);
     const char *on = getenv("GRPO_TEST_DEVICE");
-    if (!on || !strcmp(on, "cpu")) {
+    static const char *const ranks[] = {"gpus=2", "gpus=4"};
+    for (int k = 0; k < 2 && (!on || !strcmp(on, "cpu")); k++) {
         assert_int_equal(unlink(path), 0);
-        if (run("gpus=2")) fail_msg("%s", said);
-        char *of_two = output("out/samples.jsonl"), *kept_of_two = output("out/kept.jsonl");
-        assert_string_equal(of_two, samples);
-        assert_string_equal(kept_of_two, kept);
-        free(of_two), free(kept_of_two);
+        if (run(ranks[k])) fail_msg("%s", said);
+        char *of_ranks = output("out/samples.jsonl"), *kept_of_ranks = output("out/kept.jsonl");
+        assert_string_equal(of_ranks, samples);
+        assert_string_equal(kept_of_ranks, kept);
+        free(of_ranks), free(kept_of_ranks);
     }
     free(samples), free(kept), free(table), free(path);
 }
@@ -208,7 +209,10 @@ static void mistakes_are_said(void **state) {
         {"select_rules=[]", 2, "select_rules is empty"},
         {"select_output=", 2, "select_output is not set"},
         {"temperature=0", 2, "all samples of a question would be the same"},
-        {"select_limit=2 select_rules=xmlcount:min=9", 3, "no completion is kept"},
+        {"select_limit=2 select_rules=completion_length:min=-9,xmlcount:min=9", 3,
+         "no completion is kept of 6: 6 xmlcount outside select_rules (xmlcount:min=9);"},
+        {"select_limit=2 select_rules=completion_length:min=-9 select_drop_easy=true", 3,
+         "of 6: 6 question with right answers only;"},
         {"select_output=/proc/nowhere", 4, "/proc/nowhere"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -234,6 +238,26 @@ static void mistakes_are_said(void **state) {
     assert_int_equal(run("select_limit=2"), 2);
     assert_non_null(strstr(said, "does not say what it was drawn with"));
     free(path);
+}
+
+// A disk that is full costs what was being written, and nothing else: with room again it ends in the same bytes.
+static void a_full_disk_costs_nothing(void **state) {
+    if (run("")) fail_msg("%s", said);
+    char *samples = output("out/samples.jsonl"), *kept = output("out/kept.jsonl"), *room = getenv("GRPO"), command[256];
+    assert_true(strlen(samples) > 3 * 1024);
+    snprintf(command, sizeof command, "rm %s/out/*", f.dir);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof command, "ulimit -f 4; exec %s", room ? room : "build/grpo"); // 2 KiB a file
+    setenv("GRPO", command, 1);
+    int code = run("");
+    if (room) setenv("GRPO", room, 1);
+    else unsetenv("GRPO");
+    if (code != 4 || !strstr(said, "samples.jsonl")) fail_msg("exit %d: %s", code, said);
+    if (run("")) fail_msg("%s", said);
+    char *again = output("out/samples.jsonl"), *kept_again = output("out/kept.jsonl");
+    assert_string_equal(again, samples);
+    assert_string_equal(kept_again, kept);
+    free(again), free(kept_again), free(samples), free(kept);
 }
 
 // A prompt that is too long is not asked and is counted, and never cut: what is kept would answer another question.
@@ -297,6 +321,7 @@ int main(void) {
         cmocka_unit_test(truncated_and_unscored_answers_are_dropped),
         cmocka_unit_test(an_answer_is_kept_once_a_question),
         cmocka_unit_test_setup_teardown(a_stopped_run_ends_in_the_same_bytes, command_setup, command_teardown),
+        cmocka_unit_test_setup_teardown(a_full_disk_costs_nothing, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(long_prompts_are_left_out, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(kept_rows_are_what_sft_reads, command_setup, command_teardown),

@@ -177,11 +177,13 @@ static bool keep(Select *s, Error *e) {
     bool ok = output_write(STDOUT_FILENO, table.s, table.n) || output_flush(e);
     str_free(&table);
     if (!ok || count.kept) return ok;
-    return error_set(
-        e, EXIT_INPUT,
-        "no completion is kept: see the counts above, and the samples in %s/samples.jsonl; looser rules need "
-        "no new samples",
-        s->cfg->select_output);
+    Str why = {0};
+    select_dropped(s->rules, &count, &why);
+    error_set(e, EXIT_INPUT,
+              "no completion is kept of %lld%s%s; the samples are in %s/samples.jsonl, looser rules need no new ones",
+              (long long)count.completions, why.n ? ": " : "", why.n ? why.s : "", s->cfg->select_output);
+    str_free(&why);
+    return false;
 }
 
 static void select_close(Select *s) {

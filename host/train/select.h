@@ -49,6 +49,8 @@ bool select_right(const SelectRules *s, const Drawn *d);
 // The counts as one JSON object, and as a table for people.
 void select_json(const SelectRules *s, const SelectCount *count, Str *out);
 void select_table(const SelectRules *s, const SelectCount *count, Str *out);
+// Which rule dropped how many, in one line.
+void select_dropped(const SelectRules *s, const SelectCount *count, Str *out);
 
 // ---- select_file.c: samples.jsonl, from which kept.jsonl is made -----------------------------------------------------
 // samples.jsonl: a line that says what it was drawn with, then a line for each completion, questions in the order of

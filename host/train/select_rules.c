@@ -283,6 +283,26 @@ void select_json(const SelectRules *s, const SelectCount *n, Str *out) {
     str_puts(out, "]}\n");
 }
 
+// A count and a reason for each reason that dropped anything; `between` stands between them.
+static void put_drops(const SelectRules *s, const SelectCount *n, int width, const char *between, Str *out) {
+    const char *before = "";
+    for (int d = KEPT + 1; d < DROP_REASONS; d++) {
+        if (d != DROP_SCORE) {
+            if (!n->dropped[d]) continue;
+            str_printf(out, "%s%*lld %s", before, width, (long long)n->dropped[d], reasons[d][1]);
+            before = between;
+        }
+        for (int i = 0; d == DROP_SCORE && i < s->cfg->select_rules.n; i++) {
+            if (!n->by_rule[i]) continue;
+            str_printf(out, "%s%*lld %s outside select_rules (%s)", before, width, (long long)n->by_rule[i],
+                       rule_name(s, i), s->cfg->select_rules.item[i]);
+            before = between;
+        }
+    }
+}
+
+void select_dropped(const SelectRules *s, const SelectCount *n, Str *out) { put_drops(s, n, 1, ", ", out); }
+
 void select_table(const SelectRules *s, const SelectCount *n, Str *out) {
     str_printf(out, "kept %lld of %lld completions, of %lld of %lld questions (%lld always right, %lld never",
                (long long)n->kept, (long long)n->completions, (long long)n->questions_kept, (long long)n->questions,
@@ -290,11 +310,7 @@ void select_table(const SelectRules *s, const SelectCount *n, Str *out) {
     str_puts(out, ")\n");
     if (n->long_prompts)
         str_printf(out, "  not asked: %lld questions, longer than max_prompt_length\n", (long long)n->long_prompts);
-    for (int d = KEPT + 1; d < DROP_REASONS; d++)
-        if (d == DROP_SCORE) {
-            for (int i = 0; i < s->cfg->select_rules.n; i++)
-                if (n->by_rule[i])
-                    str_printf(out, "  %10lld  %s outside select_rules (%s)\n", (long long)n->by_rule[i],
-                               rule_name(s, i), s->cfg->select_rules.item[i]);
-        } else if (n->dropped[d]) str_printf(out, "  %10lld  %s\n", (long long)n->dropped[d], reasons[d][1]);
+    if (n->kept == n->completions) return;
+    put_drops(s, n, 12, "\n", out);
+    str_puts(out, "\n");
 }
