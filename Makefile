@@ -172,7 +172,7 @@ tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
 grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
-.PHONY: all found debug sanitize test programs format check-format compile_commands.json mutants check fuzz fuzzed valgrind check-cuda check-rooms bench nsys ncu demo r1 doctor install clean help FORCE
+.PHONY: all found debug sanitize test programs format check-format compile_commands.json mutants check fuzz fuzzed valgrind check-cuda check-rooms bench nsys ncu demo r1 check-r1 check-kills doctor install clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -477,6 +477,12 @@ demo: all
 r1: all
 	$(Q)tools/r1.sh
 
+check-r1: all
+	$(Q)tools/check_r1.sh $(SEEDS)
+
+check-kills: all
+	$(Q)tools/check_kills.sh
+
 doctor: all
 	$(Q)$(grpo) doctor
 
@@ -494,7 +500,8 @@ clean:
 help:
 	@echo 'make           build/grpo'
 	@echo 'make demo      watch a model learn: three minutes, offline'
-	@echo 'make r1        the phases of R1 as a pipeline, on the same model: two minutes, offline'
+	@echo 'make r1        the phases of R1 as a pipeline, on the same model: some minutes, offline'
+	@echo 'make check-r1  that it shows what it should, over three seeds; make check-kills: killed ten times, the same bytes'
 	@echo 'make test      every test; make run-test_NAME [TEST=PATTERN] [OP=NAME] runs one program, one test, one op'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
 	@echo 'make bench-ptx  how fast that machine is'

@@ -6,7 +6,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 grpo=build/grpo
-problems=build/release/tools/problems
 config=configs/r1-demo.yaml
 dir=${R1_DIR:-runs/r1-demo}
 seed=42
@@ -15,20 +14,11 @@ for arg in "$@"; do case $arg in seed=*) seed=${arg#seed=} ;; esac; done
 say() { printf '\n== %s\n' "$*"; }
 
 rm -rf "$dir"
-mkdir -p "$dir/data"
 started=$SECONDS
 
 say "Word problems (no question of the evaluation is in the training files)"
-level=$(sed -n 's/^# problems: *//p' $config)
-untagged=$(sed -n 's/^# untagged: *//p' $config)
-# shellcheck disable=SC2086
-{
-  $problems $level --seed "$seed" --count 8000 >"$dir/data/train.jsonl"
-  $problems $level --seed "$seed" --count 200 --split eval >"$dir/data/eval.jsonl"
-  $problems $level --seed "$seed" --count 12000 --solutions |
-    awk -v n="$untagged" 'NR % n == 0 { gsub(/<[a-z\/]*>\\n/, "") } 1' >"$dir/data/cold.jsonl"
-}
-sed -n "1p;${untagged}p" "$dir/data/cold.jsonl"
+tools/r1_data.sh $config "$dir/data" "$seed"
+sed -n 1,3p "$dir/data/cold.jsonl"
 
 # The pipeline's own words come in paragraphs; where $dir is another place, the file is told so.
 run=("$grpo" run "$config" "$@")
