@@ -90,6 +90,7 @@ bool emu_run_on_machine(const EmuLaunch &launch) {
         l.registers = registers_of[name];
         if (!l.registers) emu_fail("ptxas -v does not say how many registers %s takes", name.c_str());
         l.seed = emu_next_seed();
+        l.limit = 200 * 1000 * 1000 * 1000ull; // several times the largest product that check-ptx-all makes
         l.params = launch.params;
         l.early = launch.early;
         const char *units = getenv("EMU_UNITS");
