@@ -358,6 +358,18 @@ else
 	    $(dir)/tests/test_contract || exit 1; done
 endif
 
+# The compiled kernels broken on purpose: does that machine notice?
+.PHONY: mutants-ptx
+mutants-ptx:
+ifeq ($(nvcc),)
+	@echo 'SKIP $@: it breaks what nvcc compiled, which is not here'
+else ifneq ($(MODE),emu)
+	$(Q)$(MAKE) MODE=emu $@
+else
+	$(Q)$(MAKE) MODE=emu $(ptx_ops) $(kernels_told)
+	$(Q)FOLDER=$(BUILD)/ptx$(PTX_ARCH) PROGRAM=$(ptx_ops) $(filter-out EMU_PTX=%,$(on_machine)) tests/mutants/ptx.sh
+endif
+
 # The report in a real browser, headless.
 .PHONY: check-report
 check-report:
@@ -512,6 +524,7 @@ help:
 	@echo 'make check-tensorboard  event files, read by tensorboard where it is installed (PYTHON=python3)'
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
 	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'
+	@echo 'make mutants-ptx  the same of what nvcc compiled, on the machine for PTX'
 	@echo 'make format    the one style; make check-format says where it is missing; make compile_commands.json for editors'
 	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'
 	@echo 'make nsys      a timeline of a training run on the GPU; make ncu OP=rmsnorm: the counters of one op'
