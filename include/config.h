@@ -49,7 +49,7 @@
     LIST(prompt,    think_markers, "<think>,</think>", "what stands before the thoughts of an answer, and what stands behind them, before the summary: [A, B]; both may be the same. Rewards, select, judges and the shipped system message go by them") \
     TEXT(prompt,    few_shot_file, "", "JSONL with `prompt` and `completion`: examples that stand before each question as turns of the conversation; in raw prompts a line each, and an empty one after it") \
     INT (prompt,    few_shot, 0, 0, 1000, "use the first so many of them; 0: all")                                     \
-    BOOL(prompt,    raw, false, "the question or prompt is used as it is, without system message and template")        \
+    BOOL(chat,      raw, false, "the question or prompt is used as it is, without system message and template")        \
     INT (sampling,  max_completion_length, 200, 1, 1048576, "tokens of a completion")                                  \
     REAL(sampling,  temperature, 0.9, 0, 100, "logits are divided by it; 0: greedy")                                   \
     INT (sampling,  top_k, 0, 0, 10000000, "keep the k most likely tokens; 0: all")                                    \
@@ -123,16 +123,19 @@
     INT (run,       hook_timeout, 600, 1, 1000000000, "seconds such a command may take; then it is ended, with all that it started") \
     BOOL(run,       log_tokens, false, "completions.jsonl has each completion's tokens too, with log-prob and entropy, for the report's shades") \
     PICK(run,       progress, 0, "auto|live|plain|off", "auto: one live line on a terminal, plain lines elsewhere")    \
-    INT (eval,      eval_steps, 0, 0, 1000000000, "train: optimizer steps between evaluations on eval_file; 0: never") \
-    INT (eval,      eval_limit, 0, 0, 1000000000, "questions taken from eval_file; 0: all")                            \
+    INT (held_out,  eval_steps, 0, 0, 1000000000, "train, reward_model: optimizer steps between evaluations on eval_file; 0: never") \
+    INT (held_out,  eval_limit, 0, 0, 1000000000, "questions (reward_model: pairs) taken from eval_file; 0: all")                            \
     INT (eval,      eval_samples, 1, 1, 4096, "completions a question: 1 is greedy at temperature 0; more give pass@k and maj@k at `temperature`") \
     TEXT(eval,      eval_grader, "", "reward NAME[:key=value,...] whose score above 0.5 makes an answer right; empty: GSM8K's numbers, strict and lenient") \
     TEXT(eval,      eval_output, "", "JSON file for the results; empty: standard output")                              \
-    TEXT(sft,       prompt_field, "prompt", "field with the prompt")                                                   \
+    TEXT(examples,  prompt_field, "prompt", "field with the prompt")                                                   \
     TEXT(sft,       completion_field, "completion", "field with the completion")                                       \
     TEXT(sft,       messages_field, "messages", "field with a list of {role, content}; used where the line has it")    \
-    INT (sft,       max_length, 1024, 2, 1048576, "tokens of an example; longer ones are cut at the end")              \
+    INT (examples,  max_length, 1024, 2, 1048576, "tokens of an example; sft cuts longer ones at the end, to reward_model they are bad lines")              \
     BOOL(sft,       packing, true, "fill micro-batches to max_length x per_device_train_batch_size tokens")            \
+    TEXT(pairs,     chosen_field, "chosen", "field with the text that was preferred")                                  \
+    TEXT(pairs,     rejected_field, "rejected", "field with the other one")                                            \
+    REAL(pairs,     center_rewards_coefficient, 0, 0, 1000, "the mean of (chosen + rejected)^2 times this is added to the loss, so that scores stay near 0; 0.01 is usual") \
     INT (select,    select_samples, 8, 1, 4096, "completions drawn for a question")                                   \
     INT (select,    select_limit, 0, 0, 1000000000, "questions taken from train_file; 0: all")                         \
     TEXT(select,    select_output, "", "directory for samples.jsonl (all that was drawn, with scores), kept.jsonl (what sft reads) and select.json (what was dropped, and why)") \

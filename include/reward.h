@@ -51,6 +51,7 @@ typedef enum {
     REWARD_BAD_REPLY,   // what it wrote is no score
     REWARD_BAD_GOLD,    // the answer field cannot be read
     REWARD_NO_SANDBOX,  // the sandbox did not start
+    REWARD_TOO_LONG,    // the text has more tokens than the model is asked to read
     REWARD_FAULTS
 } RewardFault;
 extern const char *const reward_fault_name[REWARD_FAULTS];
@@ -80,6 +81,8 @@ struct RewardInfo {
     RewardFn *fn;
     unsigned reads; // REWARD_READS_...
     bool batches;   // whether many samples at once are less work than one after another: it asks a program or a server
+    bool
+        by_model; // whether a model on the engine's device gives it, a batch at a time (reward_models.h); fn is NULL then
     RewardParam params[REWARD_MAX_PARAMS];
     int n_params;
     // For a reward that needs more than its parameters (a program, a library, patterns): `open` makes that, or returns
@@ -107,6 +110,8 @@ void reward_close(Reward *r);
 double reward_number(const Reward *r, const char *name);
 bool reward_chose(const Reward *r, const char *name, const char *choice);
 const char *reward_text(const Reward *r, const char *name);
+// Gives a text parameter of a reward that is not opened another value, of less than REWARD_MAX_TEXT bytes.
+void reward_set_text(Reward *r, const char *name, const char *text);
 // What `open` returned. Ends the program where the reward was not opened.
 void *reward_data(const Reward *r);
 // Counts a fault for n samples; reward_faults reads the count. From any thread; does nothing where the reward was not

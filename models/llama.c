@@ -11,6 +11,7 @@ static const ParamSpec params[] = {
 const Family llama_family = {
     .model_type = "llama",
     .architecture = "LlamaForCausalLM",
+    .scoring = "LlamaForSequenceClassification",
     .published = "Llama 3, SmolLM2",
     FAMILY_PARAMS(params),
     .max_positions = 2048,

@@ -26,23 +26,24 @@ const char *family_names(void) {
 
 bool model_dims_equal(ModelDims a, ModelDims b) {
     return a.family == b.family && a.V == b.V && a.D == b.D && a.F == b.F && a.L == b.L && a.H == b.H && a.K == b.K &&
-           a.d == b.d && a.tied == b.tied;
+           a.d == b.d && a.tied == b.tied && a.scores == b.scores;
 }
 
 const char *model_dims_text(ModelDims n) {
     static char text[512];
     snprintf(text, sizeof text,
              "%s V=%d D=%d F=%d L=%d H=%d K=%d d=%d max_positions=%d eps=%.9g theta=%.9g tied=%d rope=%s factor=%.9g "
-             "trained=%.9g low=%.9g high=%.9g fast=%.9g slow=%.9g scale=%.9g truncate=%d",
+             "trained=%.9g low=%.9g high=%.9g fast=%.9g slow=%.9g scale=%.9g truncate=%d scores=%d",
              n.family->model_type, n.V, n.D, n.F, n.L, n.H, n.K, n.d, n.max_positions, (double)n.rms_eps,
              (double)n.rope.theta, n.tied, rope_type_names[n.rope.type], n.rope.factor, n.rope.trained, n.rope.low,
-             n.rope.high, n.rope.fast, n.rope.slow, n.rope.scale, n.rope.truncate);
+             n.rope.high, n.rope.fast, n.rope.slow, n.rope.scale, n.rope.truncate, n.scores);
     return text;
 }
 
 static int64_t symbol(ModelDims n, Sym s) {
     switch (s) {
-    case SYM_NONE: return 1;
+    case SYM_NONE:
+    case SYM_ONE: return 1;
     case SYM_V: return n.V;
     case SYM_D: return n.D;
     case SYM_F: return n.F;
@@ -51,6 +52,10 @@ static int64_t symbol(ModelDims n, Sym s) {
     case SYM_HEAD: return n.d;
     }
     die("unknown symbol %d", s);
+}
+
+static bool has_param(ModelDims n, const ParamSpec *s) {
+    return s->of == IN_SCORING ? n.scores : s->of != IN_UNTIED || (!n.tied && !n.scores);
 }
 
 // Calls visit(spec, layer) for every parameter in slab order: neighbouring per-layer rows repeat together.
@@ -63,7 +68,7 @@ static void walk(ModelDims n, void (*visit)(const ParamSpec *, int, void *), voi
             end++;
         for (int l = 0; l < (table[i].per_layer ? n.L : 1); l++)
             for (int r = i; r < end; r++)
-                if (!table[r].untied_only || !n.tied) visit(&table[r], l, arg);
+                if (has_param(n, &table[r])) visit(&table[r], l, arg);
         i = end;
     }
 }
@@ -128,7 +133,7 @@ static void name_views(Model *m) {
             .down_w = view(m, "model.layers.%d.mlp.down_proj.weight", l, n.D),
         };
     m->embedding = view(m, "model.embed_tokens.weight", 0, n.V);
-    m->head = n.tied ? m->embedding : view(m, "lm_head.weight", 0, n.V);
+    m->head = n.scores ? view(m, "score.weight", 0, 1) : n.tied ? m->embedding : view(m, "lm_head.weight", 0, n.V);
     m->final_norm = view(m, "model.norm.weight", 0, n.D);
 }
 

@@ -14,6 +14,7 @@ static const ParamSpec params[] = {
 const Family qwen2_family = {
     .model_type = "qwen2",
     .architecture = "Qwen2ForCausalLM",
+    .scoring = "Qwen2ForSequenceClassification",
     .published = "Qwen2.5",
     FAMILY_PARAMS(params),
     .max_positions = 32768,

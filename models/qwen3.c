@@ -13,6 +13,7 @@ static const ParamSpec params[] = {
 const Family qwen3_family = {
     .model_type = "qwen3",
     .architecture = "Qwen3ForCausalLM",
+    .scoring = "Qwen3ForSequenceClassification",
     .published = "Qwen3",
     FAMILY_PARAMS(params),
     .head_dim = 128,

@@ -16,6 +16,7 @@
     { .name = NAME, .source = SOURCE, .fn = FN, .reads = READS, .help = HELP, ##__VA_ARGS__ }
 #define PARAMS(...)                .params = {__VA_ARGS__}, .n_params = sizeof((RewardParam[]){__VA_ARGS__}) / sizeof(RewardParam)
 #define BATCHES                    .batches = true
+#define BY_MODEL                   .by_model = true
 #define NEEDS(OPEN, CLOSE, FAULTS) .open = OPEN, .close = CLOSE, .faults = FAULTS
 #define FAULT(NAME)                (1u << REWARD_##NAME)
 #define REAL(NAME, VALUE, MIN, MAX, HELP)                                                                              \
@@ -151,5 +152,17 @@ const RewardInfo reward_registry[] = {
         NEEDS(open_judge, close_judge,
               FAULT(REGEX_LIMIT) | FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
         BATCHES),
+    REWARD("reward_model", "a reward model (DeepSeek-R1)", NULL, 0,
+           "the score of a ForSequenceClassification model of one label, which reads question and answer as a "
+           "conversation",
+           PARAMS(TEXTUAL("model", "", "its directory"),
+                  CHOICE("part", "summary|completion", "summary: what follows the thoughts; completion: all of it"),
+                  REAL("scale", 1, -1e9, 1e9, "the score is multiplied by it"),
+                  TEXTUAL("chat_template", "auto",
+                          "auto: the model's own, or one by its name; raw: question and text one after the other, then "
+                          "the token that ends a text"),
+                  WHOLE("batch_tokens", 8192, 16, 1048576,
+                        "tokens of one forward pass; a longer question and answer abstain")),
+           .faults = FAULT(TOO_LONG), BY_MODEL),
 };
 const int reward_count = sizeof reward_registry / sizeof *reward_registry;

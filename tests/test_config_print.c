@@ -178,7 +178,8 @@ static void help_names_every_option(void **state) {
     assert_non_null(strstr(train, "\n  num_generations "));
     assert_null(strstr(train, "\n  packing "));
     assert_string_equal(none, "");
-    assert_non_null(strstr(page, "`train`, `sft`. Free to change in a resumed run: `output_dir`, `save_steps`, "));
+    assert_non_null(
+        strstr(page, "`train`, `sft`, `reward_model`. Free to change in a resumed run: `output_dir`, `save_steps`, "));
     // The page's example of a list is one that is read.
     const char *example = strstr(page, "`rewards=");
     assert_non_null(example);

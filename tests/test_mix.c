@@ -42,7 +42,7 @@ static Mix *open_mix(Config *c, const char *pattern) {
     char *word = files_word(pattern);
     Error e = {0};
     if (!config_read(c, NULL, &word, 1, &e)) fail_msg("%s", e.text);
-    Mix *m = mix_open(c, false, NULL, &e);
+    Mix *m = mix_open(c, dataset_open, NULL, &e);
     if (!m) fail_msg("%s", e.text);
     free(word);
     return m;
@@ -128,14 +128,14 @@ static void it_goes_on_where_its_cursor_is(void **state) {
         draw(m, stop, rest);
         MixCursor at = mix_cursor(m);
         mix_free(m);
-        m = mix_open(&c, false, NULL, NULL);
+        m = mix_open(&c, dataset_open, NULL, NULL);
         mix_seek(m, &at);
         draw(m, 100 - stop, rest);
         assert_string_equal(rest, all + stop);
         mix_free(m), config_free(&other);
     }
     // What is of no use does not count: the next is of the same file.
-    m = mix_open(&c, false, NULL, NULL);
+    m = mix_open(&c, dataset_open, NULL, NULL);
     draw(m, 1, rest);
     mix_again(m);
     draw(m, 1, rest + 1);
@@ -152,7 +152,7 @@ static void files_are_told_apart(void **state) {
     free(more);
     char *word = xasprintf("train_file=[%s/a.jsonl, %s/b.jsonl, %s/d/a.jsonl]", f.dir, f.dir, f.dir);
     assert_true(config_read(&c, NULL, &word, 1, NULL));
-    Mix *m = mix_open(&c, false, NULL, NULL);
+    Mix *m = mix_open(&c, dataset_open, NULL, NULL);
     assert_string_equal(mix_label(m, 1), "b");
     assert_string_equal(mix_label(m, 0), c.train_file.item[0].path);
     assert_string_equal(mix_label(m, 2), c.train_file.item[2].path);

@@ -220,7 +220,7 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
         {"phases:\n  - {command: sft}\n  - {name: b}\n  - {name: c, command: tran}\n  - {name: b, command: sft}\n",
          2,
          {":2: the phase has no `name`", ":3: the phase has no `command`",
-          ":4: a phase's command is sft, train, select or "
+          ":4: a phase's command is sft, train, select, reward_model or "
           "eval, not `tran`; did you mean `train`?",
           ":5: phase `b` is there twice; first on line 3"}},
         {"*  - {name: a/b, command: sft}\n", 2, {":4: a phase's name is letters"}},

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the goldens in tests/golden by running the real libraries: HF transformers, TRL and Math-Verify.
 
-    tools/golden.py loss | options | adamw | model | padding | groups | generate | families | tokenizer | chat | verify | files | all
+    tools/golden.py loss | options | adamw | model | padding | groups | generate | families | tokenizer | chat | verify | files | reward | all
         [--out tests/golden] [--full DIR] [--only NAME]
 
 --only makes the goldens of one of golden_model.py's models. --full also dumps whole tensors (logits and every gradient) to DIR, for a full comparison by tests/test_model.c with
@@ -26,7 +26,7 @@ def versions():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loss", "options", "adamw", "model", "padding", "groups", "generate", "families", "tokenizer", "chat", "verify", "files", "all"])
+    parser.add_argument("what", choices=["loss", "options", "adamw", "model", "padding", "groups", "generate", "families", "tokenizer", "chat", "verify", "files", "reward", "all"])
     parser.add_argument("--out", default="tests/golden")
     parser.add_argument("--full")
     parser.add_argument("--only")
@@ -36,6 +36,10 @@ def main():
         import golden_files
 
         golden_files.write(os.path.join(args.out, "hf_files.json"), versions())
+    if args.what in ("reward", "all"):
+        import golden_reward
+
+        golden_reward.write(os.path.join(args.out, "reward_model.json"), versions())
     if args.what in ("loss", "all"):
         import golden_loss
 

@@ -1,5 +1,6 @@
 // grpo doctor: is this machine good for a run, and do the files that a configuration names fit together?
 #include "learner.h"
+#include "reward_set.h"
 #include "chat.h"
 #include "commands.h"
 #include "device.h"
@@ -250,11 +251,10 @@ static void check_data(Report *r, const Config *c, Tokenizer *t) {
 
 // ---- room --------------------------------------------------------------------------------------------------------
 
-static void check_memory(Report *r, const Config *c, Learner *l) {
+static void check_memory(Report *r, const Config *c, const Rewards *rw, Learner *l) {
     Error e = {0};
-    Rewards rw; // those that cannot be were said before
-    int n_rewards = rewards_select_training(c, &rw, NULL) ? rw.n : 1;
-    RunShape shape = c->train_file.n ? shape_for_train(c, n_rewards) : shape_for_rollout(c, 64, 8);
+    RunShape shape = c->train_file.n ? shape_for_train(c, rw) : shape_for_rollout(c, 64, 8);
+    shape.rewards = rw;
     if (!learner_describe(l, c, shape, &e)) return fail(r, "context", &e);
     size_t need;
     MemoryLimit have;
@@ -310,13 +310,16 @@ static void check_output(Report *r, const Config *c, const Learner *l) {
 static void check_config(Report *r, const Config *c) {
     HfConfig hf;
     Learner l = {0};
+    Rewards rw;
+    rewards_select_training(c, &rw, NULL); // the configuration was checked
     bool model = *c->model && check_model(r, c, &hf);
     if (!*c->model) say(r, FINDING_WARN, "model", "not set; add model=DIRECTORY");
     Tokenizer *t = *c->model || *c->tokenizer ? check_tokenizer(r, c, model ? &hf : NULL) : NULL;
     if (t && !c->raw) check_template(r, c, t, model ? &hf : NULL);
     check_data(r, c, t);
-    if (model) check_memory(r, c, &l);
+    if (model) check_memory(r, c, &rw, &l);
     if (c->train_file.n) check_output(r, c, l.engine.cfg ? &l : NULL);
+    learner_close(&l);
     tokenizer_free(t);
 }
 

@@ -12,7 +12,7 @@ ExitCode command_plan(int argc, char **argv, Error *e) {
     if (!config_args(&c, "plan", argc, argv, e)) return e->code;
     Engine r = {0};
     Rewards rw;
-    bool ok = rewards_select_training(&c, &rw, e) && engine_describe(&r, &c, shape_for_train(&c, rw.n), e);
+    bool ok = rewards_select_training(&c, &rw, e) && engine_describe(&r, &c, shape_for_train(&c, &rw), e);
     if (ok && c.device == DEVICE_CUDA) { // its size is asked for
         r.device = device_open(c.device, 0, (int)c.threads, c.cpu_isa, e);
         ok = r.device != NULL;
@@ -29,7 +29,7 @@ ExitCode command_plan(int argc, char **argv, Error *e) {
         free(table);
         ok = output_flush(e);
     }
-    device_close(r.device);
+    engine_close(&r);
     config_free(&c);
     return ok ? EXIT_OK : e->code;
 }

@@ -1,8 +1,11 @@
 // grpo reward: scores JSON lines, one line out for each line in; or prints the table of all rewards.
 #include "commands.h"
+#include "device.h"
 #include "json.h"
 #include "jsonl.h"
+#include "machine.h"
 #include "output.h"
+#include "reward_models.h"
 #include "reward_set.h"
 #include <stdlib.h>
 #include <unistd.h>
@@ -10,12 +13,14 @@
 #include <string.h>
 
 static const char usage[] =
-    "usage: grpo reward NAME[:key=value,...] [FILE] [think_markers=OPEN,CLOSE]\n"
+    "usage: grpo reward NAME[:key=value,...] [FILE] [option=value ...]\n"
     "       grpo reward --list\n"
     "FILE (or standard input) holds JSON lines with `completion`, with `answer` where the reward "
     "compares with it,\nand optional `prompt`, `ids` (tokens) and `group`. Each gives a line "
     "{\"reward\": number}, the score times the weight, null where the reward abstains.\n"
-    "Lines with the same `group` answer the same prompt; lines without one are one group.\n";
+    "Lines with the same `group` answer the same prompt; lines without one are one group.\n"
+    "think_markers=OPEN,CLOSE is for every reward; other options (device, threads, dtype, load) are for rewards that a "
+    "model on\nthis machine gives.\n";
 
 // The lines that are scored together, as read; the samples' strings live in the JSON values.
 typedef struct {
@@ -111,7 +116,20 @@ static int place_compare(const void *a, const void *b) {
     return x->line < y->line ? -1 : 1;
 }
 
-static void score_lines(const Reward *r, Lines *l) {
+// The samples' scores, by the reward's function or its model.
+typedef struct {
+    const Reward *reward;
+    Device *device;
+    RewardModels *model; // NULL: none
+} Grader;
+
+static bool grade(const Grader *g, const Sample *samples, int n, float *score, Error *e) {
+    if (g->model) return reward_models_samples(g->model, g->device, samples, n, score, e);
+    g->reward->info->fn(g->reward, samples, n, score);
+    return true;
+}
+
+static bool score_lines(const Grader *g, Lines *l, Error *e) {
     size_t n = (size_t)l->n;
     Place *place = xmalloc(n * sizeof *place);
     Sample *sorted = xmalloc(n * sizeof *sorted);
@@ -119,19 +137,21 @@ static void score_lines(const Reward *r, Lines *l) {
     for (int i = 0; i < l->n; i++) place[i] = (Place){l->sample[i].group, i};
     qsort(place, n, sizeof *place, place_compare);
     for (int i = 0; i < l->n; i++) sorted[i] = l->sample[place[i].line];
-    r->info->fn(r, sorted, l->n, score);
-    for (int i = 0; i < l->n; i++) in_order[place[i].line] = reward_total(r, 1, &score[i]);
-    for (int i = 0; i < l->n; i++) print_score(in_order[i]);
+    bool ok = grade(g, sorted, l->n, score, e);
+    for (int i = 0; i < l->n && ok; i++) in_order[place[i].line] = reward_total(g->reward, 1, &score[i]);
+    for (int i = 0; i < l->n && ok; i++) print_score(in_order[i]);
     free(place);
     free(sorted);
     free(score);
     free(in_order);
+    return ok;
 }
 
 // A reward that looks at groups waits for all lines; one that asks in batches takes some of a file at a time; any other
 // scores each line as it comes.
 enum { LINES_AT_A_TIME = 4096 };
-static bool score_file(const Reward *r, const char *path, Error *e) {
+static bool score_file(const Grader *g, const char *path, Error *e) {
+    const Reward *r = g->reward;
     LineReader reader;
     if (!line_reader_open_json(&reader, path, e)) return false;
     bool whole = r->info->reads & REWARD_READS_GROUP, interactive = reader.fd == STDIN_FILENO;
@@ -146,12 +166,15 @@ static bool score_file(const Reward *r, const char *path, Error *e) {
             got = -1;
             break;
         }
-        if (whole || (r->info->batches && !interactive && lines.n < LINES_AT_A_TIME)) continue;
-        score_lines(r, &lines);
+        if (whole || ((r->info->batches || g->model) && !interactive && lines.n < LINES_AT_A_TIME)) continue;
+        if (!score_lines(g, &lines, e)) {
+            got = -1;
+            break;
+        }
         lines_clear(&lines);
         if (interactive) fflush(stdout);
     }
-    if (got == 0 && lines.n > 0) score_lines(r, &lines);
+    if (got == 0 && lines.n > 0 && !score_lines(g, &lines, e)) got = -1;
     lines_free(&lines);
     line_reader_close(&reader);
     return got == 0;
@@ -251,13 +274,31 @@ static void list_rewards(void) {
     table_print(&params);
 }
 
-// The option as a run has it.
-static bool read_markers(char *argument, ThinkMarkers *m, Error *e) {
+// Opens the reward as the options say: its markers, and its model where it has one.
+static bool grader_open(Grader *g, Rewards *rw, char **options, int n, Error *e) {
+    *g = (Grader){.reward = &rw->reward[0]};
+    bool by_model = g->reward->info->by_model;
+    for (int i = 0; i < n && !by_model; i++)
+        if (strncmp(options[i], "think_markers=", strlen("think_markers=")))
+            return error_set(e, EXIT_CONFIG, "reward %s is given by no model, and reads no option like %s",
+                             g->reward->info->name, options[i]);
     Config c;
-    if (!config_read(&c, NULL, &argument, 1, e)) return false;
-    bool ok = think_markers_read(m, c.think_markers.item, c.think_markers.n, e);
+    if (!config_read(&c, NULL, options, n, e)) return false;
+    bool ok = think_markers_read(&rw->reward[0].think, c.think_markers.item, c.think_markers.n, e);
+    if (ok) ok = reward_open(&rw->reward[0], e);
+    if (!ok || !by_model) {
+        config_free(&c);
+        return ok;
+    }
+    g->device = device_open((int)c.device, 0, machine_threads((int)c.threads, 1), c.cpu_isa, e);
+    if (g->device) g->model = reward_models_open(rw, c.dtype == DTYPE_BF16 ? BF16 : F32, g->device, c.load, e);
     config_free(&c);
-    return ok;
+    return g->model != NULL;
+}
+
+static void grader_close(Grader *g) {
+    reward_models_free(g->model);
+    device_close(g->device);
 }
 
 ExitCode command_reward(int argc, char **argv, Error *e) {
@@ -267,15 +308,19 @@ ExitCode command_reward(int argc, char **argv, Error *e) {
     }
     Rewards rw = {.n = 1};
     Reward *r = &rw.reward[0];
-    bool marked = argc > 1 && !strncmp(argv[argc - 1], "think_markers=", strlen("think_markers="));
-    char *markers = marked ? argv[--argc] : NULL;
+    int options = argc > 1 && strchr(argv[1], '=') && access(argv[1], F_OK) ? 1
+                  : argc > 1                                                ? 2
+                                                                            : argc; // the first of them
     if (argc == 1 && strcmp(argv[0], "--list") == 0) list_rewards();
-    else if (argc < 1 || argc > 2)
-        return error_set(e, EXIT_CONFIG, "reward: one reward and at most one file are needed; see grpo reward --help"),
+    else if (argc < 1)
+        return error_set(e, EXIT_CONFIG,
+                         "reward: one reward is needed, and a file if not standard input; see grpo reward --help"),
                EXIT_CONFIG;
     else {
-        bool ok = reward_parse(argv[0], r, e) && (!markers || read_markers(markers, &r->think, e)) &&
-                  reward_open(r, e) && score_file(r, argc == 2 ? argv[1] : "-", e);
+        Grader g = {0};
+        bool ok = reward_parse(argv[0], r, e) && grader_open(&g, &rw, argv + options, argc - options, e) &&
+                  score_file(&g, options > 1 ? argv[1] : "-", e);
+        grader_close(&g);
         rewards_note(&rw);
         rewards_close(&rw);
         if (!ok) return e->code;

@@ -22,13 +22,15 @@ static const struct {
     {"train", command_train, "CONFIG.yaml [key=value ...]",
      "GRPO: sample groups of answers, score them, update the model"},
     {"sft", command_sft, "CONFIG.yaml [key=value ...]", "supervised fine-tuning on prompt and completion"},
+    {"reward_model", command_reward_model, "CONFIG.yaml [key=value ...]",
+     "train a model that scores texts, on pairs of a chosen and a rejected one"},
     {"sample", command_sample, "[CONFIG.yaml] [key=value ...]",
      "answer a prompt, a file of prompts, or chat on a terminal"},
     {"eval", command_eval, "[CONFIG.yaml] [key=value ...]", "accuracy, pass@k and maj@k on a file of questions"},
     {"select", command_select, "CONFIG.yaml [key=value ...]",
      "rejection sampling: draw completions, keep what rules allow, as a file for sft"},
     {"run", command_run, "FILE.yaml [from=NAME | only=NAME] [key=value ...] [NAME.key=value ...]",
-     "a pipeline: phases of sft, train, select and eval, each from what earlier ones made"},
+     "a pipeline: phases of sft, train, select, reward_model and eval, each from what earlier ones made"},
     {"reward", command_reward, "NAME[:key=value,...]", "JSONL with completion and answer in, with reward out"},
     {"tokenize", command_tokenize, "PATH [FILE] [chat_template=NAME] [special=false]",
      "JSONL with text or messages in, with ids out"},
@@ -44,7 +46,7 @@ static const struct {
 
 static ExitCode help(void) {
     printf("Usage: grpo COMMAND [CONFIG.yaml] [key=value ...]\n\n");
-    for (int i = 0; i < COMMANDS; i++) printf("  %-9s %s\n", commands[i].name, commands[i].summary);
+    for (int i = 0; i < COMMANDS; i++) printf("  %-12s %s\n", commands[i].name, commands[i].summary);
     printf("\n`grpo COMMAND --help` lists a command's options. `grpo config --reference` prints all of them.\n"
            "Exit codes: 0 ok, 2 configuration, 3 input, 4 disk, 5 memory, 6 numeric, 7 communication, 75 stopped after "
            "saving.\n");

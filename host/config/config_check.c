@@ -144,7 +144,14 @@ static void check_one_file(Reading *r, const Config *c, const char *command) {
 static void check_grader(Reading *r, const Config *c) {
     Reward reward;
     Error e = {0};
-    if (*c->eval_grader && !reward_parse(c->eval_grader, &reward, &e)) problem(r, "eval_grader", NULL, "%s", e.text);
+    if (!*c->eval_grader) return;
+    if (!reward_parse(c->eval_grader, &reward, &e)) problem(r, "eval_grader", NULL, "%s", e.text);
+    else if (reward.info->by_model)
+        problem(
+            r, "eval_grader", NULL,
+            "eval_grader: %s gives scores of any size, and an answer is right above 0.5; list it in `rewards`: eval "
+            "prints its mean",
+            reward.info->name);
 }
 
 static void check_select(Reading *r, const Config *c) {
@@ -314,14 +321,19 @@ void config_check(Reading *r, const char *command) {
     bool select = command && !strcmp(command, "select");
     if (select || c->select_rules.n) check_select(r, c);
     if (!command) return;
-    bool sft = !strcmp(command, "sft"), eval = !strcmp(command, "eval");
+    bool pairs = !strcmp(command, "reward_model"), sft = !strcmp(command, "sft") || pairs,
+         eval = !strcmp(command, "eval");
     check_needed(r, "model", c->model, "DIRECTORY");
     if (sft || select) check_one_file(r, c, command);
     if (((train && config_reads_rewards(c)) || eval || select) && !c->rewards.n)
         problem(r, "rewards", NULL, "rewards is empty; `grpo reward --list` names them");
     if (sft && c->log_tokens)
-        problem(r, "log_tokens", NULL, "log_tokens is not for sft, which draws no tokens; leave it out");
-    if (sft && *c->on_eval)
+        problem(r, "log_tokens", NULL, "log_tokens is not for %s, which draws no tokens; leave it out", command);
+    if (pairs && c->eval_steps && !*c->eval_file)
+        problem(r, "eval_steps", "eval_file", "eval_steps is %lld but eval_file is not set", (long long)c->eval_steps);
+    if (pairs && *c->on_eval && !*c->eval_file)
+        problem(r, "on_eval", "eval_file", "on_eval is set but eval_file is not: there is no evaluation to start it");
+    if (sft && !pairs && *c->on_eval)
         problem(r, "on_eval", NULL, "on_eval is not for sft, which does not evaluate; leave it out");
     if (train || sft) check_length(r, c);
     if (!strcmp(command, "train") || sft || select)

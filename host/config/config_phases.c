@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const phase_command_name[PHASE_COMMANDS] = {"sft", "train", "select", "eval"};
+const char *const phase_command_name[PHASE_COMMANDS] = {"sft", "train", "select", "reward_model", "eval"};
 // The options that a phase may not set, because the pipeline decides where it writes.
 static const char *const outputs[] = {"output_dir", "select_output", "eval_output"};
 #define OUTPUTS    ((int)(sizeof outputs / sizeof *outputs))
@@ -72,8 +72,8 @@ static void scan_command(Reading *r, Phase *p, const Node *v) {
         if (!strcmp(v->text, phase_command_name[c])) p->command = (PhaseCommand)c;
     if (p->command != PHASE_COMMANDS) return;
     const char *near = nearest_name(v->text, phase_command_name, PHASE_COMMANDS);
-    problem_at_line(r, v->line, "a phase's command is sft, train, select or eval, not `%.60s`%s%s%s", v->text,
-                    near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+    problem_at_line(r, v->line, "a phase's command is sft, train, select, reward_model or eval, not `%.60s`%s%s%s",
+                    v->text, near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
 }
 
 // Reads the name and the command of one item of `phases`. False where reading must stop.
@@ -101,7 +101,8 @@ static bool scan_phase(PhaseFile *f, Reading *r, YamlReader *y, Node open) {
     }
     if (node.kind == NODE_BAD) return false; // reported when the pairs are read
     if (!named) problem_at_line(r, open.line, "the phase has no `name`");
-    if (!commanded) problem_at_line(r, open.line, "the phase has no `command`: sft, train, select or eval");
+    if (!commanded)
+        problem_at_line(r, open.line, "the phase has no `command`: sft, train, select, reward_model or eval");
     return true;
 }
 

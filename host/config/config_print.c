@@ -7,15 +7,20 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#define ALL_GROUPS                                                                                                     \
+    "model device ranks data questions chat prompt sampling reward grpo optim run held_out eval examples sft pairs "   \
+    "select sample"
+
 const CommandGroups config_commands[] = {
-    {"train", "model device ranks data questions chat prompt sampling reward grpo optim run eval"},
-    {"sft", "model device ranks data chat optim run sft"},
+    {"train", "model device ranks data questions chat prompt sampling reward grpo optim run held_out eval"},
+    {"sft", "model device ranks data chat optim run examples sft"},
+    {"reward_model", "model device ranks data chat optim run held_out examples pairs"},
     {"sample", "model device chat prompt sampling sample"},
-    {"eval", "model device ranks data questions chat prompt sampling reward eval"},
+    {"eval", "model device ranks data questions chat prompt sampling reward held_out eval"},
     {"select", "model device ranks data questions chat prompt sampling reward select"},
     {"plan", "model device ranks data prompt sampling reward grpo optim"},
-    {"config", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft select sample"},
-    {"doctor", "model device ranks data questions chat prompt sampling reward grpo optim run eval sft select sample"},
+    {"config", ALL_GROUPS},
+    {"doctor", ALL_GROUPS},
 };
 const int config_command_count = sizeof config_commands / sizeof *config_commands;
 
@@ -34,8 +39,11 @@ static const struct {
     {"grpo", "GRPO"},
     {"optim", "Optimizer"},
     {"run", "The run"},
+    {"held_out", "Held-out data"},
     {"eval", "Evaluation"},
+    {"examples", "Examples"},
     {"sft", "Supervised fine-tuning"},
+    {"pairs", "Reward models"},
     {"select", "Rejection sampling"},
     {"sample", "Sample"},
 };

@@ -9,7 +9,7 @@
 #pragma once
 #include "config.h"
 
-typedef enum { PHASE_SFT, PHASE_TRAIN, PHASE_SELECT, PHASE_EVAL, PHASE_COMMANDS } PhaseCommand;
+typedef enum { PHASE_SFT, PHASE_TRAIN, PHASE_SELECT, PHASE_REWARD_MODEL, PHASE_EVAL, PHASE_COMMANDS } PhaseCommand;
 extern const char *const phase_command_name[PHASE_COMMANDS];
 
 typedef struct {

@@ -26,9 +26,9 @@ typedef struct {
     char *batch; // opaque bytes of a half-used generation batch, or NULL
     size_t batch_bytes;
     const HfVoice *voice; // chat template and end ids that the model files get; NULL: those of the source
-    const char *command;  // "train" or "sft": a checkpoint is only resumed by the command that saved it; NULL: any
-    char numerics[32];    // Device.numerics of the device that saves, or saved, it
-    char data[48];        // bytes and CRC32C of the training files
+    const char *command; // "train", "sft" or "reward_model": it is only resumed by the command that saved it; NULL: any
+    char numerics[32];   // Device.numerics of the device that saves, or saved, it
+    char data[48];       // bytes and CRC32C of the training files
 } TrainState;
 typedef struct {
     const char *name; // file name in state/

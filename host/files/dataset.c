@@ -16,9 +16,13 @@ typedef struct {
     int64_t row, line;
 } Stretch;
 
+// What rows are: questions with a gold answer; examples for sft, and objects that only the opener's check judges, kept whole.
+typedef enum { ROWS_QUESTIONS, ROWS_EXAMPLES, ROWS_OBJECTS } RowKind;
+
 struct Dataset {
+    RowKind kind;
     char *path, *question_field, *answer_field, *answer_marker;
-    char *messages_field; // sft rows; then question and answer are prompt and completion. NULL elsewhere
+    char *messages_field; // of ROWS_EXAMPLES, whose question and answer are prompt and completion
     bool shuffle;
     uint64_t seed;
     LineReader reader;
@@ -81,8 +85,8 @@ static bool read_line(const Dataset *d, const char *line, size_t n, int64_t numb
     const char *question = NULL, *answer = NULL;
     Text gold = {0};
     bool ok = json_is_object(j) || error_set(e, EXIT_INPUT, "%s: not a JSON object", where);
-    if (d->messages_field) {
-        ok = ok && check_example(d, j, where, e);
+    if (d->kind != ROWS_QUESTIONS) {
+        ok = ok && (d->kind == ROWS_OBJECTS || check_example(d, j, where, e));
         if (ok && row) *row = (Row){.line = number, .path = d->path, .example = json_incref(j)};
         json_decref(j);
         return ok;
@@ -201,8 +205,10 @@ static bool index_rows(Dataset *d, const RowCheck *check, bool skip, Error *e) {
     return true;
 }
 
-static Dataset *open_rows(const char *path, const Config *c, bool sft, const RowCheck *check, Error *e) {
+static Dataset *open_rows(const char *path, const Config *c, RowKind kind, const RowCheck *check, Error *e) {
     Dataset *d = xcalloc(1, sizeof *d);
+    bool sft = kind == ROWS_EXAMPLES;
+    d->kind = kind;
     d->path = xstrdup(path);
     d->question_field = xstrdup(sft ? c->prompt_field : c->question_field);
     d->answer_field = xstrdup(sft ? c->completion_field : c->answer_field);
@@ -225,10 +231,13 @@ static Dataset *open_rows(const char *path, const Config *c, bool sft, const Row
 }
 
 Dataset *dataset_open(const char *path, const Config *c, const RowCheck *check, Error *e) {
-    return open_rows(path, c, false, check, e);
+    return open_rows(path, c, ROWS_QUESTIONS, check, e);
 }
 Dataset *dataset_open_sft(const char *path, const Config *c, const RowCheck *check, Error *e) {
-    return open_rows(path, c, true, check, e);
+    return open_rows(path, c, ROWS_EXAMPLES, check, e);
+}
+Dataset *dataset_open_pairs(const char *path, const Config *c, const RowCheck *check, Error *e) {
+    return open_rows(path, c, ROWS_OBJECTS, check, e);
 }
 
 void dataset_free(Dataset *d) {

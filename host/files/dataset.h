@@ -14,7 +14,7 @@ typedef struct {
     char *question;   // heap; freed by the caller with row_free
     char *answer;     // the whole answer field
     char *gold;       // after the last marker, stripped as Python's str.strip
-    json_t *example;  // the whole object, in a data set opened for sft; then the three above are NULL
+    json_t *example;  // the whole object, in a data set opened for sft or pairs; then the three above are NULL
 } Row;
 // Position in a data set: all that a resumed run needs.
 typedef struct {
@@ -29,9 +29,12 @@ typedef struct {
     const void *arg;
 } RowCheck;
 // `check` may be NULL.
+typedef Dataset *DatasetOpen(const char *path, const Config *c, const RowCheck *check, Error *e);
 Dataset *dataset_open(const char *path, const Config *c, const RowCheck *check, Error *e);
 // Rows for sft: objects with messages_field (a list of {role, content}), or prompt_field and completion_field.
 Dataset *dataset_open_sft(const char *path, const Config *c, const RowCheck *check, Error *e);
+// Rows of any fields, which `check` alone judges; they come as `example`.
+Dataset *dataset_open_pairs(const char *path, const Config *c, const RowCheck *check, Error *e);
 void dataset_free(Dataset *d);
 int64_t dataset_rows(const Dataset *d);
 int64_t dataset_skipped(const Dataset *d); // bad lines left out

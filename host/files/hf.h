@@ -18,6 +18,9 @@ typedef struct {
 // Reads both files of a model directory; refuses a model that the engine would not compute as transformers does (other
 // model types, sliding window in use ...).
 bool hf_config_read(const char *dir, HfConfig *out, Error *e);
+// Makes of a causal model's configuration that of a model which scores texts, of the same shape. What pads is
+// config.json's token, else generation_config.json's, else the one that ends a text.
+void hf_scoring(HfConfig *c);
 // Sets dims->tied to false, with a note, where config.json says that the head is the embedding but the weight files
 // have a head with other values: transformers uses the head then, too. Called before memory is laid out.
 bool hf_head_read(const char *dir, ModelDims *dims, Error *e);

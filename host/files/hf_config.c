@@ -27,7 +27,6 @@ static const Family *family_field(Fields *f) {
 
 // Refuses fields with which transformers would compute something else than this engine.
 static void unsupported_fields(Fields *f, const Family *family) {
-    list_must_be(f, "architectures", family->architecture, "only causal language models are supported");
     text_must_be(f, "hidden_act", "silu", "the MLP computed here is SwiGLU");
     list_must_be(f, "layer_types", "full_attention", "sliding windows are not supported");
     if (bool_field(f, "use_sliding_window", false))
@@ -46,6 +45,33 @@ static void unsupported_fields(Fields *f, const Family *family) {
     const json_t *dropout = field(f, "attention_dropout");
     if (dropout && json_number_value(dropout) != 0)
         refuse(f, "%s: \"attention_dropout\" is not 0: there is no dropout here; set it to 0", f->path);
+}
+
+// How many labels a classifier has, as transformers counts them.
+static int label_count(Fields *f) {
+    const json_t *names = field(f, "id2label");
+    if (json_is_object(names)) return (int)json_object_size(names);
+    return int_field(f, "num_labels", 1, 1 << 20, 2);
+}
+
+// A causal language model, or one that gives a text a score.
+static void head_fields(Fields *f, ModelDims *n) {
+    const json_t *list = field(f, "architectures"), *item;
+    size_t i;
+    if (list && !json_is_array(list)) refuse(f, "%s: \"architectures\" is not a list", f->path);
+    json_array_foreach(list, i, item) {
+        const char *s = json_text(item);
+        n->scores = s && !strcmp(s, n->family->scoring);
+        if (!s || (!n->scores && strcmp(s, n->family->architecture)))
+            refuse(f,
+                   "%s: \"architectures\" holds %s%.64s%s, not \"%s\": only causal language models are supported, and "
+                   "reward models (\"%s\")",
+                   f->path, s ? "\"" : "", s ? s : "no string", s ? "\"" : "", n->family->architecture,
+                   n->family->scoring);
+    }
+    int labels = n->scores && f->ok ? label_count(f) : 1;
+    if (labels != 1)
+        refuse(f, "%s: a model of %d labels; a reward model has one (\"id2label\" has one entry)", f->path, labels);
 }
 
 static void dims_fields(Fields *f, ModelDims *n) {
@@ -142,6 +168,7 @@ static bool config_fields(const char *path, HfConfig *out, Error *e) {
     const Family *family = out->dims.family = family_field(&f);
     if (f.ok) {
         unsupported_fields(&f, family);
+        head_fields(&f, &out->dims);
         dims_fields(&f, &out->dims);
         rope_fields(&f, &out->dims, out->rope_won, sizeof out->rope_won);
         out->bos = family->bos, out->eos[0] = family->eos, out->n_eos = family->eos >= 0;
@@ -185,6 +212,12 @@ static bool no_directory(const char *dir, Error *e) {
                      "*.safetensors, tokenizer.json)%s%s%s%s",
                      dir, hub ? "; if it is a model on the hub, fetch it first: hf download " : "", hub ? dir : "",
                      hub ? " --local-dir " : "", hub ? dir : "");
+}
+
+void hf_scoring(HfConfig *c) {
+    int32_t pad = c->pad >= 0 ? c->pad : c->n_eos ? c->eos[0] : -1;
+    if (!c->dims.scores && !c->dims.padded && pad >= 0) c->dims.padded = true, c->dims.pad = pad;
+    c->dims.scores = true;
 }
 
 bool hf_config_read(const char *dir, HfConfig *out, Error *e) {

@@ -206,14 +206,15 @@ bool hf_head_read(const char *dir, ModelDims *dims, Error *e) {
     Shards s;
     bool ok = true, equal = true;
     TensorCopy pair[2] = {0};
+    if (!dims->tied || dims->scores) return true;
     // Errors are not reported here: hf_weights_read meets them again.
-    if (dims->tied && shards_open(&s, dir, NULL)) {
+    if (shards_open(&s, dir, NULL)) {
         pair[0].from = shards_find(&s, embedding, &pair[0].file);
         pair[1].from = shards_find(&s, head, &pair[1].file);
         if (pair[0].from && pair[1].from && pair[0].from->numel == pair[1].from->numel)
             ok = safetensors_equal(&pair[0], &pair[1], &equal, e);
     }
-    if (dims->tied) shards_close(&s);
+    shards_close(&s);
     if (!ok || equal) return ok;
     dims->tied = false;
     note(

@@ -64,6 +64,15 @@ static void rope_write(json_t *j, RopeSpec rope) {
     json_object_set_new(j, "rope_theta", value);
 }
 
+// What makes of a causal model's config.json a classifier's of one label, and the token that a text does not end with.
+static void scoring_write(json_t *j, ModelDims n) {
+    json_object_set_new(j, "architectures", json_pack("[s]", n.family->scoring));
+    json_object_set_new(j, "id2label", json_pack("{s:s}", "0", "LABEL_0"));
+    json_object_set_new(j, "label2id", json_pack("{s:i}", "LABEL_0", 0));
+    json_object_del(j, "num_labels");
+    if (n.padded) json_object_set_new(j, "pad_token_id", json_integer(n.pad));
+}
+
 // Writes the source's config.json with what this engine changed: the dtype of what is saved (transformers 5 writes it
 // as "dtype", earlier ones as "torch_dtype"; every release reads both), the rotary base, whether the head is tied.
 static bool config_write(OutDir *d, const char *source_dir, const Model *m, Error *e) {
@@ -74,6 +83,7 @@ static bool config_write(OutDir *d, const char *source_dir, const Model *m, Erro
     rope_write(j, m->dims.rope);
     if (json_is_true(json_object_get(j, "tie_word_embeddings")) != m->dims.tied)
         json_object_set_new(j, "tie_word_embeddings", json_boolean(m->dims.tied));
+    if (m->dims.scores) scoring_write(j, m->dims);
     const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
     json_object_set_new(j, key, json_string(m->dtype == F32 ? "float32" : "bfloat16"));
     if (!strcmp(key, "dtype")) json_object_del(j, "torch_dtype");
@@ -133,6 +143,7 @@ static bool shards_write(OutDir *out, Device *d, const Model *m, size_t shard_by
 // Whether config.json's dims `a` can be those of a model with dims `b`.
 static bool same_dims(ModelDims a, ModelDims b) {
     a.tied = a.tied && b.tied; // a head of its own may turn up in the files only: see hf_head_read
+    a.scores = b.scores;       // a reward model may have begun as a causal one
     return model_dims_equal(a, b);
 }
 

@@ -33,14 +33,14 @@ static void name_files(Mix *m, const FileList *files) {
     for (int f = 0; f < m->n; f++) free(name[f]);
 }
 
-Mix *mix_open(const Config *c, bool sft, const RowCheck *check, Error *e) {
+Mix *mix_open(const Config *c, DatasetOpen *open, const RowCheck *check, Error *e) {
     Mix *m = xcalloc(1, sizeof *m);
     m->n = c->train_file.n;
     name_files(m, &c->train_file);
     for (int f = 0; f < m->n; f++) {
         const DataFile *file = &c->train_file.item[f];
         m->file[f].weight = file->weight;
-        m->file[f].data = (sft ? dataset_open_sft : dataset_open)(file->path, c, check, e);
+        m->file[f].data = open(file->path, c, check, e);
         if (m->file[f].data) continue;
         if (m->n > 1) error_prefix(e, "%s: train_file", file->place);
         mix_free(m);

@@ -16,8 +16,8 @@ typedef struct {
     FileCursor file[MAX_FILES]; // [n]
     int64_t n;
 } MixCursor;
-// The files of c->train_file, every line checked (dataset.h), as questions or (sft) examples. NULL after filling *e.
-Mix *mix_open(const Config *c, bool sft, const RowCheck *check, Error *e);
+// The files of c->train_file, every line checked (dataset.h), opened by `open`. NULL after filling *e.
+Mix *mix_open(const Config *c, DatasetOpen *open, const RowCheck *check, Error *e);
 void mix_free(Mix *m);
 int64_t mix_rows(const Mix *m); // of all files: an epoch of the run
 // For a run's header, after the number of rows: " of 3 files", " (2 bad lines left out)", both or nothing. Valid until the

@@ -6,6 +6,7 @@
 #include "device.h"
 #include "ranks.h"
 #include "micro.h"
+#include "reward_models.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,9 @@ static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
     at = a->used;
     if (en->shape.reference) l->reference = model_carve(a, en->hf.dims, t);
     plan_add(p, "reference weights", a->used - at);
+    at = a->used;
+    reward_models_carve_params(en->models, a);
+    plan_add(p, "reward models: weights", a->used - at);
 }
 
 static Keep kept_of(const Config *c) {
@@ -66,6 +70,10 @@ static TrainWork carve_train(Arena *a, const Engine *en) {
     w.rewards = arena_new(a, F32, s.score_rows > 0 ? s.score_rows : 1, R);
     w.weights = arena_new(a, F32, R);
     w.advantage = arena_new(a, F32, B);
+    if (en->hf.dims.scores) {
+        w.score = arena_new(a, F32, T, 1);
+        w.dscore = arena_new(a, dtype_of(en->cfg->dtype), T, 1);
+    }
     w.held = arena_new(a, F32, s.held > 0 ? s.held : 1);
     return w;
 }
@@ -73,7 +81,7 @@ static TrainWork carve_train(Arena *a, const Engine *en) {
 // The bytes that micro_pack and micro_upload send for one micro-batch.
 static size_t feed_bytes(const TrainWork *w) {
     const Tensor all[] = {w->ids,  w->pos,      w->seq,      w->prefix, w->rows,    w->target,  w->offsets, w->index,
-                          w->mask, w->old_logp, w->ref_logp, w->lse,    w->entropy, w->rewards, w->weights};
+                          w->mask, w->old_logp, w->ref_logp, w->lse,    w->entropy, w->rewards, w->weights, w->dscore};
     size_t bytes = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) bytes += tensor_bytes(all[i]);
     return bytes;
@@ -92,6 +100,9 @@ static void carve_work(Engine *en, Learner *l, Arena *a, Plan *p) {
         l->work = carve_train(a, en);
         plan_add(p, "training: activations (in the rollout's memory)", a->used - start);
     }
+    arena_rewind(a, start);
+    reward_models_carve_work(en->models, a);
+    plan_add(p, "reward models: activations (in the same)", a->used - start);
 }
 
 static void free_views(Engine *en, Learner *l) {
@@ -106,6 +117,13 @@ static bool describe(Engine *en, Learner *l, const Config *c, RunShape shape, Er
     *en = (Engine){.cfg = c, .shape = shape};
     if (!*c->model) return error_set(e, EXIT_CONFIG, "model: not set; give a HF model directory, as model=PATH");
     if (!hf_config_read(c->model, &en->hf, e)) return false;
+    if (en->hf.dims.scores && !shape.score_head)
+        return error_set(
+            e, EXIT_CONFIG,
+            "model: %s is a reward model, which writes no text; list it in `rewards` as reward_model:model=%s",
+            c->model, c->model);
+    en->new_head = shape.score_head && !en->hf.dims.scores;
+    if (shape.score_head) hf_scoring(&en->hf);
     if (c->init != INIT_RANDOM && !hf_head_read(c->model, &en->hf.dims, e)) return false;
     if (shape.rollout.slots && shape.rollout.max_prompt + shape.rollout.max_completion > en->hf.dims.max_positions)
         return error_set(
@@ -113,6 +131,9 @@ static bool describe(Engine *en, Learner *l, const Config *c, RunShape shape, Er
             "max_prompt_length %d + max_completion_length %d is more than the model's context of %d tokens "
             "(max_position_embeddings in %s/config.json); lower one of them",
             shape.rollout.max_prompt, shape.rollout.max_completion, en->hf.dims.max_positions, c->model);
+    Error none = {0};
+    en->models = shape.rewards ? reward_models_describe(shape.rewards, dtype_of(c->dtype), &none) : NULL;
+    if (none.code != EXIT_OK) return error_set(e, none.code, "%s", none.text);
     Arena params = arena_measure(), work = arena_measure();
     carve_params(en, l, &params, &en->plan);
     carve_work(en, l, &work, &en->plan);
@@ -167,15 +188,15 @@ static bool model_files_check(const Config *c, Error *e) {
 }
 
 // Ranks that began with different weights would train on, each its own model.
-static bool weights_agree(Engine *en, Error *e) {
+static bool weights_agree(Engine *en, Tensor weights, const char *dir, Error *e) {
     int world = comm_world(en->comm);
     if (world == 1) return true;
     enum { BLOCK = 16 << 20 };
     char *block = xmalloc(BLOCK);
     uint32_t crc = 0, *all = xcalloc((size_t)world, sizeof *all);
-    for (size_t at = 0, bytes = tensor_bytes(en->policy.slab); at < bytes; at += BLOCK) {
+    for (size_t at = 0, bytes = tensor_bytes(weights); at < bytes; at += BLOCK) {
         size_t n = bytes - at < BLOCK ? bytes - at : BLOCK;
-        en->device->copy(en->device, block, (char *)en->policy.slab.data + at, n);
+        en->device->copy(en->device, block, (char *)weights.data + at, n);
         crc = crc32c(crc, block, n);
     }
     bool ok = device_ok(en->device, e) && comm_gather(en->comm, "weights", &crc, sizeof crc, all, e);
@@ -185,22 +206,44 @@ static bool weights_agree(Engine *en, Error *e) {
                 error_set(e, EXIT_CONFIG,
                           "rank %d has loaded other weights from %s than rank 0 (crc32c %08x and %08x); give all ranks "
                           "the same files",
-                          r, en->cfg->model, all[r], all[0]);
+                          r, dir, all[r], all[0]);
     free(block);
     free(all);
+    return ok;
+}
+
+// The policy's weights out of its directory. A head that is not there is drawn as transformers does: N(0, 0.02).
+static bool read_policy(Engine *en, Error *e) {
+    const Config *c = en->cfg;
+    if (!en->new_head) return hf_weights_read(c->model, en->device, &en->policy, c->load, e);
+    Model rest = en->policy;
+    rest.params = xcalloc((size_t)rest.n_params, sizeof *rest.params);
+    rest.n_params = 0;
+    for (int p = 0; p < en->policy.n_params; p++)
+        if (en->policy.params[p].spec->of != IN_SCORING) rest.params[rest.n_params++] = en->policy.params[p];
+        else model_init_param(en->device, &en->policy, p, (uint64_t)c->seed);
+    bool ok = hf_weights_read(c->model, en->device, &rest, c->load, e);
+    free(rest.params);
     return ok;
 }
 
 static bool load_weights(Engine *en, Learner *l, Error *e) {
     const Config *c = en->cfg;
     if (c->init == INIT_RANDOM) model_init_random(en->device, &en->policy, (uint64_t)c->seed);
-    else if (!model_files_check(c, e) || !hf_weights_read(c->model, en->device, &en->policy, c->load, e)) return false;
+    else if (!model_files_check(c, e) || !read_policy(en, e)) return false;
     // A split master begins with nothing that rounding took from it: fresh memory is zero.
     if (present(l->master) && l->master.dtype == F32)
         en->device->cast(en->device, l->master, tensor_rows(en->policy.slab, l->first, l->master.dim[0]));
     if (en->shape.reference) en->device->cast(en->device, l->reference.slab, en->policy.slab);
+    if (!reward_models_load(en->models, en->device, c->load, e)) return false;
     en->device->sync(en->device);
-    return device_ok(en->device, e) && weights_agree(en, e);
+    bool ok = device_ok(en->device, e) && weights_agree(en, en->policy.slab, c->model, e);
+    for (int i = 0; i < reward_models_count(en->models) && ok; i++) {
+        const char *dir;
+        Tensor weights = reward_models_weights(en->models, i, &dir);
+        ok = weights_agree(en, weights, dir, e);
+    }
+    return ok;
 }
 
 static bool join_ranks(Engine *en, Error *e) {
@@ -257,6 +300,7 @@ static void close_parts(Engine *en, Learner *l) {
         en->device->free(en->device, en->work_base, en->plan.work);
         free_views(en, l);
     }
+    reward_models_free(en->models);
     comm_close(en->comm);
     device_close(en->device);
     tokenizer_free(en->tokenizer);
@@ -392,7 +436,7 @@ static int64_t most_rows(const Config *c, int generation, bool shuffled) {
     return most;
 }
 
-RunShape shape_for_train(const Config *c, int n_rewards) {
+RunShape shape_for_train(const Config *c, const Rewards *rw) {
     int64_t a_rank = c->per_device_train_batch_size *
                      (c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps);
     int n = (int)(a_rank * c->gpus), groups = n / (int)c->num_generations;
@@ -403,7 +447,8 @@ RunShape shape_for_train(const Config *c, int n_rewards) {
     s.train_seqs = (int)c->per_device_train_batch_size;
     s.train_tokens = most_rows(c, n, a_rank > c->per_device_train_batch_size * c->gradient_accumulation_steps);
     s.score_rows = n;
-    s.n_rewards = n_rewards;
+    s.n_rewards = rw->n;
+    s.rewards = rw;
     s.held = (int64_t)n * (c->max_completion_length > GM_COUNT ? c->max_completion_length : GM_COUNT);
     return s;
 }
@@ -415,6 +460,16 @@ RunShape shape_for_sft(const Config *c) {
                       .train_seqs =
                           (int)(c->per_device_train_batch_size * (c->packing ? c->gradient_accumulation_steps : 1)),
                       .held = 2 * c->gradient_accumulation_steps * tokens};
+}
+
+RunShape shape_for_pairs(const Config *c) {
+    int64_t texts = 2 * c->per_device_train_batch_size;
+    return (RunShape){
+        .train = true, .score_head = true, .train_tokens = texts * c->max_length, .train_seqs = (int)texts};
+}
+
+bool engine_score(Engine *en, Batch *b, Error *e) {
+    return !en->models || reward_models_score(en->models, en->device, b, e);
 }
 
 bool engine_prompter(const Engine *en, Prompter *p, Error *e) {

@@ -11,16 +11,21 @@
 #include "staging.h"
 #include "tokenizer.h"
 
+typedef struct Rewards Rewards;           // reward_set.h
+typedef struct RewardModels RewardModels; // reward_models.h
+
 // What a command needs; it decides the memory plan.
 typedef struct {
     bool train;           // gradients, optimizer state, activations kept for a backward pass
     bool reference;       // a second copy of the weights, frozen
+    bool score_head;      // the policy gives texts a score: `reward_model`
     int64_t train_tokens; // packed tokens of one micro-batch
     int train_seqs;       // sequences of one micro-batch
     int score_rows;       // sequences of one generation batch (rewards given to grpo_loss)
     int n_rewards;
-    int64_t held;         // numbers that stay on the device until the end of a step, or of a pass over a generation
-    RolloutShape rollout; // slots 0: none
+    const Rewards *rewards; // whose models are beside the policy; NULL: none
+    int64_t held;           // numbers that stay on the device until the end of a step, or of a pass over a generation
+    RolloutShape rollout;   // slots 0: none
 } RunShape;
 
 #define PLAN_ROWS 16
@@ -44,7 +49,9 @@ typedef struct {
     void *params_base, *work_base; // the two slabs
     Model policy;
     Rollout rollout;
-    Comm *comm; // NULL: one rank
+    RewardModels *models; // NULL: none
+    bool new_head;        // score.weight is not in the model's files: it is drawn
+    Comm *comm;           // NULL: one rank
 } Engine;
 
 // Chooses the chat template, and moves the token that ends its turns to hf.eos[0]. A model whose template is unknown is
@@ -63,15 +70,21 @@ char *plan_table(const Engine *en);
 // Whether the planned memory fits. *need: the bytes that all ranks which share one memory need together; *have: its
 // size.
 bool plan_fits(const Engine *en, size_t *need, MemoryLimit *have);
-// What `train` needs.
-RunShape shape_for_train(const Config *c, int n_rewards);
+// What `train` needs; rw must outlive the engine.
+RunShape shape_for_train(const Config *c, const Rewards *rw);
+// What `reward_model` needs.
+RunShape shape_for_pairs(const Config *c);
 // What `sft` needs.
 RunShape shape_for_sft(const Config *c);
 // What commands that only sample need, for rollouts of so many sequences that answer so many prompts.
 RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);
 // The ids and strings that end a completion.
 StopRule engine_stop_rule(const Engine *en);
+// Fills in what the run's reward models say of the decoded sequences of a batch. False after filling *e.
+bool engine_score(Engine *en, Batch *b, Error *e);
 // Opens a prompter of the engine's configuration, tokenizer and template. False after filling *e.
 bool engine_prompter(const Engine *en, Prompter *p, Error *e);
 // Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
 void model_init_random(Device *d, Model *m, uint64_t seed);
+// The same of parameter number p alone.
+void model_init_param(Device *d, Model *m, int p, uint64_t seed);

@@ -5,7 +5,7 @@
 // The live part of the work memory: T packed tokens in P parts, of B sequences, N scored positions.
 static TrainWork live(const TrainWork *cap, int64_t T, int64_t P, int64_t B, int64_t N) {
     TrainWork w = *cap;
-    Tensor *tokens[] = {&w.ids, &w.pos};
+    Tensor *tokens[] = {&w.ids, &w.pos, &w.score, &w.dscore};
     Tensor *scored[] = {&w.rows,  &w.target,   &w.logp,     &w.lse,     &w.entropy,
                         &w.dlogp, &w.dentropy, &w.old_logp, &w.ref_logp};
     Tensor *sequences[] = {&w.index, &w.mask, &w.advantage};
@@ -135,5 +135,18 @@ void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entro
     Tensor out = tensor_rows(w->acts.out, 0, T), dout = tensor_rows(w->acts.dx, 0, T);
     d->logprob_bwd(d, dout, l->grad.head, w->dlogp, with_entropy ? w->dentropy : NONE, out, w->rows,
                    l->engine.policy.head, w->target, w->lse, w->entropy, temperature);
+    model_backward(d, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix});
+}
+
+void micro_score(const Learner *l, const Model *m, TrainWork *w) {
+    micro_hidden(l, m, w);
+    l->engine.device->matmul(l->engine.device, w->score, tensor_rows(w->acts.out, 0, w->ids.dim[0]), m->head);
+}
+
+void micro_score_backward(Learner *l, TrainWork *w) {
+    Device *d = l->engine.device;
+    int64_t T = w->ids.dim[0];
+    d->matmul_bwd(d, tensor_rows(w->acts.dx, 0, T), l->grad.head, w->dscore, tensor_rows(w->acts.out, 0, T),
+                  l->engine.policy.head);
     model_backward(d, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix});
 }

@@ -39,5 +39,9 @@ void micro_fetch(Learner *l, int64_t end, float *to);
 void micro_hidden(const Learner *l, const Model *m, TrainWork *w);
 // Computes the hidden states, then logp, lse and entropy of the scored positions.
 void micro_forward(const Learner *l, const Model *m, TrainWork *w, float temperature);
+// The score of each row, w->score, where m's head is one.
+void micro_score(const Learner *l, const Model *m, TrainWork *w);
+// Adds the gradients of w->dscore to l->grad.
+void micro_score_backward(Learner *l, TrainWork *w);
 // Adds the gradients of w->dlogp (and w->dentropy) to l->grad.
 void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entropy);

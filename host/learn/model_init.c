@@ -39,20 +39,22 @@ static void fill(Tensor x, int64_t first, uint64_t key, float init) {
         for (int64_t i = 0; i < tensor_numel(x); i++) tensor_set(x, i, init < 0 ? 1 : 0);
 }
 
-void model_init_random(Device *d, Model *m, uint64_t seed) {
+void model_init_param(Device *d, Model *m, int p, uint64_t seed) {
     enum { BLOCK = 1 << 20 }; // elements drawn at a time where they go elsewhere
     void *room = on_host(d) ? NULL : xmalloc(BLOCK * sizeof(float));
-    for (int p = 0; p < m->n_params; p++) {
-        Tensor x = m->params[p].t, flat = tensor1(x.data, x.dtype, tensor_numel(x));
-        float init = m->params[p].spec->init;
-        uint64_t key = mix(mix(seed) ^ (uint64_t)p);
-        if (!room) fill(flat, 0, key, init);
-        for (int64_t first = 0; room && first < flat.dim[0]; first += BLOCK) {
-            Tensor to = tensor_rows(flat, first, flat.dim[0] - first < BLOCK ? flat.dim[0] - first : BLOCK), block = to;
-            block.data = room;
-            fill(block, first, key, init);
-            d->copy(d, to.data, room, tensor_bytes(to));
-        }
+    Tensor x = m->params[p].t, flat = tensor1(x.data, x.dtype, tensor_numel(x));
+    float init = m->params[p].spec->init;
+    uint64_t key = mix(mix(seed) ^ (uint64_t)p);
+    if (!room) fill(flat, 0, key, init);
+    for (int64_t first = 0; room && first < flat.dim[0]; first += BLOCK) {
+        Tensor to = tensor_rows(flat, first, flat.dim[0] - first < BLOCK ? flat.dim[0] - first : BLOCK), block = to;
+        block.data = room;
+        fill(block, first, key, init);
+        d->copy(d, to.data, room, tensor_bytes(to));
     }
     free(room);
+}
+
+void model_init_random(Device *d, Model *m, uint64_t seed) {
+    for (int p = 0; p < m->n_params; p++) model_init_param(d, m, p, seed);
 }

@@ -3,6 +3,7 @@
 #include "random.h"
 #include "reward_set.h"
 #include "rollout.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +57,8 @@ bool rewards_select_training(const Config *c, Rewards *out, Error *e) {
 bool rewards_score(const Rewards *rw, int file, int k) {
     return !((file == NO_FILE ? rw->silent_for_others : rw->silent_for_file[file]) >> k & 1);
 }
+
+const char *reward_model_dir(const Reward *r) { return r->info->by_model ? reward_text(r, "model") : ""; }
 
 bool rewards_open(Rewards *rw, Error *e) {
     for (int k = 0; k < rw->n; k++) {
@@ -117,7 +120,8 @@ void rewards_note_stops(const Rewards *rw, const Config *c) {
     StopRule rule = {.stop = c->stop, .include_stop = c->include_stop};
     for (int k = 0; k < rw->n && c->stop.n; k++) {
         const Reward *r = &rw->reward[k];
-        if (r->info->faults & others || r->info->reads & (REWARD_READS_IDS | REWARD_READS_GROUP)) continue;
+        if (!r->info->fn || r->info->faults & others || r->info->reads & (REWARD_READS_IDS | REWARD_READS_GROUP))
+            continue;
         for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
             float score[4];
             char *answer = think_replace(&r->think, answers[i]);
@@ -138,15 +142,19 @@ void rewards_close(Rewards *rw) {
     reward_close(&rw->grader);
 }
 
+Sample batch_sample(const Batch *b, int i) {
+    return (Sample){.prompt = b->question[i / b->group],
+                    .completion = b->text[i],
+                    .completion_len = strlen(b->text[i]),
+                    .answer = b->answer[i / b->group],
+                    .ids = b->ids + (size_t)i * (size_t)b->max_completion,
+                    .n_ids = b->len[i],
+                    .group = i / b->group};
+}
+
 void rewards_grade(const Rewards *rw, const Batch *b, bool *right) {
     for (int i = 0; i < b->n; i++) {
-        const Sample s = {.prompt = b->question[i / b->group],
-                          .completion = b->text[i],
-                          .completion_len = strlen(b->text[i]),
-                          .answer = b->answer[i / b->group],
-                          .ids = b->ids + (size_t)i * (size_t)b->max_completion,
-                          .n_ids = b->len[i],
-                          .group = i / b->group};
+        const Sample s = batch_sample(b, i);
         float score;
         rw->grader.info->fn(&rw->grader, &s, 1, &score);
         right[i] = score > 0.5f; // an abstention is not right

@@ -4,18 +4,21 @@
 #include "config.h"
 #include "reward.h"
 
-typedef struct {
+typedef struct Rewards {
     Reward reward[MAX_REWARDS];
     Reward grader; // the reward that eval_grader names for evaluations; info is NULL where it names none
     int n;
     // Which of them do not score a question: of training file f, and any other (of an evaluation). Bit k: reward[k].
     uint32_t silent_for_file[MAX_FILES], silent_for_others;
+    bool unmade; // models behind rewards are not made yet: those they are made of stand for them in a plan
 } Rewards;
 bool rewards_select(const Config *c, Rewards *out, Error *e); // `rewards`, for every question
 // For training: `rewards`, where any question is scored by them, and the files' own behind them, each once.
 bool rewards_select_training(const Config *c, Rewards *out, Error *e);
 // Whether reward k scores the questions of this file (Batch.file).
 bool rewards_score(const Rewards *rw, int file, int k);
+// The directory of the model on this machine that gives the reward; "": none does.
+const char *reward_model_dir(const Reward *r);
 // Starts what the selected rewards need (programs, a sandbox), so that an error comes now and not at the first score.
 bool rewards_open(Rewards *rw, Error *e);
 // Notes on standard error what went wrong while they scored, if anything did.
@@ -23,6 +26,8 @@ void rewards_note(const Rewards *rw);
 // Notes which rewards need text that the option `stop` cuts off: such a reward would be 0 for ever, without a message.
 void rewards_note_stops(const Rewards *rw, const Config *c);
 void rewards_close(Rewards *rw); // does nothing to rewards that were selected and not opened
+// What a reward sees of sequence i of a decoded batch.
+Sample batch_sample(const Batch *b, int i);
 // Fills right[b->n]: whether the grader finds each completion of a decoded batch right, by a score above 0.5.
 void rewards_grade(const Rewards *rw, const Batch *b, bool *right);
 // The control experiment: permutes scores among the batch's completions.

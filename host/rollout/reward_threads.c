@@ -149,7 +149,7 @@ static bool of_group(const Scorer *s, int reward) {
 static void add_jobs(Scorer *s, bool groups, int first, int n) {
     const Batch *b = s->b;
     for (int k = 0; k < s->rewards->n; k++) {
-        if (of_group(s, k) != groups) continue;
+        if (s->rewards->reward[k].info->by_model || of_group(s, k) != groups) continue;
         if (!rewards_score(s->rewards, b->file[first / b->group], k)) {
             for (int i = first; i < first + n; i++) b->score[i * b->n_rewards + k] = REWARD_ABSTAINS;
             continue;
@@ -162,13 +162,7 @@ static void add_jobs(Scorer *s, bool groups, int first, int n) {
 void scorer_add(Scorer *s, int i) {
     const Batch *b = s->b;
     int p = i / b->group;
-    s->sample[i] = (Sample){.prompt = b->question[p],
-                            .completion = b->text[i],
-                            .completion_len = strlen(b->text[i]),
-                            .answer = b->answer[p],
-                            .ids = b->ids + (size_t)i * (size_t)b->max_completion,
-                            .n_ids = b->len[i],
-                            .group = p};
+    s->sample[i] = batch_sample(b, i);
     s->added[i] = true;
     pthread_mutex_lock(&s->lock);
     add_jobs(s, false, i, 1);

@@ -188,7 +188,7 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
         scorer_begin(scorer, &b);
         ok = rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, engine_stop_rule(r), params, &b,
                          (RolloutWatch){.done = take_decoded, .arg = scorer}, e) &&
-             rollout_finite(&b, e);
+             rollout_finite(&b, e) && engine_score(r, &b, e);
         if (!scorer_end(scorer, ok) && ok) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
         if (!ok) {
             error_prefix(e, "evaluation");
@@ -279,8 +279,9 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     if (ok) {
         int64_t rows = dataset_rows(data);
         if (c.eval_limit > 0 && c.eval_limit < rows) rows = c.eval_limit;
-        ok = engine_open(&r, &c, shape_for_rollout(&c, rows * c.eval_samples, rows), e) &&
-             eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
+        RunShape shape = shape_for_rollout(&c, rows * c.eval_samples, rows);
+        shape.rewards = &rw;
+        ok = engine_open(&r, &c, shape, e) && eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
     }
     if (ok && !comm_rank(r.comm)) {
         eval_json(&res, &rw, &json);

@@ -159,6 +159,7 @@ static StepResult rollout(Trainer *t, Error *e) {
     t->report.stats.rollout_time += clock_seconds() - start;
     start = clock_seconds();
     if (ok) enter(t, "rewards", 0, 0);
+    ok = ok && engine_score(&t->learner.engine, &own_batch, e);
     bool scored = scorer_end(t->scoring.scorer, ok);
     t->report.stats.reward_time += clock_seconds() - start;
     if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;

@@ -49,6 +49,7 @@ static char *product(void *arg, const Phases *ps, int k, const char *part) {
     switch (p->command) {
     case PHASE_SFT:
     case PHASE_TRAIN:
+    case PHASE_REWARD_MODEL:
         if (!main_part && strcmp(part, "checkpoint")) return NULL;
         return made ? xstrdup(made) : xasprintf("%s/%s/step_N", ps->output_dir, p->name);
     case PHASE_SELECT:
@@ -58,10 +59,19 @@ static char *product(void *arg, const Phases *ps, int k, const char *part) {
     }
 }
 
+// Whether a phase makes checkpoints.
+static bool makes_model(const Phase *p) {
+    return p->command == PHASE_SFT || p->command == PHASE_TRAIN || p->command == PHASE_REWARD_MODEL;
+}
+// Whether it scores completions.
+static bool scores(const Phase *p) {
+    return p->command == PHASE_TRAIN || p->command == PHASE_SELECT || p->command == PHASE_EVAL;
+}
+
 // What a phase that has ended left; NULL after filling *e.
 static char *find_product(Pipeline *l, int k, Error *e) {
     const Phase *p = &l->phases.phase[k];
-    if (p->command != PHASE_SFT && p->command != PHASE_TRAIN) return product(l, &l->phases, k, "");
+    if (!makes_model(p)) return product(l, &l->phases, k, "");
     int64_t step;
     e->code = EXIT_OK;
     char *path = checkpoint_find(p->cfg.output_dir, &step, e);
@@ -84,15 +94,23 @@ static const struct {
 };
 #define INPUTS (sizeof inputs / sizeof *inputs)
 typedef struct {
-    char name[40]; // the option's; of several training files "train_file[2]"
+    char name[64]; // the option's; of several training files "train_file[2]", of a reward "rewards.NAME"
     const char *path, *place;
     bool directory;
 } Input;
-#define MAX_INPUTS (INPUTS + MAX_FILES)
+#define MAX_INPUTS (INPUTS + MAX_FILES + MAX_REWARDS)
 
-// Those that are set; their number.
-static int inputs_of(const Phase *p, Input *all) {
+// Those that are set; their number. rw: room for the rewards whose models are among them.
+static int inputs_of(const Phase *p, Rewards *rw, Input *all) {
     int n = 0;
+    *rw = (Rewards){0};
+    if (scores(p)) (p->command == PHASE_TRAIN ? rewards_select_training : rewards_select)(&p->cfg, rw, NULL);
+    for (int k = 0; k < rw->n; k++) {
+        if (!*reward_model_dir(&rw->reward[k])) continue;
+        all[n] =
+            (Input){.path = reward_model_dir(&rw->reward[k]), .place = phase_place(p, "rewards"), .directory = true};
+        snprintf(all[n++].name, sizeof all->name, "rewards.%s", rw->reward[k].name);
+    }
     const FileList *files = &p->cfg.train_file;
     for (size_t i = 0; i < INPUTS; i++) {
         const char *path = *(char *const *)((const char *)&p->cfg + inputs[i].at);
@@ -123,7 +141,8 @@ static json_t *with_checksum(const char *path, Error *e) {
 static json_t *made_from(const Phase *p, Error *e) {
     json_t *all = json_object();
     Input input[MAX_INPUTS];
-    int n = inputs_of(p, input);
+    Rewards rw;
+    int n = inputs_of(p, &rw, input);
     for (int i = 0; i < n; i++) {
         json_t *one = with_checksum(input[i].path, e);
         if (!one) {
@@ -246,17 +265,25 @@ static bool phase_forget(Pipeline *l, int k, Error *e) {
 
 // ---- before the first phase -------------------------------------------------------------------------------------------------
 
+// Whether an earlier phase of those that k uses makes this.
+static bool is_made(const Pipeline *l, int k, const char *path) {
+    const char *out = l->phases.output_dir;
+    for (int j = 0; j < k; j++)
+        if (l->phases.phase[k].uses[j] && !strncmp(path, out, strlen(out))) return true;
+    return false;
+}
+
 // What phase k reads is there, unless an earlier phase makes it.
 static void check_inputs(const Pipeline *l, int k, Str *problems) {
     const Phase *p = &l->phases.phase[k];
-    const char *out = l->phases.output_dir;
     Input input[MAX_INPUTS];
-    int n = inputs_of(p, input);
+    Rewards rw;
+    int n = inputs_of(p, &rw, input);
     for (int i = 0; i < n; i++) {
-        bool made = false;
-        for (int j = 0; j < k; j++) made = made || (p->uses[j] && !strncmp(input[i].path, out, strlen(out)));
         Error e = {0};
-        if (made || (input[i].directory ? !access(input[i].path, R_OK) : file_regular(input[i].path, &e))) continue;
+        if (is_made(l, k, input[i].path) ||
+            (input[i].directory ? !access(input[i].path, R_OK) : file_regular(input[i].path, &e)))
+            continue;
         str_printf(problems, "%s%s: phase %s: %s: %s%s", problems->n ? "\n" : "", input[i].place, p->name,
                    input[i].name, input[i].directory ? input[i].path : e.text,
                    input[i].directory ? ": there is no such directory" : "");
@@ -268,9 +295,25 @@ static const char *model_of(const Pipeline *l, int k) {
     const Phase *p = &l->phases.phase[k];
     if (!access(p->cfg.model, R_OK)) return p->cfg.model;
     for (int j = k - 1; j >= 0; j--)
-        if (p->uses[j] && (l->phases.phase[j].command == PHASE_SFT || l->phases.phase[j].command == PHASE_TRAIN))
+        if (p->uses[j] && makes_model(&l->phases.phase[j]) && l->phases.phase[j].command != PHASE_REWARD_MODEL)
             return model_of(l, j);
     return p->cfg.model;
+}
+
+// Puts in the place of reward models that an earlier phase will make what they will be made of.
+static void plan_rewards(const Pipeline *l, int k, Rewards *rw) {
+    for (int i = 0; i < rw->n; i++) {
+        Reward *r = &rw->reward[i];
+        const char *dir = reward_model_dir(r);
+        if (!*dir || !access(dir, R_OK) || !is_made(l, k, dir)) continue;
+        for (int j = 0; j < k; j++) {
+            const Phase *p = &l->phases.phase[j];
+            size_t n = strlen(p->cfg.output_dir);
+            if (!makes_model(p) || strncmp(dir, p->cfg.output_dir, n) || dir[n] != '/') continue;
+            reward_set_text(r, "model", model_of(l, j));
+            rw->unmade = true;
+        }
+    }
 }
 
 static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have, Error *e) {
@@ -281,16 +324,20 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have
     RunShape shape;
     PhaseCommand command = l->phases.phase[k].command;
     const int64_t many = INT64_C(1) << 20; // of whatever number of questions
-    if (command == PHASE_TRAIN && !rewards_select_training(&c, &rw, e)) return false;
-    if (command == PHASE_TRAIN) shape = shape_for_train(&c, rw.n);
+    const Phase *p = &l->phases.phase[k];
+    if (scores(p) && !(command == PHASE_TRAIN ? rewards_select_training : rewards_select)(&c, &rw, e))
+        return error_prefix(e, "phase %s", p->name);
+    plan_rewards(l, k, &rw);
+    if (command == PHASE_TRAIN) shape = shape_for_train(&c, &rw);
     else if (command == PHASE_SFT) shape = shape_for_sft(&c);
-    else shape = shape_for_rollout(&c, many, many);
+    else if (command == PHASE_REWARD_MODEL) shape = shape_for_pairs(&c);
+    else shape = shape_for_rollout(&c, many, many), shape.rewards = &rw;
     bool ok = engine_describe(&en, &c, shape, e);
     if (ok && !plan_fits(&en, need, have))
         ok = error_set(e, EXIT_MEMORY, "it would take %.2f GiB, and %s has %.2f", (double)*need / (1 << 30),
                        have->whose, (double)have->bytes / (1 << 30));
     engine_close(&en);
-    return ok || error_prefix(e, "phase %s", l->phases.phase[k].name);
+    return ok || error_prefix(e, "phase %s", p->name);
 }
 
 // Checks everything that can be known before the first phase starts.
@@ -305,7 +352,7 @@ static bool check_all(Pipeline *l, Error *e) {
         const Phase *p = &l->phases.phase[k];
         ok = plan_phase(l, k, &need, &have, e);
         if (ok)
-            printf("  %d/%d %-20s %-6s %s  %.2f GiB\n", k + 1, l->phases.n, p->name, phase_command_name[p->command],
+            printf("  %d/%d %-20s %-12s %s  %.2f GiB\n", k + 1, l->phases.n, p->name, phase_command_name[p->command],
                    p->cfg.model, (double)need / (1 << 30));
     }
     fflush(stdout);

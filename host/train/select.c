@@ -52,7 +52,7 @@ static bool draw(Select *s, Batch *b, int64_t first, int n, double *sums, Str *l
     scorer_begin(s->scorer, b);
     bool ok = rollout_run(&en->rollout, en->device, &en->policy, en->tokenizer, engine_stop_rule(en),
                           sample_params(s->cfg), b, (RolloutWatch){.done = take_decoded, .arg = s->scorer}, e) &&
-              rollout_finite(b, e);
+              rollout_finite(b, e) && engine_score(en, b, e);
     if (!scorer_end(s->scorer, ok) && ok) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
     for (int p = 0; p < n && ok; p++) add_prompt(s, b, p, sums, lines);
     return ok;
@@ -149,8 +149,9 @@ static bool select_open(Select *s, const Config *c, Error *e) {
     rewards_note_stops(&s->rewards, c);
     s->rows = dataset_rows(s->data);
     if (c->select_limit && c->select_limit < s->rows) s->rows = c->select_limit;
-    if (!engine_open(&s->engine, c, shape_for_rollout(c, s->rows * c->select_samples, s->rows), e) || !resume(s, e))
-        return false;
+    RunShape shape = shape_for_rollout(c, s->rows * c->select_samples, s->rows);
+    shape.rewards = &s->rewards;
+    if (!engine_open(&s->engine, c, shape, e) || !resume(s, e)) return false;
     if (!comm_rank(s->engine.comm)) {
         s->progress = progress_open(stderr, PROGRESS_AUTO, s->done, s->rows);
         progress_say(s->progress, "%s%s; %lld questions checked%s, %lld completions each%s", ranks_about(c),

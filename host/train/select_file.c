@@ -35,6 +35,15 @@ char *select_drawn_with(const Config *c, Error *e) {
     if (!fingerprint(&questions, c->train_file.item[0].path, e) || !fingerprint(&model, c->model, e) ||
         (*c->system_prompt_file && !fingerprint(&system, c->system_prompt_file, e)))
         return NULL;
+    uint32_t scoring = 0;
+    Rewards rw;
+    bool models = false;
+    if (!rewards_select(c, &rw, e)) return NULL;
+    for (int k = 0; k < rw.n; k++) {
+        const char *dir = reward_model_dir(&rw.reward[k]);
+        if (*dir && !fingerprint(&scoring, dir, e)) return NULL;
+        models = models || *dir;
+    }
     Str s = {0}, value = {0};
     str_puts(&s, "{\"drawn_with\": {");
     for (int i = 0; i < config_option_count; i++) {
@@ -48,8 +57,10 @@ char *select_drawn_with(const Config *c, Error *e) {
     str_printf(
         &s,
         "\"what is in train_file\": \"%08x\", \"what is in model\": \"%08x\", \"what is in system_prompt_file\": "
-        "\"%08x\"}}",
+        "\"%08x\"",
         questions, model, system);
+    if (models) str_printf(&s, ", \"what is in the rewards' models\": \"%08x\"", scoring);
+    str_puts(&s, "}}");
     str_free(&value);
     return s.s;
 }

@@ -255,7 +255,7 @@ static bool sft_open(Sft *s, const Config *c, Error *e) {
         return error_set(e, EXIT_INPUT,
                          "%s: no eos_token_id in generation_config.json or config.json; without it no answer ends",
                          c->model);
-    s->data = mix_open(c, true, &(RowCheck){example_check, &s->prompter}, e);
+    s->data = mix_open(c, dataset_open_sft, &(RowCheck){example_check, &s->prompter}, e);
     if (!s->data || !learner_open(&s->learner, c, shape, e)) return false;
     s->packing = xcalloc((size_t)c->gradient_accumulation_steps, sizeof *s->packing);
     for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)

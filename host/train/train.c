@@ -26,7 +26,7 @@ static void count_steps(Trainer *t) {
 // not end the run in step 900.
 static bool open_data(Trainer *t, Error *e) {
     const Config *c = t->cfg;
-    t->questions.data = mix_open(c, false, &(RowCheck){prompter_check, &t->questions.prompter}, e);
+    t->questions.data = mix_open(c, dataset_open, &(RowCheck){prompter_check, &t->questions.prompter}, e);
     if (!t->questions.data || c->eval_steps <= 0) return t->questions.data;
     t->questions.held_out = dataset_open(c->eval_file, c, &(RowCheck){prompter_check_eval, &t->questions.prompter}, e);
     return t->questions.held_out != NULL;
@@ -38,7 +38,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
     rewards_note_stops(&t->scoring.rewards, c);
     t->scoring.scorer = scorer_open(&t->scoring.rewards, (int)c->reward_threads, e);
     for (int k = 0; k < t->scoring.rewards.n; k++) t->scoring.weights[k] = (float)t->scoring.rewards.reward[k].weight;
-    RunShape shape = shape_for_train(c, t->scoring.rewards.n);
+    RunShape shape = shape_for_train(c, &t->scoring.rewards);
     if (!t->scoring.scorer || !engine_prepare(&t->learner.engine, c, e) ||
         !engine_prompter(&t->learner.engine, &t->questions.prompter, e) || !open_data(t, e) ||
         !learner_open(&t->learner, c, shape, e)) {

@@ -97,6 +97,7 @@ bool train_log(Trainer *t, StepResult result, Error *e);
 // How training samples: temperature, filters, seed.
 SampleParams sample_params(const Config *c);
 
-// The commands `train` and `sft`: their arguments after the name; an exit code, *e filled where it is not 0.
+// The commands `train`, `sft` and `reward_model`: their arguments after the name; an exit code, *e filled where it is not 0.
 ExitCode command_train(int argc, char **argv, Error *e);
 ExitCode command_sft(int argc, char **argv, Error *e);
+ExitCode command_reward_model(int argc, char **argv, Error *e);

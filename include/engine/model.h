@@ -7,22 +7,27 @@
 #include "ops.h"
 
 // A dimension of a parameter as a symbol, whose value is in ModelDims.
-typedef enum { SYM_NONE, SYM_V, SYM_D, SYM_F, SYM_HD /* H*d */, SYM_KD /* K*d */, SYM_HEAD /* d */ } Sym;
+typedef enum { SYM_NONE, SYM_ONE, SYM_V, SYM_D, SYM_F, SYM_HD /* H*d */, SYM_KD /* K*d */, SYM_HEAD /* d */ } Sym;
+
+// Which models have a parameter: all; those whose head over the vocabulary is not the embedding; those that give a text one
+// number instead (a reward model).
+typedef enum { IN_ALL, IN_UNTIED, IN_SCORING } ParamOf;
 
 typedef struct {
     const char *name; // HF name; "%d" is the layer
     Sym rows, cols;   // cols SYM_NONE: a vector
     bool per_layer;
-    bool decay;       // weight decay applies: matrices yes; biases and norms no
-    bool joined;      // follows the row before it without padding: q,k,v and gate,up are one matrix each
-    bool untied_only; // exists only where the head is not the embedding
-    float init;       // standard deviation of a random start; < 0: all ones
+    bool decay;  // weight decay applies: matrices yes; biases and norms no
+    bool joined; // follows the row before it without padding: q,k,v and gate,up are one matrix each
+    ParamOf of;
+    float init; // standard deviation of a random start; < 0: all ones
 } ParamSpec;
 
 // A family: what config.json calls it, its parameters, and the values that transformers 5.24 assumes for keys that
 // config.json leaves out. What the table lacks (a bias, the norms of q and k), its models do without.
 typedef struct {
     const char *model_type, *architecture; // config.json's words: "qwen2", "Qwen2ForCausalLM"
+    const char *scoring;                   // "Qwen2ForSequenceClassification"
     const char *published;                 // the published models it stands for, for messages
     const ParamSpec *params;               // [n_params] decaying rows first, then the others
     int n_params;
@@ -51,6 +56,7 @@ typedef struct {
     float rms_eps;
     RopeSpec rope;
     bool tied;   // the head is the embedding
+    bool scores; // the head is score.weight[1,D]: a text's score is that of its last token
     bool padded; // token `pad` learns nothing as an input, as torch's padding_idx
     int pad;     // its id
 } ModelDims;
@@ -78,7 +84,7 @@ typedef struct {
     Param *params; // [n_params], in slab order
     Layer *layer;  // [L]
     RopeTable rope;
-    Tensor embedding, head, final_norm; // [V,D], [V,D] (the embedding where tied), [D]
+    Tensor embedding, head, final_norm; // [V,D], [V,D] (the embedding where tied; [1,D] where it scores), [D]
 } Model;
 
 // Parameters as HF counts them (a tied head once, no padding).

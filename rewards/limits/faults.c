@@ -1,8 +1,8 @@
 // The counters of what goes wrong while a reward scores.
 #include "state.h"
 
-const char *const reward_fault_name[REWARD_FAULTS] = {"regex_limit", "timeout",  "crash",     "flood",
-                                                      "bad_reply",   "bad_gold", "no_sandbox"};
+const char *const reward_fault_name[REWARD_FAULTS] = {"regex_limit", "timeout",  "crash",      "flood",
+                                                      "bad_reply",   "bad_gold", "no_sandbox", "too_long"};
 
 void *reward_data(const Reward *r) {
     if (!r->state) die("reward %s was not opened", r->info->name);

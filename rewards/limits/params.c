@@ -1,5 +1,6 @@
 // Reading a reward's parameters by their names.
 #include "params.h"
+#include <stdio.h>
 #include <string.h>
 
 int param_text_place(const RewardInfo *info, int i) {
@@ -37,4 +38,8 @@ bool reward_chose(const Reward *r, const char *name, const char *choice) {
 
 const char *reward_text(const Reward *r, const char *name) {
     return r->text[param_text_place(r->info, place_of(r, name, true))];
+}
+
+void reward_set_text(Reward *r, const char *name, const char *text) {
+    snprintf(r->text[param_text_place(r->info, place_of(r, name, true))], REWARD_MAX_TEXT, "%s", text);
 }

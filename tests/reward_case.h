@@ -1,0 +1,46 @@
+// A reward model of tests/golden/reward_model.json as a directory: weights by the formula of tools/golden_model.py, the
+// tokenizer of models/tiny.
+#pragma once
+#include "file.h"
+#include "json.h"
+#include "model_case.h"
+#include "near.h"
+#include "safetensors.h"
+#include "scratch.h"
+
+static inline void file_copy_to(const char *from, const char *to) {
+    size_t n;
+    Error e = {0};
+    char *bytes = file_read(from, 1 << 24, &n, &e);
+    if (!bytes) fail_msg("%s", e.text);
+    put_bytes(to, bytes, n);
+    free(bytes);
+}
+
+// at(name) for a case of the golden.
+static inline void put_reward_model(const char *name, const json_t *golden) {
+    mkdir(at("%s", name), 0777);
+    assert_int_equal(json_dump_file(json_object_get(golden, "config"), at("%s/config.json", name), 0), 0);
+    file_copy_to("models/tiny/tokenizer.json", at("%s/tokenizer.json", name));
+    file_copy_to("models/tiny/tokenizer_config.json", at("%s/tokenizer_config.json", name));
+    HfConfig hf;
+    Error e = {0};
+    if (!hf_config_read(at("%s", name), &hf, &e)) fail_msg("%s", e.text);
+    Model m = model_make(hf.dims, F32, 0);
+    Str all = {0};
+    safetensors_header(&all, m.params, m.n_params);
+    for (int i = 0; i < m.n_params; i++) {
+        const json_t *fill = json_object_get(json_object_get(golden, "fills"), m.params[i].name);
+        assert_int_equal(json_array_size(fill), 2);
+        param_fill(&m.params[i], (float)json_number_value(json_array_get(fill, 0)),
+                   (float)json_number_value(json_array_get(fill, 1)));
+        str_add(&all, (const char *)m.params[i].t.data, tensor_bytes(m.params[i].t));
+    }
+    assert_int_equal(json_object_size(json_object_get(golden, "fills")), m.n_params);
+    put_bytes(at("%s/model.safetensors", name), all.s, all.n);
+    str_free(&all);
+    model_drop(&m);
+}
+
+// Relative to 1 where the number is smaller.
+static inline double off_by(double got, double want) { return fabs(got - want) / fmax(1, fabs(want)); }

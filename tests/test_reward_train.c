@@ -1,0 +1,239 @@
+// grpo reward_model: loss and gradients of TRL's RewardTrainer (tools/golden.py reward), resuming, ranks, what it saves.
+#include "on_device.h"
+#include "reward_case.h"
+#include "shell.h"
+#include "train.h"
+
+static json_t *golden;
+
+static int read_golden(void **state) {
+    golden = json_load_file("tests/golden/reward_model.json", 0, NULL);
+    return golden ? 0 : -1;
+}
+static int drop_golden(void **state) {
+    json_decref(golden);
+    return 0;
+}
+
+static char said[16384];
+
+static int shell(const char *fmt, ...) {
+    const char *program = getenv("GRPO") ? getenv("GRPO") : "build/grpo";
+    char rest[8192];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(rest, sizeof rest, fmt, ap);
+    va_end(ap);
+    char *command = xasprintf("cd %s && grpo() { %s%s%s \"$@\"; }; (%s) 2>&1", scratch,
+                              *program == '/' ? "" : getenv("PWD"), *program == '/' ? "" : "/", program, rest);
+    int code = shell_run(command, said, sizeof said);
+    free(command);
+    return code;
+}
+static const char *device(void) { return test_on_cuda() ? "cuda" : "cpu"; }
+
+static double metric(const char *path, const char *name) {
+    json_t *line = json_load_file(path, JSON_DISABLE_EOF_CHECK, NULL);
+    double value = json_number_value(json_object_get(line, name));
+    if (!json_object_get(line, name)) fail_msg("%s: no %s", path, name);
+    json_decref(line);
+    return value;
+}
+
+// ---- TRL -------------------------------------------------------------------------------------------------------------
+
+// One step from the golden's weights: its first moments are the gradients, times 1 - beta1.
+static void step_is_trl(const json_t *one, const json_t *run, const char *options) {
+    Str rows = {0};
+    const json_t *pair;
+    size_t k;
+    json_array_foreach(json_object_get(golden, "pairs"), k, pair) {
+        json_t *row = json_pack("{s:O, s:O, s:O}", "prompt", json_array_get(pair, 0), "chosen", json_array_get(pair, 1),
+                                "rejected", json_array_get(pair, 2));
+        if (json_is_true(json_object_get(run, "margin"))) json_object_set(row, "margin", json_array_get(pair, 3));
+        char *text = json_dumps(row, 0);
+        str_printf(&rows, "%s\n", text);
+        free(text), json_decref(row);
+    }
+    put_text(at("pairs.jsonl"), rows.s);
+    str_free(&rows);
+    if (shell("rm -rf run; grpo reward_model model=rm device=%s dtype=f32 raw=true max_length=256 "
+              "train_file=pairs.jsonl output_dir=run "
+              "max_steps=1 max_grad_norm=0 progress=off report=false center_rewards_coefficient=%.3g %s",
+              device(), json_number_value(json_object_get(run, "center")), options))
+        fail_msg("%s", said);
+    double loss = json_number_value(json_object_get(run, "loss"));
+    if (!(off_by(metric(at("run/metrics.jsonl"), "loss"), loss) <= 1e-5))
+        fail_msg("loss %.9g, not %.9g", metric(at("run/metrics.jsonl"), "loss"), loss);
+    HfConfig hf;
+    size_t n;
+    assert_true(hf_config_read(at("rm"), &hf, NULL));
+    Model m = model_make(hf.dims, F32, 0);
+    float *moment = (float *)file_read(at("run/step_1/state/moment1.bin"), 1 << 26, &n, NULL);
+    assert_int_equal(n, tensor_bytes(m.slab));
+    for (int i = 0; i < m.n_params; i++) {
+        const json_t *want = json_object_get(json_object_get(run, "gradients"), m.params[i].name),
+                     *index = json_object_get(want, "index");
+        double error = 0, norm = 0, all = 0;
+        for (int64_t j = 0; j < tensor_numel(m.params[i].t); j++)
+            all += pow(10 * (double)moment[m.params[i].offset + j], 2);
+        for (k = 0; k < json_array_size(index); k++) {
+            double x = json_number_value(json_array_get(json_object_get(want, "value"), k));
+            error += pow(10 * (double)moment[m.params[i].offset + json_integer_value(json_array_get(index, k))] - x, 2);
+            norm += x * x;
+        }
+        double whole = json_number_value(json_object_get(want, "norm"));
+        if (!(norm > 0 && sqrt(error / norm) <= 1e-5 && fabs(sqrt(all) - whole) <= 1e-5 * whole))
+            fail_msg("%s: gradient off by %g, its norm is %.9g, not %.9g", m.params[i].name, sqrt(error / norm),
+                     sqrt(all), whole);
+    }
+    free(moment);
+    model_drop(&m);
+}
+
+static void loss_and_gradients_are_trls(void **state) {
+    const json_t *one, *run;
+    size_t i, k;
+    int runs = 0;
+    json_array_foreach(json_object_get(golden, "cases"), i, one) {
+        put_reward_model("rm", one);
+        json_array_foreach(json_object_get(one, "training"), k, run) {
+            step_is_trl(one, run, "per_device_train_batch_size=4 gradient_accumulation_steps=1");
+            step_is_trl(one, run, "per_device_train_batch_size=2 gradient_accumulation_steps=2 share_prompts=false");
+            if (!test_on_cuda())
+                step_is_trl(one, run, "per_device_train_batch_size=1 gradient_accumulation_steps=2 gpus=2");
+            runs++;
+        }
+    }
+    assert_int_equal(runs, 3);
+}
+
+// ---- a run -----------------------------------------------------------------------------------------------------------
+
+// Polite answers are preferred, as texts or as messages.
+static void put_pairs(const char *name, int from, int n) {
+    Str rows = {0};
+    for (int i = from; i < from + n; i++)
+        str_printf(
+            &rows,
+            i % 2
+                ? "{\"prompt\": [{\"role\": \"user\", \"content\": \"Ask %d?\"}], \"chosen\": [{\"role\": "
+                  "\"assistant\", \"content\": "
+                  "\"Of course: %d, please.\"}], \"rejected\": [{\"role\": \"assistant\", \"content\": \"No, %d.\"}]}\n"
+                : "{\"prompt\": \"Ask %d?\", \"chosen\": \"Of course: %d, please.\", \"rejected\": \"No, %d.\"}\n",
+            i, i * 7 % 50, i * 3 % 40);
+    put_text(at("%s", name), rows.s);
+    str_free(&rows);
+}
+
+static const char run[] =
+    "grpo reward_model model=tiny init=%s dtype=f32 device=%s train_file=pairs.jsonl eval_file=held.jsonl "
+    "learning_rate=1e-3 max_length=96 per_device_train_batch_size=4 gradient_accumulation_steps=2 "
+    "progress=off report=false save_steps=5 threads=1 ";
+
+static void put_run(void) {
+    char *tiny = xasprintf("%s/models/tiny", getenv("PWD"));
+    assert_int_equal(symlink(tiny, at("tiny")), 0);
+    free(tiny);
+    put_pairs("pairs.jsonl", 0, 64);
+    put_pairs("held.jsonl", 100, 20);
+}
+
+// From a causal model: it learns, is stopped and goes on to the same bytes, and is a reward model then.
+static void a_run_learns_and_resumes(void **state) {
+    put_run();
+    char *start = xasprintf(run, "random", device());
+    if (shell("%s max_steps=20 eval_steps=5 output_dir=straight", start)) fail_msg("%s", said);
+    if (shell("grep eval/accuracy straight/metrics.jsonl | tail -1 | grep '\"eval/accuracy\": 1[,}]'"))
+        fail_msg("%s", said);
+    if (shell("%s max_steps=20 eval_steps=5 lr_scheduler_type=constant output_dir=a && "
+              "%s max_steps=10 eval_steps=5 lr_scheduler_type=constant output_dir=b && "
+              "%s max_steps=20 eval_steps=5 lr_scheduler_type=constant output_dir=b && "
+              "cmp a/step_20/model.safetensors b/step_20/model.safetensors && "
+              "cmp a/step_20/state/moment2.bin b/step_20/state/moment2.bin",
+              start, start, start))
+        fail_msg("%s", said);
+    free(start);
+    HfConfig hf;
+    Error e = {0};
+    if (!hf_config_read(at("straight/step_20"), &hf, &e)) fail_msg("%s", e.text);
+    assert_true(hf.dims.scores && hf.dims.padded && hf.dims.pad == 509);
+    put_text(at("texts.jsonl"), "{\"prompt\": \"Ask 3?\", \"completion\": \"Of course: 8, please.\"}\n"
+                                "{\"prompt\": \"Ask 3?\", \"completion\": \"No, 8.\"}\n");
+    if (shell("grpo reward reward_model:model=straight/step_20 texts.jsonl dtype=f32 device=%s", device()))
+        fail_msg("%s", said);
+    float polite, rude;
+    assert_int_equal(sscanf(said, "{\"reward\": %f} {\"reward\": %f}", &polite, &rude), 2);
+    assert_true(polite > rude + 1);
+    // Its own directory can be trained on, and the head is the one that was there.
+    if (shell("grpo reward_model model=straight/step_20 dtype=f32 device=%s train_file=pairs.jsonl max_length=96 "
+              "max_steps=1 "
+              "learning_rate=0 output_dir=on progress=off report=false && "
+              "cmp on/step_1/model.safetensors straight/step_20/model.safetensors",
+              device()))
+        fail_msg("%s", said);
+}
+
+// A pipeline trains one and scores by it.
+static void a_pipeline_trains_one(void **state) {
+    put_run();
+    put_text(at("q.jsonl"), "{\"question\": \"Ask 1?\", \"answer\": \"#### 1\"}\n");
+    char *text =
+        xasprintf("output_dir: out\ndevice: %s\ndtype: f32\nmodel: tiny\ninit: random\nprogress: \"off\"\nreport: "
+                  "false\nphases:\n"
+                  "  - {name: rm, command: reward_model, train_file: pairs.jsonl, max_length: 96, max_steps: 2, "
+                  "per_device_train_batch_size: 4, gradient_accumulation_steps: 1}\n"
+                  "  - {name: look, command: eval, eval_file: q.jsonl, max_completion_length: 8, "
+                  "rewards: [{name: reward_model, model: \"${rm}\"}]}\n",
+                  device());
+    put_text(at("p.yaml"), text);
+    free(text);
+    if (shell("grpo run p.yaml && grpo run p.yaml && cat out/look.json out/pipeline.json")) fail_msg("%s", said);
+    assert_non_null(strstr(said, "\"reward_model\": "));
+    assert_non_null(strstr(said, "\"rewards.reward_model\": {"));
+    if (shell("echo >> out/rm/step_2/config.json; grpo run p.yaml") == 0) fail_msg("a changed reward model is taken");
+}
+
+static void mistakes_are_said(void **state) {
+    static const struct {
+        const char *row, *options, *said;
+        int code;
+    } cases[] = {
+        {"{\"prompt\": \"a\", \"chosen\": \"b\"}", "",
+         "pairs.jsonl:1: \"rejected\" is neither a text nor a list of messages", EXIT_INPUT},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": [1]}", "", "pairs.jsonl:1", EXIT_INPUT},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\", \"margin\": \"1\"}", "",
+         "\"margin\" is no number", EXIT_INPUT},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": [{\"role\": \"assistant\", \"content\": \"c\"}]}",
+         "raw=true", "\"rejected\" is no text; with raw=true all are", EXIT_INPUT},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", "max_length=8", "max_length is 8", EXIT_INPUT},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", "eval_steps=1", "eval_file is not set",
+         EXIT_CONFIG},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", "max_length=4096",
+         "more than the model's context", EXIT_CONFIG},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}", "chosen_field=good", "\"good\" is neither",
+         EXIT_INPUT},
+    };
+    put_run();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *row = xasprintf("%s\n", cases[i].row);
+        put_text(at("pairs.jsonl"), row);
+        free(row);
+        int code = shell("grpo reward_model model=tiny init=random dtype=f32 device=%s train_file=pairs.jsonl "
+                         "max_length=96 max_steps=1 "
+                         "output_dir=out progress=off report=false %s",
+                         device(), cases[i].options);
+        if (code != cases[i].code || !strstr(said, cases[i].said))
+            fail_msg("case %zu: exit code %d, %s", i, code, said);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(loss_and_gradients_are_trls, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_run_learns_and_resumes, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_pipeline_trains_one, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(mistakes_are_said, scratch_setup, scratch_teardown),
+    };
+    return cmocka_run_group_tests(tests, read_golden, drop_golden);
+}
