@@ -11,7 +11,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 #include <string.h>
 
@@ -93,12 +92,8 @@ Scorer *scorer_open(const Rewards *rewards, int threads, Error *e) {
     s->threads = threads;
     s->worker = xcalloc((size_t)(threads + STAND_INS), sizeof *s->worker);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_t clock;
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&s->work, NULL);
-    pthread_cond_init(&s->done, &clock);
-    pthread_condattr_destroy(&clock);
+    clock_condition(&s->done);
     while (s->workers < threads && worker_start(s)) continue;
     if (s->workers) return s;
     scorer_close(s);
@@ -189,12 +184,7 @@ bool scorer_end(Scorer *s, bool wanted) {
             s->jobs = s->next; // what nobody has begun
             if (!s->open) break;
         }
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += LOOK_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000L;
-        until.tv_nsec %= 1000000000L;
-        pthread_cond_timedwait(&s->done, &s->lock, &until);
+        clock_wait(&s->done, &s->lock, LOOK_MS);
         help_out(s);
     }
     pthread_mutex_unlock(&s->lock);

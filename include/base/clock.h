@@ -1,5 +1,16 @@
-// The clock that only goes forward.
+// The monotonic clock.
 #pragma once
+#include <pthread.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 // Seconds since some moment in the past: for durations and time limits.
 double clock_seconds(void);
+// Makes a condition variable for clock_wait.
+void clock_condition(pthread_cond_t *c);
+// Waits until the condition is signalled, or for `ms` milliseconds. `lock` is held by the caller.
+void clock_wait(pthread_cond_t *c, pthread_mutex_t *lock, int ms);
+#ifdef __cplusplus
+}
+#endif

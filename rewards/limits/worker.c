@@ -1,5 +1,6 @@
 // Worker programs that answer a line of JSON with a line of JSON, and the pool of them (worker.h).
 #include "worker.h"
+#include "clock.h"
 #include "signals.h"
 #include <errno.h>
 #include <pthread.h>
@@ -208,12 +209,7 @@ static Worker *take(WorkerPool *pool, int64_t *id) {
             if (!w->busy && (!free_one || (w->process.pid && !free_one->process.pid))) free_one = w;
         }
         if (free_one) break;
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += LOOK_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000L;
-        until.tv_nsec %= 1000000000L;
-        pthread_cond_timedwait(&pool->freed, &pool->lock, &until);
+        clock_wait(&pool->freed, &pool->lock, LOOK_MS);
     }
     if (free_one) {
         free_one->busy = true;
@@ -252,11 +248,7 @@ WorkerPool *workers_open(const WorkerOptions *o, Error *e) {
     pool->o.command.guarded = true;
     pool->next_id = 1;
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_condattr_t clock;
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&pool->freed, &clock);
-    pthread_condattr_destroy(&clock);
+    clock_condition(&pool->freed);
     for (int i = 0; i < o->workers; i++)
         pool->worker[i].process = (Process){.in = -1, .out = -1, .err = -1, .life = -1};
     RewardFault why;
