@@ -201,6 +201,7 @@ $(dir)/tests/%.o: includes := $(headers) -Itests $(host_rooms)
 $(dir)/tests/test_twins.o: includes += -Ikernels/cpu
 $(dir)/tests/fuzz/%.o: includes := $(headers) $(addprefix -I,$(rewards)) -Itests/fuzz $(host_rooms)
 $(dir)/bench/%.o: includes := -Ibench $(headers) -Itests $(host_rooms)
+$(dir)/bench/probe.o: includes += -Ikernels/cpu
 
 $(dir)/%.o: %.c $(dir)/flags
 	@echo '  CC  $<'
@@ -329,7 +330,7 @@ else
 	$(Q)$(MAKE) MODE=emu mutants
 endif
 
-# How fast that machine is: memory-bound kernels, then tensor cores by mma.sync and by wgmma.
+# The speed of the machine for PTX (tests/ptx): memory-bound kernels, then tensor cores by mma.sync and by wgmma.
 .PHONY: bench-ptx
 bench-ptx: $(ptx)
 	$(Q)head -c 8388608 /dev/zero >$(dir)/zeros
@@ -341,8 +342,8 @@ bench-ptx: $(ptx)
 	$(Q)for a in 80 90; do $(ptx) tests/golden/ptx/matmul_bf16_$$a.ptx matmul_pointers grid=8,8 block=128 shared=49152 in:$(dir)/zeros \
 	    in:$(dir)/zeros buf:524288 i32:512 i32:512 i32:512 u64:0 u64:0; done
 
-# Our kernels as nvcc compiled them, on the machine of tests/ptx: every op's rows, and the numerics contract however tensor cores
-# round (f32 goes through none). -all: the shapes of speed too, and every way to round.
+# Runs our kernels, as nvcc compiled them, on the machine for PTX: every op's rows, and the numerics contract for one way of rounding
+# in tensor cores (f32 uses none). -all: the benchmark's shapes too, and every way to round.
 on_machine = EMU_PTX=$(BUILD)/ptx$(PTX_ARCH) EMU_ARCH=90 EMU_DEFER=0 EMU_GUARD=0 OMP_WAIT_POLICY=passive
 .PHONY: check-ptx check-ptx-all
 check-ptx check-ptx-all:
@@ -432,7 +433,7 @@ valgrind:
 	        tools/valgrind.sh $(BUILD)/valgrind/grpo $(BUILD)/valgrind/release/tools/problems; \
 	    else echo 'SKIP valgrind: it is not installed'; fi
 
-# Which symbol of which room reaches up: none may. Needs the objects of this build, nothing else.
+# Names every symbol that a room uses from a room above it: there must be none. Needs the objects of this build, nothing else.
 lower := $(filter $(patsubst %,$(dir)/%/%,$(kernels) models),$(objects))
 check-rooms: $(library) $(libbase) $(cpu_ops)
 	$(Q)tools/check_rooms.sh $(dir) $(rooms)
@@ -440,7 +441,7 @@ check-rooms: $(library) $(libbase) $(cpu_ops)
 	    $(if $(filter emu,$(cuda)),$(filter $(dir)/tests/emu/%,$(objects))) $(libbase) $(libs)
 	@echo 'kernels and models link without the host: $(words $(lower) $(cpu_ops)) objects, libbase.a'
 
-# Every kernel that the benchmark times has its floor and what it is expected to reach.
+# Prints the least and the expected time of every kernel that the benchmark times; fails where one is missing.
 .PHONY: check-floor
 check-floor: $(bench)
 	$(Q)$< floor
@@ -516,16 +517,19 @@ help:
 	@echo 'make check-r1  that it shows what it should, over three seeds; make check-kills: killed ten times, the same bytes'
 	@echo 'make test      every test; make run-test_NAME [TEST=PATTERN] [OP=NAME] runs one program, one test, one op'
 	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
-	@echo 'make bench-ptx  how fast that machine is'
 	@echo 'make check-ptx  the kernels that nvcc compiled, on a machine for PTX; check-ptx-all: large shapes too'
+	@echo 'make bench-ptx  how fast the machine for PTX is'
 	@echo 'make check-cuda  registers and spills of every kernel, the hot ones in machine code; needs nvcc, no GPU'
-	@echo 'make check-rooms  which symbol of which room reaches up'
+	@echo 'make check-rooms  names every symbol that a room uses from a room above it'
+	@echo 'make check-floor  the least and the expected time of every kernel that the benchmark times'
 	@echo 'make check-report  the report page in a headless browser'
 	@echo 'make check-tensorboard  event files, read by tensorboard where it is installed (PYTHON=python3)'
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
 	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'
 	@echo 'make mutants-ptx  the same of what nvcc compiled, on the machine for PTX'
 	@echo 'make format    the one style; make check-format says where it is missing; make compile_commands.json for editors'
+	@echo 'make programs  builds everything that make test runs'
+	@echo 'make valgrind  the tiny run under valgrind'
 	@echo 'make bench     speed beside what this machine can do, and beside PyTorch where it is installed'
 	@echo 'make nsys      a timeline of a training run on the GPU; make ncu OP=rmsnorm: the counters of one op'
 	@echo 'make doctor    what this machine has, and whether grpo can use it'
@@ -533,7 +537,7 @@ help:
 	@echo 'make debug     build/debug/grpo, for a debugger'
 	@echo 'make sanitize  build/sanitize/grpo, with the address and undefined-behaviour sanitizers'
 	@echo 'make clean     remove $(BUILD)'
-	@echo 'Variables: CC CFLAGS LDFLAGS BUILD=$(BUILD) MODE=release|debug|sanitize|tsan|fuzz V=1 (show commands)'
-	@echo '           ARGS (of make bench: build/bench --help)'
+	@echo 'Variables: CC CFLAGS LDFLAGS BUILD=$(BUILD) MODE=release|debug|sanitize|tsan|fuzz|emu CUDA=no'
+	@echo '           V=1 (show commands) ARGS (of make bench: build/bench --help)'
 
 -include $(wildcard $(dir)/*/*.d $(dir)/*/*/*.d $(dir)/*/*/*/*.d)

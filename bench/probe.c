@@ -8,6 +8,7 @@
 #include <omp.h>
 #endif
 #if defined(__x86_64__)
+#include "tile_asm.h"
 #include <immintrin.h>
 #endif
 
@@ -49,28 +50,29 @@ DEFINE_BURST(f32_avx512, "avx512f", __m512, 24, (__m512){0} + seed, _mm512_fmadd
 DEFINE_BURST(bf16_avx512, "avx512f,avx512bf16", __m512, 24, (__m512){0} + seed,
              _mm512_dpbf16_ps(acc[i], BF16(x), BF16(x)))
 
-#if __has_include(<amxtileintrin.h>)
+#if __has_include(<amxtileintrin.h>) // the assembler knows tile registers
 // Six squares of sums, each 16 x 16 products of 32 elements a round.
-__attribute__((target("amx-tile,amx-bf16"))) static void bf16_amx(int64_t rounds) {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } all = {.palette = 1};
-    for (int t = 0; t < 8; t++) all.bytes[t] = 64, all.rows[t] = 16;
+#define SIX(f)                                                                                                         \
+    f(0);                                                                                                              \
+    f(1);                                                                                                              \
+    f(2);                                                                                                              \
+    f(3);                                                                                                              \
+    f(4);                                                                                                              \
+    f(5);
+#define DOT(t) tile_dot(t, 6, 7)
+static void bf16_amx(int64_t rounds) {
     uint16_t one[16 * 32];
     float sum[16 * 16];
     for (int i = 0; i < 16 * 32; i++) one[i] = 0x3a83; // 1e-3
-    __asm__ volatile("ldtilecfg %0\n tilezero %%tmm0\n tilezero %%tmm1\n tilezero %%tmm2\n tilezero %%tmm3\n"
-                     "tilezero %%tmm4\n tilezero %%tmm5\n tileloadd (%1,%2,1), %%tmm6\n tileloadd (%1,%2,1), %%tmm7"
-                     :
-                     : "m"(all), "r"(one), "r"((int64_t)64)
-                     : "memory");
-    for (int64_t r = 0; r < rounds; r++)
-        __asm__ volatile("tdpbf16ps %tmm7, %tmm6, %tmm0\n tdpbf16ps %tmm7, %tmm6, %tmm1\n"
-                         "tdpbf16ps %tmm7, %tmm6, %tmm2\n tdpbf16ps %tmm7, %tmm6, %tmm3\n"
-                         "tdpbf16ps %tmm7, %tmm6, %tmm4\n tdpbf16ps %tmm7, %tmm6, %tmm5");
-    __asm__ volatile("tilestored %%tmm0, (%0,%1,1)\n tilerelease" : : "r"(sum), "r"((int64_t)64) : "memory");
+    tile_open();
+    SIX(tile_zero)
+    tile_load(6, one, 64);
+    tile_load(7, one, 64);
+    for (int64_t r = 0; r < rounds; r++) {
+        SIX(DOT)
+    }
+    tile_store(0, sum, 64);
+    tile_close();
     sink = sum[0];
 }
 #define BURST_TILES                                                                                                    \

@@ -1,13 +1,16 @@
-// Collectives of ranks on GPUs, through NCCL. The ranks of a host meet on their Board first, which finds out who is missing,
-// dead or elsewhere; then NCCL moves the bytes, and the wait for it watches the communicator's errors, the Board and
-// the clock. Communicators are non-blocking: no call of NCCL can keep a rank from leaving.
+// Collectives of ranks on GPUs, by NCCL. The ranks of a host first meet on their Board, which finds out who is missing,
+// dead or in another collective; then NCCL moves the bytes, and while a rank waits it watches the communicator's
+// errors, the Board and the clock. Communicators are non-blocking, so that no call of NCCL can keep a rank from
+// leaving.
 //
-//   all_gather       in place over the slices (ncclAllGather; the last slice's surplus by ncclBroadcast)
-//   reduce_scatter   every rank sends each other rank that rank's slice and adds what it gets in rank order, so that the
-//                    sum is a function of the inputs alone. Bytes moved: as a ring's, (world - 1) / world of x each way.
-//   share            bytes of the host, staged through scratch
-#include "common.cuh"
+//   all_gather       in place over the slices (ncclAllGather; the surplus of the last, longer slice by ncclBroadcast)
+//   reduce_scatter   every rank sends each other rank that rank's slice and adds what it receives in rank order, so
+//                    that the sum depends on the inputs alone. Bytes moved: as a ring's, (world - 1) / world of x each
+//                    way.
+//   share            bytes in host memory, copied through scratch
+#include "clock.h"
 #include "comm.h"
+#include "common.cuh"
 
 #ifndef GRPO_NCCL
 
@@ -28,21 +31,16 @@ Comm *cuda_comm_open(Device *d, const CommConfig *how, Error *e) {
 #include <stdlib.h>
 #include <time.h>
 
-static_assert(sizeof(ncclUniqueId) == COMM_ID_BYTES, "the id ranks find each other by");
+static_assert(sizeof(ncclUniqueId) == COMM_ID_BYTES, "the id by which ranks find each other");
 
 struct Nccl {
     Device *d;
     ncclComm_t comm;
-    bool broken; // aborted
+    bool broken; // whether the communicator has been aborted
 };
 
 static Nccl *of(Comm *c) { return (Nccl *)c->backend; }
 
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 static void nap(void) {
     struct timespec t = {0, 20000};
     nanosleep(&t, NULL);
@@ -50,12 +48,13 @@ static void nap(void) {
 
 // ---- failing and waiting -------------------------------------------------------------------------------------------
 
-// Leaves the communicator, which ends the other ranks' waits too, and says why.
+// Aborts the communicator, which ends the other ranks' waits too. Always false: *e says why already.
 static bool leave(Comm *c, Error *e) {
     if (!of(c)->broken && of(c)->comm) ncclCommAbort(of(c)->comm);
     of(c)->broken = true;
     return false;
 }
+// Reports a failure to *e and the Board, and leaves.
 static bool fail(Comm *c, const char *name, const char *why, Error *e) {
     char text[400];
     snprintf(text, sizeof text, "rank %d, collective `%s`: %s", c->rank, name, why);
@@ -64,7 +63,7 @@ static bool fail(Comm *c, const char *name, const char *why, Error *e) {
     return leave(c, e);
 }
 
-// Why a collective failed. NCCL only says that CUDA did; the stream knows what it was.
+// Why a collective failed. NCCL says only that CUDA failed; the stream knows how.
 static const char *reason(Comm *c, cudaError_t cuda, ncclResult_t nccl) {
     Device *d = of(c)->d;
     if (nccl == ncclUnhandledCudaError) cuda = cudaStreamQuery(cuda_stream(d));
@@ -72,17 +71,17 @@ static const char *reason(Comm *c, cudaError_t cuda, ncclResult_t nccl) {
     return d->error[0] ? d->error : ncclGetErrorString(nccl);
 }
 
-// NCCL or CUDA failed. Where a rank has said why it left, or has died, that is the reason: the others lose their
-// connections to it a moment later.
+// Leaves after a failure of NCCL or CUDA. If the Board already has a failure of some rank, that is the reason given:
+// the others only lost their connection to that rank.
 static bool fail_or_tell(Comm *c, const char *name, cudaError_t cuda, ncclResult_t nccl, Error *e) {
     return board_broken(c->board, e) ? leave(c, e) : fail(c, name, reason(c, cuda, nccl), e);
 }
 
-// Waits until NCCL has taken a call in (`status` is its answer). False after filling *e.
+// Waits until NCCL has accepted a call that answered `status`. False after filling *e.
 static bool settle(Comm *c, const char *name, ncclResult_t status, double since, Error *e) {
     while (status == ncclInProgress) {
         if (board_broken(c->board, e)) return leave(c, e);
-        if (seconds() - since > c->timeout) {
+        if (clock_seconds() - since > c->timeout) {
             return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
         }
         board_beat(c->board);
@@ -93,7 +92,7 @@ static bool settle(Comm *c, const char *name, ncclResult_t status, double since,
     return status == ncclSuccess || fail_or_tell(c, name, cudaSuccess, status, e);
 }
 
-// Waits until the stream has done what was asked of it.
+// Waits until the stream has finished. False after filling *e.
 static bool finish(Comm *c, const char *name, double since, Error *e) {
     Device *d = of(c)->d;
     for (;;) {
@@ -104,7 +103,7 @@ static bool finish(Comm *c, const char *name, double since, Error *e) {
         if (ncclCommGetAsyncError(of(c)->comm, &status) != ncclSuccess) status = ncclSystemError;
         if (status != ncclSuccess && status != ncclInProgress) return fail_or_tell(c, name, cudaSuccess, status, e);
         if (board_broken(c->board, e)) return leave(c, e);
-        if (seconds() - since > c->timeout)
+        if (clock_seconds() - since > c->timeout)
             return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
         board_beat(c->board);
         nap();
@@ -119,7 +118,7 @@ static bool meet(Comm *c, const char *name, uint64_t bytes, Error *e) {
 
 static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
     if (!meet(c, name, tensor_bytes(x), e)) return false;
-    double since = seconds();
+    double since = clock_seconds();
     ncclComm_t comm = of(c)->comm;
     cudaStream_t stream = cuda_stream(of(c)->d);
     int64_t first, each, last, n;
@@ -134,7 +133,8 @@ static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
     return settle(c, name, s, since, e) && finish(c, name, since, e);
 }
 
-// x[n] = the sum over ranks in rank order: x's own value is rank `self`'s, the others' lie `stride` apart in `got`.
+// x[n] = the sum over ranks in rank order: x holds the values of rank `self`, `got` those of the others, `stride`
+// apart.
 template <typename T>
 static __global__ void add_parts_kernel(T *x, const T *got, int64_t n, int64_t stride, int self, int world) {
     int64_t step = (int64_t)gridDim.x * blockDim.x;
@@ -165,7 +165,7 @@ static ncclResult_t exchange(Comm *c, Tensor x, char *got, int64_t at, int64_t p
         if (mine > 0 && (s == ncclSuccess || s == ncclInProgress))
             s = ncclRecv(got + (size_t)((r - (r > c->rank)) * part) * size, (size_t)mine * size, ncclUint8, r,
                          of(c)->comm, cuda_stream(of(c)->d));
-        if (s == ncclInProgress) s = ncclSuccess; // the group's end tells
+        if (s == ncclInProgress) s = ncclSuccess; // ncclGroupEnd returns the group's status
     }
     ncclResult_t end = ncclGroupEnd();
     return s == ncclSuccess ? end : s;
@@ -173,7 +173,7 @@ static ncclResult_t exchange(Comm *c, Tensor x, char *got, int64_t at, int64_t p
 
 static bool reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
     if (!meet(c, name, tensor_bytes(x), e)) return false;
-    double since = seconds();
+    double since = clock_seconds();
     Device *d = of(c)->d;
     size_t size = dtype_size(x.dtype), mark = arena_mark(&d->scratch);
     int64_t first, count, most;
@@ -204,7 +204,7 @@ static bool share(Comm *c, const char *name, void *data, const uint64_t *end, Er
         uint64_t n = end[r] - (r ? end[r - 1] : 0);
         if (n > longest) longest = n;
     }
-    double since = seconds();
+    double since = clock_seconds();
     Device *d = of(c)->d;
     cudaStream_t stream = cuda_stream(d);
     size_t mark = arena_mark(&d->scratch), part = DEVICE_SCRATCH / 2 / (size_t)c->world / 256 * 256;
@@ -249,8 +249,8 @@ static void close_cuda(Comm *c) {
     Nccl *n = of(c);
     if (n->comm && !n->broken) {
         Error ignored = {};
-        // Every rank is here, or some rank failed and waits for nobody.
-        bool together = settle(c, "close", ncclCommFinalize(n->comm), seconds(), &ignored);
+        // Finalizing needs every rank. If one has failed, settle aborts the communicator instead.
+        bool together = settle(c, "close", ncclCommFinalize(n->comm), clock_seconds(), &ignored);
         if (together) ncclCommDestroy(n->comm);
     }
     free(n);
@@ -274,7 +274,7 @@ Comm *cuda_comm_open(Device *d, const CommConfig *how, Error *e) {
     memcpy(&id, how->id, sizeof id);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    double since = seconds();
+    double since = clock_seconds();
     ncclResult_t s = ncclCommInitRankConfig(&n->comm, c->world, id, c->rank, &config);
     if (settle(c, "open NCCL", s, since, e)) return c;
     close_cuda(c);

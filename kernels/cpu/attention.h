@@ -70,44 +70,16 @@ ALWAYS_INLINE void products_columns(float *c, int64_t ldc, const float *a, int64
 // scores_const for a row count known only at run time, at most BLOCK_ROWS.
 static inline void scores(float *s, const float *a, int64_t lda, const float *bt, int64_t d, int64_t keys, int rows) {
 #define SCORES(n) scores_const(s, a, lda, bt, d, keys, n)
-    FOR_CONST_ROWS(rows, SCORES)
+    FOR_CONST_ROWS(rows, SCORES);
 #undef SCORES
 }
+
 // c[rows, ld] += sum over k < n of a[r * ar + k * ak] b[k, ld]
 static inline void products(float *c, int64_t ld, const float *a, int64_t ar, int64_t ak, const float *b, int64_t n,
                             int rows) {
 #define PRODUCTS(m) products_columns(c, ld, a, ar, ak, b, n, m)
-    FOR_CONST_ROWS(rows, PRODUCTS)
+    FOR_CONST_ROWS(rows, PRODUCTS);
 #undef PRODUCTS
-}
-
-// A vector of lanes picked from a and b by constant numbers (b's from 16 on). gcc has clang's builtin only since 12.
-#ifdef __clang__
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
-#endif
-
-// x[16, 16] transposed: at each step the off-diagonal squares of side h change places.
-static inline void transpose16(vf x[LANES]) {
-#define SWAP(h, lo, hi)                                                                                                \
-    for (int i = 0; i < LANES; i++)                                                                                    \
-        if (!(i & h)) {                                                                                                \
-            vf a = x[i], b = x[i + h];                                                                                 \
-            x[i] = SHUFFLE(a, b, lo);                                                                                  \
-            x[i + h] = SHUFFLE(a, b, hi);                                                                              \
-        }
-#define LIST(...) __VA_ARGS__
-    SWAP(8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
-         LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
-    SWAP(4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
-         LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
-    SWAP(2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
-         LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
-    SWAP(1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
-         LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
-#undef SWAP
-#undef LIST
 }
 
 // x[r] = 16 elements at i of row[r], for the first n <= 16 rows; the others are 0.
@@ -122,7 +94,7 @@ ALWAYS_INLINE void pack_transposed_as(float *bt, const void *const *row, int64_t
             vf x[LANES];
             if (n - j >= LANES) load_square(x, row + j, LANES, t, i, left);
             else load_square(x, row + j, n - j, t, i, left);
-            transpose16(x);
+            vf_transpose(x);
             for (int64_t c = 0; c < LANES; c++)
                 if (c < left) vf_store(bt + (i + c) * CHUNK + j, x[c]);
         });
@@ -135,7 +107,7 @@ ALWAYS_INLINE void pack_transposed_pairs(float *bt, const void *const *row, int6
             vf x[LANES];
             if (n - j >= LANES) load_square(x, row + j, LANES, F32, i / 2, LANES);
             else load_square(x, row + j, n - j, F32, i / 2, LANES);
-            transpose16(x);
+            vf_transpose(x);
             for (int64_t c = 0; c < LANES; c++) {
                 vf_store(bt + (i + 2 * c) * CHUNK + j, (vf)((vu)x[c] << 16));
                 vf_store(bt + (i + 2 * c + 1) * CHUNK + j, (vf)((vu)x[c] & 0xffff0000));

@@ -4,16 +4,10 @@
 // trainer's are the same bits.
 #pragma once
 #include "dot.h"
+#include "lse.h"
 
 #define HEAD_CHUNK 1024 // tokens of the vocabulary
 #define HEAD_ROWS  64   // rows of x in one task
-
-// Summary of one row's logits over one chunk, with m = max z.
-typedef struct {
-    float max; // m
-    float sum; // sum of e^(z - m)
-    float dot; // sum of e^(z - m) (z - m)
-} Lse;
 
 // Logits of m rows over one chunk of n tokens, z[m, HEAD_CHUNK] = scale * x[m, D] w[n, D]^T, and each row's summary of
 // them in part[m], `stride` apart.
@@ -21,5 +15,4 @@ void head_chunk(float *z, Lse *part, int64_t stride, Rows x, int64_t m, Rows w, 
 // The logsumexp of a row from its chunks' summaries; its entropy too, where `entropy` is not NULL.
 float head_lse(const Lse *part, int64_t chunks, float *entropy);
 
-static inline float head_scale(float temperature) { return temperature > 0 ? 1.0f / temperature : 1.0f; }
 static inline int64_t head_chunks(int64_t V) { return (V + HEAD_CHUNK - 1) / HEAD_CHUNK; }

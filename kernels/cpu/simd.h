@@ -19,6 +19,14 @@
 // For functions with arguments that are constants at every call (a dtype, a number of rows): the compiler then makes a
 // loop of its own for each call.
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+// For loops over registers, which have no addresses: their indices must become constants.
+#if defined(ISA_TWIN)
+#define UNROLL // twins' steps are calls: unrolling would only bloat the code
+#elif defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 typedef float vf __attribute__((vector_size(64), may_alias));
 typedef int32_t vi __attribute__((vector_size(64), may_alias));
@@ -98,6 +106,26 @@ static inline float vf_max_lane(vf x) {
     x = vf_max(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
     float a = x[0] > x[2] ? x[0] : x[2], b = x[1] > x[3] ? x[1] : x[3];
     return a > b ? a : b;
+}
+// One step of transposing x[n, n] of vectors: exchanges the off-diagonal squares of side h. `lo` and `hi` pick the lanes of
+// two rows that become the upper and the lower one.
+#define EXCHANGE_SQUARES(Vector, x, n, h, lo, hi)                                                                      \
+    UNROLL for (int i = 0; i < n; i++) if (!(i & h)) {                                                                 \
+        Vector a = x[i], b = x[i + h];                                                                                 \
+        x[i] = __builtin_shufflevector(a, b, lo);                                                                      \
+        x[i + h] = __builtin_shufflevector(a, b, hi);                                                                  \
+    }
+#define LIST(...) __VA_ARGS__
+// Transposes x[16, 16].
+ALWAYS_INLINE void vf_transpose(vf x[LANES]) {
+    EXCHANGE_SQUARES(vf, x, LANES, 8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+                     LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+    EXCHANGE_SQUARES(vf, x, LANES, 4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+                     LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
+    EXCHANGE_SQUARES(vf, x, LANES, 2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+                     LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+    EXCHANGE_SQUARES(vf, x, LANES, 1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+                     LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
 }
 // e^x, within 2 ulp; below -87.3 it is 0 (so is e^-inf), above 88.8 it is inf. Cody-Waite reduction, degree-6 polynomial.
 static inline vf vf_exp(vf x) {

@@ -14,13 +14,6 @@
 typedef float Vec __attribute__((vector_size(4 * WIDTH), may_alias));
 typedef uint32_t VecU __attribute__((vector_size(4 * WIDTH), may_alias));
 
-#if defined(ISA_TWIN)
-#define UNROLL // twins' steps are calls: unrolling would only bloat the code
-#elif defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 // Keeps x in a register: gcc would load it anew for every use, and the loads would then limit the speed.
 #if defined(__AVX512F__)
 #define KEEP(x) __asm__("" : "+v"(x))
@@ -60,35 +53,19 @@ static inline Vec step_pair(Vec acc, Vec a, Vec b) {
 }
 #endif
 
-// Transposes x[WIDTH, WIDTH]: at each step the off-diagonal squares of side h change places.
-#define SQUARES(h, lo, hi)                                                                                             \
-    UNROLL for (int i = 0; i < WIDTH; i++) if (!(i & h)) {                                                             \
-        Vec a = x[i], b = x[i + h];                                                                                    \
-        x[i] = __builtin_shufflevector(a, b, lo);                                                                      \
-        x[i + h] = __builtin_shufflevector(a, b, hi);                                                                  \
-    }
-#define LIST(...) __VA_ARGS__
+// Transposes x[WIDTH, WIDTH].
 ALWAYS_INLINE void transpose_square(Vec x[WIDTH]) {
 #if WIDTH == 16
-    SQUARES(8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
-            LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
-    SQUARES(4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
-            LIST(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
-    SQUARES(2, LIST(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
-            LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
-    SQUARES(1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
-            LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+    vf_transpose((vf *)x);
 #elif WIDTH == 8
-    SQUARES(4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
-    SQUARES(2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
-    SQUARES(1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
+    EXCHANGE_SQUARES(Vec, x, 8, 4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
+    EXCHANGE_SQUARES(Vec, x, 8, 2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
+    EXCHANGE_SQUARES(Vec, x, 8, 1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
 #else
-    SQUARES(2, LIST(0, 1, 4, 5), LIST(2, 3, 6, 7))
-    SQUARES(1, LIST(0, 4, 2, 6), LIST(1, 5, 3, 7))
+    EXCHANGE_SQUARES(Vec, x, 4, 2, LIST(0, 1, 4, 5), LIST(2, 3, 6, 7))
+    EXCHANGE_SQUARES(Vec, x, 4, 1, LIST(0, 4, 2, 6), LIST(1, 5, 3, 7))
 #endif
 }
-#undef LIST
-#undef SQUARES
 
 // half_line widens the first n bf16 of a line in memory; pairs_down makes pairs of them with those of the `next` line,
 // or of 0 where that is NULL.

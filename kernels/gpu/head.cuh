@@ -1,47 +1,41 @@
-// What logprob and sample share: the head streamed over the vocabulary, on the device.
+// The language-model head on the GPU, shared by the ops logprob and sample: logits are streamed over the vocabulary and
+// never stored whole.
 //
-// A block owns HEAD_CHUNK tokens of the vocabulary and X rows: the tile product (tile.cuh) gives its logits
-// z = x w^T / temperature, which go through shared memory once; there they become what the caller wants and are
-// forgotten. With each row and chunk a summary of 12 bytes stays in scratch: m = max z, the sum of e^(z - m), the sum of
-// e^(z - m) (z - m). head_lse combines a row's summaries. Both ops run this same code, so the log-prob of a sampled token
-// and the trainer's are the same bits.
+// A block owns HEAD_CHUNK tokens of the vocabulary and X rows: the tile product (tile.cuh) gives its logits z = x w^T /
+// temperature, which go through shared memory once, where the caller's `done` uses them. Of each row and chunk only a
+// summary of 12 bytes is kept, in scratch: m = max z, the sum of e^(z - m), the sum of e^(z - m) (z - m). head_lse
+// combines a row's summaries. Both ops run this code, so the log-prob of a sampled token and the trainer's are the same
+// bits.
 //
-// Inside a chunk the sums are one tree, whatever X: four logits 16 apart (those that share a counter of Philox), then
-// pairs of neighbours up to the whole chunk.
+// Inside a chunk the sums follow one tree, whatever X is: four logits 16 apart (those that share a Philox counter),
+// then pairs of neighbours up to the whole chunk.
 #pragma once
+#include "lse.h"
 #include "philox.h"
 #include "tile.cuh"
 
 #define HEAD_CHUNK   128 // tokens of the vocabulary
 #define HEAD_THREADS 256
-#define LSE_THREADS  128 // that add up a row's summaries
+#define LSE_THREADS  128 // threads that add up a row's summaries
 
-// Summary of one row's logits over one chunk, with m = max z.
-typedef struct {
-    float max; // m
-    float sum; // sum of e^(z - m)
-    float dot; // sum of e^(z - m) (z - m)
-} Lse;
-
-static inline float head_scale(float temperature) { return temperature > 0 ? 1.0f / temperature : 1.0f; }
 static inline int64_t head_chunks(int64_t V) { return (V + HEAD_CHUNK - 1) / HEAD_CHUNK; }
 
 // One pass of the head over n rows.
 template <typename T> struct Head {
     const T *x, *w;      // [., D] [V, D]
     const int32_t *rows; // [n] which rows of x; NULL: 0, 1, ...
-    const int64_t *key;  // [n] negative: the row is idle, not even read; NULL: none is
-    int64_t n, V, first; // first: the first chunk's number where only some of the chunks are wanted
+    const int64_t *key;  // [n] negative: the row is idle and is not read; NULL: no row is idle
+    int64_t n, V, first; // first: the number of the first chunk, where only some of the chunks are wanted
     int D;
     float scale;
 };
 
 // A block's shared memory once the product is done.
 template <int X> struct HeadRoom {
-    static constexpr int PARTS = HEAD_THREADS / X;       // threads a row
-    static constexpr int QUADS = HEAD_CHUNK / 4 / PARTS; // quads of logits a thread
-    static constexpr int STRIDE = X + 8;                 // the writes of a warp hit different banks
-    float z[HEAD_CHUNK][STRIDE];                         // -inf where the vocabulary has ended
+    static constexpr int PARTS = HEAD_THREADS / X;       // threads for a row
+    static constexpr int QUADS = HEAD_CHUNK / 4 / PARTS; // quads of logits for a thread
+    static constexpr int STRIDE = X + 8;                 // so that a warp's writes hit different banks
+    float z[HEAD_CHUNK][STRIDE];                         // -inf past the end of the vocabulary
     float max[PARTS][X], sum[PARTS][X], dot[PARTS][X];
     int32_t id[PARTS][X];
 
@@ -62,7 +56,8 @@ template <int N> static __device__ __forceinline__ float tree_sum(float *s) {
     return s[0];
 }
 
-// The summaries of the room's rows: of row r in thread r < X, nothing in the others. All threads call it.
+// The summary of row r, returned in thread r < X; other threads' results mean nothing. All threads of the block call
+// it.
 template <int X> static __device__ __forceinline__ Lse head_summary(HeadRoom<X> *room) {
     typedef HeadRoom<X> R;
     int t = R::row(), part = R::part();
@@ -97,9 +92,9 @@ template <int X> static __device__ __forceinline__ Lse head_summary(HeadRoom<X> 
     return {max, tree_sum<R::PARTS>(sums), tree_sum<R::PARTS>(dots)};
 }
 
-// Logits of chunk blockIdx.x / (tiles of rows) for a tile of rows, then done.run(room, first row, first token, length).
-// Registers a thread: 96 at most for 16 rows, 120 for 32 (two blocks an SM); some 160 for 64, 230 for 128 and up to 200 in
-// f32 (one block).
+// Computes the logits of chunk blockIdx.x / (tiles of rows) for one tile of rows, then calls done.run(room, first row,
+// first token, length). Registers of a thread: at most 96 for 16 rows, 120 for 32 (two blocks an SM); some 160 for 64,
+// 230 for 128 and up to 200 in f32 (one block).
 template <typename Tile, bool ALIGNED, typename Done>
 static __global__ __launch_bounds__(HEAD_THREADS, Tile::X < 64 ? 2 : 1) void head_kernel(Head<typename Tile::T> h,
                                                                                          Done done) {
@@ -129,8 +124,9 @@ static __global__ __launch_bounds__(HEAD_THREADS, Tile::X < 64 ? 2 : 1) void hea
         });
 }
 
-// Tiles by storage type and rows. Few rows: the weights are read at the speed of memory, two blocks of an SM keep 96 KiB
-// under way; many: 64 x 32 outputs a warp. Rows that are not multiples of 16 bytes take the tile of 64.
+// The tile for a storage type and a number of rows. With few rows, reading the weights is the limit: two blocks an SM
+// keep 96 KiB of copies under way. With many, a warp has 64 x 32 outputs. Rows that are not multiples of 16 bytes take
+// the tile of 64.
 template <typename T, int X> struct HeadTile;
 template <> struct HeadTile<Bf16, 16> : MmaTile<HEAD_CHUNK, 16, 8, 1, 4> {};
 template <> struct HeadTile<Bf16, 32> : MmaTile<HEAD_CHUNK, 32, 4, 2, 4> {};
@@ -139,7 +135,7 @@ template <> struct HeadTile<Bf16, 128> : MmaTile<HEAD_CHUNK, 128, 2, 4, 3> {};
 template <> struct HeadTile<float, 16> : FmaTile<HEAD_CHUNK, 16, 4, 2, 3> {};
 template <> struct HeadTile<float, 64> : FmaTile<HEAD_CHUNK, 64, 8, 4, 3> {};
 
-// Asks for head_kernel over `chunks` chunks from h.first on.
+// Launches head_kernel over `chunks` chunks from h.first on.
 template <typename T, typename Done> static void head_launch(Device *d, Head<T> h, int64_t chunks, Done done) {
     auto run = [&](auto tile, auto aligned) {
         typedef decltype(tile) Tile;
@@ -157,13 +153,14 @@ template <typename T, typename Done> static void head_launch(Device *d, Head<T> 
 }
 
 // ---- a row's summaries ---------------------------------------------------------------------------------------------
-// logsumexp and entropy from part[chunks], by one block of at least LSE_THREADS; all its threads get them. Thread i <
-// LSE_THREADS takes chunks i, i + LSE_THREADS, ... in ascending order, then block_sum: the same additions in a block of any
-// size, as the threads beyond bring zeros. `room` is a shared array of 32 doubles.
 typedef struct {
     float lse, entropy;
 } RowLse;
 
+// A row's logsumexp and entropy from its summaries part[chunks], by one block of at least LSE_THREADS; all its threads
+// get them. Thread i < LSE_THREADS adds chunks i, i + LSE_THREADS, ... in ascending order, then block_sum adds the
+// threads: the same additions in a block of any size, as the threads beyond bring zeros. `room` is a shared array of 32
+// doubles.
 static __device__ __forceinline__ RowLse head_lse(const Lse *part, int64_t chunks, double *room) {
     double top = -INFINITY, sum = 0, dot = 0;
     const int64_t first = threadIdx.x < LSE_THREADS ? threadIdx.x : chunks;

@@ -1,13 +1,15 @@
-// Draws one token a row from the head's distribution, and gives its log-prob with the distribution's logsumexp and entropy.
+// sample: draws one token for each row from the head's distribution, and gives its log-prob and the distribution's
+// logsumexp and entropy.
 //
 // A draw is the Gumbel-max trick: argmax over v of z_v + G_v, where G_v = -log(-log(U_v)) comes from Philox keyed by
-// (seed, sequence, position, v). It needs no normalisation, so it rides along the streamed head; and because every
-// random number belongs to its (sequence, position, token), a draw does not depend on the batch or the order of work.
-// Filters (repetition penalty, top-k, top-p, min-p) need the whole distribution: there a row's logits are kept, what the
-// filters remove becomes -inf, and the rest compete with the same random numbers.
+// (seed, sequence, position, v). It needs no normalisation, so it can be made while the head is streamed; and because
+// every random number belongs to its (sequence, position, token), a draw does not depend on the batch or the order of
+// work. Filters (repetition penalty, top-k, top-p, min-p) need the whole distribution: then a row's logits are kept,
+// those that the filters remove become -inf, and the rest compete with the same random numbers.
 #include "head.h"
 #include "parallel.h"
 #include "philox_vec.h"
+#include "sample.h"
 
 typedef struct {
     float score, z; // z + G, or z alone where greedy
@@ -16,19 +18,19 @@ typedef struct {
 
 static inline vf pick(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
 
-// Gumbel numbers of 16 random words. With u in (0, 1), the exponential -log(1 - u) keeps its relative precision where
-// u is small, which is where the winners are: the rarest token is still drawn at its own rate.
+// Gumbel numbers from 16 random words: -log of the exponential -log(1 - u), with u in (0, 1). That keeps its relative
+// precision where u is small, which is where the winners are: so even the rarest token is drawn at its own rate.
 static inline vf gumbel(vu bits) {
     vf u = (__builtin_convertvector(bits, vf) + 0.5f) * 0x1p-32f;
-    vi large = u > 0.29f; // below, log(1 - u) needs no exponent, and -u is exact
+    vi large = u > 0.29f; // where it is not, log(1 - u) needs no exponent, and f = -u is exact
     vi s = (vi)vf_max(1.0f - u, vf_set(0x1p-25f)) - VF_SQRT_HALF;
     vf e = pick(large, __builtin_convertvector(s >> 23, vf), vf_set(0));
     vf f = pick(large, (vf)((s & 0x7fffff) + VF_SQRT_HALF) - 1.0f, -u);
     return -vf_log(-vf_log_reduced(f, e));
 }
 
-// The best of the logits z[n] of tokens v, v + 1, ..., v a multiple of 64; the lowest id wins a tie. z is padded with -inf
-// to whole vectors.
+// The best candidate among the logits z[n] of tokens v, v + 1, ...; v is a multiple of 64; the lowest id wins a tie. z
+// is padded with -inf to whole vectors.
 static Candidate best_of(const float *z, int64_t v, int64_t n, bool greedy, uint64_t seed, int64_t key, int32_t pos) {
     const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     vf top = vf_set(-INFINITY);
@@ -53,7 +55,7 @@ static Candidate best_of(const float *z, int64_t v, int64_t n, bool greedy, uint
 // --- Filters, as HF's LogitsProcessors define them ---
 
 typedef struct {
-    uint32_t order; // the logit's bits, mapped so that unsigned order is float order
+    uint32_t order; // the logit's bits, mapped so that their unsigned order is the logits' order
     int32_t id;
 } Entry;
 
@@ -70,7 +72,7 @@ static float logit_of(uint32_t order) {
     return z;
 }
 
-// One thread's room for a row; the vocabulary is padded to whole vectors.
+// A thread's memory for filtering a row; V is padded to whole vectors.
 typedef struct {
     float *z;             // [V]
     Entry *entry, *spare; // [V]
@@ -81,7 +83,7 @@ static size_t room_bytes(int64_t V) {
     return (size_t)padded(V) * (sizeof(float) + 2 * sizeof(Entry) + 1) + 4 * ARENA_ALIGN;
 }
 
-// Stable radix sort, ascending; the result is in `a`. Equal logits stay in ascending id.
+// Sorts a[n] ascending by a stable radix sort, so that equal logits stay in ascending id. b[n] is spare.
 static void sort_entries(Entry *a, Entry *b, int64_t n) {
     for (int shift = 0; shift < 32; shift += 8) {
         int64_t at[257] = {0};
@@ -94,7 +96,7 @@ static void sort_entries(Entry *a, Entry *b, int64_t n) {
     }
 }
 
-// Every id in seen[n] once.
+// Applies the repetition penalty to z[V] for every id in seen[n], once even if the id stands there several times.
 static void penalise(float *z, uint8_t *done, int64_t V, const int32_t *seen, int64_t n, float penalty) {
     memset(done, 0, (size_t)V);
     for (int64_t i = 0; i < n; i++) {
@@ -105,7 +107,7 @@ static void penalise(float *z, uint8_t *done, int64_t V, const int32_t *seen, in
     }
 }
 
-// A bound that at least k logits reach, and not many more: the k-th largest among the maxima of 1024 groups.
+// A bound that at least k logits reach, and few more than k: the k-th largest among the maxima of 1024 groups.
 static float bound_top_k(const float *z, int64_t V, int64_t k, Room room) {
     enum { VECTORS = 64, GROUPS = VECTORS * LANES };
     vf top[VECTORS];
@@ -120,7 +122,7 @@ static float bound_top_k(const float *z, int64_t V, int64_t k, Room room) {
     return logit_of(room.entry[GROUPS - k].order);
 }
 
-// Sums of e^(z - max) over the logits from `bound` on (*upper) and under it (*lower).
+// Sums of e^(z - max) over the logits from `bound` on (*upper) and below it (*lower).
 static void masses(const float *z, int64_t V, float max, float bound, double *upper, double *lower) {
     const int64_t chunk = 1024;
     *upper = *lower = 0;
@@ -137,12 +139,10 @@ static void masses(const float *z, int64_t V, float max, float bound, double *up
     }
 }
 
-// What a user wrote as 0.9 arrives as the nearest float; HF computes with the decimal.
-static double decimal(float x) { return rint((double)x * 1e7) / 1e7; }
-
-// Sets to -inf what top-k, top-p and min-p remove from z[V], each judging what the one before it left. Every filter cuts
-// a prefix off the ascending order (of logit, then id), so the candidates above a safe bound are sorted, and one entry
-// stands for the cut. Ties with the k-th stay; the token that crosses top_p's mass stays; the best always stays.
+// Sets to -inf what top-k, top-p and min-p remove from z[V], each applied to what the one before it left. Every filter
+// cuts a prefix off the ascending order (of logit, then id). So the candidates above a safe bound are sorted, and the
+// first entry that stays describes the cut. Ties with the k-th stay; the token that crosses top_p's mass stays; the
+// best always stays.
 static void filter(float *z, Room room, int64_t V, SampleParams p) {
     vf top = vf_set(-INFINITY);
     for (int64_t v = 0; v < V; v += LANES) top = vf_max(vf_load(z + v), top);
@@ -171,7 +171,7 @@ static void filter(float *z, Room room, int64_t V, SampleParams p) {
     }
     double sum = upper + lower;
     if (p.top_p < 1) {
-        float cut = (float)(1 - decimal(p.top_p));
+        float cut = (float)(1 - sample_decimal(p.top_p));
         double below = lower / sum;
         for (; first < n - 1; first++) {
             double x = exp((double)logit_of(e[first].order) - max);
@@ -180,26 +180,28 @@ static void filter(float *z, Room room, int64_t V, SampleParams p) {
             upper -= x;
         }
     }
-    float least = (float)decimal(p.min_p) * (float)(1 / upper);
+    float least = (float)sample_decimal(p.min_p) * (float)(1 / upper);
     while (first < n - 1 && (float)(exp((double)logit_of(e[first].order) - max) / upper) < least) first++;
     float last = logit_of(e[first].order);
     for (int64_t v = 0; v < V; v++)
         if (z[v] < last || (z[v] == last && v < e[first].id)) z[v] = -INFINITY;
 }
 
-#define PASS        512                  // rows at a time
+#define PASS        512                  // rows in one pass over the head
 #define LOGITS_ROOM (DEVICE_SCRATCH / 2) // bytes of whole rows of logits, where filters need them
 
+// One pass: n active rows and what the head gives for them.
 typedef struct {
     Rows x;            // [n, D] the active rows, gathered
-    const int32_t *at; // [n] which row of the batch each is
+    const int32_t *at; // [n] their rows in the batch
     int64_t n;
     Lse *part;       // [n, chunks]
     Candidate *best; // [n, chunks]; where filtered, only [n, 0] is used
     float *logits;   // [n, V] where filtered
 } Draw;
 
-// Streams the head over the rows: summaries, and either each chunk's best candidate or the logits themselves.
+// Streams the head over the rows: fills in the summaries, and either each chunk's best candidate or the logits
+// themselves.
 static void stream_head(Draw *draw, Tensor w, const int64_t *key, const int32_t *pos, SampleParams p) {
     int64_t V = w.dim[0], D = tensor_width(w), chunks = head_chunks(V);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (draw->n * V * D > 1 << 17)
@@ -219,9 +221,7 @@ static void stream_head(Draw *draw, Tensor w, const int64_t *key, const int32_t 
         }
 }
 
-static bool warps(SampleParams p) { return p.temperature > 0 && (p.top_k > 0 || p.top_p < 1 || p.min_p > 0); }
-
-// Draws every row from its whole logits, as many threads as there is room for.
+// Filters every row's logits and draws from what is left, with as many threads as scratch has room for.
 static void draw_rows(Draw *draw, Device *d, int64_t V, const int64_t *key, const int32_t *pos, Tensor seen,
                       Tensor seen_len, SampleParams p) {
     int64_t chunks = head_chunks(V), width = present(seen) ? tensor_width(seen) : 0;
@@ -244,7 +244,7 @@ static void draw_rows(Draw *draw, Device *d, int64_t V, const int64_t *key, cons
         if (present(seen) && p.repetition_penalty != 1)
             penalise(room.z, room.seen, V, i32(seen) + b * width, present(seen_len) ? i32(seen_len)[b] : width,
                      p.repetition_penalty);
-        if (warps(p)) filter(room.z, room, V, p);
+        if (sample_filters(&p)) filter(room.z, room, V, p);
         Candidate best = best_of(room.z, 0, V, p.temperature <= 0, p.seed, key[b], pos[b]);
         best.z = z[best.id];
         draw->best[r * chunks] = best;
@@ -255,7 +255,7 @@ void cpu_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor 
                 SampleParams p) {
     int64_t B = x.dim[0], V = w.dim[0], chunks = head_chunks(V);
     size_t row_bytes = (size_t)tensor_width(x) * dtype_size(x.dtype);
-    bool filtered = warps(p) || (present(seen) && p.repetition_penalty != 1);
+    bool filtered = sample_filters(&p) || (present(seen) && p.repetition_penalty != 1);
     int64_t most = filtered ? (int64_t)(LOGITS_ROOM / ((size_t)V * sizeof(float))) : PASS;
     if (most > PASS) most = PASS;
     for (int64_t b = 0; b < B;) {

@@ -1,28 +1,29 @@
-// Draws one token a row from the head's distribution, and gives its log-prob with the distribution's logsumexp and entropy:
-// sample.c says what is drawn and why.
+// sample: draws one token for each row from the head's distribution, and gives its log-prob and the distribution's
+// logsumexp and entropy. sample.c explains what is drawn and why.
 //
-// Without filters (the usual case) the draw rides along the streamed head (head.cuh): of each row and chunk of the
-// vocabulary the best candidate, z + Gumbel, stays beside the summary; a second kernel has a block a row. No logit reaches
-// memory. Floor: w is read once, 2 V D bytes a pass; and 2 B V D FLOP. Each logit costs beside them a quarter of a Philox
-// counter and two logarithms, some 50 instructions: about as long as the product at B = 256 is expected, and mostly beside
-// it where blocks share an SM.
-// With filters, the logits of as many rows as fit the scratch are kept and a block a row does the rest: filter.cuh.
+// Without filters (the usual case) the draw is made while the head is streamed (head.cuh): of each row and chunk of the
+// vocabulary the best candidate, by z + Gumbel, is kept beside the summary; a second kernel has a block for each row
+// and chooses among them. No logit reaches memory. Floor: w is read once in a pass, 2 V D bytes; and 2 B V D FLOP. Each
+// logit also costs a quarter of a Philox counter and two logarithms, some 50 instructions: at B = 256 that is expected
+// to take about as long as the product, and mostly to overlap with it where blocks share an SM. With filters, the
+// logits of as many rows as scratch holds are kept, and a block for each row does the rest (filter.cuh).
 //
-// The random bits of a token are the CPU's. The formula on them is evaluated with this device's logarithm, so that scores
-// differ from the CPU's in the last bits and a draw may differ where two scores are as close.
+// The random bits of a token are the same as on the CPU. The formula on them uses this device's logarithm, so scores
+// differ from the CPU's in the last bits, and a draw may differ where two scores are as close as that.
 #include "cuda.cuh"
 #include "filter.cuh"
 #include "head.cuh"
+#include "sample.h"
 
 #define COMBINE_THREADS LSE_THREADS
-#define ROWS_ROOM       ((size_t)32 << 20) // bytes of summaries and candidates a pass
+#define ROWS_ROOM       ((size_t)32 << 20) // bytes of summaries and candidates in one pass
 
 typedef struct {
     float score, z; // z + G, or z alone where greedy
     int32_t id;
 } Candidate;
 
-// How the rows of a pass draw.
+// What the draws of a pass depend on beside the logits.
 typedef struct {
     const int64_t *key; // [n]
     const int32_t *pos; // [n]
@@ -30,14 +31,14 @@ typedef struct {
     bool greedy;
 } Draw;
 
-// What the rows of a pass give.
+// Where the results of a pass go.
 typedef struct {
     int32_t *token;       // [n]
     float *logp;          // [n]
-    float *lse, *entropy; // [n]; NULL where nobody asks
+    float *lse, *entropy; // [n]; NULL where not wanted
 } Outs;
 
-// Row n drew a token whose logit is z.
+// Stores the result of row n: the token it drew, whose logit is z.
 static __device__ __forceinline__ void give(const Outs &to, int64_t n, int32_t token, float z, RowLse l) {
     to.token[n] = token;
     to.logp[n] = z - l.lse;
@@ -45,9 +46,9 @@ static __device__ __forceinline__ void give(const Outs &to, int64_t n, int32_t t
     if (to.entropy) to.entropy[n] = l.entropy;
 }
 
-// -log(-log(1 - u)) for u = (bits + 1/2) / 2^32. The exponential -log(1 - u) keeps its relative precision where u is
-// small, which is where the winners are: the rarest token is still drawn at its own rate. There the polynomial is
-// Cephes' logf; elsewhere the hardware's logarithm errs by some 2^-22.
+// A Gumbel number from random bits: -log(-log(1 - u)) for u = (bits + 1/2) / 2^32. The exponential -log(1 - u) keeps
+// its relative precision where u is small, which is where the winners are: so even the rarest token is drawn at its own
+// rate. There it is Cephes' polynomial of logf; elsewhere the hardware's logarithm, which errs by some 2^-22.
 static __device__ __forceinline__ float gumbel(uint32_t bits) {
     float u = ((float)bits + 0.5f) * 0x1p-32f, f = -u;
     float p = 7.0376836292e-2f;
@@ -63,7 +64,7 @@ static __device__ __forceinline__ float gumbel(uint32_t bits) {
     return -__logf(-(u > 0.29f ? __logf(fmaxf(1 - u, 0x1p-25f)) : small));
 }
 
-// The lowest id wins a tie. What is not a number never wins.
+// Whether a candidate beats another: the lowest id wins a tie, and NaN never wins.
 static __device__ __forceinline__ bool beats(float score, int32_t id, float other, int32_t other_id) {
     return score > other || (score == other && id < other_id);
 }
@@ -82,7 +83,7 @@ static __device__ __forceinline__ void block_best(float *score, int32_t *id, flo
 }
 
 // ---- without filters -----------------------------------------------------------------------------------------------
-// Each chunk's summary and best candidate.
+// What head_kernel does with a chunk's logits: stores each row's summary and best candidate.
 struct Choose {
     Lse *part;       // [n, chunks]
     Candidate *best; // [n, chunks]
@@ -133,7 +134,7 @@ static __global__ void choose_kernel(Outs to, const Candidate *best, const Lse *
     if (key[blockIdx.x] < 0) return; // the whole block
     RowLse l = head_lse(part + blockIdx.x * chunks, chunks, room);
     float top = -INFINITY;
-    int32_t at = 0; // chunk
+    int32_t at = 0; // its chunk
     best += blockIdx.x * chunks;
     for (int32_t c = (int32_t)threadIdx.x; c < chunks; c += COMBINE_THREADS)
         if (beats(best[c].score, c, top, at)) top = best[c].score, at = c;
@@ -143,7 +144,7 @@ static __global__ void choose_kernel(Outs to, const Candidate *best, const Lse *
 }
 
 // ---- with filters --------------------------------------------------------------------------------------------------
-// Each chunk's summary, and its logits.
+// What head_kernel does with a chunk's logits where filters need them: stores each row's summary, and the logits.
 struct Keep {
     Lse *part;     // [n, chunks]
     float *logits; // [n, V]
@@ -169,7 +170,7 @@ typedef struct {
     const int32_t *seen_len; // [n]; NULL: width each
     int64_t V, chunks, words, width;
     float penalty;
-    bool warp; // temperature above 0 and a filter beside the penalty
+    bool warp; // whether there are filters other than the penalty
     Filters filters;
     Draw draw;
 } Rest;
@@ -223,14 +224,11 @@ static __global__ void __launch_bounds__(FILTER_THREADS, 1) filter_kernel(Rest a
     give(a.to, n, id, row.z[id], l);
 }
 
-// What a user wrote as 0.9 arrives as the nearest float; HF computes with the decimal.
-static double decimal(float x) { return rint((double)x * 1e7) / 1e7; }
-
 template <typename T>
 static void sample(Device *d, SampleOut out, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen, Tensor seen_len,
                    SampleParams p) {
     int64_t B = x.dim[0], V = w.dim[0], chunks = head_chunks(V), words = (V + 31) / 32;
-    bool warp = p.temperature > 0 && (p.top_k > 0 || p.top_p < 1 || p.min_p > 0);
+    bool warp = sample_filters(&p);
     bool penalty = present(seen) && p.repetition_penalty != 1, filtered = warp || penalty;
     size_t summary = (size_t)chunks * sizeof(Lse), margin = 4 * ARENA_ALIGN;
     size_t row_bytes = summary + (filtered ? (size_t)V * sizeof(float) + (penalty ? (size_t)words * 4 : 0)
@@ -258,8 +256,9 @@ static void sample(Device *d, SampleOut out, Tensor x, Tensor w, Tensor key, Ten
         }
         head_launch<T>(d, h, chunks, Keep{part, logits, n, chunks, V});
         double tail = 1 - (double)p.top_p;
-        Filters filters = {p.top_k, p.top_p < 1 ? (float)(1 - decimal(p.top_p)) : -1, (float)log(tail > 0 ? tail : 1),
-                           (float)decimal(p.min_p), p.min_p > 0 ? logf(p.min_p) : 0};
+        Filters filters = {p.top_k, p.top_p < 1 ? (float)(1 - sample_decimal(p.top_p)) : -1,
+                           (float)log(tail > 0 ? tail : 1), (float)sample_decimal(p.min_p),
+                           p.min_p > 0 ? logf(p.min_p) : 0};
         Rest rest = {to,
                      logits,
                      bits,
