@@ -1,16 +1,9 @@
 // One completion through one reward.
 #pragma once
 #include "data.h"
+#include "near.h"
 #include "reward.h"
-#include <math.h>
 #include <string.h>
-
-// cmocka's assert_float_equal takes a NaN for equal to anything.
-#define assert_near(got, want, eps)                                                                                    \
-    do {                                                                                                               \
-        double got_ = (double)(got), want_ = (double)(want);                                                           \
-        if (!(fabs(got_ - want_) <= (double)(eps))) fail_msg("%s gives %g, not %g", #got, got_, want_);                \
-    } while (0)
 
 static inline Reward reward_opened(const char *spec) {
     Reward r;

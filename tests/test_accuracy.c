@@ -1,7 +1,5 @@
 // The verifier: Math-Verify's own pairs, real graders' verdicts, GSM8K against itself, and texts made to hurt.
-#include "data.h"
-#include "json.h"
-#include "jsonl.h"
+#include "data_lines.h"
 #include "reward.h"
 #include "str.h"
 #include <string.h>
@@ -17,32 +15,13 @@ static float verify(const char *spec, const char *gold, const char *completion, 
     return score;
 }
 
-// Calls use(line) for each JSON line of a data file; returns how many there were.
-static int each_line(const char *test, const char *name, void (*use)(const json_t *line)) {
-    LineReader reader;
-    Error e = {0};
-    char *text;
-    size_t n;
-    int got, lines = 0;
-    assert_true(line_reader_open(&reader, data_path(test, name), &e));
-    for (; (got = line_reader_next(&reader, &text, &n, &e)) > 0; lines++) {
-        json_t *j = json_parse(text, n, reader.path, &e);
-        assert_non_null(j);
-        use(j);
-        json_decref(j);
-    }
-    assert_int_equal(got, 0);
-    line_reader_close(&reader);
-    return lines;
-}
-
 static const char *string_of(const json_t *j, const char *key) { return json_string_value(json_object_get(j, key)); }
 
 // ---- Math-Verify's 269 pairs -----------------------------------------------------------------------------------------
 
 static int differing;
 
-static void check_pair(const json_t *line) {
+static void check_pair(const json_t *line, int64_t number) {
     const json_t *config = json_object_get(line, "config"), *types = json_object_get(config, "match_types");
     bool latex = strcmp(json_string_value(json_array_get(types, 0)), "latex") == 0;
     char spec[128];
@@ -79,7 +58,7 @@ static void expect(const json_t *line, const char *grader, const char *spec, con
     printf("differs: %s gives %g: gold %s, %s\n", spec, (double)got, gold, json_string_value(text));
 }
 
-static void check_crafted(const json_t *line) {
+static void check_crafted(const json_t *line, int64_t number) {
     const json_t *text = json_object_get(line, "completion");
     expect(line, "open_r1_accuracy", "accuracy", string_of(line, "gold"), text);
     expect(line, "math_verify_default", "accuracy:extract=any", string_of(line, "gold"), text);
@@ -94,9 +73,11 @@ static void crafted_answers(void **state) {
 
 static json_t *problems; // by idx
 
-static void keep_problem(const json_t *line) { json_array_append(problems, json_object_get(line, "code")); }
+static void keep_problem(const json_t *line, int64_t number) {
+    json_array_append(problems, json_object_get(line, "code"));
+}
 
-static void check_model_answer(const json_t *line) {
+static void check_model_answer(const json_t *line, int64_t number) {
     const json_t *text =
         json_array_get(json_array_get(problems, (size_t)json_integer_value(json_object_get(line, "row"))),
                        (size_t)json_integer_value(json_object_get(line, "sample")));
@@ -140,7 +121,7 @@ static void scripts_and_percentages(void **state) {
 
 // ---- GSM8K -----------------------------------------------------------------------------------------------------------
 
-static void check_gold(const json_t *line) {
+static void check_gold(const json_t *line, int64_t number) {
     const char *gold = strstr(string_of(line, "answer"), "#### ") + 5;
     char digits[64], right[96], wrong[96];
     size_t n = 0;

@@ -169,6 +169,16 @@ def cases():
     yield 1, {**base, "loss_type": "sapo", "sapo_temperature_pos": 2.0, "sapo_temperature_neg": 0.5}
 
 
+def save_model(directory):
+    """A tiny model with its tokenizer, for trainers whose model computes nothing that matters."""
+    config = Qwen2Config(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, eos_token_id=EOS, pad_token_id=0,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(directory)
+    tokenizer().save_pretrained(directory)
+
+
 def write(path, versions):
     batches = [
         make_batch(1, groups=4, group_size=4, weights=[1.0, 0.5], spread=0.25),
@@ -176,12 +186,7 @@ def write(path, versions):
     ]
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as directory:
-        small = Qwen2Config(
-            vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
-            num_key_value_heads=1, eos_token_id=EOS, pad_token_id=0,
-        )
-        Qwen2ForCausalLM(small).save_pretrained(directory)
-        tokenizer().save_pretrained(directory)
+        save_model(directory)
         done = [{"batch": b, **run_case(directory, batches[b], options)} for b, options in cases()]
     out = {"made_with": versions, "max_completion_length": MAX_COMPLETION, "batches": [], "cases": done}
     for b in batches:

@@ -11,12 +11,12 @@ import tempfile
 
 import torch
 from datasets import Dataset
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 import golden_loss
-from golden_loss import EOS, dump, tokenizer
+from golden_loss import EOS, dump, save_model, tokenizer
 
 LENGTH = 8
 METRICS = ("kl", "entropy", "reward", "reward_std", "frac_reward_zero_std", "policy_loss", "entropy_coef",
@@ -206,12 +206,7 @@ def write(path, versions, wanted=60):
     torch.manual_seed(0)
     r = random.Random(17)
     with tempfile.TemporaryDirectory() as directory:
-        small = Qwen2Config(
-            vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
-            num_key_value_heads=1, eos_token_id=EOS, pad_token_id=0,
-        )
-        Qwen2ForCausalLM(small).save_pretrained(directory)
-        tokenizer().save_pretrained(directory)
+        save_model(directory)
         # First, what the cut of a generation must not change: all losses at one length, cut and not.
         plain = [dict(batch=3, steps_per_generation=s, accumulation=a,
                       options=dict(loss_type=loss, beta=0.0, **({"epsilon_high": 1.3} if loss == "cispo" else {})))
