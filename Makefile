@@ -160,8 +160,9 @@ tests   := $(patsubst %.c,$(dir)/%,$(filter-out tests/test_ptx_ops.c tests/test_
 ptx_ops := $(dir)/tests/test_ptx_ops
 page    := $(dir)/tests/test_page
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
-# Not test_train and test_resume: too long under emulation; test_cuda holds a whole run against the CPU's instead.
-emulated := $(filter-out test_train test_resume test_ptx_ops,$(patsubst tests/%.c,%,$(shell grep -l 'include "on_device.h"' tests/test_*.c))) \
+# Not those that train for many steps, too long under emulation; test_cuda holds a whole run against the CPU's instead.
+trains   := test_train test_resume test_mix test_reward_train
+emulated := $(filter-out $(trains) test_ptx_ops,$(patsubst tests/%.c,%,$(shell grep -l 'include "on_device.h"' tests/test_*.c))) \
             $(patsubst tests/%.cpp,%,$(wildcard tests/test_*.cpp))
 ifeq ($(cuda),emu)
 tests   := $(emulated:%=$(dir)/tests/%)
