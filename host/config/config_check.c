@@ -102,10 +102,9 @@ static void check_rewards(Reading *r, const Config *c) {
             lists_add(&all, &c->train_file.item[f].rewards, xstrdup(c->train_file.item[f].place));
     for (int k = 0; k < all.n; k++) n += all.list[k]->n;
     if (n > MAX_REWARDS) problem(r, "rewards", NULL, "rewards: %d are listed, %d at most can be", n, MAX_REWARDS);
-    for (int k = 0; k < all.n; k++) {
+    for (int k = 0; k < all.n; k++)
         for (int i = 0; i < all.list[k]->n && n <= MAX_REWARDS; i++) check_reward(r, &all, k, i);
-        free(all.place[k]);
-    }
+    for (int k = 0; k < all.n; k++) free(all.place[k]); // a later list's errors name an earlier one's
 }
 
 bool config_reads_rewards(const Config *c) {
