@@ -153,6 +153,15 @@ static void a_run_learns_and_resumes(void **state) {
               "cmp a/step_20/state/moment2.bin b/step_20/state/moment2.bin",
               start, start, start))
         fail_msg("%s", said);
+    // Two ranks share the held-out pairs, and the first tells of them.
+    if (shell("%s max_steps=1 gradient_accumulation_steps=1 output_dir=two gpus=2 && "
+              "%s max_steps=1 output_dir=one && tail -n 1 two/metrics.jsonl && tail -n 1 one/metrics.jsonl",
+              start, start))
+        fail_msg("%s", said);
+    double loss[2];
+    assert_int_equal(
+        sscanf(said, "{\"step\": 1, \"eval/loss\": %lf%*[^\n] {\"step\": 1, \"eval/loss\": %lf", loss, loss + 1), 2);
+    assert_true(off_by(loss[0], loss[1]) <= 1e-5);
     free(start);
     HfConfig hf;
     Error e = {0};

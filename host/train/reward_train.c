@@ -186,7 +186,9 @@ static bool evaluate(RewardTrainer *t, Error *e) {
     progress_say(t->progress, "step %lld: eval accuracy %.1f %%, loss %.4f, margin %.3f (%lld pairs)",
                  (long long)t->at.step, 100 * sums.right / (double)rows, sums.loss / (double)rows,
                  sums.margin / (double)rows, (long long)rows);
-    return metrics_commit(t->metrics, e);
+    if (!metrics_commit(t->metrics, e)) return false;
+    hooks_start(t->hooks, HOOK_EVAL, t->cfg->output_dir, t->at.step, metrics_last(t->metrics), 0);
+    return true;
 }
 
 static void log_step(RewardTrainer *t, const PairSums *s, double norm, double rate, double seconds) {
@@ -318,10 +320,7 @@ static ExitCode train(RewardTrainer *t, Error *e) {
         profile_phase(&t->profile, NULL);
         if (!ok && e->code != EXIT_OK) return e->code;
         bool last = t->at.step == t->total_steps, eval_due = c->eval_steps > 0 && t->at.step % c->eval_steps == 0;
-        if (ok && t->held_out && (eval_due || last)) {
-            if (!evaluate(t, e)) return e->code;
-            hooks_start(t->hooks, HOOK_EVAL, c->output_dir, t->at.step, metrics_last(t->metrics), 0);
-        }
+        if (ok && t->held_out && (eval_due || last) && !evaluate(t, e)) return e->code;
         bool due = c->save_steps > 0 && t->at.step % c->save_steps == 0;
         if ((!ok || due || last) && saved != t->at.step) {
             if (!run_save(&t->learner, &t->at, t->metrics, t->hooks, e)) return e->code;
