@@ -8,6 +8,17 @@
 #include "safetensors.h"
 #include "scratch.h"
 
+static json_t *golden;
+
+static inline int read_golden(void **state) {
+    golden = json_load_file("tests/golden/reward_model.json", 0, NULL);
+    return golden ? 0 : -1;
+}
+static inline int drop_golden(void **state) {
+    json_decref(golden);
+    return 0;
+}
+
 static inline void file_copy_to(const char *from, const char *to) {
     size_t n;
     Error e = {0};
@@ -18,9 +29,9 @@ static inline void file_copy_to(const char *from, const char *to) {
 }
 
 // at(name) for a case of the golden.
-static inline void put_reward_model(const char *name, const json_t *golden) {
+static inline void put_reward_model(const char *name, const json_t *one) {
     mkdir(at("%s", name), 0777);
-    assert_int_equal(json_dump_file(json_object_get(golden, "config"), at("%s/config.json", name), 0), 0);
+    assert_int_equal(json_dump_file(json_object_get(one, "config"), at("%s/config.json", name), 0), 0);
     file_copy_to("models/tiny/tokenizer.json", at("%s/tokenizer.json", name));
     file_copy_to("models/tiny/tokenizer_config.json", at("%s/tokenizer_config.json", name));
     HfConfig hf;
@@ -30,13 +41,13 @@ static inline void put_reward_model(const char *name, const json_t *golden) {
     Str all = {0};
     safetensors_header(&all, m.params, m.n_params);
     for (int i = 0; i < m.n_params; i++) {
-        const json_t *fill = json_object_get(json_object_get(golden, "fills"), m.params[i].name);
+        const json_t *fill = json_object_get(json_object_get(one, "fills"), m.params[i].name);
         assert_int_equal(json_array_size(fill), 2);
         param_fill(&m.params[i], (float)json_number_value(json_array_get(fill, 0)),
                    (float)json_number_value(json_array_get(fill, 1)));
         str_add(&all, (const char *)m.params[i].t.data, tensor_bytes(m.params[i].t));
     }
-    assert_int_equal(json_object_size(json_object_get(golden, "fills")), m.n_params);
+    assert_int_equal(json_object_size(json_object_get(one, "fills")), m.n_params);
     put_bytes(at("%s/model.safetensors", name), all.s, all.n);
     str_free(&all);
     model_drop(&m);

@@ -7,17 +7,6 @@
 
 enum { TEXTS = 8 };
 
-static json_t *golden;
-
-static int read_golden(void **state) {
-    golden = json_load_file("tests/golden/reward_model.json", 0, NULL);
-    return golden ? 0 : -1;
-}
-static int drop_golden(void **state) {
-    json_decref(golden);
-    return 0;
-}
-
 // The texts of the golden as samples; neighbours with the same question are a group.
 static void samples_of(Sample *s) {
     const json_t *texts = json_object_get(golden, "texts");

@@ -4,17 +4,6 @@
 #include "shell.h"
 #include "train.h"
 
-static json_t *golden;
-
-static int read_golden(void **state) {
-    golden = json_load_file("tests/golden/reward_model.json", 0, NULL);
-    return golden ? 0 : -1;
-}
-static int drop_golden(void **state) {
-    json_decref(golden);
-    return 0;
-}
-
 static char said[16384];
 
 static int shell(const char *fmt, ...) {

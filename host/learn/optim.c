@@ -6,6 +6,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+int optim_step_rows(const Config *c) {
+    return (int)(c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus);
+}
+
 int64_t optim_total_steps(const Config *c, int64_t steps_per_epoch) {
     if (c->max_steps > 0) return c->max_steps;
     int64_t steps = (int64_t)ceil(c->num_train_epochs * (double)steps_per_epoch - 1e-9); // a part of a step is a step

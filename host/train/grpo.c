@@ -428,7 +428,7 @@ static void sync_reference(Trainer *t) {
 StepResult grpo_step(Trainer *t, Error *e) {
     double start = clock_seconds();
     t->report.stats = (StepStats){0};
-    int n = (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
+    int n = optim_step_rows(t->cfg);
     int64_t fed = t->state.fed; // optimizer steps that this generation was used for before this one
     StepResult s = STEP_DONE;
     t->report.stats.generated = fed == 0;

@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "device.h"
 #include "pairs.h"
+#include "optim.h"
 #include "ranks.h"
 #include "signals.h"
 #include "supervised.h"
@@ -117,7 +118,7 @@ static bool add_ranks(Comm *c, PairSums *s, double *more, int n, Error *e) {
 // The gradients of this rank's share of a step's pairs. False: stopped by a signal (e->code EXIT_OK), or an error.
 static bool run_step(RewardTrainer *t, PairSums *sums, double *tokens, Error *e) {
     Learner *l = &t->run.learner;
-    int n = supervised_step_rows(t->run.cfg), micro = (int)t->run.cfg->per_device_train_batch_size, held = 0;
+    int n = optim_step_rows(t->run.cfg), micro = (int)t->run.cfg->per_device_train_batch_size, held = 0;
     RankShare own = rank_share(l->engine.comm, n);
     double more[2] = {0}; // tokens, stopped
     *sums = (PairSums){.least = INFINITY, .most = -INFINITY};
@@ -181,7 +182,7 @@ static bool evaluate(Supervised *run, Error *e) {
 // One optimizer step. False: stopped by a signal (e->code EXIT_OK), or an error.
 static bool train_step(Supervised *run, Error *e) {
     RewardTrainer *t = (RewardTrainer *)run;
-    double start = clock_seconds(), tokens, pairs = supervised_step_rows(run->cfg);
+    double start = clock_seconds(), tokens, pairs = optim_step_rows(run->cfg);
     PairSums sums;
     bool log;
     if (!run_step(t, &sums, &tokens, e) ||

@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "device.h"
 #include "example.h"
+#include "optim.h"
 #include "ranks.h"
 #include "signals.h"
 #include "supervised.h"
@@ -103,7 +104,7 @@ static void pack_step(Sft *s, int n) {
 // Draws the examples of one optimizer step, and packs this rank's share of them. Which examples a step sees depends neither
 // on packing nor on ranks.
 static bool draw_step(Sft *s, int64_t *targets, Error *e) {
-    int n = supervised_step_rows(s->run.cfg);
+    int n = optim_step_rows(s->run.cfg);
     RankShare own = rank_share(s->run.learner.engine.comm, n);
     *targets = 0;
     for (int i = 0; i < n; i++) {
@@ -211,7 +212,7 @@ static bool sft_open(Supervised *run, Error *e) {
     for (int64_t k = 0; k < c->gradient_accumulation_steps; k++)
         s->packing[k] = packing_new(shape.train_tokens, shape.train_seqs);
     s->scored = xcalloc((size_t)shape.held, sizeof *s->scored);
-    int64_t n = supervised_step_rows(c);
+    int64_t n = optim_step_rows(c);
     s->example = xcalloc((size_t)n + 1, sizeof *s->example);
     s->part = xcalloc((size_t)n, sizeof *s->part);
     return true;
@@ -222,7 +223,7 @@ static void sft_close(Supervised *run) {
     for (int64_t k = 0; s->packing && k < run->cfg->gradient_accumulation_steps; k++) packing_free(&s->packing[k]);
     free(s->packing);
     free(s->scored);
-    for (int i = 0; s->example && i <= supervised_step_rows(run->cfg); i++) example_free(&s->example[i]);
+    for (int i = 0; s->example && i <= optim_step_rows(run->cfg); i++) example_free(&s->example[i]);
     free(s->example);
     free(s->part);
     prompter_close(&s->prompter);

@@ -9,10 +9,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-int supervised_step_rows(const Config *c) {
-    return (int)(c->per_device_train_batch_size * c->gradient_accumulation_steps * c->gpus);
-}
-
 bool supervised_update(Supervised *s, double start, double loss, double accuracy, int64_t tokens, bool *log, Error *e) {
     Learner *l = &s->learner;
     const char *bad = NULL;
@@ -57,7 +53,7 @@ bool supervised_update(Supervised *s, double start, double loss, double accuracy
 static bool resume(Supervised *s, const SupervisedKind *kind, Error *e) {
     const Config *c = s->cfg;
     Engine *en = &s->learner.engine;
-    int64_t rows = mix_rows(s->data), n = supervised_step_rows(c);
+    int64_t rows = mix_rows(s->data), n = optim_step_rows(c);
     s->at.command = kind->command;
     s->steps_per_epoch = rows > n ? rows / n : 1;
     s->total_steps = optim_total_steps(c, s->steps_per_epoch);

@@ -2,6 +2,7 @@
 // on the terminal.
 #include "eval.h"
 #include "grpo_math.h"
+#include "optim.h"
 #include "pieces.h"
 #include "train.h"
 #include <math.h>
@@ -99,10 +100,6 @@ static void add_rewards(Metrics *m, Trainer *t) {
     } else metrics_add(m, "frac_reward_zero_std", fraction);
 }
 
-static int step_sequences(const Trainer *t) {
-    return (int)(t->cfg->per_device_train_batch_size * t->cfg->gradient_accumulation_steps * t->cfg->gpus);
-}
-
 // Sums of grpo_loss over the sequences this step trained on, in batch order.
 typedef struct {
     double v[GM_COUNT];
@@ -114,7 +111,7 @@ static bool has_bonus(const Config *c) { return c->entropy_coef != 0 || c->use_a
 // The fraction that was clipped: of tokens, or of sequences where they have one ratio each; as TRL.
 static double clipped(const Totals *s, const Trainer *t, GrpoMetric k) {
     if (t->cfg->importance_sampling_level == LEVEL_TOKEN) return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0;
-    int n = step_sequences(t), hit = 0;
+    int n = optim_step_rows(t->cfg), hit = 0;
     for (int j = 0; j < n; j++) hit += t->generation.metric[t->generation.order[t->report.stats.first + j]][k] > 0;
     return (double)hit / n;
 }
@@ -123,7 +120,7 @@ static double per_token(const Totals *s, GrpoMetric k) { return s->v[GM_TOKENS] 
 
 static Totals step_totals(const Trainer *t) {
     Totals s = {.low_min = INFINITY};
-    int n = step_sequences(t);
+    int n = optim_step_rows(t->cfg);
     for (int j = 0; j < n; j++) {
         const float *m = t->generation.metric[t->generation.order[t->report.stats.first + j]];
         for (int k = 0; k < GM_COUNT; k++) s.v[k] += m[k];
@@ -199,7 +196,7 @@ static void add_step(Metrics *m, Trainer *t, const Totals *s) {
         metrics_add(m, "policy_loss", s->v[GM_POLICY]);
         metrics_add(m, "entropy_coef", t->state.entropy_coef); // of the next step
     }
-    if (c->loss_type == LOSS_VESPO) metrics_add(m, "vespo/phi_seq_mean", s->v[GM_PHI] / step_sequences(t));
+    if (c->loss_type == LOSS_VESPO) metrics_add(m, "vespo/phi_seq_mean", s->v[GM_PHI] / optim_step_rows(t->cfg));
     LossClip clip = loss_kind((LossType)c->loss_type).clip;
     if (clip == CLIP_CAP) metrics_add(m, "cispo_clip_ratio", clipped(s, t, GM_CLIP_HIGH));
     if (clip == CLIP_RANGE) {
