@@ -4,6 +4,7 @@
 #include "live.h"
 #include "report.h"
 #include "str.h"
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -257,7 +258,9 @@ static void mistakes_are_one_line(void **state) {
     assert_false(ok);
     assert_int_equal(e.code, EXIT_DISK);
     SAYS(&e, "the report: ", "report.html: writing failed");
-    json_decref(page_runs(at("report.html"))); // the earlier page is there still, whole
+    json_decref(page_runs(at("report.html"))); // the earlier page is there still, whole, and nothing beside it
+    glob_t left;
+    assert_int_equal(glob(at("*.tmp.*"), 0, NULL, &left), GLOB_NOMATCH);
 }
 
 static void a_picture_has_the_curves(void **state) {

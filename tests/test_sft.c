@@ -180,17 +180,48 @@ static int make_base(void **state) {
 
 static int remove_base(void **state) { return disk_remove(dir, NULL) ? 0 : -1; }
 
-static void sft(const char *out, const char *more) {
-    char *all = xasprintf("model=%s init=random dtype=f32 seed=7 device=cpu progress=off max_steps=1 max_length=200 "
+static ExitCode run_sft(const char *out, const char *more, Error *e) {
+    char *all = xasprintf("model=%s init=random dtype=f32 seed=7 device=cpu progress=off max_length=200 "
                           "per_device_train_batch_size=1 gradient_accumulation_steps=1 train_file=%s/rows.jsonl "
                           "output_dir=%s/%s %s",
                           dir, dir, dir, out, more),
          *arg[32];
     int n = 0;
     for (char *word = strtok(all, " "); word; word = strtok(NULL, " ")) arg[n++] = word;
-    Error e = {0};
-    if (command_sft(n, arg, &e) != EXIT_OK) fail_msg("sft: %s", e.text);
+    ExitCode code = command_sft(n, arg, e);
     free(all);
+    return code;
+}
+static void sft(const char *out, const char *more) { // one step
+    Error e = {0};
+    char *options = xasprintf("max_steps=1 %s", more);
+    if (run_sft(out, options, &e) != EXIT_OK) fail_msg("sft: %s", e.text);
+    free(options);
+}
+
+static bool saved(const char *out, int step) {
+    char *path = xasprintf("%s/%s/step_%d", dir, out, step);
+    bool there = access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+static void checkpoints_come_when_they_are_due(void **state) {
+    Error e = {0};
+    if (run_sft("due", "max_steps=5 save_steps=2 save_total_limit=9", &e) != EXIT_OK) fail_msg("sft: %s", e.text);
+    for (int step = 1; step <= 5; step++) assert_int_equal(saved("due", step), step == 2 || step >= 4);
+}
+
+// Weights that each step makes a hundred times larger: when no loss is finite any more, so many steps in a row end the run,
+// without a checkpoint.
+static void steps_that_are_not_finite_end_a_run(void **state) {
+    Error e = {0};
+    assert_int_equal(run_sft("ruined",
+                             "max_steps=60 max_bad_steps=3 learning_rate=10 weight_decay=10 "
+                             "lr_scheduler_type=constant",
+                             &e),
+                     EXIT_NUMERIC);
+    assert_non_null(strstr(e.text, "3 steps in a row were not finite"));
+    for (int step = 1; step <= 60; step++) assert_false(saved("ruined", step));
 }
 
 static void checkpoints_say_how_they_were_trained(void **state) {
@@ -294,6 +325,8 @@ int main(void) {
         cmocka_unit_test(rows_that_are_read_and_refused),
         cmocka_unit_test(completions_end_once),
         cmocka_unit_test(checkpoints_say_how_they_were_trained),
+        cmocka_unit_test(checkpoints_come_when_they_are_due),
+        cmocka_unit_test(steps_that_are_not_finite_end_a_run),
         cmocka_unit_test(completions_share_their_prompt),
         cmocka_unit_test(an_unknown_template_is_asked_about),
     };
