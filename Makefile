@@ -161,7 +161,7 @@ ptx_ops := $(dir)/tests/test_ptx_ops
 page    := $(dir)/tests/test_page
 # Those that open a device run on an emulated GPU too, and so does the emulator's own (C++: it holds kernels).
 # Not those that train for many steps, too long under emulation; test_cuda holds a whole run against the CPU's instead.
-trains   := test_train test_resume test_mix test_reward_train
+trains   := test_train test_resume test_reference test_groups test_mix test_reward_train
 emulated := $(filter-out $(trains) test_ptx_ops,$(patsubst tests/%.c,%,$(shell grep -l 'include "on_device.h"' tests/test_*.c))) \
             $(patsubst tests/%.cpp,%,$(wildcard tests/test_*.cpp))
 ifeq ($(cuda),emu)

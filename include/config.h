@@ -71,6 +71,7 @@
     PICK(grpo,      multi_objective_aggregation, 0, "sum_then_normalize|normalize_then_sum", "normalize_then_sum: each reward in its group first (GDPO)") \
     REAL(grpo,      beta, 0.04, 0, 100, "weight of the KL to the reference; 0: no reference is kept")                  \
     BOOL(grpo,      use_bias_correction_kl, false, "the KL is multiplied by the ratio, so that its gradient is the reverse KL's: TRL's default since 1.16, not there in the recipe's time") \
+    PICK(grpo,      reference_weights, 0, "auto|resident|reload", "reload: the reference lives in the gradients' memory and is read from the model's files again for each generation, the same numbers in a copy of the weights less; resident: it has memory of its own; auto: reload on the CPU, where the files are there and the reference stays as it is") \
     BOOL(grpo,      sync_ref_model, false, "move the reference towards the policy now and then")                       \
     REAL(grpo,      ref_model_mixup_alpha, 0.6, 0, 1, "ref = alpha policy + (1 - alpha) ref")                          \
     INT (grpo,      ref_model_sync_steps, 512, 1, 1000000000, "optimizer steps between two such moves")                \
@@ -168,6 +169,7 @@
     SAVED(logging_steps)                                                                                               \
     SAVED(log_completions)                                                                                             \
     SAVED(log_tokens)                                                                                                  \
+    SAVED(reference_weights)                                                                                           \
     SAVED(profile_steps)                                                                                               \
     SAVED(cpu_isa)                                                                                                     \
     SAVED(comm_timeout)                                                                                                \
@@ -210,6 +212,7 @@ enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum { MATMUL_OWN, MATMUL_CUBLAS };
 enum { LOAD_STRICT, LOAD_MMAP };
 enum { DTYPE_F32, DTYPE_BF16, DTYPE_F32_SPLIT }; // the last of optim_dtype alone
+enum { REFERENCE_AUTO, REFERENCE_RESIDENT, REFERENCE_RELOAD };
 enum { BAD_LINES_FAIL, BAD_LINES_SKIP };
 enum { LONG_TRUNCATE_LEFT, LONG_SKIP, LONG_FAIL };
 enum { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT };

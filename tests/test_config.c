@@ -274,6 +274,7 @@ static void contradictions(void **state) {
     BAD("chat_template: qwen\n", "run.yaml:1", "qwen2.5");
     BAD("num_generations: 1\n", "run.yaml:1", "use 2 or more");
     BAD("beta: 0\nsync_ref_model: true\n", "run.yaml:2", "no reference model");
+    BAD("sync_ref_model: true\nreference_weights: reload\n", "run.yaml:2", "leave one of them out");
     BAD("sync_ref_model: true\nbeta: 0\n", "run.yaml:2", "no reference model");
     BAD("top_entropy_quantile: 0\n", "run.yaml:1", "no token");
     BAD("loss_type: cispo\n", "run.yaml:1", "largest ratio itself");

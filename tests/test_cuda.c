@@ -226,7 +226,8 @@ static void faults_are_one_clear_line(void **state) {
         {"EMU_FAIL_ALLOC=1", SAMPLE "device=cuda", EXIT_MEMORY, {"scratch memory of 64 MiB"}},
         {"EMU_FAIL_ALLOC=2", SAMPLE "device=cuda", EXIT_MEMORY, {"out of memory"}},
         {"EMU_MEMORY_MIB=85", "plan model=models/tiny device=cuda", EXIT_OK, {"this GPU has", "short by", "beta=0"}},
-        {"EMU_MEMORY_MIB=85", "plan model=models/tiny", EXIT_OK, {"this machine has", "fits"}},
+        {"EMU_MEMORY_MIB=85", "plan model=models/tiny", EXIT_OK, {"this GPU has", "reference_weights=reload"}},
+        {"EMU_DEVICES=0", "plan model=models/tiny", EXIT_OK, {"this machine has", "fits"}},
     };
     Str out = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -294,7 +295,8 @@ static void commands_leave_device_memory_alone(void **state) {
     const char *const rest[] = {
         "train model=%s/sft_cuda/step_3 dtype=f32 chat_template=r1-zero train_file=%s/train.jsonl device=cuda "
         "max_prompt_length=80 max_completion_length=4 num_generations=2 per_device_train_batch_size=2 "
-        "gradient_accumulation_steps=1 max_steps=1 progress=off repetition_penalty=1.1 stop=q output_dir=%s/rl",
+        "gradient_accumulation_steps=1 max_steps=1 progress=off repetition_penalty=1.1 stop=q "
+        "reference_weights=reload output_dir=%s/rl",
         "eval model=%s/rl/step_1 dtype=bf16 chat_template=r1-zero eval_file=%s/train.jsonl device=cuda eval_limit=2 "
         "max_prompt_length=80 max_completion_length=4 eval_output=%s/eval.json",
     };

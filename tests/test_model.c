@@ -301,8 +301,8 @@ static double groups_error(const ModelCase *c, const json_t *g, double *worst) {
 }
 
 // Gradients where a prompt's rows stand once for all its completions, against HF's, which runs every completion with its
-// prompt: in f32 as near as alone, in bf16 no further from f64 than alone, up to what two ways of rounding the same numbers
-// differ by (0.7 % of the error on the first case: most of it is made by roundings that both have).
+// prompt: in f32 as near as alone, in bf16 as near up to what two ways of rounding the same numbers differ by in one draw
+// (that neither way is nearer is for many draws to say: test_groups.c).
 static void shared_prompts_have_the_gradients_of_hf(void **state) {
     Error e;
     json_t *golden = json_read("tests/golden/groups.json", &e), *g;

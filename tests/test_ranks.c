@@ -184,6 +184,8 @@ static void one_two_and_four_ranks_agree(void **state) {
         "loss_type=bnpo dynamic_sampling=2 rewards=correctness,completion_length",
         "steps_per_generation=%d num_iterations=2 sync_ref_model=true ref_model_sync_steps=1",
         "multi_objective_aggregation=normalize_then_sum shuffle_rewards=true beta=0",
+        // A micro-batch is a whole group with its prompt once; of four ranks each has one. The reference is made again.
+        "per_device_train_batch_size=4 gradient_checkpointing=true reference_weights=reload",
     };
     for (size_t v = 0; v < sizeof variants / sizeof *variants; v++) {
         Fixture f[3];

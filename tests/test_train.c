@@ -211,6 +211,10 @@ static void sharing_changes_no_loss(void **state) {
             assert_int_equal(logprobs, cases[k].micros[shared]);
             assert_int_equal(f.t.report.stats.rows < f.t.report.stats.rows_alone,
                              shared && f.cfg.per_device_train_batch_size > 1);
+            double saved = 0; // where all groups are whole: each prompt but its last token, of all completions but one
+            for (int p = 0; p < b->prompts; p++) saved += (double)(b->group - 1) * (double)(b->prompt[p].n - 1);
+            if (shared && cases[k].micros[1] == 1)
+                assert_true(f.t.report.stats.rows_alone - f.t.report.stats.rows == saved);
             for (int i = 0; i < f.t.generation.steps_per_pass - 1; i++) assert_int_equal(fixture_step(&f), STEP_DONE);
             size_t tokens = (size_t)b->n * (size_t)b->max_completion;
             int64_t n = tensor_numel(l->grad.slab);

@@ -255,14 +255,15 @@ static void check_memory(Report *r, const Config *c, const Rewards *rw, Learner 
     Error e = {0};
     RunShape shape = c->train_file.n ? shape_for_train(c, rw) : shape_for_rollout(c, 64, 8);
     shape.rewards = rw;
-    if (!learner_describe(l, c, shape, &e)) return fail(r, "context", &e);
+    Device *d = device_open(c->device, 0, (int)c->threads, c->cpu_isa, &e); // where not: said before
     size_t need;
     MemoryLimit have;
-    l->engine.device = device_open(c->device, 0, (int)c->threads, c->cpu_isa, &e);
-    if (!l->engine.device) return; // said before
-    bool fits = plan_fits(&l->engine, &need, &have), gpu = !on_host(l->engine.device);
-    device_close(l->engine.device);
+    bool described = learner_describe(l, d, c, shape, &e);
+    bool fits = described && d && plan_fits(&l->engine, &need, &have), gpu = d && !on_host(d), opened = d != NULL;
+    device_close(d);
     l->engine.device = NULL;
+    if (!described) return fail(r, "context", &e);
+    if (!opened) return;
     const char *purpose = c->train_file.n ? "training" : "sampling";
     if (!fits) {
         error_set(&e, EXIT_MEMORY, "%s takes %.1f GiB, %s has %.1f; `grpo plan` shows what would help", purpose,

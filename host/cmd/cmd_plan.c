@@ -12,11 +12,8 @@ ExitCode command_plan(int argc, char **argv, Error *e) {
     if (!config_args(&c, "plan", argc, argv, e)) return e->code;
     Engine r = {0};
     Rewards rw;
-    bool ok = rewards_select_training(&c, &rw, e) && engine_describe(&r, &c, shape_for_train(&c, &rw), e);
-    if (ok && c.device == DEVICE_CUDA) { // its size is asked for
-        r.device = device_open(c.device, 0, (int)c.threads, c.cpu_isa, e);
-        ok = r.device != NULL;
-    }
+    Device *d = rewards_select_training(&c, &rw, e) ? device_open(c.device, 0, (int)c.threads, c.cpu_isa, e) : NULL;
+    bool ok = d && engine_describe(&r, d, &c, shape_for_train(&c, &rw), e);
     if (ok) {
         const ModelDims n = r.hf.dims;
         char *table = plan_table(&r);
@@ -29,6 +26,8 @@ ExitCode command_plan(int argc, char **argv, Error *e) {
         free(table);
         ok = output_flush(e);
     }
+    device_close(d);
+    r.device = NULL;
     engine_close(&r);
     config_free(&c);
     return ok ? EXIT_OK : e->code;

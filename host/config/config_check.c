@@ -217,6 +217,10 @@ static void check_loss(Reading *r, const Config *c) {
     if (c->top_entropy_quantile == 0)
         problem(r, "top_entropy_quantile", NULL,
                 "top_entropy_quantile is 0: no token would be trained on; 1 takes all");
+    if (c->sync_ref_model && c->reference_weights == REFERENCE_RELOAD)
+        problem(r, "reference_weights", "sync_ref_model",
+                "reference_weights=reload reads the reference from the model's files, and sync_ref_model=true moves it "
+                "away from them; leave one of them out");
     if (c->sync_ref_model && c->beta == 0)
         problem(r, "sync_ref_model", "beta",
                 "sync_ref_model is true but beta is 0, so that there is no reference model; set beta or leave it out");

@@ -1,4 +1,5 @@
 // Weights of a model directory: finds every parameter in model.safetensors or its shards, then copies them all.
+#include "config.h"
 #include "hf.h"
 #include "json.h"
 #include "safetensors.h"
@@ -224,14 +225,22 @@ bool hf_head_read(const char *dir, ModelDims *dims, Error *e) {
     return true;
 }
 
-bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e) {
+static bool weights_read(const char *dir, Device *d, Model *m, int load_mode, bool extras, Error *e) {
     Shards s;
     TensorCopy *copies = xcalloc((size_t)m->n_params, sizeof *copies);
-    bool ok = shards_open(&s, dir, e) && copies_plan(&s, m, copies, e) && extras_check(&s, m, e) &&
+    bool ok = shards_open(&s, dir, e) && copies_plan(&s, m, copies, e) && (!extras || extras_check(&s, m, e)) &&
               safetensors_copy(d, copies, m->n_params, load_mode, e);
     shards_close(&s);
     free(copies);
     return ok;
+}
+
+bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e) {
+    return weights_read(dir, d, m, load_mode, true, e);
+}
+
+bool hf_weights_again(const char *dir, Device *d, Model *m, Error *e) {
+    return weights_read(dir, d, m, LOAD_STRICT, false, e);
 }
 
 bool hf_weights_check(const char *dir, const Model *m, Error *e) {

@@ -22,6 +22,20 @@ static void plan_add(Plan *p, const char *what, size_t bytes) {
 
 static DType dtype_of(int choice) { return choice == DTYPE_BF16 ? BF16 : F32; }
 
+// Where there is no device yet, what the configuration says of it.
+static bool computes_on_host(const Engine *en) {
+    return en->device ? on_host(en->device) : en->cfg->device == DEVICE_CPU;
+}
+
+// Whether the reference's weights lie where gradients do: those are void until training begins, and what trains asks the
+// reference before that. Then each generation reads them again, which a GPU's short steps would feel.
+static bool reference_turns(const Engine *en) {
+    const Config *c = en->cfg;
+    if (!en->shape.reference || c->sync_ref_model) return false;
+    if (c->reference_weights != REFERENCE_AUTO) return c->reference_weights == REFERENCE_RELOAD;
+    return computes_on_host(en) && c->init == INIT_LOAD;
+}
+
 // Weights, and all that lives as long as the run.
 static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
     const Config *c = en->cfg;
@@ -31,9 +45,16 @@ static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
     plan_add(p, "weights", a->used - at);
     int64_t n = en->policy.slab.dim[0];
     if (en->shape.train) {
-        at = a->used;
+        at = arena_mark(a);
         l->grad = model_carve(a, en->hf.dims, dtype_of(c->grad_dtype));
-        plan_add(p, "gradients", a->used - at);
+        size_t end = a->used;
+        plan_add(p, "gradients", end - at);
+        if (reference_turns(en)) {
+            arena_rewind(a, at);
+            l->reference = model_carve(a, en->hf.dims, t);
+            plan_add(p, "reference weights (in the gradients' memory)", a->used - at);
+            if (a->used < end) a->used = end;
+        }
         at = a->used;
         comm_slice(n, ranks_rank(), (int)c->gpus, &l->first, &n); // of the optimizer's state a rank keeps its slice
         if (t == BF16 && state == F32) l->master = arena_new(a, c->optim_dtype == DTYPE_F32_SPLIT ? U16 : F32, n);
@@ -43,7 +64,7 @@ static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
         plan_add(p, c->gpus > 1 ? "optimizer state (this rank's slice)" : "optimizer state", a->used - at);
     }
     at = a->used;
-    if (en->shape.reference) l->reference = model_carve(a, en->hf.dims, t);
+    if (en->shape.reference && !reference_turns(en)) l->reference = model_carve(a, en->hf.dims, t);
     plan_add(p, "reference weights", a->used - at);
     at = a->used;
     reward_models_carve_params(en->models, a);
@@ -113,8 +134,8 @@ static void free_views(Engine *en, Learner *l) {
     activations_free(&l->work.acts);
 }
 
-static bool describe(Engine *en, Learner *l, const Config *c, RunShape shape, Error *e) {
-    *en = (Engine){.cfg = c, .shape = shape};
+static bool describe(Engine *en, Learner *l, Device *d, const Config *c, RunShape shape, Error *e) {
+    *en = (Engine){.cfg = c, .device = d, .shape = shape};
     if (!*c->model) return error_set(e, EXIT_CONFIG, "model: not set; give a HF model directory, as model=PATH");
     if (!hf_config_read(c->model, &en->hf, e)) return false;
     if (en->hf.dims.scores && !shape.score_head)
@@ -144,12 +165,12 @@ static bool describe(Engine *en, Learner *l, const Config *c, RunShape shape, Er
     return true;
 }
 
-bool engine_describe(Engine *en, const Config *c, RunShape shape, Error *e) {
+bool engine_describe(Engine *en, Device *d, const Config *c, RunShape shape, Error *e) {
     Learner none = {0};
-    return describe(en, &none, c, shape, e);
+    return describe(en, &none, d, c, shape, e);
 }
-bool learner_describe(Learner *l, const Config *c, RunShape shape, Error *e) {
-    return describe(&l->engine, l, c, shape, e);
+bool learner_describe(Learner *l, Device *d, const Config *c, RunShape shape, Error *e) {
+    return describe(&l->engine, l, d, c, shape, e);
 }
 
 // Of one rank.
@@ -157,7 +178,7 @@ static size_t plan_bytes(const Engine *en) { return en->plan.params + en->plan.w
 
 bool plan_fits(const Engine *en, size_t *need, MemoryLimit *have) {
     // On the CPU all ranks take their memory from the same place; on a GPU each from its own.
-    bool cpu = en->device ? on_host(en->device) : en->cfg->device == DEVICE_CPU;
+    bool cpu = computes_on_host(en);
     if (en->device && !cpu) *have = (MemoryLimit){en->device->memory(en->device), "this GPU", true};
     else *have = machine_memory(cpu ? (int)en->cfg->gpus : 1);
     *need = plan_bytes(en) * (cpu && !have->own ? (size_t)en->cfg->gpus : 1);
@@ -187,18 +208,24 @@ static bool model_files_check(const Config *c, Error *e) {
     return checkpoint_model_check(c->model, &checked, e);
 }
 
+// CRC32C of weights.
+static uint32_t weights_sum(Device *d, Tensor weights) {
+    enum { BLOCK = 16 << 20 };
+    char *block = xmalloc(BLOCK);
+    uint32_t crc = 0;
+    for (size_t at = 0, bytes = tensor_bytes(weights); at < bytes; at += BLOCK) {
+        size_t n = bytes - at < BLOCK ? bytes - at : BLOCK;
+        crc = crc32c(crc, device_view(d, (char *)weights.data + at, n, block), n);
+    }
+    free(block);
+    return crc;
+}
+
 // Ranks that began with different weights would train on, each its own model.
 static bool weights_agree(Engine *en, Tensor weights, const char *dir, Error *e) {
     int world = comm_world(en->comm);
     if (world == 1) return true;
-    enum { BLOCK = 16 << 20 };
-    char *block = xmalloc(BLOCK);
-    uint32_t crc = 0, *all = xcalloc((size_t)world, sizeof *all);
-    for (size_t at = 0, bytes = tensor_bytes(weights); at < bytes; at += BLOCK) {
-        size_t n = bytes - at < BLOCK ? bytes - at : BLOCK;
-        en->device->copy(en->device, block, (char *)weights.data + at, n);
-        crc = crc32c(crc, block, n);
-    }
+    uint32_t crc = weights_sum(en->device, weights), *all = xcalloc((size_t)world, sizeof *all);
     bool ok = device_ok(en->device, e) && comm_gather(en->comm, "weights", &crc, sizeof crc, all, e);
     for (int r = 1; ok && r < world; r++)
         if (all[r] != all[0])
@@ -207,7 +234,6 @@ static bool weights_agree(Engine *en, Tensor weights, const char *dir, Error *e)
                           "rank %d has loaded other weights from %s than rank 0 (crc32c %08x and %08x); give all ranks "
                           "the same files",
                           r, dir, all[r], all[0]);
-    free(block);
     free(all);
     return ok;
 }
@@ -234,9 +260,10 @@ static bool load_weights(Engine *en, Learner *l, Error *e) {
     // A split master begins with nothing that rounding took from it: fresh memory is zero.
     if (present(l->master) && l->master.dtype == F32)
         en->device->cast(en->device, l->master, tensor_rows(en->policy.slab, l->first, l->master.dim[0]));
-    if (en->shape.reference) en->device->cast(en->device, l->reference.slab, en->policy.slab);
+    if (en->shape.reference && !reference_turns(en)) en->device->cast(en->device, l->reference.slab, en->policy.slab);
     if (!reward_models_load(en->models, en->device, c->load, e)) return false;
     en->device->sync(en->device);
+    if (reference_turns(en)) l->reference_sum = weights_sum(en->device, en->policy.slab);
     bool ok = device_ok(en->device, e) && weights_agree(en, en->policy.slab, c->model, e);
     for (int i = 0; i < reward_models_count(en->models) && ok; i++) {
         const char *dir;
@@ -244,6 +271,24 @@ static bool load_weights(Engine *en, Learner *l, Error *e) {
         ok = weights_agree(en, weights, dir, e);
     }
     return ok;
+}
+
+bool learner_reference(Learner *l, Error *e) {
+    const Engine *en = &l->engine;
+    const Config *c = en->cfg;
+    Device *d = en->device;
+    if (!reference_turns(en)) return true;
+    d->fill(d, l->reference.slab, 0); // what lies between its tensors is of a gradient
+    if (c->init == INIT_RANDOM) model_init_random(d, &l->reference, (uint64_t)c->seed);
+    else if (!hf_weights_again(c->model, d, &l->reference, e))
+        return error_prefix(e, "reading the reference's weights again (reference_weights=resident keeps them)");
+    d->sync(d);
+    if (!device_ok(d, e)) return false;
+    return weights_sum(d, l->reference.slab) == l->reference_sum ||
+           error_set(e, EXIT_INPUT,
+                     "%s: the weights are no longer those that this run began with, and its reference is read from "
+                     "there for each generation; bring the files back, or set reference_weights=resident from the start",
+                     c->model);
 }
 
 static bool join_ranks(Engine *en, Error *e) {
@@ -312,7 +357,12 @@ static void close_parts(Engine *en, Learner *l) {
 static bool open_parts(Engine *en, Learner *l, const Config *c, RunShape shape, Error *e) {
     if (!en->tokenizer && !engine_prepare(en, c, e)) return false;
     Engine prepared = *en;
-    bool described = describe(en, l, c, shape, e);
+    Device *d = device_open(c->device, ranks_gpu(), machine_threads((int)c->threads, ranks_here()), c->cpu_isa, e);
+    if (!d) {
+        close_parts(en, l);
+        return false;
+    }
+    bool described = describe(en, l, d, c, shape, e);
     // The ends were chosen with the template; the dims are those described, whose head may have turned out to be its own.
     memcpy(en->hf.eos, prepared.hf.eos, sizeof en->hf.eos);
     en->hf.n_eos = prepared.hf.n_eos, en->tokenizer = prepared.tokenizer, en->template = prepared.template;
@@ -320,8 +370,7 @@ static bool open_parts(Engine *en, Learner *l, const Config *c, RunShape shape, 
         close_parts(en, l);
         return false;
     }
-    en->device = device_open(c->device, ranks_gpu(), machine_threads((int)c->threads, ranks_here()), c->cpu_isa, e);
-    if (!en->device || !join_ranks(en, e)) {
+    if (!join_ranks(en, e)) {
         close_parts(en, l);
         return false;
     }
@@ -399,6 +448,7 @@ char *plan_table(const Engine *en) {
     if (en->shape.train && !c->recompute && !c->gradient_checkpointing) str_puts(&s, " recompute=true");
     if (en->shape.train && !c->gradient_checkpointing) str_puts(&s, " gradient_checkpointing=true");
     if (en->shape.score_rows && !c->share_prompts && c->num_generations > 1) str_puts(&s, " share_prompts=true");
+    if (en->shape.reference && !c->sync_ref_model && !reference_turns(en)) str_puts(&s, " reference_weights=reload");
     if (en->shape.reference) str_puts(&s, " beta=0");
     if (en->shape.train && c->per_device_train_batch_size > 1)
         str_printf(&s, " per_device_train_batch_size=%" PRId64, c->per_device_train_batch_size / 2);

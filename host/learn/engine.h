@@ -59,8 +59,9 @@ typedef struct {
 bool engine_find_template(Engine *en, Error *e);
 // Reads config.json, the tokenizer and the chat template: enough for a prompter. engine_open does it where it was not done.
 bool engine_prepare(Engine *en, const Config *c, Error *e);
-// Reads config.json and the tokenizer, and plans the memory without taking it: enough for `plan`.
-bool engine_describe(Engine *en, const Config *c, RunShape shape, Error *e);
+// Reads config.json, and plans the memory on that device (NULL: on the one that the configuration names) without taking
+// it: enough for `plan`.
+bool engine_describe(Engine *en, Device *d, const Config *c, RunShape shape, Error *e);
 // Describes the engine, takes its memory, loads (or draws) the weights. For a shape that samples.
 bool engine_open(Engine *en, const Config *c, RunShape shape, Error *e);
 void engine_close(Engine *en);

@@ -21,6 +21,7 @@ typedef struct {
 typedef struct Learner {
     Engine engine;
     Model grad, reference;
+    uint32_t reference_sum; // of its weights, where they are read again: see learner_reference
     int64_t first; // the element of the slab that this rank's slice of the optimizer's state begins at
     // [slice of the slab]. master: only where weights are bf16 and state f32; U16: the low halves of masters (adamw.h).
     Tensor master, moment1, moment2;
@@ -29,6 +30,9 @@ typedef struct Learner {
     Staging feed; // a micro-batch's inputs on their way
 } Learner;
 // As engine_describe and engine_open, of any shape.
-bool learner_describe(Learner *l, const Config *c, RunShape shape, Error *e);
+bool learner_describe(Learner *l, Device *d, const Config *c, RunShape shape, Error *e);
 bool learner_open(Learner *l, const Config *c, RunShape shape, Error *e);
 void learner_close(Learner *l);
+// To be called before l->reference runs: where its weights lie in the gradients' memory they are read again, and l->grad is
+// void. False after filling *e: they cannot be read, or are other weights than those the run began with.
+bool learner_reference(Learner *l, Error *e);

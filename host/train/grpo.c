@@ -204,6 +204,8 @@ static StepResult generate(Trainer *t, Error *e) {
     StepResult s = STEP_DONE;
     if (c->beta != 0) {
         double start = clock_seconds();
+        enter(t, "reference", 0, 0);
+        if (!learner_reference(&t->learner, e)) return STEP_FAILED;
         grpo_order(t->generation.order, b->n, 1, 0, 0); // groups whole, whatever their steps
         s = score_tokens(t, &t->learner.reference, t->generation.order, b->n, b->ref_logp, e);
         t->report.stats.reference_time += clock_seconds() - start;

@@ -7,6 +7,7 @@
 #include "checkpoint.h"
 #include "clock.h"
 #include "dataset.h"
+#include "device.h"
 #include "engine.h"
 #include "file.h"
 #include "fingerprint.h"
@@ -332,10 +333,13 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have
     else if (command == PHASE_SFT) shape = shape_for_sft(&c);
     else if (command == PHASE_REWARD_MODEL) shape = shape_for_pairs(&c);
     else shape = shape_for_rollout(&c, many, many), shape.rewards = &rw;
-    bool ok = engine_describe(&en, &c, shape, e);
+    Device *d = device_open(c.device, 0, (int)c.threads, c.cpu_isa, e);
+    bool ok = d && engine_describe(&en, d, &c, shape, e);
     if (ok && !plan_fits(&en, need, have))
         ok = error_set(e, EXIT_MEMORY, "it would take %.2f GiB, and %s has %.2f", (double)*need / (1 << 30),
                        have->whose, (double)have->bytes / (1 << 30));
+    device_close(d);
+    en.device = NULL;
     engine_close(&en);
     return ok || error_prefix(e, "phase %s", p->name);
 }
