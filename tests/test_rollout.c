@@ -405,9 +405,40 @@ static void failures_are_said(void **state) {
     fixture_remove(&f);
 }
 
+// A prompt is run once for all its completions: training's, and the several samples of eval and select, whose batches have
+// them as groups. Attention over packed rows is that of prompts alone here.
+static int64_t prompt_rows;
+static void counted_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv) {
+    prompt_rows += y.dim[0];
+    real.attention(d, y, lse, qkv, seq, prefix, n_kv);
+}
+static void a_prompt_is_run_once(void **state) {
+    Fixture f;
+    fixture_dir(&f);
+    for (int slots = 3; slots <= 64; slots += 61) { // fewer than completions, or more
+        char more[80];
+        snprintf(more, sizeof more, "num_generations=8 per_device_train_batch_size=16 rollout_batch=%d", slots);
+        fixture_open(&f, more);
+        Device *d = f.t.learner.engine.device;
+        real = *d;
+        d->attention = counted_attention;
+        prompt_rows = 0;
+        Drawn x = decode(&f);
+        const Batch *b = &f.t.generation.batch;
+        int64_t want = 0;
+        for (int p = 0; p < b->prompts; p++) want += (int64_t)b->prompt[p].n;
+        assert_true(b->prompts > 1 && b->group == 8);
+        assert_int_equal(prompt_rows, want * f.t.learner.engine.policy.dims.L);
+        drawn_free(&x);
+        fixture_close(&f);
+    }
+    fixture_remove(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_advance),
+        cmocka_unit_test(a_prompt_is_run_once),
         cmocka_unit_test(asking_ahead_changes_nothing),
         cmocka_unit_test(failures_are_said),
     };

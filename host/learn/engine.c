@@ -285,10 +285,11 @@ bool learner_reference(Learner *l, Error *e) {
     d->sync(d);
     if (!device_ok(d, e)) return false;
     return weights_sum(d, l->reference.slab) == l->reference_sum ||
-           error_set(e, EXIT_INPUT,
-                     "%s: the weights are no longer those that this run began with, and its reference is read from "
-                     "there for each generation; bring the files back, or set reference_weights=resident from the start",
-                     c->model);
+           error_set(
+               e, EXIT_INPUT,
+               "%s: the weights are no longer those that this run began with, and its reference is read from "
+               "there for each generation; bring the files back, or set reference_weights=resident from the start",
+               c->model);
 }
 
 static bool join_ranks(Engine *en, Error *e) {

@@ -22,7 +22,7 @@ typedef struct Learner {
     Engine engine;
     Model grad, reference;
     uint32_t reference_sum; // of its weights, where they are read again: see learner_reference
-    int64_t first; // the element of the slab that this rank's slice of the optimizer's state begins at
+    int64_t first;          // the element of the slab that this rank's slice of the optimizer's state begins at
     // [slice of the slab]. master: only where weights are bf16 and state f32; U16: the low halves of masters (adamw.h).
     Tensor master, moment1, moment2;
     Tensor norms; // [1] I64 (f64 bits): see optim.c
