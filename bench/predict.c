@@ -46,6 +46,9 @@ static const struct {
     {"swiglu T=8192", "", 0.92},
     {"swiglu_bwd T=32768", "", 0.90},
     {"swiglu_bwd T=8192", "", 0.90},
+    {"lora_down ", "", 0.12},     // a launch, and 28 loads one after another
+    {"lora_up ", "", 0.45},       // a column a thread: loads of 4 and stores of 2 bytes
+    {"lora_grad ", "", 0.20},     // x read for every 8 rows of dw, then the parts
     {"qk_norm T=2720", "", 0.75}, // a warp a head; 17 MB lie in the L2 at once
     {"qk_norm_bwd T=2720", "", 0.65},
     {"rope T=32768", "", 0.80}, // an angle's sine and cosine in f64, once a token and pair

@@ -3,6 +3,7 @@
 #include "cases_block.h"
 #include "cases_head.h"
 #include "cases_loop.h"
+#include "cases_lora.h"
 #include "cases_memory.h"
 
 typedef struct {
@@ -74,6 +75,13 @@ static const CaseRow case_table[] = {
     ROW(matmul_bwd, .T = 9, .D = 17, .F = 63) ROW(matmul_bwd, .T = 65, .D = 15, .F = 7) ROW(matmul_bwd, .T = 64, .D = 64, .F = 72)
     ROW(matmul_bwd, .T = 531, .D = 130, .F = 100) ROW(matmul_bwd, .T = 5, .D = 20, .F = 1101)
     SPEED(matmul_bwd, .T = 2720, .D = 896, .F = 9728)
+
+    ROW(lora_down, .T = 1, .F = 1, .H = 1) ROW(lora_down, .T = 9, .F = 65, .H = 5, .opt = true) ROW(lora_down, .T = 70, .F = 33, .H = 16)
+    ROW(lora_down, .T = 0, .F = 64, .H = 4) SPEED(lora_down, .T = 2720, .F = 896, .H = 16)
+    ROW(lora_up, .T = 1, .F = 1, .H = 1) ROW(lora_up, .T = 9, .F = 65, .H = 5, .opt = true) ROW(lora_up, .T = 70, .F = 33, .H = 16, .K = 1)
+    ROW(lora_up, .T = 19, .F = 140, .H = 3, .K = 1, .opt = true) ROW(lora_up, .T = 0, .F = 64, .H = 4) SPEED(lora_up, .T = 2720, .F = 9728, .H = 16)
+    ROW(lora_grad, .T = 1, .F = 1, .H = 1) ROW(lora_grad, .T = 9, .F = 65, .H = 5, .opt = true) ROW(lora_grad, .T = 300, .F = 33, .H = 16)
+    ROW(lora_grad, .T = 0, .F = 64, .H = 4) SPEED(lora_grad, .T = 2720, .F = 9728, .H = 16)
 
     ROW(qk_norm, .T = 1, .H = 1, .K = 1, .d = 2) ROW(qk_norm, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true) ROW(qk_norm, .T = 70, .H = 3, .K = 1, .d = 16)
     ROW(qk_norm, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(qk_norm, .T = 20, .H = 12, .K = 2, .d = 128)

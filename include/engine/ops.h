@@ -70,6 +70,15 @@ typedef struct {
     int max_completion; // tokens: the length that ends it
 } EndRule;
 
+// Low-rank adapters beside the parts of a product whose columns lie side by side (q, k and v). Those parts that have one
+// have their `rank` columns of z one after another, and their [rank, width] of w.
+typedef struct {
+    int n, rank;
+    int64_t width[3]; // [n] columns of each part
+    bool low[3];      // [n] it has an adapter
+    float scale;
+} LowRank;
+
 // clang-format off
 #define OPS(OP)                                                                                                       \
     /* x = value */                                                                                                   \
@@ -86,16 +95,22 @@ typedef struct {
     /* sum[T,D]? = x + delta?; y[T,D] = sum * rstd * w[D]; rstd[T] f32 = 1/sqrt(mean(sum^2) + eps) */                 \
     /* without delta, sum is not written and x stands for it; the norm reads the sum as stored (rounded) */           \
     OP(rmsnorm, (Device *d, Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor delta, Tensor w, float eps))          \
-    /* dx[T,D] = dres[T,D]? + gradient through the norm (dx may be dres); dw[D] += */                                 \
+    /* dx[T,D] = dres[T,D]? + gradient through the norm (dx may be dres); dw[D]? += */                                 \
     OP(rmsnorm_bwd, (Device *d, Tensor dx, Tensor dw, Tensor dres, Tensor dy, Tensor sum, Tensor rstd, Tensor w))     \
     /* y[M,N] = x[M,K] w[N,K]^T */                                                                                    \
     OP(matmul, (Device *d, Tensor y, Tensor x, Tensor w))                                                             \
     /* dx[M,K]? = dy[M,N] w[N,K];  dw[N,K]? += dy^T x;  dw's dtype may differ */                                      \
     OP(matmul_bwd, (Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w))                                  \
+    /* low-rank adapters, part by part of the columns: see LowRank; z[T,R] and w are f32. z = scale x w^T */           \
+    OP(lora_down, (Device *d, Tensor z, Tensor x, Tensor w, LowRank p))                                               \
+    /* y[T,N] = base[T,N] + scale z w, rounded once; base is f32 or as y, and may be y. A part without one: base */    \
+    OP(lora_up, (Device *d, Tensor y, Tensor base, Tensor z, Tensor w, LowRank p))                                    \
+    /* dw += scale z^T x */                                                                                           \
+    OP(lora_grad, (Device *d, Tensor dw, Tensor z, Tensor x, LowRank p))                                              \
     /* in place on qkv[T,H+2K,d]: each query head = its RMSNorm times q_w[d], each key head times k_w[d]; values stay. */ \
     /* raw[T,H+K,d]? = those heads before */                                                                          \
     OP(qk_norm, (Device *d, Tensor qkv, Tensor raw, Tensor q_w, Tensor k_w, int n_kv, float eps))                     \
-    /* in place on dqkv: query and key heads; dq_w[d] +=, dk_w[d] += */                                               \
+    /* in place on dqkv: query and key heads; dq_w[d]? +=, dk_w[d]? +=*/                                               \
     OP(qk_norm_bwd, (Device *d, Tensor dqkv, Tensor dq_w, Tensor dk_w, Tensor raw, Tensor q_w, Tensor k_w, int n_kv,  \
                      float eps))                                                                                      \
     /* in place on qkv[T,H+2K,d]: += bias[(H+2K)d]?, then q and k rotated (rotate-half, HF's RoPE) by pos[T] */       \

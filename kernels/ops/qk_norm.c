@@ -61,7 +61,7 @@ void cpu_qk_norm_bwd(Device *d, Tensor dqkv, Tensor dq_w, Tensor dk_w, Tensor ra
                 else head_bwd(dx, x, BF16, h < H ? dq : dk, h < H ? q_w : k_w, head, eps);
             }
     }
-    add_column_sums(dq_w, q_part, blocks, head);
-    add_column_sums(dk_w, k_part, blocks, head);
+    if (present(dq_w)) add_column_sums(dq_w, q_part, blocks, head);
+    if (present(dk_w)) add_column_sums(dk_w, k_part, blocks, head);
     arena_rewind(&d->scratch, mark);
 }

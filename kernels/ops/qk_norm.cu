@@ -128,7 +128,7 @@ void cuda_qk_norm_bwd(Device *d, Tensor dqkv, Tensor dq_w, Tensor dk_w, Tensor r
     DISPATCH2(dqkv.dtype, T, q_w.dtype, W,
               LAUNCH(d, (qk_norm_bwd_kernel<T, W>), (unsigned)blocks, THREADS, 0, data_of<T>(dqkv), part,
                      data_of<T>(raw), data_of<W>(q_w), data_of<W>(k_w), T_, rows, h));
-    cuda_add_column_sums(d, dq_w, part, blocks, h.head);
-    cuda_add_column_sums(d, dk_w, part + blocks * h.head, blocks, h.head);
+    if (present(dq_w)) cuda_add_column_sums(d, dq_w, part, blocks, h.head);
+    if (present(dk_w)) cuda_add_column_sums(d, dk_w, part + blocks * h.head, blocks, h.head);
     arena_rewind(&d->scratch, mark);
 }

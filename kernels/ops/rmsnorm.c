@@ -36,6 +36,6 @@ void cpu_rmsnorm_bwd(Device *d, Tensor dx, Tensor dw, Tensor dres, Tensor dy, Te
             else norm_row_bwd(out, acc, res, g, x, BF16, f32(rstd)[t], w.data, w.dtype, D);
         }
     }
-    add_column_sums(dw, part, blocks, D);
+    if (present(dw)) add_column_sums(dw, part, blocks, D);
     arena_rewind(&d->scratch, mark);
 }

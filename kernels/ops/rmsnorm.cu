@@ -164,6 +164,6 @@ void cuda_rmsnorm_bwd(Device *d, Tensor dx, Tensor dw, Tensor dres, Tensor dy, T
                0, data_of<T>(dx), part, data_of<T>(dres), data_of<T>(dy), data_of<T>(sum), data_of<float>(rstd),
                data_of<W>(w), T_, (int)D, rows, whole);
     });
-    cuda_add_column_sums(d, dw, part, blocks, D);
+    if (present(dw)) cuda_add_column_sums(d, dw, part, blocks, D);
     arena_rewind(&d->scratch, mark);
 }

@@ -65,6 +65,14 @@ mutant rope_bwd_loses_a_lane kernels/ops/rope.cu ops:rope_bwd \
 mutant rope_bwd_angles_no_barrier kernels/ops/rope.cu ops:rope_bwd \
     '        __syncthreads();
         make_angles(angle, r, pos, row0, n);' '        make_angles(angle, r, pos, row0, n);'
+mutant lora_down_scale kernels/ops/lora.cu ops:lora_down \
+    '= p.scale * s;' '= s;'
+mutant lora_up_no_bare_parts kernels/ops/lora.cu ops:lora_up \
+    'p.low[k] ? p.rank : 0, p.scale}' 'p.rank, p.scale}'
+mutant lora_grad_blocks_overlap kernels/ops/lora.cu ops:lora_grad \
+    'int64_t first = (int64_t)blockIdx.y * chunk,' 'int64_t first = 0,'
+mutant lora_parts_in_place kernels/ops/lora.cu ops:lora_down \
+    'low += p.rank, element' 'element'
 mutant swiglu_bwd_slope kernels/ops/swiglu.cu ops:swiglu_bwd \
     '(1.0f + x * (1.0f - s))' '(1.0f + x * s)'
 mutant swiglu_wrong_half kernels/ops/swiglu.cu ops:swiglu \
