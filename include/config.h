@@ -22,11 +22,17 @@
     TEXT(model,     tokenizer, "", "directory or tokenizer.json to use instead of the model's own")                    \
     PICK(model,     init, 0, "load|random", "weights from the model directory, or drawn at random from the seed")      \
     PICK(model,     load, 0, "strict|mmap", "strict reads and checks every tensor; mmap maps the file and is faster")  \
+    TEXT(model,     adapter, "", "directory of a LoRA adapter in PEFT's format (adapter_config.json, adapter_model.safetensors) that runs beside the model; training goes on with it, and what it was at the start is the reference") \
     PICK(model,     dtype, 1, "f32|bf16", "storage of weights and activations; arithmetic is f32")                     \
     PICK(model,     grad_dtype, 0, "f32|bf16", "storage of gradients")                                                 \
     PICK(model,     optim_dtype, 0, "f32|bf16|f32_split", "f32: master weights and moments in f32; f32_split: the same numbers, each master kept as its bf16 weight and what rounding took from it, in 2 bytes a parameter less; bf16: moments in bf16, no masters, stochastic rounding") \
     BOOL(model,     recompute, true, "compute norm and SwiGLU outputs again in the backward pass instead of keeping them") \
     BOOL(model,     gradient_checkpointing, false, "keep only the residual stream before each layer and compute the layer again in its backward pass: the same numbers in less memory, for about a third more time") \
+    INT (lora,      lora_r, 0, 0, 4096, "rank of the LoRA adapter that is trained while the model's weights stay; 0: all weights are trained") \
+    REAL(lora,      lora_alpha, 32, 1e-6, 1e6, "what the adapter adds is multiplied by lora_alpha / lora_r")           \
+    BOOL(lora,      use_rslora, false, "by lora_alpha / sqrt(lora_r) instead")                                         \
+    REAL(lora,      lora_dropout, 0, 0, 1, "0 alone: with dropout a token's log-prob in training would not be the one it was sampled with") \
+    LIST(lora,      lora_target, "all-linear", "projections with an adapter, of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; all-linear: all of them") \
     PICK(device,    device, 0, "auto|cpu|cuda", "where to compute; auto: a GPU where there is one for this build, else the CPU")\
     PICK(device,    matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
     INT (device,    threads, 0, 0, 1024, "CPU threads; 0: all cores")                                                  \
@@ -148,6 +154,7 @@
     REAL(select,    select_max_overlap, 1, 0, 1, "drop a completion that has more than this share of its runs of three words in common with one kept of the same question; 1: only the same text") \
     INT (select,    select_per_question, 1, 0, 4096, "completions kept of a question; 0: all")                         \
     PICK(select,    select_choose, 0, "shortest|highest|seed", "which of them: fewest tokens, highest reward, or by lot") \
+    TEXT(merge,     merge_output, "", "directory of the merged model: sums in f32, rounded once to dtype")             \
     TEXT(sample,    prompt, "", "what to ask")                                                                         \
     TEXT(sample,    prompt_file, "", "JSONL with `prompt`, or text with one prompt a line")
 // clang-format on

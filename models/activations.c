@@ -25,6 +25,16 @@ static LayerActs carve_layer(Arena *a, ModelDims n, DType t, int64_t T, Keep kee
     };
 }
 
+// What an adapter's products need.
+static void carve_low(Activations *x, Arena *a, ModelDims n, DType t) {
+    int64_t widest = (int64_t)(n.H + 2 * n.K) * n.d, rows = x->capacity < ADAPTER_ROWS ? x->capacity : ADAPTER_ROWS;
+    if (widest < 2 * n.F) widest = 2 * n.F;
+    if (widest < n.D) widest = n.D;
+    if (t != F32) x->full = arena_new(a, F32, rows, widest);
+    x->low = arena_new(a, F32, x->capacity, 3 * n.low_rank);
+    if (x->keep) x->dlow = arena_new(a, F32, x->capacity, 3 * n.low_rank);
+}
+
 Activations activations_carve(Arena *a, ModelDims n, DType t, int64_t T, Keep keep) {
     Activations x = {.capacity = T, .keep = keep};
     x.layer = xcalloc((size_t)n.L, sizeof *x.layer);
@@ -45,6 +55,7 @@ Activations activations_carve(Arena *a, ModelDims n, DType t, int64_t T, Keep ke
     x.final_res = arena_new(a, t, T, n.D);
     x.final_rstd = arena_new(a, F32, T);
     x.out = arena_new(a, t, T, n.D);
+    if (n.low_rank) carve_low(&x, a, n, t);
     if (!keep) return x;
     x.dx = arena_new(a, t, T, n.D);
     x.dres = arena_new(a, t, T, n.D);

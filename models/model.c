@@ -153,6 +153,7 @@ Model model_carve(Arena *a, ModelDims dims, DType dtype) {
 void model_free(Model *m) {
     free(m->params);
     free(m->layer);
+    adapter_free(m->adapter);
     *m = (Model){0};
 }
 
@@ -160,4 +161,10 @@ const Param *model_param(const Model *m, const char *name) {
     for (int i = 0; i < m->n_params; i++)
         if (!strcmp(m->params[i].name, name)) return &m->params[i];
     return NULL;
+}
+
+Trained model_trained(const Model *m) {
+    const Adapter *a = m->adapter;
+    if (a) return (Trained){a->slab, a->slab.dim[0], a->n_params, a->params};
+    return (Trained){m->slab, m->n_decay, m->n_params, m->params};
 }

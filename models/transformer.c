@@ -33,6 +33,49 @@ static void range_layer(Device *d, const char *pass, int l) {
     d->range(d, name);
 }
 
+// The product's adapters; NULL where no part has one.
+static const ProductAdapter *adapter_of(const Model *m, int l, LayerProduct p) {
+    return m->adapter && m->adapter->layer[l][p].in.rank ? &m->adapter->layer[l][p] : NULL;
+}
+
+// Memory of another tensor as [rows, cols] F32.
+static Tensor as_f32(Tensor x, int64_t rows, int64_t cols) { return tensor2(x.data, F32, rows, cols); }
+
+// y[T,N] = x[T,K] w[N,K]^T, and what its adapters add: in f32, before y is rounded, a block of rows after another. A row
+// gets the same bits in any block.
+static void product(Device *d, const Model *m, const Activations *acts, int l, LayerProduct which, Tensor y, Tensor x,
+                    Tensor w) {
+    const ProductAdapter *p = adapter_of(m, l, which);
+    int64_t T = y.dim[0], N = tensor_width(y), most = y.dtype == F32 ? T : acts->full.dim[0];
+    if (!p) {
+        d->matmul(d, y, x, w);
+        return;
+    }
+    for (int64_t at = 0, n; at < T; at += n) {
+        n = T - at < most ? T - at : most;
+        Tensor to = tensor_rows(y, at, n), in = tensor_rows(x, at, n), low = as_f32(acts->low, n, p->in.rank);
+        Tensor full = y.dtype == F32 ? to : as_f32(acts->full, n, N);
+        d->matmul(d, full, in, w);
+        d->lora_down(d, low, in, p->a, p->in);
+        d->lora_up(d, to, full, low, p->b, p->out);
+    }
+}
+
+// dx = dy w and dw? += dy^T x, and through the adapters, whose gradients are added to grad's.
+static void product_bwd(Device *d, const Model *m, const Model *grad, const Activations *acts, int l,
+                        LayerProduct which, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w) {
+    const ProductAdapter *p = adapter_of(m, l, which);
+    d->matmul_bwd(d, dx, dw, dy, x, w);
+    if (!p) return;
+    const ProductAdapter *g = &grad->adapter->layer[l][which];
+    Tensor low = as_f32(acts->low, x.dim[0], p->in.rank), dlow = as_f32(acts->dlow, x.dim[0], p->in.rank);
+    d->lora_down(d, low, x, p->a, p->in);
+    d->lora_down(d, dlow, dy, p->b, p->out);
+    d->lora_grad(d, g->b, low, dy, p->out);
+    d->lora_grad(d, g->a, dlow, x, p->in);
+    d->lora_up(d, dx, dx, dlow, p->a, p->in);
+}
+
 // Layer l as far as its backward pass needs it, the last product left out. It begins with the residual stream res[T,D] and
 // what the block before adds to it (NONE: it is whole).
 static void layer_forward(Device *d, const Model *m, const Activations *acts, int l, Tensor res, Tensor add, Input in) {
@@ -44,15 +87,15 @@ static void layer_forward(Device *d, const Model *m, const Activations *acts, in
     Tensor cache = in.kv ? kv_layer(in.kv, l) : NONE; // [R,2K,d]
 
     d->rmsnorm(d, a.norm1, present(add) ? a.res1 : NONE, a.rstd1, res, add, w.norm1_w, n.rms_eps);
-    d->matmul(d, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), a.norm1, w.qkv_w);
+    product(d, m, acts, l, PRODUCT_QKV, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), a.norm1, w.qkv_w);
     if (present(w.q_norm)) d->qk_norm(d, a.qkv, a.heads, w.q_norm, w.k_norm, n.K, n.rms_eps);
     d->rope(d, a.qkv, w.qkv_b, in.pos, &m->rope, n.K, cache, in.kv_row);
     if (present(in.seq)) d->attention(d, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
     else d->decode(d, a.att, a.qkv, cache, in.span, n.K);
-    d->matmul(d, block, tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att)), w.o_w);
+    product(d, m, acts, l, PRODUCT_O, block, tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att)), w.o_w);
 
     d->rmsnorm(d, a.norm2, a.res2, a.rstd2, a.res1, block, w.norm2_w, n.rms_eps);
-    d->matmul(d, a.gate_up, a.norm2, w.gate_up_w);
+    product(d, m, acts, l, PRODUCT_GATE_UP, a.gate_up, a.norm2, w.gate_up_w);
     d->swiglu(d, a.mlp, a.gate_up);
 }
 
@@ -67,7 +110,7 @@ static void transformer(Device *d, const Model *m, Activations *acts, Input in) 
     for (int l = 0; l < n.L; l++) {
         range_layer(d, "layer", l);
         layer_forward(d, m, acts, l, res, l ? block : NONE, in);
-        d->matmul(d, block, tensor_rows(acts->layer[l].mlp, 0, T), m->layer[l].down_w);
+        product(d, m, acts, l, PRODUCT_DOWN, block, tensor_rows(acts->layer[l].mlp, 0, T), m->layer[l].down_w);
         res = tensor_rows(acts->layer[l].res2, 0, T);
         device_range(d, NULL);
     }
@@ -112,21 +155,21 @@ void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, P
         // With recompute only one layer's intermediates exist: those of the last layer are still there.
         if (acts->keep == KEEP_RESIDUALS && l < n.L - 1) layer_forward(d, m, acts, l, a.res1, NONE, input);
         if (acts->keep == KEEP_PRODUCTS) d->swiglu(d, a.mlp, a.gate_up);
-        d->matmul_bwd(d, dmlp, dw.down_w, dres, a.mlp, w.down_w);
+        product_bwd(d, m, grad, acts, l, PRODUCT_DOWN, dmlp, dw.down_w, dres, a.mlp, w.down_w);
         d->swiglu_bwd(d, dgate_up, dmlp, a.gate_up);
         if (acts->keep == KEEP_PRODUCTS) d->rmsnorm(d, a.norm2, NONE, a.rstd2, a.res2, NONE, w.norm2_w, n.rms_eps);
-        d->matmul_bwd(d, dx, dw.gate_up_w, dgate_up, a.norm2, w.gate_up_w);
+        product_bwd(d, m, grad, acts, l, PRODUCT_GATE_UP, dx, dw.gate_up_w, dgate_up, a.norm2, w.gate_up_w);
         d->rmsnorm_bwd(d, dres, dw.norm2_w, dres, dx, a.res2, a.rstd2, w.norm2_w);
 
-        d->matmul_bwd(d, datt_flat, dw.o_w, dres, att_flat, w.o_w);
+        product_bwd(d, m, grad, acts, l, PRODUCT_O, datt_flat, dw.o_w, dres, att_flat, w.o_w);
         d->attention_bwd(d, dqkv, datt, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
         d->rope_bwd(d, dqkv, dw.qkv_b, in.pos, &m->rope, n.K);
         if (present(w.q_norm))
             d->qk_norm_bwd(d, dqkv, dw.q_norm, dw.k_norm, a.heads, w.q_norm, w.k_norm, n.K, n.rms_eps);
         if (acts->keep == KEEP_PRODUCTS) d->rmsnorm(d, a.norm1, NONE, a.rstd1, a.res1, NONE, w.norm1_w, n.rms_eps);
-        d->matmul_bwd(d, dx, dw.qkv_w, dqkv_flat, a.norm1, w.qkv_w);
+        product_bwd(d, m, grad, acts, l, PRODUCT_QKV, dx, dw.qkv_w, dqkv_flat, a.norm1, w.qkv_w);
         d->rmsnorm_bwd(d, dres, dw.norm1_w, dres, dx, a.res1, a.rstd1, w.norm1_w);
         device_range(d, NULL);
     }
-    d->embed_bwd(d, grad->embedding, dres, in.ids, n.padded ? n.pad : -1);
+    if (present(grad->embedding)) d->embed_bwd(d, grad->embedding, dres, in.ids, n.padded ? n.pad : -1);
 }

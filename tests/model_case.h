@@ -30,6 +30,7 @@ typedef struct {
     DType dtype;
     int64_t tokens, kv_rows; // capacities
     Keep keep;
+    AdapterSpec lora; // rank 0: none
 } CaseSpec;
 
 typedef struct {
@@ -58,8 +59,12 @@ static inline void *shared_memory(Device *d, size_t bytes) {
 
 static inline void case_carve(ModelCase *c, Arena *a) {
     CaseSpec s = c->spec;
+    Arena nothing = arena_measure();
+    s.dims.low_rank = s.lora.rank;
     c->model = model_carve(a, s.dims, s.dtype);
-    if (s.keep) c->grad = model_carve(a, s.dims, F32);
+    if (s.keep) c->grad = model_carve(s.lora.rank ? &nothing : a, s.dims, F32);
+    if (s.lora.rank) c->model.adapter = adapter_carve(a, s.dims, &s.lora);
+    if (s.lora.rank && s.keep) c->grad.adapter = adapter_carve(a, s.dims, &s.lora);
     c->acts = activations_carve(a, s.dims, s.dtype, s.tokens, s.keep);
     if (s.kv_rows > 0) c->cache = kv_carve(a, s.dims, s.dtype, s.kv_rows);
     Tensor *i32s[] = {&c->ids, &c->pos, &c->rows, &c->target, &c->kv_row, &c->token, &c->step_pos};
@@ -107,6 +112,8 @@ static inline void case_fill(ModelCase *c) {
         bool head = strstr(p->name, "lm_head") || (c->spec.dims.tied && strstr(p->name, "embed"));
         param_fill(p, norm ? 1 : 0, vector ? 0.4f : head ? 4 / fan_in : strstr(p->name, "embed") ? 1 : 2 / fan_in);
     }
+    for (int i = 0; c->model.adapter && i < c->model.adapter->n_params; i++)
+        param_fill(&c->model.adapter->params[i], 0, 1 / sqrtf((float)c->model.adapter->params[i].t.dim[1]));
 }
 
 // Packs B sequences; length[B], ids back to back.

@@ -39,7 +39,7 @@ static inline void put_reward_model(const char *name, const json_t *one) {
     if (!hf_config_read(at("%s", name), &hf, &e)) fail_msg("%s", e.text);
     Model m = model_make(hf.dims, F32, 0);
     Str all = {0};
-    safetensors_header(&all, m.params, m.n_params);
+    safetensors_header(&all, m.params, m.n_params, NULL, NULL);
     for (int i = 0; i < m.n_params; i++) {
         const json_t *fill = json_object_get(json_object_get(one, "fills"), m.params[i].name);
         assert_int_equal(json_array_size(fill), 2);

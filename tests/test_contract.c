@@ -13,6 +13,7 @@
 static const RopeSpec scaled = {ROPE_LLAMA3, .theta = 10000, .factor = 4, .trained = 64, .low = 1, .high = 4};
 // GRPO_TEST_SEQUENCES: fewer, 20 at least, where all of it would take too long (make check-ptx).
 static int sequences = MOST;
+static bool adapted; // the model has an adapter
 
 // Sizes that cross every chunk: keys in 64s, products over 4096 bytes of F, the vocabulary in 1024s.
 static ModelDims contract_dims(const Family *family, DType dtype) {
@@ -65,10 +66,22 @@ static int total_tokens(void) {
     return n;
 }
 
+// Beside some projections, so that parts of fused products have none.
+static const AdapterSpec lora = {.rank = 5,
+                                 .alpha = 8,
+                                 .target = {[TARGET_q_proj] = true,
+                                            [TARGET_v_proj] = true,
+                                            [TARGET_o_proj] = true,
+                                            [TARGET_up_proj] = true,
+                                            [TARGET_down_proj] = true}};
+
 static ModelCase *contract_case(Device *d, const Family *family, DType dtype) {
     int n = total_tokens();
-    ModelCase *c =
-        model_case(d, (CaseSpec){.dims = contract_dims(family, dtype), .dtype = dtype, .tokens = n, .kv_rows = 2 * n});
+    ModelCase *c = model_case(d, (CaseSpec){.dims = contract_dims(family, dtype),
+                                            .dtype = dtype,
+                                            .tokens = n,
+                                            .kv_rows = 2 * n,
+                                            .lora = adapted ? lora : (AdapterSpec){0}});
     case_fill(c);
     return c;
 }
@@ -255,6 +268,15 @@ static void contract(const Family *family, DType dtype) {
 static void same_bits_everywhere_f32(void **state) { contract(&qwen2_family, F32); }
 static void same_bits_everywhere_bf16(void **state) { contract(&qwen2_family, BF16); }
 static void same_bits_in_qwen3(void **state) { contract(&qwen3_family, BF16); }
+static void same_bits_beside_an_adapter(void **state) {
+    int all = sequences;
+    adapted = true;
+    if (test_on_cuda()) sequences = 20; // an emulated GPU has run these ops' neighbours on all of them
+    contract(&qwen3_family, BF16);
+    if (!test_on_cuda()) contract(&llama_family, F32);
+    sequences = all;
+    adapted = false;
+}
 // Qwen2.5's ops but for the table of frequencies: an emulated GPU need not run them again.
 static void same_bits_in_llama(void **state) {
     if (!test_on_cuda()) contract(&llama_family, BF16);
@@ -262,10 +284,9 @@ static void same_bits_in_llama(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bits_everywhere_f32),
-        cmocka_unit_test(same_bits_everywhere_bf16),
-        cmocka_unit_test(same_bits_in_qwen3),
-        cmocka_unit_test(same_bits_in_llama),
+        cmocka_unit_test(same_bits_everywhere_f32),    cmocka_unit_test(same_bits_everywhere_bf16),
+        cmocka_unit_test(same_bits_in_qwen3),          cmocka_unit_test(same_bits_in_llama),
+        cmocka_unit_test(same_bits_beside_an_adapter),
     };
     // An emulated GPU is a Hopper here: products of few tokens and of many are different instructions there.
     setenv("EMU_ARCH", "90", 0);

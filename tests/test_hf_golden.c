@@ -153,7 +153,7 @@ static void published_sizes_are_counted(void **state) {
 // Writes some of the model's parameters as one file.
 static void put_weights(const char *name, const Param *params, int n) {
     Str s = {0};
-    safetensors_header(&s, params, n);
+    safetensors_header(&s, params, n, NULL, NULL);
     for (int i = 0; i < n; i++) str_add(&s, params[i].t.data, tensor_bytes(params[i].t));
     put_bytes(at("m/%s", name), s.s, s.n);
     str_free(&s);

@@ -186,6 +186,7 @@ static void one_two_and_four_ranks_agree(void **state) {
         "multi_objective_aggregation=normalize_then_sum shuffle_rewards=true beta=0",
         // A micro-batch is a whole group with its prompt once; of four ranks each has one. The reference is made again.
         "per_device_train_batch_size=4 gradient_checkpointing=true reference_weights=reload",
+        "lora_r=3 lora_alpha=8 learning_rate=1e-2",
     };
     for (size_t v = 0; v < sizeof variants / sizeof *variants; v++) {
         Fixture f[3];

@@ -42,7 +42,8 @@ static void resumed_run_is_the_same_run(void **state) {
                                     "use_adaptive_entropy=true entropy_coef=0.01 entropy_target=100",
                                     "dtype=bf16",
                                     "dtype=bf16 optim_dtype=f32_split",
-                                    "dtype=bf16 optim_dtype=bf16 dynamic_sampling=2"};
+                                    "dtype=bf16 optim_dtype=bf16 dynamic_sampling=2",
+                                    "dtype=bf16 lora_r=3 lora_target=q_proj,v_proj,up_proj,down_proj"};
     for (size_t v = 0; v < sizeof variants / sizeof *variants; v++) {
         Fixture straight, stopped;
         fixture_dir(&straight);
@@ -52,8 +53,10 @@ static void resumed_run_is_the_same_run(void **state) {
             fixture_dir(&stopped);
             run_with_stop(&stopped, variants[v], stop);
             const Learner *a = &straight.t.learner, *b = &stopped.t.learner;
-            const Tensor mine[] = {a->engine.policy.slab, a->moment1, a->moment2, a->reference.slab, a->master},
-                         its[] = {b->engine.policy.slab, b->moment1, b->moment2, b->reference.slab, b->master};
+            const Tensor mine[] = {model_trained(&a->engine.policy).slab, a->moment1, a->moment2, a->reference.slab,
+                                   a->master},
+                         its[] = {model_trained(&b->engine.policy).slab, b->moment1, b->moment2, b->reference.slab,
+                                  b->master};
             for (int i = 0; i < 5; i++) {
                 if (!present(mine[i])) continue;
                 void *bytes = bytes_of(a->engine.device, mine[i]);

@@ -169,7 +169,7 @@ static void other_models_are_refused(void **state) {
     for (int i = 0; i < m.n_params; i++)
         if (strcmp(m.params[i].name, "score.weight")) kept[n++] = m.params[i];
     assert_int_equal(n, m.n_params - 1);
-    safetensors_header(&all, kept, n);
+    safetensors_header(&all, kept, n, NULL, NULL);
     for (int i = 0; i < n; i++) str_add(&all, (const char *)kept[i].t.data, tensor_bytes(kept[i].t));
     put_bytes(at("m/model.safetensors"), all.s, all.n);
     refused(at("m"), "1 missing: score.weight");

@@ -300,7 +300,7 @@ static void written_headers_read_back(void **state) {
     Model m = model_make((ModelDims){.family = &qwen2_family, .V = 11, .D = 6, .F = 5, .L = 2, .H = 3, .K = 1, .d = 2},
                          BF16, 3);
     Str s = {0};
-    safetensors_header(&s, m.params, m.n_params);
+    safetensors_header(&s, m.params, m.n_params, NULL, NULL);
     assert_int_equal(s.n % 8, 0);
     for (int i = 0; i < m.n_params; i++) str_add(&s, m.params[i].t.data, tensor_bytes(m.params[i].t));
     put_bytes(at("m.safetensors"), s.s, s.n);

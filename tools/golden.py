@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the goldens in tests/golden by running the real libraries: HF transformers, TRL and Math-Verify.
+"""Writes the goldens in tests/golden by running the real libraries: HF transformers, PEFT, TRL and Math-Verify.
 
-    tools/golden.py loss | options | adamw | model | padding | groups | generate | families | tokenizer | chat | verify | files | reward | all
+    tools/golden.py loss | options | adamw | model | padding | groups | generate | families | tokenizer | chat | verify | files | reward | lora | all
         [--out tests/golden] [--full DIR] [--only NAME]
 
 --only makes the goldens of one of golden_model.py's models. --full also dumps whole tensors (logits and every gradient) to DIR, for a full comparison by tests/test_model.c with
-GRPO_GOLDEN_FULL=DIR. Needs torch, transformers, trl, tokenizers, math-verify and numpy; the build and the tests do not need Python.
+GRPO_GOLDEN_FULL=DIR. Needs torch, transformers, peft, trl, tokenizers, math-verify and numpy; the build and the tests do not need Python.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def versions():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loss", "options", "adamw", "model", "padding", "groups", "generate", "families", "tokenizer", "chat", "verify", "files", "reward", "all"])
+    parser.add_argument("what", choices=["loss", "options", "adamw", "model", "padding", "groups", "generate", "families", "tokenizer", "chat", "verify", "files", "reward", "lora", "all"])
     parser.add_argument("--out", default="tests/golden")
     parser.add_argument("--full")
     parser.add_argument("--only")
@@ -68,6 +68,10 @@ def main():
         import golden_chat
 
         golden_chat.write(os.path.join(args.out, "chat.json"), versions())
+    if args.what in ("lora", "all"):
+        import golden_lora
+
+        golden_lora.write(args.out, versions())
     if args.what in ("verify", "all"):
         import golden_verify
 

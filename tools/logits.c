@@ -1,7 +1,7 @@
-// Prints what a model computes, for tools/compare_hf.py: `logits MODEL_DIR f32|bf16 cpu|cuda [gradients]`. Standard
-// input has one sequence of token ids a line. Standard output gets raw f32 logits, [T,V] a sequence; or, with
-// `gradients`, those of the mean negative log-prob of every next token: for each parameter a line "NAME ELEMENTS", then
-// its elements as f32.
+// Prints what a model computes, for tools/compare_hf.py and check_lora.py: `logits MODEL_DIR f32|bf16 cpu|cuda
+// [gradients | ADAPTER_DIR]`. Standard input has one sequence of token ids a line. Standard output gets raw f32 logits,
+// [T,V] a sequence; or, with `gradients`, those of the mean negative log-prob of every next token: for each parameter a
+// line "NAME ELEMENTS", then its elements as f32.
 #include "device.h"
 #include "micro.h"
 #include "program.h"
@@ -73,12 +73,13 @@ static bool run(char **argv, Error *e) {
     char *options[] = {xasprintf("model=%s", argv[1]),
                        xasprintf("dtype=%s", argv[2]),
                        xasprintf("device=%s", argv[3]),
+                       xasprintf("adapter=%s", argv[4] && strcmp(argv[4], "gradients") ? argv[4] : ""),
                        "tokenizer=models/tiny",
                        "grad_dtype=f32",
                        "optim_dtype=bf16"};
-    bool gradients = argv[4], ok = lines_read(&p, &highest, e);
+    bool gradients = argv[4] && !strcmp(argv[4], "gradients"), ok = lines_read(&p, &highest, e);
     RunShape shape = {.train = true, .train_tokens = p.T, .train_seqs = (int)p.B};
-    if (ok && config_read(&c, NULL, options, 6, e)) {
+    if (ok && config_read(&c, NULL, options, 7, e)) {
         ok = learner_open(&l, &c, shape, e);
         if (ok && highest >= l.engine.hf.dims.V)
             ok = error_set(e, EXIT_INPUT, "id %d is not in the vocabulary of %d", highest, l.engine.hf.dims.V);
@@ -94,16 +95,15 @@ static bool run(char **argv, Error *e) {
         config_free(&c);
     } else ok = false;
     packing_free(&p);
-    for (int i = 0; i < 3; i++) free(options[i]);
+    for (int i = 0; i < 4; i++) free(options[i]);
     return ok;
 }
 
 int main(int argc, char **argv) {
     Error e = {0};
     if (!program_begin(argv, &e)) return program_end("logits", e.code, &e);
-    bool usage = argc < 4 || argc > 5 || (argc == 5 && strcmp(argv[4], "gradients") != 0);
-    if (usage) {
-        fprintf(stderr, "usage: logits MODEL_DIR f32|bf16 cpu|cuda [gradients] <token-ids\n");
+    if (argc < 4 || argc > 5) {
+        fprintf(stderr, "usage: logits MODEL_DIR f32|bf16 cpu|cuda [gradients|ADAPTER_DIR] <token-ids\n");
         return EXIT_CONFIG;
     }
     ExitCode code = run(argv, &e) ? EXIT_OK : e.code;

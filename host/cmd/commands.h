@@ -5,4 +5,4 @@
 // Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.
 typedef ExitCode Command(int argc, char **argv, Error *e);
 Command command_sample, command_tokenize, command_reward, command_plan, command_config, command_doctor, command_report,
-    command_watch;
+    command_watch, command_merge;

@@ -31,6 +31,8 @@ static const struct {
      "rejection sampling: draw completions, keep what rules allow, as a file for sft"},
     {"run", command_run, "FILE.yaml [from=NAME | only=NAME] [key=value ...] [NAME.key=value ...]",
      "a pipeline: phases of sft, train, select, reward_model and eval, each from what earlier ones made"},
+    {"merge", command_merge, "model=DIR adapter=DIR merge_output=DIR",
+     "a model and its LoRA adapter as one plain model directory"},
     {"reward", command_reward, "NAME[:key=value,...]", "JSONL with completion and answer in, with reward out"},
     {"tokenize", command_tokenize, "PATH [FILE] [chat_template=NAME] [special=false]",
      "JSONL with text or messages in, with ids out"},

@@ -2,7 +2,9 @@
 #include "reward.h"
 #include "chat.h"
 #include "config_table.h"
+#include "adapter.h"
 #include "grpo.h"
+#include "nearest.h"
 #include <string.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +58,58 @@ static void check_any(Reading *r, const Config *c) {
         problem(r, "warmup_steps", "max_steps",
                 "warmup_steps (%lld) is more than max_steps (%lld): the run would end before its peak learning rate",
                 (long long)c->warmup_steps, (long long)c->max_steps);
+}
+
+// Names of projections; the nearest is named.
+static void check_targets(Reading *r, const Config *c) {
+    if (!c->lora_target.n) problem(r, "lora_target", NULL, "lora_target is empty; write all-linear, or projections");
+    for (int i = 0; i < c->lora_target.n; i++) {
+        const char *names[N_TARGETS + 1] = {"all-linear"}, *name = c->lora_target.item[i];
+        bool known = !strcmp(name, names[0]) && c->lora_target.n == 1;
+        for (int t = 0; t < N_TARGETS; t++) names[t + 1] = lora_target_names[t];
+        for (int t = 0; t < N_TARGETS; t++) known |= !strcmp(name, lora_target_names[t]);
+        const char *near = known ? NULL : nearest_name(name, names, N_TARGETS + 1);
+        if (!known)
+            problem(r, "lora_target", NULL, "lora_target: %.60s matches no projection%s%s%s", name,
+                    near ? "; did you mean `"
+                         : "; there are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
+                    near ? near : "", near ? "`?" : "");
+    }
+}
+
+static void check_lora(Reading *r, const Config *c) {
+    static const char *const own[] = {"lora_alpha", "use_rslora", "lora_target"};
+    if (c->lora_dropout != 0)
+        problem(
+            r, "lora_dropout", NULL,
+            "lora_dropout is %g; only 0 is there: with dropout a token's log-prob in training would not be the one it "
+            "was sampled with",
+            c->lora_dropout);
+    check_targets(r, c);
+    if (*c->adapter && c->lora_r)
+        problem(
+            r, "lora_r", "adapter",
+            "adapter and lora_r are both set: training goes on with that adapter, whose rank is its own; keep one of "
+            "them");
+    for (int i = 0; i < config_option_count; i++)
+        for (size_t k = 0; k < sizeof own / sizeof *own; k++)
+            if (!c->lora_r && !strcmp(config_options[i].name, own[k]) && !option_is_default(c, &config_options[i]))
+                problem(r, own[k], NULL, "%s is set, but lora_r is 0, so that no adapter is made; set lora_r", own[k]);
+    if (!*c->adapter && !c->lora_r) return;
+    if (c->sync_ref_model)
+        problem(
+            r, "sync_ref_model", c->lora_r ? "lora_r" : "adapter",
+            "sync_ref_model moves the reference's weights towards the policy's, and those of a model with an adapter "
+            "do not move; leave it out");
+    if (c->reference_weights == REFERENCE_RELOAD)
+        problem(r, "reference_weights", c->lora_r ? "lora_r" : "adapter",
+                "reference_weights=reload reads the reference's weights again, and beside an adapter they are the "
+                "policy's own; leave it out");
+    if (c->optim_dtype == DTYPE_F32_SPLIT)
+        problem(r, "optim_dtype", NULL, "optim_dtype=f32_split splits masters, and an adapter is f32 and has none");
+    if (c->grad_dtype == DTYPE_BF16)
+        problem(r, "grad_dtype", NULL,
+                "grad_dtype=bf16 has no meaning for an adapter, whose gradients are f32; leave it out");
 }
 
 // The lists of rewards that count: the run's, unless every file has its own, and then the files'.
@@ -314,9 +368,11 @@ static bool sets_grpo(const Config *c) {
 void config_check(Reading *r, const char *command) {
     const Config *c = r->c;
     if (command && (!strcmp(command, "config") || !strcmp(command, "doctor"))) command = NULL;
+    bool learns = !command || !strcmp(command, "train") || !strcmp(command, "plan") || !strcmp(command, "sft");
     bool train = command ? !strcmp(command, "train") || !strcmp(command, "plan") : sets_grpo(c);
     check_any(r, c);
     check_files(r, c);
+    if (learns) check_lora(r, c);
     check_rewards(r, c);
     check_grader(r, c);
     if (train) check_train(r, c);
@@ -341,6 +397,9 @@ void config_check(Reading *r, const char *command) {
     if (train || sft) check_length(r, c);
     if (!strcmp(command, "train") || sft || select)
         check_needed(r, "train_file", c->train_file.n ? c->train_file.item[0].path : "", "FILE.jsonl");
+    bool merge = !strcmp(command, "merge");
+    if (merge) check_needed(r, "adapter", c->adapter, "DIRECTORY");
+    if (merge) check_needed(r, "merge_output", c->merge_output, "DIRECTORY");
     if (select) check_needed(r, "select_output", c->select_output, "DIRECTORY");
     if (select && !c->select_rules.n)
         problem(r, "select_rules", NULL,

@@ -8,17 +8,19 @@
 #include <utf8proc.h>
 
 #define ALL_GROUPS                                                                                                     \
-    "model device ranks data questions chat prompt sampling reward grpo optim run held_out eval examples sft pairs "   \
-    "select sample"
+    "model lora device ranks data questions chat prompt sampling reward grpo optim run held_out eval examples sft "    \
+    "pairs "                                                                                                           \
+    "select merge sample"
 
 const CommandGroups config_commands[] = {
-    {"train", "model device ranks data questions chat prompt sampling reward grpo optim run held_out eval"},
-    {"sft", "model device ranks data chat optim run examples sft"},
+    {"train", "model lora device ranks data questions chat prompt sampling reward grpo optim run held_out eval"},
+    {"sft", "model lora device ranks data chat optim run examples sft"},
     {"reward_model", "model device ranks data chat optim run held_out examples pairs"},
     {"sample", "model device chat prompt sampling sample"},
     {"eval", "model device ranks data questions chat prompt sampling reward held_out eval"},
     {"select", "model device ranks data questions chat prompt sampling reward select"},
-    {"plan", "model device ranks data prompt sampling reward grpo optim"},
+    {"merge", "model device merge"},
+    {"plan", "model lora device ranks data prompt sampling reward grpo optim"},
     {"config", ALL_GROUPS},
     {"doctor", ALL_GROUPS},
 };
@@ -28,6 +30,7 @@ static const struct {
     const char *name, *title;
 } groups[] = {
     {"model", "Model"},
+    {"lora", "LoRA: training an adapter"},
     {"device", "Device"},
     {"ranks", "Several GPUs"},
     {"data", "Data"},
@@ -45,6 +48,7 @@ static const struct {
     {"sft", "Supervised fine-tuning"},
     {"pairs", "Reward models"},
     {"select", "Rejection sampling"},
+    {"merge", "Merging an adapter"},
     {"sample", "Sample"},
 };
 #define GROUPS ((int)(sizeof groups / sizeof *groups))

@@ -217,14 +217,14 @@
     ROW(SCRIPT,  dataset_streaming,                           "false",               NEEDLESS, "",                            "train_file is read as it is needed") \
     ROW(SCRIPT,  reward_funcs,                                "null",                TURNED,   "rewards",                     "names that `grpo reward --list` knows, with or without _reward") \
     ROW(SCRIPT,  reward_model_name_or_path,                   "null",                ABSENT,   "",                            "write it as an external reward") \
-    ROW(SCRIPT,  use_peft,                                    "false",               ABSENT,   "",                            "all parameters are trained") \
-    ROW(SCRIPT,  lora_r,                                      "16",                  ABSENT,   "",                            "all parameters are trained") \
-    ROW(SCRIPT,  lora_alpha,                                  "32",                  ABSENT,   "",                            "all parameters are trained") \
-    ROW(SCRIPT,  lora_dropout,                                "0.05",                ABSENT,   "",                            "all parameters are trained") \
-    ROW(SCRIPT,  lora_target_modules,                         "null",                ABSENT,   "",                            "all parameters are trained") \
-    ROW(SCRIPT,  lora_modules_to_save,                        "null",                ABSENT,   "",                            "all parameters are trained") \
-    ROW(SCRIPT,  lora_task_type,                              "CAUSAL_LM",           ABSENT,   "",                            "all parameters are trained") \
-    ROW(SCRIPT,  use_rslora,                                  "false",               ABSENT,   "",                            "all parameters are trained") \
+    ROW(SCRIPT,  use_peft,                                    "false",               ABSENT,   "",                            "write lora_r: RANK") \
+    ROW(SCRIPT,  lora_r,                                      "16",                  ABSENT,   "",                            "write lora_r") \
+    ROW(SCRIPT,  lora_alpha,                                  "32",                  ABSENT,   "",                            "write lora_alpha") \
+    ROW(SCRIPT,  lora_dropout,                                "0.05",                ABSENT,   "",                            "there is no dropout") \
+    ROW(SCRIPT,  lora_target_modules,                         "null",                ABSENT,   "",                            "write lora_target") \
+    ROW(SCRIPT,  lora_modules_to_save,                        "null",                ABSENT,   "",                            "an adapter stands on projections alone") \
+    ROW(SCRIPT,  lora_task_type,                              "CAUSAL_LM",           ABSENT,   "",                            "models are causal language models") \
+    ROW(SCRIPT,  use_rslora,                                  "false",               ABSENT,   "",                            "write use_rslora") \
     ROW(SCRIPT,  use_dora,                                    "false",               ABSENT,   "",                            "all parameters are trained") \
     ROW(SCRIPT,  load_in_8bit,                                "false",               ABSENT,   "",                            "weights are bf16 or f32: dtype") \
     ROW(SCRIPT,  load_in_4bit,                                "false",               ABSENT,   "",                            "weights are bf16 or f32: dtype")

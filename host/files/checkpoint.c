@@ -2,6 +2,7 @@
 //
 // Names in output_dir: step_N is a checkpoint; step_N.tmp is one being written; step_N.old is the one that a second
 // save of the same step is replacing, good until the new one has its name; step_N.gone is being deleted.
+#include "adapter_files.h"
 #include "checkpoint.h"
 #include "device.h"
 #include "file.h"
@@ -264,9 +265,11 @@ static bool batch_is_there(const char *path, const json_t *manifest, const Train
            error_set(e, EXIT_INPUT, "%s: state/batch and state/train.json are not of the same save", path);
 }
 
-// Whether the weight files are there and fit config.json.
+// Whether the weight files are there and fit config.json; of an adapter, as far as can be said without its model.
 static bool model_is_whole(const char *path, Error *e) {
     HfConfig config;
+    AdapterSpec spec;
+    if (adapter_is(path)) return adapter_describe(path, &spec, e);
     if (!hf_config_read(path, &config, e)) return false;
     Arena measure = arena_measure();
     Model m = model_carve(&measure, config.dims, F32);
@@ -302,11 +305,14 @@ static bool readable_yet(const OutDir *out, int64_t step, Error *e) {
 bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e) {
     if (!disk_mkdir(output_dir, e) || !checkpoint_sweep(output_dir, e)) return false;
-    uint64_t bytes = hf_bytes(source_dir, m) + s->batch_bytes + strlen(config_yaml);
+    uint64_t bytes =
+        (m->adapter ? adapter_bytes(m->adapter) : hf_bytes(source_dir, m)) + s->batch_bytes + strlen(config_yaml);
     for (int i = 0; i < n_blobs; i++) bytes += blobs[i].bytes;
     char *path = xasprintf("%s/step_%lld", output_dir, (long long)s->step);
     OutDir out;
-    bool ok = outdir_begin(&out, path, bytes, e) && hf_write(&out, source_dir, s->voice, d, m, HF_SHARD_BYTES, e) &&
+    bool ok = outdir_begin(&out, path, bytes, e) &&
+              (m->adapter ? adapter_write(&out, source_dir, d, m->adapter, e)
+                          : hf_write(&out, source_dir, s->voice, d, m, HF_SHARD_BYTES, e)) &&
               state_write(&out, s, d, m->dtype, config_yaml, blobs, n_blobs, e) && manifest_write(&out, s->step, e) &&
               readable_yet(&out, s->step, e) && outdir_commit(&out, e);
     outdir_free(&out);
@@ -454,10 +460,30 @@ static bool batch_read(const json_t *manifest, const char *path, TrainState *s, 
     return false;
 }
 
+// Checks that the checkpoint is of an adapter as this run's, as model_matches does.
+static bool adapter_matches(const char *path, const Model *m, Error *e) {
+    AdapterSpec saved;
+    if (adapter_is(path) != (m->adapter != NULL))
+        return error_set(
+            e, EXIT_CONFIG,
+            "%s is a checkpoint of %s, this run trains %s; choose another output_dir, or the lora_r that it "
+            "was started with",
+            path, m->adapter ? "a whole model" : "an adapter", m->adapter ? "an adapter" : "a whole model");
+    return adapter_describe(path, &saved, e) &&
+           (adapter_spec_equal(&saved, &m->adapter->spec) ||
+            error_set(
+                e, EXIT_CONFIG,
+                "%s is a checkpoint of another adapter (rank %d, scale %g) than this run's (rank %d, scale %g), or on "
+                "other projections; choose another output_dir, or the lora_ options that it was started with",
+                path, saved.rank, (double)adapter_scale(&saved), m->adapter->spec.rank,
+                (double)adapter_scale(&m->adapter->spec)));
+}
+
 // Checks that the checkpoint's model has the shape of this run's. Where it does not, the error blames the `model`
 // option: no file is damaged.
 static bool model_matches(const char *path, const Model *m, Error *e) {
     HfConfig saved;
+    if (m->adapter || adapter_is(path)) return adapter_matches(path, m, e);
     if (!hf_config_read(path, &saved, e)) return false;
     ModelDims a = saved.dims, b = m->dims;
     return model_dims_equal(a, b) ||
@@ -498,7 +524,8 @@ bool checkpoint_load(const char *path, TrainState *s, Device *d, Model *m, const
     bool ok = manifest_check_all(manifest, path, (const char *const *)skip, n_blobs + 1, e) &&
               model_matches(path, m, e) && train_state_read(path, s, manifest_step(manifest), m->dtype, e) &&
               blobs_match(manifest, path, blobs, n_blobs, e) && blobs_read(manifest, path, d, blobs, n_blobs, e) &&
-              hf_weights_read(path, d, m, LOAD_STRICT, e) && batch_read(manifest, path, s, e);
+              (m->adapter ? adapter_read(path, d, m->adapter, e) : hf_weights_read(path, d, m, LOAD_STRICT, e)) &&
+              batch_read(manifest, path, s, e);
     for (int i = 0; i <= n_blobs; i++) free(skip[i]);
     free(skip);
     json_decref(manifest);

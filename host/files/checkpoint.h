@@ -7,7 +7,8 @@
 #include "model.h"
 #include "ops.h"
 
-// A checkpoint is output_dir/step_N/: model files at its top (loadable by transformers), and state/ beside them:
+// A checkpoint is output_dir/step_N/: model files at its top (loadable by transformers; where the model has an adapter, that
+// one's alone, loadable by PEFT), and state/ beside them:
 // optimizer state, cursor, config; manifest.json (sizes, CRC32C of every file) is written last.
 typedef struct {
     int64_t step;    // optimizer steps done

@@ -98,7 +98,7 @@ static bool config_write(OutDir *d, const char *source_dir, const Model *m, Erro
 // Writes one file of weights with params[n].
 static bool weights_write(OutDir *out, Device *d, const char *name, const Param *params, int n, Error *e) {
     Str header = {0};
-    safetensors_header(&header, params, n);
+    safetensors_header(&header, params, n, NULL, NULL);
     bool ok = outdir_open(out, name, e) && outdir_write(out, header.s, header.n, e);
     for (int i = 0; ok && i < n; i++) ok = outdir_write_device(out, d, params[i].t.data, tensor_bytes(params[i].t), e);
     str_free(&header);

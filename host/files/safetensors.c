@@ -110,6 +110,7 @@ static bool header_read(SafeTensors *s, json_t *header, uint64_t data, Error *e)
     if (!json_is_object(header))
         return error_set(e, EXIT_INPUT, "%s: header at byte 8: not a JSON object; not a safetensors file", s->path);
     if (!metadata_check(s, json_object_get(header, "__metadata__"), e)) return false;
+    s->metadata = json_incref(json_object_get(header, "__metadata__"));
     s->tensor = xcalloc(json_object_size(header), sizeof *s->tensor);
     const char *name;
     json_t *entry;
@@ -189,6 +190,7 @@ void safetensors_close(SafeTensors *s) {
     free(s->tensor);
     free(s->path);
     json_decref(s->index);
+    json_decref(s->metadata);
     *s = (SafeTensors){.fd = -1};
 }
 
@@ -197,9 +199,11 @@ const FileTensor *safetensors_find(const SafeTensors *s, const char *name) {
     return i ? &s->tensor[json_integer_value(i)] : NULL;
 }
 
-void safetensors_header(Str *out, const Param *params, int n) {
+void safetensors_header(Str *out, const Param *params, int n, const char *key, const char *value) {
     Str json = {0};
-    str_puts(&json, "{\"__metadata__\":{\"format\":\"pt\"}");
+    str_puts(&json, "{\"__metadata__\":{\"format\":\"pt\"");
+    if (key) str_printf(&json, ",\"%s\":\"%s\"", key, value);
+    str_puts(&json, "}");
     size_t at = 0;
     for (int i = 0; i < n; i++) {
         Tensor t = params[i].t;

@@ -24,7 +24,8 @@ typedef struct {
     uint64_t bytes;     // of the whole file
     FileTensor *tensor; // [n] in the order of their bytes
     int n;
-    json_t *index; // name -> index into `tensor`
+    json_t *index;    // name -> index into `tensor`
+    json_t *metadata; // what __metadata__ says, of strings; NULL: nothing
 } SafeTensors;
 bool safetensors_open(SafeTensors *s, const char *path, Error *e);
 void safetensors_close(SafeTensors *s);
@@ -42,5 +43,6 @@ bool safetensors_copy(Device *d, const TensorCopy *copies, int n, int load_mode,
 // Sets *equal to whether two tensors with the same number of elements have the same values; a tensor stored as a type
 // that weights cannot have equals none. `to` is not used. False after filling *e.
 bool safetensors_equal(const TensorCopy *a, const TensorCopy *b, bool *equal, Error *e);
-// Appends the 8 bytes of length and the header of a file that holds these parameters in their order.
-void safetensors_header(Str *out, const Param *params, int n);
+// Appends the 8 bytes of length and the header of a file that holds these parameters in their order; where key is not NULL,
+// its __metadata__ says key: value.
+void safetensors_header(Str *out, const Param *params, int n, const char *key, const char *value);

@@ -1,11 +1,12 @@
 // Opening an engine, or a learner. Memory is two slabs whose sizes come from running the carving code once from a null base;
 // `grpo plan` prints that table.
+#include "adapter_files.h"
 #include "chat.h"
 #include "checkpoint.h"
 #include "crc32c.h"
 #include "device.h"
+#include "learner.h"
 #include "ranks.h"
-#include "micro.h"
 #include "reward_models.h"
 #include <inttypes.h>
 #include <stdlib.h>
@@ -31,9 +32,25 @@ static bool computes_on_host(const Engine *en) {
 // reference before that. Then each generation reads them again, which a GPU's short steps would feel.
 static bool reference_turns(const Engine *en) {
     const Config *c = en->cfg;
-    if (!en->shape.reference || c->sync_ref_model) return false;
+    if (!en->shape.reference || c->sync_ref_model || en->lora.rank) return false;
     if (c->reference_weights != REFERENCE_AUTO) return c->reference_weights == REFERENCE_RELOAD;
     return computes_on_host(en) && c->init == INIT_LOAD;
+}
+
+// The gradients of what is trained.
+static Model carve_grad(Arena *a, const Engine *en) {
+    if (!en->lora.rank) return model_carve(a, en->hf.dims, dtype_of(en->cfg->grad_dtype));
+    Arena nothing = arena_measure();
+    Model m = model_carve(&nothing, en->hf.dims, F32);
+    m.adapter = adapter_carve(a, en->hf.dims, &en->lora);
+    return m;
+}
+
+static Model carve_reference(Arena *a, const Engine *en) {
+    if (!en->lora.rank) return model_carve(a, en->hf.dims, dtype_of(en->cfg->dtype));
+    Model m = en->policy;
+    m.adapter = *en->cfg->adapter ? adapter_carve(a, en->hf.dims, &en->lora) : NULL;
+    return m;
 }
 
 // Weights, and all that lives as long as the run.
@@ -43,10 +60,13 @@ static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
     size_t at = a->used;
     en->policy = model_carve(a, en->hf.dims, t);
     plan_add(p, "weights", a->used - at);
-    int64_t n = en->policy.slab.dim[0];
+    at = a->used;
+    if (en->lora.rank) en->policy.adapter = adapter_carve(a, en->hf.dims, &en->lora);
+    plan_add(p, "adapter", a->used - at);
+    int64_t n = model_trained(&en->policy).slab.dim[0];
     if (en->shape.train) {
         at = arena_mark(a);
-        l->grad = model_carve(a, en->hf.dims, dtype_of(c->grad_dtype));
+        l->grad = carve_grad(a, en);
         size_t end = a->used;
         plan_add(p, "gradients", end - at);
         if (reference_turns(en)) {
@@ -57,15 +77,16 @@ static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
         }
         at = a->used;
         comm_slice(n, ranks_rank(), (int)c->gpus, &l->first, &n); // of the optimizer's state a rank keeps its slice
-        if (t == BF16 && state == F32) l->master = arena_new(a, c->optim_dtype == DTYPE_F32_SPLIT ? U16 : F32, n);
+        if (t == BF16 && state == F32 && !en->lora.rank)
+            l->master = arena_new(a, c->optim_dtype == DTYPE_F32_SPLIT ? U16 : F32, n);
         l->moment1 = arena_new(a, state, n);
         l->moment2 = arena_new(a, state, n);
         l->norms = arena_new(a, I64, 1);
         plan_add(p, c->gpus > 1 ? "optimizer state (this rank's slice)" : "optimizer state", a->used - at);
     }
     at = a->used;
-    if (en->shape.reference && !reference_turns(en)) l->reference = model_carve(a, en->hf.dims, t);
-    plan_add(p, "reference weights", a->used - at);
+    if (en->shape.reference && !reference_turns(en)) l->reference = carve_reference(a, en);
+    plan_add(p, en->lora.rank ? "reference adapter" : "reference weights", a->used - at);
     at = a->used;
     reward_models_carve_params(en->models, a);
     plan_add(p, "reward models: weights", a->used - at);
@@ -129,15 +150,47 @@ static void carve_work(Engine *en, Learner *l, Arena *a, Plan *p) {
 static void free_views(Engine *en, Learner *l) {
     model_free(&en->policy);
     model_free(&l->grad);
+    if (en->lora.rank) l->reference.params = NULL, l->reference.layer = NULL; // the policy's
     model_free(&l->reference);
     rollout_free(&en->rollout);
     activations_free(&l->work.acts);
 }
 
+static bool config_json_read(const Config *c, HfConfig *hf, Error *e) {
+    if (adapter_is(c->model))
+        return error_set(e, EXIT_CONFIG,
+                         "model: %s is an adapter; give the model that it was trained beside, and adapter=%s", c->model,
+                         c->model);
+    return hf_config_read(c->model, hf, e);
+}
+
+// The adapter that the options ask for: one that is there, or, to train, a new one.
+static bool describe_adapter(Engine *en, Error *e) {
+    const Config *c = en->cfg;
+    bool whole = en->shape.score_head; // a new head would have to be trained beside an adapter
+    if (whole && *c->adapter)
+        return error_set(e, EXIT_CONFIG, "adapter is not for reward_model, which trains all weights; merge it first");
+    if (*c->adapter && !adapter_describe(c->adapter, &en->lora, e)) return false;
+    if (!*c->adapter && en->shape.train && !whole && c->lora_r) {
+        en->lora = (AdapterSpec){.rank = (int)c->lora_r, .alpha = c->lora_alpha, .rslora = c->use_rslora};
+        for (int t = 0; t < N_TARGETS; t++)
+            for (int i = 0; i < c->lora_target.n; i++)
+                en->lora.target[t] |= !strcmp(c->lora_target.item[i], lora_target_names[t]) ||
+                                      !strcmp(c->lora_target.item[i], "all-linear");
+    }
+    en->hf.dims.low_rank = en->lora.rank;
+    if (!*c->adapter) return true;
+    Arena measure = arena_measure();
+    Adapter *a = adapter_carve(&measure, en->hf.dims, &en->lora);
+    bool ok = adapter_check(c->adapter, a, e);
+    adapter_free(a);
+    return ok;
+}
+
 static bool describe(Engine *en, Learner *l, Device *d, const Config *c, RunShape shape, Error *e) {
     *en = (Engine){.cfg = c, .device = d, .shape = shape};
     if (!*c->model) return error_set(e, EXIT_CONFIG, "model: not set; give a HF model directory, as model=PATH");
-    if (!hf_config_read(c->model, &en->hf, e)) return false;
+    if (!config_json_read(c, &en->hf, e)) return false;
     if (en->hf.dims.scores && !shape.score_head)
         return error_set(
             e, EXIT_CONFIG,
@@ -146,6 +199,7 @@ static bool describe(Engine *en, Learner *l, Device *d, const Config *c, RunShap
     en->new_head = shape.score_head && !en->hf.dims.scores;
     if (shape.score_head) hf_scoring(&en->hf);
     if (c->init != INIT_RANDOM && !hf_head_read(c->model, &en->hf.dims, e)) return false;
+    if (!describe_adapter(en, e)) return false;
     if (shape.rollout.slots && shape.rollout.max_prompt + shape.rollout.max_completion > en->hf.dims.max_positions)
         return error_set(
             e, EXIT_CONFIG,
@@ -253,6 +307,20 @@ static bool read_policy(Engine *en, Error *e) {
     return ok;
 }
 
+// What the adapter is beside, then the adapter itself; the reference's is a copy.
+static bool load_adapter(Engine *en, Learner *l, Error *e) {
+    const Config *c = en->cfg;
+    Adapter *a = en->policy.adapter;
+    bool checked;
+    snprintf(a->base, sizeof a->base, "%s crc32c %08x", dtype_name(en->policy.dtype),
+             weights_sum(en->device, en->policy.slab));
+    if (!*c->adapter) adapter_init_random(en->device, a, (uint64_t)c->seed);
+    else if (!checkpoint_model_check(c->adapter, &checked, e) || !adapter_read(c->adapter, en->device, a, e))
+        return false;
+    if (l->reference.adapter) en->device->cast(en->device, l->reference.adapter->slab, a->slab);
+    return true;
+}
+
 static bool load_weights(Engine *en, Learner *l, Error *e) {
     const Config *c = en->cfg;
     if (c->init == INIT_RANDOM) model_init_random(en->device, &en->policy, (uint64_t)c->seed);
@@ -260,11 +328,14 @@ static bool load_weights(Engine *en, Learner *l, Error *e) {
     // A split master begins with nothing that rounding took from it: fresh memory is zero.
     if (present(l->master) && l->master.dtype == F32)
         en->device->cast(en->device, l->master, tensor_rows(en->policy.slab, l->first, l->master.dim[0]));
-    if (en->shape.reference && !reference_turns(en)) en->device->cast(en->device, l->reference.slab, en->policy.slab);
+    if (en->lora.rank && !load_adapter(en, l, e)) return false;
+    if (en->shape.reference && !reference_turns(en) && !en->lora.rank)
+        en->device->cast(en->device, l->reference.slab, en->policy.slab);
     if (!reward_models_load(en->models, en->device, c->load, e)) return false;
     en->device->sync(en->device);
     if (reference_turns(en)) l->reference_sum = weights_sum(en->device, en->policy.slab);
     bool ok = device_ok(en->device, e) && weights_agree(en, en->policy.slab, c->model, e);
+    if (ok && en->policy.adapter) ok = weights_agree(en, en->policy.adapter->slab, c->adapter, e);
     for (int i = 0; i < reward_models_count(en->models) && ok; i++) {
         const char *dir;
         Tensor weights = reward_models_weights(en->models, i, &dir);
@@ -326,7 +397,7 @@ bool engine_find_template(Engine *en, Error *e) {
 
 bool engine_prepare(Engine *en, const Config *c, Error *e) {
     *en = (Engine){.cfg = c};
-    if (!hf_config_read(c->model, &en->hf, e)) return false;
+    if (!config_json_read(c, &en->hf, e)) return false;
     en->tokenizer = tokenizer_load(*c->tokenizer ? c->tokenizer : c->model, e);
     bool ok = en->tokenizer != NULL;
     if (ok && tokenizer_size(en->tokenizer) > en->hf.dims.V)
@@ -442,81 +513,21 @@ char *plan_table(const Engine *en) {
     size_t before = s.n;
     if (ranks > 1) str_printf(&s, " gpus=%zu", ranks / 2);
     if (c->dtype == DTYPE_F32) str_puts(&s, " dtype=bf16");
-    if (en->shape.train && c->dtype == DTYPE_BF16 && c->optim_dtype == DTYPE_F32)
+    if (en->shape.train && !en->lora.rank && c->dtype == DTYPE_BF16 && c->optim_dtype == DTYPE_F32)
         str_puts(&s, " optim_dtype=f32_split");
     if (en->shape.train && c->optim_dtype != DTYPE_BF16) str_puts(&s, " optim_dtype=bf16");
-    if (en->shape.train && c->grad_dtype == DTYPE_F32) str_puts(&s, " grad_dtype=bf16");
+    if (en->shape.train && !en->lora.rank && c->grad_dtype == DTYPE_F32) str_puts(&s, " grad_dtype=bf16");
     if (en->shape.train && !c->recompute && !c->gradient_checkpointing) str_puts(&s, " recompute=true");
     if (en->shape.train && !c->gradient_checkpointing) str_puts(&s, " gradient_checkpointing=true");
     if (en->shape.score_rows && !c->share_prompts && c->num_generations > 1) str_puts(&s, " share_prompts=true");
-    if (en->shape.reference && !c->sync_ref_model && !reference_turns(en)) str_puts(&s, " reference_weights=reload");
-    if (en->shape.reference) str_puts(&s, " beta=0");
+    if (en->shape.reference && !en->lora.rank && !c->sync_ref_model && !reference_turns(en))
+        str_puts(&s, " reference_weights=reload");
+    if (en->shape.reference && !en->lora.rank) str_puts(&s, " beta=0");
     if (en->shape.train && c->per_device_train_batch_size > 1)
         str_printf(&s, " per_device_train_batch_size=%" PRId64, c->per_device_train_batch_size / 2);
     if (en->shape.rollout.slots > 1) str_printf(&s, " rollout_batch=%d", en->shape.rollout.slots / 2);
     if (s.n == before) str_puts(&s, " a smaller model, or more memory");
     return s.s;
-}
-
-RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts) {
-    int slots = c->rollout_batch > 0 ? (int)c->rollout_batch : 64;
-    if (slots > sequences) slots = (int)sequences;
-    if (prompts > slots) prompts = slots; // more are never held at a time
-    return (RunShape){.rollout =
-                          rollout_shape(slots, (int)prompts, (int)c->max_prompt_length, (int)c->max_completion_length)};
-}
-
-// The most rows that a micro-batch of training has. Where a generation feeds one optimizer step, which prompts meet in a
-// micro-batch is known; where it is shuffled for several, all of them may.
-static int64_t most_rows(const Config *c, int generation, bool shuffled) {
-    int size = (int)c->per_device_train_batch_size, n = generation / (int)c->gpus;
-    int group = c->share_prompts ? (int)c->num_generations : 1, groups = generation / group; // of all ranks
-    if (shuffled) return size * c->max_completion_length + (groups < size ? groups : size) * c->max_prompt_length;
-    int64_t most = 0;
-    int *seq = xcalloc((size_t)n, sizeof *seq); // a rank's share
-    for (int first = 0; first < generation; first += n) {
-        for (int i = 0; i < n; i++) seq[i] = first + i;
-        for (int at = 0, count; at < n; at += count) {
-            count = micro_take(seq + at, n - at, size, group);
-            int prompts = seq[at + count - 1] / group - seq[at] / group + 1;
-            int64_t rows = count * c->max_completion_length + prompts * c->max_prompt_length;
-            if (rows > most) most = rows;
-        }
-    }
-    free(seq);
-    return most;
-}
-
-RunShape shape_for_train(const Config *c, const Rewards *rw) {
-    int64_t a_rank = c->per_device_train_batch_size *
-                     (c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps);
-    int n = (int)(a_rank * c->gpus), groups = n / (int)c->num_generations;
-    int held = (groups + (int)c->gpus - 1) / (int)c->gpus; // groups that one rank answers, at most
-    RunShape s = shape_for_rollout(c, held * c->num_generations, held);
-    s.train = true;
-    s.reference = c->beta != 0;
-    s.train_seqs = (int)c->per_device_train_batch_size;
-    s.train_tokens = most_rows(c, n, a_rank > c->per_device_train_batch_size * c->gradient_accumulation_steps);
-    s.score_rows = n;
-    s.n_rewards = rw->n;
-    s.rewards = rw;
-    s.held = (int64_t)n * (c->max_completion_length > GM_COUNT ? c->max_completion_length : GM_COUNT);
-    return s;
-}
-
-RunShape shape_for_sft(const Config *c) {
-    int64_t tokens = c->per_device_train_batch_size * c->max_length;
-    return (RunShape){.train = true,
-                      .train_tokens = tokens,
-                      .train_seqs =
-                          (int)(c->per_device_train_batch_size * (c->packing ? c->gradient_accumulation_steps : 1)),
-                      .held = 2 * c->gradient_accumulation_steps * tokens};
-}
-
-RunShape shape_for_pairs(const Config *c) {
-    int64_t texts = 2 * c->per_device_train_batch_size;
-    return (RunShape){
-        .train = true, .score_head = true, .train_tokens = texts * c->max_length, .train_seqs = (int)texts};
 }
 
 bool engine_score(Engine *en, Batch *b, Error *e) {

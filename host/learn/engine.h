@@ -46,6 +46,7 @@ typedef struct {
     const char *template; // the chat template; NULL: the model is given raw texts only
     RunShape shape;
     Plan plan;
+    AdapterSpec lora;              // of the adapter beside the policy; rank 0: none
     void *params_base, *work_base; // the two slabs
     Model policy;
     Rollout rollout;
@@ -89,3 +90,6 @@ bool engine_prompter(const Engine *en, Prompter *p, Error *e);
 void model_init_random(Device *d, Model *m, uint64_t seed);
 // The same of parameter number p alone.
 void model_init_param(Device *d, Model *m, int p, uint64_t seed);
+// An adapter's start, as PEFT's: A uniform in +- 1 / sqrt(its columns), B 0 (fresh memory is). Element i of parameter p depends
+// on (seed, p, i) alone.
+void adapter_init_random(Device *d, Adapter *a, uint64_t seed);

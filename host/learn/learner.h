@@ -20,6 +20,8 @@ typedef struct {
 
 typedef struct Learner {
     Engine engine;
+    // Beside an adapter: grad has no memory but its adapter's; the reference is the policy's weights with the adapter of the
+    // start (none, where it was made for this run).
     Model grad, reference;
     uint32_t reference_sum; // of its weights, where they are read again: see learner_reference
     int64_t first;          // the element of the slab that this rank's slice of the optimizer's state begins at

@@ -58,3 +58,20 @@ void model_init_param(Device *d, Model *m, int p, uint64_t seed) {
 void model_init_random(Device *d, Model *m, uint64_t seed) {
     for (int p = 0; p < m->n_params; p++) model_init_param(d, m, p, seed);
 }
+
+void adapter_init_random(Device *d, Adapter *a, uint64_t seed) {
+    float *room = xmalloc(tensor_bytes(a->slab));
+    for (int p = 0; p < a->n_params; p++) {
+        Tensor x = a->params[p].t;
+        if (!strstr(a->params[p].name, ".lora_A.")) continue;
+        uint64_t key = mix(mix(seed) ^ (uint64_t)p ^ (uint64_t)1 << 32); // apart from the model's
+        float bound = 1 / sqrtf((float)x.dim[1]);
+        for (int64_t i = 0; i < tensor_numel(x); i++) {
+            uint32_t bits = (uint32_t)(mix(key + (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u) >> 40); // 24 of them
+            room[i] = bound * (((float)bits + 0.5f) * 0x1p-23f - 1);
+        }
+        d->copy(d, x.data, room, tensor_bytes(x));
+    }
+    d->sync(d);
+    free(room);
+}

@@ -1,4 +1,4 @@
-// The optimizer: learning-rate schedule, global gradient norm, AdamW over the two halves of the slab.
+// The optimizer: learning-rate schedule, global gradient norm, AdamW over the two halves of the slab that is trained.
 //
 // Several ranks divide the slab (ZeRO stage 1, Rajbhandari et al. 2020): each adds up the gradients of its slice, keeps the
 // state of its slice, updates its slice of the weights, and gets the other slices back. A lone rank's slice is all.
@@ -53,24 +53,26 @@ static Tensor part_of(Tensor x, Span s, int64_t base) {
 
 // Finds the first parameter whose gradient is not finite, over all ranks.
 static bool first_bad(Learner *l, const char **bad, Error *e) {
-    int32_t found = l->grad.n_params, *all = xcalloc((size_t)comm_world(l->engine.comm), sizeof *all);
-    for (int i = 0; i < l->grad.n_params && found == l->grad.n_params; i++) {
-        const Param *p = &l->grad.params[i];
+    Trained grad = model_trained(&l->grad);
+    int32_t found = grad.n_params, *all = xcalloc((size_t)comm_world(l->engine.comm), sizeof *all);
+    for (int i = 0; i < grad.n_params && found == grad.n_params; i++) {
+        const Param *p = &grad.params[i];
         Span s = own_span(l, p->offset, p->offset + tensor_numel(p->t));
-        if (s.first < s.end && !isfinite(sum_of_squares(l, part_of(l->grad.slab, s, 0)))) found = i;
+        if (s.first < s.end && !isfinite(sum_of_squares(l, part_of(grad.slab, s, 0)))) found = i;
     }
     bool ok = comm_gather(l->engine.comm, "first bad gradient", &found, sizeof found, all, e);
     for (int k = 0; k < comm_world(l->engine.comm); k++)
         if (all[k] < found) found = all[k];
     free(all);
-    *bad = found < l->grad.n_params ? l->grad.params[found].name : NULL;
+    *bad = found < grad.n_params ? grad.params[found].name : NULL;
     return ok;
 }
 
 bool optim_grad_norm(Learner *l, double *norm, const char **bad, Error *e) {
     *bad = NULL;
-    if (!comm_reduce_scatter(l->engine.comm, "gradients", l->grad.slab, e)) return false;
-    double squares = sum_of_squares(l, part_of(l->grad.slab, own_span(l, 0, l->grad.slab.dim[0]), 0));
+    Tensor grad = model_trained(&l->grad).slab;
+    if (!comm_reduce_scatter(l->engine.comm, "gradients", grad, e)) return false;
+    double squares = sum_of_squares(l, part_of(grad, own_span(l, 0, grad.dim[0]), 0));
     if (!comm_all_reduce(l->engine.comm, "gradient norm", &squares, 1, e)) return false;
     *norm = sqrt(squares);
     return isfinite(*norm) || first_bad(l, bad, e);
@@ -80,7 +82,9 @@ bool optim_step(Learner *l, double learning_rate, double grad_norm, int64_t upda
     const Config *c = l->engine.cfg;
     double max = c->max_grad_norm;
     double scale = max > 0 && grad_norm > max ? max / (grad_norm + 1e-6) : 1; // as torch's clip_grad_norm_
-    int64_t n = l->engine.policy.slab.dim[0], decaying = l->engine.policy.n_decay;
+    Trained w = model_trained(&l->engine.policy);
+    Tensor grad = model_trained(&l->grad).slab;
+    int64_t n = w.slab.dim[0], decaying = w.n_decay;
     for (int plain = 0; plain < 2; plain++) {
         Span s = plain ? own_span(l, decaying, n) : own_span(l, 0, decaying);
         if (s.first == s.end) continue;
@@ -93,9 +97,9 @@ bool optim_step(Learner *l, double learning_rate, double grad_norm, int64_t upda
                         .step = update,
                         .seed = (uint64_t)c->seed,
                         .first_elem = s.first};
-        l->engine.device->adamw(l->engine.device, part_of(l->engine.policy.slab, s, 0), part_of(l->master, s, l->first),
-                                part_of(l->moment1, s, l->first), part_of(l->moment2, s, l->first),
-                                part_of(l->grad.slab, s, 0), p);
+        l->engine.device->adamw(l->engine.device, part_of(w.slab, s, 0), part_of(l->master, s, l->first),
+                                part_of(l->moment1, s, l->first), part_of(l->moment2, s, l->first), part_of(grad, s, 0),
+                                p);
     }
-    return comm_all_gather(l->engine.comm, "parameters", l->engine.policy.slab, e);
+    return comm_all_gather(l->engine.comm, "parameters", w.slab, e);
 }

@@ -15,7 +15,7 @@
 // Optimizer state of the run, as checkpoint files; the reference only where it moves.
 static int state_blobs(const Learner *l, StateBlob *blob) {
     int n = 0;
-    size_t items = (size_t)l->engine.policy.slab.dim[0];
+    size_t items = (size_t)model_trained(&l->engine.policy).slab.dim[0];
     const struct {
         const char *name;
         Tensor t;

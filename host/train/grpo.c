@@ -387,7 +387,7 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     GrpoParams p;
     StepResult s = loss_params(t, seq, n, &p, e);
     if (s != STEP_DONE) return s;
-    l->engine.device->fill(l->engine.device, l->grad.slab, 0);
+    l->engine.device->fill(l->engine.device, model_trained(&l->grad).slab, 0);
     int size = (int)t->cfg->per_device_train_batch_size, count;
     RankShare own = rank_share(l->engine.comm, n);
     for (int at = own.first; at < own.end && s == STEP_DONE; at += count) {

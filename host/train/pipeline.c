@@ -89,8 +89,8 @@ static const struct {
 } inputs[] = {
 #define INPUT(name, directory)                                                                                         \
     { #name, offsetof(Config, name), directory }
-    INPUT(model, true),          INPUT(tokenizer, true),           INPUT(eval_file, false),
-    INPUT(few_shot_file, false), INPUT(system_prompt_file, false),
+    INPUT(model, true),      INPUT(adapter, true),        INPUT(tokenizer, true),
+    INPUT(eval_file, false), INPUT(few_shot_file, false), INPUT(system_prompt_file, false),
 #undef INPUT
 };
 #define INPUTS (sizeof inputs / sizeof *inputs)
@@ -320,6 +320,12 @@ static void plan_rewards(const Pipeline *l, int k, Rewards *rw) {
 static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have, Error *e) {
     Config c = l->phases.phase[k].cfg; // a view
     c.model = (char *)(uintptr_t)model_of(l, k);
+    if (*c.adapter && access(c.adapter, R_OK)) { // not made yet: it will be as large as its maker says
+        for (int j = 0; j < k; j++)
+            if (l->phases.phase[k].uses[j] && l->phases.phase[j].cfg.lora_r)
+                c.lora_r = l->phases.phase[j].cfg.lora_r, c.lora_target = l->phases.phase[j].cfg.lora_target;
+        c.adapter = "";
+    }
     Rewards rw = {0};
     Engine en = {0};
     RunShape shape;

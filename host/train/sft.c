@@ -166,7 +166,7 @@ static bool sft_step(Supervised *run, Error *e) {
     Sums step = {0};
     int64_t targets, tokens = 0, rows = 0, held = 0;
     if (!draw_step(s, &targets, e)) return false;
-    l->engine.device->fill(l->engine.device, l->grad.slab, 0);
+    l->engine.device->fill(l->engine.device, model_trained(&l->grad).slab, 0);
     bool stopped = false;
     for (int k = 0; k < s->micros && !(stopped = stop_requested()); k++) {
         progress_phase(s->run.progress, "train", k, s->micros);

@@ -4,6 +4,7 @@
 // A family describes its parameters by a table (models/qwen2.c and its neighbours), and loader, allocator, initialiser,
 // optimizer, checkpoint and tests all walk that table.
 #pragma once
+#include "adapter.h"
 #include "ops.h"
 
 // A dimension of a parameter as a symbol, whose value is in ModelDims.
@@ -55,17 +56,18 @@ typedef struct {
     int max_positions;       // longest context the model was made for
     float rms_eps;
     RopeSpec rope;
-    bool tied;   // the head is the embedding
-    bool scores; // the head is score.weight[1,D]: a text's score is that of its last token
-    bool padded; // token `pad` learns nothing as an input, as torch's padding_idx
-    int pad;     // its id
+    bool tied;    // the head is the embedding
+    bool scores;  // the head is score.weight[1,D]: a text's score is that of its last token
+    bool padded;  // token `pad` learns nothing as an input, as torch's padding_idx
+    int pad;      // its id
+    int low_rank; // of the adapter that runs beside the model: what its activations need; 0: none
 } ModelDims;
 
-typedef struct {
-    char name[64];  // HF name, layer filled in
-    Tensor t;       // view into the slab
-    int64_t offset; // first element in the slab; the same for every dtype
-    const ParamSpec *spec;
+typedef struct Param {
+    char name[96];         // HF name, layer filled in
+    Tensor t;              // view into the slab
+    int64_t offset;        // first element in the slab; the same for every dtype
+    const ParamSpec *spec; // NULL: an adapter's
 } Param;
 
 // The weights of a layer as the forward pass uses them; neighbouring parameters (q, k, v; gate, up) as one matrix.
@@ -85,6 +87,7 @@ typedef struct {
     Layer *layer;  // [L]
     RopeTable rope;
     Tensor embedding, head, final_norm; // [V,D], [V,D] (the embedding where tied; [1,D] where it scores), [D]
+    Adapter *adapter;                   // what runs beside it, not its own; NULL: nothing
 } Model;
 
 // Parameters as HF counts them (a tied head once, no padding).
@@ -94,11 +97,24 @@ int64_t model_param_count(ModelDims dims);
 bool model_dims_equal(ModelDims a, ModelDims b);
 const char *model_dims_text(ModelDims dims);
 // Takes a model's parameters from an arena (data is NULL while measuring); its tables are heap memory, freed by
-// model_free.
+// model_free, as its adapter is.
 Model model_carve(Arena *a, ModelDims dims, DType dtype);
 void model_free(Model *m);
 // The parameter of that HF name, or NULL.
 const Param *model_param(const Model *m, const char *name);
+
+// Takes an adapter's parameters from an arena, as model_carve; heap memory, freed by adapter_free.
+Adapter *adapter_carve(Arena *a, ModelDims dims, const AdapterSpec *s);
+void adapter_free(Adapter *a);
+
+// What an optimizer changes: the adapter's parameters where there is one, else the model's.
+typedef struct {
+    Tensor slab;     // [n]
+    int64_t n_decay; // as Model's
+    int n_params;
+    const Param *params; // [n_params]
+} Trained;
+Trained model_trained(const Model *m);
 
 // A batch of sequences packed back to back, without padding. All I32 on the device.
 typedef struct {
@@ -139,7 +155,11 @@ typedef struct {
     Tensor dres;           // [T,D] those below are present where keep
     Tensor dgate_up, dmlp; // [T,2F] [T,F]
     Tensor dqkv, datt;     // [T,H+2K,d] [T,H,d]
+    // Of an adapter's products: before rounding, for a block of rows (absent in f32, where y itself serves); A x, and its
+    // gradient.
+    Tensor full, low, dlow; // [ADAPTER_ROWS, widest]? [T, 3 rank]? [T, 3 rank]? F32
 } Activations;
+#define ADAPTER_ROWS 1024
 
 Activations activations_carve(Arena *a, ModelDims dims, DType dtype, int64_t tokens, Keep keep);
 void activations_free(Activations *a);
@@ -158,6 +178,7 @@ Tensor kv_layer(const KvCache *c, int l); // [R, 2K, d]
 void model_forward(Device *d, const Model *m, Activations *acts, Packed in, const KvCache *cache, Tensor kv_row);
 // Adds the parameters' gradients to `grad`, given acts->dx = d(loss)/d(out) [T,D], after a model_forward whose
 // acts->keep is not KEEP_NOTHING.
+// Beside an adapter the gradients are those of grad's adapter, and `grad` itself is a model without memory.
 void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in);
 // Computes acts->out[B,D] for one more token of each sequence: ids[B], pos[B], kv_row[B] (where its keys and values go)
 // and span[B,4] (the op decode in ops.h; this token included).

@@ -1,0 +1,19 @@
+// Adapters as huggingface/peft lays them out: adapter_config.json and adapter_model.safetensors.
+#pragma once
+#include "error.h"
+#include "model.h"
+#include "outdir.h"
+
+// Whether a directory holds an adapter.
+bool adapter_is(const char *dir);
+// What an adapter's config and the names in its file say. Refuses what PEFT would compute in another way (DoRA, ranks that
+// differ, biases, whole modules ...), rank 0.
+bool adapter_describe(const char *dir, AdapterSpec *out, Error *e);
+// Fills a->slab (d's memory) from a directory of the same spec. Refuses one made for another shape; and, where the file says
+// which weights it was trained beside and a->base does too, one of others.
+bool adapter_read(const char *dir, Device *d, Adapter *a, Error *e);
+// The same without a value: names and shapes.
+bool adapter_check(const char *dir, const Adapter *a, Error *e);
+// Both files into a directory being written, and about what they take. base_model: what the config names as its model.
+bool adapter_write(OutDir *out, const char *base_model, Device *d, const Adapter *a, Error *e);
+uint64_t adapter_bytes(const Adapter *a);

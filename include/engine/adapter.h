@@ -1,0 +1,45 @@
+// Low-rank adapters of a model's projections (LoRA, Hu et al. 2021), as huggingface/peft has them: y = W x + scale B (A x).
+// The model's own weights do not change; A and B are f32, whatever the model's dtype.
+#pragma once
+#include "ops.h"
+
+// PEFT's target modules: name in its files, the product that it is a part of.
+#define LORA_TARGETS(T)                                                                                                \
+    T(q_proj, "self_attn", PRODUCT_QKV)                                                                                \
+    T(k_proj, "self_attn", PRODUCT_QKV)                                                                                \
+    T(v_proj, "self_attn", PRODUCT_QKV)                                                                                \
+    T(o_proj, "self_attn", PRODUCT_O)                                                                                  \
+    T(gate_proj, "mlp", PRODUCT_GATE_UP)                                                                               \
+    T(up_proj, "mlp", PRODUCT_GATE_UP)                                                                                 \
+    T(down_proj, "mlp", PRODUCT_DOWN)
+#define LORA_TARGET_ENTRY(name, block, product) TARGET_##name,
+enum { LORA_TARGETS(LORA_TARGET_ENTRY) N_TARGETS };
+extern const char *const lora_target_names[N_TARGETS];
+
+// The products of a layer, whose parts lie side by side.
+typedef enum { PRODUCT_QKV, PRODUCT_O, PRODUCT_GATE_UP, PRODUCT_DOWN, N_PRODUCTS } LayerProduct;
+
+typedef struct {
+    int rank; // 0: no adapter
+    double alpha;
+    bool rslora;            // scale = alpha / sqrt(rank) (Kalajdzievski 2023), not alpha / rank
+    bool target[N_TARGETS]; // in every layer
+} AdapterSpec;
+float adapter_scale(const AdapterSpec *s);
+bool adapter_spec_equal(const AdapterSpec *a, const AdapterSpec *b);
+
+// The adapters of one product. a[R,K]: its parts' A below each other; b: its parts' B, each turned, [r,N]. The one's
+// LowRank has x's columns, the other's has y's.
+typedef struct {
+    Tensor a, b; // NONE: no part has one
+    LowRank in, out;
+} ProductAdapter;
+
+typedef struct Adapter {
+    AdapterSpec spec;
+    char base[32]; // dtype and checksum of the weights it is trained beside; empty: unknown
+    Tensor slab;   // [n] F32, without padding between tensors
+    int n_params;
+    struct Param *params;                // [n_params] PEFT's names; B is [r,N], in files [N,r]
+    ProductAdapter (*layer)[N_PRODUCTS]; // [L]
+} Adapter;
