@@ -15,9 +15,7 @@ static inline double floor_params(ModelDims n) {
     return floor_blocks(n) + floor_head(n) * (n.tied ? 1 : 2) + vectors;
 }
 // FLOP a token of the forward pass over sequences of T tokens, with the head; three times that with the backward pass.
-static inline double floor_forward(ModelDims n, double T) {
-    return 2 * (floor_blocks(n) + floor_head(n)) + 4.0 * n.L * n.H * n.d * (T + 1) / 2;
-}
+static inline double floor_forward(ModelDims n, double T) { return model_forward_flop(n, 1, T, 1); }
 // Bytes of the cache a token.
 static inline double floor_kv(ModelDims n) { return 4.0 * n.L * n.K * n.d; }
 

@@ -89,6 +89,13 @@ int64_t model_param_count(ModelDims dims) {
     return c.count;
 }
 
+double model_forward_flop(ModelDims n, double rows, double context, double head_rows) {
+    double heads = (double)(n.H + 2 * n.K) * n.d, out = (double)n.H * n.d;
+    double products = (double)n.L * n.D * (heads + out + 3.0 * n.F);
+    double attention = 4.0 * n.L * out * (context + 1) / 2; // scores and values of half the square
+    return rows * (2 * products + attention) + head_rows * 2 * n.D * n.V;
+}
+
 static int64_t align_elements(int64_t n) { return (n + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN; }
 
 static void place_param(const ParamSpec *s, int layer, void *arg) {

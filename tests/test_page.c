@@ -27,10 +27,12 @@ static void run_write(const char *dir, int shift) {
         fprintf(f,
                 "{\"step\": %d, \"loss\": %.9g, \"reward\": %.9g, \"reward_std\": 0.5, \"rewards/<b>x/mean\": %d, "
                 "\"rewards/<b>x/std\": 0.25, \"num_tokens\": %d, \"grad_norm\": %.9g, \"kl\": null, \"step_time\": 2, "
-                "\"time/rollout\": 1, \"time/train\": 0.75, \"completions/mean_length\": 20, "
+                "\"time/rollout\": 1, \"time/train\": 0.75, \"time/rollout/rank_1\": %d, \"time/train/rank_1\": 0.5, "
+                "\"memory/process_gib\": %d.5, \"memory/process_gib/rank_1\": 3, \"completions/mean_length\": 20, "
                 "\"completions/min_length\": 3, "
                 "\"completions/max_length\": 40, \"my own\": %d}\n",
-                i, i % 2 ? 1e-7 * i : -1e-7 * i, reward_of(i + shift), i % 3, i * 1000, pow(10, i % 7 - 3), i);
+                i, i % 2 ? 1e-7 * i : -1e-7 * i, reward_of(i + shift), i % 3, i * 1000, pow(10, i % 7 - 3),
+                i % 2 ? 1 : 3, i, i);
         if (i % 20 == 0) fprintf(f, "{\"step\": %d, \"eval/accuracy\": %.9g}\n", i, i / 100.);
     }
     fclose(f);
@@ -124,6 +126,7 @@ static double number(const json_t *rows, size_t row, size_t column) {
 }
 
 static double loss_of(int step) { return step % 2 ? 1e-7 * step : -1e-7 * step; }
+static double memory_of(int step) { return step + 0.5; }
 static double norm_of(int step) { return pow(10, step % 7 - 3); }
 // Table and line of a plot of one number against what the log has.
 static void assert_plot(const char *name, double (*want)(int step), double within) {
@@ -160,6 +163,14 @@ static void numbers_read_back(void **state) {
     assert_true(number(eval, 2, 0) == 60 && number(eval, 2, 1) == 0.6);
     json_decref(eval);
     assert_true(holds("!!document.querySelector('figure[data-name=\"my own\"]')"));
+    assert_plot("memory", memory_of, 0.1);
+    // Each rank's own times, and memory in the end; a rank's numbers have no plots of their own.
+    assert_true(
+        holds("[...document.querySelectorAll('table')].some(t => t.caption?.textContent.startsWith('each rank') && "
+              "[...t.tBodies[0].rows].map(r => [...r.cells].map(c => c.textContent).join()).join(';') === "
+              "'rank 0,1,0.75,60.5;rank 1,2,0.5,3')"));
+    assert_int_equal(count("[...document.querySelectorAll('figure')].filter(f => /rank_/.test(f.dataset.name)).length"),
+                     0);
     assert_true(holds("!!document.querySelector('figure[data-name=\"<b>x\"]')"));
     assert_int_equal(count("document.querySelectorAll('figure[data-name=KL]').length"), 0); // null all over
     silent();

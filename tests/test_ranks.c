@@ -176,6 +176,28 @@ static int train(Fixture *f, const char *options, Fault what, Str *said) {
 
 #define TINY "threads=1 save_steps=0 comm_timeout=20 "
 
+// Each rank's own times, rank 0's within its step's, and its memory; rank 0's under the names that one rank has.
+static void assert_costs_of_ranks(const json_t *line, int ranks) {
+    static const char *const names[] = {"time/rollout", "time/reward",    "time/reference",
+                                        "time/train",   "time/optimizer", "memory/process_gib"};
+    double step = json_number_value(json_object_get(line, "step_time"));
+    for (int r = 0; r <= ranks; r++) {
+        double sum = 0;
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+            char name[64];
+            snprintf(name, sizeof name, r ? "%s/rank_%d" : "%s", names[i], r);
+            const json_t *told = json_object_get(line, name);
+            assert_true(json_is_number(told) == (r < ranks));
+            double x = json_number_value(told);
+            if (strncmp(names[i], "time/", 5)) assert_true(r == ranks || (x > 0.001 && x < 64));
+            else sum += x;
+        }
+        assert_true(r == ranks ||
+                    (sum > 0 && sum < 60)); // another rank may have begun before rank 0 had written its logs
+        assert_true(r || sum <= 1.001 * step);
+    }
+}
+
 static void one_two_and_four_ranks_agree(void **state) {
     // Two groups of four: of four ranks two have nothing to answer.
     static const char *const variants[] = {
@@ -214,6 +236,7 @@ static void one_two_and_four_ranks_agree(void **state) {
                 for (size_t i = 0; i < sizeof names / sizeof *names; i++)
                     assert_close(names[i], options, json_number_value(json_object_get(a, names[i])),
                                  json_number_value(json_object_get(b, names[i])));
+                assert_costs_of_ranks(a, ranks);
                 json_decref(a);
                 json_decref(b);
             }

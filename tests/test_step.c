@@ -181,26 +181,6 @@ static void the_reference_follows_by_its_steps(void **state) {
 
 // ---- what is told ---------------------------------------------------------------------------------------------------
 
-static json_t *last_line(const Fixture *f) {
-    char *path = xasprintf("%s/out/metrics.jsonl", f->dir);
-    size_t n;
-    Error e = {0};
-    char *all = file_read(path, 1 << 20, &n, &e);
-    assert_non_null(all);
-    while (n && all[n - 1] == '\n') all[--n] = 0;
-    char *line = strrchr(all, '\n');
-    json_t *j = json_loads(line ? line + 1 : all, 0, NULL);
-    assert_non_null(j);
-    free(all), free(path);
-    return j;
-}
-
-static void assert_told(const json_t *line, const char *name, double want) {
-    const json_t *v = json_object_get(line, name);
-    if (!json_is_number(v) || !(fabs(json_number_value(v) - want) <= 1e-6 * (1 + fabs(want))))
-        fail_msg("%s is %.9g, not %.9g", name, v ? json_number_value(v) : NAN, want);
-}
-
 // Two passes over a generation: the second has ratios to clip. Every number is summed up anew from the batch.
 static void metrics_tell_what_the_batch_holds(void **state) {
     Fixture f;

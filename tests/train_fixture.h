@@ -4,6 +4,7 @@
 #include "train.h"
 #include <assert.h>
 #include <ftw.h>
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -99,15 +100,15 @@ static inline char *output_text(const Fixture *f, const char *name) {
     return text;
 }
 
-// metrics.jsonl without what a clock said.
+// metrics.jsonl without what a clock or the system said.
 static inline char *metrics_text(const Fixture *f) {
     char *text = output_text(f, "metrics.jsonl");
     Str out = {0};
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
         json_t *j = json_loads(line, 0, NULL);
         assert_non_null(j);
-        const char *const clocks[] = {"step_time",      "time/rollout", "time/reward",
-                                      "time/reference", "time/train",   "time/optimizer"};
+        const char *const clocks[] = {"step_time",  "time/rollout",   "time/reward",        "time/reference",
+                                      "time/train", "time/optimizer", "memory/process_gib", "memory/device_gib"};
         for (size_t i = 0; i < sizeof clocks / sizeof *clocks; i++) json_object_del(j, clocks[i]);
         char *kept = json_dumps(j, 0);
         str_printf(&out, "%s\n", kept);
@@ -116,4 +117,25 @@ static inline char *metrics_text(const Fixture *f) {
     }
     free(text);
     return out.s;
+}
+
+// The last line of metrics.jsonl.
+static inline json_t *last_line(const Fixture *f) {
+    char *path = xasprintf("%s/out/metrics.jsonl", f->dir);
+    size_t n;
+    Error e = {0};
+    char *all = file_read(path, 1 << 20, &n, &e);
+    assert_non_null(all);
+    while (n && all[n - 1] == '\n') all[--n] = 0;
+    char *line = strrchr(all, '\n');
+    json_t *j = json_loads(line ? line + 1 : all, 0, NULL);
+    assert_non_null(j);
+    free(all), free(path);
+    return j;
+}
+
+static inline void assert_told(const json_t *line, const char *name, double want) {
+    const json_t *v = json_object_get(line, name);
+    if (!json_is_number(v) || !(fabs(json_number_value(v) - want) <= 1e-6 * (1 + fabs(want))))
+        fail_msg("%s is %.9g, not %.9g", name, v ? json_number_value(v) : NAN, want);
 }

@@ -103,7 +103,7 @@ static unsigned long long number_in(const char *root, const char *dir, const cha
     unsigned long long x = none;
     while (f && fgets(line, sizeof line, f)) {
         size_t n = name ? strlen(name) : 0;
-        if (n && (strncmp(line, name, n) || line[n] != ' ')) continue;
+        if (n && (strncmp(line, name, n) || (line[n] != ' ' && line[n] != '\t'))) continue;
         if (sscanf(line + n, "%llu", &x) != 1) x = none;
         break;
     }
@@ -217,6 +217,11 @@ size_t machine_memory_free(void) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i] < available) available = all[i];
     return available;
+}
+
+size_t machine_memory_peak(void) {
+    // Not getrusage: its number has what the program held from which this one was started.
+    return (size_t)number_in("", "/proc/self", "status", "VmHWM:", 0) << 10;
 }
 
 // ---- cores -----------------------------------------------------------------------------------------------------------

@@ -110,3 +110,9 @@ bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e) {
     free(end);
     return ok;
 }
+
+bool ranks_share_stats(Trainer *t, StepStats *all, Error *e) {
+    Comm *c = t->learner.engine.comm;
+    all[0] = t->report.stats;
+    return !c || comm_gather(c, "stats", &t->report.stats, sizeof t->report.stats, all, e);
+}

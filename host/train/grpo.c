@@ -400,13 +400,13 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
         }
     }
     if (s == STEP_DONE) s = take_metrics(t, seq + own.first, own.end - own.first);
+    t->report.stats.train_time += clock_seconds() - start;
     s = ranks_agree(t, s, e);
     double rows[] = {t->report.stats.rows, t->report.stats.rows_alone};
     if (s == STEP_DONE && (!ranks_share_metrics(t, seq, n, e) || !comm_all_reduce(l->engine.comm, "rows", rows, 2, e)))
         s = STEP_FAILED;
     t->report.stats.rows = rows[0], t->report.stats.rows_alone = rows[1];
     if (s != STEP_DONE) return s;
-    t->report.stats.train_time += clock_seconds() - start;
     start = clock_seconds();
     const char *bad;
     enter(t, "optimizer", 0, 0);

@@ -15,8 +15,12 @@ typedef struct {
     bool generated;          // this step drew a new generation
     int first;               // index into Generation.order of the first sequence it trained on
     double rows, rows_alone; // of training's micro-batches, of all ranks; what they would be if no prompt were shared
+    // Of this rank. Exchanges with other ranks, and waiting for them, are in reference_time and optimizer_time, and are
+    // what is left of step_time.
     double rollout_time, reward_time /* after the rollout */, reference_time, train_time, optimizer_time, step_time;
-    char bad[160]; // STEP_SKIPPED: what was not finite
+    double process_memory; // bytes that this rank's process had at most so far
+    double device_memory;  // bytes in use on its GPU, by any process; 0: it has none
+    char bad[160];         // STEP_SKIPPED: what was not finite
 } StepStats;
 // Where questions come from.
 typedef struct {
@@ -92,6 +96,8 @@ bool ranks_share_completions(Trainer *t, Error *e); // by prompts: rollout's and
 // By sequences seq[0..n): a per-token column; loss and sums of grpo_loss. False after filling *e.
 bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e);
 bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e);
+// all[ranks] = every rank's stats of this step. False after filling *e.
+bool ranks_share_stats(Trainer *t, StepStats *all, Error *e);
 // Logs a step that counted (done or skipped).
 bool train_log(Trainer *t, StepResult result, Error *e);
 // How training samples: temperature, filters, seed.

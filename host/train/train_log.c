@@ -2,6 +2,7 @@
 // on the terminal.
 #include "eval.h"
 #include "grpo_math.h"
+#include "machine.h"
 #include "optim.h"
 #include "pieces.h"
 #include "train.h"
@@ -211,13 +212,25 @@ static void add_step(Metrics *m, Trainer *t, const Totals *s) {
     metrics_add(m, "frac_rows_saved", 1 - t->report.stats.rows / t->report.stats.rows_alone);
 }
 
-static void add_times(Metrics *m, const StepStats *st) {
-    metrics_add(m, "step_time", st->step_time);
-    metrics_add(m, "time/rollout", st->rollout_time);
-    metrics_add(m, "time/reward", st->reward_time);
-    metrics_add(m, "time/reference", st->reference_time);
-    metrics_add(m, "time/train", st->train_time);
-    metrics_add(m, "time/optimizer", st->optimizer_time);
+// Time and memory of a rank: rank 0's under the names that one rank has, another's with its number behind them.
+static void add_costs(Metrics *m, const StepStats *st, int rank) {
+    const double GiB = 1 << 30;
+    const struct {
+        const char *name;
+        double value;
+    } cost[] = {{"time/rollout", st->rollout_time},
+                {"time/reward", st->reward_time},
+                {"time/reference", st->reference_time},
+                {"time/train", st->train_time},
+                {"time/optimizer", st->optimizer_time},
+                {"memory/process_gib", st->process_memory / GiB},
+                {"memory/device_gib", st->device_memory / GiB}};
+    for (size_t i = 0; i < sizeof cost / sizeof *cost; i++) {
+        if (!cost[i].value && !strncmp(cost[i].name, "memory/", 7)) continue;
+        char name[64];
+        snprintf(name, sizeof name, rank ? "%s/rank_%d" : "%s", cost[i].name, rank);
+        metrics_add(m, name, cost[i].value);
+    }
 }
 
 static void add_completions(Metrics *m, const Trainer *t) {
@@ -267,8 +280,21 @@ static void show_step(const Trainer *t, const Totals *s, double accuracy) {
     progress_step(t->report.progress, t->state.step, &shown);
 }
 
-bool train_log(Trainer *t, StepResult result, Error *e) {
-    if (comm_rank(t->learner.engine.comm)) return true; // rank 0 has everything
+// Model FLOP utilization of training: what its products and attention need, of what the slowest rank's card could have done
+// meanwhile. The second pass over activations that checkpointing makes counts as time alone.
+static void add_mfu(Metrics *m, const Trainer *t, const StepStats *all) {
+    const Engine *en = &t->learner.engine;
+    if (!en->device->peak_flops || en->cfg->dtype != BF16) return;
+    double longest = 0, completions = 0;
+    int n = optim_step_rows(t->cfg), ranks = comm_world(en->comm);
+    for (int r = 0; r < ranks; r++) longest = fmax(longest, all[r].train_time);
+    for (int j = 0; j < n; j++) completions += t->generation.batch.len[t->generation.order[t->report.stats.first + j]];
+    double flop = 3 * model_forward_flop(en->hf.dims, all->rows, all->rows_alone / n, completions);
+    metrics_add(m, "mfu", flop / (longest * ranks * en->device->peak_flops));
+}
+
+// Writes what all[ranks] have done to this rank's logs.
+static bool write_log(Trainer *t, StepResult result, const StepStats *all, Error *e) {
     const Config *c = t->cfg;
     const Batch *b = &t->generation.batch;
     Metrics *m = t->report.metrics;
@@ -287,7 +313,9 @@ bool train_log(Trainer *t, StepResult result, Error *e) {
         else metrics_add_int(m, "skipped", t->state.skipped);
         metrics_add(m, "accuracy", (double)strictly / b->n);
         metrics_add(m, "lenient_accuracy", accuracy);
-        add_times(m, &t->report.stats);
+        metrics_add(m, "step_time", t->report.stats.step_time);
+        if (done) add_mfu(m, t, all);
+        for (int r = 0; r < comm_world(t->learner.engine.comm); r++) add_costs(m, &all[r], r);
     }
     if (c->log_completions && t->report.stats.generated && done) add_completions(m, t);
     show_step(t, &s, accuracy);
@@ -299,4 +327,16 @@ bool train_log(Trainer *t, StepResult result, Error *e) {
                      "a loss near 0 is right here: the policy is the one that sampled, every ratio is 1, "
                      "and advantages of a group sum to 0; the gradient is not 0");
     return metrics_commit(m, e);
+}
+
+bool train_log(Trainer *t, StepResult result, Error *e) {
+    Comm *comm = t->learner.engine.comm;
+    Device *d = t->learner.engine.device;
+    t->report.stats.process_memory = (double)machine_memory_peak();
+    t->report.stats.device_memory = d->on_host ? 0 : (double)d->memory_used(d);
+    StepStats *all = xcalloc((size_t)comm_world(comm), sizeof *all);
+    // Rank 0 has everything else that it logs.
+    bool ok = ranks_share_stats(t, all, e) && (comm_rank(comm) || write_log(t, result, all, e));
+    free(all);
+    return ok;
 }

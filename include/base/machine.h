@@ -19,6 +19,8 @@ typedef struct {
 MemoryLimit machine_memory(int processes);
 // Bytes that are free now, by the machine, its cgroups and this process's limits.
 size_t machine_memory_free(void);
+// The most bytes of memory that this process has held so far, as the system counts them; 0: it does not say.
+size_t machine_memory_peak(void);
 // CPUs that each of `processes` equal processes can have, at least 1: those this one might run on when it was started
 // (whatever OpenMP has bound since), divided unless a launcher gave each its own; and at most its share of the cgroups'
 // quota of time, rounded up.

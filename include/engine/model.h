@@ -92,6 +92,9 @@ typedef struct {
 
 // Parameters as HF counts them (a tied head once, no padding).
 int64_t model_param_count(ModelDims dims);
+// FLOP of a forward pass: of `rows` tokens through the blocks, in sequences of `context` tokens, and of `head_rows` tokens
+// through the head. A backward pass has twice as many.
+double model_forward_flop(ModelDims dims, double rows, double context, double head_rows);
 // Whether two models' parameters are the same in name and shape. model_dims_text: all of dims as a text, in static
 // memory, by which ranks compare their models.
 bool model_dims_equal(ModelDims a, ModelDims b);

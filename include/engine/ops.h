@@ -175,6 +175,7 @@ struct Device {
     bool on_host;      // whether its memory is host memory: a tensor's data may be read and written without a copy
     char about[160];   // what it is, for people: cores and instruction set, or card and driver
     char numerics[32]; // what the last bits of results depend on: the instruction set, or the card's generation
+    double peak_flops; // dense bf16 products a second by the card's data sheet, in FLOP; 0: not known
     Arena scratch;     // DEVICE_SCRATCH bytes of its memory, for the ops themselves
     void *backend;     // the backend's own
     // Whether the vendor's library (cuBLASLt) computes `matmul` too, to measure what the contract above costs: a row's
@@ -190,8 +191,9 @@ struct Device {
     // Copies in any direction, ordered with the ops. On return `src` may be changed; a copy to host memory is then
     // complete.
     void (*copy)(Device *d, void *dst, const void *src, size_t bytes);
-    void (*sync)(Device *d);     // waits for all work started so far
-    size_t (*memory)(Device *d); // bytes the device has in all
+    void (*sync)(Device *d);          // waits for all work started so far
+    size_t (*memory)(Device *d);      // bytes the device has in all
+    size_t (*memory_used)(Device *d); // bytes of a card that any process has in use now; on the CPU machine_memory_peak
     // copy_async copies without waiting, ordered with the ops; host memory must be from host_alloc (NULL: no memory),
     // and must not be touched until an event recorded later has passed. An event may be recorded again once it has
     // passed.

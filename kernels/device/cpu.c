@@ -30,6 +30,7 @@ static void event_ignore(Device *d, Event *e) {}
 static void fetch(Device *d, void *host, const void *src, size_t bytes, Event *e) { copy(d, host, src, bytes); }
 static void event_free(Device *d, Event *e) { free(e); }
 static size_t memory(Device *d) { return machine_memory(1).bytes; }
+static size_t memory_used(Device *d) { return machine_memory_peak(); }
 
 // Writes the instruction sets a user can choose on this machine, as "generic, avx2".
 static void list_isas(char *text, size_t n) {
@@ -77,6 +78,7 @@ Device *cpu_open(int threads, int isa, Error *e) {
     d->copy = copy;
     d->sync = sync_nothing;
     d->memory = memory;
+    d->memory_used = memory_used;
     d->host_alloc = host_alloc;
     d->host_free = host_free;
     d->copy_async = copy;

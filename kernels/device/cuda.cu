@@ -40,6 +40,10 @@ static void wait_all(Device *d) {
         cuda_failed(d, cudaStreamSynchronize(of(d)->fetches), "copy");
 }
 static size_t memory(Device *d) { return of(d)->memory; }
+static size_t memory_used(Device *d) {
+    size_t free_bytes = 0, all = 0;
+    return cuda_failed(d, cudaMemGetInfo(&free_bytes, &all), "asking for free memory") ? 0 : all - free_bytes;
+}
 
 static void *host_alloc(Device *d, size_t bytes) {
     void *p = NULL;
@@ -182,6 +186,17 @@ static bool find_card(int ordinal, cudaDeviceProp *card, Error *e) {
     return true;
 }
 
+// Dense bf16 products with f32 sums, TFLOP/s, from the data sheets. The first name that the card's has in it counts.
+static double peak_flops(const char *card) {
+    static const struct {
+        const char *name;
+        double tflops;
+    } known[] = {{"A100", 312}, {"H100 PCIe", 756}, {"H100 NVL", 835}, {"H100", 989}, {"H200", 989}, {"L40S", 362}};
+    for (const auto &k : known)
+        if (strstr(card, k.name)) return k.tflops * 1e12;
+    return 0;
+}
+
 extern "C" Device *cuda_open(int ordinal, Error *e) {
     cudaDeviceProp card;
     if (!find_card(ordinal, &card, e)) return NULL;
@@ -197,6 +212,7 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     c->overlaps = cudaFuncGetAttributes(&code, (const void *)probe_kernel) == cudaSuccess && code.ptxVersion >= 90;
     snprintf(d->about, sizeof d->about, "%.80s, sm_%d%d, %d SMs, %.1f GiB, CUDA %d.%d", card.name, card.major,
              card.minor, c->sm_count, (double)c->memory / (1 << 30), CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    d->peak_flops = peak_flops(card.name);
     snprintf(d->numerics, sizeof d->numerics, "sm_%d%d", card.major, card.minor);
     c->shared = card.sharedMemPerBlockOptin;
     d->alloc = alloc;
@@ -204,6 +220,7 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     d->copy = copy;
     d->sync = wait_all;
     d->memory = memory;
+    d->memory_used = memory_used;
     d->host_alloc = host_alloc;
     d->host_free = host_free;
     d->copy_async = copy_async;

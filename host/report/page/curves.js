@@ -103,10 +103,32 @@ function speedPlots(parent) {
         {about: "prompts and completions, at the step's own time"});
     new Plot(parent, "rows saved", seriesOf([{name: "frac_rows_saved"}]),
         {about: "share of training's, by shared prompts"});
+    new Plot(parent, "training's share of the card", seriesOf([{name: "mfu"}]),
+        {about: "model FLOP utilization, of the data sheet's bf16 products"});
+    new Plot(parent, "memory", seriesOf([{name: "memory/process_gib", label: "process, at most"},
+        {name: "memory/device_gib", label: "GPU, in use"}]), {about: "GiB"});
+}
+
+// What each rank did of a step, where there are several: rank 0's numbers bear no rank.
+function rankTables(section) {
+    for (const run of runs) {
+        let ranks = 1;
+        while (run.train.columns[`time/train/rank_${ranks}`]) ranks++;
+        if (ranks === 1) continue;
+        const costs = [...phases.map(p => "time/" + p), "memory/process_gib", "memory/device_gib"]
+            .filter(name => run.train.columns[name]);
+        const rows = Array.from({length: ranks}, (_, rank) => ({cells: [`rank ${rank}`, ...costs.map(name => {
+            const {y} = points(run.train, rank ? `${name}/rank_${rank}` : name);
+            return shown(name.startsWith("time/") ? mean(y) : lastOf(y));
+        })]}));
+        addTable(section, `${one ? "" : run.name + ": "}each rank's own seconds a step, on average, and GiB in the end; ` +
+            "reference and optimizer with the exchange between ranks",
+            ["", ...costs.map(name => name.replace(/^time.|_gib$/g, "").replace("/", ", "))], rows);
+    }
 }
 
 function curveSections(main) {
-    const used = new Set([...notPlotted, "frac_rows_saved"]);
+    const used = new Set([...notPlotted, "frac_rows_saved", "mfu", "memory/process_gib", "memory/device_gib"]);
     for (const [heading, rows] of known) {
         const section = addSection(main, heading), grid = add(section, "div", undefined, "plots");
         for (const [title, about, entries] of rows) {
@@ -119,11 +141,12 @@ function curveSections(main) {
     }
     const speed = addSection(main, "Speed"), fast = add(speed, "div", undefined, "plots");
     speedPlots(fast);
+    rankTables(speed);
     if (!fast.children.length) dropSection(speed);
     const other = addSection(main, "Other numbers"), grid = add(other, "div", undefined, "plots");
     for (const from of ["train", "eval"])
         for (const name of new Set(runs.flatMap(run => Object.keys(run[from].columns))))
-            if (!used.has(name)) {
+            if (!used.has(name) && !/\/rank_\d+$/.test(name)) {
                 used.add(name);
                 new Plot(grid, name, seriesOf([{name, from}]));
             }
