@@ -179,6 +179,62 @@ static void the_reference_follows_by_its_steps(void **state) {
     fixture_remove(&f);
 }
 
+// With alpha 1 the reference is the policy anew, to the bit, whatever it was; so the next step begins with a KL of 0.
+static void the_reference_is_set_anew(void **state) {
+    const char *const types[] = {"dtype=f32", "dtype=bf16"};
+    for (int k = 0; k < 2; k++) {
+        Fixture f;
+        fixture_dir(&f);
+        char *more =
+            xasprintf("%s sync_ref_model=true ref_model_sync_steps=3 ref_model_mixup_alpha=1 learning_rate=0.01 "
+                      "max_steps=8",
+                      types[k]);
+        fixture_open(&f, more);
+        Learner *l = &f.t.learner;
+        for (int step = 1; step <= 7; step++) {
+            void *old = bytes_of(l->engine.device, l->reference.slab);
+            assert_int_equal(fixture_step(&f), STEP_DONE);
+            double kl = 0;
+            for (int i = 0; i < f.t.generation.batch.n; i++) kl += (double)f.t.generation.metric[i][GM_KL];
+            assert_true(step % 3 == 1 ? kl == 0 : kl > 0);
+            void *policy = bytes_of(l->engine.device, l->engine.policy.slab);
+            assert_bytes(l->engine.device, l->reference.slab, step % 3 ? old : policy);
+            assert_int_not_equal(memcmp(old, policy, tensor_bytes(l->reference.slab)), 0);
+            free(old), free(policy);
+        }
+        fixture_close(&f);
+        fixture_remove(&f);
+        free(more);
+    }
+}
+
+// Groups of 4, 8 and 16: a group answers one question, its advantages are its rewards less their mean over their deviation.
+static void groups_have_the_size_that_is_asked_for(void **state) {
+    Fixture f;
+    fixture_dir(&f);
+    for (int group = 4; group <= 16; group *= 2) {
+        char *more = xasprintf("num_generations=%d per_device_train_batch_size=16 rewards=completion_length", group);
+        fixture_open(&f, more);
+        assert_int_equal(fixture_step(&f), STEP_DONE);
+        const Batch *b = &f.t.generation.batch;
+        assert_int_equal(b->group, group);
+        assert_int_equal(b->n, 32);
+        for (int p = 0; p < b->prompts; p++) {
+            double mean = 0, squares = 0;
+            for (int i = p * group; i < (p + 1) * group; i++) mean += (double)b->reward[i] / group;
+            for (int i = p * group; i < (p + 1) * group; i++)
+                squares += ((double)b->reward[i] - mean) * ((double)b->reward[i] - mean);
+            double std = sqrt(squares / (group - 1));
+            for (int i = p * group; i < (p + 1) * group; i++)
+                assert_true(fabs((double)b->advantage[i] - ((double)b->reward[i] - mean) / (std + 1e-4)) < 1e-4);
+            assert_true(std > 0 || group_is_flat(b, p));
+        }
+        fixture_close(&f);
+        free(more);
+    }
+    fixture_remove(&f);
+}
+
 // ---- what is told ---------------------------------------------------------------------------------------------------
 
 // Two passes over a generation: the second has ratios to clip. Every number is summed up anew from the batch.
@@ -544,6 +600,8 @@ int main(void) {
         cmocka_unit_test(schedules_are_transformers),
         cmocka_unit_test(flat_groups_are_drawn_again),
         cmocka_unit_test(the_reference_follows_by_its_steps),
+        cmocka_unit_test(the_reference_is_set_anew),
+        cmocka_unit_test(groups_have_the_size_that_is_asked_for),
         cmocka_unit_test(metrics_tell_what_the_batch_holds),
         cmocka_unit_test(deviations_of_rewards),
         cmocka_unit_test(clip_ratios_are_told_as_trl_tells_them),

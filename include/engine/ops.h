@@ -85,7 +85,7 @@ typedef struct {
     OP(fill, (Device *d, Tensor x, float value))                                                                      \
     /* y = x, converting between f32 and bf16 */                                                                      \
     OP(cast, (Device *d, Tensor y, Tensor x))                                                                         \
-    /* y = y + alpha (x - y): the reference model's moving average */                                                 \
+    /* y = alpha x + (1 - alpha) y: the reference model's moving average; at alpha 1 y equals x */               \
     OP(lerp, (Device *d, Tensor y, Tensor x, float alpha))                                                            \
     /* out[1] f64 (as I64 storage) = sum of x^2, in f64, chunks of 4096 combined in order */                          \
     OP(sumsq, (Device *d, Tensor out, Tensor x))                                                                      \

@@ -36,7 +36,7 @@ void cpu_cast(Device *d, Tensor y, Tensor x) {
 ALWAYS_INLINE void lerp_block(Tensor y, DType ty, Tensor x, DType tx, float alpha, int64_t b, int64_t end) {
     FOR_LANES(i, left, end - b, {
         vf old = row_load_part(y.data, ty, b + i, left), new = row_load_part(x.data, tx, b + i, left);
-        row_store_part(y.data, ty, b + i, left, vf_fma(vf_set(alpha), new - old, old));
+        row_store_part(y.data, ty, b + i, left, vf_fma(vf_set(alpha), new, vf_set(1 - alpha) * old));
     });
 }
 

@@ -2,7 +2,7 @@
 //
 //   fill  x = value                  writes x
 //   cast  y = x                      reads x, writes y
-//   lerp  y = y + alpha (x - y)      reads x and y, writes y
+//   lerp  y = alpha x + (1 - alpha) y   reads x and y, writes y: x itself at 1, which y + alpha (x - y) need not be
 //
 // A thread owns TURNS groups of 16 bytes (of the wider type) in each turn of a grid-stride loop, and issues all their
 // loads before the first store. Memory-bound: the floor is the bytes over the bandwidth.
@@ -70,8 +70,8 @@ static __global__ void __launch_bounds__(THREADS) lerp_kernel(T *y, const U *x, 
         [=](int64_t i, int64_t left, Both<T, U, E> a) {
 #pragma unroll
             for (int j = 0; j < E; j++) {
-                float old = to_float(a.y.x[j]);
-                a.y.x[j] = from_float<T>(fmaf(alpha, to_float(a.x.x[j]) - old, old));
+                float kept = (1 - alpha) * to_float(a.y.x[j]);
+                a.y.x[j] = from_float<T>(fmaf(alpha, to_float(a.x.x[j]), kept));
             }
             group_store<E>(y + i, left, whole, a.y);
         });

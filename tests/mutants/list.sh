@@ -6,7 +6,7 @@
 mutant fill_blocks_overlap kernels/ops/elementwise.cu ops:cast \
     'blockIdx.x * THREADS * TURNS + threadIdx.x' 'blockIdx.x * THREADS + threadIdx.x'
 mutant lerp_adds_all kernels/ops/elementwise.cu ops:lerp \
-    'fmaf(alpha, to_float(a.x.x[j]) - old, old)' 'fmaf(alpha, to_float(a.x.x[j]), old)'
+    '(1 - alpha) * to_float(a.y.x[j])' 'to_float(a.y.x[j])'
 mutant group_reads_past_row 'kernels/gpu/memory.cuh>kernels/ops/rmsnorm.cu' ops:rmsnorm \
     'if (j < left) g.x[j] = p[j];' 'g.x[j] = p[j];'
 mutant groups_across_rows 'kernels/gpu/memory.cuh>kernels/ops/rmsnorm.cu' ops:rmsnorm \
