@@ -33,8 +33,8 @@ typedef struct {
                          // the default
 } RewardParam;
 
-#define REWARD_MAX_PARAMS 12
-#define REWARD_MAX_TEXTS  4    // text parameters of one reward
+#define REWARD_MAX_PARAMS 16
+#define REWARD_MAX_TEXTS  5    // text parameters of one reward
 #define REWARD_MAX_TEXT   1024 // bytes of each, NUL included
 #define REWARD_MAX_NAME   40   // bytes of a name, NUL included
 
@@ -55,6 +55,9 @@ typedef enum {
     REWARD_FAULTS
 } RewardFault;
 extern const char *const reward_fault_name[REWARD_FAULTS];
+
+// What kind of model on the engine's device gives a reward (reward_models.h): one that scores texts, or one that writes.
+typedef enum { MODEL_NONE, MODEL_SCORES, MODEL_WRITES } RewardModelKind;
 
 typedef struct RewardInfo RewardInfo;
 typedef struct RewardState RewardState;
@@ -81,14 +84,15 @@ struct RewardInfo {
     RewardFn *fn;
     unsigned reads; // REWARD_READS_...
     bool batches;   // whether many samples at once are less work than one after another: it asks a program or a server
-    bool
-        by_model; // whether a model on the engine's device gives it, a batch at a time (reward_models.h); fn is NULL then
+    RewardModelKind by_model; // not MODEL_NONE: the engine scores, a batch at a time; fn is NULL then
     RewardParam params[REWARD_MAX_PARAMS];
     int n_params;
     // For a reward that needs more than its parameters (a program, a library, patterns): `open` makes that, or returns
     // NULL after filling *e; `close` frees it. Both are NULL for other rewards.
     void *(*open)(const Reward *r, Error *e);
     void (*close)(void *data);
+    // What `open` refuses of the parameters alone, for who reads a configuration; false after filling *e. NULL: nothing.
+    bool (*check)(const Reward *r, Error *e);
     unsigned faults; // 1 << RewardFault for each one that can happen
 };
 
@@ -118,5 +122,9 @@ void *reward_data(const Reward *r);
 // opened.
 void reward_fault(const Reward *r, RewardFault fault, int n);
 int64_t reward_faults(const Reward *r, RewardFault fault);
+// From a reward whose scores are of no use: the run is to end with this error, of which the first counts. From any thread.
+void reward_end_run(const Reward *r, ExitCode code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+// Whether the run may go on; false after filling *e.
+bool reward_goes_on(const Reward *r, Error *e);
 // The weighted sum of a completion's scores, score[n_rewards]; abstentions are left out; NaN where all abstain.
 float reward_total(const Reward *r, int n_rewards, const float *score);

@@ -2,6 +2,7 @@
 #include "accuracy.h"
 #include "ask.h"
 #include "code.h"
+#include "judging.h"
 #include "rules.h"
 
 #define RECIPE "ModelScope's GSM8K recipe"
@@ -16,7 +17,8 @@
     { .name = NAME, .source = SOURCE, .fn = FN, .reads = READS, .help = HELP, ##__VA_ARGS__ }
 #define PARAMS(...)                .params = {__VA_ARGS__}, .n_params = sizeof((RewardParam[]){__VA_ARGS__}) / sizeof(RewardParam)
 #define BATCHES                    .batches = true
-#define BY_MODEL                   .by_model = true
+#define BY_MODEL(KIND)             .by_model = MODEL_##KIND
+#define CHECKED(FN)                .check = FN
 #define NEEDS(OPEN, CLOSE, FAULTS) .open = OPEN, .close = CLOSE, .faults = FAULTS
 #define FAULT(NAME)                (1u << REWARD_##NAME)
 #define REAL(NAME, VALUE, MIN, MAX, HELP)                                                                              \
@@ -35,6 +37,19 @@
         REAL("timeout", 5, 0.1, 3600, "seconds for a test case"),                                                      \
         REAL("total_timeout", 60, 0.1, 86400, "seconds for all test cases of a program"),                              \
         WHOLE("memory", 512, 64, 1048576, "MiB of address space")
+
+// Of judges, however they are asked.
+#define JUDGE_PARAMS                                                                                                   \
+    TEXTUAL("template",                                                                                                \
+            "Rate from 0 to 10 how well the response answers the question.\n\nQuestion:\n{prompt}\n\n"                 \
+            "Response:\n{summary}\n\nEnd with one line: Score: N",                                                     \
+            "the prompt, with {prompt}, {completion}, {summary} (behind the thoughts), {answer}; or @FILE"),           \
+        TEXTUAL("template_file", "", "file with the template"),                                                        \
+        TEXTUAL("pattern", "(?i)score\\W{0,9}?(-?\\d+(?:\\.\\d+)?)", "the last match's group is the score"),           \
+        REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),                       \
+        WHOLE("max_tokens", 1024, 1, 1048576, "of a reply"), REAL("temperature", 0, 0, 100, "of replies; 0: greedy"),  \
+        WHOLE("seed", 0, 0, 9007199254740991, "of replies that are not greedy"),                                       \
+        WHOLE("max_unmatched", 0, 0, 1e9, "replies in a row without a score that end the run; 0: it goes on")
 
 const RewardInfo reward_registry[] = {
     REWARD("xmlcount", RECIPE, reward_xmlcount, 0,
@@ -131,27 +146,29 @@ const RewardInfo reward_registry[] = {
            "what a shared object computes (include/reward_plugin.h)",
            PARAMS(TEXTUAL("path", "", "the shared object"), TEXTUAL("argument", "", "a text for it")),
            NEEDS(open_plugin, close_plugin, FAULT(BAD_REPLY))),
+    REWARD("judge", "a model (DeepSeek-R1)", reward_judge, ANSWER,
+           "0 to 1, as a model behind an OpenAI-compatible endpoint judges; a key is read from GRPO_JUDGE_KEY, "
+           "user:password from "
+           "GRPO_JUDGE_USER",
+           PARAMS(URL("url", "http://localhost:8000/v1", "of the server, up to /chat/completions"),
+                  TEXTUAL("model", "default", "its name for the model"), JUDGE_PARAMS,
+                  WHOLE("workers", 8, 1, 64, "processes that ask, started as they are needed"),
+                  WHOLE("parallel", 8, 1, 256, "requests of each under way at a time"),
+                  REAL("timeout", 60, 0.01, 3600, "seconds for a request"),
+                  WHOLE("retries", 3, 0, 20, "of a request that failed and may pass")),
+           NEEDS(open_judge, close_judge,
+                 FAULT(REGEX_LIMIT) | FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
+           CHECKED(judging_check), BATCHES),
     REWARD(
-        "judge", "a model (DeepSeek-R1)", reward_judge, ANSWER,
-        "0 to 1, as a model behind an OpenAI-compatible endpoint judges; a key is read from GRPO_JUDGE_KEY, "
-        "user:password from "
-        "GRPO_JUDGE_USER",
-        PARAMS(URL("url", "http://localhost:8000/v1", "of the server, up to /chat/completions"),
-               TEXTUAL("model", "default", "its name for the model"),
-               TEXTUAL("template",
-                       "Rate from 0 to 10 how well the response answers the question.\n\nQuestion:\n{prompt}\n\n"
-                       "Response:\n{summary}\n\nEnd with one line: Score: N",
-                       "the prompt, with {prompt}, {completion}, {summary} (behind the thoughts), {answer}; or @FILE"),
-               TEXTUAL("pattern", "(?i)score\\W{0,9}?(-?\\d+(?:\\.\\d+)?)", "the last match's group is the score"),
-               REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),
-               WHOLE("workers", 8, 1, 64, "processes that ask, started as they are needed"),
-               WHOLE("parallel", 8, 1, 256, "requests of each under way at a time"),
-               REAL("timeout", 60, 0.01, 3600, "seconds for a request"),
-               WHOLE("retries", 3, 0, 20, "of a request that failed and may pass"),
-               WHOLE("max_tokens", 1024, 1, 1048576, "of a reply")),
-        NEEDS(open_judge, close_judge,
-              FAULT(REGEX_LIMIT) | FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
-        BATCHES),
+        "judge_model", "a model (DeepSeek-R1)", NULL, ANSWER,
+        "0 to 1, as a model on this machine judges; without `model` that is the one the run begins with, which stays "
+        "as it was",
+        PARAMS(TEXTUAL("model", "", "its directory; none: the run's own"), JUDGE_PARAMS,
+               TEXTUAL("chat_template", "auto", "auto: the model's own, or one by its name; raw: the prompt alone"),
+               WHOLE("max_prompt", 2048, 1, 1048576, "tokens of a prompt; a longer one abstains"),
+               WHOLE("parallel", 16, 1, 4096, "replies under way at a time")),
+        NEEDS(open_judge_model, close_judge_model, FAULT(REGEX_LIMIT) | FAULT(BAD_REPLY) | FAULT(TOO_LONG)),
+        CHECKED(judging_check), BY_MODEL(WRITES)),
     REWARD("reward_model", "a reward model (DeepSeek-R1)", NULL, 0,
            "the score of a ForSequenceClassification model of one label, which reads question and answer as a "
            "conversation",
@@ -163,6 +180,6 @@ const RewardInfo reward_registry[] = {
                           "the token that ends a text"),
                   WHOLE("batch_tokens", 8192, 16, 1048576,
                         "tokens of one forward pass; a longer question and answer abstain")),
-           .faults = FAULT(TOO_LONG), BY_MODEL),
+           .faults = FAULT(TOO_LONG), BY_MODEL(SCORES)),
 };
 const int reward_count = sizeof reward_registry / sizeof *reward_registry;

@@ -17,6 +17,7 @@ bool reward_open(Reward *r, Error *e) {
 void reward_close(Reward *r) {
     if (!r->state) return;
     if (r->info->close) r->info->close(r->state->data);
+    free(atomic_load(&r->state->end));
     free(r->state);
     r->state = NULL;
 }

@@ -1,7 +1,6 @@
 // A reward model of tests/golden/reward_model.json as a directory: weights by the formula of tools/golden_model.py, the
 // tokenizer of models/tiny.
 #pragma once
-#include "file.h"
 #include "json.h"
 #include "model_case.h"
 #include "near.h"
@@ -17,15 +16,6 @@ static inline int read_golden(void **state) {
 static inline int drop_golden(void **state) {
     json_decref(golden);
     return 0;
-}
-
-static inline void file_copy_to(const char *from, const char *to) {
-    size_t n;
-    Error e = {0};
-    char *bytes = file_read(from, 1 << 24, &n, &e);
-    if (!bytes) fail_msg("%s", e.text);
-    put_bytes(to, bytes, n);
-    free(bytes);
 }
 
 // at(name) for a case of the golden.

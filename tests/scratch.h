@@ -1,6 +1,7 @@
 // A directory of its own for a test, small files, and a small model to write into them.
 #pragma once
 #include "data.h"
+#include "file.h"
 #include "learner.h"
 #include <dirent.h>
 #include <fcntl.h>
@@ -36,6 +37,15 @@ static inline void put_bytes(const char *path, const void *data, size_t n) {
     assert_int_equal(fclose(f), 0);
 }
 static inline void put_text(const char *path, const char *text) { put_bytes(path, text, strlen(text)); }
+
+static inline void file_copy_to(const char *from, const char *to) {
+    size_t n;
+    Error e = {0};
+    char *bytes = file_read(from, 1 << 24, &n, &e);
+    if (!bytes) fail_msg("%s", e.text);
+    put_bytes(to, bytes, n);
+    free(bytes);
+}
 
 static inline bool exists(const char *path) { return access(path, F_OK) == 0; }
 

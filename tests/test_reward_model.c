@@ -3,7 +3,7 @@
 #include "on_device.h"
 #include "reward_models.h"
 #include "reward_case.h"
-#include "shell.h"
+#include "scratch_run.h"
 
 enum { TEXTS = 8 };
 
@@ -124,12 +124,12 @@ static void long_texts_abstain(void **state) {
 
 // ---- what is refused -------------------------------------------------------------------------------------------------
 
-static void refused(const char *what, const char *said) {
+static void refused(const char *what, const char *expected) {
     Opened o;
     Error e = {0};
     char *spec = xasprintf("reward_model:model=%s", what);
     if (model_open(&o, spec, F32, &e)) fail_msg("%s is taken", what);
-    if (!strstr(e.text, said) || strchr(e.text, '\n')) fail_msg("'%s' is not in: %s", said, e.text);
+    if (!strstr(e.text, expected) || strchr(e.text, '\n')) fail_msg("'%s' is not in: %s", expected, e.text);
     model_close(&o);
     free(spec);
 }
@@ -180,29 +180,6 @@ static void other_models_are_refused(void **state) {
 }
 
 // ---- in the commands -------------------------------------------------------------------------------------------------
-
-static char said[16384];
-
-static int grpo(const char *fmt, ...) {
-    const char *program = getenv("GRPO") ? getenv("GRPO") : "build/grpo";
-    char rest[8192];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(rest, sizeof rest, fmt, ap);
-    va_end(ap);
-    char *command = xasprintf("cd %s && %s/%s %s 2>&1", scratch, *program == '/' ? "" : getenv("PWD"), program, rest);
-    int code = shell_run(command, said, sizeof said);
-    free(command);
-    return code;
-}
-
-static char *text_in(const char *path) {
-    size_t n;
-    Error e = {0};
-    char *text = file_read(path, 1 << 24, &n, &e);
-    if (!text) fail_msg("%s", e.text);
-    return text;
-}
 
 // What every command that samples is told here: models/tiny as `tiny`, questions, the reward model beside a rule.
 static void put_run(void) {
@@ -280,7 +257,7 @@ static void commands_score_by_it(void **state) {
              "cmp straight/completions.jsonl cut/completions.jsonl"))
         fail_msg("%s", said);
     if (grpo("plan $(cat run) per_device_train_batch_size=8 num_generations=4")) fail_msg("%s", said);
-    assert_non_null(strstr(said, "reward models: weights"));
+    assert_non_null(strstr(said, "rewards' models: weights"));
     assert_int_equal(grpo("eval $(cat run) eval_file=q.jsonl eval_grader=reward_model:model=rm"), EXIT_CONFIG);
     assert_non_null(strstr(said, "eval_grader: reward_model gives scores of any size"));
     assert_int_equal(grpo("eval $(cat run) eval_file=q.jsonl model=rm"), EXIT_CONFIG);

@@ -46,7 +46,7 @@ static void score(const Rewards *rw, Batch *b, int threads, int turn) {
     for (int again = 0; again < 2; again++) { // a scorer serves many batches
         scorer_begin(s, b);
         for (int i = 0; i < N; i++) scorer_add(s, (i * (turn % 2 ? 5 : 1) + turn) % N);
-        assert_true(scorer_end(s, true));
+        assert_true(scorer_end(s, true, NULL));
     }
     scorer_close(s);
     for (int i = 0; i < N; i++) assert_int_equal(b->state[i], SEQ_SCORED);
@@ -126,7 +126,7 @@ static void who_hangs_delays_nobody(void **state) {
         Scorer *s = scorer_open(&rw, threads, &e);
         scorer_begin(s, &b);
         for (int i = 0; i < N; i++) scorer_add(s, i);
-        assert_true(scorer_end(s, true));
+        assert_true(scorer_end(s, true, NULL));
         for (int i = 0; i < N; i++) assert_true(b.reward[i] == (i < 2 ? 2 : 1));
         assert_int_equal(groups, PROMPTS);
         scorer_close(s);
@@ -159,11 +159,11 @@ static void parts_and_stops(void **state) {
     scorer_begin(s, &b);
     for (int i = GROUP; i < 2 * GROUP; i++) scorer_add(s, i);
     scorer_add(s, 0);
-    assert_false(scorer_end(s, false)); // not wanted any more
+    assert_false(scorer_end(s, false, NULL)); // not wanted any more
     assert_int_equal(b.state[GROUP], SEQ_DECODED);
     scorer_begin(s, &b);
     for (int i = GROUP; i < 2 * GROUP; i++) scorer_add(s, i);
-    assert_true(scorer_end(s, true));
+    assert_true(scorer_end(s, true, NULL));
     for (int i = 0; i < N; i++) assert_int_equal(b.state[i], i / GROUP == 1 ? SEQ_SCORED : SEQ_DECODED);
     scorer_close(s);
     scorer_close(NULL);

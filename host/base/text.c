@@ -50,6 +50,12 @@ static size_t anchor_of(Text what) {
     return k;
 }
 
+uint64_t text_hash(Text t) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < t.n; i++) h = (h ^ (unsigned char)t.s[i]) * 0x100000001b3u;
+    return h;
+}
+
 size_t text_find(Text t, size_t from, Text what) {
     size_t k = anchor_of(what);
     for (size_t i = from; i <= t.n && what.n <= t.n - i; i++) {

@@ -124,9 +124,10 @@ typedef struct {
 } Grader;
 
 static bool grade(const Grader *g, const Sample *samples, int n, float *score, Error *e) {
-    if (g->model) return reward_models_samples(g->model, g->device, samples, n, score, e);
+    if (g->model)
+        return reward_models_samples(g->model, g->device, samples, n, score, e) && reward_goes_on(g->reward, e);
     g->reward->info->fn(g->reward, samples, n, score);
-    return true;
+    return reward_goes_on(g->reward, e);
 }
 
 static bool score_lines(const Grader *g, Lines *l, Error *e) {

@@ -129,6 +129,8 @@ static void check_reward(Reading *r, const RewardLists *all, int k, int i) {
     Reward reward, other;
     Error e = {0}, said = {0};
     if (!reward_parse(all->list[k]->item[i], &reward, &e)) return problem_at_place(r, all->place[k], "%s", e.text);
+    if (reward.info->check && !reward.info->check(&reward, &e))
+        problem_at_place(r, all->place[k], "rewards: %s: %s", reward.name, e.text);
     for (int j = 0; j <= k; j++)
         for (int m = 0; m < (j < k ? all->list[j]->n : i); m++) {
             if (!reward_parse(all->list[j]->item[m], &other, &said) || strcmp(other.name, reward.name)) continue;
@@ -199,6 +201,13 @@ static void check_grader(Reading *r, const Config *c) {
     Error e = {0};
     if (!*c->eval_grader) return;
     if (!reward_parse(c->eval_grader, &reward, &e)) problem(r, "eval_grader", NULL, "%s", e.text);
+    else if (reward.info->check && !reward.info->check(&reward, &e))
+        problem(r, "eval_grader", NULL, "eval_grader: %s: %s", reward.name, e.text);
+    else if (reward.info->by_model == MODEL_WRITES)
+        problem(
+            r, "eval_grader", NULL,
+            "eval_grader: %s cannot grade: it answers a batch at a time; list it in `rewards`: eval prints its mean",
+            reward.info->name);
     else if (reward.info->by_model)
         problem(
             r, "eval_grader", NULL,

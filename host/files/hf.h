@@ -4,6 +4,7 @@
 #include "model.h"
 #include "ops.h"
 #include "outdir.h"
+#include "tokenizer.h"
 
 // The contents of config.json and generation_config.json.
 typedef struct {
@@ -18,6 +19,8 @@ typedef struct {
 // Reads both files of a model directory; refuses a model that the engine would not compute as transformers does (other
 // model types, sliding window in use ...).
 bool hf_config_read(const char *dir, HfConfig *out, Error *e);
+// Whether the model in `dir` has a row for every id of the tokenizer; false after filling *e.
+bool hf_tokenizer_fits(const HfConfig *hf, const char *dir, const Tokenizer *t, Error *e);
 // Makes of a causal model's configuration that of a model which scores texts, of the same shape. What pads is
 // config.json's token, else generation_config.json's, else the one that ends a text.
 void hf_scoring(HfConfig *c);

@@ -214,6 +214,14 @@ static bool no_directory(const char *dir, Error *e) {
                      hub ? " --local-dir " : "", hub ? dir : "");
 }
 
+bool hf_tokenizer_fits(const HfConfig *hf, const char *dir, const Tokenizer *t, Error *e) {
+    return tokenizer_size(t) <= hf->dims.V ||
+           error_set(e, EXIT_INPUT,
+                     "%s has ids up to %d, but the model in %s has a vocabulary of %d rows; use the model's own "
+                     "tokenizer",
+                     tokenizer_path(t), tokenizer_size(t) - 1, dir, hf->dims.V);
+}
+
 void hf_scoring(HfConfig *c) {
     int32_t pad = c->pad >= 0 ? c->pad : c->n_eos ? c->eos[0] : -1;
     if (!c->dims.scores && !c->dims.padded && pad >= 0) c->dims.padded = true, c->dims.pad = pad;

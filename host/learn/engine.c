@@ -33,6 +33,7 @@ static bool computes_on_host(const Engine *en) {
 static bool reference_turns(const Engine *en) {
     const Config *c = en->cfg;
     if (!en->shape.reference || c->sync_ref_model || en->lora.rank) return false;
+    if (c->reference_weights == REFERENCE_AUTO && reward_models_ask_start(en->models)) return false; // it serves both
     if (c->reference_weights != REFERENCE_AUTO) return c->reference_weights == REFERENCE_RELOAD;
     return computes_on_host(en) && c->init == INIT_LOAD;
 }
@@ -46,7 +47,8 @@ static Model carve_grad(Arena *a, const Engine *en) {
     return m;
 }
 
-static Model carve_reference(Arena *a, const Engine *en) {
+// A model that is to stay what the policy is at the start: beside an adapter, the policy's weights with an adapter of its own.
+static Model carve_start(Arena *a, const Engine *en) {
     if (!en->lora.rank) return model_carve(a, en->hf.dims, dtype_of(en->cfg->dtype));
     Model m = en->policy;
     m.adapter = *en->cfg->adapter ? adapter_carve(a, en->hf.dims, &en->lora) : NULL;
@@ -85,11 +87,17 @@ static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
         plan_add(p, c->gpus > 1 ? "optimizer state (this rank's slice)" : "optimizer state", a->used - at);
     }
     at = a->used;
-    if (en->shape.reference && !reference_turns(en)) l->reference = carve_reference(a, en);
+    if (en->shape.reference && !reference_turns(en)) l->reference = carve_start(a, en);
     plan_add(p, en->lora.rank ? "reference adapter" : "reference weights", a->used - at);
     at = a->used;
-    reward_models_carve_params(en->models, a);
-    plan_add(p, "reward models: weights", a->used - at);
+    // What judges without a directory take: the policy where it is not trained, or the reference where that stays.
+    bool stays = en->shape.reference && !c->sync_ref_model && !reference_turns(en);
+    bool copied = en->shape.train && !stays && reward_models_ask_start(en->models);
+    if (copied) l->start = carve_start(a, en);
+    plan_add(p, "start weights, for a judge", a->used - at);
+    at = a->used;
+    reward_models_carve_params(en->models, a, !en->shape.train ? &en->policy : stays ? &l->reference : &l->start);
+    plan_add(p, "rewards' models: weights", a->used - at);
 }
 
 static Keep kept_of(const Config *c) {
@@ -143,15 +151,19 @@ static void carve_work(Engine *en, Learner *l, Arena *a, Plan *p) {
         plan_add(p, "training: activations (in the rollout's memory)", a->used - start);
     }
     arena_rewind(a, start);
-    reward_models_carve_work(en->models, a);
-    plan_add(p, "reward models: activations (in the same)", a->used - start);
+    reward_models_carve_work(en->models, a, &p->judges, &p->scorers);
+    plan_add(p, "judges: KV cache and activations (in the same)", p->judges);
+    plan_add(p, "reward models: activations (in the same)", p->scorers);
 }
 
 static void free_views(Engine *en, Learner *l) {
     model_free(&en->policy);
     model_free(&l->grad);
-    if (en->lora.rank) l->reference.params = NULL, l->reference.layer = NULL; // the policy's
-    model_free(&l->reference);
+    Model *const start[] = {&l->reference, &l->start};
+    for (int i = 0; i < 2; i++) {
+        if (en->lora.rank) start[i]->params = NULL, start[i]->layer = NULL; // the policy's
+        model_free(start[i]);
+    }
     rollout_free(&en->rollout);
     activations_free(&l->work.acts);
 }
@@ -207,7 +219,8 @@ static bool describe(Engine *en, Learner *l, Device *d, const Config *c, RunShap
             "(max_position_embeddings in %s/config.json); lower one of them",
             shape.rollout.max_prompt, shape.rollout.max_completion, en->hf.dims.max_positions, c->model);
     Error none = {0};
-    en->models = shape.rewards ? reward_models_describe(shape.rewards, dtype_of(c->dtype), &none) : NULL;
+    StartModel start = {c->model, *c->tokenizer ? c->tokenizer : c->model, &en->hf};
+    en->models = shape.rewards ? reward_models_describe(shape.rewards, dtype_of(c->dtype), &start, &none) : NULL;
     if (none.code != EXIT_OK) return error_set(e, none.code, "%s", none.text);
     Arena params = arena_measure(), work = arena_measure();
     carve_params(en, l, &params, &en->plan);
@@ -307,8 +320,8 @@ static bool read_policy(Engine *en, Error *e) {
     return ok;
 }
 
-// What the adapter is beside, then the adapter itself; the reference's is a copy.
-static bool load_adapter(Engine *en, Learner *l, Error *e) {
+// What the adapter is beside, then the adapter itself.
+static bool load_adapter(Engine *en, Error *e) {
     const Config *c = en->cfg;
     Adapter *a = en->policy.adapter;
     bool checked;
@@ -317,8 +330,13 @@ static bool load_adapter(Engine *en, Learner *l, Error *e) {
     if (!*c->adapter) adapter_init_random(en->device, a, (uint64_t)c->seed);
     else if (!checkpoint_model_check(c->adapter, &checked, e) || !adapter_read(c->adapter, en->device, a, e))
         return false;
-    if (l->reference.adapter) en->device->cast(en->device, l->reference.adapter->slab, a->slab);
     return true;
+}
+
+// Fills a model of carve_start, if there is one, with what the policy now has.
+static void copy_start(const Engine *en, const Model *to) {
+    if (to->adapter) en->device->cast(en->device, to->adapter->slab, en->policy.adapter->slab);
+    if (present(to->slab) && !en->lora.rank) en->device->cast(en->device, to->slab, en->policy.slab);
 }
 
 static bool load_weights(Engine *en, Learner *l, Error *e) {
@@ -328,9 +346,9 @@ static bool load_weights(Engine *en, Learner *l, Error *e) {
     // A split master begins with nothing that rounding took from it: fresh memory is zero.
     if (present(l->master) && l->master.dtype == F32)
         en->device->cast(en->device, l->master, tensor_rows(en->policy.slab, l->first, l->master.dim[0]));
-    if (en->lora.rank && !load_adapter(en, l, e)) return false;
-    if (en->shape.reference && !reference_turns(en) && !en->lora.rank)
-        en->device->cast(en->device, l->reference.slab, en->policy.slab);
+    if (en->lora.rank && !load_adapter(en, e)) return false;
+    if (!reference_turns(en)) copy_start(en, &l->reference);
+    copy_start(en, &l->start);
     if (!reward_models_load(en->models, en->device, c->load, e)) return false;
     en->device->sync(en->device);
     if (reference_turns(en)) l->reference_sum = weights_sum(en->device, en->policy.slab);
@@ -339,7 +357,7 @@ static bool load_weights(Engine *en, Learner *l, Error *e) {
     for (int i = 0; i < reward_models_count(en->models) && ok; i++) {
         const char *dir;
         Tensor weights = reward_models_weights(en->models, i, &dir);
-        ok = weights_agree(en, weights, dir, e);
+        ok = !present(weights) || weights_agree(en, weights, dir, e);
     }
     return ok;
 }
@@ -384,28 +402,27 @@ static bool ends_lead(HfConfig *hf, int32_t id, Error *e) {
     return true;
 }
 
+bool chat_end_leads(const char *template, const Tokenizer *t, HfConfig *hf, Error *e) {
+    const char *end = chat_end_of_turn(template);
+    int32_t id = end ? tokenizer_id(t, end) : -1;
+    return id < 0 || ends_lead(hf, id, e);
+}
+
 bool engine_find_template(Engine *en, Error *e) {
     const Config *c = en->cfg;
     Error unknown = {0};
     en->template = NULL;
     if (!chat_template_choose(c->chat_template, tokenizer_path(en->tokenizer), &en->template, &unknown))
         return c->raw || error_set(e, unknown.code, "%s", unknown.text);
-    const char *end = chat_end_of_turn(en->template);
-    int32_t id = end && !c->raw ? tokenizer_id(en->tokenizer, end) : -1;
-    return id < 0 || ends_lead(&en->hf, id, e);
+    return c->raw || chat_end_leads(en->template, en->tokenizer, &en->hf, e);
 }
 
 bool engine_prepare(Engine *en, const Config *c, Error *e) {
     *en = (Engine){.cfg = c};
     if (!config_json_read(c, &en->hf, e)) return false;
     en->tokenizer = tokenizer_load(*c->tokenizer ? c->tokenizer : c->model, e);
-    bool ok = en->tokenizer != NULL;
-    if (ok && tokenizer_size(en->tokenizer) > en->hf.dims.V)
-        ok = error_set(
-            e, EXIT_INPUT,
-            "%s has ids up to %d, but the model in %s has a vocabulary of %d rows; use the model's own tokenizer",
-            tokenizer_path(en->tokenizer), tokenizer_size(en->tokenizer) - 1, c->model, en->hf.dims.V);
-    if (ok && engine_find_template(en, e)) return true;
+    if (en->tokenizer && hf_tokenizer_fits(&en->hf, c->model, en->tokenizer, e) && engine_find_template(en, e))
+        return true;
     engine_close(en);
     return false;
 }
@@ -526,6 +543,8 @@ char *plan_table(const Engine *en) {
     if (en->shape.train && c->per_device_train_batch_size > 1)
         str_printf(&s, " per_device_train_batch_size=%" PRId64, c->per_device_train_batch_size / 2);
     if (en->shape.rollout.slots > 1) str_printf(&s, " rollout_batch=%d", en->shape.rollout.slots / 2);
+    if (en->plan.judges == en->plan.work) str_puts(&s, " judge_model's parallel, max_prompt or max_tokens lower");
+    if (en->plan.scorers == en->plan.work) str_puts(&s, " reward_model's batch_tokens lower");
     if (s.n == before) str_puts(&s, " a smaller model, or more memory");
     return s.s;
 }

@@ -35,7 +35,8 @@ typedef struct {
         size_t bytes;
     } row[PLAN_ROWS];
     int n;
-    size_t params, work; // bytes of the two slabs; rollout and training take turns in `work`
+    size_t params, work;    // bytes of the two slabs; rollout and training take turns in `work`
+    size_t judges, scorers; // what the models behind rewards need of `work`, in their turns
 } Plan;
 
 typedef struct {
@@ -58,6 +59,8 @@ typedef struct {
 // Chooses the chat template, and moves the token that ends its turns to hf.eos[0]. A model whose template is unknown is
 // an error unless prompts are raw texts.
 bool engine_find_template(Engine *en, Error *e);
+// Moves the token that ends the turns of a chat template to hf->eos[0]. False after filling *e: there is no room for it.
+bool chat_end_leads(const char *template, const Tokenizer *t, HfConfig *hf, Error *e);
 // Reads config.json, the tokenizer and the chat template: enough for a prompter. engine_open does it where it was not done.
 bool engine_prepare(Engine *en, const Config *c, Error *e);
 // Reads config.json, and plans the memory on that device (NULL: on the one that the configuration names) without taking
@@ -82,7 +85,7 @@ RunShape shape_for_sft(const Config *c);
 RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);
 // The ids and strings that end a completion.
 StopRule engine_stop_rule(const Engine *en);
-// Fills in what the run's reward models say of the decoded sequences of a batch. False after filling *e.
+// Fills in what the models behind the run's rewards say of the decoded sequences of a batch. False after filling *e.
 bool engine_score(Engine *en, Batch *b, Error *e);
 // Opens a prompter of the engine's configuration, tokenizer and template. False after filling *e.
 bool engine_prompter(const Engine *en, Prompter *p, Error *e);

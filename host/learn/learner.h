@@ -23,6 +23,7 @@ typedef struct Learner {
     // Beside an adapter: grad has no memory but its adapter's; the reference is the policy's weights with the adapter of the
     // start (none, where it was made for this run).
     Model grad, reference;
+    Model start;            // the same, for judges, where the reference does not serve them; else empty
     uint32_t reference_sum; // of its weights, where they are read again: see learner_reference
     int64_t first;          // the element of the slab that this rank's slice of the optimizer's state begins at
     // [slice of the slab]. master: only where weights are bf16 and state f32; U16: the low halves of masters (adamw.h).

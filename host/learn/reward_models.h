@@ -3,22 +3,32 @@
 #pragma once
 #include "arena.h"
 #include "batch.h"
-#include "reward_set.h"
+#include "hf.h"
 #include "ops.h"
+#include "reward_set.h"
 
 typedef struct RewardModels RewardModels;
-// Reads what the directories of rw's rewards by models say, and plans them in the storage type `dtype`. NULL: there are
-// none, or *e is filled. rw must outlive them.
-RewardModels *reward_models_describe(const Rewards *rw, DType dtype, Error *e);
+// The model that a run begins with.
+typedef struct {
+    const char *dir, *tokenizer; // tokenizer: a directory or a file
+    const HfConfig *hf;
+} StartModel;
+// Reads what the directories of rw's rewards by models say, and plans them in the storage type `dtype`. start: what a
+// reward without a directory takes; NULL: nothing. NULL: there are none, or *e is filled. rw must outlive them.
+RewardModels *reward_models_describe(const Rewards *rw, DType dtype, const StartModel *start, Error *e);
 void reward_models_free(RewardModels *m); // NULL is fine
 // All that follows at once, in memory of their own on d, which they give back: for who has no engine.
 RewardModels *reward_models_open(const Rewards *rw, DType dtype, Device *d, int load, Error *e);
-// Their weights, and their work memory: carved first in a measuring arena, then where they stay.
-void reward_models_carve_params(RewardModels *m, Arena *a);
-void reward_models_carve_work(RewardModels *m, Arena *a);
-// Reads the weights. False after filling *e. load: LOAD_*.
+// Whether a reward takes the model that the run begins with.
+bool reward_models_ask_start(const RewardModels *m);
+// Their weights, and their work memory: carved first in a measuring arena, then where they stay. start: a model that stays
+// what the run begins with, a view of which is taken. *judges: what judges need of the work memory, *others: what reward
+// models need; they take turns.
+void reward_models_carve_params(RewardModels *m, Arena *a, const Model *start);
+void reward_models_carve_work(RewardModels *m, Arena *a, size_t *judges, size_t *others);
+// Reads the weights of those with a directory. False after filling *e. load: LOAD_*.
 bool reward_models_load(RewardModels *m, Device *d, int load, Error *e);
-// How many there are; the weights and the directory of one.
+// How many there are; the weights that one read, and its directory. NONE: it read none.
 int reward_models_count(const RewardModels *m);
 Tensor reward_models_weights(const RewardModels *m, int i, const char **dir);
 // Fills the columns of these rewards for the decoded sequences of the batch. False after filling *e: a signal

@@ -7,11 +7,7 @@
 bool scored_text_open(ScoredText *t, const char *chosen, const char *dir, const HfConfig *hf, const Tokenizer *tok,
                       Error *e) {
     *t = (ScoredText){.tokenizer = tok, .pad = hf->dims.padded ? hf->dims.pad : -1};
-    if (tokenizer_size(tok) > hf->dims.V)
-        return error_set(e, EXIT_INPUT,
-                         "%s has ids up to %d, but the model in %s has a vocabulary of %d rows; use the model's own "
-                         "tokenizer",
-                         tokenizer_path(tok), tokenizer_size(tok) - 1, dir, hf->dims.V);
+    if (!hf_tokenizer_fits(hf, dir, tok, e)) return false;
     if (strcmp(chosen, "raw")) return chat_template_choose(chosen, tokenizer_path(tok), &t->template, e);
     t->end = hf->n_eos ? hf->eos[0] : -1;
     return hf->n_eos ||

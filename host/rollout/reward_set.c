@@ -1,5 +1,6 @@
 // The rewards of a run: selecting and opening them, and work on whole batches of scores. Scoring itself is in
 // reward_threads.c.
+#include "judging.h"
 #include "random.h"
 #include "reward_set.h"
 #include "rollout.h"
@@ -59,6 +60,10 @@ bool rewards_score(const Rewards *rw, int file, int k) {
 }
 
 const char *reward_model_dir(const Reward *r) { return r->info->by_model ? reward_text(r, "model") : ""; }
+
+const char *reward_template_file(const Reward *r) {
+    return r->info->check == judging_check ? judging_template_file(r) : "";
+}
 
 bool rewards_open(Rewards *rw, Error *e) {
     for (int k = 0; k < rw->n; k++) {

@@ -19,6 +19,8 @@ bool rewards_select_training(const Config *c, Rewards *out, Error *e);
 bool rewards_score(const Rewards *rw, int file, int k);
 // The directory of the model on this machine that gives the reward; "": none does.
 const char *reward_model_dir(const Reward *r);
+// The file that it reads its template from; "": none.
+const char *reward_template_file(const Reward *r);
 // Starts what the selected rewards need (programs, a sandbox), so that an error comes now and not at the first score.
 bool rewards_open(Rewards *rw, Error *e);
 // Notes on standard error what went wrong while they scored, if anything did.

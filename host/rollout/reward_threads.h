@@ -10,6 +10,7 @@ void scorer_close(Scorer *s); // waits for calls that are running; NULL is fine
 // Begins scoring this batch. Until scorer_end its columns of questions and texts must not change.
 void scorer_begin(Scorer *s, const Batch *b);
 void scorer_add(Scorer *s, int i); // sequence i is decoded; returns at once
-// Waits for the scores of what was added (those of models are there by now: reward_models.h), and fills the columns score, reward and state. Where they are not `wanted`,
-// or a stop is requested, it waits only for calls that are running, and returns false.
-bool scorer_end(Scorer *s, bool wanted);
+// Waits for the scores of what was added (those of models are there by now: reward_models.h), and fills the columns
+// score, reward and state. Where they are not `wanted`, it waits only for calls that are running, and returns false; so
+// it does after filling *e where a stop is requested (EXIT_STOPPED) or a reward ends the run.
+bool scorer_end(Scorer *s, bool wanted, Error *e);

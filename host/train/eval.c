@@ -189,7 +189,7 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
         ok = rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, engine_stop_rule(r), params, &b,
                          (RolloutWatch){.done = take_decoded, .arg = scorer}, e) &&
              rollout_finite(&b, e) && engine_score(r, &b, e);
-        if (!scorer_end(scorer, ok) && ok) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
+        ok = scorer_end(scorer, ok, e);
         if (!ok) {
             error_prefix(e, "evaluation");
             break;
@@ -199,6 +199,7 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
         tally(&asked, n, rw, out);
         if (rw->grader.info && stop_requested()) // it may have given up
             ok = error_set(e, EXIT_STOPPED, "evaluation: stopped by a signal");
+        ok = ok && reward_goes_on(&rw->grader, e);
     }
     batch_free(&b);
     scorer_close(scorer);

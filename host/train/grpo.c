@@ -160,10 +160,9 @@ static StepResult rollout(Trainer *t, Error *e) {
     start = clock_seconds();
     if (ok) enter(t, "rewards", 0, 0);
     ok = ok && engine_score(&t->learner.engine, &own_batch, e);
-    bool scored = scorer_end(t->scoring.scorer, ok);
+    ok = scorer_end(t->scoring.scorer, ok, e);
     t->report.stats.reward_time += clock_seconds() - start;
     if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
-    ok = scored;
     StepResult s = ranks_agree(t, ok ? STEP_DONE : STEP_STOPPED, e);
     return s == STEP_DONE && !ranks_share_completions(t, e) ? STEP_FAILED : s;
 }

@@ -95,11 +95,12 @@ static const struct {
 };
 #define INPUTS (sizeof inputs / sizeof *inputs)
 typedef struct {
-    char name[64]; // the option's; of several training files "train_file[2]", of a reward "rewards.NAME"
+    char name[64]; // the option's; of several training files "train_file[2]", of a reward "rewards.NAME" and
+                   // "rewards.NAME.template"
     const char *path, *place;
     bool directory;
 } Input;
-#define MAX_INPUTS (INPUTS + MAX_FILES + MAX_REWARDS)
+#define MAX_INPUTS (INPUTS + MAX_FILES + 2 * MAX_REWARDS)
 
 // Those that are set; their number. rw: room for the rewards whose models are among them.
 static int inputs_of(const Phase *p, Rewards *rw, Input *all) {
@@ -107,10 +108,15 @@ static int inputs_of(const Phase *p, Rewards *rw, Input *all) {
     *rw = (Rewards){0};
     if (scores(p)) (p->command == PHASE_TRAIN ? rewards_select_training : rewards_select)(&p->cfg, rw, NULL);
     for (int k = 0; k < rw->n; k++) {
-        if (!*reward_model_dir(&rw->reward[k])) continue;
-        all[n] =
-            (Input){.path = reward_model_dir(&rw->reward[k]), .place = phase_place(p, "rewards"), .directory = true};
-        snprintf(all[n++].name, sizeof all->name, "rewards.%s", rw->reward[k].name);
+        const char *dir = reward_model_dir(&rw->reward[k]), *template = reward_template_file(&rw->reward[k]);
+        if (*dir) {
+            all[n] = (Input){.path = dir, .place = phase_place(p, "rewards"), .directory = true};
+            snprintf(all[n++].name, sizeof all->name, "rewards.%s", rw->reward[k].name);
+        }
+        if (*template) {
+            all[n] = (Input){.path = template, .place = phase_place(p, "rewards")};
+            snprintf(all[n++].name, sizeof all->name, "rewards.%s.template", rw->reward[k].name);
+        }
     }
     const FileList *files = &p->cfg.train_file;
     for (size_t i = 0; i < INPUTS; i++) {

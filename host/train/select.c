@@ -53,7 +53,7 @@ static bool draw(Select *s, Batch *b, int64_t first, int n, double *sums, Str *l
     bool ok = rollout_run(&en->rollout, en->device, &en->policy, en->tokenizer, engine_stop_rule(en),
                           sample_params(s->cfg), b, (RolloutWatch){.done = take_decoded, .arg = s->scorer}, e) &&
               rollout_finite(b, e) && engine_score(en, b, e);
-    if (!scorer_end(s->scorer, ok) && ok) ok = error_set(e, EXIT_STOPPED, "stopped by a signal");
+    ok = scorer_end(s->scorer, ok, e);
     for (int p = 0; p < n && ok; p++) add_prompt(s, b, p, sums, lines);
     return ok;
 }

@@ -37,12 +37,14 @@ char *select_drawn_with(const Config *c, Error *e) {
         return NULL;
     uint32_t scoring = 0;
     Rewards rw;
-    bool models = false;
+    bool files = false;
     if (!rewards_select(c, &rw, e)) return NULL;
     for (int k = 0; k < rw.n; k++) {
-        const char *dir = reward_model_dir(&rw.reward[k]);
-        if (*dir && !fingerprint(&scoring, dir, e)) return NULL;
-        models = models || *dir;
+        const char *path[] = {reward_model_dir(&rw.reward[k]), reward_template_file(&rw.reward[k])};
+        for (int i = 0; i < 2; i++) {
+            if (*path[i] && !fingerprint(&scoring, path[i], e)) return NULL;
+            files = files || *path[i];
+        }
     }
     Str s = {0}, value = {0};
     str_puts(&s, "{\"drawn_with\": {");
@@ -59,7 +61,7 @@ char *select_drawn_with(const Config *c, Error *e) {
         "\"what is in train_file\": \"%08x\", \"what is in model\": \"%08x\", \"what is in system_prompt_file\": "
         "\"%08x\"",
         questions, model, system);
-    if (models) str_printf(&s, ", \"what is in the rewards' models\": \"%08x\"", scoring);
+    if (files) str_printf(&s, ", \"what is in the rewards' models and templates\": \"%08x\"", scoring);
     str_puts(&s, "}}");
     str_free(&value);
     return s.s;

@@ -32,6 +32,9 @@ static inline bool text_at(Text t, size_t at, Text what) {
 }
 static inline bool text_word_at(Text t, size_t at, const char *what) { return text_at(t, at, text_of(what)); }
 
+// A hash of its bytes (FNV-1a).
+uint64_t text_hash(Text t);
+
 // Reads one character at t.s[at], at < t.n: its code point in *c, its bytes (at least 1) returned.
 size_t text_char(Text t, size_t at, uint32_t *c);
 // Length in code points: len(str).

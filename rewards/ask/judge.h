@@ -1,6 +1,7 @@
 // The child process of the reward `judge`, which asks an OpenAI-compatible server.
 #pragma once
 #include "error.h"
+#include <stdint.h>
 
 typedef struct {
     const char *url; // up to and without /chat/completions
@@ -10,6 +11,8 @@ typedef struct {
     int parallel;     // requests under way at a time
     int retries;      // repetitions after a failure that may be temporary
     int max_tokens;
+    double temperature;
+    int64_t seed;   // of the replies, where the temperature is not 0
     double timeout; // seconds of a request
 } JudgeServer;
 

@@ -27,8 +27,10 @@ char *judge_hello(const JudgeServer *s) {
     str_json(&h, s->model, strlen(s->model));
     if (s->key) str_puts(&h, ", \"key\": "), str_json(&h, s->key, strlen(s->key));
     if (s->user) str_puts(&h, ", \"user\": "), str_json(&h, s->user, strlen(s->user));
-    str_printf(&h, ", \"parallel\": %d, \"retries\": %d, \"max_tokens\": %d, \"timeout\": %.17g}", s->parallel,
-               s->retries, s->max_tokens, s->timeout);
+    str_printf(&h,
+               ", \"parallel\": %d, \"retries\": %d, \"max_tokens\": %d, \"temperature\": %.17g, \"seed\": %lld, "
+               "\"timeout\": %.17g}",
+               s->parallel, s->retries, s->max_tokens, s->temperature, (long long)s->seed, s->timeout);
     return h.s;
 }
 
@@ -67,8 +69,9 @@ static size_t receive(char *bytes, size_t size, size_t count, void *arg) {
 }
 
 static char *request_body(const JudgeServer *s, const char *prompt) {
-    json_t *j = json_pack("{s:s, s:[{s:s, s:s}], s:i, s:i}", "model", s->model, "messages", "role", "user", "content",
-                          prompt, "temperature", 0, "max_tokens", s->max_tokens);
+    json_t *j = json_pack("{s:s, s:[{s:s, s:s}], s:f, s:i}", "model", s->model, "messages", "role", "user", "content",
+                          prompt, "temperature", s->temperature, "max_tokens", s->max_tokens);
+    if (s->temperature > 0) json_object_set_new(j, "seed", json_integer(s->seed));
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     json_decref(j);
     return text;
@@ -199,6 +202,8 @@ static bool read_server(const json_t *request, JudgeServer *s) {
                        .parallel = (int)json_integer_value(json_object_get(j, "parallel")),
                        .retries = (int)json_integer_value(json_object_get(j, "retries")),
                        .max_tokens = (int)json_integer_value(json_object_get(j, "max_tokens")),
+                       .temperature = json_number_value(json_object_get(j, "temperature")),
+                       .seed = json_integer_value(json_object_get(j, "seed")),
                        .timeout = json_number_value(json_object_get(j, "timeout"))};
     return json_is_object(j);
 }
