@@ -11,7 +11,7 @@ static LayerActs first_rows(LayerActs x, int64_t T) {
     return x;
 }
 
-// What differs between packed sequences and one-token decode: where attention finds its keys.
+// Where attention finds its keys: what differs between packed sequences and one-token decode.
 typedef struct {
     Tensor ids, pos;   // [T]
     Tensor seq;        // [B+1], packed; NONE: decode

@@ -23,7 +23,7 @@ static void plan_add(Plan *p, const char *what, size_t bytes) {
 
 static DType dtype_of(int choice) { return choice == DTYPE_BF16 ? BF16 : F32; }
 
-// Where there is no device yet, what the configuration says of it.
+// Whether the device computes in host memory; where none is open yet, what the configuration says of it.
 static bool computes_on_host(const Engine *en) {
     return en->device ? on_host(en->device) : en->cfg->device == DEVICE_CPU;
 }
@@ -38,7 +38,7 @@ static bool reference_turns(const Engine *en) {
     return computes_on_host(en) && c->init == INIT_LOAD;
 }
 
-// The gradients of what is trained.
+// Carves the gradients of what is trained.
 static Model carve_grad(Arena *a, const Engine *en) {
     if (!en->lora.rank) return model_carve(a, en->hf.dims, dtype_of(en->cfg->grad_dtype));
     Arena nothing = arena_measure();
@@ -47,7 +47,7 @@ static Model carve_grad(Arena *a, const Engine *en) {
     return m;
 }
 
-// A model that is to stay what the policy is at the start: beside an adapter, the policy's weights with an adapter of its own.
+// Carves a model that is to stay what the policy is at the start: beside an adapter, the policy's weights with an adapter of its own.
 static Model carve_start(Arena *a, const Engine *en) {
     if (!en->lora.rank) return model_carve(a, en->hf.dims, dtype_of(en->cfg->dtype));
     Model m = en->policy;
@@ -55,7 +55,7 @@ static Model carve_start(Arena *a, const Engine *en) {
     return m;
 }
 
-// Weights, and all that lives as long as the run.
+// Carves the weights, and all else that lives as long as the run, out of the first slab.
 static void carve_params(Engine *en, Learner *l, Arena *a, Plan *p) {
     const Config *c = en->cfg;
     DType t = dtype_of(c->dtype), state = dtype_of(c->optim_dtype);
@@ -137,7 +137,7 @@ static size_t feed_bytes(const TrainWork *w) {
     return bytes;
 }
 
-// Rollout and training take turns in the same memory.
+// Carves the second slab, in which rollout and training take turns.
 static void carve_work(Engine *en, Learner *l, Arena *a, Plan *p) {
     size_t start = arena_mark(a);
     if (en->shape.rollout.slots) {
@@ -240,7 +240,7 @@ bool learner_describe(Learner *l, Device *d, const Config *c, RunShape shape, Er
     return describe(&l->engine, l, d, c, shape, e);
 }
 
-// Of one rank.
+// The bytes that one rank takes.
 static size_t plan_bytes(const Engine *en) { return en->plan.params + en->plan.work + DEVICE_SCRATCH; }
 
 bool plan_fits(const Engine *en, size_t *need, MemoryLimit *have) {
@@ -288,7 +288,7 @@ static uint32_t weights_sum(Device *d, Tensor weights) {
     return crc;
 }
 
-// Ranks that began with different weights would train on, each its own model.
+// Whether all ranks have the same weights; else each would go on training a model of its own.
 static bool weights_agree(Engine *en, Tensor weights, const char *dir, Error *e) {
     int world = comm_world(en->comm);
     if (world == 1) return true;
@@ -305,7 +305,7 @@ static bool weights_agree(Engine *en, Tensor weights, const char *dir, Error *e)
     return ok;
 }
 
-// The policy's weights out of its directory. A head that is not there is drawn as transformers does: N(0, 0.02).
+// Reads the policy's weights from its directory. A head that is not there is drawn as transformers does: N(0, 0.02).
 static bool read_policy(Engine *en, Error *e) {
     const Config *c = en->cfg;
     if (!en->new_head) return hf_weights_read(c->model, en->device, &en->policy, c->load, e);
@@ -427,7 +427,7 @@ bool engine_prepare(Engine *en, const Config *c, Error *e) {
     return false;
 }
 
-static void close_parts(Engine *en, Learner *l) {
+static void close_both(Engine *en, Learner *l) {
     if (en->device) {
         staging_close(&l->feed, NULL);
         en->device->free(en->device, en->params_base, en->plan.params);
@@ -442,13 +442,13 @@ static void close_parts(Engine *en, Learner *l) {
     *l = (Learner){0};
 }
 
-// What a learner adds is carved out of the same two slabs.
-static bool open_parts(Engine *en, Learner *l, const Config *c, RunShape shape, Error *e) {
+// Opens the engine and, where l is not NULL, the learner around it, whose parts are carved out of the same two slabs.
+static bool open_both(Engine *en, Learner *l, const Config *c, RunShape shape, Error *e) {
     if (!en->tokenizer && !engine_prepare(en, c, e)) return false;
     Engine prepared = *en;
     Device *d = device_open(c->device, ranks_gpu(), machine_threads((int)c->threads, ranks_here()), c->cpu_isa, e);
     if (!d) {
-        close_parts(en, l);
+        close_both(en, l);
         return false;
     }
     bool described = describe(en, l, d, c, shape, e);
@@ -456,11 +456,11 @@ static bool open_parts(Engine *en, Learner *l, const Config *c, RunShape shape, 
     memcpy(en->hf.eos, prepared.hf.eos, sizeof en->hf.eos);
     en->hf.n_eos = prepared.hf.n_eos, en->tokenizer = prepared.tokenizer, en->template = prepared.template;
     if (!described) {
-        close_parts(en, l);
+        close_both(en, l);
         return false;
     }
     if (!join_ranks(en, e)) {
-        close_parts(en, l);
+        close_both(en, l);
         return false;
     }
     if (!comm_rank(en->comm) && device_fell_back(c->device, en->device))
@@ -474,7 +474,7 @@ static bool open_parts(Engine *en, Learner *l, const Config *c, RunShape shape, 
     MemoryLimit have;
     if (!en->params_base || !en->work_base || !plan_fits(en, &need, &have)) {
         no_memory(en, e);
-        close_parts(en, l);
+        close_both(en, l);
         return false;
     }
     Plan ignored = {0};
@@ -483,27 +483,27 @@ static bool open_parts(Engine *en, Learner *l, const Config *c, RunShape shape, 
     carve_work(en, l, &work, &ignored);
     bool fed = !shape.train || staging_open(&l->feed, en->device, feed_bytes(&l->work), e);
     if (fed && load_weights(en, l, e)) return true;
-    close_parts(en, l);
+    close_both(en, l);
     return false;
 }
 
 bool engine_open(Engine *en, const Config *c, RunShape shape, Error *e) {
     if (shape.train || shape.reference) die("an engine alone does not train");
     Learner none = {0};
-    return open_parts(en, &none, c, shape, e);
+    return open_both(en, &none, c, shape, e);
 }
 
 void engine_close(Engine *en) {
     Learner none = {0};
-    close_parts(en, &none);
+    close_both(en, &none);
 }
 
 bool learner_open(Learner *l, const Config *c, RunShape shape, Error *e) {
     *l = (Learner){.engine = l->engine}; // perhaps prepared
-    return open_parts(&l->engine, l, c, shape, e);
+    return open_both(&l->engine, l, c, shape, e);
 }
 
-void learner_close(Learner *l) { close_parts(&l->engine, l); }
+void learner_close(Learner *l) { close_both(&l->engine, l); }
 
 char *plan_table(const Engine *en) {
     Str s = {0};

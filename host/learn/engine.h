@@ -91,7 +91,7 @@ bool engine_score(Engine *en, Batch *b, Error *e);
 bool engine_prompter(const Engine *en, Prompter *p, Error *e);
 // Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
 void model_init_random(Device *d, Model *m, uint64_t seed);
-// The same of parameter number p alone.
+// Draws the weights of parameter number p alone, the same numbers.
 void model_init_param(Device *d, Model *m, int p, uint64_t seed);
 // An adapter's start, as PEFT's: A uniform in +- 1 / sqrt(its columns), B 0 (fresh memory is). Element i of parameter p depends
 // on (seed, p, i) alone.

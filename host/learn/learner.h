@@ -32,10 +32,10 @@ typedef struct Learner {
     TrainWork work;
     Staging feed; // a micro-batch's inputs on their way
 } Learner;
-// As engine_describe and engine_open, of any shape.
+// What engine_describe and engine_open do, for a shape that may train too.
 bool learner_describe(Learner *l, Device *d, const Config *c, RunShape shape, Error *e);
 bool learner_open(Learner *l, const Config *c, RunShape shape, Error *e);
 void learner_close(Learner *l);
-// To be called before l->reference runs: where its weights lie in the gradients' memory they are read again, and l->grad is
-// void. False after filling *e: they cannot be read, or are other weights than those the run began with.
+// Makes l->reference ready to run; to be called before it does. Where its weights lie in the gradients' memory they are
+// read again, and l->grad is void. False after filling *e: they cannot be read, or are other weights than those the run began with.
 bool learner_reference(Learner *l, Error *e);

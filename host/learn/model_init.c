@@ -1,15 +1,9 @@
 // A random start. Element i of parameter p is a function of (seed, p, i) alone: the same at any thread count, in any
 // layout, in any dtype up to rounding.
 #include "learner.h"
+#include "random.h"
 #include <math.h>
 #include <stdlib.h>
-
-// A hash of a 64-bit counter: the output function of SplitMix64 (Steele, Lea, Flood 2014).
-static uint64_t mix(uint64_t x) {
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
 
 // Two normal numbers from one hash of 64 bits (Box and Muller 1958): 32 bits for the radius, 32 for the angle. The
 // largest value there is is sqrt(-2 ln 2^-33) = 6.8.
@@ -27,7 +21,7 @@ static void fill_normal(Tensor x, int64_t first, uint64_t key, float stddev) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i += 2) {
         float value[2];
-        normal_pair(mix(key + (uint64_t)((first + i) / 2 + 1) * 0x9e3779b97f4a7c15u), &value[0], &value[1]);
+        normal_pair(random_mix(key + (uint64_t)((first + i) / 2 + 1) * RANDOM_STEP), &value[0], &value[1]);
         tensor_set(x, i, stddev * value[0]);
         if (i + 1 < n) tensor_set(x, i + 1, stddev * value[1]);
     }
@@ -44,7 +38,7 @@ void model_init_param(Device *d, Model *m, int p, uint64_t seed) {
     void *room = on_host(d) ? NULL : xmalloc(BLOCK * sizeof(float));
     Tensor x = m->params[p].t, flat = tensor1(x.data, x.dtype, tensor_numel(x));
     float init = m->params[p].spec->init;
-    uint64_t key = mix(mix(seed) ^ (uint64_t)p);
+    uint64_t key = random_mix(random_mix(seed) ^ (uint64_t)p);
     if (!room) fill(flat, 0, key, init);
     for (int64_t first = 0; room && first < flat.dim[0]; first += BLOCK) {
         Tensor to = tensor_rows(flat, first, flat.dim[0] - first < BLOCK ? flat.dim[0] - first : BLOCK), block = to;
@@ -64,10 +58,10 @@ void adapter_init_random(Device *d, Adapter *a, uint64_t seed) {
     for (int p = 0; p < a->n_params; p++) {
         Tensor x = a->params[p].t;
         if (!strstr(a->params[p].name, ".lora_A.")) continue;
-        uint64_t key = mix(mix(seed) ^ (uint64_t)p ^ (uint64_t)1 << 32); // apart from the model's
+        uint64_t key = random_mix(random_mix(seed) ^ (uint64_t)p ^ (uint64_t)1 << 32); // apart from the model's
         float bound = 1 / sqrtf((float)x.dim[1]);
         for (int64_t i = 0; i < tensor_numel(x); i++) {
-            uint32_t bits = (uint32_t)(mix(key + (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u) >> 40); // 24 of them
+            uint32_t bits = (uint32_t)(random_mix(key + (uint64_t)(i + 1) * RANDOM_STEP) >> 40); // 24 of them
             room[i] = bound * (((float)bits + 0.5f) * 0x1p-23f - 1);
         }
         d->copy(d, x.data, room, tensor_bytes(x));

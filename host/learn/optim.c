@@ -35,19 +35,20 @@ static double sum_of_squares(const Learner *l, Tensor x) {
     return s;
 }
 
-// Elements [first, end) of the slab that are of this rank's slice.
+// Elements [first, end) of the slab.
 typedef struct {
     int64_t first, end;
 } Span;
 
+// Those of elements [first, end) that lie in this rank's slice; none: [0, 0).
 static Span own_span(const Learner *l, int64_t first, int64_t end) {
     int64_t own = l->first, own_end = l->first + l->moment1.dim[0];
     Span s = {first > own ? first : own, end < own_end ? end : own_end};
     return s.first < s.end ? s : (Span){0, 0};
 }
 
-// Elements of a flat tensor whose first one is element `base` of the slab; NONE stays NONE.
-static Tensor part_of(Tensor x, Span s, int64_t base) {
+// The elements s of the slab in a flat tensor, which begins with element `base` of the slab. NONE stays NONE.
+static Tensor slice_of(Tensor x, Span s, int64_t base) {
     return present(x) ? tensor_rows(x, s.first - base, s.end - s.first) : NONE;
 }
 
@@ -58,7 +59,7 @@ static bool first_bad(Learner *l, const char **bad, Error *e) {
     for (int i = 0; i < grad.n_params && found == grad.n_params; i++) {
         const Param *p = &grad.params[i];
         Span s = own_span(l, p->offset, p->offset + tensor_numel(p->t));
-        if (s.first < s.end && !isfinite(sum_of_squares(l, part_of(grad.slab, s, 0)))) found = i;
+        if (s.first < s.end && !isfinite(sum_of_squares(l, slice_of(grad.slab, s, 0)))) found = i;
     }
     bool ok = comm_gather(l->engine.comm, "first bad gradient", &found, sizeof found, all, e);
     for (int k = 0; k < comm_world(l->engine.comm); k++)
@@ -72,7 +73,7 @@ bool optim_grad_norm(Learner *l, double *norm, const char **bad, Error *e) {
     *bad = NULL;
     Tensor grad = model_trained(&l->grad).slab;
     if (!comm_reduce_scatter(l->engine.comm, "gradients", grad, e)) return false;
-    double squares = sum_of_squares(l, part_of(grad, own_span(l, 0, grad.dim[0]), 0));
+    double squares = sum_of_squares(l, slice_of(grad, own_span(l, 0, grad.dim[0]), 0));
     if (!comm_all_reduce(l->engine.comm, "gradient norm", &squares, 1, e)) return false;
     *norm = sqrt(squares);
     return isfinite(*norm) || first_bad(l, bad, e);
@@ -97,9 +98,9 @@ bool optim_step(Learner *l, double learning_rate, double grad_norm, int64_t upda
                         .step = update,
                         .seed = (uint64_t)c->seed,
                         .first_elem = s.first};
-        l->engine.device->adamw(l->engine.device, part_of(w.slab, s, 0), part_of(l->master, s, l->first),
-                                part_of(l->moment1, s, l->first), part_of(l->moment2, s, l->first), part_of(grad, s, 0),
-                                p);
+        l->engine.device->adamw(l->engine.device, slice_of(w.slab, s, 0), slice_of(l->master, s, l->first),
+                                slice_of(l->moment1, s, l->first), slice_of(l->moment2, s, l->first),
+                                slice_of(grad, s, 0), p);
     }
     return comm_all_gather(l->engine.comm, "parameters", w.slab, e);
 }

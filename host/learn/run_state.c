@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-// Optimizer state of the run, as checkpoint files; the reference only where it moves.
+// Lists the optimizer's state as files of a checkpoint, and the reference where it moves; their number.
 static int state_blobs(const Learner *l, StateBlob *blob) {
     int n = 0;
     size_t items = (size_t)model_trained(&l->engine.policy).slab.dim[0];
@@ -64,7 +64,8 @@ static bool add_sum(const char *path, uint32_t *crc, size_t *bytes, Error *e) {
     return n == 0 || error_set(e, EXIT_DISK, "%s: cannot be read: %s", path, strerror(errno));
 }
 
-// What tells training files from others: their bytes and CRC32C, one behind the other. Order and place in them follow.
+// Tells training files from others, by the bytes and the CRC32C of each, one behind the other: which rows come next
+// hangs on them.
 static bool data_sum(const FileList *files, char sum[sizeof((TrainState *)0)->data], Error *e) {
     uint32_t crc = 0;
     size_t bytes = 0;

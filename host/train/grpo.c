@@ -283,7 +283,7 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
                       .vespo_lambda_neg = (float)c->vespo_lambda_neg,
                       .entropy_threshold = -INFINITY,
                       .off_policy_threshold = (float)c->off_policy_mask_threshold};
-    int64_t tokens = masked_tokens(t, seq, n), kept = tokens;
+    int64_t tokens = masked_tokens(t, seq, n), counted = tokens;
     if (c->top_entropy_quantile < 1) {
         StepResult s = on_policy(t) ? STEP_DONE : score_tokens(t, &t->learner.engine.policy, seq, n, b->entropy, e);
         if (s != STEP_DONE) return s;
@@ -293,10 +293,10 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
             memcpy(at, row_f(b->entropy, b, seq[j]), (size_t)b->len[seq[j]] * 4);
             at += b->len[seq[j]];
         }
-        p->entropy_threshold = grpo_entropy_threshold(all, tokens, c->top_entropy_quantile, &kept);
+        p->entropy_threshold = grpo_entropy_threshold(all, tokens, c->top_entropy_quantile, &counted);
         free(all);
     }
-    p->entropy_scale = 1.0f / (float)(kept > 0 ? kept : 1);
+    p->entropy_scale = 1.0f / (float)(counted > 0 ? counted : 1);
     p->loss_scale =
         grpo_loss_scale(p->loss_type, (LossCounts){.sequences = n,
                                                    .tokens = tokens,

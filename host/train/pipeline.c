@@ -43,20 +43,20 @@ static const char *made_by(const Pipeline *l, const char *name) {
     return json_string_value(json_object_get(json_object_get(l->made, name), "made"));
 }
 
-static char *product(void *arg, const Phases *ps, int k, const char *part) {
+static char *product(void *arg, const Phases *ps, int k, const char *which) {
     const Phase *p = &ps->phase[k];
     const char *made = made_by(arg, p->name);
-    bool main_part = !*part;
+    bool by_default = !*which;
     switch (p->command) {
     case PHASE_SFT:
     case PHASE_TRAIN:
     case PHASE_REWARD_MODEL:
-        if (!main_part && strcmp(part, "checkpoint")) return NULL;
+        if (!by_default && strcmp(which, "checkpoint")) return NULL;
         return made ? xstrdup(made) : xasprintf("%s/%s/step_N", ps->output_dir, p->name);
     case PHASE_SELECT:
-        if (!main_part && strcmp(part, "kept") && strcmp(part, "samples")) return NULL;
-        return xasprintf("%s/%s/%s.jsonl", ps->output_dir, p->name, main_part ? "kept" : part);
-    default: return main_part || !strcmp(part, "result") ? xasprintf("%s/%s.json", ps->output_dir, p->name) : NULL;
+        if (!by_default && strcmp(which, "kept") && strcmp(which, "samples")) return NULL;
+        return xasprintf("%s/%s/%s.jsonl", ps->output_dir, p->name, by_default ? "kept" : which);
+    default: return by_default || !strcmp(which, "result") ? xasprintf("%s/%s.json", ps->output_dir, p->name) : NULL;
     }
 }
 
@@ -64,12 +64,12 @@ static char *product(void *arg, const Phases *ps, int k, const char *part) {
 static bool makes_model(const Phase *p) {
     return p->command == PHASE_SFT || p->command == PHASE_TRAIN || p->command == PHASE_REWARD_MODEL;
 }
-// Whether it scores completions.
+// Whether a phase scores completions.
 static bool scores(const Phase *p) {
     return p->command == PHASE_TRAIN || p->command == PHASE_SELECT || p->command == PHASE_EVAL;
 }
 
-// What a phase that has ended left; NULL after filling *e.
+// Finds what a phase that has ended left; NULL after filling *e.
 static char *find_product(Pipeline *l, int k, Error *e) {
     const Phase *p = &l->phases.phase[k];
     if (!makes_model(p)) return product(l, &l->phases, k, "");
@@ -102,7 +102,7 @@ typedef struct {
 } Input;
 #define MAX_INPUTS (INPUTS + MAX_FILES + 2 * MAX_REWARDS)
 
-// Those that are set; their number. rw: room for the rewards whose models are among them.
+// Lists the inputs of a phase that are set; their number. rw: room for the rewards whose models are among them.
 static int inputs_of(const Phase *p, Rewards *rw, Input *all) {
     int n = 0;
     *rw = (Rewards){0};
@@ -144,7 +144,7 @@ static json_t *with_checksum(const char *path, Error *e) {
     return j;
 }
 
-// What a phase is made from, now. NULL after filling *e.
+// Says what a phase would be made from now, with checksums. NULL after filling *e.
 static json_t *made_from(const Phase *p, Error *e) {
     json_t *all = json_object();
     Input input[MAX_INPUTS];
@@ -280,7 +280,7 @@ static bool is_made(const Pipeline *l, int k, const char *path) {
     return false;
 }
 
-// What phase k reads is there, unless an earlier phase makes it.
+// Checks that what phase k reads is there, unless an earlier phase makes it.
 static void check_inputs(const Pipeline *l, int k, Str *problems) {
     const Phase *p = &l->phases.phase[k];
     Input input[MAX_INPUTS];
@@ -437,7 +437,7 @@ static int named_phase(const Pipeline *l, const char *option, const char *name, 
     return -1;
 }
 
-// Phases [0, *end) are to be there in the end; those that from= and only= name are forgotten first.
+// Decides which phases are to be there in the end, [0, *end), and forgets those that from= and only= name.
 static bool choose(Pipeline *l, int *end, Error *e) {
     *end = l->phases.n;
     if (l->from && l->only) return error_set(e, EXIT_CONFIG, "from= and only= exclude each other; give one of them");

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The next example with something to learn within max_length; longer ones are cut at the end.
+// Draws the next example that has something to learn within max_length; longer ones are cut at the end.
 static bool next_example(const Prompter *p, Mix *data, Example *x, Error *e) {
     const Config *c = p->cfg;
     const char *path = "";
@@ -32,11 +32,11 @@ static bool next_example(const Prompter *p, Mix *data, Example *x, Error *e) {
                      (long long)c->max_length);
 }
 
-// What an example has of its micro-batch's learned tokens.
+// An example of a micro-batch: its file, and how many tokens are learned of it.
 typedef struct {
     int file;
     int64_t targets;
-} Part;
+} Learned;
 // Sums over the learned tokens of a step: of all, and of each file's.
 typedef struct {
     double loss, entropy, of_file[MAX_FILES], targets[MAX_FILES]; // of_file: negative log-likelihoods
@@ -48,8 +48,8 @@ typedef struct {
     Example *example; // [examples of a step + 1] this rank's, and one for all others
     Packing *packing; // [gradient_accumulation_steps] the micro-batches of one optimizer step
     int micros;       // those in use
-    Part *part;       // [parts] the examples in them, in their order
-    int parts;
+    Learned *packed;  // [n_packed] the examples in them, in their order
+    int n_packed;
     float *scored; // [RunShape.held] staging
 } Sft;
 
@@ -78,14 +78,14 @@ static void pack_example(Sft *s, const Example *x, size_t shared, bool *open) {
     int64_t before = p->N;
     if (!fits || !packing_add(p, x->ids.id + shared, own, 0, x->wanted + shared))
         die("an example does not fit its micro-batch");
-    s->part[s->parts++] = (Part){x->file, p->N - before};
+    s->packed[s->n_packed++] = (Learned){x->file, p->N - before};
 }
 
 // Packs n examples into as few micro-batches as they fit in, or per_device_train_batch_size each. Those with the prompt of
 // one before them follow it, and the prompt's rows stand once a micro-batch.
 static void pack_step(Sft *s, int n) {
     bool *packed = xcalloc((size_t)n + 1, sizeof *packed);
-    s->micros = s->parts = 0;
+    s->micros = s->n_packed = 0;
     for (int i = 0; i < n; i++) {
         if (packed[i]) continue;
         int members = 0;
@@ -129,25 +129,25 @@ static void train_micro(Sft *s, const Packing *p, double per_token, int64_t at) 
     micro_hold(l, at + p->N, w.entropy);
 }
 
-// Once the device is done: the step's sums.
+// Adds up the step's sums, once the device is done.
 static void take_sums(Sft *s, double per_token, Sums *sums) {
     int64_t end = 0;
     for (int k = 0; k < s->micros; k++) end += 2 * s->packing[k].N;
     micro_fetch(&s->run.learner, end, s->scored);
     const float *at = s->scored;
-    const Part *part = s->part;
+    const Learned *packed = s->packed;
     for (int k = 0; k < s->micros; k++) {
-        for (int64_t left = s->packing[k].N; left > 0; left -= part++->targets)
-            for (int64_t j = 0; j < part->targets; j++) {
-                sums->of_file[part->file] -= *at;
+        for (int64_t left = s->packing[k].N; left > 0; left -= packed++->targets)
+            for (int64_t j = 0; j < packed->targets; j++) {
+                sums->of_file[packed->file] -= *at;
                 sums->loss -= *at++ * per_token;
             }
         for (int64_t j = 0; j < s->packing[k].N; j++) sums->entropy += *at++ * per_token;
     }
-    for (int i = 0; i < s->parts; i++) sums->targets[s->part[i].file] += (double)s->part[i].targets;
+    for (int i = 0; i < s->n_packed; i++) sums->targets[s->packed[i].file] += (double)s->packed[i].targets;
 }
 
-// Of each file, where there are several: its share of the step's tokens, and their mean loss.
+// Logs of each file, where there are several, its share of the step's tokens and their mean loss.
 static void add_files(Sft *s, const Sums *sums, int64_t targets) {
     for (int f = 0; f < s->run.cfg->train_file.n && s->run.cfg->train_file.n > 1; f++) {
         char name[640];
@@ -214,7 +214,7 @@ static bool sft_open(Supervised *run, Error *e) {
     s->scored = xcalloc((size_t)shape.held, sizeof *s->scored);
     int64_t n = optim_step_rows(c);
     s->example = xcalloc((size_t)n + 1, sizeof *s->example);
-    s->part = xcalloc((size_t)n, sizeof *s->part);
+    s->packed = xcalloc((size_t)n, sizeof *s->packed);
     return true;
 }
 
@@ -225,7 +225,7 @@ static void sft_close(Supervised *run) {
     free(s->scored);
     for (int i = 0; s->example && i <= optim_step_rows(run->cfg); i++) example_free(&s->example[i]);
     free(s->example);
-    free(s->part);
+    free(s->packed);
     prompter_close(&s->prompter);
 }
 

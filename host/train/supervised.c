@@ -49,7 +49,7 @@ bool supervised_update(Supervised *s, double start, double loss, double accuracy
     return true;
 }
 
-// From an open learner to the first step that is not made yet.
+// Brings an open learner to the first step that is not made yet.
 static bool resume(Supervised *s, const SupervisedKind *kind, Error *e) {
     const Config *c = s->cfg;
     Engine *en = &s->learner.engine;
