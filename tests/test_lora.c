@@ -1,6 +1,7 @@
 // Adapters against PEFT and torch (goldens that tools/golden_lora.py writes), in bf16, and as files.
 #include "adapter_files.h"
 #include "commands.h"
+#include "config_dims.h"
 #include "json.h"
 #include "model_case.h"
 #include "on_device.h"
@@ -14,18 +15,6 @@
 static Device *device;
 
 static double number(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
-
-static ModelDims config_dims(const json_t *config) {
-    char dir[] = "/tmp/grpo-model-XXXXXX", path[64];
-    HfConfig c;
-    Error e = {0};
-    assert_non_null(mkdtemp(dir));
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    assert_int_equal(json_dump_file(config, path, 0), 0);
-    if (!hf_config_read(dir, &c, &e)) fail_msg("%s", e.text);
-    unlink(path), rmdir(dir);
-    return c.dims;
-}
 
 static ModelDims golden_dims(const json_t *g) {
     HfConfig c;

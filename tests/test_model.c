@@ -1,5 +1,6 @@
 // The transformer against HF transformers (goldens that tools/golden.py writes), and its gradients
 // against finite differences and against each other.
+#include "config_dims.h"
 #include "hf.h"
 #include "json.h"
 #include "micro.h"
@@ -43,18 +44,6 @@ static int64_t integers(const json_t *list, int32_t *out) {
     json_t *v;
     json_array_foreach(list, i, v) out[i] = (int32_t)json_integer_value(v);
     return (int64_t)i;
-}
-
-static ModelDims config_dims(const json_t *config) {
-    char dir[] = "/tmp/grpo-model-XXXXXX", path[64];
-    HfConfig c;
-    Error e = {0};
-    assert_non_null(mkdtemp(dir));
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    assert_int_equal(json_dump_file(config, path, 0), 0);
-    if (!hf_config_read(dir, &c, &e)) fail_msg("%s", e.text);
-    unlink(path), rmdir(dir);
-    return c.dims;
 }
 
 // A golden holds a config.json whole, or Qwen2.5's sizes in our words.
