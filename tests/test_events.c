@@ -1,6 +1,7 @@
 // TensorBoard's event file, read back by a reader of its own: framing, checksums, tags and values; no step twice after a
 // resumption; a damaged end is cut off. `test_events DIR` writes such a file for tensorboard's own reader instead.
 #include "crc32c.h"
+#include "live.h"
 #include "metrics.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <math.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
 #include <cmocka.h>
 #include "scratch.h"
 
@@ -133,6 +137,8 @@ static const Value *find(const Values *v, int64_t step, const char *tag) {
 
 // ---- a run ------------------------------------------------------------------------------------------------------------
 
+static EventLog *opened_events; // of the run that was opened last
+
 static Metrics *open_at(const char *dir, int64_t step) {
     Error e = {0};
     Config c;
@@ -141,7 +147,7 @@ static Metrics *open_at(const char *dir, int64_t step) {
     Metrics *m = metrics_open(dir, step, step, &e);
     EventLog *l = events_open(&c, step, &e);
     if (!m || !l) fail_aloud("%s", e.text);
-    metrics_events(m, l);
+    metrics_events(m, opened_events = l);
     config_free(&c);
     free(arg);
     return m;
@@ -243,6 +249,96 @@ static void a_damaged_end_is_mended(void **state) {
     assert_steps(12);
 }
 
+static int said_report, said_events;
+static void count_note(const char *text) {
+    said_report += strstr(text, "report.html: writing failed: No space left") && strstr(text, "the run goes on");
+    said_events += strstr(text, "tfevents.grpo: writing failed: No space left") && strstr(text, "the run goes on");
+}
+
+static bool write_to(const char *path, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    int fd = open(path, O_WRONLY), n = fd < 0 ? -1 : vdprintf(fd, fmt, ap);
+    va_end(ap);
+    if (fd >= 0) close(fd);
+    return n > 0;
+}
+
+// Writes to a file of the small file system as much as it takes.
+static void fill_disk(const char *path) {
+    int fd = open(path, O_WRONLY | O_CREAT, 0666);
+    static char zeros[4096];
+    while (write(fd, zeros, sizeof zeros) > 0)
+        ;
+    close(fd);
+}
+
+// A run of six steps on a disk that is full from the second to the fourth, but for the pages that the logs have begun. What
+// it wrote is copied out to scratch. Returns an exit code: 0; 77 where a process may not mount a file system of its own.
+static int run_on_full_disk(void) {
+    char outside[sizeof scratch];
+    int uid = (int)getuid(), gid = (int)getgid();
+    bool own = !unshare(CLONE_NEWUSER | CLONE_NEWNS) && write_to("/proc/self/setgroups", "deny") &&
+               write_to("/proc/self/uid_map", "0 %d 1", uid) && write_to("/proc/self/gid_map", "0 %d 1", gid);
+    strcpy(outside, scratch);
+    strcat(scratch, "/disk");
+    if (!own || mkdir(scratch, 0777) || mount("tmpfs", scratch, "tmpfs", 0, "size=512k")) return 77;
+    note_tell(count_note);
+    Metrics *m = open_at(scratch, 0);
+    log_steps(m, 1, 1);
+    fill_disk(at("filler"));
+    LiveReport *l = live_open(scratch, m, true);
+    live_step(l);
+    for (int step = 2; step <= 4; step++) {
+        for (int i = 0; i < 300; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "pad%d", i);
+            events_number(opened_events, step, name, i); // more than a page
+        }
+        log_steps(m, step, step);
+    }
+    live_close(l);
+    if (said_report != 1 || said_events != 1 || exists(at("report.html"))) return 2;
+    unlink(at("filler"));
+    l = live_open(scratch, m, true);
+    log_steps(m, 5, 6);
+    live_close(l);
+    metrics_close(m);
+    if (said_report != 1 || said_events != 1) return 3;
+    static const char *const names[] = {"metrics.jsonl", "events.out.tfevents.grpo", "report.html"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *to = xasprintf("%s/%s", outside, names[i]);
+        file_copy_to(at("%s", names[i]), to);
+        free(to);
+    }
+    return 0;
+}
+
+// The page and the event file wait for room, and have everything in the end; training does not notice.
+static void a_full_disk_loses_nothing(void **state) {
+    int status;
+    pid_t run = fork();
+    if (!run) _exit(run_on_full_disk());
+    assert_int_equal(waitpid(run, &status, 0), run);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77) {
+        printf("SKIP: no file system of its own for a process here (unshare, mount)\n");
+        skip();
+    }
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_steps(6);
+    size_t n;
+    Error e = {0};
+    char *log = file_read(at("metrics.jsonl"), 1 << 20, &n, &e), *page = file_read(at("report.html"), 1 << 20, &n, &e);
+    for (int step = 1; step <= 6; step++) {
+        char line[32];
+        snprintf(line, sizeof line, "{\"step\": %d, \"reward\"", step);
+        assert_non_null(strstr(log, line));
+    }
+    assert_non_null(strstr(page, "\"seen\": 6"));
+    free(log), free(page);
+}
+
 static void what_is_in_the_way_is_said(void **state) {
     Error e = {0};
     Config c;
@@ -274,6 +370,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(numbers_and_texts_read_back, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_resumed_run_has_no_step_twice, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_damaged_end_is_mended, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_full_disk_loses_nothing, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(what_is_in_the_way_is_said, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

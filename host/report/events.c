@@ -15,7 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RECORD_MOST = 64 << 20 }; // bytes; this program writes no longer one, so a longer one is damage
+enum { RECORD_MOST = 64 << 20 };  // bytes; this program writes no longer one, so a longer one is damage
+enum { PENDING_MOST = 16 << 20 }; // bytes that wait for room on a full disk
 
 struct EventLog {
     char *path;
@@ -24,6 +25,7 @@ struct EventLog {
     int64_t step; // of `values`
     Str values;   // of the event under way: Summary.value fields
     Str pending;  // records not written yet
+    bool late;    // a note has said that they wait
 };
 
 // ---- protobuf --------------------------------------------------------------------------------------------------------
@@ -229,26 +231,45 @@ EventLog *events_open(const Config *c, int64_t step, Error *e) {
     return l;
 }
 
-void events_close(EventLog *l) {
-    if (!l) return;
-    if (l->fd >= 0) close(l->fd);
-    str_free(&l->values), str_free(&l->pending);
-    free(l->path);
-    free(l);
+// Writes what is pending, or takes back what a failure has left of it. Returns 0 or errno's number.
+static int write_pending(EventLog *l) {
+    for (size_t done = 0; done < l->pending.n;) {
+        ssize_t n = write(l->fd, l->pending.s + done, l->pending.n - done);
+        if (n > 0) done += (size_t)n;
+        if (n > 0 || (n < 0 && errno == EINTR)) continue;
+        int why = n ? errno : ENOSPC;
+        int cut = ftruncate(l->fd, l->bytes); // half a record that stays is written over, or cut off by resuming
+        (void)cut;
+        lseek(l->fd, l->bytes, SEEK_SET);
+        return why;
+    }
+    l->bytes += (off_t)l->pending.n;
+    return 0;
 }
 
 void events_commit(EventLog *l) {
     if (!l) return;
     end_event(l);
-    for (size_t done = 0; l->fd >= 0 && done < l->pending.n;) {
-        ssize_t n = write(l->fd, l->pending.s + done, l->pending.n - done);
-        if (n > 0) done += (size_t)n;
-        if (n > 0 || (n < 0 && errno == EINTR)) continue;
-        note("%s: writing failed: %s; the run goes on without it", l->path, error_write(n ? errno : ENOSPC));
-        if (ftruncate(l->fd, l->bytes)) note("%s: its last record is cut off", l->path); // resuming removes it
+    int why = l->fd < 0 ? 0 : write_pending(l);
+    if (why && !l->late)
+        note("%s: writing failed: %s; the run goes on, and what is missing there is written when it can be", l->path,
+             error_write(why));
+    l->late = why != 0;
+    if (why && l->pending.n <= PENDING_MOST) return;
+    if (why) {
+        note("%s: writing still fails: %s; the run goes on without it", l->path, error_write(why));
         close(l->fd);
         l->fd = -1;
     }
-    l->bytes += (off_t)l->pending.n;
     str_clear(&l->pending);
+}
+
+void events_close(EventLog *l) {
+    if (!l) return;
+    if (l->late) events_commit(l);
+    if (l->late) note("%s: its last steps are missing: there was no room for them", l->path);
+    if (l->fd >= 0) close(l->fd);
+    str_free(&l->values), str_free(&l->pending);
+    free(l->path);
+    free(l);
 }

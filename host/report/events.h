@@ -8,11 +8,11 @@ typedef struct EventLog EventLog;
 // Opens (or makes) output_dir/events.out.tfevents.grpo. For a resumed run the whole records up to `step` are kept; for
 // a new run (step 0) nothing is, and the file begins with the run's options. NULL after filling *e (EXIT_DISK).
 EventLog *events_open(const Config *c, int64_t step, Error *e);
-void events_close(EventLog *l); // NULL: nothing
+void events_close(EventLog *l); // tries a last time to write what waits; NULL: nothing
 // Adds a number of `step`. TensorBoard gets it as transformers names it: "eval/..." unchanged, any other as
 // "train/<name>".
 void events_number(EventLog *l, int64_t step, const char *name, double value);
 void events_text(EventLog *l, int64_t step, const char *tag, const char *text);
-// Writes what was added: whole records, or nothing. The first failure is said in a note; after it nothing more is
-// written.
+// Writes what was added: whole records, or nothing. A failure (a full disk) is said in a note, once; what was added waits,
+// up to 16 MiB of it, and the next call tries again.
 void events_commit(EventLog *l);

@@ -281,7 +281,8 @@ static void show_step(const Trainer *t, const Totals *s, double accuracy) {
 }
 
 // Model FLOP utilization of training: what its products and attention need, of what the slowest rank's card could have done
-// meanwhile. The second pass over activations that checkpointing makes counts as time alone.
+// meanwhile. The second pass over activations that checkpointing makes counts as time alone. Frozen weights, beside an
+// adapter, have no gradient of their own: a third less.
 static void add_mfu(Metrics *m, const Trainer *t, const StepStats *all) {
     const Engine *en = &t->learner.engine;
     if (!en->device->peak_flops || en->cfg->dtype != BF16) return;
@@ -289,7 +290,8 @@ static void add_mfu(Metrics *m, const Trainer *t, const StepStats *all) {
     int n = optim_step_rows(t->cfg), ranks = comm_world(en->comm);
     for (int r = 0; r < ranks; r++) longest = fmax(longest, all[r].train_time);
     for (int j = 0; j < n; j++) completions += t->generation.batch.len[t->generation.order[t->report.stats.first + j]];
-    double flop = 3 * model_forward_flop(en->hf.dims, all->rows, all->rows_alone / n, completions);
+    double flop =
+        (en->lora.rank ? 2 : 3) * model_forward_flop(en->hf.dims, all->rows, all->rows_alone / n, completions);
     metrics_add(m, "mfu", flop / (longest * ranks * en->device->peak_flops));
 }
 
