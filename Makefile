@@ -387,7 +387,8 @@ check-tensorboard: $(dir)/tests/test_events
 
 # One test program alone, with all it prints: make run-test_ops. TEST=PATTERN: only the tests of that name; OP=NAME: of the
 # case table only that op. The program grpo is built where the test starts it.
-starts_grpo := $(patsubst tests/%.c,%,$(shell grep -lE '"GRPO"|ranks_output\.h' tests/test_*.c))
+starts_grpo := $(patsubst tests/%.c,%,$(shell grep -lF '"GRPO"' tests/test_*.c) \
+               $(shell grep -lF $(patsubst tests/%,-e '"%"',$(shell grep -lF '"GRPO"' tests/*.h)) tests/test_*.c))
 $(foreach t,$(starts_grpo),$(eval run-$t: $(grpo)))
 run-test_problems: $(tools)
 run-%: $(dir)/tests/%

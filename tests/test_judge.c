@@ -202,11 +202,22 @@ static void requests_are_openai_s(void **state) {
     assert_string_equal(json_string_value(json_object_get(j, "model")), "m\"1");
     assert_int_equal(json_integer_value(json_object_get(j, "max_tokens")), 77);
     assert_near(json_number_value(json_object_get(j, "temperature")), 0, 0);
+    assert_null(json_object_get(j, "seed")); // of no use
     const json_t *message = json_array_get(json_object_get(j, "messages"), 0);
     assert_string_equal(json_string_value(json_object_get(message, "role")), "user");
     assert_string_equal(json_string_value(json_object_get(message, "content")),
                         "Q why? A so\n\"b\"c G g {x} , <think>a</think> so\n\"b\"c");
     json_decref(j);
+    server_stop(s);
+}
+
+static void replies_may_be_drawn(void **state) {
+    Server *s = server_start();
+    Reward r = judge_of(s, ",temperature=0.75,seed=9007199254740991");
+    assert_near(score_by(&r, "good", ""), 1, 0);
+    assert_non_null(strstr(server_seen(s), "\"temperature\":0.75"));
+    assert_non_null(strstr(server_seen(s), "\"seed\":9007199254740991"));
+    reward_close(&r);
     server_stop(s);
 }
 
@@ -312,6 +323,36 @@ static void failures_abstain(void **state) {
     }
 }
 
+static char noted[4096];
+static void keep_note(const char *text) { snprintf(noted + strlen(noted), sizeof noted - strlen(noted), "%s\n", text); }
+
+// A fault is counted for each completion with the prompt; a pattern that finds nothing is told of once, and ends the run.
+static void judges_without_a_score_end_a_run(void **state) {
+    Server *s = server_start();
+    Reward r = judge_of(s, ",max_unmatched=3");
+    Sample sample[5];
+    float score[5];
+    Error e = {0};
+    for (int i = 0; i < 5; i++)
+        sample[i] = (Sample){.prompt = i < 4 ? "q" : "p", .completion = "wordless", .completion_len = 8, .answer = ""};
+    note_tell(keep_note);
+    r.info->fn(&r, sample, 5, score);
+    assert_int_equal(atomic_load(&s->requests), 2);
+    assert_int_equal(reward_faults(&r, REWARD_BAD_REPLY), 5);
+    assert_non_null(strstr(noted, "finds no score from 0 to 10 in any of the first replies"));
+    assert_non_null(strstr(noted, "\"I would rather not say.\""));
+    assert_true(reward_goes_on(&r, &e));
+    noted[0] = 0;
+    assert_true(isnan(score_by(&r, "wordless", "")));
+    note_tell(NULL);
+    assert_null(strstr(noted, "finds no score"));
+    assert_false(reward_goes_on(&r, &e));
+    assert_int_equal(e.code, EXIT_INPUT);
+    assert_non_null(strstr(e.text, "in 3 replies in a row (max_unmatched)"));
+    reward_close(&r);
+    server_stop(s);
+}
+
 static void hostile_replies_end(void **state) {
     Server *s = server_start();
     Reward r = judge_of(s, ",pattern=(score\\s*)+(x)");
@@ -345,12 +386,16 @@ static void bad_judges_are_refused(void **state) {
 static void templates_come_from_files(void **state) {
     put_text(at("template.txt"), "Judge, with commas, this:\n{completion}\n");
     Server *s = server_start();
-    char *spec = xasprintf("judge:url=http://127.0.0.1:%d,template=@%s", s->port, at("template.txt"));
-    Reward r = reward_opened(spec);
-    free(spec);
-    assert_near(score_by(&r, "good", ""), 1, 0);
-    assert_non_null(strstr(server_seen(s), "Judge, with commas, this:\\ngood\\n"));
-    reward_close(&r);
+    static const char *const ways[] = {"template=@", "template_file="};
+    for (int i = 0; i < 2; i++) {
+        char *spec = xasprintf("judge:url=http://127.0.0.1:%d,%s%s", s->port, ways[i], at("template.txt"));
+        Reward r = reward_opened(spec);
+        free(spec);
+        assert_near(score_by(&r, "good", ""), 1, 0);
+        assert_int_equal(atomic_load(&s->requests), i + 1);
+        assert_non_null(strstr(server_seen(s), "Judge, with commas, this:\\ngood\\n"));
+        reward_close(&r);
+    }
     server_stop(s);
 }
 
@@ -360,10 +405,12 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_read),
         cmocka_unit_test(requests_are_openai_s),
+        cmocka_unit_test(replies_may_be_drawn),
         cmocka_unit_test(passwords_reach_the_server_alone),
         cmocka_unit_test(equal_prompts_are_asked_once),
         cmocka_unit_test(a_batch_is_asked_side_by_side),
         cmocka_unit_test(failures_abstain),
+        cmocka_unit_test(judges_without_a_score_end_a_run),
         cmocka_unit_test(hostile_replies_end),
         cmocka_unit_test(absent_servers_abstain),
         cmocka_unit_test(bad_judges_are_refused),

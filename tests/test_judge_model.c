@@ -405,6 +405,17 @@ static void commands_take_judges(void **state) {
     put_run(LEADS(of_letters), "judge_model:model=j," ASKED "4");
     if (grpo("eval $(cat run) eval_file=q.jsonl eval_samples=2")) fail_msg("%s", said);
     assert_non_null(strstr(said, "\"rewards\": {\"judge_model\": 0."));
+    char by_judge[16], by_rule[16];
+    for (int ranks = 1; ranks <= (test_on_cuda() ? 1 : 2); ranks++) { // as grader: right above 0.5
+        if (grpo("eval $(cat run) rewards=regex:pattern=^j eval_file=q.jsonl eval_samples=4 gpus=%d "
+                 "'eval_grader=judge_model:model=j," ASKED "4'",
+                 ranks))
+            fail_msg("%s", said);
+        assert_int_equal(sscanf(strstr(said, "\"accuracy\""), "\"accuracy\": %15[0-9.]", by_judge), 1);
+        assert_int_equal(sscanf(strstr(said, "\"regex\""), "\"regex\": %15[0-9.]", by_rule), 1);
+        assert_string_equal(by_judge, by_rule);
+        assert_true(atof(by_rule) > 0 && atof(by_rule) < 1);
+    }
     if (grpo("plan $(cat run) per_device_train_batch_size=8 num_generations=4")) fail_msg("%s", said);
     assert_non_null(strstr(said, "rewards' models: weights"));
     assert_non_null(strstr(said, "judges: KV cache and activations"));
@@ -432,6 +443,37 @@ static void commands_take_judges(void **state) {
     }
 }
 
+// A pipeline's phase is judged by what an earlier one made; its template is an input; a model that scores is none that writes.
+static void pipelines_take_judges(void **state) {
+    put_run(LEADS(of_letters), "judge_model:model=j," ASKED "4");
+    put_text(at("sft.jsonl"), "{\"prompt\": \"How many?\", \"completion\": \"j\"}\n");
+    put_text(at("pairs.jsonl"), "{\"prompt\": \"How many?\", \"chosen\": \"j\", \"rejected\": \"a\"}\n");
+    const char *file =
+        "model: p\ndtype: f32\nraw: true\nmax_prompt_length: 40\nmax_completion_length: 2\noutput_dir: out\n"
+        "device: %s\nthreads: 1\nreport: false\nphases:\n"
+        "  - {name: made, command: %s, train_file: %s.jsonl, max_steps: 1, max_length: 64,\n"
+        "     per_device_train_batch_size: 1, gradient_accumulation_steps: 1, raw: %s}\n"
+        "  - name: graded\n    command: eval\n    eval_file: q.jsonl\n    rewards:\n"
+        "      - {name: judge_model, model: '${made}', chat_template: raw, template_file: t.txt,\n"
+        "         pattern: '^([0-9])$', max_prompt: 64, max_tokens: 2}\n";
+    const char *device = test_on_cuda() ? "cuda" : "cpu";
+    char *right = xasprintf(file, device, "sft", "sft", "true"),
+         *wrong = xasprintf(file, device, "reward_model", "pairs", "false");
+    put_text(at("r.yaml"), right);
+    put_text(at("w.yaml"), wrong);
+    free(right), free(wrong);
+    assert_int_equal(grpo("run w.yaml output_dir=out_w"), EXIT_CONFIG);
+    assert_non_null(
+        strstr(said, "reward judge_model asks a model that writes, and phase made makes one that scores texts"));
+    if (grpo("run r.yaml")) fail_msg("%s", said);
+    char *made = text_in(at("out/pipeline.json"));
+    assert_non_null(strstr(made, "\"rewards.judge_model.template\""));
+    free(made);
+    put_text(at("t.txt"), "Rate now:\n{completion}");
+    assert_int_not_equal(grpo("run r.yaml"), EXIT_OK);
+    assert_non_null(strstr(said, "rewards.judge_model.template"));
+}
+
 #define IN_SCRATCH(f) cmocka_unit_test_setup_teardown(f, scratch_setup, scratch_teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -447,6 +489,7 @@ int main(void) {
         IN_SCRATCH(ranks_judge_alike),
         IN_SCRATCH(the_start_model_judges),
         IN_SCRATCH(commands_take_judges),
+        IN_SCRATCH(pipelines_take_judges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

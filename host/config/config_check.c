@@ -203,12 +203,7 @@ static void check_grader(Reading *r, const Config *c) {
     if (!reward_parse(c->eval_grader, &reward, &e)) problem(r, "eval_grader", NULL, "%s", e.text);
     else if (reward.info->check && !reward.info->check(&reward, &e))
         problem(r, "eval_grader", NULL, "eval_grader: %s: %s", reward.name, e.text);
-    else if (reward.info->by_model == MODEL_WRITES)
-        problem(
-            r, "eval_grader", NULL,
-            "eval_grader: %s cannot grade: it answers a batch at a time; list it in `rewards`: eval prints its mean",
-            reward.info->name);
-    else if (reward.info->by_model)
+    else if (reward.info->by_model == MODEL_SCORES)
         problem(
             r, "eval_grader", NULL,
             "eval_grader: %s gives scores of any size, and an answer is right above 0.5; list it in `rewards`: eval "

@@ -20,7 +20,7 @@ extern const ModelKind score_model, judge_model;
 struct ByModel {
     const ModelKind *kind;
     const Reward *reward;
-    int place;       // among the run's rewards
+    int place;       // among the run's rewards; behind them: it is the grader
     bool own;        // the model is the one that the run begins with, whose weights are elsewhere
     bool unmade;     // it is not made yet: the directory is that of what it is made of
     const char *dir; // borrowed

@@ -8,6 +8,7 @@
 #include "learner.h"
 #include "ranks.h"
 #include "reward_models.h"
+#include "signals.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -551,6 +552,14 @@ char *plan_table(const Engine *en) {
 
 bool engine_score(Engine *en, Batch *b, Error *e) {
     return !en->models || reward_models_score(en->models, en->device, b, e);
+}
+
+bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, bool *right, Error *e) {
+    if (rw->grader.info->by_model) {
+        if (!reward_models_grade(en->models, en->device, b, right, e)) return false;
+    } else rewards_grade(rw, b, right);
+    if (stop_requested()) return error_set(e, EXIT_STOPPED, "stopped by a signal"); // the grader may have given up
+    return reward_goes_on(&rw->grader, e);
 }
 
 bool engine_prompter(const Engine *en, Prompter *p, Error *e) {

@@ -10,7 +10,7 @@ struct RewardModels {
     void *base[2];
     size_t bytes[2];
     int n;
-    ByModel item[MAX_REWARDS];
+    ByModel item[MAX_REWARDS + 1]; // the grader's last
 };
 
 // ---- opening ---------------------------------------------------------------------------------------------------------
@@ -35,10 +35,11 @@ RewardModels *reward_models_describe(const Rewards *rw, DType dtype, const Start
     RewardModels *m = xcalloc(1, sizeof *m);
     m->rewards = rw;
     bool ok = true;
-    for (int k = 0; k < rw->n && ok; k++) {
-        if (!rw->reward[k].info->by_model) continue;
+    for (int k = 0; k <= rw->n && ok; k++) {
+        const Reward *r = k < rw->n ? &rw->reward[k] : &rw->grader;
+        if (!r->info || !r->info->by_model) continue;
         ByModel *x = &m->item[m->n++];
-        *x = (ByModel){.reward = &rw->reward[k], .place = k, .dtype = dtype, .unmade = rw->unmade};
+        *x = (ByModel){.reward = r, .place = k, .dtype = dtype, .unmade = rw->unmade};
         ok = describe(x, start, e) || error_prefix(e, "reward %s", x->reward->name);
     }
     if (ok && m->n) return m;
@@ -152,7 +153,8 @@ bool reward_models_score(RewardModels *m, Device *d, Batch *b, Error *e) {
     bool ok = true;
     for (int k = 0; k < m->n && ok; k++) {
         int place = m->item[k].place, asked = 0;
-        for (int j = 0; j < n; j++) { // those whose file has this reward
+        if (place == m->rewards->n) continue; // the grader
+        for (int j = 0; j < n; j++) {         // those whose file has this reward
             b->score[from[j] * b->n_rewards + place] = REWARD_ABSTAINS;
             if (rewards_score(m->rewards, b->file[from[j] / b->group], place))
                 kept[asked] = sample[j], to[asked++] = from[j];
@@ -161,5 +163,16 @@ bool reward_models_score(RewardModels *m, Device *d, Batch *b, Error *e) {
         for (int j = 0; j < asked && ok; j++) b->score[to[j] * b->n_rewards + place] = score[j];
     }
     free(sample), free(kept), free(score), free(from), free(to);
+    return ok;
+}
+
+bool reward_models_grade(RewardModels *m, Device *d, const Batch *b, bool *right, Error *e) {
+    ByModel *grader = &m->item[m->n - 1];
+    Sample *sample = xcalloc((size_t)b->n + 1, sizeof *sample);
+    float *score = xcalloc((size_t)b->n + 1, sizeof *score);
+    for (int i = 0; i < b->n; i++) sample[i] = batch_sample(b, i);
+    bool ok = score_samples(grader, d, sample, b->n, score, e);
+    for (int i = 0; i < b->n && ok; i++) right[i] = rewards_right(score[i]);
+    free(sample), free(score);
     return ok;
 }

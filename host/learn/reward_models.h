@@ -13,7 +13,7 @@ typedef struct {
     const char *dir, *tokenizer; // tokenizer: a directory or a file
     const HfConfig *hf;
 } StartModel;
-// Reads what the directories of rw's rewards by models say, and plans them in the storage type `dtype`. start: what a
+// Reads what the directories of rw's rewards by models, and of such a grader, say, and plans them in the storage type `dtype`. start: what a
 // reward without a directory takes; NULL: nothing. NULL: there are none, or *e is filled. rw must outlive them.
 RewardModels *reward_models_describe(const Rewards *rw, DType dtype, const StartModel *start, Error *e);
 void reward_models_free(RewardModels *m); // NULL is fine
@@ -34,5 +34,7 @@ Tensor reward_models_weights(const RewardModels *m, int i, const char **dir);
 // Fills the columns of these rewards for the decoded sequences of the batch. False after filling *e: a signal
 // (EXIT_STOPPED), or the device failed.
 bool reward_models_score(RewardModels *m, Device *d, Batch *b, Error *e);
+// rewards_grade, where a model is the grader. False after filling *e.
+bool reward_models_grade(RewardModels *m, Device *d, const Batch *b, bool *right, Error *e);
 // Scores n samples by the only reward there is.
 bool reward_models_samples(RewardModels *m, Device *d, const Sample *samples, int n, float *score, Error *e);

@@ -157,12 +157,14 @@ Sample batch_sample(const Batch *b, int i) {
                     .group = i / b->group};
 }
 
+bool rewards_right(float score) { return score > 0.5f; } // an abstention is not right
+
 void rewards_grade(const Rewards *rw, const Batch *b, bool *right) {
     for (int i = 0; i < b->n; i++) {
         const Sample s = batch_sample(b, i);
         float score;
         rw->grader.info->fn(&rw->grader, &s, 1, &score);
-        right[i] = score > 0.5f; // an abstention is not right
+        right[i] = rewards_right(score);
     }
 }
 

@@ -30,7 +30,9 @@ void rewards_note_stops(const Rewards *rw, const Config *c);
 void rewards_close(Rewards *rw); // does nothing to rewards that were selected and not opened
 // What a reward sees of sequence i of a decoded batch.
 Sample batch_sample(const Batch *b, int i);
-// Fills right[b->n]: whether the grader finds each completion of a decoded batch right, by a score above 0.5.
+// Whether a grader's score says that a completion is right: above 0.5.
+bool rewards_right(float score);
+// Fills right[b->n]: whether the grader, no model on this machine, finds each completion of a decoded batch right.
 void rewards_grade(const Rewards *rw, const Batch *b, bool *right);
 // The control experiment: permutes scores among the batch's completions.
 void rewards_shuffle(Batch *b, uint64_t seed, uint64_t stream);

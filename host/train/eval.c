@@ -120,11 +120,8 @@ static void add_score(double *sum, double *n, float score) {
     if (!isnan(score)) *sum += score, ++*n;
 }
 
-// Adds the sums of one decoded and scored batch of `prompts` questions.
-static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *out) {
-    int n_rewards = rw->n;
-    bool *graded = rw->grader.info ? xcalloc((size_t)b->n, sizeof *graded) : NULL;
-    if (graded) rewards_grade(rw, b, graded);
+// Adds the sums of one decoded and scored batch of `prompts` questions. graded: what a grader finds right; NULL: none does.
+static void tally(const Batch *b, int prompts, const bool *graded, int n_rewards, EvalResult *out) {
     for (int p = 0; p < prompts; p++) {
         int right = 0;
         for (int i = p * b->group; i < (p + 1) * b->group; i++) {
@@ -143,7 +140,6 @@ static void tally(const Batch *b, int prompts, const Rewards *rw, EvalResult *ou
             out->pass[j] += pass_at(b->group, right, k);
         out->majority += grade_lenient(b->text[majority(b, p)], b->answer[p]);
     }
-    free(graded);
 }
 
 // Adds up the ranks' sums. A signal that one rank got stops all.
@@ -196,10 +192,10 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
         }
         ranks_phase("eval", at);
         Batch asked = batch_slice(&b, 0, n); // the columns that are in use
-        tally(&asked, n, rw, out);
-        if (rw->grader.info && stop_requested()) // it may have given up
-            ok = error_set(e, EXIT_STOPPED, "evaluation: stopped by a signal");
-        ok = ok && reward_goes_on(&rw->grader, e);
+        bool *graded = rw->grader.info ? xcalloc((size_t)asked.n, sizeof *graded) : NULL;
+        if (graded) ok = engine_grade(r, rw, &asked, graded, e) || error_prefix(e, "evaluation");
+        if (ok) tally(&asked, n, graded, rw->n, out);
+        free(graded);
     }
     batch_free(&b);
     scorer_close(scorer);

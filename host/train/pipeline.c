@@ -95,27 +95,30 @@ static const struct {
 };
 #define INPUTS (sizeof inputs / sizeof *inputs)
 typedef struct {
-    char name[64]; // the option's; of several training files "train_file[2]", of a reward "rewards.NAME" and
-                   // "rewards.NAME.template"
+    // The option's; of several training files "train_file[2]", of a reward "rewards.NAME" and "rewards.NAME.template".
+    char name[80];
     const char *path, *place;
     bool directory;
 } Input;
-#define MAX_INPUTS (INPUTS + MAX_FILES + 2 * MAX_REWARDS)
+#define MAX_INPUTS (INPUTS + MAX_FILES + 2 * (MAX_REWARDS + 1))
 
 // Lists the inputs of a phase that are set; their number. rw: room for the rewards whose models are among them.
 static int inputs_of(const Phase *p, Rewards *rw, Input *all) {
     int n = 0;
     *rw = (Rewards){0};
     if (scores(p)) (p->command == PHASE_TRAIN ? rewards_select_training : rewards_select)(&p->cfg, rw, NULL);
-    for (int k = 0; k < rw->n; k++) {
-        const char *dir = reward_model_dir(&rw->reward[k]), *template = reward_template_file(&rw->reward[k]);
+    for (int k = 0; k <= rw->n; k++) {
+        const Reward *r = k < rw->n ? &rw->reward[k] : &rw->grader;
+        const char *option = k < rw->n ? "rewards" : "eval_grader";
+        if (!r->info) continue;
+        const char *dir = reward_model_dir(r), *template = reward_template_file(r);
         if (*dir) {
-            all[n] = (Input){.path = dir, .place = phase_place(p, "rewards"), .directory = true};
-            snprintf(all[n++].name, sizeof all->name, "rewards.%s", rw->reward[k].name);
+            all[n] = (Input){.path = dir, .place = phase_place(p, option), .directory = true};
+            snprintf(all[n++].name, sizeof all->name, "%s.%s", option, r->name);
         }
         if (*template) {
-            all[n] = (Input){.path = template, .place = phase_place(p, "rewards")};
-            snprintf(all[n++].name, sizeof all->name, "rewards.%s.template", rw->reward[k].name);
+            all[n] = (Input){.path = template, .place = phase_place(p, option)};
+            snprintf(all[n++].name, sizeof all->name, "%s.%s.template", option, r->name);
         }
     }
     const FileList *files = &p->cfg.train_file;
@@ -307,20 +310,27 @@ static const char *model_of(const Pipeline *l, int k) {
     return p->cfg.model;
 }
 
-// Puts in the place of reward models that an earlier phase will make what they will be made of.
-static void plan_rewards(const Pipeline *l, int k, Rewards *rw) {
-    for (int i = 0; i < rw->n; i++) {
-        Reward *r = &rw->reward[i];
-        const char *dir = reward_model_dir(r);
+// Puts in the place of models behind rewards that an earlier phase will make what they will be made of. False after filling
+// *e: that phase makes a model of the other kind.
+static bool plan_rewards(const Pipeline *l, int k, Rewards *rw, Error *e) {
+    for (int i = 0; i <= rw->n; i++) {
+        Reward *r = i < rw->n ? &rw->reward[i] : &rw->grader;
+        const char *dir = r->info ? reward_model_dir(r) : "";
         if (!*dir || !access(dir, R_OK) || !is_made(l, k, dir)) continue;
         for (int j = 0; j < k; j++) {
             const Phase *p = &l->phases.phase[j];
             size_t n = strlen(p->cfg.output_dir);
             if (!makes_model(p) || strncmp(dir, p->cfg.output_dir, n) || dir[n] != '/') continue;
+            bool scores = p->command == PHASE_REWARD_MODEL;
+            if (scores != (r->info->by_model == MODEL_SCORES))
+                return error_set(e, EXIT_CONFIG, "%s: reward %s asks a model that %s, and phase %s makes one that %s",
+                                 phase_place(&l->phases.phase[k], i < rw->n ? "rewards" : "eval_grader"), r->name,
+                                 scores ? "writes" : "scores texts", p->name, scores ? "scores texts" : "writes");
             reward_set_text(r, "model", model_of(l, j));
             rw->unmade = true;
         }
     }
+    return true;
 }
 
 static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have, Error *e) {
@@ -340,7 +350,7 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have
     const Phase *p = &l->phases.phase[k];
     if (scores(p) && !(command == PHASE_TRAIN ? rewards_select_training : rewards_select)(&c, &rw, e))
         return error_prefix(e, "phase %s", p->name);
-    plan_rewards(l, k, &rw);
+    if (!plan_rewards(l, k, &rw, e)) return error_prefix(e, "phase %s", p->name);
     if (command == PHASE_TRAIN) shape = shape_for_train(&c, &rw);
     else if (command == PHASE_SFT) shape = shape_for_sft(&c);
     else if (command == PHASE_REWARD_MODEL) shape = shape_for_pairs(&c);
