@@ -117,7 +117,7 @@ static void replies_depend_on_the_prompt_alone(void **state) {
                                 {"a", "7", 9},           {"a", "9", 9},           {"1", "<|im_end|>", 20},
                                 {"3", "<|im_end|>", 20}, {"5", "<|im_end|>", 20}, {"7", "<|im_end|>", 20},
                                 {"9", "<|im_end|>", 20}};
-    enum { N = 12 };
+    enum { N = 8 };
     char room[N][16];
     const char *text[N];
     float all[N], one[N], other[N], greedy[N];
@@ -379,7 +379,7 @@ static void the_start_model_judges(void **state) {
     const char *train = "train $(cat run) train_file=q.jsonl num_generations=4 per_device_train_batch_size=4 "
                         "gradient_accumulation_steps=2 save_steps=1 learning_rate=0.5 lr_scheduler_type=constant "
                         "max_steps=%d output_dir=%s %s";
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 6; i += test_on_cuda() ? 3 : 1) { // under emulation two of them
         samples = judged = 0;
         if (grpo(train, 3, at("o%d", i), ways[i])) fail_msg("%s", said);
         each_line(at("o%d/completions.jsonl", i), check_own);
@@ -462,7 +462,7 @@ static void pipelines_take_judges(void **state) {
     put_text(at("r.yaml"), right);
     put_text(at("w.yaml"), wrong);
     free(right), free(wrong);
-    assert_int_equal(grpo("run w.yaml output_dir=out_w"), EXIT_CONFIG);
+    if (grpo("run w.yaml output_dir=out_w") != EXIT_CONFIG) fail_msg("%s", said);
     assert_non_null(
         strstr(said, "reward judge_model asks a model that writes, and phase made makes one that scores texts"));
     if (grpo("run r.yaml")) fail_msg("%s", said);
