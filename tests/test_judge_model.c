@@ -91,6 +91,12 @@ static void conversations_are_answered(void **state) {
            at("j"));
     assert_near(ask_one(&o, "anything"), 0.7, 1e-6);
     close_judge(&o);
+    put_puppet("other", json_pack("{s:i}", "eos_token_id", 0), NULL,
+               LEADS(judge_leads)); // that config.json does not know
+    OPENED(q, "model=%s,chat_template=qwen2.5,template={completion},pattern=^(\\d)$,max_tokens=8,max_prompt=96",
+           at("other"));
+    assert_near(ask_one(&q, "anything"), 0.7, 1e-6);
+    close_judge(&q);
     static const struct {
         const char *field;
         float score;
@@ -419,6 +425,13 @@ static void commands_take_judges(void **state) {
     if (grpo("plan $(cat run) per_device_train_batch_size=8 num_generations=4")) fail_msg("%s", said);
     assert_non_null(strstr(said, "rewards' models: weights"));
     assert_non_null(strstr(said, "judges: KV cache and activations"));
+    // The start model is kept once, for the reference and the judge.
+    const char *plan = "plan $(cat run) 'rewards=judge_model:" ASKED "4' num_generations=4 device=cpu beta=%s";
+    static const char apart[] = "start weights, for a judge", resident[] = "reference weights  ";
+    if (grpo(plan, "0")) fail_msg("%s", said);
+    assert_true(strstr(said, apart) && !strstr(said, resident));
+    if (grpo(plan, "0.04")) fail_msg("%s", said);
+    assert_true(!strstr(said, apart) && strstr(said, resident));
     put_puppet("j", json_pack("{s:i}", "max_position_embeddings", 1 << 21), NULL, LEADS(judge_leads));
     put_text(at("c.yaml"), "model: p\nraw: true\ntrain_file: q.jsonl\nrewards:\n"
                            "  - {name: judge_model, model: j, max_prompt: 1000000, parallel: 4096}\n");
