@@ -364,12 +364,14 @@ static void ranks_judge_alike(void **state) {
     assert_non_null(strstr(said, "the rewards"));
 }
 
+static int as_base; // where there is a reward `base`, how often it says the same
 static void check_own(const json_t *j) {
     const json_t *scores = json_object_get(j, "rewards"), *own = json_object_get(scores, "own");
     if (!own) fail_msg("no reward in completions.jsonl");
     assert_true(json_equal(own, json_object_get(scores, "given")));
     samples++;
     judged += json_is_number(own);
+    as_base += json_equal(own, json_object_get(scores, "base"));
 }
 
 // Without a directory the judge is the model the run begins with, and stays it while the policy changes: in weights of its own,
@@ -404,6 +406,39 @@ static void the_start_model_judges(void **state) {
     assert_string_equal(said, "{\"reward\": 0.9}\n{\"reward\": 0.3}\n");
     grpo(reward, "o0/step_3", test_on_cuda() ? "cuda" : "cpu");
     assert_null(strstr(said, "{\"reward\": 0.9}\n{\"reward\": 0.3}\n"));
+}
+
+// Beside an adapter that is trained on, the judge is the model with the adapter as it was given: the merged one.
+static void adapters_judge_as_they_were(void **state) {
+    if (test_on_cuda()) skip(); // learning takes the emulation too long
+    put_run(NULL, 0, "xmlcount");
+    char *tiny = xasprintf("%s/models/tiny", getenv("PWD"));
+    assert_int_equal(symlink(tiny, at("tiny")), 0);
+    free(tiny);
+    Str examples = {0};
+    for (int i = 0; i < 8; i++)
+        str_printf(&examples, "{\"prompt\": \"How many are %d and %d?\", \"completion\": \"%d\"}\n", i, i + 1,
+                   2 * i + 1);
+    put_text(at("sft.jsonl"), examples.s);
+    str_free(&examples);
+    const char *learn =
+        "sft dtype=f32 raw=true threads=1 device=cpu progress=off report=false train_file=sft.jsonl max_length=64 "
+        "per_device_train_batch_size=4 gradient_accumulation_steps=2 save_steps=0 %s";
+    if (grpo(learn, "model=tiny init=random max_steps=30 learning_rate=1e-2 output_dir=base") ||
+        grpo(learn, "model=base/step_30 lora_r=4 max_steps=10 learning_rate=5e-2 output_dir=adapter") ||
+        grpo("merge model=base/step_30 adapter=adapter/step_10 merge_output=merged dtype=f32"))
+        fail_msg("%s", said);
+    put_text(at("t.txt"), "{prompt}{completion} and ");
+    samples = judged = as_base = 0;
+    if (grpo("train $(cat run) model=base/step_30 adapter=adapter/step_10 train_file=q.jsonl num_generations=4 "
+             "max_steps=3 "
+             "per_device_train_batch_size=8 gradient_accumulation_steps=1 learning_rate=0.1 lr_scheduler_type=constant "
+             "temperature=1.5 beta=0 max_completion_length=6 output_dir=out 'rewards=judge_model:as=own," ASKED
+             "1,judge_model:as=given,model=merged," ASKED "1,judge_model:as=base,model=base/step_30," ASKED "1'"))
+        fail_msg("%s", said);
+    each_line(at("out/completions.jsonl"), check_own);
+    assert_int_equal(samples, 24);
+    assert_true(judged > 0 && as_base < 24);
 }
 
 // eval prints the mean; plan counts the memory, also where it is too much; a run ends by max_unmatched, on any rank.
@@ -501,6 +536,7 @@ int main(void) {
         IN_SCRATCH(other_judges_are_refused),
         IN_SCRATCH(ranks_judge_alike),
         IN_SCRATCH(the_start_model_judges),
+        IN_SCRATCH(adapters_judge_as_they_were),
         IN_SCRATCH(commands_take_judges),
         IN_SCRATCH(pipelines_take_judges),
     };

@@ -273,13 +273,16 @@ bool judging_score(Judging *j, const Reward *r, const Sample *samples, int n, Ju
     Text *asked = xcalloc(room, sizeof *asked);
     JudgeReply *reply = xcalloc(room, sizeof *reply);
     RewardFault *fault = xcalloc(room, sizeof *fault);
+    uint64_t *hash = xcalloc(room, sizeof *hash);
     int *first = xcalloc(room, sizeof *first), *open = xcalloc(room, sizeof *open), n_open = 0;
     for (int i = 0; i < n; i++) { // first[i]: the first sample with the same prompt
         fault[i] = REWARD_FAULTS;
         str_puts(&prompt[i], "");
         template_fill(j->template, &r->think, &samples[i], &prompt[i]);
         Text mine = {prompt[i].s, prompt[i].n};
-        while (!text_equal((Text){prompt[first[i]].s, prompt[first[i]].n}, mine)) first[i]++;
+        hash[i] = text_hash(mine);
+        while (hash[first[i]] != hash[i] || !text_equal((Text){prompt[first[i]].s, prompt[first[i]].n}, mine))
+            first[i]++;
         if (first[i] < i || cache_find(j, mine, &score[i])) continue;
         asked[n_open] = mine, open[n_open++] = i;
     }
@@ -290,6 +293,6 @@ bool judging_score(Judging *j, const Reward *r, const Sample *samples, int n, Ju
         reward_fault(r, fault[first[i]], 1);
     }
     for (int i = 0; i < n; i++) str_free(&prompt[i]), free(reply[i].text);
-    free(prompt), free(asked), free(reply), free(fault), free(first), free(open);
+    free(prompt), free(asked), free(reply), free(fault), free(hash), free(first), free(open);
     return ok;
 }
