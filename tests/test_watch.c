@@ -1,11 +1,16 @@
 // grpo watch: what it draws fits, is the logs' numbers, and sends nothing of theirs to the terminal but text.
+#include "clock.h"
 #include "watch.h"
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <termios.h>
 #include <cmocka.h>
 #include "scratch.h"
 #include <utf8proc.h>
@@ -114,10 +119,92 @@ static void no_logs_are_an_error(void **state) {
     watch_close(w);
 }
 
+// ---- on a terminal ---------------------------------------------------------------------------------------------------
+
+static void terminal_size(int terminal, unsigned short columns, unsigned short rows) {
+    struct winsize size = {.ws_col = columns, .ws_row = rows};
+    assert_int_equal(ioctl(terminal, TIOCSWINSZ, &size), 0);
+}
+
+// Starts grpo watch on a terminal of its own, whose other end it returns.
+static int watch_on_terminal(pid_t *child) {
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    assert_true(terminal >= 0 && !grantpt(terminal) && !unlockpt(terminal));
+    terminal_size(terminal, 80, 24);
+    const char *name = ptsname(terminal), *program = getenv("GRPO") ? getenv("GRPO") : "build/grpo";
+    *child = fork();
+    if (*child) return terminal;
+    setsid();
+    int end = open(name, O_RDWR); // its controlling terminal
+    for (int fd = 0; fd < 3; fd++) dup2(end, fd);
+    setenv("TERM", "xterm", 1), setenv("LC_ALL", "C.UTF-8", 1);
+    execl(program, program, "watch", scratch, NULL);
+    _exit(127);
+}
+
+// Reads until a whole view has the words; returns its text without what moves the cursor. The heap's.
+static char *view_with(int terminal, const char *words) {
+    Str got = {0};
+    for (double give_up = clock_seconds() + 20; clock_seconds() < give_up;) {
+        char some[4096];
+        struct pollfd ready = {.fd = terminal, .events = POLLIN};
+        ssize_t n = poll(&ready, 1, 100) == 1 ? read(terminal, some, sizeof some) : 0;
+        for (ssize_t i = 0; i < n; i++)
+            if (some[i] != '\r') str_add(&got, some + i, 1);
+        char *begin = NULL, *end;
+        for (char *at = got.s; at && (at = strstr(at, "\033[H")); at++) begin = at + 3;
+        if (!begin || !(end = strstr(begin, "\033[J"))) continue;
+        if (end[3]) fail_aloud("behind the view: %s", end + 3);
+        if (!strstr(begin, words)) continue;
+        Str view = {0};
+        for (const char *line = begin; line < end; line = strchr(line, '\n') + 1) {
+            const char *clears = strstr(line, "\033[K\n");
+            assert_non_null(clears);
+            str_add(&view, line, (size_t)(clears - line));
+            str_puts(&view, "\n");
+        }
+        str_free(&got);
+        return view.s;
+    }
+    fail_aloud("no view with \"%s\" in 20 s, but %s", words, got.s ? got.s : "nothing");
+    return NULL;
+}
+
+// Follows a run that goes on, and a window that changes its size with nothing new to tell; Ctrl-C leaves the terminal as it
+// was, the cursor below the view.
+static void a_terminal_is_followed_and_left_clean(void **state) {
+    put_logs(8);
+    put_text(at("run.json"), "{\"steps\": 20, \"starts\": []}");
+    pid_t child;
+    struct termios before, after;
+    int terminal = watch_on_terminal(&child), status;
+    assert_int_equal(tcgetattr(terminal, &before), 0);
+    char *view = view_with(terminal, "step 8 of 20");
+    assert_fits(view, 79, 23);
+    assert_has(view, "worst: reward 0");
+    free(view);
+    put_logs(9);
+    free(view_with(terminal, "step 9 of 20"));
+    terminal_size(terminal, 45, 12);
+    view = view_with(terminal, "step 9 of 20");
+    assert_fits(view, 44, 11);
+    free(view);
+    assert_int_equal(write(terminal, "\003", 1), 1);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT); // as a shell expects, which begins a new line then
+    char rest[64] = "";
+    struct pollfd ready = {.fd = terminal, .events = POLLIN};
+    if (poll(&ready, 1, 0) == 1 && read(terminal, rest, sizeof rest - 1) > 0) assert_string_equal(rest, "^C");
+    assert_int_equal(tcgetattr(terminal, &after), 0);
+    assert_true(after.c_iflag == before.c_iflag && after.c_oflag == before.c_oflag && after.c_lflag == before.c_lflag);
+    close(terminal);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_view_fits_and_tells, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(long_logs_show_their_last_step, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_terminal_is_followed_and_left_clean, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(no_logs_are_an_error, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,14 +25,18 @@ static bool locale_is_utf8(void) {
     return false;
 }
 
-// Draws the view over the one before it.
-static void draw(Watch *w, bool screen) {
+// The terminal's size; 80 columns where it does not say.
+static struct winsize screen_size(void) {
     struct winsize size = {0};
-    int columns = 80, rows = 0;
-    if (screen && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 && size.ws_row > 1)
-        columns = size.ws_col - 1, rows = size.ws_row - 1;
+    bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 && size.ws_row > 1;
+    return known ? size : (struct winsize){.ws_col = 81};
+}
+
+// Draws the view over the one before it, one column and one row short of the terminal's; without one, all lines of it.
+static void draw(Watch *w, const struct winsize *screen) {
     Str view = {0}, out = {0};
-    watch_view(w, columns, rows, locale_is_utf8(), &view);
+    watch_view(w, screen ? screen->ws_col - 1 : 80, screen && screen->ws_row ? screen->ws_row - 1 : 0, locale_is_utf8(),
+               &view);
     if (screen) str_puts(&out, "\033[H");
     for (const char *line = view.s, *end; *line; line = end + 1) {
         end = strchr(line, '\n');
@@ -44,12 +48,16 @@ static void draw(Watch *w, bool screen) {
     str_free(&view), str_free(&out);
 }
 
-static bool follow(Watch *w, bool screen, Error *e) {
+static bool follow(Watch *w, bool on_screen, Error *e) {
+    struct winsize drawn = {0};
     bool changed, first = true;
     while (watch_read(w, &changed, e)) {
-        if (changed || first) draw(w, screen);
+        struct winsize now = screen_size();
+        bool resized = now.ws_col != drawn.ws_col || now.ws_row != drawn.ws_row;
+        if (changed || first || (on_screen && resized)) draw(w, on_screen ? &now : NULL);
+        drawn = now;
         first = false;
-        if (!screen || watch_finished(w)) return true;
+        if (!on_screen || watch_finished(w)) return true;
         nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     }
     return false;
