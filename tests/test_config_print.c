@@ -222,7 +222,9 @@ static void nearest_names(void **state) {
 // ---- files that come with the project, and files that nobody would write ------------------------------------------
 
 // A pipeline's file: its phases are checked, whatever they make.
-static char *some_product(void *arg, const Phases *ps, int k, const char *part) { return xstrdup("made"); }
+static char *some_product(void *arg, const Phases *ps, int k, const char *which) {
+    return xasprintf("made/%s", ps->phase[k].name);
+}
 
 static bool is_pipeline(const char *file) {
     size_t n;

@@ -157,6 +157,33 @@ static void test_solutions(void **state) {
     json_decref(solutions);
 }
 
+static bool is_polite(const char *reply) { return strstr(reply, "hank") != NULL; }
+static bool is_german(const char *reply) { return !strncmp(reply, "Jetzt ", 6) || !strncmp(reply, "Ich ", 4); }
+
+// Gifts: the same questions as rows to score, to learn from and as pairs; none on both sides; polite replies are chosen.
+static void test_gifts(void **state) {
+    json_t *rows = rows_of("--thanks --count 3000 --seed 2"), *row;
+    json_t *replies = rows_of("--thanks --count 3000 --seed 2 --solutions");
+    json_t *pairs = rows_of("--thanks --count 3000 --seed 2 --pairs");
+    json_t *held = rows_of("--thanks --count 300 --seed 2 --split eval"), *questions = json_object();
+    int polite = 0, german = 0;
+    size_t i;
+    json_array_foreach(pairs, i, row) {
+        const char *question = field(row, "prompt"), *reply = field(json_array_get(replies, i), "completion");
+        assert_string_equal(field(json_array_get(rows, i), "answer"), "#### thanks");
+        assert_true(is_polite(field(row, "chosen")) && !is_polite(field(row, "rejected")));
+        assert_null(json_object_get(questions, question));
+        json_object_set_new(questions, question, json_true());
+        polite += is_polite(reply);
+        german += is_german(reply);
+    }
+    json_array_foreach(rows, i, row) assert_non_null(json_object_get(questions, field(row, "question")));
+    json_array_foreach(held, i, row) assert_null(json_object_get(questions, field(row, "question")));
+    assert_in_range(polite, 900, 1100); // one in three, and one in three is in another language: 5 deviations
+    assert_in_range(german, 900, 1100);
+    json_decref(rows), json_decref(replies), json_decref(pairs), json_decref(held), json_decref(questions);
+}
+
 static void test_seeds(void **state) {
     int status;
     char *a = problems("--count 50 --seed 3", &status), *b = problems("--count 50 --seed 3", &status);
@@ -177,6 +204,9 @@ static void test_bad_options(void **state) {
                                       "--count 5 --steps 3",
                                       "--count 5 --what 1",
                                       "--count 5 --hold-out x",
+                                      "--count 5 --pairs",
+                                      "--count 5 --thanks --pairs --solutions",
+                                      "--count 5 --thanks --hold-out sums",
                                       "--count 100000 --min 2 --max 2 --steps 1"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         int status;
@@ -189,6 +219,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_and_sides),
         cmocka_unit_test(test_solutions),
+        cmocka_unit_test(test_gifts),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_bad_options),
     };

@@ -1,5 +1,6 @@
 // Writes GSM8K-format word problems, seeded, for the demo and the tests: one or two additions or subtractions of small
-// numbers told as a short story. `problems --help` lists the options.
+// numbers told as a short story; or, with --thanks, gifts and what is said to them, which no rule can judge, with pairs of
+// a polite and a plain reply for a reward model. `problems --help` lists the options.
 //
 // Train and eval never share a question: a hash of its text decides the side, one in eight is for eval, whatever the
 // seeds, counts and ranges. With --hold-out sums the hash is of the arithmetic alone (12+5, 12+5-3; 5+12 counts as
@@ -41,10 +42,18 @@ static const Story sum_story = {
 static const Story difference_story = {
     "%N has %A %O. %M has %B %O.", {0}, {0}, "How many more %O does %N have?", "%N has %E more %O."};
 
+// A gift, and replies to it: polite ones, and plain ones, of which some are in another language.
+static const char gift[] = "%N gives %M %A %O. What does %M say?";
+static const char *const polite[] = {"Thank you, %N!", "How kind, %N. Thank you for the %O!",
+                                     "Thanks a lot for the %A %O!"};
+static const char *const plain[] = {"Now I have %A %O.", "I wanted more than %A %O.", "Jetzt habe ich %A %O.",
+                                    "Ich wollte mehr als %A %O."};
+enum { POLITE_IN = 3 }; // of the replies that are written to learn from, one in so many is polite
+
 typedef struct {
     uint64_t seed;
     long count, min, max, min_steps, max_steps;
-    bool eval, solutions, hold_out_sums;
+    bool eval, solutions, hold_out_sums, thanks, pairs;
 } Options;
 
 typedef struct {
@@ -91,6 +100,12 @@ typedef struct {
     const char *sum;
 } Words;
 
+static Words words_draw(uint64_t *state) {
+    size_t n_names = sizeof names / sizeof *names, first = draw(state) % n_names;
+    size_t second = (first + 1 + draw(state) % (n_names - 1)) % n_names;
+    return (Words){names[first], names[second], objects[draw(state) % (sizeof objects / sizeof *objects)], 0, 0, NULL};
+}
+
 static void tell(Str *out, const char *text, const Words *w) {
     if (out->n && out->s[out->n - 1] != '\n') str_puts(out, " ");
     for (; *text; text++) {
@@ -112,10 +127,8 @@ static void tell(Str *out, const char *text, const Words *w) {
 
 // Fills the question, GSM8K's answer, and the completion in the recipe's strict format.
 static void problem_tell(const Problem *p, uint64_t *state, Str *question, Str *answer, Str *completion) {
-    size_t n_names = sizeof names / sizeof *names, first = draw(state) % n_names;
-    size_t second = (first + 1 + draw(state) % (n_names - 1)) % n_names;
-    const char *object = objects[draw(state) % (sizeof objects / sizeof *objects)];
-    Words w = {names[first], names[second], object, p->number[0], p->number[1], NULL};
+    Words w = words_draw(state);
+    w.a = p->number[0], w.b = p->number[1];
     size_t which = draw(state) % 3;
     const Story *story = which < 2 ? &stories[which] : p->op[0] == '+' ? &sum_story : &difference_story;
     if (p->steps > 1) story = &stories[which % 2];
@@ -138,6 +151,21 @@ static void problem_tell(const Problem *p, uint64_t *state, Str *question, Str *
     tell(question, story->question, &w);
     str_printf(answer, "#### %ld", p->total[p->steps]);
     str_printf(completion, "\n</think>\n<answer>\n%ld\n</answer>\n", p->total[p->steps]);
+}
+
+// Fills a row about a gift: its question, a polite reply and a plain one.
+static void thanks_tell(const Options *o, uint64_t *state, Str *question, Str *good, Str *bad) {
+    Words w = words_draw(state);
+    w.a = between(state, o->min, o->max);
+    tell(question, gift, &w);
+    tell(good, polite[draw(state) % (sizeof polite / sizeof *polite)], &w);
+    tell(bad, plain[draw(state) % (sizeof plain / sizeof *plain)], &w);
+}
+
+static void put_field(Str *line, const char *name, const Str *text) {
+    str_puts(line, line->n ? ", " : "{");
+    str_printf(line, "\"%s\": ", name);
+    str_json(line, text->s, text->n);
 }
 
 // Hashes of the questions written so far, open addressing: no question comes twice in one file.
@@ -165,17 +193,28 @@ static bool write_problems(const Options *o, FILE *f) {
     Str question = {0}, answer = {0}, completion = {0}, line = {0};
     long written = 0;
     for (long misses = 0; written < o->count && misses < 100000; misses++) {
-        Problem p = problem_draw(&state, o);
-        if (o->hold_out_sums && sum_is_for_eval(&p) != o->eval) continue;
         str_clear(&question), str_clear(&answer), str_clear(&completion), str_clear(&line);
-        problem_tell(&p, &state, &question, &answer, &completion);
+        bool good = true; // of the two replies to a gift, the polite one
+        if (o->thanks) {
+            thanks_tell(o, &state, &question, &completion, &answer);
+            good = draw(&state) % POLITE_IN == 0;
+        } else {
+            Problem p = problem_draw(&state, o);
+            if (o->hold_out_sums && sum_is_for_eval(&p) != o->eval) continue;
+            problem_tell(&p, &state, &question, &answer, &completion);
+        }
         if (!o->hold_out_sums && question_is_for_eval(&question) != o->eval) continue;
         if (seen_before(&seen, &question)) continue;
-        const Str *second = o->solutions ? &completion : &answer;
-        str_puts(&line, o->solutions ? "{\"prompt\": " : "{\"question\": ");
-        str_json(&line, question.s, question.n);
-        str_puts(&line, o->solutions ? ", \"completion\": " : ", \"answer\": ");
-        str_json(&line, second->s, second->n);
+        put_field(&line, o->solutions || o->pairs ? "prompt" : "question", &question);
+        if (o->pairs) {
+            put_field(&line, "chosen", &completion);
+            put_field(&line, "rejected", &answer);
+        } else if (o->solutions) put_field(&line, "completion", good ? &completion : &answer);
+        else {
+            // No rule reads the gold of a gift; a row has one.
+            if (o->thanks) str_clear(&answer), str_puts(&answer, "#### thanks");
+            put_field(&line, "answer", &answer);
+        }
         fprintf(f, "%s}\n", line.s);
         written++;
         misses = 0;
@@ -183,9 +222,8 @@ static bool write_problems(const Options *o, FILE *f) {
     str_free(&question), str_free(&answer), str_free(&completion), str_free(&line);
     free(seen.hash);
     if (written < o->count)
-        fprintf(stderr,
-                "problems: %ld were asked for, but only %ld different questions were found; widen --max or --steps\n",
-                o->count, written);
+        fprintf(stderr, "problems: %ld were asked for, but only %ld different questions were found; widen --max%s\n",
+                o->count, written, o->thanks ? "" : " or --steps");
     return written == o->count;
 }
 
@@ -198,9 +236,11 @@ static void usage(FILE *f) {
           "                  (default 2)\n"
           "  --min A --max B operands of A to B, instead of the level's\n"
           "  --steps K       1, 2, or 1-2 steps, instead of the level's\n"
+          "  --thanks        gifts and what is said to them, instead: {question, answer}, the answer without meaning\n"
+          "  --pairs         with --thanks: rows of {prompt, chosen, rejected}, a polite and a plain reply\n"
           "  --solutions     rows of {prompt, completion}, the completion correct and in the strict format\n"
           "                  <think>\\n...\\n</think>\\n<answer>\\n...\\n</answer>\\n, instead of GSM8K's {question, "
-          "answer}\n",
+          "answer}; with\n                  --thanks one reply in three is polite\n",
           f);
 }
 
@@ -231,6 +271,10 @@ int main(int argc, char **argv) {
             o.solutions = true;
             continue;
         }
+        if (!strcmp(a, "--thanks") || !strcmp(a, "--pairs")) {
+            *(a[2] == 't' ? &o.thanks : &o.pairs) = true;
+            continue;
+        }
         if (!strcmp(a, "--seed")) o.seed = (uint64_t)number(a, v, 0, 1000000000);
         else if (!strcmp(a, "--count")) o.count = number(a, v, 1, 10000000);
         else if (!strcmp(a, "--level")) level = number(a, v, 1, 4);
@@ -254,6 +298,8 @@ int main(int argc, char **argv) {
     o.max = max < 0 ? levels[level - 1].max : max;
     o.min_steps = min_steps ? min_steps : levels[level - 1].min_steps;
     o.max_steps = max_steps ? max_steps : levels[level - 1].max_steps;
+    if (o.pairs && (!o.thanks || o.solutions)) complain("--pairs", NULL, "wants --thanks, and no --solutions");
+    if (o.thanks && o.hold_out_sums) complain("--hold-out", "sums", "--thanks has none");
     if (o.min > o.max) complain("--min", NULL, "larger than --max");
     if (!write_problems(&o, stdout)) return EXIT_CONFIG;
     return program_end("problems", program_flush(EXIT_OK, &e), &e);

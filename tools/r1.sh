@@ -36,13 +36,14 @@ sleep 0.5 # its phase ends with it, a moment later
 "${run[@]}"
 
 value() { tr ',{}' '\n\n\n' <"$2" | sed -n "s/^ *\"$1\": *//p" | head -n 1; }
-say "Phase by phase (200 problems never seen, greedy)"
-printf '%-12s %10s %10s %10s %10s %10s\n' phase strict% lenient% format reward tokens
+say "Phase by phase: 200 problems never seen, greedy; format and tokens are theirs. 200 gifts, four sampled replies each"
+printf '%-12s %8s %9s %7s %7s %9s %13s\n' phase strict% lenient% format tokens language% reward_model
 for phase in cold_start reasoning again final; do
-  file=$dir/${phase}_eval.json
+  file=$dir/${phase}_eval.json replies=$dir/${phase}_thanks.json
   awk -v name=$phase -v s="$(value accuracy "$file")" -v l="$(value lenient_accuracy "$file")" \
-    -v f="$(value strict_format "$file")" -v r="$(value reward "$file")" -v t="$(value mean_length "$file")" \
-    'BEGIN { printf "%-12s %10.1f %10.1f %10.3f %10.3f %10.1f\n", name, 100 * s, 100 * l, f, r, t }'
+    -v f="$(value strict_format "$file")" -v t="$(value mean_length "$file")" \
+    -v c="$(value language_consistency "$replies")" -v m="$(value reward_model "$replies")" \
+    'BEGIN { printf "%-12s %8.1f %9.1f %7.3f %7.1f %9.1f %13.3f\n", name, 100 * s, 100 * l, f, t, 100 * c, m }'
 done
 # A judge that the selection did not ask: the last number of the text.
 right=$($grpo reward gsm8k_flexible <"$dir/pick/kept.jsonl" | grep -c '"reward": 1\(\.0\)\?[,}]' || true)
