@@ -171,18 +171,31 @@ static void equal_prompts_are_asked_once(void **state) {
     close_judge(&o);
 }
 
+static char noted[4096];
+static void keep_note(const char *text) { snprintf(noted + strlen(noted), sizeof noted - strlen(noted), "%s\n", text); }
+
 static void long_and_empty_prompts_abstain(void **state) {
     put_puppet("j", NULL, NULL, LEADS(judge_leads));
     OPENED(o, "model=%s,chat_template=raw,template={completion},pattern=^(\\d)$,max_tokens=4,max_prompt=8", at("j"));
     static const char *const text[] = {"1 2 3 4 5 6 7 8 9\nd", "d", "", "1 2 3\nd"};
     float got[4];
+    note_tell(keep_note);
+    noted[0] = 0;
     ask(&o, text, 4, got);
+    assert_string_equal(noted, "");
     assert_true(isnan(got[0]) && isnan(got[2]));
     assert_near(got[1], 0.3, 1e-6);
     assert_near(got[3], 0.3, 1e-6);
     assert_int_equal(faults(&o, REWARD_TOO_LONG), 1);
     assert_int_equal(faults(&o, REWARD_BAD_REPLY), 1);
     close_judge(&o);
+    OPENED(p, "model=%s,chat_template=raw,template={completion},max_prompt=8,max_tokens=4", at("j"));
+    for (int i = 0; i < 2; i++) assert_true(isnan(ask_one(&p, text[0]))); // it says so once
+    assert_string_equal(noted,
+                        "reward judge_model: the first texts (1) are all too long for it and have no score; raise "
+                        "max_prompt, which is 8 tokens\n");
+    note_tell(NULL);
+    close_judge(&p);
 }
 
 // A judge of another family, with a vocabulary of its own.
@@ -205,9 +218,6 @@ static void other_families_judge(void **state) {
 }
 
 // ---- a pattern that matches nothing ----------------------------------------------------------------------------------
-
-static char noted[4096];
-static void keep_note(const char *text) { snprintf(noted + strlen(noted), sizeof noted - strlen(noted), "%s\n", text); }
 
 static void silent_judges_are_told_of(void **state) {
     static const char *const bad[] = {"z", "y", "z", "x"}, *const mixed[] = {"z", "d", "y"};
@@ -274,6 +284,11 @@ static void other_judges_are_refused(void **state) {
     REFUSED("template and template_file are both set", "model=%s,template={completion},template_file=%s", at("j"),
             at("t.txt"));
     REFUSED("cannot be opened", "model=%s,template_file=%s", at("j"), at("t.txt"));
+    put_text(at("t.txt"), "{completion} {gold}");
+    REFUSED("t.txt: `{gold}` at byte 13 is no field", "model=%s,template_file=%s", at("j"), at("t.txt"));
+    mkdir(at("a"), 0777);
+    put_text(at("a/adapter_config.json"), "{}");
+    REFUSED("is an adapter; `grpo merge`", "model=%s", at("a"));
     REFUSED("no (group)", "model=%s,pattern=x", at("j"));
     REFUSED("there is no chat template", "model=%s,max_prompt=64,max_tokens=64,chat_template=gemma", at("j"));
     json_t *config = json_load_file(at("j/config.json"), 0, NULL);
@@ -358,6 +373,17 @@ static void ranks_judge_alike(void **state) {
         assert_true(disk_remove(at("some"), NULL));
     }
     free(one);
+    // So does train, faults included.
+    const char *train =
+        "train $(cat run) train_file=q.jsonl num_generations=4 max_steps=1 per_device_train_batch_size=4 "
+        "gradient_accumulation_steps=%d gpus=%d output_dir=t%d";
+    for (int ranks = 1; ranks <= 4 && !test_on_cuda(); ranks *= 2)
+        if (grpo(train, 8 / ranks, ranks, ranks)) fail_msg("%s", said);
+    if (!test_on_cuda() &&
+        grpo("reward --list && for r in 2 4; do cmp t1/completions.jsonl t$r/completions.jsonl || exit 1; "
+             "done; grep -o '[a-z_]*/bad_reply\": [0-9]*' t*/metrics.jsonl | cut -d: -f2- | uniq -c | "
+             "grep ' 3 judge_model/bad_reply\": [1-9]'"))
+        fail_msg("%s", said);
     // Another template is another judge.
     put_text(at("t.txt"), "Rate now:\n{completion}");
     assert_int_equal(grpo(select, "one", ""), EXIT_CONFIG);

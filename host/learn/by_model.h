@@ -14,6 +14,7 @@ typedef struct {
     // Fills score[n]. False after filling *e: a signal (EXIT_STOPPED), or the device failed.
     bool (*score)(ByModel *m, Device *d, const Sample *samples, int n, float *score, Error *e);
     void (*close)(ByModel *m); // of described ones, also if that failed
+    const char *limit;         // the parameter that says how many tokens are too many
 } ModelKind;
 extern const ModelKind score_model, judge_model;
 
@@ -23,6 +24,7 @@ struct ByModel {
     int place;       // among the run's rewards; behind them: it is the grader
     bool own;        // the model is the one that the run begins with, whose weights are elsewhere
     bool unmade;     // it is not made yet: the directory is that of what it is made of
+    bool asked;      // it has scored samples
     const char *dir; // borrowed
     HfConfig hf;
     DType dtype;

@@ -1,5 +1,6 @@
 // The list of models behind rewards: what all have in common, whatever kind they are of.
 #include "reward_models.h"
+#include "adapter_files.h"
 #include "by_model.h"
 #include "device.h"
 #include <stdlib.h>
@@ -23,6 +24,10 @@ static bool describe(ByModel *m, const StartModel *start, Error *e) {
     if (!*m->dir)
         return error_set(e, EXIT_CONFIG, "model is not set; give the directory of a %s",
                          writes ? "causal language model" : "reward model");
+    if (adapter_is(m->dir))
+        return error_set(e, EXIT_INPUT,
+                         "%s: is an adapter; `grpo merge` makes one model of it and that beside which it was trained",
+                         m->dir);
     if (!hf_config_read(m->dir, &m->hf, e)) return false;
     if (m->own) m->hf.dims = start->hf->dims;
     m->tokenizer = tokenizer_load(m->own ? start->tokenizer : m->dir, e);
@@ -131,8 +136,16 @@ Tensor reward_models_weights(const RewardModels *m, int i, const char **dir) {
 
 // ---- scoring ---------------------------------------------------------------------------------------------------------
 
+// Says so where the first samples are all too long, for the scores then are none, as they may stay.
 static bool score_samples(ByModel *m, Device *d, const Sample *samples, int n, float *score, Error *e) {
-    return m->kind->score(m, d, samples, n, score, e) || error_prefix(e, "reward %s", m->reward->name);
+    const Reward *r = m->reward;
+    if (!m->kind->score(m, d, samples, n, score, e)) return error_prefix(e, "reward %s", r->name);
+    if (n && !m->asked && reward_faults(r, REWARD_TOO_LONG) == n)
+        note("reward %s: the first texts (%d) are all too long for it and have no score; raise %s, which is %.0f "
+             "tokens",
+             r->name, n, m->kind->limit, reward_number(r, m->kind->limit));
+    m->asked = m->asked || n;
+    return true;
 }
 
 bool reward_models_samples(RewardModels *m, Device *d, const Sample *samples, int n, float *score, Error *e) {

@@ -155,4 +155,4 @@ static bool score_texts(ByModel *m, Device *d, const Sample *samples, int n, flo
     return ok;
 }
 
-const ModelKind score_model = {describe, carve_work, score_texts, close_model};
+const ModelKind score_model = {describe, carve_work, score_texts, close_model, "batch_tokens"};

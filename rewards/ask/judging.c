@@ -54,14 +54,12 @@ static bool template_check(const char *template, Error *e) {
             at += strlen(field_name[f]) - 1;
         } else if (is_double(t, at)) at++;
         else if (t.s[at] == '{' || t.s[at] == '}')
-            return error_set(
-                e, EXIT_CONFIG,
-                "template: `%.20s` at byte %zu is no field: known are {prompt}, {completion}, {summary} and "
-                "{answer}; a brace is written twice",
-                t.s + at, at);
+            return error_set(e, EXIT_CONFIG,
+                             "`%.20s` at byte %zu is no field: known are {prompt}, {completion}, {summary} and "
+                             "{answer}; a brace is written twice",
+                             t.s + at, at);
     }
-    return reads || error_set(e, EXIT_CONFIG,
-                              "template: neither {completion} nor {summary} is in it: there is nothing to judge");
+    return reads || error_set(e, EXIT_CONFIG, "neither {completion} nor {summary} is in it: there is nothing to judge");
 }
 
 static void template_fill(const char *template, const ThinkMarkers *think, const Sample *s, Str *out) {
@@ -96,18 +94,21 @@ static bool template_is_given(const Reward *r) {
 }
 
 // The template: the text itself, or the content of the file that is named for it. Heap memory; NULL after filling *e.
-static char *template_read(const Reward *r, Error *e) {
+static char *template_open(const Reward *r, Error *e) {
     const char *path = judging_template_file(r);
+    size_t n = 0;
+    Error why = {0};
+    char *all = NULL;
     if (*reward_text(r, "template_file") && template_is_given(r)) {
         error_set(e, EXIT_CONFIG, "template and template_file are both set; leave one out");
         return NULL;
     }
-    if (!*path) return xstrdup(reward_text(r, "template"));
-    size_t n;
-    Error why = {0};
-    char *all = file_read_text(path, TEMPLATE_MAX, &n, &why);
-    if (all && !memchr(all, 0, n)) return all;
-    error_set(e, EXIT_CONFIG, "template: %s", all ? "holds a NUL; it must be text" : why.text);
+    if (!*path) all = xstrdup(reward_text(r, "template"));
+    else if (!(all = file_read_text(path, TEMPLATE_MAX, &n, &why))) why.code = EXIT_CONFIG;
+    else if (memchr(all, 0, n)) error_set(&why, EXIT_CONFIG, "%s: holds a NUL; it must be text", path);
+    if (why.code == EXIT_OK && !template_check(all, &why) && *path) error_prefix(&why, "%s", path);
+    if (why.code == EXIT_OK) return all;
+    error_set(e, why.code, "template: %s", why.text);
     free(all);
     return NULL;
 }
@@ -156,7 +157,7 @@ Judging *judging_open(const Reward *r, Error *e) {
     const char *pattern = reward_text(r, "pattern");
     bool ok = reward_number(r, "min_score") < reward_number(r, "max_score") ||
               error_set(e, EXIT_CONFIG, "min_score must be below max_score");
-    ok = ok && (j->template = template_read(r, e)) && template_check(j->template, e);
+    ok = ok && (j->template = template_open(r, e));
     if (ok && !(j->regex = regex_new(pattern, e))) ok = error_prefix(e, "pattern");
     if (ok && !regex_groups(j->regex))
         ok = error_set(e, EXIT_CONFIG, "pattern: `%s` has no (group) for the score", pattern);
