@@ -149,10 +149,14 @@ static inline void browser_key(Browser *b, const char *key) {
     browser_do(b, "Input.dispatchKeyEvent", json_pack("{s:s, s:s}", "type", "keyUp", "key", key));
 }
 
+static inline void browser_mouse(Browser *b, const char *event, const char *button, double x, double y) {
+    browser_do(
+        b, "Input.dispatchMouseEvent",
+        json_pack("{s:s, s:f, s:f, s:s, s:i}", "type", event, "x", x, "y", y, "button", button, "clickCount", 1));
+}
+static inline void browser_hover(Browser *b, double x, double y) { browser_mouse(b, "mouseMoved", "none", x, y); }
 static inline void browser_click(Browser *b, double x, double y) {
-    const char *const types[] = {"mouseMoved", "mousePressed", "mouseReleased"};
-    for (int i = 0; i < 3; i++)
-        browser_do(b, "Input.dispatchMouseEvent",
-                   json_pack("{s:s, s:f, s:f, s:s, s:i}", "type", types[i], "x", x, "y", y, "button",
-                             i ? "left" : "none", "clickCount", 1));
+    browser_hover(b, x, y);
+    browser_mouse(b, "mousePressed", "left", x, y);
+    browser_mouse(b, "mouseReleased", "left", x, y);
 }

@@ -224,14 +224,68 @@ static void clicks_and_keys_work(void **state) {
     json_int_t step = count("chosen.step");
     assert_true(step == 30 || step == 31);
     assert_true(holds("document.querySelector('.group h3').textContent.startsWith('step ' + chosen.step)"));
+    place = browser_value(
+        &browser, "(() => { const e = document.querySelector('figure[data-name=reward] > svg').getBoundingClientRect();"
+                  "return [e.left + 52, e.top + 80] })()");
+    browser_hover(&browser, json_number_value(json_array_get(place, 0)), json_number_value(json_array_get(place, 1)));
+    json_decref(place);
+    json_t *told = browser_value(&browser, "document.querySelector('figure[data-name=reward] output').textContent");
+    double shown = NAN;
+    sscanf(json_string_value(told), "step 1 %lf", &shown);
+    if (!(fabs(shown - reward_of(1)) < 1e-3)) fail_msg("hovering says %s", json_string_value(told));
+    json_decref(told);
     json_decref(browser_value(&browser, "document.querySelector('figure[data-name=loss]').focus()"));
     browser_key(&browser, "ArrowRight");
     browser_key(&browser, "ArrowRight");
     assert_true(holds("document.querySelector('figure[data-name=loss] output').textContent.startsWith('step 2 ')"));
     browser_key(&browser, "Enter");
     assert_int_equal(count("chosen.step"), 2);
+    browser_key(&browser, "l");
+    assert_true(holds("document.querySelector('figure[data-name=\"gradient norm\"] > svg').dataset.log === '1'"));
     browser_key(&browser, "t");
     assert_true(holds("[...document.querySelectorAll('figure details')].every(d => d.open)"));
+    // Behind every plot a table, whose columns and rows have names.
+    assert_true(holds("[...document.querySelectorAll('figure')].every(f => f.querySelector('table caption') && "
+                      "f.querySelector('thead th[scope=col]') && f.querySelector('tbody th[scope=row]'))"));
+    browser_key(&browser, "/");
+    assert_true(holds("document.activeElement.id === 'find'"));
+    silent();
+}
+
+static void record_write(const char *dir, const char *rate) {
+    char *text =
+             xasprintf("{\"command\": \"train\", \"steps\": %d, \"rows\": 7, \"data\": \"90 bytes\", \"starts\": [], "
+                       "\"options\": [{\"name\": \"learning_rate\", \"group\": \"optimizer\", \"value\": \"%s\", "
+                       "\"default\": \"5e-6\"}, {\"name\": \"seed\", \"group\": \"run\", \"value\": \"0\"}]}\n",
+                       STEPS, rate),
+         *path = xasprintf("%s/run.json", dir);
+    put_text(path, text);
+    free(text), free(path);
+}
+
+// Final numbers with their differences, configurations with what differs; on paper black on white, whatever the screen has.
+static void runs_stand_side_by_side(void **state) {
+    const char *dirs[] = {at("run a"), at("run b")};
+    for (int r = 0; r < 2; r++) run_write(dirs[r], 5 * r), record_write(dirs[r], r ? "2e-5" : "1e-5");
+    report_make(dirs, 2, at("two.html"));
+    browser_goto(&browser, at("two.html"), "theme=dark", 1400, 900);
+    double a = 0, b = 0;
+    for (int i = STEPS - 9; i <= STEPS; i++) a += reward_of(i) / 10, b += reward_of(i + 5) / 10;
+    json_t *row =
+        browser_value(&browser, "[...document.querySelector('table').tBodies[0].rows].find(r => "
+                                "r.cells[0].textContent === 'reward').innerText.split('\\t').slice(1).map(Number)");
+    const double want[] = {a, b, b - a};
+    assert_int_equal(json_array_size(row), 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(fabs(json_number_value(json_array_get(row, i)) - want[i]) < 1e-3 * (1 + fabs(want[i])));
+    json_decref(row);
+    assert_true(holds("[...document.querySelectorAll('tr.differs')].map(r => r.innerText).join() === "
+                      "'learning_rate\\t1e-5\\t2e-5\\t5e-6'"));
+    assert_false(holds("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'"));
+    browser_do(&browser, "Emulation.setEmulatedMedia", json_pack("{s:s}", "media", "print"));
+    assert_true(holds("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)' && "
+                      "getComputedStyle(document.documentElement).colorScheme === 'light' && "
+                      "getComputedStyle(document.querySelector('.c0')).getPropertyValue('--c') === '#0072b2'"));
     silent();
 }
 
@@ -258,6 +312,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(numbers_read_back, setup, teardown),
         cmocka_unit_test_setup_teardown(completions_are_text, setup, teardown),
         cmocka_unit_test_setup_teardown(clicks_and_keys_work, setup, teardown),
+        cmocka_unit_test_setup_teardown(runs_stand_side_by_side, setup, teardown),
         cmocka_unit_test_setup_teardown(nothing_overflows, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
