@@ -113,6 +113,30 @@ static void values_are_turned_into_ours(void **state) {
     config_free(&c);
 }
 
+// Where use_peft says so, and only there. TRL's dropout of 0.05 is not there, and that is said also where nobody wrote it.
+static void adapters_are_turned_into_ours(void **state) {
+    Config c = config_of("lora_r: 8\nuse_peft: false\nlora_target_modules: [q_proj]\n", "");
+    assert_true(c.lora_r == 0 && c.lora_target.n == 1);
+    assert_string_equal(c.lora_target.item[0], "all-linear");
+    config_free(&c);
+    c = config_of("use_peft: true\n", "lora_dropout");
+    assert_true(c.lora_r == 16 && c.lora_alpha == 32 && !c.use_rslora && c.lora_target.n == 2);
+    assert_string_equal(c.lora_target.item[1], "v_proj");
+    config_free(&c);
+    c = config_of("use_peft: true\nlora_r: 4\nlora_alpha: 6\nuse_rslora: true\nlora_dropout: 0.0\n"
+                  "lora_target_modules: [gate_proj, up_proj, down_proj]\nlora_modules_to_save: [lm_head]\n",
+                  "lora_modules_to_save");
+    assert_true(c.lora_r == 4 && c.lora_alpha == 6 && c.use_rslora && c.lora_target.n == 3);
+    config_free(&c);
+    c = config_of("use_peft: true\nlora_dropout: 0\nlora_target_modules: all-linear\n", "");
+    assert_string_equal(c.lora_target.item[0], "all-linear");
+    config_free(&c);
+    Error e;
+    assert_null(from_text("use_peft: true\nlora_target_modules: [q_poj]\n", &e));
+    assert_non_null(strstr(e.text, ":2: "));
+    assert_non_null(strstr(e.text, "did you mean `q_proj`?"));
+}
+
 // What is off, none or unset in TRL, and what only looks so.
 static void none_is_what_trl_makes_of_it(void **state) {
     Config c = config_of("delta: 0\noff_policy_mask_threshold: 0\nepsilon_high: 0\nbf16: null\nshuffle_dataset: ~\n"
@@ -182,8 +206,8 @@ static void wrong_types_are_errors(void **state) {
         bool text = f->how == TRL_NAMED && !strcmp(f->ours, "model"), null = !strcmp(f->value, "null");
         bool flag = !strcmp(f->value, "true") || !strcmp(f->value, "false");
         for (int k = 0; k < 4; k++) {
-            bool named =
-                text || !strcmp(f->name, "reward_funcs") || !strcmp(f->name, "optim") || !strcmp(f->name, "report_to");
+            bool named = text || !strcmp(f->name, "reward_funcs") || !strcmp(f->name, "optim") ||
+                         !strcmp(f->name, "report_to") || !strcmp(f->name, "lora_target_modules");
             if ((k == 2 && (null || flag)) || (k == 3 && (named || !strcmp(f->name, "output_dir")))) continue;
             char line[120], where[120];
             snprintf(line, sizeof line, "# a comment\n%s: %s\n", f->name, wrong[k]);
@@ -251,6 +275,7 @@ int main(void) {
         cmocka_unit_test(every_field_is_listed_with_its_default),
         cmocka_unit_test(what_is_not_said_is_as_trl_has_it),
         cmocka_unit_test(values_are_turned_into_ours),
+        cmocka_unit_test(adapters_are_turned_into_ours),
         cmocka_unit_test(none_is_what_trl_makes_of_it),
         cmocka_unit_test(what_trl_takes_runs),
         cmocka_unit_test(wrong_types_are_errors),

@@ -214,7 +214,13 @@ static Want field_want(const TrlField *f) {
                   {"off_policy_mask_threshold", WANT_NUMBER},
                   {"max_prompt_length", WANT_WHOLE},
                   {"reward_funcs", WANT_WORDS},
-                  {"report_to", WANT_WORDS}};
+                  {"report_to", WANT_WORDS},
+                  {"use_peft", WANT_FLAG},
+                  {"lora_r", WANT_WHOLE},
+                  {"lora_alpha", WANT_WHOLE},
+                  {"lora_dropout", WANT_NUMBER},
+                  {"lora_target_modules", WANT_WORDS},
+                  {"use_rslora", WANT_FLAG}};
     for (size_t i = 0; i < sizeof turned / sizeof *turned; i++)
         if (!strcmp(f->name, turned[i].name)) return turned[i].want;
     static const Want of_kind[] = {
@@ -464,6 +470,23 @@ static void turn_report(Carrying *c) {
     if (other) lose_field(c, "report_to");
 }
 
+// Carries over the adapter that TRL's scripts make where use_peft is true.
+static void turn_lora(Carrying *c) {
+    const Given *targets = given(c, "lora_target_modules");
+    const char *one = value_of(c, "lora_target_modules");
+    int line = line_of(c, "use_peft"), dropout = line_of(c, "lora_dropout");
+    if (!flag_of(c, "use_peft")) return;
+    Str all = {0};
+    for (int i = 0; i < targets->items.n; i++) str_printf(&all, "%s%s", i ? "," : "", targets->items.item[i]);
+    carry_number(c, "lora_r", number_of(c, "lora_r", 0), line_of(c, "lora_r"));
+    carry_number(c, "lora_alpha", number_of(c, "lora_alpha", 0), line_of(c, "lora_alpha"));
+    carry(c, "use_rslora", flag_of(c, "use_rslora") ? "true" : "false", line_of(c, "use_rslora"));
+    carry(c, "lora_target", all.n ? all.s : one ? one : "q_proj,v_proj", targets->line); // PEFT's, of these families
+    if (number_of(c, "lora_dropout", 0) != 0)
+        lose(c, dropout ? dropout : line, "lora_dropout", trl_fields[field_index("lora_dropout")].words);
+    str_free(&all);
+}
+
 // Converts all fields of kind TRL_TURNED.
 static void turn(Carrying *c) {
     const char *dir = value_of(c, "output_dir"), *prompt = value_of(c, "max_prompt_length");
@@ -486,6 +509,7 @@ static void turn(Carrying *c) {
     turn_steps(c, "save_steps", "save_strategy", true);
     turn_eval(c);
     turn_report(c);
+    turn_lora(c);
     carry(c, "max_prompt_length", prompt ? prompt : "2048", line_of(c, "max_prompt_length"));
     if (!prompt) carry(c, "long_prompts", "fail", 0);
 }
@@ -568,23 +592,4 @@ char *config_from_trl(const char *path, Error *e) {
     free(c);
     free(text);
     return out;
-}
-
-void trl_table(Str *out) {
-    static const char *const source[] = {"", " (earlier)", " (scripts)"};
-    str_puts(out,
-             "\n## Coming from TRL\n\n"
-             "Every field of TRL 1.16's `GRPOConfig`, some of earlier versions, and those of its scripts. `grpo config "
-             "--from-trl FILE` reads a\nYAML or JSON file of them, prints ours, and names what it could not carry "
-             "over.\n\n| field | TRL's default | here |\n|---|---|---|\n");
-    for (int i = 0; i < FIELDS; i++) {
-        const TrlField *f = &trl_fields[i];
-        str_printf(out, "| `%s`%s | `%s` | ", f->name, source[f->source], f->value);
-        if (f->how == TRL_SAME) str_puts(out, "the same");
-        if (f->how == TRL_NAMED) str_printf(out, "`%s`", f->ours);
-        if (f->how == TRL_TURNED && *f->ours) str_printf(out, "`%s`: ", f->ours);
-        if (f->how == TRL_NEEDLESS) str_puts(out, "not needed: ");
-        if (f->how == TRL_ABSENT) str_puts(out, "not there: ");
-        str_printf(out, "%s |\n", f->words);
-    }
 }

@@ -217,15 +217,16 @@
     ROW(SCRIPT,  dataset_streaming,                           "false",               NEEDLESS, "",                            "train_file is read as it is needed") \
     ROW(SCRIPT,  reward_funcs,                                "null",                TURNED,   "rewards",                     "names that `grpo reward --list` knows, with or without _reward") \
     ROW(SCRIPT,  reward_model_name_or_path,                   "null",                ABSENT,   "",                            "write it as an external reward") \
-    ROW(SCRIPT,  use_peft,                                    "false",               ABSENT,   "",                            "write lora_r: RANK") \
-    ROW(SCRIPT,  lora_r,                                      "16",                  ABSENT,   "",                            "write lora_r") \
-    ROW(SCRIPT,  lora_alpha,                                  "32",                  ABSENT,   "",                            "write lora_alpha") \
-    ROW(SCRIPT,  lora_dropout,                                "0.05",                ABSENT,   "",                            "there is no dropout") \
-    ROW(SCRIPT,  lora_target_modules,                         "null",                ABSENT,   "",                            "write lora_target") \
+    ROW(SCRIPT,  use_peft,                                    "false",               TURNED,   "lora_r",                      "true: the fields of lora_ count; else there is no adapter") \
+    ROW(SCRIPT,  lora_r,                                      "16",                  TURNED,   "lora_r",                      "where use_peft is true") \
+    ROW(SCRIPT,  lora_alpha,                                  "32",                  TURNED,   "lora_alpha",                  "where use_peft is true") \
+    ROW(SCRIPT,  lora_dropout,                                "0.05",                TURNED,   "",                            "there is none: a token's log-prob in training would not be the one it was sampled with") \
+    ROW(SCRIPT,  lora_target_modules,                         "null",                TURNED,   "lora_target",                 "not set: q_proj and v_proj, PEFT's for these families") \
+    ROW(SCRIPT,  lora_target_parameters,                      "null",                ABSENT,   "",                            "an adapter stands on projections alone") \
     ROW(SCRIPT,  lora_modules_to_save,                        "null",                ABSENT,   "",                            "an adapter stands on projections alone") \
-    ROW(SCRIPT,  lora_task_type,                              "CAUSAL_LM",           ABSENT,   "",                            "models are causal language models") \
-    ROW(SCRIPT,  use_rslora,                                  "false",               ABSENT,   "",                            "write use_rslora") \
-    ROW(SCRIPT,  use_dora,                                    "false",               ABSENT,   "",                            "all parameters are trained") \
+    ROW(SCRIPT,  lora_task_type,                              "CAUSAL_LM",           ABSENT,   "",                            "an adapter stands beside a model that writes text") \
+    ROW(SCRIPT,  use_rslora,                                  "false",               TURNED,   "use_rslora",                  "where use_peft is true") \
+    ROW(SCRIPT,  use_dora,                                    "false",               ABSENT,   "",                            "an adapter is W x + s B (A x), W as it is") \
     ROW(SCRIPT,  load_in_8bit,                                "false",               ABSENT,   "",                            "weights are bf16 or f32: dtype") \
     ROW(SCRIPT,  load_in_4bit,                                "false",               ABSENT,   "",                            "weights are bf16 or f32: dtype")
 // clang-format on
