@@ -53,7 +53,7 @@ static inline void puppet_weights(Model *m, const Tokenizer *t, const Lead *lead
     }
 }
 
-// at(name): models/tiny's shape with the keys of `patch` (taken over; NULL: none) in config.json; its tokenizer, or the one
+// at(name): models/tiny's shape, of one layer, with the keys of `patch` (taken over; NULL: none) in config.json; its tokenizer, or the one
 // in the file `tokenizer`.
 static inline void put_puppet(const char *name, json_t *patch, const char *tokenizer, const Lead *lead, int n) {
     Error e = {0};
@@ -64,6 +64,7 @@ static inline void put_puppet(const char *name, json_t *patch, const char *token
     if (!t) fail_msg("%s", e.text);
     json_t *config = json_load_file("models/tiny/config.json", 0, NULL);
     json_object_set_new(config, "tie_word_embeddings", json_false());
+    json_object_set_new(config, "num_hidden_layers", json_integer(1)); // of zeros
     json_object_set_new(config, "vocab_size", json_integer(tokenizer_size(t)));
     if (patch) json_object_update(config, patch);
     assert_int_equal(json_dump_file(config, at("%s/config.json", name), 0), 0);
