@@ -36,8 +36,8 @@ for k in $(seq "$kills"); do
 done 2>/dev/null # the shell's own word on each
 (cd "$dir/killed" && exec "${run[@]}") >>"$dir/killed.log" 2>&1
 
-# Times, and what tells of how a run went rather than of what it made.
-clocks='s/, "\(step_time\|time\/[a-z]*\)": [^,}]*//g; s/"seconds": [0-9]*/"seconds": 0/'
+# Times and memory, and what tells of how a run went rather than of what it made.
+clocks='s/, "\(step_time\|mfu\|time\/[a-z_0-9\/]*\|memory\/[a-z_0-9\/]*\)": [^,}]*//g; s/"seconds": [0-9]*/"seconds": 0/'
 files=0 bad=0
 while read -r file; do
   case $file in */report.html | */run.json | */notes.jsonl) continue ;; esac
