@@ -393,7 +393,9 @@ $(foreach t,$(starts_grpo),$(eval run-$t: $(grpo)))
 run-test_problems: $(tools)
 run-%: $(dir)/tests/%
 	$(Q)GRPO=$(grpo) GRPO_TEST='$(TEST)' $(if $(OP),GRPO_TEST_OP='$(OP)') OMP_WAIT_POLICY=passive \
-	    $(if $(filter emu,$(cuda)),GRPO_TEST_DEVICE=cuda EMU_DEFER=1 EMU_GUARD=1) $<
+	    $(if $(filter emu,$(cuda)),GRPO_TEST_DEVICE=cuda EMU_DEFER=1 EMU_GUARD=1) \
+	    $(if $(TEST),sh -c '{ "$$1" 2>&1; echo $$? >"$$1.status"; } | tee "$$1.log"; if grep -q "Running 0 test" "$$1.log"; then \
+	    echo "$@: none of its tests is named $(TEST); they stand at the end of its source"; exit 1; fi; exit "$$(cat "$$1.status")"' -) $<
 
 # The one style there is, and whether all files have it.
 sources = $(shell git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
@@ -405,7 +407,7 @@ check-format:
 
 # What editors and clangd ask for: each file's command, read off a build that is only told.
 compile_commands.json:
-	$(Q)$(MAKE) -B -n V=1 programs | awk -v dir='$(CURDIR)' ' \
+	$(Q)$(MAKE) -B -n V=1 programs $(bench) $(fuzzers) $(page) | awk -v dir='$(CURDIR)' ' \
 	    / -c -o / { sub(/^.*&& /, ""); gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); \
 	        printf "%s{\"directory\": \"%s\", \"file\": \"%s\", \"command\": \"%s\"}\n", n++ ? "," : "[", dir, $$NF, $$0 } \
 	    END { print "]" }' >$@ && echo '  $@'

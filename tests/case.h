@@ -6,6 +6,7 @@
 // cotangent x forward output in f64, whose finite differences its gradients are held against.
 #pragma once
 #include "ops.h"
+#include "random.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,13 +74,8 @@ struct Case {
     Arg arg[CASE_ARGS];
 };
 
-// Random numbers: splitmix64 (Steele et al. 2014).
-static inline uint64_t case_random(Case *c) {
-    uint64_t z = c->random += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
+// The case's next random bits.
+static inline uint64_t case_random(Case *c) { return random_mix(c->random += RANDOM_STEP); }
 static inline double case_uniform(Case *c) { return (double)(case_random(c) >> 11) * 0x1p-53; }
 static inline double case_normal(Case *c) {
     double u = 1 - case_uniform(c), v = case_uniform(c);

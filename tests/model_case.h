@@ -2,18 +2,14 @@
 // device both reach; weights by a formula that tools/golden_model.py computes to the same bits.
 #pragma once
 #include "model.h"
+#include "random.h"
 #include <math.h>
 #include <stdlib.h>
 #include <stdint.h>
 #include <string.h>
 
-// [-1, 1), exact in f32.
-static inline uint64_t mix64(uint64_t x) { // splitmix64 (Steele, Lea, Flood 2014)
-    x += 0x9e3779b97f4a7c15ull;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-    return x ^ (x >> 31);
-}
+static inline uint64_t mix64(uint64_t x) { return random_mix(x + RANDOM_STEP); }
+// A number of [-1, 1) made of h, exact in f32.
 static inline float unit(uint64_t h) { return 2.0f * ((float)(mix64(h) >> 40) * 0x1p-24f) - 1.0f; }
 static inline uint64_t name_hash(const char *name) { // FNV-1a
     uint64_t h = 0xcbf29ce484222325ull;

@@ -144,11 +144,11 @@ static void yaml_reads_back_the_same(void **state) {
     config_free(&c);
 }
 
-#define NAME(g, n, ...) #n,
+#define NAME(g, s, n, ...) #n,
 static const char *const names[] = {CONFIG_OPTIONS(NAME, NAME, NAME, NAME, NAME, NAME, NAME)};
 #define NAMES ((int)(sizeof names / sizeof *names))
 
-// An option changes numbers unless the table's list says otherwise; only what is an option can be in that list.
+// An option changes numbers unless its row says otherwise.
 static void few_options_change_nothing(void **state) {
     static const char *const free_ones[] = {"threads",       "cpu_isa",       "comm_timeout",     "reference_weights",
                                             "output_dir",    "save_steps",    "save_total_limit", "resume",

@@ -1,5 +1,6 @@
 // Ranks that a launcher started (torchrun, Slurm, Open MPI) or that grpo forked itself, as whole processes; and the other
 // commands on several ranks.
+#include "config_table.h"
 #include "file.h"
 #include "launch.h"
 #include "ranks_output.h"
@@ -120,6 +121,29 @@ static void a_rank_knows_its_gpu(void **state) {
     if (before) setenv("CUDA_VISIBLE_DEVICES", before, 1);
     else unsetenv("CUDA_VISIBLE_DEVICES");
     free(before);
+}
+
+// Commands that run as several processes believe a launcher, the others do not look for one: seen by whether a number of
+// GPUs that is not the launcher's is a mistake.
+static void commands_that_have_ranks_ask_the_launcher(void **state) {
+    static const char *const ranked[] = {"train", "sft", "reward_model", "eval", "select"};
+    setenv("RANK", "0", 1), setenv("WORLD_SIZE", "2", 1), setenv("LOCAL_RANK", "0", 1);
+    setenv("MASTER_ADDR", "localhost", 1), setenv("MASTER_PORT", "29400", 1),
+        setenv("TORCHELASTIC_USE_AGENT_STORE", "True", 1);
+    size_t found = 0;
+    for (int i = 0; i < config_command_count; i++) {
+        const char *name = config_commands[i].name;
+        char *args[] = {"gpus=3", "no_such_option=1"}; // so that there is an error in any case
+        Config c;
+        Error e = {0};
+        assert_false(config_args(&c, name, 2, args, &e));
+        bool asked = strstr(e.text, "torchrun started 2 ranks") != NULL, wanted = false;
+        for (size_t k = 0; k < sizeof ranked / sizeof *ranked; k++) wanted = wanted || !strcmp(ranked[k], name);
+        if (asked != wanted) fail_msg("%s: %s", name, e.text);
+        found += wanted;
+    }
+    assert_int_equal(found, sizeof ranked / sizeof *ranked);
+    clear_launchers();
 }
 
 static const char options_of_all[] =
@@ -473,6 +497,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(environments),
         cmocka_unit_test(a_rank_knows_its_gpu),
+        cmocka_unit_test(commands_that_have_ranks_ask_the_launcher),
         cmocka_unit_test(launched_ranks_are_forked_ranks),
         cmocka_unit_test(ranks_must_be_given_the_same),
         cmocka_unit_test(a_rank_that_does_not_come_is_named),

@@ -1,6 +1,7 @@
 // The case table on the device under test: against the f64 oracles, gradients against finite differences, and the numerics
 // contract: the same bits at any thread count, and for a row alone as among others.
 #include "cases.h"
+#include "nearest.h"
 #include "on_device.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,7 +17,14 @@ static const Types types[] = {{F32, F32}, {BF16, F32}, {BF16, BF16}};
 
 // Calls f on every case of the table that is there for correctness; of one op where GRPO_TEST_OP names it.
 static void for_cases(Device *d, void (*f)(Case *c)) {
-    const char *only = getenv("GRPO_TEST_OP");
+    const char *only = getenv("GRPO_TEST_OP"), *names[CASE_ROWS];
+    bool found = !only;
+    for (int i = 0; i < CASE_ROWS; i++) {
+        names[i] = case_table[i].op->name;
+        found = found || !strcmp(only, names[i]);
+    }
+    const char *near = found ? NULL : nearest_name(only, names, CASE_ROWS);
+    if (!found) fail_msg("no op is called %s%s%s", only, near ? "; perhaps " : "", near ? near : "");
     for (int i = 0; i < CASE_ROWS; i++)
         for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
             const CaseRow *row = &case_table[i];

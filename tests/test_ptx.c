@@ -37,10 +37,7 @@ static void numbers(const char *path, const json_t *a, const char *type) {
     int64_t n = (int64_t)real(a, "n");
     char *bytes = xmalloc((size_t)n * 4);
     for (int64_t i = 0; i < n; i++) {
-        uint64_t z = ((uint64_t)real(a, "seed") << 32 | (uint64_t)i) * 0x9E3779B97F4A7C15u;
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-        z ^= z >> 31;
+        uint64_t z = random_mix(((uint64_t)real(a, "seed") << 32 | (uint64_t)i) * RANDOM_STEP);
         float x = (float)(real(a, "low") + (real(a, "high") - real(a, "low")) * ((double)(z >> 11) * 0x1p-53));
         uint16_t h = strcmp(type, "fp16") ? f32_to_bf16(x) : f16_of(x);
         if (element(type) == 4) memcpy(bytes + 4 * i, &x, 4);

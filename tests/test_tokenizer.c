@@ -2,6 +2,7 @@
 // must agree within: scanner and regex, heap and plain merging, streaming and decoding, threads.
 #include "data.h"
 #include "jsonl.h"
+#include "random.h"
 #include "tokenizer.h"
 #include "tokenizer_edit.h"
 #include <pthread.h>
@@ -182,12 +183,7 @@ static void test_golden_variants(void **state) {
 // ---- agreement within -----------------------------------------------------------------------------------------------
 
 static uint64_t random_state = 1;
-static unsigned draw(unsigned n) { // splitmix64
-    uint64_t x = random_state += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return (unsigned)((x ^ x >> 31) >> 16) % n;
-}
+static unsigned draw(unsigned n) { return (unsigned)(random_mix(random_state += RANDOM_STEP) >> 16) % n; }
 
 static void same_ids(const Tokenizer *a, const Tokenizer *b, const char *s, size_t n) {
     Ids x = {0}, y = {0};

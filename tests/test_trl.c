@@ -30,7 +30,7 @@ static void every_field_is_listed_with_its_default(void **state) {
         const TrlField *f = &trl_fields[i];
         if (f->source == TRL_CONFIG && !json_object_get(fields, f->name)) fail_msg("%s is no field", f->name);
         bool option = !*f->ours, carried = f->how == TRL_SAME || f->how == TRL_NAMED;
-        for (int k = 0; k < config_option_count; k++) option = option || !strcmp(config_options[k].name, f->ours);
+        for (int k = 0; k < OPTION_COUNT; k++) option = option || !strcmp(config_options[k].name, f->ours);
         if (!option) fail_msg("%s: there is no option %s", f->name, f->ours);
         if (!carried && !*f->words) fail_msg("%s: no words", f->name);
         if (carried && !*f->ours) fail_msg("%s: no option", f->name);

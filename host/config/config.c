@@ -1,4 +1,4 @@
-// The option table, and reading a configuration: defaults, then a YAML file, then key=value overrides.
+// Reading a configuration: defaults, then a YAML file, then key=value overrides.
 //
 // Problems are collected with their places and reported together, so that a user can correct a file in one go.
 #include "config_table.h"
@@ -14,20 +14,6 @@
 #include <stdio.h>
 
 #define MAX_PROBLEMS 20
-
-#define ROW(g, n, k)         .group = #g, .name = #n, .kind = k, .at = offsetof(Config, n)
-#define ROW_BOOL(g, n, d, h) {ROW(g, n, KIND_BOOL), .value = d, .help = h},
-#define ROW_INT(g, n, d, lo, hi, h)                                                                                    \
-    {ROW(g, n, KIND_INT), .value = (double)(d), .min = (double)(lo), .max = (double)(hi), .help = h},
-#define ROW_REAL(g, n, d, lo, hi, h) {ROW(g, n, KIND_REAL), .value = d, .min = lo, .max = hi, .help = h},
-#define ROW_TEXT(g, n, d, h)         {ROW(g, n, KIND_TEXT), .text = d, .help = h},
-#define ROW_LIST(g, n, d, h)         {ROW(g, n, KIND_LIST), .text = d, .help = h},
-#define ROW_PICK(g, n, d, c, h)      {ROW(g, n, KIND_PICK), .value = d, .text = c, .help = h},
-#define ROW_FILES(g, n, h)           {ROW(g, n, KIND_FILES), .text = "", .help = h},
-
-const Option config_options[] = {CONFIG_OPTIONS(ROW_BOOL, ROW_INT, ROW_REAL, ROW_TEXT, ROW_LIST, ROW_PICK, ROW_FILES)};
-#define OPTIONS ((int)(sizeof config_options / sizeof *config_options))
-const int config_option_count = OPTIONS;
 
 // ---- values ------------------------------------------------------------------------------------------------------
 
@@ -117,7 +103,7 @@ bool option_is_default(const Config *c, const Option *o) {
 }
 
 void config_free(Config *c) {
-    for (int i = 0; i < OPTIONS; i++) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
         void *at = option_at(c, &config_options[i]);
         if (config_options[i].kind == KIND_TEXT) free(*(char **)at);
         if (config_options[i].kind == KIND_LIST) list_clear(at);
@@ -181,7 +167,7 @@ void problem_at_line(Reading *r, int line, const char *fmt, ...) {
 }
 
 static int option_index(const char *name) {
-    for (int i = 0; i < OPTIONS; i++)
+    for (int i = 0; i < OPTION_COUNT; i++)
         if (!strcmp(config_options[i].name, name)) return i;
     return -1;
 }
@@ -272,7 +258,7 @@ static const char *foreign_advice(const char *name) {
 
 static void unknown_option(Reading *r, int line, const char *name) {
     const char *advice = foreign_advice(name);
-    const char *near = advice ? NULL : nearest_name(name, r->names, OPTIONS);
+    const char *near = advice ? NULL : nearest_name(name, r->names, OPTION_COUNT);
     if (advice) problem_at_line(r, line, "there is no option `%.80s`: %s", name, advice);
     else if (near) problem_at_line(r, line, "there is no option `%.80s`; did you mean `%s`?", name, near);
     else problem_at_line(r, line, "there is no option `%.80s`; `grpo config` lists all", name);
@@ -502,7 +488,7 @@ static void apply_launcher(Reading *r, const Launch *l) {
 }
 
 void config_defaults(Reading *r) {
-    for (int i = 0; i < OPTIONS; i++) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
         r->names[i] = config_options[i].name;
         set_default(r->c, &config_options[i]);
     }
@@ -521,8 +507,8 @@ static bool finish(Reading *r, const char *command, bool readable, Error *e) {
 }
 
 bool config_of_settings(Config *c, const char *path, const Setting *set, int n, Error *e) {
-    const char *names[OPTIONS];
-    Place place[OPTIONS] = {0};
+    const char *names[OPTION_COUNT];
+    Place place[OPTION_COUNT] = {0};
     Reading r = {.c = c, .path = path, .names = names, .place = place};
     *c = (Config){0};
     config_defaults(&r);
@@ -538,16 +524,13 @@ bool config_of_settings(Config *c, const char *path, const Setting *set, int n, 
 }
 
 static bool config_load(Config *c, const char *command, const char *path, char **overrides, int n, Error *e) {
-    const char *names[OPTIONS];
-    Place place[OPTIONS] = {0};
+    const char *names[OPTION_COUNT];
+    Place place[OPTION_COUNT] = {0};
     Reading r = {.c = c, .path = path, .names = names, .place = place};
     Launch launch = {0};
     *c = (Config){0};
-    static const char *const ranked[] = {"train", "sft", "eval", "select"};
-    bool has_ranks = false;
-    for (size_t i = 0; command && i < sizeof ranked / sizeof *ranked; i++)
-        has_ranks = has_ranks || !strcmp(command, ranked[i]);
-    if (has_ranks && !launch_read(&launch, e)) return false;
+    const Command *known = command_named(command);
+    if (known && known->ranked && !launch_read(&launch, e)) return false;
     config_defaults(&r);
     bool readable = !path || read_file(&r);
     for (int i = 0; i < n; i++) config_read_override(&r, overrides[i]);

@@ -78,7 +78,6 @@ static void check_targets(Reading *r, const Config *c) {
 }
 
 static void check_lora(Reading *r, const Config *c) {
-    static const char *const own[] = {"lora_alpha", "use_rslora", "lora_target"};
     if (c->lora_dropout != 0)
         problem(
             r, "lora_dropout", NULL,
@@ -91,10 +90,11 @@ static void check_lora(Reading *r, const Config *c) {
             r, "lora_r", "adapter",
             "adapter and lora_r are both set: training goes on with that adapter, whose rank is its own; keep one of "
             "them");
-    for (int i = 0; i < config_option_count; i++)
-        for (size_t k = 0; k < sizeof own / sizeof *own; k++)
-            if (!c->lora_r && !strcmp(config_options[i].name, own[k]) && !option_is_default(c, &config_options[i]))
-                problem(r, own[k], NULL, "%s is set, but lora_r is 0, so that no adapter is made; set lora_r", own[k]);
+    for (int i = 0; i < OPTION_COUNT && !c->lora_r; i++) {
+        const Option *o = &config_options[i];
+        if (!strcmp(o->group, "lora") && strcmp(o->name, "lora_dropout") && !option_is_default(c, o))
+            problem(r, o->name, NULL, "%s is set, but lora_r is 0, so that no adapter is made; set lora_r", o->name);
+    }
     if (!*c->adapter && !c->lora_r) return;
     if (c->sync_ref_model)
         problem(
@@ -190,7 +190,7 @@ static void check_one_file(Reading *r, const Config *c, const char *command) {
         if (files->item[i].rewards.n)
             problem_at_place(r, files->item[i].place, "train_file: %s reads no rewards of a file's own; leave them out",
                              command);
-    if (files->n > 1 && !strcmp(command, "select"))
+    if (files->n > 1 && command_named(command)->bits == FOR_SELECT)
         problem(r, "train_file", NULL, "train_file: select reads one file; %d are listed", files->n);
 }
 
@@ -320,7 +320,7 @@ static void note_clip(const Config *c, LossClip clip) {
 static void note_loss(const Config *c) {
     LossKind kind = loss_kind((LossType)c->loss_type);
     const char *loss = loss_names[c->loss_type];
-    for (int i = 0; i < config_option_count; i++) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
         const char *why = option_is_default(c, o) ? NULL : without_effect(c, o->name);
         if (why) note("%s has no effect %s", o->name, why);
@@ -364,16 +364,18 @@ static void check_needed(Reading *r, const char *name, const char *value, const 
 
 // Whether an option of the GRPO group is set: then the configuration is meant for training, whichever command reads it.
 static bool sets_grpo(const Config *c) {
-    for (int i = 0; i < config_option_count; i++)
+    for (int i = 0; i < OPTION_COUNT; i++)
         if (!strcmp(config_options[i].group, "grpo") && !option_is_default(c, &config_options[i])) return true;
     return false;
 }
 
 void config_check(Reading *r, const char *command) {
     const Config *c = r->c;
-    if (command && (!strcmp(command, "config") || !strcmp(command, "doctor"))) command = NULL;
-    bool learns = !command || !strcmp(command, "train") || !strcmp(command, "plan") || !strcmp(command, "sft");
-    bool train = command ? !strcmp(command, "train") || !strcmp(command, "plan") : sets_grpo(c);
+    const Command *known = command_named(command);
+    int who = known && known->bits != FOR_ALL ? known->bits : 0;
+    if (!who) command = NULL; // a configuration of any command
+    bool learns = !command || command_reads(known, "lora");
+    bool train = command ? command_reads(known, "grpo") : sets_grpo(c);
     check_any(r, c);
     check_files(r, c);
     if (learns) check_lora(r, c);
@@ -385,11 +387,10 @@ void config_check(Reading *r, const char *command) {
     check_grader(r, c);
     if (train) check_train(r, c);
     if (train && !r->problem_count) note_loss(c);
-    bool select = command && !strcmp(command, "select");
+    bool select = who == FOR_SELECT;
     if (select || c->select_rules.n) check_select(r, c);
     if (!command) return;
-    bool pairs = !strcmp(command, "reward_model"), sft = !strcmp(command, "sft") || pairs,
-         eval = !strcmp(command, "eval");
+    bool pairs = who == FOR_REWARD_MODEL, sft = who == FOR_SFT || pairs, eval = who == FOR_EVAL;
     check_needed(r, "model", c->model, "DIRECTORY");
     if (sft || select) check_one_file(r, c, command);
     if (((train && config_reads_rewards(c)) || eval || select) && !c->rewards.n)
@@ -403,9 +404,9 @@ void config_check(Reading *r, const char *command) {
     if (sft && !pairs && *c->on_eval)
         problem(r, "on_eval", NULL, "on_eval is not for sft, which does not evaluate; leave it out");
     if (train || sft) check_length(r, c);
-    if (!strcmp(command, "train") || sft || select)
+    if (who == FOR_TRAIN || sft || select)
         check_needed(r, "train_file", c->train_file.n ? c->train_file.item[0].path : "", "FILE.jsonl");
-    bool merge = !strcmp(command, "merge");
+    bool merge = who == FOR_MERGE;
     if (merge) check_needed(r, "adapter", c->adapter, "DIRECTORY");
     if (merge) check_needed(r, "merge_output", c->merge_output, "DIRECTORY");
     if (select) check_needed(r, "select_output", c->select_output, "DIRECTORY");
@@ -414,12 +415,12 @@ void config_check(Reading *r, const char *command) {
                 "select_rules is empty: every completion would be kept, right or wrong; write, say, "
                 "select_rules=accuracy:min=1");
     if (eval) check_needed(r, "eval_file", c->eval_file, "FILE.jsonl");
-    if ((!strcmp(command, "train") || sft) && *c->tokenizer)
+    if ((who == FOR_TRAIN || sft) && *c->tokenizer)
         problem(
             r, "tokenizer", NULL,
             "tokenizer is not for training: checkpoints carry the model directory's own tokenizer files; put this one "
             "there");
-    if (!strcmp(command, "train") || sft) check_needed(r, "output_dir", c->output_dir, "DIRECTORY");
+    if (who == FOR_TRAIN || sft) check_needed(r, "output_dir", c->output_dir, "DIRECTORY");
     if (eval && c->eval_samples > 1 && c->temperature == 0)
         problem(r, "eval_samples", "temperature",
                 "eval_samples is %lld at temperature 0: all samples of a question would be the same",

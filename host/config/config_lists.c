@@ -105,7 +105,7 @@ DataFile *files_add(FileList *list, const char *path, char *place) {
 }
 
 static const Option *option_named(const char *name) {
-    for (int i = 0; i < config_option_count; i++)
+    for (int i = 0; i < OPTION_COUNT; i++)
         if (!strcmp(config_options[i].name, name)) return &config_options[i];
     die("config: no option %s", name);
 }

@@ -33,7 +33,7 @@ int phase_index(const Phases *ps, const char *name) {
 }
 
 const char *phase_place(const Phase *p, const char *option) {
-    for (int i = 0; i < config_option_count; i++)
+    for (int i = 0; i < OPTION_COUNT; i++)
         if (!strcmp(config_options[i].name, option)) return p->place[i];
     die("phases: no option %s", option);
 }
@@ -42,7 +42,7 @@ void phases_free(Phases *ps) {
     for (int k = 0; k < ps->n; k++) {
         free(ps->phase[k].name);
         free(ps->phase[k].uses);
-        for (int i = 0; ps->phase[k].place && i < config_option_count; i++) free(ps->phase[k].place[i]);
+        for (int i = 0; ps->phase[k].place && i < OPTION_COUNT; i++) free(ps->phase[k].place[i]);
         free(ps->phase[k].place);
         config_free(&ps->phase[k].cfg);
     }
@@ -272,7 +272,7 @@ static void replace_list(PhaseFile *f, Reading *r, int k, const Where *at, TextL
     for (int i = 0; i < list->n; i++) replace(f, r, k, at, &list->item[i]);
 }
 
-// In all texts of an option's value.
+// Replaces the references in all texts of an option's value.
 static void replace_in_option(PhaseFile *f, Reading *r, int k, const Option *o) {
     void *value = option_at(r->c, o);
     char *place = option_place(r, o->name);
@@ -295,9 +295,8 @@ static void take_text(char **member, char *text) {
 
 static void read_phase(PhaseFile *f, int k) {
     Phase *p = &f->ps->phase[k];
-    const char **names = xcalloc((size_t)config_option_count, sizeof *names);
-    Place *place = xcalloc((size_t)config_option_count, sizeof *place),
-          *top = xcalloc((size_t)config_option_count, sizeof *top);
+    const char **names = xcalloc((size_t)OPTION_COUNT, sizeof *names);
+    Place *place = xcalloc((size_t)OPTION_COUNT, sizeof *place), *top = xcalloc((size_t)OPTION_COUNT, sizeof *top);
     Reading r = {.c = &p->cfg, .path = f->path, .names = names, .place = place};
     config_defaults(&r);
     read_top(f, &r, false);
@@ -305,15 +304,13 @@ static void read_phase(PhaseFile *f, int k) {
     bool first = !k;
     if (first) f->ps->output_dir = xstrdup(p->cfg.output_dir);
     else str_clear(&r.problems), r.problem_count = 0; // already reported with the first phase
-    memcpy(top, place, (size_t)config_option_count * sizeof *place);
-    memset(place, 0, (size_t)config_option_count * sizeof *place);
+    memcpy(top, place, (size_t)OPTION_COUNT * sizeof *place);
+    memset(place, 0, (size_t)OPTION_COUNT * sizeof *place);
     read_own(f, &r, k);
     read_overrides(f, &r, p->name);
     p->uses = xcalloc((size_t)f->ps->n, 1);
-    CommandGroups reads = {0};
-    for (int i = 0; i < config_command_count; i++)
-        if (!strcmp(config_commands[i].command, phase_command_name[p->command])) reads = config_commands[i];
-    for (int i = 0; i < config_option_count; i++) {
+    const Command *command = command_named(phase_command_name[p->command]);
+    for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
         bool own = place[i].line || place[i].arg, writes = false;
         if (!own) place[i] = top[i];
@@ -321,13 +318,13 @@ static void read_phase(PhaseFile *f, int k) {
         if (own && writes)
             problem_of(&r, o->name, NULL, "%s: leave it out; phase %s writes into %s/%s", o->name, p->name,
                        f->ps->output_dir, p->name);
-        else if (own && !command_reads(&reads, o->group))
+        else if (own && !command_reads(command, o->group))
             problem_of(&r, o->name, NULL, "%s reads no `%s`; leave it out of phase %s", phase_command_name[p->command],
                        o->name, p->name);
         replace_in_option(f, &r, k, o);
     }
-    p->place = xcalloc((size_t)config_option_count, sizeof *p->place);
-    for (int i = 0; i < config_option_count; i++) p->place[i] = option_place(&r, config_options[i].name);
+    p->place = xcalloc((size_t)OPTION_COUNT, sizeof *p->place);
+    for (int i = 0; i < OPTION_COUNT; i++) p->place[i] = option_place(&r, config_options[i].name);
     take_text(&p->cfg.output_dir, xasprintf("%s/%s", f->ps->output_dir, p->name));
     take_text(&p->cfg.select_output, xstrdup(p->cfg.output_dir));
     take_text(&p->cfg.eval_output, xasprintf("%s/%s.json", f->ps->output_dir, p->name));
@@ -352,8 +349,8 @@ bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhasePro
                    .product = product,
                    .product_arg = arg};
     // First find out which phases there are, on a configuration that is then thrown away.
-    const char **names = xcalloc((size_t)config_option_count, sizeof *names);
-    Place *place = xcalloc((size_t)config_option_count, sizeof *place);
+    const char **names = xcalloc((size_t)OPTION_COUNT, sizeof *names);
+    Place *place = xcalloc((size_t)OPTION_COUNT, sizeof *place);
     Config scratch = {0};
     Reading r = {.c = &scratch, .path = path, .names = names, .place = place};
     config_defaults(&r);

@@ -7,62 +7,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-#define ALL_GROUPS                                                                                                     \
-    "model lora device ranks data questions chat prompt sampling reward grpo optim run held_out eval examples sft "    \
-    "pairs "                                                                                                           \
-    "select merge sample"
-
-const CommandGroups config_commands[] = {
-    {"train", "model lora device ranks data questions chat prompt sampling reward grpo optim run held_out eval"},
-    {"sft", "model lora device ranks data chat optim run examples sft"},
-    {"reward_model", "model device ranks data chat optim run held_out examples pairs"},
-    {"sample", "model device chat prompt sampling sample"},
-    {"eval", "model device ranks data questions chat prompt sampling reward held_out eval"},
-    {"select", "model device ranks data questions chat prompt sampling reward select"},
-    {"merge", "model device merge"},
-    {"plan", "model lora device ranks data prompt sampling reward grpo optim"},
-    {"config", ALL_GROUPS},
-    {"doctor", ALL_GROUPS},
-};
-const int config_command_count = sizeof config_commands / sizeof *config_commands;
-
-static const struct {
-    const char *name, *title;
-} groups[] = {
-    {"model", "Model"},
-    {"lora", "LoRA: training an adapter"},
-    {"device", "Device"},
-    {"ranks", "Several GPUs"},
-    {"data", "Data"},
-    {"questions", "Questions and gold answers"},
-    {"chat", "Chat template"},
-    {"prompt", "Prompt"},
-    {"sampling", "Sampling"},
-    {"reward", "Rewards"},
-    {"grpo", "GRPO"},
-    {"optim", "Optimizer"},
-    {"run", "The run"},
-    {"held_out", "Held-out data"},
-    {"eval", "Evaluation"},
-    {"examples", "Examples"},
-    {"sft", "Supervised fine-tuning"},
-    {"pairs", "Reward models"},
-    {"select", "Rejection sampling"},
-    {"merge", "Merging an adapter"},
-    {"sample", "Sample"},
-};
-#define GROUPS ((int)(sizeof groups / sizeof *groups))
-
-bool command_reads(const CommandGroups *command, const char *group) {
-    size_t n = strlen(group);
-    for (const char *p = command->groups; *p; p += strspn(p, " ")) {
-        size_t word = strcspn(p, " ");
-        if (word == n && !memcmp(p, group, n)) return true;
-        p += word;
-    }
-    return false;
-}
-
 // ---- values ------------------------------------------------------------------------------------------------------
 
 // Writes the shortest decimal that reads back as x: 5e-6, 0.04, 10, 1e9.
@@ -161,7 +105,7 @@ void config_put_value(Str *s, const Config *c, const Option *o) {
 
 char *config_yaml(const Config *c) {
     Str s = {0};
-    for (int i = 0; i < config_option_count; i++) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
         str_printf(&s, "%s: ", o->name);
         config_put_value(&s, c, o);
@@ -213,13 +157,13 @@ static void put_help(Str *s, const Config *defaults, const Option *o) {
     str_free(&line);
 }
 
-static char *command_help(const CommandGroups *command, const Config *defaults) {
+static char *command_help(const Command *command, const Config *defaults) {
     Str s = {0};
-    for (int g = 0; g < GROUPS; g++) {
-        if (!command_reads(command, groups[g].name)) continue;
-        str_printf(&s, "%s%s\n", s.n ? "\n" : "", groups[g].title);
-        for (int i = 0; i < config_option_count; i++)
-            if (!strcmp(config_options[i].group, groups[g].name)) put_help(&s, defaults, &config_options[i]);
+    for (int g = 0; g < config_group_count; g++) {
+        if (!command_reads(command, config_groups[g].name)) continue;
+        str_printf(&s, "%s%s\n", s.n ? "\n" : "", config_groups[g].title);
+        for (int i = 0; i < OPTION_COUNT; i++)
+            if (!strcmp(config_options[i].group, config_groups[g].name)) put_help(&s, defaults, &config_options[i]);
     }
     return s.s;
 }
@@ -292,9 +236,9 @@ static void losses_table(Str *s) {
 // Writes which options of a group change nothing that a run computes.
 static void put_harmless(Str *s, const char *group) {
     const char *before = ". Free to change in a resumed run: ";
-    for (int i = 0; i < config_option_count; i++) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
-        if (strcmp(o->group, group) || !config_may_change(o->name, strlen(o->name))) continue;
+        if (strcmp(o->group, group) || o->scope == SCOPE_SAME) continue;
         str_printf(s, "%s`%s`", before, o->name);
         before = ", ";
     }
@@ -304,21 +248,20 @@ static void put_harmless(Str *s, const char *group) {
 static char *reference_page(const Config *defaults) {
     Str s = {0};
     str_puts(&s, page_head);
-    for (int g = 0; g < GROUPS; g++) {
-        str_printf(&s, "\n## %s\n\nRead by", groups[g].title);
+    for (int g = 0; g < config_group_count; g++) {
+        str_printf(&s, "\n## %s\n\nRead by", config_groups[g].title);
         const char *separator = " ";
         for (int k = 0; k < config_command_count; k++) {
-            const CommandGroups *command = &config_commands[k];
-            bool reads_all = !strcmp(command->command, "config") || !strcmp(command->command, "doctor");
-            if (reads_all || !command_reads(command, groups[g].name)) continue;
-            str_printf(&s, "%s`%s`", separator, command->command);
+            const Command *command = &config_commands[k];
+            if (command->bits == FOR_ALL || !command_reads(command, config_groups[g].name)) continue;
+            str_printf(&s, "%s`%s`", separator, command->name);
             separator = ", ";
         }
-        put_harmless(&s, groups[g].name);
+        put_harmless(&s, config_groups[g].name);
         str_puts(&s, "\n\n| option | value | default | meaning |\n|---|---|---|---|\n");
-        for (int i = 0; i < config_option_count; i++) {
+        for (int i = 0; i < OPTION_COUNT; i++) {
             const Option *o = &config_options[i];
-            if (strcmp(o->group, groups[g].name)) continue;
+            if (strcmp(o->group, config_groups[g].name)) continue;
             Str range = {0};
             put_range(&range, o);
             str_printf(&s, "| `%s` | ", o->name);
@@ -342,8 +285,8 @@ char *config_help(const char *command) {
     if (!config_read(&defaults, NULL, NULL, 0, &e)) die("the defaults contradict each other: %s", e.text);
     char *text = NULL;
     if (!command) text = reference_page(&defaults);
-    for (int k = 0; command && k < config_command_count; k++)
-        if (!strcmp(config_commands[k].command, command)) text = command_help(&config_commands[k], &defaults);
+    const Command *known = command_named(command);
+    if (known) text = command_help(known, &defaults);
     config_free(&defaults);
     return text ? text : xstrdup("");
 }

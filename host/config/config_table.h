@@ -6,25 +6,53 @@
 
 typedef enum { KIND_BOOL, KIND_INT, KIND_REAL, KIND_TEXT, KIND_LIST, KIND_PICK, KIND_FILES } OptionKind;
 
+// SAME: of a run and the one it resumes; FREE: of its ranks alone; LOCAL: of nobody. See config.h.
+typedef enum { SCOPE_SAME, SCOPE_FREE, SCOPE_LOCAL } OptionScope;
+
 typedef struct {
     const char *group, *name, *help;
     OptionKind kind;
+    OptionScope scope;
     size_t at;              // offset in Config
     double value, min, max; // default and range; of a PICK, the default's index
     const char *text;       // default of a TEXT or LIST; choices of a PICK
 } Option;
 
-extern const Option config_options[];
-extern const int config_option_count;
+#define OPTION_ONE(...) +1
+enum {
+    OPTION_COUNT = CONFIG_OPTIONS(OPTION_ONE, OPTION_ONE, OPTION_ONE, OPTION_ONE, OPTION_ONE, OPTION_ONE, OPTION_ONE)
+};
+#undef OPTION_ONE
+extern const Option config_options[OPTION_COUNT];
 
-// Which groups of options a command reads: `groups` is a list separated by spaces.
+// The commands that read options, as bits.
+enum {
+    FOR_TRAIN = 1,
+    FOR_SFT = 2,
+    FOR_REWARD_MODEL = 4,
+    FOR_SAMPLE = 8,
+    FOR_EVAL = 16,
+    FOR_SELECT = 32,
+    FOR_MERGE = 64,
+    FOR_PLAN = 128,
+    FOR_ALL = 255
+};
 typedef struct {
-    const char *command, *groups;
-} CommandGroups;
-extern const CommandGroups config_commands[];
+    const char *name;
+    int bits;    // FOR_ALL: it reads what any command reads
+    bool ranked; // it may run as several processes, its own or a launcher's (launch.h)
+} Command;
+extern const Command config_commands[];
 extern const int config_command_count;
-// Whether `command` reads the options of `group`.
-bool command_reads(const CommandGroups *command, const char *group);
+const Command *command_named(const char *name); // NULL where there is none, or name is NULL
+
+typedef struct {
+    const char *name, *title;
+    int read_by; // FOR_...
+} OptionGroup;
+extern const OptionGroup config_groups[]; // in the order in which help shows them
+extern const int config_group_count;
+bool command_reads(const Command *command, const char *group);
 
 // Where an option was set, by the file or by an argument; both 0 where it has its default.
 typedef struct {
@@ -37,8 +65,8 @@ typedef struct {
     Config *c;
     const char *path;   // of the file, or NULL
     const char *arg;    // the override being read; NULL in the file
-    const char **names; // [config_option_count]
-    Place *place;       // [config_option_count]
+    const char **names; // [OPTION_COUNT]
+    Place *place;       // [OPTION_COUNT]
     Str problems;       // one a line
     int problem_count;
 } Reading;

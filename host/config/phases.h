@@ -18,7 +18,7 @@ typedef struct {
     int line;     // line of the file
     Config cfg;   // its configuration: defaults, its own options, and where it writes; ${...} replaced
     char *uses;   // [n] whether it uses what phase i makes
-    char **place; // [config_option_count] where each option was set, "r1.yaml:12"
+    char **place; // [OPTION_COUNT] where each option was set, "r1.yaml:12"
 } Phase;
 typedef struct {
     char *output_dir;

@@ -226,7 +226,7 @@ static Want field_want(const TrlField *f) {
     static const Want of_kind[] = {
         [KIND_BOOL] = WANT_FLAG,  [KIND_INT] = WANT_WHOLE, [KIND_REAL] = WANT_NUMBER, [KIND_TEXT] = WANT_WORD,
         [KIND_LIST] = WANT_WORDS, [KIND_PICK] = WANT_WORD, [KIND_FILES] = WANT_WORD};
-    for (int i = 0; i < config_option_count; i++)
+    for (int i = 0; i < OPTION_COUNT; i++)
         if (f->how != TRL_TURNED && !strcmp(config_options[i].name, f->ours)) return of_kind[config_options[i].kind];
     die("trl: no type of %s", f->name);
 }
@@ -555,7 +555,7 @@ static bool carry_fields(Carrying *c) {
 static char *carried_yaml(const Carrying *c, const Config *config) {
     Str s = {0};
     str_printf(&s, "# From a configuration of TRL's; what it does not say is as TRL 1.16 has it.\n");
-    for (int i = 0; i < config_option_count; i++) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
         bool wanted = false;
         for (int k = 0; k < c->n_set && !wanted; k++) wanted = !strcmp(c->set[k].name, config_options[i].name);
         if (!wanted) continue;

@@ -12,8 +12,8 @@ bool adapter_describe(const char *dir, AdapterSpec *out, Error *e);
 // Fills a->slab (d's memory) from a directory of the same spec. Refuses one made for another shape; and, where the file says
 // which weights it was trained beside and a->base does too, one of others.
 bool adapter_read(const char *dir, Device *d, Adapter *a, Error *e);
-// The same without a value: names and shapes.
+// Checks names and shapes of the files as adapter_read does, but reads no values.
 bool adapter_check(const char *dir, const Adapter *a, Error *e);
-// Both files into a directory being written, and about what they take. base_model: what the config names as its model.
+// Writes both files into a directory being written. base_model: what the config names as its model.
 bool adapter_write(OutDir *out, const char *base_model, Device *d, const Adapter *a, Error *e);
 uint64_t adapter_bytes(const Adapter *a);

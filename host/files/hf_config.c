@@ -54,7 +54,7 @@ static int label_count(Fields *f) {
     return int_field(f, "num_labels", 1, 1 << 20, 2);
 }
 
-// A causal language model, or one that gives a text a score.
+// Reads which head the model has: a causal language model's, or one that gives a text a score.
 static void head_fields(Fields *f, ModelDims *n) {
     const json_t *list = field(f, "architectures"), *item;
     size_t i;

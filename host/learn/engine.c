@@ -152,9 +152,9 @@ static void carve_work(Engine *en, Learner *l, Arena *a, Plan *p) {
         plan_add(p, "training: activations (in the rollout's memory)", a->used - start);
     }
     arena_rewind(a, start);
-    reward_models_carve_work(en->models, a, &p->judges, &p->scorers);
+    reward_models_carve_work(en->models, a, &p->judges, &p->classifiers);
     plan_add(p, "judges: KV cache and activations (in the same)", p->judges);
-    plan_add(p, "reward models: activations (in the same)", p->scorers);
+    plan_add(p, "reward models: activations (in the same)", p->classifiers);
 }
 
 static void free_views(Engine *en, Learner *l) {
@@ -545,7 +545,7 @@ char *plan_table(const Engine *en) {
         str_printf(&s, " per_device_train_batch_size=%" PRId64, c->per_device_train_batch_size / 2);
     if (en->shape.rollout.slots > 1) str_printf(&s, " rollout_batch=%d", en->shape.rollout.slots / 2);
     if (en->plan.judges == en->plan.work) str_puts(&s, " judge_model's parallel, max_prompt or max_tokens lower");
-    if (en->plan.scorers == en->plan.work) str_puts(&s, " reward_model's batch_tokens lower");
+    if (en->plan.classifiers == en->plan.work) str_puts(&s, " reward_model's batch_tokens lower");
     if (s.n == before) str_puts(&s, " a smaller model, or more memory");
     return s.s;
 }

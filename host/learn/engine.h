@@ -35,8 +35,8 @@ typedef struct {
         size_t bytes;
     } row[PLAN_ROWS];
     int n;
-    size_t params, work;    // bytes of the two slabs; rollout and training take turns in `work`
-    size_t judges, scorers; // what the models behind rewards need of `work`, in their turns
+    size_t params, work;        // bytes of the two slabs; rollout and training take turns in `work`
+    size_t judges, classifiers; // what the models behind rewards need of `work`, in their turns
 } Plan;
 
 typedef struct {

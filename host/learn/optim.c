@@ -40,7 +40,7 @@ typedef struct {
     int64_t first, end;
 } Span;
 
-// Those of elements [first, end) that lie in this rank's slice; none: [0, 0).
+// Finds which of the elements [first, end) lie in this rank's slice; none: [0, 0).
 static Span own_span(const Learner *l, int64_t first, int64_t end) {
     int64_t own = l->first, own_end = l->first + l->moment1.dim[0];
     Span s = {first > own ? first : own, end < own_end ? end : own_end};

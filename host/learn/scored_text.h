@@ -17,5 +17,5 @@ bool scored_text_open(ScoredText *t, const char *chosen, const char *dir, const 
 // The ids up to the one whose score counts, as transformers 5.24 chooses it. False after filling *e: the template cannot
 // say this.
 bool scored_text_ids(const ScoredText *t, const char *question, Text text, Ids *out, Error *e);
-// The same of a conversation; `tools` may be NULL. For a template only.
+// Renders a whole conversation into ids; `tools` may be NULL. For a template only.
 bool scored_messages_ids(const ScoredText *t, const json_t *messages, const json_t *tools, Ids *out, Error *e);

@@ -136,7 +136,7 @@ void events_text(EventLog *l, int64_t step, const char *tag, const char *text) {
 // value = 2}; Value is {number_value = 2, string_value = 3, bool_value = 4}.
 static void add_options(EventLog *l, const Config *c) {
     Str info = {0}, data = {0}, value = {0};
-    for (int i = 0; i < config_option_count; i++) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
         Str entry = {0}, option = {0}, text = {0};
         const void *at = option_at(c, o);

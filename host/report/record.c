@@ -36,7 +36,7 @@ static json_t *options_json(const Config *c) {
     if (!config_read(&defaults, NULL, NULL, 0, &e)) die("the defaults contradict each other: %s", e.text);
     json_t *all = json_array();
     Str value = {0};
-    for (int i = 0; i < config_option_count; i++) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
         json_t *row = json_pack("{s:s, s:s}", "name", o->name, "group", o->group);
         config_put_value(&value, c, o);

@@ -10,12 +10,12 @@
 
 _Static_assert(MAX_REWARDS <= 32, "a bit a reward");
 
-// One as the run has it: parsed, and with its markers.
+// Reads one reward of the configuration, with the run's think markers.
 static bool read_reward(const Config *c, const char *spec, Reward *r, Error *e) {
     return reward_parse(spec, r, e) && think_markers_read(&r->think, c->think_markers.item, c->think_markers.n, e);
 }
 
-// Adds those that are not there yet; *of: which the list is.
+// Adds the rewards of a list that are not selected yet; *of: a bit for each reward of the list.
 static bool add_list(Rewards *rw, const Config *c, const TextList *list, uint32_t *of, Error *e) {
     *of = 0;
     for (int i = 0; i < list->n; i++) {

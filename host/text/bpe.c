@@ -1,5 +1,6 @@
 // Byte-level BPE (Sennrich et al. 2016; GPT-2's alphabet for bytes): a word starts as its bytes, and the pair of lowest
 // rank, leftmost first, is merged until no pair can be.
+#include "random.h"
 #include "text.h"
 #include "tokenizer_parts.h"
 #include <stdlib.h>
@@ -8,8 +9,6 @@
 enum { SHORT_WORD = 48 };
 // Longer words are cut here, so that positions fit 32 bits.
 static const size_t longest_word = (size_t)1 << 30;
-
-static const uint64_t odd_constant = 0x9e3779b97f4a7c15u; // 2^64 / golden ratio
 
 // ---- the table of tokens --------------------------------------------------------------------------------------------
 
@@ -21,11 +20,11 @@ static inline uint64_t token_key(const char *s, size_t n) {
     if (n > 8) {
         for (size_t i = 0; i + 8 < n; i += 8) {
             memcpy(&eight, s + i, 8);
-            h = (h ^ eight) * odd_constant;
+            h = (h ^ eight) * RANDOM_STEP;
             h ^= h >> 32;
         }
         memcpy(&eight, s + n - 8, 8);
-        h = (h ^ eight) * odd_constant;
+        h = (h ^ eight) * RANDOM_STEP;
         return h ^ h >> 32;
     }
     if (n >= 4) {
@@ -39,7 +38,7 @@ static inline uint64_t token_key(const char *s, size_t n) {
 
 static inline TokenSlot *token_slot(const TokenTable *t, const char *s, size_t n) {
     uint64_t key = token_key(s, n), mask = ((uint64_t)1 << t->bits) - 1;
-    for (uint64_t i = (key ^ n) * odd_constant >> (64 - t->bits);; i = (i + 1) & mask) {
+    for (uint64_t i = (key ^ n) * RANDOM_STEP >> (64 - t->bits);; i = (i + 1) & mask) {
         TokenSlot *slot = &t->slot[i];
         if (!slot->n || (slot->n == n && slot->key == key && (n <= 8 || !memcmp(t->pool.s + t->at[slot->id], s, n))))
             return slot;
@@ -113,7 +112,7 @@ static inline uint64_t pair_of(int32_t left, int32_t right) { return (uint64_t)(
 
 static inline MergeSlot *merge_slot(const Bpe *b, uint64_t pair) {
     uint64_t mask = ((uint64_t)1 << b->merge_bits) - 1;
-    uint64_t i = ((pair ^ pair >> 32) * odd_constant) >> (64 - b->merge_bits);
+    uint64_t i = ((pair ^ pair >> 32) * RANDOM_STEP) >> (64 - b->merge_bits);
     while (b->merge[i].rank >= 0 && b->merge[i].pair != pair) i = (i + 1) & mask;
     return &b->merge[i];
 }

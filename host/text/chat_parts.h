@@ -36,8 +36,9 @@ void qwen_tools(Str *out, const json_t *tools);
 // Writes message i, a tool's answer: those that follow each other share one turn.
 void qwen_tool_answer(Str *out, const json_t *messages, size_t i);
 
-// Parts of renderers: whether a message has a role; and adding its content.
+// Whether a message has this role.
 bool chat_role_is(const json_t *message, const char *role);
+// Adds a message's content to what is rendered.
 void chat_add_content(Str *out, const json_t *message);
 // The assistant's tool calls: a list that is not empty, or NULL.
 const json_t *chat_tool_calls(const json_t *message);
@@ -45,7 +46,7 @@ const json_t *chat_tool_calls(const json_t *message);
 const json_t *chat_tool_function(const json_t *call);
 // JSON as Python's json.dumps(ensure_ascii=False) writes it, which is what the models saw.
 void chat_dump(Str *out, const json_t *j);
-// False after filling *e: the template has no place for message i's role; and which `roles` it has.
+// Refuses message i, whose role the template has no place for, and names the `roles` it has: false after filling *e.
 bool chat_unknown_role(const json_t *message, size_t i, const char *template, const char *roles, Error *e);
 void chat_spans_add(ChatSpans *spans, size_t begin, size_t end);
 // The template of this name, or NULL after filling *e.

@@ -39,7 +39,7 @@ StepResult ranks_agree(Trainer *t, StepResult mine, Error *e) {
     return worst;
 }
 
-bool ranks_share_completions(Trainer *t, Error *e) {
+bool ranks_exchange_completions(Trainer *t, Error *e) {
     Comm *c = t->learner.engine.comm;
     Batch *b = &t->generation.batch;
     for (int k = 0; k < t->scoring.rewards.n; k++)
@@ -71,7 +71,7 @@ bool ranks_share_completions(Trainer *t, Error *e) {
     return ok;
 }
 
-bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e) {
+bool ranks_exchange_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e) {
     Comm *c = t->learner.engine.comm;
     const Batch *b = &t->generation.batch;
     if (!c) return true;
@@ -93,7 +93,7 @@ bool ranks_share_tokens(Trainer *t, const char *name, float *column, const int *
     return ok;
 }
 
-bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e) {
+bool ranks_exchange_metrics(Trainer *t, const int *seq, int n, Error *e) {
     Comm *c = t->learner.engine.comm;
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
@@ -111,7 +111,7 @@ bool ranks_share_metrics(Trainer *t, const int *seq, int n, Error *e) {
     return ok;
 }
 
-bool ranks_share_stats(Trainer *t, StepStats *all, Error *e) {
+bool ranks_exchange_stats(Trainer *t, StepStats *all, Error *e) {
     Comm *c = t->learner.engine.comm;
     all[0] = t->report.stats;
     return !c || comm_gather(c, "stats", &t->report.stats, sizeof t->report.stats, all, e);

@@ -113,7 +113,7 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
     }
     if (s == STEP_DONE) scatter(t, column, seq + own.first, own.end - own.first);
     s = ranks_agree(t, s, e);
-    return s == STEP_DONE && !ranks_share_tokens(t, phase, column, seq, n, e) ? STEP_FAILED : s;
+    return s == STEP_DONE && !ranks_exchange_tokens(t, phase, column, seq, n, e) ? STEP_FAILED : s;
 }
 
 bool group_is_flat(const Batch *b, int p) {
@@ -164,7 +164,7 @@ static StepResult rollout(Trainer *t, Error *e) {
     t->report.stats.reward_time += clock_seconds() - start;
     if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
     StepResult s = ranks_agree(t, ok ? STEP_DONE : STEP_STOPPED, e);
-    return s == STEP_DONE && !ranks_share_completions(t, e) ? STEP_FAILED : s;
+    return s == STEP_DONE && !ranks_exchange_completions(t, e) ? STEP_FAILED : s;
 }
 
 static const char *first_bad_completion(const Batch *b, char *where, size_t n) {
@@ -402,7 +402,8 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     t->report.stats.train_time += clock_seconds() - start;
     s = ranks_agree(t, s, e);
     double rows[] = {t->report.stats.rows, t->report.stats.rows_alone};
-    if (s == STEP_DONE && (!ranks_share_metrics(t, seq, n, e) || !comm_all_reduce(l->engine.comm, "rows", rows, 2, e)))
+    if (s == STEP_DONE &&
+        (!ranks_exchange_metrics(t, seq, n, e) || !comm_all_reduce(l->engine.comm, "rows", rows, 2, e)))
         s = STEP_FAILED;
     t->report.stats.rows = rows[0], t->report.stats.rows_alone = rows[1];
     if (s != STEP_DONE) return s;

@@ -48,7 +48,7 @@ char *select_drawn_with(const Config *c, Error *e) {
     }
     Str s = {0}, value = {0};
     str_puts(&s, "{\"drawn_with\": {");
-    for (int i = 0; i < config_option_count; i++) {
+    for (int i = 0; i < OPTION_COUNT; i++) {
         if (!decides(&config_options[i])) continue;
         str_clear(&value);
         config_put_value(&value, c, &config_options[i]);

@@ -16,7 +16,7 @@ typedef struct {
     double min, max;  // 0 of no number
 } Spread;
 
-// Of the n numbers x[0], x[stride], ...
+// Computes the spread of the n numbers x[0], x[stride], ...
 static Spread spread_of(const float *x, int n, int stride) {
     Moments m = {0};
     Spread s = {0};
@@ -338,7 +338,7 @@ bool train_log(Trainer *t, StepResult result, Error *e) {
     t->report.stats.device_memory = d->on_host ? 0 : (double)d->memory_used(d);
     StepStats *all = xcalloc((size_t)comm_world(comm), sizeof *all);
     // Rank 0 has everything else that it logs.
-    bool ok = ranks_share_stats(t, all, e) && (comm_rank(comm) || write_log(t, result, all, e));
+    bool ok = ranks_exchange_stats(t, all, e) && (comm_rank(comm) || write_log(t, result, all, e));
     free(all);
     return ok;
 }

@@ -93,7 +93,7 @@ template <int D, int BUFFERS> constexpr size_t dq_shared() {
     return (2 + 2 * BUFFERS) * TILE<D> * PITCH<D> * sizeof(Bf16);
 }
 
-// dq. Grid (tiles_most, K), block 2 TILE.
+// Computes dq of a tile of queries. Grid (tiles_most, K), block 2 TILE.
 template <int D, int BUFFERS>
 static __global__ void __launch_bounds__(2 * TILE<D>)
     dq_kernel(Bf16 *dqkv, const Bf16 *dy, const float *lse, const float *delta, const Bf16 *qkv, const int32_t *seq,
@@ -194,7 +194,7 @@ template <int D, int COLUMNS, int BUFFERS, int SPLIT> constexpr size_t dkv_share
     return rounds > sums ? rounds : sums;
 }
 
-// dk and dv. Grid (tiles_most of keys, K, D / COLUMNS), block SPLIT 2 TILE.
+// Computes dk and dv of a tile of keys. Grid (tiles_most of keys, K, D / COLUMNS), block SPLIT 2 TILE.
 template <int D, int COLUMNS, int BUFFERS, int SPLIT>
 static __global__ void __launch_bounds__(SPLIT * 2 * TILE<D>)
     dkv_kernel(Bf16 *dqkv, const Bf16 *dy, const float *lse, const float *delta, const Bf16 *qkv, const int32_t *seq,

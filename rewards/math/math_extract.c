@@ -323,7 +323,7 @@ Answer math_extract(Pool *p, Text text, const Extract *how) {
     for (size_t i = 0; i < sizeof priorities / sizeof *priorities && !done; i++) {
         scan_priority(&s, priorities[i]);
         for (int k = 0; k < s.n && !done && tries < MAX_TRIES; k++, tries++) {
-            Answer a = s.match[k].kind == MATCH_LATEX ? read_latex(&s, &s.match[k]) : read_number(&s, &s.match[k]);
+            Answer a = s.match[k].kind == MATCH_LATEX ? read_latex(&s, &s.match[k]) : math_read_number(&s, &s.match[k]);
             if (best.text.n == 0) best.text = a.text;
             best.node = a.node;
             done = a.node || how->first_match;

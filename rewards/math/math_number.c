@@ -208,7 +208,7 @@ void scan_numbers(Scan *s, void (*add)(Scan *s, const Match *m)) {
 
 // ---- reading a place -------------------------------------------------------------------------------------------------
 
-Answer read_number(Scan *s, const Match *m) {
+Answer math_read_number(Scan *s, const Match *m) {
     Str digits = {0};
     Text text = m->expr;
     Node *a;

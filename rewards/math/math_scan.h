@@ -49,4 +49,4 @@ bool number_after_equals(Scan *s, size_t at, Match *m);
 void scan_numbers(Scan *s, void (*add)(Scan *s, const Match *m));
 bool accept_hope(Text t, size_t end);
 bool accept_no_equals(Text t, size_t end);
-Answer read_number(Scan *s, const Match *m);
+Answer math_read_number(Scan *s, const Match *m);

@@ -1,5 +1,6 @@
 // The values of expressions: rational arithmetic that is exact by residues modulo primes, and complex arithmetic beside
 // it.
+#include "random.h"
 #include "verify.h"
 #include <complex.h>
 #include <math.h>
@@ -217,7 +218,7 @@ static Value apply_complex(size_t i, Value a) {
 }
 
 static uint64_t hash_text(Text t, uint64_t seed) {
-    uint64_t h = 0xcbf29ce484222325u ^ seed * 0x9e3779b97f4a7c15u;
+    uint64_t h = 0xcbf29ce484222325u ^ seed * RANDOM_STEP;
     for (size_t i = 0; i < t.n; i++) h = (h ^ (unsigned char)t.s[i]) * 0x100000001b3u;
     h = (h ^ (h >> 32)) * 0xd6e8feb86659fd93u;
     return h ^ (h >> 32);

@@ -39,7 +39,7 @@ static double gsm8k_strict(const Reward *r, const Sample *s) {
 // Compares gold with the last number that is not a lone point; where there are only lone points, with the first.
 static double gsm8k_flexible(const Reward *r, const Sample *s) {
     Text t = tail_of(sample_text(s)), number = {0};
-    for (size_t at = 0, end; at<t.n; at = end> at ? end : at + 1) {
+    for (size_t at = 0, end; at < t.n; at = (end > at) ? end : at + 1) {
         end = number_end(t, at);
         if (end > at && (number.n == 0 || end - at > 1 || t.s[at] != '.')) number = text_slice(t, at, end);
     }

@@ -1,5 +1,6 @@
 // The reward repetition_penalty: the share of n-grams that occurred before, times a penalty (Yeo et al. 2025,
 // "Demystifying Long Chain-of-Thought Reasoning in LLMs", appendix C.2). Open R1 counts words, TRL token ids.
+#include "random.h"
 #include "rules.h"
 #include <stdlib.h>
 #include <utf8proc.h>
@@ -9,7 +10,7 @@ enum { UNIT_EN, UNIT_ZH, UNIT_IDS };
 
 // Mixes x into the 64-bit hash h: words and n-grams are compared by such hashes.
 static uint64_t mix(uint64_t h, uint64_t x) {
-    h = (h ^ x) * 0x9e3779b97f4a7c15u;
+    h = (h ^ x) * RANDOM_STEP;
     return h ^ (h >> 32);
 }
 

@@ -1,5 +1,5 @@
-// Compiled without AddressSanitizer, for speed: what touches the kernels' memory in their name does so in the headers, or
-// looks first.
+// Runs a block of threads. Compiled without AddressSanitizer, for speed: what touches the kernels' memory in their name does
+// so in the headers, or looks first.
 //
 // One block at a time: each thread is a fiber that runs until it meets a barrier or a collective, and which runs next is
 // drawn from the seed. Barriers count the block's arrivals, collectives the warp's; where nobody can go on, it is said why.
@@ -103,7 +103,7 @@ void switch_to(Fiber *to) {
     __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->stack_size);
     arrived_from(jump_fcontext(to->context, from));
 }
-// One of the bits that are set, not quite evenly drawn.
+// Draws one of the bits that are set, not quite evenly.
 unsigned draw_bit(unsigned bits) {
     unsigned by = draw_below(32), turned = bits >> by | bits << (-by & 31);
     return ((unsigned)__builtin_ctz(turned) + by) % 32;

@@ -1,4 +1,4 @@
-// The JSON-lines protocol of scorers, test cases in answer fields, blocks of code, and reward selections.
+// Fuzzes the JSON-lines protocol of scorers, test cases in answer fields, blocks of code, and reward selections.
 #include "code.h"
 #include "fuzz.h"
 #include "ask.h"

@@ -1,4 +1,4 @@
-// tokenizer.json: what is accepted encodes and decodes.
+// Fuzzes tokenizer.json: what is accepted encodes and decodes.
 #include "fuzz.h"
 #include "tokenizer.h"
 

@@ -76,7 +76,7 @@ float element(Type t, const uint8_t *p) {
     default: return (float)*p;
     }
 }
-// A tile of shared memory: to[row * row_step + k * k_step]; checked, and hashed. to NULL: hashed only.
+// Reads a tile of shared memory to to[row * row_step + k * k_step], checked; its hash. to NULL: hashed only.
 uint64_t read_tile(Warp &w, const Instr &i, uint64_t descriptor, bool transposed, int first, int rows, int K, Type t,
                    float *to, int row_step, int k_step) {
     Descriptor d = describe(w, i, descriptor);
@@ -101,7 +101,7 @@ uint64_t read_tile(Warp &w, const Instr &i, uint64_t descriptor, bool transposed
     return h;
 }
 
-// imm: N | K << 16; x: types of a, b, d; y: bits: 0 a's sign, 1 b's, 2 trans-a, 3 trans-b, 4 A in registers, 5 scale-d given by
+// How an Instr holds a wgmma. imm: N | K << 16; x: types of a, b, d; y: bits: 0 a's sign, 1 b's, 2 trans-a, 3 trans-b, 4 A in registers, 5 scale-d given by
 // a predicate (c), which 6 negates; list: d; list2: a's registers; a, b: descriptors.
 struct Shape {
     int N, K;
