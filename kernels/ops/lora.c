@@ -10,7 +10,7 @@
 #include "parallel.h"
 #include "simd.h"
 
-enum { DOWN_TOKENS = 4, DOWN_ROWS = 4, UP_TOKENS = 8, GRAD_ROWS = 8, CHUNK = 128 };
+enum { DOWN_TOKENS = 4, DOWN_ROWS = 4, UP_TOKENS = 8, UP_COLUMNS = 512, GRAD_ROWS = 8, CHUNK = 128 };
 
 // A part's place: its first column, its first column of z, its first element of w.
 typedef struct {
@@ -37,24 +37,29 @@ ALWAYS_INLINE void down_tile(float *z, int64_t z_row, const void *x, int64_t x_a
     for (int i = 0; i < m; i++)
         for (int j = 0; j < n; j++) z[i * z_row + j] = scale * vf_sum(sum[i][j]);
 }
-ALWAYS_INLINE void down_rows(float *z, int64_t z_row, const void *x, int64_t x_at, int64_t x_row, DType t,
-                             const float *w, int64_t K, int r, float scale, int m) {
-    int j = 0;
-    for (; j + DOWN_ROWS <= r; j += DOWN_ROWS)
-        down_tile(z + j, z_row, x, x_at, x_row, t, w + j * K, K, scale, m, DOWN_ROWS);
-    for (; j < r; j++) down_tile(z + j, z_row, x, x_at, x_row, t, w + j * K, K, scale, m, 1);
+// The same of any number of either, up to a tile's.
+ALWAYS_INLINE void down_some(float *z, int64_t z_row, const void *x, int64_t x_at, int64_t x_row, DType t,
+                             const float *w, int64_t K, float scale, int m, int n) {
+    if (m == DOWN_TOKENS && n == DOWN_ROWS) down_tile(z, z_row, x, x_at, x_row, t, w, K, scale, DOWN_TOKENS, DOWN_ROWS);
+    else if (n == DOWN_ROWS)
+        for (int i = 0; i < m; i++)
+            down_tile(z + i * z_row, z_row, x, x_at + i * x_row, x_row, t, w, K, scale, 1, DOWN_ROWS);
+    else
+        for (int i = 0; i < m; i++)
+            for (int j = 0; j < n; j++)
+                down_tile(z + i * z_row + j, z_row, x, x_at + i * x_row, x_row, t, w + j * K, K, scale, 1, 1);
 }
+// Tiles of tokens and rows are divided among the threads, so that all of them read of w where one token is decoded.
 ALWAYS_INLINE void down_part(Tensor z, Tensor x, DType t, const float *w, PartAt at, int64_t K, const LowRank *p) {
     int64_t T = x.dim[0], x_row = tensor_width(x), z_row = tensor_width(z);
+    int64_t across = (p->rank + DOWN_ROWS - 1) / DOWN_ROWS, tiles = (T + DOWN_TOKENS - 1) / DOWN_TOKENS * across;
 #pragma omp parallel for schedule(static) if (T * K * p->rank >= PARALLEL_MIN)
-    for (int64_t i = 0; i < T; i += DOWN_TOKENS) {
-        float *to = f32(z) + i * z_row + at.low;
-        if (i + DOWN_TOKENS <= T)
-            down_rows(to, z_row, x.data, i * x_row + at.column, x_row, t, w, K, p->rank, p->scale, DOWN_TOKENS);
-        else
-            for (int64_t k = i; k < T; k++)
-                down_rows(to + (k - i) * z_row, z_row, x.data, k * x_row + at.column, x_row, t, w, K, p->rank, p->scale,
-                          1);
+    for (int64_t tile = 0; tile < tiles; tile++) {
+        int64_t i = tile / across * DOWN_TOKENS, j = tile % across * DOWN_ROWS;
+        int m = T - i < DOWN_TOKENS ? (int)(T - i) : DOWN_TOKENS,
+            n = p->rank - j < DOWN_ROWS ? (int)(p->rank - j) : DOWN_ROWS;
+        down_some(f32(z) + i * z_row + at.low + j, z_row, x.data, i * x_row + at.column, x_row, t, w + j * K, K,
+                  p->scale, m, n);
     }
 }
 
@@ -67,10 +72,10 @@ void cpu_lora_down(Device *d, Tensor z, Tensor x, Tensor w, LowRank p) {
     }
 }
 
-// y[m,N] = base + scale z[m,r] w[r,N]; `at` is the first token's first element of y and base.
+// y[m,n] = base + scale z[m,r] w[r,n], of w's rows N long; `at` is the first token's first element of y and base.
 ALWAYS_INLINE void up_tile(void *y, DType t, const void *base, DType tb, int64_t at, int64_t row, const float *z,
-                           int64_t z_row, const float *w, int64_t N, int r, float scale, int m) {
-    FOR_LANES(i, lanes, N, {
+                           int64_t z_row, const float *w, int64_t N, int64_t n, int r, float scale, int m) {
+    FOR_LANES(i, lanes, n, {
         vf sum[UP_TOKENS] = {0};
         for (int j = 0; j < r; j++) {
             vf v = row_load_part(w, F32, j * N + i, lanes);
@@ -84,15 +89,19 @@ ALWAYS_INLINE void up_tile(void *y, DType t, const void *base, DType tb, int64_t
 ALWAYS_INLINE void up_part(Tensor y, DType t, Tensor base, DType tb, Tensor z, const float *w, PartAt at, int64_t N,
                            int r, float scale) {
     int64_t T = y.dim[0], row = tensor_width(y), z_row = tensor_width(z);
+    int64_t across = (N + UP_COLUMNS - 1) / UP_COLUMNS, tiles = (T + UP_TOKENS - 1) / UP_TOKENS * across;
 #pragma omp parallel for schedule(static) if (T * N * (r + 1) >= PARALLEL_MIN)
-    for (int64_t i = 0; i < T; i += UP_TOKENS) {
+    for (int64_t tile = 0; tile < tiles; tile++) {
+        int64_t i = tile / across * UP_TOKENS, c = tile % across * UP_COLUMNS,
+                n = N - c < UP_COLUMNS ? N - c : UP_COLUMNS;
         const float *low = f32(z) + i * z_row + at.low;
         if (i + UP_TOKENS <= T)
-            up_tile(y.data, t, base.data, tb, i * row + at.column, row, low, z_row, w, N, r, scale, UP_TOKENS);
+            up_tile(y.data, t, base.data, tb, i * row + at.column + c, row, low, z_row, w + c, N, n, r, scale,
+                    UP_TOKENS);
         else
             for (int64_t k = i; k < T; k++)
-                up_tile(y.data, t, base.data, tb, k * row + at.column, row, low + (k - i) * z_row, z_row, w, N, r,
-                        scale, 1);
+                up_tile(y.data, t, base.data, tb, k * row + at.column + c, row, low + (k - i) * z_row, z_row, w + c, N,
+                        n, r, scale, 1);
     }
 }
 
