@@ -34,7 +34,7 @@ Probe probe_run(void);
 // A GPU's; the zero Probe where only a fixed number of iterations is asked for.
 Probe probe_device(const Bench *b);
 
-// A monotonic clock, seconds. Seconds of one call of fn(arg, i): the median of many, after a call to warm up. i counts
+// Seconds of one call of fn(arg, i): the median of many, after a call to warm up. i counts
 // the calls, so that fn can rotate its inputs instead of finding them in the caches. The clock stops when the device
 // has finished.
 double bench_time(const Bench *b, void (*fn)(void *arg, int i), void *arg);
@@ -53,11 +53,15 @@ double peak_memory(void);
 void bench_section(const Bench *b, const char *title);
 // Whether a row of that name is to be measured.
 bool bench_wants(const Bench *b, const char *name);
+bool bench_wanted_any(void); // whether any row was, so far
 // One row: value (in `unit`), beside `limit` in the same unit (0: none) and the peer's value of that name. `must`: the
 // share of the limit below which the benchmark fails (0: none).
 void bench_row(Bench *b, const char *name, double value, const char *unit, double limit, double must);
 // A row of time, where less is more: `limit` is the floor, in the same unit.
 void bench_row_time(Bench *b, const char *name, double value, const char *unit, double limit);
+
+// The probe's figures, as rows.
+void bench_print_probe(Bench *b, const Probe *p);
 
 // A row of the least and of the expected time to move `bytes` and compute `flop` on an H200 and an H100.
 void bench_row_floor(const Bench *b, const char *name, double bytes, double flop, DType dtype);
@@ -68,6 +72,7 @@ double predicted_share(const char *name);
 // "name<TAB>value" fill the peer column of the rows that follow.
 void peer_run(const Bench *b, const char *script, const char *section);
 double peer_value(const char *name); // NaN where there is none
+void peers_free(void);
 
 // The parts, in the order they are printed.
 void bench_products(Bench *b);

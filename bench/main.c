@@ -1,228 +1,12 @@
 // The benchmark (bench/README.md). Every figure is printed beside the machine's limit, which the same run's probe
 // measured, and beside a peer's figure where one is installed.
 #include "bench_model.h"
-#include "clock.h"
 #include "config.h"
 #include "device.h"
 #include "program.h"
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void finish(const Bench *b) {
-    b->device->sync(b->device);
-    if (b->device->error[0]) die("bench: %s", b->device->error);
-}
-
-// Calls `calls` times; seconds of one.
-static double clocked(const Bench *b, void (*fn)(void *arg, int i), void *arg, int first, int calls) {
-    double start = clock_seconds();
-    for (int i = 0; i < calls; i++) fn(arg, first + i);
-    finish(b);
-    return (clock_seconds() - start) / calls;
-}
-
-double bench_time(const Bench *b, void (*fn)(void *arg, int i), void *arg) {
-    enum { MOST = 200 };
-    double t[MOST], all = 0;
-    int n = 0;
-    if (b->iterations) return clocked(b, fn, arg, 0, b->iterations);
-    clocked(b, fn, arg, 0, 1);
-    while (n < MOST && (n < 5 || all < 0.4) && (n == 0 || all < 5)) {
-        t[n] = clocked(b, fn, arg, n + 1, 1);
-        all += t[n++];
-    }
-    qsort(t, (size_t)n, sizeof *t, ascending);
-    return t[n / 2];
-}
-
-void bench_time_both(const Bench *b, void (*fn)(void *arg, int i), void *const arg[2], double seconds[2]) {
-    enum { MOST = 200 };
-    double t[2][MOST], all = 0;
-    int n = 0;
-    if (!b->iterations) clocked(b, fn, arg[1], 0, 1);
-    for (; n < MOST && (b->iterations ? n < b->iterations : (n < 5 || all < 0.8) && (n == 0 || all < 10)); n++)
-        for (int k = 0; k < 2; k++) all += t[k][n] = clocked(b, fn, arg[k], n + 1, 1);
-    for (int k = 0; k < 2; k++) {
-        qsort(t[k], (size_t)n, sizeof **t, ascending);
-        seconds[k] = t[k][n / 2];
-    }
-}
-
-typedef struct {
-    Device *device;
-    Graph *graph;
-} Recorded;
-static void run_recorded(void *arg, int i) {
-    Recorded *r = arg;
-    r->device->graph_run(r->device, r->graph);
-}
-
-double bench_time_ops(const Bench *b, void (*fn)(void *arg, int i), void *arg) {
-    Device *d = b->device;
-    if (!b->gpu || b->iterations) return bench_time(b, fn, arg);
-    clocked(b, fn, arg, 0, 1);
-    // Enough calls that launching the graph and waiting for it, some ten microseconds, do not count.
-    double once = clocked(b, fn, arg, 0, 16);
-    int calls = once > 1e-3 ? 4 : once > 1e-4 ? 32 : 256;
-    d->graph_begin(d);
-    for (int i = 0; i < calls; i++) fn(arg, i);
-    Recorded r = {d, d->graph_end(d)};
-    finish(b);
-    double seconds = bench_time(b, run_recorded, &r) / calls;
-    d->graph_free(d, r.graph);
-    return seconds;
-}
-
-// Resets the peak of the process's memory (VmHWM) to what it holds now: that is what writing 5 to clear_refs does.
-void peak_memory_reset(void) {
-    FILE *f = fopen("/proc/self/clear_refs", "w");
-    if (!f) return;
-    fputs("5", f);
-    fclose(f);
-}
-
-double peak_memory(void) {
-    FILE *f = fopen("/proc/self/status", "r");
-    char line[256];
-    long kib = 0;
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "VmHWM: %ld", &kib) == 1) break;
-    if (f) fclose(f);
-    return (double)kib / (1 << 20);
-}
-
-// ---- peers -----------------------------------------------------------------------------------------------------------
-typedef struct {
-    char name[64];
-    double value;
-} PeerValue;
-static PeerValue *peers;
-static int n_peers;
-
-double peer_value(const char *name) {
-    for (int i = n_peers - 1; i >= 0; i--)
-        if (!strcmp(peers[i].name, name)) return peers[i].value;
-    return NAN;
-}
-
-void peer_run(const Bench *b, const char *script, const char *section) {
-    if (!b->peers || b->only) return;
-    const char *python = getenv("PYTHON");
-    char *command = xasprintf("%s bench/peers/%s %s", python ? python : "python3", script, section);
-    FILE *f = popen(command, "r");
-    char line[256], reason[256] = "";
-    int before = n_peers;
-    bool noted = false;
-    while (f && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = 0;
-        char *tab = strchr(line, '\t');
-        if (!strncmp(line, "SKIP ", 5)) snprintf(reason, sizeof reason, "%s", line + 5);
-        if (!strncmp(line, "NOTE ", 5)) printf("%s\n", line + 5), noted = true;
-        if (!tab || tab - line >= (ptrdiff_t)sizeof peers->name) continue;
-        *tab = 0;
-        peers = xrealloc(peers, (size_t)(n_peers + 1) * sizeof *peers);
-        memcpy(peers[n_peers].name, line, (size_t)(tab - line) + 1);
-        peers[n_peers++].value = strtod(tab + 1, NULL);
-    }
-    if (f) pclose(f);
-    if (n_peers == before && !noted) printf("SKIP %s: %s\n", script, *reason ? reason : "no python3, or it failed");
-    free(command);
-}
-
-// ---- the table -------------------------------------------------------------------------------------------------------
-void bench_section(const Bench *b, const char *title) {
-    if (b->floors) printf("%s\n", title);
-    else printf("\n%-46s %23s %9s %12s %7s\n", title, "", "of limit", "peer", "ratio");
-    fflush(stdout);
-}
-
-static int wanted; // rows so far
-bool bench_wants(const Bench *b, const char *name) {
-    bool wants = !b->only || strstr(name, b->only);
-    wanted += wants;
-    return wants;
-}
-
-// A field of a CSV file, quoted where it needs it.
-static void put_field(FILE *f, const char *text) {
-    bool quote = strpbrk(text, ",\"\n") != NULL;
-    if (quote) fputc('"', f);
-    for (; *text; text++) {
-        if (*text == '"') fputc('"', f);
-        fputc(*text, f);
-    }
-    if (quote) fputc('"', f);
-}
-
-static void put_csv(const Bench *b, const char *name, double value, const char *unit, double limit, double share,
-                    double peer) {
-    const double figure[] = {limit > 0 ? limit : NAN, 100 * share, peer};
-    put_field(b->csv, name);
-    fprintf(b->csv, ",%.6g,%s", value, unit);
-    for (int i = 0; i < 3; i++) {
-        fputc(',', b->csv);
-        if (!isnan(figure[i])) fprintf(b->csv, i == 1 ? "%.1f" : "%.6g", figure[i]);
-    }
-    for (int i = 0; i < 4; i++) {
-        fputc(',', b->csv);
-        put_field(b->csv, b->origin[i]);
-    }
-    fprintf(b->csv, ",%s\n", b->date);
-    fflush(b->csv);
-}
-
-static void put_row(Bench *b, const char *name, double value, const char *unit, double limit, double share,
-                    double better, double must) {
-    double peer = peer_value(name);
-    bool low = must > 0 && !(share >= must);
-    if (b->iterations) {
-        printf("%-46s ran, not measured\n", name);
-        return;
-    }
-    printf("%-46s %12.*f %-10s", name, value < 10 ? 3 : value < 1000 ? 1 : 0, value, unit);
-    if (isnan(share)) printf(" %9s", "");
-    else printf(" %8.0f%%", 100 * share);
-    double predicted = b->gpu ? predicted_share(name) : NAN;
-    if (!isnan(predicted)) printf(" (%.0f%% expected)", 100 * predicted);
-    if (!isnan(peer))
-        printf(" %12.*f %6.2fx", peer < 10 ? 3 : peer < 1000 ? 1 : 0, peer, better > 0 ? value / peer : peer / value);
-    if (low) printf("  FAILED: below %.0f%%", 100 * must);
-    putchar('\n');
-    fflush(stdout);
-    b->failed |= low;
-    if (b->csv) put_csv(b, name, value, unit, limit, share, peer);
-}
-
-void bench_row(Bench *b, const char *name, double value, const char *unit, double limit, double must) {
-    put_row(b, name, value, unit, limit, limit > 0 ? value / limit : NAN, 1, must);
-}
-void bench_row_time(Bench *b, const char *name, double value, const char *unit, double limit) {
-    put_row(b, name, value, unit, limit, limit > 0 ? limit / value : NAN, -1, 0);
-}
-
-static void print_probe(Bench *b, const Probe *p) {
-    if (b->gpu) {
-        printf("probe: %s\n", b->device->about);
-        bench_row(b, "device-to-device copy, read + written", p->read, "GB/s", 0, 0);
-        bench_row(b, "f32 product, 4096 cubed", p->f32, "GFLOP/s", 0, 0);
-        bench_row(b, "bf16 product, 8192 cubed", p->bf16, "GFLOP/s", 0, 0);
-        return;
-    }
-    printf("probe: %d thread%s, best of several passes\n", p->threads, p->threads == 1 ? "" : "s");
-    bench_row(b, "streaming read", p->read, "GB/s", 0, 0);
-    bench_row(b, "f32 multiply-adds on registers", p->f32, "GFLOP/s", 0, 0);
-    char name[64];
-    snprintf(name, sizeof name, "bf16 %s on registers", p->bf16_unit ? p->bf16_unit : "");
-    if (p->bf16_unit) bench_row(b, name, p->bf16, "GFLOP/s", 0, 0);
-    else printf("this CPU multiplies no bf16: it is held against f32's figure\n");
-}
 
 static const struct {
     const char *name;
@@ -344,9 +128,9 @@ int main(int argc, char **argv) {
     if (b.iterations) b.peers = false;
     find_origin(&b);
     b.probe = probe(&b);
-    if (!b.iterations) print_probe(&b, &b.probe);
+    if (!b.iterations) bench_print_probe(&b, &b.probe);
     for (int i = 0; i < measured; i++) parts[chosen[i]].run(&b);
-    if (b.only && !wanted) {
+    if (b.only && !bench_wanted_any()) {
         fprintf(stderr, "bench: error: no row of these parts has `%s` in its name\n", b.only);
         b.failed = true;
     }
@@ -359,6 +143,6 @@ int main(int argc, char **argv) {
     if (b.csv) fclose(b.csv);
     device_close(b.device);
     for (int i = 0; i < 3; i++) free(found[i]);
-    free(peers);
+    peers_free();
     return program_end("bench", program_flush(b.failed ? EXIT_NUMERIC : EXIT_OK, &e), &e);
 }
