@@ -4,6 +4,7 @@
 #include "by_model.h"
 #include "chat.h"
 #include "device.h"
+#include "encode_around.h"
 #include "engine.h"
 #include "judging.h"
 #include <stdlib.h>
@@ -51,14 +52,15 @@ static void close_model(ByModel *m) {
     free(x);
 }
 
+static bool render_prompt(const void *arg, Text said, Str *out, Error *e) {
+    return chat_prompt(((const JudgeModel *)arg)->template, NULL, NULL, 0, said.s, out, e);
+}
+
 // The ids that the model reads of a prompt.
 static bool prompt_ids(const JudgeModel *x, Text prompt, Ids *out, Error *e) {
-    Str text = {0};
-    bool ok = !x->template || chat_prompt(x->template, NULL, NULL, 0, prompt.s, &text, e);
-    if (ok)
-        tokenizer_encode(x->of->tokenizer, x->template ? text.s : prompt.s, x->template ? text.n : prompt.n, true, out);
-    str_free(&text);
-    return ok;
+    if (x->template) return encode_around(x->of->tokenizer, render_prompt, x, prompt, out, e);
+    tokenizer_encode(x->of->tokenizer, prompt.s, prompt.n, true, out);
+    return true;
 }
 
 // Puts the prompts into the batch; those that cannot be asked have their fault.

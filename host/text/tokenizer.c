@@ -49,6 +49,7 @@ int32_t tokenizer_id(const Tokenizer *t, const char *token) {
 typedef struct {
     const Tokenizer *t;
     bool special; // match special tokens in the text
+    Text plain;   // but for those that begin in this piece of it
     Ids *out;
     pcre2_match_data *match;
     BpeScratch scratch;
@@ -106,7 +107,8 @@ static void encode_added(Encoder *c, const Trie *trie, const char *s, size_t n,
     int k;
     for (size_t at = 0; (k = trie_next(trie, s, n, &at, &from, &to)) >= 0;) {
         const AddedToken *a = &c->t->added[k];
-        if (a->special && !c->special) continue;
+        bool spelled = s + from >= c->plain.s && s + from < c->plain.s + c->plain.n;
+        if (a->special && (!c->special || spelled)) continue;
         if (a->lstrip) from = left_strip(s, from, done);
         if (a->rstrip) to = right_strip(s, n, to);
         if (from > done) rest(c, s + done, from - done);
@@ -125,18 +127,32 @@ static void encode_raw(Encoder *c, const char *s, size_t n) {
     encode_added(c, &c->t->normalized, s, n, encode_normalized);
 }
 
-void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out) {
-    Encoder c = {.t = t, .special = special, .out = out};
+static void encode(const Tokenizer *t, const char *text, size_t n, bool special, Text plain, Ids *out) {
+    Encoder c = {.t = t, .special = special, .plain = plain, .out = out};
     Str repaired = {0};
     if (!utf8_is_valid(text, n)) {
-        utf8_repair(&repaired, text, n);
+        size_t before = plain.n ? (size_t)(plain.s - text) : 0, behind = before + plain.n;
+        utf8_repair(&repaired, text, before);
+        size_t begin = repaired.n;
+        utf8_repair(&repaired, text + before, plain.n);
+        size_t end = repaired.n;
+        utf8_repair(&repaired, text + behind, n - behind);
         text = repaired.s, n = repaired.n;
+        c.plain = (Text){text + begin, end - begin};
     }
     encode_added(&c, &t->raw, text, n, encode_raw);
     pcre2_match_data_free(c.match);
     free(c.scratch.memory);
     str_free(&c.normal);
     str_free(&repaired);
+}
+
+void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out) {
+    encode(t, text, n, special, (Text){0}, out);
+}
+
+void tokenizer_encode_around(const Tokenizer *t, Text text, size_t begin, size_t end, Ids *out) {
+    encode(t, text.s, text.n, true, (Text){text.s + begin, end - begin}, out);
 }
 
 // ---- decoding -------------------------------------------------------------------------------------------------------

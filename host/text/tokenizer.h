@@ -2,6 +2,7 @@
 #pragma once
 #include "error.h"
 #include "str.h"
+#include "text.h"
 
 typedef struct Tokenizer Tokenizer;
 
@@ -15,6 +16,8 @@ const char *tokenizer_path(const Tokenizer *t);              // the tokenizer.js
 // Appends the ids of `text` (UTF-8; invalid bytes become U+FFFD). Added tokens in the text are matched first; without
 // `special`, those marked special are not matched, as with HF's split_special_tokens, so that a user's text stays text.
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out);
+// The same with `special`, but for what bytes [begin, end) spell of such tokens: that stays text.
+void tokenizer_encode_around(const Tokenizer *t, Text text, size_t begin, size_t end, Ids *out);
 // Appends the text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids outside the vocabulary add nothing, and with
 // `skip_special` neither do special tokens.
 void tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special, Str *out);
