@@ -16,7 +16,7 @@ bool encode_around(const Tokenizer *t, RenderAround *render, const void *arg, Te
         size_t before = common(x.s, x.n, y.s, y.n, false), behind = common(x.s, x.n, y.s, y.n, true);
         before = common(x.s, before, text.s, text.n, false);
         behind = common(x.s + x.n - behind, behind, text.s + before, text.n - before, true);
-        tokenizer_encode_around(t, (Text){text.s, text.n}, before, text.n - behind, out);
+        tokenizer_encode_around(t, text.s, text.n, before, text.n - behind, out);
     }
     str_free(&x), str_free(&y), str_free(&text);
     return ok;

@@ -151,8 +151,8 @@ void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool speci
     encode(t, text, n, special, (Text){0}, out);
 }
 
-void tokenizer_encode_around(const Tokenizer *t, Text text, size_t begin, size_t end, Ids *out) {
-    encode(t, text.s, text.n, true, (Text){text.s + begin, end - begin}, out);
+void tokenizer_encode_around(const Tokenizer *t, const char *text, size_t n, size_t begin, size_t end, Ids *out) {
+    encode(t, text, n, true, (Text){text + begin, end - begin}, out);
 }
 
 // ---- decoding -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 #pragma once
 #include "error.h"
 #include "str.h"
-#include "text.h"
 
 typedef struct Tokenizer Tokenizer;
 
@@ -17,7 +16,7 @@ const char *tokenizer_path(const Tokenizer *t);              // the tokenizer.js
 // `special`, those marked special are not matched, as with HF's split_special_tokens, so that a user's text stays text.
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out);
 // The same with `special`, but for what bytes [begin, end) spell of such tokens: that stays text.
-void tokenizer_encode_around(const Tokenizer *t, Text text, size_t begin, size_t end, Ids *out);
+void tokenizer_encode_around(const Tokenizer *t, const char *text, size_t n, size_t begin, size_t end, Ids *out);
 // Appends the text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids outside the vocabulary add nothing, and with
 // `skip_special` neither do special tokens.
 void tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special, Str *out);
