@@ -5,17 +5,32 @@
 
 static char said[16384];
 
-// `grpo ARGUMENTS` there, by the shell: its exit code; what it says is in `said`.
-static inline int grpo(const char *fmt, ...) {
+// A line of shell there, in which `grpo` is the program under test: its exit code; what it says is in `said`.
+static inline int shell_va(const char *fmt, va_list ap) {
     const char *program = getenv("GRPO") ? getenv("GRPO") : "build/grpo";
-    char rest[8192];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(rest, sizeof rest, fmt, ap);
-    va_end(ap);
-    char *command = xasprintf("cd %s && %s/%s %s 2>&1", scratch, *program == '/' ? "" : getenv("PWD"), program, rest);
+    char line[8192];
+    vsnprintf(line, sizeof line, fmt, ap);
+    char *command = xasprintf("cd %s && grpo() { %s/%s \"$@\"; }; (%s) 2>&1", scratch,
+                              *program == '/' ? "" : getenv("PWD"), program, line);
     int code = shell_run(command, said, sizeof said);
     free(command);
+    return code;
+}
+static inline int shell(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    int code = shell_va(fmt, ap);
+    va_end(ap);
+    return code;
+}
+// `grpo ARGUMENTS` there.
+static inline int grpo(const char *arguments, ...) {
+    char *fmt = xasprintf("grpo %s", arguments);
+    va_list ap;
+    va_start(ap, arguments);
+    int code = shell_va(fmt, ap);
+    va_end(ap);
+    free(fmt);
     return code;
 }
 

@@ -1,24 +1,9 @@
 // grpo reward_model: loss and gradients of TRL's RewardTrainer (tools/golden.py reward), resuming, ranks, what it saves.
 #include "on_device.h"
 #include "reward_case.h"
-#include "shell.h"
+#include "scratch_run.h"
 #include "train.h"
 
-static char said[16384];
-
-static int shell(const char *fmt, ...) {
-    const char *program = getenv("GRPO") ? getenv("GRPO") : "build/grpo";
-    char rest[8192];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(rest, sizeof rest, fmt, ap);
-    va_end(ap);
-    char *command = xasprintf("cd %s && grpo() { %s%s%s \"$@\"; }; (%s) 2>&1", scratch,
-                              *program == '/' ? "" : getenv("PWD"), *program == '/' ? "" : "/", program, rest);
-    int code = shell_run(command, said, sizeof said);
-    free(command);
-    return code;
-}
 static const char *device(void) { return test_on_cuda() ? "cuda" : "cpu"; }
 
 static double metric(const char *path, const char *name) {

@@ -6,7 +6,7 @@
 
 typedef enum { KIND_BOOL, KIND_INT, KIND_REAL, KIND_TEXT, KIND_LIST, KIND_PICK, KIND_FILES } OptionKind;
 
-// SAME: of a run and the one it resumes; FREE: of its ranks alone; LOCAL: of nobody. See config.h.
+// Who must agree on a value. SAME: a run and the one it resumes, and its ranks; FREE: its ranks; LOCAL: nobody.
 typedef enum { SCOPE_SAME, SCOPE_FREE, SCOPE_LOCAL } OptionScope;
 
 typedef struct {
