@@ -388,7 +388,7 @@ static void a_killed_rank_ends_all(void **state) {
         char rank[16], phase[40];
         snprintf(rank, sizeof rank, "rank %d ", (int)w % 3);
         snprintf(phase, sizeof phase, "phase `%s", phase_of[w]);
-        fails(w, SIGKILL, EXIT_COMM, 5, "", (const char *const[4]){rank, phase, NULL});
+        fails(w, SIGKILL, EXIT_COMM, 15, "", (const char *const[4]){rank, phase, NULL});
     }
 }
 
@@ -397,17 +397,17 @@ static void a_stopped_rank_times_out(void **state) {
         char rank[16], phase[40];
         snprintf(rank, sizeof rank, "rank %d ", (int)w % 3);
         snprintf(phase, sizeof phase, "phase `%s", phase_of[w]);
-        fails(w, SIGSTOP, EXIT_COMM, 1 + 5, "comm_timeout=1",
+        fails(w, SIGSTOP, EXIT_COMM, 1 + 15, "comm_timeout=1",
               (const char *const[4]){rank, phase, "has not been heard of for 1 s", "in the collective"});
     }
 }
 
 static void a_skipped_collective_is_an_error(void **state) {
-    fails(GATHER, SKIP_ONE, EXIT_COMM, 5, "", (const char *const[4]){"`parameters`", "while rank", NULL});
+    fails(GATHER, SKIP_ONE, EXIT_COMM, 15, "", (const char *const[4]){"`parameters`", "while rank", NULL});
 }
 
 static void the_failure_of_one_rank_is_that_of_all(void **state) {
-    fails(SAVE, DISK_IS_FULL, EXIT_DISK, 5, "", (const char *const[4]){"grpo: error: the disk is full", NULL});
+    fails(SAVE, DISK_IS_FULL, EXIT_DISK, 15, "", (const char *const[4]){"grpo: error: the disk is full", NULL});
 }
 
 // A number that is not finite on one rank: all of them skip the step, and the log names it.
