@@ -151,9 +151,11 @@ objects += $(if $(cuda),$(objects_cu))
 machine := $(patsubst %.cpp,$(dir)/%.o,$(filter-out %_main.cpp,$(wildcard tests/ptx/*.cpp)))
 objects += $(if $(filter emu,$(cuda)),$(patsubst %.cpp,$(dir)/%.o,$(wildcard tests/emu/*.cpp)) $(machine))
 main    := $(dir)/host/cmd/main.o
-# The base is an archive of its own: kernels and models link with it alone.
-library := $(dir)/libgrpo.a
+# The base is an archive of its own: kernels and models, another, link with it alone. The third has what is above them.
+engine  := $(filter $(patsubst %,$(dir)/%/%,$(kernels) models),$(objects))
 libbase := $(dir)/libbase.a
+libengine := $(dir)/libengine.a
+library := $(dir)/libgrpo.a
 ptx     := $(if $(filter release,$(MODE)),$(BUILD)/ptx,$(dir)/ptx)
 # test_ptx_ops needs kernels that nvcc compiled (make check-ptx), test_page a browser (make check-report)
 tests   := $(patsubst %.c,$(dir)/%,$(filter-out tests/test_ptx_ops.c tests/test_page.c,$(wildcard tests/test_*.c)))
@@ -257,9 +259,11 @@ kernels_told := $(kernels_ptx:.ptx=.told)
 $(dir)/tests/emu/emu_block.o: compile_cu += -O3 -fno-sanitize=address,alignment
 
 base_objects := $(call object,$(base))
-$(library): $(filter-out $(main) $(base_objects),$(objects)) $(dir)/linked
+beside_engine := $(filter $(dir)/tests/%,$(objects)) # the emulated GPU, the machine for PTX
+$(library): $(filter-out $(main) $(base_objects) $(engine) $(beside_engine),$(objects)) $(dir)/linked
+$(libengine): $(engine) $(beside_engine) $(dir)/linked
 $(libbase): $(base_objects) $(dir)/linked
-$(library) $(libbase):
+$(library) $(libengine) $(libbase):
 	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
 
 $(grpo): $(main)
@@ -268,18 +272,21 @@ $(tools) $(tests) $(page) $(ptx_ops): %: %.o
 $(tests) $(page) $(ptx_ops): cmocka := -lcmocka
 $(tests) $(page) $(ptx_ops): $(dir)/tests/filter.o
 $(filter $(patsubst %,$(dir)/tests/test_%,ops model contract twins),$(tests)): $(twin_ops)
-$(fuzzers): %: %.o $(library) $(libbase)
+$(fuzzers): %: %.o $(library) $(libengine) $(libbase)
 	@echo '  LD  $@'
-	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $< $(library) $(libbase) $(libs)
+	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $(filter-out %/linked,$^) $(libs)
 $(dir)/tests/fuzz/fuzz_ptx.o: tests/fuzz/fuzz_ptx.cpp $(dir)/flags_ptx
 	@echo '  CXX  $<'
 	$(Q)mkdir -p $(@D) && $(compile_ptx) -MMD -MP -c -o $@ $<
 $(fuzz_ptx): %: %.o $(machine)
 	@echo '  LD  $@'
 	$(Q)$(compile_ptx) -fsanitize=fuzzer -o $@ $^ -lpthread
-$(grpo) $(bench) $(tools) $(tests) $(page) $(ptx_ops): $(cpu_ops) $(library) $(libbase)
+# Tests of kernels and models need nothing above them, so that running one builds no more.
+low_tests := $(filter $(patsubst %,$(dir)/tests/test_%,adamw attention cases comm contract head matmul ops sample twins),$(tests)) $(ptx_ops)
+$(grpo) $(bench) $(tools) $(filter-out $(low_tests),$(tests)) $(page): $(library)
+$(grpo) $(bench) $(tools) $(tests) $(page) $(ptx_ops): $(cpu_ops) $(libengine) $(libbase)
 	@echo '  LD  $@'
-	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(library) $(libbase) $(libs) $(cmocka)
+	$(Q)mkdir -p $(@D) && $(CC) $(flags) -o $@ $(filter %.o,$^) $(filter $(library),$^) $(libengine) $(libbase) $(libs) $(cmocka)
 
 $(dir)/tests/%.o: tests/%.c $(dir)/flags
 	$(if $(call missing,cmocka),$(error no development files of cmocka: run tools/deps.sh test))
@@ -326,7 +333,7 @@ programs: $(grpo) $(tools) $(tests)
 mutants:
 ifeq ($(MODE),emu)
 	$(Q)$(MAKE) MODE=emu programs
-	$(Q)BUILD=$(dir) GRPO=$(grpo) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags) $(cpu_ops)' LIBS='$(libbase) $(libs) -lcmocka' tests/mutants/run.sh
+	$(Q)BUILD=$(dir) GRPO=$(grpo) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags) $(cpu_ops)' LIBS='$(libengine) $(libbase) $(libs) -lcmocka' tests/mutants/run.sh
 else
 	$(Q)$(MAKE) MODE=emu mutants
 endif
@@ -438,12 +445,11 @@ valgrind:
 	    else echo 'SKIP valgrind: it is not installed'; fi
 
 # Names every symbol that a room uses from a room above it: there must be none. Needs the objects of this build, nothing else.
-lower := $(filter $(patsubst %,$(dir)/%/%,$(kernels) models),$(objects))
-check-rooms: $(library) $(libbase) $(cpu_ops)
+check-rooms: $(library) $(libengine) $(libbase) $(cpu_ops)
 	$(Q)tools/check_rooms.sh $(dir) $(rooms)
-	$(Q)echo 'int main(void) { return 0; }' | $(CC) $(flags) -x c - -x none -o $(dir)/lower $(lower) $(cpu_ops) \
-	    $(if $(filter emu,$(cuda)),$(filter $(dir)/tests/emu/%,$(objects))) $(libbase) $(libs)
-	@echo 'kernels and models link without the host: $(words $(lower) $(cpu_ops)) objects, libbase.a'
+	$(Q)echo 'int main(void) { return 0; }' | $(CC) $(flags) -x c - -x none -o $(dir)/lower $(engine) $(beside_engine) $(cpu_ops) \
+	    $(libbase) $(libs)
+	@echo 'kernels and models link without the host: $(words $(engine) $(cpu_ops)) objects, libbase.a'
 
 # Prints the least and the expected time of every kernel that the benchmark times; fails where one is missing.
 .PHONY: check-floor

@@ -45,7 +45,7 @@ static Tensor add_param(Adapter *a, const char *half, int layer, int target, int
     return p->t;
 }
 
-// The parts of one product: all their A, then all their B.
+// The projections of one product: all their A, then all their B.
 static ProductAdapter add_product(Adapter *a, ModelDims n, int layer, LayerProduct product) {
     ProductAdapter p = {.a = NONE, .b = NONE};
     int64_t in = 0, out, rows = 0, elements = 0;

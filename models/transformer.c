@@ -33,7 +33,7 @@ static void range_layer(Device *d, const char *pass, int l) {
     d->range(d, name);
 }
 
-// The product's adapters; NULL where no part has one.
+// The product's adapters; NULL where no projection has one.
 static const ProductAdapter *adapter_of(const Model *m, int l, LayerProduct p) {
     return m->adapter && m->adapter->layer[l][p].in.rank ? &m->adapter->layer[l][p] : NULL;
 }

@@ -223,7 +223,7 @@ static void compiled(void **state) {
 }
 
 static void time_limits(void **state) {
-    Reward r = need("time_limits", "code:timeout=1,total_timeout=2.5");
+    Reward r = need("time_limits", "code:timeout=2,total_timeout=5");
     static const char gold[] = "{\"inputs\": [\"1\", \"2\"], \"outputs\": [\"1\", \"2\"]}";
     static const char *const hang[] = {
         "import time\ntime.sleep(1000)",
@@ -249,7 +249,7 @@ static void time_limits(void **state) {
         "[\"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\", \"f()\"]";
     double from = clock_seconds();
     assert_near(run_python(&r, "def f():\n    while True: pass", ten), 0, 0);
-    assert_true(clock_seconds() - from < 8);
+    assert_true(clock_seconds() - from < 16);
     // Output without end is cut off, long before the time is up.
     from = clock_seconds();
     Reward patient = need("time_limits", "code:timeout=100,total_timeout=100");

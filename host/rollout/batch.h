@@ -42,7 +42,7 @@ typedef struct {
     // filled by training
     float *ref_logp;  // [n, max_completion], where a reference is used
     float *advantage; // [n]
-    float *loss;      // [n] the sequence's part of the loss
+    float *loss;      // [n] what the sequence adds to the loss
 } Batch;
 
 Batch batch_new(int prompts, int group, int max_completion, int n_rewards);

@@ -24,45 +24,43 @@ typedef struct {
     char bad[sizeof((StepStats *)0)->bad];
 } RankVerdict;
 
-StepResult ranks_agree(Trainer *t, StepResult mine, Error *e) {
-    Comm *c = t->learner.engine.comm;
+StepResult ranks_agree(const Engine *engine, StepStats *stats, StepResult mine, Error *e) {
+    Comm *c = engine->comm;
     if (!c || mine == STEP_FAILED) return mine;
     RankVerdict own = {.result = mine}, *all = xcalloc((size_t)c->world, sizeof *all);
-    memcpy(own.bad, t->report.stats.bad, sizeof own.bad);
-    bool ok = device_ok(t->learner.engine.device, e) && comm_gather(c, "agreement", &own, sizeof own, all, e);
+    memcpy(own.bad, stats->bad, sizeof own.bad);
+    bool ok = device_ok(engine->device, e) && comm_gather(c, "agreement", &own, sizeof own, all, e);
     StepResult worst = ok ? STEP_DONE : STEP_FAILED;
     for (int r = c->world - 1; ok && r >= 0; r--) {
         if (all[r].result > (int32_t)worst) worst = (StepResult)all[r].result;
-        if (all[r].result == STEP_SKIPPED) memcpy(t->report.stats.bad, all[r].bad, sizeof all[r].bad);
+        if (all[r].result == STEP_SKIPPED) memcpy(stats->bad, all[r].bad, sizeof all[r].bad);
     }
     free(all);
     return worst;
 }
 
-bool ranks_exchange_completions(Trainer *t, Error *e) {
-    Comm *c = t->learner.engine.comm;
-    Batch *b = &t->generation.batch;
-    for (int k = 0; k < t->scoring.rewards.n; k++)
-        for (int f = 0; f < REWARD_FAULTS; f++)
-            t->report.faults[k][f] = reward_faults(&t->scoring.rewards.reward[k], f);
+bool ranks_exchange_completions(Comm *c, Batch *b, const Rewards *rewards, int64_t (*faults)[REWARD_FAULTS], Error *e) {
+    for (int k = 0; k < rewards->n; k++)
+        for (int f = 0; f < REWARD_FAULTS; f++) faults[k][f] = reward_faults(&rewards->reward[k], f);
     if (!c) return true;
     RankShare own = rank_share(c, b->prompts);
     Str mine = {0};
-    str_add(&mine, (const char *)t->report.faults, sizeof t->report.faults);
+    const size_t counts = (size_t)rewards->n * sizeof *faults; // bytes, before each rank's completions
+    str_add(&mine, (const char *)faults, counts);
     batch_pack_prompts(b, own.first, own.end - own.first, &mine);
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
     char *all;
     bool ok = comm_collect(c, "completions", mine.s, mine.n, &all, end, e);
-    memset(t->report.faults, 0, sizeof t->report.faults);
+    memset(faults, 0, counts);
     for (int r = 0; ok && r < c->world; r++) {
         const char *from = all + (r ? end[r - 1] : 0);
-        int64_t faults[MAX_REWARDS][REWARD_FAULTS];
-        memcpy(faults, from, sizeof faults);
-        for (int k = 0; k < MAX_REWARDS; k++)
-            for (int f = 0; f < REWARD_FAULTS; f++) t->report.faults[k][f] += faults[k][f];
+        int64_t theirs[MAX_REWARDS][REWARD_FAULTS];
+        memcpy(theirs, from, counts);
+        for (int k = 0; k < rewards->n; k++)
+            for (int f = 0; f < REWARD_FAULTS; f++) faults[k][f] += theirs[k][f];
         RankShare s = share_of(c, r, b->prompts);
-        if (r != c->rank && !batch_unpack_prompts(b, s.first, s.end - s.first, from + sizeof faults,
-                                                  (size_t)(all + end[r] - from) - sizeof faults))
+        if (r != c->rank &&
+            !batch_unpack_prompts(b, s.first, s.end - s.first, from + counts, (size_t)(all + end[r] - from) - counts))
             ok = error_set(e, EXIT_COMM, "what rank %d sent as its completions is none; please report it", r);
     }
     if (ok) free(all);
@@ -71,9 +69,7 @@ bool ranks_exchange_completions(Trainer *t, Error *e) {
     return ok;
 }
 
-bool ranks_exchange_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e) {
-    Comm *c = t->learner.engine.comm;
-    const Batch *b = &t->generation.batch;
+bool ranks_exchange_tokens(Comm *c, const Batch *b, const char *name, float *column, const int *seq, int n, Error *e) {
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end), total = 0;
     for (int r = 0; r < c->world; r++) {
@@ -93,26 +89,24 @@ bool ranks_exchange_tokens(Trainer *t, const char *name, float *column, const in
     return ok;
 }
 
-bool ranks_exchange_metrics(Trainer *t, const int *seq, int n, Error *e) {
-    Comm *c = t->learner.engine.comm;
+bool ranks_exchange_metrics(Comm *c, Generation *g, const int *seq, int n, Error *e) {
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
-    for (int r = 0; r < c->world; r++) end[r] = (uint64_t)share_of(c, r, n).end * sizeof *t->generation.metric;
+    for (int r = 0; r < c->world; r++) end[r] = (uint64_t)share_of(c, r, n).end * sizeof *g->metric;
     float(*all)[GM_COUNT] = xcalloc((size_t)n, sizeof *all);
-    for (int j = 0; j < n; j++) memcpy(all[j], t->generation.metric[seq[j]], sizeof *all);
+    for (int j = 0; j < n; j++) memcpy(all[j], g->metric[seq[j]], sizeof *all);
     bool ok = comm_share(c, "loss", all, end, e);
     for (int j = 0; ok && j < n; j++) {
-        memcpy(t->generation.metric[seq[j]], all[j], sizeof *all);
-        t->generation.batch.loss[seq[j]] = all[j][GM_LOSS];
-        t->generation.batch.state[seq[j]] = SEQ_TRAINED;
+        memcpy(g->metric[seq[j]], all[j], sizeof *all);
+        g->batch.loss[seq[j]] = all[j][GM_LOSS];
+        g->batch.state[seq[j]] = SEQ_TRAINED;
     }
     free(all);
     free(end);
     return ok;
 }
 
-bool ranks_exchange_stats(Trainer *t, StepStats *all, Error *e) {
-    Comm *c = t->learner.engine.comm;
-    all[0] = t->report.stats;
-    return !c || comm_gather(c, "stats", &t->report.stats, sizeof t->report.stats, all, e);
+bool ranks_exchange_stats(Comm *c, const StepStats *own, StepStats *all, Error *e) {
+    all[0] = *own;
+    return !c || comm_gather(c, "stats", own, sizeof *own, all, e);
 }

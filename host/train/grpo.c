@@ -26,40 +26,41 @@ SampleParams sample_params(const Config *c) {
 
 // Ends a step whose numbers are not finite: it changes no weight, and the name of the tensor at fault is kept for the
 // log.
-static StepResult bad_numbers(Trainer *t, const char *what, const char *where) {
-    snprintf(t->report.stats.bad, sizeof t->report.stats.bad, "%s%s%s", what, *where ? ": " : "", where);
+static StepResult bad_numbers(StepStats *stats, const char *what, const char *where) {
+    snprintf(stats->bad, sizeof stats->bad, "%s%s%s", what, *where ? ": " : "", where);
     return STEP_SKIPPED;
 }
 
 static float *row_f(float *column, const Batch *b, int i) { return column + (size_t)i * (size_t)b->max_completion; }
 
 // How many neighbouring completions share the computation of their prompt: a group, or 1.
-static int sharing(const Trainer *t) { return t->cfg->share_prompts ? t->generation.batch.group : 1; }
+static int sharing(const Config *c, const Batch *b) { return c->share_prompts ? b->group : 1; }
 
 // Adds sequence i to the packing: its prompt's tokens without the first `shared`, then its completion, which is scored.
-static bool pack_sequence(Trainer *t, int i, size_t shared) {
-    const Batch *b = &t->generation.batch;
+static bool pack_sequence(Generation *g, int i, size_t shared) {
+    const Batch *b = &g->batch;
     const Ids *prompt = &b->prompt[i / b->group];
     size_t own = prompt->n - shared, len = (size_t)b->len[i];
-    memcpy(t->generation.joined, prompt->id + shared, own * 4);
-    memcpy(t->generation.joined + own, b->ids + (size_t)i * (size_t)b->max_completion, len * 4);
-    return packing_add(&t->generation.packing, t->generation.joined, (int64_t)(own + len), (int64_t)own, NULL);
+    memcpy(g->joined, prompt->id + shared, own * 4);
+    memcpy(g->joined + own, b->ids + (size_t)i * (size_t)b->max_completion, len * 4);
+    return packing_add(&g->packing, g->joined, (int64_t)(own + len), (int64_t)own, NULL);
 }
 
 // Packs sequences; neighbours with the same prompt share its rows, except the last, which predicts each completion's
 // first token.
 static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
     Packing *to = &t->generation.packing;
+    int together = sharing(t->cfg, &t->generation.batch);
     packing_clear(to);
     bool fits = true;
     for (int j = 0, end; j < n; j = end) {
-        int p = seq[j] / sharing(t);
-        for (end = j + 1; end < n && seq[end] / sharing(t) == p; end++) {
+        int p = seq[j] / together;
+        for (end = j + 1; end < n && seq[end] / together == p; end++) {
         }
         const Ids *prompt = &t->generation.batch.prompt[seq[j] / t->generation.batch.group];
         size_t shared = end - j > 1 ? prompt->n - 1 : 0;
         fits = fits && packing_prefix(to, prompt->id, (int64_t)shared);
-        for (int k = j; k < end; k++) fits = fits && pack_sequence(t, seq[k], shared);
+        for (int k = j; k < end; k++) fits = fits && pack_sequence(&t->generation, seq[k], shared);
     }
     if (!fits) die("a micro-batch does not fit its plan");
     return micro_pack(&t->learner, to);
@@ -67,23 +68,23 @@ static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
 
 // Whether the step trains the very weights that sampled: then the sampler's log-probs, logsumexps and entropies are
 // what training would compute (see ops.h), and it need not.
-static bool on_policy(const Trainer *t) { return t->generation.exact && t->state.fed == 0; }
+static bool on_policy(const Generation *g, const TrainState *s) { return g->exact && s->fed == 0; }
 
 // Gathers a per-token column of the sequences into the device tensor dst[N], or scatters what was held back into one.
-static void gather(Trainer *t, Tensor dst, float *column, const int *seq, int n) {
-    float *at = t->generation.scored;
-    for (int j = 0; j < n; at += t->generation.batch.len[seq[j++]])
-        memcpy(at, row_f(column, &t->generation.batch, seq[j]), (size_t)t->generation.batch.len[seq[j]] * 4);
-    micro_upload(&t->learner, dst, t->generation.scored);
+static void gather(Learner *l, Generation *g, Tensor dst, float *column, const int *seq, int n) {
+    float *at = g->scored;
+    for (int j = 0; j < n; at += g->batch.len[seq[j++]])
+        memcpy(at, row_f(column, &g->batch, seq[j]), (size_t)g->batch.len[seq[j]] * 4);
+    micro_upload(l, dst, g->scored);
 }
 
-static void scatter(Trainer *t, float *column, const int *seq, int n) {
+static void scatter(Learner *l, Generation *g, float *column, const int *seq, int n) {
     int64_t tokens = 0;
-    for (int j = 0; j < n; j++) tokens += t->generation.batch.len[seq[j]];
-    micro_fetch(&t->learner, tokens, t->generation.scored);
-    const float *at = t->generation.scored;
-    for (int j = 0; j < n; at += t->generation.batch.len[seq[j++]])
-        memcpy(row_f(column, &t->generation.batch, seq[j]), at, (size_t)t->generation.batch.len[seq[j]] * 4);
+    for (int j = 0; j < n; j++) tokens += g->batch.len[seq[j]];
+    micro_fetch(l, tokens, g->scored);
+    const float *at = g->scored;
+    for (int j = 0; j < n; at += g->batch.len[seq[j++]])
+        memcpy(row_f(column, &g->batch, seq[j]), at, (size_t)g->batch.len[seq[j]] * 4);
 }
 
 static void enter(Trainer *t, const char *phase, int64_t done, int64_t total) {
@@ -101,7 +102,7 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
     StepResult s = STEP_DONE;
     int64_t held = 0;
     for (int at = own.first; at < own.end && s == STEP_DONE; at += count) {
-        count = micro_take(seq + at, own.end - at, size, sharing(t));
+        count = micro_take(seq + at, own.end - at, size, sharing(t->cfg, &t->generation.batch));
         if (stop_requested()) s = STEP_STOPPED;
         else {
             enter(t, phase, at - own.first, own.end - own.first);
@@ -111,9 +112,12 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
             held += w.logp.dim[0];
         }
     }
-    if (s == STEP_DONE) scatter(t, column, seq + own.first, own.end - own.first);
-    s = ranks_agree(t, s, e);
-    return s == STEP_DONE && !ranks_exchange_tokens(t, phase, column, seq, n, e) ? STEP_FAILED : s;
+    if (s == STEP_DONE) scatter(&t->learner, &t->generation, column, seq + own.first, own.end - own.first);
+    s = ranks_agree(&t->learner.engine, &t->report.stats, s, e);
+    return s == STEP_DONE &&
+                   !ranks_exchange_tokens(t->learner.engine.comm, &t->generation.batch, phase, column, seq, n, e)
+               ? STEP_FAILED
+               : s;
 }
 
 bool group_is_flat(const Batch *b, int p) {
@@ -163,8 +167,11 @@ static StepResult rollout(Trainer *t, Error *e) {
     ok = scorer_end(t->scoring.scorer, ok, e);
     t->report.stats.reward_time += clock_seconds() - start;
     if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
-    StepResult s = ranks_agree(t, ok ? STEP_DONE : STEP_STOPPED, e);
-    return s == STEP_DONE && !ranks_exchange_completions(t, e) ? STEP_FAILED : s;
+    StepResult s = ranks_agree(&t->learner.engine, &t->report.stats, ok ? STEP_DONE : STEP_STOPPED, e);
+    return s == STEP_DONE && !ranks_exchange_completions(t->learner.engine.comm, &t->generation.batch,
+                                                         &t->scoring.rewards, t->report.faults, e)
+               ? STEP_FAILED
+               : s;
 }
 
 static const char *first_bad_completion(const Batch *b, char *where, size_t n) {
@@ -198,7 +205,7 @@ static StepResult generate(Trainer *t, Error *e) {
     if (c->shuffle_rewards) rewards_shuffle(b, (uint64_t)c->seed, (uint64_t)t->state.step);
     char where[64];
     const char *bad = first_bad_completion(b, where, sizeof where);
-    if (bad) return bad_numbers(t, bad, where);
+    if (bad) return bad_numbers(&t->report.stats, bad, where);
 
     StepResult s = STEP_DONE;
     if (c->beta != 0) {
@@ -225,39 +232,37 @@ void grpo_order(int *order, int n, int steps, uint64_t seed, uint64_t stream) {
     for (int i = 0; i < steps; i++) qsort(order + i * (n / steps), (size_t)(n / steps), sizeof *order, ascending);
 }
 
-static bool counts(const Trainer *t, int i) {
-    return !(t->cfg->mask_truncated_completions && t->generation.batch.finish[i] == FINISH_LENGTH);
+static bool counts(const Config *c, const Batch *b, int i) {
+    return !(c->mask_truncated_completions && b->finish[i] == FINISH_LENGTH);
 }
 
-static int64_t masked_tokens(const Trainer *t, const int *seq, int n) {
+static int64_t masked_tokens(const Config *c, const Batch *b, const int *seq, int n) {
     int64_t sum = 0;
-    for (int j = 0; j < n; j++) sum += counts(t, seq[j]) ? t->generation.batch.len[seq[j]] : 0;
+    for (int j = 0; j < n; j++) sum += counts(c, b, seq[j]) ? b->len[seq[j]] : 0;
     return sum;
 }
 
 // The coefficient of this step's entropy bonus. An adaptive one waits until a step's entropy was at or below the target.
-static double entropy_coef(const Trainer *t) {
-    const Config *c = t->cfg;
+static double entropy_coef(const Config *c, const TrainState *s) {
     if (!c->use_adaptive_entropy) return c->entropy_coef;
-    bool measured = t->state.last_entropy >= 0;
-    return measured && t->state.last_entropy <= c->entropy_target ? t->state.entropy_coef : 0;
+    bool measured = s->last_entropy >= 0;
+    return measured && s->last_entropy <= c->entropy_target ? s->entropy_coef : 0;
 }
 
 // Adapts the coefficient to the mean entropy of the tokens that carried policy loss in the step over seq[0..n).
-static void adapt_entropy_coef(Trainer *t, const int *seq, int n) {
-    const Config *c = t->cfg;
+static void adapt_entropy_coef(TrainState *s, const Config *c, const Generation *g, const int *seq, int n) {
     if (!c->use_adaptive_entropy) return;
     double sum = 0, tokens = 0;
     for (int j = 0; j < n; j++) {
-        sum += t->generation.metric[seq[j]][GM_KEPT_ENTROPY];
-        tokens += t->generation.metric[seq[j]][GM_KEPT];
+        sum += g->metric[seq[j]][GM_KEPT_ENTROPY];
+        tokens += g->metric[seq[j]][GM_KEPT];
     }
-    t->state.last_entropy = sum / fmax(tokens, 1);
-    t->state.entropy_coef = grpo_next_entropy_coef(t->state.entropy_coef, t->state.last_entropy,
-                                                   (EntropyRule){.target = c->entropy_target,
-                                                                 .delta = c->entropy_coef_delta,
-                                                                 .min = c->entropy_coef_min,
-                                                                 .max = c->entropy_coef_max});
+    s->last_entropy = sum / fmax(tokens, 1);
+    s->entropy_coef = grpo_next_entropy_coef(s->entropy_coef, s->last_entropy,
+                                             (EntropyRule){.target = c->entropy_target,
+                                                           .delta = c->entropy_coef_delta,
+                                                           .min = c->entropy_coef_min,
+                                                           .max = c->entropy_coef_max});
 }
 
 // The loss's scalars for the optimizer step over seq[0..n). Needs every entropy of the step where only some of the
@@ -274,7 +279,7 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
                       .delta = (float)c->delta,
                       .beta = (float)c->beta,
                       .kl_ratio = c->use_bias_correction_kl,
-                      .entropy_coef = (float)entropy_coef(t),
+                      .entropy_coef = (float)entropy_coef(c, &t->state),
                       .sapo_tau_pos = (float)c->sapo_temperature_pos,
                       .sapo_tau_neg = (float)c->sapo_temperature_neg,
                       .vespo_k_pos = (float)c->vespo_k_pos,
@@ -283,13 +288,15 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
                       .vespo_lambda_neg = (float)c->vespo_lambda_neg,
                       .entropy_threshold = -INFINITY,
                       .off_policy_threshold = (float)c->off_policy_mask_threshold};
-    int64_t tokens = masked_tokens(t, seq, n), counted = tokens;
+    int64_t tokens = masked_tokens(c, b, seq, n), counted = tokens;
     if (c->top_entropy_quantile < 1) {
-        StepResult s = on_policy(t) ? STEP_DONE : score_tokens(t, &t->learner.engine.policy, seq, n, b->entropy, e);
+        StepResult s = on_policy(&t->generation, &t->state)
+                           ? STEP_DONE
+                           : score_tokens(t, &t->learner.engine.policy, seq, n, b->entropy, e);
         if (s != STEP_DONE) return s;
         float *all = xmalloc((size_t)(tokens ? tokens : 1) * sizeof *all), *at = all;
         for (int j = 0; j < n; j++) {
-            if (!counts(t, seq[j])) continue;
+            if (!counts(c, b, seq[j])) continue;
             memcpy(at, row_f(b->entropy, b, seq[j]), (size_t)b->len[seq[j]] * 4);
             at += b->len[seq[j]];
         }
@@ -301,7 +308,7 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
         grpo_loss_scale(p->loss_type, (LossCounts){.sequences = n,
                                                    .tokens = tokens,
                                                    .generation_sequences = b->n,
-                                                   .generation_tokens = masked_tokens(t, t->generation.order, b->n),
+                                                   .generation_tokens = masked_tokens(c, b, t->generation.order, b->n),
                                                    .max_completion_length = c->max_completion_length});
     p->batch_std = grpo_batch_std(b->score, t->scoring.weights, b->prompts, b->group, b->n_rewards, p->aggregation);
     // Of the whole generation, also where this step trains on a part of it: completions.jsonl has all of them.
@@ -314,14 +321,14 @@ static StepResult loss_params(Trainer *t, const int *seq, int n, GrpoParams *p, 
 static void forward(Trainer *t, TrainWork *w, const int *seq, int n) {
     Learner *l = &t->learner;
     Batch *b = &t->generation.batch;
-    gather(t, w->old_logp, b->logp, seq, n);
-    if (!on_policy(t)) {
+    gather(l, &t->generation, w->old_logp, b->logp, seq, n);
+    if (!on_policy(&t->generation, &t->state)) {
         micro_forward(l, &l->engine.policy, w, training_temperature(t->cfg));
         return;
     }
     w->logp = w->old_logp;
-    gather(t, w->lse, b->lse, seq, n);
-    gather(t, w->entropy, b->entropy, seq, n);
+    gather(l, &t->generation, w->lse, b->lse, seq, n);
+    gather(l, &t->generation, w->entropy, b->entropy, seq, n);
     micro_hidden(l, &l->engine.policy, w);
 }
 
@@ -334,12 +341,12 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
     t->report.stats.rows += (double)t->generation.packing.T;
     t->report.stats.rows_alone += (double)t->generation.packing.alone;
     forward(t, &w, seq, n);
-    if (p.beta != 0) gather(t, w.ref_logp, b->ref_logp, seq, n);
+    if (p.beta != 0) gather(l, &t->generation, w.ref_logp, b->ref_logp, seq, n);
     int32_t *index = xmalloc((size_t)n * sizeof *index);
     uint8_t *mask = xmalloc((size_t)n);
     for (int j = 0; j < n; j++) {
         index[j] = seq[j];
-        mask[j] = counts(t, seq[j]);
+        mask[j] = counts(t->cfg, b, seq[j]);
     }
     micro_upload(l, w.index, index);
     micro_upload(l, w.mask, mask);
@@ -376,7 +383,7 @@ static StepResult take_metrics(Trainer *t, const int *seq, int n) {
         t->generation.batch.state[seq[j]] = SEQ_TRAINED;
         if (!isfinite(metric[GM_LOSS]) && !*where) snprintf(where, sizeof where, "completion %d", seq[j]);
     }
-    return *where ? bad_numbers(t, "loss", where) : STEP_DONE;
+    return *where ? bad_numbers(&t->report.stats, "loss", where) : STEP_DONE;
 }
 
 // Makes one optimizer step: this rank's share of the gradients, micro-batch by micro-batch; then the update.
@@ -390,7 +397,7 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     int size = (int)t->cfg->per_device_train_batch_size, count;
     RankShare own = rank_share(l->engine.comm, n);
     for (int at = own.first; at < own.end && s == STEP_DONE; at += count) {
-        count = micro_take(seq + at, own.end - at, size, sharing(t));
+        count = micro_take(seq + at, own.end - at, size, sharing(t->cfg, &t->generation.batch));
         if (stop_requested()) s = STEP_STOPPED;
         else {
             enter(t, "train", at - own.first, own.end - own.first);
@@ -400,10 +407,10 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     }
     if (s == STEP_DONE) s = take_metrics(t, seq + own.first, own.end - own.first);
     t->report.stats.train_time += clock_seconds() - start;
-    s = ranks_agree(t, s, e);
+    s = ranks_agree(&t->learner.engine, &t->report.stats, s, e);
     double rows[] = {t->report.stats.rows, t->report.stats.rows_alone};
-    if (s == STEP_DONE &&
-        (!ranks_exchange_metrics(t, seq, n, e) || !comm_all_reduce(l->engine.comm, "rows", rows, 2, e)))
+    if (s == STEP_DONE && (!ranks_exchange_metrics(l->engine.comm, &t->generation, seq, n, e) ||
+                           !comm_all_reduce(l->engine.comm, "rows", rows, 2, e)))
         s = STEP_FAILED;
     t->report.stats.rows = rows[0], t->report.stats.rows_alone = rows[1];
     if (s != STEP_DONE) return s;
@@ -411,7 +418,8 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     const char *bad;
     enter(t, "optimizer", 0, 0);
     if (!optim_grad_norm(l, &t->report.stats.grad_norm, &bad, e)) return STEP_FAILED;
-    if (!isfinite(t->report.stats.grad_norm)) return bad_numbers(t, "gradient", bad ? bad : "global norm");
+    if (!isfinite(t->report.stats.grad_norm))
+        return bad_numbers(&t->report.stats, "gradient", bad ? bad : "global norm");
     t->report.stats.learning_rate = optim_learning_rate(t->cfg, t->state.step, t->total_steps);
     if (!optim_step(l, t->report.stats.learning_rate, t->report.stats.grad_norm, t->state.updates + 1, e))
         return STEP_FAILED;
@@ -443,7 +451,7 @@ StepResult grpo_step(Trainer *t, Error *e) {
     // From here on the step counts: the state moves from one consistent point to the next.
     if (s == STEP_DONE) {
         sync_reference(t);
-        adapt_entropy_coef(t, t->generation.order + t->report.stats.first, n);
+        adapt_entropy_coef(&t->state, t->cfg, &t->generation, t->generation.order + t->report.stats.first, n);
         t->state.updates++;
         t->state.skipped = 0;
     } else t->state.skipped++;

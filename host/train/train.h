@@ -89,15 +89,16 @@ typedef struct {
     int first, end;
 } RankShare;
 RankShare rank_share(const Comm *c, int n); // this rank's of n things: contiguous, as even as they can be
-// Makes the greatest of the ranks' results that of all. stats.bad becomes that of the first rank with STEP_SKIPPED.
+// Makes the greatest of the ranks' results that of all. stats->bad becomes that of the first rank with STEP_SKIPPED.
 // STEP_FAILED after filling *e.
-StepResult ranks_agree(Trainer *t, StepResult mine, Error *e);
-bool ranks_exchange_completions(Trainer *t, Error *e); // by prompts: rollout's and the rewards' columns
+StepResult ranks_agree(const Engine *engine, StepStats *stats, StepResult mine, Error *e);
+// By prompts: rollout's and the rewards' columns. faults[rewards] = the rewards' faults so far, of all ranks.
+bool ranks_exchange_completions(Comm *c, Batch *b, const Rewards *rewards, int64_t (*faults)[REWARD_FAULTS], Error *e);
 // By sequences seq[0..n): a per-token column; loss and sums of grpo_loss. False after filling *e.
-bool ranks_exchange_tokens(Trainer *t, const char *name, float *column, const int *seq, int n, Error *e);
-bool ranks_exchange_metrics(Trainer *t, const int *seq, int n, Error *e);
-// all[ranks] = every rank's stats of this step. False after filling *e.
-bool ranks_exchange_stats(Trainer *t, StepStats *all, Error *e);
+bool ranks_exchange_tokens(Comm *c, const Batch *b, const char *name, float *column, const int *seq, int n, Error *e);
+bool ranks_exchange_metrics(Comm *c, Generation *g, const int *seq, int n, Error *e);
+// all[ranks] = every rank's `own` of this step. False after filling *e.
+bool ranks_exchange_stats(Comm *c, const StepStats *own, StepStats *all, Error *e);
 // Logs a step that counted (done or skipped).
 bool train_log(Trainer *t, StepResult result, Error *e);
 // How training samples: temperature, filters, seed.

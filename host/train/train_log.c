@@ -338,7 +338,7 @@ bool train_log(Trainer *t, StepResult result, Error *e) {
     t->report.stats.device_memory = d->on_host ? 0 : (double)d->memory_used(d);
     StepStats *all = xcalloc((size_t)comm_world(comm), sizeof *all);
     // Rank 0 has everything else that it logs.
-    bool ok = ranks_exchange_stats(t, all, e) && (comm_rank(comm) || write_log(t, result, all, e));
+    bool ok = ranks_exchange_stats(comm, &t->report.stats, all, e) && (comm_rank(comm) || write_log(t, result, all, e));
     free(all);
     return ok;
 }

@@ -3,7 +3,7 @@
 #pragma once
 #include "ops.h"
 
-// PEFT's target modules: name in its files, the product that it is a part of.
+// PEFT's target modules: name in its files, the product that it belongs to.
 #define LORA_TARGETS(T)                                                                                                \
     T(q_proj, "self_attn", PRODUCT_QKV)                                                                                \
     T(k_proj, "self_attn", PRODUCT_QKV)                                                                                \
@@ -16,7 +16,7 @@
 enum { LORA_TARGETS(LORA_TARGET_ENTRY) N_TARGETS };
 extern const char *const lora_target_names[N_TARGETS];
 
-// The products of a layer, whose parts lie side by side.
+// The products of a layer, whose projections lie side by side.
 typedef enum { PRODUCT_QKV, PRODUCT_O, PRODUCT_GATE_UP, PRODUCT_DOWN, N_PRODUCTS } LayerProduct;
 
 typedef struct {
@@ -28,10 +28,10 @@ typedef struct {
 float adapter_scale(const AdapterSpec *s);
 bool adapter_spec_equal(const AdapterSpec *a, const AdapterSpec *b);
 
-// The adapters of one product. a[R,K]: its parts' A below each other; b: its parts' B, each turned, [r,N]. The one's
+// The adapters of one product. a[R,K]: its projections' A below each other; b: their B, each turned, [r,N]. The one's
 // LowRank has x's columns, the other's has y's.
 typedef struct {
-    Tensor a, b; // NONE: no part has one
+    Tensor a, b; // NONE: no projection has one
     LowRank in, out;
 } ProductAdapter;
 

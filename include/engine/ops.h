@@ -70,11 +70,11 @@ typedef struct {
     int max_completion; // tokens: the length that ends it
 } EndRule;
 
-// Low-rank adapters beside the parts of a product whose columns lie side by side (q, k and v). Those parts that have one
+// Low-rank adapters beside the projections whose columns one product has side by side (q, k and v). Those that have one
 // have their `rank` columns of z one after another, and their [rank, width] of w.
 typedef struct {
     int n, rank;
-    int64_t width[3]; // [n] columns of each part
+    int64_t width[3]; // [n] columns of each projection
     bool low[3];      // [n] it has an adapter
     float scale;
 } LowRank;
@@ -101,9 +101,9 @@ typedef struct {
     OP(matmul, (Device *d, Tensor y, Tensor x, Tensor w))                                                             \
     /* dx[M,K]? = dy[M,N] w[N,K];  dw[N,K]? += dy^T x;  dw's dtype may differ */                                      \
     OP(matmul_bwd, (Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w))                                  \
-    /* low-rank adapters, part by part of the columns: see LowRank; z[T,R] and w are f32. z = scale x w^T */           \
+    /* low-rank adapters, projection by projection: see LowRank; z[T,R] and w are f32. z = scale x w^T */           \
     OP(lora_down, (Device *d, Tensor z, Tensor x, Tensor w, LowRank p))                                               \
-    /* y[T,N] = base[T,N] + scale z w, rounded once; base is f32 or as y, and may be y. A part without one: base */    \
+    /* y[T,N] = base[T,N] + scale z w, rounded once; base is f32 or as y, and may be y. A projection without one: base */    \
     OP(lora_up, (Device *d, Tensor y, Tensor base, Tensor z, Tensor w, LowRank p))                                    \
     /* dw += scale z^T x */                                                                                           \
     OP(lora_grad, (Device *d, Tensor dw, Tensor z, Tensor x, LowRank p))                                              \

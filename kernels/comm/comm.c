@@ -40,14 +40,14 @@ static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
     return share(c, name, x.data, end, e);
 }
 
-// x[n] = the sum, in rank order, of what each rank's window holds for this rank; a window has `part` elements for each
+// x[n] = the sum, in rank order, of what each rank's window holds for this rank; a window has `piece` elements for each
 // rank.
-static void add_parts(Comm *c, void *x, DType t, int64_t n, int64_t part) {
+static void add_pieces(Comm *c, void *x, DType t, int64_t n, int64_t piece) {
     for (int64_t i = 0; i < n; i++) {
         float sum = 0;
         for (int r = 0; r < c->world; r++) {
             const void *from = board_window_last(c->board, r);
-            int64_t at = c->rank * part + i;
+            int64_t at = c->rank * piece + i;
             float v = t == F32 ? ((const float *)from)[at] : bf16_to_f32(((const uint16_t *)from)[at]);
             sum = r ? sum + v : v;
         }
@@ -58,21 +58,21 @@ static void add_parts(Comm *c, void *x, DType t, int64_t n, int64_t part) {
 
 static bool reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
     size_t size = dtype_size(x.dtype);
-    int64_t part = (int64_t)(BOARD_WINDOW / size) / c->world, n = tensor_numel(x), first, count, most;
+    int64_t piece = (int64_t)(BOARD_WINDOW / size) / c->world, n = tensor_numel(x), first, count, most;
     comm_slice(n, c->world - 1, c->world, &first, &most); // the last slice is the longest
-    for (int64_t at = 0; at < most; at += part) {
+    for (int64_t at = 0; at < most; at += piece) {
         char *out = board_window_next(c->board, c->rank);
         for (int r = 0; r < c->world; r++) {
             comm_slice(n, r, c->world, &first, &count);
-            int64_t here = count - at < part ? count - at : part;
+            int64_t here = count - at < piece ? count - at : piece;
             if (here > 0)
-                memcpy(out + (size_t)(r * part) * size, (char *)x.data + (size_t)(first + at) * size,
+                memcpy(out + (size_t)(r * piece) * size, (char *)x.data + (size_t)(first + at) * size,
                        (size_t)here * size);
         }
         if (!board_meet(c->board, name, tensor_bytes(x), c->timeout, e)) return false;
         comm_slice(n, c->rank, c->world, &first, &count);
-        int64_t here = count - at < part ? count - at : part;
-        add_parts(c, (char *)x.data + (size_t)(first + at) * size, x.dtype, here, part);
+        int64_t here = count - at < piece ? count - at : piece;
+        add_pieces(c, (char *)x.data + (size_t)(first + at) * size, x.dtype, here, piece);
     }
     return true;
 }

@@ -124,10 +124,10 @@ static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
     int64_t first, each, last, n;
     comm_slice(tensor_numel(x), 0, c->world, &first, &each);
     comm_slice(tensor_numel(x), c->world - 1, c->world, &last, &n);
-    size_t size = dtype_size(x.dtype), part = (size_t)each * size, rest = (size_t)(n - each) * size;
+    size_t size = dtype_size(x.dtype), piece = (size_t)each * size, rest = (size_t)(n - each) * size;
     char *all = (char *)x.data, *tail = all + (size_t)(last + each) * size;
     ncclResult_t s = ncclSuccess;
-    if (part) s = ncclAllGather(all + (size_t)c->rank * part, all, part, ncclUint8, comm, stream);
+    if (piece) s = ncclAllGather(all + (size_t)c->rank * piece, all, piece, ncclUint8, comm, stream);
     if (!settle(c, name, s, since, e)) return false;
     if (rest) s = ncclBroadcast(tail, tail, rest, ncclUint8, c->world - 1, comm, stream);
     return settle(c, name, s, since, e) && finish(c, name, since, e);
@@ -148,22 +148,22 @@ static __global__ void add_parts_kernel(T *x, const T *got, int64_t n, int64_t s
     }
 }
 
-// Sends elements [at, at + part) of every other rank's slice and receives as many of this rank's from each.
-static ncclResult_t exchange(Comm *c, Tensor x, char *got, int64_t at, int64_t part) {
+// Sends elements [at, at + piece) of every other rank's slice and receives as many of this rank's from each.
+static ncclResult_t exchange(Comm *c, Tensor x, char *got, int64_t at, int64_t piece) {
     size_t size = dtype_size(x.dtype);
     int64_t first, count;
     ncclResult_t s = ncclGroupStart();
     for (int r = 0; r < c->world && s == ncclSuccess; r++) {
         if (r == c->rank) continue;
         comm_slice(tensor_numel(x), r, c->world, &first, &count);
-        int64_t theirs = count - at < part ? count - at : part;
+        int64_t theirs = count - at < piece ? count - at : piece;
         if (theirs > 0)
             s = ncclSend((char *)x.data + (size_t)(first + at) * size, (size_t)theirs * size, ncclUint8, r, of(c)->comm,
                          cuda_stream(of(c)->d));
         comm_slice(tensor_numel(x), c->rank, c->world, &first, &count);
-        int64_t mine = count - at < part ? count - at : part;
+        int64_t mine = count - at < piece ? count - at : piece;
         if (mine > 0 && (s == ncclSuccess || s == ncclInProgress))
-            s = ncclRecv(got + (size_t)((r - (r > c->rank)) * part) * size, (size_t)mine * size, ncclUint8, r,
+            s = ncclRecv(got + (size_t)((r - (r > c->rank)) * piece) * size, (size_t)mine * size, ncclUint8, r,
                          of(c)->comm, cuda_stream(of(c)->d));
         if (s == ncclInProgress) s = ncclSuccess; // ncclGroupEnd returns the group's status
     }
@@ -179,19 +179,19 @@ static bool reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
     int64_t first, count, most;
     comm_slice(tensor_numel(x), c->world - 1, c->world, &first, &most); // the last slice is the longest
     int others = c->world > 1 ? c->world - 1 : 1;
-    int64_t part = (int64_t)(DEVICE_SCRATCH / 2 / size) / others / 64 * 64;
-    if (part > most) part = most;
-    char *got = (char *)arena_take(&d->scratch, (size_t)(part * others) * size);
+    int64_t piece = (int64_t)(DEVICE_SCRATCH / 2 / size) / others / 64 * 64;
+    if (piece > most) piece = most;
+    char *got = (char *)arena_take(&d->scratch, (size_t)(piece * others) * size);
     comm_slice(tensor_numel(x), c->rank, c->world, &first, &count);
     bool ok = true;
-    for (int64_t at = 0; at < most && ok; at += part) {
-        ok = settle(c, name, exchange(c, x, got, at, part), since, e);
-        int64_t here = count - at < part ? count - at : part;
+    for (int64_t at = 0; at < most && ok; at += piece) {
+        ok = settle(c, name, exchange(c, x, got, at, piece), since, e);
+        int64_t here = count - at < piece ? count - at : piece;
         if (!ok || here <= 0) continue;
         Tensor mine = tensor_rows(tensor1(x.data, x.dtype, tensor_numel(x)), first + at, here);
         DISPATCH(x.dtype, T,
                  LAUNCH(d, add_parts_kernel<T>, grid_for(d, here, 256), 256, 0, data_of<T>(mine), (const T *)got, here,
-                        part, c->rank, c->world));
+                        piece, c->rank, c->world));
     }
     arena_rewind(&d->scratch, mark);
     return ok && finish(c, name, since, e);
@@ -207,17 +207,17 @@ static bool share(Comm *c, const char *name, void *data, const uint64_t *end, Er
     double since = clock_seconds();
     Device *d = of(c)->d;
     cudaStream_t stream = cuda_stream(d);
-    size_t mark = arena_mark(&d->scratch), part = DEVICE_SCRATCH / 2 / (size_t)c->world / 256 * 256;
-    if (part > longest) part = longest ? (longest + 255) / 256 * 256 : 256;
-    char *stage = (char *)arena_take(&d->scratch, part * (size_t)c->world);
+    size_t mark = arena_mark(&d->scratch), piece = DEVICE_SCRATCH / 2 / (size_t)c->world / 256 * 256;
+    if (piece > longest) piece = longest ? (longest + 255) / 256 * 256 : 256;
+    char *stage = (char *)arena_take(&d->scratch, piece * (size_t)c->world);
     bool ok = true;
     // A share of nothing is a barrier: one byte from everybody.
-    for (uint64_t at = 0; (at < longest || at == 0) && ok; at += part) {
+    for (uint64_t at = 0; (at < longest || at == 0) && ok; at += piece) {
         ncclResult_t s = ncclGroupStart();
         for (int r = 0; r < c->world && s == ncclSuccess; r++) {
             uint64_t begin = (r ? end[r - 1] : 0) + at, left = begin < end[r] ? end[r] - begin : 0;
-            size_t n = left < part ? (size_t)left : part;
-            char *place = stage + (size_t)r * part;
+            size_t n = left < piece ? (size_t)left : piece;
+            char *place = stage + (size_t)r * piece;
             if (r == c->rank && n) d->copy(d, place, (char *)data + begin, n);
             if (!total) n = 1;
             if (n) s = ncclBroadcast(place, place, n, ncclUint8, r, of(c)->comm, stream);
@@ -228,7 +228,7 @@ static bool share(Comm *c, const char *name, void *data, const uint64_t *end, Er
         for (int r = 0; r < c->world && ok; r++) {
             uint64_t begin = (r ? end[r - 1] : 0) + at, left = begin < end[r] ? end[r] - begin : 0;
             if (r != c->rank && left)
-                d->copy(d, (char *)data + begin, stage + (size_t)r * part, left < part ? left : part);
+                d->copy(d, (char *)data + begin, stage + (size_t)r * piece, left < piece ? left : piece);
         }
     }
     arena_rewind(&d->scratch, mark);

@@ -165,10 +165,10 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
     UNROLL for (int i = 0; i < MR; i++) pa[i] = rows_at(a, i < m ? i : m - 1).data;
     UNROLL for (int g = 0; g < NR; g += GROUP) {
         UNROLL for (int j = 0; j < GROUP; j++) pb[j] = rows_at(b, g + j < n ? g + j : n - 1).data;
-        Vec part[TILE_ROWS * GROUP];
-        lanes(part, t, MR, GROUP, pa, pb, len, GROUP * b.stride);
+        Vec partial[TILE_ROWS * GROUP];
+        lanes(partial, t, MR, GROUP, pa, pb, len, GROUP * b.stride);
         UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < GROUP; j++) acc[i * NR + g + j] =
-            part[i * GROUP + j];
+            partial[i * GROUP + j];
     }
     float out[TILE];
     sum_lanes(out, acc);

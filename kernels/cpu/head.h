@@ -10,9 +10,9 @@
 #define HEAD_ROWS  64   // rows of x in one task
 
 // Logits of m rows over one chunk of n tokens, z[m, HEAD_CHUNK] = scale * x[m, D] w[n, D]^T, and each row's summary of
-// them in part[m], `stride` apart.
-void head_chunk(float *z, Lse *part, int64_t stride, Rows x, int64_t m, Rows w, int64_t n, int64_t D, float scale);
+// them in summary[m], `stride` apart.
+void head_chunk(float *z, Lse *summary, int64_t stride, Rows x, int64_t m, Rows w, int64_t n, int64_t D, float scale);
 // The logsumexp of a row from its chunks' summaries; its entropy too, where `entropy` is not NULL.
-float head_lse(const Lse *part, int64_t chunks, float *entropy);
+float head_lse(const Lse *summary, int64_t chunks, float *entropy);
 
 static inline int64_t head_chunks(int64_t V) { return (V + HEAD_CHUNK - 1) / HEAD_CHUNK; }

@@ -29,5 +29,5 @@ static inline int64_t sum_block_rows(int64_t T) {
     int64_t rows = (T + 255) / 256;
     return rows < 32 ? 32 : rows;
 }
-// out[n] += the sum over blocks of part[blocks, n], in f32; out is f32 or bf16, rounded once.
-void add_column_sums(Tensor out, const float *part, int64_t blocks, int64_t n);
+// out[n] += the sum over blocks of partial[blocks, n], in f32; out is f32 or bf16, rounded once.
+void add_column_sums(Tensor out, const float *partial, int64_t blocks, int64_t n);

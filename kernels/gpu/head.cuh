@@ -40,10 +40,10 @@ template <int X> struct HeadRoom {
     int32_t id[PARTS][X];
 
     static __device__ __forceinline__ int row() { return (int)threadIdx.x % X; }
-    static __device__ __forceinline__ int part() { return (int)threadIdx.x / X; }
+    static __device__ __forceinline__ int slice() { return (int)threadIdx.x / X; }
     // The first token of this thread's quad k; the others are 16, 32 and 48 on.
     static __device__ __forceinline__ int token_of(int k) {
-        int quad = part() * QUADS + k;
+        int quad = slice() * QUADS + k;
         return quad / 16 * 64 + quad % 16;
     }
 };
@@ -60,13 +60,13 @@ template <int N> static __device__ __forceinline__ float tree_sum(float *s) {
 // it.
 template <int X> static __device__ __forceinline__ Lse head_summary(HeadRoom<X> *room) {
     typedef HeadRoom<X> R;
-    int t = R::row(), part = R::part();
+    int t = R::row(), slice = R::slice();
     float max = -INFINITY;
 #pragma unroll
     for (int k = 0; k < R::QUADS; k++)
 #pragma unroll
         for (int i = 0; i < 4; i++) max = fmaxf(max, room->z[R::token_of(k) + 16 * i][t]);
-    room->max[part][t] = max;
+    room->max[slice][t] = max;
     __syncthreads();
 #pragma unroll
     for (int p = 0; p < R::PARTS; p++) max = fmaxf(max, room->max[p][t]);
@@ -83,8 +83,8 @@ template <int X> static __device__ __forceinline__ Lse head_summary(HeadRoom<X> 
         sum[k] = (e[0] + e[1]) + (e[2] + e[3]);
         dot[k] = fmaf(e[0], s[0], e[1] * s[1]) + fmaf(e[2], s[2], e[3] * s[3]);
     }
-    room->sum[part][t] = tree_sum<R::QUADS>(sum);
-    room->dot[part][t] = tree_sum<R::QUADS>(dot);
+    room->sum[slice][t] = tree_sum<R::QUADS>(sum);
+    room->dot[slice][t] = tree_sum<R::QUADS>(dot);
     __syncthreads();
     float sums[R::PARTS], dots[R::PARTS];
 #pragma unroll
@@ -157,14 +157,14 @@ typedef struct {
     float lse, entropy;
 } RowLse;
 
-// A row's logsumexp and entropy from its summaries part[chunks], by one block of at least LSE_THREADS; all its threads
+// A row's logsumexp and entropy from its summaries summary[chunks], by one block of at least LSE_THREADS; all its threads
 // get them. Thread i < LSE_THREADS adds chunks i, i + LSE_THREADS, ... in ascending order, then block_sum adds the
 // threads: the same additions in a block of any size, as the threads beyond bring zeros. `room` is a shared array of 32
 // doubles.
-static __device__ __forceinline__ RowLse head_lse(const Lse *part, int64_t chunks, double *room) {
+static __device__ __forceinline__ RowLse head_lse(const Lse *summary, int64_t chunks, double *room) {
     double top = -INFINITY, sum = 0, dot = 0;
     const int64_t first = threadIdx.x < LSE_THREADS ? threadIdx.x : chunks;
-    for (int64_t c = first; c < chunks; c += LSE_THREADS) top = part[c].max > top ? part[c].max : top;
+    for (int64_t c = first; c < chunks; c += LSE_THREADS) top = summary[c].max > top ? summary[c].max : top;
     for (int k = WARP / 2; k; k /= 2) {
         double other = __shfl_xor_sync(FULL, top, k);
         top = other > top ? other : top;
@@ -174,7 +174,7 @@ static __device__ __forceinline__ RowLse head_lse(const Lse *part, int64_t chunk
     for (int w = 0; w < (int)blockDim.x / WARP; w++) top = room[w] > top ? room[w] : top;
     __syncthreads();
     for (int64_t c = first; c < chunks; c += LSE_THREADS) {
-        Lse l = part[c];
+        Lse l = summary[c];
         double shift = l.max - top, e = exp(shift);
         sum += e * l.sum;
         dot += e * (l.dot + shift * l.sum);

@@ -83,11 +83,11 @@ template <typename T, typename U>
 static void plain_product(Device *d, Tensor c, bool add, Strided<T> a, Strided<T> b, int64_t K) {
     int64_t step = (int64_t)MAX_GRID * PLAIN;
     for (int64_t m = 0; m < a.rows; m += step) {
-        Strided<T> part = a;
-        part.data += m * a.outer;
-        part.rows = a.rows - m < step ? a.rows - m : step;
-        LAUNCH(d, (plain_kernel<T, U>), dim3(blocks_for(b.rows, PLAIN), blocks_for(part.rows, PLAIN)), 256, 0,
-               data_of<U>(c) + m * b.rows, add, part, b, K);
+        Strided<T> piece = a;
+        piece.data += m * a.outer;
+        piece.rows = a.rows - m < step ? a.rows - m : step;
+        LAUNCH(d, (plain_kernel<T, U>), dim3(blocks_for(b.rows, PLAIN), blocks_for(piece.rows, PLAIN)), 256, 0,
+               data_of<U>(c) + m * b.rows, add, piece, b, K);
     }
 }
 

@@ -329,39 +329,39 @@ static void backward_prefix(const Shape *s, Backward *b, Tensor dqkv, Tensor dy,
 // A piece of backward work: backward_prefix for a chunk of sequence `seq`, or where chunk < 0 backward_sequence for it.
 typedef struct {
     int32_t seq, chunk;
-} Part;
+} Piece;
 
 // The pieces of work, made in scratch; *count of them. *keys: the most keys that one of them sums for.
-static Part *parts_of(Arena *a, const Sequence *q, int64_t B, int64_t *count, int64_t *keys) {
+static Piece *pieces_of(Arena *a, const Sequence *q, int64_t B, int64_t *count, int64_t *keys) {
     int64_t n = B;
     *keys = CHUNK;
     for (int64_t b = 0; b < B; b++) {
         if (q[b].shared) n += (q[b].n + CHUNK - 1) / CHUNK;
         if (end_of(&q[b]) > *keys) *keys = end_of(&q[b]) < WINDOW ? end_of(&q[b]) : WINDOW;
     }
-    Part *part = arena_take(a, (size_t)n * sizeof *part); // [n]
+    Piece *piece = arena_take(a, (size_t)n * sizeof *piece); // [n]
     *count = n;
     n = 0;
     for (int32_t b = 0; b < B; b++) {
-        part[n++] = (Part){b, -1};
-        for (int32_t c = 0; q[b].shared && c < (q[b].n + CHUNK - 1) / CHUNK; c++) part[n++] = (Part){b, c};
+        piece[n++] = (Piece){b, -1};
+        for (int32_t c = 0; q[b].shared && c < (q[b].n + CHUNK - 1) / CHUNK; c++) piece[n++] = (Piece){b, c};
     }
-    return part;
+    return piece;
 }
 
 void cpu_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix,
                        int n_kv) {
     Shape s = shape_of(qkv, n_kv);
-    int64_t B = seq.dim[0] - 1, parts, keys;
+    int64_t B = seq.dim[0] - 1, pieces, keys;
     size_t mark = arena_mark(&d->scratch);
     Sequence *sequence = sequences_of(&d->scratch, seq, prefix);
-    Part *part = parts_of(&d->scratch, sequence, B, &parts, &keys);
+    Piece *piece = pieces_of(&d->scratch, sequence, B, &pieces, &keys);
     size_t floats = backward_floats(&s, keys);
-    int threads = threads_that_fit(d, floats * sizeof(float), parts * s.K);
+    int threads = threads_that_fit(d, floats * sizeof(float), pieces * s.K);
     float *room = arena_take(&d->scratch, (size_t)threads * floats * sizeof *room); // [threads, floats]
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-    for (int64_t item = 0; item < parts * s.K; item++) {
-        Part at = part[item / s.K];
+    for (int64_t item = 0; item < pieces * s.K; item++) {
+        Piece at = piece[item / s.K];
         Backward b = backward_at(&s, room + (size_t)thread_index() * floats, keys);
         const Sequence *own = sequence + at.seq;
         if (at.chunk < 0) backward_sequence(&s, &b, dqkv, dy, y, lse, qkv, own, item % s.K);

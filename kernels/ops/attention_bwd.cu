@@ -144,26 +144,26 @@ static __global__ void __launch_bounds__(2 * TILE<D>)
                 keep_rows<D>(xg, g + own * PITCH<D>);
             }
 #pragma unroll 1
-        for (int part = 0; part < ROWS && own < rows && first + part < last_sees; part += 32) { // of the keys
+        for (int from = 0; from < ROWS && own < rows && first + from < last_sees; from += 32) { // of the keys
             float s[1][4][4], ds[1][4][4];
             uint32_t a[2][4];
             if constexpr (KEEPS<D>) {
-                dot_kept<D, 4>(s[0], xq, k + part * PITCH<D>);
-                dot_kept<D, 4>(ds[0], xg, v + part * PITCH<D>);
+                dot_kept<D, 4>(s[0], xq, k + from * PITCH<D>);
+                dot_kept<D, 4>(ds[0], xg, v + from * PITCH<D>);
             } else {
-                dot_rows<D, 1, 4>(s, q + own * PITCH<D>, k + part * PITCH<D>);
-                dot_rows<D, 1, 4>(ds, g + own * PITCH<D>, v + part * PITCH<D>);
+                dot_rows<D, 1, 4>(s, q + own * PITCH<D>, k + from * PITCH<D>);
+                dot_rows<D, 1, 4>(ds, g + own * PITCH<D>, v + from * PITCH<D>);
             }
 #pragma unroll
             for (int i = 0; i < 16; i++) {
-                int key = first + part + i / 4 * 8 + lane % 4 * 2 + i % 2, half = i / 2 % 2;
+                int key = first + from + i / 4 * 8 + lane % 4 * 2 + i % 2, half = i / 2 % 2;
                 float p = exp2_approx(fmaf(s[0][i / 4][i % 4], h.scale2, less[half]));
                 float x = p * (ds[0][i / 4][i % 4] - row_delta[half]);
                 ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;
             }
             round_fragment<4>(a[0], ds[0], 0);
             round_fragment<4>(a[1], ds[0], 1);
-            add_products<D, D / 8, 2>(dq, a, k + part * PITCH<D>);
+            add_products<D, D / 8, 2>(dq, a, k + from * PITCH<D>);
         }
         if (BUFFERS == 1 && first + ROWS < keys) {
             __syncthreads();
@@ -262,19 +262,19 @@ static __global__ void __launch_bounds__(SPLIT * 2 * TILE<D>)
             }
             // Rows past the end see no keys, and are the last: where the first of 32 sees none, none does.
 #pragma unroll 1
-        for (int part = 0; part < KEYS && own < keys && sees[part]; part += 32) {
+        for (int from = 0; from < KEYS && own < keys && sees[from]; from += 32) {
             float p[1][4][4], ds[1][4][4];
             uint32_t a[2][4];
             if constexpr (KEEP) {
-                dot_kept<D, 4>(p[0], xk, q + part * PITCH<D>);
-                dot_kept<D, 4>(ds[0], xv, g + part * PITCH<D>);
+                dot_kept<D, 4>(p[0], xk, q + from * PITCH<D>);
+                dot_kept<D, 4>(ds[0], xv, g + from * PITCH<D>);
             } else {
-                dot_rows<D, 1, 4>(p, k + own * PITCH<D>, q + part * PITCH<D>);
-                dot_rows<D, 1, 4>(ds, v + own * PITCH<D>, g + part * PITCH<D>);
+                dot_rows<D, 1, 4>(p, k + own * PITCH<D>, q + from * PITCH<D>);
+                dot_rows<D, 1, 4>(ds, v + own * PITCH<D>, g + from * PITCH<D>);
             }
 #pragma unroll
             for (int i = 0; i < 16; i++) {
-                int row = part + i / 4 * 8 + lane % 4 * 2 + i % 2, key = pos0 + own + i / 2 % 2 * 8 + lane / 4;
+                int row = from + i / 4 * 8 + lane % 4 * 2 + i % 2, key = pos0 + own + i / 2 % 2 * 8 + lane / 4;
                 float x = exp2_approx(fmaf(p[0][i / 4][i % 4], h.scale2, less[row]));
                 float y = x * (ds[0][i / 4][i % 4] - row_delta[row]);
                 p[0][i / 4][i % 4] = key < sees[row] ? x : 0;
@@ -282,10 +282,10 @@ static __global__ void __launch_bounds__(SPLIT * 2 * TILE<D>)
             }
             round_fragment<4>(a[0], p[0], 0);
             round_fragment<4>(a[1], p[0], 1);
-            add_products<D, COLUMNS / 8, 2>(dv, a, g + part * PITCH<D> + column0);
+            add_products<D, COLUMNS / 8, 2>(dv, a, g + from * PITCH<D> + column0);
             round_fragment<4>(a[0], ds[0], 0);
             round_fragment<4>(a[1], ds[0], 1);
-            add_products<D, COLUMNS / 8, 2>(dk, a, q + part * PITCH<D> + column0);
+            add_products<D, COLUMNS / 8, 2>(dk, a, q + from * PITCH<D> + column0);
         }
         if (BUFFERS == 1) {
             __syncthreads();

@@ -61,7 +61,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
     Bf16 *chunk = q + TILE_ROWS * PITCH<D>;                      // [WARPS, 2, CHUNK, PITCH]
     float2 *made = (float2 *)(chunk + WARPS * Own::CHUNK_ELEMS); // [WARPS, TILE_ROWS] (m, l) of a chunk
     int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP, b = (int)blockIdx.x * SEQS;
-    int kv_head = (int)blockIdx.y, part = (int)blockIdx.z % split, in_group = (int)blockIdx.z / split * TILE_ROWS;
+    int kv_head = (int)blockIdx.y, place = (int)blockIdx.z % split, in_group = (int)blockIdx.z / split * TILE_ROWS;
     int of_one = min(h.group - in_group, TILE_ROWS), rows = SEQS * of_one; // rows of one sequence, of the tile
     auto sequence_of = [&](int row) { return SEQS > 1 && row >= of_one ? 1 : 0; };
     // Where a row of the tile is in q or y [., heads].
@@ -78,7 +78,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
     int first_end = chunks_of(s0), tasks = first_end + (two ? chunks_of(s1) - shared : 0);
     // How many blocks share the tile.
     int blocks = tasks <= p.most ? max(1, min(split, (tasks + WARPS - 1) / WARPS)) : 1;
-    if (part >= blocks) return; // the whole block
+    if (place >= blocks) return; // the whole block
 
     load_rows<D>(q, TILE_ROWS, rows, h, thread, THREADS, [&](int i) { return qkv + at(i, h.H + 2 * h.K) * h.d; });
     float o[Own::EACH], m = -INFINITY, l = 0;
@@ -87,8 +87,8 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
     const int row = thread / OF_ROW, column = thread % OF_ROW * 4; // + 4 OF_ROW i
     // Functions, so that the numbers are computed where they are used and take no registers.
     auto tile = [&] { return ((int64_t)blockIdx.z / split * h.K + kv_head) * gridDim.x + blockIdx.x; };
-    auto part_row = [&](int t) { return (tile() * p.most + t) * TILE_ROWS + row; };
-    auto part_o = [&](int t, int j) { return (float4 *)(p.o + part_row(t) * D + column + j * 4 * OF_ROW); };
+    auto made_row = [&](int t) { return (tile() * p.most + t) * TILE_ROWS + row; };
+    auto made_o = [&](int t, int j) { return (float4 *)(p.o + made_row(t) * D + column + j * 4 * OF_ROW); };
     // Merges a chunk's (m, l, o) into the thread's elements.
     auto take = [&](float2 ml, auto quad) {
         Scales s = merge(&m, &l, ml.x, ml.y, h.scale2);
@@ -101,7 +101,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
     };
 
     Bf16 *k = chunk + warp * Own::CHUNK_ELEMS, *v = k + CHUNK * PITCH<D>;
-    for (int first = part * WARPS; first < tasks; first += blocks * WARPS) {
+    for (int first = place * WARPS; first < tasks; first += blocks * WARPS) {
         int t = first + warp, n = min(tasks - first, WARPS);
         bool second = t >= first_end;
         Span s = second ? s1 : s0;
@@ -116,7 +116,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
             load_chunk(v, h.K + kv_head);
             cp_async_wait<1>();
         } else cp_async_commit(), cp_async_wait<0>();
-        if (first == part * WARPS) __syncthreads(); // the queries, which all warps have loaded together
+        if (first == place * WARPS) __syncthreads(); // the queries, which all warps have loaded together
         else __syncwarp();
         if (t < tasks) {
             float x[1][8][4];
@@ -146,9 +146,9 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
             auto quad = [&](int j) { return *(const float4 *)(from + j * 4 * OF_ROW); };
             int done = first + i;
             if (blocks > 1) {
-                if (thread % OF_ROW == 0) __stcg(p.ml + part_row(done), ml);
+                if (thread % OF_ROW == 0) __stcg(p.ml + made_row(done), ml);
 #pragma unroll
-                for (int j = 0; j < QUADS; j++) __stcg(part_o(done, j), quad(j));
+                for (int j = 0; j < QUADS; j++) __stcg(made_o(done, j), quad(j));
             } else if (SEQS == 1 || done < shared || (done >= first_end) == (row >= of_one)) take(ml, quad);
         }
         __syncthreads();
@@ -164,7 +164,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
         if (thread == 0) p.arrived[tile()] = 0;
 #pragma unroll(QUADS > 16 ? 1 : 4)
         for (int t = 0; t < tasks; t++)
-            take(__ldcg(p.ml + part_row(t)), [&](int j) { return __ldcg((const float4 *)part_o(t, j)); });
+            take(__ldcg(p.ml + made_row(t)), [&](int j) { return __ldcg((const float4 *)made_o(t, j)); });
     }
     if (row >= rows) return;
     float scale = 1.0f / l;

@@ -29,8 +29,8 @@ typedef struct {
     const uint8_t *mask;
     float *advantage, *dlogp, *dentropy, *metrics;
     int64_t n, group_size, n_rewards;
-    TokenSums *part;   // [blocks] a segment's sums; NULL where a block owns a whole completion
-    unsigned *arrived; // [n] how many segments of a completion are done; 0 before and after the kernel
+    TokenSums *partial; // [blocks] a segment's sums; NULL where a block owns a whole completion
+    unsigned *arrived;  // [n] how many segments of a completion are done; 0 before and after the kernel
 } Columns;
 
 // ---- the advantage, by one warp -------------------------------------------------------------------------------------
@@ -139,13 +139,13 @@ template <bool plain> static __global__ void __launch_bounds__(THREADS, 3) grpo_
     SHARED(SequenceSums, wholes, [WARPS]);
     SHARED(TokenSums, room, [WARPS]);
 
-    int64_t b = all.part ? completion_of(all.offsets, all.n, blockIdx.x) : blockIdx.x, offset = all.offsets[b];
+    int64_t b = all.partial ? completion_of(all.offsets, all.n, blockIdx.x) : blockIdx.x, offset = all.offsets[b];
     Completion c;
     c.n = all.offsets[b + 1] - offset;
     int64_t segments = c.n > SEGMENT ? (c.n + SEGMENT - 1) / SEGMENT : 1;
-    int64_t segment = all.part ? blockIdx.x - first_block(all.offsets, b) : 0;
+    int64_t segment = all.partial ? blockIdx.x - first_block(all.offsets, b) : 0;
     if (segment >= segments) return;
-    int64_t first = segment * SEGMENT, end = all.part && first + SEGMENT < c.n ? first + SEGMENT : c.n;
+    int64_t first = segment * SEGMENT, end = all.partial && first + SEGMENT < c.n ? first + SEGMENT : c.n;
     c.logp = all.logp + offset;
     c.old_logp = all.old_logp + offset;
     c.ref_logp = p.beta != 0 ? all.ref_logp + offset : nullptr;
@@ -186,16 +186,16 @@ template <bool plain> static __global__ void __launch_bounds__(THREADS, 3) grpo_
         __syncthreads();
     }
     if (threadIdx.x > 0) return;
-    if (all.part && segments > 1) {
-        all.part[blockIdx.x] = total;
+    if (all.partial && segments > 1) {
+        all.partial[blockIdx.x] = total;
         __threadfence();
         if (atomicAdd(&all.arrived[b], 1) + 1 != segments) return;
         __threadfence();
         all.arrived[b] = 0;
-        const TokenSums *part = all.part + blockIdx.x - segment; // [segments]
+        const TokenSums *partial = all.partial + blockIdx.x - segment; // [segments]
         total = token_sums();
 #pragma unroll 4
-        for (int64_t k = 0; k < segments; k++) token_join(&total, &part[k]);
+        for (int64_t k = 0; k < segments; k++) token_join(&total, &partial[k]);
     }
     sequence_metrics(metric, c.n, advantage, &total, &s, &p);
 }
@@ -216,7 +216,7 @@ void cuda_grpo_loss(Device *d, GrpoOut out, GrpoIn in, GrpoParams p) {
     size_t mark = arena_mark(&d->scratch);
     if (!needs_sequence_sums(&p) && c.n <= BLOCK_COUNTERS) {
         blocks += tensor_numel(in.logp) / SEGMENT;
-        c.part = (TokenSums *)arena_take(&d->scratch, (size_t)blocks * sizeof *c.part);
+        c.partial = (TokenSums *)arena_take(&d->scratch, (size_t)blocks * sizeof *c.partial);
     }
     bool plain = loss_kind(p.loss_type).clip == CLIP_RANGE && !needs_sequence_sums(&p);
     LAUNCH(d, (plain ? grpo_loss_kernel<true> : grpo_loss_kernel<false>), (unsigned)blocks, THREADS, 0, c, p);

@@ -196,7 +196,7 @@ typedef struct {
     double mean_kl;        // mean of k3, where SequenceSums has it
     double phi;            // vespo's; elsewhere 0
     double scale, entropy_scale;
-    double kept; // the share of tokens that carry policy loss
+    double kept_fraction; // of its tokens, those that carry policy loss
     bool off_policy;
 } SequenceTerms;
 
@@ -210,7 +210,7 @@ GRPO_SHARED SequenceTerms sequence_terms(int64_t n, float advantage, const Seque
     s.off_policy = p->off_policy_threshold >= 0 && s.a < 0 && -s.mean_log_ratio > p->off_policy_threshold;
     s.scale = loss_kind(p->loss_type).sum == SUM_SEQUENCE_MEANS ? p->loss_scale / (double)n : p->loss_scale;
     s.entropy_scale = p->entropy_coef != 0 ? (double)p->entropy_coef * p->entropy_scale : 0;
-    s.kept = (double)sum->kept / (double)n;
+    s.kept_fraction = (double)sum->kept / (double)n;
     return s;
 }
 
@@ -248,7 +248,7 @@ GRPO_SHARED TokenGradients token_loss(TokenSums *sum, Token x, const SequenceTer
         if (keep) sum->loss += f.value, dl += f.dl;
         // A sequence's ratio has the derivative w / n by each token's l, and the loss of every kept token depends on
         // it.
-        dl += f.dw * w * (by_sequence ? s->kept : keep);
+        dl += f.dw * w * (by_sequence ? s->kept_fraction : keep);
     }
     if (p->beta != 0) {
         Kl kl = token_kl(x.ref_logp, l);

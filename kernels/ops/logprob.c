@@ -8,7 +8,7 @@
 #include "head.h"
 #include "simd.h"
 
-void head_chunk(float *z, Lse *part, int64_t stride, Rows x, int64_t m, Rows w, int64_t n, int64_t D, float scale) {
+void head_chunk(float *z, Lse *summary, int64_t stride, Rows x, int64_t m, Rows w, int64_t n, int64_t D, float scale) {
     dot_block(z, HEAD_CHUNK, x, m, w, n, D);
     for (int64_t i = 0; i < m; i++) {
         float *row = z + i * HEAD_CHUNK;
@@ -26,18 +26,18 @@ void head_chunk(float *z, Lse *part, int64_t stride, Rows x, int64_t m, Rows w, 
             sum += e;
             dot = vf_fma(e, s, dot);
         }
-        part[i * stride] = (Lse){max, vf_sum(sum), vf_sum(dot)};
+        summary[i * stride] = (Lse){max, vf_sum(sum), vf_sum(dot)};
     }
 }
 
-float head_lse(const Lse *part, int64_t chunks, float *entropy) {
+float head_lse(const Lse *summary, int64_t chunks, float *entropy) {
     float max = -INFINITY;
-    for (int64_t c = 0; c < chunks; c++) max = part[c].max > max ? part[c].max : max;
+    for (int64_t c = 0; c < chunks; c++) max = summary[c].max > max ? summary[c].max : max;
     double sum = 0, dot = 0;
     for (int64_t c = 0; c < chunks; c++) {
-        double shift = (double)part[c].max - max, e = exp(shift);
-        sum += e * part[c].sum;
-        dot += e * (part[c].dot + shift * part[c].sum);
+        double shift = (double)summary[c].max - max, e = exp(shift);
+        sum += e * summary[c].sum;
+        dot += e * (summary[c].dot + shift * summary[c].sum);
     }
     if (entropy) *entropy = (float)(log(sum) - dot / sum);
     return (float)(max + log(sum));
@@ -62,8 +62,8 @@ void cpu_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, T
         int64_t n = N - first < PASS ? N - first : PASS;
         size_t mark = arena_mark(&d->scratch);
         Rows xs = gather(&d->scratch, x, rows, first, n, w);
-        Lse *part = arena_take(&d->scratch, (size_t)(n * chunks) * sizeof *part); // [n, chunks]
-        float *zt = f32(logp) + first;                                            // [n] first holds z[target]
+        Lse *summary = arena_take(&d->scratch, (size_t)(n * chunks) * sizeof *summary); // [n, chunks]
+        float *zt = f32(logp) + first;                                                  // [n] first holds z[target]
         const int32_t *y = i32(target) + first;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (n * V * D > 1 << 17)
         for (int64_t c = 0; c < chunks; c++)
@@ -71,13 +71,14 @@ void cpu_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, T
                 int64_t m = n - i < HEAD_ROWS ? n - i : HEAD_ROWS, v = c * HEAD_CHUNK;
                 int64_t len = V - v < HEAD_CHUNK ? V - v : HEAD_CHUNK;
                 float z[HEAD_ROWS * HEAD_CHUNK];
-                head_chunk(z, part + i * chunks + c, chunks, rows_at(xs, i), m, rows_at(rows_of(w), v), len, D, scale);
+                head_chunk(z, summary + i * chunks + c, chunks, rows_at(xs, i), m, rows_at(rows_of(w), v), len, D,
+                           scale);
                 for (int64_t r = 0; r < m; r++)
                     if (y[i + r] >= v && y[i + r] < v + len) zt[i + r] = z[r * HEAD_CHUNK + y[i + r] - v];
             }
         for (int64_t i = 0; i < n; i++) {
             f32(lse)[first + i] =
-                head_lse(part + i * chunks, chunks, present(entropy) ? f32(entropy) + first + i : NULL);
+                head_lse(summary + i * chunks, chunks, present(entropy) ? f32(entropy) + first + i : NULL);
             zt[i] -= f32(lse)[first + i];
         }
         arena_rewind(&d->scratch, mark);

@@ -19,7 +19,7 @@
 // What head_kernel does with a chunk's logits: stores each row's summary, and the target's logit where the chunk has
 // it.
 struct Summarise {
-    Lse *part;             // [n, chunks]
+    Lse *summary;          // [n, chunks]
     float *z_target;       // [n]
     const int32_t *target; // [n]
     int64_t n, chunks;
@@ -28,16 +28,16 @@ struct Summarise {
         Lse l = head_summary(room);
         int64_t n_row = row + threadIdx.x;
         if (threadIdx.x >= X || n_row >= n) return;
-        part[n_row * chunks + token / HEAD_CHUNK] = l;
+        summary[n_row * chunks + token / HEAD_CHUNK] = l;
         int64_t y = target[n_row] - token;
         if (y >= 0 && y < len) z_target[n_row] = room->z[y][threadIdx.x];
     }
 };
 
 // Combines a row's summaries, a block for each row. logp comes in as z[target].
-static __global__ void combine_kernel(float *logp, float *lse, float *entropy, const Lse *part, int64_t chunks) {
+static __global__ void combine_kernel(float *logp, float *lse, float *entropy, const Lse *summary, int64_t chunks) {
     SHARED(double, room, [32]);
-    RowLse l = head_lse(part + blockIdx.x * chunks, chunks, room);
+    RowLse l = head_lse(summary + blockIdx.x * chunks, chunks, room);
     if (threadIdx.x) return;
     lse[blockIdx.x] = l.lse;
     logp[blockIdx.x] -= l.lse;
@@ -50,17 +50,17 @@ void cuda_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, 
     int64_t most = (int64_t)(SUMMARIES_ROOM / ((size_t)chunks * sizeof(Lse))) / 128 * 128;
     if (most < 128) most = 128;
     size_t mark = arena_mark(&d->scratch);
-    Lse *part = (Lse *)arena_take(&d->scratch, (size_t)((N < most ? N : most) * chunks) * sizeof *part);
+    Lse *summary = (Lse *)arena_take(&d->scratch, (size_t)((N < most ? N : most) * chunks) * sizeof *summary);
     for (int64_t first = 0; first < N; first += most) {
         int64_t n = N - first < most ? N - first : most;
-        Summarise done = {part, f32(logp) + first, i32(target) + first, n, chunks};
+        Summarise done = {summary, f32(logp) + first, i32(target) + first, n, chunks};
         DISPATCH(x.dtype, T,
                  head_launch<T>(
                      d,
                      {data_of<T>(x), data_of<T>(w), i32(rows) + first, NULL, n, V, 0, (int)D, head_scale(temperature)},
                      chunks, done));
         LAUNCH(d, combine_kernel, (unsigned)n, COMBINE_THREADS, 0, f32(logp) + first, f32(lse) + first,
-               present(entropy) ? f32(entropy) + first : NULL, part, chunks);
+               present(entropy) ? f32(entropy) + first : NULL, summary, chunks);
     }
     arena_rewind(&d->scratch, mark);
 }

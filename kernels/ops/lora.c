@@ -1,6 +1,6 @@
 // Low-rank adapters (Hu et al. 2021) beside a product that is not trained: y = W x + scale B (A x), f32 but for x and y.
 //
-//   lora_down   z[T,R] = scale x w^T            z = A x; and dz = scale B^T dy, of every part with its own B
+//   lora_down   z[T,R] = scale x w^T            z = A x; and dz = scale B^T dy, of every projection with its own B
 //   lora_up     y = base + scale z w            y = W x + scale B z, rounded once; and dx += A^T dz
 //   lora_grad   dw += scale z^T x               dA, dB
 //
@@ -12,11 +12,11 @@
 
 enum { DOWN_TOKENS = 4, DOWN_ROWS = 4, UP_TOKENS = 8, UP_COLUMNS = 512, GRAD_ROWS = 8, CHUNK = 128 };
 
-// A part's place: its first column, its first column of z, its first element of w.
+// A projection's place: its first column, its first column of z, its first element of w.
 typedef struct {
     int64_t column, low, element;
-} PartAt;
-static PartAt part_next(PartAt at, const LowRank *p, int k) {
+} ProjectionAt;
+static ProjectionAt projection_next(ProjectionAt at, const LowRank *p, int k) {
     at.column += p->width[k];
     if (p->low[k]) at.low += p->rank, at.element += p->rank * p->width[k];
     return at;
@@ -50,7 +50,8 @@ ALWAYS_INLINE void down_some(float *z, int64_t z_row, const void *x, int64_t x_a
                 down_tile(z + i * z_row + j, z_row, x, x_at + i * x_row, x_row, t, w + j * K, K, scale, 1, 1);
 }
 // Tiles of tokens and rows are divided among the threads, so that all of them read of w where one token is decoded.
-ALWAYS_INLINE void down_part(Tensor z, Tensor x, DType t, const float *w, PartAt at, int64_t K, const LowRank *p) {
+ALWAYS_INLINE void down_projection(Tensor z, Tensor x, DType t, const float *w, ProjectionAt at, int64_t K,
+                                   const LowRank *p) {
     int64_t T = x.dim[0], x_row = tensor_width(x), z_row = tensor_width(z);
     int64_t across = (p->rank + DOWN_ROWS - 1) / DOWN_ROWS, tiles = (T + DOWN_TOKENS - 1) / DOWN_TOKENS * across;
 #pragma omp parallel for schedule(static) if (T * K * p->rank >= PARALLEL_MIN)
@@ -64,11 +65,11 @@ ALWAYS_INLINE void down_part(Tensor z, Tensor x, DType t, const float *w, PartAt
 }
 
 void cpu_lora_down(Device *d, Tensor z, Tensor x, Tensor w, LowRank p) {
-    PartAt at = {0};
-    for (int k = 0; k < p.n; at = part_next(at, &p, k++)) {
+    ProjectionAt at = {0};
+    for (int k = 0; k < p.n; at = projection_next(at, &p, k++)) {
         if (!p.low[k]) continue;
-        if (x.dtype == F32) down_part(z, x, F32, f32(w) + at.element, at, p.width[k], &p);
-        else down_part(z, x, BF16, f32(w) + at.element, at, p.width[k], &p);
+        if (x.dtype == F32) down_projection(z, x, F32, f32(w) + at.element, at, p.width[k], &p);
+        else down_projection(z, x, BF16, f32(w) + at.element, at, p.width[k], &p);
     }
 }
 
@@ -86,8 +87,8 @@ ALWAYS_INLINE void up_tile(void *y, DType t, const void *base, DType tb, int64_t
                            vf_fma(sum[k], vf_set(scale), row_load_part(base, tb, at + k * row + i, lanes)));
     });
 }
-ALWAYS_INLINE void up_part(Tensor y, DType t, Tensor base, DType tb, Tensor z, const float *w, PartAt at, int64_t N,
-                           int r, float scale) {
+ALWAYS_INLINE void up_projection(Tensor y, DType t, Tensor base, DType tb, Tensor z, const float *w, ProjectionAt at,
+                                 int64_t N, int r, float scale) {
     int64_t T = y.dim[0], row = tensor_width(y), z_row = tensor_width(z);
     int64_t across = (N + UP_COLUMNS - 1) / UP_COLUMNS, tiles = (T + UP_TOKENS - 1) / UP_TOKENS * across;
 #pragma omp parallel for schedule(static) if (T * N * (r + 1) >= PARALLEL_MIN)
@@ -106,13 +107,13 @@ ALWAYS_INLINE void up_part(Tensor y, DType t, Tensor base, DType tb, Tensor z, c
 }
 
 void cpu_lora_up(Device *d, Tensor y, Tensor base, Tensor z, Tensor w, LowRank p) {
-    PartAt at = {0};
-    for (int k = 0; k < p.n; at = part_next(at, &p, k++)) {
+    ProjectionAt at = {0};
+    for (int k = 0; k < p.n; at = projection_next(at, &p, k++)) {
         int r = p.low[k] ? p.rank : 0; // 0: base, rounded
-        const float *part = f32(w) + at.element;
-        if (y.dtype == F32) up_part(y, F32, base, F32, z, part, at, p.width[k], r, p.scale);
-        else if (base.dtype == F32) up_part(y, BF16, base, F32, z, part, at, p.width[k], r, p.scale);
-        else up_part(y, BF16, base, BF16, z, part, at, p.width[k], r, p.scale);
+        const float *rows = f32(w) + at.element;
+        if (y.dtype == F32) up_projection(y, F32, base, F32, z, rows, at, p.width[k], r, p.scale);
+        else if (base.dtype == F32) up_projection(y, BF16, base, F32, z, rows, at, p.width[k], r, p.scale);
+        else up_projection(y, BF16, base, BF16, z, rows, at, p.width[k], r, p.scale);
     }
 }
 
@@ -136,7 +137,8 @@ ALWAYS_INLINE void grad_columns(float *dw, int64_t N, const float *z, int64_t z_
         grad_tile(dw + j * N, N, z + j, z_row, x, t, x_at, x_row, T, scale, GRAD_ROWS, lanes);
     for (; j < r; j++) grad_tile(dw + j * N, N, z + j, z_row, x, t, x_at, x_row, T, scale, 1, lanes);
 }
-ALWAYS_INLINE void grad_part(float *dw, Tensor z, Tensor x, DType t, PartAt at, int64_t N, const LowRank *p) {
+ALWAYS_INLINE void grad_projection(float *dw, Tensor z, Tensor x, DType t, ProjectionAt at, int64_t N,
+                                   const LowRank *p) {
     int64_t T = x.dim[0], x_row = tensor_width(x), z_row = tensor_width(z);
     const float *low = f32(z) + at.low;
 #pragma omp parallel for schedule(static) if (T * N * p->rank >= PARALLEL_MIN)
@@ -148,10 +150,10 @@ ALWAYS_INLINE void grad_part(float *dw, Tensor z, Tensor x, DType t, PartAt at, 
 }
 
 void cpu_lora_grad(Device *d, Tensor dw, Tensor z, Tensor x, LowRank p) {
-    PartAt at = {0};
-    for (int k = 0; k < p.n; at = part_next(at, &p, k++)) {
+    ProjectionAt at = {0};
+    for (int k = 0; k < p.n; at = projection_next(at, &p, k++)) {
         if (!p.low[k]) continue;
-        if (x.dtype == F32) grad_part(f32(dw) + at.element, z, x, F32, at, p.width[k], &p);
-        else grad_part(f32(dw) + at.element, z, x, BF16, at, p.width[k], &p);
+        if (x.dtype == F32) grad_projection(f32(dw) + at.element, z, x, F32, at, p.width[k], &p);
+        else grad_projection(f32(dw) + at.element, z, x, BF16, at, p.width[k], &p);
     }
 }

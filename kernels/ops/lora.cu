@@ -16,8 +16,8 @@
 #define GRAD_ROWS   8
 #define LEAST_CHUNK 128 // tokens
 
-// One part: pointers to its first column, its first column of z, its first element of w; strides of rows.
-template <typename T> struct Part {
+// One projection: pointers to its first column, its first column of z, its first element of w; strides of rows.
+template <typename T> struct Projection {
     T *x;
     float *z, *w;
     int64_t tokens, x_row, z_row, columns;
@@ -25,7 +25,7 @@ template <typename T> struct Part {
     float scale;
 };
 
-template <typename T> static __global__ void __launch_bounds__(THREADS) lora_down_kernel(Part<const T> p) {
+template <typename T> static __global__ void __launch_bounds__(THREADS) lora_down_kernel(Projection<const T> p) {
     wait_for_earlier();
     int64_t blocks = (p.r + ROWS - 1) / ROWS, item = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
     int64_t first = item / blocks * TOKENS, row = item % blocks * ROWS;
@@ -54,7 +54,7 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) lora_dow
 
 // base may be p.x. r = 0: base, rounded.
 template <typename T, typename B>
-static __global__ void __launch_bounds__(THREADS) lora_up_kernel(Part<T> p, const B *base) {
+static __global__ void __launch_bounds__(THREADS) lora_up_kernel(Projection<T> p, const B *base) {
     wait_for_earlier();
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= p.columns) return;
@@ -74,13 +74,13 @@ static __global__ void __launch_bounds__(THREADS) lora_up_kernel(Part<T> p, cons
     }
 }
 
-// Block y adds up tokens from y * chunk on, into part y of p.w[parts,r,columns].
+// Block y adds up tokens from y * chunk on, into partial sum y of p.w[blocks,r,columns].
 template <typename T>
-static __global__ void __launch_bounds__(THREADS) lora_grad_kernel(Part<const T> p, int64_t chunk) {
+static __global__ void __launch_bounds__(THREADS) lora_grad_kernel(Projection<const T> p, int64_t chunk) {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     int64_t first = (int64_t)blockIdx.y * chunk, end = first + chunk < p.tokens ? first + chunk : p.tokens;
     if (i >= p.columns) return;
-    float *part = p.w + (int64_t)blockIdx.y * p.r * p.columns;
+    float *partial = p.w + (int64_t)blockIdx.y * p.r * p.columns;
     for (int row = 0; row < p.r; row += GRAD_ROWS) {
         float sum[GRAD_ROWS] = {};
         for (int64_t t = first; t < end; t++) {
@@ -91,50 +91,49 @@ static __global__ void __launch_bounds__(THREADS) lora_grad_kernel(Part<const T>
         }
 #pragma unroll
         for (int j = 0; j < GRAD_ROWS; j++)
-            if (row + j < p.r) part[(row + j) * p.columns + i] = p.scale * sum[j];
+            if (row + j < p.r) partial[(row + j) * p.columns + i] = p.scale * sum[j];
     }
 }
 
-// Calls f(part, first column, k) for every part.
-template <typename T, typename F> static void each_part(Tensor x, Tensor z, Tensor w, const LowRank &p, F f) {
+// Calls f(projection, first column) for every projection.
+template <typename T, typename F> static void each_projection(Tensor x, Tensor z, Tensor w, const LowRank &p, F f) {
     int64_t column = 0, low = 0, element = 0;
     for (int k = 0; k < p.n; column += p.width[k++]) {
-        f(Part<T>{data_of<T>(x) + column, data_of<float>(z) + low, data_of<float>(w) + element, x.dim[0],
-                  tensor_width(x), tensor_width(z), p.width[k], p.low[k] ? p.rank : 0, p.scale},
+        f(Projection<T>{data_of<T>(x) + column, data_of<float>(z) + low, data_of<float>(w) + element, x.dim[0],
+                        tensor_width(x), tensor_width(z), p.width[k], p.low[k] ? p.rank : 0, p.scale},
           column);
         if (p.low[k]) low += p.rank, element += p.rank * p.width[k];
     }
 }
 
 void cuda_lora_down(Device *d, Tensor z, Tensor x, Tensor w, LowRank p) {
-    DISPATCH(x.dtype, T, each_part<const T>(x, z, w, p, [&](Part<const T> part, int64_t) {
-                 int64_t items = (part.tokens + TOKENS - 1) / TOKENS * ((part.r + ROWS - 1) / ROWS);
-                 LAUNCH_EARLY(d, lora_down_kernel<T>, blocks_for(items, WARPS), THREADS, 0, part);
+    DISPATCH(x.dtype, T, each_projection<const T>(x, z, w, p, [&](Projection<const T> one, int64_t) {
+                 int64_t items = (one.tokens + TOKENS - 1) / TOKENS * ((one.r + ROWS - 1) / ROWS);
+                 LAUNCH_EARLY(d, lora_down_kernel<T>, blocks_for(items, WARPS), THREADS, 0, one);
              }));
 }
 
 void cuda_lora_up(Device *d, Tensor y, Tensor base, Tensor z, Tensor w, LowRank p) {
-    DISPATCH2(y.dtype, T, base.dtype, B, each_part<T>(y, z, w, p, [&](Part<T> part, int64_t column) {
-                  int64_t rows = (part.tokens + TOKENS - 1) / TOKENS;
-                  dim3 grid(blocks_for(part.columns, THREADS), (unsigned)(rows < MAX_GRID ? rows : MAX_GRID));
-                  LAUNCH_EARLY(d, (lora_up_kernel<T, B>), grid, THREADS, 0, part, data_of<B>(base) + column);
+    DISPATCH2(y.dtype, T, base.dtype, B, each_projection<T>(y, z, w, p, [&](Projection<T> one, int64_t column) {
+                  int64_t rows = (one.tokens + TOKENS - 1) / TOKENS;
+                  dim3 grid(blocks_for(one.columns, THREADS), (unsigned)(rows < MAX_GRID ? rows : MAX_GRID));
+                  LAUNCH_EARLY(d, (lora_up_kernel<T, B>), grid, THREADS, 0, one, data_of<B>(base) + column);
               }));
 }
 
 void cuda_lora_grad(Device *d, Tensor dw, Tensor z, Tensor x, LowRank p) {
-    DISPATCH(x.dtype, T, each_part<const T>(x, z, dw, p, [&](Part<const T> part, int64_t) {
-                 int64_t n = part.r * part.columns;
-                 if (!n || !part.tokens) return;
+    DISPATCH(x.dtype, T, each_projection<const T>(x, z, dw, p, [&](Projection<const T> one, int64_t) {
+                 int64_t n = one.r * one.columns;
+                 if (!n || !one.tokens) return;
                  int64_t most = (int64_t)(DEVICE_SCRATCH / 2 / sizeof(float)) / n, chunk = LEAST_CHUNK;
-                 while ((part.tokens + chunk - 1) / chunk > most) chunk *= 2;
-                 int64_t blocks = (part.tokens + chunk - 1) / chunk;
+                 while ((one.tokens + chunk - 1) / chunk > most) chunk *= 2;
+                 int64_t blocks = (one.tokens + chunk - 1) / chunk;
                  size_t mark = arena_mark(&d->scratch);
-                 Tensor to = tensor1(part.w, F32, n);
-                 part.w =
-                     (float *)arena_take(&d->scratch, (size_t)(blocks * n) * sizeof(float)); // [blocks, r, columns]
-                 LAUNCH(d, lora_grad_kernel<T>, dim3(blocks_for(part.columns, THREADS), (unsigned)blocks), THREADS, 0,
-                        part, chunk);
-                 cuda_add_column_sums(d, to, part.w, blocks, n);
+                 Tensor to = tensor1(one.w, F32, n);
+                 one.w = (float *)arena_take(&d->scratch, (size_t)(blocks * n) * sizeof(float)); // [blocks, r, columns]
+                 LAUNCH(d, lora_grad_kernel<T>, dim3(blocks_for(one.columns, THREADS), (unsigned)blocks), THREADS, 0,
+                        one, chunk);
+                 cuda_add_column_sums(d, to, one.w, blocks, n);
                  arena_rewind(&d->scratch, mark);
              }));
 }

@@ -30,12 +30,13 @@
 // of either operand.
 #define BAND 8
 
-// Stores this block's chunk of a tile in part[chunks][SUMS][THREADS]. Returns whether it was the last of the tile's
+// Stores this block's chunk of a tile in partial[chunks][SUMS][THREADS]. Returns whether it was the last of the tile's
 // blocks; then `sum` becomes the sum of all chunks. *arrived counts the blocks; it is 0 before and after.
 template <int SUMS, int THREADS>
-static __device__ __forceinline__ bool add_chunks(float *sum, float *part, int chunk, int chunks, unsigned *arrived) {
+static __device__ __forceinline__ bool add_chunks(float *sum, float *partial, int chunk, int chunks,
+                                                  unsigned *arrived) {
     SHARED(unsigned, before, [1]);
-    float *mine = part + (int64_t)chunk * SUMS * THREADS + threadIdx.x;
+    float *mine = partial + (int64_t)chunk * SUMS * THREADS + threadIdx.x;
 #pragma unroll
     for (int j = 0; j < SUMS; j++) __stcg(mine + j * THREADS, sum[j]);
     __threadfence();
@@ -50,7 +51,7 @@ static __device__ __forceinline__ bool add_chunks(float *sum, float *part, int c
 #pragma unroll 1
     for (int c = 0; c < chunks; c++)
 #pragma unroll
-        for (int j = 0; j < SUMS; j++) sum[j] += __ldcg(part + ((int64_t)c * SUMS + j) * THREADS + threadIdx.x);
+        for (int j = 0; j < SUMS; j++) sum[j] += __ldcg(partial + ((int64_t)c * SUMS + j) * THREADS + threadIdx.x);
     return true;
 }
 
@@ -79,7 +80,7 @@ static __device__ __forceinline__ void store_tile(U *y, char *shared, const floa
 template <typename Tile, bool ALIGNED, typename U>
 static __global__ void __launch_bounds__(Tile::THREADS)
     matmul_kernel(U *y, const typename Tile::T *x, const typename Tile::T *w, int64_t M, int64_t N, int K,
-                  bool aligned_y, float *part, unsigned *arrived) {
+                  bool aligned_y, float *partial, unsigned *arrived) {
     SHARED_DYNAMIC(char, shared);
     int64_t w_tiles = (N + Tile::W - 1) / Tile::W, x_tiles = (M + Tile::X - 1) / Tile::X, id = blockIdx.x;
     int64_t band = id / (BAND * x_tiles) * BAND, in_band = id - band * x_tiles;
@@ -93,7 +94,7 @@ static __global__ void __launch_bounds__(Tile::THREADS)
         shared, w, [=](int64_t i) { return first_w + i < N ? w + (first_w + i) * K : NULL; }, 1,
         [=](int64_t i) { return first_x + i < M ? x + (first_x + i) * K : NULL; }, begin, end,
         [&](int, float *sum) {
-            float *of_tile = part + id * gridDim.y * (Tile::SUMS * Tile::THREADS);
+            float *of_tile = partial + id * gridDim.y * (Tile::SUMS * Tile::THREADS);
             if (split &&
                 !add_chunks<Tile::SUMS, Tile::THREADS>(sum, of_tile, (int)blockIdx.y, (int)gridDim.y, arrived + id))
                 return;
@@ -132,10 +133,10 @@ template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Te
     size_t bytes = (size_t)(tiles * chunks) * Tile::SUMS * Tile::THREADS * sizeof(float);
     bool split = chunks > 1 && tiles < enough && tiles <= BLOCK_COUNTERS && chunks <= MAX_GRID &&
                  bytes + ARENA_ALIGN <= d->scratch.cap - d->scratch.used;
-    float *part = split ? (float *)arena_take(&d->scratch, bytes) : NULL;
+    float *partial = split ? (float *)arena_take(&d->scratch, bytes) : NULL;
     LAUNCH_EARLY(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1),
                  Tile::THREADS, Tile::SHARED_BYTES, data_of<U>(y), data_of<typename Tile::T>(x),
-                 data_of<typename Tile::T>(w), M, N, (int)K, aligned_rows(data_of<U>(y), N), part,
+                 data_of<typename Tile::T>(w), M, N, (int)K, aligned_rows(data_of<U>(y), N), partial,
                  ((CudaDevice *)d->backend)->arrived);
     arena_rewind(&d->scratch, mark);
 }

@@ -70,10 +70,11 @@ static __global__ void __launch_bounds__(THREADS)
     lane_store(p, x, h.head);
 }
 
-// Grid: blocks of `rows` tokens. Fills part[2, blocks, d] f32, each block's sums for dq_w, then for dk_w.
+// Grid: blocks of `rows` tokens. Fills partial[2, blocks, d] f32, each block's sums for dq_w, then for dk_w.
 template <typename T, typename W>
-static __global__ void __launch_bounds__(THREADS) qk_norm_bwd_kernel(T *dqkv, float *part, const T *raw, const W *q_w,
-                                                                     const W *k_w, int64_t T_, int64_t rows, Heads h) {
+static __global__ void __launch_bounds__(THREADS)
+    qk_norm_bwd_kernel(T *dqkv, float *partial, const T *raw, const W *q_w, const W *k_w, int64_t T_, int64_t rows,
+                       Heads h) {
     SHARED(float, sums, [WARPS][HEAD_MAX]);
     int warp = (int)threadIdx.x / WARP;
     int64_t first = blockIdx.x * rows, end = first + rows < T_ ? first + rows : T_;
@@ -104,7 +105,7 @@ static __global__ void __launch_bounds__(THREADS) qk_norm_bwd_kernel(T *dqkv, fl
         for (int i = (int)threadIdx.x; i < h.head; i += THREADS) {
             float s = sums[0][i];
             for (int k = 1; k < WARPS; k++) s += sums[k][i];
-            part[((int64_t)which * gridDim.x + blockIdx.x) * h.head + i] = s;
+            partial[((int64_t)which * gridDim.x + blockIdx.x) * h.head + i] = s;
         }
     }
 }
@@ -124,11 +125,12 @@ void cuda_qk_norm_bwd(Device *d, Tensor dqkv, Tensor dq_w, Tensor dk_w, Tensor r
     if (rows < LEAST_ROWS) rows = LEAST_ROWS;
     int64_t blocks = (T_ + rows - 1) / rows;
     size_t mark = arena_mark(&d->scratch);
-    float *part = (float *)arena_take(&d->scratch, (size_t)(2 * blocks * h.head) * sizeof *part); // [2, blocks, d]
+    float *partial =
+        (float *)arena_take(&d->scratch, (size_t)(2 * blocks * h.head) * sizeof *partial); // [2, blocks, d]
     DISPATCH2(dqkv.dtype, T, q_w.dtype, W,
-              LAUNCH(d, (qk_norm_bwd_kernel<T, W>), (unsigned)blocks, THREADS, 0, data_of<T>(dqkv), part,
+              LAUNCH(d, (qk_norm_bwd_kernel<T, W>), (unsigned)blocks, THREADS, 0, data_of<T>(dqkv), partial,
                      data_of<T>(raw), data_of<W>(q_w), data_of<W>(k_w), T_, rows, h));
-    if (present(dq_w)) cuda_add_column_sums(d, dq_w, part, blocks, h.head);
-    if (present(dk_w)) cuda_add_column_sums(d, dk_w, part + blocks * h.head, blocks, h.head);
+    if (present(dq_w)) cuda_add_column_sums(d, dq_w, partial, blocks, h.head);
+    if (present(dk_w)) cuda_add_column_sums(d, dk_w, partial + blocks * h.head, blocks, h.head);
     arena_rewind(&d->scratch, mark);
 }

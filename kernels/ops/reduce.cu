@@ -4,7 +4,7 @@
 // order, then the lanes are added as a tree. The chunks' sums are summed by the same kernel until one is left: 494 million
 // elements take three launches. Reads x once: 4 (f32) or 2 (bf16) bytes an element; what follows is 1/500 of that.
 //
-// add_column_sums: part[blocks, n] is read once; a block owns 32 columns. Warp s adds rows [s R, (s + 1) R) in ascending
+// add_column_sums: partial[blocks, n] is read once; a block owns 32 columns. Warp s adds rows [s R, (s + 1) R) in ascending
 // order, R = ceil(blocks / 32), then the 32 sums are added in ascending order. The rows were just written: they are in L2.
 #include "memory.cuh"
 
@@ -43,9 +43,10 @@ static __global__ void __launch_bounds__(THREADS) sum_kernel(double *out, const 
 template <typename T> static void sum_chunks(Device *d, double *out, const T *x, int64_t n) {
     int64_t chunks = n > CHUNK ? (n + CHUNK - 1) / CHUNK : 1;
     size_t mark = arena_mark(&d->scratch);
-    double *part = chunks > 1 ? (double *)arena_take(&d->scratch, (size_t)chunks * sizeof *part) : out; // [chunks]
-    LAUNCH(d, sum_kernel<T>, blocks_for(chunks, WARPS), THREADS, 0, part, x, n, in_groups<GroupOf<T>::E>(x, 0));
-    if (chunks > 1) sum_chunks(d, out, (const double *)part, chunks);
+    double *partial =
+        chunks > 1 ? (double *)arena_take(&d->scratch, (size_t)chunks * sizeof *partial) : out; // [chunks]
+    LAUNCH(d, sum_kernel<T>, blocks_for(chunks, WARPS), THREADS, 0, partial, x, n, in_groups<GroupOf<T>::E>(x, 0));
+    if (chunks > 1) sum_chunks(d, out, (const double *)partial, chunks);
     arena_rewind(&d->scratch, mark);
 }
 
@@ -57,7 +58,7 @@ void cuda_sumsq(Device *d, Tensor out, Tensor x) {
 
 template <typename T>
 static __global__ void __launch_bounds__(COLUMN_THREADS)
-    column_sums_kernel(T *out, const float *part, int64_t blocks, int64_t n) {
+    column_sums_kernel(T *out, const float *partial, int64_t blocks, int64_t n) {
     SHARED(float, room, [WARP][WARP]);
     int lane = threadIdx.x % WARP, slice = threadIdx.x / WARP;
     int64_t column = (int64_t)blockIdx.x * WARP + lane, rows = (blocks + WARP - 1) / WARP;
@@ -65,7 +66,7 @@ static __global__ void __launch_bounds__(COLUMN_THREADS)
     float sum = 0;
     if (column < n)
 #pragma unroll 8
-        for (int64_t b = slice * rows; b < end; b++) sum += part[b * n + column];
+        for (int64_t b = slice * rows; b < end; b++) sum += partial[b * n + column];
     room[slice][lane] = sum;
     __syncthreads();
     if (slice > 0 || column >= n) return;
@@ -74,9 +75,9 @@ static __global__ void __launch_bounds__(COLUMN_THREADS)
     out[column] = from_float<T>(total);
 }
 
-void cuda_add_column_sums(Device *d, Tensor out, const float *part, int64_t blocks, int64_t n) {
+void cuda_add_column_sums(Device *d, Tensor out, const float *partial, int64_t blocks, int64_t n) {
     if (!blocks) return;
     DISPATCH(
         out.dtype, T,
-        LAUNCH(d, column_sums_kernel<T>, blocks_for(n, WARP), COLUMN_THREADS, 0, data_of<T>(out), part, blocks, n));
+        LAUNCH(d, column_sums_kernel<T>, blocks_for(n, WARP), COLUMN_THREADS, 0, data_of<T>(out), partial, blocks, n));
 }

@@ -22,10 +22,10 @@ void cpu_rmsnorm(Device *d, Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor 
 void cpu_rmsnorm_bwd(Device *d, Tensor dx, Tensor dw, Tensor dres, Tensor dy, Tensor sum, Tensor rstd, Tensor w) {
     int64_t T = dy.dim[0], D = tensor_width(dy), rows = sum_block_rows(T), blocks = (T + rows - 1) / rows;
     size_t bytes = (size_t)D * dtype_size(dy.dtype), mark = arena_mark(&d->scratch);
-    float *part = arena_take(&d->scratch, (size_t)(blocks * D) * sizeof *part); // [blocks, D] of dw
+    float *partial = arena_take(&d->scratch, (size_t)(blocks * D) * sizeof *partial); // [blocks, D] of dw
 #pragma omp parallel for schedule(static) if (T * D >= PARALLEL_MIN)
     for (int64_t b = 0; b < blocks; b++) {
-        float *acc = part + b * D;
+        float *acc = partial + b * D;
         memset(acc, 0, (size_t)D * sizeof *acc);
         for (int64_t t = b * rows; t < T && t < (b + 1) * rows; t++) {
             size_t at = (size_t)t * bytes;
@@ -36,6 +36,6 @@ void cpu_rmsnorm_bwd(Device *d, Tensor dx, Tensor dw, Tensor dres, Tensor dy, Te
             else norm_row_bwd(out, acc, res, g, x, BF16, f32(rstd)[t], w.data, w.dtype, D);
         }
     }
-    if (present(dw)) add_column_sums(dw, part, blocks, D);
+    if (present(dw)) add_column_sums(dw, partial, blocks, D);
     arena_rewind(&d->scratch, mark);
 }

@@ -70,13 +70,13 @@ template <typename T, int E> struct Rows { // a thread's elements of a row
 
 template <typename T, typename W, bool plain>
 static __global__ void __launch_bounds__(BWD_THREADS)
-    rmsnorm_bwd_kernel(T *dx, float *part, const T *dres, const T *dy, const T *sum, const float *rstd, const W *w,
+    rmsnorm_bwd_kernel(T *dx, float *partial, const T *dres, const T *dy, const T *sum, const float *rstd, const W *w,
                        int64_t T_, int D, int64_t rows, bool whole) {
     constexpr int E = GroupOf<T, W>::E;
     SHARED(float, room, [2][WARP]);
     const int own = (int)threadIdx.x * E, step = plain ? D : (int)blockDim.x * E;
     int64_t first = blockIdx.x * rows, end = first + rows < T_ ? first + rows : T_;
-    float *acc = part + (int64_t)blockIdx.x * D; // [D]
+    float *acc = partial + (int64_t)blockIdx.x * D; // [D]
     Group<W, E> weight = group_load<E, plain>(w + own, D - own, whole);
     auto load = [&](int64_t t, int i) {
         Rows<T, E> r;
@@ -152,7 +152,7 @@ void cuda_rmsnorm_bwd(Device *d, Tensor dx, Tensor dw, Tensor dres, Tensor dy, T
     if (rows < LEAST_ROWS) rows = LEAST_ROWS;
     int64_t blocks = (T_ + rows - 1) / rows;
     size_t mark = arena_mark(&d->scratch);
-    float *part = (float *)arena_take(&d->scratch, (size_t)(blocks * D) * sizeof *part); // [blocks, D] of dw
+    float *partial = (float *)arena_take(&d->scratch, (size_t)(blocks * D) * sizeof *partial); // [blocks, D] of dw
     DISPATCH2(dy.dtype, T, w.dtype, W, {
         constexpr int E = (GroupOf<T, W>::E);
         bool whole = in_groups<E>(data_of<T>(dx), D) && in_groups<E>(data_of<T>(dres), D) &&
@@ -161,9 +161,9 @@ void cuda_rmsnorm_bwd(Device *d, Tensor dx, Tensor dw, Tensor dres, Tensor dy, T
         unsigned threads = row_threads(D, E, BWD_THREADS);
         bool plain = whole && D <= (int64_t)threads * E;
         LAUNCH(d, (plain ? rmsnorm_bwd_kernel<T, W, true> : rmsnorm_bwd_kernel<T, W, false>), (unsigned)blocks, threads,
-               0, data_of<T>(dx), part, data_of<T>(dres), data_of<T>(dy), data_of<T>(sum), data_of<float>(rstd),
+               0, data_of<T>(dx), partial, data_of<T>(dres), data_of<T>(dy), data_of<T>(sum), data_of<float>(rstd),
                data_of<W>(w), T_, (int)D, rows, whole);
     });
-    if (present(dw)) cuda_add_column_sums(d, dw, part, blocks, D);
+    if (present(dw)) cuda_add_column_sums(d, dw, partial, blocks, D);
     arena_rewind(&d->scratch, mark);
 }

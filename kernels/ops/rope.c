@@ -106,10 +106,10 @@ void cpu_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, const RopeTa
     int64_t T = dqkv.dim[0], heads = dqkv.dim[1], head = dqkv.dim[2], width = heads * head;
     int64_t rows = sum_block_rows(T), blocks = (T + rows - 1) / rows;
     size_t mark = arena_mark(&d->scratch);
-    float *part = present(dbias) ? arena_take(&d->scratch, (size_t)(blocks * width) * sizeof *part) : NULL;
+    float *partial = present(dbias) ? arena_take(&d->scratch, (size_t)(blocks * width) * sizeof *partial) : NULL;
 #pragma omp parallel for schedule(static) if (T * width >= PARALLEL_MIN)
     for (int64_t b = 0; b < blocks; b++) {
-        float *sum = part ? part + b * width : NULL; // [(H+2K)d]
+        float *sum = partial ? partial + b * width : NULL; // [(H+2K)d]
         if (sum) memset(sum, 0, (size_t)width * sizeof *sum);
         for (int64_t t = b * rows; t < T && t < (b + 1) * rows; t++) {
             Angles a;
@@ -119,6 +119,6 @@ void cpu_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, const RopeTa
             else rope_row_bwd(row, BF16, sum, &a, heads, heads - n_kv, (int)head / 2);
         }
     }
-    if (part) add_column_sums(dbias, part, blocks, width);
+    if (partial) add_column_sums(dbias, partial, blocks, width);
     arena_rewind(&d->scratch, mark);
 }

@@ -123,14 +123,14 @@ static inline int64_t block_rows(int64_t T) {
     return rows < BWD_ROWS ? BWD_ROWS : rows;
 }
 
-// Grid (row blocks, head blocks): a block owns `rows` rows of `own` heads. Fills part[row blocks, (H+2K) d] f32, if not
+// Grid (row blocks, head blocks): a block owns `rows` rows of `own` heads. Fills partial[row blocks, (H+2K) d] f32, if not
 // NULL.
 template <typename T, int N, bool PACKS>
 static __global__ void __launch_bounds__(THREADS, 2)
-    rope_bwd_kernel(T *dqkv, float *part, const int32_t *pos, Rope r, int64_t tokens, int rows, int own) {
+    rope_bwd_kernel(T *dqkv, float *partial, const int32_t *pos, Rope r, int64_t tokens, int rows, int own) {
     SHARED_DYNAMIC(float2, angle); // [BWD_ROWS, half]
     SHARED(float, sums, [THREADS * 2 * N]);
-    int head0 = (int)blockIdx.y * own, heads = min(own, (part ? r.heads : r.rotated) - head0), d = 2 * r.half;
+    int head0 = (int)blockIdx.y * own, heads = min(own, (partial ? r.heads : r.rotated) - head0), d = 2 * r.half;
     int packs = r.half / N, items = heads * packs, lanes = THREADS / items, thread = (int)threadIdx.x;
     int item = thread % items, lane = thread / items, head = head0 + item / packs, c = item % packs * N;
     int64_t first = (int64_t)blockIdx.x * rows, last = first + rows < tokens ? first + rows : tokens;
@@ -158,7 +158,7 @@ static __global__ void __launch_bounds__(THREADS, 2)
             for (int e = 0; e < N; e++) sum[0][e] += x[e], sum[1][e] += y[e];
         }
     }
-    if (!part) return; // the whole block
+    if (!partial) return; // the whole block
 #pragma unroll
     for (int e = 0; e < 2 * N; e++) sums[e * THREADS + thread] = sum[e / N][e % N];
     __syncthreads();
@@ -166,15 +166,15 @@ static __global__ void __launch_bounds__(THREADS, 2)
     for (int e = 0; e < 2 * N; e++) {
         float s = sums[e * THREADS + item];
         for (int k = 1; k < lanes; k++) s += sums[e * THREADS + k * items + item];
-        part[(int64_t)blockIdx.x * r.heads * d + at + e / N * r.half + e % N] = s;
+        partial[(int64_t)blockIdx.x * r.heads * d + at + e / N * r.half + e % N] = s;
     }
 }
 template <typename U>
-static __global__ void add_parts_kernel(U *dbias, const float *part, int64_t blocks, int64_t width) {
+static __global__ void add_partials_kernel(U *dbias, const float *partial, int64_t blocks, int64_t width) {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= width) return;
     float sum = to_float(dbias[i]);
-    for (int64_t b = 0; b < blocks; b++) sum += part[b * width + i];
+    for (int64_t b = 0; b < blocks; b++) sum += partial[b * width + i];
     dbias[i] = from_float<U>(sum);
 }
 
@@ -202,13 +202,13 @@ void cuda_rope(Device *d, Tensor qkv, Tensor bias, Tensor pos, const RopeTable *
 }
 
 template <typename T, int N, bool PACKS>
-static void rope_bwd(Device *d, Tensor dqkv, float *part, Tensor pos, const Rope &r) {
+static void rope_bwd(Device *d, Tensor dqkv, float *partial, Tensor pos, const Rope &r) {
     int64_t rows = block_rows(dqkv.dim[0]);
-    int heads = part ? r.heads : r.rotated, packs = r.half / N, own = packs < 64 ? 64 / packs : 1;
+    int heads = partial ? r.heads : r.rotated, packs = r.half / N, own = packs < 64 ? 64 / packs : 1;
     int blocks = (heads + own - 1) / own;
     own = (heads + blocks - 1) / blocks;
     LAUNCH(d, (rope_bwd_kernel<T, N, PACKS>), dim3(blocks_for(dqkv.dim[0], rows), (unsigned)blocks), THREADS,
-           (size_t)(BWD_ROWS * r.half) * sizeof(float2), data_of<T>(dqkv), part, i32(pos), r, dqkv.dim[0], (int)rows,
+           (size_t)(BWD_ROWS * r.half) * sizeof(float2), data_of<T>(dqkv), partial, i32(pos), r, dqkv.dim[0], (int)rows,
            own);
 }
 
@@ -216,17 +216,17 @@ void cuda_rope_bwd(Device *d, Tensor dqkv, Tensor dbias, Tensor pos, const RopeT
     Rope r = rope_of(dqkv, table, n_kv);
     int64_t width = tensor_width(dqkv), blocks = blocks_for(dqkv.dim[0], block_rows(dqkv.dim[0]));
     size_t mark = arena_mark(&d->scratch);
-    float *part = NULL;
-    if (present(dbias)) part = (float *)arena_take(&d->scratch, (size_t)(blocks * width) * sizeof *part);
+    float *partial = NULL;
+    if (present(dbias)) partial = (float *)arena_take(&d->scratch, (size_t)(blocks * width) * sizeof *partial);
     DISPATCH(dqkv.dtype, T, {
         constexpr int N = Pack<T>::N;
-        if (aligned_rows(data_of<T>(dqkv), r.half)) rope_bwd<T, N, true>(d, dqkv, part, pos, r);
-        else if (r.half % N == 0) rope_bwd<T, N, false>(d, dqkv, part, pos, r);
-        else rope_bwd<T, 1, false>(d, dqkv, part, pos, r);
+        if (aligned_rows(data_of<T>(dqkv), r.half)) rope_bwd<T, N, true>(d, dqkv, partial, pos, r);
+        else if (r.half % N == 0) rope_bwd<T, N, false>(d, dqkv, partial, pos, r);
+        else rope_bwd<T, 1, false>(d, dqkv, partial, pos, r);
     });
-    if (part)
+    if (partial)
         DISPATCH(dbias.dtype, U,
-                 LAUNCH(d, add_parts_kernel<U>, blocks_for(width, THREADS), THREADS, 0, data_of<U>(dbias), part, blocks,
-                        width));
+                 LAUNCH(d, add_partials_kernel<U>, blocks_for(width, THREADS), THREADS, 0, data_of<U>(dbias), partial,
+                        blocks, width));
     arena_rewind(&d->scratch, mark);
 }

@@ -195,7 +195,7 @@ typedef struct {
     Rows x;            // [n, D] the active rows, gathered
     const int32_t *at; // [n] their rows in the batch
     int64_t n;
-    Lse *part;       // [n, chunks]
+    Lse *summary;    // [n, chunks]
     Candidate *best; // [n, chunks]; where filtered, only [n, 0] is used
     float *logits;   // [n, V] where filtered
 } Draw;
@@ -210,8 +210,8 @@ static void stream_head(Draw *draw, Tensor w, const int64_t *key, const int32_t 
             int64_t m = draw->n - i < HEAD_ROWS ? draw->n - i : HEAD_ROWS, v = c * HEAD_CHUNK;
             int64_t len = V - v < HEAD_CHUNK ? V - v : HEAD_CHUNK;
             float z[HEAD_ROWS * HEAD_CHUNK];
-            head_chunk(z, draw->part + i * chunks + c, chunks, rows_at(draw->x, i), m, rows_at(rows_of(w), v), len, D,
-                       head_scale(p.temperature));
+            head_chunk(z, draw->summary + i * chunks + c, chunks, rows_at(draw->x, i), m, rows_at(rows_of(w), v), len,
+                       D, head_scale(p.temperature));
             for (int64_t r = i; r < i + m; r++) {
                 const float *row = z + (r - i) * HEAD_CHUNK;
                 int64_t b = draw->at[r];
@@ -268,7 +268,7 @@ void cpu_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor 
             memcpy(xs + (size_t)draw.n * row_bytes, (char *)x.data + (size_t)b * row_bytes, row_bytes);
             at[draw.n++] = (int32_t)b;
         }
-        draw.part = arena_take(&d->scratch, (size_t)(draw.n * chunks) * sizeof *draw.part);
+        draw.summary = arena_take(&d->scratch, (size_t)(draw.n * chunks) * sizeof *draw.summary);
         draw.best = arena_take(&d->scratch, (size_t)(draw.n * chunks) * sizeof *draw.best);
         draw.x = dot_ready(&d->scratch, draw.x, draw.n, rows_of(w), tensor_width(x));
         if (filtered) draw.logits = arena_take(&d->scratch, (size_t)(draw.n * V) * sizeof(float));
@@ -278,7 +278,7 @@ void cpu_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor 
             Candidate best = draw.best[r * chunks];
             for (int64_t c = 1; !filtered && c < chunks; c++)
                 if (draw.best[r * chunks + c].score > best.score) best = draw.best[r * chunks + c];
-            float entropy, lse = head_lse(draw.part + r * chunks, chunks, &entropy);
+            float entropy, lse = head_lse(draw.summary + r * chunks, chunks, &entropy);
             i32(to.token)[at[r]] = best.id;
             f32(to.logp)[at[r]] = best.z - lse;
             if (present(to.lse)) f32(to.lse)[at[r]] = lse;

@@ -85,7 +85,7 @@ static __device__ __forceinline__ void block_best(float *score, int32_t *id, flo
 // ---- without filters -----------------------------------------------------------------------------------------------
 // What head_kernel does with a chunk's logits: stores each row's summary and best candidate.
 struct Choose {
-    Lse *part;       // [n, chunks]
+    Lse *summary;    // [n, chunks]
     Candidate *best; // [n, chunks]
     int64_t n, chunks;
     Draw draw;
@@ -93,7 +93,7 @@ struct Choose {
     template <int X> __device__ __forceinline__ void run(HeadRoom<X> *room, int64_t row, int64_t token, int len) const {
         typedef HeadRoom<X> R;
         Lse l = head_summary(room);
-        int t = R::row(), part_of_row = R::part();
+        int t = R::row(), slice = R::slice();
         bool active = row + t < n && draw.key[row + t] >= 0;
         float top = -INFINITY;
         int32_t id = 0; // in the chunk
@@ -113,26 +113,26 @@ struct Choose {
             }
         }
         __syncthreads(); // head_summary's sums have been read
-        room->max[part_of_row][t] = top;
-        room->id[part_of_row][t] = id;
+        room->max[slice][t] = top;
+        room->id[slice][t] = id;
         __syncthreads();
         if (threadIdx.x >= X || !active) return;
         for (int p = 1; p < R::PARTS; p++)
             if (beats(room->max[p][t], room->id[p][t], top, id)) top = room->max[p][t], id = room->id[p][t];
         int64_t at = (row + t) * chunks + token / HEAD_CHUNK;
-        part[at] = l;
+        summary[at] = l;
         best[at] = {top, room->z[id][t], (int32_t)token + id};
     }
 };
 
-static __global__ void choose_kernel(Outs to, const Candidate *best, const Lse *part, const int64_t *key,
+static __global__ void choose_kernel(Outs to, const Candidate *best, const Lse *summary, const int64_t *key,
                                      int64_t chunks) {
     SHARED(double, room, [32]);
     SHARED(float, score_room, [32]);
     SHARED(int32_t, id_room, [32]);
     wait_for_earlier();
     if (key[blockIdx.x] < 0) return; // the whole block
-    RowLse l = head_lse(part + blockIdx.x * chunks, chunks, room);
+    RowLse l = head_lse(summary + blockIdx.x * chunks, chunks, room);
     float top = -INFINITY;
     int32_t at = 0; // its chunk
     best += blockIdx.x * chunks;
@@ -146,14 +146,14 @@ static __global__ void choose_kernel(Outs to, const Candidate *best, const Lse *
 // ---- with filters --------------------------------------------------------------------------------------------------
 // What head_kernel does with a chunk's logits where filters need them: stores each row's summary, and the logits.
 struct Keep {
-    Lse *part;     // [n, chunks]
+    Lse *summary;  // [n, chunks]
     float *logits; // [n, V]
     int64_t n, chunks, V;
 
     template <int X> __device__ __forceinline__ void run(HeadRoom<X> *room, int64_t row, int64_t token, int len) const {
         Lse l = head_summary(room);
         int t = (int)threadIdx.x;
-        if (t < X && row + t < n) part[(row + t) * chunks + token / HEAD_CHUNK] = l;
+        if (t < X && row + t < n) summary[(row + t) * chunks + token / HEAD_CHUNK] = l;
         for (int i = t; i < X * HEAD_CHUNK; i += HEAD_THREADS) {
             int r = i / HEAD_CHUNK, v = i % HEAD_CHUNK;
             if (row + r < n && v < len) logits[(row + r) * V + token + v] = room->z[v][r];
@@ -165,7 +165,7 @@ typedef struct {
     Outs to;
     const float *logits;     // [n, V]
     uint32_t *seen_bits;     // [n, words]; NULL: no penalty
-    const Lse *part;         // [n, chunks]
+    const Lse *summary;      // [n, chunks]
     const int32_t *seen;     // [n, width]
     const int32_t *seen_len; // [n]; NULL: width each
     int64_t V, chunks, words, width;
@@ -219,7 +219,7 @@ static __global__ void __launch_bounds__(FILTER_THREADS, 1) filter_kernel(Rest a
     }
     __syncthreads();
     block_best(&top, &id, score_room, id_room);
-    RowLse l = head_lse(a.part + n * a.chunks, a.chunks, room->sum);
+    RowLse l = head_lse(a.summary + n * a.chunks, a.chunks, room->sum);
     if (threadIdx.x) return;
     give(a.to, n, id, row.z[id], l);
 }
@@ -230,15 +230,15 @@ static void sample(Device *d, SampleOut out, Tensor x, Tensor w, Tensor key, Ten
     int64_t B = x.dim[0], V = w.dim[0], chunks = head_chunks(V), words = (V + 31) / 32;
     bool warp = sample_filters(&p);
     bool penalty = present(seen) && p.repetition_penalty != 1, filtered = warp || penalty;
-    size_t summary = (size_t)chunks * sizeof(Lse), margin = 4 * ARENA_ALIGN;
-    size_t row_bytes = summary + (filtered ? (size_t)V * sizeof(float) + (penalty ? (size_t)words * 4 : 0)
-                                           : (size_t)chunks * sizeof(Candidate));
+    size_t summaries = (size_t)chunks * sizeof(Lse), margin = 4 * ARENA_ALIGN;
+    size_t row_bytes = summaries + (filtered ? (size_t)V * sizeof(float) + (penalty ? (size_t)words * 4 : 0)
+                                             : (size_t)chunks * sizeof(Candidate));
     size_t room = filtered ? d->scratch.cap - d->scratch.used - margin : ROWS_ROOM;
     int64_t most = (int64_t)(room / row_bytes);
     if (most > B) most = B;
     if (most < 1) most = 1;
     size_t mark = arena_mark(&d->scratch);
-    Lse *part = (Lse *)arena_take(&d->scratch, (size_t)most * summary);
+    Lse *summary = (Lse *)arena_take(&d->scratch, (size_t)most * summaries);
     Candidate *best = filtered ? NULL : (Candidate *)arena_take(&d->scratch, (size_t)(most * chunks) * sizeof *best);
     float *logits = filtered ? (float *)arena_take(&d->scratch, (size_t)(most * V) * sizeof *logits) : NULL;
     uint32_t *bits = penalty ? (uint32_t *)arena_take(&d->scratch, (size_t)(most * words) * sizeof *bits) : NULL;
@@ -250,11 +250,11 @@ static void sample(Device *d, SampleOut out, Tensor x, Tensor w, Tensor key, Ten
         Outs to = {i32(out.token) + first, f32(out.logp) + first, present(out.lse) ? f32(out.lse) + first : NULL,
                    present(out.entropy) ? f32(out.entropy) + first : NULL};
         if (!filtered) {
-            head_launch<T>(d, h, chunks, Choose{part, best, n, chunks, draw});
-            LAUNCH_EARLY(d, choose_kernel, (unsigned)n, COMBINE_THREADS, 0, to, best, part, draw.key, chunks);
+            head_launch<T>(d, h, chunks, Choose{summary, best, n, chunks, draw});
+            LAUNCH_EARLY(d, choose_kernel, (unsigned)n, COMBINE_THREADS, 0, to, best, summary, draw.key, chunks);
             continue;
         }
-        head_launch<T>(d, h, chunks, Keep{part, logits, n, chunks, V});
+        head_launch<T>(d, h, chunks, Keep{summary, logits, n, chunks, V});
         double tail = 1 - (double)p.top_p;
         Filters filters = {p.top_k, p.top_p < 1 ? (float)(1 - sample_decimal(p.top_p)) : -1,
                            (float)log(tail > 0 ? tail : 1), (float)sample_decimal(p.min_p),
@@ -262,7 +262,7 @@ static void sample(Device *d, SampleOut out, Tensor x, Tensor w, Tensor key, Ten
         Rest rest = {to,
                      logits,
                      bits,
-                     part,
+                     summary,
                      penalty ? i32(seen) + first * width : NULL,
                      penalty && present(seen_len) ? i32(seen_len) + first : NULL,
                      V,

@@ -180,8 +180,8 @@ mutant logprob_bwd_rows_of_the_first_pass kernels/ops/logprob.cu head \
 mutant logprob_bwd_last_pass_only kernels/ops/logprob.cu head \
     'F32, stride, D), v > 0, g, true' 'F32, stride, D), false, g, true'
 mutant logprob_targets_of_the_first_pass kernels/ops/logprob.cu head \
-    'Summarise done = {part, f32(logp) + first, i32(target) + first, n, chunks};' \
-    'Summarise done = {part, f32(logp) + first, i32(target), n, chunks};'
+    'Summarise done = {summary, f32(logp) + first, i32(target) + first, n, chunks};' \
+    'Summarise done = {summary, f32(logp) + first, i32(target), n, chunks};'
 mutant logprob_target_of_other_chunk kernels/ops/logprob.cu ops:logprob \
     'if (y >= 0 && y < len)' 'if (y >= 0)'
 mutant head_no_barrier 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:logprob \
