@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char usage[] =
     "usage: grpo report DIR... [output=FILE]\n"
@@ -32,7 +33,7 @@ ExitCode command_report(int argc, char **argv, Error *e) {
     for (int i = 0; ok && i < argc; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) help = true;
         else if (!strncmp(argv[i], "output=", 7)) output = argv[i] + 7;
-        else if (argv[i][0] == '-')
+        else if (argv[i][0] == '-' || (strchr(argv[i], '=') && access(argv[i], F_OK))) // no directory either
             ok = error_set(e, EXIT_CONFIG, "there is no option %.60s; see grpo report --help", argv[i]);
         else dirs[n++] = argv[i];
     }

@@ -69,7 +69,7 @@ ExitCode command_watch(int argc, char **argv, Error *e) {
     for (int i = 0; ok && i < argc; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) help = true;
         else if (!strcmp(argv[i], "once=true") || !strcmp(argv[i], "once=false")) once = argv[i][5] == 't';
-        else if (!strncmp(argv[i], "once=", 5) || argv[i][0] == '-')
+        else if (argv[i][0] == '-' || (strchr(argv[i], '=') && access(argv[i], F_OK))) // no directory either
             ok = error_set(e, EXIT_CONFIG, "there is no option %.60s; see grpo watch --help", argv[i]);
         else if (dir) ok = error_set(e, EXIT_CONFIG, "watch takes one DIR, not also %.60s", argv[i]);
         else dir = argv[i];
