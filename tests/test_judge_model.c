@@ -405,8 +405,15 @@ static void ranks_judge_alike(void **state) {
              "done; grep -o '[a-z_]*/bad_reply\": [0-9]*' t*/metrics.jsonl | cut -d: -f2- | uniq -c | "
              "grep ' 3 judge_model/bad_reply\": [1-9]'"))
         fail_msg("%s", said);
-    // Another template is another judge.
-    put_text(at("t.txt"), "Rate now:\n{completion}");
+    // Another template is another judge: select refuses it, train goes on and says so.
+    const char *on = "train $(cat run) train_file=q.jsonl num_generations=4 max_steps=%d per_device_train_batch_size=4 "
+                     "gradient_accumulation_steps=2 output_dir=on progress=plain",
+               another[] = "are another judge's";
+    for (int steps = 1; steps <= 3; steps++) {
+        if (steps == 3) put_text(at("t.txt"), "Rate now:\n{completion}");
+        if (grpo(on, steps)) fail_msg("%s", said);
+        if ((steps == 3) != (strstr(said, another) != NULL)) fail_msg("%d steps: %s", steps, said);
+    }
     assert_int_equal(grpo(select, "one", ""), EXIT_CONFIG);
     assert_non_null(strstr(said, "the rewards"));
 }

@@ -36,7 +36,7 @@ static const struct {
 };
 enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
 _Static_assert(sizeof(TrainState) ==
-                   N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(MixCursor) + 3 * sizeof(void *) + 32 + 48,
+                   N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(MixCursor) + 3 * sizeof(void *) + 32 + 48 + 16,
                "a field is not saved");
 
 // ---- names --------------------------------------------------------------------------------------------------------
@@ -173,6 +173,7 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
     json_object_set_new(j, "dtype", json_string(dtype_name(dtype)));
     json_object_set_new(j, "numerics", json_string(s->numerics));
     json_object_set_new(j, "data", json_string(s->data));
+    if (*s->judges) json_object_set_new(j, "judges", json_string(s->judges));
     json_object_set_new(j, "command", s->command ? json_string(s->command) : json_null());
     char *text = json_dumps(j, JSON_INDENT(1));
     bool ok = outdir_put(d, "state/train.json", text, strlen(text), e);
@@ -374,6 +375,8 @@ static bool train_state_read(const char *path, TrainState *s, int64_t step, DTyp
     snprintf(s->numerics, sizeof s->numerics, "%s", numerics ? numerics : "");
     const char *data = json_text(json_object_get(j, "data"));
     snprintf(s->data, sizeof s->data, "%s", data ? data : "");
+    const char *judges = json_text(json_object_get(j, "judges"));
+    snprintf(s->judges, sizeof s->judges, "%s", judges ? judges : "");
     const char *saved = json_text(json_object_get(j, "dtype"));
     if (ok && (!saved || strcmp(saved, dtype_name(dtype))))
         ok = error_set(e, EXIT_CONFIG,

@@ -4,6 +4,7 @@
 #include "notes.h"
 #include "ranks.h"
 #include "record.h"
+#include "reward_set.h"
 #include "run_state.h"
 #include <errno.h>
 #include <stdio.h>
@@ -75,6 +76,13 @@ static bool data_sum(const FileList *files, char sum[sizeof((TrainState *)0)->da
     return true;
 }
 
+// Sums up what scores by models and templates on this machine: in `train` alone, nothing else scores while it trains.
+static bool judges_sum(const Config *c, const TrainState *at, char sum[sizeof at->judges], Error *e) {
+    Rewards rw;
+    *sum = 0;
+    return strcmp(at->command, "train") || (rewards_select_training(c, &rw, e) && rewards_files_sum(&rw, sum, e));
+}
+
 // The next "name: value" of a YAML text that config_yaml wrote; a value may go on in indented lines. False at the end.
 static bool next_option(const char **text, const char **name, size_t *name_n, size_t *all) {
     if (!**text) return false;
@@ -129,9 +137,10 @@ static bool find_newest(Learner *l, char **path, Error *e) {
 // Loads the newest good checkpoint where the `resume` rule allows one.
 static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
     const Config *c = l->engine.cfg;
-    char *path, data[sizeof at->data];
-    if (!data_sum(&c->train_file, data, e) || !find_newest(l, &path, e)) return false;
-    snprintf(at->data, sizeof at->data, "%s", data);
+    char *path, data[sizeof at->data], judges[sizeof at->judges];
+    if (!data_sum(&c->train_file, data, e) || !judges_sum(c, at, judges, e) || !find_newest(l, &path, e)) return false;
+    memcpy(at->data, data, sizeof data);
+    memcpy(at->judges, judges, sizeof judges);
     if (!path)
         return c->resume != RESUME_MUST ||
                error_set(e, EXIT_INPUT, "resume=must, but there is no checkpoint in %s", c->output_dir);
@@ -156,13 +165,20 @@ static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
                          c->train_file.item[0].path,
                          c->train_file.n > 1 ? " and the files beside it are not those" : " is not the file", path,
                          at->data, data);
+        if (*at->judges && *judges && strcmp(at->judges, judges))
+            progress_say(p,
+                         "what a reward's model or template file says is not what %s was trained with (crc32c %s; now "
+                         "%s): scores from here on are another judge's; bring back what was there, or start anew in "
+                         "another output_dir",
+                         path, at->judges, judges);
         if (at->cursor.n != c->train_file.n)
             ok = error_set(e, EXIT_CONFIG,
                            "%s was trained on %lld files, train_file has %d: set it back, or start anew in another "
                            "output_dir",
                            path, (long long)at->cursor.n, c->train_file.n);
     }
-    snprintf(at->data, sizeof at->data, "%s", data);
+    memcpy(at->data, data, sizeof data);
+    memcpy(at->judges, judges, sizeof judges);
     free(path);
     return ok;
 }

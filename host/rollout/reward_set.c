@@ -1,5 +1,6 @@
 // The rewards of a run: selecting and opening them, and work on whole batches of scores. Scoring itself is in
 // reward_threads.c.
+#include "fingerprint.h"
 #include "judging.h"
 #include "random.h"
 #include "reward_set.h"
@@ -63,6 +64,20 @@ const char *reward_model_dir(const Reward *r) { return r->info->by_model ? rewar
 
 const char *reward_template_file(const Reward *r) {
     return r->info->check == judging_check ? judging_template_file(r) : "";
+}
+
+bool rewards_files_sum(const Rewards *rw, char sum[16], Error *e) {
+    uint32_t crc = 0;
+    bool any = false;
+    for (int k = 0; k < rw->n; k++) {
+        const char *path[] = {reward_model_dir(&rw->reward[k]), reward_template_file(&rw->reward[k])};
+        for (int i = 0; i < 2; i++) {
+            if (*path[i] && !fingerprint(&crc, path[i], e)) return false;
+            any = any || *path[i];
+        }
+    }
+    snprintf(sum, 16, any ? "%08x" : "", crc);
+    return true;
 }
 
 bool rewards_open(Rewards *rw, Error *e) {

@@ -21,6 +21,9 @@ bool rewards_score(const Rewards *rw, int file, int k);
 const char *reward_model_dir(const Reward *r);
 // The file that it reads its template from; "": none.
 const char *reward_template_file(const Reward *r);
+// The CRC32C, in hexadecimal, over all these of the rewards: tells whether scores from here on are those of before. "": they have
+// none. False after filling *e.
+bool rewards_files_sum(const Rewards *rw, char sum[16], Error *e);
 // Starts what the selected rewards need (programs, a sandbox), so that an error comes now and not at the first score.
 bool rewards_open(Rewards *rw, Error *e);
 // Notes on standard error what went wrong while they scored, if anything did.

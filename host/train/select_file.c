@@ -35,17 +35,9 @@ char *select_drawn_with(const Config *c, Error *e) {
     if (!fingerprint(&questions, c->train_file.item[0].path, e) || !fingerprint(&model, c->model, e) ||
         (*c->system_prompt_file && !fingerprint(&system, c->system_prompt_file, e)))
         return NULL;
-    uint32_t scoring = 0;
+    char scoring[16];
     Rewards rw;
-    bool files = false;
-    if (!rewards_select(c, &rw, e)) return NULL;
-    for (int k = 0; k < rw.n; k++) {
-        const char *path[] = {reward_model_dir(&rw.reward[k]), reward_template_file(&rw.reward[k])};
-        for (int i = 0; i < 2; i++) {
-            if (*path[i] && !fingerprint(&scoring, path[i], e)) return NULL;
-            files = files || *path[i];
-        }
-    }
+    if (!rewards_select(c, &rw, e) || !rewards_files_sum(&rw, scoring, e)) return NULL;
     Str s = {0}, value = {0};
     str_puts(&s, "{\"drawn_with\": {");
     for (int i = 0; i < OPTION_COUNT; i++) {
@@ -61,7 +53,7 @@ char *select_drawn_with(const Config *c, Error *e) {
         "\"what is in train_file\": \"%08x\", \"what is in model\": \"%08x\", \"what is in system_prompt_file\": "
         "\"%08x\"",
         questions, model, system);
-    if (files) str_printf(&s, ", \"what is in the rewards' models and templates\": \"%08x\"", scoring);
+    if (*scoring) str_printf(&s, ", \"what is in the rewards' models and templates\": \"%s\"", scoring);
     str_puts(&s, "}}");
     str_free(&value);
     return s.s;
