@@ -76,7 +76,8 @@ bool rewards_files_sum(const Rewards *rw, char sum[16], Error *e) {
             any = any || *path[i];
         }
     }
-    snprintf(sum, 16, any ? "%08x" : "", crc);
+    *sum = 0;
+    if (any) snprintf(sum, 16, "%08x", crc);
     return true;
 }
 
