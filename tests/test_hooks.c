@@ -139,6 +139,8 @@ static void a_hook_ends_with_its_run(void **state) {
 static void examples_work(void **state) {
     assert_true(disk_mkdir(at("step_4/state"), NULL));
     put_text(at("step_4/model.safetensors"), "weights");
+    assert_true(disk_mkdir(at("elsewhere/step_4.part"), NULL)); // of a copy that was cut off
+    put_text(at("elsewhere/step_4.part/model.safetensors"), "wei");
     Hooks *h = hooks_of("on_save", "tools/hooks/push.sh $GRPO_OUTPUT_DIR/elsewhere", "60");
     hooks_start(h, HOOK_SAVE, at("step_4"), 4, NULL, 0);
     done(h);
@@ -146,6 +148,11 @@ static void examples_work(void **state) {
     assert_string_equal(text, "weights");
     free(text);
     assert_false(exists(at("elsewhere/step_4.part")));
+    h = hooks_of("on_save", "tools/hooks/push.sh $GRPO_OUTPUT_DIR/elsewhere", "60"); // another run's, of that name
+    hooks_start(h, HOOK_SAVE, at("step_4"), 4, NULL, 0);
+    done(h);
+    LOG_HAS("elsewhere/step_4 is there already");
+    assert_false(exists(at("elsewhere/step_4.part")) || exists(at("elsewhere/step_4/step_4.part")));
     put_text(at("fake"), "#!/bin/sh\necho \"$@\"\n");
     assert_int_equal(chmod(at("fake"), 0700), 0);
     h = hooks_of("on_save", "GRPO=$GRPO_OUTPUT_DIR/fake tools/hooks/evaluate.sh c.yaml held.jsonl eval_limit=3", "60");
