@@ -85,7 +85,7 @@ static void training_does_not_wait(void **state) {
 
 // Past its time a command ends with what it started; so does what a command leaves behind.
 static void what_takes_too_long_is_ended(void **state) {
-    Hooks *h = hooks_of("on_save", "trap '' TERM; (sleep 20; touch $GRPO_OUTPUT_DIR/late) & sleep 20; :", "1");
+    Hooks *h = hooks_of("on_save", "trap '' TERM; (sleep 3; touch $GRPO_OUTPUT_DIR/late) & sleep 20; :", "1");
     double start = clock_seconds();
     hooks_start(h, HOOK_SAVE, "p", 1, NULL, 0);
     done(h);
@@ -93,7 +93,7 @@ static void what_takes_too_long_is_ended(void **state) {
     h = hooks_of("on_save", "(sleep 1; touch $GRPO_OUTPUT_DIR/late) & :", "60");
     hooks_start(h, HOOK_SAVE, "p", 1, NULL, 0);
     done(h);
-    nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
+    nanosleep(&(struct timespec){.tv_sec = 3}, NULL);
     assert_false(exists(at("late")));
 }
 

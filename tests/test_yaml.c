@@ -139,7 +139,7 @@ static void bombs_end_early(void **state) {
         double took = seconds() - start;
         print_message("160 KB of '%s': %.3f ms: %s\n", piece[k], 1e3 * took, message);
         assert_int_equal(node.kind, NODE_BAD);
-        assert_true(took < 0.1);
+        assert_true(took < 0.010);
         str_free(&text);
         str_free(&events);
     }

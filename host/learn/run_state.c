@@ -76,11 +76,14 @@ static bool data_sum(const FileList *files, char sum[sizeof((TrainState *)0)->da
     return true;
 }
 
-// Sums up what scores by models and templates on this machine: in `train` alone, nothing else scores while it trains.
-static bool judges_sum(const Config *c, const TrainState *at, char sum[sizeof at->judges], Error *e) {
+// Sums up what scores by models and templates on this machine: in `train` alone, nothing else scores while it trains. Rank 0
+// alone reads them, as it alone saves and tells.
+static bool judges_sum(const Learner *l, const TrainState *at, char sum[sizeof at->judges], Error *e) {
+    const Config *c = l->engine.cfg;
     Rewards rw;
     *sum = 0;
-    return strcmp(at->command, "train") || (rewards_select_training(c, &rw, e) && rewards_files_sum(&rw, sum, e));
+    return comm_rank(l->engine.comm) || strcmp(at->command, "train") ||
+           (rewards_select_training(c, &rw, e) && rewards_files_sum(&rw, sum, e));
 }
 
 // The next "name: value" of a YAML text that config_yaml wrote; a value may go on in indented lines. False at the end.
@@ -138,7 +141,7 @@ static bool find_newest(Learner *l, char **path, Error *e) {
 static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
     const Config *c = l->engine.cfg;
     char *path, data[sizeof at->data], judges[sizeof at->judges];
-    if (!data_sum(&c->train_file, data, e) || !judges_sum(c, at, judges, e) || !find_newest(l, &path, e)) return false;
+    if (!data_sum(&c->train_file, data, e) || !judges_sum(l, at, judges, e) || !find_newest(l, &path, e)) return false;
     memcpy(at->data, data, sizeof data);
     memcpy(at->judges, judges, sizeof judges);
     if (!path)
