@@ -144,7 +144,7 @@ static Metrics *open_at(const char *dir, int64_t step) {
     Config c;
     char *arg = xasprintf("output_dir=%s", dir);
     if (!config_read(&c, NULL, &arg, 1, &e)) fail_aloud("%s", e.text);
-    Metrics *m = metrics_open(dir, step, step, &e);
+    Metrics *m = metrics_open(dir, step + step / 5, 4 * step, &e); // lines, as log_steps makes them
     EventLog *l = events_open(&c, step, &e);
     if (!m || !l) fail_aloud("%s", e.text);
     metrics_events(m, opened_events = l);
@@ -214,7 +214,8 @@ static void a_resumed_run_has_no_step_twice(void **state) {
     assert_steps(20);
 }
 
-// Cut at every byte of its end, and with every byte of it turned over: what is whole stays.
+// Cut at every byte of its end, and with every byte of it turned over: what is whole stays, and the numbers that are
+// lost are made again.
 static void a_damaged_end_is_mended(void **state) {
     Metrics *m = open_at(scratch, 0);
     log_steps(m, 1, 9);
@@ -238,8 +239,7 @@ static void a_damaged_end_is_mended(void **state) {
             bytes[k] ^= (char)(flip ? 0x55 : 0);
             m = open_at(scratch, 10);
             metrics_close(m);
-            assert_int_equal(stat(at("events.out.tfevents.grpo"), &st), 0);
-            assert_true((size_t)st.st_size >= whole && (size_t)st.st_size < n);
+            assert_steps(10);
         }
     }
     free(bytes);
@@ -247,6 +247,29 @@ static void a_damaged_end_is_mended(void **state) {
     log_steps(m, 10, 12);
     metrics_close(m);
     assert_steps(12);
+}
+
+// Steps before the checkpoint that the file lacks come back from metrics.jsonl, without their texts; each once.
+static void lost_steps_are_made_again(void **state) {
+    Metrics *m = open_at(scratch, 0);
+    log_steps(m, 1, 15);
+    metrics_close(m);
+    size_t n;
+    Error e = {0};
+    char *bytes = file_read(at("events.out.tfevents.grpo"), 1 << 20, &n, &e);
+    for (int cut = 0; cut < 8; cut++) { // the last: the file is gone
+        if (cut < 7) put_bytes(at("events.out.tfevents.grpo"), bytes, n - n / 8 * (size_t)cut);
+        else assert_int_equal(unlink(at("events.out.tfevents.grpo")), 0);
+        m = open_at(scratch, 15);
+        metrics_close(m);
+        const Values *v = file_values();
+        for (int step = 1; step <= 15; step++) {
+            assert_true(find(v, step, "train/reward")->number == step / 8.);
+            assert_true((find(v, step, "eval/accuracy") != NULL) == (step % 5 == 0));
+        }
+        assert_non_null(find(v, 0, "_hparams_/session_start_info"));
+    }
+    free(bytes);
 }
 
 static int said_report, said_events;
@@ -348,6 +371,17 @@ static void what_is_in_the_way_is_said(void **state) {
     assert_null(events_open(&c, 0, &e));
     assert_int_equal(e.code, EXIT_DISK);
     SAYS(&e, "events.out.tfevents.grpo", "directory");
+    assert_int_equal(rmdir(at("events.out.tfevents.grpo")), 0);
+    put_text(at("events.out.tfevents.grpo"), "my notes"); // as one names a file; nothing of it is lost
+    for (int64_t step = 0; step < 20; step += 10) {
+        assert_null(events_open(&c, step, &e));
+        assert_int_equal(e.code, EXIT_DISK);
+        SAYS(&e, "events.out.tfevents.grpo", "is no event file", "move it away");
+    }
+    size_t n;
+    char *text = file_read(at("events.out.tfevents.grpo"), 100, &n, &e);
+    assert_string_equal(text, "my notes");
+    free(text);
     config_free(&c);
     free(arg);
     char *args[] = {"report_to=[tensorboard, wandb]"};
@@ -370,6 +404,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup_teardown(numbers_and_texts_read_back, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_resumed_run_has_no_step_twice, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_damaged_end_is_mended, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(lost_steps_are_made_again, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_loses_nothing, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(what_is_in_the_way_is_said, scratch_setup, scratch_teardown),
     };

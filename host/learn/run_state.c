@@ -48,7 +48,7 @@ bool run_save(const Learner *l, TrainState *at, Metrics *m, Hooks *h, Error *e) 
     at->voice = NULL;
     free(yaml);
     char *path = xasprintf("%s/step_%lld", c->output_dir, (long long)at->step);
-    if (ok && h) hooks_start(h, HOOK_SAVE, path, at->step, metrics_last(m), 0);
+    if (ok && h) hooks_start(h, HOOK_SAVE, &(HookCall){path, at->step, metrics_last(m), metrics_last_eval(m), 0});
     free(path);
     return ok;
 }

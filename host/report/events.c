@@ -23,6 +23,8 @@ struct EventLog {
     int fd;
     off_t bytes;  // of whole records
     int64_t step; // of `values`
+    int64_t last; // step of the last record that was there when the file was opened
+    int of_last;  // records of that step
     Str values;   // of the event under way: Summary.value fields
     Str pending;  // records not written yet
     bool late;    // a note has said that they wait
@@ -185,9 +187,8 @@ static int64_t step_of(const unsigned char *data, size_t n) {
     return step;
 }
 
-// The offset where the records up to `step` end: before the first one of a later step, or that is damaged or cut off.
-static off_t measure(int fd, int64_t step) {
-    off_t end = 0;
+// Measures the records up to `step`: they end before the first one of a later step, or that is damaged or cut off.
+static void measure(EventLog *l, int64_t step) {
     unsigned char *data = NULL;
     for (;;) {
         struct {
@@ -195,16 +196,34 @@ static off_t measure(int fd, int64_t step) {
             uint32_t crc;
         } head = {0};
         uint32_t crc;
-        if (pread(fd, &head, 12, end) != 12 || head.crc != masked(&head.length, 8) || head.length > RECORD_MOST) break;
+        if (pread(l->fd, &head, 12, l->bytes) != 12 || head.crc != masked(&head.length, 8) || head.length > RECORD_MOST)
+            break;
         data = xrealloc(data, head.length + 4);
-        if (pread(fd, data, head.length + 4, end + 12) != (ssize_t)head.length + 4) break;
+        if (pread(l->fd, data, head.length + 4, l->bytes + 12) != (ssize_t)head.length + 4) break;
         memcpy(&crc, data + head.length, 4);
         int64_t at = crc == masked(data, head.length) ? step_of(data, head.length) : -1;
         if (at < 0 || at > step) break;
-        end += 12 + (off_t)head.length + 4;
+        l->of_last = at == l->last ? l->of_last + 1 : 1;
+        l->last = at;
+        l->bytes += 12 + (off_t)head.length + 4;
     }
     free(data);
-    return end;
+}
+
+static void add_version(EventLog *l) {
+    static const char version[] = "brain.Event:2";
+    add_event(l, 0, 3, version, strlen(version));
+}
+
+// Whether a file of n bytes begins as every event file does: with the length of the record that names the version, and
+// the checksum of that length. Half of it may be there.
+static bool is_event_file(EventLog *l, off_t n) {
+    char start[12];
+    size_t most = n < 12 ? (size_t)n : 12;
+    add_version(l);
+    bool is = pread(l->fd, start, most, 0) == (ssize_t)most && !memcmp(start, l->pending.s, most);
+    str_clear(&l->pending);
+    return is;
 }
 
 EventLog *events_open(const Config *c, int64_t step, Error *e) {
@@ -215,7 +234,17 @@ EventLog *events_open(const Config *c, int64_t step, Error *e) {
     const char *wrong = l->fd < 0 || fstat(l->fd, &st) ? error_write(errno)
                         : S_ISREG(st.st_mode)          ? NULL
                                                        : "it is no regular file";
-    if (!wrong && step) l->bytes = measure(l->fd, step);
+    if (!wrong && !is_event_file(l, st.st_size)) {
+        error_set(
+            e, EXIT_DISK,
+            "%s: is there and is no event file, or its first bytes are damaged; move it away (numbers of a resumed "
+            "run are then written again from metrics.jsonl)",
+            l->path);
+        events_close(l);
+        return NULL;
+    }
+    if (!wrong && step) measure(l, step);
+    if (!l->last) l->bytes = 0; // of no step: the options may be lost, too
     if (!wrong && (ftruncate(l->fd, l->bytes) || lseek(l->fd, l->bytes, SEEK_SET) < 0)) wrong = error_write(errno);
     if (wrong) {
         error_set(e, EXIT_DISK, "%s: cannot be opened for writing: %s", l->path, wrong);
@@ -223,12 +252,16 @@ EventLog *events_open(const Config *c, int64_t step, Error *e) {
         return NULL;
     }
     if (!l->bytes) {
-        static const char version[] = "brain.Event:2";
-        add_event(l, 0, 3, version, strlen(version));
+        add_version(l);
         add_options(l, c);
         events_commit(l);
     }
     return l;
+}
+
+int64_t events_last(const EventLog *l, int *records) {
+    *records = l->of_last;
+    return l->last;
 }
 
 // Writes what is pending, or takes back what a failure has left of it. Returns 0 or errno's number.

@@ -1,32 +1,31 @@
 // Hooks. See hooks.h.
 //
-// A hook is a shell command in a process group of its own. It is started with vfork, since fork would copy the page
-// tables of a run that has gigabytes mapped. It is killed when the run's process ends, however that ends. Only the end
-// of a run waits for it.
+// A hook is a shell command below a guard (host/base/guard.c), which ends it and all that it started when the run's
+// process ends, however that ends. Only the end of a run waits for hooks.
 #include "clock.h"
 #include "hooks.h"
-#include "machine.h"
+#include "process.h"
 #include "str.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { LOG_MOST = 16 << 20, VALUE_MOST = 100000 }; // bytes of hooks.log; of a variable
 
 extern char **environ;
 static const char *const names[] = {"on_save", "on_eval", "on_end"};
 
 typedef struct {
-    pid_t pid; // 0: none runs
-    int64_t step;
-    double until; // clock reading at which it is killed
-    bool late;    // it was killed for that
+    Process process;
+    int64_t step;   // for which it runs
+    int64_t until;  // clock_ms at which it is ended
+    HookCall *next; // what it is started for next, or NULL
     int64_t runs, failed, left_out;
 } Hook;
 
@@ -45,6 +44,21 @@ Hooks *hooks_open(const Config *c) {
 
 // ---- starting one ----------------------------------------------------------------------------------------------------
 
+static HookCall *call_copy(const HookCall *c) {
+    HookCall *copy = xcalloc(1, sizeof *copy);
+    *copy = *c;
+    copy->path = xstrdup(c->path);
+    copy->metrics = xstrdup(c->metrics && strlen(c->metrics) < VALUE_MOST ? c->metrics : "{}");
+    copy->eval = xstrdup(c->eval && strlen(c->eval) < VALUE_MOST ? c->eval : "{}");
+    return copy;
+}
+
+static void call_free(HookCall *c) {
+    if (!c) return;
+    free((char *)c->path), free((char *)c->metrics), free((char *)c->eval);
+    free(c);
+}
+
 // A copy of the environment in which own[n_own] ("NAME=value") replace the variables of the same names. The array is on
 // the heap; the strings are not copied.
 static char **environment_with(char *const *own, int n_own) {
@@ -61,105 +75,106 @@ static char **environment_with(char *const *own, int n_own) {
     return all;
 }
 
-// Turns the child of vfork into the hook's shell: until exec it shares our memory, so only plain system calls are
-// allowed.
-_Noreturn static void become(char **argv, char **env, int null, int log, pid_t parent) {
-    sigset_t none;
-    sigemptyset(&none);
-    for (int s = 1; s < NSIG; s++) signal(s, SIG_DFL);
-    bool ok = !setpgid(0, 0) && dup2(null, 0) == 0 && dup2(log, 1) == 1 && dup2(log, 2) == 2 &&
-              !prctl(PR_SET_PDEATHSIG, SIGKILL) && getppid() == parent;
-    machine_unbind();
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    if (ok) execve("/bin/sh", argv, env);
-    _exit(127);
-}
-
-// Starts the child process. Not inlined: the child of vfork writes into this function's frame, which then holds no
-// variable of the caller.
-__attribute__((noinline)) static pid_t spawn(char **argv, char **env, int null, int log) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pid_t parent = getpid(), pid = vfork();
-    if (!pid) become(argv, env, null, log, parent);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return pid;
-}
-
-// Opens output_dir/hooks.log and adds a line that names the hook; -1 where that fails.
+// Opens output_dir/hooks.log and adds a line that names the hook; -1 where that fails. A log that has grown long gives
+// way to a new one.
 static int log_open_for(const Hooks *h, HookKind kind, int64_t step) {
-    char *path = xasprintf("%s/hooks.log", h->output_dir), now[40];
+    char *path = xasprintf("%s/hooks.log", h->output_dir), *old = xasprintf("%s.1", path), now[40];
+    struct stat st;
+    if (!stat(path, &st) && S_ISREG(st.st_mode) && st.st_size > LOG_MOST) rename(path, old);
     int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
     time_t seconds = time(NULL);
     struct tm utc;
     strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
     if (log >= 0) dprintf(log, "== %s %s, step %lld\n", now, names[kind], (long long)step);
-    free(path);
+    free(path), free(old);
     return log;
 }
 
-void hooks_start(Hooks *h, HookKind kind, const char *path, int64_t step, const char *metrics, int exit_code) {
-    if (!h || !*h->command[kind]) return;
-    hooks_look(h);
+static void start(Hooks *h, HookKind kind, const HookCall *c) {
     Hook *k = &h->hook[kind];
-    if (k->pid) {
-        k->left_out++;
-        note("%s is left out at step %lld: that of step %lld still runs", names[kind], (long long)step,
-             (long long)k->step);
-        return;
-    }
-    char *own[] = {xasprintf("GRPO_EVENT=%s", names[kind] + 3),
-                   xasprintf("GRPO_STEP=%lld", (long long)step),
-                   xasprintf("GRPO_PATH=%s", path),
-                   xasprintf("GRPO_OUTPUT_DIR=%s", h->output_dir),
-                   xasprintf("GRPO_METRICS=%s", metrics && strlen(metrics) < 100000 ? metrics : "{}"),
-                   xasprintf("GRPO_EXIT=%d", exit_code)};
-    int n_own = kind == HOOK_END ? 6 : 5;
-    char *words = xasprintf("%s \"$@\"", h->command[kind]), *number = xasprintf("%lld", (long long)step);
-    char *argv[] = {(char[]){"sh"}, (char[]){"-c"}, words, (char[]){"sh"}, xstrdup(path), number, NULL};
-    char **env = environment_with(own, n_own);
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = log_open_for(h, kind, step);
-    k->pid = null < 0 ? -1 : spawn(argv, env, null, log < 0 ? null : log);
+    char *own[] = {xasprintf("GRPO_EVENT=%s", names[kind] + 3), xasprintf("GRPO_STEP=%lld", (long long)c->step),
+                   xasprintf("GRPO_PATH=%s", c->path),          xasprintf("GRPO_OUTPUT_DIR=%s", h->output_dir),
+                   xasprintf("GRPO_METRICS=%s", c->metrics),    xasprintf("GRPO_EVAL=%s", c->eval),
+                   xasprintf("GRPO_EXIT=%d", c->exit_code)};
+    enum { N_OWN = sizeof own / sizeof *own };
+    char *words = xasprintf("%s \"$@\"", h->command[kind]), *number = xasprintf("%lld", (long long)c->step);
+    char *argv[] = {(char[]){"/bin/sh"}, (char[]){"-c"}, words, (char[]){"sh"}, (char *)c->path, number, NULL};
+    char **env = environment_with(own, kind == HOOK_END ? N_OWN : N_OWN - 1);
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = log_open_for(h, kind, c->step);
+    ProcessSpec spec = {.argv = argv, .envp = env, .guarded = true, .input = null, .log = log < 0 ? null : log};
+    Error e = {0};
     k->runs++;
-    k->step = step, k->late = false;
-    k->until = clock_seconds() + h->timeout;
-    if (k->pid < 0) {
-        note("%s at step %lld cannot be started: %s", names[kind], (long long)step, strerror(errno));
-        k->failed++, k->pid = 0;
+    k->step = c->step;
+    k->until = clock_ms() + (int64_t)(h->timeout * 1000);
+    if (null < 0) error_set(&e, EXIT_DISK, "/dev/null: %s", error_open(errno));
+    if (null < 0 || !process_start(&spec, &k->process, &e)) {
+        note("%s at step %lld cannot be started: %s", names[kind], (long long)c->step, e.text);
+        k->failed++;
     }
     if (null >= 0) close(null);
     if (log >= 0) close(log);
-    for (int i = 0; i < 6; i++) free(own[i]);
-    free(argv[4]), free(words), free(number), free(env);
+    for (int i = 0; i < N_OWN; i++) free(own[i]);
+    free(words), free(number), free(env);
+}
+
+static bool others_are_done(const Hooks *h, HookKind kind) {
+    for (int i = 0; i < HOOK_COUNT; i++)
+        if (i != (int)kind && (h->hook[i].process.pid || h->hook[i].next)) return false;
+    return true;
+}
+
+// Starts the hook for what waits for it, where it may: on_end comes after all others.
+static void start_next(Hooks *h, HookKind kind) {
+    Hook *k = &h->hook[kind];
+    if (!k->next || k->process.pid || (kind == HOOK_END && !others_are_done(h, kind))) return;
+    HookCall *c = k->next;
+    k->next = NULL;
+    start(h, kind, c);
+    call_free(c);
+}
+
+void hooks_start(Hooks *h, HookKind kind, const HookCall *c) {
+    if (!h || !*h->command[kind]) return;
+    hooks_look(h);
+    Hook *k = &h->hook[kind];
+    if (k->next) {
+        k->left_out++;
+        note("%s is left out at step %lld: that of step %lld still runs, and that of step %lld comes next", names[kind],
+             (long long)k->next->step, (long long)k->step, (long long)c->step);
+        call_free(k->next);
+    }
+    k->next = call_copy(c);
+    start_next(h, kind);
 }
 
 // ---- looking after them ----------------------------------------------------------------------------------------------
 
+static void fail(Hooks *h, HookKind kind, const char *how) {
+    h->hook[kind].failed++;
+    note("%s of step %lld %s; see %s/hooks.log%s", names[kind], (long long)h->hook[kind].step, how, h->output_dir,
+         kind == HOOK_END ? "" : "; the run does not need it");
+}
+
 static void look(Hooks *h, HookKind kind) {
-    Hook *k = &h->hook[kind];
-    if (!k->pid) return;
-    if (!k->late && clock_seconds() >= k->until) {
-        k->late = true;
-        kill(-k->pid, SIGKILL);
-    }
+    Process *p = &h->hook[kind].process;
+    if (!p->pid) return;
+    char how[80];
     int status;
-    siginfo_t ended = {0};
-    if (waitid(P_PID, (id_t)k->pid, &ended, WEXITED | WNOHANG | WNOWAIT) || !ended.si_pid) return;
-    kill(-k->pid, SIGKILL); // what it left running; before waitpid, while the process id cannot have been given away
-    waitpid(k->pid, &status, 0);
-    k->pid = 0;
-    if (WIFEXITED(status) && !WEXITSTATUS(status)) return;
-    k->failed++;
-    char how[60];
-    if (k->late) snprintf(how, sizeof how, "took more than hook_timeout, %g s", h->timeout);
-    else if (WIFSIGNALED(status)) snprintf(how, sizeof how, "died of signal %d", WTERMSIG(status));
-    else snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(status));
-    note("%s of step %lld %s; see %s/hooks.log; the run goes on", names[kind], (long long)k->step, how, h->output_dir);
+    bool late = !process_wait(p, 0, &status);
+    if (late && clock_ms() < h->hook[kind].until) return;
+    process_kill(p);
+    if (!late && WIFEXITED(status) && !WEXITSTATUS(status)) return;
+    int code =
+        late || !WIFEXITED(status) ? 0 : WEXITSTATUS(status); // above 128: a signal's number and 128, as in a shell
+    if (late) snprintf(how, sizeof how, "took more than hook_timeout, %g s", h->timeout);
+    else if (!code || code > 128) snprintf(how, sizeof how, "died of signal %d", code ? code - 128 : WTERMSIG(status));
+    else snprintf(how, sizeof how, "ended with status %d", code);
+    fail(h, kind, how);
 }
 
 void hooks_look(Hooks *h) {
     for (int kind = 0; h && kind < HOOK_COUNT; kind++) look(h, (HookKind)kind);
+    for (int kind = 0; h && kind < HOOK_COUNT; kind++) start_next(h, (HookKind)kind);
 }
 
 void hooks_close(Hooks *h) {
@@ -167,7 +182,7 @@ void hooks_close(Hooks *h) {
     for (bool said = false;; said = true) {
         hooks_look(h);
         int running = 0;
-        while (running < HOOK_COUNT && !h->hook[running].pid) running++;
+        while (running < HOOK_COUNT && !h->hook[running].process.pid) running++;
         if (running == HOOK_COUNT) break;
         if (!said) note("waiting for %s, %g s at most", names[running], h->timeout);
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);

@@ -1,13 +1,16 @@
 // metrics.jsonl and completions.jsonl: one JSON object a line, written in whole lines at the end of a step.
+#include "json.h"
 #include "line_log.h"
 #include "metrics.h"
+#include "tail.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct Metrics {
     Log metrics, completions;
-    Str last;         // line of metrics
+    Str last, eval;   // lines of metrics: the last step's, the last evaluation's
+    bool evaluates;   // the line under way is an evaluation's
     EventLog *events; // or NULL
     int64_t step;     // of the line under way
     int texts;        // completions of the step that have gone to `events`
@@ -23,12 +26,48 @@ Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t com
     return NULL;
 }
 
-void metrics_events(Metrics *m, EventLog *l) { m->events = l; }
+// Lines of metrics.jsonl that an event file lacks.
+typedef struct {
+    EventLog *events;
+    int64_t last;        // step of the event file's end
+    int of_last;         // lines of that step that it has
+    int64_t first, step; // steps of the lines it got: the first, the last; 0: none
+} Refill;
+
+static void refill_line(void *to, char *line, size_t n) {
+    Refill *r = to;
+    json_t *row = json_parse(line, n, "", NULL), *value;
+    int64_t step = json_integer_value(json_object_get(row, "step"));
+    const char *name;
+    bool lacks = step > r->last || (step == r->last && r->of_last-- <= 0);
+    if (step > 0 && lacks) {
+        json_object_foreach(row, name, value) if (json_is_number(value) && strcmp(name, "step"))
+            events_number(r->events, step, name, json_number_value(value));
+        events_commit(r->events);
+        if (!r->first) r->first = step;
+        r->step = step;
+    }
+    json_decref(row);
+}
+
+void metrics_events(Metrics *m, EventLog *l) {
+    m->events = l;
+    Refill r = {.events = l};
+    r.last = events_last(l, &r.of_last);
+    Tail log = {.path = m->metrics.path, .fd = m->metrics.fd};
+    Error e = {0};
+    if (!tail_read(&log, refill_line, NULL, &r, &e)) note("%s", e.text);
+    if (r.first)
+        note("events.out.tfevents.grpo lacked steps %lld to %lld; their numbers are written again from metrics.jsonl, "
+             "with "
+             "the time of now",
+             (long long)r.first, (long long)r.step);
+}
 
 void metrics_close(Metrics *m) {
     if (!m) return;
     events_close(m->events);
-    str_free(&m->last);
+    str_free(&m->last), str_free(&m->eval);
     log_close(&m->metrics);
     log_close(&m->completions);
     free(m);
@@ -43,6 +82,7 @@ static void add_key(Str *s, const char *name) {
 void metrics_add(Metrics *m, const char *name, double value) {
     add_key(&m->metrics.pending, name);
     str_json_number(&m->metrics.pending, value);
+    m->evaluates |= !strncmp(name, "eval/", 5);
     events_number(m->events, m->step, name, value);
 }
 
@@ -136,15 +176,18 @@ bool metrics_commit(Metrics *m, Error *e) {
     events_commit(m->events);
     m->texts = 0;
     if (m->metrics.pending.n) {
+        Str *last = m->evaluates ? &m->eval : &m->last;
         str_puts(&m->metrics.pending, "}");
-        str_clear(&m->last);
-        str_add(&m->last, m->metrics.pending.s, m->metrics.pending.n);
+        str_clear(last);
+        str_add(last, m->metrics.pending.s, m->metrics.pending.n);
         str_puts(&m->metrics.pending, "\n");
+        m->evaluates = false;
     }
     return log_commit(&m->metrics, e) && log_commit(&m->completions, e);
 }
 
 const char *metrics_last(const Metrics *m) { return m->last.n ? m->last.s : "{}"; }
+const char *metrics_last_eval(const Metrics *m) { return m->eval.n ? m->eval.s : "{}"; }
 
 void metrics_files(const Metrics *m, int *metrics, int *completions) {
     *metrics = m->metrics.fd;

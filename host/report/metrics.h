@@ -22,7 +22,8 @@ typedef struct {
 } CompletionRecord;
 // Opens both logs, each cut back to a checkpoint's length (0: a new run). NULL after filling *e.
 Metrics *metrics_open(const char *output_dir, int64_t metrics_lines, int64_t completions_lines, Error *e);
-// Sends what is added from here on to TensorBoard's file, too; metrics_close closes `l`.
+// Sends what is added from here on to TensorBoard's file, too, and first what metrics.jsonl has and that file lacks: it
+// was damaged, removed, or not wanted before. metrics_close closes `l`.
 void metrics_events(Metrics *m, EventLog *l);
 void metrics_close(Metrics *m); // drops what was not committed
 // Adds a number to the current line of metrics.jsonl, behind those added before. A value reads back as the same f32;
@@ -35,7 +36,9 @@ bool metrics_commit(Metrics *m, Error *e);
 // The descriptors of both logs, for reading by offset. Never close them, nor any other descriptor of the same file:
 // POSIX drops the process's lock on the file then.
 void metrics_files(const Metrics *m, int *metrics, int *completions);
-// The last line of metrics.jsonl that this process wrote, without its newline; "{}" before there is one.
+// The last line of metrics.jsonl that this process wrote for a step, and for an evaluation, without its newline; "{}"
+// before there is one.
 const char *metrics_last(const Metrics *m);
+const char *metrics_last_eval(const Metrics *m);
 // Called before a checkpoint: waits until what was committed is on the disk, and returns the lengths of the logs.
 bool metrics_sync(Metrics *m, int64_t *metrics_lines, int64_t *completions_lines, Error *e);

@@ -175,7 +175,9 @@ static bool evaluate(Supervised *run, Error *e) {
                  (long long)t->run.at.step, 100 * sums.right / (double)rows, sums.loss / (double)rows,
                  sums.margin / (double)rows, (long long)rows);
     if (!metrics_commit(t->run.metrics, e)) return false;
-    hooks_start(t->run.hooks, HOOK_EVAL, t->run.cfg->output_dir, t->run.at.step, metrics_last(t->run.metrics), 0);
+    HookCall call = {t->run.cfg->output_dir, t->run.at.step, metrics_last(t->run.metrics),
+                     metrics_last_eval(t->run.metrics), 0};
+    hooks_start(t->run.hooks, HOOK_EVAL, &call);
     return true;
 }
 

@@ -121,7 +121,10 @@ ExitCode supervised_command(const SupervisedKind *kind, Supervised *s, int argc,
         return code;
     }
     code = kind->open(s, e) && resume(s, kind, e) ? train(s, kind, e) : e->code;
-    if (s->hooks) hooks_start(s->hooks, HOOK_END, c.output_dir, s->at.step, metrics_last(s->metrics), (int)code);
+    if (s->hooks)
+        hooks_start(
+            s->hooks, HOOK_END,
+            &(HookCall){c.output_dir, s->at.step, metrics_last(s->metrics), metrics_last_eval(s->metrics), (int)code});
     if (*e->text) notes_add(e->text);
     kind->close(s);
     close_run(s);

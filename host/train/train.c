@@ -130,7 +130,9 @@ static bool evaluate(Trainer *t, Error *e) {
     progress_say(t->report.progress, "step %lld: eval accuracy %.1f %%, lenient %.1f %%, reward %.3f (%lld questions)",
                  (long long)t->state.step, 100 * r.strict, 100 * r.lenient, r.reward, (long long)r.questions);
     if (!metrics_commit(t->report.metrics, e)) return false;
-    hooks_start(t->report.hooks, HOOK_EVAL, t->cfg->output_dir, t->state.step, metrics_last(t->report.metrics), 0);
+    HookCall call = {t->cfg->output_dir, t->state.step, metrics_last(t->report.metrics),
+                     metrics_last_eval(t->report.metrics), 0};
+    hooks_start(t->report.hooks, HOOK_EVAL, &call);
     return true;
 }
 
@@ -205,8 +207,9 @@ ExitCode command_train(int argc, char **argv, Error *e) {
         t.report.profile = profile_open(t.learner.engine.device, &c, t.report.progress);
         code = trainer_resume(&t, e) ? train(&t, e) : e->code;
         if (t.report.hooks)
-            hooks_start(t.report.hooks, HOOK_END, c.output_dir, t.state.step, metrics_last(t.report.metrics),
-                        (int)code);
+            hooks_start(t.report.hooks, HOOK_END,
+                        &(HookCall){c.output_dir, t.state.step, metrics_last(t.report.metrics),
+                                    metrics_last_eval(t.report.metrics), (int)code});
         if (*e->text) notes_add(e->text);
         trainer_close(&t);
     }

@@ -23,7 +23,7 @@ bool judge_is_built(Error *e);
 // The main function of the child: reads requests {"id", "samples": ["prompt", ..]} from standard input until its end,
 // and answers each with {"id", "replies": ["text" or null, ..], "faults": ["timeout" and the like, or null, ..]}. The
 // first request also has the "server", because its key must not appear in a list of processes.
-#define JUDGE_NAME "reward-judge"
+#define JUDGE_NAME "grpo-judge"
 int judge_serve(int argc, char **argv);
 // The first request without its id; the caller frees it.
 char *judge_hello(const JudgeServer *s);

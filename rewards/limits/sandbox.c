@@ -165,7 +165,12 @@ static SandboxEnd run(const SandboxJob *job, Str *out, int *status, Str *said, E
                      .unprivileged = true};
     Process p;
     int64_t deadline = clock_ms() + (int64_t)(job->seconds * 1000);
-    ok = ok && process_start(&c, &p, e);
+    Error failed;
+    if (ok && !process_start(&c, &p, &failed)) {
+        if (failed.code == EXIT_MEMORY) out_of_memory("%s", failed.text);
+        if (e) *e = failed;
+        ok = false;
+    }
     for (int i = 0; i < n; i++)
         if (fd[i] >= 0) close(fd[i]);
     if (!ok) return SANDBOX_FAILED;

@@ -173,7 +173,10 @@ static void see_end(WorkerPool *pool, Worker *w) {
 static bool start(WorkerPool *pool, Worker *w, RewardFault *why, Error *e) {
     *why = REWARD_CRASH;
     str_clear(&w->errors);
-    if (!process_start(&pool->o.command, &w->process, e)) return false;
+    if (!process_start(&pool->o.command, &w->process, e)) {
+        if (e->code == EXIT_MEMORY) out_of_memory("%s", e->text); // the run would else go on with scores left out
+        return false;
+    }
     const char *first = pool->o.hello ? pool->o.hello : "\"samples\": []";
     json_t *hello = ask(w, 0, first, 4096, pool->o.start_timeout, why);
     if (hello) {

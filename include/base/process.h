@@ -20,7 +20,7 @@ typedef struct {
     __attribute__((constructor)) static void FN##_alone(int argc, char **argv) {                                       \
         if (argc > 0 && !strcmp(argv[0], NAME)) _exit(FN(argc, argv));                                                 \
     }
-#define PROCESS_HELPER_PREFIX "reward-" // every NAME begins with it
+#define PROCESS_HELPER_PREFIX "grpo-" // every NAME begins with it
 
 // What to start.
 typedef struct {
@@ -28,6 +28,7 @@ typedef struct {
     char *const *envp; // its environment; NULL: this program's
     bool guarded;      // ends with this program, however that ends, and so does all that it started (guard.c)
     int input;         // descriptor that becomes standard input; -1: a pipe, Process.in
+    int log;           // descriptor that becomes standard output and errors; 0: they are pipes, as said next
     bool errors;       // standard error is a pipe, Process.err; else it goes nowhere
     const int *keep;   // [n_keep] other descriptors that stay open under their numbers, ascending
     int n_keep;
@@ -43,6 +44,7 @@ typedef struct {
     int life; // of a guarded one: the pipe whose end makes the guard kill everything
 } Process;
 
+// False after filling *e: EXIT_CONFIG (no such program), EXIT_MEMORY (no memory, no more processes).
 bool process_start(const ProcessSpec *c, Process *p, Error *e);
 // Kills the whole group (with a guarded one, all that it started), waits for the process and closes the pipes.
 void process_kill(Process *p);

@@ -142,15 +142,15 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
         l.argv = guard, l.path = xstrdup(MYSELF);
     }
     int nowhere = above_stdio(open("/dev/null", O_RDWR | O_CLOEXEC));
-    bool ok = nowhere >= 0 && (c->input >= 0 || open_pipe(in)) && open_pipe(out) && (!c->errors || open_pipe(err)) &&
-              open_pipe(report) && (!guard || open_pipe(life));
+    bool ok = nowhere >= 0 && (c->input >= 0 || open_pipe(in)) && (c->log || open_pipe(out)) &&
+              (!c->errors || open_pipe(err)) && open_pipe(report) && (!guard || open_pipe(life));
     if (ok) {
         sigset_t all, before;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         l.in = c->input >= 0 ? c->input : in[0];
-        l.out = out[1];
-        l.err = c->errors ? err[1] : nowhere;
+        l.out = c->log ? c->log : out[1];
+        l.err = c->errors ? err[1] : c->log ? c->log : nowhere;
         l.report = report[1];
         l.life = life[0];
         p->pid = launch_program(&l);
@@ -176,9 +176,8 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     if (!failed) return true;
     if (p->pid < 0) p->pid = 0;
     process_kill(p);
-    if (failed == ENOMEM || failed == EAGAIN) // EAGAIN: no more processes
-        out_of_memory("%s cannot be started (%s)", name, strerror(failed));
-    return error_set(e, EXIT_CONFIG, "%s: cannot be started: %s", name, strerror(failed));
+    bool memory = failed == ENOMEM || failed == EAGAIN; // EAGAIN: no more processes
+    return error_set(e, memory ? EXIT_MEMORY : EXIT_CONFIG, "%s: cannot be started: %s", name, strerror(failed));
 }
 
 void process_kill(Process *p) {
