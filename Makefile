@@ -176,7 +176,8 @@ grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
 .PHONY: all found debug sanitize test programs format check-format compile_commands.json mutants check fuzz fuzzed valgrind check-cuda check-rooms bench nsys ncu demo r1 check-r1 check-kills doctor install clean help FORCE
-.SECONDARY:
+# Not .SECONDARY, with which a header that was moved would leave the objects that include it as they are.
+.PRECIOUS: %.o %.ptx %.told
 .DELETE_ON_ERROR:
 
 all: found $(grpo) $(tools)
