@@ -100,10 +100,6 @@ static void a_run_is_shown_and_starts_hooks(void **state) {
         assert_int_equal(access(path, R_OK), 0);
         free(path);
     }
-    args = words("report $D/shown $D/shown output=$D/two.html");
-    assert_int_equal(grpo(args, NULL, &out), 0);
-    assert_non_null(strstr(out.s, "/two.html\n"));
-    free(args);
     path = xasprintf("%s/shown/completions.jsonl", dir); // tokens put together are the completion, but for special ones
     char *lines = file_read(path, 1 << 20, &n, NULL);
     assert_non_null(lines);
@@ -130,6 +126,20 @@ static void a_run_is_shown_and_starts_hooks(void **state) {
     path = xasprintf("%s/unshown/report.html", dir);
     assert_int_not_equal(access(path, F_OK), 0);
     free(path), free(args);
+    static const struct {
+        const char *args;
+        int code;
+        const char *says;
+    } cases[] = {{"report $D/shown $D/unshown output=$D/two.html", 0, "/two.html\n"},
+                 {"report $D/shown $D/shown output=$D/two.html", 2, "shown is named twice"},
+                 {"report $D/shown output=$D", 4, "is a directory; name a file"},
+                 {"report $D/shown output=$D/nothing/a.html", 4, "make the directory first"}};
+    for (int i = 0; i < 4; i++) {
+        args = words(cases[i].args);
+        assert_int_equal(grpo(args, NULL, &out), cases[i].code);
+        if (!strstr(out.s, cases[i].says)) fail_msg("%s: %s", args, out.s);
+        free(args);
+    }
     str_free(&out);
 }
 

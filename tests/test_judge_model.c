@@ -407,7 +407,7 @@ static void ranks_judge_alike(void **state) {
         fail_msg("%s", said);
     // Another template is another judge: select refuses it, train goes on and says so.
     const char *on = "train $(cat run) train_file=q.jsonl num_generations=4 max_steps=%d per_device_train_batch_size=4 "
-                     "gradient_accumulation_steps=2 output_dir=on progress=plain",
+                     "gradient_accumulation_steps=2 output_dir=on progress=off",
                another[] = "are another judge's";
     for (int steps = 1; steps <= 3; steps++) {
         if (steps == 3) put_text(at("t.txt"), "Rate now:\n{completion}");

@@ -3,6 +3,7 @@
 #include "json.h"
 #include "live.h"
 #include "report.h"
+#include "runs.h"
 #include "str.h"
 #include <glob.h>
 #include <setjmp.h>
@@ -230,10 +231,13 @@ static void a_live_page_follows_the_run(void **state) {
 static void mistakes_are_one_line(void **state) {
     Error e = {0};
     const char *dir = scratch;
-    assert_false(make(&dir, 1, at("report.html"), &e));
+    Runs runs;
+    assert_false(runs_find(dir, &runs, &e));
     assert_int_equal(e.code, EXIT_INPUT);
     SAYS(&e, scratch, "metrics.jsonl", "output_dir");
-    assert_false(exists(at("report.html")));
+    assert_false(runs_find(at("absent"), &runs, &e));
+    assert_int_equal(e.code, EXIT_INPUT);
+    SAYS(&e, "absent", "No such file or directory", "check the path");
     put_text(at("metrics.jsonl"), "{\"step\": 1}\n");
     put_text(at("letter"), "dear reader, this is no report, and it is longer than the mark");
     assert_false(make(&dir, 1, at("letter"), &e));
@@ -245,6 +249,17 @@ static void mistakes_are_one_line(void **state) {
     free(text);
     assert_false(make(&dir, 1, at("absent/report.html"), &e));
     assert_int_equal(e.code, EXIT_DISK);
+    SAYS(&e, "absent/report.html", "make the directory first");
+    assert_false(make(&dir, 1, scratch, &e));
+    assert_int_equal(e.code, EXIT_DISK);
+    SAYS(&e, scratch, "is a directory; name a file");
+    assert_false(runs_find(at("letter"), &runs, &e));
+    SAYS(&e, "letter", "is no directory");
+    json_decref(made_runs(dir, at("linked.html")));
+    assert_int_equal(symlink("linked.html", at("link.html")), 0);
+    json_decref(made_runs(dir, at("link.html"))); // the link stays one
+    struct stat link;
+    assert_true(!lstat(at("link.html"), &link) && S_ISLNK(link.st_mode) && exists(at("linked.html")));
     put_text(at("metrics.jsonl"), ""); // a run that was killed before its first step
     json_decref(made_runs(dir, at("report.html")));
     json_decref(made_runs(dir, at("report.html"))); // in place of the first
@@ -261,6 +276,31 @@ static void mistakes_are_one_line(void **state) {
     json_decref(page_runs(at("report.html"))); // the earlier page is there still, whole, and nothing beside it
     glob_t left;
     assert_int_equal(glob(at("*.tmp.*"), 0, NULL, &left), GLOB_NOMATCH);
+}
+
+// A pipeline's output_dir stands for its phases that have logs, in the order in which they began.
+static void a_pipeline_is_its_phases(void **state) {
+    static const char *const phase[] = {"b_first", "a_second", "c_third", "no_logs"};
+    for (int i = 0; i < 4; i++) {
+        assert_true(disk_mkdir(at("%s", phase[i]), NULL));
+        char record[200];
+        snprintf(record, sizeof record, "{\"steps\": 2, \"starts\": [{\"at\": \"2026-11-29T0%d:00:00Z\"}]}", i);
+        put_text(at("%s/run.json", phase[i]), record);
+        if (i < 3) put_text(at("%s/metrics.jsonl", phase[i]), "{\"step\": 1}\n");
+    }
+    put_text(at("pipeline.json"), "{}");
+    Error e = {0};
+    Runs runs;
+    assert_true(runs_find(scratch, &runs, &e));
+    assert_int_equal(runs.n, 3);
+    for (int i = 0; i < 3; i++) assert_string_equal(runs.dir[i], at("%s", phase[i]));
+    assert_false(run_goes_on(runs.dir[0]));
+    runs_free(&runs);
+    put_text(at("metrics.jsonl"), ""); // a run of its own: what lies in it is its own business
+    assert_true(runs_find(scratch, &runs, &e));
+    assert_int_equal(runs.n, 1);
+    assert_string_equal(runs.dir[0], scratch);
+    runs_free(&runs);
 }
 
 static void a_picture_has_the_curves(void **state) {
@@ -334,6 +374,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_growing_log_is_read_once, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_live_page_follows_the_run, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_one_line, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_pipeline_is_its_phases, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_picture_has_the_curves, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(long_runs_are_cheap, scratch_setup, scratch_teardown),
     };

@@ -1,5 +1,6 @@
 // grpo watch: what it draws fits, is the logs' numbers, and sends nothing of theirs to the terminal but text.
 #include "clock.h"
+#include "metrics.h"
 #include "watch.h"
 #include <poll.h>
 #include <setjmp.h>
@@ -72,7 +73,7 @@ static void a_view_fits_and_tells(void **state) {
     Watch *w = watch_open(scratch);
     char *view = view_of(w, 79, 0, true);
     assert_fits(view, 79, 0);
-    assert_has(view, "step 8 of 9  ");
+    assert_has(view, "step 8 of 9, not running here  ");
     assert_has(view, "reward                        8  ▁▂▃▄▅▆▇█\n");
     assert_has(view, "length                       92  █▇▆▅▄▃▂▁\n");
     assert_has(view, "accuracy, held out         0.25  ▁\n");
@@ -98,25 +99,54 @@ static void long_logs_show_their_last_step(void **state) {
     put_logs(30000);
     Watch *w = watch_open(scratch);
     char *view = view_of(w, 79, 24, true);
-    assert_has(view, "step 30000  ");
+    assert_has(view, "step 30000, not running here  ");
     assert_has(view, "reward                    3e+04  ▁▁");
     assert_fits(view, 79, 24);
     free(view);
     watch_close(w);
 }
 
-static void no_logs_are_an_error(void **state) {
+static void a_run_without_steps_has_a_view(void **state) {
     Watch *w = watch_open(scratch);
-    Error e = {0};
-    bool changed;
-    assert_false(watch_read(w, &changed, &e));
-    assert_int_equal(e.code, EXIT_INPUT);
-    SAYS(&e, "metrics.jsonl", "output_dir");
-    put_text(at("metrics.jsonl"), ""); // before the first step
+    put_text(at("metrics.jsonl"), "");
     char *view = view_of(w, 79, 24, true);
-    assert_has(view, "step 0");
+    assert_has(view, "step 0, not running here");
     free(view);
     watch_close(w);
+}
+
+// Half a line at the end may be under way, a line that is no JSON is damage; a run that holds its log goes on.
+static void damage_and_state_are_said(void **state) {
+    put_text(at("metrics.jsonl"), "{\"step\": 1}\n{\"step\": \n{\"step\": 3}\n{\"st");
+    put_text(at("run.json"), "{\"steps\": 9, \"starts\": []}");
+    Watch *w = watch_open(scratch);
+    char *view = view_of(w, 79, 24, true);
+    assert_has(view, "step 3 of 9, not running here");
+    assert_has(view, "1 lines of its logs cannot be read; a log ends in half a line\n");
+    free(view);
+    put_text(at("metrics.jsonl"), "{\"step\": 1}\n");
+    int pipes[2];
+    char byte;
+    assert_int_equal(pipe(pipes), 0);
+    pid_t run = fork();
+    if (!run) {
+        Error e = {0};
+        Metrics *m = metrics_open(scratch, 1, 0, &e);
+        if (!m || write(pipes[1], "", 1) != 1) _exit(1);
+        for (;;) pause();
+    }
+    assert_int_equal(read(pipes[0], &byte, 1), 1);
+    view = view_of(w, 79, 24, true);
+    assert_has(view, "step 1 of 9  ");
+    assert_null(strstr(view, "cannot be read"));
+    free(view);
+    kill(run, SIGKILL);
+    assert_int_equal(waitpid(run, NULL, 0), run);
+    view = view_of(w, 79, 24, true);
+    assert_has(view, "step 1 of 9, not running here");
+    free(view);
+    watch_close(w);
+    close(pipes[0]), close(pipes[1]);
 }
 
 // ---- on a terminal ---------------------------------------------------------------------------------------------------
@@ -205,7 +235,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_view_fits_and_tells, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(long_logs_show_their_last_step, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_terminal_is_followed_and_left_clean, scratch_setup, scratch_teardown),
-        cmocka_unit_test_setup_teardown(no_logs_are_an_error, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(damage_and_state_are_said, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_run_without_steps_has_a_view, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,7 +61,9 @@ const char *error_write(int number) {
                  strerror(number), (unsigned long long)size.rlim_cur);
     else
         snprintf(text, sizeof text, "%s%s", strerror(number),
-                 number == EDQUOT ? "; remove some of your files there, or ask for more (quota -s shows it)" : "");
+                 number == EDQUOT   ? "; remove some of your files there, or ask for more (quota -s shows it)"
+                 : number == ENOENT ? "; make the directory first (mkdir -p)"
+                                    : "");
     return text;
 }
 

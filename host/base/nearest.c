@@ -1,8 +1,8 @@
 // Finding the nearest name, for messages that ask "did you mean ...".
 #include "nearest.h"
 #include <ctype.h>
+#include <stdio.h>
 #include <string.h>
-#include <stdbool.h>
 
 #define LONGEST 63 // bytes of a word that are compared
 
@@ -36,4 +36,13 @@ const char *nearest_name(const char *word, const char *const *names, int n) {
         if (d < least && d < (int)strlen(names[i])) least = d, best = names[i];
     }
     return best;
+}
+
+bool no_such_option(const char *arg, const char *const *names, int n, const char *command, Error *e) {
+    char word[LONGEST + 1];
+    const char *name = arg + strspn(arg, "-");
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(name, "="), name);
+    const char *near = nearest_name(word, names, n);
+    if (near) return error_set(e, EXIT_CONFIG, "there is no option %.60s; did you mean `%s=`?", arg, near);
+    return error_set(e, EXIT_CONFIG, "there is no option %.60s; see grpo %s --help", arg, command);
 }

@@ -1,6 +1,8 @@
 // grpo watch: shows a run on a terminal until it ends.
 #include "commands.h"
+#include "nearest.h"
 #include "output.h"
+#include "runs.h"
 #include "watch.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +16,8 @@ static const char usage[] = "usage: grpo watch DIR [once=true]\n"
                             "Shows the run whose output_dir is DIR: sparklines of its numbers, the best and the worst "
                             "completion of its last group.\n"
                             "On a terminal it follows the run until its last step (Ctrl-C ends it before); elsewhere, "
-                            "and with once=true, it shows it once.\n";
+                            "and with once=true, it shows it once.\n"
+                            "Of a pipeline's output_dir it shows the phase that began last, until Ctrl-C.\n";
 
 static bool locale_is_utf8(void) {
     const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
@@ -48,19 +51,43 @@ static void draw(Watch *w, const struct winsize *screen) {
     str_free(&view), str_free(&out);
 }
 
-static bool follow(Watch *w, bool on_screen, Error *e) {
+// Shows the run in w until its end, or until a later one begins below `dir`.
+static bool follow(Watch *w, const char *dir, const char *run, bool on_screen, bool *later, Error *e) {
     struct winsize drawn = {0};
-    bool changed, first = true;
+    bool changed, goes_on = true, first = true, alone = !strcmp(dir, run);
+    *later = false;
     while (watch_read(w, &changed, e)) {
         struct winsize now = screen_size();
         bool resized = now.ws_col != drawn.ws_col || now.ws_row != drawn.ws_row;
+        changed |= goes_on != run_goes_on(run);
+        goes_on = run_goes_on(run);
         if (changed || first || (on_screen && resized)) draw(w, on_screen ? &now : NULL);
         drawn = now;
         first = false;
-        if (!on_screen || watch_finished(w)) return true;
+        if (!on_screen || (alone && watch_finished(w))) return true;
         nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+        Runs runs;
+        if (alone || goes_on || !runs_find(dir, &runs, e)) continue;
+        *later = strcmp(run, runs.dir[runs.n - 1]) != 0;
+        runs_free(&runs);
+        if (*later) return true;
     }
     return false;
+}
+
+static bool show(const char *dir, bool on_screen, Error *e) {
+    if (on_screen) output_write(STDOUT_FILENO, "\033[2J", 4);
+    bool ok = true;
+    for (bool later = true; later && ok;) {
+        Runs runs;
+        if (!runs_find(dir, &runs, e)) return false;
+        const char *run = runs.dir[runs.n - 1];
+        Watch *w = watch_open(run);
+        ok = follow(w, dir, run, on_screen, &later, e);
+        watch_close(w);
+        runs_free(&runs);
+    }
+    return ok;
 }
 
 ExitCode command_watch(int argc, char **argv, Error *e) {
@@ -70,18 +97,12 @@ ExitCode command_watch(int argc, char **argv, Error *e) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) help = true;
         else if (!strcmp(argv[i], "once=true") || !strcmp(argv[i], "once=false")) once = argv[i][5] == 't';
         else if (argv[i][0] == '-' || (strchr(argv[i], '=') && access(argv[i], F_OK))) // no directory either
-            ok = error_set(e, EXIT_CONFIG, "there is no option %.60s; see grpo watch --help", argv[i]);
+            ok = no_such_option(argv[i], (const char *const[]){"once"}, 1, "watch", e);
         else if (dir) ok = error_set(e, EXIT_CONFIG, "watch takes one DIR, not also %.60s", argv[i]);
         else dir = argv[i];
     }
     if (help) fputs(usage, stdout);
     else if (ok && !dir) ok = error_set(e, EXIT_CONFIG, "watch needs the output_dir of a run; see grpo watch --help");
-    else if (ok) {
-        bool screen = !once && output_is_screen(STDOUT_FILENO);
-        Watch *w = watch_open(dir);
-        if (screen) output_write(STDOUT_FILENO, "\033[2J", 4);
-        ok = follow(w, screen, e);
-        watch_close(w);
-    }
+    else if (ok) ok = show(dir, !once && output_is_screen(STDOUT_FILENO), e);
     return ok ? EXIT_OK : e->code;
 }

@@ -116,7 +116,7 @@ static void say_changes(const Learner *l, const char *path, Progress *p) {
             same = old_all == all && !memcmp(old_name, name, all);
         if (!same) str_printf(&changed, "%s%.*s", changed.n ? ", " : "", (int)name_n, name);
     }
-    if (changed.n) progress_say(p, "other options than the checkpoint's (%s): %s", file, changed.s);
+    if (changed.n) progress_warn(p, "other options than the checkpoint's (%s): %s", file, changed.s);
     str_free(&changed);
     free(saved);
     free(now);
@@ -156,24 +156,25 @@ static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
     if (ok) {
         progress_say(p, "resumed from %s", path);
         if (*at->numerics && strcmp(at->numerics, l->engine.device->numerics))
-            progress_say(p,
-                         "saved by a run on %s, this one computes on %s: its last bits will differ from those of a run "
-                         "that was never stopped",
-                         at->numerics, l->engine.device->numerics);
+            progress_warn(
+                p,
+                "saved by a run on %s, this one computes on %s: its last bits will differ from those of a run "
+                "that was never stopped",
+                at->numerics, l->engine.device->numerics);
         say_changes(l, path, p);
         if (*at->data && strcmp(at->data, data))
-            progress_say(p,
-                         "%s%s that %s was trained on (%s; now %s): the order of questions and the place in it are "
-                         "another run's; bring back what was there, or start anew in another output_dir",
-                         c->train_file.item[0].path,
-                         c->train_file.n > 1 ? " and the files beside it are not those" : " is not the file", path,
-                         at->data, data);
+            progress_warn(p,
+                          "%s%s that %s was trained on (%s; now %s): the order of questions and the place in it are "
+                          "another run's; bring back what was there, or start anew in another output_dir",
+                          c->train_file.item[0].path,
+                          c->train_file.n > 1 ? " and the files beside it are not those" : " is not the file", path,
+                          at->data, data);
         if (*at->judges && *judges && strcmp(at->judges, judges))
-            progress_say(p,
-                         "what a reward's model or template file says is not what %s was trained with (crc32c %s; now "
-                         "%s): scores from here on are another judge's; bring back what was there, or start anew in "
-                         "another output_dir",
-                         path, at->judges, judges);
+            progress_warn(p,
+                          "what a reward's model or template file says is not what %s was trained with (crc32c %s; now "
+                          "%s): scores from here on are another judge's; bring back what was there, or start anew in "
+                          "another output_dir",
+                          path, at->judges, judges);
         if (at->cursor.n != c->train_file.n)
             ok = error_set(e, EXIT_CONFIG,
                            "%s was trained on %lld files, train_file has %d: set it back, or start anew in another "

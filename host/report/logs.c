@@ -1,7 +1,6 @@
 // One run's logs. See logs.h.
 #include "logs.h"
 #include <string.h>
-#include <unistd.h>
 
 RunLogs logs_open(const char *dir, int cells, size_t bytes) {
     return (RunLogs){.dir = dir,
@@ -36,10 +35,18 @@ static void completions_again(void *to) {
     l->groups = groups_new(budget);
 }
 
+void logs_say_damage(const RunLogs *l, Str *out) {
+    int64_t torn = l->train.torn + l->eval.torn + l->groups.torn;
+    int64_t skipped = l->metrics_log.skipped + l->completions_log.skipped;
+    const char *between = "";
+    if (torn) str_printf(out, "%lld lines of its logs cannot be read", (long long)torn), between = "; ";
+    if (skipped)
+        str_printf(out, "%s%lld lines are longer than 16 MiB and are left out", between, (long long)skipped),
+            between = "; ";
+    if (l->metrics_log.half || l->completions_log.half) str_printf(out, "%sa log ends in half a line", between);
+}
+
 bool logs_read(RunLogs *l, Error *e) {
-    if (l->metrics_log.fd < 0 && access(l->metrics_log.path, F_OK) && access(l->completions_log.path, F_OK))
-        return error_set(e, EXIT_INPUT,
-                         "%s: holds no metrics.jsonl and no completions.jsonl; name the output_dir of a run", l->dir);
     return tail_read(&l->metrics_log, metrics_line, metrics_again, l, e) &&
            tail_read(&l->completions_log, completions_line, completions_again, l, e);
 }

@@ -14,5 +14,8 @@ typedef struct {
 // At most `cells` numbers and `bytes` of completions are kept.
 RunLogs logs_open(const char *dir, int cells, size_t bytes);
 void logs_close(RunLogs *l);
-// Reads what was written since the last call. EXIT_INPUT: there are no logs in `dir`; EXIT_DISK.
+// Reads what was written since the last call; a log that is not there is empty. EXIT_INPUT: it is no regular file;
+// EXIT_DISK.
 bool logs_read(RunLogs *l, Error *e);
+// Appends what could not be read of the logs; nothing where all could.
+void logs_say_damage(const RunLogs *l, Str *out);

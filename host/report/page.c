@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 const char page_mark[] = "<!-- grpo report -->\n"; // by this a page of ours is recognized
@@ -49,10 +50,16 @@ static bool is_page(int fd) {
 }
 
 bool page_write(const Str *page, const char *path, Error *e) {
+    struct stat st;
+    if (!stat(path, &st) && S_ISDIR(st.st_mode))
+        return error_set(e, EXIT_DISK, "%s: is a directory; name a file, such as %s/report.html", path, path);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     bool other = fd >= 0 ? !is_page(fd) : errno != ENOENT;
     if (fd >= 0) close(fd);
     if (other && !access(path, F_OK))
         return error_set(e, EXIT_DISK, "%s: is there and is no report; move it away, or name another file", path);
-    return whole_write(path, page->s, page->n, false, e) || error_prefix(e, "the report");
+    char *place = realpath(path, NULL); // a link stays a link
+    bool ok = whole_write(place ? place : path, page->s, page->n, false, e) || error_prefix(e, "the report");
+    free(place);
+    return ok;
 }

@@ -169,6 +169,17 @@ void progress_say(Progress *p, const char *fmt, ...) {
     if (p->live) draw(p);
 }
 
+void progress_warn(Progress *p, const char *fmt, ...) {
+    if (!p) return;
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    note("%s", text);
+    if (p->live && !p->off) draw(p);
+}
+
 void progress_close(Progress *p) {
     if (!p) return;
     p->running = NULL;

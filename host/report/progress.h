@@ -19,3 +19,5 @@ void progress_phase(Progress *p, const char *name, int64_t done, int64_t total);
 void progress_step(Progress *p, int64_t step, const ProgressStep *s);
 // Prints a line that stays, such as "saved runs/out/step_100". Control bytes are shown escaped.
 void progress_say(Progress *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
+// The same for what may be a mistake: a note, also where progress is off.
+void progress_warn(Progress *p, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -5,6 +5,7 @@
 #include "picture.h"
 #include "record.h"
 #include "report.h"
+#include "runs.h"
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,9 +85,20 @@ static void add_run(Str *s, RunLogs *run) {
     curves_json(&run->eval, s);
     str_puts(s, ",\n\"completions\": ");
     groups_json(&run->groups, s);
-    str_printf(s, ",\n\"half\": %s, \"long\": %lld}",
+    str_printf(s, ",\n\"goes_on\": %s, \"half\": %s, \"long\": %lld}",
+               run->metrics_log.fd >= 0 || run_goes_on(run->dir) ? "true" : "false",
                run->metrics_log.half || run->completions_log.half ? "true" : "false",
                (long long)(run->metrics_log.skipped + run->completions_log.skipped));
+}
+
+void report_note_damage(const Report *r) {
+    for (int i = 0; i < r->n; i++) {
+        Str damage = {0};
+        logs_say_damage(&r->run[i], &damage);
+        if (damage.n && !(run_goes_on(r->run[i].dir) && !strncmp(damage.s, "a log", 5)))
+            note("%s: %s", r->run[i].dir, damage.s);
+        str_free(&damage);
+    }
 }
 
 bool report_picture(Report *r, const char *path, Error *e) {

@@ -4,10 +4,10 @@
 #include "str.h"
 
 typedef struct Watch Watch;
-Watch *watch_open(const char *dir); // a run's output_dir
+Watch *watch_open(const char *dir); // a run's output_dir; borrowed
 void watch_close(Watch *w);
-// Reads what the logs got since the last call; *changed: there was something new. EXIT_INPUT: a directory without logs;
-// EXIT_DISK.
+// Reads what the logs got since the last call; *changed: there was something new. EXIT_INPUT: a log is no
+// regular file; EXIT_DISK.
 bool watch_read(Watch *w, bool *changed, Error *e);
 // Appends the view: lines of at most `columns` columns, at most `rows` lines unless that is 0, ASCII only unless
 // `utf8`. Control bytes of the logs are shown escaped.

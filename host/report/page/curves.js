@@ -6,7 +6,8 @@ function seriesOf(entries) {
     runs.forEach((run, r) => entries.forEach((entry, k) => {
         const curves = run[entry.from || "train"], {x, y} = points(curves, entry.name, entry.value);
         if (!x.length) return;
-        const series = {x, y, label: [one ? "" : run.name, entries.length > 1 || one ? entry.label || entry.name : ""]
+        const label = run.record?.command === "reward_model" && entry.pairs || entry.label || entry.name;
+        const series = {x, y, label: [one ? "" : run.name, entries.length > 1 || one ? label : ""]
             .filter(t => t).join(" "), colour: (one ? k : r) % 8, dash: (one ? k : k + Math.floor(r / 8)) % 4};
         series.exact = entry.exact;
         if (entry.spread) {
@@ -33,8 +34,8 @@ const known = [
         ["reward", "mean, ± standard deviation of the batch", [{name: "reward", spread: "reward_std"},
             {name: "eval/reward", label: "held out", from: "eval"}]],
         ["accuracy", "share of right answers", [
-            {name: "accuracy", label: "strict, train"}, {name: "lenient_accuracy", label: "lenient, train"},
-            {name: "eval/accuracy", label: "strict, held out", from: "eval"},
+            {name: "accuracy", label: "strict, train", pairs: "of pairs, train"}, {name: "lenient_accuracy", label: "lenient, train"},
+            {name: "eval/accuracy", label: "strict, held out", pairs: "of pairs, held out", from: "eval"},
             {name: "eval/lenient_accuracy", label: "lenient, held out", from: "eval"}]],
         ["groups that teach nothing", "share of groups whose rewards are all equal", [
             {name: "frac_reward_zero_std"}, {name: "frac_groups_equal"}]],

@@ -25,8 +25,10 @@ function summary(parent, run, r) {
         parts.push(`${steps.length} of ${run.train.seen} logged steps are in this page, evenly chosen`);
     const torn = run.train.torn + run.eval.torn;
     if (torn) parts.push(`${torn} lines of metrics.jsonl could not be read`);
+    if (run.completions.torn) parts.push(`${run.completions.torn} lines of completions.jsonl could not be read`);
     if (run.long) parts.push(`${run.long} lines were longer than 16 MiB and are left out`);
-    if (run.half) parts.push(data.live ? "" : "a log ends in half a line: the run was killed, or is writing");
+    if (record && !run.goes_on && step < record.steps) parts.push("no process here goes on with it");
+    if (run.half) parts.push(run.goes_on ? "" : "a log ends in half a line: the run was killed");
     if (run.train.unnamed) parts.push("of more than 256 numbers a step, the others are left out");
     const p = add(parent, "p", undefined, `run c${one ? 0 : r % 8}`);
     if (!one) add(p, "b", run.name + ": ");
@@ -46,10 +48,11 @@ function finalTable(parent) {
         const ends = runs.map(run => points(run[from], name).y).map(y => y.length ? {
             first: mean(y.slice(0, 10)), last: mean(y.slice(-10))} : null);
         if (!ends.some(e => e)) continue;
+        const sameKind = i => runs[i].record?.command === runs[0].record?.command;
         const difference = (a, b) => a === undefined || b === undefined ? "–" : (b - a > 0 ? "+" : "") + shown(b - a);
         const {first, last} = ends[0] || {};
         if (one) rows.push({cells: [label, shown(first), shown(last), difference(first, last)]});
-        const beside = (e, i) => i ? [shown(e?.last), difference(last, e?.last)] : [shown(last)];
+        const beside = (e, i) => i ? [shown(e?.last), difference(last, sameKind(i) ? e?.last : undefined)] : [shown(last)];
         if (!one) rows.push({cells: [label, ...ends.flatMap(beside)]});
     }
     if (!rows.length) return;
@@ -62,6 +65,10 @@ function finalTable(parent) {
 function overviewSection(main) {
     const section = addSection(main, "Overview");
     runs.forEach((run, r) => summary(section, run, r));
+    const commands = [...new Set(runs.map(run => run.record?.command).filter(c => c))];
+    if (commands.length > 1)
+        add(section, "p", `These are runs of several commands (${commands.join(", ")}): a number that two of them call ` +
+            "the same need not mean the same, so no differences are shown between those.");
     finalTable(section);
 }
 
