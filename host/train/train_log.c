@@ -51,33 +51,32 @@ static void add_lengths(Metrics *m, const Batch *b) {
     metrics_add(m, "completions/max_terminated_length", ended.max);
 }
 
-// Logs how often each reward failed since the last step; for rewards that can fail.
-static void add_faults(Metrics *m, Trainer *t, int k) {
-    const Reward *r = &t->scoring.rewards.reward[k];
+// Logs how often reward k failed since the last step; for rewards that can fail.
+static void add_faults(Report *report, const Reward *r, int k) {
     for (int f = 0; f < REWARD_FAULTS; f++) {
         if (!(r->info->faults >> f & 1)) continue;
         char name[128];
-        int64_t now = t->report.faults[k][f];
+        int64_t now = report->faults[k][f];
         snprintf(name, sizeof name, "rewards/%s/%s", r->name, reward_fault_name[f]);
-        metrics_add(m, name, (double)(now - t->report.logged[k][f]));
-        t->report.logged[k][f] = now;
+        metrics_add(report->metrics, name, (double)(now - report->logged[k][f]));
+        report->logged[k][f] = now;
     }
 }
 
 // reward_std is TRL's: over the whole batch, whatever advantages are divided by; frac_reward_zero_std too: the fraction of
 // groups whose rewards are equal, but where one deviation serves the whole batch, 1 if that is 0. The groups' own are
 // told under names of ours.
-static void add_rewards(Metrics *m, Trainer *t) {
-    const Config *c = t->cfg;
-    const Batch *b = &t->generation.batch;
-    for (int k = 0; k < t->scoring.rewards.n; k++) {
+static void add_rewards(Report *report, const Config *c, const Scoring *scoring, const Batch *b) {
+    Metrics *m = report->metrics;
+    for (int k = 0; k < scoring->rewards.n; k++) {
+        const Reward *r = &scoring->rewards.reward[k];
         char name[96];
         Spread s = spread_of(b->score + k, b->n, b->n_rewards);
-        snprintf(name, sizeof name, "rewards/%s/mean", t->scoring.rewards.reward[k].name);
+        snprintf(name, sizeof name, "rewards/%s/mean", r->name);
         metrics_add(m, name, s.mean);
-        snprintf(name, sizeof name, "rewards/%s/std", t->scoring.rewards.reward[k].name);
+        snprintf(name, sizeof name, "rewards/%s/std", r->name);
         metrics_add(m, name, s.std);
-        add_faults(m, t, k);
+        add_faults(report, r, k);
     }
     RewardAggregation aggregation = (RewardAggregation)c->multi_objective_aggregation;
     bool by_batch = aggregation == NORMALIZE_THEN_SUM || c->scale_rewards == SCALE_BATCH;
@@ -95,7 +94,7 @@ static void add_rewards(Metrics *m, Trainer *t) {
     free(group_std);
     double fraction = (double)flat / b->prompts;
     if (by_batch) {
-        float std = grpo_batch_std(b->score, t->scoring.weights, b->prompts, b->group, b->n_rewards, aggregation);
+        float std = grpo_batch_std(b->score, scoring->weights, b->prompts, b->group, b->n_rewards, aggregation);
         metrics_add(m, "frac_reward_zero_std", all.n > 1 && std == 0);
         metrics_add(m, "frac_groups_equal", fraction);
     } else metrics_add(m, "frac_reward_zero_std", fraction);
@@ -109,25 +108,35 @@ typedef struct {
 
 static bool has_bonus(const Config *c) { return c->entropy_coef != 0 || c->use_adaptive_entropy; }
 
+// The sequences an optimizer step trained on: seq[n], indices into the generation's columns.
+typedef struct {
+    const Generation *of;
+    const int *seq;
+    int n;
+} StepRows;
+
+static StepRows rows_of_step(const Trainer *t) {
+    return (StepRows){&t->generation, t->generation.order + t->report.stats.first, optim_step_rows(t->cfg)};
+}
+
 // The fraction that was clipped: of tokens, or of sequences where they have one ratio each; as TRL.
-static double clipped(const Totals *s, const Trainer *t, GrpoMetric k) {
-    if (t->cfg->importance_sampling_level == LEVEL_TOKEN) return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0;
-    int n = optim_step_rows(t->cfg), hit = 0;
-    for (int j = 0; j < n; j++) hit += t->generation.metric[t->generation.order[t->report.stats.first + j]][k] > 0;
-    return (double)hit / n;
+static double clipped(const Totals *s, const StepRows *rows, const Config *c, GrpoMetric k) {
+    if (c->importance_sampling_level == LEVEL_TOKEN) return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0;
+    int hit = 0;
+    for (int j = 0; j < rows->n; j++) hit += rows->of->metric[rows->seq[j]][k] > 0;
+    return (double)hit / rows->n;
 }
 
 static double per_token(const Totals *s, GrpoMetric k) { return s->v[GM_TOKENS] > 0 ? s->v[k] / s->v[GM_TOKENS] : 0; }
 
-static Totals step_totals(const Trainer *t) {
+static Totals step_totals(const StepRows *rows, const Config *c) {
     Totals s = {.low_min = INFINITY};
-    int n = optim_step_rows(t->cfg);
-    for (int j = 0; j < n; j++) {
-        const float *m = t->generation.metric[t->generation.order[t->report.stats.first + j]];
+    for (int j = 0; j < rows->n; j++) {
+        const float *m = rows->of->metric[rows->seq[j]];
         for (int k = 0; k < GM_COUNT; k++) s.v[k] += m[k];
         if (m[GM_TOKENS] == 0) {
             // With one ratio for a sequence, a masked one has a ratio, too.
-            if (t->cfg->importance_sampling_level == LEVEL_SEQUENCE) {
+            if (c->importance_sampling_level == LEVEL_SEQUENCE) {
                 s.low_min = fmin(s.low_min, m[GM_CLIP_LOW]);
                 s.high_max = fmax(s.high_max, m[GM_CLIP_HIGH]);
             }
@@ -155,10 +164,7 @@ static void add_of_file(Metrics *m, const char *label, const char *name, double 
 }
 
 // What the questions of one of several training files gave; NaN, so null, where none was drawn.
-static void add_file(Metrics *m, const Trainer *t, int f) {
-    const Batch *b = &t->generation.batch;
-    const Rewards *rw = &t->scoring.rewards;
-    const char *label = mix_label(t->questions.data, f);
+static void add_file(Metrics *m, const Rewards *rw, const Batch *b, int f, const char *label) {
     double n = 0, questions = 0, right = 0, cut = 0, flat = 0, length = 0;
     for (int p = 0; p < b->prompts; p++) {
         if (b->file[p] != f) continue;
@@ -183,31 +189,32 @@ static void add_file(Metrics *m, const Trainer *t, int f) {
     }
 }
 
-static void add_step(Metrics *m, Trainer *t, const Totals *s) {
+static void add_step(Metrics *m, Trainer *t, const StepRows *rows, const Totals *s) {
     metrics_add(m, "loss", s->v[GM_LOSS]);
     metrics_add(m, "grad_norm", t->report.stats.grad_norm);
     metrics_add(m, "learning_rate", t->report.stats.learning_rate);
     metrics_add_int(m, "num_tokens", t->state.seen_tokens);
     add_lengths(m, &t->generation.batch);
-    add_rewards(m, t);
     const Config *c = t->cfg;
+    add_rewards(&t->report, c, &t->scoring, &t->generation.batch);
     if (c->beta != 0) metrics_add(m, "kl", per_token(s, GM_KL));
     metrics_add(m, "entropy", per_token(s, GM_ENTROPY));
     if (has_bonus(c)) {
         metrics_add(m, "policy_loss", s->v[GM_POLICY]);
         metrics_add(m, "entropy_coef", t->state.entropy_coef); // of the next step
     }
-    if (c->loss_type == LOSS_VESPO) metrics_add(m, "vespo/phi_seq_mean", s->v[GM_PHI] / optim_step_rows(t->cfg));
+    if (c->loss_type == LOSS_VESPO) metrics_add(m, "vespo/phi_seq_mean", s->v[GM_PHI] / rows->n);
     LossClip clip = loss_kind((LossType)c->loss_type).clip;
-    if (clip == CLIP_CAP) metrics_add(m, "cispo_clip_ratio", clipped(s, t, GM_CLIP_HIGH));
+    if (clip == CLIP_CAP) metrics_add(m, "cispo_clip_ratio", clipped(s, rows, c, GM_CLIP_HIGH));
     if (clip == CLIP_RANGE) {
-        metrics_add(m, "clip_ratio/low_mean", clipped(s, t, GM_CLIP_LOW));
+        metrics_add(m, "clip_ratio/low_mean", clipped(s, rows, c, GM_CLIP_LOW));
         metrics_add(m, "clip_ratio/low_min", s->low_min);
-        metrics_add(m, "clip_ratio/high_mean", clipped(s, t, GM_CLIP_HIGH));
+        metrics_add(m, "clip_ratio/high_mean", clipped(s, rows, c, GM_CLIP_HIGH));
         metrics_add(m, "clip_ratio/high_max", s->high_max);
-        metrics_add(m, "clip_ratio/region_mean", clipped(s, t, GM_CLIP_REGION));
+        metrics_add(m, "clip_ratio/region_mean", clipped(s, rows, c, GM_CLIP_REGION));
     }
-    for (int f = 0; f < c->train_file.n && c->train_file.n > 1; f++) add_file(m, t, f);
+    for (int f = 0; f < c->train_file.n && c->train_file.n > 1; f++)
+        add_file(m, &t->scoring.rewards, &t->generation.batch, f, mix_label(t->questions.data, f));
     metrics_add(m, "ratio_mean", per_token(s, GM_RATIO_SUM));
     metrics_add(m, "frac_rows_saved", 1 - t->report.stats.rows / t->report.stats.rows_alone);
 }
@@ -283,15 +290,14 @@ static void show_step(const Trainer *t, const Totals *s, double accuracy) {
 // Model FLOP utilization of training: what its products and attention need, of what the slowest rank's card could have done
 // meanwhile. The second pass over activations that checkpointing makes counts as time alone. Frozen weights, beside an
 // adapter, have no gradient of their own: a third less.
-static void add_mfu(Metrics *m, const Trainer *t, const StepStats *all) {
-    const Engine *en = &t->learner.engine;
+static void add_mfu(Metrics *m, const Engine *en, const StepRows *rows, const StepStats *all) {
     if (!en->device->peak_flops || en->cfg->dtype != BF16) return;
     double longest = 0, completions = 0;
-    int n = optim_step_rows(t->cfg), ranks = comm_world(en->comm);
+    int ranks = comm_world(en->comm);
     for (int r = 0; r < ranks; r++) longest = fmax(longest, all[r].train_time);
-    for (int j = 0; j < n; j++) completions += t->generation.batch.len[t->generation.order[t->report.stats.first + j]];
+    for (int j = 0; j < rows->n; j++) completions += rows->of->batch.len[rows->seq[j]];
     double flop =
-        (en->lora.rank ? 2 : 3) * model_forward_flop(en->hf.dims, all->rows, all->rows_alone / n, completions);
+        (en->lora.rank ? 2 : 3) * model_forward_flop(en->hf.dims, all->rows, all->rows_alone / rows->n, completions);
     metrics_add(m, "mfu", flop / (longest * ranks * en->device->peak_flops));
 }
 
@@ -301,7 +307,8 @@ static bool write_log(Trainer *t, StepResult result, const StepStats *all, Error
     const Batch *b = &t->generation.batch;
     Metrics *m = t->report.metrics;
     bool done = result == STEP_DONE;
-    Totals s = step_totals(t);
+    StepRows rows = rows_of_step(t);
+    Totals s = step_totals(&rows, c);
     int right = 0, strictly = 0;
     for (int i = 0; i < b->n; i++) {
         right += b->text[i] && grade_lenient(b->text[i], b->answer[i / b->group]);
@@ -311,12 +318,12 @@ static bool write_log(Trainer *t, StepResult result, const StepStats *all, Error
     if (t->state.step % c->logging_steps == 0 || t->state.step == t->total_steps || !done) {
         metrics_add_int(m, "step", t->state.step);
         metrics_add(m, "epoch", (double)t->state.step / (double)t->questions.steps_per_epoch);
-        if (done) add_step(m, t, &s);
+        if (done) add_step(m, t, &rows, &s);
         else metrics_add_int(m, "skipped", t->state.skipped);
         metrics_add(m, "accuracy", (double)strictly / b->n);
         metrics_add(m, "lenient_accuracy", accuracy);
         metrics_add(m, "step_time", t->report.stats.step_time);
-        if (done) add_mfu(m, t, all);
+        if (done) add_mfu(m, &t->learner.engine, &rows, all);
         for (int r = 0; r < comm_world(t->learner.engine.comm); r++) add_costs(m, &all[r], r);
     }
     if (c->log_completions && t->report.stats.generated && done) add_completions(m, t);

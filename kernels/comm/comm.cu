@@ -136,7 +136,7 @@ static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
 // x[n] = the sum over ranks in rank order: x holds the values of rank `self`, `got` those of the others, `stride`
 // apart.
 template <typename T>
-static __global__ void add_parts_kernel(T *x, const T *got, int64_t n, int64_t stride, int self, int world) {
+static __global__ void add_pieces_kernel(T *x, const T *got, int64_t n, int64_t stride, int self, int world) {
     int64_t step = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
         float sum = 0;
@@ -190,7 +190,7 @@ static bool reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
         if (!ok || here <= 0) continue;
         Tensor mine = tensor_rows(tensor1(x.data, x.dtype, tensor_numel(x)), first + at, here);
         DISPATCH(x.dtype, T,
-                 LAUNCH(d, add_parts_kernel<T>, grid_for(d, here, 256), 256, 0, data_of<T>(mine), (const T *)got, here,
+                 LAUNCH(d, add_pieces_kernel<T>, grid_for(d, here, 256), 256, 0, data_of<T>(mine), (const T *)got, here,
                         piece, c->rank, c->world));
     }
     arena_rewind(&d->scratch, mark);
