@@ -81,6 +81,7 @@ void bench_train(Bench *b);
 void bench_groups(Bench *b);
 void bench_long(Bench *b);
 void bench_rollout(Bench *b);
+void bench_select(Bench *b);
 void bench_step(Bench *b);
 void bench_contract(Bench *b);
 void bench_host(Bench *b);

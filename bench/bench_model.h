@@ -23,5 +23,7 @@ typedef struct {
 // Opens the model; ends the program with the reason where that fails.
 void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, RunShape run_shape);
 void bench_model_close(BenchModel *m);
+// Seconds of drawing `length` tokens for each of `prompts` x `group` sequences; a group shares its prompt's tokens.
+double rollout_seconds(const Bench *b, Engine *engine, int prompts, int group, int prompt, int length);
 // A row of the memory this model took: the process's peak since peak_memory_reset; on a GPU what was allocated there.
 void bench_model_memory(Bench *b, const BenchModel *m, const char *what);

@@ -19,6 +19,7 @@ static const struct {
     {"groups", bench_groups, "training with a group's prompt computed once, and without"},
     {"long", bench_long, "training on completions of 512 to 16,384 tokens"},
     {"rollout", bench_rollout, "decoding with sampling, tiny and 0.5B"},
+    {"select", bench_select, "rejection sampling and scoring by a reward model, beside what they are made of"},
     {"step", bench_step, "whole GRPO steps of the recipe (GPU)"},
     {"contract", bench_contract, "sampled against trained log-probs, bit by bit"},
     {"host", bench_host, "tokenizer, rewards, loading"},

@@ -26,8 +26,7 @@ static void sample(void *arg, int i) {
         die("bench: %s", e.text);
 }
 
-// Seconds of drawing `length` tokens for each of `prompts` x `group` sequences; a group shares its prompt's tokens.
-static double seconds_of(const Bench *b, Engine *engine, int prompts, int group, int prompt, int length) {
+double rollout_seconds(const Bench *b, Engine *engine, int prompts, int group, int prompt, int length) {
     Sampling s = {engine, batch_new(prompts, group, length, 1)};
     for (int p = 0; p < prompts; p++)
         for (int i = 0; i < prompt; i++) ids_add(&s.batch.prompt[p], (i + 31 * p) % engine->hf.dims.V);
@@ -44,9 +43,9 @@ static void measure(Bench *b, Shape shape, DType dtype, int group, int length) {
     peak_memory_reset();
     bench_model_open(b, &m, shape, dtype, (RunShape){.rollout = rollout_shape(group, 1, 64, length)});
     // The prompt and the first token are in both times: their difference is decode steps alone.
-    double step =
-        (seconds_of(b, &m.learner.engine, 1, group, 16, length) - seconds_of(b, &m.learner.engine, 1, group, 16, 1)) /
-        (length - 1);
+    double step = (rollout_seconds(b, &m.learner.engine, 1, group, 16, length) -
+                   rollout_seconds(b, &m.learner.engine, 1, group, 16, 1)) /
+                  (length - 1);
     double weights = (double)model_param_count(m.learner.engine.hf.dims) * (double)dtype_size(dtype) * 1e-9;
     if (group == 1) {
         bench_row(b, name, weights / step, "GB/s", b->probe.read, 0);
@@ -66,9 +65,9 @@ static void measure_step(Bench *b, Shape shape, int B) {
     if (!bench_wants(b, name)) return;
     BenchModel m;
     bench_model_open(b, &m, shape, BF16, (RunShape){.rollout = rollout_shape(B, 1, PROMPT, LENGTH)});
-    double step =
-        (seconds_of(b, &m.learner.engine, 1, B, PROMPT, LENGTH) - seconds_of(b, &m.learner.engine, 1, B, PROMPT, 1)) /
-        (LENGTH - 1);
+    double step = (rollout_seconds(b, &m.learner.engine, 1, B, PROMPT, LENGTH) -
+                   rollout_seconds(b, &m.learner.engine, 1, B, PROMPT, 1)) /
+                  (LENGTH - 1);
     bench_row_time(b, name, step * 1e3, "ms",
                    1e3 * floor_decode(m.learner.engine.hf.dims, B, 400, b->probe.read * 1e9, b->probe.bf16 * 1e9));
     bench_model_memory(b, &m, name);
@@ -85,7 +84,7 @@ static void measure_rollout(Bench *b, Shape shape, int prompts, int group, int s
     BenchModel m;
     bench_model_open(b, &m, shape, BF16,
                      (RunShape){.rollout = rollout_shape(slots, (slots + group - 1) / group + 1, PROMPT, length)});
-    double seconds = seconds_of(b, &m.learner.engine, prompts, group, PROMPT, length);
+    double seconds = rollout_seconds(b, &m.learner.engine, prompts, group, PROMPT, length);
     double floor = tokens / slots * floor_decode(m.learner.engine.hf.dims, slots, PROMPT + length / 2.0, bw, p) +
                    prompts * PROMPT * floor_forward(m.learner.engine.hf.dims, PROMPT) / p;
     bench_row(b, name, tokens / seconds, "tokens/s", tokens / floor, 0);

@@ -32,7 +32,7 @@ static void done(Hooks *h) {
 static char *text_of(const char *path) {
     size_t n;
     Error e = {0};
-    char *text = file_read(path, 1 << 20, &n, &e);
+    char *text = file_read(path, 2 << 20, &n, &e);
     if (!text) fail_aloud("%s", e.text);
     return text;
 }
@@ -109,6 +109,22 @@ static void a_long_log_is_put_aside(void **state) {
     char *text = text_of(at("hooks.log"));
     assert_true(strlen(text) < 100 && strstr(text, "said p 1\n"));
     free(text);
+}
+
+// What one hook writes is bounded, and said to be cut off; it goes on meanwhile.
+static void much_output_is_cut_off(void **state) {
+    Hooks *h = hooks_of("on_save", "yes | head -c 9000000; echo; echo the end; touch $GRPO_OUTPUT_DIR/done; :", "60");
+    hooks_start(h, HOOK_SAVE, &(HookCall){.path = "p", .step = 1});
+    done(h);
+    assert_true(exists(at("done")));
+    struct stat st;
+    assert_int_equal(stat(at("hooks.log"), &st), 0);
+    assert_true(st.st_size > 1 << 20 && st.st_size < (1 << 20) + 200);
+    LOG_HAS("y\n\n== more output is left out\n");
+    h = hooks_of("on_save", "echo short; :", "60");
+    hooks_start(h, HOOK_SAVE, &(HookCall){.path = "p", .step = 2});
+    done(h);
+    LOG_HAS("left out\n== ", "step 2\nshort\n");
 }
 
 // Past its time a command ends with what it started; so does what a command leaves behind.
@@ -205,6 +221,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(commands_get_what_they_need, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(training_does_not_wait, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_long_log_is_put_aside, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(much_output_is_cut_off, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(what_takes_too_long_is_ended, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(failures_are_said, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_hook_ends_with_its_run, scratch_setup, scratch_teardown),

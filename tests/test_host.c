@@ -134,9 +134,9 @@ static void str_json_escapes(void **state) {
 
 static void str_visible_shows_control_bytes(void **state) {
     Str s = {0};
-    const char text[] = "ok\tü\n\x1b[31m\xc2\x9b\x7f\xff\r";
+    const char text[] = "ok\tü\n\x1b[31m\xc2\x9b\x7f\xff\r\xe2\x80\xae\xe2\x81\xa7\xe2\x80\x93";
     str_visible(&s, text, sizeof text - 1);
-    assert_string_equal(s.s, "ok\tü\n\\x1b[31m\\xc2\\x9b\\x7f\\xff\\x0d");
+    assert_string_equal(s.s, "ok\tü\n\\x1b[31m\\xc2\\x9b\\x7f\\xff\\x0d\\xe2\\x80\\xae\\xe2\\x81\\xa7\xe2\x80\x93");
     str_free(&s);
 }
 

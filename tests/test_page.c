@@ -289,6 +289,48 @@ static void runs_stand_side_by_side(void **state) {
     silent();
 }
 
+// A pipeline: its phases' table; differences within a command alone; a reward model's accuracy is that of pairs. A run.json
+// that lacks everything leaves the page whole.
+static void a_pipeline_is_compared_by_command(void **state) {
+    static const char *const name[] = {"a cold", "b rm", "c rl", "d rl", "e odd"}, *const command[] = {
+                                                                                       "sft", "reward_model", "train",
+                                                                                       "train", NULL};
+    char *dirs[5];
+    for (int r = 0; r < 5; r++) {
+        dirs[r] = xstrdup(at("%s", name[r]));
+        run_write(dirs[r], r);
+        char *path = xasprintf("%s/run.json", dirs[r]),
+             *text = command[r] ? xasprintf("{\"command\": \"%s\", \"steps\": %d, \"starts\": []}", command[r], STEPS)
+                                : xstrdup("{}");
+        put_text(path, text);
+        free(path), free(text);
+    }
+    put_text(at("b rm/metrics.jsonl"), "{\"step\": 1, \"accuracy\": 0.5}\n{\"step\": 2, \"accuracy\": 1}\n");
+    put_text(at("pipeline.json"), "{\"a cold\": {\"command\": \"sft\", \"made\": \"x\", \"seconds\": 3},"
+                                  " \"exam\": {\"command\": \"eval\", \"made\": \"x\", \"seconds\": 1},"
+                                  " \"pick\": {\"command\": \"select\", \"made\": \"x\", \"seconds\": 2}}");
+    put_text(at("exam.json"), "{\"accuracy\": 0.25, \"mean_length\": 12}");
+    assert_true(disk_mkdir(at("pick"), NULL));
+    put_text(at("pick/select.json"), "{\"completions\": 64, \"kept\": 9}");
+    Error e = {0};
+    Report *r = report_open((const char *const *)dirs, 5);
+    report_pipeline(r, scratch);
+    if (!report_read(r, &e) || !report_write(r, at("pipe.html"), false, &e)) fail_msg("%s", e.text);
+    report_close(r);
+    browser_goto(&browser, at("pipe.html"), "", 1400, 900);
+    assert_true(holds(
+        "[...document.querySelector('table').tBodies[0].rows].map(r => r.innerText).join('|') === "
+        "'a cold\\tsft\\t3\\t–\\t–\\t–\\t–|exam\\teval\\t1\\t0.25\\t12\\t–\\t–|pick\\tselect\\t2\\t–\\t–\\t9\\t64'"));
+    assert_true(holds("[...document.querySelectorAll('table')[1].tHead.rows[0].cells].map(c => c.innerText).join() === "
+                      "',a cold,b rm,c rl,d rl,difference,e odd'"));
+    assert_true(holds("[...document.querySelectorAll('table')[1].tBodies[0].rows].some(r => r.cells[0].innerText === "
+                      "'accuracy of pairs, train' && r.cells[2].innerText !== '–' && r.cells[3].innerText === '–')"));
+    assert_true(holds("document.body.innerText.includes('several commands (sft, reward_model, train)')"));
+    assert_true(holds("document.getElementById('run').innerText.includes('checkpoints')"));
+    silent();
+    for (int k = 0; k < 5; k++) free(dirs[k]);
+}
+
 static void nothing_overflows(void **state) {
     const char *dirs[] = {at("run a"), at("run b"), NULL};
     run_write(dirs[0], 0);
@@ -313,6 +355,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(completions_are_text, setup, teardown),
         cmocka_unit_test_setup_teardown(clicks_and_keys_work, setup, teardown),
         cmocka_unit_test_setup_teardown(runs_stand_side_by_side, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_pipeline_is_compared_by_command, setup, teardown),
         cmocka_unit_test_setup_teardown(nothing_overflows, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

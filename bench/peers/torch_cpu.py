@@ -109,7 +109,26 @@ def decode():
         row(f"decode {shape}, B = {b}, {label}, tokens", 1 / step)
 
 
-SECTIONS = {"products": products, "train": train, "decode": decode}
+def select():
+    """Texts that a reward model scores, and tokens that generate() draws, 32 sequences at a time."""
+    from transformers import Qwen2ForSequenceClassification
+    for shape in ("tiny", "0.5B"):
+        causal = qwen2(shape, torch.bfloat16).eval()
+        causal.config.num_labels, causal.config.pad_token_id = 1, 0
+        torch.set_default_dtype(torch.bfloat16)
+        scorer = Qwen2ForSequenceClassification(causal.config).eval()
+        torch.set_default_dtype(torch.float32)
+        ids = torch.randint(1, causal.config.vocab_size, (16, 256))
+        best = max(16 / seconds(lambda i: [scorer(part, use_cache=False) for part in ids.split(n)]) for n in (4, 8, 16))
+        row(f"reward model {shape}, 16 texts of 256 tokens, bf16", best)
+        del scorer
+        prompts = torch.randint(1, causal.config.vocab_size, (32, 64))
+        s = seconds(lambda i: causal.generate(prompts, do_sample=True, temperature=0.9, top_k=0, min_new_tokens=16,
+                                              max_new_tokens=16, pad_token_id=0, attention_mask=torch.ones_like(prompts)))
+        row(f"select {shape}, B = 32", 32 * 16 / s)
+
+
+SECTIONS = {"products": products, "train": train, "decode": decode, "select": select}
 
 if __name__ == "__main__":
     torch.manual_seed(1)

@@ -16,13 +16,14 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-char **guard_argv(const char *path, char *const *argv) {
+char **guard_argv(const char *path, size_t most, char *const *argv) {
     int n = 0;
     while (argv[n]) n++;
-    char **all = xcalloc((size_t)n + 3, sizeof *all);
+    char **all = xcalloc((size_t)n + 4, sizeof *all);
     all[0] = (char *)GUARD_NAME;
     all[1] = xstrdup(path);
-    memcpy(all + 2, argv, (size_t)n * sizeof *argv);
+    all[2] = xasprintf("%zu", most);
+    memcpy(all + 3, argv, (size_t)n * sizeof *argv);
     return all;
 }
 
@@ -60,24 +61,52 @@ static void end_all(pid_t program) {
 
 static void wake(int signal) {}
 
-static pid_t start(char **argv) {
+// The program's output on its way into a log.
+typedef struct {
+    int from, log; // a pipe's end that does not block, -1: none; where it goes
+    size_t left;   // bytes that still do
+} Output;
+
+// Takes what the pipe holds. False: nothing now, or nothing ever again.
+static bool take(Output *o) {
+    static const char rest[] = "\n== more output is left out\n";
+    char bytes[65536];
+    ssize_t n = o->from < 0 ? -1 : read(o->from, bytes, sizeof bytes);
+    if (n == 0) o->from = -1;
+    if (n <= 0) return false;
+    size_t some = (size_t)n < o->left ? (size_t)n : o->left;
+    ssize_t lost = some ? write(o->log, bytes, some) : 0; // a full disk is the log's loss alone
+    if (o->left && some == o->left) lost = write(o->log, rest, sizeof rest - 1);
+    (void)lost;
+    o->left -= some;
+    return true;
+}
+
+static pid_t start(char **argv, int output) {
     pid_t guard = getpid(), pid = fork();
     if (pid != 0) return pid;
     close(GUARD_LIFE);
+    if (output >= 0) dup2(output, 1), dup2(output, 2);
     const char *path = argv[1];
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     fcntl(GUARD_REPORT, F_SETFD, FD_CLOEXEC);
     setpgid(0, 0);
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == guard) execv(path, argv + 2);
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == guard) execv(path, argv + 3);
     int failed = errno;
     if (write(GUARD_REPORT, &failed, sizeof failed) < 0) _exit(126);
     _exit(127);
 }
 
 static int guard_main(int argc, char **argv) {
-    if (argc < 3) return 126;
+    if (argc < 4) return 126;
+    Output o = {-1, -1, strtoull(argv[2], NULL, 10)};
+    int end[2] = {-1, -1};
+    if (o.left && !pipe2(end, O_CLOEXEC)) {
+        o.from = end[0], o.log = fcntl(1, F_DUPFD_CLOEXEC, GUARD_REPORT + 1);
+        fcntl(o.from, F_SETFL, O_NONBLOCK);
+    }
     prctl(PR_SET_NAME, GUARD_NAME);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     sigset_t none, child;
@@ -86,7 +115,8 @@ static int guard_main(int argc, char **argv) {
     sigaddset(&child, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child, NULL);
     signal(SIGCHLD, wake);
-    pid_t pid = start(argv);
+    pid_t pid = start(argv, end[1]);
+    if (end[1] >= 0) close(end[1]);
     int nowhere = open("/dev/null", O_RDWR);
     for (int fd = 0; fd < 3; fd++) dup2(nowhere, fd); // the program's pipes are the program's
     close(GUARD_REPORT);
@@ -96,10 +126,12 @@ static int guard_main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) signal(ignored[i], SIG_IGN);
     int status = 0;
     for (bool ended = false; !ended;) {
-        struct pollfd life = {GUARD_LIFE, POLLIN, 0};
-        if (ppoll(&life, 1, NULL, &none) > 0) break;
+        struct pollfd wait[] = {{GUARD_LIFE, POLLIN, 0}, {o.from, POLLIN, 0}};
+        if (ppoll(wait, 2, NULL, &none) > 0 && wait[0].revents) break;
+        if (wait[1].revents) take(&o);
         for (pid_t gone; (gone = waitpid(-1, &status, WNOHANG)) > 0 && !ended;) ended = gone == pid;
     }
+    for (int i = 0; i < 16 && take(&o);) i++; // what a pipe holds; more, its children still write
     end_all(pid);
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }

@@ -136,7 +136,7 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     *p = (Process){.in = -1, .out = -1, .err = -1, .life = -1};
     Launch l = {.c = c, .path = find_program(name), .argv = c->argv, .parent = getpid()};
     if (!l.path) return error_set(e, EXIT_CONFIG, "%s: no such program", name);
-    char **guard = c->guarded ? guard_argv(l.path, c->argv) : NULL;
+    char **guard = c->guarded ? guard_argv(l.path, c->log_most, c->argv) : NULL;
     if (guard) {
         free(l.path);
         l.argv = guard, l.path = xstrdup(MYSELF);
@@ -167,7 +167,7 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     close_fd(&out[1]);
     close_fd(&err[1]);
     free(l.path);
-    if (guard) free(guard[1]), free(guard);
+    if (guard) free(guard[1]), free(guard[2]), free(guard);
     p->in = in[1], p->out = out[0], p->err = err[0], p->life = life[1];
     for (int i = 0; i < 3; i++) {
         int fd = (int[]){p->in, p->out, p->err}[i];

@@ -110,11 +110,19 @@ void str_json(Str *s, const char *text, size_t n) {
     str_puts(s, "\"");
 }
 
+// Whether a character turns the direction of what follows, or is a line's end by another name: U+2028 to U+202E, U+2066 to
+// U+2069.
+static bool is_turning(const unsigned char *p, int len) {
+    return len == 3 && p[0] == 0xe2 &&
+           ((p[1] == 0x80 && p[2] >= 0xa8 && p[2] <= 0xae) || (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9));
+}
+
 void str_visible(Str *s, const char *text, size_t n) {
     const unsigned char *p = (const unsigned char *)text;
     for (size_t i = 0; i < n;) {
         int len = utf8_length(p + i, n - i);
-        if (!len || is_c1(p + i, len) || (p[i] < 0x20 && p[i] != '\n' && p[i] != '\t') || p[i] == 0x7f)
+        if (!len || is_c1(p + i, len) || is_turning(p + i, len) || (p[i] < 0x20 && p[i] != '\n' && p[i] != '\t') ||
+            p[i] == 0x7f)
             for (int k = 0; k < (len ? len : 1); k++) str_printf(s, "\\x%02x", p[i + (size_t)k]);
         else str_add(s, text + i, (size_t)len);
         i += len ? (size_t)len : 1;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,10 +19,11 @@ static const char usage[] =
     "  output   the page (default DIR/report.html; needed with several DIR); FILE.svg: a picture of the main\n"
     "           curves instead\n";
 
-static bool report_make(const Runs *runs, const char *path, Error *e) {
+static bool report_make(const Runs *runs, const char *const *dirs, int n_dirs, const char *path, Error *e) {
     Report *r = report_open((const char *const *)runs->dir, runs->n);
+    for (int i = 0; i < n_dirs; i++) report_pipeline(r, dirs[i]);
     size_t n = strlen(path);
-    bool svg = n > 4 && !strcmp(path + n - 4, ".svg");
+    bool svg = n > 4 && !strcasecmp(path + n - 4, ".svg");
     bool ok = report_read(r, e) && (svg ? report_picture(r, path, e) : report_write(r, path, false, e));
     if (ok) printf("%s\n", path);
     report_note_damage(r);
@@ -70,7 +72,7 @@ ExitCode command_report(int argc, char **argv, Error *e) {
     else if (ok) {
         char *path = output ? xstrdup(output) : xasprintf("%s/report.html", dirs[0]);
         for (int i = 0; i < n && ok; i++) ok = add_runs(&runs, dirs[i], e);
-        ok = ok && report_make(&runs, path, e);
+        ok = ok && report_make(&runs, dirs, n, path, e);
         free(path);
     }
     runs_free(&runs);

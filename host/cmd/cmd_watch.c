@@ -51,6 +51,13 @@ static void draw(Watch *w, const struct winsize *screen) {
     str_free(&view), str_free(&out);
 }
 
+// Which run is the one to look at: one that goes on, else the one that began last.
+static int latest(const Runs *runs) {
+    for (int i = runs->n - 1; i >= 0; i--)
+        if (run_goes_on(runs->dir[i])) return i;
+    return runs->n - 1;
+}
+
 // Shows the run in w until its end, or until a later one begins below `dir`.
 static bool follow(Watch *w, const char *dir, const char *run, bool on_screen, bool *later, Error *e) {
     struct winsize drawn = {0};
@@ -68,7 +75,7 @@ static bool follow(Watch *w, const char *dir, const char *run, bool on_screen, b
         nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
         Runs runs;
         if (alone || goes_on || !runs_find(dir, &runs, e)) continue;
-        *later = strcmp(run, runs.dir[runs.n - 1]) != 0;
+        *later = strcmp(run, runs.dir[latest(&runs)]) != 0;
         runs_free(&runs);
         if (*later) return true;
     }
@@ -81,7 +88,7 @@ static bool show(const char *dir, bool on_screen, Error *e) {
     for (bool later = true; later && ok;) {
         Runs runs;
         if (!runs_find(dir, &runs, e)) return false;
-        const char *run = runs.dir[runs.n - 1];
+        const char *run = runs.dir[latest(&runs)];
         Watch *w = watch_open(run);
         ok = follow(w, dir, run, on_screen, &later, e);
         watch_close(w);

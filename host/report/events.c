@@ -247,7 +247,7 @@ EventLog *events_open(const Config *c, int64_t step, Error *e) {
     if (!l->last) l->bytes = 0; // of no step: the options may be lost, too
     if (!wrong && (ftruncate(l->fd, l->bytes) || lseek(l->fd, l->bytes, SEEK_SET) < 0)) wrong = error_write(errno);
     if (wrong) {
-        error_set(e, EXIT_DISK, "%s: cannot be opened for writing: %s", l->path, wrong);
+        error_set(e, EXIT_DISK, "%s: cannot be opened for writing: %s; move away what is there", l->path, wrong);
         events_close(l);
         return NULL;
     }

@@ -16,7 +16,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOG_MOST = 16 << 20, VALUE_MOST = 100000 }; // bytes of hooks.log; of a variable
+enum {
+    LOG_MOST = 16 << 20,
+    SAID_MOST = 1 << 20,
+    VALUE_MOST = 100000
+}; // bytes of hooks.log; of a hook's output; of a variable
 
 extern char **environ;
 static const char *const names[] = {"on_save", "on_eval", "on_end"};
@@ -101,7 +105,8 @@ static void start(Hooks *h, HookKind kind, const HookCall *c) {
     char *argv[] = {(char[]){"/bin/sh"}, (char[]){"-c"}, words, (char[]){"sh"}, (char *)c->path, number, NULL};
     char **env = environment_with(own, kind == HOOK_END ? N_OWN : N_OWN - 1);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = log_open_for(h, kind, c->step);
-    ProcessSpec spec = {.argv = argv, .envp = env, .guarded = true, .input = null, .log = log < 0 ? null : log};
+    ProcessSpec spec = {
+        .argv = argv, .envp = env, .guarded = true, .input = null, .log = log < 0 ? null : log, .log_most = SAID_MOST};
     Error e = {0};
     k->runs++;
     k->step = c->step;
@@ -177,6 +182,14 @@ void hooks_look(Hooks *h) {
     for (int kind = 0; h && kind < HOOK_COUNT; kind++) start_next(h, (HookKind)kind);
 }
 
+// The seconds that the hooks which run or wait can still take: on_end comes after the others, which run side by side.
+static double longest_wait(const Hooks *h) {
+    int most = 0, n[HOOK_COUNT];
+    for (int k = 0; k < HOOK_COUNT; k++) n[k] = !!h->hook[k].process.pid + !!h->hook[k].next;
+    for (int k = 0; k < HOOK_END; k++) most = n[k] > most ? n[k] : most;
+    return (most + n[HOOK_END]) * h->timeout;
+}
+
 void hooks_close(Hooks *h) {
     if (!h) return;
     for (bool said = false;; said = true) {
@@ -184,7 +197,7 @@ void hooks_close(Hooks *h) {
         int running = 0;
         while (running < HOOK_COUNT && !h->hook[running].process.pid) running++;
         if (running == HOOK_COUNT) break;
-        if (!said) note("waiting for %s, %g s at most", names[running], h->timeout);
+        if (!said) note("waiting for %s, %g s at most", names[running], longest_wait(h));
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     }
     for (int i = 0; i < HOOK_COUNT; i++) {

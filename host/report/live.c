@@ -30,7 +30,7 @@ static void live_write(LiveReport *l, bool live) {
     Error e = {0};
     double start = clock_seconds();
     bool ok = report_read(l->report, &e) && report_write(l->report, l->path, live, &e);
-    if (!ok && !l->lost) note("%s; the run goes on", e.text);
+    if (!ok && !l->lost) note("%s%s", e.text, live ? "; the run goes on" : "");
     l->lost = !ok;
     double end = clock_seconds(), wait = LIVE_SHARE * (end - start);
     l->next = end + (wait > LIVE_SECONDS ? wait : LIVE_SECONDS);

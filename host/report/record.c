@@ -62,11 +62,13 @@ static json_t *starts_json(const RunRecord *r) {
         json_decref(starts);
         starts = json_array();
     }
-    char now[40];
-    time_t seconds = time(NULL);
+    char now[40], at[64]; // to the millisecond: a pipeline's runs are told apart by it
+    struct timespec t;
     struct tm utc;
-    strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
-    json_array_append_new(starts, json_pack("{s:s, s:I, s:s, s:s}", "at", now, "step", (json_int_t)r->step, "version",
+    clock_gettime(CLOCK_REALTIME, &t);
+    strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%S", gmtime_r(&t.tv_sec, &utc));
+    snprintf(at, sizeof at, "%s.%03ldZ", now, t.tv_nsec / 1000000);
+    json_array_append_new(starts, json_pack("{s:s, s:I, s:s, s:s}", "at", at, "step", (json_int_t)r->step, "version",
                                             grpo_version, "device", r->device));
     json_decref(old);
     return starts;

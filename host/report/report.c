@@ -19,7 +19,8 @@ enum {
 
 struct Report {
     int n;
-    RunLogs *run; // [n]
+    RunLogs *run;  // [n]
+    Str pipelines; // JSON objects {dir, phases}
 };
 
 Report *report_open(const char *const *dirs, int n) {
@@ -43,6 +44,7 @@ void report_close(Report *r) {
     if (!r) return;
     for (int i = 0; i < r->n; i++) logs_close(&r->run[i]);
     free(r->run);
+    str_free(&r->pipelines);
     free(r);
 }
 
@@ -91,6 +93,16 @@ static void add_run(Str *s, RunLogs *run) {
                (long long)(run->metrics_log.skipped + run->completions_log.skipped));
 }
 
+void report_pipeline(Report *r, const char *dir) {
+    Str phases = {0};
+    if (runs_phases(dir, &phases)) {
+        str_puts(&r->pipelines, r->pipelines.n ? ",\n{\"dir\": " : "{\"dir\": ");
+        str_json(&r->pipelines, dir, strlen(dir));
+        str_printf(&r->pipelines, ", \"phases\": %s}", phases.s);
+    }
+    str_free(&phases);
+}
+
 void report_note_damage(const Report *r) {
     for (int i = 0; i < r->n; i++) {
         Str damage = {0};
@@ -117,7 +129,8 @@ bool report_write(Report *r, const char *path, bool live, Error *e) {
     time_t seconds = time(NULL);
     struct tm utc;
     strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
-    str_printf(&data, "{\"made\": \"%s\", \"live\": %s, \"runs\": [", now, live ? "true" : "false");
+    str_printf(&data, "{\"made\": \"%s\", \"live\": %s, \"pipelines\": [%s], \"runs\": [", now, live ? "true" : "false",
+               r->pipelines.n ? r->pipelines.s : "");
     for (int i = 0; i < r->n; i++) {
         if (i) str_puts(&data, ",\n");
         add_run(&data, &r->run[i]);

@@ -17,5 +17,7 @@ bool report_picture(Report *r, const char *path, Error *e);
 // Writes the page, at most 8 MB, with evenly spaced samples of longer logs: whole or not at all, and never over a file
 // that is not such a page (EXIT_DISK). `live`: the run goes on.
 bool report_write(Report *r, const char *path, bool live, Error *e);
+// Shows, on pages, the phases of the pipeline whose output_dir `dir` is (it is borrowed), where it is one.
+void report_pipeline(Report *r, const char *dir);
 // Notes what could not be read of the logs.
 void report_note_damage(const Report *r);

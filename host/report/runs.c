@@ -11,10 +11,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { FOUND_MOST = 256 << 10 }; // bytes of a JSON file that is shown
+
 static bool has_logs(const char *dir) {
-    char *metrics = xasprintf("%s/metrics.jsonl", dir), *completions = xasprintf("%s/completions.jsonl", dir);
-    bool has = !access(metrics, F_OK) || !access(completions, F_OK);
-    free(metrics), free(completions);
+    static const char *const names[] = {"metrics.jsonl", "completions.jsonl"};
+    bool has = false;
+    for (int i = 0; i < 2; i++) {
+        struct stat st;
+        char *path = xasprintf("%s/%s", dir, names[i]);
+        has = has || (!stat(path, &st) && (S_ISREG(st.st_mode) || S_ISCHR(st.st_mode)));
+        free(path);
+    }
     return has;
 }
 
@@ -69,6 +76,42 @@ bool runs_find(const char *dir, Runs *runs, Error *e) {
         "%s: holds no metrics.jsonl and no completions.jsonl, nor does a directory in it; name the output_dir "
         "of a run",
         dir);
+}
+
+// What the phase `name`, an evaluation or a selection, found; NULL: it is another, or its file is not there.
+static json_t *found_by(const char *dir, const char *name, const char *command) {
+    const char *ending = !strcmp(command, "eval") ? ".json" : !strcmp(command, "select") ? "/select.json" : NULL;
+    if (!ending) return NULL;
+    char *path = xasprintf("%s/%s%s", dir, name, ending);
+    struct stat st;
+    Error none;
+    bool small = !stat(path, &st) && S_ISREG(st.st_mode) && st.st_size < FOUND_MOST;
+    json_t *found = small ? json_read(path, &none) : NULL;
+    free(path);
+    return found;
+}
+
+bool runs_phases(const char *dir, Str *out) {
+    char *path = xasprintf("%s/pipeline.json", dir);
+    struct stat st;
+    Error none;
+    bool there = !stat(path, &st) && S_ISREG(st.st_mode) && st.st_size < FOUND_MOST;
+    json_t *all = there ? json_read(path, &none) : NULL, *phases = json_array(), *phase;
+    const char *name;
+    json_object_foreach(all, name, phase) {
+        const char *command = json_string_value(json_object_get(phase, "command"));
+        json_t *row = json_pack("{s:s}", "name", name);
+        json_object_set(row, "command", json_object_get(phase, "command"));
+        json_object_set(row, "seconds", json_object_get(phase, "seconds"));
+        if (command) json_object_set_new(row, "found", found_by(dir, name, command));
+        json_array_append_new(phases, row);
+    }
+    char *text = json_array_size(phases) ? json_dumps(phases, JSON_COMPACT) : NULL;
+    if (text) str_puts(out, text);
+    there = text != NULL;
+    json_decref(all), json_decref(phases);
+    free(text), free(path);
+    return there;
 }
 
 void runs_free(Runs *runs) {

@@ -14,11 +14,12 @@ enum { CELLS = 64 << 10, SPARK_MOST = 48, TEXT_LINES = 8 };
 struct Watch {
     RunLogs logs; // of the groups only the last is used
     double steps; // of the whole run; NaN: unknown
+    bool pairs;   // it trains a reward model: accuracy is that of pairs
 };
 
 Watch *watch_open(const char *dir) {
     Watch *w = xcalloc(1, sizeof *w);
-    *w = (Watch){logs_open(dir, CELLS, 1), NAN};
+    *w = (Watch){.logs = logs_open(dir, CELLS, 1), .steps = NAN};
     return w;
 }
 
@@ -28,15 +29,16 @@ void watch_close(Watch *w) {
     free(w);
 }
 
-static double steps_of(const char *dir) {
+static void read_record(Watch *w) {
     Str text = {0};
-    record_json(dir, &text);
+    record_json(w->logs.dir, &text);
     json_t *j = json_parse(text.s, text.n, "", NULL);
     const json_t *steps = json_object_get(j, "steps");
-    double n = json_is_number(steps) ? json_number_value(steps) : NAN;
+    const char *command = json_string_value(json_object_get(j, "command"));
+    w->steps = json_is_number(steps) ? json_number_value(steps) : NAN;
+    w->pairs = command && !strcmp(command, "reward_model");
     json_decref(j);
     str_free(&text);
-    return n;
 }
 
 bool watch_read(Watch *w, bool *changed, Error *e) {
@@ -45,7 +47,7 @@ bool watch_read(Watch *w, bool *changed, Error *e) {
     curves_show(&w->logs.train);
     curves_show(&w->logs.eval);
     *changed = w->logs.metrics_log.offset + w->logs.completions_log.offset != before;
-    if (*changed) w->steps = steps_of(w->logs.dir);
+    if (*changed) read_record(w);
     return true;
 }
 
@@ -181,11 +183,11 @@ static void add_group(const Watch *w, Str *out, int columns) {
 void watch_view(Watch *w, int columns, int rows, bool utf8, Str *out) {
     static const struct {
         bool eval;
-        const char *name, *label;
+        const char *name, *label, *of_pairs;
     } numbers[] = {{false, "reward", "reward"},
-                   {false, "accuracy", "accuracy"},
+                   {false, "accuracy", "accuracy", "accuracy of pairs"},
                    {false, "lenient_accuracy", "lenient accuracy"},
-                   {true, "eval/accuracy", "accuracy, held out"},
+                   {true, "eval/accuracy", "accuracy, held out", "pairs, held out"},
                    {false, "completions/mean_length", "length"},
                    {false, "kl", "KL"},
                    {false, "entropy", "entropy"},
@@ -201,8 +203,8 @@ void watch_view(Watch *w, int columns, int rows, bool utf8, Str *out) {
     str_printf(&line, "  %s", shown.s);
     add_line(out, line.s, strcspn(line.s, "\n"), columns);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        add_number(out, numbers[i].eval ? &w->logs.eval : &w->logs.train, numbers[i].name, numbers[i].label, columns,
-                   utf8);
+        add_number(out, numbers[i].eval ? &w->logs.eval : &w->logs.train, numbers[i].name,
+                   w->pairs && numbers[i].of_pairs ? numbers[i].of_pairs : numbers[i].label, columns, utf8);
     str_clear(&line);
     logs_say_damage(&w->logs, &line);
     if (line.n && strncmp(line.s, "a log", 5)) add_line(out, line.s, line.n, columns); // half a line may be under way

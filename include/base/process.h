@@ -29,6 +29,7 @@ typedef struct {
     bool guarded;      // ends with this program, however that ends, and so does all that it started (guard.c)
     int input;         // descriptor that becomes standard input; -1: a pipe, Process.in
     int log;           // descriptor that becomes standard output and errors; 0: they are pipes, as said next
+    size_t log_most;   // of a guarded one: bytes that reach the log, the rest is left out; 0: all
     bool errors;       // standard error is a pipe, Process.err; else it goes nowhere
     const int *keep;   // [n_keep] other descriptors that stay open under their numbers, ascending
     int n_keep;

@@ -6,7 +6,7 @@ function seriesOf(entries) {
     runs.forEach((run, r) => entries.forEach((entry, k) => {
         const curves = run[entry.from || "train"], {x, y} = points(curves, entry.name, entry.value);
         if (!x.length) return;
-        const label = run.record?.command === "reward_model" && entry.pairs || entry.label || entry.name;
+        const label = ofPairs(run) && entry.pairs || entry.label || entry.name;
         const series = {x, y, label: [one ? "" : run.name, entries.length > 1 || one ? label : ""]
             .filter(t => t).join(" "), colour: (one ? k : r) % 8, dash: (one ? k : k + Math.floor(r / 8)) % 4};
         series.exact = entry.exact;
@@ -33,7 +33,7 @@ const known = [
     ["Reward", [
         ["reward", "mean, ± standard deviation of the batch", [{name: "reward", spread: "reward_std"},
             {name: "eval/reward", label: "held out", from: "eval"}]],
-        ["accuracy", "share of right answers", [
+        ["accuracy", runs.every(ofPairs) ? "share of pairs whose chosen text scores higher" : "share of right answers", [
             {name: "accuracy", label: "strict, train", pairs: "of pairs, train"}, {name: "lenient_accuracy", label: "lenient, train"},
             {name: "eval/accuracy", label: "strict, held out", pairs: "of pairs, held out", from: "eval"},
             {name: "eval/lenient_accuracy", label: "lenient, held out", from: "eval"}]],

@@ -11,6 +11,9 @@ const one = runs.length === 1;
     runs.forEach((run, i) => { run.name = one ? run.dir : parts[i].slice(common).join("/"); });
 })();
 
+// Whether a run's accuracy is that of pairs, as when a reward model is trained; or of answers.
+const ofPairs = run => run.record?.command === "reward_model", ofAnswers = run => !ofPairs(run);
+
 function add(parent, tag, text, className) {
     const child = document.createElement(tag);
     if (text !== undefined && text !== null) child.textContent = text;

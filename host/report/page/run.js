@@ -36,30 +36,46 @@ function summary(parent, run, r) {
 }
 
 // Final numbers: means over the last ten rows, for a single one says little.
-const finalNumbers = [["reward", "train", "reward"], ["eval/accuracy", "eval", "accuracy, held out"],
-    ["eval/lenient_accuracy", "eval", "lenient accuracy, held out"], ["accuracy", "train", "accuracy, train"],
+const finalNumbers = [["reward", "train", "reward"], ["eval/accuracy", "eval", "accuracy, held out", ofAnswers],
+    ["eval/lenient_accuracy", "eval", "lenient accuracy, held out"], ["accuracy", "train", "accuracy, train", ofAnswers],
+    ["eval/accuracy", "eval", "accuracy of pairs, held out", ofPairs],
+    ["accuracy", "train", "accuracy of pairs, train", ofPairs],
     ["lenient_accuracy", "train", "lenient accuracy, train"],
     ["completions/mean_length", "train", "length, tokens"], ["completions/clipped_ratio", "train", "cut at the limit"],
     ["kl", "train", "KL"], ["entropy", "train", "entropy"], ["grad_norm", "train", "gradient norm"],
     ["loss", "train", "loss"], ["step_time", "train", "seconds a step"]];
 function finalTable(parent) {
     const rows = [];
-    for (const [name, from, label] of finalNumbers) {
-        const ends = runs.map(run => points(run[from], name).y).map(y => y.length ? {
+    // Each run is compared with the first one of its own command.
+    const base = runs.map(run => runs.findIndex(other => other.record?.command === run.record?.command));
+    for (const [name, from, label, only] of finalNumbers) {
+        const ends = runs.map(run => !only || only(run) ? points(run[from], name).y : []).map(y => y.length ? {
             first: mean(y.slice(0, 10)), last: mean(y.slice(-10))} : null);
         if (!ends.some(e => e)) continue;
-        const sameKind = i => runs[i].record?.command === runs[0].record?.command;
         const difference = (a, b) => a === undefined || b === undefined ? "–" : (b - a > 0 ? "+" : "") + shown(b - a);
         const {first, last} = ends[0] || {};
         if (one) rows.push({cells: [label, shown(first), shown(last), difference(first, last)]});
-        const beside = (e, i) => i ? [shown(e?.last), difference(last, sameKind(i) ? e?.last : undefined)] : [shown(last)];
+        const beside = (e, i) => base[i] < i ? [shown(e?.last), difference(ends[base[i]]?.last, e?.last)] : [shown(e?.last)];
         if (!one) rows.push({cells: [label, ...ends.flatMap(beside)]});
     }
     if (!rows.length) return;
     const title = "Means over the first and the last ten logged rows";
     if (one) addTable(parent, title, ["", "first", "last", "change"], rows);
-    else addTable(parent, `Means over the last ten logged rows, and what each run has more than ${runs[0].name}`,
-        ["", ...runs.flatMap((run, i) => i ? [run.name, "difference"] : [run.name])], rows);
+    else addTable(parent, "Means over the last ten logged rows, and what each run has more than " +
+        (base.some(b => b) ? "the first of its command" : runs[0].name),
+        ["", ...runs.flatMap((run, i) => base[i] < i ? [run.name, "difference"] : [run.name])], rows);
+}
+
+// A pipeline's finished phases, and what its evaluations and selections found.
+function phaseTable(parent) {
+    for (const {dir, phases} of data.pipelines) {
+        const numbers = [["accuracy", "accuracy"], ["lenient_accuracy", "lenient accuracy"], ["reward", "reward"],
+            ["mean_length", "length, tokens"], ["kept", "kept"], ["completions", "of completions"]];
+        const there = numbers.filter(([name]) => phases.some(p => typeof p.found?.[name] === "number"));
+        addTable(parent, `Finished phases of ${dir}`, ["phase", "command", "seconds", ...there.map(n => n[1])],
+            phases.map(p => ({cells: [p.name, p.command ?? "–", shown(p.seconds), ...there.map(([name]) =>
+                shown(p.found?.[name]))]})));
+    }
 }
 
 function overviewSection(main) {
@@ -68,7 +84,8 @@ function overviewSection(main) {
     const commands = [...new Set(runs.map(run => run.record?.command).filter(c => c))];
     if (commands.length > 1)
         add(section, "p", `These are runs of several commands (${commands.join(", ")}): a number that two of them call ` +
-            "the same need not mean the same, so no differences are shown between those.");
+            "the same need not mean the same. Differences are shown within a command.");
+    phaseTable(section);
     finalTable(section);
 }
 
@@ -76,7 +93,7 @@ function runSection(main) {
     const section = addSection(main, "Run");
     const facts = [["command", r => r.command], ["version", r => r.version], ["device", r => r.device],
         ["machine", r => r.machine], ["ranks", r => r.ranks], ["data", r => `${r.rows} rows, ${r.data}`],
-        ["starts", r => r.starts.map(s => `${s.at}${s.step ? ` from step ${s.step}` : ""}`).join("; ")]];
+        ["starts", r => (Array.isArray(r.starts) ? r.starts : []).map(s => `${s.at}${s.step ? ` from step ${s.step}` : ""}`).join("; ")]];
     const rows = facts.map(([name, of]) => ({cells: [name, ...runs.map(run => run.record ? of(run.record) : "–")]}));
     rows.push({cells: ["checkpoints", ...runs.map(run => run.checkpoints.map(n => `step ${n}`).join(", ") || "none")]});
     const names = runs.map(run => one ? "" : run.name);
