@@ -18,7 +18,7 @@ float adapter_scale(const AdapterSpec *s) { return (float)(s->alpha / (s->rslora
 
 bool adapter_spec_equal(const AdapterSpec *a, const AdapterSpec *b) {
     return a->rank == b->rank && adapter_scale(a) == adapter_scale(b) &&
-           !memcmp(a->target, b->target, sizeof a->target);
+           !memcmp(a->target, b->target, sizeof a->target) && a->scores == b->scores;
 }
 
 // Columns of the input and of the output of a projection.
@@ -73,14 +73,22 @@ static ProductAdapter add_product(Adapter *a, ModelDims n, int layer, LayerProdu
     return p;
 }
 
+static Tensor add_head(Adapter *a, int64_t D) {
+    Param *p = &a->params[a->n_params++];
+    *p = (Param){"base_model.model.score.weight", tensor2(NULL, F32, 1, D), a->slab.dim[0], NULL};
+    a->slab.dim[0] += D;
+    return p->t;
+}
+
 Adapter *adapter_carve(Arena *arena, ModelDims n, const AdapterSpec *spec) {
     Adapter *a = xcalloc(1, sizeof *a);
     a->spec = *spec;
     a->slab = tensor1(NULL, F32, 0);
-    a->params = xcalloc((size_t)(n.L * N_TARGETS * 2), sizeof *a->params);
+    a->params = xcalloc((size_t)(n.L * N_TARGETS * 2 + 1), sizeof *a->params);
     a->layer = xcalloc((size_t)n.L, sizeof *a->layer);
     for (int l = 0; l < n.L; l++)
         for (int k = 0; k < N_PRODUCTS; k++) a->layer[l][k] = add_product(a, n, l, (LayerProduct)k);
+    a->head = spec->scores ? add_head(a, n.D) : NONE;
     a->slab = arena_new(arena, F32, a->slab.dim[0]);
     if (!present(a->slab)) return a;
     for (int i = 0; i < a->n_params; i++) a->params[i].t.data = f32(a->slab) + a->params[i].offset;
@@ -93,6 +101,7 @@ Adapter *adapter_carve(Arena *arena, ModelDims n, const AdapterSpec *spec) {
             p->b.data = at + tensor_numel(p->a);
             at += tensor_numel(p->a) + tensor_numel(p->b);
         }
+    if (spec->scores) a->head.data = at;
     return a;
 }
 

@@ -125,6 +125,31 @@ void model_forward(Device *d, const Model *m, Activations *acts, Packed in, cons
     transformer(d, m, acts, input);
 }
 
+// An adapter's head as lora_down sees it: one row that reads all columns. NULL where the model's own is used.
+static const Adapter *head_of(const Model *m, LowRank *row) {
+    *row = (LowRank){.n = 1, .rank = 1, .width = {m->dims.D}, .low = {true}, .scale = 1};
+    return m->adapter && m->adapter->spec.scores ? m->adapter : NULL;
+}
+
+void model_score(Device *d, const Model *m, Tensor score, Tensor out) {
+    LowRank row;
+    const Adapter *a = head_of(m, &row);
+    if (a) d->lora_down(d, score, out, a->head, row);
+    else d->matmul(d, score, out, m->head);
+}
+
+void model_score_backward(Device *d, const Model *m, Model *grad, Tensor dx, Tensor dscore, Tensor out) {
+    LowRank row;
+    const Adapter *a = head_of(m, &row);
+    if (!a) {
+        d->matmul_bwd(d, dx, grad->head, dscore, out, m->head);
+        return;
+    }
+    d->lora_grad(d, grad->adapter->head, dscore, out, row);
+    d->fill(d, dx, 0);
+    d->lora_up(d, dx, dx, dscore, a->head, row);
+}
+
 void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tensor pos, const KvCache *cache,
                   Tensor kv_row, Tensor span) {
     transformer(d, m, acts, (Input){.ids = ids, .pos = pos, .span = span, .kv = cache, .kv_row = kv_row});

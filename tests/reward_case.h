@@ -1,6 +1,7 @@
 // A reward model of tests/golden/reward_model.json as a directory: weights by the formula of tools/golden_model.py, the
 // tokenizer of models/tiny.
 #pragma once
+#include "adapter_files.h"
 #include "json.h"
 #include "model_case.h"
 #include "near.h"
@@ -41,6 +42,28 @@ static inline void put_reward_model(const char *name, const json_t *one) {
     put_bytes(at("%s/model.safetensors", name), all.s, all.n);
     str_free(&all);
     model_drop(&m);
+}
+
+// The adapter of tests/golden/lora that the golden's case has, as at(name), beside the model at(beside).
+static inline void put_adapter(const char *name, const json_t *adapter, const char *beside) {
+    char *from = xasprintf("tests/golden/lora/%s", json_string_value(json_object_get(adapter, "name")));
+    char *config = xasprintf("%s/adapter_config.json", from),
+         *weights = xasprintf("%s/adapter_model.safetensors", from);
+    mkdir(at("%s", name), 0777);
+    json_t *j = json_load_file(config, 0, NULL);
+    json_object_set_new(j, "base_model_name_or_path", json_string(beside));
+    assert_int_equal(json_dump_file(j, at("%s/adapter_config.json", name), 0), 0);
+    file_copy_to(weights, at("%s/adapter_model.safetensors", name));
+    json_decref(j);
+    free(from), free(config), free(weights);
+}
+// The case that has one.
+static inline const json_t *case_with_adapter(void) {
+    const json_t *one;
+    size_t k;
+    json_array_foreach(json_object_get(golden, "cases"), k, one) if (json_object_get(one, "adapter")) return one;
+    fail_msg("no case has an adapter");
+    return NULL;
 }
 
 // Relative to 1 where the number is smaller.

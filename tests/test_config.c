@@ -340,7 +340,9 @@ static void commands_have_needs(void **state) {
     assert_args("eval", ARGS(path, "eval_file=t", "eval_samples=4", "temperature=0"), "would be the same");
     assert_args("eval", ARGS(path, "eval_file=t", "temperature=0"), NULL);
     assert_args("sample", ARGS(path, "temperature=0"), NULL);
-    assert_args("reward_model", ARGS(path, "train_file=t", "lora_r=4"), "lora_r is not for reward_model");
+    assert_args("reward_model", ARGS(path, "train_file=t", "lora_r=4"), NULL);
+    assert_args("reward_model", ARGS(path, "train_file=t", "lora_r=4", "adapter=a"), "keep one of them");
+    assert_args("reward_model", ARGS(path, "train_file=t", "lora_alpha=4"), "lora_r is 0");
     assert_args("merge", ARGS(path, "adapter=a"), "merge_output is not set");
     assert_args("merge", ARGS(path, "merge_output=m"), "adapter is not set");
     assert_args("config", NULL, 0, NULL);

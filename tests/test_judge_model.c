@@ -161,7 +161,7 @@ static void equal_prompts_are_asked_once(void **state) {
     assert_near(ask_one(&o, "d"), 0.3, 1e-6);
     assert_true(isnan(ask_one(&o, "z")));
     const char *dir;
-    Tensor weights = reward_models_weights(o.m, 0, &dir);
+    Tensor weights = reward_models_model(o.m, 0, &dir)->slab;
     assert_string_equal(dir, at("j"));
     char *zero = xcalloc(1, tensor_bytes(weights));
     o.d->copy(o.d, weights.data, zero, tensor_bytes(weights));

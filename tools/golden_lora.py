@@ -21,7 +21,7 @@ ADAM = dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
 
 
 def saved_name(key):
-    return key.replace(".default.", ".")
+    return key.replace(".modules_to_save.", ".").replace(".default.", ".")
 
 
 def loss_of(model, ids):
@@ -33,9 +33,9 @@ def loss_of(model, ids):
     return total / n
 
 
-def sample(key, x):
+def sample(key, x, n=SAMPLES):
     """Elements of a tensor as its file has them."""
-    index = np.sort(np.argsort(uniform("sample " + key, x.numel()), kind="stable")[:SAMPLES])
+    index = np.sort(np.argsort(uniform("sample " + key, x.numel()), kind="stable")[:n])
     return {"norm": x.double().norm().item(), "index": index.tolist(), "value": x.flatten()[index].tolist()}
 
 

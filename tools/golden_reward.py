@@ -1,5 +1,5 @@
 """Writes tests/golden/reward_model.json: what transformers' classifiers of one label score, and the loss and gradients that
-TRL's RewardTrainer makes of pairs.
+TRL's RewardTrainer makes of pairs; and what an adapter of PEFT's, its score head beside it, scores and learns.
 
 Run as `tools/golden.py reward`. Weights come from golden_model.py's formula; the tokenizer and the chat template are
 models/tiny's. Scores are of padded batches, on the right as pipelines do and on the left.
@@ -12,9 +12,11 @@ import tempfile
 import numpy as np
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
+from golden_lora import sample, saved_name
 from golden_model import base_scale, uniform, weight
 
 PAD = 509  # <|endoftext|>
@@ -47,7 +49,11 @@ PAIRS = [  # prompt, chosen, rejected, margin
     ("2 + 2?", "4", "It is certainly 5, as everybody knows who can count.", 1.25),
     ("Say hello to Tom, who has been away for long.", "Welcome back, Tom.", "Hello, Tom!", 0.25),
 ]
-SAMPLES = 40
+SAMPLES, ADAPTER_SAMPLES = 40, 16
+# Of the qwen3 case, in lora/NAME. The head of all is trained, as PEFT has it of this task.
+ADAPTER = "qwen3_score"
+LORA = dict(task_type="SEQ_CLS", r=2, lora_alpha=5, target_modules="all-linear")
+STEPS, ADAM = 10, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
 
 
 def summary(text):
@@ -99,14 +105,19 @@ def texts(model, tok):
         }
 
 
-def training(model, tok, margin, center):
+def trainer_of(model, tok, margin, center):
+    """TRL's trainer, and all pairs as one batch of it."""
     rows = [dict(prompt=p, chosen=c, rejected=r, **({"margin": m} if margin else {})) for p, c, r, m in PAIRS]
     with tempfile.TemporaryDirectory() as directory:
         args = RewardConfig(output_dir=directory, per_device_train_batch_size=len(rows), report_to=[], bf16=False,
                             use_cpu=True, gradient_checkpointing=False, center_rewards_coefficient=center or None,
                             disable_dropout=True)
         trainer = RewardTrainer(model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tok)
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
+    return trainer, trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
+
+
+def training(model, tok, margin, center):
+    trainer, batch = trainer_of(model, tok, margin, center)
     model.zero_grad()
     loss, out = trainer.compute_loss(model, dict(batch), return_outputs=True)
     loss.backward()
@@ -120,20 +131,50 @@ def training(model, tok, margin, center):
             "gradients": picked}
 
 
-def golden(name, tok):
+def adapter(directory, tok, margin, center):
+    """An adapter as PEFT saves it, its scores, its gradients, and what steps of AdamW on all pairs make of it."""
+    model = get_peft_model(build("qwen3")[0], LoraConfig(**LORA)).eval()
+    trained = {saved_name(k): p for k, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for key, p in trained.items():
+            p.copy_(torch.from_numpy(uniform(key, p.numel()).reshape(p.shape) / np.float32(p.shape[1] ** 0.5)))
+    model.peft_config["default"].base_model_name_or_path = "rm"
+    model.save_pretrained(os.path.join(directory, ADAPTER))
+    os.remove(os.path.join(directory, ADAPTER, "README.md"))
+    scored = texts(model, tok)["completion"]
+    trainer, batch = trainer_of(model, tok, margin, center)
+    optimizer = torch.optim.AdamW(trained.values(), foreach=False, **ADAM)
+    losses, gradients = [], None
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = trainer.compute_loss(model, dict(batch))
+        loss.backward()
+        losses.append(loss.item())
+        gradients = gradients or {key: sample(key, p.grad, ADAPTER_SAMPLES) for key, p in trained.items()}
+        optimizer.step()
+    print(f"{ADAPTER}: loss {losses[0]:.4f}, {losses[-1]:.4f} after {STEPS - 1} steps")
+    return {"name": ADAPTER, "margin": margin, "center": center, "completion": scored,
+            "adam": {**ADAM, "betas": list(ADAM["betas"])}, "losses": losses, "gradients": gradients,
+            "after": {key: sample(key, p.data, ADAPTER_SAMPLES) for key, p in trained.items()}}
+
+
+def golden(directory, name, tok):
     model, fills = build(name)
     out = {"config": MODELS[name], "fills": fills, **texts(model, tok)}
     cases = [(False, 0.0), (True, 0.01)] if name == "qwen2" else [(True, 0.05)] if name == "qwen3" else []
     out["training"] = [training(model, tok, *case) for case in cases]
+    if name == "qwen3":
+        out["adapter"] = adapter(directory, tok, True, 0.05)
     return {"name": name, **out}
 
 
 def write(path, versions):
+    import peft
     from golden_loss import dump
 
     tok = AutoTokenizer.from_pretrained("models/tiny")
-    rows = {"made_with": versions, "texts": [list(x) for x in TEXTS], "pairs": [list(x) for x in PAIRS],
-            "cases": [golden(name, tok) for name in MODELS]}
+    rows = {"made_with": {**versions, "peft": peft.__version__}, "texts": [list(x) for x in TEXTS], "pairs": [list(x) for x in PAIRS],
+            "cases": [golden(os.path.join(os.path.dirname(path), "lora"), name, tok) for name in MODELS]}
     with open(path, "w") as f:
         f.write(dump(rows) + "\n")
     print(f"{path}: {os.path.getsize(path)} bytes")

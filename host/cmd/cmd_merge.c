@@ -1,4 +1,5 @@
 // grpo merge: a model and an adapter as one plain model directory, and what rounding makes of it.
+#include "adapter_files.h"
 #include "commands.h"
 #include "device.h"
 #include "engine.h"
@@ -75,6 +76,7 @@ static Merged merge(Engine *en) {
         all.change += one.change, all.error += one.error;
         free(w.data), free(low.data), free(high.data);
     }
+    if (adapter->spec.scores) d->cast(d, en->policy.head, adapter->head);
     return all;
 }
 
@@ -82,7 +84,9 @@ ExitCode command_merge(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "merge", argc, argv, e)) return e->code;
     Engine en = {0};
-    bool ok = engine_open(&en, &c, (RunShape){.rollout = rollout_shape(1, 1, 1, 1)}, e);
+    AdapterSpec spec;
+    bool ok = adapter_describe(c.adapter, &spec, e) &&
+              engine_open(&en, &c, (RunShape){.score_head = spec.scores, .rollout = rollout_shape(1, 1, 1, 1)}, e);
     if (ok) {
         Merged m = merge(&en);
         ok = hf_save(c.merge_output, c.model, en.device, &en.policy, e);

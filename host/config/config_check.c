@@ -379,10 +379,6 @@ void config_check(Reading *r, const char *command) {
     check_any(r, c);
     check_files(r, c);
     if (learns) check_lora(r, c);
-    if (command && !strcmp(command, "reward_model") && c->lora_r)
-        problem(r, "lora_r", NULL,
-                "lora_r is not for reward_model, which trains all weights: its new head is none that an adapter stands "
-                "beside; leave it out, or set it to 0");
     check_rewards(r, c);
     check_grader(r, c);
     if (train) check_train(r, c);

@@ -18,7 +18,7 @@ const Option config_options[OPTION_COUNT] = {
 const OptionGroup config_groups[] = {
     {"model", "Model",
      FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_MERGE | FOR_PLAN},
-    {"lora", "LoRA: training an adapter", FOR_TRAIN | FOR_SFT | FOR_PLAN},
+    {"lora", "LoRA: training an adapter", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_PLAN},
     {"device", "Device",
      FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_MERGE | FOR_PLAN},
     {"ranks", "Several GPUs", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_EVAL | FOR_SELECT | FOR_PLAN},

@@ -2,6 +2,7 @@
 #include "adapter_files.h"
 #include "config.h"
 #include "device.h"
+#include "fingerprint.h"
 #include "hf_fields.h"
 #include "safetensors.h"
 #include <math.h>
@@ -12,6 +13,7 @@
 
 static const char config_name[] = "adapter_config.json", weights_name[] = "adapter_model.safetensors";
 static const char base_key[] = "base"; // of the file's __metadata__
+static const char head_name[] = "base_model.model.score.weight";
 
 bool adapter_is(const char *dir) {
     char *path = xasprintf("%s/%s", dir, config_name);
@@ -30,6 +32,22 @@ static bool asks_for(const Fields *f, const char *name) {
     return json_is_object(v) ? json_object_size(v) > 0 : true;
 }
 
+// Modules that are trained whole: a reward model's head. PEFT names both that there are in its classifiers, of whatever family.
+static void whole_modules(Fields *f) {
+    const json_t *all = field(f, "modules_to_save"), *one;
+    size_t k;
+    bool head = !all || json_is_array(all);
+    json_array_foreach(all, k, one) {
+        const char *name = json_text(one);
+        head = head && name && (!strcmp(name, "score") || !strcmp(name, "classifier"));
+    }
+    if (!head)
+        refuse(f,
+               "%s: \"modules_to_save\" has others than score: of whole modules only a reward model's head is trained "
+               "beside an adapter",
+               f->path);
+}
+
 static void unsupported(Fields *f) {
     static const char *const others[] = {"use_dora",
                                          "use_qalora",
@@ -37,7 +55,6 @@ static void unsupported(Fields *f) {
                                          "lora_bias",
                                          "rank_pattern",
                                          "alpha_pattern",
-                                         "modules_to_save",
                                          "layers_to_transform",
                                          "layer_replication",
                                          "target_parameters",
@@ -52,6 +69,7 @@ static void unsupported(Fields *f) {
         if (asks_for(f, others[i]))
             refuse(f, "%s: \"%s\" is set: an adapter of that kind is not computed here", f->path, others[i]);
     text_must_be(f, "bias", "none", "biases stay those of the model");
+    whole_modules(f);
     const char *init =
         json_text(field(f, "init_lora_weights")); // some take their start from the model's weights, and change them
     if (init && strcmp(init, "gaussian") && strcmp(init, "orthogonal") && strcmp(init, "eva"))
@@ -129,10 +147,15 @@ bool adapter_describe(const char *dir, AdapterSpec *s, Error *e) {
         for (int i = 0; i < file.n && !s->target[t]; i++) s->target[t] = strstr(file.tensor[i].name, middle) != NULL;
         any |= s->target[t];
     }
-    if (!any)
-        error_set(e, EXIT_INPUT, "%s: no tensor of it is a projection's lora_A; is it a LoRA adapter?", file.path);
+    const FileTensor *head = safetensors_find(&file, head_name);
+    s->scores = head != NULL;
+    bool ok = any || error_set(e, EXIT_INPUT, "%s: no tensor of it is a projection's lora_A; is it a LoRA adapter?",
+                               file.path);
+    if (ok && head && head->ndim == 2 && head->dim[0] != 1)
+        ok = error_set(e, EXIT_INPUT, "%s: %s is of %llu labels; a reward model has one, whose value is the score",
+                       file.path, head_name, (unsigned long long)head->dim[0]);
     safetensors_close(&file);
-    return any;
+    return ok;
 }
 
 // rows[r,c] as [c,r].
@@ -183,13 +206,36 @@ bool adapter_read(const char *dir, Device *d, Adapter *a, Error *e) {
     return ok;
 }
 
-bool adapter_check(const char *dir, const Adapter *a, Error *e) {
+bool adapter_check(const char *dir, ModelDims dims, const AdapterSpec *s, Error *e) {
     SafeTensors file;
-    bool ok = weights_open(&file, dir, e);
-    if (!ok) return false;
-    ok = weights_match(&file, a, e);
+    if (!weights_open(&file, dir, e)) return false;
+    Arena measure = arena_measure();
+    Adapter *a = adapter_carve(&measure, dims, s);
+    bool ok = weights_match(&file, a, e);
+    adapter_free(a);
     safetensors_close(&file);
     return ok;
+}
+
+void adapter_beside(Device *d, const Model *m) {
+    snprintf(m->adapter->base, sizeof m->adapter->base, "%s crc32c %08x", dtype_name(m->dtype),
+             weights_sum(d, m->slab));
+}
+
+char *adapter_model_dir(const char *dir, Error *e) {
+    char *path = xasprintf("%s/%s", dir, config_name);
+    json_t *j = json_read(path, e);
+    const char *model = json_text(json_object_get(j, "base_model_name_or_path"));
+    char *found = model && *model && !access(model, R_OK) ? xstrdup(model) : NULL;
+    if (j && !found)
+        error_set(
+            e, EXIT_INPUT,
+            "%s: the model that it was trained beside (\"base_model_name_or_path\", %.200s) is no directory here; "
+            "`grpo merge` makes one model of both",
+            path, model && *model ? model : "not given");
+    json_decref(j);
+    free(path);
+    return found;
 }
 
 // ---- writing ---------------------------------------------------------------------------------------------------------
@@ -202,10 +248,11 @@ static bool config_write(OutDir *out, const char *base_model, const AdapterSpec 
         if (s->target[t]) json_array_append_new(targets, json_string(lora_target_names[t]));
     bool whole = s->alpha == floor(s->alpha);
     json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:o, s:f, s:o, s:b, s:s, s:b, s:b, s:b}", "peft_type", "LORA",
-                          "task_type", "CAUSAL_LM", "base_model_name_or_path", base_model, "r", s->rank, "lora_alpha",
-                          whole ? json_integer((json_int_t)s->alpha) : json_real(s->alpha), "lora_dropout", 0.0,
-                          "target_modules", targets, "use_rslora", s->rslora, "bias", "none", "fan_in_fan_out", false,
-                          "init_lora_weights", true, "inference_mode", true);
+                          "task_type", s->scores ? "SEQ_CLS" : "CAUSAL_LM", "base_model_name_or_path", base_model, "r",
+                          s->rank, "lora_alpha", whole ? json_integer((json_int_t)s->alpha) : json_real(s->alpha),
+                          "lora_dropout", 0.0, "target_modules", targets, "use_rslora", s->rslora, "bias", "none",
+                          "fan_in_fan_out", false, "init_lora_weights", true, "inference_mode", true);
+    if (s->scores) json_object_set_new(j, "modules_to_save", json_pack("[s]", "score"));
     char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     bool ok = outdir_put(out, config_name, text, strlen(text), e);
     free(text);

@@ -3,6 +3,7 @@
 #include "crc32c.h"
 #include "file.h"
 #include "outdir.h"
+#include "staging.h"
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -47,4 +48,16 @@ static bool add_directory(uint32_t *crc, const char *dir, Error *e) {
 bool fingerprint(uint32_t *crc, const char *path, Error *e) {
     struct stat st;
     return !stat(path, &st) && S_ISDIR(st.st_mode) ? add_directory(crc, path, e) : add_file(crc, path, e);
+}
+
+uint32_t weights_sum(Device *d, Tensor weights) {
+    enum { BLOCK = 16 << 20 };
+    char *block = xmalloc(BLOCK);
+    uint32_t crc = 0;
+    for (size_t at = 0, bytes = tensor_bytes(weights); at < bytes; at += BLOCK) {
+        size_t n = bytes - at < BLOCK ? bytes - at : BLOCK;
+        crc = crc32c(crc, device_view(d, (char *)weights.data + at, n, block), n);
+    }
+    free(block);
+    return crc;
 }

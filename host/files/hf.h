@@ -29,6 +29,8 @@ void hf_scoring(HfConfig *c);
 bool hf_head_read(const char *dir, ModelDims *dims, Error *e);
 // Fills m->slab (d's memory) from model.safetensors or its shards. Every parameter must be there, with its shape.
 bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e);
+// The same without the head of a model that scores: what is there may be a causal model's.
+bool hf_weights_read_body(const char *dir, Device *d, Model *m, int load_mode, Error *e);
 // Reads the weights once more, into other memory, from a directory that hf_weights_read has taken: nothing is said again of tensors
 // that are not part of the model.
 bool hf_weights_again(const char *dir, Device *d, Model *m, Error *e);

@@ -225,10 +225,11 @@ bool hf_head_read(const char *dir, ModelDims *dims, Error *e) {
     return true;
 }
 
-static bool weights_read(const char *dir, Device *d, Model *m, int load_mode, bool extras, Error *e) {
+// Reads m's parameters. What is none of `known`'s is told of; NULL: nothing is.
+static bool weights_read(const char *dir, Device *d, const Model *m, int load_mode, const Model *known, Error *e) {
     Shards s;
     TensorCopy *copies = xcalloc((size_t)m->n_params, sizeof *copies);
-    bool ok = shards_open(&s, dir, e) && copies_plan(&s, m, copies, e) && (!extras || extras_check(&s, m, e)) &&
+    bool ok = shards_open(&s, dir, e) && copies_plan(&s, m, copies, e) && (!known || extras_check(&s, known, e)) &&
               safetensors_copy(d, copies, m->n_params, load_mode, e);
     shards_close(&s);
     free(copies);
@@ -236,11 +237,22 @@ static bool weights_read(const char *dir, Device *d, Model *m, int load_mode, bo
 }
 
 bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e) {
-    return weights_read(dir, d, m, load_mode, true, e);
+    return weights_read(dir, d, m, load_mode, m, e);
+}
+
+bool hf_weights_read_body(const char *dir, Device *d, Model *m, int load_mode, Error *e) {
+    Model body = *m;
+    body.params = xcalloc((size_t)m->n_params, sizeof *body.params);
+    body.n_params = 0;
+    for (int p = 0; p < m->n_params; p++)
+        if (m->params[p].spec->of != IN_SCORING) body.params[body.n_params++] = m->params[p];
+    bool ok = weights_read(dir, d, &body, load_mode, m, e);
+    free(body.params);
+    return ok;
 }
 
 bool hf_weights_again(const char *dir, Device *d, Model *m, Error *e) {
-    return weights_read(dir, d, m, LOAD_STRICT, false, e);
+    return weights_read(dir, d, m, LOAD_STRICT, NULL, e);
 }
 
 bool hf_weights_check(const char *dir, const Model *m, Error *e) {

@@ -21,11 +21,14 @@ extern const ModelKind score_model, judge_model;
 struct ByModel {
     const ModelKind *kind;
     const Reward *reward;
-    int place;       // among the run's rewards; behind them: it is the grader
-    bool own;        // the model is the one that the run begins with, whose weights are elsewhere
-    bool unmade;     // it is not made yet: the directory is that of what it is made of
-    bool asked;      // it has scored samples
-    const char *dir; // borrowed
+    int place;           // among the run's rewards; behind them: it is the grader
+    bool own;            // the model is the one that the run begins with, whose weights are elsewhere
+    bool unmade;         // it is not made yet: the directory is that of what it is made of
+    bool asked;          // it has scored samples
+    const char *dir;     // borrowed: a model's, or that of `adapter`'s model
+    const char *adapter; // borrowed; NULL: none
+    char *beside;        // what its config says it was trained beside
+    AdapterSpec lora;
     HfConfig hf;
     DType dtype;
     Tokenizer *tokenizer;

@@ -3,8 +3,8 @@
 #include "adapter_files.h"
 #include "chat.h"
 #include "checkpoint.h"
-#include "crc32c.h"
 #include "device.h"
+#include "fingerprint.h"
 #include "learner.h"
 #include "ranks.h"
 #include "reward_models.h"
@@ -123,7 +123,7 @@ static TrainWork carve_train(Arena *a, const Engine *en) {
     w.advantage = arena_new(a, F32, B);
     if (en->hf.dims.scores) {
         w.score = arena_new(a, F32, T, 1);
-        w.dscore = arena_new(a, dtype_of(en->cfg->dtype), T, 1);
+        w.dscore = arena_new(a, en->lora.scores ? F32 : dtype_of(en->cfg->dtype), T, 1);
     }
     w.held = arena_new(a, F32, s.held > 0 ? s.held : 1);
     return w;
@@ -177,27 +177,35 @@ static bool config_json_read(const Config *c, HfConfig *hf, Error *e) {
     return hf_config_read(c->model, hf, e);
 }
 
+// Whether the adapter that is there is of such a model as the command runs.
+static bool adapter_fits(const Engine *en, Error *e) {
+    const char *dir = en->cfg->adapter;
+    if (en->lora.scores == en->shape.score_head) return true;
+    return en->lora.scores
+               ? error_set(e, EXIT_CONFIG,
+                           "adapter: %s is a reward model's (it has a score head), which writes no text; `grpo merge` "
+                           "makes a reward model of it and %s, for `rewards`",
+                           dir, en->cfg->model)
+               : error_set(e, EXIT_CONFIG,
+                           "adapter: %s has no score head, so it is of a model that writes; `grpo merge` makes a model "
+                           "of it and %s, on which reward_model can train an adapter of its own (lora_r)",
+                           dir, en->cfg->model);
+}
+
 // The adapter that the options ask for: one that is there, or, to train, a new one.
 static bool describe_adapter(Engine *en, Error *e) {
     const Config *c = en->cfg;
-    bool whole = en->shape.score_head; // a new head would have to be trained beside an adapter
-    if (whole && *c->adapter)
-        return error_set(e, EXIT_CONFIG, "adapter is not for reward_model, which trains all weights; merge it first");
-    if (*c->adapter && !adapter_describe(c->adapter, &en->lora, e)) return false;
-    if (!*c->adapter && en->shape.train && !whole && c->lora_r) {
-        en->lora = (AdapterSpec){.rank = (int)c->lora_r, .alpha = c->lora_alpha, .rslora = c->use_rslora};
+    if (*c->adapter && (!adapter_describe(c->adapter, &en->lora, e) || !adapter_fits(en, e))) return false;
+    if (!*c->adapter && en->shape.train && c->lora_r) {
+        en->lora = (AdapterSpec){
+            .rank = (int)c->lora_r, .alpha = c->lora_alpha, .rslora = c->use_rslora, .scores = en->shape.score_head};
         for (int t = 0; t < N_TARGETS; t++)
             for (int i = 0; i < c->lora_target.n; i++)
                 en->lora.target[t] |= !strcmp(c->lora_target.item[i], lora_target_names[t]) ||
                                       !strcmp(c->lora_target.item[i], "all-linear");
     }
     en->hf.dims.low_rank = en->lora.rank;
-    if (!*c->adapter) return true;
-    Arena measure = arena_measure();
-    Adapter *a = adapter_carve(&measure, en->hf.dims, &en->lora);
-    bool ok = adapter_check(c->adapter, a, e);
-    adapter_free(a);
-    return ok;
+    return !*c->adapter || adapter_check(c->adapter, en->hf.dims, &en->lora, e);
 }
 
 static bool describe(Engine *en, Learner *l, Device *d, const Config *c, RunShape shape, Error *e) {
@@ -276,19 +284,6 @@ static bool model_files_check(const Config *c, Error *e) {
     return checkpoint_model_check(c->model, &checked, e);
 }
 
-// CRC32C of weights.
-static uint32_t weights_sum(Device *d, Tensor weights) {
-    enum { BLOCK = 16 << 20 };
-    char *block = xmalloc(BLOCK);
-    uint32_t crc = 0;
-    for (size_t at = 0, bytes = tensor_bytes(weights); at < bytes; at += BLOCK) {
-        size_t n = bytes - at < BLOCK ? bytes - at : BLOCK;
-        crc = crc32c(crc, device_view(d, (char *)weights.data + at, n, block), n);
-    }
-    free(block);
-    return crc;
-}
-
 // Whether all ranks have the same weights; else each would go on training a model of its own.
 static bool weights_agree(Engine *en, Tensor weights, const char *dir, Error *e) {
     int world = comm_world(en->comm);
@@ -310,15 +305,10 @@ static bool weights_agree(Engine *en, Tensor weights, const char *dir, Error *e)
 static bool read_policy(Engine *en, Error *e) {
     const Config *c = en->cfg;
     if (!en->new_head) return hf_weights_read(c->model, en->device, &en->policy, c->load, e);
-    Model rest = en->policy;
-    rest.params = xcalloc((size_t)rest.n_params, sizeof *rest.params);
-    rest.n_params = 0;
     for (int p = 0; p < en->policy.n_params; p++)
-        if (en->policy.params[p].spec->of != IN_SCORING) rest.params[rest.n_params++] = en->policy.params[p];
-        else model_init_param(en->device, &en->policy, p, (uint64_t)c->seed);
-    bool ok = hf_weights_read(c->model, en->device, &rest, c->load, e);
-    free(rest.params);
-    return ok;
+        if (en->policy.params[p].spec->of == IN_SCORING)
+            model_init_param(en->device, &en->policy, p, (uint64_t)c->seed);
+    return hf_weights_read_body(c->model, en->device, &en->policy, c->load, e);
 }
 
 // What the adapter is beside, then the adapter itself.
@@ -326,8 +316,11 @@ static bool load_adapter(Engine *en, Error *e) {
     const Config *c = en->cfg;
     Adapter *a = en->policy.adapter;
     bool checked;
-    snprintf(a->base, sizeof a->base, "%s crc32c %08x", dtype_name(en->policy.dtype),
-             weights_sum(en->device, en->policy.slab));
+    if (a->spec.scores) { // the head moves to the adapter, and is none of what that one is beside
+        en->device->cast(en->device, a->head, en->policy.head);
+        en->device->fill(en->device, en->policy.head, 0);
+    }
+    adapter_beside(en->device, &en->policy);
     if (!*c->adapter) adapter_init_random(en->device, a, (uint64_t)c->seed);
     else if (!checkpoint_model_check(c->adapter, &checked, e) || !adapter_read(c->adapter, en->device, a, e))
         return false;
@@ -357,8 +350,9 @@ static bool load_weights(Engine *en, Learner *l, Error *e) {
     if (ok && en->policy.adapter) ok = weights_agree(en, en->policy.adapter->slab, c->adapter, e);
     for (int i = 0; i < reward_models_count(en->models) && ok; i++) {
         const char *dir;
-        Tensor weights = reward_models_weights(en->models, i, &dir);
-        ok = !present(weights) || weights_agree(en, weights, dir, e);
+        const Model *m = reward_models_model(en->models, i, &dir);
+        ok = !m || weights_agree(en, m->slab, dir, e);
+        if (ok && m && m->adapter) ok = weights_agree(en, m->adapter->slab, dir, e);
     }
     return ok;
 }

@@ -14,8 +14,8 @@ typedef struct {
     Tensor offsets, index, mask;                // [B+1] I32, [B] I32, [B] U8
     Tensor rewards, weights;                    // [S,n_rewards], [n_rewards] F32
     Tensor advantage;                           // [B] F32
-    Tensor score, dscore;                       // [T,1] F32, [T,1] as the policy's dtype: where it scores texts
-    Tensor held;                                // [RunShape.held] F32: what micro-batches leave for the host
+    Tensor score, dscore; // [T,1] F32, [T,1] as model_score_backward has it: where it scores texts
+    Tensor held;          // [RunShape.held] F32: what micro-batches leave for the host
 } TrainWork;
 
 typedef struct Learner {

@@ -140,13 +140,13 @@ void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entro
 
 void micro_score(const Learner *l, const Model *m, TrainWork *w) {
     micro_hidden(l, m, w);
-    l->engine.device->matmul(l->engine.device, w->score, tensor_rows(w->acts.out, 0, w->ids.dim[0]), m->head);
+    model_score(l->engine.device, m, w->score, tensor_rows(w->acts.out, 0, w->ids.dim[0]));
 }
 
 void micro_score_backward(Learner *l, TrainWork *w) {
     Device *d = l->engine.device;
     int64_t T = w->ids.dim[0];
-    d->matmul_bwd(d, tensor_rows(w->acts.dx, 0, T), l->grad.head, w->dscore, tensor_rows(w->acts.out, 0, T),
-                  l->engine.policy.head);
+    model_score_backward(d, &l->engine.policy, &l->grad, tensor_rows(w->acts.dx, 0, T), w->dscore,
+                         tensor_rows(w->acts.out, 0, T));
     model_backward(d, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix});
 }

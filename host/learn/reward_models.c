@@ -16,6 +16,24 @@ struct RewardModels {
 
 // ---- opening ---------------------------------------------------------------------------------------------------------
 
+// Takes a directory with an adapter for the model that it was trained beside, with it.
+static bool describe_adapter(ByModel *m, bool writes, Error *e) {
+    if (!adapter_is(m->dir)) return true;
+    if (writes)
+        return error_set(e, EXIT_INPUT,
+                         "%s: is an adapter; `grpo merge` makes one model of it and that beside which it was trained",
+                         m->dir);
+    m->adapter = m->dir;
+    if (!adapter_describe(m->adapter, &m->lora, e)) return false;
+    if (!m->lora.scores)
+        return error_set(e, EXIT_INPUT,
+                         "%s: is an adapter without a score head, so that its model writes; `grpo reward_model` trains "
+                         "one that scores",
+                         m->adapter);
+    m->dir = m->beside = adapter_model_dir(m->adapter, e);
+    return m->dir;
+}
+
 static bool describe(ByModel *m, const StartModel *start, Error *e) {
     const char *dir = reward_text(m->reward, "model");
     bool writes = m->reward->info->by_model == MODEL_WRITES;
@@ -24,11 +42,12 @@ static bool describe(ByModel *m, const StartModel *start, Error *e) {
     if (!*m->dir)
         return error_set(e, EXIT_CONFIG, "model is not set; give the directory of a %s",
                          writes ? "causal language model" : "reward model");
-    if (adapter_is(m->dir))
-        return error_set(e, EXIT_INPUT,
-                         "%s: is an adapter; `grpo merge` makes one model of it and that beside which it was trained",
-                         m->dir);
-    if (!hf_config_read(m->dir, &m->hf, e)) return false;
+    if (!describe_adapter(m, writes, e) || !hf_config_read(m->dir, &m->hf, e)) return false;
+    if (m->adapter) {
+        hf_scoring(&m->hf);
+        m->hf.dims.low_rank = m->lora.rank;
+        if (!adapter_check(m->adapter, m->hf.dims, &m->lora, e)) return false;
+    }
     if (m->own) m->hf.dims = start->hf->dims;
     m->tokenizer = tokenizer_load(m->own ? start->tokenizer : m->dir, e);
     if (!m->tokenizer) return false;
@@ -61,6 +80,7 @@ void reward_models_free(RewardModels *m) {
         ByModel *x = &m->item[i];
         if (x->kind) x->kind->close(x);
         free_weights(x);
+        free(x->beside);
         tokenizer_free(x->tokenizer);
     }
     for (int i = 0; m && m->own && i < 2; i++) m->own->free(m->own, m->base[i], m->bytes[i]);
@@ -103,6 +123,7 @@ void reward_models_carve_params(RewardModels *m, Arena *a, const Model *start) {
         ByModel *x = &m->item[i];
         free_weights(x);
         x->model = x->own ? *start : model_carve(a, x->hf.dims, x->dtype);
+        if (x->adapter) x->model.adapter = adapter_carve(a, x->hf.dims, &x->lora);
     }
 }
 
@@ -118,20 +139,26 @@ void reward_models_carve_work(RewardModels *m, Arena *a, size_t *judges, size_t 
     }
 }
 
+static bool read_model(ByModel *m, Device *d, int load, Error *e) {
+    if (!m->adapter) return hf_weights_read(m->dir, d, &m->model, load, e);
+    if (!hf_weights_read_body(m->dir, d, &m->model, load, e)) return false;
+    adapter_beside(d, &m->model);
+    return adapter_read(m->adapter, d, m->model.adapter, e);
+}
+
 bool reward_models_load(RewardModels *m, Device *d, int load, Error *e) {
     for (int i = 0; m && i < m->n; i++) {
         ByModel *x = &m->item[i];
-        if (!x->own && !hf_weights_read(x->dir, d, &x->model, load, e))
-            return error_prefix(e, "reward %s", x->reward->name);
+        if (!x->own && !read_model(x, d, load, e)) return error_prefix(e, "reward %s", x->reward->name);
     }
     return true;
 }
 
 int reward_models_count(const RewardModels *m) { return m ? m->n : 0; }
 
-Tensor reward_models_weights(const RewardModels *m, int i, const char **dir) {
-    *dir = m->item[i].dir;
-    return m->item[i].own ? NONE : m->item[i].model.slab;
+const Model *reward_models_model(const RewardModels *m, int i, const char **dir) {
+    *dir = reward_text(m->item[i].reward, "model");
+    return m->item[i].own ? NULL : &m->item[i].model;
 }
 
 // ---- scoring ---------------------------------------------------------------------------------------------------------

@@ -28,9 +28,9 @@ void reward_models_carve_params(RewardModels *m, Arena *a, const Model *start);
 void reward_models_carve_work(RewardModels *m, Arena *a, size_t *judges, size_t *others);
 // Reads the weights of those with a directory. False after filling *e. load: LOAD_*.
 bool reward_models_load(RewardModels *m, Device *d, int load, Error *e);
-// How many there are; the weights that one read, and its directory. NONE: it read none.
+// How many there are; one that was read, and its directory. NULL: it is the model that the run begins with.
 int reward_models_count(const RewardModels *m);
-Tensor reward_models_weights(const RewardModels *m, int i, const char **dir);
+const Model *reward_models_model(const RewardModels *m, int i, const char **dir);
 // Fills the columns of these rewards for the decoded sequences of the batch. False after filling *e: a signal
 // (EXIT_STOPPED), or the device failed.
 bool reward_models_score(RewardModels *m, Device *d, Batch *b, Error *e);

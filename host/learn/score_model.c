@@ -121,7 +121,7 @@ static void forward(ByModel *m, Device *d, float *score) {
     d->copy(d, in.prefix.data, p->prefix, tensor_bytes(in.prefix));
     model_forward(d, &m->model, &x->acts, in, NULL, NONE);
     Tensor scores = tensor_rows(x->score, 0, p->T);
-    d->matmul(d, scores, tensor_rows(x->acts.out, 0, p->T), m->model.head);
+    model_score(d, &m->model, scores, tensor_rows(x->acts.out, 0, p->T));
     d->copy(d, x->scored, scores.data, tensor_bytes(scores));
     float scale = (float)reward_number(m->reward, "scale");
     for (int64_t j = 0; j < p->N; j++) score[j] = scale * x->scored[p->rows[j]];

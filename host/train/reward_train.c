@@ -25,7 +25,7 @@ typedef struct {
     Pair *pair;        // [pairs of a micro-batch]
     Packing packing;   // of them: chosen, rejected, chosen, ...
     float *score;      // [RunShape.train_tokens] of every row
-    void *gradient;    // [RunShape.train_tokens] of the policy's dtype: d(loss)/d(score)
+    void *gradient;    // [RunShape.train_tokens] as TrainWork's dscore: d(loss)/d(score)
 } RewardTrainer;
 
 static bool next_pair(RewardTrainer *t, Pair *p, Error *e) {
@@ -122,7 +122,7 @@ static bool run_step(RewardTrainer *t, PairSums *sums, double *tokens, Error *e)
     RankShare own = rank_share(l->engine.comm, n);
     double more[2] = {0}; // tokens, stopped
     *sums = (PairSums){.least = INFINITY, .most = -INFINITY};
-    l->engine.device->fill(l->engine.device, l->grad.slab, 0);
+    l->engine.device->fill(l->engine.device, model_trained(&l->grad).slab, 0);
     for (int i = 0; i < n && !more[1]; i++) {
         bool mine = i >= own.first && i < own.end;
         if (!next_pair(t, &t->pair[held], e)) return false;

@@ -1,5 +1,5 @@
 // Low-rank adapters of a model's projections (LoRA, Hu et al. 2021), as huggingface/peft has them: y = W x + scale B (A x).
-// The model's own weights do not change; A and B are f32, whatever the model's dtype.
+// The model's own weights do not change; A and B, and the head of a reward model, are f32, whatever the model's dtype.
 #pragma once
 #include "ops.h"
 
@@ -24,6 +24,7 @@ typedef struct {
     double alpha;
     bool rslora;            // scale = alpha / sqrt(rank) (Kalajdzievski 2023), not alpha / rank
     bool target[N_TARGETS]; // in every layer
+    bool scores;            // with the head of a reward model, trained whole (PEFT's modules_to_save)
 } AdapterSpec;
 float adapter_scale(const AdapterSpec *s);
 bool adapter_spec_equal(const AdapterSpec *a, const AdapterSpec *b);
@@ -42,4 +43,5 @@ typedef struct Adapter {
     int n_params;
     struct Param *params;                // [n_params] PEFT's names; B is [r,N], in files [N,r]
     ProductAdapter (*layer)[N_PRODUCTS]; // [L]
+    Tensor head;                         // [1,D] F32 in the place of the model's own; NONE: none
 } Adapter;

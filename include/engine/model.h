@@ -183,6 +183,12 @@ void model_forward(Device *d, const Model *m, Activations *acts, Packed in, cons
 // acts->keep is not KEEP_NOTHING.
 // Beside an adapter the gradients are those of grad's adapter, and `grad` itself is a model without memory.
 void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in);
+// The score of each hidden state by a reward model's head, score[T,1] F32 of out[T,D]. Beside an adapter the head is that
+// one's, in f32.
+void model_score(Device *d, const Model *m, Tensor score, Tensor out);
+// Sets dx[T,D] = d(loss)/d(out), given dscore[T,1] = d(loss)/d(score) (F32 beside an adapter, else of the model's dtype), and
+// adds the head's gradient to `grad`, as model_backward.
+void model_score_backward(Device *d, const Model *m, Model *grad, Tensor dx, Tensor dscore, Tensor out);
 // Computes acts->out[B,D] for one more token of each sequence: ids[B], pos[B], kv_row[B] (where its keys and values go)
 // and span[B,4] (the op decode in ops.h; this token included).
 void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tensor pos, const KvCache *cache,
