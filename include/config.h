@@ -29,7 +29,7 @@
     PICK(model,     SAME,  optim_dtype, 0, "f32|bf16|f32_split", "f32: master weights and moments in f32; f32_split: the same numbers, each master kept as its bf16 weight and what rounding took from it, in 2 bytes a parameter less; bf16: moments in bf16, no masters, stochastic rounding") \
     BOOL(model,     SAME,  recompute, true, "compute norm and SwiGLU outputs again in the backward pass instead of keeping them") \
     BOOL(model,     SAME,  gradient_checkpointing, false, "keep only the residual stream before each layer and compute the layer again in its backward pass: the same numbers in less memory, for about a third more time") \
-    INT (lora,      SAME,  lora_r, 0, 0, 4096, "rank of the LoRA adapter that is trained while the model's weights stay; 0: all weights are trained") \
+    INT (lora,      SAME,  lora_r, 0, 0, 4096, "rank of the LoRA adapter that is trained while the model's weights stay, reward_model's with its score head; 0: all weights are trained") \
     REAL(lora,      SAME,  lora_alpha, 32, 1e-6, 1e6, "what the adapter adds is multiplied by lora_alpha / lora_r")    \
     BOOL(lora,      SAME,  use_rslora, false, "by lora_alpha / sqrt(lora_r) instead")                                  \
     REAL(lora,      SAME,  lora_dropout, 0, 0, 1, "0 alone: with dropout a token's log-prob in training would not be the one it was sampled with") \

@@ -172,7 +172,7 @@ const RewardInfo reward_registry[] = {
     REWARD("reward_model", "a reward model (DeepSeek-R1)", NULL, 0,
            "the score of a ForSequenceClassification model of one label, which reads question and answer as a "
            "conversation",
-           PARAMS(TEXTUAL("model", "", "its directory"),
+           PARAMS(TEXTUAL("model", "", "its directory, or that of a LoRA adapter with its score head"),
                   CHOICE("part", "summary|completion", "summary: what follows the thoughts; completion: all of it"),
                   REAL("scale", 1, -1e9, 1e9, "the score is multiplied by it"),
                   TEXTUAL("chat_template", "auto",

@@ -84,17 +84,39 @@ static void scores_are_transformers(void **state) {
     }
 }
 
+// An adapter's directory stands for the model that its config names, with it.
+static void an_adapters_scores_are_pefts(void **state) {
+    const json_t *one = case_with_adapter(), *adapter = json_object_get(one, "adapter"),
+                 *want = json_object_get(adapter, "completion");
+    float got[TEXTS];
+    double worst = 0, apart = 0;
+    put_reward_model("rm", one);
+    put_adapter("peft", adapter, at("rm"));
+    score("part=completion", at("peft"), F32, TEXTS, got);
+    for (int i = 0; i < TEXTS; i++) {
+        double x = json_number_value(json_array_get(want, (size_t)i)),
+               bare = json_number_value(json_array_get(json_object_get(one, "completion"), (size_t)i));
+        worst = worse(worst, off_by(got[i], x)), apart = fmax(apart, fabs(x - bare));
+    }
+    assert_true(apart > 0.3); // the adapter matters
+    if (!(worst <= 1e-5)) fail_msg("scores are off by %g", worst);
+}
+
 // A text's score is the same to the bit alone and among others, whose first tokens it shares or not.
 static void scores_do_not_depend_on_the_batch(void **state) {
     put_reward_model("m", json_array_get(json_object_get(golden, "cases"), 0));
-    for (int half = 0; half < 2; half++) {
+    put_reward_model("rm", case_with_adapter());
+    put_adapter("peft", json_object_get(case_with_adapter(), "adapter"), at("rm"));
+    for (int kind = 0; kind < 4; kind++) {
         float all[TEXTS], some[TEXTS];
-        score("part=completion", at("m"), half ? BF16 : F32, TEXTS, all);
+        DType dtype = kind % 2 ? BF16 : F32;
+        const char *name = kind / 2 ? "peft" : "m";
+        score("part=completion", at("%s", name), dtype, TEXTS, all);
         for (int n = 1; n < TEXTS; n += 2) {
-            score("part=completion", at("m"), half ? BF16 : F32, n, some);
+            score("part=completion", at("%s", name), dtype, n, some);
             assert_memory_equal(all, some, sizeof all);
         }
-        score("part=completion,batch_tokens=256", at("m"), half ? BF16 : F32, TEXTS, some); // several passes
+        score("part=completion,batch_tokens=256", at("%s", name), dtype, TEXTS, some); // several passes
         assert_memory_equal(all, some, sizeof all);
     }
 }
@@ -177,6 +199,41 @@ static void other_models_are_refused(void **state) {
     str_free(&all);
     model_drop(&m);
     refused("", "model is not set");
+}
+
+// A head of several labels, one of another width, and one that its file does not have.
+static void other_heads_are_refused(void **state) {
+    static const struct {
+        int64_t labels, width;
+        const char *said;
+    } cases[] = {{3, 40, "is of 3 labels"}, {1, 48, "score.weight is [1,48]"}, {0, 0, "without a score head"}};
+    const json_t *one = case_with_adapter();
+    HfConfig hf;
+    AdapterSpec spec;
+    Error e = {0};
+    put_reward_model("rm", one);
+    put_adapter("peft", json_object_get(one, "adapter"), at("rm"));
+    assert_true(hf_config_read(at("rm"), &hf, &e) && adapter_describe(at("peft"), &spec, &e) && hf.dims.D == 40);
+    Arena measure = arena_measure();
+    Adapter *a = adapter_carve(&measure, hf.dims, &spec);
+    for (int p = 0; p < a->n_params; p++) { // as files have them
+        Tensor *t = &a->params[p].t;
+        if (strstr(a->params[p].name, "lora_B")) *t = tensor2(NULL, F32, t->dim[1], t->dim[0]);
+    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Param *head = &a->params[a->n_params - 1];
+        Str all = {0};
+        int n = a->n_params - !cases[i].labels;
+        assert_string_equal(head->name, "base_model.model.score.weight");
+        head->t = tensor2(NULL, F32, cases[i].labels, cases[i].width);
+        safetensors_header(&all, a->params, n, NULL, NULL);
+        for (int p = 0; p < n; p++)
+            for (size_t k = 0; k < tensor_bytes(a->params[p].t); k++) str_add(&all, "", 1);
+        put_bytes(at("peft/adapter_model.safetensors"), all.s, all.n);
+        refused(at("peft"), cases[i].said);
+        str_free(&all);
+    }
+    adapter_free(a);
 }
 
 // ---- in the commands -------------------------------------------------------------------------------------------------
@@ -266,14 +323,39 @@ static void commands_score_by_it(void **state) {
     assert_non_null(strstr(said, "is given by no model, and reads no option like dtype=f32"));
 }
 
+// An adapter that scores beside the policy: ranks, a stopped run, and word of another model that it stands beside.
+static void commands_score_by_an_adapter(void **state) {
+    put_run();
+    put_adapter("peft", json_object_get(case_with_adapter(), "adapter"), "rm");
+    const char *train = "train $(sed s/model=rm/model=peft/ run) train_file=q.jsonl num_generations=4 "
+                        "per_device_train_batch_size=4 gradient_accumulation_steps=%d save_steps=1 max_steps=%d "
+                        "output_dir=%s learning_rate=1e-3 lr_scheduler_type=constant progress=plain gpus=%d";
+    if (grpo(train, 2, 2, "straight", 1) || grpo(train, 2, 1, "cut", 1) || grpo(train, 2, 2, "cut", 1))
+        fail_msg("%s", said);
+    assert_null(strstr(said, "are another judge's"));
+    if (!test_on_cuda() &&
+        (grpo(train, 1, 1, "two", 2) || grpo("reward --list && head -n 8 straight/completions.jsonl | "
+                                             "cmp - two/completions.jsonl")))
+        fail_msg("%s", said);
+    if (grpo("reward --list && cmp straight/step_2/model.safetensors cut/step_2/model.safetensors && "
+             "cmp straight/completions.jsonl cut/completions.jsonl && "
+             "grep -q rewards/reward_model/mean straight/metrics.jsonl && echo >> rm/config.json") ||
+        grpo(train, 2, 3, "cut", 1))
+        fail_msg("%s", said);
+    assert_non_null(strstr(said, "are another judge's"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(scores_are_transformers, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(an_adapters_scores_are_pefts, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(scores_do_not_depend_on_the_batch, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(long_texts_abstain, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(other_models_are_refused, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(other_heads_are_refused, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(ranks_score_alike, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(commands_score_by_it, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(commands_score_by_an_adapter, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, read_golden, drop_golden);
 }

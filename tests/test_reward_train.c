@@ -175,6 +175,15 @@ static void put_run(void) {
     put_pairs("held.jsonl", 100, 20);
 }
 
+// The scores of a polite and of a rude answer.
+static void answers_scored(const char *model, float score[2]) {
+    put_text(at("texts.jsonl"), "{\"prompt\": \"Ask 3?\", \"completion\": \"Of course: 8, please.\"}\n"
+                                "{\"prompt\": \"Ask 3?\", \"completion\": \"No, 8.\"}\n");
+    if (shell("grpo reward reward_model:model=%s texts.jsonl dtype=f32 device=%s", model, device()))
+        fail_msg("%s", said);
+    if (sscanf(said, "{\"reward\": %f} {\"reward\": %f}", &score[0], &score[1]) != 2) fail_msg("%s", said);
+}
+
 // From a causal model: it learns, is stopped and goes on to the same bytes, and is a reward model then.
 static void a_run_learns_and_resumes(void **state) {
     put_run();
@@ -203,13 +212,9 @@ static void a_run_learns_and_resumes(void **state) {
     Error e = {0};
     if (!hf_config_read(at("straight/step_20"), &hf, &e)) fail_msg("%s", e.text);
     assert_true(hf.dims.scores && hf.dims.padded && hf.dims.pad == 509);
-    put_text(at("texts.jsonl"), "{\"prompt\": \"Ask 3?\", \"completion\": \"Of course: 8, please.\"}\n"
-                                "{\"prompt\": \"Ask 3?\", \"completion\": \"No, 8.\"}\n");
-    if (shell("grpo reward reward_model:model=straight/step_20 texts.jsonl dtype=f32 device=%s", device()))
-        fail_msg("%s", said);
-    float polite, rude;
-    assert_int_equal(sscanf(said, "{\"reward\": %f} {\"reward\": %f}", &polite, &rude), 2);
-    assert_true(polite > rude + 1);
+    float scored[2];
+    answers_scored("straight/step_20", scored);
+    assert_true(scored[0] > scored[1] + 1);
     // Its own directory can be trained on, and the head is the one that was there.
     if (shell("grpo reward_model model=straight/step_20 dtype=f32 device=%s train_file=pairs.jsonl max_length=96 "
               "max_steps=1 "
@@ -234,15 +239,6 @@ static const char adapter_run[] =
     "grpo reward_model model=base dtype=%s device=%s train_file=pairs.jsonl eval_file=held.jsonl learning_rate=0.01 "
     "max_length=96 per_device_train_batch_size=4 gradient_accumulation_steps=2 lr_scheduler_type=constant "
     "progress=off report=false save_steps=5 threads=1 ";
-
-// The scores of a polite and of a rude answer.
-static void answers_scored(const char *model, float score[2]) {
-    put_text(at("texts.jsonl"), "{\"prompt\": \"Ask 3?\", \"completion\": \"Of course: 8, please.\"}\n"
-                                "{\"prompt\": \"Ask 3?\", \"completion\": \"No, 8.\"}\n");
-    if (shell("grpo reward reward_model:model=%s texts.jsonl dtype=f32 device=%s", model, device()))
-        fail_msg("%s", said);
-    if (sscanf(said, "{\"reward\": %f} {\"reward\": %f}", &score[0], &score[1]) != 2) fail_msg("%s", said);
-}
 
 // A new adapter and a new head learn beside a frozen model, are stopped and go on to the same bytes, score as they stand and
 // merged, and are gone on with.
@@ -343,23 +339,55 @@ static void adapters_of_the_other_kind_are_refused(void **state) {
 }
 
 // A pipeline trains one and scores by it.
-static void a_pipeline_trains_one(void **state) {
-    put_run();
+static void put_pipeline(const char *phases) {
     put_text(at("q.jsonl"), "{\"question\": \"Ask 1?\", \"answer\": \"#### 1\"}\n");
-    char *text =
-        xasprintf("output_dir: out\ndevice: %s\ndtype: f32\nmodel: tiny\ninit: random\nprogress: \"off\"\nreport: "
-                  "false\nphases:\n"
-                  "  - {name: rm, command: reward_model, train_file: pairs.jsonl, max_length: 96, max_steps: 2, "
-                  "per_device_train_batch_size: 4, gradient_accumulation_steps: 1}\n"
-                  "  - {name: look, command: eval, eval_file: q.jsonl, max_completion_length: 8, "
-                  "rewards: [{name: reward_model, model: \"${rm}\"}]}\n",
-                  device());
+    char *text = xasprintf(
+        "output_dir: out\ndevice: %s\ndtype: f32\nprogress: \"off\"\nreport: false\nmax_length: 96\nmax_steps: 2\n"
+        "per_device_train_batch_size: 4\ngradient_accumulation_steps: 1\nphases:\n%s",
+        device(), phases);
     put_text(at("p.yaml"), text);
     free(text);
+}
+
+static const char look[] = "  - {name: look, command: eval, model: %s, init: %s, eval_file: q.jsonl, "
+                           "max_completion_length: 8, rewards: [{name: reward_model, model: \"${rm}\"}]}\n";
+
+static void a_pipeline_trains_one(void **state) {
+    put_run();
+    char *last = xasprintf(look, "tiny", "random"),
+         *phases = xasprintf(
+             "  - {name: rm, command: reward_model, model: tiny, init: random, train_file: pairs.jsonl}\n%s", last);
+    put_pipeline(phases);
+    free(last), free(phases);
     if (shell("grpo run p.yaml && grpo run p.yaml && cat out/look.json out/pipeline.json")) fail_msg("%s", said);
     assert_non_null(strstr(said, "\"reward_model\": "));
     assert_non_null(strstr(said, "\"rewards.reward_model\": {"));
     if (shell("echo >> out/rm/step_2/config.json; grpo run p.yaml") == 0) fail_msg("a changed reward model is taken");
+}
+
+// An adapter of it goes on in a phase, and scores in another; one of a model that writes is refused before anything runs.
+static void a_pipeline_trains_an_adapter(void **state) {
+    put_base();
+    char *last = xasprintf(look, "base", "load"),
+         *phases = xasprintf(
+             "  - {name: first, command: reward_model, model: base, train_file: pairs.jsonl, lora_r: 2}\n"
+             "  - {name: rm, command: reward_model, model: base, adapter: \"${first}\", train_file: pairs.jsonl}\n%s",
+             last);
+    put_pipeline(phases);
+    if (shell("grpo run p.yaml && grpo run p.yaml && cat out/look.json")) fail_msg("%s", said);
+    assert_non_null(strstr(said, "\"reward_model\": "));
+    assert_true(exists(at("out/rm/step_2/adapter_model.safetensors")));
+    free(phases);
+    phases = xasprintf(
+        "  - {name: first, command: sft, model: base, train_file: rows.jsonl, raw: true, lora_r: 2}\n"
+        "  - {name: rm, command: reward_model, model: base, adapter: \"${first}\", train_file: pairs.jsonl}\n%s",
+        last);
+    put_pipeline(phases);
+    assert_int_equal(shell("rm -r out; grpo run p.yaml"), EXIT_CONFIG);
+    assert_non_null(
+        strstr(said, "phase first makes an adapter of a model that writes, and phase rm runs one that scores"));
+    assert_true(!exists(at("out/first")));
+    free(last), free(phases);
 }
 
 static void mistakes_are_said(void **state) {
@@ -405,6 +433,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(an_adapters_memory_is_its_own, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(adapters_of_the_other_kind_are_refused, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_pipeline_trains_one, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_pipeline_trains_an_adapter, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, read_golden, drop_golden);

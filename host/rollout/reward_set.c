@@ -1,5 +1,6 @@
 // The rewards of a run: selecting and opening them, and work on whole batches of scores. Scoring itself is in
 // reward_threads.c.
+#include "adapter_files.h"
 #include "fingerprint.h"
 #include "judging.h"
 #include "random.h"
@@ -66,15 +67,21 @@ const char *reward_template_file(const Reward *r) {
     return r->info->check == judging_check ? judging_template_file(r) : "";
 }
 
+// A model's directory; of an adapter, its own and that of the model it was trained beside.
+static bool add_model(uint32_t *crc, const char *dir, Error *e) {
+    char *beside = NULL;
+    bool ok = !adapter_is(dir) || ((beside = adapter_model_dir(dir, e)) && fingerprint(crc, beside, e));
+    free(beside);
+    return ok && fingerprint(crc, dir, e);
+}
+
 bool rewards_files_sum(const Rewards *rw, char sum[16], Error *e) {
     uint32_t crc = 0;
     bool any = false;
     for (int k = 0; k < rw->n; k++) {
-        const char *path[] = {reward_model_dir(&rw->reward[k]), reward_template_file(&rw->reward[k])};
-        for (int i = 0; i < 2; i++) {
-            if (*path[i] && !fingerprint(&crc, path[i], e)) return false;
-            any = any || *path[i];
-        }
+        const char *dir = reward_model_dir(&rw->reward[k]), *template = reward_template_file(&rw->reward[k]);
+        if ((*dir && !add_model(&crc, dir, e)) || (*template && !fingerprint(&crc, template, e))) return false;
+        any = any || *dir || *template;
     }
     *sum = 0;
     if (any) snprintf(sum, 16, "%08x", crc);

@@ -310,6 +310,12 @@ static const char *model_of(const Pipeline *l, int k) {
     return p->cfg.model;
 }
 
+// Whether a path is of what phase p makes, where that is checkpoints.
+static bool is_of(const Phase *p, const char *path) {
+    size_t n = strlen(p->cfg.output_dir);
+    return makes_model(p) && !strncmp(path, p->cfg.output_dir, n) && path[n] == '/';
+}
+
 // Puts in the place of models behind rewards that an earlier phase will make what they will be made of. False after filling
 // *e: that phase makes a model of the other kind.
 static bool plan_rewards(const Pipeline *l, int k, Rewards *rw, Error *e) {
@@ -319,8 +325,7 @@ static bool plan_rewards(const Pipeline *l, int k, Rewards *rw, Error *e) {
         if (!*dir || !access(dir, R_OK) || !is_made(l, k, dir)) continue;
         for (int j = 0; j < k; j++) {
             const Phase *p = &l->phases.phase[j];
-            size_t n = strlen(p->cfg.output_dir);
-            if (!makes_model(p) || strncmp(dir, p->cfg.output_dir, n) || dir[n] != '/') continue;
+            if (!is_of(p, dir)) continue;
             bool scores = p->command == PHASE_REWARD_MODEL;
             if (scores != (r->info->by_model == MODEL_SCORES))
                 return error_set(e, EXIT_CONFIG, "%s: reward %s asks a model that %s, and phase %s makes one that %s",
@@ -333,15 +338,27 @@ static bool plan_rewards(const Pipeline *l, int k, Rewards *rw, Error *e) {
     return true;
 }
 
+// Puts in the place of an adapter that an earlier phase will make a new one as large. False after filling *e: it will be of
+// a model of the other kind.
+static bool plan_adapter(const Pipeline *l, int k, Config *c, Error *e) {
+    const Phase *p = &l->phases.phase[k], *maker = NULL;
+    for (int j = 0; j < k; j++)
+        if (is_of(&l->phases.phase[j], c->adapter)) maker = &l->phases.phase[j];
+    c->adapter = "";
+    if (!maker) return true;
+    if ((maker->command == PHASE_REWARD_MODEL) != (p->command == PHASE_REWARD_MODEL))
+        return error_set(
+            e, EXIT_CONFIG, "%s: phase %s makes an adapter of a model that %s, and phase %s runs one that %s",
+            phase_place(p, "adapter"), maker->name, p->command == PHASE_REWARD_MODEL ? "writes" : "scores texts",
+            p->name, p->command == PHASE_REWARD_MODEL ? "scores texts" : "writes");
+    c->lora_r = maker->cfg.lora_r, c->lora_target = maker->cfg.lora_target;
+    return true;
+}
+
 static bool plan_phase(const Pipeline *l, int k, size_t *need, MemoryLimit *have, Error *e) {
     Config c = l->phases.phase[k].cfg; // a view
     c.model = (char *)(uintptr_t)model_of(l, k);
-    if (*c.adapter && access(c.adapter, R_OK)) { // not made yet: it will be as large as its maker says
-        for (int j = 0; j < k; j++)
-            if (l->phases.phase[k].uses[j] && l->phases.phase[j].cfg.lora_r)
-                c.lora_r = l->phases.phase[j].cfg.lora_r, c.lora_target = l->phases.phase[j].cfg.lora_target;
-        c.adapter = "";
-    }
+    if (*c.adapter && access(c.adapter, R_OK) && !plan_adapter(l, k, &c, e)) return false;
     Rewards rw = {0};
     Engine en = {0};
     RunShape shape;
