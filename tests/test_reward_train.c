@@ -317,6 +317,8 @@ static void adapters_of_the_other_kind_are_refused(void **state) {
         {"grpo eval adapter=rm eval_file=q.jsonl rewards=correctness", "adapter: rm is a reward model's"},
         {"grpo reward_model adapter=sft train_file=pairs.jsonl max_length=96 max_steps=1 output_dir=out",
          "adapter: sft has no score head"},
+        {"grpo reward_model lora_r=2 train_file=pairs.jsonl max_length=96 max_steps=2 output_dir=b progress=off",
+         "with another head"},
         {"grpo eval eval_file=q.jsonl rewards=reward_model:model=sft", "sft: is an adapter without a score head"},
         {"grpo eval eval_file=q.jsonl rewards=judge_model:model=rm", "rm: is an adapter; `grpo merge`"},
         {"grpo eval eval_file=q.jsonl rewards=reward_model:model=lost", "\"base_model_name_or_path\", nowhere"},
@@ -327,7 +329,7 @@ static void adapters_of_the_other_kind_are_refused(void **state) {
     if (shell("%s lora_r=2 max_steps=1 output_dir=a && mv a/step_1 rm && cp -r rm lost && "
               "sed -i 's/: \"base\"/: \"nowhere\"/' lost/adapter_config.json && "
               "grpo sft model=base dtype=f32 device=%s train_file=rows.jsonl max_steps=1 lora_r=2 raw=true "
-              "per_device_train_batch_size=1 output_dir=b progress=off report=false && mv b/step_1 sft",
+              "per_device_train_batch_size=1 output_dir=b progress=off report=false && cp -r b/step_1 sft",
               start, device()))
         fail_msg("%s", said);
     free(start);

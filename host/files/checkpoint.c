@@ -477,7 +477,8 @@ static bool adapter_matches(const char *path, const Model *m, Error *e) {
             error_set(
                 e, EXIT_CONFIG,
                 "%s is a checkpoint of another adapter (rank %d, scale %g) than this run's (rank %d, scale %g), or on "
-                "other projections; choose another output_dir, or the lora_ options that it was started with",
+                "other projections, or with another head; choose another output_dir, or the lora_ options that it was "
+                "started with",
                 path, saved.rank, (double)adapter_scale(&saved), m->adapter->spec.rank,
                 (double)adapter_scale(&m->adapter->spec)));
 }
