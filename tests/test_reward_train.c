@@ -367,13 +367,14 @@ static void a_pipeline_trains_one(void **state) {
     if (shell("echo >> out/rm/step_2/config.json; grpo run p.yaml") == 0) fail_msg("a changed reward model is taken");
 }
 
-// An adapter of it goes on in a phase, and scores in another; one of a model that writes is refused before anything runs.
+// An adapter of it goes on in two phases, and scores in another; one of a model that writes is refused before anything runs.
 static void a_pipeline_trains_an_adapter(void **state) {
     put_base();
     char *last = xasprintf(look, "base", "load"),
          *phases = xasprintf(
              "  - {name: first, command: reward_model, model: base, train_file: pairs.jsonl, lora_r: 2}\n"
-             "  - {name: rm, command: reward_model, model: base, adapter: \"${first}\", train_file: pairs.jsonl}\n%s",
+             "  - {name: second, command: reward_model, model: base, adapter: \"${first}\", train_file: pairs.jsonl}\n"
+             "  - {name: rm, command: reward_model, model: base, adapter: \"${second}\", train_file: pairs.jsonl}\n%s",
              last);
     put_pipeline(phases);
     if (shell("grpo run p.yaml && grpo run p.yaml && cat out/look.json")) fail_msg("%s", said);

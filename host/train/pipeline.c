@@ -338,20 +338,26 @@ static bool plan_rewards(const Pipeline *l, int k, Rewards *rw, Error *e) {
     return true;
 }
 
-// Puts in the place of an adapter that an earlier phase will make a new one as large. False after filling *e: it will be of
-// a model of the other kind.
-static bool plan_adapter(const Pipeline *l, int k, Config *c, Error *e) {
-    const Phase *p = &l->phases.phase[k], *maker = NULL;
+// The phase before k that makes a checkpoint's path; NULL: none.
+static const Phase *maker_of(const Pipeline *l, int k, const char *path) {
+    const Phase *maker = NULL;
     for (int j = 0; j < k; j++)
-        if (is_of(&l->phases.phase[j], c->adapter)) maker = &l->phases.phase[j];
-    c->adapter = "";
-    if (!maker) return true;
-    if ((maker->command == PHASE_REWARD_MODEL) != (p->command == PHASE_REWARD_MODEL))
+        if (is_of(&l->phases.phase[j], path)) maker = &l->phases.phase[j];
+    return maker;
+}
+
+// Puts in the place of an adapter that an earlier phase will make one as large: a new one, or that which is there and goes
+// on. False after filling *e: it will be of a model of the other kind.
+static bool plan_adapter(const Pipeline *l, int k, Config *c, Error *e) {
+    const Phase *p = &l->phases.phase[k], *maker = maker_of(l, k, c->adapter);
+    if (maker && (maker->command == PHASE_REWARD_MODEL) != (p->command == PHASE_REWARD_MODEL))
         return error_set(
             e, EXIT_CONFIG, "%s: phase %s makes an adapter of a model that %s, and phase %s runs one that %s",
             phase_place(p, "adapter"), maker->name, p->command == PHASE_REWARD_MODEL ? "writes" : "scores texts",
             p->name, p->command == PHASE_REWARD_MODEL ? "scores texts" : "writes");
-    c->lora_r = maker->cfg.lora_r, c->lora_target = maker->cfg.lora_target;
+    while (maker && *maker->cfg.adapter && access(maker->cfg.adapter, R_OK)) maker = maker_of(l, k, maker->cfg.adapter);
+    c->adapter = maker ? maker->cfg.adapter : "";
+    if (maker) c->lora_r = maker->cfg.lora_r, c->lora_target = maker->cfg.lora_target;
     return true;
 }
 
