@@ -250,6 +250,14 @@ static void time_limits(void **state) {
     double from = clock_seconds();
     assert_near(run_python(&r, "def f():\n    while True: pass", ten), 0, 0);
     assert_true(clock_seconds() - from < 16);
+    // What is left of the time for all may be too short for a sandbox to begin.
+    for (int ms = 5; ms <= 45; ms += 20) {
+        char *spec = xasprintf("code:timeout=2,total_timeout=2.0%02d", ms);
+        Reward little = need("time_limits", spec);
+        assert_near(run_python(&little, "def f():\n    while True: pass", ten), 0, 0);
+        reward_close(&little);
+        free(spec);
+    }
     // Output without end is cut off, long before the time is up.
     from = clock_seconds();
     Reward patient = need("time_limits", "code:timeout=100,total_timeout=100");

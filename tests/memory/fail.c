@@ -63,7 +63,7 @@ static void begin(void) {
     const char *name = strrchr(file, '/');
     char begins[8] = "";
     int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
-    if (fd >= 0 && read(fd, begins, sizeof begins - 1) > 0 && !strcmp(begins, "grpo-")) root = 0;
+    if (fd >= 0 && read(fd, begins, sizeof begins - 1) > 0 && !strncmp(begins, "grpo-", 5)) root = 0;
     if (fd >= 0) close(fd);
     ask.on = name && !strcmp(name, "/grpo");
 }
