@@ -15,7 +15,16 @@
 
 // ---- scoring ---------------------------------------------------------------------------------------------------------
 
-enum { TEXTS = 16, TEXT_TOKENS = 256, PASS_TOKENS = 8 * TEXT_TOKENS };
+enum { TEXTS = 16, PASS = 8 /* texts of a bare pass */, PASS_TOKENS = 3000 };
+
+// Texts to score: of so many tokens each, or completions of a few questions, eight of each.
+typedef struct {
+    const char *what;
+    int question, shortest, longest; // tokens of a question (0: each text has its own) and of what is added
+    bool alone;                      // beside the bare pass of the same tokens
+} Texts;
+static const Texts texts[] = {{"16 texts of 256 tokens", 0, 256, 256, true},
+                              {"2 x 8 completions of 100-200 after 150", 150, 100, 200, false}};
 
 // A reward model and texts for it; or the forward passes that their tokens need, and nothing else.
 typedef struct {
@@ -24,7 +33,7 @@ typedef struct {
     float score[TEXTS];
     // The bare pass.
     Device *device;
-    Packing packing; // of as many texts as a pass takes
+    Packing packing; // of a pass
     Activations acts;
     Tensor ids, pos, seq, prefix, out; // [T] [T] [P+1] [P] I32; [T,1] F32
     bool bare;
@@ -38,24 +47,30 @@ static void score(void *arg, int i) {
         if (!s->model.kind->score(&s->model, d, s->sample, TEXTS, s->score, &e)) die("bench: %s", e.text);
         return;
     }
-    for (int done = 0; done < TEXTS; done += (int)s->packing.B) {
+    for (int done = 0; done < TEXTS; done += PASS) {
         model_forward(d, &s->model.model, &s->acts, (Packed){s->ids, s->pos, s->seq, s->prefix}, NULL, NONE);
         d->matmul(d, s->out, s->acts.out, s->model.model.head);
     }
 }
 
-// Digits, which are a token each, until the text is as long as it should be with all that is put around it.
-static void make_texts(Scoring *s, const ScoredText *how, Ids ids[TEXTS]) {
+// n digits, each of which is a token.
+static char *digits(int n, int seed) {
+    char *text = xcalloc((size_t)n + 1, 1);
+    for (int k = 0; k < n; k++) text[k] = (char)('0' + (7 * seed + k * k + 3 * k) % 10);
+    return text;
+}
+
+static void make_texts(Scoring *s, const Texts *t, const ScoredText *how, Ids ids[TEXTS]) {
     Error e = {0};
     for (int i = 0; i < TEXTS; i++) {
-        char *text = xcalloc(TEXT_TOKENS + 1, 1);
-        int n = 0;
-        do {
-            text[n] = (char)('0' + (7 * i + n * n) % 10), n++;
-            ids_clear(&ids[i]);
-            if (!scored_text_ids(how, "1+1?", (Text){text, (size_t)n}, &ids[i], &e)) die("bench: %s", e.text);
-        } while (ids[i].n < TEXT_TOKENS);
-        s->sample[i] = (Sample){.prompt = "1+1?", .completion = text, .completion_len = (size_t)n, .group = i};
+        int n = t->shortest + 37 * i % (t->longest - t->shortest + 1);
+        s->sample[i] = (Sample){.prompt = digits(t->question, 1 + i / 8),
+                                .completion = digits(n, 100 + i),
+                                .completion_len = (size_t)n,
+                                .group = t->question ? i / 8 : i};
+        ids_clear(&ids[i]);
+        if (!scored_text_ids(how, s->sample[i].prompt, (Text){s->sample[i].completion, (size_t)n}, &ids[i], &e))
+            die("bench: %s", e.text);
     }
 }
 
@@ -63,9 +78,8 @@ static void upload(Device *d, Tensor to, const void *from) { d->copy(d, to.data,
 
 // Takes the memory of the model and of both ways; random weights.
 static void *open_scoring(Scoring *s, Device *d, DType dtype, const Ids ids[TEXTS], size_t *bytes) {
-    int per_pass = PASS_TOKENS / TEXT_TOKENS;
-    s->packing = packing_new(PASS_TOKENS + per_pass, per_pass);
-    for (int i = 0; i < per_pass; i++) {
+    s->packing = packing_new(PASS_TOKENS, PASS);
+    for (int i = 0; i < PASS; i++) {
         Ids own = {0};
         for (size_t k = 0; k < ids[i].n; k++) ids_add(&own, ids[i].id[k]);
         ids_add(&own, 0); // a packing's last id is only a target
@@ -94,10 +108,9 @@ static void *open_scoring(Scoring *s, Device *d, DType dtype, const Ids ids[TEXT
     return base;
 }
 
-static void measure_scoring(Bench *b, Shape shape, DType dtype) {
+static void measure_scoring(Bench *b, Shape shape, DType dtype, const Texts *t) {
     char name[80];
-    snprintf(name, sizeof name, "reward model %s, %d texts of %d tokens, %s", shape_name[shape], TEXTS, TEXT_TOKENS,
-             dtype_name(dtype));
+    snprintf(name, sizeof name, "reward model %s, %s, %s", shape_name[shape], t->what, dtype_name(dtype));
     if (!bench_wants(b, name)) return;
     Error e = {0};
     char *dir = shape_directory(shape), *tokenizer = xasprintf("%s/tokenizer.json", dir ? dir : "models/tiny");
@@ -121,15 +134,16 @@ static void measure_scoring(Bench *b, Shape shape, DType dtype) {
     if (!hf_config_read(m->dir, &m->hf, &e) || !(m->tokenizer = tokenizer_load(m->dir, &e)) ||
         !m->kind->describe(m, &e) || !scored_text_open(&how, "raw", m->dir, &m->hf, m->tokenizer, &e))
         die("bench: %s", e.text);
-    make_texts(&s, &how, ids);
+    make_texts(&s, t, &how, ids);
     size_t bytes;
     void *base = open_scoring(&s, b->device, dtype, ids, &bytes);
     Scoring bare = s;
     bare.bare = true;
     double seconds[2];
     bench_time_both(b, score, (void *[]){&s, &bare}, seconds);
-    bench_row(b, name, TEXTS / seconds[0], "texts/s", TEXTS / seconds[1], 0.87);
-    for (int i = 0; i < TEXTS; i++) ids_free(&ids[i]), free((char *)s.sample[i].completion);
+    bench_row(b, name, TEXTS / seconds[0], "texts/s", t->alone ? TEXTS / seconds[1] : 0, t->alone ? 0.87 : 0);
+    for (int i = 0; i < TEXTS; i++)
+        ids_free(&ids[i]), free((char *)s.sample[i].completion), free((char *)s.sample[i].prompt);
     packing_free(&s.packing);
     activations_free(&s.acts);
     m->kind->close(m);
@@ -172,7 +186,8 @@ static double select_seconds(const Bench *b, const char *dir, const char *file, 
     double seconds = clock_seconds() - start;
     dup2(old[0], 1), dup2(old[1], 2);
     close(old[0]), close(old[1]), close(nowhere);
-    if (code != EXIT_OK || !disk_remove(out, &e)) die("bench: select: %s", e.text);
+    if ((code != EXIT_OK && code != EXIT_INPUT) || !disk_remove(out, &e)) // EXIT_INPUT: it kept nothing
+        die("bench: select: %s", e.text);
     free(out), free(text);
     return seconds;
 }
@@ -209,7 +224,7 @@ void bench_select(Bench *b) {
     if (!b->gpu) peer_run(b, "torch_cpu.py", "select");
     for (Shape s = TINY; s < ONE_HALF_B; s++) {
         if (s != TINY && !shape_chosen(b, s)) continue;
-        measure_scoring(b, s, BF16);
+        for (size_t t = 0; t < sizeof texts / sizeof *texts; t++) measure_scoring(b, s, BF16, &texts[t]);
         measure_select(b, s);
     }
 }

@@ -40,6 +40,7 @@ typedef struct {
     Shape shape;
     int prompts, group, length;
     const char *name, *options;
+    bool memory; // a row of the process's memory, too
 } Kind;
 
 static void measure(Bench *b, Kind k) {
@@ -57,10 +58,14 @@ static void measure(Bench *b, Kind k) {
     int n = 0;
     for (char *word = strtok(text, " "); word; word = strtok(NULL, " ")) override[n++] = word;
     if (!config_read(&c, NULL, override, n, &e) || !trainer_open(&s.trainer, &c, &e)) die("bench: %s", e.text);
+    peak_memory_reset();
     double seconds = bench_time(b, step, &s), bw = b->probe.read * 1e9, p = b->probe.bf16 * 1e9;
     int all = k.prompts * k.group;
     double floor = floor_step(s.trainer.learner.engine.hf.dims, all, k.group, s.prompt, s.tokens / all, all, bw, p);
     bench_row_time(b, k.name, seconds * 1e3, "ms", b->gpu ? floor * 1e3 : 0);
+    char *memory = xasprintf("peak memory, %s", k.name);
+    if (k.memory) bench_row_time(b, memory, peak_memory(), "GiB", 0);
+    free(memory);
     trainer_close(&s.trainer);
     config_free(&c);
     shape_directory_remove(dir);
@@ -90,4 +95,7 @@ void bench_step(Bench *b) {
                       "dtype=bf16 optim_dtype=bf16 grad_dtype=bf16"});
     measure(b, (Kind){HALF_B, 1, 8, 32, "GRPO step 0.5B, 1 x 8 completions of 32 tokens, bf16",
                       "dtype=bf16 optim_dtype=bf16 grad_dtype=bf16"});
+    peer_run(b, "trl_step.py", "lora");
+    measure(b, (Kind){HALF_B, 1, 8, 32, "GRPO step 0.5B, 1 x 8 completions of 32 tokens, bf16, lora_r = 16",
+                      "dtype=bf16 lora_r=16 lora_target=all-linear", true});
 }

@@ -121,6 +121,16 @@ def select():
         ids = torch.randint(1, causal.config.vocab_size, (16, 256))
         best = max(16 / seconds(lambda i: [scorer(part, use_cache=False) for part in ids.split(n)]) for n in (4, 8, 16))
         row(f"reward model {shape}, 16 texts of 256 tokens, bf16", best)
+        # Eight completions of a question at a time, padded to the longest.
+        lengths = [150 + 100 + 37 * i % 101 for i in range(16)]
+        padded = torch.zeros(16, max(lengths), dtype=torch.long)
+        mask = torch.zeros_like(padded)
+        for i, n in enumerate(lengths):
+            padded[i, :n], mask[i, :n] = torch.randint(1, causal.config.vocab_size, (n,)), 1
+        best = max(16 / seconds(lambda i: [scorer(padded[a:a + n, :max(lengths[a:a + n])],
+                                                  attention_mask=mask[a:a + n, :max(lengths[a:a + n])], use_cache=False)
+                                           for a in range(0, 16, n)]) for n in (1, 4, 8))
+        row(f"reward model {shape}, 2 x 8 completions of 100-200 after 150, bf16", best)
         del scorer
         prompts = torch.randint(1, causal.config.vocab_size, (32, 64))
         s = seconds(lambda i: causal.generate(prompts, do_sample=True, temperature=0.9, top_k=0, min_new_tokens=16,
