@@ -8,7 +8,7 @@
 
 // ---- peers -----------------------------------------------------------------------------------------------------------
 typedef struct {
-    char name[64];
+    char name[96];
     double value;
 } PeerValue;
 static PeerValue *peers;
@@ -128,7 +128,7 @@ void bench_print_probe(Bench *b, const Probe *p) {
     printf("probe: %d thread%s, best of several passes\n", p->threads, p->threads == 1 ? "" : "s");
     bench_row(b, "streaming read", p->read, "GB/s", 0, 0);
     bench_row(b, "f32 multiply-adds on registers", p->f32, "GFLOP/s", 0, 0);
-    char name[64];
+    char name[96];
     snprintf(name, sizeof name, "bf16 %s on registers", p->bf16_unit ? p->bf16_unit : "");
     if (p->bf16_unit) bench_row(b, name, p->bf16, "GFLOP/s", 0, 0);
     else printf("this CPU multiplies no bf16: it is held against f32's figure\n");
