@@ -249,6 +249,10 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
          "  - {name: b, command: train, model: \"${a}\", train_file: [{file: x, weight: 0}, {file: y, weight: 0}]}\n",
          2,
          {":4: train_file: ${b} is made by a later phase", ":5: train_file: every weight is 0"}},
+        {"*  - {name: a, command: sft, model: models/tiny, init: random, train_file: $D/train.jsonl}\n"
+         "  - {name: b, command: eval, model: \"${a}\", eval_file: $D/sft.jsonl}\n",
+         3,
+         {":4: phase a: train_file: ", "train.jsonl:1: ", ":5: phase b: eval_file: ", "sft.jsonl:1: "}},
         {"*  - {name: a, command: sft, model: $D/none, train_file: $D/no.jsonl}\n"
          "  - {name: b, command: eval, model: \"${a}\", eval_file: $D/no2.jsonl}\n",
          3,

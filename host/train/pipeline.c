@@ -283,20 +283,31 @@ static bool is_made(const Pipeline *l, int k, const char *path) {
     return false;
 }
 
-// Checks that what phase k reads is there, unless an earlier phase makes it.
+// Whether an input can be read: a directory is there, a file of rows has such rows. False after filling *e.
+static bool readable(const Phase *p, const Input *in, Error *e) {
+    if (in->directory)
+        return !access(in->path, R_OK) || error_set(e, EXIT_INPUT, "%s: there is no such directory", in->path);
+    if (strncmp(in->name, "train_file", 10) && strcmp(in->name, "eval_file")) return file_regular(in->path, e);
+    note_quiet(true); // the phase says itself which lines it leaves out
+    Dataset *d = p->command == PHASE_SFT            ? dataset_open_sft(in->path, &p->cfg, NULL, e)
+                 : p->command == PHASE_REWARD_MODEL ? dataset_open_pairs(in->path, &p->cfg, NULL, e)
+                                                    : dataset_open(in->path, &p->cfg, NULL, e);
+    note_quiet(false);
+    dataset_free(d);
+    return d || e->code == EXIT_STOPPED; // what a signal asks for is done before the first phase
+}
+
+// Checks that what phase k reads is there, and is what it reads, unless an earlier phase makes it.
 static void check_inputs(const Pipeline *l, int k, Str *problems) {
     const Phase *p = &l->phases.phase[k];
     Input input[MAX_INPUTS];
     Rewards rw;
-    int n = inputs_of(p, &rw, input);
+    int n = made_by(l, p->name) ? 0 : inputs_of(p, &rw, input); // of a finished phase the checksums tell
     for (int i = 0; i < n; i++) {
         Error e = {0};
-        if (is_made(l, k, input[i].path) ||
-            (input[i].directory ? !access(input[i].path, R_OK) : file_regular(input[i].path, &e)))
-            continue;
-        str_printf(problems, "%s%s: phase %s: %s: %s%s", problems->n ? "\n" : "", input[i].place, p->name,
-                   input[i].name, input[i].directory ? input[i].path : e.text,
-                   input[i].directory ? ": there is no such directory" : "");
+        if (is_made(l, k, input[i].path) || readable(p, &input[i], &e)) continue;
+        str_printf(problems, "%s%s: phase %s: %s: %s", problems->n ? "\n" : "", input[i].place, p->name, input[i].name,
+                   e.text);
     }
 }
 
