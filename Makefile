@@ -176,8 +176,8 @@ grpo    := $(if $(filter release,$(MODE)),$(BUILD)/grpo,$(dir)/grpo)
 bench   := $(if $(filter release,$(MODE)),$(BUILD)/bench,$(dir)/bench/bench)
 
 .PHONY: all found debug sanitize test programs format check-format compile_commands.json mutants check fuzz fuzzed valgrind check-cuda check-rooms bench nsys ncu demo r1 check-r1 check-kills doctor install clean help FORCE
-# Not .SECONDARY, with which a header that was moved would leave the objects that include it as they are.
-.PRECIOUS: %.o %.ptx %.told
+# Without .SECONDARY for all, with which a header that was moved would leave the objects that include it as they are: so
+# what is made on the way to something else stands by its name in a rule, or make would delete it.
 .DELETE_ON_ERROR:
 
 all: found $(grpo) $(tools)
@@ -252,7 +252,7 @@ $(BUILD)/ptx$(PTX_ARCH)/%.ptx: %.cu
 	$(Q)mkdir -p $(@D) && $(nvcc) $(flags_nvcc) -ptx -arch=compute_$(if $(filter %_hopper.cu,$<),90a,$(PTX_ARCH)) -MD -MF $(@:.ptx=.d) -MT $@ -o $@ $<
 # And what ptxas says of them: the registers of a launch.
 kernels_told := $(kernels_ptx:.ptx=.told)
-%.told: %.ptx
+$(kernels_told): %.told: %.ptx
 	$(Q)$(dir $(nvcc))ptxas -v -arch=sm_$(if $(filter %_hopper.ptx,$<),90a,$(PTX_ARCH)) -o /dev/null $< >$@ 2>&1 || { cat $@; exit 1; }
 -include $(wildcard $(BUILD)/ptx$(PTX_ARCH)/*.d)
 
