@@ -78,7 +78,7 @@ static void commands_get_what_they_need(void **state) {
 // Of the saves while a hook runs the newest gets its turn; on_end comes after all others.
 static void training_does_not_wait(void **state) {
     Error e = {0};
-    char *arg[] = {xasprintf("output_dir=%s", scratch), xstrdup("on_save=sleep 1; echo saved $GRPO_STEP; :"),
+    char *arg[] = {xasprintf("output_dir=%s", scratch), xstrdup("on_save=sleep 2; echo saved $GRPO_STEP; :"),
                    xstrdup("on_end=echo ended $GRPO_STEP; :")};
     if (!config_read(&cfg, NULL, arg, 3, &e)) fail_aloud("%s", e.text);
     Hooks *h = hooks_open(&cfg);
@@ -86,7 +86,7 @@ static void training_does_not_wait(void **state) {
     for (int step = 1; step <= 4; step++) hooks_start(h, HOOK_SAVE, &(HookCall){.path = "p", .step = step});
     hooks_start(h, HOOK_END, &(HookCall){.path = "p", .step = 5});
     hooks_look(h);
-    assert_true(clock_seconds() - start < .8);
+    assert_true(clock_seconds() - start < 1.8);
     assert_false(log_has("saved 1\n"));
     done(h);
     for (int i = 0; i < 3; i++) free(arg[i]);
@@ -177,8 +177,8 @@ static void a_hook_ends_with_its_run(void **state) {
     if (!run) {
         Hooks *h =
             hooks_of("on_save",
-                     "cd $GRPO_OUTPUT_DIR; (sleep 1; touch late_child) & setsid sh -c 'touch begun; sleep 1; touch "
-                     "late_apart' & sleep 1; touch late; :",
+                     "cd $GRPO_OUTPUT_DIR; (sleep 3; touch late_child) & setsid sh -c 'touch begun; sleep 3; touch "
+                     "late_apart' & sleep 3; touch late; :",
                      "60");
         hooks_start(h, HOOK_SAVE, &(HookCall){.path = "p", .step = 1});
         for (;;) pause();
@@ -186,7 +186,7 @@ static void a_hook_ends_with_its_run(void **state) {
     wait_for(at("begun"));
     kill(run, SIGKILL);
     assert_int_equal(waitpid(run, NULL, 0), run);
-    nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 500000000}, NULL);
+    nanosleep(&(struct timespec){.tv_sec = 3, .tv_nsec = 500000000}, NULL);
     assert_false(exists(at("late")) || exists(at("late_child")) || exists(at("late_apart")));
 }
 
