@@ -416,7 +416,7 @@ check-format:
 # What editors and clangd ask for: each file's command, read off a build that is only told.
 compile_commands.json:
 	$(Q)$(MAKE) -B -n V=1 programs $(bench) $(fuzzers) $(page) | awk -v dir='$(CURDIR)' ' \
-	    / -c -o / { sub(/^.*&& /, ""); gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); \
+	    / -c -o / { sub(/^.*&& /, ""); sub(/ 2>.*/, ""); gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); \
 	        printf "%s{\"directory\": \"%s\", \"file\": \"%s\", \"command\": \"%s\"}\n", n++ ? "," : "[", dir, $$NF, $$0 } \
 	    END { print "]" }' >$@ && echo '  $@'
 

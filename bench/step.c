@@ -74,7 +74,7 @@ static void measure(Bench *b, Kind k) {
     free(text);
 }
 
-// The recipe's.
+// Measures the recipe's step.
 static void measure_recipe(Bench *b, Shape shape) {
     char name[64];
     snprintf(name, sizeof name, "GRPO step %s, 4 x 8 completions", shape_name[shape]);

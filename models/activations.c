@@ -25,7 +25,7 @@ static LayerActs carve_layer(Arena *a, ModelDims n, DType t, int64_t T, Keep kee
     };
 }
 
-// What an adapter's products need.
+// Takes the memory that an adapter's products need.
 static void carve_low(Activations *x, Arena *a, ModelDims n, DType t) {
     int64_t widest = (int64_t)(n.H + 2 * n.K) * n.d, rows = x->capacity < ADAPTER_ROWS ? x->capacity : ADAPTER_ROWS;
     if (widest < 2 * n.F) widest = 2 * n.F;

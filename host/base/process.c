@@ -52,7 +52,7 @@ static void close_others(const ProcessSpec *c, int report) {
     close_from(first, INT32_MAX);
 }
 
-// By the system calls themselves: the C library's functions would change the user of every thread.
+// Becomes the user nobody, by the system calls themselves: the C library's functions would change the user of every thread.
 static bool become_nobody(void) {
     return syscall(SYS_setgroups, 0, NULL) == 0 && syscall(SYS_setresgid, NOBODY, NOBODY, NOBODY) == 0 &&
            syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY) == 0;

@@ -183,7 +183,7 @@ static void check_files(Reading *r, const Config *c) {
         problem(r, "train_file", NULL, "train_file: every weight is 0: there is nothing to draw from");
 }
 
-// What is for training alone.
+// Checks the training files of a command that scores none of them by rewards of its own.
 static void check_one_file(Reading *r, const Config *c, const char *command) {
     const FileList *files = &c->train_file;
     for (int i = 0; i < files->n; i++)

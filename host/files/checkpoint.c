@@ -129,7 +129,7 @@ static void prune(const char *output_dir, int64_t step, int keep) {
     entries_free(x, n);
 }
 
-// Where each training file is.
+// The cursor of each training file, as JSON.
 static json_t *cursor_json(const MixCursor *c) {
     json_t *all = json_array();
     for (int64_t f = 0; f < c->n; f++) {

@@ -311,7 +311,7 @@ static bool read_policy(Engine *en, Error *e) {
     return hf_weights_read_body(c->model, en->device, &en->policy, c->load, e);
 }
 
-// What the adapter is beside, then the adapter itself.
+// Loads the adapter, and finds out which weights it stands beside.
 static bool load_adapter(Engine *en, Error *e) {
     const Config *c = en->cfg;
     Adapter *a = en->policy.adapter;

@@ -2,7 +2,7 @@
 #pragma once
 #include "learner.h"
 
-// The sequences of a micro-batch, back to back on the host, before they go to the device. See MicroBatch for "part".
+// The sequences of a micro-batch, back to back on the host, before they go to the device. See TrainWork for "part".
 typedef struct {
     int64_t max_tokens, max_sequences, T, P, B, N;
     int64_t alone;          // what T would be if no sequence shared anything

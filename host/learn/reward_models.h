@@ -17,7 +17,7 @@ typedef struct {
 // reward without a directory takes; NULL: nothing. NULL: there are none, or *e is filled. rw must outlive them.
 RewardModels *reward_models_describe(const Rewards *rw, DType dtype, const StartModel *start, Error *e);
 void reward_models_free(RewardModels *m); // NULL is fine
-// All that follows at once, in memory of their own on d, which they give back: for who has no engine.
+// Describes the models, takes memory of their own for them on d, and loads them: for who has no engine.
 RewardModels *reward_models_open(const Rewards *rw, DType dtype, Device *d, int load, Error *e);
 // Whether a reward takes the model that the run begins with.
 bool reward_models_ask_start(const RewardModels *m);
@@ -28,8 +28,8 @@ void reward_models_carve_params(RewardModels *m, Arena *a, const Model *start);
 void reward_models_carve_work(RewardModels *m, Arena *a, size_t *judges, size_t *others);
 // Reads the weights of those with a directory. False after filling *e. load: LOAD_*.
 bool reward_models_load(RewardModels *m, Device *d, int load, Error *e);
-// How many there are; one that was read, and its directory. NULL: it is the model that the run begins with.
-int reward_models_count(const RewardModels *m);
+int reward_models_count(const RewardModels *m); // how many there are
+// One that was read, and its directory. NULL: it is the model that the run begins with.
 const Model *reward_models_model(const RewardModels *m, int i, const char **dir);
 // Fills the columns of these rewards for the decoded sequences of the batch. False after filling *e: a signal
 // (EXIT_STOPPED), or the device failed.

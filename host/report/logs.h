@@ -11,7 +11,7 @@ typedef struct {
     Curves train, eval; // the log's lines of training steps, and those of evaluations
     Groups groups;
 } RunLogs;
-// At most `cells` numbers and `bytes` of completions are kept.
+// Opens the logs of `dir`, which is borrowed. At most `cells` numbers and `bytes` of completions are kept.
 RunLogs logs_open(const char *dir, int cells, size_t bytes);
 void logs_close(RunLogs *l);
 // Reads what was written since the last call; a log that is not there is empty. EXIT_INPUT: it is no regular file;

@@ -37,7 +37,7 @@ ALWAYS_INLINE void down_tile(float *z, int64_t z_row, const void *x, int64_t x_a
     for (int i = 0; i < m; i++)
         for (int j = 0; j < n; j++) z[i * z_row + j] = scale * vf_sum(sum[i][j]);
 }
-// The same of any number of either, up to a tile's.
+// Computes a tile of m tokens and n rows of w, which may be fewer than a whole one has.
 ALWAYS_INLINE void down_some(float *z, int64_t z_row, const void *x, int64_t x_at, int64_t x_row, DType t,
                              const float *w, int64_t K, float scale, int m, int n) {
     if (m == DOWN_TOKENS && n == DOWN_ROWS) down_tile(z, z_row, x, x_at, x_row, t, w, K, scale, DOWN_TOKENS, DOWN_ROWS);

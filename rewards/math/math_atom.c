@@ -347,7 +347,7 @@ static Node *parse_enclosed(Parser *p, TokenKind open, TokenKind close) {
     return a && accept(p, close) ? a : fail_at(p, start);
 }
 
-// Of two whole numbers it is a whole number, whose percentage has digits.
+// Makes the binomial coefficient of n and k: of two whole numbers a whole number, whose percentage has digits.
 static Node *binomial(Parser *p, Node *n, Node *k) {
     Value v = n->kind == NODE_NUMBER && k->kind == NODE_NUMBER ? value_binomial(n->value, k->value) : value_bad();
     return value_is_int(v) ? node_int(p->pool, (int64_t)v.re)
