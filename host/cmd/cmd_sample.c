@@ -20,23 +20,23 @@ static void print_text(void *arg, int i, const char *bytes, size_t n) {
 }
 
 // Whether the prompt fits; one longer than max_prompt_length is an error: cutting it would answer another question.
-static bool fits(const Engine *r, const Ids *ids, Error *e) {
+static bool fits(const Engine *en, const Ids *ids, Error *e) {
     if (!ids->n) return error_set(e, EXIT_INPUT, "the prompt is empty");
-    return (int64_t)ids->n <= r->cfg->max_prompt_length ||
+    return (int64_t)ids->n <= en->cfg->max_prompt_length ||
            error_set(e, EXIT_INPUT, "the prompt has %zu tokens, max_prompt_length is %lld; raise it", ids->n,
-                     (long long)r->cfg->max_prompt_length);
+                     (long long)en->cfg->max_prompt_length);
 }
 
-static bool answer(Engine *r, Batch *b, RolloutWatch watch, Error *e) {
-    return rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, engine_stop_rule(r), sample_params(r->cfg), b,
-                       watch, e) &&
+static bool answer(Engine *en, Batch *b, RolloutWatch watch, Error *e) {
+    return rollout_run(&en->rollout, en->device, &en->policy, en->tokenizer, engine_stop_rule(en),
+                       sample_params(en->cfg), b, watch, e) &&
            rollout_finite(b, e);
 }
 
-static bool sample_one(Engine *r, const Prompter *p, Error *e) {
-    Batch b = batch_new(1, 1, (int)r->cfg->max_completion_length, 0);
-    bool ok = prompter_ids(p, r->cfg->prompt, &b.prompt[0], e) && fits(r, &b.prompt[0], e) &&
-              answer(r, &b, (RolloutWatch){.text = print_text}, e);
+static bool sample_one(Engine *en, const Prompter *p, Error *e) {
+    Batch b = batch_new(1, 1, (int)en->cfg->max_completion_length, 0);
+    bool ok = prompter_ids(p, en->cfg->prompt, &b.prompt[0], e) && fits(en, &b.prompt[0], e) &&
+              answer(en, &b, (RolloutWatch){.text = print_text}, e);
     batch_free(&b);
     return ok && (output_write(STDOUT_FILENO, "\n", 1) || output_flush(e));
 }
@@ -69,11 +69,11 @@ static bool print_batch(const Batch *b, int n, char **prompts, Error *e) {
 }
 
 // A file of prompts: a chunk at a time, one JSON object a line out, in order.
-static bool sample_file(Engine *r, const Prompter *p, const char *path, Error *e) {
+static bool sample_file(Engine *en, const Prompter *p, const char *path, Error *e) {
     LineReader lines;
     if (!line_reader_open(&lines, path, e)) return false;
     enum { CHUNK = 256 };
-    Batch b = batch_new(CHUNK, 1, (int)r->cfg->max_completion_length, 0);
+    Batch b = batch_new(CHUNK, 1, (int)en->cfg->max_completion_length, 0);
     char *prompts[CHUNK];
     int64_t next_key = 0;
     bool ok = true, more = true;
@@ -92,12 +92,12 @@ static bool sample_file(Engine *r, const Prompter *p, const char *path, Error *e
             snprintf(where, sizeof where, "%.4096s:%lld", lines.path, (long long)lines.line);
             prompts[n] = line_prompt(line, length, where, e);
             ok = prompts[n] && prompter_ids(p, prompts[n], &b.prompt[n], e) &&
-                 (fits(r, &b.prompt[n], e) || error_prefix(e, "%s", where));
+                 (fits(en, &b.prompt[n], e) || error_prefix(e, "%s", where));
             b.key[n] = next_key++;
             if (prompts[n]) n++;
         }
         for (int i = n; i < CHUNK; i++) b.state[i] = SEQ_TRAINED; // nothing to decode here
-        ok = ok && (!n || answer(r, &b, (RolloutWatch){0}, e));
+        ok = ok && (!n || answer(en, &b, (RolloutWatch){0}, e));
         ok = ok && print_batch(&b, n, prompts, e);
         for (int i = 0; i < n; i++) free(prompts[i]);
     }
@@ -119,8 +119,8 @@ static void start_over(json_t *messages, const Prompter *p) {
 }
 
 // Holds a conversation: all of it so far is the prompt of each turn.
-static bool chat(Engine *r, const Prompter *p, Error *e) {
-    const Config *c = r->cfg;
+static bool chat(Engine *en, const Prompter *p, Error *e) {
+    const Config *c = en->cfg;
     if (c->raw) return error_set(e, EXIT_CONFIG, "raw is for single prompts; a conversation needs a chat template");
     json_t *messages = json_array();
     char *line = NULL;
@@ -128,7 +128,7 @@ static bool chat(Engine *r, const Prompter *p, Error *e) {
     bool ok = true;
     int64_t turn = 0;
     start_over(messages, p);
-    printf("%s\nType a question. /reset starts over, /quit (or Ctrl-D) leaves.\n", r->device->about);
+    printf("%s\nType a question. /reset starts over, /quit (or Ctrl-D) leaves.\n", en->device->about);
     for (;;) {
         printf("> ");
         fflush(stdout);
@@ -144,16 +144,16 @@ static bool chat(Engine *r, const Prompter *p, Error *e) {
         Batch b = batch_new(1, 1, (int)c->max_completion_length, 0);
         Str text = {0};
         say(messages, "user", line);
-        ok = chat_render(r->template, messages, NULL, true, &text, e);
-        if (ok) tokenizer_encode(r->tokenizer, text.s, text.n, true, &b.prompt[0]);
+        ok = chat_render(en->template, messages, NULL, true, &text, e);
+        if (ok) tokenizer_encode(en->tokenizer, text.s, text.n, true, &b.prompt[0]);
         b.key[0] = turn++;
-        if (ok && !fits(r, &b.prompt[0], e)) { // the turn is taken back, the conversation goes on
+        if (ok && !fits(en, &b.prompt[0], e)) { // the turn is taken back, the conversation goes on
             print_text(NULL, 0, e->text, strlen(e->text));
             printf("; /reset starts over\n");
             *e = (Error){0};
             json_array_remove(messages, json_array_size(messages) - 1);
         } else {
-            ok = ok && answer(r, &b, (RolloutWatch){.text = print_text}, e);
+            ok = ok && answer(en, &b, (RolloutWatch){.text = print_text}, e);
             if (ok) say(messages, "assistant", b.text[0]);
         }
         putchar('\n');
@@ -170,14 +170,14 @@ ExitCode command_sample(int argc, char **argv, Error *e) {
     Config c;
     if (!config_args(&c, "sample", argc, argv, e)) return e->code;
     signals_install(false);
-    Engine r = {0};
+    Engine en = {0};
     Prompter p = {0};
     const char *file = *c.prompt_file ? c.prompt_file : !*c.prompt && !isatty(STDIN_FILENO) ? "-" : NULL;
     int at_once = file ? 64 : 1;
-    bool ok = engine_open(&r, &c, shape_for_rollout(&c, at_once, at_once), e) && engine_prompter(&r, &p, e);
-    if (ok) ok = *c.prompt ? sample_one(&r, &p, e) : file ? sample_file(&r, &p, file, e) : chat(&r, &p, e);
+    bool ok = engine_open(&en, &c, shape_for_rollout(&c, at_once, at_once), e) && engine_prompter(&en, &p, e);
+    if (ok) ok = *c.prompt ? sample_one(&en, &p, e) : file ? sample_file(&en, &p, file, e) : chat(&en, &p, e);
     prompter_close(&p);
-    engine_close(&r);
+    engine_close(&en);
     config_free(&c);
     return ok ? EXIT_OK : e->code;
 }

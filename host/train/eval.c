@@ -143,14 +143,14 @@ static void tally(const Batch *b, int prompts, const bool *graded, int n_rewards
 }
 
 // Adds up the ranks' sums. A signal that one rank got stops all.
-static bool add_ranks(Engine *r, EvalResult *out, bool stopped, Error *e) {
+static bool add_ranks(Comm *comm, EvalResult *out, bool stopped, Error *e) {
     double all[8 + 2 * MAX_REWARDS + PASS_POINTS] = {out->strict,    out->lenient,  out->reward,   out->length,
                                                      out->truncated, out->majority, out->rewarded, stopped},
                                      *each = all + 8, *scored = each + MAX_REWARDS, *pass = scored + MAX_REWARDS;
     memcpy(each, out->each, sizeof out->each);
     memcpy(scored, out->scored, sizeof out->scored);
     memcpy(pass, out->pass, sizeof out->pass);
-    if (!comm_all_reduce(r->comm, "evaluation", all, (int)(sizeof all / sizeof *all), e)) return false;
+    if (!comm_all_reduce(comm, "evaluation", all, (int)(sizeof all / sizeof *all), e)) return false;
     double *sums[] = {&out->strict,    &out->lenient,  &out->reward,  &out->length,
                       &out->truncated, &out->majority, &out->rewarded};
     for (int i = 0; i < 7; i++) *sums[i] = all[i];
@@ -162,29 +162,29 @@ static bool add_ranks(Engine *r, EvalResult *out, bool stopped, Error *e) {
 
 static void take_decoded(void *scorer, int i) { scorer_add(scorer, i); }
 
-bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, int64_t limit, int samples,
+bool eval_run(Engine *en, const Prompter *pr, Dataset *data, const Rewards *rw, int64_t limit, int samples,
               EvalResult *out, Error *e) {
     int64_t rows = dataset_rows(data);
     if (limit > 0 && limit < rows) rows = limit;
     *out = (EvalResult){.questions = rows, .samples = samples};
-    SampleParams params = sample_params(r->cfg);
+    SampleParams params = sample_params(en->cfg);
     if (samples == 1) params.temperature = 0;
-    int chunk = 4 * r->shape.rollout.slots / samples; // enough to keep every slot busy
+    int chunk = 4 * en->shape.rollout.slots / samples; // enough to keep every slot busy
     chunk = chunk < 1 ? 1 : chunk;
-    RankShare own = rank_share(r->comm, (int)rows);
+    RankShare own = rank_share(en->comm, (int)rows);
     int mine = own.end - own.first;
-    Scorer *scorer = scorer_open(rw, (int)r->cfg->reward_threads, e);
+    Scorer *scorer = scorer_open(rw, (int)en->cfg->reward_threads, e);
     if (!scorer) return false;
-    Batch b = batch_new(chunk < mine ? chunk : mine, samples, (int)r->cfg->max_completion_length, rw->n);
+    Batch b = batch_new(chunk < mine ? chunk : mine, samples, (int)en->cfg->max_completion_length, rw->n);
     bool ok = true;
     for (int at = own.first; at < own.end && ok; at += b.prompts) {
         int n = own.end - at < b.prompts ? own.end - at : b.prompts;
         ok = prompter_rows(pr, data, at, n, true, &b, e); // every question counts in an accuracy
         if (!ok) break;
         scorer_begin(scorer, &b);
-        ok = rollout_run(&r->rollout, r->device, &r->policy, r->tokenizer, engine_stop_rule(r), params, &b,
+        ok = rollout_run(&en->rollout, en->device, &en->policy, en->tokenizer, engine_stop_rule(en), params, &b,
                          (RolloutWatch){.done = take_decoded, .arg = scorer}, e) &&
-             rollout_finite(&b, e) && engine_score(r, &b, e);
+             rollout_finite(&b, e) && engine_score(en, &b, e);
         ok = scorer_end(scorer, ok, e);
         if (!ok) {
             error_prefix(e, "evaluation");
@@ -193,14 +193,14 @@ bool eval_run(Engine *r, const Prompter *pr, Dataset *data, const Rewards *rw, i
         ranks_phase("eval", at);
         Batch asked = batch_slice(&b, 0, n); // the columns that are in use
         bool *graded = rw->grader.info ? xcalloc((size_t)asked.n, sizeof *graded) : NULL;
-        if (graded) ok = engine_grade(r, rw, &asked, graded, e) || error_prefix(e, "evaluation");
+        if (graded) ok = engine_grade(en, rw, &asked, graded, e) || error_prefix(e, "evaluation");
         if (ok) tally(&asked, n, graded, rw->n, out);
         free(graded);
     }
     batch_free(&b);
     scorer_close(scorer);
     bool stopped = !ok && e->code == EXIT_STOPPED;
-    if (r->comm && (ok || stopped)) ok = add_ranks(r, out, stopped, e);
+    if (en->comm && (ok || stopped)) ok = add_ranks(en->comm, out, stopped, e);
     double per_question = 1 / (double)rows, per_completion = per_question / samples;
     double *means[] = {&out->strict, &out->lenient, &out->length, &out->truncated};
     for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] *= per_completion;

@@ -21,7 +21,7 @@ typedef struct {
     double rewarded, scored[MAX_REWARDS]; // how many completions have a total, and each single reward
 } EvalResult;
 // Evaluates rows [0, limit) (0: all) of the data set, `samples` completions each; one is greedy.
-bool eval_run(Engine *r, const Prompter *p, Dataset *data, const Rewards *rw, int64_t limit, int samples,
+bool eval_run(Engine *en, const Prompter *p, Dataset *data, const Rewards *rw, int64_t limit, int samples,
               EvalResult *out, Error *e);
 // The result as one JSON object.
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out);
