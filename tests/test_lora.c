@@ -197,6 +197,16 @@ static void files_bring_back_the_adapter(void **state) {
     assert_int_equal(e.code, EXIT_INPUT);
     assert_non_null(strstr(e.text, "another base"));
     config_free(&f.cfg), free(more);
+    more = xasprintf("dtype=f32 adapter=%s/out/step_2 seed=8", f.dir); // nor in the other dtype
+    fixture_config(&f, more);
+    if (trainer_open(&f.t, &f.cfg, &e)) fail_msg("an adapter of another base was taken in another dtype");
+    assert_int_equal(e.code, EXIT_INPUT);
+    assert_non_null(strstr(e.text, "another base"));
+    config_free(&f.cfg), free(more);
+    more = xasprintf("dtype=f32 adapter=%s/out/step_2 output_dir=%s/f32", f.dir, f.dir); // its own is, in either
+    fixture_open(&f, more);
+    assert_int_equal(fixture_step(&f), STEP_DONE);
+    fixture_close(&f), free(more);
     more = xasprintf("dtype=bf16 adapter=tests/golden/lora/qwen3_tied");
     fixture_config(&f, more);
     if (trainer_open(&f.t, &f.cfg, &e)) fail_msg("an adapter of another shape was taken");

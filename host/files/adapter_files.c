@@ -180,16 +180,28 @@ static void turn_all(Device *d, const Adapter *a) {
     }
 }
 
-// "bf16 crc32c 01234567": of weights in another dtype nothing can be said.
+// The checksum that a base's text (adapter_beside) has of weights in a dtype, "crc32c 01234567"; NULL: none.
+static const char *sum_in(const char *base, const char *dtype) {
+    size_t n = strlen(dtype);
+    for (const char *s = base; *s; s += strcspn(s, ","), s += strspn(s, ", "))
+        if (!strncmp(s, dtype, n) && s[n] == ' ') return s + n + 1;
+    return NULL;
+}
+
+// Whether both bases are of the same weights, as far as they say: in f32 where both were in f32, else as rounded to bf16.
 static bool same_base(const SafeTensors *file, const Adapter *a, Error *e) {
+    static const char *const dtypes[] = {"f32", "bf16"};
     const char *saved = json_text(json_object_get(file->metadata, base_key));
-    size_t dtype = strcspn(a->base, " ") + 1;
-    return !saved || !*a->base || strncmp(saved, a->base, dtype) || !strcmp(saved, a->base) ||
-           error_set(
-               e, EXIT_INPUT,
-               "%s: an adapter of another base: it was trained beside weights of %.40s, the model has %s; give the "
-               "model that it was trained beside",
-               file->path, saved + dtype, a->base + dtype);
+    for (int i = 0; saved && i < 2; i++) {
+        const char *was = sum_in(saved, dtypes[i]), *is = sum_in(a->base, dtypes[i]);
+        if (!was || !is) continue;
+        return !strncmp(was, is, strlen("crc32c 01234567")) ||
+               error_set(e, EXIT_INPUT,
+                         "%s: an adapter of another base: it was trained beside weights of %.15s, the model has %.15s "
+                         "(in %s); give the model that it was trained beside",
+                         file->path, was, is, dtypes[i]);
+    }
+    return true;
 }
 
 bool adapter_read(const char *dir, Device *d, Adapter *a, Error *e) {
@@ -218,8 +230,10 @@ bool adapter_check(const char *dir, ModelDims dims, const AdapterSpec *s, Error 
 }
 
 void adapter_beside(Device *d, const Model *m) {
-    snprintf(m->adapter->base, sizeof m->adapter->base, "%s crc32c %08x", dtype_name(m->dtype),
-             weights_sum(d, m->slab));
+    char *base = m->adapter->base;
+    size_t room = sizeof m->adapter->base;
+    int n = snprintf(base, room, "bf16 crc32c %08x", weights_sum_bf16(d, m->slab));
+    if (m->dtype == F32) snprintf(base + n, room - (size_t)n, ", f32 crc32c %08x", weights_sum(d, m->slab));
 }
 
 char *adapter_model_dir(const char *dir, Error *e) {

@@ -14,8 +14,8 @@ bool adapter_describe(const char *dir, AdapterSpec *out, Error *e);
 bool adapter_read(const char *dir, Device *d, Adapter *a, Error *e);
 // Checks names and shapes of the files as adapter_read does beside a model of these dims, but reads no values.
 bool adapter_check(const char *dir, ModelDims dims, const AdapterSpec *s, Error *e);
-// Notes which weights m's adapter is beside, for adapter_read and adapter_write: m's own are there, and a head that the
-// adapter has instead is 0.
+// Notes which weights m's adapter is beside, for adapter_read and adapter_write: "bf16 crc32c 01234567" of them rounded, and
+// of those in f32 ", f32 crc32c 89abcdef". m's own are there, and a head that the adapter has instead is 0.
 void adapter_beside(Device *d, const Model *m);
 // The directory of the model that it was trained beside, as its config names it (heap). NULL after filling *e: there is none.
 char *adapter_model_dir(const char *dir, Error *e);

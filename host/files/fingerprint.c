@@ -50,14 +50,24 @@ bool fingerprint(uint32_t *crc, const char *path, Error *e) {
     return !stat(path, &st) && S_ISDIR(st.st_mode) ? add_directory(crc, path, e) : add_file(crc, path, e);
 }
 
-uint32_t weights_sum(Device *d, Tensor weights) {
+static uint32_t sum_of(Device *d, Tensor weights, bool round) {
     enum { BLOCK = 16 << 20 };
     char *block = xmalloc(BLOCK);
+    uint16_t *rounded = round ? xmalloc(BLOCK / 2) : NULL;
     uint32_t crc = 0;
     for (size_t at = 0, bytes = tensor_bytes(weights); at < bytes; at += BLOCK) {
         size_t n = bytes - at < BLOCK ? bytes - at : BLOCK;
-        crc = crc32c(crc, device_view(d, (char *)weights.data + at, n, block), n);
+        const void *part = device_view(d, (char *)weights.data + at, n, block);
+        if (round) {
+#pragma omp parallel for schedule(static)
+            for (size_t i = 0; i < n / 4; i++) rounded[i] = f32_to_bf16(((const float *)part)[i]);
+            part = rounded, n /= 2;
+        }
+        crc = crc32c(crc, part, n);
     }
-    free(block);
+    free(block), free(rounded);
     return crc;
 }
+
+uint32_t weights_sum(Device *d, Tensor weights) { return sum_of(d, weights, false); }
+uint32_t weights_sum_bf16(Device *d, Tensor weights) { return sum_of(d, weights, weights.dtype == F32); }

@@ -38,7 +38,7 @@ typedef struct {
 
 typedef struct Adapter {
     AdapterSpec spec;
-    char base[32]; // dtype and checksum of the weights it is trained beside; empty: unknown
+    char base[64]; // checksums of the weights it is trained beside, see adapter_beside; empty: unknown
     Tensor slab;   // [n] F32, without padding between tensors
     int n_params;
     struct Param *params;                // [n_params] PEFT's names; B is [r,N], in files [N,r]
