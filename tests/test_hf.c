@@ -95,10 +95,11 @@ static void config_is_read(void **state) {
     put_config(at("m"), "eos_token_id", NULL);
     assert_true(hf_config_read(at("m"), &c, NULL));
     assert_int_equal(c.n_eos, 0);
-    const char *const fine[][2] = {{"rope_scaling", "null"},        {"rope_scaling", "{\"type\": \"default\"}"},
-                                   {"sliding_window", "4096"},      {"layer_types", "[\"full_attention\"]"},
-                                   {"quantization_config", "null"}, {"pad_token_id", "-1"},
-                                   {"attention_dropout", "0.0"},    {"rope_theta", "1000000"}};
+    const char *const fine[][2] = {
+        {"rope_scaling", "null"},        {"rope_scaling", "{\"type\": \"default\"}"},
+        {"sliding_window", "4096"},      {"layer_types", "[\"full_attention\",\"full_attention\"]"},
+        {"quantization_config", "null"}, {"pad_token_id", "-1"},
+        {"attention_dropout", "0.0"},    {"rope_theta", "1000000"}};
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
         put_config(at("m"), fine[i][0], fine[i][1]);
         Error e = {0};
@@ -174,6 +175,7 @@ static void configs_that_mean_something_else_are_refused(void **state) {
         {"hidden_act", "\"gelu\"", "SwiGLU"},
         {"use_sliding_window", "true", "sliding"},
         {"layer_types", "[\"full_attention\",\"sliding_attention\"]", "sliding"},
+        {"layer_types", "[\"full_attention\"]", "1 entries, not one for each of \"num_hidden_layers\""},
         {"use_mrope", "true", "multimodal"},
         {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4.0}", "\"dynamic\" are not supported"},
         {"rope_scaling", "{\"rope_type\": \"longrope\"}", "\"longrope\" are not supported"},

@@ -61,13 +61,14 @@ static int latest(const Runs *runs) {
 // Shows the run in w until its end, or until a later one begins below `dir`.
 static bool follow(Watch *w, const char *dir, const char *run, bool on_screen, bool *later, Error *e) {
     struct winsize drawn = {0};
-    bool changed, goes_on = true, first = true, alone = !strcmp(dir, run);
+    bool changed, went_on = true, first = true, alone = !strcmp(dir, run);
     *later = false;
     while (watch_read(w, &changed, e)) {
         struct winsize now = screen_size();
         bool resized = now.ws_col != drawn.ws_col || now.ws_row != drawn.ws_row;
-        changed |= goes_on != run_goes_on(run);
-        goes_on = run_goes_on(run);
+        bool goes_on = run_goes_on(run);
+        changed |= goes_on != went_on;
+        went_on = goes_on;
         if (changed || first || (on_screen && resized)) draw(w, on_screen ? &now : NULL);
         drawn = now;
         first = false;

@@ -28,7 +28,11 @@ static const Family *family_field(Fields *f) {
 // Refuses fields with which transformers would compute something else than this engine.
 static void unsupported_fields(Fields *f, const Family *family) {
     text_must_be(f, "hidden_act", "silu", "the MLP computed here is SwiGLU");
-    list_must_be(f, "layer_types", "full_attention", "sliding windows are not supported");
+    list_must_be(f, "layer_types", "full_attention", "sliding windows and other kinds of attention are not supported");
+    const json_t *kinds = field(f, "layer_types");
+    if (json_is_array(kinds) && (int)json_array_size(kinds) != int_field(f, "num_hidden_layers", 1, 4096, -1))
+        refuse(f, "%s: \"layer_types\" has %zu entries, not one for each of \"num_hidden_layers\"", f->path,
+               json_array_size(kinds));
     if (bool_field(f, "use_sliding_window", false))
         refuse(f,
                "%s: \"use_sliding_window\" is true: sliding windows are not supported; set it to false if your "

@@ -17,10 +17,10 @@
 #include <unistd.h>
 
 enum {
-    LOG_MOST = 16 << 20,
-    SAID_MOST = 1 << 20,
-    VALUE_MOST = 100000
-}; // bytes of hooks.log; of a hook's output; of a variable
+    LOG_MOST = 16 << 20, // bytes of hooks.log
+    SAID_MOST = 1 << 20, // of a hook's output
+    VALUE_MOST = 100000, // of a variable
+};
 
 extern char **environ;
 static const char *const names[] = {"on_save", "on_eval", "on_end"};

@@ -35,7 +35,7 @@ static void completions_again(void *to) {
     l->groups = groups_new(budget);
 }
 
-void logs_say_damage(const RunLogs *l, Str *out) {
+void logs_say_damage(const RunLogs *l, bool goes_on, Str *out) {
     int64_t torn = l->train.torn + l->eval.torn + l->groups.torn;
     int64_t skipped = l->metrics_log.skipped + l->completions_log.skipped;
     const char *between = "";
@@ -43,7 +43,8 @@ void logs_say_damage(const RunLogs *l, Str *out) {
     if (skipped)
         str_printf(out, "%s%lld lines are longer than 16 MiB and are left out", between, (long long)skipped),
             between = "; ";
-    if (l->metrics_log.half || l->completions_log.half) str_printf(out, "%sa log ends in half a line", between);
+    if (!goes_on && (l->metrics_log.half || l->completions_log.half))
+        str_printf(out, "%sa log ends in half a line", between);
 }
 
 bool logs_read(RunLogs *l, Error *e) {

@@ -17,5 +17,6 @@ void logs_close(RunLogs *l);
 // Reads what was written since the last call; a log that is not there is empty. EXIT_INPUT: it is no regular file;
 // EXIT_DISK.
 bool logs_read(RunLogs *l, Error *e);
-// Appends what could not be read of the logs; nothing where all could.
-void logs_say_damage(const RunLogs *l, Str *out);
+// Appends what could not be read of the logs; nothing where all could. Of a run that goes on, half a line at the end is
+// one under way.
+void logs_say_damage(const RunLogs *l, bool goes_on, Str *out);

@@ -151,33 +151,36 @@ void progress_step(Progress *p, int64_t step, const ProgressStep *s) {
     if (!p->off) draw(p);
 }
 
-void progress_say(Progress *p, const char *fmt, ...) {
+static void say(Progress *p, bool warns, const char *fmt, va_list ap) {
     if (!p) return;
     char text[1024];
-    va_list ap;
-    va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    notes_add(text);
+    if (warns) note("%s", text);
+    else notes_add(text);
     if (p->off) return;
-    Str s = {0};
-    if (p->live) str_puts(&s, "\r\033[K");
-    str_visible(&s, text, strlen(text));
-    str_puts(&s, "\n");
-    output_write(p->out, s.s, s.n);
-    str_free(&s);
+    if (!warns) {
+        Str s = {0};
+        if (p->live) str_puts(&s, "\r\033[K");
+        str_visible(&s, text, strlen(text));
+        str_puts(&s, "\n");
+        output_write(p->out, s.s, s.n);
+        str_free(&s);
+    }
     if (p->live) draw(p);
 }
 
-void progress_warn(Progress *p, const char *fmt, ...) {
-    if (!p) return;
-    char text[1024];
+void progress_say(Progress *p, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    say(p, false, fmt, ap);
     va_end(ap);
-    note("%s", text);
-    if (p->live && !p->off) draw(p);
+}
+
+void progress_warn(Progress *p, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    say(p, true, fmt, ap);
+    va_end(ap);
 }
 
 void progress_close(Progress *p) {

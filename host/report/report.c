@@ -106,9 +106,8 @@ void report_pipeline(Report *r, const char *dir) {
 void report_note_damage(const Report *r) {
     for (int i = 0; i < r->n; i++) {
         Str damage = {0};
-        logs_say_damage(&r->run[i], &damage);
-        if (damage.n && !(run_goes_on(r->run[i].dir) && !strncmp(damage.s, "a log", 5)))
-            note("%s: %s", r->run[i].dir, damage.s);
+        logs_say_damage(&r->run[i], run_goes_on(r->run[i].dir), &damage);
+        if (damage.n) note("%s: %s", r->run[i].dir, damage.s);
         str_free(&damage);
     }
 }

@@ -199,15 +199,16 @@ void watch_view(Watch *w, int columns, int rows, bool utf8, Str *out) {
     str_visible(&shown, w->logs.dir, strlen(w->logs.dir));
     str_printf(&line, "step %.0f", last_step(w));
     if (isfinite(w->steps)) str_printf(&line, " of %.0f", w->steps);
-    if (!watch_finished(w) && !run_goes_on(w->logs.dir)) str_puts(&line, ", not running here");
+    bool goes_on = run_goes_on(w->logs.dir);
+    if (!watch_finished(w) && !goes_on) str_puts(&line, ", not running here");
     str_printf(&line, "  %s", shown.s);
     add_line(out, line.s, strcspn(line.s, "\n"), columns);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         add_number(out, numbers[i].eval ? &w->logs.eval : &w->logs.train, numbers[i].name,
                    w->pairs && numbers[i].of_pairs ? numbers[i].of_pairs : numbers[i].label, columns, utf8);
     str_clear(&line);
-    logs_say_damage(&w->logs, &line);
-    if (line.n && strncmp(line.s, "a log", 5)) add_line(out, line.s, line.n, columns); // half a line may be under way
+    logs_say_damage(&w->logs, goes_on, &line);
+    if (line.n) add_line(out, line.s, line.n, columns);
     add_group(w, out, columns);
     char *end = out->s + begin;
     for (int i = 0; rows && i < rows && end; i++)
