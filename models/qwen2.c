@@ -17,6 +17,7 @@ const Family qwen2_family = {
     .scoring = "Qwen2ForSequenceClassification",
     .published = "Qwen2.5",
     FAMILY_PARAMS(params),
+    .kv_heads = 32,
     .max_positions = 32768,
     .bos = -1,
     .eos = -1,

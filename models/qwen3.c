@@ -17,6 +17,7 @@ const Family qwen3_family = {
     .published = "Qwen3",
     FAMILY_PARAMS(params),
     .head_dim = 128,
+    .kv_heads = 32,
     .max_positions = 32768,
     .bos = -1,
     .eos = -1,

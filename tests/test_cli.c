@@ -207,6 +207,7 @@ static void resuming_names_what_changed(void **state) {
     } cases[] = {{"max_steps=1", 0, "saved"},
                  {"max_steps=1", 0, "nothing is left to do: step 1 of 1 is saved"},
                  {"max_steps=2 seed=7 learning_rate=1e-4", 0, "config.yaml): seed, learning_rate, max_steps"},
+                 {"max_steps=2 seed=7 progress=off", 0, "config.yaml): learning_rate"}, // a warning, whatever is shown
                  {"max_steps=2 cpu_isa=generic", 0, "this one computes on generic: its last bits will differ"},
                  {"max_steps=3 model=$D/other", 2, "a checkpoint of another model (qwen2, 2 layers"},
                  {"max_steps=3 dtype=bf16", 2, "saved with dtype=f32"}};

@@ -81,7 +81,8 @@ static void mistakes_name_their_line(void **state) {
     BAD("vllm_gpu_memory_utilization: 0.3\n", "run.yaml:1", "the sampler is built in");
     BAD("lora_target_modules: [q_proj]\n", "run.yaml:1", "write lora_target");
     BAD("lora_r: 8\nlora_target: [q_poj]\n", "run.yaml:2", "did you mean `q_proj`?");
-    BAD("lora_r: 8\nlora_target: [all-linear, q_proj]\n", "run.yaml:2", "all-linear matches no projection");
+    BAD("lora_r: 8\nlora_target: [all-linear, q_proj]\n", "run.yaml:2",
+        "all-linear is every projection; write it alone");
     BAD("lora_r: 8\nlora_target: []\n", "run.yaml:2", "lora_target is empty");
     BAD("lora_r: 8\nlora_dropout: 0.05\n", "run.yaml:2", "only 0 is there");
     BAD("lora_alpha: 8\n", "run.yaml:1", "lora_alpha is set, but lora_r is 0");

@@ -148,6 +148,15 @@ static void families_have_their_own_defaults(void **state) {
     json_decref(j);
 }
 
+// null is not a missing key: transformers 5.24 then takes as many as heads, of any family.
+static void key_heads_may_be_null(void **state) {
+    HfConfig c;
+    put_config(at("m"), "num_key_value_heads", "null");
+    assert_true(hf_config_read(at("m"), &c, NULL));
+    assert_int_equal(c.dims.H, 3);
+    assert_int_equal(c.dims.K, 3);
+}
+
 // Where keys of transformers 4 and 5 differ, the one that transformers takes, and that it was taken.
 static void what_won_is_said(void **state) {
     HfConfig c;
@@ -177,7 +186,9 @@ static void configs_that_mean_something_else_are_refused(void **state) {
         {"layer_types", "[\"full_attention\",\"sliding_attention\"]", "sliding"},
         {"layer_types", "[\"full_attention\"]", "1 entries, not one for each of \"num_hidden_layers\""},
         {"use_mrope", "true", "multimodal"},
-        {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4.0}", "\"dynamic\" are not supported"},
+        {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4.0}",
+         "\"dynamic\" are not supported (default, linear, llama3 and yarn are): written as \"default\" they are the "
+         "same"},
         {"rope_scaling", "{\"rope_type\": \"longrope\"}", "\"longrope\" are not supported"},
         {"rope_scaling", "{\"rope_type\": \"linear\"}", "\"factor\" is missing beside rope_type \"linear\""},
         {"rope_scaling", "{\"rope_type\": \"linear\", \"factor\": 0.5}", "at least 1"},
@@ -207,6 +218,7 @@ static void configs_that_mean_something_else_are_refused(void **state) {
         {"model_type", "\"qwen2\\u0000x\"", "NUL"},
         {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 1e6}}", "layers that differ"},
         {"num_key_value_heads", "2", "multiple"},
+        {"num_key_value_heads", NULL, "(32: it is not there"},
         {"num_hidden_layers", "99999999999999999", "outside"},
         {"intermediate_size", "2147483648", "outside"},
         {"rms_norm_eps", "0", "positive"},
@@ -550,6 +562,7 @@ int main(void) {
         cmocka_unit_test(published_models_have_their_size),
         IN_SCRATCH(config_is_read),
         IN_SCRATCH(families_have_their_own_defaults),
+        IN_SCRATCH(key_heads_may_be_null),
         IN_SCRATCH(what_won_is_said),
         IN_SCRATCH(configs_that_mean_something_else_are_refused),
         IN_SCRATCH(saved_weights_come_back),

@@ -292,7 +292,7 @@ static void other_adapters_are_refused(void **state) {
         {"\"r\": 2, \"lora_alpha\": 5, \"bias\": \"all\"", "bias"},
         {"\"r\": 2, \"lora_alpha\": 5, \"init_lora_weights\": \"pissa\"", "pissa"},
         {"\"r\": 2, \"lora_alpha\": 5, \"peft_type\": \"IA3\"", "IA3"},
-        {"\"r\": 3, \"lora_alpha\": 5", "another base"}, // of another rank than the file
+        {"\"r\": 3, \"lora_alpha\": 5", "has rank 2, \"r\" in adapter_config.json is 3"},
         {"\"r\": 2, \"lora_alpha\": 5", NULL},
     };
     Fixture f;

@@ -137,11 +137,65 @@ static void other_files_are_refused(void **state) {
     fixture_remove(&f);
 }
 
+// What the checkpoint's reference was made of is what the run that goes on makes it of, or the run is refused.
+static void another_start_is_refused(void **state) {
+    static const struct {
+        const char *begun, *goes_on;
+        const char *says; // NULL: taken
+    } cases[] = {
+        {"seed=7", "seed=7", NULL},
+        {"seed=7", "seed=8", "began with other weights (crc32c "},          // the weights are drawn by it
+        {"seed=7 sync_ref_model=true", "seed=8 sync_ref_model=true", NULL}, // the checkpoint has the reference
+        {"seed=7 beta=0", "seed=8 beta=0", NULL},
+        {"lora_r=2", "lora_r=2", NULL},
+        {"adapter=$A", "adapter=$A", NULL},
+        {"adapter=$A", "adapter=$B", "files of model and adapter"},
+        {"adapter=$A", "lora_r=2", "now no adapter"},
+        {"lora_r=2", "adapter=$A", "(no adapter; now adapter crc32c "},
+        {"adapter=$A beta=0", "adapter=$B beta=0", NULL},
+    };
+    Fixture f;
+    Error e = {0};
+    fixture_dir(&f);
+    char *adapter[2];
+    for (int i = 0; i < 2; i++) { // two that stand beside the same weights
+        char more[200];
+        snprintf(more, sizeof more, "lora_r=2 output_dir=%s/%c learning_rate=0.0%d max_steps=1", f.dir, "AB"[i], i + 1);
+        fixture_open(&f, more);
+        assert_true(trainer_resume(&f.t, &e));
+        assert_int_equal(fixture_step(&f), STEP_DONE);
+        f.t.state.step = 1;
+        assert_true(trainer_save(&f.t, &e));
+        fixture_close(&f);
+        adapter[i] = xasprintf("%s/%c/step_1", f.dir, "AB"[i]);
+    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        for (int again = 0; again < 2; again++) {
+            const char *given = again ? cases[i].goes_on : cases[i].begun, *name = strchr(given, '$');
+            char *more = xasprintf("%.*s%s%s output_dir=%s/run%zu", (int)strcspn(given, "$"), given,
+                                   name ? adapter[name[1] - 'A'] : "", name ? name + 2 : "", f.dir, i);
+            fixture_open(&f, more);
+            bool taken = trainer_resume(&f.t, &e);
+            if (!again) {
+                assert_true(taken);
+                assert_int_equal(fixture_step(&f), STEP_DONE);
+                f.t.state.step = 1;
+                if (!trainer_save(&f.t, &e)) fail_msg("%s", e.text);
+            } else if (taken != !cases[i].says || (!taken && !strstr(e.text, cases[i].says)))
+                fail_msg("%s, then %s: %s", cases[i].begun, given, taken ? "taken" : e.text);
+            if (!taken) assert_int_equal(e.code, EXIT_INPUT);
+            fixture_close(&f);
+            free(more);
+        }
+    }
+    free(adapter[0]), free(adapter[1]);
+    fixture_remove(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reading_it_again_changes_no_bit),
-        cmocka_unit_test(auto_knows_where),
-        cmocka_unit_test(drawn_weights_are_drawn_again),
+        cmocka_unit_test(reading_it_again_changes_no_bit), cmocka_unit_test(auto_knows_where),
+        cmocka_unit_test(drawn_weights_are_drawn_again),   cmocka_unit_test(another_start_is_refused),
         cmocka_unit_test(other_files_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -65,7 +65,10 @@ static void check_targets(Reading *r, const Config *c) {
     if (!c->lora_target.n) problem(r, "lora_target", NULL, "lora_target is empty; write all-linear, or projections");
     for (int i = 0; i < c->lora_target.n; i++) {
         const char *names[N_TARGETS + 1] = {"all-linear"}, *name = c->lora_target.item[i];
-        bool known = !strcmp(name, names[0]) && c->lora_target.n == 1;
+        bool known = !strcmp(name, names[0]);
+        if (known && c->lora_target.n > 1)
+            problem(r, "lora_target", NULL,
+                    "lora_target: all-linear is every projection; write it alone, or leave it out");
         for (int t = 0; t < N_TARGETS; t++) names[t + 1] = lora_target_names[t];
         for (int t = 0; t < N_TARGETS; t++) known |= !strcmp(name, lora_target_names[t]);
         const char *near = known ? NULL : nearest_name(name, names, N_TARGETS + 1);
@@ -93,7 +96,10 @@ static void check_lora(Reading *r, const Config *c) {
     for (int i = 0; i < OPTION_COUNT && !c->lora_r; i++) {
         const Option *o = &config_options[i];
         if (!strcmp(o->group, "lora") && strcmp(o->name, "lora_dropout") && !option_is_default(c, o))
-            problem(r, o->name, NULL, "%s is set, but lora_r is 0, so that no adapter is made; set lora_r", o->name);
+            problem(r, o->name, *c->adapter ? "adapter" : NULL,
+                    *c->adapter ? "%s is set, and adapter names one that has its own: leave it out"
+                                : "%s is set, but lora_r is 0, so that no adapter is made; set lora_r",
+                    o->name);
     }
     if (!*c->adapter && !c->lora_r) return;
     if (c->sync_ref_model)

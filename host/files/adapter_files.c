@@ -115,6 +115,11 @@ static bool weights_match(const SafeTensors *file, const Adapter *a, Error *e) {
             return error_set(e, EXIT_INPUT,
                              "%s: there is no %s; an adapter here has the same projections in every layer of the model",
                              file->path, p->name);
+        bool low_rank = t->ndim == 2 && strcmp(p->name, head_name); // one dimension is the rank, the other the model's
+        if (low_rank && t->dim[is_b(p)] != (uint64_t)p->t.dim[0] && t->dim[!is_b(p)] == (uint64_t)p->t.dim[1])
+            return error_set(
+                e, EXIT_INPUT, "%s: %s has rank %llu, \"r\" in %s is %lld; take the two files that were saved together",
+                file->path, p->name, (unsigned long long)t->dim[is_b(p)], config_name, (long long)p->t.dim[0]);
         if (t->ndim != 2 || t->dim[0] != (uint64_t)rows || t->dim[1] != (uint64_t)cols)
             return error_set(e, EXIT_INPUT,
                              "%s: %s is [%llu,%llu], beside this model it would be [%lld,%lld]: it is an adapter of "

@@ -36,7 +36,7 @@ static const struct {
 };
 enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
 _Static_assert(sizeof(TrainState) ==
-                   N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(MixCursor) + 3 * sizeof(void *) + 32 + 48 + 16,
+                   N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(MixCursor) + 3 * sizeof(void *) + 32 + 48 + 16 + 32,
                "a field is not saved");
 
 // ---- names --------------------------------------------------------------------------------------------------------
@@ -174,6 +174,7 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
     json_object_set_new(j, "numerics", json_string(s->numerics));
     json_object_set_new(j, "data", json_string(s->data));
     if (*s->judges) json_object_set_new(j, "judges", json_string(s->judges));
+    if (*s->start) json_object_set_new(j, "start", json_string(s->start));
     json_object_set_new(j, "command", s->command ? json_string(s->command) : json_null());
     char *text = json_dumps(j, JSON_INDENT(1));
     bool ok = outdir_put(d, "state/train.json", text, strlen(text), e);
@@ -358,6 +359,12 @@ char *checkpoint_find(const char *output_dir, int64_t *step, Error *e) {
     return found;
 }
 
+// Cut where it is longer; "" where there is none.
+static void text_field(const json_t *j, const char *name, char *to, size_t size) {
+    const char *text = json_text(json_object_get(j, name));
+    snprintf(to, size, "%s", text ? text : "");
+}
+
 // Reads state/train.json, whose checksum was verified before, into *s; refuses it unless it has this `step` and
 // `dtype`.
 static bool train_state_read(const char *path, TrainState *s, int64_t step, DType dtype, Error *e) {
@@ -371,12 +378,10 @@ static bool train_state_read(const char *path, TrainState *s, int64_t step, DTyp
     if (ok && s->command && (!command || strcmp(command, s->command)))
         ok = error_set(e, EXIT_CONFIG, "%s is a checkpoint of `grpo %s`, not of `grpo %s`; choose another output_dir",
                        path, command ? command : "?", s->command);
-    const char *numerics = json_text(json_object_get(j, "numerics"));
-    snprintf(s->numerics, sizeof s->numerics, "%s", numerics ? numerics : "");
-    const char *data = json_text(json_object_get(j, "data"));
-    snprintf(s->data, sizeof s->data, "%s", data ? data : "");
-    const char *judges = json_text(json_object_get(j, "judges"));
-    snprintf(s->judges, sizeof s->judges, "%s", judges ? judges : "");
+    text_field(j, "numerics", s->numerics, sizeof s->numerics);
+    text_field(j, "data", s->data, sizeof s->data);
+    text_field(j, "judges", s->judges, sizeof s->judges);
+    text_field(j, "start", s->start, sizeof s->start);
     const char *saved = json_text(json_object_get(j, "dtype"));
     if (ok && (!saved || strcmp(saved, dtype_name(dtype))))
         ok = error_set(e, EXIT_CONFIG,

@@ -84,13 +84,15 @@ static void dims_fields(Fields *f, ModelDims *n) {
     n->F = int_field(f, "intermediate_size", 1, 1 << 20, -1);
     n->L = int_field(f, "num_hidden_layers", 1, 4096, -1);
     n->H = int_field(f, "num_attention_heads", 1, 4096, -1);
-    n->K = int_field(f, "num_key_value_heads", 1, 4096, n->H);
+    // What null means, transformers does not take from what a missing key means.
+    bool as_heads = json_object_get(f->j, "num_key_value_heads") || !n->family->kv_heads;
+    n->K = int_field(f, "num_key_value_heads", 1, 4096, as_heads ? n->H : n->family->kv_heads);
     n->max_positions = int_field(f, "max_position_embeddings", 1, 1 << 28, n->family->max_positions);
     n->rms_eps = (float)positive_field(f, "rms_norm_eps", 1e-6); // transformers' default, of every family
     n->tied = bool_field(f, "tie_word_embeddings", false);
     if (n->H % n->K)
-        refuse(f, "%s: \"num_attention_heads\" (%d) is not a multiple of \"num_key_value_heads\" (%d)", f->path, n->H,
-               n->K);
+        refuse(f, "%s: \"num_attention_heads\" (%d) is not a multiple of \"num_key_value_heads\" (%d%s)", f->path, n->H,
+               n->K, as_heads ? "" : ": it is not there, and so many are taken then");
     int head = n->family->head_dim;
     if (!field(f, "head_dim") && !head && n->D % n->H)
         refuse(f, "%s: \"hidden_size\" (%d) is not a multiple of \"num_attention_heads\" (%d)", f->path, n->D, n->H);

@@ -15,11 +15,10 @@ static RopeType type_field(Fields *rope) {
         if (!strcmp(text, rope_type_names[t])) return (RopeType)t;
     if (!text) refuse(rope, "%s: \"%s\" is not a string without NUL", rope->path, key);
     else
-        refuse(
-            rope,
-            "%s: rotary embeddings of \"%s\" \"%.64s\" are not supported (default, linear, llama3 and yarn are): set "
-            "what holds it to null to use the model up to its trained length",
-            rope->path, key, text);
+        refuse(rope,
+               "%s: rotary embeddings of \"%s\" \"%.64s\" are not supported (default, linear, llama3 and yarn are)%s",
+               rope->path, key, text,
+               !strcmp(text, "dynamic") ? ": written as \"default\" they are the same up to the trained length" : "");
     return ROPE_DEFAULT;
 }
 

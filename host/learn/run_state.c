@@ -1,9 +1,11 @@
 // Saving a run and going on from where it was: what train and sft share.
 #include "crc32c.h"
 #include "file.h"
+#include "fingerprint.h"
 #include "notes.h"
 #include "ranks.h"
 #include "record.h"
+#include "reward_models.h"
 #include "reward_set.h"
 #include "run_state.h"
 #include <errno.h>
@@ -86,6 +88,20 @@ static bool judges_sum(const Learner *l, const TrainState *at, char sum[sizeof a
            (rewards_select_training(c, &rw, e) && rewards_files_sum(&rw, sum, e));
 }
 
+// Tells the weights that the run began with from others, where more than the policy is made of them: the reference, and
+// judges that take them. Read before a checkpoint's replace them. The base beside an adapter is told by the adapter.
+static void start_sum(const Learner *l, char sum[sizeof((TrainState *)0)->start]) {
+    const Engine *en = &l->engine;
+    const size_t size = sizeof((TrainState *)0)->start;
+    *sum = 0;
+    bool kept = en->cfg->sync_ref_model; // reference.bin has it
+    if (!(en->shape.reference && !kept) && !(en->shape.train && reward_models_ask_start(en->models))) return;
+    if (en->lora.rank && !*en->cfg->adapter) snprintf(sum, size, "no adapter");
+    else
+        snprintf(sum, size, "%scrc32c %08x", en->lora.rank ? "adapter " : "",
+                 weights_sum(en->device, model_trained(&en->policy).slab));
+}
+
 // The next "name: value" of a YAML text that config_yaml wrote; a value may go on in indented lines. False at the end.
 static bool next_option(const char **text, const char **name, size_t *name_n, size_t *all) {
     if (!**text) return false;
@@ -140,10 +156,12 @@ static bool find_newest(Learner *l, char **path, Error *e) {
 // Loads the newest good checkpoint where the `resume` rule allows one.
 static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
     const Config *c = l->engine.cfg;
-    char *path, data[sizeof at->data], judges[sizeof at->judges];
+    char *path, data[sizeof at->data], judges[sizeof at->judges], start[sizeof at->start];
+    start_sum(l, start);
     if (!data_sum(&c->train_file, data, e) || !judges_sum(l, at, judges, e) || !find_newest(l, &path, e)) return false;
     memcpy(at->data, data, sizeof data);
     memcpy(at->judges, judges, sizeof judges);
+    memcpy(at->start, start, sizeof start);
     if (!path)
         return c->resume != RESUME_MUST ||
                error_set(e, EXIT_INPUT, "resume=must, but there is no checkpoint in %s", c->output_dir);
@@ -175,7 +193,12 @@ static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
                           "%s): scores from here on are another judge's; bring back what was there, or start anew in "
                           "another output_dir",
                           path, at->judges, judges);
-        if (at->cursor.n != c->train_file.n)
+        if (*at->start && *start && strcmp(at->start, start))
+            ok = error_set(e, EXIT_INPUT,
+                           "%s belongs to a run that began with other weights (%s; now %s), of which its reference is "
+                           "made: bring back the files of model%s, or start anew in another output_dir",
+                           path, at->start, start, l->engine.lora.rank ? " and adapter" : "");
+        else if (at->cursor.n != c->train_file.n)
             ok = error_set(e, EXIT_CONFIG,
                            "%s was trained on %lld files, train_file has %d: set it back, or start anew in another "
                            "output_dir",
@@ -183,6 +206,7 @@ static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
     }
     memcpy(at->data, data, sizeof data);
     memcpy(at->judges, judges, sizeof judges);
+    memcpy(at->start, start, sizeof start);
     free(path);
     return ok;
 }

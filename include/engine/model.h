@@ -33,6 +33,7 @@ typedef struct {
     const ParamSpec *params;               // [n_params] decaying rows first, then the others
     int n_params;
     int head_dim;                 // 0: hidden_size / num_attention_heads
+    int kv_heads;                 // num_key_value_heads; 0: as many as heads
     int max_positions;            // max_position_embeddings
     int bos, eos;                 // -1: none
     const char *bias_switches[2]; // keys that would add biases the table does not have
