@@ -330,13 +330,22 @@ test: $(grpo) $(tools) $(tests)
 
 programs: $(grpo) $(tools) $(tests)
 
-# The kernels broken on purpose: do the tests notice?
-mutants:
+# The kernels broken on purpose, and what feeds them: do the tests notice?
+.PHONY: mutants-host
+mutants_with := BUILD=$(dir) GRPO=$(grpo) LIBS='$(libengine) $(libbase) $(libs) -lcmocka'
+mutants: mutants-host
 ifeq ($(MODE),emu)
 	$(Q)$(MAKE) MODE=emu programs
-	$(Q)BUILD=$(dir) GRPO=$(grpo) COMPILE_CU='$(compile_cu)' LINK='$(CC) $(flags) $(cpu_ops)' LIBS='$(libengine) $(libbase) $(libs) -lcmocka' tests/mutants/run.sh
+	$(Q)LIST=list.sh GRPO_TEST_DEVICE=cuda $(mutants_with) LINK='$(CC) $(flags) $(cpu_ops)' COMPILE_CU='$(compile_cu)' tests/mutants/run.sh
 else
 	$(Q)$(MAKE) MODE=emu mutants
+endif
+mutants-host:
+ifeq ($(MODE),emu)
+else
+	$(Q)$(MAKE) programs
+	$(Q)LIST=host.sh GRPO_TEST_DEVICE=cpu $(mutants_with) LINK='$(CC) $(flags) $(cpu_ops)' \
+	    COMPILE_C='$(CC) $(flags) $(headers) $(host_rooms) $(addprefix -I,$(rewards))' tests/mutants/run.sh
 endif
 
 # The speed of the machine for PTX (tests/ptx): memory-bound kernels, then tensor cores by mma.sync and by wgmma.
@@ -536,7 +545,7 @@ help:
 	@echo 'make check-report  the report page in a headless browser'
 	@echo 'make check-tensorboard  event files, read by tensorboard where it is installed (PYTHON=python3)'
 	@echo 'make fuzz      the parsers under libFuzzer, FUZZ_SECONDS (60) each'
-	@echo 'make mutants   breaks the kernels on purpose, one place at a time, and sees whether the tests notice'
+	@echo 'make mutants   breaks the kernels and what feeds them on purpose, one place at a time, and sees whether the tests notice'
 	@echo 'make mutants-ptx  the same of what nvcc compiled, on the machine for PTX'
 	@echo 'make format    the one style; make check-format says where it is missing; make compile_commands.json for editors'
 	@echo 'make programs  builds everything that make test runs'

@@ -1,6 +1,7 @@
 // The numerics contract of attention, with memcmp: a token's output is the same bits in a packed pass and in decode, at
 // any packing, thread count and split of the cache; keys it may not see have no influence at all.
 #include "cases.h"
+#include "child.h"
 #include "on_device.h"
 #include "staging.h"
 #include <setjmp.h>
@@ -429,6 +430,22 @@ static void long_sequences_have_gradients(void **state) {
     free(qkv.data), free(y.data), free(lse.data), free(dy.data), free(dqkv.data);
 }
 
+// A sequence that goes on from one which is not its group's: a packing's mistake, which the twin on the CPU notices.
+static void ask_for_a_prefix(const void *with) {
+    Device *d = device_open(DEVICE_CPU, 0, 1, CPU_ISA_AUTO, NULL);
+    int32_t seq[] = {0, 3, 5, 8}, prefix[] = {-1, -1, *(const int32_t *)with};
+    Tensor y = room(F32, 8, 2, 8), lse = room(F32, 8, 2, 1), qkv = room(F32, 8, 4, 8);
+    d->attention(d, y, tensor2(lse.data, F32, 8, 2), qkv, tensor1(seq, I32, 4), tensor1(prefix, I32, 3), 1);
+}
+static void a_prefix_that_is_none_dies(void **state) {
+    for (int32_t p = 0; p < 4; p++) {
+        char says[80];
+        if (p == 1) continue; // the one before it
+        snprintf(says, sizeof says, "attention: sequence 2 cannot go on from sequence %d of 3", p);
+        assert_dies(ask_for_a_prefix, &p, says);
+    }
+}
+
 static int open_device(void **state) { return (*state = test_device(0)) ? 0 : -1; }
 static int close_device(void **state) {
     device_close(*state);
@@ -437,6 +454,7 @@ static int close_device(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_prefix_that_is_none_dies), // the first: its children have no threads of this process
         cmocka_unit_test(decode_equals_prefill),
         cmocka_unit_test(groups_share_a_prefix),
         cmocka_unit_test(any_packing_gives_the_same_bits),

@@ -107,6 +107,29 @@ static void stop_strings_against_rewards(void **state) {
     }
 }
 
+// Said once, where a micro-batch can hold two completions of a prompt.
+static void shared_prompts_are_told_in_the_header(void **state) {
+    static const struct {
+        const char *options;
+        bool told;
+    } cases[] = {{"", true},
+                 {" share_prompts=false", false},
+                 {" per_device_train_batch_size=1 gradient_accumulation_steps=16", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[400];
+        snprintf(text, sizeof text,
+                 "train " TINY "raw=true bad_lines=skip train_file=$D/late.jsonl max_steps=2 output_dir=$D/shared%zu%s",
+                 i, cases[i].options);
+        char *args = words(text);
+        Str out = {0};
+        assert_int_equal(grpo(args, NULL, &out), 0);
+        const char *at = strstr(out.s, ", which share their prompt's rows in training\n");
+        if (!!at != cases[i].told || (at && strstr(at + 20, "share their"))) fail_msg("grpo %s:\n%s", args, out.s);
+        str_free(&out);
+        free(args);
+    }
+}
+
 // What only a run finds bad is left out at its start, and counted where it says what it has.
 static void bad_rows_are_counted_in_the_header(void **state) {
     char *args = words("train " TINY "raw=true bad_lines=skip train_file=$D/late.jsonl max_steps=1 output_dir=$D/late");
@@ -218,9 +241,13 @@ static void help_names_every_command(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_missing_gpu_is_one_clear_line), cmocka_unit_test(help_that_cannot_be_written_fails),
-        cmocka_unit_test(help_names_every_command),        cmocka_unit_test(mistakes_are_one_clear_line),
-        cmocka_unit_test(stop_strings_against_rewards),    cmocka_unit_test(bad_rows_are_counted_in_the_header),
+        cmocka_unit_test(a_missing_gpu_is_one_clear_line),
+        cmocka_unit_test(help_that_cannot_be_written_fails),
+        cmocka_unit_test(help_names_every_command),
+        cmocka_unit_test(mistakes_are_one_clear_line),
+        cmocka_unit_test(shared_prompts_are_told_in_the_header),
+        cmocka_unit_test(stop_strings_against_rewards),
+        cmocka_unit_test(bad_rows_are_counted_in_the_header),
         cmocka_unit_test(faults_of_rewards_are_shown),
     };
     return cmocka_run_group_tests(tests, cli_setup, cli_teardown);

@@ -1,14 +1,12 @@
 // The smallest parts: arena, strings, ids, errors.
 #include "arena.h"
+#include "child.h"
 #include "str.h"
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -48,46 +46,14 @@ static void arena_rewinds_and_remembers_its_peak(void **state) {
     free(base);
 }
 
-// Runs `body` in a child whose stderr comes back in `out`; its wait status is returned.
-static int in_child(void (*body)(void), char *out, size_t cap) {
-    int fd[2];
-    assert_int_equal(pipe(fd), 0);
-    fflush(stdout);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct rlimit no_core = {0, 0};
-        setrlimit(RLIMIT_CORE, &no_core);
-        signal(SIGABRT, SIG_DFL);
-        dup2(fd[1], STDERR_FILENO);
-        close(fd[0]);
-        close(fd[1]);
-        body();
-        _exit(0);
-    }
-    close(fd[1]);
-    size_t n = 0;
-    for (ssize_t k; n < cap - 1 && (k = read(fd[0], out + n, cap - 1 - n)) > 0;) n += (size_t)k;
-    out[n] = 0;
-    close(fd[0]);
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return status;
-}
-
-static void overrun(void) {
+static void overrun(const void *unused) {
     static char memory[2 * ARENA_ALIGN];
     Arena a = arena_over(memory, sizeof memory);
     arena_take(&a, ARENA_ALIGN + 1);
     arena_take(&a, SIZE_MAX - ARENA_ALIGN); // must not wrap around
 }
 
-static void arena_overrun_dies_and_says_where(void **state) {
-    char text[512];
-    int status = in_child(overrun, text, sizeof text);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
-    assert_non_null(strstr(text, "arena"));
-    assert_int_equal(text[strlen(text) - 1], '\n');
-}
+static void arena_overrun_dies_and_says_where(void **state) { assert_dies(overrun, NULL, "arena"); }
 
 // ---- strings ---------------------------------------------------------------------------------------------------------
 static void assert_json(const char *text, size_t n, const char *expected) {
@@ -205,14 +171,14 @@ static void error_cuts_what_is_too_long(void **state) {
     assert_int_equal(strlen(e.text), sizeof e.text - 1);
 }
 
-static void ask_too_much(void) { free(xmalloc(SIZE_MAX / 2)); }
-static void ask_too_many(void) { free(xcalloc(SIZE_MAX / 2, 16)); }
+static void ask_too_much(const void *unused) { free(xmalloc(SIZE_MAX / 2)); }
+static void ask_too_many(const void *unused) { free(xcalloc(SIZE_MAX / 2, 16)); }
 
 static void no_memory_is_one_line_and_its_exit_code(void **state) {
-    void (*body[])(void) = {ask_too_much, ask_too_many};
+    void (*body[])(const void *) = {ask_too_much, ask_too_many};
     for (int i = 0; i < 2; i++) {
         char text[4096];
-        int status = in_child(body[i], text, sizeof text);
+        int status = in_child(body[i], NULL, text, sizeof text);
 #if defined(__SANITIZE_ADDRESS__)
         assert_true(WIFEXITED(status)); // the sanitizer's own allocator ends the program first
 #else

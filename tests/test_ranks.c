@@ -229,6 +229,7 @@ static void one_two_and_four_ranks_agree(void **state) {
                                                 "reward",
                                                 "entropy",
                                                 "num_tokens",
+                                                "frac_rows_saved",
                                                 "completions/mean_length",
                                                 "clip_ratio/region_mean"};
             for (int step = 1; step <= 2; step++) {

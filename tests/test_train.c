@@ -1,4 +1,5 @@
 // The GRPO step as a whole: the numerics contract, numbers that are not finite.
+#include "child.h"
 #include "file.h"
 #include "on_device.h"
 #include "train_fixture.h"
@@ -124,10 +125,12 @@ static void threads_do_not_matter(void **state) {
 }
 
 static Device real;
-static int logprobs; // calls of the op
+static int logprobs;     // calls of the op
+static int64_t rows_run; // what the model ran over for them
 static void counted_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,
                             Tensor target, float temperature) {
     logprobs++;
+    rows_run += x.dim[0];
     real.logprob(d, logp, lse, entropy, x, rows, w, target, temperature);
 }
 static void counted_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentropy, Tensor x, Tensor rows,
@@ -184,14 +187,19 @@ static void cuts_do_not_matter(void **state) {
 static void sharing_changes_no_loss(void **state) {
     static const struct {
         const char *options;
-        int micros[2]; // of the training of one step, alone and shared
+        int micros[2];  // of the training of one step, alone and shared
+        int planned[2]; // completions and prompts that memory is planned for, where prompts are shared
+        bool whole;     // no group is cut by a micro-batch of the reference
     } cases[] = {
-        {"per_device_train_batch_size=8 gradient_accumulation_steps=1", {1, 1}},
-        {"per_device_train_batch_size=6 gradient_accumulation_steps=2", {2, 3}}, // groups of 4: one to a micro-batch
-        {"per_device_train_batch_size=6 gradient_accumulation_steps=4 num_generations=8", {4, 4}}, // 6, 2 + 4, 4 + 2, 6
-        {"per_device_train_batch_size=1 gradient_accumulation_steps=8", {8, 8}},
-        {"per_device_train_batch_size=8 gradient_accumulation_steps=2 steps_per_generation=4", {2, 3}},
-        {"per_device_train_batch_size=8 gradient_accumulation_steps=1 dtype=bf16", {1, 1}},
+        {"per_device_train_batch_size=8 gradient_accumulation_steps=1", {1, 1}, {8, 2}, true},
+        // groups of 4: one to a micro-batch
+        {"per_device_train_batch_size=6 gradient_accumulation_steps=2", {2, 3}, {4, 1}, true},
+        // 6, 2 + 4, 4 + 2, 6
+        {"per_device_train_batch_size=6 gradient_accumulation_steps=4 num_generations=8", {4, 4}, {6, 2}, false},
+        {"per_device_train_batch_size=1 gradient_accumulation_steps=8", {8, 8}, {1, 1}, false},
+        // Each of a micro-batch may be of another group; the reference runs them in their groups all the same.
+        {"per_device_train_batch_size=8 gradient_accumulation_steps=2 steps_per_generation=4", {2, 3}, {8, 8}, true},
+        {"per_device_train_batch_size=8 gradient_accumulation_steps=1 dtype=bf16", {1, 1}, {8, 2}, true},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         float *grad = NULL, *loss = NULL, *reference = NULL;
@@ -204,11 +212,21 @@ static void sharing_changes_no_loss(void **state) {
             fixture_open(&f, more);
             Learner *l = &f.t.learner;
             const Batch *b = &f.t.generation.batch;
+            int size = (int)f.cfg.per_device_train_batch_size, prompts = shared ? cases[k].planned[1] : size;
+            assert_int_equal(l->work.ids.dim[0], (shared ? cases[k].planned[0] : size) * f.cfg.max_completion_length +
+                                                     prompts * f.cfg.max_prompt_length);
             real = *l->engine.device;
             l->engine.device->logprob_bwd = counted_logprob_bwd;
-            logprobs = 0;
+            l->engine.device->logprob = counted_logprob;
+            logprobs = 0, rows_run = 0;
             assert_int_equal(fixture_step(&f), STEP_DONE);
-            assert_int_equal(logprobs, cases[k].micros[shared]);
+            int references = logprobs - cases[k].micros[shared];
+            assert_int_equal(references, (b->n + size - 1) / size + (k == 1 && shared));
+            int64_t whole =
+                0; // a prompt but its last token, once or for each, and all completions but their last token
+            for (int p = 0; p < b->prompts; p++) whole += ((int64_t)b->prompt[p].n - 1) * (shared ? 1 : b->group);
+            for (int i = 0; i < b->n; i++) whole += b->len[i];
+            assert_int_equal(rows_run == whole, !shared || cases[k].whole);
             assert_int_equal(f.t.report.stats.rows < f.t.report.stats.rows_alone,
                              shared && f.cfg.per_device_train_batch_size > 1);
             double saved = 0; // where all groups are whole: each prompt but its last token, of all completions but one
@@ -235,6 +253,21 @@ static void sharing_changes_no_loss(void **state) {
         }
         free(grad), free(loss), free(reference);
     }
+}
+
+// A mistake in the plan of a micro-batch is noticed before anything is written, and says which shapes do not fit.
+static void step_in_too_little_room(const void *with) {
+    Fixture f = *(const Fixture *)with;
+    fixture_open(&f, "per_device_train_batch_size=8 gradient_accumulation_steps=1 beta=0");
+    f.t.generation.packing.max_tokens = 40;
+    fixture_step(&f);
+}
+static void what_does_not_fit_dies_with_its_shape(void **state) {
+    Fixture f;
+    fixture_dir(&f);
+    assert_dies(step_in_too_little_room, &f,
+                "a micro-batch of 8 completions (the first is 0) does not fit its 40 rows of 8 sequences");
+    fixture_remove(&f);
 }
 
 // Completions of one length: whatever the type of loss, a step's gradient is the same, also where it trains on a part of
@@ -488,6 +521,7 @@ static void memory_does_not_grow_with_tokens_times_vocabulary(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_does_not_fit_dies_with_its_shape), // the first: its child has no threads of this process
         cmocka_unit_test(sampled_equals_trained),
         cmocka_unit_test(first_ratio_is_one),
         cmocka_unit_test(kept_numbers_train_the_same),

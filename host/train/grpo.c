@@ -62,7 +62,9 @@ static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
         fits = fits && packing_prefix(to, prompt->id, (int64_t)shared);
         for (int k = j; k < end; k++) fits = fits && pack_sequence(&t->generation, seq[k], shared);
     }
-    if (!fits) die("a micro-batch does not fit its plan");
+    if (!fits)
+        die("a micro-batch of %d completions (the first is %d) does not fit its %lld rows of %lld sequences", n, seq[0],
+            (long long)to->max_tokens, (long long)to->max_sequences);
     return micro_pack(&t->learner, to);
 }
 

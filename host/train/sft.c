@@ -77,7 +77,9 @@ static void pack_example(Sft *s, const Example *x, size_t shared, bool *open) {
     *open = true;
     int64_t before = p->N;
     if (!fits || !packing_add(p, x->ids.id + shared, own, 0, x->wanted + shared))
-        die("an example does not fit its micro-batch");
+        die("an example of %lld tokens (%lld of them shared) does not fit the %lld rows of a micro-batch, %lld of them "
+            "full",
+            (long long)n, (long long)shared, (long long)p->max_tokens, (long long)p->T);
     s->packed[s->n_packed++] = (Learned){x->file, p->N - before};
 }
 

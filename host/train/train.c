@@ -203,7 +203,7 @@ ExitCode command_train(int argc, char **argv, Error *e) {
         progress_say(t.report.progress, "%s%s; %lld questions checked%s, %lld steps of %lld completions%s",
                      ranks_about(&c), t.learner.engine.device->about, (long long)mix_rows(t.questions.data),
                      mix_about(t.questions.data), (long long)t.total_steps, (long long)optim_step_rows(&c),
-                     c.share_prompts && c.num_generations > 1 && c.per_device_train_batch_size > 1
+                     c.share_prompts && c.per_device_train_batch_size > 1
                          ? ", which share their prompt's rows in training"
                          : "");
         t.report.profile = profile_open(t.learner.engine.device, &c, t.report.progress);

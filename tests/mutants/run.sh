@@ -1,19 +1,20 @@
 #!/bin/sh
-# Breaks the kernels on purpose, one place at a time, and sees whether the tests notice: `make mutants`.
+# Breaks the kernels and what feeds them on purpose, one place at a time, and sees whether the tests notice: `make mutants`.
 #
-# list.sh names the mutants. Each is made in a copy of kernels/, the one object it concerns is compiled anew (in haste: a test
-# runs once) and linked with the library of MODE=emu, and the named test runs on the emulated GPU. A mutant is killed where the test fails, crashes
+# list.sh names those of the kernels, host.sh those of the host. Each is made in a copy of kernels/, or of the host's one file;
+# the one object it concerns is compiled anew (in haste: a test runs once) and linked with the build's library, and the named
+# test runs on the emulated GPU, or for the host's on the CPU. A mutant is killed where the test fails, crashes
 # or hangs. The pristine tree must pass all those tests first (or have passed them in `make test`). As many run side by side as there are cores. The last
 # line is "N killed, N survived"; whatever survived or did not compile fails the run.
 #
-# Environment, from the Makefile: BUILD (build/emu), GRPO (the program), COMPILE_CU, LINK and LIBS (commands), MUTANTS (a
-# pattern: only those).
+# Environment, from the Makefile: LIST (list.sh or host.sh), GRPO_TEST_DEVICE (cuda or cpu), BUILD (its directory), GRPO (the
+# program), COMPILE_CU, COMPILE_C, LINK and LIBS (commands), MUTANTS (a pattern: only those).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$PWD
-list=tests/mutants/list.sh
+list=tests/mutants/$LIST
 limit=${MUTANT_TIMEOUT:-300}
-export GRPO_TEST_DEVICE=cuda EMU_DEVICES=4 EMU_DEFER=1 EMU_GUARD=1 OMP_WAIT_POLICY=passive ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
+export EMU_DEVICES=4 EMU_DEFER=1 EMU_GUARD=1 OMP_WAIT_POLICY=passive ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
 
 # Runs test $1 ("rollout", or "ops:rmsnorm": one op of the case table) as program $2, up to its first failure; output to $3.
 run_test() {
@@ -26,6 +27,15 @@ run_test() {
         sleep 0.1
     done
     wait "$running"
+}
+
+# Compiles object $1 of the copy in $dir.
+compile() {
+    case $1 in
+        *.c) sh -c "$COMPILE_C -w -c -o $dir/mutant.o $dir/$1" ;;
+        *) (cd "$dir" && sh -c "$(echo "$COMPILE_CU" | sed "s#-Ikernels/#-I$dir/kernels/#g; s#-I\([^/ ]\)#-I$root/\1#g") \
+            -O1 -g0 -c -o mutant.o $1") ;;
+    esac
 }
 
 # Copies file $1 to $2 with the only occurrence of $from replaced by $to.
@@ -45,12 +55,11 @@ mutate() {
     name=$1 file=$2 test=$3 from=$4 to=$5
     object=${file#*>} file=${file%%>*} # HEADER>FILE.cu: the object that a header is tried in
     dir=$work/$name
-    mkdir -p "$dir" && cp -r kernels "$dir/kernels"
+    mkdir -p "$dir/$(dirname "$file")" && cp -r kernels "$dir/"
     program=$BUILD/tests/test_${test%%:*}
     if ! replace "$file" "$dir/$file"; then
         verdict="not made: the text is not there exactly once"
-    elif ! (cd "$dir" && sh -c "$(echo "$COMPILE_CU" | sed "s#-Ikernels/#-I$dir/kernels/#g; s#-I\([^/ ]\)#-I$root/\1#g") \
-        -O1 -g0 -c -o mutant.o $object") >"$dir/log" 2>&1; then
+    elif ! compile "$object" >"$dir/log" 2>&1; then
         verdict="did not compile"
     elif ! sh -c "$LINK -o $dir/test $program.o $dir/mutant.o $BUILD/libgrpo.a $LIBS" >"$dir/log" 2>&1; then
         verdict="did not link"
