@@ -12,10 +12,11 @@ typedef struct {
     int prompts, group;
     int64_t prompt, shortest, longest; // tokens
 } Groups;
+// The recipe's prompts are GSM8K's questions behind the shipped system message: 86 to 286 tokens, 134 in the mean.
 static const Groups groups[] = {{"1 x 8 of 32 after 100", 1, 8, 100, 32, 32},
-                                {"1 x 8 of 100-200 after 150", 1, 8, 150, 100, 200},
+                                {"1 x 8 of 100-200 after 134", 1, 8, 134, 100, 200},
                                 {"1 x 16 of 512 after 64", 1, 16, 64, 512, 512},
-                                {"8 x 1 of 100-200 after 150", 8, 1, 150, 100, 200}};
+                                {"8 x 1 of 100-200 after 134", 8, 1, 134, 100, 200}};
 
 // The micro-batch, packed one of the two ways, and what the sampler would have kept of it.
 typedef struct {

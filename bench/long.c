@@ -3,8 +3,9 @@
 #include "bench_model.h"
 #include "clock.h"
 #include "micro.h"
-#include <stdlib.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static Device real;
 static double attention_time; // seconds
@@ -27,18 +28,21 @@ static void timed_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Ten
 typedef struct {
     Learner *learner;
     TrainWork work;
-    double attention; // seconds of the last run
+    double attention, rest; // seconds, each the least of all runs
 } Step;
 
 static void train(void *arg, int i) {
     Step *s = arg;
     Device *d = s->learner->engine.device;
     attention_time = 0;
+    double start = clock_seconds();
     micro_forward(s->learner, &s->learner->engine.policy, &s->work, 1);
     d->fill(d, s->work.dlogp, -1.0f / (float)s->work.dlogp.dim[0]);
     micro_backward(s->learner, &s->work, 1, false);
     d->sync(d);
-    s->attention = attention_time;
+    double rest = clock_seconds() - start - attention_time;
+    if (attention_time < s->attention) s->attention = attention_time;
+    if (rest < s->rest) s->rest = rest;
 }
 
 static void measure(Bench *b, Shape shape, int64_t n) {
@@ -52,14 +56,15 @@ static void measure(Bench *b, Shape shape, int64_t n) {
     int32_t *ids = xcalloc((size_t)n + 1, sizeof *ids);
     for (int64_t j = 0; j <= n; j++) ids[j] = (int32_t)((uint32_t)(j * 7919) % (uint32_t)m.learner.engine.hf.dims.V);
     packing_add(&p, ids, n + 1, 1, NULL);
-    Step step = {.learner = &m.learner, .work = micro_pack(&m.learner, &p)};
+    Step step = {.learner = &m.learner, .work = micro_pack(&m.learner, &p), .attention = INFINITY, .rest = INFINITY};
     Device *d = m.learner.engine.device;
     real = *d;
     d->attention = timed_attention;
     d->attention_bwd = timed_attention_bwd;
-    double seconds = bench_time(b, train, &step), tokens = (double)n;
+    bench_time(b, train, &step);
+    double tokens = (double)n;
     bench_row_time(b, name[0], step.attention / tokens * 1e6, "us/token", 0);
-    bench_row_time(b, name[1], (seconds - step.attention) / tokens * 1e6, "us/token", 0);
+    bench_row_time(b, name[1], step.rest / tokens * 1e6, "us/token", 0);
     *d = real;
     free(ids);
     packing_free(&p);

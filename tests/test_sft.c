@@ -269,6 +269,14 @@ static double metric(const char *out, const char *name) {
     return value;
 }
 
+// ||a - b|| / ||b||
+static double relative_error(const float *a, const float *b, size_t n) {
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) error += pow(a[i] - b[i], 2), norm += pow(b[i], 2);
+    assert_true(norm > 0);
+    return sqrt(error / norm);
+}
+
 // Several completions of a prompt, as rejection sampling leaves them: its rows stand once a micro-batch, wherever the data
 // has them, and what is learned is the same.
 static void completions_share_their_prompt(void **state) {
@@ -300,13 +308,52 @@ static void completions_share_their_prompt(void **state) {
             free(more), free(out), free(path);
         }
         assert_true(seen[0] == seen[1] && fabs(loss[0] - loss[1]) < 1e-6 * loss[0] && n[0] == n[1]);
-        double error = 0, norm = 0;
-        for (size_t i = 0; i < n[0] / 4; i++)
-            error += pow(moment[1][i] - moment[0][i], 2), norm += pow(moment[0][i], 2);
-        if (!(norm > 0 && sqrt(error / norm) < 1e-6))
-            fail_msg("%s: gradients differ by %g", cuts[k], sqrt(error / norm));
+        double error = relative_error(moment[1], moment[0], n[0] / 4);
+        if (!(error < 1e-6)) fail_msg("%s: gradients differ by %g", cuts[k], error);
         free(moment[0]), free(moment[1]);
     }
+}
+
+// Wherever a micro-batch ends, in a completion, behind it, before or behind the prompt that others share, what is learned is
+// the same: its room grows row by row, from that of the longest example to that of all.
+static void a_micro_batch_may_end_anywhere(void **state) {
+    Str rows = {0};
+    for (int i = 0; i < 5; i++)
+        str_printf(&rows, "{\"question\": \"Tom has %d pens.\", \"answer\": \"%d\"}\n", i % 2, 7 << 2 * i);
+    put("seams.jsonl", rows.s);
+    str_free(&rows);
+    float *whole = NULL;
+    size_t n, all = 0;
+    double loss = 0, last = 0, tokens = 0;
+    int cut = 0, kinds = 0; // of those in two or more; shares of rows saved
+    for (int room = 200; room > 0; room -= room > 100 ? 20 : 1) {
+        char *more = xasprintf("train_file=%s/seams.jsonl completion_field=answer prompt_field=question shuffle=false "
+                               "raw=true gradient_accumulation_steps=5 max_length=%d",
+                               dir, room),
+             *path = xasprintf("%s/seams/step_1/state/moment1.bin", dir), *out = xasprintf("%s/seams", dir);
+        disk_remove(out, NULL);
+        sft("seams", more);
+        free(more), free(out);
+        float *moment = (float *)file_read(path, 1 << 24, &n, NULL);
+        assert_non_null(moment);
+        double saved_rows = metric("seams", "frac_rows_saved");
+        if (!tokens) tokens = metric("seams", "num_tokens");
+        if (metric("seams", "num_tokens") < tokens) room = 0; // the longest example is longer: it was cut
+        kinds += saved_rows != last, last = saved_rows;
+        if (!room) free(moment);
+        else if (!whole) whole = moment, all = n, loss = metric("seams", "loss");
+        else {
+            assert_int_equal(n, all);
+            double error = relative_error(moment, whole, n / 4);
+            if (!(error < 1e-6 && fabs(metric("seams", "loss") - loss) < 1e-6 * loss))
+                fail_msg("%d rows: gradients differ by %g", room, error);
+            cut++;
+            free(moment);
+        }
+        free(path);
+    }
+    assert_true(cut > 20 && kinds > 3);
+    free(whole);
 }
 
 // A template that is none of ours is an error where messages are rendered.
@@ -328,6 +375,7 @@ int main(void) {
         cmocka_unit_test(checkpoints_come_when_they_are_due),
         cmocka_unit_test(steps_that_are_not_finite_end_a_run),
         cmocka_unit_test(completions_share_their_prompt),
+        cmocka_unit_test(a_micro_batch_may_end_anywhere),
         cmocka_unit_test(an_unknown_template_is_asked_about),
     };
     return cmocka_run_group_tests(tests, make_base, remove_base);
