@@ -1,5 +1,6 @@
 // What rejection sampling and reward models cost beside what they are made of: `select` beside the bare rollout, scoring by a
 // reward model beside the bare forward pass of the same tokens.
+#include "train_commands.h"
 #include "bench_model.h"
 #include "by_model.h"
 #include "clock.h"

@@ -166,7 +166,7 @@ static inline void grpo_loss_oracle(Case *c) {
         double *m = metrics + i * GM_COUNT, a = advantage[i], tokens = (double)(offset[i + 1] - offset[i]);
         double scale = (double)p.loss_scale / tokens, bonus = (double)p.entropy_coef * (double)p.entropy_scale;
         for (int k = 0; k < GM_COUNT; k++) m[k] = 0;
-        m[GM_TOKENS] = m[GM_KEPT] = tokens, m[GM_ADVANTAGE] = a;
+        m[GM_TOKENS] = m[GM_POLICY_TOKENS] = tokens, m[GM_ADVANTAGE] = a;
         m[GM_RATIO_MAX] = -INFINITY, m[GM_RATIO_MIN] = INFINITY;
         for (int64_t t = offset[i]; t < offset[i + 1]; t++) {
             double w = exp(logp[t] - old[t]), clipped = fmin(fmax(w, low), high), apart = ref ? ref[t] - logp[t] : 0;
@@ -181,8 +181,8 @@ static inline void grpo_loss_oracle(Case *c) {
             m[GM_RATIO_SUM] += w;
             m[GM_RATIO_MAX] = fmax(m[GM_RATIO_MAX], w), m[GM_RATIO_MIN] = fmin(m[GM_RATIO_MIN], w);
         }
-        m[GM_KEPT_ENTROPY] = m[GM_ENTROPY], m[GM_CLIP_REGION] = m[GM_CLIP_LOW] + m[GM_CLIP_HIGH];
-        m[GM_LOSS] = m[GM_POLICY] - bonus * m[GM_KEPT_ENTROPY];
+        m[GM_POLICY_ENTROPY] = m[GM_ENTROPY], m[GM_CLIP_REGION] = m[GM_CLIP_LOW] + m[GM_CLIP_HIGH];
+        m[GM_LOSS] = m[GM_POLICY] - bonus * m[GM_POLICY_ENTROPY];
     }
 }
 CASE_OP(grpo_loss, .oracle = grpo_loss_oracle, .one_type = true);

@@ -28,7 +28,7 @@ static void costs_are_told(void **state) {
            keys = (alone / b->n + 1) / 2, attention = 2 * 2. * n.H * n.d * keys;
     double flop = 3 * (rows * n.L * (block + attention) + tokens * 2 * n.D * n.V);
     json_t *j = last_line(&f);
-    assert_told(j, "mfu", flop / (f.t.report.stats.train_time * 3e9));
+    assert_told(j, "mfu", flop / (f.t.stats.train_time * 3e9));
     // Between what is resident now and what getrusage saw at most, which leave out each thread's last few pages.
     double kib = json_real_value(json_object_get(j, "memory/process_gib")) * (1 << 20);
     struct rusage use;

@@ -126,7 +126,7 @@ static void long_completions_are_whole(void **state) {
                 ratio += w, high = fmax(high, w);
             }
             assert_true(metric(&c, s, GM_TOKENS) == (float)length[s]);
-            assert_true(metric(&c, s, GM_KEPT) == (float)kept);
+            assert_true(metric(&c, s, GM_POLICY_TOKENS) == (float)kept);
             assert_near(metric(&c, s, GM_ENTROPY), entropy, 1e-6 * entropy);
             assert_near(metric(&c, s, GM_RATIO_SUM), ratio, 1e-6 * ratio);
             if (length[s]) assert_near(metric(&c, s, GM_RATIO_MAX), high, 1e-6);
@@ -383,8 +383,8 @@ static void metrics_by_hand(void **state) {
                 want[GM_TOKENS]++;
                 want[GM_KL] += (exp(r) - r - 1) * (p.kl_ratio ? w : 1);
                 want[GM_ENTROPY] += f32(c.in.entropy)[t];
-                want[GM_KEPT] += keep;
-                want[GM_KEPT_ENTROPY] += keep ? f32(c.in.entropy)[t] : 0;
+                want[GM_POLICY_TOKENS] += keep;
+                want[GM_POLICY_ENTROPY] += keep ? f32(c.in.entropy)[t] : 0;
                 want[GM_CLIP_LOW] += clips && !cispo && w < 1 - (double)p.epsilon && a < 0;
                 want[GM_CLIP_HIGH] += clips && w > (cispo ? 0 : 1) + (double)p.epsilon_high && a > 0;
                 want[GM_RATIO_SUM] += w;
@@ -395,7 +395,7 @@ static void metrics_by_hand(void **state) {
             double log_w = counts ? mean * n : 0, k = a < 0 ? p.vespo_k_neg : p.vespo_k_pos;
             double lambda = a < 0 ? p.vespo_lambda_neg : p.vespo_lambda_pos;
             if (p.loss_type == LOSS_VESPO) want[GM_PHI] = exp(lambda + k * log_w - lambda * exp(log_w));
-            want[GM_POLICY] = metric(&c, s, GM_LOSS) + p.entropy_coef * p.entropy_scale * want[GM_KEPT_ENTROPY];
+            want[GM_POLICY] = metric(&c, s, GM_LOSS) + p.entropy_coef * p.entropy_scale * want[GM_POLICY_ENTROPY];
             want[GM_CLIP_REGION] = want[GM_CLIP_LOW] + want[GM_CLIP_HIGH];
             for (int m = 0; m < GM_COUNT; m++) {
                 double got = metric(&c, s, (GrpoMetric)m);

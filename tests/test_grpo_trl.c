@@ -83,7 +83,7 @@ static Errors golden_errors(const json_t *golden, const json_t *g) {
     if (json_object_get(g, "metrics")) e.metrics = metrics_error(json_object_get(g, "metrics"), &c, &p);
     const json_t *next = json_object_get(g, "entropy_next");
     if (next) {
-        double entropy = metric_sum(&c, GM_KEPT_ENTROPY) / fmax(metric_sum(&c, GM_KEPT), 1);
+        double entropy = metric_sum(&c, GM_POLICY_ENTROPY) / fmax(metric_sum(&c, GM_POLICY_TOKENS), 1);
         double coef = json_number_value(json_array_get(json_object_get(g, "entropy_now"), 0));
         EntropyRule rule = {number(o, "entropy_target", NAN), number(o, "entropy_coef_delta", NAN),
                             number(o, "entropy_coef_min", NAN), number(o, "entropy_coef_max", NAN)};

@@ -1,4 +1,6 @@
 // Several ranks on the CPU: the same numbers as one rank, resuming, stopping, and every way in which a rank can fail.
+#include "exchange.h"
+#include "train_commands.h"
 #include "eval.h"
 #include "file.h"
 #include "ranks.h"
@@ -68,9 +70,9 @@ static void reward(const Reward *r, const Sample *s, int n, float *score) {
     strike(REWARDS);
     real_reward(r, s, n, score);
 }
-static bool share(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
+static bool exchange(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
     if (!strcmp(name, "checkpoint")) strike(SAVE);
-    return real_comm.share(c, name, data, end, e);
+    return real_comm.exchange(c, name, data, end, e);
 }
 static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
     if (armed && fault.where == GATHER && fault.fault == SKIP_ONE)
@@ -94,7 +96,7 @@ static void arm(Trainer *t) {
     counted.fn = reward;
     t->scoring.rewards.reward[0].info = &counted;
     real_comm = *t->learner.engine.comm;
-    t->learner.engine.comm->share = share;
+    t->learner.engine.comm->exchange = exchange;
     t->learner.engine.comm->all_gather = all_gather;
 }
 

@@ -1,4 +1,5 @@
 // What supervised tuning learns of a row, and what its checkpoints say of conversations.
+#include "train_commands.h"
 #include "learner.h"
 #include "chat.h"
 #include "commands.h"

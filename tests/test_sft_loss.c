@@ -1,4 +1,5 @@
 // The loss of supervised tuning against the same tokens' log-probs, asked of the model one row at a time.
+#include "train_commands.h"
 #include "commands.h"
 #include "file.h"
 #include "train_fixture.h"

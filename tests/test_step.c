@@ -24,7 +24,7 @@ static void weights_move_as_adamw_moves_them(void **state) {
         double squares = 0;
         for (int64_t i = 0; i < l->grad.slab.dim[0]; i++) squares += (double)g[i] * (double)g[i];
         double norm = sqrt(squares), scale = k == 1 ? max_norm[k] / norm : 1;
-        assert_true(norm > 2e-3 && fabs(f.t.report.stats.grad_norm - norm) < 1e-6 * norm);
+        assert_true(norm > 2e-3 && fabs(f.t.stats.grad_norm - norm) < 1e-6 * norm);
         for (int p = 0; p < l->engine.policy.n_params; p++) {
             const Param *param = &l->engine.policy.params[p];
             bool decays = !strstr(param->name, "norm") && !strstr(param->name, "bias");
@@ -299,7 +299,7 @@ static void metrics_tell_what_the_batch_holds(void **state) {
         assert_told(j, "kl", kl / all);
         assert_told(j, "entropy", entropy / all);
         assert_told(j, "loss", policy);
-        assert_told(j, "grad_norm", f.t.report.stats.grad_norm);
+        assert_told(j, "grad_norm", f.t.stats.grad_norm);
         if (step % 2 == 0) assert_true(low + high > 0 && most_high > least_low);
         json_decref(j);
     }
@@ -408,7 +408,8 @@ static void the_entropy_coefficient_adapts(void **state) {
         assert_true(train_log(&f.t, STEP_DONE, &e));
         for (int i = 0; i < f.t.generation.batch.n; i++) {
             policy += (double)f.t.generation.metric[i][GM_POLICY], loss += (double)f.t.generation.metric[i][GM_LOSS];
-            sum += (double)f.t.generation.metric[i][GM_KEPT_ENTROPY], kept += (double)f.t.generation.metric[i][GM_KEPT];
+            sum += (double)f.t.generation.metric[i][GM_POLICY_ENTROPY],
+                kept += (double)f.t.generation.metric[i][GM_POLICY_TOKENS];
         }
         json_t *j = last_line(&f);
         assert_told(j, "entropy_coef", after[step]);

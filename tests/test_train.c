@@ -90,7 +90,7 @@ static void first_ratio_is_one(void **state) {
             assert_true(f.t.generation.metric[i][GM_RATIO_MIN] == 1 && f.t.generation.metric[i][GM_RATIO_MAX] == 1);
             assert_true(f.t.generation.metric[i][GM_KL] == 0); // the reference is the policy still
         }
-        assert_true(f.t.report.stats.grad_norm > 0);
+        assert_true(f.t.stats.grad_norm > 0);
         fixture_close(&f);
     }
     fixture_remove(&f);
@@ -227,12 +227,10 @@ static void sharing_changes_no_loss(void **state) {
             for (int p = 0; p < b->prompts; p++) whole += ((int64_t)b->prompt[p].n - 1) * (shared ? 1 : b->group);
             for (int i = 0; i < b->n; i++) whole += b->len[i];
             assert_int_equal(rows_run == whole, !shared || cases[k].whole);
-            assert_int_equal(f.t.report.stats.rows < f.t.report.stats.rows_alone,
-                             shared && f.cfg.per_device_train_batch_size > 1);
+            assert_int_equal(f.t.stats.rows < f.t.stats.rows_alone, shared && f.cfg.per_device_train_batch_size > 1);
             double saved = 0; // where all groups are whole: each prompt but its last token, of all completions but one
             for (int p = 0; p < b->prompts; p++) saved += (double)(b->group - 1) * (double)(b->prompt[p].n - 1);
-            if (shared && cases[k].micros[1] == 1)
-                assert_true(f.t.report.stats.rows_alone - f.t.report.stats.rows == saved);
+            if (shared && cases[k].micros[1] == 1) assert_true(f.t.stats.rows_alone - f.t.stats.rows == saved);
             for (int i = 0; i < f.t.generation.steps_per_pass - 1; i++) assert_int_equal(fixture_step(&f), STEP_DONE);
             size_t tokens = (size_t)b->n * (size_t)b->max_completion;
             int64_t n = tensor_numel(l->grad.slab);
@@ -417,7 +415,7 @@ static void not_finite_changes_nothing(void **state) {
         assert_int_equal(f.t.state.updates, 1);
         const char *const named[] = {"sampled log-prob", "loss", "gradient: model.layers.1.mlp.gate_proj.weight",
                                      "reward"};
-        if (!strstr(f.t.report.stats.bad, named[k])) fail_msg("'%s' does not name %s", f.t.report.stats.bad, named[k]);
+        if (!strstr(f.t.stats.bad, named[k])) fail_msg("'%s' does not name %s", f.t.stats.bad, named[k]);
         *l->engine.device = real;
         if (k < 3) {
             assert_int_equal(fixture_step(&f), STEP_DONE);
@@ -437,7 +435,7 @@ static void equal_rewards_teach_nothing(void **state) {
     fixture_open(&f, "rewards=correctness beta=0 weight_decay=0"); // a random model is never right
     void *weights = bytes_of(f.t.learner.engine.device, f.t.learner.engine.policy.slab);
     assert_int_equal(fixture_step(&f), STEP_DONE);
-    assert_true(f.t.report.stats.grad_norm == 0);
+    assert_true(f.t.stats.grad_norm == 0);
     for (int i = 0; i < f.t.generation.batch.n; i++) assert_true(f.t.generation.batch.advantage[i] == 0);
     assert_bytes(f.t.learner.engine.device, f.t.learner.engine.policy.slab, weights);
     free(weights);

@@ -23,11 +23,11 @@ typedef enum { FINDING_OK, FINDING_WARN, FINDING_FAIL } Finding;
 typedef struct {
     int count[3];
     ExitCode code; // of the first failure
-} Report;
+} Checkup;
 
 static const double GiB = 1024.0 * 1024 * 1024;
 
-static void PRINTF_LIKE(4, 5) say(Report *r, Finding f, const char *what, const char *fmt, ...) {
+static void PRINTF_LIKE(4, 5) say(Checkup *r, Finding f, const char *what, const char *fmt, ...) {
     static const char *const word[] = {"OK", "WARN", "FAIL"};
     char text[sizeof((Error *)0)->text + 256];
     Str safe = {0};
@@ -41,14 +41,14 @@ static void PRINTF_LIKE(4, 5) say(Report *r, Finding f, const char *what, const 
     r->count[f]++;
 }
 
-static void fail(Report *r, const char *what, const Error *e) {
+static void fail(Checkup *r, const char *what, const Error *e) {
     say(r, FINDING_FAIL, what, "%s", e->text);
     if (r->code == EXIT_OK) r->code = e->code;
 }
 
 // ---- the machine -------------------------------------------------------------------------------------------------
 
-static void check_build(Report *r) {
+static void check_build(Checkup *r) {
 #ifdef __clang__
     static const char compiler[] = __VERSION__; // "Clang 14.0.6"
 #else
@@ -69,7 +69,7 @@ static void check_build(Report *r) {
 }
 
 // Says which instruction sets the ops can run on, and why not on the others.
-static void check_instructions(Report *r, const Device *d) {
+static void check_instructions(Checkup *r, const Device *d) {
     Str there = {0}, missing = {0};
     for (int isa = CPU_ISA_AUTO + 1; isa < CPU_ISA_END; isa++) {
         const char *why = cpu_isa_missing(isa), *name = cpu_isa_name(isa);
@@ -83,7 +83,7 @@ static void check_instructions(Report *r, const Device *d) {
     str_free(&missing);
 }
 
-static void check_machine(Report *r, int threads, int isa) {
+static void check_machine(Checkup *r, int threads, int isa) {
     struct utsname u;
     if (uname(&u)) snprintf(u.sysname, sizeof u.sysname, "unknown");
     long online = sysconf(_SC_NPROCESSORS_ONLN), usable = machine_cores(1);
@@ -109,7 +109,7 @@ static void check_machine(Report *r, int threads, int isa) {
 
 // Says where config.json has the same thing under the names of transformers 4 and 5, with different values, and which
 // was used.
-static void check_said_twice(Report *r, const HfConfig *hf) {
+static void check_said_twice(Checkup *r, const HfConfig *hf) {
     RopeSpec rope = hf->dims.rope;
     if (rope.type == ROPE_DEFAULT) say(r, FINDING_OK, "rotary", "theta %g", (double)rope.theta);
     else
@@ -123,7 +123,7 @@ static void check_said_twice(Report *r, const HfConfig *hf) {
             hf->dtype);
 }
 
-static bool check_model(Report *r, const Config *c, HfConfig *hf) {
+static bool check_model(Checkup *r, const Config *c, HfConfig *hf) {
     Error e = {0};
     if (!hf_config_read(c->model, hf, &e)) return fail(r, "model", &e), false;
     bool counted = c->init == INIT_RANDOM || hf_head_read(c->model, &hf->dims, &e); // a head of its own counts
@@ -148,7 +148,7 @@ static bool check_model(Report *r, const Config *c, HfConfig *hf) {
     return true;
 }
 
-static Tokenizer *check_tokenizer(Report *r, const Config *c, const HfConfig *hf) {
+static Tokenizer *check_tokenizer(Checkup *r, const Config *c, const HfConfig *hf) {
     Error e = {0};
     Tokenizer *t = tokenizer_load(*c->tokenizer ? c->tokenizer : c->model, &e);
     if (!t) return fail(r, "tokenizer", &e), NULL;
@@ -161,7 +161,7 @@ static Tokenizer *check_tokenizer(Report *r, const Config *c, const HfConfig *hf
 }
 
 // Compares the chat template with the tokenizer's own, and its end of turn with the end ids of the model's files.
-static void check_template(Report *r, const Config *c, const Tokenizer *t, const HfConfig *hf) {
+static void check_template(Checkup *r, const Config *c, const Tokenizer *t, const HfConfig *hf) {
     Error e = {0};
     const char *own, *name;
     char *unknown;
@@ -192,7 +192,7 @@ static void check_template(Report *r, const Config *c, const Tokenizer *t, const
 #define MOST_ROWS 20000 // whose prompts are measured
 
 // Checks the rows of one file, and the length of their prompts against max_prompt_length.
-static void check_rows(Report *r, const char *what, const char *path, const Config *c, const Prompter *p) {
+static void check_rows(Checkup *r, const char *what, const char *path, const Config *c, const Prompter *p) {
     Error e = {0};
     Dataset *d = dataset_open(path, c, p ? &(RowCheck){prompter_check_eval, p} : NULL, &e);
     if (!d) return fail(r, what, &e);
@@ -224,7 +224,7 @@ static void check_rows(Report *r, const char *what, const char *path, const Conf
     dataset_free(d);
 }
 
-static void check_readable(Report *r, const char *what, const char *path) {
+static void check_readable(Checkup *r, const char *what, const char *path) {
     Error e = {0};
     if (!*path) return;
     if (access(path, R_OK) == 0) return say(r, FINDING_OK, what, "%s", path);
@@ -232,7 +232,7 @@ static void check_readable(Report *r, const char *what, const char *path) {
     fail(r, what, &e);
 }
 
-static void check_data(Report *r, const Config *c, Tokenizer *t) {
+static void check_data(Checkup *r, const Config *c, Tokenizer *t) {
     Error e = {0};
     Engine run = {.cfg = c, .tokenizer = t};
     Prompter p;
@@ -251,7 +251,7 @@ static void check_data(Report *r, const Config *c, Tokenizer *t) {
 
 // ---- room --------------------------------------------------------------------------------------------------------
 
-static void check_memory(Report *r, const Config *c, const Rewards *rw, Learner *l) {
+static void check_memory(Checkup *r, const Config *c, const Rewards *rw, Learner *l) {
     Error e = {0};
     RunShape shape = c->train_file.n ? shape_for_train(c, rw) : shape_for_rollout(c, 64, 8);
     shape.rewards = rw;
@@ -278,7 +278,7 @@ static void check_memory(Report *r, const Config *c, const Rewards *rw, Learner 
 }
 
 // Checks that output_dir, or the place where it would be made, can be written and has room for the checkpoints.
-static void check_output(Report *r, const Config *c, const Learner *l) {
+static void check_output(Checkup *r, const Config *c, const Learner *l) {
     Error e = {0};
     char *dir = xstrdup(*c->output_dir ? c->output_dir : ".");
     while (access(dir, F_OK)) { // the nearest directory that is there
@@ -308,7 +308,7 @@ static void check_output(Report *r, const Config *c, const Learner *l) {
     free(dir);
 }
 
-static void check_config(Report *r, const Config *c) {
+static void check_config(Checkup *r, const Config *c) {
     HfConfig hf;
     Learner l = {0};
     Rewards rw;
@@ -326,7 +326,7 @@ static void check_config(Report *r, const Config *c) {
 
 ExitCode command_doctor(int argc, char **argv, Error *e) {
     Config c;
-    Report r = {0};
+    Checkup r = {0};
     if (!config_args(&c, "doctor", argc, argv, e)) return e->code;
     check_build(&r);
     check_machine(&r, (int)c.threads, c.cpu_isa);

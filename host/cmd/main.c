@@ -1,14 +1,11 @@
 // grpo: one binary, a table of commands.
-#include "train.h"
-#include "eval.h"
-#include "select.h"
 #include "commands.h"
 #include "device.h"
 #include "nearest.h"
-#include "pipeline.h"
 #include "program.h"
 #include "ranks.h"
 #include "str.h"
+#include "train_commands.h"
 #include "version.h"
 #include <stdlib.h>
 #include <string.h>

@@ -192,7 +192,7 @@ static void blob_slice(const StateBlob *b, int rank, uint64_t *first, uint64_t *
 }
 
 // Assembles a blob that the ranks hold in slices, a block at a time: every rank puts its own bytes into the block, and
-// comm_share gives each rank those of the others. Rank 0 writes it to `out`, which is NULL on the other ranks.
+// comm_exchange gives each rank those of the others. Rank 0 writes it to `out`, which is NULL on the other ranks.
 static bool blob_gather(OutDir *out, Device *d, const StateBlob *b, Error *e) {
     int world = comm_world(b->comm), rank = comm_rank(b->comm);
     uint64_t *end = xcalloc((size_t)world, sizeof *end), first, stop;
@@ -207,7 +207,7 @@ static bool blob_gather(OutDir *out, Device *d, const StateBlob *b, Error *e) {
         blob_slice(b, rank, &first, &stop);
         uint64_t from = rank ? end[rank - 1] : 0;
         if (end[rank] > from) d->copy(d, block + from, (char *)b->data + (at + from - first), end[rank] - from);
-        ok = device_ok(d, e) && comm_share(b->comm, "checkpoint", block, end, e) &&
+        ok = device_ok(d, e) && comm_exchange(b->comm, "checkpoint", block, end, e) &&
              (!out || outdir_write(out, block, n, e));
     }
     free(block);

@@ -31,7 +31,8 @@ typedef struct {
     char numerics[32];   // Device.numerics of the device that saves, or saved, it
     char data[48];       // bytes and CRC32C of the training files
     char judges[16];     // CRC32C of the models and templates behind rewards; "": none
-    char start[32];      // CRC32C of the weights that the reference is made of, where no file of the checkpoint has it; "": none
+    char start
+        [32]; // CRC32C of the weights that the reference is made of, where no file of the checkpoint has it; "": none
 } TrainState;
 typedef struct {
     const char *name; // file name in state/

@@ -42,8 +42,8 @@ static int float_compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quantile, int64_t *kept) {
-    *kept = n;
+float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quantile, int64_t *policy_tokens) {
+    *policy_tokens = n;
     if (top_entropy_quantile >= 1 || n == 0) return -INFINITY;
     qsort(entropy, (size_t)n, sizeof *entropy, float_compare);
     // Bit for bit as torch.quantile: where it rounds to f32, and from which end it interpolates, decides whether a
@@ -52,7 +52,7 @@ float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quant
     int64_t below = (int64_t)rank, above = (int64_t)ceil(rank);
     float weight = (float)(rank - (double)below), gap = entropy[above] - entropy[below];
     float threshold = weight < 0.5f ? fmaf(weight, gap, entropy[below]) : fmaf(-gap, 1 - weight, entropy[above]);
-    while (*kept > 0 && entropy[n - *kept] < threshold) --*kept;
+    while (*policy_tokens > 0 && entropy[n - *policy_tokens] < threshold) --*policy_tokens;
     return threshold;
 }
 

@@ -2,9 +2,20 @@
 #pragma once
 #include "checkpoint.h"
 #include "hooks.h"
+#include "live.h"
 #include "metrics.h"
+#include "profile.h"
 #include "progress.h"
 #include "learner.h"
+
+// Where a run that trains is told of: logs, terminal, report, hooks. Of these rank 0 alone has what is not NULL.
+typedef struct {
+    Metrics *metrics;
+    Progress *progress;
+    LiveReport *live;
+    Hooks *hooks;
+    Profile profile;
+} RunReport;
 
 // Syncs the logs, saves the state `at` as output_dir/step_N, and starts the hook on_save.
 bool run_save(const Learner *l, TrainState *at, Metrics *m, Hooks *h, Error *e);

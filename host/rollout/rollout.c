@@ -299,3 +299,12 @@ bool rollout_finite(const Batch *b, Error *e) {
                      "that diverged; load=strict names the first bad tensor in the file",
                      j, i);
 }
+
+SampleParams sample_params(const Config *c) {
+    return (SampleParams){.temperature = (float)c->temperature,
+                          .top_k = (int)c->top_k,
+                          .top_p = (float)c->top_p,
+                          .min_p = (float)c->min_p,
+                          .repetition_penalty = (float)c->repetition_penalty,
+                          .seed = (uint64_t)c->seed};
+}

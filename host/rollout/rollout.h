@@ -57,3 +57,5 @@ bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, Stop
 // Whether all log-probs of a rollout are finite; if not, fills *e (EXIT_NUMERIC). For commands that show or grade
 // completions.
 bool rollout_finite(const Batch *b, Error *e);
+// How the options say to sample: temperature, filters, seed.
+SampleParams sample_params(const Config *c);

@@ -1,11 +1,13 @@
 // GSM8K accuracy: greedy, or pass@k and majority over several completions; graded strictly (the answer between the
 // tags, as a string) and leniently (the last number, as a number), so that learning the format cannot pass for learning.
 // For other questions eval_grader names the reward that judges: `accuracy:gold=latex` for MATH-500, `binary_code` for code.
+#include "exchange.h"
 #include "eval.h"
 #include "output.h"
 #include "ranks.h"
 #include "signals.h"
 #include "train.h"
+#include "train_commands.h"
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -171,7 +173,7 @@ bool eval_run(Engine *en, const Prompter *pr, Dataset *data, const Rewards *rw, 
     if (samples == 1) params.temperature = 0;
     int chunk = 4 * en->shape.rollout.slots / samples; // enough to keep every slot busy
     chunk = chunk < 1 ? 1 : chunk;
-    RankShare own = rank_share(en->comm, (int)rows);
+    RankRange own = rank_range(en->comm, (int)rows);
     int mine = own.end - own.first;
     Scorer *scorer = scorer_open(rw, (int)en->cfg->reward_threads, e);
     if (!scorer) return false;

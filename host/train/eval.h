@@ -25,5 +25,3 @@ bool eval_run(Engine *en, const Prompter *p, Dataset *data, const Rewards *rw, i
               EvalResult *out, Error *e);
 // The result as one JSON object.
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out);
-// The command `eval`: as command_train.
-ExitCode command_eval(int argc, char **argv, Error *e);

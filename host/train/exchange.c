@@ -3,20 +3,21 @@
 //
 // The batch is a few megabytes at most, so every rank keeps all of it, and what is global (advantages, token counts, the
 // entropy threshold, which groups are flat) is computed on every rank from the same numbers. Nothing here adds floats.
+#include "exchange.h"
 #include "device.h"
 #include "train.h"
 #include <stdlib.h>
 
-RankShare rank_share(const Comm *c, int n) {
+RankRange rank_range(const Comm *c, int n) {
     int64_t rank = comm_rank(c), world = comm_world(c);
-    return (RankShare){(int)(n * rank / world), (int)(n * (rank + 1) / world)};
+    return (RankRange){(int)(n * rank / world), (int)(n * (rank + 1) / world)};
 }
 
 // The share of rank `rank`, of n things.
-static RankShare share_of(const Comm *c, int rank, int n) {
+static RankRange share_of(const Comm *c, int rank, int n) {
     Comm other = *c;
     other.rank = rank;
-    return rank_share(&other, n);
+    return rank_range(&other, n);
 }
 
 typedef struct {
@@ -43,7 +44,7 @@ bool ranks_exchange_completions(Comm *c, Batch *b, const Rewards *rewards, int64
     for (int k = 0; k < rewards->n; k++)
         for (int f = 0; f < REWARD_FAULTS; f++) faults[k][f] = reward_faults(&rewards->reward[k], f);
     if (!c) return true;
-    RankShare own = rank_share(c, b->prompts);
+    RankRange own = rank_range(c, b->prompts);
     Str mine = {0};
     const size_t counts = (size_t)rewards->n * sizeof *faults; // bytes, before each rank's completions
     str_add(&mine, (const char *)faults, counts);
@@ -58,7 +59,7 @@ bool ranks_exchange_completions(Comm *c, Batch *b, const Rewards *rewards, int64
         memcpy(theirs, from, counts);
         for (int k = 0; k < rewards->n; k++)
             for (int f = 0; f < REWARD_FAULTS; f++) faults[k][f] += theirs[k][f];
-        RankShare s = share_of(c, r, b->prompts);
+        RankRange s = share_of(c, r, b->prompts);
         if (r != c->rank &&
             !batch_unpack_prompts(b, s.first, s.end - s.first, from + counts, (size_t)(all + end[r] - from) - counts))
             ok = error_set(e, EXIT_COMM, "what rank %d sent as its completions is none; please report it", r);
@@ -73,14 +74,14 @@ bool ranks_exchange_tokens(Comm *c, const Batch *b, const char *name, float *col
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end), total = 0;
     for (int r = 0; r < c->world; r++) {
-        RankShare s = share_of(c, r, n);
+        RankRange s = share_of(c, r, n);
         for (int j = s.first; j < s.end; j++) total += (uint64_t)b->len[seq[j]] * sizeof *column;
         end[r] = total;
     }
     char *all = xmalloc(total), *at = all;
     for (int j = 0; j < n; at += (size_t)b->len[seq[j++]] * 4)
         memcpy(at, column + (size_t)seq[j] * (size_t)b->max_completion, (size_t)b->len[seq[j]] * 4);
-    bool ok = comm_share(c, name, all, end, e);
+    bool ok = comm_exchange(c, name, all, end, e);
     at = all;
     for (int j = 0; ok && j < n; at += (size_t)b->len[seq[j++]] * 4)
         memcpy(column + (size_t)seq[j] * (size_t)b->max_completion, at, (size_t)b->len[seq[j]] * 4);
@@ -95,7 +96,7 @@ bool ranks_exchange_metrics(Comm *c, Generation *g, const int *seq, int n, Error
     for (int r = 0; r < c->world; r++) end[r] = (uint64_t)share_of(c, r, n).end * sizeof *g->metric;
     float(*all)[GM_COUNT] = xcalloc((size_t)n, sizeof *all);
     for (int j = 0; j < n; j++) memcpy(all[j], g->metric[seq[j]], sizeof *all);
-    bool ok = comm_share(c, "loss", all, end, e);
+    bool ok = comm_exchange(c, "loss", all, end, e);
     for (int j = 0; ok && j < n; j++) {
         memcpy(g->metric[seq[j]], all[j], sizeof *all);
         g->batch.loss[seq[j]] = all[j][GM_LOSS];

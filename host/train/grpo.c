@@ -1,6 +1,7 @@
 // The GRPO step. A question's journey, in order: data set, chat, tokenizer -> rollout -> rewards -> reference
 // -> log-probs -> grpo_loss -> backward -> optimizer. One generation feeds one or more optimizer steps; the first of them
 // trains with the numbers the sampler kept.
+#include "exchange.h"
 #include "clock.h"
 #include "device.h"
 #include "grpo_math.h"
@@ -14,15 +15,6 @@
 #include <time.h>
 
 static float training_temperature(const Config *c) { return c->temperature > 0 ? (float)c->temperature : 1; }
-
-SampleParams sample_params(const Config *c) {
-    return (SampleParams){.temperature = (float)c->temperature,
-                          .top_k = (int)c->top_k,
-                          .top_p = (float)c->top_p,
-                          .min_p = (float)c->min_p,
-                          .repetition_penalty = (float)c->repetition_penalty,
-                          .seed = (uint64_t)c->seed};
-}
 
 // Ends a step whose numbers are not finite: it changes no weight, and the name of the tensor at fault is kept for the
 // log.
@@ -99,7 +91,7 @@ static void enter(Trainer *t, const char *phase, int64_t done, int64_t total) {
 // other ranks bring the rest.
 static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n, float *column, Error *e) {
     int size = (int)t->cfg->per_device_train_batch_size, count;
-    RankShare own = rank_share(t->learner.engine.comm, n);
+    RankRange own = rank_range(t->learner.engine.comm, n);
     const char *phase = m == &t->learner.engine.policy ? "entropy" : "reference";
     StepResult s = STEP_DONE;
     int64_t held = 0;
@@ -115,7 +107,7 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
         }
     }
     if (s == STEP_DONE) scatter(&t->learner, &t->generation, column, seq + own.first, own.end - own.first);
-    s = ranks_agree(&t->learner.engine, &t->report.stats, s, e);
+    s = ranks_agree(&t->learner.engine, &t->stats, s, e);
     return s == STEP_DONE &&
                    !ranks_exchange_tokens(t->learner.engine.comm, &t->generation.batch, phase, column, seq, n, e)
                ? STEP_FAILED
@@ -154,7 +146,7 @@ static void take_decoded(void *arg, int i) {
 // Samples and scores this rank's questions; then every rank gets those of the others.
 static StepResult rollout(Trainer *t, Error *e) {
     double start = clock_seconds();
-    RankShare own = rank_share(t->learner.engine.comm, t->generation.batch.prompts);
+    RankRange own = rank_range(t->learner.engine.comm, t->generation.batch.prompts);
     Batch own_batch = batch_slice(&t->generation.batch, own.first, own.end - own.first);
     t->generation.decoded = 0;
     enter(t, "rollout", 0, own_batch.n);
@@ -162,16 +154,16 @@ static StepResult rollout(Trainer *t, Error *e) {
     bool ok = rollout_run(&t->learner.engine.rollout, t->learner.engine.device, &t->learner.engine.policy,
                           t->learner.engine.tokenizer, engine_stop_rule(&t->learner.engine), sample_params(t->cfg),
                           &own_batch, (RolloutWatch){.done = take_decoded, .arg = t}, e);
-    t->report.stats.rollout_time += clock_seconds() - start;
+    t->stats.rollout_time += clock_seconds() - start;
     start = clock_seconds();
     if (ok) enter(t, "rewards", 0, 0);
     ok = ok && engine_score(&t->learner.engine, &own_batch, e);
     ok = scorer_end(t->scoring.scorer, ok, e);
-    t->report.stats.reward_time += clock_seconds() - start;
+    t->stats.reward_time += clock_seconds() - start;
     if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
-    StepResult s = ranks_agree(&t->learner.engine, &t->report.stats, ok ? STEP_DONE : STEP_STOPPED, e);
+    StepResult s = ranks_agree(&t->learner.engine, &t->stats, ok ? STEP_DONE : STEP_STOPPED, e);
     return s == STEP_DONE && !ranks_exchange_completions(t->learner.engine.comm, &t->generation.batch,
-                                                         &t->scoring.rewards, t->report.faults, e)
+                                                         &t->scoring.rewards, t->scoring.faults, e)
                ? STEP_FAILED
                : s;
 }
@@ -207,7 +199,7 @@ static StepResult generate(Trainer *t, Error *e) {
     if (c->shuffle_rewards) rewards_shuffle(b, (uint64_t)c->seed, (uint64_t)t->state.step);
     char where[64];
     const char *bad = first_bad_completion(b, where, sizeof where);
-    if (bad) return bad_numbers(&t->report.stats, bad, where);
+    if (bad) return bad_numbers(&t->stats, bad, where);
 
     StepResult s = STEP_DONE;
     if (c->beta != 0) {
@@ -216,7 +208,7 @@ static StepResult generate(Trainer *t, Error *e) {
         if (!learner_reference(&t->learner, e)) return STEP_FAILED;
         grpo_order(t->generation.order, b->n, 1, 0, 0); // groups whole, whatever their steps
         s = score_tokens(t, &t->learner.reference, t->generation.order, b->n, b->ref_logp, e);
-        t->report.stats.reference_time += clock_seconds() - start;
+        t->stats.reference_time += clock_seconds() - start;
     }
     grpo_order(t->generation.order, b->n, t->generation.steps_per_pass, (uint64_t)c->seed, (uint64_t)b->key[0]);
     return s;
@@ -256,8 +248,8 @@ static void adapt_entropy_coef(TrainState *s, const Config *c, const Generation 
     if (!c->use_adaptive_entropy) return;
     double sum = 0, tokens = 0;
     for (int j = 0; j < n; j++) {
-        sum += g->metric[seq[j]][GM_KEPT_ENTROPY];
-        tokens += g->metric[seq[j]][GM_KEPT];
+        sum += g->metric[seq[j]][GM_POLICY_ENTROPY];
+        tokens += g->metric[seq[j]][GM_POLICY_TOKENS];
     }
     s->last_entropy = sum / fmax(tokens, 1);
     s->entropy_coef = grpo_next_entropy_coef(s->entropy_coef, s->last_entropy,
@@ -340,8 +332,8 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
     Device *d = l->engine.device;
     Batch *b = &t->generation.batch;
     TrainWork w = pack_micro(t, seq, n);
-    t->report.stats.rows += (double)t->generation.packing.T;
-    t->report.stats.rows_alone += (double)t->generation.packing.alone;
+    t->stats.rows += (double)t->generation.packing.T;
+    t->stats.rows_alone += (double)t->generation.packing.alone;
     forward(t, &w, seq, n);
     if (p.beta != 0) gather(l, &t->generation, w.ref_logp, b->ref_logp, seq, n);
     int32_t *index = xmalloc((size_t)n * sizeof *index);
@@ -385,7 +377,7 @@ static StepResult take_metrics(Trainer *t, const int *seq, int n) {
         t->generation.batch.state[seq[j]] = SEQ_TRAINED;
         if (!isfinite(metric[GM_LOSS]) && !*where) snprintf(where, sizeof where, "completion %d", seq[j]);
     }
-    return *where ? bad_numbers(&t->report.stats, "loss", where) : STEP_DONE;
+    return *where ? bad_numbers(&t->stats, "loss", where) : STEP_DONE;
 }
 
 // Makes one optimizer step: this rank's share of the gradients, micro-batch by micro-batch; then the update.
@@ -397,7 +389,7 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     if (s != STEP_DONE) return s;
     l->engine.device->fill(l->engine.device, model_trained(&l->grad).slab, 0);
     int size = (int)t->cfg->per_device_train_batch_size, count;
-    RankShare own = rank_share(l->engine.comm, n);
+    RankRange own = rank_range(l->engine.comm, n);
     for (int at = own.first; at < own.end && s == STEP_DONE; at += count) {
         count = micro_take(seq + at, own.end - at, size, sharing(t->cfg, &t->generation.batch));
         if (stop_requested()) s = STEP_STOPPED;
@@ -408,25 +400,23 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
         }
     }
     if (s == STEP_DONE) s = take_metrics(t, seq + own.first, own.end - own.first);
-    t->report.stats.train_time += clock_seconds() - start;
-    s = ranks_agree(&t->learner.engine, &t->report.stats, s, e);
-    double rows[] = {t->report.stats.rows, t->report.stats.rows_alone};
+    t->stats.train_time += clock_seconds() - start;
+    s = ranks_agree(&t->learner.engine, &t->stats, s, e);
+    double rows[] = {t->stats.rows, t->stats.rows_alone};
     if (s == STEP_DONE && (!ranks_exchange_metrics(l->engine.comm, &t->generation, seq, n, e) ||
                            !comm_all_reduce(l->engine.comm, "rows", rows, 2, e)))
         s = STEP_FAILED;
-    t->report.stats.rows = rows[0], t->report.stats.rows_alone = rows[1];
+    t->stats.rows = rows[0], t->stats.rows_alone = rows[1];
     if (s != STEP_DONE) return s;
     start = clock_seconds();
     const char *bad;
     enter(t, "optimizer", 0, 0);
-    if (!optim_grad_norm(l, &t->report.stats.grad_norm, &bad, e)) return STEP_FAILED;
-    if (!isfinite(t->report.stats.grad_norm))
-        return bad_numbers(&t->report.stats, "gradient", bad ? bad : "global norm");
-    t->report.stats.learning_rate = optim_learning_rate(t->cfg, t->state.step, t->total_steps);
-    if (!optim_step(l, t->report.stats.learning_rate, t->report.stats.grad_norm, t->state.updates + 1, e))
-        return STEP_FAILED;
+    if (!optim_grad_norm(l, &t->stats.grad_norm, &bad, e)) return STEP_FAILED;
+    if (!isfinite(t->stats.grad_norm)) return bad_numbers(&t->stats, "gradient", bad ? bad : "global norm");
+    t->stats.learning_rate = optim_learning_rate(t->cfg, t->state.step, t->total_steps);
+    if (!optim_step(l, t->stats.learning_rate, t->stats.grad_norm, t->state.updates + 1, e)) return STEP_FAILED;
     l->engine.device->sync(l->engine.device);
-    t->report.stats.optimizer_time += clock_seconds() - start;
+    t->stats.optimizer_time += clock_seconds() - start;
     return STEP_DONE;
 }
 
@@ -439,21 +429,21 @@ static void sync_reference(Trainer *t) {
 
 StepResult grpo_step(Trainer *t, Error *e) {
     double start = clock_seconds();
-    t->report.stats = (StepStats){0};
+    t->stats = (StepStats){0};
     int n = optim_step_rows(t->cfg);
     int64_t fed = t->state.fed; // optimizer steps that this generation was used for before this one
     StepResult s = STEP_DONE;
-    t->report.stats.generated = fed == 0;
-    t->report.stats.first = (int)(fed % t->generation.steps_per_pass) * n;
+    t->stats.generated = fed == 0;
+    t->stats.first = (int)(fed % t->generation.steps_per_pass) * n;
     if (fed == 0) s = generate(t, e);
-    if (s == STEP_DONE) s = train_on(t, t->generation.order + t->report.stats.first, n, e);
+    if (s == STEP_DONE) s = train_on(t, t->generation.order + t->stats.first, n, e);
     if (!device_ok(t->learner.engine.device, e)) return STEP_FAILED; // what was computed is not to be trusted
     if (s == STEP_FAILED || s == STEP_STOPPED) return s;
 
     // From here on the step counts: the state moves from one consistent point to the next.
     if (s == STEP_DONE) {
         sync_reference(t);
-        adapt_entropy_coef(&t->state, t->cfg, &t->generation, t->generation.order + t->report.stats.first, n);
+        adapt_entropy_coef(&t->state, t->cfg, &t->generation, t->generation.order + t->stats.first, n);
         t->state.updates++;
         t->state.skipped = 0;
     } else t->state.skipped++;
@@ -465,6 +455,6 @@ StepResult grpo_step(Trainer *t, Error *e) {
     t->state.fed = s == STEP_SKIPPED ? 0 : (fed + 1) % (t->generation.steps_per_pass * t->cfg->num_iterations);
     t->state.cursor = mix_cursor(t->questions.data);
     t->state.next_key = t->generation.next_key;
-    t->report.stats.step_time = clock_seconds() - start;
+    t->stats.step_time = clock_seconds() - start;
     return s;
 }

@@ -3,7 +3,7 @@
 // output_dir/NAME.yaml is the configuration a phase runs with; output_dir/pipeline.json says of each finished phase what it
 // made from what, with checksums. Killed anywhere, the same command finds the finished phases in it, and the one that was
 // running goes on as its command does.
-#include "pipeline.h"
+#include "train_commands.h"
 #include "checkpoint.h"
 #include "clock.h"
 #include "dataset.h"

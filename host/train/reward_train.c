@@ -1,6 +1,7 @@
 // grpo reward_model: trains a model that gives a text a score, on pairs of which one text was preferred (Bradley and Terry
 // 1952; Ouyang et al. 2022). Loss: the mean over the pairs of an optimizer step of -log sigmoid(chosen - rejected - margin),
 // and center_rewards_coefficient x (chosen + rejected)^2 (Eisenstein et al. 2023): TRL 1.16's RewardTrainer.
+#include "exchange.h"
 #include "chat.h"
 #include "clock.h"
 #include "device.h"
@@ -9,6 +10,7 @@
 #include "ranks.h"
 #include "signals.h"
 #include "supervised.h"
+#include "train_commands.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,7 +121,7 @@ static bool add_ranks(Comm *c, PairSums *s, double *more, int n, Error *e) {
 static bool run_step(RewardTrainer *t, PairSums *sums, double *tokens, Error *e) {
     Learner *l = &t->run.learner;
     int n = optim_step_rows(t->run.cfg), micro = (int)t->run.cfg->per_device_train_batch_size, held = 0;
-    RankShare own = rank_share(l->engine.comm, n);
+    RankRange own = rank_range(l->engine.comm, n);
     double more[2] = {0}; // tokens, stopped
     *sums = (PairSums){.least = INFINITY, .most = -INFINITY};
     l->engine.device->fill(l->engine.device, model_trained(&l->grad).slab, 0);
@@ -130,9 +132,9 @@ static bool run_step(RewardTrainer *t, PairSums *sums, double *tokens, Error *e)
         if (++held < micro && i + 1 < own.end) continue;
         more[1] = stop_requested();
         if (more[1]) break;
-        progress_phase(t->run.progress, "train", i + 1 - own.first, own.end - own.first);
-        ranks_phase("train", t->run.at.step + 1);
-        profile_phase(&t->run.profile, "train");
+        progress_phase(t->run.report.progress, "train", i + 1 - own.first, own.end - own.first);
+        ranks_phase("train", t->run.state.step + 1);
+        profile_phase(&t->run.report.profile, "train");
         run_micro(t, held, n, sums);
         more[0] += (double)t->packing.alone;
         held = 0;
@@ -148,11 +150,11 @@ static bool evaluate(Supervised *run, Error *e) {
     if (!t->held_out) return true;
     int64_t rows = dataset_rows(t->held_out);
     if (t->run.cfg->eval_limit > 0 && t->run.cfg->eval_limit < rows) rows = t->run.cfg->eval_limit;
-    RankShare own = rank_share(t->run.learner.engine.comm, (int)rows);
+    RankRange own = rank_range(t->run.learner.engine.comm, (int)rows);
     PairSums sums = {.least = INFINITY, .most = -INFINITY};
     int micro = (int)t->run.cfg->per_device_train_batch_size, held = 0;
-    progress_phase(t->run.progress, "eval", 0, 0);
-    ranks_phase("eval", t->run.at.step);
+    progress_phase(t->run.report.progress, "eval", 0, 0);
+    ranks_phase("eval", t->run.state.step);
     for (int i = own.first; i < own.end; i++) {
         Row row;
         if (!dataset_row(t->held_out, i, &row, e)) return false;
@@ -167,17 +169,17 @@ static bool evaluate(Supervised *run, Error *e) {
     if (!device_ok(t->run.learner.engine.device, e) || !add_ranks(t->run.learner.engine.comm, &sums, none, 1, e))
         return false;
     if (comm_rank(t->run.learner.engine.comm)) return true;
-    metrics_add_int(t->run.metrics, "step", t->run.at.step);
-    metrics_add(t->run.metrics, "eval/loss", sums.loss / (double)rows);
-    metrics_add(t->run.metrics, "eval/accuracy", sums.right / (double)rows);
-    metrics_add(t->run.metrics, "eval/margin", sums.margin / (double)rows);
-    progress_say(t->run.progress, "step %lld: eval accuracy %.1f %%, loss %.4f, margin %.3f (%lld pairs)",
-                 (long long)t->run.at.step, 100 * sums.right / (double)rows, sums.loss / (double)rows,
+    metrics_add_int(t->run.report.metrics, "step", t->run.state.step);
+    metrics_add(t->run.report.metrics, "eval/loss", sums.loss / (double)rows);
+    metrics_add(t->run.report.metrics, "eval/accuracy", sums.right / (double)rows);
+    metrics_add(t->run.report.metrics, "eval/margin", sums.margin / (double)rows);
+    progress_say(t->run.report.progress, "step %lld: eval accuracy %.1f %%, loss %.4f, margin %.3f (%lld pairs)",
+                 (long long)t->run.state.step, 100 * sums.right / (double)rows, sums.loss / (double)rows,
                  sums.margin / (double)rows, (long long)rows);
-    if (!metrics_commit(t->run.metrics, e)) return false;
-    HookCall call = {t->run.cfg->output_dir, t->run.at.step, metrics_last(t->run.metrics),
-                     metrics_last_eval(t->run.metrics), 0};
-    hooks_start(t->run.hooks, HOOK_EVAL, &call);
+    if (!metrics_commit(t->run.report.metrics, e)) return false;
+    HookCall call = {t->run.cfg->output_dir, t->run.state.step, metrics_last(t->run.report.metrics),
+                     metrics_last_eval(t->run.report.metrics), 0};
+    hooks_start(t->run.report.hooks, HOOK_EVAL, &call);
     return true;
 }
 
@@ -191,13 +193,13 @@ static bool train_step(Supervised *run, Error *e) {
         !supervised_update(run, start, sums.loss / pairs, sums.right / pairs, (int64_t)tokens, &log, e))
         return false;
     if (!log) return true;
-    metrics_add(run->metrics, "accuracy", sums.right / pairs);
-    metrics_add(run->metrics, "margin", sums.margin / pairs);
-    metrics_add(run->metrics, "min_reward", sums.least);
-    metrics_add(run->metrics, "mean_reward", sums.scores / (2 * pairs));
-    metrics_add(run->metrics, "max_reward", sums.most);
-    metrics_add_int(run->metrics, "num_tokens", run->at.seen_tokens);
-    metrics_add(run->metrics, "step_time", clock_seconds() - start);
+    metrics_add(run->report.metrics, "accuracy", sums.right / pairs);
+    metrics_add(run->report.metrics, "margin", sums.margin / pairs);
+    metrics_add(run->report.metrics, "min_reward", sums.least);
+    metrics_add(run->report.metrics, "mean_reward", sums.scores / (2 * pairs));
+    metrics_add(run->report.metrics, "max_reward", sums.most);
+    metrics_add_int(run->report.metrics, "num_tokens", run->state.seen_tokens);
+    metrics_add(run->report.metrics, "step_time", clock_seconds() - start);
     return true;
 }
 

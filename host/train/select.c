@@ -3,6 +3,7 @@
 //
 // What is drawn is written to samples.jsonl as it comes, and what is kept is made from that file alone. So a stopped run
 // goes on where it was and ends in the same bytes, and another choice among the samples costs no sampling.
+#include "exchange.h"
 #include "select.h"
 #include "clock.h"
 #include "eval.h"
@@ -11,6 +12,7 @@
 #include "ranks.h"
 #include "signals.h"
 #include "train.h"
+#include "train_commands.h"
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -98,7 +100,7 @@ static bool draw_all(Select *s, Error *e) {
     while (ok && s->done < s->rows) {
         double sums[CAME] = {0}, start = clock_seconds();
         int64_t all = chunk * comm_world(comm), n = s->rows - s->done < all ? s->rows - s->done : all;
-        RankShare own = rank_share(comm, (int)n);
+        RankRange own = rank_range(comm, (int)n);
         ranks_phase("select", s->done);
         progress_phase(s->progress, "sampling", s->done, s->rows);
         str_clear(&lines);

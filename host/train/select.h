@@ -65,6 +65,3 @@ void select_put(const Batch *b, int p, const Rewards *rw, Str *out);
 // first message, may be NULL.
 bool select_keep(const Config *c, const Rewards *rw, const char *system, SelectRules *s, int64_t questions,
                  SelectCount *count, Error *e);
-
-// ---- select.c --------------------------------------------------------------------------------------------------------
-ExitCode command_select(int argc, char **argv, Error *e); // the command `select`: as command_train

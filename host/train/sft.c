@@ -1,5 +1,6 @@
 // grpo sft: supervised fine-tuning on what the assistant says. Loss: mean negative log-likelihood of the tokens of the
 // answers, over an optimizer step; prompts are read, not learned.
+#include "exchange.h"
 #include "chat.h"
 #include "clock.h"
 #include "device.h"
@@ -8,6 +9,7 @@
 #include "ranks.h"
 #include "signals.h"
 #include "supervised.h"
+#include "train_commands.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,7 +109,7 @@ static void pack_step(Sft *s, int n) {
 // on packing nor on ranks.
 static bool draw_step(Sft *s, int64_t *targets, Error *e) {
     int n = optim_step_rows(s->run.cfg);
-    RankShare own = rank_share(s->run.learner.engine.comm, n);
+    RankRange own = rank_range(s->run.learner.engine.comm, n);
     *targets = 0;
     for (int i = 0; i < n; i++) {
         bool mine = i >= own.first && i < own.end;
@@ -154,9 +156,10 @@ static void add_files(Sft *s, const Sums *sums, int64_t targets) {
     for (int f = 0; f < s->run.cfg->train_file.n && s->run.cfg->train_file.n > 1; f++) {
         char name[640];
         snprintf(name, sizeof name, "files/%s/loss", mix_label(s->run.data, f));
-        metrics_add(s->run.metrics, name, sums->of_file[f] / sums->targets[f]); // NaN, so null, where it had none
+        metrics_add(s->run.report.metrics, name,
+                    sums->of_file[f] / sums->targets[f]); // NaN, so null, where it had none
         snprintf(name, sizeof name, "files/%s/frac_tokens", mix_label(s->run.data, f));
-        metrics_add(s->run.metrics, name, sums->targets[f] / (double)targets);
+        metrics_add(s->run.report.metrics, name, sums->targets[f] / (double)targets);
     }
 }
 
@@ -171,9 +174,9 @@ static bool sft_step(Supervised *run, Error *e) {
     l->engine.device->fill(l->engine.device, model_trained(&l->grad).slab, 0);
     bool stopped = false;
     for (int k = 0; k < s->micros && !(stopped = stop_requested()); k++) {
-        progress_phase(s->run.progress, "train", k, s->micros);
-        ranks_phase("train", s->run.at.step + 1);
-        profile_phase(&s->run.profile, "train");
+        progress_phase(s->run.report.progress, "train", k, s->micros);
+        ranks_phase("train", s->run.state.step + 1);
+        profile_phase(&s->run.report.profile, "train");
         train_micro(s, &s->packing[k], 1 / (double)targets, held);
         held += 2 * s->packing[k].N;
         tokens += s->packing[k].alone;
@@ -187,11 +190,11 @@ static bool sft_step(Supervised *run, Error *e) {
     bool log;
     if (!supervised_update(run, start, step.loss, NAN, (int64_t)sums[0], &log, e)) return false;
     if (!log) return true;
-    metrics_add(run->metrics, "entropy", step.entropy);
-    metrics_add_int(run->metrics, "num_tokens", run->at.seen_tokens);
-    metrics_add(run->metrics, "frac_rows_saved", 1 - sums[1] / sums[0]);
+    metrics_add(run->report.metrics, "entropy", step.entropy);
+    metrics_add_int(run->report.metrics, "num_tokens", run->state.seen_tokens);
+    metrics_add(run->report.metrics, "frac_rows_saved", 1 - sums[1] / sums[0]);
     add_files(s, &step, targets);
-    metrics_add(run->metrics, "step_time", clock_seconds() - start);
+    metrics_add(run->report.metrics, "step_time", clock_seconds() - start);
     return true;
 }
 

@@ -8,13 +8,9 @@ typedef struct {
     const Config *cfg;
     Learner learner;
     Mix *data;
-    TrainState at; // the last consistent point
+    RunReport report;
+    TrainState state; // the last consistent point
     int64_t total_steps, steps_per_epoch;
-    Metrics *metrics; // NULL but on rank 0, as hooks and live
-    Progress *progress;
-    LiveReport *live;
-    Hooks *hooks;
-    Profile profile;
 } Supervised;
 
 // What a command does of it. A bool is false after filling *e; of `step` also, with e->code EXIT_OK, where a signal stopped it.

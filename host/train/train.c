@@ -5,6 +5,7 @@
 #include "ranks.h"
 #include "signals.h"
 #include "train.h"
+#include "train_commands.h"
 #include <stdlib.h>
 
 static int steps_per_generation(const Config *c) {
@@ -145,7 +146,7 @@ static ExitCode give_up(const Trainer *t, Error *e) {
     error_set(e, EXIT_NUMERIC,
               "%lld steps in a row were not finite (the last: %s) and changed nothing; lower learning_rate, or look at "
               "the data of step %lld; the same command goes on from the last checkpoint, if one was saved",
-              (long long)t->state.skipped, t->report.stats.bad, (long long)t->state.step);
+              (long long)t->state.skipped, t->stats.bad, (long long)t->state.step);
     return EXIT_NUMERIC;
 }
 

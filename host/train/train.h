@@ -34,6 +34,8 @@ typedef struct {
     Rewards rewards;
     Scorer *scorer;
     float weights[MAX_REWARDS];
+    int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far
+    int64_t logged[MAX_REWARDS][REWARD_FAULTS]; // those of them that are in the log
 } Scoring;
 // A generation: the completions of one rollout, and how training takes them.
 typedef struct {
@@ -48,24 +50,14 @@ typedef struct {
     int32_t *joined; // [max_prompt + max_completion] prompt and completion of one sequence
     float *scored;   // [RunShape.held] staging of per-token columns
 } Generation;
-// What a step leaves for logs and the terminal.
-typedef struct {
-    Metrics *metrics;
-    Progress *progress;
-    LiveReport *live;
-    Hooks *hooks;
-    Profile profile;
-    StepStats stats;
-    int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far
-    int64_t logged[MAX_REWARDS][REWARD_FAULTS]; // those of them that are in the log
-} Report;
 typedef struct {
     const Config *cfg;
     Learner learner;
     Questions questions;
     Scoring scoring;
     Generation generation;
-    Report report;
+    RunReport report;
+    StepStats stats;
     TrainState state; // the last consistent point
     int64_t total_steps;
 } Trainer;
@@ -83,29 +75,5 @@ StepResult grpo_step(Trainer *t, Error *e);
 void grpo_order(int *order, int n, int steps, uint64_t seed, uint64_t stream);
 // Whether all rewards of group p are equal, or absent, so that it teaches nothing.
 bool group_is_flat(const Batch *b, int p);
-// exchange.c: what the ranks of a step tell each other. Every rank has the whole batch; it samples, scores and trains a
-// share of it, and gets the rest. One rank does nothing here.
-typedef struct {
-    int first, end;
-} RankShare;
-RankShare rank_share(const Comm *c, int n); // this rank's of n things: contiguous, as even as they can be
-// Makes the greatest of the ranks' results that of all. stats->bad becomes that of the first rank with STEP_SKIPPED.
-// STEP_FAILED after filling *e.
-StepResult ranks_agree(const Engine *engine, StepStats *stats, StepResult mine, Error *e);
-// Exchanges, by prompts, what rollout and rewards have put into the batch. faults[rewards] = the rewards' faults so far, of all ranks.
-bool ranks_exchange_completions(Comm *c, Batch *b, const Rewards *rewards, int64_t (*faults)[REWARD_FAULTS], Error *e);
-// Exchanges, by sequences seq[0..n), a per-token column. False after filling *e.
-bool ranks_exchange_tokens(Comm *c, const Batch *b, const char *name, float *column, const int *seq, int n, Error *e);
-// Exchanges the loss and the sums of grpo_loss of sequences seq[0..n). False after filling *e.
-bool ranks_exchange_metrics(Comm *c, Generation *g, const int *seq, int n, Error *e);
-// all[ranks] = every rank's `own` of this step. False after filling *e.
-bool ranks_exchange_stats(Comm *c, const StepStats *own, StepStats *all, Error *e);
 // Logs a step that counted (done or skipped).
 bool train_log(Trainer *t, StepResult result, Error *e);
-// How training samples: temperature, filters, seed.
-SampleParams sample_params(const Config *c);
-
-// The commands `train`, `sft` and `reward_model`: their arguments after the name; an exit code, *e filled where it is not 0.
-ExitCode command_train(int argc, char **argv, Error *e);
-ExitCode command_sft(int argc, char **argv, Error *e);
-ExitCode command_reward_model(int argc, char **argv, Error *e);

@@ -1,5 +1,6 @@
 // Logs a step: a line of metrics.jsonl with TRL's names, a line of completions.jsonl for each completion, and the line
 // on the terminal.
+#include "exchange.h"
 #include "eval.h"
 #include "grpo_math.h"
 #include "machine.h"
@@ -52,22 +53,22 @@ static void add_lengths(Metrics *m, const Batch *b) {
 }
 
 // Logs how often reward k failed since the last step; for rewards that can fail.
-static void add_faults(Report *report, const Reward *r, int k) {
+static void add_faults(Metrics *m, Scoring *scoring, int k) {
+    const Reward *r = &scoring->rewards.reward[k];
     for (int f = 0; f < REWARD_FAULTS; f++) {
         if (!(r->info->faults >> f & 1)) continue;
         char name[128];
-        int64_t now = report->faults[k][f];
+        int64_t now = scoring->faults[k][f];
         snprintf(name, sizeof name, "rewards/%s/%s", r->name, reward_fault_name[f]);
-        metrics_add(report->metrics, name, (double)(now - report->logged[k][f]));
-        report->logged[k][f] = now;
+        metrics_add(m, name, (double)(now - scoring->logged[k][f]));
+        scoring->logged[k][f] = now;
     }
 }
 
 // reward_std is TRL's: over the whole batch, whatever advantages are divided by; frac_reward_zero_std too: the fraction of
 // groups whose rewards are equal, but where one deviation serves the whole batch, 1 if that is 0. The groups' own are
 // told under names of ours.
-static void add_rewards(Report *report, const Config *c, const Scoring *scoring, const Batch *b) {
-    Metrics *m = report->metrics;
+static void add_rewards(Metrics *m, const Config *c, Scoring *scoring, const Batch *b) {
     for (int k = 0; k < scoring->rewards.n; k++) {
         const Reward *r = &scoring->rewards.reward[k];
         char name[96];
@@ -76,7 +77,7 @@ static void add_rewards(Report *report, const Config *c, const Scoring *scoring,
         metrics_add(m, name, s.mean);
         snprintf(name, sizeof name, "rewards/%s/std", r->name);
         metrics_add(m, name, s.std);
-        add_faults(report, r, k);
+        add_faults(m, scoring, k);
     }
     RewardAggregation aggregation = (RewardAggregation)c->multi_objective_aggregation;
     bool by_batch = aggregation == NORMALIZE_THEN_SUM || c->scale_rewards == SCALE_BATCH;
@@ -116,7 +117,7 @@ typedef struct {
 } StepRows;
 
 static StepRows rows_of_step(const Trainer *t) {
-    return (StepRows){&t->generation, t->generation.order + t->report.stats.first, optim_step_rows(t->cfg)};
+    return (StepRows){&t->generation, t->generation.order + t->stats.first, optim_step_rows(t->cfg)};
 }
 
 // The fraction that was clipped: of tokens, or of sequences where they have one ratio each; as TRL.
@@ -191,12 +192,12 @@ static void add_file(Metrics *m, const Rewards *rw, const Batch *b, int f, const
 
 static void add_step(Metrics *m, Trainer *t, const StepRows *rows, const Totals *s) {
     metrics_add(m, "loss", s->v[GM_LOSS]);
-    metrics_add(m, "grad_norm", t->report.stats.grad_norm);
-    metrics_add(m, "learning_rate", t->report.stats.learning_rate);
+    metrics_add(m, "grad_norm", t->stats.grad_norm);
+    metrics_add(m, "learning_rate", t->stats.learning_rate);
     metrics_add_int(m, "num_tokens", t->state.seen_tokens);
     add_lengths(m, &t->generation.batch);
     const Config *c = t->cfg;
-    add_rewards(&t->report, c, &t->scoring, &t->generation.batch);
+    add_rewards(m, c, &t->scoring, &t->generation.batch);
     if (c->beta != 0) metrics_add(m, "kl", per_token(s, GM_KL));
     metrics_add(m, "entropy", per_token(s, GM_ENTROPY));
     if (has_bonus(c)) {
@@ -216,7 +217,7 @@ static void add_step(Metrics *m, Trainer *t, const StepRows *rows, const Totals 
     for (int f = 0; f < c->train_file.n && c->train_file.n > 1; f++)
         add_file(m, &t->scoring.rewards, &t->generation.batch, f, mix_label(t->questions.data, f));
     metrics_add(m, "ratio_mean", per_token(s, GM_RATIO_SUM));
-    metrics_add(m, "frac_rows_saved", 1 - t->report.stats.rows / t->report.stats.rows_alone);
+    metrics_add(m, "frac_rows_saved", 1 - t->stats.rows / t->stats.rows_alone);
 }
 
 // Time and memory of a rank: rank 0's under the names that one rank has, another's with its number behind them.
@@ -283,7 +284,7 @@ static void show_step(const Trainer *t, const Totals *s, double accuracy) {
                           .kl = t->cfg->beta != 0 ? per_token(s, GM_KL) : NAN,
                           .length = (double)length / b->n,
                           .loss = s->v[GM_LOSS],
-                          .tokens_per_second = (double)tokens / t->report.stats.step_time};
+                          .tokens_per_second = (double)tokens / t->stats.step_time};
     progress_step(t->report.progress, t->state.step, &shown);
 }
 
@@ -322,15 +323,15 @@ static bool write_log(Trainer *t, StepResult result, const StepStats *all, Error
         else metrics_add_int(m, "skipped", t->state.skipped);
         metrics_add(m, "accuracy", (double)strictly / b->n);
         metrics_add(m, "lenient_accuracy", accuracy);
-        metrics_add(m, "step_time", t->report.stats.step_time);
+        metrics_add(m, "step_time", t->stats.step_time);
         if (done) add_mfu(m, &t->learner.engine, &rows, all);
         for (int r = 0; r < comm_world(t->learner.engine.comm); r++) add_costs(m, &all[r], r);
     }
-    if (c->log_completions && t->report.stats.generated && done) add_completions(m, t);
+    if (c->log_completions && t->stats.generated && done) add_completions(m, t);
     show_step(t, &s, accuracy);
     if (!done)
         progress_say(t->report.progress, "step %lld skipped: %s is not finite; weights and optimizer are as before",
-                     (long long)t->state.step, t->report.stats.bad);
+                     (long long)t->state.step, t->stats.bad);
     else if (t->state.updates == 1 && c->num_iterations == 1)
         progress_say(t->report.progress,
                      "a loss near 0 is right here: the policy is the one that sampled, every ratio is 1, "
@@ -341,11 +342,11 @@ static bool write_log(Trainer *t, StepResult result, const StepStats *all, Error
 bool train_log(Trainer *t, StepResult result, Error *e) {
     Comm *comm = t->learner.engine.comm;
     Device *d = t->learner.engine.device;
-    t->report.stats.process_memory = (double)machine_memory_peak();
-    t->report.stats.device_memory = d->on_host ? 0 : (double)d->memory_used(d);
+    t->stats.process_memory = (double)machine_memory_peak();
+    t->stats.device_memory = d->on_host ? 0 : (double)d->memory_used(d);
     StepStats *all = xcalloc((size_t)comm_world(comm), sizeof *all);
     // Rank 0 has everything else that it logs.
-    bool ok = ranks_exchange_stats(comm, &t->report.stats, all, e) && (comm_rank(comm) || write_log(t, result, all, e));
+    bool ok = ranks_exchange_stats(comm, &t->stats, all, e) && (comm_rank(comm) || write_log(t, result, all, e));
     free(all);
     return ok;
 }

@@ -66,7 +66,7 @@ struct Comm {
     bool (*reduce_scatter)(Comm *c, const char *name, Tensor x, Error *e);
     // Fills `data`, in host memory, everywhere: rank r brings bytes [end[r - 1], end[r]). end[world] is the same
     // everywhere.
-    bool (*share)(Comm *c, const char *name, void *data, const uint64_t *end, Error *e);
+    bool (*exchange)(Comm *c, const char *name, void *data, const uint64_t *end, Error *e);
     void (*close)(Comm *c);
 };
 
@@ -91,7 +91,7 @@ static inline int comm_world(const Comm *c) { return c ? c->world : 1; }
 void comm_slice(int64_t n, int rank, int world, int64_t *first, int64_t *count);
 bool comm_all_gather(Comm *c, const char *name, Tensor x, Error *e);
 bool comm_reduce_scatter(Comm *c, const char *name, Tensor x, Error *e);
-bool comm_share(Comm *c, const char *name, void *data, const uint64_t *end, Error *e);
+bool comm_exchange(Comm *c, const char *name, void *data, const uint64_t *end, Error *e);
 // Makes x[n] the sum over ranks, added in rank order.
 bool comm_all_reduce(Comm *c, const char *name, double *x, int n, Error *e);
 bool comm_broadcast(Comm *c, const char *name, void *data, size_t bytes, int root, Error *e);

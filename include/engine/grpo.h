@@ -50,22 +50,22 @@ typedef struct {
 // The metrics of a sequence, mostly sums over its tokens. The host adds them in sequence order, so that totals do not
 // depend on how a batch is cut into micro-batches.
 typedef enum {
-    GM_TOKENS,       // tokens in the mask
-    GM_LOSS,         // the sequence's share of the loss, already scaled
-    GM_POLICY,       // the same without the entropy bonus
-    GM_KL,           // sum of k3 (times the ratio with kl_ratio) over the mask
-    GM_ENTROPY,      // sum of entropy over the mask
-    GM_KEPT,         // tokens that carry policy loss: those above the entropy threshold
-    GM_KEPT_ENTROPY, // sum of their entropy
-    GM_CLIP_LOW,     // CLIP_RANGE: tokens with min(w, delta) < 1 - epsilon and A < 0
-    GM_CLIP_HIGH,    // CLIP_RANGE: tokens with min(w, delta) > 1 + epsilon_high and A > 0; CLIP_CAP: w > epsilon_high
-                     // and A > 0. LEVEL_SEQUENCE: a masked sequence counts as one token of ratio 1
-    GM_CLIP_REGION,  // tokens clipped on either side
-    GM_RATIO_SUM,    // sum of w (LEVEL_SEQUENCE: every token has its sequence's w)
-    GM_RATIO_MAX,    // largest w (max, not sum); -INFINITY where the sequence is masked
-    GM_RATIO_MIN,    // smallest w (min, not sum); INFINITY where the sequence is masked
-    GM_ADVANTAGE,    // the advantage used
-    GM_PHI,          // vespo: phi, of a masked sequence too (1)
+    GM_TOKENS,         // tokens in the mask
+    GM_LOSS,           // the sequence's share of the loss, already scaled
+    GM_POLICY,         // the same without the entropy bonus
+    GM_KL,             // sum of k3 (times the ratio with kl_ratio) over the mask
+    GM_ENTROPY,        // sum of entropy over the mask
+    GM_POLICY_TOKENS,  // tokens that carry policy loss: those above the entropy threshold
+    GM_POLICY_ENTROPY, // sum of their entropy
+    GM_CLIP_LOW,       // CLIP_RANGE: tokens with min(w, delta) < 1 - epsilon and A < 0
+    GM_CLIP_HIGH,      // CLIP_RANGE: tokens with min(w, delta) > 1 + epsilon_high and A > 0; CLIP_CAP: w > epsilon_high
+                       // and A > 0. LEVEL_SEQUENCE: a masked sequence counts as one token of ratio 1
+    GM_CLIP_REGION,    // tokens clipped on either side
+    GM_RATIO_SUM,      // sum of w (LEVEL_SEQUENCE: every token has its sequence's w)
+    GM_RATIO_MAX,      // largest w (max, not sum); -INFINITY where the sequence is masked
+    GM_RATIO_MIN,      // smallest w (min, not sum); INFINITY where the sequence is masked
+    GM_ADVANTAGE,      // the advantage used
+    GM_PHI,            // vespo: phi, of a masked sequence too (1)
     GM_COUNT
 } GrpoMetric;
 
@@ -103,9 +103,9 @@ typedef struct {
 float grpo_loss_scale(LossType type, LossCounts counts);
 
 // GrpoParams.entropy_threshold: the (1 - top_entropy_quantile) quantile, interpolated as torch.quantile does, of the
-// entropies of all tokens in the masks of an optimizer step. *kept counts those at or above it: entropy_scale is
-// 1 / max(*kept, 1). A quantile of 1 keeps all: -INFINITY. Sorts entropy[n] in place.
-float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quantile, int64_t *kept);
+// entropies of all tokens in the masks of an optimizer step. *policy_tokens counts those at or above it: entropy_scale is
+// 1 / max(*policy_tokens, 1). A quantile of 1 keeps all: -INFINITY. Sorts entropy[n] in place.
+float grpo_entropy_threshold(float *entropy, int64_t n, double top_entropy_quantile, int64_t *policy_tokens);
 
 // How the coefficient of the entropy bonus adapts (Skywork-OR1; as in TRL): the next step's is higher by delta where
 // this step's mean entropy, over the tokens that carry policy loss, is at or below the target, else lower; within [min,

@@ -10,7 +10,7 @@
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-static bool share(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
+static bool exchange(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
     uint64_t longest = 0, total = end[c->world - 1];
     for (int r = 0; r < c->world; r++) {
         uint64_t n = end[r] - (r ? end[r - 1] : 0);
@@ -37,7 +37,7 @@ static bool all_gather(Comm *c, const char *name, Tensor x, Error *e) {
         comm_slice(tensor_numel(x), r, c->world, &first, &count);
         end[r] = (uint64_t)(first + count) * dtype_size(x.dtype);
     }
-    return share(c, name, x.data, end, e);
+    return exchange(c, name, x.data, end, e);
 }
 
 // x[n] = the sum, in rank order, of what each rank's window holds for this rank; a window has `piece` elements for each
@@ -94,7 +94,7 @@ Comm *cpu_comm_open(const CommConfig *how, Error *e) {
                 .board = how->board,
                 .all_gather = all_gather,
                 .reduce_scatter = reduce_scatter,
-                .share = share,
+                .exchange = exchange,
                 .close = close_cpu};
     return c;
 }
@@ -115,11 +115,11 @@ bool comm_all_gather(Comm *c, const char *name, Tensor x, Error *e) { return !c 
 bool comm_reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
     return !c || c->reduce_scatter(c, name, x, e);
 }
-bool comm_share(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
-    return !c || c->share(c, name, data, end, e);
+bool comm_exchange(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
+    return !c || c->exchange(c, name, data, end, e);
 }
 
-// Where each rank's bytes end (as comm_share takes it) when every rank has `bytes` of them.
+// Where each rank's bytes end (as comm_exchange takes it) when every rank has `bytes` of them.
 static uint64_t *equal_ends(const Comm *c, uint64_t bytes) {
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
     for (int r = 0; r < c->world; r++) end[r] = bytes * (uint64_t)(r + 1);
@@ -130,7 +130,7 @@ bool comm_gather(Comm *c, const char *name, const void *mine, size_t bytes, void
     memcpy((char *)all + (size_t)comm_rank(c) * bytes, mine, bytes);
     if (!c) return true;
     uint64_t *end = equal_ends(c, bytes);
-    bool ok = c->share(c, name, all, end, e);
+    bool ok = c->exchange(c, name, all, end, e);
     free(end);
     return ok;
 }
@@ -152,7 +152,7 @@ bool comm_broadcast(Comm *c, const char *name, void *data, size_t bytes, int roo
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
     for (int r = root; r < c->world; r++) end[r] = bytes;
-    bool ok = c->share(c, name, data, end, e);
+    bool ok = c->exchange(c, name, data, end, e);
     free(end);
     return ok;
 }
@@ -174,7 +174,7 @@ bool comm_collect(Comm *c, const char *name, const void *mine, size_t bytes, cha
     for (int r = 1; r < c->world; r++) end[r] += end[r - 1];
     *all = xmalloc(end[c->world - 1]);
     memcpy(*all + (c->rank ? end[c->rank - 1] : 0), mine, bytes);
-    if (c->share(c, name, *all, end, e)) return true;
+    if (c->exchange(c, name, *all, end, e)) return true;
     free(*all);
     *all = NULL;
     return false;

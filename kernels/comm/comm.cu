@@ -197,7 +197,7 @@ static bool reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
     return ok && finish(c, name, since, e);
 }
 
-static bool share(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
+static bool exchange(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
     uint64_t total = end[c->world - 1], longest = 0;
     if (!meet(c, name, total, e)) return false;
     for (int r = 0; r < c->world; r++) {
@@ -268,7 +268,7 @@ Comm *cuda_comm_open(Device *d, const CommConfig *how, Error *e) {
     c->backend = n;
     c->all_gather = all_gather;
     c->reduce_scatter = reduce_scatter;
-    c->share = share;
+    c->exchange = exchange;
     c->close = close_cuda;
     ncclUniqueId id;
     memcpy(&id, how->id, sizeof id);

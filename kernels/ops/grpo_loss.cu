@@ -75,10 +75,10 @@ static __device__ __forceinline__ int64_t warp_sum(int64_t x) {
 // The sums over the block, in thread 0. `room` may be used again after the next barrier.
 static __device__ __forceinline__ TokenSums block_tokens(TokenSums sum, TokenSums *room) {
     sum.loss = warp_sum(sum.loss), sum.kl = warp_sum(sum.kl);
-    sum.entropy = warp_sum(sum.entropy), sum.kept_entropy = warp_sum(sum.kept_entropy);
+    sum.entropy = warp_sum(sum.entropy), sum.policy_entropy = warp_sum(sum.policy_entropy);
     sum.ratio = warp_sum(sum.ratio);
-    int64_t counts = warp_sum(sum.low | sum.high << 21 | sum.kept << 42), mask = (1 << 21) - 1;
-    sum.low = counts & mask, sum.high = counts >> 21 & mask, sum.kept = counts >> 42;
+    int64_t counts = warp_sum(sum.low | sum.high << 21 | sum.policy_tokens << 42), mask = (1 << 21) - 1;
+    sum.low = counts & mask, sum.high = counts >> 21 & mask, sum.policy_tokens = counts >> 42;
     for (int k = WARP / 2; k; k /= 2) {
         double high = __shfl_xor_sync(FULL, sum.ratio_max, k), low = __shfl_xor_sync(FULL, sum.ratio_min, k);
         sum.ratio_max = high > sum.ratio_max ? high : sum.ratio_max;
@@ -93,7 +93,7 @@ static __device__ __forceinline__ TokenSums block_tokens(TokenSums sum, TokenSum
 // The sums over the block, in every thread.
 static __device__ __forceinline__ SequenceSums block_sequence(SequenceSums sum, SequenceSums *room) {
     sum.log_ratio = warp_sum(sum.log_ratio), sum.clamped = warp_sum(sum.clamped);
-    sum.kl = warp_sum(sum.kl), sum.kept = warp_sum(sum.kept);
+    sum.kl = warp_sum(sum.kl), sum.policy_tokens = warp_sum(sum.policy_tokens);
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = sum;
     __syncthreads();
     sum = room[0];

@@ -165,10 +165,10 @@ GRPO_SHARED bool needs_sequence_sums(const GrpoParams *p) {
     return p->level == LEVEL_SEQUENCE || p->loss_type == LOSS_VESPO || p->off_policy_threshold >= 0;
 }
 typedef struct {
-    double log_ratio; // logp - old_logp
-    double clamped;   // the same, each token's within vespo's bound
-    double kl;        // k3, where the sequence's ratio multiplies it
-    int64_t kept;     // tokens that carry policy loss
+    double log_ratio;      // logp - old_logp
+    double clamped;        // the same, each token's within vespo's bound
+    double kl;             // k3, where the sequence's ratio multiplies it
+    int64_t policy_tokens; // tokens that carry policy loss
 } SequenceSums;
 
 GRPO_SHARED SequenceSums sequence_sums(void) {
@@ -180,13 +180,13 @@ GRPO_SHARED void sequence_add(SequenceSums *s, Token x, const GrpoParams *p) {
     s->log_ratio += log_ratio;
     if (p->loss_type == LOSS_VESPO) s->clamped += at_least(at_most(log_ratio, VESPO_TOKEN_BOUND), -VESPO_TOKEN_BOUND);
     if (p->kl_ratio && p->level == LEVEL_SEQUENCE && p->beta != 0) s->kl += token_kl(x.ref_logp, x.logp).value;
-    s->kept += carries_policy(x.entropy, p);
+    s->policy_tokens += carries_policy(x.entropy, p);
 }
 GRPO_SHARED void sequence_join(SequenceSums *s, const SequenceSums *more) {
     s->log_ratio += more->log_ratio;
     s->clamped += more->clamped;
     s->kl += more->kl;
-    s->kept += more->kept;
+    s->policy_tokens += more->policy_tokens;
 }
 
 // What the tokens of a completion have in common.
@@ -196,7 +196,7 @@ typedef struct {
     double mean_kl;        // mean of k3, where SequenceSums has it
     double phi;            // vespo's; elsewhere 0
     double scale, entropy_scale;
-    double kept_fraction; // of its tokens, those that carry policy loss
+    double policy_fraction; // of its tokens, those that carry policy loss
     bool off_policy;
 } SequenceTerms;
 
@@ -210,15 +210,15 @@ GRPO_SHARED SequenceTerms sequence_terms(int64_t n, float advantage, const Seque
     s.off_policy = p->off_policy_threshold >= 0 && s.a < 0 && -s.mean_log_ratio > p->off_policy_threshold;
     s.scale = loss_kind(p->loss_type).sum == SUM_SEQUENCE_MEANS ? p->loss_scale / (double)n : p->loss_scale;
     s.entropy_scale = p->entropy_coef != 0 ? (double)p->entropy_coef * p->entropy_scale : 0;
-    s.kept_fraction = (double)sum->kept / (double)n;
+    s.policy_fraction = (double)sum->policy_tokens / (double)n;
     return s;
 }
 
 // Sums over tokens, and the largest and least ratio. Those two pass over a NaN, which shows in the sum `ratio`, as
 // proper ratios are at least 0 and finite.
 typedef struct {
-    double loss, kl, entropy, kept_entropy, ratio;
-    int64_t low, high, kept;
+    double loss, kl, entropy, policy_entropy, ratio;
+    int64_t low, high, policy_tokens;
     double ratio_max, ratio_min;
 } TokenSums;
 
@@ -230,11 +230,11 @@ GRPO_SHARED void token_join(TokenSums *s, const TokenSums *more) {
     s->loss += more->loss;
     s->kl += more->kl;
     s->entropy += more->entropy;
-    s->kept_entropy += more->kept_entropy;
+    s->policy_entropy += more->policy_entropy;
     s->ratio += more->ratio;
     s->low += more->low;
     s->high += more->high;
-    s->kept += more->kept;
+    s->policy_tokens += more->policy_tokens;
     if (more->ratio_max > s->ratio_max) s->ratio_max = more->ratio_max;
     if (more->ratio_min < s->ratio_min) s->ratio_min = more->ratio_min;
 }
@@ -246,9 +246,9 @@ GRPO_SHARED TokenGradients token_loss(TokenSums *sum, Token x, const SequenceTer
     if (!s->off_policy) {
         Policy f = token_policy(w, s->phi, l, s->a, p);
         if (keep) sum->loss += f.value, dl += f.dl;
-        // A sequence's ratio has the derivative w / n by each token's l, and the loss of every kept token depends on
+        // A sequence's ratio has the derivative w / n by each token's l, and the loss of every token that carries it depends on
         // it.
-        dl += f.dw * w * (by_sequence ? s->kept_fraction : keep);
+        dl += f.dw * w * (by_sequence ? s->policy_fraction : keep);
     }
     if (p->beta != 0) {
         Kl kl = token_kl(x.ref_logp, l);
@@ -258,11 +258,11 @@ GRPO_SHARED TokenGradients token_loss(TokenSums *sum, Token x, const SequenceTer
         if (p->kl_ratio) dl += p->beta * w * (by_sequence ? s->mean_kl : kl.value); // d(w) / d(l) is w, or w / n
     }
     sum->entropy += x.entropy;
-    if (keep) sum->kept_entropy += x.entropy;
+    if (keep) sum->policy_entropy += x.entropy;
     int side = clip_side(w, s->a, p);
     sum->low += side < 0;
     sum->high += side > 0;
-    sum->kept += keep;
+    sum->policy_tokens += keep;
     sum->ratio += w;
     if (w > sum->ratio_max) sum->ratio_max = w;
     if (w < sum->ratio_min) sum->ratio_min = w;
@@ -288,10 +288,10 @@ GRPO_SHARED void sequence_metrics(float *metric, int64_t n, float advantage, con
     metric[GM_TOKENS] = (float)n;
     double policy = s->scale * (sum->loss + p->beta * sum->kl);
     // Without an entropy bonus a NaN entropy must not reach the loss.
-    metric[GM_LOSS] = (float)(s->entropy_scale != 0 ? policy - s->entropy_scale * sum->kept_entropy : policy);
+    metric[GM_LOSS] = (float)(s->entropy_scale != 0 ? policy - s->entropy_scale * sum->policy_entropy : policy);
     metric[GM_POLICY] = (float)policy;
-    metric[GM_KEPT] = (float)sum->kept;
-    metric[GM_KEPT_ENTROPY] = (float)sum->kept_entropy;
+    metric[GM_POLICY_TOKENS] = (float)sum->policy_tokens;
+    metric[GM_POLICY_ENTROPY] = (float)sum->policy_entropy;
     metric[GM_PHI] = (float)s->phi;
     metric[GM_KL] = (float)sum->kl;
     metric[GM_ENTROPY] = (float)sum->entropy;

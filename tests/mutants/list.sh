@@ -221,7 +221,7 @@ mutant grpo_ratio_no_barrier kernels/ops/grpo_loss.cu grpo \
     '    __syncthreads();
     sum = room[0];' '    sum = room[0];'
 mutant grpo_clip_count_of_a_lane kernels/ops/grpo_loss.cu grpo \
-    'sum.low | sum.high << 21 | sum.kept << 42' 'sum.low | sum.kept << 42'
+    'sum.low | sum.high << 21 | sum.policy_tokens << 42' 'sum.low | sum.policy_tokens << 42'
 mutant adamw_moment_set kernels/ops/adamw.cu ops:adamw \
     'fmaf(gradient - m1, s.new1, m1)' 'gradient'
 mutant adamw_same_noise_for_two kernels/ops/adamw.cu adamw \
