@@ -3,7 +3,9 @@
 #include "json.h"
 #include "shell.h"
 #include "train_fixture.h"
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -112,6 +114,11 @@ static int setup(void **state) {
     for (int i = 0; i < 40; i++)
         fprintf(out, "{\"prompt\": \"%d and %d?\", \"completion\": \"It is %d, here.\"}\n", i % 7, i % 5,
                 i % 7 + i % 5);
+    free(path);
+    if (fclose(out)) return -1;
+    path = xasprintf("%s/pairs.jsonl", f.dir);
+    out = fopen(path, "w");
+    fputs("{\"prompt\": \"Hi\", \"chosen\": \"Hello to all of you\", \"rejected\": \"No\"}\n", out);
     free(path);
     if (fclose(out)) return -1;
     path = xasprintf("%s/more.jsonl", f.dir);
@@ -224,6 +231,57 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
           "eval, not `tran`; did you mean `train`?",
           ":5: phase `b` is there twice; first on line 3"}},
         {"*  - {name: a/b, command: sft}\n", 2, {":4: a phase's name is letters"}},
+        {"*  - {name: pipeline, command: sft}\n  - {name: x, name: y, command: sft}\n",
+         2,
+         {":4: no phase is named `pipeline`", ":5: the phase has two names"}},
+        {"define: {a: x, b: y, b: z, c: \"${b}\"}\nphases:\n  - {name: a, command: sft, train_file: x}\nphases: []\n",
+         2,
+         {":1: define: `b` is there twice", ":1: define: `c` is made of another word",
+          ":3: `a` is a phase and a word of `define`", ":4: `phases` is there twice"}},
+        // One kind of mistake does not hide another.
+        {"lerning_rate: 1\nphases:\n  - {name: a, command: sft, model: $D/none, train_file: $D/no.jsonl, beta: 1}\n"
+         "  - {name: b, command: eval, model: \"${d}\", eval_file: x}\n",
+         2,
+         {":1: there is no option `lerning_rate`", ":3: sft reads no `beta`", ":4: model: ${d} is neither",
+          ":3: phase a: train_file: "}},
+        {"*  - {name: a, command: sft, model: models/tiny}\n  - {name: b, command: select, model: \"${a}\", "
+         "train_file: "
+         "$D/train.jsonl, select_rules: []}\n",
+         2,
+         {":4: phase a: train_file is not set", ":5: select_rules is empty"}},
+        // What a phase makes is not what the option wants.
+        {"*  - {name: a, command: sft, model: models/tiny, init: random, train_file: $D/sft.jsonl}\n"
+         "  - {name: b, command: sft, model: models/tiny, train_file: \"${a}\"}\n"
+         "  - {name: c, command: select, model: \"${a}\", train_file: $D/train.jsonl, select_rules: "
+         "[\"xmlcount:min=0\"], rewards: xmlcount}\n"
+         "  - {name: d, command: eval, model: \"${c}\", eval_file: $D/train.jsonl}\n",
+         2,
+         {":5: phase b: train_file: phase a makes a model, not rows",
+          ":7: phase d: model: phase c makes rows, not a model"}},
+        {"*  - {name: a, command: eval, model: models/tiny, init: random, eval_file: $D/train.jsonl}\n"
+         "  - {name: b, command: reward_model, model: models/tiny, init: random, train_file: $D/pairs.jsonl}\n"
+         "  - {name: c, command: eval, model: \"${b}\", eval_file: \"${a}\"}\n",
+         2,
+         {":6: phase c: model: phase b makes a model that scores texts, not a model that writes",
+          ":6: phase c: eval_file: phase a makes an evaluation's result, not rows"}},
+        // A path beside output_dir, or of no phase in it, is not made; rows are read as the phase will.
+        {"*  - {name: a, command: sft, model: models/tiny, init: random, train_file: $D/sft.jsonl}\n"
+         "  - {name: b, command: sft, model: \"${a}\", init: random, train_file: $D/bad-data/x.jsonl}\n"
+         "  - {name: c, command: eval, model: \"${a}\", eval_file: $D/bad/typo.jsonl}\n",
+         3,
+         {":5: phase b: train_file: ", ":6: phase c: eval_file: "}},
+        {"*  - {name: a, command: reward_model, model: models/tiny, init: random, train_file: $D/pairs.jsonl, "
+         "max_length: 4}\n"
+         "  - {name: b, command: train, model: models/tiny, init: random, train_file: $D/train.jsonl, raw: true, "
+         "long_prompts: fail, max_prompt_length: 3, max_completion_length: 4}\n",
+         3,
+         {":4: phase a: train_file: ", "pairs.jsonl:1: ", ":5: phase b: train_file: ", "train.jsonl:1: "}},
+        // Memory of all phases.
+        {"dtype: f32\nmax_completion_length: 2000\nphases:\n"
+         "  - {name: a, command: eval, model: models/tiny, init: random, eval_file: $D/train.jsonl}\n"
+         "  - {name: b, command: eval, model: models/tiny, init: random, eval_file: $D/train.jsonl}\n",
+         2,
+         {":4: phase a: max_prompt_length ", ":5: phase b: max_prompt_length "}},
         {"*  - {name: a, command: sft, model: models/tiny, train_file: x, lerning_rate: 1}\n"
          "  - {name: b, command: sft, model: \"${a}\", train_file: \"${c.kept}\"}\n"
          "  - {name: c, command: eval, model: \"${d}\", eval_file: x, beta: 1}\n",
@@ -265,11 +323,66 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
         for (int k = 0; k < 4 && cases[i].says[k]; k++) assert_run(path, "", cases[i].code, cases[i].says[k]);
         free(text), free(path);
     }
-    assert_run("", "", 2, "run wants a file of phases");
+    assert_run("", "", 2, "run wants a file of phases: grpo run FILE.yaml");
+    assert_run("--help", "", 0, "usage: grpo run FILE.yaml");
     assert_run("/nowhere.yaml", "", 2, "/nowhere.yaml");
     char *path = write_phases(phases, "p", "out");
-    assert_run(path, "resoning.max_steps=1", 2, "there is no option `resoning.max_steps`");
+    assert_run(path, "resoning.max_steps=1", 2, "there is no phase `resoning`; did you mean `reasoning`?");
     free(path);
+}
+
+// from= and only= take away nothing before all is checked, and say what goes on after them.
+static void products_stay_until_all_is_checked(void **state) {
+    char *path = write_phases(phases, "p", "stay"), *result = xasprintf("%s/stay/measure.json", f.dir),
+         *kept = xasprintf("%s/stay/pick/kept.jsonl", f.dir), *dir = xasprintf("%s/stay", f.dir);
+    assert_run(path, "", 0, "all that was asked for");
+    assert_run(path, "from=pick measure.eval_file=/nowhere.jsonl", 3, "phase measure: eval_file: ");
+    assert_run(path, "from=pick cold.seed=5", 2, "phase cold is finished, with other options (seed;");
+    assert_run(path, "only=pick learning_rate=1e-4", 2,
+               "phase reasoning is finished, with other options (learning_rate");
+    assert_int_equal(access(result, F_OK) | access(kept, F_OK), 0);
+    assert_run(path, "", 0, "== phase 4 of 4: measure is finished");
+    assert_run(path, "from=pick pick.select_rules=xmlcount:min=9", 3,
+               "the same command without from= goes on from there");
+    assert_run(path, "", 0, "== phase 4 of 4: measure (eval)");
+    char *slash = xasprintf("output_dir=%s/", dir);
+    assert_run(path, slash, 0, "== phase 4 of 4: measure is finished"); // the same directory
+    // Another run at work there.
+    int lock = open(dir, O_RDONLY | O_DIRECTORY);
+    assert_int_equal(flock(lock, LOCK_EX), 0);
+    assert_run(path, "from=cold", 4, "stay: another `grpo run` is at work there");
+    close(lock);
+    assert_int_equal(access(result, F_OK) | access(kept, F_OK), 0);
+    free(path), free(result), free(kept), free(dir), free(slash);
+}
+
+// A program behind a reward is part of what a phase was made from; $${ is a hook's own ${.
+static void programs_and_hooks_of_phases(void **state) {
+    char *score = xasprintf("%s/score.sh", f.dir),
+         *text = xasprintf("output_dir: $D/programs\nraw: true\nmax_completion_length: 4\ndtype: f32\nphases:\n"
+                           "  - {name: a, command: eval, model: models/tiny, init: random, eval_file: $D/train.jsonl, "
+                           "eval_limit: 2, rewards: [\"external:command=sh %s\"]}\n"
+                           "  - {name: b, command: sft, model: models/tiny, init: random, train_file: $D/sft.jsonl, "
+                           "max_steps: 1, on_save: \"echo $${GRPO_STEP} ${a} >$D/hook\"}\n",
+                           score),
+         *path = write_phases(text, "programs", "programs");
+    for (int worth = 1; worth <= 2; worth++) {
+        FILE *program = fopen(score, "w");
+        assert_non_null(program);
+        fprintf(program,
+                "while read -r line; do id=${line#*\\\"id\\\": }; n=$(echo \"$line\" | grep -o '\"completion\"' | wc "
+                "-l); all=\n"
+                "while [ $n -gt 0 ]; do all=\"$all${all:+, }%d\"; n=$((n - 1)); done\n"
+                "echo \"{\\\"id\\\": ${id%%%%,*}, \\\"scores\\\": [$all]}\"; done\n",
+                worth);
+        assert_int_equal(fclose(program), 0);
+        if (worth == 1) assert_run(path, "", 0, "all that was asked for");
+        else assert_run(path, "", 2, "phase a was made from another rewards.external.program than sh ");
+    }
+    size_t n;
+    char *hook = output(".", "hook", &n), *want = xasprintf("1 %s/programs/a.json ", f.dir); // its arguments follow
+    assert_int_equal(strncmp(hook, want, strlen(want)), 0);
+    free(score), free(text), free(path), free(hook), free(want);
 }
 
 int main(void) {
@@ -278,6 +391,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_changed_is_said_and_made_again_on_request, setup, teardown),
         cmocka_unit_test_setup_teardown(a_phase_that_fails_stops_the_run, setup, teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said_before_the_first_phase, setup, teardown),
+        cmocka_unit_test_setup_teardown(products_stay_until_all_is_checked, setup, teardown),
+        cmocka_unit_test_setup_teardown(programs_and_hooks_of_phases, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -124,7 +124,7 @@ static void put_place(Str *s, const Reading *r, Place place) {
         free(shown);
     } else if (!r->path) str_puts(s, "command line");
     else if (place.line) str_printf(s, "%s:%d", r->path, place.line);
-    else str_puts(s, r->path);
+    else str_puts(s, r->whole ? r->whole : r->path);
 }
 
 char *place_text(const Reading *r, int line) {

@@ -32,6 +32,12 @@ int phase_index(const Phases *ps, const char *name) {
     return -1;
 }
 
+bool phase_writes(const char *option, size_t n) {
+    for (int j = 0; j < OUTPUTS; j++)
+        if (strlen(outputs[j]) == n && !memcmp(outputs[j], option, n)) return true;
+    return false;
+}
+
 const char *phase_place(const Phase *p, const char *option) {
     for (int i = 0; i < OPTION_COUNT; i++)
         if (!strcmp(config_options[i].name, option)) return p->place[i];
@@ -59,8 +65,11 @@ static bool is_name(const char *s, size_t n) {
 // ---- names and commands, before all else -----------------------------------------------------------------------------
 
 static void scan_name(PhaseFile *f, Reading *r, Phase *p, const Node *v) {
-    if (!is_name(v->text, v->n))
+    if (p->name) problem_at_line(r, v->line, "the phase has two names");
+    else if (!is_name(v->text, v->n))
         problem_at_line(r, v->line, "a phase's name is letters, digits, _ and -, not `%.60s`", v->text);
+    else if (!strcmp(v->text, "pipeline"))
+        problem_at_line(r, v->line, "no phase is named `pipeline`: pipeline.json is where finished phases are listed");
     else if (phase_index(f->ps, v->text) >= 0)
         problem_at_line(r, v->line, "phase `%s` is there twice; first on line %d", v->text,
                         f->ps->phase[phase_index(f->ps, v->text)].line);
@@ -106,6 +115,12 @@ static bool scan_phase(PhaseFile *f, Reading *r, YamlReader *y, Node open) {
     return true;
 }
 
+static int word_index(const PhaseFile *f, const char *word) {
+    for (int i = 0; i < f->words.n; i++)
+        if (!strcmp(f->words.item[i], word)) return i;
+    return -1;
+}
+
 static void define_words(PhaseFile *f, Reading *r, YamlReader *y) {
     Node node;
     while ((node = yaml_next(y)).kind == NODE_SCALAR) {
@@ -113,6 +128,9 @@ static void define_words(PhaseFile *f, Reading *r, YamlReader *y) {
         int line = node.line;
         node = yaml_next(y);
         if (node.kind == NODE_SCALAR && is_name(word, strlen(word))) {
+            if (word_index(f, word) >= 0) problem_at_line(r, line, "define: `%s` is there twice", word);
+            if (strstr(node.text, "${"))
+                problem_at_line(r, line, "define: `%s` is made of another word; write its value out", word);
             list_add(&f->words, word, strlen(word));
             list_add(&f->meanings, node.text, strlen(node.text));
         } else if (node.kind != NODE_BAD)
@@ -133,8 +151,15 @@ static PairFate take_top(void *arg, Reading *r, const Node *key, YamlReader *y) 
     Top *top = arg;
     bool phases = !strcmp(key->text, "phases"), define = !strcmp(key->text, "define");
     if (!phases && !define) return PAIR_LEFT;
+    bool again = phases && top->found;
     top->found = top->found || phases;
     Node v = yaml_next(y);
+    if (again) {
+        problem_at_line(r, key->line, "`phases` is there twice; make it one list");
+        return v.kind == NODE_BAD || ((v.kind == NODE_LIST || v.kind == NODE_MAP) && yaml_skip(y, v).kind == NODE_BAD)
+                   ? PAIR_STOP
+                   : PAIR_TAKEN;
+    }
     if (v.kind == NODE_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
     if (v.kind != (phases ? NODE_LIST : NODE_MAP)) {
         problem_at_line(r, v.line,
@@ -151,11 +176,12 @@ static PairFate take_top(void *arg, Reading *r, const Node *key, YamlReader *y) 
     return PAIR_TAKEN;
 }
 
-// Reads the pairs at the top of the file into r.
-static void read_top(PhaseFile *f, Reading *r, bool scan) {
+// Reads the pairs at the top of the file into r. False where its form is not that of a pipeline.
+static bool read_top(PhaseFile *f, Reading *r, bool scan) {
     YamlReader *y = yaml_open(f->text, f->n);
     Top top = {f, scan, false};
     Node node = yaml_next(y);
+    bool right = false;
     if (node.kind == NODE_BAD) problem_at_line(r, node.line, "%s", node.text);
     else if (node.kind != NODE_MAP)
         problem_at_line(r, node.line, "a pipeline is `phases:` and options for all of them");
@@ -164,8 +190,10 @@ static void read_top(PhaseFile *f, Reading *r, bool scan) {
         if (node.kind == NODE_BAD) problem_at_line(r, node.line, "%s", node.text);
         else if (!top.found) problem_at_line(r, 0, "no `phases`: is it the configuration of one command?");
         else if (scan && !f->ps->n) problem_at_line(r, 0, "`phases` is empty");
+        else right = true;
     }
     yaml_close(y);
+    return right;
 }
 
 // ---- one phase ---------------------------------------------------------------------------------------------------------
@@ -203,15 +231,32 @@ static const char *override_for(const PhaseFile *f, const char *arg, const char 
     size_t key = strcspn(arg, "="), dot = strcspn(arg, ".=");
     if (dot == key) return name ? NULL : arg;
     char *prefix = xstrndup(arg, dot);
-    bool known = phase_index(f->ps, prefix) >= 0, mine = name && !strcmp(prefix, name);
+    bool mine = name && !strcmp(prefix, name);
     free(prefix);
-    return mine ? arg + dot + 1 : !known && !name ? arg : NULL;
+    return mine ? arg + dot + 1 : NULL;
 }
 
 static void read_overrides(PhaseFile *f, Reading *r, const char *name) {
     for (int i = 0; i < f->n_overrides; i++) {
         const char *arg = override_for(f, f->overrides[i], name);
         if (arg) config_read_override(r, arg);
+    }
+}
+
+// Overrides "NAME.key=value" of a NAME that no phase has.
+static void check_overrides(const PhaseFile *f, Reading *r) {
+    for (int i = 0; i < f->n_overrides; i++) {
+        const char *arg = f->overrides[i], *names[MAX_PHASES];
+        if (strcspn(arg, ".=") == strcspn(arg, "=")) continue;
+        char *name = xstrndup(arg, strcspn(arg, "."));
+        int n = 0;
+        for (int k = 0; k < f->ps->n; k++)
+            if (f->ps->phase[k].name) names[n++] = f->ps->phase[k].name;
+        const char *near = phase_index(f->ps, name) < 0 ? nearest_name(name, names, n) : NULL;
+        if (phase_index(f->ps, name) < 0)
+            problem_at_line(r, 0, "argument '%.80s': there is no phase `%.60s`%s%s%s", arg, name,
+                            near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+        free(name);
     }
 }
 
@@ -222,8 +267,8 @@ typedef struct {
 
 // What the word in ${...} stands for in phase k, heap memory; NULL after adding a problem.
 static char *meaning_of(PhaseFile *f, Reading *r, int k, const Where *at, const char *word) {
-    for (int i = 0; i < f->words.n; i++)
-        if (!strcmp(f->words.item[i], word)) return xstrdup(f->meanings.item[i]);
+    int defined = word_index(f, word);
+    if (defined >= 0) return xstrdup(f->meanings.item[defined]);
     char *name = xstrndup(word, strcspn(word, "."));
     const char *part = word[strlen(name)] ? word + strlen(name) + 1 : "";
     int maker = phase_index(f->ps, name);
@@ -239,6 +284,7 @@ static char *meaning_of(PhaseFile *f, Reading *r, int k, const Where *at, const 
     } else if (maker >= k)
         problem_at_place(r, at->place, "%s: ${%s} is made by %s; a phase can use what earlier ones made", at->option,
                          word, maker == k ? "this phase itself" : "a later phase");
+    else if (f->ps->phase[maker].command == PHASE_COMMANDS) product = xstrdup("unknown"); // told where it stands
     else if (!(product = f->product(f->product_arg, f->ps, maker, part)))
         problem_at_place(r, at->place, "%s: phase %s makes no `%.60s`", at->option, name, part);
     else f->ps->phase[k].uses[maker] = 1;
@@ -246,13 +292,19 @@ static char *meaning_of(PhaseFile *f, Reading *r, int k, const Where *at, const 
     return product;
 }
 
-// Replaces every ${word} in *text.
+// Replaces every ${word} in *text, and $${ by ${ (for a hook's shell).
 static void replace(PhaseFile *f, Reading *r, int k, const Where *at, char **text) {
     if (!strstr(*text, "${")) return;
     Str s = {0};
     str_puts(&s, "");
     for (const char *p = *text; *p;) {
         const char *open = strstr(p, "${"), *close = open ? strchr(open, '}') : NULL;
+        if (open > p && open[-1] == '$') {
+            str_add(&s, p, (size_t)(open - p) - 1);
+            str_puts(&s, "${");
+            p = open + 2;
+            continue;
+        }
         if (!close) {
             if (open) problem_at_place(r, at->place, "%s: ${ without }", at->option);
             str_puts(&s, p);
@@ -288,6 +340,13 @@ static void replace_in_option(PhaseFile *f, Reading *r, int k, const Option *o) 
     free(place);
 }
 
+// Without the slashes at its end, heap memory: what is made below it has one name.
+static char *without_slash(const char *dir) {
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') n--;
+    return xstrndup(dir, n);
+}
+
 static void take_text(char **member, char *text) {
     free(*member);
     *member = text;
@@ -301,9 +360,8 @@ static void read_phase(PhaseFile *f, int k) {
     config_defaults(&r);
     read_top(f, &r, false);
     read_overrides(f, &r, NULL);
-    bool first = !k;
-    if (first) f->ps->output_dir = xstrdup(p->cfg.output_dir);
-    else str_clear(&r.problems), r.problem_count = 0; // already reported with the first phase
+    str_clear(&r.problems), r.problem_count = 0; // told when the phases were looked for
+    if (!f->ps->output_dir) f->ps->output_dir = without_slash(p->cfg.output_dir);
     memcpy(top, place, (size_t)OPTION_COUNT * sizeof *place);
     memset(place, 0, (size_t)OPTION_COUNT * sizeof *place);
     read_own(f, &r, k);
@@ -312,9 +370,8 @@ static void read_phase(PhaseFile *f, int k) {
     const Command *command = command_named(phase_command_name[p->command]);
     for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
-        bool own = place[i].line || place[i].arg, writes = false;
+        bool own = place[i].line || place[i].arg, writes = phase_writes(o->name, strlen(o->name));
         if (!own) place[i] = top[i];
-        for (int j = 0; j < OUTPUTS; j++) writes = writes || !strcmp(o->name, outputs[j]);
         if (own && writes)
             problem_of(&r, o->name, NULL, "%s: leave it out; phase %s writes into %s/%s", o->name, p->name,
                        f->ps->output_dir, p->name);
@@ -328,7 +385,10 @@ static void read_phase(PhaseFile *f, int k) {
     take_text(&p->cfg.output_dir, xasprintf("%s/%s", f->ps->output_dir, p->name));
     take_text(&p->cfg.select_output, xstrdup(p->cfg.output_dir));
     take_text(&p->cfg.eval_output, xasprintf("%s/%s.json", f->ps->output_dir, p->name));
+    char *whole = xasprintf("%s:%d: phase %s", f->path, p->line, p->name);
+    r.whole = whole;
     config_check(&r, phase_command_name[p->command]);
+    free(whole);
     if (r.problems.n) str_printf(&f->problems, "%s%s", f->problems.n ? "\n" : "", r.problems.s);
     f->problem_count += r.problem_count;
     str_free(&r.problems);
@@ -354,17 +414,22 @@ bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhasePro
     Config scratch = {0};
     Reading r = {.c = &scratch, .path = path, .names = names, .place = place};
     config_defaults(&r);
-    read_top(&f, &r, true);
+    bool right = read_top(&f, &r, true);
+    read_overrides(&f, &r, NULL);
+    check_overrides(&f, &r);
+    for (int i = 0; i < f.words.n; i++)
+        if (phase_index(ps, f.words.item[i]) >= 0)
+            problem_at_line(&r, ps->phase[phase_index(ps, f.words.item[i])].line,
+                            "`%s` is a phase and a word of `define`; rename one of them", f.words.item[i]);
     config_free(&scratch);
-    for (int k = 0; k < ps->n && !r.problem_count; k++) read_phase(&f, k);
-    if (r.problem_count) f.problems = r.problems, f.problem_count = r.problem_count;
-    else str_free(&r.problems);
+    f.problems = r.problems, f.problem_count = r.problem_count;
+    for (int k = 0; k < ps->n && right; k++)
+        if (ps->phase[k].name && ps->phase[k].command != PHASE_COMMANDS) read_phase(&f, k);
     free(names), free(place);
     r = (Reading){.path = path, .problems = f.problems, .problem_count = f.problem_count};
     bool ok = !f.problem_count || problems_report(&r, e);
     str_free(&f.problems);
     list_clear(&f.words), list_clear(&f.meanings);
     free(text);
-    if (!ok) phases_free(ps);
     return ok;
 }

@@ -65,6 +65,7 @@ typedef struct {
     Config *c;
     const char *path;   // of the file, or NULL
     const char *arg;    // the override being read; NULL in the file
+    const char *whole;  // what stands for a place where an option was set nowhere; NULL: the file
     const char **names; // [OPTION_COUNT]
     Place *place;       // [OPTION_COUNT]
     Str problems;       // one a line

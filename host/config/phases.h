@@ -28,8 +28,11 @@ typedef struct {
 // The path of a part of what phase p makes ("": what ${NAME} alone means). Heap memory; NULL where it has no such part.
 typedef char *PhaseProduct(void *arg, const Phases *ps, int p, const char *part);
 // Reads the file. An override "key=value" counts as if it were at the top of the file, "NAME.key=value" as if in that
-// phase. The problems of all phases are in one error, each with its line. On failure *ps holds nothing.
+// phase. The problems of all phases are in one error, each with its line. On failure *ps has the
+// phases that could be read (their `place` is not NULL) beside others that could not; phases_free must follow then too.
 bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhaseProduct *product, void *arg, Error *e);
 void phases_free(Phases *ps);
 int phase_index(const Phases *ps, const char *name); // or -1
+// Whether an option of n letters says where a command writes, which the pipeline decides.
+bool phase_writes(const char *option, size_t n);
 const char *phase_place(const Phase *p, const char *option);

@@ -189,7 +189,7 @@ static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
                           at->data, data);
         if (*at->judges && *judges && strcmp(at->judges, judges))
             progress_warn(p,
-                          "what a reward's model or template file says is not what %s was trained with (crc32c %s; now "
+                          "what a reward's model, template or program says is not what %s was trained with (crc32c %s; now "
                           "%s): scores from here on are another judge's; bring back what was there, or start anew in "
                           "another output_dir",
                           path, at->judges, judges);

@@ -6,6 +6,7 @@
 #include "random.h"
 #include "reward_set.h"
 #include "rollout.h"
+#include <sys/stat.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,21 @@ const char *reward_template_file(const Reward *r) {
     return r->info->check == judging_check ? judging_template_file(r) : "";
 }
 
+const char *reward_program(const Reward *r) {
+    bool external = !strcmp(r->info->name, "external"), plugin = !strcmp(r->info->name, "plugin");
+    return external ? reward_text(r, "command") : plugin ? reward_text(r, "path") : "";
+}
+
+bool reward_program_sum(const Reward *r, uint32_t *crc, Error *e) {
+    char *words = xstrdup(reward_program(r)), *save = NULL;
+    bool ok = true;
+    struct stat st;
+    for (char *word = strtok_r(words, " ", &save); word && ok; word = strtok_r(NULL, " ", &save))
+        if (!stat(word, &st) && S_ISREG(st.st_mode)) ok = fingerprint(crc, word, e);
+    free(words);
+    return ok;
+}
+
 // A model's directory; of an adapter, its own and that of the model it was trained beside.
 static bool add_model(uint32_t *crc, const char *dir, Error *e) {
     char *beside = NULL;
@@ -80,8 +96,10 @@ bool rewards_files_sum(const Rewards *rw, char sum[16], Error *e) {
     bool any = false;
     for (int k = 0; k < rw->n; k++) {
         const char *dir = reward_model_dir(&rw->reward[k]), *template = reward_template_file(&rw->reward[k]);
-        if ((*dir && !add_model(&crc, dir, e)) || (*template && !fingerprint(&crc, template, e))) return false;
-        any = any || *dir || *template;
+        if ((*dir && !add_model(&crc, dir, e)) || (*template && !fingerprint(&crc, template, e)) ||
+            !reward_program_sum(&rw->reward[k], &crc, e))
+            return false;
+        any = any || *dir || *template || *reward_program(&rw->reward[k]);
     }
     *sum = 0;
     if (any) snprintf(sum, 16, "%08x", crc);

@@ -21,6 +21,10 @@ bool rewards_score(const Rewards *rw, int file, int k);
 const char *reward_model_dir(const Reward *r);
 // The file that it reads its template from; "": none.
 const char *reward_template_file(const Reward *r);
+// The program or the library that a reward asks, as it is given ("": none), and *crc (CRC32C) continued over the files that
+// its words name. False after filling *e.
+const char *reward_program(const Reward *r);
+bool reward_program_sum(const Reward *r, uint32_t *crc, Error *e);
 // The CRC32C, in hexadecimal, over all these of the rewards: tells whether scores from here on are those of before. "": they have
 // none. False after filling *e.
 bool rewards_files_sum(const Rewards *rw, char sum[16], Error *e);

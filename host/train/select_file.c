@@ -31,10 +31,18 @@ static bool decides(const Option *o) {
 }
 
 char *select_drawn_with(const Config *c, Error *e) {
-    uint32_t questions = 0, model = 0, system = 0;
-    if (!fingerprint(&questions, c->train_file.item[0].path, e) || !fingerprint(&model, c->model, e) ||
-        (*c->system_prompt_file && !fingerprint(&system, c->system_prompt_file, e)))
-        return NULL;
+    const struct {
+        const char *name, *path;
+    } read[] = {{"train_file", c->train_file.item[0].path},
+                {"model", c->model},
+                {"system_prompt_file", c->system_prompt_file},
+                {"adapter", c->adapter},
+                {"tokenizer", c->tokenizer},
+                {"few_shot_file", c->few_shot_file}};
+    enum { READ = sizeof read / sizeof *read };
+    uint32_t sum[READ] = {0};
+    for (int i = 0; i < READ; i++)
+        if (*read[i].path && !fingerprint(&sum[i], read[i].path, e)) return NULL;
     char scoring[16];
     Rewards rw;
     if (!rewards_select(c, &rw, e) || !rewards_files_sum(&rw, scoring, e)) return NULL;
@@ -48,11 +56,9 @@ char *select_drawn_with(const Config *c, Error *e) {
         str_json(&s, value.s, value.n);
         str_puts(&s, ", ");
     }
-    str_printf(
-        &s,
-        "\"what is in train_file\": \"%08x\", \"what is in model\": \"%08x\", \"what is in system_prompt_file\": "
-        "\"%08x\"",
-        questions, model, system);
+    for (int i = 0; i < READ; i++) // the first three have always been there
+        if (i < 3 || *read[i].path)
+            str_printf(&s, "%s\"what is in %s\": \"%08x\"", i ? ", " : "", read[i].name, sum[i]);
     if (*scoring) str_printf(&s, ", \"what is in the rewards' models and templates\": \"%s\"", scoring);
     str_puts(&s, "}}");
     str_free(&value);

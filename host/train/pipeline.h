@@ -1,0 +1,41 @@
+// A pipeline that runs: its phases, and what those that are finished have made. pipeline.c runs it, pipeline_check.c says
+// before the first phase what is wrong with it.
+#pragma once
+#include "json.h"
+#include "phases.h"
+#include "reward_set.h"
+
+typedef struct {
+    const char *path; // of the file
+    char **overrides; // without from= and only=
+    int n_overrides;
+    const char *from, *only; // NULL: not given
+    int lock;                // open file descriptor of output_dir; -1: none
+    Phases phases;
+    json_t *made; // phase name -> {command, made, checksum, from: {option: {path, checksum}}}
+} Pipeline;
+
+// What phase `name` has made; NULL: it is not finished.
+const char *phase_made(const Pipeline *l, const char *name);
+// The path of a part of what phase k makes, as a PhaseProduct (phases.h).
+char *phase_product(void *pipeline, const Phases *ps, int k, const char *part);
+// Whether a phase makes checkpoints; whether it scores completions.
+bool phase_makes_model(const Phase *p);
+bool phase_scores(const Phase *p);
+
+// Something that a phase reads.
+typedef struct {
+    // The option's; of several training files "train_file[2]", of a reward "rewards.NAME" and "rewards.NAME.template".
+    char name[80];
+    const char *path, *place;
+    bool directory;
+} Input;
+enum { MAX_INPUTS = 6 + MAX_FILES + 2 * (MAX_REWARDS + 1) };
+// Lists the inputs of a phase that are set; their number. rw: room for the rewards whose models are among them.
+int phase_inputs(const Phase *p, Rewards *rw, Input all[MAX_INPUTS]);
+
+// Checks everything that can be known before the first phase starts, and prints each phase's memory. False after filling *e
+// with all problems.
+bool pipeline_check(const Pipeline *l, Error *e);
+// Adds the inputs that are not there to the problems of *e, for a file whose options are wrong too.
+void pipeline_check_files(const Pipeline *l, Error *e);
