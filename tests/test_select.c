@@ -230,6 +230,18 @@ static void mistakes_are_said(void **state) {
     assert_int_equal(run("select_limit=2"), 2);
     assert_non_null(strstr(said, "was drawn with other options: what is in train_file;"));
     free(path);
+    path = xasprintf("%s/examples.jsonl", f.dir);
+    char *shown = xasprintf("select_limit=2 few_shot=1 few_shot_file=%s select_output=%s/shown", path, f.dir);
+    for (int i = 0; i < 2; i++) { // changed in place
+        FILE *examples = fopen(path, "w");
+        assert_non_null(examples);
+        fprintf(examples, "{\"prompt\": \"Two and %d?\", \"completion\": \"#### %d\"}\n", i, 2 + i);
+        fclose(examples);
+        int code = run(shown);
+        if (code != (i ? 2 : 0) || (i && !strstr(said, "with other options: what is in few_shot_file;")))
+            fail_msg("%d: exit %d: %s", i, code, said);
+    }
+    free(path), free(shown);
     path = xasprintf("%s/out/samples.jsonl", f.dir);
     FILE *foreign = fopen(path, "w");
     assert_non_null(foreign);
