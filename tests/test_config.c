@@ -405,7 +405,7 @@ static void mistakes_in_files_have_their_line(void **state) {
     config_free(&c);
     assert_args("sft", ARGS("model=m", "train_file=[{file: a, rewards: format}]"),
                 "sft reads no rewards of a file's own");
-    assert_args("select", ARGS("model=m", "train_file=[a, b]"), "select reads one file; 2 are listed");
+    assert_args("select", ARGS("model=m", "train_file=[a, {file: b, weight: 2}]"), "so a weight has no meaning");
     // A rule names one of the run's rewards: one that only a file has is none of them.
     assert_args("select", ARGS("model=m", "train_file=[{file: a, rewards: tag_count}]", "select_rules=tag_count:min=1"),
                 "`tag_count` is none of the `rewards` of this run");

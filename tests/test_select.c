@@ -130,6 +130,20 @@ static void an_answer_is_kept_once_a_question(void **state) {
     asked_close(&a);
 }
 
+// A question that comes again is the same one: what is kept of it counts, however near two answers may be.
+static void a_question_may_come_again(void **state) {
+    Asked a;
+    asked_open(&a, "select_rules=correctness:min=1 select_per_question=2 select_max_overlap=0.4", -1);
+    select_question(a.rules, 1, "How many?", &a.drawn[0], 1, &a.drop[0], &a.count);
+    select_question(a.rules, 2, "Which?", &a.drawn[2], 1, &a.drop[1], &a.count);
+    select_question(a.rules, 3, "how  many?", &a.drawn[2], 2, &a.drop[2], &a.count); // much like the first; another
+    select_question(a.rules, 4, "How many?", &a.drawn[5], 1, &a.drop[4], &a.count);  // two are kept
+    select_question(a.rules, 5, "How many?", &a.drawn[1], 1, &a.drop[5], &a.count);  // the first itself
+    const Drop want[] = {KEPT, KEPT, DROP_OVERLAP, KEPT, DROP_ENOUGH, DROP_DUPLICATE};
+    for (int i = 0; i < 6; i++) assert_int_equal(a.drop[i], want[i]);
+    asked_close(&a);
+}
+
 // ---- the command -------------------------------------------------------------------------------------------------------
 
 static Fixture f;
@@ -193,6 +207,37 @@ static void a_stopped_run_ends_in_the_same_bytes(void **state) {
         free(of_ranks), free(kept_of_ranks);
     }
     free(samples), free(kept), free(table), free(path);
+}
+
+// Several files are asked one behind the other, each row once; every line says which file it is of.
+static void files_are_asked_in_turn(void **state) {
+    char *path = xasprintf("%s/second.jsonl", f.dir), *out = xasprintf("%s/both", f.dir);
+    FILE *second = fopen(path, "w");
+    assert_non_null(second);
+    for (int i = 0; i < 3; i++) fprintf(second, "{\"question\": \"%d and 1?\", \"answer\": \"#### %d\"}\n", i, i + 1);
+    fclose(second);
+    char *more = xasprintf("select_output=%s 'train_file=[%s, %s/train.jsonl]'", out, path, f.dir);
+    if (run(more)) fail_msg("%s", said);
+    assert_non_null(strstr(said, "of 43 questions"));
+    char *samples = output("both/samples.jsonl"), *kept = output("both/kept.jsonl");
+    char *first = xasprintf("\n{\"file\": \"%s\", \"line\": 3, \"sample\": 2, \"question\": \"2 and 1?\"", path),
+         *then = xasprintf("\n{\"file\": \"%s/train.jsonl\", \"line\": 1, \"sample\": 0, ", f.dir),
+         *origin = xasprintf("\"origin\": {\"file\": \"%s/train.jsonl\", \"line\": ", f.dir);
+    const char *a = strstr(samples, first), *b = strstr(samples, then);
+    assert_true(a && b && a < b && strchr(a + 1, '\n') == b);
+    assert_non_null(strstr(kept, origin));
+    char *samples_path = xasprintf("%s/samples.jsonl", out);
+    assert_int_equal(truncate(samples_path, (off_t)(strlen(samples) / 20)), 0); // in the first file
+    if (run(more)) fail_msg("%s", said);
+    char *again = output("both/samples.jsonl");
+    assert_string_equal(again, samples);
+    second = fopen(path, "a");
+    fputs("{\"question\": \"9 and 1?\", \"answer\": \"#### 10\"}\n", second);
+    fclose(second);
+    assert_int_equal(run(more), 2);
+    assert_non_null(strstr(said, "with other options: what is in train_file;"));
+    free(path), free(out), free(more), free(samples), free(kept), free(first), free(then), free(origin);
+    free(samples_path), free(again);
 }
 
 static void mistakes_are_said(void **state) {
@@ -332,8 +377,10 @@ int main(void) {
         cmocka_unit_test(the_best_are_kept),
         cmocka_unit_test(truncated_and_unscored_answers_are_dropped),
         cmocka_unit_test(an_answer_is_kept_once_a_question),
+        cmocka_unit_test(a_question_may_come_again),
         cmocka_unit_test_setup_teardown(a_stopped_run_ends_in_the_same_bytes, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_costs_nothing, command_setup, command_teardown),
+        cmocka_unit_test_setup_teardown(files_are_asked_in_turn, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(long_prompts_are_left_out, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(kept_rows_are_what_sft_reads, command_setup, command_teardown),

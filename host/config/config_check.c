@@ -196,8 +196,12 @@ static void check_one_file(Reading *r, const Config *c, const char *command) {
         if (files->item[i].rewards.n)
             problem_at_place(r, files->item[i].place, "train_file: %s reads no rewards of a file's own; leave them out",
                              command);
-    if (files->n > 1 && command_named(command)->bits == FOR_SELECT)
-        problem(r, "train_file", NULL, "train_file: select reads one file; %d are listed", files->n);
+    for (int i = 0; i < files->n && command_named(command)->bits == FOR_SELECT; i++)
+        if (files->item[i].weight != 1)
+            problem_at_place(
+                r, files->item[i].place,
+                "train_file: select asks every question of every file, so a weight has no meaning; leave it "
+                "out");
 }
 
 #define MOST_COMPLETIONS (1 << 20) // at most so many completions in one generation

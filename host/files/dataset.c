@@ -31,6 +31,7 @@ struct Dataset {
     Stretch *run; // [n_runs] ascending
     int64_t n_runs, cap_runs;
     Cursor cursor;
+    Dataset *then; // whose rows come behind these; NULL: none
 };
 
 void row_free(Row *row) {
@@ -242,6 +243,7 @@ Dataset *dataset_open_pairs(const char *path, const Config *c, const RowCheck *c
 
 void dataset_free(Dataset *d) {
     if (!d) return;
+    dataset_free(d->then);
     line_reader_close(&d->reader);
     free(d->path);
     free(d->question_field);
@@ -253,8 +255,18 @@ void dataset_free(Dataset *d) {
     free(d);
 }
 
-int64_t dataset_rows(const Dataset *d) { return d->rows; }
-int64_t dataset_skipped(const Dataset *d) { return d->skipped; }
+Dataset *dataset_join(Dataset *first, Dataset *then) {
+    Dataset **at = &first;
+    while (*at) at = &(*at)->then;
+    *at = then;
+    return first;
+}
+
+int64_t dataset_rows(const Dataset *d) { return d->rows + (d->then ? dataset_rows(d->then) : 0); }
+int64_t dataset_skipped(const Dataset *d) { return d->skipped + (d->then ? dataset_skipped(d->then) : 0); }
+const char *dataset_path(const Dataset *d, int64_t i) {
+    return i < d->rows || !d->then ? d->path : dataset_path(d->then, i - d->rows);
+}
 const char *dataset_skipped_text(int64_t skipped) {
     static char text[64];
     snprintf(text, sizeof text, " (%lld bad line%s left out)", (long long)skipped, skipped > 1 ? "s" : "");
@@ -264,6 +276,7 @@ Cursor dataset_cursor(const Dataset *d) { return d->cursor; }
 void dataset_seek(Dataset *d, Cursor cursor) { d->cursor = cursor; }
 
 bool dataset_row(Dataset *d, int64_t i, Row *row, Error *e) {
+    if (i >= d->rows && d->then) return dataset_row(d->then, i - d->rows, row, e);
     if (i < 0 || i >= d->rows) die("dataset: row %lld of %lld", (long long)i, (long long)d->rows);
     char *line;
     size_t n;

@@ -35,9 +35,13 @@ Dataset *dataset_open(const char *path, const Config *c, const RowCheck *check, 
 Dataset *dataset_open_sft(const char *path, const Config *c, const RowCheck *check, Error *e);
 // Rows of any fields, which `check` alone judges; they come as `example`.
 Dataset *dataset_open_pairs(const char *path, const Config *c, const RowCheck *check, Error *e);
-void dataset_free(Dataset *d);
+void dataset_free(Dataset *d); // and those joined to it
+// Puts the rows of `then` behind those of `first` (NULL: none yet), for dataset_row; returns the whole. dataset_next draws from
+// the first file alone.
+Dataset *dataset_join(Dataset *first, Dataset *then);
 int64_t dataset_rows(const Dataset *d);
-int64_t dataset_skipped(const Dataset *d); // bad lines left out
+const char *dataset_path(const Dataset *d, int64_t i); // the file that row i is of
+int64_t dataset_skipped(const Dataset *d);             // bad lines left out
 // For a run's header: " (2 bad lines left out)", or nothing. Valid until the next call.
 const char *dataset_skipped_text(int64_t skipped);
 Cursor dataset_cursor(const Dataset *d);

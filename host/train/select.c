@@ -35,8 +35,8 @@ enum { CAME_STOPPED, CAME_RIGHT, CAME_REWARD, CAME_REWARDED, CAME_TOKENS, CAME_C
 
 static void take_decoded(void *scorer, int i) { scorer_add(scorer, i); }
 
-static void add_prompt(const Select *s, const Batch *b, int p, double *sums, Str *lines) {
-    select_put(b, p, &s->rewards, lines);
+static void add_prompt(const Select *s, const Batch *b, int p, int64_t row, double *sums, Str *lines) {
+    select_put(b, p, &s->rewards, s->cfg->train_file.n > 1 ? dataset_path(s->data, row) : NULL, lines);
     for (int i = p * b->group; i < (p + 1) * b->group && b->prompt[p].n; i++) {
         Drawn d = {.truncated = b->finish[i] == FINISH_LENGTH, .reward = b->reward[i]};
         for (int k = 0; k < s->rewards.n; k++) d.score[k] = b->score[i * b->n_rewards + k];
@@ -56,7 +56,7 @@ static bool draw(Select *s, Batch *b, int64_t first, int n, double *sums, Str *l
                           sample_params(s->cfg), b, (RolloutWatch){.done = take_decoded, .arg = s->scorer}, e) &&
               rollout_finite(b, e) && engine_score(en, b, e);
     ok = scorer_end(s->scorer, ok, e);
-    for (int p = 0; p < n && ok; p++) add_prompt(s, b, p, sums, lines);
+    for (int p = 0; p < n && ok; p++) add_prompt(s, b, p, first + p, sums, lines);
     return ok;
 }
 
@@ -140,12 +140,22 @@ static bool resume(Select *s, Error *e) {
     return !comm || comm_broadcast(comm, "samples.jsonl", &s->done, sizeof s->done, 0, e);
 }
 
+// The questions of all files, one behind the other.
+static bool open_questions(Select *s, Error *e) {
+    const FileList *files = &s->cfg->train_file;
+    for (int f = 0; f < files->n; f++) {
+        Dataset *one = dataset_open(files->item[f].path, s->cfg, &(RowCheck){prompter_check, &s->prompter}, e);
+        if (!one) return false;
+        s->data = dataset_join(s->data, one);
+    }
+    return true;
+}
+
 static bool select_open(Select *s, const Config *c, Error *e) {
     s->cfg = c;
     s->samples.fd = -1;
     if (!engine_prepare(&s->engine, c, e) || !engine_prompter(&s->engine, &s->prompter, e)) return false;
-    s->data = dataset_open(c->train_file.item[0].path, c, &(RowCheck){prompter_check, &s->prompter}, e);
-    if (!s->data || !rewards_select(c, &s->rewards, e) || !rewards_open(&s->rewards, e)) return false;
+    if (!open_questions(s, e) || !rewards_select(c, &s->rewards, e) || !rewards_open(&s->rewards, e)) return false;
     s->rules = select_rules_open(c, &s->rewards, e);
     if (!s->rules) return false;
     rewards_note_stops(&s->rewards, c);

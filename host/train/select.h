@@ -41,7 +41,8 @@ typedef struct SelectRules SelectRules;
 SelectRules *select_rules_open(const Config *c, const Rewards *rw, Error *e);
 void select_rules_close(SelectRules *s);
 // Decides on the n completions of the question of line `line`: fills drop[n] and adds to *count. Call it in the order
-// of the file: the same answer to the same question is kept once, the first time.
+// of the files. A question that comes again is the same one: its answers that were kept count among those of
+// select_per_question, and none is kept twice, or too much like one that was.
 void select_question(SelectRules *s, int64_t line, const char *question, const Drawn *drawn, int n, Drop *drop,
                      SelectCount *count);
 // Whether a completion ended by itself and its scores pass the rules on scores.
@@ -59,8 +60,9 @@ char *select_drawn_with(const Config *c, Error *e); // the first line, without n
 // Finds how many lines of an earlier run are good (0: there is none), and how many whole questions they cover. Refuses
 // samples that were drawn with other options, model or questions (EXIT_CONFIG).
 bool select_resume(const Config *c, const char *drawn_with, int64_t *lines, int64_t *questions, Error *e);
-// Adds the lines of prompt p of a decoded and scored batch; a prompt without ids was too long to ask.
-void select_put(const Batch *b, int p, const Rewards *rw, Str *out);
+// Adds the lines of prompt p of a decoded and scored batch; a prompt without ids was too long to ask. file: where its
+// question comes from, where there are several, else NULL.
+void select_put(const Batch *b, int p, const Rewards *rw, const char *file, Str *out);
 // Reads the first `questions` questions of samples.jsonl, writes kept.jsonl and select.json. `system`, the conversations'
 // first message, may be NULL.
 bool select_keep(const Config *c, const Rewards *rw, const char *system, SelectRules *s, int64_t questions,

@@ -33,14 +33,15 @@ static bool decides(const Option *o) {
 char *select_drawn_with(const Config *c, Error *e) {
     const struct {
         const char *name, *path;
-    } read[] = {{"train_file", c->train_file.item[0].path},
-                {"model", c->model},
+    } read[] = {{"model", c->model},
                 {"system_prompt_file", c->system_prompt_file},
                 {"adapter", c->adapter},
                 {"tokenizer", c->tokenizer},
                 {"few_shot_file", c->few_shot_file}};
     enum { READ = sizeof read / sizeof *read };
-    uint32_t sum[READ] = {0};
+    uint32_t sum[READ] = {0}, questions = 0;
+    for (int f = 0; f < c->train_file.n; f++)
+        if (!fingerprint(&questions, c->train_file.item[f].path, e)) return NULL;
     for (int i = 0; i < READ; i++)
         if (*read[i].path && !fingerprint(&sum[i], read[i].path, e)) return NULL;
     char scoring[16];
@@ -56,9 +57,9 @@ char *select_drawn_with(const Config *c, Error *e) {
         str_json(&s, value.s, value.n);
         str_puts(&s, ", ");
     }
-    for (int i = 0; i < READ; i++) // the first three have always been there
-        if (i < 3 || *read[i].path)
-            str_printf(&s, "%s\"what is in %s\": \"%08x\"", i ? ", " : "", read[i].name, sum[i]);
+    str_printf(&s, "\"what is in train_file\": \"%08x\"", questions);
+    for (int i = 0; i < READ; i++) // the first two have always been there
+        if (i < 2 || *read[i].path) str_printf(&s, ", \"what is in %s\": \"%08x\"", read[i].name, sum[i]);
     if (*scoring) str_printf(&s, ", \"what is in the rewards' models and templates\": \"%s\"", scoring);
     str_puts(&s, "}}");
     str_free(&value);
@@ -92,14 +93,22 @@ static void put_field(Str *s, const char *before, const char *text) {
     str_json(s, text, strlen(text));
 }
 
-void select_put(const Batch *b, int p, const Rewards *rw, Str *out) {
+static void put_line(Str *out, const char *file, int64_t line) {
+    str_puts(out, "{");
+    if (file) put_field(out, "\"file\": ", file);
+    str_printf(out, "%s\"line\": %lld", file ? ", " : "", (long long)line);
+}
+
+void select_put(const Batch *b, int p, const Rewards *rw, const char *file, Str *out) {
     if (!b->prompt[p].n) {
-        str_printf(out, "{\"line\": %lld, \"skipped\": \"long prompt\"}\n", (long long)b->row[p]);
+        put_line(out, file, b->row[p]);
+        str_puts(out, ", \"skipped\": \"long prompt\"}\n");
         return;
     }
     for (int k = 0; k < b->group; k++) {
         int i = p * b->group + k;
-        str_printf(out, "{\"line\": %lld, \"sample\": %d", (long long)b->row[p], k);
+        put_line(out, file, b->row[p]);
+        str_printf(out, ", \"sample\": %d", k);
         put_field(out, ", \"question\": ", b->question[p]);
         put_field(out, ", \"answer\": ", b->answer[p]);
         put_field(out, ", \"completion\": ", b->text[i]);
@@ -219,7 +228,8 @@ static void put_kept(Str *s, const Config *c, const char *system, const Line *li
     char *scores = json_dumps(json_object_get(line->json, "scores"), JSON_REAL_PRECISION(9));
     str_printf(s, ", \"scores\": %s", scores ? scores : "{}");
     free(scores);
-    put_field(s, ", \"origin\": {\"file\": ", c->train_file.item[0].path);
+    const char *file = json_string_value(json_object_get(line->json, "file")); // there where several are
+    put_field(s, ", \"origin\": {\"file\": ", file ? file : c->train_file.item[0].path);
     str_printf(s, ", \"line\": %lld, \"sample\": %d}}\n", (long long)line->line, line->sample);
 }
 

@@ -13,6 +13,13 @@ typedef struct {
     int n;
 } Hashes;
 
+// A question of which completions are kept.
+typedef struct {
+    uint64_t hash; // 0: a free slot
+    int kept;
+    Hashes *runs; // [kept], of those that are kept, where overlap counts; else NULL
+} Asked;
+
 struct SelectRules {
     const Config *cfg;
     const Rewards *rewards;
@@ -20,11 +27,14 @@ struct SelectRules {
     SelectRule *rule; // [cfg->select_rules.n]
     uint64_t *seen;   // [slots], 0: free; question and answer of what was kept
     size_t slots, used;
+    Asked *asked; // [asked_slots]
+    size_t asked_slots, asked_used;
 };
 
 SelectRules *select_rules_open(const Config *c, const Rewards *rw, Error *e) {
     SelectRules *s = xcalloc(1, sizeof *s);
-    *s = (SelectRules){.cfg = c, .rewards = rw, .slots = 1024};
+    *s = (SelectRules){.cfg = c, .rewards = rw, .slots = 1024, .asked_slots = 1024};
+    s->asked = xcalloc(s->asked_slots, sizeof *s->asked);
     s->rule = xcalloc((size_t)c->select_rules.n + 1, sizeof *s->rule);
     s->seen = xcalloc(s->slots, sizeof *s->seen);
     if (!think_markers_read(&s->think, c->think_markers.item, c->think_markers.n, e))
@@ -42,6 +52,11 @@ void select_rules_close(SelectRules *s) {
     if (!s) return;
     free(s->rule);
     free(s->seen);
+    for (size_t i = 0; i < s->asked_slots; i++) {
+        for (int k = 0; s->asked[i].runs && k < s->asked[i].kept; k++) free(s->asked[i].runs[k].item);
+        free(s->asked[i].runs);
+    }
+    free(s->asked);
     free(s);
 }
 
@@ -158,6 +173,26 @@ static void remember(SelectRules *s, uint64_t hash) {
     free(old);
 }
 
+// The entry of a question; made where there is none. Valid until the next call.
+static Asked *asked_of(SelectRules *s, uint64_t hash) {
+    size_t at = hash & (s->asked_slots - 1);
+    while (s->asked[at].hash && s->asked[at].hash != hash) at = (at + 1) & (s->asked_slots - 1);
+    if (s->asked[at].hash) return &s->asked[at];
+    if (2 * ++s->asked_used >= s->asked_slots) {
+        Asked *old = s->asked;
+        size_t n = s->asked_slots;
+        s->asked_slots *= 4, s->asked_used = 1;
+        s->asked = xcalloc(s->asked_slots, sizeof *s->asked);
+        for (size_t i = 0; i < n; i++)
+            if (old[i].hash) *asked_of(s, old[i].hash) = old[i];
+        free(old);
+        at = hash & (s->asked_slots - 1);
+        while (s->asked[at].hash) at = (at + 1) & (s->asked_slots - 1);
+    }
+    s->asked[at].hash = hash;
+    return &s->asked[at];
+}
+
 // ---- a question's completions ----------------------------------------------------------------------------------------------
 
 typedef struct {
@@ -193,29 +228,31 @@ static Drop drop_by_itself(const SelectRules *s, const Drawn *d) {
 static void take_candidates(SelectRules *s, const char *question, const Drawn *drawn, const Candidate *candidate, int n,
                             Drop *drop) {
     const Config *c = s->cfg;
-    Hashes *taken = xcalloc((size_t)n + 1, sizeof *taken);
-    char *asked = normalized(question);
-    uint64_t question_hash = hash_bytes(1, asked, strlen(asked));
-    int kept = 0;
+    char *words = normalized(question);
+    uint64_t question_hash = hash_bytes(1, words, strlen(words));
+    Asked *asked = n ? asked_of(s, question_hash | 1) : NULL;
+    bool overlaps = c->select_max_overlap < 1;
     for (int k = 0; k < n; k++) {
         Drop *fate = &drop[candidate[k].i];
-        if (c->select_per_question && kept == c->select_per_question) {
-            *fate = DROP_ENOUGH;
-            continue;
-        }
         char *text = normalized(drawn[candidate[k].i].text);
         uint64_t hash = hash_bytes(question_hash, text, strlen(text)) | 1; // 0 is a free slot
-        Hashes runs = runs_of(text);
+        Hashes runs = overlaps ? runs_of(text) : (Hashes){NULL, 0};
         if (s->seen[slot_of(s, hash)]) *fate = DROP_DUPLICATE;
-        for (int j = 0; j < kept && c->select_max_overlap < 1 && *fate == KEPT; j++)
-            if (overlap(runs, taken[j]) > c->select_max_overlap) *fate = DROP_OVERLAP;
-        if (*fate == KEPT) remember(s, hash), taken[kept++] = runs;
-        else free(runs.item);
+        for (int j = 0; j < asked->kept && overlaps && *fate == KEPT; j++)
+            if (overlap(runs, asked->runs[j]) > c->select_max_overlap) *fate = DROP_OVERLAP;
+        bool enough = c->select_per_question && asked->kept >= c->select_per_question;
+        if (*fate == KEPT && enough) *fate = DROP_ENOUGH;
+        if (*fate == KEPT) {
+            remember(s, hash);
+            if (overlaps) {
+                asked->runs = xrealloc(asked->runs, (size_t)(asked->kept + 1) * sizeof *asked->runs);
+                asked->runs[asked->kept] = runs;
+            }
+            asked->kept++;
+        } else free(runs.item);
         free(text);
     }
-    while (kept) free(taken[--kept].item);
-    free(taken);
-    free(asked);
+    free(words);
 }
 
 void select_question(SelectRules *s, int64_t line, const char *question, const Drawn *drawn, int n, Drop *drop,
