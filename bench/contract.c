@@ -37,7 +37,7 @@ static void compare(Contract *c, const Batch *b, float temperature) {
     Learner *l = &c->model.learner;
     if (!c->n_packed) return;
     TrainWork w = micro_pack(l, &c->packing);
-    micro_forward(l, &l->engine.policy, &w, temperature);
+    micro_forward(l->engine.device, &l->engine.policy, &w, temperature);
     l->engine.device->copy(l->engine.device, c->logp, w.logp.data, tensor_bytes(w.logp));
     l->engine.device->sync(l->engine.device);
     if (l->engine.device->error[0]) die("bench: %s", l->engine.device->error);

@@ -31,7 +31,7 @@ static void train(void *arg, int i) {
     TrainWork w = micro_pack(s->learner, &s->packing);
     micro_upload(s->learner, w.lse, s->lse);
     micro_upload(s->learner, w.entropy, s->entropy);
-    micro_hidden(s->learner, &s->learner->engine.policy, &w);
+    micro_hidden(s->learner->engine.device, &s->learner->engine.policy, &w);
     d->fill(d, w.dlogp, -1.0f / (float)w.dlogp.dim[0]);
     micro_backward(s->learner, &w, 1, false);
     d->sync(d);
@@ -57,7 +57,7 @@ static Step step_open(Learner *l, const Groups *g, bool shared) {
     Step s = {l, packing_new(sequences * (g->prompt + g->longest), sequences), NULL, NULL};
     pack(&s.packing, g, l->engine.hf.dims.V, shared);
     TrainWork w = micro_pack(l, &s.packing);
-    micro_forward(l, &l->engine.policy, &w, 1);
+    micro_forward(l->engine.device, &l->engine.policy, &w, 1);
     Tensor kept[] = {w.lse, w.entropy};
     float **to[] = {&s.lse, &s.entropy};
     for (int i = 0; i < 2; i++) {

@@ -36,7 +36,7 @@ static void train(void *arg, int i) {
     Device *d = s->learner->engine.device;
     attention_time = 0;
     double start = clock_seconds();
-    micro_forward(s->learner, &s->learner->engine.policy, &s->work, 1);
+    micro_forward(s->learner->engine.device, &s->learner->engine.policy, &s->work, 1);
     d->fill(d, s->work.dlogp, -1.0f / (float)s->work.dlogp.dim[0]);
     micro_backward(s->learner, &s->work, 1, false);
     d->sync(d);

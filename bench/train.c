@@ -23,7 +23,7 @@ static void prefill(void *arg, int i) {
 // Forward, log-probs over the full vocabulary, backward: all of a micro-batch but the loss itself.
 static void train(void *arg, int i) {
     Step *s = arg;
-    micro_forward(s->learner, &s->learner->engine.policy, &s->work, 1);
+    micro_forward(s->learner->engine.device, &s->learner->engine.policy, &s->work, 1);
     s->learner->engine.device->fill(s->learner->engine.device, s->work.dlogp, -1.0f / (float)s->tokens);
     micro_backward(s->learner, &s->work, 1, false);
     s->learner->engine.device->sync(s->learner->engine.device);

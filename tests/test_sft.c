@@ -7,6 +7,7 @@
 #include "data.h"
 #include "example.h"
 #include "file.h"
+#include "near.h"
 #include "outdir.h"
 #include <math.h>
 #include <stdlib.h>
@@ -270,14 +271,6 @@ static double metric(const char *out, const char *name) {
     return value;
 }
 
-// ||a - b|| / ||b||
-static double relative_error(const float *a, const float *b, size_t n) {
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < n; i++) error += pow(a[i] - b[i], 2), norm += pow(b[i], 2);
-    assert_true(norm > 0);
-    return sqrt(error / norm);
-}
-
 // Several completions of a prompt, as rejection sampling leaves them: its rows stand once a micro-batch, wherever the data
 // has them, and what is learned is the same.
 static void completions_share_their_prompt(void **state) {
@@ -309,7 +302,7 @@ static void completions_share_their_prompt(void **state) {
             free(more), free(out), free(path);
         }
         assert_true(seen[0] == seen[1] && fabs(loss[0] - loss[1]) < 1e-6 * loss[0] && n[0] == n[1]);
-        double error = relative_error(moment[1], moment[0], n[0] / 4);
+        double error = distance_of(moment[1], moment[0], (int64_t)n[0] / 4);
         if (!(error < 1e-6)) fail_msg("%s: gradients differ by %g", cuts[k], error);
         free(moment[0]), free(moment[1]);
     }
@@ -345,7 +338,7 @@ static void a_micro_batch_may_end_anywhere(void **state) {
         else if (!whole) whole = moment, all = n, loss = metric("seams", "loss");
         else {
             assert_int_equal(n, all);
-            double error = relative_error(moment, whole, n / 4);
+            double error = distance_of(moment, whole, (int64_t)n / 4);
             if (!(error < 1e-6 && fabs(metric("seams", "loss") - loss) < 1e-6 * loss))
                 fail_msg("%d rows: gradients differ by %g", room, error);
             cut++;

@@ -28,7 +28,7 @@ static double mean_nll(Fixture *f, const Wanted *x) {
     Packing p = packing_new(l->engine.shape.train_tokens, l->engine.shape.train_seqs);
     assert_true(packing_add(&p, x->ids.id, (int64_t)x->ids.n, 0, x->wanted));
     TrainWork w = micro_pack(l, &p);
-    micro_forward(l, &l->engine.policy, &w, 1);
+    micro_forward(l->engine.device, &l->engine.policy, &w, 1);
     micro_hold(l, 0, w.logp);
     micro_fetch(l, p.N, logp);
     double sum = 0;

@@ -1,6 +1,7 @@
 // The GRPO step as a whole: the numerics contract, numbers that are not finite.
 #include "child.h"
 #include "file.h"
+#include "near.h"
 #include "on_device.h"
 #include "train_fixture.h"
 #include <math.h>
@@ -24,7 +25,7 @@ static void assert_trained_equals_sampled(Fixture *f, int size, bool shared) {
                                     (int64_t)own, NULL));
         }
         TrainWork w = micro_pack(&t->learner, &t->generation.packing);
-        micro_forward(&t->learner, &t->learner.engine.policy, &w, 1);
+        micro_forward(t->learner.engine.device, &t->learner.engine.policy, &w, 1);
         const Tensor trained[] = {w.logp, w.lse, w.entropy};
         const float *const sampled[] = {b->logp, b->lse, b->entropy};
         for (int k = 0; k < 3; k++) {
@@ -139,16 +140,6 @@ static void counted_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, T
     real.logprob_bwd(d, dx, dw, dlogp, dentropy, x, rows, w, target, lse, entropy, temperature);
 }
 
-// ||a - b|| / ||b||
-static double relative_error(const float *a, const float *b, int64_t n) {
-    double diff = 0, norm = 0;
-    for (int64_t i = 0; i < n; i++) {
-        diff += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
-        norm += (double)b[i] * b[i];
-    }
-    return sqrt(diff / norm);
-}
-
 static void cuts_do_not_matter(void **state) {
 #define NAME_OF(NAME, name, sum, clip, level, help) #name,
     const char *const losses[] = {LOSSES(NAME_OF)};
@@ -172,7 +163,7 @@ static void cuts_do_not_matter(void **state) {
             }
             assert_memory_equal(loss, f.t.generation.batch.loss, 8 * sizeof *loss);
             float *now = bytes_of(f.t.learner.engine.device, g);
-            double error = relative_error(now, grad, tensor_numel(g));
+            double error = distance_of(now, grad, tensor_numel(g));
             free(now);
             if (!(error < 1e-6)) fail_msg("%s, %d a micro-batch: gradients differ by %g", losses[k], sizes[s], error);
             fixture_close(&f);
@@ -242,7 +233,7 @@ static void sharing_changes_no_loss(void **state) {
             } else {
                 assert_memory_equal(loss, b->loss, (size_t)b->n * 4);
                 assert_memory_equal(reference, b->ref_logp, tokens * 4);
-                double error = relative_error(now, grad, n), most = f.cfg.dtype == DTYPE_F32 ? 1e-6 : 0x1p-6;
+                double error = distance_of(now, grad, n), most = f.cfg.dtype == DTYPE_F32 ? 1e-6 : 0x1p-6;
                 if (!(error < most)) fail_msg("%s: gradients differ by %g", cases[k].options, error);
                 free(now);
             }
@@ -290,7 +281,7 @@ static void equal_lengths_make_losses_equal(void **state) {
             float *now = bytes_of(f.t.learner.engine.device, g);
             if (!grad) grad = now;
             else {
-                double error = relative_error(now, grad, tensor_numel(g));
+                double error = distance_of(now, grad, tensor_numel(g));
                 free(now);
                 if (!(error < 1e-6)) fail_msg("%s, %d of 4: gradients differ by %g", losses[k], accumulation, error);
             }

@@ -85,7 +85,7 @@ static bool run(char **argv, Error *e) {
             ok = error_set(e, EXIT_INPUT, "id %d is not in the vocabulary of %d", highest, l.engine.hf.dims.V);
         if (ok) {
             TrainWork w = micro_pack(&l, &p);
-            micro_forward(&l, &l.engine.policy, &w, 1);
+            micro_forward(l.engine.device, &l.engine.policy, &w, 1);
             if (gradients) gradients_write(&l, &w);
             else logits_write(&l, &w);
             l.engine.device->sync(l.engine.device);

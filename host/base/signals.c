@@ -1,16 +1,16 @@
 // Stopping on request: a signal handler that only sets a flag and acknowledges the signal.
+#include "clock.h"
 #include "output.h"
 #include "signals.h"
 #include <errno.h>
 #include <poll.h>
-#include <time.h>
 #include <unistd.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
 
 static volatile sig_atomic_t stop; // the first signal; 0: none yet
-static struct timespec first;      // when it came
+static double first;               // when it came, in seconds
 static bool live;                  // stderr is a terminal: clear the progress line before writing
 
 static const char *stopping; // what the first signal leads to
@@ -31,13 +31,11 @@ static void say(const char *text) {
 
 static void handle(int sig) {
     int saved = errno;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    double now = clock_seconds(); // as safe in a handler as clock_gettime is
     if (stop) {
         // timeout(1) and batch systems send a signal to the process and to its group at once: that counts as one.
-        int64_t ns = (int64_t)(now.tv_sec - first.tv_sec) * 1000000000 + now.tv_nsec - first.tv_nsec;
         // So do the several SIGHUPs, at any distance, that a closing terminal sends.
-        if (sig == stop && (ns < 100000000 || sig == SIGHUP)) return;
+        if (sig == stop && (now - first < 0.1 || sig == SIGHUP)) return;
         _exit(128 + sig);
     }
     stop = sig;

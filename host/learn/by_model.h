@@ -1,4 +1,4 @@
-// One reward that a model on the engine's device gives, and the two kinds of it: score_model.c, judge_model.c.
+// One reward that a model on the engine's device gives, and the two kinds of it: score_model.c, reply_model.c.
 #pragma once
 #include "arena.h"
 #include "hf.h"
@@ -16,7 +16,7 @@ typedef struct {
     void (*close)(ByModel *m); // of described ones, also if that failed
     const char *limit;         // the parameter that says how many tokens are too many
 } ModelKind;
-extern const ModelKind score_model, judge_model;
+extern const ModelKind score_model, reply_model;
 
 struct ByModel {
     const ModelKind *kind;

@@ -118,13 +118,12 @@ void micro_fetch(Learner *l, int64_t end, float *to) {
     l->engine.device->copy(l->engine.device, to, l->work.held.data, (size_t)end * sizeof *to);
 }
 
-void micro_hidden(const Learner *l, const Model *m, TrainWork *w) {
-    model_forward(l->engine.device, m, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix}, NULL, NONE);
+void micro_hidden(Device *d, const Model *m, TrainWork *w) {
+    model_forward(d, m, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix}, NULL, NONE);
 }
 
-void micro_forward(const Learner *l, const Model *m, TrainWork *w, float temperature) {
-    Device *d = l->engine.device;
-    micro_hidden(l, m, w);
+void micro_forward(Device *d, const Model *m, TrainWork *w, float temperature) {
+    micro_hidden(d, m, w);
     Tensor out = tensor_rows(w->acts.out, 0, w->ids.dim[0]);
     d->logprob(d, w->logp, w->lse, w->entropy, out, w->rows, m->head, w->target, temperature);
 }
@@ -138,9 +137,9 @@ void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entro
     model_backward(d, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix});
 }
 
-void micro_score(const Learner *l, const Model *m, TrainWork *w) {
-    micro_hidden(l, m, w);
-    model_score(l->engine.device, m, w->score, tensor_rows(w->acts.out, 0, w->ids.dim[0]));
+void micro_score(Device *d, const Model *m, TrainWork *w) {
+    micro_hidden(d, m, w);
+    model_score(d, m, w->score, tensor_rows(w->acts.out, 0, w->ids.dim[0]));
 }
 
 void micro_score_backward(Learner *l, TrainWork *w) {

@@ -36,11 +36,11 @@ void micro_hold(Learner *l, int64_t at, Tensor x);
 void micro_fetch(Learner *l, int64_t end, float *to);
 // Computes the hidden states of the packed tokens under m (w->acts.out), which micro_backward needs beside lse and
 // entropy.
-void micro_hidden(const Learner *l, const Model *m, TrainWork *w);
+void micro_hidden(Device *d, const Model *m, TrainWork *w);
 // Computes the hidden states, then logp, lse and entropy of the scored positions.
-void micro_forward(const Learner *l, const Model *m, TrainWork *w, float temperature);
+void micro_forward(Device *d, const Model *m, TrainWork *w, float temperature);
 // The score of each row, w->score, where m's head is one.
-void micro_score(const Learner *l, const Model *m, TrainWork *w);
+void micro_score(Device *d, const Model *m, TrainWork *w);
 // Adds the gradients of w->dscore to l->grad.
 void micro_score_backward(Learner *l, TrainWork *w);
 // Adds the gradients of w->dlogp (and w->dentropy) to l->grad.

@@ -51,7 +51,7 @@ static bool describe(ByModel *m, const StartModel *start, Error *e) {
     if (m->own) m->hf.dims = start->hf->dims;
     m->tokenizer = tokenizer_load(m->own ? start->tokenizer : m->dir, e);
     if (!m->tokenizer) return false;
-    m->kind = writes ? &judge_model : &score_model;
+    m->kind = writes ? &reply_model : &score_model;
     return m->kind->describe(m, e);
 }
 
@@ -132,7 +132,7 @@ void reward_models_carve_work(RewardModels *m, Arena *a, size_t *judges, size_t 
     *judges = *others = 0;
     for (int i = 0; m && i < m->n; i++) {
         ByModel *x = &m->item[i];
-        size_t *need = x->kind == &judge_model ? judges : others;
+        size_t *need = x->kind == &reply_model ? judges : others;
         arena_rewind(a, start); // one after the other
         x->kind->carve_work(x, a);
         if (a->used - start > *need) *need = a->used - start;

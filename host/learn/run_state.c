@@ -188,11 +188,12 @@ static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
                           c->train_file.n > 1 ? " and the files beside it are not those" : " is not the file", path,
                           at->data, data);
         if (*at->judges && *judges && strcmp(at->judges, judges))
-            progress_warn(p,
-                          "what a reward's model, template or program says is not what %s was trained with (crc32c %s; now "
-                          "%s): scores from here on are another judge's; bring back what was there, or start anew in "
-                          "another output_dir",
-                          path, at->judges, judges);
+            progress_warn(
+                p,
+                "what a reward's model, template or program says is not what %s was trained with (crc32c %s; now "
+                "%s): scores from here on are another judge's; bring back what was there, or start anew in "
+                "another output_dir",
+                path, at->judges, judges);
         if (*at->start && *start && strcmp(at->start, start))
             ok = error_set(e, EXIT_INPUT,
                            "%s belongs to a run that began with other weights (%s; now %s), of which its reference is "
@@ -234,14 +235,19 @@ bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) 
     return true;
 }
 
-void run_record(const Learner *l, const TrainState *at, int64_t rows, int64_t steps) {
-    if (comm_rank(l->engine.comm)) return;
-    notes_open(l->engine.cfg->output_dir, at->step == 0);
-    char *plan = plan_table(&l->engine);
-    RunRecord r = {l->engine.cfg, at->command, l->engine.device->about, at->data, plan, rows, at->step, steps};
+void run_record(const Engine *en, const TrainState *at, int64_t rows, int64_t steps) {
+    if (comm_rank(en->comm)) return;
+    notes_open(en->cfg->output_dir, at->step == 0);
+    char *plan = plan_table(en);
+    RunRecord r = {en->cfg, at->command, en->device->about, at->data, plan, rows, at->step, steps};
     Error e = {0};
     if (!record_write(&r, &e)) note("%s", e.text);
     free(plan);
+}
+
+void run_say_skipped(const TrainState *at, const char *what, Progress *p) {
+    progress_say(p, "step %lld skipped: %s is not finite; weights and optimizer are as before", (long long)at->step,
+                 what);
 }
 
 void run_say_done(const TrainState *at, int64_t total_steps, Progress *p) {

@@ -25,6 +25,8 @@ bool run_save(const Learner *l, TrainState *at, Metrics *m, Hooks *h, Error *e);
 bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e);
 // Writes output_dir/run.json and opens notes.jsonl (rank 0): `rows` of the training file, `steps` of the run. A failure
 // is only said in a note.
-void run_record(const Learner *l, const TrainState *at, int64_t rows, int64_t steps);
+void run_record(const Engine *en, const TrainState *at, int64_t rows, int64_t steps);
+// Says that step `at` is skipped, and what of it is not finite.
+void run_say_skipped(const TrainState *at, const char *what, Progress *p);
 // Prints a note if a resumed run has no step left to make.
 void run_say_done(const TrainState *at, int64_t total_steps, Progress *p);

@@ -154,6 +154,9 @@ static void add_jobs(Scorer *s, bool groups, int first, int n) {
     }
 }
 
+static void take_decoded(void *scorer, int i) { scorer_add(scorer, i); }
+RolloutWatch scorer_watch(Scorer *s) { return (RolloutWatch){.done = take_decoded, .arg = s}; }
+
 void scorer_add(Scorer *s, int i) {
     const Batch *b = s->b;
     int p = i / b->group;

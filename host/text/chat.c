@@ -113,6 +113,15 @@ static bool check_tools(const json_t *tools, Error *e) {
     return true;
 }
 
+bool chat_without_tools(const ChatTemplate *t, const json_t *messages, const json_t *tools, Error *e) {
+    size_t i;
+    json_t *m;
+    if (json_array_size(tools)) return error_set(e, EXIT_INPUT, "the template %s has no place for tools", t->name);
+    json_array_foreach(messages, i, m) if (chat_tool_calls(m)) return error_set(
+        e, EXIT_INPUT, "messages[%zu]: the template %s has no place for tool calls", i, t->name);
+    return true;
+}
+
 bool chat_unknown_role(const json_t *message, size_t i, const char *template, const char *roles, Error *e) {
     Str shown = {0};
     const char *role = json_string_value(json_object_get(message, "role"));
@@ -221,14 +230,12 @@ bool r1_zero_render(const ChatTemplate *t, const json_t *messages, const json_t 
     size_t i;
     json_t *m;
     const json_t *first = json_array_get(messages, 0);
-    if (json_array_size(tools)) return error_set(e, EXIT_INPUT, "the template %s has no place for tools", t->name);
+    if (!chat_without_tools(t, messages, tools, e)) return false;
     if (chat_role_is(first, "system")) chat_add_content(out, first);
     else str_puts(out, t->opening);
     str_puts(out, "\n\n");
     json_array_foreach(messages, i, m) {
         if (chat_role_is(m, "system") && i == 0) continue;
-        if (chat_tool_calls(m))
-            return error_set(e, EXIT_INPUT, "messages[%zu]: the template %s has no place for tool calls", i, t->name);
         if (!chat_role_is(m, "user") && !chat_role_is(m, "assistant"))
             return chat_unknown_role(m, i, t->name, "user and assistant, and system at the start", e);
         str_puts(out, chat_role_is(m, "user") ? "User: " : "Assistant:\n");

@@ -18,7 +18,7 @@ bool llama_render(const ChatTemplate *t, const json_t *messages, const json_t *t
                   ChatSpans *said, Str *out, Error *e) {
     static const char *const roles[] = {"system", "user", "assistant"};
     const json_t *first = json_array_get(messages, 0), *system = chat_role_is(first, "system") ? first : NULL;
-    if (json_array_size(tools)) return error_set(e, EXIT_INPUT, "the template %s has no place for tools", t->name);
+    if (!chat_without_tools(t, messages, tools, e)) return false;
     str_puts(out, "<|begin_of_text|>");
     if (t->opening) turn(out, "system", t->opening, system, said);
     for (size_t i = t->opening && system ? 1 : 0; i < json_array_size(messages); i++) {
@@ -26,8 +26,6 @@ bool llama_render(const ChatTemplate *t, const json_t *messages, const json_t *t
         int r = 0;
         while (r < 3 && !chat_role_is(m, roles[r])) r++;
         if (r == 3) return chat_unknown_role(m, i, t->name, "system, user and assistant", e);
-        if (chat_tool_calls(m))
-            return error_set(e, EXIT_INPUT, "messages[%zu]: the template %s has no place for tool calls", i, t->name);
         turn(out, roles[r], "", m, said);
     }
     if (add_generation_prompt) str_puts(out, "<|start_header_id|>assistant<|end_header_id|>\n\n");

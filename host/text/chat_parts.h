@@ -48,6 +48,8 @@ const json_t *chat_tool_function(const json_t *call);
 void chat_dump(Str *out, const json_t *j);
 // Refuses message i, whose role the template has no place for, and names the `roles` it has: false after filling *e.
 bool chat_unknown_role(const json_t *message, size_t i, const char *template, const char *roles, Error *e);
+// Refuses tools, and messages that call one, of a template that has no place for them. False after filling *e.
+bool chat_without_tools(const ChatTemplate *t, const json_t *messages, const json_t *tools, Error *e);
 void chat_spans_add(ChatSpans *spans, size_t begin, size_t end);
 // The template of this name, or NULL after filling *e.
 const ChatTemplate *chat_template_named(const char *name, Error *e);

@@ -162,8 +162,6 @@ static bool add_ranks(Comm *comm, EvalResult *out, bool stopped, Error *e) {
     return !all[7] || error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation");
 }
 
-static void take_decoded(void *scorer, int i) { scorer_add(scorer, i); }
-
 bool eval_run(Engine *en, const Prompter *pr, Dataset *data, const Rewards *rw, int64_t limit, int samples,
               EvalResult *out, Error *e) {
     int64_t rows = dataset_rows(data);
@@ -185,7 +183,7 @@ bool eval_run(Engine *en, const Prompter *pr, Dataset *data, const Rewards *rw, 
         if (!ok) break;
         scorer_begin(scorer, &b);
         ok = rollout_run(&en->rollout, en->device, &en->policy, en->tokenizer, engine_stop_rule(en), params, &b,
-                         (RolloutWatch){.done = take_decoded, .arg = scorer}, e) &&
+                         scorer_watch(scorer), e) &&
              rollout_finite(&b, e) && engine_score(en, &b, e);
         ok = scorer_end(scorer, ok, e);
         if (!ok) {

@@ -101,7 +101,7 @@ static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n
         else {
             enter(t, phase, at - own.first, own.end - own.first);
             TrainWork w = pack_micro(t, seq + at, count);
-            micro_forward(&t->learner, m, &w, training_temperature(t->cfg));
+            micro_forward(t->learner.engine.device, m, &w, training_temperature(t->cfg));
             micro_hold(&t->learner, held, m == &t->learner.engine.policy ? w.entropy : w.logp);
             held += w.logp.dim[0];
         }
@@ -317,13 +317,13 @@ static void forward(Trainer *t, TrainWork *w, const int *seq, int n) {
     Batch *b = &t->generation.batch;
     gather(l, &t->generation, w->old_logp, b->logp, seq, n);
     if (!on_policy(&t->generation, &t->state)) {
-        micro_forward(l, &l->engine.policy, w, training_temperature(t->cfg));
+        micro_forward(l->engine.device, &l->engine.policy, w, training_temperature(t->cfg));
         return;
     }
     w->logp = w->old_logp;
     gather(l, &t->generation, w->lse, b->lse, seq, n);
     gather(l, &t->generation, w->entropy, b->entropy, seq, n);
-    micro_hidden(l, &l->engine.policy, w);
+    micro_hidden(l->engine.device, &l->engine.policy, w);
 }
 
 // Queues log-probs, loss and gradients of one micro-batch on the device; its metrics [n,GM_COUNT] stay there for now.

@@ -91,7 +91,7 @@ static void run_micro(RewardTrainer *t, int n, double all, PairSums *sums) {
     Device *d = l->engine.device;
     pack(t, n);
     TrainWork w = micro_pack(l, &t->packing);
-    micro_score(l, &l->engine.policy, &w);
+    micro_score(l->engine.device, &l->engine.policy, &w);
     d->copy(d, t->score, w.score.data, tensor_bytes(w.score));
     Tensor gradient = w.dscore;
     gradient.data = all > 0 ? t->gradient : NULL;
@@ -214,9 +214,7 @@ static bool open_data(RewardTrainer *t, Error *e) {
     t->reader = (PairReader){.cfg = c, .max = c->max_length};
     if (!scored_text_open(&t->reader.text, c->raw ? "raw" : c->chat_template, c->model, &hf, en->tokenizer, e))
         return false;
-    if (c->max_length > hf.dims.max_positions)
-        return error_set(e, EXIT_CONFIG, "max_length %lld is more than the model's context of %d tokens; lower it",
-                         (long long)c->max_length, hf.dims.max_positions);
+    if (!max_length_fits(c, &hf, e)) return false;
     t->run.data = mix_open(c, dataset_open_pairs, &check, e);
     if (!t->run.data || !*c->eval_file) return t->run.data;
     t->held_out = dataset_open_pairs(c->eval_file, c, &check, e);

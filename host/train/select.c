@@ -33,8 +33,6 @@ typedef struct {
 // The counts of a chunk of questions, over all ranks.
 enum { CAME_STOPPED, CAME_RIGHT, CAME_REWARD, CAME_REWARDED, CAME_TOKENS, CAME_COMPLETIONS, CAME };
 
-static void take_decoded(void *scorer, int i) { scorer_add(scorer, i); }
-
 static void add_prompt(const Select *s, const Batch *b, int p, int64_t row, double *sums, Str *lines) {
     select_put(b, p, &s->rewards, s->cfg->train_file.n > 1 ? dataset_path(s->data, row) : NULL, lines);
     for (int i = p * b->group; i < (p + 1) * b->group && b->prompt[p].n; i++) {
@@ -53,7 +51,7 @@ static bool draw(Select *s, Batch *b, int64_t first, int n, double *sums, Str *l
     if (!prompter_rows(&s->prompter, s->data, first, n, false, b, e)) return false;
     scorer_begin(s->scorer, b);
     bool ok = rollout_run(&en->rollout, en->device, &en->policy, en->tokenizer, engine_stop_rule(en),
-                          sample_params(s->cfg), b, (RolloutWatch){.done = take_decoded, .arg = s->scorer}, e) &&
+                          sample_params(s->cfg), b, scorer_watch(s->scorer), e) &&
               rollout_finite(b, e) && engine_score(en, b, e);
     ok = scorer_end(s->scorer, ok, e);
     for (int p = 0; p < n && ok; p++) add_prompt(s, b, p, first + p, sums, lines);

@@ -126,7 +126,7 @@ static bool draw_step(Sft *s, int64_t *targets, Error *e) {
 static void train_micro(Sft *s, const Packing *p, double per_token, int64_t at) {
     Learner *l = &s->run.learner;
     TrainWork w = micro_pack(l, p);
-    micro_forward(l, &l->engine.policy, &w, 1);
+    micro_forward(l->engine.device, &l->engine.policy, &w, 1);
     l->engine.device->fill(l->engine.device, w.dlogp, (float)-per_token);
     micro_backward(l, &w, 1, false);
     micro_hold(l, at, w.logp);
@@ -204,9 +204,7 @@ static bool sft_open(Supervised *run, Error *e) {
     RunShape shape = shape_for_sft(c);
     if (!engine_prepare(&s->run.learner.engine, c, e) || !engine_prompter(&s->run.learner.engine, &s->prompter, e))
         return false;
-    if (c->max_length > s->run.learner.engine.hf.dims.max_positions)
-        return error_set(e, EXIT_CONFIG, "max_length %lld is more than the model's context of %d tokens; lower it",
-                         (long long)c->max_length, s->run.learner.engine.hf.dims.max_positions);
+    if (!max_length_fits(c, &s->run.learner.engine.hf, e)) return false;
     if (!s->run.learner.engine.hf.n_eos)
         return error_set(e, EXIT_INPUT,
                          "%s: no eos_token_id in generation_config.json or config.json; without it no answer ends",

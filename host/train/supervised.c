@@ -10,6 +10,12 @@
 #include <math.h>
 #include <stdlib.h>
 
+bool max_length_fits(const Config *c, const HfConfig *hf, Error *e) {
+    return c->max_length <= hf->dims.max_positions ||
+           error_set(e, EXIT_CONFIG, "max_length %lld is more than the model's context of %d tokens; lower it",
+                     (long long)c->max_length, hf->dims.max_positions);
+}
+
 bool supervised_update(Supervised *s, double start, double loss, double accuracy, int64_t tokens, bool *log, Error *e) {
     Learner *l = &s->learner;
     const char *bad = NULL;
@@ -32,11 +38,11 @@ bool supervised_update(Supervised *s, double start, double loss, double accuracy
                           .tokens_per_second = (double)tokens / (clock_seconds() - start)};
     progress_step(s->report.progress, s->state.step, &shown);
     if (!good)
-        progress_say(s->report.progress, "step %lld skipped: %s is not finite; weights and optimizer are as before",
-                     (long long)s->state.step,
-                     !isfinite(loss) ? "the loss"
-                     : bad           ? bad
-                                     : "the gradient's norm");
+        run_say_skipped(&s->state,
+                        !isfinite(loss) ? "the loss"
+                        : bad           ? bad
+                                        : "the gradient's norm",
+                        s->report.progress);
     if (s->state.skipped >= s->cfg->max_bad_steps)
         return error_set(e, EXIT_NUMERIC, "%lld steps in a row were not finite; lower learning_rate",
                          (long long)s->state.skipped);
@@ -66,7 +72,7 @@ static bool resume(Supervised *s, const SupervisedKind *kind, Error *e) {
     if (!run_resume(&s->learner, &s->state, s->report.progress, &s->report.metrics, e)) return false;
     if (s->report.metrics) s->report.hooks = hooks_open(c);
     s->report.live = live_open(c->output_dir, s->report.metrics, c->report);
-    run_record(&s->learner, &s->state, rows, s->total_steps);
+    run_record(&s->learner.engine, &s->state, rows, s->total_steps);
     mix_seek(s->data, &s->state.cursor);
     return true;
 }

@@ -24,6 +24,8 @@ typedef struct {
 
 // The whole command: its configuration, ranks, resuming, steps, evaluations, checkpoints. s is all zeros.
 ExitCode supervised_command(const SupervisedKind *kind, Supervised *s, int argc, char **argv, Error *e);
+// Whether max_length is in the model's context. False after filling *e.
+bool max_length_fits(const Config *c, const HfConfig *hf, Error *e);
 // Updates the weights with gradients that are there, begun at `start` (clock_seconds) from `tokens` tokens of all ranks, and
 // counts the step; nothing changes where the loss or a gradient is not finite. Shows loss and accuracy (NaN: none).
 // *log: this rank logs the step; its number, epoch, loss, gradient norm and learning rate are added.

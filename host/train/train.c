@@ -105,7 +105,7 @@ bool trainer_resume(Trainer *t, Error *e) {
                    (uint64_t)t->generation.batch.key[0]);
     if (t->report.metrics) t->report.hooks = hooks_open(t->cfg);
     t->report.live = live_open(t->cfg->output_dir, t->report.metrics, t->cfg->report);
-    run_record(&t->learner, &t->state, mix_rows(t->questions.data), t->total_steps);
+    run_record(&t->learner.engine, &t->state, mix_rows(t->questions.data), t->total_steps);
     t->generation.next_key = t->state.next_key;
     mix_seek(t->questions.data, &t->state.cursor);
     return true;

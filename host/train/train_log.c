@@ -329,9 +329,7 @@ static bool write_log(Trainer *t, StepResult result, const StepStats *all, Error
     }
     if (c->log_completions && t->stats.generated && done) add_completions(m, t);
     show_step(t, &s, accuracy);
-    if (!done)
-        progress_say(t->report.progress, "step %lld skipped: %s is not finite; weights and optimizer are as before",
-                     (long long)t->state.step, t->stats.bad);
+    if (!done) run_say_skipped(&t->state, t->stats.bad, t->report.progress);
     else if (t->state.updates == 1 && c->num_iterations == 1)
         progress_say(t->report.progress,
                      "a loss near 0 is right here: the policy is the one that sampled, every ratio is 1, "

@@ -111,4 +111,4 @@ static bool score(ByModel *m, Device *d, const Sample *samples, int n, float *sc
     return judging_score(reward_data(m->reward), m->reward, samples, n, ask, x, scores, e);
 }
 
-const ModelKind judge_model = {describe, carve_work, score, close_model, "max_prompt"};
+const ModelKind reply_model = {describe, carve_work, score, close_model, "max_prompt"};
