@@ -32,6 +32,7 @@
     INT (lora,      SAME,  lora_r, 0, 0, 4096, "rank of the LoRA adapter that is trained while the model's weights stay, reward_model's with its score head; 0: all weights are trained") \
     REAL(lora,      SAME,  lora_alpha, 32, 1e-6, 1e6, "what the adapter adds is multiplied by lora_alpha / lora_r")    \
     BOOL(lora,      SAME,  use_rslora, false, "by lora_alpha / sqrt(lora_r) instead")                                  \
+    PICK(lora,      SAME,  lora_init, 0, "kaiming_uniform|gaussian", "how a new adapter's A is drawn, as PEFT draws it by default (uniform in +- 1 / sqrt(columns)) or with init_lora_weights=\"gaussian\" (deviation 1 / lora_r); B is 0") \
     REAL(lora,      SAME,  lora_dropout, 0, 0, 1, "0 alone: with dropout a token's log-prob in training would not be the one it was sampled with") \
     LIST(lora,      SAME,  lora_target, "all-linear", "projections with an adapter, of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; all-linear: all of them") \
     PICK(device,    SAME,  device, 0, "auto|cpu|cuda", "where to compute; auto: a GPU where there is one for this build, else the CPU") \
@@ -193,6 +194,7 @@ typedef struct Config {
 
 // Indices of the choices above, in their order.
 enum { INIT_LOAD, INIT_RANDOM };
+enum { LORA_KAIMING_UNIFORM, LORA_GAUSSIAN };
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum { MATMUL_OWN, MATMUL_CUBLAS };
 enum { LOAD_STRICT, LOAD_MMAP };

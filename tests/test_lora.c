@@ -281,6 +281,37 @@ static void put(const char *dir, const char *name, const char *text) {
     free(path);
 }
 
+// PEFT's two ways to draw A; B is 0, so that nothing is added before the first step.
+static void a_new_adapter_is_drawn_as_peft_draws_it(void **state) {
+    enum { RANK = 4 };
+    static const char *const ways[] = {"kaiming_uniform", "gaussian"};
+    for (int gaussian = 0; gaussian < 2; gaussian++) {
+        Fixture f;
+        fixture_dir(&f);
+        char more[80];
+        snprintf(more, sizeof more, "lora_r=%d lora_init=%s", RANK, ways[gaussian]);
+        fixture_open(&f, more);
+        Adapter *a = f.t.learner.engine.policy.adapter;
+        for (int p = 0; p < a->n_params; p++) {
+            Tensor x = a->params[p].t;
+            float *values = bytes_of(f.t.learner.engine.device, x);
+            double squares = 0, most = 0, n = (double)tensor_numel(x), bound = 1 / sqrt((double)x.dim[1]);
+            for (int64_t i = 0; i < tensor_numel(x); i++) {
+                squares += (double)values[i] * (double)values[i];
+                most = fmax(most, fabs((double)values[i]));
+            }
+            bool is_a = strstr(a->params[p].name, ".lora_A.");
+            double want = !is_a ? 0 : gaussian ? 1.0 / RANK : bound / sqrt(3); // the deviation
+            double sure = 6 / sqrt(2 * n);                                     // of it, six standard errors
+            if (!(fabs(sqrt(squares / n) - want) <= sure * want)) fail_msg("%s: %s", ways[gaussian], a->params[p].name);
+            assert_true(!is_a || gaussian || (most < bound && most > 0.95 * bound));
+            free(values);
+        }
+        fixture_close(&f);
+        fixture_remove(&f);
+    }
+}
+
 // What PEFT would compute in another way is refused by its name.
 static void other_adapters_are_refused(void **state) {
     static const char *const cases[][2] = {
@@ -328,7 +359,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loss_gradients_and_steps_are_pefts), cmocka_unit_test(zeros_change_nothing),
         cmocka_unit_test(small_changes_survive_bf16),         cmocka_unit_test(files_bring_back_the_adapter),
-        cmocka_unit_test(merged_model_answers_alike),         cmocka_unit_test(other_adapters_are_refused),
+        cmocka_unit_test(merged_model_answers_alike),         cmocka_unit_test(a_new_adapter_is_drawn_as_peft_draws_it),
+        cmocka_unit_test(other_adapters_are_refused),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

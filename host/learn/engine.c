@@ -321,7 +321,7 @@ static bool load_adapter(Engine *en, Error *e) {
         en->device->fill(en->device, en->policy.head, 0);
     }
     adapter_beside(en->device, &en->policy);
-    if (!*c->adapter) adapter_init_random(en->device, a, (uint64_t)c->seed);
+    if (!*c->adapter) adapter_init_random(en->device, a, (uint64_t)c->seed, c->lora_init == LORA_GAUSSIAN);
     else if (!checkpoint_model_check(c->adapter, &checked, e) || !adapter_read(c->adapter, en->device, a, e))
         return false;
     return true;

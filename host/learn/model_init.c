@@ -53,14 +53,15 @@ void model_init_random(Device *d, Model *m, uint64_t seed) {
     for (int p = 0; p < m->n_params; p++) model_init_param(d, m, p, seed);
 }
 
-void adapter_init_random(Device *d, Adapter *a, uint64_t seed) {
+void adapter_init_random(Device *d, Adapter *a, uint64_t seed, bool gaussian) {
     float *room = xmalloc(tensor_bytes(a->slab));
     for (int p = 0; p < a->n_params; p++) {
         Tensor x = a->params[p].t;
         if (!strstr(a->params[p].name, ".lora_A.")) continue;
         uint64_t key = random_mix(random_mix(seed) ^ (uint64_t)p ^ (uint64_t)1 << 32); // apart from the model's
         float bound = 1 / sqrtf((float)x.dim[1]);
-        for (int64_t i = 0; i < tensor_numel(x); i++) {
+        if (gaussian) fill_normal(tensor1(room, F32, tensor_numel(x)), 0, key, 1 / (float)a->spec.rank);
+        for (int64_t i = 0; i < tensor_numel(x) && !gaussian; i++) {
             uint32_t bits = (uint32_t)(random_mix(key + (uint64_t)(i + 1) * RANDOM_STEP) >> 40); // 24 of them
             room[i] = bound * (((float)bits + 0.5f) * 0x1p-23f - 1);
         }
