@@ -154,8 +154,10 @@ bool adapter_describe(const char *dir, AdapterSpec *s, Error *e) {
     }
     const FileTensor *head = safetensors_find(&file, head_name);
     s->scores = head != NULL;
-    bool ok = any || error_set(e, EXIT_INPUT, "%s: no tensor of it is a projection's lora_A; is it a LoRA adapter?",
-                               file.path);
+    bool ok = any || error_set(e, EXIT_INPUT,
+                               "%s: no tensor of it is the lora_A of a projection (q_proj to down_proj); its first is "
+                               "%.100s. Adapters of other parts, lm_head or embed_tokens, are not computed here",
+                               file.path, file.n ? file.tensor[0].name : "none");
     if (ok && head && head->ndim == 2 && head->dim[0] != 1)
         ok = error_set(e, EXIT_INPUT, "%s: %s is of %llu labels; a reward model has one, whose value is the score",
                        file.path, head_name, (unsigned long long)head->dim[0]);
