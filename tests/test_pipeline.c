@@ -276,6 +276,10 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
          "long_prompts: fail, max_prompt_length: 3, max_completion_length: 4}\n",
          3,
          {":4: phase a: train_file: ", "pairs.jsonl:1: ", ":5: phase b: train_file: ", "train.jsonl:1: "}},
+        {"*  - {name: a, command: eval, model: models/tiny, init: random, eval_file: $D/train.jsonl, rewards: "
+         "[\"external:command=$D/none x\", \"plugin:path=$D/none.so\"]}\n",
+         3,
+         {":4: phase a: external: ", ":4: phase a: plugin: ", "none.so: there is no such file"}},
         // Memory of all phases.
         {"dtype: f32\nmax_completion_length: 2000\nphases:\n"
          "  - {name: a, command: eval, model: models/tiny, init: random, eval_file: $D/train.jsonl}\n"

@@ -190,6 +190,18 @@ static void a_stopped_run_ends_in_the_same_bytes(void **state) {
         assert_string_equal(kept_again, kept);
         free(again), free(kept_again);
     }
+    FILE *damaged = fopen(path, "r+"); // in the middle
+    assert_non_null(damaged);
+    fseek(damaged, (long)(first + (whole - first) / 2), SEEK_SET);
+    fputs("\n\n{", damaged);
+    fclose(damaged);
+    if (run("")) fail_msg("%s", said);
+    assert_non_null(strstr(said, ": this line is damaged; from its question on, samples are drawn again"));
+    char *mended = output("out/samples.jsonl");
+    assert_string_equal(mended, samples);
+    free(mended);
+    if (run("")) fail_msg("%s", said);
+    assert_null(strstr(said, "damaged"));
     if (run("select_rules=completion_length:max=6 threads=2 rollout_batch=4")) fail_msg("%s", said);
     char *again = output("out/samples.jsonl"), *fewer = output("out/select.json");
     assert_string_equal(again, samples);

@@ -98,12 +98,28 @@ static bool readable(const Pipeline *l, int k, const Input *in, Error *e) {
     return d || e->code == EXIT_STOPPED; // what a signal asks for is done before the first phase
 }
 
+// Checks that the programs and libraries behind a phase's rewards are there, where they are named by a path.
+static void check_programs(const Phase *p, const Rewards *rw, Str *problems, ExitCode *code) {
+    for (int k = 0; k <= rw->n; k++) {
+        const Reward *r = k < rw->n ? &rw->reward[k] : &rw->grader;
+        const char *program = r->info ? reward_program(r) : "";
+        char *word = xstrndup(program, strcspn(program, " "));
+        if (strchr(word, '/') && access(word, R_OK)) {
+            if (!problems->n) *code = EXIT_INPUT;
+            str_printf(problems, "%s%s: phase %s: %s: %s: there is no such file", problems->n ? "\n" : "",
+                       phase_place(p, k < rw->n ? "rewards" : "eval_grader"), p->name, r->name, word);
+        }
+        free(word);
+    }
+}
+
 // Checks that what phase k reads is there, and is what it reads. *code becomes that of the first problem.
 static void check_inputs(const Pipeline *l, int k, Str *problems, ExitCode *code) {
     const Phase *p = &l->phases.phase[k];
     Input input[MAX_INPUTS];
-    Rewards rw;
+    Rewards rw = {0};
     int n = phase_made(l, p->name) ? 0 : phase_inputs(p, &rw, input); // of a finished phase the checksums tell
+    check_programs(p, &rw, problems, code);
     for (int i = 0; i < n; i++) {
         Error e = {0};
         const Phase *maker = maker_of(l, k, input[i].path);

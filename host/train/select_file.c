@@ -3,6 +3,7 @@
 #include "fingerprint.h"
 #include "json.h"
 #include "jsonl.h"
+#include "notes.h"
 #include "select.h"
 #include "signals.h"
 #include "whole.h"
@@ -194,6 +195,12 @@ bool select_resume(const Config *c, const char *drawn_with, int64_t *lines, int6
         *lines = r.line;
     }
     ok = ok && found >= 0;
+    // A last line that is not whole is what a stopped run leaves; one with lines behind it is damage.
+    char *text;
+    size_t n;
+    int64_t bad = r.line;
+    if (ok && line_reader_next(&r, &text, &n, NULL) > 0)
+        note("%s:%lld: this line is damaged; from its question on, samples are drawn again", path, (long long)bad);
     json_decref(head);
     line_reader_close(&r);
     free(path);
