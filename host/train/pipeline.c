@@ -393,7 +393,7 @@ static bool run_all(Pipeline *l, Error *e) {
     bool ok = read_phases(l, e); // now with what finished phases made
     if (ok) printf("%s: %d phases into %s; memory of each:\n", l->path, l->phases.n, l->phases.output_dir);
     ok = ok && pipeline_check(l, e);
-    for (int j = 0; ok && j < first && j < end; j++) ok = phase_done(l, j, &done, e);
+    for (int j = 0; ok && first < end && j < first; j++) ok = phase_done(l, j, &done, e); // else when its turn comes
     json_decref(l->made);
     l->made = before;
     // Nothing was touched so far. What is to be made again goes now.
