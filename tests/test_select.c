@@ -334,6 +334,8 @@ static void long_prompts_are_left_out(void **state) {
     if (run("max_prompt_length=5 select_limit=3 select_samples=2 select_rules=reward:min=-100") != 3)
         fail_msg("%s", said);
     assert_non_null(strstr(said, "not asked: 3 questions"));
+    assert_non_null(strstr(said, "no question was asked: the prompt of each of the 3 is longer than max_prompt_length, "
+                                 "which is 5 tokens; raise it, with another select_output"));
     assert_int_equal(run("max_prompt_length=5 long_prompts=fail select_output=x"), 3);
     assert_non_null(strstr(said, "train.jsonl:1: the prompt has"));
 }

@@ -188,6 +188,12 @@ static bool keep(Select *s, Error *e) {
     bool ok = output_write(STDOUT_FILENO, table.s, table.n) || output_flush(e);
     str_free(&table);
     if (!ok || count.kept) return ok;
+    if (!count.completions)
+        return error_set(
+            e, EXIT_INPUT,
+            "no question was asked: the prompt of each of the %lld is longer than max_prompt_length, which "
+            "is %lld tokens; raise it, with another select_output",
+            (long long)count.long_prompts, (long long)s->cfg->max_prompt_length);
     Str why = {0};
     select_dropped(s->rules, &count, &why);
     error_set(e, EXIT_INPUT,
