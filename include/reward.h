@@ -122,9 +122,31 @@ void *reward_data(const Reward *r);
 // opened.
 void reward_fault(const Reward *r, RewardFault fault, int n);
 int64_t reward_faults(const Reward *r, RewardFault fault);
-// From a reward whose scores are of no use: the run is to end with this error, of which the first counts. From any thread.
-void reward_end_run(const Reward *r, ExitCode code, const char *fmt, ...) PRINTF_LIKE(3, 4);
-// Whether the run may go on; false after filling *e.
+
+// ---- replies of judges, and what ranks tell each other of a reward ------------------------------------------------------
+
+// Completions that a judge replied to, in their order, and rows of them whose replies have no score.
+typedef struct {
+    int64_t n, first, last, longest; // completions; of them in the row at the beginning, at the end, in the longest row
+} ReplyRows;
+#define REPLY_SHOWN 640                                  // bytes that the beginning of a reply may have
+void reply_rows_join(ReplyRows *rows, ReplyRows behind); // appends those that come behind
+// Appends replies that a judge read. unread: how one of them without a score begins; NULL: there is none. From any thread.
+void reward_replied(const Reward *r, ReplyRows rows, const char *unread);
+// Whether the run may go on: false after filling *e where a row is as long as max_unmatched.
 bool reward_goes_on(const Reward *r, Error *e);
+// A rank's faults so far, and its replies since the ranks last told each other; joined in rank order, those of all.
+typedef struct {
+    int64_t faults[REWARD_FAULTS];
+    ReplyRows rows;
+    char unread[REPLY_SHOWN]; // how the last reply without a score begins, as JSON; "": there is none
+} RewardTally;
+RewardTally reward_tally(const Reward *r);
+void reward_tally_join(RewardTally *t, const RewardTally *behind);
+// Takes the joined tally of all ranks, this one among them; on the `first` rank the row at its end goes on. Not while the
+// reward scores. Returns as reward_goes_on, the same on every rank.
+bool reward_take_tally(const Reward *r, const RewardTally *all, bool first, Error *e);
+int64_t reward_faults_of_all(const Reward *r, RewardFault fault); // the other ranks' as they last told them
+
 // The weighted sum of a completion's scores, score[n_rewards]; abstentions are left out; NaN where all abstain.
 float reward_total(const Reward *r, int n_rewards, const float *score);

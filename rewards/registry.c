@@ -49,7 +49,8 @@
         REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),                       \
         WHOLE("max_tokens", 1024, 1, 1048576, "of a reply"), REAL("temperature", 0, 0, 100, "of replies; 0: greedy"),  \
         WHOLE("seed", 0, 0, 9007199254740991, "of replies that are not greedy"),                                       \
-        WHOLE("max_unmatched", 0, 0, 1e9, "replies in a row without a score that end the run; 0: it goes on")
+        WHOLE("max_unmatched", 0, 0, 1e9,                                                                              \
+              "completions in a row whose reply has no score that end the run; 0: it goes on")
 
 const RewardInfo reward_registry[] = {
     REWARD("xmlcount", RECIPE, reward_xmlcount, 0,

@@ -6,7 +6,9 @@
 
 bool reward_open(Reward *r, Error *e) {
     RewardState *state = xcalloc(1, sizeof *state);
+    pthread_mutex_init(&state->lock, NULL);
     if (r->info->open && !(state->data = r->info->open(r, e))) {
+        pthread_mutex_destroy(&state->lock);
         free(state);
         return error_prefix(e, "reward %s", r->info->name);
     }
@@ -17,7 +19,7 @@ bool reward_open(Reward *r, Error *e) {
 void reward_close(Reward *r) {
     if (!r->state) return;
     if (r->info->close) r->info->close(r->state->data);
-    free(atomic_load(&r->state->end));
+    pthread_mutex_destroy(&r->state->lock);
     free(r->state);
     r->state = NULL;
 }

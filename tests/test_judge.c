@@ -1,5 +1,6 @@
 // A model as judge, against a small HTTP server in this program.
 #include "json.h"
+#include "random.h"
 #include "scoring.h"
 #include "scratch.h"
 #include <arpa/inet.h>
@@ -329,7 +330,7 @@ static void keep_note(const char *text) { snprintf(noted + strlen(noted), sizeof
 // A fault is counted for each completion with the prompt; a pattern that finds nothing is told of once, and ends the run.
 static void judges_without_a_score_end_a_run(void **state) {
     Server *s = server_start();
-    Reward r = judge_of(s, ",max_unmatched=3");
+    Reward r = judge_of(s, ",max_unmatched=6");
     Sample sample[5];
     float score[5];
     Error e = {0};
@@ -348,9 +349,32 @@ static void judges_without_a_score_end_a_run(void **state) {
     assert_null(strstr(noted, "finds no score"));
     assert_false(reward_goes_on(&r, &e));
     assert_int_equal(e.code, EXIT_INPUT);
-    assert_non_null(strstr(e.text, "in 3 replies in a row (max_unmatched)"));
+    assert_non_null(strstr(e.text, "in the replies to 6 completions in a row (max_unmatched)"));
     reward_close(&r);
     server_stop(s);
+}
+
+// Rows of parts, joined, are those of the whole, wherever it is cut.
+static void rows_join(void **state) {
+    for (uint64_t seed = 1; seed <= 2000; seed++) {
+        ReplyRows all = {0}, part = {0};
+        int64_t n = (int64_t)(random_bits(seed, 0, 0) % 20), row = 0, longest = 0, first = -1;
+        for (int64_t i = 0; i < n; i++) {
+            bool none = random_bits(seed, 1, (uint64_t)i) % 3 != 0;
+            row = none ? row + 1 : 0;
+            longest = row > longest ? row : longest;
+            if (!none && first < 0) first = i;
+            reply_rows_join(&part, (ReplyRows){1, none, none, none});
+            if (random_bits(seed, 2, (uint64_t)i) % 4) continue;
+            reply_rows_join(&all, part);
+            part = (ReplyRows){0};
+        }
+        reply_rows_join(&all, part);
+        assert_int_equal(all.n, n);
+        assert_int_equal(all.first, first < 0 ? n : first);
+        assert_int_equal(all.last, row);
+        assert_int_equal(all.longest, longest);
+    }
 }
 
 static void hostile_replies_end(void **state) {
@@ -411,6 +435,7 @@ int main(void) {
         cmocka_unit_test(a_batch_is_asked_side_by_side),
         cmocka_unit_test(failures_abstain),
         cmocka_unit_test(judges_without_a_score_end_a_run),
+        cmocka_unit_test(rows_join),
         cmocka_unit_test(hostile_replies_end),
         cmocka_unit_test(absent_servers_abstain),
         cmocka_unit_test(bad_judges_are_refused),

@@ -260,7 +260,8 @@ static void silent_judges_are_told_of(void **state) {
         if (way == 2) { // three different prompts
             assert_false(reward_goes_on(&o.rw.reward[0], &why));
             assert_int_equal(why.code, EXIT_INPUT);
-            SAYS(&why, "reward judge_model", "`^(\\d)$` finds no score", "in 3 replies in a row", "\"!!!!\"");
+            SAYS(&why, "reward judge_model", "`^(\\d)$` finds no score", "in the replies to 3 completions in a row",
+                 "\"!!!!\"");
         } else assert_true(reward_goes_on(&o.rw.reward[0], &why));
         close_judge(&o);
     }
@@ -495,7 +496,7 @@ static void adapters_judge_as_they_were(void **state) {
     assert_true(judged > 0 && as_base < 24);
 }
 
-// eval prints the mean; plan counts the memory, also where it is too much; a run ends by max_unmatched, on any rank.
+// eval prints the mean; plan counts the memory, also where it is too much; a run ends by max_unmatched.
 static void commands_take_judges(void **state) {
     put_run(LEADS(of_letters), "judge_model:model=j," ASKED "4");
     if (grpo("eval $(cat run) eval_file=q.jsonl eval_samples=2")) fail_msg("%s", said);
@@ -537,12 +538,71 @@ static void commands_take_judges(void **state) {
     put_text(at("t.txt"), "Rate:\n{completion} z"); // of which no reply comes
     const char *train = "train $(cat run),max_unmatched=4 train_file=q.jsonl num_generations=4 max_steps=1 "
                         "per_device_train_batch_size=8 gradient_accumulation_steps=1 output_dir=%s %s";
-    for (int ranks = 1; ranks <= (test_on_cuda() ? 1 : 2); ranks++) {
-        char *option = xasprintf("gpus=%d", ranks);
-        assert_int_equal(grpo(train, "out", option), EXIT_INPUT);
-        assert_non_null(strstr(said, "in 4 replies in a row (max_unmatched)"));
-        free(option);
-    }
+    assert_int_equal(grpo(train, "out", ""), EXIT_INPUT);
+    assert_non_null(strstr(said, "in the replies to 4 completions in a row (max_unmatched)"));
+}
+
+static int row, longest_row;
+static void count_row(const json_t *j) {
+    const json_t *scores = json_object_get(j, "scores");
+    if (!scores) scores = json_object_get(j, "rewards");
+    if (!scores) return; // the first line
+    bool none = json_is_null(json_object_get(scores, "judge_model"));
+    row = none ? row + 1 : 0;
+    judged += none;
+    longest_row = row > longest_row ? row : longest_row;
+}
+
+// The end of a run by replies without a score, and what is noted of them: of all ranks. Runs `fmt` (max_unmatched, ranks).
+static void ends_alike(const char *fmt, int most, int count) {
+    char *counted = xasprintf("without a proper score: bad_reply %d\n", count),
+         *says = xasprintf("in the replies to %d completions in a row (max_unmatched); one begins: \"", most);
+    for (int ranks = 1; ranks <= (test_on_cuda() ? 1 : 4); ranks *= 2)
+        for (int more = 0; more < 2; more++) {
+            if (grpo("reward --list && rm -rf out")) fail_msg("%s", said);
+            int code = grpo(fmt, most + more, 8 / ranks, ranks);
+            if (code != (more ? EXIT_OK : EXIT_INPUT) || !strstr(said, counted) || (strstr(said, says) != NULL) == more)
+                fail_msg("%s: %d of %d in a row on %d ranks: exit code %d: %s", fmt, most, most + more, ranks, code,
+                         said);
+            const char *once = strstr(said, "without a proper score");
+            assert_null(strstr(once + 1, "without a proper score"));
+        }
+    free(counted), free(says);
+}
+
+#define OF_RANKS "'rewards=judge_model:model=j," ASKED "4,max_unmatched=%d' gradient_accumulation_steps=%d gpus=%d "
+
+// As long a row ends a run at every number of ranks, also where it goes over their bounds and over those of steps.
+static void ranks_end_alike(void **state) {
+    static const char train[] =
+        "train $(cat run) " OF_RANKS "train_file=q.jsonl num_generations=4 per_device_train_batch_size=4 "
+        "output_dir=out max_steps=",
+                      sample[] = "select $(cat run) " OF_RANKS
+                                 "train_file=q.jsonl select_samples=4 select_output=out select_rules="
+                                 "judge_model:min=0";
+    put_run(LEADS(of_letters), "judge_model:model=j," ASKED "4");
+    // Some have a score.
+    judged = row = longest_row = 0;
+    if (grpo(sample, 0, 1, 1)) fail_msg("%s", said);
+    each_line(at("out/samples.jsonl"), count_row);
+    assert_true(longest_row > 1 && judged > longest_row && judged < 32);
+    ends_alike(sample, longest_row, judged);
+    char *one = xasprintf("%s1", train), *two = xasprintf("%s2", train);
+    judged = row = longest_row = 0;
+    assert_int_equal(grpo("reward --list && rm -rf out"), 0);
+    if (grpo(one, 0, 8, 1)) fail_msg("%s", said);
+    each_line(at("out/completions.jsonl"), count_row);
+    assert_true(longest_row > 1 && judged > longest_row && judged < 32);
+    ends_alike(one, longest_row, judged);
+    // None has: the row goes on in the next step, in an evaluation it is all of it.
+    put_text(at("t.txt"), "Rate:\n{completion} z");
+    ends_alike("eval $(cat run) " OF_RANKS "eval_file=q.jsonl eval_samples=4", 32, 32);
+    ends_alike("eval $(cat run) eval_file=q.jsonl rewards=xmlcount eval_samples=4 "
+               "'eval_grader=judge_model:model=j," ASKED "4,max_unmatched=%d' reward_threads=%d gpus=%d",
+               32, 32);
+    ends_alike(one, 32, 32);
+    ends_alike(two, 64, 64);
+    free(one), free(two);
 }
 
 // A pipeline's phase is judged by what an earlier one made; its template is an input; a model that scores is none that writes.
@@ -593,6 +653,7 @@ int main(void) {
         IN_SCRATCH(the_start_model_judges),
         IN_SCRATCH(adapters_judge_as_they_were),
         IN_SCRATCH(commands_take_judges),
+        IN_SCRATCH(ranks_end_alike),
         IN_SCRATCH(pipelines_take_judges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -117,12 +117,18 @@ bool rewards_open(Rewards *rw, Error *e) {
     return error_prefix(e, "eval_grader");
 }
 
+bool rewards_go_on(const Rewards *rw, Error *e) {
+    for (int k = 0; k < rw->n; k++)
+        if (!reward_goes_on(&rw->reward[k], e)) return false;
+    return !rw->grader.info || reward_goes_on(&rw->grader, e);
+}
+
 void rewards_note(const Rewards *rw) {
     for (int k = 0; k <= rw->n; k++) {
         const Reward *r = k < rw->n ? &rw->reward[k] : &rw->grader;
         Str s = {0};
         for (int f = 0; f < REWARD_FAULTS; f++) {
-            int64_t n = reward_faults(r, f);
+            int64_t n = reward_faults_of_all(r, f);
             if (n) str_printf(&s, "%s%s %lld", s.n ? ", " : "", reward_fault_name[f], (long long)n);
         }
         if (s.n) note("reward %s: completions without a proper score: %s", r->name, s.s);

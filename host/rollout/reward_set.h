@@ -30,7 +30,9 @@ bool reward_program_sum(const Reward *r, uint32_t *crc, Error *e);
 bool rewards_files_sum(const Rewards *rw, char sum[16], Error *e);
 // Starts what the selected rewards need (programs, a sandbox), so that an error comes now and not at the first score.
 bool rewards_open(Rewards *rw, Error *e);
-// Notes on standard error what went wrong while they scored, if anything did.
+// Whether the run may go on, the grader included: reward_goes_on of each. Where there are ranks, by this one's replies.
+bool rewards_go_on(const Rewards *rw, Error *e);
+// Notes on standard error what went wrong while they scored, on all ranks as they last told each other, if anything did.
 void rewards_note(const Rewards *rw);
 // Notes which rewards need text that the option `stop` cuts off: such a reward would be 0 for ever, without a message.
 void rewards_note_stops(const Rewards *rw, const Config *c);

@@ -194,7 +194,6 @@ bool scorer_end(Scorer *s, bool wanted, Error *e) {
     pthread_mutex_unlock(&s->lock);
     wanted = wanted && !stop_requested(); // after such a request a reward may have given up
     if (asked_for && !wanted) error_set(e, EXIT_STOPPED, "stopped by a signal");
-    for (int k = 0; k < s->rewards->n && wanted; k++) wanted = reward_goes_on(&s->rewards->reward[k], e);
     const Batch *b = s->b;
     for (int i = 0; i < b->n && wanted; i++) {
         if (!s->added[i]) continue;

@@ -14,5 +14,5 @@ void scorer_add(Scorer *s, int i);    // sequence i is decoded; returns at once
 RolloutWatch scorer_watch(Scorer *s); // of a rollout that does so
 // Waits for the scores of what was added (those of models are there by now: reward_models.h), and fills the columns
 // score, reward and state. Where they are not `wanted`, it waits only for calls that are running, and returns false; so
-// it does after filling *e where a stop is requested (EXIT_STOPPED) or a reward ends the run.
+// it does after filling *e where a stop is requested (EXIT_STOPPED). Whether a reward ends the run is rewards_go_on's.
 bool scorer_end(Scorer *s, bool wanted, Error *e);

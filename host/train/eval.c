@@ -196,11 +196,13 @@ bool eval_run(Engine *en, const Prompter *pr, Dataset *data, const Rewards *rw, 
         if (graded) ok = engine_grade(en, rw, &asked, graded, e) || error_prefix(e, "evaluation");
         if (ok) tally(&asked, n, graded, rw->n, out);
         free(graded);
+        if (ok && !rewards_go_on(rw, NULL)) break; // the ranks say so together
     }
     batch_free(&b);
     scorer_close(scorer);
     bool stopped = !ok && e->code == EXIT_STOPPED;
     if (en->comm && (ok || stopped)) ok = add_ranks(en->comm, out, stopped, e);
+    if (ok) ok = ranks_exchange_rewards(en->comm, rw, e) || error_prefix(e, "evaluation");
     double per_question = 1 / (double)rows, per_completion = per_question / samples;
     double *means[] = {&out->strict, &out->lenient, &out->length, &out->truncated};
     for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] *= per_completion;

@@ -7,6 +7,7 @@
 #include "device.h"
 #include "train.h"
 #include <stdlib.h>
+#include <string.h>
 
 RankRange rank_range(const Comm *c, int n) {
     int64_t rank = comm_rank(c), world = comm_world(c);
@@ -40,33 +41,38 @@ StepResult ranks_agree(const Engine *engine, StepStats *stats, StepResult mine, 
     return worst;
 }
 
-bool ranks_exchange_completions(Comm *c, Batch *b, const Rewards *rewards, int64_t (*faults)[REWARD_FAULTS], Error *e) {
-    for (int k = 0; k < rewards->n; k++)
-        for (int f = 0; f < REWARD_FAULTS; f++) faults[k][f] = reward_faults(&rewards->reward[k], f);
+bool ranks_exchange_completions(Comm *c, Batch *b, Error *e) {
     if (!c) return true;
     RankRange own = rank_range(c, b->prompts);
     Str mine = {0};
-    const size_t counts = (size_t)rewards->n * sizeof *faults; // bytes, before each rank's completions
-    str_add(&mine, (const char *)faults, counts);
     batch_pack_prompts(b, own.first, own.end - own.first, &mine);
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
     char *all;
     bool ok = comm_collect(c, "completions", mine.s, mine.n, &all, end, e);
-    memset(faults, 0, counts);
     for (int r = 0; ok && r < c->world; r++) {
         const char *from = all + (r ? end[r - 1] : 0);
-        int64_t theirs[MAX_REWARDS][REWARD_FAULTS];
-        memcpy(theirs, from, counts);
-        for (int k = 0; k < rewards->n; k++)
-            for (int f = 0; f < REWARD_FAULTS; f++) faults[k][f] += theirs[k][f];
         RankRange s = share_of(c, r, b->prompts);
-        if (r != c->rank &&
-            !batch_unpack_prompts(b, s.first, s.end - s.first, from + counts, (size_t)(all + end[r] - from) - counts))
+        if (r != c->rank && !batch_unpack_prompts(b, s.first, s.end - s.first, from, (size_t)(all + end[r] - from)))
             ok = error_set(e, EXIT_COMM, "what rank %d sent as its completions is none; please report it", r);
     }
     if (ok) free(all);
     free(end);
     str_free(&mine);
+    return ok;
+}
+
+bool ranks_exchange_rewards(Comm *c, const Rewards *rw, Error *e) {
+    int n = rw->n + (rw->grader.info != NULL);
+    size_t world = (size_t)comm_world(c), row = (size_t)n;
+    RewardTally *own = xcalloc(row + 1, sizeof *own), *all = xcalloc(world * row + 1, sizeof *all);
+    for (int k = 0; k < n; k++) own[k] = reward_tally(k < rw->n ? &rw->reward[k] : &rw->grader);
+    bool told = !c || comm_gather(c, "rewards", own, row * sizeof *own, all, e), ok = told;
+    if (!c) memcpy(all, own, row * sizeof *own);
+    for (int k = 0; k < n && told; k++) { // all are told, also behind one that ends the run
+        for (size_t r = 1; r < world; r++) reward_tally_join(&all[k], &all[r * row + (size_t)k]);
+        ok = reward_take_tally(k < rw->n ? &rw->reward[k] : &rw->grader, &all[k], !comm_rank(c), ok ? e : NULL) && ok;
+    }
+    free(own), free(all);
     return ok;
 }
 

@@ -162,8 +162,9 @@ static StepResult rollout(Trainer *t, Error *e) {
     t->stats.reward_time += clock_seconds() - start;
     if (!ok && e->code != EXIT_STOPPED) return STEP_FAILED;
     StepResult s = ranks_agree(&t->learner.engine, &t->stats, ok ? STEP_DONE : STEP_STOPPED, e);
-    return s == STEP_DONE && !ranks_exchange_completions(t->learner.engine.comm, &t->generation.batch,
-                                                         &t->scoring.rewards, t->scoring.faults, e)
+    Comm *comm = t->learner.engine.comm;
+    return s == STEP_DONE && !(ranks_exchange_completions(comm, &t->generation.batch, e) &&
+                               ranks_exchange_rewards(comm, &t->scoring.rewards, e))
                ? STEP_FAILED
                : s;
 }

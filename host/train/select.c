@@ -107,6 +107,7 @@ static bool draw_all(Select *s, Error *e) {
         sums[CAME_STOPPED] = stopped;
         if (comm && (ok || stopped)) ok = comm_all_reduce(comm, "select", sums, CAME, e);
         if (ok && sums[CAME_STOPPED] > 0) stopped = true;
+        if (ok && !stopped) ok = ranks_exchange_rewards(comm, &s->rewards, e);
         if (stopped)
             ok = error_set(e, EXIT_STOPPED, "stopped after %lld of %lld questions; the same command goes on from there",
                            (long long)s->done, (long long)s->rows);

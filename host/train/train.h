@@ -34,8 +34,7 @@ typedef struct {
     Rewards rewards;
     Scorer *scorer;
     float weights[MAX_REWARDS];
-    int64_t faults[MAX_REWARDS][REWARD_FAULTS]; // of all ranks so far
-    int64_t logged[MAX_REWARDS][REWARD_FAULTS]; // those of them that are in the log
+    int64_t logged[MAX_REWARDS][REWARD_FAULTS]; // the faults of all ranks that are in the log
 } Scoring;
 // A generation: the completions of one rollout, and how training takes them.
 typedef struct {

@@ -58,7 +58,7 @@ static void add_faults(Metrics *m, Scoring *scoring, int k) {
     for (int f = 0; f < REWARD_FAULTS; f++) {
         if (!(r->info->faults >> f & 1)) continue;
         char name[128];
-        int64_t now = scoring->faults[k][f];
+        int64_t now = reward_faults_of_all(r, (RewardFault)f);
         snprintf(name, sizeof name, "rewards/%s/%s", r->name, reward_fault_name[f]);
         metrics_add(m, name, (double)(now - scoring->logged[k][f]));
         scoring->logged[k][f] = now;

@@ -26,8 +26,7 @@ struct Judging {
     pthread_mutex_t lock; // of all that follows
     Cached **bucket;      // [CACHE_BUCKETS]
     size_t cached_bytes;
-    bool replied;  // whether replies have come
-    int unmatched; // replies in a row without a score
+    bool replied; // whether replies have come
 };
 
 // ---- the template ----------------------------------------------------------------------------------------------------
@@ -211,60 +210,48 @@ static bool read_score(const Reward *r, RegexRun *run, const char *reply, float 
     return good;
 }
 
-// Says so where no reply of the first ones has a score, and ends the run after as many in a row as max_unmatched allows.
-// matched[n]: whether each of the replies has one; text: that of the first.
-static void watch_matches(Judging *j, const Reward *r, const bool *matched, int n, const char *text) {
+// How a reply begins, as JSON; heap memory.
+static char *beginning(const char *text) {
     enum { SHOWN = 100 };
-    double most = reward_number(r, "max_unmatched");
-    bool any = false, over = false;
-    pthread_mutex_lock(&j->lock);
-    for (int i = 0; i < n; i++) {
-        any = any || matched[i];
-        j->unmatched = matched[i] ? 0 : j->unmatched + 1;
-        over = over || (most > 0 && j->unmatched >= most);
-    }
-    bool first = !j->replied;
-    j->replied = true;
-    pthread_mutex_unlock(&j->lock);
-    char *what = xasprintf("`%s` finds no score from %.10g to %.10g", reward_text(r, "pattern"),
-                           reward_number(r, "min_score"), reward_number(r, "max_score"));
     Str shown = {0};
     size_t cut = strlen(text) <= SHOWN ? strlen(text) : SHOWN;
     while (cut && (text[cut] & 0xc0) == 0x80) cut--;
     str_json(&shown, text, cut);
-    if (over)
-        reward_end_run(r, EXIT_INPUT, "reward %s: %s in %.0f replies in a row (max_unmatched); one begins: %s", r->name,
-                       what, most, shown.s);
-    else if (first && !any)
-        note("reward %s: %s in %s; %s: %s", r->name, what, n == 1 ? "the first reply" : "any of the first replies",
-             n == 1 ? "it begins" : "one begins", shown.s);
-    free(what);
-    str_free(&shown);
+    return shown.s;
 }
 
-// Reads the scores of the prompts that were asked; score[of[i]] is that of reply i. Fills fault[of[i]] where there is none.
-static void read_replies(Judging *j, const Reward *r, const Text *prompt, const JudgeReply *reply, const int *of, int n,
-                         float *score, RewardFault *fault) {
+// Says so where none of the first replies has a score, unless that ends the run, which then says it.
+static void note_silence(Judging *j, const Reward *r, const ReplyRows *rows, const char *unread) {
+    pthread_mutex_lock(&j->lock);
+    bool first = !j->replied;
+    j->replied = j->replied || rows->n;
+    pthread_mutex_unlock(&j->lock);
+    if (!first || !rows->n || rows->first < rows->n || !reward_goes_on(r, NULL)) return;
+    note("reward %s: `%s` finds no score from %.10g to %.10g in %s; %s: %s", r->name, reward_text(r, "pattern"),
+         reward_number(r, "min_score"), reward_number(r, "max_score"),
+         rows->n == 1 ? "the first reply" : "any of the first replies", rows->n == 1 ? "it begins" : "one begins",
+         unread);
+}
+
+// Reads the scores of the prompts that were asked; score[of[i]] is that of reply i, replied[of[i]] whether it came. Fills
+// fault[of[i]] where there is no score. Returns how a reply without one begins (heap), or NULL.
+static char *read_replies(Judging *j, const Reward *r, const Text *prompt, const JudgeReply *reply, const int *of,
+                          int n, float *score, RewardFault *fault, bool *replied) {
     RegexRun *run = regex_run_new(j->regex);
-    bool *matched = xcalloc((size_t)n, sizeof *matched);
-    const char *first = NULL;
-    int replies = 0;
+    char *unread = NULL;
     for (int i = 0; i < n; i++) {
         float *mine = &score[of[i]];
         *mine = REWARD_ABSTAINS;
         fault[of[i]] = reply[i].fault;
         if (!reply[i].text) continue;
-        if (!first) first = reply[i].text;
+        replied[of[i]] = true;
         if (read_score(r, run, reply[i].text, mine, &fault[of[i]])) {
-            matched[replies] = true;
             fault[of[i]] = REWARD_FAULTS;
             cache_add(j, prompt[i], *mine);
-        }
-        replies++;
+        } else if (!unread) unread = beginning(reply[i].text);
     }
-    if (first) watch_matches(j, r, matched, replies, first);
-    free(matched);
     regex_run_free(run);
+    return unread;
 }
 
 bool judging_score(Judging *j, const Reward *r, const Sample *samples, int n, JudgeAsk *ask, void *arg, float *score,
@@ -275,6 +262,9 @@ bool judging_score(Judging *j, const Reward *r, const Sample *samples, int n, Ju
     JudgeReply *reply = xcalloc(room, sizeof *reply);
     RewardFault *fault = xcalloc(room, sizeof *fault);
     uint64_t *hash = xcalloc(room, sizeof *hash);
+    bool *replied = xcalloc(room, sizeof *replied); // with or without a score, now or earlier
+    char *unread = NULL;
+    ReplyRows rows = {0};
     int *first = xcalloc(room, sizeof *first), *open = xcalloc(room, sizeof *open), n_open = 0;
     for (int i = 0; i < n; i++) { // first[i]: the first sample with the same prompt
         fault[i] = REWARD_FAULTS;
@@ -284,16 +274,23 @@ bool judging_score(Judging *j, const Reward *r, const Sample *samples, int n, Ju
         hash[i] = text_hash(mine);
         while (hash[first[i]] != hash[i] || !text_equal((Text){prompt[first[i]].s, prompt[first[i]].n}, mine))
             first[i]++;
-        if (first[i] < i || cache_find(j, mine, &score[i])) continue;
+        if (first[i] < i || (replied[i] = cache_find(j, mine, &score[i]))) continue;
         asked[n_open] = mine, open[n_open++] = i;
     }
     bool ok = !n_open || ask(arg, asked, n_open, reply, e);
-    if (ok && n_open) read_replies(j, r, asked, reply, open, n_open, score, fault);
+    if (ok && n_open) unread = read_replies(j, r, asked, reply, open, n_open, score, fault, replied);
     for (int i = 0; i < n && ok; i++) {
         score[i] = score[first[i]];
         reward_fault(r, fault[first[i]], 1);
+        bool none = fault[first[i]] != REWARD_FAULTS;
+        if (replied[first[i]]) reply_rows_join(&rows, (ReplyRows){1, none, none, none});
+    }
+    if (ok) {
+        reward_replied(r, rows, unread);
+        note_silence(j, r, &rows, unread);
     }
     for (int i = 0; i < n; i++) str_free(&prompt[i]), free(reply[i].text);
     free(prompt), free(asked), free(reply), free(fault), free(hash), free(first), free(open);
+    free(replied), free(unread);
     return ok;
 }

@@ -1,10 +1,14 @@
-// The state of an opened reward: what its `open` returned, its fault counters, and why the run is to end.
+// The state of an opened reward: what its `open` returned, its fault counters, and the replies that it read.
 #pragma once
 #include "reward.h"
+#include <pthread.h>
 #include <stdatomic.h>
 
 struct RewardState {
     void *data;
     atomic_llong faults[REWARD_FAULTS];
-    _Atomic(Error *) end; // NULL: it goes on
+    pthread_mutex_t lock;          // of all that follows
+    int64_t others[REWARD_FAULTS]; // of the other ranks, when they last told them
+    ReplyRows rows;                // since then
+    char unread[REPLY_SHOWN];      // as RewardTally's
 };
