@@ -536,7 +536,7 @@ help:
 	@echo 'make r1        the phases of R1 as a pipeline, on the same model: some minutes, offline'
 	@echo 'make check-r1  that it shows what it should, over three seeds; make check-kills: killed ten times, the same bytes'
 	@echo 'make test      every test; make run-test_NAME [TEST=PATTERN] [OP=NAME] runs one program, one test, one op'
-	@echo 'make check     every test, again with sanitizers, ranks under the thread sanitizer, clang, the format'
+	@echo 'make check     every test and check that this machine can do: sanitizers, threads, clang, PTX, rooms, format, report, fuzz'
 	@echo 'make check-ptx  the kernels that nvcc compiled, on a machine for PTX; check-ptx-all: large shapes too'
 	@echo 'make bench-ptx  how fast the machine for PTX is'
 	@echo 'make check-cuda  registers and spills of every kernel, the hot ones in machine code; needs nvcc, no GPU'

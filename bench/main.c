@@ -20,7 +20,7 @@ static const struct {
     {"long", bench_long, "training on completions of 512 to 16,384 tokens"},
     {"rollout", bench_rollout, "decoding with sampling, tiny and 0.5B"},
     {"select", bench_select, "rejection sampling and scoring by a reward model, beside what they are made of"},
-    {"step", bench_step, "whole GRPO steps of the recipe (GPU)"},
+    {"step", bench_step, "whole GRPO steps: the recipe's (GPU), short ones beside TRL (CPU)"},
     {"contract", bench_contract, "sampled against trained log-probs, bit by bit"},
     {"host", bench_host, "tokenizer, rewards, loading"},
     {"floor", bench_floor, "what each GPU kernel must take on an H100 and an H200, and is expected to; needs no GPU"},

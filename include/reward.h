@@ -85,6 +85,7 @@ struct RewardInfo {
     unsigned reads; // REWARD_READS_...
     bool batches;   // whether many samples at once are less work than one after another: it asks a program or a server
     RewardModelKind by_model; // not MODEL_NONE: the engine scores, a batch at a time; fn is NULL then
+    const char *program;      // the text parameter that names a program or a library; NULL: it asks none
     RewardParam params[REWARD_MAX_PARAMS];
     int n_params;
     // For a reward that needs more than its parameters (a program, a library, patterns): `open` makes that, or returns
@@ -100,7 +101,7 @@ struct RewardInfo {
 extern const RewardInfo reward_registry[];
 extern const int reward_count;
 
-// Reads "NAME[:key=value,...]" (weight and as are keys of every reward); a comma within a value is written `\\,`. Unknown names
+// Reads "NAME[:key=value,...]" (weight and as are keys of every reward); a comma within a value is written `\,`. Unknown names
 // and keys name the nearest one.
 bool reward_parse(const char *spec, Reward *out, Error *e);
 // Whether two, as parsed, give the same scores under the same name and weight.

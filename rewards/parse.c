@@ -124,7 +124,7 @@ static bool set_param(const char *key, const char *text, const char *spec, Rewar
     return false;
 }
 
-// Cuts the first key=value off *rest, at a comma without a backslash before it; `\\,` becomes a comma.
+// Cuts the first key=value off *rest, at a comma without a backslash before it; `\,` becomes a comma.
 static char *next_pair(char **rest) {
     char *pair = *rest, *to = pair;
     if (!pair) return NULL;

@@ -18,6 +18,7 @@
 #define PARAMS(...)                .params = {__VA_ARGS__}, .n_params = sizeof((RewardParam[]){__VA_ARGS__}) / sizeof(RewardParam)
 #define BATCHES                    .batches = true
 #define BY_MODEL(KIND)             .by_model = MODEL_##KIND
+#define PROGRAM(NAME)              .program = NAME
 #define CHECKED(FN)                .check = FN
 #define NEEDS(OPEN, CLOSE, FAULTS) .open = OPEN, .close = CLOSE, .faults = FAULTS
 #define FAULT(NAME)                (1u << REWARD_##NAME)
@@ -142,11 +143,11 @@ const RewardInfo reward_registry[] = {
                   REAL("timeout", 30, 0.01, 86400, "seconds for a request"),
                   REAL("start_timeout", 120, 0.01, 86400, "seconds from its start to its first answer")),
            NEEDS(open_external, close_external, FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
-           BATCHES),
+           PROGRAM("command"), BATCHES),
     REWARD("plugin", "a user's library", reward_plugin_score, ANSWER,
            "what a shared object computes (include/reward_plugin.h)",
            PARAMS(TEXTUAL("path", "", "the shared object"), TEXTUAL("argument", "", "a text for it")),
-           NEEDS(open_plugin, close_plugin, FAULT(BAD_REPLY))),
+           NEEDS(open_plugin, close_plugin, FAULT(BAD_REPLY)), PROGRAM("path")),
     REWARD("judge", "a model (DeepSeek-R1)", reward_judge, ANSWER,
            "0 to 1, as a model behind an OpenAI-compatible endpoint judges; a key is read from GRPO_JUDGE_KEY, "
            "user:password from "

@@ -88,7 +88,7 @@ static void the_best_are_kept(void **state) {
         select_question(a.rules, line, "How many?", a.drawn, TEXTS, a.drop, &a.count);
         select_question(b.rules, line, "How many?", b.drawn, TEXTS, b.drop, &b.count);
         assert_memory_equal(a.drop, b.drop, sizeof a.drop);
-        for (int i = 0; i < TEXTS; i++) kept[i] += a.drop[i] == KEPT;
+        for (int i = 0; i < TEXTS; i++) kept[i] += a.drop[i] == DROP_NONE;
         asked_close(&a), asked_close(&b);
     }
     for (int i = 0; i < 6; i++) assert_in_range(kept[i], 15, 60); // 33 expected
@@ -102,7 +102,7 @@ static void truncated_and_unscored_answers_are_dropped(void **state) {
     a.drawn[2].score[0] = NAN; // an abstention
     select_question(a.rules, 1, "How many?", a.drawn, 4, a.drop, &a.count);
     assert_int_equal(a.drop[0], DROP_TRUNCATED);
-    assert_int_equal(a.drop[1], KEPT);
+    assert_int_equal(a.drop[1], DROP_NONE);
     assert_int_equal(a.drop[2], DROP_SCORE);
     assert_int_equal(a.count.by_rule[0], 1);
     assert_int_equal(a.count.completions, 4);
@@ -117,14 +117,14 @@ static void an_answer_is_kept_once_a_question(void **state) {
     select_question(a.rules, 1, "How many pens?", &a.drawn[6], 1, a.drop, &a.count);
     select_question(a.rules, 2, "HOW many  pens?", &a.drawn[6], 1, &a.drop[1], &a.count);
     select_question(a.rules, 3, "How many cups?", &a.drawn[6], 1, &a.drop[2], &a.count);
-    assert_int_equal(a.drop[0], KEPT);
+    assert_int_equal(a.drop[0], DROP_NONE);
     assert_int_equal(a.drop[1], DROP_DUPLICATE);
-    assert_int_equal(a.drop[2], KEPT);
+    assert_int_equal(a.drop[2], DROP_NONE);
     char question[32];
     for (int i = 0; i < 5000; i++) { // the table grows
         snprintf(question, sizeof question, "Question %d", i % 2500);
         select_question(a.rules, i, question, &a.drawn[6], 1, a.drop, &a.count);
-        assert_int_equal(a.drop[0], i < 2500 ? KEPT : DROP_DUPLICATE);
+        assert_int_equal(a.drop[0], i < 2500 ? DROP_NONE : DROP_DUPLICATE);
     }
     assert_int_equal(a.count.dropped[DROP_DUPLICATE], 2501);
     asked_close(&a);
@@ -139,7 +139,7 @@ static void a_question_may_come_again(void **state) {
     select_question(a.rules, 3, "how  many?", &a.drawn[2], 2, &a.drop[2], &a.count); // much like the first; another
     select_question(a.rules, 4, "How many?", &a.drawn[5], 1, &a.drop[4], &a.count);  // two are kept
     select_question(a.rules, 5, "How many?", &a.drawn[1], 1, &a.drop[5], &a.count);  // the first itself
-    const Drop want[] = {KEPT, KEPT, DROP_OVERLAP, KEPT, DROP_ENOUGH, DROP_DUPLICATE};
+    const Drop want[] = {DROP_NONE, DROP_NONE, DROP_OVERLAP, DROP_NONE, DROP_ENOUGH, DROP_DUPLICATE};
     for (int i = 0; i < 6; i++) assert_int_equal(a.drop[i], want[i]);
     asked_close(&a);
 }

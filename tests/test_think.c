@@ -122,8 +122,8 @@ static void select_reads_thoughts_by_the_markers(void **state) {
     for (int i = 0; i < 3; i++) drawn[i] = (Drawn){texts[i], 5, false, 1, {1}};
     select_question(rules, 1, "?", drawn, 3, drop, &count);
     assert_int_equal(drop[0], DROP_CODE);
-    assert_int_equal(drop[1], KEPT);
-    assert_int_equal(drop[2], KEPT);
+    assert_int_equal(drop[1], DROP_NONE);
+    assert_int_equal(drop[2], DROP_NONE);
     select_rules_close(rules);
     rewards_close(&rw);
     config_free(&c);

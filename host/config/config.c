@@ -366,7 +366,7 @@ static void read_scalar(Reading *r, const Option *o, const Node *v) {
                         v->plain ? "" : " (without quotes)", v->text);
 }
 
-static void read_bad(Reading *r, const Node *v) { problem_at_line(r, v->line, "%s", v->text); }
+void read_bad(Reading *r, const Node *v) { problem_at_line(r, v->line, "%s", v->text); }
 
 // Reads the value of option o, or skips it where o is NULL. False where reading must stop.
 static bool read_value(Reading *r, const Option *o, YamlReader *y) {

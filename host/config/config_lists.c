@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void read_bad(Reading *r, const Node *v) { problem_at_line(r, v->line, "%s", v->text); }
-
 // An entry {name: NAME, key: value, ...} of a list, which becomes "NAME:key=value,...".
 #define MAX_ENTRY_KEYS 16
 typedef struct {

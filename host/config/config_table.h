@@ -72,6 +72,8 @@ typedef struct {
     int problem_count;
 } Reading;
 
+// Adds what the YAML reader said of a node that is none.
+void read_bad(Reading *r, const Node *v);
 // Adds one problem at a line of the file (0: the file, or the command line, as a whole).
 void problem_at_line(Reading *r, int line, const char *fmt, ...) PRINTF_LIKE(3, 4);
 // Adds one problem where option `a` or `b` (may be NULL) was set, whichever was set last.

@@ -9,7 +9,7 @@
 // The contents of config.json and generation_config.json.
 typedef struct {
     ModelDims dims;
-    int32_t eos[8]; // generation_config.json's, else config.json's, else the family's
+    int32_t eos[MAX_EOS]; // generation_config.json's, else config.json's, else the family's
     int n_eos;
     int32_t pad, bos;   // -1 where absent
     char dtype[32];     // type of the weights by config.json's "dtype", else "torch_dtype"; empty: neither is there

@@ -11,11 +11,10 @@
 #include <string.h>
 
 static const Family *family_field(Fields *f) {
-    const json_t *type = field(f, "model_type");
-    const char *name = json_text(type);
+    const char *name = text_field(f, "model_type");
     const Family *family = name ? family_find(name) : NULL;
-    if (!type) refuse(f, "%s: \"model_type\" is missing; there are %s", f->path, family_names());
-    else if (!name) refuse(f, "%s: \"model_type\" is not a string without NUL", f->path);
+    if (!field(f, "model_type")) refuse(f, "%s: \"model_type\" is missing; there are %s", f->path, family_names());
+    else if (!name) return NULL;
     else if (strstr(name, "moe") || strstr(name, "mixtral"))
         refuse(f, "%s: \"model_type\" is \"%.64s\": mixtures of experts are not supported; there are %s", f->path, name,
                family_names());
@@ -152,10 +151,9 @@ static void token_fields(Fields *f, HfConfig *c) {
 
 // Reads the dtype of the weights, for messages alone: the option `dtype` decides the type they have in memory.
 static void dtype_field(Fields *f, HfConfig *c) {
-    const json_t *new = field(f, "dtype"), *old = field(f, "torch_dtype"), *won = new ? new : old;
-    if (won && !json_text(won))
-        refuse(f, "%s: \"%s\" is not a string without NUL", f->path, new ? "dtype" : "torch_dtype");
-    else if (won) snprintf(c->dtype, sizeof c->dtype, "%s", json_text(won));
+    const json_t *new = field(f, "dtype"), *old = field(f, "torch_dtype");
+    const char *won = text_field(f, new ? "dtype" : "torch_dtype");
+    if (won) snprintf(c->dtype, sizeof c->dtype, "%s", won);
     c->dtype_won = new &&old && !json_equal((json_t *)new, (json_t *)old);
 }
 

@@ -41,12 +41,16 @@ const json_t *object_field(Fields *f, const char *name) {
     return json_object_size(v) ? v : NULL;
 }
 
-void text_must_be(Fields *f, const char *name, const char *text, const char *why) {
+const char *text_field(Fields *f, const char *name) {
     const json_t *v = field(f, name);
-    if (!v) return;
-    const char *s = json_text(v);
-    if (!s) refuse(f, "%s: \"%s\" is not a string without NUL", f->path, name);
-    else if (strcmp(s, text)) refuse(f, "%s: \"%s\" is \"%.64s\", not \"%s\": %s", f->path, name, s, text, why);
+    const char *s = v ? json_text(v) : NULL;
+    if (v && !s) refuse(f, "%s: \"%s\" is not a string without NUL", f->path, name);
+    return s;
+}
+
+void text_must_be(Fields *f, const char *name, const char *text, const char *why) {
+    const char *s = text_field(f, name);
+    if (s && strcmp(s, text)) refuse(f, "%s: \"%s\" is \"%.64s\", not \"%s\": %s", f->path, name, s, text, why);
 }
 
 void list_must_be(Fields *f, const char *name, const char *text, const char *why) {

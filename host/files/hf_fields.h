@@ -26,6 +26,8 @@ double positive_field(Fields *f, const char *name, double fallback);
 bool bool_field(Fields *f, const char *name, bool fallback);
 // An object; NULL where it is absent, null or empty.
 const json_t *object_field(Fields *f, const char *name);
+// The text under a key; NULL where there is none, or after refusing what is no text.
+const char *text_field(Fields *f, const char *name);
 // A field that, where present, must be this string.
 void text_must_be(Fields *f, const char *name, const char *text, const char *why);
 // A list that, where present, holds strings that are all `text`.

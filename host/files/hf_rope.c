@@ -9,12 +9,10 @@
 // depend on the longest text of a batch.
 static RopeType type_field(Fields *rope) {
     const char *key = json_object_get(rope->j, "rope_type") ? "rope_type" : "type";
-    const json_t *v = field(rope, key);
-    const char *text = v ? json_text(v) : "default";
+    const char *text = field(rope, key) ? text_field(rope, key) : "default";
     for (int t = 0; text && t < ROPE_TYPES; t++)
         if (!strcmp(text, rope_type_names[t])) return (RopeType)t;
-    if (!text) refuse(rope, "%s: \"%s\" is not a string without NUL", rope->path, key);
-    else
+    if (text)
         refuse(rope,
                "%s: rotary embeddings of \"%s\" \"%.64s\" are not supported (default, linear, llama3 and yarn are)%s",
                rope->path, key, text,

@@ -1,4 +1,4 @@
-// Saving a run and going on from where it was: what train and sft share.
+// Saving a run and going on from where it was: what train, sft and reward_model share.
 #include "crc32c.h"
 #include "file.h"
 #include "fingerprint.h"

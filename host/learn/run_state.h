@@ -1,4 +1,4 @@
-// Saving a run and going on from where it was: what train and sft share.
+// Saving a run and going on from where it was: what train, sft and reward_model share.
 #pragma once
 #include "checkpoint.h"
 #include "hooks.h"
@@ -17,16 +17,16 @@ typedef struct {
     Profile profile;
 } RunReport;
 
-// Syncs the logs, saves the state `at` as output_dir/step_N, and starts the hook on_save.
-bool run_save(const Learner *l, TrainState *at, Metrics *m, Hooks *h, Error *e);
+// Syncs the logs, saves the state as output_dir/step_N, and starts the hook on_save.
+bool run_save(const Learner *l, TrainState *state, Metrics *m, Hooks *h, Error *e);
 // Continues from the newest good checkpoint of output_dir by the `resume` rule (fills the run's weights and state and
-// *at), and opens the logs at that point (rank 0; *m is NULL elsewhere). The number of ranks may be another one than
+// *state), and opens the logs at that point (rank 0; *m is NULL elsewhere). The number of ranks may be another one than
 // the checkpoint's. False after filling *e.
-bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e);
+bool run_resume(Learner *l, TrainState *state, Progress *p, Metrics **m, Error *e);
 // Writes output_dir/run.json and opens notes.jsonl (rank 0): `rows` of the training file, `steps` of the run. A failure
 // is only said in a note.
-void run_record(const Engine *en, const TrainState *at, int64_t rows, int64_t steps);
-// Says that step `at` is skipped, and what of it is not finite.
-void run_say_skipped(const TrainState *at, const char *what, Progress *p);
+void run_record(const Engine *en, const TrainState *state, int64_t rows, int64_t steps);
+// Says that a step is skipped, and what of it is not finite.
+void run_say_skipped(const TrainState *state, const char *what, Progress *p);
 // Prints a note if a resumed run has no step left to make.
-void run_say_done(const TrainState *at, int64_t total_steps, Progress *p);
+void run_say_done(const TrainState *state, int64_t total_steps, Progress *p);

@@ -19,7 +19,7 @@ static int64_t most_rows(const Config *c, int generation, bool shuffled) {
     int group = c->share_prompts ? (int)c->num_generations : 1, groups = generation / group; // of all ranks
     if (shuffled) return size * c->max_completion_length + (groups < size ? groups : size) * c->max_prompt_length;
     int64_t most = 0;
-    int *seq = xcalloc((size_t)n, sizeof *seq); // a rank's share
+    int *seq = xcalloc((size_t)n, sizeof *seq); // a rank's range
     for (int first = 0; first < generation; first += n) {
         for (int i = 0; i < n; i++) seq[i] = first + i;
         for (int at = 0, count; at < n; at += count) {

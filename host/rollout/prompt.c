@@ -131,11 +131,11 @@ PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e)
         error_prefix(e, "%s:%lld", row->path, (long long)row->line);
         return PROMPT_FAILED;
     }
-    if (ids->n <= max) return PROMPT_KEPT;
+    if (ids->n <= max) return PROMPT_GOOD;
     if (c->long_prompts == LONG_SKIP) return PROMPT_SKIPPED;
     memmove(ids->id, ids->id + (ids->n - max), max * sizeof *ids->id);
     ids->n = max;
-    return PROMPT_KEPT;
+    return PROMPT_GOOD;
 }
 
 static RowFate check(const Prompter *p, const Row *row, bool limited, Error *e) {
@@ -160,9 +160,9 @@ bool prompter_next(const Prompter *pr, Mix *data, Batch *b, int p, Error *e) {
         if (!mix_next(data, &row, e)) return false;
         bool ok = prompter_ids(pr, row.question, &b->prompt[p], e);
         PromptFate fate = ok ? prompter_limit(pr, &b->prompt[p], &row, e) : PROMPT_FAILED;
-        if (fate == PROMPT_KEPT) prompter_take(b, p, &row);
+        if (fate == PROMPT_GOOD) prompter_take(b, p, &row);
         row_free(&row);
-        if (fate != PROMPT_SKIPPED) return fate == PROMPT_KEPT;
+        if (fate != PROMPT_SKIPPED) return fate == PROMPT_GOOD;
         mix_again(data);
     }
     return error_set(e, EXIT_INPUT,

@@ -16,7 +16,7 @@ typedef struct {
     ChatExample *shown;   // [n_shown] examples before each question
     int n_shown;
 } Prompter;
-typedef enum { PROMPT_KEPT, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
+typedef enum { PROMPT_GOOD, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
 // Opens a prompter; its arguments must outlive it. False after filling *e.
 bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Tokenizer *t, const char *template,
                    Error *e);

@@ -68,10 +68,7 @@ const char *reward_template_file(const Reward *r) {
     return r->info->check == judging_check ? judging_template_file(r) : "";
 }
 
-const char *reward_program(const Reward *r) {
-    bool external = !strcmp(r->info->name, "external"), plugin = !strcmp(r->info->name, "plugin");
-    return external ? reward_text(r, "command") : plugin ? reward_text(r, "path") : "";
-}
+const char *reward_program(const Reward *r) { return r->info->program ? reward_text(r, r->info->program) : ""; }
 
 bool reward_program_sum(const Reward *r, uint32_t *crc, Error *e) {
     char *words = xstrdup(reward_program(r)), *save = NULL;

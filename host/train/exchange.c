@@ -14,8 +14,8 @@ RankRange rank_range(const Comm *c, int n) {
     return (RankRange){(int)(n * rank / world), (int)(n * (rank + 1) / world)};
 }
 
-// The share of rank `rank`, of n things.
-static RankRange share_of(const Comm *c, int rank, int n) {
+// The range of rank `rank`, of n things.
+static RankRange range_of(const Comm *c, int rank, int n) {
     Comm other = *c;
     other.rank = rank;
     return rank_range(&other, n);
@@ -51,7 +51,7 @@ bool ranks_exchange_completions(Comm *c, Batch *b, Error *e) {
     bool ok = comm_collect(c, "completions", mine.s, mine.n, &all, end, e);
     for (int r = 0; ok && r < c->world; r++) {
         const char *from = all + (r ? end[r - 1] : 0);
-        RankRange s = share_of(c, r, b->prompts);
+        RankRange s = range_of(c, r, b->prompts);
         if (r != c->rank && !batch_unpack_prompts(b, s.first, s.end - s.first, from, (size_t)(all + end[r] - from)))
             ok = error_set(e, EXIT_COMM, "what rank %d sent as its completions is none; please report it", r);
     }
@@ -80,7 +80,7 @@ bool ranks_exchange_tokens(Comm *c, const Batch *b, const char *name, float *col
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end), total = 0;
     for (int r = 0; r < c->world; r++) {
-        RankRange s = share_of(c, r, n);
+        RankRange s = range_of(c, r, n);
         for (int j = s.first; j < s.end; j++) total += (uint64_t)b->len[seq[j]] * sizeof *column;
         end[r] = total;
     }
@@ -99,7 +99,7 @@ bool ranks_exchange_tokens(Comm *c, const Batch *b, const char *name, float *col
 bool ranks_exchange_metrics(Comm *c, Generation *g, const int *seq, int n, Error *e) {
     if (!c) return true;
     uint64_t *end = xcalloc((size_t)c->world, sizeof *end);
-    for (int r = 0; r < c->world; r++) end[r] = (uint64_t)share_of(c, r, n).end * sizeof *g->metric;
+    for (int r = 0; r < c->world; r++) end[r] = (uint64_t)range_of(c, r, n).end * sizeof *g->metric;
     float(*all)[GM_COUNT] = xcalloc((size_t)n, sizeof *all);
     for (int j = 0; j < n; j++) memcpy(all[j], g->metric[seq[j]], sizeof *all);
     bool ok = comm_exchange(c, "loss", all, end, e);

@@ -87,7 +87,7 @@ static void enter(Trainer *t, const char *phase, int64_t done, int64_t total) {
     profile_phase(&t->report.profile, phase);
 }
 
-// Runs `m` over this rank's share of the sequences in micro-batches, keeping log-probs or entropies on the host; the
+// Runs `m` over this rank's range of the sequences in micro-batches, keeping log-probs or entropies on the host; the
 // other ranks bring the rest.
 static StepResult score_tokens(Trainer *t, const Model *m, const int *seq, int n, float *column, Error *e) {
     int size = (int)t->cfg->per_device_train_batch_size, count;
@@ -381,7 +381,7 @@ static StepResult take_metrics(Trainer *t, const int *seq, int n) {
     return *where ? bad_numbers(&t->stats, "loss", where) : STEP_DONE;
 }
 
-// Makes one optimizer step: this rank's share of the gradients, micro-batch by micro-batch; then the update.
+// Makes one optimizer step: this rank's range of the gradients, micro-batch by micro-batch; then the update.
 static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
     Learner *l = &t->learner;
     double start = clock_seconds();

@@ -32,21 +32,24 @@ const char *phase_made(const Pipeline *l, const char *name) {
     return json_string_value(json_object_get(json_object_get(l->made, name), "made"));
 }
 
-char *phase_product(void *arg, const Phases *ps, int k, const char *which) {
+// The parts that a command makes, the first of which ${NAME} alone means.
+static const char *const parts[PHASE_COMMANDS][2] = {[PHASE_SFT] = {"checkpoint"},
+                                                     [PHASE_TRAIN] = {"checkpoint"},
+                                                     [PHASE_REWARD_MODEL] = {"checkpoint"},
+                                                     [PHASE_SELECT] = {"kept", "samples"},
+                                                     [PHASE_EVAL] = {"result"}};
+
+const char *phase_part(const Phase *p, int i) { return i < 2 ? parts[p->command][i] : NULL; }
+
+char *phase_product(void *pipeline, const Phases *ps, int k, const char *part) {
     const Phase *p = &ps->phase[k];
-    const char *made = phase_made(arg, p->name);
-    bool by_default = !*which;
-    switch (p->command) {
-    case PHASE_SFT:
-    case PHASE_TRAIN:
-    case PHASE_REWARD_MODEL:
-        if (!by_default && strcmp(which, "checkpoint")) return NULL;
-        return made ? xstrdup(made) : xasprintf("%s/%s/step_N", ps->output_dir, p->name);
-    case PHASE_SELECT:
-        if (!by_default && strcmp(which, "kept") && strcmp(which, "samples")) return NULL;
-        return xasprintf("%s/%s/%s.jsonl", ps->output_dir, p->name, by_default ? "kept" : which);
-    default: return by_default || !strcmp(which, "result") ? xasprintf("%s/%s.json", ps->output_dir, p->name) : NULL;
-    }
+    const char *made = phase_made(pipeline, p->name), *found = *part ? NULL : parts[p->command][0];
+    for (int i = 0; phase_part(p, i); i++)
+        if (!strcmp(part, phase_part(p, i))) found = part;
+    if (!found) return NULL;
+    if (p->command == PHASE_EVAL) return xasprintf("%s/%s.json", ps->output_dir, p->name);
+    if (p->command == PHASE_SELECT) return xasprintf("%s/%s/%s.jsonl", ps->output_dir, p->name, found);
+    return made ? xstrdup(made) : xasprintf("%s/%s/step_N", ps->output_dir, p->name);
 }
 
 bool phase_makes_model(const Phase *p) {

@@ -19,6 +19,8 @@ typedef struct {
 const char *phase_made(const Pipeline *l, const char *name);
 // The path of a part of what phase k makes, as a PhaseProduct (phases.h).
 char *phase_product(void *pipeline, const Phases *ps, int k, const char *part);
+// The name of the i-th part of what a phase makes, or NULL.
+const char *phase_part(const Phase *p, int i);
 // Whether a phase makes checkpoints; whether it scores completions.
 bool phase_makes_model(const Phase *p);
 bool phase_scores(const Phase *p);

@@ -15,16 +15,17 @@
 
 // The phase before k, of those that k uses, that makes a path or what the path is in; NULL: none.
 static const Phase *maker_of(const Pipeline *l, int k, const char *path) {
-    static const char *const parts[] = {"", "checkpoint", "kept", "samples", "result"};
-    for (int j = k - 1; j >= 0; j--)
-        for (size_t i = 0; l->phases.phase[k].uses && l->phases.phase[k].uses[j] && i < sizeof parts / sizeof *parts;
-             i++) {
-            char *made = phase_product((void *)(uintptr_t)l, &l->phases, j, parts[i]);
-            size_t n = made ? strlen(made) : 0;
-            bool is = n && !strncmp(path, made, n) && (!path[n] || path[n] == '/');
+    const char *uses = l->phases.phase[k].uses;
+    for (int j = k - 1; uses && j >= 0; j--) {
+        const Phase *p = &l->phases.phase[j];
+        for (int i = 0; uses[j] && phase_part(p, i); i++) {
+            char *made = phase_product((void *)(uintptr_t)l, &l->phases, j, phase_part(p, i));
+            size_t n = strlen(made);
+            bool is = !strncmp(path, made, n) && (!path[n] || path[n] == '/');
             free(made);
-            if (is) return &l->phases.phase[j];
+            if (is) return p;
         }
+    }
     return NULL;
 }
 

@@ -117,7 +117,7 @@ static bool add_ranks(Comm *c, PairSums *s, double *more, int n, Error *e) {
     return ok;
 }
 
-// The gradients of this rank's share of a step's pairs. False: stopped by a signal (e->code EXIT_OK), or an error.
+// The gradients of this rank's range of a step's pairs. False: stopped by a signal (e->code EXIT_OK), or an error.
 static bool run_step(RewardTrainer *t, PairSums *sums, double *tokens, Error *e) {
     Learner *l = &t->run.learner;
     int n = optim_step_rows(t->run.cfg), micro = (int)t->run.cfg->per_device_train_batch_size, held = 0;

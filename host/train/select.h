@@ -15,7 +15,7 @@ typedef struct {
 } Drawn;
 // Why a completion is not kept; the first reason in this order counts. The score rules come between TRUNCATED and CODE.
 typedef enum {
-    KEPT,
+    DROP_NONE,
     DROP_TRUNCATED,
     DROP_SCORE,
     DROP_CODE,

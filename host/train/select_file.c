@@ -267,7 +267,7 @@ static bool group_keep(Group *g, const Config *c, const char *system, SelectRule
     select_question(s, g->line[0].line, question, g->drawn, g->n, g->drop, count);
     Str text = {0};
     for (int i = 0; i < g->n; i++)
-        if (g->drop[i] == KEPT) put_kept(&text, c, system, &g->line[i], &g->drawn[i]);
+        if (g->drop[i] == DROP_NONE) put_kept(&text, c, system, &g->line[i], &g->drawn[i]);
     bool ok = whole_add(kept, text.s, text.n, e);
     str_free(&text);
     while (g->n) json_decref(g->line[--g->n].json);

@@ -221,7 +221,7 @@ static Drop drop_by_itself(const SelectRules *s, const Drawn *d) {
     if (c->select_drop_code && text_find(thoughts_of(&s->think, text), 0, text_of("```")) != TEXT_NONE)
         return DROP_CODE;
     if (c->select_max_paragraph && longest_paragraph(text) > (size_t)c->select_max_paragraph) return DROP_PARAGRAPH;
-    return c->select_max_tokens && d->tokens > c->select_max_tokens ? DROP_TOKENS : KEPT;
+    return c->select_max_tokens && d->tokens > c->select_max_tokens ? DROP_TOKENS : DROP_NONE;
 }
 
 // Keeps candidates in their order, up to the number wanted, and leaves out those too much like one that was kept.
@@ -238,11 +238,11 @@ static void take_candidates(SelectRules *s, const char *question, const Drawn *d
         uint64_t hash = hash_bytes(question_hash, text, strlen(text)) | 1; // 0 is a free slot
         Hashes runs = overlaps ? runs_of(text) : (Hashes){NULL, 0};
         if (s->seen[slot_of(s, hash)]) *fate = DROP_DUPLICATE;
-        for (int j = 0; j < asked->kept && overlaps && *fate == KEPT; j++)
+        for (int j = 0; j < asked->kept && overlaps && *fate == DROP_NONE; j++)
             if (overlap(runs, asked->runs[j]) > c->select_max_overlap) *fate = DROP_OVERLAP;
         bool enough = c->select_per_question && asked->kept >= c->select_per_question;
-        if (*fate == KEPT && enough) *fate = DROP_ENOUGH;
-        if (*fate == KEPT) {
+        if (*fate == DROP_NONE && enough) *fate = DROP_ENOUGH;
+        if (*fate == DROP_NONE) {
             remember(s, hash);
             if (overlaps) {
                 asked->runs = xrealloc(asked->runs, (size_t)(asked->kept + 1) * sizeof *asked->runs);
@@ -264,16 +264,16 @@ void select_question(SelectRules *s, int64_t line, const char *question, const D
         right += select_right(s, &drawn[i]);
     }
     for (int i = 0; i < n; i++) {
-        if (drop[i] == KEPT && s->cfg->select_drop_easy && right == n) drop[i] = DROP_EASY;
-        if (drop[i] == KEPT) candidate[candidates++] = (Candidate){i, chosen_by(s->cfg, line, i, &drawn[i])};
+        if (drop[i] == DROP_NONE && s->cfg->select_drop_easy && right == n) drop[i] = DROP_EASY;
+        if (drop[i] == DROP_NONE) candidate[candidates++] = (Candidate){i, chosen_by(s->cfg, line, i, &drawn[i])};
     }
     qsort(candidate, (size_t)candidates, sizeof *candidate, compare_candidates);
     take_candidates(s, question, drawn, candidate, candidates, drop);
     free(candidate);
     int kept = 0;
     for (int i = 0; i < n; i++) {
-        kept += drop[i] == KEPT;
-        count->dropped[drop[i]] += drop[i] != KEPT;
+        kept += drop[i] == DROP_NONE;
+        count->dropped[drop[i]] += drop[i] != DROP_NONE;
         if (drop[i] == DROP_SCORE) count->by_rule[rule_failed(s, &drawn[i])]++;
     }
     count->questions++;
@@ -308,9 +308,9 @@ void select_json(const SelectRules *s, const SelectCount *n, Str *out) {
                "\"questions_kept\": %lld, \"completions\": %lld, \"kept\": %lld, \"dropped\": {",
                (long long)n->questions, (long long)n->long_prompts, (long long)n->always_right,
                (long long)n->never_right, (long long)n->questions_kept, (long long)n->completions, (long long)n->kept);
-    for (int d = KEPT + 1; d < DROP_REASONS; d++)
+    for (int d = DROP_NONE + 1; d < DROP_REASONS; d++)
         if (d != DROP_SCORE)
-            str_printf(out, "%s\"%s\": %lld", d > KEPT + 1 ? ", " : "", reasons[d][0], (long long)n->dropped[d]);
+            str_printf(out, "%s\"%s\": %lld", d > DROP_NONE + 1 ? ", " : "", reasons[d][0], (long long)n->dropped[d]);
     str_puts(out, "}, \"dropped_by_rule\": [");
     for (int i = 0; i < s->cfg->select_rules.n; i++) {
         str_printf(out, "%s{\"rule\": ", i ? ", " : "");
@@ -323,7 +323,7 @@ void select_json(const SelectRules *s, const SelectCount *n, Str *out) {
 // A count and a reason for each reason that dropped anything; `between` stands between them.
 static void put_drops(const SelectRules *s, const SelectCount *n, int width, const char *between, Str *out) {
     const char *before = "";
-    for (int d = KEPT + 1; d < DROP_REASONS; d++) {
+    for (int d = DROP_NONE + 1; d < DROP_REASONS; d++) {
         if (d != DROP_SCORE) {
             if (!n->dropped[d]) continue;
             str_printf(out, "%s%*lld %s", before, width, (long long)n->dropped[d], reasons[d][1]);

@@ -105,7 +105,7 @@ static void pack_step(Sft *s, int n) {
     free(packed);
 }
 
-// Draws the examples of one optimizer step, and packs this rank's share of them. Which examples a step sees depends neither
+// Draws the examples of one optimizer step, and packs this rank's range of them. Which examples a step sees depends neither
 // on packing nor on ranks.
 static bool draw_step(Sft *s, int64_t *targets, Error *e) {
     int n = optim_step_rows(s->run.cfg);

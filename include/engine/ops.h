@@ -1,8 +1,8 @@
 // Every operation the engine computes, one line each; and the Device, which computes them.
 //
 // OPS generates the members of struct Device, the prototypes of cpu_<op> and cuda_<op>, and both tables: an op without
-// its twin is a link error. Adding one is four touches: a line here, the two twins (NAME.c, NAME.cu), a row in
-// tests/cases.h.
+// its twin is a link error. Adding one is four touches: a line here, the two twins (NAME.c, NAME.cu), its row in
+// tests/cases.h with arguments and oracle beside it.
 //
 // Rules for every op:
 //   - never allocates (scratch comes from d->scratch, marked and rewound), never blocks, reads no global. On a GPU an op

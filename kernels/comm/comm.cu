@@ -7,7 +7,7 @@
 //   reduce_scatter   every rank sends each other rank that rank's slice and adds what it receives in rank order, so
 //                    that the sum depends on the inputs alone. Bytes moved: as a ring's, (world - 1) / world of x each
 //                    way.
-//   share            bytes in host memory, copied through scratch
+//   exchange         bytes in host memory, copied through scratch
 #include "clock.h"
 #include "comm.h"
 #include "common.cuh"

@@ -20,6 +20,6 @@ void *open_judge(const Reward *r, Error *e);
 void close_judge(void *data);
 RewardFn reward_judge;
 
-// judge_model.c: its scores are the engine's, host/learn/judge_model.c
+// judge_model.c: its scores are the engine's, host/learn/reply_model.c
 void *open_judge_model(const Reward *r, Error *e); // a Judging
 void close_judge_model(void *data);
