@@ -225,6 +225,7 @@ bool config_may_change(const char *name, size_t n);
 bool config_is_local(const char *name, size_t n);
 // Help for one command ("train", ...), or the whole reference page in Markdown where command is NULL. Heap memory.
 char *config_help(const char *command);
+bool config_asks_help(const char *arg); // --help or -h
 // Whether training scores anything by `rewards`: not where every file has its own, and nothing is evaluated on the way.
 bool config_reads_rewards(const Config *c);
 // One rule of select_rules: the range in which a reward's score must be.

@@ -131,6 +131,11 @@ bool text_is_decimal(uint32_t c) {
 
 bool text_is_digit(uint32_t c) { return text_is_decimal(c) || in_ranges(c, digit_range, COUNT(digit_range)); }
 
+size_t text_skip_digits(Text t, size_t at) {
+    while (at < t.n && t.s[at] >= '0' && t.s[at] <= '9') at++;
+    return at;
+}
+
 size_t text_skip_space(Text t, size_t at) {
     for (uint32_t c; at < t.n;) {
         size_t n = text_char(t, at, &c);

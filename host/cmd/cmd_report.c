@@ -1,4 +1,5 @@
 // grpo report: makes an HTML page from the logs of runs.
+#include "config.h"
 #include "commands.h"
 #include "nearest.h"
 #include "report.h"
@@ -55,7 +56,7 @@ ExitCode command_report(int argc, char **argv, Error *e) {
     int n = 0;
     bool ok = true, help = false;
     for (int i = 0; ok && i < argc; i++) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) help = true;
+        if (config_asks_help(argv[i])) help = true;
         else if (!strncmp(argv[i], "output=", 7)) {
             if (output) ok = error_set(e, EXIT_CONFIG, "output= is given twice; a page has one place");
             output = argv[i] + 7;

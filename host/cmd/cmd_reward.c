@@ -1,4 +1,5 @@
 // grpo reward: scores JSON lines, one line out for each line in; or prints the table of all rewards.
+#include "config.h"
 #include "commands.h"
 #include "device.h"
 #include "json.h"
@@ -303,7 +304,7 @@ static void grader_close(Grader *g) {
 }
 
 ExitCode command_reward(int argc, char **argv, Error *e) {
-    if (argc == 1 && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)) {
+    if (argc == 1 && config_asks_help(argv[0])) {
         fputs(usage, stdout);
         return EXIT_OK;
     }

@@ -1,4 +1,5 @@
 // grpo tokenize: reads JSON lines with a text or messages, and writes for each one a line with its token ids.
+#include "config.h"
 #include "chat.h"
 #include "commands.h"
 #include "json.h"
@@ -90,7 +91,7 @@ static bool tokenize_lines(const Tokenizer *t, Options *o, LineReader *reader, E
 }
 
 ExitCode command_tokenize(int argc, char **argv, Error *e) {
-    if (argc == 1 && (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))) return fputs(usage, stdout), EXIT_OK;
+    if (argc == 1 && config_asks_help(argv[0])) return fputs(usage, stdout), EXIT_OK;
     Options o = {.file = "-", .special = true, .chat_template = "auto"};
     if (!options_read(&o, argc, argv, e)) return e->code;
     Tokenizer *t = tokenizer_load(o.path, e);

@@ -1,4 +1,5 @@
 // grpo watch: shows a run on a terminal until it ends.
+#include "config.h"
 #include "commands.h"
 #include "nearest.h"
 #include "output.h"
@@ -102,7 +103,7 @@ ExitCode command_watch(int argc, char **argv, Error *e) {
     const char *dir = NULL;
     bool ok = true, once = false, help = false;
     for (int i = 0; ok && i < argc; i++) {
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) help = true;
+        if (config_asks_help(argv[i])) help = true;
         else if (!strcmp(argv[i], "once=true") || !strcmp(argv[i], "once=false")) once = argv[i][5] == 't';
         else if (argv[i][0] == '-' || (strchr(argv[i], '=') && access(argv[i], F_OK))) // no directory either
             ok = no_such_option(argv[i], (const char *const[]){"once"}, 1, "watch", e);

@@ -1,4 +1,5 @@
 // grpo: one binary, a table of commands.
+#include "config.h"
 #include "commands.h"
 #include "device.h"
 #include "nearest.h"
@@ -68,20 +69,18 @@ static ExitCode unknown(const char *word, Error *e) {
     return EXIT_CONFIG;
 }
 
-static bool asks_help(const char *arg) { return !strcmp(arg, "--help") || !strcmp(arg, "-h"); }
-
 static ExitCode run(int argc, char **argv, Error *e) {
     if (argc < 2) {
         help();
         return EXIT_CONFIG;
     }
-    if (asks_help(argv[1]) || !strcmp(argv[1], "help")) return help();
+    if (config_asks_help(argv[1]) || !strcmp(argv[1], "help")) return help();
     if (!strcmp(argv[1], "--version")) return printf("grpo %s\n", grpo_version) < 0 ? EXIT_DISK : EXIT_OK;
     for (int i = 0; i < COMMANDS; i++) {
         if (strcmp(argv[1], commands[i].name)) continue;
         char *options = config_help(commands[i].name); // empty: the command reads no options and helps itself
         bool help_wanted = false;
-        for (int k = 2; k < argc; k++) help_wanted = help_wanted || asks_help(argv[k]);
+        for (int k = 2; k < argc; k++) help_wanted = help_wanted || config_asks_help(argv[k]);
         ExitCode code = help_wanted && *options ? help_for(i, options) : commands[i].run(argc - 2, argv + 2, e);
         free(options);
         return code;

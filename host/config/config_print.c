@@ -279,6 +279,8 @@ static char *reference_page(const Config *defaults) {
     return s.s;
 }
 
+bool config_asks_help(const char *arg) { return !strcmp(arg, "--help") || !strcmp(arg, "-h"); }
+
 char *config_help(const char *command) {
     Config defaults;
     Error e;

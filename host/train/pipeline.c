@@ -419,7 +419,7 @@ static const char usage[] = "usage: grpo run FILE.yaml [from=NAME | only=NAME] [
 
 ExitCode command_run(int argc, char **argv, Error *e) {
     for (int i = 0; i < argc; i++)
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return fputs(usage, stdout), EXIT_OK;
+        if (config_asks_help(argv[i])) return fputs(usage, stdout), EXIT_OK;
     if (argc < 1 || strchr(argv[0], '=') || argv[0][0] == '-') {
         error_set(e, EXIT_CONFIG, "run wants a file of phases: %.*s; see grpo run --help",
                   (int)strcspn(usage + 7, "\n"), usage + 7);

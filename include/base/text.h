@@ -56,6 +56,8 @@ bool text_is_digit(uint32_t c);
 bool text_is_decimal(uint32_t c);
 // The first byte at or after `at` that begins a character other than white space; t.n where there is none.
 size_t text_skip_space(Text t, size_t at);
+// The first byte at or after `at` that is none of 0 to 9.
+size_t text_skip_digits(Text t, size_t at);
 // str.strip().
 Text text_strip(Text t);
 // str.isdigit(): not empty, and digits only.

@@ -10,11 +10,6 @@
 
 static const char nul[] = "\\u0000";
 
-static size_t skip_digits(Text t, size_t at) {
-    while (at < t.n && t.s[at] >= '0' && t.s[at] <= '9') at++;
-    return at;
-}
-
 // The byte after the JSON string that begins at `at`; TEXT_NONE where it does not end, or holds a NUL.
 static size_t string_end(Text t, size_t at) {
     for (at++; at < t.n && t.s[at] != '"'; at++) {
@@ -45,7 +40,7 @@ json_t *code_value_read(Text t) {
             if ((at = string_end(t, at)) == TEXT_NONE) break;
             continue;
         }
-        at = skip_digits(t, at + (t.s[at] == '-'));
+        at = text_skip_digits(t, at + (t.s[at] == '-'));
         if (at == start) at++;                                    // no number
         else if (at < t.n && strchr(".eE", t.s[at]) && t.s[at]) { // a real one, with what follows
             while (at < t.n && strchr("+-.eE0123456789", t.s[at]) && t.s[at]) at++;

@@ -89,11 +89,6 @@ static bool number_ends(Scan *s, Match *m, size_t end) {
     return m->percent || accepts(s, end);
 }
 
-static size_t skip_digits(Text t, size_t at) {
-    while (is_ascii_digit(text_byte(t, at))) at++;
-    return at;
-}
-
 // Tries to end the number after each digit of its last run of digits [from, to), the longest first.
 static bool number_ends_within(Scan *s, Match *m, Text *part, size_t start, size_t from, size_t to) {
     enum { MAX_BACK = 64 }; // how far a number may be shortened for what must follow it
@@ -110,13 +105,14 @@ static bool grouped_number(Scan *s, size_t at, Match *m) {
     size_t first = at + (text_byte(t, at) == '-');
     if (!is_ascii_digit(text_byte(t, first)) || t.s[first] == '0') return false;
     for (size_t digits = 3; digits > 0; digits--) {
-        if (skip_digits(t, first) < first + digits) continue;
+        if (text_skip_digits(t, first) < first + digits) continue;
         size_t groups = first + digits, end = groups;
-        while ((text_byte(t, end) == ',' || text_byte(t, end) == ' ') && skip_digits(t, end + 1) >= end + 4) end += 4;
+        while ((text_byte(t, end) == ',' || text_byte(t, end) == ' ') && text_skip_digits(t, end + 1) >= end + 4)
+            end += 4;
         for (; end > groups; end -= 4) {
             m->integer = text_slice(t, at, end);
             if (text_byte(t, end) == '.' &&
-                number_ends_within(s, m, &m->decimal, end, end + 1, skip_digits(t, end + 1)))
+                number_ends_within(s, m, &m->decimal, end, end + 1, text_skip_digits(t, end + 1)))
                 return true;
             m->decimal = (Text){0};
             if (number_ends(s, m, end)) return true;
@@ -130,15 +126,15 @@ static bool number_from(Scan *s, size_t at, Match *m) {
     *m = (Match){.kind = MATCH_NUMBER, .start = at};
     if (grouped_number(s, at, m)) return true;
     *m = (Match){.kind = MATCH_NUMBER, .start = at};
-    size_t digits = at + (text_byte(t, at) == '-'), end = skip_digits(t, digits);
+    size_t digits = at + (text_byte(t, at) == '-'), end = text_skip_digits(t, digits);
     if (end > digits &&
         (text_byte(t, end) == '.' || text_byte(t, end) == ',')) { // digits with a point or a decimal comma
         m->integer = text_slice(t, at, end);
-        if (number_ends_within(s, m, &m->decimal, end, end + 1, skip_digits(t, end + 1))) return true;
+        if (number_ends_within(s, m, &m->decimal, end, end + 1, text_skip_digits(t, end + 1))) return true;
         m->decimal = (Text){0};
     }
     m->integer = (Text){0};
-    if (text_byte(t, at) == '.') return number_ends_within(s, m, &m->decimal, at, at + 1, skip_digits(t, at + 1));
+    if (text_byte(t, at) == '.') return number_ends_within(s, m, &m->decimal, at, at + 1, text_skip_digits(t, at + 1));
     return number_ends_within(s, m, &m->integer, at, digits, end);
 }
 
