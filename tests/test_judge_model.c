@@ -1,5 +1,6 @@
 // Judges on the engine's device: puppets whose replies are known.
 #include "judge_fixture.h"
+#include "on_device.h"
 
 // Replies are scored; what has no score abstains and is counted, once for each completion.
 static void replies_are_scored(void **state) {

@@ -1,5 +1,6 @@
 // Judges on the engine's device in the commands: at any number of ranks, stopped, beside adapters, in pipelines.
 #include "judge_fixture.h"
+#include "on_device.h"
 
 // A policy that answers one of four letters; one that answers two digits, and reads the second as a judge does.
 static const Lead of_letters[] = {{"?", "a", 9},           {"?", "d", 9},           {"?", "j", 9},
