@@ -1,4 +1,5 @@
 // Opening and closing a selected reward, and the weighted sum of scores.
+#include "grpo_math.h"
 #include "reward.h"
 #include "state.h"
 #include <stdlib.h>
@@ -33,12 +34,7 @@ bool reward_same(const Reward *a, const Reward *b) {
 }
 
 float reward_total(const Reward *r, int n_rewards, const float *score) {
-    double sum = 0;
-    bool any = false;
-    for (int i = 0; i < n_rewards; i++) {
-        if (isnan(score[i])) continue;
-        sum += (double)(float)r[i].weight * (double)score[i]; // to the bit as the loss, whose weights are f32
-        any = true;
-    }
-    return any ? (float)sum : REWARD_ABSTAINS;
+    float weight[MAX_REWARDS];
+    for (int i = 0; i < n_rewards; i++) weight[i] = (float)r[i].weight; // as the loss has them
+    return grpo_reward(score, weight, n_rewards);
 }
