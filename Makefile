@@ -67,8 +67,9 @@ $(if $(optimize_$(MODE)),,$(error MODE=$(MODE): choose release, debug, sanitize,
 # -ffp-contract=off: a multiply-add is fused only where the code says so; the numerics contract hangs on it.
 # -Wno-psabi: gcc's note that 64-byte vectors have no agreed calling convention; ours are all inlined.
 # -Wno-missing-field-initializers: what is not named is zero on purpose (gcc 11 warns even of designated ones).
+# -Wno-pass-failed: clang's note that it did not unroll a loop over the generic instruction set's vectors, which come in pieces.
 flags := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter \
-         -Wno-psabi -Wno-missing-field-initializers $(optimize_$(MODE)) $(openmp) \
+         -Wno-psabi -Wno-missing-field-initializers $(if $(findstring clang,$(compiler)),-Wno-pass-failed) $(optimize_$(MODE)) $(openmp) \
          $(if $(openmp),,-Wno-unknown-pragmas) -ffp-contract=off -fno-math-errno -fno-trapping-math \
          -fno-strict-aliasing -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS)
 flags += $(if $(curl),-DGRPO_CURL)
