@@ -280,6 +280,13 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
          "[\"external:command=$D/none x\", \"plugin:path=$D/none.so\"]}\n",
          3,
          {":4: phase a: external: ", ":4: phase a: plugin: ", "none.so: there is no such file"}},
+        // What begins like a product is none.
+        {"*  - {name: a, command: select, model: models/tiny, init: random, train_file: $D/train.jsonl, rewards: "
+         "xmlcount, "
+         "select_rules: [\"xmlcount:min=0\"]}\n"
+         "  - {name: b, command: sft, model: models/tiny, init: random, train_file: \"${a}2\"}\n",
+         3,
+         {":5: phase b: train_file: ", "kept.jsonl2"}},
         // Memory of all phases.
         {"dtype: f32\nmax_completion_length: 2000\nphases:\n"
          "  - {name: a, command: eval, model: models/tiny, init: random, eval_file: $D/train.jsonl}\n"
