@@ -1,6 +1,7 @@
 // A batch for the grpo_loss op on the device under test.
 #pragma once
 #include "grpo_math.h"
+#include "grpo_scalars.h"
 #include "near.h"
 #include "on_device.h"
 #include <math.h>

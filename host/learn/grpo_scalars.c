@@ -1,4 +1,5 @@
 // The scalars of a whole batch that grpo_loss takes in: the deviation of rewards, loss scales, the entropy threshold.
+#include "grpo_scalars.h"
 #include "error.h"
 #include "grpo_math.h"
 #include <stdlib.h>

@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "device.h"
 #include "grpo_math.h"
+#include "grpo_scalars.h"
 #include "optim.h"
 #include "random.h"
 #include "ranks.h"

@@ -3,6 +3,7 @@
 #include "exchange.h"
 #include "eval.h"
 #include "grpo_math.h"
+#include "grpo_scalars.h"
 #include "machine.h"
 #include "optim.h"
 #include "pieces.h"
