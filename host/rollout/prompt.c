@@ -8,19 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Whether questions get the shipped system message: not if the template asks for tags itself, nor if the template with
-// the base models' own message was chosen by name.
-static bool shipped_message(const char *chosen, const char *template) {
-    return strcmp(template, "r1-zero") && strcmp(chosen, "qwen2.5-base");
-}
-
 // The system message where none is set: the shipped one; or the template's own words, where they speak of <think> and
 // the run has other markers; else NULL, and the template's own words stand.
 static bool default_message(const Config *c, const char *template, char **message, Error *e) {
     ThinkMarkers think;
     if (!think_markers_read(&think, c->think_markers.item, c->think_markers.n, e)) return false;
     const char *own = chat_opening(template);
-    if (shipped_message(c->chat_template, template)) *message = think_replace(&think, chat_system_prompt);
+    bool chosen = !strcmp(c->chat_template, template);
+    if (!chat_keeps_opening(template, chosen)) *message = think_replace(&think, chat_system_prompt);
     else if (own) {
         *message = think_replace(&think, own);
         if (!strcmp(*message, own)) free(*message), *message = NULL;

@@ -4,12 +4,15 @@
 #include "chat.h"
 #include <stdint.h>
 
+// When a template's own opening stands where no system message is set, and not the shipped one.
+typedef enum { KEEPS_NEVER, KEEPS_CHOSEN, KEEPS_ALWAYS } ChatKeeps; // CHOSEN: where the template was chosen by name
 typedef struct ChatTemplate ChatTemplate;
 struct ChatTemplate {
     const char *name;
     // Appends the conversation. `said` may be NULL.
     bool (*render)(const ChatTemplate *t, const json_t *messages, const json_t *tools, bool add_generation_prompt,
                    ChatSpans *said, Str *out, Error *e);
+    ChatKeeps keeps;
     const char *opening;     // text in place of a missing system message, or (Llama) before it; NULL: none
     const char *end_of_turn; // the token that ends an answer; NULL: the template writes none
     // The same template in Jinja, with the marks %OPENING%, %TOOLS% and %CALLS% for texts that are in C already.

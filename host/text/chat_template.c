@@ -135,21 +135,29 @@ static const char r1_zero_jinja[] =
 const ChatTemplate chat_templates[] = {
     {"qwen2.5",
      qwen_render,
+     KEEPS_NEVER,
      "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
      "<|im_end|>",
      qwen_jinja,
      {2506, 0xc10d9fd8}},
-    {"qwen2.5-base", qwen_render, "You are a helpful assistant.", "<|im_end|>", qwen_jinja, {2426, 0x1b833deb}},
-    {"qwen3", qwen3_render, NULL, "<|im_end|>", qwen3_jinja, {4168, 0x974171a5}},
-    {"qwen3-nothink", qwen3_render, "<think>\n\n</think>\n\n", "<|im_end|>", qwen3_jinja, {0, 0}},
-    {"llama3", llama_render, NULL, "<|eot_id|>", llama_jinja, {389, 0xa6ebd3a2}},
+    {"qwen2.5-base",
+     qwen_render,
+     KEEPS_CHOSEN,
+     "You are a helpful assistant.",
+     "<|im_end|>",
+     qwen_jinja,
+     {2426, 0x1b833deb}},
+    {"qwen3", qwen3_render, KEEPS_NEVER, NULL, "<|im_end|>", qwen3_jinja, {4168, 0x974171a5}},
+    {"qwen3-nothink", qwen3_render, KEEPS_NEVER, "<think>\n\n</think>\n\n", "<|im_end|>", qwen3_jinja, {0, 0}},
+    {"llama3", llama_render, KEEPS_NEVER, NULL, "<|eot_id|>", llama_jinja, {389, 0xa6ebd3a2}},
     {"llama3.1",
      llama_render,
+     KEEPS_NEVER,
      "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
      "<|eot_id|>",
      llama_jinja,
      {4613, 0x75d84296}},
-    {"r1-zero", r1_zero_render, r1_zero_opening, NULL, r1_zero_jinja, {0, 0}},
+    {"r1-zero", r1_zero_render, KEEPS_ALWAYS, r1_zero_opening, NULL, r1_zero_jinja, {0, 0}},
 };
 const int chat_template_count = sizeof chat_templates / sizeof *chat_templates;
 
@@ -171,6 +179,11 @@ const ChatTemplate *chat_template_named(const char *name, Error *e) {
 
 const char *chat_end_of_turn(const char *template_name) {
     return chat_template_named(template_name, NULL)->end_of_turn;
+}
+
+bool chat_keeps_opening(const char *template_name, bool chosen) {
+    ChatKeeps keeps = chat_template_named(template_name, NULL)->keeps;
+    return keeps == KEEPS_ALWAYS || (keeps == KEEPS_CHOSEN && chosen);
 }
 
 const char *chat_opening(const char *template_name) { return chat_template_named(template_name, NULL)->opening; }
