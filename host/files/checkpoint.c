@@ -53,13 +53,24 @@ static int newest_first(const void *a, const void *b) {
     return strcmp(x->suffix, y->suffix); // "" before ".old"
 }
 
-static bool entry_parse(const char *output_dir, const char *name, Entry *out) {
-    if (strncmp(name, "step_", 5)) return false;
+char *checkpoint_path(const char *output_dir, int64_t step) {
+    return xasprintf("%s/step_%lld", output_dir, (long long)step);
+}
+
+int64_t checkpoint_step(const char *name, const char **suffix) {
+    if (strncmp(name, "step_", 5)) return -1;
     size_t digits = strspn(name + 5, "0123456789");
-    if (!digits || digits > 18 || (name[5] == '0' && digits > 1)) return false;
-    const char *suffix = name + 5 + digits;
-    if (*suffix && strcmp(suffix, ".tmp") && strcmp(suffix, ".old") && strcmp(suffix, ".gone")) return false;
-    *out = (Entry){strtoll(name + 5, NULL, 10), xasprintf("%s/%s", output_dir, name), NULL};
+    if (!digits || digits > 18 || (name[5] == '0' && digits > 1)) return -1;
+    *suffix = name + 5 + digits;
+    return strtoll(name + 5, NULL, 10);
+}
+
+static bool entry_parse(const char *output_dir, const char *name, Entry *out) {
+    const char *suffix;
+    int64_t step = checkpoint_step(name, &suffix);
+    if (step < 0 || (*suffix && strcmp(suffix, ".tmp") && strcmp(suffix, ".old") && strcmp(suffix, ".gone")))
+        return false;
+    *out = (Entry){step, xasprintf("%s/%s", output_dir, name), NULL};
     out->suffix = out->path + strlen(out->path) - strlen(suffix);
     return true;
 }
@@ -310,7 +321,7 @@ bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, con
     uint64_t bytes =
         (m->adapter ? adapter_bytes(m->adapter) : hf_bytes(source_dir, m)) + s->batch_bytes + strlen(config_yaml);
     for (int i = 0; i < n_blobs; i++) bytes += blobs[i].bytes;
-    char *path = xasprintf("%s/step_%lld", output_dir, (long long)s->step);
+    char *path = checkpoint_path(output_dir, s->step);
     OutDir out;
     bool ok = outdir_begin(&out, path, bytes, e) &&
               (m->adapter ? adapter_write(&out, source_dir, d, m->adapter, e)

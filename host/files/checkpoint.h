@@ -43,6 +43,11 @@ typedef struct {
     Comm *comm;
     size_t item;
 } StateBlob;
+// output_dir/step_N, heap memory.
+char *checkpoint_path(const char *output_dir, int64_t step);
+// The step whose checkpoint a name in output_dir begins with, or -1; *suffix is what follows, "" in a checkpoint's name.
+int64_t checkpoint_step(const char *name, const char **suffix);
+
 // Saves output_dir/step_N whole or not at all: model files (all but the weights copied from source_dir), `config_yaml`,
 // the blobs, then the manifest; then removes all checkpoints but the newest keep_last. Called by one rank while every
 // other rank is in checkpoint_serve.

@@ -1,4 +1,5 @@
 // report.html from the logs of runs. See report.h.
+#include "checkpoint.h"
 #include "logs.h"
 #include "notes.h"
 #include "page.h"
@@ -56,17 +57,18 @@ bool report_read(Report *r, Error *e) {
 
 // ---- the data of a page ----------------------------------------------------------------------------------------------
 
-static int step_of(const struct dirent *entry) {
-    const char *s = entry->d_name;
-    return !strncmp(s, "step_", 5) && s[5] && !s[5 + strspn(s + 5, "0123456789")];
+static int is_checkpoint(const struct dirent *entry) {
+    const char *suffix;
+    return checkpoint_step(entry->d_name, &suffix) >= 0 && !*suffix;
 }
 
 static void add_checkpoints(Str *s, const char *dir) {
     struct dirent **entry;
-    int n = scandir(dir, &entry, step_of, versionsort);
+    int n = scandir(dir, &entry, is_checkpoint, versionsort);
     str_puts(s, ",\n\"checkpoints\": [");
     for (int i = 0; i < n; i++) {
-        str_printf(s, "%s%s", i ? ", " : "", entry[i]->d_name + 5);
+        const char *suffix;
+        str_printf(s, "%s%lld", i ? ", " : "", (long long)checkpoint_step(entry[i]->d_name, &suffix));
         free(entry[i]);
     }
     if (n >= 0) free(entry);
