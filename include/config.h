@@ -12,6 +12,7 @@
 // group: which commands read it, see config_groups in host/config/config_table.c. scope: SAME, it changes numbers that a run
 // computes, or may; FREE, it does not, and a resumed run may have another value; LOCAL, each rank may have its own too.
 #pragma once
+#include "adapter.h"
 #include "cpu_isa.h"
 #include "error.h"
 #include "losses.h"
@@ -34,7 +35,7 @@
     BOOL(lora,      SAME,  use_rslora, false, "by lora_alpha / sqrt(lora_r) instead")                                  \
     PICK(lora,      SAME,  lora_init, 0, "kaiming_uniform|gaussian", "how a new adapter's A is drawn, as PEFT draws it by default (uniform in +- 1 / sqrt(columns)) or with init_lora_weights=\"gaussian\" (deviation 1 / lora_r); B is 0") \
     REAL(lora,      SAME,  lora_dropout, 0, 0, 1, "0 alone: with dropout a token's log-prob in training would not be the one it was sampled with") \
-    LIST(lora,      SAME,  lora_target, "all-linear", "projections with an adapter, of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; all-linear: all of them") \
+    LIST(lora,      SAME,  lora_target, "all-linear", "projections with an adapter: of " LORA_TARGET_NAMES "or all-linear, all of them") \
     PICK(device,    SAME,  device, 0, "auto|cpu|cuda", "where to compute; auto: a GPU where there is one for this build, else the CPU") \
     PICK(device,    SAME,  matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
     INT (device,    LOCAL, threads, 0, 0, 1024, "CPU threads; 0: all cores")                                           \
@@ -215,6 +216,8 @@ bool config_read(Config *c, const char *path, char **overrides, int n, Error *e)
 // `command` needs (a model, a training file ...) and what makes no sense for it. For every command but tokenize and
 // reward this is the whole command line.
 bool config_args(Config *c, const char *command, int argc, char **argv, Error *e);
+// The defaults alone; *c is freed by config_free.
+void config_defaults(Config *c);
 void config_free(Config *c);
 
 // The whole configuration as YAML, in table order: reading it back gives the same Config. Heap memory.

@@ -75,7 +75,7 @@ static ProductAdapter add_product(Adapter *a, ModelDims n, int layer, LayerProdu
 
 static Tensor add_head(Adapter *a, int64_t D) {
     Param *p = &a->params[a->n_params++];
-    *p = (Param){"base_model.model.score.weight", tensor2(NULL, F32, 1, D), a->slab.dim[0], NULL};
+    *p = (Param){ADAPTER_HEAD, tensor2(NULL, F32, 1, D), a->slab.dim[0], NULL};
     a->slab.dim[0] += D;
     return p->t;
 }

@@ -1,4 +1,6 @@
 // Configurations that are printed read back as the same; the shipped ones are good; mutated ones do no harm.
+#include "chat_parts.h"
+#include "config_table.h"
 #include "file.h"
 #include "phases.h"
 #include "config_text.h"
@@ -196,6 +198,25 @@ static void help_names_every_option(void **state) {
     free(none);
 }
 
+// What help says of an option whose values have a table elsewhere names each of its rows.
+static void help_names_every_value(void **state) {
+    const char *chat = NULL, *lora = NULL;
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        if (!strcmp(config_options[i].name, "chat_template")) chat = config_options[i].help;
+        if (!strcmp(config_options[i].name, "lora_target")) lora = config_options[i].help;
+    }
+    for (int i = 0; i < chat_template_count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s%s", i ? ", " : "", chat_templates[i].name);
+        if (i ? !strstr(chat, name) : strncmp(chat, name, strlen(name)) != 0)
+            fail_msg("help of chat_template lacks %s", name);
+    }
+    assert_non_null(strstr(lora, "of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or all-linear"));
+    char *page = config_help(NULL);
+    assert_non_null(strstr(page, "| `dr_grpo` | as grpo | sum / (completions x `max_completion_length`) |"));
+    free(page);
+}
+
 static void nearest_names(void **state) {
     static const struct {
         const char *word, *name;
@@ -285,10 +306,15 @@ static void mutated_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(passwords_are_not_printed), cmocka_unit_test(passwords_are_not_in_errors),
-        cmocka_unit_test(yaml_reads_back_the_same),  cmocka_unit_test(few_options_change_nothing),
-        cmocka_unit_test(help_names_every_option),   cmocka_unit_test(nearest_names),
-        cmocka_unit_test(shipped_configs_are_good),  cmocka_unit_test(mutated_files),
+        cmocka_unit_test(passwords_are_not_printed),
+        cmocka_unit_test(passwords_are_not_in_errors),
+        cmocka_unit_test(yaml_reads_back_the_same),
+        cmocka_unit_test(few_options_change_nothing),
+        cmocka_unit_test(help_names_every_option),
+        cmocka_unit_test(help_names_every_value),
+        cmocka_unit_test(nearest_names),
+        cmocka_unit_test(shipped_configs_are_good),
+        cmocka_unit_test(mutated_files),
     };
     return cmocka_run_group_tests_name("config_print", tests, make_folder, remove_folder);
 }

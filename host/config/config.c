@@ -490,7 +490,7 @@ static void apply_launcher(Reading *r, const Launch *l) {
     r->c->gpus = l->world;
 }
 
-void config_defaults(Reading *r) {
+void reading_defaults(Reading *r) {
     for (int i = 0; i < OPTION_COUNT; i++) {
         r->names[i] = config_options[i].name;
         set_default(r->c, &config_options[i]);
@@ -514,7 +514,7 @@ bool config_of_settings(Config *c, const char *path, const Setting *set, int n, 
     Place place[OPTION_COUNT] = {0};
     Reading r = {.c = c, .path = path, .names = names, .place = place};
     *c = (Config){0};
-    config_defaults(&r);
+    reading_defaults(&r);
     for (int k = 0; k < n; k++) {
         int i = option_index(set[k].name);
         if (i < 0) die("config: no option %s", set[k].name);
@@ -534,7 +534,7 @@ static bool config_load(Config *c, const char *command, const char *path, char *
     *c = (Config){0};
     const Command *known = command_named(command);
     if (known && known->ranked && !launch_read(&launch, e)) return false;
-    config_defaults(&r);
+    reading_defaults(&r);
     bool readable = !path || read_file(&r);
     for (int i = 0; i < n; i++) config_read_override(&r, overrides[i]);
     apply_launcher(&r, &launch);
@@ -543,6 +543,11 @@ static bool config_load(Config *c, const char *command, const char *path, char *
 
 bool config_read(Config *c, const char *path, char **overrides, int n, Error *e) {
     return config_load(c, NULL, path, overrides, n, e);
+}
+
+void config_defaults(Config *c) {
+    Error e;
+    if (!config_read(c, NULL, NULL, 0, &e)) die("the defaults contradict each other: %s", e.text);
 }
 
 bool config_args(Config *c, const char *command, int argc, char **argv, Error *e) {

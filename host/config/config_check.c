@@ -74,8 +74,7 @@ static void check_targets(Reading *r, const Config *c) {
         const char *near = known ? NULL : nearest_name(name, names, N_TARGETS + 1);
         if (!known)
             problem(r, "lora_target", NULL, "lora_target: %.60s matches no projection%s%s%s", name,
-                    near ? "; did you mean `"
-                         : "; there are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
+                    near ? "; did you mean `" : "; there are " LORA_TARGET_NAMES "and all-linear for all of them",
                     near ? near : "", near ? "`?" : "");
     }
 }
@@ -348,6 +347,12 @@ static void note_loss(const Config *c) {
         note("importance_sampling_level is token, but loss_type %s was made for the ratios of sequences", loss);
 }
 
+// An evaluation every so many steps needs a file to evaluate on.
+static void check_eval_file(Reading *r, const Config *c) {
+    if (c->eval_steps && !*c->eval_file)
+        problem(r, "eval_steps", "eval_file", "eval_steps is %lld but eval_file is not set", (long long)c->eval_steps);
+}
+
 static void check_train(Reading *r, const Config *c) {
     check_batch(r, c);
     check_loss(r, c);
@@ -359,8 +364,7 @@ static void check_train(Reading *r, const Config *c) {
                 "log_tokens is true but log_completions is false: there is no line for the tokens to stand in");
     if (*c->on_eval && !c->eval_steps)
         problem(r, "on_eval", "eval_steps", "on_eval is set but eval_steps is 0: there is no evaluation to start it");
-    if (c->eval_steps && !*c->eval_file)
-        problem(r, "eval_steps", "eval_file", "eval_steps is %lld but eval_file is not set", (long long)c->eval_steps);
+    check_eval_file(r, c);
 }
 
 static void check_length(Reading *r, const Config *c) {
@@ -403,8 +407,7 @@ void config_check(Reading *r, const char *command) {
         problem(r, "rewards", NULL, "rewards is empty; `grpo reward --list` names them");
     if (sft && c->log_tokens)
         problem(r, "log_tokens", NULL, "log_tokens is not for %s, which draws no tokens; leave it out", command);
-    if (pairs && c->eval_steps && !*c->eval_file)
-        problem(r, "eval_steps", "eval_file", "eval_steps is %lld but eval_file is not set", (long long)c->eval_steps);
+    if (pairs) check_eval_file(r, c);
     if (pairs && *c->on_eval && !*c->eval_file)
         problem(r, "on_eval", "eval_file", "on_eval is set but eval_file is not: there is no evaluation to start it");
     if (sft && !pairs && *c->on_eval)

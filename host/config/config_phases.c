@@ -357,7 +357,7 @@ static void read_phase(PhaseFile *f, int k) {
     const char **names = xcalloc((size_t)OPTION_COUNT, sizeof *names);
     Place *place = xcalloc((size_t)OPTION_COUNT, sizeof *place), *top = xcalloc((size_t)OPTION_COUNT, sizeof *top);
     Reading r = {.c = &p->cfg, .path = f->path, .names = names, .place = place};
-    config_defaults(&r);
+    reading_defaults(&r);
     read_top(f, &r, false);
     read_overrides(f, &r, NULL);
     str_clear(&r.problems), r.problem_count = 0; // told when the phases were looked for
@@ -413,7 +413,7 @@ bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhasePro
     Place *place = xcalloc((size_t)OPTION_COUNT, sizeof *place);
     Config scratch = {0};
     Reading r = {.c = &scratch, .path = path, .names = names, .place = place};
-    config_defaults(&r);
+    reading_defaults(&r);
     bool right = read_top(&f, &r, true);
     read_overrides(&f, &r, NULL);
     check_overrides(&f, &r);

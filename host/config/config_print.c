@@ -209,10 +209,8 @@ static void put_cell(Str *s, const char *text) {
 }
 
 static void losses_table(Str *s) {
-    static const char *const sums[] = {"mean over completions of their mean over tokens",
-                                       "mean over completions of their sum", "sum / tokens of the step",
-                                       "sum / (completions x `max_completion_length`)",
-                                       "sum / (tokens of the generation x the step's share of it)"};
+#define SUM_HELP(NAME, help) help,
+    static const char *const sums[] = {LOSS_SUMS(SUM_HELP)};
     static const char *const clips[] = {"outside 1 - epsilon .. 1 + epsilon_high; above delta", "above epsilon_high",
                                         "nothing"};
     static const char *const levels[] = {"tokens", "sequences", "either"};
@@ -283,8 +281,7 @@ bool config_asks_help(const char *arg) { return !strcmp(arg, "--help") || !strcm
 
 char *config_help(const char *command) {
     Config defaults;
-    Error e;
-    if (!config_read(&defaults, NULL, NULL, 0, &e)) die("the defaults contradict each other: %s", e.text);
+    config_defaults(&defaults);
     char *text = NULL;
     if (!command) text = reference_page(&defaults);
     const Command *known = command_named(command);

@@ -86,7 +86,7 @@ void problem_at_place(Reading *r, const char *place, const char *fmt, ...) PRINT
 bool problems_report(const Reading *r, Error *e);
 
 // Begins a reading: fills the names, and *r->c with defaults. *r->c and r->place must be zero.
-void config_defaults(Reading *r);
+void reading_defaults(Reading *r);
 // Reads `key: value` pairs behind the opening of a map, to its end. A key that is no option is offered to `taker` (may be
 // NULL), which reads its value where it takes it. False where reading must stop.
 typedef enum { PAIR_LEFT, PAIR_TAKEN, PAIR_STOP } PairFate;

@@ -13,7 +13,6 @@
 
 static const char config_name[] = "adapter_config.json", weights_name[] = "adapter_model.safetensors";
 static const char base_key[] = "base"; // of the file's __metadata__
-static const char head_name[] = "base_model.model.score.weight";
 
 bool adapter_is(const char *dir) {
     char *path = xasprintf("%s/%s", dir, config_name);
@@ -115,7 +114,7 @@ static bool weights_match(const SafeTensors *file, const Adapter *a, Error *e) {
             return error_set(e, EXIT_INPUT,
                              "%s: there is no %s; an adapter here has the same projections in every layer of the model",
                              file->path, p->name);
-        bool low_rank = t->ndim == 2 && strcmp(p->name, head_name); // one dimension is the rank, the other the model's
+        bool low_rank = t->ndim == 2 && strcmp(p->name, ADAPTER_HEAD); // one dimension is the rank, the other the model's
         if (low_rank && t->dim[is_b(p)] != (uint64_t)p->t.dim[0] && t->dim[!is_b(p)] == (uint64_t)p->t.dim[1])
             return error_set(
                 e, EXIT_INPUT, "%s: %s has rank %llu, \"r\" in %s is %lld; take the two files that were saved together",
@@ -152,7 +151,7 @@ bool adapter_describe(const char *dir, AdapterSpec *s, Error *e) {
         for (int i = 0; i < file.n && !s->target[t]; i++) s->target[t] = strstr(file.tensor[i].name, middle) != NULL;
         any |= s->target[t];
     }
-    const FileTensor *head = safetensors_find(&file, head_name);
+    const FileTensor *head = safetensors_find(&file, ADAPTER_HEAD);
     s->scores = head != NULL;
     bool ok = any || error_set(e, EXIT_INPUT,
                                "%s: no tensor of it is the lora_A of a projection (q_proj to down_proj); its first is "
@@ -160,7 +159,7 @@ bool adapter_describe(const char *dir, AdapterSpec *s, Error *e) {
                                file.path, file.n ? file.tensor[0].name : "none");
     if (ok && head && head->ndim == 2 && head->dim[0] != 1)
         ok = error_set(e, EXIT_INPUT, "%s: %s is of %llu labels; a reward model has one, whose value is the score",
-                       file.path, head_name, (unsigned long long)head->dim[0]);
+                       file.path, ADAPTER_HEAD, (unsigned long long)head->dim[0]);
     safetensors_close(&file);
     return ok;
 }

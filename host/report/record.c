@@ -32,8 +32,7 @@ void record_json(const char *dir, Str *out) {
 
 static json_t *options_json(const Config *c) {
     Config defaults;
-    Error e;
-    if (!config_read(&defaults, NULL, NULL, 0, &e)) die("the defaults contradict each other: %s", e.text);
+    config_defaults(&defaults);
     json_t *all = json_array();
     Str value = {0};
     for (int i = 0; i < OPTION_COUNT; i++) {

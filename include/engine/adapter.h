@@ -12,6 +12,9 @@
     T(gate_proj, "mlp", PRODUCT_GATE_UP)                                                                               \
     T(up_proj, "mlp", PRODUCT_GATE_UP)                                                                                 \
     T(down_proj, "mlp", PRODUCT_DOWN)
+// "q_proj, k_proj, ... down_proj, ", for help and messages.
+#define LORA_TARGET_NAME(name, block, product)  #name ", "
+#define LORA_TARGET_NAMES                       LORA_TARGETS(LORA_TARGET_NAME)
 #define LORA_TARGET_ENTRY(name, block, product) TARGET_##name,
 enum { LORA_TARGETS(LORA_TARGET_ENTRY) N_TARGETS };
 extern const char *const lora_target_names[N_TARGETS];
@@ -26,6 +29,7 @@ typedef struct {
     bool target[N_TARGETS]; // in every layer
     bool scores;            // with the head of a reward model, trained whole (PEFT's modules_to_save)
 } AdapterSpec;
+#define ADAPTER_HEAD "base_model.model.score.weight" // PEFT's name of that head
 float adapter_scale(const AdapterSpec *s);
 bool adapter_spec_equal(const AdapterSpec *a, const AdapterSpec *b);
 

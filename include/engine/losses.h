@@ -8,13 +8,15 @@
 #pragma once
 
 // How token losses are added up to the loss of an optimizer step.
-typedef enum {
-    SUM_SEQUENCE_MEANS,    // mean over completions of their mean over tokens
-    SUM_SEQUENCES,         // mean over completions of their sum
-    SUM_TOKENS,            // sum / tokens of the step
-    SUM_MAX_LENGTH,        // sum / (completions * max_completion_length)
-    SUM_GENERATION_TOKENS, // sum / (tokens of the generation batch * the step's share of its completions)
-} LossSum;
+#define LOSS_SUMS(SUM)                                                                                                 \
+    SUM(SUM_SEQUENCE_MEANS, "mean over completions of their mean over tokens")                                         \
+    SUM(SUM_SEQUENCES, "mean over completions of their sum")                                                           \
+    SUM(SUM_TOKENS, "sum / tokens of the step")                                                                        \
+    SUM(SUM_MAX_LENGTH, "sum / (completions x `max_completion_length`)")                                               \
+    SUM(SUM_GENERATION_TOKENS, "sum / (tokens of the generation batch x the step's share of its completions)")
+#define LOSS_SUM_ENUM(NAME, help) NAME,
+typedef enum { LOSS_SUMS(LOSS_SUM_ENUM) } LossSum;
+#undef LOSS_SUM_ENUM
 
 // What a loss does with ratios that are far from 1.
 typedef enum {
