@@ -34,23 +34,23 @@ static int state_blobs(const Learner *l, StateBlob *blob) {
     return n;
 }
 
-bool run_save(const Learner *l, TrainState *at, Metrics *m, Hooks *h, Error *e) {
+bool run_save(const Learner *l, TrainState *s, Metrics *m, Hooks *h, Error *e) {
     const Config *c = l->engine.cfg;
-    snprintf(at->numerics, sizeof at->numerics, "%s", l->engine.device->numerics);
-    if (m && !metrics_sync(m, &at->metrics_lines, &at->completions_lines, e)) return false;
+    snprintf(s->numerics, sizeof s->numerics, "%s", l->engine.device->numerics);
+    if (m && !metrics_sync(m, &s->metrics_lines, &s->completions_lines, e)) return false;
     StateBlob blob[4];
     int n = state_blobs(l, blob);
-    ranks_phase("save", at->step);
+    ranks_phase("save", s->step);
     if (comm_rank(l->engine.comm)) return checkpoint_serve(l->engine.device, blob, n, e);
     char *yaml = config_yaml(c);
     HfVoice voice = {c->raw ? NULL : l->engine.template, l->engine.hf.eos, l->engine.hf.n_eos};
-    at->voice = &voice;
-    bool ok = checkpoint_save(c->output_dir, at, l->engine.device, &l->engine.policy, c->model, yaml, blob, n,
+    s->voice = &voice;
+    bool ok = checkpoint_save(c->output_dir, s, l->engine.device, &l->engine.policy, c->model, yaml, blob, n,
                               (int)c->save_total_limit, e);
-    at->voice = NULL;
+    s->voice = NULL;
     free(yaml);
-    char *path = xasprintf("%s/step_%lld", c->output_dir, (long long)at->step);
-    if (ok && h) hooks_start(h, HOOK_SAVE, &(HookCall){path, at->step, metrics_last(m), metrics_last_eval(m), 0});
+    char *path = checkpoint_path(c->output_dir, s->step);
+    if (ok && h) hooks_start(h, HOOK_SAVE, &(HookCall){path, s->step, metrics_last(m), metrics_last_eval(m), 0});
     free(path);
     return ok;
 }
@@ -80,11 +80,11 @@ static bool data_sum(const FileList *files, char sum[sizeof((TrainState *)0)->da
 
 // Sums up what scores by models and templates on this machine: in `train` alone, nothing else scores while it trains. Rank 0
 // alone reads them, as it alone saves and tells.
-static bool judges_sum(const Learner *l, const TrainState *at, char sum[sizeof at->judges], Error *e) {
+static bool judges_sum(const Learner *l, const TrainState *s, char sum[sizeof s->judges], Error *e) {
     const Config *c = l->engine.cfg;
     Rewards rw;
     *sum = 0;
-    return comm_rank(l->engine.comm) || strcmp(at->command, "train") ||
+    return comm_rank(l->engine.comm) || strcmp(s->command, "train") ||
            (rewards_select_training(c, &rw, e) && rewards_files_sum(&rw, sum, e));
 }
 
@@ -154,78 +154,78 @@ static bool find_newest(Learner *l, char **path, Error *e) {
 }
 
 // Loads the newest good checkpoint where the `resume` rule allows one.
-static bool load_newest(Learner *l, TrainState *at, Progress *p, Error *e) {
+static bool load_newest(Learner *l, TrainState *s, Progress *p, Error *e) {
     const Config *c = l->engine.cfg;
-    char *path, data[sizeof at->data], judges[sizeof at->judges], start[sizeof at->start];
+    char *path, data[sizeof s->data], judges[sizeof s->judges], start[sizeof s->start];
     start_sum(l, start);
-    if (!data_sum(&c->train_file, data, e) || !judges_sum(l, at, judges, e) || !find_newest(l, &path, e)) return false;
-    memcpy(at->data, data, sizeof data);
-    memcpy(at->judges, judges, sizeof judges);
-    memcpy(at->start, start, sizeof start);
+    if (!data_sum(&c->train_file, data, e) || !judges_sum(l, s, judges, e) || !find_newest(l, &path, e)) return false;
+    memcpy(s->data, data, sizeof data);
+    memcpy(s->judges, judges, sizeof judges);
+    memcpy(s->start, start, sizeof start);
     if (!path)
         return c->resume != RESUME_MUST ||
                error_set(e, EXIT_INPUT, "resume=must, but there is no checkpoint in %s", c->output_dir);
     StateBlob blob[4];
     int n = state_blobs(l, blob);
     bool ok = c->resume != RESUME_NEVER
-                  ? checkpoint_load(path, at, l->engine.device, &l->engine.policy, blob, n, e)
+                  ? checkpoint_load(path, s, l->engine.device, &l->engine.policy, blob, n, e)
                   : error_set(e, EXIT_CONFIG,
                               "%s is there and resume=never; choose another output_dir, or set resume=auto", path);
     if (ok) {
         progress_say(p, "resumed from %s", path);
-        if (*at->numerics && strcmp(at->numerics, l->engine.device->numerics))
+        if (*s->numerics && strcmp(s->numerics, l->engine.device->numerics))
             progress_warn(
                 p,
                 "saved by a run on %s, this one computes on %s: its last bits will differ from those of a run "
                 "that was never stopped",
-                at->numerics, l->engine.device->numerics);
+                s->numerics, l->engine.device->numerics);
         say_changes(l, path, p);
-        if (*at->data && strcmp(at->data, data))
+        if (*s->data && strcmp(s->data, data))
             progress_warn(p,
                           "%s%s that %s was trained on (%s; now %s): the order of questions and the place in it are "
                           "another run's; bring back what was there, or start anew in another output_dir",
                           c->train_file.item[0].path,
                           c->train_file.n > 1 ? " and the files beside it are not those" : " is not the file", path,
-                          at->data, data);
-        if (*at->judges && *judges && strcmp(at->judges, judges))
+                          s->data, data);
+        if (*s->judges && *judges && strcmp(s->judges, judges))
             progress_warn(
                 p,
                 "what a reward's model, template or program says is not what %s was trained with (crc32c %s; now "
                 "%s): scores from here on are another judge's; bring back what was there, or start anew in "
                 "another output_dir",
-                path, at->judges, judges);
-        if (*at->start && *start && strcmp(at->start, start))
+                path, s->judges, judges);
+        if (*s->start && *start && strcmp(s->start, start))
             ok = error_set(e, EXIT_INPUT,
                            "%s belongs to a run that began with other weights (%s; now %s), of which its reference is "
                            "made: bring back the files of model%s, or start anew in another output_dir",
-                           path, at->start, start, l->engine.lora.rank ? " and adapter" : "");
-        else if (at->cursor.n != c->train_file.n)
+                           path, s->start, start, l->engine.lora.rank ? " and adapter" : "");
+        else if (s->cursor.n != c->train_file.n)
             ok = error_set(e, EXIT_CONFIG,
                            "%s was trained on %lld files, train_file has %d: set it back, or start anew in another "
                            "output_dir",
-                           path, (long long)at->cursor.n, c->train_file.n);
+                           path, (long long)s->cursor.n, c->train_file.n);
     }
-    memcpy(at->data, data, sizeof data);
-    memcpy(at->judges, judges, sizeof judges);
-    memcpy(at->start, start, sizeof start);
+    memcpy(s->data, data, sizeof data);
+    memcpy(s->judges, judges, sizeof judges);
+    memcpy(s->start, start, sizeof start);
     free(path);
     return ok;
 }
 
-bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) {
+bool run_resume(Learner *l, TrainState *s, Progress *p, Metrics **m, Error *e) {
     *m = NULL;
     ranks_phase("resume", 0);
     // No rank may write to output_dir before every rank has read what is there.
-    if (!disk_mkdir(l->engine.cfg->output_dir, e) || !load_newest(l, at, p, e) ||
+    if (!disk_mkdir(l->engine.cfg->output_dir, e) || !load_newest(l, s, p, e) ||
         !comm_barrier(l->engine.comm, "resumed", e))
         return false;
     if (comm_rank(l->engine.comm)) return true;
     const Config *c = l->engine.cfg;
-    *m = metrics_open(c->output_dir, at->metrics_lines, at->completions_lines, e);
+    *m = metrics_open(c->output_dir, s->metrics_lines, s->completions_lines, e);
     if (!*m) return false;
     for (int i = 0; i < c->report_to.n; i++) {
         if (strcmp(c->report_to.item[i], "tensorboard")) continue;
-        EventLog *events = events_open(c, at->step, e);
+        EventLog *events = events_open(c, s->step, e);
         if (!events) return false;
         metrics_events(*m, events);
         break;
@@ -235,25 +235,25 @@ bool run_resume(Learner *l, TrainState *at, Progress *p, Metrics **m, Error *e) 
     return true;
 }
 
-void run_record(const Engine *en, const TrainState *at, int64_t rows, int64_t steps) {
+void run_record(const Engine *en, const TrainState *s, int64_t rows, int64_t steps) {
     if (comm_rank(en->comm)) return;
-    notes_open(en->cfg->output_dir, at->step == 0);
+    notes_open(en->cfg->output_dir, s->step == 0);
     char *plan = plan_table(en);
-    RunRecord r = {en->cfg, at->command, en->device->about, at->data, plan, rows, at->step, steps};
+    RunRecord r = {en->cfg, s->command, en->device->about, s->data, plan, rows, s->step, steps};
     Error e = {0};
     if (!record_write(&r, &e)) note("%s", e.text);
     free(plan);
 }
 
-void run_say_skipped(const TrainState *at, const char *what, Progress *p) {
-    progress_say(p, "step %lld skipped: %s is not finite; weights and optimizer are as before", (long long)at->step,
+void run_say_skipped(const TrainState *s, const char *what, Progress *p) {
+    progress_say(p, "step %lld skipped: %s is not finite; weights and optimizer are as before", (long long)s->step,
                  what);
 }
 
-void run_say_done(const TrainState *at, int64_t total_steps, Progress *p) {
-    if (at->step >= total_steps)
+void run_say_done(const TrainState *s, int64_t total_steps, Progress *p) {
+    if (s->step >= total_steps)
         progress_say(p,
                      "nothing is left to do: step %lld of %lld is saved; raise max_steps or num_train_epochs, or "
                      "choose another output_dir for a new run",
-                     (long long)at->step, (long long)total_steps);
+                     (long long)s->step, (long long)total_steps);
 }

@@ -114,7 +114,7 @@ static uint64_t hash_bytes(uint64_t h, const char *s, size_t n) {
     return h;
 }
 
-static int compare_hashes(const void *a, const void *b) {
+static int hash_compare(const void *a, const void *b) {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return (x > y) - (x < y);
 }
@@ -134,7 +134,7 @@ static Hashes runs_of(const char *text) {
         if (p == text + n) break;
         begin[++word % RUN_OF_WORDS] = p + 1;
     }
-    qsort(h.item, (size_t)h.n, sizeof *h.item, compare_hashes);
+    qsort(h.item, (size_t)h.n, sizeof *h.item, hash_compare);
     int kept = 0;
     for (int i = 0; i < h.n; i++)
         if (!kept || h.item[kept - 1] != h.item[i]) h.item[kept++] = h.item[i];

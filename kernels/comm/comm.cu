@@ -77,13 +77,18 @@ static bool fail_or_tell(Comm *c, const char *name, cudaError_t cuda, ncclResult
     return board_broken(c->board, e) ? leave(c, e) : fail(c, name, reason(c, cuda, nccl), e);
 }
 
+// Whether comm_timeout is over since a call began; then *e says so.
+static bool late(Comm *c, const char *name, double since, Error *e) {
+    if (clock_seconds() - since <= c->timeout) return false;
+    fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
+    return true;
+}
+
 // Waits until NCCL has accepted a call that answered `status`. False after filling *e.
 static bool settle(Comm *c, const char *name, ncclResult_t status, double since, Error *e) {
     while (status == ncclInProgress) {
         if (board_broken(c->board, e)) return leave(c, e);
-        if (clock_seconds() - since > c->timeout) {
-            return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
-        }
+        if (late(c, name, since, e)) return false;
         board_beat(c->board);
         nap();
         ncclResult_t asked = ncclCommGetAsyncError(of(c)->comm, &status);
@@ -103,8 +108,7 @@ static bool finish(Comm *c, const char *name, double since, Error *e) {
         if (ncclCommGetAsyncError(of(c)->comm, &status) != ncclSuccess) status = ncclSystemError;
         if (status != ncclSuccess && status != ncclInProgress) return fail_or_tell(c, name, cudaSuccess, status, e);
         if (board_broken(c->board, e)) return leave(c, e);
-        if (clock_seconds() - since > c->timeout)
-            return fail(c, name, "not every rank answered within comm_timeout; see the other hosts' output", e);
+        if (late(c, name, since, e)) return false;
         board_beat(c->board);
         nap();
     }
