@@ -156,15 +156,15 @@ ALWAYS_INLINE void sum_lanes(float *out, const Vec *v) {
 // --- Tiles ---
 
 // c[m,n] = (or +=, with `add`) one chunk of MR rows of a times 16 / MR rows of b. Rows past the end repeat the last one
-// and are not stored. With `fetch`, the rows of b behind these are prefetched.
+// and are not stored; `whole`: there are none. With `fetch`, the rows of b behind these are prefetched.
 ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
-                        int64_t len, const bool fetch) {
+                        int64_t len, const bool whole, const bool fetch) {
     const int NR = TILE / MR;
     Vec acc[TILE];
     const void *pa[TILE_ROWS], *pb[GROUP];
-    UNROLL for (int i = 0; i < MR; i++) pa[i] = rows_at(a, i < m ? i : m - 1).data;
+    UNROLL for (int i = 0; i < MR; i++) pa[i] = rows_at(a, whole || i < m ? i : m - 1).data;
     UNROLL for (int g = 0; g < NR; g += GROUP) {
-        UNROLL for (int j = 0; j < GROUP; j++) pb[j] = rows_at(b, g + j < n ? g + j : n - 1).data;
+        UNROLL for (int j = 0; j < GROUP; j++) pb[j] = rows_at(b, whole || g + j < n ? g + j : n - 1).data;
         Vec partial[TILE_ROWS * GROUP];
         lanes(partial, t, MR, GROUP, pa, pb, len, fetch, GROUP * b.stride);
         UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < GROUP; j++) acc[i * NR + g + j] =
@@ -172,7 +172,7 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
     }
     float out[TILE];
     sum_lanes(out, acc);
-    if (m >= MR && n >= NR) m = MR, n = NR;
+    if (whole) m = MR, n = NR;
     for (int64_t i = 0; i < m && i < MR; i++, c += stride)
         for (int64_t j = 0; j < n && j < NR; j++) c[j] = add ? c[j] + out[i * NR + j] : out[i * NR + j];
 }
@@ -180,7 +180,10 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
 // c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a.
 ALWAYS_INLINE void strip(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
                          int64_t len, const bool fetch) {
-    for (int64_t j = 0; j < n; j += TILE / MR) tile(c + j, stride, add, t, MR, a, m, rows_at(b, j), n - j, len, fetch);
+    const int64_t NR = TILE / MR;
+    int64_t j = 0;
+    for (; m >= MR && j + NR <= n; j += NR) tile(c + j, stride, add, t, MR, a, MR, rows_at(b, j), NR, len, true, fetch);
+    for (; j < n; j += NR) tile(c + j, stride, add, t, MR, a, m, rows_at(b, j), n - j, len, false, fetch);
 }
 
 // The same for any m. Only the first rows of a find b's outside the second-level cache; for the others prefetching would
@@ -229,6 +232,8 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
         tile_block(c, stride, a, m, b, n, K);
         return;
     }
+    // Known to lie along K from here on: what the tiles ask of their rows' layout is decided by the compiler.
+    a = (Rows){a.data, a.dtype, a.stride, false, NULL, 0}, b = (Rows){b.data, b.dtype, b.stride, false, NULL, 0};
     const int64_t size = DOT_CHUNK / (int64_t)dtype_size(a.dtype);
     if (K == 0)
         for (int64_t i = 0; i < m; i++) memset(c + i * stride, 0, (size_t)n * sizeof *c);
