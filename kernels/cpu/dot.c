@@ -7,6 +7,7 @@
 // One row alone (decode) is limited by reading b: there b's rows are read strictly in the order of memory.
 #include "dot.h"
 #include "error.h"
+#include "parallel.h"
 #include "tile.h"
 #include "unit.h"
 
@@ -14,9 +15,8 @@
 #define TILE_ROWS 4   // rows of a in a tile, at most
 #define BLOCK_M   128 // a task is BLOCK_M x BLOCK_N outputs: a chunk of BLOCK_N rows of b fits the second-level cache
 #define BLOCK_N   96
-#define PANEL_M   512 // the same for operands whose rows run down memory (panel.c)
-#define PANEL_N   64
-#define BLOCK     (PANEL_M * PANEL_N)
+#define PANEL_M   512 // the same for operands whose rows run down memory, which come PANEL_COLUMNS at a time (panel.c)
+#define BLOCK     (PANEL_M * PANEL_COLUMNS)
 #define HELD      8 // row_alone holds the accumulators of this many chunks of K at once
 
 // --- Loads, and the step that multiplies a vector of a and one of b into an accumulator, for each dtype ---
@@ -267,10 +267,16 @@ static void store_block(Rows c, bool add, const float *block, int64_t width, int
     }
 }
 
+// Columns of a task of panel_block: few where many threads would else have too few tasks.
+static int64_t panel_columns(int64_t m, int64_t n) {
+    int64_t tasks = ((m + PANEL_M - 1) / PANEL_M) * ((n + PANEL_COLUMNS - 1) / PANEL_COLUMNS);
+    return tasks >= 4 * thread_limit() ? PANEL_COLUMNS : PANEL_COLUMNS / 2;
+}
+
 // dot_all for rows of a that are ready.
 static void multiply(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     const bool down = a.down || b.down;
-    const int64_t columns = down ? PANEL_N : BLOCK_N, most = down ? PANEL_M : BLOCK_M;
+    const int64_t columns = down ? panel_columns(m, n) : BLOCK_N, most = down ? PANEL_M : BLOCK_M;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
     for (int64_t j = 0; j < n; j += columns)
         for (int64_t i = 0; i < m; i += most) {

@@ -1,7 +1,7 @@
 // Matrix products of operands whose rows run down memory (the backward products), by tiles of outputs: ROWS rows of a
 // by VECTORS vectors of rows of b.
 //
-// b is packed, a panel of PANEL rows and a chunk of K at a time, with unit u of all its rows side by side: so each lane
+// b is packed, panels of PANEL rows and a chunk of K at a time, with unit u of all its rows side by side: so each lane
 // is an output and no sum goes across lanes. A unit is 4 bytes along K: an f32, a pair of bf16 where the CPU has an
 // instruction for pairs, else one bf16 widened to f32. A unit of a is broadcast straight from memory, or from a packed
 // block where a's rows run down memory or have to be widened first.
@@ -189,15 +189,17 @@ void panel_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n,
     }
     const int64_t each = unit_elements(a.dtype), step = UNITS * each;
     const bool pairs = each == 2, direct = lies_in_units(a, K);
-    uint32_t panel[UNITS * PANEL] __attribute__((aligned(64)));
+    const int64_t block = direct ? m : BLOCK_A;
+    uint32_t panel[PANEL_COLUMNS / PANEL][UNITS * PANEL] __attribute__((aligned(64)));
     uint32_t packed[UNITS * BLOCK_A] __attribute__((aligned(64)));
     for (int64_t i = 0; K == 0 && i < m; i++) memset(c + i * stride, 0, (size_t)n * sizeof *c);
-    for (int64_t j = 0; j < n; j += PANEL)
+    for (int64_t j0 = 0; j0 < n; j0 += PANEL_COLUMNS)
         for (int64_t k = 0; k < K; k += step) {
             int64_t len = K - k < step ? K - k : step, units = (len + each - 1) / each;
-            int64_t left = n - j < PANEL ? n - j : PANEL;
-            pack(panel, PANEL, cols_at(rows_at(b, j), k), left, len);
-            int64_t block = direct ? m : BLOCK_A;
+            int64_t width = n - j0 < PANEL_COLUMNS ? n - j0 : PANEL_COLUMNS;
+            for (int64_t j = 0; j < width; j += PANEL)
+                pack(panel[j / PANEL], PANEL, cols_at(rows_at(b, j0 + j), k), width - j < PANEL ? width - j : PANEL,
+                     len);
             for (int64_t i = 0; i < m; i += block) {
                 int64_t rows = m - i < block ? m - i : block;
                 Rows ak = cols_at(rows_at(a, i), k);
@@ -206,9 +208,12 @@ void panel_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n,
                     pack(packed, BLOCK_A, ak, rows, len);
                     from = (Broadcast){(const char *)packed, 4, BLOCK_A * 4};
                 }
-                float *to = c + i * stride + j;
-                if (pairs) tiles(to, stride, k > 0, true, from, rows, panel, units, left);
-                else tiles(to, stride, k > 0, false, from, rows, panel, units, left);
+                for (int64_t j = 0; j < width; j += PANEL) {
+                    float *to = c + i * stride + j0 + j;
+                    int64_t left = width - j < PANEL ? width - j : PANEL;
+                    if (pairs) tiles(to, stride, k > 0, true, from, rows, panel[j / PANEL], units, left);
+                    else tiles(to, stride, k > 0, false, from, rows, panel[j / PANEL], units, left);
+                }
             }
         }
 }
