@@ -15,8 +15,8 @@
 #define TILE_ROWS 4   // rows of a in a tile, at most
 #define BLOCK_M   128 // a task is BLOCK_M x BLOCK_N outputs: a chunk of BLOCK_N rows of b fits the second-level cache
 #define BLOCK_N   96
-#define PANEL_M   512 // the same for operands whose rows run down memory, which come PANEL_COLUMNS at a time (panel.c)
-#define BLOCK     (PANEL_M * PANEL_COLUMNS)
+#define TILES_M   512 // the same for tile registers, of rows that run down memory
+#define TILES_N   64
 #define HELD      8 // row_alone holds the accumulators of this many chunks of K at once
 
 // --- Loads, and the step that multiplies a vector of a and one of b into an accumulator, for each dtype ---
@@ -253,42 +253,30 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
 
 // --- All threads ---
 
-// c[m,n] = (or +=, with `add`) block[m,width], rounded to c's dtype.
-static void store_block(Rows c, bool add, const float *block, int64_t width, int64_t m, int64_t n) {
-    for (int64_t i = 0; i < m; i++, block += width) {
-        void *row = (void *)rows_at(c, i).data;
-        int64_t j = 0;
-        for (; j + LANES <= n; j += LANES) {
-            vf x = vf_load(block + j);
-            if (add) x += row_load(row, c.dtype, j);
-            row_store(row, c.dtype, j, x);
-        }
-        for (; j < n; j++) elem_store(row, c.dtype, j, add ? elem_load(row, c.dtype, j) + block[j] : block[j]);
-    }
-}
-
 // Columns of a task of panel_block: few where many threads would else have too few tasks.
 static int64_t panel_columns(int64_t m, int64_t n) {
-    int64_t tasks = ((m + PANEL_M - 1) / PANEL_M) * ((n + PANEL_COLUMNS - 1) / PANEL_COLUMNS);
+    int64_t tasks = ((m + PANEL_ROWS - 1) / PANEL_ROWS) * ((n + PANEL_COLUMNS - 1) / PANEL_COLUMNS);
     return tasks >= 4 * thread_limit() ? PANEL_COLUMNS : PANEL_COLUMNS / 2;
+}
+
+// One task: c[m,n] by dot_block or by tile registers, by way of a block of sums where c is not f32 or is added to.
+static void block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    float sums[TILES_M * TILES_N];
+    bool direct = c.dtype == F32 && !add;
+    dot_block(direct ? (float *)c.data : sums, direct ? c.stride : n, a, m, b, n, K);
+    for (int64_t i = 0; !direct && i < m; i++) row_put((void *)rows_at(c, i).data, c.dtype, add, sums + i * n, n);
 }
 
 // dot_all for rows of a that are ready.
 static void multiply(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    const bool down = a.down || b.down;
-    const int64_t columns = down ? panel_columns(m, n) : BLOCK_N, most = down ? PANEL_M : BLOCK_M;
+    const bool down = a.down || b.down, panels = down && !goes_by_tiles(a);
+    const int64_t columns = panels ? panel_columns(m, n) : down ? TILES_N : BLOCK_N;
+    const int64_t rows = panels ? PANEL_ROWS : down ? TILES_M : BLOCK_M;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
     for (int64_t j = 0; j < n; j += columns)
-        for (int64_t i = 0; i < m; i += most) {
-            int64_t bm = m - i < most ? m - i : most, bn = n - j < columns ? n - j : columns;
-            Rows to = cols_at(rows_at(c, i), j), ai = rows_at(a, i), bj = rows_at(b, j);
-            float block[BLOCK];
-            bool direct = c.dtype == F32 && !add;
-            float *sum = direct ? (float *)to.data : block;
-            int64_t stride = direct ? c.stride : columns;
-            if (down) panel_block(sum, stride, ai, bm, bj, bn, K);
-            else dot_block(sum, stride, ai, bm, bj, bn, K);
-            if (!direct) store_block(to, add, block, columns, bm, bn);
+        for (int64_t i = 0; i < m; i += rows) {
+            int64_t bm = m - i < rows ? m - i : rows, bn = n - j < columns ? n - j : columns;
+            (panels ? panel_block : block)(cols_at(rows_at(c, i), j), add, rows_at(a, i), bm, rows_at(b, j), bn, K);
         }
 }
 

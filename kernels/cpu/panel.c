@@ -134,10 +134,30 @@ typedef struct {
     int64_t row, next; // bytes
 } Broadcast;
 
-// c[rows, PANEL] = (or +=, with `add`) one chunk of K; columns from n on are not stored.
-ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, bool pairs, Broadcast a, const uint32_t *panel,
-                        int64_t units, int64_t n, const int rows) {
+// The outputs of a tile, or of the tiles below each other: c[., n] of either dtype is written (or added to, with `add`)
+// with the last chunk of K; until then sums[., n], whose rows are PANEL_COLUMNS floats apart, holds those before.
+typedef struct {
+    Rows c;
+    float *sums;
+    bool add, first, last;
+} Outputs;
+ALWAYS_INLINE Outputs outputs_at(Outputs o, int64_t i, int64_t j) {
+    o.c = cols_at(rows_at(o.c, i), j);
+    o.sums += i * PANEL_COLUMNS + j;
+    return o;
+}
+// Asks for the lines of c that a tile will end in: they come while it is multiplied.
+ALWAYS_INLINE void outputs_fetch(Outputs o, int64_t n, const int rows) {
+    const int64_t bytes = (n < PANEL ? n : PANEL) * (int64_t)dtype_size(o.c.dtype);
+    for (int i = 0; i < rows; i++)
+        for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)rows_at(o.c, i).data + at, 1);
+}
+
+// One chunk of K of rows x PANEL outputs, of which columns from n on are not there.
+ALWAYS_INLINE void tile(Outputs o, bool pairs, Broadcast a, const uint32_t *panel, int64_t units, int64_t n,
+                        const int rows) {
     Vec acc[ROWS][VECTORS];
+    if (o.last) outputs_fetch(o, n, rows);
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = (Vec){0};
     for (int64_t u = 0; u < units; u++, panel += PANEL) {
         Vec y[VECTORS];
@@ -148,30 +168,24 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, bool pairs, Broadcas
                 pairs ? step_pair(acc[i][v], x, y[v]) : step_f32(acc[i][v], x, y[v]);
         }
     }
-    if (n >= PANEL) {
-        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) {
-            float *to = c + i * stride + v * WIDTH;
-            Vec old;
-            memcpy(&old, to, sizeof old);
-            if (add) acc[i][v] += old;
-            memcpy(to, &acc[i][v], sizeof old);
-        }
-        return;
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) {
+        float *sum = o.sums + i * PANEL_COLUMNS + v * WIDTH;
+        Vec before;
+        memcpy(&before, sum, sizeof before);
+        if (!o.first) acc[i][v] += before;
+        memcpy(sum, &acc[i][v], sizeof before);
     }
-    float out[PANEL];
-    UNROLL for (int i = 0; i < rows; i++) {
-        memcpy(out, acc[i], sizeof out);
-        for (int64_t j = 0; j < n; j++) c[i * stride + j] = add ? c[i * stride + j] + out[j] : out[j];
-    }
+    for (int i = 0; i < rows && o.last; i++)
+        row_put((void *)rows_at(o.c, i).data, o.c.dtype, o.add, o.sums + i * PANEL_COLUMNS, n < PANEL ? n : PANEL);
 }
 
 #define TILE(r)                                                                                                        \
-    case r: tile(c, stride, add, pairs, a, panel, units, n, r); break;
+    case r: tile(o, pairs, a, panel, units, n, r); break;
 // `tile` for any number of rows, m.
-ALWAYS_INLINE void tiles(float *c, int64_t stride, bool add, bool pairs, Broadcast a, int64_t m, const uint32_t *panel,
-                         int64_t units, int64_t n) {
-    for (; m >= ROWS; m -= ROWS, c += ROWS * stride, a.units += ROWS * a.row)
-        tile(c, stride, add, pairs, a, panel, units, n, ROWS);
+ALWAYS_INLINE void tiles(Outputs o, bool pairs, Broadcast a, int64_t m, const uint32_t *panel, int64_t units,
+                         int64_t n) {
+    for (; m >= ROWS; m -= ROWS, o = outputs_at(o, ROWS, 0), a.units += ROWS * a.row)
+        tile(o, pairs, a, panel, units, n, ROWS);
     switch (m) {
         TILE(1)
         TILE(2)
@@ -182,38 +196,31 @@ ALWAYS_INLINE void tiles(float *c, int64_t stride, bool add, bool pairs, Broadca
     }
 }
 
-void panel_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    if (goes_by_tiles(a)) {
-        tile_block(c, stride, a, m, b, n, K);
-        return;
-    }
+void panel_block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     const int64_t each = unit_elements(a.dtype), step = UNITS * each;
     const bool pairs = each == 2, direct = lies_in_units(a, K);
     const int64_t block = direct ? m : BLOCK_A;
     uint32_t panel[PANEL_COLUMNS / PANEL][UNITS * PANEL] __attribute__((aligned(64)));
     uint32_t packed[UNITS * BLOCK_A] __attribute__((aligned(64)));
-    for (int64_t i = 0; K == 0 && i < m; i++) memset(c + i * stride, 0, (size_t)n * sizeof *c);
-    for (int64_t j0 = 0; j0 < n; j0 += PANEL_COLUMNS)
-        for (int64_t k = 0; k < K; k += step) {
-            int64_t len = K - k < step ? K - k : step, units = (len + each - 1) / each;
-            int64_t width = n - j0 < PANEL_COLUMNS ? n - j0 : PANEL_COLUMNS;
-            for (int64_t j = 0; j < width; j += PANEL)
-                pack(panel[j / PANEL], PANEL, cols_at(rows_at(b, j0 + j), k), width - j < PANEL ? width - j : PANEL,
-                     len);
-            for (int64_t i = 0; i < m; i += block) {
-                int64_t rows = m - i < block ? m - i : block;
-                Rows ak = cols_at(rows_at(a, i), k);
-                Broadcast from = {ak.data, a.stride * (int64_t)dtype_size(a.dtype), 4};
-                if (!direct) {
-                    pack(packed, BLOCK_A, ak, rows, len);
-                    from = (Broadcast){(const char *)packed, 4, BLOCK_A * 4};
-                }
-                for (int64_t j = 0; j < width; j += PANEL) {
-                    float *to = c + i * stride + j0 + j;
-                    int64_t left = width - j < PANEL ? width - j : PANEL;
-                    if (pairs) tiles(to, stride, k > 0, true, from, rows, panel[j / PANEL], units, left);
-                    else tiles(to, stride, k > 0, false, from, rows, panel[j / PANEL], units, left);
-                }
+    float sums[PANEL_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
+    for (int64_t k = 0; k < K || k == 0; k += step) {
+        int64_t len = K - k < step ? K - k : step, units = (len + each - 1) / each;
+        Outputs all = {c, sums, add, k == 0, k + step >= K};
+        for (int64_t j = 0; j < n; j += PANEL)
+            pack(panel[j / PANEL], PANEL, cols_at(rows_at(b, j), k), n - j < PANEL ? n - j : PANEL, len);
+        for (int64_t i = 0; i < m; i += block) {
+            int64_t rows = m - i < block ? m - i : block;
+            Rows ak = cols_at(rows_at(a, i), k);
+            Broadcast from = {ak.data, a.stride * (int64_t)dtype_size(a.dtype), 4};
+            if (!direct) {
+                pack(packed, BLOCK_A, ak, rows, len);
+                from = (Broadcast){(const char *)packed, 4, BLOCK_A * 4};
+            }
+            for (int64_t j = 0; j < n; j += PANEL) {
+                Outputs o = outputs_at(all, i, j);
+                if (pairs) tiles(o, true, from, rows, panel[j / PANEL], units, n - j);
+                else tiles(o, false, from, rows, panel[j / PANEL], units, n - j);
             }
         }
+    }
 }

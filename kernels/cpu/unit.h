@@ -79,3 +79,14 @@ ALWAYS_INLINE VecU pairs_down(const char *line, const char *next, int64_t n) {
     VecU none = {0};
     return half_line(line, n) | (next ? half_line(next, n) << 16 : none);
 }
+
+// row[n] of either dtype = (or +=, with `add`) x[n], rounded once.
+ALWAYS_INLINE void row_put(void *row, DType t, bool add, const float *x, int64_t n) {
+    int64_t j = 0;
+    for (; j + LANES <= n; j += LANES) {
+        vf sum = vf_load(x + j);
+        if (add) sum += row_load(row, t, j);
+        row_store(row, t, j, sum);
+    }
+    for (; j < n; j++) elem_store(row, t, j, add ? elem_load(row, t, j) + x[j] : x[j]);
+}
