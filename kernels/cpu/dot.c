@@ -177,12 +177,24 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
         for (int64_t j = 0; j < n && j < NR; j++) c[j] = add ? c[j] + out[i * NR + j] : out[i * NR + j];
 }
 
-// c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a.
-ALWAYS_INLINE void strip(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
-                         int64_t len, const bool fetch) {
-    const int64_t NR = TILE / MR;
-    int64_t j = 0;
-    for (; m >= MR && j + NR <= n; j += NR) tile(c + j, stride, add, t, MR, a, MR, rows_at(b, j), NR, len, true, fetch);
+// Asks for `bytes` of each of the next rows of a, from the place `at` on.
+ALWAYS_INLINE void fetch_next(Rows a, int64_t at, int64_t bytes) {
+    UNROLL for (int i = 0; i < TILE_ROWS; i++) for (int64_t k = 0; k < bytes; k += 64)
+        __builtin_prefetch((const char *)rows_at(a, i).data + at + k, 0, 2);
+}
+
+// c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a. Meanwhile the `next` rows of a are asked for, a
+// piece with every tile: one after the other, a tile's first loads would wait for memory.
+ALWAYS_INLINE void strip(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows next, Rows b,
+                         int64_t n, int64_t len, const bool fetch) {
+    const int64_t NR = TILE / MR, bytes = len * (int64_t)dtype_size(t);
+    const int64_t piece = (bytes / (n / NR + 1) + 63) & -64;
+    int64_t j = 0, at = 0;
+    for (; m >= MR && j + NR <= n; j += NR) {
+        if (at < bytes) fetch_next(next, at, piece);
+        at += piece;
+        tile(c + j, stride, add, t, MR, a, MR, rows_at(b, j), NR, len, true, fetch);
+    }
     for (; j < n; j += NR) tile(c + j, stride, add, t, MR, a, m, rows_at(b, j), n - j, len, false, fetch);
 }
 
@@ -193,10 +205,10 @@ ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, in
     for (int64_t i = 0; i < m; i += TILE_ROWS) {
         int64_t left = m - i;
         float *y = c + i * stride;
-        Rows ai = rows_at(a, i);
-        if (left <= 2) strip(y, stride, add, t, 2, ai, left, b, n, len, true);
-        else if (i == 0) strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, true);
-        else strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, false);
+        Rows ai = rows_at(a, i), next = left > 2 * TILE_ROWS ? rows_at(ai, TILE_ROWS) : ai;
+        if (left <= 2) strip(y, stride, add, t, 2, ai, left, next, b, n, len, true);
+        else if (i == 0) strip(y, stride, add, t, TILE_ROWS, ai, left, next, b, n, len, true);
+        else strip(y, stride, add, t, TILE_ROWS, ai, left, next, b, n, len, false);
     }
 }
 
