@@ -226,6 +226,8 @@ char *config_yaml(const Config *c);
 // ranks of a run.
 bool config_may_change(const char *name, size_t n);
 bool config_is_local(const char *name, size_t n);
+// Whether a command ("train", ...) reads the option name[0..n).
+bool config_reads(const char *command, const char *name, size_t n);
 // Help for one command ("train", ...), or the whole reference page in Markdown where command is NULL. Heap memory.
 char *config_help(const char *command);
 bool config_asks_help(const char *arg); // --help or -h

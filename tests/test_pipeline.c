@@ -367,6 +367,39 @@ static void products_stay_until_all_is_checked(void **state) {
     free(path), free(result), free(kept), free(dir), free(slash);
 }
 
+// Takes `made` out of what pipeline.json says of a phase: it has begun, and is not finished.
+static void unfinish(const char *dir, const char *name) {
+    char *command = xasprintf("sed -i '/\"made\": \".*\\/%s\\//d' %s/%s/pipeline.json", name, f.dir, dir);
+    assert_int_equal(system(command), 0);
+    free(command);
+}
+
+// What a phase does not read may change; its command, all that it made, and what one that goes on began with may not.
+static void a_phase_is_held_to_what_it_is_made_of(void **state) {
+    char *path = write_phases(phases, "held", "held"), *samples = xasprintf("%s/held/pick/samples.jsonl", f.dir);
+    assert_run(path, "", 0, "all that was asked for");
+    assert_run(path, "beta=0.5", 2, "phase reasoning is finished, with other options (beta;");
+    assert_non_null(strstr(said, "cold is finished"));
+    assert_int_equal(truncate(samples, 10), 0);
+    assert_run(path, "", 3, "pick/samples.jsonl, which phase pick made, is not as it left it");
+    assert_run(path, "from=pick", 0, "all that was asked for");
+    // A phase that goes on from a checkpoint.
+    unfinish("held", "cold");
+    assert_run(path, "cold.seed=5", 2, "phase cold has begun, with other options (seed;");
+    char *change = xasprintf("echo '{\"prompt\": \"a\", \"completion\": \"b\"}' >>%s/sft.jsonl", f.dir),
+         *command = xasprintf("sed -i 's/command: eval/command: select, select_rules: [\"xmlcount:min=-9\"]/; "
+                              "s/eval_file: \"/train_file: \"/; s/, eval_limit: 6//' %s",
+                              path),
+         *forget = xasprintf("rm -r %s/held/cold", f.dir);
+    assert_int_equal(system(change), 0);
+    assert_run(path, "", 2, "phase cold has begun with another train_file than ");
+    assert_int_equal(system(forget), 0); // of which nothing is left may be made of anything
+    assert_run(path, "from=cold", 0, "all that was asked for");
+    assert_int_equal(system(command), 0);
+    assert_run(path, "", 2, "phase measure is finished, as `eval` and not as `select`");
+    free(path), free(samples), free(change), free(command), free(forget);
+}
+
 // A program behind a reward is part of what a phase was made from; $${ is a hook's own ${.
 static void programs_and_hooks_of_phases(void **state) {
     char *score = xasprintf("%s/score.sh", f.dir),
@@ -403,6 +436,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_phase_that_fails_stops_the_run, setup, teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said_before_the_first_phase, setup, teardown),
         cmocka_unit_test_setup_teardown(products_stay_until_all_is_checked, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_phase_is_held_to_what_it_is_made_of, setup, teardown),
         cmocka_unit_test_setup_teardown(programs_and_hooks_of_phases, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

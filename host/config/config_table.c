@@ -77,3 +77,8 @@ bool config_is_local(const char *name, size_t n) {
     const Option *o = option_named(name, n);
     return o && o->scope == SCOPE_LOCAL;
 }
+
+bool config_reads(const char *command, const char *name, size_t n) {
+    const Option *o = option_named(name, n);
+    return o && command_reads(command_named(command), o->group);
+}

@@ -100,6 +100,7 @@ bool runs_phases(const char *dir, Str *out) {
     const char *name;
     json_object_foreach(all, name, phase) {
         const char *command = json_string_value(json_object_get(phase, "command"));
+        if (!json_object_get(phase, "made")) continue; // it has only begun
         json_t *row = json_pack("{s:s}", "name", name);
         json_object_set(row, "command", json_object_get(phase, "command"));
         json_object_set(row, "seconds", json_object_get(phase, "seconds"));

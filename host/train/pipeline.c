@@ -1,8 +1,8 @@
 // The command `run`: the phases of a file one after the other, each a process of its own that runs its command.
 //
 // output_dir/NAME.yaml is the configuration a phase runs with; output_dir/pipeline.json says of each finished phase what it
-// made from what, with checksums. Killed anywhere, the same command finds the finished phases in it, and the one that was
-// running goes on as its command does.
+// made from what, with checksums, and of the one that runs what it is made from. Killed anywhere, the same command finds the
+// finished phases in it, and the one that was running goes on as its command does.
 #include "train_commands.h"
 #include "checkpoint.h"
 #include "clock.h"
@@ -105,10 +105,10 @@ int phase_inputs(const Phase *p, Rewards *rw, Input all[MAX_INPUTS]) {
     }
     const FileList *files = &p->cfg.train_file;
     for (size_t i = 0; i < INPUTS; i++) {
-        const char *path = *(char *const *)((const char *)&p->cfg + inputs[i].at);
-        if (!*path) continue;
-        all[n] = (Input){.path = path, .place = phase_place(p, inputs[i].option), .directory = inputs[i].directory};
-        snprintf(all[n++].name, sizeof all->name, "%s", inputs[i].option);
+        const char *path = *(char *const *)((const char *)&p->cfg + inputs[i].at), *name = inputs[i].option;
+        if (!*path || !config_reads(phase_command_name[p->command], name, strlen(name))) continue;
+        all[n] = (Input){.path = path, .place = phase_place(p, name), .directory = inputs[i].directory};
+        snprintf(all[n++].name, sizeof all->name, "%s", name);
     }
     for (int f = 0; f < files->n; f++) {
         all[n] = (Input){.path = files->item[f].path, .place = files->item[f].place};
@@ -197,74 +197,160 @@ static bool made_read(Pipeline *l, Error *e) {
     return ok;
 }
 
-// The names of the options in which two configurations differ, leaving out those that change no number.
-static void differences(const char *then, const char *now, Str *out) {
+// The names of the options in which two configurations of a command differ, leaving out those that change no number.
+static void differences(const char *command, const char *then, const char *now, Str *out) {
     for (const char *line = now; *line;) {
         size_t n = strcspn(line, "\n"), name = strcspn(line, ":");
         char *whole = xasprintf("\n%.*s\n", (int)n, line), *old = xasprintf("\n%s", then);
         if (name < n && *line != ' ' && *line != '#' && !strstr(old, whole) && !config_may_change(line, name) &&
-            !phase_writes(line, name)) // where it writes changes nothing
+            config_reads(command, line, name) && !phase_writes(line, name)) // where it writes changes nothing
             str_printf(out, "%s%.*s", out->n ? ", " : "", (int)name, line);
         free(whole), free(old);
         line += n + (line[n] == '\n');
     }
 }
 
-// Whether phase k is finished, and still is what it was: its options, what it was made from, what it made. *done is false
-// where it has to run. False after filling *e.
-static bool phase_done(Pipeline *l, int k, bool *done, Error *e) {
+// Whether phase k has the options that it is recorded with. False after filling *e.
+static bool same_options(const Pipeline *l, int k, const char *state, Error *e) {
     const Phase *p = &l->phases.phase[k];
-    const json_t *record = json_object_get(l->made, p->name), *from = json_object_get(record, "from"), *then;
-    *done = record != NULL;
-    if (!record) return true;
     char *path = in_output(l, "%s.yaml", p->name), *now = config_yaml(&p->cfg);
     size_t n;
     char *old = file_read(path, (size_t)1 << 20, &n, NULL);
     Str changed = {0};
-    if (old) differences(old, now, &changed);
+    if (old) differences(phase_command_name[p->command], old, now, &changed);
     else str_puts(&changed, "its configuration is gone");
-    const char *key;
-    json_t *inputs_now = made_from(p, e), *made_now = NULL;
-    bool ok = inputs_now != NULL;
-    if (ok && changed.n)
-        ok = error_set(
-            e, EXIT_CONFIG,
-            "phase %s is finished, with other options (%s; see %s): set them back, or run it and what follows "
-            "again by from=%s",
-            p->name, changed.s, path, p->name);
-    json_object_foreach(inputs_now, key, then) {
-        const char *before = json_string_value(json_object_get(json_object_get(from, key), "checksum"));
-        if (ok && (!before || strcmp(before, json_string_value(json_object_get(then, "checksum")))))
-            ok = error_set(e, EXIT_CONFIG,
-                           "phase %s was made from another %s than %s is now; run it and what follows again by from=%s",
-                           p->name, key, json_string_value(json_object_get(then, "path")), p->name);
-    }
-    const char *made = phase_made(l, p->name), *checksum = json_string_value(json_object_get(record, "checksum"));
-    if (ok) made_now = made ? with_checksum(made, e) : NULL;
-    if (ok && (!made_now || !checksum || strcmp(checksum, json_string_value(json_object_get(made_now, "checksum")))))
-        ok = error_set(e, EXIT_INPUT, "%s, which phase %s made, is not as it left it; make it again by from=%s",
-                       made ? made : path, p->name, p->name);
-    json_decref(inputs_now), json_decref(made_now);
+    if (changed.n)
+        error_set(e, EXIT_CONFIG,
+                  "phase %s %s, with other options (%s; see %s): set them back, or run it and what follows "
+                  "again by from=%s",
+                  p->name, state, changed.s, path, p->name);
+    bool same = !changed.n;
     str_free(&changed);
     free(path), free(now), free(old);
+    return same;
+}
+
+// Whether phase k, finished or begun, is what its record says: its command, its options, what it is made from (`from`: now).
+// False after filling *e.
+static bool same_phase(const Pipeline *l, int k, json_t *from, Error *e) {
+    const Phase *p = &l->phases.phase[k];
+    const json_t *record = json_object_get(l->made, p->name), *then = json_object_get(record, "from"), *one;
+    const char *command = json_string_value(json_object_get(record, "command")), *key;
+    const char *state = phase_made(l, p->name) ? "is finished" : "has begun";
+    if (command && strcmp(command, phase_command_name[p->command]))
+        return error_set(e, EXIT_CONFIG,
+                         "phase %s %s, as `%s` and not as `%s`: set its command back, or run it and what follows again "
+                         "by from=%s",
+                         p->name, state, command, phase_command_name[p->command], p->name);
+    if (!same_options(l, k, state, e)) return false;
+    json_object_foreach(from, key, one) {
+        const char *before = json_string_value(json_object_get(json_object_get(then, key), "checksum"));
+        if (before && !strcmp(before, json_string_value(json_object_get(one, "checksum")))) continue;
+        return error_set(e, EXIT_CONFIG,
+                         "phase %s %s another %s than %s is now; run it and what follows again by from=%s", p->name,
+                         phase_made(l, p->name) ? "was made from" : "has begun with", key,
+                         json_string_value(json_object_get(one, "path")), p->name);
+    }
+    return true;
+}
+
+// The i-th part of what phase k made, as its record has it; NULL: it has none.
+static const json_t *recorded_part(const Pipeline *l, int k, int i) {
+    const Phase *p = &l->phases.phase[k];
+    const json_t *record = json_object_get(l->made, p->name);
+    return i ? json_object_get(json_object_get(record, "beside"), phase_part(p, i)) : record;
+}
+
+// Whether what phase k made is as it left it. False after filling *e.
+static bool same_products(const Pipeline *l, int k, Error *e) {
+    const Phase *p = &l->phases.phase[k];
+    for (int i = 0; phase_part(p, i); i++) {
+        const json_t *then = recorded_part(l, k, i);
+        if (!then) continue;
+        const char *path = json_string_value(json_object_get(then, i ? "path" : "made")),
+                   *sum = json_string_value(json_object_get(then, "checksum"));
+        json_t *now = path ? with_checksum(path, e) : NULL;
+        bool same = now && sum && !strcmp(sum, json_string_value(json_object_get(now, "checksum")));
+        json_decref(now);
+        if (!same)
+            return error_set(e, EXIT_INPUT, "%s, which phase %s made, is not as it left it; make it again by from=%s",
+                             path ? path : "a product", p->name, p->name);
+    }
+    return true;
+}
+
+// Whether phase k is finished, and still is what it was: its command and options, what it was made from, what it made. *done
+// is false where it has to run. False after filling *e.
+static bool phase_done(Pipeline *l, int k, bool *done, Error *e) {
+    const Phase *p = &l->phases.phase[k];
+    *done = phase_made(l, p->name) != NULL;
+    if (!*done) return true;
+    json_t *from = made_from(p, e);
+    bool ok = from && same_phase(l, k, from, e) && same_products(l, k, e);
+    json_decref(from);
     return ok;
 }
 
+// Whether an unfinished phase would go on from a checkpoint.
+static bool goes_on(const Phase *p) {
+    int64_t step;
+    Error none = {0};
+    char *path = phase_makes_model(p) ? checkpoint_find(p->cfg.output_dir, &step, &none) : NULL;
+    bool is = path != NULL;
+    free(path);
+    return is;
+}
+
+// Records what phase k is made from, before it starts. One that goes on must be what it began as, or its end would be made of
+// one thing and its record say another. False after filling *e.
+static bool phase_begin(Pipeline *l, int k, Error *e) {
+    const Phase *p = &l->phases.phase[k];
+    Error changed = {0};
+    json_t *from = made_from(p, e);
+    if (!from) return false;
+    if (json_object_get(l->made, p->name) && !same_phase(l, k, from, &changed) && goes_on(p)) {
+        json_decref(from);
+        return error_set(e, changed.code, "%s", changed.text);
+    }
+    json_t *record = json_object();
+    json_object_set_new(record, "command", json_string(phase_command_name[p->command]));
+    json_object_set_new(record, "from", from);
+    json_object_set_new(l->made, p->name, record);
+    return made_write(l, e);
+}
+
+// The parts of what a phase made beside the first, with checksums. NULL after filling *e.
+static json_t *other_parts(Pipeline *l, int k, Error *e) {
+    json_t *all = json_object();
+    for (int i = 1; all && phase_part(&l->phases.phase[k], i); i++) {
+        const char *part = phase_part(&l->phases.phase[k], i);
+        char *path = phase_product(l, &l->phases, k, part);
+        json_t *one = with_checksum(path, e);
+        if (one) json_object_set_new(all, part, one);
+        else json_decref(all), all = NULL;
+        free(path);
+    }
+    return all;
+}
+
+// Records that phase k, which phase_begin recorded, is finished, and what it made.
 static bool phase_record(Pipeline *l, int k, double seconds, Error *e) {
     const Phase *p = &l->phases.phase[k];
     char *path = find_product(l, k, e);
     if (!path) return false;
     char *yaml = in_output(l, "%s.yaml", p->name);
     json_t *record = with_checksum(path, e), *configuration = record ? with_checksum(yaml, e) : NULL,
-           *from = configuration ? made_from(p, e) : NULL;
+           *beside = configuration ? other_parts(l, k, e) : NULL;
     free(path), free(yaml);
-    if (!from) return json_decref(record), json_decref(configuration), false;
+    if (!beside) return json_decref(record), json_decref(configuration), false;
     json_object_set(record, "made", json_object_get(record, "path"));
     json_object_del(record, "path");
+    if (json_object_size(beside)) json_object_set(record, "beside", beside);
+    json_decref(beside);
     json_object_set_new(record, "command", json_string(phase_command_name[p->command]));
     json_object_set_new(record, "configuration", configuration);
     json_object_set_new(record, "seconds", json_integer((json_int_t)seconds));
-    json_object_set_new(record, "from", from);
+    json_object_set(record, "from", json_object_get(json_object_get(l->made, p->name), "from"));
     json_object_set_new(l->made, p->name, record);
     return made_write(l, e);
 }
@@ -311,6 +397,7 @@ static const char *again(const Pipeline *l) {
 
 static bool run_phase(Pipeline *l, int k, Error *e) {
     const Phase *p = &l->phases.phase[k];
+    if (!phase_begin(l, k, e)) return false;
     char *yaml = in_output(l, "%s.yaml", p->name), *text = config_yaml(&p->cfg);
     bool ok = whole_write(yaml, text, strlen(text), true, e);
     free(text);

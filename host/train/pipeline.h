@@ -12,7 +12,9 @@ typedef struct {
     const char *from, *only; // NULL: not given
     int lock;                // open file descriptor of output_dir; -1: none
     Phases phases;
-    json_t *made; // phase name -> {command, made, checksum, from: {option: {path, checksum}}}
+    // phase name -> {command, made, checksum, beside: {part: {path, checksum}}, from: {option: {path, checksum}}}; of one that
+    // has begun command and from alone
+    json_t *made;
 } Pipeline;
 
 // What phase `name` has made; NULL: it is not finished.
