@@ -1,17 +1,39 @@
 // Files that appear whole or not at all. See whole.h.
 #include "whole.h"
 #include "outdir.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static bool failed(const WholeFile *w, int why, Error *e) {
     return error_set(e, EXIT_DISK, "%s: writing failed: %s", w->path, error_write(why));
 }
 
+// Removes what processes left that were killed while they wrote this file: a run that goes on leaves what a straight one does.
+static void remove_left(const char *path) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char *parent = slash ? xstrndup(path, (size_t)(slash - path) + 1) : xstrdup("."),
+         *prefix = xasprintf("%s.tmp.", name);
+    size_t n = strlen(prefix);
+    DIR *dir = opendir(parent);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        const char *id = entry->d_name + n;
+        if (strncmp(entry->d_name, prefix, n) || !*id || id[strspn(id, "0123456789")]) continue;
+        long pid = strtol(id, NULL, 10);
+        if (pid > 0 && pid <= INT_MAX && kill((pid_t)pid, 0) && errno == ESRCH) unlinkat(dirfd(dir), entry->d_name, 0);
+    }
+    if (dir) closedir(dir);
+    free(parent), free(prefix);
+}
+
 bool whole_open(WholeFile *w, const char *path, bool lasting, Error *e) {
     // The process id is in the name so that two processes that write the same file do not share a temporary one.
+    remove_left(path);
     *w = (WholeFile){xstrdup(path), xasprintf("%s.tmp.%ld", path, (long)getpid()), NULL, lasting};
     int fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
     w->file = fd >= 0 ? fdopen(fd, "w") : NULL;
