@@ -26,7 +26,8 @@ static bool add_file(uint32_t *crc, const char *path, Error *e) {
 
 static int is_model_file(const struct dirent *d) {
     const char *dot = strrchr(d->d_name, '.');
-    return dot && d->d_name[0] != '.' && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".json"));
+    return dot && d->d_name[0] != '.' &&
+           (!strcmp(dot, ".safetensors") || !strcmp(dot, ".json") || !strcmp(dot, ".jinja"));
 }
 
 static bool add_directory(uint32_t *crc, const char *dir, Error *e) {

@@ -4,8 +4,8 @@
 #include "ops.h"
 #include <stdint.h>
 
-// Continues *crc (CRC32C) over a file's bytes, or over the names and contents of a directory's .json and .safetensors
-// files in the order of their names. False after filling *e (EXIT_INPUT, EXIT_DISK).
+// Continues *crc (CRC32C) over a file's bytes, or over the names and contents of a directory's .json, .jinja and
+// .safetensors files in the order of their names. False after filling *e (EXIT_INPUT, EXIT_DISK).
 bool fingerprint(uint32_t *crc, const char *path, Error *e);
 // CRC32C of weights in the device's memory; of those in f32 also as it would be of the same ones rounded to bf16.
 uint32_t weights_sum(Device *d, Tensor weights);
