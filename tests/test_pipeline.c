@@ -1,6 +1,7 @@
 // Pipelines: a file of phases, what is said of a bad one, and that a run killed anywhere ends in the same bytes.
 #include "file.h"
 #include "json.h"
+#include "phases.h"
 #include "shell.h"
 #include "train_fixture.h"
 #include <fcntl.h>
@@ -287,6 +288,19 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
          "  - {name: b, command: sft, model: models/tiny, init: random, train_file: \"${a}2\"}\n",
          3,
          {":5: phase b: train_file: ", "kept.jsonl2"}},
+        // Adapters and whole models; weights that are not there.
+        {"*  - {name: lora, command: sft, model: models/tiny, init: random, lora_r: 2, train_file: $D/sft.jsonl}\n"
+         "  - {name: b, command: sft, model: \"${lora}\", train_file: $D/sft.jsonl}\n"
+         "  - {name: c, command: eval, model: models/tiny, init: random, adapter: \"${b}\", eval_file: "
+         "$D/train.jsonl}\n"
+         "  - {name: d, command: eval, model: models/tiny, eval_file: $D/train.jsonl, rewards: [{name: judge_model, "
+         "model: "
+         "\"${lora}\", template: \"{completion}\", pattern: \"(x)\"}]}\n",
+         2,
+         {":5: phase b: model: phase lora makes an adapter, not a model",
+          ":6: phase c: adapter: phase b makes a whole model",
+          ":7: phase d: rewards.judge_model: reward judge_model asks a whole model",
+          ":7: phase d: model: models/tiny: no model.safetensors"}},
         // Memory of all phases.
         {"dtype: f32\nmax_completion_length: 2000\nphases:\n"
          "  - {name: a, command: eval, model: models/tiny, init: random, eval_file: $D/train.jsonl}\n"
@@ -332,8 +346,17 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
         char *text = *body == '*' ? xasprintf("%s%s", head, body + 1) : xstrdup(body),
              *path = write_phases(text, "bad", "bad");
         for (int k = 0; k < 4 && cases[i].says[k]; k++) assert_run(path, "", cases[i].code, cases[i].says[k]);
+        assert_null(strstr(said, NO_MEANING)); // of a bad reference nothing more is said
         free(text), free(path);
     }
+    Str many = {0}; // more than fits
+    str_puts(&many, head);
+    for (int i = 0; i < 40; i++)
+        str_printf(&many, "  - {name: p%d, command: sft, model: models/tiny, init: random, train_file: $D/no.jsonl}\n",
+                   i);
+    char *all = write_phases(many.s, "many", "bad");
+    assert_run(all, "", 3, "\n... and more; correct these first\n");
+    str_free(&many), free(all);
     assert_run("", "", 2, "run wants a file of phases: grpo run FILE.yaml");
     assert_run("--help", "", 0, "usage: grpo run FILE.yaml");
     assert_run("/nowhere.yaml", "", 2, "/nowhere.yaml");
@@ -380,6 +403,13 @@ static void a_phase_is_held_to_what_it_is_made_of(void **state) {
     assert_run(path, "", 0, "all that was asked for");
     assert_run(path, "beta=0.5", 2, "phase reasoning is finished, with other options (beta;");
     assert_non_null(strstr(said, "cold is finished"));
+    char *killed = xasprintf("%s/held/pipeline.json.tmp.999999999", f.dir), // what a process left, and one that lives
+        *writes = xasprintf("%s/held/pipeline.json.tmp.%ld", f.dir, (long)getpid());
+    for (int i = 0; i < 2; i++) assert_int_equal(close(open(i ? writes : killed, O_CREAT | O_WRONLY, 0666)), 0);
+    assert_run(path, "only=measure", 0, "all that was asked for");
+    assert_int_not_equal(access(killed, F_OK), 0);
+    assert_int_equal(unlink(writes), 0);
+    free(killed), free(writes);
     assert_int_equal(truncate(samples, 10), 0);
     assert_run(path, "", 3, "pick/samples.jsonl, which phase pick made, is not as it left it");
     assert_run(path, "from=pick", 0, "all that was asked for");
@@ -398,6 +428,29 @@ static void a_phase_is_held_to_what_it_is_made_of(void **state) {
     assert_int_equal(system(command), 0);
     assert_run(path, "", 2, "phase measure is finished, as `eval` and not as `select`");
     free(path), free(samples), free(change), free(command), free(forget);
+}
+
+// A reward model that goes on from another, or is an adapter; a model's template is part of it.
+static void models_are_made_of_models(void **state) {
+    static const char text[] =
+        "output_dir: $D/models\ndefine: {base: $D/base}\nraw: true\nmax_completion_length: 4\ndtype: f32\nmax_steps: "
+        "1\n"
+        "eval_limit: 2\nphases:\n"
+        "  - {name: a, command: reward_model, model: \"${base}\", init: random, train_file: $D/pairs.jsonl, "
+        "per_device_train_batch_size: 1, gradient_accumulation_steps: 1}\n"
+        "  - {name: b, command: reward_model, model: \"${a}\", train_file: $D/pairs.jsonl, lora_r: 2, "
+        "per_device_train_batch_size: 1, gradient_accumulation_steps: 1}\n"
+        "  - {name: c, command: reward_model, model: \"${a}\", adapter: \"${b}\", train_file: $D/pairs.jsonl, "
+        "per_device_train_batch_size: 1, gradient_accumulation_steps: 1}\n"
+        "  - {name: d, command: eval, model: \"${base}\", init: random, eval_file: $D/train.jsonl, rewards: "
+        "[{name: reward_model, model: \"${c}\", chat_template: raw}]}\n";
+    char *copy = xasprintf("cp -r models/tiny %s/base", f.dir), *path = write_phases(text, "models", "models"),
+         *template = xasprintf("echo '{{ messages[0].content }}' >%s/base/chat_template.jinja", f.dir);
+    assert_int_equal(system(copy), 0);
+    assert_run(path, "", 0, "all that was asked for");
+    assert_int_equal(system(template), 0);
+    assert_run(path, "", 2, "phase a was made from another model than ");
+    free(copy), free(path), free(template);
 }
 
 // A program behind a reward is part of what a phase was made from; $${ is a hook's own ${.
@@ -436,6 +489,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_phase_that_fails_stops_the_run, setup, teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said_before_the_first_phase, setup, teardown),
         cmocka_unit_test_setup_teardown(products_stay_until_all_is_checked, setup, teardown),
+        cmocka_unit_test_setup_teardown(models_are_made_of_models, setup, teardown),
         cmocka_unit_test_setup_teardown(a_phase_is_held_to_what_it_is_made_of, setup, teardown),
         cmocka_unit_test_setup_teardown(programs_and_hooks_of_phases, setup, teardown),
     };

@@ -284,7 +284,7 @@ static char *meaning_of(PhaseFile *f, Reading *r, int k, const Where *at, const 
     } else if (maker >= k)
         problem_at_place(r, at->place, "%s: ${%s} is made by %s; a phase can use what earlier ones made", at->option,
                          word, maker == k ? "this phase itself" : "a later phase");
-    else if (f->ps->phase[maker].command == PHASE_COMMANDS) product = xstrdup("unknown"); // told where it stands
+    else if (f->ps->phase[maker].command == PHASE_COMMANDS) product = xstrdup(NO_MEANING); // told where it stands
     else if (!(product = f->product(f->product_arg, f->ps, maker, part)))
         problem_at_place(r, at->place, "%s: phase %s makes no `%.60s`", at->option, name, part);
     else f->ps->phase[k].uses[maker] = 1;
@@ -307,12 +307,12 @@ static void replace(PhaseFile *f, Reading *r, int k, const Where *at, char **tex
         }
         if (!close) {
             if (open) problem_at_place(r, at->place, "%s: ${ without }", at->option);
-            str_puts(&s, p);
+            str_puts(&s, open ? NO_MEANING : p);
             break;
         }
         str_add(&s, p, (size_t)(open - p));
         char *word = xstrndup(open + 2, (size_t)(close - open - 2)), *meaning = meaning_of(f, r, k, at, word);
-        str_puts(&s, meaning ? meaning : "unknown");
+        str_puts(&s, meaning ? meaning : NO_MEANING);
         free(word), free(meaning);
         p = close + 1;
     }

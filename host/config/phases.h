@@ -9,6 +9,9 @@
 #pragma once
 #include "config.h"
 
+// Stands in a text for a ${...} that means nothing, of which a problem tells.
+#define NO_MEANING "${?}"
+
 typedef enum { PHASE_SFT, PHASE_TRAIN, PHASE_SELECT, PHASE_REWARD_MODEL, PHASE_EVAL, PHASE_COMMANDS } PhaseCommand;
 extern const char *const phase_command_name[PHASE_COMMANDS];
 

@@ -63,7 +63,7 @@ RewardModels *reward_models_describe(const Rewards *rw, DType dtype, const Start
         const Reward *r = k < rw->n ? &rw->reward[k] : &rw->grader;
         if (!r->info || !r->info->by_model) continue;
         ByModel *x = &m->item[m->n++];
-        *x = (ByModel){.reward = r, .place = k, .dtype = dtype, .unmade = rw->unmade};
+        *x = (ByModel){.reward = r, .place = k, .dtype = dtype, .unmade = rw->unmade >> k & 1};
         ok = describe(x, start, e) || error_prefix(e, "reward %s", x->reward->name);
     }
     if (ok && m->n) return m;

@@ -10,7 +10,8 @@ typedef struct Rewards {
     int n;
     // Which of them do not score a question: of training file f, and any other (of an evaluation). Bit k: reward[k].
     uint32_t silent_for_file[MAX_FILES], silent_for_others;
-    bool unmade; // models behind rewards are not made yet: those they are made of stand for them in a plan
+    // Whose model is not made yet, so that the one it is made of stands for it in a plan. Bit k: reward[k]; bit n: the grader.
+    uint64_t unmade;
 } Rewards;
 bool rewards_select(const Config *c, Rewards *out, Error *e); // `rewards`, for every question
 // For training: `rewards`, where any question is scored by them, and the files' own behind them, each once.

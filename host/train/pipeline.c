@@ -95,11 +95,11 @@ int phase_inputs(const Phase *p, Rewards *rw, Input all[MAX_INPUTS]) {
         if (!r->info) continue;
         const char *dir = reward_model_dir(r), *template = reward_template_file(r);
         if (*dir) {
-            all[n] = (Input){.path = dir, .place = phase_place(p, option), .directory = true};
+            all[n] = (Input){.path = dir, .place = phase_place(p, option), .directory = true, .reward = r};
             snprintf(all[n++].name, sizeof all->name, "%s.%s", option, r->name);
         }
         if (*template) {
-            all[n] = (Input){.path = template, .place = phase_place(p, option)};
+            all[n] = (Input){.path = template, .place = phase_place(p, option), .reward = r};
             snprintf(all[n++].name, sizeof all->name, "%s.%s.template", option, r->name);
         }
     }
@@ -481,7 +481,6 @@ static bool run_all(Pipeline *l, Error *e) {
     json_t *before = json_deep_copy(l->made);
     for (int j = first; j < end; j++) json_object_del(l->made, l->phases.phase[j].name);
     bool ok = read_phases(l, e); // now with what finished phases made
-    if (ok) printf("%s: %d phases into %s; memory of each:\n", l->path, l->phases.n, l->phases.output_dir);
     ok = ok && pipeline_check(l, e);
     for (int j = 0; ok && first < end && j < first; j++) ok = phase_done(l, j, &done, e); // else when its turn comes
     json_decref(l->made);

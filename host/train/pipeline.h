@@ -33,6 +33,7 @@ typedef struct {
     char name[80];
     const char *path, *place;
     bool directory;
+    const Reward *reward; // that it is a model or a template of; NULL: of none
 } Input;
 enum { MAX_INPUTS = 6 + MAX_FILES + 2 * (MAX_REWARDS + 1) };
 // Lists the inputs of a phase that are set; their number. rw: room for the rewards whose models are among them.

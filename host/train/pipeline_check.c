@@ -1,13 +1,16 @@
 // What can be known of a pipeline before its first phase starts: whether what each phase reads is there, is what the phase
 // wants, and fits its memory.
 #include "pipeline.h"
+#include "adapter_files.h"
 #include "dataset.h"
 #include "device.h"
 #include "engine.h"
 #include "example.h"
 #include "file.h"
+#include "hf.h"
 #include "notes.h"
 #include "pairs.h"
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,17 +32,54 @@ static const Phase *maker_of(const Pipeline *l, int k, const char *path) {
     return NULL;
 }
 
-// The model directory that phase k's model has the shape of: its own, or that of the phases it comes from.
+// The model directory that phase k's model has the shape of: its own, or that of the phase which makes it.
 static const char *model_of(const Pipeline *l, int k) {
-    const Phase *p = &l->phases.phase[k];
-    if (!access(p->cfg.model, R_OK)) return p->cfg.model;
-    for (int j = k - 1; j >= 0; j--)
-        if (p->uses[j] && phase_makes_model(&l->phases.phase[j]) && l->phases.phase[j].command != PHASE_REWARD_MODEL)
-            return model_of(l, j);
-    return p->cfg.model;
+    const Phase *p = &l->phases.phase[k], *maker = access(p->cfg.model, R_OK) ? maker_of(l, k, p->cfg.model) : NULL;
+    return maker ? model_of(l, (int)(maker - l->phases.phase)) : p->cfg.model;
+}
+
+// Whether a phase makes adapters instead of whole models.
+static bool makes_adapter(const Phase *p) { return phase_makes_model(p) && (p->cfg.lora_r || *p->cfg.adapter); }
+
+// What is wrong, a line each, and the exit code: that of a mistake in the file where there is one, else of the first problem.
+typedef struct {
+    Str lines;
+    ExitCode code;
+} Problems;
+
+static PRINTF_LIKE(3, 4) void add_problem(Problems *all, ExitCode code, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char line[sizeof((Error *)0)->text];
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    str_printf(&all->lines, "%s%s", all->lines.n ? "\n" : "", line);
+    if (all->code == EXIT_OK || code == EXIT_CONFIG) all->code = code;
 }
 
 // ---- inputs ------------------------------------------------------------------------------------------------------------
+
+// Whether an earlier phase makes such a model as a reward asks. False after filling *e.
+static bool of_rewards_kind(const Phase *maker, const Input *in, Error *e) {
+    bool scores = maker->command == PHASE_REWARD_MODEL;
+    if (scores != (in->reward->info->by_model == MODEL_SCORES))
+        return error_set(e, EXIT_CONFIG, "reward %s asks a model that %s, and phase %s makes one that %s",
+                         in->reward->name, scores ? "writes" : "scores texts", maker->name,
+                         scores ? "scores texts" : "writes");
+    return scores || !makes_adapter(maker) ||
+           error_set(e, EXIT_CONFIG, "reward %s asks a whole model, and phase %s makes an adapter", in->reward->name,
+                     maker->name);
+}
+
+// Whether an earlier phase makes an adapter of such a model as phase p runs. False after filling *e.
+static bool of_adapters_kind(const Phase *p, const Phase *maker, Error *e) {
+    bool scores = maker->command == PHASE_REWARD_MODEL;
+    if (!makes_adapter(maker))
+        return error_set(e, EXIT_CONFIG, "phase %s makes a whole model, no adapter; it has no lora_r", maker->name);
+    return scores == (p->command == PHASE_REWARD_MODEL) ||
+           error_set(e, EXIT_CONFIG, "phase %s makes an adapter of a model that %s, and phase %s runs one that %s",
+                     maker->name, scores ? "scores texts" : "writes", p->name, scores ? "writes" : "scores texts");
+}
 
 // Whether what an earlier phase makes is what an option wants. False after filling *e.
 static bool of_a_kind(const Phase *p, const Phase *maker, const Input *in, Error *e) {
@@ -49,7 +89,14 @@ static bool of_a_kind(const Phase *p, const Phase *maker, const Input *in, Error
                                                       [PHASE_REWARD_MODEL] = "a model that scores texts",
                                                       [PHASE_EVAL] = "an evaluation's result"};
     bool model = phase_makes_model(maker), scores = maker->command == PHASE_REWARD_MODEL;
-    bool policy = !strcmp(in->name, "model") && p->command != PHASE_REWARD_MODEL;
+    if (model && in->directory && in->reward) return of_rewards_kind(maker, in, e);
+    if (model && !strcmp(in->name, "adapter")) return of_adapters_kind(p, maker, e);
+    bool whole = !strcmp(in->name, "model"), policy = whole && p->command != PHASE_REWARD_MODEL;
+    if (whole && makes_adapter(maker))
+        return error_set(e, EXIT_CONFIG,
+                         "phase %s makes an adapter, not a model; give the model that it is trained beside, and "
+                         "adapter: ${%s}",
+                         maker->name, maker->name);
     bool right = in->directory ? model && !(policy && scores) : maker->command == PHASE_SELECT;
     return right || error_set(e, EXIT_CONFIG, "phase %s makes %s, not %s", maker->name, makes[maker->command],
                               in->directory ? policy ? "a model that writes" : "a model" : "rows");
@@ -87,6 +134,21 @@ static Dataset *open_rows(const Pipeline *l, int k, const Input *in, Error *e) {
     return d;
 }
 
+// Whether the weights of a model that is there fit its config.json; what else may be wrong with it, plan_phase tells. False
+// after filling *e.
+static bool weights_fit(const char *dir, Error *e) {
+    HfConfig hf;
+    if (adapter_is(dir) || !hf_config_read(dir, &hf, NULL)) return true;
+    note_quiet(true); // the phase says itself what it makes of them
+    bool ok = hf_head_read(dir, &hf.dims, e);
+    Arena measure = arena_measure();
+    Model m = model_carve(&measure, hf.dims, F32);
+    ok = ok && hf_weights_check(dir, &m, e);
+    note_quiet(false);
+    model_free(&m);
+    return ok;
+}
+
 // Whether an input can be read: a directory is there, a file of rows has such rows. False after filling *e.
 static bool readable(const Pipeline *l, int k, const Input *in, Error *e) {
     if (in->directory)
@@ -100,75 +162,70 @@ static bool readable(const Pipeline *l, int k, const Input *in, Error *e) {
 }
 
 // Checks that the programs and libraries behind a phase's rewards are there, where they are named by a path.
-static void check_programs(const Phase *p, const Rewards *rw, Str *problems, ExitCode *code) {
+static void check_programs(const Phase *p, const Rewards *rw, Problems *problems) {
     for (int k = 0; k <= rw->n; k++) {
         const Reward *r = k < rw->n ? &rw->reward[k] : &rw->grader;
         const char *program = r->info ? reward_program(r) : "";
         char *word = xstrndup(program, strcspn(program, " "));
-        if (strchr(word, '/') && access(word, R_OK)) {
-            if (!problems->n) *code = EXIT_INPUT;
-            str_printf(problems, "%s%s: phase %s: %s: %s: there is no such file", problems->n ? "\n" : "",
-                       phase_place(p, k < rw->n ? "rewards" : "eval_grader"), p->name, r->name, word);
-        }
+        if (strchr(word, '/') && access(word, R_OK))
+            add_problem(problems, EXIT_INPUT, "%s: phase %s: %s: %s: there is no such file",
+                        phase_place(p, k < rw->n ? "rewards" : "eval_grader"), p->name, r->name, word);
         free(word);
     }
 }
 
-// Checks that what phase k reads is there, and is what it reads. *code becomes that of the first problem.
-static void check_inputs(const Pipeline *l, int k, Str *problems, ExitCode *code) {
+// Checks that what phase k reads is there, and is what it reads.
+static void check_inputs(const Pipeline *l, int k, Problems *problems) {
     const Phase *p = &l->phases.phase[k];
     Input input[MAX_INPUTS];
     Rewards rw = {0};
     int n = phase_made(l, p->name) ? 0 : phase_inputs(p, &rw, input); // of a finished phase the checksums tell
-    check_programs(p, &rw, problems, code);
+    check_programs(p, &rw, problems);
     for (int i = 0; i < n; i++) {
         Error e = {0};
+        if (!*input[i].path || strstr(input[i].path, NO_MEANING)) continue; // told where it was read
         const Phase *maker = maker_of(l, k, input[i].path);
-        bool judge = !strncmp(input[i].name, "rewards.", 8) || !strncmp(input[i].name, "eval_grader.", 12);
-        if (judge && maker && phase_makes_model(maker)) continue; // plan_rewards tells the kinds of model
         if (maker ? of_a_kind(p, maker, &input[i], &e) : readable(l, k, &input[i], &e)) continue;
-        if (!problems->n) *code = e.code;
-        str_printf(problems, "%s%s: phase %s: %s: %s", problems->n ? "\n" : "", input[i].place, p->name, input[i].name,
-                   e.text);
+        add_problem(problems, e.code, "%s: phase %s: %s: %s", input[i].place, p->name, input[i].name, e.text);
+    }
+}
+
+// Checks that the weights of the models that phase k begins with and asks are there.
+static void check_weights(const Pipeline *l, int k, Problems *problems) {
+    const Phase *p = &l->phases.phase[k];
+    Input input[MAX_INPUTS];
+    Rewards rw;
+    int n = phase_made(l, p->name) ? 0 : phase_inputs(p, &rw, input);
+    for (int i = 0; i < n; i++) {
+        Error e = {0};
+        bool start = !strcmp(input[i].name, "model") && p->cfg.init != INIT_RANDOM;
+        if (!input[i].directory || !(start || input[i].reward) || weights_fit(input[i].path, &e)) continue;
+        add_problem(problems, e.code, "%s: phase %s: %s: %s", input[i].place, p->name, input[i].name, e.text);
     }
 }
 
 // ---- memory ------------------------------------------------------------------------------------------------------------
 
-// Puts in the place of models behind rewards that an earlier phase will make what they will be made of. False after filling
-// *e: that phase makes a model of the other kind.
-static bool plan_rewards(const Pipeline *l, int k, Rewards *rw, Error *e) {
+// Puts in the place of models behind rewards that an earlier phase will make what they will be made of.
+static void plan_rewards(const Pipeline *l, int k, Rewards *rw) {
     for (int i = 0; i <= rw->n; i++) {
         Reward *r = i < rw->n ? &rw->reward[i] : &rw->grader;
         const char *dir = r->info ? reward_model_dir(r) : "";
-        const Phase *maker = *dir ? maker_of(l, k, dir) : NULL;
+        const Phase *maker = *dir && access(dir, R_OK) ? maker_of(l, k, dir) : NULL;
         if (!maker) continue;
-        bool scores = maker->command == PHASE_REWARD_MODEL;
-        if (scores != (r->info->by_model == MODEL_SCORES))
-            return error_set(e, EXIT_CONFIG, "%s: reward %s asks a model that %s, and phase %s makes one that %s",
-                             phase_place(&l->phases.phase[k], i < rw->n ? "rewards" : "eval_grader"), r->name,
-                             scores ? "writes" : "scores texts", maker->name, scores ? "scores texts" : "writes");
-        if (!access(dir, R_OK)) continue; // it is finished
         reward_set_text(r, "model", model_of(l, (int)(maker - l->phases.phase)));
-        rw->unmade = true;
+        rw->unmade |= UINT64_C(1) << i;
     }
-    return true;
 }
 
 // Puts in the place of an adapter that an earlier phase will make one as large: a new one, or that which is there and goes
-// on. False after filling *e: it will be of a model of the other kind.
-static bool plan_adapter(const Pipeline *l, int k, Config *c, Error *e) {
-    const Phase *p = &l->phases.phase[k], *maker = maker_of(l, k, c->adapter);
-    if (maker && (maker->command == PHASE_REWARD_MODEL) != (p->command == PHASE_REWARD_MODEL))
-        return error_set(
-            e, EXIT_CONFIG, "%s: phase %s makes an adapter of a model that %s, and phase %s runs one that %s",
-            phase_place(p, "adapter"), maker->name, p->command == PHASE_REWARD_MODEL ? "writes" : "scores texts",
-            p->name, p->command == PHASE_REWARD_MODEL ? "scores texts" : "writes");
+// on.
+static void plan_adapter(const Pipeline *l, int k, Config *c) {
+    const Phase *maker = maker_of(l, k, c->adapter);
     while (maker && *maker->cfg.adapter && access(maker->cfg.adapter, R_OK))
         maker = maker_of(l, (int)(maker - l->phases.phase), maker->cfg.adapter);
     c->adapter = maker ? maker->cfg.adapter : "";
     if (maker) c->lora_r = maker->cfg.lora_r, c->lora_target = maker->cfg.lora_target;
-    return true;
 }
 
 // Finds the bytes that phase k needs, and whether they are there. False after filling *e.
@@ -176,7 +233,7 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, Error *e) {
     const Phase *p = &l->phases.phase[k];
     Config c = p->cfg; // a view
     c.model = (char *)(uintptr_t)model_of(l, k);
-    if (*c.adapter && access(c.adapter, R_OK) && !plan_adapter(l, k, &c, e)) return false;
+    if (*c.adapter && access(c.adapter, R_OK)) plan_adapter(l, k, &c);
     Rewards rw = {0};
     Engine en = {0};
     RunShape shape;
@@ -184,7 +241,7 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, Error *e) {
     const int64_t many = INT64_C(1) << 20; // of whatever number of questions
     if (phase_scores(p) && !(p->command == PHASE_TRAIN ? rewards_select_training : rewards_select)(&c, &rw, e))
         return false;
-    if (!plan_rewards(l, k, &rw, e)) return false;
+    plan_rewards(l, k, &rw);
     if (p->command == PHASE_TRAIN) shape = shape_for_train(&c, &rw);
     else if (p->command == PHASE_SFT) shape = shape_for_sft(&c);
     else if (p->command == PHASE_REWARD_MODEL) shape = shape_for_pairs(&c);
@@ -202,36 +259,51 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, Error *e) {
 
 // ---- all of it ---------------------------------------------------------------------------------------------------------
 
+// Adds lines to an error, as many as it has room for, and says so where there are more.
+static void put_problems(Error *e, const char *lines) {
+    static const char more[] = "\n... and more; correct these first";
+    size_t used = strlen(e->text), room = sizeof e->text - sizeof more;
+    if (strstr(e->text, more)) return;
+    for (const char *p = lines; *p;) {
+        size_t n = strcspn(p, "\n");
+        if (used + n + 1 > room) {
+            memcpy(e->text + used, more, sizeof more);
+            return;
+        }
+        if (used) e->text[used++] = '\n';
+        memcpy(e->text + used, p, n);
+        e->text[used += n] = 0;
+        p += n + (p[n] == '\n');
+    }
+}
+
 void pipeline_check_files(const Pipeline *l, Error *e) {
-    Str problems = {0};
-    ExitCode code;
+    Problems problems = {0};
     for (int k = 0; k < l->phases.n; k++)
-        if (l->phases.phase[k].place) check_inputs(l, k, &problems, &code); // it could be read
-    size_t used = strlen(e->text);
-    if (problems.n) snprintf(e->text + used, sizeof e->text - used, "\n%s", problems.s);
-    str_free(&problems);
+        if (l->phases.phase[k].place) check_inputs(l, k, &problems), check_weights(l, k, &problems); // it could be read
+    if (problems.lines.n) put_problems(e, problems.lines.s);
+    str_free(&problems.lines);
 }
 
 bool pipeline_check(const Pipeline *l, Error *e) {
-    Str problems = {0}, table = {0};
-    ExitCode code = EXIT_OK;
+    Problems problems = {0};
+    Str table = {0};
     for (int k = 0; k < l->phases.n; k++) {
         const Phase *p = &l->phases.phase[k];
-        size_t before = problems.n, need = 0;
+        size_t before = problems.lines.n, need = 0;
         Error found = {0};
-        check_inputs(l, k, &problems, &code);
-        if (problems.n > before) continue; // what is not there has no memory
-        if (!plan_phase(l, k, &need, &found)) {
-            if (!problems.n) code = found.code;
-            str_printf(&problems, "%s%s:%d: phase %s: %s", problems.n ? "\n" : "", l->path, p->line, p->name,
-                       found.text);
-        } else
-            str_printf(&table, "  %d/%d %-20s %-12s %s  %.2f GiB\n", k + 1, l->phases.n, p->name,
-                       phase_command_name[p->command], p->cfg.model, (double)need / (1 << 30));
+        check_inputs(l, k, &problems);
+        bool there = problems.lines.n == before; // what is not there has no memory
+        if (there && !plan_phase(l, k, &need, &found))
+            add_problem(&problems, found.code, "%s:%d: phase %s: %s", l->path, p->line, p->name, found.text);
+        check_weights(l, k, &problems);
+        str_printf(&table, "  %d/%d %-20s %-12s %s  %.2f GiB\n", k + 1, l->phases.n, p->name,
+                   phase_command_name[p->command], p->cfg.model, (double)need / (1 << 30));
     }
-    if (problems.n) error_set(e, code, "%s", problems.s);
-    else fputs(table.s, stdout), fflush(stdout);
-    bool ok = !problems.n;
-    str_free(&problems), str_free(&table);
+    bool ok = !problems.lines.n;
+    if (!ok) error_set(e, problems.code, "%s", ""), put_problems(e, problems.lines.s);
+    else printf("%s: %d phases into %s; memory of each:\n%s", l->path, l->phases.n, l->phases.output_dir, table.s);
+    fflush(stdout);
+    str_free(&problems.lines), str_free(&table);
     return ok;
 }
