@@ -231,6 +231,12 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
           ":4: a phase's command is sft, train, select, reward_model or "
           "eval, not `tran`; did you mean `train`?",
           ":5: phase `b` is there twice; first on line 3"}},
+        // Bad YAML, wherever it stands.
+        {"phases:\n  - {name: a, command: sft, model: &b x}\n", 2, {":2: anchors (&) are not read here"}},
+        {"phases:\n  - {name: a, command: sft, model: [x", 2, {": not valid YAML: "}},
+        {"phases:\n  - {name: *a, command: sft}\n", 2, {":2: aliases (*) are not read here"}},
+        {"define: {a: b, c: *x}\nphases: []\n", 2, {":1: aliases (*) are not read here"}},
+        {"define: {a: b\nphases:\n  - {name: a, command: sft}\n", 2, {": not valid YAML: "}},
         {"*  - {name: a/b, command: sft}\n", 2, {":4: a phase's name is letters"}},
         {"*  - {name: pipeline, command: sft}\n  - {name: x, name: y, command: sft}\n",
          2,

@@ -108,7 +108,7 @@ static bool scan_phase(PhaseFile *f, Reading *r, YamlReader *y, Node open) {
         if (node.kind == NODE_LIST || node.kind == NODE_MAP) node = yaml_skip(y, node);
         if (node.kind == NODE_BAD) break;
     }
-    if (node.kind == NODE_BAD) return false; // reported when the pairs are read
+    if (node.kind == NODE_BAD) return read_bad(r, &node), false;
     if (!named) problem_at_line(r, open.line, "the phase has no `name`");
     if (!commanded)
         problem_at_line(r, open.line, "the phase has no `command`: sft, train, select, reward_model or eval");
@@ -121,7 +121,8 @@ static int word_index(const PhaseFile *f, const char *word) {
     return -1;
 }
 
-static void define_words(PhaseFile *f, Reading *r, YamlReader *y) {
+// Reads the words of `define`. False where reading must stop.
+static bool define_words(PhaseFile *f, Reading *r, YamlReader *y) {
     Node node;
     while ((node = yaml_next(y)).kind == NODE_SCALAR) {
         char *word = xstrdup(node.text);
@@ -139,6 +140,8 @@ static void define_words(PhaseFile *f, Reading *r, YamlReader *y) {
         if (node.kind == NODE_LIST || node.kind == NODE_MAP) node = yaml_skip(y, node);
         if (node.kind == NODE_BAD) break;
     }
+    if (node.kind == NODE_BAD) read_bad(r, &node);
+    return node.kind != NODE_BAD;
 }
 
 // What take_top does with the keys at the top of the file that are no options, `define` and `phases`.
@@ -168,7 +171,7 @@ static PairFate take_top(void *arg, Reading *r, const Node *key, YamlReader *y) 
         return v.kind == NODE_SCALAR || yaml_skip(y, v).kind != NODE_BAD ? PAIR_TAKEN : PAIR_STOP;
     }
     if (!top->scan) return yaml_skip(y, v).kind == NODE_BAD ? PAIR_STOP : PAIR_TAKEN;
-    if (define) return define_words(top->file, r, y), PAIR_TAKEN;
+    if (define) return define_words(top->file, r, y) ? PAIR_TAKEN : PAIR_STOP;
     for (v = yaml_next(y); v.kind != NODE_END; v = yaml_next(y)) {
         if (v.kind == NODE_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
         if (!scan_phase(top->file, r, y, v)) return PAIR_STOP;
