@@ -181,7 +181,7 @@ static void a_stopped_run_ends_in_the_same_bytes(void **state) {
     char *samples = output("out/samples.jsonl"), *kept = output("out/kept.jsonl"), *table = output("out/select.json");
     char *path = xasprintf("%s/out/samples.jsonl", f.dir);
     size_t whole = strlen(samples), first = strcspn(samples, "\n") + 1;
-    const size_t cuts[] = {first, first + 1, first + (whole - first) / 2, whole - 2};
+    const size_t cuts[] = {0, 1, first / 2, first - 1, first, first + 1, first + (whole - first) / 2, whole - 2};
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         assert_int_equal(truncate(path, (off_t)cuts[i]), 0);
         if (run("")) fail_msg("%s", said);
@@ -202,6 +202,13 @@ static void a_stopped_run_ends_in_the_same_bytes(void **state) {
     free(mended);
     if (run("")) fail_msg("%s", said);
     assert_null(strstr(said, "damaged"));
+    char *without = xasprintf("sed -i '/\"line\": 7,/d' %s", path); // a question of which no line is left
+    assert_int_equal(system(without), 0);
+    if (run("")) fail_msg("%s", said);
+    assert_non_null(strstr(said, ": this line is damaged; from its question on, samples are drawn again"));
+    mended = output("out/samples.jsonl");
+    assert_string_equal(mended, samples);
+    free(mended), free(without);
     if (run("select_rules=completion_length:max=6 threads=2 rollout_batch=4")) fail_msg("%s", said);
     char *again = output("out/samples.jsonl"), *fewer = output("out/select.json");
     assert_string_equal(again, samples);

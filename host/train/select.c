@@ -127,7 +127,8 @@ static bool resume(Select *s, Error *e) {
     bool ok = true;
     if (!comm_rank(comm)) {
         char *head = select_drawn_with(s->cfg, e);
-        ok = head && disk_mkdir(s->cfg->select_output, e) && select_resume(s->cfg, head, &lines, &s->done, e) &&
+        ok = head && disk_mkdir(s->cfg->select_output, e) &&
+             select_resume(s->cfg, s->data, head, &lines, &s->done, e) &&
              log_open(&s->samples, s->cfg->select_output, "samples.jsonl", lines, e);
         if (ok && !lines) {
             str_printf(&s->samples.pending, "%s\n", head);

@@ -1,6 +1,7 @@
 // Rejection sampling: completions of a model, scored, and those kept that rules allow.
 #pragma once
 #include "config.h"
+#include "dataset.h"
 #include "line_log.h"
 #include "reward_set.h"
 #include <jansson.h>
@@ -57,9 +58,10 @@ void select_dropped(const SelectRules *s, const SelectCount *count, Str *out);
 // samples.jsonl: a line that says what it was drawn with, then a line for each completion, questions in the order of
 // their file: so drawing goes on where it stopped, and other rules need no new samples.
 char *select_drawn_with(const Config *c, Error *e); // the first line, without newline. NULL after filling *e
-// Finds how many lines of an earlier run are good (0: there is none), and how many whole questions they cover. Refuses
-// samples that were drawn with other options, model or questions (EXIT_CONFIG).
-bool select_resume(const Config *c, const char *drawn_with, int64_t *lines, int64_t *questions, Error *e);
+// Finds how many lines of an earlier run are good (0: there is none), and how many whole questions of `data` they cover.
+// Refuses samples that were drawn with other options, model or questions (EXIT_CONFIG).
+bool select_resume(const Config *c, Dataset *data, const char *drawn_with, int64_t *lines, int64_t *questions,
+                   Error *e);
 // Adds the lines of prompt p of a decoded and scored batch; a prompt without ids was too long to ask. file: where its
 // question comes from, where there are several, else NULL.
 void select_put(const Batch *b, int p, const Rewards *rw, const char *file, Str *out);

@@ -1,5 +1,6 @@
 // The files of `select`: samples.jsonl with all that was drawn, and kept.jsonl with what is kept of it.
 #include "config_table.h"
+#include "file.h"
 #include "fingerprint.h"
 #include "json.h"
 #include "jsonl.h"
@@ -169,15 +170,39 @@ static bool open_samples(LineReader *r, const char *path, json_t **head, Error *
     return false;
 }
 
-bool select_resume(const Config *c, const char *drawn_with, int64_t *lines, int64_t *questions, Error *e) {
+// Whether samples.jsonl is not there, or ends within its first line: a run was stopped before it could write that.
+static bool not_begun(const char *path) {
+    static const char head[] = "{\"drawn_with\": {";
+    if (access(path, F_OK)) return true;
+    size_t n;
+    char *text = file_read(path, (size_t)1 << 20, &n, NULL);
+    bool begun = !text || memchr(text, '\n', n) || strncmp(text, head, n < sizeof head - 1 ? n : sizeof head - 1) != 0;
+    free(text);
+    return !begun;
+}
+
+// Whether a line is of question i of the data set. Where *e is filled, that could not be read.
+static bool is_of_question(const Config *c, Dataset *data, int64_t i, const Line *line, Error *e) {
+    Row row;
+    if (i >= dataset_rows(data) || !dataset_row(data, i, &row, e)) return false;
+    const char *file = json_string_value(json_object_get(line->json, "file")),
+               *question = json_string_value(json_object_get(line->json, "question"));
+    bool is = row.line == line->line && (c->train_file.n < 2 || (file && !strcmp(file, dataset_path(data, i)))) &&
+              (line->sample < 0 || !strcmp(question, row.question));
+    row_free(&row);
+    return is;
+}
+
+bool select_resume(const Config *c, Dataset *data, const char *drawn_with, int64_t *lines, int64_t *questions,
+                   Error *e) {
     *lines = *questions = 0;
     char *path = xasprintf("%s/samples.jsonl", c->select_output);
     LineReader r;
     json_t *head;
-    if (access(path, F_OK) || !open_samples(&r, path, &head, e)) {
-        bool absent = access(path, F_OK) != 0;
+    bool none = not_begun(path);
+    if (none || !open_samples(&r, path, &head, e)) {
         free(path);
-        return absent;
+        return none;
     }
     json_t *now = json_loads(drawn_with, 0, NULL);
     bool ok = json_equal(head, now) || say_difference(path, json_object_get(head, "drawn_with"), drawn_with, e);
@@ -187,7 +212,10 @@ bool select_resume(const Config *c, const char *drawn_with, int64_t *lines, int6
     int found = 0, next = 0; // the sample that comes next
     while (ok && (found = next_line(&r, &line, e)) > 0) {
         bool skipped = line.sample < 0, expected = skipped ? !next : line.sample == next;
+        Error unread = {0};
+        expected = expected && is_of_question(c, data, *questions, &line, &unread);
         json_decref(line.json);
+        if (unread.code != EXIT_OK) ok = error_set(e, unread.code, "%s", unread.text);
         if (!expected) break;
         next = skipped ? 0 : (next + 1) % (int)c->select_samples;
         if (next) continue;
