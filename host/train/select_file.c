@@ -144,9 +144,11 @@ static int next_line(LineReader *r, Line *out, Error *e) {
     if (found <= 0) return found;
     json_t *j = json_parse(text, n, "", NULL);
     const json_t *sample = json_object_get(j, "sample"), *line = json_object_get(j, "line");
-    bool whole = json_is_integer(line) && (json_object_get(j, "skipped") ||
-                                           (json_is_integer(sample) && json_text(json_object_get(j, "completion")) &&
-                                            json_text(json_object_get(j, "question"))));
+    bool whole = json_is_integer(line) &&
+                 (json_object_get(j, "skipped") ||
+                  (json_is_integer(sample) && json_text(json_object_get(j, "completion")) &&
+                   json_text(json_object_get(j, "question")) && json_is_integer(json_object_get(j, "tokens")) &&
+                   json_is_object(json_object_get(j, "scores"))));
     *out = (Line){j, json_integer_value(line), sample ? (int)json_integer_value(sample) : -1};
     if (!whole) json_decref(j);
     return whole;
