@@ -396,6 +396,28 @@ static void products_stay_until_all_is_checked(void **state) {
     free(path), free(result), free(kept), free(dir), free(slash);
 }
 
+// A run that was killed while it removed what is to be made again leaves half of it, from which nothing goes on.
+static void what_is_half_removed_is_made_anew(void **state) {
+    char *straight = write_phases(phases, "straight", "whole"), *path = write_phases(phases, "half", "half"),
+         *list = xasprintf("%s/half/pipeline.json", f.dir),
+         *weights = xasprintf("%s/half/cold/step_6/model.safetensors", f.dir);
+    assert_run(straight, "", 0, "all that was asked for");
+    assert_run(path, "", 0, "all that was asked for");
+    Error e = {0};
+    json_t *made = json_read(list, &e);
+    assert_non_null(made);
+    json_object_set_new(made, "cold", json_pack("{s:b}", "forgotten", 1));
+    json_object_set_new(made, "pick", json_pack("{s:b}", "forgotten", 1));
+    assert_int_equal(json_dump_file(made, list, 0), 0);
+    json_decref(made);
+    assert_int_equal(unlink(weights), 0);
+    assert_run(path, "", 0, "== phase 1 of 4: cold (sft)");
+    assert_non_null(strstr(said, "reasoning is finished"));
+    assert_non_null(strstr(said, "== phase 3 of 4: pick (select)"));
+    assert_same_outputs("whole", "half");
+    free(straight), free(path), free(list), free(weights);
+}
+
 // Takes `made` out of what pipeline.json says of a phase: it has begun, and is not finished.
 static void unfinish(const char *dir, const char *name) {
     char *command = xasprintf("sed -i '/\"made\": \".*\\/%s\\//d' %s/%s/pipeline.json", name, f.dir, dir);
@@ -495,6 +517,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_phase_that_fails_stops_the_run, setup, teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said_before_the_first_phase, setup, teardown),
         cmocka_unit_test_setup_teardown(products_stay_until_all_is_checked, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_half_removed_is_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(models_are_made_of_models, setup, teardown),
         cmocka_unit_test_setup_teardown(a_phase_is_held_to_what_it_is_made_of, setup, teardown),
         cmocka_unit_test_setup_teardown(programs_and_hooks_of_phases, setup, teardown),

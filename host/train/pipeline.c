@@ -191,7 +191,7 @@ static bool made_read(Pipeline *l, Error *e) {
     bool ok = json_is_object(l->made);
     if (!ok) {
         if (l->made) error_set(e, EXIT_INPUT, "%s: is no list of finished phases", path);
-        error_prefix(e, "remove it to run all phases anew, or choose another output_dir");
+        error_prefix(e, "remove it and what is beside it to run all phases anew, or choose another output_dir");
     }
     free(path);
     return ok;
@@ -355,15 +355,29 @@ static bool phase_record(Pipeline *l, int k, double seconds, Error *e) {
     return made_write(l, e);
 }
 
-// Forgets a phase: removes what it made, and its entry in pipeline.json.
-static bool phase_forget(Pipeline *l, int k, Error *e) {
-    const Phase *p = &l->phases.phase[k];
-    json_object_del(l->made, p->name);
-    if (!made_write(l, e) || !disk_remove(p->cfg.output_dir, e)) return false;
-    char *yaml = in_output(l, "%s.yaml", p->name), *json = in_output(l, "%s.json", p->name);
-    unlink(yaml), unlink(json);
-    free(yaml), free(json);
+// Removes what forgotten phases made, and then their entries in pipeline.json: also those that an earlier run was killed over.
+static bool remove_forgotten(Pipeline *l, Error *e) {
+    for (int k = 0; k < l->phases.n; k++) {
+        const Phase *p = &l->phases.phase[k];
+        if (!json_is_true(json_object_get(json_object_get(l->made, p->name), "forgotten"))) continue;
+        char *yaml = in_output(l, "%s.yaml", p->name), *json = in_output(l, "%s.json", p->name);
+        bool ok = disk_remove(p->cfg.output_dir, e) && disk_remove(yaml, e) && disk_remove(json, e);
+        free(yaml), free(json);
+        json_object_del(l->made, p->name);
+        if (!ok || !made_write(l, e)) return false;
+    }
     return true;
+}
+
+// Forgets phases [first, end), and removes what they made. It is written down before: a run that goes on from half of what
+// a phase made would not end as this one.
+static bool forget(Pipeline *l, int first, int end, Error *e) {
+    for (int k = first; k < end; k++) {
+        json_t *record = json_object();
+        json_object_set_new(record, "forgotten", json_true());
+        json_object_set_new(l->made, l->phases.phase[k].name, record);
+    }
+    return (first >= end || made_write(l, e)) && remove_forgotten(l, e);
 }
 
 // ---- running -------------------------------------------------------------------------------------------------------------------
@@ -486,7 +500,7 @@ static bool run_all(Pipeline *l, Error *e) {
     json_decref(l->made);
     l->made = before;
     // Nothing was touched so far. What is to be made again goes now.
-    for (int j = first; ok && j < end; j++) ok = phase_forget(l, j, e);
+    ok = ok && forget(l, first, end, e);
     for (int k = 0; ok && k < end; k++) ok = pass_phase(l, k, e);
     if (ok)
         printf("== %s: all that was asked for is in %s; pipeline.json there says what was made from what\n", l->path,

@@ -13,7 +13,7 @@ typedef struct {
     int lock;                // open file descriptor of output_dir; -1: none
     Phases phases;
     // phase name -> {command, made, checksum, beside: {part: {path, checksum}}, from: {option: {path, checksum}}}; of one that
-    // has begun command and from alone
+    // has begun command and from alone; of one that is to be made again {forgotten: true}, until what it made is removed
     json_t *made;
 } Pipeline;
 
