@@ -427,8 +427,10 @@ static void unfinish(const char *dir, const char *name) {
 
 // What a phase does not read may change; its command, all that it made, and what one that goes on began with may not.
 static void a_phase_is_held_to_what_it_is_made_of(void **state) {
-    char *path = write_phases(phases, "held", "held"), *samples = xasprintf("%s/held/pick/samples.jsonl", f.dir);
+    char *path = write_phases(phases, "held", "held"), *samples = xasprintf("%s/held/pick/samples.jsonl", f.dir),
+         *unread = xasprintf("eval_file=%s/pairs.jsonl", f.dir);
     assert_run(path, "", 0, "all that was asked for");
+    assert_run(path, unread, 0, "all that was asked for"); // which the phases that are not measure do not read
     assert_run(path, "beta=0.5", 2, "phase reasoning is finished, with other options (beta;");
     assert_non_null(strstr(said, "cold is finished"));
     char *killed = xasprintf("%s/held/pipeline.json.tmp.999999999", f.dir), // what a process left, and one that lives
@@ -455,7 +457,7 @@ static void a_phase_is_held_to_what_it_is_made_of(void **state) {
     assert_run(path, "from=cold", 0, "all that was asked for");
     assert_int_equal(system(command), 0);
     assert_run(path, "", 2, "phase measure is finished, as `eval` and not as `select`");
-    free(path), free(samples), free(change), free(command), free(forget);
+    free(path), free(samples), free(unread), free(change), free(command), free(forget);
 }
 
 // A reward model that goes on from another, or is an adapter; a model's template is part of it.

@@ -71,6 +71,16 @@ static char *find_product(Pipeline *l, int k, Error *e) {
     return path;
 }
 
+// Whether a phase reads an option of n letters. Of the options on files, which several commands have in common, some commands
+// need one alone.
+static bool phase_reads(const Phase *p, const char *option, size_t n) {
+    if (n == strlen("train_file") && !memcmp(option, "train_file", n)) return p->command != PHASE_EVAL;
+    if (n == strlen("eval_file") && !memcmp(option, "eval_file", n))
+        return p->command == PHASE_EVAL || p->command == PHASE_REWARD_MODEL ||
+               (p->command == PHASE_TRAIN && p->cfg.eval_steps > 0);
+    return config_reads(phase_command_name[p->command], option, n);
+}
+
 // The files and directories that a phase reads, by their options.
 static const struct {
     const char *option;
@@ -106,11 +116,11 @@ int phase_inputs(const Phase *p, Rewards *rw, Input all[MAX_INPUTS]) {
     const FileList *files = &p->cfg.train_file;
     for (size_t i = 0; i < INPUTS; i++) {
         const char *path = *(char *const *)((const char *)&p->cfg + inputs[i].at), *name = inputs[i].option;
-        if (!*path || !config_reads(phase_command_name[p->command], name, strlen(name))) continue;
+        if (!*path || !phase_reads(p, name, strlen(name))) continue;
         all[n] = (Input){.path = path, .place = phase_place(p, name), .directory = inputs[i].directory};
         snprintf(all[n++].name, sizeof all->name, "%s", name);
     }
-    for (int f = 0; f < files->n; f++) {
+    for (int f = 0; f < files->n && phase_reads(p, "train_file", strlen("train_file")); f++) {
         all[n] = (Input){.path = files->item[f].path, .place = files->item[f].place};
         if (files->n == 1) snprintf(all[n++].name, sizeof all->name, "train_file");
         else snprintf(all[n++].name, sizeof all->name, "train_file[%d]", f + 1);
@@ -197,13 +207,13 @@ static bool made_read(Pipeline *l, Error *e) {
     return ok;
 }
 
-// The names of the options in which two configurations of a command differ, leaving out those that change no number.
-static void differences(const char *command, const char *then, const char *now, Str *out) {
+// The names of the options in which two configurations of a phase differ, leaving out those that change no number.
+static void differences(const Phase *p, const char *then, const char *now, Str *out) {
     for (const char *line = now; *line;) {
         size_t n = strcspn(line, "\n"), name = strcspn(line, ":");
         char *whole = xasprintf("\n%.*s\n", (int)n, line), *old = xasprintf("\n%s", then);
         if (name < n && *line != ' ' && *line != '#' && !strstr(old, whole) && !config_may_change(line, name) &&
-            config_reads(command, line, name) && !phase_writes(line, name)) // where it writes changes nothing
+            phase_reads(p, line, name) && !phase_writes(line, name)) // where it writes changes nothing
             str_printf(out, "%s%.*s", out->n ? ", " : "", (int)name, line);
         free(whole), free(old);
         line += n + (line[n] == '\n');
@@ -217,7 +227,7 @@ static bool same_options(const Pipeline *l, int k, const char *state, Error *e) 
     size_t n;
     char *old = file_read(path, (size_t)1 << 20, &n, NULL);
     Str changed = {0};
-    if (old) differences(phase_command_name[p->command], old, now, &changed);
+    if (old) differences(p, old, now, &changed);
     else str_puts(&changed, "its configuration is gone");
     if (changed.n)
         error_set(e, EXIT_CONFIG,
