@@ -53,9 +53,9 @@
     INT (prompt,    SAME,  max_prompt_length, 256, 1, 1048576, "tokens of a prompt")                                   \
     PICK(prompt,    SAME,  long_prompts, 0, "truncate_left|skip|fail", "a longer prompt keeps its last tokens, is left out, or stops the run") \
     TEXT(chat,      SAME,  chat_template, "auto", "qwen2.5 (Instruct), qwen2.5-base (its system message), qwen3, qwen3-nothink (answers begin behind an empty thought), llama3, llama3.1, r1-zero; auto: the one the model came with, qwen2.5 where it has none") \
-    TEXT(prompt,    SAME,  system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>") \
-    TEXT(prompt,    SAME,  system_prompt_file, "", "file with the system message")                                     \
-    LIST(prompt,    SAME,  think_markers, "<think>,</think>", "what stands before the thoughts of an answer, and what stands behind them, before the summary: [A, B]; both may be the same. Rewards, select, judges and the shipped system message go by them") \
+    TEXT(system,    SAME,  system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>") \
+    TEXT(system,    SAME,  system_prompt_file, "", "file with the system message")                                     \
+    LIST(system,    SAME,  think_markers, "<think>,</think>", "what stands before the thoughts of an answer, and what stands behind them, before the summary: [A, B]; both may be the same. Rewards, select, judges and the shipped system message go by them") \
     TEXT(prompt,    SAME,  few_shot_file, "", "JSONL with `prompt` and `completion`: examples that stand before each question as turns of the conversation; in raw prompts a line each, and an empty one after it") \
     INT (prompt,    SAME,  few_shot, 0, 0, 1000, "use the first so many of them; 0: all")                              \
     BOOL(chat,      SAME,  raw, false, "the question or prompt is used as it is, without system message and template") \

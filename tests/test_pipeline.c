@@ -431,6 +431,9 @@ static void a_phase_is_held_to_what_it_is_made_of(void **state) {
          *unread = xasprintf("eval_file=%s/pairs.jsonl", f.dir);
     assert_run(path, "", 0, "all that was asked for");
     assert_run(path, unread, 0, "all that was asked for"); // which the phases that are not measure do not read
+    assert_run(path, "few_shot_file=/nowhere.jsonl", 3, "few_shot_file: /nowhere.jsonl");
+    assert_non_null(strstr(said, "cold is finished"));
+    assert_run(path, "system_prompt=S", 2, "phase cold is finished, with other options (system_prompt;");
     assert_run(path, "beta=0.5", 2, "phase reasoning is finished, with other options (beta;");
     assert_non_null(strstr(said, "cold is finished"));
     char *killed = xasprintf("%s/held/pipeline.json.tmp.999999999", f.dir), // what a process left, and one that lives

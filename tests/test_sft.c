@@ -308,6 +308,9 @@ static void completions_share_their_prompt(void **state) {
     }
 }
 
+// The examples of few_shot_file are for drawing answers, not for learning them.
+static void examples_are_not_shown(void **state) { sft("shown", "few_shot_file=/nowhere.jsonl"); }
+
 // Wherever a micro-batch ends, in a completion, behind it, before or behind the prompt that others share, what is learned is
 // the same: its room grows row by row, from that of the longest example to that of all.
 static void a_micro_batch_may_end_anywhere(void **state) {
@@ -369,6 +372,7 @@ int main(void) {
         cmocka_unit_test(checkpoints_come_when_they_are_due),
         cmocka_unit_test(steps_that_are_not_finite_end_a_run),
         cmocka_unit_test(completions_share_their_prompt),
+        cmocka_unit_test(examples_are_not_shown),
         cmocka_unit_test(a_micro_batch_may_end_anywhere),
         cmocka_unit_test(an_unknown_template_is_asked_about),
     };

@@ -25,6 +25,7 @@ const OptionGroup config_groups[] = {
     {"data", "Data", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_EVAL | FOR_SELECT | FOR_PLAN},
     {"questions", "Questions and gold answers", FOR_TRAIN | FOR_EVAL | FOR_SELECT},
     {"chat", "Chat template", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_SAMPLE | FOR_EVAL | FOR_SELECT},
+    {"system", "System message", FOR_TRAIN | FOR_SFT | FOR_SAMPLE | FOR_EVAL | FOR_SELECT},
     {"prompt", "Prompt", FOR_TRAIN | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_PLAN},
     {"sampling", "Sampling", FOR_TRAIN | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_PLAN},
     {"reward", "Rewards", FOR_TRAIN | FOR_EVAL | FOR_SELECT | FOR_PLAN},

@@ -556,8 +556,12 @@ bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, bool *right, Er
     return true;
 }
 
-bool engine_prompter(const Engine *en, Prompter *p, Error *e) {
+bool engine_prompter_bare(const Engine *en, Prompter *p, Error *e) {
     return prompter_open(p, en->cfg, &en->hf, en->tokenizer, en->template, e);
+}
+
+bool engine_prompter(const Engine *en, Prompter *p, Error *e) {
+    return engine_prompter_bare(en, p, e) && prompter_show(p, e);
 }
 
 StopRule engine_stop_rule(const Engine *en) {

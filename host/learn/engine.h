@@ -89,8 +89,10 @@ StopRule engine_stop_rule(const Engine *en);
 bool engine_score(Engine *en, Batch *b, Error *e);
 // Fills right[b->n]: whether the run's grader finds each completion of a decoded batch right. False after filling *e.
 bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, bool *right, Error *e);
-// Opens a prompter of the engine's configuration, tokenizer and template. False after filling *e.
+// Opens a prompter of the engine's configuration, tokenizer and template; bare: without the examples of few_shot_file, which are
+// for drawing, not for learning. False after filling *e.
 bool engine_prompter(const Engine *en, Prompter *p, Error *e);
+bool engine_prompter_bare(const Engine *en, Prompter *p, Error *e);
 // Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
 void model_init_random(Device *d, Model *m, uint64_t seed);
 // Draws the weights of parameter number p alone, the same numbers.

@@ -82,7 +82,11 @@ bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Token
         if (!p->system) return error_prefix(e, "system_prompt_file");
     } else if (*c->system_prompt) p->system = xstrdup(c->system_prompt);
     else if (!c->raw && !default_message(c, template, &p->system, e)) return false;
-    if (!*c->few_shot_file) return true;
+    return true;
+}
+
+bool prompter_show(Prompter *p, Error *e) {
+    if (!*p->cfg->few_shot_file) return true;
     if (!read_examples(p, e)) return error_prefix(e, "few_shot_file");
     return check_examples(p, e);
 }

@@ -20,6 +20,8 @@ typedef enum { PROMPT_GOOD, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
 // Opens a prompter; its arguments must outlive it. False after filling *e.
 bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Tokenizer *t, const char *template,
                    Error *e);
+// Puts the examples of few_shot_file, where one is set, before each question. False after filling *e.
+bool prompter_show(Prompter *p, Error *e);
 void prompter_close(Prompter *p);
 // The ids of a question's prompt, however many.
 bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e);

@@ -117,7 +117,7 @@ static Dataset *open_rows(const Pipeline *l, int k, const Input *in, Error *e) {
             hf_scoring(&hf);
             if (scored_text_open(&reader.text, c.raw ? "raw" : c.chat_template, c.model, &hf, en.tokenizer, NULL))
                 check = (RowCheck){pair_check, &reader};
-        } else if (engine_prompter(&en, &prompter, NULL)) {
+        } else if ((p->command == PHASE_SFT ? engine_prompter_bare : engine_prompter)(&en, &prompter, NULL)) {
             bool evaluates = !strcmp(in->name, "eval_file");
             check = (RowCheck){p->command == PHASE_SFT ? example_check
                                : evaluates             ? prompter_check_eval

@@ -19,7 +19,7 @@
 // Whether an option decides what is drawn and scored: it is of one of these groups or one of `others`, and not free to
 // change.
 static bool decides(const Option *o) {
-    static const char groups[] = " model questions chat prompt sampling reward ";
+    static const char groups[] = " model questions chat system prompt sampling reward ";
     static const char *const free_to_change[] = {
         "load", "grad_dtype", "optim_dtype", "recompute", "gradient_checkpointing", "rollout_batch", "reward_threads"};
     static const char *const others[] = {"seed", "matmul", "train_file", "bad_lines", "select_samples"};

@@ -202,7 +202,7 @@ static bool sft_open(Supervised *run, Error *e) {
     Sft *s = (Sft *)run;
     const Config *c = run->cfg;
     RunShape shape = shape_for_sft(c);
-    if (!engine_prepare(&s->run.learner.engine, c, e) || !engine_prompter(&s->run.learner.engine, &s->prompter, e))
+    if (!engine_prepare(&s->run.learner.engine, c, e) || !engine_prompter_bare(&s->run.learner.engine, &s->prompter, e))
         return false;
     if (!max_length_fits(c, &s->run.learner.engine.hf, e)) return false;
     if (!s->run.learner.engine.hf.n_eos)
