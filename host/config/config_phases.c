@@ -273,7 +273,7 @@ static char *meaning_of(PhaseFile *f, Reading *r, int k, const Where *at, const 
     int defined = word_index(f, word);
     if (defined >= 0) return xstrdup(f->meanings.item[defined]);
     char *name = xstrndup(word, strcspn(word, "."));
-    const char *part = word[strlen(name)] ? word + strlen(name) + 1 : "";
+    const char *which = word[strlen(name)] ? word + strlen(name) + 1 : "";
     int maker = phase_index(f->ps, name);
     char *product = NULL;
     if (maker < 0) {
@@ -288,8 +288,8 @@ static char *meaning_of(PhaseFile *f, Reading *r, int k, const Where *at, const 
         problem_at_place(r, at->place, "%s: ${%s} is made by %s; a phase can use what earlier ones made", at->option,
                          word, maker == k ? "this phase itself" : "a later phase");
     else if (f->ps->phase[maker].command == PHASE_COMMANDS) product = xstrdup(NO_MEANING); // told where it stands
-    else if (!(product = f->product(f->product_arg, f->ps, maker, part)))
-        problem_at_place(r, at->place, "%s: phase %s makes no `%.60s`", at->option, name, part);
+    else if (!(product = f->product(f->product_arg, f->ps, maker, which)))
+        problem_at_place(r, at->place, "%s: phase %s makes no `%.60s`", at->option, name, which);
     else f->ps->phase[k].uses[maker] = 1;
     free(name);
     return product;

@@ -28,8 +28,8 @@ typedef struct {
     Phase *phase; // [n]
     int n;
 } Phases;
-// The path of a part of what phase p makes ("": what ${NAME} alone means). Heap memory; NULL where it has no such part.
-typedef char *PhaseProduct(void *arg, const Phases *ps, int p, const char *part);
+// The path of a product of phase p ("": what ${NAME} alone means). Heap memory; NULL where it makes no such thing.
+typedef char *PhaseProduct(void *arg, const Phases *ps, int p, const char *product);
 // Reads the file. An override "key=value" counts as if it were at the top of the file, "NAME.key=value" as if in that
 // phase. The problems of all phases are in one error, each with its line. On failure *ps has the
 // phases that could be read (their `place` is not NULL) beside others that could not; phases_free must follow then too.

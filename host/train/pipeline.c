@@ -32,20 +32,20 @@ const char *phase_made(const Pipeline *l, const char *name) {
     return json_string_value(json_object_get(json_object_get(l->made, name), "made"));
 }
 
-// The parts that a command makes, the first of which ${NAME} alone means.
-static const char *const parts[PHASE_COMMANDS][2] = {[PHASE_SFT] = {"checkpoint"},
-                                                     [PHASE_TRAIN] = {"checkpoint"},
-                                                     [PHASE_REWARD_MODEL] = {"checkpoint"},
-                                                     [PHASE_SELECT] = {"kept", "samples"},
-                                                     [PHASE_EVAL] = {"result"}};
+// The products of a command, the first of which ${NAME} alone means.
+static const char *const products[PHASE_COMMANDS][2] = {[PHASE_SFT] = {"checkpoint"},
+                                                        [PHASE_TRAIN] = {"checkpoint"},
+                                                        [PHASE_REWARD_MODEL] = {"checkpoint"},
+                                                        [PHASE_SELECT] = {"kept", "samples"},
+                                                        [PHASE_EVAL] = {"result"}};
 
-const char *phase_part(const Phase *p, int i) { return i < 2 ? parts[p->command][i] : NULL; }
+const char *phase_product_name(const Phase *p, int i) { return i < 2 ? products[p->command][i] : NULL; }
 
-char *phase_product(void *pipeline, const Phases *ps, int k, const char *part) {
+char *phase_product(void *pipeline, const Phases *ps, int k, const char *product) {
     const Phase *p = &ps->phase[k];
-    const char *made = phase_made(pipeline, p->name), *found = *part ? NULL : parts[p->command][0];
-    for (int i = 0; phase_part(p, i); i++)
-        if (!strcmp(part, phase_part(p, i))) found = part;
+    const char *made = phase_made(pipeline, p->name), *found = *product ? NULL : products[p->command][0];
+    for (int i = 0; phase_product_name(p, i); i++)
+        if (!strcmp(product, phase_product_name(p, i))) found = product;
     if (!found) return NULL;
     if (p->command == PHASE_EVAL) return xasprintf("%s/%s.json", ps->output_dir, p->name);
     if (p->command == PHASE_SELECT) return xasprintf("%s/%s/%s.jsonl", ps->output_dir, p->name, found);
@@ -264,18 +264,18 @@ static bool same_phase(const Pipeline *l, int k, json_t *from, Error *e) {
     return true;
 }
 
-// The i-th part of what phase k made, as its record has it; NULL: it has none.
-static const json_t *recorded_part(const Pipeline *l, int k, int i) {
+// The i-th product of phase k, as its record has it; NULL: it has none.
+static const json_t *recorded_product(const Pipeline *l, int k, int i) {
     const Phase *p = &l->phases.phase[k];
     const json_t *record = json_object_get(l->made, p->name);
-    return i ? json_object_get(json_object_get(record, "beside"), phase_part(p, i)) : record;
+    return i ? json_object_get(json_object_get(record, "beside"), phase_product_name(p, i)) : record;
 }
 
 // Whether what phase k made is as it left it. False after filling *e.
 static bool same_products(const Pipeline *l, int k, Error *e) {
     const Phase *p = &l->phases.phase[k];
-    for (int i = 0; phase_part(p, i); i++) {
-        const json_t *then = recorded_part(l, k, i);
+    for (int i = 0; phase_product_name(p, i); i++) {
+        const json_t *then = recorded_product(l, k, i);
         if (!then) continue;
         const char *path = json_string_value(json_object_get(then, i ? "path" : "made")),
                    *sum = json_string_value(json_object_get(then, "checksum"));
@@ -329,14 +329,14 @@ static bool phase_begin(Pipeline *l, int k, Error *e) {
     return made_write(l, e);
 }
 
-// The parts of what a phase made beside the first, with checksums. NULL after filling *e.
+// The products of a phase beside the first, with checksums. NULL after filling *e.
 static json_t *other_parts(Pipeline *l, int k, Error *e) {
     json_t *all = json_object();
-    for (int i = 1; all && phase_part(&l->phases.phase[k], i); i++) {
-        const char *part = phase_part(&l->phases.phase[k], i);
-        char *path = phase_product(l, &l->phases, k, part);
+    for (int i = 1; all && phase_product_name(&l->phases.phase[k], i); i++) {
+        const char *product = phase_product_name(&l->phases.phase[k], i);
+        char *path = phase_product(l, &l->phases, k, product);
         json_t *one = with_checksum(path, e);
-        if (one) json_object_set_new(all, part, one);
+        if (one) json_object_set_new(all, product, one);
         else json_decref(all), all = NULL;
         free(path);
     }

@@ -12,17 +12,17 @@ typedef struct {
     const char *from, *only; // NULL: not given
     int lock;                // open file descriptor of output_dir; -1: none
     Phases phases;
-    // phase name -> {command, made, checksum, beside: {part: {path, checksum}}, from: {option: {path, checksum}}}; of one that
+    // phase name -> {command, made, checksum, beside: {product: {path, checksum}}, from: {option: {path, checksum}}}; of one that
     // has begun command and from alone; of one that is to be made again {forgotten: true}, until what it made is removed
     json_t *made;
 } Pipeline;
 
 // What phase `name` has made; NULL: it is not finished.
 const char *phase_made(const Pipeline *l, const char *name);
-// The path of a part of what phase k makes, as a PhaseProduct (phases.h).
-char *phase_product(void *pipeline, const Phases *ps, int k, const char *part);
-// The name of the i-th part of what a phase makes, or NULL.
-const char *phase_part(const Phase *p, int i);
+// The path of a product of phase k, as a PhaseProduct (phases.h).
+char *phase_product(void *pipeline, const Phases *ps, int k, const char *product);
+// The name of the i-th product of a phase, or NULL.
+const char *phase_product_name(const Phase *p, int i);
 // Whether a phase makes checkpoints; whether it scores completions.
 bool phase_makes_model(const Phase *p);
 bool phase_scores(const Phase *p);

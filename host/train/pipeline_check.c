@@ -21,8 +21,8 @@ static const Phase *maker_of(const Pipeline *l, int k, const char *path) {
     const char *uses = l->phases.phase[k].uses;
     for (int j = k - 1; uses && j >= 0; j--) {
         const Phase *p = &l->phases.phase[j];
-        for (int i = 0; uses[j] && phase_part(p, i); i++) {
-            char *made = phase_product((void *)(uintptr_t)l, &l->phases, j, phase_part(p, i));
+        for (int i = 0; uses[j] && phase_product_name(p, i); i++) {
+            char *made = phase_product((void *)(uintptr_t)l, &l->phases, j, phase_product_name(p, i));
             size_t n = strlen(made);
             bool is = !strncmp(path, made, n) && (!path[n] || path[n] == '/');
             free(made);
