@@ -101,8 +101,9 @@ Token Lexer::read() {
             return number();
         } else if (starts_word(c)) {
             size_t from = at++;
-            // "::" inside a word ("shared::cta") belongs to it.
-            while (in_word(peek()) || (peek() == ':' && peek(1) == ':' && isalnum((unsigned char)peek(2))))
+            // "::" inside a word ("shared::cta") belongs to it; ".reg.b32" is two.
+            while ((in_word(peek()) && !(c == '.' && peek() == '.')) ||
+                   (peek() == ':' && peek(1) == ':' && isalnum((unsigned char)peek(2))))
                 at += peek() == ':' ? 2 : 1;
             t.kind = Token::WORD, t.text = s.substr(from, at - from);
             return t;
