@@ -141,6 +141,24 @@ static void memory_is_bounded(void **state) {
 #endif
 }
 
+// Functions that each call the next one twice: one after the other with nothing in them, or with an instruction.
+static void calls_are_bounded(void **state) {
+    static const char *const bodies[] = {"", "mov.u32 %r, 1;"};
+    for (size_t b = 0; b < 2; b++)
+        for (int n = 8; n <= 80; n += 32) { // 256 calls, 2^40, and more than 64 within each other
+            char says[8192];
+            Str text = {0};
+            str_printf(&text, HEAD("sm_80") ".func f%d() { .reg .b32 %%r; %s ret; }\n", n, bodies[b]);
+            for (int i = n; i-- > 0;) str_printf(&text, ".func f%d() { call f%d; call f%d; }\n", i, i + 1, i + 1);
+            str_printf(&text, ".visible .entry k() { call f0; ret; }\n");
+            int code = ptx_run_text(text.s, "grid=1 block=32 shared=0", says, sizeof says);
+            const char *wanted = n == 40 ? "k is too large with the functions it calls" : "calls within calls";
+            if (n == 8 ? code != 0 : code != 3 || !strstr(says, wanted))
+                fail_msg("%d functions: %d, %s", n, code, says);
+            str_free(&text);
+        }
+}
+
 // Every kind of parameter, and what may be given for it.
 static const char kinds[] =
     HEAD("sm_80") ".visible .entry k(.param .u32 a, .param .s32 b, .param .f32 c, .param .b32 d,\n"
@@ -193,7 +211,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(launches_and_arguments), cmocka_unit_test(arguments_of_each_kind),
         cmocka_unit_test(registers_of_a_launch),  cmocka_unit_test(files_that_are_none),
-        cmocka_unit_test(memory_is_bounded),
+        cmocka_unit_test(calls_are_bounded),      cmocka_unit_test(memory_is_bounded),
     };
     return cmocka_run_group_tests_name("ptx_input", tests, scratch_setup, scratch_teardown);
 }

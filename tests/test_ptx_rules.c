@@ -245,6 +245,46 @@ static void tensor_cores(void **state) {
     free(out), free(arguments);
 }
 
+// Functions that were not inlined: twice(x) ends early for 0, of both lanes that diverge; sum(x, y) calls it.
+static const char functions[] =
+    HEAD("sm_80") ".func (.param .b32 result) twice(.param .b32 x);\n"
+                  ".func (.param .b32 result) sum(.param .b32 x, .param .align 4 .b8 y[8]) {\n"
+                  ".reg .b32 %r<4>; .reg .pred %p<2>;\n"
+                  "{ .param .b32 in; .param .b32 out;\nld.param.u32 %r1, [x];\nst.param.b32 [in], %r1;\n"
+                  "call.uni (out), twice, (in);\nld.param.b32 %r2, [out]; }\n"
+                  "ld.param.u32 %r3, [y+4];\nadd.u32 %r2, %r2, %r3;\nst.param.b32 [result], %r2;\nret;\n}\n"
+                  ".func (.param .b32 result) twice(.param .b32 x) {\n"
+                  ".reg .b32 %r<4>; .reg .pred %p<2>;\n"
+                  "ld.param.u32 %r1, [x];\nst.param.b32 [result], %r1;\nsetp.eq.u32 %p1, %r1, 0;\n@%p1 ret;\n"
+                  "shl.b32 %r1, %r1, 1;\nbra DONE;\ntrap;\nDONE: st.param.b32 [result], %r1;\nret;\n}\n"
+                  ".extern .func outside();\n"
+                  ".visible .entry k(.param .u64 p) {\n"
+                  "{.reg.b32 %r<8>;.reg.b64 %rd<4>;.reg.pred %p<2>;\n"
+                  ".param .b32 a; .param .align 4 .b8 b[8]; .param .b32 c;\n"
+                  "mov.u32 %r1, %tid.x;\nand.b32 %r2, %r1, 3;\nsetp.gt.u32 %p1, %r1, 99;\n"
+                  "st.param.b32 [a], %r2;\nst.param.b32 [b+4], 100;\nst.param.b32 [c], 0;\n"
+                  "call (c), sum, (a, b);\nld.param.b32 %r3, [c];\n"
+                  "st.param.b32 [a], %r1;\n@!%p1 call.uni (c), twice, (a);\n@%p1 call.uni outside, ();\n"
+                  "ld.param.b32 %r4, [c];\nadd.u32 %r5, %r3, %r4;\n"
+                  "ld.param.u64 %rd1, [p];\nmul.wide.u32 %rd2, %r1, 4;\nadd.u64 %rd3, %rd1, %rd2;\n"
+                  "st.global.u32 [%rd3], %r5;\n}ret;\n}\n";
+static void functions_are_called(void **state) {
+    char says[4096], *arguments = xasprintf("grid=1 block=64 shared=0 out:256:%s/o", scratch);
+    CHECK_RULES(functions, arguments, {"bra DONE;", "", "rule.ptx:25: kernel k, block (0,0,0), warp 0"},
+                {"%r1, 99;", "%r1, 62;", "lanes 0x80000000: call of outside: the file does not hold that function"},
+                {"ld.param.u32 %r1, [x];\nst.param.b32 [result]", "call twice, (); st.param.b32 [result]",
+                 "call: twice calls itself"},
+                {"sum, (a, b);", "sum, (a);", "call: 1 arguments, where the function has 2"},
+                {"sum, (a, b);", "sum, (a, c);", "call: c has 4 bytes, where y has 8"},
+                {"sum, (a, b);", "sum, (a, %r1);", "only variables of .param"},
+                {"call (c), sum, (a, b);", "call (c), %r1, (a, b);", "call: only of a name"},
+                {"st.param.b32 [b+4], 100;", "", "nobody has written"});
+    assert_int_equal(ptx_run_text(functions, arguments, says, sizeof says), 0);
+    uint32_t *out = (uint32_t *)ptx_read(at("o"));
+    for (uint32_t i = 0; i < 64; i++) assert_int_equal(out[i], 2 * (i & 3) + 100 + 2 * i);
+    free(out), free(arguments);
+}
+
 // A launch that may come before the kernel before it has ended.
 static const char early[] = HEAD("sm_90a") ".visible .entry k(.param .u64 p) {\n"
                                            ".reg .b32 %r<4>; .reg .b64 %rd<4>; .reg .pred %p<2>;\n"
@@ -290,6 +330,7 @@ int main(void) {
         cmocka_unit_test(bulk_copies),
         cmocka_unit_test(registers_change_hands),
         cmocka_unit_test(tensor_cores),
+        cmocka_unit_test(functions_are_called),
         cmocka_unit_test(waits_for_earlier_kernels),
         cmocka_unit_test(blocks_wait_for_each_other),
     };

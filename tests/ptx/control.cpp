@@ -8,6 +8,10 @@ namespace {
 void nothing(Warp &, const Instr &, uint32_t) {}
 void wait_for_earlier(Warp &w, const Instr &, uint32_t lanes) { w.waited |= lanes; }
 void trap(Warp &w, const Instr &i, uint32_t lanes) { fault(w, i, lanes, "trap"); }
+// What calls.cpp has left: a function that the file declares only (vprintf, __assertfail).
+void call_outside(Warp &w, const Instr &i, uint32_t lanes) {
+    fault(w, i, lanes, "the file does not hold that function");
+}
 
 // x: 1 inc, 0 dec; imm: registers. More of them are there once others have given theirs back.
 void setmaxnreg(Warp &w, const Instr &i, uint32_t lanes) {
@@ -100,6 +104,11 @@ bool decode_control(Decoder &d) {
     } else if (d.name == "ret" || d.name == "exit") {
         d.take("uni");
         i.flow = EXIT;
+    } else if (d.name == "call") {
+        d.take("uni");
+        for (const Operand &o : d.s->args)
+            if (o.kind == Operand::LABEL) i.name = "call of " + o.name;
+        i.run = call_outside;
     } else if (d.name == "trap" || d.name == "brkpt") {
         i.run = trap;
     } else if (d.name == "bar" || d.name == "barrier") {

@@ -71,7 +71,7 @@ Space Decoder::take_space(bool *cluster) {
         return SHARED;
     }
     if (take("local")) return LOCAL;
-    if (take("param") || take("param::entry")) return PARAM;
+    if (take("param") || take("param::entry") || take("param::func")) return PARAM;
     if (take("const")) return CONSTANT;
     return GENERIC;
 }
@@ -440,11 +440,13 @@ static void decode_statement(Decoder &d, const Statement &s) {
         d.i.reads.push_back(s.guard);
     }
     d.i.line = s.line;
-    d.i.name = s.op;
+    if (d.i.name.empty()) d.i.name = s.op;
 }
 
-std::unique_ptr<Kernel> decode(const Module &m, const Function &f) {
+std::unique_ptr<Kernel> decode(const Module &m, const Function &entry) {
     std::unique_ptr<Kernel> k(new Kernel());
+    k->own = without_calls(m, entry);
+    const Function &f = k->own ? *k->own : entry;
     k->function = &f;
     k->module = &m;
     Decoder d{m, f, *k, nullptr, {}, {}, {}, {}};

@@ -61,6 +61,7 @@ struct Instr {
 
 struct Kernel {
     const Function *function = nullptr;
+    std::unique_ptr<Function> own; // that function, where it calls others: with their bodies in it
     const Module *module = nullptr;
     std::vector<Instr> code;
     std::vector<int32_t> reg_offset; // of each register in a warp's arena

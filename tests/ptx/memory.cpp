@@ -306,6 +306,7 @@ bool decode_memory(Decoder &d) {
         d.need(2, 3); // a cache policy may follow
         size_t value = writes ? 1 : 0, where = writes ? 0 : 1;
         d.address(where, (Space)i.x);
+        if (i.x == PARAM && d.arg(where).variable >= 0) i.x = LOCAL; // of a call
         const Operand &o = d.arg(value);
         std::vector<Operand> one = o.kind == Operand::VECTOR ? o.list : std::vector<Operand>{o};
         if (one.size() != i.count || bytes_of(t) * i.count > 32 || bytes_of(t) < 1)

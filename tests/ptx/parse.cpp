@@ -9,8 +9,6 @@ namespace ptx {
 namespace {
 
 constexpr uint64_t MOST_BYTES = (uint64_t)1 << 31; // of one variable
-// Of all functions together: what a file may make this machine take.
-constexpr size_t MOST_REGISTERS = 1 << 18, MOST_STATEMENTS = 1 << 17, MOST_OPERANDS = 1 << 19;
 
 int type_bytes(const std::string &t) {
     static const std::map<std::string, int> known = {
@@ -299,7 +297,7 @@ struct Parser {
     }
 
     // ---- functions ---------------------------------------------------------------------------------------------------
-    void parameters(bool returned) {
+    std::unordered_map<std::string, int> parameters(bool returned, std::unordered_map<std::string, int> named = {}) {
         expect('(');
         uint64_t offset = f->param_bytes;
         while (!is(')')) {
@@ -337,12 +335,20 @@ struct Parser {
             p.align = align;
             p.offset = (offset + align - 1) / align * align;
             offset = p.offset + p.size;
-            if (!returned) f->params.push_back(p);
+            if (!f->entry) { // memory of a thread: st.param and ld.param of a call go there
+                std::vector<int> &list = returned ? f->results : f->formals;
+                list.push_back((int)m.variables.size());
+                if (!named.insert({p.name, list.back()}).second) twice(line, p.name);
+                Variable v;
+                v.name = p.name, v.space = LOCAL, v.size = p.size, v.align = p.align;
+                m.variables.push_back(v);
+            } else f->params.push_back(p);
             if (!accept(',')) break;
         }
         expect(')');
         if (offset > 32768) fail(now().line, "%s: more than 32 KB of parameters", f->name.c_str());
         if (!returned) f->param_bytes = offset;
+        return named;
     }
 
     void statement() {
@@ -371,8 +377,9 @@ struct Parser {
         f->label_scopes.push_back(parent);
     }
 
-    void body() {
+    void body(std::unordered_map<std::string, int> parameters) {
         open_scope();
+        scopes.back().variables = std::move(parameters);
         for (expect('{');;) {
             const Token &t = now();
             if (t.kind == Token::END) unexpected("\"}\"");
@@ -409,7 +416,7 @@ struct Parser {
         else if (d == ".shared" || d == ".shared::cta") variables(SHARED, false);
         else if (d == ".local") variables(LOCAL, false);
         else if (d == ".global" || d == ".const") variables(d == ".global" ? GLOBAL : CONSTANT, false);
-        else if (d == ".param") fail(line, "parameters of calls are not known");
+        else if (d == ".param") variables(LOCAL, false); // of a call
         else if (d == ".loc") skip_line(line);
         else if (d == ".pragma") skip_statement();
         else fail(line, "%s is not known here", d.c_str());
@@ -419,10 +426,11 @@ struct Parser {
         m.functions.emplace_back();
         f = &m.functions.back();
         f->entry = entry;
-        if (is('(')) parameters(true);
+        std::unordered_map<std::string, int> named; // a .func's parameters and results
+        if (is('(')) named = parameters(true);
         f->line = now().line;
         f->name = name("a name");
-        if (is('(')) parameters(false);
+        if (is('(')) named = parameters(false, std::move(named));
         while (now().kind == Token::WORD) {
             int line = now().line;
             std::string d = next().text;
@@ -448,7 +456,7 @@ struct Parser {
         if (is('{')) {
             f->has_body = true;
             if (!bodies.insert(f->name).second) twice(f->line, f->name);
-            body();
+            body(std::move(named));
         } else expect(';');
         f = nullptr;
         scopes.clear();

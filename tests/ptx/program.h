@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,7 @@ struct Function {
     bool entry = false, has_body = false;
     std::vector<Parameter> params;
     uint64_t param_bytes = 0;
+    std::vector<int> formals, results; // of a .func: the variables that its caller's are put in the place of
     std::vector<Register> regs;
     std::vector<Statement> body;
     std::vector<int> label_scopes;                           // parent of each scope; 0 is the body
@@ -77,6 +79,9 @@ struct Function {
     int most_registers = 0;                                  // .maxnreg
     int cluster[3] = {0, 0, 0};                              // .reqnctapercluster
 };
+
+// Of all functions together, and of one with those it calls: what a file may make this machine take.
+constexpr size_t MOST_REGISTERS = 1 << 18, MOST_STATEMENTS = 1 << 17, MOST_OPERANDS = 1 << 19;
 
 struct Module {
     std::string file;
@@ -89,5 +94,7 @@ struct Module {
 
 // Parses a file's text, of any content.
 void parse_module(Module &m, const std::string &file, const std::string &text);
+// calls.cpp: f with the bodies of the functions it calls in the place of the calls; NULL where it calls none. Throws Fault.
+std::unique_ptr<Function> without_calls(const Module &m, const Function &f);
 
 } // namespace ptx
