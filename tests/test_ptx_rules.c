@@ -285,6 +285,27 @@ static void functions_are_called(void **state) {
     free(out), free(arguments);
 }
 
+// Pairs of halves compared: 1 and 2 in f16 and bf16, and what set makes of them.
+static const char pairs[] = HEAD("sm_90") ".visible .entry k(.param .u64 p) {\n"
+                                          "{.reg.b32 %r<9>; .reg.b64 %rd<2>; .reg.b16 %h<3>;\n"
+                                          "ld.param.u64 %rd1, [p];\n"
+                                          "mov.b32 %r1, 0x40003c00;\nmov.b32 %r2, 0x3c003c00;\n"
+                                          "set.eq.f16x2.f16x2 %r3, %r1, %r2;\n"
+                                          "set.gt.u32.f16x2 %r4, %r1, %r2;\n"
+                                          "mov.b32 %r5, 0x40003f80;\nmov.b32 %r6, 0x3f803f80;\n"
+                                          "set.le.bf16x2.bf16x2 %r7, %r5, %r6;\n"
+                                          "mov.b32 {%h0, %h1}, %r1;\nset.ne.f16.f16 %h2, %h0, %h1;\n"
+                                          "mov.b32 %r8, {%h2, %h1};\n"
+                                          "st.global.v4.u32 [%rd1], {%r3, %r4, %r7, %r8};\n}\nret;\n}\n";
+static void halves_are_compared(void **state) {
+    static const uint32_t wanted[] = {0x00003c00, 0xffff0000, 0x00003f80, 0x40003c00};
+    char says[4096], *arguments = xasprintf("grid=1 block=32 shared=0 out:16:%s/o", scratch);
+    if (ptx_run_text(pairs, arguments, says, sizeof says)) fail_msg("%s", says);
+    uint32_t *out = (uint32_t *)ptx_read(at("o"));
+    for (int i = 0; i < 4; i++) assert_int_equal(out[i], wanted[i]);
+    free(out), free(arguments);
+}
+
 // A launch that may come before the kernel before it has ended.
 static const char early[] = HEAD("sm_90a") ".visible .entry k(.param .u64 p) {\n"
                                            ".reg .b32 %r<4>; .reg .b64 %rd<4>; .reg .pred %p<2>;\n"
@@ -331,6 +352,7 @@ int main(void) {
         cmocka_unit_test(registers_change_hands),
         cmocka_unit_test(tensor_cores),
         cmocka_unit_test(functions_are_called),
+        cmocka_unit_test(halves_are_compared),
         cmocka_unit_test(waits_for_earlier_kernels),
         cmocka_unit_test(blocks_wait_for_each_other),
     };

@@ -67,14 +67,20 @@ template <typename X, Comparison c> void setp(Warp &w, const Instr &i, uint32_t 
     store(w.pred(i.d), lanes, r);
     if (i.z) store(w.pred(i.e), lanes, no);
 }
-// set: the result is all ones or 1.0f (imm).
+// set: the result is all ones or 1.0 (imm), of 4 bytes or (z) of 2.
 template <typename X, Comparison c> void set(Warp &w, const Instr &i, uint32_t lanes) {
-    uint32_t *d = w.at<uint32_t>(i.d), r = mask<X, c>(w, i);
+    uint32_t r = mask<X, c>(w, i);
     if (i.x) {
         uint32_t p = w.pred(i.c) ^ (i.y & NEGATED ? ALL : 0);
         r = i.x == 1 ? r & p : i.x == 2 ? r | p : r ^ p;
     }
-    each_lane(lanes, [&](int l) { d[l] = r >> l & 1 ? (uint32_t)i.imm : 0; });
+    if (i.z) {
+        uint16_t *d = w.at<uint16_t>(i.d);
+        each_lane(lanes, [&](int l) { d[l] = r >> l & 1 ? (uint16_t)i.imm : 0; });
+    } else {
+        uint32_t *d = w.at<uint32_t>(i.d);
+        each_lane(lanes, [&](int l) { d[l] = r >> l & 1 ? (uint32_t)i.imm : 0; });
+    }
 }
 
 template <typename X> Run choose(bool p, Comparison c) {
@@ -113,8 +119,11 @@ Run by_type(bool p, Type t, Comparison c) {
     }
 }
 
-// Pairs: two predicates.
-void setp_pair(Warp &w, const Instr &i, uint32_t lanes) {
+// Pairs: the lanes where the lower and the upper halves compare so; x: bf16.
+struct Masks {
+    uint32_t r[2];
+};
+Masks compare_pairs(Warp &w, const Instr &i, uint32_t lanes) {
     const uint32_t *a = w.at<uint32_t>(i.a), *b = w.at<uint32_t>(i.b);
     uint32_t r[2] = {0, 0};
     each_lane(lanes, [&](int l) {
@@ -129,8 +138,18 @@ void setp_pair(Warp &w, const Instr &i, uint32_t lanes) {
             r[h] |= (uint32_t)functions.begin()[i.imm](x, y) << l;
         }
     });
-    store(w.pred(i.d), lanes, r[0]);
-    store(w.pred(i.e), lanes, r[1]);
+    return {{r[0], r[1]}};
+}
+void setp_pair(Warp &w, const Instr &i, uint32_t lanes) {
+    Masks m = compare_pairs(w, i, lanes);
+    store(w.pred(i.d), lanes, m.r[0]);
+    store(w.pred(i.e), lanes, m.r[1]);
+}
+// y: a half of the result where it is so.
+void set_pair(Warp &w, const Instr &i, uint32_t lanes) {
+    Masks m = compare_pairs(w, i, lanes);
+    uint32_t *d = w.at<uint32_t>(i.d);
+    each_lane(lanes, [&](int l) { d[l] = (m.r[0] >> l & 1 ? i.y : 0) | (m.r[1] >> l & 1 ? i.y << 16 : 0); });
 }
 
 template <typename X> void selp(Warp &w, const Instr &i, uint32_t lanes) {
@@ -174,6 +193,15 @@ bool decode_compare(Decoder &d) {
             i.run = setp_pair;
             return true;
         }
+        if (!p && (t == F16X2 || t == BF16X2)) { // 1.0 or all ones in each half
+            d.need(3);
+            if (i.x || bytes_of(result) != 4 || result == F32) d.unknown();
+            i.x = t == BF16X2, i.imm = (uint64_t)comparison;
+            i.y = result == F16X2 ? 0x3c00 : result == BF16X2 ? 0x3f80 : 0xffff;
+            i.d = d.out(0, 4), i.a = d.in(1, 4), i.b = d.in(2, 4);
+            i.run = set_pair;
+            return true;
+        }
         int n = bytes_of(t);
         d.need(i.x ? 4 : 3);
         if (p) {
@@ -185,9 +213,11 @@ bool decode_compare(Decoder &d) {
                 i.z = 1;
             }
         } else {
-            if (bytes_of(result) != 4) d.unknown();
-            i.d = d.out(0, 4);
-            i.imm = result == F32 ? 0x3f800000 : ALL;
+            int size = bytes_of(result);
+            if ((size != 4 && size != 2) || (size == 2 && t != F16 && t != BF16)) d.unknown();
+            i.z = size == 2;
+            i.d = d.out(0, size);
+            i.imm = result == F32 ? 0x3f800000 : result == F16 ? 0x3c00 : result == BF16 ? 0x3f80 : ALL;
         }
         i.a = d.in(1, n), i.b = d.in(2, n);
         if (i.x) {
