@@ -232,6 +232,9 @@ static void tensor_cores(void **state) {
         {"wgmma.commit_group.sync.aligned;", "mov.f32 %f2, 0f00000000;", "%f2 belongs to a wgmma"},
         {"wgmma.wait_group.sync.aligned 0;",
          "mov.f32 %f6, %f1; wgmma.wait_group.sync.aligned 1; add.f32 %f7, %f6, %f6;", "%f6 belongs to a wgmma"},
+        {"wgmma.wait_group.sync.aligned 0;",
+         "mov.b32 {%h0, %h1}, %f1; wgmma.wait_group.sync.aligned 1; mov.b32 %f1, {%h0, %h1};",
+         "%f1 belongs to a wgmma"},
         {"wgmma.fence.sync.aligned;", "", "no wgmma.fence"},
         {"wgmma.fence.sync.aligned;", "wgmma.fence.sync.aligned; mov.f32 %f1, %f2;", "%f1 was written after"},
         {"fence.proxy.async.shared::cta;", "", "no proxy fence"},
@@ -242,6 +245,37 @@ static void tensor_cores(void **state) {
     assert_int_equal(ptx_run_text(wgmma, arguments, says, sizeof says), 0);
     float *out = (float *)ptx_read(at("o"));
     for (int i = 0; i < 128; i++) assert_true(out[i] == 2 * (16 + 2));
+    free(out);
+    // Halves are another name, too: so Triton passes sums in f16 on.
+    char *halves = ptx_replace(
+        wgmma, "wgmma.wait_group.sync.aligned 0;",
+        "mov.b32 {%h0, %h1}, %f1; wgmma.wait_group.sync.aligned 0; mov.b32 %f6, {%h0, %h1}; mov.b32 %f1, %f6;", 1);
+    if (ptx_run_text(halves, arguments, says, sizeof says)) fail_msg("%s", says);
+    free(halves), free(arguments);
+}
+
+// Lanes below 8 write; all of them read, and choose.
+static const char chosen[] = HEAD("sm_80") ".visible .entry k(.param .u64 p) {\n"
+                                           ".reg .b32 %r<12>; .reg .b64 %rd<4>; .reg .pred %p<2>; .reg .b16 %h<2>;\n"
+                                           ".shared .align 4 .b8 room[128];\n"
+                                           "mov.u32 %r1, %tid.x;\nmov.u32 %r2, room;\nmad.lo.u32 %r3, %r1, 4, %r2;\n"
+                                           "setp.lt.u32 %p1, %r1, 8;\n"
+                                           "@%p1 st.shared.u32 [%r3], %r1;\n"
+                                           "ld.shared.u32 %r4, [%r3];\n"
+                                           "mov.b32 {%h0, %h1}, %r4;\nmov.b32 %r5, {%h0, %h1};\n"
+                                           "selp.b32 %r6, %r5, 9, %p1;\n"
+                                           "selp.b32 %r7, 9, %r5, !%p1;\n"
+                                           "add.u32 %r8, %r6, %r7;\n"
+                                           "ld.param.u64 %rd1, [p];\nmul.wide.u32 %rd2, %r1, 4;\n"
+                                           "add.u64 %rd3, %rd1, %rd2;\nst.global.u32 [%rd3], %r8;\nret;\n}\n";
+static void unwritten_values_are_not_chosen(void **state) {
+    char says[4096], *arguments = xasprintf("grid=1 block=32 shared=0 out:128:%s/o", scratch);
+    CHECK_RULES(chosen, arguments, {"%r5, 9, %p1;", "%r5, 9, !%p1;", "%r6 was read from memory"},
+                {"9, %r5, !%p1;", "9, %r5, %p1;", "%r7 was read from memory"},
+                {"selp.b32 %r6, %r5, 9, %p1;", "add.u32 %r6, %r5, 0;", "lanes 0xffffff00: add.u32: %r5 was read"});
+    assert_int_equal(ptx_run_text(chosen, arguments, says, sizeof says), 0);
+    uint32_t *out = (uint32_t *)ptx_read(at("o"));
+    for (uint32_t i = 0; i < 32; i++) assert_int_equal(out[i], i < 8 ? 2 * i : 18);
     free(out), free(arguments);
 }
 
@@ -351,6 +385,7 @@ int main(void) {
         cmocka_unit_test(bulk_copies),
         cmocka_unit_test(registers_change_hands),
         cmocka_unit_test(tensor_cores),
+        cmocka_unit_test(unwritten_values_are_not_chosen),
         cmocka_unit_test(functions_are_called),
         cmocka_unit_test(halves_are_compared),
         cmocka_unit_test(waits_for_earlier_kernels),

@@ -229,6 +229,7 @@ bool decode_compare(Decoder &d) {
         int n = bytes_of(d.take_type());
         d.need(4);
         i.d = d.out(0, n), i.a = d.in(1, n), i.b = d.in(2, n), i.c = d.in_pred(3), i.x = d.flip(3);
+        i.selects = true;
         i.run = n == 2 ? selp<uint16_t> : n == 4 ? selp<uint32_t> : n == 8 ? selp<uint64_t> : nullptr;
     } else if (d.name == "slct") {
         d.take("ftz");

@@ -45,7 +45,8 @@ struct Instr {
     bool guard_negated = false;
     Flow flow = PLAIN;
     bool tracked = false;                      // a wgmma: it looks after its registers itself
-    bool copies = false;                       // a mov from register to register
+    bool copies = false;                       // a mov from registers to registers
+    bool selects = false;                      // selp: a or b, as predicate c (x: negated) says
     bool loads = false;                        // it may read what nobody has written, as long as nobody uses that
     uint8_t count = 0;                         // of a vector
     int32_t d = 0, a = 0, b = 0, c = 0, e = 0; // offsets of operands

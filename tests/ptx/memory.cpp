@@ -19,13 +19,20 @@ void mark_undefined(Warp &w, int32_t reg, uint32_t lanes) {
     w.undefined[(size_t)reg] |= lanes;
 }
 void watch_undefined(Warp &w, const Instr &i, uint32_t lanes) {
+    const Kernel &k = *w.block->cluster->grid->kernel;
     uint32_t copied = 0;
     for (int32_t r : i.reads) {
         uint32_t bad = w.undefined[(size_t)r] & lanes;
         if (!bad) continue;
-        if (!i.copies)
+        bool chosen = false;
+        if (i.selects && k.reg_bytes[(size_t)r]) {
+            uint32_t p = w.pred(i.c) ^ (i.x ? ALL : 0);
+            chosen = true;
+            bad &= (k.reg_offset[(size_t)r] == i.a ? p : 0) | (k.reg_offset[(size_t)r] == i.b ? ~p : 0);
+        }
+        if (!i.copies && !chosen)
             fault(w, i, bad, "%s was read from memory that nobody has written",
-                  w.block->cluster->grid->kernel->function->regs[(size_t)r].name.c_str());
+                  k.function->regs[(size_t)r].name.c_str());
         copied |= bad;
     }
     for (int32_t r : i.writes) w.undefined[(size_t)r] = (w.undefined[(size_t)r] & ~lanes) | copied;

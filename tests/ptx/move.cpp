@@ -106,6 +106,7 @@ void decode_mov(Decoder &d) {
         d.vector(many, (int)i.x, &i.list, !joins);
         if (joins) i.d = d.out(to, n), i.run = join;
         else i.a = d.in(from, n), i.run = split;
+        i.copies = true;
         return;
     }
     i.d = d.out(to, n);

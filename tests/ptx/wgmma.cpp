@@ -3,26 +3,27 @@
 #include "memory.h"
 #include "numbers.h"
 #include "units.h"
+#include <algorithm>
 
 namespace ptx {
 
 void watch_registers(Warp &w, const Instr &i, uint32_t lanes) {
     w.steps++;
     if (i.tracked || !lanes) return;
-    bool from_flight = false;
+    uint64_t from_flight = 0; // the group
     for (int32_t r : i.reads) {
         if (w.in_group[(size_t)r] <= w.wgmma_done) continue;
         if (!i.copies)
             fault(w, i, lanes, "%s belongs to a wgmma that has not been waited for",
                   w.block->cluster->grid->kernel->function->regs[(size_t)r].name.c_str());
-        from_flight = true;
+        from_flight = std::max(from_flight, w.in_group[(size_t)r]);
     }
     for (int32_t r : i.writes) {
         if (w.in_group[(size_t)r] > w.wgmma_done)
             fault(w, i, lanes, "%s belongs to a wgmma that has not been waited for",
                   w.block->cluster->grid->kernel->function->regs[(size_t)r].name.c_str());
         w.written_at[(size_t)r] = w.steps;
-        if (from_flight) w.in_group[(size_t)r] = w.in_group[(size_t)i.reads[0]]; // another name of the same
+        if (from_flight) w.in_group[(size_t)r] = from_flight; // another name of the same
     }
 }
 
