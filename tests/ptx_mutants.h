@@ -38,6 +38,7 @@
 {DESCRIPTORS, "expect_tx.shared::cta.b64 _, [%r24], 8192;", "expect_tx.shared::cta.b64 _, [%r24], 8208;", 1, "deadlock"},
 {DESCRIPTORS, "expect_tx.shared::cta.b64 _, [%r24], 8192;", "expect_tx.shared::cta.b64 _, [%r24], 4096;", 1, NULL},
 {DESCRIPTORS, "@!complete bra.uni waitLoop;", "", 0, NULL},
+{"descriptors_fp16_8_90", "@!complete bra.uni waitLoop;", "", 1, "has not been waited for"},
 {DESCRIPTORS, "fence.proxy.async.shared::cta;", "", 1, "no proxy fence"},
 {DESCRIPTORS, "fence.proxy.async.shared::cta;", "", 2, "no proxy fence"},
 {DESCRIPTORS, "@%p2 fence.proxy.tensormap::generic.acquire.gpu [ %rd12 + 0 ], 0x80;", "", 1, "tensormap::generic.acquire"},

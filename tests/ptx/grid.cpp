@@ -183,6 +183,7 @@ std::unique_ptr<Cluster> open_cluster(Grid &g, uint32_t id, std::unique_ptr<Clus
     c->id = id;
     c->size = size[0] * size[1] * size[2];
     c->dice = (l.seed * 0x9E3779B97F4A7C15u + id * 0xD1B54A32D192ED03u) | 1;
+    c->slow = draw(c->dice) % 2;
     c->blocks.resize(c->size);
     uint32_t nx = l.grid[0] / size[0], ny = l.grid[1] / size[1];
     uint32_t at[3] = {id % nx, id / nx % ny, id / nx / ny};
@@ -249,7 +250,7 @@ bool run_cluster(Cluster &c, uint64_t slice, std::string *where) {
             }
         }
         if (events != c.events) events = c.events, c.polls = 0;
-        if (!ran || draw(c.dice) % 8 == 0) {
+        if (!ran || draw(c.dice) % (c.slow ? 512 : 8) == 0) {
             bool arrived = complete_some_bulk(c);
             if (!ran && !arrived) {
                 bool any = false;

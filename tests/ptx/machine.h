@@ -91,6 +91,7 @@ constexpr uint32_t TAG_COPY = 0x80000000u; // a word's tag: of which copy it is;
 // An mbarrier's state is kept here, not in the memory it stands in.
 struct Mbarrier {
     uint64_t phase = 0; // phases that are complete
+    uint64_t lot = 0;   // drawn: which phases test_wait and try_wait give up on
     uint32_t expected = 0;
     int64_t pending = 0, bytes = 0;
     int line = 0;
@@ -98,7 +99,7 @@ struct Mbarrier {
     std::vector<uint32_t> copies, next_copies;
     uint32_t known[LANES] = {}, next_known[LANES] = {};
     struct Waited {
-        int64_t phase = -2;
+        int64_t phase = -2, asked = -2; // asked: the last one that this warp has been told of that it was not complete
         uint32_t lanes = 0;
     } waited[LANES];
 };
@@ -233,6 +234,7 @@ struct Cluster {
     std::deque<Bulk> bulk;
     uint64_t events = 0; // whatever may let somebody go on
     uint64_t dice = 1;
+    bool slow = false; // copies arrive late
     uint32_t arrived = 0, warps_live = 0; // barrier.cluster: warps
     uint64_t generation = 0;
     uint64_t instructions = 0, warp_instructions = 0, barriers = 0, flops = 0; // flops: of tensor cores

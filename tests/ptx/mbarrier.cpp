@@ -40,7 +40,7 @@ void init(Warp &w, const Instr &i, uint32_t lanes) {
         shared_write(w, i, l, *b, offset, 8);
         memset(&b->state[offset], A_BARRIER, 8);
         Mbarrier &m = b->mbarriers[offset];
-        m.expected = count[l], m.pending = count[l], m.line = i.line;
+        m.expected = count[l], m.pending = count[l], m.line = i.line, m.lot = draw(w.block->cluster->dice);
     });
     w.block->cluster->events++;
 }
@@ -126,11 +126,22 @@ void transactions(Warp &w, const Instr &i, uint32_t lanes) {
     });
 }
 
+// Of every fourth phase all warps that ask too early are told so once: one that gave up alone would meet the others, who
+// have waited, at the next barrier, and a loop that is missing would not show.
+bool impatient(Warp &w, Mbarrier &m) {
+    uint64_t dice = (m.lot ^ m.phase * 0x9E3779B97F4A7C15u) | 1;
+    int64_t &asked = m.waited[w.index].asked;
+    if (draw(dice) % 4 || asked == (int64_t)m.phase) return false;
+    asked = (int64_t)m.phase;
+    return true;
+}
+
 // x: by parity (b: 32 bits; else b: the state an arrival gave). The lanes ask for the same, as a rule; one after the other if not.
 void wait(Warp &w, const Instr &i, uint32_t lanes) {
     uint64_t at[LANES];
     addresses(w, i, at);
     uint32_t yes = 0, no = 0;
+    bool early = false;
     each_lane(lanes, [&](int l) {
         Block *b;
         uint32_t offset;
@@ -140,12 +151,13 @@ void wait(Warp &w, const Instr &i, uint32_t lanes) {
         bool done = i.x ? (m.phase & 1) != parity : m.phase > state;
         (done ? yes : no) |= 1u << l;
         if (!done) {
+            early |= impatient(w, m);
             w.wants = format("for phase %llu of the mbarrier at %#x, which lacks %lld arrivals and %lld bytes",
                              (unsigned long long)m.phase, offset, (long long)m.pending, (long long)m.bytes);
         }
     });
     // It may also give up, as the time a GPU waits is its own affair: by lot, and where nobody else can go on.
-    if (no && !w.patience_ends && draw(w.block->cluster->dice) % 4) {
+    if (no && !early && !w.patience_ends && draw(w.block->cluster->dice) % 4) {
         w.waits = true;
         return;
     }
