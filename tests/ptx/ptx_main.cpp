@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <set>
 #include <sys/stat.h>
 
 using namespace ptx;
@@ -180,7 +181,8 @@ static void argument(std::vector<Buffer> &buffers, std::vector<uint8_t> &params,
         if (kind == "inout") b.file = rest;
     } else if (kind == "out") {
         size_t second = rest.find(':');
-        if (second == std::string::npos) wrong("\"" + text + "\": out:BYTES:FILE");
+        if (second == std::string::npos || second + 1 == rest.size())
+            wrong("\"" + text + "\" names no file: out:BYTES:FILE");
         Buffer &b = make_buffer(buffers, whole(rest.substr(0, second), text));
         b.file = rest.substr(second + 1);
         static uint64_t watched; // as many bytes again are taken for that
@@ -210,12 +212,17 @@ static void write_back(const std::vector<Buffer> &buffers) {
 
 // Sorts the command line into options and arguments.
 static void options(int argc, char **argv, Launch &launch, std::vector<std::string> &arguments) {
+    std::set<std::string> given;
     for (int k = 3; k < argc; k++) {
         std::string text = argv[k];
         size_t equals = text.find('=');
         std::string key = text.substr(0, equals), value = equals == std::string::npos ? "" : text.substr(equals + 1);
-        if (equals == std::string::npos || text.find(':') < equals) arguments.push_back(text);
-        else if (key == "grid") three(value, key, launch.grid);
+        if (equals == std::string::npos || text.find(':') < equals) {
+            arguments.push_back(text);
+            continue;
+        }
+        given.insert(key);
+        if (key == "grid") three(value, key, launch.grid);
         else if (key == "block") three(value, key, launch.block);
         else if (key == "cluster") three(value, key, launch.cluster);
         else if (key == "shared") launch.shared = whole(value, key);
@@ -230,6 +237,8 @@ static void options(int argc, char **argv, Launch &launch, std::vector<std::stri
             wrong("\"" + text +
                   "\" is no option (grid, block, shared, cluster, seed, units, limit, regs, early, threads)");
     }
+    for (const char *key : {"grid", "block"})
+        if (!given.count(key)) wrong(std::string(key) + "=X,Y,Z is missing");
 }
 
 int main(int argc, char **argv) {
@@ -237,10 +246,9 @@ int main(int argc, char **argv) {
         fputs(usage, stdout);
         return 0;
     }
-    if (argc < 3) {
-        fputs(usage, stderr);
-        return 2;
-    }
+    if (argc < 3)
+        wrong(std::string(argc < 2 ? "a FILE.ptx and a KERNEL are" : "a KERNEL of that file is") +
+              " missing: ptx FILE.ptx KERNEL grid=X,Y,Z block=X,Y,Z shared=BYTES ARGUMENT... (--help tells more)");
     std::string file = argv[1], name = argv[2], where;
     Launch launch;
     std::vector<std::string> arguments;
