@@ -43,8 +43,9 @@ static inline double floor_adamw(double weight, double grad, double state) {
     return grad + 4 * state + (mastered ? 8 + weight : 2 * weight);
 }
 
-// A GRPO step: `completions` of `length` tokens on average, `batch` decoded at a time, groups of `group` sharing a prompt
-// that is run once; then the update. Decoding takes length x completions / batch steps at the context of half way.
+// A GRPO step: `completions` of `length` tokens on average, `batch` decoded at a time, groups of `group` sharing a
+// prompt that is run once; then the update. Decoding takes length x completions / batch steps at the context of half
+// way.
 static inline double floor_step(ModelDims n, double completions, double group, double prompt, double length,
                                 double batch, double bw, double p) {
     double prompts = completions / group * prompt, tokens = completions * length, context = prompt + length;

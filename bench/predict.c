@@ -5,8 +5,9 @@
 #include <math.h>
 #include <string.h>
 
-// Measured ceilings: device-to-device copy, read + written, and a bf16 product of 8192 cubed (PERFORMANCE of H200; for the
-// H100's copy what the best published memory-bound kernels reach there). f32 without TF32: the boost clock's rate, less a tenth.
+// Measured ceilings: device-to-device copy, read + written, and a bf16 product of 8192 cubed (PERFORMANCE of H200; for
+// the H100's copy what the best published memory-bound kernels reach there). f32 without TF32: the boost clock's rate,
+// less a tenth.
 static const struct {
     const char *name;
     double bw, bf16, f32; // bytes a second, FLOP a second
@@ -18,7 +19,8 @@ static const struct {
     const char *name, *part;
     double share;
 } expected[] = {
-    // Products by mma.sync: two passes of registers through shared memory for every tensor-core instruction that wgmma would
+    // Products by mma.sync: two passes of registers through shared memory for every tensor-core instruction that wgmma
+    // would
     // feed by itself. A few thousand rows; of K > 2048 the sums of the chunks wait in shared memory.
     {"matmul ", "dx [8192", 0.75}, // cuBLASLt
     {"matmul ", "dw [8192", 0.70}, // cuBLASLt, added to f32

@@ -1,5 +1,5 @@
-// What rejection sampling and reward models cost beside what they are made of: `select` beside the bare rollout, scoring by a
-// reward model beside the bare forward pass of the same tokens.
+// What rejection sampling and reward models cost beside what they are made of: `select` beside the bare rollout,
+// scoring by a reward model beside the bare forward pass of the same tokens.
 #include "train_commands.h"
 #include "bench_model.h"
 #include "by_model.h"
@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-// ---- scoring ---------------------------------------------------------------------------------------------------------
+// ---- scoring --------------------------------------------------------------------------------------------------------
 
 enum { TEXTS = 16, PASS = 8 /* texts of a bare pass */, PASS_TOKENS = 3000 };
 
@@ -158,7 +158,7 @@ static void measure_scoring(Bench *b, Shape shape, DType dtype, const Texts *t) 
     free(tokenizer), free(options[0]);
 }
 
-// ---- rejection sampling ----------------------------------------------------------------------------------------------
+// ---- rejection sampling ---------------------------------------------------------------------------------------------
 
 enum {
     SLOTS = 32,

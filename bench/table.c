@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- peers -----------------------------------------------------------------------------------------------------------
+// ---- peers ----------------------------------------------------------------------------------------------------------
 typedef struct {
     char name[96];
     double value;
@@ -45,7 +45,7 @@ void peer_run(const Bench *b, const char *script, const char *section) {
     free(command);
 }
 
-// ---- the table -------------------------------------------------------------------------------------------------------
+// ---- the table ------------------------------------------------------------------------------------------------------
 void bench_section(const Bench *b, const char *title) {
     if (b->floors) printf("%s\n", title);
     else printf("\n%-46s %23s %9s %12s %7s\n", title, "", "of limit", "peer", "ratio");

@@ -5,12 +5,13 @@
 //   INT(group, scope, name, default, min, max, help)
 //   REAL(group, scope, name, default, min, max, help)
 //   TEXT(group, scope, name, default, help)             one string
-//   LIST(group, scope, name, default, help)             a list of strings: [a, b] in YAML, or a plain string split at commas
+//   LIST(group, scope, name, default, help)             strings: [a, b] in YAML, or a plain string split at commas
 //   PICK(group, scope, name, default, "a|b|c", help)    an index into the choices, in their order
-//   FILES(group, scope, name, help)                     one path, or a list of {file: PATH, weight: W, rewards: [...]}; empty
+//   FILES(group, scope, name, help)                     a path, or a list of {file: PATH, weight: W, rewards: [...]}
 //
-// group: which commands read it, see config_groups in host/config/config_table.c. scope: SAME, it changes numbers that a run
-// computes, or may; FREE, it does not, and a resumed run may have another value; LOCAL, each rank may have its own too.
+// group: which commands read it, see config_groups in host/config/config_table.c. scope: SAME, it changes numbers that
+// a run computes, or may; FREE, it does not, and a resumed run may have another value; LOCAL, each rank may have its
+// own too.
 #pragma once
 #include "adapter.h"
 #include "cpu_isa.h"

@@ -17,7 +17,8 @@ typedef struct {
     char *text;        // heap; NULL: no reply
     RewardFault fault; // why there is none; REWARD_FAULTS: given up, since a stop is requested
 } JudgeReply;
-// Asks n prompts, which are NUL-terminated and differ, and fills reply[n]. False after filling *e: the replies are void.
+// Asks n prompts, which are NUL-terminated and differ, and fills reply[n]. False after filling *e: the replies are
+// void.
 typedef bool JudgeAsk(void *arg, const Text *prompt, int n, JudgeReply *reply, Error *e);
 // Scores n samples: equal prompts are asked once, those that have a score already not at all. A sample without a score
 // abstains and is counted. False after `ask` was.

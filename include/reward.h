@@ -56,7 +56,8 @@ typedef enum {
 } RewardFault;
 extern const char *const reward_fault_name[REWARD_FAULTS];
 
-// What kind of model on the engine's device gives a reward (reward_models.h): one that scores texts, or one that writes.
+// What kind of model on the engine's device gives a reward (reward_models.h): one that scores texts, or one that
+// writes.
 typedef enum { MODEL_NONE, MODEL_SCORES, MODEL_WRITES } RewardModelKind;
 
 typedef struct RewardInfo RewardInfo;
@@ -92,7 +93,8 @@ struct RewardInfo {
     // NULL after filling *e; `close` frees it. Both are NULL for other rewards.
     void *(*open)(const Reward *r, Error *e);
     void (*close)(void *data);
-    // What `open` refuses of the parameters alone, for who reads a configuration; false after filling *e. NULL: nothing.
+    // What `open` refuses of the parameters alone, for who reads a configuration; false after filling *e. NULL:
+    // nothing.
     bool (*check)(const Reward *r, Error *e);
     unsigned faults; // 1 << RewardFault for each one that can happen
 };
@@ -101,8 +103,8 @@ struct RewardInfo {
 extern const RewardInfo reward_registry[];
 extern const int reward_count;
 
-// Reads "NAME[:key=value,...]" (weight and as are keys of every reward); a comma within a value is written `\,`. Unknown names
-// and keys name the nearest one.
+// Reads "NAME[:key=value,...]" (weight and as are keys of every reward); a comma within a value is written `\,`.
+// Unknown names and keys name the nearest one.
 bool reward_parse(const char *spec, Reward *out, Error *e);
 // Whether two, as parsed, give the same scores under the same name and weight.
 bool reward_same(const Reward *a, const Reward *b);
@@ -124,7 +126,7 @@ void *reward_data(const Reward *r);
 void reward_fault(const Reward *r, RewardFault fault, int n);
 int64_t reward_faults(const Reward *r, RewardFault fault);
 
-// ---- replies of judges, and what ranks tell each other of a reward ------------------------------------------------------
+// ---- replies of judges, and what ranks tell each other of a reward --------------------------------------------------
 
 // Completions that a judge replied to, in their order, and rows of them whose replies have no score.
 typedef struct {
@@ -132,7 +134,8 @@ typedef struct {
 } ReplyRows;
 #define REPLY_SHOWN 640                                  // bytes that the beginning of a reply may have
 void reply_rows_join(ReplyRows *rows, ReplyRows behind); // appends those that come behind
-// Appends replies that a judge read. unread: how one of them without a score begins; NULL: there is none. From any thread.
+// Appends replies that a judge read. unread: how one of them without a score begins; NULL: there is none. From any
+// thread.
 void reward_replied(const Reward *r, ReplyRows rows, const char *unread);
 // Whether the run may go on: false after filling *e where a row is as long as max_unmatched.
 bool reward_goes_on(const Reward *r, Error *e);
@@ -144,8 +147,8 @@ typedef struct {
 } RewardTally;
 RewardTally reward_tally(const Reward *r);
 void reward_tally_join(RewardTally *t, const RewardTally *behind);
-// Takes the joined tally of all ranks, this one among them; on the `first` rank the row at its end goes on. Not while the
-// reward scores. Returns as reward_goes_on, the same on every rank.
+// Takes the joined tally of all ranks, this one among them; on the `first` rank the row at its end goes on. Not while
+// the reward scores. Returns as reward_goes_on, the same on every rank.
 bool reward_take_tally(const Reward *r, const RewardTally *all, bool first, Error *e);
 int64_t reward_faults_of_all(const Reward *r, RewardFault fault); // the other ranks' as they last told them
 

@@ -29,8 +29,8 @@ typedef struct {
 
 typedef struct {
     int abi; // REWARD_PLUGIN_ABI
-    // Called once at the start with the reward's `argument`; may be NULL. What it returns is passed on. To refuse, write
-    // a sentence into error[0 .. error_bytes - 1]; it must be NUL-terminated.
+    // Called once at the start with the reward's `argument`; may be NULL. What it returns is passed on. To refuse,
+    // write a sentence into error[0 .. error_bytes - 1]; it must be NUL-terminated.
     void *(*open)(const char *argument, char *error, size_t error_bytes);
     // Writes score[0 .. n - 1]; NaN abstains, an infinite score counts as a failure. Called by several threads at once.
     void (*score)(void *opened, const RewardPluginSample *samples, int n, float *score);

@@ -1,5 +1,5 @@
-// An adapter as its spec says, beside a model's dims: carved out of memory, its parameters by PEFT's names and as a product
-// sees them.
+// An adapter as its spec says, beside a model's dims: carved out of memory, its parameters by PEFT's names and as a
+// product sees them.
 #include "error.h"
 #include "model.h"
 #include <math.h>

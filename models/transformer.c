@@ -41,8 +41,8 @@ static const ProductAdapter *adapter_of(const Model *m, int l, LayerProduct p) {
 // Memory of another tensor as [rows, cols] F32.
 static Tensor as_f32(Tensor x, int64_t rows, int64_t cols) { return tensor2(x.data, F32, rows, cols); }
 
-// y[T,N] = x[T,K] w[N,K]^T, and what its adapters add: in f32, before y is rounded, a block of rows after another. A row
-// gets the same bits in any block.
+// y[T,N] = x[T,K] w[N,K]^T, and what its adapters add: in f32, before y is rounded, a block of rows after another. A
+// row gets the same bits in any block.
 static void product(Device *d, const Model *m, const Activations *acts, int l, LayerProduct which, Tensor y, Tensor x,
                     Tensor w) {
     const ProductAdapter *p = adapter_of(m, l, which);
@@ -76,8 +76,8 @@ static void product_bwd(Device *d, const Model *m, const Model *grad, const Acti
     d->lora_up(d, dx, dx, dlow, p->a, p->in);
 }
 
-// Layer l as far as its backward pass needs it, the last product left out. It begins with the residual stream res[T,D] and
-// what the block before adds to it (NONE: it is whole).
+// Layer l as far as its backward pass needs it, the last product left out. It begins with the residual stream res[T,D]
+// and what the block before adds to it (NONE: it is whole).
 static void layer_forward(Device *d, const Model *m, const Activations *acts, int l, Tensor res, Tensor add, Input in) {
     ModelDims n = m->dims;
     const Layer w = m->layer[l];

@@ -1,5 +1,5 @@
-// A page in headless Chromium, over the DevTools protocol on a pair of pipes (--remote-debugging-pipe): JSON messages, a
-// NUL behind each.
+// A page in headless Chromium, over the DevTools protocol on a pair of pipes (--remote-debugging-pipe): JSON messages,
+// a NUL behind each.
 #pragma once
 #include "json.h"
 #include "str.h"

@@ -1,9 +1,9 @@
 // A case: one op at one shape and dtype on one device, with inputs made from a seed. cases.h lists them; correctness,
 // gradients, determinism and speed all run from that list.
 //
-// An op describes itself by a CaseOp: `make` declares its arguments by name, `run` calls d->op with them, `oracle` writes
-// what the outputs must be, in f64 and as plainly as possible. A backward op gives `objective` instead: the sum of
-// cotangent x forward output in f64, whose finite differences its gradients are held against.
+// An op describes itself by a CaseOp: `make` declares its arguments by name, `run` calls d->op with them, `oracle`
+// writes what the outputs must be, in f64 and as plainly as possible. A backward op gives `objective` instead: the sum
+// of cotangent x forward output in f64, whose finite differences its gradients are held against.
 #pragma once
 #include "ops.h"
 #include "random.h"

@@ -98,8 +98,8 @@ static inline void advance_oracle(Case *c) {
 }
 CASE_OP(advance, .oracle = advance_oracle, .exact = true, .one_type = true);
 
-// grpo_loss: one group of completions, of the lengths `len`, else eight of T / 8 tokens; five rewards of equal weight, every
-// token and every completion counts; opt: with a reference and a bonus for entropy
+// grpo_loss: one group of completions, of the lengths `len`, else eight of T / 8 tokens; five rewards of equal weight,
+// every token and every completion counts; opt: with a reference and a bonus for entropy
 enum { CASE_REWARDS = 5, CASE_GROUP_MOST = 8 };
 static inline int64_t case_group(const Case *c, int64_t *offset) { // offset[CASE_GROUP_MOST + 1]
     int64_t n = 0;

@@ -13,8 +13,8 @@ static inline int64_t low_rank_columns(LowRank p, bool all) {
     for (int k = 0; k < p.n; k++) n += all || p.low[k] ? p.width[k] : 0;
     return n;
 }
-// Where column i has what is its own: whether its part has an adapter, its part's first column of z, its first element of w, and
-// its part's columns, which lie between it and the next.
+// Where column i has what is its own: whether its part has an adapter, its part's first column of z, its first element
+// of w, and its part's columns, which lie between it and the next.
 typedef struct {
     bool low;
     int64_t z, w, width;

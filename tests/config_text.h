@@ -40,8 +40,8 @@ static inline Config read_good(const char *text, char **args, int n) {
     return c;
 }
 
-// The text is refused, and the one line of the error that begins with `place` holds `why`. In `place`, "run.yaml" stands
-// for the whole path.
+// The text is refused, and the one line of the error that begins with `place` holds `why`. In `place`, "run.yaml"
+// stands for the whole path.
 static inline void assert_bad(const char *text, size_t size, char **args, int n, const char *place, const char *why) {
     Config c;
     Error e = {0};

@@ -1,4 +1,5 @@
-// What the tests of the emulator share: launches, device memory that a test need not free, children that die of a fault.
+// What the tests of the emulator share: launches, device memory that a test need not free, children that die of a
+// fault.
 #pragma once
 #include "emu.h"
 #include "ptx.cuh"

@@ -1,4 +1,5 @@
-// Linked into every test program: of its tests only those run whose names match the pattern in GRPO_TEST (with * and ?).
+// Linked into every test program: of its tests only those run whose names match the pattern in GRPO_TEST (with * and
+// ?).
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

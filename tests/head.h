@@ -43,8 +43,8 @@ static inline void assert_device_well(void) {
     dev->sync(dev);
     if (dev->error[0]) fail_msg("%s: %s", dev->name, dev->error);
 }
-// Ways to cut rows into batches: the rows of the batch that begins at row i of n. The first way has a batch for each of a
-// GPU's tiles; the CPU does the others too.
+// Ways to cut rows into batches: the rows of the batch that begins at row i of n. The first way has a batch for each of
+// a GPU's tiles; the CPU does the others too.
 static inline int64_t batch_at(int way, int64_t i, int64_t n) {
     static const int64_t every[] = {0, 1, 2, 7, 70};
     int64_t size = way ? every[way] : i < 1 ? 1 : i < 8 ? 7 : i < 30 ? 22 : 40;

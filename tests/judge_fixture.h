@@ -8,8 +8,8 @@
 #include "near.h"
 #include "tokenizer_edit.h"
 
-// A judge that reads a letter and replies with its number, then ends; behind the chat template's last line it replies with 7.
-// Other letters get no number.
+// A judge that reads a letter and replies with its number, then ends; behind the chat template's last line it replies
+// with 7. Other letters get no number.
 static const Lead judge_leads[] = {
     {"a", "0", 20},          {"b", "1", 20},          {"c", "2", 20},          {"d", "3", 20},
     {"e", "4", 20},          {"f", "5", 20},          {"g", "6", 20},          {"h", "7", 20},

@@ -138,7 +138,8 @@ static inline Packed case_packed(const ModelCase *c) {
 // The first N rows of a column.
 static inline Tensor scored(const ModelCase *c, Tensor column) { return tensor_rows(column, 0, c->N); }
 
-// Hidden states, log-probs and entropies of the packed batch, waited for. With kv: row t of the batch goes to cache row kv_row[t].
+// Hidden states, log-probs and entropies of the packed batch, waited for. With kv: row t of the batch goes to cache row
+// kv_row[t].
 static inline void case_forward(ModelCase *c, float temperature, bool kv) {
     Device *d = c->device;
     model_forward(d, &c->model, &c->acts, case_packed(c), kv ? &c->cache : NULL,

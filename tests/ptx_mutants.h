@@ -1,4 +1,5 @@
-// Of test_ptx.c: {kernel, from, to, nth (0: everywhere), what the machine says (NULL: the result is wrong, or it stops)}.
+// Of test_ptx.c: {kernel, from, to, nth (0: everywhere), what the machine says (NULL: the result is wrong, or it
+// stops)}.
 // clang-format off
 #define POINTERS    "matmul_bf16_80"
 #define HOPPER      "matmul_bf16_90"

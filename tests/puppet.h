@@ -1,6 +1,6 @@
-// A puppet: a model whose next token is chosen, as a directory. What comes next depends on the last token alone: each token
-// that leads somewhere has a row of a Hadamard matrix as its embedding, the layers add nothing, and the head of a token is
-// the sum of the rows of those that lead to it.
+// A puppet: a model whose next token is chosen, as a directory. What comes next depends on the last token alone: each
+// token that leads somewhere has a row of a Hadamard matrix as its embedding, the layers add nothing, and the head of a
+// token is the sum of the rows of those that lead to it.
 #pragma once
 #include "hf.h"
 #include "json.h"
@@ -53,8 +53,8 @@ static inline void puppet_weights(Model *m, const Tokenizer *t, const Lead *lead
     }
 }
 
-// at(name): models/tiny's shape, of one layer, with the keys of `patch` (taken over; NULL: none) in config.json; its tokenizer, or the one
-// in the file `tokenizer`.
+// at(name): models/tiny's shape, of one layer, with the keys of `patch` (taken over; NULL: none) in config.json; its
+// tokenizer, or the one in the file `tokenizer`.
 static inline void put_puppet(const char *name, json_t *patch, const char *tokenizer, const Lead *lead, int n) {
     Error e = {0};
     mkdir(at("%s", name), 0777);

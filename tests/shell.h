@@ -10,8 +10,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-// The exit code of a command of the shell (128 + signal), and what it said, NUL-terminated, in says[room]; what has no room is
-// read and dropped.
+// The exit code of a command of the shell (128 + signal), and what it said, NUL-terminated, in says[room]; what has no
+// room is read and dropped.
 static inline int shell_run(const char *command, char *says, size_t room) {
     FILE *p = popen(command, "r");
     assert_non_null(p);

@@ -17,7 +17,7 @@ static float verify(const char *spec, const char *gold, const char *completion, 
 
 static const char *string_of(const json_t *j, const char *key) { return json_string_value(json_object_get(j, key)); }
 
-// ---- Math-Verify's 269 pairs -----------------------------------------------------------------------------------------
+// ---- Math-Verify's 269 pairs ----------------------------------------------------------------------------------------
 
 static int differing;
 
@@ -47,7 +47,7 @@ static void math_verify_pairs(void **state) {
     assert_int_equal(differing, 0);
 }
 
-// ---- verdicts of the real graders ------------------------------------------------------------------------------------
+// ---- verdicts of the real graders -----------------------------------------------------------------------------------
 
 static void expect(const json_t *line, const char *grader, const char *spec, const char *gold, const json_t *text) {
     const json_t *want = json_object_get(json_object_get(line, "rewards"), grader);
@@ -99,7 +99,7 @@ static void model_answers(void **state) {
     assert_int_equal(differing, 0);
 }
 
-// ---- formulas written in many ways, with Math-Verify's verdicts (tools/golden.py verify) -------------------------------
+// ---- formulas written in many ways, with Math-Verify's verdicts (tools/golden.py verify) ----------------------------
 
 static void scripts_and_percentages(void **state) {
     Error e = {0};
@@ -119,7 +119,7 @@ static void scripts_and_percentages(void **state) {
     json_decref(golden);
 }
 
-// ---- GSM8K -----------------------------------------------------------------------------------------------------------
+// ---- GSM8K ----------------------------------------------------------------------------------------------------------
 
 static void check_gold(const json_t *line, int64_t number) {
     const char *gold = strstr(string_of(line, "answer"), "#### ") + 5;
@@ -139,7 +139,7 @@ static void gsm8k_golds(void **state) {
     assert_int_equal(each_line("gsm8k_golds", "gsm8k/test.jsonl", check_gold), 1319);
 }
 
-// ---- what the rules are ----------------------------------------------------------------------------------------------
+// ---- what the rules are ---------------------------------------------------------------------------------------------
 
 static void rules(void **state) {
     static const struct {
@@ -275,7 +275,7 @@ static void rules(void **state) {
     assert_true(verify("accuracy:extract=any", "42", "42", 2) == 1);
 }
 
-// ---- texts made to hurt ----------------------------------------------------------------------------------------------
+// ---- texts made to hurt ---------------------------------------------------------------------------------------------
 
 // A unit repeated many times must end soon, as a completion and (shorter) as gold, and right or wrong but never crash.
 static void hostile_texts_end(void **state) {

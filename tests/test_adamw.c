@@ -115,8 +115,8 @@ static void assert_split(const State *whole, const State *parts) {
     }
 }
 
-// Every high half with every low half that rounds another way, the ties among them: without gradient or decay p stays, and
-// what is kept of it must too. Then steps that move it, of slices too.
+// Every high half with every low half that rounds another way, the ties among them: without gradient or decay p stays,
+// and what is kept of it must too. Then steps that move it, of slices too.
 static void split_masters_are_exact(void **state) {
     Device *d = *state;
     static const uint16_t lows[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
@@ -159,8 +159,8 @@ static State state_new(float w, float g) {
 static const AdamParams plain = {
     .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .grad_scale = 1, .step = 1, .seed = 9};
 
-// Every element makes the same step, far below bf16's resolution at 1; the mean must come out right. The mean of n draws
-// between two values u apart, up with probability q, has deviation u sqrt(q (1 - q) / n).
+// Every element makes the same step, far below bf16's resolution at 1; the mean must come out right. The mean of n
+// draws between two values u apart, up with probability q, has deviation u sqrt(q (1 - q) / n).
 static void assert_mean(Tensor x, double value, const char *what) {
     double low = INFINITY, high = -INFINITY, sum = 0;
     for (int64_t i = 0; i < MANY; i++) {

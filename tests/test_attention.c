@@ -197,8 +197,8 @@ static void check_prefix(Device *d, Pass *p) {
 }
 static void a_shared_prefix_gives_the_same_bits(void **state) { for_passes(*state, check_prefix); }
 
-// What each sequence adds to the gradients of its prefix's keys is added in their order: 2^30 and -2^30 first, then 1, which
-// they would have swallowed. All scores are 0, so that every weight is half.
+// What each sequence adds to the gradients of its prefix's keys is added in their order: 2^30 and -2^30 first, then 1,
+// which they would have swallowed. All scores are 0, so that every weight is half.
 static void a_prefix_sums_in_order(void **state) {
     Device *d = *state;
     enum { T = 4, D = 8, PARTS = 4 };

@@ -1,4 +1,5 @@
-// The table of cases against the list of ops: every op has shapes of every kind, in every type that its arguments can have.
+// The table of cases against the list of ops: every op has shapes of every kind, in every type that its arguments can
+// have.
 #include "cases.h"
 #include "str.h"
 #include <setjmp.h>
@@ -41,7 +42,8 @@ static bool takes_optional(const CaseRow *row) {
     return !same_arguments(case_open_shapes(row->op, row->s, F32, F32), case_open_shapes(row->op, with, F32, F32));
 }
 
-// Adds to `faults` what is wrong with the cases of op `name`: none at all, a kind that lacks, a type that is not asked for.
+// Adds to `faults` what is wrong with the cases of op `name`: none at all, a kind that lacks, a type that is not asked
+// for.
 static void look(Str *faults, const char *name) {
     bool seen[sizeof kinds / sizeof *kinds] = {0}, has_optional = false, by_type = false, by_grad = false;
     const CaseRow *first = NULL;

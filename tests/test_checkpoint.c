@@ -10,7 +10,7 @@
 #include <omp.h>
 #endif
 
-// ---- the plain case --------------------------------------------------------------------------------------------------
+// ---- the plain case -------------------------------------------------------------------------------------------------
 
 static void saved_state_comes_back(void **state) {
     assert_found(at("out"), 0); // no directory at all
@@ -64,7 +64,7 @@ static void other_runs_are_refused(void **state) {
     world_drop(&w);
 }
 
-// ---- power cuts and failing disks ------------------------------------------------------------------------------------
+// ---- power cuts and failing disks -----------------------------------------------------------------------------------
 
 // Saves `step` in a child whose disk is hit at call `at_call`. Returns its exit status: 0 saved, FAULT_EXIT cut off,
 // else 1 + the error's code.

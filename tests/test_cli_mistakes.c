@@ -1,4 +1,5 @@
-// The program as a user meets it who errs: exit codes, one clear line for each mistake, help, notes on what will not work.
+// The program as a user meets it who errs: exit codes, one clear line for each mistake, help, notes on what will not
+// work.
 #include "cli_fixture.h"
 
 static void mistakes_are_one_clear_line(void **state) {

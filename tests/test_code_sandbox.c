@@ -136,7 +136,7 @@ static void the_kernel_is_out_of_reach(void **state) {
         "libc.umount2(b'/proc', 2)",                                                               //
         "libc.unshare(0x10000000)",                                                                // user namespace
         "libc.unshare(0x20000)",                                                                   // mount namespace
-        "libc.syscall(56, 0x10000000 | 17, 0, 0, 0, 0) if os.uname().machine == 'x86_64' else -1", // clone: user namespace
+        "libc.syscall(56, 0x10000000 | 17, 0, 0, 0, 0) if os.uname().machine == 'x86_64' else -1", // clone: new user
         "libc.syscall(435, 0, 88)",                                                                // clone3
         "libc.setns(0, 0)",                                                                        //
         "libc.chroot(b'/tmp')",                                                                    //

@@ -1,6 +1,6 @@
-// Collectives of ranks: inputs whose exact sums and places are known, for 1 to 4 ranks, as processes and, on the CPU, as
-// threads (so that the thread sanitizer sees them); and what happens where a rank dies, hangs or does something else.
-// On GPUs (GRPO_TEST_DEVICE=cuda, see test_device) each rank needs one of its own.
+// Collectives of ranks: inputs whose exact sums and places are known, for 1 to 4 ranks, as processes and, on the CPU,
+// as threads (so that the thread sanitizer sees them); and what happens where a rank dies, hangs or does something
+// else. On GPUs (GRPO_TEST_DEVICE=cuda, see test_device) each rank needs one of its own.
 #include "comm.h"
 #include "on_device.h"
 #include "staging.h"
@@ -128,8 +128,8 @@ static int run(int world, bool threads, double timeout, Part *part, void *arg) {
 static const int64_t sizes[] = {0, 1, 63, 64, 65, 1000, 64 * 4 + 1, 65536 + 7, 3 * 65536 + 129, 400001};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
-// Small whole numbers: every sum is exact, so every order of adding gives the same bits. Slices are multiples of 64: the
-// numbers come again after 61, so that a slice in another's place shows.
+// Small whole numbers: every sum is exact, so every order of adding gives the same bits. Slices are multiples of 64:
+// the numbers come again after 61, so that a slice in another's place shows.
 static float value(int rank, int64_t i) { return (float)((i * 7 + rank * 31) % 61 - 20); }
 
 static bool sums(Comm *c, void *arg) {

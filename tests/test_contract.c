@@ -1,5 +1,6 @@
-// The numerics contract, to the bit: a token's hidden state and log-prob depend on its prefix and the weights alone, not
-// on the batch beside it, the packing, the number of threads, nor on whether it was prefilled, decoded or trained on.
+// The numerics contract, to the bit: a token's hidden state and log-prob depend on its prefix and the weights alone,
+// not on the batch beside it, the packing, the number of threads, nor on whether it was prefilled, decoded or trained
+// on.
 #include "model_case.h"
 #include "on_device.h"
 #include <setjmp.h>
@@ -224,7 +225,8 @@ static void check_decode(ModelCase *c, Truth *truth, int B) {
     }
 }
 
-// Log-probs, logsumexps and entropies of the sampler are those that training computes, all at once, for the same tokens.
+// Log-probs, logsumexps and entropies of the sampler are those that training computes, all at once, for the same
+// tokens.
 static void check_drawn_in_training(ModelCase *c, const Truth *truth) {
     int order[MOST];
     for (int s = 0; s < sequences; s++) order[s] = s;
@@ -267,8 +269,8 @@ static void contract(const Family *family, DType dtype) {
 
 static void same_bits_everywhere_f32(void **state) { contract(&qwen2_family, F32); }
 static void same_bits_everywhere_bf16(void **state) { contract(&qwen2_family, BF16); }
-// Other families, and adapters, add single ops to Qwen2.5's: an emulated GPU, on which all sequences have run with those, is
-// asked fewer.
+// Other families, and adapters, add single ops to Qwen2.5's: an emulated GPU, on which all sequences have run with
+// those, is asked fewer.
 static void contract_beside(const Family *family, DType dtype) {
     int all = sequences;
     if (test_on_cuda()) sequences = 20;

@@ -46,8 +46,8 @@ static double distance(const float *a, const float *b, int n) {
     return sqrt(norm > 0 ? diff / norm : diff);
 }
 
-// Five steps of GRPO on either device: the same tokens, a first ratio of exactly 1 also where training computes the log-probs
-// itself (what was sampled is what is trained on, to the bit), and every sequence's loss within 1e-4.
+// Five steps of GRPO on either device: the same tokens, a first ratio of exactly 1 also where training computes the
+// log-probs itself (what was sampled is what is trained on, to the bit), and every sequence's loss within 1e-4.
 static void five_steps_follow_the_cpu(void **state) {
     NEEDS_GPU();
     Fixture gpu, cpu;
@@ -262,8 +262,9 @@ static double last_metric(const char *path, const char *name) {
     return value;
 }
 
-// Cold start, training, evaluation and sampling as a user runs them, with device memory out of the host's reach and work
-// that waits until somebody asks: nothing reads or writes a tensor of the device, or reads a copy before it is there.
+// Cold start, training, evaluation and sampling as a user runs them, with device memory out of the host's reach and
+// work that waits until somebody asks: nothing reads or writes a tensor of the device, or reads a copy before it is
+// there.
 static void commands_leave_device_memory_alone(void **state) {
     NEEDS_EMULATION();
     Fixture f;

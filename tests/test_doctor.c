@@ -43,7 +43,8 @@ static int remove_folder(void **state) {
     return disk_remove(folder, &e) ? 0 : -1;
 }
 
-// Runs the doctor on models/tiny with these options, and expects a line that begins with `finding`, has `what`, and `why`.
+// Runs the doctor on models/tiny with these options, and expects a line that begins with `finding`, has `what`, and
+// `why`.
 static void assert_finding(char **args, int n, ExitCode code, const char *finding, const char *what, const char *why) {
     char *argv[16] = {"model=models/tiny", "init=random", "chat_template=r1-zero", "max_prompt_length=200"};
     int argc = 4;

@@ -5,7 +5,7 @@
 #include <nccl.h>
 #include <thread>
 
-// ---- limits and faults -----------------------------------------------------------------------------------------------
+// ---- limits and faults ----------------------------------------------------------------------------------------------
 static __global__ void nothing_kernel() {}
 static __global__ void add_kernel(int *x, int v) { atomicAdd(x, v); }
 static __global__ void much_shared_kernel() {
@@ -92,7 +92,7 @@ static void launch_counts(void **) {
     cudaFree(x);
 }
 
-// ---- streams, events, graphs -----------------------------------------------------------------------------------------
+// ---- streams, events, graphs ----------------------------------------------------------------------------------------
 static __global__ void double_kernel(int *x) { *x *= 2; }
 static void put(cudaStream_t s, void (*kernel)(int *), int *x) {
     cudaLaunchConfig_t config = {};
@@ -216,7 +216,7 @@ static void graphs(void **) {
     cudaFree(x), cudaFree(y), cudaFree(three);
 }
 
-// ---- libraries -------------------------------------------------------------------------------------------------------
+// ---- libraries ------------------------------------------------------------------------------------------------------
 // c[m,n] = 2 op(a) op(b) + 3 c by rows, as a column-major product of the transposes.
 static void library_product(void **) {
     const int m = 5, n = 7, k = 40;

@@ -1,10 +1,10 @@
-// What a kernel may do under tests/emu, and that every kind of fault it is there for is caught: memory, threads, instructions.
-// Each planted fault runs in a child process, whose death and last words are looked at.
+// What a kernel may do under tests/emu, and that every kind of fault it is there for is caught: memory, threads,
+// instructions. Each planted fault runs in a child process, whose death and last words are looked at.
 #include "emu_fixture.h"
 #include "philox.h"
 #include <math.h>
 
-// ---- memory ----------------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------------------
 static __global__ void write_kernel(int *p, int at) { p[at + (int)threadIdx.x] = 1; }
 static __global__ void read_kernel(int *to, const int *p, int at) { *to = p[at]; }
 
@@ -105,7 +105,7 @@ static void memory_kinds(void **) {
     emu_reset();
 }
 
-// ---- threads ---------------------------------------------------------------------------------------------------------
+// ---- threads --------------------------------------------------------------------------------------------------------
 template <bool barrier> static __global__ void neighbour_kernel(int *x) {
     SHARED(int, room, [32]);
     int v = x[threadIdx.x];
@@ -141,8 +141,8 @@ static void missing_barrier(void **) {
     emu_seed(1);
 }
 
-// The room of a sum of the block is written again while slower warps may still read it: only an order in which warps are
-// far apart shows that.
+// The room of a sum of the block is written again while slower warps may still read it: only an order in which warps
+// are far apart shows that.
 template <bool barrier> static __global__ void two_sums_kernel(int *x) {
     SHARED(float, room, [WARP]);
     float first = block_sum(1.0f, room);
@@ -246,7 +246,7 @@ static void order(void **) {
     emu_seed(1);
 }
 
-// ---- instructions ----------------------------------------------------------------------------------------------------
+// ---- instructions ---------------------------------------------------------------------------------------------------
 static __global__ void mma_kernel(float *c, const Bf16 *a, const Bf16 *b) { // a[16,16], b[16,8], c[16,8]
     int g = (int)threadIdx.x / 4, q = (int)threadIdx.x % 4 * 2;
     uint32_t x[4], y[2];

@@ -1,5 +1,5 @@
-// Odd places to start the program in: variables, limits, closed descriptors, full pipes, containers. An error or the right
-// result, never a signal's death.
+// Odd places to start the program in: variables, limits, closed descriptors, full pipes, containers. An error or the
+// right result, never a signal's death.
 #include "file.h"
 #include "machine.h"
 #include "output.h"
@@ -16,8 +16,8 @@
 
 static char dir[] = "/tmp/grpo-environment-XXXXXX";
 
-// Runs a line of shell in which $G is the program, $D the folder; its outputs in *out and *err. The exit code; below 0: a
-// signal.
+// Runs a line of shell in which $G is the program, $D the folder; its outputs in *out and *err. The exit code; below 0:
+// a signal.
 static int shell(const char *line, Str *out, Str *err) {
     setenv("G", program(), 1);
     setenv("D", dir, 1);
@@ -50,7 +50,8 @@ static const bool sanitized = true;
 static const bool sanitized = false;
 #endif
 
-// Whether the loader had too little memory for the libraries that a build with CUDA is linked with: no line of ours ran.
+// Whether the loader had too little memory for the libraries that a build with CUDA is linked with: no line of ours
+// ran.
 static bool never_started(int code, const Str *err) {
     return code == 127 && err->s && strstr(err->s, "error while loading shared libraries");
 }

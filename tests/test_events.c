@@ -1,5 +1,5 @@
-// TensorBoard's event file, read back by a reader of its own: framing, checksums, tags and values; no step twice after a
-// resumption; a damaged end is cut off. `test_events DIR` writes such a file for tensorboard's own reader instead.
+// TensorBoard's event file, read back by a reader of its own: framing, checksums, tags and values; no step twice after
+// a resumption; a damaged end is cut off. `test_events DIR` writes such a file for tensorboard's own reader instead.
 #include "crc32c.h"
 #include "live.h"
 #include "metrics.h"
@@ -16,7 +16,7 @@
 #include <cmocka.h>
 #include "scratch.h"
 
-// ---- a reader: field by field, from the format's description -----------------------------------------------------------
+// ---- a reader: field by field, from the format's description --------------------------------------------------------
 
 typedef struct {
     const unsigned char *at, *end;
@@ -135,7 +135,7 @@ static const Value *find(const Values *v, int64_t step, const char *tag) {
     return hit;
 }
 
-// ---- a run ------------------------------------------------------------------------------------------------------------
+// ---- a run ----------------------------------------------------------------------------------------------------------
 
 static EventLog *opened_events; // of the run that was opened last
 
@@ -296,8 +296,9 @@ static void fill_disk(const char *path) {
     close(fd);
 }
 
-// A run of six steps on a disk that is full from the second to the fourth, but for the pages that the logs have begun. What
-// it wrote is copied out to scratch. Returns an exit code: 0; 77 where a process may not mount a file system of its own.
+// A run of six steps on a disk that is full from the second to the fourth, but for the pages that the logs have begun.
+// What it wrote is copied out to scratch. Returns an exit code: 0; 77 where a process may not mount a file system of
+// its own.
 static int run_on_full_disk(void) {
     char outside[sizeof scratch];
     int uid = (int)getuid(), gid = (int)getgid();

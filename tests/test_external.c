@@ -1,4 +1,5 @@
-// Users' own scorers: programs that answer, sleep, fork, crash, flood, ignore TERM; shared objects; the shipped examples.
+// Users' own scorers: programs that answer, sleep, fork, crash, flood, ignore TERM; shared objects; the shipped
+// examples.
 #include "file.h"
 #include "json.h"
 #include "scoring.h"

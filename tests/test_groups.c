@@ -1,6 +1,6 @@
-// Gradients in bf16 where a prompt's rows stand once for its group, beside the same completions each with its own prompt:
-// which of the two is nearer to f64, over many drawn weights, prompts and completions. One of them rounds a prompt's
-// gradients eight times and sums, the other sums and rounds once.
+// Gradients in bf16 where a prompt's rows stand once for its group, beside the same completions each with its own
+// prompt: which of the two is nearer to f64, over many drawn weights, prompts and completions. One of them rounds a
+// prompt's gradients eight times and sums, the other sums and rounds once.
 #include "micro.h"
 #include "model_case.h"
 #include "near.h"
@@ -25,8 +25,8 @@ static const ModelDims dims = {.family = &qwen2_family,
                                .rope.theta = 10000};
 enum { PROMPTS = 3, GROUP = 8, LONGEST = 40, ROWS = PROMPTS * GROUP * 2 * LONGEST, SEEDS = 16 };
 
-// What is asked of a completion's tokens: GRPO's advantages over its length, which cancel in a group; supervised tuning's
-// equal shares, which add up.
+// What is asked of a completion's tokens: GRPO's advantages over its length, which cancel in a group; supervised
+// tuning's equal shares, which add up.
 typedef enum { ADVANTAGES, EQUAL, ASKED } Asked;
 static const char *const asked_name[] = {"advantages", "equal shares"};
 
@@ -99,8 +99,8 @@ static double distance(const ModelCase *c, const ModelCase *exact) {
 }
 
 // The errors of one draw are the same numbers rounded in two ways, most of them made by roundings that both have: their
-// ratio is 1 but for some thousandths, up or down. So its mean over the draws may not be above 1 by more than three times its
-// standard error, and that must be small enough for half a percent to show.
+// ratio is 1 but for some thousandths, up or down. So its mean over the draws may not be above 1 by more than three
+// times its standard error, and that must be small enough for half a percent to show.
 static void shared_is_no_further_from_f64(void **state) {
     for (Asked asked = 0; asked < ASKED; asked++) {
         double mean[2] = {0}, sum = 0, squares = 0;

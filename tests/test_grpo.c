@@ -2,7 +2,7 @@
 #include "grpo_case.h"
 #include "on_device.h"
 
-// ---- exact properties ------------------------------------------------------------------------------------------------
+// ---- exact properties -----------------------------------------------------------------------------------------------
 
 static uint64_t seed = 1;
 static double uniform(void) { // (0, 1); xorshift64*
@@ -101,8 +101,8 @@ static void cut_does_not_matter(void **state) {
     case_free(&c), case_free(&again);
 }
 
-// Completions longer than what one block of a GPU takes, next to short ones: alone they have the same bits, and their sums
-// are those of all their tokens.
+// Completions longer than what one block of a GPU takes, next to short ones: alone they have the same bits, and their
+// sums are those of all their tokens.
 static void long_completions_are_whole(void **state) {
     static const int length[] = {5000, 0, 2048, 2049};
     Case c = random_batch(31, 1, 4, length), again = random_batch(31, 1, 4, length);
@@ -135,8 +135,8 @@ static void long_completions_are_whole(void **state) {
     case_free(&c), case_free(&again);
 }
 
-// The slopes of the loss along token j of every sequence's column x[N], slope[SEQUENCES]: a sequence's loss depends on its
-// own tokens alone, so two evaluations serve all. GM_LOSS is f32, so the step is large.
+// The slopes of the loss along token j of every sequence's column x[N], slope[SEQUENCES]: a sequence's loss depends on
+// its own tokens alone, so two evaluations serve all. GM_LOSS is f32, so the step is large.
 static void slopes(Case *c, GrpoParams p, float *x, int j, double *slope) {
     float kept[SEQUENCES] = {0}, step = 1e-2f;
     double up[SEQUENCES];

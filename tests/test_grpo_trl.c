@@ -37,7 +37,8 @@ static double sum_of(const Case *c, GrpoMetric m, int64_t rows) {
 // The metrics that are sums of the op's; those that the training loop makes of them are test_step's.
 static double metrics_error(const json_t *m, const Case *c, const GrpoParams *p) {
     double tokens = metric_sum(c, GM_TOKENS), worst = 0;
-    // GDPO in TRL leaves groups of equal rewards an advantage of some 1e-9, whose sign counts in clip ratios; ours is 0.
+    // GDPO in TRL leaves groups of equal rewards an advantage of some 1e-9, whose sign counts in clip ratios; ours is
+    // 0.
     bool clips = p->aggregation == SUM_THEN_NORMALIZE;
     const struct {
         const char *name;

@@ -232,8 +232,8 @@ static void test_purity(void **state) {
     }
 }
 
-// At the real vocabulary nothing of size tokens x vocabulary is ever held: scratch stays within its bound. So both ops go
-// in passes: some rows and some tokens of the vocabulary on either side of where one may end, against f64.
+// At the real vocabulary nothing of size tokens x vocabulary is ever held: scratch stays within its bound. So both ops
+// go in passes: some rows and some tokens of the vocabulary on either side of where one may end, against f64.
 static void test_real_vocabulary(void **state) {
     Case c = new_case(BF16, F32, 600, 151936, 8, 1);
     double *x = f64_of(c.x), *w = f64_of(c.w), *old = f64_of(c.dw), off = 0, all = 0;

@@ -34,7 +34,7 @@ static void put_config(const char *dir, const char *name, const char *value) {
     json_decref(j);
 }
 
-// ---- config.json -----------------------------------------------------------------------------------------------------
+// ---- config.json ----------------------------------------------------------------------------------------------------
 
 static void published_models_have_their_size(void **state) {
     const struct {
@@ -267,7 +267,7 @@ static void configs_that_mean_something_else_are_refused(void **state) {
     SAYS(&e, "parameters");
 }
 
-// ---- weights ---------------------------------------------------------------------------------------------------------
+// ---- weights --------------------------------------------------------------------------------------------------------
 
 static void save(const char *dir, const char *source, const Model *m) {
     Error e = {0};
@@ -497,7 +497,7 @@ static void unfit_weights_are_named(void **state) {
     model_drop(&n);
 }
 
-// ---- random starts ---------------------------------------------------------------------------------------------------
+// ---- random starts --------------------------------------------------------------------------------------------------
 
 static void random_start_has_its_moments(void **state) {
     ModelDims dims = {

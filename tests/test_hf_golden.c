@@ -54,8 +54,8 @@ static float theta_of(const char *dir) {
     return c.dims.rope.theta;
 }
 
-// What is saved has the base where transformers 4 looks (rope_theta) and where 5 does (rope_parameters), and nothing that
-// would keep 5 from looking there.
+// What is saved has the base where transformers 4 looks (rope_theta) and where 5 does (rope_parameters), and nothing
+// that would keep 5 from looking there.
 static void rotary_base_is_transformers(void **state) {
     json_t *rows = golden("rope"), *row;
     Model m = model_make(small, F32, 3);

@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-// ---- arena -----------------------------------------------------------------------------------------------------------
+// ---- arena ----------------------------------------------------------------------------------------------------------
 static void arena_measures_what_it_takes(void **state) {
     Arena m = arena_measure();
     assert_null(arena_take(&m, 1));
@@ -55,7 +55,7 @@ static void overrun(const void *unused) {
 
 static void arena_overrun_dies_and_says_where(void **state) { assert_dies(overrun, NULL, "arena"); }
 
-// ---- strings ---------------------------------------------------------------------------------------------------------
+// ---- strings --------------------------------------------------------------------------------------------------------
 static void assert_json(const char *text, size_t n, const char *expected) {
     Str s = {0};
     str_json(&s, text, n);
@@ -117,7 +117,7 @@ static void ids_grow(void **state) {
     assert_null(v.id);
 }
 
-// ---- tensors' small conversions --------------------------------------------------------------------------------------
+// ---- tensors' small conversions -------------------------------------------------------------------------------------
 static uint32_t bits(float f) {
     uint32_t u;
     memcpy(&u, &f, 4);
@@ -143,7 +143,7 @@ static void bf16_rounds_to_nearest_even(void **state) {
     }
 }
 
-// ---- errors ----------------------------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------------------------------------
 static void error_says_what_and_keeps_its_code(void **state) {
     Error e = {0};
     assert_false(error_set(&e, EXIT_INPUT, "line %d: %s", 7, "no answer"));

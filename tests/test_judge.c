@@ -19,7 +19,7 @@ int main(void) {
 }
 #else
 
-// ---- the server ------------------------------------------------------------------------------------------------------
+// ---- the server -----------------------------------------------------------------------------------------------------
 
 typedef struct {
     int listener, port;
@@ -160,7 +160,7 @@ static Reward judge_of(const Server *s, const char *params) {
     return r;
 }
 
-// ---- tests -----------------------------------------------------------------------------------------------------------
+// ---- tests ----------------------------------------------------------------------------------------------------------
 
 static void scores_are_read(void **state) {
     Server *s = server_start();
@@ -327,7 +327,8 @@ static void failures_abstain(void **state) {
 static char noted[4096];
 static void keep_note(const char *text) { snprintf(noted + strlen(noted), sizeof noted - strlen(noted), "%s\n", text); }
 
-// A fault is counted for each completion with the prompt; a pattern that finds nothing is told of once, and ends the run.
+// A fault is counted for each completion with the prompt; a pattern that finds nothing is told of once, and ends the
+// run.
 static void judges_without_a_score_end_a_run(void **state) {
     Server *s = server_start();
     Reward r = judge_of(s, ",max_unmatched=6");

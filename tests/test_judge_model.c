@@ -130,8 +130,8 @@ static void long_and_empty_prompts_abstain(void **state) {
     close_judge(&p);
 }
 
-// What a completion spells of special tokens is text to the judge (test_encode_around.c): where its prompt may have as many ids
-// as those tokens would make of it, it is too long, and an unmarked text is not.
+// What a completion spells of special tokens is text to the judge (test_encode_around.c): where its prompt may have as
+// many ids as those tokens would make of it, it is too long, and an unmarked text is not.
 static void spelled_tokens_are_not_tokens(void **state) {
     static const char spelled[] = "<|im_end|><|im_start|>";
     Str prompt = {0};
@@ -169,7 +169,7 @@ static void other_families_judge(void **state) {
     }
 }
 
-// ---- a pattern that matches nothing ----------------------------------------------------------------------------------
+// ---- a pattern that matches nothing ---------------------------------------------------------------------------------
 
 static void silent_judges_are_told_of(void **state) {
     static const char *const bad[] = {"z", "y", "z", "x"}, *const mixed[] = {"z", "d", "y"};
@@ -212,7 +212,7 @@ static void only_replies_in_a_row_end_a_run(void **state) {
     close_judge(&o);
 }
 
-// ---- what is refused -------------------------------------------------------------------------------------------------
+// ---- what is refused ------------------------------------------------------------------------------------------------
 
 static void refused(const char *expected, const char *spec) {
     Opened o;

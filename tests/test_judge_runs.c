@@ -51,7 +51,8 @@ static void check_sample(const json_t *j) {
     else assert_true(json_is_null(score));
 }
 
-// select writes the same bytes at one rank, at two and at four, whatever was asked before; so it does where it was stopped.
+// select writes the same bytes at one rank, at two and at four, whatever was asked before; so it does where it was
+// stopped.
 static void ranks_judge_alike(void **state) {
     put_run(LEADS(of_letters), "completion_length,judge_model:model=j," ASKED "4");
     const char *select = "select $(cat run) train_file=q.jsonl select_samples=4 select_rules=judge_model:min=0.2 "
@@ -105,8 +106,8 @@ static void check_own(const json_t *j) {
     as_base += json_equal(own, json_object_get(scores, "base"));
 }
 
-// Without a directory the judge is the model the run begins with, and stays it while the policy changes: in weights of its own,
-// or in those of the reference where that stays too. A stopped run goes on to the same bytes.
+// Without a directory the judge is the model the run begins with, and stays it while the policy changes: in weights of
+// its own, or in those of the reference where that stays too. A stopped run goes on to the same bytes.
 static void the_start_model_judges(void **state) {
     static const char *const ways[] = {"beta=0",
                                        "beta=0.04",
@@ -229,7 +230,8 @@ static void count_row(const json_t *j) {
     longest_row = row > longest_row ? row : longest_row;
 }
 
-// The end of a run by replies without a score, and what is noted of them: of all ranks. Runs `fmt` (max_unmatched, ranks).
+// The end of a run by replies without a score, and what is noted of them: of all ranks. Runs `fmt` (max_unmatched,
+// ranks).
 static void ends_alike(const char *fmt, int most, int count) {
     char *counted = xasprintf("without a proper score: bad_reply %d\n", count),
          *says = xasprintf("in the replies to %d completions in a row (max_unmatched); one begins: \"", most);
@@ -281,7 +283,8 @@ static void ranks_end_alike(void **state) {
     free(one), free(two);
 }
 
-// A pipeline's phase is judged by what an earlier one made; its template is an input; a model that scores is none that writes.
+// A pipeline's phase is judged by what an earlier one made; its template is an input; a model that scores is none that
+// writes.
 static void pipelines_take_judges(void **state) {
     put_run(LEADS(of_letters), "judge_model:model=j," ASKED "4");
     put_text(at("sft.jsonl"), "{\"prompt\": \"How many?\", \"completion\": \"j\"}\n");

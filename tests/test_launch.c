@@ -1,5 +1,5 @@
-// Ranks that a launcher started (torchrun, Slurm, Open MPI) or that grpo forked itself, as whole processes; and the other
-// commands on several ranks.
+// Ranks that a launcher started (torchrun, Slurm, Open MPI) or that grpo forked itself, as whole processes; and the
+// other commands on several ranks.
 #include "config_table.h"
 #include "file.h"
 #include "launch.h"
@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-// ---- launchers -----------------------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------------------
 
 static void set_all(const char *assignments) { // "A=1 B=2"
     char *all = xstrdup(assignments);
@@ -123,8 +123,8 @@ static void a_rank_knows_its_gpu(void **state) {
     free(before);
 }
 
-// Commands that run as several processes believe a launcher, the others do not look for one: seen by whether a number of
-// GPUs that is not the launcher's is a mistake.
+// Commands that run as several processes believe a launcher, the others do not look for one: seen by whether a number
+// of GPUs that is not the launcher's is a mistake.
 static void commands_that_have_ranks_ask_the_launcher(void **state) {
     static const char *const ranked[] = {"train", "sft", "reward_model", "eval", "select"};
     setenv("RANK", "0", 1), setenv("WORLD_SIZE", "2", 1), setenv("LOCAL_RANK", "0", 1);
@@ -299,8 +299,8 @@ static void a_wait_says_who_was_believed(void **state) {
     fixture_remove(&f);
 }
 
-// Connects to a port of this host, as soon as somebody listens there, so many times, again every `pause` seconds, for ever;
-// every second connection says something, and all stay open.
+// Connects to a port of this host, as soon as somebody listens there, so many times, again every `pause` seconds, for
+// ever; every second connection says something, and all stay open.
 static pid_t strangers(int port, int many, double pause) {
     fflush(NULL);
     pid_t pid = fork();
@@ -429,7 +429,7 @@ static void the_forking_process_stops_its_ranks(void **state) {
     fixture_remove(&f);
 }
 
-// ---- the other commands ---------------------------------------------------------------------------------------------------
+// ---- the other commands ---------------------------------------------------------------------------------------------
 
 static char *run(const Fixture *f, const char *fmt, const char *more) {
     char *args = xasprintf(fmt, f->dir, f->dir);

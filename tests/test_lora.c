@@ -159,7 +159,8 @@ static void small_changes_survive_bf16(void **state) {
     for (int i = 0; i < ALL; i++) device->host_free(device, t[i].data, tensor_bytes(t[i]));
 }
 
-// A trained adapter saved and read again is that adapter; beside another model it is refused. The reference is the start.
+// A trained adapter saved and read again is that adapter; beside another model it is refused. The reference is the
+// start.
 static void files_bring_back_the_adapter(void **state) {
     if (test_on_cuda()) return; // whole runs take too long under emulation
     Fixture f;

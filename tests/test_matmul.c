@@ -140,8 +140,8 @@ static void check_many(bool small) {
 }
 static void test_matmul_many(void **state) { check_many(emu_launches || !test_on_cuda()); }
 
-// The emulator's (tests/emu/emu.h): where it is, it is asked to be a Hopper card, whose two kinds of tensor core products
-// give the same bits; and one where they do not.
+// The emulator's (tests/emu/emu.h): where it is, it is asked to be a Hopper card, whose two kinds of tensor core
+// products give the same bits; and one where they do not.
 static void test_matmul_hopper(void **state) {
     if (!emu_launches || !test_on_cuda()) {
         printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);

@@ -144,7 +144,8 @@ static void every_call_that_fails_ends_in_exit_code_5(void **state) {
     }
 }
 
-// Runs command i with the allocator as `fail` says, which has to end it; then the same command without it, which goes on.
+// Runs command i with the allocator as `fail` says, which has to end it; then the same command without it, which goes
+// on.
 static void dies_and_goes_on(int i, const char *fail) {
     Str out = {0};
     assert_int_equal(shell(commands[i].before, NULL), 0);

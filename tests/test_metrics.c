@@ -65,7 +65,7 @@ static void log_step(Metrics *m, int step) {
     assert_true(metrics_commit(m, &e));
 }
 
-// ---- logs ------------------------------------------------------------------------------------------------------------
+// ---- logs -----------------------------------------------------------------------------------------------------------
 static void metrics_are_json_in_order(void **state) {
     Metrics *m = open_logs(0, 0);
     Error e = {0};
@@ -231,7 +231,7 @@ static void an_unwritable_directory_is_an_error(void **state) {
     assert_null(strchr(e.text, '\n'));
 }
 
-// ---- progress --------------------------------------------------------------------------------------------------------
+// ---- progress -------------------------------------------------------------------------------------------------------
 static const ProgressStep step_numbers = {1.25, 0.5, 0.0123, 143.4, NAN, 2100};
 
 static void progress_is_plain_in_a_file(void **state) {
@@ -322,7 +322,7 @@ static void progress_fits_the_terminal(void **state) {
     }
 }
 
-// ---- signals ---------------------------------------------------------------------------------------------------------
+// ---- signals --------------------------------------------------------------------------------------------------------
 // A child that installs the handlers, tells so, and works until it is asked to stop (or, where `stubborn`, on and on).
 static pid_t start_worker(bool stubborn, int *err) {
     int ready[2], fd[2];

@@ -1,4 +1,5 @@
-// What metrics.jsonl says of a step against what TRL's trainer logs of the same completions (tests/golden/grpo_options.json).
+// What metrics.jsonl says of a step against what TRL's trainer logs of the same completions
+// (tests/golden/grpo_options.json).
 #include "grpo_golden.h"
 #include "train_fixture.h"
 

@@ -1,4 +1,5 @@
-// Several training files with weights: whose turn it is, whose rewards score, and that a run that stopped goes on the same.
+// Several training files with weights: whose turn it is, whose rewards score, and that a run that stopped goes on the
+// same.
 #include "on_device.h"
 #include "train_fixture.h"
 
@@ -160,7 +161,7 @@ static void files_are_told_apart(void **state) {
     free(word);
 }
 
-// ---- training ----------------------------------------------------------------------------------------------------------
+// ---- training -------------------------------------------------------------------------------------------------------
 
 static json_t *line_of(const char *text, int number) {
     for (; number > 1; number--) text = strchr(text, '\n') + 1;

@@ -195,8 +195,8 @@ static void matches_hf(void **state) {
     }
 }
 
-// Where config.json names a padding token, the row of the embedding learns nothing from it as an input, as torch's; where
-// the head is the embedding, it still learns as a target.
+// Where config.json names a padding token, the row of the embedding learns nothing from it as an input, as torch's;
+// where the head is the embedding, it still learns as a target.
 static void padding_learns_as_in_hf(void **state) {
     Error e;
     json_t *golden = json_read("tests/golden/padding.json", &e), *g;
@@ -252,8 +252,8 @@ static void bf16_no_worse_than_hf(void **state) {
     }
 }
 
-// Completions and their prompts as training packs them, each alone or after the rows that its prompt shares; forward and
-// backward of what is asked of the completions' tokens.
+// Completions and their prompts as training packs them, each alone or after the rows that its prompt shares; forward
+// and backward of what is asked of the completions' tokens.
 static ModelCase *groups_run(const json_t *g, DType dtype, bool shared) {
     int32_t ids[256];
     Packing p = packing_new(512, 16);
@@ -289,9 +289,9 @@ static double groups_error(const ModelCase *c, const json_t *g, double *worst) {
     return sqrt(sum / c->grad.n_params);
 }
 
-// Gradients where a prompt's rows stand once for all its completions, against HF's, which runs every completion with its
-// prompt: in f32 as near as alone, in bf16 as near up to what two ways of rounding the same numbers differ by in one draw
-// (that neither way is nearer is for many draws to say: test_groups.c).
+// Gradients where a prompt's rows stand once for all its completions, against HF's, which runs every completion with
+// its prompt: in f32 as near as alone, in bf16 as near up to what two ways of rounding the same numbers differ by in
+// one draw (that neither way is nearer is for many draws to say: test_groups.c).
 static void shared_prompts_have_the_gradients_of_hf(void **state) {
     Error e;
     json_t *golden = json_read("tests/golden/groups.json", &e), *g;
@@ -388,7 +388,7 @@ static void greedy_matches_hf(void **state) {
     }
 }
 
-// ---- gradients among themselves --------------------------------------------------------------------------------------
+// ---- gradients among themselves -------------------------------------------------------------------------------------
 
 static const ModelDims small = {.family = &qwen2_family,
                                 .V = 45,
@@ -403,7 +403,8 @@ static const ModelDims small = {.family = &qwen2_family,
                                 .rope.theta = 10000};
 static const int small_lengths[] = {7, 12, 2, 20};
 
-// Four sequences; the first `B` of them from number `first` are packed, scored with weights that belong to the sequence.
+// Four sequences; the first `B` of them from number `first` are packed, scored with weights that belong to the
+// sequence.
 static void small_pack(ModelCase *c, int first, int B) {
     int32_t ids[64];
     int n = 0, skipped = 0;

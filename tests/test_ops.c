@@ -1,5 +1,5 @@
-// The case table on the device under test: against the f64 oracles, gradients against finite differences, and the numerics
-// contract: the same bits at any thread count, and for a row alone as among others.
+// The case table on the device under test: against the f64 oracles, gradients against finite differences, and the
+// numerics contract: the same bits at any thread count, and for a row alone as among others.
 #include "cases.h"
 #include "nearest.h"
 #include "on_device.h"
@@ -38,8 +38,8 @@ static void for_cases(Device *d, void (*f)(Case *c)) {
 
 // f32: rounding in sums of a few thousand terms. bf16: one value is rounded by at most u = 2^-8, many together by less
 // than u/2 in this norm; stochastic rounding errs twice as far; a gradient takes in a second rounded tensor, which
-// attention_bwd multiplies with dy before it cancels against it (delta is made from y as stored). logprob_bwd rounds the
-// logits' gradient to the activations' type before its products.
+// attention_bwd multiplies with dy before it cancels against it (delta is made from y as stored). logprob_bwd rounds
+// the logits' gradient to the activations' type before its products.
 static double tolerance(const Case *c, const Arg *a, bool gradient) {
     if (a->t.dtype == I32) return 0;
     if (a->t.dtype == I64) return 1e-14;
@@ -125,8 +125,8 @@ static void check_rows(Case *c) {
 }
 static void same_bits_for_a_row_alone(void **state) { for_cases(*state, check_rows); }
 
-// Nothing may depend on where memory lies: here every argument begins one element further; where a library multiplies, as
-// far on as keeps the alignment by which it chooses.
+// Nothing may depend on where memory lies: here every argument begins one element further; where a library multiplies,
+// as far on as keeps the alignment by which it chooses.
 enum { ALIGNED = 256 };
 static size_t further(const Arg *a, bool by_library) {
     return by_library ? ALIGNED : a->align ? a->align : dtype_size(a->t.dtype);
@@ -192,7 +192,8 @@ static void embed_bwd_adds_in_token_order(void **state) {
     }
 }
 
-// Of more tokens than its blocks hold angles for at a time, each is turned as in a small batch, and all add to the bias.
+// Of more tokens than its blocks hold angles for at a time, each is turned as in a small batch, and all add to the
+// bias.
 static void rope_bwd_of_many_tokens(void **state) {
     Device *d = *state;
     CaseShape s = {.T = 8300, .H = 1, .K = 1, .d = 4, .opt = true};

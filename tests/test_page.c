@@ -1,5 +1,5 @@
-// The report in a real browser (make check-report): its plots and tables hold the logs' numbers, hostile completions are
-// text, keys and clicks do what they say, nothing overflows, and the console stays silent.
+// The report in a real browser (make check-report): its plots and tables hold the logs' numbers, hostile completions
+// are text, keys and clicks do what they say, nothing overflows, and the console stays silent.
 #include "report.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -269,7 +269,8 @@ static void record_write(const char *dir, const char *rate) {
     free(text), free(path);
 }
 
-// Final numbers with their differences, configurations with what differs; on paper black on white, whatever the screen has.
+// Final numbers with their differences, configurations with what differs; on paper black on white, whatever the screen
+// has.
 static void runs_stand_side_by_side(void **state) {
     const char *dirs[] = {at("run a"), at("run b")};
     for (int r = 0; r < 2; r++) run_write(dirs[r], 5 * r), record_write(dirs[r], r ? "2e-5" : "1e-5");
@@ -295,8 +296,8 @@ static void runs_stand_side_by_side(void **state) {
     silent();
 }
 
-// A pipeline: its phases' table; differences within a command alone; a reward model's accuracy is that of pairs. A run.json
-// that lacks everything leaves the page whole.
+// A pipeline: its phases' table; differences within a command alone; a reward model's accuracy is that of pairs. A
+// run.json that lacks everything leaves the page whole.
 static void a_pipeline_is_compared_by_command(void **state) {
     static const char *const name[] = {"a cold", "b rm", "c rl", "d rl", "e odd"}, *const command[] = {
                                                                                        "sft", "reward_model", "train",

@@ -42,8 +42,8 @@ static const char *field(const json_t *row, const char *name) {
     return s;
 }
 
-// Follows "a+b=c" after "a+b=c", each beginning with the last result; `key` becomes the arithmetic with the numbers of a
-// first addition in order. Returns the result.
+// Follows "a+b=c" after "a+b=c", each beginning with the last result; `key` becomes the arithmetic with the numbers of
+// a first addition in order. Returns the result.
 static long follow(const char *const *sum, int n, Str *key) {
     long total = 0;
     for (int i = 0; i < n; i++) {
@@ -160,7 +160,8 @@ static void test_solutions(void **state) {
 static bool is_polite(const char *reply) { return strstr(reply, "hank") != NULL; }
 static bool is_german(const char *reply) { return !strncmp(reply, "Jetzt ", 6) || !strncmp(reply, "Ich ", 4); }
 
-// Gifts: the same questions as rows to score, to learn from and as pairs; none on both sides; polite replies are chosen.
+// Gifts: the same questions as rows to score, to learn from and as pairs; none on both sides; polite replies are
+// chosen.
 static void test_gifts(void **state) {
     json_t *rows = rows_of("--thanks --count 3000 --seed 2"), *row;
     json_t *replies = rows_of("--thanks --count 3000 --seed 2 --solutions");

@@ -1,6 +1,6 @@
 // The machine of tests/ptx on foreign code: kernels written in Triton and compiled offline (tests/golden/ptx, made by
-// tools/golden_ptx.py), against what numpy says; in other orders of warps, with tensor cores that round in other ways; and broken on
-// purpose, one place at a time, which the machine or the result must tell.
+// tools/golden_ptx.py), against what numpy says; in other orders of warps, with tensor cores that round in other ways;
+// and broken on purpose, one place at a time, which the machine or the result must tell.
 #include "case.h"
 #include "ptx_run.h"
 #include "random.h"
@@ -60,8 +60,8 @@ static double *read_numbers(const char *path, const char *type, int64_t n) {
     return x;
 }
 
-// Runs a kernel of the list as `file`, with options; the greatest relative error of its outputs, or a negative number where the
-// machine stopped it (`says` why).
+// Runs a kernel of the list as `file`, with options; the greatest relative error of its outputs, or a negative number
+// where the machine stopped it (`says` why).
 static double run_kernel(const json_t *k, const char *file, const char *options, char *says, size_t room) {
     Str line = {0};
     const char *place = scratch;
@@ -195,8 +195,9 @@ static void with_any_units(void **state) {
     assert_true(usual >= 0 && cut >= 0 && usual != cut);
 }
 
-// ---- mutants ---------------------------------------------------------------------------------------------------------
-// The nth place (0: all) where `from` stands becomes `to`. `says`: what the machine must say; NULL: the result is wrong.
+// ---- mutants --------------------------------------------------------------------------------------------------------
+// The nth place (0: all) where `from` stands becomes `to`. `says`: what the machine must say; NULL: the result is
+// wrong.
 static const struct {
     const char *kernel, *from, *to;
     int nth;
@@ -230,8 +231,8 @@ static void mutants_are_killed(void **state) {
     assert_true(sizeof mutants / sizeof *mutants >= 20);
 }
 
-// Whatever the file says, the machine runs it, or says in one line what is wrong with it: files cut off, with bytes changed or
-// lost, with words in the place of others.
+// Whatever the file says, the machine runs it, or says in one line what is wrong with it: files cut off, with bytes
+// changed or lost, with words in the place of others.
 static uint64_t changed_file, draws;
 static size_t below(size_t n) { return (size_t)(random_bits(1, changed_file, draws++) % n); }
 static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == ','; }

@@ -1,5 +1,5 @@
-// What a user of the machine of tests/ptx may get wrong: command lines, launches, arguments, files; each ends in one line that names
-// the file, and the line of it that is meant.
+// What a user of the machine of tests/ptx may get wrong: command lines, launches, arguments, files; each ends in one
+// line that names the file, and the line of it that is meant.
 #include "ptx_run.h"
 #include <sys/resource.h>
 #include <setjmp.h>
@@ -70,7 +70,8 @@ static void launches_and_arguments(void **state) {
 }
 
 #define ENTRY(target, text) HEAD(target) ".visible .entry k() {\n" text "\nret;\n}\n"
-// What a file may say that is no kernel, or more of one than there is room for: exit code 3, or 1 where only the launch shows it.
+// What a file may say that is no kernel, or more of one than there is room for: exit code 3, or 1 where only the launch
+// shows it.
 static void files_that_are_none(void **state) {
     static const struct {
         const char *text, *says;
@@ -196,7 +197,8 @@ static void arguments_of_each_kind(void **state) {
     }
 }
 
-// A thread's registers, as ptxas -v tells them: 65,536 are all a multiprocessor has, and warps get them eight a thread at a time.
+// A thread's registers, as ptxas -v tells them: 65,536 are all a multiprocessor has, and warps get them eight a thread
+// at a time.
 static void registers_of_a_launch(void **state) {
     static const struct {
         int block, registers, code;

@@ -1,5 +1,5 @@
-// Every row of the case table as nvcc compiled it, on the machine of tests/ptx: against the C twins, and against the g++
-// emulation of the same kernels. `make check-ptx` runs it, with EMU_PTX naming the folder of the compiled kernels.
+// Every row of the case table as nvcc compiled it, on the machine of tests/ptx: against the C twins, and against the
+// g++ emulation of the same kernels. `make check-ptx` runs it, with EMU_PTX naming the folder of the compiled kernels.
 #include "on_device.h"
 #include "cases.h"
 #include "emu/emu.h"
@@ -26,7 +26,8 @@ static double tolerance(const Case *c, const Arg *a) {
     return 4e-6;
 }
 
-// Of a shape of speed, what an hour allows: the machine makes some tenths of a GFLOP a second of f32, and some in tensor cores.
+// Of a shape of speed, what an hour allows: the machine makes some tenths of a GFLOP a second of f32, and some in
+// tensor cores.
 static bool affordable(const CaseRow *row, Types t) {
     Case c = case_open_shapes(row->op, row->s, t.dtype, t.grad);
     double flop = row->op->flops ? row->op->flops(&c) : 0, most = t.dtype == F32 ? 5e10 : 1e11;

@@ -1,5 +1,5 @@
-// The rules that hardware does not check and the machine of tests/ptx does, one by one: small kernels in PTX that keep a rule, and
-// the same with one line changed so that they break it.
+// The rules that hardware does not check and the machine of tests/ptx does, one by one: small kernels in PTX that keep
+// a rule, and the same with one line changed so that they break it.
 #include "ptx_run.h"
 #include <setjmp.h>
 #include <stdarg.h>

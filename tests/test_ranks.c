@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-// ---- ranks inside the test: a child forks them, so that a rank can be given a fault -----------------------------------
+// ---- ranks inside the test: a child forks them, so that a rank can be given a fault ---------------------------------
 
 typedef enum { NOWHERE, ROLLOUT, REWARDS, REFERENCE, TRAIN, OPTIMIZER, SAVE, EVAL, GATHER } Where;
 enum { DISK_IS_FULL = 1000, SKIP_ONE, NOT_A_NUMBER }; // faults that are no signals
@@ -174,7 +174,7 @@ static int train(Fixture *f, const char *options, Fault what, Str *said) {
     return WEXITSTATUS(status);
 }
 
-// ---- the same numbers ---------------------------------------------------------------------------------------------------
+// ---- the same numbers -----------------------------------------------------------------------------------------------
 
 #define TINY "threads=1 save_steps=0 comm_timeout=20 "
 
@@ -335,7 +335,7 @@ static void a_checkpoint_goes_on_with_any_number_of_ranks(void **state) {
     fixture_remove(&straight);
 }
 
-// ---- stopping and failing ------------------------------------------------------------------------------------------------
+// ---- stopping and failing -------------------------------------------------------------------------------------------
 
 static const char three[] = TINY "gpus=3 per_device_train_batch_size=4 gradient_accumulation_steps=1 max_steps=3 ";
 static const char *const phase_of[] = {

@@ -1,5 +1,5 @@
-// The reference's weights, kept (reference_weights=resident) or read again for each generation into the gradients' memory
-// (reload): the same run in less memory; and files that are no longer those that the run began with.
+// The reference's weights, kept (reference_weights=resident) or read again for each generation into the gradients'
+// memory (reload): the same run in less memory; and files that are no longer those that the run began with.
 #include "on_device.h"
 #include "train_fixture.h"
 

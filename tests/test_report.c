@@ -190,8 +190,8 @@ static void a_growing_log_is_read_once(void **state) {
     report_close(r);
 }
 
-// The page of a run that goes on is there after its first step; another run is still kept from its logs; and what stands in
-// the page's way does not stop the run.
+// The page of a run that goes on is there after its first step; another run is still kept from its logs; and what
+// stands in the page's way does not stop the run.
 static void a_live_page_follows_the_run(void **state) {
     Error e = {0};
     Metrics *m = metrics_open(scratch, 0, 0, &e);

@@ -44,7 +44,7 @@ static void gsm8k_graders(void **state) {
     assert_true(each_line("gsm8k_graders", "rewards/crafted_gsm8k.jsonl", check_graders) > 0);
 }
 
-// ---- the cases of Open R1's and TRL's tests: a function, its parameters, lists of inputs, expected scores -------------
+// ---- the cases of Open R1's and TRL's tests: a function, its parameters, lists of inputs, expected scores -----------
 
 static int cases_run, cases_left_out;
 

@@ -1,5 +1,5 @@
-// Reward models: the scores of transformers' classifiers (tools/golden.py reward), whatever stands beside a text; what is
-// refused.
+// Reward models: the scores of transformers' classifiers (tools/golden.py reward), whatever stands beside a text; what
+// is refused.
 #include "on_device.h"
 #include "reward_models.h"
 #include "reward_case.h"
@@ -144,7 +144,7 @@ static void long_texts_abstain(void **state) {
     free(spec);
 }
 
-// ---- what is refused -------------------------------------------------------------------------------------------------
+// ---- what is refused ------------------------------------------------------------------------------------------------
 
 static void refused(const char *what, const char *expected) {
     Opened o;
@@ -236,7 +236,7 @@ static void other_heads_are_refused(void **state) {
     adapter_free(a);
 }
 
-// ---- in the commands -------------------------------------------------------------------------------------------------
+// ---- in the commands ------------------------------------------------------------------------------------------------
 
 // What every command that samples is told here: models/tiny as `tiny`, questions, the reward model beside a rule.
 static void put_run(void) {
@@ -257,7 +257,8 @@ static void put_run(void) {
     str_free(&questions);
 }
 
-// select writes the same bytes at one rank and at two, and its scores are those that `grpo reward` gives the same texts.
+// select writes the same bytes at one rank and at two, and its scores are those that `grpo reward` gives the same
+// texts.
 static void ranks_score_alike(void **state) {
     put_run();
     const char *select = "select $(cat run | tr -d '\\n') train_file=q.jsonl select_samples=3 "

@@ -1,4 +1,5 @@
-// grpo reward_model: loss and gradients of TRL's RewardTrainer (tools/golden.py reward), resuming, ranks, what it saves.
+// grpo reward_model: loss and gradients of TRL's RewardTrainer (tools/golden.py reward), resuming, ranks, what it
+// saves.
 #include "adapter_case.h"
 #include "on_device.h"
 #include "reward_case.h"
@@ -15,7 +16,7 @@ static double metric(const char *path, const char *name) {
     return value;
 }
 
-// ---- TRL -------------------------------------------------------------------------------------------------------------
+// ---- TRL ------------------------------------------------------------------------------------------------------------
 
 // A run on the golden's pairs, from its weights.
 static void run_on_pairs(const json_t *run, const char *options) {
@@ -144,7 +145,7 @@ static void an_adapter_learns_as_pefts(void **state) {
     adapter_is_trls(adapter, "per_device_train_batch_size=1 gradient_accumulation_steps=2 gpus=2");
 }
 
-// ---- a run -----------------------------------------------------------------------------------------------------------
+// ---- a run ----------------------------------------------------------------------------------------------------------
 
 // Polite answers are preferred, as texts or as messages.
 static void put_pairs(const char *name, int from, int n) {
@@ -240,8 +241,8 @@ static const char adapter_run[] =
     "max_length=96 per_device_train_batch_size=4 gradient_accumulation_steps=2 lr_scheduler_type=constant "
     "progress=off report=false save_steps=5 threads=1 ";
 
-// A new adapter and a new head learn beside a frozen model, are stopped and go on to the same bytes, score as they stand and
-// merged, and are gone on with.
+// A new adapter and a new head learn beside a frozen model, are stopped and go on to the same bytes, score as they
+// stand and merged, and are gone on with.
 static void an_adapters_run_learns_and_resumes(void **state) {
     put_base();
     for (int half = 0; half < (test_on_cuda() ? 1 : 2); half++) {
@@ -367,7 +368,8 @@ static void a_pipeline_trains_one(void **state) {
     if (shell("echo >> out/rm/step_2/config.json; grpo run p.yaml") == 0) fail_msg("a changed reward model is taken");
 }
 
-// An adapter of it goes on in two phases, and scores in another; one of a model that writes is refused before anything runs.
+// An adapter of it goes on in two phases, and scores in another; one of a model that writes is refused before anything
+// runs.
 static void a_pipeline_trains_an_adapter(void **state) {
     put_base();
     char *last = xasprintf(look, "base", "load"),

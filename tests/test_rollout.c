@@ -274,8 +274,8 @@ static void watch_done(void *arg, int i) {
     w->done++;
 }
 
-// A text ends before the first stop string in what its tokens say, or by option after it, which is there exactly where one
-// ended it.
+// A text ends before the first stop string in what its tokens say, or by option after it, which is there exactly where
+// one ended it.
 static void assert_stopped_first(const Fixture *f, const Batch *b, int i) {
     Str all = {0};
     tokenizer_decode(f->t.learner.engine.tokenizer, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i],
@@ -405,8 +405,8 @@ static void failures_are_said(void **state) {
     fixture_remove(&f);
 }
 
-// A prompt is run once for all its completions: training's, and the several samples of eval and select, whose batches have
-// them as groups. Attention over packed rows is that of prompts alone here.
+// A prompt is run once for all its completions: training's, and the several samples of eval and select, whose batches
+// have them as groups. Attention over packed rows is that of prompts alone here.
 static int64_t prompt_rows;
 static void counted_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv) {
     prompt_rows += y.dim[0];

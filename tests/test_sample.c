@@ -279,8 +279,8 @@ static void test_frequencies(void **state) {
     }
 }
 
-// What comes with a token is what `logprob` gives for it, and none of it depends on batch, place or threads. Rows of an odd
-// width take another path to the product; what follows the product is the same, so few settings do.
+// What comes with a token is what `logprob` gives for it, and none of it depends on batch, place or threads. Rows of an
+// odd width take another path to the product; what follows the product is the same, so few settings do.
 static void test_purity(void **state) {
     for (int kind = 0; kind < 4; kind++)
         for (size_t s = 0; s < SETTINGS; s += kind & 2 ? 4 : 1) {
@@ -332,7 +332,8 @@ static void test_idle_rows(void **state) {
     }
 }
 
-// At the real vocabulary sampling a large batch stays within the scratch, filtered or not, and gives the trainer's numbers.
+// At the real vocabulary sampling a large batch stays within the scratch, filtered or not, and gives the trainer's
+// numbers.
 static void test_real_vocabulary(void **state) {
     Case c = new_case(BF16, 110, 151936, 8, 1); // filtered, more rows than one pass takes
     static const int which[] = {0, 11};

@@ -1,5 +1,5 @@
-// Scoring on threads: the same scores on any number of them and in any order of arrival; rewards of a group see the whole
-// group; a scorer that hangs keeps nobody else from a score; a stop leaves what nobody has begun.
+// Scoring on threads: the same scores on any number of them and in any order of arrival; rewards of a group see the
+// whole group; a scorer that hangs keeps nobody else from a score; a stop leaves what nobody has begun.
 #include "reward_threads.h"
 #include <pthread.h>
 #include <setjmp.h>
@@ -149,7 +149,8 @@ static void who_batches_sees_a_question_at_once(void **state) {
     }
 }
 
-// Only some completions are there: a group that is not complete has no score of the group, and the others are as before.
+// Only some completions are there: a group that is not complete has no score of the group, and the others are as
+// before.
 static void parts_and_stops(void **state) {
     Rewards rw = {.reward = {{.info = &whole, .weight = 1}}, .n = 1};
     Batch b = batch_of_texts(1);

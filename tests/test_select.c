@@ -16,8 +16,8 @@ static const char *const texts[] = {
 };
 enum { TEXTS = sizeof texts / sizeof *texts };
 
-// Reads options, opens rules over two rewards and asks them of the first n texts; score[0] is 1 for all but `wrong`, score[1]
-// and tokens are the index.
+// Reads options, opens rules over two rewards and asks them of the first n texts; score[0] is 1 for all but `wrong`,
+// score[1] and tokens are the index.
 typedef struct {
     Config cfg;
     Rewards rw;
@@ -144,7 +144,7 @@ static void a_question_may_come_again(void **state) {
     asked_close(&a);
 }
 
-// ---- the command -------------------------------------------------------------------------------------------------------
+// ---- the command ----------------------------------------------------------------------------------------------------
 
 static Fixture f;
 static char said[8192];
@@ -174,7 +174,8 @@ static char *output(const char *name) {
 static int command_setup(void **state) { return fixture_dir(&f), 0; }
 static int command_teardown(void **state) { return fixture_remove(&f), 0; }
 
-// Cut anywhere, the samples are completed to the bytes of a straight run; so with two ranks; and other rules draw nothing.
+// Cut anywhere, the samples are completed to the bytes of a straight run; so with two ranks; and other rules draw
+// nothing.
 static void a_stopped_run_ends_in_the_same_bytes(void **state) {
     if (run("")) fail_msg("%s", said);
     assert_non_null(strstr(said, "of 40 questions"));

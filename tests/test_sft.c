@@ -104,7 +104,8 @@ static void rows_that_are_read_and_refused(void **state) {
     }
 }
 
-// A completion is followed by one end: its own where it has the text of one, else the template's, else the model's first.
+// A completion is followed by one end: its own where it has the text of one, else the template's, else the model's
+// first.
 static void completions_end_once(void **state) {
     enum { TEXT_END = 509, TURN_END = 511 };
     static const struct {
@@ -213,8 +214,8 @@ static void checkpoints_come_when_they_are_due(void **state) {
     for (int step = 1; step <= 5; step++) assert_int_equal(saved("due", step), step == 2 || step >= 4);
 }
 
-// Weights that each step makes a hundred times larger: when no loss is finite any more, so many steps in a row end the run,
-// without a checkpoint.
+// Weights that each step makes a hundred times larger: when no loss is finite any more, so many steps in a row end the
+// run, without a checkpoint.
 static void steps_that_are_not_finite_end_a_run(void **state) {
     Error e = {0};
     assert_int_equal(run_sft("ruined",
@@ -271,8 +272,8 @@ static double metric(const char *out, const char *name) {
     return value;
 }
 
-// Several completions of a prompt, as rejection sampling leaves them: its rows stand once a micro-batch, wherever the data
-// has them, and what is learned is the same.
+// Several completions of a prompt, as rejection sampling leaves them: its rows stand once a micro-batch, wherever the
+// data has them, and what is learned is the same.
 static void completions_share_their_prompt(void **state) {
     Str rows = {0};
     for (int i = 0; i < 9; i++)
@@ -311,8 +312,8 @@ static void completions_share_their_prompt(void **state) {
 // The examples of few_shot_file are for drawing answers, not for learning them.
 static void examples_are_not_shown(void **state) { sft("shown", "few_shot_file=/nowhere.jsonl"); }
 
-// Wherever a micro-batch ends, in a completion, behind it, before or behind the prompt that others share, what is learned is
-// the same: its room grows row by row, from that of the longest example to that of all.
+// Wherever a micro-batch ends, in a completion, behind it, before or behind the prompt that others share, what is
+// learned is the same: its room grows row by row, from that of the longest example to that of all.
 static void a_micro_batch_may_end_anywhere(void **state) {
     Str rows = {0};
     for (int i = 0; i < 5; i++)

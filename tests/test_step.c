@@ -208,7 +208,8 @@ static void the_reference_is_set_anew(void **state) {
     }
 }
 
-// Groups of 4, 8 and 16: a group answers one question, its advantages are its rewards less their mean over their deviation.
+// Groups of 4, 8 and 16: a group answers one question, its advantages are its rewards less their mean over their
+// deviation.
 static void groups_have_the_size_that_is_asked_for(void **state) {
     Fixture f;
     fixture_dir(&f);
@@ -391,7 +392,8 @@ static void clip_ratios_are_told_as_trl_tells_them(void **state) {
     }
 }
 
-// The coefficient starts at entropy_coef, waits for a step's entropy, and moves by delta after each step, within its bounds.
+// The coefficient starts at entropy_coef, waits for a step's entropy, and moves by delta after each step, within its
+// bounds.
 static void the_entropy_coefficient_adapts(void **state) {
     Fixture f;
     Error e = {0};

@@ -197,7 +197,8 @@ static void same_ids(const Tokenizer *a, const Tokenizer *b, const char *s, size
     ids_free(&x), ids_free(&y);
 }
 
-// The scanner serves only the exact patterns of Qwen2 and Llama 3: in a group of its own, the pattern goes through PCRE2.
+// The scanner serves only the exact patterns of Qwen2 and Llama 3: in a group of its own, the pattern goes through
+// PCRE2.
 static void scanner_equals_regex(bool llama3) {
     static const char *const pieces[] = {"'",      "s",      "T",      "re",     "LL",     "v",         "e",
                                          "m",      " ",      " ",      "\n",     "\r",     "\t",        "\v",

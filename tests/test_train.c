@@ -6,8 +6,8 @@
 #include "train_fixture.h"
 #include <math.h>
 
-// Log-prob, logsumexp and entropy of every sampled token by the training path, `size` sequences a micro-batch, against those
-// of the sampler. `shared`: neighbours of a group share their prompt's rows.
+// Log-prob, logsumexp and entropy of every sampled token by the training path, `size` sequences a micro-batch, against
+// those of the sampler. `shared`: neighbours of a group share their prompt's rows.
 static void assert_trained_equals_sampled(Fixture *f, int size, bool shared) {
     Trainer *t = &f->t;
     Batch *b = &t->generation.batch;
@@ -259,8 +259,8 @@ static void what_does_not_fit_dies_with_its_shape(void **state) {
     fixture_remove(&f);
 }
 
-// Completions of one length: whatever the type of loss, a step's gradient is the same, also where it trains on a part of
-// a generation. (While the policy is the one that sampled; later the types weigh ratios differently.)
+// Completions of one length: whatever the type of loss, a step's gradient is the same, also where it trains on a part
+// of a generation. (While the policy is the one that sampled; later the types weigh ratios differently.)
 static void equal_lengths_make_losses_equal(void **state) {
     static const char *const losses[] = {LOSSES(NAME_OF)};
     Fixture f;
@@ -292,7 +292,8 @@ static void equal_lengths_make_losses_equal(void **state) {
     fixture_remove(&f);
 }
 
-// Four steps, with the numbers that the sampler kept or (`exact` false) with those computed again: the calls of `logprob`.
+// Four steps, with the numbers that the sampler kept or (`exact` false) with those computed again: the calls of
+// `logprob`.
 static int train_four_steps(Fixture *f, const char *more, bool exact) {
     Error e = {0};
     fixture_dir(f);
@@ -309,7 +310,8 @@ static int train_four_steps(Fixture *f, const char *more, bool exact) {
     return logprobs;
 }
 
-// While the weights are those that sampled, training takes the sampler's numbers: the same bytes as computing them again.
+// While the weights are those that sampled, training takes the sampler's numbers: the same bytes as computing them
+// again.
 static void kept_numbers_train_the_same(void **state) {
     static const struct {
         const char *options;

@@ -113,7 +113,8 @@ static void values_are_turned_into_ours(void **state) {
     config_free(&c);
 }
 
-// Where use_peft says so, and only there. TRL's dropout of 0.05 is not there, and that is said also where nobody wrote it.
+// Where use_peft says so, and only there. TRL's dropout of 0.05 is not there, and that is said also where nobody wrote
+// it.
 static void adapters_are_turned_into_ours(void **state) {
     Config c = config_of("lora_r: 8\nuse_peft: false\nlora_target_modules: [q_proj]\n", "");
     assert_true(c.lora_r == 0 && c.lora_target.n == 1);

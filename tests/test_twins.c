@@ -190,8 +190,8 @@ static void use(Device *d, const OpTable *ops) {
     OPS(TAKE)
 }
 
-// Memory between two pages that nobody may touch, its end within 8 bytes of the second one: an op that reads or writes past
-// a tensor ends here.
+// Memory between two pages that nobody may touch, its end within 8 bytes of the second one: an op that reads or writes
+// past a tensor ends here.
 static size_t page_bytes(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 static size_t guarded_bytes(size_t bytes) { return ((bytes + page_bytes() - 1) / page_bytes() + 2) * page_bytes(); }
 static void *guarded_alloc(Device *d, size_t bytes) {

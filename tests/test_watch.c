@@ -149,7 +149,7 @@ static void damage_and_state_are_said(void **state) {
     close(pipes[0]), close(pipes[1]);
 }
 
-// ---- on a terminal ---------------------------------------------------------------------------------------------------
+// ---- on a terminal --------------------------------------------------------------------------------------------------
 
 static void terminal_size(int terminal, unsigned short columns, unsigned short rows) {
     struct winsize size = {.ws_col = columns, .ws_row = rows};
@@ -200,8 +200,8 @@ static char *view_with(int terminal, const char *words) {
     return NULL;
 }
 
-// Follows a run that goes on, and a window that changes its size with nothing new to tell; Ctrl-C leaves the terminal as it
-// was, the cursor below the view.
+// Follows a run that goes on, and a window that changes its size with nothing new to tell; Ctrl-C leaves the terminal
+// as it was, the cursor below the view.
 static void a_terminal_is_followed_and_left_clean(void **state) {
     put_logs(8);
     put_text(at("run.json"), "{\"steps\": 20, \"starts\": []}");

@@ -1,11 +1,11 @@
 // Writes GSM8K-format word problems, seeded, for the demo and the tests: one or two additions or subtractions of small
-// numbers told as a short story; or, with --thanks, gifts and what is said to them, which no rule can judge, with pairs of
-// a polite and a plain reply for a reward model. `problems --help` lists the options.
+// numbers told as a short story; or, with --thanks, gifts and what is said to them, which no rule can judge, with pairs
+// of a polite and a plain reply for a reward model. `problems --help` lists the options.
 //
 // Train and eval never share a question: a hash of its text decides the side, one in eight is for eval, whatever the
 // seeds, counts and ranges. With --hold-out sums the hash is of the arithmetic alone (12+5, 12+5-3; 5+12 counts as
-// 12+5): then no sum in an eval file was ever told in a train file, in any wording. That asks for more than a tiny model
-// can learn in minutes.
+// 12+5): then no sum in an eval file was ever told in a train file, in any wording. That asks for more than a tiny
+// model can learn in minutes.
 #include "program.h"
 #include "random.h"
 #include "str.h"

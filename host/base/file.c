@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-// ---- opening ---------------------------------------------------------------------------------------------------------
+// ---- opening --------------------------------------------------------------------------------------------------------
 
 static int cannot_open(const char *path, int number, Error *e) {
     char target[256];
@@ -78,7 +78,7 @@ bool file_regular(const char *path, Error *e) {
 int file_open(const char *path, Error *e) { return open_it(path, false, e); }
 int file_open_once(const char *path, Error *e) { return open_it(path, true, e); }
 
-// ---- what it is ------------------------------------------------------------------------------------------------------
+// ---- what it is -----------------------------------------------------------------------------------------------------
 
 // A kind of file that cannot be read here, and how to mend that. Where `mend` is a command, %1 is the path, %2 the path
 // of its output, %d the directory, each quoted for a shell.
@@ -235,7 +235,7 @@ bool file_foreign_lines(const char *path, const char *head, size_t n, Error *e) 
     return say_kind(path, lines_kind_of(head, n), e);
 }
 
-// ---- reading ---------------------------------------------------------------------------------------------------------
+// ---- reading --------------------------------------------------------------------------------------------------------
 
 char *file_read(const char *path, size_t limit, size_t *n, Error *e) {
     int fd = file_open(path, e);

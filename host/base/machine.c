@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// ---- cgroups ---------------------------------------------------------------------------------------------------------
+// ---- cgroups --------------------------------------------------------------------------------------------------------
 
 static FILE *open_under(const char *root, const char *path) {
     char *whole = xasprintf("%s%s", root, path);
@@ -170,7 +170,7 @@ double cgroup_cpus(const char *root) {
     return least;
 }
 
-// ---- memory ----------------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------------------
 
 static size_t machine_bytes(void) { return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE); }
 
@@ -224,7 +224,7 @@ size_t machine_memory_peak(void) {
     return (size_t)number_in("", "/proc/self", "status", "VmHWM:", 0) << 10;
 }
 
-// ---- cores -----------------------------------------------------------------------------------------------------------
+// ---- cores ----------------------------------------------------------------------------------------------------------
 
 static unsigned long started_on[1024 / sizeof(long)]; // a bit for each CPU
 static long started_bytes;                            // how many bytes of it the system filled; < 0: none

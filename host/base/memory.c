@@ -136,7 +136,7 @@ PUBLIC int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*
 }
 #endif
 
-// ---- for our own code, under sanitizers too ---------------------------------------------------------------------------
+// ---- for our own code, under sanitizers too -------------------------------------------------------------------------
 
 void *xmalloc(size_t bytes) {
     void *p = malloc(bytes ? bytes : 1);

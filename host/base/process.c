@@ -24,7 +24,7 @@ extern char **environ;
 
 int64_t clock_ms(void) { return (int64_t)(clock_seconds() * 1e3); }
 
-// ---- starting --------------------------------------------------------------------------------------------------------
+// ---- starting -------------------------------------------------------------------------------------------------------
 
 typedef struct {
     const ProcessSpec *c;
@@ -52,7 +52,8 @@ static void close_others(const ProcessSpec *c, int report) {
     close_from(first, INT32_MAX);
 }
 
-// Becomes the user nobody, by the system calls themselves: the C library's functions would change the user of every thread.
+// Becomes the user nobody, by the system calls themselves: the C library's functions would change the user of every
+// thread.
 static bool become_nobody(void) {
     return syscall(SYS_setgroups, 0, NULL) == 0 && syscall(SYS_setresgid, NOBODY, NOBODY, NOBODY) == 0 &&
            syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY) == 0;
@@ -214,7 +215,7 @@ bool process_wait(Process *p, int64_t deadline, int *status) {
     return true;
 }
 
-// ---- pipes -----------------------------------------------------------------------------------------------------------
+// ---- pipes ----------------------------------------------------------------------------------------------------------
 
 int pipe_read(int fd, Str *out, size_t limit) {
     char bytes[16384];

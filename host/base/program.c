@@ -22,7 +22,7 @@ static void stdio_open(void) {
             open("/", O_RDONLY | O_DIRECTORY);
 }
 
-// ---- stacks ------------------------------------------------------------------------------------------------------------
+// ---- stacks ---------------------------------------------------------------------------------------------------------
 
 #define STACK_WANTED ((rlim_t)8 << 20)
 #define STACK_LEAST  ((rlim_t)512 << 10)
@@ -49,7 +49,7 @@ static bool stacks_raise(Error *e) {
     return true;
 }
 
-// ---- OpenMP ------------------------------------------------------------------------------------------------------------
+// ---- OpenMP ---------------------------------------------------------------------------------------------------------
 
 // The values that GNU's OpenMP accepts for its variables, as patterns without the blanks allowed around each part. A
 // value that it does not accept it ignores, with a message on standard error, before main, that does not say where it
@@ -135,7 +135,7 @@ static void spin_less(char **argv) {
     execv("/proc/self/exe", argv); // where it fails, spin
 }
 
-// ---- both ends ---------------------------------------------------------------------------------------------------------
+// ---- both ends ------------------------------------------------------------------------------------------------------
 
 bool program_begin(char **argv, Error *e) {
     stdio_open();

@@ -110,8 +110,8 @@ void str_json(Str *s, const char *text, size_t n) {
     str_puts(s, "\"");
 }
 
-// Whether a character turns the direction of what follows, or is a line's end by another name: U+2028 to U+202E, U+2066 to
-// U+2069.
+// Whether a character turns the direction of what follows, or is a line's end by another name: U+2028 to U+202E, U+2066
+// to U+2069.
 static bool is_turning(const unsigned char *p, int len) {
     return len == 3 && p[0] == 0xe2 &&
            ((p[1] == 0x80 && p[2] >= 0xa8 && p[2] <= 0xae) || (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9));

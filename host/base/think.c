@@ -25,8 +25,8 @@ bool think_markers_read(ThinkMarkers *m, char *const *marker, int n, Error *e) {
     return true;
 }
 
-// Where the first opening marker ends and the last closing one begins; TEXT_NONE: there is none. One marker that is both
-// closes only where another one opened.
+// Where the first opening marker ends and the last closing one begins; TEXT_NONE: there is none. One marker that is
+// both closes only where another one opened.
 static void find(const ThinkMarkers *m, Text t, size_t *open_end, size_t *close) {
     size_t open = text_find(t, 0, text_of(m->open));
     *open_end = open == TEXT_NONE ? TEXT_NONE : open + strlen(m->open);

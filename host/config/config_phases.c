@@ -62,7 +62,7 @@ static bool is_name(const char *s, size_t n) {
     return n && n <= 64 && strspn(s, letters) == n && *s != '-';
 }
 
-// ---- names and commands, before all else -----------------------------------------------------------------------------
+// ---- names and commands, before all else ----------------------------------------------------------------------------
 
 static void scan_name(PhaseFile *f, Reading *r, Phase *p, const Node *v) {
     if (p->name) problem_at_line(r, v->line, "the phase has two names");
@@ -199,7 +199,7 @@ static bool read_top(PhaseFile *f, Reading *r, bool scan) {
     return right;
 }
 
-// ---- one phase ---------------------------------------------------------------------------------------------------------
+// ---- one phase ------------------------------------------------------------------------------------------------------
 
 static PairFate take_own(void *arg, Reading *r, const Node *key, YamlReader *y) {
     if (strcmp(key->text, "name") && strcmp(key->text, "command")) return PAIR_LEFT;

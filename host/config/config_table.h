@@ -87,8 +87,8 @@ bool problems_report(const Reading *r, Error *e);
 
 // Begins a reading: fills the names, and *r->c with defaults. *r->c and r->place must be zero.
 void reading_defaults(Reading *r);
-// Reads `key: value` pairs behind the opening of a map, to its end. A key that is no option is offered to `taker` (may be
-// NULL), which reads its value where it takes it. False where reading must stop.
+// Reads `key: value` pairs behind the opening of a map, to its end. A key that is no option is offered to `taker` (may
+// be NULL), which reads its value where it takes it. False where reading must stop.
 typedef enum { PAIR_LEFT, PAIR_TAKEN, PAIR_STOP } PairFate;
 typedef PairFate PairTaker(void *arg, Reading *r, const Node *key, YamlReader *y);
 bool config_read_pairs(Reading *r, YamlReader *y, PairTaker *taker, void *arg);

@@ -112,7 +112,7 @@ static void lose_field(Carrying *c, const char *name) {
     if (c->given[i].line) lose(c, c->given[i].line, name, trl_fields[i].words);
 }
 
-// ---- reading ---------------------------------------------------------------------------------------------------------
+// ---- reading --------------------------------------------------------------------------------------------------------
 
 static void take_items(Given *g, YamlReader *y, Node *node) {
     while ((*node = yaml_next(y)).kind != NODE_END && node->kind != NODE_BAD) {
@@ -177,7 +177,7 @@ static bool read_fields(Carrying *c, YamlReader *y, Error *e) {
     return node.kind != NODE_BAD || error_set(e, EXIT_CONFIG, "%s:%d: %s", c->path, node.line, node.text);
 }
 
-// ---- types -----------------------------------------------------------------------------------------------------------
+// ---- types ----------------------------------------------------------------------------------------------------------
 
 typedef enum { WANT_FLAG, WANT_WHOLE, WANT_NUMBER, WANT_WORD, WANT_WORDS, WANT_NUMBERS } Want;
 static const char *const want_words[] = {"true or false", "a whole number",  "a number",
@@ -278,7 +278,7 @@ static void check_type(Carrying *c, const TrlField *f) {
     else problem(c, g->line, "%s wants %s, not `%.60s`", f->name, want_words[want], g->text);
 }
 
-// ---- values that change on their way ---------------------------------------------------------------------------------
+// ---- values that change on their way --------------------------------------------------------------------------------
 
 static bool is_one_of(const char *word, const char *const *names) {
     while (*names && strcmp(word, *names)) names++;
@@ -549,7 +549,7 @@ static bool carry_fields(Carrying *c) {
     return !c->problems.problem_count;
 }
 
-// ---- what comes of it ------------------------------------------------------------------------------------------------
+// ---- what comes of it -----------------------------------------------------------------------------------------------
 
 // The options that were carried over, as YAML, in the order of the option table.
 static char *carried_yaml(const Carrying *c, const Config *config) {

@@ -21,7 +21,7 @@ bool adapter_is(const char *dir) {
     return there;
 }
 
-// ---- the config ------------------------------------------------------------------------------------------------------
+// ---- the config -----------------------------------------------------------------------------------------------------
 
 // Present, not null, not false, not empty, not the word that means so.
 static bool asks_for(const Fields *f, const char *name) {
@@ -31,7 +31,8 @@ static bool asks_for(const Fields *f, const char *name) {
     return json_is_object(v) ? json_object_size(v) > 0 : true;
 }
 
-// Modules that are trained whole: a reward model's head. PEFT names both that there are in its classifiers, of whatever family.
+// Modules that are trained whole: a reward model's head. PEFT names both that there are in its classifiers, of whatever
+// family.
 static void whole_modules(Fields *f) {
     const json_t *all = field(f, "modules_to_save"), *one;
     size_t k;
@@ -93,7 +94,7 @@ static bool config_read_spec(const char *dir, AdapterSpec *s, Error *e) {
     return f.ok;
 }
 
-// ---- the weights -----------------------------------------------------------------------------------------------------
+// ---- the weights ----------------------------------------------------------------------------------------------------
 
 static bool is_b(const Param *p) { return strstr(p->name, ".lora_B.") != NULL; }
 
@@ -114,7 +115,8 @@ static bool weights_match(const SafeTensors *file, const Adapter *a, Error *e) {
             return error_set(e, EXIT_INPUT,
                              "%s: there is no %s; an adapter here has the same projections in every layer of the model",
                              file->path, p->name);
-        bool low_rank = t->ndim == 2 && strcmp(p->name, ADAPTER_HEAD); // one dimension is the rank, the other the model's
+        bool low_rank =
+            t->ndim == 2 && strcmp(p->name, ADAPTER_HEAD); // one dimension is the rank, the other the model's
         if (low_rank && t->dim[is_b(p)] != (uint64_t)p->t.dim[0] && t->dim[!is_b(p)] == (uint64_t)p->t.dim[1])
             return error_set(
                 e, EXIT_INPUT, "%s: %s has rank %llu, \"r\" in %s is %lld; take the two files that were saved together",
@@ -194,7 +196,8 @@ static const char *sum_in(const char *base, const char *dtype) {
     return NULL;
 }
 
-// Whether both bases are of the same weights, as far as they say: in f32 where both were in f32, else as rounded to bf16.
+// Whether both bases are of the same weights, as far as they say: in f32 where both were in f32, else as rounded to
+// bf16.
 static bool same_base(const SafeTensors *file, const Adapter *a, Error *e) {
     static const char *const dtypes[] = {"f32", "bf16"};
     const char *saved = json_text(json_object_get(file->metadata, base_key));
@@ -258,7 +261,7 @@ char *adapter_model_dir(const char *dir, Error *e) {
     return found;
 }
 
-// ---- writing ---------------------------------------------------------------------------------------------------------
+// ---- writing --------------------------------------------------------------------------------------------------------
 
 uint64_t adapter_bytes(const Adapter *a) { return tensor_bytes(a->slab) + ((uint64_t)1 << 18); }
 

@@ -7,9 +7,9 @@
 #include "model.h"
 #include "ops.h"
 
-// A checkpoint is output_dir/step_N/: model files at its top (loadable by transformers; where the model has an adapter, that
-// one's alone, loadable by PEFT), and state/ beside them:
-// optimizer state, cursor, config; manifest.json (sizes, CRC32C of every file) is written last.
+// A checkpoint is output_dir/step_N/: model files at its top (loadable by transformers; where the model has an adapter,
+// that one's alone, loadable by PEFT), and state/ beside them: optimizer state, cursor, config; manifest.json (sizes,
+// CRC32C of every file) is written last.
 typedef struct {
     int64_t step;    // optimizer steps done
     int64_t updates; // those of them that changed the weights (Adam counts these)
@@ -31,21 +31,21 @@ typedef struct {
     char numerics[32];   // Device.numerics of the device that saves, or saved, it
     char data[48];       // bytes and CRC32C of the training files
     char judges[16];     // CRC32C of the models and templates behind rewards; "": none
-    char start
-        [32]; // CRC32C of the weights that the reference is made of, where no file of the checkpoint has it; "": none
+    char start[32];      // CRC32C of the weights of the reference, where no file of the checkpoint has it; "": none
 } TrainState;
 typedef struct {
     const char *name; // file name in state/
     void *data;       // memory of the device
     size_t bytes;     // of the file
-    // Where comm is not NULL, `data` is this rank's comm_slice of the file's items, and `item` the bytes of one: the file
-    // is the same whatever the number of ranks.
+    // Where comm is not NULL, `data` is this rank's comm_slice of the file's items, and `item` the bytes of one: the
+    // file is the same whatever the number of ranks.
     Comm *comm;
     size_t item;
 } StateBlob;
 // output_dir/step_N, heap memory.
 char *checkpoint_path(const char *output_dir, int64_t step);
-// The step whose checkpoint a name in output_dir begins with, or -1; *suffix is what follows, "" in a checkpoint's name.
+// The step whose checkpoint a name in output_dir begins with, or -1; *suffix is what follows, "" in a checkpoint's
+// name.
 int64_t checkpoint_step(const char *name, const char **suffix);
 
 // Saves output_dir/step_N whole or not at all: model files (all but the weights copied from source_dir), `config_yaml`,
@@ -55,13 +55,15 @@ bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, con
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e);
 // Sends this rank's slices of the blobs to the rank in checkpoint_save; called by every other rank meanwhile.
 bool checkpoint_serve(Device *d, const StateBlob *blobs, int n_blobs, Error *e);
-// Clears away what an interrupted save or removal left; a checkpoint that lost its name between two renames gets it back.
+// Clears away what an interrupted save or removal left; a checkpoint that lost its name between two renames gets it
+// back.
 bool checkpoint_sweep(const char *output_dir, Error *e);
 // If `dir` is a checkpoint of this program (*checked says so), checks its model files against its manifest.
 bool checkpoint_model_check(const char *dir, bool *checked, Error *e);
 // The newest checkpoint that verifies, as a path (heap); *step its step. NULL: none (e->code EXIT_OK) or an error.
 // Damaged ones are named in notes.
 char *checkpoint_find(const char *output_dir, int64_t *step, Error *e);
-// Fills *s, m's weights and the blobs from a checkpoint, each file checked against the manifest. False after filling *e.
+// Fills *s, m's weights and the blobs from a checkpoint, each file checked against the manifest. False after filling
+// *e.
 bool checkpoint_load(const char *path, TrainState *s, Device *d, Model *m, const StateBlob *blobs, int n_blobs,
                      Error *e);

@@ -16,7 +16,8 @@ typedef struct {
     int64_t row, line;
 } Stretch;
 
-// What rows are: questions with a gold answer; examples for sft, and objects that only the opener's check judges, kept whole.
+// What rows are: questions with a gold answer; examples for sft, and objects that only the opener's check judges, kept
+// whole.
 typedef enum { ROWS_QUESTIONS, ROWS_EXAMPLES, ROWS_OBJECTS } RowKind;
 
 struct Dataset {

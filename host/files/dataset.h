@@ -4,8 +4,8 @@
 #include "error.h"
 #include <jansson.h>
 
-// A data set stays on the disk: memory holds the place of each row, 8 bytes. Every line is checked when it is opened, on all
-// cores, so that a bad one stops a run before it starts; bad_lines=skip leaves bad ones out and counts them.
+// A data set stays on the disk: memory holds the place of each row, 8 bytes. Every line is checked when it is opened,
+// on all cores, so that a bad one stops a run before it starts; bad_lines=skip leaves bad ones out and counts them.
 typedef struct Dataset Dataset;
 typedef struct {
     int64_t line;     // from 1
@@ -36,8 +36,8 @@ Dataset *dataset_open_sft(const char *path, const Config *c, const RowCheck *che
 // Rows of any fields, which `check` alone judges; they come as `example`.
 Dataset *dataset_open_pairs(const char *path, const Config *c, const RowCheck *check, Error *e);
 void dataset_free(Dataset *d); // and those joined to it
-// Puts the rows of `then` behind those of `first` (NULL: none yet), for dataset_row; returns the whole. dataset_next draws from
-// the first file alone.
+// Puts the rows of `then` behind those of `first` (NULL: none yet), for dataset_row; returns the whole. dataset_next
+// draws from the first file alone.
 Dataset *dataset_join(Dataset *first, Dataset *then);
 int64_t dataset_rows(const Dataset *d);
 const char *dataset_path(const Dataset *d, int64_t i); // the file that row i is of

@@ -31,8 +31,8 @@ bool hf_head_read(const char *dir, ModelDims *dims, Error *e);
 bool hf_weights_read(const char *dir, Device *d, Model *m, int load_mode, Error *e);
 // The same without the head of a model that scores: what is there may be a causal model's.
 bool hf_weights_read_body(const char *dir, Device *d, Model *m, int load_mode, Error *e);
-// Reads the weights once more, into other memory, from a directory that hf_weights_read has taken: nothing is said again of tensors
-// that are not part of the model.
+// Reads the weights once more, into other memory, from a directory that hf_weights_read has taken: nothing is said
+// again of tensors that are not part of the model.
 bool hf_weights_again(const char *dir, Device *d, Model *m, Error *e);
 // Checks files, names and shapes as hf_weights_read does, but reads no values. m may be a measured model.
 bool hf_weights_check(const char *dir, const Model *m, Error *e);

@@ -2,10 +2,10 @@
 #pragma once
 #include "dataset.h"
 
-// A question comes from the file that is furthest behind its share: the one with the least (drawn + 1) / weight, the first
-// of equals (stride scheduling, Waldspurger & Weihl 1995). So any stretch of a run has the ratio of the weights, to one
-// question a file, and which file is next follows from the cursors alone. A file's rows come in its data set's own order,
-// one epoch of its own after the other. A file of weight 0 is never drawn from.
+// A question comes from the file that is furthest behind its share: the one with the least (drawn + 1) / weight, the
+// first of equals (stride scheduling, Waldspurger & Weihl 1995). So any stretch of a run has the ratio of the weights,
+// to one question a file, and which file is next follows from the cursors alone. A file's rows come in its data set's
+// own order, one epoch of its own after the other. A file of weight 0 is never drawn from.
 typedef struct Mix Mix;
 typedef struct {
     Cursor at;
@@ -20,8 +20,8 @@ typedef struct {
 Mix *mix_open(const Config *c, DatasetOpen *open, const RowCheck *check, Error *e);
 void mix_free(Mix *m);
 int64_t mix_rows(const Mix *m); // of all files: an epoch of the run
-// For a run's header, after the number of rows: " of 3 files", " (2 bad lines left out)", both or nothing. Valid until the
-// next call.
+// For a run's header, after the number of rows: " of 3 files", " (2 bad lines left out)", both or nothing. Valid until
+// the next call.
 const char *mix_about(const Mix *m);
 // The next row; row->file says of which file. False after filling *e.
 bool mix_next(Mix *m, Row *row, Error *e);

@@ -43,6 +43,6 @@ bool safetensors_copy(Device *d, const TensorCopy *copies, int n, int load_mode,
 // Sets *equal to whether two tensors with the same number of elements have the same values; a tensor stored as a type
 // that weights cannot have equals none. `to` is not used. False after filling *e.
 bool safetensors_equal(const TensorCopy *a, const TensorCopy *b, bool *equal, Error *e);
-// Appends the 8 bytes of length and the header of a file that holds these parameters in their order; where key is not NULL,
-// its __metadata__ says key: value.
+// Appends the 8 bytes of length and the header of a file that holds these parameters in their order; where key is not
+// NULL, its __metadata__ says key: value.
 void safetensors_header(Str *out, const Param *params, int n, const char *key, const char *value);

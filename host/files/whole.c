@@ -14,7 +14,8 @@ static bool failed(const WholeFile *w, int why, Error *e) {
     return error_set(e, EXIT_DISK, "%s: writing failed: %s", w->path, error_write(why));
 }
 
-// Removes what processes left that were killed while they wrote this file: a run that goes on leaves what a straight one does.
+// Removes what processes left that were killed while they wrote this file: a run that goes on leaves what a straight
+// one does.
 static void remove_left(const char *path) {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     char *parent = slash ? xstrndup(path, (size_t)(slash - path) + 1) : xstrdup("."),

@@ -9,8 +9,8 @@ typedef struct {
     bool lasting;
 } WholeFile;
 // Starts a file at `path`. With `lasting` the file is synced before it is renamed, so that a power cut leaves the new
-// or the old one; this waits for the disk. What a process of this machine left that was killed while it wrote the same file
-// is removed. whole_close must be called even where this fails.
+// or the old one; this waits for the disk. What a process of this machine left that was killed while it wrote the same
+// file is removed. whole_close must be called even where this fails.
 bool whole_open(WholeFile *w, const char *path, bool lasting, Error *e);
 bool whole_add(WholeFile *w, const char *bytes, size_t n, Error *e);
 // Renames the file to its path. Where it is not `good`, or renaming fails, deletes it instead, and an earlier file at

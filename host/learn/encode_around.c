@@ -8,7 +8,8 @@ static size_t common(const char *a, size_t n, const char *b, size_t m, bool from
     return same;
 }
 
-// What two other texts have in common around them is the template's; found in this rendering, it is no word of the policy.
+// What two other texts have in common around them is the template's; found in this rendering, it is no word of the
+// policy.
 bool encode_around(const Tokenizer *t, RenderAround *render, const void *arg, Text said, Ids *out, Error *e) {
     Str x = {0}, y = {0}, text = {0};
     bool ok = render(arg, text_of("x"), &x, e) && render(arg, text_of("y"), &y, e) && render(arg, said, &text, e);

@@ -1,5 +1,5 @@
-// Opening an engine, or a learner. Memory is two slabs whose sizes come from running the carving code once from a null base;
-// `grpo plan` prints that table.
+// Opening an engine, or a learner. Memory is two slabs whose sizes come from running the carving code once from a null
+// base; `grpo plan` prints that table.
 #include "adapter_files.h"
 #include "chat.h"
 #include "checkpoint.h"
@@ -29,8 +29,8 @@ static bool computes_on_host(const Engine *en) {
     return en->device ? on_host(en->device) : en->cfg->device == DEVICE_CPU;
 }
 
-// Whether the reference's weights lie where gradients do: those are void until training begins, and what trains asks the
-// reference before that. Then each generation reads them again, which a GPU's short steps would feel.
+// Whether the reference's weights lie where gradients do: those are void until training begins, and what trains asks
+// the reference before that. Then each generation reads them again, which a GPU's short steps would feel.
 static bool reference_turns(const Engine *en) {
     const Config *c = en->cfg;
     if (!en->shape.reference || c->sync_ref_model || en->lora.rank) return false;
@@ -48,7 +48,8 @@ static Model carve_grad(Arena *a, const Engine *en) {
     return m;
 }
 
-// Carves a model that is to stay what the policy is at the start: beside an adapter, the policy's weights with an adapter of its own.
+// Carves a model that is to stay what the policy is at the start: beside an adapter, the policy's weights with an
+// adapter of its own.
 static Model carve_start(Arena *a, const Engine *en) {
     if (!en->lora.rank) return model_carve(a, en->hf.dims, dtype_of(en->cfg->dtype));
     Model m = en->policy;
@@ -447,7 +448,8 @@ static bool open_both(Engine *en, Learner *l, const Config *c, RunShape shape, E
         return false;
     }
     bool described = describe(en, l, d, c, shape, e);
-    // The ends were chosen with the template; the dims are those described, whose head may have turned out to be its own.
+    // The ends were chosen with the template; the dims are those described, whose head may have turned out to be its
+    // own.
     memcpy(en->hf.eos, prepared.hf.eos, sizeof en->hf.eos);
     en->hf.n_eos = prepared.hf.n_eos, en->tokenizer = prepared.tokenizer, en->template = prepared.template;
     if (!described) {

@@ -1,5 +1,5 @@
-// The engine: what every command that runs a model has open (device, policy, tokenizer, rollout, ranks), and the memory it
-// took. A learner (learner.h) has one, and what training adds.
+// The engine: what every command that runs a model has open (device, policy, tokenizer, rollout, ranks), and the memory
+// it took. A learner (learner.h) has one, and what training adds.
 #pragma once
 #include "comm.h"
 #include "config.h"
@@ -59,9 +59,11 @@ typedef struct {
 // Chooses the chat template, and moves the token that ends its turns to hf.eos[0]. A model whose template is unknown is
 // an error unless prompts are raw texts.
 bool engine_find_template(Engine *en, Error *e);
-// Moves the token that ends the turns of a chat template to hf->eos[0]. False after filling *e: there is no room for it.
+// Moves the token that ends the turns of a chat template to hf->eos[0]. False after filling *e: there is no room for
+// it.
 bool chat_end_leads(const char *template, const Tokenizer *t, HfConfig *hf, Error *e);
-// Reads config.json, the tokenizer and the chat template: enough for a prompter. engine_open does it where it was not done.
+// Reads config.json, the tokenizer and the chat template: enough for a prompter. engine_open does it where it was not
+// done.
 bool engine_prepare(Engine *en, const Config *c, Error *e);
 // Reads config.json, and plans the memory on that device (NULL: on the one that the configuration names) without taking
 // it: enough for `plan`.
@@ -89,14 +91,14 @@ StopRule engine_stop_rule(const Engine *en);
 bool engine_score(Engine *en, Batch *b, Error *e);
 // Fills right[b->n]: whether the run's grader finds each completion of a decoded batch right. False after filling *e.
 bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, bool *right, Error *e);
-// Opens a prompter of the engine's configuration, tokenizer and template; bare: without the examples of few_shot_file, which are
-// for drawing, not for learning. False after filling *e.
+// Opens a prompter of the engine's configuration, tokenizer and template; bare: without the examples of few_shot_file,
+// which are for drawing, not for learning. False after filling *e.
 bool engine_prompter(const Engine *en, Prompter *p, Error *e);
 bool engine_prompter_bare(const Engine *en, Prompter *p, Error *e);
 // Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
 void model_init_random(Device *d, Model *m, uint64_t seed);
 // Draws the weights of parameter number p alone, the same numbers.
 void model_init_param(Device *d, Model *m, int p, uint64_t seed);
-// An adapter's start, as PEFT's: A uniform in +- 1 / sqrt(its columns), or `gaussian` N(0, 1 / rank); B 0 (fresh memory is).
-// Element i of parameter p depends on (seed, p, i) alone.
+// An adapter's start, as PEFT's: A uniform in +- 1 / sqrt(its columns), or `gaussian` N(0, 1 / rank); B 0 (fresh memory
+// is). Element i of parameter p depends on (seed, p, i) alone.
 void adapter_init_random(Device *d, Adapter *a, uint64_t seed, bool gaussian);

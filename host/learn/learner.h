@@ -20,8 +20,8 @@ typedef struct {
 
 typedef struct Learner {
     Engine engine;
-    // Beside an adapter: grad has no memory but its adapter's; the reference is the policy's weights with the adapter of the
-    // start (none, where it was made for this run).
+    // Beside an adapter: grad has no memory but its adapter's; the reference is the policy's weights with the adapter
+    // of the start (none, where it was made for this run).
     Model grad, reference;
     Model start;            // the same, for judges, where the reference does not serve them; else empty
     uint32_t reference_sum; // of its weights, where they are read again: see learner_reference
@@ -37,5 +37,6 @@ bool learner_describe(Learner *l, Device *d, const Config *c, RunShape shape, Er
 bool learner_open(Learner *l, const Config *c, RunShape shape, Error *e);
 void learner_close(Learner *l);
 // Makes l->reference ready to run; to be called before it does. Where its weights lie in the gradients' memory they are
-// read again, and l->grad is void. False after filling *e: they cannot be read, or are other weights than those the run began with.
+// read again, and l->grad is void. False after filling *e: they cannot be read, or are other weights than those the run
+// began with.
 bool learner_reference(Learner *l, Error *e);

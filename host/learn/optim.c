@@ -1,7 +1,7 @@
 // The optimizer: learning-rate schedule, global gradient norm, AdamW over the two halves of the slab that is trained.
 //
-// Several ranks divide the slab (ZeRO stage 1, Rajbhandari et al. 2020): each adds up the gradients of its slice, keeps the
-// state of its slice, updates its slice of the weights, and gets the other slices back. A lone rank's slice is all.
+// Several ranks divide the slab (ZeRO stage 1, Rajbhandari et al. 2020): each adds up the gradients of its slice, keeps
+// the state of its slice, updates its slice of the weights, and gets the other slices back. A lone rank's slice is all.
 #include "optim.h"
 #include <math.h>
 #include <stdlib.h>

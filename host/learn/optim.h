@@ -4,7 +4,8 @@
 
 // Rows of an optimizer step, of all ranks together: completions, examples, pairs.
 int optim_step_rows(const Config *c);
-// Optimizer steps of a whole run, at least 1: max_steps, or num_train_epochs rounded up to whole steps as transformers does.
+// Optimizer steps of a whole run, at least 1: max_steps, or num_train_epochs rounded up to whole steps as transformers
+// does.
 int64_t optim_total_steps(const Config *c, int64_t steps_per_epoch);
 // Learning rate of optimizer step `step` (from 0) of `total`: transformers' schedules.
 double optim_learning_rate(const Config *c, int64_t step, int64_t total);

@@ -1,5 +1,6 @@
-// Judges on the engine's device: a causal model reads prompts and writes replies by the engine's own rollout. A reply depends
-// on the weights, the prompt and the seed alone, so that neither what is asked beside it nor what was asked before shows.
+// Judges on the engine's device: a causal model reads prompts and writes replies by the engine's own rollout. A reply
+// depends on the weights, the prompt and the seed alone, so that neither what is asked beside it nor what was asked
+// before shows.
 #include "batch.h"
 #include "by_model.h"
 #include "chat.h"

@@ -14,7 +14,7 @@ struct RewardModels {
     ByModel item[MAX_REWARDS + 1]; // the grader's last
 };
 
-// ---- opening ---------------------------------------------------------------------------------------------------------
+// ---- opening --------------------------------------------------------------------------------------------------------
 
 // Takes a directory with an adapter for the model that it was trained beside, with it.
 static bool describe_adapter(ByModel *m, bool writes, Error *e) {
@@ -161,7 +161,7 @@ const Model *reward_models_model(const RewardModels *m, int i, const char **dir)
     return m->item[i].own ? NULL : &m->item[i].model;
 }
 
-// ---- scoring ---------------------------------------------------------------------------------------------------------
+// ---- scoring --------------------------------------------------------------------------------------------------------
 
 // Says so where the first samples are all too long, for the scores then are none, as they may stay.
 static bool score_samples(ByModel *m, Device *d, const Sample *samples, int n, float *score, Error *e) {

@@ -78,8 +78,8 @@ static bool data_sum(const FileList *files, char sum[sizeof((TrainState *)0)->da
     return true;
 }
 
-// Sums up what scores by models and templates on this machine: in `train` alone, nothing else scores while it trains. Rank 0
-// alone reads them, as it alone saves and tells.
+// Sums up what scores by models and templates on this machine: in `train` alone, nothing else scores while it trains.
+// Rank 0 alone reads them, as it alone saves and tells.
 static bool judges_sum(const Learner *l, const TrainState *s, char sum[sizeof s->judges], Error *e) {
     const Config *c = l->engine.cfg;
     Rewards rw;

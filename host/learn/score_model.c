@@ -1,6 +1,6 @@
-// Reward models: whole batches of texts, packed back to back, one forward pass for as many as its memory takes. Texts that
-// begin alike, as a group's completions do with their question, share those rows. The score is the product of the last row's
-// hidden state with score.weight, in f32.
+// Reward models: whole batches of texts, packed back to back, one forward pass for as many as its memory takes. Texts
+// that begin alike, as a group's completions do with their question, share those rows. The score is the product of the
+// last row's hidden state with score.weight, in f32.
 #include "by_model.h"
 #include "device.h"
 #include "micro.h"

@@ -14,8 +14,8 @@ typedef struct {
 // What reads texts as the directory says; `chosen` is a chat template's name, "auto" or "raw". False after filling *e.
 bool scored_text_open(ScoredText *t, const char *chosen, const char *dir, const HfConfig *hf, const Tokenizer *tok,
                       Error *e);
-// The ids up to the one whose score counts, as transformers 5.24 chooses it. False after filling *e: the template cannot
-// say this.
+// The ids up to the one whose score counts, as transformers 5.24 chooses it. False after filling *e: the template
+// cannot say this.
 bool scored_text_ids(const ScoredText *t, const char *question, Text text, Ids *out, Error *e);
 // Renders a whole conversation into ids; `tools` may be NULL. For a template only.
 bool scored_messages_ids(const ScoredText *t, const json_t *messages, const json_t *tools, Ids *out, Error *e);

@@ -12,8 +12,8 @@ RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts) 
                           rollout_shape(slots, (int)prompts, (int)c->max_prompt_length, (int)c->max_completion_length)};
 }
 
-// The most rows that a micro-batch of training has. Where a generation feeds one optimizer step, which prompts meet in a
-// micro-batch is known; where it is shuffled for several, all of them may.
+// The most rows that a micro-batch of training has. Where a generation feeds one optimizer step, which prompts meet in
+// a micro-batch is known; where it is shuffled for several, all of them may.
 static int64_t most_rows(const Config *c, int generation, bool shuffled) {
     int size = (int)c->per_device_train_batch_size, n = generation / (int)c->gpus;
     int group = c->share_prompts ? (int)c->num_generations : 1, groups = generation / group; // of all ranks

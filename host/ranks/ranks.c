@@ -161,7 +161,7 @@ bool ranks_start(const Config *c, ExitCode *code, Error *e) {
     return fork_ranks(c, code, e);
 }
 
-// ---- one rank -----------------------------------------------------------------------------------------------------------
+// ---- one rank -------------------------------------------------------------------------------------------------------
 
 // Reports the first line "what: value" in which rank r differs from rank 0.
 static bool report_difference(const char *ours, const char *theirs, int r, Error *e) {

@@ -327,7 +327,7 @@ static bool host_all(const Launch *l, const Hello *mine, double timeout, Welcome
     return ok;
 }
 
-// ---- the others -------------------------------------------------------------------------------------------------------
+// ---- the others -----------------------------------------------------------------------------------------------------
 
 // Connects to one port and waits for the welcome; false where rank 0 of this job is not there.
 static bool visit(const Launch *l, int port, const Hello *mine, double until, Welcome *w, Error *e) {

@@ -24,6 +24,6 @@ void curves_free(Curves *c);
 void curves_add(Curves *c, const char *line, size_t n);
 // Gives the last line a row, if it has none, until the next curves_add: a plot should end where the log does.
 void curves_show(Curves *c);
-// Appends {"seen", "stride", "torn", "unnamed", "columns": {name: [numbers]}}; the last line has a row there in any case.
-// Numbers read back as the same doubles.
+// Appends {"seen", "stride", "torn", "unnamed", "columns": {name: [numbers]}}; the last line has a row there in any
+// case. Numbers read back as the same doubles.
 void curves_json(Curves *c, Str *out);

@@ -1,8 +1,9 @@
 // TensorBoard's event file. See events.h.
 //
-// A record is the length of its data (8 bytes, little-endian), the masked CRC32C of these 8 bytes, the data, and its masked
-// CRC32C; the data is a protobuf message Event (tensorboard/compat/proto/event.proto). Protobuf is written by hand: a field is
-// number << 3 | type, then a varint (type 0), 8 bytes (1), bytes behind their length (2), or 4 bytes (5).
+// A record is the length of its data (8 bytes, little-endian), the masked CRC32C of these 8 bytes, the data, and its
+// masked CRC32C; the data is a protobuf message Event (tensorboard/compat/proto/event.proto). Protobuf is written by
+// hand: a field is number << 3 | type, then a varint (type 0), 8 bytes (1), bytes behind their length (2), or 4 bytes
+// (5).
 #include "config_table.h"
 #include "crc32c.h"
 #include "events.h"
@@ -30,7 +31,7 @@ struct EventLog {
     bool late;    // a note has said that they wait
 };
 
-// ---- protobuf --------------------------------------------------------------------------------------------------------
+// ---- protobuf -------------------------------------------------------------------------------------------------------
 
 static void put_varint(Str *s, uint64_t v) {
     for (; v >= 128; v >>= 7) str_add(s, (char[]){(char)(v | 128)}, 1);
@@ -61,7 +62,7 @@ static void put_float(Str *s, int field, float x) {
     str_add(s, (const char *)&x, sizeof x);
 }
 
-// ---- records ---------------------------------------------------------------------------------------------------------
+// ---- records --------------------------------------------------------------------------------------------------------
 
 static uint32_t masked(const void *data, size_t n) {
     uint32_t crc = crc32c(0, data, n);
@@ -134,8 +135,8 @@ void events_text(EventLog *l, int64_t step, const char *tag, const char *text) {
     add_value(l, step, &value);
 }
 
-// HParamsPluginData {session_start_info = 3 {hparams = 1: map of string to Value, start_time_secs = 5}}; a map's entry is {key = 1,
-// value = 2}; Value is {number_value = 2, string_value = 3, bool_value = 4}.
+// HParamsPluginData {session_start_info = 3 {hparams = 1: map of string to Value, start_time_secs = 5}}; a map's entry
+// is {key = 1, value = 2}; Value is {number_value = 2, string_value = 3, bool_value = 4}.
 static void add_options(EventLog *l, const Config *c) {
     Str info = {0}, data = {0}, value = {0};
     for (int i = 0; i < OPTION_COUNT; i++) {
@@ -162,7 +163,7 @@ static void add_options(EventLog *l, const Config *c) {
     end_event(l);
 }
 
-// ---- the file --------------------------------------------------------------------------------------------------------
+// ---- the file -------------------------------------------------------------------------------------------------------
 
 // Reads Event.step from the record data[n]; -1 where it cannot be parsed.
 static int64_t step_of(const unsigned char *data, size_t n) {

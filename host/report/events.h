@@ -15,6 +15,6 @@ void events_close(EventLog *l); // tries a last time to write what waits; NULL: 
 // "train/<name>".
 void events_number(EventLog *l, int64_t step, const char *name, double value);
 void events_text(EventLog *l, int64_t step, const char *tag, const char *text);
-// Writes what was added: whole records, or nothing. A failure (a full disk) is said in a note, once; what was added waits,
-// up to 16 MiB of it, and the next call tries again.
+// Writes what was added: whole records, or nothing. A failure (a full disk) is said in a note, once; what was added
+// waits, up to 16 MiB of it, and the next call tries again.
 void events_commit(EventLog *l);

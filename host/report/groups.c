@@ -29,7 +29,7 @@ static size_t key_of(const char *line) {
     return end ? (size_t)(end - line) : 0;
 }
 
-// ---- one group's JSON ------------------------------------------------------------------------------------------------
+// ---- one group's JSON -----------------------------------------------------------------------------------------------
 
 static size_t character_start(const char *s, size_t at) {
     while (at > 0 && ((unsigned char)s[at] & 0xc0) == 0x80) at--;
@@ -108,7 +108,7 @@ static void group_json(const Groups *g, Str *out, int64_t *torn) {
     if (!first) str_printf(out, "], \"left\": %lld}", (long long)left);
 }
 
-// ---- which are kept --------------------------------------------------------------------------------------------------
+// ---- which are kept -------------------------------------------------------------------------------------------------
 
 static void thin(Groups *g) {
     for (int i = 0; i < g->n; i++) {

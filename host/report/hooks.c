@@ -46,7 +46,7 @@ Hooks *hooks_open(const Config *c) {
     return h;
 }
 
-// ---- starting one ----------------------------------------------------------------------------------------------------
+// ---- starting one ---------------------------------------------------------------------------------------------------
 
 static HookCall *call_copy(const HookCall *c) {
     HookCall *copy = xcalloc(1, sizeof *copy);
@@ -152,7 +152,7 @@ void hooks_start(Hooks *h, HookKind kind, const HookCall *c) {
     start_next(h, kind);
 }
 
-// ---- looking after them ----------------------------------------------------------------------------------------------
+// ---- looking after them ---------------------------------------------------------------------------------------------
 
 static void fail(Hooks *h, HookKind kind, const char *how) {
     h->hook[kind].failed++;

@@ -55,7 +55,7 @@ bool report_read(Report *r, Error *e) {
     return true;
 }
 
-// ---- the data of a page ----------------------------------------------------------------------------------------------
+// ---- the data of a page ---------------------------------------------------------------------------------------------
 
 static int is_checkpoint(const struct dirent *entry) {
     const char *suffix;

@@ -74,7 +74,7 @@ static double last_step(const Watch *w) {
 
 bool watch_finished(const Watch *w) { return w->steps > 0 && last_step(w) >= w->steps; }
 
-// ---- the view --------------------------------------------------------------------------------------------------------
+// ---- the view -------------------------------------------------------------------------------------------------------
 
 // Appends a line, cut to `columns` columns.
 static void add_line(Str *out, const char *text, size_t n, int columns) {

@@ -133,7 +133,7 @@ void rewards_note(const Rewards *rw) {
     }
 }
 
-// ---- rewards against stop strings ------------------------------------------------------------------------------------
+// ---- rewards against stop strings -----------------------------------------------------------------------------------
 
 static float score_text(const Reward *r, const char *text) {
     Sample s = {.prompt = "", .completion = text, .completion_len = strlen(text), .answer = "4"};

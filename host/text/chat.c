@@ -11,7 +11,7 @@ const char chat_system_prompt[] =
     "First reason about the question inside <think> </think>, then give the final answer alone inside "
     "<answer> </answer>. Write it like this:\n<think>\nyour reasoning\n</think>\n<answer>\nthe answer\n</answer>\n";
 
-// ---- JSON as Python's json.dumps(ensure_ascii=False) writes it, which is what the models saw -------------------------
+// ---- JSON as Python's json.dumps(ensure_ascii=False) writes it, which is what the models saw ------------------------
 
 static void dump_string(Str *out, const char *s, size_t n) {
     static const char plain[] = "\"\\\n\r\t\b\f", letter[] = "\"\\nrtbf";
@@ -248,7 +248,7 @@ bool r1_zero_render(const ChatTemplate *t, const json_t *messages, const json_t 
     return true;
 }
 
-// ---- any template ----------------------------------------------------------------------------------------------------
+// ---- any template ---------------------------------------------------------------------------------------------------
 
 bool chat_render_said(const char *template_name, const json_t *messages, const json_t *tools,
                       bool add_generation_prompt, ChatSpans *said, Str *out, Error *e) {

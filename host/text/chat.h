@@ -40,7 +40,7 @@ bool chat_template_of(const char *tokenizer_path, const char **name, char **unkn
 bool chat_template_choose(const char *chosen, const char *tokenizer_path, const char **name, Error *e);
 // What the template says where there is no system message; NULL: nothing.
 const char *chat_opening(const char *template_name);
-// Whether that stands where no system message is set, and not the shipped one: the template asks for thoughts and answer
-// itself, or was `chosen` by name for its opening.
+// Whether that stands where no system message is set, and not the shipped one: the template asks for thoughts and
+// answer itself, or was `chosen` by name for its opening.
 bool chat_keeps_opening(const char *template_name, bool chosen);
 extern const char chat_system_prompt[]; // the shipped one: think in <think>, answer in <answer>

@@ -105,7 +105,7 @@ bool split_compile(Split *split, const char *pattern, const char *where, Error *
 
 void split_free(Split *split) { pcre2_code_free(split->code); }
 
-// ---- Qwen2's and Llama 3's patterns over ASCII -------------------------------------------------------------------------------------
+// ---- Qwen2's and Llama 3's patterns over ASCII ----------------------------------------------------------------------
 
 enum { LETTER = 1, DIGIT = 2, SPACE = 4, NEWLINE = 8, OTHER = 16, BEYOND = 32 };
 

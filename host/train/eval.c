@@ -1,6 +1,7 @@
 // GSM8K accuracy: greedy, or pass@k and majority over several completions; graded strictly (the answer between the
-// tags, as a string) and leniently (the last number, as a number), so that learning the format cannot pass for learning.
-// For other questions eval_grader names the reward that judges: `accuracy:gold=latex` for MATH-500, `binary_code` for code.
+// tags, as a string) and leniently (the last number, as a number), so that learning the format cannot pass for
+// learning. For other questions eval_grader names the reward that judges: `accuracy:gold=latex` for MATH-500,
+// `binary_code` for code.
 #include "exchange.h"
 #include "eval.h"
 #include "output.h"
@@ -43,7 +44,8 @@ static void plain_numbers(const char *text, bool grouped, Str *out) {
 }
 
 // The last number of a text: digits, with inner commas and one decimal point, which may come first, a minus sign before
-// them. Puts it into *out, which is empty, without commas, a trailing point or leading zeros; false where there is none.
+// them. Puts it into *out, which is empty, without commas, a trailing point or leading zeros; false where there is
+// none.
 static bool last_number(const char *text, Str *out) {
     const char *end = text + strlen(text);
     while (end > text && !isdigit((unsigned char)end[-1])) end--;
@@ -122,7 +124,8 @@ static void add_score(double *sum, double *n, float score) {
     if (!isnan(score)) *sum += score, ++*n;
 }
 
-// Adds the sums of one decoded and scored batch of `prompts` questions. graded: what a grader finds right; NULL: none does.
+// Adds the sums of one decoded and scored batch of `prompts` questions. graded: what a grader finds right; NULL: none
+// does.
 static void tally(const Batch *b, int prompts, const bool *graded, int n_rewards, EvalResult *out) {
     for (int p = 0; p < prompts; p++) {
         int right = 0;

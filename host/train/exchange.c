@@ -1,8 +1,9 @@
 // The exchange between the ranks of a training step: completions and their scores, log-probs, sums of the loss, and
 // whether to go on at all. After it each rank goes on as if it had computed everything itself.
 //
-// The batch is a few megabytes at most, so every rank keeps all of it, and what is global (advantages, token counts, the
-// entropy threshold, which groups are flat) is computed on every rank from the same numbers. Nothing here adds floats.
+// The batch is a few megabytes at most, so every rank keeps all of it, and what is global (advantages, token counts,
+// the entropy threshold, which groups are flat) is computed on every rank from the same numbers. Nothing here adds
+// floats.
 #include "exchange.h"
 #include "device.h"
 #include "train.h"

@@ -1,5 +1,5 @@
-// What the ranks of a step tell each other. Every rank has the whole batch; it samples, scores and trains a range of it, and
-// gets the rest. One rank does nothing here.
+// What the ranks of a step tell each other. Every rank has the whole batch; it samples, scores and trains a range of
+// it, and gets the rest. One rank does nothing here.
 #pragma once
 #include "train.h"
 
@@ -12,9 +12,9 @@ RankRange rank_range(const Comm *c, int n); // this rank's of n things: contiguo
 StepResult ranks_agree(const Engine *engine, StepStats *stats, StepResult mine, Error *e);
 // Exchanges, by prompts, what rollout and rewards have put into the batch. False after filling *e.
 bool ranks_exchange_completions(Comm *c, Batch *b, Error *e);
-// Tells all ranks what the rewards (the grader too) did since the last time: their faults, and the replies of judges, which
-// stand in rank order behind those of before. False after filling *e, on every rank, also where a judge ends the run
-// (max_unmatched).
+// Tells all ranks what the rewards (the grader too) did since the last time: their faults, and the replies of judges,
+// which stand in rank order behind those of before. False after filling *e, on every rank, also where a judge ends the
+// run (max_unmatched).
 bool ranks_exchange_rewards(Comm *c, const Rewards *rw, Error *e);
 // Exchanges, by sequences seq[0..n), a per-token column. False after filling *e.
 bool ranks_exchange_tokens(Comm *c, const Batch *b, const char *name, float *column, const int *seq, int n, Error *e);

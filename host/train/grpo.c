@@ -1,6 +1,6 @@
 // The GRPO step. A question's journey, in order: data set, chat, tokenizer -> rollout -> rewards -> reference
-// -> log-probs -> grpo_loss -> backward -> optimizer. One generation feeds one or more optimizer steps; the first of them
-// trains with the numbers the sampler kept.
+// -> log-probs -> grpo_loss -> backward -> optimizer. One generation feeds one or more optimizer steps; the first of
+// them trains with the numbers the sampler kept.
 #include "exchange.h"
 #include "clock.h"
 #include "device.h"
@@ -238,7 +238,8 @@ static int64_t masked_tokens(const Config *c, const Batch *b, const int *seq, in
     return sum;
 }
 
-// The coefficient of this step's entropy bonus. An adaptive one waits until a step's entropy was at or below the target.
+// The coefficient of this step's entropy bonus. An adaptive one waits until a step's entropy was at or below the
+// target.
 static double entropy_coef(const Config *c, const TrainState *s) {
     if (!c->use_adaptive_entropy) return c->entropy_coef;
     bool measured = s->last_entropy >= 0;

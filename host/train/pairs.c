@@ -1,5 +1,5 @@
-// Rows of prompt, chosen and rejected to the ids of two texts, as TRL's RewardTrainer prepares them: conversations through the
-// chat template, raw texts one after the other with the token that ends a text.
+// Rows of prompt, chosen and rejected to the ids of two texts, as TRL's RewardTrainer prepares them: conversations
+// through the chat template, raw texts one after the other with the token that ends a text.
 #include "pairs.h"
 #include <math.h>
 #include <string.h>

@@ -15,8 +15,8 @@ typedef struct {
     int64_t max; // tokens of either text
 } PairReader;
 
-// Reads a row with prompt_field (which may be missing), chosen_field and rejected_field, texts or lists of messages, and perhaps a
-// number `margin`. False after filling *e.
+// Reads a row with prompt_field (which may be missing), chosen_field and rejected_field, texts or lists of messages,
+// and perhaps a number `margin`. False after filling *e.
 bool pair_read(const PairReader *r, const json_t *row, Pair *p, Error *e);
 // A RowCheck of such rows, with the reader as its argument; a text over the reader's limit makes a row bad.
 RowFate pair_check(const void *reader, const Row *row, Error *e);

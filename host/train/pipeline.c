@@ -1,8 +1,8 @@
 // The command `run`: the phases of a file one after the other, each a process of its own that runs its command.
 //
-// output_dir/NAME.yaml is the configuration a phase runs with; output_dir/pipeline.json says of each finished phase what it
-// made from what, with checksums, and of the one that runs what it is made from. Killed anywhere, the same command finds the
-// finished phases in it, and the one that was running goes on as its command does.
+// output_dir/NAME.yaml is the configuration a phase runs with; output_dir/pipeline.json says of each finished phase
+// what it made from what, with checksums, and of the one that runs what it is made from. Killed anywhere, the same
+// command finds the finished phases in it, and the one that was running goes on as its command does.
 #include "train_commands.h"
 #include "checkpoint.h"
 #include "clock.h"
@@ -26,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// ---- what phases make ---------------------------------------------------------------------------------------------------
+// ---- what phases make -----------------------------------------------------------------------------------------------
 
 const char *phase_made(const Pipeline *l, const char *name) {
     return json_string_value(json_object_get(json_object_get(l->made, name), "made"));
@@ -71,8 +71,8 @@ static char *find_product(Pipeline *l, int k, Error *e) {
     return path;
 }
 
-// Whether a phase reads an option of n letters. Of the options on files, which several commands have in common, some commands
-// need one alone.
+// Whether a phase reads an option of n letters. Of the options on files, which several commands have in common, some
+// commands need one alone.
 static bool phase_reads(const Phase *p, const char *option, size_t n) {
     if (n == strlen("train_file") && !memcmp(option, "train_file", n)) return p->command != PHASE_EVAL;
     if (n == strlen("eval_file") && !memcmp(option, "eval_file", n))
@@ -178,7 +178,7 @@ static json_t *made_from(const Phase *p, Error *e) {
     return all;
 }
 
-// ---- pipeline.json and NAME.yaml -----------------------------------------------------------------------------------------------
+// ---- pipeline.json and NAME.yaml ------------------------------------------------------------------------------------
 
 static char *in_output(const Pipeline *l, const char *fmt, const char *name) {
     char *file = xasprintf(fmt, name), *path = xasprintf("%s/%s", l->phases.output_dir, file);
@@ -240,8 +240,8 @@ static bool same_options(const Pipeline *l, int k, const char *state, Error *e) 
     return same;
 }
 
-// Whether phase k, finished or begun, is what its record says: its command, its options, what it is made from (`from`: now).
-// False after filling *e.
+// Whether phase k, finished or begun, is what its record says: its command, its options, what it is made from (`from`:
+// now). False after filling *e.
 static bool same_phase(const Pipeline *l, int k, json_t *from, Error *e) {
     const Phase *p = &l->phases.phase[k];
     const json_t *record = json_object_get(l->made, p->name), *then = json_object_get(record, "from"), *one;
@@ -289,8 +289,8 @@ static bool same_products(const Pipeline *l, int k, Error *e) {
     return true;
 }
 
-// Whether phase k is finished, and still is what it was: its command and options, what it was made from, what it made. *done
-// is false where it has to run. False after filling *e.
+// Whether phase k is finished, and still is what it was: its command and options, what it was made from, what it made.
+// *done is false where it has to run. False after filling *e.
 static bool phase_done(Pipeline *l, int k, bool *done, Error *e) {
     const Phase *p = &l->phases.phase[k];
     *done = phase_made(l, p->name) != NULL;
@@ -311,8 +311,8 @@ static bool goes_on(const Phase *p) {
     return is;
 }
 
-// Records what phase k is made from, before it starts. One that goes on must be what it began as, or its end would be made of
-// one thing and its record say another. False after filling *e.
+// Records what phase k is made from, before it starts. One that goes on must be what it began as, or its end would be
+// made of one thing and its record say another. False after filling *e.
 static bool phase_begin(Pipeline *l, int k, Error *e) {
     const Phase *p = &l->phases.phase[k];
     Error changed = {0};
@@ -365,7 +365,8 @@ static bool phase_record(Pipeline *l, int k, double seconds, Error *e) {
     return made_write(l, e);
 }
 
-// Removes what forgotten phases made, and then their entries in pipeline.json: also those that an earlier run was killed over.
+// Removes what forgotten phases made, and then their entries in pipeline.json: also those that an earlier run was
+// killed over.
 static bool remove_forgotten(Pipeline *l, Error *e) {
     for (int k = 0; k < l->phases.n; k++) {
         const Phase *p = &l->phases.phase[k];
@@ -379,8 +380,8 @@ static bool remove_forgotten(Pipeline *l, Error *e) {
     return true;
 }
 
-// Forgets phases [first, end), and removes what they made. It is written down before: a run that goes on from half of what
-// a phase made would not end as this one.
+// Forgets phases [first, end), and removes what they made. It is written down before: a run that goes on from half of
+// what a phase made would not end as this one.
 static bool forget(Pipeline *l, int first, int end, Error *e) {
     for (int k = first; k < end; k++) {
         json_t *record = json_object();
@@ -390,7 +391,7 @@ static bool forget(Pipeline *l, int first, int end, Error *e) {
     return (first >= end || made_write(l, e)) && remove_forgotten(l, e);
 }
 
-// ---- running -------------------------------------------------------------------------------------------------------------------
+// ---- running --------------------------------------------------------------------------------------------------------
 
 // Runs one command as a process, in a group of its own: a key that stops the pipeline reaches it once, through here. It
 // does not outlive this process. Its exit code, or 128 + the signal that ended it; below 0 after filling *e.

@@ -1,5 +1,5 @@
-// A pipeline that runs: its phases, and what those that are finished have made. pipeline.c runs it, pipeline_check.c says
-// before the first phase what is wrong with it.
+// A pipeline that runs: its phases, and what those that are finished have made. pipeline.c runs it, pipeline_check.c
+// says before the first phase what is wrong with it.
 #pragma once
 #include "json.h"
 #include "phases.h"
@@ -12,8 +12,9 @@ typedef struct {
     const char *from, *only; // NULL: not given
     int lock;                // open file descriptor of output_dir; -1: none
     Phases phases;
-    // phase name -> {command, made, checksum, beside: {product: {path, checksum}}, from: {option: {path, checksum}}}; of one that
-    // has begun command and from alone; of one that is to be made again {forgotten: true}, until what it made is removed
+    // phase name -> {command, made, checksum, beside: {product: {path, checksum}}, from: {option: {path, checksum}}};
+    // of one that has begun command and from alone; of one that is to be made again {forgotten: true}, until what it
+    // made is removed
     json_t *made;
 } Pipeline;
 
@@ -39,8 +40,8 @@ enum { MAX_INPUTS = 6 + MAX_FILES + 2 * (MAX_REWARDS + 1) };
 // Lists the inputs of a phase that are set; their number. rw: room for the rewards whose models are among them.
 int phase_inputs(const Phase *p, Rewards *rw, Input all[MAX_INPUTS]);
 
-// Checks everything that can be known before the first phase starts, and prints each phase's memory. False after filling *e
-// with all problems.
+// Checks everything that can be known before the first phase starts, and prints each phase's memory. False after
+// filling *e with all problems.
 bool pipeline_check(const Pipeline *l, Error *e);
 // Adds the inputs that are not there to the problems of *e, for a file whose options are wrong too.
 void pipeline_check_files(const Pipeline *l, Error *e);

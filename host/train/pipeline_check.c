@@ -1,5 +1,5 @@
-// What can be known of a pipeline before its first phase starts: whether what each phase reads is there, is what the phase
-// wants, and fits its memory.
+// What can be known of a pipeline before its first phase starts: whether what each phase reads is there, is what the
+// phase wants, and fits its memory.
 #include "pipeline.h"
 #include "adapter_files.h"
 #include "dataset.h"
@@ -41,7 +41,8 @@ static const char *model_of(const Pipeline *l, int k) {
 // Whether a phase makes adapters instead of whole models.
 static bool makes_adapter(const Phase *p) { return phase_makes_model(p) && (p->cfg.lora_r || *p->cfg.adapter); }
 
-// What is wrong, a line each, and the exit code: that of a mistake in the file where there is one, else of the first problem.
+// What is wrong, a line each, and the exit code: that of a mistake in the file where there is one, else of the first
+// problem.
 typedef struct {
     Str lines;
     ExitCode code;
@@ -57,7 +58,7 @@ static PRINTF_LIKE(3, 4) void add_problem(Problems *all, ExitCode code, const ch
     if (all->code == EXIT_OK || code == EXIT_CONFIG) all->code = code;
 }
 
-// ---- inputs ------------------------------------------------------------------------------------------------------------
+// ---- inputs ---------------------------------------------------------------------------------------------------------
 
 // Whether an earlier phase makes such a model as a reward asks. False after filling *e.
 static bool of_rewards_kind(const Phase *maker, const Input *in, Error *e) {
@@ -134,8 +135,8 @@ static Dataset *open_rows(const Pipeline *l, int k, const Input *in, Error *e) {
     return d;
 }
 
-// Whether the weights of a model that is there fit its config.json; what else may be wrong with it, plan_phase tells. False
-// after filling *e.
+// Whether the weights of a model that is there fit its config.json; what else may be wrong with it, plan_phase tells.
+// False after filling *e.
 static bool weights_fit(const char *dir, Error *e) {
     HfConfig hf;
     if (adapter_is(dir) || !hf_config_read(dir, &hf, NULL)) return true;
@@ -204,7 +205,7 @@ static void check_weights(const Pipeline *l, int k, Problems *problems) {
     }
 }
 
-// ---- memory ------------------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------------------
 
 // Puts in the place of models behind rewards that an earlier phase will make what they will be made of.
 static void plan_rewards(const Pipeline *l, int k, Rewards *rw) {
@@ -218,8 +219,8 @@ static void plan_rewards(const Pipeline *l, int k, Rewards *rw) {
     }
 }
 
-// Puts in the place of an adapter that an earlier phase will make one as large: a new one, or that which is there and goes
-// on.
+// Puts in the place of an adapter that an earlier phase will make one as large: a new one, or that which is there and
+// goes on.
 static void plan_adapter(const Pipeline *l, int k, Config *c) {
     const Phase *maker = maker_of(l, k, c->adapter);
     while (maker && *maker->cfg.adapter && access(maker->cfg.adapter, R_OK))
@@ -257,7 +258,7 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, Error *e) {
     return ok;
 }
 
-// ---- all of it ---------------------------------------------------------------------------------------------------------
+// ---- all of it ------------------------------------------------------------------------------------------------------
 
 // Adds lines to an error, as many as it has room for, and says so where there are more.
 static void put_problems(Error *e, const char *lines) {

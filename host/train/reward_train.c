@@ -1,6 +1,6 @@
-// grpo reward_model: trains a model that gives a text a score, on pairs of which one text was preferred (Bradley and Terry
-// 1952; Ouyang et al. 2022). Loss: the mean over the pairs of an optimizer step of -log sigmoid(chosen - rejected - margin),
-// and center_rewards_coefficient x (chosen + rejected)^2 (Eisenstein et al. 2023): TRL 1.16's RewardTrainer.
+// grpo reward_model: trains a model that gives a text a score, on pairs of which one text was preferred (Bradley and
+// Terry 1952; Ouyang et al. 2022). Loss: the mean over the pairs of an optimizer step of -log sigmoid(chosen - rejected
+// - margin), and center_rewards_coefficient x (chosen + rejected)^2 (Eisenstein et al. 2023): TRL 1.16's RewardTrainer.
 #include "exchange.h"
 #include "chat.h"
 #include "clock.h"
@@ -39,7 +39,7 @@ static bool next_pair(RewardTrainer *t, Pair *p, Error *e) {
     return ok;
 }
 
-// ---- one micro-batch -------------------------------------------------------------------------------------------------
+// ---- one micro-batch ------------------------------------------------------------------------------------------------
 
 // Adds ids from `shared` on. What a packing has last is only ever a target.
 static bool pack_text(Packing *to, Ids *x, size_t shared) {
@@ -102,7 +102,7 @@ static void run_micro(RewardTrainer *t, int n, double all, PairSums *sums) {
     micro_score_backward(l, &w);
 }
 
-// ---- steps -----------------------------------------------------------------------------------------------------------
+// ---- steps ----------------------------------------------------------------------------------------------------------
 
 // The ranks' sums together. NaN stays NaN.
 static bool add_ranks(Comm *c, PairSums *s, double *more, int n, Error *e) {
@@ -203,7 +203,7 @@ static bool train_step(Supervised *run, Error *e) {
     return true;
 }
 
-// ---- the run ---------------------------------------------------------------------------------------------------------
+// ---- the run --------------------------------------------------------------------------------------------------------
 
 static bool open_data(RewardTrainer *t, Error *e) {
     const Config *c = t->run.cfg;

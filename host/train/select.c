@@ -1,8 +1,8 @@
 // The command `select`: completions of a model for the questions of a file, scored by rewards, and of them those that
 // rules allow, as a file for supervised tuning: rejection sampling.
 //
-// What is drawn is written to samples.jsonl as it comes, and what is kept is made from that file alone. So a stopped run
-// goes on where it was and ends in the same bytes, and another choice among the samples costs no sampling.
+// What is drawn is written to samples.jsonl as it comes, and what is kept is made from that file alone. So a stopped
+// run goes on where it was and ends in the same bytes, and another choice among the samples costs no sampling.
 #include "exchange.h"
 #include "select.h"
 #include "clock.h"

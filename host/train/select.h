@@ -36,7 +36,7 @@ typedef struct {
     int64_t by_rule[MAX_REWARDS];      // completions dropped for DROP_SCORE, by the first rule that they fail
 } SelectCount;
 
-// ---- select_rules.c: which completions of a question are kept, by the options alone ----------------------------------
+// ---- select_rules.c: which completions of a question are kept, by the options alone ---------------------------------
 typedef struct SelectRules SelectRules;
 // False after filling *e (EXIT_CONFIG). What is given must outlive the rules.
 SelectRules *select_rules_open(const Config *c, const Rewards *rw, Error *e);
@@ -54,18 +54,18 @@ void select_table(const SelectRules *s, const SelectCount *count, Str *out);
 // Which rule dropped how many, in one line.
 void select_dropped(const SelectRules *s, const SelectCount *count, Str *out);
 
-// ---- select_file.c: samples.jsonl, from which kept.jsonl is made -----------------------------------------------------
+// ---- select_file.c: samples.jsonl, from which kept.jsonl is made ----------------------------------------------------
 // samples.jsonl: a line that says what it was drawn with, then a line for each completion, questions in the order of
 // their file: so drawing goes on where it stopped, and other rules need no new samples.
 char *select_drawn_with(const Config *c, Error *e); // the first line, without newline. NULL after filling *e
-// Finds how many lines of an earlier run are good (0: there is none), and how many whole questions of `data` they cover.
-// Refuses samples that were drawn with other options, model or questions (EXIT_CONFIG).
+// Finds how many lines of an earlier run are good (0: there is none), and how many whole questions of `data` they
+// cover. Refuses samples that were drawn with other options, model or questions (EXIT_CONFIG).
 bool select_resume(const Config *c, Dataset *data, const char *drawn_with, int64_t *lines, int64_t *questions,
                    Error *e);
 // Adds the lines of prompt p of a decoded and scored batch; a prompt without ids was too long to ask. file: where its
 // question comes from, where there are several, else NULL.
 void select_put(const Batch *b, int p, const Rewards *rw, const char *file, Str *out);
-// Reads the first `questions` questions of samples.jsonl, writes kept.jsonl and select.json. `system`, the conversations'
-// first message, may be NULL.
+// Reads the first `questions` questions of samples.jsonl, writes kept.jsonl and select.json. `system`, the
+// conversations' first message, may be NULL.
 bool select_keep(const Config *c, const Rewards *rw, const char *system, SelectRules *s, int64_t questions,
                  SelectCount *count, Error *e);

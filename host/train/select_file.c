@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <string.h>
 
-// ---- what samples were drawn with ------------------------------------------------------------------------------------
+// ---- what samples were drawn with -----------------------------------------------------------------------------------
 
 // Whether an option decides what is drawn and scored: it is of one of these groups or one of `others`, and not free to
 // change.
@@ -88,7 +88,7 @@ static bool say_difference(const char *path, const json_t *then, const char *now
     return false;
 }
 
-// ---- lines -------------------------------------------------------------------------------------------------------------
+// ---- lines ----------------------------------------------------------------------------------------------------------
 
 static void put_field(Str *s, const char *before, const char *text) {
     str_puts(s, before);
@@ -237,7 +237,7 @@ bool select_resume(const Config *c, Dataset *data, const char *drawn_with, int64
     return ok;
 }
 
-// ---- kept.jsonl ------------------------------------------------------------------------------------------------------------
+// ---- kept.jsonl -----------------------------------------------------------------------------------------------------
 
 static void put_message(Str *s, const char *before, const char *role, const char *text) {
     str_printf(s, "%s{\"role\": \"%s\"", before, role);

@@ -60,7 +60,7 @@ void select_rules_close(SelectRules *s) {
     free(s);
 }
 
-// ---- one completion by itself ------------------------------------------------------------------------------------------
+// ---- one completion by itself ---------------------------------------------------------------------------------------
 
 // The first rule whose range does not contain the completion's score, or -1. No range contains an abstention.
 static int rule_failed(const SelectRules *s, const Drawn *d) {
@@ -88,7 +88,7 @@ static size_t longest_paragraph(Text t) {
     return longest;
 }
 
-// ---- what is the same -------------------------------------------------------------------------------------------------
+// ---- what is the same -----------------------------------------------------------------------------------------------
 
 // Normalizes a text: case and compatibility forms folded, white space between words made one space. Heap memory.
 static char *normalized(const char *text) {
@@ -193,7 +193,7 @@ static Asked *asked_of(SelectRules *s, uint64_t hash) {
     return &s->asked[at];
 }
 
-// ---- a question's completions ----------------------------------------------------------------------------------------------
+// ---- a question's completions ---------------------------------------------------------------------------------------
 
 typedef struct {
     int i;
@@ -284,7 +284,7 @@ void select_question(SelectRules *s, int64_t line, const char *question, const D
     count->never_right += n && !right;
 }
 
-// ---- what was dropped, and why -------------------------------------------------------------------------------------------------
+// ---- what was dropped, and why --------------------------------------------------------------------------------------
 
 static const char *const reasons[DROP_REASONS][2] = {
     // in select.json, in the table

@@ -66,8 +66,8 @@ static bool same_prompt(const Example *a, const Example *b) {
     return n == prompt_length(b) && !memcmp(a->ids.id, b->ids.id, n * sizeof *a->ids.id);
 }
 
-// Adds one example to the last micro-batch, or begins another with it. It shares its first `shared` ids with those before
-// and after it; *open: they stand in the last micro-batch.
+// Adds one example to the last micro-batch, or begins another with it. It shares its first `shared` ids with those
+// before and after it; *open: they stand in the last micro-batch.
 static void pack_example(Sft *s, const Example *x, size_t shared, bool *open) {
     int64_t n = (int64_t)x->ids.n, own = n - (int64_t)shared;
     if (!s->micros || !packing_fits(&s->packing[s->micros - 1], *open ? own - 1 : n - 1)) {
@@ -85,8 +85,8 @@ static void pack_example(Sft *s, const Example *x, size_t shared, bool *open) {
     s->packed[s->n_packed++] = (Learned){x->file, p->N - before};
 }
 
-// Packs n examples into as few micro-batches as they fit in, or per_device_train_batch_size each. Those with the prompt of
-// one before them follow it, and the prompt's rows stand once a micro-batch.
+// Packs n examples into as few micro-batches as they fit in, or per_device_train_batch_size each. Those with the prompt
+// of one before them follow it, and the prompt's rows stand once a micro-batch.
 static void pack_step(Sft *s, int n) {
     bool *packed = xcalloc((size_t)n + 1, sizeof *packed);
     s->micros = s->n_packed = 0;
@@ -105,8 +105,8 @@ static void pack_step(Sft *s, int n) {
     free(packed);
 }
 
-// Draws the examples of one optimizer step, and packs this rank's range of them. Which examples a step sees depends neither
-// on packing nor on ranks.
+// Draws the examples of one optimizer step, and packs this rank's range of them. Which examples a step sees depends
+// neither on packing nor on ranks.
 static bool draw_step(Sft *s, int64_t *targets, Error *e) {
     int n = optim_step_rows(s->run.cfg);
     RankRange own = rank_range(s->run.learner.engine.comm, n);

@@ -69,8 +69,8 @@ bool trainer_save(Trainer *t, Error *e);
 // One optimizer step; a new generation first where the last one is used up. STEP_SKIPPED: something was not finite
 // (stats.bad), nothing changed but the counters. STEP_STOPPED: a signal; t->state is untouched. STEP_FAILED: *e.
 StepResult grpo_step(Trainer *t, Error *e);
-// The order a generation of n sequences is trained in, in so many optimizer steps: the batch's own for one; else which are in
-// which step is drawn, and those of a step ascend, so that a prompt's are neighbours.
+// The order a generation of n sequences is trained in, in so many optimizer steps: the batch's own for one; else which
+// are in which step is drawn, and those of a step ascend, so that a prompt's are neighbours.
 void grpo_order(int *order, int n, int steps, uint64_t seed, uint64_t stream);
 // Whether all rewards of group p are equal, or absent, so that it teaches nothing.
 bool group_is_flat(const Batch *b, int p);

@@ -66,9 +66,9 @@ static void add_faults(Metrics *m, Scoring *scoring, int k) {
     }
 }
 
-// reward_std is TRL's: over the whole batch, whatever advantages are divided by; frac_reward_zero_std too: the fraction of
-// groups whose rewards are equal, but where one deviation serves the whole batch, 1 if that is 0. The groups' own are
-// told under names of ours.
+// reward_std is TRL's: over the whole batch, whatever advantages are divided by; frac_reward_zero_std too: the fraction
+// of groups whose rewards are equal, but where one deviation serves the whole batch, 1 if that is 0. The groups' own
+// are told under names of ours.
 static void add_rewards(Metrics *m, const Config *c, Scoring *scoring, const Batch *b) {
     for (int k = 0; k < scoring->rewards.n; k++) {
         const Reward *r = &scoring->rewards.reward[k];
@@ -289,9 +289,9 @@ static void show_step(const Trainer *t, const Totals *s, double accuracy) {
     progress_step(t->report.progress, t->state.step, &shown);
 }
 
-// Model FLOP utilization of training: what its products and attention need, of what the slowest rank's card could have done
-// meanwhile. The second pass over activations that checkpointing makes counts as time alone. Frozen weights, beside an
-// adapter, have no gradient of their own: a third less.
+// Model FLOP utilization of training: what its products and attention need, of what the slowest rank's card could have
+// done meanwhile. The second pass over activations that checkpointing makes counts as time alone. Frozen weights,
+// beside an adapter, have no gradient of their own: a third less.
 static void add_mfu(Metrics *m, const Engine *en, const StepRows *rows, const StepStats *all) {
     if (!en->device->peak_flops || en->cfg->dtype != BF16) return;
     double longest = 0, completions = 0;

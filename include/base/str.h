@@ -21,8 +21,8 @@ void str_real(Str *s, double x);
 void str_json_number(Str *s, double x);
 // Adds text as a JSON string literal, quotes included; control bytes and invalid UTF-8 are escaped.
 void str_json(Str *s, const char *text, size_t n);
-// Adds text made safe for a terminal: control bytes other than \n and \t, and characters that turn the direction of text,
-// become \xNN.
+// Adds text made safe for a terminal: control bytes other than \n and \t, and characters that turn the direction of
+// text, become \xNN.
 void str_visible(Str *s, const char *text, size_t n);
 // Replaces "http://user:password@host" by "http://***@host" everywhere in the text.
 void str_hide_users(char *text);

@@ -1,5 +1,6 @@
-// What stands around the thoughts of an answer: <think> and </think>, or markers of a run's own (think_markers). Thoughts
-// come first, then what a reader is shown: the summary. Both markers may be the same, as R1's |special_token| is.
+// What stands around the thoughts of an answer: <think> and </think>, or markers of a run's own (think_markers).
+// Thoughts come first, then what a reader is shown: the summary. Both markers may be the same, as R1's |special_token|
+// is.
 #pragma once
 #include "error.h"
 #include "text.h"
@@ -12,8 +13,8 @@ extern const ThinkMarkers think_tags; // <think> </think>
 
 // Two markers of n; none, or n of another number, is an error that says so. False after filling *e (EXIT_CONFIG).
 bool think_markers_read(ThinkMarkers *m, char *const *marker, int n, Error *e);
-// The chain of thought of a completion: what is between its first opening marker and its last closing one; a missing one means
-// the text's start or end.
+// The chain of thought of a completion: what is between its first opening marker and its last closing one; a missing
+// one means the text's start or end.
 Text thoughts_of(const ThinkMarkers *m, Text completion);
 // What follows the last closing marker; a NULL text where there is none.
 Text after_thoughts(const ThinkMarkers *m, Text completion);

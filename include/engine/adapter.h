@@ -1,5 +1,6 @@
-// Low-rank adapters of a model's projections (LoRA, Hu et al. 2021), as huggingface/peft has them: y = W x + scale B (A x).
-// The model's own weights do not change; A and B, and the head of a reward model, are f32, whatever the model's dtype.
+// Low-rank adapters of a model's projections (LoRA, Hu et al. 2021), as huggingface/peft has them: y = W x + scale B (A
+// x). The model's own weights do not change; A and B, and the head of a reward model, are f32, whatever the model's
+// dtype.
 #pragma once
 #include "ops.h"
 

@@ -53,7 +53,7 @@ bool board_speak(Board *b); // true once, for the rank that is to print the fail
 // collective, has given no sign of life for `timeout` seconds, or has failed.
 bool board_meet(Board *b, const char *name, uint64_t bytes, double timeout, Error *e);
 
-// ---- comm.c, comm.cu: collectives ------------------------------------------------------------------------------------
+// ---- comm.c, comm.cu: collectives -----------------------------------------------------------------------------------
 struct Comm {
     int rank, world;
     double timeout; // seconds

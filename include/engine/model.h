@@ -10,8 +10,8 @@
 // A dimension of a parameter as a symbol, whose value is in ModelDims.
 typedef enum { SYM_NONE, SYM_ONE, SYM_V, SYM_D, SYM_F, SYM_HD /* H*d */, SYM_KD /* K*d */, SYM_HEAD /* d */ } Sym;
 
-// Which models have a parameter: all; those whose head over the vocabulary is not the embedding; those that give a text one
-// number instead (a reward model).
+// Which models have a parameter: all; those whose head over the vocabulary is not the embedding; those that give a text
+// one number instead (a reward model).
 typedef enum { IN_ALL, IN_UNTIED, IN_SCORING } ParamOf;
 
 typedef struct {
@@ -93,8 +93,8 @@ typedef struct {
 
 // Parameters as HF counts them (a tied head once, no padding).
 int64_t model_param_count(ModelDims dims);
-// FLOP of a forward pass: of `rows` tokens through the blocks, in sequences of `context` tokens, and of `head_rows` tokens
-// through the head. A backward pass has twice as many.
+// FLOP of a forward pass: of `rows` tokens through the blocks, in sequences of `context` tokens, and of `head_rows`
+// tokens through the head. A backward pass has twice as many.
 double model_forward_flop(ModelDims dims, double rows, double context, double head_rows);
 // Whether two models' parameters are the same in name and shape. model_dims_text: all of dims as a text, in static
 // memory, by which ranks compare their models.
@@ -129,9 +129,9 @@ typedef struct {
 } Packed;
 
 // Which intermediates are stored (and so rounded to the model's dtype), the same on every path:
-//   residual stream before each norm, norm outputs, qkv (after the product; where q and k have norms, after these; again
-//   after bias + RoPE), attention output, both block outputs, gate_up product, swiglu output, final norm output. f32: rstd, lse,
-//   every log-prob. Attention probabilities and logits are never stored.
+//   residual stream before each norm, norm outputs, qkv (after the product; where q and k have norms, after these;
+//   again after bias + RoPE), attention output, both block outputs, gate_up product, swiglu output, final norm output.
+//   f32: rstd, lse, every log-prob. Attention probabilities and logits are never stored.
 typedef struct {
     Tensor res1, norm1, rstd1, qkv, att, lse; // [T,D] [T,D] [T] [T,H+2K,d] [T,H,d] [T,H]
     Tensor heads;                             // [T,H+K,d]? q and k before their norms
@@ -159,8 +159,8 @@ typedef struct {
     Tensor dres;           // [T,D] those below are present where keep
     Tensor dgate_up, dmlp; // [T,2F] [T,F]
     Tensor dqkv, datt;     // [T,H+2K,d] [T,H,d]
-    // Of an adapter's products: before rounding, for a block of rows (absent in f32, where y itself serves); A x, and its
-    // gradient.
+    // Of an adapter's products: before rounding, for a block of rows (absent in f32, where y itself serves); A x, and
+    // its gradient.
     Tensor full, low, dlow; // [ADAPTER_ROWS, widest]? [T, 3 rank]? [T, 3 rank]? F32
 } Activations;
 #define ADAPTER_ROWS 1024
@@ -184,11 +184,11 @@ void model_forward(Device *d, const Model *m, Activations *acts, Packed in, cons
 // acts->keep is not KEEP_NOTHING.
 // Beside an adapter the gradients are those of grad's adapter, and `grad` itself is a model without memory.
 void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in);
-// The score of each hidden state by a reward model's head, score[T,1] F32 of out[T,D]. Beside an adapter the head is that
-// one's, in f32.
+// The score of each hidden state by a reward model's head, score[T,1] F32 of out[T,D]. Beside an adapter the head is
+// that one's, in f32.
 void model_score(Device *d, const Model *m, Tensor score, Tensor out);
-// Sets dx[T,D] = d(loss)/d(out), given dscore[T,1] = d(loss)/d(score) (F32 beside an adapter, else of the model's dtype), and
-// adds the head's gradient to `grad`, as model_backward.
+// Sets dx[T,D] = d(loss)/d(out), given dscore[T,1] = d(loss)/d(score) (F32 beside an adapter, else of the model's
+// dtype), and adds the head's gradient to `grad`, as model_backward.
 void model_score_backward(Device *d, const Model *m, Model *grad, Tensor dx, Tensor dscore, Tensor out);
 // Computes acts->out[B,D] for one more token of each sequence: ids[B], pos[B], kv_row[B] (where its keys and values go)
 // and span[B,4] (the op decode in ops.h; this token included).

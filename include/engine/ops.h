@@ -5,8 +5,9 @@
 // tests/cases.h with arguments and oracle beside it.
 //
 // Rules for every op:
-//   - never allocates (scratch comes from d->scratch, marked and rewound), never blocks, reads no global. On a GPU an op
-//     only starts work on the stream: rewound scratch may still be in use, by work that is done before what takes it next;
+//   - never allocates (scratch comes from d->scratch, marked and rewound), never blocks, reads no global. On a GPU an
+//     op only starts work on the stream: rewound scratch may still be in use, by work that is done before what takes
+//     it next;
 //   - storage is f32 or bf16 and may differ between arguments only where the line says so; arithmetic is f32;
 //   - the value of an output row depends on that row's inputs alone: not on how many rows are beside it, not on
 //     their order, not on the number of threads. Sums over D, F, K(eys) or V run in fixed chunks counted from 0,
@@ -230,12 +231,12 @@ static inline void device_range(Device *d, const char *name) {
 #ifdef __cplusplus
 extern "C" {
 #endif
-// Opens the CPU: `threads` OpenMP threads (0: all cores), CPU_ISA_*. NULL after filling *e: an instruction set that is not
-// there (EXIT_CONFIG), no memory (EXIT_MEMORY).
+// Opens the CPU: `threads` OpenMP threads (0: all cores), CPU_ISA_*. NULL after filling *e: an instruction set that is
+// not there (EXIT_CONFIG), no memory (EXIT_MEMORY).
 Device *cpu_open(int threads, int isa, Error *e);
 void cpu_close(Device *d);
-// Opens GPU number `ordinal` of those that CUDA_VISIBLE_DEVICES leaves. NULL after filling *e: no driver, a driver that is
-// too old, no such GPU, a GPU the build has no code for (all EXIT_CONFIG), no memory (EXIT_MEMORY).
+// Opens GPU number `ordinal` of those that CUDA_VISIBLE_DEVICES leaves. NULL after filling *e: no driver, a driver that
+// is too old, no such GPU, a GPU the build has no code for (all EXIT_CONFIG), no memory (EXIT_MEMORY).
 Device *cuda_open(int ordinal, Error *e);
 void cuda_close(Device *d);
 OPS(OP_PROTOTYPE_CPU)

@@ -183,8 +183,8 @@ ALWAYS_INLINE void fetch_next(Rows a, int64_t at, int64_t bytes) {
         __builtin_prefetch((const char *)rows_at(a, i).data + at + k, 0, 2);
 }
 
-// c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a. Meanwhile the `next` rows of a are asked for, a
-// piece with every tile: one after the other, a tile's first loads would wait for memory.
+// c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a. Meanwhile the `next` rows of a are asked for,
+// a piece with every tile: one after the other, a tile's first loads would wait for memory.
 ALWAYS_INLINE void strip(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows next, Rows b,
                          int64_t n, int64_t len, const bool fetch) {
     const int64_t NR = TILE / MR, bytes = len * (int64_t)dtype_size(t);
@@ -198,8 +198,8 @@ ALWAYS_INLINE void strip(float *c, int64_t stride, bool add, DType t, int MR, Ro
     for (; j < n; j += NR) tile(c + j, stride, add, t, MR, a, m, rows_at(b, j), n - j, len, false, fetch);
 }
 
-// The same for any m. Only the first rows of a find b's outside the second-level cache; for the others prefetching would
-// only ask it for every line twice, and on newer EPYCs that is what binds (60 instead of 86 % of the arithmetic).
+// The same for any m. Only the first rows of a find b's outside the second-level cache; for the others prefetching
+// would only ask it for every line twice, and on newer EPYCs that is what binds (60 instead of 86 % of the arithmetic).
 ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
                          int64_t len) {
     for (int64_t i = 0; i < m; i += TILE_ROWS) {

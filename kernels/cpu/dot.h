@@ -55,8 +55,8 @@ Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K);
 // c[m,n] = a[m,K] b[n,K]^T by the calling thread, for rows contiguous along K. The rows of c are `stride` floats apart;
 // a comes from dot_ready, and b has a's dtype.
 void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
-// The same, written to c of either dtype, or (with `add`) added to it and rounded once, for operands of which b, or both,
-// have rows that run down memory: m <= PANEL_ROWS, n <= PANEL_COLUMNS. Not for tile registers.
+// The same, written to c of either dtype, or (with `add`) added to it and rounded once, for operands of which b, or
+// both, have rows that run down memory: m <= PANEL_ROWS, n <= PANEL_COLUMNS. Not for tile registers.
 void panel_block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
 // c = a b^T by all threads, for rows of either layout; c is f32 or bf16. With `add`, c += instead, rounded once. Rows
 // of a that have to be packed are packed in scratch, as many at a time as it has room for.

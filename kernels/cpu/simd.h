@@ -107,8 +107,8 @@ static inline float vf_max_lane(vf x) {
     float a = x[0] > x[2] ? x[0] : x[2], b = x[1] > x[3] ? x[1] : x[3];
     return a > b ? a : b;
 }
-// One step of transposing x[n, n] of vectors: exchanges the off-diagonal squares of side h. `lo` and `hi` pick the lanes of
-// two rows that become the upper and the lower one.
+// One step of transposing x[n, n] of vectors: exchanges the off-diagonal squares of side h. `lo` and `hi` pick the
+// lanes of two rows that become the upper and the lower one.
 #define EXCHANGE_SQUARES(Vector, x, n, h, lo, hi)                                                                      \
     UNROLL for (int i = 0; i < n; i++) if (!(i & h)) {                                                                 \
         Vector a = x[i], b = x[i + h];                                                                                 \
@@ -127,7 +127,8 @@ ALWAYS_INLINE void vf_transpose(vf x[LANES]) {
     EXCHANGE_SQUARES(vf, x, LANES, 1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
                      LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
 }
-// e^x, within 2 ulp; below -87.3 it is 0 (so is e^-inf), above 88.8 it is inf. Cody-Waite reduction, degree-6 polynomial.
+// e^x, within 2 ulp; below -87.3 it is 0 (so is e^-inf), above 88.8 it is inf. Cody-Waite reduction, degree-6
+// polynomial.
 static inline vf vf_exp(vf x) {
     vf lo = vf_set(-87.33654f), hi = vf_set(89.0f);
     vf c = vf_min(hi, vf_max(lo, x)); // NaN stays NaN

@@ -9,7 +9,8 @@
 //                   the output's error is its own rounding); for every 16 keys first the high parts, then the low,
 //                   ascending from 0
 //         l         of the p in f32: each of a row's 4 lanes adds its 16 in order, then lanes 1 apart, then 2 apart
-//   f32   scores    one chain of fmaf over the head size, values: one over the live keys, l: lanes j + (j + 32), warp_sum
+//   f32   scores    one chain of fmaf over the head size, values: one over the live keys, l: lanes j + (j + 32),
+//                   then warp_sum
 // Masked keys have p = 0 exactly. Value rows past the last key are loaded as zeros, so they add exactly 0. Value rows
 // that only some rows of a tile may see are multiplied by 0 for the others; where that is not 0, because they hold inf
 // or NaN, the row is computed again without them (weigh_seen). An element of an mma depends on its own row and column
@@ -344,7 +345,7 @@ static __device__ __forceinline__ void store_two(Bf16 *row, int column, float a,
     }
 }
 
-// ---- f32: up to 16 rows by a block of 256 threads, plain multiply-adds -----------------------------------------------
+// ---- f32: up to 16 rows by a block of 256 threads, plain multiply-adds ----------------------------------------------
 #define F32_ROWS    16
 #define F32_THREADS 256
 template <int D> constexpr int F32_PITCH = D + 4; // elements from row to row: 16-byte loads of rows hit different banks

@@ -30,7 +30,7 @@ typedef __nv_bfloat16 Bf16;
     type *name = (type *)shared_dynamic_
 #endif
 
-// ---- the device (cuda.cu) --------------------------------------------------------------------------------------------
+// ---- the device (cuda.cu) -------------------------------------------------------------------------------------------
 cudaStream_t cuda_stream(Device *d);
 int cuda_sm_count(Device *d);
 bool cuda_overlaps(Device *d); // whether LAUNCH_EARLY starts kernels early
@@ -105,7 +105,7 @@ static inline unsigned grid_for(Device *d, int64_t n, int64_t a_block) {
     return (unsigned)(blocks < most ? blocks : most);
 }
 
-// ---- elements --------------------------------------------------------------------------------------------------------
+// ---- elements -------------------------------------------------------------------------------------------------------
 static __device__ __forceinline__ float to_float(float x) { return x; }
 static __device__ __forceinline__ float to_float(Bf16 x) { return __bfloat162float(x); }
 template <typename T> static __device__ __forceinline__ T from_float(float x);

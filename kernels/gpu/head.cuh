@@ -157,10 +157,10 @@ typedef struct {
     float lse, entropy;
 } RowLse;
 
-// A row's logsumexp and entropy from its summaries summary[chunks], by one block of at least LSE_THREADS; all its threads
-// get them. Thread i < LSE_THREADS adds chunks i, i + LSE_THREADS, ... in ascending order, then block_sum adds the
-// threads: the same additions in a block of any size, as the threads beyond bring zeros. `room` is a shared array of 32
-// doubles.
+// A row's logsumexp and entropy from its summaries summary[chunks], by one block of at least LSE_THREADS; all its
+// threads get them. Thread i < LSE_THREADS adds chunks i, i + LSE_THREADS, ... in ascending order, then block_sum adds
+// the threads: the same additions in a block of any size, as the threads beyond bring zeros. `room` is a shared array
+// of 32 doubles.
 static __device__ __forceinline__ RowLse head_lse(const Lse *summary, int64_t chunks, double *room) {
     double top = -INFINITY, sum = 0, dot = 0;
     const int64_t first = threadIdx.x < LSE_THREADS ? threadIdx.x : chunks;

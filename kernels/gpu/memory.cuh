@@ -46,6 +46,6 @@ static __device__ __forceinline__ void group_store(T *p, int64_t left, bool whol
         if (j < left) p[j] = g.x[j];
 }
 
-// out[n] += the sum over blocks of partial[blocks, n], in f32, in an order that depends on `blocks` alone; out is f32 or
-// bf16, rounded once (reduce.cu).
+// out[n] += the sum over blocks of partial[blocks, n], in f32, in an order that depends on `blocks` alone; out is f32
+// or bf16, rounded once (reduce.cu).
 void cuda_add_column_sums(Device *d, Tensor out, const float *partial, int64_t blocks, int64_t n);

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- the plain product -----------------------------------------------------------------------------------------------
+// ---- the plain product ----------------------------------------------------------------------------------------------
 #define PLAIN      64 // rows and columns of a block's outputs
 #define PLAIN_K    16 // terms of the sum at a time
 #define PLAIN_EACH 4  // rows and columns of a thread's outputs
@@ -91,7 +91,7 @@ static void plain_product(Device *d, Tensor c, bool add, Strided<T> a, Strided<T
     }
 }
 
-// ---- cuBLASLt --------------------------------------------------------------------------------------------------------
+// ---- cuBLASLt -------------------------------------------------------------------------------------------------------
 #define PLANS     512                // remembered shapes; a run's are few, but packed batches have many lengths
 #define WORKSPACE ((size_t)32 << 20) // bytes at most, from scratch
 #define ALIGN     256                // bytes: the library wants its workspace on a multiple of them

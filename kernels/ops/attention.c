@@ -152,7 +152,7 @@ void cpu_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tens
 }
 
 // Backward. With p = e^(q k - lse), all with q already scaled:
-//   dv = p^T dy        dp = dy v^T        ds = p (dp - delta), delta = sum(dy * y)        dq = scale ds k        dk = ds^T q
+//   dv = p^T dy     dp = dy v^T     ds = p (dp - delta), delta = sum(dy * y)     dq = scale ds k     dk = ds^T q
 //
 // The keys of a sequence are taken in windows, whose dk and dv are summed in f32; all queries that see a window go
 // through it. Where a sequence has several windows, dq is rounded after each. The keys of a shared prefix give only dq

@@ -1,6 +1,7 @@
-// Causal grouped-query attention over packed sequences, forward (attention.cuh; Dao et al. 2022). Backward: attention_bwd.cu.
+// Causal grouped-query attention over packed sequences, forward (attention.cuh; Dao et al. 2022); backward is in
+// attention_bwd.cu.
 //
-//   y[t,h] = sum over j <= t of p_j v_j[h / group] / sum p_j,   lse[t,h] = log sum e^(s_j),   s_j = q[t,h] k_j / sqrt(d)
+//   y[t,h] = sum over j <= t of p_j v_j[h / group] / sum p_j,  lse[t,h] = log sum e^(s_j),  s_j = q[t,h] k_j / sqrt(d)
 //
 // The rows of a sequence of n tokens and a kv head are its (position, query head of the group) pairs, n * group of
 // them, ordered by position; the keys of a shared prefix (ops.h) come before its own. A block owns a tile of 64 rows
@@ -9,9 +10,9 @@
 // and the scores are computed again for each 128. In bf16 the next chunk is loaded while one is used, and a warp keeps
 // its queries in registers.
 //
-// Work: 4 H d T (n + 1)/2 FLOP by the formula, half as much again for p's two parts; bytes: qkv and y once, the rest from
-// L2. At n = 512 the floor is the tensor cores' (H d n flop for every 2 H d bytes of y). Measured on an H200 (0.5B, 16 x 512
-// tokens): 81 us a layer, where about 30 would be what mma.sync gives.
+// Work: 4 H d T (n + 1)/2 FLOP by the formula, half as much again for p's two parts; bytes: qkv and y once, the rest
+// from L2. At n = 512 the floor is the tensor cores' (H d n flop for every 2 H d bytes of y). Measured on an H200
+// (0.5B, 16 x 512 tokens): 81 us a layer, where about 30 would be what mma.sync gives.
 #include "attention.cuh"
 
 // Sets to 0 the rows from T_end on, which belong to no sequence. All blocks take part; this one is number `block` of

@@ -51,7 +51,7 @@ void cuda_embed(Device *d, Tensor y, Tensor w, Tensor ids) {
     });
 }
 
-// ---- backward --------------------------------------------------------------------------------------------------------
+// ---- backward -------------------------------------------------------------------------------------------------------
 static __device__ __forceinline__ int bin_of(int32_t id) { return (int)((uint32_t)id % BINS); }
 
 // Fills counts[tiles, BINS]: how many tokens of a tile fall into each bin.

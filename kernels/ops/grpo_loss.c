@@ -6,9 +6,10 @@
 //   ratio      token: w_t = exp(l - l_old)         sequence (GSPO): w = exp(mean over the completion of l - l_old)
 //   policy     grpo, bnpo, dr_grpo, dapo, luspo: -min(min(w, delta) A, clip(w, 1 - epsilon, 1 + epsilon_high) A)
 //              cispo: -stop(min(w, epsilon_high)) A l        sapo: -(4 / tau) sigmoid(tau (w - 1)) A
-//              vespo: -stop(phi) A l, log phi = lambda + k log W - lambda W, W = exp(sum over the completion of l - l_old)
-//   KL         beta (exp(l_ref - l) - (l_ref - l) - 1), Schulman's k3, times w with kl_ratio; added last: no mask on the
-//              policy term touches it
+//              vespo: -stop(phi) A l, log phi = lambda + k log W - lambda W, W = exp(sum over the completion of
+//              l - l_old)
+//   KL         beta (exp(l_ref - l) - (l_ref - l) - 1), Schulman's k3, times w with kl_ratio; added last: no mask on
+//              the policy term touches it
 //   entropy    - entropy_coef entropy, over the tokens that carry policy loss
 //
 // and the loss is scale * (sum of policy + KL) + entropy_scale * (sum of entropy terms), where scale is loss_scale,

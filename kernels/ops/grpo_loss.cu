@@ -66,7 +66,7 @@ static __device__ double find_advantage(const Columns &c, int64_t row, const Grp
     return normalized_advantage(scored ? sum : (double)NAN, p);
 }
 
-// ---- sums of a block -------------------------------------------------------------------------------------------------
+// ---- sums of a block ------------------------------------------------------------------------------------------------
 static __device__ __forceinline__ int64_t warp_sum(int64_t x) {
     for (int k = WARP / 2; k; k /= 2) x += __shfl_xor_sync(FULL, x, k);
     return x;

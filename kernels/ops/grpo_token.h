@@ -246,8 +246,8 @@ GRPO_SHARED TokenGradients token_loss(TokenSums *sum, Token x, const SequenceTer
     if (!s->off_policy) {
         Policy f = token_policy(w, s->phi, l, s->a, p);
         if (keep) sum->loss += f.value, dl += f.dl;
-        // A sequence's ratio has the derivative w / n by each token's l, and the loss of every token that carries it depends on
-        // it.
+        // A sequence's ratio has the derivative w / n by each token's l, and the loss of every token that carries it
+        // depends on it.
         dl += f.dw * w * (by_sequence ? s->policy_fraction : keep);
     }
     if (p->beta != 0) {

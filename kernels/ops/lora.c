@@ -1,12 +1,13 @@
-// Low-rank adapters (Hu et al. 2021) beside a product that is not trained: y = W x + scale B (A x), f32 but for x and y.
+// Low-rank adapters (Hu et al. 2021) beside a product that is not trained: y = W x + scale B (A x), f32 but for x and
+// y.
 //
 //   lora_down   z[T,R] = scale x w^T            z = A x; and dz = scale B^T dy, of every projection with its own B
 //   lora_up     y = base + scale z w            y = W x + scale B z, rounded once; and dx += A^T dz
 //   lora_grad   dw += scale z^T x               dA, dB
 //
-// w is A [r,K], or B turned: [r,N]; so each of the three reads rows. A sum over the columns runs in the lanes of one vector,
-// then over the lanes; one over r is a chain; one over tokens is a chain in chunks of 128, which are added in order. So what
-// a row gets depends on that row alone, whatever is computed beside it.
+// w is A [r,K], or B turned: [r,N]; so each of the three reads rows. A sum over the columns runs in the lanes of one
+// vector, then over the lanes; one over r is a chain; one over tokens is a chain in chunks of 128, which are added in
+// order. So what a row gets depends on that row alone, whatever is computed beside it.
 #include "parallel.h"
 #include "simd.h"
 

@@ -4,8 +4,8 @@
 //   lora_up     a thread owns a column of 4 tokens: a chain over r
 //   lora_grad   a thread owns a column of 8 rows of dw and a block of tokens; the blocks are added in order
 //
-// So what a row gets depends on that row alone. Floor: x read once, y's base read and y written once: about a quarter of what
-// the product beside it takes at 8,192 rows; w and z come from the caches.
+// So what a row gets depends on that row alone. Floor: x read once, y's base read and y written once: about a quarter
+// of what the product beside it takes at 8,192 rows; w and z come from the caches.
 #include "common.cuh"
 #include "memory.cuh"
 

@@ -36,7 +36,7 @@ static __global__ void __launch_bounds__(Tile::THREADS, 1)
         [=](TilePlace at, const float *sum) { hopper_store<Tile>(y, at, sum, M, N); });
 }
 
-// ---- the launcher ----------------------------------------------------------------------------------------------------
+// ---- the launcher ---------------------------------------------------------------------------------------------------
 bool hopper_map(TensorMap *map, Tensor m, int box) {
     typedef decltype(&cuTensorMapEncodeTiled) Encode;
     static Encode encode; // the same for every device of a process

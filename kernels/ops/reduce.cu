@@ -1,11 +1,13 @@
 // sumsq, and cuda_add_column_sums (memory.cuh): sums whose order depends on the shape alone.
 //
 // sumsq: out = sum of x^2 in f64. A warp owns a chunk of 4096 elements; lane l adds groups l, l + 32, ... in ascending
-// order, then the lanes are added as a tree. The chunks' sums are summed by the same kernel until one is left: 494 million
-// elements take three launches. Reads x once: 4 (f32) or 2 (bf16) bytes an element; what follows is 1/500 of that.
+// order, then the lanes are added as a tree. The chunks' sums are summed by the same kernel until one is left: 494
+// million elements take three launches. Reads x once: 4 (f32) or 2 (bf16) bytes an element; what follows is 1/500 of
+// that.
 //
-// add_column_sums: partial[blocks, n] is read once; a block owns 32 columns. Warp s adds rows [s R, (s + 1) R) in ascending
-// order, R = ceil(blocks / 32), then the 32 sums are added in ascending order. The rows were just written: they are in L2.
+// add_column_sums: partial[blocks, n] is read once; a block owns 32 columns. Warp s adds rows [s R, (s + 1) R) in
+// ascending order, R = ceil(blocks / 32), then the 32 sums are added in ascending order. The rows were just written:
+// they are in L2.
 #include "memory.cuh"
 
 #define CHUNK   4096

@@ -2,7 +2,8 @@
 //
 //   sum = x + delta        y = sum * rstd * w        rstd = 1 / sqrt(mean(sum^2) + eps)
 //
-// and backward, with g = dy * w:   dx = dres + rstd * (g - sum * rstd^2 * mean(g * sum)),   dw += sum_t dy * sum * rstd.
+// and backward, with g = dy * w:
+//   dx = dres + rstd * (g - sum * rstd^2 * mean(g * sum)),   dw += sum_t dy * sum * rstd
 #include "norm.h"
 #include "parallel.h"
 

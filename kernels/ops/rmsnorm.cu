@@ -2,7 +2,8 @@
 //
 //   sum[T,D] = x + delta        y = sum * rstd * w        rstd[T] = 1 / sqrt(mean(sum^2) + eps)
 //
-// and backward, with g = dy * w:   dx = dres + rstd * (g - sum * rstd^2 * mean(g * sum)),   dw += sum_t dy * sum * rstd.
+// and backward, with g = dy * w:
+//   dx = dres + rstd * (g - sum * rstd^2 * mean(g * sum)),   dw += sum_t dy * sum * rstd
 //
 // A block owns a row at a time, and a thread the same 16 bytes of every row. A row is read once and stays in registers
 // between the two passes over it; of a row longer than the block is wide, the rest is read again. Bytes moved for an

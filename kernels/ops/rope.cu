@@ -123,8 +123,8 @@ static inline int64_t block_rows(int64_t T) {
     return rows < BWD_ROWS ? BWD_ROWS : rows;
 }
 
-// Grid (row blocks, head blocks): a block owns `rows` rows of `own` heads. Fills partial[row blocks, (H+2K) d] f32, if not
-// NULL.
+// Grid (row blocks, head blocks): a block owns `rows` rows of `own` heads. Fills partial[row blocks, (H+2K) d] f32, if
+// not NULL.
 template <typename T, int N, bool PACKS>
 static __global__ void __launch_bounds__(THREADS, 2)
     rope_bwd_kernel(T *dqkv, float *partial, const int32_t *pos, Rope r, int64_t tokens, int rows, int own) {

@@ -1,5 +1,5 @@
-// The reward `judge`: asks a language model for its opinion, over HTTP. What it is asked, and what its reply is worth, is in
-// judging.c.
+// The reward `judge`: asks a language model for its opinion, over HTTP. What it is asked, and what its reply is worth,
+// is in judging.c.
 #include "ask.h"
 #include "judge.h"
 #include "judging.h"
@@ -18,7 +18,7 @@ typedef struct {
     WorkerPool *pool;
 } Judge;
 
-// ---- opening ---------------------------------------------------------------------------------------------------------
+// ---- opening --------------------------------------------------------------------------------------------------------
 
 static bool check_url(const char *url, Error *e) {
     const char *user = strstr(url, "://") + 3, *end = user + strspn(user, "*");
@@ -77,7 +77,7 @@ void close_judge(void *data) {
     free(j);
 }
 
-// ---- scoring ---------------------------------------------------------------------------------------------------------
+// ---- scoring --------------------------------------------------------------------------------------------------------
 
 static RewardFault fault_named(const json_t *name) {
     for (int f = 0; f < REWARD_FAULTS; f++)

@@ -1,5 +1,5 @@
-// The reward `judge_model`: what a model on the engine's device is asked, and what its reply is worth. The engine asks it
-// (host/learn/reply_model.c).
+// The reward `judge_model`: what a model on the engine's device is asked, and what its reply is worth. The engine asks
+// it (host/learn/reply_model.c).
 #include "ask.h"
 #include "judging.h"
 

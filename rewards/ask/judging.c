@@ -29,7 +29,7 @@ struct Judging {
     bool replied; // whether replies have come
 };
 
-// ---- the template ----------------------------------------------------------------------------------------------------
+// ---- the template ---------------------------------------------------------------------------------------------------
 
 typedef enum { FIELD_PROMPT, FIELD_COMPLETION, FIELD_SUMMARY, FIELD_ANSWER, FIELDS } Field;
 static const char *const field_name[FIELDS] = {"{prompt}", "{completion}", "{summary}", "{answer}"};
@@ -112,7 +112,7 @@ static char *template_open(const Reward *r, Error *e) {
     return NULL;
 }
 
-// ---- the cache -------------------------------------------------------------------------------------------------------
+// ---- the cache ------------------------------------------------------------------------------------------------------
 
 static bool cache_find(Judging *j, Text prompt, float *score) {
     uint64_t hash = text_hash(prompt);
@@ -147,7 +147,7 @@ static void cache_add(Judging *j, Text prompt, float score) {
     pthread_mutex_unlock(&j->lock);
 }
 
-// ---- opening ---------------------------------------------------------------------------------------------------------
+// ---- opening --------------------------------------------------------------------------------------------------------
 
 Judging *judging_open(const Reward *r, Error *e) {
     Judging *j = xcalloc(1, sizeof *j);
@@ -181,7 +181,7 @@ bool judging_check(const Reward *r, Error *e) {
     return j != NULL;
 }
 
-// ---- scoring ---------------------------------------------------------------------------------------------------------
+// ---- scoring --------------------------------------------------------------------------------------------------------
 
 // Reads the score from a reply: the group of the last match as a number, scaled to 0..1; false where there is none in
 // the range.
@@ -233,8 +233,8 @@ static void note_silence(Judging *j, const Reward *r, const ReplyRows *rows, con
          unread);
 }
 
-// Reads the scores of the prompts that were asked; score[of[i]] is that of reply i, replied[of[i]] whether it came. Fills
-// fault[of[i]] where there is no score. Returns how a reply without one begins (heap), or NULL.
+// Reads the scores of the prompts that were asked; score[of[i]] is that of reply i, replied[of[i]] whether it came.
+// Fills fault[of[i]] where there is no score. Returns how a reply without one begins (heap), or NULL.
 static char *read_replies(Judging *j, const Reward *r, const Text *prompt, const JudgeReply *reply, const int *of,
                           int n, float *score, RewardFault *fault, bool *replied) {
     RegexRun *run = regex_run_new(j->regex);

@@ -73,7 +73,7 @@ static const char wrapper[] = "#include <fcntl.h>\n#include <stdlib.h>\n#include
 static const char native_head[] = "#define main program_main\n";
 static const char native_test[] = "\n#undef main\n#undef NDEBUG\n#include <assert.h>\n";
 
-// ---- finding what runs it --------------------------------------------------------------------------------------------
+// ---- finding what runs it -------------------------------------------------------------------------------------------
 
 // Finds the first of the names under /usr, the only part of this machine that the sandbox has.
 static bool find_program(const char *const *names, char *path, size_t n) {
@@ -115,7 +115,7 @@ bool code_runner_open(CodeRunner *r, Error *e) {
                      (long long)(r->memory >> 20));
 }
 
-// ---- verdicts --------------------------------------------------------------------------------------------------------
+// ---- verdicts -------------------------------------------------------------------------------------------------------
 
 static bool next_line(Text *rest, Text *line) {
     if (!rest->s) return false;
@@ -136,7 +136,7 @@ static bool same_lines(Text got, Text want) {
     }
 }
 
-// ---- running ---------------------------------------------------------------------------------------------------------
+// ---- running --------------------------------------------------------------------------------------------------------
 
 // A program as it is run for every case.
 typedef struct {

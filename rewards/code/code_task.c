@@ -58,7 +58,7 @@ static bool is_text(const json_t *j) {
     return json_is_string(j) && strlen(json_string_value(j)) == json_string_length(j);
 }
 
-// ---- the forms -------------------------------------------------------------------------------------------------------
+// ---- the forms ------------------------------------------------------------------------------------------------------
 
 // HumanEval: test code, which may define check(candidate).
 static bool read_test(const char *code, const char *setup, CodeTask *t) {
@@ -193,7 +193,7 @@ bool code_task_read(const char *answer, const char *prompt, CodeTask *out) {
     return ok;
 }
 
-// ---- the program -----------------------------------------------------------------------------------------------------
+// ---- the program ----------------------------------------------------------------------------------------------------
 
 Text code_block(Text t, CodeLanguage language) {
     static const char *const names[][4] = {{"python", "python3", "py", NULL}, {"c", NULL}, {"cpp", "c++", "cc", NULL}};

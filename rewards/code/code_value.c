@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- integers beyond 64 bits -------------------------------------------------------------------------------------------
+// ---- integers beyond 64 bits ----------------------------------------------------------------------------------------
 
 static const char nul[] = "\\u0000";
 
@@ -74,7 +74,7 @@ char *code_value_text(const json_t *value) {
     return s.s;
 }
 
-// ---- the same value ----------------------------------------------------------------------------------------------------
+// ---- the same value -------------------------------------------------------------------------------------------------
 
 static bool is_wide_integer(const json_t *j) {
     return json_is_string(j) && json_string_length(j) > 0 && !*json_string_value(j);

@@ -1,5 +1,6 @@
-// plugin:path=contains_answer.so gives 1 where the completion contains gold, and abstains without gold; `argument` is what
-// it gives instead of 1. Build: cc -shared -fPIC -I include -o contains_answer.so rewards/examples/contains_answer.c
+// plugin:path=contains_answer.so gives 1 where the completion contains gold, and abstains without gold; `argument` is
+// what it gives instead of 1. Build: cc -shared -fPIC -I include -o contains_answer.so
+// rewards/examples/contains_answer.c
 #include "reward_plugin.h"
 #include <math.h>
 #include <stdlib.h>

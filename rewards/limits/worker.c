@@ -41,7 +41,7 @@ json_t *worker_answer(const char *line, size_t n, int64_t id) {
     return NULL;
 }
 
-// ---- one worker ------------------------------------------------------------------------------------------------------
+// ---- one worker -----------------------------------------------------------------------------------------------------
 
 static void stop(Worker *w) {
     if (w->process.in >= 0) close(w->process.in);
@@ -124,7 +124,7 @@ static json_t *ask(Worker *w, int64_t id, const char *rest, size_t limit, double
     return answer;
 }
 
-// ---- the pool --------------------------------------------------------------------------------------------------------
+// ---- the pool -------------------------------------------------------------------------------------------------------
 
 static const char *reason_of(RewardFault why) {
     static const char *const text[REWARD_FAULTS + 1] = {[REWARD_FAULTS] = "stopped by a signal",

@@ -7,7 +7,7 @@ static Node *function(Pool *pool, const char *name, Node *a) {
     return node_named(pool, NODE_FUNC, text_of(name), 1, (Node *[]){a});
 }
 
-// ---- symbols ---------------------------------------------------------------------------------------------------------
+// ---- symbols --------------------------------------------------------------------------------------------------------
 
 // A symbol's name in small letters; pi is the number.
 static Node *symbol(Pool *pool, Text name) {
@@ -49,8 +49,8 @@ static Text accent_name(Pool *pool, Text whole) {
     return kept;
 }
 
-// {a}, or {a, b} where `many`: the last of them; NULL, and nothing read, where that is not what stands here. Within braces
-// every script belongs to the atom before it.
+// {a}, or {a, b} where `many`: the last of them; NULL, and nothing read, where that is not what stands here. Within
+// braces every script belongs to the atom before it.
 static Node *parse_braced(Parser *p, bool many) {
     int start = p->at;
     bool subscript = p->leave_subscript, superscript = p->leave_superscript;
@@ -202,7 +202,7 @@ Node *parse_atom(Parser *p) {
     }
 }
 
-// ---- functions -------------------------------------------------------------------------------------------------------
+// ---- functions ------------------------------------------------------------------------------------------------------
 
 static Node *with_power(Pool *pool, Node *a, Node *power) { return power ? node_2(pool, NODE_POW, a, power) : a; }
 
@@ -338,7 +338,7 @@ static Node *parse_sum(Parser *p) {
     return node_named(p->pool, NODE_SUM, name, 4, part);
 }
 
-// ---- groups ----------------------------------------------------------------------------------------------------------
+// ---- groups ---------------------------------------------------------------------------------------------------------
 
 static Node *parse_enclosed(Parser *p, TokenKind open, TokenKind close) {
     int start = p->at;
@@ -467,7 +467,7 @@ Node *parse_primary(Parser *p, bool functions) {
     return a;
 }
 
-// ---- the way in ------------------------------------------------------------------------------------------------------
+// ---- the way in -----------------------------------------------------------------------------------------------------
 
 // Whether the text speaks of complex numbers, or of matrices' numbers.
 static bool is_complex(Text t) {

@@ -27,7 +27,7 @@ static const Node *shortened(Comparison *cmp, const Node *a) {
     return node_2(cmp->pool, NODE_RELATION, a->arg[0]->arg[0], right_side(a)); // REL_EQ is 0
 }
 
-// ---- expressions -----------------------------------------------------------------------------------------------------
+// ---- expressions ----------------------------------------------------------------------------------------------------
 
 static bool is_float(const Node *a) {
     if (a->percent) a = a->arg[0];
@@ -137,7 +137,7 @@ bool expressions_equal(Comparison *cmp, const Node *a, const Node *b) {
     return identical(cmp, a, b);
 }
 
-// ---- symbols ---------------------------------------------------------------------------------------------------------
+// ---- symbols --------------------------------------------------------------------------------------------------------
 
 // Whether the symbols of a product, written side by side, spell `word`: a word that was written without \text.
 static bool spells(const Node *product, Text word) {
@@ -161,7 +161,7 @@ static bool symbols_equal(const Node *a, const Node *b) {
     return other->kind == NODE_NUMBER && other->name.n > 0 && text_equal(symbol->name, other->name);
 }
 
-// ---- relations -------------------------------------------------------------------------------------------------------
+// ---- relations ------------------------------------------------------------------------------------------------------
 
 static Node *difference(Comparison *cmp, const Node *relation) {
     return node_flat(cmp->pool, NODE_ADD, relation->arg[0], node_negate(cmp->pool, relation->arg[1]));
@@ -230,7 +230,7 @@ static bool relations_equal(Comparison *cmp, const Node *gold, const Node *predi
     return gold->relation == REL_EQ && prediction->relation == REL_EQ && same_solution(cmp, f, g);
 }
 
-// ---- answers ---------------------------------------------------------------------------------------------------------
+// ---- answers --------------------------------------------------------------------------------------------------------
 
 static Node *renamed(Pool *pool, const Node *a, Text name) {
     if (a->kind == NODE_SYMBOL) return node_named(pool, NODE_SYMBOL, name, 0, NULL);

@@ -7,7 +7,7 @@
 static bool is_space_at(Text t, size_t at) { return at < t.n && text_skip_space(t, at) > at; }
 static bool escaped(Text t, size_t i) { return i > 0 && t.s[i - 1] == '\\'; }
 
-// ---- one environment -------------------------------------------------------------------------------------------------
+// ---- one environment ------------------------------------------------------------------------------------------------
 
 // The first `what` at or after `from`. The searches of one slot only go forward, so the last result is used until it is
 // passed.
@@ -138,7 +138,7 @@ static bool latex_at(Scan *s, size_t at, bool boxed, bool spaced, Match *m) {
     return true;
 }
 
-// ---- places ----------------------------------------------------------------------------------------------------------
+// ---- places ---------------------------------------------------------------------------------------------------------
 
 static void scan_add(Scan *s, const Match *m) {
     if (s->n == s->cap) {
@@ -280,7 +280,7 @@ static void scan_priority(Scan *s, int priority) {
     if (s->n > 1) qsort(s->match, (size_t)s->n, sizeof *s->match, match_compare);
 }
 
-// ---- reading a place -------------------------------------------------------------------------------------------------
+// ---- reading a place ------------------------------------------------------------------------------------------------
 
 static Answer read_latex(Scan *s, const Match *m) {
     Node *node[MAX_PIECES];

@@ -21,9 +21,10 @@ static bool prefix_at(Text t, size_t at, size_t *after) {
 // The byte after "**" at `at`, or `at`.
 static size_t skip_bold(Text t, size_t at) { return at + (text_word_at(t, at, "**") ? 2 : 0); }
 
-// ---- arithmetic ------------------------------------------------------------------------------------------------------
+// ---- arithmetic -----------------------------------------------------------------------------------------------------
 
-// Bytes of a character of an expression: 0 for any other. *is_operator says whether it is one of + - * / ^ ( ) and signs.
+// Bytes of a character of an expression: 0 for any other. *is_operator says whether it is one of + - * / ^ ( ) and
+// signs.
 static size_t expr_char(Text t, size_t at, bool *is_operator) {
     uint32_t c;
     *is_operator = false;
@@ -70,7 +71,7 @@ static bool expr_from(Scan *s, size_t at, Match *m) {
     return false;
 }
 
-// ---- numbers ---------------------------------------------------------------------------------------------------------
+// ---- numbers --------------------------------------------------------------------------------------------------------
 
 // The byte after white space and a word for percent, or `at`.
 static size_t skip_percent(Text t, size_t at) {
@@ -151,7 +152,7 @@ static bool number_after(Scan *s, size_t at, Match *m) {
 
 static bool expr_after(Scan *s, size_t at, Match *m) { return expr_from(s, skip_bold(s->text, at), m); }
 
-// ---- places ----------------------------------------------------------------------------------------------------------
+// ---- places ---------------------------------------------------------------------------------------------------------
 
 // Matches `what` at the start of the text, or behind the separator at `at`.
 static bool anchored(Scan *s, size_t at, bool (*what)(Scan *, size_t, Match *), Match *m) {
@@ -202,7 +203,7 @@ void scan_numbers(Scan *s, void (*add)(Scan *s, const Match *m)) {
     scan_all(s, number_after, add);
 }
 
-// ---- reading a place -------------------------------------------------------------------------------------------------
+// ---- reading a place ------------------------------------------------------------------------------------------------
 
 Answer math_read_number(Scan *s, const Match *m) {
     Str digits = {0};

@@ -21,7 +21,7 @@ static Node *remembered(Parser *p, int rule, ParseRule *run) {
     return m->node;
 }
 
-// ---- lists in the making ---------------------------------------------------------------------------------------------
+// ---- lists in the making --------------------------------------------------------------------------------------------
 
 typedef struct {
     Node **item;
@@ -38,7 +38,7 @@ static void list_add(Pool *pool, List *l, Node *a) {
     l->item[l->n++] = a;
 }
 
-// ---- expressions -----------------------------------------------------------------------------------------------------
+// ---- expressions ----------------------------------------------------------------------------------------------------
 
 static bool is_matrix(const Node *a) { return a->kind == NODE_MATRIX; }
 
@@ -131,7 +131,7 @@ static Node *run_expr(Parser *p) {
 
 Node *parse_expr(Parser *p) { return remembered(p, RULE_EXPR, run_expr); }
 
-// ---- relations -------------------------------------------------------------------------------------------------------
+// ---- relations ------------------------------------------------------------------------------------------------------
 
 static Node *relation(Pool *pool, Relation r, Node *a, Node *b) {
     enum { MAX_CHAIN = 100 };
@@ -169,7 +169,7 @@ static Node *parse_relation(Parser *p) {
     return a;
 }
 
-// ---- sets ------------------------------------------------------------------------------------------------------------
+// ---- sets -----------------------------------------------------------------------------------------------------------
 
 static Node *parse_set_atom(Parser *p);
 
@@ -352,7 +352,7 @@ static Node *parse_set_level(Parser *p, int level) {
 static Node *run_set(Parser *p) { return parse_set_level(p, 2); }
 static Node *parse_set(Parser *p) { return remembered(p, RULE_SET, run_set); }
 
-// ---- the whole -------------------------------------------------------------------------------------------------------
+// ---- the whole ------------------------------------------------------------------------------------------------------
 
 // x, or (x, y, ...)
 static Node *parse_names(Parser *p) {

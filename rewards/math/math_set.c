@@ -99,7 +99,7 @@ static bool same_points(Comparison *cmp, const Node *a, const Node *b) {
     return true;
 }
 
-// ---- relations in one unknown ----------------------------------------------------------------------------------------
+// ---- relations in one unknown ---------------------------------------------------------------------------------------
 
 static bool is_own_function(const Node *a) {
     return a->kind == NODE_FUNC && a->name.n > 2 && memcmp(a->name.s + a->name.n - 2, "()", 2) == 0;
@@ -177,7 +177,7 @@ bool relation_describes(Comparison *cmp, const Node *relation, const Node *set) 
     return true;
 }
 
-// ---- comparison ------------------------------------------------------------------------------------------------------
+// ---- comparison -----------------------------------------------------------------------------------------------------
 
 static bool is_finite(const Node *a) { return a->kind == NODE_SET || a->kind == NODE_TUPLE; }
 

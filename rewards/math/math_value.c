@@ -146,7 +146,7 @@ bool value_equal(Value a, Value b) {
     return memcmp(a.residue, b.residue, sizeof a.residue) == 0 && (difference < 1e30L || difference <= 1e-9L * scale);
 }
 
-// ---- functions -------------------------------------------------------------------------------------------------------
+// ---- functions ------------------------------------------------------------------------------------------------------
 
 static Value factorial(Value a) {
     if (!value_is_int(a)) {
@@ -269,7 +269,7 @@ static Value apply(Text name, const Value *a, int n, int trial) {
     return unknown_function(name, a, n, trial);
 }
 
-// ---- trees -----------------------------------------------------------------------------------------------------------
+// ---- trees ----------------------------------------------------------------------------------------------------------
 
 static Value symbol_value(Text name, int trial) {
     uint64_t h = hash_text(name, (uint64_t)trial);

@@ -47,7 +47,7 @@ Value value_pow(Value a, Value b);
 bool value_is_int(Value a); // an exact whole number below 2^53
 bool value_equal(Value a, Value b);
 
-// ---- trees -----------------------------------------------------------------------------------------------------------
+// ---- trees ----------------------------------------------------------------------------------------------------------
 typedef enum {
     NODE_NUMBER, // value, class
     NODE_SYMBOL, // name
@@ -88,8 +88,8 @@ struct Node {
     int rows;                   // NODE_MATRIX: n = rows x columns
     Value value;                // NODE_NUMBER: of the digits, read as decimal ones
     Node *in_base;              // NODE_NUMBER with a base in its subscript: the number in that base; else NULL
-    Text
-        name; // NODE_SYMBOL, NODE_FUNC, NODE_SUM, NODE_NAMED_SET; NODE_NUMBER: as written out, of an integer or small fraction
+    Text name;  // NODE_SYMBOL, NODE_FUNC, NODE_SUM, NODE_NAMED_SET; NODE_NUMBER: as written out, of an integer or small
+                // fraction
     Node **arg; // [n]
     int n;
 };
@@ -115,7 +115,7 @@ bool node_has_base(const Node *a);                           // holds a number t
 Node *node_in_base(Pool *p, const Node *a);                  // a copy where those numbers are read in their bases
 int node_symbols(const Node *a, Text *name, int n, int max); // adds the names that occur, once each; how many now
 
-// ---- texts -> trees --------------------------------------------------------------------------------------------------
+// ---- texts -> trees -------------------------------------------------------------------------------------------------
 typedef struct {
     bool malformed; // mend \frac12, ^(...), sqrt(...)
     bool nits;      // a leading point, 0.5
@@ -159,7 +159,7 @@ typedef struct {
 } CompareOptions;
 bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const CompareOptions *how);
 
-// ---- between the parts of the comparison -----------------------------------------------------------------------------
+// ---- between the parts of the comparison ----------------------------------------------------------------------------
 typedef struct {
     Pool *pool;
     const CompareOptions *how;

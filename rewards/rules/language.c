@@ -1,12 +1,12 @@
 // The reward language_consistency: the share of a chain of thought's words that are in the target language, R1's reward
 // against mixed languages (DeepSeek-AI 2025, "DeepSeek-R1", section 2.3.2). The paper says no more than that; here:
 //
-// What counts is the text between the first <think> and the last </think>, or the run's think_markers; a missing one means
-// the text's start or end.
-// Tags, code blocks, formulas ($..$, $$..$$, \(..\), \[..\]) and LaTeX commands belong to no language and are left out.
+// What counts is the text between the first <think> and the last </think>, or the run's think_markers; a missing one
+// means the text's start or end. Tags, code blocks, formulas ($..$, $$..$$, \(..\), \[..\]) and LaTeX commands belong
+// to no language and are left out.
 //
-// Words are runs of letters of one script. Chinese and Japanese have no spaces: there two characters make a word, and an
-// odd one at the end of a run one more. A single Latin, Cyrillic or Greek letter is a variable, not a word.
+// Words are runs of letters of one script. Chinese and Japanese have no spaces: there two characters make a word, and
+// an odd one at the end of a run one more. A single Latin, Cyrillic or Greek letter is a variable, not a word.
 //
 // Korean is Hangul. A run of Han characters is Japanese where its sentence has kana, else Chinese; short sentences of
 // Han characters alone follow the text. Russian is Cyrillic, and Arabic is Arabic script, without letters that only
@@ -57,7 +57,7 @@ typedef struct {
 void *open_language(const Reward *r, Error *e) { return regex_new(pattern, e); }
 void close_language(void *data) { regex_free(data); }
 
-// ---- what is read ----------------------------------------------------------------------------------------------------
+// ---- what is read ---------------------------------------------------------------------------------------------------
 
 // The signs around parts that are no language. A single dollar is money, unless the next one in its line closes a
 // formula: then neither has white space on its inner side.
@@ -107,7 +107,7 @@ static void leave_out_formulas(const ThinkMarkers *m, Text t, Str *out) {
     }
 }
 
-// ---- tokens ----------------------------------------------------------------------------------------------------------
+// ---- tokens ---------------------------------------------------------------------------------------------------------
 
 static int word_compare(const void *key, const void *row) { return strcmp(key, ((const LanguageWord *)row)->word); }
 
@@ -220,7 +220,7 @@ static bool tokens_read(RegexRun *run, Text t, Tokens *out) {
     return true;
 }
 
-// ---- the count -------------------------------------------------------------------------------------------------------
+// ---- the count ------------------------------------------------------------------------------------------------------
 
 static Evidence evidence_of(const Token *token, int n) {
     Evidence v = {0};

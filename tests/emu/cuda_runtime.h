@@ -33,7 +33,7 @@
 
 #define CUDART_VERSION 13000
 
-// ---- vector types ----------------------------------------------------------------------------------------------------
+// ---- vector types ---------------------------------------------------------------------------------------------------
 #define EMU_VECTOR(T, name, alignment)                                                                                 \
     struct name##1 {                                                                                                   \
         T x;                                                                                                           \
@@ -68,7 +68,7 @@ struct dim3 {
     constexpr dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
 };
 
-// ---- errors ----------------------------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------------------------------------
 typedef enum cudaError {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
@@ -100,7 +100,7 @@ const char *cudaGetErrorName(cudaError_t e);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaPeekAtLastError(void);
 
-// ---- devices ---------------------------------------------------------------------------------------------------------
+// ---- devices --------------------------------------------------------------------------------------------------------
 struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor, totalConstMem;
@@ -130,7 +130,7 @@ enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess = 0, cudaDriv
 cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned version,
                                              unsigned long long flags, cudaDriverEntryPointQueryResult *found);
 
-// ---- memory ----------------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------------------
 enum cudaMemcpyKind {
     cudaMemcpyHostToHost,
     cudaMemcpyHostToDevice,
@@ -182,7 +182,7 @@ template <typename T> static inline cudaError_t cudaMemcpyToSymbol(T &symbol, co
     return cudaMemcpy(&symbol, src, bytes, cudaMemcpyDefault);
 }
 
-// ---- streams, events, graphs -----------------------------------------------------------------------------------------
+// ---- streams, events, graphs ----------------------------------------------------------------------------------------
 #define cudaStreamDefault      0
 #define cudaStreamNonBlocking  1
 #define cudaStreamLegacy       ((cudaStream_t)0)
@@ -230,7 +230,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
 cudaError_t cudaGraphDestroy(cudaGraph_t g);
 
-// ---- launches --------------------------------------------------------------------------------------------------------
+// ---- launches -------------------------------------------------------------------------------------------------------
 enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaFuncAttributePreferredSharedMemoryCarveout = 9
@@ -260,8 +260,8 @@ struct cudaLaunchConfig_t {
     cudaLaunchAttribute *attrs;
     unsigned numAttrs;
 };
-// Checks the launch as the hardware does and puts it into its stream; `body` runs one thread of the kernel, and `params`
-// are its arguments as a GPU gets them, for the machine of tests/ptx.
+// Checks the launch as the hardware does and puts it into its stream; `body` runs one thread of the kernel, and
+// `params` are its arguments as a GPU gets them, for the machine of tests/ptx.
 cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> body,
                        std::vector<unsigned char> params);
 template <typename T> static inline void emu_pack(std::vector<unsigned char> &params, const T &value) {
@@ -301,7 +301,7 @@ static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blo
     return cudaSuccess;
 }
 
-// ---- inside a kernel -------------------------------------------------------------------------------------------------
+// ---- inside a kernel ------------------------------------------------------------------------------------------------
 // The running thread's place. `site` arguments name the source line of a collective in diagnostics.
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
@@ -470,7 +470,7 @@ static inline long long clock64() { return 0; }
 static inline void cudaGridDependencySynchronize() {}
 static inline void cudaTriggerProgrammaticLaunchCompletion() {}
 
-// ---- arithmetic ------------------------------------------------------------------------------------------------------
+// ---- arithmetic -----------------------------------------------------------------------------------------------------
 template <typename To, typename From> static inline To emu_bits(From x) {
     static_assert(sizeof(To) == sizeof(From), "bits change their name, not their number");
     To y;

@@ -1,5 +1,5 @@
-// What tests ask of the emulated device beyond CUDA itself: counts of launches, the order of threads, faults on purpose.
-// Callable from C.
+// What tests ask of the emulated device beyond CUDA itself: counts of launches, the order of threads, faults on
+// purpose. Callable from C.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,8 +28,8 @@ void emu_fail_alloc(int64_t k);
 void emu_fail_launch(const char *kernel);
 // Work waits in its stream until somebody synchronises, instead of running as it is asked for (EMU_DEFER=1).
 void emu_defer(bool on);
-// Kernels run as nvcc compiled them, on the machine of tests/ptx: the .ptx files of folder EMU_PTX hold them. (Where it is set,
-// from the start.) The number of instructions that threads have run there.
+// Kernels run as nvcc compiled them, on the machine of tests/ptx: the .ptx files of folder EMU_PTX hold them. (Where it
+// is set, from the start.) The number of instructions that threads have run there.
 void emu_machine(bool on);
 int64_t emu_machine_instructions(void);
 // EMU_GUARD=1: device memory is out of the host's reach but for copies, as on a GPU; who reads or writes it dies there.

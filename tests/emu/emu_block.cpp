@@ -1,8 +1,9 @@
-// Runs a block of threads. Compiled without AddressSanitizer, for speed: what touches the kernels' memory in their name does
-// so in the headers, or looks first.
+// Runs a block of threads. Compiled without AddressSanitizer, for speed: what touches the kernels' memory in their name
+// does so in the headers, or looks first.
 //
-// One block at a time: each thread is a fiber that runs until it meets a barrier or a collective, and which runs next is
-// drawn from the seed. Barriers count the block's arrivals, collectives the warp's; where nobody can go on, it is said why.
+// One block at a time: each thread is a fiber that runs until it meets a barrier or a collective, and which runs next
+// is drawn from the seed. Barriers count the block's arrivals, collectives the warp's; where nobody can go on, it is
+// said why.
 #include "emu_internal.h"
 #include <boost/context/detail/fcontext.hpp>
 #include <mutex>
@@ -60,8 +61,8 @@ Fiber host;
 std::vector<Fiber *> &fibers = *new std::vector<Fiber *>();
 Fiber *self = &host;
 const EmuLaunch *running;
-// Who can run: a bit a lane for each warp, and a bit a warp. While `loyal`, a warp goes on as far as it can before another is
-// drawn, so that warps are far apart; else a warp is drawn for every step.
+// Who can run: a bit a lane for each warp, and a bit a warp. While `loyal`, a warp goes on as far as it can before
+// another is drawn, so that warps are far apart; else a warp is drawn for every step.
 unsigned ready_lanes[32], ready_warps, last_warp;
 bool loyal;
 unsigned threads, finished;
@@ -230,7 +231,7 @@ void emu_fail(const char *format, ...) {
 // AddressSanitizer calls this before it reports.
 extern "C" void __asan_on_error() { say_where(); }
 
-// ---- shared memory ---------------------------------------------------------------------------------------------------
+// ---- shared memory --------------------------------------------------------------------------------------------------
 void *emu_shared_dynamic(void) { return dynamic; }
 void emu_shared_fill(uint64_t *block, void *p, size_t bytes) {
     *block = emu_block_number;
@@ -254,7 +255,7 @@ bool emu_is_shared(const void *p, size_t bytes) {
     return false;
 }
 
-// ---- barriers and collectives ----------------------------------------------------------------------------------------
+// ---- barriers and collectives ---------------------------------------------------------------------------------------
 static bool same(EmuSite a, EmuSite b) { return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file)); }
 
 int emu_barrier(int what, int predicate, EmuSite site) {
@@ -333,7 +334,7 @@ unsigned emu_ballot(const char *name, unsigned mask, int predicate, EmuSite site
     return b.result;
 }
 
-// ---- ptx.cuh ---------------------------------------------------------------------------------------------------------
+// ---- ptx.cuh --------------------------------------------------------------------------------------------------------
 #include "emu_ptx.h"
 
 typedef float Float8 __attribute__((vector_size(32)));
@@ -367,7 +368,7 @@ void emu_resolve_mma(void *room[32]) {
     }
 }
 
-// ---- hopper.cuh ------------------------------------------------------------------------------------------------------
+// ---- hopper.cuh -----------------------------------------------------------------------------------------------------
 #include "emu_hopper.h"
 
 static float box_element(const char *box, int row, int k) {
@@ -439,7 +440,7 @@ void emu_cp_async_wait(int pending) {
     copies.resize(left);
 }
 
-// ---- the grid --------------------------------------------------------------------------------------------------------
+// ---- the grid -------------------------------------------------------------------------------------------------------
 static uint64_t greatest_divisor(uint64_t a, uint64_t b) { return b ? greatest_divisor(b, a % b) : a; }
 
 void emu_run_grid(const EmuLaunch &launch) {

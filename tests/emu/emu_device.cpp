@@ -8,7 +8,7 @@ using namespace emu;
 
 static size_t memory_size() { return (size_t)from_env("EMU_MEMORY_MIB", 16384) << 20; }
 
-// ---- devices ---------------------------------------------------------------------------------------------------------
+// ---- devices --------------------------------------------------------------------------------------------------------
 // EMU_DRIVER: the CUDA version the driver knows (1000 major + 10 minor); 0: no driver.
 cudaError_t cudaDriverGetVersion(int *version) {
     *version = (int)from_env("EMU_DRIVER", CUDART_VERSION);
@@ -81,7 +81,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     }
     return cudaSuccess;
 }
-// ---- the driver's API ------------------------------------------------------------------------------------------------
+// ---- the driver's API -----------------------------------------------------------------------------------------------
 cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned, unsigned long long,
                                              cudaDriverEntryPointQueryResult *found) {
     bool known = !strcmp(name, "cuTensorMapEncodeTiled");
@@ -118,7 +118,7 @@ cudaError_t cudaDeviceSynchronize(void) {
 }
 cudaError_t cudaDeviceReset(void) { return cudaDeviceSynchronize(); }
 
-// ---- memory ----------------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------------------
 static cudaError_t allocate(void **p, size_t bytes, cudaMemoryType type) {
     *p = nullptr;
     if (sticky != cudaSuccess) return failed_already();
@@ -230,7 +230,8 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size
         (height > 1 && (width > dst_pitch || width > src_pitch)))
         return result(cudaErrorInvalidValue);
     EmuStream *s = stream_of(stream);
-    // Pageable memory is read at once and written before the call returns; what is pinned, whenever the stream gets there.
+    // Pageable memory is read at once and written before the call returns; what is pinned, whenever the stream gets
+    // there.
     if (from == cudaMemoryTypeUnregistered && !s->graph && deferred) {
         std::vector<char> staged(width * height);
         for (size_t r = 0; r < height; r++) memcpy(&staged[r * width], (const char *)src + r * src_pitch, width);

@@ -1,5 +1,6 @@
-// The instructions of kernels/gpu/hopper.cuh in plain C++; hopper.cuh, which includes this, describes each. Copies are there
-// and products done at once: who does not wait for them, or touches them too early, is told by the machine of tests/ptx.
+// The instructions of kernels/gpu/hopper.cuh in plain C++; hopper.cuh, which includes this, describes each. Copies are
+// there and products done at once: who does not wait for them, or touches them too early, is told by the machine of
+// tests/ptx.
 #pragma once
 #include "../ptx/ptx.h"
 #include "cuda.h"

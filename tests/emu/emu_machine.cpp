@@ -1,5 +1,6 @@
-// Kernels as nvcc compiled them: launches go to the machine of tests/ptx, which finds them by name in the .ptx files of a folder.
-// Beside FILE.ptx stands FILE.told, what `ptxas -v` said of it: a launch must have room for that many registers.
+// Kernels as nvcc compiled them: launches go to the machine of tests/ptx, which finds them by name in the .ptx files of
+// a folder. Beside FILE.ptx stands FILE.told, what `ptxas -v` said of it: a launch must have room for that many
+// registers.
 #include "emu_internal.h"
 #include "../ptx/ptx.h"
 #include <algorithm>

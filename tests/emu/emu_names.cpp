@@ -1,4 +1,5 @@
-// Names of kernels. They are static functions, so the dynamic symbols do not have them; the program file's own table does.
+// Names of kernels. They are static functions, so the dynamic symbols do not have them; the program file's own table
+// does.
 #include "emu_internal.h"
 #include <cxxabi.h>
 #include <elf.h>

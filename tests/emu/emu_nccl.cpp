@@ -1,6 +1,7 @@
-// NCCL between processes or threads of one machine. A pair of ranks has a mailbox for each direction in a shared file; a
-// call, or all calls of a group, is a list of messages, and a piece of work in its stream that is asked again and again
-// until every message has gone through its mailbox. Reductions send everything to everybody and add in rank order.
+// NCCL between processes or threads of one machine. A pair of ranks has a mailbox for each direction in a shared file;
+// a call, or all calls of a group, is a list of messages, and a piece of work in its stream that is asked again and
+// again until every message has gone through its mailbox. Reductions send everything to everybody and add in rank
+// order.
 #include "cuda_bf16.h"
 #include "emu_internal.h"
 #include "nccl.h"

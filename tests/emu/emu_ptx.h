@@ -1,5 +1,5 @@
-// The instructions of kernels/gpu/ptx.cuh in plain C++: collectives of a whole warp, and copies that arrive only when waited
-// for. Included by ptx.cuh, which describes each.
+// The instructions of kernels/gpu/ptx.cuh in plain C++: collectives of a whole warp, and copies that arrive only when
+// waited for. Included by ptx.cuh, which describes each.
 #pragma once
 #include "cuda_bf16.h"
 #include <float.h>

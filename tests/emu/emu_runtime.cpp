@@ -1,5 +1,5 @@
-// The emulated GPU's state, its streams' work, errors and launches. Its devices and memory are in emu_device.cpp, streams and
-// graphs as the API has them in emu_stream.cpp.
+// The emulated GPU's state, its streams' work, errors and launches. Its devices and memory are in emu_device.cpp,
+// streams and graphs as the API has them in emu_stream.cpp.
 #include "emu_state.h"
 #include <sys/mman.h>
 
@@ -154,7 +154,7 @@ cudaError_t emu_submit_polled(cudaStream_t stream, Work work) {
     return cudaSuccess;
 }
 
-// ---- emu.h -----------------------------------------------------------------------------------------------------------
+// ---- emu.h ----------------------------------------------------------------------------------------------------------
 int64_t emu_launches(const char *kernel) {
     advance_all();
     std::lock_guard<std::mutex> hold(state_lock);
@@ -198,7 +198,7 @@ void emu_defer(bool on) {
     deferred = on;
 }
 
-// ---- errors ----------------------------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------------------------------------
 static const struct {
     cudaError_t code;
     const char *name, *text;
@@ -250,7 +250,7 @@ cudaError_t cudaGetLastError(void) {
     return e;
 }
 
-// ---- launches --------------------------------------------------------------------------------------------------------
+// ---- launches -------------------------------------------------------------------------------------------------------
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *kernel) {
     *a = {};
     if (!from_env("EMU_IMAGE", 1)) return result(cudaErrorNoKernelImageForDevice);

@@ -3,7 +3,7 @@
 
 using namespace emu;
 
-// ---- streams and events ----------------------------------------------------------------------------------------------
+// ---- streams and events ---------------------------------------------------------------------------------------------
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
     if (sticky != cudaSuccess) return failed_already();
     cudaError_t e = check_device(device_now);
@@ -110,7 +110,7 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
     return cudaSuccess;
 }
 
-// ---- graphs ----------------------------------------------------------------------------------------------------------
+// ---- graphs ---------------------------------------------------------------------------------------------------------
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
     if (!s) return result(cudaErrorStreamCaptureUnsupported);
     if (s->graph) return result(cudaErrorInvalidValue);

@@ -1,14 +1,15 @@
-// An allocator that fails on demand, preloaded into grpo (LD_PRELOAD): memory runs out at a chosen call, whoever makes it.
+// An allocator that fails on demand, preloaded into grpo (LD_PRELOAD): memory runs out at a chosen call, whoever makes
+// it.
 //
 //   FAIL_AT=N        call number N fails, counted from 1; FAIL_FROM=N: so do all after it
-//   FAIL_IN=children only in processes that the first one forks, which go on counting, and in its helpers (programs named
-//                    reward-..., which are grpo too), which count anew
-//   FAIL_FIRST=N, FAIL_EVERY=K   each of the first N calls, and every K-th of the others, fails in a copy of the process
-//                    (fork). The copy has to end with exit code 5 and say "out of memory"; the process itself goes on as
-//                    if nothing had happened: so one run tries thousands of calls
+//   FAIL_IN=children only in processes that the first one forks, which go on counting, and in its helpers (programs
+//                    named reward-..., which are grpo too), which count anew
+//   FAIL_FIRST=N, FAIL_EVERY=K   each of the first N calls, and every K-th of the others, fails in a copy of the
+//                    process (fork). The copy has to end with exit code 5 and say "out of memory"; the process itself
+//                    goes on as if nothing had happened: so one run tries thousands of calls
 //   FAIL_CALLS=mmap  counts mmap instead of malloc, calloc, realloc, their aligned kin and pthread_create
-//   FAIL_LOG=FILE    takes a line for each call that failed (in a copy: that ended in another way), which names it and who
-//                    called; and at the end "calls N, copies M, wrong W"
+//   FAIL_LOG=FILE    takes a line for each call that failed (in a copy: that ended in another way), which names it and
+//                    who called; and at the end "calls N, copies M, wrong W"
 #include <dlfcn.h>
 #include <errno.h>
 #include <execinfo.h>
@@ -170,7 +171,7 @@ __attribute__((destructor)) static void finish(void) {
     log_line(line);
 }
 
-// ---- the calls -------------------------------------------------------------------------------------------------------
+// ---- the calls ------------------------------------------------------------------------------------------------------
 
 void *__libc_malloc(size_t bytes);
 void *__libc_calloc(size_t count, size_t bytes);

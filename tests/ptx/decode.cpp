@@ -28,7 +28,7 @@ int bytes_of(Type t) {
     return -1;
 }
 
-// ---- modifiers -------------------------------------------------------------------------------------------------------
+// ---- modifiers ------------------------------------------------------------------------------------------------------
 void Decoder::unknown() const { fail(s->line, "%s is not an instruction that this machine knows", s->op.c_str()); }
 void Decoder::bad(const char *text, ...) const {
     char room[512];
@@ -84,7 +84,7 @@ void Decoder::take_hints() {
     take("nc");
 }
 
-// ---- operands --------------------------------------------------------------------------------------------------------
+// ---- operands -------------------------------------------------------------------------------------------------------
 const Operand &Decoder::arg(size_t n) const {
     if (n >= s->args.size()) bad("%zu operands are too few", s->args.size());
     return s->args[n];
@@ -215,9 +215,9 @@ void Decoder::vector(const Operand &o, int n, std::vector<int32_t> *to, bool wri
     else to->push_back(written ? out(o, n) : in(o, n));
 }
 
-// ---- where paths meet ------------------------------------------------------------------------------------------------
-// The immediate post-dominators of the branches, over instructions grouped in blocks (Cooper, Harvey and Kennedy 2001, on
-// the reversed graph).
+// ---- where paths meet -----------------------------------------------------------------------------------------------
+// The immediate post-dominators of the branches, over instructions grouped in blocks (Cooper, Harvey and Kennedy 2001,
+// on the reversed graph).
 static void find_meetings(std::vector<Instr> &code) {
     size_t n = code.size();
     std::vector<uint8_t> starts(n + 1);
@@ -294,7 +294,7 @@ static void find_meetings(std::vector<Instr> &code) {
         }
 }
 
-// ---- a function ------------------------------------------------------------------------------------------------------
+// ---- a function -----------------------------------------------------------------------------------------------------
 static const char *const specials[] = {"%tid.x",
                                        "%tid.y",
                                        "%tid.z",

@@ -22,7 +22,7 @@ constexpr uint64_t MOST_BLOCKS = 96 << 20; // bytes that the blocks of all threa
 constexpr uint64_t BYTES_SET = 16;         // of a block that begins: they take as long as an instruction
 constexpr uint64_t TURN = 1 << 16;         // instructions of warps before another block goes on
 
-// ---- programs --------------------------------------------------------------------------------------------------------
+// ---- programs -------------------------------------------------------------------------------------------------------
 std::unique_ptr<Program> load_text(const std::string &file, const std::string &text) {
     std::unique_ptr<Program> p(new Program());
     parse_module(p->module, file, text);
@@ -81,7 +81,7 @@ std::string describe(const std::string &file, const std::string &kernel, const F
 
 namespace {
 
-// ---- blocks ----------------------------------------------------------------------------------------------------------
+// ---- blocks ---------------------------------------------------------------------------------------------------------
 void set_specials(Warp &w, const Grid &g) {
     const Launch &l = g.launch;
     const Block &b = *w.block;
@@ -273,8 +273,8 @@ uint64_t greatest_divisor(uint64_t a, uint64_t b) { return b ? greatest_divisor(
 void work(Grid &g, uint64_t clusters, uint64_t beginning) {
     std::deque<std::unique_ptr<Cluster>> resident;
     std::unique_ptr<Cluster> ended; // the last one that has
-    // Few blocks are begun at a time. Where all of them have had a turn and none has ended, they may be waiting for one that
-    // has not begun: then twice as many are.
+    // Few blocks are begun at a time. Where all of them have had a turn and none has ended, they may be waiting for one
+    // that has not begun: then twice as many are.
     size_t begun = std::min<size_t>(8, g.resident), turns = 0;
     uint64_t dice = g.launch.seed * 0x9E3779B97F4A7C15u | 1, step = draw(dice) % clusters | 1,
              start = draw(dice) % clusters;

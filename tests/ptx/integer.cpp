@@ -84,7 +84,8 @@ template <typename X> void mad_wide(Warp &w, const Instr &i, uint32_t lanes) {
               [&](int l) { d[l] = (W)((std::make_unsigned_t<W>)((W)a[l] * (W)b[l]) + (std::make_unsigned_t<W>)c[l]); });
 }
 
-// add.cc, addc, sub.cc, subc, mad.cc, madc: x is 1 where the carry comes in, y where it goes out. The flag is one a lane.
+// add.cc, addc, sub.cc, subc, mad.cc, madc: x is 1 where the carry comes in, y where it goes out. The flag is one a
+// lane.
 template <typename X, bool minus> void add_carry(Warp &w, const Instr &i, uint32_t lanes) {
     X *d = w.at<X>(i.d);
     const X *a = w.at<X>(i.a), *b = w.at<X>(i.b);

@@ -13,8 +13,9 @@ struct Token {
     std::string text; // as written
 };
 
-// Reads a text word by word, so that no more of them than the parser looks at take memory. Words begin with a letter, %, $, _
-// or a dot, and hold dots, so "ld.global.f32" and "%tid.x" are one each; what begins with a dot ends before the next.
+// Reads a text word by word, so that no more of them than the parser looks at take memory. Words begin with a letter,
+// %, $, _ or a dot, and hold dots, so "ld.global.f32" and "%tid.x" are one each; what begins with a dot ends before the
+// next.
 struct Lexer {
     const std::string &s;
     size_t at = 0;

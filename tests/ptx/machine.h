@@ -1,7 +1,7 @@
 // The machine: instructions in the form they run in, warps, blocks, memory.
 //
-// A register is an array over the 32 lanes of its warp; a predicate is a mask. Constants lie in the same form in an arena of
-// their own, so that an instruction need not know which operand is which: an offset below 0 is a constant's.
+// A register is an array over the 32 lanes of its warp; a predicate is a mask. Constants lie in the same form in an
+// arena of their own, so that an instruction need not know which operand is which: an offset below 0 is a constant's.
 #pragma once
 #include "program.h"
 #include <atomic>
@@ -77,14 +77,14 @@ struct Kernel {
     bool has_wgmma = false;
 };
 
-// ---- global memory ---------------------------------------------------------------------------------------------------
+// ---- global memory --------------------------------------------------------------------------------------------------
 struct Range {
     uint64_t start, bytes;
     bool read_only;
     uint8_t *written = nullptr; // [bytes] 1 where somebody wrote; NULL: all of it counts as written
 };
 
-// ---- a block's shared memory -----------------------------------------------------------------------------------------
+// ---- a block's shared memory ----------------------------------------------------------------------------------------
 // A byte's state.
 enum : uint8_t { WRITTEN = 1, COPYING = 2, A_BARRIER = 4 };
 constexpr uint32_t TAG_COPY = 0x80000000u; // a word's tag: of which copy it is; else its writer << 26 | clock
@@ -103,8 +103,8 @@ struct Mbarrier {
         uint32_t lanes = 0;
     } waited[LANES];
 };
-// A bulk copy on its way: into shared memory, until its mbarrier has been told; or out of it, until it has been read (its
-// group's wait_group.read) and written.
+// A bulk copy on its way: into shared memory, until its mbarrier has been told; or out of it, until it has been read
+// (its group's wait_group.read) and written.
 struct Bulk {
     const Instr *instr = nullptr;
     Warp *warp = nullptr;
@@ -137,7 +137,7 @@ struct NamedBarrier {
     uint32_t last_yes = 0, last_no = 0; // of the generation before
 };
 
-// ---- warps -----------------------------------------------------------------------------------------------------------
+// ---- warps ----------------------------------------------------------------------------------------------------------
 enum State : uint8_t { READY, AT_BARRIER, GATHERING, WAITING };
 // Lanes that go the same way.
 struct Path {
@@ -216,8 +216,8 @@ struct Block {
     uint32_t live_warps = 0;
     int free_registers = 0; // of the threads' sum: setmaxnreg
 
-    // The asynchronous proxy (only where Kernel::has_async): a tag a word, what each warp knows of each other's writes, and
-    // which of those are behind a proxy fence.
+    // The asynchronous proxy (only where Kernel::has_async): a tag a word, what each warp knows of each other's writes,
+    // and which of those are behind a proxy fence.
     std::vector<uint32_t> tag;
     uint32_t clock[LANES] = {}, know[LANES][LANES] = {}, fenced[LANES] = {};
     std::vector<uint32_t> copy_seen; // [copy] warps that may read it
@@ -234,7 +234,7 @@ struct Cluster {
     std::deque<Bulk> bulk;
     uint64_t events = 0; // whatever may let somebody go on
     uint64_t dice = 1;
-    bool slow = false; // copies arrive late
+    bool slow = false;                    // copies arrive late
     uint32_t arrived = 0, warps_live = 0; // barrier.cluster: warps
     uint64_t generation = 0;
     uint64_t instructions = 0, warp_instructions = 0, barriers = 0, flops = 0; // flops: of tensor cores
@@ -243,7 +243,7 @@ struct Cluster {
 
 uint64_t draw(uint64_t &dice);
 
-// ---- a launch --------------------------------------------------------------------------------------------------------
+// ---- a launch -------------------------------------------------------------------------------------------------------
 enum Units : uint8_t { UNITS_ASCENDING, UNITS_GROUPS_8, UNITS_GROUPS_16, UNITS_UNLIKE };
 struct Launch {
     uint32_t grid[3] = {1, 1, 1}, block[3] = {1, 1, 1}, cluster[3] = {0, 0, 0};
@@ -291,13 +291,15 @@ void watch_undefined(Warp &w, const Instr &i, uint32_t lanes);
 void mark_undefined(Warp &w, int32_t reg, uint32_t lanes);
 // wgmma.cpp: registers that a wgmma in flight owns must not be touched.
 void watch_registers(Warp &w, const Instr &i, uint32_t lanes);
-// bulk.cpp: one of the copies on their way arrives; false where there is none. A block must not end before its copies have.
+// bulk.cpp: one of the copies on their way arrives; false where there is none. A block must not end before its copies
+// have.
 bool complete_some_bulk(Cluster &c);
 void check_bulk_at_end(Warp &w, const Instr &i);
 
 // decode.cpp: a kernel's function in the form it runs in. Throws Fault.
 std::unique_ptr<Kernel> decode(const Module &m, const Function &f);
-// grid.cpp: runs a grid; ranges is the global memory there is, sorted by address. Throws Fault; *where is block and warp.
+// grid.cpp: runs a grid; ranges is the global memory there is, sorted by address. Throws Fault; *where is block and
+// warp.
 Counts run_grid(const Kernel &k, const Launch &l, const std::vector<Range> &ranges, std::string *where);
 
 } // namespace ptx

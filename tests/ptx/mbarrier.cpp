@@ -126,8 +126,8 @@ void transactions(Warp &w, const Instr &i, uint32_t lanes) {
     });
 }
 
-// Of every fourth phase all warps that ask too early are told so once: one that gave up alone would meet the others, who
-// have waited, at the next barrier, and a loop that is missing would not show.
+// Of every fourth phase all warps that ask too early are told so once: one that gave up alone would meet the others,
+// who have waited, at the next barrier, and a loop that is missing would not show.
 bool impatient(Warp &w, Mbarrier &m) {
     uint64_t dice = (m.lot ^ m.phase * 0x9E3779B97F4A7C15u) | 1;
     int64_t &asked = m.waited[w.index].asked;
@@ -136,7 +136,8 @@ bool impatient(Warp &w, Mbarrier &m) {
     return true;
 }
 
-// x: by parity (b: 32 bits; else b: the state an arrival gave). The lanes ask for the same, as a rule; one after the other if not.
+// x: by parity (b: 32 bits; else b: the state an arrival gave). The lanes ask for the same, as a rule; one after the
+// other if not.
 void wait(Warp &w, const Instr &i, uint32_t lanes) {
     uint64_t at[LANES];
     addresses(w, i, at);

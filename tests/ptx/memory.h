@@ -4,8 +4,8 @@
 
 namespace ptx {
 
-// The bytes at an address of a space; faults say what is wrong. An address of SHARED may name another block's (RANK_SHIFT);
-// GENERIC ones are told apart by their windows. For writing: they count as written from then on.
+// The bytes at an address of a space; faults say what is wrong. An address of SHARED may name another block's
+// (RANK_SHIFT); GENERIC ones are told apart by their windows. For writing: they count as written from then on.
 uint8_t *locate(Warp &w, const Instr &i, int lane, Space space, uint64_t address, uint32_t bytes, bool write);
 
 // Global memory without a state: for copies that look after that themselves.

@@ -78,9 +78,9 @@ template <typename Put> void spread(Type t, const uint32_t *s, int each, Put put
         for (int j = 0; j < each; j++) put(l, j) = element(t, s[l], j);
 }
 
-// Fragments: a register holds E = 4 / bytes neighbours in k. Lane l, g = l / 4, q = l % 4; register r of A: row g + 8 (r % 2),
-// columns E q + 4 E (r / 2) on; of B: rows E q + 4 E r on, column g; of C: row g + 8 (r / 2), column 2 q + r % 2.
-// x: types of a, b, c, d, a byte each; y: K. list: d, then a, b, c as count says.
+// Fragments: a register holds E = 4 / bytes neighbours in k. Lane l, g = l / 4, q = l % 4; register r of A: row g + 8
+// (r % 2), columns E q + 4 E (r / 2) on; of B: rows E q + 4 E r on, column g; of C: row g + 8 (r / 2), column 2 q + r
+// % 2. x: types of a, b, c, d, a byte each; y: K. list: d, then a, b, c as count says.
 void mma(Warp &w, const Instr &i, uint32_t lanes) {
     if (lanes != ALL) fault(w, i, lanes, "a warp of 32 lanes is needed");
     w.block->cluster->flops += 2 * 16 * 8 * i.y;

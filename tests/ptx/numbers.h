@@ -23,8 +23,8 @@ static inline float flush(float x) { return std::fabs(x) < 0x1p-126f ? std::copy
 static inline float bf16_to_f32(uint16_t x) { return f32_of((uint32_t)x << 16); }
 static inline float tf32_of(float x) { return f32_of(bits_of(x) & 0xffffe000u); } // what a tensor core reads of an f32
 
-// A number with `mantissa` bits behind the point and exponents from `low` (of the smallest normal number), rounded from a
-// double; the result is an exact double. Values beyond `most` are left to the caller.
+// A number with `mantissa` bits behind the point and exponents from `low` (of the smallest normal number), rounded from
+// a double; the result is an exact double. Values beyond `most` are left to the caller.
 double round_to(double x, int mantissa, int low, Rounding r);
 
 uint16_t f32_to_f16(float x, Rounding r = NEAREST);

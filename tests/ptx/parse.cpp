@@ -82,7 +82,7 @@ struct Parser {
         }
     }
 
-    // ---- variables ---------------------------------------------------------------------------------------------------
+    // ---- variables --------------------------------------------------------------------------------------------------
     void value_into(Variable &v, uint64_t &to, int bytes, int depth = 0) {
         if (depth > 8) fail(now().line, "%s: values within values", v.name.c_str());
         if (accept('{')) {
@@ -202,7 +202,7 @@ struct Parser {
         expect(';');
     }
 
-    // ---- operands ----------------------------------------------------------------------------------------------------
+    // ---- operands ---------------------------------------------------------------------------------------------------
     int find_reg(const std::string &text) const {
         for (size_t k = scopes.size(); k--;) {
             auto found = scopes[k].regs.find(text);
@@ -296,7 +296,7 @@ struct Parser {
         return o;
     }
 
-    // ---- functions ---------------------------------------------------------------------------------------------------
+    // ---- functions --------------------------------------------------------------------------------------------------
     std::unordered_map<std::string, int> parameters(bool returned, std::unordered_map<std::string, int> named = {}) {
         expect('(');
         uint64_t offset = f->param_bytes;

@@ -65,7 +65,8 @@ void release_if_all(Block &b, NamedBarrier &n) {
     if (n.arrived >= (n.expected ? n.expected : all)) release(b, n);
 }
 
-// A warp's lanes arrive. i.x: 0 sync, 1 arrive, 2 red; i.y bit 0: a count is given (i.b), bit 1: aligned; i.c: red's vote.
+// A warp's lanes arrive. i.x: 0 sync, 1 arrive, 2 red; i.y bit 0: a count is given (i.b), bit 1: aligned; i.c: red's
+// vote.
 uint32_t arrive(Warp &w, const Instr &i, uint32_t lanes, uint64_t *generation) {
     Block &b = *w.block;
     int first = __builtin_ctz(lanes);
@@ -140,8 +141,8 @@ void finish(Warp &w, size_t index, uint32_t lanes, const Instr &i) {
     for (NamedBarrier &n : b.barriers) release_if_all(b, n);
 }
 
-// The lanes of a path have come to something their warp (or their mask) does together. True: all are here, and `lanes` says
-// who; the paths that waited have gone on with it (to the next instruction, or to the barrier).
+// The lanes of a path have come to something their warp (or their mask) does together. True: all are here, and `lanes`
+// says who; the paths that waited have gone on with it (to the next instruction, or to the barrier).
 bool gather(Warp &w, size_t index, uint32_t need, uint32_t *lanes) {
     Path &p = w.paths[index];
     p.state = GATHERING, p.need = need, p.here = *lanes;

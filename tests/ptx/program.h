@@ -94,7 +94,8 @@ struct Module {
 
 // Parses a file's text, of any content.
 void parse_module(Module &m, const std::string &file, const std::string &text);
-// calls.cpp: f with the bodies of the functions it calls in the place of the calls; NULL where it calls none. Throws Fault.
+// calls.cpp: f with the bodies of the functions it calls in the place of the calls; NULL where it calls none. Throws
+// Fault.
 std::unique_ptr<Function> without_calls(const Module &m, const Function &f);
 
 } // namespace ptx

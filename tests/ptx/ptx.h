@@ -22,8 +22,8 @@ std::string describe(const std::string &file, const std::string &kernel, const F
 // units.cpp: a model by its name (ascending, groups8, groups16, unlike); false where there is none.
 bool find_units(const std::string &name, Units *units);
 
-// A tensor map as the host makes it (cuTensorMapEncodeTiled): 128 bytes. Sizes and strides as there: strides[0] is that of
-// dimension 1, in bytes. Type, swizzle and so on as PTX's tensormap.replace numbers them.
+// A tensor map as the host makes it (cuTensorMapEncodeTiled): 128 bytes. Sizes and strides as there: strides[0] is that
+// of dimension 1, in bytes. Type, swizzle and so on as PTX's tensormap.replace numbers them.
 struct TensorMap {
     uint32_t magic = 0, rank = 0;
     uint64_t address = 0;

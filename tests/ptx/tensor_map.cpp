@@ -144,7 +144,8 @@ void box(Warp &w, const Instr &i, int lane, uint64_t address, const int32_t *at,
         }
     }
 }
-// a: to (z & 1: 32 bits); b: the map; e: mbarrier (z & 2), list: offsets of b and e, then the coordinates; d: ranks, x: multicast.
+// a: to (z & 1: 32 bits); b: the map; e: mbarrier (z & 2), list: offsets of b and e, then the coordinates; d: ranks, x:
+// multicast.
 void tensor_load(Warp &w, const Instr &i, uint32_t lanes) {
     uint64_t to[LANES];
     addresses(w, i, to);

@@ -31,16 +31,16 @@ typedef double Wide __attribute__((vector_size(64)));
 typedef int32_t Whole __attribute__((vector_size(32)));
 typedef int64_t Bits __attribute__((vector_size(64)));
 
-// Compiled for more than the plain architecture too; with -ffp-contract=off the bits are the same. The sanitizers know no such
-// functions.
+// Compiled for more than the plain architecture too; with -ffp-contract=off the bits are the same. The sanitizers know
+// no such functions.
 #if defined __x86_64__ && !defined __SANITIZE_ADDRESS__ && !defined __clang__
 #define FOR_EACH_CPU __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define FOR_EACH_CPU
 #endif
 
-// Where a number is not finite, or a result below the normal f32: one sum by itself. Terms are exact doubles: products of at
-// most 24 bits.
+// Where a number is not finite, or a result below the normal f32: one sum by itself. Terms are exact doubles: products
+// of at most 24 bits.
 static float add_group(Adds adds, float sum, const float *a, const float *b, int stride, int n) {
     double term[64], most = std::fabs((double)sum);
     for (int k = 0; k < n; k++) {
@@ -66,8 +66,8 @@ static float add_group(Adds adds, float sum, const float *a, const float *b, int
     return f;
 }
 
-// The same for eight neighbours in n at once: scaled terms are below 2^27, so that 32 bits cut them off, and doubles hold the
-// sum; exponents are taken from the bits.
+// The same for eight neighbours in n at once: scaled terms are below 2^27, so that 32 bits cut them off, and doubles
+// hold the sum; exponents are taken from the bits.
 FOR_EACH_CPU static void add_groups(Adds adds, int N, const float *a, const float *b, float *c, int n) {
     Eight x;
     memcpy(&x, c, sizeof x);

@@ -4,8 +4,9 @@
 
 namespace ptx {
 
-// How one unit (mma.sync or wgmma) adds: each product by itself in ascending k, rounded to nearest; or `group` products and
-// the sum so far at once, each cut off (not rounded) `extra` bits behind the 24 of the largest, and the result cut off too.
+// How one unit (mma.sync or wgmma) adds: each product by itself in ascending k, rounded to nearest; or `group` products
+// and the sum so far at once, each cut off (not rounded) `extra` bits behind the 24 of the largest, and the result cut
+// off too.
 struct Adds {
     int group = 0; // 0: ascending
     int extra = 0;

@@ -102,8 +102,9 @@ uint64_t read_tile(Warp &w, const Instr &i, uint64_t descriptor, bool transposed
     return h;
 }
 
-// How an Instr holds a wgmma. imm: N | K << 16; x: types of a, b, d; y: bits: 0 a's sign, 1 b's, 2 trans-a, 3 trans-b, 4 A in registers, 5 scale-d given by
-// a predicate (c), which 6 negates; list: d; list2: a's registers; a, b: descriptors.
+// How an Instr holds a wgmma. imm: N | K << 16; x: types of a, b, d; y: bits: 0 a's sign, 1 b's, 2 trans-a, 3 trans-b,
+// 4 A in registers, 5 scale-d given by a predicate (c), which 6 negates; list: d; list2: a's registers; a, b:
+// descriptors.
 struct Shape {
     int N, K;
     Type a, b, d;
