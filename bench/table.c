@@ -15,10 +15,25 @@ static PeerValue *peers;
 static int n_peers;
 
 void peers_free(void) { free(peers); }
+static PeerValue *find_peer(const char *name) {
+    for (int i = 0; i < n_peers; i++)
+        if (!strcmp(peers[i].name, name)) return &peers[i];
+    return NULL;
+}
 double peer_value(const char *name) {
-    for (int i = n_peers - 1; i >= 0; i--)
-        if (!strcmp(peers[i].name, name)) return peers[i].value;
-    return NAN;
+    const PeerValue *p = find_peer(name);
+    return p ? p->value : NAN;
+}
+
+// Of two peers' figures of one name, the larger counts. The name fits, with its end, in PeerValue.
+static void add_peer(const char *name, double value) {
+    PeerValue *p = find_peer(name);
+    if (!p) {
+        peers = xrealloc(peers, (size_t)(n_peers + 1) * sizeof *peers);
+        p = &peers[n_peers++];
+        *p = (PeerValue){.value = value};
+        memcpy(p->name, name, strlen(name) + 1);
+    } else if (value > p->value) p->value = value;
 }
 
 void peer_run(const Bench *b, const char *script, const char *section) {
@@ -27,21 +42,19 @@ void peer_run(const Bench *b, const char *script, const char *section) {
     char *command = xasprintf("%s bench/peers/%s %s", python ? python : "python3", script, section);
     FILE *f = popen(command, "r");
     char line[256], reason[256] = "";
-    int before = n_peers;
-    bool noted = false;
+    bool said = false;
     while (f && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = 0;
         char *tab = strchr(line, '\t');
         if (!strncmp(line, "SKIP ", 5)) snprintf(reason, sizeof reason, "%s", line + 5);
-        if (!strncmp(line, "NOTE ", 5)) printf("%s\n", line + 5), noted = true;
+        if (!strncmp(line, "NOTE ", 5)) printf("%s\n", line + 5), said = true;
         if (!tab || tab - line >= (ptrdiff_t)sizeof peers->name) continue;
         *tab = 0;
-        peers = xrealloc(peers, (size_t)(n_peers + 1) * sizeof *peers);
-        memcpy(peers[n_peers].name, line, (size_t)(tab - line) + 1);
-        peers[n_peers++].value = strtod(tab + 1, NULL);
+        add_peer(line, strtod(tab + 1, NULL));
+        said = true;
     }
     if (f) pclose(f);
-    if (n_peers == before && !noted) printf("SKIP %s: %s\n", script, *reason ? reason : "no python3, or it failed");
+    if (!said) printf("SKIP %s: %s\n", script, *reason ? reason : "no python3, or it failed");
     free(command);
 }
 
