@@ -74,22 +74,43 @@ static void measure_step(Bench *b, Shape shape, int B) {
     bench_model_close(&m);
 }
 
-// Measures the rollout of more groups than there are slots, everything counted.
-static void measure_rollout(Bench *b, Shape shape, int prompts, int group, int slots, int length) {
-    enum { PROMPT = 128 };
-    char name[64];
+// Measures a whole rollout in `slots` slots, everything counted: the prompts, the decode steps, sampling.
+static void measure_rollout(Bench *b, const char *name, Shape shape, int prompts, int group, int slots, int prompt,
+                            int length) {
     double tokens = (double)prompts * group * length, bw = b->probe.read * 1e9, p = b->probe.bf16 * 1e9;
-    snprintf(name, sizeof name, "rollout %s, %d x %d completions", shape_name[shape], prompts, group);
     if (!bench_wants(b, name)) return;
     BenchModel m;
     bench_model_open(b, &m, shape, BF16,
-                     (RunShape){.rollout = rollout_shape(slots, (slots + group - 1) / group + 1, PROMPT, length)});
-    double seconds = rollout_seconds(b, &m.learner.engine, prompts, group, PROMPT, length);
-    double floor = tokens / slots * floor_decode(m.learner.engine.hf.dims, slots, PROMPT + length / 2.0, bw, p) +
-                   prompts * PROMPT * floor_forward(m.learner.engine.hf.dims, PROMPT) / p;
+                     (RunShape){.rollout = rollout_shape(slots, (slots + group - 1) / group + 1, prompt, length)});
+    double seconds = rollout_seconds(b, &m.learner.engine, prompts, group, prompt, length);
+    double floor = tokens / slots * floor_decode(m.learner.engine.hf.dims, slots, prompt + length / 2.0, bw, p) +
+                   prompts * prompt * floor_forward(m.learner.engine.hf.dims, prompt) / p;
     bench_row(b, name, tokens / seconds, "tokens/s", tokens / floor, 0);
     bench_model_memory(b, &m, name);
     bench_model_close(&m);
+}
+
+// Whole rollouts on a CPU, all sequences at a time, beside the best of the peers.
+static void bench_rollout_cpu(Bench *b) {
+    enum { PROMPT = 100, LENGTH = 32 };
+    static const int prompts[] = {1, 1, 4}, group[] = {1, 8, 8};
+    static const char *const peer[] = {"torch_cpu.py", "llama_cpp_cpu.py", "openvino_genai_cpu.py"};
+    bench_section(b, "rollouts");
+    for (int i = 0; i < 3; i++) peer_run(b, peer[i], "rollout");
+    for (int i = 0; i < 3; i++) {
+        char name[96];
+        snprintf(name, sizeof name, "rollout %s, %d x %d completions of %d after %d, bf16", shape_name[HALF_B],
+                 prompts[i], group[i], LENGTH, PROMPT);
+        measure_rollout(b, name, HALF_B, prompts[i], group[i], prompts[i] * group[i], PROMPT, LENGTH);
+    }
+}
+
+// A GPU's: more groups than there are slots.
+static void bench_rollout_gpu(Bench *b, Shape shape) {
+    enum { PROMPTS = 64, GROUP = 16, SLOTS = 512 };
+    char name[64];
+    snprintf(name, sizeof name, "rollout %s, %d x %d completions", shape_name[shape], PROMPTS, GROUP);
+    measure_rollout(b, name, shape, PROMPTS, GROUP, SLOTS, 128, 300);
 }
 
 void bench_rollout(Bench *b) {
@@ -102,12 +123,13 @@ void bench_rollout(Bench *b) {
             measure(b, HALF_B, BF16, 8, 17);
         }
         measure(b, TINY, F32, 64, 129);
+        if (shape_chosen(b, HALF_B)) bench_rollout_cpu(b);
         return;
     }
     for (Shape s = HALF_B; s < SHAPES; s++) {
         if (!shape_chosen(b, s)) continue;
         static const int batch[] = {8, 64, 256, 1024};
         for (int i = 0; i < 4; i++) measure_step(b, s, batch[i]);
-        measure_rollout(b, s, 64, 16, 512, 300);
+        bench_rollout_gpu(b, s);
     }
 }

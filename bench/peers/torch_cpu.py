@@ -8,23 +8,7 @@ try:
 except ImportError:
     print("SKIP python3 has no torch")
     sys.exit(0)
-
-
-def seconds(fn):
-    """Median of one call, after a call to warm up."""
-    fn(0)
-    times = []
-    while len(times) < 5 or (sum(times) < 0.4 and len(times) < 200):
-        start = time.perf_counter()
-        fn(len(times) + 1)
-        times.append(time.perf_counter() - start)
-        if sum(times) > 5:
-            break
-    return statistics.median(times)
-
-
-def row(name, value):
-    print(f"{name}\t{value:.6g}", flush=True)
+from common import LENGTH, rollouts, row, seconds
 
 
 def products():
@@ -109,6 +93,22 @@ def decode():
         row(f"decode {shape}, B = {b}, {label}, tokens", 1 / step)
 
 
+def generate(model, prompts, group, seed):
+    """HF's generate(): it runs a prompt once for each of its completions."""
+    torch.manual_seed(seed)
+    ids = torch.tensor(prompts)
+    out = model.generate(ids, do_sample=True, temperature=0.9, top_k=0, top_p=1.0, min_new_tokens=LENGTH, max_new_tokens=LENGTH,
+                         num_return_sequences=group, pad_token_id=0, attention_mask=torch.ones_like(ids))
+    return out[:, ids.shape[1]:].tolist()
+
+
+def rollout():
+    import transformers
+    model = qwen2("0.5B", torch.bfloat16).eval()
+    rollouts(f"HF generate (transformers {transformers.__version__}, torch {torch.__version__})",
+             {"DynamicCache": lambda *what: generate(model, *what)})
+
+
 def select():
     """Texts that a reward model scores, and tokens that generate() draws, 32 sequences at a time."""
     from transformers import Qwen2ForSequenceClassification
@@ -138,7 +138,7 @@ def select():
         row(f"select {shape}, B = 32", 32 * 16 / s)
 
 
-SECTIONS = {"products": products, "train": train, "decode": decode, "select": select}
+SECTIONS = {"products": products, "train": train, "decode": decode, "rollout": rollout, "select": select}
 
 if __name__ == "__main__":
     torch.manual_seed(1)
