@@ -212,7 +212,8 @@ ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, in
     }
 }
 
-// c[n] = a[K] b[n,K]^T for a single row a: each row of b is read to its end before the next one.
+// c[n] = a[K] b[n,K]^T for a single row a: each row of b is read to its end before the next one, and asked for a chunk
+// ahead, without which newer EPYCs reach 60 to 90 % of what their memory gives.
 ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64_t K) {
     const int64_t size = DOT_CHUNK / (int64_t)dtype_size(t);
     for (int64_t k0 = 0; k0 < K; k0 += HELD * size)
@@ -224,7 +225,7 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
                 chunks = 0;
                 for (int64_t k = k0; k < K && chunks < HELD; k += size, chunks++) {
                     const void *pa = cols_at(a, k).data, *pb = cols_at(row, k).data;
-                    lanes(&acc[chunks][r], t, 1, 1, &pa, &pb, K - k < size ? K - k : size, false, 0);
+                    lanes(&acc[chunks][r], t, 1, 1, &pa, &pb, K - k < size ? K - k : size, true, size);
                 }
             }
             for (int h = 0; h < chunks; h++) {
