@@ -9,9 +9,9 @@
 //   PICK(group, scope, name, default, "a|b|c", help)    an index into the choices, in their order
 //   FILES(group, scope, name, help)                     a path, or a list of {file: PATH, weight: W, rewards: [...]}
 //
-// group: which commands read it, see config_groups in host/config/config_table.c. scope: SAME, it changes numbers that
-// a run computes, or may; FREE, it does not, and a resumed run may have another value; LOCAL, each rank may have its
-// own too.
+// group: which commands read it, see config_groups in host/config/config_table.c. scope: DRAWS, it changes what
+// completions are drawn for questions or how they are scored, or may; SAME, it changes other numbers that a run
+// computes, or may; FREE, it does not, and a resumed run may have another value; LOCAL, each rank may have its own too.
 #pragma once
 #include "adapter.h"
 #include "cpu_isa.h"
@@ -21,12 +21,12 @@
 
 // clang-format off
 #define CONFIG_OPTIONS(BOOL, INT, REAL, TEXT, LIST, PICK, FILES)                                                       \
-    TEXT(model,     SAME,  model, "", "HF model directory: config.json, *.safetensors, tokenizer.json")                \
-    TEXT(model,     SAME,  tokenizer, "", "directory or tokenizer.json to use instead of the model's own")             \
-    PICK(model,     SAME,  init, 0, "load|random", "weights from the model directory, or drawn at random from the seed") \
+    TEXT(model,     DRAWS, model, "", "HF model directory: config.json, *.safetensors, tokenizer.json")                \
+    TEXT(model,     DRAWS, tokenizer, "", "directory or tokenizer.json to use instead of the model's own")             \
+    PICK(model,     DRAWS, init, 0, "load|random", "weights from the model directory, or drawn at random from the seed") \
     PICK(model,     SAME,  load, 0, "strict|mmap", "strict reads and checks every tensor; mmap maps the file and is faster") \
-    TEXT(model,     SAME,  adapter, "", "directory of a LoRA adapter in PEFT's format (adapter_config.json, adapter_model.safetensors) that runs beside the model; training goes on with it, and what it was at the start is the reference") \
-    PICK(model,     SAME,  dtype, 1, "f32|bf16", "storage of weights and activations; arithmetic is f32")              \
+    TEXT(model,     DRAWS, adapter, "", "directory of a LoRA adapter in PEFT's format (adapter_config.json, adapter_model.safetensors) that runs beside the model; training goes on with it, and what it was at the start is the reference") \
+    PICK(model,     DRAWS, dtype, 1, "f32|bf16", "storage of weights and activations; arithmetic is f32")              \
     PICK(model,     SAME,  grad_dtype, 0, "f32|bf16", "storage of gradients")                                          \
     PICK(model,     SAME,  optim_dtype, 0, "f32|bf16|f32_split", "f32: master weights and moments in f32; f32_split: the same numbers, each master kept as its bf16 weight and what rounding took from it, in 2 bytes a parameter less; bf16: moments in bf16, no masters, stochastic rounding") \
     BOOL(model,     SAME,  recompute, true, "compute norm and SwiGLU outputs again in the backward pass instead of keeping them") \
@@ -38,36 +38,36 @@
     REAL(lora,      SAME,  lora_dropout, 0, 0, 1, "0 alone: with dropout a token's log-prob in training would not be the one it was sampled with") \
     LIST(lora,      SAME,  lora_target, "all-linear", "projections with an adapter: of " LORA_TARGET_NAMES "or all-linear, all of them") \
     PICK(device,    SAME,  device, 0, "auto|cpu|cuda", "where to compute; auto: a GPU where there is one for this build, else the CPU") \
-    PICK(device,    SAME,  matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
+    PICK(device,    DRAWS, matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
     INT (device,    LOCAL, threads, 0, 0, 1024, "CPU threads; 0: all cores")                                           \
     PICK(device,    FREE,  cpu_isa, 0, CPU_ISA_CHOICES, "the CPU's instruction set; auto: the one GRPO_CPU_ISA names in the environment, else the best this CPU has") \
-    INT (device,    SAME,  seed, 42, 0, 9007199254740991, "every random choice of a run follows from it")              \
+    INT (device,    DRAWS, seed, 42, 0, 9007199254740991, "every random choice of a run follows from it")              \
     INT (ranks,     SAME,  gpus, 1, 1, 65536, "GPUs that train together, a process each; with device=cpu so many processes divide the cores. torchrun, srun and mpirun set it") \
     INT (ranks,     FREE,  comm_timeout, 600, 1, 1000000, "seconds that ranks wait for one that gives no sign of life") \
-    FILES(data,     SAME,  train_file, "JSONL to train on; or several, of which questions come in the ratio of their weights: [{file: a.jsonl, weight: 3}, {file: b.jsonl, weight: 1, rewards: [...]}]; `rewards` there score that file's questions instead of the run's") \
+    FILES(data,     DRAWS, train_file, "JSONL to train on; or several, of which questions come in the ratio of their weights: [{file: a.jsonl, weight: 3}, {file: b.jsonl, weight: 1, rewards: [...]}]; `rewards` there score that file's questions instead of the run's") \
     TEXT(data,      SAME,  eval_file, "", "JSONL to evaluate on")                                                      \
-    TEXT(questions, SAME,  question_field, "question", "field with the question")                                      \
-    TEXT(questions, SAME,  answer_field, "answer", "field with the answer; a number, or a list or an object in it (test cases), is taken as its JSON text") \
-    TEXT(questions, SAME,  answer_marker, "####", "gold is the text after the last one of these, stripped; empty: the whole answer") \
-    PICK(data,      SAME,  bad_lines, 0, "fail|skip", "a line that is not a JSON object with both fields, or that the run could not ask or learn, stops it at the start, or is counted and left out") \
+    TEXT(questions, DRAWS, question_field, "question", "field with the question")                                      \
+    TEXT(questions, DRAWS, answer_field, "answer", "field with the answer; a number, or a list or an object in it (test cases), is taken as its JSON text") \
+    TEXT(questions, DRAWS, answer_marker, "####", "gold is the text after the last one of these, stripped; empty: the whole answer") \
+    PICK(data,      DRAWS, bad_lines, 0, "fail|skip", "a line that is not a JSON object with both fields, or that the run could not ask or learn, stops it at the start, or is counted and left out") \
     BOOL(data,      SAME,  shuffle, true, "visit questions in a random order, another one each epoch")                 \
-    INT (prompt,    SAME,  max_prompt_length, 256, 1, 1048576, "tokens of a prompt")                                   \
-    PICK(prompt,    SAME,  long_prompts, 0, "truncate_left|skip|fail", "a longer prompt keeps its last tokens, is left out, or stops the run") \
-    TEXT(chat,      SAME,  chat_template, "auto", "qwen2.5 (Instruct), qwen2.5-base (its system message), qwen3, qwen3-nothink (answers begin behind an empty thought), llama3, llama3.1, r1-zero; auto: the one the model came with, qwen2.5 where it has none") \
-    TEXT(system,    SAME,  system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>") \
-    TEXT(system,    SAME,  system_prompt_file, "", "file with the system message")                                     \
-    LIST(system,    SAME,  think_markers, "<think>,</think>", "what stands before the thoughts of an answer, and what stands behind them, before the summary: [A, B]; both may be the same. Rewards, select, judges and the shipped system message go by them") \
-    TEXT(prompt,    SAME,  few_shot_file, "", "JSONL with `prompt` and `completion`: examples that stand before each question as turns of the conversation; in raw prompts a line each, and an empty one after it") \
-    INT (prompt,    SAME,  few_shot, 0, 0, 1000, "use the first so many of them; 0: all")                              \
-    BOOL(chat,      SAME,  raw, false, "the question or prompt is used as it is, without system message and template") \
-    INT (sampling,  SAME,  max_completion_length, 200, 1, 1048576, "tokens of a completion")                           \
-    REAL(sampling,  SAME,  temperature, 0.9, 0, 100, "logits are divided by it; 0: greedy")                            \
-    INT (sampling,  SAME,  top_k, 0, 0, 10000000, "keep the k most likely tokens; 0: all")                             \
-    REAL(sampling,  SAME,  top_p, 1, 0, 1, "keep the most likely tokens up to this mass; 1: all")                      \
-    REAL(sampling,  SAME,  min_p, 0, 0, 1, "drop tokens less likely than this share of the likeliest; 0: none")        \
-    REAL(sampling,  SAME,  repetition_penalty, 1, 0.01, 100, "divide (multiply) positive (negative) logits of tokens already seen; 1: off") \
-    LIST(sampling,  SAME,  stop, "", "strings that end a completion (left out of its text)")                           \
-    BOOL(sampling,  SAME,  include_stop, false, "the text of a completion keeps the stop string that ended it")        \
+    INT (prompt,    DRAWS, max_prompt_length, 256, 1, 1048576, "tokens of a prompt")                                   \
+    PICK(prompt,    DRAWS, long_prompts, 0, "truncate_left|skip|fail", "a longer prompt keeps its last tokens, is left out, or stops the run") \
+    TEXT(chat,      DRAWS, chat_template, "auto", "qwen2.5 (Instruct), qwen2.5-base (its system message), qwen3, qwen3-nothink (answers begin behind an empty thought), llama3, llama3.1, r1-zero; auto: the one the model came with, qwen2.5 where it has none") \
+    TEXT(system,    DRAWS, system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>") \
+    TEXT(system,    DRAWS, system_prompt_file, "", "file with the system message")                                     \
+    LIST(system,    DRAWS, think_markers, "<think>,</think>", "what stands before the thoughts of an answer, and what stands behind them, before the summary: [A, B]; both may be the same. Rewards, select, judges and the shipped system message go by them") \
+    TEXT(prompt,    DRAWS, few_shot_file, "", "JSONL with `prompt` and `completion`: examples that stand before each question as turns of the conversation; in raw prompts a line each, and an empty one after it") \
+    INT (prompt,    DRAWS, few_shot, 0, 0, 1000, "use the first so many of them; 0: all")                              \
+    BOOL(chat,      DRAWS, raw, false, "the question or prompt is used as it is, without system message and template") \
+    INT (sampling,  DRAWS, max_completion_length, 200, 1, 1048576, "tokens of a completion")                           \
+    REAL(sampling,  DRAWS, temperature, 0.9, 0, 100, "logits are divided by it; 0: greedy")                            \
+    INT (sampling,  DRAWS, top_k, 0, 0, 10000000, "keep the k most likely tokens; 0: all")                             \
+    REAL(sampling,  DRAWS, top_p, 1, 0, 1, "keep the most likely tokens up to this mass; 1: all")                      \
+    REAL(sampling,  DRAWS, min_p, 0, 0, 1, "drop tokens less likely than this share of the likeliest; 0: none")        \
+    REAL(sampling,  DRAWS, repetition_penalty, 1, 0.01, 100, "divide (multiply) positive (negative) logits of tokens already seen; 1: off") \
+    LIST(sampling,  DRAWS, stop, "", "strings that end a completion (left out of its text)")                           \
+    BOOL(sampling,  DRAWS, include_stop, false, "the text of a completion keeps the stop string that ended it")        \
     INT (sampling,  SAME,  rollout_batch, 0, 0, 65536, "sequences decoded at a time; 0: chosen by the plan")           \
     INT (grpo,      SAME,  num_generations, 8, 1, 4096, "completions a question: the group")                           \
     INT (grpo,      SAME,  num_iterations, 1, 1, 1000, "optimizer passes over one generation")                         \
@@ -101,7 +101,7 @@
     REAL(grpo,      SAME,  vespo_k_neg, 3, 0, 1000, "k of vespo where the advantage is negative")                      \
     REAL(grpo,      SAME,  vespo_lambda_neg, 2, 0, 1000, "lambda of vespo there")                                      \
     INT (grpo,      SAME,  dynamic_sampling, 0, 0, 1000, "draw new questions for groups whose rewards are all equal, this many times at most; 0: off") \
-    LIST(reward,    SAME,  rewards, "correctness,int,strict_format,soft_format,xmlcount", "rewards, each NAME[:key=value,...]; in YAML also {name: NAME, key: value}") \
+    LIST(reward,    DRAWS, rewards, "correctness,int,strict_format,soft_format,xmlcount", "rewards, each NAME[:key=value,...]; in YAML also {name: NAME, key: value}") \
     INT (reward,    SAME,  reward_threads, 0, 0, 1024, "threads that score completions while others are sampled; 0: one a core, at most 16") \
     BOOL(grpo,      SAME,  shuffle_rewards, false, "control run: rewards are permuted among the completions of a batch") \
     INT (optim,     SAME,  per_device_train_batch_size, 8, 1, 65536, "sequences a micro-batch")                        \
@@ -147,7 +147,7 @@
     TEXT(pairs,     SAME,  chosen_field, "chosen", "field with the text that was preferred")                           \
     TEXT(pairs,     SAME,  rejected_field, "rejected", "field with the other one")                                     \
     REAL(pairs,     SAME,  center_rewards_coefficient, 0, 0, 1000, "the mean of (chosen + rejected)^2 times this is added to the loss, so that scores stay near 0; 0.01 is usual") \
-    INT (select,    SAME,  select_samples, 8, 1, 4096, "completions drawn for a question")                             \
+    INT (select,    DRAWS, select_samples, 8, 1, 4096, "completions drawn for a question")                             \
     INT (select,    SAME,  select_limit, 0, 0, 1000000000, "questions taken from train_file; 0: all")                  \
     TEXT(select,    SAME,  select_output, "", "directory for samples.jsonl (all that was drawn, with scores), kept.jsonl (what sft reads) and select.json (what was dropped, and why)") \
     LIST(select,    SAME,  select_rules, "", "what the scores of a kept completion must reach: NAME:min=X, NAME:max=X or both, of a reward in `rewards`, or of `reward`, their sum; in YAML also {name: NAME, min: X}") \

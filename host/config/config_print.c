@@ -236,7 +236,7 @@ static void put_harmless(Str *s, const char *group) {
     const char *before = ". Free to change in a resumed run: ";
     for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
-        if (strcmp(o->group, group) || o->scope == SCOPE_SAME) continue;
+        if (strcmp(o->group, group) || o->scope < SCOPE_FREE) continue;
         str_printf(s, "%s`%s`", before, o->name);
         before = ", ";
     }

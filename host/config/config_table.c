@@ -71,7 +71,7 @@ static const Option *option_named(const char *name, size_t n) {
 
 bool config_may_change(const char *name, size_t n) {
     const Option *o = option_named(name, n);
-    return o && o->scope != SCOPE_SAME;
+    return o && o->scope >= SCOPE_FREE;
 }
 
 bool config_is_local(const char *name, size_t n) {

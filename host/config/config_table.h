@@ -6,8 +6,9 @@
 
 typedef enum { KIND_BOOL, KIND_INT, KIND_REAL, KIND_TEXT, KIND_LIST, KIND_PICK, KIND_FILES } OptionKind;
 
-// Who must agree on a value. SAME: a run and the one it resumes, and its ranks; FREE: its ranks; LOCAL: nobody.
-typedef enum { SCOPE_SAME, SCOPE_FREE, SCOPE_LOCAL } OptionScope;
+// Who must agree on a value, the strictest first. DRAWS: also samples of `select` that are there and its options now;
+// SAME: a run and the one it resumes, and its ranks; FREE: its ranks; LOCAL: nobody.
+typedef enum { SCOPE_DRAWS, SCOPE_SAME, SCOPE_FREE, SCOPE_LOCAL } OptionScope;
 
 typedef struct {
     const char *group, *name, *help;

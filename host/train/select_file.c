@@ -16,22 +16,6 @@
 
 // ---- what samples were drawn with -----------------------------------------------------------------------------------
 
-// Whether an option decides what is drawn and scored: it is of one of these groups or one of `others`, and not free to
-// change.
-static bool decides(const Option *o) {
-    static const char groups[] = " model questions chat system prompt sampling reward ";
-    static const char *const free_to_change[] = {
-        "load", "grad_dtype", "optim_dtype", "recompute", "gradient_checkpointing", "rollout_batch", "reward_threads"};
-    static const char *const others[] = {"seed", "matmul", "train_file", "bad_lines", "select_samples"};
-    char *group = xasprintf(" %s ", o->group);
-    bool is = strstr(groups, group) != NULL;
-    free(group);
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++) is = is || !strcmp(o->name, others[i]);
-    for (size_t i = 0; i < sizeof free_to_change / sizeof *free_to_change; i++)
-        is = is && strcmp(o->name, free_to_change[i]);
-    return is;
-}
-
 char *select_drawn_with(const Config *c, Error *e) {
     const struct {
         const char *name, *path;
@@ -52,7 +36,7 @@ char *select_drawn_with(const Config *c, Error *e) {
     Str s = {0}, value = {0};
     str_puts(&s, "{\"drawn_with\": {");
     for (int i = 0; i < OPTION_COUNT; i++) {
-        if (!decides(&config_options[i])) continue;
+        if (config_options[i].scope != SCOPE_DRAWS) continue;
         str_clear(&value);
         config_put_value(&value, c, &config_options[i]);
         str_printf(&s, "\"%s\": ", config_options[i].name);
