@@ -166,17 +166,7 @@ void problem_at_line(Reading *r, int line, const char *fmt, ...) {
     free(place);
 }
 
-static int option_index(const char *name) {
-    for (int i = 0; i < OPTION_COUNT; i++)
-        if (!strcmp(config_options[i].name, name)) return i;
-    return -1;
-}
-
-static Place place_of(const Reading *r, const char *name) {
-    int i = option_index(name);
-    if (i < 0) die("config: no option %s", name);
-    return r->place[i];
-}
+static Place place_of(const Reading *r, const char *name) { return r->place[option_known(name)]; }
 
 char *option_place(const Reading *r, const char *name) {
     Str s = {0};
@@ -389,7 +379,7 @@ static bool read_value(Reading *r, const Option *o, YamlReader *y) {
 bool config_read_pairs(Reading *r, YamlReader *y, PairTaker *taker, void *arg) {
     Node node;
     while ((node = yaml_next(y)).kind == NODE_SCALAR && r->problem_count <= MAX_PROBLEMS) {
-        int i = strlen(node.text) == node.n ? option_index(node.text) : -1;
+        int i = option_index(node.text, node.n);
         PairFate fate = i < 0 && taker ? taker(arg, r, &node, y) : PAIR_LEFT;
         if (fate == PAIR_STOP) return false;
         if (fate == PAIR_TAKEN) continue;
@@ -453,10 +443,10 @@ void config_read_override(Reading *r, const char *arg) {
     r->arg = arg;
     const char *equals = strchr(arg, '=');
     char *name = equals ? xstrndup(arg, (size_t)(equals - arg)) : xstrdup(arg);
-    int i = option_index(name);
+    int i = option_index(name, strlen(name));
     if (*arg == '-') {
         size_t dashes = strspn(arg, "-");
-        i = option_index(name + dashes);
+        i = option_index(name + dashes, strlen(name + dashes));
         problem_at_line(r, 0, "options are written key=value, without dashes%s%s%s",
                         i < 0 ? "; `grpo COMMAND --help` lists them" : ": ", i < 0 ? "" : name + dashes,
                         i < 0 ? "" : "=VALUE");
@@ -516,8 +506,7 @@ bool config_of_settings(Config *c, const char *path, const Setting *set, int n, 
     *c = (Config){0};
     reading_defaults(&r);
     for (int k = 0; k < n; k++) {
-        int i = option_index(set[k].name);
-        if (i < 0) die("config: no option %s", set[k].name);
+        int i = option_known(set[k].name);
         place[i].line = set[k].line;
         bool plain = !is_text(&config_options[i]); // "~" is a path like any other
         read_scalar(&r, &config_options[i],

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// An entry {name: NAME, key: value, ...} of a list, which becomes "NAME:key=value,...".
 #define MAX_ENTRY_KEYS 16
+// An entry {name: NAME, key: value, ...} of a list, which becomes "NAME:key=value,...".
 typedef struct {
     Str name, params;
     TextList keys;
@@ -32,7 +32,7 @@ static void entry_pair(Reading *r, const Option *o, Entry *entry, const char *ke
     entry->good = entry->good && good;
 }
 
-// False where reading must stop.
+// Reads an entry behind its opening and adds it to the list, as text. False where reading must stop.
 static bool read_entry(Reading *r, const Option *o, TextList *list, YamlReader *y, Node open) {
     Entry entry = {.good = true};
     Node node;
@@ -58,7 +58,7 @@ static bool read_entry(Reading *r, const Option *o, TextList *list, YamlReader *
     return node.kind != NODE_BAD;
 }
 
-// The items of a list, or of one map as a list of one, added to *list. False where reading must stop.
+// Adds to *list the items of a list, or one map as a list of one. False where reading must stop.
 static bool read_items(Reading *r, const Option *o, TextList *list, YamlReader *y, Node open) {
     if (open.kind == NODE_MAP) return read_entry(r, o, list, y, open);
     for (Node item; (item = yaml_next(y)).kind != NODE_END;) {
@@ -102,12 +102,6 @@ DataFile *files_add(FileList *list, const char *path, char *place) {
     return &list->item[list->n++];
 }
 
-static const Option *option_named(const char *name) {
-    for (int i = 0; i < OPTION_COUNT; i++)
-        if (!strcmp(config_options[i].name, name)) return &config_options[i];
-    die("config: no option %s", name);
-}
-
 static void read_path(Reading *r, const Option *o, DataFile *file, const Node *v) {
     bool good = v->kind == NODE_SCALAR && !node_is_null(v) && *v->text && strlen(v->text) == v->n;
     if (!good) return problem_at_line(r, v->line, "%s: `file` wants a path", o->name);
@@ -121,9 +115,9 @@ static void read_weight(Reading *r, const Option *o, DataFile *file, const Node 
     else problem_at_line(r, v->line, "%s: `weight` wants a number from 0 to 1e9, not `%.60s`", o->name, v->text);
 }
 
-// False where reading must stop.
+// The rewards of a file's own. False where reading must stop.
 static bool read_own_rewards(Reading *r, DataFile *file, YamlReader *y, const Node *v) {
-    const Option *o = option_named("rewards");
+    const Option *o = &config_options[option_known("rewards")];
     if (v->kind != NODE_SCALAR) {
         bool go_on = read_items(r, o, &file->rewards, y, *v);
         if (go_on && !file->rewards.n)
@@ -137,7 +131,7 @@ static bool read_own_rewards(Reading *r, DataFile *file, YamlReader *y, const No
     return true;
 }
 
-// One {file: PATH, weight: W, rewards: [...]}. False where reading must stop.
+// Reads one {file: PATH, weight: W, rewards: [...]}. False where reading must stop.
 static bool read_file(Reading *r, const Option *o, FileList *list, YamlReader *y, Node open) {
     static const char *const keys[] = {"file", "weight", "rewards"};
     enum { FILE_KEY, WEIGHT_KEY, REWARDS_KEY, KEYS };

@@ -38,11 +38,7 @@ bool phase_writes(const char *option, size_t n) {
     return false;
 }
 
-const char *phase_place(const Phase *p, const char *option) {
-    for (int i = 0; i < OPTION_COUNT; i++)
-        if (!strcmp(config_options[i].name, option)) return p->place[i];
-    die("phases: no option %s", option);
-}
+const char *phase_place(const Phase *p, const char *option) { return p->place[option_known(option)]; }
 
 void phases_free(Phases *ps) {
     for (int k = 0; k < ps->n; k++) {
@@ -343,7 +339,7 @@ static void replace_in_option(PhaseFile *f, Reading *r, int k, const Option *o) 
     free(place);
 }
 
-// Without the slashes at its end, heap memory: what is made below it has one name.
+// A directory's path without the slashes at its end, so that what is made below it has one name. Heap memory.
 static char *without_slash(const char *dir) {
     size_t n = strlen(dir);
     while (n > 1 && dir[n - 1] == '/') n--;

@@ -63,23 +63,29 @@ bool command_reads(const Command *command, const char *group) {
     return false;
 }
 
-static const Option *option_named(const char *name, size_t n) {
+int option_index(const char *name, size_t n) {
     for (int i = 0; i < OPTION_COUNT; i++)
-        if (strlen(config_options[i].name) == n && !memcmp(config_options[i].name, name, n)) return &config_options[i];
-    return NULL;
+        if (strlen(config_options[i].name) == n && !memcmp(config_options[i].name, name, n)) return i;
+    return -1;
+}
+
+int option_known(const char *name) {
+    int i = option_index(name, strlen(name));
+    if (i < 0) die("config: no option %s", name);
+    return i;
 }
 
 bool config_may_change(const char *name, size_t n) {
-    const Option *o = option_named(name, n);
-    return o && o->scope >= SCOPE_FREE;
+    int i = option_index(name, n);
+    return i >= 0 && config_options[i].scope >= SCOPE_FREE;
 }
 
 bool config_is_local(const char *name, size_t n) {
-    const Option *o = option_named(name, n);
-    return o && o->scope == SCOPE_LOCAL;
+    int i = option_index(name, n);
+    return i >= 0 && config_options[i].scope == SCOPE_LOCAL;
 }
 
 bool config_reads(const char *command, const char *name, size_t n) {
-    const Option *o = option_named(name, n);
-    return o && command_reads(command_named(command), o->group);
+    int i = option_index(name, n);
+    return i >= 0 && command_reads(command_named(command), config_options[i].group);
 }

@@ -25,6 +25,10 @@ enum {
 };
 #undef OPTION_ONE
 extern const Option config_options[OPTION_COUNT];
+// The place in config_options of the option name[0..n), or -1.
+int option_index(const char *name, size_t n);
+// That of an option which the program itself names; ends the program where there is none.
+int option_known(const char *name);
 
 // The commands that read options, as bits.
 enum {

@@ -226,9 +226,8 @@ static Want field_want(const TrlField *f) {
     static const Want of_kind[] = {
         [KIND_BOOL] = WANT_FLAG,  [KIND_INT] = WANT_WHOLE, [KIND_REAL] = WANT_NUMBER, [KIND_TEXT] = WANT_WORD,
         [KIND_LIST] = WANT_WORDS, [KIND_PICK] = WANT_WORD, [KIND_FILES] = WANT_WORD};
-    for (int i = 0; i < OPTION_COUNT; i++)
-        if (f->how != TRL_TURNED && !strcmp(config_options[i].name, f->ours)) return of_kind[config_options[i].kind];
-    die("trl: no type of %s", f->name);
+    if (f->how == TRL_TURNED) die("trl: no type of %s", f->name);
+    return of_kind[config_options[option_known(f->ours)].kind];
 }
 
 static bool is_number(const char *text) {
