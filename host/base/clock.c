@@ -8,6 +8,8 @@ double clock_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+int64_t clock_ms(void) { return (int64_t)(clock_seconds() * 1e3); }
+
 void clock_condition(pthread_cond_t *c) {
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);

@@ -22,8 +22,6 @@
 
 extern char **environ;
 
-int64_t clock_ms(void) { return (int64_t)(clock_seconds() * 1e3); }
-
 // ---- starting -------------------------------------------------------------------------------------------------------
 
 typedef struct {

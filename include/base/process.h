@@ -49,14 +49,13 @@ typedef struct {
 bool process_start(const ProcessSpec *c, Process *p, Error *e);
 // Kills the whole group (with a guarded one, all that it started), waits for the process and closes the pipes.
 void process_kill(Process *p);
-// Waits for the end of the process until `deadline`; its wait status in *status. False where it still runs.
+// Waits for the end of the process until `deadline` (clock_ms); its wait status in *status. False where it still runs.
 bool process_wait(Process *p, int64_t deadline, int *status);
 
-int64_t clock_ms(void); // milliseconds of the monotonic clock
 // Reads what the pipe holds into *out, at most `limit` bytes in all. Returns 1 where more may come, 0 at the end, -1
 // over the limit.
 int pipe_read(int fd, Str *out, size_t limit);
-// Waits until one of the descriptors (-1: none) can be read, or `write` written; false at the deadline.
+// Waits until one of the descriptors (-1: none) can be read, or `write` written; false at the deadline (clock_ms).
 bool pipe_wait(int read_a, int read_b, int write, int64_t deadline);
 // A descriptor from which those n bytes can be read, by many readers, and which cannot be written.
 int bytes_fd(const void *bytes, size_t n);

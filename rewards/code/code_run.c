@@ -2,6 +2,7 @@
 // outside: expected outputs and results never enter the sandbox. Test code has to run beside the program it tests; that
 // it reached its end is proven by a nonce, which it reads from a pipe only then and prints.
 #include "code.h"
+#include "clock.h"
 #include "process.h"
 #include "signals.h"
 #include <fcntl.h>

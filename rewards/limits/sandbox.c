@@ -1,5 +1,6 @@
 // The sandbox: bubblewrap's arguments, the limits, and running a job in it.
 #include "sandbox.h"
+#include "clock.h"
 #include "process.h"
 #include "signals.h"
 #include <errno.h>
