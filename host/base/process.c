@@ -24,6 +24,7 @@ extern char **environ;
 
 // ---- starting -------------------------------------------------------------------------------------------------------
 
+// A program on its way: what the child needs until exec.
 typedef struct {
     const ProcessSpec *c;
     char *path; // of the program
@@ -31,7 +32,7 @@ typedef struct {
     int in, out, err, life;
     pid_t parent;
     int report; // closed by a successful exec; before that the errno of a step that failed is written to it
-} Launch;
+} Starting;
 
 static void close_from(int first, int last) {
     if (first > last || syscall(SYS_close_range, (unsigned)first, (unsigned)last, 0) == 0) return;
@@ -58,18 +59,18 @@ static bool become_nobody(void) {
 }
 
 // Prepares the child up to exec. False with errno set.
-static bool prepare_child(Launch *l) {
-    const ProcessSpec *c = l->c;
+static bool prepare_child(Starting *s) {
+    const ProcessSpec *c = s->c;
     struct sigaction normal = {.sa_handler = SIG_DFL};
-    if (setpgid(0, 0) || dup2(l->in, 0) < 0 || dup2(l->out, 1) < 0 || dup2(l->err, 2) < 0) return false;
+    if (setpgid(0, 0) || dup2(s->in, 0) < 0 || dup2(s->out, 1) < 0 || dup2(s->err, 2) < 0) return false;
     if (c->guarded) {
-        int life = fcntl(l->life, F_DUPFD, GUARD_REPORT + 1), report = fcntl(l->report, F_DUPFD, GUARD_REPORT + 1);
+        int life = fcntl(s->life, F_DUPFD, GUARD_REPORT + 1), report = fcntl(s->report, F_DUPFD, GUARD_REPORT + 1);
         if (dup2(life, GUARD_LIFE) < 0 || dup2(report, GUARD_REPORT) < 0) return false;
-        l->report = GUARD_REPORT;
+        s->report = GUARD_REPORT;
         close_from(GUARD_REPORT + 1, INT32_MAX);
     } else { // what starts it waits for it, so that it ends with that thread
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != l->parent) return false;
-        close_others(c, l->report);
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != s->parent) return false;
+        close_others(c, s->report);
     }
     for (int i = 0; i < c->n_limits; i++) {
         struct rlimit limit = {c->limit[i].value, c->limit[i].value};
@@ -86,12 +87,12 @@ static bool prepare_child(Launch *l) {
 }
 
 // Starts the program. Not inlined: the child of vfork shares this frame, and may overwrite it.
-static __attribute__((noinline)) pid_t launch_program(Launch *l) {
+static __attribute__((noinline)) pid_t launch_program(Starting *s) {
     pid_t pid = vfork();
     if (pid != 0) return pid;
-    if (prepare_child(l)) execve(l->path, l->argv, l->c->envp ? l->c->envp : environ);
+    if (prepare_child(s)) execve(s->path, s->argv, s->c->envp ? s->c->envp : environ);
     int failed = errno;
-    if (write(l->report, &failed, sizeof failed) < 0) _exit(126);
+    if (write(s->report, &failed, sizeof failed) < 0) _exit(126);
     _exit(127);
 }
 
@@ -133,12 +134,12 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     int life[2] = {-1, -1};
     const char *name = c->argv[0];
     *p = (Process){.in = -1, .out = -1, .err = -1, .life = -1};
-    Launch l = {.c = c, .path = find_program(name), .argv = c->argv, .parent = getpid()};
-    if (!l.path) return error_set(e, EXIT_CONFIG, "%s: no such program", name);
-    char **guard = c->guarded ? guard_argv(l.path, c->log_most, c->argv) : NULL;
+    Starting s = {.c = c, .path = find_program(name), .argv = c->argv, .parent = getpid()};
+    if (!s.path) return error_set(e, EXIT_CONFIG, "%s: no such program", name);
+    char **guard = c->guarded ? guard_argv(s.path, c->log_most, c->argv) : NULL;
     if (guard) {
-        free(l.path);
-        l.argv = guard, l.path = xstrdup(MYSELF);
+        free(s.path);
+        s.argv = guard, s.path = xstrdup(MYSELF);
     }
     int nowhere = above_stdio(open("/dev/null", O_RDWR | O_CLOEXEC));
     bool ok = nowhere >= 0 && (c->input >= 0 || open_pipe(in)) && (c->log || open_pipe(out)) &&
@@ -147,12 +148,12 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
         sigset_t all, before;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
-        l.in = c->input >= 0 ? c->input : in[0];
-        l.out = c->log ? c->log : out[1];
-        l.err = c->errors ? err[1] : c->log ? c->log : nowhere;
-        l.report = report[1];
-        l.life = life[0];
-        p->pid = launch_program(&l);
+        s.in = c->input >= 0 ? c->input : in[0];
+        s.out = c->log ? c->log : out[1];
+        s.err = c->errors ? err[1] : c->log ? c->log : nowhere;
+        s.report = report[1];
+        s.life = life[0];
+        p->pid = launch_program(&s);
         if (p->pid < 0) failed = errno;
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     } else failed = errno;
@@ -165,7 +166,7 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     close_fd(&in[0]);
     close_fd(&out[1]);
     close_fd(&err[1]);
-    free(l.path);
+    free(s.path);
     if (guard) free(guard[1]), free(guard[2]), free(guard);
     p->in = in[1], p->out = out[0], p->err = err[0], p->life = life[1];
     for (int i = 0; i < 3; i++) {

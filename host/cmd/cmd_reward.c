@@ -106,13 +106,13 @@ static void print_score(float score) {
     printf("{\"reward\": %s}\n", text);
 }
 
-// Sorts by group, keeping the order of lines: sample i goes to place[i].
+// What lines are sorted by, so that those of a group stand side by side in their own order.
 typedef struct {
     int group, line;
-} Place;
+} Turn;
 
-static int place_compare(const void *a, const void *b) {
-    const Place *x = a, *y = b;
+static int turn_compare(const void *a, const void *b) {
+    const Turn *x = a, *y = b;
     if (x->group != y->group) return x->group < y->group ? -1 : 1;
     return x->line < y->line ? -1 : 1;
 }
@@ -133,16 +133,16 @@ static bool grade(const Grader *g, const Sample *samples, int n, float *score, E
 
 static bool score_lines(const Grader *g, Lines *l, Error *e) {
     size_t n = (size_t)l->n;
-    Place *place = xmalloc(n * sizeof *place);
+    Turn *turn = xmalloc(n * sizeof *turn);
     Sample *sorted = xmalloc(n * sizeof *sorted);
     float *score = xmalloc(n * sizeof *score), *in_order = xmalloc(n * sizeof *in_order);
-    for (int i = 0; i < l->n; i++) place[i] = (Place){l->sample[i].group, i};
-    qsort(place, n, sizeof *place, place_compare);
-    for (int i = 0; i < l->n; i++) sorted[i] = l->sample[place[i].line];
+    for (int i = 0; i < l->n; i++) turn[i] = (Turn){l->sample[i].group, i};
+    qsort(turn, n, sizeof *turn, turn_compare);
+    for (int i = 0; i < l->n; i++) sorted[i] = l->sample[turn[i].line];
     bool ok = grade(g, sorted, l->n, score, e);
-    for (int i = 0; i < l->n && ok; i++) in_order[place[i].line] = reward_total(g->reward, 1, &score[i]);
+    for (int i = 0; i < l->n && ok; i++) in_order[turn[i].line] = reward_total(g->reward, 1, &score[i]);
     for (int i = 0; i < l->n && ok; i++) print_score(in_order[i]);
-    free(place);
+    free(turn);
     free(sorted);
     free(score);
     free(in_order);

@@ -3,6 +3,6 @@
 #include "error.h"
 
 // Each gets argc/argv after its own name and returns an exit code, having filled *e where it is not 0.
-typedef ExitCode Command(int argc, char **argv, Error *e);
-Command command_sample, command_tokenize, command_reward, command_plan, command_config, command_doctor, command_report,
-    command_watch, command_merge;
+typedef ExitCode CommandRun(int argc, char **argv, Error *e);
+CommandRun command_sample, command_tokenize, command_reward, command_plan, command_config, command_doctor,
+    command_report, command_watch, command_merge;

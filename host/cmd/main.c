@@ -14,7 +14,7 @@
 
 static const struct {
     const char *name;
-    Command *run;
+    CommandRun *run;
     const char *usage, *summary;
 } commands[] = {
     {"train", command_train, "CONFIG.yaml [key=value ...]",

@@ -371,7 +371,7 @@ char *checkpoint_find(const char *output_dir, int64_t *step, Error *e) {
 }
 
 // Cut where it is longer; "" where there is none.
-static void text_field(const json_t *j, const char *name, char *to, size_t size) {
+static void copy_text(const json_t *j, const char *name, char *to, size_t size) {
     const char *text = json_text(json_object_get(j, name));
     snprintf(to, size, "%s", text ? text : "");
 }
@@ -389,10 +389,10 @@ static bool train_state_read(const char *path, TrainState *s, int64_t step, DTyp
     if (ok && s->command && (!command || strcmp(command, s->command)))
         ok = error_set(e, EXIT_CONFIG, "%s is a checkpoint of `grpo %s`, not of `grpo %s`; choose another output_dir",
                        path, command ? command : "?", s->command);
-    text_field(j, "numerics", s->numerics, sizeof s->numerics);
-    text_field(j, "data", s->data, sizeof s->data);
-    text_field(j, "judges", s->judges, sizeof s->judges);
-    text_field(j, "start", s->start, sizeof s->start);
+    copy_text(j, "numerics", s->numerics, sizeof s->numerics);
+    copy_text(j, "data", s->data, sizeof s->data);
+    copy_text(j, "judges", s->judges, sizeof s->judges);
+    copy_text(j, "start", s->start, sizeof s->start);
     const char *saved = json_text(json_object_get(j, "dtype"));
     if (ok && (!saved || strcmp(saved, dtype_name(dtype))))
         ok = error_set(e, EXIT_CONFIG,

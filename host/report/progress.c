@@ -22,24 +22,24 @@
 typedef struct {
     const char *name;
     double seconds;
-} Phase;
+} Timed;
 
 typedef struct {
-    Phase phase[MAX_PHASES]; // in the order they began
+    Timed phase[MAX_PHASES]; // in the order they began
     int n;
-} Phases;
+} Times;
 
 struct Progress {
     int out; // descriptor
     bool live, off;
     int64_t total, step, first;      // steps of the run; done; done before progress_open
     double opened, stepped, drawn;   // clock readings: the start, the end of the last step, the last drawing
-    Phases phases;                   // of the step under way
+    Times phases;                    // of the step under way
     const char *running;             // its phase now, or NULL
     double phase_began;              // clock reading
     int64_t phase_done, phase_total; // how far that phase is
     ProgressStep last;               // the last finished step
-    Phases last_phases;
+    Times last_phases;
 };
 
 Progress *progress_open(FILE *out, int mode, int64_t step, int64_t total_steps) {
@@ -119,10 +119,10 @@ static void draw(Progress *p) {
 static void phase_end(Progress *p) {
     if (!p->running) return;
     double seconds = clock_seconds() - p->phase_began;
-    Phases *all = &p->phases;
+    Times *all = &p->phases;
     int i = 0;
     while (i < all->n && strcmp(all->phase[i].name, p->running) != 0) i++;
-    if (i == all->n && i < MAX_PHASES) all->phase[all->n++] = (Phase){p->running, 0};
+    if (i == all->n && i < MAX_PHASES) all->phase[all->n++] = (Timed){p->running, 0};
     if (i < all->n) all->phase[i].seconds += seconds;
     p->running = NULL;
 }
