@@ -168,6 +168,41 @@ static void few_options_change_nothing(void **state) {
     assert_false(config_may_change("threads: 4", 6) || config_is_local("reward_threads", 14));
 }
 
+// What `select` reads decides what it draws, but for these: where and how fast it computes, what it keeps, and options
+// of the training that shares a group with them.
+static void few_options_leave_what_is_drawn(void **state) {
+    static const char *const others[] = {"load",
+                                         "grad_dtype",
+                                         "optim_dtype",
+                                         "recompute",
+                                         "gradient_checkpointing",
+                                         "device",
+                                         "gpus",
+                                         "eval_file",
+                                         "shuffle",
+                                         "rollout_batch",
+                                         "reward_threads",
+                                         "select_limit",
+                                         "select_output",
+                                         "select_rules",
+                                         "select_drop_code",
+                                         "select_max_paragraph",
+                                         "select_max_tokens",
+                                         "select_drop_easy",
+                                         "select_max_overlap",
+                                         "select_per_question",
+                                         "select_choose"};
+    int n = 0;
+    for (int i = 0; i < OPTION_COUNT; i++) {
+        const Option *o = &config_options[i];
+        bool read = config_reads("select", o->name, strlen(o->name));
+        if (!strcmp(o->name, "seed")) assert_true(read && o->scope == SCOPE_DRAWS);
+        if (read && o->scope == SCOPE_SAME) assert_string_equal(o->name, others[n++]);
+        if (!read) assert_int_not_equal(o->scope, SCOPE_DRAWS);
+    }
+    assert_int_equal(n, sizeof others / sizeof *others);
+}
+
 static void help_names_every_option(void **state) {
     char *page = config_help(NULL), *train = config_help("train"), *all = config_help("config"),
          *none = config_help("reward");
@@ -306,15 +341,11 @@ static void mutated_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(passwords_are_not_printed),
-        cmocka_unit_test(passwords_are_not_in_errors),
-        cmocka_unit_test(yaml_reads_back_the_same),
-        cmocka_unit_test(few_options_change_nothing),
-        cmocka_unit_test(help_names_every_option),
-        cmocka_unit_test(help_names_every_value),
-        cmocka_unit_test(nearest_names),
-        cmocka_unit_test(shipped_configs_are_good),
-        cmocka_unit_test(mutated_files),
+        cmocka_unit_test(passwords_are_not_printed),       cmocka_unit_test(passwords_are_not_in_errors),
+        cmocka_unit_test(yaml_reads_back_the_same),        cmocka_unit_test(few_options_change_nothing),
+        cmocka_unit_test(few_options_leave_what_is_drawn), cmocka_unit_test(help_names_every_option),
+        cmocka_unit_test(help_names_every_value),          cmocka_unit_test(nearest_names),
+        cmocka_unit_test(shipped_configs_are_good),        cmocka_unit_test(mutated_files),
     };
     return cmocka_run_group_tests_name("config_print", tests, make_folder, remove_folder);
 }
