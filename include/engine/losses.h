@@ -20,7 +20,8 @@ typedef enum { LOSS_SUMS(LOSS_SUM_ENUM) } LossSum;
 
 // What a loss does with ratios that are far from 1.
 typedef enum {
-    CLIP_RANGE, // they count as 1 - epsilon or 1 + epsilon_high where that is the smaller gain; delta bounds the rest
+    CLIP_RANGE, // grpo's formula for a token: they count as 1 - epsilon or 1 + epsilon_high where that is the smaller
+                // gain; delta bounds the rest
     CLIP_CAP,   // they count as epsilon_high at most
     CLIP_NONE,  // nothing: they are weighed down smoothly
 } LossClip;

@@ -2,6 +2,7 @@
 #pragma once
 #include "error.h"
 #include "grpo_math.h"
+#include <assert.h>
 #include <float.h>
 #include <string.h>
 
@@ -65,6 +66,7 @@ GRPO_SHARED Policy policy_weighted(double weight, double l, double a) {
 // The ratio, limited to delta where that is set (two-sided clipping).
 GRPO_SHARED double capped_ratio(double w, const GrpoParams *p) { return p->delta < 0 ? w : at_most(w, p->delta); }
 
+// The loss of grpo and of those that differ from it in how tokens are added up: the smaller of two gains, one clipped.
 GRPO_SHARED Policy policy_clipped(double w, double a, const GrpoParams *p) {
     bool above = w > 1 + (double)p->epsilon_high, below = w < 1 - (double)p->epsilon;
     double low = capped_ratio(w, p), cap = low * a;
@@ -74,6 +76,7 @@ GRPO_SHARED Policy policy_clipped(double w, double a, const GrpoParams *p) {
     return f;
 }
 
+// The loss of sapo: a soft gate in the place of a clip.
 GRPO_SHARED Policy policy_soft(double w, double a, const GrpoParams *p) {
     double tau = a > 0 ? p->sapo_tau_pos : p->sapo_tau_neg, s = 1 / (1 + exp(-tau * (w - 1)));
     Policy f = {-4 / tau * s * a, -4 * s * (1 - s) * a, 0};
@@ -86,9 +89,10 @@ GRPO_SHARED Policy token_policy(double w, double phi, double l, double a, const 
     case LOSS_CISPO: return policy_weighted(at_most(w, p->epsilon_high), l, a);
     case LOSS_SAPO: return policy_soft(w, a, p);
     case LOSS_VESPO: return policy_weighted(phi, l, a);
-    default: return policy_clipped(w, a, p);
+    default: return policy_clipped(w, a, p); // those with CLIP_RANGE: grpo_loss.cu takes one for another of them
     }
 }
+static_assert(LOSS_COUNT == 8, "a loss more or less: has each that is not CLIP_RANGE its case in token_policy?");
 
 // vespo's weight phi of a sequence whose clamped log-ratios add up to `sum`, with TRL's bounds: lambda is at least
 // 1e-4, and a phi that f32 could not hold counts as 0.
