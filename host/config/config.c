@@ -226,7 +226,7 @@ static const char *const foreign_names[][2] = {
     {"lora_modules_to_save",
      "leave it out: an adapter stands on projections alone, and beside it reward_model trains the score head"},
     {"lora_target_modules", "write lora_target"},
-    {"lora_task_type", "leave it out: models are causal language models"},
+    {"lora_task_type", "leave it out: the command decides it, reward_model a classifier's, others a causal model's"},
     {"lr", "write learning_rate"},
     {"max_tokens", "write max_completion_length"},
     {"model_name_or_path", "write model: DIRECTORY"},

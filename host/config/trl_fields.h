@@ -216,7 +216,7 @@
     ROW(SCRIPT,  dataset_test_split,                          "test",                ABSENT,   "",                            "eval_file is the test split as JSONL") \
     ROW(SCRIPT,  dataset_streaming,                           "false",               NEEDLESS, "",                            "train_file is read as it is needed") \
     ROW(SCRIPT,  reward_funcs,                                "null",                TURNED,   "rewards",                     "names that `grpo reward --list` knows, with or without _reward") \
-    ROW(SCRIPT,  reward_model_name_or_path,                   "null",                ABSENT,   "",                            "write it as an external reward") \
+    ROW(SCRIPT,  reward_model_name_or_path,                   "null",                ABSENT,   "",                            "list it in rewards: {name: reward_model, model: DIRECTORY}") \
     ROW(SCRIPT,  use_peft,                                    "false",               TURNED,   "lora_r",                      "true: the fields of lora_ count; else there is no adapter") \
     ROW(SCRIPT,  lora_r,                                      "16",                  TURNED,   "lora_r",                      "where use_peft is true") \
     ROW(SCRIPT,  lora_alpha,                                  "32",                  TURNED,   "lora_alpha",                  "where use_peft is true") \
