@@ -5,6 +5,7 @@
 #include "by_model.h"
 #include "clock.h"
 #include "micro.h"
+#include "model_init.h"
 #include "outdir.h"
 #include "reward_set.h"
 #include "scored_text.h"

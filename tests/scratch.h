@@ -3,6 +3,7 @@
 #include "data.h"
 #include "file.h"
 #include "learner.h"
+#include "model_init.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>

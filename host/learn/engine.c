@@ -6,6 +6,7 @@
 #include "device.h"
 #include "fingerprint.h"
 #include "learner.h"
+#include "model_init.h"
 #include "ranks.h"
 #include "reward_models.h"
 #include "signals.h"
@@ -193,7 +194,7 @@ static bool adapter_fits(const Engine *en, Error *e) {
                            dir, en->cfg->model);
 }
 
-// The adapter that the options ask for: one that is there, or, to train, a new one.
+// Describes the adapter that the options ask for: one that is there, or, to train, a new one.
 static bool describe_adapter(Engine *en, Error *e) {
     const Config *c = en->cfg;
     if (*c->adapter && (!adapter_describe(c->adapter, &en->lora, e) || !adapter_fits(en, e))) return false;
@@ -377,11 +378,6 @@ bool learner_reference(Learner *l, Error *e) {
                c->model);
 }
 
-static bool join_ranks(Engine *en, Error *e) {
-    bool ok = ranks_join(en->cfg, en->device, model_dims_text(en->hf.dims), &en->comm, e);
-    return ok;
-}
-
 // Moves an id to the front of the ids that end a text, adding it if it is not among them.
 static bool ends_lead(HfConfig *hf, int32_t id, Error *e) {
     const int most = sizeof hf->eos / sizeof *hf->eos;
@@ -452,11 +448,7 @@ static bool open_both(Engine *en, Learner *l, const Config *c, RunShape shape, E
     // own.
     memcpy(en->hf.eos, prepared.hf.eos, sizeof en->hf.eos);
     en->hf.n_eos = prepared.hf.n_eos, en->tokenizer = prepared.tokenizer, en->template = prepared.template;
-    if (!described) {
-        close_both(en, l);
-        return false;
-    }
-    if (!join_ranks(en, e)) {
+    if (!described || !ranks_join(c, d, model_dims_text(en->hf.dims), &en->comm, e)) {
         close_both(en, l);
         return false;
     }

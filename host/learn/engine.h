@@ -95,10 +95,3 @@ bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, bool *right, Er
 // which are for drawing, not for learning. False after filling *e.
 bool engine_prompter(const Engine *en, Prompter *p, Error *e);
 bool engine_prompter_bare(const Engine *en, Prompter *p, Error *e);
-// Draws the weights: N(0, init), norms 1, biases 0; element i of parameter p depends on (seed, p, i) alone.
-void model_init_random(Device *d, Model *m, uint64_t seed);
-// Draws the weights of parameter number p alone, the same numbers.
-void model_init_param(Device *d, Model *m, int p, uint64_t seed);
-// An adapter's start, as PEFT's: A uniform in +- 1 / sqrt(its columns), or `gaussian` N(0, 1 / rank); B 0 (fresh memory
-// is). Element i of parameter p depends on (seed, p, i) alone.
-void adapter_init_random(Device *d, Adapter *a, uint64_t seed, bool gaussian);

@@ -1,7 +1,9 @@
 // A random start. Element i of parameter p is a function of (seed, p, i) alone: the same at any thread count, in any
 // layout, in any dtype up to rounding.
-#include "learner.h"
+#include "model_init.h"
+#include "error.h"
 #include "random.h"
+#include "staging.h"
 #include <math.h>
 #include <stdlib.h>
 
