@@ -257,3 +257,19 @@ void run_say_done(const TrainState *s, int64_t total_steps, Progress *p) {
                      "choose another output_dir for a new run",
                      (long long)s->step, (long long)total_steps);
 }
+
+void run_say_end(const RunReport *r, const Config *c, int64_t step, ExitCode code, const Error *e) {
+    if (r->hooks)
+        hooks_start(
+            r->hooks, HOOK_END,
+            &(HookCall){c->output_dir, step, metrics_last(r->metrics), metrics_last_eval(r->metrics), (int)code});
+    if (*e->text) notes_add(e->text);
+}
+
+void run_report_close(RunReport *r) {
+    profile_close(&r->profile);
+    hooks_close(r->hooks);
+    live_close(r->live);
+    metrics_close(r->metrics);
+    progress_close(r->progress);
+}

@@ -16,6 +16,11 @@ typedef struct {
     Hooks *hooks;
     Profile profile;
 } RunReport;
+// Tells of the end of a run with this exit code, where its steps had begun: starts the hook on_end, and keeps the text
+// of *e among the notes.
+void run_say_end(const RunReport *r, const Config *c, int64_t step, ExitCode code, const Error *e);
+// Closes all of them; waits for hooks that run.
+void run_report_close(RunReport *r);
 
 // Syncs the logs, saves the state as output_dir/step_N, and starts the hook on_save.
 bool run_save(const Learner *l, TrainState *state, Metrics *m, Hooks *h, Error *e);

@@ -107,11 +107,7 @@ static ExitCode train(Supervised *s, const SupervisedKind *kind, Error *e) {
 }
 
 static void close_run(Supervised *s) {
-    profile_close(&s->report.profile);
-    hooks_close(s->report.hooks);
-    live_close(s->report.live);
-    metrics_close(s->report.metrics);
-    progress_close(s->report.progress);
+    run_report_close(&s->report);
     free(s->state.batch);
     mix_free(s->data);
     learner_close(&s->learner);
@@ -129,11 +125,7 @@ ExitCode supervised_command(const SupervisedKind *kind, Supervised *s, int argc,
         return code;
     }
     code = kind->open(s, e) && resume(s, kind, e) ? train(s, kind, e) : e->code;
-    if (s->report.hooks)
-        hooks_start(s->report.hooks, HOOK_END,
-                    &(HookCall){c.output_dir, s->state.step, metrics_last(s->report.metrics),
-                                metrics_last_eval(s->report.metrics), (int)code});
-    if (*e->text) notes_add(e->text);
+    run_say_end(&s->report, &c, s->state.step, code, e);
     kind->close(s);
     close_run(s);
     notes_close();

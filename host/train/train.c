@@ -60,11 +60,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
 }
 
 void trainer_close(Trainer *t) {
-    profile_close(&t->report.profile);
-    hooks_close(t->report.hooks);
-    live_close(t->report.live);
-    metrics_close(t->report.metrics);
-    progress_close(t->report.progress);
+    run_report_close(&t->report);
     packing_free(&t->generation.packing);
     batch_free(&t->generation.batch);
     free(t->generation.order);
@@ -209,11 +205,7 @@ ExitCode command_train(int argc, char **argv, Error *e) {
                          : "");
         t.report.profile = profile_open(t.learner.engine.device, &c, t.report.progress);
         code = trainer_resume(&t, e) ? train(&t, e) : e->code;
-        if (t.report.hooks)
-            hooks_start(t.report.hooks, HOOK_END,
-                        &(HookCall){c.output_dir, t.state.step, metrics_last(t.report.metrics),
-                                    metrics_last_eval(t.report.metrics), (int)code});
-        if (*e->text) notes_add(e->text);
+        run_say_end(&t.report, &c, t.state.step, code, e);
         trainer_close(&t);
     }
     notes_close();
