@@ -39,7 +39,7 @@
         REAL("total_timeout", 60, 0.1, 86400, "seconds for all test cases of a program"),                              \
         WHOLE("memory", 512, 64, 1048576, "MiB of address space")
 
-// Of judges, however they are asked.
+// The parameters that all judges have, however they are asked.
 #define JUDGE_PARAMS                                                                                                   \
     TEXTUAL("template",                                                                                                \
             "Rate from 0 to 10 how well the response answers the question.\n\nQuestion:\n{prompt}\n\n"                 \

@@ -188,7 +188,7 @@ static size_t left_of(__rlimit_resource_t resource, int used) {
     return r.rlim_cur > mapped ? (size_t)r.rlim_cur - mapped : 0;
 }
 
-// Found out once, at the start: later the run's own memory is part of what is mapped.
+// The limits on memory, found out once, at the start: later the run's own memory is part of what is mapped.
 static MemoryLimit limits[4];
 static void limits_ask(void) {
     size_t unused;

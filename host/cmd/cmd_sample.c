@@ -68,7 +68,7 @@ static bool print_batch(const Batch *b, int n, char **prompts, Error *e) {
     return ok;
 }
 
-// A file of prompts: a chunk at a time, one JSON object a line out, in order.
+// Answers a file of prompts: a chunk at a time, one JSON object a line out, in order.
 static bool sample_file(Engine *en, const Prompter *p, const char *path, Error *e) {
     LineReader lines;
     if (!line_reader_open(&lines, path, e)) return false;

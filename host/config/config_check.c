@@ -60,7 +60,7 @@ static void check_any(Reading *r, const Config *c) {
                 (long long)c->warmup_steps, (long long)c->max_steps);
 }
 
-// Names of projections; the nearest is named.
+// Checks the names of projections; of a wrong one the nearest is named.
 static void check_targets(Reading *r, const Config *c) {
     if (!c->lora_target.n) problem(r, "lora_target", NULL, "lora_target is empty; write all-linear, or projections");
     for (int i = 0; i < c->lora_target.n; i++) {
@@ -129,7 +129,7 @@ static void lists_add(RewardLists *to, const TextList *list, char *place) {
     to->place[to->n++] = place;
 }
 
-// Reward i of list k beside those before it.
+// Checks reward i of list k beside those before it.
 static void check_reward(Reading *r, const RewardLists *all, int k, int i) {
     Reward reward, other;
     Error e = {0}, said = {0};
@@ -347,7 +347,7 @@ static void note_loss(const Config *c) {
         note("importance_sampling_level is token, but loss_type %s was made for the ratios of sequences", loss);
 }
 
-// An evaluation every so many steps needs a file to evaluate on.
+// Checks that there is a file for evaluations on the way.
 static void check_eval_file(Reading *r, const Config *c) {
     if (c->eval_steps && !*c->eval_file)
         problem(r, "eval_steps", "eval_file", "eval_steps is %lld but eval_file is not set", (long long)c->eval_steps);

@@ -23,7 +23,7 @@ bool adapter_is(const char *dir) {
 
 // ---- the config -----------------------------------------------------------------------------------------------------
 
-// Present, not null, not false, not empty, not the word that means so.
+// Whether a field asks for something: it is there, and is neither null nor false nor empty.
 static bool asks_for(const Fields *f, const char *name) {
     const json_t *v = field(f, name);
     if (!v || json_is_false(v)) return false;
@@ -31,8 +31,8 @@ static bool asks_for(const Fields *f, const char *name) {
     return json_is_object(v) ? json_object_size(v) > 0 : true;
 }
 
-// Modules that are trained whole: a reward model's head. PEFT names both that there are in its classifiers, of whatever
-// family.
+// Refuses modules that are trained whole, but a reward model's head: PEFT lists that one under both names that heads
+// have in its classifiers, whatever the family.
 static void whole_modules(Fields *f) {
     const json_t *all = field(f, "modules_to_save"), *one;
     size_t k;
@@ -105,7 +105,7 @@ static bool weights_open(SafeTensors *file, const char *dir, Error *e) {
     return ok;
 }
 
-// Every parameter with its shape, and nothing else.
+// Whether the file has every parameter of the adapter with its shape, and nothing else. False after filling *e.
 static bool weights_match(const SafeTensors *file, const Adapter *a, Error *e) {
     for (int i = 0; i < a->n_params; i++) {
         const Param *p = &a->params[i];

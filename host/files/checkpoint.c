@@ -370,7 +370,7 @@ char *checkpoint_find(const char *output_dir, int64_t *step, Error *e) {
     return found;
 }
 
-// Cut where it is longer; "" where there is none.
+// Copies a text of the object into to[size], cut where it is longer; "" where there is none.
 static void copy_text(const json_t *j, const char *name, char *to, size_t size) {
     const char *text = json_text(json_object_get(j, name));
     snprintf(to, size, "%s", text ? text : "");

@@ -64,7 +64,7 @@ static void rope_write(json_t *j, RopeSpec rope) {
     json_object_set_new(j, "rope_theta", value);
 }
 
-// What makes of a causal model's config.json a classifier's of one label, and the token that a text does not end with.
+// Makes of a causal model's config.json that of a classifier with one label, and names the token that pads texts.
 static void scoring_write(json_t *j, ModelDims n) {
     json_object_set_new(j, "architectures", json_pack("[s]", n.family->scoring));
     json_object_set_new(j, "id2label", json_pack("{s:s}", "0", "LABEL_0"));

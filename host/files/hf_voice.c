@@ -34,7 +34,8 @@ static bool write_ends(OutDir *out, const char *dir, const HfVoice *v, const HfC
     return ok;
 }
 
-// transformers reads chat_template.jinja first; older releases know tokenizer_config.json alone.
+// Writes the template into both files that may have it: transformers reads chat_template.jinja first, older releases
+// know tokenizer_config.json alone.
 static bool write_template(OutDir *out, const char *dir, const HfVoice *v, Error *e) {
     json_t *j = json_beside(dir, "tokenizer_config.json", e);
     if (!j) return false;

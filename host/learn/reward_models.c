@@ -163,7 +163,8 @@ const Model *reward_models_model(const RewardModels *m, int i, const char **dir)
 
 // ---- scoring --------------------------------------------------------------------------------------------------------
 
-// Says so where the first samples are all too long, for the scores then are none, as they may stay.
+// Scores n samples by one model; notes it where the first that it gets are all too long, so that none has a score.
+// False after filling *e.
 static bool score_samples(ByModel *m, Device *d, const Sample *samples, int n, float *score, Error *e) {
     const Reward *r = m->reward;
     if (!m->kind->score(m, d, samples, n, score, e)) return error_prefix(e, "reward %s", r->name);

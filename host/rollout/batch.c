@@ -64,7 +64,8 @@ void batch_free(Batch *b) {
     *b = (Batch){0};
 }
 
-// Bytes for checkpoints and for other ranks: little-endian columns behind their sizes.
+// Appends n bytes. What batches are packed into, for checkpoints and for other ranks, is columns one after the other,
+// little-endian.
 static void pack_bytes(Str *s, const void *p, size_t n) { str_add(s, p, n); }
 
 static void pack_text(Str *s, const char *text) {

@@ -65,7 +65,7 @@ static TrainWork pack_micro(Trainer *t, const int *seq, int n) {
 // what training would compute (see ops.h), and it need not.
 static bool on_policy(const Generation *g, const TrainState *s) { return g->exact && s->fed == 0; }
 
-// Gathers a per-token column of the sequences into the device tensor dst[N], or scatters what was held back into one.
+// Starts copying a per-token column of the sequences, side by side, to the device tensor dst[N].
 static void gather(Learner *l, Generation *g, Tensor dst, float *column, const int *seq, int n) {
     float *at = g->scored;
     for (int j = 0; j < n; at += g->batch.len[seq[j++]])
@@ -73,6 +73,7 @@ static void gather(Learner *l, Generation *g, Tensor dst, float *column, const i
     micro_upload(l, dst, g->scored);
 }
 
+// Waits for what micro-batches have left in work.held, a number a token of the sequences, and puts it into a column.
 static void scatter(Learner *l, Generation *g, float *column, const int *seq, int n) {
     int64_t tokens = 0;
     for (int j = 0; j < n; j++) tokens += g->batch.len[seq[j]];
@@ -82,6 +83,7 @@ static void scatter(Learner *l, Generation *g, float *column, const int *seq, in
         memcpy(row_f(column, &g->batch, seq[j]), at, (size_t)g->batch.len[seq[j]] * 4);
 }
 
+// Says that the step is in a phase, `done` of `total`: to the terminal, to ranks that wait and to a profiler.
 static void enter(Trainer *t, const char *phase, int64_t done, int64_t total) {
     progress_phase(t->report.progress, phase, done, total);
     ranks_phase(phase, t->state.step + 1);
@@ -125,6 +127,7 @@ bool group_is_flat(const Batch *b, int p) {
     return true;
 }
 
+// Draws a question for every group, or with `only_flat` for the flat ones anew; *drawn says for how many.
 static bool draw_questions(Trainer *t, bool only_flat, int *drawn, Error *e) {
     Batch *b = &t->generation.batch;
     *drawn = 0;
@@ -228,6 +231,7 @@ void grpo_order(int *order, int n, int steps, uint64_t seed, uint64_t stream) {
     for (int i = 0; i < steps; i++) qsort(order + i * (n / steps), (size_t)(n / steps), sizeof *order, ascending);
 }
 
+// Whether sequence i counts in the loss.
 static bool counts(const Config *c, const Batch *b, int i) {
     return !(c->mask_truncated_completions && b->finish[i] == FINISH_LENGTH);
 }

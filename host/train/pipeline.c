@@ -477,7 +477,8 @@ static bool choose(const Pipeline *l, int *first, int *end, Error *e) {
     return true;
 }
 
-// Two runs into one directory would take away what the other reads. The lock ends with this process.
+// Locks output_dir until this process ends: of two runs into it, each would take away what the other reads. False
+// after filling *e.
 static bool lock_output(Pipeline *l, Error *e) {
     const char *dir = l->phases.output_dir;
     l->lock = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -66,9 +66,10 @@ static void add_faults(Metrics *m, Scoring *scoring, int k) {
     }
 }
 
-// reward_std is TRL's: over the whole batch, whatever advantages are divided by; frac_reward_zero_std too: the fraction
-// of groups whose rewards are equal, but where one deviation serves the whole batch, 1 if that is 0. The groups' own
-// are told under names of ours.
+// Logs rewards: the mean and the deviation of each, of their sum, and how many groups are flat. reward_std and
+// frac_reward_zero_std are TRL's: the deviation over the whole batch, whatever advantages are divided by; and the
+// fraction of groups whose rewards are equal, but where one deviation serves the whole batch, 1 if that is 0. What
+// groups have then stands under names of ours.
 static void add_rewards(Metrics *m, const Config *c, Scoring *scoring, const Batch *b) {
     for (int k = 0; k < scoring->rewards.n; k++) {
         const Reward *r = &scoring->rewards.reward[k];
