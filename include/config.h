@@ -234,6 +234,13 @@ char *config_help(const char *command);
 bool config_asks_help(const char *arg); // --help or -h
 // Whether training scores anything by `rewards`: not where every file has its own, and nothing is evaluated on the way.
 bool config_reads_rewards(const Config *c);
+// Micro-batches of one rank that a generation feeds: steps_per_generation, or where that is 0
+// gradient_accumulation_steps.
+int64_t config_steps_per_generation(const Config *c);
+// The completions of a generation, of all ranks together.
+int64_t config_generation_size(const Config *c);
+// The upper clip: epsilon_high, or where that is -1 epsilon.
+double config_epsilon_high(const Config *c);
 // One rule of select_rules: the range in which a reward's score must be.
 typedef struct {
     int reward;     // its place in `rewards`; -1: their weighted sum

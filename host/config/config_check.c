@@ -232,11 +232,20 @@ static void check_select(Reading *r, const Config *c) {
                 (long long)c->select_samples);
 }
 
+int64_t config_steps_per_generation(const Config *c) {
+    return c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps;
+}
+
+int64_t config_generation_size(const Config *c) {
+    return c->per_device_train_batch_size * config_steps_per_generation(c) * c->gpus;
+}
+
+double config_epsilon_high(const Config *c) { return c->epsilon_high < 0 ? c->epsilon : c->epsilon_high; }
+
 // Checks the sizes of batches for GRPO training.
 static void check_batch(Reading *r, const Config *c) {
-    int64_t per_generation = c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps;
+    int64_t per_generation = config_steps_per_generation(c), batch = config_generation_size(c);
     const char *factor = c->steps_per_generation ? "steps_per_generation" : "gradient_accumulation_steps";
-    int64_t batch = c->per_device_train_batch_size * per_generation * c->gpus;
     char ranks[40] = "";
     if (c->gpus > 1) snprintf(ranks, sizeof ranks, " x gpus (%lld)", (long long)c->gpus);
     if (c->num_generations == 1)
@@ -314,7 +323,7 @@ static const char *without_effect(const Config *c, const char *option) {
 
 // Notes a clip that takes effect even where the policy is the one that sampled, so that all ratios are 1.
 static void note_clip(const Config *c, LossClip clip) {
-    double high = c->epsilon_high < 0 ? c->epsilon : c->epsilon_high;
+    double high = config_epsilon_high(c);
     if (clip == CLIP_CAP && c->epsilon_high < 1)
         note(
             "epsilon_high is %g: loss_type %s takes it as the largest ratio itself, so that every ratio of 1 counts as "

@@ -34,15 +34,13 @@ static int64_t most_rows(const Config *c, int generation, bool shuffled) {
 }
 
 RunShape shape_for_train(const Config *c, const Rewards *rw) {
-    int64_t a_rank = c->per_device_train_batch_size *
-                     (c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps);
-    int n = (int)(a_rank * c->gpus), groups = n / (int)c->num_generations;
+    int n = (int)config_generation_size(c), groups = n / (int)c->num_generations;
     int held = (groups + (int)c->gpus - 1) / (int)c->gpus; // groups that one rank answers, at most
     RunShape s = shape_for_rollout(c, held * c->num_generations, held);
     s.train = true;
     s.reference = c->beta != 0;
     s.train_seqs = (int)c->per_device_train_batch_size;
-    s.train_tokens = most_rows(c, n, a_rank > c->per_device_train_batch_size * c->gradient_accumulation_steps);
+    s.train_tokens = most_rows(c, n, config_steps_per_generation(c) > c->gradient_accumulation_steps);
     s.score_rows = n;
     s.n_rewards = rw->n;
     s.rewards = rw;

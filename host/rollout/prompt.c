@@ -120,6 +120,12 @@ static void too_long(size_t n, size_t max, Error *e) {
         max);
 }
 
+// Leaves a prompt its last `max` ids.
+static void cut_left(Ids *ids, size_t max) {
+    memmove(ids->id, ids->id + (ids->n - max), max * sizeof *ids->id);
+    ids->n = max;
+}
+
 PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e) {
     const Config *c = p->cfg;
     size_t max = (size_t)c->max_prompt_length;
@@ -132,8 +138,7 @@ PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e)
     }
     if (ids->n <= max) return PROMPT_GOOD;
     if (c->long_prompts == LONG_SKIP) return PROMPT_SKIPPED;
-    memmove(ids->id, ids->id + (ids->n - max), max * sizeof *ids->id);
-    ids->n = max;
+    cut_left(ids, max);
     return PROMPT_GOOD;
 }
 
@@ -194,10 +199,8 @@ bool prompter_rows(const Prompter *pr, Dataset *data, int64_t first, int n, bool
         if (ok && !ids->n) ok = error_set(e, EXIT_INPUT, "%s:%lld: %s", row.path, (long long)row.line, empty_prompt);
         size_t max = (size_t)pr->cfg->max_prompt_length;
         bool long_one = ok && ids->n > max;
-        if (long_one && cut) {
-            memmove(ids->id, ids->id + (ids->n - max), max * sizeof *ids->id);
-            ids->n = max;
-        } else if (long_one) {
+        if (long_one && cut) cut_left(ids, max);
+        else if (long_one) {
             ids_clear(ids);
             leave_out(b, p);
         }

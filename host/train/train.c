@@ -8,16 +8,12 @@
 #include "train_commands.h"
 #include <stdlib.h>
 
-static int steps_per_generation(const Config *c) {
-    return (int)(c->steps_per_generation ? c->steps_per_generation : c->gradient_accumulation_steps);
-}
-
 // Sizes that follow from the configuration and the data set.
 static void count_steps(Trainer *t) {
     const Config *c = t->cfg;
-    int64_t per_generation = c->per_device_train_batch_size * c->gpus * steps_per_generation(c) / c->num_generations;
-    t->generation.steps_per_pass = steps_per_generation(c) / (int)c->gradient_accumulation_steps;
-    int64_t generations = mix_rows(t->questions.data) / per_generation;
+    int64_t questions = config_generation_size(c) / c->num_generations; // of one generation
+    t->generation.steps_per_pass = (int)(config_steps_per_generation(c) / c->gradient_accumulation_steps);
+    int64_t generations = mix_rows(t->questions.data) / questions;
     if (generations < 1) generations = 1;
     t->questions.steps_per_epoch = generations * t->generation.steps_per_pass * c->num_iterations;
     t->total_steps = optim_total_steps(c, t->questions.steps_per_epoch);
