@@ -15,6 +15,7 @@
 #pragma once
 #include "adapter.h"
 #include "cpu_isa.h"
+#include "device.h"
 #include "error.h"
 #include "losses.h"
 #include <stdint.h>
@@ -37,7 +38,7 @@
     PICK(lora,      SAME,  lora_init, 0, "kaiming_uniform|gaussian", "how a new adapter's A is drawn, as PEFT draws it by default (uniform in +- 1 / sqrt(columns)) or with init_lora_weights=\"gaussian\" (deviation 1 / lora_r); B is 0") \
     REAL(lora,      SAME,  lora_dropout, 0, 0, 1, "0 alone: with dropout a token's log-prob in training would not be the one it was sampled with") \
     LIST(lora,      SAME,  lora_target, "all-linear", "projections with an adapter: of " LORA_TARGET_NAMES "or all-linear, all of them") \
-    PICK(device,    SAME,  device, 0, "auto|cpu|cuda", "where to compute; auto: a GPU where there is one for this build, else the CPU") \
+    PICK(device,    SAME,  device, 0, DEVICE_CHOICES, "where to compute; auto: a GPU where there is one for this build, else the CPU") \
     PICK(device,    DRAWS, matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
     INT (device,    LOCAL, threads, 0, 0, 1024, "CPU threads; 0: all cores")                                           \
     PICK(device,    FREE,  cpu_isa, 0, CPU_ISA_CHOICES, "the CPU's instruction set; auto: the one GRPO_CPU_ISA names in the environment, else the best this CPU has") \
@@ -197,7 +198,6 @@ typedef struct Config {
 // Indices of the choices above, in their order.
 enum { INIT_LOAD, INIT_RANDOM };
 enum { LORA_KAIMING_UNIFORM, LORA_GAUSSIAN };
-enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum { MATMUL_OWN, MATMUL_CUBLAS };
 enum { LOAD_STRICT, LOAD_MMAP };
 enum { DTYPE_F32, DTYPE_BF16, DTYPE_F32_SPLIT }; // the last of optim_dtype alone

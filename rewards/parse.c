@@ -1,6 +1,5 @@
 // Reading a reward as a user writes it: NAME:key=value,...
 #include "nearest.h"
-#include "config.h"
 #include "params.h"
 #include "str.h"
 #include <stdio.h>

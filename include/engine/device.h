@@ -3,6 +3,10 @@
 #include "error.h"
 #include "ops.h"
 
+// The choices of the option device=, in their order.
+enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+#define DEVICE_CHOICES "auto|cpu|cuda"
+
 // Opens a device. choice: DEVICE_AUTO takes GPU `ordinal` where it answers, else the CPU, whose `about` then says so;
 // DEVICE_CUDA takes the GPU or fails; DEVICE_CPU the CPU. isa: CPU_ISA_*. NULL after filling *e.
 Device *device_open(int choice, int ordinal, int threads, int isa, Error *e);

@@ -1,5 +1,4 @@
 // Opens the device of a run: the GPU where one answers, else the CPU, unless the option device= says which.
-#include "config.h"
 #include "device.h"
 #include "machine.h"
 #include <stdlib.h>
