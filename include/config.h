@@ -9,7 +9,7 @@
 //   PICK(group, scope, name, default, "a|b|c", help)    an index into the choices, in their order
 //   FILES(group, scope, name, help)                     a path, or a list of {file: PATH, weight: W, rewards: [...]}
 //
-// group: which commands read it, see config_groups in host/config/config_table.c. scope: DRAWS, it changes what
+// group: which commands read it, see CONFIG_GROUPS in host/config/config_table.h. scope: DRAWS, it changes what
 // completions are drawn for questions or how they are scored, or may; SAME, it changes other numbers that a run
 // computes, or may; FREE, it does not, and a resumed run may have another value; LOCAL, each rank may have its own too.
 #pragma once

@@ -94,7 +94,7 @@ static void check_lora(Reading *r, const Config *c) {
             "them");
     for (int i = 0; i < OPTION_COUNT && !c->lora_r; i++) {
         const Option *o = &config_options[i];
-        if (!strcmp(o->group, "lora") && strcmp(o->name, "lora_dropout") && !option_is_default(c, o))
+        if (o->group == GROUP_lora && strcmp(o->name, "lora_dropout") && !option_is_default(c, o))
             problem(r, o->name, *c->adapter ? "adapter" : NULL,
                     *c->adapter ? "%s is set, and adapter names one that has its own: leave it out"
                                 : "%s is set, but lora_r is 0, so that no adapter is made; set lora_r",
@@ -388,7 +388,7 @@ static void check_needed(Reading *r, const char *name, const char *value, const 
 // Whether an option of the GRPO group is set: then the configuration is meant for training, whichever command reads it.
 static bool sets_grpo(const Config *c) {
     for (int i = 0; i < OPTION_COUNT; i++)
-        if (!strcmp(config_options[i].group, "grpo") && !option_is_default(c, &config_options[i])) return true;
+        if (config_options[i].group == GROUP_grpo && !option_is_default(c, &config_options[i])) return true;
     return false;
 }
 
@@ -397,8 +397,8 @@ void config_check(Reading *r, const char *command) {
     const Command *known = command_named(command);
     int who = known && known->bits != FOR_ALL ? known->bits : 0;
     if (!who) command = NULL; // a configuration of any command
-    bool learns = !command || command_reads(known, "lora");
-    bool train = command ? command_reads(known, "grpo") : sets_grpo(c);
+    bool learns = !command || command_reads(known, GROUP_lora);
+    bool train = command ? command_reads(known, GROUP_grpo) : sets_grpo(c);
     check_any(r, c);
     check_files(r, c);
     if (learns) check_lora(r, c);

@@ -159,11 +159,11 @@ static void put_help(Str *s, const Config *defaults, const Option *o) {
 
 static char *command_help(const Command *command, const Config *defaults) {
     Str s = {0};
-    for (int g = 0; g < config_group_count; g++) {
-        if (!command_reads(command, config_groups[g].name)) continue;
+    for (int g = 0; g < GROUP_COUNT; g++) {
+        if (!command_reads(command, g)) continue;
         str_printf(&s, "%s%s\n", s.n ? "\n" : "", config_groups[g].title);
         for (int i = 0; i < OPTION_COUNT; i++)
-            if (!strcmp(config_options[i].group, config_groups[g].name)) put_help(&s, defaults, &config_options[i]);
+            if (config_options[i].group == g) put_help(&s, defaults, &config_options[i]);
     }
     return s.s;
 }
@@ -232,11 +232,11 @@ static void losses_table(Str *s) {
 }
 
 // Writes which options of a group change nothing that a run computes.
-static void put_harmless(Str *s, const char *group) {
+static void put_harmless(Str *s, int group) {
     const char *before = ". Free to change in a resumed run: ";
     for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
-        if (strcmp(o->group, group) || o->scope < SCOPE_FREE) continue;
+        if (o->group != group || o->scope < SCOPE_FREE) continue;
         str_printf(s, "%s`%s`", before, o->name);
         before = ", ";
     }
@@ -246,20 +246,20 @@ static void put_harmless(Str *s, const char *group) {
 static char *reference_page(const Config *defaults) {
     Str s = {0};
     str_puts(&s, page_head);
-    for (int g = 0; g < config_group_count; g++) {
+    for (int g = 0; g < GROUP_COUNT; g++) {
         str_printf(&s, "\n## %s\n\nRead by", config_groups[g].title);
         const char *separator = " ";
         for (int k = 0; k < config_command_count; k++) {
             const Command *command = &config_commands[k];
-            if (command->bits == FOR_ALL || !command_reads(command, config_groups[g].name)) continue;
+            if (command->bits == FOR_ALL || !command_reads(command, g)) continue;
             str_printf(&s, "%s`%s`", separator, command->name);
             separator = ", ";
         }
-        put_harmless(&s, config_groups[g].name);
+        put_harmless(&s, g);
         str_puts(&s, "\n\n| option | value | default | meaning |\n|---|---|---|---|\n");
         for (int i = 0; i < OPTION_COUNT; i++) {
             const Option *o = &config_options[i];
-            if (strcmp(o->group, config_groups[g].name)) continue;
+            if (o->group != g) continue;
             Str range = {0};
             put_range(&range, o);
             str_printf(&s, "| `%s` | ", o->name);

@@ -2,7 +2,7 @@
 #include "config_table.h"
 #include <string.h>
 
-#define ROW(g, s, n, k)         .group = #g, .scope = SCOPE_##s, .name = #n, .kind = k, .at = offsetof(Config, n)
+#define ROW(g, s, n, k)         .group = GROUP_##g, .scope = SCOPE_##s, .name = #n, .kind = k, .at = offsetof(Config, n)
 #define ROW_BOOL(g, s, n, d, h) {ROW(g, s, n, KIND_BOOL), .value = d, .help = h},
 #define ROW_INT(g, s, n, d, lo, hi, h)                                                                                 \
     {ROW(g, s, n, KIND_INT), .value = (double)(d), .min = (double)(lo), .max = (double)(hi), .help = h},
@@ -15,33 +15,8 @@
 const Option config_options[OPTION_COUNT] = {
     CONFIG_OPTIONS(ROW_BOOL, ROW_INT, ROW_REAL, ROW_TEXT, ROW_LIST, ROW_PICK, ROW_FILES)};
 
-const OptionGroup config_groups[] = {
-    {"model", "Model",
-     FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_MERGE | FOR_PLAN},
-    {"lora", "LoRA: training an adapter", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_PLAN},
-    {"device", "Device",
-     FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_MERGE | FOR_PLAN},
-    {"ranks", "Several GPUs", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_EVAL | FOR_SELECT | FOR_PLAN},
-    {"data", "Data", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_EVAL | FOR_SELECT | FOR_PLAN},
-    {"questions", "Questions and gold answers", FOR_TRAIN | FOR_EVAL | FOR_SELECT},
-    {"chat", "Chat template", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_SAMPLE | FOR_EVAL | FOR_SELECT},
-    {"system", "System message", FOR_TRAIN | FOR_SFT | FOR_SAMPLE | FOR_EVAL | FOR_SELECT},
-    {"prompt", "Prompt", FOR_TRAIN | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_PLAN},
-    {"sampling", "Sampling", FOR_TRAIN | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_PLAN},
-    {"reward", "Rewards", FOR_TRAIN | FOR_EVAL | FOR_SELECT | FOR_PLAN},
-    {"grpo", "GRPO", FOR_TRAIN | FOR_PLAN},
-    {"optim", "Optimizer", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_PLAN},
-    {"run", "The run", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL},
-    {"held_out", "Held-out data", FOR_TRAIN | FOR_REWARD_MODEL | FOR_EVAL},
-    {"eval", "Evaluation", FOR_TRAIN | FOR_EVAL},
-    {"examples", "Examples", FOR_SFT | FOR_REWARD_MODEL},
-    {"sft", "Supervised fine-tuning", FOR_SFT},
-    {"pairs", "Reward models", FOR_REWARD_MODEL},
-    {"select", "Rejection sampling", FOR_SELECT},
-    {"merge", "Merging an adapter", FOR_MERGE},
-    {"sample", "Sample", FOR_SAMPLE},
-};
-const int config_group_count = sizeof config_groups / sizeof *config_groups;
+#define GROUP_ROW(name, title, read_by) {#name, title, read_by},
+const OptionGroup config_groups[GROUP_COUNT] = {CONFIG_GROUPS(GROUP_ROW)};
 
 const Command config_commands[] = {
     {"train", FOR_TRAIN, true}, {"sft", FOR_SFT, true},   {"reward_model", FOR_REWARD_MODEL, true},
@@ -57,11 +32,7 @@ const Command *command_named(const char *name) {
     return NULL;
 }
 
-bool command_reads(const Command *command, const char *group) {
-    for (int i = 0; i < config_group_count; i++)
-        if (!strcmp(config_groups[i].name, group)) return config_groups[i].read_by & command->bits;
-    return false;
-}
+bool command_reads(const Command *command, int group) { return config_groups[group].read_by & command->bits; }
 
 int option_index(const char *name, size_t n) {
     for (int i = 0; i < OPTION_COUNT; i++)

@@ -11,7 +11,8 @@ typedef enum { KIND_BOOL, KIND_INT, KIND_REAL, KIND_TEXT, KIND_LIST, KIND_PICK, 
 typedef enum { SCOPE_DRAWS, SCOPE_SAME, SCOPE_FREE, SCOPE_LOCAL } OptionScope;
 
 typedef struct {
-    const char *group, *name, *help;
+    const char *name, *help;
+    int group; // GROUP_...
     OptionKind kind;
     OptionScope scope;
     size_t at;              // offset in Config
@@ -51,13 +52,41 @@ extern const Command config_commands[];
 extern const int config_command_count;
 const Command *command_named(const char *name); // NULL where there is none, or name is NULL
 
+// The groups of options, in the order in which help shows them: GROUP(name, title, the commands that read it).
+// clang-format off
+#define CONFIG_GROUPS(GROUP) \
+    GROUP(model,     "Model", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_MERGE | FOR_PLAN) \
+    GROUP(lora,      "LoRA: training an adapter", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_PLAN) \
+    GROUP(device,    "Device", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_MERGE | FOR_PLAN) \
+    GROUP(ranks,     "Several GPUs", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_EVAL | FOR_SELECT | FOR_PLAN) \
+    GROUP(data,      "Data", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_EVAL | FOR_SELECT | FOR_PLAN) \
+    GROUP(questions, "Questions and gold answers", FOR_TRAIN | FOR_EVAL | FOR_SELECT) \
+    GROUP(chat,      "Chat template", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_SAMPLE | FOR_EVAL | FOR_SELECT) \
+    GROUP(system,    "System message", FOR_TRAIN | FOR_SFT | FOR_SAMPLE | FOR_EVAL | FOR_SELECT) \
+    GROUP(prompt,    "Prompt", FOR_TRAIN | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_PLAN) \
+    GROUP(sampling,  "Sampling", FOR_TRAIN | FOR_SAMPLE | FOR_EVAL | FOR_SELECT | FOR_PLAN) \
+    GROUP(reward,    "Rewards", FOR_TRAIN | FOR_EVAL | FOR_SELECT | FOR_PLAN) \
+    GROUP(grpo,      "GRPO", FOR_TRAIN | FOR_PLAN) \
+    GROUP(optim,     "Optimizer", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL | FOR_PLAN) \
+    GROUP(run,       "The run", FOR_TRAIN | FOR_SFT | FOR_REWARD_MODEL) \
+    GROUP(held_out,  "Held-out data", FOR_TRAIN | FOR_REWARD_MODEL | FOR_EVAL) \
+    GROUP(eval,      "Evaluation", FOR_TRAIN | FOR_EVAL) \
+    GROUP(examples,  "Examples", FOR_SFT | FOR_REWARD_MODEL) \
+    GROUP(sft,       "Supervised fine-tuning", FOR_SFT) \
+    GROUP(pairs,     "Reward models", FOR_REWARD_MODEL) \
+    GROUP(select,    "Rejection sampling", FOR_SELECT) \
+    GROUP(merge,     "Merging an adapter", FOR_MERGE) \
+    GROUP(sample,    "Sample", FOR_SAMPLE)
+// clang-format on
+
+#define GROUP_ENTRY(name, title, read_by) GROUP_##name,
+enum { CONFIG_GROUPS(GROUP_ENTRY) GROUP_COUNT };
 typedef struct {
     const char *name, *title;
     int read_by; // FOR_...
 } OptionGroup;
-extern const OptionGroup config_groups[]; // in the order in which help shows them
-extern const int config_group_count;
-bool command_reads(const Command *command, const char *group);
+extern const OptionGroup config_groups[GROUP_COUNT];
+bool command_reads(const Command *command, int group); // GROUP_...
 
 // Where an option was set, by the file or by an argument; both 0 where it has its default.
 typedef struct {

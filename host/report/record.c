@@ -37,7 +37,7 @@ static json_t *options_json(const Config *c) {
     Str value = {0};
     for (int i = 0; i < OPTION_COUNT; i++) {
         const Option *o = &config_options[i];
-        json_t *row = json_pack("{s:s, s:s}", "name", o->name, "group", o->group);
+        json_t *row = json_pack("{s:s, s:s}", "name", o->name, "group", config_groups[o->group].name);
         config_put_value(&value, c, o);
         json_object_set_new(row, "value", json_string(value.s));
         str_clear(&value);
