@@ -37,9 +37,12 @@ version  := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unkno
 endif
 
 # ---- rooms, bottom to top --------------------------------------------------------------------------------------------
-# A room sees include/, itself and the rooms before it in its list; models and rewards see the base, the host sees all of
-# host/ below. `make check-rooms` asks the same of the objects: which symbol of which room reaches up.
-headers := -Iinclude -Iinclude/base -Iinclude/engine
+# A room sees itself and the rooms before it in its list, and of include/ what stands below it: the base its own folder,
+# kernels and models the engine's too, rewards and the host all of it. `make check-rooms` asks the same of the objects:
+# which symbol of which room reaches up.
+headers        := -Iinclude -Iinclude/base -Iinclude/engine
+headers_engine := -Iinclude/base -Iinclude/engine
+headers_base   := -Iinclude/base
 base    := host/base
 kernels := $(addprefix kernels/,cpu gpu comm ops device)
 rewards := $(addprefix rewards/,limits math rules code ask) rewards
@@ -107,7 +110,7 @@ cuda      := $(if $(filter emu,$(MODE)),emu,$(if $(filter sanitize tsan fuzz,$(M
 flags += $(if $(cuda),-DGRPO_CUDA)
 comma := ,
 warn_cu := -Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers
-flags_nvcc = -std=c++17 -O3 --fmad=false $(headers) $(addprefix -I,$(kernels)) -Werror all-warnings -Xcompiler $(warn_cu) \
+flags_nvcc = -std=c++17 -O3 --fmad=false $(headers_engine) $(addprefix -I,$(kernels)) -Werror all-warnings -Xcompiler $(warn_cu) \
              $(if $(nccl),-DGRPO_NCCL) $(CPPFLAGS) $(NVCCFLAGS)
 
 # For the card that is here; without one, for every generation of these that nvcc knows, so that no card spends its first
@@ -119,7 +122,7 @@ CUDA_ARCH   ?= $(if $(wildcard /dev/nvidia0),native,$(generations))
 ifeq ($(cuda),emu)
 no_emu := $(if $(shell command -v $(CXX)),$(if $(call missing_cxx,boost/context/detail/fcontext.hpp),Boost.Context),g++)
 $(if $(no_emu),$(error the emulated GPU needs $(no_emu): run tools/deps.sh test))
-compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu $(headers) $(addprefix -I,$(kernels)) -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
+compile_cu = $(CXX) -x c++ -std=c++17 -Itests/emu $(headers_engine) $(addprefix -I,$(kernels)) -DGRPO_EMU -DGRPO_NCCL -Wall -Wextra -Werror \
              -Wno-unused-parameter -Wno-unknown-pragmas -Wno-missing-field-initializers -Wno-psabi $(optimize_emu) \
              -ffp-contract=off -fno-strict-aliasing $(CPPFLAGS) $(CXXFLAGS)
 libs += -lboost_context -lstdc++
@@ -198,8 +201,10 @@ compile = $(Q)mkdir -p $(@D) && $(CC) $(flags) $(includes) -MMD -MP
 
 # -I for room $1 and those before it in the list $2.
 below = $(if $(filter $1,$(firstword $2)),-I$1,-I$(firstword $2) $(call below,$1,$(wordlist 2,$(words $2),$2)))
-$(foreach list,base kernels rewards host,$(foreach f,$($(list)),$(eval $(dir)/$f/%.o: includes := $(headers) $(call below,$f,$($(list))))))
-$(dir)/models/%.o: includes := $(headers)
+$(foreach f,$(base),$(eval $(dir)/$f/%.o: includes := $(headers_base) -I$f))
+$(foreach f,$(kernels),$(eval $(dir)/$f/%.o: includes := $(headers_engine) $(call below,$f,$(kernels))))
+$(foreach list,rewards host,$(foreach f,$($(list)),$(eval $(dir)/$f/%.o: includes := $(headers) $(call below,$f,$($(list))))))
+$(dir)/models/%.o: includes := $(headers_engine)
 host_rooms := $(addprefix -I,$(base) $(host))
 $(dir)/tools/%.o: includes := $(headers) $(host_rooms)
 $(dir)/tests/%.o: includes := $(headers) -Itests $(host_rooms)
@@ -217,7 +222,7 @@ define isa_rules
 $(dir)/cpu_ops_$1/%.o: %.c $(dir)/flags
 	@echo '  CC  $$< ($1)'
 	$$(compile) $(isa_$1) -DISA_$(1:%_twin=%) -DCPU_TABLE=cpu_ops_$1 -c -o $$@ $$<
-$(foreach f,$(by_isa),$(eval $(dir)/cpu_ops_$1/$f/%.o: includes := $(headers) $(call below,$f,$(kernels))))
+$(foreach f,$(by_isa),$(eval $(dir)/cpu_ops_$1/$f/%.o: includes := $(headers_engine) $(call below,$f,$(kernels))))
 $(dir)/cpu_ops_$1.o: $(foreach f,$(by_isa),$(patsubst %.c,$(dir)/cpu_ops_$1/%.o,$(wildcard $f/*.c)))
 	$(Q)$(LD) -r -o $$@ $$^ && $(OBJCOPY) --keep-global-symbol=$$(basename $$(@F)) $$@
 endef
