@@ -9,21 +9,21 @@
 #include <time.h>
 
 // Reads all of the text. The events become lines as the suite writes them; the last node is returned.
-static Node read_all(const char *text, size_t n, Str *events, char *message, size_t cap) {
+static YamlNode read_all(const char *text, size_t n, Str *events, char *message, size_t cap) {
     // A copy without a byte to spare, so that AddressSanitizer sees a reader that goes too far.
     char *copy = malloc(n ? n : 1);
     memcpy(copy, text, n);
     YamlReader *y = yaml_open(copy, n);
     bool map[YAML_MAX_DEPTH + 1] = {0};
-    Node node;
-    while ((node = yaml_next(y)).kind != NODE_DONE && node.kind != NODE_BAD) {
+    YamlNode node;
+    while ((node = yaml_next(y)).kind != YAML_DONE && node.kind != YAML_BAD) {
         assert_in_range(node.depth, 0, YAML_MAX_DEPTH);
         assert_true(node.line >= 1);
-        if (node.kind == NODE_LIST) str_puts(events, "+SEQ\n");
-        if (node.kind == NODE_MAP) str_puts(events, "+MAP\n");
-        if (node.kind == NODE_END) str_puts(events, map[node.depth] ? "-MAP\n" : "-SEQ\n");
-        map[node.depth] = node.kind == NODE_MAP || (node.kind == NODE_END && map[node.depth]);
-        if (node.kind != NODE_SCALAR) continue;
+        if (node.kind == YAML_LIST) str_puts(events, "+SEQ\n");
+        if (node.kind == YAML_MAP) str_puts(events, "+MAP\n");
+        if (node.kind == YAML_END) str_puts(events, map[node.depth] ? "-MAP\n" : "-SEQ\n");
+        map[node.depth] = node.kind == YAML_MAP || (node.kind == YAML_END && map[node.depth]);
+        if (node.kind != YAML_SCALAR) continue;
         assert_int_equal(node.text[node.n], 0);
         str_puts(events, node.plain ? "=VAL :" : "=VAL \"");
         for (size_t i = 0; i < node.n; i++) {
@@ -34,7 +34,7 @@ static Node read_all(const char *text, size_t n, Str *events, char *message, siz
         }
         str_puts(events, "\n");
     }
-    snprintf(message, cap, "%s", node.kind == NODE_BAD ? node.text : "");
+    snprintf(message, cap, "%s", node.kind == YAML_BAD ? node.text : "");
     yaml_close(y);
     free(copy);
     return node;
@@ -43,8 +43,8 @@ static Node read_all(const char *text, size_t n, Str *events, char *message, siz
 static void assert_bad(const char *text, size_t n, int line, const char *why) {
     Str events = {0};
     char message[256];
-    Node node = read_all(text, n, &events, message, sizeof message);
-    if (node.kind != NODE_BAD || !strstr(message, why) || node.line != line)
+    YamlNode node = read_all(text, n, &events, message, sizeof message);
+    if (node.kind != YAML_BAD || !strstr(message, why) || node.line != line)
         fail_msg("%.40s: line %d: '%s', not line %d: '%s'", text, node.line, message, line, why);
     str_free(&events);
 }
@@ -53,9 +53,9 @@ static void assert_bad(const char *text, size_t n, int line, const char *why) {
 static void assert_events(const char *text, size_t n, const char *expected) {
     Str events = {0};
     char message[256];
-    Node node = read_all(text, n, &events, message, sizeof message);
+    YamlNode node = read_all(text, n, &events, message, sizeof message);
     assert_string_equal(message, "");
-    assert_int_equal(node.kind, NODE_DONE);
+    assert_int_equal(node.kind, YAML_DONE);
     assert_string_equal(events.s ? events.s : "", expected);
     str_free(&events);
 }
@@ -119,8 +119,8 @@ static void depth_is_bounded(void **state) {
         for (int i = 0; i < depth; i++) text[n++] = ']';
         Str events = {0};
         char message[256];
-        Node node = read_all(text, (size_t)n, &events, message, sizeof message);
-        assert_int_equal(node.kind, depth > YAML_MAX_DEPTH ? NODE_BAD : NODE_DONE);
+        YamlNode node = read_all(text, (size_t)n, &events, message, sizeof message);
+        assert_int_equal(node.kind, depth > YAML_MAX_DEPTH ? YAML_BAD : YAML_DONE);
         if (depth > YAML_MAX_DEPTH) assert_non_null(strstr(message, "nested more than 32"));
         str_free(&events);
     }
@@ -135,10 +135,10 @@ static void bombs_end_early(void **state) {
         while (text.n < 160 * 1024) str_puts(&text, piece[k]);
         char message[256];
         double start = seconds();
-        Node node = read_all(text.s, text.n, &events, message, sizeof message);
+        YamlNode node = read_all(text.s, text.n, &events, message, sizeof message);
         double took = seconds() - start;
         print_message("160 KB of '%s': %.3f ms: %s\n", piece[k], 1e3 * took, message);
-        assert_int_equal(node.kind, NODE_BAD);
+        assert_int_equal(node.kind, YAML_BAD);
         assert_true(took < 0.010);
         str_free(&text);
         str_free(&events);
@@ -149,9 +149,9 @@ static void size_is_bounded(void **state) {
     Str text = {0}, events = {0};
     while (text.n < YAML_MAX_BYTES - 5) str_puts(&text, "# 34\n");
     char message[256];
-    assert_int_equal(read_all(text.s, text.n, &events, message, sizeof message).kind, NODE_DONE);
+    assert_int_equal(read_all(text.s, text.n, &events, message, sizeof message).kind, YAML_DONE);
     while (text.n <= YAML_MAX_BYTES) str_puts(&text, "# 34\n");
-    assert_int_equal(read_all(text.s, text.n, &events, message, sizeof message).kind, NODE_BAD);
+    assert_int_equal(read_all(text.s, text.n, &events, message, sizeof message).kind, YAML_BAD);
     assert_non_null(strstr(message, "larger than 1 MiB"));
     str_free(&text);
     str_free(&events);
@@ -213,8 +213,8 @@ static void suite_case(const char *id, const char *yaml, const char *tree, bool 
     suite_text(&text, yaml);
     str_printf(&where, " %s ", id);
     if (!text.s) str_puts(&text, "");
-    Node node = read_all(text.s, text.n, &got, message, sizeof message);
-    bool bad = node.kind == NODE_BAD, syntax = strstr(message, "not valid YAML");
+    YamlNode node = read_all(text.s, text.n, &got, message, sizeof message);
+    bool bad = node.kind == YAML_BAD, syntax = strstr(message, "not valid YAML");
     t->cases++;
     if (fail) {
         t->bad++;
@@ -259,17 +259,17 @@ static void suite_file(const char *path, const char *name, Tally *t) {
     char *text = file_read(path, YAML_MAX_BYTES, &n, &e);
     assert_non_null(text);
     YamlReader *y = yaml_open(text, n);
-    assert_int_equal(yaml_next(y).kind, NODE_LIST);
+    assert_int_equal(yaml_next(y).kind, YAML_LIST);
     char *tree = NULL;
-    for (int k = 0; yaml_next(y).kind == NODE_MAP; k++) {
+    for (int k = 0; yaml_next(y).kind == YAML_MAP; k++) {
         char *yaml = NULL, id[32];
         bool fail = false;
-        Node key;
-        while ((key = yaml_next(y)).kind == NODE_SCALAR) {
+        YamlNode key;
+        while ((key = yaml_next(y)).kind == YAML_SCALAR) {
             char **keep = !strcmp(key.text, "yaml") ? &yaml : !strcmp(key.text, "tree") ? &tree : NULL;
             bool is_fail = !strcmp(key.text, "fail");
-            Node value = yaml_next(y);
-            assert_int_equal(value.kind, NODE_SCALAR);
+            YamlNode value = yaml_next(y);
+            assert_int_equal(value.kind, YAML_SCALAR);
             if (keep) free(*keep), *keep = xstrdup(value.text);
             fail = fail || is_fail;
         }

@@ -21,7 +21,7 @@ struct YamlReader {
     size_t at_index; // the same in characters, as libyaml counts
     int at_line;     // from 1
     yaml_parser_t parser;
-    yaml_event_t event; // the last Node points to its text
+    yaml_event_t event; // the last YamlNode points to its text
     bool has_event;
     Stage stage;
     int depth;
@@ -67,13 +67,13 @@ void yaml_close(YamlReader *r) {
     free(r);
 }
 
-static Node bad(YamlReader *r, int line, const char *message) {
+static YamlNode bad(YamlReader *r, int line, const char *message) {
     r->stage = OVER;
-    return (Node){.kind = NODE_BAD, .text = message, .n = strlen(message), .line = line, .depth = r->depth};
+    return (YamlNode){.kind = YAML_BAD, .text = message, .n = strlen(message), .line = line, .depth = r->depth};
 }
 
 // A syntax error in libyaml's words, with the line where it stopped.
-static Node syntax_error(YamlReader *r) {
+static YamlNode syntax_error(YamlReader *r) {
     const yaml_parser_t *p = &r->parser;
     int line = (int)p->problem_mark.line + 1;
     if (p->error == YAML_READER_ERROR && p->problem_offset <= r->n)
@@ -146,7 +146,7 @@ static bool take_turn(YamlReader *r, bool scalar) {
     return true;
 }
 
-static Node open_node(YamlReader *r, bool map, bool flow, const yaml_char_t *anchor, const yaml_char_t *tag) {
+static YamlNode open_node(YamlReader *r, bool map, bool flow, const yaml_char_t *anchor, const yaml_char_t *tag) {
     const yaml_mark_t start = r->event.start_mark;
     int line = (int)start.line + 1;
     if (anchor) return bad(r, line, "anchors (&) are not read here; write the value out");
@@ -154,23 +154,23 @@ static Node open_node(YamlReader *r, bool map, bool flow, const yaml_char_t *anc
     if (!take_turn(r, false)) return bad(r, line, "a list or map cannot be a key");
     if (r->depth == YAML_MAX_DEPTH) return bad(r, line, "lists and maps are nested more than 32 deep");
     r->level[r->depth] = (Level){map, flow, map, flow ? block_column(r) : (int)start.column};
-    return (Node){.kind = map ? NODE_MAP : NODE_LIST, .line = line, .depth = r->depth++};
+    return (YamlNode){.kind = map ? YAML_MAP : YAML_LIST, .line = line, .depth = r->depth++};
 }
 
-static Node scalar_node(YamlReader *r) {
+static YamlNode scalar_node(YamlReader *r) {
     int line = (int)r->event.start_mark.line + 1;
     if (r->event.data.scalar.anchor) return bad(r, line, "anchors (&) are not read here; write the value out");
     if (r->event.data.scalar.tag) return bad(r, line, "tags (!) are not read here; leave the tag out");
     take_turn(r, true);
-    return (Node){.kind = NODE_SCALAR,
-                  .text = (const char *)r->event.data.scalar.value,
-                  .n = r->event.data.scalar.length,
-                  .plain = r->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE,
-                  .line = line,
-                  .depth = r->depth};
+    return (YamlNode){.kind = YAML_SCALAR,
+                      .text = (const char *)r->event.data.scalar.value,
+                      .n = r->event.data.scalar.length,
+                      .plain = r->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE,
+                      .line = line,
+                      .depth = r->depth};
 }
 
-Node yaml_next(YamlReader *r) {
+YamlNode yaml_next(YamlReader *r) {
     if (r->refusal) return bad(r, r->refusal_line, r->refusal);
     while (r->stage != OVER) {
         if (r->has_event) yaml_event_delete(&r->event);
@@ -198,17 +198,17 @@ Node yaml_next(YamlReader *r) {
             return open_node(r, true, ev->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE,
                              ev->data.mapping_start.anchor, ev->data.mapping_start.tag);
         case YAML_SEQUENCE_END_EVENT:
-        case YAML_MAPPING_END_EVENT: return (Node){.kind = NODE_END, .line = line, .depth = --r->depth};
+        case YAML_MAPPING_END_EVENT: return (YamlNode){.kind = YAML_END, .line = line, .depth = --r->depth};
         case YAML_STREAM_START_EVENT:
         case YAML_NO_EVENT: break;
         }
     }
-    return (Node){.kind = NODE_DONE};
+    return (YamlNode){.kind = YAML_DONE};
 }
 
-Node yaml_skip(YamlReader *r, Node open) {
-    Node node = open;
+YamlNode yaml_skip(YamlReader *r, YamlNode open) {
+    YamlNode node = open;
     do node = yaml_next(r);
-    while (node.kind != NODE_BAD && node.kind != NODE_DONE && !(node.kind == NODE_END && node.depth == open.depth));
+    while (node.kind != YAML_BAD && node.kind != YAML_DONE && !(node.kind == YAML_END && node.depth == open.depth));
     return node;
 }

@@ -257,7 +257,7 @@ static void unknown_option(Reading *r, int line, const char *name) {
     else problem_at_line(r, line, "there is no option `%.80s`; `grpo config` lists all", name);
 }
 
-bool node_is_null(const Node *v) {
+bool node_is_null(const YamlNode *v) {
     return v->plain && (!*v->text || !strcmp(v->text, "~") || !strcasecmp(v->text, "null"));
 }
 
@@ -280,7 +280,7 @@ bool text_is_number(const char *s, bool real) {
     return !*s;
 }
 
-static void read_int(Reading *r, const Option *o, const Node *v) {
+static void read_int(Reading *r, const Option *o, const YamlNode *v) {
     if (!v->plain || !text_is_number(v->text, false)) {
         const char *hint = !v->plain                       ? " (without quotes)"
                            : text_is_number(v->text, true) ? " (digits only: no point, exponent or leading zero)"
@@ -295,7 +295,7 @@ static void read_int(Reading *r, const Option *o, const Node *v) {
     else *(int64_t *)option_at(r->c, o) = x;
 }
 
-static void read_real(Reading *r, const Option *o, const Node *v) {
+static void read_real(Reading *r, const Option *o, const YamlNode *v) {
     if (!v->plain || !text_is_number(v->text, true)) {
         problem_at_line(r, v->line, "%s wants a number%s, not `%.60s`", o->name, v->plain ? "" : " (without quotes)",
                         v->text);
@@ -307,7 +307,7 @@ static void read_real(Reading *r, const Option *o, const Node *v) {
     else *(double *)option_at(r->c, o) = x + 0.0; // -0 becomes 0
 }
 
-static void read_pick(Reading *r, const Option *o, const Node *v) {
+static void read_pick(Reading *r, const Option *o, const YamlNode *v) {
     const char *choice;
     int n;
     for (int k = 0; (choice = option_choice(o, k, &n)); k++)
@@ -326,13 +326,13 @@ static void read_pick(Reading *r, const Option *o, const Node *v) {
 // A value that is one text as it stands, the empty one too.
 static bool is_text(const Option *o) { return o->kind == KIND_TEXT || o->kind == KIND_FILES; }
 
-static void read_file_name(Reading *r, const Option *o, const Node *v) {
+static void read_file_name(Reading *r, const Option *o, const YamlNode *v) {
     FileList *list = option_at(r->c, o);
     files_clear(list);
     if (!node_is_null(v)) files_add(list, v->text, place_text(r, v->line));
 }
 
-static void read_scalar(Reading *r, const Option *o, const Node *v) {
+static void read_scalar(Reading *r, const Option *o, const YamlNode *v) {
     if (strlen(v->text) != v->n) problem_at_line(r, v->line, "%s contains a NUL character", o->name);
     else if (node_is_null(v) && !is_text(o) && !(o->kind == KIND_LIST && r->arg && !*v->text))
         problem_at_line(r, v->line, "%s has no value; %s", o->name,
@@ -356,29 +356,29 @@ static void read_scalar(Reading *r, const Option *o, const Node *v) {
                         v->plain ? "" : " (without quotes)", v->text);
 }
 
-void read_bad(Reading *r, const Node *v) { problem_at_line(r, v->line, "%s", v->text); }
+void read_bad(Reading *r, const YamlNode *v) { problem_at_line(r, v->line, "%s", v->text); }
 
 // Reads the value of option o, or skips it where o is NULL. False where reading must stop.
 static bool read_value(Reading *r, const Option *o, YamlReader *y) {
-    Node v = yaml_next(y);
-    if (v.kind == NODE_BAD) return read_bad(r, &v), false;
-    if (v.kind == NODE_SCALAR) {
+    YamlNode v = yaml_next(y);
+    if (v.kind == YAML_BAD) return read_bad(r, &v), false;
+    if (v.kind == YAML_SCALAR) {
         if (o) read_scalar(r, o, &v);
         return true;
     }
     if (o && o->kind == KIND_LIST) return config_read_list(r, o, y, v);
     if (o && o->kind == KIND_FILES) return config_read_files(r, o, y, v);
-    if (o) problem_at_line(r, v.line, "%s wants one value, not a %s", o->name, v.kind == NODE_MAP ? "map" : "list");
+    if (o) problem_at_line(r, v.line, "%s wants one value, not a %s", o->name, v.kind == YAML_MAP ? "map" : "list");
     v = yaml_skip(y, v);
-    if (v.kind == NODE_BAD) read_bad(r, &v);
-    return v.kind != NODE_BAD;
+    if (v.kind == YAML_BAD) read_bad(r, &v);
+    return v.kind != YAML_BAD;
 }
 
 // ---- the file and the overrides ----------------------------------------------------------------------------------
 
 bool config_read_pairs(Reading *r, YamlReader *y, PairTaker *taker, void *arg) {
-    Node node;
-    while ((node = yaml_next(y)).kind == NODE_SCALAR && r->problem_count <= MAX_PROBLEMS) {
+    YamlNode node;
+    while ((node = yaml_next(y)).kind == YAML_SCALAR && r->problem_count <= MAX_PROBLEMS) {
         int i = option_index(node.text, node.n);
         PairFate fate = i < 0 && taker ? taker(arg, r, &node, y) : PAIR_LEFT;
         if (fate == PAIR_STOP) return false;
@@ -390,20 +390,20 @@ bool config_read_pairs(Reading *r, YamlReader *y, PairTaker *taker, void *arg) {
         } else r->place[i].line = node.line;
         if (!read_value(r, i < 0 ? NULL : &config_options[i], y)) return false;
     }
-    if (node.kind == NODE_BAD) read_bad(r, &node);
-    return node.kind == NODE_END;
+    if (node.kind == YAML_BAD) read_bad(r, &node);
+    return node.kind == YAML_END;
 }
 
 static void read_document(Reading *r, YamlReader *y) {
-    Node node = yaml_next(y);
-    if (node.kind == NODE_DONE) return; // an empty file: all defaults
-    if (node.kind == NODE_BAD) return read_bad(r, &node);
-    if (node.kind != NODE_MAP)
+    YamlNode node = yaml_next(y);
+    if (node.kind == YAML_DONE) return; // an empty file: all defaults
+    if (node.kind == YAML_BAD) return read_bad(r, &node);
+    if (node.kind != YAML_MAP)
         return problem_at_line(r, node.line, "a configuration is lines of `option: value`, not a %s",
-                               node.kind == NODE_LIST ? "list" : "single value");
+                               node.kind == YAML_LIST ? "list" : "single value");
     if (!config_read_pairs(r, y, NULL, NULL)) return;
     node = yaml_next(y); // behind the map there is nothing, or an error
-    if (node.kind == NODE_BAD) read_bad(r, &node);
+    if (node.kind == YAML_BAD) read_bad(r, &node);
 }
 
 static bool read_file(Reading *r) {
@@ -460,12 +460,12 @@ void config_read_override(Reading *r, const char *arg) {
         if (is_yaml_value(o, value)) {
             YamlReader *y = yaml_open(value, strlen(value));
             if (read_value(r, o, y)) {
-                Node end = yaml_next(y);
-                if (end.kind == NODE_BAD) read_bad(r, &end);
+                YamlNode end = yaml_next(y);
+                if (end.kind == YAML_BAD) read_bad(r, &end);
             }
             yaml_close(y);
         } else if (!is_utf8(value)) problem_at_line(r, 0, "%s is not valid UTF-8", o->name);
-        else read_scalar(r, o, &(Node){.kind = NODE_SCALAR, .text = value, .n = strlen(value), .plain = true});
+        else read_scalar(r, o, &(YamlNode){.kind = YAML_SCALAR, .text = value, .n = strlen(value), .plain = true});
     }
     free(name);
     r->arg = NULL;
@@ -510,7 +510,7 @@ bool config_of_settings(Config *c, const char *path, const Setting *set, int n, 
         place[i].line = set[k].line;
         bool plain = !is_text(&config_options[i]); // "~" is a path like any other
         read_scalar(&r, &config_options[i],
-                    &(Node){NODE_SCALAR, set[k].value, strlen(set[k].value), plain, set[k].line, 0});
+                    &(YamlNode){YAML_SCALAR, set[k].value, strlen(set[k].value), plain, set[k].line, 0});
     }
     return finish(&r, NULL, true, e);
 }

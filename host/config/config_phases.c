@@ -60,7 +60,7 @@ static bool is_name(const char *s, size_t n) {
 
 // ---- names and commands, before all else ----------------------------------------------------------------------------
 
-static void scan_name(PhaseFile *f, Reading *r, Phase *p, const Node *v) {
+static void scan_name(PhaseFile *f, Reading *r, Phase *p, const YamlNode *v) {
     if (p->name) problem_at_line(r, v->line, "the phase has two names");
     else if (!is_name(v->text, v->n))
         problem_at_line(r, v->line, "a phase's name is letters, digits, _ and -, not `%.60s`", v->text);
@@ -72,7 +72,7 @@ static void scan_name(PhaseFile *f, Reading *r, Phase *p, const Node *v) {
     else p->name = xstrdup(v->text);
 }
 
-static void scan_command(Reading *r, Phase *p, const Node *v) {
+static void scan_command(Reading *r, Phase *p, const YamlNode *v) {
     for (int c = 0; c < PHASE_COMMANDS; c++)
         if (!strcmp(v->text, phase_command_name[c])) p->command = (PhaseCommand)c;
     if (p->command != PHASE_COMMANDS) return;
@@ -82,10 +82,10 @@ static void scan_command(Reading *r, Phase *p, const Node *v) {
 }
 
 // Reads the name and the command of one item of `phases`. False where reading must stop.
-static bool scan_phase(PhaseFile *f, Reading *r, YamlReader *y, Node open) {
-    if (open.kind != NODE_MAP) {
+static bool scan_phase(PhaseFile *f, Reading *r, YamlReader *y, YamlNode open) {
+    if (open.kind != YAML_MAP) {
         problem_at_line(r, open.line, "a phase is {name: NAME, command: COMMAND, option: value ...}");
-        return open.kind != NODE_LIST || yaml_skip(y, open).kind != NODE_BAD;
+        return open.kind != YAML_LIST || yaml_skip(y, open).kind != YAML_BAD;
     }
     if (f->ps->n == MAX_PHASES) {
         problem_at_line(r, open.line, "more than %d phases", MAX_PHASES);
@@ -95,16 +95,16 @@ static bool scan_phase(PhaseFile *f, Reading *r, YamlReader *y, Node open) {
     Phase *p = &f->ps->phase[f->ps->n++];
     *p = (Phase){.line = open.line, .command = PHASE_COMMANDS};
     bool named = false, commanded = false;
-    Node node;
-    while ((node = yaml_next(y)).kind == NODE_SCALAR) {
+    YamlNode node;
+    while ((node = yaml_next(y)).kind == YAML_SCALAR) {
         bool name = !strcmp(node.text, "name"), command = !strcmp(node.text, "command");
         node = yaml_next(y);
-        if (node.kind == NODE_SCALAR && name) scan_name(f, r, p, &node), named = true;
-        else if (node.kind == NODE_SCALAR && command) scan_command(r, p, &node), commanded = true;
-        if (node.kind == NODE_LIST || node.kind == NODE_MAP) node = yaml_skip(y, node);
-        if (node.kind == NODE_BAD) break;
+        if (node.kind == YAML_SCALAR && name) scan_name(f, r, p, &node), named = true;
+        else if (node.kind == YAML_SCALAR && command) scan_command(r, p, &node), commanded = true;
+        if (node.kind == YAML_LIST || node.kind == YAML_MAP) node = yaml_skip(y, node);
+        if (node.kind == YAML_BAD) break;
     }
-    if (node.kind == NODE_BAD) return read_bad(r, &node), false;
+    if (node.kind == YAML_BAD) return read_bad(r, &node), false;
     if (!named) problem_at_line(r, open.line, "the phase has no `name`");
     if (!commanded)
         problem_at_line(r, open.line, "the phase has no `command`: sft, train, select, reward_model or eval");
@@ -119,25 +119,25 @@ static int word_index(const PhaseFile *f, const char *word) {
 
 // Reads the words of `define`. False where reading must stop.
 static bool define_words(PhaseFile *f, Reading *r, YamlReader *y) {
-    Node node;
-    while ((node = yaml_next(y)).kind == NODE_SCALAR) {
+    YamlNode node;
+    while ((node = yaml_next(y)).kind == YAML_SCALAR) {
         char *word = xstrdup(node.text);
         int line = node.line;
         node = yaml_next(y);
-        if (node.kind == NODE_SCALAR && is_name(word, strlen(word))) {
+        if (node.kind == YAML_SCALAR && is_name(word, strlen(word))) {
             if (word_index(f, word) >= 0) problem_at_line(r, line, "define: `%s` is there twice", word);
             if (strstr(node.text, "${"))
                 problem_at_line(r, line, "define: `%s` is made of another word; write its value out", word);
             list_add(&f->words, word, strlen(word));
             list_add(&f->meanings, node.text, strlen(node.text));
-        } else if (node.kind != NODE_BAD)
+        } else if (node.kind != YAML_BAD)
             problem_at_line(r, line, "define: `%.60s` wants one value and a plain name", word);
         free(word);
-        if (node.kind == NODE_LIST || node.kind == NODE_MAP) node = yaml_skip(y, node);
-        if (node.kind == NODE_BAD) break;
+        if (node.kind == YAML_LIST || node.kind == YAML_MAP) node = yaml_skip(y, node);
+        if (node.kind == YAML_BAD) break;
     }
-    if (node.kind == NODE_BAD) read_bad(r, &node);
-    return node.kind != NODE_BAD;
+    if (node.kind == YAML_BAD) read_bad(r, &node);
+    return node.kind != YAML_BAD;
 }
 
 // What take_top does with the keys at the top of the file that are no options, `define` and `phases`.
@@ -146,30 +146,30 @@ typedef struct {
     bool scan, found; // whether to fill file->ps and words; whether there were `phases`
 } Top;
 
-static PairFate take_top(void *arg, Reading *r, const Node *key, YamlReader *y) {
+static PairFate take_top(void *arg, Reading *r, const YamlNode *key, YamlReader *y) {
     Top *top = arg;
     bool phases = !strcmp(key->text, "phases"), define = !strcmp(key->text, "define");
     if (!phases && !define) return PAIR_LEFT;
     bool again = phases && top->found;
     top->found = top->found || phases;
-    Node v = yaml_next(y);
+    YamlNode v = yaml_next(y);
     if (again) {
         problem_at_line(r, key->line, "`phases` is there twice; make it one list");
-        return v.kind == NODE_BAD || ((v.kind == NODE_LIST || v.kind == NODE_MAP) && yaml_skip(y, v).kind == NODE_BAD)
+        return v.kind == YAML_BAD || ((v.kind == YAML_LIST || v.kind == YAML_MAP) && yaml_skip(y, v).kind == YAML_BAD)
                    ? PAIR_STOP
                    : PAIR_TAKEN;
     }
-    if (v.kind == NODE_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
-    if (v.kind != (phases ? NODE_LIST : NODE_MAP)) {
+    if (v.kind == YAML_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
+    if (v.kind != (phases ? YAML_LIST : YAML_MAP)) {
         problem_at_line(r, v.line,
                         phases ? "phases wants a list of {name: NAME, command: COMMAND, ...}"
                                : "define wants a map: {word: value}");
-        return v.kind == NODE_SCALAR || yaml_skip(y, v).kind != NODE_BAD ? PAIR_TAKEN : PAIR_STOP;
+        return v.kind == YAML_SCALAR || yaml_skip(y, v).kind != YAML_BAD ? PAIR_TAKEN : PAIR_STOP;
     }
-    if (!top->scan) return yaml_skip(y, v).kind == NODE_BAD ? PAIR_STOP : PAIR_TAKEN;
+    if (!top->scan) return yaml_skip(y, v).kind == YAML_BAD ? PAIR_STOP : PAIR_TAKEN;
     if (define) return define_words(top->file, r, y) ? PAIR_TAKEN : PAIR_STOP;
-    for (v = yaml_next(y); v.kind != NODE_END; v = yaml_next(y)) {
-        if (v.kind == NODE_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
+    for (v = yaml_next(y); v.kind != YAML_END; v = yaml_next(y)) {
+        if (v.kind == YAML_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
         if (!scan_phase(top->file, r, y, v)) return PAIR_STOP;
     }
     return PAIR_TAKEN;
@@ -179,14 +179,14 @@ static PairFate take_top(void *arg, Reading *r, const Node *key, YamlReader *y) 
 static bool read_top(PhaseFile *f, Reading *r, bool scan) {
     YamlReader *y = yaml_open(f->text, f->n);
     Top top = {f, scan, false};
-    Node node = yaml_next(y);
+    YamlNode node = yaml_next(y);
     bool right = false;
-    if (node.kind == NODE_BAD) problem_at_line(r, node.line, "%s", node.text);
-    else if (node.kind != NODE_MAP)
+    if (node.kind == YAML_BAD) problem_at_line(r, node.line, "%s", node.text);
+    else if (node.kind != YAML_MAP)
         problem_at_line(r, node.line, "a pipeline is `phases:` and options for all of them");
     else if (config_read_pairs(r, y, take_top, &top)) {
         node = yaml_next(y);
-        if (node.kind == NODE_BAD) problem_at_line(r, node.line, "%s", node.text);
+        if (node.kind == YAML_BAD) problem_at_line(r, node.line, "%s", node.text);
         else if (!top.found) problem_at_line(r, 0, "no `phases`: is it the configuration of one command?");
         else if (scan && !f->ps->n) problem_at_line(r, 0, "`phases` is empty");
         else right = true;
@@ -197,24 +197,24 @@ static bool read_top(PhaseFile *f, Reading *r, bool scan) {
 
 // ---- one phase ------------------------------------------------------------------------------------------------------
 
-static PairFate take_own(void *arg, Reading *r, const Node *key, YamlReader *y) {
+static PairFate take_own(void *arg, Reading *r, const YamlNode *key, YamlReader *y) {
     if (strcmp(key->text, "name") && strcmp(key->text, "command")) return PAIR_LEFT;
-    Node v = yaml_next(y);
-    if (v.kind == NODE_SCALAR) return PAIR_TAKEN;
-    if (v.kind == NODE_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
+    YamlNode v = yaml_next(y);
+    if (v.kind == YAML_SCALAR) return PAIR_TAKEN;
+    if (v.kind == YAML_BAD) return problem_at_line(r, v.line, "%s", v.text), PAIR_STOP;
     problem_at_line(r, v.line, "a phase's name and command are one word each");
-    return yaml_skip(y, v).kind == NODE_BAD ? PAIR_STOP : PAIR_TAKEN;
+    return yaml_skip(y, v).kind == YAML_BAD ? PAIR_STOP : PAIR_TAKEN;
 }
 
 // Reads the pairs of phase k into r. The file has been read before, so that its form is known to be right.
 static void read_own(PhaseFile *f, Reading *r, int k) {
     YamlReader *y = yaml_open(f->text, f->n);
-    Node node = yaml_next(y);
-    while ((node = yaml_next(y)).kind == NODE_SCALAR) {
+    YamlNode node = yaml_next(y);
+    while ((node = yaml_next(y)).kind == YAML_SCALAR) {
         bool phases = !strcmp(node.text, "phases");
         node = yaml_next(y);
         if (phases) break;
-        if (node.kind != NODE_SCALAR) yaml_skip(y, node);
+        if (node.kind != YAML_SCALAR) yaml_skip(y, node);
     }
     for (int i = 0; i <= k; i++) {
         node = yaml_next(y);

@@ -107,7 +107,7 @@ typedef struct {
 } Reading;
 
 // Adds what the YAML reader said of a node that is none.
-void read_bad(Reading *r, const Node *v);
+void read_bad(Reading *r, const YamlNode *v);
 // Adds one problem at a line of the file (0: the file, or the command line, as a whole).
 void problem_at_line(Reading *r, int line, const char *fmt, ...) PRINTF_LIKE(3, 4);
 // Adds one problem where option `a` or `b` (may be NULL) was set, whichever was set last.
@@ -124,7 +124,7 @@ void reading_defaults(Reading *r);
 // Reads `key: value` pairs behind the opening of a map, to its end. A key that is no option is offered to `taker` (may
 // be NULL), which reads its value where it takes it. False where reading must stop.
 typedef enum { PAIR_LEFT, PAIR_TAKEN, PAIR_STOP } PairFate;
-typedef PairFate PairTaker(void *arg, Reading *r, const Node *key, YamlReader *y);
+typedef PairFate PairTaker(void *arg, Reading *r, const YamlNode *key, YamlReader *y);
 bool config_read_pairs(Reading *r, YamlReader *y, PairTaker *taker, void *arg);
 void config_read_override(Reading *r, const char *arg); // "key=value"
 
@@ -154,12 +154,12 @@ void list_add(TextList *list, const char *text, size_t n);
 void list_clear(TextList *list);
 void files_clear(FileList *list);
 DataFile *files_add(FileList *list, const char *path, char *place); // takes over `place`; weight 1
-bool node_is_null(const Node *v);                                   // nothing, ~ or null, unquoted
+bool node_is_null(const YamlNode *v);                               // nothing, ~ or null, unquoted
 bool text_is_number(const char *s, bool real);                      // a whole one, or a real one
 // Where a problem at `line` of what is read stands, as users see it: "run.yaml:7", "argument 'a=b'". Heap memory.
 char *place_text(const Reading *r, int line);
 char *option_place(const Reading *r, const char *name); // where the option was set
 // Read the value of a LIST or FILES option behind its opening: a list, or one map as a list of one. False where reading
 // must stop.
-bool config_read_list(Reading *r, const Option *o, YamlReader *y, Node open);
-bool config_read_files(Reading *r, const Option *o, YamlReader *y, Node open);
+bool config_read_list(Reading *r, const Option *o, YamlReader *y, YamlNode open);
+bool config_read_files(Reading *r, const Option *o, YamlReader *y, YamlNode open);

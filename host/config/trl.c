@@ -114,30 +114,30 @@ static void lose_field(Carrying *c, const char *name) {
 
 // ---- reading --------------------------------------------------------------------------------------------------------
 
-static void take_items(Given *g, YamlReader *y, Node *node) {
-    while ((*node = yaml_next(y)).kind != NODE_END && node->kind != NODE_BAD) {
-        if (node->kind == NODE_SCALAR) list_add(&g->items, node->text, strlen(node->text));
+static void take_items(Given *g, YamlReader *y, YamlNode *node) {
+    while ((*node = yaml_next(y)).kind != YAML_END && node->kind != YAML_BAD) {
+        if (node->kind == YAML_SCALAR) list_add(&g->items, node->text, strlen(node->text));
         else {
             g->nested = true;
             *node = yaml_skip(y, *node);
-            if (node->kind == NODE_BAD) return;
+            if (node->kind == YAML_BAD) return;
         }
     }
 }
 
 // Reads the next value into *g. False where reading must stop.
-static bool take_value(Given *g, YamlReader *y, Node *node) {
+static bool take_value(Given *g, YamlReader *y, YamlNode *node) {
     *node = yaml_next(y);
     g->line = node->line;
     g->plain = node->plain;
-    g->list = node->kind == NODE_LIST, g->map = node->kind == NODE_MAP;
-    g->cut = node->kind == NODE_SCALAR && strlen(node->text) != node->n;
-    if (node->kind == NODE_SCALAR) g->text = xstrdup(node->text);
+    g->list = node->kind == YAML_LIST, g->map = node->kind == YAML_MAP;
+    g->cut = node->kind == YAML_SCALAR && strlen(node->text) != node->n;
+    if (node->kind == YAML_SCALAR) g->text = xstrdup(node->text);
     else if (g->list) take_items(g, y, node);
     else if (g->map) {
         *node = yaml_skip(y, *node);
     }
-    return node->kind != NODE_BAD;
+    return node->kind != YAML_BAD;
 }
 
 static void given_clear(Given *g) {
@@ -157,11 +157,11 @@ static void lose_unknown(Carrying *c, int line, const char *name) {
 }
 
 static bool read_fields(Carrying *c, YamlReader *y, Error *e) {
-    Node node = yaml_next(y);
-    if (node.kind != NODE_MAP && node.kind != NODE_BAD)
+    YamlNode node = yaml_next(y);
+    if (node.kind != YAML_MAP && node.kind != YAML_BAD)
         return error_set(e, EXIT_CONFIG, "%s: not a configuration of TRL's, which is a map of fields (YAML or JSON)",
                          c->path);
-    while (node.kind != NODE_BAD && (node = yaml_next(y)).kind == NODE_SCALAR) {
+    while (node.kind != YAML_BAD && (node = yaml_next(y)).kind == YAML_SCALAR) {
         int i = 0;
         while (i < FIELDS && strcmp(trl_fields[i].name, node.text)) i++;
         if (i < FIELDS && c->given[i].line)
@@ -173,8 +173,8 @@ static bool read_fields(Carrying *c, YamlReader *y, Error *e) {
         given_clear(&unknown);
         if (!good) break;
     }
-    if (node.kind == NODE_END) node = yaml_next(y);
-    return node.kind != NODE_BAD || error_set(e, EXIT_CONFIG, "%s:%d: %s", c->path, node.line, node.text);
+    if (node.kind == YAML_END) node = yaml_next(y);
+    return node.kind != YAML_BAD || error_set(e, EXIT_CONFIG, "%s:%d: %s", c->path, node.line, node.text);
 }
 
 // ---- types ----------------------------------------------------------------------------------------------------------

@@ -12,28 +12,28 @@
 #define YAML_MAX_DEPTH 32
 
 typedef enum {
-    NODE_SCALAR,
-    NODE_LIST, // a list opens; its items follow, then NODE_END
-    NODE_MAP,  // a map opens; key, value, key, value ..., then NODE_END
-    NODE_END,
-    NODE_DONE, // the document is over
-    NODE_BAD,  // `text` says what is wrong; nothing follows
-} NodeKind;
+    YAML_SCALAR,
+    YAML_LIST, // a list opens; its items follow, then YAML_END
+    YAML_MAP,  // a map opens; key, value, key, value ..., then YAML_END
+    YAML_END,
+    YAML_DONE, // the document is over
+    YAML_BAD,  // `text` says what is wrong; nothing follows
+} YamlKind;
 
 typedef struct {
-    NodeKind kind;
+    YamlKind kind;
     const char *text; // scalar or message, NUL-terminated; valid until the next call
     size_t n;         // bytes of a scalar, which may contain NUL by an escape
     bool plain;       // whether a scalar is unquoted
     int line;         // from 1
     int depth;        // lists and maps open around the node, without the one that LIST, MAP or END is of
-} Node;
+} YamlNode;
 
 typedef struct YamlReader YamlReader;
 
-// Opens a reader of text[n], which must outlive it. Problems of the text come as NODE_BAD from yaml_next.
+// Opens a reader of text[n], which must outlive it. Problems of the text come as YAML_BAD from yaml_next.
 YamlReader *yaml_open(const char *text, size_t n);
 void yaml_close(YamlReader *r);
-Node yaml_next(YamlReader *r);
-// Skips the rest of the list or map that `open` opened. Returns its END, or NODE_BAD.
-Node yaml_skip(YamlReader *r, Node open);
+YamlNode yaml_next(YamlReader *r);
+// Skips the rest of the list or map that `open` opened. Returns its END, or YAML_BAD.
+YamlNode yaml_skip(YamlReader *r, YamlNode open);

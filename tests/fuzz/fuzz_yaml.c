@@ -5,7 +5,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     YamlReader *y = yaml_open((const char *)data, n);
-    for (Node node = yaml_next(y); node.kind != NODE_DONE && node.kind != NODE_BAD; node = yaml_next(y))
+    for (YamlNode node = yaml_next(y); node.kind != YAML_DONE && node.kind != YAML_BAD; node = yaml_next(y))
         if (node.depth > YAML_MAX_DEPTH || node.line < 1) abort();
     yaml_close(y);
     FuzzFile f = fuzz_file(data, n);
