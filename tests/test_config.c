@@ -75,10 +75,10 @@ static void mistakes_name_their_line(void **state) {
     BAD("learning-rate: 1\n", "run.yaml:1", "did you mean `learning_rate`?");
     BAD("Temperature: 1\n", "run.yaml:1", "did you mean `temperature`?");
     BAD("qqqqqqqq: 1\n", "run.yaml:1", "`grpo config` lists all");
-    BAD("reward_funcs: [a]\n", "run.yaml:1", "write rewards: [NAME, ...]");
+    BAD("reward_funcs: [a]\n", "run.yaml:1", "write rewards; the name is TRL's");
     BAD("vllm_importance_sampling_correction: true\n", "run.yaml:1", "one number");
     BAD("phases:\n  - {name: a, command: sft}\n", "run.yaml:1", "`grpo run FILE`");
-    BAD("vllm_gpu_memory_utilization: 0.3\n", "run.yaml:1", "the sampler is built in");
+    BAD("vllm_gpu_memory_utilization: 0.3\n", "run.yaml:1", "no second engine samples");
     BAD("lora_target_modules: [q_proj]\n", "run.yaml:1", "write lora_target");
     BAD("lora_r: 8\nlora_target: [q_poj]\n", "run.yaml:2", "did you mean `q_proj`?");
     BAD("lora_r: 8\nlora_target: [all-linear, q_proj]\n", "run.yaml:2",

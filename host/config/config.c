@@ -5,6 +5,7 @@
 #include "file.h"
 #include "launch.h"
 #include "nearest.h"
+#include "trl.h"
 #include "yaml_reader.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -212,49 +213,42 @@ bool problems_report(const Reading *r, Error *e) {
 
 // ---- reading one value -------------------------------------------------------------------------------------------
 
-// Option names of TRL and similar programs, with what to write here; a name ending in _ stands for all that begin so.
+// Names of options elsewhere, with what to write here; one that ends in _ stands for all that begin so. TRL's own are
+// in trl_fields.h.
 static const char *const foreign_names[][2] = {
-    {"attn_implementation", "leave it out: attention is built in"},
-    {"bf16", "write dtype: bf16"},
-    {"dataset_name", "write train_file: PATH, a JSONL file"},
     {"define", "this is a pipeline; it is started by `grpo run FILE`"},
     {"epochs", "write num_train_epochs"},
-    {"fp16", "write dtype: bf16 or dtype: f32"},
-    {"generation_batch_size", "write steps_per_generation: that many micro-batches"},
     {"group_size", "write num_generations"},
     {"kl_coef", "write beta"},
-    {"lora_modules_to_save",
-     "leave it out: an adapter stands on projections alone, and beside it reward_model trains the score head"},
-    {"lora_target_modules", "write lora_target"},
-    {"lora_task_type", "leave it out: the command decides it, reward_model a classifier's, others a causal model's"},
     {"lr", "write learning_rate"},
     {"max_tokens", "write max_completion_length"},
-    {"model_name_or_path", "write model: DIRECTORY"},
-    {"optim", "leave it out: the optimizer is AdamW"},
     {"phases", "this is a pipeline; it is started by `grpo run FILE`"},
-    {"reward_funcs", "write rewards: [NAME, ...]"},
-    {"reward_weights", "write rewards: [{name: NAME, weight: W}, ...]"},
-    {"use_peft", "write lora_r: RANK"},
-    {"use_vllm", "leave it out: the sampler is built in, on the same weights"},
-    {"vllm_importance_sampling_", "leave it out: sampled and training log-probs are one number here"},
-    {"vllm_", "leave it out: the sampler is built in, on the same weights"},
+    {"vllm_", "leave it out: no second engine samples: the trainer samples itself"},
 };
 
-static const char *foreign_advice(const char *name) {
-    for (size_t i = 0; i < sizeof foreign_names / sizeof *foreign_names; i++) {
+// Writes what to do about an option that is another program's; nothing where it is nobody's.
+static void foreign_advice(const char *name, Str *out) {
+    const TrlField *f = trl_field(name);
+    if (f && *f->ours)
+        str_printf(out,
+                   "write %s; the name is TRL's, and `grpo config --from-trl FILE` turns a file of TRL's into ours",
+                   f->ours);
+    else if (f) str_printf(out, "leave it out: %s", f->words);
+    for (size_t i = 0; !f && !out->n && i < sizeof foreign_names / sizeof *foreign_names; i++) {
         const char *known = foreign_names[i][0];
         size_t n = strlen(known);
-        if (!strncmp(name, known, n) && (!name[n] || known[n - 1] == '_')) return foreign_names[i][1];
+        if (!strncmp(name, known, n) && (!name[n] || known[n - 1] == '_')) str_puts(out, foreign_names[i][1]);
     }
-    return NULL;
 }
 
 static void unknown_option(Reading *r, int line, const char *name) {
-    const char *advice = foreign_advice(name);
-    const char *near = advice ? NULL : nearest_name(name, r->names, OPTION_COUNT);
-    if (advice) problem_at_line(r, line, "there is no option `%.80s`: %s", name, advice);
+    Str advice = {0};
+    foreign_advice(name, &advice);
+    const char *near = advice.n ? NULL : nearest_name(name, r->names, OPTION_COUNT);
+    if (advice.n) problem_at_line(r, line, "there is no option `%.80s`: %s", name, advice.s);
     else if (near) problem_at_line(r, line, "there is no option `%.80s`; did you mean `%s`?", name, near);
     else problem_at_line(r, line, "there is no option `%.80s`; `grpo config` lists all", name);
+    str_free(&advice);
 }
 
 bool node_is_null(const YamlNode *v) {

@@ -42,9 +42,9 @@ typedef struct {
 #define problem(c, line, ...) problem_at_line(&(c)->problems, line, __VA_ARGS__)
 
 static int field_index(const char *name) {
-    for (int i = 0; i < FIELDS; i++)
-        if (!strcmp(trl_fields[i].name, name)) return i;
-    die("trl_fields has no %s", name);
+    const TrlField *f = trl_field(name);
+    if (!f) die("trl_fields has no %s", name);
+    return (int)(f - trl_fields);
 }
 static Given *given(Carrying *c, const char *name) { return &c->given[field_index(name)]; }
 static int line_of(Carrying *c, const char *name) { return given(c, name)->line; }

@@ -20,6 +20,7 @@ typedef struct {
 } TrlField;
 extern const TrlField trl_fields[];
 extern const int trl_field_count;
+const TrlField *trl_field(const char *name); // or NULL
 
 // Turns a YAML or JSON file of TRL's into one of our configurations (heap): every option that TRL decides, with the
 // value of the file or TRL's default. What cannot be carried over is reported in notes, each with its line, and listed

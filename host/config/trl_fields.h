@@ -224,7 +224,7 @@
     ROW(SCRIPT,  lora_target_modules,                         "null",                TURNED,   "lora_target",                 "not set: q_proj and v_proj, PEFT's for these families") \
     ROW(SCRIPT,  lora_target_parameters,                      "null",                ABSENT,   "",                            "an adapter stands on projections alone") \
     ROW(SCRIPT,  lora_modules_to_save,                        "null",                ABSENT,   "",                            "an adapter stands on projections alone") \
-    ROW(SCRIPT,  lora_task_type,                              "CAUSAL_LM",           ABSENT,   "",                            "an adapter stands beside a model that writes text") \
+    ROW(SCRIPT,  lora_task_type,                              "CAUSAL_LM",           ABSENT,   "",                            "the command decides it: reward_model a classifier's, others a causal model's") \
     ROW(SCRIPT,  use_rslora,                                  "false",               TURNED,   "use_rslora",                  "where use_peft is true") \
     ROW(SCRIPT,  use_dora,                                    "false",               ABSENT,   "",                            "an adapter is W x + s B (A x), W as it is") \
     ROW(SCRIPT,  load_in_8bit,                                "false",               ABSENT,   "",                            "weights are bf16 or f32: dtype") \

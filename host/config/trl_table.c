@@ -1,5 +1,12 @@
-// The reference page's table of TRL's fields.
+// TRL's fields looked up, and as the reference page's table.
 #include "trl.h"
+#include <string.h>
+
+const TrlField *trl_field(const char *name) {
+    for (int i = 0; i < trl_field_count; i++)
+        if (!strcmp(trl_fields[i].name, name)) return &trl_fields[i];
+    return NULL;
+}
 
 void trl_table(Str *out) {
     static const char *const source[] = {"", " (earlier)", " (scripts)"};
