@@ -254,7 +254,7 @@ bool ranks_join(const Config *c, Device *d, const char *model_facts, Comm **out,
     if (self.launch.world != c->gpus) die("ranks: %lld wanted, %d started", (long long)c->gpus, self.launch.world);
     CommConfig how = {
         .rank = self.launch.rank, .world = self.launch.world, .board = self.board, .timeout = (double)c->comm_timeout};
-    bool gpu = strcmp(d->name, "cpu") != 0;
+    bool gpu = !d->on_host;
 #ifdef GRPO_CUDA
     if (gpu && how.rank == 0 && !cuda_comm_id(how.id, e)) return false;
 #endif

@@ -149,20 +149,22 @@ static void tally(const Batch *b, int prompts, const bool *graded, int n_rewards
 
 // Adds up the ranks' sums. A signal that one rank got stops all.
 static bool add_ranks(Comm *comm, EvalResult *out, bool stopped, Error *e) {
-    double all[8 + 2 * MAX_REWARDS + PASS_POINTS] = {out->strict,    out->lenient,  out->reward,   out->length,
-                                                     out->truncated, out->majority, out->rewarded, stopped},
-                                     *each = all + 8, *scored = each + MAX_REWARDS, *pass = scored + MAX_REWARDS;
+    double *const sums[] = {&out->strict,    &out->lenient,  &out->reward,  &out->length,
+                            &out->truncated, &out->majority, &out->rewarded};
+    enum { SUMS = sizeof sums / sizeof *sums, STOPPED = SUMS, EACH, SCORED = EACH + MAX_REWARDS };
+    double all[SCORED + MAX_REWARDS + PASS_POINTS], *each = all + EACH, *scored = all + SCORED,
+                                                    *pass = scored + MAX_REWARDS;
+    for (int i = 0; i < SUMS; i++) all[i] = *sums[i];
+    all[STOPPED] = stopped;
     memcpy(each, out->each, sizeof out->each);
     memcpy(scored, out->scored, sizeof out->scored);
     memcpy(pass, out->pass, sizeof out->pass);
     if (!comm_all_reduce(comm, "evaluation", all, (int)(sizeof all / sizeof *all), e)) return false;
-    double *sums[] = {&out->strict,    &out->lenient,  &out->reward,  &out->length,
-                      &out->truncated, &out->majority, &out->rewarded};
-    for (int i = 0; i < 7; i++) *sums[i] = all[i];
+    for (int i = 0; i < SUMS; i++) *sums[i] = all[i];
     memcpy(out->each, each, sizeof out->each);
     memcpy(out->scored, scored, sizeof out->scored);
     memcpy(out->pass, pass, sizeof out->pass);
-    return !all[7] || error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation");
+    return all[STOPPED] == 0 || error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation");
 }
 
 bool eval_run(Engine *en, const Prompter *pr, Dataset *data, const Rewards *rw, int64_t limit, int samples,

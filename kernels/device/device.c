@@ -17,7 +17,7 @@ static Device *open_cuda(int ordinal, Error *e) {
 #endif
 
 bool device_fell_back(int choice, const Device *d) {
-    return compiled_in && choice == DEVICE_AUTO && !strcmp(d->name, "cpu");
+    return compiled_in && choice == DEVICE_AUTO && d->on_host;
 }
 
 Device *device_open(int choice, int ordinal, int threads, int isa, Error *e) {
