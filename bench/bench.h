@@ -69,8 +69,8 @@ void bench_row_floor(const Bench *b, const char *name, double bytes, double flop
 double predicted_share(const char *name);
 
 // Runs bench/peers/SCRIPT SECTION where python3 ($PYTHON) and its packages are there, else says SKIP. Its lines
-// "name<TAB>value" fill the peer column of the rows that follow; lines "NOTE text" are printed. Where several peers print one
-// name, the larger value counts: such a row must be a rate, not a time.
+// "name<TAB>value" fill the peer column of the rows that follow; lines "NOTE text" are printed. Where several peers
+// print one name, the larger value counts: such a row must be a rate, not a time.
 void peer_run(const Bench *b, const char *script, const char *section);
 double peer_value(const char *name); // NaN where there is none
 void peers_free(void);

@@ -16,9 +16,7 @@ static Device *open_cuda(int ordinal, Error *e) {
 }
 #endif
 
-bool device_fell_back(int choice, const Device *d) {
-    return compiled_in && choice == DEVICE_AUTO && d->on_host;
-}
+bool device_fell_back(int choice, const Device *d) { return compiled_in && choice == DEVICE_AUTO && d->on_host; }
 
 Device *device_open(int choice, int ordinal, int threads, int isa, Error *e) {
     Error why = {0};
