@@ -177,24 +177,15 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
         for (int64_t j = 0; j < n && j < NR; j++) c[j] = add ? c[j] + out[i * NR + j] : out[i * NR + j];
 }
 
-// Asks for `bytes` of each of the next rows of a, from the place `at` on.
-ALWAYS_INLINE void fetch_next(Rows a, int64_t at, int64_t bytes) {
-    UNROLL for (int i = 0; i < TILE_ROWS; i++) for (int64_t k = 0; k < bytes; k += 64)
-        __builtin_prefetch((const char *)rows_at(a, i).data + at + k, 0, 2);
-}
-
-// c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a. Meanwhile the `next` rows of a are asked for,
-// a piece with every tile: one after the other, a tile's first loads would wait for memory.
+// c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a. The beginnings of the `next` rows of a are
+// asked for: what follows them the CPU finds out by itself.
 ALWAYS_INLINE void strip(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows next, Rows b,
                          int64_t n, int64_t len, const bool fetch) {
-    const int64_t NR = TILE / MR, bytes = len * (int64_t)dtype_size(t);
-    const int64_t piece = (bytes / (n / NR + 1) + 63) & -64;
-    int64_t j = 0, at = 0;
-    for (; m >= MR && j + NR <= n; j += NR) {
-        if (at < bytes) fetch_next(next, at, piece);
-        at += piece;
-        tile(c + j, stride, add, t, MR, a, MR, rows_at(b, j), NR, len, true, fetch);
-    }
+    const int64_t NR = TILE / MR;
+    int64_t j = 0;
+    UNROLL for (int i = 0; i < TILE_ROWS; i++) UNROLL for (int line = 0; line < 4; line++)
+        __builtin_prefetch((const char *)rows_at(next, i).data + 64 * line, 0, 2);
+    for (; m >= MR && j + NR <= n; j += NR) tile(c + j, stride, add, t, MR, a, MR, rows_at(b, j), NR, len, true, fetch);
     for (; j < n; j += NR) tile(c + j, stride, add, t, MR, a, m, rows_at(b, j), n - j, len, false, fetch);
 }
 
