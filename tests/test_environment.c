@@ -70,6 +70,7 @@ static void variables_and_limits(void **state) {
         {"OMP_MAX_ACTIVE_LEVELS=0", 0, ""},
         {"OMP_SCHEDULE=whatever", 0, "OMP_SCHEDULE is `whatever`"},
         {"OMP_WAIT_POLICY=lazy", 0, "OMP_WAIT_POLICY is `lazy`"},
+        {"OMP_STACKSIZE=1023k", EXIT_CONFIG, "OMP_STACKSIZE is `1023k`, but a thread needs"},
         {"OMP_STACKSIZE=16k", EXIT_CONFIG, "OMP_STACKSIZE is `16k`, but a thread needs"},
         {"OMP_NUM_THREADS=2 OMP_STACKSIZE=900000g", EXIT_MEMORY, "thread"},
         {"OMP_PROC_BIND=true", 0, ""},

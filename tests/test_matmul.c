@@ -42,12 +42,13 @@ static void assert_near(Tensor x, const double *ref, const char *what, int64_t M
     free(host.data);
 }
 
-// Around the tiles' edges and the chunks of K; K that is no whole 16 bytes; many tokens and few.
-static const int64_t matmul_shapes[][3] = {{1, 1, 1},      {1, 17, 5},    {2, 33, 31},   {3, 16, 64},   {5, 100, 33},
-                                           {7, 19, 128},   {8, 65, 15},   {9, 63, 16},   {64, 13, 17},  {65, 129, 63},
-                                           {1, 7, 65},     {17, 70, 300}, {33, 7, 512},  {20, 9, 520},  {64, 97, 896},
-                                           {130, 200, 77}, {9, 40, 2500}, {33, 7, 4864}, {8, 16, 1032}, {40, 24, 513},
-                                           {3, 18, 1023},  {70, 8, 1025}};
+// Around the tiles' edges and the chunks of K; K that is no whole 16 bytes; many tokens and few. The last four:
+// backward sums in several chunks and in whole ones, and more rows than a block has.
+static const int64_t matmul_shapes[][3] = {
+    {1, 1, 1},     {1, 17, 5},     {2, 33, 31},    {3, 16, 64},   {5, 100, 33},  {7, 19, 128},  {8, 65, 15},
+    {9, 63, 16},   {64, 13, 17},   {65, 129, 63},  {1, 7, 65},    {17, 70, 300}, {33, 7, 512},  {20, 9, 520},
+    {64, 97, 896}, {130, 200, 77}, {9, 40, 2500},  {33, 7, 4864}, {8, 16, 1032}, {40, 24, 513}, {3, 18, 1023},
+    {70, 8, 1025}, {520, 9, 1100}, {6, 1100, 150}, {512, 5, 70},  {7, 1024, 72}};
 
 static void test_matmul(void **state) {
     for (size_t s = 0; s < sizeof matmul_shapes / sizeof *matmul_shapes; s++)

@@ -16,6 +16,7 @@
 
 #define DOT_CHUNK 4096 // bytes of a row: four rows fit the first-level cache, a panel of them the second
 
+// The most that panel_block takes: rows of a that have to be packed are packed once for PANEL_COLUMNS rows of b.
 #define PANEL_ROWS    512
 #define PANEL_COLUMNS 128
 
