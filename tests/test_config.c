@@ -79,6 +79,8 @@ static void mistakes_name_their_line(void **state) {
     BAD("vllm_importance_sampling_correction: true\n", "run.yaml:1", "one number");
     BAD("phases:\n  - {name: a, command: sft}\n", "run.yaml:1", "`grpo run FILE`");
     BAD("vllm_gpu_memory_utilization: 0.3\n", "run.yaml:1", "no second engine samples");
+    BAD("eval_strategy: steps\n", "run.yaml:1", "no option `eval_strategy`: write eval_file");
+    BAD("use_cache: true\n", "run.yaml:1", "no option `use_cache`: leave it out");
     BAD("lora_target_modules: [q_proj]\n", "run.yaml:1", "write lora_target");
     BAD("lora_r: 8\nlora_target: [q_poj]\n", "run.yaml:2", "did you mean `q_proj`?");
     BAD("lora_r: 8\nlora_target: [all-linear, q_proj]\n", "run.yaml:2",

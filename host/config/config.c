@@ -233,7 +233,7 @@ static void foreign_advice(const char *name, Str *out) {
         str_printf(out,
                    "write %s; the name is TRL's, and `grpo config --from-trl FILE` turns a file of TRL's into ours",
                    f->ours);
-    else if (f) str_printf(out, "leave it out: %s", f->words);
+    else if (f) str_printf(out, "%s%s", f->how == TRL_NEEDLESS ? "leave it out: " : "", f->words);
     for (size_t i = 0; !f && !out->n && i < sizeof foreign_names / sizeof *foreign_names; i++) {
         const char *known = foreign_names[i][0];
         size_t n = strlen(known);
