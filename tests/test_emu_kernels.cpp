@@ -1,5 +1,6 @@
 // What a kernel may do under tests/emu, and that every kind of fault it is there for is caught: memory, threads,
 // instructions. Each planted fault runs in a child process, whose death and last words are looked at.
+#include "hopper.cuh" // before cmocka.h, whose fail is a macro
 #include "emu_fixture.h"
 #include "philox.h"
 #include <math.h>
@@ -283,6 +284,68 @@ static void matrix_product(void **) {
     assert_memory_equal(c.data(), want.data(), 128 * sizeof(float));
 }
 
+// wgmma with operands along K, across, and in registers: all the same product d[64,N] = a[64,32] b[N,32]^T, in boxes of
+// 64 columns. to: [4, 64, N].
+template <int N> static __global__ void wgmma_kernel(float *to) {
+    SHARED_BOXES(room);
+    constexpr int BOX = 8192; // 64 rows of 128 bytes
+    char *a = room, *a_across = room + BOX, *b = room + 2 * BOX, *b_across = b + N / 64 * BOX;
+    auto at = [](char *box, int row, int column) {
+        return (Bf16 *)(box + row * 128 + (column / 8 ^ row % 8) * 16) + column % 8;
+    };
+    auto value = [](int row, int k) { return from_float<Bf16>((float)((row * 7 + k * 5) % 31 - 15)); };
+    for (int i = (int)threadIdx.x; i < 64 * 32; i += 128) {
+        int r = i / 32, k = i % 32;
+        *at(a, r, k) = *at(a_across, k, r) = value(r, k);
+    }
+    for (int i = (int)threadIdx.x; i < N * 32; i += 128) {
+        int n = i / 32, k = i % 32;
+        *at(b, n, k) = *at(b_across + n / 64 * BOX, k, n % 64) = value(n + 3, k);
+    }
+    shared_for_wgmma();
+    group_sync(1, 128);
+    const int lane = (int)threadIdx.x % WARP, row = (int)threadIdx.x / WARP * 16 + lane / 4, column = lane % 4 * 2;
+    for (int way = 0; way < 4; way++) {
+        float d[N / 2];
+        for (int k = 0; k < 32; k += 16) {
+            uint32_t kept[4];
+            for (int i = 0; i < 4; i++) kept[i] = *(uint32_t *)at(a, row + i % 2 * 8, k + column + i / 2 * 8);
+            wgmma_fence();
+            if (way == 0) wgmma<N>(d, a + k * 2, b + k * 2, k > 0);
+            if (way == 1) wgmma_across<N, true, false>(d, a_across + k * 128, b + k * 2, 0, k > 0);
+            if (way == 2) wgmma_across<N, false, true>(d, a + k * 2, b_across + k * 128, BOX, k > 0);
+            if (way == 3) wgmma_kept<N, true>(d, kept, b_across + k * 128, BOX, k > 0);
+            wgmma_commit();
+            wgmma_wait<0>();
+        }
+        wgmma_settle(d);
+        for (int j = 0; j < N / 2; j++) to[(way * 64 + row + j / 2 % 2 * 8) * N + j / 4 * 8 + column + j % 2] = d[j];
+    }
+}
+template <int N> static void check_wgmma() {
+    size_t shared = (2 + 2 * N / 64) * 8192;
+    float *to = device<float>(4 * 64 * N);
+    cudaFuncSetAttribute((const void *)wgmma_kernel<N>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    assert_int_equal(start(wgmma_kernel<N>, 1, 128, shared, to), cudaSuccess);
+    for (int i = 0; i < 4 * 64 * N; i++) {
+        int r = i / N % 64, n = i % N, want = 0;
+        for (int k = 0; k < 32; k++) want += ((r * 7 + k * 5) % 31 - 15) * (((n + 3) * 7 + k * 5) % 31 - 15);
+        assert_true(to[i] == (float)want);
+    }
+}
+static void warpgroup_product(void **) {
+    check_wgmma<64>();
+    check_wgmma<128>();
+}
+static __global__ void group_sync_kernel(int *to) { group_sync(2, 64), to[threadIdx.x] = 1; }
+static void group_barrier(void **) {
+    int *to = device<int>(128);
+    assert_int_equal(start(group_sync_kernel, 1, 128, 0, to), cudaSuccess);
+    assert_int_equal(to[127], 1);
+    dies([] { start(group_sync_kernel, 1, 96, 0, device<int>(128)); },
+         {"barrier 2, to which only 32 of 64 threads come"});
+}
+
 // The tiles' elements count up; out[kind][lane][register] has two of them.
 static __global__ void ldmatrix_kernel(uint32_t *out) {
     SHARED(uint16_t, tile, [4][8][8]);
@@ -403,6 +466,8 @@ int main(void) {
         cmocka_unit_test_teardown(collectives, clean),
         cmocka_unit_test_teardown(order, clean),
         cmocka_unit_test_teardown(matrix_product, clean),
+        cmocka_unit_test_teardown(warpgroup_product, clean),
+        cmocka_unit_test_teardown(group_barrier, clean),
         cmocka_unit_test_teardown(matrix_loads, clean),
         cmocka_unit_test_teardown(copies, clean),
         cmocka_unit_test_teardown(philox_vectors, clean),

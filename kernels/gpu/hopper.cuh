@@ -88,46 +88,98 @@ template <int R> static __device__ __forceinline__ void wgmma_settle(float (&d)[
 #pragma unroll
     for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
-// The matrix descriptor of a box in shared memory, as wgmma takes it: K-major rows of 128 bytes, swizzled, every eighth
-// row 1024 bytes further.
-static __device__ __forceinline__ uint64_t wgmma_operand(const void *p) {
-    return (uint64_t)(shared_address(p) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+// The matrix descriptor of an operand, as wgmma takes it: swizzled rows of 128 bytes, every eighth 1024 further;
+// `apart`, where the operand is across: bytes from a box to the next.
+static __device__ __forceinline__ uint64_t wgmma_operand(const void *p, int apart) {
+    return (uint64_t)(shared_address(p) >> 4) | (uint64_t)(apart ? apart >> 4 : 1) << 16 | (uint64_t)(1024 >> 4) << 32 |
+           (uint64_t)1 << 62;
 }
 
 // The accumulator registers as operands %0, %1, ... of the assembly: their names (NAMES), and the variables (SUM).
 #define NAMES_0   "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
-#define NAMES_1   "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-#define NAMES_2   "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
-#define NAMES_3   "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define NAMES_4   "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
-#define NAMES_5   "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
-#define NAMES_6   "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111"
-#define NAMES_7   "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+#define NAMES_1   NAMES_0 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define NAMES_2   NAMES_1 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define NAMES_3   NAMES_2 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define NAMES_4   NAMES_3 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
+#define NAMES_5   NAMES_4 ",%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
+#define NAMES_6   NAMES_5 ",%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111"
+#define NAMES_7   NAMES_6 ",%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 #define SUM_4(i)  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define SUM_16(i) SUM_4(16 * i), SUM_4(16 * i + 4), SUM_4(16 * i + 8), SUM_4(16 * i + 12)
+#define SUMS_0    SUM_16(0)
+#define SUMS_1    SUMS_0, SUM_16(1)
+#define SUMS_2    SUMS_1, SUM_16(2)
+#define SUMS_3    SUMS_2, SUM_16(3)
+#define SUMS_4    SUMS_3, SUM_16(4)
+#define SUMS_5    SUMS_4, SUM_16(5)
+#define SUMS_6    SUMS_5, SUM_16(6)
+#define SUMS_7    SUMS_6, SUM_16(7)
+
+// The instruction for N columns: `both` with both operands in shared memory, `kept` with a in registers.
+template <int N> struct Wgmma;
+// r0 .. r5: the numbers of the operands after the accumulators.
+#define WGMMA(N, names, sums, r0, r1, r2, r3, r4, r5, r6)                                                              \
+    template <> struct Wgmma<N> {                                                                                      \
+        template <int across_a, int across_b>                                                                          \
+        static __device__ __forceinline__ void both(float (&d)[N / 2], uint64_t a, uint64_t b, bool add) {             \
+            asm volatile("{\n"                                                                                         \
+                         ".reg .pred add;\n"                                                                           \
+                         "setp.ne.b32 add, %" #r2 ", 0;\n"                                                             \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" names "}, %" #r0 ", %" #r1       \
+                         ", add, 1, 1, %" #r3 ", %" #r4 ";\n"                                                          \
+                         "}"                                                                                           \
+                         : sums                                                                                        \
+                         : "l"(a), "l"(b), "r"((int)add), "n"(across_a), "n"(across_b));                               \
+        }                                                                                                              \
+        template <int across_b>                                                                                        \
+        static __device__ __forceinline__ void kept(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, bool add) { \
+            asm volatile("{\n"                                                                                         \
+                         ".reg .pred add;\n"                                                                           \
+                         "setp.ne.b32 add, %" #r5 ", 0;\n"                                                             \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" names "}, {%" #r0 ",%" #r1       \
+                         ",%" #r2 ",%" #r3 "}, %" #r4 ", add, 1, 1, %" #r6 ";\n"                                       \
+                         "}"                                                                                           \
+                         : sums                                                                                        \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add), "n"(across_b));          \
+        }                                                                                                              \
+    };
+WGMMA(32, NAMES_0, SUMS_0, 16, 17, 18, 19, 20, 21, 22)
+WGMMA(64, NAMES_1, SUMS_1, 32, 33, 34, 35, 36, 37, 38)
+WGMMA(96, NAMES_2, SUMS_2, 48, 49, 50, 51, 52, 53, 54)
+WGMMA(128, NAMES_3, SUMS_3, 64, 65, 66, 67, 68, 69, 70)
+WGMMA(160, NAMES_4, SUMS_4, 80, 81, 82, 83, 84, 85, 86)
+WGMMA(192, NAMES_5, SUMS_5, 96, 97, 98, 99, 100, 101, 102)
+WGMMA(256, NAMES_7, SUMS_7, 128, 129, 130, 131, 132, 133, 134)
 
 // d[64,N] += a[64,16] b[N,16]^T, or = without `add`. a and b point to 16 columns of swizzled boxes in shared memory.
 template <int N>
-static __device__ __forceinline__ void wgmma(float (&d)[N / 2], const void *a, const void *b, bool add);
-// Defines wgmma<N>. names: of all accumulator registers; at_a, at_b, at_add: the numbers of the operands after them.
-#define WGMMA(N, names, at_a, at_b, at_add, ...)                                                                       \
-    template <> __device__ __forceinline__ void wgmma<N>(float(&d)[N / 2], const void *a, const void *b, bool add) {   \
-        asm volatile("{\n"                                                                                             \
-                     ".reg .pred add;\n"                                                                               \
-                     "setp.ne.b32 add, %" #at_add ", 0;\n"                                                             \
-                     "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" names "}, %" #at_a ", %" #at_b       \
-                     ", add, 1, 1, 0, 0;\n"                                                                            \
-                     "}"                                                                                               \
-                     : __VA_ARGS__                                                                                     \
-                     : "l"(wgmma_operand(a)), "l"(wgmma_operand(b)), "r"((int)add));                                   \
-    }
-WGMMA(128, NAMES_0 "," NAMES_1 "," NAMES_2 "," NAMES_3, 64, 65, 66, SUM_16(0), SUM_16(1), SUM_16(2), SUM_16(3))
-WGMMA(160, NAMES_0 "," NAMES_1 "," NAMES_2 "," NAMES_3 "," NAMES_4, 80, 81, 82, SUM_16(0), SUM_16(1), SUM_16(2),
-      SUM_16(3), SUM_16(4))
-WGMMA(192, NAMES_0 "," NAMES_1 "," NAMES_2 "," NAMES_3 "," NAMES_4 "," NAMES_5, 96, 97, 98, SUM_16(0), SUM_16(1),
-      SUM_16(2), SUM_16(3), SUM_16(4), SUM_16(5))
-WGMMA(256, NAMES_0 "," NAMES_1 "," NAMES_2 "," NAMES_3 "," NAMES_4 "," NAMES_5 "," NAMES_6 "," NAMES_7, 128, 129, 130,
-      SUM_16(0), SUM_16(1), SUM_16(2), SUM_16(3), SUM_16(4), SUM_16(5), SUM_16(6), SUM_16(7))
+static __device__ __forceinline__ void wgmma(float (&d)[N / 2], const void *a, const void *b, bool add) {
+    Wgmma<N>::template both<0, 0>(d, wgmma_operand(a, 0), wgmma_operand(b, 0), add);
+}
+// The same where an operand may be across: stored as boxes of rows along K, each of 64 of a's rows (or b's), so that it
+// points to 16 rows of a box. b has N / 64 boxes, `apart` bytes apart; a is one.
+template <int N, bool across_a, bool across_b>
+static __device__ __forceinline__ void wgmma_across(float (&d)[N / 2], const void *a, const void *b, int apart,
+                                                    bool add) {
+    Wgmma<N>::template both<across_a, across_b>(d, wgmma_operand(a, 0), wgmma_operand(b, across_b ? apart : 0), add);
+}
+// The same with a in registers: the warp's 16 rows as mma_bf16 takes them (ptx.cuh). They too must not be touched
+// before the wgmma_wait.
+template <int N, bool across_b>
+static __device__ __forceinline__ void wgmma_kept(float (&d)[N / 2], const uint32_t (&a)[4], const void *b, int apart,
+                                                  bool add) {
+    Wgmma<N>::template kept<across_b>(d, a, wgmma_operand(b, across_b ? apart : 0), add);
+}
+// Makes what this thread has written to shared memory visible to products and copies that are started after a barrier
+// which follows.
+static __device__ __forceinline__ void shared_for_wgmma() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Waits until `threads` threads, whole warps of the block, have come to barrier `id`, 1 .. 15 (0 is __syncthreads').
+static __device__ __forceinline__ void group_sync(int id, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 // ---- registers ------------------------------------------------------------------------------------------------------
 // registers_give: a warpgroup hands back registers and keeps `left` a thread. registers_take: it waits until it has

@@ -73,6 +73,10 @@ struct {
     int what, any, all, count, result;
     EmuSite site;
 } barrier;
+struct {
+    int arrived, threads;
+    unsigned turn;
+} named[16];                                                           // group_sync's
 std::vector<Collective> &collectives = *new std::vector<Collective>(); // [warps][32], by the lowest lane of the mask
 
 char *dynamic;
@@ -157,6 +161,7 @@ void start_block(uint3 block) {
     fixed_size = 0;
     if (dynamic_size) memset(dynamic, 0xff, dynamic_size);
     barrier.arrived = 0;
+    memset(named, 0, sizeof named);
     finished = 0;
     ready_warps = 0;
     memset(ready_lanes, 0, sizeof ready_lanes);
@@ -312,6 +317,23 @@ void emu_collect(const char *name, unsigned mask, void *room, EmuResolve resolve
     run_another();
 }
 
+// Threads that come in turns of `threads`: a thread waits until its turn is whole.
+void emu_group_sync(int id, int threads) {
+    if (id < 1 || id > 15 || threads % 32 || threads <= 0) emu_fail("group_sync(%d, %d)", id, threads);
+    auto &n = named[id];
+    if (n.arrived && n.threads != threads) emu_fail("barrier %d: %d threads, and %d", id, n.threads, threads);
+    n.threads = threads;
+    unsigned turn = n.turn;
+    if (++n.arrived == threads) {
+        n.arrived = 0, n.turn++;
+        return;
+    }
+    for (int64_t turns = 0; n.turn == turn; turns++) {
+        if (turns > 1000000) emu_fail("barrier %d, to which only %d of %d threads come", id, n.arrived, threads);
+        emu_yield();
+    }
+}
+
 void emu_yield(void) {
     wake(self);
     run_another();
@@ -371,12 +393,22 @@ void emu_resolve_mma(void *room[32]) {
 // ---- hopper.cuh -----------------------------------------------------------------------------------------------------
 #include "emu_hopper.h"
 
-static float box_element(const char *box, int row, int k) {
-    uintptr_t at = (uintptr_t)box + (uintptr_t)row * 128 + (uintptr_t)k * 2;
+static float bf16_at(const char *p) {
+    uintptr_t at = (uintptr_t)p;
     at ^= at >> 3 & 0x70;
     uint16_t h;
     memcpy(&h, (const void *)at, 2);
     return __uint_as_float((uint32_t)h << 16);
+}
+// Element (row, k) of an operand in boxes of shared memory.
+static float box_element(const char *box, bool across, int apart, int row, int k) {
+    return across ? bf16_at(box + row / 64 * apart + k * 128 + row % 64 * 2) : bf16_at(box + row * 128 + k * 2);
+}
+// Element (row, k) of a fragment, whose registers each lane has.
+static float fragment_element(void *const room[32], int row, int k) {
+    const EmuWgmma *m = (const EmuWgmma *)room[row % 8 * 4 + k % 8 / 2];
+    uint32_t two = m->kept[row / 8 + k / 8 * 2];
+    return __uint_as_float(k % 2 ? two & 0xffff0000u : two << 16);
 }
 // Sums as mma does; or, with EMU_UNITS=unlike, the 16 products first.
 void emu_resolve_wgmma(void *room[32]) {
@@ -385,15 +417,21 @@ void emu_resolve_wgmma(void *room[32]) {
     const EmuWgmma *first = (const EmuWgmma *)room[0];
     int N = first->N;
     static float a[16][16], b[256][16];
-    if (!emu_is_shared(first->a, 16) || !emu_is_shared(first->b, 16)) emu_fail("wgmma: not boxes in shared memory");
-    for (int k = 0; k < 16; k++) {
-        for (int r = 0; r < 16; r++) a[r][k] = box_element(first->a, first->warp * 16 + r, k);
-        for (int n = 0; n < N; n++) b[n][k] = box_element(first->b, n, k);
-    }
     for (int l = 0; l < 32; l++) {
         const EmuWgmma *m = (const EmuWgmma *)room[l];
         if (!m) emu_fail("wgmma needs all 32 lanes");
         if (m->a != first->a || m->b != first->b || m->add != first->add) emu_fail("wgmma: lanes that differ");
+    }
+    if ((first->a && !emu_is_shared(first->a, 16)) || !emu_is_shared(first->b, 16))
+        emu_fail("wgmma: not boxes in shared memory");
+    for (int k = 0; k < 16; k++) {
+        for (int r = 0; r < 16; r++)
+            a[r][k] = first->kept ? fragment_element(room, r, k)
+                                  : box_element(first->a, first->across_a, 0, first->warp * 16 + r, k);
+        for (int n = 0; n < N; n++) b[n][k] = box_element(first->b, first->across_b, first->apart, n, k);
+    }
+    for (int l = 0; l < 32; l++) {
+        const EmuWgmma *m = (const EmuWgmma *)room[l];
         for (int j = 0; j < N / 2; j++) {
             int row = l / 4 + j / 2 % 2 * 8, n = j / 4 * 8 + l % 4 * 2 + j % 2;
             float c = m->add ? m->d[j] : 0, sum = unlike ? 0 : c;

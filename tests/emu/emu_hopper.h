@@ -71,14 +71,31 @@ template <int R> static inline void wgmma_settle(float (&d)[R]) {}
 struct EmuWgmma {
     float *d;
     const char *a, *b;
-    bool add;
-    int N, warp; // of its warpgroup
+    const uint32_t *kept; // a's fragment where it is in registers, else NULL
+    bool across_a, across_b, add;
+    int apart, N, warp; // warp: of its warpgroup
 };
 void emu_resolve_wgmma(void *room[32]);
-template <int N> static inline void wgmma(float (&d)[N / 2], const void *a, const void *b, bool add, EMU_SITE) {
-    EmuWgmma m = {d, (const char *)a, (const char *)b, add, N, (int)(threadIdx.x / 32 % 4)};
+static inline void emu_wgmma(float *d, const void *a, const uint32_t *kept, const void *b, bool across_a, bool across_b,
+                             int apart, int N, bool add, EmuSite site) {
+    EmuWgmma m = {
+        d, (const char *)a, (const char *)b, kept, across_a, across_b, add, apart, N, (int)(threadIdx.x / 32 % 4)};
     emu_collect("wgmma", EMU_EVERY_LANE, &m, emu_resolve_wgmma, site);
 }
+template <int N> static inline void wgmma(float (&d)[N / 2], const void *a, const void *b, bool add, EMU_SITE) {
+    emu_wgmma(d, a, nullptr, b, false, false, 0, N, add, site);
+}
+template <int N, bool across_a, bool across_b>
+static inline void wgmma_across(float (&d)[N / 2], const void *a, const void *b, int apart, bool add, EMU_SITE) {
+    emu_wgmma(d, a, nullptr, b, across_a, across_b, apart, N, add, site);
+}
+template <int N, bool across_b>
+static inline void wgmma_kept(float (&d)[N / 2], const uint32_t (&a)[4], const void *b, int apart, bool add, EMU_SITE) {
+    emu_wgmma(d, nullptr, a, b, false, across_b, apart, N, add, site);
+}
+static inline void shared_for_wgmma() {}
+void emu_group_sync(int id, int threads);
+static inline void group_sync(int id, int threads) { emu_group_sync(id, threads); }
 
 template <int left> static inline void registers_give() {}
 template <int most> static inline void registers_take() {}
