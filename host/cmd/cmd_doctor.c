@@ -83,6 +83,13 @@ static void check_instructions(Checkup *r, const Device *d) {
     str_free(&missing);
 }
 
+// Says which kernels for this kind of card alone are used, and why the others are not.
+static void check_variants(Checkup *r, const Device *d) {
+    char line[VARIANT_LINE];
+    for (int i = 0; d->variant && d->variant(d, i, line); i++)
+        say(r, strstr(line, "not used") ? FINDING_WARN : FINDING_OK, "kernels", "%s", line);
+}
+
 static void check_machine(Checkup *r, int threads, int isa) {
     struct utsname u;
     if (uname(&u)) snprintf(u.sysname, sizeof u.sysname, "unknown");
@@ -94,6 +101,7 @@ static void check_machine(Checkup *r, int threads, int isa) {
     Device *d = device_open(DEVICE_AUTO, 0, threads, isa, &e);
     if (!d) return fail(r, "device", &e);
     say(r, FINDING_OK, "device", "%s", d->about);
+    check_variants(r, d);
     Error why = {0};
     if (device_fell_back(DEVICE_AUTO, d)) device_close(device_open(DEVICE_CUDA, 0, threads, isa, &why));
     // A GPU that is there but cannot be used; that there is none was said above.

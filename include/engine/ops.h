@@ -168,6 +168,8 @@ typedef struct {
     OPS(OP_MEMBER)
 } OpTable;
 
+#define VARIANT_LINE 160 // bytes
+
 typedef struct Graph Graph;
 typedef struct Event Event;
 
@@ -218,6 +220,9 @@ struct Device {
     // record starts and ends what a profiler that waits for it (nsys, ncu) records. NULL on the CPU.
     void (*range)(Device *d, const char *name);
     void (*record)(Device *d, bool on);
+    // Writes what came of kernel i of those for one kind of card alone ("products of many tokens by wgmma: used"), and
+    // returns it; NULL past the last one. NULL itself on the CPU.
+    const char *(*variant)(const Device *d, int i, char line[VARIANT_LINE]);
     OPS(OP_MEMBER)
 };
 

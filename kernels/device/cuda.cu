@@ -235,6 +235,7 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     d->graph_free = graph_free;
     d->range = range;
     d->record = record;
+    d->variant = cuda_variant;
 #define OP_ENTRY(name, args) d->name = Ranged<cuda_##name, name_of_##name>::run;
     OPS(OP_ENTRY)
     if (!cuda_failed(d, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "opening a stream") &&

@@ -1,5 +1,5 @@
 // The state of the CUDA device (d->backend), which device/cuda.cu opens, and the parts that are opened with it:
-// stream.cu, product.cu, ops/matmul_hopper.cu.
+// stream.cu, product.cu, and the kernels for Hopper alone.
 #pragma once
 #include "common.cuh"
 #include <cublasLt.h>
@@ -8,6 +8,19 @@
 #define BLOCK_COUNTERS 4096
 
 typedef struct MatmulPlans MatmulPlans;
+
+// The kernels written for Hopper alone (kernels/ops/NAME_hopper.cu) beside portable ones, and what they are for people.
+#define HOPPER_KERNELS(X)        X(matmul, "products of many tokens")
+#define HOPPER_INDEX(name, text) HOPPER_##name,
+enum { HOPPER_KERNELS(HOPPER_INDEX) HOPPER_COUNT };
+// What came of one when the device was opened.
+typedef enum {
+    HOPPER_OTHER_CARD, // the card is no Hopper
+    HOPPER_USED,
+    HOPPER_NO_CODE,    // this build has no code for it
+    HOPPER_NO_ROOM,    // the card has too little shared memory
+    HOPPER_DIFFERS,    // its results are not the portable kernel's
+} HopperState;
 
 struct CudaDevice {
     cudaStream_t stream;  // ops and copies, in the order of the calls
@@ -19,8 +32,8 @@ struct CudaDevice {
     size_t shared; // bytes of shared memory a block may have
     cublasLtHandle_t blas;
     MatmulPlans *plans;
-    bool hopper;       // whether products of many tokens use wgmma: its bits are the portable kernel's
-    unsigned *arrived; // [BLOCK_COUNTERS] on the device, 0 between ops: blocks of a tile that are done
+    HopperState hopper[HOPPER_COUNT]; // which of Hopper's kernels are used; none before they have been checked
+    unsigned *arrived;                // [BLOCK_COUNTERS] on the device, 0 between ops: blocks of a tile that are done
 };
 
 // Open and close cuBLASLt and the counters (product.cu). False after filling d->error.
@@ -31,7 +44,17 @@ void product_close(Device *d);
 // on the shape. Uses the scratch that is left as workspace.
 void cuda_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b, bool b_t);
 
-// Finds out whether this card may use wgmma, and sets `hopper` (matmul_hopper.cu). False after filling d->error.
+// Runs every kernel written for Hopper beside the portable one, and sets d's `hopper` (device/variants.cu). On another
+// card none is used. False after filling d->error.
 bool hopper_open(Device *d, int compute_capability);
+// Device.variant (ops.h).
+const char *cuda_variant(const Device *d, int i, char line[VARIANT_LINE]);
+// The checks: HOPPER_USED where forward kernels have the portable one's bits, so that it does not matter which of them
+// computes a row, and backward kernels its results but for rounding. While one runs, its kernel is not in use yet.
+#define HOPPER_CHECK(name, text) HopperState hopper_check_##name(Device *d);
+HOPPER_KERNELS(HOPPER_CHECK)
+// Whether the kernel is used.
+#define HOPPER_USES(d, name) (((CudaDevice *)(d)->backend)->hopper[HOPPER_##name] == HOPPER_USED)
+
 // The op matmul by wgmma. False, and nothing done, where it does not apply: the caller then takes the portable kernel.
 bool hopper_matmul(Device *d, Tensor y, Tensor x, Tensor w);

@@ -12,11 +12,9 @@
 //   us          206 (396)        115 (203)        30 (64)         27 (44)
 //   TFLOP/s     694              623              559             480
 // Clusters of two blocks that share the weights' boxes were slower in every shape (262 us for the first).
-#include "cuda.cuh"
+#include "hopper_check.cuh"
 #include "hopper_tile.cuh"
 #include <initializer_list>
-#include <stdio.h>
-#include <string.h>
 
 #define BAND 16
 
@@ -104,75 +102,34 @@ template <typename U> static bool run_best(Device *d, Tensor y, Tensor x, Tensor
 }
 
 bool hopper_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
-    const CudaDevice *own = (CudaDevice *)d->backend;
     const int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w);
-    if (!own->hopper || M <= 128 || !K || N % Pack<Bf16>::N || !aligned_rows(data_of<Bf16>(x), K) ||
+    if (!HOPPER_USES(d, matmul) || M <= 128 || !K || N % Pack<Bf16>::N || !aligned_rows(data_of<Bf16>(x), K) ||
         !aligned_rows(data_of<Bf16>(w), K) || (uintptr_t)y.data % 16 || M > INT32_MAX || N > INT32_MAX)
         return false;
     return y.dtype == BF16 ? run_best<Bf16>(d, y, x, w) : run_best<float>(d, y, x, w);
 }
 
 // ---- the check at open ----------------------------------------------------------------------------------------------
-// Fills a matrix with pseudo-random numbers: of size 1/2 to 2 in rows 0, 3, 6 .., of sizes 2^-20 to 2^19 in the others.
-static __global__ void draw_kernel(Bf16 *to, int64_t rows, int64_t K, uint32_t seed) {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * K;
-         i += (int64_t)gridDim.x * blockDim.x) {
-        uint32_t h = (uint32_t)i * 2654435761u ^ seed;
-        for (int k = 0; k < 2; k++) h = (h ^ h >> 15) * 0x85ebca6bu, h ^= h >> 13;
-        uint32_t exponent = i / K % 3 ? 107 + h % 40 : 126 + h % 2;
-        to[i] = from_float<Bf16>(__uint_as_float((h & 0x807f0000u) | exponent << 23));
-    }
-}
-static __global__ void compare_kernel(const uint32_t *a, const uint32_t *b, int64_t n, unsigned *differ) {
-    unsigned mine = 0;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x)
-        mine += a[i] != b[i];
-    if (mine) atomicAdd(differ, mine);
-}
-
 // Whether this tile gives the portable kernel's bits, for K columns and a shape that has the tile's edges.
-template <typename Tile, typename U> static bool alike(Device *d, int64_t K, unsigned *differ) {
-    const int64_t M = 300, N = 520, words = M * N * (int64_t)sizeof(U) / 4;
+template <typename Tile, typename U> static bool alike(Device *d, int64_t K) {
+    const int64_t M = 300, N = 520;
     const DType result = sizeof(U) == sizeof(float) ? F32 : BF16;
     size_t mark = arena_mark(&d->scratch);
-    auto take = [&](DType type, int64_t rows, int64_t width) {
-        Tensor t = tensor2(NULL, type, rows, width);
-        t.data = arena_take(&d->scratch, tensor_bytes(t));
-        return t;
-    };
-    Tensor x = take(BF16, M, K), w = take(BF16, N, K), wanted = take(result, M, N), got = take(result, M, N);
-    LAUNCH(d, draw_kernel, grid_for(d, M * K, 256), 256, 0, data_of<Bf16>(x), M, K, 1u);
-    LAUNCH(d, draw_kernel, grid_for(d, N * K, 256), 256, 0, data_of<Bf16>(w), N, K, 2u);
-    cuda_matmul(d, wanted, x, w); // own->hopper is not set yet
-    unsigned count = 1;
-    if (run<Tile, U>(d, got, x, w)) {
-        LAUNCH(d, compare_kernel, grid_for(d, words, 256), 256, 0, data_of<uint32_t>(wanted), data_of<uint32_t>(got),
-               words, differ);
-        d->copy(d, &count, differ, sizeof count);
-    }
+    Tensor x = hopper_draw(d, M, K, 20, 1), w = hopper_draw(d, N, K, 20, 2);
+    Tensor wanted = hopper_take(d, result, M, N), got = hopper_take(d, result, M, N);
+    cuda_matmul(d, wanted, x, w); // the portable one: this is not in use yet
+    bool same = run<Tile, U>(d, got, x, w) && hopper_equal(d, wanted, got);
     arena_rewind(&d->scratch, mark);
-    return !d->error[0] && !count;
+    return same;
 }
-template <typename Tile> static bool alike(Device *d, int64_t K, unsigned *differ) {
-    return alike<Tile, float>(d, K, differ) && alike<Tile, Bf16>(d, K, differ);
+template <typename Tile> static bool alike(Device *d, int64_t K) {
+    return alike<Tile, float>(d, K) && alike<Tile, Bf16>(d, K);
 }
 
-bool hopper_open(Device *d, int compute_capability) {
-    CudaDevice *own = (CudaDevice *)d->backend;
-    cudaFuncAttributes code;
-    if (compute_capability != 90 || own->shared < (size_t)One256::SHARED_BYTES) return true;
-    if (cudaFuncGetAttributes(&code, (const void *)matmul_hopper_kernel<One256, Bf16>) != cudaSuccess) {
-        (void)cudaGetLastError(); // a build without this card's code
-        return true;
-    }
-    unsigned *differ = own->arrived; // 0 between ops, and here again in the end
-    own->hopper = alike<One256>(d, 1000, differ) && alike<One192>(d, 1000, differ) &&
-                  alike<Chunks192>(d, 2120, differ) && alike<Chunks160>(d, 2120, differ) &&
-                  alike<Chunks128>(d, 2120, differ);
-    if (!own->hopper) {
-        size_t at = strlen(d->about);
-        snprintf(d->about + at, sizeof d->about - at, "; wgmma is not used: its bits are not mma's here");
-    }
-    cuda_failed(d, cudaMemsetAsync(differ, 0, sizeof *differ, own->stream), "opening the products");
-    return !d->error[0];
+HopperState hopper_check_matmul(Device *d) {
+    HopperState fits = hopper_fits(d, (const void *)matmul_hopper_kernel<Chunks160, Bf16>, Chunks160::SHARED_BYTES);
+    if (fits != HOPPER_USED) return fits;
+    bool same = alike<One256>(d, 1000) && alike<One192>(d, 1000) && alike<Chunks192>(d, 2120) &&
+                alike<Chunks160>(d, 2120) && alike<Chunks128>(d, 2120);
+    return same ? HOPPER_USED : HOPPER_DIFFERS;
 }

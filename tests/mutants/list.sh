@@ -108,7 +108,7 @@ mutant hopper_phase 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' m
     'if (++slot == STAGES) slot = 0, phase ^= 1;' 'if (++slot == STAGES) slot = 0;'
 mutant hopper_quad_pairs 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
     'if (odd) v[0] = a, v[2] = b;' 'if (odd) v[0] = b, v[2] = a;'
-mutant hopper_trusts_the_card kernels/ops/matmul_hopper.cu matmul \
+mutant hopper_trusts_the_card 'kernels/gpu/hopper_check.cuh>kernels/ops/matmul_hopper.cu' matmul \
     'return !d->error[0] && !count;' 'return !d->error[0];'
 mutant matmul_bwd_set kernels/gpu/product.cu ops:matmul_bwd \
     'beta = add ? 1 : 0' 'beta = 0'
