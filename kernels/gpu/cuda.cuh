@@ -17,9 +17,9 @@ enum { HOPPER_KERNELS(HOPPER_INDEX) HOPPER_COUNT };
 typedef enum {
     HOPPER_OTHER_CARD, // the card is no Hopper
     HOPPER_USED,
-    HOPPER_NO_CODE,    // this build has no code for it
-    HOPPER_NO_ROOM,    // the card has too little shared memory
-    HOPPER_DIFFERS,    // its results are not the portable kernel's
+    HOPPER_NO_CODE, // this build has no code for it
+    HOPPER_NO_ROOM, // the card has too little shared memory
+    HOPPER_DIFFERS, // its results are not the portable kernel's
 } HopperState;
 
 struct CudaDevice {
