@@ -119,7 +119,7 @@ static void check_rows(DType t, DType u, int64_t M, int64_t N, int64_t K, const 
 }
 static void test_matmul_rows(void **state) {
     static const int few[] = {1, 2, 3, 7, 64}, many[] = {9, 31, 63, 65, 128};
-    static const int narrow[] = {1, 8, 12, 20, 64}, one[] = {50};
+    static const int narrow[] = {1, 8, 12, 20, 64}, one[] = {50}, decoded[] = {4, 8, 11, 20, 29, 32};
     for (DType t = F32; t <= BF16; t++) {
         check_rows(t, t, 64, 203, 2600, few, 5);
         check_rows(t, t, 200, 136, 1064, many, 5); // whole 16 bytes: large and small tiles, chunks apart and together
@@ -128,6 +128,9 @@ static void test_matmul_rows(void **state) {
         check_rows(t, t, 131, 520, 1064, one, 1);
         check_rows(t, t, 70, 24, 1032, narrow, 5); // fewer blocks than a card has processors
         check_rows(t, t == F32 ? BF16 : F32, 70, 20, 1032, few, 5);
+        check_rows(t, t, 44, 77, 501, decoded, 6); // the CPU's ways for few rows: a chunk of K, several, many columns
+        check_rows(t, t, 44, 77, 1030, decoded, 6);
+        check_rows(t, t, 44, 3300, 72, decoded, 6);
     }
 }
 

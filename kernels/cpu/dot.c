@@ -4,7 +4,8 @@
 // Nothing is packed: a tile of 4 x 4 outputs keeps 16 vector accumulators over K, loads 8 vectors for every 16
 // multiply-adds, and ends in one transposing tree that turns 16 vectors into 16 sums. A row more or less in a tile
 // changes nothing for the others, so a product's rows are the same bits in every batch.
-// One row alone (decode) is limited by reading b: there b's rows are read strictly in the order of memory.
+// Few rows of a (decode) are limited by reading b: for up to 8 rows b is read strictly in the order of memory, for up
+// to 32 what comes next is asked for a little with every tile, so that memory and arithmetic are busy at the same time.
 #include "dot.h"
 #include "error.h"
 #include "parallel.h"
@@ -17,7 +18,11 @@
 #define BLOCK_N   96
 #define TILES_M   512 // the same for tile registers, of rows that run down memory
 #define TILES_N   64
-#define HELD      8 // row_alone holds the accumulators of this many chunks of K at once
+#define HELD      8     // row_alone and rows_few hold the accumulators of this many chunks of K at once
+#define FEW       8     // rows of a, packed, for which b is read in the order of memory
+#define FEW_BYTES 32768 // and their bytes, which leave the first-level cache room for b
+#define MORE      32    // rows of a for which a block of b lies in the first-level cache, MORE_N rows of one chunk
+#define MORE_N    16
 
 // --- Loads, and the step that multiplies a vector of a and one of b into an accumulator, for each dtype ---
 
@@ -78,11 +83,11 @@ static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_f32(step_f3
 #endif
 
 // Defines a function: acc[MR,NR] = the products of MR rows of a and NR rows of b over len elements, still spread over
-// lanes; the tail is padded with zeros. With `ahead` it prefetches into the second-level cache the elements of b that
-// lie so much further on.
+// lanes; the tail is padded with zeros. Meanwhile len elements from `next`, of NF <= NR rows, are prefetched into the
+// second-level cache.
 #define DEFINE_LANES(name, Elem, Loaded, STEP, load, load_part, step)                                                  \
     ALWAYS_INLINE void name(Vec *acc, int MR, int NR, const Elem *const *a, const Elem *const *b, int64_t len,         \
-                            const bool fetch, int64_t ahead) {                                                         \
+                            const int NF, const Elem *const *next) {                                                   \
         UNROLL for (int i = 0; i < MR * NR; i++) acc[i] = (Vec){0};                                                    \
         int64_t k = 0;                                                                                                 \
         for (; k + STEP <= len; k += STEP) {                                                                           \
@@ -90,7 +95,7 @@ static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_f32(step_f3
             UNROLL for (int i = 0; i < MR; i++) x[i] = load(a[i] + k);                                                 \
             UNROLL for (int j = 0; j < NR; j++) {                                                                      \
                 Loaded y = load(b[j] + k);                                                                             \
-                if (fetch) __builtin_prefetch(b[j] + k + ahead, 0, 2);                                                 \
+                if (j < NF) __builtin_prefetch(next[j] + k, 0, 2);                                                     \
                 UNROLL for (int i = 0; i < MR; i++) acc[i * NR + j] = step(acc[i * NR + j], x[i], y);                  \
             }                                                                                                          \
         }                                                                                                              \
@@ -107,9 +112,12 @@ DEFINE_LANES(lanes_f32, float, Vec, WIDTH, load_f32, load_f32_part, step_f32)
 DEFINE_LANES(lanes_bf16, uint16_t, BfVec, WIDTH_BF16, load_bf16, load_bf16_part, step_bf16)
 
 ALWAYS_INLINE void lanes(Vec *acc, DType t, int MR, int NR, const void *const *a, const void *const *b, int64_t len,
-                         const bool fetch, int64_t ahead) {
-    if (t == F32) lanes_f32(acc, MR, NR, (const float *const *)a, (const float *const *)b, len, fetch, ahead);
-    else lanes_bf16(acc, MR, NR, (const uint16_t *const *)a, (const uint16_t *const *)b, len, fetch, ahead);
+                         const int NF, const void *const *next) {
+    if (t == F32)
+        lanes_f32(acc, MR, NR, (const float *const *)a, (const float *const *)b, len, NF, (const float *const *)next);
+    else
+        lanes_bf16(acc, MR, NR, (const uint16_t *const *)a, (const uint16_t *const *)b, len, NF,
+                   (const uint16_t *const *)next);
 }
 
 // --- Sixteen sums over lanes at once ---
@@ -156,17 +164,18 @@ ALWAYS_INLINE void sum_lanes(float *out, const Vec *v) {
 // --- Tiles ---
 
 // c[m,n] = (or +=, with `add`) one chunk of MR rows of a times 16 / MR rows of b. Rows past the end repeat the last one
-// and are not stored; `whole`: there are none. With `fetch`, the rows of b behind these are prefetched.
+// and are not stored; `whole`: there are none. Of each GROUP rows from `next` on, the first NF are prefetched.
 ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
-                        int64_t len, const bool whole, const bool fetch) {
+                        int64_t len, const bool whole, const int NF, Rows next) {
     const int NR = TILE / MR;
     Vec acc[TILE];
-    const void *pa[TILE_ROWS], *pb[GROUP];
+    const void *pa[TILE_ROWS], *pb[GROUP], *pn[GROUP];
     UNROLL for (int i = 0; i < MR; i++) pa[i] = rows_at(a, whole || i < m ? i : m - 1).data;
     UNROLL for (int g = 0; g < NR; g += GROUP) {
         UNROLL for (int j = 0; j < GROUP; j++) pb[j] = rows_at(b, whole || g + j < n ? g + j : n - 1).data;
+        UNROLL for (int j = 0; j < NF; j++) pn[j] = rows_at(next, g + j).data;
         Vec partial[TILE_ROWS * GROUP];
-        lanes(partial, t, MR, GROUP, pa, pb, len, fetch, GROUP * b.stride);
+        lanes(partial, t, MR, GROUP, pa, pb, len, NF, pn);
         UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < GROUP; j++) acc[i * NR + g + j] =
             partial[i * GROUP + j];
     }
@@ -177,29 +186,56 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
         for (int64_t j = 0; j < n && j < NR; j++) c[j] = add ? c[j] + out[i * NR + j] : out[i * NR + j];
 }
 
-// c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a. The beginnings of the `next` rows of a are
-// asked for: what follows them the CPU finds out by itself.
-ALWAYS_INLINE void strip(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows next, Rows b,
-                         int64_t n, int64_t len, const bool fetch) {
+// c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a. Row j's tile prefetches as tile does from row
+// j of `next` on.
+ALWAYS_INLINE void strip(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
+                         int64_t len, const int NF, Rows next) {
     const int64_t NR = TILE / MR;
     int64_t j = 0;
+    for (; m >= MR && j + NR <= n; j += NR)
+        tile(c + j, stride, add, t, MR, a, MR, rows_at(b, j), NR, len, true, NF, rows_at(next, j));
+    for (; j < n; j += NR)
+        tile(c + j, stride, add, t, MR, a, m, rows_at(b, j), n - j, len, false, NF, rows_at(next, j));
+}
+
+// The beginnings of the next rows of a are asked for: what follows them the CPU finds out by itself.
+ALWAYS_INLINE void begin_rows(Rows next) {
     UNROLL for (int i = 0; i < TILE_ROWS; i++) UNROLL for (int line = 0; line < 4; line++)
         __builtin_prefetch((const char *)rows_at(next, i).data + 64 * line, 0, 2);
-    for (; m >= MR && j + NR <= n; j += NR) tile(c + j, stride, add, t, MR, a, MR, rows_at(b, j), NR, len, true, fetch);
-    for (; j < n; j += NR) tile(c + j, stride, add, t, MR, a, m, rows_at(b, j), n - j, len, false, fetch);
 }
 
 // The same for any m. Only the first rows of a find b's outside the second-level cache; for the others prefetching
 // would only ask it for every line twice, and on newer EPYCs that is what binds (57 instead of 75 % of the arithmetic).
 ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
                          int64_t len) {
+    Rows after = rows_at(b, GROUP);
     for (int64_t i = 0; i < m; i += TILE_ROWS) {
         int64_t left = m - i;
         float *y = c + i * stride;
-        Rows ai = rows_at(a, i), next = left > 2 * TILE_ROWS ? rows_at(ai, TILE_ROWS) : ai;
-        if (left <= 2) strip(y, stride, add, t, 2, ai, left, next, b, n, len, true);
-        else if (i == 0) strip(y, stride, add, t, TILE_ROWS, ai, left, next, b, n, len, true);
-        else strip(y, stride, add, t, TILE_ROWS, ai, left, next, b, n, len, false);
+        Rows ai = rows_at(a, i);
+        begin_rows(left > 2 * TILE_ROWS ? rows_at(ai, TILE_ROWS) : ai);
+        if (left <= 2) strip(y, stride, add, t, 2, ai, left, b, n, len, GROUP, after);
+        else if (i == 0) strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, GROUP, after);
+        else strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, 0, after);
+    }
+}
+
+// c[m,n] = one chunk of K for FEW < m <= MORE, MORE_N rows of b after the other. The next of them are prefetched by all
+// strips of rows of a together: of every four rows the strips ask for one each, the first of three for two.
+ALWAYS_INLINE void chunk_more(float *c, int64_t stride, DType t, Rows a, int64_t m, Rows b, int64_t n, int64_t len) {
+    const int64_t strips = (m + TILE_ROWS - 1) / TILE_ROWS;
+    for (int64_t j = 0; j < n; j += MORE_N) {
+        const int64_t bn = n - j < MORE_N ? n - j : MORE_N;
+        const bool last = j + 2 * MORE_N > n; // no whole block follows
+        Rows bj = rows_at(b, j), next = rows_at(b, last ? j : j + MORE_N);
+        for (int64_t s = 0; s < strips; s++) {
+            float *y = c + s * TILE_ROWS * stride + j;
+            Rows as = rows_at(a, s * TILE_ROWS);
+            int64_t left = m - s * TILE_ROWS, first = strips == 3 && s ? s + 1 : s;
+            if (last || s >= GROUP) strip(y, stride, false, t, TILE_ROWS, as, left, bj, bn, len, 0, next);
+            else if (strips == 3 && !s) strip(y, stride, false, t, TILE_ROWS, as, left, bj, bn, len, 2, next);
+            else strip(y, stride, false, t, TILE_ROWS, as, left, bj, bn, len, 1, rows_at(next, first));
+        }
     }
 }
 
@@ -215,8 +251,9 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
                 Rows row = rows_at(b, j + r < n ? j + r : n - 1);
                 chunks = 0;
                 for (int64_t k = k0; k < K && chunks < HELD; k += size, chunks++) {
-                    const void *pa = cols_at(a, k).data, *pb = cols_at(row, k).data;
-                    lanes(&acc[chunks][r], t, 1, 1, &pa, &pb, K - k < size ? K - k : size, true, size);
+                    const void *pa = cols_at(a, k).data, *pb = cols_at(row, k).data,
+                               *next = cols_at(row, k + size).data;
+                    lanes(&acc[chunks][r], t, 1, 1, &pa, &pb, K - k < size ? K - k : size, 1, &next);
                 }
             }
             for (int h = 0; h < chunks; h++) {
@@ -225,6 +262,77 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
                 for (int r = 0; r < TILE && j + r < n; r++) c[j + r] = k0 + h > 0 ? c[j + r] + out[r] : out[r];
             }
         }
+}
+
+// Rows of a for rows_few, in steps of a vector: step s of row i at (s MR + i) vectors, zeros past K and past the rows.
+typedef struct {
+    _Alignas(64) char steps[FEW_BYTES];
+} FewRows;
+#define STEP_BYTES ((int64_t)sizeof(Vec))
+
+static void few_pack(FewRows *p, int MR, Rows a, int64_t m, int64_t K) {
+    const int64_t bytes = K * (int64_t)dtype_size(a.dtype);
+    for (int64_t i = 0; i < MR; i++)
+        for (int64_t at = 0; at < bytes; at += STEP_BYTES) {
+            char *to = p->steps + at * MR + i * STEP_BYTES;
+            const int64_t n = i >= m ? 0 : bytes - at < STEP_BYTES ? bytes - at : STEP_BYTES;
+            if (n < STEP_BYTES) memset(to, 0, (size_t)STEP_BYTES);
+            if (n) memcpy(to, (const char *)rows_at(a, i).data + at, (size_t)n);
+        }
+}
+
+// acc[MR] = the products of MR packed rows of a, from `a` on, and one row of b, as lanes makes them.
+#define DEFINE_LANES_FEW(name, Elem, Loaded, STEP, load, load_part, step)                                              \
+    ALWAYS_INLINE void name(Vec *acc, int MR, const Elem *a, const Elem *b, int64_t len, int64_t ahead) {              \
+        UNROLL for (int i = 0; i < MR; i++) acc[i] = (Vec){0};                                                         \
+        for (int64_t k = 0; k < len; k += STEP, a += MR * STEP) {                                                      \
+            Loaded y = k + STEP <= len ? load(b + k) : load_part(b + k, len - k);                                      \
+            __builtin_prefetch(b + k + ahead, 0, 2);                                                                   \
+            UNROLL for (int i = 0; i < MR; i++) acc[i] = step(acc[i], load(a + i * STEP), y);                          \
+        }                                                                                                              \
+    }
+DEFINE_LANES_FEW(lanes_few_f32, float, Vec, WIDTH, load_f32, load_f32_part, step_f32)
+DEFINE_LANES_FEW(lanes_few_bf16, uint16_t, BfVec, WIDTH_BF16, load_bf16, load_bf16_part, step_bf16)
+
+// c[m,n] = a[m,K] b[n,K]^T for m <= MR <= FEW rows, whose packed bytes fit FEW_BYTES: b as row_alone reads it.
+ALWAYS_INLINE void rows_few(float *c, int64_t stride, DType t, const int MR, Rows a, int64_t m, Rows b, int64_t n,
+                            int64_t K) {
+    const int64_t each = (int64_t)dtype_size(t), size = DOT_CHUNK / each, group = TILE / MR;
+    FewRows few;
+    few_pack(&few, MR, a, m, K);
+    for (int64_t j = 0; j < n; j += group) {
+        Vec acc[HELD][TILE];
+        for (int64_t r = 0; r < group; r++) {
+            Rows row = rows_at(b, j + r < n ? j + r : n - 1);
+            for (int64_t k = 0, h = 0; k < K; k += size, h++) {
+                const void *pa = few.steps + k * each * MR, *pb = cols_at(row, k).data;
+                int64_t len = K - k < size ? K - k : size;
+                Vec part[FEW];
+                if (t == F32) lanes_few_f32(part, MR, pa, pb, len, size);
+                else lanes_few_bf16(part, MR, pa, pb, len, size);
+                UNROLL for (int i = 0; i < MR; i++) acc[h][r * MR + i] = part[i];
+            }
+        }
+        for (int64_t k = 0, h = 0; k < K; k += size, h++) {
+            float out[TILE];
+            sum_lanes(out, acc[h]);
+            for (int64_t r = 0; r < group && j + r < n; r++)
+                for (int64_t i = 0; i < m; i++) {
+                    float *y = c + i * stride + j + r;
+                    *y = h ? *y + out[r * MR + i] : out[r * MR + i];
+                }
+        }
+    }
+}
+ALWAYS_INLINE void rows_few_any(float *c, int64_t stride, DType t, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    if (m <= 2) rows_few(c, stride, t, 2, a, m, b, n, K);
+    else if (m <= 4) rows_few(c, stride, t, 4, a, m, b, n, K);
+    else rows_few(c, stride, t, 8, a, m, b, n, K);
+}
+// Whether m rows go by rows_few.
+static bool are_few(DType t, int64_t m, int64_t K) {
+    const int64_t each = (int64_t)dtype_size(t), steps = (K * each + STEP_BYTES - 1) / STEP_BYTES;
+    return m <= FEW && (m <= 2 ? 2 : m <= 4 ? 4 : 8) * steps * STEP_BYTES <= FEW_BYTES && K * each <= HELD * DOT_CHUNK;
 }
 
 Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K) {
@@ -246,6 +354,16 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
         else row_alone(c, BF16, a, b, n, K);
         return;
     }
+    if (are_few(a.dtype, m, K)) {
+        if (a.dtype == F32) rows_few_any(c, stride, F32, a, m, b, n, K);
+        else rows_few_any(c, stride, BF16, a, m, b, n, K);
+        return;
+    }
+    if (m > FEW && m <= MORE && K <= size) {
+        if (a.dtype == F32) chunk_more(c, stride, F32, a, m, b, n, K);
+        else chunk_more(c, stride, BF16, a, m, b, n, K);
+        return;
+    }
     for (int64_t j = 0; j < n; j += BLOCK_N)
         for (int64_t k = 0; k < K; k += size) {
             int64_t len = K - k < size ? K - k : size, bn = n - j < BLOCK_N ? n - j : BLOCK_N;
@@ -263,9 +381,16 @@ static int64_t panel_columns(int64_t m, int64_t n) {
     return tasks >= 4 * thread_limit() ? PANEL_COLUMNS : PANEL_COLUMNS / 2;
 }
 
+// Columns of a task of `block` where nothing runs down memory: more for chunk_more, which cannot ask for what comes
+// after a task.
+static int64_t block_columns(DType t, int64_t m, int64_t n, int64_t K) {
+    bool more = m > FEW && m <= MORE && K * (int64_t)dtype_size(t) <= DOT_CHUNK;
+    return more && n >= 16 * BLOCK_N * thread_limit() ? 4 * BLOCK_N : BLOCK_N;
+}
+
 // One task: c[m,n] by dot_block or by tile registers, by way of a block of sums where c is not f32 or is added to.
 static void block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    float sums[TILES_M * TILES_N];
+    float sums[TILES_M * TILES_N]; // more than BLOCK_M x BLOCK_N, and MORE x 4 BLOCK_N
     bool direct = c.dtype == F32 && !add;
     dot_block(direct ? (float *)c.data : sums, direct ? c.stride : n, a, m, b, n, K);
     for (int64_t i = 0; !direct && i < m; i++) row_put((void *)rows_at(c, i).data, c.dtype, add, sums + i * n, n);
@@ -274,7 +399,7 @@ static void block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_
 // dot_all for rows of a that are ready.
 static void multiply(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     const bool down = a.down || b.down, panels = down && !goes_by_tiles(a);
-    const int64_t columns = panels ? panel_columns(m, n) : down ? TILES_N : BLOCK_N;
+    const int64_t columns = panels ? panel_columns(m, n) : down ? TILES_N : block_columns(a.dtype, m, n, K);
     const int64_t rows = panels ? PANEL_ROWS : down ? TILES_M : BLOCK_M;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
     for (int64_t j = 0; j < n; j += columns)
