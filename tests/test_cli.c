@@ -234,6 +234,26 @@ static void resuming_names_what_changed(void **state) {
     str_free(&out);
 }
 
+// What stands before each question is told from what stood there, though its file has the same name.
+static void resuming_names_other_examples(void **state) {
+    static const char *const example[] = {"1 + 1", "2 + 1", "2 + 1"};
+    Str out = {0};
+    for (int i = 0; i < 3; i++) {
+        char *line = xasprintf("{\"prompt\": \"%s\", \"completion\": \"3\"}\n", example[i]);
+        char *all =
+            xasprintf("train " TINY "train_file=$D/train.jsonl output_dir=$D/shown few_shot_file=$D/shown.jsonl "
+                      "raw=true max_prompt_length=64 max_steps=%d",
+                      i + 1);
+        char *args = words(all);
+        write_file("shown.jsonl", line);
+        if (grpo(args, NULL, &out)) fail_msg("%s", out.s);
+        if (!strstr(out.s, "few_shot_file or system_prompt_file says is not what") != (i != 1))
+            fail_msg("%d: %s", i, out.s);
+        free(line), free(all), free(args);
+    }
+    str_free(&out);
+}
+
 // A checkpoint given as a model is held against its manifest, unless it is only mapped.
 static void a_damaged_checkpoint_is_no_model(void **state) {
     Str out = {0};
@@ -304,9 +324,10 @@ static void a_signal_ends_the_wait_for_a_prompt(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(resuming_names_what_changed),         cmocka_unit_test(a_damaged_checkpoint_is_no_model),
-        cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt), cmocka_unit_test(train_eval_sample_sft_work_together),
-        cmocka_unit_test(a_run_is_shown_and_starts_hooks),     cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
+        cmocka_unit_test(resuming_names_what_changed),         cmocka_unit_test(resuming_names_other_examples),
+        cmocka_unit_test(a_damaged_checkpoint_is_no_model),    cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
+        cmocka_unit_test(train_eval_sample_sft_work_together), cmocka_unit_test(a_run_is_shown_and_starts_hooks),
+        cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, cli_setup, cli_teardown);
 }

@@ -36,7 +36,7 @@ static const struct {
 };
 enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
 _Static_assert(sizeof(TrainState) ==
-                   N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(MixCursor) + 3 * sizeof(void *) + 32 + 48 + 16 + 32,
+                   N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(MixCursor) + 3 * sizeof(void *) + 32 + 48 + 16 + 16 + 32,
                "a field is not saved");
 
 // ---- names --------------------------------------------------------------------------------------------------------
@@ -184,6 +184,7 @@ static bool train_state_write(OutDir *d, const TrainState *s, DType dtype, Error
     json_object_set_new(j, "dtype", json_string(dtype_name(dtype)));
     json_object_set_new(j, "numerics", json_string(s->numerics));
     json_object_set_new(j, "data", json_string(s->data));
+    if (*s->prompts) json_object_set_new(j, "prompts", json_string(s->prompts));
     if (*s->judges) json_object_set_new(j, "judges", json_string(s->judges));
     if (*s->start) json_object_set_new(j, "start", json_string(s->start));
     json_object_set_new(j, "command", s->command ? json_string(s->command) : json_null());
@@ -391,6 +392,7 @@ static bool train_state_read(const char *path, TrainState *s, int64_t step, DTyp
                        path, command ? command : "?", s->command);
     copy_text(j, "numerics", s->numerics, sizeof s->numerics);
     copy_text(j, "data", s->data, sizeof s->data);
+    copy_text(j, "prompts", s->prompts, sizeof s->prompts);
     copy_text(j, "judges", s->judges, sizeof s->judges);
     copy_text(j, "start", s->start, sizeof s->start);
     const char *saved = json_text(json_object_get(j, "dtype"));

@@ -30,6 +30,7 @@ typedef struct {
     const char *command; // "train", "sft" or "reward_model": it is only resumed by the command that saved it; NULL: any
     char numerics[32];   // Device.numerics of the device that saves, or saved, it
     char data[48];       // bytes and CRC32C of the training files
+    char prompts[16];    // CRC32C of the files that stand before each question; "": none
     char judges[16];     // CRC32C of the models and templates behind rewards; "": none
     char start[32];      // CRC32C of the weights of the reference, where no file of the checkpoint has it; "": none
 } TrainState;

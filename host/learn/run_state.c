@@ -78,6 +78,22 @@ static bool data_sum(const FileList *files, char sum[sizeof((TrainState *)0)->da
     return true;
 }
 
+// Tells the files that stand before each question from others.
+static bool prompts_sum(const Config *c, const char *command, char sum[sizeof((TrainState *)0)->prompts], Error *e) {
+    const struct {
+        const char *option, *path;
+    } file[] = {{"few_shot_file", c->few_shot_file}, {"system_prompt_file", c->system_prompt_file}};
+    uint32_t crc = 0;
+    size_t bytes = 0;
+    *sum = 0;
+    for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
+        if (!*file[i].path || !config_reads(command, file[i].option, strlen(file[i].option))) continue;
+        if (!add_sum(file[i].path, &crc, &bytes, e)) return error_prefix(e, "%s", file[i].option);
+        snprintf(sum, sizeof((TrainState *)0)->prompts, "%08x", crc);
+    }
+    return true;
+}
+
 // Sums up what scores by models and templates on this machine: in `train` alone, nothing else scores while it trains.
 // Rank 0 alone reads them, as it alone saves and tells.
 static bool judges_sum(const Learner *l, const TrainState *s, char sum[sizeof s->judges], Error *e) {
@@ -156,10 +172,13 @@ static bool find_newest(Learner *l, char **path, Error *e) {
 // Loads the newest good checkpoint where the `resume` rule allows one.
 static bool load_newest(Learner *l, TrainState *s, Progress *p, Error *e) {
     const Config *c = l->engine.cfg;
-    char *path, data[sizeof s->data], judges[sizeof s->judges], start[sizeof s->start];
+    char *path, data[sizeof s->data], prompts[sizeof s->prompts], judges[sizeof s->judges], start[sizeof s->start];
     start_sum(l, start);
-    if (!data_sum(&c->train_file, data, e) || !judges_sum(l, s, judges, e) || !find_newest(l, &path, e)) return false;
+    if (!data_sum(&c->train_file, data, e) || !prompts_sum(c, s->command, prompts, e) || !judges_sum(l, s, judges, e) ||
+        !find_newest(l, &path, e))
+        return false;
     memcpy(s->data, data, sizeof data);
+    memcpy(s->prompts, prompts, sizeof prompts);
     memcpy(s->judges, judges, sizeof judges);
     memcpy(s->start, start, sizeof start);
     if (!path)
@@ -187,6 +206,12 @@ static bool load_newest(Learner *l, TrainState *s, Progress *p, Error *e) {
                           c->train_file.item[0].path,
                           c->train_file.n > 1 ? " and the files beside it are not those" : " is not the file", path,
                           s->data, data);
+        if (*s->prompts && *prompts && strcmp(s->prompts, prompts))
+            progress_warn(p,
+                          "what few_shot_file or system_prompt_file says is not what %s was trained with (crc32c %s; "
+                          "now %s): prompts from here on are another run's; bring back what was there, or start anew "
+                          "in another output_dir",
+                          path, s->prompts, prompts);
         if (*s->judges && *judges && strcmp(s->judges, judges))
             progress_warn(
                 p,
@@ -206,6 +231,7 @@ static bool load_newest(Learner *l, TrainState *s, Progress *p, Error *e) {
                            path, (long long)s->cursor.n, c->train_file.n);
     }
     memcpy(s->data, data, sizeof data);
+    memcpy(s->prompts, prompts, sizeof prompts);
     memcpy(s->judges, judges, sizeof judges);
     memcpy(s->start, start, sizeof start);
     free(path);
