@@ -4,6 +4,7 @@
 #
 # First one line a kernel: bytes of static shared memory, then registers a thread on each generation. Registers that did not
 # fit (spills) are written behind them as "+stores/loads", in bytes, and fail the check: a kernel that spills waits for memory.
+# So does one whose wgmma ptxas serializes.
 #
 # Then the hot kernels of tools/hot_kernels.txt, with what their main loop is made of in machine code (cuobjdump; SKIP, said in
 # the last line, without it): how many instructions are the tensor cores', how many not, and whether setmaxnreg is there,
@@ -67,6 +68,16 @@ while IFS='|' read -r arch name; do
     touch "$room/failed"
 done <"$room/spills"
 kernels=$(cut -d'|' -f2 "$room/all" | sort -u | grep -c .)
+
+# ptxas runs wgmma one after the other, with no more than a line of information, where it cannot tell that registers are left alone
+# meanwhile.
+for told in "$objects"/kernels/*/*.cu.told; do
+    sed -n "s/^ptxas info *: (C[0-9]*) Potential Performance Loss: \(.*\) in the function '\(.*\)'.*/\2 \1/p" "$told"
+done | $demangle | sort -u >"$room/losses"
+while read -r loss; do
+    echo "check-cuda: ${loss}: wait for the products (wgmma_wait) before their registers are touched, and make no more of them than fit"
+    touch "$room/failed"
+done <"$room/losses"
 
 # ---- main loops --------------------------------------------------------------------------------------------------------
 # Reads cuobjdump -sass; a line a function: NAME TENSOR OTHERS SETMAXNREG. The main loop is, of the loops that hold no smaller
