@@ -104,6 +104,17 @@ static inline unsigned grid_for(Device *d, int64_t n, int64_t a_block) {
     int64_t blocks = (n + a_block - 1) / a_block, most = (int64_t)cuda_sm_count(d) * 16;
     return (unsigned)(blocks < most ? blocks : most);
 }
+// The same for a kernel that is limited by memory: `blocks`, but no more of them than the card runs at once by their
+// registers and shared memory, so that all start together and end together.
+template <typename... P>
+static unsigned resident_grid(Device *d, void (*kernel)(P...), unsigned threads, size_t shared, int64_t blocks) {
+    int of_one = 0;
+    if (cuda_failed(d, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_one, kernel, (int)threads, shared),
+                    "asking how many blocks run at once"))
+        return 0;
+    int64_t most = (int64_t)cuda_sm_count(d) * of_one;
+    return (unsigned)(blocks < most ? blocks : most);
+}
 
 // ---- elements -------------------------------------------------------------------------------------------------------
 static __device__ __forceinline__ float to_float(float x) { return x; }

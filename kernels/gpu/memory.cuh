@@ -24,26 +24,54 @@ template <int E, typename T> static bool in_groups(const T *p, int64_t width) {
 }
 
 // Loads the group at p, of which `left` elements exist; the others are 0. whole: in_groups holds for p, or for the
-// start of its array and p is a multiple of E elements from there. plain (at compile time): `whole` holds, and `left`
-// is not positive or is a multiple of E.
+// start of its array and p is a multiple of E elements from there. plain (at compile time): `whole` holds, and all of
+// the group exists. Where speed counts a kernel has a plain variant: behind a branch for each load, nvcc takes bf16
+// groups apart as soon as each has arrived, and a thread waits for one load after the other.
 template <int E, bool plain = false, typename T>
 static __device__ __forceinline__ Group<T, E> group_load(const T *p, int64_t left, bool whole) {
-    if (plain ? left > 0 : whole && left >= E) return *(const Group<T, E> *)p;
-    Group<T, E> g = {};
+    if constexpr (plain) return *(const Group<T, E> *)p;
+    else {
+        if (whole && left >= E) return *(const Group<T, E> *)p;
+        Group<T, E> g = {};
 #pragma unroll
-    for (int j = 0; !plain && j < E; j++)
-        if (j < left) g.x[j] = p[j];
-    return g;
+        for (int j = 0; j < E; j++)
+            if (j < left) g.x[j] = p[j];
+        return g;
+    }
 }
 template <int E, bool plain = false, typename T>
 static __device__ __forceinline__ void group_store(T *p, int64_t left, bool whole, Group<T, E> g) {
-    if (plain ? left > 0 : whole && left >= E) {
-        *(Group<T, E> *)p = g;
-        return;
-    }
+    if (plain || (whole && left >= E)) *(Group<T, E> *)p = g;
+    else
 #pragma unroll
-    for (int j = 0; !plain && j < E; j++)
-        if (j < left) p[j] = g.x[j];
+        for (int j = 0; j < E; j++)
+            if (j < left) p[j] = g.x[j];
+}
+
+// The elements of a group as floats, and floats rounded to a group. bf16 goes in pairs, a register each: half the
+// instructions of one by one.
+template <int E> static __device__ __forceinline__ void group_floats(float *x, const Group<float, E> &g) {
+#pragma unroll
+    for (int j = 0; j < E; j++) x[j] = g.x[j];
+}
+template <int E> static __device__ __forceinline__ void group_floats(float *x, const Group<Bf16, E> &g) {
+#pragma unroll
+    for (int j = 0; j < E; j += 2) {
+        uint32_t pair;
+        memcpy(&pair, &g.x[j], sizeof pair);
+        x[j] = __uint_as_float(pair << 16), x[j + 1] = __uint_as_float(pair & 0xffff0000u);
+    }
+}
+template <int E> static __device__ __forceinline__ void group_round(Group<float, E> *g, const float *x) {
+#pragma unroll
+    for (int j = 0; j < E; j++) g->x[j] = x[j];
+}
+template <int E> static __device__ __forceinline__ void group_round(Group<Bf16, E> *g, const float *x) {
+#pragma unroll
+    for (int j = 0; j < E; j += 2) {
+        __nv_bfloat162 pair = __floats2bfloat162_rn(x[j], x[j + 1]);
+        memcpy(&g->x[j], &pair, sizeof pair);
+    }
 }
 
 // out[n] += the sum over blocks of partial[blocks, n], in f32, in an order that depends on `blocks` alone; out is f32

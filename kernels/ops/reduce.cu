@@ -20,26 +20,32 @@ static __device__ __forceinline__ double term(float x) { return square_of(x); }
 static __device__ __forceinline__ double term(Bf16 x) { return square_of(to_float(x)); }
 static __device__ __forceinline__ double term(double x) { return x; } // a chunk's sum already
 
-template <typename T>
-static __global__ void __launch_bounds__(THREADS) sum_kernel(double *out, const T *x, int64_t n, bool whole) {
+// Adds this lane's elements of x[left], at most a chunk, to the sums of the even and of the odd ones.
+template <bool plain, typename T>
+static __device__ __forceinline__ void add_chunk(double sum[2], const T *x, int left, bool whole) {
     constexpr int E = GroupOf<T>::E;
-    int64_t chunk = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP, begin = chunk * CHUNK;
-    if (chunk > 0 && begin >= n) return; // chunk 0 goes on, so that an empty x gives 0
-    int lane = threadIdx.x % WARP;
-    int64_t left = n - begin < CHUNK ? n - begin : CHUNK;
-    double sum[2] = {0, 0};
-    for (int first = lane * E; first < left; first += AHEAD * WARP * E) {
+    for (int first = (int)threadIdx.x % WARP * E; first < left; first += AHEAD * WARP * E) {
         Group<T, E> g[AHEAD];
 #pragma unroll
         for (int k = 0; k < AHEAD; k++)
-            g[k] = group_load<E>(x + begin + first + k * WARP * E, left - first - k * WARP * E, whole);
+            g[k] = group_load<E, plain>(x + first + k * WARP * E, left - first - k * WARP * E, whole);
 #pragma unroll
         for (int k = 0; k < AHEAD; k++)
 #pragma unroll
             for (int j = 0; j < E; j++) sum[j % 2] += term(g[k].x[j]);
     }
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(THREADS) sum_kernel(double *out, const T *x, int64_t n, bool whole) {
+    int64_t chunk = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP, begin = chunk * CHUNK;
+    wait_for_earlier();
+    if (chunk > 0 && begin >= n) return; // chunk 0 goes on, so that an empty x gives 0
+    double sum[2] = {0, 0};
+    if (whole && n - begin >= CHUNK) add_chunk<true>(sum, x + begin, CHUNK, true);
+    else add_chunk<false>(sum, x + begin, (int)(n - begin < CHUNK ? n - begin : CHUNK), whole);
     double total = warp_sum(sum[0] + sum[1]);
-    if (lane == 0) out[chunk] = total;
+    if (threadIdx.x % WARP == 0) out[chunk] = total;
 }
 
 template <typename T> static void sum_chunks(Device *d, double *out, const T *x, int64_t n) {
@@ -47,7 +53,8 @@ template <typename T> static void sum_chunks(Device *d, double *out, const T *x,
     size_t mark = arena_mark(&d->scratch);
     double *partial =
         chunks > 1 ? (double *)arena_take(&d->scratch, (size_t)chunks * sizeof *partial) : out; // [chunks]
-    LAUNCH(d, sum_kernel<T>, blocks_for(chunks, WARPS), THREADS, 0, partial, x, n, in_groups<GroupOf<T>::E>(x, 0));
+    LAUNCH_EARLY(d, sum_kernel<T>, blocks_for(chunks, WARPS), THREADS, 0, partial, x, n,
+                 in_groups<GroupOf<T>::E>(x, 0));
     if (chunks > 1) sum_chunks(d, out, (const double *)partial, chunks);
     arena_rewind(&d->scratch, mark);
 }
@@ -66,6 +73,7 @@ static __global__ void __launch_bounds__(COLUMN_THREADS)
     int64_t column = (int64_t)blockIdx.x * WARP + lane, rows = (blocks + WARP - 1) / WARP;
     int64_t end = (slice + 1) * rows < blocks ? (slice + 1) * rows : blocks;
     float sum = 0;
+    wait_for_earlier();
     if (column < n)
 #pragma unroll 8
         for (int64_t b = slice * rows; b < end; b++) sum += partial[b * n + column];
@@ -79,7 +87,7 @@ static __global__ void __launch_bounds__(COLUMN_THREADS)
 
 void cuda_add_column_sums(Device *d, Tensor out, const float *partial, int64_t blocks, int64_t n) {
     if (!blocks) return;
-    DISPATCH(
-        out.dtype, T,
-        LAUNCH(d, column_sums_kernel<T>, blocks_for(n, WARP), COLUMN_THREADS, 0, data_of<T>(out), partial, blocks, n));
+    DISPATCH(out.dtype, T,
+             LAUNCH_EARLY(d, column_sums_kernel<T>, blocks_for(n, WARP), COLUMN_THREADS, 0, data_of<T>(out), partial,
+                          blocks, n));
 }

@@ -297,7 +297,7 @@ static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, v
 template <typename F>
 static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, F kernel, int threads,
                                                                         size_t shared) {
-    *blocks = threads > 0 ? 2048 / threads : 0;
+    *blocks = threads <= 0 ? 0 : threads < 64 ? 32 : 2048 / threads;
     return cudaSuccess;
 }
 

@@ -60,3 +60,7 @@ static inline float exp2_approx(float x) {
     float y = exp2f(x);
     return y < FLT_MIN ? 0 : y; // .ftz
 }
+static inline float reciprocal_approx(float x) {
+    float y = 1 / (fabsf(x) < FLT_MIN ? copysignf(0, x) : x);
+    return fabsf(y) < FLT_MIN ? copysignf(0, y) : y; // .ftz
+}
