@@ -58,10 +58,12 @@ static const CaseRow case_table[] = {
     ROW(rmsnorm, .T = 1, .D = 1) ROW(rmsnorm, .T = 3, .D = 65, .opt = true) ROW(rmsnorm, .T = 40, .D = 896, .opt = true)
     ROW(rmsnorm, .T = 5, .D = 63) ROW(rmsnorm, .T = 9, .D = 1536) ROW(rmsnorm, .T = 0, .D = 64)
     ROW(rmsnorm, .T = 2, .D = 9001, .opt = true) ROW(rmsnorm, .T = 3, .D = 8704)
+    ROW(rmsnorm, .T = 300, .D = 72, .opt = true) ROW(rmsnorm, .T = 5, .D = 1536, .opt = true) ROW(rmsnorm, .T = 4, .D = 2312, .opt = true)
     SPEED(rmsnorm, .T = 2720, .D = 896, .opt = true)
     ROW(rmsnorm_bwd, .T = 1, .D = 5) ROW(rmsnorm_bwd, .T = 3, .D = 65, .opt = true) ROW(rmsnorm_bwd, .T = 80, .D = 896, .opt = true)
     ROW(rmsnorm_bwd, .T = 300, .D = 63) ROW(rmsnorm_bwd, .T = 0, .D = 64)
     ROW(rmsnorm_bwd, .T = 11, .D = 5001, .opt = true) ROW(rmsnorm_bwd, .T = 9, .D = 4608)
+    ROW(rmsnorm_bwd, .T = 2200, .D = 24, .opt = true) ROW(rmsnorm_bwd, .T = 21, .D = 1536) ROW(rmsnorm_bwd, .T = 19, .D = 2312, .opt = true)
     SPEED(rmsnorm_bwd, .T = 2720, .D = 896, .opt = true)
 
     ROW(matmul, .T = 1, .D = 1, .F = 1) ROW(matmul, .T = 7, .D = 65, .F = 19) ROW(matmul, .T = 66, .D = 128, .F = 100)
@@ -93,10 +95,12 @@ static const CaseRow case_table[] = {
     ROW(rope, .T = 1, .H = 1, .K = 1, .d = 2) ROW(rope, .T = 9, .H = 7, .K = 1, .d = 64, .opt = true)
     ROW(rope, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(rope, .T = 20, .H = 12, .K = 2, .d = 128)
     ROW(rope, .T = 5, .H = 2, .K = 1, .d = 256, .opt = true) ROW(rope, .T = 70, .H = 3, .K = 1, .d = 16, .opt = true)
+    ROW(rope, .T = 400, .H = 14, .K = 2, .d = 64, .opt = true) ROW(rope, .T = 9, .H = 28, .K = 4, .d = 128, .opt = true)
     SPEED(rope, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)
     ROW(rope_bwd, .T = 1, .H = 1, .K = 1, .d = 2) ROW(rope_bwd, .T = 80, .H = 7, .K = 1, .d = 64, .opt = true)
     ROW(rope_bwd, .T = 30, .H = 6, .K = 2, .d = 18, .opt = true) ROW(rope_bwd, .T = 20, .H = 12, .K = 2, .d = 128)
-    SPEED(rope_bwd, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)
+    ROW(rope_bwd, .T = 50, .H = 14, .K = 2, .d = 64, .opt = true) ROW(rope_bwd, .T = 37, .H = 28, .K = 4, .d = 128, .opt = true)
+    ROW(rope_bwd, .T = 5, .H = 2, .K = 1, .d = 256, .opt = true) SPEED(rope_bwd, .T = 2720, .H = 14, .K = 2, .d = 64, .opt = true)
 
     ROW(attention, .T = 0, .H = 2, .K = 1, .d = 16, .len = len_empty) ROW(attention, .T = 1, .H = 2, .K = 1, .d = 16, .len = len_one)
     ROW(attention, .T = 193, .H = 7, .K = 1, .d = 64, .len = len_edge)
@@ -122,8 +126,8 @@ static const CaseRow case_table[] = {
     ROW(decode, .T = 2, .H = 2, .K = 2, .d = 8, .len = len_empty) ROW(decode, .T = 40, .H = 2, .K = 1, .d = 8, .len = len_many)
     SPEED(decode, .T = 32, .H = 14, .K = 2, .d = 64, .len = len_decode)
 
-    ROW(swiglu, .T = 1, .F = 1) ROW(swiglu, .T = 3, .F = 65) ROW(swiglu, .T = 20, .F = 1000) ROW(swiglu, .T = 70, .F = 24) SPEED(swiglu, .T = 2720, .F = 4864)
-    ROW(swiglu_bwd, .T = 1, .F = 1) ROW(swiglu_bwd, .T = 3, .F = 65) ROW(swiglu_bwd, .T = 20, .F = 1000) ROW(swiglu_bwd, .T = 70, .F = 24) SPEED(swiglu_bwd, .T = 2720, .F = 4864)
+    ROW(swiglu, .T = 1, .F = 1) ROW(swiglu, .T = 3, .F = 65) ROW(swiglu, .T = 20, .F = 1000) ROW(swiglu, .T = 70, .F = 24) ROW(swiglu, .T = 300, .F = 520) SPEED(swiglu, .T = 2720, .F = 4864)
+    ROW(swiglu_bwd, .T = 1, .F = 1) ROW(swiglu_bwd, .T = 3, .F = 65) ROW(swiglu_bwd, .T = 20, .F = 1000) ROW(swiglu_bwd, .T = 70, .F = 24) ROW(swiglu_bwd, .T = 300, .F = 520) SPEED(swiglu_bwd, .T = 2720, .F = 4864)
 
     ROW(logprob, .T = 1, .D = 3, .V = 2) ROW(logprob, .T = 9, .D = 65, .V = 1100, .opt = true) ROW(logprob, .T = 140, .D = 16, .V = 1024)
     SPEED(logprob, .T = 2048, .D = 896, .V = 151936)

@@ -5,7 +5,8 @@
 //   lerp  y = alpha x + (1 - alpha) y   reads x and y, writes y: x itself at 1, which y + alpha (x - y) need not be
 //
 // A thread owns TURNS groups of 16 bytes (of the wider type) in each turn of a grid-stride loop, and issues all their
-// loads before the first store. Memory-bound: the floor is the bytes over the bandwidth.
+// loads before the first store. Memory-bound: the floor is the bytes over the bandwidth. Expected on an H200: 95 % of a
+// copy, what f32 reaches. An SM has 32 KB or more of loads under way, and issues fewer than 2 instructions a byte.
 #include "memory.cuh"
 
 #define THREADS 256
@@ -42,16 +43,16 @@ static __global__ void __launch_bounds__(THREADS) fill_kernel(T *x, float value,
         [=](int64_t i, int64_t left, int) { group_store<E>(x + i, left, whole, g); });
 }
 
-template <typename T, typename U>
+template <typename T, typename U, bool plain>
 static __global__ void __launch_bounds__(THREADS) cast_kernel(T *y, const U *x, int64_t n, bool whole) {
     constexpr int E = GroupOf<T, U>::E;
     for_groups<E, Group<U, E>>(
-        n, [=](int64_t i, int64_t left) { return group_load<E>(x + i, left, whole); },
+        n, [=](int64_t i, int64_t left) { return group_load<E, plain>(x + i, left, whole); },
         [=](int64_t i, int64_t left, Group<U, E> a) {
+            float f[E];
             Group<T, E> b;
-#pragma unroll
-            for (int j = 0; j < E; j++) b.x[j] = from_float<T>(to_float(a.x[j]));
-            group_store<E>(y + i, left, whole, b);
+            group_floats<E>(f, a), group_round<E>(&b, f);
+            group_store<E, plain>(y + i, left, whole, b);
         });
 }
 
@@ -59,21 +60,22 @@ template <typename T, typename U, int E> struct Both {
     Group<T, E> y;
     Group<U, E> x;
 };
-template <typename T, typename U>
+template <typename T, typename U, bool plain>
 static __global__ void __launch_bounds__(THREADS) lerp_kernel(T *y, const U *x, float alpha, int64_t n, bool whole) {
     constexpr int E = GroupOf<T, U>::E;
     for_groups<E, Both<T, U, E>>(
         n,
         [=](int64_t i, int64_t left) {
-            return Both<T, U, E>{group_load<E>((const T *)y + i, left, whole), group_load<E>(x + i, left, whole)};
+            return Both<T, U, E>{group_load<E, plain>((const T *)y + i, left, whole),
+                                 group_load<E, plain>(x + i, left, whole)};
         },
         [=](int64_t i, int64_t left, Both<T, U, E> a) {
+            float f[E], g[E];
+            group_floats<E>(f, a.y), group_floats<E>(g, a.x);
 #pragma unroll
-            for (int j = 0; j < E; j++) {
-                float kept = (1 - alpha) * to_float(a.y.x[j]);
-                a.y.x[j] = from_float<T>(fmaf(alpha, to_float(a.x.x[j]), kept));
-            }
-            group_store<E>(y + i, left, whole, a.y);
+            for (int j = 0; j < E; j++) f[j] = fmaf(alpha, g[j], (1 - alpha) * f[j]);
+            group_round<E>(&a.y, f);
+            group_store<E, plain>(y + i, left, whole, a.y);
         });
 }
 
@@ -92,8 +94,10 @@ void cuda_cast(Device *d, Tensor y, Tensor x) {
         constexpr int E = (GroupOf<T, U>::E);
         T *to = data_of<T>(y);
         U *from = data_of<U>(x);
-        LAUNCH(d, (cast_kernel<T, U>), grid_for(d, n, THREADS * E * TURNS), THREADS, 0, to, from, n,
-               in_groups<E>(to, 0) && in_groups<E>(from, 0));
+        bool whole = in_groups<E>(to, 0) && in_groups<E>(from, 0);
+        auto cast = whole && n % E == 0 ? cast_kernel<T, U, true> : cast_kernel<T, U, false>;
+        LAUNCH(d, cast, resident_grid(d, cast, THREADS, 0, blocks_for(n, THREADS * E * TURNS)), THREADS, 0, to, from, n,
+               whole);
     });
 }
 
@@ -103,7 +107,9 @@ void cuda_lerp(Device *d, Tensor y, Tensor x, float alpha) {
         constexpr int E = (GroupOf<T, U>::E);
         T *to = data_of<T>(y);
         U *from = data_of<U>(x);
-        LAUNCH(d, (lerp_kernel<T, U>), grid_for(d, n, THREADS * E * TURNS), THREADS, 0, to, from, alpha, n,
-               in_groups<E>(to, 0) && in_groups<E>(from, 0));
+        bool whole = in_groups<E>(to, 0) && in_groups<E>(from, 0);
+        auto lerp = whole && n % E == 0 ? lerp_kernel<T, U, true> : lerp_kernel<T, U, false>;
+        LAUNCH(d, lerp, resident_grid(d, lerp, THREADS, 0, blocks_for(n, THREADS * E * TURNS)), THREADS, 0, to, from,
+               alpha, n, whole);
     });
 }
