@@ -4,32 +4,20 @@
 // Without filters (the usual case) the draw is made while the head is streamed (head.cuh): of each row and chunk of the
 // vocabulary the best candidate, by z + Gumbel, is kept beside the summary; a second kernel has a block for each row
 // and chooses among them. No logit reaches memory. Floor: w is read once in a pass, 2 V D bytes; and 2 B V D FLOP. Each
-// logit also costs a quarter of a Philox counter and two logarithms, some 50 instructions: at B = 256 that is expected
-// to take about as long as the product, and mostly to overlap with it where blocks share an SM. With filters, the
+// logit also costs a quarter of a Philox counter and an upper bound of its Gumbel number (draw.cuh), 20 instructions
+// where all logarithms would be 45; at B = 256 that is expected to take half as long as the product. With filters, the
 // logits of as many rows as scratch holds are kept, and a block for each row does the rest (filter.cuh).
 //
 // The random bits of a token are the same as on the CPU. The formula on them uses this device's logarithm, so scores
 // differ from the CPU's in the last bits, and a draw may differ where two scores are as close as that.
 #include "cuda.cuh"
+#include "draw.cuh"
 #include "filter.cuh"
 #include "head.cuh"
 #include "sample.h"
 
 #define COMBINE_THREADS LSE_THREADS
 #define ROWS_ROOM       ((size_t)32 << 20) // bytes of summaries and candidates in one pass
-
-typedef struct {
-    float score, z; // z + G, or z alone where greedy
-    int32_t id;
-} Candidate;
-
-// What the draws of a pass depend on beside the logits.
-typedef struct {
-    const int64_t *key; // [n]
-    const int32_t *pos; // [n]
-    uint64_t seed;
-    bool greedy;
-} Draw;
 
 // Where the results of a pass go.
 typedef struct {
@@ -46,28 +34,6 @@ static __device__ __forceinline__ void give(const Outs &to, int64_t n, int32_t t
     if (to.entropy) to.entropy[n] = l.entropy;
 }
 
-// A Gumbel number from random bits: -log(-log(1 - u)) for u = (bits + 1/2) / 2^32. The exponential -log(1 - u) keeps
-// its relative precision where u is small, which is where the winners are: so even the rarest token is drawn at its own
-// rate. There it is Cephes' polynomial of logf; elsewhere the hardware's logarithm, which errs by some 2^-22.
-static __device__ __forceinline__ float gumbel(uint32_t bits) {
-    float u = ((float)bits + 0.5f) * 0x1p-32f, f = -u;
-    float p = 7.0376836292e-2f;
-    p = fmaf(p, f, -1.1514610310e-1f);
-    p = fmaf(p, f, 1.1676998740e-1f);
-    p = fmaf(p, f, -1.2420140846e-1f);
-    p = fmaf(p, f, 1.4249322787e-1f);
-    p = fmaf(p, f, -1.6668057665e-1f);
-    p = fmaf(p, f, 2.0000714765e-1f);
-    p = fmaf(p, f, -2.4999993993e-1f);
-    p = fmaf(p, f, 3.3333331174e-1f);
-    float f2 = f * f, small = f + fmaf(f2, -0.5f, p * f * f2);
-    return -__logf(-(u > 0.29f ? __logf(fmaxf(1 - u, 0x1p-25f)) : small));
-}
-
-// Whether a candidate beats another: the lowest id wins a tie, and NaN never wins.
-static __device__ __forceinline__ bool beats(float score, int32_t id, float other, int32_t other_id) {
-    return score > other || (score == other && id < other_id);
-}
 // The best score of the block and its id, in every thread.
 static __device__ __forceinline__ void block_best(float *score, int32_t *id, float *room, int32_t *room_id) {
     for (int k = WARP / 2; k; k /= 2) {
@@ -95,33 +61,19 @@ struct Choose {
         Lse l = head_summary(room);
         int t = R::row(), slice = R::slice();
         bool active = row + t < n && draw.key[row + t] >= 0;
-        float top = -INFINITY;
-        int32_t id = 0; // in the chunk
-        if (active) {
-            int64_t key = draw.key[row + t];
-            int32_t pos = draw.pos[row + t];
-#pragma unroll 2
-            for (int k = 0; k < R::QUADS; k++) {
-                int v = R::token_of(k);
-                Philox bits = {};
-                if (!draw.greedy) bits = philox_quad(draw.seed, key, pos, (uint32_t)(token + v));
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    float score = room->z[v + 16 * i][t] + (draw.greedy ? 0 : gumbel(bits.v[i]));
-                    if (beats(score, v + 16 * i, top, id)) top = score, id = v + 16 * i;
-                }
-            }
-        }
+        Candidate c = {-INFINITY, 0, 0}; // its id in the chunk
+        if (active)
+            c = draw_best<R::QUADS, 2>(draw, draw.key[row + t], draw.pos[row + t], (int32_t)token, R::token_of,
+                                       [&](int k, int i) { return room->z[R::token_of(k) + 16 * i][t]; });
         __syncthreads(); // head_summary's sums have been read
-        room->max[slice][t] = top;
-        room->id[slice][t] = id;
+        room->max[slice][t] = c.score;
+        room->id[slice][t] = c.id;
         __syncthreads();
         if (threadIdx.x >= X || !active) return;
-        for (int p = 1; p < R::PARTS; p++)
-            if (beats(room->max[p][t], room->id[p][t], top, id)) top = room->max[p][t], id = room->id[p][t];
+        for (int p = 1; p < R::PARTS; p++) take_better(&c, {room->max[p][t], 0, room->id[p][t]});
         int64_t at = (row + t) * chunks + token / HEAD_CHUNK;
         summary[at] = l;
-        best[at] = {top, room->z[id][t], (int32_t)token + id};
+        best[at] = {c.score, room->z[c.id][t], (int32_t)token + c.id};
     }
 };
 

@@ -64,3 +64,4 @@ static inline float reciprocal_approx(float x) {
     float y = 1 / (fabsf(x) < FLT_MIN ? copysignf(0, x) : x);
     return fabsf(y) < FLT_MIN ? copysignf(0, y) : y; // .ftz
 }
+static inline float log2_approx(float x) { return log2f(x); }

@@ -191,9 +191,14 @@ mutant head_counts_padding 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:log
     'v < len ? sum[j] * h.scale : -INFINITY' 'sum[j] * h.scale'
 mutant sample_draws_idle_rows kernels/ops/sample.cu sample \
     'if (key[blockIdx.x] < 0) return; // the whole block' ''
-mutant sample_one_number_a_row kernels/ops/sample.cu sample \
-    'bits = philox_quad(draw.seed, key, pos, (uint32_t)(token + v));' \
-    'bits = philox_quad(draw.seed, key, pos, (uint32_t)v);'
+mutant sample_one_number_a_row 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
+    '(uint32_t)(first + id_of(k))' '(uint32_t)id_of(k)'
+mutant draw_bound_too_low 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
+    '22.180710f + 0x1p-12f' '20.0f'
+mutant draw_believes_the_bound 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
+    'if (second < best.score) return best;' 'return best;'
+mutant draw_highest_id_of_a_tie 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
+    'id < other_id' 'id > other_id'
 mutant sample_entropy_of_one_row kernels/ops/sample.cu sample \
     'to.entropy[n] = l.entropy;' 'to.entropy[0] = l.entropy;'
 mutant sample_lse_of_the_first_pass kernels/ops/sample.cu sample \
