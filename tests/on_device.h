@@ -18,6 +18,17 @@ static inline Device *test_device_of(int ordinal, int threads) {
 }
 static inline Device *test_device(int threads) { return test_device_of(0, threads); }
 
+// The emulator's (tests/emu/emu.h), where it is.
+int64_t emu_launches(const char *kernel) __attribute__((weak));
+// An emulated Hopper card, whose two kinds of tensor cores give the same bits or not.
+static inline Device *test_hopper_device(bool alike) {
+    setenv("EMU_ARCH", "90", 1);
+    if (!alike) setenv("EMU_UNITS", "unlike", 1);
+    Device *d = test_device(2);
+    unsetenv("EMU_UNITS"), unsetenv("EMU_ARCH");
+    return d;
+}
+
 // Copies of a tensor: of host memory in the device's (device_drop gives it back), and of the device's in host memory
 // (free). NONE stays NONE.
 static inline Tensor to_device(Device *d, Tensor host) {

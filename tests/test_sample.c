@@ -3,6 +3,7 @@
 #include "../kernels/cpu/philox.h"
 #include "head.h"
 #include "on_device.h"
+#include <stdio.h>
 
 // Random123's known answers.
 static void test_philox(void **state) {
@@ -307,6 +308,38 @@ static void test_purity(void **state) {
         }
 }
 
+// Rows enough for Hopper's kernel: what the portable one draws and gives, idle rows left alone, and what `logprob`
+// gives there. Where the two kinds of tensor cores differ, it is not used.
+static void test_hopper(void **state) {
+    static const int64_t sizes[][3] = {{130, 1032, 72}, {200, 390, 1096}, {65, 136, 8}}; // B V D
+    if (!emu_launches || !test_on_cuda()) {
+        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
+        skip();
+    }
+    Device *portable = dev;
+    for (int alike = 1; alike >= 0; alike--) {
+        Device *hopper = test_hopper_device(alike);
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (size_t s = 0; s < 3; s++) {
+                Case want = new_case(BF16, sizes[i][0], sizes[i][1], sizes[i][2], 0.3f), got = want;
+                for (int64_t b = 5; b < want.B; b += 9) i64(want.key)[b] = -1;
+                got.out = new_out(want.B);
+                dev = portable, draw(want, settings[s]);
+                dev = hopper;
+                int64_t before = emu_launches("head_hopper_kernel");
+                draw(got, settings[s]);
+                assert_int_equal(emu_launches("head_hopper_kernel") - before, alike);
+                assert_same_out(got.out, want.out);
+                free_out(got.out);
+                for (int64_t b = 5; b < want.B; b += 9) i64(want.key)[b] = b;
+                dev = hopper, draw(want, settings[s]), assert_trained_the_same(want, settings[s].temperature);
+                free_case(want);
+            }
+        device_close(hopper);
+    }
+    dev = portable;
+}
+
 static void test_idle_rows(void **state) {
     for (size_t s = 0; s < SETTINGS; s++) {
         Case c = new_case(F32, 30, 1500, 8, 1), idle;
@@ -353,7 +386,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_philox),    cmocka_unit_test(test_draws),           cmocka_unit_test(test_flat),
         cmocka_unit_test(test_ties),      cmocka_unit_test(test_frequencies),     cmocka_unit_test(test_purity),
-        cmocka_unit_test(test_idle_rows), cmocka_unit_test(test_real_vocabulary),
+        cmocka_unit_test(test_idle_rows), cmocka_unit_test(test_real_vocabulary), cmocka_unit_test(test_hopper),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     device_close(dev);

@@ -10,7 +10,7 @@
 typedef struct MatmulPlans MatmulPlans;
 
 // The kernels written for Hopper alone (kernels/ops/NAME_hopper.cu) beside portable ones, and what they are for people.
-#define HOPPER_KERNELS(X)        X(matmul, "products of many tokens")
+#define HOPPER_KERNELS(X)        X(matmul, "products of many tokens") X(head, "the head of many tokens")
 #define HOPPER_INDEX(name, text) HOPPER_##name,
 enum { HOPPER_KERNELS(HOPPER_INDEX) HOPPER_COUNT };
 // What came of one when the device was opened.

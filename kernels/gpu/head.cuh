@@ -10,8 +10,8 @@
 // Inside a chunk the sums follow one tree, whatever X is: four logits 16 apart (those that share a Philox counter),
 // then pairs of neighbours up to the whole chunk.
 #pragma once
+#include "draw.cuh"
 #include "lse.h"
-#include "philox.h"
 #include "tile.cuh"
 
 #define HEAD_CHUNK   128 // tokens of the vocabulary
@@ -56,6 +56,21 @@ template <int N> static __device__ __forceinline__ float tree_sum(float *s) {
     return s[0];
 }
 
+// e^s; 0 below e^-87.
+static __device__ __forceinline__ float head_exp(float s) { return exp2_approx(s * 1.44269504f); }
+
+// Of a quad of logits: the sums of e^(z - max) and of e^(z - max) (z - max).
+static __device__ __forceinline__ void quad_sums(const float z[4], float max, float *sum, float *dot) {
+    float s[4], e[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        s[i] = fmaxf(z[i] - max, -200); // where e^s is 0, s must not be -inf: 0 * inf
+        e[i] = head_exp(s[i]);
+    }
+    *sum = (e[0] + e[1]) + (e[2] + e[3]);
+    *dot = fmaf(e[0], s[0], e[1] * s[1]) + fmaf(e[2], s[2], e[3] * s[3]);
+}
+
 // The summary of row r, returned in thread r < X; other threads' results mean nothing. All threads of the block call
 // it.
 template <int X> static __device__ __forceinline__ Lse head_summary(HeadRoom<X> *room) {
@@ -73,15 +88,10 @@ template <int X> static __device__ __forceinline__ Lse head_summary(HeadRoom<X> 
     float sum[R::QUADS], dot[R::QUADS];
 #pragma unroll
     for (int k = 0; k < R::QUADS; k++) {
-        float s[4], e[4];
+        float z[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            s[i] =
-                fmaxf(room->z[R::token_of(k) + 16 * i][t] - max, -200); // where e^s is 0, s must not be -inf: 0 * inf
-            e[i] = __expf(s[i]);
-        }
-        sum[k] = (e[0] + e[1]) + (e[2] + e[3]);
-        dot[k] = fmaf(e[0], s[0], e[1] * s[1]) + fmaf(e[2], s[2], e[3] * s[3]);
+        for (int i = 0; i < 4; i++) z[i] = room->z[R::token_of(k) + 16 * i][t];
+        quad_sums(z, max, sum + k, dot + k);
     }
     room->sum[slice][t] = tree_sum<R::QUADS>(sum);
     room->dot[slice][t] = tree_sum<R::QUADS>(dot);
@@ -150,6 +160,66 @@ template <typename T, typename Done> static void head_launch(Device *d, Head<T> 
     else if (h.n <= 32) run(HeadTile<T, 32>(), fast);
     else if (h.n <= 64) run(HeadTile<T, 64>(), fast);
     else run(HeadTile<T, 128>(), fast);
+}
+
+// ---- what becomes of the logits -------------------------------------------------------------------------------------
+// Each row's summaries, and the logits of targets.
+struct Summaries {
+    Lse *summary;          // [n, chunks]
+    float *z_target;       // [n]
+    const int32_t *target; // [n]
+    int64_t n, chunks;
+};
+// Each row's summaries, and the best candidate of each chunk.
+struct Choices {
+    Lse *summary;    // [n, chunks]
+    Candidate *best; // [n, chunks]
+    int64_t n, chunks;
+    Draw draw;
+};
+
+// The gradient of a row's logits, but for 1/temperature: dlogp (1[target] - p) - dentropy p (log p + entropy).
+struct HeadSlope {
+    float lse, dlogp, dentropy, entropy;
+    int32_t target;
+    __device__ __forceinline__ float at(float z, bool is_target) const {
+        float logp = z - lse, p = head_exp(logp), slope = dlogp * ((is_target ? 1 : 0) - p);
+        return slope - dentropy * (p * (fmaxf(logp, -200) + entropy));
+    }
+};
+// The gradients of a block of logits, stored to dz; zeros for rows from n to `stride`, a multiple of 8.
+template <typename T> struct Gradients {
+    T *dz;
+    int64_t stride, n, first;                      // first: the token that dz begins with
+    const float *dlogp, *dentropy, *lse, *entropy; // [n]; dentropy and entropy may be NULL
+    const int32_t *target;                         // [n]
+
+    __device__ __forceinline__ HeadSlope slope_of(int64_t row) const {
+        if (row >= n) return {0, 0, 0, 0, -1};
+        return {lse[row], dlogp[row], dentropy ? dentropy[row] : 0, dentropy ? entropy[row] : 0, target[row]};
+    }
+};
+
+// The same by wgmma (head_hopper.cu), for head_launch(d, h, all chunks or those of `len` tokens, ...). False, and
+// nothing done, where that does not apply. dz is then [stride, len], a row of x along each of its rows.
+bool hopper_summarise(Device *d, Head<Bf16> h, Summaries to);
+bool hopper_choose(Device *d, Head<Bf16> h, Choices to);
+bool hopper_differentiate(Device *d, Head<Bf16> h, int64_t len, Gradients<Bf16> to);
+
+// ---- rows side by side ----------------------------------------------------------------------------------------------
+#define GATHER_THREADS 128
+
+// Copies to[n, D] = x[rows[n]], and zeros to the rows from n to gridDim.x.
+template <typename T>
+static __global__ void gather_kernel(T *to, const T *x, const int32_t *rows, int64_t n, int64_t D) {
+    bool there = blockIdx.x < n;
+    const T *from = x + (there ? rows[blockIdx.x] * D : 0);
+    for (int64_t k = threadIdx.x; k < D; k += GATHER_THREADS)
+        to[blockIdx.x * D + k] = there ? from[k] : from_float<T>(0);
+}
+template <typename T>
+static void gather_rows(Device *d, T *to, const T *x, const int32_t *rows, int64_t n, int64_t padded, int64_t D) {
+    LAUNCH(d, gather_kernel<T>, (unsigned)padded, GATHER_THREADS, 0, to, x, rows, n, D);
 }
 
 // ---- a row's summaries ---------------------------------------------------------------------------------------------

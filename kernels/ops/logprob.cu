@@ -13,17 +13,11 @@
 #include "head.cuh"
 
 #define COMBINE_THREADS LSE_THREADS
-#define SUMMARIES_ROOM  ((size_t)7 << 20) // bytes of summaries in one pass
+#define SUMMARIES_ROOM  ((size_t)14 << 20) // bytes of summaries in one pass
 
 // ---- forward -------------------------------------------------------------------------------------------------------
-// What head_kernel does with a chunk's logits: stores each row's summary, and the target's logit where the chunk has
-// it.
-struct Summarise {
-    Lse *summary;          // [n, chunks]
-    float *z_target;       // [n]
-    const int32_t *target; // [n]
-    int64_t n, chunks;
-
+// What head_kernel does with a chunk's logits.
+struct Summarise : Summaries {
     template <int X> __device__ __forceinline__ void run(HeadRoom<X> *room, int64_t row, int64_t token, int len) const {
         Lse l = head_summary(room);
         int64_t n_row = row + threadIdx.x;
@@ -44,6 +38,13 @@ static __global__ void combine_kernel(float *logp, float *lse, float *entropy, c
     if (entropy) entropy[blockIdx.x] = l.entropy;
 }
 
+static void summarise(Device *d, Head<float> h, int64_t chunks, Summaries to) {
+    head_launch(d, h, chunks, Summarise{to});
+}
+static void summarise(Device *d, Head<Bf16> h, int64_t chunks, Summaries to) {
+    if (!hopper_summarise(d, h, to)) head_launch(d, h, chunks, Summarise{to});
+}
+
 void cuda_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w, Tensor target,
                   float temperature) {
     int64_t N = rows.dim[0], V = w.dim[0], D = tensor_width(w), chunks = head_chunks(V);
@@ -53,12 +54,12 @@ void cuda_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, 
     Lse *summary = (Lse *)arena_take(&d->scratch, (size_t)((N < most ? N : most) * chunks) * sizeof *summary);
     for (int64_t first = 0; first < N; first += most) {
         int64_t n = N - first < most ? N - first : most;
-        Summarise done = {summary, f32(logp) + first, i32(target) + first, n, chunks};
-        DISPATCH(x.dtype, T,
-                 head_launch<T>(
-                     d,
-                     {data_of<T>(x), data_of<T>(w), i32(rows) + first, NULL, n, V, 0, (int)D, head_scale(temperature)},
-                     chunks, done));
+        Summaries to = {summary, f32(logp) + first, i32(target) + first, n, chunks};
+        DISPATCH(x.dtype, T, {
+            Head<T> h = {data_of<T>(x), data_of<T>(w),          i32(rows) + first, NULL, n, V, 0,
+                         (int)D,        head_scale(temperature)};
+            summarise(d, h, chunks, to);
+        });
         LAUNCH(d, combine_kernel, (unsigned)n, COMBINE_THREADS, 0, f32(logp) + first, f32(lse) + first,
                present(entropy) ? f32(entropy) + first : NULL, summary, chunks);
     }
@@ -66,29 +67,15 @@ void cuda_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, 
 }
 
 // ---- backward ------------------------------------------------------------------------------------------------------
-#define GATHER_THREADS 128
-
-// Copies to[n, D] = x[rows[n]], and zeros to the rows from n to gridDim.x.
-template <typename T>
-static __global__ void gather_kernel(T *to, const T *x, const int32_t *rows, int64_t n, int64_t D) {
-    bool there = blockIdx.x < n;
-    const T *from = x + (there ? rows[blockIdx.x] * D : 0);
-    for (int64_t k = threadIdx.x; k < D; k += GATHER_THREADS)
-        to[blockIdx.x * D + k] = there ? from[k] : from_float<T>(0);
-}
 // Copies back: x[rows[n]] = from[n, D].
 template <typename T> static __global__ void scatter_kernel(T *x, const float *from, const int32_t *rows, int64_t D) {
     T *to = x + rows[blockIdx.x] * D;
     for (int64_t k = threadIdx.x; k < D; k += GATHER_THREADS) to[k] = from_float<T>(from[blockIdx.x * D + k]);
 }
 
-// What head_kernel does with a chunk's logits in the backward pass: stores their gradient in dz[tokens of the
-// vocabulary, stride], zeros in columns from n on.
-template <typename T> struct Differentiate {
-    T *dz;
-    int64_t stride, n, first;                      // first: the token that dz's first row belongs to
-    const float *dlogp, *dentropy, *lse, *entropy; // [n]; dentropy and entropy may be NULL
-    const int32_t *target;                         // [n]
+// What head_kernel does with a chunk's logits in the backward pass: dz[tokens of the vocabulary, stride].
+template <typename T> struct Differentiate : Gradients<T> {
+    using G = Gradients<T>;
     float scale;
 
     template <int X> __device__ __forceinline__ void run(HeadRoom<X> *room, int64_t row, int64_t token, int len) const {
@@ -96,70 +83,99 @@ template <typename T> struct Differentiate {
         int32_t *y = room->id[0];
         if (threadIdx.x < X) {
             int t = (int)threadIdx.x;
-            bool there = row + t < n;
-            row_lse[t] = there ? lse[row + t] : 0;
-            g_logp[t] = there ? dlogp[row + t] : 0;
-            g_entropy[t] = there && dentropy ? dentropy[row + t] : 0;
-            row_entropy[t] = there && dentropy ? entropy[row + t] : 0;
-            y[t] = there ? (int32_t)(target[row + t] - token) : -1;
+            HeadSlope s = this->slope_of(row + t);
+            row_lse[t] = s.lse, g_logp[t] = s.dlogp, g_entropy[t] = s.dentropy, row_entropy[t] = s.entropy;
+            y[t] = s.target - (int32_t)token;
         }
         __syncthreads();
         constexpr int PACK = Pack<T>::N;
         for (int i = (int)threadIdx.x; i < len * (X / PACK); i += HEAD_THREADS) {
             int v = i / (X / PACK), t = i % (X / PACK) * PACK;
-            if (row + t >= stride) continue;
+            if (row + t >= G::stride) continue;
             Pack<T> g;
 #pragma unroll
             for (int e = 0; e < PACK; e++) {
-                float logp = room->z[v][t + e] - row_lse[t + e], p = __expf(logp);
-                float slope = g_logp[t + e] * ((v == y[t + e] ? 1 : 0) - p);
-                slope -= g_entropy[t + e] * (p * (fmaxf(logp, -200) + row_entropy[t + e]));
-                g.x[e] = from_float<T>(scale * slope);
+                HeadSlope s = {row_lse[t + e], g_logp[t + e], g_entropy[t + e], row_entropy[t + e], 0};
+                g.x[e] = from_float<T>(scale * s.at(room->z[v][t + e], v == y[t + e]));
             }
-            store_pack(dz + (token - first + v) * stride + row + t, g);
+            store_pack(G::dz + (token - G::first + v) * G::stride + row + t, g);
         }
     }
 };
 
-static int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
+// The two ways dz is stored: [stride, len] where this gives true, else [len, stride].
+static bool differentiate(Device *d, Head<float> h, int64_t len, Gradients<float> to) {
+    head_launch(d, h, head_chunks(len), Differentiate<float>{to, h.scale});
+    return false;
+}
+static bool differentiate(Device *d, Head<Bf16> h, int64_t len, Gradients<Bf16> to) {
+    if (hopper_differentiate(d, h, len, to)) return true;
+    head_launch(d, h, head_chunks(len), Differentiate<Bf16>{to, h.scale});
+    return false;
+}
+
+// How many rows and tokens of the vocabulary go at a time. Scratch holds a row's copy and f32 sum, and a gradient for
+// each of its logits; PRODUCTS_ROOM of it is the products' workspace. The sums of dx are read and written once for
+// every block of tokens, those of dw for every block of rows: of the ways to cut the rows evenly, the one that moves
+// the fewest bytes. The tokens are cut so that the tiles of a block nearly fill whole waves.
+#define PRODUCTS_ROOM ((int64_t)8 << 20)
+#define TILE_ROWS     128
+#define TILE_TOKENS   256
+typedef struct {
+    int64_t rows, tokens;
+} Blocks;
+
+static Blocks choose_blocks(int64_t N, int64_t V, int64_t D, int64_t element, int64_t dw_element, int64_t sms) {
+    Blocks best = {8, HEAD_CHUNK};
+    double least = INFINITY;
+    for (int64_t parts = 1;; parts++) {
+        const int64_t rows = ((N + parts - 1) / parts + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+        const int64_t room = (int64_t)DEVICE_SCRATCH - PRODUCTS_ROOM - rows * D * (element + (int64_t)sizeof(float));
+        int64_t tokens = room / (rows * element) / HEAD_CHUNK * HEAD_CHUNK;
+        const int64_t x_tiles = rows / TILE_ROWS, waves = x_tiles * (tokens / TILE_TOKENS) / sms;
+        if (waves) tokens = waves * sms / x_tiles * TILE_TOKENS;
+        if (tokens > V) tokens = head_chunks(V) * HEAD_CHUNK;
+        if (tokens >= HEAD_CHUNK) {
+            double dx = (double)((V + tokens - 1) / tokens) * (double)N * sizeof(float);
+            double bytes = 2 * (double)D * (dx + (double)(parts * V * dw_element));
+            if (bytes < least) least = bytes, best = {rows, tokens};
+        }
+        if (rows == TILE_ROWS) return best;
+    }
+}
 
 template <typename T>
 static void logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentropy, Tensor x, Tensor rows, Tensor w,
                         Tensor target, Tensor lse, Tensor entropy, float temperature) {
     int64_t N = rows.dim[0], V = w.dim[0], D = tensor_width(w);
     float scale = head_scale(temperature);
-    // Choose how many rows and tokens go at a time: scratch holds a row's copy and f32 sum, and a gradient for each
-    // logit; the rest is the products' workspace. Rows are padded to whole packs, with dz and x 0 there.
-    int64_t row_bytes = D * (int64_t)(sizeof(T) + sizeof(float)), budget = DEVICE_SCRATCH / 2 - (4 << 20);
-    int64_t row_block = at_most(at_most(4096, budget / row_bytes / 128 * 128), (N + 7) / 8 * 8);
-    if (row_block < 8) row_block = 8;
-    int64_t vocab_block = at_most(budget / (row_block * (int64_t)sizeof(T)) / HEAD_CHUNK, head_chunks(V)) * HEAD_CHUNK;
+    Blocks block = choose_blocks(N, V, D, sizeof(T), present(dw) ? (int64_t)dtype_size(dw.dtype) : 0, cuda_sm_count(d));
     size_t mark = arena_mark(&d->scratch);
-    T *xs = (T *)arena_take(&d->scratch, (size_t)(row_block * D) * sizeof(T));
-    float *sum = (float *)arena_take(&d->scratch, (size_t)(row_block * D) * sizeof(float)); // dx of these rows
-    T *dz = (T *)arena_take(&d->scratch, (size_t)(vocab_block * row_block) * sizeof(T));
+    T *xs = (T *)arena_take(&d->scratch, (size_t)(block.rows * D) * sizeof(T));
+    float *sum = (float *)arena_take(&d->scratch, (size_t)(block.rows * D) * sizeof(float)); // dx of these rows
+    T *dz = (T *)arena_take(&d->scratch, (size_t)(block.tokens * block.rows) * sizeof(T));
     cuda_fill(d, dx, 0);
-    for (int64_t first = 0; first < N; first += row_block) {
-        int64_t n = at_most(N - first, row_block), stride = (n + 7) / 8 * 8;
-        LAUNCH(d, gather_kernel<T>, (unsigned)stride, GATHER_THREADS, 0, xs, data_of<T>(x), i32(rows) + first, n, D);
-        for (int64_t v = 0; v < V; v += vocab_block) {
-            int64_t len = at_most(V - v, vocab_block);
-            Differentiate<T> done = {dz,
-                                     stride,
-                                     n,
-                                     v,
-                                     f32(dlogp) + first,
-                                     present(dentropy) ? f32(dentropy) + first : NULL,
-                                     f32(lse) + first,
-                                     present(dentropy) ? f32(entropy) + first : NULL,
-                                     i32(target) + first,
-                                     scale};
-            head_launch<T>(d, {xs, data_of<T>(w), NULL, NULL, n, V, v / HEAD_CHUNK, (int)D, scale}, head_chunks(len),
-                           done);
-            Tensor g = tensor2(dz, x.dtype, len, stride);
-            cuda_product(d, tensor2(sum, F32, stride, D), v > 0, g, true, tensor_rows(w, v, len), false);
+    for (int64_t first = 0; first < N; first += block.rows) {
+        // Rows are padded to whole packs, with dz and x 0 there.
+        int64_t n = N - first < block.rows ? N - first : block.rows, stride = (n + 7) / 8 * 8;
+        gather_rows(d, xs, data_of<T>(x), i32(rows) + first, n, stride, D);
+        for (int64_t v = 0; v < V; v += block.tokens) {
+            int64_t len = V - v < block.tokens ? V - v : block.tokens;
+            Gradients<T> to = {dz,
+                               stride,
+                               n,
+                               v,
+                               f32(dlogp) + first,
+                               present(dentropy) ? f32(dentropy) + first : NULL,
+                               f32(lse) + first,
+                               present(dentropy) ? f32(entropy) + first : NULL,
+                               i32(target) + first};
+            Head<T> h = {xs, data_of<T>(w), NULL, NULL, n, V, v / HEAD_CHUNK, (int)D, scale};
+            bool by_row = differentiate(d, h, len, to);
+            Tensor g = by_row ? tensor2(dz, x.dtype, stride, len) : tensor2(dz, x.dtype, len, stride);
+            cuda_product(d, tensor2(sum, F32, stride, D), v > 0, g, !by_row, tensor_rows(w, v, len), false);
             if (present(dw))
-                cuda_product(d, tensor_rows(dw, v, len), true, g, false, tensor2(xs, x.dtype, stride, D), false);
+                cuda_product(d, tensor_rows(dw, v, len), true, g, by_row, tensor2(xs, x.dtype, stride, D), false);
         }
         LAUNCH(d, scatter_kernel<T>, (unsigned)n, GATHER_THREADS, 0, data_of<T>(dx), sum, i32(rows) + first, D);
     }

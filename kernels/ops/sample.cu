@@ -49,13 +49,8 @@ static __device__ __forceinline__ void block_best(float *score, int32_t *id, flo
 }
 
 // ---- without filters -----------------------------------------------------------------------------------------------
-// What head_kernel does with a chunk's logits: stores each row's summary and best candidate.
-struct Choose {
-    Lse *summary;    // [n, chunks]
-    Candidate *best; // [n, chunks]
-    int64_t n, chunks;
-    Draw draw;
-
+// What head_kernel does with a chunk's logits.
+struct Choose : Choices {
     template <int X> __device__ __forceinline__ void run(HeadRoom<X> *room, int64_t row, int64_t token, int len) const {
         typedef HeadRoom<X> R;
         Lse l = head_summary(room);
@@ -76,6 +71,11 @@ struct Choose {
         best[at] = {c.score, room->z[c.id][t], (int32_t)token + c.id};
     }
 };
+
+static void choose(Device *d, Head<float> h, Choices to) { head_launch(d, h, to.chunks, Choose{to}); }
+static void choose(Device *d, Head<Bf16> h, Choices to) {
+    if (!hopper_choose(d, h, to)) head_launch(d, h, to.chunks, Choose{to});
+}
 
 static __global__ void choose_kernel(Outs to, const Candidate *best, const Lse *summary, const int64_t *key,
                                      int64_t chunks) {
@@ -202,7 +202,7 @@ static void sample(Device *d, SampleOut out, Tensor x, Tensor w, Tensor key, Ten
         Outs to = {i32(out.token) + first, f32(out.logp) + first, present(out.lse) ? f32(out.lse) + first : NULL,
                    present(out.entropy) ? f32(out.entropy) + first : NULL};
         if (!filtered) {
-            head_launch<T>(d, h, chunks, Choose{summary, best, n, chunks, draw});
+            choose(d, h, {summary, best, n, chunks, draw});
             LAUNCH_EARLY(d, choose_kernel, (unsigned)n, COMBINE_THREADS, 0, to, best, summary, draw.key, chunks);
             continue;
         }
