@@ -66,11 +66,11 @@ static const struct {
     {"attention_bwd T=16384", "d=64", 0.12}, // 14 products of tiles where the formula has 10
     {"attention_bwd T=16384", "d=128", 0.14},
     {"decode T=256", "", 0.60},
-    // The product, then each logit once more from shared memory.
-    {"logprob T=8192", "", 0.38},
-    {"logprob_bwd T=8192", "", 0.45},
-    {"sample T=256", "opt", 0.12}, // filters: the logits go through memory
-    {"sample T=256", "", 0.30},
+    // By wgmma: one warpgroup sums or draws while the other multiplies, as far as the ring of stages is long.
+    {"logprob T=8192", "", 0.77},
+    {"logprob_bwd T=8192", "", 0.70}, // and two products by cuBLASLt, whose sums go through memory
+    {"sample T=256", "opt", 0.12},    // filters: the logits go through memory
+    {"sample T=256", "", 0.60},       // Philox and a logarithm for each logit
     {"grpo_loss T=1048576", "", 0.50},
     {"grpo_loss ", "", 0.02}, // a launch, and its longest chain of steps
 };

@@ -109,36 +109,40 @@ static void test_forward(void **state) {
 }
 
 // Against the gradient's formula in f64.
+static void check_backward(DType t, DType grad, int64_t N, int64_t V, int64_t D, float temperature) {
+    Case c = new_case(t, grad, N, V, D, temperature);
+    run_forward(c);
+    double *x = f64_of(c.x), *w = f64_of(c.w), *dw = f64_of(c.dw);
+    double *dx = xcalloc((size_t)(c.T * c.D), sizeof *dx), T = c.temperature > 0 ? c.temperature : 1;
+    for (int64_t i = 0; i < c.N; i++) {
+        const double *xi = x + i32(c.rows)[i] * c.D;
+        Dist r = row_of(xi, w, c.V, c.D, c.temperature);
+        for (int64_t v = 0; v < c.V; v++) {
+            double lp = r.z[v] - r.lse, p = exp(lp);
+            double dz = f32(c.dlogp)[i] * ((v == i32(c.target)[i]) - p);
+            dz = (dz - f32(c.dentropy)[i] * p * (lp + r.entropy)) / T;
+            for (int64_t k = 0; k < c.D; k++) {
+                dx[i32(c.rows)[i] * c.D + k] += dz * w[v * c.D + k];
+                dw[v * c.D + k] += dz * xi[k];
+            }
+        }
+        free(r.z);
+    }
+    run_backward(c);
+    assert_true(relative(c.dx, dx) < (t == F32 ? 3e-6 : 5e-3));
+    assert_true(relative(c.dw, dw) < (t == F32 && grad == F32 ? 3e-6 : 5e-3));
+    for (int64_t k = 0; k < c.D; k++) assert_true(tensor_get(c.dx, c.N * c.D + k) == 0); // the row not listed
+    free(x), free(w), free(dw), free(dx);
+    free_case(c);
+}
 static void test_backward(void **state) {
     for (size_t s = 0; s < SHAPES; s++)
-        for (int kind = 0; kind < 4; kind++) {
-            DType t = kind & 1 ? BF16 : F32, grad = kind & 2 ? BF16 : F32;
-            Case c = new_case(t, grad, shapes[s].N, shapes[s].V, shapes[s].D, shapes[s].temperature);
-            run_forward(c);
-            double *x = f64_of(c.x), *w = f64_of(c.w), *dw = f64_of(c.dw);
-            double *dx = xcalloc((size_t)(c.T * c.D), sizeof *dx), T = c.temperature > 0 ? c.temperature : 1;
-            for (int64_t i = 0; i < c.N; i++) {
-                const double *xi = x + i32(c.rows)[i] * c.D;
-                Dist r = row_of(xi, w, c.V, c.D, c.temperature);
-                for (int64_t v = 0; v < c.V; v++) {
-                    double lp = r.z[v] - r.lse, p = exp(lp);
-                    double dz = f32(c.dlogp)[i] * ((v == i32(c.target)[i]) - p);
-                    dz = (dz - f32(c.dentropy)[i] * p * (lp + r.entropy)) / T;
-                    for (int64_t k = 0; k < c.D; k++) {
-                        dx[i32(c.rows)[i] * c.D + k] += dz * w[v * c.D + k];
-                        dw[v * c.D + k] += dz * xi[k];
-                    }
-                }
-                free(r.z);
-            }
-            run_backward(c);
-            assert_true(relative(c.dx, dx) < (t == F32 ? 3e-6 : 5e-3));
-            assert_true(relative(c.dw, dw) < (t == F32 && grad == F32 ? 3e-6 : 5e-3));
-            for (int64_t k = 0; k < c.D; k++) assert_true(tensor_get(c.dx, c.N * c.D + k) == 0); // the row not listed
-            free(x), free(w), free(dw), free(dx);
-            free_case(c);
-        }
+        for (int kind = 0; kind < 4; kind++)
+            check_backward(kind & 1 ? BF16 : F32, kind & 2 ? BF16 : F32, shapes[s].N, shapes[s].V, shapes[s].D,
+                           shapes[s].temperature);
 }
+// So many rows that a GPU's scratch takes them in two blocks.
+static void test_backward_blocks(void **state) { check_backward(F32, F32, 15000, 1000, 4, 1); }
 
 // d/dstep of sum(dlogp * logp + dentropy * entropy) as *at moves, by a central difference in f64.
 static double slope(Case c, const double *x, const double *w, double *at) {
@@ -333,7 +337,7 @@ int main(void) {
         cmocka_unit_test(test_forward),         cmocka_unit_test(test_backward),
         cmocka_unit_test(test_purity),          cmocka_unit_test(test_optional_arguments),
         cmocka_unit_test(test_real_vocabulary), cmocka_unit_test(test_finite_differences),
-        cmocka_unit_test(test_hopper),
+        cmocka_unit_test(test_backward_blocks), cmocka_unit_test(test_hopper),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     device_close(dev);

@@ -8,11 +8,13 @@
 // lets them come apart, which is four steps of K or 2,000 cycles of products.
 //
 // Floor: 2 N V D FLOP. At D = 896 (W = 256) the products of a tile take 14,336 cycles of the tensor cores. The 128
-// logits of a thread cost 10 instructions each in logprob (scale, maximum, shift, exponential, two sums, shuffles), 15
-// in logprob_bwd, 26 in sample, of which Philox has 12: 2,600, 3,900 and 6,700 cycles of issue, beside 18, 27 and 47 %
-// of the products' time. Expected: 640, 600 and 560 TFLOP/s, as matmul_hopper's 694 for that tile less a part of what
-// the ring is too short to hide. Longer rows have two sets of sums in registers and W = 128: twice the boxes for a
-// product, which the second-level cache may not bring in time; 500, 480 and 440.
+// logits of a thread cost, in machine code, 11 instructions each in logprob (scale, maximum, shift, exponential, two
+// sums, shuffles), 20 in logprob_bwd, 40 in sample, 15 of them Philox's: of two warps that share a scheduler 2,800,
+// 5,100 and 10,300 cycles. At 0.7 instructions a cycle, and with 2,000 cycles hidden, a tile is longer by 0, 1,600 and
+// 5,300 cycles. Expected for the products of 8,192 rows, from matmul_hopper's 694 TFLOP/s for that tile: 640 in logprob
+// and 600 in logprob_bwd; and 140 us for sample at B = 256, where the floor is 88. Longer rows have two sets of sums in
+// registers and W = 128, so half as many products for a box, which the second-level cache may not bring in time: 500,
+// 480 and 400 TFLOP/s.
 #include "draw.cuh"
 #include "head.cuh"
 #include "hopper_check.cuh"
@@ -254,8 +256,10 @@ static bool alike(Device *d, int64_t D, int spread, float temperature) {
     return same;
 }
 
+// Gradients have no bits of their own to compare: they are made of the same logits.
 HopperState hopper_check_head(Device *d) {
-    HopperState fits = hopper_fits(d, (const void *)head_hopper_kernel<OneChunk, Choose>, OneChunk::SHARED_BYTES);
+    static_assert(OneChunk::SHARED_BYTES <= Chunks::SHARED_BYTES, "");
+    HopperState fits = hopper_fits(d, (const void *)head_hopper_kernel<OneChunk, Choose>, Chunks::SHARED_BYTES);
     if (fits != HOPPER_USED) return fits;
     bool same = alike(d, 1000, 20, 1) && alike(d, 1096, 20, 1) && alike(d, 40, 1, 8);
     return same ? HOPPER_USED : HOPPER_DIFFERS;

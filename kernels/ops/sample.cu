@@ -4,9 +4,9 @@
 // Without filters (the usual case) the draw is made while the head is streamed (head.cuh): of each row and chunk of the
 // vocabulary the best candidate, by z + Gumbel, is kept beside the summary; a second kernel has a block for each row
 // and chooses among them. No logit reaches memory. Floor: w is read once in a pass, 2 V D bytes; and 2 B V D FLOP. Each
-// logit also costs a quarter of a Philox counter and an upper bound of its Gumbel number (draw.cuh), 20 instructions
-// where all logarithms would be 45; at B = 256 that is expected to take half as long as the product. With filters, the
-// logits of as many rows as scratch holds are kept, and a block for each row does the rest (filter.cuh).
+// logit also costs a quarter of a Philox counter and an upper bound of its Gumbel number (draw.cuh), 30 instructions
+// where all logarithms would be 55. With many rows on Hopper head_hopper.cu makes the draw. With filters, the logits of
+// as many rows as scratch holds are kept, and a block for each row does the rest (filter.cuh).
 //
 // The random bits of a token are the same as on the CPU. The formula on them uses this device's logarithm, so scores
 // differ from the CPU's in the last bits, and a draw may differ where two scores are as close as that.

@@ -173,15 +173,15 @@ mutant decode_counter_left kernels/ops/decode.cu ops:decode \
     'if (thread == 0) p.arrived[tile()] = 0;' ''
 
 # ---- the head --------------------------------------------------------------------------------------------------------
-mutant logprob_entropy_sign kernels/ops/logprob.cu ops:logprob_bwd \
-    'slope -= g_entropy' 'slope += g_entropy'
+mutant logprob_entropy_sign 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:logprob_bwd \
+    'slope - dentropy' 'slope + dentropy'
 mutant logprob_bwd_rows_of_the_first_pass kernels/ops/logprob.cu head \
     'f32(dlogp) + first,' 'f32(dlogp),'
 mutant logprob_bwd_last_pass_only kernels/ops/logprob.cu head \
-    'F32, stride, D), v > 0, g, true' 'F32, stride, D), false, g, true'
+    'F32, stride, D), v > 0, g' 'F32, stride, D), false, g'
 mutant logprob_targets_of_the_first_pass kernels/ops/logprob.cu head \
-    'Summarise done = {summary, f32(logp) + first, i32(target) + first, n, chunks};' \
-    'Summarise done = {summary, f32(logp) + first, i32(target), n, chunks};'
+    'Summaries to = {summary, f32(logp) + first, i32(target) + first, n, chunks};' \
+    'Summaries to = {summary, f32(logp) + first, i32(target), n, chunks};'
 mutant logprob_target_of_other_chunk kernels/ops/logprob.cu ops:logprob \
     'if (y >= 0 && y < len)' 'if (y >= 0)'
 mutant head_no_barrier 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:logprob \
@@ -189,6 +189,26 @@ mutant head_no_barrier 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:logprob
             __syncthreads();' 'sum[j] * h.scale : -INFINITY; });'
 mutant head_counts_padding 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:logprob \
     'v < len ? sum[j] * h.scale : -INFINITY' 'sum[j] * h.scale'
+mutant head_hopper_counts_padding kernels/ops/head_hopper.cu head \
+    'token_of(i) >= left' 'token_of(i) > left'
+mutant head_hopper_two_lanes_of_four kernels/ops/head_hopper.cu head \
+    'apart < 4; apart *= 2' 'apart < 2; apart *= 2'
+mutant head_hopper_other_tree kernels/ops/head_hopper.cu head \
+    'quad[i] = z[quad_at(2 * k + e, i)]' 'quad[i] = z[quad_at(k + 4 * e, i)]'
+mutant head_hopper_target_of_other_row kernels/ops/head_hopper.cu head \
+    'const int y = target[row] - token;' 'const int y = target[row ^ 1] - token;'
+mutant head_hopper_rows_past_the_end kernels/ops/head_hopper.cu head \
+    'if (row >= p.n) return;' ''
+mutant head_hopper_gradient_past_the_end kernels/ops/head_hopper.cu head \
+    'row < stride && n < width' 'row < stride'
+mutant head_hopper_slope_of_the_first_half kernels/ops/head_hopper.cu head \
+    'slope = slope_of(row)' 'slope = slope_of(at.x + Tile::x_of(0))'
+mutant head_hopper_draws_idle_rows kernels/ops/head_hopper.cu sample \
+    'row < p.n && draw.key[row] >= 0' 'row < p.n'
+mutant head_hopper_quad_of_two kernels/ops/head_hopper.cu sample \
+    'for (int j = 1; j < EACH / 4; j++)' 'for (int j = 1; j < EACH / 8; j++)'
+mutant head_hopper_trusts_the_card kernels/ops/head_hopper.cu head \
+    'return same ? HOPPER_USED : HOPPER_DIFFERS;' 'return HOPPER_USED;'
 mutant sample_draws_idle_rows kernels/ops/sample.cu sample \
     'if (key[blockIdx.x] < 0) return; // the whole block' ''
 mutant sample_one_number_a_row 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
