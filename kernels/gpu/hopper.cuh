@@ -75,6 +75,15 @@ static __device__ __forceinline__ void tensor_copy(void *shared, const TensorMap
         "l"(map), "r"(column), "r"(row), "r"(shared_address(b))
         : "memory");
 }
+// The same from a map of three dimensions: a box of rows of one plane of a matrix [rows, planes, columns].
+static __device__ __forceinline__ void tensor_copy_3d(void *shared, const TensorMap *map, int row, int plane,
+                                                      int column, Mbarrier *b) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+        "[%5];" ::"r"(shared_address(shared)),
+        "l"(map), "r"(column), "r"(plane), "r"(row), "r"(shared_address(b))
+        : "memory");
+}
 
 // ---- products -------------------------------------------------------------------------------------------------------
 static __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

@@ -155,3 +155,5 @@ static __device__ void hopper_store(float *y, TilePlace at, const float *sum, in
 
 // Makes the TensorMap of m[rows, K] for boxes of `box` rows. False where the card cannot copy such a matrix by boxes.
 bool hopper_map(TensorMap *map, Tensor m, int box);
+// The same of m[T, heads, d] for boxes of `box` tokens of one head (tensor_copy_3d): zeros past its end, too.
+bool hopper_map_heads(TensorMap *map, Tensor m, int box);

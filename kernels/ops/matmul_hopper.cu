@@ -35,27 +35,40 @@ static __global__ void __launch_bounds__(Tile::THREADS, 1)
 }
 
 // ---- the launcher ---------------------------------------------------------------------------------------------------
-bool hopper_map(TensorMap *map, Tensor m, int box) {
-    typedef decltype(&cuTensorMapEncodeTiled) Encode;
+typedef decltype(&cuTensorMapEncodeTiled) Encode;
+static Encode encoder() { // NULL where the driver has none
     static Encode encode; // the same for every device of a process
-    if (!encode) {
-        cudaDriverEntryPointQueryResult found;
-        void *function = NULL;
+    if (encode) return encode;
+    cudaDriverEntryPointQueryResult found;
+    void *function = NULL;
 #if CUDART_VERSION >= 12050
-        cudaError_t status =
-            cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+    cudaError_t status =
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
 #else
-        cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
+    cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
 #endif
-        if (status != cudaSuccess || found != cudaDriverEntryPointSuccess) return false;
-        encode = (Encode)function;
-    }
-    int64_t K = tensor_width(m);
-    cuuint64_t size[2] = {(cuuint64_t)K, (cuuint64_t)m.dim[0]}, stride[1] = {(cuuint64_t)K * sizeof(Bf16)};
-    cuuint32_t boxes[2] = {BOX_COLUMNS, (cuuint32_t)box}, step[2] = {1, 1};
-    return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, m.data, size, stride, boxes, step,
-                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+    return status == cudaSuccess && found == cudaDriverEntryPointSuccess ? encode = (Encode)function : NULL;
+}
+// size, stride, box: from the innermost dimension on; `stride` leaves that out, and counts bytes.
+static bool map_of(TensorMap *map, cuuint32_t dimensions, void *data, const cuuint64_t *size, const cuuint64_t *stride,
+                   const cuuint32_t *box) {
+    const cuuint32_t step[3] = {1, 1, 1};
+    Encode encode = encoder();
+    return encode && encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, dimensions, data, size, stride, box, step,
+                            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+bool hopper_map(TensorMap *map, Tensor m, int box) {
+    const cuuint64_t K = (cuuint64_t)tensor_width(m);
+    const cuuint64_t size[2] = {K, (cuuint64_t)m.dim[0]}, stride[1] = {K * sizeof(Bf16)};
+    const cuuint32_t boxes[2] = {BOX_COLUMNS, (cuuint32_t)box};
+    return map_of(map, 2, m.data, size, stride, boxes);
+}
+bool hopper_map_heads(TensorMap *map, Tensor m, int box) {
+    const cuuint64_t size[3] = {(cuuint64_t)m.dim[2], (cuuint64_t)m.dim[1], (cuuint64_t)m.dim[0]};
+    const cuuint64_t stride[2] = {size[0] * sizeof(Bf16), size[0] * size[1] * sizeof(Bf16)};
+    const cuuint32_t boxes[3] = {BOX_COLUMNS, 1, (cuuint32_t)box};
+    return map_of(map, 3, m.data, size, stride, boxes);
 }
 
 static int64_t tiles_of(int64_t W, int64_t M, int64_t N) { return ((M + HOPPER_X - 1) / HOPPER_X) * ((N + W - 1) / W); }

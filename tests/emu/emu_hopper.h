@@ -44,23 +44,42 @@ static inline void mbarrier_wait(uint64_t *b, int parity) {
     }
 }
 
-static inline void tensor_copy(void *shared, const CUtensorMap *map, int row, int column, uint64_t *b) {
+// at: where the box begins, from the innermost dimension on. Its rows are those of the outermost.
+static inline void emu_copy_box(void *shared, const CUtensorMap *map, const int *at, uint32_t rank, uint64_t *b) {
     const ptx::TensorMap *m = (const ptx::TensorMap *)map;
-    int rows = (int)m->box[1], columns = (int)m->box[0];
+    uint32_t outer = rank - 1;
+    int rows = (int)m->box[outer], columns = (int)m->box[0];
     char *to = (char *)shared;
-    if (m->magic != ptx::TENSOR_MAP || m->rank != 2 || columns * 2 != 128 || m->swizzle != 3)
+    if (m->magic != ptx::TENSOR_MAP || m->rank != rank || columns * 2 != 128 || m->swizzle != 3 ||
+        (rank == 3 && m->box[1] != 1))
         emu_fail("a tensor map of %u dimensions, boxes of %d columns, swizzle %d", m->rank, columns, m->swizzle);
     if ((uintptr_t)to % 1024 || !emu_is_shared(to, (size_t)rows * 128))
         emu_fail("a box at %p, which is no multiple of 1024 with room for %d rows of 128 bytes", shared, rows);
     EmuMbarrier *arrives = emu_mbarrier(b);
-    for (int r = 0; r < rows; r++)
-        for (int c = 0; c < columns; c++) {
-            bool in = row + r >= 0 && row + r < (int)m->dim[1] && column + c >= 0 && column + c < (int)m->dim[0];
-            uint16_t *at = (uint16_t *)(to + r * 128 + ((c / 8) ^ (r % 8)) * 16) + c % 8;
-            *at = in ? ((const uint16_t *)(m->address + (uint64_t)(row + r) * m->stride[0]))[column + c] : 0;
+    for (int r = 0; r < rows; r++) {
+        bool in = true;
+        uint64_t row = m->address;
+        for (uint32_t k = 1; k < rank; k++) {
+            int64_t place = at[k] + (k == outer ? r : 0);
+            in &= place >= 0 && place < (int64_t)m->dim[k];
+            row += (uint64_t)place * m->stride[k - 1];
         }
+        for (int c = 0; c < columns; c++) {
+            bool inside = in && at[0] + c >= 0 && at[0] + c < (int)m->dim[0];
+            uint16_t *element = (uint16_t *)(to + r * 128 + ((c / 8) ^ (r % 8)) * 16) + c % 8;
+            *element = inside ? ((const uint16_t *)row)[at[0] + c] : 0;
+        }
+    }
     arrives->bytes -= rows * 128;
     emu_mbarrier_turn(arrives);
+}
+static inline void tensor_copy(void *shared, const CUtensorMap *map, int row, int column, uint64_t *b) {
+    const int at[] = {column, row};
+    emu_copy_box(shared, map, at, 2, b);
+}
+static inline void tensor_copy_3d(void *shared, const CUtensorMap *map, int row, int plane, int column, uint64_t *b) {
+    const int at[] = {column, plane, row};
+    emu_copy_box(shared, map, at, 3, b);
 }
 
 static inline void wgmma_fence() {}
