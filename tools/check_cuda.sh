@@ -82,11 +82,13 @@ done <"$room/losses"
 # ---- main loops --------------------------------------------------------------------------------------------------------
 # Reads cuobjdump -sass; a line a function: NAME TENSOR OTHERS SETMAXNREG. The main loop is, of the loops that hold no smaller
 # one with as much to say, the one with the most instructions of tensor cores, then with the fewest others (a jump back out of code
-# that waits, placed behind the loop, looks like a loop too); where there are none of tensor cores, the longest.
+# that waits, placed behind the loop, looks like a loop too); where there are none of tensor cores, the longest. Where there are
+# instructions of warpgroups, only those count: what such a kernel does by mma is for rare cases.
 main_loops='
     function finish(   k, j, inner, t, n) {
         if (name == "") return
         most = most_t = 0
+        if (group[count]) for (k = 0; k <= count; k++) tensor[k] = group[k]
         for (k = 1; k <= loops; k++) holds[k] = tensor[last[k]] - tensor[first[k] - 1]
         for (k = 1; k <= loops; k++) {
             inner = 1
@@ -97,7 +99,7 @@ main_loops='
             if (inner && (holds[k] > most_t || (holds[k] == most_t && (most_t ? n < most : n > most)))) { most_t = holds[k]; most = n }
         }
         print name, most_t, most, registers + 0
-        split("", at); split("", tensor)
+        split("", at); split("", tensor); split("", group)
         loops = count = registers = 0
     }
     /Function :/ { finish(); name = $NF; next }
@@ -109,6 +111,7 @@ main_loops='
         sub(/^@!?U?P[0-9T]+ +/, "", text)
         at[address] = ++count
         tensor[count] = tensor[count - 1] + (text ~ /^([HIDBQO]G?MMA|UTC[A-Z]*MMA)/)
+        group[count] = group[count - 1] + (text ~ /^[HIBQO]GMMA/)
         if (text ~ /^USETMAXREG/) registers = 1
         if (text ~ /^BRA/ && match(text, /0x[0-9a-f]+$/)) { # backwards: a loop
             to = substr(text, RSTART + 2)
