@@ -60,9 +60,10 @@ static const struct {
     {"rope_bwd T=32768", "", 0.80}, // and a launch for the sums of the bias' gradient
     {"embed T=32768", "", 0.88},
     {"embed_bwd T=32768", "", 0.60}, // 15 us of sorting beside 40 of bytes
-    // p in two parts doubles the second product; softmax in between, by the same warps.
-    {"attention T=16384", "d=64", 0.16},
-    {"attention T=16384", "d=128", 0.22},
+    // p in two parts doubles the second product. By wgmma: softmax of one warpgroup over the products of another; for
+    // small heads its instructions bind, for large ones the tensor cores; tiles of four chunks and a half.
+    {"attention T=16384", "d=64", 0.36},
+    {"attention T=16384", "d=128", 0.47},
     {"attention_bwd T=16384", "d=64", 0.12}, // 14 products of tiles where the formula has 10
     {"attention_bwd T=16384", "d=128", 0.14},
     {"decode T=256", "", 0.60},

@@ -446,6 +446,110 @@ static void a_prefix_that_is_none_dies(void **state) {
     }
 }
 
+// ---- the kernel for Hopper cards ------------------------------------------------------------------------------------
+// The emulator's (tests/emu/emu.h): where it is, it is asked to be such a card.
+int64_t emu_launches(const char *kernel) __attribute__((weak));
+static int64_t on_hopper(void) { return emu_launches("attention_hopper_kernel"); }
+static bool has_emulator(const char *test) {
+    if (emu_launches && test_on_cuda()) return true;
+    printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", test);
+    return false;
+}
+// A Hopper card, with one more thing about it where that is not NULL.
+static Device *open_hopper(const char *name, const char *value) {
+    const char *before = getenv("EMU_ARCH");
+    char *arch = before ? xstrdup(before) : NULL;
+    setenv("EMU_ARCH", "90", 1);
+    if (name) setenv(name, value, 1);
+    Device *d = test_device(2);
+    if (name) unsetenv(name);
+    if (arch) setenv("EMU_ARCH", arch, 1);
+    else unsetenv("EMU_ARCH");
+    free(arch);
+    return d;
+}
+// One that takes the portable kernel, for lack of shared memory.
+static Device *open_portable(void) { return open_hopper("EMU_SHARED_KIB", "100"); }
+
+static const Heads on_boxes[] = {{7, 1, 64}, {6, 2, 128}, {2, 2, 16}, {8, 1, 40}, {3, 1, 104}};
+
+// What the portable kernel made of a pass is what this one makes of it, in other packings, behind prefixes, before NaN.
+static void hopper_gives_the_same_bits(void **state) {
+    if (!has_emulator(__func__)) skip();
+    Device *hopper = open_hopper(NULL, NULL), *portable = open_portable();
+    for (size_t i = 0; i < sizeof on_boxes / sizeof *on_boxes; i++) {
+        int64_t before = on_hopper();
+        Pass p = pass_new(portable, on_boxes[i], BF16);
+        assert_int_equal(on_hopper(), before);
+        check_packing(hopper, &p);
+        check_prefix(hopper, &p);
+        check_future(hopper, &p);
+        assert_int_equal(on_hopper(), before + 1 + 5 + 1 + SEQUENCES - 2); // two are empty
+        pass_free(&p);
+    }
+    device_close(hopper), device_close(portable);
+}
+
+// Packs of any lengths with and without prefixes, infinities and NaN anywhere.
+static void hopper_takes_what_is_not_finite(void **state) {
+    if (!has_emulator(__func__)) skip();
+    enum { MOST = 600, PARTS = 6 };
+    Device *hopper = open_hopper(NULL, NULL), *portable = open_portable();
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        Case random = {.random = seed};
+        Heads h = on_boxes[seed % (sizeof on_boxes / sizeof *on_boxes)];
+        int32_t seq[PARTS + 1] = {0}, prefix[PARTS];
+        for (int b = 0; b < PARTS; b++) {
+            bool whole = case_below(&random, 4) == 0;
+            seq[b + 1] = seq[b] + (int32_t)(whole ? 64 * case_below(&random, 3) : case_below(&random, 99));
+            prefix[b] = b > 1 && case_below(&random, 2) ? (int32_t)case_below(&random, 2) : -1;
+        }
+        Tensor qkv = room(BF16, MOST, h.H + 2 * h.K, h.d), y = room(BF16, MOST, h.H, h.d),
+               got = room(BF16, MOST, h.H, h.d);
+        Tensor lse = room(F32, MOST, h.H, 1), lse_got = room(F32, MOST, h.H, 1);
+        for (int64_t i = 0; i < tensor_numel(qkv); i++) tensor_set(qkv, i, (float)case_normal(&random));
+        for (int n = 0; n < 12 && seed % 4; n++)
+            tensor_set(qkv, case_below(&random, tensor_numel(qkv)),
+                       n % 3 == 0   ? NAN
+                       : n % 3 == 1 ? INFINITY
+                                    : -INFINITY);
+        Tensor offsets = tensor1(seq, I32, PARTS + 1), from = tensor1(prefix, I32, PARTS);
+        attention_from(portable, y, lse, qkv, offsets, from, h.K);
+        int64_t before = on_hopper();
+        attention_from(hopper, got, lse_got, qkv, offsets, from, h.K);
+        assert_int_equal(on_hopper(), before + 1);
+        assert_memory_equal(got.data, y.data, tensor_bytes(y));
+        for (int64_t i = 0; i < tensor_numel(lse); i++)
+            assert_true(f32(lse)[i] == f32(lse_got)[i] || (isnan(f32(lse)[i]) && isnan(f32(lse_got)[i])));
+        free(qkv.data), free(y.data), free(got.data), free(lse.data), free(lse_got.data);
+    }
+    device_close(hopper), device_close(portable);
+}
+
+// Cards whose products add in another order, or which lack the shared memory, and rows that cannot be copied as boxes.
+static void hopper_is_left_out(void **state) {
+    if (!has_emulator(__func__)) skip();
+    static const char *const why[][3] = {{"EMU_UNITS", "unlike", "portable kernel's here"},
+                                         {"EMU_SHARED_KIB", "100", "too little shared memory"}};
+    for (int i = 0; i < 2; i++) {
+        char line[VARIANT_LINE] = "";
+        Device *d = open_hopper(why[i][0], why[i][1]);
+        for (int k = 0; d->variant(d, k, line) && !strstr(line, "attention"); k++) continue;
+        assert_non_null(strstr(line, why[i][2]));
+        int64_t before = on_hopper();
+        Pass p = pass_new(d, heads[0], BF16);
+        assert_int_equal(on_hopper(), before);
+        pass_free(&p);
+        device_close(d);
+    }
+    Device *d = open_hopper(NULL, NULL);
+    int64_t before = on_hopper();
+    Pass odd = pass_new(d, heads[2], BF16), large = pass_new(d, heads[5], BF16), f32 = pass_new(d, heads[0], F32);
+    assert_int_equal(on_hopper(), before);
+    pass_free(&odd), pass_free(&large), pass_free(&f32);
+    device_close(d);
+}
+
 static int open_device(void **state) { return (*state = test_device(0)) ? 0 : -1; }
 static int close_device(void **state) {
     device_close(*state);
@@ -455,6 +559,9 @@ static int close_device(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_prefix_that_is_none_dies), // the first: its children have no threads of this process
+        cmocka_unit_test(hopper_gives_the_same_bits),
+        cmocka_unit_test(hopper_takes_what_is_not_finite),
+        cmocka_unit_test(hopper_is_left_out),
         cmocka_unit_test(decode_equals_prefill),
         cmocka_unit_test(groups_share_a_prefix),
         cmocka_unit_test(any_packing_gives_the_same_bits),

@@ -109,6 +109,17 @@ static __device__ __forceinline__ Tile find_tile(const int32_t *seq, int B, int 
     return t;
 }
 
+// Sets to 0 the rows from T_end on, which belong to no sequence. All blocks take part; this one is number `block` of
+// `blocks`.
+template <typename T>
+static __device__ void clear_rest(T *y, float *lse, int64_t T_end, int64_t T_all, int64_t width, int H, int64_t block,
+                                  int64_t blocks) {
+    for (int64_t t = T_end + block; t < T_all; t += blocks) {
+        for (int64_t i = (int)threadIdx.x; i < width; i += blockDim.x) y[t * width + i] = from_float<T>(0.0f);
+        for (int i = (int)threadIdx.x; i < H; i += (int)blockDim.x) lse[t * H + i] = 0;
+    }
+}
+
 // ---- the softmax of a chunk, and chunks together --------------------------------------------------------------------
 // The maximum to subtract: 0 for a row that sees no key of the chunk (m = -inf), so that its p is 0 and not NaN.
 static __device__ __forceinline__ float finite_max(float m) { return m == -INFINITY ? 0.0f : m; }

@@ -10,7 +10,10 @@
 typedef struct MatmulPlans MatmulPlans;
 
 // The kernels written for Hopper alone (kernels/ops/NAME_hopper.cu) beside portable ones, and what they are for people.
-#define HOPPER_KERNELS(X)        X(matmul, "products of many tokens") X(head, "the head of many tokens")
+#define HOPPER_KERNELS(X)                                                                                              \
+    X(matmul, "products of many tokens")                                                                               \
+    X(head, "the head of many tokens")                                                                                 \
+    X(attention, "attention of packed sequences")
 #define HOPPER_INDEX(name, text) HOPPER_##name,
 enum { HOPPER_KERNELS(HOPPER_INDEX) HOPPER_COUNT };
 // What came of one when the device was opened.
@@ -58,3 +61,5 @@ HOPPER_KERNELS(HOPPER_CHECK)
 
 // The op matmul by wgmma. False, and nothing done, where it does not apply: the caller then takes the portable kernel.
 bool hopper_matmul(Device *d, Tensor y, Tensor x, Tensor w);
+// The op attention by wgmma, for heads of at most 128; as above.
+bool hopper_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv);

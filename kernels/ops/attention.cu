@@ -1,5 +1,5 @@
 // Causal grouped-query attention over packed sequences, forward (attention.cuh; Dao et al. 2022); backward is in
-// attention_bwd.cu.
+// attention_bwd.cu, and the kernel for Hopper's own instructions in attention_hopper.cu.
 //
 //   y[t,h] = sum over j <= t of p_j v_j[h / group] / sum p_j,  lse[t,h] = log sum e^(s_j),  s_j = q[t,h] k_j / sqrt(d)
 //
@@ -14,17 +14,7 @@
 // from L2. At n = 512 the floor is the tensor cores' (H d n flop for every 2 H d bytes of y). Measured on an H200
 // (0.5B, 16 x 512 tokens): 81 us a layer, where about 30 would be what mma.sync gives.
 #include "attention.cuh"
-
-// Sets to 0 the rows from T_end on, which belong to no sequence. All blocks take part; this one is number `block` of
-// `blocks`.
-template <typename T>
-static __device__ void clear_rest(T *y, float *lse, int64_t T_end, int64_t T_all, int64_t width, int H, int64_t block,
-                                  int64_t blocks) {
-    for (int64_t t = T_end + block; t < T_all; t += blocks) {
-        for (int64_t i = (int)threadIdx.x; i < width; i += blockDim.x) y[t * width + i] = from_float<T>(0.0f);
-        for (int i = (int)threadIdx.x; i < H; i += (int)blockDim.x) lse[t * H + i] = 0;
-    }
-}
+#include "cuda.cuh"
 
 // How many chunks of keys and values shared memory holds: two, so that the next is loaded while one is used; one for
 // large heads.
@@ -174,5 +164,6 @@ void cuda_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Ten
     Heads h = heads_of(qkv.dim[1], n_kv, qkv.dim[2]);
     heads_check(h, qkv.dim[0]);
     if (qkv.dtype == F32) DISPATCH_HEAD(h.d, D, attention_f32<D>(d, y, lse, qkv, seq, prefix, h));
-    else DISPATCH_HEAD(h.d, D, attention_bf16<D>(d, y, lse, qkv, seq, prefix, h));
+    else if (!hopper_attention(d, y, lse, qkv, seq, prefix, n_kv))
+        DISPATCH_HEAD(h.d, D, attention_bf16<D>(d, y, lse, qkv, seq, prefix, h));
 }

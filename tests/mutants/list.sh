@@ -122,7 +122,7 @@ mutant attention_chunk_not_waited_for kernels/ops/attention.cu ops:attention \
         __syncthreads(); // this chunk is here' '__syncthreads(); // this chunk is here'
 mutant attention_chunk_no_barrier kernels/ops/attention.cu ops:attention \
     '__syncthreads(); // this chunk is here, the one before no longer needed' ''
-mutant attention_leaves_the_rest kernels/ops/attention.cu ops:attention \
+mutant attention_leaves_the_rest 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'for (int64_t i = (int)threadIdx.x; i < width; i += blockDim.x) y[t * width + i] = from_float<T>(0.0f);' ''
 mutant attention_looks_once 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'while (high - low > 1) {' 'if (high - low > 1) {'
@@ -130,6 +130,28 @@ mutant softmax_mask_off_by_one 'kernels/gpu/attention.cuh>kernels/ops/attention.
     '>= n[m][i / 2 % 2])' '> n[m][i / 2 % 2])'
 mutant merge_forgets_scale 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'fmaf(chunk_l, s.add, *l * s.old)' 'fmaf(chunk_l, s.add, *l)'
+mutant hopper_attention_forgets_seams kernels/ops/attention_hopper.cu attention \
+    'chunk < w.at.before && w.at.before < chunk + CHUNK' 'chunk > INT32_MAX - 1'
+mutant hopper_attention_overwrites_stages kernels/ops/attention_hopper.cu attention \
+    'mbarrier_wait(room->empty + ring.slot(), ring.phase() ^ 1);' ''
+mutant hopper_attention_overwrites_work kernels/ops/attention_hopper.cu attention \
+    'mbarrier_wait(room->taken + works.slot(), works.phase() ^ 1);' ''
+mutant hopper_attention_keeps_what_is_odd kernels/ops/attention_hopper.cu attention \
+    'if (whole || !__ballot_sync(FULL, odd)) {' 'if (whole || odd || !odd) {'
+mutant hopper_attention_masks_by_one_row kernels/ops/attention_hopper.cu attention \
+    '!__ballot_sync(FULL, n[0][0] < CHUNK)' '!__ballot_sync(FULL, n[0][1] < CHUNK)'
+mutant hopper_attention_ends_early kernels/ops/attention_hopper.cu attention \
+    'min(group + 63, last)' 'min(group + 31, last)'
+mutant hopper_attention_low_parts_twice kernels/ops/attention_hopper.cu attention \
+    'p.high[0][i], v' 'p.low[0][i], v'
+mutant hopper_attention_next_queries kernels/ops/attention_hopper.cu attention \
+    'room->queries[works.turn % 2][own / 16] + r' 'room->queries[0][own / 16] + r'
+mutant hopper_attention_reads_the_next_head kernels/ops/attention_hopper.cu attention \
+    '&& half + i < h.d;' ';'
+mutant hopper_attention_stores_too_many kernels/ops/attention_hopper.cu attention \
+    'if (row < w.rows && column < h.d)' 'if (column < h.d)'
+mutant hopper_attention_counts_on kernels/ops/attention_hopper.cu attention \
+    'next[0] = next[1] = 0;' 'next[0] = 0;'
 mutant dq_mask_off_by_one kernels/ops/attention_bwd.cu ops:attention_bwd \
     'ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;' 'ds[0][i / 4][i % 4] = key <= sees[half] ? x : 0;'
 mutant dq_forgets_delta kernels/ops/attention_bwd.cu ops:attention_bwd \

@@ -28,6 +28,12 @@ mutants() {
     mutant setmaxnreg_lost matmul_hopper.ptx matmul 's/setmaxnreg\.dec[^;]*;//'
     mutant setmaxnreg_takes_more matmul_hopper.ptx matmul 's/setmaxnreg\.inc([^;]*) 240;/setmaxnreg.inc\1 256;/'
     mutant launch_bound_lost matmul_hopper.told matmul 's/Used [0-9]+ registers/Used 255 registers/'
+    # Hopper's attention: operands in registers, and what threads write that products read.
+    mutant seam_fence_gone attention_hopper.ptx attention 's/fence\.proxy\.async[^;]*;//'
+    mutant attention_fence_gone attention_hopper.ptx attention 's/wgmma\.fence[^;]*;//'
+    mutant attention_wait_too_late attention_hopper.ptx attention 's/(wgmma\.wait_group[^;]*) [0-9]+;/\1 7;/'
+    mutant attention_queries_not_waited_for attention_hopper.ptx attention 's/cp\.async\.wait_group [0-9]+;/cp.async.wait_group 6;/'
+    mutant attention_takes_more_registers attention_hopper.ptx attention 's/setmaxnreg\.inc([^;]*) 160;/setmaxnreg.inc\1 192;/'
     # mma.sync, ldmatrix, cp.async.
     mutant mma_b_swapped matmul.ptx matmul 's/(mma\.sync[^{]*\{[^}]*\}, \{[^}]*\}, )\{(%r[0-9]+),(%r[0-9]+)\}/\1{\3,\2}/'
     mutant mma_a_swapped attention.ptx attention 's/(mma\.sync[^{]*\{[^}]*\}, )\{(%r[0-9]+),(%r[0-9]+),/\1{\3,\2,/'
