@@ -133,7 +133,7 @@ static const CaseRow case_table[] = {
     SPEED(logprob, .T = 2048, .D = 896, .V = 151936)
     ROW(logprob_bwd, .T = 1, .D = 3, .V = 2) ROW(logprob_bwd, .T = 9, .D = 17, .V = 1100, .opt = true) ROW(logprob_bwd, .T = 140, .D = 8, .V = 136)
     SPEED(logprob_bwd, .T = 2048, .D = 896, .V = 151936)
-    ROW(sample, .T = 1, .D = 3, .V = 2) ROW(sample, .T = 2, .D = 64, .V = 128) ROW(sample, .T = 67, .D = 33, .V = 1100) ROW(sample, .T = 70, .D = 64, .V = 264) ROW(sample, .T = 9, .D = 65, .V = 1024, .opt = true)
+    ROW(sample, .T = 1, .D = 3, .V = 2) ROW(sample, .T = 2, .D = 64, .V = 128) ROW(sample, .T = 67, .D = 33, .V = 1100) ROW(sample, .T = 70, .D = 328, .V = 264) ROW(sample, .T = 9, .D = 65, .V = 1024, .opt = true)
     SPEED(sample, .T = 32, .D = 896, .V = 151936) SPEED(sample, .T = 32, .D = 896, .V = 151936, .opt = true)
 
     ROW(advance, .T = 1) ROW(advance, .T = 1, .F = 1) ROW(advance, .T = 37, .F = 37) ROW(advance, .T = 64, .F = 64) ROW(advance, .T = 37, .F = 20, .D = 9, .opt = true)

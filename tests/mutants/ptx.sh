@@ -34,6 +34,8 @@ mutants() {
     mutant attention_wait_too_late attention_hopper.ptx attention 's/(wgmma\.wait_group[^;]*) [0-9]+;/\1 7;/'
     mutant attention_queries_not_waited_for attention_hopper.ptx attention 's/cp\.async\.wait_group [0-9]+;/cp.async.wait_group 6;/'
     mutant attention_takes_more_registers attention_hopper.ptx attention 's/setmaxnreg\.inc([^;]*) 160;/setmaxnreg.inc\1 192;/'
+    mutant head_room_is_never_given_back head_hopper.ptx sample 's/mbarrier\.arrive\.shared::cta\.b64[^;]*;//'
+    mutant head_begins_too_early head_hopper.ptx sample 's/griddepcontrol\.wait;//'
     # mma.sync, ldmatrix, cp.async.
     mutant mma_b_swapped matmul.ptx matmul 's/(mma\.sync[^{]*\{[^}]*\}, \{[^}]*\}, )\{(%r[0-9]+),(%r[0-9]+)\}/\1{\3,\2}/'
     mutant mma_a_swapped attention.ptx attention 's/(mma\.sync[^{]*\{[^}]*\}, )\{(%r[0-9]+),(%r[0-9]+),/\1{\3,\2,/'
