@@ -296,6 +296,21 @@ static bool rank_passes(int rank, ncclUniqueId id) {
     take();
     for (size_t i = 0; i < PART; i++) ok &= got[i] == (float)((rank + 2) % RANKS * 1000 + (int)(i % 777));
     for (size_t i = 0; i < 100; i++) ok &= got[PART + i] == (float)(1000 + (int)i);
+    // Two calls in two streams are served in the order of the calls, whichever stream is waited for first.
+    cudaStream_t other;
+    cudaStreamCreate(&other);
+    float *z = nullptr;
+    cudaMalloc(&z, mine.size() * sizeof(float));
+    ncclAllReduce(x, y, RANKS * PART, ncclFloat32, ncclSum, comm, s);
+    ncclAllReduce(x, z, RANKS * PART, ncclFloat32, ncclMin, comm, other);
+    cudaStreamSynchronize(rank == 1 ? s : other);
+    take();
+    for (size_t i = 0; i < got.size(); i++) ok &= got[i] == (float)(3000 + 3 * (int)(i % 777));
+    cudaStreamSynchronize(other);
+    cudaMemcpy(got.data(), z, got.size() * sizeof(float), cudaMemcpyDeviceToHost);
+    for (size_t i = 0; i < got.size(); i++) ok &= got[i] == (float)(int)(i % 777);
+    cudaFree(z);
+    cudaStreamDestroy(other);
     // A call that a rank never joins waits in its stream, and ends when the communicator is given up.
     if (rank != 2) ncclAllReduce(x, y, PART, ncclFloat32, ncclSum, comm, s);
     if (rank == 0) ok &= cudaStreamQuery(s) == cudaErrorNotReady;

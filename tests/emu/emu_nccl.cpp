@@ -1,9 +1,10 @@
 // NCCL between processes or threads of one machine. A pair of ranks has a mailbox for each direction in a shared file;
 // a call, or all calls of a group, is a list of messages, and a piece of work in its stream that is asked again and
-// again until every message has gone through its mailbox. Reductions send everything to everybody and add in rank
-// order.
+// again until every message has gone through its mailbox. Calls of one communicator run one after another, in the order
+// in which they were made, whatever their streams: as NCCL has it. Reductions send everything to everybody and add in
+// rank order.
 #include "cuda_bf16.h"
-#include "emu_internal.h"
+#include "emu_state.h"
 #include "nccl.h"
 #include <atomic>
 #include <chrono>
@@ -40,6 +41,8 @@ struct EmuComm {
     std::atomic<int> status{ncclInProgress};
     bool finalized = false;
     std::string path;
+    std::deque<EmuStream *> turns; // the streams of the calls that are not through, in the order of the calls
+    int64_t called = 0, through = 0;
 };
 
 namespace {
@@ -113,18 +116,24 @@ ncclResult_t submit(Calls calls) {
     cudaStreamIsCapturing(state->stream, &recording);
     if (recording != cudaStreamCaptureStatusNone) return ncclInvalidUsage;
     auto begun = std::make_shared<bool>(false);
-    cudaError_t e = emu_submit_polled(state->stream, [state, begun] {
+    int64_t turn = state->comm->called++;
+    state->comm->turns.push_back(emu::stream_of(state->stream));
+    cudaError_t e = emu_submit_polled(state->stream, [state, begun, turn] {
         EmuComm *c = state->comm;
         if (c->meeting->aborted) {
             c->status = ncclRemoteError;
             return true;
         }
+        while (c->through < turn) // a call before this one waits in another stream
+            if (!emu::run_one(c->turns.front())) return false;
         if (!*begun)
             for (size_t i = 0; i < state->moves.size(); i++)
                 memmove(state->moves[i].first, state->moves[i].second, state->move_bytes[i]);
         *begun = true;
         if (!pass(*state)) return false;
         for (auto &f : state->at_end) f();
+        c->turns.pop_front();
+        c->through++;
         return true;
     });
     return e == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
