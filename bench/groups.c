@@ -33,7 +33,7 @@ static void train(void *arg, int i) {
     micro_upload(s->learner, w.entropy, s->entropy);
     micro_hidden(s->learner->engine.device, &s->learner->engine.policy, &w);
     d->fill(d, w.dlogp, -1.0f / (float)w.dlogp.dim[0]);
-    micro_backward(s->learner, &w, 1, false);
+    micro_backward(s->learner, &w, 1, false, false);
     d->sync(d);
 }
 

@@ -38,7 +38,7 @@ static void train(void *arg, int i) {
     double start = clock_seconds();
     micro_forward(s->learner->engine.device, &s->learner->engine.policy, &s->work, 1);
     d->fill(d, s->work.dlogp, -1.0f / (float)s->work.dlogp.dim[0]);
-    micro_backward(s->learner, &s->work, 1, false);
+    micro_backward(s->learner, &s->work, 1, false, false);
     d->sync(d);
     double rest = clock_seconds() - start - attention_time;
     if (attention_time < s->attention) s->attention = attention_time;

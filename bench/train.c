@@ -25,7 +25,7 @@ static void train(void *arg, int i) {
     Step *s = arg;
     micro_forward(s->learner->engine.device, &s->learner->engine.policy, &s->work, 1);
     s->learner->engine.device->fill(s->learner->engine.device, s->work.dlogp, -1.0f / (float)s->tokens);
-    micro_backward(s->learner, &s->work, 1, false);
+    micro_backward(s->learner, &s->work, 1, false, false);
     s->learner->engine.device->sync(s->learner->engine.device);
 }
 

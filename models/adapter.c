@@ -38,6 +38,7 @@ static void projection(ModelDims n, int target, int64_t *in, int64_t *out) {
 static Tensor add_param(Adapter *a, const char *half, int layer, int target, int64_t cols) {
     Param *p = &a->params[a->n_params++];
     p->offset = a->slab.dim[0];
+    p->layer = layer;
     snprintf(p->name, sizeof p->name, "base_model.model.model.layers.%d.%s.%s.%s.weight", layer, place[target].block,
              lora_target_names[target], half);
     p->t = tensor2(NULL, F32, a->spec.rank, cols);
@@ -73,9 +74,9 @@ static ProductAdapter add_product(Adapter *a, ModelDims n, int layer, LayerProdu
     return p;
 }
 
-static Tensor add_head(Adapter *a, int64_t D) {
+static Tensor add_head(Adapter *a, int64_t D, int layer) {
     Param *p = &a->params[a->n_params++];
-    *p = (Param){ADAPTER_HEAD, tensor2(NULL, F32, 1, D), a->slab.dim[0], NULL};
+    *p = (Param){ADAPTER_HEAD, tensor2(NULL, F32, 1, D), a->slab.dim[0], NULL, layer};
     a->slab.dim[0] += D;
     return p->t;
 }
@@ -88,7 +89,7 @@ Adapter *adapter_carve(Arena *arena, ModelDims n, const AdapterSpec *spec) {
     a->layer = xcalloc((size_t)n.L, sizeof *a->layer);
     for (int l = 0; l < n.L; l++)
         for (int k = 0; k < N_PRODUCTS; k++) a->layer[l][k] = add_product(a, n, l, (LayerProduct)k);
-    a->head = spec->scores ? add_head(a, n.D) : NONE;
+    a->head = spec->scores ? add_head(a, n.D, n.L) : NONE;
     a->slab = arena_new(arena, F32, a->slab.dim[0]);
     if (!present(a->slab)) return a;
     for (int i = 0; i < a->n_params; i++) a->params[i].t.data = f32(a->slab) + a->params[i].offset;

@@ -103,6 +103,7 @@ static void place_param(const ParamSpec *s, int layer, void *arg) {
     Param *p = &m->params[m->n_params++];
     int64_t end = m->slab.dim[0];
     p->spec = s;
+    p->layer = s->per_layer ? layer : strcmp(s->name, "model.embed_tokens.weight") ? m->dims.L : -1;
     p->offset = s->joined ? end : align_elements(end);
     snprintf(p->name, sizeof p->name, s->name, layer);
     int64_t rows = symbol(m->dims, s->rows), cols = symbol(m->dims, s->cols);
@@ -174,4 +175,15 @@ Trained model_trained(const Model *m) {
     const Adapter *a = m->adapter;
     if (a) return (Trained){a->slab, a->slab.dim[0], a->n_params, a->params};
     return (Trained){m->slab, m->n_decay, m->n_params, m->params};
+}
+
+Span model_part(const Model *m, int layer) {
+    Trained t = model_trained(m);
+    int i = 0;
+    while (i < t.n_params && t.params[i].layer != layer) i++;
+    if (i == t.n_params || t.params[i].offset >= t.n_decay) return (Span){0, 0};
+    Span s = {t.params[i].offset, t.n_decay};
+    while (i < t.n_params && t.params[i].layer == layer) i++;
+    if (i < t.n_params && t.params[i].offset < t.n_decay) s.end = t.params[i].offset;
+    return s;
 }

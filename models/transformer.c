@@ -155,7 +155,11 @@ void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tens
     transformer(d, m, acts, (Input){.ids = ids, .pos = pos, .span = span, .kv = cache, .kv_row = kv_row});
 }
 
-void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in) {
+static void tell(const LayerDone *told, int layer) {
+    if (told) told->done(told->arg, layer);
+}
+
+void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in, const LayerDone *told) {
     ModelDims n = m->dims;
     int64_t T = in.ids.dim[0];
     Input input = packed_input(in);
@@ -171,6 +175,7 @@ void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, P
 
     d->rmsnorm_bwd(d, dres, grad->final_norm, NONE, dx, tensor_rows(acts->final_res, 0, T),
                    tensor_rows(acts->final_rstd, 0, T), m->final_norm);
+    tell(told, n.L);
     for (int l = n.L - 1; l >= 0; l--) {
         const Layer w = m->layer[l], dw = grad->layer[l];
         LayerActs a = first_rows(acts->layer[l], T);
@@ -195,6 +200,8 @@ void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, P
         product_bwd(d, m, grad, acts, l, PRODUCT_QKV, dx, dw.qkv_w, dqkv_flat, a.norm1, w.qkv_w);
         d->rmsnorm_bwd(d, dres, dw.norm1_w, dres, dx, a.res1, a.rstd1, w.norm1_w);
         device_range(d, NULL);
+        tell(told, l);
     }
     if (present(grad->embedding)) d->embed_bwd(d, grad->embedding, dres, in.ids, n.padded ? n.pad : -1);
+    tell(told, -1);
 }

@@ -44,6 +44,7 @@ typedef struct {
     Tensor logp, lse, entropy;         // [tokens]
     Tensor dlogp, dentropy, kv_row;    // [tokens]
     Tensor span, key, token, step_pos; // decode: [tokens,4] i32, [tokens] i64, i32, i32
+    const LayerDone *told;             // whom case_backward tells of layers that are done; NULL: nobody
 } ModelCase;
 
 // Zeros that host and device both reach (pinned host memory is a GPU's too): results are there once the device is done.
@@ -156,7 +157,7 @@ static inline void case_backward(ModelCase *c, float temperature) {
     d->logprob_bwd(d, tensor_rows(c->acts.dx, 0, c->T), c->grad.head, scored(c, c->dlogp), scored(c, c->dentropy),
                    tensor_rows(c->acts.out, 0, c->T), scored(c, c->rows), c->model.head, scored(c, c->target),
                    scored(c, c->lse), scored(c, c->entropy), temperature);
-    model_backward(d, &c->model, &c->grad, &c->acts, case_packed(c));
+    model_backward(d, &c->model, &c->grad, &c->acts, case_packed(c), c->told);
     d->sync(d);
 }
 

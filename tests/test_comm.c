@@ -3,7 +3,9 @@
 // else. On GPUs (GRPO_TEST_DEVICE=cuda, see test_device) each rank needs one of its own.
 #include "comm.h"
 #include "on_device.h"
+#include "random.h"
 #include "staging.h"
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -128,26 +130,35 @@ static int run(int world, bool threads, double timeout, Part *part, void *arg) {
 static const int64_t sizes[] = {0, 1, 63, 64, 65, 1000, 64 * 4 + 1, 65536 + 7, 3 * 65536 + 129, 400001};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
+// Adds up x[n] over ranks in parts of `part` elements (the last one shorter), from the last to the first, as gradients.
+static bool add_up(Comm *c, Tensor x, int64_t part) {
+    Error e = {0};
+    for (int64_t end = tensor_numel(x); end > 0; end -= part) {
+        int64_t first = end > part ? end - part : 0;
+        CHECK(comm_reduce_part(c, "gradients", x, first, end - first, &e));
+    }
+    CHECK(comm_reduce_end(c, "gradients", x, &e));
+    return true;
+}
+
 // Small whole numbers: every sum is exact, so every order of adding gives the same bits. Slices are multiples of 64:
 // the numbers come again after 61, so that a slice in another's place shows.
 static float value(int rank, int64_t i) { return (float)((i * 7 + rank * 31) % 61 - 20); }
 
 static bool sums(Comm *c, void *arg) {
-    Error e = {0};
     for (int d = 0; d < 2; d++)
         for (int s = 0; s < SIZES; s++) {
             int64_t n = sizes[s], first, count;
             Tensor x = tensor1(xcalloc((size_t)n + 1, 4), d ? BF16 : F32, n);
             for (int64_t i = 0; i < n; i++) tensor_set(x, i, value(c->rank, i));
             Tensor there = to_device(device, x);
-            CHECK(comm_reduce_scatter(c, "gradients", there, &e));
+            CHECK(add_up(c, there, n));
             device_fetch(device, x.data, there);
             device_drop(device, there);
             comm_slice(n, c->rank, c->world, &first, &count);
-            for (int64_t i = 0; i < n; i++) {
-                float want = value(c->rank, i);
-                for (int r = 0; i >= first && i < first + count && r < c->world; r++)
-                    want = r ? want + value(r, i) : value(0, i);
+            for (int64_t i = first; i < first + count; i++) {
+                float want = 0;
+                for (int r = 0; r < c->world; r++) want += value(r, i);
                 CHECK(tensor_get(x, i) == want);
             }
             free(x.data);
@@ -187,7 +198,7 @@ static bool order(Comm *c, void *arg) {
     for (int r = 0; r < c->world; r++) want = r ? want + each[r] : each[0];
     for (int i = 0; i < 256; i++) x[i] = each[c->rank];
     Tensor there = to_device(device, tensor1(x, F32, 256));
-    CHECK(comm_reduce_scatter(c, "gradients", there, &e));
+    CHECK(add_up(c, there, 256));
     device_fetch(device, x, there);
     device_drop(device, there);
     int64_t first, count;
@@ -232,7 +243,7 @@ static bool parts(Comm *c, void *arg) {
     Tensor x = tensor1(xcalloc((size_t)n, sizeof(float)), F32, n);
     for (int64_t i = 0; i < n; i++) f32(x)[i] = value(c->rank, i);
     Tensor there = to_device(device, x);
-    CHECK(comm_reduce_scatter(c, "gradients", there, &e));
+    CHECK(add_up(c, there, n));
     device_fetch(device, x.data, there);
     device_drop(device, there);
     comm_slice(n, c->rank, c->world, &first, &count);
@@ -247,6 +258,72 @@ static bool parts(Comm *c, void *arg) {
     CHECK(comm_broadcast(c, "checkpoint", data, bytes, 1, &e));
     for (size_t i = 0; i < bytes; i++) CHECK(data[i] == i % 251);
     free(x.data);
+    return true;
+}
+
+// Numbers of all sizes, so that another order of adding shows.
+static float draw(int rank, int64_t i) {
+    uint64_t bits = random_mix((uint64_t)(i * 64 + rank));
+    return ldexpf((float)(bits & 0xffffff) - 8e6f, (int)(bits >> 59) - 40);
+}
+
+// However x is cut into parts, a rank's slice has the sums in rank order, rounded once. Parts may be shorter than a
+// rank's 64 elements, begin anywhere, and lie in one slice or in several.
+static bool cuts(Comm *c, void *arg) {
+    static const struct {
+        int64_t n, part;
+    } cut[] = {{1003, 37}, {6400, 640}, {50021, 4000}, {200003, 65536}, {200003, 100000}, {200003, 200003}};
+    for (int k = 0; k < 2 * (int)(sizeof cut / sizeof *cut); k++) {
+        int64_t n = cut[k / 2].n, first, count;
+        Tensor x = tensor1(xcalloc((size_t)n, 4), k % 2 ? BF16 : F32, n);
+        for (int64_t i = 0; i < n; i++) tensor_set(x, i, draw(c->rank, i));
+        Tensor there = to_device(device, x);
+        CHECK(add_up(c, there, cut[k / 2].part));
+        Tensor got = to_host(device, there);
+        device_drop(device, there);
+        comm_slice(n, c->rank, c->world, &first, &count);
+        for (int64_t i = first; i < first + count; i++) {
+            float sum = 0;
+            for (int r = 0; r < c->world; r++) {
+                tensor_set(x, i, draw(r, i)); // rounded, as rank r has it
+                sum = r ? sum + tensor_get(x, i) : tensor_get(x, i);
+            }
+            tensor_set(x, i, sum);
+        }
+        x = tensor_rows(x, first, count), got = tensor_rows(got, first, count);
+        CHECK(!memcmp(got.data, x.data, tensor_bytes(x)));
+        free(tensor_rows(got, -first, n).data);
+        free(tensor_rows(x, -first, n).data);
+    }
+    return true;
+}
+
+// A part is what the device's work before the call leaves there, also where that has not run yet; and later work on
+// the rest goes on beside it.
+static bool parts_are_final(Comm *c, void *arg) {
+    Error e = {0};
+    const int64_t n = 3 * 65536;
+    float *host = xcalloc((size_t)n, sizeof *host);
+    Tensor x = to_device(device, tensor1(host, F32, n));
+    for (int turn = 0; turn < 3; turn++) {
+        device->fill(device, x, -1);
+        for (int64_t end = n; end > 0; end -= 65536) {
+            Tensor part = tensor_rows(x, end - 65536, 65536);
+            device->fill(device, part, (float)(end / 65536 + c->rank + turn));
+            CHECK(comm_reduce_part(c, "gradients", x, end - 65536, 65536, &e));
+        }
+        CHECK(comm_reduce_end(c, "gradients", x, &e));
+        device_fetch(device, host, x);
+        int64_t first, count;
+        comm_slice(n, c->rank, c->world, &first, &count);
+        for (int64_t i = first; i < first + count; i++) {
+            float want = 0;
+            for (int r = 0; r < c->world; r++) want += (float)(i / 65536 + 1 + r + turn);
+            CHECK(host[i] == want);
+        }
+    }
+    device_drop(device, x);
+    free(host);
     return true;
 }
 
@@ -270,6 +347,8 @@ static void each_world(Part *part, bool threads_only) {
 }
 static void sums_are_exact(void **state) { each_world(sums, false); }
 static void gathers_are_exact(void **state) { each_world(gathers, false); }
+static void parts_have_the_bits_of_the_whole(void **state) { each_world(cuts, false); }
+static void parts_are_added_when_final(void **state) { each_world(parts_are_final, false); }
 static void sums_run_in_rank_order(void **state) { each_world(order, false); }
 static void bytes_of_any_number(void **state) { each_world(bytes, false); }
 static void long_ones_go_in_parts(void **state) { assert_int_equal(run(3, false, 300, parts, NULL), 0); }
@@ -279,8 +358,9 @@ static void one_rank_needs_no_comm(void **state) {
     Error e = {0};
     float x[3] = {1, 2, 3};
     double y = 4;
-    assert_true(comm_all_gather(NULL, "x", tensor1(x, F32, 3), &e) && comm_reduce_scatter(NULL, "x", NONE, &e) &&
-                comm_all_reduce(NULL, "x", &y, 1, &e) && comm_barrier(NULL, "x", &e));
+    assert_true(comm_all_gather(NULL, "x", tensor1(x, F32, 3), &e) && comm_reduce_part(NULL, "x", NONE, 0, 3, &e) &&
+                comm_reduce_end(NULL, "x", NONE, &e) && comm_all_reduce(NULL, "x", &y, 1, &e) &&
+                comm_barrier(NULL, "x", &e));
     assert_true(y == 4 && x[0] == 1 && comm_world(NULL) == 1 && comm_rank(NULL) == 0);
 }
 
@@ -382,6 +462,8 @@ int main(void) {
         cmocka_unit_test(sums_are_exact),
         cmocka_unit_test(gathers_are_exact),
         cmocka_unit_test(sums_run_in_rank_order),
+        cmocka_unit_test(parts_have_the_bits_of_the_whole),
+        cmocka_unit_test(parts_are_added_when_final),
         cmocka_unit_test(bytes_of_any_number),
         cmocka_unit_test(long_ones_go_in_parts),
         cmocka_unit_test(barriers_hold),

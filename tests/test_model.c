@@ -541,6 +541,88 @@ static void tied_gradient_is_the_sum(void **state) {
     model_case_free(untied), model_case_free(tied);
 }
 
+// ---- when gradients are final ---------------------------------------------------------------------------------------
+
+// What a pass told of: the gradients as they were then, and how many products were behind it.
+typedef struct {
+    ModelCase *c;
+    float *seen;  // [n] the slab
+    bool *told;   // [n]
+    int layer;    // the next one
+    int products; // backward products so far
+} Watch;
+static Watch *watch;
+static void (*real_matmul_bwd)(Device *, Tensor, Tensor, Tensor, Tensor, Tensor);
+static void counted_matmul_bwd(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w) {
+    watch->products++;
+    real_matmul_bwd(d, dx, dw, dy, x, w);
+}
+
+static void see(Watch *w, Span s) {
+    const float *grad = f32(model_trained(&w->c->grad).slab);
+    for (int64_t i = s.first; i < s.end; i++) {
+        assert_false(w->told[i]);
+        w->told[i] = true;
+        w->seen[i] = grad[i];
+    }
+}
+
+static void layer_done(void *arg, int layer) {
+    Watch *w = arg;
+    int L = w->c->spec.dims.L, below = layer < 0 ? 0 : layer;
+    Trained t = model_trained(&w->c->grad);
+    assert_int_equal(layer, w->layer--);
+    assert_int_equal(w->products, 4 * (L - below)); // those of the layers below are still to come
+    device->sync(device);
+    see(w, model_part(&w->c->grad, layer));
+    if (layer < 0) see(w, (Span){t.n_decay, t.slab.dim[0]});
+}
+
+// A layer that the pass tells of has the gradients of the end, and the layers together are all there is. From a second
+// micro-batch on, so that there were gradients before.
+static void told_layers_are_final(void **state) {
+    real_matmul_bwd = device->matmul_bwd;
+    for (int k = 0; k < 8; k++) {
+        ModelDims dims = small;
+        dims.tied = k % 2, dims.L = 3;
+        if (k == 4 || k == 5) dims.family = &qwen3_family;
+        if (k == 7) dims.scores = true;
+        CaseSpec spec = {.dims = dims, .tokens = 41, .keep = k % 4 > 1 ? KEEP_RESIDUALS : KEEP_ALL};
+        if (k == 6)
+            spec.lora = (AdapterSpec){.rank = 3, .alpha = 6, .target = {true, true, false, true, false, true, true}};
+        ModelCase *c = model_case(device, spec);
+        case_fill(c);
+        Trained t = model_trained(&c->grad);
+        size_t n = (size_t)t.slab.dim[0];
+        Watch w = {c, xcalloc(n, sizeof(float)), xcalloc(n, sizeof(bool)), dims.L, 0};
+        LayerDone told = {layer_done, &w};
+        watch = &w;
+        if (!dims.scores) small_run(c, 0, 2);
+        c->told = &told;
+        device->matmul_bwd = counted_matmul_bwd;
+        if (!dims.scores) small_run(c, 2, 2);
+        else {
+            small_pack(c, 0, 4);
+            model_forward(device, &c->model, &c->acts, case_packed(c), NULL, NONE);
+            Tensor dscore = tensor2(c->dlogp.data, F32, c->T, 1), dx = tensor_rows(c->acts.dx, 0, c->T);
+            device->matmul_bwd = real_matmul_bwd; // the head's is before the pass
+            model_score_backward(device, &c->model, &c->grad, dx, dscore, tensor_rows(c->acts.out, 0, c->T));
+            device->matmul_bwd = counted_matmul_bwd;
+            model_backward(device, &c->model, &c->grad, &c->acts, case_packed(c), &told);
+            device->sync(device);
+        }
+        device->matmul_bwd = real_matmul_bwd;
+        assert_int_equal(w.layer, -2);
+        for (size_t i = 0; i < n; i++) assert_true(w.told[i]);
+        assert_memory_equal(w.seen, t.slab.data, n * sizeof(float));
+        double all = 0;
+        for (size_t i = 0; i < n; i++) all += fabs((double)w.seen[i]);
+        assert_true(all > 0);
+        free(w.seen), free(w.told);
+        model_case_free(c);
+    }
+}
+
 static int open_device(void **state) {
     device = test_device(0);
     return device ? 0 : -1;
@@ -561,6 +643,7 @@ int main(void) {
         cmocka_unit_test(gradients_add_up),
         cmocka_unit_test(what_is_kept_changes_nothing),
         cmocka_unit_test(tied_gradient_is_the_sum),
+        cmocka_unit_test(told_layers_are_final),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -53,7 +53,7 @@ static void logits_write(Learner *l, const TrainWork *w) {
 static void gradients_write(Learner *l, TrainWork *w) {
     Device *d = l->engine.device;
     d->fill(d, w->dlogp, -1.0f / (float)w->logp.dim[0]);
-    micro_backward(l, w, 1, false);
+    micro_backward(l, w, 1, false, false);
     for (int i = 0; i < l->grad.n_params; i++) {
         const Param *p = &l->grad.params[i];
         size_t bytes = tensor_bytes(p->t);

@@ -30,6 +30,9 @@ static bool computes_on_host(const Engine *en) {
     return en->device ? on_host(en->device) : en->cfg->device == DEVICE_CPU;
 }
 
+// What the communicator of several GPUs takes of each.
+static size_t comm_room(const Engine *en) { return en->cfg->gpus > 1 && !computes_on_host(en) ? COMM_ROOM : 0; }
+
 // Whether the reference's weights lie where gradients do: those are void until training begins, and what trains asks
 // the reference before that. Then each generation reads them again, which a GPU's short steps would feel.
 static bool reference_turns(const Engine *en) {
@@ -238,6 +241,7 @@ static bool describe(Engine *en, Learner *l, Device *d, const Config *c, RunShap
     carve_work(en, l, &work, &en->plan);
     free_views(en, l);
     plan_add(&en->plan, "kernels' scratch", DEVICE_SCRATCH);
+    plan_add(&en->plan, "what ranks send each other", comm_room(en));
     en->plan.params = params.peak;
     en->plan.work = work.peak;
     return true;
@@ -252,7 +256,7 @@ bool learner_describe(Learner *l, Device *d, const Config *c, RunShape shape, Er
 }
 
 // The bytes that one rank takes.
-static size_t plan_bytes(const Engine *en) { return en->plan.params + en->plan.work + DEVICE_SCRATCH; }
+static size_t plan_bytes(const Engine *en) { return en->plan.params + en->plan.work + DEVICE_SCRATCH + comm_room(en); }
 
 bool plan_fits(const Engine *en, size_t *need, MemoryLimit *have) {
     // On the CPU all ranks take their memory from the same place; on a GPU each from its own.

@@ -29,6 +29,10 @@ typedef struct Learner {
     // [slice of the slab]. master: only where weights are bf16 and state f32; U16: the low halves of masters (adamw.h).
     Tensor master, moment1, moment2;
     Tensor norms; // [1] I64 (f64 bits): see optim.c
+    // Of this step's gradients: how many layers (L, ..., -1) are on their way over the ranks, and what went wrong
+    // there.
+    int reduced;
+    Error reduce_error;
     TrainWork work;
     Staging feed; // a micro-batch's inputs on their way
 } Learner;

@@ -1,5 +1,6 @@
 // One micro-batch: sequences packed back to back, the model run over them, the log-probs of their completions.
 #include "micro.h"
+#include "optim.h"
 #include <stdlib.h>
 
 // The live part of the work memory: T packed tokens in P parts, of B sequences, N scored positions.
@@ -128,13 +129,20 @@ void micro_forward(Device *d, const Model *m, TrainWork *w, float temperature) {
     d->logprob(d, w->logp, w->lse, w->entropy, out, w->rows, m->head, w->target, temperature);
 }
 
-void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entropy) {
+// The pass through the blocks, once the head's is done.
+static void backward(Learner *l, TrainWork *w, bool last) {
+    LayerDone told = {optim_layer_done, l};
+    model_backward(l->engine.device, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix},
+                   last ? &told : NULL);
+}
+
+void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entropy, bool last) {
     Device *d = l->engine.device;
     int64_t T = w->ids.dim[0];
     Tensor out = tensor_rows(w->acts.out, 0, T), dout = tensor_rows(w->acts.dx, 0, T);
     d->logprob_bwd(d, dout, l->grad.head, w->dlogp, with_entropy ? w->dentropy : NONE, out, w->rows,
                    l->engine.policy.head, w->target, w->lse, w->entropy, temperature);
-    model_backward(d, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix});
+    backward(l, w, last);
 }
 
 void micro_score(Device *d, const Model *m, TrainWork *w) {
@@ -142,10 +150,10 @@ void micro_score(Device *d, const Model *m, TrainWork *w) {
     model_score(d, m, w->score, tensor_rows(w->acts.out, 0, w->ids.dim[0]));
 }
 
-void micro_score_backward(Learner *l, TrainWork *w) {
+void micro_score_backward(Learner *l, TrainWork *w, bool last) {
     Device *d = l->engine.device;
     int64_t T = w->ids.dim[0];
     model_score_backward(d, &l->engine.policy, &l->grad, tensor_rows(w->acts.dx, 0, T), w->dscore,
                          tensor_rows(w->acts.out, 0, T));
-    model_backward(d, &l->engine.policy, &l->grad, &w->acts, (Packed){w->ids, w->pos, w->seq, w->prefix});
+    backward(l, w, last);
 }

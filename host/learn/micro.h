@@ -41,7 +41,8 @@ void micro_hidden(Device *d, const Model *m, TrainWork *w);
 void micro_forward(Device *d, const Model *m, TrainWork *w, float temperature);
 // The score of each row, w->score, where m's head is one.
 void micro_score(Device *d, const Model *m, TrainWork *w);
-// Adds the gradients of w->dscore to l->grad.
-void micro_score_backward(Learner *l, TrainWork *w);
-// Adds the gradients of w->dlogp (and w->dentropy) to l->grad.
-void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entropy);
+// Adds the gradients of w->dscore to l->grad. last: it is the last of this rank's micro-batches of an optimizer step,
+// so that gradients are final layer by layer, and go to optim_layer_done; optim_reduce must follow.
+void micro_score_backward(Learner *l, TrainWork *w, bool last);
+// Adds the gradients of w->dlogp (and w->dentropy) to l->grad; `last` as above.
+void micro_backward(Learner *l, TrainWork *w, float temperature, bool with_entropy, bool last);

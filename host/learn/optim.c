@@ -2,8 +2,14 @@
 //
 // Several ranks divide the slab (ZeRO stage 1, Rajbhandari et al. 2020): each adds up the gradients of its slice, keeps
 // the state of its slice, updates its slice of the weights, and gets the other slices back. A lone rank's slice is all.
+//
+// Gradients are added up layer by layer, from the last to the first, as the backward pass of the last micro-batch
+// leaves them: on GPUs beside the pass through the layers below, on the CPU, whose cores would have to do both, after
+// it. The parts and their order are the same on every rank and in every run; the sums are those of the slab as a whole.
 #include "optim.h"
+#include "device.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 int optim_step_rows(const Config *c) {
@@ -35,11 +41,6 @@ static double sum_of_squares(const Learner *l, Tensor x) {
     return s;
 }
 
-// Elements [first, end) of the slab.
-typedef struct {
-    int64_t first, end;
-} Span;
-
 // Finds which of the elements [first, end) lie in this rank's slice; none: [0, 0).
 static Span own_span(const Learner *l, int64_t first, int64_t end) {
     int64_t own = l->first, own_end = l->first + l->moment1.dim[0];
@@ -69,10 +70,48 @@ static bool first_bad(Learner *l, const char **bad, Error *e) {
     return ok;
 }
 
+static const char reduction[] = "gradients"; // the collective's name
+
+static bool reduce_span(Learner *l, Span s, Error *e) {
+    return s.first == s.end ||
+           comm_reduce_part(l->engine.comm, reduction, model_trained(&l->grad).slab, s.first, s.end - s.first, e);
+}
+
+// Starts adding up the gradients of the layer that is next. What does not decay is short, and goes with the embedding.
+static bool reduce_next(Learner *l, Error *e) {
+    Device *d = l->engine.device;
+    Trained grad = model_trained(&l->grad);
+    int layer = l->grad.dims.L - l->reduced++;
+    char name[48];
+    snprintf(name, sizeof name, "gradients of layer %d over ranks", layer);
+    device_range(d, name);
+    bool ok = reduce_span(l, model_part(&l->grad, layer), e) &&
+              (layer >= 0 || reduce_span(l, (Span){grad.n_decay, grad.slab.dim[0]}, e));
+    device_range(d, NULL);
+    return ok;
+}
+
+void optim_layer_done(void *learner, int layer) {
+    Learner *l = learner;
+    if (!l->engine.comm || !l->engine.comm->beside || l->reduce_error.code != EXIT_OK) return;
+    if (layer != l->grad.dims.L - l->reduced) die("gradients of layer %d come out of turn", layer);
+    reduce_next(l, &l->reduce_error);
+}
+
+bool optim_reduce(Learner *l, Error *e) {
+    Comm *c = l->engine.comm;
+    if (!c) return true;
+    if (!device_ok(l->engine.device, e)) return false;
+    bool ok = l->reduce_error.code == EXIT_OK;
+    if (!ok) *e = l->reduce_error;
+    while (ok && l->reduced < l->grad.dims.L + 2) ok = reduce_next(l, e);
+    l->reduced = 0;
+    return ok && comm_reduce_end(c, reduction, model_trained(&l->grad).slab, e);
+}
+
 bool optim_grad_norm(Learner *l, double *norm, const char **bad, Error *e) {
     *bad = NULL;
     Tensor grad = model_trained(&l->grad).slab;
-    if (!comm_reduce_scatter(l->engine.comm, "gradients", grad, e)) return false;
     double squares = sum_of_squares(l, slice_of(grad, own_span(l, 0, grad.dim[0]), 0));
     if (!comm_all_reduce(l->engine.comm, "gradient norm", &squares, 1, e)) return false;
     *norm = sqrt(squares);

@@ -333,8 +333,9 @@ static void forward(Trainer *t, TrainWork *w, const int *seq, int n) {
     micro_hidden(l->engine.device, &l->engine.policy, w);
 }
 
-// Queues log-probs, loss and gradients of one micro-batch on the device; its metrics [n,GM_COUNT] stay there for now.
-static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor metrics) {
+// Queues log-probs, loss and gradients of one micro-batch (the step's last?) on the device; its metrics [n,GM_COUNT]
+// stay there for now.
+static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor metrics, bool last) {
     Learner *l = &t->learner;
     Device *d = l->engine.device;
     Batch *b = &t->generation.batch;
@@ -370,7 +371,7 @@ static void train_micro(Trainer *t, const int *seq, int n, GrpoParams p, Tensor 
     bool bonus = p.entropy_coef != 0;
     GrpoOut out = {w.advantage, w.dlogp, bonus ? w.dentropy : NONE, metrics};
     d->grpo_loss(d, out, in, p);
-    micro_backward(l, &w, training_temperature(t->cfg), bonus);
+    micro_backward(l, &w, training_temperature(t->cfg), bonus, last);
 }
 
 // Waits for the device and fetches the metrics of n sequences.
@@ -403,11 +404,14 @@ static StepResult train_on(Trainer *t, const int *seq, int n, Error *e) {
         else {
             enter(t, "train", at - own.first, own.end - own.first);
             Tensor held = tensor_rows(l->work.held, (int64_t)(at - own.first) * GM_COUNT, (int64_t)count * GM_COUNT);
-            train_micro(t, seq + at, count, p, tensor2(held.data, F32, count, GM_COUNT));
+            train_micro(t, seq + at, count, p, tensor2(held.data, F32, count, GM_COUNT), at + count == own.end);
         }
     }
     if (s == STEP_DONE) s = take_metrics(t, seq + own.first, own.end - own.first);
     t->stats.train_time += clock_seconds() - start;
+    start = clock_seconds();
+    if (!optim_reduce(l, e)) return STEP_FAILED;
+    t->stats.optimizer_time += clock_seconds() - start;
     s = ranks_agree(&t->learner.engine, &t->stats, s, e);
     double rows[] = {t->stats.rows, t->stats.rows_alone};
     if (s == STEP_DONE && (!ranks_exchange_metrics(l->engine.comm, &t->generation, seq, n, e) ||

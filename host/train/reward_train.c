@@ -85,8 +85,8 @@ static void take_pairs(RewardTrainer *t, int n, double all, Tensor gradient, Pai
     }
 }
 
-// Scores the pairs that were read; where `all` pairs make a step (else 0), adds their gradients.
-static void run_micro(RewardTrainer *t, int n, double all, PairSums *sums) {
+// Scores the pairs that were read; where `all` pairs make a step (else 0), adds their gradients, the step's last ones?
+static void run_micro(RewardTrainer *t, int n, double all, bool last, PairSums *sums) {
     Learner *l = &t->run.learner;
     Device *d = l->engine.device;
     pack(t, n);
@@ -99,7 +99,7 @@ static void run_micro(RewardTrainer *t, int n, double all, PairSums *sums) {
     take_pairs(t, n, all, gradient, sums);
     if (all <= 0) return;
     micro_upload(l, w.dscore, t->gradient);
-    micro_score_backward(l, &w);
+    micro_score_backward(l, &w, last);
 }
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
@@ -135,11 +135,11 @@ static bool run_step(RewardTrainer *t, PairSums *sums, double *tokens, Error *e)
         progress_phase(t->run.report.progress, "train", i + 1 - own.first, own.end - own.first);
         ranks_phase("train", t->run.state.step + 1);
         profile_phase(&t->run.report.profile, "train");
-        run_micro(t, held, n, sums);
+        run_micro(t, held, n, i + 1 == own.end, sums);
         more[0] += (double)t->packing.alone;
         held = 0;
     }
-    if (!add_ranks(l->engine.comm, sums, more, 2, e) || more[1] > 0) return false;
+    if (!optim_reduce(l, e) || !add_ranks(l->engine.comm, sums, more, 2, e) || more[1] > 0) return false;
     *tokens = more[0];
     return true;
 }
@@ -162,7 +162,7 @@ static bool evaluate(Supervised *run, Error *e) {
         row_free(&row);
         if (!ok) return false;
         if (++held < micro && i + 1 < own.end) continue;
-        run_micro(t, held, 0, &sums);
+        run_micro(t, held, 0, false, &sums);
         held = 0;
     }
     double none[1] = {0};

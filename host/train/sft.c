@@ -121,14 +121,14 @@ static bool draw_step(Sft *s, int64_t *targets, Error *e) {
     return true;
 }
 
-// Queues the gradients of one micro-batch on the device; its log-probs and entropies are held there from element `at`
-// on.
-static void train_micro(Sft *s, const Packing *p, double per_token, int64_t at) {
+// Queues the gradients of one micro-batch (the step's last?) on the device; its log-probs and entropies are held there
+// from element `at` on.
+static void train_micro(Sft *s, const Packing *p, double per_token, int64_t at, bool last) {
     Learner *l = &s->run.learner;
     TrainWork w = micro_pack(l, p);
     micro_forward(l->engine.device, &l->engine.policy, &w, 1);
     l->engine.device->fill(l->engine.device, w.dlogp, (float)-per_token);
-    micro_backward(l, &w, 1, false);
+    micro_backward(l, &w, 1, false, last);
     micro_hold(l, at, w.logp);
     micro_hold(l, at + p->N, w.entropy);
 }
@@ -177,14 +177,14 @@ static bool sft_step(Supervised *run, Error *e) {
         progress_phase(s->run.report.progress, "train", k, s->micros);
         ranks_phase("train", s->run.state.step + 1);
         profile_phase(&s->run.report.profile, "train");
-        train_micro(s, &s->packing[k], 1 / (double)targets, held);
+        train_micro(s, &s->packing[k], 1 / (double)targets, held, k + 1 == s->micros);
         held += 2 * s->packing[k].N;
         tokens += s->packing[k].alone;
         rows += s->packing[k].T;
     }
     if (!stopped) take_sums(s, 1 / (double)targets, &step);
     double sums[] = {(double)tokens, (double)rows, stopped}; // of all ranks
-    if (!comm_all_reduce(l->engine.comm, "counts", sums, 3, e) || sums[2] > 0 ||
+    if (!optim_reduce(l, e) || !comm_all_reduce(l->engine.comm, "counts", sums, 3, e) || sums[2] > 0 ||
         !comm_all_reduce(l->engine.comm, "loss", (double *)&step, sizeof step / sizeof(double), e))
         return false;
     bool log;

@@ -8,8 +8,9 @@
 #include "error.h"
 #include "tensor.h"
 
-#define COMM_RANKS    64  // on one host, at most
-#define COMM_ID_BYTES 128 // the id by which NCCL's ranks find each other
+#define COMM_RANKS    64                 // on one host, at most
+#define COMM_ID_BYTES 128                // the id by which NCCL's ranks find each other
+#define COMM_ROOM     ((size_t)32 << 20) // bytes of its device that a Comm of GPUs keeps, for what others send
 
 typedef struct Device Device;
 typedef struct Comm Comm;
@@ -61,9 +62,15 @@ struct Comm {
     void *backend;
     // Fills x[n], on the device, everywhere: rank r brings the elements of comm_slice(n, r).
     bool (*all_gather)(Comm *c, const char *name, Tensor x, Error *e);
-    // Makes this rank's slice of x[n], on the device, f32 or bf16, the sum over ranks, added in rank order in f32 and
-    // rounded once. The rest of x is left as it is.
-    bool (*reduce_scatter)(Comm *c, const char *name, Tensor x, Error *e);
+    // Adds up x[n], on the device, f32 or bf16, over ranks, a part after another: of elements [first, first + count)
+    // each rank gets the sums of those in its slice, comm_slice(n), formed in rank order in f32 and rounded once, so
+    // that their bits do not depend on how x is cut into parts. Every rank adds the same parts in the same order, and
+    // makes no other collective before reduce_end, which waits for all of them; what is not in its slice is void then.
+    bool (*reduce_part)(Comm *c, const char *name, Tensor x, int64_t first, int64_t count, Error *e);
+    bool (*reduce_end)(Comm *c, const char *name, Tensor x, Error *e);
+    // Whether reduce_part only starts: it adds up what the work started before it leaves there, while later work of the
+    // device, which must not touch the part, goes on beside it. Else it is done when it returns.
+    bool beside;
     // Fills `data`, in host memory, everywhere: rank r brings bytes [end[r - 1], end[r]). end[world] is the same
     // everywhere.
     bool (*exchange)(Comm *c, const char *name, void *data, const uint64_t *end, Error *e);
@@ -90,7 +97,8 @@ static inline int comm_world(const Comm *c) { return c ? c->world : 1; }
 // too.
 void comm_slice(int64_t n, int rank, int world, int64_t *first, int64_t *count);
 bool comm_all_gather(Comm *c, const char *name, Tensor x, Error *e);
-bool comm_reduce_scatter(Comm *c, const char *name, Tensor x, Error *e);
+bool comm_reduce_part(Comm *c, const char *name, Tensor x, int64_t first, int64_t count, Error *e);
+bool comm_reduce_end(Comm *c, const char *name, Tensor x, Error *e);
 bool comm_exchange(Comm *c, const char *name, void *data, const uint64_t *end, Error *e);
 // Makes x[n] the sum over ranks, added in rank order.
 bool comm_all_reduce(Comm *c, const char *name, double *x, int n, Error *e);

@@ -69,6 +69,7 @@ typedef struct Param {
     Tensor t;              // view into the slab
     int64_t offset;        // first element in the slab; the same for every dtype
     const ParamSpec *spec; // NULL: an adapter's
+    int layer;             // -1: the embedding; L: what comes after the last layer
 } Param;
 
 // The weights of a layer as the forward pass uses them; neighbouring parameters (q, k, v; gate, up) as one matrix.
@@ -119,6 +120,13 @@ typedef struct {
     const Param *params; // [n_params]
 } Trained;
 Trained model_trained(const Model *m);
+// Elements [first, end) of a slab.
+typedef struct {
+    int64_t first, end;
+} Span;
+// The decaying parameters of a layer (as in Param) in model_trained's slab, where they lie together; together these
+// spans are its first n_decay elements. Empty where that has none.
+Span model_part(const Model *m, int layer);
 
 // A batch of sequences packed back to back, without padding. All I32 on the device.
 typedef struct {
@@ -180,10 +188,16 @@ Tensor kv_layer(const KvCache *c, int l); // [R, 2K, d]
 // Computes the hidden states after the final norm, acts->out[T,D], of packed sequences. With `cache` and kv_row[T]
 // (I32) it also stores keys and values there (prefill).
 void model_forward(Device *d, const Model *m, Activations *acts, Packed in, const KvCache *cache, Tensor kv_row);
+// Whom a backward pass tells that it adds no more to the gradients of a layer (as in Param): L, then L - 1, and so down
+// to -1. The ops that add are in the device's stream by then, and need not have run.
+typedef struct {
+    void (*done)(void *arg, int layer);
+    void *arg;
+} LayerDone;
 // Adds the parameters' gradients to `grad`, given acts->dx = d(loss)/d(out) [T,D], after a model_forward whose
-// acts->keep is not KEEP_NOTHING.
+// acts->keep is not KEEP_NOTHING. The head's are there already. Tells of each layer where `told` is not NULL.
 // Beside an adapter the gradients are those of grad's adapter, and `grad` itself is a model without memory.
-void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in);
+void model_backward(Device *d, const Model *m, Model *grad, Activations *acts, Packed in, const LayerDone *told);
 // The score of each hidden state by a reward model's head, score[T,1] F32 of out[T,D]. Beside an adapter the head is
 // that one's, in f32.
 void model_score(Device *d, const Model *m, Tensor score, Tensor out);

@@ -56,26 +56,45 @@ static void add_pieces(Comm *c, void *x, DType t, int64_t n, int64_t piece) {
     }
 }
 
-static bool reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
+// The elements of [first, first + count) that lie in a rank's slice of x[n].
+typedef struct {
+    int64_t first, count;
+} Own;
+static Own own_of(const Comm *c, int rank, int64_t n, int64_t first, int64_t count) {
+    int64_t begin, end;
+    comm_slice(n, rank, c->world, &begin, &end);
+    end += begin;
+    if (begin < first) begin = first;
+    if (end > first + count) end = first + count;
+    return (Own){begin, end > begin ? end - begin : 0};
+}
+
+static bool reduce_part(Comm *c, const char *name, Tensor x, int64_t first, int64_t count, Error *e) {
     size_t size = dtype_size(x.dtype);
-    int64_t piece = (int64_t)(BOARD_WINDOW / size) / c->world, n = tensor_numel(x), first, count, most;
-    comm_slice(n, c->world - 1, c->world, &first, &most); // the last slice is the longest
+    int64_t piece = (int64_t)(BOARD_WINDOW / size) / c->world, n = tensor_numel(x), most = 0;
+    for (int r = 0; r < c->world; r++) {
+        Own own = own_of(c, r, n, first, count);
+        if (own.count > most) most = own.count;
+    }
     for (int64_t at = 0; at < most; at += piece) {
         char *out = board_window_next(c->board, c->rank);
         for (int r = 0; r < c->world; r++) {
-            comm_slice(n, r, c->world, &first, &count);
-            int64_t here = count - at < piece ? count - at : piece;
+            Own own = own_of(c, r, n, first, count);
+            int64_t here = own.count - at < piece ? own.count - at : piece;
             if (here > 0)
-                memcpy(out + (size_t)(r * piece) * size, (char *)x.data + (size_t)(first + at) * size,
+                memcpy(out + (size_t)(r * piece) * size, (char *)x.data + (size_t)(own.first + at) * size,
                        (size_t)here * size);
         }
-        if (!board_meet(c->board, name, tensor_bytes(x), c->timeout, e)) return false;
-        comm_slice(n, c->rank, c->world, &first, &count);
-        int64_t here = count - at < piece ? count - at : piece;
-        add_pieces(c, (char *)x.data + (size_t)(first + at) * size, x.dtype, here, piece);
+        if (!board_meet(c->board, name, (uint64_t)count * size, c->timeout, e)) return false;
+        Own own = own_of(c, c->rank, n, first, count);
+        int64_t here = own.count - at < piece ? own.count - at : piece;
+        add_pieces(c, (char *)x.data + (size_t)(own.first + at) * size, x.dtype, here, piece);
     }
     return true;
 }
+
+// Each part was done when its call returned.
+static bool reduce_end(Comm *c, const char *name, Tensor x, Error *e) { return true; }
 
 static void close_cpu(Comm *c) { free(c); }
 
@@ -93,7 +112,8 @@ Comm *cpu_comm_open(const CommConfig *how, Error *e) {
                 .timeout = how->timeout,
                 .board = how->board,
                 .all_gather = all_gather,
-                .reduce_scatter = reduce_scatter,
+                .reduce_part = reduce_part,
+                .reduce_end = reduce_end,
                 .exchange = exchange,
                 .close = close_cpu};
     return c;
@@ -112,9 +132,10 @@ void comm_slice(int64_t n, int rank, int world, int64_t *first, int64_t *count) 
 }
 
 bool comm_all_gather(Comm *c, const char *name, Tensor x, Error *e) { return !c || c->all_gather(c, name, x, e); }
-bool comm_reduce_scatter(Comm *c, const char *name, Tensor x, Error *e) {
-    return !c || c->reduce_scatter(c, name, x, e);
+bool comm_reduce_part(Comm *c, const char *name, Tensor x, int64_t first, int64_t count, Error *e) {
+    return !c || c->reduce_part(c, name, x, first, count, e);
 }
+bool comm_reduce_end(Comm *c, const char *name, Tensor x, Error *e) { return !c || c->reduce_end(c, name, x, e); }
 bool comm_exchange(Comm *c, const char *name, void *data, const uint64_t *end, Error *e) {
     return !c || c->exchange(c, name, data, end, e);
 }

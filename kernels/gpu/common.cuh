@@ -42,6 +42,10 @@ bool cuda_failed(Device *d, cudaError_t status, const char *what);
 // launches nothing. Template kernels go in parentheses: LAUNCH(d, (cast_kernel<float, Bf16>), ...).
 #define LAUNCH(d, kernel, grid, block, shared, ...) launch(d, #kernel, false, kernel, grid, block, shared, __VA_ARGS__)
 
+// LAUNCH_ON: LAUNCH on another stream than the device's.
+#define LAUNCH_ON(d, stream, kernel, grid, block, shared, ...)                                                         \
+    launch_on(d, stream, #kernel, false, kernel, grid, block, shared, __VA_ARGS__)
+
 // LAUNCH_EARLY: LAUNCH for a kernel in which every block calls wait_for_earlier() before it touches anything that other
 // kernels write. From Hopper on its blocks start while the kernel before it still runs (programmatic dependent launch).
 #define LAUNCH_EARLY(d, kernel, grid, block, shared, ...)                                                              \
@@ -58,8 +62,8 @@ static __device__ __forceinline__ void wait_for_earlier() {
 }
 
 template <typename... P, typename... A>
-static void launch(Device *d, const char *name, bool early, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                   A... args) {
+static void launch_on(Device *d, cudaStream_t stream, const char *name, bool early, void (*kernel)(P...), dim3 grid,
+                      dim3 block, size_t shared, A... args) {
     if (d->error[0] || !grid.x || !grid.y || !grid.z) return;
     // A block gets 48 KiB of shared memory without asking, fixed arrays included, which take at most 16 KiB in kernels
     // that use both.
@@ -72,13 +76,18 @@ static void launch(Device *d, const char *name, bool early, void (*kernel)(P...)
     config.gridDim = grid;
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
-    config.stream = cuda_stream(d);
+    config.stream = stream;
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
     config.attrs = &attribute;
     config.numAttrs = early;
     cuda_failed(d, cudaLaunchKernelEx(&config, kernel, P(args)...), name);
+}
+template <typename... P, typename... A>
+static void launch(Device *d, const char *name, bool early, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                   A... args) {
+    launch_on(d, cuda_stream(d), name, early, kernel, grid, block, shared, args...);
 }
 
 // DISPATCH(t, T, code): runs the code with T the C++ type of dtype t, f32 or bf16.
