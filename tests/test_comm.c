@@ -4,6 +4,7 @@
 #include "comm.h"
 #include "on_device.h"
 #include "random.h"
+#include "several_gpus.h"
 #include "staging.h"
 #include <math.h>
 #include <pthread.h>
@@ -69,30 +70,10 @@ static void *be_rank(void *p) {
     return NULL;
 }
 
-// Whether there is a GPU for each of `world` ranks, and NCCL between them; asked by another process, as the ranks' own
-// must be forked before CUDA is awake.
-static bool gpus_for(int world) {
-    int status = 1;
-    pid_t pid = fork();
-    if (pid == 0) {
-        Error e = {0};
-        bool nccl = false;
-#ifdef GRPO_CUDA
-        char id[COMM_ID_BYTES];
-        nccl = cuda_comm_id(id, &e);
-#endif
-        _exit(!(nccl && device_open(DEVICE_CUDA, world - 1, 1, CPU_ISA_AUTO, &e)));
-    }
-    return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
-}
-
 // Runs `part` on every rank; the number of ranks that failed.
 static int run(int world, bool threads, double timeout, Part *part, void *arg) {
     Error e = {0};
-    if (test_on_cuda() && !gpus_for(world)) {
-        printf("  SKIP %d ranks: they need as many GPUs, and a build with NCCL\n", world);
-        skip();
-    }
+    NEEDS_GPUS(world);
     Board *board = board_new(world, &e);
     assert_non_null(board);
     Rank rank[4];

@@ -20,3 +20,17 @@ mutant scored_a_row_early host/learn/micro.c train \
     'p->rows[p->N] = (int32_t)p->T - 1;' 'p->rows[p->N] = (int32_t)p->T - (p->T > 1 ? 2 : 1);'
 mutant groups_of_one_apart host/train/grpo.c train \
     'c->share_prompts ? b->group : 1' 'c->share_prompts ? b->group / 2 : 1'
+
+# ---- gradients over ranks while the backward pass goes on ---------------------------------------------------------------
+mutant embedding_told_early models/transformer.c model \
+    'if (present(grad->embedding)) d->embed_bwd(' 'tell(told, -1), told = NULL; if (present(grad->embedding)) d->embed_bwd('
+mutant layers_run_into_each_other models/model.c model \
+    's.end = t.params[i].offset;' 's.end = s.end;'
+mutant embedding_is_of_the_head models/model.c model \
+    '? m->dims.L : -1' '? m->dims.L : m->dims.L'
+mutant first_micro_batch_for_the_last host/train/grpo.c overlap \
+    'at + count == own.end' 'at == own.first'
+mutant what_does_not_decay_stays host/learn/optim.c overlap \
+    '(layer >= 0 || reduce_span' '(true || reduce_span'
+mutant parts_within_the_pass_alone host/learn/optim.c overlap \
+    'while (ok && l->reduced < l->grad.dims.L + 2)' 'while (ok && l->reduced && l->reduced < l->grad.dims.L + 2)'

@@ -293,6 +293,14 @@ mutant advance_entropy_of_another_row kernels/ops/advance.cu rollout \
 mutant comm_part_of_wrong_rank kernels/comm/comm.cu comm \
     'got[(r - (r > self)) * stride + i]' 'got[(r - (r > 0)) * stride + i]'
 mutant comm_sends_the_first_part_again kernels/comm/comm.cu comm \
-    '(size_t)(first + at) * size, (size_t)theirs' '(size_t)first * size, (size_t)theirs'
-mutant comm_receives_as_many_as_it_sends kernels/comm/comm.cu comm \
-    'first + at, here);' 'first, here);'
+    'now = {theirs.first + at, theirs.first + at + most};' 'now = {theirs.first, theirs.first + most};'
+mutant comm_adds_to_the_first_part kernels/comm/comm.cu comm \
+    'Range now = both(own, {own.first + at, own.first + at + most});' 'Range now = both(own, {own.first, own.first + most});'
+mutant comm_keeps_the_sums_of_its_piece kernels/comm/comm.cu comm \
+    'return settle(c, name, hand_over(c, x, part), since, e);' 'return true;'
+mutant comm_hands_over_to_the_next kernels/comm/comm.cu comm \
+    'both(piece, slice_of(c, all, r))' 'both(piece, slice_of(c, all, (r + 1) % c->world))'
+mutant comm_part_before_it_is_final kernels/comm/comm.cu comm \
+    'if (!behind_the_device(c)) return fail(c, name, d->error, e);' ''
+mutant comm_ends_before_its_parts kernels/comm/comm.cu comm \
+    'finish(c, name, of(c)->beside, clock_seconds(), e);' 'true;'
