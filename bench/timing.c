@@ -66,7 +66,7 @@ double bench_time_ops(const Bench *b, void (*fn)(void *arg, int i), void *arg) {
     // Enough calls that launching the graph and waiting for it, some ten microseconds, do not count.
     double once = clocked(b, fn, arg, 0, 16);
     int calls = once > 1e-3 ? 4 : once > 1e-4 ? 32 : 256;
-    d->graph_begin(d);
+    d->graph_begin(d, NONE);
     for (int i = 0; i < calls; i++) fn(arg, i);
     Recorded r = {d, d->graph_end(d)};
     finish(b);

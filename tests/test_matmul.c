@@ -196,7 +196,7 @@ static void test_matmul_again(void **state) {
         int64_t M = 4, N = 40, K = 2064;
         Tensor hx = new_random(t, M, K, 1), hw = new_random(t, N, K, 1), hy = new_tensor(t, M, N);
         Tensor x = to_device(dev, hx), w = to_device(dev, hw), y = to_device(dev, hy), z = to_device(dev, hy);
-        if (dev->graph_begin) dev->graph_begin(dev);
+        if (dev->graph_begin) dev->graph_begin(dev, NONE);
         for (int i = 0; i < 3; i++) {
             dev->matmul(dev, y, x, w);
             dev->matmul(dev, z, x, w);

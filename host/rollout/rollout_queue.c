@@ -275,7 +275,7 @@ static Graph *graph_of(RolloutQueue *q, int size, int n) {
         return NULL;
     }
     if (!q->size[size].graph) {
-        d->graph_begin(d);
+        d->graph_begin(d, q->m->slab); // the weights: drawing tokens writes none
         step(q, n);
         q->size[size].graph = d->graph_end(d);
     }

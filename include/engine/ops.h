@@ -212,7 +212,9 @@ struct Device {
     void (*event_free)(Device *d, Event *e);
     // Graphs: the ops called between begin and end are recorded, not run; graph_run starts all of them at once, with
     // the same pointers and scalars. Only ops may be called between. NULL on the CPU, which has no graphs.
-    void (*graph_begin)(Device *d);
+    // constant?: memory that none of the recorded ops writes, as the weights while tokens are drawn. A product may read
+    // it while the ops recorded before it still run. (What ran before the graph is done when its first op begins.)
+    void (*graph_begin)(Device *d, Tensor constant);
     Graph *(*graph_end)(Device *d); // NULL where it failed, the reason in d->error
     void (*graph_run)(Device *d, Graph *g);
     void (*graph_free)(Device *d, Graph *g);

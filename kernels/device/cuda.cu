@@ -94,11 +94,19 @@ static void event_free(Device *d, Event *e) {
 struct Graph {
     cudaGraphExec_t exec;
 };
-static void graph_begin(Device *d) {
+static void set_constant(Device *d, Tensor x) {
+    of(d)->constant = x;
+#ifdef GRPO_EMU
+    emu_constant(x.data, present(x) ? tensor_bytes(x) : 0);
+#endif
+}
+static void graph_begin(Device *d, Tensor constant) {
+    set_constant(d, constant);
     if (!d->error[0])
         cuda_failed(d, cudaStreamBeginCapture(of(d)->stream, cudaStreamCaptureModeThreadLocal), "recording a graph");
 }
 static Graph *graph_end(Device *d) {
+    set_constant(d, NONE);
     cudaGraph_t graph = NULL;
     cudaError_t ended = cudaStreamEndCapture(of(d)->stream, &graph); // even where an op failed: it ends the capture
     if (d->error[0] || cuda_failed(d, ended, "recording a graph")) {

@@ -34,6 +34,9 @@ typedef __nv_bfloat16 Bf16;
 cudaStream_t cuda_stream(Device *d);
 int cuda_sm_count(Device *d);
 bool cuda_overlaps(Device *d); // whether LAUNCH_EARLY starts kernels early
+// Whether a kernel started by LAUNCH_EARLY may read x before wait_for_earlier(): it starts early, and no kernel that
+// may still run then writes x (the constant memory of a graph: ops.h).
+bool cuda_may_read_early(Device *d, Tensor x);
 // Whether `status` is a failure. Records the first one in d->error: "rmsnorm: <what the runtime says>".
 bool cuda_failed(Device *d, cudaError_t status, const char *what);
 
@@ -53,7 +56,8 @@ bool cuda_failed(Device *d, cudaError_t status, const char *what);
 
 // Waits until all kernels before this one are done; and lets the next kernel start as soon as every block of this one
 // has got here. So a kernel ends after all kernels before it, and waiting for the last waits for all. Call it before
-// reading weights too: the optimizer writes them.
+// reading weights too, which the optimizer writes: any kernel launched since one without LAUNCH_EARLY may still run.
+// Only where cuda_may_read_early says so may they be read before.
 static __device__ __forceinline__ void wait_for_earlier() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     cudaTriggerProgrammaticLaunchCompletion();

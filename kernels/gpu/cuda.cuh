@@ -37,6 +37,7 @@ struct CudaDevice {
     MatmulPlans *plans;
     HopperState hopper[HOPPER_COUNT]; // which of Hopper's kernels are used; none before they have been checked
     unsigned *arrived;                // [BLOCK_COUNTERS] on the device, 0 between ops: blocks of a tile that are done
+    Tensor constant;                  // of the graph that is being recorded; else NONE
 };
 
 // Open and close cuBLASLt and the counters (product.cu). False after filling d->error.

@@ -6,6 +6,12 @@
 cudaStream_t cuda_stream(Device *d) { return ((CudaDevice *)d->backend)->stream; }
 int cuda_sm_count(Device *d) { return ((CudaDevice *)d->backend)->sm_count; }
 bool cuda_overlaps(Device *d) { return ((CudaDevice *)d->backend)->overlaps; }
+bool cuda_may_read_early(Device *d, Tensor x) {
+    const Tensor all = ((CudaDevice *)d->backend)->constant;
+    if (!cuda_overlaps(d) || !present(all)) return false;
+    uintptr_t begin = (uintptr_t)all.data, at = (uintptr_t)x.data;
+    return at >= begin && at + tensor_bytes(x) <= begin + tensor_bytes(all);
+}
 
 // What to do about the failures a user can meet.
 static const char *advice(cudaError_t status) {

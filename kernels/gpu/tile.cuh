@@ -188,22 +188,38 @@ template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
 //   w_row(int64_t i), x_row(int64_t i)   where row i begins (const T *), or NULL: a row of zeros
 //   ALIGNED       every row begins on 16 bytes and K is whole packs (aligned_rows); else a slower path, the same bits
 //   any           a readable address: where rows that are zeros point to
-template <typename Tile, bool ALIGNED, typename WRow, typename XRow, typename Done>
+//   ready()       is called before anything of the tokens is read; with w_first (of the whole grid), the copies of the
+//                 first weights are under way by then
+struct Nothing {
+    __device__ __forceinline__ void operator()() const {}
+};
+template <typename Tile, bool ALIGNED, typename WRow, typename XRow, typename Done, typename Ready = Nothing>
 static __device__ __forceinline__ void tile_stream(char *shared, const typename Tile::T *any, WRow w_row, int tiles,
-                                                   XRow x_row, int k_begin, int k_end, Done done) {
+                                                   XRow x_row, int k_begin, int k_end, Done done, bool w_first = false,
+                                                   Ready ready = {}) {
     typedef typename Tile::T T;
     constexpr int STEP = ROW_BYTES / (int)sizeof(T);
     const int steps = k_end > k_begin ? (k_end - k_begin + STEP - 1) / STEP : 1; // of a tile
     Panel<T, Tile::W, Tile::THREADS> w;
     Panel<T, Tile::X, Tile::THREADS> x;
+    const int early = !w_first ? 0 : steps < Tile::STAGES - 1 ? steps : Tile::STAGES - 1;
+    if (early) {
+        w.open(w_row);
+#pragma unroll 1
+        for (int s = 0; s < early; s++)
+            w.template copy<ALIGNED>(shared + s * Tile::STAGE_BYTES, any, k_begin + s * STEP, k_end);
+    }
+    ready();
     x.open(x_row);
     // Where the copies are, which run STAGES - 1 steps ahead of the products.
     int ahead_tile = 0, ahead_k = k_begin, ahead_slot = 0;
-    auto copy_next = [&] {
+    auto copy_next = [&](bool with_w) {
         if (ahead_tile < tiles) {
-            if (ahead_k == k_begin) w.open([&](int r) { return w_row((int64_t)ahead_tile * Tile::W + r); });
             char *stage = shared + ahead_slot * Tile::STAGE_BYTES;
-            w.template copy<ALIGNED>(stage, any, ahead_k, k_end);
+            if (with_w) {
+                if (ahead_k == k_begin) w.open([&](int r) { return w_row((int64_t)ahead_tile * Tile::W + r); });
+                w.template copy<ALIGNED>(stage, any, ahead_k, k_end);
+            }
             x.template copy<ALIGNED>(stage + Tile::W * ROW_BYTES, any, ahead_k, k_end);
             ahead_k += STEP;
             if (ahead_k >= k_end) ahead_k = k_begin, ahead_tile++;
@@ -212,7 +228,7 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
         cp_async_commit();
     };
 #pragma unroll 1
-    for (int s = 0; s < Tile::STAGES - 1; s++) copy_next();
+    for (int s = 0; s < Tile::STAGES - 1; s++) copy_next(s >= early);
     // Waits for the oldest copies under way. After its barrier the stage before them may be overwritten.
     int slot = -1;
     auto next_stage = [&]() -> const char * {
@@ -234,7 +250,7 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
 #pragma unroll 1
         for (int step = 1; step <= steps; step++) {
             const char *stage = shared + slot * Tile::STAGE_BYTES;
-            copy_next();
+            copy_next(true);
             core.multiply(acc, stage, next_stage);
             if (Tile::HOLD != ONE_CHUNK && (step % (K_CHUNK<T> / STEP) == 0 || step == steps))
 #pragma unroll

@@ -80,7 +80,7 @@ static __device__ __forceinline__ void store_tile(U *y, char *shared, const floa
 template <typename Tile, bool ALIGNED, typename U>
 static __global__ void __launch_bounds__(Tile::THREADS)
     matmul_kernel(U *y, const typename Tile::T *x, const typename Tile::T *w, int64_t M, int64_t N, int K,
-                  bool aligned_y, float *partial, unsigned *arrived) {
+                  bool aligned_y, float *partial, unsigned *arrived, bool w_first) {
     SHARED_DYNAMIC(char, shared);
     int64_t w_tiles = (N + Tile::W - 1) / Tile::W, x_tiles = (M + Tile::X - 1) / Tile::X, id = blockIdx.x;
     int64_t band = id / (BAND * x_tiles) * BAND, in_band = id - band * x_tiles;
@@ -89,7 +89,6 @@ static __global__ void __launch_bounds__(Tile::THREADS)
     bool split = gridDim.y > 1;
     constexpr int CHUNK = K_CHUNK<typename Tile::T>;
     int begin = split ? (int)blockIdx.y * CHUNK : 0, end = split && begin + CHUNK < K ? begin + CHUNK : K;
-    wait_for_earlier();
     tile_stream<Tile, ALIGNED>(
         shared, w, [=](int64_t i) { return first_w + i < N ? w + (first_w + i) * K : NULL; }, 1,
         [=](int64_t i) { return first_x + i < M ? x + (first_x + i) * K : NULL; }, begin, end,
@@ -99,7 +98,8 @@ static __global__ void __launch_bounds__(Tile::THREADS)
                 !add_chunks<Tile::SUMS, Tile::THREADS>(sum, of_tile, (int)blockIdx.y, (int)gridDim.y, arrived + id))
                 return;
             store_tile<Tile>(y, shared, sum, first_x, first_w, M, N, aligned_y);
-        });
+        },
+        w_first, [] { wait_for_earlier(); });
 }
 
 // The tiles for each storage type, named by how many tokens they have. Every supported card has the 96 KiB of shared
@@ -137,7 +137,7 @@ template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Te
     LAUNCH_EARLY(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1),
                  Tile::THREADS, Tile::SHARED_BYTES, data_of<U>(y), data_of<typename Tile::T>(x),
                  data_of<typename Tile::T>(w), M, N, (int)K, aligned_rows(data_of<U>(y), N), partial,
-                 ((CudaDevice *)d->backend)->arrived);
+                 ((CudaDevice *)d->backend)->arrived, cuda_may_read_early(d, w));
     arena_rewind(&d->scratch, mark);
 }
 

@@ -262,6 +262,9 @@ struct cudaLaunchConfig_t {
 };
 // Checks the launch as the hardware does and puts it into its stream; `body` runs one thread of the kernel, and
 // `params` are its arguments as a GPU gets them, for the machine of tests/ptx.
+// What this thread launches from now on does not write those bytes, so that it may read them before
+// cudaGridDependencySynchronize. The machine for PTX holds it to that.
+void emu_constant(const void *p, size_t bytes);
 cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> body,
                        std::vector<unsigned char> params);
 template <typename T> static inline void emu_pack(std::vector<unsigned char> &params, const T &value) {

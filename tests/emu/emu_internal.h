@@ -12,7 +12,8 @@ struct EmuLaunch {
     size_t shared;
     std::function<void()> body;
     std::vector<unsigned char> params;
-    bool early; // programmatic stream serialization
+    bool early;                             // programmatic stream serialization
+    std::pair<uint64_t, uint64_t> constant; // address and bytes of memory that it does not write (emu_constant)
 };
 // emu_block.cpp: runs every block of a grid, one after another.
 void emu_run_grid(const EmuLaunch &launch);

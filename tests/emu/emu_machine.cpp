@@ -61,6 +61,17 @@ void note_launch(const EmuLaunch &launch) {
     if (!(to << line).flush()) emu_fail("EMU_LAUNCHES=%s cannot be written", file);
 }
 
+// Adds an allocation; the launch's constant part of it is a range of its own, which may be read early and not written.
+void add_range(std::vector<ptx::Range> *ranges, uint64_t start, uint64_t bytes,
+               std::pair<uint64_t, uint64_t> constant) {
+    uint64_t end = start + bytes, from = std::max(start, constant.first);
+    uint64_t to = std::min(end, constant.first + constant.second);
+    if (from >= to) return ranges->push_back({start, bytes, false, nullptr});
+    if (start < from) ranges->push_back({start, from - start, false, nullptr});
+    ranges->push_back({from, to - from, true, nullptr});
+    if (to < end) ranges->push_back({to, end - to, false, nullptr});
+}
+
 } // namespace
 
 void emu_machine(bool wanted) {
@@ -97,7 +108,7 @@ bool emu_run_on_machine(const EmuLaunch &launch) {
         const char *units = getenv("EMU_UNITS");
         if (units && !ptx::find_units(units, &l.units)) emu_fail("EMU_UNITS=%s: there is no such model", units);
         std::vector<ptx::Range> ranges = program->ranges;
-        for (auto &r : emu_reachable()) ranges.push_back({r.first, r.second, false, nullptr});
+        for (auto &r : emu_reachable()) add_range(&ranges, r.first, r.second, launch.constant);
         std::sort(ranges.begin(), ranges.end(),
                   [](const ptx::Range &a, const ptx::Range &b) { return a.start < b.start; });
         instructions += (int64_t)ptx::run_grid(kernel, l, ranges, &where).instructions;

@@ -255,8 +255,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *kernel) {
     *a = {};
     if (!from_env("EMU_IMAGE", 1)) return result(cudaErrorNoKernelImageForDevice);
     a->maxThreadsPerBlock = 1024;
-    // On the machine for PTX that is code for Hopper: kernels start early there, and have to wait.
-    a->ptxVersion = a->binaryVersion = getenv("EMU_PTX") ? 90 : 80;
+    // Code for Hopper on such a card, and always on the machine for PTX: kernels start early there, and have to wait.
+    a->ptxVersion = a->binaryVersion = getenv("EMU_PTX") || from_env("EMU_ARCH", 80) >= 90 ? 90 : 80;
     std::lock_guard<std::mutex> hold(state_lock);
     auto at = shared_limit.find(kernel);
     a->maxDynamicSharedSizeBytes = at == shared_limit.end() ? 48 * 1024 : at->second;
@@ -288,6 +288,9 @@ std::vector<std::pair<uint64_t, uint64_t>> emu_reachable(void) {
     return all;
 }
 
+static thread_local std::pair<uint64_t, uint64_t> constant;
+void emu_constant(const void *p, size_t bytes) { constant = {(uint64_t)p, bytes}; }
+
 cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> body,
                        std::vector<unsigned char> params) {
     if (sticky != cudaSuccess) return failed_already();
@@ -306,7 +309,7 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std
     for (unsigned k = 0; k < config->numAttrs; k++)
         early |= config->attrs[k].id == cudaLaunchAttributeProgrammaticStreamSerialization &&
                  config->attrs[k].val.programmaticStreamSerializationAllowed;
-    EmuLaunch launch = {kernel, g, b, config->dynamicSmemBytes, std::move(body), std::move(params), early};
+    EmuLaunch launch = {kernel, g, b, config->dynamicSmemBytes, std::move(body), std::move(params), early, constant};
     return emu_submit(config->stream, [launch] {
         std::string name = emu_base_name(emu_kernel_name(launch.kernel));
         {
