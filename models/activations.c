@@ -21,7 +21,7 @@ static LayerActs carve_layer(Arena *a, ModelDims n, DType t, int64_t T, Keep kee
         .lse = arena_new(a, F32, T, n.H),
         .res2 = arena_new(a, t, T, n.D),
         .rstd2 = arena_new(a, F32, T),
-        .gate_up = arena_new(a, t, T, 2 * n.F),
+        .gate_up = keep || n.low_rank ? arena_new(a, t, T, 2 * n.F) : NONE,
     };
 }
 

@@ -95,8 +95,10 @@ static void layer_forward(Device *d, const Model *m, const Activations *acts, in
     product(d, m, acts, l, PRODUCT_O, block, tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att)), w.o_w);
 
     d->rmsnorm(d, a.norm2, a.res2, a.rstd2, a.res1, block, w.norm2_w, n.rms_eps);
-    product(d, m, acts, l, PRODUCT_GATE_UP, a.gate_up, a.norm2, w.gate_up_w);
-    d->swiglu(d, a.mlp, a.gate_up);
+    if (adapter_of(m, l, PRODUCT_GATE_UP)) {
+        product(d, m, acts, l, PRODUCT_GATE_UP, a.gate_up, a.norm2, w.gate_up_w);
+        d->swiglu(d, a.mlp, a.gate_up);
+    } else d->matmul_swiglu(d, a.mlp, acts->keep ? a.gate_up : NONE, a.norm2, w.gate_up_w);
 }
 
 // Runs the transformer; training, prefill and decode all use this one function. The result is acts->out[T,D].

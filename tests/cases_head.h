@@ -19,6 +19,32 @@ static inline void matmul_oracle(Case *c) {
 static inline double matmul_flops(const Case *c) { return 2 * (double)(c->s.T * c->s.D * c->s.F); }
 CASE_OP(matmul, .oracle = matmul_oracle, .flops = matmul_flops);
 
+// matmul_swiglu: opt keeps gate and up
+static inline void matmul_swiglu_make(Case *c) {
+    case_rows(case_floats(c, "h", ARG_OUT, c->dtype, c->s.T, c->s.F, 0, 0, 1));
+    if (c->s.opt) case_rows(case_floats(c, "gu", ARG_OUT, c->dtype, c->s.T, 2 * c->s.F, 0, 0, 1));
+    case_rows(case_floats(c, "x", ARG_IN, c->dtype, c->s.T, c->s.D, 0, 0.1, 1));
+    case_floats(c, "w", ARG_IN, c->dtype, 2 * c->s.F, c->s.D, 0, 0.02, 1 / sqrt((double)c->s.D));
+}
+static inline void matmul_swiglu_run(Case *c) {
+    c->d->matmul_swiglu(c->d, arg(c, "h"), arg(c, "gu"), arg(c, "x"), arg(c, "w"));
+}
+static inline void matmul_swiglu_oracle(Case *c) {
+    int64_t D = c->s.D, F = c->s.F;
+    double *row = doubles(2 * F), *gu = want(c, "gu");
+    for (int64_t t = 0; t < c->s.T; t++) {
+        for (int64_t f = 0; f < 2 * F; f++) {
+            double dot = oracle_dot(before(c, "x") + t * D, before(c, "w") + f * D, D);
+            row[f] = stored(c->dtype, dot);
+            if (gu) gu[t * 2 * F + f] = dot;
+        }
+        oracle_swiglu(want(c, "h") + t * F, row, 1, F);
+    }
+    free(row);
+}
+static inline double matmul_swiglu_flops(const Case *c) { return 4 * (double)(c->s.T * c->s.D * c->s.F); }
+CASE_OP(matmul_swiglu, .oracle = matmul_swiglu_oracle, .flops = matmul_swiglu_flops);
+
 // matmul_bwd: its gradients are checked as those of sum(dy * y)
 static inline void matmul_bwd_make(Case *c) {
     case_rows(case_floats(c, "dx", ARG_OUT, c->dtype, c->s.T, c->s.D, 0, 0, 1));

@@ -144,6 +144,24 @@ static void check_many(bool small) {
 }
 static void test_matmul_many(void **state) { check_many(emu_launches || !test_on_cuda()); }
 
+// A product with swiglu behind it has the bits of the two ops, whether it keeps gate and up or not.
+static void check_swiglu(DType t, int64_t M, int64_t F, int64_t K) {
+    Tensor hx = new_random(t, M, K, 1), hw = new_random(t, 2 * F, K, 1), hh = new_tensor(t, M, F);
+    Tensor hgu = new_tensor(t, M, 2 * F), x = to_device(dev, hx), w = to_device(dev, hw);
+    Tensor gu = to_device(dev, hgu), h = to_device(dev, hh);
+    dev->matmul(dev, gu, x, w);
+    dev->swiglu(dev, h, gu);
+    for (int kept = 0; kept < 2; kept++) {
+        Tensor gu2 = to_device(dev, hgu), h2 = to_device(dev, hh);
+        dev->matmul_swiglu(dev, h2, kept ? gu2 : NONE, x, w);
+        if (!device_same(dev, h, h2) || (kept && !device_same(dev, gu, gu2)))
+            fail_msg("[%lld,%lld,%lld] %s: other bits than product and swiglu", (long long)M, (long long)F,
+                     (long long)K, dtype_name(t));
+        device_drop(dev, gu2), device_drop(dev, h2);
+    }
+    free(hx.data), free(hw.data), free(hh.data), free(hgu.data);
+    device_drop(dev, x), device_drop(dev, w), device_drop(dev, gu), device_drop(dev, h);
+}
 // The emulator's (tests/emu/emu.h): where it is, it is asked to be a Hopper card, whose two kinds of tensor core
 // products give the same bits; and one where they do not.
 static void test_matmul_hopper(void **state) {
@@ -158,6 +176,10 @@ static void test_matmul_hopper(void **state) {
     assert_true(before > 0); // it was asked when the device was opened
     check_many(true);
     assert_true(emu_launches("matmul_hopper_kernel") >= before + 4);
+    before = emu_launches("matmul_hopper_kernel");
+    static const int64_t swiglu[][3] = {{150, 264, 200}, {300, 520, 1032}, {140, 136, 72}, {260, 1000, 1096}};
+    for (int i = 0; i < 4; i++) check_swiglu(BF16, swiglu[i][0], swiglu[i][1], swiglu[i][2]);
+    assert_int_equal(emu_launches("matmul_hopper_kernel"), before + 12);
     device_close(dev);
 
     setenv("EMU_UNITS", "unlike", 1);
@@ -168,6 +190,14 @@ static void test_matmul_hopper(void **state) {
     device_close(dev);
     unsetenv("EMU_UNITS"), unsetenv("EMU_ARCH");
     dev = portable;
+}
+
+static void test_matmul_swiglu(void **state) {
+    static const int64_t shapes[][3] = {{1, 1, 1},    {3, 17, 40},  {8, 72, 1096},   {16, 8, 64},   {20, 40, 72},
+                                        {33, 65, 31}, {64, 96, 64}, {70, 520, 72},   {9, 24, 1032}, {130, 312, 64},
+                                        {5, 7, 2100}, {0, 8, 8},    {150, 200, 1096}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (DType t = F32; t <= BF16; t++) check_swiglu(t, shapes[s][0], shapes[s][1], shapes[s][2]);
 }
 
 // Nor do they depend on where the operands lie in memory.
@@ -233,10 +263,11 @@ static void test_library_products(void **state) {
 int main(void) {
     dev = test_device(2);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_matmul),       cmocka_unit_test(test_absent_gradients),
-        cmocka_unit_test(test_matmul_rows),  cmocka_unit_test(test_matmul_places),
-        cmocka_unit_test(test_matmul_again), cmocka_unit_test(test_library_products),
-        cmocka_unit_test(test_matmul_many),  cmocka_unit_test(test_matmul_hopper),
+        cmocka_unit_test(test_matmul),        cmocka_unit_test(test_absent_gradients),
+        cmocka_unit_test(test_matmul_rows),   cmocka_unit_test(test_matmul_places),
+        cmocka_unit_test(test_matmul_again),  cmocka_unit_test(test_library_products),
+        cmocka_unit_test(test_matmul_many),   cmocka_unit_test(test_matmul_hopper),
+        cmocka_unit_test(test_matmul_swiglu),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (dev->scratch.used) die("tests: a product kept scratch");

@@ -143,7 +143,7 @@ typedef struct {
 typedef struct {
     Tensor res1, norm1, rstd1, qkv, att, lse; // [T,D] [T,D] [T] [T,H+2K,d] [T,H,d] [T,H]
     Tensor heads;                             // [T,H+K,d]? q and k before their norms
-    Tensor res2, norm2, rstd2, gate_up, mlp;  // [T,D] [T,D] [T] [T,2F] [T,F]
+    Tensor res2, norm2, rstd2, gate_up, mlp;  // [T,D] [T,D] [T] [T,2F]? [T,F]: gate_up where kept, or beside adapters
 } LayerActs;
 
 // What a forward pass keeps for the backward one, which computes the rest again by the same kernels: gradients have the

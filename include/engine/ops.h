@@ -134,6 +134,8 @@ typedef struct {
     /* h[T,F] = silu(gu[T,:F]) * gu[T,F:] (gu is [T,2F])        dgu[T,2F] = */                                        \
     OP(swiglu, (Device *d, Tensor h, Tensor gu))                                                                      \
     OP(swiglu_bwd, (Device *d, Tensor dgu, Tensor dh, Tensor gu))                                                     \
+    /* matmul, then swiglu: gu[T,2F]? = x[T,D] w[2F,D]^T, h[T,F] = swiglu of gu as stored, to the bit */              \
+    OP(matmul_swiglu, (Device *d, Tensor h, Tensor gu, Tensor x, Tensor w))                                           \
     /* the head, streamed: with logits z = x[rows[n]] w[V,D]^T / temperature,  lse[N] = logsumexp(z), */              \
     /* logp[N] = z[target[n]] - lse, entropy[N]? = lse - sum p z;  f32;  rows[N], target[N] i32 */                    \
     OP(logprob, (Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,                 \

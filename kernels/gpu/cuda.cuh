@@ -60,7 +60,8 @@ HOPPER_KERNELS(HOPPER_CHECK)
 // Whether the kernel is used.
 #define HOPPER_USES(d, name) (((CudaDevice *)(d)->backend)->hopper[HOPPER_##name] == HOPPER_USED)
 
-// The op matmul by wgmma. False, and nothing done, where it does not apply: the caller then takes the portable kernel.
-bool hopper_matmul(Device *d, Tensor y, Tensor x, Tensor w);
+// The op matmul by wgmma, and with h matmul_swiglu, whose gu? is y. False, and nothing done, where it does not apply:
+// the caller then takes the portable kernel.
+bool hopper_matmul(Device *d, Tensor y, Tensor h, Tensor x, Tensor w);
 // The op attention by wgmma, for heads of at most 128; as above.
 bool hopper_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv);

@@ -36,10 +36,12 @@ struct TilePlace {
 // Works on the tiles blockIdx.x, blockIdx.x + gridDim.x, ... below `tiles`: sum = the products of X tokens from
 // place(tile).x on and W weights from place(tile).w on over K columns, then done(place, sum) in the threads of the two
 // warpgroups (threadIdx.x < 256), which may use only barriers of their own warpgroup. x, w: maps with boxes of X and of
-// W rows.
+// W rows. With `apart` w's boxes have W/2 rows: a tile's weights are those from place(tile).w on and those `apart` rows
+// further. w_first: the first weights may be copied before wait_for_earlier, which this calls.
 template <typename Tile, typename Place, typename Done>
 static __device__ __forceinline__ void hopper_stream(char *shared, const TensorMap *x, const TensorMap *w,
-                                                     int64_t tiles, int K, Place place, Done done) {
+                                                     int64_t tiles, int K, Place place, Done done, int apart = 0,
+                                                     bool w_first = false) {
     constexpr int STAGES = Tile::STAGES, CHUNK_STEPS = K_CHUNK<Bf16> / BOX_COLUMNS;
     Mbarrier *full = (Mbarrier *)(shared + STAGES * Tile::STAGE_BYTES), *empty = full + STAGES;
     const int steps = (K + BOX_COLUMNS - 1) / BOX_COLUMNS, group = (int)threadIdx.x / WARPGROUP;
@@ -58,21 +60,32 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
     if (group == Tile::GROUPS) {
         registers_give<Tile::COPIER>();
         if (threadIdx.x % WARPGROUP) return;
+        auto copy_w = [&](int into, int row, int step) {
+            char *to = shared + into * Tile::STAGE_BYTES + Tile::X * ROW_BYTES;
+            mbarrier_expect(full + into, Tile::STAGE_BYTES);
+            tensor_copy(to, w, row, step * BOX_COLUMNS, full + into);
+            if (apart) tensor_copy(to + Tile::W / 2 * ROW_BYTES, w, row + apart, step * BOX_COLUMNS, full + into);
+        };
+        int early = !w_first ? 0 : steps < STAGES ? steps : STAGES; // steps of the first tile: every stage is empty
 #pragma unroll 1
-        for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        for (int step = 0; step < early; step++) copy_w(step, place(blockIdx.x).w, step);
+        wait_for_earlier();
+#pragma unroll 1
+        for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x, early = 0) {
             TilePlace at = place(tile);
 #pragma unroll 1
             for (int step = 0; step < steps; step++) {
-                char *stage = shared + slot * Tile::STAGE_BYTES;
-                mbarrier_wait(empty + slot, phase ^ 1);
-                mbarrier_expect(full + slot, Tile::STAGE_BYTES);
-                tensor_copy(stage, x, at.x, step * BOX_COLUMNS, full + slot);
-                tensor_copy(stage + Tile::X * ROW_BYTES, w, at.w, step * BOX_COLUMNS, full + slot);
+                if (step >= early) {
+                    mbarrier_wait(empty + slot, phase ^ 1);
+                    copy_w(slot, at.w, step);
+                }
+                tensor_copy(shared + slot * Tile::STAGE_BYTES, x, at.x, step * BOX_COLUMNS, full + slot);
                 next_slot();
             }
         }
         return;
     }
+    wait_for_earlier();
     registers_take<Tile::MULTIPLIER>();
     float acc[Tile::SUMS], sum[Tile::CHUNKS ? Tile::SUMS : 1];
 #pragma unroll 1
@@ -123,9 +136,10 @@ static __device__ __forceinline__ void quad_transpose(uint32_t v[4]) {
     else v[2] = a, v[3] = b;
 }
 
-// Stores a thread's sum[SUMS] at the tile's place in y[M,N], whose rows are multiples of 16 bytes.
+// Stores a thread's sum[SUMS] at the tile's place in y[M,N], whose rows are `stride` elements, multiples of 16 bytes,
+// apart.
 template <typename Tile>
-static __device__ void hopper_store(Bf16 *y, TilePlace at, const float *sum, int64_t M, int64_t N) {
+static __device__ void hopper_store(Bf16 *y, TilePlace at, const float *sum, int64_t M, int64_t N, int64_t stride) {
     const int q = (int)threadIdx.x % 4;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -140,16 +154,16 @@ static __device__ void hopper_store(Bf16 *y, TilePlace at, const float *sum, int
             }
             quad_transpose(v);
             const int64_t n = at.w + c * 32 + q * 8;
-            if (row < M && n < N) *(uint4 *)(y + row * N + n) = make_uint4(v[0], v[1], v[2], v[3]);
+            if (row < M && n < N) *(uint4 *)(y + row * stride + n) = make_uint4(v[0], v[1], v[2], v[3]);
         }
     }
 }
 template <typename Tile>
-static __device__ void hopper_store(float *y, TilePlace at, const float *sum, int64_t M, int64_t N) {
+static __device__ void hopper_store(float *y, TilePlace at, const float *sum, int64_t M, int64_t N, int64_t stride) {
 #pragma unroll
     for (int j = 0; j < Tile::SUMS; j += 2) {
         const int64_t row = at.x + Tile::x_of(j), n = at.w + Tile::w_of(j);
-        if (row < M && n < N) *(float2 *)(y + row * N + n) = make_float2(sum[j], sum[j + 1]);
+        if (row < M && n < N) *(float2 *)(y + row * stride + n) = make_float2(sum[j], sum[j + 1]);
     }
 }
 

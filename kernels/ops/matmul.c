@@ -1,8 +1,13 @@
-// matmul: y[M,N] = x[M,K] w[N,K]^T; and backward: dx = dy w, dw += dy^T x.
+// matmul: y[M,N] = x[M,K] w[N,K]^T; with swiglu behind it; and backward: dx = dy w, dw += dy^T x.
 #include "dot.h"
+#include "matmul_swiglu.h"
 
 void cpu_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
     dot_all(&d->scratch, rows_of(y), false, rows_of(x), x.dim[0], rows_of(w), w.dim[0], tensor_width(x));
+}
+
+void cpu_matmul_swiglu(Device *d, Tensor h, Tensor gu, Tensor x, Tensor w) {
+    matmul_swiglu_parts(d, h, gu, x, w, cpu_matmul, cpu_swiglu);
 }
 
 void cpu_matmul_bwd(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w) {

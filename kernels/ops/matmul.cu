@@ -1,10 +1,15 @@
-// matmul: y[M,N] = x[M,K] w[N,K]^T
+// matmul: y[M,N] = x[M,K] w[N,K]^T;  matmul_swiglu: h[M,N/2] = silu(g) u, where g and u are the halves of y's rows
 //
 // A block owns a tile of W weights by X tokens (tile.cuh says how it multiplies them, and why a row's bits do not
 // depend on the rows beside it). Either it takes all of K, chunk after chunk; or, where there are fewer tiles than the
 // card needs, each block takes one chunk of one tile and stores its sums in scratch, and the block of a tile that
 // finishes last adds the chunks up in ascending order. Both ways do the same additions, so the choice may depend on the
 // shape.
+//
+// With swiglu a tile's rows of weights are W/2 of gate and the W/2 of up that belong to them. Its outputs, rounded as y
+// stores them, wait in shared memory anyway to be written in whole rows: there h is made of them, by the function that
+// the op swiglu uses. y itself is written only where it is asked for: decode does without 2 M N elements of traffic and
+// a launch (at 256 tokens of 0.5B 10 of 28 MB).
 //
 // Floor: (M K + N K + M N) elements to move over the bandwidth of memory; 2 M N K FLOP over the tensor cores' rate.
 // Registers a thread on sm_80, sm_90a, sm_120 (make check-cuda; none spills), and what is expected:
@@ -24,6 +29,8 @@
 //   qkv 4.1, 4.8, 6.7, 11.8   o 4.0, 4.1, 5.7, 8.9   gate_up 7.7, 9.8, 17.9, 62   down 6.7, 10.0, 16, 45
 // f32 (no TF32): fmaf chains, bound by the f32 rate: 16 loads of shared memory for 256 fmaf of a thread.
 #include "cuda.cuh"
+#include "matmul_swiglu.h"
+#include "swiglu.cuh"
 #include "tile.cuh"
 
 // Tiles of weights in a band. The blocks of a band run at about the same time, so that a wave of blocks reads few rows
@@ -55,49 +62,75 @@ static __device__ __forceinline__ bool add_chunks(float *sum, float *partial, in
     return true;
 }
 
-// Writes the tile's outputs through shared memory, so that neighbours in a row of y are written together.
+// What a product writes: y[M,N], and with swiglu h[M,N/2], beside which y may be NULL.
+template <typename U> struct Outputs {
+    U *y, *h;
+    bool aligned; // rows of both, and their halves, are multiples of 16 bytes
+};
+
+// Stores the first `left` of a pack.
+template <typename U> static __device__ __forceinline__ void store_part(U *to, Pack<U> v, int64_t left, bool aligned) {
+    if (aligned) store_pack(to, v);
+    else
+        for (int e = 0; e < Pack<U>::N && e < left; e++) to[e] = v.x[e];
+}
+
+// Writes the tile's outputs through shared memory, so that neighbours in a row of y are written together. first_w: its
+// first column; with swiglu that of h, of which it has W/2.
 template <typename Tile, typename U>
-static __device__ __forceinline__ void store_tile(U *y, char *shared, const float *sum, int64_t first_x,
-                                                  int64_t first_w, int64_t M, int64_t N, bool aligned) {
+static __device__ __forceinline__ void store_tile(Outputs<U> to, char *shared, const float *sum, int64_t first_x,
+                                                  int64_t first_w, int64_t M, int64_t N) {
     constexpr int PACK = Pack<U>::N, WIDTH = Tile::W + PACK; // the padding spreads rows over the banks
-    static_assert(Tile::X * WIDTH * sizeof(U) <= Tile::SHARED_BYTES, "");
+    static_assert(Tile::X * WIDTH * sizeof(U) <= Tile::SHARED_BYTES && Tile::W % (2 * PACK) == 0, "");
     U *out = (U *)shared; // [X, WIDTH]
+    const int columns = to.h ? Tile::W / 2 : Tile::W, packs = columns / PACK;
+    const int64_t width = to.h ? N / 2 : N;
     __syncthreads();
     Tile::each([&](int j, int w, int x) { out[x * WIDTH + w] = from_float<U>(sum[j]); });
     __syncthreads();
-    for (int i = (int)threadIdx.x; i < Tile::X * (Tile::W / PACK); i += Tile::THREADS) {
-        int x = i / (Tile::W / PACK), w = i % (Tile::W / PACK) * PACK;
-        if (first_x + x >= M || first_w + w >= N) continue;
-        U *to = y + (first_x + x) * N + first_w + w;
+    for (int i = (int)threadIdx.x; i < Tile::X * packs; i += Tile::THREADS) {
+        int x = i / packs, w = i % packs * PACK;
+        int64_t row = first_x + x, column = first_w + w, left = width - column;
+        if (row >= M || left <= 0) continue;
         Pack<U> v = load_pack(out + x * WIDTH + w);
-        if (aligned) store_pack(to, v);
-        else
-            for (int e = 0; e < PACK && first_w + w + e < N; e++) to[e] = v.x[e];
+        if (to.y) store_part(to.y + row * N + column, v, left, to.aligned);
+        if (!to.h) continue;
+        Pack<U> up = load_pack(out + x * WIDTH + columns + w);
+        if (to.y) store_part(to.y + row * N + width + column, up, left, to.aligned);
+#pragma unroll
+        for (int e = 0; e < PACK; e++) v.x[e] = from_float<U>(gated(to_float(v.x[e]), to_float(up.x[e])));
+        store_part(to.h + row * width + column, v, left, to.aligned);
     }
 }
 
 // Grid: tiles x splits, where splits is 1 or the number of chunks.
 template <typename Tile, bool ALIGNED, typename U>
 static __global__ void __launch_bounds__(Tile::THREADS)
-    matmul_kernel(U *y, const typename Tile::T *x, const typename Tile::T *w, int64_t M, int64_t N, int K,
-                  bool aligned_y, float *partial, unsigned *arrived, bool w_first) {
+    matmul_kernel(Outputs<U> to, const typename Tile::T *x, const typename Tile::T *w, int64_t M, int64_t N, int K,
+                  float *partial, unsigned *arrived, bool w_first) {
     SHARED_DYNAMIC(char, shared);
-    int64_t w_tiles = (N + Tile::W - 1) / Tile::W, x_tiles = (M + Tile::X - 1) / Tile::X, id = blockIdx.x;
+    const int rows = to.h ? Tile::W / 2 : Tile::W; // of weights that are neighbours
+    const int64_t all = to.h ? N / 2 : N;          // of them
+    int64_t w_tiles = (all + rows - 1) / rows, x_tiles = (M + Tile::X - 1) / Tile::X, id = blockIdx.x;
     int64_t band = id / (BAND * x_tiles) * BAND, in_band = id - band * x_tiles;
     int64_t width = w_tiles - band < BAND ? w_tiles - band : BAND;
-    int64_t first_w = (band + in_band % width) * Tile::W, first_x = in_band / width * Tile::X;
+    int64_t first_w = (band + in_band % width) * rows, first_x = in_band / width * Tile::X;
     bool split = gridDim.y > 1;
     constexpr int CHUNK = K_CHUNK<typename Tile::T>;
     int begin = split ? (int)blockIdx.y * CHUNK : 0, end = split && begin + CHUNK < K ? begin + CHUNK : K;
     tile_stream<Tile, ALIGNED>(
-        shared, w, [=](int64_t i) { return first_w + i < N ? w + (first_w + i) * K : NULL; }, 1,
-        [=](int64_t i) { return first_x + i < M ? x + (first_x + i) * K : NULL; }, begin, end,
+        shared, w,
+        [=](int64_t i) {
+            int64_t row = first_w + (i < rows ? i : i - rows);
+            return row < all ? w + (i < rows ? row : all + row) * K : NULL;
+        },
+        1, [=](int64_t i) { return first_x + i < M ? x + (first_x + i) * K : NULL; }, begin, end,
         [&](int, float *sum) {
             float *of_tile = partial + id * gridDim.y * (Tile::SUMS * Tile::THREADS);
             if (split &&
                 !add_chunks<Tile::SUMS, Tile::THREADS>(sum, of_tile, (int)blockIdx.y, (int)gridDim.y, arrived + id))
                 return;
-            store_tile<Tile>(y, shared, sum, first_x, first_w, M, N, aligned_y);
+            store_tile<Tile>(to, shared, sum, first_x, first_w, M, N);
         },
         w_first, [] { wait_for_earlier(); });
 }
@@ -126,67 +159,83 @@ typedef FmaTile<64, 8, 4, 1, 4> Fma8;
 
 static int64_t tiles_of(int64_t W, int64_t X, int64_t M, int64_t N) { return ((N + W - 1) / W) * ((M + X - 1) / X); }
 
-template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Tensor y, Tensor x, Tensor w) {
-    int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w), tiles = tiles_of(Tile::W, Tile::X, M, N);
+// A product as the two ops ask for it: y or h may be absent.
+typedef struct {
+    Tensor y, h, x, w;
+} Product;
+
+template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Product p) {
+    int64_t M = p.x.dim[0], N = p.w.dim[0], K = tensor_width(p.w), tiles = tiles_of(Tile::W, Tile::X, M, N);
     int64_t chunks = k_chunks<typename Tile::T>(K), enough = (int64_t)cuda_sm_count(d) * (Tile::THREADS > 128 ? 1 : 2);
+    int64_t width = present(p.h) ? N / 2 : N;
     size_t mark = arena_mark(&d->scratch);
     size_t bytes = (size_t)(tiles * chunks) * Tile::SUMS * Tile::THREADS * sizeof(float);
     bool split = chunks > 1 && tiles < enough && tiles <= BLOCK_COUNTERS && chunks <= MAX_GRID &&
                  bytes + ARENA_ALIGN <= d->scratch.cap - d->scratch.used;
     float *partial = split ? (float *)arena_take(&d->scratch, bytes) : NULL;
+    Outputs<U> to = {data_of<U>(p.y), data_of<U>(p.h), false};
+    to.aligned = aligned_rows(to.y, width) && aligned_rows(to.h, width);
     LAUNCH_EARLY(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1),
-                 Tile::THREADS, Tile::SHARED_BYTES, data_of<U>(y), data_of<typename Tile::T>(x),
-                 data_of<typename Tile::T>(w), M, N, (int)K, aligned_rows(data_of<U>(y), N), partial,
-                 ((CudaDevice *)d->backend)->arrived, cuda_may_read_early(d, w));
+                 Tile::THREADS, Tile::SHARED_BYTES, to, data_of<typename Tile::T>(p.x), data_of<typename Tile::T>(p.w),
+                 M, N, (int)K, partial, ((CudaDevice *)d->backend)->arrived, cuda_may_read_early(d, p.w));
     arena_rewind(&d->scratch, mark);
 }
 
 // Chooses the tile by the shape and the card; every choice gives the same bits.
-static void run_bf16(Device *d, Tensor y, Tensor x, Tensor w) {
-    int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks<Bf16>(tensor_width(w)), sms = cuda_sm_count(d);
+static void run_bf16(Device *d, Product p) {
+    int64_t M = p.x.dim[0], N = p.w.dim[0], chunks = k_chunks<Bf16>(tensor_width(p.w)), sms = cuda_sm_count(d);
     bool narrow = tiles_of(64, M, M, N) * chunks < sms;
     bool large = M > 128 && tiles_of(128, 256, M, N) >= sms;
     size_t room = ((CudaDevice *)d->backend)->shared;
-    if (M <= 8) (narrow ? run<Mma8Narrow, true, Bf16> : run<Mma8, true, Bf16>)(d, y, x, w);
-    else if (M <= 16) (narrow ? run<Mma16Narrow, true, Bf16> : run<Mma16, true, Bf16>)(d, y, x, w);
-    else if (M <= 32) (narrow ? run<Mma32Narrow, true, Bf16> : run<Mma32, true, Bf16>)(d, y, x, w);
-    else if (large && chunks == 1 && Mma256::SHARED_BYTES < room) run<Mma256, true, Bf16>(d, y, x, w);
-    else if (large && chunks > 1 && Mma256Chunks::SHARED_BYTES < room) run<Mma256Chunks, true, Bf16>(d, y, x, w);
+    if (M <= 8) (narrow ? run<Mma8Narrow, true, Bf16> : run<Mma8, true, Bf16>)(d, p);
+    else if (M <= 16) (narrow ? run<Mma16Narrow, true, Bf16> : run<Mma16, true, Bf16>)(d, p);
+    else if (M <= 32) (narrow ? run<Mma32Narrow, true, Bf16> : run<Mma32, true, Bf16>)(d, p);
+    else if (large && chunks == 1 && Mma256::SHARED_BYTES < room) run<Mma256, true, Bf16>(d, p);
+    else if (large && chunks > 1 && Mma256Chunks::SHARED_BYTES < room) run<Mma256Chunks, true, Bf16>(d, p);
     else if (M > 64 && tiles_of(128, 128, M, N) * chunks >= sms)
         (chunks == 1 && tiles_of(128, 128, M, N) > sms && tiles_of(80, 128, M, N) <= 2 * sms &&
                  Mma80::SHARED_BYTES < room
              ? run<Mma80, true, Bf16>
-             : run<Mma128, true, Bf16>)(d, y, x, w);
+             : run<Mma128, true, Bf16>)(d, p);
     else {
         int64_t blocks = tiles_of(64, 64, M, N) * chunks;
-        if (2 * blocks < sms) run<Mma32Square, true, Bf16>(d, y, x, w);
-        else if (blocks <= sms && Mma64One::SHARED_BYTES < room) run<Mma64One, true, Bf16>(d, y, x, w);
-        else if (blocks <= 2 * sms && Mma64Two::SHARED_BYTES < room) run<Mma64Two, true, Bf16>(d, y, x, w);
-        else run<Mma64, true, Bf16>(d, y, x, w);
+        if (2 * blocks < sms) run<Mma32Square, true, Bf16>(d, p);
+        else if (blocks <= sms && Mma64One::SHARED_BYTES < room) run<Mma64One, true, Bf16>(d, p);
+        else if (blocks <= 2 * sms && Mma64Two::SHARED_BYTES < room) run<Mma64Two, true, Bf16>(d, p);
+        else run<Mma64, true, Bf16>(d, p);
     }
 }
-static void run_f32(Device *d, Tensor y, Tensor x, Tensor w) {
-    int64_t M = x.dim[0], N = w.dim[0], chunks = k_chunks<float>(tensor_width(w)), sms = cuda_sm_count(d);
-    if (M <= 16) run<Fma8, true, float>(d, y, x, w);
-    else if (M > 64 && tiles_of(128, 128, M, N) * chunks >= sms) run<Fma128, true, float>(d, y, x, w);
-    else run<Fma64, true, float>(d, y, x, w);
+static void run_f32(Device *d, Product p) {
+    int64_t M = p.x.dim[0], N = p.w.dim[0], chunks = k_chunks<float>(tensor_width(p.w)), sms = cuda_sm_count(d);
+    if (M <= 16) run<Fma8, true, float>(d, p);
+    else if (M > 64 && tiles_of(128, 128, M, N) * chunks >= sms) run<Fma128, true, float>(d, p);
+    else run<Fma64, true, float>(d, p);
+}
+
+static void multiply(Device *d, const char *op, Product p) {
+    int64_t M = p.x.dim[0], N = p.w.dim[0], K = tensor_width(p.w);
+    DType stored = present(p.h) ? p.h.dtype : p.y.dtype;
+    if (p.x.dtype != p.w.dtype) die("%s: x is %s but w is %s", op, dtype_name(p.x.dtype), dtype_name(p.w.dtype));
+    if (!M || !N) return;
+    if (p.x.dtype == BF16) {
+        if (hopper_matmul(d, p.y, p.h, p.x, p.w)) return;
+        bool aligned = aligned_rows(data_of<Bf16>(p.x), K) && aligned_rows(data_of<Bf16>(p.w), K);
+        if (aligned && stored == BF16) run_bf16(d, p);
+        else if (aligned) run<Mma64, true, float>(d, p);
+        else DISPATCH(stored, U, run<Mma64, false, U>(d, p));
+    } else if (p.x.dtype == F32) {
+        bool aligned = aligned_rows(data_of<float>(p.x), K) && aligned_rows(data_of<float>(p.w), K);
+        if (aligned && stored == F32) run_f32(d, p);
+        else if (aligned) run<Fma64, true, Bf16>(d, p);
+        else DISPATCH(stored, U, run<Fma64, false, U>(d, p));
+    } else die("%s: storage is f32 or bf16, not %s", op, dtype_name(p.x.dtype));
 }
 
 void cuda_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
-    int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w);
-    if (x.dtype != w.dtype) die("matmul: x is %s but w is %s", dtype_name(x.dtype), dtype_name(w.dtype));
-    if (d->library_products) return cuda_product(d, y, false, x, false, w, true);
-    if (!M || !N) return;
-    if (x.dtype == BF16) {
-        if (hopper_matmul(d, y, x, w)) return;
-        bool aligned = aligned_rows(data_of<Bf16>(x), K) && aligned_rows(data_of<Bf16>(w), K);
-        if (aligned && y.dtype == BF16) run_bf16(d, y, x, w);
-        else if (aligned) run<Mma64, true, float>(d, y, x, w);
-        else DISPATCH(y.dtype, U, run<Mma64, false, U>(d, y, x, w));
-    } else if (x.dtype == F32) {
-        bool aligned = aligned_rows(data_of<float>(x), K) && aligned_rows(data_of<float>(w), K);
-        if (aligned && y.dtype == F32) run_f32(d, y, x, w);
-        else if (aligned) run<Fma64, true, Bf16>(d, y, x, w);
-        else DISPATCH(y.dtype, U, run<Fma64, false, U>(d, y, x, w));
-    } else die("matmul: storage is f32 or bf16, not %s", dtype_name(x.dtype));
+    if (d->library_products) cuda_product(d, y, false, x, false, w, true);
+    else multiply(d, "matmul", {y, NONE, x, w});
+}
+void cuda_matmul_swiglu(Device *d, Tensor h, Tensor gu, Tensor x, Tensor w) {
+    if (d->library_products) matmul_swiglu_parts(d, h, gu, x, w, cuda_matmul, cuda_swiglu);
+    else multiply(d, "matmul_swiglu", {gu, h, x, w});
 }

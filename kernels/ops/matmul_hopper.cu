@@ -14,24 +14,51 @@
 // Clusters of two blocks that share the weights' boxes were slower in every shape (262 us for the first).
 #include "hopper_check.cuh"
 #include "hopper_tile.cuh"
+#include "swiglu.cuh"
 #include <initializer_list>
 
 #define BAND 16
 
+// What a product writes: y[M,N]; or with swiglu h[M,N/2], and y where it is not NULL.
+template <typename U> struct Outputs { U *y, *h; };
+
+// With swiglu a tile's weights are W/2 rows of gate, then the W/2 of up that belong to them: a thread has both, as
+// sum[j] and sum[j + W/4]. h is made of them as y would store them.
+template <typename Tile, typename U>
+static __device__ __forceinline__ void store_gated(Outputs<U> to, TilePlace at, const float *sum, int64_t M,
+                                                   int64_t N) {
+    typedef HopperTile<Tile::W / 2, Tile::STAGES, Tile::CHUNKS> Half;
+    const int64_t F = N / 2;
+    float gate[Half::SUMS];
+#pragma unroll
+    for (int j = 0; j < Half::SUMS; j++)
+        gate[j] = gated(to_float(from_float<U>(sum[j])), to_float(from_float<U>(sum[j + Half::SUMS])));
+    hopper_store<Half>(to.h, at, gate, M, F, F);
+    if (!to.y) return;
+    hopper_store<Half>(to.y, at, sum, M, F, N);
+    hopper_store<Half>(to.y + F, at, sum + Half::SUMS, M, F, N);
+}
+
 template <typename Tile, typename U>
 static __global__ void __launch_bounds__(Tile::THREADS, 1)
-    matmul_hopper_kernel(U *y, const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, int64_t M,
-                         int64_t N, int K) {
+    matmul_hopper_kernel(Outputs<U> to, const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
+                         int64_t M, int64_t N, int K, bool w_first) {
     SHARED_BOXES(shared);
-    const int64_t x_tiles = (M + Tile::X - 1) / Tile::X, w_tiles = (N + Tile::W - 1) / Tile::W;
+    const int rows = to.h ? Tile::W / 2 : Tile::W;
+    const int64_t all = to.h ? N / 2 : N;
+    const int64_t x_tiles = (M + Tile::X - 1) / Tile::X, w_tiles = (all + rows - 1) / rows;
     hopper_stream<Tile>(
         shared, &x, &w, x_tiles * w_tiles, K,
         [=](int64_t id) -> TilePlace {
             int64_t band = id / (BAND * w_tiles) * BAND, in_band = id - band * w_tiles;
             int64_t width = x_tiles - band < BAND ? x_tiles - band : BAND;
-            return {(int)(band + in_band % width) * Tile::X, (int)(in_band / width) * Tile::W};
+            return {(int)(band + in_band % width) * Tile::X, (int)(in_band / width) * rows};
         },
-        [=](TilePlace at, const float *sum) { hopper_store<Tile>(y, at, sum, M, N); });
+        [=](TilePlace at, const float *sum) {
+            if (Tile::W % 64 == 0 && to.h) store_gated<Tile>(to, at, sum, M, N);
+            else hopper_store<Tile>(to.y, at, sum, M, N, N);
+        },
+        to.h ? (int)all : 0, w_first);
 }
 
 // ---- the launcher ---------------------------------------------------------------------------------------------------
@@ -80,12 +107,13 @@ typedef HopperTile<192, 5, true> Chunks192;
 typedef HopperTile<160, 6, true> Chunks160;
 typedef HopperTile<128, 6, true> Chunks128;
 
-template <typename Tile, typename U> static bool run(Device *d, Tensor y, Tensor x, Tensor w) {
+template <typename Tile, typename U> static bool run(Device *d, Tensor y, Tensor h, Tensor x, Tensor w) {
     const int64_t M = x.dim[0], N = w.dim[0], tiles = tiles_of(Tile::W, M, N), sms = cuda_sm_count(d);
     TensorMap map_x, map_w;
-    if (!hopper_map(&map_x, x, Tile::X) || !hopper_map(&map_w, w, Tile::W)) return false;
-    LAUNCH(d, (matmul_hopper_kernel<Tile, U>), (unsigned)(tiles < sms ? tiles : sms), Tile::THREADS, Tile::SHARED_BYTES,
-           data_of<U>(y), map_x, map_w, M, N, (int)tensor_width(x));
+    if (!hopper_map(&map_x, x, Tile::X) || !hopper_map(&map_w, w, present(h) ? Tile::W / 2 : Tile::W)) return false;
+    Outputs<U> to = {data_of<U>(y), data_of<U>(h)};
+    LAUNCH_EARLY(d, (matmul_hopper_kernel<Tile, U>), (unsigned)(tiles < sms ? tiles : sms), Tile::THREADS,
+                 Tile::SHARED_BYTES, to, map_x, map_w, M, N, (int)tensor_width(x), cuda_may_read_early(d, w));
     return true;
 }
 // Chooses the width of tile with the least estimated time: waves of tiles, each as long as a full one, times a tile's
@@ -99,27 +127,29 @@ static int best_width(int64_t M, int64_t N, int64_t sms, std::initializer_list<i
     }
     return best;
 }
-template <typename U> static bool run_best(Device *d, Tensor y, Tensor x, Tensor w) {
+template <typename U> static bool run_best(Device *d, Tensor y, Tensor h, Tensor x, Tensor w) {
     const int64_t M = x.dim[0], N = w.dim[0], sms = cuda_sm_count(d);
     if (k_chunks<Bf16>(tensor_width(w)) == 1) switch (best_width(M, N, sms, {256, 192})) {
-        case 256: return run<One256, U>(d, y, x, w);
-        case 192: return run<One192, U>(d, y, x, w);
+        case 256: return run<One256, U>(d, y, h, x, w);
+        case 192: return run<One192, U>(d, y, h, x, w);
         default: return false;
         }
-    switch (best_width(M, N, sms, {192, 160, 128})) {
-    case 192: return run<Chunks192, U>(d, y, x, w);
-    case 160: return run<Chunks160, U>(d, y, x, w);
-    case 128: return run<Chunks128, U>(d, y, x, w);
+    // With swiglu a half is written in whole groups of 32 columns.
+    switch (present(h) ? best_width(M, N, sms, {192, 128}) : best_width(M, N, sms, {192, 160, 128})) {
+    case 192: return run<Chunks192, U>(d, y, h, x, w);
+    case 160: return run<Chunks160, U>(d, y, h, x, w);
+    case 128: return run<Chunks128, U>(d, y, h, x, w);
     default: return false;
     }
 }
 
-bool hopper_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
-    const int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w);
-    if (!HOPPER_USES(d, matmul) || M <= 128 || !K || N % Pack<Bf16>::N || !aligned_rows(data_of<Bf16>(x), K) ||
-        !aligned_rows(data_of<Bf16>(w), K) || (uintptr_t)y.data % 16 || M > INT32_MAX || N > INT32_MAX)
+bool hopper_matmul(Device *d, Tensor y, Tensor h, Tensor x, Tensor w) {
+    const int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w), width = present(h) ? N / 2 : N;
+    if (!HOPPER_USES(d, matmul) || M <= 128 || !K || width % Pack<Bf16>::N || !aligned_rows(data_of<Bf16>(x), K) ||
+        !aligned_rows(data_of<Bf16>(w), K) || (uintptr_t)y.data % 16 || (uintptr_t)h.data % 16 || M > INT32_MAX ||
+        N > INT32_MAX)
         return false;
-    return y.dtype == BF16 ? run_best<Bf16>(d, y, x, w) : run_best<float>(d, y, x, w);
+    return (present(h) ? h : y).dtype == BF16 ? run_best<Bf16>(d, y, h, x, w) : run_best<float>(d, y, h, x, w);
 }
 
 // ---- the check at open ----------------------------------------------------------------------------------------------
@@ -131,7 +161,7 @@ template <typename Tile, typename U> static bool alike(Device *d, int64_t K) {
     Tensor x = hopper_draw(d, M, K, 20, 1), w = hopper_draw(d, N, K, 20, 2);
     Tensor wanted = hopper_take(d, result, M, N), got = hopper_take(d, result, M, N);
     cuda_matmul(d, wanted, x, w); // the portable one: this is not in use yet
-    bool same = run<Tile, U>(d, got, x, w) && hopper_equal(d, wanted, got);
+    bool same = run<Tile, U>(d, got, NONE, x, w) && hopper_equal(d, wanted, got);
     arena_rewind(&d->scratch, mark);
     return same;
 }

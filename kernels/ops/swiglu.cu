@@ -8,12 +8,9 @@
 // instructions, backward 570. sm_90a has 150 and 217, in 32 registers, so that 64 and 96 KB of loads are under way in
 // an SM: 93 % of a copy is expected of both, what f32 reaches with half the arithmetic for a byte, less a little.
 #include "memory.cuh"
-#include "ptx.cuh"
+#include "swiglu.cuh"
 
 #define THREADS 256
-
-// expf errs by 1 ulp, the quotient too. Where e^-g overflows the quotient is 0.
-static __device__ __forceinline__ float sigmoid(float x) { return reciprocal_approx(1.0f + expf(-x)); }
 
 // Calls f(t, i) for this thread's groups of T_ rows of F elements. It divides once, for the first, and then steps.
 template <int E, typename Fn> static __device__ __forceinline__ void for_row_groups(int T_, int F, Fn f) {
@@ -38,7 +35,7 @@ static __global__ void __launch_bounds__(THREADS) swiglu_kernel(T *h, const T *g
         float x[E], y[E];
         group_floats<E>(x, g), group_floats<E>(y, u);
 #pragma unroll
-        for (int j = 0; j < E; j++) x[j] = x[j] * sigmoid(x[j]) * y[j];
+        for (int j = 0; j < E; j++) x[j] = gated(x[j], y[j]);
         group_round<E>(&g, x);
         group_store<E, plain>(h + t * F + i, F - i, whole, g);
     });
