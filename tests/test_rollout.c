@@ -1,6 +1,7 @@
 // Decoding without the host: the op that moves rows on against a plain list of sequences; and a device with graphs, on
 // which the host asks ahead: the same tokens, log-probs and texts, whatever ended a sequence.
 #include "on_device.h"
+#include "rollout_queue.h"
 #include "train_fixture.h"
 
 // ---- advance ------------------------------------------------------------------------------------------------------
@@ -384,6 +385,23 @@ static void asking_ahead_changes_nothing(void **state) {
     fixture_remove(&f);
 }
 
+// The sizes of recordings: room for all rows, few idle, not too many recordings, and always the same rows for one.
+static void recordings_are_few(void **state) {
+    static const int slots[] = {1, 5, 31, 32, 33, 100, 256, 257, 1088, 1089, 4096, 100000};
+    for (size_t s = 0; s < sizeof slots / sizeof *slots; s++) {
+        int rows_of[40] = {0}, before = 0;
+        for (int rows = 1; rows <= slots[s]; rows++) {
+            int n = 0, size = decode_size(rows, slots[s], &n);
+            assert_in_range(size, before, 39);
+            assert_in_range(n, rows, slots[s]);
+            assert_true(!rows_of[size] || rows_of[size] == n);
+            if (slots[s] <= 1088) assert_true(rows <= 32 ? n < 2 * rows : n < rows + 32);
+            rows_of[before = size] = n;
+        }
+        assert_int_equal(rows_of[before], slots[s]);
+    }
+}
+
 // A failing device ends a rollout with its error, and a signal with EXIT_STOPPED.
 static void failing_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor pos, Tensor seen,
                            Tensor seen_len, SampleParams p) {
@@ -441,6 +459,7 @@ int main(void) {
         cmocka_unit_test(a_prompt_is_run_once),
         cmocka_unit_test(asking_ahead_changes_nothing),
         cmocka_unit_test(failures_are_said),
+        cmocka_unit_test(recordings_are_few),
     };
     return cmocka_run_group_tests_name("rollout", tests, NULL, NULL);
 }

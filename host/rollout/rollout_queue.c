@@ -5,7 +5,7 @@
 #include "rollout_queue.h"
 #include <stdlib.h>
 
-enum { STEPS = 8, BURSTS = 2, SIZES = 24 };
+enum { STEPS = 8, BURSTS = 2, SIZES = 40, SMALL_SIZES = 6 };
 
 typedef struct {
     char *staging; // memory to upload from, which must not change until the burst has passed
@@ -27,8 +27,10 @@ struct RolloutQueue {
     size_t staging_bytes, drawn_bytes;
     int64_t begun, taken; // bursts begun and taken so far
     int64_t written;      // rows of the ring written so far
-    // The recordings. The first step of a batch size runs as plain calls, which also load its kernels, and is then
-    // recorded; and again after parameters change, which may need other kernels.
+    // The recordings, numbered by decode_size. One is some 200 launches for 0.5B, perhaps 1 MB of the driver's memory,
+    // so that their number has a bound. The first step of a size runs as plain calls, which also load its kernels, and
+    // the second is recorded: a size for one step records nothing. After parameters change, which may need other
+    // kernels, all is done again.
     struct {
         bool ran;
         Graph *graph;
@@ -260,6 +262,20 @@ void queue_start(RolloutQueue *q, const NewSequence *list, int n, int first) {
     count_row(q, n);
 }
 
+int decode_size(int rows, int slots, int *n) {
+    int size = 0, unit = 32;
+    while (size < SMALL_SIZES && 1 << size < rows) size++;
+    *n = 1 << size;
+    if (size == SMALL_SIZES) {
+        while ((slots + unit - 1) / unit > SIZES - SMALL_SIZES) unit += 32;
+        const int units = (rows + unit - 1) / unit;
+        size = SMALL_SIZES + units - 1;
+        *n = units * unit;
+    }
+    if (*n > slots) *n = slots;
+    return size;
+}
+
 static void step(RolloutQueue *q, int n) {
     Rollout *r = q->r;
     DecodeRows w = rows_part(q->rows, 0, n);
@@ -285,10 +301,7 @@ static Graph *graph_of(RolloutQueue *q, int size, int n) {
 void queue_decode(RolloutQueue *q, int rows, int steps) {
     Device *d = q->d;
     int size = 0, n = rows;
-    if (d->graph_begin) { // round up to one of few sizes, for few recordings; the rows beyond are idle
-        while ((1 << size) < rows) size++;
-        n = (1 << size) < q->r->shape.slots ? 1 << size : q->r->shape.slots;
-    }
+    if (d->graph_begin) size = decode_size(rows, q->r->shape.slots, &n); // the rows beyond are idle
     for (int s = 0; s < steps && !d->error[0]; s++) {
         Graph *g = d->graph_begin ? graph_of(q, size, n) : NULL;
         if (g) d->graph_run(d, g);

@@ -37,6 +37,11 @@ void queue_stop(RolloutQueue *q, const int *slots, int n);
 void queue_prefill(RolloutQueue *q, const NewSequence *list, int n);
 // Puts new sequences into rows first .. first + n and draws their first tokens. Rows below `first` may be in use.
 void queue_start(RolloutQueue *q, const NewSequence *list, int n, int first);
+// The number of the recording that runs `rows` rows of a batch of at most `slots`, below 40; *n becomes the rows that
+// it runs: 1, 2, 4 .. 32, then multiples of 32 (of 64, 96, .. beyond 1,088 slots), at most `slots`. The rest are idle:
+// at most 31 of more than 32, where with powers of two they are up to half. Products and norms compute idle rows too;
+// attention and the head, which look at them first, do not.
+int decode_size(int rows, int slots, int *n);
 // Runs decode steps of the first `rows` rows.
 void queue_decode(RolloutQueue *q, int rows, int steps);
 void queue_end(RolloutQueue *q);
