@@ -27,12 +27,20 @@ static const struct {
     {"matmul down [8192", "", 0.45},
     {"matmul ", "[8192", 0.53},
     // One wave and a rest; launch and the way of the first bytes are 2 to 3 us.
-    {"matmul gate_up [256", "", 0.27},
+    // By wgmma where it gives enough SMs a tile (hopper_choice.h): a tile of gate_up's one wave is 6.1 us of products
+    // on
+    // an H200, one of down's chunks 4.2 and 1.5 for the sums; the first boxes and the launch 2.
+    {"matmul gate_up + swiglu [8192", "", 0.82}, // 206 us of product, 16 of more instructions at the end of a tile
+    {"matmul gate_up + swiglu [256", "", 0.57},
+    {"matmul gate_up + swiglu [8,", "", 0.55},
+    {"matmul gate_up [256", "", 0.60},
+    {"matmul down [256", "", 0.35},
     {"matmul ", "[256", 0.20},
     {"matmul gate_up [8,", "", 0.55},
     {"matmul down [8,", "", 0.35},
     {"matmul ", "[8,", 0.18},
     {"matmul T=2720", "", 0.50},
+    {"matmul_swiglu T=2720", "", 0.70},
     {"matmul_bwd ", "", 0.65},
     // One pass over memory; those of 16 M elements are half as long as launching them. What f32 was measured to reach
     // is expected of bf16 too, now that all loads of a thread are under way together and pairs are converted at once.

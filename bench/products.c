@@ -3,6 +3,7 @@
 #include "floor.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define REQUIRED 0.3                 // of the probe; less fails the benchmark
 #define MANY     ((int64_t)96 << 20) // bytes of weights in rotation: more than caches hold
@@ -17,6 +18,10 @@ static Tensor weights(const Product *p, int i) { return tensor_rows(p->w, i % p-
 static void forward(void *arg, int i) {
     Product *p = arg;
     p->d->matmul(p->d, p->y, p->x, weights(p, i));
+}
+static void forward_swiglu(void *arg, int i) { // y is large enough for either half
+    Product *p = arg;
+    p->d->matmul_swiglu(p->d, tensor2(p->y.data, p->y.dtype, p->M, p->N / 2), NONE, p->x, weights(p, i));
 }
 static void backward_x(void *arg, int i) {
     Product *p = arg;
@@ -48,19 +53,22 @@ static void measure(Bench *b, const char *layer, DType t, int64_t M, int64_t N, 
     static const struct {
         const char *name;
         void (*fn)(void *, int);
-    } way[] = {{"", forward}, {" dx", backward_x}, {" dw", backward_w}};
+    } way[] = {{"", forward}, {" + swiglu", forward_swiglu}, {" dx", backward_x}, {" dw", backward_w}};
     Device *d = b->device;
     Product p = {.d = d, .M = M, .N = N, .K = K};
     double limit = t == F32 ? b->probe.f32 : b->probe.bf16, required = b->gpu ? 0 : REQUIRED;
-    int ways = M >= 512 ? 3 : 1; // decoding has no backward pass
+    int ways = M >= 512 ? 4 : 2; // decoding has no backward pass
     bool ready = false;
     for (int i = 0; i < ways; i++) {
         char name[64];
+        const bool swiglu = way[i].fn == forward_swiglu; // on a CPU it is two ops
+        if (swiglu && (!b->gpu || strcmp(layer, "gate_up") != 0)) continue;
         snprintf(name, sizeof name, "matmul %s%s [%lld,%lld,%lld] %s", layer, way[i].name, (long long)M, (long long)N,
                  (long long)K, dtype_name(t));
         if (!bench_wants(b, name)) continue;
         double flop = 2.0 * (double)(M * N * K);
-        double bytes = (double)(N * K + (b->gpu ? M * (N + K) : 0)) * (double)dtype_size(t); // dw's f32 is left out
+        double bytes = (double)(N * K + (b->gpu ? M * (K + (swiglu ? N / 2 : N)) : 0)) *
+                       (double)dtype_size(t); // dw's f32 is left out
         if (b->floors) {
             bench_row_floor(b, name, bytes, flop, t);
             continue;

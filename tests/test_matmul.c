@@ -1,5 +1,6 @@
 // The matrix products against naive f64 references, and the promise that a row's bits do not depend on what is computed
 // beside it. A bf16 result may be off by its own rounding, 2^-8 at most.
+#include "../kernels/gpu/hopper_choice.h"
 #include "head.h"
 #include "on_device.h"
 #include <stdio.h>
@@ -162,6 +163,25 @@ static void check_swiglu(DType t, int64_t M, int64_t F, int64_t K) {
     free(hx.data), free(hw.data), free(hh.data), free(hgu.data);
     device_drop(dev, x), device_drop(dev, w), device_drop(dev, gu), device_drop(dev, h);
 }
+// Nor does it matter whether the first weights are copied before the block waits for the kernels before it, as it may
+// in a graph that leaves them alone.
+static void check_early(DType t, int64_t M, int64_t N, int64_t K) {
+    Tensor hx = new_random(t, M, K, 1), hw = new_random(t, N, K, 1), hy = new_tensor(t, M, N);
+    Tensor x = to_device(dev, hx), w = to_device(dev, hw), y = to_device(dev, hy), z = to_device(dev, hy);
+    dev->matmul(dev, y, x, w);
+    dev->graph_begin(dev, w);
+    dev->matmul(dev, z, x, w);
+    Graph *g = dev->graph_end(dev);
+    assert_non_null(g);
+    dev->graph_run(dev, g);
+    if (!device_same(dev, y, z))
+        fail_msg("[%lld,%lld,%lld] %s: other bits with weights copied early", (long long)M, (long long)N, (long long)K,
+                 dtype_name(t));
+    dev->graph_free(dev, g);
+    free(hx.data), free(hw.data), free(hy.data);
+    device_drop(dev, x), device_drop(dev, w), device_drop(dev, y), device_drop(dev, z);
+}
+
 // The emulator's (tests/emu/emu.h): where it is, it is asked to be a Hopper card, whose two kinds of tensor core
 // products give the same bits; and one where they do not.
 static void test_matmul_hopper(void **state) {
@@ -180,7 +200,29 @@ static void test_matmul_hopper(void **state) {
     static const int64_t swiglu[][3] = {{150, 264, 200}, {300, 520, 1032}, {140, 136, 72}, {260, 1000, 1096}};
     for (int i = 0; i < 4; i++) check_swiglu(BF16, swiglu[i][0], swiglu[i][1], swiglu[i][2]);
     assert_int_equal(emu_launches("matmul_hopper_kernel"), before + 12);
+    static const int64_t few[][3] = {{1, 7, 5},     {4, 40, 2064}, {8, 72, 64},
+                                     {20, 24, 896}, {33, 7, 513},  {64, 130, 328}};
+    for (int i = 0; i < 6; i++)
+        for (DType t = F32; t <= BF16; t++) check_early(t, few[i][0], few[i][1], few[i][2]);
     device_close(dev);
+
+    // More processors: narrower tiles, and K in pieces.
+    static const char *const sms[] = {"9", "16", "30"};
+    for (int s = 0; s < 3; s++) {
+        setenv("EMU_SMS", sms[s], 1);
+        dev = test_device(2);
+        before = emu_launches("matmul_hopper_kernel");
+        static const int batch[] = {130, 64};
+        check_rows(BF16, BF16, 260, 264, 2120, batch, 2);
+        check_rows(BF16, F32, 140, 520, 1032, batch, 2);
+        check_swiglu(BF16, 140, 264, 3080);
+        check_swiglu(BF16, 100, 520, 1000);
+        check_early(BF16, 140, 520, 72);
+        check_early(BF16, 260, 264, 1096);
+        assert_true(emu_launches("matmul_hopper_kernel") >= before + 13);
+        device_close(dev);
+    }
+    unsetenv("EMU_SMS");
 
     setenv("EMU_UNITS", "unlike", 1);
     dev = test_device(2);
@@ -198,6 +240,39 @@ static void test_matmul_swiglu(void **state) {
                                         {5, 7, 2100}, {0, 8, 8},    {150, 200, 1096}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (DType t = F32; t <= BF16; t++) check_swiglu(t, shapes[s][0], shapes[s][1], shapes[s][2]);
+}
+
+// The choice of a tile for 132 SMs: the table of hopper_choice.h, and that nothing allowed is estimated as faster.
+static void test_hopper_choice(void **state) {
+    static const struct {
+        int64_t M, N, chunks;
+        int W;
+        bool split;
+        int64_t items;
+    } known[] = {{256, 1152, 1, 0, false, 0},       {256, 896, 1, 0, false, 0},       {256, 9728, 1, 160, false, 122},
+                 {256, 896, 5, 96, true, 100},      {256, 2048, 2, 64, true, 128},    {256, 1536, 2, 64, true, 96},
+                 {256, 17920, 2, 160, false, 224},  {256, 1536, 9, 256, true, 108},   {256, 4608, 4, 160, true, 232},
+                 {256, 3584, 4, 256, true, 112},    {256, 37888, 4, 192, false, 396}, {128, 9728, 1, 96, false, 102},
+                 {8192, 9728, 1, 256, false, 2432}, {8192, 896, 5, 160, false, 384}};
+    const int64_t scratch = (int64_t)64 << 20, counters = 4096, sms = 132;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        int64_t M = known[i].M, N = known[i].N, chunks = known[i].chunks;
+        HopperChoice c = hopper_choose(M, N, chunks, sms, scratch, counters);
+        int64_t items = c.W ? hopper_tiles(c.W, M, N) * (c.split ? chunks : 1) : 0;
+        if (c.W != known[i].W || c.split != known[i].split || items != known[i].items)
+            fail_msg("[%lld,%lld] in %lld chunks: %d%s, %lld items", (long long)M, (long long)N, (long long)chunks, c.W,
+                     c.split ? " split" : "", (long long)items);
+    }
+    for (int64_t M = 65; M < 1200; M += 97)
+        for (int64_t N = 8; N < 20000; N += 344)
+            for (int64_t chunks = 1; chunks < 20; chunks += 3)
+                for (int64_t room = 0; room <= scratch; room += scratch / 2) {
+                    HopperChoice c = hopper_choose(M, N, chunks, sms, room, counters);
+                    assert_true(!c.split || (chunks > 1 && hopper_sums(c.W, M, N, chunks) <= room));
+                    HopperChoice other = {192, false};
+                    if (c.W && 2 * hopper_tiles(192, M, N) >= sms)
+                        assert_true(hopper_cost(c, M, N, chunks, sms) <= hopper_cost(other, M, N, chunks, sms));
+                }
 }
 
 // Nor do they depend on where the operands lie in memory.
@@ -267,7 +342,7 @@ int main(void) {
         cmocka_unit_test(test_matmul_rows),   cmocka_unit_test(test_matmul_places),
         cmocka_unit_test(test_matmul_again),  cmocka_unit_test(test_library_products),
         cmocka_unit_test(test_matmul_many),   cmocka_unit_test(test_matmul_hopper),
-        cmocka_unit_test(test_matmul_swiglu),
+        cmocka_unit_test(test_matmul_swiglu), cmocka_unit_test(test_hopper_choice),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (dev->scratch.used) die("tests: a product kept scratch");

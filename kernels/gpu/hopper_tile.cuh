@@ -8,9 +8,8 @@
 // not for each other, so one can write its outputs while the other multiplies.
 #pragma once
 #include "hopper.cuh"
+#include "hopper_choice.h"
 #include "tile.cuh"
-
-#define HOPPER_X 128 // tokens of a tile
 
 // A tile of X tokens by W weights. CHUNKS: K is longer than one chunk, so that registers beside the accumulators hold
 // the sum.
@@ -31,13 +30,14 @@ template <int W_, int STAGES_, bool CHUNKS_> struct HopperTile {
 };
 
 struct TilePlace {
-    int x, w; // first token, first weight
+    int x, w;                     // first token, first weight
+    int begin = 0, end = INT_MAX; // steps of BOX_COLUMNS of K, of those that there are
 };
 // Works on the tiles blockIdx.x, blockIdx.x + gridDim.x, ... below `tiles`: sum = the products of X tokens from
-// place(tile).x on and W weights from place(tile).w on over K columns, then done(place, sum) in the threads of the two
-// warpgroups (threadIdx.x < 256), which may use only barriers of their own warpgroup. x, w: maps with boxes of X and of
-// W rows. With `apart` w's boxes have W/2 rows: a tile's weights are those from place(tile).w on and those `apart` rows
-// further. w_first: the first weights may be copied before wait_for_earlier, which this calls.
+// place(tile).x on and W weights from place(tile).w on over the place's steps of K columns, then done(place, sum) in
+// the threads of the two warpgroups (threadIdx.x < 256), which may use only barriers of their own warpgroup. x, w: maps
+// with boxes of X and of W rows. With `apart` w's boxes have W/2 rows: a tile's weights are those from place(tile).w on
+// and those `apart` rows further. w_first: the first weights may be copied before wait_for_earlier, which this calls.
 template <typename Tile, typename Place, typename Done>
 static __device__ __forceinline__ void hopper_stream(char *shared, const TensorMap *x, const TensorMap *w,
                                                      int64_t tiles, int K, Place place, Done done, int apart = 0,
@@ -66,22 +66,27 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
             tensor_copy(to, w, row, step * BOX_COLUMNS, full + into);
             if (apart) tensor_copy(to + Tile::W / 2 * ROW_BYTES, w, row + apart, step * BOX_COLUMNS, full + into);
         };
-        int early = !w_first ? 0 : steps < STAGES ? steps : STAGES; // steps of the first tile: every stage is empty
+        // Of the first tile: as many steps as there are stages, all of which are empty.
+        const auto first = place(blockIdx.x);
+        int early = !w_first ? 0 : first.end < steps ? first.end - first.begin : steps - first.begin;
+        if (early > STAGES) early = STAGES;
 #pragma unroll 1
-        for (int step = 0; step < early; step++) copy_w(step, place(blockIdx.x).w, step);
+        for (int i = 0; i < early; i++) copy_w(i, first.w, first.begin + i);
         wait_for_earlier();
 #pragma unroll 1
-        for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x, early = 0) {
-            TilePlace at = place(tile);
+        for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+            const auto at = place(tile);
+            const int end = at.end < steps ? at.end : steps;
 #pragma unroll 1
-            for (int step = 0; step < steps; step++) {
-                if (step >= early) {
+            for (int step = at.begin; step < end; step++) {
+                if (--early < 0) {
                     mbarrier_wait(empty + slot, phase ^ 1);
                     copy_w(slot, at.w, step);
                 }
                 tensor_copy(shared + slot * Tile::STAGE_BYTES, x, at.x, step * BOX_COLUMNS, full + slot);
                 next_slot();
             }
+            early = 0;
         }
         return;
     }
@@ -90,12 +95,15 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
     float acc[Tile::SUMS], sum[Tile::CHUNKS ? Tile::SUMS : 1];
 #pragma unroll 1
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        TilePlace at = place(tile);
+        const auto at = place(tile);
+        const int last = at.end < steps ? at.end : steps;
 #pragma unroll
         for (int j = 0; Tile::CHUNKS && j < Tile::SUMS; j++) sum[j] = 0;
-        for (int step = 0; step < steps;) {
-            const int first = step, end = Tile::CHUNKS && step + CHUNK_STEPS < steps ? step + CHUNK_STEPS : steps;
+        for (int step = at.begin; step < last;) {
+            const int first = step, end = Tile::CHUNKS && step + CHUNK_STEPS < last ? step + CHUNK_STEPS : last;
             int before = 0; // the stage whose products may still be running
+#pragma unroll
+            for (int j = 0; j < Tile::SUMS; j++) acc[j] = 0; // so that `done` has its registers, or may change it
 #pragma unroll 1
             for (; step < end; step++) {
                 const char *stage = shared + slot * Tile::STAGE_BYTES;
@@ -155,6 +163,11 @@ static __device__ void hopper_store(Bf16 *y, TilePlace at, const float *sum, int
             quad_transpose(v);
             const int64_t n = at.w + c * 32 + q * 8;
             if (row < M && n < N) *(uint4 *)(y + row * stride + n) = make_uint4(v[0], v[1], v[2], v[3]);
+        }
+#pragma unroll
+        for (int j = Tile::W / 32 * 16 + h * 2; j < Tile::SUMS; j += 4) { // what is left of W
+            const int64_t n = at.w + Tile::w_of(j);
+            if (row < M && n < N) *(uint32_t *)(y + row * stride + n) = pack_bf16(sum[j], sum[j + 1]);
         }
     }
 }

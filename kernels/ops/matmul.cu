@@ -9,25 +9,29 @@
 // With swiglu a tile's rows of weights are W/2 of gate and the W/2 of up that belong to them. Its outputs, rounded as y
 // stores them, wait in shared memory anyway to be written in whole rows: there h is made of them, by the function that
 // the op swiglu uses. y itself is written only where it is asked for: decode does without 2 M N elements of traffic and
-// a launch (at 256 tokens of 0.5B 10 of 28 MB).
+// a launch (at 256 tokens of 0.5B 10 of 30 MB).
 //
 // Floor: (M K + N K + M N) elements to move over the bandwidth of memory; 2 M N K FLOP over the tensor cores' rate.
 // Registers a thread on sm_80, sm_90a, sm_120 (make check-cuda; none spills), and what is expected:
-//   Mma8, 16, 32    56-62, 64-80, 104-122. Few tokens: the time is that of reading w once. A block has 4 or 5 stages of
+//   Mma8, 16, 32    56-64, 64-80, 104-126. Few tokens: the time is that of reading w once. A block has 4 or 5 stages of
 //                   8 KiB of w under way, an SM about 4 blocks: more than latency x bandwidth asks for.
 //   Mma*Narrow      64-80, 80, 122-128. 16 rows of w in a block, where N is so small that even chunks leave SMs idle.
-//   Mma64           128-159; 3 blocks an SM. Where there are at most two blocks, or one, for an SM, the shared memory
+//   Mma64           128-165; 3 blocks an SM. Where there are at most two blocks, or one, for an SM, the shared memory
 //                   of the others gives a longer pipeline (Mma64Two, Mma64One); where there is less than one for every
 //                   other SM, tiles are a quarter as large (Mma32Square).
 //   Mma80           254; two blocks an SM: where tiles of 128 x 128 need a second, nearly empty wave.
-//   Mma128          203-232; one block of 8 warps an SM, 96 KiB of stages. 128 bytes of K copy 32 KiB and read 96 KiB
+//   Mma128          203-236; one block of 8 warps an SM, 96 KiB of stages. 128 bytes of K copy 32 KiB and read 96 KiB
 //                   of shared memory for 1 M multiply-adds.
 //   Mma256          252-254; the same warps, twice the products each: 48 KiB copied and 128 KiB read for 2 M, a third
 //                   less each. The accumulators fill the registers, so either K is one chunk (144 KiB), or the sum over
 //                   chunks is kept in shared memory (Mma256Chunks, 224 KiB).
 // Measured on an H200 for 0.5B, us at 8, 64, 256, 1,024 tokens (mma.sync; at 256 the tensor cores are the limit):
 //   qkv 4.1, 4.8, 6.7, 11.8   o 4.0, 4.1, 5.7, 8.9   gate_up 7.7, 9.8, 17.9, 62   down 6.7, 10.0, 16, 45
+// In a graph whose weights are constant (decode) a block copies its first STAGES - 1 steps of w before it waits for the
+// kernels before it: all of 0.5B's qkv and o for up to 32 tokens, 15 of 16 steps of down's chunks, 5 of 14 of gate_up.
+// Expected of it: 0.8 us a product, the way of the first bytes; 75 us of a step's 900 at 8 tokens, 40 at 256.
 // f32 (no TF32): fmaf chains, bound by the f32 rate: 16 loads of shared memory for 256 fmaf of a thread.
+#include "chunks.cuh"
 #include "cuda.cuh"
 #include "matmul_swiglu.h"
 #include "swiglu.cuh"
@@ -36,31 +40,6 @@
 // Tiles of weights in a band. The blocks of a band run at about the same time, so that a wave of blocks reads few rows
 // of either operand.
 #define BAND 8
-
-// Stores this block's chunk of a tile in partial[chunks][SUMS][THREADS]. Returns whether it was the last of the tile's
-// blocks; then `sum` becomes the sum of all chunks. *arrived counts the blocks; it is 0 before and after.
-template <int SUMS, int THREADS>
-static __device__ __forceinline__ bool add_chunks(float *sum, float *partial, int chunk, int chunks,
-                                                  unsigned *arrived) {
-    SHARED(unsigned, before, [1]);
-    float *mine = partial + (int64_t)chunk * SUMS * THREADS + threadIdx.x;
-#pragma unroll
-    for (int j = 0; j < SUMS; j++) __stcg(mine + j * THREADS, sum[j]);
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) before[0] = atomicAdd(arrived, 1);
-    __syncthreads();
-    if (before[0] != (unsigned)chunks - 1) return false;
-    __threadfence();
-    if (threadIdx.x == 0) *arrived = 0;
-#pragma unroll
-    for (int j = 0; j < SUMS; j++) sum[j] = 0;
-#pragma unroll 1
-    for (int c = 0; c < chunks; c++)
-#pragma unroll
-        for (int j = 0; j < SUMS; j++) sum[j] += __ldcg(partial + ((int64_t)c * SUMS + j) * THREADS + threadIdx.x);
-    return true;
-}
 
 // What a product writes: y[M,N], and with swiglu h[M,N/2], beside which y may be NULL.
 template <typename U> struct Outputs {
@@ -109,6 +88,7 @@ static __global__ void __launch_bounds__(Tile::THREADS)
     matmul_kernel(Outputs<U> to, const typename Tile::T *x, const typename Tile::T *w, int64_t M, int64_t N, int K,
                   float *partial, unsigned *arrived, bool w_first) {
     SHARED_DYNAMIC(char, shared);
+    SHARED(unsigned, before, [1]);
     const int rows = to.h ? Tile::W / 2 : Tile::W; // of weights that are neighbours
     const int64_t all = to.h ? N / 2 : N;          // of them
     int64_t w_tiles = (all + rows - 1) / rows, x_tiles = (M + Tile::X - 1) / Tile::X, id = blockIdx.x;
@@ -128,7 +108,8 @@ static __global__ void __launch_bounds__(Tile::THREADS)
         [&](int, float *sum) {
             float *of_tile = partial + id * gridDim.y * (Tile::SUMS * Tile::THREADS);
             if (split &&
-                !add_chunks<Tile::SUMS, Tile::THREADS>(sum, of_tile, (int)blockIdx.y, (int)gridDim.y, arrived + id))
+                !add_chunks<Tile::SUMS, Tile::THREADS>(sum, of_tile, (int)blockIdx.y, (int)gridDim.y, arrived + id,
+                                                       before, (int)threadIdx.x, [] { __syncthreads(); }))
                 return;
             store_tile<Tile>(to, shared, sum, first_x, first_w, M, N);
         },

@@ -1,8 +1,9 @@
 // matmul, y[M,N] = x[M,K] w[N,K]^T, by Hopper's wgmma, for many tokens; matmul.cu tries this first.
 //
-// A block takes tiles of 128 tokens by W weights one after another (hopper_tile.cuh). Neighbouring blocks work on a
-// band of BAND tiles of tokens, so that what they read is in the second-level cache. Outputs are written from
-// registers: the four lanes that share a row first exchange their pairs, so that each writes 16 bytes of bf16.
+// A block takes tiles of 128 tokens by W weights one after another (hopper_tile.cuh), or chunks of K of them, whose
+// sums wait in scratch for the last one (hopper_choice.h says which and when). Neighbouring blocks work on a band of
+// BAND tiles of tokens, so that what they read is in the second-level cache. Outputs are written from registers: the
+// four lanes that share a row first exchange their pairs, so that each writes 16 bytes of bf16.
 //
 // Floor: 2 M N K FLOP over the tensor cores' rate, and (M K + N K + M N) elements over the bandwidth of memory.
 // Measured on an H200 in a test program, M = 8192 (cuBLASLt: 690 TFLOP/s for 8192 cubed, this kernel 668); in
@@ -11,11 +12,15 @@
 //   tile        One256           Chunks160        One192          One256
 //   us          206 (396)        115 (203)        30 (64)         27 (44)
 //   TFLOP/s     694              623              559             480
-// Clusters of two blocks that share the weights' boxes were slower in every shape (262 us for the first).
+// Expected at 256 tokens of 0.5B, in a decode graph, us (what the portable kernel, for gate_up one wave of 102 tiles,
+// took before): gate_up with swiglu 10 (17.9 and swiglu's 3), down 8 (16). A tile of 160 x 128 x 896 is 6.1 us of
+// products at 790 TFLOP/s over 132 SMs, 96 x 128 x 1024 4.2; the first boxes take 1 (of weights nothing, where they are
+// copied early), the way of the sums of down through the cache 1.5 (4.9 MB there and back), the launch 1. Clusters of
+// two blocks that share the weights' boxes were slower in every shape (262 us for the first).
+#include "chunks.cuh"
 #include "hopper_check.cuh"
 #include "hopper_tile.cuh"
 #include "swiglu.cuh"
-#include <initializer_list>
 
 #define BAND 16
 
@@ -39,23 +44,59 @@ static __device__ __forceinline__ void store_gated(Outputs<U> to, TilePlace at, 
     hopper_store<Half>(to.y + F, at, sum + Half::SUMS, M, F, N);
 }
 
+// Where the items of a product that is split keep their sums (splits > 1), and count themselves.
+struct Split {
+    int splits;
+    float *partial;    // [tiles][2 warpgroups][splits][SUMS][WARPGROUP]
+    unsigned *arrived; // [tiles][2]
+};
+struct ItemPlace : TilePlace {
+    int64_t tile;
+    int chunk;
+};
+
 template <typename Tile, typename U>
 static __global__ void __launch_bounds__(Tile::THREADS, 1)
     matmul_hopper_kernel(Outputs<U> to, const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
-                         int64_t M, int64_t N, int K, bool w_first) {
+                         int64_t M, int64_t N, int K, Split split, bool w_first) {
     SHARED_BOXES(shared);
-    const int rows = to.h ? Tile::W / 2 : Tile::W;
+    constexpr int CHUNK_STEPS = K_CHUNK<Bf16> / BOX_COLUMNS;
+    Mbarrier *meet = (Mbarrier *)(shared + Tile::SHARED_BYTES); // [2]: of each warpgroup
+    unsigned *before = (unsigned *)(meet + 2);                  // [2]
+    const int rows = to.h ? Tile::W / 2 : Tile::W, group = (int)threadIdx.x / WARPGROUP;
     const int64_t all = to.h ? N / 2 : N;
     const int64_t x_tiles = (M + Tile::X - 1) / Tile::X, w_tiles = (all + rows - 1) / rows;
+    const int splits = Tile::CHUNKS ? 1 : split.splits;
+    if (threadIdx.x == 0) mbarrier_init(meet, WARPGROUP), mbarrier_init(meet + 1, WARPGROUP);
+    int phase = 0;
     hopper_stream<Tile>(
-        shared, &x, &w, x_tiles * w_tiles, K,
-        [=](int64_t id) -> TilePlace {
-            int64_t band = id / (BAND * w_tiles) * BAND, in_band = id - band * w_tiles;
+        shared, &x, &w, x_tiles * w_tiles * splits, K,
+        [=](int64_t id) {
+            ItemPlace at = {};
+            at.tile = id / splits;
+            int64_t band = at.tile / (BAND * w_tiles) * BAND, in_band = at.tile - band * w_tiles;
             int64_t width = x_tiles - band < BAND ? x_tiles - band : BAND;
-            return {(int)(band + in_band % width) * Tile::X, (int)(in_band / width) * rows};
+            at.x = (int)(band + in_band % width) * Tile::X, at.w = (int)(in_band / width) * rows;
+            if (splits > 1) {
+                at.chunk = (int)(id - at.tile * splits);
+                at.begin = at.chunk * CHUNK_STEPS, at.end = at.begin + CHUNK_STEPS;
+            }
+            return at;
         },
-        [=](TilePlace at, const float *sum) {
-            if (Tile::W % 64 == 0 && to.h) store_gated<Tile>(to, at, sum, M, N);
+        [&](ItemPlace at, float *sum) {
+            if (splits > 1) {
+                auto barrier = [&] {
+                    mbarrier_arrive(meet + group);
+                    mbarrier_wait(meet + group, phase);
+                    phase ^= 1;
+                };
+                const int64_t half = at.tile * 2 + group;
+                if (!add_chunks<Tile::SUMS, WARPGROUP>(sum, split.partial + half * splits * (Tile::SUMS * WARPGROUP),
+                                                       at.chunk, splits, split.arrived + half, before + group,
+                                                       (int)threadIdx.x % WARPGROUP, barrier))
+                    return;
+            }
+            if (to.h) store_gated<Tile>(to, at, sum, M, N);
             else hopper_store<Tile>(to.y, at, sum, M, N, N);
         },
         to.h ? (int)all : 0, w_first);
@@ -98,81 +139,79 @@ bool hopper_map_heads(TensorMap *map, Tensor m, int box) {
     return map_of(map, 3, m.data, size, stride, boxes);
 }
 
-static int64_t tiles_of(int64_t W, int64_t M, int64_t N) { return ((M + HOPPER_X - 1) / HOPPER_X) * ((N + W - 1) / W); }
-
 // The tiles, named by their weights. A thread's registers hold 128 sums, or with CHUNKS 96 beside as many accumulators.
 typedef HopperTile<256, 4, false> One256;
 typedef HopperTile<192, 5, false> One192;
+typedef HopperTile<160, 6, false> One160;
+typedef HopperTile<96, 7, false> One96;
+typedef HopperTile<64, 8, false> One64;
 typedef HopperTile<192, 5, true> Chunks192;
 typedef HopperTile<160, 6, true> Chunks160;
 typedef HopperTile<128, 6, true> Chunks128;
 
-template <typename Tile, typename U> static bool run(Device *d, Tensor y, Tensor h, Tensor x, Tensor w) {
-    const int64_t M = x.dim[0], N = w.dim[0], tiles = tiles_of(Tile::W, M, N), sms = cuda_sm_count(d);
+template <typename Tile, typename U> static bool run(Device *d, Tensor y, Tensor h, Tensor x, Tensor w, bool split) {
+    const int64_t M = x.dim[0], N = w.dim[0], chunks = split ? k_chunks<Bf16>(tensor_width(w)) : 1;
+    const int64_t items = hopper_tiles(Tile::W, M, N) * chunks, sms = cuda_sm_count(d);
     TensorMap map_x, map_w;
     if (!hopper_map(&map_x, x, Tile::X) || !hopper_map(&map_w, w, present(h) ? Tile::W / 2 : Tile::W)) return false;
+    size_t mark = arena_mark(&d->scratch);
+    void *sums = split ? arena_take(&d->scratch, (size_t)hopper_sums(Tile::W, M, N, chunks)) : NULL;
     Outputs<U> to = {data_of<U>(y), data_of<U>(h)};
-    LAUNCH_EARLY(d, (matmul_hopper_kernel<Tile, U>), (unsigned)(tiles < sms ? tiles : sms), Tile::THREADS,
-                 Tile::SHARED_BYTES, to, map_x, map_w, M, N, (int)tensor_width(x), cuda_may_read_early(d, w));
+    Split parts = {(int)chunks, (float *)sums, ((CudaDevice *)d->backend)->arrived};
+    LAUNCH_EARLY(d, (matmul_hopper_kernel<Tile, U>), (unsigned)(items < sms ? items : sms), Tile::THREADS,
+                 Tile::SHARED_BYTES + 32, to, map_x, map_w, M, N, (int)tensor_width(x), parts,
+                 cuda_may_read_early(d, w));
+    arena_rewind(&d->scratch, mark);
     return true;
 }
-// Chooses the width of tile with the least estimated time: waves of tiles, each as long as a full one, times a tile's
-// weights and 16 more. 0 where every width gives too few tiles for the card.
-static int best_width(int64_t M, int64_t N, int64_t sms, std::initializer_list<int> widths) {
-    int best = 0;
-    int64_t least = INT64_MAX;
-    for (int W : widths) {
-        int64_t tiles = tiles_of(W, M, N), cost = (tiles + sms - 1) / sms * (W + 16);
-        if (2 * tiles >= sms && cost < least) least = cost, best = W;
-    }
-    return best;
-}
-template <typename U> static bool run_best(Device *d, Tensor y, Tensor h, Tensor x, Tensor w) {
-    const int64_t M = x.dim[0], N = w.dim[0], sms = cuda_sm_count(d);
-    if (k_chunks<Bf16>(tensor_width(w)) == 1) switch (best_width(M, N, sms, {256, 192})) {
-        case 256: return run<One256, U>(d, y, h, x, w);
-        case 192: return run<One192, U>(d, y, h, x, w);
-        default: return false;
-        }
-    // With swiglu a half is written in whole groups of 32 columns.
-    switch (present(h) ? best_width(M, N, sms, {192, 128}) : best_width(M, N, sms, {192, 160, 128})) {
-    case 192: return run<Chunks192, U>(d, y, h, x, w);
-    case 160: return run<Chunks160, U>(d, y, h, x, w);
-    case 128: return run<Chunks128, U>(d, y, h, x, w);
+template <typename U> static bool run_chosen(Device *d, Tensor y, Tensor h, Tensor x, Tensor w) {
+    const int64_t chunks = k_chunks<Bf16>(tensor_width(w)), left = (int64_t)(d->scratch.cap - d->scratch.used);
+    HopperChoice c =
+        hopper_choose(x.dim[0], w.dim[0], chunks, cuda_sm_count(d), left - (int64_t)ARENA_ALIGN, BLOCK_COUNTERS);
+    const bool whole = chunks > 1 && !c.split;
+    switch (c.W) {
+    case 256: return run<One256, U>(d, y, h, x, w, c.split);
+    case 192: return (whole ? run<Chunks192, U> : run<One192, U>)(d, y, h, x, w, c.split);
+    case 160: return (whole ? run<Chunks160, U> : run<One160, U>)(d, y, h, x, w, c.split);
+    case 128: return run<Chunks128, U>(d, y, h, x, w, false);
+    case 96: return run<One96, U>(d, y, h, x, w, c.split);
+    case 64: return run<One64, U>(d, y, h, x, w, c.split);
     default: return false;
     }
 }
 
 bool hopper_matmul(Device *d, Tensor y, Tensor h, Tensor x, Tensor w) {
     const int64_t M = x.dim[0], N = w.dim[0], K = tensor_width(w), width = present(h) ? N / 2 : N;
-    if (!HOPPER_USES(d, matmul) || M <= 128 || !K || width % Pack<Bf16>::N || !aligned_rows(data_of<Bf16>(x), K) ||
+    if (!HOPPER_USES(d, matmul) || M <= 64 || !K || width % Pack<Bf16>::N || !aligned_rows(data_of<Bf16>(x), K) ||
         !aligned_rows(data_of<Bf16>(w), K) || (uintptr_t)y.data % 16 || (uintptr_t)h.data % 16 || M > INT32_MAX ||
         N > INT32_MAX)
         return false;
-    return (present(h) ? h : y).dtype == BF16 ? run_best<Bf16>(d, y, h, x, w) : run_best<float>(d, y, h, x, w);
+    return (present(h) ? h : y).dtype == BF16 ? run_chosen<Bf16>(d, y, h, x, w) : run_chosen<float>(d, y, h, x, w);
 }
 
 // ---- the check at open ----------------------------------------------------------------------------------------------
 // Whether this tile gives the portable kernel's bits, for K columns and a shape that has the tile's edges.
-template <typename Tile, typename U> static bool alike(Device *d, int64_t K) {
+template <typename Tile, typename U> static bool alike(Device *d, int64_t K, bool split) {
     const int64_t M = 300, N = 520;
     const DType result = sizeof(U) == sizeof(float) ? F32 : BF16;
     size_t mark = arena_mark(&d->scratch);
     Tensor x = hopper_draw(d, M, K, 20, 1), w = hopper_draw(d, N, K, 20, 2);
     Tensor wanted = hopper_take(d, result, M, N), got = hopper_take(d, result, M, N);
     cuda_matmul(d, wanted, x, w); // the portable one: this is not in use yet
-    bool same = run<Tile, U>(d, got, NONE, x, w) && hopper_equal(d, wanted, got);
+    bool same = run<Tile, U>(d, got, NONE, x, w, split) && hopper_equal(d, wanted, got);
     arena_rewind(&d->scratch, mark);
     return same;
 }
-template <typename Tile> static bool alike(Device *d, int64_t K) {
-    return alike<Tile, float>(d, K) && alike<Tile, Bf16>(d, K);
+template <typename Tile> static bool alike(Device *d, int64_t K, bool split = false) {
+    return alike<Tile, float>(d, K, split) && alike<Tile, Bf16>(d, K, split);
 }
 
 HopperState hopper_check_matmul(Device *d) {
-    HopperState fits = hopper_fits(d, (const void *)matmul_hopper_kernel<Chunks160, Bf16>, Chunks160::SHARED_BYTES);
+    HopperState fits =
+        hopper_fits(d, (const void *)matmul_hopper_kernel<Chunks160, Bf16>, Chunks160::SHARED_BYTES + 32);
     if (fits != HOPPER_USED) return fits;
-    bool same = alike<One256>(d, 1000) && alike<One192>(d, 1000) && alike<Chunks192>(d, 2120) &&
+    bool same = alike<One256>(d, 1000) && alike<One192>(d, 1000) && alike<One160>(d, 1000) && alike<One96>(d, 1000) &&
+                alike<One64>(d, 1000) && alike<One96>(d, 2120, true) && alike<Chunks192>(d, 2120) &&
                 alike<Chunks160>(d, 2120) && alike<Chunks128>(d, 2120);
     return same ? HOPPER_USED : HOPPER_DIFFERS;
 }

@@ -78,18 +78,22 @@ mutant swiglu_bwd_slope kernels/ops/swiglu.cu ops:swiglu_bwd \
 mutant swiglu_wrong_half kernels/ops/swiglu.cu ops:swiglu \
     'u = group_load<E>(row + F + i, F - i, whole);
 #pragma unroll
-        for (int j = 0; j < E; j++) {
-            float x = to_float(g.x[j]);' 'u = group_load<E>(row + i, F - i, whole);
+        for (int j = 0; j < E; j++) g.x[j]' 'u = group_load<E>(row + i, F - i, whole);
 #pragma unroll
-        for (int j = 0; j < E; j++) {
-            float x = to_float(g.x[j]);'
+        for (int j = 0; j < E; j++) g.x[j]'
 
 # ---- products --------------------------------------------------------------------------------------------------------
-mutant matmul_counter_left kernels/ops/matmul.cu matmul \
-    'if (threadIdx.x == 0) *arrived = 0;' ''
-mutant matmul_last_block_no_barrier kernels/ops/matmul.cu matmul \
-    '    __syncthreads();
-    if (before[0] != (unsigned)chunks - 1) return false;' '    if (before[0] != (unsigned)chunks - 1) return false;'
+mutant matmul_counter_left 'kernels/gpu/chunks.cuh>kernels/ops/matmul.cu' matmul \
+    'if (thread == 0) *arrived = 0;' ''
+mutant matmul_last_block_no_barrier 'kernels/gpu/chunks.cuh>kernels/ops/matmul.cu' matmul \
+    '    barrier();
+    if (*before != (unsigned)chunks - 1) return false;' '    if (*before != (unsigned)chunks - 1) return false;'
+mutant matmul_swiglu_halves kernels/ops/matmul.cu matmul \
+    'w + (i < rows ? row : all + row) * K' 'w + (first_w + i) * K'
+mutant matmul_swiglu_up_in_place kernels/ops/matmul.cu matmul \
+    'to.y + row * N + width + column' 'to.y + row * N + column'
+mutant tile_early_weights_twice 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
+    'any, k_begin + s * STEP, k_end' 'any, k_begin, k_end'
 mutant tile_waits_too_little 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     'cp_async_wait<Tile::STAGES - 2>();' 'cp_async_wait<Tile::STAGES - 1>();'
 mutant tile_one_long_chunk 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
@@ -97,7 +101,19 @@ mutant tile_one_long_chunk 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
 mutant tile_swizzle_differs 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
 mutant hopper_one_long_chunk 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
-    'Tile::CHUNKS && step + CHUNK_STEPS < steps ? step + CHUNK_STEPS : steps' 'steps + 0 * CHUNK_STEPS'
+    'Tile::CHUNKS && step + CHUNK_STEPS < last ? step + CHUNK_STEPS : last' 'last + 0 * CHUNK_STEPS'
+mutant hopper_early_weights_twice 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+    'copy_w(i, first.w, first.begin + i);' 'copy_w(i, first.w, first.begin);'
+mutant hopper_up_is_gate 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+    'w, row + apart, step' 'w, row, step'
+mutant hopper_rest_of_a_row 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+    'pack_bf16(sum[j], sum[j + 1]);' 'pack_bf16(sum[j + 1], sum[j]);'
+mutant hopper_counts_of_one_group kernels/ops/matmul_hopper.cu matmul \
+    'split.arrived + half' 'split.arrived + at.tile'
+mutant hopper_pieces_from_the_start kernels/ops/matmul_hopper.cu matmul \
+    'at.begin = at.chunk * CHUNK_STEPS,' 'at.begin = 0,'
+mutant hopper_gate_not_rounded kernels/ops/matmul_hopper.cu matmul \
+    'gated(to_float(from_float<U>(sum[j])),' 'gated(sum[j],'
 mutant hopper_frees_the_stage_in_use 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
     'mbarrier_arrive(empty + before);
                 before = slot;' 'mbarrier_arrive(empty + slot);

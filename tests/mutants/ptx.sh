@@ -48,6 +48,8 @@ mutants() {
     mutant shuffle_from_below rmsnorm.ptx rmsnorm 's/shfl\.sync\.bfly/shfl.sync.up/'
     mutant shuffle_of_half_a_warp rmsnorm.ptx rmsnorm 's/(shfl\.sync\.bfly[^;]*), %r[0-9]+;/\1, 65535;/'
     mutant barrier_gone reduce.ptx rmsnorm_bwd 's/bar\.sync[^;]*;//'
+    mutant products_begin_too_early matmul.ptx matmul 's/griddepcontrol\.wait;//'
+    mutant hopper_begins_too_early matmul_hopper.ptx matmul 's/griddepcontrol\.wait;//'
     mutant begins_too_early swiglu.ptx swiglu 's/griddepcontrol\.wait;//'
     mutant count_not_added embed.ptx embed_bwd 's/atom\.shared\.add/atom.shared.max/'
     mutant threads_too_many rope.ptx rope 's/\.maxntid [0-9]+/.maxntid 32/'
