@@ -45,7 +45,7 @@ static const CaseRow case_table[] = {
     ROW(fill, .T = 1) ROW(fill, .T = 15) ROW(fill, .T = 50000) SPEED(fill, .T = 1 << 24)
     ROW(cast, .T = 1) ROW(cast, .T = 17) ROW(cast, .T = 64) ROW(cast, .T = 50001) SPEED(cast, .T = 1 << 24)
     ROW(lerp, .T = 1) ROW(lerp, .T = 33) ROW(lerp, .T = 64) ROW(lerp, .T = 50003) SPEED(lerp, .T = 1 << 24)
-    ROW(sumsq, .T = 1) ROW(sumsq, .T = 4097) ROW(sumsq, .T = 70000) SPEED(sumsq, .T = 1 << 24)
+    ROW(sumsq, .T = 1) ROW(sumsq, .T = 4097) ROW(sumsq, .T = 8191) ROW(sumsq, .T = 70000) SPEED(sumsq, .T = 1 << 24)
     ROW(adamw, .T = 1) ROW(adamw, .T = 37) ROW(adamw, .T = 64) ROW(adamw, .T = 50005) SPEED(adamw, .T = 1 << 24)
     ROW(adamw, .T = 37, .opt = true) ROW(adamw, .T = 50005, .opt = true) SPEED(adamw, .T = 1 << 24, .opt = true)
 
@@ -58,7 +58,7 @@ static const CaseRow case_table[] = {
     ROW(rmsnorm, .T = 1, .D = 1) ROW(rmsnorm, .T = 3, .D = 65, .opt = true) ROW(rmsnorm, .T = 40, .D = 896, .opt = true)
     ROW(rmsnorm, .T = 5, .D = 63) ROW(rmsnorm, .T = 9, .D = 1536) ROW(rmsnorm, .T = 0, .D = 64)
     ROW(rmsnorm, .T = 2, .D = 9001, .opt = true) ROW(rmsnorm, .T = 3, .D = 8704)
-    ROW(rmsnorm, .T = 300, .D = 72, .opt = true) ROW(rmsnorm, .T = 5, .D = 1536, .opt = true) ROW(rmsnorm, .T = 4, .D = 2312, .opt = true)
+    ROW(rmsnorm, .T = 300, .D = 72, .opt = true) ROW(rmsnorm, .T = 5, .D = 1536, .opt = true) ROW(rmsnorm, .T = 200, .D = 1032) ROW(rmsnorm, .T = 4, .D = 2312, .opt = true)
     SPEED(rmsnorm, .T = 2720, .D = 896, .opt = true)
     ROW(rmsnorm_bwd, .T = 1, .D = 5) ROW(rmsnorm_bwd, .T = 3, .D = 65, .opt = true) ROW(rmsnorm_bwd, .T = 80, .D = 896, .opt = true)
     ROW(rmsnorm_bwd, .T = 300, .D = 63) ROW(rmsnorm_bwd, .T = 0, .D = 64)
