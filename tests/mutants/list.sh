@@ -241,8 +241,6 @@ mutant head_hopper_gradient_past_the_end kernels/ops/head_hopper.cu head \
     'row < stride && n < width' 'row < stride'
 mutant head_hopper_slope_of_the_first_half kernels/ops/head_hopper.cu head \
     'slope = slope_of(row)' 'slope = slope_of(at.x + Tile::x_of(0))'
-mutant head_hopper_draws_idle_rows kernels/ops/head_hopper.cu sample \
-    'row < p.n && draw.key[row] >= 0' 'row < p.n'
 mutant head_hopper_quad_of_two kernels/ops/head_hopper.cu sample \
     'for (int j = 1; j < EACH / 4; j++)' 'for (int j = 1; j < EACH / 8; j++)'
 mutant head_hopper_trusts_the_card kernels/ops/head_hopper.cu head \
@@ -251,10 +249,8 @@ mutant sample_draws_idle_rows kernels/ops/sample.cu sample \
     'if (key[blockIdx.x] < 0) return; // the whole block' ''
 mutant sample_one_number_a_row 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
     '(uint32_t)(first + id_of(k))' '(uint32_t)id_of(k)'
-mutant draw_bound_too_low 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
-    '22.180710f + 0x1p-12f' '20.0f'
-mutant draw_believes_the_bound 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
-    'if (second < best.score) return best;' 'return best;'
+mutant draw_keeps_the_first_quad 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
+    'if (bound > most) most = bound, at = k;' 'if (bound < most) most = bound, at = k;'
 mutant draw_highest_id_of_a_tie 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
     'id < other_id' 'id > other_id'
 mutant sample_entropy_of_one_row kernels/ops/sample.cu sample \
