@@ -13,7 +13,8 @@ typedef struct MatmulPlans MatmulPlans;
 #define HOPPER_KERNELS(X)                                                                                              \
     X(matmul, "products of many tokens")                                                                               \
     X(head, "the head of many tokens")                                                                                 \
-    X(attention, "attention of packed sequences")
+    X(attention, "attention of packed sequences")                                                                      \
+    X(attention_bwd, "gradients of attention")
 #define HOPPER_INDEX(name, text) HOPPER_##name,
 enum { HOPPER_KERNELS(HOPPER_INDEX) HOPPER_COUNT };
 // What came of one when the device was opened.
@@ -65,3 +66,6 @@ HOPPER_KERNELS(HOPPER_CHECK)
 bool hopper_matmul(Device *d, Tensor y, Tensor h, Tensor x, Tensor w);
 // The op attention by wgmma, for heads of at most 128; as above.
 bool hopper_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv);
+// The op attention_bwd by wgmma, in one pass; as above.
+bool hopper_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq,
+                          Tensor prefix, int n_kv);

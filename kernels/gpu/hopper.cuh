@@ -85,6 +85,41 @@ static __device__ __forceinline__ void tensor_copy_3d(void *shared, const Tensor
         : "memory");
 }
 
+// bulk_store, bulk_add: start copying `bytes` from shared to global memory, or adding them to the floats there, in one
+// thread; multiples of 16 all of them. What the block wrote to be copied it has made visible by shared_for_wgmma.
+// bulk_commit ends a group; bulk_wait_read waits until the thread's groups have read shared memory, bulk_wait until
+// they are done.
+static __device__ __forceinline__ void bulk_store(void *global, const void *shared, int bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(global),
+                 "r"(shared_address(shared)), "r"(bytes)
+                 : "memory");
+}
+static __device__ __forceinline__ void bulk_add(float *global, const void *shared, int bytes) {
+    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(global),
+                 "r"(shared_address(shared)), "r"(bytes)
+                 : "memory");
+}
+static __device__ __forceinline__ void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+static __device__ __forceinline__ void bulk_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+static __device__ __forceinline__ void bulk_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
+// ---- turns of blocks ------------------------------------------------------------------------------------------------
+// Blocks that work on the same memory in a fixed order: one waits until *turn is its own, and the one before it sets
+// it. What that wrote before turn_pass (its bulk copies: after bulk_wait) is visible after turn_wait, to bulk copies
+// too. Only a block that has begun earlier may be waited for, or the card might never begin it.
+static __device__ __forceinline__ void turn_wait(const int *turn, int own) {
+    int now;
+    do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(turn) : "memory");
+    while (now != own);
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+static __device__ __forceinline__ void turn_pass(int *turn, int next) {
+    asm volatile("fence.proxy.async;" ::: "memory");
+    asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(turn), "r"(next) : "memory");
+}
+
 // ---- products -------------------------------------------------------------------------------------------------------
 static __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 static __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

@@ -441,6 +441,7 @@ void cuda_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse,
     Heads h = heads_of(qkv.dim[1], n_kv, qkv.dim[2]);
     int64_t rows = qkv.dim[0] * h.H;
     heads_check(h, qkv.dim[0]);
+    if (hopper_attention_bwd(d, dqkv, dy, y, lse, qkv, seq, prefix, n_kv)) return;
     size_t mark = arena_mark(&d->scratch);
     float *delta = (float *)arena_take(&d->scratch, (size_t)rows * sizeof *delta); // [T,H]
     DISPATCH(y.dtype, T,

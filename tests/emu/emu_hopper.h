@@ -82,6 +82,28 @@ static inline void tensor_copy_3d(void *shared, const CUtensorMap *map, int row,
     emu_copy_box(shared, map, at, 3, b);
 }
 
+static inline void emu_check_bulk(const void *global, const void *shared, int bytes) {
+    if ((uintptr_t)global % 16 || (uintptr_t)shared % 16 || bytes % 16 || !emu_is_shared(shared, (size_t)bytes))
+        emu_fail("a bulk copy of %d bytes from %p to %p", bytes, shared, global);
+}
+static inline void bulk_store(void *global, const void *shared, int bytes) {
+    emu_check_bulk(global, shared, bytes);
+    memcpy(global, shared, (size_t)bytes);
+}
+static inline void bulk_add(float *global, const void *shared, int bytes) {
+    emu_check_bulk(global, shared, bytes);
+    for (int i = 0; i < bytes / 4; i++) global[i] += ((const float *)shared)[i];
+}
+static inline void bulk_commit() {}
+static inline void bulk_wait_read() {}
+static inline void bulk_wait() {}
+
+// Blocks run one after another, so a turn has come or never will.
+static inline void turn_wait(const int *turn, int own) {
+    if (*turn != own) emu_fail("a block waits for turn %d where it is %d, and no other block goes on", own, *turn);
+}
+static inline void turn_pass(int *turn, int next) { *turn = next; }
+
 static inline void wgmma_fence() {}
 static inline void wgmma_commit() {}
 template <int pending> static inline void wgmma_wait() {}
