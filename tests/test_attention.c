@@ -14,6 +14,8 @@ static void omp_set_num_threads(int n) {}
 static int omp_get_max_threads(void) { return 1; }
 #endif
 
+int64_t emu_launches(const char *kernel) __attribute__((weak));
+
 typedef struct {
     int H, K, d;
 } Heads;
@@ -430,6 +432,114 @@ static void long_sequences_have_gradients(void **state) {
     free(qkv.data), free(y.data), free(lse.data), free(dy.data), free(dqkv.data);
 }
 
+// The gradients that Hopper's kernel makes of bf16 (tests/emu: EMU_ARCH=90), beside the portable one's; and that their
+// bits are those of the sequence alone, however much room there is for the sums.
+enum { GRADIENT_PARTS = 7 };
+static const int32_t gradient_lengths[GRADIENT_PARTS] = {130, 70, 0, 1, 193, 64, 140};
+static const int32_t gradient_prefix[GRADIENT_PARTS] = {-1, 0, 0, 0, -1, 4, -1};
+
+typedef struct {
+    Heads h;
+    int64_t T; // 3 tokens of no sequence among them
+    Tensor qkv, y, lse, dy, seq, prefix;
+} Gradient;
+static Gradient gradient_new(Device *d, Heads h) {
+    Gradient g = {.h = h};
+    int32_t *seq = xcalloc(GRADIENT_PARTS + 1, sizeof *seq), *prefix = xcalloc(GRADIENT_PARTS, sizeof *prefix);
+    memcpy(prefix, gradient_prefix, sizeof gradient_prefix);
+    for (int b = 0; b < GRADIENT_PARTS; b++) seq[b + 1] = seq[b] + gradient_lengths[b];
+    g.T = seq[GRADIENT_PARTS] + 3;
+    g.seq = tensor1(seq, I32, GRADIENT_PARTS + 1), g.prefix = tensor1(prefix, I32, GRADIENT_PARTS);
+    g.qkv = room(BF16, g.T, h.H + 2 * h.K, h.d), g.y = room(BF16, g.T, h.H, h.d), g.dy = room(BF16, g.T, h.H, h.d);
+    g.lse = room(F32, g.T, h.H, 1);
+    Case random = {.random = 19};
+    int64_t each = (h.H + 2 * h.K) * h.d, live = seq[GRADIENT_PARTS];
+    for (int64_t i = 0; i < g.T * each; i++)
+        tensor_set(g.qkv, i, i < live * each ? (float)(1.5 * case_normal(&random)) : NAN);
+    for (int64_t i = 0; i < g.T * h.H * h.d; i++)
+        tensor_set(g.dy, i, i < live * h.H * h.d ? (float)case_normal(&random) : NAN);
+    attention_from(d, g.y, g.lse, g.qkv, g.seq, g.prefix, h.K);
+    return g;
+}
+static void gradient_free(Gradient *g) {
+    Tensor all[] = {g->qkv, g->y, g->lse, g->dy, g->seq, g->prefix};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i].data);
+}
+// dqkv[T,H+2K,d], and how often the kernel ran.
+static Tensor gradient_of(Device *d, const Gradient *g, int64_t *launches) {
+    Tensor dqkv = room(BF16, g->T, g->h.H + 2 * g->h.K, g->h.d);
+    int64_t before = emu_launches("attention_bwd_hopper_kernel");
+    attention_bwd(d, dqkv, g->dy, g->y, g->lse, g->qkv, g->seq, g->prefix, g->h.K);
+    *launches = emu_launches("attention_bwd_hopper_kernel") - before;
+    return dqkv;
+}
+static void check_gradient(Device *d, Device *portable, const Gradient *g, int64_t launches) {
+    int64_t ran, each = (g->h.H + 2 * g->h.K) * g->h.d, live = (g->T - 3) * each, n = g->T * each;
+    Tensor got = gradient_of(d, g, &ran);
+    assert_int_equal(ran, launches);
+    Tensor again = gradient_of(d, g, &ran), wanted = gradient_of(portable, g, &ran);
+    assert_int_equal(ran, 0);
+    assert_memory_equal(again.data, got.data, tensor_bytes(got));
+    double apart = 0, size = 0;
+    for (int64_t i = 0; i < live; i++) {
+        double x = tensor_get(got, i), y = tensor_get(wanted, i);
+        apart += (x - y) * (x - y), size += y * y;
+    }
+    if (!(sqrt(apart / size) <= 0x1p-7)) fail_msg("heads of %d: error %g", g->h.d, sqrt(apart / size));
+    for (int64_t i = live; i < n; i++) assert_true(tensor_get(got, i) == 0);
+    // The last sequence, which shares nothing.
+    Gradient one = *g;
+    int32_t n_one = gradient_lengths[GRADIENT_PARTS - 1], seq[] = {0, n_one}, from = (int32_t)g->T - 3 - n_one;
+    Tensor all[] = {g->qkv, g->y, g->lse, g->dy}, *part[] = {&one.qkv, &one.y, &one.lse, &one.dy};
+    for (int i = 0; i < 4; i++) *part[i] = tensor_rows(all[i], from, n_one);
+    one.T = n_one, one.seq = tensor1(seq, I32, 2), one.prefix = NONE;
+    Tensor alone = gradient_of(d, &one, &ran);
+    assert_memory_equal(alone.data, tensor_rows(got, from, n_one).data, tensor_bytes(alone));
+    free(got.data), free(again.data), free(wanted.data), free(alone.data);
+}
+static void check_little_room(Device *d, const Gradient *g, int kv_heads, int parts) {
+    int64_t ran;
+    int of_kv_heads = 0, of_parts = 0;
+    Tensor first = gradient_of(d, g, &ran);
+    assert_int_equal(ran, 1);
+    for (size_t left = 8 << 20; ran; left = left * 7 / 8) {
+        size_t mark = arena_mark(&d->scratch);
+        arena_take(&d->scratch, d->scratch.cap - d->scratch.used - left);
+        Tensor got = gradient_of(d, g, &ran);
+        arena_rewind(&d->scratch, mark);
+        of_kv_heads += ran == kv_heads, of_parts += ran == kv_heads * parts;
+        if (ran) assert_memory_equal(got.data, first.data, tensor_bytes(first));
+        free(got.data);
+    }
+    assert_true(of_kv_heads && of_parts);
+    free(first.data);
+}
+static Device *device_of_kind(const char *arch) {
+    setenv("EMU_ARCH", arch, 1);
+    return test_device(0);
+}
+static void gradients_by_hopper(void **state) {
+    static const Heads shapes[] = {{7, 1, 64}, {2, 2, 16}, {10, 2, 96}, {9, 1, 128}, {2, 1, 18}};
+    if (!emu_launches || !test_on_cuda()) {
+        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
+        skip();
+    }
+    const char *usual = getenv("EMU_ARCH");
+    char *kept = usual ? xstrdup(usual) : NULL;
+    Device *portable = device_of_kind("80"), *d = device_of_kind("90");
+    assert_true(emu_launches("attention_bwd_hopper_kernel") > 0); // it was asked when the device was opened
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        Gradient g = gradient_new(portable, shapes[i]);
+        check_gradient(d, portable, &g, shapes[i].d % 8 == 0); // rows of 18 are no multiple of 16 bytes
+        if (shapes[i].d == 96) check_little_room(d, &g, 2, 2);
+        gradient_free(&g);
+    }
+    device_close(d), device_close(portable);
+    if (kept) setenv("EMU_ARCH", kept, 1);
+    else unsetenv("EMU_ARCH");
+    free(kept);
+}
+
 // A sequence that goes on from one which is not its group's: a packing's mistake, which the twin on the CPU notices.
 static void ask_for_a_prefix(const void *with) {
     Device *d = device_open(DEVICE_CPU, 0, 1, CPU_ISA_AUTO, NULL);
@@ -573,6 +683,7 @@ int main(void) {
         cmocka_unit_test(an_empty_span_gives_zero),
         cmocka_unit_test(long_contexts_need_no_scratch),
         cmocka_unit_test(long_sequences_have_gradients),
+        cmocka_unit_test(gradients_by_hopper),
     };
     return cmocka_run_group_tests_name("attention", tests, open_device, close_device);
 }

@@ -20,7 +20,7 @@
 //
 //   prepare_kernel   lse and delta [H,T], turns = 0, zeros for the tokens of no sequence
 //   order_kernel     the tiles of keys, by the number of tiles of rows that see them
-//   pass_kernel      the above
+//   attention_bwd_hopper_kernel   the above
 //   finish_kernel    dq in bf16 out of the sums
 //
 // Work: 10 H d T (n + 1)/2 FLOP by the formula; with 512 tokens a quarter more, for tiles on the diagonal. Prediction,
@@ -41,13 +41,20 @@
 #define TILE_DQ (32 << 10) // bytes of a tile's sums
 #define PART    4          // query heads of a part of a group, at most
 
+// What a block works on; in shared memory, because the two warps that bring and add have few registers.
+struct Work {
+    int number, unit, kv, head0, head1; // the tile of keys; the part, its kv head, its query heads head0 .. head1 - 1
+    int owner, start, first, keys;      // the keys' sequence, its first token, the first of the keys, how many
+};
+
 template <int D> struct Room { // offsets in shared memory
     static constexpr int ROWS = D == 64 ? 128 : 64, BOXES = D / BOX_COLUMNS;
     static constexpr int KEY_BOX = KEYS * ROW_BYTES, ROW_BOX = ROWS * ROW_BYTES, STAGE = 2 * BOXES * ROW_BOX;
+    static constexpr bool EARLY = D > 64;          // whether there are registers to begin dv before ds is made
     static constexpr int DS = ROWS / 64 * KEY_BOX; // bytes of a tile's ds: boxes of 64 rows, across
     static constexpr int K = 0, V = BOXES * KEY_BOX, Q = 2 * V, DS_AT = Q + STAGES * STAGE, DQ = DS_AT + 2 * DS,
-                         STATS = DQ + TILE_DQ, BARRIERS = STATS + STAGES * ROWS * (int)sizeof(float2),
-                         BYTES = BARRIERS + (2 * STAGES + 4) * (int)sizeof(Mbarrier);
+                         STATS = DQ + TILE_DQ, BARRIERS = STATS + STAGES * 2 * ROWS * (int)sizeof(float),
+                         WORK = BARRIERS + (2 * STAGES + 3) * (int)sizeof(Mbarrier), BYTES = WORK + (int)sizeof(Work);
 };
 
 // What all kernels of a call know.
@@ -62,12 +69,11 @@ struct Pass {
     const int32_t *seq, *prefix;
     int B, T, key_tiles, row_tiles, ints; // ints: of the three above
     Heads h;
-    int parts, first, units; // of a group; the launch's first part of kv head 0, 1, .., and how many it has
-    __device__ __forceinline__ int part_begins(int unit) const { // its first query head
+    int parts;               // of a group
+    int first, units;        // of the launch: its parts, counted over all kv heads
+    int first_head, n_heads; // their query heads
+    __host__ __device__ __forceinline__ int part_begins(int unit) const { // its first query head
         return unit / parts * h.group + unit % parts * h.group / parts;
-    }
-    __device__ __forceinline__ int part_ends(int unit) const {
-        return unit / parts * h.group + (unit % parts + 1) * h.group / parts;
     }
     __device__ __forceinline__ bool sees(int b, int of) const {
         return b == of || (prefix && b < B && prefix[b] == of);
@@ -79,30 +85,25 @@ struct Pass {
 template <int D> struct Steps {
     static constexpr int ROWS = Room<D>::ROWS;
     const Pass &p;
-    int owner, first, head0, head1; // first: the owner's first tile that sees the keys
-    int b, start, n, tile, head;    // n: tokens of sequence b
-    bool there;
-    __device__ __forceinline__ Steps(const Pass &p, Tile keys, int unit)
-        : p(p), owner(keys.b), first(keys.first / ROWS), head0(p.part_begins(unit)), head1(p.part_ends(unit)),
-          b(keys.b) {
-        enter();
-    }
+    const Work &w;
+    int b, start, n, tile, head; // the sequence (-1: no more), its first token, its tokens
+    __device__ __forceinline__ Steps(const Pass &p, const Work &w) : p(p), w(w), b(w.owner) { enter(); }
+    __device__ __forceinline__ bool there() const { return b >= 0; }
     __device__ __forceinline__ void enter() { // sequence b, or the next one that has rows
-        for (;; b++) {
-            there = p.sees(b, owner);
-            if (!there) return;
-            start = p.seq[b], n = p.seq[b + 1] - start, tile = (n + ROWS - 1) / ROWS - 1, head = head0;
+        for (; p.sees(b, w.owner); b++) {
+            start = p.seq[b], n = p.seq[b + 1] - start, tile = (n + ROWS - 1) / ROWS - 1, head = w.head0;
             if (tile >= least()) return;
         }
+        b = -1;
     }
     __device__ __forceinline__ void next() {
-        if (++head < head1) return;
-        head = head0;
+        if (++head < w.head1) return;
+        head = w.head0;
         if (--tile >= least()) return;
         b++;
         enter();
     }
-    __device__ __forceinline__ int least() const { return b == owner ? first : 0; }
+    __device__ __forceinline__ int least() const { return b == w.owner ? w.first / ROWS : 0; }
     __device__ __forceinline__ int row_tile() const { return start / ROWS + b + tile; } // as find_tile numbers them
 };
 
@@ -176,17 +177,16 @@ template <int R> static __device__ __forceinline__ void fragments(uint32_t (&a)[
 
 // Adds the sums of the parts before, and keeps them for the part after. False where there is one.
 template <int D>
-static __device__ bool add_parts(const Pass &p, int number, int unit, int group, float (&dk)[D / 2],
-                                 float (&dv)[D / 2]) {
-    const int kv = unit / p.parts, part = unit % p.parts, in_group = (int)threadIdx.x % WARPGROUP;
-    int *turn = p.dkv_turn + ((int64_t)number * p.h.K + kv) * 2 + group;
-    float4 *kept = p.dkv + (((int64_t)(kv - p.first / p.parts) * p.key_tiles + number) * 2 + group) * (D / 4) * 128;
+static __device__ bool add_parts(const Pass &p, const Work &w, int group, float (&dk)[D / 2], float (&dv)[D / 2]) {
+    const int part = w.unit % p.parts, in_group = (int)threadIdx.x % WARPGROUP;
+    int *turn = p.dkv_turn + ((int64_t)w.number * p.h.K + w.kv) * 2 + group;
+    float4 *kept = p.dkv + (((int64_t)(w.kv - p.first / p.parts) * p.key_tiles + w.number) * 2 + group) * (D / 4) * 128;
     if (part > 0) {
         if (in_group == 0) turn_wait(turn, part);
         group_sync(2 + group, WARPGROUP);
 #pragma unroll
         for (int j = 0; j < D / 8; j++) {
-            float4 a = kept[j * 128 + in_group], b = kept[(D / 8 + j) * 128 + in_group];
+            float4 a = __ldcg(kept + j * 128 + in_group), b = __ldcg(kept + (D / 8 + j) * 128 + in_group);
             dk[4 * j] += a.x, dk[4 * j + 1] += a.y, dk[4 * j + 2] += a.z, dk[4 * j + 3] += a.w;
             dv[4 * j] += b.x, dv[4 * j + 1] += b.y, dv[4 * j + 2] += b.z, dv[4 * j + 3] += b.w;
         }
@@ -215,52 +215,61 @@ static __device__ __forceinline__ void store_columns(Bf16 *row, bool live, const
     if (live && column < d) *(uint4 *)(row + column) = make_uint4(v[0], v[1], v[2], v[3]);
 }
 
+// Brings keys and values, then the boxes of q and dy; one thread.
 template <int D>
-static __device__ __forceinline__ void bring_rows(char *shared, const TensorMap *qkv, const TensorMap *dy,
-                                                  const Pass &p, Tile tile, int unit) {
+static __device__ __forceinline__ void bring_boxes(char *shared, const TensorMap *qkv, const TensorMap *dy,
+                                                   const Pass &p, const Work &w) {
     typedef Room<D> R;
     Mbarrier *full = (Mbarrier *)(shared + R::BARRIERS), *empty = full + STAGES, *keys = empty + STAGES;
-    const int lane = (int)threadIdx.x % WARP, kv = unit / p.parts;
-    if (lane == 0) {
-        mbarrier_expect(keys, 2 * R::BOXES * R::KEY_BOX);
-        for (int i = 0; i < 2 * R::BOXES; i++)
-            for (int r = 0; r < KEYS; r += R::ROWS)
-                tensor_copy_3d(shared + i * R::KEY_BOX + r * ROW_BYTES, qkv, tile.start + tile.first + r,
-                               p.h.H + i / R::BOXES * p.h.K + kv, i % R::BOXES * BOX_COLUMNS, keys);
-    }
+    mbarrier_expect(keys, 2 * R::BOXES * R::KEY_BOX);
+    for (int i = 0; i < 2 * R::BOXES; i++)
+        for (int r = 0; r < KEYS; r += R::ROWS)
+            tensor_copy_3d(shared + i * R::KEY_BOX + r * ROW_BYTES, qkv, w.start + w.first + r,
+                           p.h.H + i / R::BOXES * p.h.K + w.kv, i % R::BOXES * BOX_COLUMNS, keys);
     int slot = 0, phase = 0;
-    for (Steps<D> step(p, tile, unit); step.there; step.next()) {
+    for (Steps<D> step(p, w); step.there(); step.next()) {
         char *stage = shared + R::Q + slot * R::STAGE;
-        float2 *stats = (float2 *)(shared + R::STATS) + slot * R::ROWS;
-        const int row = step.tile * R::ROWS;
         mbarrier_wait(empty + slot, phase ^ 1);
-        if (lane == 0) {
-            mbarrier_expect(full + slot, R::STAGE);
-            for (int i = 0; i < 2 * R::BOXES; i++)
-                tensor_copy_3d(stage + i * R::ROW_BOX, i < R::BOXES ? qkv : dy, step.start + row, step.head,
-                               i % R::BOXES * BOX_COLUMNS, full + slot);
+        mbarrier_expect(full + slot, R::STAGE);
+        for (int i = 0; i < 2 * R::BOXES; i++)
+            tensor_copy_3d(stage + i * R::ROW_BOX, i < R::BOXES ? qkv : dy, step.start + step.tile * R::ROWS, step.head,
+                           i % R::BOXES * BOX_COLUMNS, full + slot);
+        if (++slot == STAGES) slot = 0, phase ^= 1;
+    }
+}
+// Brings the rows' lse and delta; 64 threads, of which this one is number `thread`.
+template <int D>
+static __device__ __forceinline__ void bring_stats(char *shared, const Pass &p, const Work &w, int thread) {
+    typedef Room<D> R;
+    Mbarrier *full = (Mbarrier *)(shared + R::BARRIERS), *empty = full + STAGES;
+    int slot = 0, phase = 0;
+    for (Steps<D> step(p, w); step.there(); step.next()) {
+        float *less = (float *)(shared + R::STATS) + slot * 2 * R::ROWS, *delta = less + R::ROWS;
+        mbarrier_wait(empty + slot, phase ^ 1);
+#pragma unroll
+        for (int r = thread; r < R::ROWS; r += 64) {
+            const int row = step.tile * R::ROWS + r;
+            float2 x = make_float2(-INFINITY, 0); // p = 0
+            if (row < step.n) x = p.stats[(int64_t)step.head * p.T + step.start + row];
+            less[r] = x.x, delta[r] = x.y;
         }
-        for (int r = lane; r < R::ROWS; r += WARP)
-            stats[r] = row + r < step.n ? p.stats[(int64_t)step.head * p.T + step.start + row + r]
-                                        : make_float2(-INFINITY, 0); // p = 0
         mbarrier_arrive(full + slot);
         if (++slot == STAGES) slot = 0, phase ^= 1;
     }
 }
 
 // Adds each tile's dq to its sums, in turn; one thread.
-template <int D> static __device__ __forceinline__ void add_dq(char *shared, const Pass &p, Tile tile, int unit) {
+template <int D> static __device__ __forceinline__ void add_dq(char *shared, const Pass &p, const Work &w) {
     typedef Room<D> R;
     Mbarrier *full = (Mbarrier *)(shared + R::BARRIERS) + 2 * STAGES + 1, *empty = full + 1;
-    const int head0 = p.part_begins(p.first), heads = p.part_ends(p.first + p.units - 1) - head0;
     int phase = 0;
-    for (Steps<D> step(p, tile, unit); step.there; step.next(), phase ^= 1) {
+    for (Steps<D> step(p, w); step.there(); step.next(), phase ^= 1) {
         int prefix = p.prefix ? p.prefix[step.b] : -1, before = 0; // blocks that add before this one
-        if (step.b != step.owner) prefix = -1;
+        if (step.b != w.owner) prefix = -1;
         if (prefix >= 0) before = (p.seq[prefix + 1] - p.seq[prefix] + KEYS - 1) / KEYS;
-        before += tile.first / KEYS;
+        before += w.first / KEYS;
         int *turn = p.dq_turn + (int64_t)step.row_tile() * p.h.H + step.head;
-        char *sums = p.dq + ((int64_t)step.row_tile() * heads + step.head - head0) * TILE_DQ;
+        char *sums = p.dq + ((int64_t)step.row_tile() * p.n_heads + step.head - p.first_head) * TILE_DQ;
         if (before) turn_wait(turn, before);
         mbarrier_wait(full, phase);
         if (before) bulk_add((float *)sums, shared + R::DQ, TILE_DQ);
@@ -274,8 +283,7 @@ template <int D> static __device__ __forceinline__ void add_dq(char *shared, con
 }
 
 template <int D>
-static __device__ __forceinline__ void multiply(char *shared, Bf16 *dqkv, const Pass &p, Tile tile, int number,
-                                                int unit) {
+static __device__ __forceinline__ void multiply(char *shared, Bf16 *dqkv, const Pass &p, const Work &w) {
     typedef Room<D> R;
     constexpr int ROWS = R::ROWS;
     Mbarrier *full = (Mbarrier *)(shared + R::BARRIERS), *empty = full + STAGES, *keys_here = empty + STAGES,
@@ -283,7 +291,7 @@ static __device__ __forceinline__ void multiply(char *shared, Bf16 *dqkv, const 
     const int group = (int)threadIdx.x / WARPGROUP, in_group = (int)threadIdx.x % WARPGROUP, lane = in_group % WARP,
               q4 = lane % 4;
     const int key = group * 64 + in_group / WARP * 16 + lane / 4; // this thread's rows of s are it and the 8th after it
-    const int keys = min(tile.n - tile.first, KEYS);
+    const int keys = w.keys;
     char *k = shared + R::K, *v = shared + R::V;
     float dk[D / 2], dv[D / 2];
 #pragma unroll
@@ -295,10 +303,10 @@ static __device__ __forceinline__ void multiply(char *shared, Bf16 *dqkv, const 
     }
     int slot = 0, phase = 0, turn = 0;
 #pragma unroll 1
-    for (Steps<D> step(p, tile, unit); step.there; step.next(), turn ^= 1) {
+    for (Steps<D> step(p, w); step.there(); step.next(), turn ^= 1) {
         char *q = shared + R::Q + slot * R::STAGE, *g = q + R::BOXES * R::ROW_BOX,
              *shared_ds = shared + R::DS_AT + turn * R::DS;
-        const float2 *stats = (const float2 *)(shared + R::STATS) + slot * ROWS + 2 * q4;
+        const float *less = (const float *)(shared + R::STATS) + slot * 2 * ROWS + 2 * q4, *delta = less + ROWS;
         const int row = step.tile * ROWS;
         float s[ROWS / 2], ds[ROWS / 2];
         mbarrier_wait(full + slot, phase);
@@ -318,38 +326,52 @@ static __device__ __forceinline__ void multiply(char *shared, Bf16 *dqkv, const 
                         g + i / 4 * R::ROW_BOX + i % 4 * 32, i > 0);
         wgmma_commit();
         // Column c of s sees the keys of the block below limit + c rise.
-        const bool own = step.b == step.owner, masked = own ? row < tile.first + KEYS : keys < KEYS;
-        const int rise = own, limit = own ? row + 1 - tile.first : keys;
+        const bool own = step.b == w.owner, masked = own ? row < w.first + KEYS : keys < KEYS;
+        const int rise = own, limit = own ? row + 1 - w.first : keys;
         auto sees = [&](int i) { return key + i / 2 % 2 * 8 < limit + (i / 4 * 8 + 2 * q4 + i % 2) * rise; };
         wgmma_wait<1>();
         wgmma_settle(s);
 #pragma unroll
-        for (int i = 0; i < ROWS / 2; i++) s[i] = exp2_approx(fmaf(s[i], p.h.scale2, stats[i / 4 * 8 + i % 2].x));
+        for (int i = 0; i < ROWS / 2; i += 4) {
+            const float2 x = *(const float2 *)(less + i * 2);
+#pragma unroll
+            for (int e = 0; e < 4; e++) s[i + e] = exp2_approx(fmaf(s[i + e], p.h.scale2, e % 2 ? x.y : x.x));
+        }
         if (masked)
 #pragma unroll
             for (int i = 0; i < ROWS / 2; i++) s[i] = sees(i) ? s[i] : 0;
-        wgmma_wait<0>();
+        uint32_t a[ROWS / 16][4], b[ROWS / 16][4];
+        auto add_dv = [&] {
+            fragments(a, s);
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < ROWS / 16; i++) wgmma_kept<D, true>(dv, a[i], g + i * 16 * ROW_BYTES, R::ROW_BOX, true);
+            wgmma_commit();
+        };
+        if (R::EARLY) add_dv();
+        wgmma_wait<R::EARLY>();
         wgmma_settle(ds);
 #pragma unroll
-        for (int i = 0; i < ROWS / 2; i++) ds[i] = s[i] * (ds[i] - stats[i / 4 * 8 + i % 2].y);
+        for (int i = 0; i < ROWS / 2; i += 4) {
+            const float2 x = *(const float2 *)(delta + i * 2);
+#pragma unroll
+            for (int e = 0; e < 4; e++) ds[i + e] = s[i + e] * (ds[i + e] - (e % 2 ? x.y : x.x));
+        }
         if (masked)
 #pragma unroll
             for (int i = 0; i < ROWS / 2; i++) ds[i] = sees(i) ? ds[i] : 0;
-        uint32_t a[ROWS / 16][4], b[ROWS / 16][4];
-        fragments(a, s);
         fragments(b, ds);
-        wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < ROWS / 16; i++) wgmma_kept<D, true>(dv, a[i], g + i * 16 * ROW_BYTES, R::ROW_BOX, true);
-#pragma unroll
-        for (int i = 0; i < ROWS / 16; i++) wgmma_kept<D, true>(dk, b[i], q + i * 16 * ROW_BYTES, R::ROW_BOX, true);
-        wgmma_commit();
 #pragma unroll
         for (int i = 0; i < ROWS / 4; i++) { // columns i / 2 * 8 + 2 q4, + 1, of row key + i % 2 * 8
             const int at = key + i % 2 * 8;
             *(uint32_t *)(shared_ds + i / 16 * R::KEY_BOX + at * ROW_BYTES + (i / 2 % 8 ^ at % 8) * 16 + q4 * 4) =
                 b[i / 4][i % 4];
         }
+        if (!R::EARLY) add_dv();
+        wgmma_fence();
+#pragma unroll
+        for (int i = 0; i < ROWS / 16; i++) wgmma_kept<D, true>(dk, b[i], q + i * 16 * ROW_BYTES, R::ROW_BOX, true);
+        wgmma_commit();
         both_groups();
         float dq[32]; // 64 rows: those of the warpgroup, or of its 64 columns all
         const char *rows_ds = D == 64 ? shared_ds + group * R::KEY_BOX : shared_ds,
@@ -375,12 +397,11 @@ static __device__ __forceinline__ void multiply(char *shared, Bf16 *dqkv, const 
         __syncwarp();
         if (lane == 0) mbarrier_arrive(dq_full);
     }
-    if (p.parts > 1 && !add_parts<D>(p, number, unit, group, dk, dv)) return;
+    if (p.parts > 1 && !add_parts<D>(p, w, group, dk, dv)) return;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int mine = key + 8 * half;
-        Bf16 *to =
-            dqkv + ((int64_t)(tile.start + tile.first + mine) * (p.h.H + 2 * p.h.K) + p.h.H + unit / p.parts) * p.h.d;
+        Bf16 *to = dqkv + ((int64_t)(w.start + w.first + mine) * (p.h.H + 2 * p.h.K) + p.h.H + w.kv) * p.h.d;
 #pragma unroll
         for (int c = 0; c < D; c += 32) {
             store_columns(to, mine < keys, dk + c / 2, half, c, p.h.scale, p.h.d);
@@ -389,39 +410,46 @@ static __device__ __forceinline__ void multiply(char *shared, Bf16 *dqkv, const 
     }
 }
 
-// Grid: tiles of keys times the launch's parts. Two warpgroups multiply; of the third a warp brings rows, and one adds.
+// Grid: tiles of keys times the launch's parts. Two warpgroups multiply; of the third one brings boxes, one
+// adds dq, and two bring lse and delta.
 template <int D>
 static __global__ void __launch_bounds__(THREADS, 1)
-    pass_kernel(Bf16 *dqkv, const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap dy,
-                const __grid_constant__ Pass p) {
+    attention_bwd_hopper_kernel(Bf16 *dqkv, const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap dy,
+                                const __grid_constant__ Pass p) {
     typedef Room<D> R;
     SHARED_BOXES(shared);
     Mbarrier *barrier = (Mbarrier *)(shared + R::BARRIERS);
-    int *ticket = (int *)(barrier + 2 * STAGES + 3);
+    Work *w = (Work *)(shared + R::WORK);
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
-            mbarrier_init(barrier + i, 1 + WARP);                      // full: the copies, and the lanes' stores
+            mbarrier_init(barrier + i, 1 + 2 * WARP); // full: the copies, and the stores of lse and delta
             mbarrier_init(barrier + STAGES + i, 2 * WARPGROUP / WARP); // empty
         }
         mbarrier_init(barrier + 2 * STAGES, 1);                        // keys and values are here
         mbarrier_init(barrier + 2 * STAGES + 1, 2 * WARPGROUP / WARP); // a tile's dq is made
         mbarrier_init(barrier + 2 * STAGES + 2, 1);                    // and read
         mbarrier_init_done();
-        *ticket = atomicAdd(p.ticket, 1);
+    }
+    if (threadIdx.x < WARP) {
+        const int ticket = __shfl_sync(FULL, threadIdx.x ? 0 : atomicAdd(p.ticket, 1), 0);
+        const int number = p.order[ticket / p.units], unit = p.first + ticket % p.units;
+        const Tile tile = find_tile(p.seq, p.B, 1, KEYS, number);
+        if (threadIdx.x == 0)
+            *w = {number, unit,       unit / p.parts, p.part_begins(unit),           p.part_begins(unit + 1),
+                  tile.b, tile.start, tile.first,     min(tile.n - tile.first, KEYS)};
     }
     __syncthreads();
-    const int number = p.order[*ticket / p.units], unit = p.first + *ticket % p.units;
-    const Tile tile = find_tile(p.seq, p.B, 1, KEYS, number);
-    if (tile.first >= tile.n) return; // the whole block
+    if (w->keys <= 0) return; // the whole block
     if (threadIdx.x >= 2 * WARPGROUP) {
-        registers_give<40>();
-        const int warp = (int)threadIdx.x / WARP - 2 * WARPGROUP / WARP;
-        if (warp == 0) bring_rows<D>(shared, &qkv, &dy, p, tile, unit);
-        if (warp == 1 && threadIdx.x % WARP == 0) add_dq<D>(shared, p, tile, unit);
+        registers_give<24>();
+        const int thread = (int)threadIdx.x - 2 * WARPGROUP;
+        if (thread == 0) bring_boxes<D>(shared, &qkv, &dy, p, *w);
+        if (thread == WARP) add_dq<D>(shared, p, *w);
+        if (thread >= 2 * WARP) bring_stats<D>(shared, p, *w, thread - 2 * WARP);
         return;
     }
-    registers_take<232>();
-    multiply<D>(shared, dqkv, p, tile, number, unit);
+    registers_take<240>();
+    multiply<D>(shared, dqkv, p, *w);
 }
 
 // ---- after ----------------------------------------------------------------------------------------------------------
@@ -441,8 +469,7 @@ template <int D> static __global__ void finish_kernel(Bf16 *dqkv, Pass p) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int row = tile.first + (D == 64 ? group * 64 : 0) + in_group / WARP * 16 + in_group % WARP / 4 + 8 * half;
-        Bf16 *to =
-            dqkv + ((int64_t)(tile.start + row) * (p.h.H + 2 * p.h.K) + p.part_begins(p.first) + blockIdx.y) * p.h.d;
+        Bf16 *to = dqkv + ((int64_t)(tile.start + row) * (p.h.H + 2 * p.h.K) + p.first_head + blockIdx.y) * p.h.d;
 #pragma unroll
         for (int c = 0; c < 64; c += 32)
             store_columns(to, row < tile.n, dq + c / 2, half, (D == 64 ? 0 : group * 64) + c, p.h.scale, p.h.d);
@@ -450,11 +477,6 @@ template <int D> static __global__ void finish_kernel(Bf16 *dqkv, Pass p) {
 }
 
 // ---- the launcher ---------------------------------------------------------------------------------------------------
-// How many query heads the parts first .. first + units - 1 have.
-static int heads_in(const Pass &p, int first, int units) {
-    auto begins = [&](int unit) { return unit / p.parts * p.h.group + unit % p.parts * p.h.group / p.parts; };
-    return begins(first + units) - begins(first);
-}
 // Bytes of scratch for the sums of a launch of so many kv heads (0: one part of one): of dq, and of dk and dv.
 static size_t sums_bytes(const Pass &p, int kv_heads) {
     const int heads = kv_heads ? kv_heads * p.h.group : (p.h.group + p.parts - 1) / p.parts;
@@ -498,11 +520,11 @@ static bool backward(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Te
     LAUNCH(d, order_kernel<D>, blocks_for(p.key_tiles, 256), 256, order, p);
     for (p.units = kv_heads ? kv_heads * p.parts : 1; p.first < units; p.first += p.units, p.ticket++) {
         if (p.units > units - p.first) p.units = units - p.first;
-        const int heads = heads_in(p, p.first, p.units);
-        LAUNCH(d, pass_kernel<D>, (unsigned)(p.key_tiles * p.units), THREADS, R::BYTES, data_of<Bf16>(dqkv), map_qkv,
-               map_dy, p);
-        LAUNCH(d, finish_kernel<D>, dim3((unsigned)p.row_tiles, (unsigned)heads), 2 * WARPGROUP, 0, data_of<Bf16>(dqkv),
-               p);
+        p.first_head = p.part_begins(p.first), p.n_heads = p.part_begins(p.first + p.units) - p.first_head;
+        LAUNCH(d, attention_bwd_hopper_kernel<D>, (unsigned)(p.key_tiles * p.units), THREADS, R::BYTES,
+               data_of<Bf16>(dqkv), map_qkv, map_dy, p);
+        LAUNCH(d, finish_kernel<D>, dim3((unsigned)p.row_tiles, (unsigned)p.n_heads), 2 * WARPGROUP, 0,
+               data_of<Bf16>(dqkv), p);
     }
     arena_rewind(&d->scratch, mark);
     return true;
@@ -557,7 +579,7 @@ template <int D> static bool alike(Device *d) {
 }
 
 HopperState hopper_check_attention_bwd(Device *d) {
-    HopperState fits = hopper_fits(d, (const void *)pass_kernel<128>,
+    HopperState fits = hopper_fits(d, (const void *)attention_bwd_hopper_kernel<128>,
                                    Room<128>::BYTES > Room<64>::BYTES ? Room<128>::BYTES : Room<64>::BYTES);
     if (fits != HOPPER_USED) return fits;
     return alike<64>(d) && alike<128>(d) ? HOPPER_USED : HOPPER_DIFFERS;
