@@ -22,8 +22,23 @@ static const struct {
     // Products by mma.sync: two passes of registers through shared memory for every tensor-core instruction that wgmma
     // would
     // feed by itself. A few thousand rows; of K > 2048 the sums of the chunks wait in shared memory.
-    {"matmul ", "dx [8192", 0.75}, // cuBLASLt
-    {"matmul ", "dw [8192", 0.70}, // cuBLASLt, added to f32
+    // Backward. cuBLASLt as it was measured on an H200, its other guesses being no better; wgmma from the time that the
+    // forward kernel took there, less what edges of tiles and the last wave lose (matmul_bwd_hopper.cu), which is why a
+    // run takes it for gate_up and down and the library for qkv and o.
+    {"matmul gate_up dx by cuBLASLt", "", 0.92},
+    {"matmul o dw by cuBLASLt", "", 0.70},
+    {"matmul ", " by cuBLASLt", 0.83},
+    {"matmul gate_up dx", "", 0.96},
+    {"matmul gate_up dw", "", 0.96},
+    {"matmul down dx", "", 0.93},
+    {"matmul down dw", "", 0.90},
+    {"matmul qkv dx by wgmma", "", 0.83},
+    {"matmul qkv dw by wgmma", "", 0.74},
+    {"matmul o dx by wgmma", "", 0.79},
+    {"matmul o dw by wgmma", "", 0.60},
+    {"matmul o dw", "", 0.70},
+    {"matmul ", "dx [8192", 0.83},
+    {"matmul ", "dw [8192", 0.81},
     {"matmul down [8192", "", 0.45},
     {"matmul ", "[8192", 0.53},
     // One wave and a rest; launch and the way of the first bytes are 2 to 3 us.

@@ -5,7 +5,7 @@
 typedef struct {
     Device *d;
     Tensor x, y, z; // [n,n]
-    int kind;       // 0: copy; 1: our product; 2: cuBLASLt's, which does the backward ones
+    int kind;       // 0: copy; 1: our product; 2: cuBLASLt's, a backward one
 } Work;
 
 static void work(void *arg, int i) {
@@ -13,7 +13,11 @@ static void work(void *arg, int i) {
     Device *d = w->d;
     if (w->kind == 0) d->copy(d, w->y.data, w->x.data, tensor_bytes(w->x));
     if (w->kind == 1) d->matmul(d, w->y, w->x, w->z);
-    if (w->kind == 2) d->matmul_bwd(d, w->x, NONE, w->y, w->x, w->z);
+    if (w->kind == 2) {
+        d->products = PRODUCTS_LIBRARY;
+        d->matmul_bwd(d, w->x, NONE, w->y, w->x, w->z);
+        d->products = PRODUCTS_CHOSEN;
+    }
 }
 
 // Fills [n,n] with uniform numbers in (-1, 1), repeating one block of them: drawing them all would take too long.

@@ -1,4 +1,5 @@
-// Matrix products: those of Qwen2.5-0.5B, forward and backward, for 512 tokens and for one.
+// Matrix products: those of Qwen2.5-0.5B, forward and backward, for 512 tokens and for one. On a GPU the backward ones
+// thrice: as a run makes them, by the library alone and by wgmma alone.
 #include "bench.h"
 #include "floor.h"
 #include <math.h>
@@ -32,6 +33,18 @@ static void backward_w(void *arg, int i) {
     p->d->matmul_bwd(p->d, NONE, p->dw, p->y, p->x, weights(p, i));
 }
 
+// Whether backward products go by wgmma where they are asked to; a line says why not.
+static bool wgmma_there(const Bench *b) {
+    char line[VARIANT_LINE];
+    for (int i = 0; b->device->variant(b->device, i, line); i++)
+        if (!strncmp(line, "products for gradients", 22)) {
+            if (strstr(line, ": used")) return true;
+            printf("SKIP %s\n", line);
+            return false;
+        }
+    return false;
+}
+
 static Tensor filled(Device *d, DType t, int64_t rows, int64_t cols) {
     Tensor x = tensor2(NULL, t, rows, cols);
     x.data = d->alloc(d, tensor_bytes(x));
@@ -49,18 +62,36 @@ static Tensor filled(Device *d, DType t, int64_t rows, int64_t cols) {
     return x;
 }
 
-static void measure(Bench *b, const char *layer, DType t, int64_t M, int64_t N, int64_t K) {
+// Seconds of one product; by the library, the best of as many of its proposals as are asked for.
+static double timed(Bench *b, void (*fn)(void *, int), Product *p, Products who, int proposals) {
+    double best = INFINITY;
+    p->d->products = who;
+    for (p->d->proposal = 0; p->d->proposal < proposals; p->d->proposal++) best = fmin(best, bench_time_ops(b, fn, p));
+    p->d->products = PRODUCTS_CHOSEN, p->d->proposal = 0;
+    return best;
+}
+
+static void measure(Bench *b, const char *layer, DType t, int64_t M, int64_t N, int64_t K, bool wgmma) {
     static const struct {
         const char *name;
         void (*fn)(void *, int);
-    } way[] = {{"", forward}, {" + swiglu", forward_swiglu}, {" dx", backward_x}, {" dw", backward_w}};
+        Products who;
+        int proposals;
+    } way[] = {{"", forward, PRODUCTS_CHOSEN, 1},
+               {" + swiglu", forward_swiglu, PRODUCTS_CHOSEN, 1},
+               {" dx", backward_x, PRODUCTS_CHOSEN, 1},
+               {" dw", backward_w, PRODUCTS_CHOSEN, 1},
+               {" dx by cuBLASLt, best of 8", backward_x, PRODUCTS_LIBRARY, 8},
+               {" dw by cuBLASLt, best of 8", backward_w, PRODUCTS_LIBRARY, 8},
+               {" dx by wgmma", backward_x, PRODUCTS_OWN, 1},
+               {" dw by wgmma", backward_w, PRODUCTS_OWN, 1}};
     Device *d = b->device;
     Product p = {.d = d, .M = M, .N = N, .K = K};
     double limit = t == F32 ? b->probe.f32 : b->probe.bf16, required = b->gpu ? 0 : REQUIRED;
-    int ways = M >= 512 ? 4 : 2; // decoding has no backward pass
+    int ways = M < 512 ? 2 : !b->gpu ? 4 : wgmma ? 8 : 6; // decoding has no backward pass
     bool ready = false;
     for (int i = 0; i < ways; i++) {
-        char name[64];
+        char name[96];
         const bool swiglu = way[i].fn == forward_swiglu; // on a CPU it is two ops
         if (swiglu && (!b->gpu || strcmp(layer, "gate_up") != 0)) continue;
         snprintf(name, sizeof name, "matmul %s%s [%lld,%lld,%lld] %s", layer, way[i].name, (long long)M, (long long)N,
@@ -82,7 +113,7 @@ static void measure(Bench *b, const char *layer, DType t, int64_t M, int64_t N, 
             p.dw = filled(d, F32, N, K);
             ready = true;
         }
-        double s = bench_time_ops(b, way[i].fn, &p);
+        double s = timed(b, way[i].fn, &p, way[i].who, way[i].proposals);
         // Below the required share it is measured twice more: on a busy machine another program may have slowed it.
         for (int again = 0; M > 1 && flop / s * 1e-9 < required * limit && again < 2; again++)
             s = fmin(s, bench_time_ops(b, way[i].fn, &p));
@@ -102,7 +133,8 @@ void bench_products(Bench *b) {
     static const int64_t few[] = {512, 1, 0}, many[] = {8192, 256, 8, 0};
     bench_section(b, "matrix products of 0.5B [tokens, out, in]");
     peer_run(b, b->gpu ? "torch_cuda.py" : "torch_cpu.py", "products");
+    bool wgmma = b->floors || (b->gpu && wgmma_there(b));
     for (int t = b->gpu ? BF16 : F32; t <= BF16; t++)
         for (const int64_t *M = b->gpu ? many : few; *M; M++)
-            for (int i = 0; i < 4; i++) measure(b, shape[i].layer, (DType)t, *M, shape[i].N, shape[i].K);
+            for (int i = 0; i < 4; i++) measure(b, shape[i].layer, (DType)t, *M, shape[i].N, shape[i].K, wgmma);
 }

@@ -8,6 +8,7 @@
 
 // The emulator's, where there is one (tests/emu/emu.h).
 int64_t emu_launches_total(void) __attribute__((weak));
+int64_t emu_launches(const char *kernel) __attribute__((weak));
 int64_t emu_launches_replayed(void) __attribute__((weak));
 
 static char *self; // this program
@@ -106,8 +107,8 @@ static void kept_numbers_train_a_gpu_the_same(void **state) {
 }
 
 // A run that stops after its first step and goes on from the checkpoint ends in the bytes of one that never stopped.
-static void a_resumed_run_is_the_same_run(void **state) {
-    NEEDS_GPU();
+#define RESUMED SMALL "device=cuda dtype=bf16 max_steps=2"
+static void check_resumed(const char *config, Products products) {
     void *weights[2], *moments[2];
     size_t bytes = 0;
     for (int k = 0; k < 2; k++) {
@@ -115,10 +116,16 @@ static void a_resumed_run_is_the_same_run(void **state) {
         Error e = {0};
         fixture_dir(&f);
         for (int part = 1 - k; part < 2; part++) { // k = 0: straight through
-            fixture_open(&f, SMALL "device=cuda dtype=bf16 max_steps=2");
+            fixture_open(&f, config);
+            f.t.learner.engine.device->products = products;
             if (!trainer_resume(&f.t, &e)) fail_msg("%s", e.text);
             assert_int_equal(f.t.state.step, k && part ? 1 : 0);
-            while (f.t.state.step < (k && !part ? 1 : 2)) assert_int_equal(fixture_step(&f), STEP_DONE);
+            while (f.t.state.step < (k && !part ? 1 : 2)) {
+                assert_int_equal(fixture_step(&f), STEP_DONE);
+                for (int i = 0; i < f.t.generation.batch.n; i++)
+                    assert_true(f.t.generation.metric[i][GM_RATIO_MIN] == 1 &&
+                                f.t.generation.metric[i][GM_RATIO_MAX] == 1);
+            }
             if (k && !part) {
                 if (!trainer_save(&f.t, &e)) fail_msg("%s", e.text);
                 fixture_close(&f);
@@ -136,6 +143,28 @@ static void a_resumed_run_is_the_same_run(void **state) {
     }
     assert_memory_equal(weights[0], weights[1], bytes);
     for (int k = 0; k < 2; k++) free(weights[k]), free(moments[k]);
+}
+static void a_resumed_run_is_the_same_run(void **state) {
+    NEEDS_GPU();
+    check_resumed(RESUMED, PRODUCTS_CHOSEN);
+}
+
+// The same on an emulated Hopper card, all of whose products are by the kernels for it where they are large enough,
+// those of gradients always.
+static void so_it_is_on_hopper(void **state) {
+    NEEDS_EMULATION();
+    setenv("EMU_ARCH", "90", 1);
+    int64_t forward = emu_launches("matmul_hopper_kernel"), backward = emu_launches("product_hopper_kernel");
+    assert_true(gpu_answers());
+    int64_t opened_forward = emu_launches("matmul_hopper_kernel") - forward; // to check them
+    int64_t opened_backward = emu_launches("product_hopper_kernel") - backward;
+    assert_true(opened_forward > 0 && opened_backward > 0);
+    check_resumed(RESUMED " share_prompts=false", PRODUCTS_OWN); // many tokens
+    forward = emu_launches("matmul_hopper_kernel") - forward - 4 * opened_forward; // and three fixtures
+    backward = emu_launches("product_hopper_kernel") - backward - 4 * opened_backward;
+    printf("products by wgmma: %lld forward, %lld backward\n", (long long)forward, (long long)backward);
+    assert_true(forward > 0 && backward > 0);
+    unsetenv("EMU_ARCH");
 }
 
 // Launches of one rollout with completions of n tokens: asked for one by one, and by graphs.
@@ -353,9 +382,13 @@ int main(int argc, char **argv) {
     self = argv[0];
     if (getenv("TEST_TOUCH")) return touch();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(five_steps_follow_the_cpu),     cmocka_unit_test(kept_numbers_train_a_gpu_the_same),
-        cmocka_unit_test(a_resumed_run_is_the_same_run), cmocka_unit_test(tokens_come_from_graphs),
-        cmocka_unit_test(faults_are_one_clear_line),     cmocka_unit_test(commands_leave_device_memory_alone),
+        cmocka_unit_test(five_steps_follow_the_cpu),
+        cmocka_unit_test(kept_numbers_train_a_gpu_the_same),
+        cmocka_unit_test(a_resumed_run_is_the_same_run),
+        cmocka_unit_test(so_it_is_on_hopper),
+        cmocka_unit_test(tokens_come_from_graphs),
+        cmocka_unit_test(faults_are_one_clear_line),
+        cmocka_unit_test(commands_leave_device_memory_alone),
         cmocka_unit_test(two_gpus_do_as_two_ranks),
     };
     return cmocka_run_group_tests_name("cuda", tests, NULL, NULL);

@@ -275,6 +275,97 @@ static void test_hopper_choice(void **state) {
                 }
 }
 
+// The gradients of y[M,N] = x[M,K] w[N,K]^T with dw in `g`, against f64; twice, for the same bytes in every run. `off`:
+// elements by which the results' places are off. Returns how many of the two products wgmma made.
+static int64_t check_gradients(DType g, int64_t M, int64_t N, int64_t K, int64_t off) {
+    Tensor hx = new_random(BF16, M, K, 1), hw = new_random(BF16, N, K, 1), hdy = new_random(BF16, M, N, 1);
+    Tensor hdw = new_random(g, N, K, 1), x = to_device(dev, hx), w = to_device(dev, hw), dy = to_device(dev, hdy);
+    Placed dx = place(hx, off), dw = place(hdw, off);
+    double *dxr = product(hdy, false, hw, true, M, K, N), *dwr = product(hdy, true, hx, true, N, K, M);
+    for (int64_t i = 0; i < N * K; i++) dwr[i] += (double)tensor_get(hdw, i);
+    int64_t before = emu_launches("product_hopper_kernel");
+    dev->matmul_bwd(dev, dx.t, dw.t, dy, x, w);
+    int64_t launches = emu_launches("product_hopper_kernel") - before;
+    assert_near(dx.t, dxr, "dx", M, K, N);
+    assert_near(dw.t, dwr, "dw", N, K, M);
+    Tensor first_dx = to_host(dev, dx.t), first_dw = to_host(dev, dw.t);
+    dev->copy(dev, dw.t.data, hdw.data, tensor_bytes(hdw));
+    dev->matmul_bwd(dev, dx.t, dw.t, dy, x, w);
+    Tensor again_dx = to_host(dev, dx.t), again_dw = to_host(dev, dw.t);
+    assert_memory_equal(first_dx.data, again_dx.data, tensor_bytes(first_dx));
+    assert_memory_equal(first_dw.data, again_dw.data, tensor_bytes(first_dw));
+    assert_int_equal(dev->scratch.used, 0);
+    Tensor host[] = {hx, hw, hdy, hdw, first_dx, first_dw, again_dx, again_dw}, all[] = {x, w, dy, dx.whole, dw.whole};
+    for (int i = 0; i < 8; i++) free(host[i].data);
+    for (int i = 0; i < 5; i++) device_drop(dev, all[i]);
+    free(dxr), free(dwr);
+    return launches;
+}
+// What doctor says of wgmma in backward products.
+static bool gradients_are(const char *state) {
+    char line[VARIANT_LINE];
+    for (int i = 0; dev->variant(dev, i, line); i++)
+        if (strstr(line, "gradients")) return strstr(line, state) != NULL;
+    return false;
+}
+
+// Backward products by wgmma on an emulated Hopper card of a few processors and of more: edges of tiles, one and many
+// steps, tiles whole and in parts; added to bf16 and f32.
+static void test_gradients_hopper(void **state) {
+    if (!emu_launches || !test_on_cuda()) {
+        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
+        skip();
+    }
+    static const int64_t shapes[][3] = {{8, 8, 8},       {136, 264, 520}, {200, 1096, 72}, {1080, 136, 232},
+                                        {520, 2056, 40}, {392, 392, 224}, {72, 1032, 448}};
+    Device *ordinary = dev;
+    setenv("EMU_ARCH", "90", 1);
+    for (int many = 0; many < 2; many++) {
+        setenv("EMU_SMS", many ? "20" : "4", 1);
+        setenv("EMU_UNITS", many ? "unlike" : "ascending", 1);
+        dev = test_device(2);
+        assert_true(gradients_are(": used"));
+        dev->products = PRODUCTS_OWN;
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (DType g = F32; g <= BF16; g++)
+                assert_int_equal(check_gradients(g, shapes[i][0], shapes[i][1], shapes[i][2], 0), 2);
+        assert_int_equal(check_gradients(F32, 40, 72, 20, 0), 0);  // rows of no whole 16 bytes
+        assert_int_equal(check_gradients(BF16, 40, 20, 72, 0), 0); // for dy alone
+        assert_int_equal(check_gradients(BF16, 40, 72, 64, 1), 0); // results that begin anywhere
+        device_close(dev);
+    }
+    unsetenv("EMU_UNITS"), unsetenv("EMU_SMS"), unsetenv("EMU_ARCH");
+    dev = ordinary;
+}
+
+// Who makes them where nobody says: wgmma for large ones, the library for small ones, for all where it is asked to, and
+// where a card has too little shared memory.
+static void test_gradients_chosen(void **state) {
+    if (!emu_launches || !test_on_cuda()) {
+        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
+        skip();
+    }
+    Device *ordinary = dev;
+    setenv("EMU_ARCH", "90", 1), setenv("EMU_SMS", "1", 1);
+    dev = test_device(2);
+    assert_int_equal(check_gradients(F32, 128, 512, 512, 0), 0);
+    assert_int_equal(check_gradients(F32, 256, 1024, 512, 0), 2);
+    assert_int_equal(check_gradients(F32, 264, 520, 264, 0), 0);
+    dev->products = PRODUCTS_LIBRARY;
+    for (dev->proposal = 0; dev->proposal < 9; dev->proposal += 4)
+        assert_int_equal(check_gradients(F32, 136, 512, 72, 0), 0);
+    device_close(dev);
+
+    setenv("EMU_SHARED_KIB", "160", 1);
+    dev = test_device(2);
+    assert_true(gradients_are("too little shared memory"));
+    dev->products = PRODUCTS_OWN;
+    assert_int_equal(check_gradients(F32, 136, 512, 72, 0), 0);
+    device_close(dev);
+    unsetenv("EMU_SHARED_KIB"), unsetenv("EMU_SMS"), unsetenv("EMU_ARCH");
+    dev = ordinary;
+}
+
 // Nor do they depend on where the operands lie in memory.
 static void test_matmul_places(void **state) {
     for (DType t = F32; t <= BF16; t++) {
@@ -320,7 +411,7 @@ static void test_matmul_again(void **state) {
 
 // The library's products, where the device has them: right, though their bits may differ.
 static void test_library_products(void **state) {
-    dev->library_products = true;
+    dev->products = PRODUCTS_LIBRARY;
     for (size_t s = 0; s < sizeof matmul_shapes / sizeof *matmul_shapes; s += 3)
         for (DType t = F32; t <= BF16; t++) {
             int64_t M = matmul_shapes[s][0], N = matmul_shapes[s][1], K = matmul_shapes[s][2];
@@ -332,17 +423,18 @@ static void test_library_products(void **state) {
             free(ref), free(hx.data), free(hw.data), free(hy.data);
             device_drop(dev, x), device_drop(dev, w), device_drop(dev, y);
         }
-    dev->library_products = false;
+    dev->products = PRODUCTS_CHOSEN;
 }
 
 int main(void) {
     dev = test_device(2);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_matmul),        cmocka_unit_test(test_absent_gradients),
-        cmocka_unit_test(test_matmul_rows),   cmocka_unit_test(test_matmul_places),
-        cmocka_unit_test(test_matmul_again),  cmocka_unit_test(test_library_products),
-        cmocka_unit_test(test_matmul_many),   cmocka_unit_test(test_matmul_hopper),
-        cmocka_unit_test(test_matmul_swiglu), cmocka_unit_test(test_hopper_choice),
+        cmocka_unit_test(test_matmul),           cmocka_unit_test(test_absent_gradients),
+        cmocka_unit_test(test_matmul_rows),      cmocka_unit_test(test_matmul_places),
+        cmocka_unit_test(test_matmul_again),     cmocka_unit_test(test_library_products),
+        cmocka_unit_test(test_matmul_many),      cmocka_unit_test(test_matmul_hopper),
+        cmocka_unit_test(test_matmul_swiglu),    cmocka_unit_test(test_hopper_choice),
+        cmocka_unit_test(test_gradients_hopper), cmocka_unit_test(test_gradients_chosen),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (dev->scratch.used) die("tests: a product kept scratch");

@@ -458,8 +458,8 @@ static bool open_both(Engine *en, Learner *l, const Config *c, RunShape shape, E
     }
     if (!comm_rank(en->comm) && device_fell_back(c->device, en->device))
         note("device=auto: no GPU answers, this runs on the CPU; device=cuda says why");
-    en->device->library_products = c->matmul == MATMUL_CUBLAS;
-    if (en->device->library_products && en->device->on_host)
+    en->device->products = c->matmul == MATMUL_CUBLAS ? PRODUCTS_LIBRARY : PRODUCTS_CHOSEN;
+    if (c->matmul == MATMUL_CUBLAS && en->device->on_host)
         note("matmul=cublas has no effect: no GPU answers, and the CPU has its own products only");
     en->params_base = en->device->alloc(en->device, en->plan.params);
     en->work_base = en->device->alloc(en->device, en->plan.work);

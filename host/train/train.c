@@ -50,7 +50,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
     t->generation.joined =
         xcalloc((size_t)(c->max_prompt_length + c->max_completion_length), sizeof *t->generation.joined);
     t->generation.scored = xcalloc((size_t)shape.held, sizeof *t->generation.scored);
-    t->generation.exact = !t->learner.engine.device->library_products;
+    t->generation.exact = t->learner.engine.device->products != PRODUCTS_LIBRARY;
     count_steps(t);
     return true;
 }

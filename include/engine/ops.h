@@ -175,6 +175,13 @@ typedef struct {
 typedef struct Graph Graph;
 typedef struct Event Event;
 
+// Who computes matrix products on a GPU: its own kernels, or the vendor's library (cuBLASLt).
+typedef enum {
+    PRODUCTS_CHOSEN,  // forward its own; backward, by the shape, whichever is expected to be faster
+    PRODUCTS_OWN,     // its own, backward too wherever there is a kernel for it
+    PRODUCTS_LIBRARY, // the library, to measure what the contract above costs: a row's bits depend on those beside it
+} Products;
+
 struct Device {
     const char *name;  // "cpu" or "cuda"
     bool on_host;      // whether its memory is host memory: a tensor's data may be read and written without a copy
@@ -183,9 +190,8 @@ struct Device {
     double peak_flops; // dense bf16 products a second by the card's data sheet, in FLOP; 0: not known
     Arena scratch;     // DEVICE_SCRATCH bytes of its memory, for the ops themselves
     void *backend;     // the backend's own
-    // Whether the vendor's library (cuBLASLt) computes `matmul` too, to measure what the contract above costs: a row's
-    // bits then depend on the rows beside it. The CPU ignores it.
-    bool library_products;
+    Products products; // who computes matrix products; the CPU's are all its own
+    int proposal;      // which of its proposals for a shape the library takes, from 0; or the last that it has
     // The first failure of any op or copy, one line with what to do; "" while there is none. Ops return nothing:
     // whoever waits for results looks here afterwards.
     char error[256];

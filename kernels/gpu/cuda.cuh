@@ -12,6 +12,7 @@ typedef struct MatmulPlans MatmulPlans;
 // The kernels written for Hopper alone (kernels/ops/NAME_hopper.cu) beside portable ones, and what they are for people.
 #define HOPPER_KERNELS(X)                                                                                              \
     X(matmul, "products of many tokens")                                                                               \
+    X(product, "products for gradients")                                                                               \
     X(head, "the head of many tokens")                                                                                 \
     X(attention, "attention of packed sequences")                                                                      \
     X(attention_bwd, "gradients of attention")
@@ -69,3 +70,7 @@ bool hopper_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, T
 // The op attention_bwd by wgmma, in one pass; as above.
 bool hopper_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq,
                           Tensor prefix, int n_kv);
+// c[m,n] = (or +=, with `add`) a[m,k] b[k,n] by wgmma; with a_t, a is stored as [k,m]. Gives back all scratch. False,
+// and nothing done, where it does not apply or is expected to be slower than the library: the caller takes
+// cuda_product.
+bool hopper_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b);

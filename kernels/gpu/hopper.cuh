@@ -132,6 +132,12 @@ template <int R> static __device__ __forceinline__ void wgmma_settle(float (&d)[
 #pragma unroll
     for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
+// To be called before a product without `add`: what d holds is of no use. The compiler, to which d is an operand of
+// that product like of any other, would keep the registers for it from the last one on.
+template <int R> static __device__ __forceinline__ void wgmma_begin(float (&d)[R]) {
+#pragma unroll
+    for (int i = 0; i < R; i++) asm volatile("mov.b32 %0, 0;" : "=f"(d[i]));
+}
 // The matrix descriptor of an operand, as wgmma takes it: swizzled rows of 128 bytes, every eighth 1024 further;
 // `apart`, where the operand is across: bytes from a box to the next.
 static __device__ __forceinline__ uint64_t wgmma_operand(const void *p, int apart) {
@@ -193,6 +199,7 @@ WGMMA(96, NAMES_2, SUMS_2, 48, 49, 50, 51, 52, 53, 54)
 WGMMA(128, NAMES_3, SUMS_3, 64, 65, 66, 67, 68, 69, 70)
 WGMMA(160, NAMES_4, SUMS_4, 80, 81, 82, 83, 84, 85, 86)
 WGMMA(192, NAMES_5, SUMS_5, 96, 97, 98, 99, 100, 101, 102)
+WGMMA(224, NAMES_6, SUMS_6, 112, 113, 114, 115, 116, 117, 118)
 WGMMA(256, NAMES_7, SUMS_7, 128, 129, 130, 131, 132, 133, 134)
 
 // d[64,N] += a[64,16] b[N,16]^T, or = without `add`. a and b point to 16 columns of swizzled boxes in shared memory.

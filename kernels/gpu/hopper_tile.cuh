@@ -10,14 +10,19 @@
 #include "hopper.cuh"
 #include "hopper_choice.h"
 #include "tile.cuh"
+#include <limits.h>
+
+#define BAND      16               // tiles of tokens that neighbouring blocks work on
+#define BOX_BYTES (64 * ROW_BYTES) // of 64 rows
 
 // A tile of X tokens by W weights. CHUNKS: K is longer than one chunk, so that registers beside the accumulators hold
-// the sum.
-template <int W_, int STAGES_, bool CHUNKS_> struct HopperTile {
+// the sum. ACROSS_X, ACROSS_W: the operand is stored with the rows of its matrix along K (hopper.cuh).
+template <int W_, int STAGES_, bool CHUNKS_, bool ACROSS_X_ = false, bool ACROSS_W_ = false> struct HopperTile {
     static constexpr int GROUPS = 2, X = HOPPER_X, W = W_, STAGES = STAGES_, THREADS = (GROUPS + 1) * WARPGROUP;
-    static constexpr bool CHUNKS = CHUNKS_;
-    static constexpr int SUMS = W / 2; // outputs of a thread
-    static constexpr int STAGE_BYTES = (X + W) * ROW_BYTES;
+    static constexpr bool CHUNKS = CHUNKS_, ACROSS_X = ACROSS_X_, ACROSS_W = ACROSS_W_;
+    static constexpr int SUMS = W / 2;                             // outputs of a thread
+    static constexpr int HELD = ACROSS_W ? (W + 63) / 64 * 64 : W; // weights of a stage: whole boxes
+    static constexpr int STAGE_BYTES = (X + HELD) * ROW_BYTES;
     static constexpr int SHARED_BYTES = STAGES * (STAGE_BYTES + 2 * (int)sizeof(Mbarrier));
     // Registers a thread of either kind asks for; at first each has 65536 / 384.
     static constexpr int MULTIPLIER = 240, COPIER = 24;
@@ -33,10 +38,30 @@ struct TilePlace {
     int x, w;                     // first token, first weight
     int begin = 0, end = INT_MAX; // steps of BOX_COLUMNS of K, of those that there are
 };
+// The place of tile `id` of M tokens by N weights, `rows` of them a tile. Tiles of a band of BAND tiles of tokens are
+// neighbours, so that what they read is in the second-level cache.
+template <typename Tile>
+static __device__ __forceinline__ TilePlace hopper_place(int64_t id, int64_t M, int64_t N, int rows = Tile::W) {
+    const int64_t x_tiles = (M + Tile::X - 1) / Tile::X, w_tiles = (N + rows - 1) / rows;
+    int64_t band = id / (BAND * w_tiles) * BAND, in_band = id - band * w_tiles;
+    int64_t width = x_tiles - band < BAND ? x_tiles - band : BAND;
+    return {(int)(band + in_band % width) * Tile::X, (int)(in_band / width) * rows};
+}
+
+// Copies ROWS rows of an operand at step `step` of K: one box, or where it is across, boxes of 64.
+template <int ROWS, bool ACROSS>
+static __device__ __forceinline__ void hopper_copy(char *to, const TensorMap *map, int row, int step, Mbarrier *b) {
+#pragma unroll
+    for (int i = 0; i < (ACROSS ? ROWS / 64 : 1); i++)
+        if (ACROSS) tensor_copy(to + i * BOX_BYTES, map, step * BOX_COLUMNS, row + i * 64, b);
+        else tensor_copy(to, map, row, step * BOX_COLUMNS, b);
+}
+
 // Works on the tiles blockIdx.x, blockIdx.x + gridDim.x, ... below `tiles`: sum = the products of X tokens from
 // place(tile).x on and W weights from place(tile).w on over the place's steps of K columns, then done(place, sum) in
 // the threads of the two warpgroups (threadIdx.x < 256), which may use only barriers of their own warpgroup. x, w: maps
-// with boxes of X and of W rows. With `apart` w's boxes have W/2 rows: a tile's weights are those from place(tile).w on
+// with boxes of X and of W rows, of 64 where the operand is across. place gives a TilePlace, or what is one and more.
+// With `apart` w's boxes have W/2 rows: a tile's weights are those from place(tile).w on
 // and those `apart` rows further. w_first: the first weights may be copied before wait_for_earlier, which this calls.
 template <typename Tile, typename Place, typename Done>
 static __device__ __forceinline__ void hopper_stream(char *shared, const TensorMap *x, const TensorMap *w,
@@ -63,7 +88,7 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
         auto copy_w = [&](int into, int row, int step) {
             char *to = shared + into * Tile::STAGE_BYTES + Tile::X * ROW_BYTES;
             mbarrier_expect(full + into, Tile::STAGE_BYTES);
-            tensor_copy(to, w, row, step * BOX_COLUMNS, full + into);
+            hopper_copy<Tile::HELD, Tile::ACROSS_W>(to, w, row, step, full + into);
             if (apart) tensor_copy(to + Tile::W / 2 * ROW_BYTES, w, row + apart, step * BOX_COLUMNS, full + into);
         };
         // Of the first tile: as many steps as there are stages, all of which are empty.
@@ -83,7 +108,7 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
                     mbarrier_wait(empty + slot, phase ^ 1);
                     copy_w(slot, at.w, step);
                 }
-                tensor_copy(shared + slot * Tile::STAGE_BYTES, x, at.x, step * BOX_COLUMNS, full + slot);
+                hopper_copy<Tile::X, Tile::ACROSS_X>(shared + slot * Tile::STAGE_BYTES, x, at.x, step, full + slot);
                 next_slot();
             }
             early = 0;
@@ -99,11 +124,11 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
         const int last = at.end < steps ? at.end : steps;
 #pragma unroll
         for (int j = 0; Tile::CHUNKS && j < Tile::SUMS; j++) sum[j] = 0;
-        for (int step = at.begin; step < last;) {
+        int step = at.begin;
+        do {
             const int first = step, end = Tile::CHUNKS && step + CHUNK_STEPS < last ? step + CHUNK_STEPS : last;
-            int before = 0; // the stage whose products may still be running
-#pragma unroll
-            for (int j = 0; j < Tile::SUMS; j++) acc[j] = 0; // so that `done` has its registers, or may change it
+            int before = 0;   // the stage whose products may still be running
+            wgmma_begin(acc); // so that `done` has its registers, or may change it
 #pragma unroll 1
             for (; step < end; step++) {
                 const char *stage = shared + slot * Tile::STAGE_BYTES;
@@ -111,8 +136,10 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
                 wgmma_fence();
 #pragma unroll
                 for (int i = 0; i < BOX_COLUMNS / 16; i++)
-                    wgmma<Tile::W>(acc, stage + group * 64 * ROW_BYTES + i * 32, stage + Tile::X * ROW_BYTES + i * 32,
-                                   step > first || i > 0);
+                    wgmma_across<Tile::W, Tile::ACROSS_X, Tile::ACROSS_W>(
+                        acc, stage + group * BOX_BYTES + i * (Tile::ACROSS_X ? 16 * ROW_BYTES : 32),
+                        stage + Tile::X * ROW_BYTES + i * (Tile::ACROSS_W ? 16 * ROW_BYTES : 32), BOX_BYTES,
+                        step > first || i > 0);
                 wgmma_commit();
                 wgmma_wait<1>();
                 if (step > first && threadIdx.x % WARP == 0) mbarrier_arrive(empty + before);
@@ -127,7 +154,7 @@ static __device__ __forceinline__ void hopper_stream(char *shared, const TensorM
                 if (Tile::CHUNKS) sum[j] += acc[j];
                 else acc[j] += 0.0f; // a sum starts at 0
             }
-        }
+        } while (step < last);
         if (Tile::CHUNKS) done(at, sum);
         else done(at, acc);
     }
@@ -147,7 +174,8 @@ static __device__ __forceinline__ void quad_transpose(uint32_t v[4]) {
 // Stores a thread's sum[SUMS] at the tile's place in y[M,N], whose rows are `stride` elements, multiples of 16 bytes,
 // apart.
 template <typename Tile>
-static __device__ void hopper_store(Bf16 *y, TilePlace at, const float *sum, int64_t M, int64_t N, int64_t stride) {
+static __device__ __forceinline__ void hopper_store(Bf16 *y, TilePlace at, const float *sum, int64_t M, int64_t N,
+                                                    int64_t stride) {
     const int q = (int)threadIdx.x % 4;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -172,7 +200,8 @@ static __device__ void hopper_store(Bf16 *y, TilePlace at, const float *sum, int
     }
 }
 template <typename Tile>
-static __device__ void hopper_store(float *y, TilePlace at, const float *sum, int64_t M, int64_t N, int64_t stride) {
+static __device__ __forceinline__ void hopper_store(float *y, TilePlace at, const float *sum, int64_t M, int64_t N,
+                                                    int64_t stride) {
 #pragma unroll
     for (int j = 0; j < Tile::SUMS; j += 2) {
         const int64_t row = at.x + Tile::x_of(j), n = at.w + Tile::w_of(j);

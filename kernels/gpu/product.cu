@@ -95,6 +95,7 @@ static void plain_product(Device *d, Tensor c, bool add, Strided<T> a, Strided<T
 #define PLANS     512                // remembered shapes; a run's are few, but packed batches have many lengths
 #define WORKSPACE ((size_t)32 << 20) // bytes at most, from scratch
 #define ALIGN     256                // bytes: the library wants its workspace on a multiple of them
+#define PROPOSALS 8                  // for a shape that can be asked for
 
 // A product as the library sees it: all that the choice of an algorithm may depend on. Its matrices are column-major,
 // so it is asked for c^T = b^T a^T, and its A is our b.
@@ -103,6 +104,7 @@ typedef struct {
     cudaDataType_t type, out;
     int a_transposed, b_transposed, add;
     uint32_t align_a, align_b, align_c; // bytes
+    int proposal;                       // which of the library's
     size_t workspace;
 } Shape;
 typedef struct {
@@ -141,13 +143,13 @@ static void forget(Described *t) {
     if (t->op) cublasLtMatmulDescDestroy(t->op);
 }
 
-// Chooses an algorithm: the first that the library proposes among those that add partial sums in f32 in a fixed order.
-// False where it has none.
+// Chooses an algorithm: of those that the library proposes, best guess first, among those that add partial sums in f32
+// in a fixed order, the one of that number, or the last. False where it has none.
 static bool choose(cublasLtHandle_t blas, const Shape *s, const Described *t, cublasLtMatmulAlgo_t *algo) {
     uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     cublasLtMatmulPreference_t wish = NULL;
-    cublasLtMatmulHeuristicResult_t found = {};
-    int n = 0;
+    cublasLtMatmulHeuristicResult_t found[PROPOSALS] = {};
+    int n = 0, i = s->proposal < PROPOSALS ? s->proposal : PROPOSALS - 1;
     if (cublasLtMatmulPreferenceCreate(&wish) != CUBLAS_STATUS_SUCCESS) return false;
 #define WISH(name, value)                                                                                              \
     cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_##name, value, sizeof *(value))
@@ -157,10 +159,12 @@ static bool choose(cublasLtHandle_t blas, const Shape *s, const Described *t, cu
               WISH(MIN_ALIGNMENT_B_BYTES, &s->align_a) == CUBLAS_STATUS_SUCCESS &&
               WISH(MIN_ALIGNMENT_C_BYTES, &s->align_c) == CUBLAS_STATUS_SUCCESS &&
               WISH(MIN_ALIGNMENT_D_BYTES, &s->align_c) == CUBLAS_STATUS_SUCCESS &&
-              cublasLtMatmulAlgoGetHeuristic(blas, t->op, t->a, t->b, t->c, t->c, wish, 1, &found, &n) ==
+              cublasLtMatmulAlgoGetHeuristic(blas, t->op, t->a, t->b, t->c, t->c, wish, i + 1, found, &n) ==
                   CUBLAS_STATUS_SUCCESS &&
-              n > 0 && found.state == CUBLAS_STATUS_SUCCESS;
-    *algo = found.algo;
+              n > 0;
+    if (i >= n) i = n - 1;
+    ok = ok && found[i].state == CUBLAS_STATUS_SUCCESS;
+    if (ok) *algo = found[i].algo;
     cublasLtMatmulPreferenceDestroy(wish);
     return ok;
 }
@@ -189,6 +193,7 @@ static bool library_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, T
     s.type = a.dtype == F32 ? CUDA_R_32F : CUDA_R_16BF, s.out = c.dtype == F32 ? CUDA_R_32F : CUDA_R_16BF;
     s.a_transposed = a_t, s.b_transposed = b_t, s.add = add;
     s.align_a = alignment(a.data), s.align_b = alignment(b.data), s.align_c = alignment(c.data);
+    s.proposal = d->proposal;
     s.workspace = left > WORKSPACE + 2 * ALIGN ? WORKSPACE : left / 2 / ALIGN * ALIGN;
     Plan *plan = plan_for(own->plans, &s);
     bool same = plan->known && !memcmp(&plan->shape, &s, sizeof s);

@@ -213,10 +213,10 @@ static void multiply(Device *d, const char *op, Product p) {
 }
 
 void cuda_matmul(Device *d, Tensor y, Tensor x, Tensor w) {
-    if (d->library_products) cuda_product(d, y, false, x, false, w, true);
+    if (d->products == PRODUCTS_LIBRARY) cuda_product(d, y, false, x, false, w, true);
     else multiply(d, "matmul", {y, NONE, x, w});
 }
 void cuda_matmul_swiglu(Device *d, Tensor h, Tensor gu, Tensor x, Tensor w) {
-    if (d->library_products) matmul_swiglu_parts(d, h, gu, x, w, cuda_matmul, cuda_swiglu);
+    if (d->products == PRODUCTS_LIBRARY) matmul_swiglu_parts(d, h, gu, x, w, cuda_matmul, cuda_swiglu);
     else multiply(d, "matmul_swiglu", {gu, h, x, w});
 }

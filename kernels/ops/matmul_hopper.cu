@@ -22,8 +22,6 @@
 #include "hopper_tile.cuh"
 #include "swiglu.cuh"
 
-#define BAND 16
-
 // What a product writes: y[M,N]; or with swiglu h[M,N/2], and y where it is not NULL.
 template <typename U> struct Outputs { U *y, *h; };
 
@@ -74,9 +72,7 @@ static __global__ void __launch_bounds__(Tile::THREADS, 1)
         [=](int64_t id) {
             ItemPlace at = {};
             at.tile = id / splits;
-            int64_t band = at.tile / (BAND * w_tiles) * BAND, in_band = at.tile - band * w_tiles;
-            int64_t width = x_tiles - band < BAND ? x_tiles - band : BAND;
-            at.x = (int)(band + in_band % width) * Tile::X, at.w = (int)(in_band / width) * rows;
+            (TilePlace &)at = hopper_place<Tile>(at.tile, M, all, rows);
             if (splits > 1) {
                 at.chunk = (int)(id - at.tile * splits);
                 at.begin = at.chunk * CHUNK_STEPS, at.end = at.begin + CHUNK_STEPS;

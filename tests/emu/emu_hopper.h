@@ -108,6 +108,7 @@ static inline void wgmma_fence() {}
 static inline void wgmma_commit() {}
 template <int pending> static inline void wgmma_wait() {}
 template <int R> static inline void wgmma_settle(float (&d)[R]) {}
+template <int R> static inline void wgmma_begin(float (&d)[R]) {}
 
 struct EmuWgmma {
     float *d;

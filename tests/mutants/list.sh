@@ -128,6 +128,20 @@ mutant hopper_trusts_the_card 'kernels/gpu/hopper_check.cuh>kernels/ops/matmul_h
     'return !d->error[0] && !count;' 'return !d->error[0];'
 mutant matmul_bwd_set kernels/gpu/product.cu ops:matmul_bwd \
     'beta = add ? 1 : 0' 'beta = 0'
+mutant product_hopper_first_part_lost kernels/ops/matmul_bwd_hopper.cu matmul \
+    'for (int p = 0; p < parts; p++)' 'for (int p = 1; p < parts; p++)'
+mutant product_hopper_counts_on kernels/ops/matmul_bwd_hopper.cu matmul \
+    'if (threadIdx.x % WARP == 0) *arrived = 0;' ''
+mutant product_hopper_any_rest kernels/ops/matmul_bwd_hopper.cu matmul \
+    'arrived + at.rest * WARPS' 'arrived + 0 * WARPS'
+mutant product_hopper_one_box 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_bwd_hopper.cu' matmul \
+    'step * BOX_COLUMNS, row + i * 64, b)' 'step * BOX_COLUMNS, row, b)'
+mutant product_hopper_takes_all kernels/ops/matmul_bwd_hopper.cu matmul \
+    'best.floor < RATE * .01 * best.cost' 'best.floor < 0'
+mutant product_hopper_keeps_scratch kernels/ops/matmul_bwd_hopper.cu matmul \
+    '           ((CudaDevice *)d->backend)->arrived);
+    arena_rewind(&d->scratch, mark);' '           ((CudaDevice *)d->backend)->arrived);
+    (void)mark;'
 
 # ---- attention -------------------------------------------------------------------------------------------------------
 mutant attention_sees_the_next kernels/ops/attention.cu ops:attention \

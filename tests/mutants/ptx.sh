@@ -28,6 +28,11 @@ mutants() {
     mutant setmaxnreg_lost matmul_hopper.ptx matmul 's/setmaxnreg\.dec[^;]*;//'
     mutant setmaxnreg_takes_more matmul_hopper.ptx matmul 's/setmaxnreg\.inc([^;]*) 240;/setmaxnreg.inc\1 256;/'
     mutant launch_bound_lost matmul_hopper.told matmul 's/Used [0-9]+ registers/Used 255 registers/'
+    # Its gradients: operands across, sums in parts.
+    mutant gradients_as_if_along matmul_bwd_hopper.ptx matmul_bwd 's/(wgmma\.mma_async.*, 0), 1;/\1, 0;/'
+    mutant gradients_boxes_too_near matmul_bwd_hopper.ptx matmul_bwd 's/, 4611686293338849280;/, 4611686293322072064;/'
+    mutant gradients_wait_too_late matmul_bwd_hopper.ptx matmul_bwd 's/(wgmma\.wait_group[^;]*) [0-9]+;/\1 7;/'
+    mutant gradients_parts_not_counted matmul_bwd_hopper.ptx matmul_bwd 's/(atom\.global\.add\.u32.*), 1;/\1, 0;/'
     # Hopper's attention: operands in registers, and what threads write that products read.
     mutant seam_fence_gone attention_hopper.ptx attention 's/fence\.proxy\.async[^;]*;//'
     mutant attention_fence_gone attention_hopper.ptx attention 's/wgmma\.fence[^;]*;//'
