@@ -203,12 +203,10 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
     Panel<T, Tile::W, Tile::THREADS> w;
     Panel<T, Tile::X, Tile::THREADS> x;
     const int early = !w_first ? 0 : steps < Tile::STAGES - 1 ? steps : Tile::STAGES - 1;
-    if (early) {
-        w.open(w_row);
+    w.open(w_row);
 #pragma unroll 1
-        for (int s = 0; s < early; s++)
-            w.template copy<ALIGNED>(shared + s * Tile::STAGE_BYTES, any, k_begin + s * STEP, k_end);
-    }
+    for (int s = 0; s < early; s++)
+        w.template copy<ALIGNED>(shared + s * Tile::STAGE_BYTES, any, k_begin + s * STEP, k_end);
     ready();
     x.open(x_row);
     // Where the copies are, which run STAGES - 1 steps ahead of the products.
@@ -216,13 +214,13 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
     auto copy_next = [&](bool with_w) {
         if (ahead_tile < tiles) {
             char *stage = shared + ahead_slot * Tile::STAGE_BYTES;
-            if (with_w) {
-                if (ahead_k == k_begin) w.open([&](int r) { return w_row((int64_t)ahead_tile * Tile::W + r); });
-                w.template copy<ALIGNED>(stage, any, ahead_k, k_end);
-            }
+            if (with_w) w.template copy<ALIGNED>(stage, any, ahead_k, k_end);
             x.template copy<ALIGNED>(stage + Tile::W * ROW_BYTES, any, ahead_k, k_end);
             ahead_k += STEP;
-            if (ahead_k >= k_end) ahead_k = k_begin, ahead_tile++;
+            if (ahead_k >= k_end) {
+                ahead_k = k_begin;
+                if (++ahead_tile < tiles) w.open([&](int r) { return w_row((int64_t)ahead_tile * Tile::W + r); });
+            }
             ahead_slot = ahead_slot + 1 == Tile::STAGES ? 0 : ahead_slot + 1;
         }
         cp_async_commit();
