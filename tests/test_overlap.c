@@ -236,6 +236,50 @@ static void a_bad_gradient_is_named_by_all(void **state) {
     fixture_remove(&f);
 }
 
+// Runs a supervised command on so many ranks; the gradient norm of its second step, after that of its first: what the
+// sums of all ranks come to.
+static void supervised(const Fixture *f, const char *command, int ranks, double norm[2]) {
+    char *line = xasprintf(
+        "%s %s model=models/tiny init=random dtype=f32 chat_template=r1-zero train_file=%s/%s.jsonl "
+        "device=%s gpus=%d threads=1 max_length=128 per_device_train_batch_size=2 max_steps=2 "
+        "gradient_accumulation_steps=%d learning_rate=1e-3 progress=off output_dir=%s/out >%s/said 2>&1",
+        program(), command, f->dir, command, test_on_cuda() ? "cuda" : "cpu", ranks, 4 / ranks, f->dir, f->dir);
+    if (system(line)) fail_msg("%s", line);
+    for (int step = 1; step <= 2; step++) {
+        json_t *at = metrics_line(f, step);
+        norm[step - 1] = json_number_value(json_object_get(at, "grad_norm"));
+        json_decref(at);
+    }
+    char *out = xasprintf("%s/out", f->dir);
+    Error e = {0};
+    assert_true(disk_remove(out, &e));
+    free(out), free(line);
+}
+
+// What has no Trainer: two ranks of two micro-batches have the gradients of one rank of four.
+static void supervised_commands_do_so_too(void **state) {
+    static const char *const commands[] = {"sft", "reward_model"};
+    NEEDS_GPUS(2);
+    Fixture f;
+    fixture_dir(&f);
+    for (int k = 0; k < 2; k++) {
+        char *path = xasprintf("%s/%s.jsonl", f.dir, commands[k]);
+        FILE *rows = fopen(path, "w");
+        assert_non_null(rows);
+        for (int i = 0; i < 24; i++)
+            fprintf(rows, "{\"prompt\": \"Count to %d.\", \"%s\": \"One, two, %d until %d.\"%s}\n", i % 7,
+                    k ? "chosen" : "completion", i % 5, i, k ? ", \"rejected\": \"No.\"" : "");
+        assert_int_equal(fclose(rows), 0);
+        double one[2], two[2];
+        supervised(&f, commands[k], 1, one), supervised(&f, commands[k], 2, two);
+        for (int i = 0; i < 2; i++)
+            if (!(one[i] > 0 && fabs(two[i] / one[i] - 1) < 1e-5))
+                fail_msg("%s: norm %.9g, on one rank %.9g", commands[k], two[i], one[i]);
+        free(path);
+    }
+    fixture_remove(&f);
+}
+
 // A kernel that fails on one GPU in the middle of the pass is what all ranks end with.
 static void a_kernel_that_fails_ends_all(void **state) {
     if (!test_on_cuda() || !emu_fail_launch) {
@@ -262,6 +306,7 @@ int main(void) {
         cmocka_unit_test(a_rank_that_stops_joins_what_others_began),
         cmocka_unit_test(a_lost_rank_is_named),
         cmocka_unit_test(a_bad_gradient_is_named_by_all),
+        cmocka_unit_test(supervised_commands_do_so_too),
         cmocka_unit_test(a_kernel_that_fails_ends_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -322,11 +322,11 @@ mutant comm_sends_the_first_part_again kernels/comm/comm.cu comm \
     'now = {theirs.first + at, theirs.first + at + most};' 'now = {theirs.first, theirs.first + most};'
 mutant comm_adds_to_the_first_part kernels/comm/comm.cu comm \
     'Range now = both(own, {own.first + at, own.first + at + most});' 'Range now = both(own, {own.first, own.first + most});'
-mutant comm_keeps_the_sums_of_its_piece kernels/comm/comm.cu comm \
-    'return settle(c, name, hand_over(c, x, part), since, e);' 'return true;'
+mutant comm_loses_the_sums_of_others kernels/comm/comm.cu comm \
+    'in, place(x, in.first));' 'in, (char *)of(c)->room);'
 mutant comm_hands_over_to_the_next kernels/comm/comm.cu comm \
     'both(piece, slice_of(c, all, r))' 'both(piece, slice_of(c, all, (r + 1) % c->world))'
 mutant comm_part_before_it_is_final kernels/comm/comm.cu comm \
-    'if (!behind_the_device(c)) return fail(c, name, d->error, e);' ''
+    '!cuda_failed(n->d, cudaStreamWaitEvent(n->beside, n->final, 0), "waiting for an event")' 'true'
 mutant comm_ends_before_its_parts kernels/comm/comm.cu comm \
     'finish(c, name, of(c)->beside, clock_seconds(), e);' 'true;'
