@@ -581,7 +581,7 @@ static Device *open_hopper(const char *name, const char *value) {
 // One that takes the portable kernel, for lack of shared memory.
 static Device *open_portable(void) { return open_hopper("EMU_SHARED_KIB", "100"); }
 
-static const Heads on_boxes[] = {{7, 1, 64}, {6, 2, 128}, {2, 2, 16}, {8, 1, 40}, {3, 1, 104}};
+static const Heads on_boxes[] = {{7, 1, 64}, {4, 2, 128}, {2, 2, 16}, {8, 1, 40}, {1, 1, 104}};
 
 // What the portable kernel made of a pass is what this one makes of it, in other packings, behind prefixes, before NaN.
 static void hopper_gives_the_same_bits(void **state) {
