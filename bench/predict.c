@@ -87,8 +87,9 @@ static const struct {
     // small heads its instructions bind, for large ones the tensor cores; tiles of four chunks and a half.
     {"attention T=16384", "d=64", 0.36},
     {"attention T=16384", "d=128", 0.47},
-    {"attention_bwd T=16384", "d=64", 0.12}, // 14 products of tiles where the formula has 10
-    {"attention_bwd T=16384", "d=128", 0.14},
+    // Five products in one pass; a quarter of the tiles' work lies beyond the diagonal, and dq is summed in f32.
+    {"attention_bwd T=16384", "d=64", 0.38},
+    {"attention_bwd T=16384", "d=128", 0.33}, // eight launches: scratch holds dq of four heads
     {"decode T=256", "", 0.60},
     // By wgmma: one warpgroup sums or draws while the other multiplies, as far as the ring of stages is long.
     {"logprob T=8192", "", 0.77},

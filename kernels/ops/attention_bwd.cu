@@ -13,7 +13,8 @@
 //                  then by query head of the group, whose sum is so made in registers; for a shared prefix first its
 //                  own rows, then those of each sequence that shares it
 // Where d > 128 (shared memory and registers) tiles are 32 by 32, and a block of dkv_kernel owns 128 of the d columns.
-// bf16: p and ds are rounded to bf16 for their products, as dy and the gradients themselves are; sums are f32, by mma.
+// bf16: on a Hopper card attention_bwd_hopper.cu does it in one pass, for d <= 128. p and ds are rounded to bf16 for
+// their products, as dy and the gradients themselves are; sums are f32, by mma.
 //
 // Work: 14 H d T (n + 1)/2 FLOP as done, 10 by the formula; bytes: qkv, dy, y, dqkv once, the rest from L2. The floor
 // is the tensor cores'. Measured on an H200, a training step of 0.5B with 16 x 512 tokens: two buffers, two groups of

@@ -7,11 +7,11 @@
 //
 //   s = k q^T, dp = v dy^T     p = 2^(s scale2 - lse log2(e)), ds = p (dp - delta)     dv += p dy, dk += ds q
 //
-// ds also goes to shared memory, where both warpgroups read it across for the tile's dq = ds^T k over all 128 keys. One
-// warp brings q and dy (boxes, two tiles ahead) with lse and delta; another adds dq to the sums in scratch by bulk
-// copies, which are added in the second-level cache. The orders are fixed: a tile of dq is added to by the keys' blocks
-// in ascending order, the shared prefix's first, each waiting for its turn (turn_wait). So that this takes no time,
-// all go through the rows of a sequence from the last to the first: a block is a tile or two behind the one before it.
+// ds also goes to shared memory, where both warpgroups read it across for the tile's dq = ds^T k over all 128 keys. The
+// third warpgroup brings boxes of q and dy, lse and delta, and adds dq to the sums in scratch by bulk copies, which are
+// added in the second-level cache. The orders are fixed: a tile of dq is added to by the keys' blocks in ascending
+// order, the shared prefix's first, each waiting for its turn (turn_wait). So that this takes no time, all go through
+// the rows of a sequence from the last to the first: a block is a tile or two behind the one before it.
 // Blocks take what they work on by a ticket, the longest first; whoever is waited for has a smaller one, has begun, and
 // waits only for smaller ones still: no deadlock, whatever order the card starts blocks in.
 // A group of more than four query heads is cut into parts, a block each, whose dk and dv are added in turn as well: two
@@ -20,16 +20,17 @@
 //
 //   prepare_kernel   lse and delta [H,T], turns = 0, zeros for the tokens of no sequence
 //   order_kernel     the tiles of keys, by the number of tiles of rows that see them
-//   attention_bwd_hopper_kernel   the above
+//   attention_bwd_hopper_kernel: the above
 //   finish_kernel    dq in bf16 out of the sums
 //
-// Work: 10 H d T (n + 1)/2 FLOP by the formula; with 512 tokens a quarter more, for tiles on the diagonal. Prediction,
-// H200, T = 16384, n = 512. A tile of 128 keys x 128 rows and d = 64 takes 2560 clocks of tensor cores, 1024 of
-// exponentials, some 670 of other arithmetic, of which about half lies under products of the other warpgroup, and 500
-// of barriers: 65 % of the tensor cores' rate, 52 % without the diagonals, 47 % with the last wave. 100 us, and 15 + 20
-// for the passes before and after: 280 TFLOP/s. d = 128, H = 28: the same arithmetic for twice the products: 75 %, 60 %
-// without the diagonals; but four heads at a time are what scratch holds, 128 blocks of unequal length: 40 %, 480 us
-// and 130 of passes: 250 TFLOP/s. Bytes through the second-level cache, each tile: 32 KiB of q and dy, 32 of dq.
+// Work: 10 H d T (n + 1)/2 FLOP by the formula; with sequences of 512 a quarter more, for tiles on the diagonal. Bytes
+// through the second-level cache, for each tile: 32 KiB of q and dy, 32 of dq.
+// Prediction for an H200, T = 16384, n = 512 (attention_bwd.cu as predicted there: 0.12 and 0.14 of the limit):
+//   a tile of 128 keys, 128 rows, d = 64: 2560 clocks of tensor cores; 1024 of exponentials beside 1300 of issuing, of
+//   which 500 lie under dp's product; 400 of barriers: 3750, where d = 128 (64 rows) has half the arithmetic: 3200
+//   d = 64, H = 14    2 launches of 256 blocks, 19 tiles long: 81 us; 42 for the other kernels: 300 TFLOP/s, 0.38
+//   d = 128, H = 28   scratch holds one part at a time: 8 launches of 128 blocks, the longest 32 tiles: 410 us; 160 for
+//                     the others: 260 TFLOP/s, 0.33; with T = 8192 three parts fit, and it should be 0.42
 #include "attention.cuh"
 #include "hopper_check.cuh"
 #include "hopper_tile.cuh"
@@ -41,7 +42,7 @@
 #define TILE_DQ (32 << 10) // bytes of a tile's sums
 #define PART    4          // query heads of a part of a group, at most
 
-// What a block works on; in shared memory, because the two warps that bring and add have few registers.
+// What a block works on; in shared memory, because the warps that bring and add have few registers.
 struct Work {
     int number, unit, kv, head0, head1; // the tile of keys; the part, its kv head, its query heads head0 .. head1 - 1
     int owner, start, first, keys;      // the keys' sequence, its first token, the first of the keys, how many
