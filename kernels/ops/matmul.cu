@@ -56,14 +56,14 @@ template <typename U> static __device__ __forceinline__ void store_part(U *to, P
 
 // Writes the tile's outputs through shared memory, so that neighbours in a row of y are written together. first_w: its
 // first column; with swiglu that of h, of which it has W/2.
-template <typename Tile, typename U>
+template <typename Tile, bool GATED, typename U>
 static __device__ __forceinline__ void store_tile(Outputs<U> to, char *shared, const float *sum, int64_t first_x,
                                                   int64_t first_w, int64_t M, int64_t N) {
     constexpr int PACK = Pack<U>::N, WIDTH = Tile::W + PACK; // the padding spreads rows over the banks
     static_assert(Tile::X * WIDTH * sizeof(U) <= Tile::SHARED_BYTES && Tile::W % (2 * PACK) == 0, "");
     U *out = (U *)shared; // [X, WIDTH]
-    const int columns = to.h ? Tile::W / 2 : Tile::W, packs = columns / PACK;
-    const int64_t width = to.h ? N / 2 : N;
+    constexpr int columns = GATED ? Tile::W / 2 : Tile::W, packs = columns / PACK;
+    const int64_t width = GATED ? N / 2 : N;
     __syncthreads();
     Tile::each([&](int j, int w, int x) { out[x * WIDTH + w] = from_float<U>(sum[j]); });
     __syncthreads();
@@ -72,8 +72,8 @@ static __device__ __forceinline__ void store_tile(Outputs<U> to, char *shared, c
         int64_t row = first_x + x, column = first_w + w, left = width - column;
         if (row >= M || left <= 0) continue;
         Pack<U> v = load_pack(out + x * WIDTH + w);
-        if (to.y) store_part(to.y + row * N + column, v, left, to.aligned);
-        if (!to.h) continue;
+        if (!GATED || to.y) store_part(to.y + row * N + column, v, left, to.aligned);
+        if (!GATED) continue;
         Pack<U> up = load_pack(out + x * WIDTH + columns + w);
         if (to.y) store_part(to.y + row * N + width + column, up, left, to.aligned);
 #pragma unroll
@@ -82,15 +82,17 @@ static __device__ __forceinline__ void store_tile(Outputs<U> to, char *shared, c
     }
 }
 
-// Grid: tiles x splits, where splits is 1 or the number of chunks.
-template <typename Tile, bool ALIGNED, typename U>
-static __global__ void __launch_bounds__(Tile::THREADS)
+// Grid: tiles x splits, where splits is 1 or the number of chunks. GATED: with swiglu. Not asked at run time, as a
+// plain product's rows, all one after another, are found with fewer instructions. Its launch bounds keep the compiler
+// from aiming at more blocks an SM than shared memory allows: it would spill registers.
+template <typename Tile, bool ALIGNED, bool GATED, typename U>
+static __global__ void __launch_bounds__(Tile::THREADS, GATED ? 1 : 0)
     matmul_kernel(Outputs<U> to, const typename Tile::T *x, const typename Tile::T *w, int64_t M, int64_t N, int K,
                   float *partial, unsigned *arrived, bool w_first) {
     SHARED_DYNAMIC(char, shared);
     SHARED(unsigned, before, [1]);
-    const int rows = to.h ? Tile::W / 2 : Tile::W; // of weights that are neighbours
-    const int64_t all = to.h ? N / 2 : N;          // of them
+    constexpr int rows = GATED ? Tile::W / 2 : Tile::W; // of weights that are neighbours
+    const int64_t all = GATED ? N / 2 : N;              // of them
     int64_t w_tiles = (all + rows - 1) / rows, x_tiles = (M + Tile::X - 1) / Tile::X, id = blockIdx.x;
     int64_t band = id / (BAND * x_tiles) * BAND, in_band = id - band * x_tiles;
     int64_t width = w_tiles - band < BAND ? w_tiles - band : BAND;
@@ -101,8 +103,9 @@ static __global__ void __launch_bounds__(Tile::THREADS)
     tile_stream<Tile, ALIGNED>(
         shared, w,
         [=](int64_t i) {
-            int64_t row = first_w + (i < rows ? i : i - rows);
-            return row < all ? w + (i < rows ? row : all + row) * K : NULL;
+            const bool up = GATED && i >= rows;
+            const int64_t row = first_w + (up ? i - rows : i);
+            return row < all ? w + (up ? all + row : row) * K : NULL;
         },
         1, [=](int64_t i) { return first_x + i < M ? x + (first_x + i) * K : NULL; }, begin, end,
         [&](int, float *sum) {
@@ -111,7 +114,7 @@ static __global__ void __launch_bounds__(Tile::THREADS)
                 !add_chunks<Tile::SUMS, Tile::THREADS>(sum, of_tile, (int)blockIdx.y, (int)gridDim.y, arrived + id,
                                                        before, (int)threadIdx.x, [] { __syncthreads(); }))
                 return;
-            store_tile<Tile>(to, shared, sum, first_x, first_w, M, N);
+            store_tile<Tile, GATED>(to, shared, sum, first_x, first_w, M, N);
         },
         w_first, [] { wait_for_earlier(); });
 }
@@ -156,9 +159,10 @@ template <typename Tile, bool ALIGNED, typename U> static void run(Device *d, Pr
     float *partial = split ? (float *)arena_take(&d->scratch, bytes) : NULL;
     Outputs<U> to = {data_of<U>(p.y), data_of<U>(p.h), false};
     to.aligned = aligned_rows(to.y, width) && aligned_rows(to.h, width);
-    LAUNCH_EARLY(d, (matmul_kernel<Tile, ALIGNED, U>), dim3((unsigned)tiles, split ? (unsigned)chunks : 1),
-                 Tile::THREADS, Tile::SHARED_BYTES, to, data_of<typename Tile::T>(p.x), data_of<typename Tile::T>(p.w),
-                 M, N, (int)K, partial, ((CudaDevice *)d->backend)->arrived, cuda_may_read_early(d, p.w));
+    auto matmul = present(p.h) ? matmul_kernel<Tile, ALIGNED, true, U> : matmul_kernel<Tile, ALIGNED, false, U>;
+    LAUNCH_EARLY(d, matmul, dim3((unsigned)tiles, split ? (unsigned)chunks : 1), Tile::THREADS, Tile::SHARED_BYTES, to,
+                 data_of<typename Tile::T>(p.x), data_of<typename Tile::T>(p.w), M, N, (int)K, partial,
+                 ((CudaDevice *)d->backend)->arrived, cuda_may_read_early(d, p.w));
     arena_rewind(&d->scratch, mark);
 }
 

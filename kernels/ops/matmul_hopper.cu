@@ -188,7 +188,7 @@ bool hopper_matmul(Device *d, Tensor y, Tensor h, Tensor x, Tensor w) {
 // ---- the check at open ----------------------------------------------------------------------------------------------
 // Whether this tile gives the portable kernel's bits, for K columns and a shape that has the tile's edges.
 template <typename Tile, typename U> static bool alike(Device *d, int64_t K, bool split) {
-    const int64_t M = 300, N = 520;
+    const int64_t M = HOPPER_X + 8, N = Tile::W + 40;
     const DType result = sizeof(U) == sizeof(float) ? F32 : BF16;
     size_t mark = arena_mark(&d->scratch);
     Tensor x = hopper_draw(d, M, K, 20, 1), w = hopper_draw(d, N, K, 20, 2);
@@ -207,7 +207,7 @@ HopperState hopper_check_matmul(Device *d) {
         hopper_fits(d, (const void *)matmul_hopper_kernel<Chunks160, Bf16>, Chunks160::SHARED_BYTES + 32);
     if (fits != HOPPER_USED) return fits;
     bool same = alike<One256>(d, 1000) && alike<One192>(d, 1000) && alike<One160>(d, 1000) && alike<One96>(d, 1000) &&
-                alike<One64>(d, 1000) && alike<One96>(d, 2120, true) && alike<Chunks192>(d, 2120) &&
-                alike<Chunks160>(d, 2120) && alike<Chunks128>(d, 2120);
+                alike<One64>(d, 1000) && alike<One96>(d, 2120, true) && alike<Chunks192>(d, 1096) &&
+                alike<Chunks160>(d, 1096) && alike<Chunks128>(d, 2120);
     return same ? HOPPER_USED : HOPPER_DIFFERS;
 }
