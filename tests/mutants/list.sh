@@ -100,45 +100,45 @@ mutant tile_one_long_chunk 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
     '(step % (K_CHUNK<T> / STEP) == 0 || step == steps)' '(step == steps)'
 mutant tile_swizzle_differs 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
-mutant hopper_one_long_chunk 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+mutant hopper_one_long_chunk 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'Tile::CHUNKS && step + CHUNK_STEPS < last ? step + CHUNK_STEPS : last' 'last + 0 * CHUNK_STEPS'
-mutant hopper_early_weights_twice 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+mutant hopper_early_weights_twice 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'copy_w(i, first.w, first.begin + i);' 'copy_w(i, first.w, first.begin);'
-mutant hopper_up_is_gate 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+mutant hopper_up_is_gate 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'w, row + apart, step' 'w, row, step'
-mutant hopper_rest_of_a_row 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+mutant hopper_rest_of_a_row 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'pack_bf16(sum[j], sum[j + 1]);' 'pack_bf16(sum[j + 1], sum[j]);'
-mutant hopper_counts_of_one_group kernels/ops/matmul_hopper.cu matmul \
+mutant hopper_counts_of_one_group kernels/ops/matmul_hopper.cu matmul/hopper \
     'split.arrived + half' 'split.arrived + at.tile'
-mutant hopper_pieces_from_the_start kernels/ops/matmul_hopper.cu matmul \
+mutant hopper_pieces_from_the_start kernels/ops/matmul_hopper.cu matmul/hopper \
     'at.begin = at.chunk * CHUNK_STEPS,' 'at.begin = 0,'
-mutant hopper_gate_not_rounded kernels/ops/matmul_hopper.cu matmul \
+mutant hopper_gate_not_rounded kernels/ops/matmul_hopper.cu matmul/hopper \
     'gated(to_float(from_float<U>(sum[j])),' 'gated(sum[j],'
-mutant hopper_frees_the_stage_in_use 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+mutant hopper_frees_the_stage_in_use 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'mbarrier_arrive(empty + before);
                 before = slot;' 'mbarrier_arrive(empty + slot);
                 before = slot;'
-mutant hopper_overwrites_stages 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+mutant hopper_overwrites_stages 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'mbarrier_wait(empty + slot, phase ^ 1);' ''
-mutant hopper_phase 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+mutant hopper_phase 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'if (++slot == STAGES) slot = 0, phase ^= 1;' 'if (++slot == STAGES) slot = 0;'
-mutant hopper_quad_pairs 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul \
+mutant hopper_quad_pairs 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'if (odd) v[0] = a, v[2] = b;' 'if (odd) v[0] = b, v[2] = a;'
-mutant hopper_trusts_the_card 'kernels/gpu/hopper_check.cuh>kernels/ops/matmul_hopper.cu' matmul \
+mutant hopper_trusts_the_card 'kernels/gpu/hopper_check.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'return !d->error[0] && !count;' 'return !d->error[0];'
 mutant matmul_bwd_set kernels/gpu/product.cu ops:matmul_bwd \
     'beta = add ? 1 : 0' 'beta = 0'
-mutant product_hopper_first_part_lost kernels/ops/matmul_bwd_hopper.cu matmul \
+mutant product_hopper_first_part_lost kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
     'for (int p = 0; p < parts; p++)' 'for (int p = 1; p < parts; p++)'
-mutant product_hopper_counts_on kernels/ops/matmul_bwd_hopper.cu matmul \
+mutant product_hopper_counts_on kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
     'if (threadIdx.x % WARP == 0) *arrived = 0;' ''
-mutant product_hopper_any_rest kernels/ops/matmul_bwd_hopper.cu matmul \
+mutant product_hopper_any_rest kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
     'arrived + at.rest * WARPS' 'arrived + 0 * WARPS'
-mutant product_hopper_one_box 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_bwd_hopper.cu' matmul \
+mutant product_hopper_one_box 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_bwd_hopper.cu' matmul/gradients_ \
     'step * BOX_COLUMNS, row + i * 64, b)' 'step * BOX_COLUMNS, row, b)'
-mutant product_hopper_takes_all kernels/ops/matmul_bwd_hopper.cu matmul \
+mutant product_hopper_takes_all kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
     'best.floor < RATE * .01 * best.cost' 'best.floor < 0'
-mutant product_hopper_keeps_scratch kernels/ops/matmul_bwd_hopper.cu matmul \
+mutant product_hopper_keeps_scratch kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
     '           ((CudaDevice *)d->backend)->arrived);
     arena_rewind(&d->scratch, mark);' '           ((CudaDevice *)d->backend)->arrived);
     (void)mark;'
@@ -160,27 +160,27 @@ mutant softmax_mask_off_by_one 'kernels/gpu/attention.cuh>kernels/ops/attention.
     '>= n[m][i / 2 % 2])' '> n[m][i / 2 % 2])'
 mutant merge_forgets_scale 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'fmaf(chunk_l, s.add, *l * s.old)' 'fmaf(chunk_l, s.add, *l)'
-mutant hopper_attention_forgets_seams kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_forgets_seams kernels/ops/attention_hopper.cu attention/hopper_ \
     'chunk < w.at.before && w.at.before < chunk + CHUNK' 'chunk > INT32_MAX - 1'
-mutant hopper_attention_overwrites_stages kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_overwrites_stages kernels/ops/attention_hopper.cu attention/hopper_ \
     'mbarrier_wait(room->empty + ring.slot(), ring.phase() ^ 1);' ''
-mutant hopper_attention_overwrites_work kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_overwrites_work kernels/ops/attention_hopper.cu attention/hopper_ \
     'mbarrier_wait(room->taken + works.slot(), works.phase() ^ 1);' ''
-mutant hopper_attention_keeps_what_is_odd kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_keeps_what_is_odd kernels/ops/attention_hopper.cu attention/hopper_ \
     'if (whole || !__ballot_sync(FULL, odd)) {' 'if (whole || odd || !odd) {'
-mutant hopper_attention_masks_by_one_row kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_masks_by_one_row kernels/ops/attention_hopper.cu attention/hopper_ \
     '!__ballot_sync(FULL, n[0][0] < CHUNK)' '!__ballot_sync(FULL, n[0][1] < CHUNK)'
-mutant hopper_attention_ends_early kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_ends_early kernels/ops/attention_hopper.cu attention/hopper_ \
     'min(group + 63, last)' 'min(group + 31, last)'
-mutant hopper_attention_low_parts_twice kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_low_parts_twice kernels/ops/attention_hopper.cu attention/hopper_ \
     'p.high[0][i], v' 'p.low[0][i], v'
-mutant hopper_attention_next_queries kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_next_queries kernels/ops/attention_hopper.cu attention/hopper_ \
     'room->queries[works.turn % 2][own / 16] + r' 'room->queries[0][own / 16] + r'
-mutant hopper_attention_reads_the_next_head kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_reads_the_next_head kernels/ops/attention_hopper.cu attention/hopper_ \
     '&& half + i < h.d;' ';'
-mutant hopper_attention_stores_too_many kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_stores_too_many kernels/ops/attention_hopper.cu attention/hopper_ \
     'if (row < w.rows && column < h.d)' 'if (column < h.d)'
-mutant hopper_attention_counts_on kernels/ops/attention_hopper.cu attention \
+mutant hopper_attention_counts_on kernels/ops/attention_hopper.cu attention/hopper_ \
     'next[0] = next[1] = 0;' 'next[0] = 0;'
 mutant dq_mask_off_by_one kernels/ops/attention_bwd.cu ops:attention_bwd \
     'ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;' 'ds[0][i / 4][i % 4] = key <= sees[half] ? x : 0;'
@@ -190,31 +190,31 @@ mutant dkv_no_barrier kernels/ops/attention_bwd.cu ops:attention_bwd \
     '__syncthreads(); // these rows are here, those before no longer needed' ''
 mutant attention_bwd_leaves_the_rest kernels/ops/attention_bwd.cu ops:attention_bwd \
     'for (int64_t t = from + block; t < T_all; t += blocks)' 'for (int64_t t = from + block; t < from; t += blocks)'
-mutant gradients_hopper_sees_the_next kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_sees_the_next kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'limit = own ? row + 1 - w.first : keys' 'limit = own ? row + 2 - w.first : keys'
-mutant gradients_hopper_others_rows kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_others_rows kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'if (step.n - row < ROWS) {' 'if (step.n - row < 0) {'
-mutant gradients_hopper_others_keys kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_others_keys kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'if (keys < KEYS) {' 'if (keys < 0) {'
-mutant gradients_hopper_one_part kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_one_part kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'if (part > 0) {' 'if (part > 1) {'
-mutant gradients_hopper_adds_to_nothing kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_adds_to_nothing kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'if (before) bulk_add' 'if (true) bulk_add'
-mutant gradients_hopper_prefix_has_no_turn kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_prefix_has_no_turn kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'if (step.b != w.owner) prefix = -1;' 'prefix = -1;'
-mutant gradients_hopper_shortest_first kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_shortest_first kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'place += length[i] > length[own]' 'place += length[i] < length[own]'
-mutant gradients_hopper_half_of_ds kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_half_of_ds kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'both_groups();
         float dq[32];' 'float dq[32];'
-mutant gradients_hopper_dq_not_taken kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_dq_not_taken kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'mbarrier_wait(dq_empty, turn ^ 1);' ''
-mutant gradients_hopper_boxes_too_early kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_boxes_too_early kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'mbarrier_wait(empty + slot, phase ^ 1);
         mbarrier_expect' 'mbarrier_expect'
-mutant gradients_hopper_leaves_the_rest kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_leaves_the_rest kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     'i < p.T * packs; i += threads) store_pack' 'i < 0; i += threads) store_pack'
-mutant gradients_hopper_room_of_the_next kernels/ops/attention_bwd_hopper.cu attention \
+mutant gradients_hopper_room_of_the_next kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
     '(w.kv - p.first / p.parts)' '(w.kv - p.first / p.parts) % 1'
 mutant prefix_a_row_late 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'prefix + pos : start' 'prefix + pos + 1 : start'
@@ -267,23 +267,23 @@ mutant head_no_barrier 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:logprob
             __syncthreads();' 'sum[j] * h.scale : -INFINITY; });'
 mutant head_counts_padding 'kernels/gpu/head.cuh>kernels/ops/logprob.cu' ops:logprob \
     'v < len ? sum[j] * h.scale : -INFINITY' 'sum[j] * h.scale'
-mutant head_hopper_counts_padding kernels/ops/head_hopper.cu head \
+mutant head_hopper_counts_padding kernels/ops/head_hopper.cu head/hopper \
     'token_of(i) >= left' 'token_of(i) > left'
-mutant head_hopper_two_lanes_of_four kernels/ops/head_hopper.cu head \
+mutant head_hopper_two_lanes_of_four kernels/ops/head_hopper.cu head/hopper \
     'apart < 4; apart *= 2' 'apart < 2; apart *= 2'
-mutant head_hopper_other_tree kernels/ops/head_hopper.cu head \
+mutant head_hopper_other_tree kernels/ops/head_hopper.cu head/hopper \
     'quad[i] = z[quad_at(2 * k + e, i)]' 'quad[i] = z[quad_at(k + 4 * e, i)]'
-mutant head_hopper_target_of_other_row kernels/ops/head_hopper.cu head \
+mutant head_hopper_target_of_other_row kernels/ops/head_hopper.cu head/hopper \
     'const int y = target[row] - token;' 'const int y = target[row ^ 1] - token;'
-mutant head_hopper_rows_past_the_end kernels/ops/head_hopper.cu head \
+mutant head_hopper_rows_past_the_end kernels/ops/head_hopper.cu head/hopper \
     'if (row >= p.n) return;' ''
-mutant head_hopper_gradient_past_the_end kernels/ops/head_hopper.cu head \
+mutant head_hopper_gradient_past_the_end kernels/ops/head_hopper.cu head/hopper \
     'row < stride && n < width' 'row < stride'
-mutant head_hopper_slope_of_the_first_half kernels/ops/head_hopper.cu head \
+mutant head_hopper_slope_of_the_first_half kernels/ops/head_hopper.cu head/hopper \
     'slope = slope_of(row)' 'slope = slope_of(at.x + Tile::x_of(0))'
-mutant head_hopper_quad_of_two kernels/ops/head_hopper.cu sample \
+mutant head_hopper_quad_of_two kernels/ops/head_hopper.cu sample/hopper \
     'for (int j = 1; j < EACH / 4; j++)' 'for (int j = 1; j < EACH / 8; j++)'
-mutant head_hopper_trusts_the_card kernels/ops/head_hopper.cu head \
+mutant head_hopper_trusts_the_card kernels/ops/head_hopper.cu head/hopper \
     'return same ? HOPPER_USED : HOPPER_DIFFERS;' 'return HOPPER_USED;'
 mutant sample_draws_idle_rows kernels/ops/sample.cu sample \
     'if (key[blockIdx.x] < 0) return; // the whole block' ''

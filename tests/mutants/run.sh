@@ -8,7 +8,8 @@
 # line is "N killed, N survived"; whatever survived or did not compile fails the run.
 #
 # Environment, from the Makefile: LIST (list.sh or host.sh), GRPO_TEST_DEVICE (cuda or cpu), BUILD (its directory), GRPO (the
-# program), COMPILE_CU, COMPILE_C, LINK and LIBS (commands), MUTANTS (a pattern: only those).
+# program), COMPILE_CU, COMPILE_C, LINK and LIBS (commands), MUTANTS (a pattern: only those), PART (1/3: every
+# third, from the first on).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 root=$PWD
@@ -16,11 +17,13 @@ list=tests/mutants/$LIST
 limit=${MUTANT_TIMEOUT:-300}
 export EMU_DEVICES=4 EMU_DEFER=1 EMU_GUARD=1 OMP_WAIT_POLICY=passive ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
 
-# Runs test $1 ("rollout", or "ops:rmsnorm": one op of the case table) as program $2, up to its first failure; output to $3.
+# Runs test $1 ("rollout"; "ops:rmsnorm": one op of the case table; "head/hopper": the tests with that in their name) as
+# program $2, up to its first failure; output to $3.
 run_test() {
-    op=${1#*:}
+    op=${1#*:} only=${1#*/}
     [ "$op" != "$1" ] || op=
-    ${op:+env GRPO_TEST_OP="$op"} timeout -k 5 "$limit" "$2" </dev/null >"$3" 2>&1 &
+    [ "$only" != "$1" ] || only=
+    ${op:+env GRPO_TEST_OP="$op"} ${only:+env GRPO_TEST="*$only*"} timeout -k 5 "$limit" "$2" </dev/null >"$3" 2>&1 &
     running=$!
     while kill -0 "$running" 2>/dev/null; do
         ! grep -qs '^\[ *FAILED' "$3" || kill "$running" 2>/dev/null
@@ -56,7 +59,7 @@ mutate() {
     object=${file#*>} file=${file%%>*} # HEADER>FILE.cu: the object that a header is tried in
     dir=$work/$name
     mkdir -p "$dir/$(dirname "$file")" && cp -r kernels "$dir/"
-    program=$BUILD/tests/test_${test%%:*}
+    program=$BUILD/tests/test_${test%%[:/]*}
     if ! replace "$file" "$dir/$file"; then
         verdict="not made: the text is not there exactly once"
     elif ! compile "$object" >"$dir/log" 2>&1; then
@@ -85,12 +88,13 @@ if [ "${1-}" = --one ]; then
 fi
 
 if [ "${1-}" = --pristine ]; then
-    program=$BUILD/tests/test_${3%%:*}
+    program=$BUILD/tests/test_${3%%[:/]*}
     # It may have passed in `make test` just now.
     [ ! "$program.log" -nt "$program" ] || ! grep -q '^\[ *PASSED' "$program.log" || grep -q '^\[ *FAILED' "$program.log" || exit 0
-    run_test "$3" "$program" "$2/pristine.$3" && exit 0
+    log="$2/pristine.$(echo "$3" | tr / :)"
+    run_test "$3" "$program" "$log" && exit 0
     echo "the pristine tree fails $3:"
-    grep -v -e '^\[ *OK' -e '^\[ *RUN' "$2/pristine.$3" | tail -n 20
+    grep -v -e '^\[ *OK' -e '^\[ *RUN' "$log" | tail -n 20
     touch "$2/pristine-failed"
     exit 0
 fi
@@ -99,7 +103,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 pick() { case $1 in ${MUTANTS:-*}) true ;; *) false ;; esac; }
 mutant() { if pick "$1"; then echo "$1 $3"; fi; }
-. "./$list" >"$work/list"
+. "./$list" | awk -v part="${PART:-0/1}" '{ split(part, p, "/") } NR % p[2] == p[1] % p[2]' >"$work/list"
 if [ ! -s "$work/list" ]; then
     echo "mutants: none is called $MUTANTS; $list names them" >&2
     exit 1
