@@ -6,6 +6,8 @@
 #include <stdio.h>
 
 int64_t emu_launches(const char *kernel) __attribute__((weak));
+void emu_fail_launch(const char *kernel) __attribute__((weak));
+void emu_reset(void) __attribute__((weak));
 
 // A tensor at `offset` elements into fresh memory of the device: rows that begin anywhere.
 typedef struct {
@@ -223,6 +225,20 @@ static void test_matmul_hopper(void **state) {
         device_close(dev);
     }
     unsetenv("EMU_SMS");
+
+    // Where one of them takes the card down, the error says how to do without.
+    Error e = {0};
+    emu_fail_launch("matmul_hopper_kernel");
+    assert_null(device_open(DEVICE_CUDA, 0, 2, CPU_ISA_AUTO, &e));
+    if (!strstr(e.text, "GRPO_HOPPER=off in the environment")) fail_msg("%s", e.text);
+    emu_reset();
+    setenv("GRPO_HOPPER", "off", 1);
+    dev = test_device(2);
+    before = emu_launches("matmul_hopper_kernel");
+    check_many(true);
+    assert_int_equal(emu_launches("matmul_hopper_kernel"), before);
+    device_close(dev);
+    unsetenv("GRPO_HOPPER");
 
     setenv("EMU_UNITS", "unlike", 1);
     dev = test_device(2);

@@ -1,6 +1,7 @@
 // Which of the kernels written for one card alone are used: each is checked when a device is opened.
 #include "cuda.cuh"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 bool hopper_open(Device *d, int compute_capability) {
@@ -8,13 +9,21 @@ bool hopper_open(Device *d, int compute_capability) {
 #define CHECK(name, text) hopper_check_##name,
     static const Check check[] = {HOPPER_KERNELS(CHECK)};
     CudaDevice *own = (CudaDevice *)d->backend;
-    for (int i = 0; i < HOPPER_COUNT; i++) own->hopper[i] = HOPPER_OTHER_CARD; // a check compares with what is portable
-    if (compute_capability != 90) return true;
+    const char *wish = getenv("GRPO_HOPPER");
+    const bool here = compute_capability == 90, off = here && wish && !strcmp(wish, "off");
+    // A check compares with what is portable.
+    for (int i = 0; i < HOPPER_COUNT; i++) own->hopper[i] = off ? HOPPER_LEFT_OUT : HOPPER_OTHER_CARD;
+    if (!here || off) return true;
     HopperState made[HOPPER_COUNT];
     int differ = 0;
     for (int i = 0; i < HOPPER_COUNT; i++) {
         made[i] = check[i](d);
-        if (d->error[0]) return false;
+        if (d->error[0]) {
+            size_t n = strlen(d->error);
+            snprintf(d->error + n, sizeof d->error - n,
+                     "; GRPO_HOPPER=off in the environment leaves Hopper's own kernels out");
+            return false;
+        }
         differ += made[i] == HOPPER_DIFFERS;
     }
     memcpy(own->hopper, made, sizeof made);
@@ -31,6 +40,7 @@ static const char *state_text(HopperState s) {
     case HOPPER_USED: return "used";
     case HOPPER_NO_CODE: return "not used: this build has no code for the card; make CUDA_ARCH=native";
     case HOPPER_NO_ROOM: return "not used: the card has too little shared memory";
+    case HOPPER_LEFT_OUT: return "not used: the environment has GRPO_HOPPER=off";
     case HOPPER_DIFFERS: return "not used: its results are not the portable kernel's here";
     }
     return "";
