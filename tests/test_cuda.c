@@ -159,7 +159,7 @@ static void so_it_is_on_hopper(void **state) {
     int64_t opened_forward = emu_launches("matmul_hopper_kernel") - forward; // to check them
     int64_t opened_backward = emu_launches("product_hopper_kernel") - backward;
     assert_true(opened_forward > 0 && opened_backward > 0);
-    check_resumed(RESUMED " share_prompts=false", PRODUCTS_OWN); // many tokens
+    check_resumed(RESUMED " share_prompts=false", PRODUCTS_OWN);                   // many tokens
     forward = emu_launches("matmul_hopper_kernel") - forward - 4 * opened_forward; // and three fixtures
     backward = emu_launches("product_hopper_kernel") - backward - 4 * opened_backward;
     printf("products by wgmma: %lld forward, %lld backward\n", (long long)forward, (long long)backward);

@@ -6,7 +6,7 @@
 mutant fill_blocks_overlap kernels/ops/elementwise.cu ops:cast \
     'blockIdx.x * THREADS * TURNS + threadIdx.x' 'blockIdx.x * THREADS + threadIdx.x'
 mutant lerp_adds_all kernels/ops/elementwise.cu ops:lerp \
-    '(1 - alpha) * to_float(a.y.x[j])' 'to_float(a.y.x[j])'
+    'fmaf(alpha, g[j], (1 - alpha) * f[j])' 'fmaf(alpha, g[j], f[j])'
 mutant group_reads_past_row 'kernels/gpu/memory.cuh>kernels/ops/rmsnorm.cu' ops:rmsnorm \
     'if (j < left) g.x[j] = p[j];' 'g.x[j] = p[j];'
 mutant groups_across_rows 'kernels/gpu/memory.cuh>kernels/ops/rmsnorm.cu' ops:rmsnorm \
@@ -21,7 +21,7 @@ mutant column_sums_set kernels/ops/reduce.cu ops:rmsnorm_bwd \
 mutant embed_rank_off_by_one kernels/ops/embed.cu ops:embed_bwd \
     'u < b; u++) rank += bin' 'u <= b; u++) rank += bin'
 mutant embed_gradient_set kernels/ops/embed.cu ops:embed_bwd \
-    'sum[j] = to_float(old.x[j]);' 'sum[j] = 0;'
+    'group_floats<E>(sum, old);' 'for (int j = 0; j < E; j++) sum[j] = 0;'
 mutant embed_count_no_barrier kernels/ops/embed.cu ops:embed_bwd \
     'count[b] = 0;
     __syncthreads();' 'count[b] = 0;'
@@ -33,38 +33,36 @@ mutant copy_waits_for_no_host kernels/device/cuda.cu ops:fill \
 mutant rmsnorm_one_room kernels/ops/rmsnorm.cu ops:rmsnorm \
     't += gridDim.x, turn ^= 1)' 't += gridDim.x)'
 mutant rmsnorm_norm_of_x kernels/ops/rmsnorm.cu ops:rmsnorm \
-    'const T *stored = delta ? sum : x;' 'const T *stored = x;'
+    'f[j] += a[j];' 'f[j] += 0 * a[j];'
 mutant rmsnorm_no_eps kernels/ops/rmsnorm.cu ops:rmsnorm \
     '(float)D + eps);' '(float)D);'
 mutant rmsnorm_bwd_forgets_residual kernels/ops/rmsnorm.cu ops:rmsnorm_bwd \
-    'if (dres) gradient += to_float(a.dres.x[j]);' ''
+    'if (dres) d[j] += through[j];' ''
 mutant rmsnorm_bwd_set kernels/ops/rmsnorm.cu ops:rmsnorm_bwd \
-    'dw[j] = fmaf(g, v * r, dw[j]);' 'dw[j] = g * v * r;'
+    'dw[k][j] = fmaf(d, v, dw[k][j]);' 'dw[k][j] = d * v;'
 mutant rmsnorm_bwd_one_room kernels/ops/rmsnorm.cu ops:rmsnorm_bwd \
-    'block_sum(dot, room[t % 2])' 'block_sum(dot, room[0])'
+    'row_sum(dots, room[turn] +' 'row_sum(dots, room[0] +'
 mutant qk_norm_keys_as_queries kernels/ops/qk_norm.cu ops:qk_norm \
-    'head < h.queries ? q_w : k_w' 'head <= h.queries ? q_w : k_w'
+    '*key = head >= h.queries;' '*key = head > h.queries;'
 mutant qk_norm_bwd_mixes_weights kernels/ops/qk_norm.cu ops:qk_norm_bwd \
-    'dw[0][k] += key ? 0.0f : part_of_dw' 'dw[0][k] += part_of_dw'
+    'else dw[0][k] += g' 'dw[0][k] += g'
 mutant qk_norm_bwd_no_barrier kernels/ops/qk_norm.cu ops:qk_norm_bwd \
-    '        lane_store(sums[warp], dw[which], h.head);
-        __syncthreads();' '        lane_store(sums[warp], dw[which], h.head);'
+    '        lane_store<d>(sums[warp] + lane, dw[which], h);
+        __syncthreads();' '        lane_store<d>(sums[warp] + lane, dw[which], h);'
 mutant rope_turns_values kernels/ops/rope.cu ops:rope \
-    'if (head < r.rotated)
-#pragma' 'if (head < r.heads)
-#pragma'
+    'if (p.head < r.rotated) rotate<E, plain, false>' 'if (p.head < r.heads) rotate<E, plain, false>'
 mutant rope_writes_hidden_rows kernels/ops/rope.cu ops:rope \
-    'in_cache >= 0 && kv_row[first + t] >= 0' 'in_cache >= 0'
+    'in_cache >= 0 ? kv_row[first + t] : -1' 'in_cache >= 0 ? abs(kv_row[first + t]) : -1'
 mutant rope_no_barrier kernels/ops/rope.cu ops:rope \
-    'make_angles(angle, r, pos, first, rows);
-    __syncthreads();' 'make_angles(angle, r, pos, first, rows);'
+    'make_angles(angles, p, r, pos + first, rows);
+        __syncthreads();' 'make_angles(angles, p, r, pos + first, rows);'
 mutant rope_bwd_turns_on kernels/ops/rope.cu ops:rope_bwd \
-    'y[e] = y[e] * cs - a * sn;' 'y[e] = y[e] * cs + a * sn;'
+    'rotate<E, plain, true>(x, y' 'rotate<E, plain, false>(x, y'
 mutant rope_bwd_loses_a_lane kernels/ops/rope.cu ops:rope_bwd \
-    'for (int k = 1; k < lanes; k++)' 'for (int k = 1; k < lanes - 1; k++)'
+    'for (int k = 1; k < s.lanes; k++)' 'for (int k = 1; k < s.lanes - 1; k++)'
 mutant rope_bwd_angles_no_barrier kernels/ops/rope.cu ops:rope_bwd \
-    '        __syncthreads();
-        make_angles(angle, r, pos, row0, n);' '        make_angles(angle, r, pos, row0, n);'
+    'end - row0 < each ? end - row0 : each);
+        __syncthreads();' 'end - row0 < each ? end - row0 : each);'
 mutant lora_down_scale kernels/ops/lora.cu ops:lora_down \
     '= p.scale * s;' '= s;'
 mutant lora_up_no_bare_parts kernels/ops/lora.cu ops:lora_up \
@@ -74,13 +72,11 @@ mutant lora_grad_blocks_overlap kernels/ops/lora.cu ops:lora_grad \
 mutant lora_parts_in_place kernels/ops/lora.cu ops:lora_down \
     'low += p.rank, element' 'element'
 mutant swiglu_bwd_slope kernels/ops/swiglu.cu ops:swiglu_bwd \
-    '(1.0f + x * (1.0f - s))' '(1.0f + x * s)'
+    '(1.0f + x[j] * (1.0f - s))' '(1.0f + x[j] * s)'
 mutant swiglu_wrong_half kernels/ops/swiglu.cu ops:swiglu \
-    'u = group_load<E>(row + F + i, F - i, whole);
-#pragma unroll
-        for (int j = 0; j < E; j++) g.x[j]' 'u = group_load<E>(row + i, F - i, whole);
-#pragma unroll
-        for (int j = 0; j < E; j++) g.x[j]'
+    'u = group_load<E, plain>(from + F, F - i, whole);
+        float x[E], y[E];' 'u = group_load<E, plain>(from, F - i, whole);
+        float x[E], y[E];'
 
 # ---- products --------------------------------------------------------------------------------------------------------
 mutant matmul_counter_left 'kernels/gpu/chunks.cuh>kernels/ops/matmul.cu' matmul \
@@ -88,8 +84,8 @@ mutant matmul_counter_left 'kernels/gpu/chunks.cuh>kernels/ops/matmul.cu' matmul
 mutant matmul_last_block_no_barrier 'kernels/gpu/chunks.cuh>kernels/ops/matmul.cu' matmul \
     '    barrier();
     if (*before != (unsigned)chunks - 1) return false;' '    if (*before != (unsigned)chunks - 1) return false;'
-mutant matmul_swiglu_halves kernels/ops/matmul.cu matmul \
-    'w + (i < rows ? row : all + row) * K' 'w + (first_w + i) * K'
+mutant matmul_swiglu_halves kernels/ops/matmul.cu matmul/swiglu \
+    'w + (up ? all + row : row) * K' 'w + (first_w + i) * K'
 mutant matmul_swiglu_up_in_place kernels/ops/matmul.cu matmul \
     'to.y + row * N + width + column' 'to.y + row * N + column'
 mutant tile_early_weights_twice 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
@@ -128,8 +124,8 @@ mutant hopper_trusts_the_card 'kernels/gpu/hopper_check.cuh>kernels/ops/matmul_h
     'return !d->error[0] && !count;' 'return !d->error[0];'
 mutant matmul_bwd_set kernels/gpu/product.cu ops:matmul_bwd \
     'beta = add ? 1 : 0' 'beta = 0'
-mutant product_hopper_first_part_lost kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
-    'for (int p = 0; p < parts; p++)' 'for (int p = 1; p < parts; p++)'
+mutant product_hopper_last_part_lost kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
+    'for (int p = 0; p < parts; p++,' 'for (int p = 1; p < parts; p++,'
 mutant product_hopper_counts_on kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
     'if (threadIdx.x % WARP == 0) *arrived = 0;' ''
 mutant product_hopper_any_rest kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
