@@ -124,7 +124,7 @@ mutant hopper_trusts_the_card 'kernels/gpu/hopper_check.cuh>kernels/ops/matmul_h
     'return !d->error[0] && !count;' 'return !d->error[0];'
 mutant matmul_bwd_set kernels/gpu/product.cu ops:matmul_bwd \
     'beta = add ? 1 : 0' 'beta = 0'
-mutant product_hopper_last_part_lost kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
+mutant product_hopper_first_part_lost kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
     'for (int p = 0; p < parts; p++,' 'for (int p = 1; p < parts; p++,'
 mutant product_hopper_counts_on kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
     'if (threadIdx.x % WARP == 0) *arrived = 0;' ''
