@@ -21,7 +21,8 @@ if [ "${1-}" = --one ]; then
     program=${2%@*}
     # An emulated GPU does nothing before somebody waits for it, and its memory is out of reach: what the host reads
     # too early, or where it cannot, shows. (Its own tests choose.)
-    if [ -n "${GRPO_TEST_DEVICE-}" ] && [ "${program#*/test_emu}" = "$program" ]; then
+    if [ -n "${GRPO_TEST_DEVICE-}" ] && [ "${program#*/test_emu}" = "$program" ] &&
+        [ "${program#*/test_draw}" = "$program" ]; then
         export EMU_DEFER="${EMU_DEFER:-1}" EMU_GUARD="${EMU_GUARD:-1}"
     fi
     start=$(date +%s%N)

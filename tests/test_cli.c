@@ -241,11 +241,11 @@ static void resuming_names_other_examples(void **state) {
     for (int i = 0; i < 3; i++) {
         char *line = xasprintf("{\"prompt\": \"%s\", \"completion\": \"3\"}\n", example[i]);
         char *all =
-            xasprintf("train " TINY "train_file=$D/train.jsonl output_dir=$D/shown few_shot_file=$D/shown.jsonl "
+            xasprintf("train " TINY "train_file=$D/train.jsonl output_dir=$D/examples few_shot_file=$D/examples.jsonl "
                       "raw=true max_prompt_length=64 max_steps=%d",
                       i + 1);
         char *args = words(all);
-        write_file("shown.jsonl", line);
+        write_file("examples.jsonl", line);
         if (grpo(args, NULL, &out)) fail_msg("%s", out.s);
         if (!strstr(out.s, "few_shot_file or system_prompt_file says is not what") != (i != 1))
             fail_msg("%d: %s", i, out.s);
