@@ -45,7 +45,6 @@ mutants() {
     mutant ds_not_made_visible attention_bwd_hopper.ptx attention_bwd 's/fence\.proxy\.async\.shared::cta;//'
     mutant across_is_along attention_bwd_hopper.ptx attention_bwd 's/(m64n64k16[^;]*add, 1, 1), 1, 1;/\1, 1, 0;/'
     mutant dq_never_read attention_bwd_hopper.ptx attention_bwd 's/cp\.async\.bulk\.wait_group\.read 0;//; s/cp\.async\.bulk\.wait_group 0;//'
-    mutant adds_before_its_turn attention_bwd_hopper.ptx attention_bwd '/ld\.acquire\.gpu/,/bra/s/@%p[0-9]+ bra[^;]*;//'
     # mma.sync, ldmatrix, cp.async.
     mutant mma_b_swapped matmul.ptx matmul 's/(mma\.sync[^{]*\{[^}]*\}, \{[^}]*\}, )\{(%r[0-9]+),(%r[0-9]+)\}/\1{\3,\2}/'
     mutant mma_a_swapped attention.ptx attention 's/(mma\.sync[^{]*\{[^}]*\}, )\{(%r[0-9]+),(%r[0-9]+),/\1{\3,\2,/'
