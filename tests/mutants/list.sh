@@ -144,18 +144,10 @@ mutant hopper_attention_keeps_what_is_odd kernels/ops/attention_hopper.cu attent
     'if (whole || !__ballot_sync(FULL, odd)) {' 'if (whole || odd || !odd) {'
 mutant hopper_attention_masks_by_one_row kernels/ops/attention_hopper.cu attention/hopper_ \
     '!__ballot_sync(FULL, n[0][0] < CHUNK)' '!__ballot_sync(FULL, n[0][1] < CHUNK)'
-mutant hopper_attention_ends_early kernels/ops/attention_hopper.cu attention/hopper_ \
-    'min(group + 63, last)' 'min(group + 31, last)'
 mutant hopper_attention_low_parts_twice kernels/ops/attention_hopper.cu attention/hopper_ \
     'p.high[0][i], v' 'p.low[0][i], v'
 mutant hopper_attention_next_queries kernels/ops/attention_hopper.cu attention/hopper_ \
     'room->queries[works.turn % 2][own / 16] + r' 'room->queries[0][own / 16] + r'
-mutant hopper_attention_reads_the_next_head kernels/ops/attention_hopper.cu attention/hopper_ \
-    '&& half + i < h.d;' ';'
-mutant hopper_attention_stores_too_many kernels/ops/attention_hopper.cu attention/hopper_ \
-    'if (row < w.rows && column < h.d)' 'if (column < h.d)'
-mutant hopper_attention_counts_on kernels/ops/attention_hopper.cu attention/hopper_ \
-    'next[0] = next[1] = 0;' 'next[0] = 0;'
 mutant dq_mask_off_by_one kernels/ops/attention_bwd.cu ops:attention_bwd \
     'ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;' 'ds[0][i / 4][i % 4] = key <= sees[half] ? x : 0;'
 mutant dq_forgets_delta kernels/ops/attention_bwd.cu ops:attention_bwd \
