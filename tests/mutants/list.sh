@@ -156,14 +156,30 @@ mutant dkv_no_barrier kernels/ops/attention_bwd.cu ops:attention_bwd \
     '__syncthreads(); // these rows are here, those before no longer needed' ''
 mutant attention_bwd_leaves_the_rest kernels/ops/attention_bwd.cu ops:attention_bwd \
     'for (int64_t t = from + block; t < T_all; t += blocks)' 'for (int64_t t = from + block; t < from; t += blocks)'
-mutant gradients_hopper_sees_the_next kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
+mutant gradients_hopper_sees_the_next 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
     'limit = own ? row + 1 - w.first : keys' 'limit = own ? row + 2 - w.first : keys'
-mutant gradients_hopper_others_rows kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
+mutant gradients_hopper_others_rows 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
     'if (step.n - row < ROWS) {' 'if (step.n - row < 0) {'
-mutant gradients_hopper_others_keys kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
+mutant gradients_hopper_others_keys 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
     'if (keys < KEYS) {' 'if (keys < 0) {'
-mutant gradients_hopper_one_part kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
+mutant gradients_hopper_one_part 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
     'if (part > 0) {' 'if (part > 1) {'
+mutant gradients_hopper_adds_to_nothing 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+    'if (before) bulk_add' 'if (true) bulk_add'
+mutant gradients_hopper_prefix_has_no_turn 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+    'if (step.b != w.owner) prefix = -1;' 'prefix = -1;'
+mutant gradients_hopper_shortest_first kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
+    'place += length[i] > length[own]' 'place += length[i] < length[own]'
+mutant gradients_hopper_half_of_ds 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+    'both_groups();
+        float dq[32];' 'float dq[32];'
+mutant gradients_hopper_dq_not_taken 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+    'mbarrier_wait(dq_empty, turn ^ 1);' ''
+mutant gradients_hopper_boxes_too_early 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+    'mbarrier_wait(empty + slot, phase ^ 1);
+        mbarrier_expect' 'mbarrier_expect'
+mutant gradients_hopper_leaves_the_rest kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
+    'i < p.T * packs; i += threads) store_pack' 'i < 0; i += threads) store_pack'
 mutant prefix_a_row_late 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'prefix + pos : start' 'prefix + pos + 1 : start'
 mutant prefix_seam_off_by_one 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
