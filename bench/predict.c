@@ -93,7 +93,7 @@ static const struct {
     {"decode T=256", "", 0.60},
     // By wgmma: one warpgroup sums or draws while the other multiplies, as far as the ring of stages is long.
     {"logprob T=8192", "", 0.77},
-    {"logprob_bwd T=8192", "", 0.70}, // and two products by cuBLASLt, whose sums go through memory
+    {"logprob_bwd T=8192", "", 0.70}, // and two products, whose sums go through memory
     {"sample T=256", "opt", 0.12},    // filters: the logits go through memory
     {"sample T=256", "", 0.60},       // Philox and a logarithm for each logit
     {"grpo_loss T=1048576", "", 0.50},

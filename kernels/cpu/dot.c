@@ -324,15 +324,19 @@ ALWAYS_INLINE void rows_few(float *c, int64_t stride, DType t, const int MR, Row
         }
     }
 }
+// The rows for which rows_few is compiled: 2, 4 or 8.
+static int few_rows(int64_t m) { return m <= 2 ? 2 : m <= 4 ? 4 : FEW; }
 ALWAYS_INLINE void rows_few_any(float *c, int64_t stride, DType t, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    if (m <= 2) rows_few(c, stride, t, 2, a, m, b, n, K);
-    else if (m <= 4) rows_few(c, stride, t, 4, a, m, b, n, K);
-    else rows_few(c, stride, t, 8, a, m, b, n, K);
+    switch (few_rows(m)) {
+    case 2: rows_few(c, stride, t, 2, a, m, b, n, K); break;
+    case 4: rows_few(c, stride, t, 4, a, m, b, n, K); break;
+    default: rows_few(c, stride, t, FEW, a, m, b, n, K);
+    }
 }
 // Whether m rows go by rows_few.
 static bool are_few(DType t, int64_t m, int64_t K) {
-    const int64_t each = (int64_t)dtype_size(t), steps = (K * each + STEP_BYTES - 1) / STEP_BYTES;
-    return m <= FEW && (m <= 2 ? 2 : m <= 4 ? 4 : 8) * steps * STEP_BYTES <= FEW_BYTES && K * each <= HELD * DOT_CHUNK;
+    const int64_t bytes = K * (int64_t)dtype_size(t), steps = (bytes + STEP_BYTES - 1) / STEP_BYTES;
+    return m <= FEW && few_rows(m) * steps * STEP_BYTES <= FEW_BYTES && bytes <= HELD * DOT_CHUNK;
 }
 
 Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K) {

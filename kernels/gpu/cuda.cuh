@@ -73,6 +73,7 @@ bool hopper_attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, T
 bool hopper_attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq,
                           Tensor prefix, int n_kv);
 // c[m,n] = (or +=, with `add`) a[m,k] b[k,n] by wgmma; with a_t, a is stored as [k,m]. Gives back all scratch. False,
-// and nothing done, where it does not apply or is expected to be slower than the library: the caller takes
-// cuda_product.
+// and nothing done, where it does not apply or is expected to be slower than the library.
 bool hopper_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b);
+// The same by whichever of hopper_product and cuda_product d->products and the shape ask for (ops/matmul_bwd.cu).
+void gradient_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b);

@@ -8,7 +8,7 @@
 //   Hopper many rows take head_hopper.cu, which is expected to reach 77 % of the floor.
 // logprob_bwd: computes the logits again, the same bits, and turns them into their gradient on the way to scratch
 //   dz_v = (1/temperature) (dlogp (1[v = target] - p_v) - dentropy p_v (log p_v + entropy))
-//   as dz[tokens of the vocabulary, rows], or on Hopper its transpose; then dx += dz^T w and dw += dz x by cuBLASLt.
+//   as dz[tokens of the vocabulary, rows], or on Hopper its transpose; then dx += dz^T w and dw += dz x as any gradient.
 //   Blocks of rows and of the vocabulary keep it within scratch. Floor: 6 N V D FLOP. 8,192 rows of 0.5B go in blocks
 //   of 4,096 rows by 4,096 tokens, which move 4.4 GB of sums beside that: 1 ms, much of it under the products, as each
 //   of a block's three takes 38 us and moves 45 to 65 MB. Expected on Hopper: 12 ms where the floor is 8.5.
@@ -176,9 +176,9 @@ static void logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor de
             Head<T> h = {xs, data_of<T>(w), NULL, NULL, n, V, v / HEAD_CHUNK, (int)D, scale};
             bool by_row = differentiate(d, h, len, to);
             Tensor g = by_row ? tensor2(dz, x.dtype, stride, len) : tensor2(dz, x.dtype, len, stride);
-            cuda_product(d, tensor2(sum, F32, stride, D), v > 0, g, !by_row, tensor_rows(w, v, len), false);
+            gradient_product(d, tensor2(sum, F32, stride, D), v > 0, g, !by_row, tensor_rows(w, v, len));
             if (present(dw))
-                cuda_product(d, tensor_rows(dw, v, len), true, g, by_row, tensor2(xs, x.dtype, stride, D), false);
+                gradient_product(d, tensor_rows(dw, v, len), true, g, by_row, tensor2(xs, x.dtype, stride, D));
         }
         LAUNCH(d, scatter_kernel<T>, (unsigned)n, GATHER_THREADS, 0, data_of<T>(dx), sum, i32(rows) + first, D);
     }

@@ -7,12 +7,12 @@
 // Floor: 2 M N K FLOP each way on the tensor cores.
 #include "cuda.cuh"
 
-static void product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b) {
+void gradient_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b) {
     if (!hopper_product(d, c, add, a, a_t, b)) cuda_product(d, c, add, a, a_t, b, false);
 }
 
 void cuda_matmul_bwd(Device *d, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w) {
     Tensor dy2 = tensor2(dy.data, dy.dtype, dy.dim[0], tensor_width(dy));
-    if (present(dx)) product(d, dx, false, dy2, false, w);
-    if (present(dw)) product(d, dw, true, dy2, true, x);
+    if (present(dx)) gradient_product(d, dx, false, dy2, false, w);
+    if (present(dw)) gradient_product(d, dw, true, dy2, true, x);
 }
