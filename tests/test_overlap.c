@@ -2,11 +2,8 @@
 // end; and ranks that stop, die or go wrong meanwhile. On GPUs (GRPO_TEST_DEVICE=cuda) each rank needs one of its own;
 // on the CPU, which adds up after the pass, the parts are put into the pass too.
 #include "on_device.h"
-#include "ranks.h"
-#include "ranks_output.h"
+#include "ranks_run.h"
 #include "several_gpus.h"
-#include "signals.h"
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 
@@ -73,9 +70,9 @@ static void spy(Trainer *t) {
 }
 
 // What command_train does.
-static ExitCode be_rank(Error *e) {
-    Trainer *t = &run->t;
-    if (!trainer_open(t, &run->cfg, e) || !trainer_resume(t, e)) return e->code;
+static ExitCode be_rank(Fixture *f, Error *e) {
+    Trainer *t = &f->t;
+    if (!trainer_open(t, &f->cfg, e) || !trainer_resume(t, e)) return e->code;
     spy(t);
     while (t->state.step < t->total_steps) {
         products = 0;
@@ -98,39 +95,14 @@ static ExitCode be_rank(Error *e) {
     "threads=1 comm_timeout=60 max_steps=2 per_device_train_batch_size=2 gradient_accumulation_steps=2 "               \
     "max_completion_length=2 beta=0 save_total_limit=9 "
 
-// Trains the fixture on some ranks; the exit code, and what was said on stderr.
+// Trains the fixture on some ranks; the exit code, and what was said on stderr (run_ranks).
 static int train(Fixture *f, bool in_the_pass, int what, const char *options, Str *said) {
-    char *log = xasprintf("%s/stderr", f->dir), *all = xasprintf(TINY "%s", options);
+    char *all = xasprintf(TINY "%s", options);
     *told = (Told){0};
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-        dup2(fd, STDERR_FILENO);
-        Error e = {0};
-        run = f, within = in_the_pass, fault = what;
-        fixture_config(f, all);
-        signals_install(true);
-        ExitCode code;
-        if (ranks_start(&f->cfg, &code, &e)) {
-            code = be_rank(&e);
-            fixture_close(f);
-        }
-        if (*e.text && ranks_speak(code, &e)) fprintf(stderr, "grpo: error: %s\n", e.text);
-        fflush(NULL);
-        _exit(code);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    size_t n;
-    Error e = {0};
-    char *text = file_read(log, 1 << 20, &n, &e);
-    assert_non_null(text);
-    if (said) str_clear(said), str_add(said, text, n);
-    else if (WEXITSTATUS(status)) fail_msg("%s: exit %d: %s", options, WEXITSTATUS(status), text);
-    free(text), free(all), free(log);
-    return WEXITSTATUS(status);
+    run = f, within = in_the_pass, fault = what;
+    int code = run_ranks(f, all, be_rank, said);
+    free(all);
+    return code;
 }
 
 static void assert_said(const Str *said, const char *words) {

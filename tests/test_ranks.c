@@ -3,13 +3,9 @@
 #include "train_commands.h"
 #include "eval.h"
 #include "file.h"
-#include "ranks.h"
-#include "ranks_output.h"
-#include "signals.h"
-#include <fcntl.h>
+#include "ranks_run.h"
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 
 // ---- ranks inside the test: a child forks them, so that a rank can be given a fault ---------------------------------
 
@@ -134,44 +130,15 @@ static ExitCode be_rank(Fixture *f, Error *e) {
     return EXIT_OK;
 }
 
-// Runs the fixture's training on as many ranks as `options` say; the exit code, and what was said on stderr.
+// Runs the fixture's training on as many ranks as `options` say; the exit code, and what was said on stderr
+// (run_ranks).
 static int train(Fixture *f, const char *options, Fault what, Str *said) {
-    char *log = xasprintf("%s/stderr", f->dir);
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-        dup2(fd, STDERR_FILENO);
-        Error e = {0};
-        fault = what;
-        armed = false;
-        char *all = xasprintf("%s eval_steps=1000 eval_file=%s/train.jsonl", options, f->dir); // so that there is one
-        fixture_config(f, all);
-        free(all);
-        signals_install(true);
-        ExitCode code;
-        if (ranks_start(&f->cfg, &code, &e)) {
-            code = be_rank(f, &e);
-            fixture_close(f);
-        }
-        if (*e.text && ranks_speak(code, &e)) fprintf(stderr, "grpo: error: %s\n", e.text);
-        fflush(NULL);
-        _exit(code);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    size_t n;
-    Error e = {0};
-    char *text = file_read(log, 1 << 20, &n, &e);
-    if (said) {
-        str_clear(said);
-        str_add(said, text, n);
-    }
-    if (WEXITSTATUS(status) && !said) fail_msg("%s: exit %d: %s", options, WEXITSTATUS(status), text);
-    free(text);
-    free(log);
-    return WEXITSTATUS(status);
+    char *all = xasprintf("%s eval_steps=1000 eval_file=%s/train.jsonl", options, f->dir); // so that there is one
+    fault = what;
+    armed = false;
+    int code = run_ranks(f, all, be_rank, said);
+    free(all);
+    return code;
 }
 
 // ---- the same numbers -----------------------------------------------------------------------------------------------
