@@ -2,6 +2,7 @@
 #pragma once
 #include "config.h"
 #include "device.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,14 +21,27 @@ static inline Device *test_device(int threads) { return test_device_of(0, thread
 
 // The emulator's (tests/emu/emu.h), where it is.
 int64_t emu_launches(const char *kernel) __attribute__((weak));
-// An emulated Hopper card, whose two kinds of tensor cores give the same bits or not.
-static inline Device *test_hopper_device(bool alike) {
-    setenv("EMU_ARCH", "90", 1);
-    if (!alike) setenv("EMU_UNITS", "unlike", 1);
+// Whether the device is an emulated GPU, which can be asked to be another card; else says that the test is skipped.
+static inline bool test_emulated(const char *test) {
+    if (emu_launches && test_on_cuda()) return true;
+    printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", test);
+    return false;
+}
+// An emulated card of that generation ("90": Hopper), with one more variable of tests/emu/README.md set, or NULL.
+static inline Device *test_card(const char *arch, const char *name, const char *value) {
+    const char *now = getenv("EMU_ARCH");
+    char *usual = now ? xstrdup(now) : NULL;
+    setenv("EMU_ARCH", arch, 1);
+    if (name) setenv(name, value, 1);
     Device *d = test_device(2);
-    unsetenv("EMU_UNITS"), unsetenv("EMU_ARCH");
+    if (name) unsetenv(name);
+    if (usual) setenv("EMU_ARCH", usual, 1);
+    else unsetenv("EMU_ARCH");
+    free(usual);
     return d;
 }
+// A Hopper card, whose two kinds of tensor cores give the same bits or not.
+static inline Device *test_hopper_device(bool alike) { return test_card("90", alike ? NULL : "EMU_UNITS", "unlike"); }
 
 // Copies of a tensor: of host memory in the device's (device_drop gives it back), and of the device's in host memory
 // (free). NONE stays NONE.

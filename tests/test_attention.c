@@ -1,6 +1,6 @@
 // The numerics contract of attention, with memcmp: a token's output is the same bits in a packed pass and in decode, at
 // any packing, thread count and split of the cache; keys it may not see have no influence at all.
-#include "cases.h"
+#include "attention_case.h"
 #include "child.h"
 #include "on_device.h"
 #include "staging.h"
@@ -14,57 +14,9 @@ static void omp_set_num_threads(int n) {}
 static int omp_get_max_threads(void) { return 1; }
 #endif
 
-int64_t emu_launches(const char *kernel) __attribute__((weak));
-
-typedef struct {
-    int H, K, d;
-} Heads;
 static const Heads heads[] = {{7, 1, 64}, {6, 2, 128}, {2, 2, 6}, {4, 2, 16}, {18, 1, 34}, {3, 1, 256}};
 static const DType dtypes[] = {F32, BF16};
-static const int lengths[] = {1, 0, 63, 64, 65, 2, 0, 128, 150, 5, -1};
-enum { TOKENS = 478, SEQUENCES = 10 };
 
-typedef struct {
-    Heads h;
-    DType t;
-    Tensor qkv, y, lse; // [T, H+2K, d], [T, H, d], [T, H]
-    int32_t seq[SEQUENCES + 1];
-    size_t qkv_row, y_row; // bytes of a token
-} Pass;
-
-static Tensor room(DType t, int64_t a, int64_t b, int64_t e) {
-    Tensor x = tensor3(NULL, t, a, b, e);
-    x.data = xcalloc(1, tensor_bytes(x) + 64);
-    return x;
-}
-
-// The ops on host memory: inputs go to the device, outputs come back.
-static void attention_from(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, Tensor prefix, int n_kv) {
-    Tensor x[] = {to_device(d, y), to_device(d, lse), to_device(d, qkv), to_device(d, seq),
-                  present(prefix) ? to_device(d, prefix) : NONE};
-    d->attention(d, x[0], x[1], x[2], x[3], x[4], n_kv);
-    device_fetch(d, y.data, x[0]);
-    device_fetch(d, lse.data, x[1]);
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++)
-        if (present(x[i])) device_drop(d, x[i]);
-}
-static void attention(Device *d, Tensor y, Tensor lse, Tensor qkv, Tensor seq, int n_kv) {
-    attention_from(d, y, lse, qkv, seq, NONE, n_kv);
-}
-static void attention_bwd(Device *d, Tensor dqkv, Tensor dy, Tensor y, Tensor lse, Tensor qkv, Tensor seq,
-                          Tensor prefix, int n_kv) {
-    Tensor x[] = {to_device(d, dqkv),
-                  to_device(d, dy),
-                  to_device(d, y),
-                  to_device(d, lse),
-                  to_device(d, qkv),
-                  to_device(d, seq),
-                  present(prefix) ? to_device(d, prefix) : NONE};
-    d->attention_bwd(d, x[0], x[1], x[2], x[3], x[4], x[5], x[6], n_kv);
-    device_fetch(d, dqkv.data, x[0]);
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++)
-        if (present(x[i])) device_drop(d, x[i]);
-}
 static void decode(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_kv) {
     Tensor dy = to_device(d, y), dqkv = to_device(d, qkv), dkv = to_device(d, kv), dspan = to_device(d, span);
     d->decode(d, dy, dqkv, dkv, dspan, n_kv);
@@ -72,24 +24,6 @@ static void decode(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int 
     device_drop(d, dy), device_drop(d, dqkv), device_drop(d, dkv), device_drop(d, dspan);
 }
 
-static Pass pass_new(Device *d, Heads h, DType t) {
-    Pass p = {.h = h, .t = t};
-    p.qkv = room(t, TOKENS, h.H + 2 * h.K, h.d);
-    p.y = room(t, TOKENS, h.H, h.d);
-    p.lse = room(F32, TOKENS, h.H, 1);
-    p.qkv_row = tensor_bytes(p.qkv) / TOKENS;
-    p.y_row = tensor_bytes(p.y) / TOKENS;
-    for (int b = 0; b < SEQUENCES; b++) p.seq[b + 1] = p.seq[b] + lengths[b];
-    Case random = {.random = 7};
-    for (int64_t i = 0; i < tensor_numel(p.qkv); i++) tensor_set(p.qkv, i, (float)(2 * case_normal(&random)));
-    attention(d, p.y, p.lse, p.qkv, tensor1(p.seq, I32, SEQUENCES + 1), h.K);
-    return p;
-}
-static void pass_free(Pass *p) {
-    free(p->qkv.data);
-    free(p->y.data);
-    free(p->lse.data);
-}
 static void for_passes(Device *d, void (*f)(Device *d, Pass *p)) {
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
         for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
@@ -384,162 +318,6 @@ static void an_empty_span_gives_zero(void **state) {
     free(kv.data);
 }
 
-// A sequence of more keys than the backward pass takes at once: rows of dq, dk and dv here and there, in f64.
-static double weight(const Tensor qkv, const Tensor lse, int64_t i, int64_t j, int64_t d, double *ds, Tensor dy,
-                     Tensor y) {
-    double s = 0, dp = 0, delta = 0;
-    for (int64_t c = 0; c < d; c++) {
-        s += (double)f32(qkv)[i * 3 * d + c] * (double)f32(qkv)[(j * 3 + 1) * d + c];
-        dp += (double)f32(dy)[i * d + c] * (double)f32(qkv)[(j * 3 + 2) * d + c];
-        delta += (double)f32(dy)[i * d + c] * (double)f32(y)[i * d + c];
-    }
-    double p = exp(s / sqrt((double)d) - (double)f32(lse)[i]);
-    *ds = p * (dp - delta) / sqrt((double)d);
-    return p;
-}
-static void long_sequences_have_gradients(void **state) {
-    Device *d = *state;
-    enum { T = 9000, D = 4 };
-    int32_t seq[] = {0, T};
-    Tensor qkv = room(F32, T, 3, D), y = room(F32, T, 1, D), lse = room(F32, T, 1, 1), dy = room(F32, T, 1, D);
-    Tensor dqkv = room(F32, T, 3, D), offsets = tensor1(seq, I32, 2);
-    Case random = {.random = 3};
-    for (int64_t i = 0; i < tensor_numel(qkv); i++) f32(qkv)[i] = (float)case_normal(&random);
-    for (int64_t i = 0; i < tensor_numel(dy); i++) f32(dy)[i] = (float)case_normal(&random);
-    attention(d, y, lse, qkv, offsets, 1);
-    attention_bwd(d, dqkv, dy, y, lse, qkv, offsets, NONE, 1);
-    const int64_t at[] = {0, 63, 4095, 4096, 4097, 8191, 8192, 8500, T - 1};
-    for (size_t a = 0; a < sizeof at / sizeof *at; a++) {
-        double got[3 * D], want[3 * D] = {0}, ds;
-        for (int64_t j = 0; j <= at[a]; j++) { // as a query
-            weight(qkv, lse, at[a], j, D, &ds, dy, y);
-            for (int c = 0; c < D; c++) want[c] += ds * (double)f32(qkv)[(j * 3 + 1) * D + c];
-        }
-        for (int64_t i = at[a]; i < T; i++) { // as a key and a value
-            double p = weight(qkv, lse, i, at[a], D, &ds, dy, y);
-            for (int c = 0; c < D; c++) {
-                want[D + c] += ds * (double)f32(qkv)[i * 3 * D + c];
-                want[2 * D + c] += p * (double)f32(dy)[i * D + c];
-            }
-        }
-        for (int c = 0; c < 3 * D; c++) got[c] = (double)f32(dqkv)[at[a] * 3 * D + c];
-        for (int part = 0; part < 3; part++) {
-            if (at[a] == 0 && part == 0) continue; // one key: its weight is 1 whatever q is
-            double e = relative_error(got + part * D, want + part * D, D);
-            if (!(e <= 2e-5)) fail_msg("token %d, part %d: error %g", (int)at[a], part, e);
-        }
-    }
-    free(qkv.data), free(y.data), free(lse.data), free(dy.data), free(dqkv.data);
-}
-
-// The gradients that Hopper's kernel makes of bf16 (tests/emu: EMU_ARCH=90), beside the portable one's; and that their
-// bits are those of the sequence alone, however much room there is for the sums.
-enum { GRADIENT_PARTS = 7 };
-static const int32_t gradient_lengths[GRADIENT_PARTS] = {130, 70, 0, 1, 193, 64, 140};
-static const int32_t gradient_prefix[GRADIENT_PARTS] = {-1, 0, 0, 0, -1, 4, -1};
-
-typedef struct {
-    Heads h;
-    int64_t T; // 3 tokens of no sequence among them
-    Tensor qkv, y, lse, dy, seq, prefix;
-} Gradient;
-static Gradient gradient_new(Device *d, Heads h) {
-    Gradient g = {.h = h};
-    int32_t *seq = xcalloc(GRADIENT_PARTS + 1, sizeof *seq), *prefix = xcalloc(GRADIENT_PARTS, sizeof *prefix);
-    memcpy(prefix, gradient_prefix, sizeof gradient_prefix);
-    for (int b = 0; b < GRADIENT_PARTS; b++) seq[b + 1] = seq[b] + gradient_lengths[b];
-    g.T = seq[GRADIENT_PARTS] + 3;
-    g.seq = tensor1(seq, I32, GRADIENT_PARTS + 1), g.prefix = tensor1(prefix, I32, GRADIENT_PARTS);
-    g.qkv = room(BF16, g.T, h.H + 2 * h.K, h.d), g.y = room(BF16, g.T, h.H, h.d), g.dy = room(BF16, g.T, h.H, h.d);
-    g.lse = room(F32, g.T, h.H, 1);
-    Case random = {.random = 19};
-    int64_t each = (h.H + 2 * h.K) * h.d, live = seq[GRADIENT_PARTS];
-    for (int64_t i = 0; i < g.T * each; i++)
-        tensor_set(g.qkv, i, i < live * each ? (float)(1.5 * case_normal(&random)) : NAN);
-    for (int64_t i = 0; i < g.T * h.H * h.d; i++)
-        tensor_set(g.dy, i, i < live * h.H * h.d ? (float)case_normal(&random) : NAN);
-    attention_from(d, g.y, g.lse, g.qkv, g.seq, g.prefix, h.K);
-    return g;
-}
-static void gradient_free(Gradient *g) {
-    Tensor all[] = {g->qkv, g->y, g->lse, g->dy, g->seq, g->prefix};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i].data);
-}
-// dqkv[T,H+2K,d], and how often the kernel ran.
-static Tensor gradient_of(Device *d, const Gradient *g, int64_t *launches) {
-    Tensor dqkv = room(BF16, g->T, g->h.H + 2 * g->h.K, g->h.d);
-    int64_t before = emu_launches("attention_bwd_hopper_kernel");
-    attention_bwd(d, dqkv, g->dy, g->y, g->lse, g->qkv, g->seq, g->prefix, g->h.K);
-    *launches = emu_launches("attention_bwd_hopper_kernel") - before;
-    return dqkv;
-}
-static void check_gradient(Device *d, Device *portable, const Gradient *g, int64_t launches) {
-    int64_t ran, each = (g->h.H + 2 * g->h.K) * g->h.d, live = (g->T - 3) * each, n = g->T * each;
-    Tensor got = gradient_of(d, g, &ran);
-    assert_int_equal(ran, launches);
-    Tensor again = gradient_of(d, g, &ran), wanted = gradient_of(portable, g, &ran);
-    assert_int_equal(ran, 0);
-    assert_memory_equal(again.data, got.data, tensor_bytes(got));
-    double apart = 0, size = 0;
-    for (int64_t i = 0; i < live; i++) {
-        double x = tensor_get(got, i), y = tensor_get(wanted, i);
-        apart += (x - y) * (x - y), size += y * y;
-    }
-    if (!(sqrt(apart / size) <= 0x1p-7)) fail_msg("heads of %d: error %g", g->h.d, sqrt(apart / size));
-    for (int64_t i = live; i < n; i++) assert_true(tensor_get(got, i) == 0);
-    // The last sequence, which shares nothing.
-    Gradient one = *g;
-    int32_t n_one = gradient_lengths[GRADIENT_PARTS - 1], seq[] = {0, n_one}, from = (int32_t)g->T - 3 - n_one;
-    Tensor all[] = {g->qkv, g->y, g->lse, g->dy}, *part[] = {&one.qkv, &one.y, &one.lse, &one.dy};
-    for (int i = 0; i < 4; i++) *part[i] = tensor_rows(all[i], from, n_one);
-    one.T = n_one, one.seq = tensor1(seq, I32, 2), one.prefix = NONE;
-    Tensor alone = gradient_of(d, &one, &ran);
-    assert_memory_equal(alone.data, tensor_rows(got, from, n_one).data, tensor_bytes(alone));
-    free(got.data), free(again.data), free(wanted.data), free(alone.data);
-}
-static void check_little_room(Device *d, const Gradient *g, int kv_heads, int parts) {
-    int64_t ran;
-    int of_kv_heads = 0, of_parts = 0;
-    Tensor first = gradient_of(d, g, &ran);
-    assert_int_equal(ran, 1);
-    for (size_t left = 8 << 20; ran; left = left * 7 / 8) {
-        size_t mark = arena_mark(&d->scratch);
-        arena_take(&d->scratch, d->scratch.cap - d->scratch.used - left);
-        Tensor got = gradient_of(d, g, &ran);
-        arena_rewind(&d->scratch, mark);
-        of_kv_heads += ran == kv_heads, of_parts += ran == kv_heads * parts;
-        if (ran) assert_memory_equal(got.data, first.data, tensor_bytes(first));
-        free(got.data);
-    }
-    assert_true(of_kv_heads && of_parts);
-    free(first.data);
-}
-static Device *device_of_kind(const char *arch) {
-    setenv("EMU_ARCH", arch, 1);
-    return test_device(0);
-}
-static void gradients_by_hopper(void **state) {
-    static const Heads shapes[] = {{7, 1, 64}, {2, 2, 16}, {10, 2, 96}, {9, 1, 128}, {2, 1, 18}};
-    if (!emu_launches || !test_on_cuda()) {
-        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
-        skip();
-    }
-    const char *usual = getenv("EMU_ARCH");
-    char *kept = usual ? xstrdup(usual) : NULL;
-    Device *portable = device_of_kind("80"), *d = device_of_kind("90");
-    assert_true(emu_launches("attention_bwd_hopper_kernel") > 0); // it was asked when the device was opened
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        Gradient g = gradient_new(portable, shapes[i]);
-        check_gradient(d, portable, &g, shapes[i].d % 8 == 0); // rows of 18 are no multiple of 16 bytes
-        if (shapes[i].d == 96) check_little_room(d, &g, 2, 2);
-        gradient_free(&g);
-    }
-    device_close(d), device_close(portable);
-    if (kept) setenv("EMU_ARCH", kept, 1);
-    else unsetenv("EMU_ARCH");
-    free(kept);
-}
-
 // A sequence that goes on from one which is not its group's: a packing's mistake, which the twin on the CPU notices.
 static void ask_for_a_prefix(const void *with) {
     Device *d = device_open(DEVICE_CPU, 0, 1, CPU_ISA_AUTO, NULL);
@@ -557,36 +335,14 @@ static void a_prefix_that_is_none_dies(void **state) {
 }
 
 // ---- the kernel for Hopper cards ------------------------------------------------------------------------------------
-// The emulator's (tests/emu/emu.h): where it is, it is asked to be such a card.
-int64_t emu_launches(const char *kernel) __attribute__((weak));
 static int64_t on_hopper(void) { return emu_launches("attention_hopper_kernel"); }
-static bool has_emulator(const char *test) {
-    if (emu_launches && test_on_cuda()) return true;
-    printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", test);
-    return false;
-}
-// A Hopper card, with one more thing about it where that is not NULL.
-static Device *open_hopper(const char *name, const char *value) {
-    const char *before = getenv("EMU_ARCH");
-    char *arch = before ? xstrdup(before) : NULL;
-    setenv("EMU_ARCH", "90", 1);
-    if (name) setenv(name, value, 1);
-    Device *d = test_device(2);
-    if (name) unsetenv(name);
-    if (arch) setenv("EMU_ARCH", arch, 1);
-    else unsetenv("EMU_ARCH");
-    free(arch);
-    return d;
-}
-// One that takes the portable kernel, for lack of shared memory.
-static Device *open_portable(void) { return open_hopper("EMU_SHARED_KIB", "100"); }
 
 static const Heads on_boxes[] = {{7, 1, 64}, {4, 2, 128}, {2, 2, 16}, {8, 1, 40}, {1, 1, 104}};
 
 // What the portable kernel made of a pass is what this one makes of it, in other packings, behind prefixes, before NaN.
 static void hopper_gives_the_same_bits(void **state) {
-    if (!has_emulator(__func__)) skip();
-    Device *hopper = open_hopper(NULL, NULL), *portable = open_portable();
+    if (!test_emulated(__func__)) skip();
+    Device *hopper = test_hopper_device(true), *portable = test_card("80", NULL, NULL);
     for (size_t i = 0; i < sizeof on_boxes / sizeof *on_boxes; i++) {
         int64_t before = on_hopper();
         Pass p = pass_new(portable, on_boxes[i], BF16);
@@ -602,9 +358,9 @@ static void hopper_gives_the_same_bits(void **state) {
 
 // Packs of any lengths with and without prefixes, infinities and NaN anywhere.
 static void hopper_takes_what_is_not_finite(void **state) {
-    if (!has_emulator(__func__)) skip();
+    if (!test_emulated(__func__)) skip();
     enum { MOST = 600, PARTS = 6 };
-    Device *hopper = open_hopper(NULL, NULL), *portable = open_portable();
+    Device *hopper = test_hopper_device(true), *portable = test_card("80", NULL, NULL);
     for (uint64_t seed = 1; seed <= 12; seed++) {
         Case random = {.random = seed};
         Heads h = on_boxes[seed % (sizeof on_boxes / sizeof *on_boxes)];
@@ -638,12 +394,12 @@ static void hopper_takes_what_is_not_finite(void **state) {
 
 // Cards whose products add in another order, or which lack the shared memory, and rows that cannot be copied as boxes.
 static void hopper_is_left_out(void **state) {
-    if (!has_emulator(__func__)) skip();
+    if (!test_emulated(__func__)) skip();
     static const char *const why[][3] = {{"EMU_UNITS", "unlike", "portable kernel's here"},
                                          {"EMU_SHARED_KIB", "100", "too little shared memory"}};
     for (int i = 0; i < 2; i++) {
         char line[VARIANT_LINE] = "";
-        Device *d = open_hopper(why[i][0], why[i][1]);
+        Device *d = test_card("90", why[i][0], why[i][1]);
         for (int k = 0; d->variant(d, k, line) && !strstr(line, "attention"); k++) continue;
         assert_non_null(strstr(line, why[i][2]));
         int64_t before = on_hopper();
@@ -652,7 +408,7 @@ static void hopper_is_left_out(void **state) {
         pass_free(&p);
         device_close(d);
     }
-    Device *d = open_hopper(NULL, NULL);
+    Device *d = test_hopper_device(true);
     int64_t before = on_hopper();
     Pass odd = pass_new(d, heads[2], BF16), large = pass_new(d, heads[5], BF16), f32 = pass_new(d, heads[0], F32);
     assert_int_equal(on_hopper(), before);
@@ -682,8 +438,6 @@ int main(void) {
         cmocka_unit_test(rope_fills_the_cache),
         cmocka_unit_test(an_empty_span_gives_zero),
         cmocka_unit_test(long_contexts_need_no_scratch),
-        cmocka_unit_test(long_sequences_have_gradients),
-        cmocka_unit_test(gradients_by_hopper),
     };
     return cmocka_run_group_tests_name("attention", tests, open_device, close_device);
 }

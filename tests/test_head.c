@@ -246,10 +246,7 @@ static void test_hopper(void **state) {
         float temperature;
     } many[] = {
         {130, 1032, 72, 0.7f}, {300, 392, 1096, 1.3f}, {65, 136, 8, 0}, {129, 1026, 40, 1}, {257, 768, 1024, 1}};
-    if (!emu_launches || !test_on_cuda()) {
-        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
-        skip();
-    }
+    if (!test_emulated(__func__)) skip();
     Device *portable = dev;
     for (int alike = 1; alike >= 0; alike--) {
         Device *hopper = test_hopper_device(alike);

@@ -5,7 +5,6 @@
 #include "on_device.h"
 #include <stdio.h>
 
-int64_t emu_launches(const char *kernel) __attribute__((weak));
 void emu_fail_launch(const char *kernel) __attribute__((weak));
 void emu_reset(void) __attribute__((weak));
 
@@ -187,10 +186,7 @@ static void check_early(DType t, int64_t M, int64_t N, int64_t K) {
 // The emulator's (tests/emu/emu.h): where it is, it is asked to be a Hopper card, whose two kinds of tensor core
 // products give the same bits; and one where they do not.
 static void test_matmul_hopper(void **state) {
-    if (!emu_launches || !test_on_cuda()) {
-        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
-        skip();
-    }
+    if (!test_emulated(__func__)) skip();
     Device *portable = dev;
     setenv("EMU_ARCH", "90", 1);
     dev = test_device(2);
@@ -328,10 +324,7 @@ static bool gradients_are(const char *state) {
 // Backward products by wgmma on an emulated Hopper card of a few processors and of more: edges of tiles, one and many
 // steps, tiles whole and in parts; added to bf16 and f32.
 static void test_gradients_hopper(void **state) {
-    if (!emu_launches || !test_on_cuda()) {
-        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
-        skip();
-    }
+    if (!test_emulated(__func__)) skip();
     static const int64_t shapes[][3] = {{8, 8, 8},       {136, 264, 520}, {200, 1096, 72}, {1080, 136, 232},
                                         {520, 2056, 40}, {392, 392, 224}, {72, 1032, 448}};
     Device *ordinary = dev;
@@ -357,10 +350,7 @@ static void test_gradients_hopper(void **state) {
 // Who makes them where nobody says: wgmma for large ones, the library for small ones, for all where it is asked to, and
 // where a card has too little shared memory.
 static void test_gradients_chosen(void **state) {
-    if (!emu_launches || !test_on_cuda()) {
-        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
-        skip();
-    }
+    if (!test_emulated(__func__)) skip();
     Device *ordinary = dev;
     setenv("EMU_ARCH", "90", 1), setenv("EMU_SMS", "1", 1);
     dev = test_device(2);

@@ -312,10 +312,7 @@ static void test_purity(void **state) {
 // gives there. Where the two kinds of tensor cores differ, it is not used.
 static void test_hopper(void **state) {
     static const int64_t sizes[][3] = {{130, 1032, 72}, {200, 390, 1096}, {65, 136, 8}}; // B V D
-    if (!emu_launches || !test_on_cuda()) {
-        printf("SKIP %s: another card than this needs the emulation of a GPU (MODE=emu)\n", __func__);
-        skip();
-    }
+    if (!test_emulated(__func__)) skip();
     Device *portable = dev;
     for (int alike = 1; alike >= 0; alike--) {
         Device *hopper = test_hopper_device(alike);
