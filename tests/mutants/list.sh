@@ -84,6 +84,12 @@ mutant matmul_counter_left 'kernels/gpu/chunks.cuh>kernels/ops/matmul.cu' matmul
 mutant matmul_last_block_no_barrier 'kernels/gpu/chunks.cuh>kernels/ops/matmul.cu' matmul \
     '    barrier();
     if (*before != (unsigned)chunks - 1) return false;' '    if (*before != (unsigned)chunks - 1) return false;'
+mutant matmul_swiglu_halves kernels/ops/matmul.cu matmul/swiglu \
+    'w + (up ? all + row : row) * K' 'w + (first_w + i) * K'
+mutant matmul_swiglu_up_in_place kernels/ops/matmul.cu matmul \
+    'to.y + row * N + width + column' 'to.y + row * N + column'
+mutant tile_early_weights_twice 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
+    'any, k_begin + s * STEP, k_end' 'any, k_begin, k_end'
 mutant tile_waits_too_little 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     'cp_async_wait<Tile::STAGES - 2>();' 'cp_async_wait<Tile::STAGES - 1>();'
 mutant tile_one_long_chunk 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
@@ -92,6 +98,18 @@ mutant tile_swizzle_differs 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:mat
     '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
 mutant hopper_one_long_chunk 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'Tile::CHUNKS && step + CHUNK_STEPS < last ? step + CHUNK_STEPS : last' 'last + 0 * CHUNK_STEPS'
+mutant hopper_early_weights_twice 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
+    'copy_w(i, first.w, first.begin + i);' 'copy_w(i, first.w, first.begin);'
+mutant hopper_up_is_gate 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
+    'w, row + apart, step' 'w, row, step'
+mutant hopper_rest_of_a_row 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
+    'pack_bf16(sum[j], sum[j + 1]);' 'pack_bf16(sum[j + 1], sum[j]);'
+mutant hopper_counts_of_one_group kernels/ops/matmul_hopper.cu matmul/hopper \
+    'split.arrived + half' 'split.arrived + at.tile'
+mutant hopper_pieces_from_the_start kernels/ops/matmul_hopper.cu matmul/hopper \
+    'at.begin = at.chunk * CHUNK_STEPS,' 'at.begin = 0,'
+mutant hopper_gate_not_rounded kernels/ops/matmul_hopper.cu matmul/hopper \
+    'gated(to_float(from_float<U>(sum[j])),' 'gated(sum[j],'
 mutant hopper_frees_the_stage_in_use 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'mbarrier_arrive(empty + before);
                 before = slot;' 'mbarrier_arrive(empty + slot);
@@ -116,6 +134,10 @@ mutant product_hopper_one_box 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_bw
     'step * BOX_COLUMNS, row + i * 64, b)' 'step * BOX_COLUMNS, row, b)'
 mutant product_hopper_takes_all kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
     'best.floor < RATE * .01 * best.cost' 'best.floor < 0'
+mutant product_hopper_keeps_scratch kernels/ops/matmul_bwd_hopper.cu matmul/gradients_ \
+    '           ((CudaDevice *)d->backend)->arrived);
+    arena_rewind(&d->scratch, mark);' '           ((CudaDevice *)d->backend)->arrived);
+    (void)mark;'
 
 # ---- attention -------------------------------------------------------------------------------------------------------
 mutant attention_sees_the_next kernels/ops/attention.cu ops:attention \
@@ -144,10 +166,18 @@ mutant hopper_attention_keeps_what_is_odd kernels/ops/attention_hopper.cu attent
     'if (whole || !__ballot_sync(FULL, odd)) {' 'if (whole || odd || !odd) {'
 mutant hopper_attention_masks_by_one_row kernels/ops/attention_hopper.cu attention/hopper_ \
     '!__ballot_sync(FULL, n[0][0] < CHUNK)' '!__ballot_sync(FULL, n[0][1] < CHUNK)'
+mutant hopper_attention_ends_early kernels/ops/attention_hopper.cu attention/hopper_ \
+    'min(group + 63, last)' 'min(group + 31, last)'
 mutant hopper_attention_low_parts_twice kernels/ops/attention_hopper.cu attention/hopper_ \
     'p.high[0][i], v' 'p.low[0][i], v'
 mutant hopper_attention_next_queries kernels/ops/attention_hopper.cu attention/hopper_ \
     'room->queries[works.turn % 2][own / 16] + r' 'room->queries[0][own / 16] + r'
+mutant hopper_attention_reads_the_next_head kernels/ops/attention_hopper.cu attention/hopper_ \
+    '&& half + i < h.d;' ';'
+mutant hopper_attention_stores_too_many kernels/ops/attention_hopper.cu attention/hopper_ \
+    'if (row < w.rows && column < h.d)' 'if (column < h.d)'
+mutant hopper_attention_counts_on kernels/ops/attention_hopper.cu attention/hopper_ \
+    'next[0] = next[1] = 0;' 'next[0] = 0;'
 mutant dq_mask_off_by_one kernels/ops/attention_bwd.cu ops:attention_bwd \
     'ds[0][i / 4][i % 4] = key < sees[half] ? x : 0;' 'ds[0][i / 4][i % 4] = key <= sees[half] ? x : 0;'
 mutant dq_forgets_delta kernels/ops/attention_bwd.cu ops:attention_bwd \
@@ -156,29 +186,29 @@ mutant dkv_no_barrier kernels/ops/attention_bwd.cu ops:attention_bwd \
     '__syncthreads(); // these rows are here, those before no longer needed' ''
 mutant attention_bwd_leaves_the_rest kernels/ops/attention_bwd.cu ops:attention_bwd \
     'for (int64_t t = from + block; t < T_all; t += blocks)' 'for (int64_t t = from + block; t < from; t += blocks)'
-mutant gradients_hopper_sees_the_next 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+mutant gradients_hopper_sees_the_next 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'limit = own ? row + 1 - w.first : keys' 'limit = own ? row + 2 - w.first : keys'
-mutant gradients_hopper_others_rows 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+mutant gradients_hopper_others_rows 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'if (step.n - row < ROWS) {' 'if (step.n - row < 0) {'
-mutant gradients_hopper_others_keys 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+mutant gradients_hopper_others_keys 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'if (keys < KEYS) {' 'if (keys < 0) {'
-mutant gradients_hopper_one_part 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+mutant gradients_hopper_one_part 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'if (part > 0) {' 'if (part > 1) {'
-mutant gradients_hopper_adds_to_nothing 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+mutant gradients_hopper_adds_to_nothing 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'if (before) bulk_add' 'if (true) bulk_add'
-mutant gradients_hopper_prefix_has_no_turn 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+mutant gradients_hopper_prefix_has_no_turn 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'if (step.b != w.owner) prefix = -1;' 'prefix = -1;'
-mutant gradients_hopper_shortest_first kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
+mutant gradients_hopper_shortest_first kernels/ops/attention_bwd_hopper.cu attention_bwd/gradients_by \
     'place += length[i] > length[own]' 'place += length[i] < length[own]'
-mutant gradients_hopper_half_of_ds 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+mutant gradients_hopper_half_of_ds 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'both_groups();
         float dq[32];' 'float dq[32];'
-mutant gradients_hopper_dq_not_taken 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+mutant gradients_hopper_dq_not_taken 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'mbarrier_wait(dq_empty, turn ^ 1);' ''
-mutant gradients_hopper_boxes_too_early 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention/gradients_by \
+mutant gradients_hopper_boxes_too_early 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'mbarrier_wait(empty + slot, phase ^ 1);
         mbarrier_expect' 'mbarrier_expect'
-mutant gradients_hopper_leaves_the_rest kernels/ops/attention_bwd_hopper.cu attention/gradients_by \
+mutant gradients_hopper_leaves_the_rest kernels/ops/attention_bwd_hopper.cu attention_bwd/gradients_by \
     'i < p.T * packs; i += threads) store_pack' 'i < 0; i += threads) store_pack'
 mutant prefix_a_row_late 'kernels/gpu/attention.cuh>kernels/ops/attention.cu' ops:attention \
     'prefix + pos : start' 'prefix + pos + 1 : start'
@@ -245,6 +275,10 @@ mutant head_hopper_gradient_past_the_end kernels/ops/head_hopper.cu head/hopper 
     'row < stride && n < width' 'row < stride'
 mutant head_hopper_slope_of_the_first_half kernels/ops/head_hopper.cu head/hopper \
     'slope = slope_of(row)' 'slope = slope_of(at.x + Tile::x_of(0))'
+mutant head_hopper_quad_of_two kernels/ops/head_hopper.cu sample/hopper \
+    'for (int j = 1; j < EACH / 4; j++)' 'for (int j = 1; j < EACH / 8; j++)'
+mutant head_hopper_trusts_the_card kernels/ops/head_hopper.cu head/hopper \
+    'return same ? HOPPER_USED : HOPPER_DIFFERS;' 'return HOPPER_USED;'
 mutant sample_draws_idle_rows kernels/ops/sample.cu sample \
     'if (key[blockIdx.x] < 0) return; // the whole block' ''
 mutant sample_one_number_a_row 'kernels/gpu/draw.cuh>kernels/ops/sample.cu' sample \
