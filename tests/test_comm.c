@@ -423,6 +423,24 @@ static void a_failure_ends_every_wait(void **state) {
     faults_are_named(&f, true, 20, 0);
     faults_are_named(&f, false, 20, 0);
 }
+// What a rank finds after another has failed is only what followed from it.
+static void the_first_failure_is_the_reason(void **state) {
+    Error e = {0};
+    Board *board = board_new(2, &e), *mine = board_join(board, 1, 1);
+    assert_true(board_fail(board, EXIT_DISK, "the disk is full"));
+    assert_false(board_report(mine, "rank 0 has ended", &e));
+    assert_string_equal(e.text, "the disk is full");
+    assert_int_equal(e.code, EXIT_COMM);
+    board_close(mine);
+    board_close(board);
+    board = board_new(2, &e), mine = board_join(board, 1, 1);
+    assert_false(board_report(mine, "rank 0 has ended", &e));
+    assert_string_equal(e.text, "rank 0 has ended");
+    assert_true(board_failed(board, &e));
+    assert_string_equal(e.text, "rank 0 has ended");
+    board_close(mine);
+    board_close(board);
+}
 static void a_silent_rank_is_named(void **state) {
     const Fault f = {1, SLEEPS, {"rank 1", "phase `rollout` of step 3", "`norm`"}, 10};
     faults_are_named(&f, true, 1, 0);
@@ -451,6 +469,7 @@ int main(void) {
         cmocka_unit_test(a_skipped_collective_is_named),
         cmocka_unit_test(sizes_must_agree),
         cmocka_unit_test(a_failure_ends_every_wait),
+        cmocka_unit_test(the_first_failure_is_the_reason),
         cmocka_unit_test(a_silent_rank_is_named),
         cmocka_unit_test(a_stopped_rank_is_named),
         cmocka_unit_test(a_dead_rank_is_noticed_at_once),

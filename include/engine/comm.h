@@ -49,6 +49,9 @@ bool board_fail(Board *b, ExitCode code, const char *text);
 bool board_failed(const Board *b, Error *e); // true after putting that failure into *e (which may be NULL)
 // board_failed for a rank that only waited for others: its exit code becomes EXIT_COMM.
 bool board_broken(const Board *b, Error *e);
+// Puts what such a rank found on the board, and the board's first failure into *e: a rank that tells of a failure and
+// ends may be seen to have ended before its failure is read. Always false.
+bool board_report(Board *b, const char *text, Error *e);
 bool board_speak(Board *b); // true once, for the rank that is to print the failure
 // Waits until every rank of the host has called this. False after filling *e (EXIT_COMM): a rank died, is in another
 // collective, has given no sign of life for `timeout` seconds, or has failed.

@@ -196,13 +196,12 @@ bool board_broken(const Board *b, Error *e) {
     return true;
 }
 
-bool board_speak(Board *b) { return !__atomic_exchange_n(&b->shared->spoken, 1, __ATOMIC_ACQ_REL); }
-
-// Reports a failure that this rank found. Only the first report of any rank is kept on the board.
-static bool fail(Board *b, Error *e, const char *text) {
-    board_fail(b, EXIT_COMM, text);
-    return error_set(e, EXIT_COMM, "%s", text);
+bool board_report(Board *b, const char *text, Error *e) {
+    if (board_fail(b, EXIT_COMM, text) || !board_broken(b, e)) error_set(e, EXIT_COMM, "%s", text);
+    return false;
 }
+
+bool board_speak(Board *b) { return !__atomic_exchange_n(&b->shared->spoken, 1, __ATOMIC_ACQ_REL); }
 
 // ---- meetings -----------------------------------------------------------------------------------------------------
 
@@ -222,7 +221,7 @@ static bool report_dead(Board *b, int local, const char *name, Error *e) {
     snprintf(text, sizeof text, "rank %d (process %d) has ended in %s; rank %d waits for it in the collective `%s`",
              GET(b->shared->line[local].rank), GET(b->shared->line[local].pid), where,
              GET(b->shared->line[b->self].rank), name);
-    return fail(b, e, text);
+    return board_report(b, text, e);
 }
 
 static bool report_silent(Board *b, int local, const char *name, double seconds, Error *e) {
@@ -232,7 +231,7 @@ static bool report_silent(Board *b, int local, const char *name, double seconds,
              "rank %d has not been heard of for %.0f s, the last time in %s; rank %d waits for it in the collective "
              "`%s`; see what that process does, or raise comm_timeout",
              GET(b->shared->line[local].rank), seconds, where, GET(b->shared->line[b->self].rank), name);
-    return fail(b, e, text);
+    return board_report(b, text, e);
 }
 
 static bool report_elsewhere(Board *b, int local, const char *name, uint64_t bytes, Error *e) {
@@ -245,7 +244,7 @@ static bool report_elsewhere(Board *b, int local, const char *name, uint64_t byt
         "do the same; a bug in grpo.c, please report it",
         GET(line->rank), theirs, (unsigned long long)GET(line->call[b->meetings % 2].bytes),
         GET(b->shared->line[b->self].rank), name, (unsigned long long)bytes);
-    return fail(b, e, text);
+    return board_report(b, text, e);
 }
 
 // The first rank that has not come to meeting n, or -1.

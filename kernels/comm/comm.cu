@@ -71,12 +71,11 @@ static bool leave(Comm *c, Error *e) {
     of(c)->broken = true;
     return false;
 }
-// Reports a failure to *e and the Board, and leaves.
+// Reports a failure to the Board, and leaves. *e is the Board's first, mostly this one.
 static bool fail(Comm *c, const char *name, const char *why, Error *e) {
     char text[400];
     snprintf(text, sizeof text, "rank %d, collective `%s`: %s", c->rank, name, why);
-    board_fail(c->board, EXIT_COMM, text);
-    error_set(e, EXIT_COMM, "%s", text);
+    board_report(c->board, text, e);
     return leave(c, e);
 }
 
