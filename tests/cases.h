@@ -62,7 +62,7 @@ static const CaseRow case_table[] = {
     SPEED(rmsnorm, .T = 2720, .D = 896, .opt = true)
     ROW(rmsnorm_bwd, .T = 1, .D = 5) ROW(rmsnorm_bwd, .T = 3, .D = 65, .opt = true) ROW(rmsnorm_bwd, .T = 80, .D = 896, .opt = true)
     ROW(rmsnorm_bwd, .T = 300, .D = 63) ROW(rmsnorm_bwd, .T = 0, .D = 64)
-    ROW(rmsnorm_bwd, .T = 11, .D = 5001, .opt = true) ROW(rmsnorm_bwd, .T = 9, .D = 4608)
+    ROW(rmsnorm_bwd, .T = 11, .D = 5001, .opt = true) ROW(rmsnorm_bwd, .T = 9, .D = 4608) ROW(rmsnorm_bwd, .T = 3, .D = 17001, .opt = true)
     ROW(rmsnorm_bwd, .T = 2200, .D = 24, .opt = true) ROW(rmsnorm_bwd, .T = 21, .D = 1536) ROW(rmsnorm_bwd, .T = 19, .D = 2312, .opt = true)
     SPEED(rmsnorm_bwd, .T = 2720, .D = 896, .opt = true)
 

@@ -165,9 +165,12 @@ static __global__ void __launch_bounds__(BWD_WARPS *WARP, plain ? 2 : 1)
         const bool mine = n < end; // a team without a row waits with the others
         Lane<T, E> kept, more;
         float inverse = 0, dots[GROUPS] = {};
-        auto enter = [&](Lane<T, E> *a, int base) {
+        auto fill = [&](Lane<T, E> *a, int base) {
             load(a->dy, dy + t * D, base), load(a->x, sum + t * D, base);
             if (dres) load(a->dres, dres + t * D, base);
+        };
+        auto enter = [&](Lane<T, E> *a, int base) {
+            fill(a, base);
             load(weight, w, base);
             for_groups<E>(r, warp, base, [&](int k, int i) {
                 float d[E], v[E], scale[E];
@@ -205,6 +208,7 @@ static __global__ void __launch_bounds__(BWD_WARPS *WARP, plain ? 2 : 1)
         if (!mine) continue;
         leave(kept, 0, [&](int k, int, int j, float d, float v) { dw[k][j] = fmaf(d, v, dw[k][j]); });
         for (int base = step; base < D; base += step) {
+            if (2 * step < D) fill(&more, base); // it has the last of several
             leave(more, base, [&](int, int i, int j, float d, float v) {
                 if (i + j < D) total[i + j] = fmaf(d, v, total[i + j]);
             });
