@@ -88,8 +88,9 @@ void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, R
 }
 
 void bench_model_memory(Bench *b, const BenchModel *m, const char *what) {
-    double taken = (double)(m->learner.engine.plan.params + m->learner.engine.plan.work + DEVICE_SCRATCH) /
-                   (double)((size_t)1 << 30);
+    double taken =
+        (double)(m->learner.engine.plan.params + m->learner.engine.plan.work + m->learner.engine.device->scratch.cap) /
+        (double)((size_t)1 << 30);
     char name[80];
     snprintf(name, sizeof name, "peak memory, %s", what);
     bench_row(b, name, b->gpu ? taken : peak_memory(), "GiB", 0, 0);

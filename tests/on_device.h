@@ -21,6 +21,11 @@ static inline Device *test_device(int threads) { return test_device_of(0, thread
 
 // The emulator's (tests/emu/emu.h), where it is.
 int64_t emu_launches(const char *kernel) __attribute__((weak));
+// Opening an emulated Hopper card takes seconds, since each of its kernels is checked. A test of some leaves out the
+// others: "off:NAME,NAME".
+static inline void test_hopper_without(const char *left_out) {
+    if (emu_launches) setenv("GRPO_HOPPER", left_out, 1);
+}
 // Whether the device is an emulated GPU, which can be asked to be another card; else says that the test is skipped.
 static inline bool test_emulated(const char *test) {
     if (emu_launches && test_on_cuda()) return true;

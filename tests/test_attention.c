@@ -423,6 +423,7 @@ static int close_device(void **state) {
 }
 
 int main(void) {
+    test_hopper_without("off:matmul,product,head,attention_bwd");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_prefix_that_is_none_dies), // the first: its children have no threads of this process
         cmocka_unit_test(hopper_gives_the_same_bits),

@@ -256,7 +256,7 @@ static void faults_are_one_clear_line(void **state) {
          EXIT_COMM,
          {"unspecified launch failure", "report it"}},
         {"EMU_FAIL_LAUNCH=rmsnorm_kernel", SAMPLE "device=cuda", EXIT_COMM, {"or work before it"}},
-        {"EMU_FAIL_ALLOC=1", SAMPLE "device=cuda", EXIT_MEMORY, {"scratch memory of 64 MiB"}},
+        {"EMU_FAIL_ALLOC=1", SAMPLE "device=cuda", EXIT_MEMORY, {"kernels' scratch memory", "64 MiB"}},
         {"EMU_FAIL_ALLOC=2", SAMPLE "device=cuda", EXIT_MEMORY, {"out of memory"}},
         {"EMU_MEMORY_MIB=85", "plan model=models/tiny device=cuda", EXIT_OK, {"this GPU has", "short by", "beta=0"}},
         {"EMU_MEMORY_MIB=85", "plan model=models/tiny", EXIT_OK, {"this GPU has", "reference_weights=reload"}},

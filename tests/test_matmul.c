@@ -183,15 +183,18 @@ static void check_early(DType t, int64_t M, int64_t N, int64_t K) {
     device_drop(dev, x), device_drop(dev, w), device_drop(dev, y), device_drop(dev, z);
 }
 
+#define NOT_HERE "off:head,attention,attention_bwd" // kernels for Hopper
+
 // The emulator's (tests/emu/emu.h): where it is, it is asked to be a Hopper card, whose two kinds of tensor core
 // products give the same bits; and one where they do not.
 static void test_matmul_hopper(void **state) {
     if (!test_emulated(__func__)) skip();
     Device *portable = dev;
     setenv("EMU_ARCH", "90", 1);
+    const int64_t none = emu_launches("matmul_hopper_kernel");
     dev = test_device(2);
-    int64_t before = emu_launches("matmul_hopper_kernel");
-    assert_true(before > 0); // it was asked when the device was opened
+    int64_t before = emu_launches("matmul_hopper_kernel"), checks = before - none; // when the device was opened
+    assert_true(checks > 0);
     check_many(true);
     assert_true(emu_launches("matmul_hopper_kernel") >= before + 4);
     before = emu_launches("matmul_hopper_kernel");
@@ -205,11 +208,14 @@ static void test_matmul_hopper(void **state) {
     device_close(dev);
 
     // More processors: narrower tiles, and K in pieces.
+    // The checks have been twice there, the second time with several tiles for a block.
     static const char *const sms[] = {"9", "16", "30"};
     for (int s = 0; s < 3; s++) {
         setenv("EMU_SMS", sms[s], 1);
+        int64_t opening = emu_launches("matmul_hopper_kernel");
         dev = test_device(2);
         before = emu_launches("matmul_hopper_kernel");
+        assert_int_equal(before - opening, 2 * checks);
         static const int batch[] = {130, 64};
         check_rows(BF16, BF16, 260, 264, 2120, batch, 2);
         check_rows(BF16, F32, 140, 520, 1032, batch, 2);
@@ -226,15 +232,29 @@ static void test_matmul_hopper(void **state) {
     Error e = {0};
     emu_fail_launch("matmul_hopper_kernel");
     assert_null(device_open(DEVICE_CUDA, 0, 2, CPU_ISA_AUTO, &e));
-    if (!strstr(e.text, "GRPO_HOPPER=off in the environment")) fail_msg("%s", e.text);
+    if (!strstr(e.text, "GRPO_HOPPER=off:matmul in the environment")) fail_msg("%s", e.text);
     emu_reset();
+    setenv("GRPO_HOPPER", "off:matmul,head,attention,attention_bwd", 1);
+    dev = test_device(2);
+    char line[2][VARIANT_LINE];
+    for (int i = 0; i < 2; i++) dev->variant(dev, i, line[i]);
+    assert_non_null(strstr(line[0], "(matmul): not used: GRPO_HOPPER"));
+    assert_non_null(strstr(line[1], "(product): used"));
+    device_close(dev);
+    static const char *const wrong[] = {"on", "off:matmul,heads", "offmatmul"};
+    for (int i = 0; i < 3; i++) {
+        setenv("GRPO_HOPPER", wrong[i], 1);
+        assert_null(device_open(DEVICE_CUDA, 0, 2, CPU_ISA_AUTO, &e));
+        assert_int_equal(e.code, EXIT_CONFIG);
+        if (!strstr(e.text, wrong[i]) || !strstr(e.text, "some of matmul, product, head,")) fail_msg("%s", e.text);
+    }
     setenv("GRPO_HOPPER", "off", 1);
     dev = test_device(2);
     before = emu_launches("matmul_hopper_kernel");
     check_many(true);
     assert_int_equal(emu_launches("matmul_hopper_kernel"), before);
     device_close(dev);
-    unsetenv("GRPO_HOPPER");
+    setenv("GRPO_HOPPER", NOT_HERE, 1);
 
     setenv("EMU_UNITS", "unlike", 1);
     dev = test_device(2);
@@ -433,6 +453,7 @@ static void test_library_products(void **state) {
 }
 
 int main(void) {
+    test_hopper_without(NOT_HERE);
     dev = test_device(2);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul),           cmocka_unit_test(test_absent_gradients),

@@ -372,13 +372,14 @@ static void test_real_vocabulary(void **state) {
         p.temperature = 0.9f;
         dev->scratch.peak = 0;
         draw(c, p);
-        assert_true(dev->scratch.peak <= DEVICE_SCRATCH);
+        assert_true(dev->scratch.peak <= dev->scratch.cap);
         assert_trained_the_same(c, p.temperature);
     }
     free_case(c);
 }
 
 int main(void) {
+    test_hopper_without("off:matmul,product,attention,attention_bwd");
     dev = test_device(2);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_philox),    cmocka_unit_test(test_draws),           cmocka_unit_test(test_flat),

@@ -213,6 +213,8 @@ static bool describe_adapter(Engine *en, Error *e) {
     return !*c->adapter || adapter_check(c->adapter, en->hf.dims, &en->lora, e);
 }
 
+static size_t scratch_bytes(const Engine *en) { return en->device ? en->device->scratch.cap : DEVICE_SCRATCH; }
+
 static bool describe(Engine *en, Learner *l, Device *d, const Config *c, RunShape shape, Error *e) {
     *en = (Engine){.cfg = c, .device = d, .shape = shape};
     if (!*c->model) return error_set(e, EXIT_CONFIG, "model: not set; give a HF model directory, as model=PATH");
@@ -240,7 +242,7 @@ static bool describe(Engine *en, Learner *l, Device *d, const Config *c, RunShap
     carve_params(en, l, &params, &en->plan);
     carve_work(en, l, &work, &en->plan);
     free_views(en, l);
-    plan_add(&en->plan, "kernels' scratch", DEVICE_SCRATCH);
+    plan_add(&en->plan, "kernels' scratch", scratch_bytes(en));
     plan_add(&en->plan, "what ranks send each other", comm_room(en));
     en->plan.params = params.peak;
     en->plan.work = work.peak;
@@ -256,7 +258,9 @@ bool learner_describe(Learner *l, Device *d, const Config *c, RunShape shape, Er
 }
 
 // The bytes that one rank takes.
-static size_t plan_bytes(const Engine *en) { return en->plan.params + en->plan.work + DEVICE_SCRATCH + comm_room(en); }
+static size_t plan_bytes(const Engine *en) {
+    return en->plan.params + en->plan.work + scratch_bytes(en) + comm_room(en);
+}
 
 bool plan_fits(const Engine *en, size_t *need, MemoryLimit *have) {
     // On the CPU all ranks take their memory from the same place; on a GPU each from its own.

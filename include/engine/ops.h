@@ -188,7 +188,7 @@ struct Device {
     char about[160];   // what it is, for people: cores and instruction set, or card and driver
     char numerics[32]; // what the last bits of results depend on: the instruction set, or the card's generation
     double peak_flops; // dense bf16 products a second by the card's data sheet, in FLOP; 0: not known
-    Arena scratch;     // DEVICE_SCRATCH bytes of its memory, for the ops themselves
+    Arena scratch;     // of its memory, for the ops themselves: at least DEVICE_SCRATCH bytes
     void *backend;     // the backend's own
     Products products; // who computes matrix products; the CPU's are all its own
     int proposal;      // which of its proposals for a shape the library takes, from 0; or the last that it has

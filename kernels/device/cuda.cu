@@ -249,14 +249,17 @@ extern "C" Device *cuda_open(int ordinal, Error *e) {
     if (!cuda_failed(d, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "opening a stream") &&
         !cuda_failed(d, cudaStreamCreateWithFlags(&c->fetches, cudaStreamNonBlocking), "opening a stream") &&
         !cuda_failed(d, cudaEventCreateWithFlags(&c->asked, cudaEventDisableTiming), "making an event")) {
-        void *scratch = alloc(d, DEVICE_SCRATCH);
-        d->scratch = arena_over(scratch, DEVICE_SCRATCH);
+        // Where there is much of it: the sums of attention's gradient (ops/attention_bwd_hopper.cu) then fit at once,
+        // and the head's move less often.
+        const size_t bytes = card.major == 9 ? 4 * DEVICE_SCRATCH : DEVICE_SCRATCH;
+        void *scratch = alloc(d, bytes);
+        d->scratch = arena_over(scratch, bytes);
         if (scratch && product_open(d) && hopper_open(d, card.major * 10 + card.minor)) return d;
     }
     bool no_room = !d->scratch.base && !d->error[0];
     error_set(e, no_room || d->error_code == EXIT_MEMORY ? EXIT_MEMORY : EXIT_CONFIG, "device=cuda: %s",
-              no_room ? "not even the kernels' scratch memory of 64 MiB is free on the GPU; end what else uses it "
-                        "(nvidia-smi)"
+              no_room ? "not even the kernels' scratch memory (64 MiB; on a Hopper 256) is free on the GPU; end what "
+                        "else uses it (nvidia-smi)"
                       : d->error);
     cuda_close(d);
     return NULL;

@@ -25,7 +25,7 @@ typedef enum {
     HOPPER_NO_CODE,  // this build has no code for it
     HOPPER_NO_ROOM,  // the card has too little shared memory
     HOPPER_DIFFERS,  // its results are not the portable kernel's
-    HOPPER_LEFT_OUT, // the environment has GRPO_HOPPER=off
+    HOPPER_LEFT_OUT, // GRPO_HOPPER in the environment says so
 } HopperState;
 
 struct CudaDevice {
@@ -52,8 +52,8 @@ void product_close(Device *d);
 void cuda_product(Device *d, Tensor c, bool add, Tensor a, bool a_t, Tensor b, bool b_t);
 
 // Runs every kernel written for Hopper beside the portable one, and sets d's `hopper` (device/variants.cu). On another
-// card none is used, nor with GRPO_HOPPER=off in the environment: the way out where one does not only differ but takes
-// the card down. False after filling d->error.
+// card none is used. GRPO_HOPPER=off in the environment leaves all out, off:NAME,NAME those: the way out where one does
+// not only differ but takes the card down. False after filling d->error.
 bool hopper_open(Device *d, int compute_capability);
 // Device.variant (ops.h).
 const char *cuda_variant(const Device *d, int i, char line[VARIANT_LINE]);

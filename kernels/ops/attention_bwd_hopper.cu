@@ -19,9 +19,10 @@
 // Prediction for an H200, T = 16384, n = 512 (attention_bwd.cu as predicted there: 0.12 and 0.14 of the limit):
 //   a tile of 128 keys, 128 rows, d = 64: 2560 clocks of tensor cores; 1024 of exponentials beside 1300 of issuing, of
 //   which 500 lie under dp's product; 400 of barriers: 3750, where d = 128 (64 rows) has half the arithmetic: 3200
-//   d = 64, H = 14    2 launches of 256 blocks, 19 tiles long: 81 us; 42 for the other kernels: 300 TFLOP/s, 0.38
-//   d = 128, H = 28   scratch holds one part at a time: 8 launches of 128 blocks, the longest 32 tiles: 410 us; 160 for
-//                     the others: 260 TFLOP/s, 0.33; with T = 8192 three parts fit, and it should be 0.42
+//   d = 64, H = 14    a launch of 512 blocks, 36 tiles for the busiest multiprocessor: 71 us; 42 for the other kernels:
+//                     330 TFLOP/s, 0.41
+//   d = 128, H = 28   scratch holds dq of three kv heads: 2 launches, 144 tiles together: 240 us; 150 for the others:
+//                     380 TFLOP/s, 0.48
 #include "attention_bwd_hopper.cuh"
 #include "hopper_check.cuh"
 #include <stdlib.h>

@@ -198,8 +198,19 @@ template <typename Tile, typename U> static bool alike(Device *d, int64_t K, boo
     arena_rewind(&d->scratch, mark);
     return same;
 }
+// The same of matmul_swiglu.
+template <typename Tile> static bool gated_alike(Device *d, int64_t K, bool split) {
+    const int64_t M = HOPPER_X + 8, N = Tile::W + 48;
+    size_t mark = arena_mark(&d->scratch);
+    Tensor x = hopper_draw(d, M, K, 2, 3), w = hopper_draw(d, N, K, 2, 4);
+    Tensor wanted = hopper_take(d, BF16, M, N / 2), got = hopper_take(d, BF16, M, N / 2);
+    cuda_matmul_swiglu(d, wanted, NONE, x, w);
+    bool same = run<Tile, Bf16>(d, NONE, got, x, w, split) && hopper_equal(d, wanted, got);
+    arena_rewind(&d->scratch, mark);
+    return same;
+}
 template <typename Tile> static bool alike(Device *d, int64_t K, bool split = false) {
-    return alike<Tile, float>(d, K, split) && alike<Tile, Bf16>(d, K, split);
+    return alike<Tile, float>(d, K, split) && alike<Tile, Bf16>(d, K, split) && gated_alike<Tile>(d, K, split);
 }
 
 HopperState hopper_check_matmul(Device *d) {

@@ -204,7 +204,7 @@ mutant gradients_hopper_half_of_ds 'kernels/gpu/attention_bwd_hopper.cuh>kernels
     'both_groups();
         float dq[32];' 'float dq[32];'
 mutant gradients_hopper_dq_not_taken 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
-    'mbarrier_wait(dq_empty, turn ^ 1);' ''
+    'mbarrier_wait(dq_empty, turn ^ 1);' '(void)dq_empty;'
 mutant gradients_hopper_boxes_too_early 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'mbarrier_wait(empty + slot, phase ^ 1);
         mbarrier_expect' 'mbarrier_expect'
