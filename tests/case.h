@@ -18,6 +18,7 @@ typedef enum {
     ARG_OUT,   // set
     ARG_ADD,   // added to
     ARG_INOUT, // changed in place
+    ARG_SPENT, // read, and afterwards not defined
     ARG_AUX,   // not the op's: what `objective` differentiates by where the op itself does not need it
 } Role;
 
@@ -33,6 +34,9 @@ typedef struct {
     double *before;       // [numel] values before the run, in f64
     double *want;         // [numel] what the oracle asks for, or NULL
 } Arg;
+
+// Whether the op sets it.
+static inline bool arg_is_set(const Arg *a) { return a->role == ARG_OUT || a->role == ARG_ADD || a->role == ARG_INOUT; }
 
 // Dimensions as in tensor.h; what an op does not use stays 0.
 typedef struct {
@@ -151,7 +155,7 @@ static inline Arg *case_arg(Case *c, const char *name, Role role, Tensor host) {
         c->d->copy(c->d, a->t.data, host.data, tensor_bytes(host));
         c->d->sync(c->d);
     }
-    a->traffic = (double)tensor_bytes(host) * (role == ARG_AUX ? 0 : role == ARG_IN || role == ARG_OUT ? 1 : 2);
+    a->traffic = (double)tensor_bytes(host) * (role == ARG_AUX ? 0 : role == ARG_ADD || role == ARG_INOUT ? 2 : 1);
     return a;
 }
 // A [a, b, e] tensor of normal numbers with the given mean and deviation; b and e may be 0: fewer dims.

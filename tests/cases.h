@@ -131,6 +131,10 @@ static const CaseRow case_table[] = {
     ROW(decode, .T = 1, .H = 3, .K = 1, .d = 32, .len = len_alone)
     ROW(decode, .T = 2, .H = 2, .K = 2, .d = 8, .len = len_empty) ROW(decode, .T = 40, .H = 2, .K = 1, .d = 8, .len = len_many)
     SPEED(decode, .T = 32, .H = 14, .K = 2, .d = 64, .len = len_decode)
+    ROW(rope_decode, .T = 6, .H = 7, .K = 1, .d = 64, .len = len_edge, .opt = true) ROW(rope_decode, .T = 6, .H = 12, .K = 2, .d = 128, .len = len_edge)
+    ROW(rope_decode, .T = 2, .H = 4, .K = 2, .d = 18, .len = len_long, .opt = true) ROW(rope_decode, .T = 3, .H = 18, .K = 1, .d = 256, .len = len_short, .opt = true)
+    ROW(rope_decode, .T = 1, .H = 3, .K = 1, .d = 32, .len = len_alone, .opt = true) ROW(rope_decode, .T = 2, .H = 2, .K = 2, .d = 8, .len = len_empty)
+    ROW(rope_decode, .T = 40, .H = 2, .K = 1, .d = 8, .len = len_many, .opt = true) SPEED(rope_decode, .T = 32, .H = 14, .K = 2, .d = 64, .len = len_decode, .opt = true)
 
     ROW(swiglu, .T = 1, .F = 1) ROW(swiglu, .T = 3, .F = 65) ROW(swiglu, .T = 20, .F = 1000) ROW(swiglu, .T = 70, .F = 24) ROW(swiglu, .T = 300, .F = 520) SPEED(swiglu, .T = 2720, .F = 4864)
     ROW(swiglu_bwd, .T = 1, .F = 1) ROW(swiglu_bwd, .T = 3, .F = 65) ROW(swiglu_bwd, .T = 20, .F = 1000) ROW(swiglu_bwd, .T = 70, .F = 24) ROW(swiglu_bwd, .T = 300, .F = 520) SPEED(swiglu_bwd, .T = 2720, .F = 4864)
@@ -158,6 +162,7 @@ static const CaseRow case_table[] = {
     LARGE(rope, .T = 32768, .H = 14, .K = 2, .d = 64, .opt = true) LARGE(rope_bwd, .T = 32768, .H = 14, .K = 2, .d = 64, .opt = true)
     LARGE(attention, .T = 16384, .H = 14, .K = 2, .d = 64, .len = len_packed) LARGE(attention, .T = 16384, .H = 28, .K = 4, .d = 128, .len = len_packed)
     LARGE(attention_bwd, .T = 16384, .H = 14, .K = 2, .d = 64, .len = len_packed) LARGE(attention_bwd, .T = 16384, .H = 28, .K = 4, .d = 128, .len = len_packed)
+    LARGE(rope_decode, .T = 256, .H = 14, .K = 2, .d = 64, .len = len_decode_many, .opt = true)
     LARGE(decode, .T = 256, .H = 14, .K = 2, .d = 64, .len = len_decode_many)
     LARGE(logprob, .T = 8192, .D = 896, .V = 151936) LARGE(logprob_bwd, .T = 8192, .D = 896, .V = 151936)
     LARGE(grpo_loss, .T = 1 << 20, .opt = true)

@@ -314,6 +314,50 @@ static inline double decode_flops(const Case *c) {
 }
 CASE_OP(decode, .oracle = decode_oracle, .flops = decode_flops);
 
+// rope_decode: the same spans, whose last key is the sequence's own; opt adds the bias
+static inline void rope_decode_make(Case *c) {
+    int64_t B = case_sequences(c), heads = c->s.H + 2 * c->s.K, R = 3, T = c->s.T;
+    int32_t *span = xcalloc((size_t)B * 4, sizeof *span), *row = xcalloc((size_t)B + 1, sizeof *row);
+    for (int64_t b = 0; b < B; b++) {
+        int32_t keys = c->s.len[b], prefix = keys ? (int32_t)case_below(c, keys) : 0, suffix = keys - prefix;
+        memcpy(span + 4 * b, (int32_t[]){(int32_t)R + suffix + 1, prefix, (int32_t)R, suffix}, 4 * sizeof *span);
+        row[b] = keys ? (int32_t)R + suffix - 1 : -1;
+        R += keys + 2;
+    }
+    case_rows(case_floats(c, "y", ARG_OUT, c->dtype, B, c->s.H, c->s.d, 0, 1));
+    case_rows(case_floats(c, "qkv", ARG_SPENT, c->dtype, B, heads, c->s.d, 0.1, 1.5));
+    case_floats(c, "kv", ARG_INOUT, c->dtype, R, 2 * c->s.K, c->s.d, 0.1, 1.5)->traffic *= 0.5;
+    case_rows(case_ints(c, "span", tensor2(span, I32, B, 4)));
+    case_rows(case_ints(c, "kv_row", tensor1(row, I32, B)));
+    c->s.T = B; // positions are as many
+    case_positions(c);
+    c->s.T = T;
+    if (c->s.opt) case_floats(c, "bias", ARG_IN, c->dtype, heads * c->s.d, 0, 0, 0, 1);
+    free(span);
+    free(row);
+}
+static inline void rope_decode_run(Case *c) {
+    RopeTable table = case_table_of(c->s.d);
+    c->d->rope_decode(c->d, arg(c, "y"), arg(c, "qkv"), arg(c, "bias"), arg(c, "pos"), &table, (int)c->s.K,
+                      arg(c, "kv"), arg(c, "kv_row"), arg(c, "span"));
+}
+static inline void rope_decode_oracle(Case *c) {
+    int64_t B = case_sequences(c), H = c->s.H, K = c->s.K, d = c->s.d, heads = H + 2 * K;
+    double *rotated = doubles(B * heads * d), *kv = want(c, "kv"), *given[2];
+    oracle_rope(rotated, before(c, "qkv"), before(c, "bias"), before(c, "pos"), (double)CASE_THETA, B, heads, H + K, d);
+    for (int64_t i = 0; i < B * heads * d; i++) rotated[i] = stored(c->dtype, rotated[i]);
+    for (int64_t b = 0; b < B; b++) {
+        int64_t row = (int64_t)before(c, "kv_row")[b];
+        for (int64_t i = 0; row >= 0 && i < 2 * K * d; i++) kv[row * 2 * K * d + i] = rotated[(b * heads + H) * d + i];
+    }
+    Arg *arg[] = {case_find(c, "qkv"), case_find(c, "kv")}; // what decode reads
+    for (int i = 0; i < 2; i++) given[i] = arg[i]->before, arg[i]->before = i ? kv : rotated;
+    decode_oracle(c);
+    for (int i = 0; i < 2; i++) arg[i]->before = given[i];
+    free(rotated);
+}
+CASE_OP(rope_decode, .oracle = rope_decode_oracle, .flops = decode_flops);
+
 // swiglu
 static inline void swiglu_make(Case *c) {
     case_rows(case_floats(c, "h", ARG_OUT, c->dtype, c->s.T, c->s.F, 0, 0, 1));

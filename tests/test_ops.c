@@ -61,7 +61,7 @@ static void assert_same_output(const Case *a, const Case *b, bool rows_only, con
     char name[128];
     for (int i = 0; i < a->n_args; i++) {
         const Arg *x = &a->arg[i], *y = &b->arg[i];
-        if (x->role == ARG_IN || x->role == ARG_AUX || (rows_only && !x->per_row)) continue;
+        if (!arg_is_set(x) || (rows_only && !x->per_row)) continue;
         if (!device_same(a->d, x->t, y->t))
             fail_msg("%s: %s: other bits %s", case_name(a, name, sizeof name), x->name, what);
     }
@@ -72,8 +72,7 @@ static void check_values(Case *c) {
     if (c->op->oracle) c->op->oracle(c);
     for (int i = 0; i < c->n_args; i++) {
         Arg *a = &c->arg[i];
-        if (c->op->oracle && a->role != ARG_IN && a->role != ARG_AUX)
-            check(c, a, arg_error(c, a), c->op->exact ? 0 : tolerance(c, a, false));
+        if (c->op->oracle && arg_is_set(a)) check(c, a, arg_error(c, a), c->op->exact ? 0 : tolerance(c, a, false));
         if (c->op->objective && a->gradient)
             check(c, a, gradient_error(c, a), tolerance(c, case_find(c, a->gradient), true));
     }
@@ -109,7 +108,7 @@ static bool library_multiplies(const Case *c) {
 }
 static void check_rows(Case *c) {
     bool per_row = false;
-    for (int i = 0; i < c->n_args; i++) per_row |= c->arg[i].per_row && c->arg[i].role != ARG_IN;
+    for (int i = 0; i < c->n_args; i++) per_row |= c->arg[i].per_row && arg_is_set(&c->arg[i]);
     if (!per_row || library_multiplies(c)) return;
     c->op->run(c);
     Case alone = case_open(c->d, c->op, c->s, c->dtype, c->grad, false);

@@ -81,7 +81,7 @@ static void check_row(Device *cpu, Device *gpu, const CaseRow *row, Types t) {
     double worst = 0;
     for (int i = 0; i < compiled.n_args; i++) {
         const Arg *a = &compiled.arg[i];
-        if (a->role == ARG_IN || a->role == ARG_AUX) continue;
+        if (!arg_is_set(a)) continue;
         if (!device_same(gpu, a->t, emulated.arg[i].t)) {
             if (!bits.first[0]) snprintf(bits.first, sizeof bits.first, "%s of %s", a->name, name);
             same = false;

@@ -66,3 +66,9 @@ void cpu_decode(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_k
     }
     arena_rewind(&d->scratch, mark);
 }
+
+void cpu_rope_decode(Device *d, Tensor y, Tensor qkv, Tensor bias, Tensor pos, const RopeTable *table, int n_kv,
+                     Tensor kv, Tensor kv_row, Tensor span) {
+    cpu_rope(d, qkv, bias, pos, table, n_kv, kv, kv_row);
+    cpu_decode(d, y, qkv, kv, span, n_kv);
+}

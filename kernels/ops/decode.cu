@@ -1,5 +1,5 @@
 // decode: attention of one query a sequence over the KV cache, by the parts of attention.cuh, so that it gives the same
-// bits as attention over packed sequences.
+// bits as attention over packed sequences; and rope_decode, which first rotates its rows as rope does.
 //
 //   y[b,h] = sum over j of p_j v_j[h / group] / sum p_j,  j over the keys of span[b], p_j from q[b,h] k_j / sqrt(d)
 //
@@ -15,8 +15,14 @@
 // the bandwidth. On an H200, context 400, heads as in 0.5B, in microseconds: 6 at B = 8 and 64 (of a turn, 1 for the
 // keys to arrive and 1.5 to multiply), 20 at 256; at 1,024 56 with a prefix of 336 shared by all, 63 with one of 128
 // shared by 16. f32 has a plain kernel: a block for each (sequence, kv head, 16 query heads), all chunks in order.
+//
+// rope_decode: a block makes the angles of its sequences while their rows are on the way, then rotates its queries in
+// shared memory; it makes the sequence's own key and value, stores them in the cache, and puts them into their chunk in
+// shared memory, where the cache does not have them yet. That takes it some 0.4 us, where rope by itself would be a
+// node of the graph: 2 us and its gap. Of the blocks that share a sequence each makes both, and the first stores them.
 #include "attention.cuh"
 #include "cuda.cuh"
+#include "rotate.cuh"
 
 #define TILE_ROWS  16 // (sequence, query head) rows of a block
 #define MOST_SPLIT 16 // at most so many blocks share a tile's chunks
@@ -43,23 +49,74 @@ typedef struct {
     int most;          // chunks for which there is room
 } Parts;
 
-template <int D, int WARPS> struct Tile16 {
+// What rope_decode has to do before; decode has nothing.
+struct Own {
+    RopeTable table;
+    const int32_t *pos, *kv_row; // [B]
+    Bf16 *kv;                    // the cache, to store in
+    const void *bias;            // [(H + 2K) d]?
+    bool bias_f32;               // else it is bf16
+    // An element of column i of qkv, and its bias; where there is none, -0 too stays what it is.
+    __device__ __forceinline__ float with_bias(Bf16 x, int64_t i) const {
+        if (!bias) return to_float(x);
+        return to_float(x) + (bias_f32 ? ((const float *)bias)[i] : to_float(((const Bf16 *)bias)[i]));
+    }
+};
+struct Nothing {};
+template <typename Before> static constexpr bool ROTATES = sizeof(Before) == sizeof(Own);
+
+template <int D, int WARPS, int SEQS, typename Before> struct Tile16 {
     static constexpr int THREADS = WARPS * WARP, EACH = TILE_ROWS * D / THREADS; // elements of the output a thread has
     static constexpr int CHUNK_ELEMS = 2 * CHUNK * PITCH<D>;                     // keys and values of a warp
     static constexpr size_t SHARED_BYTES =
-        sizeof(Bf16) * (TILE_ROWS * PITCH<D> + WARPS * CHUNK_ELEMS) + sizeof(float2) * WARPS * TILE_ROWS;
+        sizeof(Bf16) * (TILE_ROWS * PITCH<D> + WARPS * CHUNK_ELEMS) + sizeof(float2) * WARPS * TILE_ROWS +
+        (ROTATES<Before> ? SEQS * (D / 2 * sizeof(float2) + 2 * D * sizeof(Bf16)) : 0);
 };
+
+// low and high = the pair (x, y), rotated.
+static __device__ __forceinline__ void rotate_two(Bf16 *low, Bf16 *high, float x, float y, float2 angle) {
+    *low = from_float<Bf16>(x * angle.x - y * angle.y), *high = from_float<Bf16>(y * angle.x + x * angle.y);
+}
+// By the whole block: angle[SEQS, D / 2] and fresh[SEQS, 2, D] of `n` sequences from b on; with `stores`, in the cache
+// too. Barriers within; angle is complete at the end, fresh after another.
+template <int D>
+static __device__ __forceinline__ void make_own(const Own &own, float2 *angle, Bf16 *fresh, const Bf16 *qkv, int b,
+                                                int n, int kv_head, bool stores, const Heads &h) {
+    const int thread = (int)threadIdx.x, threads = (int)blockDim.x, half = h.d / 2;
+    for (int i = thread; i < n * half; i += threads)
+        angle[i / half * (D / 2) + i % half] = rope_angle(own.table, own.pos[b + i / half], i % half);
+    __syncthreads();
+    for (int i = thread; i < n * half; i += threads) {
+        const int s = i / half, pair = i % half;
+        const int64_t key = (int64_t)(h.H + kv_head) * h.d + pair, value = key + (int64_t)h.K * h.d;
+        const Bf16 *row = qkv + (int64_t)(b + s) * (h.H + 2 * h.K) * h.d;
+        Bf16 *to = fresh + s * 2 * D + pair;
+        rotate_two(to, to + half, own.with_bias(row[key], key), own.with_bias(row[key + half], key + half),
+                   angle[s * (D / 2) + pair]);
+        to[D] = from_float<Bf16>(own.with_bias(row[value], value));
+        to[D + half] = from_float<Bf16>(own.with_bias(row[value + half], value + half));
+        const int32_t at = own.kv_row[b + s];
+        if (!stores || at < 0) continue;
+        Bf16 *cached = own.kv + ((int64_t)at * 2 * h.K + kv_head) * h.d + pair;
+        cached[0] = to[0], cached[half] = to[half];
+        cached += (int64_t)h.K * h.d;
+        cached[0] = to[D], cached[half] = to[D + half];
+    }
+}
 
 // Grid (B / SEQS, K, tiles of query heads x split), block 32 WARPS. Where a thread has many outputs, the launch bounds
 // keep the compiler from aiming at more blocks an SM than shared memory allows: it would spill registers.
-template <int D, int WARPS, int SEQS>
+template <int D, int WARPS, int SEQS, typename Before>
 static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WARPS == 1)) ? 1 : 0)
-    decode_kernel(Bf16 *y, Parts p, const Bf16 *qkv, const Bf16 *kv, const int32_t *span, int B, int split, Heads h) {
-    typedef Tile16<D, WARPS> Own;
-    constexpr int THREADS = Own::THREADS, OF_ROW = THREADS / TILE_ROWS, QUADS = Own::EACH / 4;
-    SHARED_DYNAMIC(Bf16, q);                                     // [TILE_ROWS, PITCH]
-    Bf16 *chunk = q + TILE_ROWS * PITCH<D>;                      // [WARPS, 2, CHUNK, PITCH]
-    float2 *made = (float2 *)(chunk + WARPS * Own::CHUNK_ELEMS); // [WARPS, TILE_ROWS] (m, l) of a chunk
+    decode_kernel(Bf16 *y, Parts p, const Bf16 *qkv, const Bf16 *kv, const int32_t *span, int B, int split, Heads h,
+                  const Before own) {
+    typedef Tile16<D, WARPS, SEQS, Before> Tile;
+    constexpr int THREADS = Tile::THREADS, OF_ROW = THREADS / TILE_ROWS, QUADS = Tile::EACH / 4;
+    SHARED_DYNAMIC(Bf16, q);                                      // [TILE_ROWS, PITCH]
+    Bf16 *chunk = q + TILE_ROWS * PITCH<D>;                       // [WARPS, 2, CHUNK, PITCH]
+    float2 *made = (float2 *)(chunk + WARPS * Tile::CHUNK_ELEMS); // [WARPS, TILE_ROWS] (m, l) of a chunk
+    float2 *angle = made + WARPS * TILE_ROWS;                     // [SEQS, D / 2]
+    Bf16 *fresh = (Bf16 *)(angle + SEQS * D / 2);                 // [SEQS, 2, D] the sequences' own keys and values
     int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP, b = (int)blockIdx.x * SEQS;
     int kv_head = (int)blockIdx.y, place = (int)blockIdx.z % split, in_group = (int)blockIdx.z / split * TILE_ROWS;
     int of_one = min(h.group - in_group, TILE_ROWS), rows = SEQS * of_one; // rows of one sequence, of the tile
@@ -81,9 +138,11 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
     if (place >= blocks) return; // the whole block
 
     load_rows<D>(q, TILE_ROWS, rows, h, thread, THREADS, [&](int i) { return qkv + at(i, h.H + 2 * h.K) * h.d; });
-    float o[Own::EACH], m = -INFINITY, l = 0;
+    if constexpr (ROTATES<Before>)
+        make_own<D>(own, angle, fresh, qkv, b, two ? 2 : 1, kv_head, in_group == 0 && place == 0, h);
+    float o[Tile::EACH], m = -INFINITY, l = 0;
 #pragma unroll
-    for (int i = 0; i < Own::EACH; i++) o[i] = 0;
+    for (int i = 0; i < Tile::EACH; i++) o[i] = 0;
     const int row = thread / OF_ROW, column = thread % OF_ROW * 4; // + 4 OF_ROW i
     // Functions, so that the numbers are computed where they are used and take no registers.
     auto tile = [&] { return ((int64_t)blockIdx.z / split * h.K + kv_head) * gridDim.x + blockIdx.x; };
@@ -100,15 +159,23 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
         }
     };
 
-    Bf16 *k = chunk + warp * Own::CHUNK_ELEMS, *v = k + CHUNK * PITCH<D>;
+    Bf16 *k = chunk + warp * Tile::CHUNK_ELEMS, *v = k + CHUNK * PITCH<D>;
     for (int first = place * WARPS; first < tasks; first += blocks * WARPS) {
         int t = first + warp, n = min(tasks - first, WARPS);
         bool second = t >= first_end;
         Span s = second ? s1 : s0;
         int c = second ? t - first_end + shared : t, live = s.keys - c * CHUNK;
+        // The sequence's own key, which the cache need not have yet, is this chunk's last.
+        const bool has_own = ROTATES<Before> && live <= CHUNK;
+        auto put_own = [&](Bf16 *to, int of_value) {
+            if (!has_own) return;
+            const Bf16 *from = fresh + ((second ? 2 : 0) + of_value) * D;
+            for (int i = lane; i < h.d; i += WARP) to[(live - 1) * PITCH<D> + i] = from[i];
+            __syncwarp();
+        };
         if (t < tasks) {
             auto load_chunk = [&](Bf16 *to, int head) {
-                load_rows<D>(to, CHUNK, live, h, lane, WARP,
+                load_rows<D>(to, CHUNK, live - has_own, h, lane, WARP,
                              [&](int j) { return kv + (row_of(s, c * CHUNK + j) * 2 * h.K + head) * h.d; });
                 cp_async_commit();
             };
@@ -116,15 +183,28 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
             load_chunk(v, h.K + kv_head);
             cp_async_wait<1>();
         } else cp_async_commit(), cp_async_wait<0>();
-        if (first == place * WARPS) __syncthreads(); // the queries, which all warps have loaded together
-        else __syncwarp();
+        if (first == place * WARPS) {
+            __syncthreads(); // the queries, which all warps have loaded together
+            if constexpr (ROTATES<Before>) {
+                for (int i = thread; i < rows * (h.d / 2); i += THREADS) {
+                    int r = i / (h.d / 2), pair = i % (h.d / 2);
+                    Bf16 *low = q + r * PITCH<D> + pair, *high = low + h.d / 2;
+                    int64_t bias = (int64_t)(kv_head * h.group + in_group + r - sequence_of(r) * of_one) * h.d + pair;
+                    rotate_two(low, high, own.with_bias(*low, bias), own.with_bias(*high, bias + h.d / 2),
+                               angle[sequence_of(r) * (D / 2) + pair]);
+                }
+                __syncthreads();
+            }
+        } else __syncwarp();
         if (t < tasks) {
+            put_own(k, 0);
             float x[1][8][4];
             ChunkRows<1> rows_of_chunk;
             const int seen[1][2] = {{live, live}};
             dot_rows<D, 1, 8>(x, q, k);
             cp_async_wait<0>();
             __syncwarp(); // the values have arrived, the keys are no longer needed
+            put_own(v, 1);
             softmax_chunk<1>(&rows_of_chunk, x, seen, live >= CHUNK, h.scale2);
             if (lane % 4 == 0)
 #pragma unroll
@@ -142,7 +222,7 @@ static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WA
         __syncthreads();
         for (int i = 0; i < n; i++) {
             float2 ml = made[i * TILE_ROWS + row];
-            const float *from = (const float *)(chunk + i * Own::CHUNK_ELEMS) + row * PITCH<D> + column;
+            const float *from = (const float *)(chunk + i * Tile::CHUNK_ELEMS) + row * PITCH<D> + column;
             auto quad = [&](int j) { return *(const float4 *)(from + j * 4 * OF_ROW); };
             int done = first + i;
             if (blocks > 1) {
@@ -201,8 +281,9 @@ static __global__ void __launch_bounds__(F32_THREADS, 2)
         [](int, float) {});
 }
 
-template <int D, int WARPS, int SEQS>
-static void decode_bf16(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, Heads h, int split) {
+template <int D, int WARPS, int SEQS, typename Before>
+static void decode_bf16(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, Heads h, int split,
+                        const Before &own) {
     unsigned B = (unsigned)y.dim[0], seqs = (B + SEQS - 1) / SEQS, tiles = blocks_for(h.group, TILE_ROWS);
     size_t mark = arena_mark(&d->scratch);
     Parts p = {};
@@ -217,20 +298,21 @@ static void decode_bf16(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span,
         p.arrived = ((CudaDevice *)d->backend)->arrived;
     }
     h.packs = aligned_rows(data_of<Bf16>(qkv), h.d) && aligned_rows(data_of<Bf16>(kv), h.d);
-    LAUNCH_EARLY(d, (decode_kernel<D, WARPS, SEQS>), dim3(seqs, h.K, tiles * (unsigned)split), 32 * WARPS,
-                 (Tile16<D, WARPS>::SHARED_BYTES), data_of<Bf16>(y), p, data_of<Bf16>(qkv), data_of<Bf16>(kv),
-                 i32(span), (int)B, split, h);
+    LAUNCH_EARLY(d, (decode_kernel<D, WARPS, SEQS, Before>), dim3(seqs, h.K, tiles * (unsigned)split), 32 * WARPS,
+                 (Tile16<D, WARPS, SEQS, Before>::SHARED_BYTES), data_of<Bf16>(y), p, data_of<Bf16>(qkv),
+                 data_of<Bf16>(kv), i32(span), (int)B, split, h, own);
     arena_rewind(&d->scratch, mark);
 }
 // Chooses the kernel by the shape and the card; every choice gives the same bits.
-template <int D> static void decode_any(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, Heads h) {
+template <int D, typename Before>
+static void decode_any(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, Heads h, const Before &own) {
     constexpr int NARROW = 256 / D, WIDE = 2 * NARROW; // warps; every card has shared memory for NARROW
     int64_t sms = cuda_sm_count(d), blocks = y.dim[0] * h.K * blocks_for(h.group, TILE_ROWS);
     int split = (int)(sms / blocks < MOST_SPLIT ? (sms > blocks ? sms / blocks : 1) : MOST_SPLIT);
-    if (blocks <= sms && Tile16<D, WIDE>::SHARED_BYTES < ((CudaDevice *)d->backend)->shared)
-        decode_bf16<D, WIDE, 1>(d, y, qkv, kv, span, h, split);
-    else if (2 * h.group <= TILE_ROWS && blocks >= 2 * sms) decode_bf16<D, NARROW, 2>(d, y, qkv, kv, span, h, 1);
-    else decode_bf16<D, NARROW, 1>(d, y, qkv, kv, span, h, split);
+    if (blocks <= sms && Tile16<D, WIDE, 1, Before>::SHARED_BYTES < ((CudaDevice *)d->backend)->shared)
+        decode_bf16<D, WIDE, 1>(d, y, qkv, kv, span, h, split, own);
+    else if (2 * h.group <= TILE_ROWS && blocks >= 2 * sms) decode_bf16<D, NARROW, 2>(d, y, qkv, kv, span, h, 1, own);
+    else decode_bf16<D, NARROW, 1>(d, y, qkv, kv, span, h, split, own);
 }
 template <int D> static void decode_f32(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, Heads h) {
     unsigned tiles = blocks_for(h.group, F32_ROWS);
@@ -242,5 +324,18 @@ void cuda_decode(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_
     Heads h = heads_of(qkv.dim[1], n_kv, qkv.dim[2]);
     if (!y.dim[0]) return;
     if (qkv.dtype == F32) DISPATCH_HEAD(h.d, D, decode_f32<D>(d, y, qkv, kv, span, h));
-    else DISPATCH_HEAD(h.d, D, decode_any<D>(d, y, qkv, kv, span, h));
+    else DISPATCH_HEAD(h.d, D, decode_any<D>(d, y, qkv, kv, span, h, Nothing{}));
+}
+
+void cuda_rope_decode(Device *d, Tensor y, Tensor qkv, Tensor bias, Tensor pos, const RopeTable *table, int n_kv,
+                      Tensor kv, Tensor kv_row, Tensor span) {
+    Heads h = heads_of(qkv.dim[1], n_kv, qkv.dim[2]);
+    if (!y.dim[0]) return;
+    if (qkv.dtype == F32) {
+        cuda_rope(d, qkv, bias, pos, table, n_kv, kv, kv_row);
+        cuda_decode(d, y, qkv, kv, span, n_kv);
+        return;
+    }
+    Own own = {*table, i32(pos), i32(kv_row), data_of<Bf16>(kv), bias.data, bias.dtype == F32};
+    DISPATCH_HEAD(h.d, D, decode_any<D>(d, y, qkv, kv, span, h, own));
 }

@@ -15,7 +15,7 @@
 // 260 clocks, of which instructions take about 130; the loads under way are 43 KB an SM, backward 46 KB. The backward
 // pass writes 1.2 MB of sums, and one launch more adds them.
 #include "memory.cuh"
-#include <math.h>
+#include "rotate.cuh"
 
 #define FWD_THREADS 256
 #define BWD_THREADS 384
@@ -35,21 +35,6 @@ static Rope rope_of(Tensor qkv, const RopeTable *table, int n_kv) {
     return Rope{*table, (int)(d / 2), (int)qkv.dim[1], (int)qkv.dim[1] - n_kv};
 }
 
-// Sine and cosine by range reduction to within pi/4 of 0 and power series, in f64: both right to the last bit of f32 or
-// so.
-static __device__ __forceinline__ void sine_cosine(float x, float *sine, float *cosine) {
-    double turns = rint((double)x * 0.63661977236758134308); // quarter turns
-    double r = ((double)x - turns * 1.57079632679489655800) - turns * 6.12323399573676603587e-17, z = r * r;
-    double s =
-        r * (1 + z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 + z * (-1.0 / 39916800))))));
-    double c =
-        1 + z * (-0.5 +
-                 z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z * (1.0 / 479001600))))));
-    int quarter = (int)turns & 3;
-    double sn = quarter & 1 ? c : s, cs = quarter & 1 ? s : c;
-    *sine = (float)(quarter & 2 ? -sn : sn);
-    *cosine = (float)((quarter + 1) & 2 ? -cs : cs);
-}
 // How threads share heads and tokens: a block has `own` heads, a thread a group of `packs` in one of them, so that
 // `items` threads have a token; `lanes` tokens lie side by side. All this depends on the shape alone: where rows are
 // not aligned, a thread has the same columns, an element at a time.
@@ -86,9 +71,7 @@ struct Place {
 static __device__ __forceinline__ void make_angles(float2 *angle, const Place &p, const Rope &r, const int32_t *pos,
                                                    int rows) {
     for (int row = p.row; row < rows && p.row < p.at_once; row += p.at_once) {
-        float sine, cosine;
-        sine_cosine((float)pos[row] * r.table.inv_freq[p.pair], &sine, &cosine);
-        angle[row * r.half + p.pair] = make_float2(cosine * r.table.scale, sine * r.table.scale);
+        angle[row * r.half + p.pair] = rope_angle(r.table, pos[row], p.pair);
     }
 }
 

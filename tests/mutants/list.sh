@@ -186,6 +186,18 @@ mutant dkv_no_barrier kernels/ops/attention_bwd.cu ops:attention_bwd \
     '__syncthreads(); // these rows are here, those before no longer needed' ''
 mutant attention_bwd_leaves_the_rest kernels/ops/attention_bwd.cu ops:attention_bwd \
     'for (int64_t t = from + block; t < T_all; t += blocks)' 'for (int64_t t = from + block; t < from; t += blocks)'
+mutant rope_decode_value_of_the_cache kernels/ops/decode.cu attention/rope_decode \
+    'put_own(v, 1);' ''
+mutant rope_decode_stores_nothing kernels/ops/decode.cu attention/rope_decode \
+    'in_group == 0 && place == 0, h)' 'false, h)'
+mutant rope_decode_key_of_the_first kernels/ops/decode.cu attention/rope_decode \
+    '((second ? 2 : 0) + of_value)' 'of_value'
+mutant rope_decode_angle_of_the_first kernels/ops/decode.cu attention/rope_decode \
+    'angle[sequence_of(r) * (D / 2) + pair]' 'angle[pair]'
+mutant rope_decode_idle_rows_store kernels/ops/decode.cu attention/rope_decode \
+    'if (!stores || at < 0) continue;' 'if (!stores) continue;'
+mutant rope_decode_bias_of_the_first kernels/ops/decode.cu attention/rope_decode \
+    'in_group + r - sequence_of(r) * of_one) * h.d + pair' 'in_group + r) * h.d + pair'
 mutant gradients_hopper_sees_the_next 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
     'limit = own ? row + 1 - w.first : keys' 'limit = own ? row + 2 - w.first : keys'
 mutant gradients_hopper_others_rows 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
