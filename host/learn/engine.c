@@ -442,24 +442,24 @@ static void close_both(Engine *en, Learner *l) {
     *l = (Learner){0};
 }
 
+static bool cannot_open(Engine *en, Learner *l, const Error *e) {
+    ranks_tell(e->code, e);
+    close_both(en, l);
+    return false;
+}
+
 // Opens the engine and, where l is not NULL, the learner around it, whose parts are carved out of the same two slabs.
 static bool open_both(Engine *en, Learner *l, const Config *c, RunShape shape, Error *e) {
     if (!en->tokenizer && !engine_prepare(en, c, e)) return false;
     Engine prepared = *en;
     Device *d = device_open(c->device, ranks_gpu(), machine_threads((int)c->threads, ranks_here()), c->cpu_isa, e);
-    if (!d) {
-        close_both(en, l);
-        return false;
-    }
+    if (!d) return cannot_open(en, l, e);
     bool described = describe(en, l, d, c, shape, e);
     // The ends were chosen with the template; the dims are those described, whose head may have turned out to be its
     // own.
     memcpy(en->hf.eos, prepared.hf.eos, sizeof en->hf.eos);
     en->hf.n_eos = prepared.hf.n_eos, en->tokenizer = prepared.tokenizer, en->template = prepared.template;
-    if (!described || !ranks_join(c, d, model_dims_text(en->hf.dims), &en->comm, e)) {
-        close_both(en, l);
-        return false;
-    }
+    if (!described || !ranks_join(c, d, model_dims_text(en->hf.dims), &en->comm, e)) return cannot_open(en, l, e);
     if (!comm_rank(en->comm) && device_fell_back(c->device, en->device))
         note("device=auto: no GPU answers, this runs on the CPU; device=cuda says why");
     en->device->products = c->matmul == MATMUL_CUBLAS ? PRODUCTS_LIBRARY : PRODUCTS_CHOSEN;
@@ -471,17 +471,14 @@ static bool open_both(Engine *en, Learner *l, const Config *c, RunShape shape, E
     MemoryLimit have;
     if (!en->params_base || !en->work_base || !plan_fits(en, &need, &have)) {
         no_memory(en, e);
-        close_both(en, l);
-        return false;
+        return cannot_open(en, l, e);
     }
     Plan ignored = {0};
     Arena params = arena_over(en->params_base, en->plan.params), work = arena_over(en->work_base, en->plan.work);
     carve_params(en, l, &params, &ignored);
     carve_work(en, l, &work, &ignored);
     bool fed = !shape.train || staging_open(&l->feed, en->device, feed_bytes(&l->work), e);
-    if (fed && load_weights(en, l, e)) return true;
-    close_both(en, l);
-    return false;
+    return fed && load_weights(en, l, e) ? true : cannot_open(en, l, e);
 }
 
 bool engine_open(Engine *en, const Config *c, RunShape shape, Error *e) {

@@ -267,11 +267,19 @@ bool ranks_join(const Config *c, Device *d, const char *model_facts, Comm **out,
     return *out && compare(c, model_facts, *out, e);
 }
 
+// The rank may not have its own handle yet.
+static Board *board_here(void) { return self.board ? self.board : self.host; }
+static bool is_failure(ExitCode code) { return code != EXIT_OK && code != EXIT_STOPPED; }
+
+void ranks_tell(ExitCode code, const Error *e) {
+    if (board_here() && is_failure(code)) board_fail(board_here(), code, e->text);
+}
+
 bool ranks_speak(ExitCode code, Error *e) {
-    if (code == EXIT_OK || code == EXIT_STOPPED) return self.launch.rank == 0;
-    Board *b = self.board ? self.board : self.host; // the rank may not have its own handle yet
+    if (!is_failure(code)) return self.launch.rank == 0;
+    Board *b = board_here();
     if (!b) return true;
-    board_fail(b, code, e->text);
+    ranks_tell(code, e);
     if (self.forked || !board_speak(b)) return false; // the process that forked reports it
     board_failed(b, e);
     return true;

@@ -291,6 +291,7 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
         eval_json(&res, &rw, &json);
         ok = write_result(c.eval_output, &json, e);
     }
+    ranks_tell(ok ? EXIT_OK : e->code, e);
     str_free(&json);
     prompter_close(&pr);
     dataset_free(data);

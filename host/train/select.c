@@ -228,7 +228,9 @@ ExitCode command_select(int argc, char **argv, Error *e) {
     }
     Select s = {0};
     bool ok = select_open(&s, &c, e) && draw_all(&s, e) && (comm_rank(s.engine.comm) || keep(&s, e));
+    code = ok ? EXIT_OK : e->code;
+    ranks_tell(code, e);
     select_close(&s);
     config_free(&c);
-    return ok ? EXIT_OK : e->code;
+    return code;
 }
