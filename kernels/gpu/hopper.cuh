@@ -108,17 +108,12 @@ static __device__ __forceinline__ void bulk_wait() { asm volatile("cp.async.bulk
 // ---- turns of blocks ------------------------------------------------------------------------------------------------
 // Blocks that work on the same memory in a fixed order: one waits until *turn is its own, and the one before it sets
 // it. What that wrote before turn_pass (its bulk copies: after bulk_wait) is visible after turn_wait, to bulk copies
-// too. Only a block that has begun earlier may be waited for, or the card might never begin it. A turn that has not come
-// after half a minute never will: the launch then fails, where it would hang without a word.
-#define TURN_LOOKS (1u << 26) // of half a microsecond
+// too. Only a block that has begun earlier may be waited for, or the card might never begin it.
 static __device__ __forceinline__ void turn_wait(const int *turn, int own) {
     int now;
-    unsigned looks = 0;
-    do {
-        if (looks++ == TURN_LOOKS) __trap();
-        // Acquired once, after the last look: each time it would empty the first-level cache of all the block's warps.
-        asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(turn) : "memory");
-    } while (now != own);
+    // Acquired once, after the last look: each time it would empty the first-level cache of all the block's warps.
+    do asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(turn) : "memory");
+    while (now != own);
     asm volatile("fence.acq_rel.gpu;" ::: "memory");
     asm volatile("fence.proxy.async;" ::: "memory");
 }

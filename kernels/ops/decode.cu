@@ -107,7 +107,8 @@ static __device__ __forceinline__ void make_own(const Own &own, float2 *angle, B
 // Grid (B / SEQS, K, tiles of query heads x split), block 32 WARPS. Where a thread has many outputs, the launch bounds
 // keep the compiler from aiming at more blocks an SM than shared memory allows: it would spill registers.
 template <int D, int WARPS, int SEQS, typename Before>
-static __global__ void __launch_bounds__(32 * WARPS, (D == 128 || (D > 128 && WARPS == 1)) ? 1 : 0)
+static __global__ void __launch_bounds__(32 * WARPS,
+                                         ((D == 64 && ROTATES<Before>) || D == 128 || (D > 128 && WARPS == 1)) ? 1 : 0)
     decode_kernel(Bf16 *y, Parts p, const Bf16 *qkv, const Bf16 *kv, const int32_t *span, int B, int split, Heads h,
                   const Before own) {
     typedef Tile16<D, WARPS, SEQS, Before> Tile;
