@@ -22,6 +22,7 @@ static inline int run_ranks(Fixture *f, const char *options, ExitCode (*rank)(Fi
         ExitCode code;
         if (ranks_start(&f->cfg, &code, &e)) {
             code = rank(f, &e);
+            ranks_tell(code, &e);
             fixture_close(f);
         }
         if (*e.text && ranks_speak(code, &e)) fprintf(stderr, "grpo: error: %s\n", e.text);

@@ -245,9 +245,16 @@ static void faults_are_one_clear_line(void **state) {
         const char *says[3];
     } cases[] = {
         {"EMU_DEVICES=0", SAMPLE "device=cuda", EXIT_CONFIG, {"no GPU answers", "device=cpu"}},
-        {"EMU_DEVICES=0", SAMPLE "device=auto", EXIT_OK, {"note: device=auto: no GPU answers, this runs on the CPU"}},
+        {"EMU_DEVICES=0",
+         SAMPLE "device=auto",
+         EXIT_OK,
+         {"note: device=auto: this runs on the CPU; device=cuda: no GPU answers"}},
         {"EMU_DRIVER=11020", SAMPLE "device=cuda", EXIT_CONFIG, {"CUDA 11.2", "newer NVIDIA driver"}},
         {"EMU_DRIVER=0", SAMPLE "device=auto", EXIT_OK, {"this runs on the CPU"}},
+        {"EMU_ARCH=90 GRPO_HOPPER=none",
+         SAMPLE "device=auto",
+         EXIT_OK,
+         {"this runs on the CPU", "GRPO_HOPPER=none in the environment: choose off"}},
         {"EMU_IMAGE=0", SAMPLE "device=cuda", EXIT_CONFIG, {"no code for emulated GPU (sm_80)", "CUDA_ARCH=80"}},
         {"EMU_DRIVER=11020", "doctor", EXIT_OK, {"WARN  GPU ", "CUDA 11.2", "newer NVIDIA driver"}},
         {"EMU_IMAGE=0", "doctor", EXIT_OK, {"WARN  GPU ", "no code for emulated GPU (sm_80)", "CUDA_ARCH=80"}},

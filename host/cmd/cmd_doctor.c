@@ -102,10 +102,8 @@ static void check_machine(Checkup *r, int threads, int isa) {
     if (!d) return fail(r, "device", &e);
     say(r, FINDING_OK, "device", "%s", d->about);
     check_variants(r, d);
-    Error why = {0};
-    if (device_fell_back(DEVICE_AUTO, d)) device_close(device_open(DEVICE_CUDA, 0, threads, isa, &why));
     // A GPU that is there but cannot be used; that there is none was said above.
-    if (*why.text && !strstr(why.text, "no GPU answers")) say(r, FINDING_WARN, "GPU", "%s", why.text);
+    if (*d->instead && !strstr(d->instead, "no GPU answers")) say(r, FINDING_WARN, "GPU", "%s", d->instead);
     check_instructions(r, d);
     device_close(d);
     MemoryLimit m = machine_memory(1);

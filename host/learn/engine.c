@@ -460,8 +460,8 @@ static bool open_both(Engine *en, Learner *l, const Config *c, RunShape shape, E
     memcpy(en->hf.eos, prepared.hf.eos, sizeof en->hf.eos);
     en->hf.n_eos = prepared.hf.n_eos, en->tokenizer = prepared.tokenizer, en->template = prepared.template;
     if (!described || !ranks_join(c, d, model_dims_text(en->hf.dims), &en->comm, e)) return cannot_open(en, l, e);
-    if (!comm_rank(en->comm) && device_fell_back(c->device, en->device))
-        note("device=auto: no GPU answers, this runs on the CPU; device=cuda says why");
+    if (!comm_rank(en->comm) && *en->device->instead)
+        note("device=auto: this runs on the CPU; %s", en->device->instead);
     en->device->products = c->matmul == MATMUL_CUBLAS ? PRODUCTS_LIBRARY : PRODUCTS_CHOSEN;
     if (c->matmul == MATMUL_CUBLAS && en->device->on_host)
         note("matmul=cublas has no effect: no GPU answers, and the CPU has its own products only");

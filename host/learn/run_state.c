@@ -298,4 +298,5 @@ void run_report_close(RunReport *r) {
     live_close(r->live);
     metrics_close(r->metrics);
     progress_close(r->progress);
+    *r = (RunReport){0};
 }

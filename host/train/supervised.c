@@ -126,6 +126,7 @@ ExitCode supervised_command(const SupervisedKind *kind, Supervised *s, int argc,
     }
     code = kind->open(s, e) && resume(s, kind, e) ? train(s, kind, e) : e->code;
     run_say_end(&s->report, &c, s->state.step, code, e);
+    run_report_close(&s->report); // hooks may take longer than ranks have once a failure is told
     ranks_tell(code, e);
     kind->close(s);
     close_run(s);

@@ -202,6 +202,7 @@ ExitCode command_train(int argc, char **argv, Error *e) {
         t.report.profile = profile_open(t.learner.engine.device, &c, t.report.progress);
         code = trainer_resume(&t, e) ? train(&t, e) : e->code;
         run_say_end(&t.report, &c, t.state.step, code, e);
+        run_report_close(&t.report); // hooks may take longer than ranks have once a failure is told
         ranks_tell(code, e);
         trainer_close(&t);
     }

@@ -7,10 +7,8 @@
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 #define DEVICE_CHOICES "auto|cpu|cuda"
 
-// Opens a device. choice: DEVICE_AUTO takes GPU `ordinal` where it answers, else the CPU, whose `about` then says so;
-// DEVICE_CUDA takes the GPU or fails; DEVICE_CPU the CPU. isa: CPU_ISA_*. NULL after filling *e.
+// Opens a device. choice: DEVICE_AUTO takes GPU `ordinal` where it answers, else the CPU, whose `instead` then says
+// why; DEVICE_CUDA takes the GPU or fails; DEVICE_CPU the CPU. isa: CPU_ISA_*. NULL after filling *e.
 Device *device_open(int choice, int ordinal, int threads, int isa, Error *e);
-// Whether d is the CPU because DEVICE_AUTO found no GPU, in a build that could use one.
-bool device_fell_back(int choice, const Device *d);
 void device_close(Device *d);              // NULL is fine
 bool device_ok(const Device *d, Error *e); // false after putting the device's first failure into *e

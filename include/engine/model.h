@@ -204,7 +204,7 @@ void model_score(Device *d, const Model *m, Tensor score, Tensor out);
 // Sets dx[T,D] = d(loss)/d(out), given dscore[T,1] = d(loss)/d(score) (F32 beside an adapter, else of the model's
 // dtype), and adds the head's gradient to `grad`, as model_backward.
 void model_score_backward(Device *d, const Model *m, Model *grad, Tensor dx, Tensor dscore, Tensor out);
-// Computes acts->out[B,D] for one more token of each sequence: ids[B], pos[B], kv_row[B] (where its keys and values go)
-// and span[B,4] (the op decode in ops.h; this token included).
+// Computes acts->out[B,D] for one more token of each sequence: ids[B], pos[B], kv_row[B] and span[B,4] as the op
+// rope_decode takes them (ops.h): this token is its span's last key.
 void model_decode(Device *d, const Model *m, Activations *acts, Tensor ids, Tensor pos, const KvCache *cache,
                   Tensor kv_row, Tensor span);

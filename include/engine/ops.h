@@ -52,7 +52,7 @@ typedef struct {
 // slot are -1 too, everything else 0. For a sequence that has drawn n tokens after a prompt of m, ids has the last of
 // them, at position m + n - 1 and suffix row n - 1; for one that has drawn none, the prompt's last token.
 typedef struct {
-    Tensor ids, pos, kv_row, span; // [B] [B] [B] [B,4] I32: what embed, rope and decode take
+    Tensor ids, pos, kv_row, span; // [B] [B] [B] [B,4] I32: what embed and rope_decode take
     Tensor key, place;             // [B] I64, [B] I32: what sample takes; place is the number of tokens drawn
     Tensor slot;                   // [B] I32: the number by which the caller knows the sequence, 0 .. slots - 1
     Tensor seen, seen_len;         // [B,C]? [B]? I32: the repetition penalty's ids, prompt and completion
@@ -190,6 +190,7 @@ struct Device {
     const char *name;  // "cpu" or "cuda"
     bool on_host;      // whether its memory is host memory: a tensor's data may be read and written without a copy
     char about[160];   // what it is, for people: cores and instruction set, or card and driver
+    char instead[384]; // where device=auto took the CPU: why not a GPU; else ""
     char numerics[32]; // what the last bits of results depend on: the instruction set, or the card's generation
     double peak_flops; // dense bf16 products a second by the card's data sheet, in FLOP; 0: not known
     Arena scratch;     // of its memory, for the ops themselves: at least DEVICE_SCRATCH bytes
@@ -198,7 +199,7 @@ struct Device {
     int proposal;      // which of its proposals for a shape the library takes, from 0; or the last that it has
     // The first failure of any op or copy, one line with what to do; "" while there is none. Ops return nothing:
     // whoever waits for results looks here afterwards.
-    char error[256];
+    char error[384];
     ExitCode error_code;
     // Memory of the device. alloc returns NULL when there is not enough; fresh memory is zero.
     void *(*alloc)(Device *d, size_t bytes);

@@ -1,6 +1,7 @@
 // Opens the device of a run: the GPU where one answers, else the CPU, unless the option device= says which.
 #include "device.h"
 #include "machine.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include <string.h>
@@ -16,8 +17,6 @@ static Device *open_cuda(int ordinal, Error *e) {
 }
 #endif
 
-bool device_fell_back(int choice, const Device *d) { return compiled_in && choice == DEVICE_AUTO && d->on_host; }
-
 Device *device_open(int choice, int ordinal, int threads, int isa, Error *e) {
     Error why = {0};
     if (!machine_threads_allowed("threads", threads, e)) return NULL;
@@ -30,8 +29,10 @@ Device *device_open(int choice, int ordinal, int threads, int isa, Error *e) {
         }
     }
     Device *d = cpu_open(machine_threads(threads, 1), isa, e);
-    if (d && device_fell_back(choice, d))
-        strncat(d->about, " (no GPU answers)", sizeof d->about - strlen(d->about) - 1);
+    if (d && compiled_in && choice == DEVICE_AUTO) {
+        snprintf(d->instead, sizeof d->instead, "%.383s", why.text);
+        strncat(d->about, " (no GPU is used)", sizeof d->about - strlen(d->about) - 1);
+    }
     return d;
 }
 

@@ -28,8 +28,8 @@ static bool left_out_by(const char *wish, bool *left_out, Device *d) {
 }
 
 // A check has few tiles, so that on a whole card a block has one of them. With the grid for two multiprocessors it has
-// several, as those of a large product have.
-#define MANY_SMS 8
+// several, as those of a large product have (but for attention_bwd, whose blocks are as many on any card).
+#define MANY_SMS 8 // on a card of fewer the first check is like that already
 static HopperState check_twice(Device *d, HopperState (*check)(Device *)) {
     CudaDevice *own = (CudaDevice *)d->backend;
     const int all = own->sm_count;
@@ -57,10 +57,11 @@ bool hopper_open(Device *d, int compute_capability) {
         made[i] = left_out[i] ? HOPPER_LEFT_OUT : check_twice(d, check[i]);
         if (d->error[0]) {
             size_t n = strlen(d->error);
-            snprintf(d->error + n, sizeof d->error - n,
-                     "; GRPO_HOPPER=off:%s in the environment leaves the kernel out that was being checked, "
-                     "GRPO_HOPPER=off all of Hopper's own",
-                     names[i]);
+            n += (size_t)snprintf(d->error + n, sizeof d->error - n, "; to go on without: GRPO_HOPPER=off:");
+            for (int k = 0; k < HOPPER_COUNT && n < sizeof d->error; k++)
+                if (left_out[k] || k == i)
+                    n += (size_t)snprintf(d->error + n, sizeof d->error - n, "%s%s", d->error[n - 1] == ':' ? "" : ",",
+                                          names[k]);
             return false;
         }
         differ += made[i] == HOPPER_DIFFERS;

@@ -51,6 +51,7 @@ typedef struct {
 
 // What rope_decode has to do before; decode has nothing.
 struct Own {
+    static constexpr bool ROTATES = true;
     RopeTable table;
     const int32_t *pos, *kv_row; // [B]
     Bf16 *kv;                    // the cache, to store in
@@ -62,24 +63,34 @@ struct Own {
         return to_float(x) + (bias_f32 ? ((const float *)bias)[i] : to_float(((const Bf16 *)bias)[i]));
     }
 };
-struct Nothing {};
-template <typename Before> static constexpr bool ROTATES = sizeof(Before) == sizeof(Own);
+struct Nothing {
+    static constexpr bool ROTATES = false;
+};
 
 template <int D, int WARPS, int SEQS, typename Before> struct Tile16 {
     static constexpr int THREADS = WARPS * WARP, EACH = TILE_ROWS * D / THREADS; // elements of the output a thread has
     static constexpr int CHUNK_ELEMS = 2 * CHUNK * PITCH<D>;                     // keys and values of a warp
-    static constexpr size_t SHARED_BYTES =
-        sizeof(Bf16) * (TILE_ROWS * PITCH<D> + WARPS * CHUNK_ELEMS) + sizeof(float2) * WARPS * TILE_ROWS +
-        (ROTATES<Before> ? SEQS * (D / 2 * sizeof(float2) + 2 * D * sizeof(Bf16)) : 0);
+    // Own keys, and values too but for heads of 64, of which three blocks fit a Hopper's multiprocessor to the byte.
+    // Angles lie where (m, l) will.
+    static constexpr int FRESH = !Before::ROTATES ? 0 : D == 64 ? 1 : 2;
+    static constexpr size_t MADE_BYTES = sizeof(float2) * WARPS * TILE_ROWS,
+                            ANGLE_BYTES = Before::ROTATES ? sizeof(float2) * SEQS * D / 2 : 0,
+                            FRESH_BYTES = sizeof(Bf16) * SEQS * FRESH * D;
+    static constexpr size_t SHARED_BYTES = sizeof(Bf16) * (TILE_ROWS * PITCH<D> + WARPS * CHUNK_ELEMS) +
+                                           (MADE_BYTES > ANGLE_BYTES ? MADE_BYTES : ANGLE_BYTES) + FRESH_BYTES;
 };
 
 // low and high = the pair (x, y), rotated.
 static __device__ __forceinline__ void rotate_two(Bf16 *low, Bf16 *high, float x, float y, float2 angle) {
     *low = from_float<Bf16>(x * angle.x - y * angle.y), *high = from_float<Bf16>(y * angle.x + x * angle.y);
 }
-// By the whole block: angle[SEQS, D / 2] and fresh[SEQS, 2, D] of `n` sequences from b on; with `stores`, in the cache
-// too. Barriers within; angle is complete at the end, fresh after another.
-template <int D>
+// A value of the sequence's own token, column i of its row.
+static __device__ __forceinline__ Bf16 own_value(const Own &own, const Bf16 *row, int64_t i) {
+    return from_float<Bf16>(own.with_bias(row[i], i));
+}
+// By the whole block: angle[SEQS, D / 2] and fresh[SEQS, FRESH, D], keys and perhaps values, of `n` sequences from b
+// on; with `stores`, both go to the cache. Barriers within; angle is complete at the end, fresh after another.
+template <int D, int FRESH>
 static __device__ __forceinline__ void make_own(const Own &own, float2 *angle, Bf16 *fresh, const Bf16 *qkv, int b,
                                                 int n, int kv_head, bool stores, const Heads &h) {
     const int thread = (int)threadIdx.x, threads = (int)blockDim.x, half = h.d / 2;
@@ -90,17 +101,16 @@ static __device__ __forceinline__ void make_own(const Own &own, float2 *angle, B
         const int s = i / half, pair = i % half;
         const int64_t key = (int64_t)(h.H + kv_head) * h.d + pair, value = key + (int64_t)h.K * h.d;
         const Bf16 *row = qkv + (int64_t)(b + s) * (h.H + 2 * h.K) * h.d;
-        Bf16 *to = fresh + s * 2 * D + pair;
+        Bf16 *to = fresh + s * FRESH * D + pair;
         rotate_two(to, to + half, own.with_bias(row[key], key), own.with_bias(row[key + half], key + half),
                    angle[s * (D / 2) + pair]);
-        to[D] = from_float<Bf16>(own.with_bias(row[value], value));
-        to[D + half] = from_float<Bf16>(own.with_bias(row[value + half], value + half));
+        if (FRESH == 2) to[D] = own_value(own, row, value), to[D + half] = own_value(own, row, value + half);
         const int32_t at = own.kv_row[b + s];
         if (!stores || at < 0) continue;
         Bf16 *cached = own.kv + ((int64_t)at * 2 * h.K + kv_head) * h.d + pair;
         cached[0] = to[0], cached[half] = to[half];
         cached += (int64_t)h.K * h.d;
-        cached[0] = to[D], cached[half] = to[D + half];
+        cached[0] = own_value(own, row, value), cached[half] = own_value(own, row, value + half);
     }
 }
 
@@ -108,7 +118,7 @@ static __device__ __forceinline__ void make_own(const Own &own, float2 *angle, B
 // keep the compiler from aiming at more blocks an SM than shared memory allows: it would spill registers.
 template <int D, int WARPS, int SEQS, typename Before>
 static __global__ void __launch_bounds__(32 * WARPS,
-                                         ((D == 64 && ROTATES<Before>) || D == 128 || (D > 128 && WARPS == 1)) ? 1 : 0)
+                                         ((D == 64 && Before::ROTATES) || D == 128 || (D > 128 && WARPS == 1)) ? 1 : 0)
     decode_kernel(Bf16 *y, Parts p, const Bf16 *qkv, const Bf16 *kv, const int32_t *span, int B, int split, Heads h,
                   const Before own) {
     typedef Tile16<D, WARPS, SEQS, Before> Tile;
@@ -116,8 +126,10 @@ static __global__ void __launch_bounds__(32 * WARPS,
     SHARED_DYNAMIC(Bf16, q);                                      // [TILE_ROWS, PITCH]
     Bf16 *chunk = q + TILE_ROWS * PITCH<D>;                       // [WARPS, 2, CHUNK, PITCH]
     float2 *made = (float2 *)(chunk + WARPS * Tile::CHUNK_ELEMS); // [WARPS, TILE_ROWS] (m, l) of a chunk
-    float2 *angle = made + WARPS * TILE_ROWS;                     // [SEQS, D / 2]
-    Bf16 *fresh = (Bf16 *)(angle + SEQS * D / 2);                 // [SEQS, 2, D] the sequences' own keys and values
+    // For rope_decode alone: angles [SEQS, D / 2], until the queries are rotated; the sequences' own
+    // keys and values [SEQS, FRESH, D].
+    float2 *angle = made;
+    Bf16 *fresh = (Bf16 *)((char *)q + Tile::SHARED_BYTES - Tile::FRESH_BYTES);
     int thread = (int)threadIdx.x, warp = thread / WARP, lane = thread % WARP, b = (int)blockIdx.x * SEQS;
     int kv_head = (int)blockIdx.y, place = (int)blockIdx.z % split, in_group = (int)blockIdx.z / split * TILE_ROWS;
     int of_one = min(h.group - in_group, TILE_ROWS), rows = SEQS * of_one; // rows of one sequence, of the tile
@@ -139,8 +151,8 @@ static __global__ void __launch_bounds__(32 * WARPS,
     if (place >= blocks) return; // the whole block
 
     load_rows<D>(q, TILE_ROWS, rows, h, thread, THREADS, [&](int i) { return qkv + at(i, h.H + 2 * h.K) * h.d; });
-    if constexpr (ROTATES<Before>)
-        make_own<D>(own, angle, fresh, qkv, b, two ? 2 : 1, kv_head, in_group == 0 && place == 0, h);
+    if constexpr (Before::ROTATES)
+        make_own<D, Tile::FRESH>(own, angle, fresh, qkv, b, two ? 2 : 1, kv_head, in_group == 0 && place == 0, h);
     float o[Tile::EACH], m = -INFINITY, l = 0;
 #pragma unroll
     for (int i = 0; i < Tile::EACH; i++) o[i] = 0;
@@ -166,12 +178,12 @@ static __global__ void __launch_bounds__(32 * WARPS,
         bool second = t >= first_end;
         Span s = second ? s1 : s0;
         int c = second ? t - first_end + shared : t, live = s.keys - c * CHUNK;
-        // The sequence's own key, which the cache need not have yet, is this chunk's last.
-        const bool has_own = ROTATES<Before> && live <= CHUNK;
-        auto put_own = [&](Bf16 *to, int of_value) {
+        // The sequence's own token, which the cache need not have yet, is this chunk's last.
+        const bool has_own = Before::ROTATES && t < tasks && live <= CHUNK;
+        auto put_own = [&](Bf16 *to, auto element) {
             if (!has_own) return;
-            const Bf16 *from = fresh + ((second ? 2 : 0) + of_value) * D;
-            for (int i = lane; i < h.d; i += WARP) to[(live - 1) * PITCH<D> + i] = from[i];
+#pragma unroll 1
+            for (int i = lane; i < h.d; i += WARP) to[(live - 1) * PITCH<D> + i] = element(i);
             __syncwarp();
         };
         if (t < tasks) {
@@ -186,7 +198,8 @@ static __global__ void __launch_bounds__(32 * WARPS,
         } else cp_async_commit(), cp_async_wait<0>();
         if (first == place * WARPS) {
             __syncthreads(); // the queries, which all warps have loaded together
-            if constexpr (ROTATES<Before>) {
+            if constexpr (Before::ROTATES) {
+#pragma unroll 1
                 for (int i = thread; i < rows * (h.d / 2); i += THREADS) {
                     int r = i / (h.d / 2), pair = i % (h.d / 2);
                     Bf16 *low = q + r * PITCH<D> + pair, *high = low + h.d / 2;
@@ -198,14 +211,19 @@ static __global__ void __launch_bounds__(32 * WARPS,
             }
         } else __syncwarp();
         if (t < tasks) {
-            put_own(k, 0);
+            put_own(k, [&](int i) { return fresh[second * Tile::FRESH * D + i]; });
             float x[1][8][4];
             ChunkRows<1> rows_of_chunk;
             const int seen[1][2] = {{live, live}};
             dot_rows<D, 1, 8>(x, q, k);
             cp_async_wait<0>();
             __syncwarp(); // the values have arrived, the keys are no longer needed
-            put_own(v, 1);
+            if constexpr (Tile::FRESH == 2) put_own(v, [&](int i) { return fresh[(second * 2 + 1) * D + i]; });
+            else if constexpr (Before::ROTATES) { // it is in the first-level cache
+                const int64_t head = (int64_t)(h.H + h.K + kv_head) * h.d;
+                const Bf16 *own_row = qkv + (int64_t)(b + second) * (h.H + 2 * h.K) * h.d;
+                put_own(v, [&](int i) { return own_value(own, own_row, head + i); });
+            }
             softmax_chunk<1>(&rows_of_chunk, x, seen, live >= CHUNK, h.scale2);
             if (lane % 4 == 0)
 #pragma unroll

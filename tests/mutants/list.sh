@@ -187,11 +187,11 @@ mutant dkv_no_barrier kernels/ops/attention_bwd.cu ops:attention_bwd \
 mutant attention_bwd_leaves_the_rest kernels/ops/attention_bwd.cu ops:attention_bwd \
     'for (int64_t t = from + block; t < T_all; t += blocks)' 'for (int64_t t = from + block; t < from; t += blocks)'
 mutant rope_decode_value_of_the_cache kernels/ops/decode.cu attention/rope_decode \
-    'put_own(v, 1);' ''
+    'else if constexpr (Before::ROTATES) {' 'else if constexpr (false) {'
 mutant rope_decode_stores_nothing kernels/ops/decode.cu attention/rope_decode \
     'in_group == 0 && place == 0, h)' 'false, h)'
 mutant rope_decode_key_of_the_first kernels/ops/decode.cu attention/rope_decode \
-    '((second ? 2 : 0) + of_value)' 'of_value'
+    'fresh[second * Tile::FRESH * D + i]' 'fresh[i]'
 mutant rope_decode_angle_of_the_first kernels/ops/decode.cu attention/rope_decode \
     'angle[sequence_of(r) * (D / 2) + pair]' 'angle[pair]'
 mutant rope_decode_idle_rows_store kernels/ops/decode.cu attention/rope_decode \
