@@ -1,5 +1,6 @@
 // The program as a user meets it: commands that work together, signals, resuming, damaged directories.
 #include "cli_fixture.h"
+#include <sys/resource.h>
 
 static void train_eval_sample_sft_work_together(void **state) {
     Str out = {0};
@@ -74,7 +75,26 @@ static void train_eval_sample_sft_work_together(void **state) {
     str_free(&out);
 }
 
-// What goes wrong while rewards score is noted at the end, and a column of metrics.jsonl.
+// Where one of two ranks fails, its last hook still has its time.
+static void a_failed_rank_ends_with_its_hooks(void **state) {
+    Str out = {0};
+    char *ended = words("$D/ended"),
+         *args = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/failed max_steps=3 save_steps=1 gpus=2 "
+                       "device=cpu on_end='sleep 3; touch $D/ended'");
+    struct rlimit usual, little; // of a file: the weights do not fit
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &usual), 0);
+    little = usual, little.rlim_cur = 32768;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
+    int code = grpo(args, NULL, &out);
+    setrlimit(RLIMIT_FSIZE, &usual);
+    signal(SIGXFSZ, SIG_DFL);
+    if (code != EXIT_DISK || !strstr(out.s, "model.safetensors: cannot write")) fail_msg("%d: %s", code, out.s);
+    if (access(ended, F_OK)) fail_msg("the hook was cut off: %s", out.s);
+    free(args), free(ended);
+    str_free(&out);
+}
+
 // What a run leaves to look at: the page, what it is, TensorBoard's file; and the commands it starts.
 static void a_run_is_shown_and_starts_hooks(void **state) {
     Str out = {0};
@@ -327,7 +347,7 @@ int main(void) {
         cmocka_unit_test(resuming_names_what_changed),         cmocka_unit_test(resuming_names_other_examples),
         cmocka_unit_test(a_damaged_checkpoint_is_no_model),    cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
         cmocka_unit_test(train_eval_sample_sft_work_together), cmocka_unit_test(a_run_is_shown_and_starts_hooks),
-        cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
+        cmocka_unit_test(a_failed_rank_ends_with_its_hooks),   cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, cli_setup, cli_teardown);
 }
