@@ -8,9 +8,9 @@
 #
 # Then the hot kernels of tools/hot_kernels.txt, with what their main loop is made of in machine code (cuobjdump; SKIP, said in
 # the last line, without it): how many instructions are the tensor cores', how many not, and whether setmaxnreg is there,
-# which ptxas leaves out without a warning where __launch_bounds__ lacks its second number. Against that table a share of
-# tensor-core instructions that is lower by a fiftieth, or a setmaxnreg that is gone, fails the check. UPDATE=yes writes the
-# table anew.
+# which ptxas leaves out without a warning where __launch_bounds__ lacks its second number; and how many of its blocks fit a
+# multiprocessor. Against that table a share of tensor-core instructions that is lower by a fiftieth, fewer blocks, or a setmaxnreg
+# that is gone fails the check. UPDATE=yes writes the table anew.
 #
 # Environment: CUOBJDUMP (the program), LAUNCHES (how kernels are launched, from make check-ptx: what the table says of
 # that must be right), UPDATE.
@@ -142,7 +142,7 @@ else
         cut -d' ' -f1 "$LAUNCHES" | $demangle | sed 's/^void //' >"$room/names"
         cut -d' ' -f2- "$LAUNCHES" | paste -d'|' "$room/names" - | sort -u >"$room/launches"
     fi
-    # The table: KERNEL | THREADS DYNAMIC_SHARED | ARCH TENSOR/OTHERS[+setmaxnreg] | ... A generation that a row does not name has
+    # The table: KERNEL | THREADS DYNAMIC_SHARED | ARCH TENSOR/OTHERS:BLOCKS[+setmaxnreg] | ... A generation that a row does not name has
     # no such kernel, and is not asked for it.
     awk -F'|' -v archs="$archs" -v update="${UPDATE-}" -v new="$room/table" '
         function trim(x) { sub(/^ +/, "", x); sub(/ +$/, "", x); return x }
@@ -173,26 +173,28 @@ else
             for (i = 1; i <= n; i++) {
                 arch = a[i]
                 named = 0
-                for (k = 3; k <= NF; k++) { split(trim($k), was, /[ \/+]+/); named = named || was[1] == arch }
+                for (k = 3; k <= NF; k++) { split(trim($k), was, /[ \/:+]+/); named = named || was[1] == arch }
                 if (!named) continue
                 if (!((name, arch) in tensor)) { bad("there is no kernel " name " for sm_" arch); continue }
                 if (!((name, arch) in regs)) { bad("ptxas said nothing of " name " for sm_" arch); continue }
                 t = tensor[name, arch]; o = others[name, arch]; r = dynamic[name, arch]
-                made = t "/" o (r ? "+setmaxnreg" : "")
-                line = line sprintf(" | %-4s %-8s", arch, made)
+                fit = blocks(arch, l[1], regs[name, arch], fixed[name, arch] + l[2])
+                made = t "/" o ":" fit (r ? "+setmaxnreg" : "")
+                line = line sprintf(" | %-4s %-10s", arch, made)
                 if (!shown++)
                     printf "\n%-76s %6s %5s %6s %9s %6s %6s %6s %6s  %s\n", "hot kernel", "arch", "regs", "spills", "shared", "blocks", "tensor",
                         "others", "share", "setmaxnreg"
                 printf "%-76s %6s %5d %6d %9d %6d %6d %6d %5.1f%%  %s\n", name != before ? name : "", arch, regs[name, arch], spilled[name, arch],
-                    fixed[name, arch] + l[2], blocks(arch, l[1], regs[name, arch], fixed[name, arch] + l[2]), t, o,
+                    fixed[name, arch] + l[2], fit, t, o,
                     100 * t / (t + o), r ? "yes" : "no"
                 before = name
                 for (k = 3; k <= NF && !update; k++) {
-                    split(trim($k), was, /[ \/+]+/)
+                    split(trim($k), was, /[ \/:+]+/)
                     if (was[1] != arch) continue
                     if (t * (was[2] + was[3]) < 0.98 * was[2] * (t + o))
                         bad(name " on sm_" arch ": " t " of " t + o " instructions are the tensor cores'"'"', the table has " was[2] " of " was[2] + was[3])
-                    if (was[4] == "setmaxnreg" && !r) bad(name " on sm_" arch ": ptxas has left setmaxnreg out")
+                    if (fit < was[4]) bad(name " on sm_" arch ": " fit " blocks fit a multiprocessor, the table has " was[4])
+                    if (was[5] == "setmaxnreg" && !r) bad(name " on sm_" arch ": ptxas has left setmaxnreg out")
                 }
             }
             if (update) print line >new

@@ -199,7 +199,7 @@ struct Device {
     int proposal;      // which of its proposals for a shape the library takes, from 0; or the last that it has
     // The first failure of any op or copy, one line with what to do; "" while there is none. Ops return nothing:
     // whoever waits for results looks here afterwards.
-    char error[384];
+    char error[256];
     ExitCode error_code;
     // Memory of the device. alloc returns NULL when there is not enough; fresh memory is zero.
     void *(*alloc)(Device *d, size_t bytes);
