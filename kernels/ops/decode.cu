@@ -181,10 +181,12 @@ static __global__ void __launch_bounds__(32 * WARPS,
         // The sequence's own token, which the cache need not have yet, is this chunk's last.
         const bool has_own = Before::ROTATES && t < tasks && live <= CHUNK;
         auto put_own = [&](Bf16 *to, auto element) {
-            if (!has_own) return;
+            if constexpr (Before::ROTATES) {
+                if (!has_own) return;
 #pragma unroll 1
-            for (int i = lane; i < h.d; i += WARP) to[(live - 1) * PITCH<D> + i] = element(i);
-            __syncwarp();
+                for (int i = lane; i < h.d; i += WARP) to[(live - 1) * PITCH<D> + i] = element(i);
+                __syncwarp();
+            }
         };
         if (t < tasks) {
             auto load_chunk = [&](Bf16 *to, int head) {
