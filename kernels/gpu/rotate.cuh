@@ -19,6 +19,11 @@ static __device__ __forceinline__ void sine_cosine(float x, float *sine, float *
     *cosine = (float)((quarter + 1) & 2 ? -cs : cs);
 }
 
+// The pair (x, y) rotated by an angle of that cosine and sine; by -sine it is rotated back.
+static __device__ __forceinline__ float2 rope_rotate(float x, float y, float cosine, float sine) {
+    return make_float2(x * cosine - y * sine, y * cosine + x * sine);
+}
+
 // (cosine, sine) of pair i at a position, times the table's scale. The angle is an f32 product, as in HF.
 static __device__ __forceinline__ float2 rope_angle(const RopeTable &table, int32_t pos, int i) {
     float sine, cosine;

@@ -18,8 +18,9 @@
 //
 // rope_decode: a block makes the angles of its sequences while their rows are on the way, then rotates its queries in
 // shared memory; it makes the sequence's own key and value, stores them in the cache, and puts them into their chunk in
-// shared memory, where the cache does not have them yet. That takes it some 0.4 us, where rope by itself would be a
-// node of the graph: 2 us and its gap. Of the blocks that share a sequence each makes both, and the first stores them.
+// shared memory, where the cache does not have them yet. That should take it some 0.4 us, where rope by itself would be
+// a node of the graph: 2 us and its gap. Of the blocks that share a sequence each makes both, and the first stores
+// them.
 #include "attention.cuh"
 #include "cuda.cuh"
 #include "rotate.cuh"
@@ -82,7 +83,8 @@ template <int D, int WARPS, int SEQS, typename Before> struct Tile16 {
 
 // low and high = the pair (x, y), rotated.
 static __device__ __forceinline__ void rotate_two(Bf16 *low, Bf16 *high, float x, float y, float2 angle) {
-    *low = from_float<Bf16>(x * angle.x - y * angle.y), *high = from_float<Bf16>(y * angle.x + x * angle.y);
+    float2 to = rope_rotate(x, y, angle.x, angle.y);
+    *low = from_float<Bf16>(to.x), *high = from_float<Bf16>(to.y);
 }
 // A value of the sequence's own token, column i of its row.
 static __device__ __forceinline__ Bf16 own_value(const Own &own, const Bf16 *row, int64_t i) {

@@ -85,9 +85,9 @@ static __device__ __forceinline__ void rotate(float x[E], float y[E], const floa
         a[k] = group_load<4, plain>((const float *)(angle + 2 * k), 2 * left - 4 * k, false);
 #pragma unroll
     for (int j = 0; j < E; j++) {
-        float cosine = a[j / 2].x[j % 2 * 2], sine = a[j / 2].x[j % 2 * 2 + 1], old = x[j];
-        x[j] = back ? old * cosine + y[j] * sine : old * cosine - y[j] * sine;
-        y[j] = back ? y[j] * cosine - old * sine : y[j] * cosine + old * sine;
+        float cosine = a[j / 2].x[j % 2 * 2], sine = a[j / 2].x[j % 2 * 2 + 1];
+        float2 to = rope_rotate(x[j], y[j], cosine, back ? -sine : sine);
+        x[j] = to.x, y[j] = to.y;
     }
 }
 
