@@ -101,7 +101,7 @@ void optim_layer_done(void *learner, int layer) {
 bool optim_reduce(Learner *l, Error *e) {
     Comm *c = l->engine.comm;
     if (!c) return true;
-    if (!device_ok(l->engine.device, e)) return board_fail(c->board, e->code, e->text), false; // others wait already
+    if (!device_ok(l->engine.device, e)) return false;
     bool ok = l->reduce_error.code == EXIT_OK;
     if (!ok) *e = l->reduce_error;
     while (ok && l->reduced < l->grad.dims.L + 2) ok = reduce_next(l, e);

@@ -19,7 +19,8 @@ const char *ranks_about(const Config *c);          // "4 ranks, each " or ""
 void ranks_phase(const char *phase, int64_t step); // what this rank does, for the errors of ranks that wait for it
 void ranks_alive(void); // a sign of life, from work that takes minutes without asking stop_requested
 // Tells the other ranks that this one's work has ended in a failure (nothing where `code` is none): to be called before
-// anything is closed, since closing a communicator waits for them, and they for this rank.
+// the engine is closed, since closing a communicator waits for them, and they for this rank; and after what takes long,
+// since all ranks are ended soon after it.
 void ranks_tell(ExitCode code, const Error *e);
 // Whether main is to print the error with which a command ended: of several ranks the first to fail does, for all.
 bool ranks_speak(ExitCode code, Error *e);
