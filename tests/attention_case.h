@@ -17,9 +17,15 @@ typedef struct {
     size_t qkv_row, y_row; // bytes of a token
 } Pass;
 
+// Of NaN: what an op has to write and does not shows.
 static inline Tensor room(DType t, int64_t a, int64_t b, int64_t e) {
     Tensor x = tensor3(NULL, t, a, b, e);
-    x.data = xcalloc(1, tensor_bytes(x) + 64);
+    x.data = memset(xmalloc(tensor_bytes(x) + 64), 0xff, tensor_bytes(x) + 64);
+    return x;
+}
+static inline Tensor zeros(DType t, int64_t a, int64_t b, int64_t e) {
+    Tensor x = room(t, a, b, e);
+    memset(x.data, 0, tensor_bytes(x));
     return x;
 }
 

@@ -21,6 +21,12 @@ typedef struct {
     GrpoOut out;
 } Case;
 
+// What an op has to write and does not shows.
+static inline float *not_numbers(int64_t n) {
+    float *x = xmalloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = NAN;
+    return x;
+}
 static inline Case case_new(int64_t groups, int64_t group_size, int64_t n_rewards, const int *length) {
     int64_t n = groups * group_size, N = 0;
     for (int64_t i = 0; i < n; i++) N += length[i];
@@ -40,10 +46,10 @@ static inline Case case_new(int64_t groups, int64_t group_size, int64_t n_reward
         .mask = tensor1(xcalloc((size_t)n, 1), U8, n),
     };
     c.out = (GrpoOut){
-        .advantage = tensor1(xcalloc((size_t)n, 4), F32, n),
-        .dlogp = tensor1(xcalloc((size_t)N, 4), F32, N),
-        .dentropy = tensor1(xcalloc((size_t)N, 4), F32, N),
-        .metrics = tensor2(xcalloc((size_t)n * GM_COUNT, 4), F32, n, GM_COUNT),
+        .advantage = tensor1(not_numbers(n), F32, n),
+        .dlogp = tensor1(not_numbers(N), F32, N),
+        .dentropy = tensor1(not_numbers(N), F32, N),
+        .metrics = tensor2(not_numbers(n * GM_COUNT), F32, n, GM_COUNT),
     };
     for (int64_t i = 0; i < n; i++) {
         i32(c.in.index)[i] = (int32_t)i;

@@ -19,9 +19,15 @@ static inline float uniform(void) { // (-1, 1)
     rng_state = rng_state * 6364136223846793005u + 1442695040888963407u;
     return (float)((double)(rng_state >> 40) / (1 << 23) - 1);
 }
+// Of NaN (whole numbers: -1): what an op has to write and does not shows.
 static inline Tensor new_tensor(DType t, int64_t a, int64_t b) {
     Tensor x = tensor2(NULL, t, a, b);
-    x.data = xcalloc(1, tensor_bytes(x) + 1);
+    x.data = memset(xmalloc(tensor_bytes(x) + 1), 0xff, tensor_bytes(x) + 1);
+    return x;
+}
+static inline Tensor new_zeros(DType t, int64_t a, int64_t b) {
+    Tensor x = new_tensor(t, a, b);
+    memset(x.data, 0, tensor_bytes(x));
     return x;
 }
 static inline Tensor new_random(DType t, int64_t a, int64_t b, float scale) {

@@ -141,7 +141,7 @@ static void a_prefix_sums_in_order(void **state) {
     static const float gradient[T] = {0, 0x1p30f, -0x1p30f, 1};
     int32_t seq[] = {0, 1, 2, 3, 4}, prefix[] = {-1, 0, 0, 0};
     for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
-        Tensor qkv = room(dtypes[t], T, 3, D), dqkv = room(dtypes[t], T, 3, D), y = room(dtypes[t], T, 1, D);
+        Tensor qkv = zeros(dtypes[t], T, 3, D), dqkv = room(dtypes[t], T, 3, D), y = room(dtypes[t], T, 1, D);
         Tensor dy = room(dtypes[t], T, 1, D), lse = room(F32, T, 1, 1), from = tensor1(prefix, I32, PARTS);
         for (int64_t i = 0; i < T * D; i++) tensor_set(dy, i, gradient[i / D]);
         attention_from(d, y, lse, qkv, tensor1(seq, I32, PARTS + 1), from, 1);
@@ -197,7 +197,7 @@ static void rope_fills_the_cache(void **state) {
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
         Pass p = pass_new(d, heads[0], dtypes[i]);
         int64_t K = p.h.K, H = p.h.H, hd = p.h.d;
-        Tensor kv = room(p.t, TOKENS, 2 * K, hd);
+        Tensor kv = zeros(p.t, TOKENS, 2 * K, hd);
         int32_t pos[TOKENS], row[TOKENS];
         for (int t = 0; t < TOKENS; t++) pos[t] = t % 70, row[t] = t == 3 ? -1 : (t * 5 + 1) % TOKENS;
         Tensor x[] = {to_device(d, p.qkv), to_device(d, tensor1(pos, I32, TOKENS)), to_device(d, kv),

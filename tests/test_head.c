@@ -223,7 +223,7 @@ static void test_purity(void **state) {
         Tensor dw[3], dx[3];
         for (int threads = 1; threads <= 3; threads++) {
             Case g = c;
-            g.dw = dw[threads - 1] = new_tensor(F32, c.V, c.D), g.dx = dx[threads - 1] = new_tensor(t, c.T, c.D);
+            g.dw = dw[threads - 1] = new_zeros(F32, c.V, c.D), g.dx = dx[threads - 1] = new_tensor(t, c.T, c.D);
             set_threads(threads);
             run_backward(g);
         }
