@@ -91,7 +91,9 @@ static const struct {
     {"attention_bwd T=16384", "d=64", 0.41},
     {"attention_bwd T=16384", "d=128", 0.48}, // two launches: scratch holds dq of three kv heads
     {"decode T=256", "", 0.60},
-    {"rope_decode T=256", "", 0.59}, // its own rows rotated on the way
+    {"rope_decode T=256", "d=64", 0.59}, // its own rows rotated on the way
+    // Turns of 4 us, of which three blocks a multiprocessor hide most; bound by memory but for the last wave.
+    {"rope_decode T=256", "d=128", 0.70},
     // By wgmma: one warpgroup sums or draws while the other multiplies, as far as the ring of stages is long.
     {"logprob T=8192", "", 0.77},
     {"logprob_bwd T=8192", "", 0.73}, // and two products, whose sums go through memory

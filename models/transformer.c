@@ -88,11 +88,13 @@ static void layer_forward(Device *d, const Model *m, const Activations *acts, in
 
     d->rmsnorm(d, a.norm1, present(add) ? a.res1 : NONE, a.rstd1, res, add, w.norm1_w, n.rms_eps);
     product(d, m, acts, l, PRODUCT_QKV, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), a.norm1, w.qkv_w);
-    if (present(w.q_norm)) d->qk_norm(d, a.qkv, a.heads, w.q_norm, w.k_norm, n.K, n.rms_eps);
     if (present(in.seq)) {
+        if (present(w.q_norm)) d->qk_norm(d, a.qkv, a.heads, w.q_norm, w.k_norm, n.K, n.rms_eps);
         d->rope(d, a.qkv, w.qkv_b, in.pos, &m->rope, n.K, cache, in.kv_row);
         d->attention(d, a.att, a.lse, a.qkv, in.seq, in.prefix, n.K);
-    } else d->rope_decode(d, a.att, a.qkv, w.qkv_b, in.pos, &m->rope, n.K, cache, in.kv_row, in.span);
+    } else
+        d->rope_decode(d, a.att, a.qkv, w.q_norm, w.k_norm, n.rms_eps, w.qkv_b, in.pos, &m->rope, n.K, cache, in.kv_row,
+                       in.span);
     product(d, m, acts, l, PRODUCT_O, block, tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att)), w.o_w);
 
     d->rmsnorm(d, a.norm2, a.res2, a.rstd2, a.res1, block, w.norm2_w, n.rms_eps);

@@ -162,7 +162,7 @@ static const CaseRow case_table[] = {
     LARGE(rope, .T = 32768, .H = 14, .K = 2, .d = 64, .opt = true) LARGE(rope_bwd, .T = 32768, .H = 14, .K = 2, .d = 64, .opt = true)
     LARGE(attention, .T = 16384, .H = 14, .K = 2, .d = 64, .len = len_packed) LARGE(attention, .T = 16384, .H = 28, .K = 4, .d = 128, .len = len_packed)
     LARGE(attention_bwd, .T = 16384, .H = 14, .K = 2, .d = 64, .len = len_packed) LARGE(attention_bwd, .T = 16384, .H = 28, .K = 4, .d = 128, .len = len_packed)
-    LARGE(rope_decode, .T = 256, .H = 14, .K = 2, .d = 64, .len = len_decode_many, .opt = true)
+    LARGE(rope_decode, .T = 256, .H = 14, .K = 2, .d = 64, .len = len_decode_many) LARGE(rope_decode, .T = 256, .H = 16, .K = 8, .d = 128, .len = len_decode_many, .opt = true)
     LARGE(decode, .T = 256, .H = 14, .K = 2, .d = 64, .len = len_decode_many)
     LARGE(logprob, .T = 8192, .D = 896, .V = 151936) LARGE(logprob_bwd, .T = 8192, .D = 896, .V = 151936)
     LARGE(grpo_loss, .T = 1 << 20, .opt = true)

@@ -73,9 +73,9 @@ static inline void qk_norm_run(Case *c) {
 }
 // y and x[T,heads,d], of which the first H are queries and the next K keys.
 static inline void oracle_qk_norm(double *y, const double *x, const double *q_w, const double *k_w, const Case *c,
-                                  int64_t heads) {
+                                  int64_t T, int64_t heads) {
     int64_t H = c->s.H, K = c->s.K, d = c->s.d;
-    for (int64_t t = 0; t < c->s.T; t++)
+    for (int64_t t = 0; t < T; t++)
         for (int64_t h = 0; h < H + K; h++) {
             int64_t at = (t * heads + h) * d;
             oracle_rmsnorm(y + at, NULL, x + at, h < H ? q_w : k_w, 1, d, (double)CASE_EPS);
@@ -84,7 +84,7 @@ static inline void oracle_qk_norm(double *y, const double *x, const double *q_w,
 static inline void qk_norm_oracle(Case *c) {
     int64_t normed = (c->s.H + c->s.K) * c->s.d, width = normed + c->s.K * c->s.d;
     double *x = before(c, "qkv"), *raw = want(c, "raw");
-    oracle_qk_norm(want(c, "qkv"), x, before(c, "q_w"), before(c, "k_w"), c, c->s.H + 2 * c->s.K);
+    oracle_qk_norm(want(c, "qkv"), x, before(c, "q_w"), before(c, "k_w"), c, c->s.T, c->s.H + 2 * c->s.K);
     for (int64_t i = 0; raw && i < c->s.T * normed; i++) raw[i] = x[i / normed * width + i % normed];
 }
 CASE_OP(qk_norm, .oracle = qk_norm_oracle);
@@ -121,7 +121,7 @@ static inline void qk_norm_bwd_run(Case *c) {
 static inline double qk_norm_objective(const Case *c) {
     int64_t heads = c->s.H + 2 * c->s.K, n = c->s.T * heads * c->s.d;
     double *x = before(c, "x"), *y = memcpy(doubles(n), x, (size_t)n * sizeof *x);
-    oracle_qk_norm(y, x, before(c, "q_w"), before(c, "k_w"), c, heads);
+    oracle_qk_norm(y, x, before(c, "q_w"), before(c, "k_w"), c, c->s.T, heads);
     double sum = oracle_dot(y, before(c, "dqkv"), n);
     free(y);
     return sum;
@@ -314,7 +314,8 @@ static inline double decode_flops(const Case *c) {
 }
 CASE_OP(decode, .oracle = decode_oracle, .flops = decode_flops);
 
-// rope_decode: the same spans, whose last key is the sequence's own; opt adds the bias
+// rope_decode: the same spans, whose last key is the sequence's own; opt adds the bias, and the norms of
+// queries and keys
 static inline void rope_decode_make(Case *c) {
     int64_t B = case_sequences(c), heads = c->s.H + 2 * c->s.K, R = 3, T = c->s.T;
     int32_t *span = xcalloc((size_t)B * 4, sizeof *span), *row = xcalloc((size_t)B + 1, sizeof *row);
@@ -332,19 +333,26 @@ static inline void rope_decode_make(Case *c) {
     c->s.T = B; // positions are as many
     case_positions(c);
     c->s.T = T;
-    if (c->s.opt) case_floats(c, "bias", ARG_IN, c->dtype, heads * c->s.d, 0, 0, 0, 1);
+    if (c->s.opt) {
+        case_floats(c, "bias", ARG_IN, c->dtype, heads * c->s.d, 0, 0, 0, 1);
+        case_floats(c, "q_w", ARG_IN, c->dtype, c->s.d, 0, 0, 1, 0.2);
+        case_floats(c, "k_w", ARG_IN, c->dtype, c->s.d, 0, 0, 1, 0.2);
+    }
     free(span);
     free(row);
 }
 static inline void rope_decode_run(Case *c) {
     RopeTable table = case_table_of(c->s.d);
-    c->d->rope_decode(c->d, arg(c, "y"), arg(c, "qkv"), arg(c, "bias"), arg(c, "pos"), &table, (int)c->s.K,
-                      arg(c, "kv"), arg(c, "kv_row"), arg(c, "span"));
+    c->d->rope_decode(c->d, arg(c, "y"), arg(c, "qkv"), arg(c, "q_w"), arg(c, "k_w"), CASE_EPS, arg(c, "bias"),
+                      arg(c, "pos"), &table, (int)c->s.K, arg(c, "kv"), arg(c, "kv_row"), arg(c, "span"));
 }
 static inline void rope_decode_oracle(Case *c) {
     int64_t B = case_sequences(c), H = c->s.H, K = c->s.K, d = c->s.d, heads = H + 2 * K;
-    double *rotated = doubles(B * heads * d), *kv = want(c, "kv"), *given[2];
-    oracle_rope(rotated, before(c, "qkv"), before(c, "bias"), before(c, "pos"), (double)CASE_THETA, B, heads, H + K, d);
+    double *rotated = doubles(B * heads * d), *normed = doubles(B * heads * d), *kv = want(c, "kv"), *given[2];
+    memcpy(normed, before(c, "qkv"), (size_t)(B * heads * d) * sizeof *normed);
+    if (c->s.opt) oracle_qk_norm(normed, normed, before(c, "q_w"), before(c, "k_w"), c, B, heads);
+    for (int64_t i = 0; i < B * heads * d; i++) normed[i] = stored(c->dtype, normed[i]);
+    oracle_rope(rotated, normed, before(c, "bias"), before(c, "pos"), (double)CASE_THETA, B, heads, H + K, d);
     for (int64_t i = 0; i < B * heads * d; i++) rotated[i] = stored(c->dtype, rotated[i]);
     for (int64_t b = 0; b < B; b++) {
         int64_t row = (int64_t)before(c, "kv_row")[b];
@@ -354,7 +362,7 @@ static inline void rope_decode_oracle(Case *c) {
     for (int i = 0; i < 2; i++) given[i] = arg[i]->before, arg[i]->before = i ? kv : rotated;
     decode_oracle(c);
     for (int i = 0; i < 2; i++) arg[i]->before = given[i];
-    free(rotated);
+    free(rotated), free(normed);
 }
 CASE_OP(rope_decode, .oracle = rope_decode_oracle, .flops = decode_flops);
 

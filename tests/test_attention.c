@@ -306,18 +306,18 @@ static void long_contexts_need_no_scratch(void **state) {
     }
 }
 
-// rope_decode against rope and decode, outputs and cache: groups that share a prefix, cut anywhere, with rows of no
-// sequence, for few rows and for many, with a bias of either dtype and without.
-static void check_rotated(Device *d, Heads h, DType t, int rows, DType bias_dtype, bool biased) {
-    enum { PREFIX = 150, OWN = 140, MOST = 64 };
+// rope_decode against qk_norm, rope and decode, outputs and cache: groups that share a prefix, cut anywhere, with rows
+// of no sequence, for few rows and for many, with a bias and norms of either dtype and without.
+static void check_rotated(Device *d, Heads h, DType t, int rows, DType of_weights, bool biased, bool normed) {
+    enum { PREFIX = 150, OWN = 140, MOST = 64, GIVEN = 5 };
     const int64_t R = rows * (PREFIX + OWN);
     Case random = {.random = (uint64_t)(rows + h.d)};
     Tensor host[] = {room(t, rows, h.H + 2 * h.K, h.d), room(t, R, 2 * h.K, h.d),
-                     room(bias_dtype, h.H + 2 * h.K, h.d, 1)};
+                     room(of_weights, h.H + 2 * h.K, h.d, 1), room(of_weights, h.d, 1, 1), room(of_weights, h.d, 1, 1)};
     int32_t span[4 * MOST] = {0}, row[MOST], pos[MOST], prefix = 0, start = 0;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < GIVEN; i++)
         for (int64_t k = 0; k < tensor_numel(host[i]); k++)
-            tensor_set(host[i], k, (float)((uint32_t)k * 2654435761u >> 20) / 1024 - 2);
+            tensor_set(host[i], k, (float)((uint32_t)(k + i) * 2654435761u >> 20) / 1024 - 2);
     tensor_set(host[0], h.H * h.d, -0.0f); // a key that is not changed where there is neither bias nor angle
     for (int b = 0; b < rows; b++) {
         if (b % 7 == 0) prefix = (int32_t)case_below(&random, PREFIX), start = b * (PREFIX + OWN) + OWN;
@@ -330,31 +330,40 @@ static void check_rotated(Device *d, Heads h, DType t, int rows, DType bias_dtyp
     Tensor y[2], kv[2], nothing = room(t, rows, h.H, h.d);
     for (int together = 0; together < 2; together++) {
         Tensor out = to_device(d, nothing), qkv = to_device(d, host[0]), cache = to_device(d, host[1]);
-        Tensor bias = biased ? to_device(d, tensor1(host[2].data, bias_dtype, tensor_numel(host[2]))) : NONE;
+        Tensor weights[3] = {0}; // bias, q_norm, k_norm
+        for (int i = biased ? 0 : 1; i < (normed ? 3 : 1); i++)
+            weights[i] = to_device(d, tensor1(host[2 + i].data, of_weights, tensor_numel(host[2 + i])));
         Tensor at = to_device(d, tensor1(row, I32, rows)), where = to_device(d, tensor1(pos, I32, rows)),
                spans = to_device(d, tensor2(span, I32, rows, 4));
-        if (together) d->rope_decode(d, out, qkv, bias, where, &table, h.K, cache, at, spans);
+        if (together)
+            d->rope_decode(d, out, qkv, weights[1], weights[2], 1e-6f, weights[0], where, &table, h.K, cache, at,
+                           spans);
         else {
-            d->rope(d, qkv, bias, where, &table, h.K, cache, at);
+            if (normed) d->qk_norm(d, qkv, NONE, weights[1], weights[2], h.K, 1e-6f);
+            d->rope(d, qkv, weights[0], where, &table, h.K, cache, at);
             d->decode(d, out, qkv, cache, spans, h.K);
         }
         y[together] = to_host(d, out), kv[together] = to_host(d, cache);
-        device_drop(d, out), device_drop(d, qkv), device_drop(d, cache), device_drop(d, bias);
+        for (int i = 0; i < 3; i++) device_drop(d, weights[i]);
+        device_drop(d, out), device_drop(d, qkv), device_drop(d, cache);
         device_drop(d, at), device_drop(d, where), device_drop(d, spans);
     }
     assert_memory_equal(y[0].data, y[1].data, tensor_bytes(y[0]));
     assert_memory_equal(kv[0].data, kv[1].data, tensor_bytes(kv[0]));
     assert_memory_not_equal(kv[0].data, host[1].data, tensor_bytes(kv[0]));
     for (int i = 0; i < 2; i++) free(y[i].data), free(kv[i].data);
-    for (int i = 0; i < 3; i++) free(host[i].data);
+    for (int i = 0; i < GIVEN; i++) free(host[i].data);
     free(nothing.data);
 }
 static void rope_decode_is_rope_then_decode(void **state) {
     static const int rows[] = {1, 7, 64};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
         for (size_t t = 0; t < sizeof dtypes / sizeof *dtypes; t++) {
-            for (int n = 0; n < 3; n++) check_rotated(*state, heads[i], dtypes[t], rows[n], dtypes[t], n > 0);
-            if (dtypes[t] == BF16) check_rotated(*state, heads[i], BF16, 7, F32, true);
+            for (int n = 0; n < 3; n++) {
+                check_rotated(*state, heads[i], dtypes[t], rows[n], dtypes[t], n > 0, false);
+                check_rotated(*state, heads[i], dtypes[t], rows[n], dtypes[t], n == 1, true);
+            }
+            if (dtypes[t] == BF16) check_rotated(*state, heads[i], BF16, 7, F32, true, true);
         }
 }
 

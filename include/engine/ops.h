@@ -131,10 +131,11 @@ typedef struct {
     /* one query a sequence over the cache: y[B,H,d] =; span[B,4] i32 = {prefix_row, prefix_len, suffix_row, */       \
     /* suffix_len}: key j lies at row prefix_row + j, or suffix_row + j - prefix_len; an empty span gives 0 */        \
     OP(decode, (Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_kv))                                   \
-    /* rope, then decode, to the bit. The last key of span[b] is token b's own, at row kv_row[b] of kv, where it is */   \
-    /* stored (< 0: token b has none, and an empty span). What qkv holds afterwards is not defined */                  \
-    OP(rope_decode, (Device *d, Tensor y, Tensor qkv, Tensor bias, Tensor pos, const RopeTable *table, int n_kv,      \
-                     Tensor kv, Tensor kv_row, Tensor span))                                                          \
+    /* qk_norm where q_norm[d] and k_norm[d] are given, rope, then decode, to the bit. The last key of span[b] is */    \
+    /* token b's own, at row kv_row[b] of kv, where it is stored (< 0: token b has none, and an empty span). What qkv */ \
+    /* holds afterwards is not defined */                                                                              \
+    OP(rope_decode, (Device *d, Tensor y, Tensor qkv, Tensor q_norm, Tensor k_norm, float eps, Tensor bias,            \
+                     Tensor pos, const RopeTable *table, int n_kv, Tensor kv, Tensor kv_row, Tensor span))             \
     /* h[T,F] = silu(gu[T,:F]) * gu[T,F:] (gu is [T,2F])        dgu[T,2F] = */                                        \
     OP(swiglu, (Device *d, Tensor h, Tensor gu))                                                                      \
     OP(swiglu_bwd, (Device *d, Tensor dgu, Tensor dh, Tensor gu))                                                     \

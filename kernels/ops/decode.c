@@ -67,8 +67,9 @@ void cpu_decode(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_k
     arena_rewind(&d->scratch, mark);
 }
 
-void cpu_rope_decode(Device *d, Tensor y, Tensor qkv, Tensor bias, Tensor pos, const RopeTable *table, int n_kv,
-                     Tensor kv, Tensor kv_row, Tensor span) {
+void cpu_rope_decode(Device *d, Tensor y, Tensor qkv, Tensor q_norm, Tensor k_norm, float eps, Tensor bias, Tensor pos,
+                     const RopeTable *table, int n_kv, Tensor kv, Tensor kv_row, Tensor span) {
+    if (present(q_norm)) cpu_qk_norm(d, qkv, NONE, q_norm, k_norm, n_kv, eps);
     cpu_rope(d, qkv, bias, pos, table, n_kv, kv, kv_row);
     cpu_decode(d, y, qkv, kv, span, n_kv);
 }

@@ -1,5 +1,6 @@
 // decode: attention of one query a sequence over the KV cache, by the parts of attention.cuh, so that it gives the same
-// bits as attention over packed sequences; and rope_decode, which first rotates its rows as rope does.
+// bits as attention over packed sequences; and rope_decode, which first norms its rows as qk_norm does, where the
+// family has that, and rotates them as rope does.
 //
 //   y[b,h] = sum over j of p_j v_j[h / group] / sum p_j,  j over the keys of span[b], p_j from q[b,h] k_j / sqrt(d)
 //
@@ -20,9 +21,10 @@
 // shared memory; it makes the sequence's own key and value, stores them in the cache, and puts them into their chunk in
 // shared memory, where the cache does not have them yet. That should take it some 0.4 us, where rope by itself would be
 // a node of the graph: 2 us and its gap. Of the blocks that share a sequence each makes both, and the first stores
-// them.
+// them. Norms of queries and keys, a warp a head, should take 0.2 us more, and another node less.
 #include "attention.cuh"
 #include "cuda.cuh"
+#include "head_norm.cuh"
 #include "rotate.cuh"
 
 #define TILE_ROWS  16 // (sequence, query head) rows of a block
@@ -57,7 +59,19 @@ struct Own {
     const int32_t *pos, *kv_row; // [B]
     Bf16 *kv;                    // the cache, to store in
     const void *bias;            // [(H + 2K) d]?
-    bool bias_f32;               // else it is bf16
+    const void *q_norm, *k_norm; // [d]? both or none
+    bool bias_f32, norms_f32;    // else they are bf16
+    float eps;
+    // A head's elements, to[d] = x[d] normed, by a warp.
+    __device__ __forceinline__ void norm(Bf16 *to, const Bf16 *x, const void *w, int d) const {
+        const int lane = (int)threadIdx.x % WARP;
+        float squares = 0;
+        for (int i = lane; i < d; i += WARP) squares = fmaf(to_float(x[i]), to_float(x[i]), squares);
+        const float rstd = head_rstd(squares, d, eps);
+        for (int i = lane; i < d; i += WARP)
+            to[i] = norms_f32 ? head_normed(x[i], rstd, ((const float *)w)[i])
+                              : head_normed(x[i], rstd, ((const Bf16 *)w)[i]);
+    }
     // An element of column i of qkv, and its bias; where there is none, -0 too stays what it is.
     __device__ __forceinline__ float with_bias(Bf16 x, int64_t i) const {
         if (!bias) return to_float(x);
@@ -98,13 +112,18 @@ static __device__ __forceinline__ void make_own(const Own &own, float2 *angle, B
     const int thread = (int)threadIdx.x, threads = (int)blockDim.x, half = h.d / 2;
     for (int i = thread; i < n * half; i += threads)
         angle[i / half * (D / 2) + i % half] = rope_angle(own.table, own.pos[b + i / half], i % half);
+    auto row_of = [&](int s) { return qkv + (int64_t)(b + s) * (h.H + 2 * h.K) * h.d; };
+    if (own.k_norm)
+        for (int s = thread / WARP; s < n; s += threads / WARP)
+            own.norm(fresh + s * FRESH * D, row_of(s) + (int64_t)(h.H + kv_head) * h.d, own.k_norm, h.d);
     __syncthreads();
     for (int i = thread; i < n * half; i += threads) {
         const int s = i / half, pair = i % half;
         const int64_t key = (int64_t)(h.H + kv_head) * h.d + pair, value = key + (int64_t)h.K * h.d;
-        const Bf16 *row = qkv + (int64_t)(b + s) * (h.H + 2 * h.K) * h.d;
+        const Bf16 *row = row_of(s);
         Bf16 *to = fresh + s * FRESH * D + pair;
-        rotate_two(to, to + half, own.with_bias(row[key], key), own.with_bias(row[key + half], key + half),
+        const Bf16 *from = own.k_norm ? to : row + key;
+        rotate_two(to, to + half, own.with_bias(from[0], key), own.with_bias(from[half], key + half),
                    angle[s * (D / 2) + pair]);
         if (FRESH == 2) to[D] = own_value(own, row, value), to[D + half] = own_value(own, row, value + half);
         const int32_t at = own.kv_row[b + s];
@@ -203,6 +222,11 @@ static __global__ void __launch_bounds__(32 * WARPS,
         if (first == place * WARPS) {
             __syncthreads(); // the queries, which all warps have loaded together
             if constexpr (Before::ROTATES) {
+                if (own.q_norm) {
+                    for (int r = warp; r < rows; r += WARPS)
+                        own.norm(q + r * PITCH<D>, q + r * PITCH<D>, own.q_norm, h.d);
+                    __syncthreads();
+                }
 #pragma unroll 1
                 for (int i = thread; i < rows * (h.d / 2); i += THREADS) {
                     int r = i / (h.d / 2), pair = i % (h.d / 2);
@@ -350,15 +374,17 @@ void cuda_decode(Device *d, Tensor y, Tensor qkv, Tensor kv, Tensor span, int n_
     else DISPATCH_HEAD(h.d, D, decode_any<D>(d, y, qkv, kv, span, h, Nothing{}));
 }
 
-void cuda_rope_decode(Device *d, Tensor y, Tensor qkv, Tensor bias, Tensor pos, const RopeTable *table, int n_kv,
-                      Tensor kv, Tensor kv_row, Tensor span) {
+void cuda_rope_decode(Device *d, Tensor y, Tensor qkv, Tensor q_norm, Tensor k_norm, float eps, Tensor bias, Tensor pos,
+                      const RopeTable *table, int n_kv, Tensor kv, Tensor kv_row, Tensor span) {
     Heads h = heads_of(qkv.dim[1], n_kv, qkv.dim[2]);
     if (!y.dim[0]) return;
     if (qkv.dtype == F32) {
+        if (present(q_norm)) cuda_qk_norm(d, qkv, NONE, q_norm, k_norm, n_kv, eps);
         cuda_rope(d, qkv, bias, pos, table, n_kv, kv, kv_row);
         cuda_decode(d, y, qkv, kv, span, n_kv);
         return;
     }
-    Own own = {*table, i32(pos), i32(kv_row), data_of<Bf16>(kv), bias.data, bias.dtype == F32};
+    Own own = {*table,      i32(pos),    i32(kv_row),       data_of<Bf16>(kv),   bias.data,
+               q_norm.data, k_norm.data, bias.dtype == F32, q_norm.dtype == F32, eps};
     DISPATCH_HEAD(h.d, D, decode_any<D>(d, y, qkv, kv, span, h, own));
 }

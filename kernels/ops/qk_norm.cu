@@ -18,6 +18,7 @@
 // In the backward pass a block takes R tokens, R = ceil(T / 1024) but at least 8, and its warps deal their heads among
 // themselves. Each lane sums its elements of dw; a block adds the sums of its warps in order, cuda_add_column_sums
 // those of the blocks.
+#include "head_norm.cuh"
 #include "memory.cuh"
 
 #define THREADS     256
@@ -52,11 +53,11 @@ template <int d, typename T> static __device__ __forceinline__ void lane_store(T
         if (d || (int)threadIdx.x % WARP + k * WARP < h.head) p[k * WARP] = x[k];
 }
 
-template <int d, typename T> static __device__ __forceinline__ float head_rstd(const T *x, const Heads &h) {
+template <int d, typename T> static __device__ __forceinline__ float lane_rstd(const T *x, const Heads &h) {
     float squares = 0;
 #pragma unroll
     for (int k = 0; k < LaneOf<d>::EACH; k++) squares = fmaf(to_float(x[k]), to_float(x[k]), squares);
-    return 1.0f / sqrtf(warp_sum(squares) / (float)(d ? d : h.head) + h.eps);
+    return head_rstd(squares, d ? d : h.head, h.eps);
 }
 
 // Item i is head i % normed of token i / normed; this is the lane's first element of it in [T, heads, d], and whether
@@ -87,10 +88,9 @@ static __global__ void __launch_bounds__(THREADS)
         for (int n = 0; n < AT_ONCE; n++) {
             if (first + n >= items) break;
             if (raw) lane_store<d>(raw + (int64_t)(first + n) * h.head + lane, x[n], h);
-            float rstd = head_rstd<d>(x[n], h);
+            float rstd = lane_rstd<d>(x[n], h);
 #pragma unroll
-            for (int k = 0; k < EACH; k++)
-                x[n][k] = from_float<T>(to_float(x[n][k]) * rstd * to_float(key[n] ? of_key[k] : of_query[k]));
+            for (int k = 0; k < EACH; k++) x[n][k] = head_normed(x[n][k], rstd, key[n] ? of_key[k] : of_query[k]);
             lane_store<d>(p[n], x[n], h);
         }
     }
@@ -120,7 +120,7 @@ static __global__ void __launch_bounds__(THREADS, d ? 2 : 1)
 #pragma unroll
         for (int n = 0; n < AT_ONCE; n++) {
             if (first + n >= end) break;
-            float rstd = head_rstd<d>(x[n], h), dot = 0;
+            float rstd = lane_rstd<d>(x[n], h), dot = 0;
 #pragma unroll
             for (int k = 0; k < EACH; k++)
                 dot = fmaf(to_float(dy[n][k]) * to_float(x[n][k]), to_float(key[n] ? of_key[k] : of_query[k]), dot);

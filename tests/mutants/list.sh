@@ -196,6 +196,10 @@ mutant rope_decode_angle_of_the_first kernels/ops/decode.cu attention/rope_decod
     'angle[sequence_of(r) * (D / 2) + pair]' 'angle[pair]'
 mutant rope_decode_idle_rows_store kernels/ops/decode.cu attention/rope_decode \
     'if (!stores || at < 0) continue;' 'if (!stores) continue;'
+mutant rope_decode_queries_as_they_are kernels/ops/decode.cu attention/rope_decode \
+    'if (own.q_norm) {' 'if (false) {'
+mutant rope_decode_key_of_the_query_norm kernels/ops/decode.cu attention/rope_decode \
+    'own.k_norm, h.d' 'own.q_norm, h.d'
 mutant rope_decode_bias_of_the_first kernels/ops/decode.cu attention/rope_decode \
     'in_group + r - sequence_of(r) * of_one) * h.d + pair' 'in_group + r) * h.d + pair'
 mutant gradients_hopper_sees_the_next 'kernels/gpu/attention_bwd_hopper.cuh>kernels/ops/attention_bwd_hopper.cu' attention_bwd/gradients_by \
