@@ -12,17 +12,20 @@
 #include "tile.h"
 #include "unit.h"
 
-#define TILE      16  // outputs of a tile: 4 x 4, 2 x 8 or 1 x 16
-#define TILE_ROWS 4   // rows of a in a tile, at most
-#define BLOCK_M   128 // a task is BLOCK_M x BLOCK_N outputs: a chunk of BLOCK_N rows of b fits the second-level cache
-#define BLOCK_N   96
-#define TILES_M   512 // the same for tile registers, of rows that run down memory
-#define TILES_N   64
-#define HELD      8     // row_alone and rows_few hold the accumulators of this many chunks of K at once
-#define FEW       8     // rows of a, packed, for which b is read in the order of memory
-#define FEW_BYTES 32768 // and their bytes, which leave the first-level cache room for b
-#define MORE      32    // rows of a for which a block of b lies in the first-level cache, MORE_N rows of one chunk
-#define MORE_N    16
+#define TILE       16  // outputs of a tile: 4 x 4, 2 x 8 or 1 x 16
+#define TILE_ROWS  4   // rows of a in a tile, at most
+#define BLOCK_M    128 // a task is BLOCK_M x BLOCK_N outputs: a chunk of BLOCK_N rows of b fits the second-level cache
+#define BLOCK_N    96
+#define TILES_M    512 // the same for tile registers, of rows that run down memory
+#define TILES_N    64
+#define HELD       8     // row_alone and rows_few hold the accumulators of this many chunks of K at once
+#define FEW        8     // rows of a, packed, for which b is read in the order of memory
+#define FEW_BYTES  32768 // and their bytes, which leave the first-level cache room for b
+#define MORE       32    // rows of a for which a block of b lies in the first-level cache, MORE_N rows of one chunk
+#define MORE_N     16
+#define MANY       64 // rows of a for which NEAR_BYTES of b lie in the first-level cache, at least NEAR_LEAST rows
+#define NEAR_BYTES 24576
+#define NEAR_LEAST 12
 
 // --- Loads, and the step that multiplies a vector of a and one of b into an accumulator, for each dtype ---
 
@@ -83,11 +86,11 @@ static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_f32(step_f3
 #endif
 
 // Defines a function: acc[MR,NR] = the products of MR rows of a and NR rows of b over len elements, still spread over
-// lanes; the tail is padded with zeros. Meanwhile len elements from `next`, of NF <= NR rows, are prefetched into the
-// second-level cache.
+// lanes; the tail is padded with zeros. Meanwhile len elements of other rows are prefetched: of the first NF <= NR of
+// `next` into the second-level cache, of the first NA <= NR of `near` into the first.
 #define DEFINE_LANES(name, Elem, Loaded, STEP, load, load_part, step)                                                  \
     ALWAYS_INLINE void name(Vec *acc, int MR, int NR, const Elem *const *a, const Elem *const *b, int64_t len,         \
-                            const int NF, const Elem *const *next) {                                                   \
+                            const int NF, const Elem *const *next, const int NA, const Elem *const *near) {            \
         UNROLL for (int i = 0; i < MR * NR; i++) acc[i] = (Vec){0};                                                    \
         int64_t k = 0;                                                                                                 \
         for (; k + STEP <= len; k += STEP) {                                                                           \
@@ -96,6 +99,7 @@ static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_f32(step_f3
             UNROLL for (int j = 0; j < NR; j++) {                                                                      \
                 Loaded y = load(b[j] + k);                                                                             \
                 if (j < NF) __builtin_prefetch(next[j] + k, 0, 2);                                                     \
+                if (j < NA) __builtin_prefetch(near[j] + k, 0, 3);                                                     \
                 UNROLL for (int i = 0; i < MR; i++) acc[i * NR + j] = step(acc[i * NR + j], x[i], y);                  \
             }                                                                                                          \
         }                                                                                                              \
@@ -112,12 +116,13 @@ DEFINE_LANES(lanes_f32, float, Vec, WIDTH, load_f32, load_f32_part, step_f32)
 DEFINE_LANES(lanes_bf16, uint16_t, BfVec, WIDTH_BF16, load_bf16, load_bf16_part, step_bf16)
 
 ALWAYS_INLINE void lanes(Vec *acc, DType t, int MR, int NR, const void *const *a, const void *const *b, int64_t len,
-                         const int NF, const void *const *next) {
+                         const int NF, const void *const *next, const int NA, const void *const *near) {
     if (t == F32)
-        lanes_f32(acc, MR, NR, (const float *const *)a, (const float *const *)b, len, NF, (const float *const *)next);
+        lanes_f32(acc, MR, NR, (const float *const *)a, (const float *const *)b, len, NF, (const float *const *)next,
+                  NA, (const float *const *)near);
     else
         lanes_bf16(acc, MR, NR, (const uint16_t *const *)a, (const uint16_t *const *)b, len, NF,
-                   (const uint16_t *const *)next);
+                   (const uint16_t *const *)next, NA, (const uint16_t *const *)near);
 }
 
 // --- Sixteen sums over lanes at once ---
@@ -164,18 +169,21 @@ ALWAYS_INLINE void sum_lanes(float *out, const Vec *v) {
 // --- Tiles ---
 
 // c[m,n] = (or +=, with `add`) one chunk of MR rows of a times 16 / MR rows of b. Rows past the end repeat the last one
-// and are not stored; `whole`: there are none. Of each GROUP rows from `next` on, the first NF are prefetched.
+// and are not stored; `whole`: there are none. Of each GROUP rows from `next` on, the first NF are prefetched, and with
+// the first group NA rows from `near` on, into the first-level cache.
 ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
-                        int64_t len, const bool whole, const int NF, Rows next) {
+                        int64_t len, const bool whole, const int NF, Rows next, const int NA, Rows near) {
     const int NR = TILE / MR;
     Vec acc[TILE];
-    const void *pa[TILE_ROWS], *pb[GROUP], *pn[GROUP];
+    const void *pa[TILE_ROWS], *pb[GROUP], *pn[GROUP], *pr[GROUP];
+    UNROLL for (int j = 0; j < NA; j++) pr[j] = rows_at(near, j).data;
     UNROLL for (int i = 0; i < MR; i++) pa[i] = rows_at(a, whole || i < m ? i : m - 1).data;
     UNROLL for (int g = 0; g < NR; g += GROUP) {
         UNROLL for (int j = 0; j < GROUP; j++) pb[j] = rows_at(b, whole || g + j < n ? g + j : n - 1).data;
         UNROLL for (int j = 0; j < NF; j++) pn[j] = rows_at(next, g + j).data;
         Vec partial[TILE_ROWS * GROUP];
-        lanes(partial, t, MR, GROUP, pa, pb, len, NF, pn);
+        if (g == 0) lanes(partial, t, MR, GROUP, pa, pb, len, NF, pn, NA, pr);
+        else lanes(partial, t, MR, GROUP, pa, pb, len, NF, pn, 0, NULL);
         UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < GROUP; j++) acc[i * NR + g + j] =
             partial[i * GROUP + j];
     }
@@ -187,15 +195,16 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
 }
 
 // c[m,n] = (or +=, with `add`) one chunk of K, by tiles of MR rows of a. Row j's tile prefetches as tile does from row
-// j of `next` on.
+// j of `next` on; the tiles in turn take NA of the TILE_ROWS rows of `near`.
 ALWAYS_INLINE void strip(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
-                         int64_t len, const int NF, Rows next) {
+                         int64_t len, const int NF, Rows next, const int NA, Rows near) {
     const int64_t NR = TILE / MR;
-    int64_t j = 0;
-    for (; m >= MR && j + NR <= n; j += NR)
-        tile(c + j, stride, add, t, MR, a, MR, rows_at(b, j), NR, len, true, NF, rows_at(next, j));
+    int64_t j = 0, r = 0;
+    for (; m >= MR && j + NR <= n; j += NR, r = (r + NA) % TILE_ROWS)
+        tile(c + j, stride, add, t, MR, a, MR, rows_at(b, j), NR, len, true, NF, rows_at(next, j), NA,
+             rows_at(near, r));
     for (; j < n; j += NR)
-        tile(c + j, stride, add, t, MR, a, m, rows_at(b, j), n - j, len, false, NF, rows_at(next, j));
+        tile(c + j, stride, add, t, MR, a, m, rows_at(b, j), n - j, len, false, NF, rows_at(next, j), 0, near);
 }
 
 // The beginnings of the next rows of a are asked for: what follows them the CPU finds out by itself.
@@ -214,9 +223,28 @@ ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, in
         float *y = c + i * stride;
         Rows ai = rows_at(a, i);
         begin_rows(left > 2 * TILE_ROWS ? rows_at(ai, TILE_ROWS) : ai);
-        if (left <= 2) strip(y, stride, add, t, 2, ai, left, b, n, len, GROUP, after);
-        else if (i == 0) strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, GROUP, after);
-        else strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, 0, after);
+        if (left <= 2) strip(y, stride, add, t, 2, ai, left, b, n, len, GROUP, after, 0, ai);
+        else if (i == 0) strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, GROUP, after, 0, ai);
+        else strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, 0, after, 0, ai);
+    }
+}
+
+// The same for many rows of a: rows of b that fill two thirds of the first-level cache stay there while strips of a
+// come from the second, each asked for by the one before. The first four strips ask for the next rows of b.
+ALWAYS_INLINE void chunk_many(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
+                              int64_t len) {
+    const int64_t bytes = len * (int64_t)dtype_size(t), fit = NEAR_BYTES / bytes / TILE_ROWS * TILE_ROWS;
+    for (int64_t j = 0; j < n; j += fit) {
+        const int64_t bn = n - j < fit ? n - j : fit;
+        Rows bj = rows_at(b, j), later = rows_at(b, j + fit);
+        for (int64_t i = 0; i < m; i += TILE_ROWS) {
+            const int64_t left = m - i, s = i / TILE_ROWS;
+            float *y = c + i * stride + j;
+            Rows ai = rows_at(a, i), near = rows_at(a, left >= 2 * TILE_ROWS ? i + TILE_ROWS : 0);
+            if (s < TILE_ROWS)
+                strip(y, stride, add, t, TILE_ROWS, ai, left, bj, bn, len, 1, rows_at(later, s), 1, near);
+            else strip(y, stride, add, t, TILE_ROWS, ai, left, bj, bn, len, 0, later, 1, near);
+        }
     }
 }
 
@@ -232,9 +260,9 @@ ALWAYS_INLINE void chunk_more(float *c, int64_t stride, DType t, Rows a, int64_t
             float *y = c + s * TILE_ROWS * stride + j;
             Rows as = rows_at(a, s * TILE_ROWS);
             int64_t left = m - s * TILE_ROWS, first = strips == 3 && s ? s + 1 : s;
-            if (last || s >= GROUP) strip(y, stride, false, t, TILE_ROWS, as, left, bj, bn, len, 0, next);
-            else if (strips == 3 && !s) strip(y, stride, false, t, TILE_ROWS, as, left, bj, bn, len, 2, next);
-            else strip(y, stride, false, t, TILE_ROWS, as, left, bj, bn, len, 1, rows_at(next, first));
+            if (last || s >= GROUP) strip(y, stride, false, t, TILE_ROWS, as, left, bj, bn, len, 0, next, 0, as);
+            else if (strips == 3 && !s) strip(y, stride, false, t, TILE_ROWS, as, left, bj, bn, len, 2, next, 0, as);
+            else strip(y, stride, false, t, TILE_ROWS, as, left, bj, bn, len, 1, rows_at(next, first), 0, as);
         }
     }
 }
@@ -253,7 +281,7 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
                 for (int64_t k = k0; k < K && chunks < HELD; k += size, chunks++) {
                     const void *pa = cols_at(a, k).data, *pb = cols_at(row, k).data,
                                *next = cols_at(row, k + size).data;
-                    lanes(&acc[chunks][r], t, 1, 1, &pa, &pb, K - k < size ? K - k : size, 1, &next);
+                    lanes(&acc[chunks][r], t, 1, 1, &pa, &pb, K - k < size ? K - k : size, 1, &next, 0, NULL);
                 }
             }
             for (int h = 0; h < chunks; h++) {
@@ -343,13 +371,26 @@ Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K) {
     return goes_by_tiles(a) ? tile_pack(scratch, a, m, b, K) : a;
 }
 
+// Rows that are known to lie along K: what the tiles ask of their layout is decided by the compiler.
+static inline Rows along(Rows r) { return (Rows){r.data, r.dtype, r.stride, false, NULL, 0}; }
+
+// A function each: the compiler keeps more of a loop in registers than it would among all the others.
+#define DEFINE_CHUNK(name, chunk, t)                                                                                   \
+    static __attribute__((noinline)) void name(float *c, int64_t stride, bool add, Rows a, int64_t m, Rows b,          \
+                                               int64_t n, int64_t len) {                                               \
+        chunk(c, stride, add, t, along(a), m, along(b), n, len);                                                       \
+    }
+DEFINE_CHUNK(chunk_f32, chunk, F32)
+DEFINE_CHUNK(chunk_bf16, chunk, BF16)
+DEFINE_CHUNK(many_f32, chunk_many, F32)
+DEFINE_CHUNK(many_bf16, chunk_many, BF16)
+
 void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     if (goes_by_tiles(a)) {
         tile_block(c, stride, a, m, b, n, K);
         return;
     }
-    // Known to lie along K from here on: what the tiles ask of their rows' layout is decided by the compiler.
-    a = (Rows){a.data, a.dtype, a.stride, false, NULL, 0}, b = (Rows){b.data, b.dtype, b.stride, false, NULL, 0};
+    a = along(a), b = along(b);
     const int64_t size = DOT_CHUNK / (int64_t)dtype_size(a.dtype);
     if (K == 0)
         for (int64_t i = 0; i < m; i++) memset(c + i * stride, 0, (size_t)n * sizeof *c);
@@ -372,18 +413,13 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
         for (int64_t k = 0; k < K; k += size) {
             int64_t len = K - k < size ? K - k : size, bn = n - j < BLOCK_N ? n - j : BLOCK_N;
             Rows ak = cols_at(a, k), bk = cols_at(rows_at(b, j), k);
-            if (a.dtype == F32) chunk(c + j, stride, k > 0, F32, ak, m, bk, bn, len);
-            else chunk(c + j, stride, k > 0, BF16, ak, m, bk, bn, len);
+            const bool many = m >= MANY && len * (int64_t)dtype_size(a.dtype) <= NEAR_BYTES / NEAR_LEAST;
+            if (a.dtype == F32) (many ? many_f32 : chunk_f32)(c + j, stride, k > 0, ak, m, bk, bn, len);
+            else (many ? many_bf16 : chunk_bf16)(c + j, stride, k > 0, ak, m, bk, bn, len);
         }
 }
 
 // --- All threads ---
-
-// Columns of a task of panel_block: few where many threads would else have too few tasks.
-static int64_t panel_columns(int64_t m, int64_t n) {
-    int64_t tasks = ((m + PANEL_ROWS - 1) / PANEL_ROWS) * ((n + PANEL_COLUMNS - 1) / PANEL_COLUMNS);
-    return tasks >= 4 * thread_limit() ? PANEL_COLUMNS : PANEL_COLUMNS / 2;
-}
 
 // Columns of a task of `block` where nothing runs down memory: more for chunk_more, which cannot ask for what comes
 // after a task.
@@ -402,14 +438,17 @@ static void block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_
 
 // dot_all for rows of a that are ready.
 static void multiply(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    const bool down = a.down || b.down, panels = down && !goes_by_tiles(a);
-    const int64_t columns = panels ? panel_columns(m, n) : down ? TILES_N : block_columns(a.dtype, m, n, K);
-    const int64_t rows = panels ? PANEL_ROWS : down ? TILES_M : BLOCK_M;
+    const bool down = a.down || b.down;
+    if (down && !goes_by_tiles(a)) {
+        panel_all(c, add, a, m, b, n, K);
+        return;
+    }
+    const int64_t columns = down ? TILES_N : block_columns(a.dtype, m, n, K), rows = down ? TILES_M : BLOCK_M;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
     for (int64_t j = 0; j < n; j += columns)
         for (int64_t i = 0; i < m; i += rows) {
             int64_t bm = m - i < rows ? m - i : rows, bn = n - j < columns ? n - j : columns;
-            (panels ? panel_block : block)(cols_at(rows_at(c, i), j), add, rows_at(a, i), bm, rows_at(b, j), bn, K);
+            block(cols_at(rows_at(c, i), j), add, rows_at(a, i), bm, rows_at(b, j), bn, K);
         }
 }
 

@@ -16,10 +16,6 @@
 
 #define DOT_CHUNK 4096 // bytes of a row: four rows fit the first-level cache, a panel of them the second
 
-// The most that panel_block takes: rows of a that have to be packed are packed once for PANEL_COLUMNS rows of b.
-#define PANEL_ROWS    512
-#define PANEL_COLUMNS 128
-
 // A matrix operand as rows, f32 or bf16. Element k of row i is data[i * stride + k]; with `down`, where a row runs down
 // memory (the operand is the transpose of what is stored), it is data[k * stride + i].
 typedef struct {
@@ -56,9 +52,9 @@ Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K);
 // c[m,n] = a[m,K] b[n,K]^T by the calling thread, for rows contiguous along K. The rows of c are `stride` floats apart;
 // a comes from dot_ready, and b has a's dtype.
 void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
-// The same, written to c of either dtype, or (with `add`) added to it and rounded once, for operands of which b, or
-// both, have rows that run down memory: m <= PANEL_ROWS, n <= PANEL_COLUMNS. Not for tile registers.
-void panel_block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
+// The same by all threads, written to c of either dtype, or (with `add`) added to it and rounded once, for operands of
+// which b, or both, have rows that run down memory. Not for tile registers.
+void panel_all(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
 // c = a b^T by all threads, for rows of either layout; c is f32 or bf16. With `add`, c += instead, rounded once. Rows
 // of a that have to be packed are packed in scratch, as many at a time as it has room for.
 void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K);

@@ -5,6 +5,7 @@
 // is an output and no sum goes across lanes. A unit is 4 bytes along K: an f32, a pair of bf16 where the CPU has an
 // instruction for pairs, else one bf16 widened to f32. A unit of a is broadcast straight from memory, or from a packed
 // block where a's rows run down memory or have to be widened first.
+#include "parallel.h"
 #include "tile.h"
 #include "unit.h"
 
@@ -21,6 +22,11 @@
 #define PANEL   (WIDTH * VECTORS) // rows of b
 #define UNITS   256               // units of a chunk of K
 #define BLOCK_A 96                // rows of a that are packed at a time
+// A task is so many outputs, as many columns where a has to be packed, which then is packed once for all of them, and
+// half as many where it need not be, so that a panel serves more rows.
+#define OUTPUTS    65536
+#define PACK_AHEAD 32
+#define COLUMNS    256
 
 // How many elements of type t make a unit.
 #if defined(ISA_avx512_bf16)
@@ -95,6 +101,10 @@ ALWAYS_INLINE void pack_down(uint32_t *dst, int64_t ld, Rows r, DType t, int64_t
         const char *line = (const char *)r.data + k * r.stride * size, *next = line + r.stride * size;
         if (k + 1 >= len) next = NULL;
         int64_t i = 0;
+        for (int64_t at = 0; at < n * size; at += 64) { // the lines may be a page apart: no prefetcher foresees them
+            __builtin_prefetch(line + PACK_AHEAD * r.stride * size + at);
+            if (each == 2) __builtin_prefetch(line + (PACK_AHEAD + 1) * r.stride * size + at);
+        }
         for (; i + WIDTH <= n; i += WIDTH) {
             VecU x = units_down(line + i * size, next ? next + i * size : NULL, t, WIDTH);
             memcpy(dst + i, &x, sizeof x);
@@ -135,15 +145,16 @@ typedef struct {
 } Broadcast;
 
 // The outputs of a tile, or of the tiles below each other: c[., n] of either dtype is written (or added to, with `add`)
-// with the last chunk of K; until then sums[., n], whose rows are PANEL_COLUMNS floats apart, holds those before.
+// with the last chunk of K; until then sums[., n], whose rows are `pitch` floats apart, holds those before.
 typedef struct {
     Rows c;
     float *sums;
+    int64_t pitch;
     bool add, first, last;
 } Outputs;
 ALWAYS_INLINE Outputs outputs_at(Outputs o, int64_t i, int64_t j) {
     o.c = cols_at(rows_at(o.c, i), j);
-    o.sums += i * PANEL_COLUMNS + j;
+    o.sums += i * o.pitch + j;
     return o;
 }
 // Asks for the lines of c that a tile will end in: they come while it is multiplied.
@@ -153,11 +164,45 @@ ALWAYS_INLINE void outputs_fetch(Outputs o, int64_t n, const int rows) {
         for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)rows_at(o.c, i).data + at, 1);
 }
 
+// What is packed next: lines of memory, side by side the elements of rows that run down it, asked for a few with every
+// tile. They are a row of the matrix apart, often another page, which no prefetcher of a CPU foresees.
+typedef struct {
+    const char *line;
+    int64_t stride, bytes, left, each; // bytes between lines and of a line; lines that are left, and for each tile
+} Ahead;
+static Ahead ahead_of(Rows r, int64_t n, int64_t len, int64_t tiles) {
+    const int64_t size = (int64_t)dtype_size(r.dtype);
+    if (!r.down || n <= 0 || len <= 0 || tiles <= 0) return (Ahead){0};
+    return (Ahead){r.data, r.stride * size, n * size, len, (len + tiles - 1) / tiles};
+}
+ALWAYS_INLINE void ahead_fetch(Ahead *next) {
+    for (int64_t i = 0; i < next->each && next->left > 0; i++, next->left--, next->line += next->stride)
+        for (int64_t at = 0; at < next->bytes; at += 64) __builtin_prefetch(next->line + at, 0, 2);
+}
+typedef struct {
+    Ahead a, b;
+} Next;
+
+#if WIDTH == LANES
+// row_put for a tile whose columns are all there: no way by memory.
+ALWAYS_INLINE void tile_put(Outputs o, DType t, Vec acc[ROWS][VECTORS], const int rows) {
+    UNROLL for (int i = 0; i < rows; i++) {
+        void *c = (void *)rows_at(o.c, i).data;
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+            vf sum = (vf)acc[i][v];
+            if (o.add) sum += row_load(c, t, v * WIDTH);
+            row_store(c, t, v * WIDTH, sum);
+        }
+    }
+}
+#endif
+
 // One chunk of K of rows x PANEL outputs, of which columns from n on are not there.
-ALWAYS_INLINE void tile(Outputs o, bool pairs, Broadcast a, const uint32_t *panel, int64_t units, int64_t n,
+ALWAYS_INLINE void tile(Outputs o, Next *next, bool pairs, Broadcast a, const uint32_t *panel, int64_t units, int64_t n,
                         const int rows) {
     Vec acc[ROWS][VECTORS];
     if (o.last) outputs_fetch(o, n, rows);
+    ahead_fetch(&next->a), ahead_fetch(&next->b);
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = (Vec){0};
     for (int64_t u = 0; u < units; u++, panel += PANEL) {
         Vec y[VECTORS];
@@ -168,24 +213,31 @@ ALWAYS_INLINE void tile(Outputs o, bool pairs, Broadcast a, const uint32_t *pane
                 pairs ? step_pair(acc[i][v], x, y[v]) : step_f32(acc[i][v], x, y[v]);
         }
     }
+#if WIDTH == LANES
+    if (o.first && o.last && n >= PANEL) {
+        if (o.c.dtype == F32) tile_put(o, F32, acc, rows);
+        else tile_put(o, BF16, acc, rows);
+        return;
+    }
+#endif
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) {
-        float *sum = o.sums + i * PANEL_COLUMNS + v * WIDTH;
+        float *sum = o.sums + i * o.pitch + v * WIDTH;
         Vec before;
         memcpy(&before, sum, sizeof before);
         if (!o.first) acc[i][v] += before;
         memcpy(sum, &acc[i][v], sizeof before);
     }
     for (int i = 0; i < rows && o.last; i++)
-        row_put((void *)rows_at(o.c, i).data, o.c.dtype, o.add, o.sums + i * PANEL_COLUMNS, n < PANEL ? n : PANEL);
+        row_put((void *)rows_at(o.c, i).data, o.c.dtype, o.add, o.sums + i * o.pitch, n < PANEL ? n : PANEL);
 }
 
 #define TILE(r)                                                                                                        \
-    case r: tile(o, pairs, a, panel, units, n, r); break;
+    case r: tile(o, next, pairs, a, panel, units, n, r); break;
 // `tile` for any number of rows, m.
-ALWAYS_INLINE void tiles(Outputs o, bool pairs, Broadcast a, int64_t m, const uint32_t *panel, int64_t units,
-                         int64_t n) {
+ALWAYS_INLINE void tiles(Outputs o, Next *next, bool pairs, Broadcast a, int64_t m, const uint32_t *panel,
+                         int64_t units, int64_t n) {
     for (; m >= ROWS; m -= ROWS, o = outputs_at(o, ROWS, 0), a.units += ROWS * a.row)
-        tile(o, pairs, a, panel, units, n, ROWS);
+        tile(o, next, pairs, a, panel, units, n, ROWS);
     switch (m) {
         TILE(1)
         TILE(2)
@@ -196,31 +248,63 @@ ALWAYS_INLINE void tiles(Outputs o, bool pairs, Broadcast a, int64_t m, const ui
     }
 }
 
-void panel_block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+static int64_t tiles_of(int64_t m, int64_t n) { return (m + ROWS - 1) / ROWS * ((n + PANEL - 1) / PANEL); }
+
+// What a thread packs, and its sums. Panels stay for the next task where it has the same rows of b, all in one chunk.
+typedef struct {
+    uint32_t panel[COLUMNS / PANEL][UNITS * PANEL] __attribute__((aligned(64)));
+    uint32_t packed[UNITS * BLOCK_A] __attribute__((aligned(64)));
+    float sums[OUTPUTS] __attribute__((aligned(64)));
+    const void *of; // the first of the rows of b that the panels hold, or NULL
+} Room;
+
+// One task: c[m,n] by the calling thread.
+static void panel_block(Room *room, Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     const int64_t each = unit_elements(a.dtype), step = UNITS * each;
     const bool pairs = each == 2, direct = lies_in_units(a, K);
     const int64_t block = direct ? m : BLOCK_A;
-    uint32_t panel[PANEL_COLUMNS / PANEL][UNITS * PANEL] __attribute__((aligned(64)));
-    uint32_t packed[UNITS * BLOCK_A] __attribute__((aligned(64)));
-    float sums[PANEL_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
     for (int64_t k = 0; k < K || k == 0; k += step) {
-        int64_t len = K - k < step ? K - k : step, units = (len + each - 1) / each;
-        Outputs all = {c, sums, add, k == 0, k + step >= K};
-        for (int64_t j = 0; j < n; j += PANEL)
-            pack(panel[j / PANEL], PANEL, cols_at(rows_at(b, j), k), n - j < PANEL ? n - j : PANEL, len);
+        const int64_t len = K - k < step ? K - k : step, units = (len + each - 1) / each;
+        const int64_t after = K - k - step < step ? K - k - step : step; // elements of the next chunk
+        Outputs all = {c, room->sums, (n + PANEL - 1) / PANEL * PANEL, add, k == 0, k + step >= K};
+        Next next = {0};
+        // Where a lies as it is read, it and the sums fill the second-level cache: there is no room for more.
+        if (!direct) next.b = ahead_of(cols_at(b, k + step), n, after, tiles_of(m, n));
+        for (int64_t j = 0; j < n && room->of != b.data; j += PANEL)
+            pack(room->panel[j / PANEL], PANEL, cols_at(rows_at(b, j), k), n - j < PANEL ? n - j : PANEL, len);
+        room->of = K <= step ? b.data : NULL;
         for (int64_t i = 0; i < m; i += block) {
             int64_t rows = m - i < block ? m - i : block;
             Rows ak = cols_at(rows_at(a, i), k);
             Broadcast from = {ak.data, a.stride * (int64_t)dtype_size(a.dtype), 4};
             if (!direct) {
-                pack(packed, BLOCK_A, ak, rows, len);
-                from = (Broadcast){(const char *)packed, 4, BLOCK_A * 4};
+                const int64_t more = m - i - block < block ? m - i - block : block, first = m < block ? m : block;
+                pack(room->packed, BLOCK_A, ak, rows, len);
+                next.a = more > 0 ? ahead_of(rows_at(ak, block), more, len, tiles_of(rows, n))
+                                  : ahead_of(cols_at(a, k + step), first, after, tiles_of(rows, n));
+                from = (Broadcast){(const char *)room->packed, 4, BLOCK_A * 4};
             }
             for (int64_t j = 0; j < n; j += PANEL) {
                 Outputs o = outputs_at(all, i, j);
-                if (pairs) tiles(o, true, from, rows, panel[j / PANEL], units, n - j);
-                else tiles(o, false, from, rows, panel[j / PANEL], units, n - j);
+                if (pairs) tiles(o, &next, true, from, rows, room->panel[j / PANEL], units, n - j);
+                else tiles(o, &next, false, from, rows, room->panel[j / PANEL], units, n - j);
             }
         }
+    }
+}
+
+void panel_all(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    int64_t columns = lies_in_units(a, K) ? COLUMNS / 2 : COLUMNS, rows = OUTPUTS / columns;
+    while (columns > PANEL && (m + rows - 1) / rows * ((n + columns - 1) / columns) < 4 * thread_limit()) columns /= 2;
+#pragma omp parallel if (m * n * K > DOT_SMALL)
+    {
+        Room room;
+        room.of = NULL;
+#pragma omp for collapse(2) schedule(dynamic)
+        for (int64_t j = 0; j < n; j += columns)
+            for (int64_t i = 0; i < m; i += rows) {
+                int64_t bm = m - i < rows ? m - i : rows, bn = n - j < columns ? n - j : columns;
+                panel_block(&room, cols_at(rows_at(c, i), j), add, rows_at(a, i), bm, rows_at(b, j), bn, K);
+            }
     }
 }

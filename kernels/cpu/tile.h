@@ -23,5 +23,5 @@ int64_t tile_rows_that_fit(const Arena *scratch, Rows a, int64_t m, Rows b, int6
 // Packs m rows of a in scratch, by all threads, for a product with rows laid out as b's are; returns a as it is where
 // it needs no packing.
 Rows tile_pack(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K);
-// dot_block and panel_block for bf16: c[m,n] = a[m,K] b[n,K]^T; a is from tile_pack, b as it is stored.
+// dot_block for bf16, rows of either layout: c[m,n] = a[m,K] b[n,K]^T; a is from tile_pack, b as it is stored.
 void tile_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
