@@ -81,7 +81,7 @@ static const CaseRow case_table[] = {
     ROW(matmul_bwd, .T = 2, .D = 2100, .F = 5) ROW(matmul_bwd, .T = 0, .D = 64, .F = 64)
     ROW(matmul_bwd, .T = 9, .D = 17, .F = 63) ROW(matmul_bwd, .T = 65, .D = 15, .F = 7) ROW(matmul_bwd, .T = 64, .D = 64, .F = 72)
     ROW(matmul_bwd, .T = 531, .D = 130, .F = 100) ROW(matmul_bwd, .T = 5, .D = 20, .F = 1101)
-    ROW(matmul_bwd, .T = 200, .D = 264, .F = 72) ROW(matmul_bwd, .T = 8, .D = 40, .F = 1096)
+    ROW(matmul_bwd, .T = 200, .D = 264, .F = 72) ROW(matmul_bwd, .T = 8, .D = 40, .F = 1096) ROW(matmul_bwd, .T = 24, .D = 300, .F = 700)
     SPEED(matmul_bwd, .T = 2720, .D = 896, .F = 9728)
 
     ROW(lora_down, .T = 1, .F = 1, .H = 1) ROW(lora_down, .T = 9, .F = 65, .H = 5, .opt = true) ROW(lora_down, .T = 70, .F = 33, .H = 16)
