@@ -314,8 +314,8 @@ static inline double decode_flops(const Case *c) {
 }
 CASE_OP(decode, .oracle = decode_oracle, .flops = decode_flops);
 
-// rope_decode: the same spans, whose last key is the sequence's own; opt adds the bias, and the norms of
-// queries and keys
+// rope_decode: the same spans, whose last key is the sequence's own; opt adds the bias, and for heads of
+// 128 columns or more, as Qwen3 has them, the norms of queries and keys
 static inline void rope_decode_make(Case *c) {
     int64_t B = case_sequences(c), heads = c->s.H + 2 * c->s.K, R = 3, T = c->s.T;
     int32_t *span = xcalloc((size_t)B * 4, sizeof *span), *row = xcalloc((size_t)B + 1, sizeof *row);
@@ -333,8 +333,8 @@ static inline void rope_decode_make(Case *c) {
     c->s.T = B; // positions are as many
     case_positions(c);
     c->s.T = T;
-    if (c->s.opt) {
-        case_floats(c, "bias", ARG_IN, c->dtype, heads * c->s.d, 0, 0, 0, 1);
+    if (c->s.opt) case_floats(c, "bias", ARG_IN, c->dtype, heads * c->s.d, 0, 0, 0, 1);
+    if (c->s.opt && c->s.d >= 128) {
         case_floats(c, "q_w", ARG_IN, c->dtype, c->s.d, 0, 0, 1, 0.2);
         case_floats(c, "k_w", ARG_IN, c->dtype, c->s.d, 0, 0, 1, 0.2);
     }
@@ -350,7 +350,7 @@ static inline void rope_decode_oracle(Case *c) {
     int64_t B = case_sequences(c), H = c->s.H, K = c->s.K, d = c->s.d, heads = H + 2 * K;
     double *rotated = doubles(B * heads * d), *normed = doubles(B * heads * d), *kv = want(c, "kv"), *given[2];
     memcpy(normed, before(c, "qkv"), (size_t)(B * heads * d) * sizeof *normed);
-    if (c->s.opt) oracle_qk_norm(normed, normed, before(c, "q_w"), before(c, "k_w"), c, B, heads);
+    if (before(c, "q_w")) oracle_qk_norm(normed, normed, before(c, "q_w"), before(c, "k_w"), c, B, heads);
     for (int64_t i = 0; i < B * heads * d; i++) normed[i] = stored(c->dtype, normed[i]);
     oracle_rope(rotated, normed, before(c, "bias"), before(c, "pos"), (double)CASE_THETA, B, heads, H + K, d);
     for (int64_t i = 0; i < B * heads * d; i++) rotated[i] = stored(c->dtype, rotated[i]);

@@ -231,6 +231,8 @@ static void broken_tokens_show(void **state) {
         GrpoParams p = busy_params(i, &c);
         p.off_policy_threshold = -1, p.beta = 0;
         f32(c.in.logp)[i32(c.in.offsets)[4] + 3] = NAN;
+        memset(c.out.metrics.data, 0, tensor_bytes(c.out.metrics)),
+            memset(c.out.dlogp.data, 0, tensor_bytes(c.out.dlogp));
         case_run(&c, p), case_run(&clean, p);
         assert_true(isnan(metric(&c, 4, GM_LOSS)) && isnan(f32(c.out.dlogp)[i32(c.in.offsets)[4] + 3]));
         memcpy(f32(c.out.metrics) + 4 * GM_COUNT, f32(clean.out.metrics) + 4 * GM_COUNT, 4 * GM_COUNT);

@@ -230,7 +230,7 @@ ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, in
 }
 
 // The same for many rows of a: rows of b that fill two thirds of the first-level cache stay there while strips of a
-// come from the second, each asked for by the one before. The first four strips ask for the next rows of b.
+// come from the second, of which each asks for the next. The first GROUP strips ask for the next rows of b.
 ALWAYS_INLINE void chunk_many(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
                               int64_t len) {
     const int64_t bytes = len * (int64_t)dtype_size(t), fit = NEAR_BYTES / bytes / TILE_ROWS * TILE_ROWS;
@@ -241,8 +241,7 @@ ALWAYS_INLINE void chunk_many(float *c, int64_t stride, bool add, DType t, Rows 
             const int64_t left = m - i, s = i / TILE_ROWS;
             float *y = c + i * stride + j;
             Rows ai = rows_at(a, i), near = rows_at(a, left >= 2 * TILE_ROWS ? i + TILE_ROWS : 0);
-            if (s < TILE_ROWS)
-                strip(y, stride, add, t, TILE_ROWS, ai, left, bj, bn, len, 1, rows_at(later, s), 1, near);
+            if (s < GROUP) strip(y, stride, add, t, TILE_ROWS, ai, left, bj, bn, len, 1, rows_at(later, s), 1, near);
             else strip(y, stride, add, t, TILE_ROWS, ai, left, bj, bn, len, 0, later, 1, near);
         }
     }

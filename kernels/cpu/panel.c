@@ -24,9 +24,9 @@
 #define BLOCK_A 96                // rows of a that are packed at a time
 // A task is so many outputs, as many columns where a has to be packed, which then is packed once for all of them, and
 // half as many where it need not be, so that a panel serves more rows.
-#define OUTPUTS    65536
-#define PACK_AHEAD 32
-#define COLUMNS    256
+#define OUTPUTS 65536
+#define COLUMNS 256
+#define LEAST   64 // columns, where many threads would else have too few tasks
 
 // How many elements of type t make a unit.
 #if defined(ISA_avx512_bf16)
@@ -82,6 +82,8 @@ ALWAYS_INLINE void pack_along(uint32_t *dst, int64_t ld, Rows r, DType t, int64_
         }
     }
 }
+
+#define PACK_AHEAD 32 // lines of memory that are asked for before they are packed
 
 // One unit of WIDTH rows that run down memory, of which n exist: the rows' elements lie side by side in `line`, the
 // second ones of pairs in `next`.
@@ -295,7 +297,7 @@ static void panel_block(Room *room, Rows c, bool add, Rows a, int64_t m, Rows b,
 
 void panel_all(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     int64_t columns = lies_in_units(a, K) ? COLUMNS / 2 : COLUMNS, rows = OUTPUTS / columns;
-    while (columns > PANEL && (m + rows - 1) / rows * ((n + columns - 1) / columns) < 4 * thread_limit()) columns /= 2;
+    while (columns > LEAST && (m + rows - 1) / rows * ((n + columns - 1) / columns) < 4 * thread_limit()) columns /= 2;
 #pragma omp parallel if (m * n * K > DOT_SMALL)
     {
         Room room;

@@ -66,8 +66,10 @@ struct Own {
     __device__ __forceinline__ void norm(Bf16 *to, const Bf16 *x, const void *w, int d) const {
         const int lane = (int)threadIdx.x % WARP;
         float squares = 0;
+#pragma unroll 1
         for (int i = lane; i < d; i += WARP) squares = fmaf(to_float(x[i]), to_float(x[i]), squares);
         const float rstd = head_rstd(squares, d, eps);
+#pragma unroll 1
         for (int i = lane; i < d; i += WARP)
             to[i] = norms_f32 ? head_normed(x[i], rstd, ((const float *)w)[i])
                               : head_normed(x[i], rstd, ((const Bf16 *)w)[i]);
