@@ -229,7 +229,7 @@ ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, in
     }
 }
 
-// The same for many rows of a: rows of b that fill two thirds of the first-level cache stay there while strips of a
+// The same for many rows of a: rows of b that fill half of the first-level cache stay there while strips of a
 // come from the second, of which each asks for the next. The first GROUP strips ask for the next rows of b.
 ALWAYS_INLINE void chunk_many(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
                               int64_t len) {

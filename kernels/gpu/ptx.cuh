@@ -87,6 +87,14 @@ static __device__ __forceinline__ float log2_approx(float x) {
     return y;
 }
 
+// x. What follows from it is computed after this and nowhere before: kept for a branch that is taken once, it would
+// hold registers in the loop around it, where there are none to spare.
+static __device__ __forceinline__ int computed_here(int x) {
+    int y;
+    asm volatile("mov.b32 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
 #endif
 
 // Two floats rounded to the two bf16 of a fragment register, the first in the lower half.

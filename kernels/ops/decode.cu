@@ -71,8 +71,7 @@ struct Own {
         const float rstd = head_rstd(squares, d, eps);
 #pragma unroll 1
         for (int i = lane; i < d; i += WARP)
-            to[i] = norms_f32 ? head_normed(x[i], rstd, ((const float *)w)[i])
-                              : head_normed(x[i], rstd, ((const Bf16 *)w)[i]);
+            to[i] = head_normed(x[i], rstd, norms_f32 ? ((const float *)w)[i] : to_float(((const Bf16 *)w)[i]));
     }
     // An element of column i of qkv, and its bias; where there is none, -0 too stays what it is.
     __device__ __forceinline__ float with_bias(Bf16 x, int64_t i) const {
@@ -116,6 +115,7 @@ static __device__ __forceinline__ void make_own(const Own &own, float2 *angle, B
         angle[i / half * (D / 2) + i % half] = rope_angle(own.table, own.pos[b + i / half], i % half);
     auto row_of = [&](int s) { return qkv + (int64_t)(b + s) * (h.H + 2 * h.K) * h.d; };
     if (own.k_norm)
+#pragma unroll 1
         for (int s = thread / WARP; s < n; s += threads / WARP)
             own.norm(fresh + s * FRESH * D, row_of(s) + (int64_t)(h.H + kv_head) * h.d, own.k_norm, h.d);
     __syncthreads();
@@ -225,7 +225,8 @@ static __global__ void __launch_bounds__(32 * WARPS,
             __syncthreads(); // the queries, which all warps have loaded together
             if constexpr (Before::ROTATES) {
                 if (own.q_norm) {
-                    for (int r = warp; r < rows; r += WARPS)
+#pragma unroll 1
+                    for (int r = computed_here(warp); r < rows; r += WARPS)
                         own.norm(q + r * PITCH<D>, q + r * PITCH<D>, own.q_norm, h.d);
                     __syncthreads();
                 }

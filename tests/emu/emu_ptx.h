@@ -17,6 +17,8 @@ static __device__ __forceinline__ void mma_bf16(float c[4], const uint32_t a[4],
     emu_collect("mma_bf16", EMU_EVERY_LANE, &m, emu_resolve_mma, site);
 }
 
+static inline int computed_here(int x) { return x; }
+
 struct EmuLdmatrix {
     uint32_t *r;
     const void *row;
