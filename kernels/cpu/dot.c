@@ -175,7 +175,7 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
                         int64_t len, const bool whole, const int NF, Rows next, const int NA, Rows near) {
     const int NR = TILE / MR;
     Vec acc[TILE];
-    const void *pa[TILE_ROWS], *pb[GROUP], *pn[GROUP], *pr[GROUP];
+    const void *pa[TILE_ROWS], *pb[GROUP], *pn[GROUP] = {0}, *pr[GROUP] = {0};
     UNROLL for (int j = 0; j < NA; j++) pr[j] = rows_at(near, j).data;
     UNROLL for (int i = 0; i < MR; i++) pa[i] = rows_at(a, whole || i < m ? i : m - 1).data;
     UNROLL for (int g = 0; g < NR; g += GROUP) {
