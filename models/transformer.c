@@ -61,6 +61,24 @@ static void product(Device *d, const Model *m, const Activations *acts, int l, L
     }
 }
 
+// A norm and the product of it: y, and h? = swiglu of y. Where nothing is kept for a backward pass, neither the norm
+// nor, with h and without an adapter, y need exist.
+static void norm_product(Device *d, const Model *m, const Activations *acts, int l, LayerProduct which, Tensor y,
+                         Tensor h, Norm n, Tensor w) {
+    const bool adapted = adapter_of(m, l, which) != NULL;
+    if (!adapted && !acts->keep) {
+        d->norm_matmul(d, present(h) ? NONE : y, h, n, w);
+        return;
+    }
+    d->rmsnorm(d, n.y, n.sum, n.rstd, n.x, n.delta, n.w, n.eps);
+    if (present(h) && !adapted) {
+        d->matmul_swiglu(d, h, y, n.y, w);
+        return;
+    }
+    product(d, m, acts, l, which, y, n.y, w);
+    if (present(h)) d->swiglu(d, h, y);
+}
+
 // dx = dy w and dw? += dy^T x, and through the adapters, whose gradients are added to grad's.
 static void product_bwd(Device *d, const Model *m, const Model *grad, const Activations *acts, int l,
                         LayerProduct which, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w) {
@@ -86,8 +104,8 @@ static void layer_forward(Device *d, const Model *m, const Activations *acts, in
     Tensor block = tensor_rows(acts->block, 0, T);
     Tensor cache = in.kv ? kv_layer(in.kv, l) : NONE; // [R,2K,d]
 
-    d->rmsnorm(d, a.norm1, present(add) ? a.res1 : NONE, a.rstd1, res, add, w.norm1_w, n.rms_eps);
-    product(d, m, acts, l, PRODUCT_QKV, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), a.norm1, w.qkv_w);
+    norm_product(d, m, acts, l, PRODUCT_QKV, tensor2(a.qkv.data, a.qkv.dtype, T, tensor_width(a.qkv)), NONE,
+                 (Norm){a.norm1, present(add) ? a.res1 : NONE, a.rstd1, res, add, w.norm1_w, n.rms_eps}, w.qkv_w);
     if (present(in.seq)) {
         if (present(w.q_norm)) d->qk_norm(d, a.qkv, a.heads, w.q_norm, w.k_norm, n.K, n.rms_eps);
         d->rope(d, a.qkv, w.qkv_b, in.pos, &m->rope, n.K, cache, in.kv_row);
@@ -97,11 +115,8 @@ static void layer_forward(Device *d, const Model *m, const Activations *acts, in
                        in.span);
     product(d, m, acts, l, PRODUCT_O, block, tensor2(a.att.data, a.att.dtype, T, tensor_width(a.att)), w.o_w);
 
-    d->rmsnorm(d, a.norm2, a.res2, a.rstd2, a.res1, block, w.norm2_w, n.rms_eps);
-    if (adapter_of(m, l, PRODUCT_GATE_UP)) {
-        product(d, m, acts, l, PRODUCT_GATE_UP, a.gate_up, a.norm2, w.gate_up_w);
-        d->swiglu(d, a.mlp, a.gate_up);
-    } else d->matmul_swiglu(d, a.mlp, acts->keep ? a.gate_up : NONE, a.norm2, w.gate_up_w);
+    norm_product(d, m, acts, l, PRODUCT_GATE_UP, a.gate_up, a.mlp,
+                 (Norm){a.norm2, a.res2, a.rstd2, a.res1, block, w.norm2_w, n.rms_eps}, w.gate_up_w);
 }
 
 // Runs the transformer; training, prefill and decode all use this one function. The result is acts->out[T,D].

@@ -1,7 +1,7 @@
 // Cases of the matrix products and of the head: matmul, logprob, sample. T rows, D wide; F or V out.
 #pragma once
 #include "../kernels/cpu/philox.h"
-#include "oracle.h"
+#include "cases_block.h"
 
 // matmul
 static inline void matmul_make(Case *c) {
@@ -44,6 +44,45 @@ static inline void matmul_swiglu_oracle(Case *c) {
 }
 static inline double matmul_swiglu_flops(const Case *c) { return 4 * (double)(c->s.T * c->s.D * c->s.F); }
 CASE_OP(matmul_swiglu, .oracle = matmul_swiglu_oracle, .flops = matmul_swiglu_flops);
+
+// norm_matmul: opt adds the residual branch; K: with swiglu behind the product
+static inline void norm_matmul_make(Case *c) {
+    int64_t T = c->s.T, D = c->s.D, F = c->s.F;
+    case_rows(case_floats(c, c->s.K ? "h" : "y", ARG_OUT, c->dtype, T, F, 0, 0, 1));
+    case_rows(case_floats(c, "n", ARG_SPENT, c->dtype, T, D, 0, 0, 1))->traffic = 0;
+    case_rows(case_floats(c, "rstd", ARG_SPENT, F32, T, 0, 0, 0, 1))->traffic = 0;
+    case_rows(case_floats(c, "x", ARG_IN, c->dtype, T, D, 0, 0.3, 2));
+    case_floats(c, "norm_w", ARG_IN, c->dtype, D, 0, 0, 1, 0.2);
+    case_floats(c, "w", ARG_IN, c->dtype, c->s.K ? 2 * F : F, D, 0, 0.02, 1 / sqrt((double)D));
+    if (!c->s.opt) return;
+    case_rows(case_floats(c, "sum", ARG_OUT, c->dtype, T, D, 0, 0, 1));
+    case_rows(case_floats(c, "delta", ARG_IN, c->dtype, T, D, 0, 0, 1));
+}
+static inline void norm_matmul_run(Case *c) {
+    c->d->norm_matmul(
+        c->d, arg(c, "y"), arg(c, "h"),
+        (Norm){arg(c, "n"), arg(c, "sum"), arg(c, "rstd"), arg(c, "x"), arg(c, "delta"), arg(c, "norm_w"), CASE_EPS},
+        arg(c, "w"));
+}
+static inline void norm_matmul_oracle(Case *c) {
+    int64_t T = c->s.T, D = c->s.D, F = c->s.F, N = c->s.K ? 2 * F : F;
+    double *x = before(c, "x"), *delta = before(c, "delta"), *sum = want(c, "sum"), *n = doubles(T * D);
+    double *y = doubles(T * N);
+    for (int64_t i = 0; sum && i < T * D; i++) sum[i] = stored(c->dtype, x[i] + delta[i]);
+    oracle_rmsnorm(n, NULL, sum ? sum : x, before(c, "norm_w"), T, D, (double)CASE_EPS);
+    for (int64_t i = 0; i < T * D; i++) n[i] = stored(c->dtype, n[i]);
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < N; i++) y[t * N + i] = oracle_dot(n + t * D, before(c, "w") + i * D, D);
+    if (c->s.K) {
+        for (int64_t i = 0; i < T * N; i++) y[i] = stored(c->dtype, y[i]);
+        oracle_swiglu(want(c, "h"), y, T, F);
+    } else memcpy(want(c, "y"), y, (size_t)(T * N) * sizeof *y);
+    free(n), free(y);
+}
+static inline double norm_matmul_flops(const Case *c) {
+    return 2 * (double)(c->s.T * c->s.D * (c->s.K ? 2 * c->s.F : c->s.F));
+}
+CASE_OP(norm_matmul, .oracle = norm_matmul_oracle, .flops = norm_matmul_flops);
 
 // matmul_bwd: its gradients are checked as those of sum(dy * y)
 static inline void matmul_bwd_make(Case *c) {

@@ -284,6 +284,70 @@ static void test_matmul_swiglu(void **state) {
         for (DType t = F32; t <= BF16; t++) check_swiglu(t, shapes[s][0], shapes[s][1], shapes[s][2]);
 }
 
+// A norm and a product in one op have the bits of the two, at once and recorded in a graph that leaves the weights
+// alone. `off`: elements by which the weights' place is off. Returns how many kernels of its own the op launched.
+static int64_t check_norm(DType t, DType norm, int64_t M, int64_t N, int64_t K, bool gated, bool add, int64_t off) {
+    Tensor hx = new_random(t, M, K, 1), hw = new_random(t, N, K, 1), hn = new_random(norm, 1, K, 1);
+    Tensor hy = new_tensor(t, M, gated ? N / 2 : N), hsum = new_random(t, M, K, 1), hrstd = new_tensor(F32, M, 1);
+    Placed w = place(hw, off);
+    Tensor x = to_device(dev, hx), delta = to_device(dev, hsum), rstd = to_device(dev, hrstd);
+    Tensor norm_w = tensor1(NULL, norm, K), y[2], sum[2], room = to_device(dev, hx);
+    norm_w.data = to_device(dev, hn).data;
+    for (int i = 0; i < 2; i++) y[i] = to_device(dev, hy), sum[i] = to_device(dev, hsum);
+    Norm n = {room, add ? sum[0] : NONE, tensor1(rstd.data, F32, M), x, add ? delta : NONE, norm_w, 1e-5f};
+    dev->rmsnorm(dev, n.y, n.sum, n.rstd, n.x, n.delta, n.w, n.eps);
+    if (gated) dev->matmul_swiglu(dev, y[0], NONE, n.y, w.t);
+    else dev->matmul(dev, y[0], n.y, w.t);
+    int64_t before = emu_launches ? emu_launches("norm_matmul_kernel") : 0;
+    for (int again = 0; again < 2; again++) {
+        dev->copy(dev, y[1].data, hy.data, tensor_bytes(hy));
+        dev->copy(dev, sum[1].data, hsum.data, tensor_bytes(hsum));
+        dev->copy(dev, room.data, hx.data, tensor_bytes(hx));
+        if (add) n.sum = sum[1];
+        Graph *g = NULL;
+        if (again && dev->graph_begin) dev->graph_begin(dev, w.t);
+        dev->norm_matmul(dev, gated ? NONE : y[1], gated ? y[1] : NONE, n, w.t);
+        if (again && dev->graph_begin) {
+            g = dev->graph_end(dev);
+            assert_non_null(g);
+            dev->graph_run(dev, g);
+        }
+        if (!device_same(dev, y[0], y[1]) || !device_same(dev, sum[0], sum[1]))
+            fail_msg("[%lld,%lld,%lld] %s%s%s: other bits than norm and product", (long long)M, (long long)N,
+                     (long long)K, dtype_name(t), gated ? ", swiglu" : "", again ? ", recorded" : "");
+        if (g) dev->graph_free(dev, g);
+    }
+    int64_t launches = emu_launches ? emu_launches("norm_matmul_kernel") - before : 0;
+    free(hx.data), free(hw.data), free(hn.data), free(hy.data), free(hsum.data), free(hrstd.data);
+    for (int i = 0; i < 2; i++) device_drop(dev, y[i]), device_drop(dev, sum[i]);
+    device_drop(dev, x), device_drop(dev, delta), device_drop(dev, rstd), device_drop(dev, room),
+        device_drop(dev, w.whole);
+    device_drop(dev, tensor2(norm_w.data, norm, 1, K));
+    return launches;
+}
+static void test_norm_matmul(void **state) {
+    // Tiles of each kind and their edges, K of several chunks and strips.
+    static const int64_t shapes[][3] = {{1, 8, 8},     {3, 40, 72},    {8, 264, 64},  {16, 130, 896}, {17, 72, 1032},
+                                        {32, 264, 72}, {20, 520, 136}, {5, 1000, 40}, {2, 16, 2312},  {31, 40, 1096},
+                                        {9, 24, 3584}, {16, 1010, 8},  {8, 24, 3592}, {1, 1000, 896}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int kind = 0; kind < 4; kind++) {
+            const int64_t M = shapes[s][0], N = shapes[s][1], K = shapes[s][2];
+            int64_t own = check_norm(BF16, BF16, M, N, K, kind / 2, kind % 2, 0);
+            if (emu_launches && test_on_cuda()) assert_int_equal(own, 2);
+            assert_int_equal(check_norm(F32, F32, M, N, K, kind / 2, kind % 2, 0), 0);
+        }
+    // What its kernel does not take: many tokens, rows that are no whole 16 bytes or lie elsewhere, weights of the norm
+    // in f32, rows that shared memory does not hold, more tiles than run at once.
+    assert_int_equal(check_norm(BF16, BF16, 33, 40, 72, true, true, 0), 0);
+    assert_int_equal(check_norm(BF16, BF16, 4, 40, 71, false, true, 0), 0);
+    assert_int_equal(check_norm(BF16, BF16, 4, 40, 72, true, true, 1), 0);
+    assert_int_equal(check_norm(BF16, F32, 4, 40, 72, false, true, 0), 0);
+    assert_int_equal(check_norm(BF16, BF16, 4, 16, 8200, true, true, 0), 0);
+    assert_int_equal(check_norm(BF16, BF16, 0, 16, 64, true, true, 0), 0);
+    assert_int_equal(check_norm(BF16, BF16, 5, 3000, 40, true, true, 0), 0);
+}
+
 // The choice of a tile for 132 SMs: the table of hopper_choice.h, and that nothing allowed is estimated as faster.
 static void test_hopper_choice(void **state) {
     static const struct {
@@ -472,6 +536,7 @@ int main(void) {
         cmocka_unit_test(test_matmul_many),      cmocka_unit_test(test_matmul_hopper),
         cmocka_unit_test(test_matmul_swiglu),    cmocka_unit_test(test_hopper_choice),
         cmocka_unit_test(test_gradients_hopper), cmocka_unit_test(test_gradients_chosen),
+        cmocka_unit_test(test_norm_matmul),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (dev->scratch.used) die("tests: a product kept scratch");

@@ -27,10 +27,10 @@ struct RolloutQueue {
     size_t staging_bytes, drawn_bytes;
     int64_t begun, taken; // bursts begun and taken so far
     int64_t written;      // rows of the ring written so far
-    // The recordings, numbered by decode_size. One is some 180 launches for 0.5B, perhaps 1 MB of the driver's memory,
-    // so that their number has a bound. The first step of a size runs as plain calls, which also load its kernels, and
-    // the second is recorded: a size for one step records nothing. After parameters change, which may need other
-    // kernels, all is done again.
+    // The recordings, numbered by decode_size. One is 125 to 180 launches for 0.5B, perhaps 1 MB of the driver's
+    // memory, so that their number has a bound. The first step of a size runs as plain calls, which also load its
+    // kernels, and the second is recorded: a size for one step records nothing. After parameters change, which may need
+    // other kernels, all is done again.
     struct {
         bool ran;
         Graph *graph;

@@ -80,6 +80,12 @@ typedef struct {
     float scale;
 } LowRank;
 
+// What rmsnorm takes, for an op that norms and goes on.
+typedef struct {
+    Tensor y, sum, rstd, x, delta, w; // [T,D] [T,D]? [T] [T,D] [T,D]? [D]
+    float eps;
+} Norm;
+
 // clang-format off
 #define OPS(OP)                                                                                                       \
     /* x = value */                                                                                                   \
@@ -141,6 +147,10 @@ typedef struct {
     OP(swiglu_bwd, (Device *d, Tensor dgu, Tensor dh, Tensor gu))                                                     \
     /* matmul, then swiglu: gu[T,2F]? = x[T,D] w[2F,D]^T, h[T,F] = swiglu of gu as stored, to the bit */              \
     OP(matmul_swiglu, (Device *d, Tensor h, Tensor gu, Tensor x, Tensor w))                                           \
+    /* rmsnorm, then matmul of its y: y[T,N] = n.y w[N,D]^T; or, where h[T,N/2]? is given, matmul_swiglu (y? is gu), to */ \
+    /* the bit. n.sum is set as by rmsnorm, but is neither n.x nor n.delta; what n.y and n.rstd hold afterwards is */ \
+    /* not defined */                                                                                                 \
+    OP(norm_matmul, (Device *d, Tensor y, Tensor h, Norm n, Tensor w))                                                \
     /* the head, streamed: with logits z = x[rows[n]] w[V,D]^T / temperature,  lse[N] = logsumexp(z), */              \
     /* logp[N] = z[target[n]] - lse, entropy[N]? = lse - sum p z;  f32;  rows[N], target[N] i32 */                    \
     OP(logprob, (Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, Tensor rows, Tensor w,                 \

@@ -15,6 +15,7 @@
 //   SUMS            outputs a thread holds: float sum[SUMS]
 //   SHARED_BYTES    dynamic shared memory for the stages of the copy pipeline, 128-byte aligned (SHARED_DYNAMIC)
 //   HOLD            where the sum of the chunks so far is kept while the next chunk accumulates
+//   RESIDENT        the tokens are in shared memory already, all K of them: stages hold weights alone
 //   each(f)         calls f(j, w, x) for every j < SUMS: sum[j] is the product of the tile's rows w and x
 //
 // tile_stream is the pipeline: for tiles 0, 1, ... of W weights it calls done(tile, sum) while the copies for the next
@@ -79,40 +80,58 @@ template <typename T, int ROWS, int THREADS> struct Panel {
 };
 
 // ---- bf16: tensor cores ---------------------------------------------------------------------------------------------
-// A bf16 tile of W_WARPS x X_WARPS warps, each with W / W_WARPS weights and X / X_WARPS tokens.
-template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN_REGISTERS> struct MmaTile {
+// A bf16 tile of W_WARPS x X_WARPS warps, each with W / W_WARPS weights and X / X_WARPS tokens. RESIDENT: behind the
+// stages, SHARED_BYTES from the start of shared memory, lie X rows of 128 bytes for each step of K, as a stage would
+// have them. MORE_WARPS are there for what else the block does: they copy with the others, and their products, those of
+// the first warps, go nowhere.
+template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN_REGISTERS, bool RESIDENT_ = false,
+          int MORE_WARPS = 0>
+struct MmaTile {
     typedef Bf16 T;
-    static constexpr int W = W_, X = X_, STAGES = STAGES_, THREADS = W_WARPS * X_WARPS * WARP;
-    static constexpr int STAGE_BYTES = (W + X) * ROW_BYTES;
+    static constexpr int W = W_, X = X_, STAGES = STAGES_, WARPS = W_WARPS * X_WARPS;
+    static constexpr int THREADS = (WARPS + MORE_WARPS) * WARP;
+    static constexpr bool RESIDENT = RESIDENT_;
+    static constexpr int STAGE_BYTES = (W + (RESIDENT ? 0 : X)) * ROW_BYTES;
     static constexpr Hold HOLD = HOLD_;
     static constexpr int SHARED_BYTES = STAGES * STAGE_BYTES + (HOLD == IN_SHARED ? W * X * (int)sizeof(float) : 0);
     static constexpr int WI = W / W_WARPS / 16, XI = X / X_WARPS / 8; // mma tiles of a warp
     static constexpr int SUMS = WI * XI * 4, STEPS = ROW_BYTES / 32;  // steps of 16 elements a stage
     static_assert(WI > 0 && XI > 0 && WI * W_WARPS * 16 == W && XI * X_WARPS * 8 == X && (XI == 1 || XI % 2 == 0), "");
 
-    uint32_t a[2][4], b[2][XI][2]; // fragments: those in use, and those being loaded
-    int a_at, b_at;                // this lane's address for ldmatrix in a stage, before the step's XOR
+    uint32_t a[2][4], b[2][XI][2];    // fragments: those in use, and those being loaded
+    int a_at, b_at;                   // this lane's address for ldmatrix in a stage, before the step's XOR
+    const char *tokens, *first, *end; // RESIDENT: the rows beside this stage, the first step's, and where all end
 
-    static __device__ __forceinline__ int w_first() { return (int)threadIdx.x / WARP % W_WARPS * WI * 16; }
-    static __device__ __forceinline__ int x_first() { return (int)threadIdx.x / WARP / W_WARPS * XI * 8; }
+    static __device__ __forceinline__ int warp() {
+        return MORE_WARPS ? (int)threadIdx.x / WARP % WARPS : (int)threadIdx.x / WARP;
+    }
+    static __device__ __forceinline__ int w_first() { return warp() % W_WARPS * WI * 16; }
+    static __device__ __forceinline__ int x_first() { return warp() / W_WARPS * XI * 8; }
 
-    __device__ __forceinline__ void open(const char *stage) {
+    // shared: where the stages begin; steps: of K.
+    __device__ __forceinline__ void open(const char *stage, const char *shared, int steps) {
         int lane = (int)threadIdx.x % WARP, swizzle = lane % ROW_PACKS;
         a_at = (w_first() + lane % 16) * ROW_BYTES + (lane / 16 ^ swizzle) * 16;
         int row = XI == 1 ? lane % 8 : lane % 8 + lane / 16 * 8;
-        b_at = (W + x_first() + row) * ROW_BYTES + (lane / 8 % 2 ^ swizzle) * 16;
+        b_at = ((RESIDENT ? 0 : W) + x_first() + row) * ROW_BYTES + (lane / 8 % 2 ^ swizzle) * 16;
+        if (RESIDENT) tokens = first = shared + SHARED_BYTES, end = first + steps * (X * ROW_BYTES);
         load_a(0, stage, 0, 0);
-        load_b(0, stage, 0);
+        load_b(0, RESIDENT ? tokens : stage, 0);
+    }
+    // The rows beside the next stage: the first step's follow the last's.
+    __device__ __forceinline__ const char *next_tokens() {
+        tokens += X * ROW_BYTES;
+        return tokens = tokens == end ? first : tokens;
     }
     __device__ __forceinline__ void load_a(int to, const char *stage, int step, int i) {
         ldmatrix_x4(a[to], stage + (a_at ^ step * 32) + i * 16 * ROW_BYTES);
     }
-    __device__ __forceinline__ void load_b(int to, const char *stage, int step) {
-        if (XI == 1) ldmatrix_x2(b[to][0], stage + (b_at ^ step * 32));
+    __device__ __forceinline__ void load_b(int to, const char *rows, int step) {
+        if (XI == 1) ldmatrix_x2(b[to][0], rows + (b_at ^ step * 32));
 #pragma unroll
         for (int i = 0; i + 1 < XI; i += 2) {
             uint32_t two[4];
-            ldmatrix_x4(two, stage + (b_at ^ step * 32) + i * 8 * ROW_BYTES);
+            ldmatrix_x4(two, rows + (b_at ^ step * 32) + i * 8 * ROW_BYTES);
             b[to][i][0] = two[0], b[to][i][1] = two[1];
             b[to][i + 1][0] = two[2], b[to][i + 1][1] = two[3];
         }
@@ -120,18 +139,20 @@ template <int W_, int X_, int W_WARPS, int X_WARPS, int STAGES_, Hold HOLD_ = IN
     // acc += the products of a stage. Fragments are loaded one row of products ahead. next() waits for the next stage,
     // whose first fragments are loaded before this stage's last row.
     template <typename Next> __device__ __forceinline__ void multiply(float *acc, const char *stage, Next next) {
+        const char *rows = RESIDENT ? tokens : stage;
 #pragma unroll
         for (int row = 0; row < STEPS * WI; row++) {
             int step = row / WI, i = row % WI, then = (row + 1) % (STEPS * WI);
-            if (!then) stage = next();
+            if (!then) stage = next(), rows = RESIDENT ? next_tokens() : stage;
             load_a((row + 1) % 2, stage, then / WI, then % WI);
-            if (i + 1 == WI) load_b((step + 1) % 2, stage, then / WI);
+            if (i + 1 == WI) load_b((step + 1) % 2, rows, then / WI);
 #pragma unroll
             for (int j = 0; j < XI; j++) mma_bf16(acc + (i * XI + j) * 4, a[row % 2], b[step % 2][j]);
         }
     }
     template <typename F> static __device__ __forceinline__ void each(F f) {
         int g = (int)threadIdx.x % WARP / 4, q = (int)threadIdx.x % 4;
+        if (MORE_WARPS && threadIdx.x >= WARPS * WARP) return;
 #pragma unroll
         for (int j = 0; j < SUMS; j++) {
             int i = j / 4 / XI, k = j / 4 % XI, e = j % 4;
@@ -149,6 +170,7 @@ template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
     static constexpr int THREADS = W_THREADS * X_THREADS, SUMS = W_EACH * X_EACH;
     static constexpr int STAGE_BYTES = (W + X) * ROW_BYTES, SHARED_BYTES = STAGES * STAGE_BYTES;
     static constexpr Hold HOLD = IN_REGISTERS;
+    static constexpr bool RESIDENT = false;
     static_assert(W_THREADS * W_EACH == W && X_THREADS * X_EACH == X && THREADS % WARP == 0, "");
 
     static __device__ __forceinline__ int w_of(int i) { return (int)threadIdx.x % W_THREADS + i * W_THREADS; }
@@ -157,7 +179,7 @@ template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
         return load_pack((const float *)(rows + row * ROW_BYTES + (pack ^ (row % ROW_PACKS)) * 16));
     }
 
-    __device__ __forceinline__ void open(const char *stage) {}
+    __device__ __forceinline__ void open(const char *, const char *, int) {}
     template <typename Next> __device__ __forceinline__ void multiply(float *acc, const char *stage, Next next) {
 #pragma unroll 1
         for (int pack = 0; pack < ROW_PACKS; pack++) {
@@ -189,7 +211,7 @@ template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
 //   ALIGNED       every row begins on 16 bytes and K is whole packs (aligned_rows); else a slower path, the same bits
 //   any           a readable address: where rows that are zeros point to
 //   ready()       is called before anything of the tokens is read; with w_first (of the whole grid), the copies of the
-//                 first weights are under way by then
+//                 first weights are under way by then. Of a RESIDENT tile it writes the tokens to shared memory
 struct Nothing {
     __device__ __forceinline__ void operator()() const {}
 };
@@ -208,14 +230,14 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
     for (int s = 0; s < early; s++)
         w.template copy<ALIGNED>(shared + s * Tile::STAGE_BYTES, any, k_begin + s * STEP, k_end);
     ready();
-    x.open(x_row);
+    if (!Tile::RESIDENT) x.open(x_row);
     // Where the copies are, which run STAGES - 1 steps ahead of the products.
     int ahead_tile = 0, ahead_k = k_begin, ahead_slot = 0;
     auto copy_next = [&](bool with_w) {
         if (ahead_tile < tiles) {
             char *stage = shared + ahead_slot * Tile::STAGE_BYTES;
             if (with_w) w.template copy<ALIGNED>(stage, any, ahead_k, k_end);
-            x.template copy<ALIGNED>(stage + Tile::W * ROW_BYTES, any, ahead_k, k_end);
+            if (!Tile::RESIDENT) x.template copy<ALIGNED>(stage + Tile::W * ROW_BYTES, any, ahead_k, k_end);
             ahead_k += STEP;
             if (ahead_k >= k_end) {
                 ahead_k = k_begin;
@@ -236,7 +258,7 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
         return shared + slot * Tile::STAGE_BYTES;
     };
     Tile core;
-    core.open(next_stage());
+    core.open(next_stage(), shared, steps);
     float acc[Tile::SUMS], sum[Tile::SUMS];
     float *held = (float *)(shared + Tile::STAGES * Tile::STAGE_BYTES) + threadIdx.x; // each thread's own column
     for (int tile = 0; tile < tiles; tile++) {

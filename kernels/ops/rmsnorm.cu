@@ -17,20 +17,18 @@
 // 30 KB at all times would do. 264 blocks of the backward pass write 1 MB of sums, which takes one more launch to add.
 // Before, in 50 and 101 registers, 9 and 4 blocks of 128 threads ran at once, with a barrier a row: 76 and 45 %.
 //
-// The order of a row's sum does not depend on how many groups a lane has: strips of WARP groups are added up each by
-// itself, as if a warp owned it, then in ascending order.
+// The order of a row's sum (row_norm.cuh) does not depend on how many groups a lane has.
 //
 // In the backward pass a block takes R rows, which its teams deal among themselves, R = ceil(T / MOST_BLOCKS) but at
 // least 8, which does not depend on the card. The teams' sums of dw are added in order, and cuda_add_column_sums adds
 // the blocks' sums in order.
-#include "memory.cuh"
+#include "row_norm.cuh"
 
-#define GROUPS      4                     // of a lane
-#define TEAM_WARPS  8                     // at most
-#define STRIPS      (GROUPS * TEAM_WARPS) // of a row, at a time
-#define BWD_WARPS   8                     // of a block of the backward pass
-#define MOST_BLOCKS 264                   // of it: two for each of an H200's multiprocessors
-#define LEAST_ROWS  BWD_WARPS             // of such a block
+#define GROUPS      4                 // of a lane
+#define TEAM_WARPS  (STRIPS / GROUPS) // at most
+#define BWD_WARPS   8                 // of a block of the backward pass
+#define MOST_BLOCKS 264               // of it: two for each of an H200's multiprocessors
+#define LEAST_ROWS  BWD_WARPS         // of such a block
 
 // How a row lies in a team: lane l of warp w has groups WARP (w + k warps) + l, k < GROUPS.
 typedef struct {
@@ -86,42 +84,28 @@ static __global__ void __launch_bounds__(TEAM_WARPS *WARP, plain ? 3 : 1)
         const T *x_row = x + t * D, *delta_row = delta + t * D;
         T *sum_row = sum + t * D, *y_row = y + t * D;
         float squares[GROUPS] = {};
-        // The residual stream from column `base` on, rounded as it is stored: the norm must see what later ops will
-        // read.
+        // The residual stream from column `base` on.
         auto enter = [&](Group<T, E> *v, int base) {
             Group<T, E> add[GROUPS];
             load(v, x_row, base);
             if (delta) load(add, delta_row, base);
             for_groups<E>(r, warp, base, [&](int k, int i) {
-                float f[E], a[E];
-                group_floats<E>(f, v[k]);
                 if (delta) {
-                    group_floats<E>(a, add[k]);
-#pragma unroll
-                    for (int j = 0; j < E; j++) f[j] += a[j];
-                    group_round<E>(&v[k], f);
-                    group_floats<E>(f, v[k]);
+                    v[k] = group_sum<E>(v[k], add[k]);
                     group_store<E, plain>(sum_row + i, D - i, r.whole, v[k]);
                 }
-#pragma unroll
-                for (int j = 0; j < E; j++) squares[k] = fmaf(f[j], f[j], squares[k]);
+                squares[k] = group_squares<E>(squares[k], v[k]);
             });
         };
         Group<T, E> kept[GROUPS], more[GROUPS];
         enter(kept, 0);
         for (int base = step; base < D; base += step) enter(more, base);
         load(weight, w, 0);
-        float inverse = 1.0f / sqrtf(row_sum(squares, room[turn], r, warp) / (float)D + eps);
+        float inverse = row_rstd(row_sum(squares, room[turn], r, warp), D, eps);
 
         auto leave = [&](const Group<T, E> *v, int base) {
             for_groups<E>(r, warp, base, [&](int k, int i) {
-                float f[E], scale[E];
-                Group<T, E> out;
-                group_floats<E>(f, v[k]), group_floats<E>(scale, weight[k]);
-#pragma unroll
-                for (int j = 0; j < E; j++) f[j] = f[j] * inverse * scale[j];
-                group_round<E>(&out, f);
-                group_store<E, plain>(y_row + i, D - i, r.whole, out);
+                group_store<E, plain>(y_row + i, D - i, r.whole, group_normed<E>(v[k], inverse, weight[k]));
             });
         };
         leave(kept, 0);

@@ -32,9 +32,9 @@ mutant copy_waits_for_no_host kernels/device/cuda.cu ops:fill \
 # ---- the block's small ops -------------------------------------------------------------------------------------------
 mutant rmsnorm_one_room kernels/ops/rmsnorm.cu ops:rmsnorm \
     't += gridDim.x, turn ^= 1)' 't += gridDim.x)'
-mutant rmsnorm_norm_of_x kernels/ops/rmsnorm.cu ops:rmsnorm \
+mutant rmsnorm_norm_of_x 'kernels/gpu/row_norm.cuh>kernels/ops/rmsnorm.cu' ops:rmsnorm \
     'f[j] += a[j];' 'f[j] += 0 * a[j];'
-mutant rmsnorm_no_eps kernels/ops/rmsnorm.cu ops:rmsnorm \
+mutant rmsnorm_no_eps 'kernels/gpu/row_norm.cuh>kernels/ops/rmsnorm.cu' ops:rmsnorm \
     '(float)D + eps);' '(float)D);'
 mutant rmsnorm_bwd_forgets_residual kernels/ops/rmsnorm.cu ops:rmsnorm_bwd \
     'if (dres) d[j] += through[j];' ''
@@ -86,7 +86,7 @@ mutant matmul_last_block_no_barrier 'kernels/gpu/chunks.cuh>kernels/ops/matmul.c
     if (*before != (unsigned)chunks - 1) return false;' '    if (*before != (unsigned)chunks - 1) return false;'
 mutant matmul_swiglu_halves kernels/ops/matmul.cu matmul/swiglu \
     'w + (up ? all + row : row) * K' 'w + (first_w + i) * K'
-mutant matmul_swiglu_up_in_place kernels/ops/matmul.cu matmul \
+mutant matmul_swiglu_up_in_place 'kernels/gpu/outputs.cuh>kernels/ops/matmul.cu' matmul \
     'to.y + row * N + width + column' 'to.y + row * N + column'
 mutant tile_early_weights_twice 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
     'any, k_begin + s * STEP, k_end' 'any, k_begin, k_end'
@@ -96,6 +96,18 @@ mutant tile_one_long_chunk 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' matmul \
     '(step % (K_CHUNK<T> / STEP) == 0 || step == steps)' '(step == steps)'
 mutant tile_swizzle_differs 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:matmul \
     '(lane / 8 % 2 ^ swizzle) * 16' '(lane / 8 % 2) * 16'
+mutant norm_matmul_sum_of_none kernels/ops/norm_matmul.cu matmul/norm \
+    'r % gridDim.x == blockIdx.x' 'r == -1'
+mutant norm_matmul_norm_of_x kernels/ops/norm_matmul.cu matmul/norm \
+    'if (pack < end) *place(r, pack) = v[s][i];' 'if (pack < end) *place(r, pack) = load(in.x + (int64_t)r * in.K, pack, r < in.M);'
+mutant norm_matmul_lanes_over_strips kernels/ops/norm_matmul.cu matmul/norm \
+    'squares[i] += warp_sum(group_squares<E>(0, v[s][i]));' 'squares[i] = warp_sum(group_squares<E>(squares[i] / WARP, v[s][i]));'
+mutant norm_matmul_reads_past_row kernels/ops/norm_matmul.cu matmul/norm \
+    'there && pack * E < in.K ?' 'there ?'
+mutant norm_matmul_row_beside kernels/ops/norm_matmul.cu matmul/norm \
+    '*place(r, pack) = group_normed' '*place(r ^ 1, pack) = group_normed'
+mutant tile_tokens_go_on 'kernels/gpu/tile.cuh>kernels/ops/norm_matmul.cu' matmul/norm \
+    'tokens = tokens == end ? first : tokens' 'tokens'
 mutant hopper_one_long_chunk 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
     'Tile::CHUNKS && step + CHUNK_STEPS < last ? step + CHUNK_STEPS : last' 'last + 0 * CHUNK_STEPS'
 mutant hopper_early_weights_twice 'kernels/gpu/hopper_tile.cuh>kernels/ops/matmul_hopper.cu' matmul/hopper \
