@@ -297,10 +297,12 @@ static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, v
     return emu_launch(
         config, (const void *)kernel, [kernel, values] { std::apply(kernel, values); }, std::move(params));
 }
+// How many blocks of so many threads and so much dynamic shared memory a multiprocessor runs at once.
+int emu_blocks_at_once(const void *kernel, int threads, size_t shared);
 template <typename F>
 static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, F kernel, int threads,
                                                                         size_t shared) {
-    *blocks = threads <= 0 ? 0 : threads < 64 ? 32 : 2048 / threads;
+    *blocks = emu_blocks_at_once((const void *)kernel, threads, shared);
     return cudaSuccess;
 }
 

@@ -274,6 +274,13 @@ size_t emu_shared_allowed(const void *kernel) {
     auto at = shared_limit.find(kernel);
     return at == shared_limit.end() ? 0 : (size_t)at->second;
 }
+int emu_blocks_at_once(const void *kernel, int threads, size_t shared) {
+    size_t allowed = emu_shared_allowed(kernel), usual = 48 * 1024;
+    if (threads <= 0 || shared > (allowed > usual ? allowed : usual)) return 0;
+    int by_threads = threads < 64 ? 32 : 2048 / threads;
+    int by_shared = (int)(((size_t)shared_most() + 1024) / (shared + 1024)); // a block has 1 KiB more for itself
+    return by_threads < by_shared ? by_threads : by_shared;
+}
 cudaError_t emu_check_pointer(const void *kernel, int argument, const void *p) {
     if (p && type_of(p) == cudaMemoryTypeUnregistered)
         emu_fail("%s: argument %d is %p, which is neither device nor pinned memory: a GPU cannot reach it",
