@@ -61,8 +61,8 @@ static void product(Device *d, const Model *m, const Activations *acts, int l, L
     }
 }
 
-// A norm and the product of it: y, and h? = swiglu of y. Where nothing is kept for a backward pass, neither the norm
-// nor, with h and without an adapter, y need exist.
+// A norm and the product of it: y, and h? = swiglu of y. Where nothing is kept for a backward pass n.y is only room,
+// and with h and without an adapter y is not asked for.
 static void norm_product(Device *d, const Model *m, const Activations *acts, int l, LayerProduct which, Tensor y,
                          Tensor h, Norm n, Tensor w) {
     const bool adapted = adapter_of(m, l, which) != NULL;

@@ -464,6 +464,7 @@ static void hopper_is_left_out(void **state) {
         Device *d = test_card("90", why[i][0], why[i][1]);
         for (int k = 0; d->variant(d, k, line) && !strstr(line, "attention"); k++) continue;
         assert_non_null(strstr(line, why[i][2]));
+        assert_non_null(strstr(d->about, "; 1 of 5 Hopper kernels not used: grpo doctor")); // a run's first line
         int64_t before = on_hopper();
         Pass p = pass_new(d, heads[0], BF16);
         assert_int_equal(on_hopper(), before);

@@ -351,6 +351,27 @@ static void commands_leave_device_memory_alone(void **state) {
         if (grpo("EMU_GUARD=1 EMU_DEFER=1", args, &out)) fail_msg("%s: %s", args, out.s);
         free(args);
     }
+    // The cold start on a Hopper card, whose own kernels serve its many tokens; and the CPU's beside it.
+    char *launches = xasprintf("%s/launches", f.dir);
+    for (int k = 0; k < 2; k++) {
+        const char *device = k ? "cuda" : "cpu";
+        char *args = xasprintf("sft model=models/tiny init=random dtype=bf16 chat_template=r1-zero train_file=%s "
+                               "device=%s max_length=128 per_device_train_batch_size=6 gradient_accumulation_steps=1 "
+                               "max_steps=2 learning_rate=1e-3 progress=off output_dir=%s/half_%s",
+                               pairs, device, f.dir, device);
+        char *environment = xasprintf("EMU_ARCH=90 GRPO_HOPPER=off:head,product EMU_LAUNCHES=%s", launches);
+        if (grpo(environment, args, &out)) fail_msg("%s: %s", args, out.s);
+        char *metrics = xasprintf("%s/half_%s/metrics.jsonl", f.dir, device);
+        loss[k] = last_metric(metrics, "loss");
+        free(metrics), free(environment), free(args);
+    }
+    if (!(fabs(loss[1] / loss[0] - 1) < 3e-3)) fail_msg("sft: loss %.9g on Hopper, %.9g on the CPU", loss[1], loss[0]);
+    Error e = {0};
+    size_t bytes = 0;
+    char *ran = file_read(launches, 1 << 20, &bytes, &e);
+    if (!ran) fail_msg("%s", e.text);
+    assert_true(strstr(ran, "matmul_hopper") && strstr(ran, "attention_hopper") && strstr(ran, "attention_bwd_hopper"));
+    free(ran), free(launches);
     free(pairs);
     str_free(&out);
     fixture_remove(&f);

@@ -148,8 +148,8 @@ typedef struct {
     /* matmul, then swiglu: gu[T,2F]? = x[T,D] w[2F,D]^T, h[T,F] = swiglu of gu as stored, to the bit */              \
     OP(matmul_swiglu, (Device *d, Tensor h, Tensor gu, Tensor x, Tensor w))                                           \
     /* rmsnorm, then matmul of its y: y[T,N] = n.y w[N,D]^T; or, where h[T,N/2]? is given, matmul_swiglu (y? is gu), to */ \
-    /* the bit. n.sum is set as by rmsnorm, but is neither n.x nor n.delta; what n.y and n.rstd hold afterwards is */ \
-    /* not defined */                                                                                                 \
+    /* the bit. n.sum is set as by rmsnorm; what n.y and n.rstd hold afterwards is not defined. No output may be n.x or */ \
+    /* n.delta */                                                                                                     \
     OP(norm_matmul, (Device *d, Tensor y, Tensor h, Norm n, Tensor w))                                                \
     /* the head, streamed: with logits z = x[rows[n]] w[V,D]^T / temperature,  lse[N] = logsumexp(z), */              \
     /* logp[N] = z[target[n]] - lse, entropy[N]? = lse - sum p z;  f32;  rows[N], target[N] i32 */                    \

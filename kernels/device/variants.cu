@@ -52,7 +52,7 @@ bool hopper_open(Device *d, int compute_capability) {
     bool left_out[HOPPER_COUNT];
     if (!left_out_by(getenv("GRPO_HOPPER"), left_out, d)) return false;
     HopperState made[HOPPER_COUNT];
-    int differ = 0;
+    int missing = 0;
     for (int i = 0; i < HOPPER_COUNT; i++) {
         made[i] = left_out[i] ? HOPPER_LEFT_OUT : check_twice(d, check[i]);
         if (d->error[0]) {
@@ -64,12 +64,12 @@ bool hopper_open(Device *d, int compute_capability) {
                                           names[k]);
             return false;
         }
-        differ += made[i] == HOPPER_DIFFERS;
+        missing += made[i] != HOPPER_USED && made[i] != HOPPER_LEFT_OUT;
     }
     memcpy(own->hopper, made, sizeof made);
     size_t at = strlen(d->about);
-    if (differ)
-        snprintf(d->about + at, sizeof d->about - at, "; %d of %d Hopper kernels not used: grpo doctor", differ,
+    if (missing)
+        snprintf(d->about + at, sizeof d->about - at, "; %d of %d Hopper kernels not used: grpo doctor", missing,
                  HOPPER_COUNT);
     return true;
 }

@@ -211,14 +211,16 @@ template <int W_, int X_, int W_EACH, int X_EACH, int STAGES_> struct FmaTile {
 //   ALIGNED       every row begins on 16 bytes and K is whole packs (aligned_rows); else a slower path, the same bits
 //   any           a readable address: where rows that are zeros point to
 //   ready()       is called before anything of the tokens is read; with w_first (of the whole grid), the copies of the
-//                 first weights are under way by then. Of a RESIDENT tile it writes the tokens to shared memory
+//                 first weights are under way by then
+//   fill()        of a RESIDENT tile: writes the tokens to shared memory, while the first weights are under way
 struct Nothing {
     __device__ __forceinline__ void operator()() const {}
 };
-template <typename Tile, bool ALIGNED, typename WRow, typename XRow, typename Done, typename Ready = Nothing>
+template <typename Tile, bool ALIGNED, typename WRow, typename XRow, typename Done, typename Ready = Nothing,
+          typename Fill = Nothing>
 static __device__ __forceinline__ void tile_stream(char *shared, const typename Tile::T *any, WRow w_row, int tiles,
                                                    XRow x_row, int k_begin, int k_end, Done done, bool w_first = false,
-                                                   Ready ready = {}) {
+                                                   Ready ready = {}, Fill fill = {}) {
     typedef typename Tile::T T;
     constexpr int STEP = ROW_BYTES / (int)sizeof(T);
     const int steps = k_end > k_begin ? (k_end - k_begin + STEP - 1) / STEP : 1; // of a tile
@@ -249,6 +251,7 @@ static __device__ __forceinline__ void tile_stream(char *shared, const typename 
     };
 #pragma unroll 1
     for (int s = 0; s < Tile::STAGES - 1; s++) copy_next(s >= early);
+    fill();
     // Waits for the oldest copies under way. After its barrier the stage before them may be overwritten.
     int slot = -1;
     auto next_stage = [&]() -> const char * {

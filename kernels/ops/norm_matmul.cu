@@ -3,18 +3,23 @@
 //
 // A block has one tile of W weights and all tokens. It norms them into shared memory, one, two or four rows a warp,
 // where tensor cores read them as tile.cuh's stages would hold them. Row t of the sum is written by block t % blocks.
-// The norm is that of rmsnorm, the product that of matmul, to the bit (row_norm.cuh, tile.cuh). In a graph the first
-// weights are on the way while the block waits for the kernels before it, and norms.
+// The norm is that of rmsnorm, the product that of matmul, to the bit (row_norm.cuh, tile.cuh). The first weights are
+// on the way while the block norms; in a graph whose weights are constant, while it waits for the kernels before it.
 //
 // Floor: w once over the bandwidth of memory. Of 0.5B a block reads 2 x 16 x 896 elements of the stream too, from the
 // second-level cache: 57 KB beside the 115 KB of its tile of gate_up, in the time that those take anyway.
 // Expected on an H200, beside a norm and a product: the norm's node, 1.5 to 2 us from the last block of the kernel
 // before it to the first of the product, becomes what a block needs from the product's first read of its tokens to the
 // norm in shared memory: 0.4 us up to 8 tokens (320 instructions a row, one row a warp; the norm's weights come after
-// the rows), 0.5 up to 16, 0.8 up to 32. So at 8 tokens the 48 nodes of 0.5B save 50 to 75 of a step's 900 us. With
-// more tokens each block's norms take longer than the node. All blocks must run at once: they share the weights evenly,
-// and a rest of them in a second wave would cost more than the node. So gate_up of 1.5B, 280 tiles, comes here with up
-// to 8 tokens alone, and that of 7B, 592, not at all; their qkv do.
+// the rows), 0.5 up to 16, 0.8 up to 32. So at 8 tokens the 48 nodes of 0.5B save 50 to 75 of a step's 900 us.
+//
+// Where it stops, and rmsnorm and the product stay apart:
+//   More than 32 tokens. At 64 a block would norm 8 rows a warp, 2.9 us, and beside the stages of wgmma 128 normed rows
+//   of 0.5B do not fit. Two other ways, expected to save 0.5 to 1 us a node, 25 to 50 of the 1,500 us of a step of 64
+//   tokens, are left for a card to judge: clusters whose blocks norm a share of the rows each and read the others'; and
+//   a last block of o or down that norms what all have written, alone, which takes about the node's own time.
+//   More tiles than run at once: a second wave would cost more than the node. gate_up of 1.5B, 280 tiles, comes here
+//   with up to 8 tokens, its qkv with up to 32; of 7B, qkv with up to 8.
 // Registers allow three blocks an SM up to 8 tokens, else two (make check-cuda; none spills).
 #include "norm_matmul.h"
 #include "cuda.cuh"
@@ -44,11 +49,11 @@ typedef struct {
     const Bf16 *x, *delta, *w;
     int M, K;
     float eps;
-} Rows;
+} NormRows; // what norm_rows reads, and the sum
 
 // Norms the tokens into `to`, which MmaTile calls its resident tokens. A warp takes rows `warp`, warp + WARPS, ...,
 // all at once, as their loads must be under way together.
-template <typename Tile> static __device__ __forceinline__ void norm_rows(char *to, Rows in) {
+template <typename Tile> static __device__ __forceinline__ void norm_rows(char *to, NormRows in) {
     constexpr int E = Pack<Bf16>::N, WARPS = Tile::THREADS / WARP, ROWS = Tile::X / WARPS;
     constexpr int AT_ONCE = ROWS == 1 ? 4 : 8 / ROWS; // strips
     typedef Group<Bf16, E> G;
@@ -100,14 +105,14 @@ template <typename Tile> static __device__ __forceinline__ void norm_rows(char *
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
                 const int r = warp + i * WARPS, pack = base + s * WARP + lane;
-                if (pack < end && r < in.M) *place(r, pack) = group_normed<E>(*place(r, pack), rstd[i], scale[s]);
+                if (pack * E < in.K && r < in.M) *place(r, pack) = group_normed<E>(*place(r, pack), rstd[i], scale[s]);
             }
     }
 }
 
 template <typename Tile, bool GATED>
 static __global__ void __launch_bounds__(Tile::THREADS, Tile::X == 8 ? 3 : 2)
-    norm_matmul_kernel(Outputs<Bf16> to, Rows in, const Bf16 *w, int64_t N, bool w_first) {
+    norm_matmul_kernel(Outputs<Bf16> to, NormRows in, const Bf16 *w, int64_t N, bool w_first) {
     SHARED_DYNAMIC(char, shared);
     constexpr int rows = GATED ? Tile::W / 2 : Tile::W; // of weights that are neighbours
     const int64_t all = GATED ? N / 2 : N;              // of them
@@ -124,11 +129,7 @@ static __global__ void __launch_bounds__(Tile::THREADS, Tile::X == 8 ? 3 : 2)
         [&](int, float *sum) {
             store_tile<Tile, GATED>(to, tokens + token_bytes<Tile>(in.K), sum, 0, first_w, in.M, N);
         },
-        w_first,
-        [=] {
-            wait_for_earlier();
-            norm_rows<Tile>(tokens, in);
-        });
+        w_first, [] { wait_for_earlier(); }, [=] { norm_rows<Tile>(tokens, in); });
 }
 
 // False, and nothing done, where not all blocks would run at once.
@@ -145,13 +146,13 @@ template <typename Tile, bool GATED> static bool run(Device *d, Tensor y, Tensor
     if (resident_grid(d, kernel, Tile::THREADS, (size_t)shared, tiles) < tiles) return false;
     Outputs<Bf16> to = {data_of<Bf16>(y), data_of<Bf16>(h), false};
     to.aligned = aligned_rows(to.y, width) && aligned_rows(to.h, width);
-    Rows in = {present(n.delta) ? data_of<Bf16>(n.sum) : NULL,
-               data_of<Bf16>(n.x),
-               data_of<Bf16>(n.delta),
-               data_of<Bf16>(n.w),
-               (int)n.x.dim[0],
-               (int)K,
-               n.eps};
+    NormRows in = {present(n.delta) ? data_of<Bf16>(n.sum) : NULL,
+                   data_of<Bf16>(n.x),
+                   data_of<Bf16>(n.delta),
+                   data_of<Bf16>(n.w),
+                   (int)n.x.dim[0],
+                   (int)K,
+                   n.eps};
     LAUNCH_EARLY(d, kernel, (unsigned)tiles, Tile::THREADS, (size_t)shared, to, in, data_of<Bf16>(w), N,
                  cuda_may_read_early(d, w));
     return true;
