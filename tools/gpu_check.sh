@@ -2,12 +2,14 @@
 # Everything that needs a real GPU, without a network, in calls of less than ten minutes:
 #   tools/gpu_check.sh            builds for the card that is here, checks, measures; PASS, FAIL or SKIP for each stage
 #   tools/gpu_check.sh peers      after it: measures again, beside PyTorch and HF (those that python3, or PYTHON, has)
+#   tools/gpu_check.sh beside DIR training and decoding beside those of an older tree, DIR (git worktree add DIR COMMIT), which it
+#                                 builds too: how many times as fast each row is
 #   tools/gpu_check.sh pack DIR   on a machine with the libraries: copies their headers and archives into DIR, for a GPU
 #                                 machine that has only the CUDA toolkit; there, GRPO_DEPS=DIR tools/gpu_check.sh
 # What is worth most comes first, and every stage says what it found as it ends, so that a call which is cut off has not been
 # in vain. Figures go to bench/results/CARD-DATE.csv and CARD-peers-DATE.csv, row by row. Without a GPU it says SKIP and ends well.
 #   GRPO_CONTRACT_TOKENS  tokens of the contract's test (1000000)
-#   GRPO_CHECK_STAGES     some of: build tests ops contract bench memcheck racecheck hf peers (all but peers)
+#   GRPO_CHECK_STAGES     some of: build tests ops contract bench memcheck racecheck hf peers (all but the last)
 #   GRPO_CHECK_SECONDS    for all of them (560)
 #   GRPO_CHECK_RESULTS    the folder of the figures (bench/results)
 set -uo pipefail
@@ -40,7 +42,14 @@ default="build tests ops contract bench memcheck racecheck hf"
 case ${1:-} in
 '') ;;
 peers) default="build peers" ;;
-*) echo "usage: tools/gpu_check.sh [peers | pack DIR]" >&2; exit 2 ;;
+beside)
+    if [ $# -ne 2 ] || [ ! -f "$2/bench/train.c" ]; then
+        echo "usage: tools/gpu_check.sh beside DIR: an older tree of this project, from git worktree add DIR COMMIT" >&2
+        exit 2
+    fi
+    default="build beside" older=$2
+    ;;
+*) echo "usage: tools/gpu_check.sh [peers | beside DIR | pack DIR]" >&2; exit 2 ;;
 esac
 stages=${GRPO_CHECK_STAGES:-$default}
 for stage in $stages; do
@@ -232,6 +241,24 @@ fi
 # The parts that have some, each with its peers in the same minutes: products first, which take the shortest.
 if wanted peers; then
     measure peers 540 "$results/$card_name-peers-$(date -u +%Y-%m-%d).csv" products train rollout step
+fi
+
+# ---- an older build --------------------------------------------------------------------------------------------------
+if wanted beside; then
+    stage_start=$SECONDS
+    table=$results/$card_name-beside-$(date -u +%Y-%m-%d).txt
+    if ! timeout "$(limit 300)" make -C "$older" "-j$(nproc)" CUDA=yes CUDA_ARCH=native BUILD=build/gpu build/gpu/bench >"$logs/older.log" 2>&1
+    then
+        report FAIL beside "$older does not build: see $logs/older.log"
+        show_end "$logs/older.log"
+    elif PYTHON=false BENCH=$build/bench timeout "$(limit 540)" tools/bench_beside.sh -n 2 "$older/build/gpu/bench" --device cuda train rollout \
+        >"$table" 2>"$logs/beside.log"; then
+        sed 's/^/     | /' "$table"
+        report PASS beside "$table"
+    else
+        report FAIL beside "exit $?; see $logs/beside.log"
+        show_end "$logs/beside.log"
+    fi
 fi
 
 echo "gpu_check: $passed passed, $failed failed, $skipped skipped in $((SECONDS - started)) s: $([ "$failed" -eq 0 ] && echo PASS || echo FAIL)"
