@@ -65,17 +65,19 @@ static __device__ __forceinline__ void wait_for_earlier() {
 #endif
 }
 
+// Lets a kernel have so much dynamic shared memory. A block gets 48 KiB without asking, fixed arrays included, which
+// take at most 16 KiB in kernels that use both. False after recording an error.
+static inline bool allow_shared(Device *d, const char *name, const void *kernel, size_t shared) {
+    return shared <= 32 * 1024 ||
+           !cuda_failed(d, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
+                        name);
+}
+
 template <typename... P, typename... A>
 static void launch_on(Device *d, cudaStream_t stream, const char *name, bool early, void (*kernel)(P...), dim3 grid,
                       dim3 block, size_t shared, A... args) {
     if (d->error[0] || !grid.x || !grid.y || !grid.z) return;
-    // A block gets 48 KiB of shared memory without asking, fixed arrays included, which take at most 16 KiB in kernels
-    // that use both.
-    if (shared > 32 * 1024 &&
-        cuda_failed(
-            d, cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
-            name))
-        return;
+    if (!allow_shared(d, name, (const void *)kernel, shared)) return;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;
@@ -122,8 +124,9 @@ static inline unsigned grid_for(Device *d, int64_t n, int64_t a_block) {
 template <typename... P>
 static unsigned resident_grid(Device *d, void (*kernel)(P...), unsigned threads, size_t shared, int64_t blocks) {
     int of_one = 0;
-    if (cuda_failed(d, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_one, kernel, (int)threads, shared),
-                    "asking how many blocks run at once"))
+    const char *asking = "asking how many blocks run at once";
+    if (!allow_shared(d, asking, (const void *)kernel, shared) ||
+        cuda_failed(d, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&of_one, kernel, (int)threads, shared), asking))
         return 0;
     int64_t most = (int64_t)cuda_sm_count(d) * of_one;
     return (unsigned)(blocks < most ? blocks : most);

@@ -139,10 +139,6 @@ template <typename Tile, bool GATED> static bool run(Device *d, Tensor y, Tensor
                   tiles = (width + rows - 1) / rows;
     auto kernel = norm_matmul_kernel<Tile, GATED>;
     if (shared > (int64_t)((CudaDevice *)d->backend)->shared) return false;
-    // Before it can be asked how many blocks of that much run at once.
-    cudaError_t allowed =
-        cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    if (cuda_failed(d, allowed, "norm_matmul")) return true;
     if (resident_grid(d, kernel, Tile::THREADS, (size_t)shared, tiles) < tiles) return false;
     Outputs<Bf16> to = {data_of<Bf16>(y), data_of<Bf16>(h), false};
     to.aligned = aligned_rows(to.y, width) && aligned_rows(to.h, width);

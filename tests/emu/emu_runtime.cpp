@@ -274,9 +274,13 @@ size_t emu_shared_allowed(const void *kernel) {
     auto at = shared_limit.find(kernel);
     return at == shared_limit.end() ? 0 : (size_t)at->second;
 }
+// The most dynamic shared memory that the kernel can be launched with.
+static size_t shared_at_most(const void *kernel) {
+    size_t allowed = emu_shared_allowed(kernel);
+    return allowed ? allowed : 48 * 1024;
+}
 int emu_blocks_at_once(const void *kernel, int threads, size_t shared) {
-    size_t allowed = emu_shared_allowed(kernel), usual = 48 * 1024;
-    if (threads <= 0 || shared > (allowed > usual ? allowed : usual)) return 0;
+    if (threads <= 0 || shared > shared_at_most(kernel)) return 0;
     int by_threads = threads < 64 ? 32 : 2048 / threads;
     int by_shared = (int)(((size_t)shared_most() + 1024) / (shared + 1024)); // a block has 1 KiB more for itself
     return by_threads < by_shared ? by_threads : by_shared;
@@ -306,12 +310,7 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std
     if (!g.x || !g.y || !g.z || !threads || g.x > INT_MAX || g.y > 65535 || g.z > 65535 || b.x > 1024 || b.y > 1024 ||
         b.z > 64 || threads > 1024)
         return result(cudaErrorInvalidConfiguration);
-    {
-        std::lock_guard<std::mutex> hold(state_lock);
-        auto at = shared_limit.find(kernel);
-        size_t limit = at == shared_limit.end() ? 48 * 1024 : (size_t)at->second;
-        if (config->dynamicSmemBytes > limit) return result(cudaErrorInvalidValue);
-    }
+    if (config->dynamicSmemBytes > shared_at_most(kernel)) return result(cudaErrorInvalidValue);
     bool early = false;
     for (unsigned k = 0; k < config->numAttrs; k++)
         early |= config->attrs[k].id == cudaLaunchAttributeProgrammaticStreamSerialization &&

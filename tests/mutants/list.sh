@@ -104,6 +104,8 @@ mutant norm_matmul_lanes_over_strips kernels/ops/norm_matmul.cu matmul/norm \
     'squares[i] += warp_sum(group_squares<E>(0, v[s][i]));' 'squares[i] = warp_sum(group_squares<E>(squares[i] / WARP, v[s][i]));'
 mutant norm_matmul_reads_past_row kernels/ops/norm_matmul.cu matmul/norm \
     'there && pack * E < in.K ?' 'there ?'
+mutant norm_matmul_keeps_no_gate kernels/ops/norm_matmul.cu matmul/norm \
+    '{data_of<Bf16>(y), data_of<Bf16>(h), false}' '{GATED ? NULL : data_of<Bf16>(y), data_of<Bf16>(h), false}'
 mutant norm_matmul_row_beside kernels/ops/norm_matmul.cu matmul/norm \
     '*place(r, pack) = group_normed' '*place(r ^ 1, pack) = group_normed'
 mutant tile_tokens_go_on 'kernels/gpu/tile.cuh>kernels/ops/norm_matmul.cu' matmul/norm \
