@@ -172,12 +172,12 @@ static void so_it_is_on_hopper(void **state) {
 static int back_to_the_usual_card(void **state) { return unsetenv("EMU_ARCH"); }
 
 // Launches of one rollout with completions of n tokens: asked for one by one, and by graphs.
-static void rollout_launches(const char *dtype, int n, int64_t *single, int64_t *replayed, int *tokens) {
+static void rollout_launches(const char *options, int n, int64_t *single, int64_t *replayed, int *tokens) {
     Fixture f;
     Error e = {0};
-    char more[128];
-    snprintf(more, sizeof more, "device=cuda dtype=%s beta=0 max_completion_length=%d gradient_accumulation_steps=1",
-             dtype, n);
+    char more[256];
+    snprintf(more, sizeof more, "device=cuda beta=0 max_completion_length=%d gradient_accumulation_steps=1 %s", n,
+             options);
     fixture_dir(&f);
     fixture_open(&f, more);
     Trainer *t = &f.t;
@@ -205,8 +205,8 @@ static void tokens_come_from_graphs(void **state) {
     NEEDS_EMULATION();
     int64_t single[2], replayed[2];
     int tokens[2];
-    rollout_launches("f32", 6, &single[0], &replayed[0], &tokens[0]);
-    rollout_launches("f32", 15, &single[1], &replayed[1], &tokens[1]); // two bursts
+    rollout_launches("dtype=f32", 6, &single[0], &replayed[0], &tokens[0]);
+    rollout_launches("dtype=f32", 15, &single[1], &replayed[1], &tokens[1]); // two bursts
     assert_int_equal(single[0], single[1]);
     int64_t a_step = replayed[0] / 4; // 6 tokens: the first from the prompt, one by plain calls, 4 replayed
     assert_true(a_step > 10);
@@ -214,8 +214,12 @@ static void tokens_come_from_graphs(void **state) {
     assert_int_equal(replayed[1], 13 * a_step);
     // In bf16 a layer is five kernels, as its norms and swiglu are in those of its products; and embedding, the last
     // norm, the head, the draw and what follows it are one each.
-    rollout_launches("bf16", 6, &single[0], &replayed[0], &tokens[0]);
+    rollout_launches("dtype=bf16", 6, &single[0], &replayed[0], &tokens[0]);
     assert_int_equal(replayed[0], 4 * (5 * 2 + 5));
+    // Six for more sequences, where the card has no room for all tiles of gate and up at once.
+    rollout_launches("dtype=bf16 num_generations=40 per_device_train_batch_size=40", 4, &single[0], &replayed[0],
+                     &tokens[0]);
+    assert_int_equal(replayed[0], 2 * (6 * 2 + 5));
 }
 
 // ---- the program --------------------------------------------------------------------------------------------------

@@ -99,11 +99,13 @@ mutant tile_swizzle_differs 'kernels/gpu/tile.cuh>kernels/ops/matmul.cu' ops:mat
 mutant norm_matmul_sum_of_none kernels/ops/norm_matmul.cu matmul/norm \
     'r % gridDim.x == blockIdx.x' 'r == -1'
 mutant norm_matmul_norm_of_x kernels/ops/norm_matmul.cu matmul/norm \
-    'if (pack < end) *place(r, pack) = v[s][i];' 'if (pack < end) *place(r, pack) = load(in.x + (int64_t)r * in.K, pack, r < in.M);'
+    'if (pack < end) *place(r, pack) = v[s][i];' 'if (pack < end) *place(r, pack) = load(in.x + (int64_t)(first + r) * in.K, pack, r < left);'
 mutant norm_matmul_lanes_over_strips kernels/ops/norm_matmul.cu matmul/norm \
     'squares[i] += warp_sum(group_squares<E>(0, v[s][i]));' 'squares[i] = warp_sum(group_squares<E>(squares[i] / WARP, v[s][i]));'
 mutant norm_matmul_reads_past_row kernels/ops/norm_matmul.cu matmul/norm \
     'there && pack * E < in.K ?' 'there ?'
+mutant norm_matmul_first_tokens_again kernels/ops/norm_matmul.cu matmul/norm \
+    '(int)blockIdx.y * Tile::X' '0 * (int)blockIdx.y'
 mutant norm_matmul_keeps_no_gate kernels/ops/norm_matmul.cu matmul/norm \
     '{data_of<Bf16>(y), data_of<Bf16>(h), false}' '{GATED ? NULL : data_of<Bf16>(y), data_of<Bf16>(h), false}'
 mutant norm_matmul_row_beside kernels/ops/norm_matmul.cu matmul/norm \
