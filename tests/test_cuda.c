@@ -216,7 +216,7 @@ static void tokens_come_from_graphs(void **state) {
     // norm, the head, the draw and what follows it are one each.
     rollout_launches("dtype=bf16", 6, &single[0], &replayed[0], &tokens[0]);
     assert_int_equal(replayed[0], 4 * (5 * 2 + 5));
-    // Six for more sequences, where the card has no room for all tiles of gate and up at once.
+    // Six for more sequences, where the card has no room for all tiles of gate and up at once: those keep their norm.
     rollout_launches("dtype=bf16 num_generations=40 per_device_train_batch_size=40", 4, &single[0], &replayed[0],
                      &tokens[0]);
     assert_int_equal(replayed[0], 2 * (6 * 2 + 5));

@@ -336,7 +336,7 @@ static void test_norm_matmul(void **state) {
     // Tiles of each kind and their edges, K of several chunks and strips.
     static const int64_t shapes[][3] = {{1, 8, 8},     {3, 40, 72},    {8, 264, 64},  {16, 130, 896}, {17, 72, 1032},
                                         {32, 264, 72}, {20, 510, 136}, {5, 600, 40},  {2, 16, 2312},  {31, 40, 1096},
-                                        {9, 24, 3584}, {16, 602, 8},   {8, 24, 3592}, {1, 500, 896},  {33, 40, 72},
+                                        {9, 24, 2304}, {16, 602, 8},   {8, 24, 3592}, {1, 500, 896},  {33, 40, 72},
                                         {64, 72, 136}, {70, 120, 328}, {97, 40, 896}, {256, 30, 72}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int kind = 0; kind < 4; kind++) {
@@ -355,6 +355,9 @@ static void test_norm_matmul(void **state) {
     assert_int_equal(check_norm(BF16, BF16, 30, 40, 4096, false, true, 0), 0);
     assert_int_equal(check_norm(BF16, BF16, 0, 16, 64, true, true, 0), 0);
     assert_int_equal(check_norm(BF16, BF16, 5, 3000, 40, true, true, 0), 0);
+    assert_int_equal(check_norm(BF16, BF16, 256, 200, 72, true, true, 0), 0);
+    // And where a multiprocessor would norm more than NORMED elements: 16 x 2312.
+    assert_int_equal(check_norm(BF16, BF16, 9, 24, 2312, false, true, 0), 0);
 }
 
 // The choice of a tile for 132 SMs: the table of hopper_choice.h, and that nothing allowed is estimated as faster.

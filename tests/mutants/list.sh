@@ -106,6 +106,10 @@ mutant norm_matmul_reads_past_row kernels/ops/norm_matmul.cu matmul/norm \
     'there && pack * E < in.K ?' 'there ?'
 mutant norm_matmul_first_tokens_again kernels/ops/norm_matmul.cu matmul/norm \
     '(int)blockIdx.y * Tile::X' '0 * (int)blockIdx.y'
+mutant norm_matmul_norms_for_long kernels/ops/norm_matmul.cu matmul/norm \
+    'Tile::X * K > NORMED)' 'Tile::X * K < 0 * NORMED)'
+mutant norm_matmul_second_wave kernels/ops/norm_matmul.cu matmul/norm \
+    'w_tiles * x_tiles) < w_tiles * x_tiles)' 'w_tiles) < w_tiles)'
 mutant norm_matmul_keeps_no_gate kernels/ops/norm_matmul.cu matmul/norm \
     '{data_of<Bf16>(y), data_of<Bf16>(h), false}' '{GATED ? NULL : data_of<Bf16>(y), data_of<Bf16>(h), false}'
 mutant norm_matmul_row_beside kernels/ops/norm_matmul.cu matmul/norm \
