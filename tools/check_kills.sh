@@ -4,7 +4,7 @@
 #   tools/check_kills.sh [KILLS] [SEED]      some minutes; outside continuous integration
 set -euo pipefail
 cd "$(dirname "$0")/.."
-here=$PWD kills=${1:-10} seed=${2:-1}
+here=$PWD build=$(cd "${BUILD:-build}" && pwd) kills=${1:-10} seed=${2:-1}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 RANDOM=$seed
@@ -15,7 +15,7 @@ for run in straight killed; do
   ln -s "$here/models" "$here/configs" "$dir/$run"
   tools/r1_data.sh configs/r1-demo.yaml "$dir/$run/runs/r1-demo/data" "$seed"
 done
-run=("$here/build/grpo" run configs/r1-demo.yaml cold_start.max_steps=60 reasoning.max_steps=24 pick.select_limit=160
+run=("$build/grpo" run configs/r1-demo.yaml cold_start.max_steps=60 reasoning.max_steps=24 pick.select_limit=160
   again.max_steps=60 final.max_steps=8 save_steps=8 progress=off)
 begin=$(date +%s%N)
 (cd "$dir/straight" && exec "${run[@]}") >"$dir/straight.log" 2>&1

@@ -5,8 +5,9 @@
 # Everything lies in $DEMO_DIR (default runs/demo) afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-grpo=build/grpo
-problems=build/release/tools/problems
+build=${BUILD:-build} # as make calls it
+grpo=$build/grpo
+problems=$build/release/tools/problems
 config=configs/demo.yaml
 dir=${DEMO_DIR:-runs/demo}
 seed=42

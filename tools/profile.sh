@@ -3,10 +3,11 @@
 #   nsys: a timeline of steps 3 and 4 of a GRPO run, with a range for each phase, layer and op. Without arguments the tiny
 #         model on word problems; else `grpo train`'s own: tools/profile.sh nsys my.yaml profile_steps=5:6
 #   ncu:  every counter of an op's kernels at the benchmark's shapes: tools/profile.sh ncu rmsnorm
-# Reports go to ${PROFILE_DIR:-build/profile}. Needs a GPU, and the profiler of the CUDA toolkit.
+# Reports go to $PROFILE_DIR (default build/profile). Needs a GPU, and the profiler of the CUDA toolkit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=${PROFILE_DIR:-build/profile}
+build=${BUILD:-build} # as make calls it
+out=${PROFILE_DIR:-$build/profile}
 
 find_tool() { # name, where else it may lie
     local path
@@ -26,14 +27,14 @@ nsys)
     program=$(find_tool nsys "package cuda-nsight-systems")
     mkdir -p "$out"
     if [ $# -eq 0 ]; then
-        build/release/tools/problems --seed 1 --count 256 >"$out/train.jsonl"
+        "$build/release/tools/problems" --seed 1 --count 256 >"$out/train.jsonl"
         set -- configs/demo.yaml model=models/tiny init=random "train_file=$out/train.jsonl" \
             "output_dir=$out/run" resume=never max_steps=4 save_steps=0 per_device_train_batch_size=64 profile_steps=3:4
         rm -rf "$out/run"
     fi
     case " $* " in *" profile_steps="*) ;; *) set -- "$@" profile_steps=3:4 ;; esac
     "$program" profile --trace=cuda,nvtx,cublas --capture-range=cudaProfilerApi --capture-range-end=stop \
-        --force-overwrite=true --output="$out/train" build/grpo train "$@" device=cuda
+        --force-overwrite=true --output="$out/train" "$build/grpo" train "$@" device=cuda
     echo "the timeline is in $out/train.nsys-rep"
     ;;
 ncu)
@@ -41,7 +42,7 @@ ncu)
     program=$(find_tool ncu "package cuda-nsight-compute")
     mkdir -p "$out"
     "$program" --set full --nvtx --nvtx-include "$1/" --force-overwrite --export "$out/$1" \
-        build/bench --device cuda --iterations 2 --op "$1 " ops
+        "$build/bench" --device cuda --iterations 2 --op "$1 " ops
     "$program" --import "$out/$1.ncu-rep" --page details
     ;;
 *)

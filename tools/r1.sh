@@ -5,7 +5,7 @@
 # Everything lies in $R1_DIR (default runs/r1-demo) afterwards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-grpo=build/grpo
+grpo=${BUILD:-build}/grpo # BUILD: as make calls it
 config=configs/r1-demo.yaml
 dir=${R1_DIR:-runs/r1-demo}
 seed=42

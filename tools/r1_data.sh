@@ -4,7 +4,7 @@
 # plain, and some plain ones are in another language: thanks*.jsonl, with pairs for a reward model.
 #   tools/r1_data.sh CONFIG DIRECTORY SEED
 set -euo pipefail
-problems=$(dirname "$0")/../build/release/tools/problems
+problems=${BUILD:-$(dirname "$0")/../build}/release/tools/problems # BUILD: as make calls it
 level=$(sed -n 's/^# problems: *//p' "$1")
 untagged=$(sed -n 's/^# untagged: *//p' "$1")
 mkdir -p "$2"
