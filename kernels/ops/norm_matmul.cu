@@ -22,6 +22,8 @@
 //   More than NORMED elements for the busiest SM: 1.9 us of norm, what the node takes. So of 0.5B gate_up comes here up
 //   to 16 tokens and qkv up to MOST_TOKENS; of 1.5B gate_up up to 8 and qkv up to 16; of 7B neither.
 //   More tiles than run at once: a second wave would cost more than the node.
+//   More than MOST_TOKENS: mma.sync loses more to wgmma than the node takes.
+//   More shared memory than the card has: with 99 KiB 0.5B's tiles of 32 tokens and 64 or 96 weights.
 // Clusters whose blocks norm a share of the rows each and read the others' would not issue them again and again:
 // expected to save 0.5 to 1 us a node where this stops, and left for a card to judge.
 // Registers allow three blocks an SM up to 8 tokens, one of 96 weights, else two (make check-cuda; none spills).
@@ -48,6 +50,7 @@ typedef Resident<96, 32, 2, 4> Widest32;
 
 #define MOST_TOKENS 256
 #define NORMED      36864 // elements of the stream
+static_assert(NORMED / Narrow8::X <= STRIPS * WARP * Pack<Bf16>::N, "norm_rows adds a strip at a time");
 
 // Bytes of shared memory behind the stages: the tokens of K columns, and a tile on its way out.
 template <typename Tile> constexpr int OUT_BYTES = Tile::X *(Tile::W + Pack<Bf16>::N) * (int)sizeof(Bf16);
@@ -68,7 +71,7 @@ typedef struct {
 // all at once, as their loads must be under way together.
 template <typename Tile> static __device__ __forceinline__ void norm_rows(char *to, NormRows in, int first) {
     constexpr int E = Pack<Bf16>::N, WARPS = Tile::THREADS / WARP, ROWS = Tile::X / WARPS;
-    constexpr int STRIPS_AT_ONCE = ROWS == 1 ? 4 : 8 / ROWS;
+    constexpr int AT_ONCE = ROWS == 1 ? 4 : 8 / ROWS; // strips
     typedef Group<Bf16, E> G;
     static_assert(Tile::X % WARPS == 0 && E == GroupOf<Bf16, Bf16>::E, "");
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
@@ -82,10 +85,10 @@ template <typename Tile> static __device__ __forceinline__ void norm_rows(char *
     };
     float squares[ROWS] = {};
 #pragma unroll 1
-    for (int base = 0; base < end; base += STRIPS_AT_ONCE * WARP) {
-        G v[STRIPS_AT_ONCE][ROWS], add[STRIPS_AT_ONCE][ROWS];
+    for (int base = 0; base < end; base += AT_ONCE * WARP) {
+        G v[AT_ONCE][ROWS], add[AT_ONCE][ROWS];
 #pragma unroll
-        for (int s = 0; s < STRIPS_AT_ONCE; s++)
+        for (int s = 0; s < AT_ONCE; s++)
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
                 const int r = warp + i * WARPS, pack = base + s * WARP + lane;
@@ -94,7 +97,7 @@ template <typename Tile> static __device__ __forceinline__ void norm_rows(char *
                 if (in.delta) add[s][i] = load(in.delta + row, pack, r < left);
             }
 #pragma unroll
-        for (int s = 0; s < STRIPS_AT_ONCE; s++)
+        for (int s = 0; s < AT_ONCE; s++)
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
                 const int r = warp + i * WARPS, pack = base + s * WARP + lane;
@@ -111,12 +114,12 @@ template <typename Tile> static __device__ __forceinline__ void norm_rows(char *
 #pragma unroll
     for (int i = 0; i < ROWS; i++) rstd[i] = row_rstd(squares[i], in.K, in.eps);
 #pragma unroll 1
-    for (int base = 0; base < end; base += STRIPS_AT_ONCE * WARP) {
-        G scale[STRIPS_AT_ONCE]; // not loaded earlier: that would take registers from the rows
+    for (int base = 0; base < end; base += AT_ONCE * WARP) {
+        G scale[AT_ONCE]; // not loaded earlier: that would take registers from the rows
 #pragma unroll
-        for (int s = 0; s < STRIPS_AT_ONCE; s++) scale[s] = load(in.w, base + s * WARP + lane, true);
+        for (int s = 0; s < AT_ONCE; s++) scale[s] = load(in.w, base + s * WARP + lane, true);
 #pragma unroll
-        for (int s = 0; s < STRIPS_AT_ONCE; s++)
+        for (int s = 0; s < AT_ONCE; s++)
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
                 const int r = warp + i * WARPS, pack = base + s * WARP + lane;
@@ -126,9 +129,9 @@ template <typename Tile> static __device__ __forceinline__ void norm_rows(char *
 }
 
 // Blocks of an SM that registers must suffice for.
-template <typename Tile> constexpr int AT_ONCE = Tile::X == 8 ? 3 : Tile::W == 96 ? 1 : 2;
+template <typename Tile> constexpr int BLOCKS = Tile::X == 8 ? 3 : Tile::W == 96 ? 1 : 2;
 template <typename Tile, bool GATED>
-static __global__ void __launch_bounds__(Tile::THREADS, AT_ONCE<Tile>)
+static __global__ void __launch_bounds__(Tile::THREADS, BLOCKS<Tile>)
     norm_matmul_kernel(Outputs<Bf16> to, NormRows in, const Bf16 *w, int64_t N, bool w_first) {
     SHARED_DYNAMIC(char, shared);
     constexpr int rows = GATED ? Tile::W / 2 : Tile::W; // of weights that are neighbours
@@ -178,7 +181,7 @@ static Run *choose(Device *d, bool gated, int64_t M, int64_t N) {
     if (gated) return M <= 8 ? run<Wide8, true> : M <= 16 ? run<Wide16, true> : run<Wide32, true>;
     if (M <= 8) return run<Narrow8, false>;
     if (M <= 16) return run<Narrow16, false>;
-    auto tiles = [=](int64_t W) { return (N + W - 1) / W * ((M + 31) / 32); };
+    auto tiles = [=](int64_t W) { return (N + W - 1) / W * ((M + Narrow32::X - 1) / Narrow32::X); };
     const int64_t sms = cuda_sm_count(d);
     return tiles(32) <= sms ? run<Narrow32, false> : tiles(64) <= sms ? run<Wide32, false> : run<Widest32, false>;
 }
@@ -187,9 +190,8 @@ void cuda_norm_matmul(Device *d, Tensor y, Tensor h, Norm n, Tensor w) {
     const int64_t M = n.x.dim[0], N = w.dim[0], K = tensor_width(w);
     auto half = [](Tensor t) { return !present(t) || t.dtype == BF16; };
     auto packs = [=](Tensor t) { return half(t) && aligned_rows(data_of<Bf16>(t), K); };
-    if (d->products != PRODUCTS_LIBRARY && M && N && M <= MOST_TOKENS && K <= STRIPS * WARP * Pack<Bf16>::N &&
-        packs(n.x) && packs(n.delta) && packs(n.sum) && packs(n.w) && packs(w) && half(y) && half(h) &&
-        choose(d, present(h), M, N)(d, y, h, n, w))
+    if (d->products != PRODUCTS_LIBRARY && M && N && M <= MOST_TOKENS && packs(n.x) && packs(n.delta) && packs(n.sum) &&
+        packs(n.w) && packs(w) && half(y) && half(h) && choose(d, present(h), M, N)(d, y, h, n, w))
         return;
     norm_matmul_parts(d, y, h, n, w);
 }
