@@ -80,6 +80,50 @@ static void test_matmul(void **state) {
         }
 }
 
+// The largest error, relative to their mean square, of every 61st element of x[M,N] against a[M,K] b[N,K]^T (as product
+// has them), on top of `before`.
+static void assert_some_near(Tensor x, Tensor before, Tensor a, bool ta, Tensor b, bool tb, int64_t M, int64_t N,
+                             int64_t K, const char *what) {
+    Tensor host = to_host(dev, x);
+    double worst = 0, square = 0;
+    int64_t count = 0;
+    for (int64_t at = 0; at < M * N; at += 61, count++) {
+        double s = present(before) ? (double)tensor_get(before, at) : 0;
+        int64_t i = at / N, j = at % N;
+        for (int64_t k = 0; k < K; k++)
+            s += (double)tensor_get(a, ta ? k * M + i : i * K + k) * tensor_get(b, tb ? k * N + j : j * K + k);
+        worst = fmax(worst, fabs(s - (double)tensor_get(host, at)));
+        square += s * s;
+    }
+    if (!(worst < 0.03 * sqrt(square / (double)count))) // 2^-8 of an element of seven times the mean
+        fail_msg("%s, [%lld,%lld] over %lld: error %g", what, (long long)M, (long long)N, (long long)K, worst);
+    free(host.data);
+}
+
+// bf16 on a CPU in every way that tile registers take it (tile.c): what goes past in the second-level cache or too long
+// for it, in one window of rows and in two; what stays copied whole, in pieces, in several batches, and with edges.
+static void test_matmul_tiles(void **state) {
+    static const int64_t shapes[][3] = {{140, 37, 3900},  {530, 70, 700},  {140, 400, 3900}, {33, 3, 7300},
+                                        {40, 7300, 35},   {140, 3900, 37}, {3900, 40, 140},  {700, 270, 530},
+                                        {150, 300, 1400}, {16, 64, 9000},  {129, 1, 64},     {600, 3900, 33}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !test_on_cuda(); s++) {
+        int64_t M = shapes[s][0], N = shapes[s][1], K = shapes[s][2];
+        Tensor x = new_random(BF16, M, K, 1), w = new_random(BF16, N, K, 1), dy = new_random(BF16, M, N, 1);
+        Tensor y = new_random(BF16, M, N, 1), dx = new_random(BF16, M, K, 1), none = NONE;
+        dev->matmul(dev, y, x, w);
+        assert_some_near(y, none, x, false, w, false, M, N, K, "product");
+        for (DType g = F32; g <= BF16; g++) {
+            Tensor dw = new_random(g, N, K, 1), before = new_tensor(g, N, K);
+            memcpy(before.data, dw.data, tensor_bytes(dw));
+            dev->matmul_bwd(dev, dx, dw, dy, x, w);
+            assert_some_near(dx, none, dy, false, w, true, M, K, N, "dx");
+            assert_some_near(dw, before, dy, true, x, true, N, K, M, "dw");
+            free(dw.data), free(before.data);
+        }
+        free(x.data), free(w.data), free(dy.data), free(y.data), free(dx.data);
+    }
+}
+
 // What is not asked for is left alone: either gradient may be absent.
 static void test_absent_gradients(void **state) {
     Tensor h = new_random(F32, 6, 6, 1), dy = to_device(dev, h), x = to_device(dev, h), w = to_device(dev, h);
@@ -134,6 +178,10 @@ static void test_matmul_rows(void **state) {
         check_rows(t, t, 44, 77, 1030, decoded, 6);
         check_rows(t, t, 44, 3300, 72, decoded, 6);
     }
+    if (test_on_cuda()) return;
+    static const int windows[] = {512, 140, 128, 33}; // the ways of tile registers
+    check_rows(BF16, BF16, 560, 40, 700, windows, 4);
+    check_rows(BF16, BF16, 560, 40, 3900, windows, 2);
 }
 
 // Many tokens take tiles of their own kind on some cards: edges of theirs, one chunk of K and more.
@@ -555,7 +603,7 @@ int main(void) {
         cmocka_unit_test(test_matmul_many),      cmocka_unit_test(test_matmul_hopper),
         cmocka_unit_test(test_matmul_swiglu),    cmocka_unit_test(test_hopper_choice),
         cmocka_unit_test(test_gradients_hopper), cmocka_unit_test(test_gradients_chosen),
-        cmocka_unit_test(test_norm_matmul),
+        cmocka_unit_test(test_norm_matmul),      cmocka_unit_test(test_matmul_tiles),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (dev->scratch.used) die("tests: a product kept scratch");

@@ -16,8 +16,6 @@
 #define TILE_ROWS  4   // rows of a in a tile, at most
 #define BLOCK_M    128 // a task is BLOCK_M x BLOCK_N outputs: a chunk of BLOCK_N rows of b fits the second-level cache
 #define BLOCK_N    96
-#define TILES_M    512 // the same for tile registers, of rows that run down memory
-#define TILES_N    64
 #define HELD       8     // row_alone and rows_few hold the accumulators of this many chunks of K at once
 #define FEW        8     // rows of a, packed, for which b is read in the order of memory
 #define FEW_BYTES  32768 // and their bytes, which leave the first-level cache room for b
@@ -367,7 +365,7 @@ static bool are_few(DType t, int64_t m, int64_t K) {
 }
 
 Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K) {
-    return goes_by_tiles(a) ? tile_pack(scratch, a, m, b, K) : a;
+    return goes_by_tiles(a) ? tile_pack(scratch, a, m, K) : a;
 }
 
 // Rows that are known to lie along K: what the tiles ask of their layout is decided by the compiler.
@@ -420,44 +418,36 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
 
 // --- All threads ---
 
-// Columns of a task of `block` where nothing runs down memory: more for chunk_more, which cannot ask for what comes
+// Columns of a task of `block`: more for chunk_more, which cannot ask for what comes
 // after a task.
 static int64_t block_columns(DType t, int64_t m, int64_t n, int64_t K) {
     bool more = m > FEW && m <= MORE && K * (int64_t)dtype_size(t) <= DOT_CHUNK;
     return more && n >= 16 * BLOCK_N * thread_limit() ? 4 * BLOCK_N : BLOCK_N;
 }
 
-// One task: c[m,n] by dot_block or by tile registers, by way of a block of sums where c is not f32 or is added to.
+// One task: c[m,n] by dot_block, by way of a block of sums where c is not f32 or is added to.
 static void block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    float sums[TILES_M * TILES_N]; // more than BLOCK_M x BLOCK_N, and MORE x 4 BLOCK_N
+    float sums[MORE * 4 * BLOCK_N > BLOCK_M * BLOCK_N ? MORE * 4 * BLOCK_N : BLOCK_M * BLOCK_N];
     bool direct = c.dtype == F32 && !add;
     dot_block(direct ? (float *)c.data : sums, direct ? c.stride : n, a, m, b, n, K);
     for (int64_t i = 0; !direct && i < m; i++) row_put((void *)rows_at(c, i).data, c.dtype, add, sums + i * n, n);
 }
 
-// dot_all for rows of a that are ready.
-static void multiply(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    const bool down = a.down || b.down;
-    if (down && !goes_by_tiles(a)) {
+void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    if (a.dtype != b.dtype) die("product of %s and %s", dtype_name(a.dtype), dtype_name(b.dtype));
+    if (goes_by_tiles(a)) {
+        tile_all(scratch, c, add, a, m, b, n, K);
+        return;
+    }
+    if (a.down || b.down) {
         panel_all(c, add, a, m, b, n, K);
         return;
     }
-    const int64_t columns = down ? TILES_N : block_columns(a.dtype, m, n, K), rows = down ? TILES_M : BLOCK_M;
+    const int64_t columns = block_columns(a.dtype, m, n, K);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
     for (int64_t j = 0; j < n; j += columns)
-        for (int64_t i = 0; i < m; i += rows) {
-            int64_t bm = m - i < rows ? m - i : rows, bn = n - j < columns ? n - j : columns;
+        for (int64_t i = 0; i < m; i += BLOCK_M) {
+            int64_t bm = m - i < BLOCK_M ? m - i : BLOCK_M, bn = n - j < columns ? n - j : columns;
             block(cols_at(rows_at(c, i), j), add, rows_at(a, i), bm, rows_at(b, j), bn, K);
         }
-}
-
-void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    if (a.dtype != b.dtype) die("product of %s and %s", dtype_name(a.dtype), dtype_name(b.dtype));
-    const int64_t most = goes_by_tiles(a) ? tile_rows_that_fit(scratch, a, m, b, K) : m;
-    for (int64_t i = 0; i < m; i += most) {
-        size_t mark = arena_mark(scratch);
-        int64_t rows = m - i < most ? m - i : most;
-        multiply(rows_at(c, i), add, dot_ready(scratch, rows_at(a, i), rows, b, K), rows, b, n, K);
-        arena_rewind(scratch, mark);
-    }
 }

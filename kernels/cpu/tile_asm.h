@@ -20,6 +20,9 @@ static inline void tile_close(void) { __asm__ volatile("tilerelease"); }
 #define tile_zero(t) __asm__ volatile("tilezero %%tmm" #t : :)
 #define tile_load(t, p, stride)                                                                                        \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"((int64_t)(stride)) : "memory")
+// The same for what will not be used again soon: it is kept out of the first-level cache.
+#define tile_load_once(t, p, stride)                                                                                   \
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t : : "r"(p), "r"((int64_t)(stride)) : "memory")
 #define tile_store(t, p, stride)                                                                                       \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"((int64_t)(stride)) : "memory")
 #define tile_dot(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
