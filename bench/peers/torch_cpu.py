@@ -14,15 +14,15 @@ from common import LENGTH, rollouts, row, seconds
 def products():
     shapes = [("qkv", 1152, 896), ("o", 896, 896), ("gate_up", 9728, 896), ("down", 896, 4864)]
     for dtype, label in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
-        for m in (512, 1):
+        for m in (512, 32, 1):
             for layer, n, k in shapes:
-                copies = (96 << 20) // (n * k * dtype.itemsize) + 1
+                copies = ((96 if m >= 512 else 576) << 20) // (n * k * dtype.itemsize) + 1
                 w = [(torch.rand(n, k) * 2 - 1).to(dtype) for _ in range(copies)]
                 x = (torch.rand(m, k) * 2 - 1).to(dtype)
                 dy = (torch.rand(m, n) * 2 - 1).to(dtype)
                 shape = f"[{m},{n},{k}] {label}"
                 s = seconds(lambda i: x @ w[i % copies].T)
-                if m == 1:
+                if m < 512:
                     row(f"matmul {layer} {shape}", n * k * dtype.itemsize / s * 1e-9)
                     continue
                 flop = 2 * m * n * k * 1e-9

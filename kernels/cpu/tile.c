@@ -25,6 +25,7 @@
 #define PAIR    (2 * TILE_EDGE)    // rows of an operand that meet at a time
 #define WINDOW  512                // rows that go past in a task, at most
 #define NEAR    ((int64_t)1 << 20) // bytes that a second-level cache of 2 MiB keeps beside all else
+#define FAR     ((int64_t)2 << 20) // bytes of outputs that are not looked for in it
 #define STAYS   448                // tiles that are packed at a time
 #define BATCH   8                  // pairs of rows down memory that are packed at a time: 512 bytes side by side
 #define SUMS    256                // blocks of 2 x 2 accumulators that are kept between pieces
@@ -337,7 +338,8 @@ static Task task_of(const Product *o, int64_t i, int64_t n_s, int64_t j, int64_t
     if (t.direct || (o->p.tiles && !o->s.down)) return t;
     if (o->p.tiles && 2 * t.along <= STAYS) {
         t.depth = t.along;
-        t.batch = t.group = min_of(STAYS / 2 / t.along, BATCH);
+        const int64_t pairs = ceil_div(n_s, PAIR), most = min_of(STAYS / 2 / t.along, BATCH);
+        t.batch = t.group = ceil_div(pairs, ceil_div(pairs, most));
         return t;
     }
     t.group = SUMS / blocks;
@@ -468,7 +470,7 @@ void tile_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64
     if (!b.down) o = (Product){c, add, false, true, b, a, n, m, K};
     else if (a.down) o = (Product){c, add, true, true, a, b, m, n, K};
     else o = (Product){c, add, false, false, b, a, n, m, K};
-    o.far = !add && c.dtype == BF16 && m * n * ELEMENT > 2 * NEAR;
+    o.far = !add && c.dtype == BF16 && m * n * ELEMENT > FAR;
     if (o.n_p > FEW && min_of(o.n_p, WINDOW) * K * ELEMENT > NEAR) {
         multiply(&o);
         return;
