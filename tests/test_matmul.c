@@ -105,7 +105,8 @@ static void assert_some_near(Tensor x, Tensor before, Tensor a, bool ta, Tensor 
 static void test_matmul_tiles(void **state) {
     static const int64_t shapes[][3] = {{140, 37, 3900},  {530, 70, 700},  {140, 400, 3900}, {33, 3, 7300},
                                         {40, 7300, 35},   {140, 3900, 37}, {3900, 40, 140},  {700, 270, 530},
-                                        {150, 300, 1400}, {16, 64, 9000},  {129, 1, 64},     {600, 3900, 33}};
+                                        {150, 300, 1400}, {16, 64, 9000},  {129, 1, 64},     {600, 3900, 33},
+                                        {1300, 40, 512},  {640, 40, 2600}, {545, 33, 18944}, {1330, 512, 32}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !test_on_cuda(); s++) {
         int64_t M = shapes[s][0], N = shapes[s][1], K = shapes[s][2];
         Tensor x = new_random(BF16, M, K, 1), w = new_random(BF16, N, K, 1), dy = new_random(BF16, M, N, 1);

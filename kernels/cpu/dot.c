@@ -1,5 +1,5 @@
-// Products of rows that are contiguous along K, by tiles of 16 outputs; and the loop over blocks, for all threads, of
-// every matrix product (dot.h has the contract).
+// Products of rows that are contiguous along K, by tiles of 16 outputs; and the way, for all threads, of every matrix
+// product (dot.h has the contract).
 //
 // Nothing is packed: a tile of 4 x 4 outputs keeps 16 vector accumulators over K, loads 8 vectors for every 16
 // multiply-adds, and ends in one transposing tree that turns 16 vectors into 16 sums. A row more or less in a tile
@@ -364,7 +364,7 @@ static bool are_few(DType t, int64_t m, int64_t K) {
     return m <= FEW && few_rows(m) * steps * STEP_BYTES <= FEW_BYTES && bytes <= HELD * DOT_CHUNK;
 }
 
-Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K) {
+Rows dot_ready(Arena *scratch, Rows a, int64_t m, int64_t K) {
     return goes_by_tiles(a) ? tile_pack(scratch, a, m, K) : a;
 }
 
@@ -418,8 +418,7 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
 
 // --- All threads ---
 
-// Columns of a task of `block`: more for chunk_more, which cannot ask for what comes
-// after a task.
+// Columns of a task of `block`: more for chunk_more, which cannot ask for what comes after a task.
 static int64_t block_columns(DType t, int64_t m, int64_t n, int64_t K) {
     bool more = m > FEW && m <= MORE && K * (int64_t)dtype_size(t) <= DOT_CHUNK;
     return more && n >= 16 * BLOCK_N * thread_limit() ? 4 * BLOCK_N : BLOCK_N;

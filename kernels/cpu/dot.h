@@ -46,9 +46,9 @@ static inline Rows cols_at(Rows r, int64_t j) {
     return r;
 }
 
-// Prepares m rows of a for products with rows laid out as b's are: packs them in scratch where the instruction set
-// wants that, and else returns a as it is.
-Rows dot_ready(Arena *scratch, Rows a, int64_t m, Rows b, int64_t K);
+// Prepares m rows of a for dot_block: packs them in scratch where the instruction set wants that, and else returns a as
+// it is.
+Rows dot_ready(Arena *scratch, Rows a, int64_t m, int64_t K);
 // c[m,n] = a[m,K] b[n,K]^T by the calling thread, for rows contiguous along K. The rows of c are `stride` floats apart;
 // a comes from dot_ready, and b has a's dtype.
 void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
@@ -56,7 +56,7 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
 // which b, or both, have rows that run down memory. Not for tile registers.
 void panel_all(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
 // c = a b^T by all threads, for rows of either layout; c is f32 or bf16. With `add`, c += instead, rounded once. Rows
-// of a that have to be packed are packed in scratch, as many at a time as it has room for.
+// that have to be packed whole are packed in scratch, as many at a time as it has room for.
 void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K);
 
 // With fewer multiply-adds than this, waking the other threads costs more than they save.

@@ -14,6 +14,7 @@
 #include "tile.h"
 #include "error.h"
 #include "parallel.h"
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -26,7 +27,7 @@
 #define WINDOW  512                // rows that go past in a task, at most
 #define NEAR    ((int64_t)1 << 20) // bytes that a second-level cache of 2 MiB keeps beside all else
 #define FAR     ((int64_t)2 << 20) // bytes of outputs that are not looked for in it
-#define STAYS   448                // tiles that are packed at a time
+#define STAYS   384                // tiles that are packed at a time
 #define BATCH   8                  // pairs of rows down memory that are packed at a time: 512 bytes side by side
 #define SUMS    256                // blocks of 2 x 2 accumulators that are kept between pieces
 #define FEW     (4 * PAIR)         // rows going past for which what stays is not copied
@@ -307,15 +308,30 @@ typedef struct {
     float sums[SUMS][4][256] __attribute__((aligned(64)));
 } Room;
 
-// The calling thread's, 2 MiB that it keeps for all its life: more than a stack may have.
-static Room *room_here(void) {
-    static _Thread_local Room *room;
-    const size_t page = (size_t)1 << 21, bytes = (sizeof *room + page - 1) / page * page;
-    if (room) return room;
-    room = aligned_alloc(page, bytes);
-    if (!room) die("no memory for the %zu MiB that a thread needs for matrix products", bytes >> 20);
-    madvise(room, bytes, MADV_HUGEPAGE);
-    return room;
+_Static_assert(sizeof(Room) == 2 << 20, "a huge page");
+
+// Rooms that no thread uses: as many are made as threads are ever at work at once. Not on their stacks, which may be as
+// small as that, nor their own: a thread may end with any product.
+static struct FreeRoom { struct FreeRoom *next; } * free_rooms;
+static pthread_mutex_t free_rooms_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static Room *room_take(void) {
+    pthread_mutex_lock(&free_rooms_lock);
+    struct FreeRoom *room = free_rooms;
+    if (room) free_rooms = room->next;
+    pthread_mutex_unlock(&free_rooms_lock);
+    if (room) return (Room *)room;
+    room = aligned_alloc(sizeof(Room), sizeof(Room));
+    if (!room) out_of_memory("%zu bytes that a thread needs for matrix products", sizeof(Room));
+    madvise(room, sizeof(Room), MADV_HUGEPAGE);
+    return (Room *)room;
+}
+static void room_give(Room *r) {
+    struct FreeRoom *room = (struct FreeRoom *)r;
+    pthread_mutex_lock(&free_rooms_lock);
+    room->next = free_rooms;
+    free_rooms = room;
+    pthread_mutex_unlock(&free_rooms_lock);
 }
 
 // One of the tasks that a product is cut into: rows [i, i + n_s) of s and [j, j + n_p) of p.
@@ -327,12 +343,12 @@ typedef struct {
     int64_t batch, group, depth;
 } Task;
 
-// Where all of p is packed, it lies in the second-level cache: then a pair meets it over all of K before the next one.
-// Else many pairs do, one piece of K after the other, for which p is packed by the task.
+// Where all of p is packed, it lies in the second-level cache (or is short): then a pair meets it over all of K before
+// the next one. Else many pairs do, one piece of K after the other, for which p is packed by the task.
 static Task task_of(const Product *o, int64_t i, int64_t n_s, int64_t j, int64_t n_p) {
     const int64_t blocks = ceil_div(n_p, PAIR);
     Task t = {.i = i, .n_s = n_s, .j = j, .n_p = n_p, .along = ceil_div(o->K, TILE_DEPTH), .batch = 1, .group = 1};
-    t.direct = !o->s.down && n_p <= FEW;
+    t.direct = o->p.tiles && !o->s.down && n_p <= FEW;
     t.piece = t.direct && blocks == 1 ? t.along : ceil_div(t.along, ceil_div(t.along, PIECE));
     t.depth = t.direct ? t.along : t.piece;
     if (t.direct || (o->p.tiles && !o->s.down)) return t;
@@ -411,7 +427,7 @@ ALWAYS_INLINE void run(Room *room, const Product *o, const Task *t, const bool l
             }
             for (int64_t b = g; b < group_end; b += t->batch * PAIR) {
                 const int64_t n = min_of(group_end - b, t->batch * PAIR), at = (b - g) / PAIR * blocks;
-                const bool kept = t->group > t->batch; // else a batch is done with its sums before the next begins
+                const bool kept = t->depth < t->along; // else a pair is done with its sums before the next begins
                 Ahead ahead = ahead_of(o, t, g, k, b, ceil_div(n, PAIR) * blocks * (end - k));
                 batch(room, room->sums + (kept ? at : 0), kept ? blocks : 0, o, t, t->i + b, n, p, k, end, ahead,
                       left_stays);
@@ -433,9 +449,11 @@ void tile_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, 
     if (K == 0) put_nothing(to, false, m, n);
     if (K == 0) return;
     if (!a.tiles) die("tile_block: rows that are not packed");
+    Room *room = room_take();
     tile_open();
-    for (int64_t p = 0; p < m; p += WINDOW) run_left(room_here(), &o, task_of(&o, 0, n, p, min_of(m - p, WINDOW)));
+    for (int64_t p = 0; p < m; p += WINDOW) run_left(room, &o, task_of(&o, 0, n, p, min_of(m - p, WINDOW)));
     tile_close();
+    room_give(room);
 }
 
 // A product by all threads. Tasks are as many as keep all threads at work, and where p is not packed few: each packs it
@@ -449,7 +467,7 @@ static void multiply(const Product *o) {
     const int64_t each = ceil_div(pairs, min_of(tasks, pairs)) * PAIR;
 #pragma omp parallel if (o->n_s * o->n_p * o->K > DOT_SMALL)
     {
-        Room *room = room_here();
+        Room *room = room_take();
         tile_open();
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t p = 0; p < o->n_p; p += WINDOW)
@@ -458,14 +476,13 @@ static void multiply(const Product *o) {
                     room, o, task_of(o, s, min_of(o->n_s - s, each), p, min_of(o->n_p - p, WINDOW)));
         tile_close();
         put_done();
+        room_give(room);
     }
 }
 
 void tile_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    if (K == 0) {
-        put_nothing(c, add, m, n);
-        return;
-    }
+    if (K == 0) put_nothing(c, add, m, n);
+    if (m == 0 || n == 0 || K == 0) return;
     Product o;
     if (!b.down) o = (Product){c, add, false, true, b, a, n, m, K};
     else if (a.down) o = (Product){c, add, true, true, a, b, m, n, K};

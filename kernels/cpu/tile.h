@@ -2,8 +2,8 @@
 // sixteen rows of 32 elements (the left operand), sixteen columns of 16 pairs (the right operand), and a 16 x 16 square
 // of f32 sums.
 //
-// The right operand is always packed: a tile is [16 pairs][16 columns], a pair in 4 bytes. The left one is as it is
-// stored, where its rows do not run down memory.
+// The right operand is always packed: a tile is [16 pairs][16 columns], a pair in 4 bytes. The left one
+// is sixteen rows of 64 bytes, and so may be read as it is stored where its rows do not run down memory.
 #pragma once
 #include "dot.h"
 

@@ -44,12 +44,12 @@ float head_lse(const Lse *summary, int64_t chunks, float *entropy) {
 }
 
 // Copies x[rows[first .. first + n)] to one block in scratch, ready to be multiplied with the head's rows.
-static Rows gather(Arena *a, Tensor x, Tensor rows, int64_t first, int64_t n, Tensor w) {
+static Rows gather(Arena *a, Tensor x, Tensor rows, int64_t first, int64_t n) {
     size_t bytes = (size_t)tensor_width(x) * dtype_size(x.dtype);
     char *to = arena_take(a, (size_t)n * bytes);
     for (int64_t i = 0; i < n; i++)
         memcpy(to + (size_t)i * bytes, (char *)x.data + (size_t)i32(rows)[first + i] * bytes, bytes);
-    return dot_ready(a, (Rows){to, x.dtype, tensor_width(x), false, NULL, 0}, n, rows_of(w), tensor_width(x));
+    return dot_ready(a, (Rows){to, x.dtype, tensor_width(x), false, NULL, 0}, n, tensor_width(x));
 }
 
 #define PASS 512 // rows in one pass over the head: their summaries are in scratch
@@ -61,7 +61,7 @@ void cpu_logprob(Device *d, Tensor logp, Tensor lse, Tensor entropy, Tensor x, T
     for (int64_t first = 0; first < N; first += PASS) {
         int64_t n = N - first < PASS ? N - first : PASS;
         size_t mark = arena_mark(&d->scratch);
-        Rows xs = gather(&d->scratch, x, rows, first, n, w);
+        Rows xs = gather(&d->scratch, x, rows, first, n);
         Lse *summary = arena_take(&d->scratch, (size_t)(n * chunks) * sizeof *summary); // [n, chunks]
         float *zt = f32(logp) + first;                                                  // [n] first holds z[target]
         const int32_t *y = i32(target) + first;
@@ -119,7 +119,7 @@ void cpu_logprob_bwd(Device *d, Tensor dx, Tensor dw, Tensor dlogp, Tensor dentr
     for (int64_t first = 0; first < N; first += row_block) {
         int64_t n = N - first < row_block ? N - first : row_block;
         size_t mark = arena_mark(&d->scratch);
-        Rows xs = gather(&d->scratch, x, rows, first, n, w);
+        Rows xs = gather(&d->scratch, x, rows, first, n);
         Rows sum = {
             arena_take(&d->scratch, (size_t)(n * D) * sizeof(float)), F32, D, false, NULL, 0}; // dx of these rows
         for (int64_t v = 0; v < V; v += vocab_block) {

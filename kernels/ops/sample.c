@@ -270,7 +270,7 @@ void cpu_sample(Device *d, SampleOut to, Tensor x, Tensor w, Tensor key, Tensor 
         }
         draw.summary = arena_take(&d->scratch, (size_t)(draw.n * chunks) * sizeof *draw.summary);
         draw.best = arena_take(&d->scratch, (size_t)(draw.n * chunks) * sizeof *draw.best);
-        draw.x = dot_ready(&d->scratch, draw.x, draw.n, rows_of(w), tensor_width(x));
+        draw.x = dot_ready(&d->scratch, draw.x, draw.n, tensor_width(x));
         if (filtered) draw.logits = arena_take(&d->scratch, (size_t)(draw.n * V) * sizeof(float));
         stream_head(&draw, w, i64(key), i32(pos), p);
         if (filtered && draw.n) draw_rows(&draw, d, V, i64(key), i32(pos), seen, seen_len, p);
