@@ -351,6 +351,7 @@ static Task task_of(const Product *o, int64_t i, int64_t n_s, int64_t j, int64_t
     t.direct = o->p.tiles && !o->s.down && n_p <= FEW;
     t.piece = t.direct && blocks == 1 ? t.along : ceil_div(t.along, ceil_div(t.along, PIECE));
     t.depth = t.direct ? t.along : t.piece;
+    if (t.direct) t.batch = t.group = BATCH; // memory is read on while one is multiplied, but not while it is put
     if (t.direct || (o->p.tiles && !o->s.down)) return t;
     if (o->p.tiles && 2 * t.along <= STAYS) {
         t.depth = t.along;
@@ -363,18 +364,24 @@ static Task task_of(const Product *o, int64_t i, int64_t n_s, int64_t j, int64_t
     return t;
 }
 
+// Puts the sums of a pair and the PAIR rows of p from q on.
+static void put_pair(const Product *o, const Task *t, float (*sum)[256], int64_t i, int64_t rows, int64_t q) {
+    const int64_t j = t->j + q, columns = min_of(t->n_p - q, PAIR);
+    if (o->rows_stay) put(o, sum, i, j, rows, columns);
+    else put(o, sum, j, i, columns, rows);
+}
+
 // The pair of `rows` rows of s from row i on meets the task's p over the tiles [from, to) along K.
 ALWAYS_INLINE void pass(float (*sums)[4][256], const Product *o, const Task *t, const Pair *s, int64_t i, int64_t rows,
                         Past p, int64_t from, int64_t to, Ahead *ahead, const bool left_stays) {
-    const bool last = to == t->along, fetch = last && !o->far && !t->direct;
+    const bool last = to == t->along && !t->direct; // a direct task puts its sums later
     for (int64_t q = 0; q < t->n_p; q += PAIR, p.at += 2 * p.down) {
         const int64_t j = t->j + q, columns = min_of(t->n_p - q, PAIR);
-        float(*sum)[256] = sums[t->piece < t->along ? q / PAIR : 0];
-        if (fetch && o->rows_stay) put_fetch(o->c, i, j, rows, columns);
-        else if (fetch) put_fetch(o->c, j, i, columns, rows);
+        float(*sum)[256] = sums[t->direct || t->piece < t->along ? q / PAIR : 0];
+        if (last && !o->far && o->rows_stay) put_fetch(o->c, i, j, rows, columns);
+        else if (last && !o->far) put_fetch(o->c, j, i, columns, rows);
         meet_any(sum, s, p, from, to, ahead, left_stays, rows, columns);
-        if (last && o->rows_stay) put(o, sum, i, j, rows, columns);
-        else if (last) put(o, sum, j, i, columns, rows);
+        if (last) put_pair(o, t, sum, i, rows, q);
     }
 }
 
@@ -404,13 +411,17 @@ ALWAYS_INLINE void batch(Room *room, float (*sums)[4][256], int64_t apart, const
     if (!t->direct)
         pack(room->stays, down, cols_at(rows_at(o->s, i), k * TILE_DEPTH), n, o->K - k * TILE_DEPTH, end - k,
              !left_stays);
-    for (int64_t x = 0; x < n; x += PAIR, sums += apart) {
+    for (int64_t x = 0; x < n; x += PAIR) {
         const int64_t rows = min_of(n - x, PAIR);
         const Pair s = t->direct ? pair_of(rows_at(o->s, i + x), rows, o->K)
                                  : pair_packed(room->stays + x / TILE_EDGE * down - k * TILE_BYTES, down);
         for (int64_t from = k; from < end; from += t->piece)
-            pass(sums, o, t, &s, i + x, rows, p, from, min_of(from + t->piece, end), &ahead, left_stays);
+            pass(sums + x / PAIR * apart, o, t, &s, i + x, rows, p, from, min_of(from + t->piece, end), &ahead,
+                 left_stays);
     }
+    for (int64_t x = 0; x < n && t->direct; x += PAIR)
+        for (int64_t q = 0; q < t->n_p; q += PAIR)
+            put_pair(o, t, sums[x / PAIR * apart + q / PAIR], i + x, min_of(n - x, PAIR), q);
 }
 
 ALWAYS_INLINE void run(Room *room, const Product *o, const Task *t, const bool left_stays) {
@@ -427,9 +438,10 @@ ALWAYS_INLINE void run(Room *room, const Product *o, const Task *t, const bool l
             }
             for (int64_t b = g; b < group_end; b += t->batch * PAIR) {
                 const int64_t n = min_of(group_end - b, t->batch * PAIR), at = (b - g) / PAIR * blocks;
-                const bool kept = t->depth < t->along; // else a pair is done with its sums before the next begins
+                const bool kept = t->depth < t->along; // else a batch is done with its sums before the next begins,
+                const bool apart = kept || t->direct;  // and a pair too, which a direct task puts later
                 Ahead ahead = ahead_of(o, t, g, k, b, ceil_div(n, PAIR) * blocks * (end - k));
-                batch(room, room->sums + (kept ? at : 0), kept ? blocks : 0, o, t, t->i + b, n, p, k, end, ahead,
+                batch(room, room->sums + (kept ? at : 0), apart ? blocks : 0, o, t, t->i + b, n, p, k, end, ahead,
                       left_stays);
             }
         }
@@ -456,12 +468,13 @@ void tile_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, 
     room_give(room);
 }
 
-// A product by all threads. Tasks are as many as keep all threads at work, and where p is not packed few: each packs it
-// once more.
+// A product by all threads. Tasks are as many as keep all threads at work, more where they only wait for memory, and
+// where p is not packed few: each packs it once more.
 static void multiply(const Product *o) {
     const int64_t threads = thread_limit(), pairs = ceil_div(o->n_s, PAIR);
     const int64_t most = SUMS / ceil_div(min_of(o->n_p, WINDOW), PAIR);
-    int64_t tasks = o->p.tiles ? 8 * threads : ceil_div(ceil_div(pairs, most), threads) * threads;
+    int64_t tasks =
+        o->p.tiles ? (o->n_p <= FEW ? 48 : 8) * threads : ceil_div(ceil_div(pairs, most), threads) * threads;
     if (o->p.tiles && o->s.down && pairs < 8 * threads * BATCH) // so that a task has a batch
         tasks = pairs < 2 * threads * BATCH ? 2 * threads : pairs / BATCH;
     const int64_t each = ceil_div(pairs, min_of(tasks, pairs)) * PAIR;
