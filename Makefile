@@ -278,7 +278,7 @@ $(bench): $(call object,bench)
 $(tools) $(tests) $(page) $(ptx_ops): %: %.o
 $(tests) $(page) $(ptx_ops): cmocka := -lcmocka
 $(tests) $(page) $(ptx_ops): $(dir)/tests/filter.o
-$(filter $(patsubst %,$(dir)/tests/test_%,ops model contract twins),$(tests)): $(twin_ops)
+$(filter $(patsubst %,$(dir)/tests/test_%,ops model contract matmul twins),$(tests)): $(twin_ops)
 $(fuzzers): %: %.o $(library) $(libengine) $(libbase)
 	@echo '  LD  $@'
 	$(Q)$(CC) $(flags) -fsanitize=fuzzer -o $@ $(filter-out %/linked,$^) $(libs)
@@ -327,7 +327,8 @@ debug sanitize:
 # On the CPU; and in the release build, on the emulated GPU after that.
 also_emu := $(filter release,$(MODE))
 # What the ops, the model and the numerics contract do on every instruction set: by its twin where this CPU lacks it.
-per_isa := $(foreach i,generic $(isa_names),$(foreach t,ops model contract,$(dir)/tests/test_$t@$i))
+per_isa := $(foreach i,generic $(isa_names),$(foreach t,ops model contract,$(dir)/tests/test_$t@$i)) \
+    $(patsubst %,$(dir)/tests/test_matmul@%,$(filter amx,$(isa_names))) # whose ways of cutting products are many
 test: $(grpo) $(tools) $(tests)
 	$(if $(also_emu),$(Q)$(MAKE) MODE=emu programs)
 	$(Q)GRPO=$(grpo) GRPO_CUDA=$(if $(also_emu),$(BUILD)/emu/grpo,$(grpo)) \
