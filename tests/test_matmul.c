@@ -80,8 +80,8 @@ static void test_matmul(void **state) {
         }
 }
 
-// The largest error, relative to their mean square, of every 61st element of x[M,N] against a[M,K] b[N,K]^T (as product
-// has them), on top of `before`.
+// Compares every 61st element of x[M,N] with a[M,K] b[N,K]^T (as product has them), on top of `before`; the largest
+// error is measured by their root mean square.
 static void assert_some_near(Tensor x, Tensor before, Tensor a, bool ta, Tensor b, bool tb, int64_t M, int64_t N,
                              int64_t K, const char *what) {
     Tensor host = to_host(dev, x);

@@ -5,6 +5,7 @@
 // is an output and no sum goes across lanes. A unit is 4 bytes along K: an f32, a pair of bf16 where the CPU has an
 // instruction for pairs, else one bf16 widened to f32. A unit of a is broadcast straight from memory, or from a packed
 // block where a's rows run down memory or have to be widened first.
+#include "ahead.h"
 #include "parallel.h"
 #include "tile.h"
 #include "unit.h"
@@ -166,20 +167,11 @@ ALWAYS_INLINE void outputs_fetch(Outputs o, int64_t n, const int rows) {
         for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)rows_at(o.c, i).data + at, 1);
 }
 
-// What is packed next: lines of memory, side by side the elements of rows that run down it, asked for a few with every
-// tile. They are a row of the matrix apart, often another page, which no prefetcher of a CPU foresees.
-typedef struct {
-    const char *line;
-    int64_t stride, bytes, left, each; // bytes between lines and of a line; lines that are left, and for each tile
-} Ahead;
+// What is packed next, rows that run down memory, in equal parts with every tile.
 static Ahead ahead_of(Rows r, int64_t n, int64_t len, int64_t tiles) {
     const int64_t size = (int64_t)dtype_size(r.dtype);
     if (!r.down || n <= 0 || len <= 0 || tiles <= 0) return (Ahead){0};
-    return (Ahead){r.data, r.stride * size, n * size, len, (len + tiles - 1) / tiles};
-}
-ALWAYS_INLINE void ahead_fetch(Ahead *next) {
-    for (int64_t i = 0; i < next->each && next->left > 0; i++, next->left--, next->line += next->stride)
-        for (int64_t at = 0; at < next->bytes; at += 64) __builtin_prefetch(next->line + at, 0, 2);
+    return (Ahead){r.data, r.stride * size, n * size, len, 0, (len + tiles - 1) / tiles * ((n * size + 63) / 64)};
 }
 typedef struct {
     Ahead a, b;

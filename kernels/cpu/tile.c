@@ -312,7 +312,10 @@ _Static_assert(sizeof(Room) == 2 << 20, "a huge page");
 
 // Rooms that no thread uses: as many are made as threads are ever at work at once. Not on their stacks, which may be as
 // small as that, nor their own: a thread may end with any product.
-static struct FreeRoom { struct FreeRoom *next; } * free_rooms;
+struct FreeRoom {
+    struct FreeRoom *next;
+};
+static struct FreeRoom *free_rooms;
 static pthread_mutex_t free_rooms_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static Room *room_take(void) {
@@ -458,8 +461,10 @@ static void put_nothing(Rows c, bool add, int64_t m, int64_t n) {
 void tile_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     Rows to = {c, F32, stride, false, NULL, 0};
     Product o = {to, false, false, true, b, a, n, m, K};
-    if (K == 0) put_nothing(to, false, m, n);
-    if (K == 0) return;
+    if (K == 0) {
+        put_nothing(to, false, m, n);
+        return;
+    }
     if (!a.tiles) die("tile_block: rows that are not packed");
     Room *room = room_take();
     tile_open();
