@@ -9,8 +9,8 @@
 typedef struct {
     double read; // GB/s: a streaming read by all threads; on a GPU a device-to-device copy, read + written
     double f32;  // GFLOP/s: multiply-adds on registers, all threads; on a GPU a large product
-    double bf16; // the same of bf16: dot products, f32's where the CPU has none; on a GPU a product of 8192 cubed
-    const char *bf16_unit; // the CPU's unit for them; NULL: it has none
+    double bf16; // the same of bf16: dot products, f32's where those are faster; on a GPU a product of 8192 cubed
+    const char *bf16_unit; // the CPU's unit for them; NULL: none is faster than f32's
     int threads;           // 0: a GPU
 } Probe;
 

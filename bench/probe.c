@@ -159,6 +159,7 @@ Probe probe_run(void) {
     Probe p = {.threads = thread_count(), .read = best_read()};
     p.f32 = best_rate(burst_f32());
     Burst bf16 = burst_bf16(&p.bf16_unit);
-    p.bf16 = bf16.run ? best_rate(bf16) : p.f32;
+    p.bf16 = bf16.run ? best_rate(bf16) : 0;
+    if (p.bf16 < p.f32) p.bf16_unit = NULL, p.bf16 = p.f32; // widened to f32, then
     return p;
 }

@@ -144,5 +144,5 @@ void bench_print_probe(Bench *b, const Probe *p) {
     char name[96];
     snprintf(name, sizeof name, "bf16 %s on registers", p->bf16_unit ? p->bf16_unit : "");
     if (p->bf16_unit) bench_row(b, name, p->bf16, "GFLOP/s", 0, 0);
-    else printf("this CPU multiplies no bf16: it is held against f32's figure\n");
+    else printf("this CPU has no faster unit for bf16: it is held against f32's figure\n");
 }

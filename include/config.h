@@ -41,7 +41,7 @@
     PICK(device,    SAME,  device, 0, DEVICE_CHOICES, "where to compute; auto: a GPU where there is one for this build, else the CPU") \
     PICK(device,    DRAWS, matmul, 0, "own|cublas", "cublas measures what the own products' fixed sums cost on a GPU: sampled and trained log-probs then differ") \
     INT (device,    LOCAL, threads, 0, 0, 1024, "CPU threads; 0: all cores")                                           \
-    PICK(device,    FREE,  cpu_isa, 0, CPU_ISA_CHOICES, "the CPU's instruction set; auto: the one GRPO_CPU_ISA names in the environment, else the best this CPU has") \
+    PICK(device,    FREE,  cpu_isa, 0, CPU_ISA_CHOICES, "the CPU's instruction set; auto: the one GRPO_CPU_ISA names in the environment, else the fastest this CPU has") \
     INT (device,    DRAWS, seed, 42, 0, 9007199254740991, "every random choice of a run follows from it")              \
     INT (ranks,     SAME,  gpus, 1, 1, 65536, "GPUs that train together, a process each; with device=cpu so many processes divide the cores. torchrun, srun and mpirun set it") \
     INT (ranks,     FREE,  comm_timeout, 600, 1, 1000000, "seconds that ranks wait for one that gives no sign of life") \

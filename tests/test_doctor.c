@@ -89,6 +89,8 @@ static void machine_and_model(void **state) {
     setenv("GRPO_CPU_ISA", "avx3", 1);
     FINDS(EXIT_CONFIG, "FAIL", "device", "GRPO_CPU_ISA=avx3: no such instruction set; choose one of generic",
           "threads=1");
+    setenv("GRPO_CPU_ISA", "auto", 1);
+    FINDS(EXIT_OK, "OK", "device", "CPU", "threads=1");
     unsetenv("GRPO_CPU_ISA");
     if (cpu_isa_missing(CPU_ISA_amx)) { // said in one line, and an error for those who ask for it
         char why[128];
@@ -96,6 +98,16 @@ static void machine_and_model(void **state) {
         FINDS(EXIT_OK, cpu_isa_missing(CPU_ISA_avx2) ? "WARN" : "OK", "instructions", why, "threads=1");
         snprintf(why, sizeof why, "amx: %s; choose one of generic", cpu_isa_missing(CPU_ISA_amx));
         FINDS(EXIT_CONFIG, "FAIL", "device", why, "cpu_isa=amx");
+    }
+    for (int isa = CPU_ISA_AUTO + 1; isa < CPU_ISA_END; isa++) { // there, but auto takes a faster one
+        if (!cpu_isa_slow(isa)) continue;
+        char of[64], said[128];
+        snprintf(of, sizeof of, "cpu_isa=%s", cpu_isa_name(isa));
+        snprintf(said, sizeof said, "%s (%s)", cpu_isa_name(isa), cpu_isa_slow(isa));
+        assert_int_not_equal(cpu_isa_auto(), isa);
+        FINDS(EXIT_OK, "OK", "instructions", said, "threads=1");
+        snprintf(said, sizeof said, "%s (used; %s)", cpu_isa_name(isa), cpu_isa_slow(isa));
+        FINDS(EXIT_OK, "OK", "instructions", said, of);
     }
     FINDS(EXIT_OK, "OK", "libraries", "libyaml", "threads=1");
     FINDS(EXIT_OK, "OK", "model", "qwen2, 459904 parameters", "threads=1");

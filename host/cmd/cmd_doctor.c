@@ -73,8 +73,14 @@ static void check_instructions(Checkup *r, const Device *d) {
     Str there = {0}, missing = {0};
     for (int isa = CPU_ISA_AUTO + 1; isa < CPU_ISA_END; isa++) {
         const char *why = cpu_isa_missing(isa), *name = cpu_isa_name(isa);
-        if (why) str_printf(&missing, "; %s: %s", name, why);
-        else str_printf(&there, "%s%s%s", there.n ? ", " : "", name, strcmp(name, d->numerics) ? "" : " (used)");
+        const char *slow = cpu_isa_slow(isa), *used = strcmp(name, d->numerics) ? NULL : "used";
+        if (why) {
+            str_printf(&missing, "; %s: %s", name, why);
+            continue;
+        }
+        str_printf(&there, "%s%s", there.n ? ", " : "", name);
+        if (used && slow) str_printf(&there, " (%s; %s)", used, slow);
+        else if (used || slow) str_printf(&there, " (%s)", used ? used : slow);
     }
     bool generic = !strcmp(d->numerics, cpu_isa_name(CPU_ISA_generic));
     say(r, generic ? FINDING_WARN : FINDING_OK, "instructions", "%s%s%s", there.s, missing.n ? missing.s : "",

@@ -21,12 +21,14 @@ enum { CPU_ISA_AUTO, CPU_ISAS(CPU_ISA_NUMBER) CPU_ISA_END };
 #ifdef __cplusplus
 extern "C" {
 #endif
-// What auto stands for: the one that GRPO_CPU_ISA names, else the best this machine has; CPU_ISA_AUTO where
+// What auto stands for: the one that GRPO_CPU_ISA names, else the fastest this machine has; CPU_ISA_AUTO where
 // GRPO_CPU_ISA is not the name of one.
 int cpu_isa_auto(void);
 const char *cpu_isa_name(int isa);
 // Why this program cannot use an instruction set here; NULL where it can.
 const char *cpu_isa_missing(int isa);
+// Why auto passes over an instruction set that this program can use here; NULL where it does not.
+const char *cpu_isa_slow(int isa);
 #ifdef __cplusplus
 }
 #endif
