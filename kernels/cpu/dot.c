@@ -1,11 +1,12 @@
 // Products of rows that are contiguous along K, by tiles of 16 outputs; and the way, for all threads, of every matrix
 // product (dot.h has the contract).
 //
-// Nothing is packed: a tile of 4 x 4 outputs keeps 16 vector accumulators over K, loads 8 vectors for every 16
-// multiply-adds, and ends in one transposing tree that turns 16 vectors into 16 sums. A row more or less in a tile
-// changes nothing for the others, so a product's rows are the same bits in every batch.
-// Few rows of a (decode) are limited by reading b: for up to 8 rows b is read strictly in the order of memory, for up
-// to 32 what comes next is asked for a little with every tile, so that memory and arithmetic are busy at the same time.
+// Nothing is packed, but where bf16 has to be widened or few rows of a meet all of b: a tile of 4 x 4 outputs keeps 16
+// vector accumulators over K, loads 8 vectors for every 16 multiply-adds, and ends in one transposing tree that turns
+// 16 vectors into 16 sums. A row more or less in a tile changes nothing for the others, so a product's rows are the
+// same bits in every batch. Few rows of a (decode) are limited by reading b: for up to 8 rows of few bytes b is read
+// strictly in the order of memory, for up to 32 what comes next is asked for a little with every tile, so that memory
+// and arithmetic are busy at the same time.
 #include "dot.h"
 #include "error.h"
 #include "parallel.h"
@@ -62,6 +63,10 @@ static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
 #endif
 }
 static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_pair(acc, a, b); }
+typedef uint16_t RowElem; // of the rows of a that lanes_bf16 reads
+static inline BfVec load_row(const RowElem *p) { return load_bf16(p); }
+static inline BfVec load_row_part(const RowElem *p, int64_t n) { return load_bf16_part(p, n); }
+#define WIDEN false
 #else
 #define WIDTH_BF16 (2 * WIDTH)
 typedef struct {
@@ -81,47 +86,87 @@ static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
     return load_bf16(h);
 }
 static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_f32(step_f32(acc, a.even, b.even), a.odd, b.odd); }
+// Widening takes as many instructions as half the multiply-adds of a tile. So rows of a are widened once (wide_rows),
+// not once for every tile.
+typedef float RowElem;
+static inline BfVec load_row(const RowElem *p) { return (BfVec){load_f32(p), load_f32(p + WIDTH)}; }
+static inline BfVec load_row_part(const RowElem *p, int64_t n) { return load_row(p); } // padded
+#define WIDEN      true
 #endif
+
+// The first n elements, or as many as there is room for.
+static inline BfVec load_bf16_most(const uint16_t *p, int64_t n) {
+    return n < WIDTH_BF16 ? load_bf16_part(p, n) : load_bf16(p);
+}
 
 // Defines a function: acc[MR,NR] = the products of MR rows of a and NR rows of b over len elements, still spread over
 // lanes; the tail is padded with zeros. Meanwhile len elements of other rows are prefetched: of the first NF <= NR of
-// `next` into the second-level cache, of the first NA <= NR of `near` into the first.
-#define DEFINE_LANES(name, Elem, Loaded, STEP, load, load_part, step)                                                  \
-    ALWAYS_INLINE void name(Vec *acc, int MR, int NR, const Elem *const *a, const Elem *const *b, int64_t len,         \
-                            const int NF, const Elem *const *next, const int NA, const Elem *const *near) {            \
+// `next`, whose elements have `size` bytes, into the second-level cache, of the first NA <= NR of `near` into the
+// first.
+#define DEFINE_LANES(name, ElemA, Elem, Loaded, STEP, load_a, load_a_part, load, load_part, step)                      \
+    ALWAYS_INLINE void name(Vec *acc, int MR, int NR, const ElemA *const *a, const Elem *const *b, int64_t len,        \
+                            const int NF, const void *const *next, int64_t size, const int NA,                         \
+                            const Elem *const *near) {                                                                 \
         UNROLL for (int i = 0; i < MR * NR; i++) acc[i] = (Vec){0};                                                    \
         int64_t k = 0;                                                                                                 \
         for (; k + STEP <= len; k += STEP) {                                                                           \
             Loaded x[TILE_ROWS];                                                                                       \
-            UNROLL for (int i = 0; i < MR; i++) x[i] = load(a[i] + k);                                                 \
+            UNROLL for (int i = 0; i < MR; i++) x[i] = load_a(a[i] + k);                                               \
             UNROLL for (int j = 0; j < NR; j++) {                                                                      \
                 Loaded y = load(b[j] + k);                                                                             \
-                if (j < NF) __builtin_prefetch(next[j] + k, 0, 2);                                                     \
+                if (j < NF) __builtin_prefetch((const char *)next[j] + k * size, 0, 2);                                \
                 if (j < NA) __builtin_prefetch(near[j] + k, 0, 3);                                                     \
                 UNROLL for (int i = 0; i < MR; i++) acc[i * NR + j] = step(acc[i * NR + j], x[i], y);                  \
             }                                                                                                          \
         }                                                                                                              \
         if (k < len) {                                                                                                 \
             Loaded x[TILE_ROWS];                                                                                       \
-            UNROLL for (int i = 0; i < MR; i++) x[i] = load_part(a[i] + k, len - k);                                   \
+            UNROLL for (int i = 0; i < MR; i++) x[i] = load_a_part(a[i] + k, len - k);                                 \
             UNROLL for (int j = 0; j < NR; j++) {                                                                      \
                 Loaded y = load_part(b[j] + k, len - k);                                                               \
                 UNROLL for (int i = 0; i < MR; i++) acc[i * NR + j] = step(acc[i * NR + j], x[i], y);                  \
             }                                                                                                          \
         }                                                                                                              \
     }
-DEFINE_LANES(lanes_f32, float, Vec, WIDTH, load_f32, load_f32_part, step_f32)
-DEFINE_LANES(lanes_bf16, uint16_t, BfVec, WIDTH_BF16, load_bf16, load_bf16_part, step_bf16)
+DEFINE_LANES(lanes_f32, float, float, Vec, WIDTH, load_f32, load_f32_part, load_f32, load_f32_part, step_f32)
+DEFINE_LANES(lanes_bf16, RowElem, uint16_t, BfVec, WIDTH_BF16, load_row, load_row_part, load_bf16, load_bf16_part,
+             step_bf16)
 
 ALWAYS_INLINE void lanes(Vec *acc, DType t, int MR, int NR, const void *const *a, const void *const *b, int64_t len,
-                         const int NF, const void *const *next, const int NA, const void *const *near) {
+                         const int NF, const void *const *next, int64_t size, const int NA, const void *const *near) {
     if (t == F32)
-        lanes_f32(acc, MR, NR, (const float *const *)a, (const float *const *)b, len, NF, (const float *const *)next,
-                  NA, (const float *const *)near);
+        lanes_f32(acc, MR, NR, (const float *const *)a, (const float *const *)b, len, NF, next, size, NA,
+                  (const float *const *)near);
     else
-        lanes_bf16(acc, MR, NR, (const uint16_t *const *)a, (const uint16_t *const *)b, len, NF,
-                   (const uint16_t *const *)next, NA, (const uint16_t *const *)near);
+        lanes_bf16(acc, MR, NR, (const RowElem *const *)a, (const uint16_t *const *)b, len, NF, next, size, NA,
+                   (const uint16_t *const *)near);
 }
+
+// Rows of a as `lanes` reads them: m rows of len elements, widened in `to`, rows of `stride` floats, where the
+// instruction set has none for pairs of bf16, and else as they are. Of each step of a vector the even elements come
+// first: in this order multiply-adds of f32 make the sums of lanes_bf16.
+#define WIDE_STRIDE (DOT_CHUNK / 2 + 16) // floats of a chunk; rows do not begin in one set of the first-level cache
+#if WIDEN
+static Rows wide_rows(float *to, int64_t stride, DType t, Rows a, int64_t m, int64_t len) {
+    if (t == F32) return a;
+    for (int64_t i = 0; i < m; i++) {
+        const uint16_t *row = rows_at(a, i).data;
+        for (int64_t k = 0; k < len; k += WIDTH_BF16) {
+            BfVec x = load_bf16_most(row + k, len - k);
+            memcpy(to + i * stride + k, &x, sizeof x);
+        }
+    }
+    return (Rows){to, F32, stride, false, NULL, 0};
+}
+#else
+static inline Rows wide_rows(float *to, int64_t stride, DType t, Rows a, int64_t m, int64_t len) { return a; }
+#endif
+// Floats that the copy of so many rows takes.
+#define WIDE_FLOATS(rows) (WIDEN ? (rows)*WIDE_STRIDE : 1)
+// Rows of b are widened too where they are no longer than this: of longer ones there would be no room for a tile's in
+// the first-level cache.
+#define WIDE_LEN   (DOT_CHUNK / 4)
+#define WIDE_WIDTH (WIDE_LEN + 16) // floats from one such row to the next
 
 // --- Sixteen sums over lanes at once ---
 
@@ -180,8 +225,9 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
         UNROLL for (int j = 0; j < GROUP; j++) pb[j] = rows_at(b, whole || g + j < n ? g + j : n - 1).data;
         UNROLL for (int j = 0; j < NF; j++) pn[j] = rows_at(next, g + j).data;
         Vec partial[TILE_ROWS * GROUP];
-        if (g == 0) lanes(partial, t, MR, GROUP, pa, pb, len, NF, pn, NA, pr);
-        else lanes(partial, t, MR, GROUP, pa, pb, len, NF, pn, 0, NULL);
+        const int64_t size = (int64_t)dtype_size(next.dtype);
+        if (g == 0) lanes(partial, t, MR, GROUP, pa, pb, len, NF, pn, size, NA, pr);
+        else lanes(partial, t, MR, GROUP, pa, pb, len, NF, pn, size, 0, NULL);
         UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < GROUP; j++) acc[i * NR + g + j] =
             partial[i * GROUP + j];
     }
@@ -216,16 +262,41 @@ ALWAYS_INLINE void begin_rows(Rows next) {
 ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
                          int64_t len) {
     Rows after = rows_at(b, GROUP);
+    _Alignas(64) float wide[WIDE_FLOATS(TILE_ROWS)];
     for (int64_t i = 0; i < m; i += TILE_ROWS) {
         int64_t left = m - i;
         float *y = c + i * stride;
         Rows ai = rows_at(a, i);
         begin_rows(left > 2 * TILE_ROWS ? rows_at(ai, TILE_ROWS) : ai);
+        ai = wide_rows(wide, WIDE_STRIDE, t, ai, left < TILE_ROWS ? left : TILE_ROWS, len);
         if (left <= 2) strip(y, stride, add, t, 2, ai, left, b, n, len, GROUP, after, 0, ai);
         else if (i == 0) strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, GROUP, after, 0, ai);
         else strip(y, stride, add, t, TILE_ROWS, ai, left, b, n, len, 0, after, 0, ai);
     }
 }
+
+#if WIDEN
+// The same for bf16 and many rows of a: rows of b are widened too, by the first strip, which asks for the next.
+static __attribute__((noinline)) void wide_bf16(float *c, int64_t stride, bool add, Rows a, int64_t m, Rows b,
+                                                int64_t n, int64_t len) {
+    _Alignas(64) float wide_a[TILE_ROWS * WIDE_WIDTH], wide_b[BLOCK_N * WIDE_WIDTH];
+    const int64_t NR = TILE / TILE_ROWS, padded = (len + WIDTH_BF16 - 1) / WIDTH_BF16 * WIDTH_BF16;
+    const Rows bw = {wide_b, F32, WIDE_WIDTH, false, NULL, 0};
+    for (int64_t i = 0; i < m; i += TILE_ROWS) {
+        const int64_t left = m - i;
+        float *y = c + i * stride;
+        Rows ai = rows_at(a, i);
+        begin_rows(left > 2 * TILE_ROWS ? rows_at(ai, TILE_ROWS) : ai);
+        ai = wide_rows(wide_a, WIDE_WIDTH, BF16, ai, left < TILE_ROWS ? left : TILE_ROWS, len);
+        for (int64_t j = 0; i == 0 && j < n; j += NR) {
+            const int64_t bn = n - j < NR ? n - j : NR;
+            Rows bj = wide_rows(wide_b + j * WIDE_WIDTH, WIDE_WIDTH, BF16, rows_at(b, j), bn, len);
+            strip(y + j, stride, add, F32, TILE_ROWS, ai, left, bj, bn, padded, GROUP, rows_at(b, j + NR), 0, ai);
+        }
+        if (i > 0) strip(y, stride, add, F32, TILE_ROWS, ai, left, bw, n, padded, 0, bw, 0, ai);
+    }
+}
+#endif
 
 // The same for many rows of a: rows of b that fill half of the first-level cache stay there while strips of a
 // come from the second, of which each asks for the next. The first GROUP strips ask for the next rows of b.
@@ -249,6 +320,8 @@ ALWAYS_INLINE void chunk_many(float *c, int64_t stride, bool add, DType t, Rows 
 // strips of rows of a together: of every four rows the strips ask for one each, the first of three for two.
 ALWAYS_INLINE void chunk_more(float *c, int64_t stride, DType t, Rows a, int64_t m, Rows b, int64_t n, int64_t len) {
     const int64_t strips = (m + TILE_ROWS - 1) / TILE_ROWS;
+    _Alignas(64) float wide[WIDE_FLOATS(MORE)];
+    a = wide_rows(wide, WIDE_STRIDE, t, a, m, len);
     for (int64_t j = 0; j < n; j += MORE_N) {
         const int64_t bn = n - j < MORE_N ? n - j : MORE_N;
         const bool last = j + 2 * MORE_N > n; // no whole block follows
@@ -268,7 +341,11 @@ ALWAYS_INLINE void chunk_more(float *c, int64_t stride, DType t, Rows a, int64_t
 // ahead, without which newer EPYCs reach 64 to 94 % of what their memory gives.
 ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64_t K) {
     const int64_t size = DOT_CHUNK / (int64_t)dtype_size(t);
-    for (int64_t k0 = 0; k0 < K; k0 += HELD * size)
+    _Alignas(64) float wide[WIDE_FLOATS(HELD)];
+    for (int64_t k0 = 0; k0 < K; k0 += HELD * size) {
+        const void *pa[HELD] = {0};
+        for (int64_t k = k0, h = 0; k < K && h < HELD; k += size, h++)
+            pa[h] = wide_rows(wide + h * WIDE_STRIDE, 0, t, cols_at(a, k), 1, K - k < size ? K - k : size).data;
         for (int64_t j = 0; j < n; j += TILE) {
             Vec acc[HELD][TILE];
             int chunks = 0;
@@ -276,9 +353,9 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
                 Rows row = rows_at(b, j + r < n ? j + r : n - 1);
                 chunks = 0;
                 for (int64_t k = k0; k < K && chunks < HELD; k += size, chunks++) {
-                    const void *pa = cols_at(a, k).data, *pb = cols_at(row, k).data,
-                               *next = cols_at(row, k + size).data;
-                    lanes(&acc[chunks][r], t, 1, 1, &pa, &pb, K - k < size ? K - k : size, 1, &next, 0, NULL);
+                    const void *pb = cols_at(row, k).data, *next = cols_at(row, k + size).data;
+                    lanes(&acc[chunks][r], t, 1, 1, pa + chunks, &pb, K - k < size ? K - k : size, 1, &next,
+                          (int64_t)dtype_size(t), 0, NULL);
                 }
             }
             for (int h = 0; h < chunks; h++) {
@@ -287,50 +364,60 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
                 for (int r = 0; r < TILE && j + r < n; r++) c[j + r] = k0 + h > 0 ? c[j + r] + out[r] : out[r];
             }
         }
+    }
 }
 
-// Rows of a for rows_few, in steps of a vector: step s of row i at (s MR + i) vectors, zeros past K and past the rows.
+// Rows of a for rows_few, in steps of a vector of b: step s of row i as `lanes` reads it at s MR + i, zeros past K and
+// past the rows.
 typedef struct {
     _Alignas(64) char steps[FEW_BYTES];
 } FewRows;
-#define STEP_BYTES ((int64_t)sizeof(Vec))
+static int64_t few_step(DType t) { return t == F32 ? WIDTH : WIDTH_BF16; } // elements
+static int64_t few_step_bytes(DType t) { return t == F32 || !WIDEN ? (int64_t)sizeof(Vec) : (int64_t)sizeof(BfVec); }
 
-static void few_pack(FewRows *p, int MR, Rows a, int64_t m, int64_t K) {
-    const int64_t bytes = K * (int64_t)dtype_size(a.dtype);
-    for (int64_t i = 0; i < MR; i++)
-        for (int64_t at = 0; at < bytes; at += STEP_BYTES) {
-            char *to = p->steps + at * MR + i * STEP_BYTES;
-            const int64_t n = i >= m ? 0 : bytes - at < STEP_BYTES ? bytes - at : STEP_BYTES;
-            if (n < STEP_BYTES) memset(to, 0, (size_t)STEP_BYTES);
-            if (n) memcpy(to, (const char *)rows_at(a, i).data + at, (size_t)n);
+static void few_pack(FewRows *p, DType t, int MR, Rows a, int64_t m, int64_t K) {
+    const int64_t step = few_step(t), bytes = few_step_bytes(t);
+    char *to = p->steps;
+    for (int64_t k = 0; k < K; k += step)
+        for (int64_t i = 0; i < MR; i++, to += bytes) {
+            const int64_t n = i >= m ? 0 : K - k < step ? K - k : step;
+            const void *from = cols_at(rows_at(a, i < m ? i : 0), k).data;
+            if (t == BF16 && WIDEN) {
+                BfVec x = load_bf16_most(from, n);
+                memcpy(to, &x, sizeof x);
+                continue;
+            }
+            if (n < step) memset(to, 0, (size_t)bytes);
+            memcpy(to, from, (size_t)n * dtype_size(t));
         }
 }
 
 // acc[MR] = the products of MR packed rows of a, from `a` on, and one row of b, as lanes makes them.
-#define DEFINE_LANES_FEW(name, Elem, Loaded, STEP, load, load_part, step)                                              \
-    ALWAYS_INLINE void name(Vec *acc, int MR, const Elem *a, const Elem *b, int64_t len, int64_t ahead) {              \
+#define DEFINE_LANES_FEW(name, ElemA, Elem, Loaded, STEP, load_a, load, load_part, step)                               \
+    ALWAYS_INLINE void name(Vec *acc, int MR, const ElemA *a, const Elem *b, int64_t len, int64_t ahead) {             \
         UNROLL for (int i = 0; i < MR; i++) acc[i] = (Vec){0};                                                         \
         for (int64_t k = 0; k < len; k += STEP, a += MR * STEP) {                                                      \
             Loaded y = k + STEP <= len ? load(b + k) : load_part(b + k, len - k);                                      \
             __builtin_prefetch(b + k + ahead, 0, 2);                                                                   \
-            UNROLL for (int i = 0; i < MR; i++) acc[i] = step(acc[i], load(a + i * STEP), y);                          \
+            UNROLL for (int i = 0; i < MR; i++) acc[i] = step(acc[i], load_a(a + i * STEP), y);                        \
         }                                                                                                              \
     }
-DEFINE_LANES_FEW(lanes_few_f32, float, Vec, WIDTH, load_f32, load_f32_part, step_f32)
-DEFINE_LANES_FEW(lanes_few_bf16, uint16_t, BfVec, WIDTH_BF16, load_bf16, load_bf16_part, step_bf16)
+DEFINE_LANES_FEW(lanes_few_f32, float, float, Vec, WIDTH, load_f32, load_f32, load_f32_part, step_f32)
+DEFINE_LANES_FEW(lanes_few_bf16, RowElem, uint16_t, BfVec, WIDTH_BF16, load_row, load_bf16, load_bf16_part, step_bf16)
 
 // c[m,n] = a[m,K] b[n,K]^T for m <= MR <= FEW rows, whose packed bytes fit FEW_BYTES: b as row_alone reads it.
 ALWAYS_INLINE void rows_few(float *c, int64_t stride, DType t, const int MR, Rows a, int64_t m, Rows b, int64_t n,
                             int64_t K) {
-    const int64_t each = (int64_t)dtype_size(t), size = DOT_CHUNK / each, group = TILE / MR;
+    const int64_t size = DOT_CHUNK / (int64_t)dtype_size(t), group = TILE / MR;
+    const int64_t bytes = few_step_bytes(t) / few_step(t) * MR; // of an element of all rows
     FewRows few;
-    few_pack(&few, MR, a, m, K);
+    few_pack(&few, t, MR, a, m, K);
     for (int64_t j = 0; j < n; j += group) {
         Vec acc[HELD][TILE];
         for (int64_t r = 0; r < group; r++) {
             Rows row = rows_at(b, j + r < n ? j + r : n - 1);
             for (int64_t k = 0, h = 0; k < K; k += size, h++) {
-                const void *pa = few.steps + k * each * MR, *pb = cols_at(row, k).data;
+                const void *pa = few.steps + k * bytes, *pb = cols_at(row, k).data;
                 int64_t len = K - k < size ? K - k : size;
                 Vec part[FEW];
                 if (t == F32) lanes_few_f32(part, MR, pa, pb, len, size);
@@ -360,8 +447,8 @@ ALWAYS_INLINE void rows_few_any(float *c, int64_t stride, DType t, Rows a, int64
 }
 // Whether m rows go by rows_few.
 static bool are_few(DType t, int64_t m, int64_t K) {
-    const int64_t bytes = K * (int64_t)dtype_size(t), steps = (bytes + STEP_BYTES - 1) / STEP_BYTES;
-    return m <= FEW && few_rows(m) * steps * STEP_BYTES <= FEW_BYTES && bytes <= HELD * DOT_CHUNK;
+    const int64_t bytes = K * (int64_t)dtype_size(t), steps = (K + few_step(t) - 1) / few_step(t);
+    return m <= FEW && few_rows(m) * steps * few_step_bytes(t) <= FEW_BYTES && bytes <= HELD * DOT_CHUNK;
 }
 
 Rows dot_ready(Arena *scratch, Rows a, int64_t m, int64_t K) {
@@ -380,7 +467,19 @@ static inline Rows along(Rows r) { return (Rows){r.data, r.dtype, r.stride, fals
 DEFINE_CHUNK(chunk_f32, chunk, F32)
 DEFINE_CHUNK(chunk_bf16, chunk, BF16)
 DEFINE_CHUNK(many_f32, chunk_many, F32)
+static __attribute__((noinline)) void more_f32(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n,
+                                               int64_t K) {
+    chunk_more(c, stride, F32, along(a), m, along(b), n, K);
+}
+static __attribute__((noinline)) void more_bf16(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n,
+                                                int64_t K) {
+    chunk_more(c, stride, BF16, along(a), m, along(b), n, K);
+}
+#if WIDEN
+#define many_bf16 chunk_bf16 // for few rows of b at a time, rows of a would be widened too often
+#else
 DEFINE_CHUNK(many_bf16, chunk_many, BF16)
+#endif
 
 void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     if (goes_by_tiles(a)) {
@@ -402,14 +501,19 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
         return;
     }
     if (m > FEW && m <= MORE && K <= size) {
-        if (a.dtype == F32) chunk_more(c, stride, F32, a, m, b, n, K);
-        else chunk_more(c, stride, BF16, a, m, b, n, K);
+        (a.dtype == F32 ? more_f32 : more_bf16)(c, stride, a, m, b, n, K);
         return;
     }
     for (int64_t j = 0; j < n; j += BLOCK_N)
         for (int64_t k = 0; k < K; k += size) {
             int64_t len = K - k < size ? K - k : size, bn = n - j < BLOCK_N ? n - j : BLOCK_N;
             Rows ak = cols_at(a, k), bk = cols_at(rows_at(b, j), k);
+#if WIDEN
+            if (a.dtype == BF16 && m > MORE && len <= WIDE_LEN) {
+                wide_bf16(c + j, stride, k > 0, ak, m, bk, bn, len);
+                continue;
+            }
+#endif
             const bool many = m >= MANY && len * (int64_t)dtype_size(a.dtype) <= NEAR_BYTES / NEAR_LEAST;
             if (a.dtype == F32) (many ? many_f32 : chunk_f32)(c + j, stride, k > 0, ak, m, bk, bn, len);
             else (many ? many_bf16 : chunk_bf16)(c + j, stride, k > 0, ak, m, bk, bn, len);
@@ -424,9 +528,16 @@ static int64_t block_columns(DType t, int64_t m, int64_t n, int64_t K) {
     return more && n >= 16 * BLOCK_N * thread_limit() ? 4 * BLOCK_N : BLOCK_N;
 }
 
+// Rows of a task: twice as many where each widens its rows of b anew.
+static int64_t block_rows(DType t, int64_t m, int64_t n, int64_t K) {
+    const bool wide = WIDEN && t == BF16 && K <= WIDE_LEN;
+    return wide && m / (2 * BLOCK_M) * (n / BLOCK_N) >= 4 * thread_limit() ? 2 * BLOCK_M : BLOCK_M;
+}
+
 // One task: c[m,n] by dot_block, by way of a block of sums where c is not f32 or is added to.
+#define BLOCK_SUMS ((WIDEN ? 2 : 1) * BLOCK_M * BLOCK_N)
 static void block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    float sums[MORE * 4 * BLOCK_N > BLOCK_M * BLOCK_N ? MORE * 4 * BLOCK_N : BLOCK_M * BLOCK_N];
+    float sums[MORE * 4 * BLOCK_N > BLOCK_SUMS ? MORE * 4 * BLOCK_N : BLOCK_SUMS];
     bool direct = c.dtype == F32 && !add;
     dot_block(direct ? (float *)c.data : sums, direct ? c.stride : n, a, m, b, n, K);
     for (int64_t i = 0; !direct && i < m; i++) row_put((void *)rows_at(c, i).data, c.dtype, add, sums + i * n, n);
@@ -442,11 +553,11 @@ void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_
         panel_all(c, add, a, m, b, n, K);
         return;
     }
-    const int64_t columns = block_columns(a.dtype, m, n, K);
+    const int64_t columns = block_columns(a.dtype, m, n, K), rows = block_rows(a.dtype, m, n, K);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
     for (int64_t j = 0; j < n; j += columns)
-        for (int64_t i = 0; i < m; i += BLOCK_M) {
-            int64_t bm = m - i < BLOCK_M ? m - i : BLOCK_M, bn = n - j < columns ? n - j : columns;
+        for (int64_t i = 0; i < m; i += rows) {
+            int64_t bm = m - i < rows ? m - i : rows, bn = n - j < columns ? n - j : columns;
             block(cols_at(rows_at(c, i), j), add, rows_at(a, i), bm, rows_at(b, j), bn, K);
         }
 }
