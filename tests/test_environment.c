@@ -76,7 +76,8 @@ static void variables_and_limits(void **state) {
         {"OMP_MAX_ACTIVE_LEVELS=0", 0, ""},
         {"OMP_SCHEDULE=whatever", 0, "OMP_SCHEDULE is `whatever`"},
         {"OMP_WAIT_POLICY=lazy", 0, "OMP_WAIT_POLICY is `lazy`"},
-        {"OMP_STACKSIZE=1023k", EXIT_CONFIG, "OMP_STACKSIZE is `1023k`, but a thread needs"},
+        {"OMP_STACKSIZE=2047k", EXIT_CONFIG, "OMP_STACKSIZE is `2047k`, but a thread needs"},
+        {"OMP_STACKSIZE=2048k", 0, ""},
         {"OMP_STACKSIZE=16k", EXIT_CONFIG, "OMP_STACKSIZE is `16k`, but a thread needs"},
         {"OMP_NUM_THREADS=2 OMP_STACKSIZE=900000g", EXIT_MEMORY, "thread"},
         {"OMP_PROC_BIND=true", 0, ""},
@@ -142,6 +143,20 @@ static void closed_descriptors_are_nobodys_file(void **state) {
             "rm -rf $D/run; " TRAIN "max_steps=2 %s; c=$?; grep -vc '^{.*}$' $D/run/metrics.jsonl; exit $c", closed[i]);
         int code = shell(line, &out, &err);
         if (code || strcmp(out.s, "0\n")) fail_msg("%s: %d: %s%s", closed[i], code, out.s, err.s);
+        free(line);
+    }
+    str_free(&out), str_free(&err);
+}
+
+// The least that program.c accepts is enough for forward and backward products, in either dtype.
+static void the_least_stacks_train(void **state) {
+    Str out = {0}, err = {0};
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        char *line = xasprintf("rm -rf $D/run; ulimit -s 2048; export OMP_STACKSIZE=2048k; " TRAIN
+                               "max_steps=2 threads=2 max_completion_length=96 dtype=%s",
+                               bf16 ? "bf16" : "f32");
+        int code = shell(line, &out, &err);
+        if (code) fail_msg("%s: %d: %s", line, code, err.s);
         free(line);
     }
     str_free(&out), str_free(&err);
@@ -292,6 +307,7 @@ int main(void) {
         cmocka_unit_test(variables_and_limits),
         cmocka_unit_test(a_bound_first_thread_binds_no_other),
         cmocka_unit_test(closed_descriptors_are_nobodys_file),
+        cmocka_unit_test(the_least_stacks_train),
         cmocka_unit_test(a_file_at_its_limit_is_a_full_disk),
         cmocka_unit_test(a_full_pipe_holds_up_no_stop),
         cmocka_unit_test(containers_limit),

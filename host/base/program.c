@@ -25,7 +25,7 @@ static void stdio_open(void) {
 // ---- stacks ---------------------------------------------------------------------------------------------------------
 
 #define STACK_WANTED ((rlim_t)8 << 20)
-#define STACK_LEAST  ((rlim_t)1 << 20) // the largest frame, panel_all's (kernels/cpu/panel.c), has 610 KiB
+#define STACK_LEAST  ((rlim_t)2 << 20) // more than twice the largest frame: panel_all's (kernels/cpu/panel.c)
 
 // Raises the stack limit. The first thread's stack grows up to the limit; the stacks of other threads are as large as
 // the limit was when the program started.

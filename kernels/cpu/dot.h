@@ -5,10 +5,11 @@
 // a tile.
 // - Both rows contiguous along K (the forward products, dot.c): K is cut into chunks of DOT_CHUNK bytes counted from 0.
 //   Within a chunk the f32 lanes of a vector register accumulate in ascending k (lane l takes k = l, l + 16, ...; bf16
-//   in pairs where the CPU has an instruction for them). The lanes are summed by a fixed tree, the chunks' sums added
+//   in pairs where the instruction set has one for them). The lanes are summed by a fixed tree, the chunks' sums added
 //   in ascending order.
 // - An operand whose rows run down memory (the backward products, panel.c): K is cut into chunks of 256 units of 4
-//   bytes. Each is one chain of multiply-adds in ascending k; the chunks' sums are added in ascending order.
+//   bytes, on avx512 and amx of 128 where the rows of both run down memory. Each is one chain of multiply-adds in
+//   ascending k; the chunks' sums are added in ascending order.
 // - bf16 on AMX tile registers (tile.c), both kinds: steps of 32 elements counted from 0, in ascending order.
 #pragma once
 #include "isa.h"

@@ -2,8 +2,8 @@
 // by VECTORS vectors of rows of b.
 //
 // b is packed, panels of PANEL rows and a chunk of K at a time, with unit u of all its rows side by side: so each lane
-// is an output and no sum goes across lanes. A unit is 4 bytes along K: an f32, a pair of bf16 where the CPU has an
-// instruction for pairs, else one bf16 widened to f32. A unit of a is broadcast straight from memory, or from a packed
+// is an output and no sum goes across lanes. A unit is 4 bytes along K: an f32, a pair of bf16 where the instruction
+// set has one for pairs, else one bf16 widened to f32. A unit of a is broadcast straight from memory, or from a packed
 // block where a's rows run down memory or have to be widened first.
 #include "ahead.h"
 #include "parallel.h"
@@ -28,6 +28,15 @@
 #define OUTPUTS 65536
 #define COLUMNS 256
 #define LEAST   64 // columns, where many threads would else have too few tasks
+// The same where rows of a run down memory too (dw). The CPUs on which auto takes these sets are Intel's: since Ice
+// Lake their first-level cache keeps a panel of half a chunk, and their second has room for the sums of larger tasks.
+#if defined(ISA_amx) || (defined(ISA_avx512) && !defined(ISA_avx512_bf16))
+#define UNITS_DOWN   (UNITS / 2)
+#define OUTPUTS_DOWN (2 * OUTPUTS)
+#else
+#define UNITS_DOWN   UNITS
+#define OUTPUTS_DOWN OUTPUTS
+#endif
 
 // How many elements of type t make a unit.
 #if defined(ISA_avx512_bf16)
@@ -248,13 +257,14 @@ static int64_t tiles_of(int64_t m, int64_t n) { return (m + ROWS - 1) / ROWS * (
 typedef struct {
     uint32_t panel[COLUMNS / PANEL][UNITS * PANEL] __attribute__((aligned(64)));
     uint32_t packed[UNITS * BLOCK_A] __attribute__((aligned(64)));
-    float sums[OUTPUTS] __attribute__((aligned(64)));
+    float sums[OUTPUTS_DOWN] __attribute__((aligned(64)));
     const void *of; // the first of the rows of b that the panels hold, or NULL
 } Room;
+_Static_assert(sizeof(Room) < 1 << 20, "a Room is on the stack: STACK_LEAST (host/base/program.c) is twice this");
 
 // One task: c[m,n] by the calling thread.
 static void panel_block(Room *room, Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    const int64_t each = unit_elements(a.dtype), step = UNITS * each;
+    const int64_t each = unit_elements(a.dtype), step = (a.down ? UNITS_DOWN : UNITS) * each;
     const bool pairs = each == 2, direct = lies_in_units(a, K);
     const int64_t block = direct ? m : BLOCK_A;
     for (int64_t k = 0; k < K || k == 0; k += step) {
@@ -288,7 +298,7 @@ static void panel_block(Room *room, Rows c, bool add, Rows a, int64_t m, Rows b,
 }
 
 void panel_all(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    int64_t columns = lies_in_units(a, K) ? COLUMNS / 2 : COLUMNS, rows = OUTPUTS / columns;
+    int64_t columns = lies_in_units(a, K) ? COLUMNS / 2 : COLUMNS, rows = (a.down ? OUTPUTS_DOWN : OUTPUTS) / columns;
     while (columns > LEAST && (m + rows - 1) / rows * ((n + columns - 1) / columns) < 4 * thread_limit()) columns /= 2;
 #pragma omp parallel if (m * n * K > DOT_SMALL)
     {
