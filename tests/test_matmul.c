@@ -167,6 +167,7 @@ static void check_rows(DType t, DType u, int64_t M, int64_t N, int64_t K, const 
 static void test_matmul_rows(void **state) {
     static const int few[] = {1, 2, 3, 7, 64}, many[] = {9, 31, 63, 65, 128};
     static const int narrow[] = {1, 8, 12, 20, 64}, one[] = {50}, decoded[] = {4, 8, 11, 20, 29, 32};
+    static const int pieces[] = {1, 10, 16, 32, 33, 70, 129};
     for (DType t = F32; t <= BF16; t++) {
         check_rows(t, t, 64, 203, 2600, few, 5);
         check_rows(t, t, 200, 136, 1064, many, 5); // whole 16 bytes: large and small tiles, chunks apart and together
@@ -178,6 +179,7 @@ static void test_matmul_rows(void **state) {
         check_rows(t, t, 44, 77, 501, decoded, 6); // the CPU's ways for few rows: a chunk of K, several, many columns
         check_rows(t, t, 44, 77, 1030, decoded, 6);
         check_rows(t, t, 44, 3300, 72, decoded, 6);
+        check_rows(t, t, 140, 29, 2600, pieces, 7); // strips of rows, pieces of chunks
     }
     if (test_on_cuda()) return;
     static const int windows[] = {512, 140, 128, 33}; // the ways of tile registers

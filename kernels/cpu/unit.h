@@ -17,6 +17,8 @@ typedef uint32_t VecU __attribute__((vector_size(4 * WIDTH), may_alias));
 // Keeps x in a register: gcc would load it anew for every use, and the loads would then limit the speed.
 #if defined(__AVX512F__)
 #define KEEP(x) __asm__("" : "+v"(x))
+#elif defined(__AVX2__)
+#define KEEP(x) __asm__("" : "+x"(x))
 #else
 #define KEEP(x) ((void)0)
 #endif
