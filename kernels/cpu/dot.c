@@ -394,10 +394,13 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
 
 // --- All threads ---
 
-// Columns of a task of `block`: more for chunk_more, which cannot ask for what comes after a task.
-static int64_t block_columns(DType t, int64_t m, int64_t n, int64_t K) {
-    bool more = m > FEW && m <= MORE && K * (int64_t)dtype_size(t) <= DOT_CHUNK;
-    return more && n >= 16 * BLOCK_N * thread_limit() ? 4 * BLOCK_N : BLOCK_N;
+// Columns of a task of `block`. For few rows of a they are two tasks a thread, because what comes after a task is not
+// asked for; within what `sums` has room for.
+static int64_t block_columns(int64_t m, int64_t n) {
+    if (m > MORE) return BLOCK_N;
+    const int64_t least = BLOCK_N / 2, most = m <= FEW ? 16 * BLOCK_N : 4 * BLOCK_N;
+    const int64_t share = (n / (2 * thread_limit()) + NEAR - 1) / NEAR * NEAR;
+    return share < least ? least : share < most ? share : most;
 }
 
 // Rows of a task: twice as many where each widens its rows of b anew.
@@ -425,7 +428,7 @@ void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_
         panel_all(c, add, a, m, b, n, K);
         return;
     }
-    const int64_t columns = block_columns(a.dtype, m, n, K), rows = block_rows(a.dtype, m, n, K);
+    const int64_t columns = block_columns(m, n), rows = block_rows(a.dtype, m, n, K);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
     for (int64_t j = 0; j < n; j += columns)
         for (int64_t i = 0; i < m; i += rows) {
