@@ -104,6 +104,17 @@ static inline float vf_sum(vf x) {
     v4f b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
     return (b[0] + b[2]) + (b[1] + b[3]);
 }
+// Whether any lane of a comparison holds.
+static inline bool vi_any(vi mask) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#else
+    uint64_t part[8], all = 0;
+    memcpy(part, &mask, sizeof part);
+    for (int i = 0; i < 8; i++) all |= part[i];
+    return all != 0;
+#endif
+}
 // The largest lane.
 static inline float vf_max_lane(vf x) {
     x = vf_max(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));

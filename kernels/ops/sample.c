@@ -29,22 +29,33 @@ static inline vf gumbel(vu bits) {
     return -vf_log(-vf_log_reduced(f, e));
 }
 
+// What gumbel(bits) does not exceed, for a quarter of its work: -log(1 - u) is at least u, and log(u) at least the
+// exponent's. The thousandth is more than the rounding of either.
+static inline vf gumbel_most(vu bits) {
+    vi exponent = (vi)(__builtin_convertvector(bits, vf) + 0.5f) >> 23; // of 2^32 u
+    return __builtin_convertvector(159 - exponent, vf) * 0.693147182f + 0.001f;
+}
+
 // The best candidate among the logits z[n] of tokens v, v + 1, ...; v is a multiple of 64; the lowest id wins a tie. z
 // is padded with -inf to whole vectors.
 static Candidate best_of(const float *z, int64_t v, int64_t n, bool greedy, uint64_t seed, int64_t key, int32_t pos) {
     const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     vf top = vf_set(-INFINITY);
     vi at = {0};
+    float most = -INFINITY; // the best score so far, of all lanes
     PhiloxVec bits;
     for (int64_t i = 0; i < n; i += LANES) {
         vf score = vf_load(z + i);
         if (!greedy) {
             if (i % 64 == 0) bits = philox_tokens(seed, key, pos, (uint32_t)(v + i));
-            score += gumbel(bits.v[i % 64 / LANES]);
+            const vu u = bits.v[i % 64 / LANES];
+            if (!vi_any(score + gumbel_most(u) > most)) continue; // most vectors have no candidate
+            score += gumbel(u);
         }
         vi better = score > top;
         top = pick(better, score, top);
         at = (better & (lane + (int32_t)i)) | (~better & at);
+        if (!greedy) most = vf_max_lane(top);
     }
     int best = 0;
     for (int l = 1; l < LANES; l++)
