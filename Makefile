@@ -327,8 +327,7 @@ debug sanitize:
 # On the CPU; and in the release build, on the emulated GPU after that.
 also_emu := $(filter release,$(MODE))
 # What the ops, the model and the numerics contract do on every instruction set: by its twin where this CPU lacks it.
-per_isa := $(foreach i,generic $(isa_names),$(foreach t,ops model contract,$(dir)/tests/test_$t@$i)) \
-    $(patsubst %,$(dir)/tests/test_matmul@%,$(filter amx,$(isa_names))) # whose ways of cutting products are many
+per_isa := $(foreach i,generic $(isa_names),$(foreach t,ops matmul model contract,$(dir)/tests/test_$t@$i))
 test: $(grpo) $(tools) $(tests)
 	$(if $(also_emu),$(Q)$(MAKE) MODE=emu programs)
 	$(Q)GRPO=$(grpo) GRPO_CUDA=$(if $(also_emu),$(BUILD)/emu/grpo,$(grpo)) \

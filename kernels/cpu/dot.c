@@ -6,8 +6,8 @@
 // 16 vectors into 16 sums. A row more or less in a tile changes nothing for the others, so a product's rows are the
 // same bits in every batch. A few rows of b stay in the first-level cache while all rows of a go past them, a piece of
 // K at a time, and what comes next is asked for a little with every tile, so that memory and arithmetic are busy at the
-// same time. For up to 8 rows of a (decode) of few bytes, which are limited by reading b, it is read strictly in the
-// order of memory.
+// same time. For up to 8 rows of a (decode) of few bytes, which are limited by reading b, it is asked for in the order
+// of memory.
 #include "dot.h"
 #include "error.h"
 #include "lanes.h"
@@ -17,7 +17,7 @@
 #define BLOCK_M    128 // a task is BLOCK_M x BLOCK_N outputs: a chunk of BLOCK_N rows of b fits the second-level cache
 #define BLOCK_N    96
 #define HELD       8     // row_alone and rows_few hold the accumulators of this many chunks of K at once
-#define FEW        8     // rows of a, packed, for which b is read in the order of memory
+#define FEW        8     // rows of a, packed, for which b is asked for in the order of memory
 #define FEW_BYTES  32768 // and their bytes, which leave the first-level cache room for b
 #define MORE       32    // rows of a that lie in the second-level cache whole, and not a chunk of K at a time
 #define NEAR       12 // rows of b in the first-level cache, of NEAR_BYTES each: a piece of K; more where K is shorter
@@ -110,31 +110,32 @@ static __attribute__((noinline)) void wide_bf16(float *c, int64_t stride, bool a
 
 // --- Rows of b that stay near ---
 
-// A piece of a chunk of K of some rows of a and n of b.
+// A piece of a chunk of K of up to TILE_ROWS rows of a and n of b.
 typedef struct {
-    float *c; // [m,n], rows `stride` apart
-    int64_t stride, m, n, len;
-    bool add, begins, ends; // whether c is added to; whether this is the chunk's first piece, its last
+    float *c;                  // the outputs, rows `stride` apart
+    int64_t stride, m, n, len; // m: the rows of a that are left, of which the first TILE_ROWS are taken
+    bool add, begins, ends;    // whether c is added to; whether this is the chunk's first piece, its last
     Vec *kept;         // [n / TILE_ROWS, TILE], rounded up: the tiles' sums over the pieces so far, spread over lanes
     const char *a, *b; // the first rows
-    const char *near, *next; // the first of TILE_ROWS rows of a, and of n of b, to ask for meanwhile
+    const char *near, *next; // the next rows of a, and of b, to ask for meanwhile
     int64_t a_row, b_row;    // bytes from a row to the next
     int half;                // 1: to ask for half a row of `next` at a time
 } Strip;
 
-// c = (or +=) the piece by tiles of TILE_ROWS rows of a; each asks for a row of `near`, and of every GROUP of its rows
-// of `next` for the first NF. Rows past the end repeat the last one and are not stored; `whole`: there are none.
+// c = (or +=) the piece by tiles of TILE_ROWS rows of a. Each tile asks for the next row of `near`, and for NF rows of
+// `next` in every GROUP of those that stand where its own rows of b do. Rows past the end repeat the last one and are
+// not stored; `whole`: there are none.
 ALWAYS_INLINE void near_strip(const Strip *s, DType t, const int NF, const bool whole) {
     const void *pa[TILE_ROWS];
     UNROLL for (int i = 0; i < TILE_ROWS; i++) pa[i] = s->a + (whole || i < s->m ? i : s->m - 1) * s->a_row;
     for (int64_t j = 0; j < s->n; j += TILE_ROWS) {
         const char *b = s->b + j * s->b_row, *next = s->next + j * s->b_row;
         const int64_t m = whole ? TILE_ROWS : s->m, n = whole ? TILE_ROWS : s->n - j;
-        Vec acc[TILE], *kept = s->kept + j / TILE_ROWS * TILE;
+        Vec acc[TILE];
         if (s->begins) {
             UNROLL for (int i = 0; i < TILE; i++) acc[i] = (Vec){0};
         } else {
-            UNROLL for (int i = 0; i < TILE; i++) acc[i] = kept[i];
+            UNROLL for (int i = 0; i < TILE; i++) acc[i] = s->kept[j / TILE_ROWS * TILE + i];
         }
         UNROLL for (int g = 0; g < TILE_ROWS; g += GROUP) {
             const void *pb[GROUP], *pn[GROUP] = {0}, *near = g == 0 ? s->near + j / TILE_ROWS * s->a_row : NULL;
@@ -146,7 +147,7 @@ ALWAYS_INLINE void near_strip(const Strip *s, DType t, const int NF, const bool 
             UNROLL for (int i = 0; i < TILE_ROWS * GROUP; i++) acc[i / GROUP * TILE_ROWS + g + i % GROUP] = part[i];
         }
         if (!s->ends) {
-            UNROLL for (int i = 0; i < TILE; i++) kept[i] = acc[i];
+            UNROLL for (int i = 0; i < TILE; i++) s->kept[j / TILE_ROWS * TILE + i] = acc[i];
             continue;
         }
         float out[TILE], *c = s->c + j;
@@ -167,12 +168,12 @@ ALWAYS_INLINE void near_strip(const Strip *s, DType t, const int NF, const bool 
 static __attribute__((noinline)) void edge_strip_f32(const Strip *s) { near_strip(s, F32, 1, false); }
 static __attribute__((noinline)) void edge_strip_bf16(const Strip *s) { near_strip(s, BF16, 1, false); }
 
-// c[m,n] = (or +=, with `add`) a[m,K] b[n,K]^T for m <= BLOCK_M, a few rows of b after the other. A piece of K of
-// them stays in the first-level cache while strips of a come from the second, of which each asks for the next. The
-// first strips ask for the next rows of b, for each row once: eight for half of one a tile, four for a whole one, of
-// three the first for two.
-ALWAYS_INLINE void blocks(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
-                          int64_t K) {
+// c[m,n] = (or +=, with `add`) a[m,K] b[n,K]^T for m <= BLOCK_M, a few rows of b after the other; where rows of a have
+// to be widened, for m <= MORE and one chunk of K. A piece of K of the rows of b stays in the first-level cache while
+// strips of a come from the second, of which each asks for the next. The first GROUP strips ask for the next rows of b
+// too, all of them once; where there are 2 GROUP, so many for half of each; of GROUP - 1 the first for those of two.
+ALWAYS_INLINE void near_rows(float *c, int64_t stride, bool add, DType t, Rows a, int64_t m, Rows b, int64_t n,
+                             int64_t K) {
     const int64_t size = (int64_t)dtype_size(t), chunk = DOT_CHUNK / size, piece = NEAR_BYTES / size;
     const int64_t strips = (m + TILE_ROWS - 1) / TILE_ROWS, asking = strips < 2 * GROUP ? GROUP : 2 * GROUP;
     const int64_t rows = K < piece ? NEAR * piece / K / TILE_ROWS * TILE_ROWS : NEAR;
@@ -260,7 +261,7 @@ static void few_pack(FewRows *p, DType t, int MR, Rows a, int64_t m, int64_t K) 
 }
 
 // acc[R,MR] = the products of MR packed rows of a, from `a` on, and R rows of b, `row` elements apart, as lanes makes
-// them. What comes `ahead` elements after the rows in memory is asked for, as much as is read.
+// them. What comes `ahead` elements after them is asked for, in the order of memory where the rows have len elements.
 #define DEFINE_LANES_FEW(name, ElemA, Elem, Loaded, STEP, load_a, load, load_part, step)                               \
     ALWAYS_INLINE void name(Vec *acc, int MR, const int R, const ElemA *a, const Elem *b, int64_t row, int64_t len,    \
                             int64_t ahead) {                                                                           \
@@ -281,12 +282,13 @@ static void few_pack(FewRows *p, DType t, int MR, Rows a, int64_t m, int64_t K) 
 DEFINE_LANES_FEW(lanes_few_f32, float, float, Vec, WIDTH, load_f32, load_f32, load_f32_part, step_f32)
 DEFINE_LANES_FEW(lanes_few_bf16, RowElem, uint16_t, BfVec, WIDTH_BF16, load_row, load_bf16, load_bf16_part, step_bf16)
 
-// c[m,n] = a[m,K] b[n,K]^T for m <= MR <= FEW rows, whose packed bytes fit FEW_BYTES: b as row_alone reads it.
+// c[m,n] = a[m,K] b[n,K]^T for m <= MR <= FEW rows, whose packed bytes fit FEW_BYTES: R rows of b at a time, each to
+// its end, asked for two chunks ahead.
 ALWAYS_INLINE void rows_few(float *c, int64_t stride, DType t, const int MR, Rows a, int64_t m, Rows b, int64_t n,
                             int64_t K) {
     const int64_t size = DOT_CHUNK / (int64_t)dtype_size(t), group = TILE / MR;
-    // Rows of b at a time: eight sums would wait for their own last step.
-    const int R = MR == FEW && GROUP == TILE_ROWS ? 2 : 1;
+    // Two where eight sums alone would wait for their own last step, and registers hold sixteen.
+    const int R = MR == FEW && MANY_REGISTERS ? 2 : 1;
     const int64_t bytes = few_step_bytes(t) / few_step(t) * MR; // of an element of all rows
     FewRows few;
     few_pack(&few, t, MR, a, m, K);
@@ -294,7 +296,7 @@ ALWAYS_INLINE void rows_few(float *c, int64_t stride, DType t, const int MR, Row
         Vec acc[HELD][TILE];
         for (int64_t r = 0; r < group; r += R) {
             const Rows row = rows_at(b, j + r < n ? j + r : n - 1);
-            const int64_t to_next = j + r + 1 < n ? b.stride : 0; // the last row alone is read twice
+            const int64_t to_next = j + r + 1 < n ? b.stride : 0; // a last row alone: twice, and the second is dropped
             for (int64_t k = 0, h = 0; k < K; k += size, h++) {
                 const void *pa = few.steps + k * bytes, *pb = cols_at(row, k).data;
                 int64_t len = K - k < size ? K - k : size;
@@ -325,9 +327,10 @@ ALWAYS_INLINE void rows_few_any(float *c, int64_t stride, DType t, Rows a, int64
     }
 }
 // Whether m rows go by rows_few.
+_Static_assert(FEW_BYTES / 2 <= HELD * DOT_CHUNK, "rows_few holds the sums of all chunks of two rows");
 static bool are_few(DType t, int64_t m, int64_t K) {
-    const int64_t bytes = K * (int64_t)dtype_size(t), steps = (K + few_step(t) - 1) / few_step(t);
-    return m <= FEW && few_rows(m) * steps * few_step_bytes(t) <= FEW_BYTES && bytes <= HELD * DOT_CHUNK;
+    const int64_t steps = (K + few_step(t) - 1) / few_step(t);
+    return m <= FEW && few_rows(m) * steps * few_step_bytes(t) <= FEW_BYTES;
 }
 
 Rows dot_ready(Arena *scratch, Rows a, int64_t m, int64_t K) {
@@ -345,8 +348,8 @@ static inline Rows along(Rows r) { return (Rows){r.data, r.dtype, r.stride, fals
     }
 DEFINE_CHUNK(chunk_f32, chunk, F32)
 DEFINE_CHUNK(chunk_bf16, chunk, BF16)
-DEFINE_CHUNK(blocks_f32, blocks, F32)
-DEFINE_CHUNK(blocks_bf16, blocks, BF16)
+DEFINE_CHUNK(near_rows_f32, near_rows, F32)
+DEFINE_CHUNK(near_rows_bf16, near_rows, BF16)
 
 void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
     if (goes_by_tiles(a)) {
@@ -367,15 +370,15 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
         else rows_few_any(c, stride, BF16, a, m, b, n, K);
         return;
     }
-    // Rows of a that have to be widened are widened anew for every block of b: there should be few blocks, or few rows.
+    // near_rows has room for MORE widened rows of one chunk; more of them are widened anew for every BLOCK_N rows of b.
     const bool wide = WIDEN && a.dtype == BF16 && (m > MORE || K > size);
     if (m > FEW && !wide) {
         const int64_t step = m <= MORE ? K : size;
         for (int64_t k = 0; k < K; k += step)
             for (int64_t i = 0; i < m; i += BLOCK_M)
-                (a.dtype == F32 ? blocks_f32 : blocks_bf16)(c + i * stride, stride, k > 0, cols_at(rows_at(a, i), k),
-                                                            m - i < BLOCK_M ? m - i : BLOCK_M, cols_at(b, k), n,
-                                                            K - k < step ? K - k : step);
+                (a.dtype == F32 ? near_rows_f32 : near_rows_bf16)(
+                    c + i * stride, stride, k > 0, cols_at(rows_at(a, i), k), m - i < BLOCK_M ? m - i : BLOCK_M,
+                    cols_at(b, k), n, K - k < step ? K - k : step);
         return;
     }
     for (int64_t j = 0; j < n; j += BLOCK_N)
@@ -394,11 +397,14 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
 
 // --- All threads ---
 
-// Columns of a task of `block`. For few rows of a they are two tasks a thread, because what comes after a task is not
-// asked for; within what `sums` has room for.
+// The sums of a task, at most: of many rows of a, twice as many where each task widens its rows of b anew; of few.
+#define MANY_SUMS ((WIDEN ? 2 : 1) * BLOCK_M * BLOCK_N)
+#define MORE_SUMS (MORE * 4 * BLOCK_N)
+
+// Columns of a task. For few rows of a they make two tasks a thread, because what comes after a task is not asked for.
 static int64_t block_columns(int64_t m, int64_t n) {
     if (m > MORE) return BLOCK_N;
-    const int64_t least = BLOCK_N / 2, most = m <= FEW ? 16 * BLOCK_N : 4 * BLOCK_N;
+    const int64_t least = BLOCK_N / 2, most = MORE_SUMS / (m <= FEW ? FEW : MORE);
     const int64_t share = (n / (2 * thread_limit()) + NEAR - 1) / NEAR * NEAR;
     return share < least ? least : share < most ? share : most;
 }
@@ -410,9 +416,8 @@ static int64_t block_rows(DType t, int64_t m, int64_t n, int64_t K) {
 }
 
 // One task: c[m,n] by dot_block, by way of a block of sums where c is not f32 or is added to.
-#define BLOCK_SUMS ((WIDEN ? 2 : 1) * BLOCK_M * BLOCK_N)
-static void block(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
-    float sums[MORE * 4 * BLOCK_N > BLOCK_SUMS ? MORE * 4 * BLOCK_N : BLOCK_SUMS];
+static void task(Rows c, bool add, Rows a, int64_t m, Rows b, int64_t n, int64_t K) {
+    float sums[MORE_SUMS > MANY_SUMS ? MORE_SUMS : MANY_SUMS];
     bool direct = c.dtype == F32 && !add;
     dot_block(direct ? (float *)c.data : sums, direct ? c.stride : n, a, m, b, n, K);
     for (int64_t i = 0; !direct && i < m; i++) row_put((void *)rows_at(c, i).data, c.dtype, add, sums + i * n, n);
@@ -433,6 +438,6 @@ void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_
     for (int64_t j = 0; j < n; j += columns)
         for (int64_t i = 0; i < m; i += rows) {
             int64_t bm = m - i < rows ? m - i : rows, bn = n - j < columns ? n - j : columns;
-            block(cols_at(rows_at(c, i), j), add, rows_at(a, i), bm, rows_at(b, j), bn, K);
+            task(cols_at(rows_at(c, i), j), add, rows_at(a, i), bm, rows_at(b, j), bn, K);
         }
 }

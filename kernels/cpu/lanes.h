@@ -14,6 +14,7 @@
 #else
 #define GROUP 2
 #endif
+#define MANY_REGISTERS (GROUP == TILE_ROWS)
 static inline Vec load_f32(const float *p) {
     Vec x;
     memcpy(&x, p, sizeof x);
@@ -72,7 +73,7 @@ static inline BfVec load_row(const RowElem *p) {
     Vec x[2];
     memcpy(&x[0], p, sizeof x[0]);
     memcpy(&x[1], p + WIDTH, sizeof x[1]);
-    if (GROUP == TILE_ROWS) { // else there are too few registers
+    if (MANY_REGISTERS) {
         KEEP(x[0]);
         KEEP(x[1]);
     }
@@ -90,7 +91,7 @@ static inline BfVec load_bf16_most(const uint16_t *p, int64_t n) {
 // Defines a function: acc[MR,NR] += the products of MR rows of a and NR rows of b over len elements, still spread over
 // lanes; the tail is padded with zeros. Meanwhile other rows are prefetched: of the first NF <= NR of `next`, whose
 // elements have `size` bytes, into the second-level cache, len elements or, where `half` is 1, half of them; and of
-// `near`, unless it is NULL, len elements into the first.
+// `near`, unless it is NULL, a line for every step into the first.
 #define DEFINE_LANES(name, ElemA, Elem, Loaded, STEP, load_a, load_a_part, load, load_part, step)                      \
     ALWAYS_INLINE void name(Vec *acc, int MR, int NR, const ElemA *const *a, const Elem *const *b, int64_t len,        \
                             const int NF, const void *const *next, int64_t size, int half, const ElemA *near) {        \
@@ -131,7 +132,7 @@ ALWAYS_INLINE void lanes(Vec *acc, DType t, int MR, int NR, const void *const *a
 // first: in this order multiply-adds of f32 make the sums of lanes_bf16.
 #define WIDE_STRIDE (DOT_CHUNK / 2 + 16) // floats of a chunk; rows do not begin in one set of the first-level cache
 #if WIDEN
-static Rows wide_rows(float *to, int64_t stride, DType t, Rows a, int64_t m, int64_t len) {
+static inline Rows wide_rows(float *to, int64_t stride, DType t, Rows a, int64_t m, int64_t len) {
     if (t == F32) return a;
     for (int64_t i = 0; i < m; i++) {
         const uint16_t *row = rows_at(a, i).data;

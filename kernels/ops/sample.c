@@ -32,8 +32,8 @@ static inline vf gumbel(vu bits) {
 // What gumbel(bits) does not exceed, for a quarter of its work: -log(1 - u) is at least u, and log(u) at least the
 // exponent's. The thousandth is more than the rounding of either.
 static inline vf gumbel_most(vu bits) {
-    vi exponent = (vi)(__builtin_convertvector(bits, vf) + 0.5f) >> 23; // of 2^32 u
-    return __builtin_convertvector(159 - exponent, vf) * 0.693147182f + 0.001f;
+    vi exponent = (vi)(__builtin_convertvector(bits, vf) + 0.5f) >> 23; // of 2^32 u, and the bias of 127
+    return __builtin_convertvector(127 + 32 - exponent, vf) * 0.693147182f + 0.001f;
 }
 
 // The best candidate among the logits z[n] of tokens v, v + 1, ...; v is a multiple of 64; the lowest id wins a tie. z
@@ -48,9 +48,10 @@ static Candidate best_of(const float *z, int64_t v, int64_t n, bool greedy, uint
         vf score = vf_load(z + i);
         if (!greedy) {
             if (i % 64 == 0) bits = philox_tokens(seed, key, pos, (uint32_t)(v + i));
-            const vu u = bits.v[i % 64 / LANES];
-            if (!vi_any(score + gumbel_most(u) > most)) continue; // most vectors have no candidate
-            score += gumbel(u);
+            const vu words = bits.v[i % 64 / LANES];
+            // A tie with an earlier token loses, and rounding a sum keeps the order of what is added.
+            if (!vi_any(score + gumbel_most(words) > most)) continue;
+            score += gumbel(words);
         }
         vi better = score > top;
         top = pick(better, score, top);
