@@ -50,9 +50,10 @@ host    := $(addprefix host/,text config ranks files report rollout learn train 
 rooms   := $(base) $(kernels) models $(rewards) $(host)
 
 # ---- flags -----------------------------------------------------------------------------------------------------------
-optimize_release  := -O3 -g
+# -g1: the lines that profilers and sanitizers name; more of it is a third of the compiler's time. For a debugger there is
+# MODE=debug.
+optimize_release  := -O3 -g1
 optimize_debug    := -Og -g3
-# -g1: the lines that a sanitizer names; more of it is a third of the compiler's time. For a debugger there is MODE=debug.
 # The CUDA device under emulation (tests/emu): its kernels' memory is always guarded; and as on a GPU, so are 16-byte loads.
 optimize_emu      := -O2 -g1 -fno-omit-frame-pointer -fsanitize=address,alignment -fno-sanitize-recover=alignment
 optimize_sanitize := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
