@@ -326,8 +326,8 @@ ALWAYS_INLINE void rows_few_any(float *c, int64_t stride, DType t, Rows a, int64
     default: rows_few(c, stride, t, FEW, a, m, b, n, K);
     }
 }
-// Whether m rows go by rows_few.
 _Static_assert(FEW_BYTES / 2 <= HELD * DOT_CHUNK, "rows_few holds the sums of all chunks of two rows");
+// Whether m rows go by rows_few.
 static bool are_few(DType t, int64_t m, int64_t K) {
     const int64_t steps = (K + few_step(t) - 1) / few_step(t);
     return m <= FEW && few_rows(m) * steps * few_step_bytes(t) <= FEW_BYTES;
