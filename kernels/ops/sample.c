@@ -29,7 +29,7 @@ static inline vf gumbel(vu bits) {
     return -vf_log(-vf_log_reduced(f, e));
 }
 
-// What gumbel(bits) does not exceed, for a quarter of its work: -log(1 - u) is at least u, and log(u) at least the
+// What gumbel(bits) does not exceed, for a twelfth of its time: -log(1 - u) is at least u, and log(u) at least the
 // exponent's. The thousandth is more than the rounding of either.
 static inline vf gumbel_most(vu bits) {
     vi exponent = (vi)(__builtin_convertvector(bits, vf) + 0.5f) >> 23; // of 2^32 u, and the bias of 127
