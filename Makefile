@@ -83,8 +83,7 @@ libs  := $(LDFLAGS) $(if $(curl),-lcurl) -lpcre2-8 -lyaml -ljansson -lutf8proc -
 # kernels/cpu and kernels/ops are compiled once for each (include/engine/cpu_isa.h), all else for the plain architecture: one
 # program runs on every machine of it. What the compiler does not know is left out.
 ifneq ($(filter x86_64%,$(machine)),)
-# Of 64-byte vectors in pieces of 16, -O3 makes code for ten times as long. Here nobody waits for it but the compiler.
-isa_generic     := $(if $(filter release,$(MODE)),-O2)
+isa_generic     :=
 isa_avx2        := -mavx2 -mfma -mbmi2
 isa_avx512      := $(isa_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
 isa_avx512_bf16 := $(isa_avx512) -mavx512bf16

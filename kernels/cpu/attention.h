@@ -8,8 +8,14 @@
 #pragma once
 #include "simd.h"
 
-#define CHUNK      64 // keys
-#define BLOCK_ROWS 8  // query rows whose accumulators fit the registers
+#define CHUNK 64 // keys
+// Query rows whose accumulators, two vectors each, fit the registers; of half as many rows they are four.
+#if defined(ISA_avx512)
+#define BLOCK_ROWS 8
+#else
+#define BLOCK_ROWS 6
+#endif
+#define VECTORS_OF(rows) ((rows) > BLOCK_ROWS / 2 ? 2 : 4)
 
 // The floats that a row of d floats takes up: whole vectors, the rest zero.
 static inline int64_t padded(int64_t d) { return (d + LANES - 1) / LANES * LANES; }
@@ -20,13 +26,18 @@ static inline int64_t padded(int64_t d) { return (d + LANES - 1) / LANES * LANES
 #define FOR_CONST_ROWS(rows, F)                                                                                        \
     switch (rows) {                                                                                                    \
         CASE(1, F(1))                                                                                                  \
-        CASE(2, F(2)) CASE(3, F(3)) CASE(4, F(4)) CASE(5, F(5)) CASE(6, F(6)) CASE(7, F(7)) default : F(8);            \
+        CASE(2, F(2)) CASE(3, F(3)) CASE(4, F(4)) CASE(5, F(5)) MORE_ROWS(F) default : F(BLOCK_ROWS);                  \
     }
+#if BLOCK_ROWS == 8
+#define MORE_ROWS(F) CASE(6, F(6)) CASE(7, F(7))
+#else
+#define MORE_ROWS(F)
+#endif
 
 // s[rows, CHUNK] = a[rows, lda] bt[d, CHUNK], for the first `keys` columns (rounded up to whole vectors).
 ALWAYS_INLINE void scores_const(float *s, const float *a, int64_t lda, const float *bt, int64_t d, int64_t keys,
                                 const int rows) {
-    const int w = rows > 4 ? 2 : 4; // vectors of keys at a time
+    const int w = VECTORS_OF(rows); // of keys at a time
     for (int64_t j = 0; j < keys; j += w * LANES) {
         vf acc[BLOCK_ROWS][4] = {0};
         for (int64_t i = 0; i < d; i++) {
@@ -61,7 +72,7 @@ ALWAYS_INLINE void products_const(float *c, int64_t ldc, const float *a, int64_t
 }
 ALWAYS_INLINE void products_columns(float *c, int64_t ldc, const float *a, int64_t ar, int64_t ak, const float *b,
                                     int64_t n, const int rows) {
-    const int w = rows > 4 ? 2 : 4;
+    const int w = VECTORS_OF(rows);
     int64_t i = 0;
     for (; i + w * LANES <= ldc; i += w * LANES) products_const(c + i, ldc, a, ar, ak, b + i, ldc, n, rows, w);
     for (; i < ldc; i += LANES) products_const(c + i, ldc, a, ar, ak, b + i, ldc, n, rows, 1);
@@ -82,7 +93,7 @@ static inline void products(float *c, int64_t ld, const float *a, int64_t ar, in
 #undef PRODUCTS
 }
 
-// x[r] = 16 elements at i of row[r], for the first n <= 16 rows; the others are 0.
+// x[r] = LANES elements at i of row[r], for the first n <= LANES rows; the others are 0.
 ALWAYS_INLINE void load_square(vf x[LANES], const void *const *row, int64_t n, DType t, int64_t i, int64_t left) {
     for (int64_t r = 0; r < LANES; r++) x[r] = r < n ? row_load_part(row[r], t, i, left) : vf_set(0);
 }
@@ -144,7 +155,7 @@ static inline Queries queries_at(float *p, int64_t rows, int64_t dp) {
 // Turns one row's scores s[CHUNK] into e^(s - m), 0 for keys from n on, and updates m and l. Returns the factor by
 // which the row's output so far has to be scaled.
 static inline float softmax_step(float *s, int64_t n, float *m, float *l) {
-    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const vi lane = vi_lanes();
     vf x[CHUNK / LANES], top = vf_set(*m), p[CHUNK / LANES] = {0};
     for (int64_t v = 0; v * LANES < n; v++) {
         vi seen = lane < (int32_t)(n - v * LANES);
@@ -156,7 +167,9 @@ static inline float softmax_step(float *s, int64_t n, float *m, float *l) {
         p[v] = vf_exp(x[v] - max);
         vf_store(s + v * LANES, p[v]);
     }
-    *l = *l * past + vf_sum((p[0] + p[1]) + (p[2] + p[3]));
+    for (int left = CHUNK / LANES / 2; left > 0; left /= 2)
+        for (int v = 0; v < left; v++) p[v] = p[2 * v] + p[2 * v + 1];
+    *l = *l * past + vf_sum(p[0]);
     *m = max;
     return past;
 }

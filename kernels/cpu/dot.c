@@ -30,14 +30,14 @@
 ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Rows a, int64_t m, Rows b, int64_t n,
                         int64_t len, const bool whole, const int NF, Rows next) {
     const int NR = TILE / MR;
-    Vec acc[TILE];
+    vf acc[TILE];
     const void *pa[TILE_ROWS], *pb[GROUP], *pn[GROUP] = {0};
     UNROLL for (int i = 0; i < MR; i++) pa[i] = rows_at(a, whole || i < m ? i : m - 1).data;
     UNROLL for (int g = 0; g < NR; g += GROUP) {
         UNROLL for (int j = 0; j < GROUP; j++) pb[j] = rows_at(b, whole || g + j < n ? g + j : n - 1).data;
         UNROLL for (int j = 0; j < NF; j++) pn[j] = rows_at(next, g + j).data;
-        Vec partial[TILE_ROWS * GROUP];
-        UNROLL for (int i = 0; i < MR * GROUP; i++) partial[i] = (Vec){0};
+        vf partial[TILE_ROWS * GROUP];
+        UNROLL for (int i = 0; i < MR * GROUP; i++) partial[i] = (vf){0};
         lanes(partial, t, MR, GROUP, pa, pb, len, NF, pn, (int64_t)dtype_size(next.dtype), 0, NULL);
         UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < GROUP; j++) acc[i * NR + g + j] =
             partial[i * GROUP + j];
@@ -115,7 +115,7 @@ typedef struct {
     float *c;                  // the outputs, rows `stride` apart
     int64_t stride, m, n, len; // m: the rows of a that are left, of which the first TILE_ROWS are taken
     bool add, begins, ends;    // whether c is added to; whether this is the chunk's first piece, its last
-    Vec *kept;         // [n / TILE_ROWS, TILE], rounded up: the tiles' sums over the pieces so far, spread over lanes
+    vf *kept;          // [n / TILE_ROWS, TILE], rounded up: the tiles' sums over the pieces so far, spread over lanes
     const char *a, *b; // the first rows
     const char *near, *next; // the next rows of a, and of b, to ask for meanwhile
     int64_t a_row, b_row;    // bytes from a row to the next
@@ -131,9 +131,9 @@ ALWAYS_INLINE void near_strip(const Strip *s, DType t, const int NF, const bool 
     for (int64_t j = 0; j < s->n; j += TILE_ROWS) {
         const char *b = s->b + j * s->b_row, *next = s->next + j * s->b_row;
         const int64_t m = whole ? TILE_ROWS : s->m, n = whole ? TILE_ROWS : s->n - j;
-        Vec acc[TILE];
+        vf acc[TILE];
         if (s->begins) {
-            UNROLL for (int i = 0; i < TILE; i++) acc[i] = (Vec){0};
+            UNROLL for (int i = 0; i < TILE; i++) acc[i] = (vf){0};
         } else {
             UNROLL for (int i = 0; i < TILE; i++) acc[i] = s->kept[j / TILE_ROWS * TILE + i];
         }
@@ -141,7 +141,7 @@ ALWAYS_INLINE void near_strip(const Strip *s, DType t, const int NF, const bool 
             const void *pb[GROUP], *pn[GROUP] = {0}, *near = g == 0 ? s->near + j / TILE_ROWS * s->a_row : NULL;
             UNROLL for (int i = 0; i < GROUP; i++) pb[i] = b + (g + i < n ? g + i : n - 1) * s->b_row;
             UNROLL for (int i = 0; i < NF; i++) pn[i] = next + (g + i) * s->b_row;
-            Vec part[TILE_ROWS * GROUP];
+            vf part[TILE_ROWS * GROUP];
             UNROLL for (int i = 0; i < TILE_ROWS * GROUP; i++) part[i] = acc[i / GROUP * TILE_ROWS + g + i % GROUP];
             lanes(part, t, TILE_ROWS, GROUP, pa, pb, s->len, NF, pn, (int64_t)dtype_size(t), s->half, near);
             UNROLL for (int i = 0; i < TILE_ROWS * GROUP; i++) acc[i / GROUP * TILE_ROWS + g + i % GROUP] = part[i];
@@ -177,7 +177,7 @@ ALWAYS_INLINE void near_rows(float *c, int64_t stride, bool add, DType t, Rows a
     const int64_t size = (int64_t)dtype_size(t), chunk = DOT_CHUNK / size, piece = NEAR_BYTES / size;
     const int64_t strips = (m + TILE_ROWS - 1) / TILE_ROWS, asking = strips < 2 * GROUP ? GROUP : 2 * GROUP;
     const int64_t rows = K < piece ? NEAR * piece / K / TILE_ROWS * TILE_ROWS : NEAR;
-    Vec kept[BLOCK_M / TILE_ROWS][NEAR / TILE_ROWS * TILE]; // where K has more pieces than one
+    vf kept[BLOCK_M / TILE_ROWS][NEAR / TILE_ROWS * TILE]; // where K has more pieces than one
     _Alignas(64) float wide[WIDE_FLOATS(MORE)];
     a = wide_rows(wide, WIDE_STRIDE, t, a, m, K);
     Strip s = {.stride = stride, .a_row = a.stride * (int64_t)dtype_size(a.dtype), .b_row = b.stride * size};
@@ -214,14 +214,14 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
         for (int64_t k = k0, h = 0; k < K && h < HELD; k += size, h++)
             pa[h] = wide_rows(wide + h * WIDE_STRIDE, 0, t, cols_at(a, k), 1, K - k < size ? K - k : size).data;
         for (int64_t j = 0; j < n; j += TILE) {
-            Vec acc[HELD][TILE];
+            vf acc[HELD][TILE];
             int chunks = 0;
             for (int r = 0; r < TILE; r++) {
                 Rows row = rows_at(b, j + r < n ? j + r : n - 1);
                 chunks = 0;
                 for (int64_t k = k0; k < K && chunks < HELD; k += size, chunks++) {
                     const void *pb = cols_at(row, k).data, *next = cols_at(row, k + size).data;
-                    acc[chunks][r] = (Vec){0};
+                    acc[chunks][r] = (vf){0};
                     lanes(&acc[chunks][r], t, 1, 1, pa + chunks, &pb, K - k < size ? K - k : size, 1, &next,
                           (int64_t)dtype_size(t), 0, NULL);
                 }
@@ -240,8 +240,8 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
 typedef struct {
     _Alignas(64) char steps[FEW_BYTES];
 } FewRows;
-static int64_t few_step(DType t) { return t == F32 ? WIDTH : WIDTH_BF16; } // elements
-static int64_t few_step_bytes(DType t) { return t == F32 || !WIDEN ? (int64_t)sizeof(Vec) : (int64_t)sizeof(BfVec); }
+static int64_t few_step(DType t) { return t == F32 ? LANES : WIDTH_BF16; } // elements
+static int64_t few_step_bytes(DType t) { return t == F32 || !WIDEN ? (int64_t)sizeof(vf) : (int64_t)sizeof(BfVec); }
 
 static void few_pack(FewRows *p, DType t, int MR, Rows a, int64_t m, int64_t K) {
     const int64_t step = few_step(t), bytes = few_step_bytes(t);
@@ -263,9 +263,9 @@ static void few_pack(FewRows *p, DType t, int MR, Rows a, int64_t m, int64_t K) 
 // acc[R,MR] = the products of MR packed rows of a, from `a` on, and R rows of b, `row` elements apart, as lanes makes
 // them. What comes `ahead` elements after them is asked for, in the order of memory where the rows have len elements.
 #define DEFINE_LANES_FEW(name, ElemA, Elem, Loaded, STEP, load_a, load, load_part, step)                               \
-    ALWAYS_INLINE void name(Vec *acc, int MR, const int R, const ElemA *a, const Elem *b, int64_t row, int64_t len,    \
+    ALWAYS_INLINE void name(vf *acc, int MR, const int R, const ElemA *a, const Elem *b, int64_t row, int64_t len,     \
                             int64_t ahead) {                                                                           \
-        UNROLL for (int i = 0; i < R * MR; i++) acc[i] = (Vec){0};                                                     \
+        UNROLL for (int i = 0; i < R * MR; i++) acc[i] = (vf){0};                                                      \
         for (int64_t k = 0; k < len; k += STEP, a += MR * STEP) {                                                      \
             Loaded y[2];                                                                                               \
             UNROLL for (int r = 0; r < R; r++) {                                                                       \
@@ -279,7 +279,7 @@ static void few_pack(FewRows *p, DType t, int MR, Rows a, int64_t m, int64_t K) 
             }                                                                                                          \
         }                                                                                                              \
     }
-DEFINE_LANES_FEW(lanes_few_f32, float, float, Vec, WIDTH, load_f32, load_f32, load_f32_part, step_f32)
+DEFINE_LANES_FEW(lanes_few_f32, float, float, vf, LANES, load_f32, load_f32, load_f32_part, step_f32)
 DEFINE_LANES_FEW(lanes_few_bf16, RowElem, uint16_t, BfVec, WIDTH_BF16, load_row, load_bf16, load_bf16_part, step_bf16)
 
 // c[m,n] = a[m,K] b[n,K]^T for m <= MR <= FEW rows, whose packed bytes fit FEW_BYTES: R rows of b at a time, each to
@@ -293,14 +293,14 @@ ALWAYS_INLINE void rows_few(float *c, int64_t stride, DType t, const int MR, Row
     FewRows few;
     few_pack(&few, t, MR, a, m, K);
     for (int64_t j = 0; j < n; j += group) {
-        Vec acc[HELD][TILE];
+        vf acc[HELD][TILE];
         for (int64_t r = 0; r < group; r += R) {
             const Rows row = rows_at(b, j + r < n ? j + r : n - 1);
             const int64_t to_next = j + r + 1 < n ? b.stride : 0; // a last row alone: twice, and the second is dropped
             for (int64_t k = 0, h = 0; k < K; k += size, h++) {
                 const void *pa = few.steps + k * bytes, *pb = cols_at(row, k).data;
                 int64_t len = K - k < size ? K - k : size;
-                Vec part[TILE];
+                vf part[TILE];
                 if (t == F32) lanes_few_f32(part, MR, R, pa, pb, to_next, len, 2 * size);
                 else lanes_few_bf16(part, MR, R, pa, pb, to_next, len, 2 * size);
                 UNROLL for (int i = 0; i < R * MR; i++) acc[h][r * MR + i] = part[i];

@@ -1,4 +1,4 @@
-// Rows of two operands multiplied vector by vector along K, with sums spread over the lanes of Vec; and the tree that
+// Rows of two operands multiplied vector by vector along K, with sums spread over the lanes of vf; and the tree that
 // makes one sum of each. The order of a sum is dot.h's.
 #pragma once
 #include "dot.h"
@@ -15,23 +15,23 @@
 #define GROUP 2
 #endif
 #define MANY_REGISTERS (GROUP == TILE_ROWS)
-static inline Vec load_f32(const float *p) {
-    Vec x;
+static inline vf load_f32(const float *p) {
+    vf x;
     memcpy(&x, p, sizeof x);
     KEEP(x);
     return x;
 }
-// The first n < WIDTH elements, then zeros.
-static inline Vec load_f32_part(const float *p, int64_t n) {
-    Vec x = {0};
+// The first n < LANES elements, then zeros.
+static inline vf load_f32_part(const float *p, int64_t n) {
+    vf x = {0};
     for (int64_t i = 0; i < n; i++) x[i] = p[i];
     return x;
 }
 #if defined(ISA_avx512_bf16)
 #define WIDTH_BF16 32
-typedef Vec BfVec; // WIDTH pairs of bf16
+typedef vf BfVec; // LANES pairs of bf16
 static inline BfVec load_bf16(const uint16_t *p) {
-    Vec x;
+    vf x;
     memcpy(&x, p, sizeof x);
     return x;
 }
@@ -39,40 +39,40 @@ static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
 #if defined(__AVX512BF16__)
     return (BfVec)_mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), p);
 #else
-    Vec x = {0};
+    vf x = {0};
     memcpy(&x, p, (size_t)n * sizeof *p);
     return x;
 #endif
 }
-static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_pair(acc, a, b); }
+static inline vf step_bf16(vf acc, BfVec a, BfVec b) { return step_pair(acc, a, b); }
 typedef uint16_t RowElem; // of the rows of a that lanes_bf16 reads
 static inline BfVec load_row(const RowElem *p) { return load_bf16(p); }
 static inline BfVec load_row_part(const RowElem *p, int64_t n) { return load_bf16_part(p, n); }
 #define WIDEN false
 #else
-#define WIDTH_BF16 (2 * WIDTH)
+#define WIDTH_BF16 (2 * LANES)
 typedef struct {
-    Vec even, odd; // elements, widened
+    vf even, odd; // elements, widened
 } BfVec;
 static inline BfVec load_bf16(const uint16_t *p) {
-    VecU u;
+    vu u;
     memcpy(&u, p, sizeof u);
     KEEP(u);
-    return (BfVec){(Vec)(u << 16), (Vec)(u & 0xffff0000u)};
+    return (BfVec){(vf)(u << 16), (vf)(u & 0xffff0000u)};
 }
 static inline BfVec load_bf16_part(const uint16_t *p, int64_t n) {
     uint16_t h[WIDTH_BF16] = {0};
     for (int64_t i = 0; i < n; i++) h[i] = p[i];
     return load_bf16(h);
 }
-static inline Vec step_bf16(Vec acc, BfVec a, BfVec b) { return step_f32(step_f32(acc, a.even, b.even), a.odd, b.odd); }
+static inline vf step_bf16(vf acc, BfVec a, BfVec b) { return step_f32(step_f32(acc, a.even, b.even), a.odd, b.odd); }
 // Widening takes as many instructions as half the multiply-adds of a tile. So rows of a are widened once (wide_rows),
 // not once for every tile.
 typedef float RowElem;
 static inline BfVec load_row(const RowElem *p) {
-    Vec x[2];
+    vf x[2];
     memcpy(&x[0], p, sizeof x[0]);
-    memcpy(&x[1], p + WIDTH, sizeof x[1]);
+    memcpy(&x[1], p + LANES, sizeof x[1]);
     if (MANY_REGISTERS) {
         KEEP(x[0]);
         KEEP(x[1]);
@@ -93,7 +93,7 @@ static inline BfVec load_bf16_most(const uint16_t *p, int64_t n) {
 // elements have `size` bytes, into the second-level cache, len elements or, where `half` is 1, half of them; and of
 // `near`, unless it is NULL, a line for every step into the first.
 #define DEFINE_LANES(name, ElemA, Elem, Loaded, STEP, load_a, load_a_part, load, load_part, step)                      \
-    ALWAYS_INLINE void name(Vec *acc, int MR, int NR, const ElemA *const *a, const Elem *const *b, int64_t len,        \
+    ALWAYS_INLINE void name(vf *acc, int MR, int NR, const ElemA *const *a, const Elem *const *b, int64_t len,         \
                             const int NF, const void *const *next, int64_t size, int half, const ElemA *near) {        \
         int64_t k = 0;                                                                                                 \
         for (; k + STEP <= len; k += STEP) {                                                                           \
@@ -115,11 +115,11 @@ static inline BfVec load_bf16_most(const uint16_t *p, int64_t n) {
             }                                                                                                          \
         }                                                                                                              \
     }
-DEFINE_LANES(lanes_f32, float, float, Vec, WIDTH, load_f32, load_f32_part, load_f32, load_f32_part, step_f32)
+DEFINE_LANES(lanes_f32, float, float, vf, LANES, load_f32, load_f32_part, load_f32, load_f32_part, step_f32)
 DEFINE_LANES(lanes_bf16, RowElem, uint16_t, BfVec, WIDTH_BF16, load_row, load_row_part, load_bf16, load_bf16_part,
              step_bf16)
 
-ALWAYS_INLINE void lanes(Vec *acc, DType t, int MR, int NR, const void *const *a, const void *const *b, int64_t len,
+ALWAYS_INLINE void lanes(vf *acc, DType t, int MR, int NR, const void *const *a, const void *const *b, int64_t len,
                          const int NF, const void *const *next, int64_t size, int half, const void *near) {
     if (t == F32)
         lanes_f32(acc, MR, NR, (const float *const *)a, (const float *const *)b, len, NF, next, size, half, near);
@@ -155,41 +155,42 @@ static inline Rows wide_rows(float *to, int64_t stride, DType t, Rows a, int64_t
 
 // --- Sixteen sums over lanes at once ---
 
-// sum_lanes: out[j] = the sum of v[j]'s lanes for 16 vectors, by a tree (halves, quarters, ...).
-#if WIDTH == 16
 // A fold adds the upper to the lower half of the lanes that are left of a, and of b, and puts both results in one
 // vector.
 #define PICK(...) __builtin_shufflevector(a, b, __VA_ARGS__)
-static inline Vec fold8(Vec a, Vec b) {
+#if LANES == 16
+static inline vf fold8(vf a, vf b) {
     return PICK(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
            PICK(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
 }
-static inline Vec fold4(Vec a, Vec b) {
+static inline vf fold4(vf a, vf b) {
     return PICK(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
            PICK(4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
 }
-static inline Vec fold2(Vec a, Vec b) {
+static inline vf fold2(vf a, vf b) {
     return PICK(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
            PICK(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
 }
-static inline Vec fold1(Vec a, Vec b) {
+static inline vf fold1(vf a, vf b) {
     return PICK(0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
            PICK(1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
 }
-ALWAYS_INLINE void sum_lanes(float *out, const Vec *v) {
-    Vec t[4];
-    UNROLL for (int r = 0; r < 4; r++) t[r] = fold4(fold8(v[r], v[4 + r]), fold8(v[8 + r], v[12 + r]));
-    Vec sum = fold1(fold2(t[0], t[1]), fold2(t[2], t[3]));
-    memcpy(out, &sum, sizeof sum);
-}
+// The folds of v[0], v[4], ... until four lanes are left of each.
+ALWAYS_INLINE vf quarter(const vf *v) { return fold4(fold8(v[0], v[4]), fold8(v[8], v[12])); }
+#elif LANES == 8
+static inline vf fold4(vf a, vf b) { return PICK(0, 1, 2, 3, 8, 9, 10, 11) + PICK(4, 5, 6, 7, 12, 13, 14, 15); }
+static inline vf fold2(vf a, vf b) { return PICK(0, 1, 8, 9, 4, 5, 12, 13) + PICK(2, 3, 10, 11, 6, 7, 14, 15); }
+static inline vf fold1(vf a, vf b) { return PICK(0, 2, 8, 10, 4, 6, 12, 14) + PICK(1, 3, 9, 11, 5, 7, 13, 15); }
+ALWAYS_INLINE vf quarter(const vf *v) { return fold4(v[0], v[4]); }
 #else
-ALWAYS_INLINE void sum_lanes(float *out, const Vec *v) {
-    for (int j = 0; j < TILE; j++) {
-        float s[WIDTH];
-        memcpy(s, &v[j], sizeof s);
-        for (int n = WIDTH / 2; n > 0; n /= 2)
-            for (int i = 0; i < n; i++) s[i] += s[i + n];
-        out[j] = s[0];
+static inline vf fold2(vf a, vf b) { return PICK(0, 1, 4, 5) + PICK(2, 3, 6, 7); }
+static inline vf fold1(vf a, vf b) { return PICK(0, 2, 4, 6) + PICK(1, 3, 5, 7); }
+ALWAYS_INLINE vf quarter(const vf *v) { return v[0]; }
+#endif
+// out[j] = the sum of v[j]'s lanes for 16 vectors, by a tree (halves, quarters, ...).
+ALWAYS_INLINE void sum_lanes(float *out, const vf *v) {
+    UNROLL for (int j = 0; j < TILE; j += LANES, v += LANES) {
+        vf sum = fold1(fold2(quarter(v), quarter(v + 1)), fold2(quarter(v + 2), quarter(v + 3)));
+        vf_store(out + j, sum);
     }
 }
-#endif

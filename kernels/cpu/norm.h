@@ -7,17 +7,17 @@
 // Returns rstd, the reciprocal of the root mean square.
 ALWAYS_INLINE float norm_row(void *y, void *sum, const void *x, const void *delta, DType t, const void *w, DType tw,
                              int64_t D, float eps) {
-    vf ss = {0};
-    FOR_LANES(i, n, D, {
+    vf ss[PARTS] = {0};
+    FOR_PARTS(i, n, part, D, {
         vf v = row_load_part(x, t, i, n);
         if (delta) {
             // Stored, then read back: the norm must see what the residual stream will hold.
             row_store_part(sum, t, i, n, v + row_load_part(delta, t, i, n));
             v = row_load_part(sum, t, i, n);
         }
-        ss = vf_fma(v, v, ss);
+        ss[part] = vf_fma(v, v, ss[part]);
     });
-    float rstd = 1.0f / sqrtf(vf_sum(ss) / (float)D + eps);
+    float rstd = 1.0f / sqrtf(parts_sum(ss) / (float)D + eps);
     const void *in = delta ? sum : x;
     FOR_LANES(i, n, D,
               { row_store_part(y, t, i, n, row_load_part(in, t, i, n) * vf_set(rstd) * row_load_part(w, tw, i, n)); });
@@ -27,12 +27,12 @@ ALWAYS_INLINE float norm_row(void *y, void *sum, const void *x, const void *delt
 // dx[D] = the gradient through the norm of x, plus dres where that is not NULL; dw[D] += in f32. dx may be dres or dy.
 ALWAYS_INLINE void norm_row_bwd(void *dx, float *dw, const void *dres, const void *dy, const void *x, DType t,
                                 float rstd, const void *w, DType tw, int64_t D) {
-    vf dot = {0};
-    FOR_LANES(i, n, D, {
+    vf dot[PARTS] = {0};
+    FOR_PARTS(i, n, part, D, {
         vf gx = row_load_part(dy, t, i, n) * row_load_part(x, t, i, n);
-        dot = vf_fma(gx, row_load_part(w, tw, i, n), dot);
+        dot[part] = vf_fma(gx, row_load_part(w, tw, i, n), dot[part]);
     });
-    float c = vf_sum(dot) / (float)D * rstd * rstd;
+    float c = parts_sum(dot) / (float)D * rstd * rstd;
     FOR_LANES(i, n, D, {
         vf g = row_load_part(dy, t, i, n), v = row_load_part(x, t, i, n);
         vf out = vf_set(rstd) * (g * row_load_part(w, tw, i, n) - v * vf_set(c));

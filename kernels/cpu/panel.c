@@ -20,7 +20,7 @@
 #define VECTORS 2
 #define ROWS    4
 #endif
-#define PANEL   (WIDTH * VECTORS) // rows of b
+#define PANEL   (LANES * VECTORS) // rows of b
 #define UNITS   256               // units of a chunk of K
 #define BLOCK_A 96                // rows of a that are packed at a time
 // A task is so many outputs, as many columns where a has to be packed, which then is packed once for all of them, and
@@ -51,43 +51,43 @@ ALWAYS_INLINE bool lies_in_units(Rows r, int64_t K) {
 
 // --- Packing: dst[u * ld + i] = unit u of row i; past the last row, zeros up to a whole vector ---
 
-// The first WIDTH units of a row that is contiguous along K and has `len` elements left; zeros past the last.
-ALWAYS_INLINE Vec units_along(const char *row, DType t, int64_t len) {
-    size_t bytes = (size_t)(WIDTH * unit_elements(t)) * dtype_size(t), left = (size_t)len * dtype_size(t);
-    Vec x = {0};
+// The first LANES units of a row that is contiguous along K and has `len` elements left; zeros past the last.
+ALWAYS_INLINE vf units_along(const char *row, DType t, int64_t len) {
+    size_t bytes = (size_t)(LANES * unit_elements(t)) * dtype_size(t), left = (size_t)len * dtype_size(t);
+    vf x = {0};
     if (unit_elements(t) == 2 || t == F32) {
         memcpy(&x, row, left < bytes ? left : bytes);
         return x;
     }
-    Half h = {0};
+    vh h = {0};
     memcpy(&h, row, left < bytes ? left : bytes);
-    return (Vec)(__builtin_convertvector(h, VecU) << 16);
+    return (vf)(vu_widen(h) << 16);
 }
-// x[j] = unit j of WIDTH rows, of which n exist, with `len` elements left; `whole`: all rows and units exist.
-ALWAYS_INLINE void load_square(Vec x[WIDTH], const char *row, int64_t stride, DType t, int64_t n, int64_t len,
+// x[j] = unit j of LANES rows, of which n exist, with `len` elements left; `whole`: all rows and units exist.
+ALWAYS_INLINE void load_square(vf x[LANES], const char *row, int64_t stride, DType t, int64_t n, int64_t len,
                                const bool whole) {
-    UNROLL for (int64_t j = 0; j < WIDTH; j++) {
-        x[j] = (Vec){0};
-        if (whole || j < n) x[j] = units_along(row + j * stride, t, whole ? WIDTH * unit_elements(t) : len);
+    UNROLL for (int64_t j = 0; j < LANES; j++) {
+        x[j] = (vf){0};
+        if (whole || j < n) x[j] = units_along(row + j * stride, t, whole ? LANES * unit_elements(t) : len);
     }
-    transpose_square(x);
+    vf_transpose(x);
 }
-// Packs WIDTH rows x WIDTH units, as load_square reads them.
+// Packs LANES rows x LANES units, as load_square reads them.
 ALWAYS_INLINE void pack_square(uint32_t *dst, int64_t ld, const char *row, int64_t stride, DType t, int64_t n,
                                int64_t len, const bool whole) {
-    Vec x[WIDTH];
+    vf x[LANES];
     load_square(x, row, stride, t, n, len, whole);
     int64_t units = (len + unit_elements(t) - 1) / unit_elements(t);
-    UNROLL for (int64_t j = 0; j < WIDTH; j++) if (whole || j < units) memcpy(dst + j * ld, &x[j], sizeof x[j]);
+    UNROLL for (int64_t j = 0; j < LANES; j++) if (whole || j < units) memcpy(dst + j * ld, &x[j], sizeof x[j]);
 }
 // Packs n rows that are contiguous along K.
 ALWAYS_INLINE void pack_along(uint32_t *dst, int64_t ld, Rows r, DType t, int64_t n, int64_t len) {
-    const int64_t each = unit_elements(t), size = (int64_t)dtype_size(t), step = WIDTH * each, stride = r.stride * size;
-    for (int64_t i = 0; i < n; i += WIDTH) {
+    const int64_t each = unit_elements(t), size = (int64_t)dtype_size(t), step = LANES * each, stride = r.stride * size;
+    for (int64_t i = 0; i < n; i += LANES) {
         const char *row = rows_at(r, i).data;
         for (int64_t k = 0; k < len; k += step) {
             uint32_t *to = dst + k / each * ld + i;
-            if (n - i >= WIDTH && len - k >= step) pack_square(to, ld, row + k * size, stride, t, WIDTH, step, true);
+            if (n - i >= LANES && len - k >= step) pack_square(to, ld, row + k * size, stride, t, LANES, step, true);
             else pack_square(to, ld, row + k * size, stride, t, n - i, len - k, false);
         }
     }
@@ -95,12 +95,12 @@ ALWAYS_INLINE void pack_along(uint32_t *dst, int64_t ld, Rows r, DType t, int64_
 
 #define PACK_AHEAD 32 // lines of memory that are asked for before they are packed
 
-// One unit of WIDTH rows that run down memory, of which n exist: the rows' elements lie side by side in `line`, the
+// One unit of LANES rows that run down memory, of which n exist: the rows' elements lie side by side in `line`, the
 // second ones of pairs in `next`.
-ALWAYS_INLINE VecU units_down(const char *line, const char *next, DType t, int64_t n) {
-    VecU x = {0};
+ALWAYS_INLINE vu units_down(const char *line, const char *next, DType t, int64_t n) {
+    vu x = {0};
     if (t == F32) {
-        memcpy(&x, line, n >= WIDTH ? sizeof x : (size_t)n * 4);
+        memcpy(&x, line, n >= LANES ? sizeof x : (size_t)n * 4);
         return x;
     }
     if (unit_elements(t) == 1) return half_line(line, n) << 16;
@@ -117,12 +117,12 @@ ALWAYS_INLINE void pack_down(uint32_t *dst, int64_t ld, Rows r, DType t, int64_t
             __builtin_prefetch(line + PACK_AHEAD * r.stride * size + at);
             if (each == 2) __builtin_prefetch(line + (PACK_AHEAD + 1) * r.stride * size + at);
         }
-        for (; i + WIDTH <= n; i += WIDTH) {
-            VecU x = units_down(line + i * size, next ? next + i * size : NULL, t, WIDTH);
+        for (; i + LANES <= n; i += LANES) {
+            vu x = units_down(line + i * size, next ? next + i * size : NULL, t, LANES);
             memcpy(dst + i, &x, sizeof x);
         }
         if (i < n) {
-            VecU x = units_down(line + i * size, next ? next + i * size : NULL, t, n - i);
+            vu x = units_down(line + i * size, next ? next + i * size : NULL, t, n - i);
             memcpy(dst + i, &x, sizeof x);
         }
     }
@@ -136,16 +136,16 @@ static void pack(uint32_t *dst, int64_t ld, Rows r, int64_t n, int64_t len) {
 
 // --- Tiles ---
 
-static inline Vec unit_load(const uint32_t *p) {
-    Vec x;
+static inline vf unit_load(const uint32_t *p) {
+    vf x;
     memcpy(&x, p, sizeof x);
     KEEP(x);
     return x;
 }
-static inline Vec unit_broadcast(const void *p) {
+static inline vf unit_broadcast(const void *p) {
     uint32_t u;
     memcpy(&u, p, sizeof u);
-    Vec x = (Vec)(u - (VecU){0});
+    vf x = (vf)(u - (vu){0});
     KEEP(x);
     return x;
 }
@@ -186,46 +186,42 @@ typedef struct {
     Ahead a, b;
 } Next;
 
-#if WIDTH == LANES
 // row_put for a tile whose columns are all there: no way by memory.
-ALWAYS_INLINE void tile_put(Outputs o, DType t, Vec acc[ROWS][VECTORS], const int rows) {
+ALWAYS_INLINE void tile_put(Outputs o, DType t, vf acc[ROWS][VECTORS], const int rows) {
     UNROLL for (int i = 0; i < rows; i++) {
         void *c = (void *)rows_at(o.c, i).data;
         UNROLL for (int v = 0; v < VECTORS; v++) {
             vf sum = (vf)acc[i][v];
-            if (o.add) sum += row_load(c, t, v * WIDTH);
-            row_store(c, t, v * WIDTH, sum);
+            if (o.add) sum += row_load(c, t, v * LANES);
+            row_store(c, t, v * LANES, sum);
         }
     }
 }
-#endif
 
 // One chunk of K of rows x PANEL outputs, of which columns from n on are not there.
 ALWAYS_INLINE void tile(Outputs o, Next *next, bool pairs, Broadcast a, const uint32_t *panel, int64_t units, int64_t n,
                         const int rows) {
-    Vec acc[ROWS][VECTORS];
+    vf acc[ROWS][VECTORS];
     if (o.last) outputs_fetch(o, n, rows);
     ahead_fetch(&next->a), ahead_fetch(&next->b);
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = (Vec){0};
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] = (vf){0};
     for (int64_t u = 0; u < units; u++, panel += PANEL) {
-        Vec y[VECTORS];
-        UNROLL for (int v = 0; v < VECTORS; v++) y[v] = unit_load(panel + v * WIDTH);
+        vf y[VECTORS];
+        UNROLL for (int v = 0; v < VECTORS; v++) y[v] = unit_load(panel + v * LANES);
         UNROLL for (int i = 0; i < rows; i++) {
-            Vec x = unit_broadcast(a.units + i * a.row + u * a.next);
+            vf x = unit_broadcast(a.units + i * a.row + u * a.next);
             UNROLL for (int v = 0; v < VECTORS; v++) acc[i][v] =
                 pairs ? step_pair(acc[i][v], x, y[v]) : step_f32(acc[i][v], x, y[v]);
         }
     }
-#if WIDTH == LANES
     if (o.first && o.last && n >= PANEL) {
         if (o.c.dtype == F32) tile_put(o, F32, acc, rows);
         else tile_put(o, BF16, acc, rows);
         return;
     }
-#endif
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < VECTORS; v++) {
-        float *sum = o.sums + i * o.pitch + v * WIDTH;
-        Vec before;
+        float *sum = o.sums + i * o.pitch + v * LANES;
+        vf before;
         memcpy(&before, sum, sizeof before);
         if (!o.first) acc[i][v] += before;
         memcpy(sum, &acc[i][v], sizeof before);

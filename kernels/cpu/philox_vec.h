@@ -1,9 +1,7 @@
-// Philox4x32-10 (philox.h) of sixteen counters at once.
+// Philox4x32-10 (philox.h) of LANES counters at once.
 #pragma once
 #include "philox.h"
 #include "simd.h"
-
-typedef uint64_t vul __attribute__((vector_size(64), may_alias));
 
 typedef struct {
     vu v[4];
@@ -17,7 +15,15 @@ static inline void multiply(vu a, uint64_t m, vu *hi, vu *lo) {
     *hi = (vu)_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
     *lo = (vu)_mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA);
 #else
+#if defined(__AVX2__)
+    vul even = (vul)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x((int64_t)m));
+    vul odd = (vul)_mm256_mul_epu32((__m256i)((vul)a >> 32), _mm256_set1_epi64x((int64_t)m));
+#elif LANES == 4 && defined(__SSE2__)
+    vul even = (vul)_mm_mul_epu32((__m128i)a, _mm_set1_epi64x((int64_t)m));
+    vul odd = (vul)_mm_mul_epu32((__m128i)((vul)a >> 32), _mm_set1_epi64x((int64_t)m));
+#else
     vul even = ((vul)a & 0xffffffff) * m, odd = ((vul)a >> 32) * m;
+#endif
     *hi = (vu)(even >> 32 | (odd & ~0xffffffffull));
     *lo = (vu)((even & 0xffffffff) | odd << 32);
 #endif
@@ -38,8 +44,17 @@ static inline PhiloxVec philox_vec(PhiloxVec counter, uint64_t key) {
 }
 
 // philox_token for the 64 tokens from t on, in order; t is a multiple of 64.
-static inline PhiloxVec philox_tokens(uint64_t seed, int64_t key, int32_t pos, uint32_t t) {
-    const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, zero = {0};
-    uint32_t low = (uint32_t)key, high = (uint32_t)((uint64_t)key >> 32);
-    return philox_vec((PhiloxVec){{lane + t / 4, zero + (uint32_t)pos, zero + low, zero + high}}, seed);
+typedef struct {
+    vu v[64 / LANES];
+} PhiloxTokens;
+static inline PhiloxTokens philox_tokens(uint64_t seed, int64_t key, int32_t pos, uint32_t t) {
+    const vu zero = {0};
+    const uint32_t low = (uint32_t)key, high = (uint32_t)((uint64_t)key >> 32);
+    PhiloxTokens out;
+    for (int part = 0; part < 16 / LANES; part++) { // of the sixteen counters
+        vu counter = (vu)vi_lanes() + (t / 4 + (uint32_t)(part * LANES));
+        PhiloxVec r = philox_vec((PhiloxVec){{counter, zero + (uint32_t)pos, zero + low, zero + high}}, seed);
+        for (int word = 0; word < 4; word++) out.v[word * (16 / LANES) + part] = r.v[word];
+    }
+    return out;
 }

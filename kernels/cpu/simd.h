@@ -1,20 +1,27 @@
-// Vectors of sixteen float lanes (vf_...), written once for every instruction set, and rows of either dtype by such
-// vectors.
+// Vectors of float lanes (vf_...), as many as the instruction set's registers have, and rows of either dtype by such
+// vectors. Written once for every instruction set, by GCC's vector extension.
 //
-// GCC's vector extension splits a 64-byte vector where registers are narrower. Multiply-adds are fused only by vf_fma
-// (the build sets -ffp-contract=off), so that two copies of the same inlined code give the same bits.
+// Wider vectors than registers would do too, but slowly: gcc 12 compares and converts them a lane at a time.
+// Multiply-adds are fused only by vf_fma (the build sets -ffp-contract=off), so that two copies of the same inlined
+// code give the same bits.
 #pragma once
 #include "isa.h"
 #include "tensor.h"
 #include <math.h>
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 #if defined(ISA_TWIN)
 #include "twin.h"
 #endif
 
+#if defined(ISA_avx512)
 #define LANES 16
+#elif defined(ISA_avx2)
+#define LANES 8
+#else
+#define LANES 4
+#endif
 
 // For functions with arguments that are constants at every call (a dtype, a number of rows): the compiler then makes a
 // loop of its own for each call.
@@ -28,12 +35,33 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-typedef float vf __attribute__((vector_size(64), may_alias));
-typedef int32_t vi __attribute__((vector_size(64), may_alias));
-typedef uint32_t vu __attribute__((vector_size(64), may_alias));
-typedef uint16_t vh __attribute__((vector_size(32), may_alias));
-typedef float v8f __attribute__((vector_size(32), may_alias));
+typedef float vf __attribute__((vector_size(4 * LANES), may_alias));
+typedef int32_t vi __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint64_t vul __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint16_t vh __attribute__((vector_size(2 * LANES), may_alias));
+typedef double vd __attribute__((vector_size(4 * LANES), may_alias)); // half as many lanes
+typedef int64_t vl __attribute__((vector_size(4 * LANES), may_alias));
+typedef float v2f __attribute__((vector_size(8), may_alias));
 typedef float v4f __attribute__((vector_size(16), may_alias));
+typedef float v8f __attribute__((vector_size(32), may_alias));
+
+#define LIST(...) __VA_ARGS__
+// The numbers of the lanes: of the lower and the upper half, and of all.
+#if LANES == 16
+#define LOW_LANES  LIST(0, 1, 2, 3, 4, 5, 6, 7)
+#define HIGH_LANES LIST(8, 9, 10, 11, 12, 13, 14, 15)
+typedef v8f vf_half;
+#elif LANES == 8
+#define LOW_LANES  LIST(0, 1, 2, 3)
+#define HIGH_LANES LIST(4, 5, 6, 7)
+typedef v4f vf_half;
+#else
+#define LOW_LANES  LIST(0, 1)
+#define HIGH_LANES LIST(2, 3)
+typedef v2f vf_half;
+#endif
+static inline vi vi_lanes(void) { return (vi){LOW_LANES, HIGH_LANES}; }
 
 static inline vf vf_set(float x) { return x - (vf){0}; }
 static inline vf vf_load(const float *p) {
@@ -42,14 +70,19 @@ static inline vf vf_load(const float *p) {
     return x;
 }
 static inline void vf_store(float *p, vf x) { memcpy(p, &x, sizeof x); }
+// Lanes of 16 bits widened to 32; and the lower 16 bits of lanes of 32.
+static inline vu vu_widen(vh h) {
+#if defined(__AVX512F__)
+    return (vu)_mm512_cvtepu16_epi32((__m256i)h); // one conversion, where gcc makes two halves
+#else
+    return __builtin_convertvector(h, vu);
+#endif
+}
+static inline vh vu_narrow(vu u) { return __builtin_convertvector(u, vh); }
 static inline vf vf_load_bf16(const uint16_t *p) {
     vh h;
     memcpy(&h, p, sizeof h);
-#if defined(__AVX512F__)
-    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16); // one conversion, where gcc makes two halves
-#else
-    return (vf)(__builtin_convertvector(h, vu) << 16);
-#endif
+    return (vf)(vu_widen(h) << 16);
 }
 // Stores rounded to nearest even, as f32_to_bf16; NaN stays NaN. (The instruction for it would turn denormals into 0.)
 static inline void vf_store_bf16(uint16_t *p, vf x) {
@@ -61,7 +94,7 @@ static inline void vf_store_bf16(uint16_t *p, vf x) {
     vu nan = (vu)(x != x);
     r = (r & ~nan) | ((u | 0x400000) & nan);
 #endif
-    vh h = __builtin_convertvector(r >> 16, vh);
+    vh h = vu_narrow(r >> 16);
     memcpy(p, &h, sizeof h);
 }
 // a * b + c, rounded once where the machine has FMA.
@@ -69,10 +102,7 @@ static inline vf vf_fma(vf a, vf b, vf c) {
 #if defined(__AVX512F__)
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__FMA__)
-    vf r;
-    for (int i = 0; i < 2; i++)
-        ((__m256 *)&r)[i] = _mm256_fmadd_ps(((__m256 *)&a)[i], ((__m256 *)&b)[i], ((__m256 *)&c)[i]);
-    return r;
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #elif defined(ISA_TWIN)
     twin_fma((float *)&a, (const float *)&a, (const float *)&b, (const float *)&c, LANES);
     return a;
@@ -84,6 +114,8 @@ static inline vf vf_fma(vf a, vf b, vf c) {
 static inline vf vf_max(vf a, vf b) {
 #if defined(__AVX512F__)
     return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
 #else
     vi m = a > b;
     return (vf)(((vi)a & m) | ((vi)b & ~m));
@@ -92,33 +124,72 @@ static inline vf vf_max(vf a, vf b) {
 static inline vf vf_min(vf a, vf b) {
 #if defined(__AVX512F__)
     return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
 #else
     vi m = a < b;
     return (vf)(((vi)a & m) | ((vi)b & ~m));
 #endif
 }
-// The sum of the lanes, by a fixed tree: halves, quarters, ...
+// The square root, rounded correctly.
+static inline vf vf_sqrt(vf x) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX2__)
+    return (vf)_mm256_sqrt_ps((__m256)x);
+#else
+    for (int i = 0; i < LANES; i++) x[i] = sqrtf(x[i]);
+    return x;
+#endif
+}
+// The halves.
+static inline vf_half vf_low(vf x) { return __builtin_shufflevector(x, x, LOW_LANES); }
+static inline vf_half vf_high(vf x) { return __builtin_shufflevector(x, x, HIGH_LANES); }
+static inline vf vf_join(vf_half low, vf_half high) {
+    return __builtin_shufflevector(low, high, LOW_LANES, HIGH_LANES);
+}
+static inline vd vd_of(vf_half x) { return __builtin_convertvector(x, vd); }
+static inline vf_half vd_round(vd x) { return __builtin_convertvector(x, vf_half); }
+// The sum of the lanes, by a fixed tree: halves, quarters, ...; and of f64 lanes.
 static inline float vf_sum(vf x) {
-    v8f a = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
-            __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+#if LANES == 16
+    v8f a = vf_low(x) + vf_high(x);
     v4f b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+#elif LANES == 8
+    v4f b = vf_low(x) + vf_high(x);
+#else
+    v4f b = x;
+#endif
     return (b[0] + b[2]) + (b[1] + b[3]);
+}
+static inline double vd_sum(vd x) {
+    double s[LANES / 2];
+    memcpy(s, &x, sizeof s);
+    for (int n = LANES / 4; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) s[i] += s[i + n];
+    return s[0];
 }
 // Whether any lane of a comparison holds.
 static inline bool vi_any(vi mask) {
 #if defined(__AVX512F__)
     return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
 #else
-    uint64_t part[8], all = 0;
+    uint64_t part[sizeof mask / 8], all = 0;
     memcpy(part, &mask, sizeof part);
-    for (int i = 0; i < 8; i++) all |= part[i];
+    for (size_t i = 0; i < sizeof mask / 8; i++) all |= part[i];
     return all != 0;
 #endif
 }
 // The largest lane.
 static inline float vf_max_lane(vf x) {
+#if LANES == 16
     x = vf_max(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
     x = vf_max(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+#elif LANES == 8
+    x = vf_max(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));
+#endif
     float a = x[0] > x[2] ? x[0] : x[2], b = x[1] > x[3] ? x[1] : x[3];
     return a > b ? a : b;
 }
@@ -130,9 +201,9 @@ static inline float vf_max_lane(vf x) {
         x[i] = __builtin_shufflevector(a, b, lo);                                                                      \
         x[i + h] = __builtin_shufflevector(a, b, hi);                                                                  \
     }
-#define LIST(...) __VA_ARGS__
-// Transposes x[16, 16].
+// Transposes x[LANES, LANES].
 ALWAYS_INLINE void vf_transpose(vf x[LANES]) {
+#if LANES == 16
     EXCHANGE_SQUARES(vf, x, LANES, 8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
                      LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
     EXCHANGE_SQUARES(vf, x, LANES, 4, LIST(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
@@ -141,6 +212,14 @@ ALWAYS_INLINE void vf_transpose(vf x[LANES]) {
                      LIST(2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
     EXCHANGE_SQUARES(vf, x, LANES, 1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
                      LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
+#elif LANES == 8
+    EXCHANGE_SQUARES(vf, x, 8, 4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
+    EXCHANGE_SQUARES(vf, x, 8, 2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
+    EXCHANGE_SQUARES(vf, x, 8, 1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
+#else
+    EXCHANGE_SQUARES(vf, x, 4, 2, LIST(0, 1, 4, 5), LIST(2, 3, 6, 7))
+    EXCHANGE_SQUARES(vf, x, 4, 1, LIST(0, 4, 2, 6), LIST(1, 5, 3, 7))
+#endif
 }
 // e^x, within 2 ulp; below -87.3 it is 0 (so is e^-inf), above 88.8 it is inf. Cody-Waite reduction, degree-6
 // polynomial.
@@ -195,7 +274,7 @@ static inline vf vf_load_part(const float *p, int n, float pad) {
     return vf_load(a);
 }
 
-// Sixteen elements, from i on, of a row of either dtype, as f32.
+// LANES elements, from i on, of a row of either dtype, as f32.
 static inline vf row_load(const void *p, DType t, int64_t i) {
     return t == F32 ? vf_load((const float *)p + i) : vf_load_bf16((const uint16_t *)p + i);
 }
@@ -241,3 +320,24 @@ static inline void row_store_part(void *p, DType t, int64_t i, int64_t n, vf x) 
             __VA_ARGS__                                                                                                \
         }                                                                                                              \
     } while (0)
+// As FOR_LANES, for statements that add to sum[part] of PARTS vectors, sixteen lanes whatever the registers hold: sums
+// over fewer lanes would be longer, and so less exact, and wait for one another.
+#define PARTS (16 / LANES)
+#define FOR_PARTS(i, n, part, end, ...)                                                                                \
+    do {                                                                                                               \
+        int64_t i = 0;                                                                                                 \
+        while (i + PARTS * LANES <= (end)) {                                                                           \
+            const int64_t n = LANES;                                                                                   \
+            UNROLL for (int part = 0; part < PARTS; part++, i += LANES) { __VA_ARGS__ }                                \
+        }                                                                                                              \
+        for (; i < (end); i += LANES) {                                                                                \
+            const int64_t n = (end)-i < LANES ? (end)-i : LANES;                                                       \
+            const int part = 0;                                                                                        \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    } while (0)
+static inline float parts_sum(const vf *sum) {
+    vf all = sum[0];
+    for (int part = 1; part < PARTS; part++) all += sum[part];
+    return vf_sum(all);
+}

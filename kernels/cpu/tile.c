@@ -42,7 +42,7 @@ static inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Transposes 16 rows of 16 f32 (or pairs of bf16), `row` bytes apart, to 1 KiB, which may be where they are.
 ALWAYS_INLINE void transpose_tile(char *to, const char *from, int64_t row) {
-    Vec x[16];
+    vf x[16];
 #if defined(__AVX512F__)
     // Quarters of rows are put side by side as they are loaded, so that half of the shuffles go away.
 #define QUARTER(r)    _mm512_castps128_ps512(_mm_loadu_ps((const float *)(from + (r)*row) + 4 * q))
@@ -52,28 +52,28 @@ ALWAYS_INLINE void transpose_tile(char *to, const char *from, int64_t row) {
         UNROLL for (int g = 0; g < 4; g++) v[g] = LANE(LANE(LANE(QUARTER(g), 4 + g, 1), 8 + g, 2), 12 + g, 3);
         __m512 a = _mm512_unpacklo_ps(v[0], v[1]), b = _mm512_unpackhi_ps(v[0], v[1]);
         __m512 c = _mm512_unpacklo_ps(v[2], v[3]), d = _mm512_unpackhi_ps(v[2], v[3]);
-        x[4 * q] = (Vec)_mm512_shuffle_ps(a, c, 0x44), x[4 * q + 1] = (Vec)_mm512_shuffle_ps(a, c, 0xee);
-        x[4 * q + 2] = (Vec)_mm512_shuffle_ps(b, d, 0x44), x[4 * q + 3] = (Vec)_mm512_shuffle_ps(b, d, 0xee);
+        x[4 * q] = (vf)_mm512_shuffle_ps(a, c, 0x44), x[4 * q + 1] = (vf)_mm512_shuffle_ps(a, c, 0xee);
+        x[4 * q + 2] = (vf)_mm512_shuffle_ps(b, d, 0x44), x[4 * q + 3] = (vf)_mm512_shuffle_ps(b, d, 0xee);
     }
 #undef QUARTER
 #undef LANE
 #else
     for (int i = 0; i < 16; i++) memcpy(&x[i], from + i * row, 64);
-    transpose_square(x);
+    vf_transpose(x);
 #endif
     memcpy(to, x, TILE_BYTES);
 }
 
 // Interleaves two lines of 32 bf16: pairs of the first 16 columns, and of the others.
-ALWAYS_INLINE void interleave(Vec x[2], const char *line, const char *next) {
+ALWAYS_INLINE void interleave(vf x[2], const char *line, const char *next) {
 #if defined(__AVX512BW__)
     const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
                                            37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     __m512i a = _mm512_loadu_si512(line), b = _mm512_loadu_si512(next);
-    x[0] = (Vec)_mm512_permutex2var_epi16(a, first, b);
-    x[1] = (Vec)_mm512_permutex2var_epi16(a, _mm512_add_epi16(first, _mm512_set1_epi16(16)), b);
+    x[0] = (vf)_mm512_permutex2var_epi16(a, first, b);
+    x[1] = (vf)_mm512_permutex2var_epi16(a, _mm512_add_epi16(first, _mm512_set1_epi16(16)), b);
 #else
-    x[0] = (Vec)pairs_down(line, next, 16), x[1] = (Vec)pairs_down(line + 32, next + 32, 16);
+    x[0] = (vf)pairs_down(line, next, 16), x[1] = (vf)pairs_down(line + 32, next + 32, 16);
 #endif
 }
 
@@ -96,11 +96,11 @@ static void pack_along(char *to, Rows r, int64_t n, int64_t len, bool right) {
 // are left.
 ALWAYS_INLINE void pack_down(char *to, int64_t across, Rows r, int64_t n, int64_t len) {
     const char *line = r.data, *next = len > 1 ? line + r.stride * ELEMENT : NULL;
-    Vec x[2] = {{0}, {0}};
+    vf x[2] = {{0}, {0}};
     if (n >= PAIR && next) interleave(x, line, next);
     else if (len > 0) {
-        x[0] = (Vec)pairs_down(line, next, n);
-        if (n > TILE_EDGE) x[1] = (Vec)pairs_down(line + 32, next ? next + 32 : NULL, n - TILE_EDGE);
+        x[0] = (vf)pairs_down(line, next, n);
+        if (n > TILE_EDGE) x[1] = (vf)pairs_down(line + 32, next ? next + 32 : NULL, n - TILE_EDGE);
     }
     memcpy(to, &x[0], 64);
     memcpy(to + across, &x[1], 64);

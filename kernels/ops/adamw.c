@@ -21,10 +21,10 @@ typedef struct {
 
 // Fills the bits of the elements [first, first + n), n <= BLOCK; first is even.
 static void noise_fill(Noise *out, uint64_t seed, uint64_t step, uint64_t first, int64_t n) {
-    const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     for (int64_t i = 0; i < n; i += 2 * LANES) {
         uint64_t block = (first + (uint64_t)i) / 2;
-        vu a = lane + (uint32_t)block, b = (uint32_t)(block >> 32) - (vu)(a < (uint32_t)block); // a carry is -1
+        vu a = (vu)vi_lanes() + (uint32_t)block,
+           b = (uint32_t)(block >> 32) - (vu)(a < (uint32_t)block); // a carry is -1
         vu c = (vu){0} + (uint32_t)step, d = (vu){0} + ((uint32_t)(step >> 32) | 0x80000000);
         PhiloxVec r = philox_vec((PhiloxVec){{a, b, c, d}}, seed);
         memcpy(out->bits[0] + i, &r.v[0], sizeof r.v[0]);
@@ -39,22 +39,17 @@ static inline vf round_stochastic(vf x, const uint16_t *bits) {
     vh h;
     memcpy(&h, bits, sizeof h);
     vu u = (vu)x, finite = (vu)((u & 0x7f800000) != 0x7f800000);
-    return (vf)((u + (__builtin_convertvector(h, vu) & finite)) & (0xffff0000 | ~finite));
-}
-
-static inline vf vf_sqrt(vf x) {
-    for (int i = 0; i < LANES; i++) x[i] = sqrtf(x[i]);
-    return x;
+    return (vf)((u + (vu_widen(h) & finite)) & (0xffff0000 | ~finite));
 }
 
 // Loads the low halves of n <= LANES split masters; low_store stores them.
 static inline vu low_load(const uint16_t *p, int64_t n) {
     vh h = {0};
     memcpy(&h, p, n >= LANES ? sizeof h : (size_t)n * sizeof *p);
-    return __builtin_convertvector(h, vu);
+    return vu_widen(h);
 }
 static inline void low_store(uint16_t *p, int64_t n, vf master) {
-    vh h = __builtin_convertvector((vu)master & 0xffff, vh);
+    vh h = vu_narrow((vu)master & 0xffff);
     memcpy(p, &h, n >= LANES ? sizeof h : (size_t)n * sizeof *p);
 }
 // The bit of a float's sign, set where rounding x to bf16 adds one to its high half.

@@ -192,7 +192,7 @@ static Backward backward_at(const Shape *s, float *at, int64_t keys) {
 
 // Turns a row's scores p[CHUNK] into probabilities, and its dp, in ds[CHUNK], into ds; 0 from key n on.
 static inline void softmax_bwd(float *p, float *ds, int64_t n, float lse, float delta) {
-    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const vi lane = vi_lanes();
     for (int64_t j = 0; j < CHUNK; j += LANES) {
         vi seen = lane < (int32_t)(n - j);
         vf x = vf_exp(vf_load(p + j) - lse);

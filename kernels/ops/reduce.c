@@ -4,19 +4,15 @@
 
 #define CHUNK 4096 // elements summed on their own before the chunks are added in order
 
-typedef double vd __attribute__((vector_size(64), may_alias));
-
 ALWAYS_INLINE double chunk_sumsq(const void *p, DType t, int64_t begin, int64_t end) {
-    vd sum[2] = {0}; // the lower and the upper eight lanes
+    vd low = {0}, high = {0}; // of the halves of a vector
     FOR_LANES(i, left, end - begin, {
         vf x = row_load_part(p, t, begin + i, left);
-        vd lo = __builtin_convertvector(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7), vd);
-        vd hi = __builtin_convertvector(__builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15), vd);
-        sum[0] += lo * lo;
-        sum[1] += hi * hi;
+        vd a = vd_of(vf_low(x)), b = vd_of(vf_high(x));
+        low += a * a;
+        high += b * b;
     });
-    vd s = sum[0] + sum[1];
-    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+    return vd_sum(low + high);
 }
 
 void cpu_sumsq(Device *d, Tensor out, Tensor x) {

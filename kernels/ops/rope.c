@@ -8,28 +8,29 @@
 
 #define HALF_MAX (HEAD_MAX / 2) // d / 2 at most
 
-typedef double vd __attribute__((vector_size(128), may_alias));
-typedef int64_t vl __attribute__((vector_size(128), may_alias));
-
 typedef struct {
     float cos[HALF_MAX], sin[HALF_MAX]; // [d/2]
 } Angles;
 
-// Sine and cosine of 16 numbers, by range reduction to within pi/4 of 0 and power series, in f64.
-static inline void sincos_lanes(vf x, vf *sine, vf *cosine) {
+// Sine and cosine, by range reduction to within pi/4 of 0 and power series, in f64.
+static inline void sincos_half(vf_half x, vf_half *sine, vf_half *cosine) {
     const double magic = 0x1.8p52; // adding and subtracting it rounds to an integer
-    vd a = __builtin_convertvector(x, vd);
+    vd a = vd_of(x);
     vd shifted = a * 0.63661977236758134308 + magic, n = shifted - magic; // quarter turns
     vl quarter = (vl)shifted;                                             // their count is in the low bits
     vd r = (a - n * 1.57079632679489655800) - n * 6.12323399573676603587e-17, z = r * r;
     vd s = r * (1 + z * (-1.0 / 6 + z * (1.0 / 120 + z * (-1.0 / 5040 + z * (1.0 / 362880 + z * (-1.0 / 39916800))))));
     vd c =
         1 + z * (-0.5 + z * (1.0 / 24 + z * (-1.0 / 720 + z * (1.0 / 40320 + z * (-1.0 / 3628800 + z / 479001600)))));
-    vl odd = (quarter & 1) != 0, sin_neg = (quarter & 2) << 62, cos_neg = ((quarter + 1) & 2) << 62;
-    vd sn = (vd)((((vl)c & odd) | ((vl)s & ~odd)) ^ sin_neg);
-    vd cs = (vd)((((vl)s & odd) | ((vl)c & ~odd)) ^ cos_neg);
-    *sine = __builtin_convertvector(sn, vf);
-    *cosine = __builtin_convertvector(cs, vf);
+    vl odd = -(quarter & 1), sin_neg = (quarter & 2) << 62, cos_neg = ((quarter + 1) & 2) << 62;
+    *sine = vd_round((vd)((((vl)c & odd) | ((vl)s & ~odd)) ^ sin_neg));
+    *cosine = vd_round((vd)((((vl)s & odd) | ((vl)c & ~odd)) ^ cos_neg));
+}
+static inline void sincos_lanes(vf x, vf *sine, vf *cosine) {
+    vf_half s[2], c[2];
+    sincos_half(vf_low(x), &s[0], &c[0]);
+    sincos_half(vf_high(x), &s[1], &c[1]);
+    *sine = vf_join(s[0], s[1]), *cosine = vf_join(c[0], c[1]);
 }
 
 static inline void angles_at(Angles *a, const RopeTable *r, int64_t half, int32_t pos) {

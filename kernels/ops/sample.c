@@ -18,7 +18,7 @@ typedef struct {
 
 static inline vf pick(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
 
-// Gumbel numbers from 16 random words: -log of the exponential -log(1 - u), with u in (0, 1). That keeps its relative
+// Gumbel numbers from random words: -log of the exponential -log(1 - u), with u in (0, 1). That keeps its relative
 // precision where u is small, which is where the winners are: so even the rarest token is drawn at its own rate.
 static inline vf gumbel(vu bits) {
     vf u = (__builtin_convertvector(bits, vf) + 0.5f) * 0x1p-32f;
@@ -39,11 +39,11 @@ static inline vf gumbel_most(vu bits) {
 // The best candidate among the logits z[n] of tokens v, v + 1, ...; v is a multiple of 64; the lowest id wins a tie. z
 // is padded with -inf to whole vectors.
 static Candidate best_of(const float *z, int64_t v, int64_t n, bool greedy, uint64_t seed, int64_t key, int32_t pos) {
-    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const vi lane = vi_lanes();
     vf top = vf_set(-INFINITY);
     vi at = {0};
     float most = -INFINITY; // the best score so far, of all lanes
-    PhiloxVec bits;
+    PhiloxTokens bits;
     for (int64_t i = 0; i < n; i += LANES) {
         vf score = vf_load(z + i);
         if (!greedy) {
@@ -121,7 +121,7 @@ static void penalise(float *z, uint8_t *done, int64_t V, const int32_t *seen, in
 
 // A bound that at least k logits reach, and few more than k: the k-th largest among the maxima of 1024 groups.
 static float bound_top_k(const float *z, int64_t V, int64_t k, Room room) {
-    enum { VECTORS = 64, GROUPS = VECTORS * LANES };
+    enum { GROUPS = 1024, VECTORS = GROUPS / LANES };
     vf top[VECTORS];
     if (k > GROUPS || V < GROUPS) return -INFINITY;
     for (int i = 0; i < VECTORS; i++) top[i] = vf_set(-INFINITY);
