@@ -34,23 +34,28 @@ static inline int64_t padded(int64_t d) { return (d + LANES - 1) / LANES * LANES
 #define MORE_ROWS(F)
 #endif
 
-// s[rows, CHUNK] = a[rows, lda] bt[d, CHUNK], for the first `keys` columns (rounded up to whole vectors).
+// s[rows, CHUNK] = a[rows, lda] bt[d, CHUNK], for `w` vectors of columns from j on.
+ALWAYS_INLINE void scores_columns(float *s, const float *a, int64_t lda, const float *bt, int64_t d, int64_t j,
+                                  const int rows, const int w) {
+    vf acc[BLOCK_ROWS][4] = {0};
+    for (int64_t i = 0; i < d; i++) {
+        vf b[4];
+        for (int v = 0; v < w; v++) b[v] = vf_load(bt + i * CHUNK + j + v * LANES);
+        for (int r = 0; r < rows; r++) {
+            vf x = vf_set(a[r * lda + i]);
+            for (int v = 0; v < w; v++) acc[r][v] = vf_fma(x, b[v], acc[r][v]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < w; v++) vf_store(s + r * CHUNK + j + v * LANES, acc[r][v]);
+}
+// The same for the first `keys` columns, rounded up to whole vectors.
 ALWAYS_INLINE void scores_const(float *s, const float *a, int64_t lda, const float *bt, int64_t d, int64_t keys,
                                 const int rows) {
-    const int w = VECTORS_OF(rows); // of keys at a time
-    for (int64_t j = 0; j < keys; j += w * LANES) {
-        vf acc[BLOCK_ROWS][4] = {0};
-        for (int64_t i = 0; i < d; i++) {
-            vf b[4];
-            for (int v = 0; v < w; v++) b[v] = vf_load(bt + i * CHUNK + j + v * LANES);
-            for (int r = 0; r < rows; r++) {
-                vf x = vf_set(a[r * lda + i]);
-                for (int v = 0; v < w; v++) acc[r][v] = vf_fma(x, b[v], acc[r][v]);
-            }
-        }
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < w; v++) vf_store(s + r * CHUNK + j + v * LANES, acc[r][v]);
-    }
+    const int w = VECTORS_OF(rows);
+    int64_t j = 0;
+    for (; j + (w - 1) * LANES < keys; j += w * LANES) scores_columns(s, a, lda, bt, d, j, rows, w);
+    for (; j < keys; j += LANES) scores_columns(s, a, lda, bt, d, j, rows, 1);
 }
 
 // c[rows, ldc] += sum over k < n of a[r * ar + k * ak] b[k, ldb], for `w` vectors of columns.
@@ -75,6 +80,7 @@ ALWAYS_INLINE void products_columns(float *c, int64_t ldc, const float *a, int64
     const int w = VECTORS_OF(rows);
     int64_t i = 0;
     for (; i + w * LANES <= ldc; i += w * LANES) products_const(c + i, ldc, a, ar, ak, b + i, ldc, n, rows, w);
+    for (; w > 2 && i + 2 * LANES <= ldc; i += 2 * LANES) products_const(c + i, ldc, a, ar, ak, b + i, ldc, n, rows, 2);
     for (; i < ldc; i += LANES) products_const(c + i, ldc, a, ar, ak, b + i, ldc, n, rows, 1);
 }
 

@@ -193,13 +193,15 @@ static Backward backward_at(const Shape *s, float *at, int64_t keys) {
 // Turns a row's scores p[CHUNK] into probabilities, and its dp, in ds[CHUNK], into ds; 0 from key n on.
 static inline void softmax_bwd(float *p, float *ds, int64_t n, float lse, float delta) {
     const vi lane = vi_lanes();
-    for (int64_t j = 0; j < CHUNK; j += LANES) {
+    int64_t j = 0;
+    for (; j < CHUNK && j < n; j += LANES) {
         vi seen = lane < (int32_t)(n - j);
         vf x = vf_exp(vf_load(p + j) - lse);
         vf g = x * (vf_load(ds + j) - delta);
         vf_store(p + j, (vf)((vi)x & seen));
         vf_store(ds + j, (vf)((vi)g & seen));
     }
+    for (; j < CHUNK; j += LANES) vf_store(p + j, vf_set(0)), vf_store(ds + j, vf_set(0));
 }
 
 // Which sums to make from rows and keys: those of the rows, dq; those of the keys, dk and dv; or both.
@@ -207,22 +209,32 @@ typedef enum { FOR_ROWS = 1, FOR_KEYS = 2 } Sums;
 
 // Adds to the sums what rows [first, first + n) of a tile give with one chunk of `keys` keys, the first of them at
 // position j. FOR_KEYS makes the sums of keys from number `own` on (and of some before it, which are not used).
+// Rows and keys that do not see each other are left out by whole blocks: half of the work where the chunk is the
+// tile's own.
 static void backward_block(const Shape *s, Backward *b, int64_t pos, int64_t j, int64_t keys, int64_t own,
                            int64_t first, int64_t n, int sums) {
     int64_t dp = s->dp, at = j % WINDOW * dp;
     for (int64_t r = 0; r < n; r += s->block) {
         int rows = (int)(n - r < s->block ? n - r : s->block);
-        scores(b->p + r * CHUNK, b->q + (first + r) * dp, dp, b->kt, s->d, CHUNK, rows);
-        scores(b->ds + r * CHUNK, b->dy + (first + r) * dp, dp, b->vt, s->d, CHUNK, rows);
-        for (int64_t i = r; i < r + rows; i++)
-            softmax_bwd(b->p + i * CHUNK, b->ds + i * CHUNK, pos + (first + i) / s->group + 1 - j, b->lse[first + i],
+        int64_t most = pos + (first + r + rows - 1) / s->group + 1 - j; // keys that the last row sees
+        if (most > keys) most = keys;
+        if (most < 0) most = 0;
+        scores(b->p + r * CHUNK, b->q + (first + r) * dp, dp, b->kt, s->d, most, rows);
+        scores(b->ds + r * CHUNK, b->dy + (first + r) * dp, dp, b->vt, s->d, most, rows);
+        for (int64_t i = r; i < r + rows; i++) {
+            int64_t seen = pos + (first + i) / s->group + 1 - j;
+            softmax_bwd(b->p + i * CHUNK, b->ds + i * CHUNK, seen < most ? seen : most, b->lse[first + i],
                         b->delta[first + i]);
-        if (sums & FOR_ROWS) products(b->dq + (first + r) * dp, dp, b->ds + r * CHUNK, CHUNK, 1, b->k, keys, rows);
+        }
+        if (sums & FOR_ROWS) products(b->dq + (first + r) * dp, dp, b->ds + r * CHUNK, CHUNK, 1, b->k, most, rows);
     }
     for (int64_t i = own / BLOCK_ROWS * BLOCK_ROWS; i < keys && sums & FOR_KEYS; i += BLOCK_ROWS) {
         int rows = (int)(keys - i < BLOCK_ROWS ? keys - i : BLOCK_ROWS);
-        products(b->dv + at + i * dp, dp, b->p + i, 1, CHUNK, b->dy + first * dp, n, rows);
-        products(b->dk + at + i * dp, dp, b->ds + i, 1, CHUNK, b->q + first * dp, n, rows);
+        int64_t r = (j + i - pos) * s->group - first; // the first row that sees key i
+        if (r < 0) r = 0;
+        if (r >= n) break;
+        products(b->dv + at + i * dp, dp, b->p + r * CHUNK + i, 1, CHUNK, b->dy + (first + r) * dp, n - r, rows);
+        products(b->dk + at + i * dp, dp, b->ds + r * CHUNK + i, 1, CHUNK, b->q + (first + r) * dp, n - r, rows);
     }
 }
 
