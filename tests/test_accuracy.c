@@ -262,6 +262,14 @@ static void rules(void **state) {
         {"$a_{n+1}$", "a_{n + 1}", 1},
         {"$2^{1000}$", "2^{999} \\cdot 2", 1},
         {"$100!$", "99! \\cdot 100", 1},
+        // a branch cut does not ask which sign its zero has
+        {"$\\ln(-2)$", "\\ln(1 - 3)", 1},
+        {"$\\ln(-2)$", "\\ln 2 - \\ln(-1)", 0},
+        {"$\\sqrt{-2}$", "\\sqrt{1 - 3}", 1},
+        {"$\\sqrt{\\frac{x - 1}{-2}}$", "\\sqrt{\\frac{1 - x}{2}}", 1},
+        {"$\\sqrt[3]{\\frac{x - 1}{-2}}$", "\\sqrt[3]{\\frac{1 - x}{2}}", 1},
+        {"$\\sqrt{x}\\sqrt{x - 1}$", "\\sqrt{x}\\sqrt{-(1 - x)}", 1},
+        {"$\\arccos(x - 1)$", "\\arccos(-(1 - x))", 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[512];

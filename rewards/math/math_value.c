@@ -46,9 +46,11 @@ Value value_real(long double x) { return checked((Value){.re = x}); }
 
 static Value value_complex(long double complex z) { return checked((Value){.re = creall(z), .im = cimagl(z)}); }
 
+// Zeros lose their signs, which say on which side of a branch cut a number lies: ln(-2) is the same however -2 came
+// about.
 static long double complex complex_of(Value v) {
-    long double complex z = v.re;
-    __imag__ z = v.im;
+    long double complex z = v.re + 0.0L;
+    __imag__ z = v.im + 0.0L;
     return z;
 }
 
