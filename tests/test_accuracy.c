@@ -270,6 +270,15 @@ static void rules(void **state) {
         {"$\\sqrt[3]{\\frac{x - 1}{-2}}$", "\\sqrt[3]{\\frac{1 - x}{2}}", 1},
         {"$\\sqrt{x}\\sqrt{x - 1}$", "\\sqrt{x}\\sqrt{-(1 - x)}", 1},
         {"$\\arccos(x - 1)$", "\\arccos(-(1 - x))", 1},
+        // chains and systems are read whole
+        {"$a = b = 5$", "a = b = 5", 1},
+        {"$x + y = 3 = z$", "x + y = 3 = z", 1},
+        {"$x = y = z$", "x = y = z", 1},
+        {"$x = 5$", "a = b = 5", 0},
+        {"$x = 5$", "x = 2 + 3 = 5", 1},
+        {"$5$", "x = 2 + 3 = 5", 1},
+        {"$\\begin{cases} x + y = 3 \\\\ x - y = 1 \\end{cases}$",
+         "\\begin{cases} x + y = 3 \\\\ x - y = 1 \\end{cases}", 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[512];

@@ -22,7 +22,7 @@ static Extract gold_extract(int extract) {
 // like gold.
 static Extract completion_extract(int extract) {
     if (extract != EXTRACT_ANCHORED) return gold_extract(extract);
-    return (Extract){.latex = true, .first_match = true, .normalize = {.equations = true}};
+    return (Extract){.latex = true, .first_match = true};
 }
 
 static Answer read_gold(Pool *p, const char *answer, bool latex, const Extract *how) {

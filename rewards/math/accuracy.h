@@ -2,7 +2,7 @@
 #pragma once
 #include "samples.h"
 
-// accuracy.c: whether a completion's answer means the same as gold. Options that are all 0 give what Open R1 does.
+// accuracy.c: whether a completion's answer means the same as gold. Options that are all 0 give what TRL does.
 typedef struct {
     int extract;       // 0: LaTeX in a box or behind "answer"; 1: any LaTeX or number; 2: any LaTeX; 3: any number
     bool gold_latex;   // gold is one formula, without dollar signs

@@ -275,11 +275,6 @@ Text math_last_equation(Text t) {
     return n > 1 ? text_from(t, last) : t;
 }
 
-static void keep_last_equation(Text t, Str *out) {
-    t = math_last_equation(t);
-    str_add(out, t.s, t.n);
-}
-
 // ---- units ----------------------------------------------------------------------------------------------------------
 
 // Words for units and the like that are dropped at the end of an answer, as Math-Verify does.
@@ -499,7 +494,6 @@ void math_normalize(Text latex, Normalize how, Str *out) {
     math_step(&text, drop_noise);
     math_step(&text, replace_synonyms);
     math_step(&text, fix_spaces_and_slashes);
-    if (how.equations) math_step(&text, keep_last_equation);
     math_step(&text, drop_units);
     if (how.nits) math_step(&text, fix_decimal);
     if (how.malformed) math_fix_malformed(&text);

@@ -119,7 +119,6 @@ int node_symbols(const Node *a, Text *name, int n, int max); // adds the names t
 typedef struct {
     bool malformed; // mend \frac12, ^(...), sqrt(...)
     bool nits;      // a leading point, 0.5
-    bool equations; // a = b = c becomes c
     bool last_box;  // of several boxes only the last that belong together, not all
 } Normalize;
 void math_normalize(Text latex, Normalize how, Str *out);
