@@ -279,6 +279,13 @@ static void rules(void **state) {
         {"$5$", "x = 2 + 3 = 5", 1},
         {"$\\begin{cases} x + y = 3 \\\\ x - y = 1 \\end{cases}$",
          "\\begin{cases} x + y = 3 \\\\ x - y = 1 \\end{cases}", 1},
+        // gold is read until something parses, a sign behind it left out
+        {"$16.$", "16", 1},
+        {"$16.$", "17", 0},
+        {"$\\approx 7$", "7", 1},
+        {"$45\\degree$", "45", 1},
+        {"$45\\degree$", "45^\\circ", 1},
+        {"7 apples and $+$", "7", 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[512];

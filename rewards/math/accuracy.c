@@ -14,7 +14,6 @@ static Extract gold_extract(int extract) {
                      .numbers = extract != EXTRACT_LATEX,
                      .boxed_priority = anchored ? 50 : 0,
                      .unanchored = true,
-                     .first_match = anchored,
                      .normalize = {.malformed = true, .nits = true}};
 }
 
