@@ -299,6 +299,27 @@ static void rules(void **state) {
     assert_true(verify("accuracy:extract=any", "42", "42", 2) == 1);
 }
 
+// Which of several places counts, with Math-Verify's verdicts.
+static void places(void **state) {
+    static const struct {
+        const char *spec, *gold, *completion;
+        float score;
+    } cases[] = {
+        {"accuracy:extract=any", "43", "The final answer is 43. I hope it is correct. \\boxed{42}", 1},
+        {"accuracy:extract=any", "43", "The final answer is $43$. I hope it is correct. \\boxed{42}", 1},
+        {"accuracy:extract=any", "43", "\\boxed{42} The final answer is $43$.", 1},
+        {"accuracy:extract=any", "42", "The final answer is $43$. So \\boxed{42}", 1},
+        {"accuracy:extract=any", "42", "$\\boxed{42}$, so the answer: 43", 1},
+        {"accuracy", "42", "The final answer is $43$. I hope it is correct. \\boxed{42}", 1},
+        {"accuracy", "42", "\\boxed{42} The final answer is $43$.", 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        float got = verify(cases[i].spec, cases[i].gold, cases[i].completion, strlen(cases[i].completion));
+        if (got != cases[i].score)
+            fail_msg("%s: gold %s, %s: %g", cases[i].spec, cases[i].gold, cases[i].completion, (double)got);
+    }
+}
+
 // ---- texts made to hurt ---------------------------------------------------------------------------------------------
 
 // A unit repeated many times must end soon, as a completion and (shorter) as gold, and right or wrong but never crash.
@@ -372,8 +393,13 @@ static void hostile_texts_end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(math_verify_pairs),       cmocka_unit_test(crafted_answers), cmocka_unit_test(model_answers),
-        cmocka_unit_test(scripts_and_percentages), cmocka_unit_test(gsm8k_golds),     cmocka_unit_test(rules),
+        cmocka_unit_test(math_verify_pairs),
+        cmocka_unit_test(crafted_answers),
+        cmocka_unit_test(model_answers),
+        cmocka_unit_test(scripts_and_percentages),
+        cmocka_unit_test(gsm8k_golds),
+        cmocka_unit_test(rules),
+        cmocka_unit_test(places),
         cmocka_unit_test(hostile_texts_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

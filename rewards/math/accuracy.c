@@ -9,10 +9,9 @@ enum { EXTRACT_ANCHORED, EXTRACT_ANY, EXTRACT_LATEX, EXTRACT_NUMBERS };
 
 // How gold is read: LaTeX or a number anywhere in its text, malformed or not.
 static Extract gold_extract(int extract) {
-    bool anchored = extract == EXTRACT_ANCHORED;
     return (Extract){.latex = extract != EXTRACT_NUMBERS,
                      .numbers = extract != EXTRACT_LATEX,
-                     .boxed_priority = anchored ? 50 : 0,
+                     .boxed_priority = 50,
                      .unanchored = true,
                      .normalize = {.malformed = true, .nits = true}};
 }
