@@ -279,6 +279,72 @@ static void rules(void **state) {
         {"$5$", "x = 2 + 3 = 5", 1},
         {"$\\begin{cases} x + y = 3 \\\\ x - y = 1 \\end{cases}$",
          "\\begin{cases} x + y = 3 \\\\ x - y = 1 \\end{cases}", 1},
+        // the end of a chain may be infinite
+        {"$(-\\infty,5)$", "-\\infty<x<5", 0},
+        {"$-\\infty<x<5$", "(-\\infty,5)", 1},
+        {"$-\\infty<x<5$", "-\\infty<x<5", 1},
+        {"$-\\infty<x<5$", "x<5", 0},
+        {"$x<5$", "-\\infty<x<5", 0},
+        {"$-\\infty<x<5$", "-\\infty<x<6", 0},
+        {"$-\\infty<x<5$", "-\\infty<y<5", 0},
+        {"$\\mathbb{R}$", "-\\infty<x<\\infty", 0},
+        {"$-\\infty<x<\\infty$", "\\mathbb{R}", 1},
+        {"$-\\infty<x<\\infty$", "(-\\infty,\\infty)", 1},
+        {"$-\\infty<x<\\infty$", "-\\infty<x<\\infty", 1},
+        {"$5<x<\\infty$", "5<x<+\\infty", 1},
+        {"$5<x<\\infty$", "(5,\\infty)", 1},
+        {"$5<x<\\infty$", "x>5", 0},
+        // a relation and the set of its solutions differ at an end, at a pole, far away, beyond a corner
+        {"$x\\neq 5$", "\\mathbb{R}", 0},
+        {"$x\\neq 5$", "(-\\infty,5)\\cup(5,\\infty)", 1},
+        {"$x\\neq 5$", "\\mathbb{R}\\setminus\\{5\\}", 1},
+        {"$30<x<40$", "\\emptyset", 0},
+        {"$30<x<40$", "(30,40)", 1},
+        {"$x^2=10000$", "\\{100\\}", 0},
+        {"$x^2=10000$", "\\{100,-100\\}", 1},
+        {"$x^2>10000$", "(100,\\infty)", 0},
+        {"$x^2>10000$", "(-\\infty,-100)\\cup(100,\\infty)", 1},
+        {"$x^3=1000000$", "\\{100\\}", 1},
+        {"$x^3=1000001$", "\\{100\\}", 0},
+        {"$x^2\\le 2$", "[-\\sqrt{2},\\sqrt{2}]", 1},
+        {"$x^2\\le 2$", "(-\\sqrt{2},\\sqrt{2})", 0},
+        {"$x^2\\le 2$", "[-1.414214,1.414214]", 1},
+        {"$x^2\\le 2$", "[-1.4142,1.4142]", 0},
+        {"$x^2= 2$", "\\{-1.414214,1.414214\\}", 1},
+        {"$x\\ge\\frac13$", "[0.333333,\\infty)", 1},
+        {"$x\\ge\\frac13$", "[0.33,\\infty)", 0},
+        {"$x\\ge\\frac13$", "(0.333333,\\infty)", 0},
+        {"$x\\ge 0.333333$", "[\\frac{1}{3},\\infty)", 1},
+        {"$x\\ge 4$", "[4.0000001,\\infty)", 0},
+        {"$x\\ge 4$", "[4.0,\\infty)", 1},
+        {"$x\\ge 0.5$", "[\\frac{1}{2},\\infty)", 1},
+        {"$3x\\ge 1$", "[0.333333,\\infty)", 1},
+        {"$\\frac{1}{x-70}>0$", "(70,\\infty)", 1},
+        {"$\\frac{1}{x-70}>0$", "\\mathbb{R}", 0},
+        {"$\\frac{1}{(x-70)^2}>0$", "\\mathbb{R}", 0},
+        {"$\\frac{1}{(x-70)^2}>0$", "(-\\infty,70)\\cup(70,\\infty)", 1},
+        {"$(x-70)^2\\le 0$", "\\emptyset", 0},
+        {"$(x-70)^2\\le 0$", "\\{70\\}", 1},
+        {"$x^4-18x^2+81=0$", "\\{3\\}", 0},
+        {"$x^4-18x^2+81=0$", "\\{3,-3\\}", 1},
+        {"$x^4-18x^2+81>0$", "\\mathbb{R}", 0},
+        {"$x^4-18x^2+81>0$", "(-\\infty,-3)\\cup(-3,3)\\cup(3,\\infty)", 1},
+        {"$|x-3|=500$", "\\{503,-497\\}", 1},
+        {"$|x-3|=500$", "\\{503\\}", 0},
+        {"$|x-3|<500$", "(-497,503)", 1},
+        {"$|x-3|<500$", "(-\\infty,503)", 0},
+        {"$\\sqrt{x-100}\\ge 0$", "[100,\\infty)", 1},
+        {"$\\sqrt{x-100}\\ge 0$", "\\emptyset", 0},
+        {"$\\frac{x-1}{x-2}\\ge 3$", "(2,\\frac{5}{2}]", 1},
+        {"$\\frac{x-1}{x-2}\\ge 3$", "[2,\\frac{5}{2}]", 0},
+        {"$\\ln x > 3$", "(e^3,\\infty)", 1},
+        {"$\\ln x > 3$", "(20.0855369,\\infty)", 1},
+        {"$x^{10}\\ge 282475249$", "(-\\infty,-7]\\cup[7,\\infty)", 1},
+        {"$x^{10}-282475249\\ge 0$", "(-\\infty,-7]\\cup[7,\\infty)", 1},
+        {"$(x-2)^4=0$", "\\{2\\}", 1},
+        {"$x<-200 $", "(-\\infty,-200)", 1},
+        {"$-1 < 2x+3 \\le 701$", "(-2,349]", 1},
+        {"$-1 < 2x+3 \\le 701$", "(-2,349)", 0},
         // gold is read until something parses, a sign behind it left out
         {"$16.$", "16", 1},
         {"$16.$", "17", 0},
@@ -299,8 +365,8 @@ static void rules(void **state) {
     assert_true(verify("accuracy:extract=any", "42", "42", 2) == 1);
 }
 
-// Which of several places counts, with Math-Verify's verdicts.
-static void places(void **state) {
+// Which of several places counts, and what the options change, with Math-Verify's verdicts.
+static void places_and_options(void **state) {
     static const struct {
         const char *spec, *gold, *completion;
         float score;
@@ -310,6 +376,9 @@ static void places(void **state) {
         {"accuracy:extract=any", "43", "\\boxed{42} The final answer is $43$.", 1},
         {"accuracy:extract=any", "42", "The final answer is $43$. So \\boxed{42}", 1},
         {"accuracy:extract=any", "42", "$\\boxed{42}$, so the answer: 43", 1},
+        {"accuracy:relations=sets", "$(-\\infty, 5)$", "$\\boxed{-\\infty < x < 5}$", 1},
+        {"accuracy:relations=sets", "$[0.333333, \\infty)$", "$\\boxed{x \\ge \\frac{1}{3}}$", 1},
+        {"accuracy:relations=sets", "$\\mathbb{R}$", "$\\boxed{x \\ne 5}$", 0},
         {"accuracy", "42", "The final answer is $43$. I hope it is correct. \\boxed{42}", 1},
         {"accuracy", "42", "\\boxed{42} The final answer is $43$.", 1},
     };
@@ -393,14 +462,9 @@ static void hostile_texts_end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(math_verify_pairs),
-        cmocka_unit_test(crafted_answers),
-        cmocka_unit_test(model_answers),
-        cmocka_unit_test(scripts_and_percentages),
-        cmocka_unit_test(gsm8k_golds),
-        cmocka_unit_test(rules),
-        cmocka_unit_test(places),
-        cmocka_unit_test(hostile_texts_end),
+        cmocka_unit_test(math_verify_pairs),       cmocka_unit_test(crafted_answers),   cmocka_unit_test(model_answers),
+        cmocka_unit_test(scripts_and_percentages), cmocka_unit_test(gsm8k_golds),       cmocka_unit_test(rules),
+        cmocka_unit_test(places_and_options),      cmocka_unit_test(hostile_texts_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,16 +34,8 @@ static bool is_float(const Node *a) {
     return a->kind == NODE_NUMBER && a->number == NUMBER_FLOAT;
 }
 
-static bool has_float(const Node *a) {
-    for (int i = 0; i < a->n; i++)
-        if (has_float(a->arg[i])) return true;
-    return is_float(a);
-}
-
-// Whether a float and a number agree when rounded to so many decimals. A whole number must be met exactly.
-static bool rounds_equal(Comparison *cmp, const Node *x, const Node *y, int decimals) {
-    Value a = math_value(cmp, x, &(Point){0}), b = math_value(cmp, y, &(Point){0});
-    if ((value_is_int(a) && !has_float(x)) || (value_is_int(b) && !has_float(y))) return value_equal(a, b);
+bool rounds_equal(Value a, bool a_float, Value b, bool b_float, int decimals) {
+    if ((value_is_int(a) && !a_float) || (value_is_int(b) && !b_float)) return value_equal(a, b);
     if (a.bad || b.bad || fabsl(a.im) > 1e-15L || fabsl(b.im) > 1e-15L) return false;
     long double scale = powl(10, decimals);
     return rintl(a.re * scale) == rintl(b.re * scale);
@@ -133,7 +125,10 @@ bool expressions_equal(Comparison *cmp, const Node *a, const Node *b) {
     if (same_whole_percent(a, b)) return true;
     Text name[1];
     bool constant = node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0;
-    if (constant && (is_float(a) || is_float(b)) && rounds_equal(cmp, a, b, cmp->how->precision)) return true;
+    if (constant && (is_float(a) || is_float(b)) &&
+        rounds_equal(math_value(cmp, a, &(Point){0}), node_has_float(a), math_value(cmp, b, &(Point){0}),
+                     node_has_float(b), cmp->how->precision))
+        return true;
     return identical(cmp, a, b);
 }
 
@@ -209,6 +204,25 @@ static bool same_solution(Comparison *cmp, const Node *f, const Node *g) {
     return false;
 }
 
+int infinity_sign(const Node *a) {
+    bool minus = a->kind == NODE_MUL && a->n == 2 && a->arg[0]->kind == NODE_NUMBER &&
+                 value_equal(a->arg[0]->value, value_int(-1));
+    const Node *inner = minus ? a->arg[1] : a;
+    return inner->kind == NODE_CONST && inner->constant == CONST_INFINITY ? minus ? -1 : 1 : 0;
+}
+
+// Whether the same expression is compared with the same infinity, which no difference of the sides would show.
+static bool infinite_equal(Comparison *cmp, const Node *gold, const Node *prediction) {
+    bool same = gold->relation == prediction->relation, flip = is_flip(gold->relation, prediction->relation);
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 2; k++) {
+            int sign = infinity_sign(gold->arg[i]);
+            if (sign && sign == infinity_sign(prediction->arg[k]) && (i == k ? same : flip))
+                return expressions_equal(cmp, gold->arg[!i], prediction->arg[!k]);
+        }
+    return false;
+}
+
 static bool relations_equal(Comparison *cmp, const Node *gold, const Node *prediction) {
     if (gold->kind == NODE_AND && prediction->kind == NODE_AND) {
         if (gold->n != prediction->n) return false;
@@ -220,6 +234,7 @@ static bool relations_equal(Comparison *cmp, const Node *gold, const Node *predi
     if (node_is_set(gold->arg[1]) || node_is_set(prediction->arg[1])) // x in a set: the same x, the same set
         return gold->relation == prediction->relation && node_same(gold->arg[0], prediction->arg[0]) &&
                sets_equal(cmp, gold->arg[1], prediction->arg[1]);
+    if (infinite_equal(cmp, gold, prediction)) return true;
     const Node *f = difference(cmp, gold), *g = difference(cmp, prediction), *minus = node_negate(cmp->pool, (Node *)g);
     bool same = gold->relation == prediction->relation, flip = is_flip(gold->relation, prediction->relation);
     if (same && expressions_equal(cmp, f, g)) return true;

@@ -171,6 +171,12 @@ bool node_only_symbols(const Node *a) {
     return a->n > 0;
 }
 
+bool node_has_float(const Node *a) {
+    for (int i = 0; i < a->n; i++)
+        if (node_has_float(a->arg[i])) return true;
+    return a->kind == NODE_NUMBER && a->number == NUMBER_FLOAT;
+}
+
 bool node_has_base(const Node *a) {
     for (int i = 0; i < a->n; i++)
         if (node_has_base(a->arg[i])) return true;

@@ -4,24 +4,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { MAX_POINTS = 256 };
-typedef struct {
-    Value at[MAX_POINTS];
-    int n;
-} Points;
-
-static void points_add(Points *p, Value v) {
-    if (p->n < MAX_POINTS && !v.bad && v.im == 0) p->at[p->n++] = v;
-}
-
 // The value of an end point; an infinite one becomes a number beyond all others.
-static Value end_point(Comparison *cmp, const Node *a, int trial) {
-    bool minus =
-        a->kind == NODE_MUL && a->n == 2 && value_equal(math_value(cmp, a->arg[0], &(Point){0}), value_int(-1));
-    const Node *inner = minus ? a->arg[1] : a;
-    if (inner->kind == NODE_CONST && inner->constant == CONST_INFINITY)
-        return (Value){.re = minus ? -INFINITY : INFINITY};
-    return math_value(cmp, a, &(Point){.trial = trial});
+static Value end_point(Comparison *cmp, const Node *a, const Point *point) {
+    int sign = infinity_sign(a);
+    return sign ? (Value){.re = sign * INFINITY} : math_value(cmp, a, point);
 }
 
 static void collect(Comparison *cmp, const Node *set, int trial, Points *p) {
@@ -33,7 +19,7 @@ static void collect(Comparison *cmp, const Node *set, int trial, Points *p) {
         if (set->kind == NODE_UNION || set->kind == NODE_INTERSECTION || set->kind == NODE_MINUS)
             collect(cmp, set->arg[i], trial, p);
         else {
-            Value v = end_point(cmp, set->arg[i], trial);
+            Value v = end_point(cmp, set->arg[i], &(Point){.trial = trial});
             if (!isinf(v.re)) points_add(p, v);
         }
     }
@@ -68,7 +54,8 @@ static bool member(Comparison *cmp, const Node *set, int trial, Value x, bool *s
         }
         return false;
     case NODE_INTERVAL:
-        a = end_point(cmp, set->arg[0], trial), b = end_point(cmp, set->arg[1], trial);
+        a = end_point(cmp, set->arg[0], &(Point){.trial = trial});
+        b = end_point(cmp, set->arg[1], &(Point){.trial = trial});
         if (a.bad || b.bad || a.im != 0 || b.im != 0) *sure = false;
         if (!isinf(a.re) && value_equal(a, x)) return !set->left_open;
         if (!isinf(b.re) && value_equal(b, x)) return !set->right_open;
@@ -123,8 +110,10 @@ static bool holds(Comparison *cmp, const Node *relation, Text unknown, Value x) 
         return true;
     }
     Point at = {.bound = unknown, .at = x};
-    Value a = math_value(cmp, relation->arg[0], &at), b = math_value(cmp, relation->arg[1], &at);
-    bool equal = value_equal(a, b), real = !a.bad && !b.bad && fabsl(a.im) < 1e-15L && fabsl(b.im) < 1e-15L;
+    Value a = end_point(cmp, relation->arg[0], &at), b = end_point(cmp, relation->arg[1], &at);
+    if (a.bad || b.bad) return false;
+    bool equal = isinf(a.re) || isinf(b.re) ? a.re == b.re : value_equal(a, b);
+    bool real = fabsl(a.im) < 1e-15L && fabsl(b.im) < 1e-15L;
     switch (relation->relation) {
     case REL_EQ: return equal;
     case REL_NE: return !equal;
@@ -135,25 +124,42 @@ static bool holds(Comparison *cmp, const Node *relation, Text unknown, Value x) 
     }
 }
 
-// Where an equation's sides cross in [-50, 50].
-static void add_roots(Comparison *cmp, const Node *relation, Text unknown, Points *p) {
-    enum { STEPS = 400 };
-    Node *difference = node_2(cmp->pool, NODE_ADD, relation->arg[0], node_negate(cmp->pool, relation->arg[1]));
-    long double before = NAN, width = 0.25L;
-    for (int i = 0; i <= STEPS; i++) {
-        long double x = -50.03L + width * i;
-        Value v = math_value(cmp, difference, &(Point){.bound = unknown, .at = value_real(x)});
-        if (!v.bad && v.im == 0 && before * v.re < 0) {
-            long double low = x - width, high = x;
-            for (int k = 0; k < 80; k++) {
-                long double middle = (low + high) / 2;
-                Value w = math_value(cmp, difference, &(Point){.bound = unknown, .at = value_real(middle)});
-                if (w.re * before > 0) low = middle;
-                else high = middle;
-            }
-            points_add(p, value_real((low + high) / 2));
+// A copy of the set in which ends that are written as decimals, or all where the relation is written with some, stand
+// for the critical places they are rounded from: 0.333333 for 1/3.
+static const Node *unrounded(Comparison *cmp, const Node *set, bool rounded, const Points *critical) {
+    bool nested = set->kind == NODE_UNION || set->kind == NODE_INTERSECTION || set->kind == NODE_MINUS;
+    Node *copy = node_new(cmp->pool, set->kind, set->n, set->arg), **arg = copy->arg;
+    *copy = *set;
+    copy->arg = arg;
+    for (int i = 0; i < set->n; i++) {
+        const Node *end = set->arg[i];
+        if (nested) {
+            arg[i] = (Node *)unrounded(cmp, end, rounded, critical);
+            continue;
         }
-        before = v.bad || v.im != 0 ? NAN : v.re;
+        bool is_rounded = node_has_float(end);
+        if (infinity_sign(end) || !(is_rounded || rounded)) continue;
+        Value v = math_value(cmp, end, &(Point){0});
+        const Value *best = NULL;
+        for (int k = 0; k < critical->n; k++) {
+            const Value *c = &critical->at[k];
+            if (rounds_equal(v, is_rounded, *c, rounded, cmp->how->precision) &&
+                (!best || fabsl(c->re - v.re) < fabsl(best->re - v.re)))
+                best = c;
+        }
+        if (best) arg[i] = node_number(cmp->pool, NUMBER_RATIONAL, *best);
+    }
+    return copy;
+}
+
+// Adds places between those of p, which are sorted, and close by on both sides of each.
+static void add_between(Points *p) {
+    int n = p->n;
+    for (int i = 0; i + 1 < n; i++) points_add(p, value_div(value_add(p->at[i], p->at[i + 1]), value_int(2)));
+    for (int i = 0; i < n; i++) {
+        Value near = value_div(value_int((int64_t)fminl(1 + fabsl(p->at[i].re), 1e15L)), value_int(1000000));
+        points_add(p, value_add(p->at[i], near));
+        points_add(p, value_add(p->at[i], value_neg(near)));
     }
 }
 
@@ -161,15 +167,18 @@ bool relation_describes(Comparison *cmp, const Node *relation, const Node *set) 
     Text unknown[2], in_set[1];
     Node *plain = without_functions(cmp->pool, relation);
     if (node_symbols(plain, unknown, 0, 2) != 1 || node_symbols(set, in_set, 0, 1) != 0) return false;
-    Points p = {.n = 0};
+    Points p = {.n = 0}, critical = {.n = 0};
+    add_critical(cmp, plain, &(Point){.bound = unknown[0]}, &critical);
+    set = unrounded(cmp, set, node_has_float(plain), &critical);
     collect(cmp, set, 0, &p);
-    if (plain->kind == NODE_RELATION && plain->relation == REL_EQ) add_roots(cmp, plain, unknown[0], &p);
-    for (int i = 0, n = p.n; i < n && n < MAX_POINTS / 4; i++) { // close by on both sides
-        points_add(&p, value_real(p.at[i].re - 1e-6L));
-        points_add(&p, value_real(p.at[i].re + 1e-6L));
-    }
+    // A critical place that was searched for is known but for rounding; where it is an end, the end is the place.
+    Points ends = p;
+    for (int i = 0; i < critical.n; i++)
+        if (!points_near(&ends, critical.at[i])) points_add(&p, critical.at[i]);
+    qsort(p.at, (size_t)p.n, sizeof *p.at, value_order);
+    add_between(&p);
     for (int k = -40; k <= 40; k++) points_add(&p, value_real(k * 0.517L));
-    spread(&p);
+    for (long double x = 29; x < 2e6L; x *= 2.71L) points_add(&p, value_real(x)), points_add(&p, value_real(-x));
     for (int i = 0; i < p.n; i++) {
         bool sure = true, inside = member(cmp, set, 0, p.at[i], &sure);
         if (!sure || holds(cmp, plain, unknown[0], p.at[i]) != inside) return false;

@@ -4,7 +4,8 @@
 //   math_extract.c    finds the places of a text that may state an answer, the best first
 //   math_normalize.c  cleans LaTeX: sizes, text commands, units, "and", malformed fractions
 //   math_lex.c, math_parse.c, math_atom.c   LaTeX -> tokens -> a tree
-//   math_compare.c    whether two trees mean the same, by math_value.c (numbers, identity testing) and math_set.c
+//   math_compare.c    whether two trees mean the same, by math_value.c (numbers, identity testing),
+//   math_set.c and math_roots.c
 //
 // The grammar and the rules of comparison follow Math-Verify 0.9 and latex2sympy2_extended.
 #pragma once
@@ -111,6 +112,7 @@ bool node_is_set(const Node *a);                             // NODE_SET .. NODE
 bool node_is_relation(const Node *a);                        // NODE_RELATION, NODE_AND
 bool node_same(const Node *a, const Node *b);                // the same tree
 bool node_only_symbols(const Node *a);                       // symbols, and what is built of symbols alone
+bool node_has_float(const Node *a);                          // holds a number with a decimal point
 bool node_has_base(const Node *a);                           // holds a number that names its base
 Node *node_in_base(Pool *p, const Node *a);                  // a copy where those numbers are read in their bases
 int node_symbols(const Node *a, Text *name, int n, int max); // adds the names that occur, once each; how many now
@@ -172,8 +174,27 @@ typedef struct {
     Value at;
 } Point;
 Value math_value(Comparison *cmp, const Node *a, const Point *point);
+int infinity_sign(const Node *a); // 1 of \infty, -1 of -\infty, 0 of all else
 bool expressions_equal(Comparison *cmp, const Node *a, const Node *b);
+// Whether two numbers, of which one is written with a decimal point, agree when rounded to so many decimals. A whole
+// number that is written without one must be met exactly.
+bool rounds_equal(Value a, bool a_float, Value b, bool b_float, int decimals);
 bool answers_equal(Comparison *cmp, const Node *gold, const Node *prediction);
 bool sets_equal(Comparison *cmp, const Node *gold, const Node *prediction);
+// math_roots.c: real places where something happens to a function of one unknown, `line->bound`, the other symbols
+// having the values of `line`.
+enum { MAX_POINTS = 1024 };
+typedef struct {
+    Value at[MAX_POINTS];
+    int n;
+} Points;
+void points_add(Points *p, Value v);        // where it is a real number
+bool points_near(const Points *p, Value v); // whether v is one of them, but for rounding
+// f as c[2] x^2 + c[1] x + c[0]; false where it is no such function.
+bool quadratic_of(Comparison *cmp, const Node *f, const Point *line, Value c[3]);
+void add_zeros(Comparison *cmp, const Node *f, const Point *line, Points *p);
+// What is written in an expression or a relation, where its parts are zero, and where its sides are equal.
+void add_critical(Comparison *cmp, const Node *a, const Point *line, Points *p);
+
 // Whether the real solutions of a relation in one unknown are the set.
 bool relation_describes(Comparison *cmp, const Node *relation, const Node *set);
