@@ -379,6 +379,11 @@ static void places_and_options(void **state) {
         {"accuracy:relations=sets", "$(-\\infty, 5)$", "$\\boxed{-\\infty < x < 5}$", 1},
         {"accuracy:relations=sets", "$[0.333333, \\infty)$", "$\\boxed{x \\ge \\frac{1}{3}}$", 1},
         {"accuracy:relations=sets", "$\\mathbb{R}$", "$\\boxed{x \\ne 5}$", 0},
+        {"accuracy:variables=free", "$x = 2$", "$\\boxed{y = 2}$", 1},
+        {"accuracy:variables=free", "$(x, 2)$", "$\\boxed{(y, 2)}$", 1},
+        {"accuracy:variables=free", "$x = 2, y = 3$", "$\\boxed{y = 2, x = 3}$", 0},
+        {"accuracy:variables=free", "$(x, y)$", "$\\boxed{(y, x)}$", 0},
+        {"accuracy:variables=free", "$x = 2, y = 3$", "$\\boxed{y = 3, x = 2}$", 1},
         {"accuracy", "42", "The final answer is $43$. I hope it is correct. \\boxed{42}", 1},
         {"accuracy", "42", "\\boxed{42} The final answer is $43$.", 1},
     };

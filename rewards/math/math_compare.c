@@ -259,10 +259,6 @@ static Node *renamed(Pool *pool, const Node *a, Text name) {
 
 bool answers_equal(Comparison *cmp, const Node *gold, const Node *prediction) {
     if (cmp->steps <= 0) return false;
-    Text name[2], other[2];
-    if (cmp->how->any_variable && node_symbols(gold, name, 0, 2) == 1 && node_symbols(prediction, other, 0, 2) == 1)
-        prediction = renamed(cmp->pool, prediction, name[0]);
-
     bool gold_assigns = is_assignment(gold), gold_equates = is_equation(gold), equates = is_equation(prediction);
     if (gold_assigns) gold = shortened(cmp, gold);
     if (is_assignment(prediction)) prediction = shortened(cmp, prediction);
@@ -289,6 +285,10 @@ bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const Com
     Comparison cmp = {p, how, STEPS};
     const Node *g = gold->node, *w = prediction->node;
     if (g && w && node_has_base(g) && node_has_base(w)) g = node_in_base(p, g), w = node_in_base(p, w);
+    // The variable of the whole answer: x = 2, y = 3 is not y = 2, x = 3, whatever each part alone might be called.
+    Text name[2], other[2];
+    if (g && w && how->any_variable && node_symbols(g, name, 0, 2) == 1 && node_symbols(w, other, 0, 2) == 1)
+        w = renamed(p, w, name[0]);
     if (g && w && answers_equal(&cmp, g, w)) return true;
     Text a = text_strip(gold->text), b = text_strip(prediction->text);
     return a.n > 0 && text_equal(a, b);
