@@ -41,25 +41,79 @@ bool rounds_equal(Value a, bool a_float, Value b, bool b_float, int decimals) {
     return rintl(a.re * scale) == rintl(b.re * scale);
 }
 
-// Whether two expressions are equal at several pseudo-random places where both are defined. There are so many places
-// that |a - b| and a - b, or \sqrt{a^2b^2} and ab, are tried with the signs and the order that tell them apart.
-static bool identical(Comparison *cmp, const Node *a, const Node *b) {
-    enum { TRIALS = 20, ENOUGH = 2 };
+// Whether a function has a corner or a jump somewhere, or changes its form there, so that what it is near zero does not
+// say what it is elsewhere.
+static bool is_piecewise(const Node *a) {
+    static const char *const name[] = {"abs", "floor", "ceil", "max", "min", "mod", "log"};
+    for (size_t i = 0; a->kind == NODE_FUNC && i < sizeof name / sizeof *name; i++)
+        if (text_is(a->name, name[i])) return true;
+    if (a->kind == NODE_POW && !(a->arg[1]->kind == NODE_NUMBER && value_is_int(a->arg[1]->value))) return true;
+    for (int i = 0; i < a->n; i++)
+        if (is_piecewise(a->arg[i])) return true;
+    return false;
+}
+
+// Adds the numbers written in an expression that lie outside of what the usual trials reach, and their negatives.
+static void add_written(Comparison *cmp, const Node *a, Trials *t) {
+    enum { MAX_WRITTEN = sizeof t->written / sizeof *t->written };
     Text name[1];
-    bool constant = node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0;
-    int defined = 0;
-    for (int trial = 0; trial < TRIALS; trial++) {
-        Point p = {.trial = trial};
-        Value x = math_value(cmp, a, &p), y = math_value(cmp, b, &p);
-        if (x.bad || y.bad) {
-            if (constant) return false;
-            continue;
-        }
-        if (!value_equal(x, y)) return false;
-        defined++;
-        if (constant) break;
+    if (node_symbols(a, name, 0, 1)) {
+        for (int i = 0; i < a->n; i++) add_written(cmp, a->arg[i], t);
+        return;
     }
-    return defined >= (constant ? 1 : ENOUGH);
+    Value v = math_value(cmp, a, &(Point){0});
+    if (v.bad || v.im != 0 || fabsl(v.re) < 3 || fabsl(v.re) > 1e12L || t->n_written + 2 > MAX_WRITTEN) return;
+    for (int i = 0; i < t->n_written; i++)
+        if (value_equal(t->written[i], v)) return;
+    t->written[t->n_written++] = v;
+    t->written[t->n_written++] = value_neg(v);
+}
+
+enum { USUAL_TRIALS = 20, TRIALS_A_PLACE = 4 };
+static const int scales[] = {10, 100, 1000, 100000};
+
+// There are so many usual trials that |a - b| and a - b, or \sqrt{a^2b^2} and ab, are tried with the signs and the
+// order that tell them apart.
+Trials trials_of(Comparison *cmp, const Node *a, const Node *b) {
+    Text name[1];
+    Trials t = {.n = 1, .usual = 1};
+    if (node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0) return t;
+    t.n = t.usual = USUAL_TRIALS;
+    if (!is_piecewise(a) && !is_piecewise(b)) return t;
+    add_written(cmp, a, &t);
+    add_written(cmp, b, &t);
+    t.n += TRIALS_A_PLACE * ((int)(sizeof scales / sizeof *scales) + t.n_written);
+    return t;
+}
+
+Point trial_point(const Trials *t, int k) {
+    if (k < t->usual) return (Point){.trial = k};
+    int place = (k - t->usual) / TRIALS_A_PLACE, n_scales = sizeof scales / sizeof *scales;
+    if (place < n_scales) return (Point){.trial = k, .scale = scales[place]};
+    return (Point){.trial = k, .near = &t->written[place - n_scales]};
+}
+
+bool values_differ(const Comparison *cmp, const Trials *t, int k, Value a, Value b) {
+    if (value_equal(a, b)) return false;
+    if (k < t->usual || (a.exact && b.exact)) return true;
+    // Far from zero results are as precise as the largest number on the way: the sine of one has lost digits.
+    return hypotl(a.re - b.re, a.im - b.im) > 1e-14L * cmp->largest;
+}
+
+// Whether two expressions are equal at several pseudo-random places where both are defined.
+static bool identical(Comparison *cmp, const Node *a, const Node *b) {
+    enum { ENOUGH = 2 };
+    Trials t = trials_of(cmp, a, b);
+    int defined = 0;
+    for (int k = 0; k < t.n; k++) {
+        Point p = trial_point(&t, k);
+        cmp->largest = 0;
+        Value x = math_value(cmp, a, &p), y = math_value(cmp, b, &p);
+        if (x.bad || y.bad) continue;
+        if (values_differ(cmp, &t, k, x, y)) return false;
+        defined++;
+    }
+    return defined >= (t.n == 1 ? 1 : ENOUGH);
 }
 
 // Carries out a sum or product of matrices; NULL where the tree is no matrix.
@@ -170,12 +224,22 @@ static bool is_flip(Relation a, Relation b) {
 // Whether f is a constant times g; the sign of the constant, or 0.
 static int proportion(Comparison *cmp, const Node *f, const Node *g) {
     enum { TRIALS = 5 };
+    Trials t = trials_of(cmp, f, g);
     Value ratio = value_bad();
-    for (int trial = 0; trial < TRIALS; trial++) {
-        Point p = {.trial = trial};
-        Value r = value_div(math_value(cmp, f, &p), math_value(cmp, g, &p));
+    for (int k = 0; k < t.n; k++) {
+        if (k == TRIALS) k = t.usual; // of the usual ones these are enough
+        if (k == t.n) break;
+        Point p = trial_point(&t, k);
+        cmp->largest = 0;
+        Value x = math_value(cmp, f, &p), y = math_value(cmp, g, &p), r = value_div(x, y);
+        if (k >= t.usual) {
+            Value want = value_mul(ratio, y);
+            cmp->largest *= fmaxl(1, fabsl(ratio.re));
+            if (!x.bad && !want.bad && values_differ(cmp, &t, k, x, want)) return 0;
+            continue;
+        }
         if (r.bad || r.im != 0 || r.re == 0) return 0;
-        if (trial > 0 && !value_equal(value_div(r, ratio), value_int(1))) return 0;
+        if (k > 0 && !value_equal(value_div(r, ratio), value_int(1))) return 0;
         ratio = r;
     }
     return ratio.re > 0 ? 1 : -1;

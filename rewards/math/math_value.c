@@ -100,6 +100,8 @@ Value value_mul(Value a, Value b) {
     return checked(v);
 }
 
+static long double size_of(Value a) { return fmaxl(fabsl(a.re), fabsl(a.im)); }
+
 static bool is_zero(Value a) { return a.re == 0 && a.im == 0; }
 
 Value value_div(Value a, Value b) {
@@ -273,12 +275,16 @@ static Value apply(Text name, const Value *a, int n, int trial) {
 
 // ---- trees ----------------------------------------------------------------------------------------------------------
 
-static Value symbol_value(Text name, int trial) {
+static Value symbol_value(Text name, const Point *point) {
+    int trial = point->trial;
     uint64_t h = hash_text(name, (uint64_t)trial);
     Value v = value_div(value_int((int64_t)(h % 3989) + 1), value_int(1009));
-    bool negative =
-        trial % 2 && (trial == 1 || (h >> 32 & 1)); // odd trials have negative values too, the first only such
-    return negative ? value_neg(v) : v;
+    bool far = point->scale || point->near;
+    // Odd trials have negative values too, the first only such, and of those far away every second.
+    bool negative = trial % 2 && (trial == 1 || (far && trial % 4 == 1) || (h >> 32 & 1));
+    if (negative) v = value_neg(v);
+    if (point->scale) v = value_mul(v, value_int(point->scale));
+    return point->near ? value_add(*point->near, v) : v;
 }
 
 static Value constant_value(Constant c) {
@@ -290,14 +296,20 @@ static Value constant_value(Constant c) {
     }
 }
 
-static bool is_bound(const Point *p, Text name) { return p->bound.s && text_equal(p->bound, name); }
+// What binds the name at the point, innermost first; NULL where nothing does.
+static const Point *binding(const Point *p, Text name) {
+    while (p && !(p->bound.s && text_equal(p->bound, name))) p = p->outer;
+    return p;
+}
 
 // The value of a sum or product. A finite one over whole numbers is carried out; any other is taken for some function
 // of its term at a pseudo-random place and of its ends, so that equal sums have equal values.
 static Value sum_value(Comparison *cmp, const Node *a, const Point *point) {
     bool product = text_is(a->name, "prod");
     Value from = math_value(cmp, a->arg[1], point), to = math_value(cmp, a->arg[2], point), v = value_int(product);
-    Point inner = {point->trial, a->arg[0]->name, value_int(0)};
+    Point inner = *point;
+    inner.bound = a->arg[0]->name;
+    inner.outer = point;
     if (value_is_int(from) && value_is_int(to) && to.re - from.re < 2000) {
         for (long double k = from.re; k <= to.re && !v.bad; k++) {
             inner.at = value_int((int64_t)k);
@@ -306,7 +318,7 @@ static Value sum_value(Comparison *cmp, const Node *a, const Point *point) {
         }
         return v;
     }
-    inner.at = symbol_value(text_of("k"), point->trial); // the same for every name of the variable
+    inner.at = symbol_value(text_of("k"), &(Point){.trial = point->trial}); // the same for every name of the variable
     Value part[3] = {math_value(cmp, a->arg[3], &inner), from, to};
     bool endless = a->arg[2]->kind == NODE_CONST && a->arg[2]->constant == CONST_INFINITY;
     if (endless) part[2] = value_int(0);
@@ -354,24 +366,41 @@ static Value function_value(Comparison *cmp, const Node *a, const Point *point) 
     return apply(a->name, arg, a->n, point->trial);
 }
 
-Value math_value(Comparison *cmp, const Node *a, const Point *point) {
-    if (cmp->steps-- <= 0) return value_bad();
+// Far from zero, where large terms cancel almost wholly, what is left would be their rounding: undefined.
+static Value sum_of_terms(Comparison *cmp, const Node *a, const Point *point) {
+    Value v = math_value(cmp, a->arg[0], point);
+    long double largest = size_of(v);
+    for (int i = 1; i < a->n && !v.bad; i++) {
+        Value w = math_value(cmp, a->arg[i], point);
+        largest = fmaxl(largest, size_of(w));
+        v = value_add(v, w);
+    }
+    bool far = point->scale || point->near;
+    return far && !v.exact && size_of(v) < 1e-5L * largest ? value_bad() : v;
+}
+
+static Value node_value(Comparison *cmp, const Node *a, const Point *point) {
+    const Point *binds;
     Value v;
     switch (a->kind) {
     case NODE_NUMBER: return a->value;
-    case NODE_SYMBOL: return is_bound(point, a->name) ? point->at : symbol_value(a->name, point->trial);
+    case NODE_SYMBOL: return (binds = binding(point, a->name)) ? binds->at : symbol_value(a->name, point);
     case NODE_CONST: return constant_value(a->constant);
-    case NODE_ADD:
+    case NODE_ADD: return sum_of_terms(cmp, a, point);
     case NODE_MUL:
         v = math_value(cmp, a->arg[0], point);
-        for (int i = 1; i < a->n && !v.bad; i++) {
-            Value w = math_value(cmp, a->arg[i], point);
-            v = a->kind == NODE_ADD ? value_add(v, w) : value_mul(v, w);
-        }
+        for (int i = 1; i < a->n && !v.bad; i++) v = value_mul(v, math_value(cmp, a->arg[i], point));
         return v;
     case NODE_POW: return value_pow(math_value(cmp, a->arg[0], point), math_value(cmp, a->arg[1], point));
     case NODE_FUNC: return function_value(cmp, a, point);
     case NODE_SUM: return sum_value(cmp, a, point);
     default: return value_bad();
     }
+}
+
+Value math_value(Comparison *cmp, const Node *a, const Point *point) {
+    if (cmp->steps-- <= 0) return value_bad();
+    Value v = node_value(cmp, a, point);
+    if (!v.bad) cmp->largest = fmaxl(cmp->largest, size_of(v));
+    return v;
 }

@@ -164,16 +164,33 @@ bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const Com
 typedef struct {
     Pool *pool;
     const CompareOptions *how;
-    int steps; // node evaluations left: once they run out, nothing compares equal
+    int steps;           // node evaluations left: once they run out, nothing compares equal
+    long double largest; // the largest absolute value that math_value came by
 } Comparison;
-// Where an expression is evaluated: symbols have pseudo-random values that depend on the trial, but the symbol `bound`
-// is `at`.
-typedef struct {
+// Where an expression is evaluated: symbols have pseudo-random values that depend on the trial, `scale` times as large
+// (0: once) and, where `near` is given, about that number; but the symbol `bound` is `at`, and further ones are bound
+// by `outer`.
+typedef struct Point Point;
+struct Point {
     int trial;
+    int scale;
+    const Value *near;
     Text bound;
     Value at;
-} Point;
+    const Point *outer;
+};
 Value math_value(Comparison *cmp, const Node *a, const Point *point);
+// How the unknowns of two expressions are tried out: a few times between -4 and 4; where one of the expressions has
+// corners or jumps, also with values far larger and about the numbers that are written in either.
+typedef struct {
+    int n, usual; // how many trials, and how many of them are those between -4 and 4
+    Value written[16];
+    int n_written;
+} Trials;
+Trials trials_of(Comparison *cmp, const Node *a, const Node *b);
+Point trial_point(const Trials *t, int k);
+// Whether a and b, computed at that point, differ by more than rounding can explain.
+bool values_differ(const Comparison *cmp, const Trials *t, int k, Value a, Value b);
 int infinity_sign(const Node *a); // 1 of \infty, -1 of -\infty, 0 of all else
 bool expressions_equal(Comparison *cmp, const Node *a, const Node *b);
 // Whether two numbers, of which one is written with a decimal point, agree when rounded to so many decimals. A whole
