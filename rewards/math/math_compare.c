@@ -247,25 +247,49 @@ static int proportion(Comparison *cmp, const Node *f, const Node *g) {
 
 // Where f, a function of `name`, is zero, if it is linear; a bad value if it is not.
 static Value linear_root(Comparison *cmp, const Node *f, Text name, int trial) {
-    Value v[3];
-    for (int i = 0; i < 3; i++) v[i] = math_value(cmp, f, &(Point){trial, name, value_int(i)});
-    Value slope = value_add(v[1], value_neg(v[0])), next = value_add(v[2], value_neg(v[1]));
-    return value_equal(slope, next) ? value_div(value_neg(v[0]), slope) : value_bad();
+    Value c[3];
+    Point line = {.trial = trial, .bound = name};
+    if (!quadratic_of(cmp, f, &line, c) || !value_equal(c[2], value_int(0))) return value_bad();
+    return value_div(value_neg(c[0]), c[1]);
 }
 
-// Whether two equations have the same solutions for one of their unknowns, which both hold linearly.
+// Whether g is zero at those places where f is.
+static bool zero_at(Comparison *cmp, const Node *f, const Points *of_f, const Node *g, const Points *of_g, Point line) {
+    for (int i = 0; i < of_f->n; i++) {
+        line.at = of_f->at[i];
+        Value x = math_value(cmp, f, &line), y = math_value(cmp, g, &line), none = value_int(0);
+        if (x.bad || y.bad || !value_equal(x, none)) continue; // an extremum, a pole, a jump
+        if (!value_equal(y, none) && !points_near(of_g, line.at)) return false;
+    }
+    return true;
+}
+
+// Whether f and g have, as far as can be seen, the same zeros on a line along one of the unknowns.
+static bool same_zeros(Comparison *cmp, const Node *f, const Node *g, const Point *line) {
+    Points p = {.n = 0}, q = {.n = 0};
+    add_zeros(cmp, f, line, &p);
+    add_zeros(cmp, g, line, &q);
+    return zero_at(cmp, f, &p, g, &q, *line) && zero_at(cmp, g, &q, f, &p, *line);
+}
+
+// Whether two equations have the same solutions: for one of their unknowns, which both hold linearly, and along the
+// others too, as x(y - 1) = 0 and x(y - 2) = 0 have not.
 static bool same_solution(Comparison *cmp, const Node *f, const Node *g) {
-    enum { MAX_NAMES = 8, TRIALS = 4 };
+    enum { MAX_NAMES = 8, TRIALS = 4, LINES = 2 };
     Text name[MAX_NAMES], other[MAX_NAMES];
     int n = node_symbols(f, name, 0, MAX_NAMES), n_other = node_symbols(g, other, 0, MAX_NAMES);
     if (n != n_other || node_symbols(g, name, n, MAX_NAMES) != n) return false;
-    for (int i = 0; i < n; i++) {
+    bool solved = false;
+    for (int i = 0; i < n && !solved; i++) {
         int trial = 0;
         while (trial < TRIALS && value_equal(linear_root(cmp, f, name[i], trial), linear_root(cmp, g, name[i], trial)))
             trial++;
-        if (trial == TRIALS) return true;
+        solved = trial == TRIALS;
     }
-    return false;
+    for (int i = 0; i < n && solved; i++)
+        for (int trial = 0; trial < LINES && solved; trial++)
+            solved = same_zeros(cmp, f, g, &(Point){.trial = trial, .bound = name[i]});
+    return solved;
 }
 
 int infinity_sign(const Node *a) {

@@ -90,10 +90,11 @@ static long double grid(int i) {
     return i <= 2 * FAR + STEPS ? 51 * powl(1.18L, i - FAR - STEPS) : NAN;
 }
 
-// Adds the places where f crosses zero or touches it.
+// Adds the places where f crosses zero or touches it; it ends early where the steps left are needed for the comparison.
 static void search(Comparison *cmp, const Node *f, const Point *line, Points *p) {
+    enum { STEPS_LEFT = 60000 };
     long double x[3] = {NAN, NAN, NAN}, y[3] = {NAN, NAN, NAN};
-    for (int i = 0; !isnan(grid(i)) && cmp->steps > 0; i++) {
+    for (int i = 0; !isnan(grid(i)) && cmp->steps > STEPS_LEFT; i++) {
         x[0] = x[1], x[1] = x[2], x[2] = grid(i);
         y[0] = y[1], y[1] = y[2], y[2] = real_at(cmp, f, line, x[2]);
         if (y[2] == 0) points_add(p, value_real(x[2]));
