@@ -169,6 +169,11 @@ static void blocks(void **state) {
     assert_near(score_by(&r, "```python\nprint(2)\n```\n```python\nprint(1)\n```", gold), 0, 0);
     assert_near(score_by(&r, "```python\nprint(2)\n```\n```c\nprint(1)\n```\n```\nprint(1)\n```", gold), 1, 0);
     assert_near(score_by(&r, "```py\nprint(2)\n```", gold), 1, 0);
+    // A fence with the language's name opens a block, whatever was left open before it.
+    assert_near(score_by(&r, "```\nfirst a plan\n```python\nprint(2)\n```", gold), 1, 0);
+    assert_near(score_by(&r, "```text\na\n```json\n{}\n```\n```python\nprint(2)\n```", gold), 1, 0);
+    assert_near(score_by(&r, "```python\nprint(1\n\nbetter:\n```python\nprint(2)\n```", gold), 1, 0);
+    assert_near(score_by(&r, "```python\nprint(2)\n```\n```python\nprint(1", gold), 1, 0);
     assert_near(score_by(&r, "```\nprint(2)\n```", gold), 0, 0);
     assert_near(score_by(&r, "print(2)", gold), 0, 0);
     assert_near(score_by(&r, "```python\nprint(2)", gold), 0, 0);

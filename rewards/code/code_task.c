@@ -195,19 +195,30 @@ bool code_task_read(const char *answer, const char *prompt, CodeTask *out) {
 
 // ---- the program ----------------------------------------------------------------------------------------------------
 
-Text code_block(Text t, CodeLanguage language) {
+// Whether the fence at byte `at` opens a block of the language: its name fills the line; *inside is what follows.
+static bool opens_block(Text t, size_t at, CodeLanguage language, size_t *inside) {
     static const char *const names[][4] = {{"python", "python3", "py", NULL}, {"c", NULL}, {"cpp", "c++", "cc", NULL}};
+    size_t name = at + 3, end = name;
+    while (end < t.n && t.s[end] != '\n' && t.s[end] != '`') end++;
+    if (text_byte(t, end) != '\n') return false;
+    *inside = end + 1;
+    for (const char *const *n = names[language]; *n; n++)
+        if (text_is(text_strip(text_slice(t, name, end)), *n)) return true;
+    return false;
+}
+
+// A fence with the language's name opens a block even where a fence before it was never closed.
+Text code_block(Text t, CodeLanguage language) {
     Text fence = text_of("```"), best = {0};
-    for (size_t at = 0; (at = text_find(t, at, fence)) != TEXT_NONE;) {
-        size_t name = at + fence.n, end_of_name = name;
-        while (end_of_name < t.n && t.s[end_of_name] != '\n' && t.s[end_of_name] != '`') end_of_name++;
-        size_t close = text_find(t, end_of_name, fence);
-        if (close == TEXT_NONE) break;
-        Text word = text_strip(text_slice(t, name, end_of_name));
-        if (text_byte(t, end_of_name) == '\n')
-            for (const char *const *n = names[language]; *n; n++)
-                if (text_is(word, *n)) best = text_slice(t, end_of_name + 1, close);
-        at = close + fence.n;
+    size_t inside, next;
+    for (size_t at = text_find(t, 0, fence); at != TEXT_NONE; at = next) {
+        bool opens = opens_block(t, at, language, &inside);
+        next = text_find(t, opens ? inside : at + fence.n, fence);
+        if (!opens || next == TEXT_NONE) continue;
+        size_t after;
+        if (opens_block(t, next, language, &after)) continue; // was never closed
+        best = text_slice(t, inside, next);
+        next = text_find(t, next + fence.n, fence);
     }
     return best;
 }
