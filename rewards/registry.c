@@ -7,6 +7,11 @@
 
 #define RECIPE "ModelScope's GSM8K recipe"
 
+// "Score: 7", "**Score** = 7.5", and with the range that a template asks for: "Score (0-10): 7", "Score (out of 10):
+// 7".
+#define JUDGE_RANGE   "\\W{0,9}(?:out of|/|\\d+\\s*(?:-|–|to))\\s*\\d+\\s*(?:[)\\]]|\\W{0,3}?[:=])"
+#define JUDGE_PATTERN "(?i)score(?:" JUDGE_RANGE ")?\\W{0,9}?(-?\\d+(?:\\.\\d+)?)"
+
 // Each reward has a line. Its parameters, if any, are in PARAMS: REAL and WHOLE(name, default, min, max, help);
 // CHOICE(name, names, help), whose default is the first name; TEXTUAL and URL(name, default, help). NEEDS(open, close,
 // faults) is for a reward that must be opened before it can score.
@@ -46,7 +51,7 @@
             "Response:\n{summary}\n\nEnd with one line: Score: N",                                                     \
             "the prompt, with {prompt}, {completion}, {summary} (behind the thoughts), {answer}; or @FILE"),           \
         TEXTUAL("template_file", "", "file with the template"),                                                        \
-        TEXTUAL("pattern", "(?i)score\\W{0,9}?(-?\\d+(?:\\.\\d+)?)", "the last match's group is the score"),           \
+        TEXTUAL("pattern", JUDGE_PATTERN, "the last match's group is the score"),                                      \
         REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),                       \
         WHOLE("max_tokens", 1024, 1, 1048576, "of a reply"), REAL("temperature", 0, 0, 100, "of replies; 0: greedy"),  \
         WHOLE("seed", 0, 0, 9007199254740991, "of replies that are not greedy"),                                       \

@@ -79,7 +79,12 @@ static void respond(Server *s, int fd, const char *request, int number) {
         reply(fd, "200 OK", words.s);
         str_free(&words);
     } else if (strstr(request, "halves")) reply(fd, "200 OK", "First I thought Score: 2, but no.\nscore = 7.5");
-    else reply(fd, "200 OK", strstr(request, "good") ? "Fine.\nScore: 10" : "Score: 4");
+    else if (strstr(request, "reply<")) { // what it asks for
+        char words[256];
+        const char *from = strstr(request, "reply<") + 6;
+        snprintf(words, sizeof words, "%.*s", (int)strcspn(from, ">"), from);
+        reply(fd, "200 OK", words);
+    } else reply(fd, "200 OK", strstr(request, "good") ? "Fine.\nScore: 10" : "Score: 4");
 }
 
 static void *serve_call(void *arg) {
@@ -168,6 +173,21 @@ static void scores_are_read(void **state) {
     assert_near(score_by(&r, "a good answer", ""), 1, 0);
     assert_near(score_by(&r, "an answer", ""), 0.4, 1e-6);
     assert_near(score_by(&r, "halves", ""), 0.75, 1e-6); // the last match
+    static const struct {
+        const char *reply;
+        double score;
+    } replies[] = {{"Score (0-10): 7", 0.7},     {"Score: 7", 0.7},
+                   {"**Score (0-10):** 7", 0.7}, {"**Score** (1–10) = 7.5", 0.75},
+                   {"Score [0 to 10] 7", 0.7},   {"Score (out of 10): 7", 0.7},
+                   {"Score (/10): 7", 0.7},      {"Score (7)", 0.7},
+                   {"Score: 7 out of 10", 0.7},  {"Score: 7/10", 0.7},
+                   {"Score (7/10): good", 0.7},  {"Score: 7-8: good", 0.7}};
+    for (size_t i = 0; i < sizeof replies / sizeof *replies; i++) {
+        char text[128];
+        snprintf(text, sizeof text, "reply<%s>", replies[i].reply);
+        float score = score_by(&r, text, "");
+        if (fabs((double)score - replies[i].score) > 1e-6) fail_msg("%s gives %g", replies[i].reply, (double)score);
+    }
     reward_close(&r);
     r = judge_of(s, ",min_score=4,max_score=16,pattern=core: (\\d+)");
     assert_near(score_by(&r, "a good answer", ""), 0.5, 1e-6);
