@@ -384,6 +384,14 @@ static void rules(void **state) {
         {"$V=\\frac43\\pi r^3$", "3V=4\\pi r^3", 1},
         {"$a=\\sqrt{b}$", "a^2=b", 0},
         {"$y=e^{x}$", "x=\\ln y", 0},
+        // a leading point
+        {"$.5$", "0.5", 1},
+        {"$0.5$", ".5", 1},
+        {"$.5\\%$", "0.5\\%", 1},
+        {"$0.5\\%$", ".5\\%", 1},
+        {"$.5$", "0.5\\%", 0},
+        {"$.5$", "\\frac12", 0},
+        {"$.75$", "0.75", 1},
         // gold is read until something parses, a sign behind it left out
         {"$16.$", "16", 1},
         {"$16.$", "17", 0},
@@ -423,6 +431,7 @@ static void places_and_options(void **state) {
         {"accuracy:variables=free", "$x = 2, y = 3$", "$\\boxed{y = 2, x = 3}$", 0},
         {"accuracy:variables=free", "$(x, y)$", "$\\boxed{(y, x)}$", 0},
         {"accuracy:variables=free", "$x = 2, y = 3$", "$\\boxed{y = 3, x = 2}$", 1},
+        {"accuracy:extract=any", "$.5$", "0.5 percent", 0},
         {"accuracy", "42", "The final answer is $43$. I hope it is correct. \\boxed{42}", 1},
         {"accuracy", "42", "\\boxed{42} The final answer is $43$.", 1},
     };

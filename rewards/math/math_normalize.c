@@ -466,9 +466,12 @@ static void drop_units(Text t, Str *out) {
 
 // A leading point gets its zero; a lone 0.5 is the fraction.
 static void fix_decimal(Text t, Str *out) {
+    if (text_is(t, "0.5") || text_is(t, ".5")) {
+        str_puts(out, "\\frac{1}{2}");
+        return;
+    }
     if (text_byte(t, 0) == '.') str_puts(out, "0");
-    if (text_equal(t, text_of("0.5"))) str_puts(out, "\\frac{1}{2}");
-    else str_add(out, t.s, t.n);
+    str_add(out, t.s, t.n);
 }
 
 // ---- all of it ------------------------------------------------------------------------------------------------------
