@@ -392,6 +392,17 @@ static void rules(void **state) {
         {"$.5$", "0.5\\%", 0},
         {"$.5$", "\\frac12", 0},
         {"$.75$", "0.75", 1},
+        // partial derivatives are written, not taken
+        {"$\\frac{\\partial f}{\\partial x}=2x$", "2x", 1},
+        {"$2x$", "\\frac{\\partial f}{\\partial x}=2x", 1},
+        {"$\\frac{\\partial f}{\\partial x}=2x$", "\\frac{\\partial f}{\\partial x}=2x", 1},
+        {"$\\frac{\\partial f}{\\partial x}=2x$", "\\frac{\\partial f}{\\partial x}=3x", 0},
+        {"$\\frac{\\partial^2 f}{\\partial x^2}=6x$", "\\frac{\\partial^2 f}{\\partial x^2}=6x", 1},
+        {"$6x$", "\\frac{\\partial^2 f}{\\partial x^2}=6x", 1},
+        {"$6x$", "\\frac{\\partial}{\\partial x}f=6x", 1},
+        {"$6xy$", "\\frac{\\partial^2 f}{\\partial x \\partial y}=6xy", 1},
+        {"$\\frac{\\partial u}{\\partial t}$", "\\frac{\\partial u}{\\partial t}", 1},
+        {"$\\frac{\\partial u}{\\partial t}$", "\\frac{\\partial u}{\\partial x}", 0},
         // gold is read until something parses, a sign behind it left out
         {"$16.$", "16", 1},
         {"$16.$", "17", 0},

@@ -179,9 +179,9 @@ static Token number(Text t, size_t i) {
     return (Token){T_NUMBER, name, name};
 }
 
-// d, white space, then a letter or a command: dx, d\theta.
-static void differential(Text t, size_t i, Token *best) {
-    size_t k = i + 1, end;
+// d, or \partial, of n bytes, white space, then a letter or a command: dx, d\theta, \partial x.
+static void differential(Text t, size_t i, size_t n, Token *best) {
+    size_t k = i + n, end;
     while (is_blank(text_byte(t, k))) k++;
     bool command = text_byte(t, k) == '\\' && is_letter(text_byte(t, k + 1));
     if (!command && !is_letter(text_byte(t, k))) return;
@@ -192,7 +192,7 @@ static void differential(Text t, size_t i, Token *best) {
 static Token letter(Text t, size_t i) {
     Token best = {T_END, {t.s, 0}, {"", 0}};
     word(t, i, keywords, COUNT(keywords), T_KEYWORD, &best);
-    if (t.s[i] == 'd') differential(t, i, &best);
+    if (t.s[i] == 'd') differential(t, i, 1, &best);
     if (best.text.n == 0) {
         Text one = text_slice(t, i, i + 1);
         best = (Token){t.s[i] == 'e' ? T_E : t.s[i] == 'E' ? T_CAPITAL_E : T_LETTER, one, one};
@@ -209,6 +209,11 @@ static Token next_token(Text t, size_t i) {
         word(t, i, symbols, COUNT(symbols), T_GREEK, &best);
         accent(t, i, &best);
         array(t, i, &best);
+        if (text_word_at(t, i, "\\partial")) { // as d: \partial f / \partial x, \partial^2 f
+            Text d = text_slice(t, i, i + strlen("\\partial"));
+            best = (Token){T_LETTER, d, text_of("d")};
+            differential(t, i, d.n, &best);
+        }
     } else literal(t, i, signs, COUNT(signs), &best);
     return best;
 }
