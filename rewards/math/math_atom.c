@@ -469,23 +469,8 @@ Node *parse_primary(Parser *p, bool functions) {
 
 // ---- the way in -----------------------------------------------------------------------------------------------------
 
-// Whether the text speaks of complex numbers, or of matrices' numbers.
-static bool is_complex(Text t) {
-    static const char *const signs[] = {
-        "\\mathbb{C}",  "\\text{i}", "\\mathrm{i}", "\\det", "\\operatorname{tr}", "\\operatorname{rank}",
-        "\\text{rank}", "\\arg{",    "\\Re{",       "\\Im{", "\\text{Re}",         "\\text{Im}"};
-    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
-        if (text_find(t, 0, text_of(signs[i])) != TEXT_NONE) return true;
-    for (size_t i = 0; i < t.n; i++) { // an i that stands alone
-        bool before = i > 0 && (isalnum((unsigned char)t.s[i - 1]) || t.s[i - 1] == '_');
-        bool after = i + 1 < t.n && (isalnum((unsigned char)t.s[i + 1]) || t.s[i + 1] == '_');
-        if (t.s[i] == 'i' && !before && !after) return true;
-    }
-    return false;
-}
-
 static Node *parse(Pool *pool, Text latex) {
-    Parser p = {.pool = pool, .complex_text = is_complex(latex)};
+    Parser p = {.pool = pool};
     p.token = math_lex(pool, latex, &p.n);
     if (!p.token) return NULL;
     for (int i = 0; i < RULES; i++) p.memo[i] = pool_take(pool, (size_t)p.n * sizeof *p.memo[i]);

@@ -69,6 +69,14 @@ static void add_written(Comparison *cmp, const Node *a, Trials *t) {
     t->written[t->n_written++] = value_neg(v);
 }
 
+// Adds the names that the limits of sums hold: they stand for whole numbers, for which a sum has its value.
+static void add_whole(const Node *a, Trials *t) {
+    enum { MAX_WHOLE = sizeof t->whole / sizeof *t->whole };
+    for (int i = 1; a->kind == NODE_SUM && i < 3; i++)
+        t->n_whole = node_symbols(a->arg[i], t->whole, t->n_whole, MAX_WHOLE);
+    for (int i = 0; i < a->n; i++) add_whole(a->arg[i], t);
+}
+
 enum { USUAL_TRIALS = 20, TRIALS_A_PLACE = 4 };
 static const int scales[] = {10, 100, 1000, 100000};
 
@@ -79,6 +87,8 @@ Trials trials_of(Comparison *cmp, const Node *a, const Node *b) {
     Trials t = {.n = 1, .usual = 1};
     if (node_symbols(a, name, 0, 1) + node_symbols(b, name, 0, 1) == 0) return t;
     t.n = t.usual = USUAL_TRIALS;
+    add_whole(a, &t);
+    add_whole(b, &t);
     if (!is_piecewise(a) && !is_piecewise(b)) return t;
     add_written(cmp, a, &t);
     add_written(cmp, b, &t);
@@ -87,10 +97,12 @@ Trials trials_of(Comparison *cmp, const Node *a, const Node *b) {
 }
 
 Point trial_point(const Trials *t, int k) {
-    if (k < t->usual) return (Point){.trial = k};
+    Point p = {.trial = k, .whole = t->whole, .n_whole = t->n_whole};
     int place = (k - t->usual) / TRIALS_A_PLACE, n_scales = sizeof scales / sizeof *scales;
-    if (place < n_scales) return (Point){.trial = k, .scale = scales[place]};
-    return (Point){.trial = k, .near = &t->written[place - n_scales]};
+    if (k < t->usual) return p;
+    if (place < n_scales) p.scale = scales[place];
+    else p.near = &t->written[place - n_scales];
+    return p;
 }
 
 bool values_differ(const Comparison *cmp, const Trials *t, int k, Value a, Value b) {
@@ -292,20 +304,13 @@ static bool same_solution(Comparison *cmp, const Node *f, const Node *g) {
     return solved;
 }
 
-int infinity_sign(const Node *a) {
-    bool minus = a->kind == NODE_MUL && a->n == 2 && a->arg[0]->kind == NODE_NUMBER &&
-                 value_equal(a->arg[0]->value, value_int(-1));
-    const Node *inner = minus ? a->arg[1] : a;
-    return inner->kind == NODE_CONST && inner->constant == CONST_INFINITY ? minus ? -1 : 1 : 0;
-}
-
 // Whether the same expression is compared with the same infinity, which no difference of the sides would show.
 static bool infinite_equal(Comparison *cmp, const Node *gold, const Node *prediction) {
     bool same = gold->relation == prediction->relation, flip = is_flip(gold->relation, prediction->relation);
     for (int i = 0; i < 2; i++)
         for (int k = 0; k < 2; k++) {
-            int sign = infinity_sign(gold->arg[i]);
-            if (sign && sign == infinity_sign(prediction->arg[k]) && (i == k ? same : flip))
+            int sign = node_infinity(gold->arg[i]);
+            if (sign && sign == node_infinity(prediction->arg[k]) && (i == k ? same : flip))
                 return expressions_equal(cmp, gold->arg[!i], prediction->arg[!k]);
         }
     return false;
@@ -335,13 +340,15 @@ static bool relations_equal(Comparison *cmp, const Node *gold, const Node *predi
 
 // ---- answers --------------------------------------------------------------------------------------------------------
 
-static Node *renamed(Pool *pool, const Node *a, Text name) {
-    if (a->kind == NODE_SYMBOL) return node_named(pool, NODE_SYMBOL, name, 0, NULL);
+// A copy in which two names have changed places, so that none is taken for another.
+static Node *renamed(Pool *pool, const Node *a, Text from, Text to) {
     Node *copy = node_new(pool, a->kind, a->n, a->arg);
     Node **arg = copy->arg;
     *copy = *a;
     copy->arg = arg;
-    for (int i = 0; i < a->n; i++) copy->arg[i] = renamed(pool, a->arg[i], name);
+    if (a->kind == NODE_SYMBOL && text_equal(a->name, from)) copy->name = to;
+    else if (a->kind == NODE_SYMBOL && text_equal(a->name, to)) copy->name = from;
+    for (int i = 0; i < a->n; i++) copy->arg[i] = renamed(pool, a->arg[i], from, to);
     return copy;
 }
 
@@ -373,11 +380,12 @@ bool math_equal(Pool *p, const Answer *gold, const Answer *prediction, const Com
     Comparison cmp = {p, how, STEPS};
     const Node *g = gold->node, *w = prediction->node;
     if (g && w && node_has_base(g) && node_has_base(w)) g = node_in_base(p, g), w = node_in_base(p, w);
+    if (g && w && answers_equal(&cmp, g, w)) return true;
     // The variable of the whole answer: x = 2, y = 3 is not y = 2, x = 3, whatever each part alone might be called.
     Text name[2], other[2];
-    if (g && w && how->any_variable && node_symbols(g, name, 0, 2) == 1 && node_symbols(w, other, 0, 2) == 1)
-        w = renamed(p, w, name[0]);
-    if (g && w && answers_equal(&cmp, g, w)) return true;
+    if (g && w && how->any_variable && node_symbols(g, name, 0, 2) == 1 && node_symbols(w, other, 0, 2) == 1 &&
+        answers_equal(&cmp, g, renamed(p, w, other[0], name[0])))
+        return true;
     Text a = text_strip(gold->text), b = text_strip(prediction->text);
     return a.n > 0 && text_equal(a, b);
 }

@@ -97,7 +97,6 @@ typedef struct {
     Pool *pool;
     const Token *token;
     int n, at, depth;
-    bool complex_text; // whether the text is about complex numbers, so that its symbols are not real
     // Whether the atom being read leaves a script behind it to the outer one: in x^2_1 the subscript is x's, not 2's.
     bool leave_subscript, leave_superscript;
     struct Memo {

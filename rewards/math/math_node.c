@@ -192,12 +192,37 @@ Node *node_in_base(Pool *p, const Node *a) {
     return copy;
 }
 
-int node_symbols(const Node *a, Text *name, int n, int max) {
+int node_infinity(const Node *a) {
+    bool minus = a->kind == NODE_MUL && a->n == 2 && a->arg[0]->kind == NODE_NUMBER &&
+                 value_equal(a->arg[0]->value, value_int(-1));
+    const Node *inner = minus ? a->arg[1] : a;
+    return inner->kind == NODE_CONST && inner->constant == CONST_INFINITY ? minus ? -1 : 1 : 0;
+}
+
+// Names that sums around a node bind.
+typedef struct Bound Bound;
+struct Bound {
+    Text name;
+    const Bound *outer;
+};
+
+static int free_symbols(const Node *a, const Bound *bound, Text *name, int n, int max) {
     if (a->kind == NODE_SYMBOL) {
         for (int i = 0; i < n; i++)
             if (text_equal(name[i], a->name)) return n;
+        for (; bound; bound = bound->outer)
+            if (text_equal(bound->name, a->name)) return n;
         if (n < max) name[n++] = a->name;
+        return n;
     }
-    for (int i = 0; i < a->n; i++) n = node_symbols(a->arg[i], name, n, max);
+    if (a->kind == NODE_SUM && !node_infinity(a->arg[1]) &&
+        !node_infinity(a->arg[2])) { // of endless ones no value is known
+        n = free_symbols(a->arg[1], bound, name, n, max);
+        n = free_symbols(a->arg[2], bound, name, n, max);
+        return free_symbols(a->arg[3], &(Bound){a->arg[0]->name, bound}, name, n, max);
+    }
+    for (int i = 0; i < a->n; i++) n = free_symbols(a->arg[i], bound, name, n, max);
     return n;
 }
+
+int node_symbols(const Node *a, Text *name, int n, int max) { return free_symbols(a, NULL, name, n, max); }

@@ -253,6 +253,14 @@ static bool is_real_number(const Node *a, long double *x) {
     return !v.bad && v.im == 0 && node_symbols(a, name, 0, 1) == 0;
 }
 
+// Whether it is a number that lies beside the real line.
+static bool is_complex_number(const Node *a) {
+    Comparison cmp = {.steps = 1000};
+    Text name[1];
+    Value v = math_value(&cmp, a, &(Point){0});
+    return node_symbols(a, name, 0, 1) == 0 && !v.bad && fabsl(v.im) > 1e-15L;
+}
+
 // An interval; but one that would be empty was meant as a pair.
 static Node *interval(Parser *p, Node *from, Node *to, bool left_open, bool right_open) {
     long double low, high;
@@ -263,7 +271,7 @@ static Node *interval(Parser *p, Node *from, Node *to, bool left_open, bool righ
         if (high <= low) return node_named(p->pool, NODE_NAMED_SET, text_of("empty"), 0, NULL);
         left_open |= isinf(low);
         right_open |= isinf(high);
-    } else if (p->complex_text) return nothing(p);
+    } else if (is_complex_number(from) || is_complex_number(to)) return nothing(p);
     Node *a = node_2(p->pool, NODE_INTERVAL, from, to);
     a->left_open = left_open;
     a->right_open = right_open;

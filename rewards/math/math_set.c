@@ -6,7 +6,7 @@
 
 // The value of an end point; an infinite one becomes a number beyond all others.
 static Value end_point(Comparison *cmp, const Node *a, const Point *point) {
-    int sign = infinity_sign(a);
+    int sign = node_infinity(a);
     return sign ? (Value){.re = sign * INFINITY} : math_value(cmp, a, point);
 }
 
@@ -138,7 +138,7 @@ static const Node *unrounded(Comparison *cmp, const Node *set, bool rounded, con
             continue;
         }
         bool is_rounded = node_has_float(end);
-        if (infinity_sign(end) || !(is_rounded || rounded)) continue;
+        if (node_infinity(end) || !(is_rounded || rounded)) continue;
         Value v = math_value(cmp, end, &(Point){0});
         const Value *best = NULL;
         for (int k = 0; k < critical->n; k++) {

@@ -4,6 +4,7 @@
 #include "verify.h"
 #include <complex.h>
 #include <math.h>
+#include <stdio.h>
 
 // The primes are 2^61 - 1 and 2^61 - 31: modulo them 2^61 is 1 and 31 (`fold`), so that the bits above the 61st are
 // reduced by a small multiplication.
@@ -278,6 +279,8 @@ static Value apply(Text name, const Value *a, int n, int trial) {
 static Value symbol_value(Text name, const Point *point) {
     int trial = point->trial;
     uint64_t h = hash_text(name, (uint64_t)trial);
+    for (int i = 0; i < point->n_whole; i++)
+        if (text_equal(point->whole[i], name)) return value_int((int64_t)(h % 12) + 1);
     Value v = value_div(value_int((int64_t)(h % 3989) + 1), value_int(1009));
     bool far = point->scale || point->near;
     // Odd trials have negative values too, the first only such, and of those far away every second.
@@ -300,6 +303,34 @@ static Value constant_value(Constant c) {
 static const Point *binding(const Point *p, Text name) {
     while (p && !(p->bound.s && text_equal(p->bound, name))) p = p->outer;
     return p;
+}
+
+static bool holds_letters(Text t, Text word) {
+    for (size_t at = 0; (at = text_find(t, at, word)) != TEXT_NONE; at++)
+        if (word.n > 1 || at == 0 || t.s[at - 1] != '\\') return true;
+    return false;
+}
+
+// The value of a_k within a sum over k is that of a_1, a_2 and so on; of a_{k + 1} one that depends on k.
+static Value indexed_value(Text name, const Point *point) {
+    size_t under = text_find(name, 0, text_of("_"));
+    if (under == TEXT_NONE) return symbol_value(name, point);
+    Text sub = text_from(name, under + 1);
+    if (sub.n > 2 && sub.s[0] == '{') sub = text_slice(sub, 1, sub.n - 1);
+    for (const Point *p = point; p; p = p->outer) {
+        if (!p->bound.s || !holds_letters(sub, p->bound)) continue;
+        char index[64];
+        bool plain = text_equal(sub, p->bound) && value_is_int(p->at);
+        int digits = snprintf(index, sizeof index, plain ? "%.0Lf" : "%.12Lg@", p->at.re);
+        Str s = {0};
+        str_add(&s, name.s, under + 1);
+        str_printf(&s, digits > 1 ? "{%s}" : "%s", index);
+        if (!plain) str_add(&s, sub.s, sub.n);
+        Value v = symbol_value((Text){s.s, s.n}, point);
+        str_free(&s);
+        return v;
+    }
+    return symbol_value(name, point);
 }
 
 // The value of a sum or product. A finite one over whole numbers is carried out; any other is taken for some function
@@ -384,7 +415,7 @@ static Value node_value(Comparison *cmp, const Node *a, const Point *point) {
     Value v;
     switch (a->kind) {
     case NODE_NUMBER: return a->value;
-    case NODE_SYMBOL: return (binds = binding(point, a->name)) ? binds->at : symbol_value(a->name, point);
+    case NODE_SYMBOL: return (binds = binding(point, a->name)) ? binds->at : indexed_value(a->name, point);
     case NODE_CONST: return constant_value(a->constant);
     case NODE_ADD: return sum_of_terms(cmp, a, point);
     case NODE_MUL:

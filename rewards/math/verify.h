@@ -108,14 +108,16 @@ Node *node_set(Pool *p, NodeKind kind, int n, Node *const *arg); // NODE_SET wit
 Node *node_negate(Pool *p, Node *a);                             // a number stays a number
 // A product or sum of a and b, where those that are products or sums themselves are flattened into it.
 Node *node_flat(Pool *p, NodeKind kind, Node *a, Node *b);
-bool node_is_set(const Node *a);                             // NODE_SET .. NODE_NAMED_SET
-bool node_is_relation(const Node *a);                        // NODE_RELATION, NODE_AND
-bool node_same(const Node *a, const Node *b);                // the same tree
-bool node_only_symbols(const Node *a);                       // symbols, and what is built of symbols alone
-bool node_has_float(const Node *a);                          // holds a number with a decimal point
-bool node_has_base(const Node *a);                           // holds a number that names its base
-Node *node_in_base(Pool *p, const Node *a);                  // a copy where those numbers are read in their bases
-int node_symbols(const Node *a, Text *name, int n, int max); // adds the names that occur, once each; how many now
+bool node_is_set(const Node *a);              // NODE_SET .. NODE_NAMED_SET
+bool node_is_relation(const Node *a);         // NODE_RELATION, NODE_AND
+bool node_same(const Node *a, const Node *b); // the same tree
+bool node_only_symbols(const Node *a);        // symbols, and what is built of symbols alone
+int node_infinity(const Node *a);             // 1 of \infty, -1 of -\infty, 0 of all else
+bool node_has_float(const Node *a);           // holds a number with a decimal point
+bool node_has_base(const Node *a);            // holds a number that names its base
+Node *node_in_base(Pool *p, const Node *a);   // a copy where those numbers are read in their bases
+int node_symbols(const Node *a, Text *name, int n,
+                 int max); // adds the free names, once each; how many now
 
 // ---- texts -> trees -------------------------------------------------------------------------------------------------
 typedef struct {
@@ -175,6 +177,8 @@ struct Point {
     int trial;
     int scale;
     const Value *near;
+    const Text *whole; // [n_whole]: names that have whole values from 1 to 12 instead
+    int n_whole;
     Text bound;
     Value at;
     const Point *outer;
@@ -186,12 +190,13 @@ typedef struct {
     int n, usual; // how many trials, and how many of them are those between -4 and 4
     Value written[16];
     int n_written;
+    Text whole[4]; // names in the limits of sums
+    int n_whole;
 } Trials;
 Trials trials_of(Comparison *cmp, const Node *a, const Node *b);
 Point trial_point(const Trials *t, int k);
 // Whether a and b, computed at that point, differ by more than rounding can explain.
 bool values_differ(const Comparison *cmp, const Trials *t, int k, Value a, Value b);
-int infinity_sign(const Node *a); // 1 of \infty, -1 of -\infty, 0 of all else
 bool expressions_equal(Comparison *cmp, const Node *a, const Node *b);
 // Whether two numbers, of which one is written with a decimal point, agree when rounded to so many decimals. A whole
 // number that is written without one must be met exactly.
