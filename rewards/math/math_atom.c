@@ -1,6 +1,5 @@
 // LaTeX mathematics -> a tree: symbols, numbers, groups, functions, fractions, matrices; and the way in.
 #include "math_lex.h"
-#include <ctype.h>
 #include <utf8proc.h>
 
 static Node *function(Pool *pool, const char *name, Node *a) {
