@@ -26,10 +26,13 @@ static void put_config(const char *dir, const char *name, const char *value) {
                           20, "num_hidden_layers", 2, "num_attention_heads", 3, "num_key_value_heads", 1,
                           "max_position_embeddings", 64, "rms_norm_eps", 1e-6, "rope_theta", 10000.0,
                           "tie_word_embeddings", 1, "hidden_act", "silu", "eos_token_id", 7, "torch_dtype", "float16");
-    if (name && value) json_object_set_new(j, name, json_loads(value, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL));
+    if (name && value) json_object_set_new(j, name, json_parse(value, strlen(value), "test", NULL));
     else if (name) json_object_del(j, name);
     char *path = xasprintf("%s/config.json", dir);
-    assert_int_equal(json_dump_file(j, path, JSON_INDENT(2)), 0);
+    Str text = {0};
+    json_write(&text, j, JSON_LINES);
+    put_text(path, text.s);
+    str_free(&text);
     free(path);
     json_decref(j);
 }
@@ -95,11 +98,15 @@ static void config_is_read(void **state) {
     put_config(at("m"), "eos_token_id", NULL);
     assert_true(hf_config_read(at("m"), &c, NULL));
     assert_int_equal(c.n_eos, 0);
-    const char *const fine[][2] = {
-        {"rope_scaling", "null"},        {"rope_scaling", "{\"type\": \"default\"}"},
-        {"sliding_window", "4096"},      {"layer_types", "[\"full_attention\",\"full_attention\"]"},
-        {"quantization_config", "null"}, {"pad_token_id", "-1"},
-        {"attention_dropout", "0.0"},    {"rope_theta", "1000000"}};
+    const char *const fine[][2] = {{"rope_scaling", "null"},
+                                   {"rope_scaling", "{\"type\": \"default\"}"},
+                                   {"sliding_window", "4096"},
+                                   {"layer_types", "[\"full_attention\",\"full_attention\"]"},
+                                   {"quantization_config", "null"},
+                                   {"pad_token_id", "-1"},
+                                   {"attention_dropout", "0.0"},
+                                   {"rope_theta", "1000000"},
+                                   {"some_length", "1000000000000000019884624838656"}};
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
         put_config(at("m"), fine[i][0], fine[i][1]);
         Error e = {0};
@@ -207,6 +214,11 @@ static void configs_that_mean_something_else_are_refused(void **state) {
         {"vocab_size", NULL, "missing"},
         {"vocab_size", "0", "outside"},
         {"vocab_size", "\"40\"", "whole number"},
+        {"vocab_size", "18446744073709551656", "is 18446744073709551656, outside"},
+        {"attention_dropout", "1e999", "dropout"},
+        {"attention_dropout", "\"0\"", "dropout"},
+        {"rope_theta", "1e999", "positive"},
+        {"model_type", "18446744073709551616", "not a string"},
         {"hidden_size", "-12", "outside"},
         {"hidden_size", "1e3", "whole number"},
         {"hidden_size", "13", "multiple"},
@@ -320,7 +332,7 @@ static void saved_directory_is_complete(void **state) {
     assert_false(exists(at("deep/er/saved.tmp")));
     size_t n;
     char *text = file_read(at("deep/er/saved/config.json"), 10000, &n, NULL);
-    assert_non_null(strstr(text, "\"rms_norm_eps\": 1e-6"));
+    assert_non_null(strstr(text, "\"rms_norm_eps\": 1e-06,"));
     assert_non_null(strstr(text, "\"torch_dtype\": \"bfloat16\""));
     free(text);
 
@@ -333,6 +345,52 @@ static void saved_directory_is_complete(void **state) {
     json_decref(j);
     assert_false(exists(at("deep/er/saved.old")));
     model_drop(&f);
+    model_drop(&m);
+}
+
+// Reads a file of the saved model; heap memory.
+static char *saved_text(const char *name) {
+    size_t n;
+    Error e = {0};
+    char *text = file_read(at("saved/%s", name), 10000, &n, &e);
+    if (!text) fail_msg("%s", e.text);
+    return text;
+}
+
+// Numbers beyond 64 bits, as HF writes for a length that has no end, and those of many digits come back as they were
+// in every file that is written anew.
+static void numbers_of_other_keys_stay(void **state) {
+    static const char big[] = "1000000000000000019884624838656";
+    HfConfig c;
+    Error e = {0};
+    put_config(at("source"), "rope_theta", "100000000000000000000"); // beyond 64 bits, and a float
+    assert_true(hf_config_read(at("source"), &c, &e));
+    assert_true(c.dims.rope.theta == 1e20f);
+    assert_string_equal(c.rope_won, "");
+    put_config(at("source"), "some_length", big);
+    put_text(at("source/tokenizer.json"), "{}");
+    put_text(at("source/tokenizer_config.json"),
+             "{\n  \"model_max_length\": 1000000000000000019884624838656,\n  \"x\": 0.30000000000000004\n}");
+    put_text(at("source/generation_config.json"), "{\n  \"eos_token_id\": 7,\n  \"max_length\": "
+                                                  "1000000000000000019884624838656,\n  \"top_p\": "
+                                                  "0.30000000000000004\n}");
+    Model m = model_make(small, F32, 5);
+    const int32_t ends[] = {7, 9};
+    HfVoice voice = {"qwen2.5", ends, 2};
+    OutDir d;
+    assert_true(outdir_begin(&d, at("saved"), hf_bytes(at("source"), &m), &e));
+    if (!hf_write(&d, at("source"), &voice, NULL, &m, HF_SHARD_BYTES, &e)) fail_msg("%s", e.text);
+    assert_true(outdir_commit(&d, &e));
+    outdir_free(&d);
+    char *config = saved_text("config.json"), *tokenizer = saved_text("tokenizer_config.json");
+    char *generation = saved_text("generation_config.json");
+    assert_non_null(strstr(config, "\"some_length\": 1000000000000000019884624838656,\n"));
+    assert_string_equal(generation, "{\n  \"eos_token_id\": [\n    7,\n    9\n  ],\n  \"max_length\": "
+                                    "1000000000000000019884624838656,\n  \"top_p\": 0.30000000000000004\n}");
+    assert_ptr_equal(strstr(tokenizer, "{\n  \"model_max_length\": 1000000000000000019884624838656,\n  \"x\": "
+                                       "0.30000000000000004,\n  \"chat_template\": \"{"),
+                     tokenizer);
+    free(config), free(tokenizer), free(generation);
     model_drop(&m);
 }
 
@@ -567,6 +625,7 @@ int main(void) {
         IN_SCRATCH(configs_that_mean_something_else_are_refused),
         IN_SCRATCH(saved_weights_come_back),
         IN_SCRATCH(saved_directory_is_complete),
+        IN_SCRATCH(numbers_of_other_keys_stay),
         IN_SCRATCH(saving_replaces_only_models),
         IN_SCRATCH(shards_come_back),
         IN_SCRATCH(index_mistakes_are_named),

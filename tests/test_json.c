@@ -181,6 +181,48 @@ static void wide_numbers_leave_no_error(void **state) {
     }
 }
 
+// Such numbers are read from files too, as Python reads them, and written again as they were: model_max_length is one
+// in most models' tokenizer_config.json. Other numbers come back in the fewest digits, as json.dumps writes them.
+static void numbers_are_written_as_they_were(void **state) {
+    static const char text[] = "{\n  \"model_max_length\": 1000000000000000019884624838656,\n  \"eps\": 1e-06,\n"
+                               "  \"third\": 0.30000000000000004,\n  \"empty\": {},\n  \"none\": [],\n"
+                               "  \"list\": [\n    -9223372036854775809,\n    {\n      \"x\": -1E999\n    },\n"
+                               "    9223372036854775807,\n    1e+16,\n    2.0,\n    true,\n    null\n  ],\n"
+                               "  \"text\": \"\\\"\\\\\\n\\t\\u0000\\u001b/\x7f\xc3\xa9\"\n}",
+                      python[] = "{\"model_max_length\": 1000000000000000019884624838656, \"eps\": 1e-06, "
+                                 "\"third\": 0.30000000000000004, \"empty\": {}, \"none\": [], "
+                                 "\"list\": [-9223372036854775809, {\"x\": -1E999}, 9223372036854775807, 1e+16, 2.0, "
+                                 "true, null], \"text\": \"\\\"\\\\\\n\\t\\u0000\\u001b/\x7f\xc3\xa9\"}",
+                      tight[] =
+                          "{\"model_max_length\":1000000000000000019884624838656,\"eps\":1e-06,"
+                          "\"third\":0.30000000000000004,\"empty\":{},\"none\":[],"
+                          "\"list\":[-9223372036854775809,{\"x\":-1E999},9223372036854775807,1e+16,2.0,true,null],"
+                          "\"text\":\"\\\"\\\\\\n\\t\\u0000\\u001b/\x7f\xc3\xa9\"}";
+    static const char *const wanted[] = {[JSON_PYTHON] = python, [JSON_TIGHT] = tight, [JSON_LINES] = text};
+    put_text(at("x.json"), text);
+    Error e = {0};
+    json_t *j = json_read(at("x.json"), &e);
+    assert_string_equal(e.text, "");
+    assert_non_null(j);
+    assert_string_equal(json_wide_number(json_object_get(j, "model_max_length")), "1000000000000000019884624838656");
+    assert_false(json_is_written_string(json_object_get(j, "model_max_length")));
+    assert_true(json_is_written_string(json_object_get(j, "text")));
+    for (int layout = 0; layout < 3; layout++) {
+        Str s = {0};
+        json_write(&s, j, layout);
+        assert_string_equal(s.s, wanted[layout]);
+        str_free(&s);
+    }
+    json_decref(j);
+    // Beside such a number, too, keys that repeat are refused, and an error has its line.
+    put_text(at("x.json"), "{\"a\": 18446744073709551616,\n\"a\": 1}");
+    assert_null(json_read(at("x.json"), &e));
+    SAYS(&e, at("x.json:2:"), "duplicate");
+    put_text(at("x.json"), "{\"a\": 18446744073709551616,\n\"b\": tru}");
+    assert_null(json_read(at("x.json"), &e));
+    SAYS(&e, at("x.json:2:"), "tru");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(suite_behaves_as_marked),
@@ -190,6 +232,7 @@ int main(void) {
         cmocka_unit_test(nul_in_strings_and_keys),
         cmocka_unit_test(errors_name_the_place),
         cmocka_unit_test(wide_numbers_leave_no_error),
+        cmocka_unit_test_setup_teardown(numbers_are_written_as_they_were, scratch_setup, scratch_teardown),
         cmocka_unit_test(every_prefix_is_refused),
         cmocka_unit_test_setup_teardown(files_are_read_whole, scratch_setup, scratch_teardown),
     };

@@ -100,6 +100,7 @@ static void header_mistakes_are_named(void **state) {
         {ENTRY("\"F32\"", "[16]", "[64,0]"), "ends before it begins"},
         {"{\"x\":[]}", "not a JSON object"},
         {"{\"__metadata__\":{\"a\":1}}", "not a string"},
+        {"{\"__metadata__\":{\"a\":18446744073709551616}}", "not a string"},
         {"{\"__metadata__\":[]}", "not a JSON object"},
         {"[]", "not a JSON object"},
     };

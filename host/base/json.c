@@ -65,6 +65,8 @@ const char *json_wide_number(const json_t *j) {
     return !s[0] && strspn(s + 1, "+-.eE0123456789") == json_string_length(j) - 1 ? s + 1 : NULL;
 }
 
+bool json_is_written_string(const json_t *j) { return json_is_string(j) && !json_wide_number(j); }
+
 // Whether the number written in n bytes does not fit the type that it would be read as.
 static bool is_wide(const char *number, size_t n) {
     bool whole = !memchr(number, '.', n) && !memchr(number, 'e', n) && !memchr(number, 'E', n);
@@ -123,24 +125,28 @@ done:
     return j;
 }
 
-json_t *json_parse(const char *text, size_t n, const char *where, Error *e) {
+static json_t *parse_wide(const char *text, size_t n, const char *where, bool file, size_t flags, Error *e) {
     Error why = {0};
-    json_t *j = parse(text, n, where, false, 0, &why);
+    json_t *j = parse(text, n, where, file, flags, &why);
     if (j) return j;
     size_t quoted; // seldom anything: so only where the text cannot be read as it is
     char *terminated = xmalloc(n + 1);
     memcpy(terminated, text, n);
     terminated[n] = 0;
     char *copy = wide_numbers_quote(terminated, n, &quoted);
-    if (copy) j = parse(copy, quoted, where, false, 0, e);
+    if (copy) j = parse(copy, quoted, where, file, flags, e);
     else if (e) *e = why;
     free(copy);
     free(terminated);
     return j;
 }
 
+json_t *json_parse(const char *text, size_t n, const char *where, Error *e) {
+    return parse_wide(text, n, where, false, 0, e);
+}
+
 json_t *json_parse_unique(const char *text, size_t n, const char *where, Error *e) {
-    return parse(text, n, where, true, JSON_REJECT_DUPLICATES, e);
+    return parse_wide(text, n, where, true, JSON_REJECT_DUPLICATES, e);
 }
 
 const char *json_text(const json_t *j) {
@@ -158,3 +164,62 @@ json_t *json_read(const char *path, Error *e) {
     free(text);
     return j;
 }
+
+// ---- writing -------------------------------------------------------------------------------------------------------
+
+static void write_string(Str *out, const char *s, size_t n) {
+    static const char plain[] = "\"\\\n\r\t\b\f", letter[] = "\"\\nrtbf";
+    str_puts(out, "\"");
+    for (size_t i = 0; i < n; i++) {
+        const char *found = s[i] ? strchr(plain, s[i]) : NULL;
+        if (found) str_printf(out, "\\%c", letter[found - plain]);
+        else if ((unsigned char)s[i] < 0x20) str_printf(out, "\\u%04x", (unsigned char)s[i]);
+        else str_add(out, s + i, 1);
+    }
+    str_puts(out, "\"");
+}
+
+// Writes what stands before item number i of a list or object at a depth, or, with `end`, before its closing bracket.
+static void write_break(Str *out, size_t i, bool end, JsonLayout layout, int depth) {
+    if (i && !end) str_puts(out, layout == JSON_PYTHON ? ", " : ",");
+    if (layout == JSON_LINES && (i || !end)) str_printf(out, "\n%*s", 2 * (depth + !end), "");
+}
+
+static void write_value(Str *out, const json_t *j, JsonLayout layout, int depth) {
+    const char *key;
+    json_t *value;
+    size_t i = 0;
+    switch (json_typeof(j)) {
+    case JSON_OBJECT:
+        str_puts(out, "{");
+        json_object_foreach((json_t *)j, key, value) {
+            write_break(out, i++, false, layout, depth);
+            write_string(out, key, strlen(key));
+            str_puts(out, layout == JSON_TIGHT ? ":" : ": ");
+            write_value(out, value, layout, depth + 1);
+        }
+        write_break(out, i, true, layout, depth);
+        str_puts(out, "}");
+        break;
+    case JSON_ARRAY:
+        str_puts(out, "[");
+        json_array_foreach(j, i, value) {
+            write_break(out, i, false, layout, depth);
+            write_value(out, value, layout, depth + 1);
+        }
+        write_break(out, i, true, layout, depth);
+        str_puts(out, "]");
+        break;
+    case JSON_STRING:
+        if (json_wide_number(j)) str_puts(out, json_wide_number(j));
+        else write_string(out, json_string_value(j), json_string_length(j));
+        break;
+    case JSON_INTEGER: str_printf(out, "%lld", (long long)json_integer_value(j)); break;
+    case JSON_REAL: str_real(out, json_real_value(j)); break;
+    case JSON_TRUE: str_puts(out, "true"); break;
+    case JSON_FALSE: str_puts(out, "false"); break;
+    case JSON_NULL: str_puts(out, "null"); break;
+    }
+}
+
+void json_write(Str *out, const json_t *j, JsonLayout layout) { write_value(out, j, layout, 0); }

@@ -111,7 +111,7 @@ void line_reader_seek(LineReader *r, int64_t offset, int64_t line) {
 const char *json_field_string(const json_t *object, const char *field, const char *where, Error *e) {
     const json_t *value = json_object_get(object, field);
     if (!value) return error_set(e, EXIT_INPUT, "%s: no field \"%s\"", where, field), NULL;
-    if (!json_is_string(value) || json_wide_number(value))
+    if (!json_is_written_string(value))
         return error_set(e, EXIT_INPUT, "%s: \"%s\" is not a string", where, field), NULL;
     const char *s = json_string_value(value);
     if (strlen(s) != json_string_length(value))
@@ -122,20 +122,8 @@ const char *json_field_string(const json_t *object, const char *field, const cha
 void json_field_to_text(json_t *object, const char *field) {
     json_t *value = json_object_get(object, field);
     Str text = {0};
-    if (json_wide_number(value)) str_puts(&text, json_wide_number(value));
-    else if (json_is_integer(value)) str_printf(&text, "%lld", (long long)json_integer_value(value));
-    else if (json_is_real(value)) str_real(&text, json_real_value(value));
-    else if (json_is_array(value) || json_is_object(value)) {
-        static const char mark[] = "\"\\u0000"; // before the digits of a wide number, a string in memory
-        char *dump = json_dumps(value, JSON_COMPACT), *at = dump;
-        for (char *hit; (hit = strstr(at, mark)); at += strcspn(at, "\"") + 1) {
-            str_add(&text, at, (size_t)(hit - at));
-            at = hit + strlen(mark);
-            str_add(&text, at, strcspn(at, "\""));
-        }
-        str_puts(&text, at);
-        free(dump);
-    } else return;
+    if (!json_wide_number(value) && !json_is_number(value) && !json_is_array(value) && !json_is_object(value)) return;
+    json_write(&text, value, JSON_TIGHT);
     json_object_set_new(object, field, json_string(text.s));
     str_free(&text);
 }

@@ -276,9 +276,10 @@ static bool config_write(OutDir *out, const char *base_model, const AdapterSpec 
                           "lora_dropout", 0.0, "target_modules", targets, "use_rslora", s->rslora, "bias", "none",
                           "fan_in_fan_out", false, "init_lora_weights", true, "inference_mode", true);
     if (s->scores) json_object_set_new(j, "modules_to_save", json_pack("[s]", "score"));
-    char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-    bool ok = outdir_put(out, config_name, text, strlen(text), e);
-    free(text);
+    Str text = {0};
+    json_write(&text, j, JSON_LINES);
+    bool ok = outdir_put(out, config_name, text.s, text.n, e);
+    str_free(&text);
     json_decref(j);
     return ok;
 }

@@ -46,7 +46,7 @@ static void unsupported_fields(Fields *f, const Family *family) {
     if (field(f, "quantization_config"))
         refuse(f, "%s: \"quantization_config\": quantised models are not supported; take the bf16 weights", f->path);
     const json_t *dropout = field(f, "attention_dropout");
-    if (dropout && json_number_value(dropout) != 0)
+    if (dropout && (!json_is_number(dropout) || json_number_value(dropout) != 0))
         refuse(f, "%s: \"attention_dropout\" is not 0: there is no dropout here; set it to 0", f->path);
 }
 

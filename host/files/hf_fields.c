@@ -1,6 +1,8 @@
 // Reads the keys of a config.json: one function for each kind of value.
 #include "hf_fields.h"
+#include "json.h"
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 const json_t *field(const Fields *f, const char *name) {
@@ -12,6 +14,9 @@ int int_field(Fields *f, const char *name, int64_t low, int64_t high, int fallba
     const json_t *v = field(f, name);
     if (!v && fallback >= 0) return fallback;
     if (!v) refuse(f, "%s: \"%s\" is missing; take the config.json that came with the weights", f->path, name);
+    else if (json_wide_number(v))
+        refuse(f, "%s: \"%s\" is %.64s, outside %lld..%lld; the file is damaged or not for this program", f->path, name,
+               json_wide_number(v), (long long)low, (long long)high);
     else if (!json_is_integer(v)) refuse(f, "%s: \"%s\" is not a whole number", f->path, name);
     else if (json_integer_value(v) < low || json_integer_value(v) > high)
         refuse(f, "%s: \"%s\" is %lld, outside %lld..%lld; the file is damaged or not for this program", f->path, name,
@@ -23,8 +28,9 @@ int int_field(Fields *f, const char *name, int64_t low, int64_t high, int fallba
 double positive_field(Fields *f, const char *name, double fallback) {
     const json_t *v = field(f, name);
     if (!v) return fallback;
-    double x = json_number_value(v);
-    if (json_is_number(v) && x > 0 && isfinite((float)x) && (float)x > 0) return x;
+    const char *wide = json_wide_number(v); // a base of 10^20 written in full is one
+    double x = wide ? strtod(wide, NULL) : json_number_value(v);
+    if ((wide || json_is_number(v)) && x > 0 && isfinite((float)x) && (float)x > 0) return x;
     refuse(f, "%s: \"%s\" is not a positive number", f->path, name);
     return fallback;
 }

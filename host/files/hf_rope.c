@@ -90,10 +90,9 @@ static bool same_spec(RopeSpec a, RopeSpec b) {
            a.high == b.high && a.fast == b.fast && a.slow == b.slow && a.scale == b.scale && a.truncate == b.truncate;
 }
 
-// Writes into won[size] which key was used, where `unread`, the other object (or NULL), says something else than r.
-static void say_who_won(const Fields *f, const char *winner, RopeSpec r, const RopeSpec *unread, char *won,
-                        size_t size) {
-    const json_t *beside = field(f, "rope_theta");
+// Writes into won[size] which key was used, where `unread`, the other object (or NULL), or `beside`, the file's own
+// rope_theta (0: absent), says something else than r.
+static void say_who_won(double beside, const char *winner, RopeSpec r, const RopeSpec *unread, char *won, size_t size) {
     if (unread && unread->theta != r.theta)
         snprintf(won, size,
                  "\"%s\" stands beside \"rope_parameters\" and replaces it: theta is %g, not %g; take \"%s\" out, or "
@@ -101,9 +100,8 @@ static void say_who_won(const Fields *f, const char *winner, RopeSpec r, const R
                  winner, (double)r.theta, (double)unread->theta, winner);
     else if (unread && !same_spec(*unread, r))
         snprintf(won, size, "\"%s\" counts, \"rope_parameters\" beside it is not read", winner);
-    else if (beside && (float)json_number_value(beside) != r.theta)
-        snprintf(won, size, "\"%s\" counts: theta is %g, not \"rope_theta\"'s %g", winner, (double)r.theta,
-                 json_number_value(beside));
+    else if (beside > 0 && (float)beside != r.theta)
+        snprintf(won, size, "\"%s\" counts: theta is %g, not \"rope_theta\"'s %g", winner, (double)r.theta, beside);
 }
 
 // Takes rope_parameters (transformers 5), unless there is a rope_scaling (transformers 4), which replaces all of it,
@@ -119,6 +117,6 @@ void rope_fields(Fields *f, ModelDims *n, char *won, size_t size) {
     Error ignored;
     Fields other = {parameters, f->path, &ignored, true}, top = {f->j, f->path, &ignored, true};
     RopeSpec unread = scaling && parameters ? spec_of(&other, &top, n, beside) : n->rope;
-    say_who_won(f, scaling ? "rope_scaling" : "rope_parameters", n->rope, scaling && parameters ? &unread : NULL, won,
-                size);
+    say_who_won(field(f, "rope_theta") ? beside : 0, scaling ? "rope_scaling" : "rope_parameters", n->rope,
+                scaling && parameters ? &unread : NULL, won, size);
 }

@@ -87,10 +87,10 @@ static bool config_write(OutDir *d, const char *source_dir, const Model *m, Erro
     const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
     json_object_set_new(j, key, json_string(m->dtype == F32 ? "float32" : "bfloat16"));
     if (!strcmp(key, "dtype")) json_object_del(j, "torch_dtype");
-    // 15 digits write 1e-06 as it was read; 17 would make it 9.9999999999999995e-07.
-    char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-    bool ok = outdir_put(d, "config.json", text, strlen(text), e);
-    free(text);
+    Str text = {0};
+    json_write(&text, j, JSON_LINES);
+    bool ok = outdir_put(d, "config.json", text.s, text.n, e);
+    str_free(&text);
     json_decref(j);
     return ok;
 }

@@ -16,9 +16,10 @@ static json_t *json_beside(const char *dir, const char *name, Error *e) {
 }
 
 static bool put_json(OutDir *out, const char *name, const json_t *j, Error *e) {
-    char *text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-    bool ok = outdir_put(out, name, text, strlen(text), e);
-    free(text);
+    Str text = {0};
+    json_write(&text, j, JSON_LINES);
+    bool ok = outdir_put(out, name, text.s, text.n, e);
+    str_free(&text);
     return ok;
 }
 

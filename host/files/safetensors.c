@@ -101,7 +101,7 @@ static bool metadata_check(const SafeTensors *s, json_t *metadata, Error *e) {
     if (!json_is_object(metadata)) return tensor_error(s, "__metadata__", 8, "not a JSON object", e);
     const char *key;
     json_t *value;
-    json_object_foreach(metadata, key, value) if (!json_is_string(value)) return tensor_error(
+    json_object_foreach(metadata, key, value) if (!json_is_written_string(value)) return tensor_error(
         s, "__metadata__", 8, "a value is not a string", e);
     return true;
 }

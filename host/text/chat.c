@@ -11,56 +11,6 @@ const char chat_system_prompt[] =
     "First reason about the question inside <think> </think>, then give the final answer alone inside "
     "<answer> </answer>. Write it like this:\n<think>\nyour reasoning\n</think>\n<answer>\nthe answer\n</answer>\n";
 
-// ---- JSON as Python's json.dumps(ensure_ascii=False) writes it, which is what the models saw ------------------------
-
-static void dump_string(Str *out, const char *s, size_t n) {
-    static const char plain[] = "\"\\\n\r\t\b\f", letter[] = "\"\\nrtbf";
-    str_puts(out, "\"");
-    for (size_t i = 0; i < n; i++) {
-        const char *found = s[i] ? strchr(plain, s[i]) : NULL;
-        if (found) str_printf(out, "\\%c", letter[found - plain]);
-        else if ((unsigned char)s[i] < 0x20) str_printf(out, "\\u%04x", (unsigned char)s[i]);
-        else str_add(out, s + i, 1);
-    }
-    str_puts(out, "\"");
-}
-
-void chat_dump(Str *out, const json_t *j) {
-    const char *key;
-    json_t *value;
-    size_t i;
-    switch (json_typeof(j)) {
-    case JSON_OBJECT:
-        str_puts(out, "{");
-        i = 0;
-        json_object_foreach((json_t *)j, key, value) {
-            if (i++) str_puts(out, ", ");
-            dump_string(out, key, strlen(key));
-            str_puts(out, ": ");
-            chat_dump(out, value);
-        }
-        str_puts(out, "}");
-        break;
-    case JSON_ARRAY:
-        str_puts(out, "[");
-        json_array_foreach(j, i, value) {
-            if (i) str_puts(out, ", ");
-            chat_dump(out, value);
-        }
-        str_puts(out, "]");
-        break;
-    case JSON_STRING:
-        if (json_wide_number(j)) str_puts(out, json_wide_number(j));
-        else dump_string(out, json_string_value(j), json_string_length(j));
-        break;
-    case JSON_INTEGER: str_printf(out, "%lld", (long long)json_integer_value(j)); break;
-    case JSON_REAL: str_real(out, json_real_value(j)); break;
-    case JSON_TRUE: str_puts(out, "true"); break;
-    case JSON_FALSE: str_puts(out, "false"); break;
-    case JSON_NULL: str_puts(out, "null"); break;
-    }
-}
-
 // ---- messages ------------------------------------------------------------------------------------------------------
 
 bool chat_role_is(const json_t *message, const char *role) {
@@ -89,8 +39,7 @@ static bool check_message(const json_t *message, size_t i, Error *e) {
         return error_set(e, EXIT_INPUT, "messages[%zu]: no string \"role\"; a message is {\"role\", \"content\"}", i);
     if (calls && !json_is_array(calls) && !json_is_null(calls))
         return error_set(e, EXIT_INPUT, "messages[%zu]: \"tool_calls\" is not a list", i);
-    if ((!json_is_string(content) || json_wide_number(content)) &&
-        !(chat_tool_calls(message) && (!content || json_is_null(content))))
+    if (!json_is_written_string(content) && !(chat_tool_calls(message) && (!content || json_is_null(content))))
         return error_set(e, EXIT_INPUT, "messages[%zu]: no string \"content\"", i);
     json_array_foreach(chat_tool_calls(message), k, call) {
         const json_t *function = chat_tool_function(call);
@@ -154,7 +103,7 @@ void qwen_tools(Str *out, const json_t *tools) {
     str_puts(out, qwen_tools_head);
     json_array_foreach(tools, i, tool) {
         str_puts(out, "\n");
-        chat_dump(out, tool);
+        json_write(out, tool, JSON_PYTHON);
     }
     str_puts(out, qwen_tools_tail);
 }
@@ -171,7 +120,7 @@ static void qwen_tool_calls(Str *out, const json_t *message, const json_t *calls
         str_puts(out, "\n<tool_call>\n{\"name\": \"");
         add_string(out, json_object_get(function, "name"));
         str_puts(out, "\", \"arguments\": ");
-        chat_dump(out, json_object_get(function, "arguments"));
+        json_write(out, json_object_get(function, "arguments"), JSON_PYTHON);
         str_puts(out, "}\n</tool_call>");
     }
 }

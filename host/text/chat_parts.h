@@ -47,8 +47,6 @@ void chat_add_content(Str *out, const json_t *message);
 const json_t *chat_tool_calls(const json_t *message);
 // A call is {name, arguments}, or {type, function: {name, arguments}} as OpenAI writes it.
 const json_t *chat_tool_function(const json_t *call);
-// JSON as Python's json.dumps(ensure_ascii=False) writes it, which is what the models saw.
-void chat_dump(Str *out, const json_t *j);
 // Refuses message i, whose role the template has no place for, and names the `roles` it has: false after filling *e.
 bool chat_unknown_role(const json_t *message, size_t i, const char *template, const char *roles, Error *e);
 // Refuses tools, and messages that call one, of a template that has no place for them. False after filling *e.

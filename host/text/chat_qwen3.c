@@ -2,6 +2,7 @@
 // thoughts. These are left out of earlier answers, and written as a block in answers after the last question; for
 // supervised fine-tuning every answer has the block, as in TRL's training template.
 #include "chat_parts.h"
+#include "json.h"
 #include "text.h"
 #include <string.h>
 
@@ -55,7 +56,7 @@ static void tool_calls(Str *out, const json_t *calls, bool words_before) {
         str_add(out, name.s, name.n);
         str_puts(out, "\", \"arguments\": ");
         if (json_is_string(arguments)) str_add(out, json_string_value(arguments), json_string_length(arguments));
-        else chat_dump(out, arguments);
+        else json_write(out, arguments, JSON_PYTHON);
         str_puts(out, "}\n</tool_call>");
     }
 }

@@ -223,7 +223,7 @@ static bool read_added_token(Tokenizer *t, const json_t *j, size_t i, Error *e) 
     char where[48];
     bool flag[5];
     snprintf(where, sizeof where, "added_tokens[%zu]", i);
-    if (!json_is_string(content) || !json_string_length(content)) return bad(t, e, "%s: no content", where);
+    if (!json_is_written_string(content) || !json_string_length(content)) return bad(t, e, "%s: no content", where);
     AddedToken a = {.content = (char *)json_string_value(content), .n = json_string_length(content)};
     if ((a.id = read_id(t, json_object_get(j, "id"), where, a.content, a.n, e)) < 0) return false;
     for (int k = 0; k < 5; k++) {
