@@ -67,7 +67,7 @@
     REAL(sampling,  DRAWS, top_p, 1, 0, 1, "keep the most likely tokens up to this mass; 1: all")                      \
     REAL(sampling,  DRAWS, min_p, 0, 0, 1, "drop tokens less likely than this share of the likeliest; 0: none")        \
     REAL(sampling,  DRAWS, repetition_penalty, 1, 0.01, 100, "divide (multiply) positive (negative) logits of tokens already seen; 1: off") \
-    LIST(sampling,  DRAWS, stop, "", "strings that end a completion (left out of its text)")                           \
+    LIST(sampling,  DRAWS, stop, "", "strings that end a completion (left out of its text); a special token is one too") \
     BOOL(sampling,  DRAWS, include_stop, false, "the text of a completion keeps the stop string that ended it")        \
     INT (sampling,  SAME,  rollout_batch, 0, 0, 65536, "sequences decoded at a time; 0: chosen by the plan")           \
     INT (grpo,      SAME,  num_generations, 8, 1, 4096, "completions a question: the group")                           \

@@ -58,6 +58,7 @@ static void mistakes_are_one_clear_line(void **state) {
          "error: /nonexistent.yaml: cannot be opened"}, // and nothing about what it would set
         {"train " TINY "train_file=$D/train.jsonl output_dir=$D/train.jsonl", 4, "Not a directory"},
         {"sample " TINY "prompt=hello model=$D/\x1b[31mred", 3, "\\x1b[31mred"}, // a terminal is not to obey it
+        {"sample " TINY "prompt=hello 'stop=a,<|im_end|>\nUser:'", 2, "<|im_end|> in it is a special token"},
         {"sft " TINY "train_file=$D/unasked.jsonl", 3, "unasked.jsonl:1: messages[0] is of the assistant"},
         {"sft " TINY "train_file=-", 3, "must be in a file"},
         {"train " TINY "train_file=-", 3, "must be in a file"},

@@ -277,10 +277,11 @@ static void watch_done(void *arg, int i) {
 
 // A text ends before the first stop string in what its tokens say, or by option after it, which is there exactly where
 // one ended it.
+static int by_special;
 static void assert_stopped_first(const Fixture *f, const Batch *b, int i) {
     Str all = {0};
-    tokenizer_decode(f->t.learner.engine.tokenizer, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i],
-                     true, &all);
+    const Tokenizer *t = f->t.learner.engine.tokenizer;
+    tokenizer_decode(t, b->ids + (size_t)i * (size_t)b->max_completion, (size_t)b->len[i], true, &all);
     const char *first = NULL;
     size_t kept = 0;
     for (int k = 0; all.n && k < f->cfg.stop.n; k++) {
@@ -289,6 +290,15 @@ static void assert_stopped_first(const Fixture *f, const Batch *b, int i) {
         if (hit && (!first || hit < first || (hit == first && length < kept))) first = hit, kept = length;
     }
     if (first && f->cfg.include_stop) first += kept;
+    // A special token is in no text: a stop string that is one ends the text at its id.
+    const int32_t *ids = b->ids + (size_t)i * (size_t)b->max_completion, special = tokenizer_id(t, "<|im_start|>");
+    bool named = f->cfg.stop.n && !strcmp(f->cfg.stop.item[0], "<|im_start|>");
+    for (int n = 0; named && n + 1 < b->len[i]; n++) assert_int_not_equal(ids[n], special);
+    if (named && !first && ids[b->len[i] - 1] == special) {
+        str_puts(&all, f->cfg.include_stop ? "<|im_start|>" : "");
+        first = all.s + all.n;
+        by_special++;
+    }
     assert_int_equal(first != NULL, b->finish[i] == FINISH_STOP);
     size_t said = 0; // bytes of the text, where a NUL is three
     for (const char *p = all.s; first && p < first; p++) said += *p ? 1 : 3;
@@ -352,12 +362,15 @@ static void asking_ahead_changes_nothing(void **state) {
                                     "rollout_batch=3 stop=e,t",
                                     "rollout_batch=7 repetition_penalty=1.2 top_k=20",
                                     "max_completion_length=1",
-                                    "stop=a,in,</ include_stop=true"};
+                                    "stop=a,in,</ include_stop=true",
+                                    "stop=<|im_start|> temperature=4",
+                                    "stop=<|im_start|>,e temperature=4 include_stop=true"};
     Fixture f;
     int nuls = 0;
     fixture_dir(&f);
-    for (int v = 0; v < 6; v++) {
+    for (int v = 0; v < 8; v++) {
         char more[256];
+        by_special = 0;
         snprintf(more, sizeof more,
                  "device=cpu max_completion_length=30 per_device_train_batch_size=16 temperature=1.3 %s", variants[v]);
         fixture_open(&f, more);
@@ -377,6 +390,7 @@ static void asking_ahead_changes_nothing(void **state) {
         }
         assert_true(recordings > 0 || f.cfg.max_completion_length == 1);
         if (*variants[v] == 's' || v == 2) assert_true(plain.finished[FINISH_STOP] > 0);
+        assert_true(by_special > 0 || v < 6);
         nuls += plain.nuls;
         drawn_free(&plain);
         fixture_close(&f);

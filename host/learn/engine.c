@@ -417,11 +417,25 @@ bool engine_find_template(Engine *en, Error *e) {
     return c->raw || chat_end_leads(en->template, en->tokenizer, &en->hf, e);
 }
 
+// Refuses a stop string with a special token in it and more: text leaves these tokens out, so none could have it.
+static bool stops_can_be(const Engine *en, Error *e) {
+    for (int i = 0; i < en->cfg->stop.n; i++) {
+        const char *stop = en->cfg->stop.item[i], *token = tokenizer_special_in(en->tokenizer, stop);
+        if (token && tokenizer_special_id(en->tokenizer, stop) < 0)
+            return error_set(e, EXIT_CONFIG,
+                             "stop: no completion could end at \"%.100s\": %s in it is a special token, which a "
+                             "completion's text leaves out; give %s alone",
+                             stop, token, token);
+    }
+    return true;
+}
+
 bool engine_prepare(Engine *en, const Config *c, Error *e) {
     *en = (Engine){.cfg = c};
     if (!config_json_read(c, &en->hf, e)) return false;
     en->tokenizer = tokenizer_load(*c->tokenizer ? c->tokenizer : c->model, e);
-    if (en->tokenizer && hf_tokenizer_fits(&en->hf, c->model, en->tokenizer, e) && engine_find_template(en, e))
+    if (en->tokenizer && hf_tokenizer_fits(&en->hf, c->model, en->tokenizer, e) && stops_can_be(en, e) &&
+        engine_find_template(en, e))
         return true;
     engine_close(en);
     return false;

@@ -73,6 +73,7 @@ typedef struct {
     StopRule rule;
     Batch *b;
     RolloutWatch watch;
+    int32_t *stop_id;     // [rule.stop.n] of a stop string that is a special token; else -1
     size_t longest_stop;  // bytes: so much at the end of a text may still be taken back
     Slot *slot;           // [slots]
     PromptSlot *prompts;  // [prompt_slots]
@@ -195,12 +196,17 @@ static void push(Loop *k, int s, const DrawnRow *row, int j) {
     b->entropy[at] = row->entropy[j];
     size_t before = slot->text.n;
     tokenizer_stream(k->tok, token, true, &slot->pending, &slot->text);
-    bool last = n + 1 == b->max_completion, eos = false;
+    bool last = n + 1 == b->max_completion, eos = false, named = false;
     for (int e = 0; e < k->rule.n_eos; e++) eos |= token == k->rule.eos[e];
-    if (eos || last) tokenizer_stream_flush(&slot->pending, &slot->text);
+    for (int e = 0; e < k->rule.stop.n; e++) named |= token == k->stop_id[e];
+    if (eos || last || named) tokenizer_stream_flush(&slot->pending, &slot->text);
     int64_t stop = stop_end(&k->rule, slot->text.s, slot->text.n, slot->text.n - before);
+    if (stop < 0 && named) {
+        if (k->rule.include_stop) tokenizer_stream(k->tok, token, false, &slot->pending, &slot->text);
+        stop = (int64_t)slot->text.n;
+    }
     if (stop >= 0) {
-        if (!eos && !last) k->ended[k->n_ended++] = s; // only the host knows, from the text
+        if (!eos && !last) k->ended[k->n_ended++] = s; // only the host knows
         finish(k, s, FINISH_STOP, (size_t)stop);
     } else if (eos) finish(k, s, FINISH_EOS, slot->text.n);
     else if (last) finish(k, s, FINISH_LENGTH, slot->text.n);
@@ -263,8 +269,11 @@ bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, Stop
     memcpy(end.eos, rule.eos, (size_t)rule.n_eos * sizeof *end.eos);
     k.queue = queue_open(r, d, m, params, end, e);
     if (!k.queue) return false;
-    for (int i = 0; i < rule.stop.n; i++)
+    k.stop_id = xcalloc((size_t)rule.stop.n, sizeof *k.stop_id);
+    for (int i = 0; i < rule.stop.n; i++) {
         if (strlen(rule.stop.item[i]) > k.longest_stop) k.longest_stop = strlen(rule.stop.item[i]);
+        k.stop_id[i] = tokenizer_special_id(t, rule.stop.item[i]);
+    }
     k.slot = xcalloc(slots, sizeof *k.slot);
     k.prompts = xcalloc((size_t)r->shape.prompt_slots, sizeof *k.prompts);
     k.started = xcalloc(slots, sizeof *k.started);
@@ -283,6 +292,7 @@ bool rollout_run(Rollout *r, Device *d, const Model *m, const Tokenizer *t, Stop
     }
     d->sync(d); // bursts that are no longer waited for still use host memory
     for (size_t s = 0; s < slots; s++) str_free(&k.slot[s].text);
+    free(k.stop_id);
     free(k.slot);
     free(k.prompts);
     free(k.started);

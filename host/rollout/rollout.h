@@ -28,7 +28,7 @@ typedef struct {
     DecodeRows rows;              // B = slots
     RolloutQueue *queue;          // host memory, events and graphs that are kept from one rollout to the next
 } Rollout;
-// What ends a completion.
+// What ends a completion. A stop string that is a special token of the tokenizer, which no text has, ends it by its id.
 typedef struct {
     const int32_t *eos;
     int n_eos;

@@ -43,6 +43,18 @@ const char *tokenizer_path(const Tokenizer *t) { return t->path; }
 int32_t tokenizer_id(const Tokenizer *t, const char *token) {
     return token_table_find(&t->bpe.surface, token, strlen(token));
 }
+int32_t tokenizer_special_id(const Tokenizer *t, const char *token) {
+    int32_t id = tokenizer_id(t, token);
+    return id >= 0 && t->special[id] ? id : -1;
+}
+const char *tokenizer_special_in(const Tokenizer *t, const char *text) {
+    const char *first = NULL, *found = NULL;
+    for (int i = 0; i < t->n_added; i++) {
+        const char *at = t->added[i].special ? strstr(text, t->added[i].content) : NULL;
+        if (at && (!first || at < first)) first = at, found = t->added[i].content;
+    }
+    return found;
+}
 
 // ---- encoding -------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,11 @@ Tokenizer *tokenizer_load(const char *path, Error *e);
 void tokenizer_free(Tokenizer *t);
 int tokenizer_size(const Tokenizer *t);                      // highest id + 1
 int32_t tokenizer_id(const Tokenizer *t, const char *token); // -1 where absent
-const char *tokenizer_path(const Tokenizer *t);              // the tokenizer.json it came from
+// The id of a special token: one that decoded text leaves out. -1 where `token` is no such token.
+int32_t tokenizer_special_id(const Tokenizer *t, const char *token);
+// The first special token that stands in `text`; NULL where there is none.
+const char *tokenizer_special_in(const Tokenizer *t, const char *text);
+const char *tokenizer_path(const Tokenizer *t); // the tokenizer.json it came from
 // Appends the ids of `text` (UTF-8; invalid bytes become U+FFFD). Added tokens in the text are matched first; without
 // `special`, those marked special are not matched, as with HF's split_special_tokens, so that a user's text stays text.
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out);
