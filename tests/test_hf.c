@@ -394,6 +394,44 @@ static void numbers_of_other_keys_stay(void **state) {
     model_drop(&m);
 }
 
+// A checkpoint's generation_config.json lists each id that ended a text of its run: transformers reads that file alone
+// where it is there, and config.json, as it is written, where it is not.
+static void ends_are_told_to_other_programs(void **state) {
+    const struct {
+        const char *config, *generation, *saved; // eos_token_id; generation_config.json before and after. NULL: absent
+    } cases[] = {
+        {"7", NULL, NULL},
+        {"7", "{\"eos_token_id\": 7}", "{\"eos_token_id\": 7}"},
+        {"9", "{\"eos_token_id\": [9, 7]}", "{\"eos_token_id\": [9, 7]}"},
+        {"7", "{\"top_k\": 5}", "{\n  \"top_k\": 5,\n  \"eos_token_id\": [\n    7\n  ]\n}"},
+        {"7", "{\"eos_token_id\": null}", "{\n  \"eos_token_id\": [\n    7\n  ]\n}"},
+        {"7", "{\"eos_token_id\": 9}", "{\n  \"eos_token_id\": [\n    7\n  ]\n}"},
+        {NULL, NULL, "{\n  \"eos_token_id\": [\n    7\n  ]\n}"},
+        {"9", NULL, "{\n  \"eos_token_id\": [\n    7\n  ]\n}"},
+    };
+    Model m = model_make(small, F32, 5);
+    const int32_t end = 7;
+    HfVoice voice = {NULL, &end, 1};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Error e = {0};
+        OutDir d;
+        char name[16];
+        snprintf(name, sizeof name, "saved%zu", i);
+        put_config(at("source"), "eos_token_id", cases[i].config);
+        unlink(at("source/generation_config.json"));
+        if (cases[i].generation) put_text(at("source/generation_config.json"), cases[i].generation);
+        assert_true(outdir_begin(&d, at("%s", name), hf_bytes(at("source"), &m), &e));
+        if (!hf_write(&d, at("source"), &voice, NULL, &m, HF_SHARD_BYTES, &e)) fail_msg("%s", e.text);
+        assert_true(outdir_commit(&d, &e));
+        outdir_free(&d);
+        size_t n;
+        char *text = file_read(at("%s/generation_config.json", name), 10000, &n, NULL);
+        if (!text != !cases[i].saved || (text && strcmp(text, cases[i].saved))) fail_msg("case %zu: %s", i, text);
+        free(text);
+    }
+    model_drop(&m);
+}
+
 static void saving_replaces_only_models(void **state) {
     put_config(at("source"), NULL, NULL);
     Model m = model_make(small, F32, 5);
@@ -626,6 +664,7 @@ int main(void) {
         IN_SCRATCH(saved_weights_come_back),
         IN_SCRATCH(saved_directory_is_complete),
         IN_SCRATCH(numbers_of_other_keys_stay),
+        IN_SCRATCH(ends_are_told_to_other_programs),
         IN_SCRATCH(saving_replaces_only_models),
         IN_SCRATCH(shards_come_back),
         IN_SCRATCH(index_mistakes_are_named),

@@ -187,7 +187,7 @@ static void check_template(Checkup *r, const Config *c, const Tokenizer *t, cons
     const char *end = e.code ? NULL : chat_end_of_turn(name);
     int32_t id = end ? tokenizer_id(t, end) : -1;
     bool known = false;
-    for (int i = 0; hf && i < hf->n_eos; i++) known |= hf->eos[i] == id;
+    for (int i = 0; hf && i < hf->n_own; i++) known |= hf->own[i] == id;
     if (end && id < 0)
         say(r, FINDING_WARN, "template", "%s ends a turn with %s, which is no token here; try chat_template=r1-zero",
             name, end);

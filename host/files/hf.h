@@ -11,9 +11,11 @@ typedef struct {
     ModelDims dims;
     int32_t eos[MAX_EOS]; // generation_config.json's, else config.json's, else the family's
     int n_eos;
-    int32_t pad, bos;   // -1 where absent
-    char dtype[32];     // type of the weights by config.json's "dtype", else "torch_dtype"; empty: neither is there
-    bool dtype_won;     // "torch_dtype" is there too, says something else, and was ignored
+    int32_t own[MAX_EOS]; // those at which other programs stop: generation_config.json's alone where there is one (it
+    int n_own;            // may list none), else config.json's
+    int32_t pad, bos;     // -1 where absent
+    char dtype[32];       // type of the weights by config.json's "dtype", else "torch_dtype"; empty: neither is there
+    bool dtype_won;       // "torch_dtype" is there too, says something else, and was ignored
     char rope_won[256]; // where two keys of the rotary embeddings contradict each other: which one was used; else empty
 } HfConfig;
 // Reads both files of a model directory; refuses a model that the engine would not compute as transformers does (other

@@ -147,6 +147,8 @@ static void token_fields(Fields *f, HfConfig *c) {
     eos_field(f, c);
     id_field(f, "pad_token_id", c->dims.V, &c->pad);
     id_field(f, "bos_token_id", c->dims.V, &c->bos);
+    c->n_own = field(f, "eos_token_id") ? c->n_eos : 0;
+    memcpy(c->own, c->eos, sizeof c->own);
 }
 
 // Reads the dtype of the weights, for messages alone: the option `dtype` decides the type they have in memory.

@@ -62,8 +62,8 @@ bool hf_voice_write(OutDir *out, const char *source_dir, const HfVoice *v, HfVoi
     *written = (HfVoiceFiles){.templates = v->template && (!own || strcmp(own, v->template))};
     for (int i = 0; i < v->n_eos; i++) {
         int at = 0;
-        while (at < source.n_eos && source.eos[at] != v->eos[i]) at++;
-        written->ends |= at == source.n_eos;
+        while (at < source.n_own && source.own[at] != v->eos[i]) at++;
+        written->ends |= at == source.n_own;
     }
     return (!written->templates || write_template(out, source_dir, v, e)) &&
            (!written->ends || write_ends(out, source_dir, v, &source, e));
