@@ -164,6 +164,19 @@ static void what_counted_is_said(void **state) {
     json_decref(config);
 }
 
+// What other programs stop at stands in generation_config.json alone, where it is there.
+static void ends_are_looked_for_where_others_do(void **state) {
+    size_t n;
+    Error e = {0};
+    char *dir = in_folder("ends"), *config = file_read("models/tiny/config.json", 1 << 16, &n, &e); // ends with 511
+    assert_int_equal(mkdir(dir, 0777), 0);
+    put("ends/config.json", config);
+    put("ends/generation_config.json", "{\"top_k\": 5}");
+    FINDS(EXIT_OK, "WARN", "end of turn", "<|im_end|> (id 511)", "model=@/ends", "tokenizer=models/tiny",
+          "chat_template=qwen2.5");
+    free(config), free(dir);
+}
+
 static void data_and_output(void **state) {
     FINDS(EXIT_OK, "OK", "train_file", "2 rows", "train_file=@/rows.jsonl", "output_dir=@/new/out");
     FINDS(EXIT_OK, "OK", "output_dir", "GiB free", "train_file=@/rows.jsonl", "output_dir=@/new/out");
@@ -192,7 +205,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(machine_and_model),         cmocka_unit_test(a_head_of_its_own_is_counted),
         cmocka_unit_test(what_counted_is_said),      cmocka_unit_test(data_and_output),
-        cmocka_unit_test(configuration_comes_first),
+        cmocka_unit_test(configuration_comes_first), cmocka_unit_test(ends_are_looked_for_where_others_do),
     };
     return cmocka_run_group_tests_name("doctor", tests, make_folder, remove_folder);
 }
