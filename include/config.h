@@ -60,7 +60,7 @@
     LIST(system,    DRAWS, think_markers, "<think>,</think>", "what stands before the thoughts of an answer, and what stands behind them, before the summary: [A, B]; both may be the same. Rewards, select, judges and the shipped system message go by them") \
     TEXT(prompt,    DRAWS, few_shot_file, "", "JSONL with `prompt` and `completion`: examples that stand before each question as turns of the conversation; in raw prompts a line each, and an empty one after it") \
     INT (prompt,    DRAWS, few_shot, 0, 0, 1000, "use the first so many of them; 0: all")                              \
-    BOOL(chat,      DRAWS, raw, false, "the question or prompt is used as it is, without system message and template") \
+    BOOL(chat,      DRAWS, raw, false, "the question or prompt is used as it is, without system message and template, behind what the tokenizer puts before a text (Llama 3: <|begin_of_text|>), unless it begins so") \
     INT (sampling,  DRAWS, max_completion_length, 200, 1, 1048576, "tokens of a completion")                           \
     REAL(sampling,  DRAWS, temperature, 0.9, 0, 100, "logits are divided by it; 0: greedy")                            \
     INT (sampling,  DRAWS, top_k, 0, 0, 10000000, "keep the k most likely tokens; 0: all")                             \

@@ -52,6 +52,17 @@ static void examples_are_turns_before_the_question(void **state) {
                   "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
                   "<think>\none\n</think>\n2<|im_end|>\n<|im_start|>user\n3+3?<|im_end|>\n<|im_start|>assistant\n");
     assert_prompt("raw=true", "1+1?\n<think>\none\n</think>\n2\n\n2+2?\n4\n\n3+3?");
+    // Where the tokenizer begins texts with a token, so does a raw prompt; a template writes its own.
+    json_t *file = json_load_file("models/tiny/tokenizer.json", 0, NULL);
+    json_object_set_new(file, "post_processor",
+                        json_pack("{s:s, s:[{s:{s:s}}, {s:{s:s}}], s:{s:{s:[i]}}}", "type", "TemplateProcessing",
+                                  "single", "SpecialToken", "id", "<|endoftext|>", "Sequence", "id", "A",
+                                  "special_tokens", "<|endoftext|>", "ids", 509));
+    assert_int_equal(json_dump_file(file, at("tokenizer.json"), 0), 0);
+    json_decref(file);
+    char *raw = xasprintf("raw=true few_shot=1 tokenizer=%s", at("tokenizer.json"));
+    assert_prompt(raw, "<|endoftext|>1+1?\n<think>\none\n</think>\n2\n\n3+3?");
+    free(raw);
     assert_prompt("chat_template=r1-zero system_prompt=S few_shot=1",
                   "S\n\nUser: 1+1?\nAssistant:\n<think>\none\n</think>\n2\n\nUser: 3+3?\nAssistant:\n");
 }

@@ -42,6 +42,12 @@ static const struct {
      "'invert': true}]}}",
      "invert"},
     {"{'post_processor': {'type': 'BertProcessing'}}", "BertProcessing"},
+    {"{'post_processor': {'type': 'TemplateProcessing'}}", "TemplateProcessing without a list \"single\""},
+    {"{'post_processor': {'type': 'TemplateProcessing', 'single': [{'SpecialToken': {'id': '<s>'}}]}}",
+     "no ids of <s>"},
+    {"{'post_processor': {'type': 'TemplateProcessing', 'single': [{'SpecialToken': {'id': '<s>'}}], "
+     "'special_tokens': {'<s>': {'ids': [512]}}}}",
+     "an id of <s> is no token's"},
     {"{'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [{'type': 'Digits', 'individual_digits': 1}]}}",
      "individual_digits is not true or false"},
     {"{'decoder': {'type': 'WordPiece'}}", "WordPiece"},
@@ -198,6 +204,59 @@ static void test_taken(void **state) {
     edited_remove(path);
 }
 
+// What HF puts before a text: transformers 5.24 gives these ids, but for texts that begin with the token themselves,
+// where it writes it twice.
+static void test_lead(void **state) {
+#define BEGIN(token, id)                                                                                               \
+    "{'type': 'TemplateProcessing', 'single': [{'SpecialToken': {'id': '" token "', 'type_id': 0}}, "                  \
+    "{'Sequence': {'id': 'A', 'type_id': 0}}, {'SpecialToken': {'id': '<|im_end|>', 'type_id': 0}}], 'pair': [], "     \
+    "'special_tokens': {'" token "': {'id': '" token "', 'ids': [" id "], 'tokens': ['" token "']}}}"
+#define BYTES "{'type': 'ByteLevel', 'add_prefix_space': true, 'trim_offsets': false, 'use_regex': true}"
+    static const struct {
+        const char *edit, *text;
+        int32_t ids[4];
+        size_t n;
+    } cases[] = {
+        {"{}", "a", {64}, 1},
+        {"{}", "", {0}, 0},
+        {"{'post_processor': " BEGIN("<|endoftext|>", "509") "}", "a", {509, 64}, 2},
+        {"{'post_processor': " BEGIN("<|endoftext|>", "509") "}", "", {509}, 1},
+        {"{'post_processor': " BEGIN("<|endoftext|>", "509") "}", "<|endoftext|>a", {509, 64}, 2},
+        {"{'post_processor': " BEGIN("<|endoftext|>", "509") "}", "<|im_start|>a", {509, 510, 64}, 3},
+        {"{'post_processor': {'type': 'Sequence', 'processors': [" BYTES ", " BEGIN("<|im_start|>", "510") "]}}",
+         "a",
+         {510, 64},
+         2},
+        {"{'post_processor': {'type': 'Sequence', 'processors': [" BEGIN("<|im_start|>", "510") ", " BEGIN(
+             "<|endoftext|>", "509") "]}}",
+         "a",
+         {509, 510, 64},
+         3},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *file = tiny_file(), *edit = edit_parse(cases[i].edit);
+        json_object_update(file, edit);
+        char *path = edited_write(file);
+        Error e = {0};
+        Ids ids = {0};
+        Tokenizer *t = tokenizer_load(path, &e);
+        if (!t) fail_msg("%s: %s", cases[i].edit, e.text);
+        ids_add(&ids, 7); // ids are added
+        tokenizer_encode_raw(t, cases[i].text, strlen(cases[i].text), &ids);
+        assert_int_equal(ids.n, 1 + cases[i].n);
+        assert_int_equal(ids.id[0], 7);
+        if (cases[i].n) assert_memory_equal(ids.id + 1, cases[i].ids, cases[i].n * sizeof *ids.id);
+        ids_clear(&ids);
+        tokenizer_encode(t, "a", 1, true, &ids); // what a chat template wrote has its own
+        assert_int_equal(ids.n, 1);
+        tokenizer_free(t);
+        ids_free(&ids);
+        edited_remove(path);
+        json_decref(edit);
+        json_decref(file);
+    }
+}
+
 // Random damage: whatever the file says, it is refused or it works.
 static void test_damaged(void **state) {
     Error e = {0};
@@ -233,7 +292,7 @@ static void test_damaged(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused), cmocka_unit_test(test_regex_refused), cmocka_unit_test(test_not_json),
-        cmocka_unit_test(test_taken),   cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_taken),   cmocka_unit_test(test_damaged),       cmocka_unit_test(test_lead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,7 +60,7 @@ static bool render_prompt(const void *arg, Text said, Str *out, Error *e) {
 // The ids that the model reads of a prompt.
 static bool prompt_ids(const JudgeModel *x, Text prompt, Ids *out, Error *e) {
     if (x->template) return encode_around(x->of->tokenizer, render_prompt, x, prompt, out, e);
-    tokenizer_encode(x->of->tokenizer, prompt.s, prompt.n, true, out);
+    tokenizer_encode_raw(x->of->tokenizer, prompt.s, prompt.n, out);
     return true;
 }
 

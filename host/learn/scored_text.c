@@ -44,7 +44,7 @@ bool scored_text_ids(const ScoredText *t, const char *question, Text text, Ids *
     str_puts(&all, question);
     str_add(&all, text.s, text.n);
     ids_clear(out);
-    tokenizer_encode(t->tokenizer, all.s, all.n, true, out);
+    tokenizer_encode_raw(t->tokenizer, all.s, all.n, out);
     str_free(&all);
     if (!out->n || out->id[out->n - 1] != t->end) ids_add(out, t->end);
     cut(t, out);

@@ -106,7 +106,8 @@ bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e) {
         str_puts(&text, question);
     } else if (!chat_prompt(p->template, p->system, p->shown, p->n_shown, question, &text, e)) return false;
     ids_clear(out);
-    tokenizer_encode(p->tokenizer, text.s ? text.s : "", text.n, true, out);
+    if (c->raw) tokenizer_encode_raw(p->tokenizer, text.s ? text.s : "", text.n, out);
+    else tokenizer_encode(p->tokenizer, text.s ? text.s : "", text.n, true, out);
     str_free(&text);
     return true;
 }

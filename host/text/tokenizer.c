@@ -35,6 +35,7 @@ void tokenizer_free(Tokenizer *t) {
     bpe_free(&t->bpe);
     trie_free(&t->raw);
     trie_free(&t->normalized);
+    ids_free(&t->lead);
     free(t->added), free(t->special), free(t->path), free(t);
 }
 
@@ -161,6 +162,17 @@ static void encode(const Tokenizer *t, const char *text, size_t n, bool special,
 
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out) {
     encode(t, text, n, special, (Text){0}, out);
+}
+
+void tokenizer_encode_raw(const Tokenizer *t, const char *text, size_t n, Ids *out) {
+    const Ids *lead = &t->lead;
+    size_t begin = out->n;
+    tokenizer_encode(t, text, n, true, out);
+    size_t length = out->n - begin;
+    if (!lead->n || (length >= lead->n && !memcmp(out->id + begin, lead->id, lead->n * sizeof *lead->id))) return;
+    for (size_t i = 0; i < lead->n; i++) ids_add(out, lead->id[i]);
+    memmove(out->id + begin + lead->n, out->id + begin, length * sizeof *out->id);
+    memcpy(out->id + begin, lead->id, lead->n * sizeof *out->id);
 }
 
 void tokenizer_encode_around(const Tokenizer *t, const char *text, size_t n, size_t begin, size_t end, Ids *out) {

@@ -19,7 +19,10 @@ const char *tokenizer_path(const Tokenizer *t); // the tokenizer.json it came fr
 // Appends the ids of `text` (UTF-8; invalid bytes become U+FFFD). Added tokens in the text are matched first; without
 // `special`, those marked special are not matched, as with HF's split_special_tokens, so that a user's text stays text.
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t n, bool special, Ids *out);
-// The same with `special`, but for what bytes [begin, end) spell of such tokens: that stays text.
+// The same with `special`, for a text that no chat template wrote: behind the tokens that HF puts before one (Llama 3:
+// <|begin_of_text|>; most tokenizers: none), unless it begins with them itself.
+void tokenizer_encode_raw(const Tokenizer *t, const char *text, size_t n, Ids *out);
+// tokenizer_encode with `special`, but for what bytes [begin, end) spell of such tokens: that stays text.
 void tokenizer_encode_around(const Tokenizer *t, const char *text, size_t n, size_t begin, size_t end, Ids *out);
 // Appends the text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids outside the vocabulary add nothing, and with
 // `skip_special` neither do special tokens.

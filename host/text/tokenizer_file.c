@@ -97,15 +97,43 @@ static bool read_pre_tokenizer(Tokenizer *t, const json_t *j, Error *e) {
     return byte_level || bad(t, e, "pre_tokenizer: no ByteLevel at its end; only byte-level BPE is supported");
 }
 
-// Checks the other settings. A ByteLevel post-processor changes offsets only. A TemplateProcessing adds tokens around a
-// text (Llama 3: <|begin_of_text|>) if HF is asked to; here, as in TRL, they are not added, because chat templates
-// write them. Anything else is refused.
-static bool read_rest(const Tokenizer *t, const json_t *file, Error *e) {
+// Puts before t->lead what a TemplateProcessing writes before a text: the special tokens that stand in `single` before
+// the sequence. Those behind it are left out: a prompt is to be continued, and where a text ends the caller says.
+static bool read_lead(Tokenizer *t, const json_t *template, Error *e) {
+    const json_t *single = json_object_get(template, "single"), *tokens = json_object_get(template, "special_tokens");
+    const json_t *piece, *id;
+    Ids lead = {0};
+    size_t i, k;
+    bool ok = json_is_array(single) || bad(t, e, "post_processor: TemplateProcessing without a list \"single\"");
+    json_array_foreach(single, i, piece) {
+        const char *name = json_text(json_object_get(json_object_get(piece, "SpecialToken"), "id"));
+        if (!ok || !name) break; // a sequence
+        const json_t *ids = json_object_get(json_object_get(tokens, name), "ids");
+        if (!json_is_array(ids)) ok = bad(t, e, "post_processor: special_tokens lists no ids of %.100s", name);
+        json_array_foreach(ids, k, id) {
+            json_int_t n = json_is_integer(id) ? json_integer_value(id) : -1;
+            if (n < 0 || n >= t->size) ok = bad(t, e, "post_processor: an id of %.100s is no token's", name);
+            else ids_add(&lead, (int32_t)n);
+        }
+    }
+    for (i = 0; i < t->lead.n; i++) ids_add(&lead, t->lead.id[i]);
+    ids_free(&t->lead);
+    t->lead = lead;
+    return ok;
+}
+
+// Reads the other settings. A ByteLevel post-processor changes offsets only. A TemplateProcessing adds tokens around a
+// text (Llama 3: <|begin_of_text|>), for tokenizer_encode_raw alone: chat templates write them. Anything else is
+// refused.
+static bool read_rest(Tokenizer *t, const json_t *file, Error *e) {
     const json_t *s;
-    for (size_t i = 0; (s = stage(json_object_get(file, "post_processor"), "processors", i)); i++)
-        if (strcmp(type_of(s), "ByteLevel") && strcmp(type_of(s), "TemplateProcessing"))
+    for (size_t i = 0; (s = stage(json_object_get(file, "post_processor"), "processors", i)); i++) {
+        bool template = !strcmp(type_of(s), "TemplateProcessing");
+        if (template && !read_lead(t, s, e)) return false;
+        if (!template && strcmp(type_of(s), "ByteLevel"))
             return bad(t, e, "post_processor: type %s is not supported, only ByteLevel and TemplateProcessing are",
                        type_of(s));
+    }
     for (size_t i = 0; (s = stage(json_object_get(file, "decoder"), "decoders", i)); i++)
         if (strcmp(type_of(s), "ByteLevel"))
             return bad(t, e, "decoder: type %s is not supported, only ByteLevel is", type_of(s));

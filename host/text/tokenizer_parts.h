@@ -130,6 +130,7 @@ struct Tokenizer {
     int32_t next_id;      // the id HF gives the next added token: above the last, and not below the vocabulary's size
     Trie raw, normalized; // added tokens matched before and after NFC
     bool *special;        // [size] by id
+    Ids lead;             // what the post-processor puts before a text
     int size;             // highest id + 1
 };
 
