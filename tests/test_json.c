@@ -181,6 +181,70 @@ static void wide_numbers_leave_no_error(void **state) {
     }
 }
 
+// What is no number stays none where it is long, and a string that looks like one behind a NUL stays a string.
+static void only_numbers_are_wide(void **state) {
+    static const char *const wide[] =
+        {"18446744073709551616", "-9223372036854775809", "1e999", "-1.5E+400", "1.0e400", "10e400"},
+                             *const bad[] = {"018446744073709551616",
+                                             "-018446744073709551616",
+                                             "00e999",
+                                             "01e999",
+                                             "+18446744073709551616",
+                                             "18446744073709551616.",
+                                             "1.e999",
+                                             ".1e999",
+                                             "1e999e999",
+                                             "1e+-999",
+                                             "1e999.5",
+                                             "1.5.5e999",
+                                             "1844674407370955161-6",
+                                             "--18446744073709551616",
+                                             "18446744073709551616e",
+                                             "1e+",
+                                             "-"},
+                             *const strings[] = {"\\u0000",
+                                                 "\\u00001",
+                                                 "\\u0000-",
+                                                 "\\u00001e5",
+                                                 "\\u000018446744073709551616x",
+                                                 "\\u0000018446744073709551616",
+                                                 "18446744073709551616"};
+    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++) {
+        char *text = xasprintf("[%s, {\"a\": %s}]", wide[i], wide[i]);
+        json_t *j = parse(text, NULL);
+        assert_string_equal(json_wide_number(json_array_get(j, 0)), wide[i]);
+        assert_string_equal(json_wide_number(json_object_get(json_array_get(j, 1), "a")), wide[i]);
+        json_decref(j);
+        assert_non_null(j = json_parse(wide[i], strlen(wide[i]), "f", NULL)); // alone
+        assert_string_equal(json_wide_number(j), wide[i]);
+        json_decref(j);
+        free(text);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        Error e = {0};
+        char *text = xasprintf("[1e999, %s]", bad[i]);
+        if (parse(text, &e) || parse(bad[i], &e)) fail_msg("accepted: %s", bad[i]);
+        SAYS(&e, "f:7:");
+        free(text);
+    }
+    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
+        char *text = xasprintf("\"%s\"", strings[i]);
+        json_t *j = parse(text, NULL);
+        assert_true(json_is_written_string(j));
+        assert_null(json_wide_number(j));
+        Str again = {0};
+        json_write(&again, j, JSON_PYTHON);
+        assert_string_equal(again.s, text);
+        str_free(&again);
+        json_decref(j);
+        free(text);
+    }
+    json_t *small = parse("[1e-999, -1e-999, 9223372036854775807]", NULL); // what is too small is 0, as in Python
+    assert_true(json_real_value(json_array_get(small, 0)) == 0 && json_is_real(json_array_get(small, 1)));
+    assert_int_equal(json_integer_value(json_array_get(small, 2)), INT64_MAX);
+    json_decref(small);
+}
+
 // Such numbers are read from files too, as Python reads them, and written again as they were: model_max_length is one
 // in most models' tokenizer_config.json. Other numbers come back in the fewest digits, as json.dumps writes them.
 static void numbers_are_written_as_they_were(void **state) {
@@ -232,6 +296,7 @@ int main(void) {
         cmocka_unit_test(nul_in_strings_and_keys),
         cmocka_unit_test(errors_name_the_place),
         cmocka_unit_test(wide_numbers_leave_no_error),
+        cmocka_unit_test(only_numbers_are_wide),
         cmocka_unit_test_setup_teardown(numbers_are_written_as_they_were, scratch_setup, scratch_teardown),
         cmocka_unit_test(every_prefix_is_refused),
         cmocka_unit_test_setup_teardown(files_are_read_whole, scratch_setup, scratch_teardown),

@@ -60,24 +60,43 @@ static bool text_check(const char *text, size_t n, const char *where, bool file,
 
 // ---- numbers that do not fit ---------------------------------------------------------------------------------------
 
+// Whether the n bytes are a number as JSON writes one: no leading zeros or plus, digits on both sides of a point.
+static bool is_number(const char *s, size_t n) {
+    static const char digits[] = "0123456789";
+    const char *end = s + n;
+    s += n && *s == '-';
+    size_t whole = s < end ? strspn(s, digits) : 0, more;
+    if (!whole || (whole > 1 && *s == '0')) return false;
+    s += whole;
+    if (s < end && *s == '.') {
+        if (!(more = strspn(s + 1, digits))) return false;
+        s += 1 + more;
+    }
+    if (s < end && (*s == 'e' || *s == 'E')) {
+        s += 1 + (s[1] == '+' || s[1] == '-');
+        if (!(more = strspn(s, digits))) return false;
+        s += more;
+    }
+    return s == end;
+}
+
+// Whether the n bytes, behind which another byte stands that is of no number, are a number that does not fit the type
+// that it would be read as.
+static bool is_wide(const char *number, size_t n) {
+    bool whole = !memchr(number, '.', n) && !memchr(number, 'e', n) && !memchr(number, 'E', n);
+    if (!is_number(number, n) || (whole && n < 19)) return false;
+    errno = 0;
+    double x = whole ? (double)strtoll(number, NULL, 10) : strtod(number, NULL);
+    return errno == ERANGE && x != 0 && (whole || x > 1 || x < -1); // what is too small is read as 0
+}
+
 const char *json_wide_number(const json_t *j) {
-    const char *s = json_is_string(j) && json_string_length(j) > 1 ? json_string_value(j) : "x";
-    return !s[0] && strspn(s + 1, "+-.eE0123456789") == json_string_length(j) - 1 ? s + 1 : NULL;
+    size_t n = json_string_length(j); // 0 where it is no string
+    const char *s = n > 1 ? json_string_value(j) : "x";
+    return !*s && is_wide(s + 1, n - 1) ? s + 1 : NULL;
 }
 
 bool json_is_written_string(const json_t *j) { return json_is_string(j) && !json_wide_number(j); }
-
-// Whether the number written in n bytes does not fit the type that it would be read as.
-static bool is_wide(const char *number, size_t n) {
-    bool whole = !memchr(number, '.', n) && !memchr(number, 'e', n) && !memchr(number, 'E', n);
-    if (whole && n < 19) return false;
-    char *copy = xstrndup(number, n);
-    errno = 0;
-    double x = whole ? (double)strtoll(copy, NULL, 10) : strtod(copy, NULL);
-    bool wide = errno == ERANGE && x != 0 && (whole || x > 1 || x < -1); // what is too small is read as 0
-    free(copy);
-    return wide;
-}
 
 // The text (NUL-terminated) with each such number made a string; NULL where there is none. Heap memory.
 static char *wide_numbers_quote(const char *text, size_t n, size_t *quoted) {
