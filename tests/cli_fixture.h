@@ -65,6 +65,7 @@ static inline int cli_setup(void **state) {
     snprintf(dir, sizeof dir, "%s", f.dir);
     *state = &f;
     write_file("empty.jsonl", "");
+    write_file("wide.jsonl", "{\"text\": 18446744073709551616, \"completion\": 18446744073709551616}\n");
     write_file("noquestion.jsonl", "{\"question\": \"\", \"answer\": \"#### 1\"}\n");
     write_file("bad.jsonl", "{\"question\": \"a\", \"answer\": \"#### 1\"}\n{\"question\": \"a\"\n");
     Str sft = {0};

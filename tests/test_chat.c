@@ -10,7 +10,7 @@
 #include <string.h>
 
 static char *render(const char *template, const char *messages, bool generate, Error *e) {
-    json_t *m = json_loads(messages, 0, NULL);
+    json_t *m = json_parse(messages, strlen(messages), "test", NULL);
     assert_non_null(m);
     Str out = {0};
     str_puts(&out, "");
@@ -85,6 +85,26 @@ static void test_json_as_python(void **state) {
         str_free(&out);
         json_decref(messages);
     }
+}
+
+// Numbers beyond 64 bits are numbers to Qwen3's template, as transformers 5.24 renders it: no texts, and no thoughts.
+static void test_wide_numbers(void **state) {
+    Error e = {0};
+    char *text = render("qwen3",
+                        "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":"
+                        "\"<think>\\nt\\n</think>\\n\\nb\",\"reasoning_content\":18446744073709551616,\"tool_calls\":["
+                        "{\"name\":\"f\",\"arguments\":18446744073709551616},"
+                        "{\"name\":\"g\",\"arguments\":{\"x\":[18446744073709551616,\"\\u00005\"]}},"
+                        "{\"name\":\"h\",\"arguments\":\"{\\\"y\\\": 1}\"}]}]",
+                        false, &e);
+    if (!text) fail_msg("%s", e.text);
+    assert_string_equal(
+        text,
+        "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n<think>\nt\n</think>\n\nb\n<tool_call>\n{\"name\": "
+        "\"f\", \"arguments\": 18446744073709551616}\n</tool_call>\n<tool_call>\n{\"name\": \"g\", \"arguments\": "
+        "{\"x\": [18446744073709551616, \"\\u00005\"]}}\n</tool_call>\n<tool_call>\n{\"name\": \"h\", \"arguments\": "
+        "{\"y\": 1}}\n</tool_call><|im_end|>\n");
+    free(text);
 }
 
 static void test_r1_zero(void **state) {
@@ -268,6 +288,12 @@ static void test_refused(void **state) {
         {"qwen2.5", "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"developer\",\"content\":\"a\"}]", "developer"},
         {"qwen2.5", "[{\"role\":\"assistant\",\"tool_calls\":[{\"name\":\"f\"}]}]", "tool_calls[0]"},
         {"qwen2.5", "[{\"role\":\"assistant\",\"tool_calls\":[3]}]", "tool_calls[0]"},
+        // A number beyond 64 bits is no text.
+        {"qwen2.5", "[{\"role\":18446744073709551616,\"content\":\"a\"}]", "messages[0]: no string \"role\""},
+        {"qwen2.5", "[{\"role\":\"user\\u0000\",\"content\":\"a\"}]", "messages[0]: no string \"role\""},
+        {"llama3", "[{\"role\":\"user\",\"content\":18446744073709551616}]", "messages[0]: no string \"content\""},
+        {"qwen3", "[{\"role\":\"assistant\",\"tool_calls\":[{\"name\":18446744073709551616,\"arguments\":{}}]}]",
+         "tool_calls[0]"},
         {"qwen2.5", "[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":3}]", "\"tool_calls\" is not a list"},
         {"r1-zero", "[{\"role\":\"tool\",\"content\":\"a\"}]", "messages[0]"},
         {"r1-zero", "[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"system\",\"content\":\"a\"}]", "messages[1]"},
@@ -292,6 +318,7 @@ static void test_refused(void **state) {
                                          {"[18446744073709551615]", "tools[0]"},
                                          {"{}", "\"tools\" is not a list"},
                                          {"5", "\"tools\" is not a list"},
+                                         {"18446744073709551616", "\"tools\" is not a list"},
                                          {"\"x\"", "\"tools\":1"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_non_null(tools = json_parse(bad[i][0], strlen(bad[i][0]), "here", &e));
@@ -308,7 +335,7 @@ int main(void) {
         cmocka_unit_test(test_vectors), cmocka_unit_test(test_json_as_python), cmocka_unit_test(test_r1_zero),
         cmocka_unit_test(test_prompt),  cmocka_unit_test(test_golden),         cmocka_unit_test(test_renders),
         cmocka_unit_test(test_jinja),   cmocka_unit_test(test_template_files), cmocka_unit_test(test_template_of),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_wide_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

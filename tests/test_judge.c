@@ -41,7 +41,7 @@ static void reply(int fd, const char *status, const char *words) {
     Str body = {0}, all = {0};
     str_puts(&body, "{\"choices\": [{\"index\": 0, \"message\": {\"role\": \"assistant\", \"content\": ");
     str_json(&body, words, strlen(words));
-    str_puts(&body, "}}]}");
+    str_puts(&body, "}}], \"seed\": 18446744073709551615, \"score\": -1e999}"); // numbers that Jansson refuses
     str_printf(&all,
                "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
                status, body.n, body.s);

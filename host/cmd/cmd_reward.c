@@ -63,7 +63,7 @@ static bool read_sample(json_t *j, const Reward *r, const char *where, Sample *s
     if (!json_is_object(j)) return error_set(e, EXIT_INPUT, "%s: not a JSON object", where);
     *s = (Sample){.prompt = "", .answer = ""};
     const json_t *completion = json_object_get(j, "completion");
-    if (!json_is_string(completion)) return error_set(e, EXIT_INPUT, "%s: no string \"completion\"", where);
+    if (!json_is_written_string(completion)) return error_set(e, EXIT_INPUT, "%s: no string \"completion\"", where);
     s->completion = json_string_value(completion);
     s->completion_len = json_string_length(completion);
     json_field_to_text(j, "answer");

@@ -57,7 +57,7 @@ static bool line_text(const json_t *row, const Tokenizer *t, Options *o, Str *ou
         if (!o->template && !chat_template_choose(o->chat_template, tokenizer_path(t), &o->template, e)) return false;
         return chat_render(o->template, messages, tools, json_is_true(generate), out, e);
     }
-    if (!json_is_string(text)) return error_set(e, EXIT_INPUT, "\"text\" is not a string");
+    if (!json_is_written_string(text)) return error_set(e, EXIT_INPUT, "\"text\" is not a string");
     str_add(out, json_string_value(text), json_string_length(text));
     return true;
 }

@@ -35,7 +35,7 @@ static bool check_message(const json_t *message, size_t i, Error *e) {
     const json_t *role = json_object_get(message, "role"), *content = json_object_get(message, "content"), *call;
     const json_t *calls = json_object_get(message, "tool_calls");
     size_t k;
-    if (!json_is_string(role))
+    if (!json_text(role))
         return error_set(e, EXIT_INPUT, "messages[%zu]: no string \"role\"; a message is {\"role\", \"content\"}", i);
     if (calls && !json_is_array(calls) && !json_is_null(calls))
         return error_set(e, EXIT_INPUT, "messages[%zu]: \"tool_calls\" is not a list", i);
@@ -43,7 +43,7 @@ static bool check_message(const json_t *message, size_t i, Error *e) {
         return error_set(e, EXIT_INPUT, "messages[%zu]: no string \"content\"", i);
     json_array_foreach(chat_tool_calls(message), k, call) {
         const json_t *function = chat_tool_function(call);
-        if (!json_is_string(json_object_get(function, "name")) || !json_object_get(function, "arguments"))
+        if (!json_is_written_string(json_object_get(function, "name")) || !json_object_get(function, "arguments"))
             return error_set(e, EXIT_INPUT, "messages[%zu].tool_calls[%zu]: needs a string \"name\" and \"arguments\"",
                              i, k);
     }
@@ -206,7 +206,7 @@ bool chat_render_said(const char *template_name, const json_t *messages, const j
     if (!json_is_array(messages) || !json_array_size(messages))
         return error_set(e, EXIT_INPUT, "\"messages\" is not a list with at least one message");
     json_t *parsed = NULL; // data sets keep tools as a text too
-    if (json_is_string(tools)) {
+    if (json_is_written_string(tools)) {
         tools = parsed = json_parse(json_string_value(tools), json_string_length(tools), "\"tools\"", e);
         if (!parsed) return false;
     }

@@ -7,7 +7,7 @@
 #include <string.h>
 
 static Text string_of(const json_t *s) {
-    return json_is_string(s) ? (Text){json_string_value(s), json_string_length(s)} : (Text){"", 0};
+    return json_is_written_string(s) ? (Text){json_string_value(s), json_string_length(s)} : (Text){"", 0};
 }
 
 static Text without_newlines(Text x, bool left, bool right) {
@@ -23,7 +23,7 @@ static Text thought_of(const json_t *message, Text *content) {
     const json_t *own = json_object_get(message, "reasoning_content");
     const Text opens = text_of("<think>"), closes = text_of("</think>");
     size_t end = text_find(*content, 0, closes);
-    if (json_is_string(own)) return string_of(own);
+    if (json_is_written_string(own)) return string_of(own);
     if (end == TEXT_NONE) return (Text){"", 0};
     Text thought = without_newlines((Text){content->s, end}, false, true);
     size_t begin = text_find_last(thought, opens);
@@ -55,7 +55,8 @@ static void tool_calls(Str *out, const json_t *calls, bool words_before) {
         str_puts(out, "<tool_call>\n{\"name\": \"");
         str_add(out, name.s, name.n);
         str_puts(out, "\", \"arguments\": ");
-        if (json_is_string(arguments)) str_add(out, json_string_value(arguments), json_string_length(arguments));
+        if (json_is_written_string(arguments))
+            str_add(out, json_string_value(arguments), json_string_length(arguments));
         else json_write(out, arguments, JSON_PYTHON);
         str_puts(out, "}\n</tool_call>");
     }

@@ -260,7 +260,7 @@ bool chat_template_of(const char *tokenizer_path, const char **name, char **unkn
         ok = config || stat(file, &info);
         const json_t *jinja = config_jinja(config);
         found = jinja != NULL;
-        if (json_is_string(jinja)) *name = known_jinja(json_string_value(jinja), json_string_length(jinja));
+        if (json_is_written_string(jinja)) *name = known_jinja(json_string_value(jinja), json_string_length(jinja));
         json_decref(config);
     }
     if (ok && found && !*name) *unknown = file, file = NULL;

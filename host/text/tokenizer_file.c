@@ -81,7 +81,7 @@ static bool read_pre_tokenizer(Tokenizer *t, const json_t *j, Error *e) {
         } else if (!strcmp(type, "Split")) {
             const json_t *regex = json_object_get(json_object_get(s, "pattern"), "Regex");
             const char *behavior = json_text(json_object_get(s, "behavior"));
-            if (!json_is_string(regex)) return bad(t, e, "pre_tokenizer: Split without a pattern.Regex");
+            if (!json_is_written_string(regex)) return bad(t, e, "pre_tokenizer: Split without a pattern.Regex");
             if (strlen(json_string_value(regex)) != json_string_length(regex))
                 return bad(t, e, "pre_tokenizer: NUL in the regex");
             if (!behavior || strcmp(behavior, "Isolated") || !flag_is(s, "invert", false, false))

@@ -1,13 +1,14 @@
 // Rows of prompt, chosen and rejected to the ids of two texts, as TRL's RewardTrainer prepares them: conversations
 // through the chat template, raw texts one after the other with the token that ends a text.
 #include "pairs.h"
+#include "json.h"
 #include <math.h>
 #include <string.h>
 
 // What a field holds as messages of a conversation: its list, or its text as one message of `role`.
 static bool add_messages(json_t *all, const json_t *field, const char *role, const char *name, Error *e) {
     if (json_is_array(field)) return json_array_extend(all, (json_t *)(uintptr_t)field), true;
-    if (!json_is_string(field))
+    if (!json_is_written_string(field))
         return error_set(e, EXIT_INPUT, "\"%s\" is neither a text nor a list of messages", name);
     json_t *message = json_object();
     json_object_set_new(message, "role", json_string(role));
@@ -29,11 +30,13 @@ static bool read_conversation(const PairReader *r, const json_t *row, const char
 static bool read_text(const PairReader *r, const json_t *row, const char *name, Ids *out, Error *e) {
     const json_t *prompt = json_object_get(row, r->cfg->prompt_field), *text = json_object_get(row, name);
     if (r->text.template) return read_conversation(r, row, name, out, e);
-    if (!json_is_string(text) || (prompt && !json_is_string(prompt)))
+    if (!json_is_written_string(text) || (prompt && !json_is_written_string(prompt)))
         return error_set(e, EXIT_INPUT, "\"%s\" is no text; with raw=true all are",
-                         json_is_string(text) ? r->cfg->prompt_field : name);
+                         json_is_written_string(text) ? r->cfg->prompt_field : name);
+    if (prompt && !json_text(prompt))
+        return error_set(e, EXIT_INPUT, "\"%s\" holds a NUL character", r->cfg->prompt_field);
     Text t = {json_string_value(text), json_string_length(text)};
-    return scored_text_ids(&r->text, prompt ? json_string_value(prompt) : "", t, out, e);
+    return scored_text_ids(&r->text, prompt ? json_text(prompt) : "", t, out, e);
 }
 
 static bool short_enough(const PairReader *r, const char *name, const Ids *ids, Error *e) {

@@ -1,6 +1,7 @@
 // The child process of the reward `judge`, over libcurl. It is a process of its own so that the training process has no
 // network, no certificates and no such large library in it. It asks several prompts of a batch at a time, and asks
 // again where a failure may be temporary.
+#include "json.h"
 #include "judge.h"
 #include "process.h"
 #include "reward.h"
@@ -79,10 +80,10 @@ static char *request_body(const JudgeServer *s, const char *prompt) {
 
 // The text of a chat completion; NULL where there is none.
 static char *reply_text(const Str *body) {
-    json_t *j = json_loadb(body->s ? body->s : "", body->n, 0, NULL);
+    json_t *j = json_parse(body->s ? body->s : "", body->n, "reply", NULL);
     const json_t *choice = json_array_get(json_object_get(j, "choices"), 0);
     const json_t *content = json_object_get(json_object_get(choice, "message"), "content");
-    char *text = json_is_string(content) ? xstrdup(json_string_value(content)) : NULL;
+    char *text = json_text(content) ? xstrdup(json_text(content)) : NULL;
     json_decref(j);
     return text;
 }

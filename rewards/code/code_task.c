@@ -98,7 +98,7 @@ static json_t *read_values(const json_t *input) {
 }
 
 static bool read_pair(const json_t *input, const json_t *output, const json_t *function, CodeTask *t) {
-    if (json_is_string(function)) {
+    if (is_text(function)) {
         CodeCase *c = add_case(t, CASE_CALL);
         c->function = copy(function);
         c->arguments = read_values(input);
@@ -122,8 +122,7 @@ static bool read_cases(const json_t *list, const json_t *function, CodeTask *t) 
     const json_t *c;
     json_array_foreach(list, i, c) {
         const json_t *own = json_object_get(c, "fn_name");
-        if (!read_pair(json_object_get(c, "input"), json_object_get(c, "output"), json_is_string(own) ? own : function,
-                       t))
+        if (!read_pair(json_object_get(c, "input"), json_object_get(c, "output"), is_text(own) ? own : function, t))
             return false;
     }
     return t->n > 0;
