@@ -39,12 +39,17 @@ static double needed_field(Fields *f, const char *name, RopeType type) {
     return positive_field(f, name, 1);
 }
 
+// A number that is not used where it is 0, as where it is absent: transformers asks whether it is true.
+static double set_field(Fields *f, const char *name, double fallback) {
+    const json_t *v = field(f, name);
+    return json_is_number(v) && json_number_value(v) == 0 ? fallback : positive_field(f, name, fallback);
+}
+
 // YaRN's factor on sine and cosine: the file's, else computed from `factor`, by which the context is extended.
 static double yarn_scale(Fields *f, double factor) {
     if (field(f, "attention_factor")) return positive_field(f, "attention_factor", 1);
-    double slope = 1, divisor = 0;
-    if (field(f, "mscale") && field(f, "mscale_all_dim"))
-        slope = positive_field(f, "mscale", 1), divisor = positive_field(f, "mscale_all_dim", 1);
+    double slope = set_field(f, "mscale", 0), divisor = set_field(f, "mscale_all_dim", 0);
+    if (slope == 0 || divisor == 0) slope = 1, divisor = 0; // one without the other counts for nothing
     double most = factor > 1 ? log(factor) : 0;
     return (0.1 * slope * most + 1) / (0.1 * divisor * most + 1);
 }
@@ -67,8 +72,8 @@ static void scaling_fields(Fields *f, Fields *top, const ModelDims *n, RopeSpec 
             refuse(f, "%s: \"high_freq_factor\" (%g) must be above \"low_freq_factor\" (%g)", f->path, r->high, r->low);
     }
     if (r->type != ROPE_YARN) return;
-    r->fast = positive_field(f, "beta_fast", 32);
-    r->slow = positive_field(f, "beta_slow", 1);
+    r->fast = set_field(f, "beta_fast", 32);
+    r->slow = set_field(f, "beta_slow", 1);
     if (r->fast < r->slow)
         refuse(f, "%s: \"beta_fast\" (%g) must not be below \"beta_slow\" (%g)", f->path, r->fast, r->slow);
     r->truncate = bool_field(f, "truncate", true);
