@@ -5,6 +5,7 @@
 #include "random.h"
 #include "tokenizer.h"
 #include "tokenizer_edit.h"
+#include "tokenizer_parts.h"
 #include <pthread.h>
 #include <string.h>
 #include <time.h>
@@ -195,6 +196,39 @@ static void same_ids(const Tokenizer *a, const Tokenizer *b, const char *s, size
         fail_msg("%s: %zu and %zu ids", shown.s, x.n, y.n);
     }
     ids_free(&x), ids_free(&y);
+}
+
+// Normal form C as HF tokenizers 0.23 has it, Hangul included: U+11A7 is no trailing consonant.
+static void test_nfc(void **state) {
+    static const char *const cases[][2] = {{"e\u0301", "\u00e9"},
+                                           {"\u1100\u1161\u11a8", "\uac01"},
+                                           {"\u1100\u1161\u11a7", "\uac00\u11a7"},
+                                           {"\uac00\u11a7", "\uac00\u11a7"},
+                                           {"\uac00\u11a8", "\uac01"},
+                                           {"\uac01\u11a8", "\uac01\u11a8"},
+                                           {"\uac00\u11a7\u11a8", "\uac00\u11a7\u11a8"},
+                                           {"\u1100\u1161\u11a7\u0301\u0323", "\uac00\u11a7\u0323\u0301"},
+                                           {"\ud788\u11c2", "\ud7a3"},
+                                           {"\u11a7\u0323\u0301", "\u11a7\u0323\u0301"},
+                                           {"\u212b\u0344", "\u00c5\u0308\u0301"},
+                                           {"\u0958", "\u0915\u093c"},
+                                           {"a\u0323\u0307", "\u1ea1\u0307"},
+                                           {"\U00011131\U00011127", "\U0001112e"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Str out = {0};
+        utf8_nfc(&out, cases[i][0], strlen(cases[i][0]));
+        if (strcmp(out.s, cases[i][1])) fail_msg("case %zu: %s", i, out.s);
+        str_free(&out);
+    }
+    // Every syllable without a trailing consonant is the same.
+    for (uint32_t c = 0xac00; c <= 0xd7a3; c += 28) {
+        const char text[] = {
+            (char)(0xe0 | c >> 12), (char)(0x80 | (c >> 6 & 63)), (char)(0x80 | (c & 63)), '\xe1', '\x86', '\xa7', 0};
+        Str out = {0};
+        utf8_nfc(&out, text, 6);
+        assert_string_equal(out.s, text);
+        str_free(&out);
+    }
 }
 
 // The scanner serves only the exact patterns of Qwen2 and Llama 3: in a group of its own, the pattern goes through
@@ -416,6 +450,7 @@ int main(void) {
         cmocka_unit_test(test_toy_vocabulary),
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_gsm8k),
+        cmocka_unit_test(test_nfc),
         cmocka_unit_test(test_scanner_equals_regex),
         cmocka_unit_test(test_merging_equals_plain),
         cmocka_unit_test(test_long_input),
