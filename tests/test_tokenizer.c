@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <time.h>
+#include <utf8proc.h>
 
 static Tokenizer *load(const char *path) {
     Error e = {0};
@@ -231,6 +232,55 @@ static void test_nfc(void **state) {
     }
 }
 
+// The characters of each class, among all of Unicode, as HF tokenizers 0.23 matches them (Oniguruma, Unicode 16): how
+// many, and the sum over them of each times a power of 31. Alone, within a class, and what the complement leaves.
+static void test_classes(void **state) {
+    static const struct {
+        const char *escape;
+        int n;
+        uint32_t sum;
+    } classes[] = {
+        {"\\s", 25, 0xc16bf75a},         {"\\d", 760, 0x40761edc},        {"\\p{L}", 141028, 0x7c7aa1ea},
+        {"\\p{M}", 2501, 0x417cbded},    {"\\p{N}", 1911, 0xc1066893},    {"\\p{P}", 855, 0x4cd13a95},
+        {"\\p{S}", 8514, 0xa8611377},    {"\\p{Lu}", 1858, 0x83405ae1},   {"\\p{Ll}", 2258, 0x7f0eb033},
+        {"\\p{Lt}", 31, 0x554c4736},     {"\\p{Lm}", 404, 0xbee4a160},    {"\\p{Lo}", 136477, 0x9671dd90},
+        {"\\p{Mc}", 468, 0x62ef7351},    {"\\p{Me}", 13, 0x4644c44d},     {"\\p{Nd}", 760, 0x40761edc},
+        {"\\p{Nl}", 236, 0x97014e2b},    {"\\p{No}", 915, 0xb517869a},    {"\\p{Z}", 19, 0x090b83ca},
+        {"\\p{Zs}", 17, 0x3727172b},     {"\\p{Zl}", 1, 0x00002028},      {"\\p{Zp}", 1, 0x00002029},
+        {"\\p{Pc}", 10, 0x2e6a72e6},     {"\\p{Pd}", 27, 0x2253a37f},     {"\\p{Ps}", 79, 0xe388c0e1},
+        {"\\p{Pe}", 77, 0xd132f04a},     {"\\p{Pi}", 12, 0xcfa4a291},     {"\\p{Pf}", 10, 0x4a0f1a44},
+        {"\\p{Po}", 640, 0x216676ac},    {"\\p{Sm}", 950, 0x0348455d},    {"\\p{Sc}", 63, 0x513475e9},
+        {"\\p{Sk}", 125, 0xac907178},    {"\\p{So}", 7376, 0x9ef2d37d},   {"\\p{Cc}", 65, 0x55df867f},
+        {"\\p{Co}", 137468, 0xea43483e}, {"\\p{Han}", 99030, 0x381004d2},
+    };
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+        for (int form = 0; form < 3; form++) {
+            char pattern[32];
+            snprintf(pattern, sizeof pattern, form == 1 ? "[\U0010ffff%s]" : "%s", classes[i].escape);
+            if (form == 2) pattern[1] ^= 0x20; // the complement
+            Split split = {0};
+            Error e = {0};
+            if (!split_compile(&split, pattern, "test", &e)) fail_msg("%s", e.text);
+            pcre2_match_data *match = NULL;
+            int n = 0;
+            uint32_t sum = 0;
+            for (uint32_t c = 0; c < 0x110000; c++) {
+                utf8proc_uint8_t bytes[4];
+                size_t from, to;
+                if (c >= 0xd800 && c < 0xe000) continue;
+                utf8proc_ssize_t length = utf8proc_encode_char((int32_t)c, bytes);
+                bool in = split_next(&split, &match, (const char *)bytes, (size_t)length, 0, &from, &to) != (form == 2);
+                in = in && !(form == 1 && c == 0x10ffff); // stands in the class beside it
+                n += in;
+                sum = in ? sum * 31 + c : sum;
+            }
+            if (n != classes[i].n || sum != classes[i].sum)
+                fail_msg("%s: %d characters, not %d, sum %08x", pattern, n, classes[i].n, sum);
+            pcre2_match_data_free(match);
+            split_free(&split);
+        }
+}
+
 // The scanner serves only the exact patterns of Qwen2 and Llama 3: in a group of its own, the pattern goes through
 // PCRE2.
 static void scanner_equals_regex(bool llama3) {
@@ -451,6 +501,7 @@ int main(void) {
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_gsm8k),
         cmocka_unit_test(test_nfc),
+        cmocka_unit_test(test_classes),
         cmocka_unit_test(test_scanner_equals_regex),
         cmocka_unit_test(test_merging_equals_plain),
         cmocka_unit_test(test_long_input),

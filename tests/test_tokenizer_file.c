@@ -112,10 +112,28 @@ static void test_refused(void **state) {
 // Regexes that mean something else to PCRE2 than to HF's engine, or nothing.
 static void test_regex_refused(void **state) {
     static const char *const patterns[][2] = {
-        {"\\w+", "'\\w'"},        {"\\b", "'\\b'"},    {"\\h", "'\\h'"},   {"[\\S]", "'\\S'"},
-        {"[\\P{L}]", "'\\P{L}'"}, {"^a", "'^'"},       {"a$", "'$'"},      {"[a[b]]", "'['"},
-        {"[a&&b]", "'&&'"},       {"a{1,2}+", "'}+'"}, {"(", "compile"},   {"\\p{Nowhere}", "compile"},
-        {"\\", "in the regex"},   {"(a)\\1", "'\\1'"}, {"[\\w]", "'\\w'"}, {"\\C", "'\\C'"},
+        {"\\w+", "'\\w'"},
+        {"\\b", "'\\b'"},
+        {"\\h", "'\\h'"},
+        {"[\\S]", "'\\S'"},
+        {"[\\P{L}]", "'\\P{L}'"},
+        {"^a", "'^'"},
+        {"a$", "'$'"},
+        {"[a[b]]", "'['"},
+        {"[a&&b]", "'&&'"},
+        {"a{1,2}+", "'}+'"},
+        {"(", "compile"},
+        {"\\p{Nowhere}", "'\\p{Nowhere}'"},
+        {"\\", "in the regex"},
+        {"(a)\\1", "'\\1'"},
+        {"[\\w]", "'\\w'"},
+        {"\\C", "'\\C'"},
+        {"\\p{Greek}", "'\\p{Greek}'"},
+        {"\\P{C}", "'\\P{C}'"},
+        {"[\\p{Mn}]", "'\\p{Mn}'"},
+        {"\\p{^L}", "'\\p{^L}'"},
+        {"[\\D]", "'\\D'"},
+        {"\\pL", "'\\p'"},
     };
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
         json_t *file = tiny_file();

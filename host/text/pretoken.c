@@ -14,24 +14,83 @@
 static const char qwen2_pattern[] = PATTERN(""), llama3_pattern[] = PATTERN("{1,3}");
 const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
+// Characters that got their category in Unicode 15 and 16, by it: PCRE2 before 10.43 and 10.45 does not know them. They
+// were found by asking HF tokenizers 0.23 about every character.
+#define NEW_LU "\\x{1c89}\\x{a7cb}\\x{a7cc}\\x{a7da}\\x{a7dc}\\x{10d50}-\\x{10d65}"
+#define NEW_LL "\\x{1c8a}\\x{a7cd}\\x{a7db}\\x{10d70}-\\x{10d85}\\x{1df25}-\\x{1df2a}"
+#define NEW_LM "\\x{10d4e}\\x{10d6f}\\x{16d40}-\\x{16d42}\\x{16d6b}\\x{16d6c}\\x{1e030}-\\x{1e06d}\\x{1e4eb}"
+#define NEW_LO                                                                                                         \
+    "\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d4d}\\x{10d4f}\\x{10ec2}-\\x{10ec4}"                                        \
+    "\\x{1123f}\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}\\x{11390}-\\x{113b5}\\x{113b7}\\x{113d1}"           \
+    "\\x{113d3}\\x{11bc0}-\\x{11be0}\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}\\x{1342f}"                    \
+    "\\x{13441}-\\x{13446}\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}\\x{16d43}-\\x{16d6a}\\x{18cff}\\x{1b132}"         \
+    "\\x{1b155}\\x{1e4d0}-\\x{1e4ea}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}"                    \
+    "\\x{31350}-\\x{323af}"
+#define NEW_ND                                                                                                         \
+    "\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}"                             \
+    "\\x{16130}-\\x{16139}\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1e4f0}-\\x{1e4f9}\\x{1e5f1}-\\x{1e5fa}"
+#define NEW_NO "\\x{1d2c0}-\\x{1d2d3}"
+#define NEW_MN                                                                                                         \
+    "\\x{897}\\x{ece}\\x{10d69}-\\x{10d6d}\\x{10efc}-\\x{10eff}\\x{11241}\\x{113bb}-\\x{113c0}"                        \
+    "\\x{113ce}\\x{113d0}\\x{113d2}\\x{113e1}\\x{113e2}\\x{11f00}\\x{11f01}\\x{11f36}-\\x{11f3a}\\x{11f40}"            \
+    "\\x{11f42}\\x{11f5a}\\x{13440}\\x{13447}-\\x{13455}\\x{1611e}-\\x{16129}\\x{1612d}-\\x{1612f}\\x{1e08f}"          \
+    "\\x{1e4ec}-\\x{1e4ef}\\x{1e5ee}\\x{1e5ef}"
+#define NEW_MC                                                                                                         \
+    "\\x{cf3}\\x{113b8}-\\x{113ba}\\x{113c2}\\x{113c5}\\x{113c7}-\\x{113ca}\\x{113cc}\\x{113cd}"                       \
+    "\\x{113cf}\\x{1171e}\\x{11f03}\\x{11f34}\\x{11f35}\\x{11f3e}\\x{11f3f}\\x{11f41}\\x{1612a}-\\x{1612c}"
+#define NEW_PD "\\x{10d6e}"
+#define NEW_PO                                                                                                         \
+    "\\x{1b4e}\\x{1b4f}\\x{1b7f}\\x{113d4}\\x{113d5}\\x{113d7}\\x{113d8}\\x{11b00}-\\x{11b09}"                         \
+    "\\x{11be1}\\x{11f43}-\\x{11f4f}\\x{16d6d}-\\x{16d6f}\\x{1e5ff}"
+#define NEW_SM "\\x{10d8e}\\x{10d8f}"
+#define NEW_SO                                                                                                         \
+    "\\x{2427}-\\x{2429}\\x{2ffc}-\\x{2fff}\\x{31e4}\\x{31e5}\\x{31ef}\\x{1cc00}-\\x{1ccef}"                           \
+    "\\x{1cd00}-\\x{1ceb3}\\x{1f6dc}\\x{1f774}-\\x{1f776}\\x{1f77b}-\\x{1f77f}\\x{1f7d9}\\x{1f8b2}-\\x{1f8bb}"         \
+    "\\x{1f8c0}\\x{1f8c1}\\x{1fa75}-\\x{1fa77}\\x{1fa87}-\\x{1fa89}\\x{1fa8f}\\x{1faad}-\\x{1faaf}"                    \
+    "\\x{1fabb}-\\x{1fabf}\\x{1fac6}\\x{1face}\\x{1facf}\\x{1fada}-\\x{1fadc}\\x{1fadf}\\x{1fae8}\\x{1fae9}"           \
+    "\\x{1faf7}\\x{1faf8}\\x{1fbcb}-\\x{1fbef}"
+
 // Escapes, without their backslash, and what they are rewritten to, without the brackets of a class.
 static const struct {
     const char *escape, *set;
 } rewritten[] = {
     // PCRE2 counts U+180E as white space; Unicode has not since 6.3.
     {"s", "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"},
-    // Letters and numbers of Unicode 15 and 16, which PCRE2 before 10.43 and 10.45 does not know.
-    {"p{L}",
-     "\\p{L}\\x{1c89}\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d65}"
-     "\\x{10d6f}-\\x{10d85}\\x{10ec2}-\\x{10ec4}\\x{1123f}\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}"
-     "\\x{11390}-\\x{113b5}\\x{113b7}\\x{113d1}\\x{113d3}\\x{11bc0}-\\x{11be0}\\x{11f02}\\x{11f04}-\\x{11f10}"
-     "\\x{11f12}-\\x{11f33}\\x{1342f}\\x{13441}-\\x{13446}\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}"
-     "\\x{16d40}-\\x{16d6c}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}\\x{1e030}-\\x{1e06d}"
-     "\\x{1e4d0}-\\x{1e4eb}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"},
-    {"p{N}", "\\p{N}\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}"
-             "\\x{16130}-\\x{16139}\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}"
-             "\\x{1e5f1}-\\x{1e5fa}"},
+    {"d", "\\p{Nd}" NEW_ND},
+    {"p{L}", "\\p{L}" NEW_LU NEW_LL NEW_LM NEW_LO},
+    {"p{M}", "\\p{M}" NEW_MN NEW_MC},
+    {"p{N}", "\\p{N}" NEW_ND NEW_NO},
+    {"p{P}", "\\p{P}" NEW_PD NEW_PO},
+    {"p{S}", "\\p{S}" NEW_SM NEW_SO},
+    {"p{Lu}", "\\p{Lu}" NEW_LU},
+    {"p{Ll}", "\\p{Ll}" NEW_LL},
+    {"p{Lm}", "\\p{Lm}" NEW_LM},
+    {"p{Lo}", "\\p{Lo}" NEW_LO},
+    {"p{Mc}", "\\p{Mc}" NEW_MC},
+    {"p{Nd}", "\\p{Nd}" NEW_ND},
+    {"p{No}", "\\p{No}" NEW_NO},
+    {"p{Pd}", "\\p{Pd}" NEW_PD},
+    {"p{Po}", "\\p{Po}" NEW_PO},
+    {"p{Sm}", "\\p{Sm}" NEW_SM},
+    {"p{So}", "\\p{So}" NEW_SO},
+    // The script, not PCRE2's script extensions, which take in the punctuation used with it.
+    {"p{Han}", "\\x{2e80}-\\x{2e99}\\x{2e9b}-\\x{2ef3}\\x{2f00}-\\x{2fd5}\\x{3005}\\x{3007}\\x{3021}-\\x{3029}"
+               "\\x{3038}-\\x{303b}\\x{3400}-\\x{4dbf}\\x{4e00}-\\x{9fff}\\x{f900}-\\x{fa6d}\\x{fa70}-\\x{fad9}"
+               "\\x{16fe2}\\x{16fe3}\\x{16ff0}\\x{16ff1}\\x{20000}-\\x{2a6df}\\x{2a700}-\\x{2b739}"
+               "\\x{2b740}-\\x{2b81d}\\x{2b820}-\\x{2cea1}\\x{2ceb0}-\\x{2ebe0}\\x{2ebf0}-\\x{2ee5d}"
+               "\\x{2f800}-\\x{2fa1d}\\x{30000}-\\x{3134a}\\x{31350}-\\x{323af}"},
 };
+
+// Properties that are the same in Unicode 14 to 16. Any other is refused: U+1171E left Mn, the unassigned became fewer,
+// and of scripts PCRE2 means the extensions.
+static const char *const unchanged[] = {"p{Lt}", "p{Nl}", "p{Me}", "p{Z}",  "p{Zs}", "p{Zl}", "p{Zp}", "p{Pc}",
+                                        "p{Ps}", "p{Pe}", "p{Pi}", "p{Pf}", "p{Sc}", "p{Sk}", "p{Cc}", "p{Co}"};
+
+static bool is_unchanged(const char *property) {
+    for (size_t i = 0; i < sizeof unchanged / sizeof *unchanged; i++)
+        if (!strncmp(property + 1, unchanged[i] + 1, strlen(unchanged[i]) - 1)) return true;
+    return false;
+}
 
 static bool refuse(const char *where, const char *what, int n, Error *e) {
     return error_set(e, EXIT_INPUT,
@@ -55,7 +114,7 @@ static size_t escape_rewrite(const char *p, bool in_class, const char *where, St
     bool property = (*p == 'p' || *p == 'P') && p[1] == '{' && strchr(p, '}');
     size_t n = property ? (size_t)(strchr(p, '}') - p) + 1 : 1;
     bool letter = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9');
-    bool alike = property ? *p == 'p' || !in_class : !letter || strchr(in_class ? "rntf" : "rntfdD", *p);
+    bool alike = property ? is_unchanged(p) && (*p == 'p' || !in_class) : !letter || strchr("rntf", *p);
     if (!*p || !alike) return refuse(where, p - 1, (int)n + 1, e), 0;
     str_puts(out, "\\");
     str_add(out, p, n);
