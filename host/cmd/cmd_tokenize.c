@@ -15,7 +15,7 @@ static const char usage[] =
     "usage: grpo tokenize PATH [FILE] [chat_template=NAME] [special=true|false]\n"
     "PATH is a model directory or a tokenizer.json. FILE (or standard input) holds JSON lines with `text`, or with\n"
     "`messages` (a list of {role, content}) and optional `tools` and `add_generation_prompt` (default false).\n"
-    "Each gives a line {\"ids\": [...]}.\n"
+    "Each gives a line {\"ids\": [...]}, without what the tokenizer puts before a text (Llama 3: <|begin_of_text|>).\n"
     "  chat_template   what messages are rendered with; by default the one that PATH came with (chat_template.jinja,\n"
     "                  else tokenizer_config.json); qwen2.5 where it has none\n"
     "  special         false: special tokens written out in the text stay text (default true)\n";
