@@ -69,6 +69,30 @@ static bool set_value(const RewardParam *p, const char *text, const char *spec, 
     return true;
 }
 
+// What is wrong with a URL, which begins with http:// or https://, or NULL. What asks a server takes the URL apart and
+// trusts that it has a host.
+static const char *url_fault(const char *url) {
+    const char *host = strstr(url, "://") + 3, *end = host + strcspn(host, "/?#"), *port;
+    for (const char *p = host; p < end; p++)
+        if (*p == '@') host = p + 1; // behind user and password
+    if (*host == '[') {
+        const char *close = memchr(host, ']', (size_t)(end - host));
+        if (!close || close == host + 1) return "has no IPv6 address between [ and ]";
+        port = close + 1;
+        if (port < end && *port != ':') return "has something other than a port behind ]";
+    } else {
+        port = memchr(host, ':', (size_t)(end - host));
+        if (!port) port = end;
+        if (port == host) return "names no host";
+    }
+    if (port == end) return NULL;
+    size_t digits = strspn(port + 1, "0123456789");
+    bool number = port + 1 + digits == end && digits >= 1 && digits <= 5 && atoi(port + 1) >= 1;
+    return number && atoi(port + 1) <= 65535
+               ? NULL
+               : "has no port from 1 to 65535 behind the colon (in a user or password write / ? # as %2F %3F %23)";
+}
+
 // Sets a text parameter. An empty text is allowed only where it is the default.
 static bool set_text(const RewardParam *p, const char *text, const char *spec, char *slot, Error *e) {
     if ((!*text && *p->choices) || strlen(text) >= REWARD_MAX_TEXT)
@@ -79,6 +103,9 @@ static bool set_text(const RewardParam *p, const char *text, const char *spec, c
         return error_set(e, EXIT_CONFIG,
                          "reward '%s': %s must begin with http:// or https:// and have no space in it, as in %s", spec,
                          p->name, p->choices);
+    const char *fault = p->kind == PARAM_URL ? url_fault(text) : NULL;
+    if (fault)
+        return error_set(e, EXIT_CONFIG, "reward '%s': %s %s; write it as in %s", spec, p->name, fault, p->choices);
     memcpy(slot, text, strlen(text) + 1);
     return true;
 }

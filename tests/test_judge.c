@@ -419,6 +419,39 @@ static void bad_judges_are_refused(void **state) {
     Error e;
     assert_false(reward_parse("judge:url=localhost:8000", &r, &e));
     assert_non_null(strstr(e.text, "http://"));
+    static const struct {
+        const char *url, *said; // NULL: it is taken
+    } urls[] = {
+        {"http://", "names no host"},
+        {"http:///", "names no host"},
+        {"https:////", "names no host"},
+        {"http://:8000", "names no host"},
+        {"http:///v1", "names no host"},
+        {"http://user:word@", "names no host"},
+        {"http://user:word@:80/v1", "names no host"},
+        {"http://?v1", "names no host"},
+        {"http://#v1", "names no host"},
+        {"http://h:", "has no port from 1 to 65535"},
+        {"http://h:/v1", "has no port from 1 to 65535"},
+        {"http://h:0/v1", "has no port from 1 to 65535"},
+        {"http://h:65536/v1", "has no port from 1 to 65535"},
+        {"http://h:80x/v1", "has no port from 1 to 65535"},
+        {"http://user:wo/rd@h/v1", "has no port from 1 to 65535"},
+        {"http://[]:80", "has no IPv6 address"},
+        {"http://[::1", "has no IPv6 address"},
+        {"http://[::1]80", "has something other than a port"},
+        {"http://[::1]:80/v1", NULL},
+        {"http://[::1]", NULL},
+        {"http://h", NULL},
+        {"https://user:word@h:65535/v1?x=http://", NULL},
+    };
+    for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
+        char *spec = xasprintf("judge:url=%s", urls[i].url);
+        bool good = reward_parse(spec, &r, &e);
+        if (good != !urls[i].said) fail_msg("%s: %s", urls[i].url, good ? "taken" : e.text);
+        if (!good && (e.code != EXIT_CONFIG || !strstr(e.text, urls[i].said))) fail_msg("%s", e.text);
+        free(spec);
+    }
     assert_cannot_open("judge:template=rate this", "nothing to judge");
     assert_cannot_open("judge:template={completion} {question}", "`{question}` at byte 13 is no field");
     assert_cannot_open("judge:template={completion} }", "at byte 13");
