@@ -88,7 +88,7 @@ static void other_kinds_of_files_are_named(void **state) {
         {"a.bz2", "BZh91AY&SY\0\0", 12, "bzip2", "bzip2 -dc %s/a.bz2 >%s/a"},
         {"a.lz4", "\x04\x22\x4d\x18\x64\x40", 6, "lz4", "lz4 -dc %s/a.lz4 >%s/a"},
         {"a.zip", "PK\x03\x04\x14\0", 6, "zip", "unzip %s/a.zip"},
-        {"a.tar", tar, sizeof tar, "tar", "tar -xf %s/a.tar"},
+        {"a.tar", tar, sizeof tar, "tar", "tar -xkf %s/a.tar"},
         {"a b.parquet", "PAR1\x15\x04\x15\x10", 8, "Parquet", "lines=True)\" '%s/a b.parquet' '%s/a b.jsonl'"},
         {"a.arrow", "ARROW1\0\0", 8, "Arrow", "%s/a.arrow %s/a.jsonl"},
         {"s.arrow", "\xff\xff\xff\xff\x88\0\0\0", 8, "Arrow", "%s/s.arrow %s/s.jsonl"},
@@ -123,6 +123,59 @@ static void other_kinds_of_files_are_named(void **state) {
     SAYS(&e, "/it'\\''s;x'");
 }
 
+// A shell empties a command's output before the command reads its input: what is advised names a file that is not
+// there.
+static void advice_spares_files(void **state) {
+    static const char list[] = "[{\"a\": 1}]", spread[] = "{\n \"a\": 1}", csv[] = "a,b\nc,d\n",
+                      tabs[] = "a\tb\nc\td\n";
+    static const struct {
+        const char *name, *bytes;
+        size_t n;
+        const char *there, *out; // files that are there too, cut at spaces; the output
+    } cases[] = {
+        {"a.json", list, sizeof list - 1, "", "a.jsonl"},
+        {"a.jsonl", list, sizeof list - 1, "", "a.lines.jsonl"},
+        {"a.json", list, sizeof list - 1, "a.jsonl", "a.lines.jsonl"},
+        {"a.jsonl", list, sizeof list - 1, "a.lines.jsonl", "a-3.jsonl"},
+        {"a.lines.jsonl", list, sizeof list - 1, "", "a.lines.lines.jsonl"},
+        {"a.json", spread, sizeof spread - 1, "", "a.jsonl"},
+        {"a.jsonl", spread, sizeof spread - 1, "", "a.lines.jsonl"},
+        {"a.lines.jsonl", spread, sizeof spread - 1, "", "a.lines.lines.jsonl"},
+        {"a", spread, sizeof spread - 1, "", "a.jsonl"},
+        {"a.jsonl", csv, sizeof csv - 1, "", "a.lines.jsonl"},
+        {"a.csv", csv, sizeof csv - 1, "a.jsonl a.lines.jsonl a-3.jsonl", "a-4.jsonl"},
+        {"a.jsonl", tabs, sizeof tabs - 1, "", "a.lines.jsonl"},
+        {"a.jsonl", "PAR1\x15", 5, "", "a.lines.jsonl"},
+        {"a.jsonl", "ARROW1\0", 8, "", "a.lines.jsonl"},
+        {"a.jsonl", "\xff\xff\xff\xff\x88\0\0\0", 8, "", "a.lines.jsonl"},
+        {"a.gz", "\x1f\x8b\x08", 3, "a", "a-2"},
+        {"a", "\x1f\x8b\x08", 3, "a.out", "a-2.out"},
+        {"a", "\xff\xfe{\0", 4, "a.utf8", "a-2.utf8"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Error e = {0};
+        char there[64], *save = NULL, end[512];
+        put_bytes(at("%s", cases[i].name), cases[i].bytes, cases[i].n);
+        snprintf(there, sizeof there, "%s", cases[i].there);
+        for (char *name = strtok_r(there, " ", &save); name; name = strtok_r(NULL, " ", &save))
+            put_text(at("%s", name), "");
+        bool foreign = file_foreign(at("%s", cases[i].name), cases[i].bytes, cases[i].n, &e) ||
+                       file_foreign_lines(at("%s", cases[i].name), cases[i].bytes, cases[i].n, &e);
+        assert_true(foreign);
+        snprintf(end, sizeof end, "%s/%s", scratch, cases[i].out);
+        size_t n = strlen(e.text), m = strlen(end);
+        if (n <= m || !strchr(" >", e.text[n - m - 1]) || strcmp(e.text + n - m, end))
+            fail_aloud("not %s: %s", end, e.text);
+        assert_int_equal(scratch_teardown(NULL), 0);
+        assert_int_equal(scratch_setup(NULL), 0);
+    }
+    put_bytes(at("a"), "\xff\xfe{\0", 4); // a link that leads nowhere is somebody's, too
+    assert_int_equal(symlink("nowhere", at("a.utf8")), 0);
+    Error e = {0};
+    assert_true(file_foreign(at("a"), "\xff\xfe{\0", 4, &e));
+    SAYS(&e, "/a-2.utf8");
+}
+
 static void text_is_not_taken_for_something_else(void **state) {
     static const char *const texts[] = {"",
                                         "{}",
@@ -146,6 +199,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(only_regular_files_are_opened, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_pipe_is_read_once, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(other_kinds_of_files_are_named, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(advice_spares_files, scratch_setup, scratch_teardown),
         cmocka_unit_test(text_is_not_taken_for_something_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

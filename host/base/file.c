@@ -86,7 +86,7 @@ typedef struct {
     const char *magic;
     int n, at; // bytes of the magic, and where they are in the file
     const char *what, *mend;
-    const char *drop, *add; // %2 is %1 without the suffix `drop` ("." for any), and with `add`
+    const char *drop, *add; // %2 is %1 without the suffix `drop` ("." for any), and with `add`; see path_out
 } Kind;
 
 #define PANDAS(reader)                                                                                                 \
@@ -105,7 +105,7 @@ static const Kind kinds[] = {
     {"\x04\x22\x4d\x18", 4, 0, "compressed by lz4", "lz4 -dc %1 >%2", ".lz4", ""},
     {"PK\x03\x04", 4, 0, "a zip archive (torch.save and spreadsheets write them too)", "unzip %1"},
     {"7z\xbc\xaf\x27\x1c", 6, 0, "a 7z archive", "7z x %1"},
-    {"ustar", 5, 257, "a tar archive", "tar -xf %1"},
+    {"ustar", 5, 257, "a tar archive", "tar -xkf %1"},
     {"PAR1\x15", 5, 0, "a Parquet table", PANDAS("read_parquet"), ".", ".jsonl"},
     {"ARROW1\0", 8, 0, "an Arrow table", PANDAS("read_feather"), ".", ".jsonl"},
     {"\xff\xfe\0", 4, 0, "text in UTF-32", ICONV("UTF-32"), "", ".utf8"},
@@ -135,8 +135,7 @@ static const Kind utf16_be = {"", 0, 0, "text in UTF-16", ICONV("UTF-16BE"), "",
 static const Kind csv = {"", 0, 0, "a table in CSV", PANDAS("read_csv"), ".", ".jsonl"};
 static const Kind tsv = {"", 0, 0, "a table with tabs", PANDAS("read_table"), ".", ".jsonl"};
 static const Kind list = {"", 0, 0, "one JSON list, not an object a line", "jq -c '.[]' %1 >%2", ".", ".jsonl"};
-static const Kind spread = {
-    "", 0, 0, "JSON over many lines, not an object a line", "jq -c . %1 >%2", ".", ".lines.jsonl"};
+static const Kind spread = {"", 0, 0, "JSON over many lines, not an object a line", "jq -c . %1 >%2", ".", ".jsonl"};
 
 static bool starts(const char *s, size_t n, const char *word) {
     return n >= strlen(word) && !strncasecmp(s, word, strlen(word));
@@ -171,12 +170,23 @@ static void add_word(Str *s, const char *word) {
     if (quote) str_puts(s, "'");
 }
 
+// A name beside `path` for the command's output, at which nothing is: a shell empties its output before it reads its
+// input, so neither the file itself nor another of the user's may be named. Heap memory.
 static char *path_out(const char *path, const Kind *k) {
     const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
     size_t n = strlen(path), drop = strlen(k->drop);
+    const char *add = k->add;
     if (!strcmp(k->drop, ".")) drop = dot ? strlen(dot) : 0;
-    else if (drop && (n <= drop || strcmp(path + n - drop, k->drop))) return xasprintf("%s.out", path);
-    return xasprintf("%.*s%s", (int)(n - drop), path, k->add);
+    else if (drop && (n <= drop || strcmp(path + n - drop, k->drop))) drop = 0, add = ".out";
+    struct stat st;
+    int stem = (int)(n - drop);
+    char *out = xasprintf("%.*s%s", stem, path, add);
+    for (int i = 1; !strcmp(out, path) || !lstat(out, &st); i++) {
+        free(out);
+        if (i == 1 && !strcmp(add, ".jsonl")) out = xasprintf("%.*s.lines%s", stem, path, add);
+        else out = xasprintf("%.*s-%d%s", stem, path, i + 1, add);
+    }
+    return out;
 }
 
 static void add_mend(Str *s, const Kind *k, const char *path) {
