@@ -4,6 +4,7 @@
 #include "safetensors.h"
 #include "scratch.h"
 #include <math.h>
+#include <sys/wait.h>
 
 static const ModelDims small = {.family = &qwen2_family,
                                 .V = 40,
@@ -448,6 +449,46 @@ static void saving_replaces_only_models(void **state) {
     SAYS(&e, "letter.txt", "Not a directory");
     assert_false(hf_save(at("source"), at("source/../source"), NULL, &m, &e));
     SAYS(&e, at("source"), "made from");
+    put_text(at("home/config.json"), "{\"theme\": \"dark\"}"); // of another program
+    assert_false(hf_save(at("home"), at("source"), NULL, &m, &e));
+    SAYS(&e, at("home"), "not a model directory");
+    assert_true(exists(at("home/letter.txt")));
+    save(at("saved"), at("source"), &m);
+    static const char *const foreign[] = {"notes.txt", "manifest.json", "model-1-of-2.safetensors.bak", ".git"};
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        put_text(at("saved/%s", foreign[i]), "mine");
+        assert_false(hf_save(at("saved"), at("source"), NULL, &m, &e));
+        SAYS(&e, at("saved"), foreign[i], "would be deleted");
+        assert_int_equal(e.code, EXIT_DISK);
+        assert_true(exists(at("saved/%s", foreign[i])));
+        unlink(at("saved/%s", foreign[i]));
+    }
+    mkdir(at("saved/vocab.json"), 0777); // a directory by a file's name
+    put_text(at("saved/vocab.json/letter"), "dear");
+    assert_false(hf_save(at("saved"), at("source"), NULL, &m, &e));
+    SAYS(&e, "holds vocab.json");
+    assert_true(exists(at("saved/vocab.json/letter")));
+    assert_true(disk_remove(at("saved/vocab.json"), NULL));
+    // Neighbours by names that could be of help are the user's.
+    static const char *const beside[] = {"saved.old", "saved.tmp", "saved.old.1", "saved.tmp.x"};
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        mkdir(at("%s", beside[i]), 0777);
+        put_text(at("%s/letter", beside[i]), "dear");
+    }
+    save(at("saved/"), at("source"), &m);
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) assert_true(exists(at("%s/letter", beside[i])));
+    // What a killed process left is removed; what it was about to replace comes back where nothing stands.
+    pid_t dead = fork();
+    if (!dead) _exit(0);
+    assert_int_equal(waitpid(dead, NULL, 0), dead);
+    mkdir(at("saved.tmp.%d", (int)dead), 0777);
+    put_text(at("saved.tmp.%d/model.safetensors", (int)dead), "half");
+    assert_int_equal(rename(at("saved"), at("saved.old.%d", (int)dead)), 0);
+    put_config(at("source"), "vocab_size", "41");
+    assert_false(hf_save(at("saved"), at("source"), NULL, &m, &e)); // after the neighbours were mended
+    SAYS(&e, "another model");
+    assert_true(exists(at("saved/model.safetensors")));
+    assert_false(exists(at("saved.tmp.%d", (int)dead)) || exists(at("saved.old.%d", (int)dead)));
     put_config(at("source"), "vocab_size", "41");
     assert_false(hf_save(at("new"), at("source"), NULL, &m, &e));
     SAYS(&e, at("source/config.json"), "another model");

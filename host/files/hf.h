@@ -50,7 +50,7 @@ typedef struct {
 bool hf_voice_write(OutDir *out, const char *source_dir, const HfVoice *v, HfVoiceFiles *written, Error *e);
 // Writes a directory that AutoModelForCausalLM.from_pretrained and vLLM load: config.json and the tokenizer files are
 // copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB. Takes the place
-// of a model directory at `dir`; refuses to replace anything else.
+// of a model directory at `dir` that holds nothing else; refuses to replace anything else.
 bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e);
 // Writes the same files into a directory that is under construction, each file of weights at most `shard_bytes` (but
 // one tensor at least). Where `v` is not NULL the chat template and end ids are those of `v`. hf_bytes estimates their

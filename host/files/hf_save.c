@@ -3,6 +3,7 @@
 #include "hf.h"
 #include "json.h"
 #include "safetensors.h"
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -170,22 +171,55 @@ bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, 
     return shards_write(out, d, m, shard_bytes, e);
 }
 
-// Whether a model may be saved at `dir`: it is absent, empty, or a model directory other than the source.
+// Whether an entry of a directory is one that saving a model makes.
+static bool is_ours(const char *name) {
+    int k, n, end = -1;
+    if (!strcmp(name, "config.json") || !strcmp(name, "model.safetensors") ||
+        !strcmp(name, "model.safetensors.index.json"))
+        return true;
+    if (sscanf(name, "model-%5d-of-%5d.safetensors%n", &k, &n, &end) == 2 && end == (int)strlen(name)) return true;
+    for (int i = 0; i < N_COPIED; i++)
+        if (!strcmp(name, copied_files[i])) return true;
+    return false;
+}
+
+// Whether a directory holds a model's config.json, and nothing but regular files that saving a model makes: what else
+// is in it would be lost.
+static bool is_plain_model(const char *dir, Error *e) {
+    HfConfig config;
+    if (!hf_config_read(dir, &config, NULL))
+        return error_set(e, EXIT_DISK,
+                         "%s: is there already and is not a model directory; choose another place or remove it", dir);
+    DIR *list = opendir(dir);
+    if (!list) return error_set(e, EXIT_DISK, "%s: cannot list the directory: %s", dir, strerror(errno));
+    bool ok = true;
+    for (struct dirent *d; ok && (d = readdir(list));) {
+        struct stat s;
+        if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..")) continue;
+        if (is_ours(d->d_name) && !fstatat(dirfd(list), d->d_name, &s, 0) && S_ISREG(s.st_mode)) continue;
+        ok = error_set(e, EXIT_DISK,
+                       "%s: is there already and holds %.200s, which is no part of a saved model and would be deleted; "
+                       "choose another place, or move it away",
+                       dir, d->d_name);
+    }
+    closedir(list);
+    return ok;
+}
+
+// Whether a model may be saved at `dir`: it is absent, empty, or a plain model directory other than the source.
 static bool replaceable(const char *dir, const char *source_dir, Error *e) {
     struct stat s, source;
     if (lstat(dir, &s)) return errno == ENOENT || error_set(e, EXIT_DISK, "%s: %s", dir, strerror(errno));
     if (!stat(source_dir, &source) && !stat(dir, &s) && s.st_dev == source.st_dev && s.st_ino == source.st_ino)
         return error_set(e, EXIT_DISK, "%s: the model would replace the one it was made from; choose another place",
                          dir);
-    if (S_ISDIR(s.st_mode) && (rmdir(dir) == 0 || file_bytes(dir, "config.json"))) return true;
-    return error_set(e, EXIT_DISK,
-                     "%s: is there already and is not a model directory; choose another place or remove it", dir);
+    return (S_ISDIR(s.st_mode) && rmdir(dir) == 0) || is_plain_model(dir, e);
 }
 
 bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e) {
     if (!replaceable(dir, source_dir, e)) return false;
     OutDir out;
-    bool ok = outdir_begin(&out, dir, hf_bytes(source_dir, m), e) &&
+    bool ok = outdir_begin_beside(&out, dir, hf_bytes(source_dir, m), e) &&
               hf_write(&out, source_dir, NULL, d, m, HF_SHARD_BYTES, e) && outdir_commit(&out, e);
     outdir_free(&out);
     return ok;

@@ -7,6 +7,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -101,17 +103,61 @@ static bool refuse_full(Error *e, const OutDir *d, const char *path, uint64_t at
     return false;
 }
 
-bool outdir_begin(OutDir *d, const char *path, uint64_t planned, Error *e) {
+static bool begin(OutDir *d, const char *path, const char *id, uint64_t planned, Error *e) {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
     *d = (OutDir){.path = xstrndup(path, n), .planned = planned, .fd = -1};
-    char *parent = parent_of(d->path), *tmp = xasprintf("%s.tmp", d->path);
+    d->old = xasprintf("%s.old%s", d->path, id);
+    char *parent = parent_of(d->path), *tmp = xasprintf("%s.tmp%s", d->path, id);
     bool ok = disk_mkdir(parent, e) && disk_remove(tmp, e);
     if (ok && disk_free(parent) < planned) ok = refuse_full(e, d, d->path, 0, "not enough space");
     if (ok && mkdir(tmp, 0777)) ok = refuse_full(e, d, tmp, 0, error_write(errno));
     if (ok) d->tmp = tmp;
     else free(tmp);
     free(parent);
+    return ok;
+}
+
+bool outdir_begin(OutDir *d, const char *path, uint64_t planned, Error *e) { return begin(d, path, "", planned, e); }
+
+// Whether `name` is `stem` + `kind` + the id of a process that has ended.
+static bool left_by_the_dead(const char *name, const char *stem, const char *kind) {
+    size_t n = strlen(stem), k = strlen(kind);
+    if (strncmp(name, stem, n) || strncmp(name + n, kind, k)) return false;
+    const char *id = name + n + k;
+    if (!*id || id[strspn(id, "0123456789")]) return false;
+    long pid = strtol(id, NULL, 10);
+    return pid > 0 && pid <= INT_MAX && kill((pid_t)pid, 0) && errno == ESRCH;
+}
+
+// Mends what killed processes left beside `path`: a process dies between two renames, or while it writes or removes.
+static bool mend_left(const char *path, Error *e) {
+    char *parent = parent_of(path);
+    const char *slash = strrchr(path, '/'), *stem = slash ? slash + 1 : path;
+    DIR *dir = opendir(parent);
+    bool ok = true;
+    for (struct dirent *entry; ok && dir && (entry = readdir(dir));) {
+        bool old = left_by_the_dead(entry->d_name, stem, ".old.");
+        if (!old && !left_by_the_dead(entry->d_name, stem, ".tmp.")) continue;
+        char *left = xasprintf("%s/%s", parent, entry->d_name);
+        struct stat s;
+        ok = old && lstat(path, &s) ? disk_rename(left, path, e) : disk_remove(left, e);
+        free(left);
+    }
+    if (dir) closedir(dir);
+    free(parent);
+    return ok;
+}
+
+bool outdir_begin_beside(OutDir *d, const char *path, uint64_t planned, Error *e) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    char *plain = xstrndup(path, n), id[16];
+    // The process id is in the names so that they are nobody else's, and of two processes each has its own.
+    snprintf(id, sizeof id, ".%d", (int)getpid());
+    *d = (OutDir){.fd = -1};
+    bool ok = mend_left(plain, e) && begin(d, path, id, planned, e);
+    free(plain);
     return ok;
 }
 
@@ -233,21 +279,19 @@ static bool all_read_back(const OutDir *d, Error *e) {
 
 bool outdir_commit(OutDir *d, Error *e) {
     if (!subdirectories_sync(d, e) || !directory_sync(d->tmp, e) || !all_read_back(d, e)) return false;
-    char *old = xasprintf("%s.old", d->path);
     struct stat s;
     bool replaces = lstat(d->path, &s) == 0;
-    bool ok = !replaces || (disk_remove(old, e) && disk_rename(d->path, old, e));
+    bool ok = !replaces || (disk_remove(d->old, e) && disk_rename(d->path, d->old, e));
     if (ok && !disk_rename(d->tmp, d->path, e)) {
         ok = false;
-        if (replaces) rename(old, d->path);
+        if (replaces) rename(d->old, d->path);
     }
     if (ok) {
         free(d->tmp);
         d->tmp = NULL;
         Error ignored;
-        if (replaces && !disk_remove(old, &ignored)) note("%s", ignored.text);
+        if (replaces && !disk_remove(d->old, &ignored)) note("%s", ignored.text);
     }
-    free(old);
     return ok;
 }
 
@@ -262,5 +306,6 @@ void outdir_free(OutDir *d) {
     free(d->file);
     free(d->path);
     free(d->tmp);
+    free(d->old);
     *d = (OutDir){.fd = -1};
 }

@@ -13,13 +13,16 @@ typedef struct {
     uint32_t *crc;  // [ceil(bytes / DISK_BLOCK)] CRC32C of each block
 } OutFile;
 typedef struct {
-    char *path, *tmp;
+    char *path, *tmp, *old;
     uint64_t planned, written; // bytes
     OutFile *file;             // [n_files]; the last one is open where fd >= 0
     int n_files, fd;
 } OutDir;
 // Starts a directory that will take about `planned` bytes; refuses at once where they do not fit.
 bool outdir_begin(OutDir *d, const char *path, uint64_t planned, Error *e);
+// The same at a path that the user chose, whose neighbours may be the user's: it is written as path.tmp.PID, what stood
+// there is path.old.PID meanwhile. What processes left there that were killed is removed, or put back at the path.
+bool outdir_begin_beside(OutDir *d, const char *path, uint64_t planned, Error *e);
 // A new file; names may hold one directory ("state/m").
 bool outdir_open(OutDir *d, const char *name, Error *e);
 bool outdir_write(OutDir *d, const void *data, size_t bytes, Error *e);
