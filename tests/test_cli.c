@@ -75,6 +75,85 @@ static void train_eval_sample_sft_work_together(void **state) {
     str_free(&out);
 }
 
+static char *text_of_file(const char *name) {
+    char *path = xasprintf("%s/%s", dir, name);
+    size_t n;
+    char *text = access(path, F_OK) ? NULL : file_read(path, 1 << 20, &n, NULL);
+    free(path);
+    return text;
+}
+
+// Outputs take the place of an earlier run's, and of nothing else; one that fails leaves nothing.
+static void outputs_spare_files(void **state) {
+    Str out = {0};
+    static const char mine[] = "{\"messages\": [\"mine\"]}\n";
+    char *args = words("mkdir -p $D/taken0 $D/taken1 $D/taken2 $D/taken3 $D/kept0 $D/kept1");
+    if (system(args)) fail();
+    free(args);
+    static const struct {
+        const char *file, *command;
+    } cases[] = {
+        {"mine.json", "eval " TINY "eval_file=$D/train.jsonl eval_limit=1 eval_output=$D/mine.json"},
+        {"taken0/metrics.jsonl", "train " TINY "train_file=$D/train.jsonl max_steps=1 output_dir=$D/taken0"},
+        {"taken1/completions.jsonl", "train " TINY "train_file=$D/train.jsonl max_steps=1 output_dir=$D/taken1"},
+        {"taken2/notes.jsonl", "sft " TINY "train_file=$D/sft.jsonl max_steps=1 max_length=128 output_dir=$D/taken2"},
+        {"taken3/run.json", "sft " TINY "train_file=$D/sft.jsonl max_steps=1 max_length=128 output_dir=$D/taken3"},
+        {"kept0/kept.jsonl", "select " TINY "rewards=xmlcount train_file=$D/train.jsonl select_samples=2 "
+                                            "select_rules=xmlcount:min=-9 select_output=$D/kept0"},
+        {"kept1/select.json", "select " TINY "rewards=xmlcount train_file=$D/train.jsonl select_samples=2 "
+                                             "select_rules=xmlcount:min=-9 select_output=$D/kept1"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_file(cases[i].file, mine);
+        args = words(cases[i].command);
+        int code = grpo(args, NULL, &out);
+        char *text = text_of_file(cases[i].file);
+        if (code != EXIT_DISK || !strstr(out.s, cases[i].file) || !strstr(out.s, "is there already and is not"))
+            fail_msg("grpo %s: %d, %s", args, code, out.s);
+        if (!text || strcmp(text, mine)) fail_msg("grpo %s: %s is %s", args, cases[i].file, text ? text : "gone");
+        free(args), free(text);
+    }
+    // Twice to the same place, and over an empty file; a link stays one.
+    args = words("ln -sf real.json $D/link.json && : >$D/real.json");
+    if (system(args)) fail();
+    free(args);
+    for (int i = 0; i < 2; i++) {
+        args = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1 eval_output=$D/link.json");
+        assert_int_equal(grpo(args, NULL, &out), 0);
+        free(args);
+        char *text = text_of_file("real.json"), *link = words("$D/link.json");
+        struct stat st;
+        assert_true(!lstat(link, &st) && S_ISLNK(st.st_mode));
+        json_t *j = json_loads(text, 0, NULL);
+        assert_int_equal(json_integer_value(json_object_get(j, "questions")), 1);
+        json_decref(j), free(text), free(link);
+    }
+    // A pipe is written into.
+    args = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1 eval_output=/dev/stdout");
+    assert_int_equal(grpo(args, NULL, &out), 0);
+    assert_non_null(strstr(out.s, "{\"questions\": 1, "));
+    free(args);
+    // What fails leaves no file, of any size, nor one beside it.
+    args = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1 model=$D/nomodel eval_output=$D/none.json");
+    assert_int_equal(grpo(args, NULL, &out), EXIT_INPUT);
+    free(args);
+    args = words("eval " TINY "init=load eval_file=$D/train.jsonl eval_limit=1 eval_output=$D/none.json"); // no weights
+    assert_int_not_equal(grpo(args, NULL, &out), 0);
+    free(args);
+    args = words("ls $D/none.json* 2>/dev/null");
+    assert_int_not_equal(system(args), 0);
+    free(args);
+    args = words("train " TINY "train_file=$D/train.jsonl max_steps=1 output_dir=$D/again save_steps=0");
+    for (int i = 0; i < 2; i++) { // a run without a checkpoint begins anew over its own files
+        assert_int_equal(grpo(args, NULL, &out), 0);
+        char *step = words("rm -r $D/again/step_1");
+        if (system(step)) fail_msg("%s", out.s);
+        free(step);
+    }
+    free(args);
+    str_free(&out);
+}
+
 // Where one of two ranks fails, its last hook still has its time.
 static void a_failed_rank_ends_with_its_hooks(void **state) {
     Str out = {0};
@@ -344,10 +423,15 @@ static void a_signal_ends_the_wait_for_a_prompt(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(resuming_names_what_changed),         cmocka_unit_test(resuming_names_other_examples),
-        cmocka_unit_test(a_damaged_checkpoint_is_no_model),    cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
-        cmocka_unit_test(train_eval_sample_sft_work_together), cmocka_unit_test(a_run_is_shown_and_starts_hooks),
-        cmocka_unit_test(a_failed_rank_ends_with_its_hooks),   cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
+        cmocka_unit_test(resuming_names_what_changed),
+        cmocka_unit_test(resuming_names_other_examples),
+        cmocka_unit_test(outputs_spare_files),
+        cmocka_unit_test(a_damaged_checkpoint_is_no_model),
+        cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
+        cmocka_unit_test(train_eval_sample_sft_work_together),
+        cmocka_unit_test(a_run_is_shown_and_starts_hooks),
+        cmocka_unit_test(a_failed_rank_ends_with_its_hooks),
+        cmocka_unit_test(a_signal_saves_and_the_run_goes_on),
     };
     return cmocka_run_group_tests(tests, cli_setup, cli_teardown);
 }

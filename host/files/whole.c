@@ -1,5 +1,6 @@
 // Files that appear whole or not at all. See whole.h.
 #include "whole.h"
+#include "file.h"
 #include "outdir.h"
 #include <dirent.h>
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static bool failed(const WholeFile *w, int why, Error *e) {
@@ -64,4 +66,24 @@ bool whole_write(const char *path, const char *bytes, size_t n, bool lasting, Er
     WholeFile w;
     bool good = whole_open(&w, path, lasting, e) && whole_add(&w, bytes, n, e);
     return whole_close(&w, good, e);
+}
+
+bool whole_replaces(const char *path, const char *head, const char *what, Error *e) {
+    struct stat st;
+    if (stat(path, &st) || !S_ISREG(st.st_mode)) return true; // opening it says what is wrong
+    size_t n, want = strlen(head);
+    int fd = file_open(path, e);
+    if (fd < 0) return false;
+    char start[64];
+    if (want > sizeof start) die("whole_replaces: a head of %zu bytes", want);
+    for (n = 0; n < want;) {
+        ssize_t got = read(fd, start + n, want - n);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        n += (size_t)got;
+    }
+    close(fd);
+    return n == 0 || (n <= want && !memcmp(start, head, n)) ||
+           error_set(e, EXIT_DISK, "%s: is there already and is not %s; move it away, or choose another place", path,
+                     what);
 }

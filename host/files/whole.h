@@ -18,3 +18,7 @@ bool whole_add(WholeFile *w, const char *bytes, size_t n, Error *e);
 // !good.
 bool whole_close(WholeFile *w, bool good, Error *e);
 bool whole_write(const char *path, const char *bytes, size_t n, bool lasting, Error *e); // the three above
+// Whether a program's output may take the place of what is at `path`: nothing, an empty file, what is no regular file
+// (a pipe, /dev/null), or a file that begins with `head`, as the same output of an earlier run does. If not, fills *e
+// (EXIT_DISK), which calls that output `what`.
+bool whole_replaces(const char *path, const char *head, const char *what, Error *e);

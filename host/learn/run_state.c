@@ -8,6 +8,7 @@
 #include "reward_models.h"
 #include "reward_set.h"
 #include "run_state.h"
+#include "whole.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -238,6 +239,23 @@ static bool load_newest(Learner *l, TrainState *s, Progress *p, Error *e) {
     return ok;
 }
 
+// Whether a run that begins anew writes over nobody else's files in its output_dir.
+static bool others_stay(const char *output_dir, Error *e) {
+    static const struct {
+        const char *name, *head;
+    } files[] = {{"metrics.jsonl", "{\"step\": "},
+                 {"completions.jsonl", "{\"step\": "},
+                 {"notes.jsonl", "{\"at\": \""},
+                 {"run.json", "{\n \"command\": \""}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *path = xasprintf("%s/%s", output_dir, files[i].name);
+        bool ok = whole_replaces(path, files[i].head, "a file of a run", e);
+        free(path);
+        if (!ok) return error_prefix(e, "output_dir");
+    }
+    return true;
+}
+
 bool run_resume(Learner *l, TrainState *s, Progress *p, Metrics **m, Error *e) {
     *m = NULL;
     ranks_phase("resume", 0);
@@ -247,6 +265,7 @@ bool run_resume(Learner *l, TrainState *s, Progress *p, Metrics **m, Error *e) {
         return false;
     if (comm_rank(l->engine.comm)) return true;
     const Config *c = l->engine.cfg;
+    if (!s->step && !s->fed && !others_stay(c->output_dir, e)) return false;
     *m = metrics_open(c->output_dir, s->metrics_lines, s->completions_lines, e);
     if (!*m) return false;
     for (int i = 0; i < c->report_to.n; i++) {

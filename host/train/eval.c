@@ -9,11 +9,13 @@
 #include "signals.h"
 #include "train.h"
 #include "train_commands.h"
+#include "whole.h"
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <string.h>
 
@@ -240,25 +242,45 @@ void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
     str_puts(out, "}}\n");
 }
 
-// Writes the results. If their file cannot be written they go to standard output, so that a long evaluation is not
-// lost.
+// Writes the results, whole or not at all. If their file cannot be written they go to standard output, so that a long
+// evaluation is not lost.
 static bool write_result(const char *path, const Str *json, Error *e) {
     if (!*path) return output_write(STDOUT_FILENO, json->s, json->n) || output_flush(e);
-    FILE *f = fopen(path, "w");
-    bool ok = f && fwrite(json->s, 1, json->n, f) == json->n && !fflush(f);
-    int why = errno;
-    if (f && fclose(f) && ok) ok = (why = errno, false);
+    struct stat st;
+    bool ok, special = !stat(path, &st) && !S_ISREG(st.st_mode); // a pipe, /dev/stdout: nothing to rename
+    if (special) {
+        FILE *f = fopen(path, "w");
+        ok = f && fwrite(json->s, 1, json->n, f) == json->n && !fflush(f);
+        int why = errno;
+        if (f && fclose(f) && ok) ok = (why = errno, false);
+        if (!ok) error_set(e, EXIT_DISK, "%s: writing failed: %s", path, error_write(why));
+    } else {
+        char *place = realpath(path, NULL); // a link stays a link
+        ok = whole_write(place ? place : path, json->s, json->n, false, e);
+        free(place);
+    }
     if (ok) return true;
     output_write(STDOUT_FILENO, json->s, json->n);
-    return error_set(e, EXIT_DISK, "cannot write the results to %s (they are on standard output): %s", path,
-                     error_write(why));
+    return error_prefix(e, "the results cannot be written (they are on standard output)");
 }
 
-// Checks that the output file can be written before the evaluation starts.
+// Checks that the output file can be written, and that it is no other file of the user's, before the evaluation starts.
 static bool output_writable(const char *path, Error *e) {
-    int fd = *path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666) : -1; // no reader: no wait
-    if (fd >= 0) close(fd);
-    return !*path || fd >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, error_write(errno));
+    struct stat st;
+    if (!*path) return true;
+    if (!whole_replaces(path, "{\"questions\": ", "the result of an evaluation", e))
+        return error_prefix(e, "eval_output");
+    if (!stat(path, &st) && !S_ISREG(st.st_mode)) {
+        int fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK); // no reader: no wait
+        if (fd >= 0) close(fd);
+        return fd >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, error_write(errno));
+    }
+    char *place = realpath(path, NULL);
+    WholeFile w;
+    bool ok = whole_open(&w, place ? place : path, false, e);
+    whole_close(&w, false, e);
+    free(place);
+    return ok || error_prefix(e, "eval_output");
 }
 
 ExitCode command_eval(int argc, char **argv, Error *e) {

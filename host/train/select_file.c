@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <string.h>
 
@@ -167,6 +168,17 @@ static bool not_begun(const char *path) {
     return !begun;
 }
 
+// Whether a selection that begins writes over nobody else's files: kept.jsonl looks like any training file, but ours
+// has select.json beside it.
+static bool others_stay(const Config *c, Error *e) {
+    char *json = xasprintf("%s/select.json", c->select_output), *kept = xasprintf("%s/kept.jsonl", c->select_output);
+    struct stat st;
+    bool ok = whole_replaces(json, "{\"questions\": ", "what `select` wrote", e);
+    if (ok && stat(json, &st)) ok = whole_replaces(kept, "\n", "what `select` wrote", e);
+    free(json), free(kept);
+    return ok || error_prefix(e, "select_output");
+}
+
 // Whether a line is of question i of the data set. Where *e is filled, that could not be read.
 static bool is_of_question(const Config *c, Dataset *data, int64_t i, const Line *line, Error *e) {
     Row row;
@@ -188,7 +200,7 @@ bool select_resume(const Config *c, Dataset *data, const char *drawn_with, int64
     bool none = not_begun(path);
     if (none || !open_samples(&r, path, &head, e)) {
         free(path);
-        return none;
+        return none && others_stay(c, e);
     }
     json_t *now = json_loads(drawn_with, 0, NULL);
     bool ok = json_equal(head, now) || say_difference(path, json_object_get(head, "drawn_with"), drawn_with, e);
