@@ -375,6 +375,12 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
 static void products_stay_until_all_is_checked(void **state) {
     char *path = write_phases(phases, "p", "stay"), *result = xasprintf("%s/stay/measure.json", f.dir),
          *kept = xasprintf("%s/stay/pick/kept.jsonl", f.dir), *dir = xasprintf("%s/stay", f.dir);
+    char *foreign = xasprintf("mkdir -p %s/pick && echo dear >%s/pick/letter", dir, dir),
+         *letter = xasprintf("%s/pick/letter", dir);
+    assert_int_equal(system(foreign), 0); // what the pipeline did not make, it does not remove
+    assert_run(path, "from=cold", 4, "by pipeline.json phase pick did not make it");
+    assert_int_equal(access(letter, F_OK) | unlink(letter), 0);
+    free(foreign), free(letter);
     assert_run(path, "", 0, "all that was asked for");
     assert_run(path, "from=pick measure.eval_file=/nowhere.jsonl", 3, "phase measure: eval_file: ");
     assert_run(path, "from=pick cold.seed=5", 2, "phase cold is finished, with other options (seed;");

@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -383,6 +384,16 @@ static bool remove_forgotten(Pipeline *l, Error *e) {
 // Forgets phases [first, end), and removes what they made. It is written down before: a run that goes on from half of
 // what a phase made would not end as this one.
 static bool forget(Pipeline *l, int first, int end, Error *e) {
+    for (int k = first; k < end; k++) {
+        const Phase *p = &l->phases.phase[k];
+        struct stat st;
+        if (!json_object_get(l->made, p->name) && !stat(p->cfg.output_dir, &st) && S_ISDIR(st.st_mode) &&
+            rmdir(p->cfg.output_dir))
+            return error_set(e, EXIT_DISK,
+                             "%s: is there already, and by pipeline.json phase %s did not make it; move it away, or "
+                             "give the phase another name",
+                             p->cfg.output_dir, p->name);
+    }
     for (int k = first; k < end; k++) {
         json_t *record = json_object();
         json_object_set_new(record, "forgotten", json_true());
