@@ -1,5 +1,6 @@
 // The program as a user meets it: commands that work together, signals, resuming, damaged directories.
 #include "cli_fixture.h"
+#include <dirent.h>
 #include <sys/resource.h>
 
 static void train_eval_sample_sft_work_together(void **state) {
@@ -99,9 +100,9 @@ static void outputs_spare_files(void **state) {
         {"taken2/notes.jsonl", "sft " TINY "train_file=$D/sft.jsonl max_steps=1 max_length=128 output_dir=$D/taken2"},
         {"taken3/run.json", "sft " TINY "train_file=$D/sft.jsonl max_steps=1 max_length=128 output_dir=$D/taken3"},
         {"kept0/kept.jsonl", "select " TINY "rewards=xmlcount train_file=$D/train.jsonl select_samples=2 "
-                                            "select_rules=xmlcount:min=-9 select_output=$D/kept0"},
+                             "select_rules=xmlcount:min=-9 select_output=$D/kept0"},
         {"kept1/select.json", "select " TINY "rewards=xmlcount train_file=$D/train.jsonl select_samples=2 "
-                                             "select_rules=xmlcount:min=-9 select_output=$D/kept1"},
+                              "select_rules=xmlcount:min=-9 select_output=$D/kept1"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_file(cases[i].file, mine);
@@ -297,6 +298,80 @@ static void a_signal_saves_and_the_run_goes_on(void **state) {
 }
 
 // Other options than the checkpoint's are named; another model is refused by name.
+// The newest checkpoint's step in $D/NAME; -1: none.
+static int newest_step(const char *name) {
+    char *path = xasprintf("%s/%s", dir, name);
+    DIR *d = opendir(path);
+    int newest = -1, step;
+    for (struct dirent *entry; d && (entry = readdir(d));)
+        if (sscanf(entry->d_name, "step_%9d", &step) == 1 && step > newest) newest = step;
+    if (d) closedir(d);
+    free(path);
+    return newest;
+}
+
+// A run whose training file is cut short meanwhile ends, but what it has learned is saved: mended, it goes on to the
+// bytes of a run that nothing happened to.
+static void a_row_that_is_gone_ends_a_run_that_is_saved(void **state) {
+    static const struct {
+        const char *name, *rows, *command;
+    } runs[] = {
+        {"t", "train.jsonl", "train " TINY "save_steps=0 report=false"},
+        {"s", "sft.jsonl", "sft " TINY "max_length=128 save_steps=0 report=false"},
+        {"r", "pairs.jsonl", "reward_model " TINY "max_length=128 save_steps=0 report=false"},
+    };
+    Str pairs = {0}, out = {0};
+    for (int i = 0; i < 8; i++)
+        str_printf(&pairs, "{\"prompt\": \"What is %d?\", \"chosen\": \"%d\", \"rejected\": \"no\"}\n", i, i);
+    write_file("pairs.jsonl", pairs.s);
+    str_free(&pairs);
+    for (int i = 0; i < 3; i++) {
+        char copy[32], log[32], command[512];
+        snprintf(copy, sizeof copy, "copy_%s.jsonl", runs[i].name);
+        snprintf(log, sizeof log, "cut_%s/metrics.jsonl", runs[i].name);
+        char *rows = text_of_file(runs[i].rows);
+        write_file(copy, rows);
+        snprintf(
+            command, sizeof command,
+            "%s train_file=$D/%s max_steps=100000 learning_rate=1e-4 lr_scheduler_type=constant output_dir=$D/cut_%s",
+            runs[i].command, copy, runs[i].name);
+        pid_t pid = start(command);
+        for (int k = 0; k < 3000; k++) { // until three steps are made
+            char *text = text_of_file(log), *line = text;
+            int lines = 0;
+            while (line && (line = strchr(line, '\n'))) lines++, line++;
+            free(text);
+            if (lines >= 3) break;
+            nanosleep(&(struct timespec){0, 10000000}, NULL);
+        }
+        write_file(copy, "");
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        char *said = text_of_file("log");
+        int step = newest_step(strtok(log, "/"));
+        char *saved = xasprintf("; step %d is saved in %s/cut_%s: once this is mended, the same command goes on", step,
+                                dir, runs[i].name);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_INPUT || step < 3 || !strstr(said, "the line is gone") ||
+            !strstr(said, saved))
+            fail_msg("status %x, step %d: %s", (unsigned)status, step, said);
+        write_file(copy, rows);
+        for (int straight = 0; straight < 2; straight++) {
+            char *
+                format = xasprintf(
+                   "%s train_file=$D/%s max_steps=%d learning_rate=1e-4 lr_scheduler_type=constant output_dir=$D/%s_%s",
+                   runs[i].command, copy, step + 2, straight ? "straight" : "cut", runs[i].name),
+               *args = words(format);
+            if (grpo(args, NULL, &out)) fail_msg("%s: %s", args, out.s);
+            free(format), free(args);
+        }
+        char *all = xasprintf("cd %s && cmp cut_%s/step_%d/model.safetensors straight_%s/step_%d/model.safetensors",
+                              dir, runs[i].name, step + 2, runs[i].name, step + 2);
+        assert_int_equal(system(all), 0);
+        free(all), free(rows), free(said), free(saved);
+    }
+    str_free(&out);
+}
+
 static void resuming_names_what_changed(void **state) {
     Str out = {0};
     static const struct {
@@ -426,6 +501,7 @@ int main(void) {
         cmocka_unit_test(resuming_names_what_changed),
         cmocka_unit_test(resuming_names_other_examples),
         cmocka_unit_test(outputs_spare_files),
+        cmocka_unit_test(a_row_that_is_gone_ends_a_run_that_is_saved),
         cmocka_unit_test(a_damaged_checkpoint_is_no_model),
         cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
         cmocka_unit_test(train_eval_sample_sft_work_together),

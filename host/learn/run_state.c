@@ -56,6 +56,20 @@ bool run_save(const Learner *l, TrainState *s, Metrics *m, Hooks *h, Error *e) {
     return ok;
 }
 
+bool run_saves_first(const Engine *en, const Error *e) {
+    return comm_world(en->comm) < 2 && (e->code == EXIT_INPUT || e->code == EXIT_DISK);
+}
+
+void run_say_saved(const TrainState *state, const char *output_dir, bool saved, const Error *why, Error *e) {
+    if (!saved) {
+        note("what was learned since the last checkpoint is lost: %s", why->text);
+        return;
+    }
+    const Error was = *e;
+    error_set(e, was.code, "%.1600s; step %lld is saved in %.256s: once this is mended, the same command goes on",
+              was.text, (long long)state->step, output_dir);
+}
+
 static bool add_sum(const char *path, uint32_t *crc, size_t *bytes, Error *e) {
     int fd = file_open(path, e);
     if (fd < 0) return false;

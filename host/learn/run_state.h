@@ -24,6 +24,12 @@ void run_report_close(RunReport *r);
 
 // Syncs the logs, saves the state as output_dir/step_N, and starts the hook on_save.
 bool run_save(const Learner *l, TrainState *state, Metrics *m, Hooks *h, Error *e);
+// Whether a run that ends by this error may save what it has learned before: what it read was bad (a row that is gone,
+// a reward that gives no score), which says nothing against its weights. Several ranks do not know that they all
+// failed.
+bool run_saves_first(const Engine *en, const Error *e);
+// Adds to *e that the run was saved before its end; or, where that failed for the reason *why, says this in a note.
+void run_say_saved(const TrainState *state, const char *output_dir, bool saved, const Error *why, Error *e);
 // Continues from the newest good checkpoint of output_dir by the `resume` rule (fills the run's weights and state and
 // *state), and opens the logs at that point (rank 0; *m is NULL elsewhere). The number of ranks may be another one than
 // the checkpoint's. False after filling *e.

@@ -77,6 +77,15 @@ static bool resume(Supervised *s, const SupervisedKind *kind, Error *e) {
     return true;
 }
 
+// A failure between steps: what was learned since the last checkpoint is saved where it is not at fault.
+static ExitCode fail(Supervised *s, bool saved, Error *e) {
+    Error why = {0};
+    if (saved || !run_saves_first(&s->learner.engine, e)) return e->code;
+    bool ok = run_save(&s->learner, &s->state, s->report.metrics, s->report.hooks, &why);
+    run_say_saved(&s->state, s->cfg->output_dir, ok, &why, e);
+    return e->code;
+}
+
 static ExitCode train(Supervised *s, const SupervisedKind *kind, Error *e) {
     const Config *c = s->cfg;
     int64_t saved = s->state.step;
@@ -86,10 +95,10 @@ static ExitCode train(Supervised *s, const SupervisedKind *kind, Error *e) {
         profile_step(&s->report.profile, s->state.step + 1);
         bool ok = kind->step(s, e) && (!s->report.metrics || metrics_commit(s->report.metrics, e));
         profile_phase(&s->report.profile, NULL);
-        if (!ok && e->code != EXIT_OK) return e->code;
+        if (!ok && e->code != EXIT_OK) return fail(s, saved == s->state.step, e);
         bool last = s->state.step == s->total_steps;
         bool evaluate = last || (c->eval_steps > 0 && s->state.step % c->eval_steps == 0);
-        if (ok && evaluate && kind->evaluate && !kind->evaluate(s, e)) return e->code;
+        if (ok && evaluate && kind->evaluate && !kind->evaluate(s, e)) return fail(s, saved == s->state.step, e);
         bool due = c->save_steps > 0 && s->state.step % c->save_steps == 0;
         if ((!ok || due || last) && saved != s->state.step) {
             if (!run_save(&s->learner, &s->state, s->report.metrics, s->report.hooks, e)) return e->code;

@@ -149,6 +149,14 @@ static ExitCode stop(Trainer *t, bool saved, Error *e) {
     return EXIT_STOPPED;
 }
 
+// A failure between steps: what was learned since the last checkpoint is saved where it is not at fault.
+static ExitCode fail(Trainer *t, bool saved, Error *e) {
+    Error why = {0};
+    if (saved || !run_saves_first(&t->learner.engine, e)) return e->code;
+    run_say_saved(&t->state, t->cfg->output_dir, trainer_save(t, &why), &why, e);
+    return e->code;
+}
+
 // The loop. An evaluation that a signal cut short is made first thing after resuming.
 static ExitCode train(Trainer *t, Error *e) {
     const Config *c = t->cfg;
@@ -160,13 +168,13 @@ static ExitCode train(Trainer *t, Error *e) {
             profile_step(&t->report.profile, t->state.step + 1);
             StepResult s = grpo_step(t, e);
             profile_phase(&t->report.profile, NULL);
-            if (s == STEP_FAILED) return e->code;
+            if (s == STEP_FAILED) return fail(t, saved == t->state.step, e);
             if (s == STEP_STOPPED) return stop(t, saved == t->state.step, e);
             if (!train_log(t, s, e)) return e->code;
             if (t->state.skipped >= c->max_bad_steps) return give_up(t, e);
         }
         if (evaluation_due(t) && !evaluate(t, e))
-            return e->code == EXIT_STOPPED ? stop(t, saved == t->state.step, e) : e->code;
+            return e->code == EXIT_STOPPED ? stop(t, saved == t->state.step, e) : fail(t, saved == t->state.step, e);
         if (resumed || due(c->save_steps, t->state.step) || t->state.step == t->total_steps) {
             if (!trainer_save(t, e)) return e->code;
             saved = t->state.step;
