@@ -66,7 +66,7 @@ static inline bool save_step(const char *out, int step, int keep, Error *e) {
     World w = world_make(step);
     StateBlob b[2];
     blobs_of(&w, b);
-    bool ok = checkpoint_save(out, &w.s, NULL, &w.m, at("source"), "seed: 42\n", b, 2, keep, e);
+    bool ok = checkpoint_save(out, &w.s, NULL, &w.m, at("source"), "seed: 42\n", b, 2, keep, NULL, e);
     world_drop(&w);
     return ok;
 }

@@ -173,7 +173,8 @@ static void small_file_system(void) {
     if (!save_step(at("out"), 1, 1, NULL)) _exit(1);
     for (int lie = 0; lie < 2; lie++) {
         disk.lie = lie;
-        if (checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", &blob, 1, 1, &e) || e.code != EXIT_DISK)
+        if (checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", &blob, 1, 1, NULL, &e) ||
+            e.code != EXIT_DISK)
             _exit(2);
         if (!strstr(e.text, lie ? "No space left" : "not enough space") || !strstr(e.text, "bytes are needed"))
             _exit(3);
@@ -208,7 +209,7 @@ static void file_size_limit_is_an_error(void **state) {
         World w = world_make(2);
         StateBlob blob = {"moment.bin", big, sizeof big};
         bool ok = save_step(at("out"), 1, 1, NULL) &&
-                  !checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", &blob, 1, 1, &e) &&
+                  !checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", &blob, 1, 1, NULL, &e) &&
                   e.code == EXIT_DISK && strstr(e.text, "state/moment.bin: cannot write at byte 50000") &&
                   !exists(at("out/step_2.tmp"));
         _exit(ok ? 0 : 1);
@@ -259,12 +260,27 @@ static void what_cannot_be_read_is_not_saved(void **state) {
     World w = world_make(3);
     Error e = {0};
     w.s.fed = -1;
-    assert_false(checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", NULL, 0, 2, &e));
+    assert_false(checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", NULL, 0, 2, NULL, &e));
     SAYS(&e, "what was just saved cannot be read", "state/train.json", "part");
     assert_int_equal(e.code, EXIT_DISK);
     world_drop(&w);
     assert_found(at("out"), 1);
     assert_int_equal(leftovers(at("out")), 0);
+}
+
+// Directories that a run reads from are not pruned, however their paths are written.
+static void what_a_run_reads_is_spared(void **state) {
+    for (int step = 1; step <= 5; step++) {
+        const char *const spared[] = {"", at("out/../out/step_1/"), "/nowhere", at("out/step_2/state"), NULL};
+        World w = world_make(step);
+        StateBlob b[2];
+        blobs_of(&w, b);
+        Error e = {0};
+        if (!checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "seed: 42\n", b, 2, 1, spared, &e))
+            fail_aloud("%s", e.text);
+        world_drop(&w);
+    }
+    for (int step = 1; step <= 5; step++) assert_int_equal(exists(at("out/step_%d", step)), step != 3 && step != 4);
 }
 
 int main(void) {
@@ -287,6 +303,7 @@ int main(void) {
         WITH_DISK(small_disk_keeps_the_old_checkpoint),
         WITH_DISK(file_size_limit_is_an_error),
         WITH_DISK(unwritable_places_are_named),
+        WITH_DISK(what_a_run_reads_is_spared),
     };
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
 }

@@ -181,7 +181,7 @@ static void large_files_say_where(void **state) {
     for (size_t i = 0; i < n; i += 4096) big[i] = (char)(i >> 12);
     World w = world_make(1);
     StateBlob blob = {"moment.bin", big, n};
-    assert_true(checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", &blob, 1, 1, NULL));
+    assert_true(checkpoint_save(at("out"), &w.s, NULL, &w.m, at("source"), "", &blob, 1, 1, NULL, NULL));
     char *back = xmalloc(n);
     blob.data = back;
     assert_true(checkpoint_load(at("out/step_1"), &w.s, NULL, &w.m, &blob, 1, NULL));

@@ -372,6 +372,56 @@ static void a_row_that_is_gone_ends_a_run_that_is_saved(void **state) {
     str_free(&out);
 }
 
+// What a run saves beside its weights is what it began with, whatever becomes of the model's directory meanwhile.
+static void a_model_directory_that_changes_harms_no_checkpoint(void **state) {
+    char here[4096];
+    assert_non_null(getcwd(here, sizeof here));
+    for (int gone = 0; gone < 2; gone++) {
+        char *make = words("rm -rf $D/src $D/changed && cp -r models/tiny $D/src");
+        assert_int_equal(system(make), 0);
+        free(make);
+        pid_t pid = start("train " TINY "model=$D/src train_file=$D/train.jsonl max_steps=100000 save_steps=0 "
+                          "output_dir=$D/changed");
+        wait_for("$D/changed/run.json");
+        make = words(gone ? "rm -r $D/src" : "for f in $D/src/*; do echo '{\"model_type\": \"gone\"}' >$f; done");
+        assert_int_equal(system(make), 0);
+        free(make);
+        nanosleep(&(struct timespec){0, 300000000}, NULL);
+        kill(pid, SIGTERM);
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        char *said = text_of_file("log");
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != EXIT_STOPPED) fail_msg("%s", said);
+        char *same = xasprintf("cd %s/changed/step_%d && cmp tokenizer.json %s/models/tiny/tokenizer.json", dir,
+                               newest_step("changed"), here),
+             *args = xasprintf("sample " TINY "init=load model=%s/changed/step_%d prompt=hello", dir,
+                               newest_step("changed"));
+        Str out = {0};
+        if (system(same) || grpo(args, NULL, &out)) fail_msg("%s%s", said, out.s ? out.s : "");
+        free(said), free(same), free(args);
+        str_free(&out);
+    }
+}
+
+// A run that began from a checkpoint of its own output_dir finds it there at its next start, however many it keeps.
+static void a_run_keeps_the_checkpoint_it_began_with(void **state) {
+    Str out = {0};
+    static const char *const runs[] = {"max_steps=1 init=random", "init=load model=$D/own/step_1 max_steps=4",
+                                       "init=load model=$D/own/step_1 max_steps=5"};
+    for (int i = 0; i < 3; i++) {
+        char *all = xasprintf("train " TINY "train_file=$D/train.jsonl output_dir=$D/own save_steps=1 "
+                              "save_total_limit=1 %s",
+                              runs[i]),
+             *args = words(all);
+        if (grpo(args, NULL, &out)) fail_msg("%s: %s", args, out.s);
+        free(all), free(args);
+    }
+    char *check = words("cd $D/own && test -e step_1 && test -e step_5 && test $(ls -d step_* | wc -l) = 2");
+    assert_int_equal(system(check), 0);
+    free(check);
+    str_free(&out);
+}
+
 static void resuming_names_what_changed(void **state) {
     Str out = {0};
     static const struct {
@@ -501,6 +551,8 @@ int main(void) {
         cmocka_unit_test(resuming_names_what_changed),
         cmocka_unit_test(resuming_names_other_examples),
         cmocka_unit_test(outputs_spare_files),
+        cmocka_unit_test(a_model_directory_that_changes_harms_no_checkpoint),
+        cmocka_unit_test(a_run_keeps_the_checkpoint_it_began_with),
         cmocka_unit_test(a_row_that_is_gone_ends_a_run_that_is_saved),
         cmocka_unit_test(a_damaged_checkpoint_is_no_model),
         cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),

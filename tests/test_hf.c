@@ -4,6 +4,8 @@
 #include "safetensors.h"
 #include "scratch.h"
 #include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 static const ModelDims small = {.family = &qwen2_family,
@@ -379,10 +381,13 @@ static void numbers_of_other_keys_stay(void **state) {
     const int32_t ends[] = {7, 9};
     HfVoice voice = {"qwen2.5", ends, 2};
     OutDir d;
-    assert_true(outdir_begin(&d, at("saved"), hf_bytes(at("source"), &m), &e));
-    if (!hf_write(&d, at("source"), &voice, NULL, &m, HF_SHARD_BYTES, &e)) fail_msg("%s", e.text);
+    HfFiles *files = hf_files_read(at("source"), &voice, &m, &e);
+    if (!files) fail_msg("%s", e.text);
+    assert_true(outdir_begin(&d, at("saved"), hf_bytes(files, &m), &e));
+    if (!hf_write(&d, files, NULL, &m, HF_SHARD_BYTES, &e)) fail_msg("%s", e.text);
     assert_true(outdir_commit(&d, &e));
     outdir_free(&d);
+    hf_files_free(files);
     char *config = saved_text("config.json"), *tokenizer = saved_text("tokenizer_config.json");
     char *generation = saved_text("generation_config.json");
     assert_non_null(strstr(config, "\"some_length\": 1000000000000000019884624838656,\n"));
@@ -421,10 +426,13 @@ static void ends_are_told_to_other_programs(void **state) {
         put_config(at("source"), "eos_token_id", cases[i].config);
         unlink(at("source/generation_config.json"));
         if (cases[i].generation) put_text(at("source/generation_config.json"), cases[i].generation);
-        assert_true(outdir_begin(&d, at("%s", name), hf_bytes(at("source"), &m), &e));
-        if (!hf_write(&d, at("source"), &voice, NULL, &m, HF_SHARD_BYTES, &e)) fail_msg("%s", e.text);
+        HfFiles *files = hf_files_read(at("source"), &voice, &m, &e);
+        if (!files) fail_msg("%s", e.text);
+        assert_true(outdir_begin(&d, at("%s", name), hf_bytes(files, &m), &e));
+        if (!hf_write(&d, files, NULL, &m, HF_SHARD_BYTES, &e)) fail_msg("%s", e.text);
         assert_true(outdir_commit(&d, &e));
         outdir_free(&d);
+        hf_files_free(files);
         size_t n;
         char *text = file_read(at("%s/generation_config.json", name), 10000, &n, NULL);
         if (!text != !cases[i].saved || (text && strcmp(text, cases[i].saved))) fail_msg("case %zu: %s", i, text);
@@ -484,9 +492,15 @@ static void saving_replaces_only_models(void **state) {
     mkdir(at("saved.tmp.%d", (int)dead), 0777);
     put_text(at("saved.tmp.%d/model.safetensors", (int)dead), "half");
     assert_int_equal(rename(at("saved"), at("saved.old.%d", (int)dead)), 0);
-    put_config(at("source"), "vocab_size", "41");
-    assert_false(hf_save(at("saved"), at("source"), NULL, &m, &e)); // after the neighbours were mended
-    SAYS(&e, "another model");
+    struct rlimit usual, little; // a save that fails after its neighbours were mended
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &usual), 0);
+    little = usual, little.rlim_cur = 64;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
+    bool saved = hf_save(at("saved"), at("source"), NULL, &m, &e);
+    setrlimit(RLIMIT_FSIZE, &usual);
+    signal(SIGXFSZ, SIG_DFL);
+    assert_false(saved);
     assert_true(exists(at("saved/model.safetensors")));
     assert_false(exists(at("saved.tmp.%d", (int)dead)) || exists(at("saved.old.%d", (int)dead)));
     put_config(at("source"), "vocab_size", "41");
@@ -501,9 +515,11 @@ static void saving_replaces_only_models(void **state) {
 static void save_shards(const char *dir, const Model *m) {
     put_config(at("source"), NULL, NULL);
     OutDir d;
-    assert_true(outdir_begin(&d, dir, hf_bytes(at("source"), m), NULL));
-    assert_true(hf_write(&d, at("source"), NULL, NULL, m, 1200, NULL));
+    HfFiles *files = hf_files_read(at("source"), NULL, m, NULL);
+    assert_true(files && outdir_begin(&d, dir, hf_bytes(files, m), NULL));
+    assert_true(hf_write(&d, files, NULL, m, 1200, NULL));
     assert_true(outdir_commit(&d, NULL));
+    hf_files_free(files);
     outdir_free(&d);
 }
 

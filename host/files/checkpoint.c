@@ -121,9 +121,24 @@ bool checkpoint_sweep(const char *output_dir, Error *e) {
     return ok;
 }
 
-// Removes the checkpoints up to `step` except the newest `keep`. Each is renamed to .gone before it is deleted, so that
-// a half-deleted one is never taken for a checkpoint. A failure costs disk space only: a note says so, the run goes on.
-static void prune(const char *output_dir, int64_t step, int keep) {
+// Whether one of these directories is `path`, or lies in it.
+static bool holds_any(const char *path, const char *const *dirs) {
+    char *real = realpath(path, NULL);
+    size_t n = real ? strlen(real) : 0;
+    bool any = false;
+    for (; real && dirs && *dirs; dirs++) {
+        char *dir = realpath(*dirs, NULL);
+        any |= dir && !strncmp(dir, real, n) && (!dir[n] || dir[n] == '/');
+        free(dir);
+    }
+    free(real);
+    return any;
+}
+
+// Removes the checkpoints up to `step` except the newest `keep`, and those that are spared. Each is renamed to .gone
+// before it is deleted, so that a half-deleted one is never taken for a checkpoint. A failure costs disk space only: a
+// note says so, the run goes on.
+static void prune(const char *output_dir, int64_t step, int keep, const char *const *spared) {
     Entry *x;
     int n, passed = 0;
     Error e;
@@ -133,6 +148,7 @@ static void prune(const char *output_dir, int64_t step, int keep) {
     }
     for (int i = 0; i < n; i++) {
         if (!is_suffix(&x[i], "") || x[i].step > step || passed++ < keep) continue;
+        if (holds_any(x[i].path, spared)) continue;
         char *gone = xasprintf("%s.gone", x[i].path);
         if (!disk_rename(x[i].path, gone, &e) || !disk_remove(gone, &e)) note("%s", e.text);
         free(gone);
@@ -317,21 +333,26 @@ static bool readable_yet(const OutDir *out, int64_t step, Error *e) {
 }
 
 bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
-                     const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e) {
+                     const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last,
+                     const char *const *spared, Error *e) {
     if (!disk_mkdir(output_dir, e) || !checkpoint_sweep(output_dir, e)) return false;
+    HfFiles *own = m->adapter || s->files ? NULL : hf_files_read(source_dir, NULL, m, e);
+    const HfFiles *files = own ? own : s->files;
+    if (!m->adapter && !files) return false;
     uint64_t bytes =
-        (m->adapter ? adapter_bytes(m->adapter) : hf_bytes(source_dir, m)) + s->batch_bytes + strlen(config_yaml);
+        (m->adapter ? adapter_bytes(m->adapter) : hf_bytes(files, m)) + s->batch_bytes + strlen(config_yaml);
     for (int i = 0; i < n_blobs; i++) bytes += blobs[i].bytes;
     char *path = checkpoint_path(output_dir, s->step);
     OutDir out;
     bool ok = outdir_begin(&out, path, bytes, e) &&
               (m->adapter ? adapter_write(&out, source_dir, d, m->adapter, e)
-                          : hf_write(&out, source_dir, s->voice, d, m, HF_SHARD_BYTES, e)) &&
+                          : hf_write(&out, files, d, m, HF_SHARD_BYTES, e)) &&
               state_write(&out, s, d, m->dtype, config_yaml, blobs, n_blobs, e) && manifest_write(&out, s->step, e) &&
               readable_yet(&out, s->step, e) && outdir_commit(&out, e);
     outdir_free(&out);
+    hf_files_free(own);
     free(path);
-    if (ok) prune(output_dir, s->step, keep_last);
+    if (ok) prune(output_dir, s->step, keep_last, spared);
     return ok;
 }
 

@@ -26,7 +26,7 @@ typedef struct {
     int64_t metrics_lines, completions_lines;
     char *batch; // opaque bytes of a half-used generation batch, or NULL
     size_t batch_bytes;
-    const HfVoice *voice; // chat template and end ids that the model files get; NULL: those of the source
+    HfFiles *files;      // what stands beside the weights of a whole model, owned; NULL: read from source_dir now
     const char *command; // "train", "sft" or "reward_model": it is only resumed by the command that saved it; NULL: any
     char numerics[32];   // Device.numerics of the device that saves, or saved, it
     char data[48];       // bytes and CRC32C of the training files
@@ -49,11 +49,12 @@ char *checkpoint_path(const char *output_dir, int64_t step);
 // name.
 int64_t checkpoint_step(const char *name, const char **suffix);
 
-// Saves output_dir/step_N whole or not at all: model files (all but the weights copied from source_dir), `config_yaml`,
-// the blobs, then the manifest; then removes all checkpoints but the newest keep_last. Called by one rank while every
-// other rank is in checkpoint_serve.
+// Saves output_dir/step_N whole or not at all: model files (all but the weights from s->files), `config_yaml`,
+// the blobs, then the manifest; then removes all checkpoints but the newest keep_last and those that lie in `spared`
+// (NULL-terminated), which the run reads from. Called by one rank while every other rank is in checkpoint_serve.
 bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
-                     const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last, Error *e);
+                     const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last,
+                     const char *const *spared, Error *e);
 // Sends this rank's slices of the blobs to the rank in checkpoint_save; called by every other rank meanwhile.
 bool checkpoint_serve(Device *d, const StateBlob *blobs, int n_blobs, Error *e);
 // Clears away what an interrupted save or removal left; a checkpoint that lost its name between two renames gets it

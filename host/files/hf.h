@@ -38,7 +38,7 @@ bool hf_weights_read_body(const char *dir, Device *d, Model *m, int load_mode, E
 bool hf_weights_again(const char *dir, Device *d, Model *m, Error *e);
 // Checks files, names and shapes as hf_weights_read does, but reads no values. m may be a measured model.
 bool hf_weights_check(const char *dir, const Model *m, Error *e);
-// How a model directory says to hold a conversation; hf_voice.c writes it where the source says something else.
+// How a model directory says to hold a conversation; hf_voice.c puts it where the source says something else.
 typedef struct {
     const char *template; // name of the chat template; NULL: the source's own
     const int32_t *eos;   // [n_eos] ids that end a text
@@ -47,15 +47,21 @@ typedef struct {
 typedef struct {
     bool templates, ends; // chat_template.jinja and tokenizer_config.json; generation_config.json
 } HfVoiceFiles;
-bool hf_voice_write(OutDir *out, const char *source_dir, const HfVoice *v, HfVoiceFiles *written, Error *e);
+// All files of a model directory but the weights, in memory: what a run saves, however late, is what it began with,
+// whatever becomes of the directory meanwhile.
+typedef struct HfFiles HfFiles;
+// Reads them from the directory that `m` came from; config.json gets the dtype of `m`, its rotary base and its head.
+// Where `v` is not NULL the chat template and end ids are those of `v`. NULL after filling *e.
+HfFiles *hf_files_read(const char *source_dir, const HfVoice *v, const Model *m, Error *e);
+void hf_files_put(HfFiles *f, const char *name, const char *bytes, size_t n);
+void hf_files_free(HfFiles *f);
+bool hf_voice_take(HfFiles *f, const char *source_dir, const HfVoice *v, HfVoiceFiles *taken, Error *e);
 // Writes a directory that AutoModelForCausalLM.from_pretrained and vLLM load: config.json and the tokenizer files are
 // copied from source_dir (dtype updated), the weights written as m->dtype, in shards of at most 5 GB. Takes the place
 // of a model directory at `dir` that holds nothing else; refuses to replace anything else.
 bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e);
 // Writes the same files into a directory that is under construction, each file of weights at most `shard_bytes` (but
-// one tensor at least). Where `v` is not NULL the chat template and end ids are those of `v`. hf_bytes estimates their
-// size.
+// one tensor at least). hf_bytes estimates their size.
 #define HF_SHARD_BYTES ((size_t)5000000000)
-bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, const Model *m, size_t shard_bytes,
-              Error *e);
-uint64_t hf_bytes(const char *source_dir, const Model *m);
+bool hf_write(OutDir *out, const HfFiles *f, Device *d, const Model *m, size_t shard_bytes, Error *e);
+uint64_t hf_bytes(const HfFiles *f, const Model *m);

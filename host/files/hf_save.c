@@ -18,27 +18,43 @@ static const char *const copied_files[] = {
     "added_tokens.json",      "chat_template.jinja", "special_tokens_map.json", "chat_template.json"};
 enum { N_COPIED = sizeof copied_files / sizeof *copied_files };
 
-static uint64_t file_bytes(const char *dir, const char *name) {
-    char *path = xasprintf("%s/%s", dir, name);
-    struct stat s;
-    uint64_t bytes = stat(path, &s) ? 0 : (uint64_t)s.st_size;
-    free(path);
+struct HfFiles {
+    struct {
+        char *name, *bytes;
+        size_t n;
+    } file[N_COPIED + 1]; // and config.json
+    int n;
+    char *source_dir;
+};
+
+void hf_files_put(HfFiles *f, const char *name, const char *bytes, size_t n) {
+    if (f->n == N_COPIED + 1) die("hf_files_put: %s is one too many", name);
+    char *copy = xmalloc(n + 1);
+    memcpy(copy, bytes, n);
+    f->file[f->n].name = xstrdup(name), f->file[f->n].bytes = copy, f->file[f->n++].n = n;
+}
+
+void hf_files_free(HfFiles *f) {
+    if (!f) return;
+    for (int i = 0; i < f->n; i++) free(f->file[i].name), free(f->file[i].bytes);
+    free(f->source_dir);
+    free(f);
+}
+
+uint64_t hf_bytes(const HfFiles *f, const Model *m) {
+    uint64_t bytes = (uint64_t)tensor_bytes(m->slab) + ((uint64_t)1 << 20); // 1 MiB: headers, index
+    for (int i = 0; i < f->n; i++) bytes += f->file[i].n;
     return bytes;
 }
 
-uint64_t hf_bytes(const char *source_dir, const Model *m) {
-    uint64_t bytes = (uint64_t)tensor_bytes(m->slab) + ((uint64_t)1 << 20); // 1 MiB: headers, index, configs
-    for (int i = 0; i < N_COPIED; i++) bytes += file_bytes(source_dir, copied_files[i]);
-    return bytes;
-}
-
-static bool file_copy(OutDir *d, const char *source_dir, const char *name, Error *e) {
-    char *path = xasprintf("%s/%s", source_dir, name);
+static bool file_copy(HfFiles *f, const char *name, Error *e) {
+    char *path = xasprintf("%s/%s", f->source_dir, name);
     bool ok = true;
     if (access(path, F_OK) == 0) {
         size_t n;
         char *text = file_read(path, copied_limit, &n, e);
-        ok = text && outdir_put(d, name, text, n, e);
+        ok = text != NULL;
+        if (ok) hf_files_put(f, name, text, n);
         free(text);
     }
     free(path);
@@ -74,10 +90,10 @@ static void scoring_write(json_t *j, ModelDims n) {
     if (n.padded) json_object_set_new(j, "pad_token_id", json_integer(n.pad));
 }
 
-// Writes the source's config.json with what this engine changed: the dtype of what is saved (transformers 5 writes it
+// Takes the source's config.json with what this engine changed: the dtype of what is saved (transformers 5 writes it
 // as "dtype", earlier ones as "torch_dtype"; every release reads both), the rotary base, whether the head is tied.
-static bool config_write(OutDir *d, const char *source_dir, const Model *m, Error *e) {
-    char *path = xasprintf("%s/config.json", source_dir);
+static bool config_take(HfFiles *f, const Model *m, Error *e) {
+    char *path = xasprintf("%s/config.json", f->source_dir);
     json_t *j = json_read(path, e);
     free(path);
     if (!j) return false;
@@ -90,10 +106,10 @@ static bool config_write(OutDir *d, const char *source_dir, const Model *m, Erro
     if (!strcmp(key, "dtype")) json_object_del(j, "torch_dtype");
     Str text = {0};
     json_write(&text, j, JSON_LINES);
-    bool ok = outdir_put(d, "config.json", text.s, text.n, e);
+    hf_files_put(f, "config.json", text.s, text.n);
     str_free(&text);
     json_decref(j);
-    return ok;
+    return true;
 }
 
 // Writes one file of weights with params[n].
@@ -148,26 +164,39 @@ static bool same_dims(ModelDims a, ModelDims b) {
     return model_dims_equal(a, b);
 }
 
-bool hf_write(OutDir *out, const char *source_dir, const HfVoice *v, Device *d, const Model *m, size_t shard_bytes,
-              Error *e) {
+static bool files_read(HfFiles *f, const HfVoice *v, const Model *m, Error *e) {
     HfConfig config;
-    if (!hf_config_read(source_dir, &config, e)) return false;
+    if (!hf_config_read(f->source_dir, &config, e)) return false;
     if (!same_dims(config.dims, m->dims))
         return error_set(
             e, EXIT_INPUT,
             "%s/config.json: describes another model than the one being saved; give the directory the model "
             "came from",
-            source_dir);
-    if (!config_write(out, source_dir, m, e)) return false;
-    HfVoiceFiles written = {0};
-    if (v && !hf_voice_write(out, source_dir, v, &written, e)) return false;
+            f->source_dir);
+    if (!config_take(f, m, e)) return false;
+    HfVoiceFiles taken = {0};
+    if (v && !hf_voice_take(f, f->source_dir, v, &taken, e)) return false;
     for (int i = 0; i < N_COPIED; i++) {
         const char *name = copied_files[i];
         bool ends = !strcmp(name, "generation_config.json"), templates = !strcmp(name, "chat_template.jinja");
         templates |= !strcmp(name, "tokenizer_config.json");
-        if ((ends && written.ends) || (templates && written.templates)) continue;
-        if (!file_copy(out, source_dir, name, e)) return false;
+        if ((ends && taken.ends) || (templates && taken.templates)) continue;
+        if (!file_copy(f, name, e)) return false;
     }
+    return true;
+}
+
+HfFiles *hf_files_read(const char *source_dir, const HfVoice *v, const Model *m, Error *e) {
+    HfFiles *f = xcalloc(1, sizeof *f);
+    f->source_dir = xstrdup(source_dir);
+    if (files_read(f, v, m, e)) return f;
+    hf_files_free(f);
+    return NULL;
+}
+
+bool hf_write(OutDir *out, const HfFiles *f, Device *d, const Model *m, size_t shard_bytes, Error *e) {
+    for (int i = 0; i < f->n; i++)
+        if (!outdir_put(out, f->file[i].name, f->file[i].bytes, f->file[i].n, e)) return false;
     return shards_write(out, d, m, shard_bytes, e);
 }
 
@@ -218,9 +247,12 @@ static bool replaceable(const char *dir, const char *source_dir, Error *e) {
 
 bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e) {
     if (!replaceable(dir, source_dir, e)) return false;
+    HfFiles *f = hf_files_read(source_dir, NULL, m, e);
+    if (!f) return false;
     OutDir out;
-    bool ok = outdir_begin_beside(&out, dir, hf_bytes(source_dir, m), e) &&
-              hf_write(&out, source_dir, NULL, d, m, HF_SHARD_BYTES, e) && outdir_commit(&out, e);
+    bool ok = outdir_begin_beside(&out, dir, hf_bytes(f, m), e) && hf_write(&out, f, d, m, HF_SHARD_BYTES, e) &&
+              outdir_commit(&out, e);
     outdir_free(&out);
+    hf_files_free(f);
     return ok;
 }

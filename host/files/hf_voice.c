@@ -1,4 +1,4 @@
-// Writes what a model directory says of conversations: the chat template, and the ids that end a text. A checkpoint
+// Takes what a model directory says of conversations: the chat template, and the ids that end a text. A checkpoint
 // gets those of its run, so that other programs prompt the model, and stop it, as it was trained.
 #include "chat.h"
 #include "hf.h"
@@ -15,43 +15,42 @@ static json_t *json_beside(const char *dir, const char *name, Error *e) {
     return j;
 }
 
-static bool put_json(OutDir *out, const char *name, const json_t *j, Error *e) {
+static void put_json(HfFiles *f, const char *name, const json_t *j) {
     Str text = {0};
     json_write(&text, j, JSON_LINES);
-    bool ok = outdir_put(out, name, text.s, text.n, e);
+    hf_files_put(f, name, text.s, text.n);
     str_free(&text);
-    return ok;
 }
 
-static bool write_ends(OutDir *out, const char *dir, const HfVoice *v, const HfConfig *source, Error *e) {
+static bool take_ends(HfFiles *f, const char *dir, const HfVoice *v, const HfConfig *source, Error *e) {
     json_t *j = json_beside(dir, "generation_config.json", e), *list = json_array();
     if (!j) return false;
     for (int i = 0; i < v->n_eos; i++) json_array_append_new(list, json_integer(v->eos[i]));
     json_object_set_new(j, "eos_token_id", list);
     if (source->pad >= 0) json_object_set_new(j, "pad_token_id", json_integer(source->pad));
     if (source->bos >= 0) json_object_set_new(j, "bos_token_id", json_integer(source->bos));
-    bool ok = put_json(out, "generation_config.json", j, e);
+    put_json(f, "generation_config.json", j);
     json_decref(j);
-    return ok;
+    return true;
 }
 
-// Writes the template into both files that may have it: transformers reads chat_template.jinja first, older releases
+// Puts the template into both files that may have it: transformers reads chat_template.jinja first, older releases
 // know tokenizer_config.json alone.
-static bool write_template(OutDir *out, const char *dir, const HfVoice *v, Error *e) {
+static bool take_template(HfFiles *f, const char *dir, const HfVoice *v, Error *e) {
     json_t *j = json_beside(dir, "tokenizer_config.json", e);
     if (!j) return false;
     char *jinja = chat_jinja(v->template);
-    bool ok = outdir_put(out, "chat_template.jinja", jinja, strlen(jinja), e);
-    if (ok && json_object_size(j)) {
+    hf_files_put(f, "chat_template.jinja", jinja, strlen(jinja));
+    if (json_object_size(j)) {
         json_object_set_new(j, "chat_template", json_string(jinja));
-        ok = put_json(out, "tokenizer_config.json", j, e);
+        put_json(f, "tokenizer_config.json", j);
     }
     free(jinja);
     json_decref(j);
-    return ok;
+    return true;
 }
 
-bool hf_voice_write(OutDir *out, const char *source_dir, const HfVoice *v, HfVoiceFiles *written, Error *e) {
+bool hf_voice_take(HfFiles *f, const char *source_dir, const HfVoice *v, HfVoiceFiles *taken, Error *e) {
     HfConfig source;
     const char *own;
     char *unknown, *tokenizer = xasprintf("%s/tokenizer.json", source_dir);
@@ -59,12 +58,12 @@ bool hf_voice_write(OutDir *out, const char *source_dir, const HfVoice *v, HfVoi
     free(tokenizer);
     if (!ok) return false;
     free(unknown);
-    *written = (HfVoiceFiles){.templates = v->template && (!own || strcmp(own, v->template))};
+    *taken = (HfVoiceFiles){.templates = v->template && (!own || strcmp(own, v->template))};
     for (int i = 0; i < v->n_eos; i++) {
         int at = 0;
         while (at < source.n_own && source.own[at] != v->eos[i]) at++;
-        written->ends |= at == source.n_own;
+        taken->ends |= at == source.n_own;
     }
-    return (!written->templates || write_template(out, source_dir, v, e)) &&
-           (!written->ends || write_ends(out, source_dir, v, &source, e));
+    return (!taken->templates || take_template(f, source_dir, v, e)) &&
+           (!taken->ends || take_ends(f, source_dir, v, &source, e));
 }

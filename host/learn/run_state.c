@@ -35,6 +35,14 @@ static int state_blobs(const Learner *l, StateBlob *blob) {
     return n;
 }
 
+// Takes what checkpoints get of the model's directory, as it is at the start of the run.
+static bool take_files(const Learner *l, TrainState *s, Error *e) {
+    const Engine *en = &l->engine;
+    HfVoice voice = {en->cfg->raw ? NULL : en->template, en->hf.eos, en->hf.n_eos};
+    if (!s->files && !en->policy.adapter) s->files = hf_files_read(en->cfg->model, &voice, &en->policy, e);
+    return s->files || en->policy.adapter;
+}
+
 bool run_save(const Learner *l, TrainState *s, Metrics *m, Hooks *h, Error *e) {
     const Config *c = l->engine.cfg;
     snprintf(s->numerics, sizeof s->numerics, "%s", l->engine.device->numerics);
@@ -44,11 +52,9 @@ bool run_save(const Learner *l, TrainState *s, Metrics *m, Hooks *h, Error *e) {
     ranks_phase("save", s->step);
     if (comm_rank(l->engine.comm)) return checkpoint_serve(l->engine.device, blob, n, e);
     char *yaml = config_yaml(c);
-    HfVoice voice = {c->raw ? NULL : l->engine.template, l->engine.hf.eos, l->engine.hf.n_eos};
-    s->voice = &voice;
-    bool ok = checkpoint_save(c->output_dir, s, l->engine.device, &l->engine.policy, c->model, yaml, blob, n,
-                              (int)c->save_total_limit, e);
-    s->voice = NULL;
+    const char *const read[] = {c->model, c->adapter, c->tokenizer, NULL}; // at the next start, too
+    bool ok = take_files(l, s, e) && checkpoint_save(c->output_dir, s, l->engine.device, &l->engine.policy, c->model,
+                                                     yaml, blob, n, (int)c->save_total_limit, read, e);
     free(yaml);
     char *path = checkpoint_path(c->output_dir, s->step);
     if (ok && h) hooks_start(h, HOOK_SAVE, &(HookCall){path, s->step, metrics_last(m), metrics_last_eval(m), 0});
@@ -280,6 +286,7 @@ bool run_resume(Learner *l, TrainState *s, Progress *p, Metrics **m, Error *e) {
     if (comm_rank(l->engine.comm)) return true;
     const Config *c = l->engine.cfg;
     if (!s->step && !s->fed && !others_stay(c->output_dir, e)) return false;
+    if (!take_files(l, s, e)) return false;
     *m = metrics_open(c->output_dir, s->metrics_lines, s->completions_lines, e);
     if (!*m) return false;
     for (int i = 0; i < c->report_to.n; i++) {

@@ -118,6 +118,7 @@ static ExitCode train(Supervised *s, const SupervisedKind *kind, Error *e) {
 static void close_run(Supervised *s) {
     run_report_close(&s->report);
     free(s->state.batch);
+    hf_files_free(s->state.files);
     mix_free(s->data);
     learner_close(&s->learner);
 }

@@ -64,6 +64,7 @@ void trainer_close(Trainer *t) {
     free(t->generation.joined);
     free(t->generation.scored);
     free(t->state.batch);
+    hf_files_free(t->state.files);
     mix_free(t->questions.data);
     dataset_free(t->questions.held_out);
     prompter_close(&t->questions.prompter);
