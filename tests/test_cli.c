@@ -267,22 +267,44 @@ static void wait_for(const char *name) {
     free(path);
 }
 
+// The newest checkpoint's step in $D/NAME; -1: none.
+static int newest_step(const char *name) {
+    char *path = xasprintf("%s/%s", dir, name);
+    DIR *d = opendir(path);
+    int newest = -1, step;
+    for (struct dirent *entry; d && (entry = readdir(d));)
+        if (sscanf(entry->d_name, "step_%9d", &step) == 1 && step > newest) newest = step;
+    if (d) closedir(d);
+    free(path);
+    return newest;
+}
+
 static void a_signal_saves_and_the_run_goes_on(void **state) {
     const char *command =
         "train " TINY
         "train_file=$D/train.jsonl output_dir=$D/stopped save_steps=1 save_total_limit=1000 max_steps=100000";
+    static const int signals[] = {SIGTERM, SIGUSR2, SIGXCPU};
+    int status, step = 0;
+    for (int i = 0; i < 3; i++) {
+        pid_t pid = start(command);
+        char *next = xasprintf("$D/stopped/step_%d", step + 2);
+        wait_for(next);
+        free(next);
+        struct timespec t0, t1;
+        clock_gettime(CLOCK_MONOTONIC, &t0);
+        kill(pid, signals[i]);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        clock_gettime(CLOCK_MONOTONIC, &t1);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 75);
+        assert_true(t1.tv_sec - t0.tv_sec < 20);
+        char *said = text_of_file("log"), *saved;
+        assert_true((step = newest_step("stopped")) >= 2);
+        saved = xasprintf("stopped after step %d; saved in ", step);
+        if (!strstr(said, saved)) fail_msg("no \"%s\" in %s", saved, said);
+        free(said), free(saved);
+    }
     pid_t pid = start(command);
-    wait_for("$D/stopped/step_2");
-    struct timespec t0, t1;
-    clock_gettime(CLOCK_MONOTONIC, &t0);
-    kill(pid, SIGTERM);
-    int status;
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    clock_gettime(CLOCK_MONOTONIC, &t1);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 75);
-    assert_true(t1.tv_sec - t0.tv_sec < 20);
-    pid = start(command);
     wait_for("$D/stopped/metrics.jsonl");
     usleep(300000);
     kill(pid, SIGKILL); // no farewell this time
@@ -295,19 +317,6 @@ static void a_signal_saves_and_the_run_goes_on(void **state) {
     assert_non_null(strstr(out.s, "resumed from"));
     free(args);
     str_free(&out);
-}
-
-// Other options than the checkpoint's are named; another model is refused by name.
-// The newest checkpoint's step in $D/NAME; -1: none.
-static int newest_step(const char *name) {
-    char *path = xasprintf("%s/%s", dir, name);
-    DIR *d = opendir(path);
-    int newest = -1, step;
-    for (struct dirent *entry; d && (entry = readdir(d));)
-        if (sscanf(entry->d_name, "step_%9d", &step) == 1 && step > newest) newest = step;
-    if (d) closedir(d);
-    free(path);
-    return newest;
 }
 
 // A run whose training file is cut short meanwhile ends, but what it has learned is saved: mended, it goes on to the
@@ -422,6 +431,7 @@ static void a_run_keeps_the_checkpoint_it_began_with(void **state) {
     str_free(&out);
 }
 
+// Other options than the checkpoint's are named; another model is refused by name.
 static void resuming_names_what_changed(void **state) {
     Str out = {0};
     static const struct {

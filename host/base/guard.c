@@ -122,7 +122,7 @@ static int guard_main(int argc, char **argv) {
     close(GUARD_REPORT);
     if (nowhere > 2 && nowhere != GUARD_LIFE) close(nowhere);
     if (pid < 0) return 126;
-    const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2};
+    const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2, SIGXCPU};
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++) signal(ignored[i], SIG_IGN);
     int status = 0;
     for (bool ended = false; !ended;) {

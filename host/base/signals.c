@@ -9,6 +9,17 @@
 #include <stdint.h>
 #include <string.h>
 
+// What asks to stop: users, and batch systems before they kill (Slurm by any that it is told, LSF by SIGUSR2 and
+// SIGXCPU, Grid Engine by SIGUSR1, SIGUSR2 and SIGXCPU; the kernel at a soft limit of processor time by SIGXCPU).
+static const struct {
+    int number;
+    const char *said;
+    bool repeats; // is sent more than once for one request, at any distance
+} stops[] = {{SIGTERM, "grpo: SIGTERM: ", false}, {SIGINT, "grpo: SIGINT: ", false},
+             {SIGHUP, "grpo: SIGHUP: ", true},    {SIGUSR1, "grpo: SIGUSR1: ", false},
+             {SIGUSR2, "grpo: SIGUSR2: ", false}, {SIGXCPU, "grpo: SIGXCPU: ", true}};
+enum { STOPS = sizeof stops / sizeof *stops };
+
 static volatile sig_atomic_t stop; // the first signal; 0: none yet
 static double first;               // when it came, in seconds
 static bool live;                  // stderr is a terminal: clear the progress line before writing
@@ -32,10 +43,12 @@ static void say(const char *text) {
 static void handle(int sig) {
     int saved = errno;
     double now = clock_seconds(); // as safe in a handler as clock_gettime is
+    int which = 0;
+    while (stops[which].number != sig) which++;
     if (stop) {
         // timeout(1) and batch systems send a signal to the process and to its group at once: that counts as one.
-        // So do the several SIGHUPs, at any distance, that a closing terminal sends.
-        if (sig == stop && (now - first < 0.1 || sig == SIGHUP)) return;
+        // So do the several SIGHUPs that a closing terminal sends, and the SIGXCPU of every second beyond the limit.
+        if (sig == stop && (now - first < 0.1 || stops[which].repeats)) return;
         _exit(128 + sig);
     }
     stop = sig;
@@ -47,10 +60,7 @@ static void handle(int sig) {
         return;
     }
     if (live) say("\r\033[K");
-    say(sig == SIGTERM  ? "grpo: SIGTERM: "
-        : sig == SIGINT ? "grpo: SIGINT: "
-        : sig == SIGHUP ? "grpo: SIGHUP: "
-                        : "grpo: SIGUSR1: ");
+    say(stops[which].said);
     say(stopping);
     say("; a second signal quits at once\n");
     errno = saved;
@@ -62,15 +72,11 @@ void signals_install(bool saves) {
     struct sigaction act = {.sa_handler = handle, .sa_flags = SA_RESTART};
     // Each signal blocks the others, so that the handler never interrupts itself.
     sigemptyset(&act.sa_mask);
-    sigaddset(&act.sa_mask, SIGTERM);
-    sigaddset(&act.sa_mask, SIGINT);
-    sigaddset(&act.sa_mask, SIGUSR1);
-    sigaddset(&act.sa_mask, SIGHUP);
-    sigaction(SIGTERM, &act, NULL);
-    sigaction(SIGINT, &act, NULL);
-    sigaction(SIGUSR1, &act, NULL);
-    struct sigaction former; // nohup has it ignored, and so it stays
-    if (!sigaction(SIGHUP, NULL, &former) && former.sa_handler != SIG_IGN) sigaction(SIGHUP, &act, NULL);
+    for (int i = 0; i < STOPS; i++) sigaddset(&act.sa_mask, stops[i].number);
+    struct sigaction former; // nohup has SIGHUP ignored, and so it stays
+    for (int i = 0; i < STOPS; i++)
+        if (stops[i].number != SIGHUP || (!sigaction(SIGHUP, NULL, &former) && former.sa_handler != SIG_IGN))
+            sigaction(stops[i].number, &act, NULL);
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigaction(SIGPIPE, &ignore, NULL);
 }

@@ -2,8 +2,9 @@
 #pragma once
 #include "error.h"
 
-// Handles SIGTERM, SIGINT, SIGUSR1 and SIGHUP (where that is not ignored). The first is acknowledged on stderr at once
-// and asks to stop; a second one (but not a SIGHUP) quits at once with 128 + its number. SIGPIPE is ignored: a log
+// Handles SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGXCPU and SIGHUP (where that is not ignored). The first is acknowledged
+// on stderr at once and asks to stop; a second one (but not another SIGHUP or SIGXCPU) quits at once with 128 + its
+// number. SIGPIPE is ignored: a log
 // reader that goes away does not end a run. `saves`: the command saves before it stops, and the acknowledgement says
 // so.
 void signals_install(bool saves);
