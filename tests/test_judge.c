@@ -50,6 +50,13 @@ static void reply(int fd, const char *status, const char *words) {
     str_free(&all);
 }
 
+static void reply_plain(int fd, const char *status, const char *body) {
+    char *all =
+        xasprintf("HTTP/1.1 %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", status, strlen(body), body);
+    put(fd, all);
+    free(all);
+}
+
 static void pause_ms(int ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000L}, NULL); }
 
 // What the prompt says is what happens.
@@ -66,7 +73,16 @@ static void respond(Server *s, int fd, const char *request, int number) {
         memset(block, 'a', sizeof block);
         for (int i = 0; i < 100 && send(fd, block, sizeof block, MSG_NOSIGNAL) > 0; i++) {
         }
-    } else if (strstr(request, "forbidden")) reply(fd, "403 Forbidden", "Score: 9");
+    } else if (strstr(request, "echo")) reply_plain(fd, "401 No", "wrong key key-123\nof \x1b user u:pass-12 !\n");
+    else if (strstr(request, "unknown")) reply_plain(fd, "404 Not Found", "{}");
+    else if (strstr(request, "nobody")) reply_plain(fd, "500 Oh", "");
+    else if (strstr(request, "long")) {
+        Str words = {0};
+        while (words.n < 1001) str_puts(&words, "\xc3\xa9");
+        reply_plain(fd, "400 Bad", words.s);
+        str_free(&words);
+    } else if (strstr(request, "latin")) reply_plain(fd, "400 Bad", "\xe9");
+    else if (strstr(request, "forbidden")) reply(fd, "403 Forbidden", "Score: 9");
     else if (strstr(request, "flaky") && number % 3 != 0)
         reply(fd, number % 3 == 1 ? "503 Busy" : "429 Too Many", "Score: 9");
     else if (strstr(request, "wordless")) reply(fd, "200 OK", "I would rather not say.");
@@ -347,6 +363,89 @@ static void failures_abstain(void **state) {
 static char noted[4096];
 static void keep_note(const char *text) { snprintf(noted + strlen(noted), sizeof noted - strlen(noted), "%s\n", text); }
 
+// What is said of the first failure names its cause: what the server replied, or what kept it from that.
+static void failures_say_why(void **state) {
+    static const struct {
+        const char *text, *said[4];
+    } cases[] = {
+        {"forbidden",
+         {"no reply (bad_reply): HTTP status 403 (look at GRPO_JUDGE_KEY or GRPO_JUDGE_USER); the reply is: ",
+          "\"content\": \"Score: 9\""}},
+        {"echo",
+         {"no reply (bad_reply): HTTP status 401 ", "the reply is: wrong key ******* of \\x1b user u:******* !"}},
+        {"unknown", {"HTTP status 404 (look at url, which goes up to /v1 or the like, and at model)"}},
+        {"garbage", {"HTTP status 200, but no text at choices[0].message.content; the reply is: abc"}},
+        {"nochoice", {"HTTP status 200, but no text at choices[0].message.content; the reply is: {\"choices\": []}"}},
+        {"nobody", {"HTTP status 500; the reply is empty"}},
+        {"long", {"HTTP status 400; the reply begins: \xc3\xa9\xc3\xa9"}},
+        {"latin", {"HTTP status 400; the reply is: "}},
+        {"slow", {"no reply (timeout): ", "timed out"}},
+        {"drop", {"no reply (crash): ", "mpty reply from server"}},
+        {"flood", {"no reply (flood): the reply has more than 1048576 bytes"}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Server *s = server_start();
+        setenv("GRPO_JUDGE_KEY", "key-123", 1);
+        setenv("GRPO_JUDGE_USER", "u:pass-12", 1);
+        Reward r = judge_of(s, ",retries=0,timeout=0.8");
+        noted[0] = 0;
+        note_tell(keep_note);
+        assert_true(isnan(score_by(&r, cases[i].text, "")));
+        note_tell(NULL);
+        for (int k = 0; k < 4 && cases[i].said[k]; k++)
+            if (!strstr(noted, cases[i].said[k]))
+                fail_msg("%s: no \"%s\" in %s", cases[i].text, cases[i].said[k], noted);
+        assert_ptr_equal(strchr(noted, '\n'), noted + strlen(noted) - 1);
+        assert_null(strstr(noted, "key-123"));
+        assert_null(strstr(noted, "pass-12"));
+        reward_close(&r);
+        server_stop(s);
+    }
+    Reward r = reward_opened("judge:url=http://127.0.0.1:1/v1,template={completion},retries=0,timeout=5");
+    noted[0] = 0;
+    note_tell(keep_note);
+    assert_true(isnan(score_by(&r, "x", "")));
+    note_tell(NULL);
+    if (!strstr(noted, "http://127.0.0.1:1/v1: no reply (crash): Failed to connect to 127.0.0.1 port 1"))
+        fail_msg("%s", noted);
+    reward_close(&r);
+    unsetenv("GRPO_JUDGE_KEY");
+    unsetenv("GRPO_JUDGE_USER");
+}
+
+// Keys that could not be sent, or not as they were meant, are refused, and not shown.
+static void wrong_secrets_are_refused(void **state) {
+    static const struct {
+        const char *name, *value, *said; // NULL: it is taken
+    } cases[] = {
+        {"GRPO_JUDGE_KEY", "sesame\n", "GRPO_JUDGE_KEY: holds a line break at its end; set it without"},
+        {"GRPO_JUDGE_KEY", "sesame\r\n", "GRPO_JUDGE_KEY: holds a line break at its end"},
+        {"GRPO_JUDGE_KEY", "sesame\nX-Other: 1", "GRPO_JUDGE_KEY: holds a line break; set"},
+        {"GRPO_JUDGE_KEY", "sesame\x01", "GRPO_JUDGE_KEY: holds a character at byte 6 that no header"},
+        {"GRPO_JUDGE_KEY", "s\xc3\xa9same", "GRPO_JUDGE_KEY: holds a character at byte 1 that no header"},
+        {"GRPO_JUDGE_KEY", "", NULL},
+        {"GRPO_JUDGE_USER", "sesame", "GRPO_JUDGE_USER: has no colon; set it as user:password"},
+        {"GRPO_JUDGE_USER", "u:sesame\n", "GRPO_JUDGE_USER: holds a line break at its end"},
+        {"GRPO_JUDGE_USER", "u:", NULL},
+        {"GRPO_JUDGE_USER", "", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Reward r;
+        Error e = {0};
+        setenv(cases[i].name, cases[i].value, 1);
+        assert_true(reward_parse("judge", &r, &e));
+        bool good = reward_open(&r, &e);
+        unsetenv(cases[i].name);
+        if (good) reward_close(&r);
+        if (good != !cases[i].said) fail_msg("%s=%s: %s", cases[i].name, cases[i].value, good ? "taken" : e.text);
+        if (good) continue;
+        assert_int_equal(e.code, EXIT_CONFIG);
+        if (!strstr(e.text, cases[i].said)) fail_msg("%s", e.text);
+        assert_null(strstr(e.text, "sesame"));
+        assert_null(strchr(e.text, '\n'));
+    }
+}
+
 // A fault is counted for each completion with the prompt; a pattern that finds nothing is told of once, and ends the
 // run.
 static void judges_without_a_score_end_a_run(void **state) {
@@ -489,6 +588,8 @@ int main(void) {
         cmocka_unit_test(a_batch_is_asked_side_by_side),
         cmocka_unit_test(failures_abstain),
         cmocka_unit_test(judges_without_a_score_end_a_run),
+        cmocka_unit_test(failures_say_why),
+        cmocka_unit_test(wrong_secrets_are_refused),
         cmocka_unit_test(rows_join),
         cmocka_unit_test(hostile_replies_end),
         cmocka_unit_test(absent_servers_abstain),

@@ -5,7 +5,6 @@
 #include "judging.h"
 #include "str.h"
 #include "worker.h"
-#include <stdio.h>
 #include <stdlib.h>
 
 #define BATCH 64
@@ -29,6 +28,28 @@ static bool check_url(const char *url, Error *e) {
                      (int)(end + 1 - user), user);
 }
 
+// A secret of the environment, on the heap; NULL where it is not there, or empty. False where it cannot be one: nothing
+// of it is shown.
+static bool take_secret(const char *name, bool pair, char **out, Error *e) {
+    const char *value = getenv(name);
+    *out = NULL;
+    if (!value || !*value) return true;
+    size_t n = strcspn(value, "\r\n");
+    if (value[n])
+        return error_set(e, EXIT_CONFIG, "%s: holds a line break%s; set it without: export %s=\"$(cat FILE)\"", name,
+                         value[n + strspn(value + n, "\r\n")] ? "" : " at its end", name);
+    for (const char *p = value; *p; p++)
+        if (!pair && (*p < ' ' || *p > '~'))
+            return error_set(
+                e, EXIT_CONFIG,
+                "%s: holds a character at byte %d that no header of HTTP may hold; set it to the key alone", name,
+                (int)(p - value));
+    if (pair && !strchr(value, ':'))
+        return error_set(e, EXIT_CONFIG, "%s: has no colon; set it as user:password (user: where it is empty)", name);
+    *out = xstrdup(value);
+    return true;
+}
+
 static char *const helper[] = {(char *)JUDGE_NAME, NULL};
 
 void *open_judge(const Reward *r, Error *e) {
@@ -37,9 +58,9 @@ void *open_judge(const Reward *r, Error *e) {
     for (size_t n = strlen(j->url); n && j->url[n - 1] == '/';) j->url[--n] = 0;
     if (check_url(j->url, e)) j->shown = xstrdup(j->url), str_hide_users(j->shown);
     j->model = xstrdup(reward_text(r, "model"));
-    j->user = getenv("GRPO_JUDGE_USER") ? xstrdup(getenv("GRPO_JUDGE_USER")) : NULL;
-    j->key = getenv("GRPO_JUDGE_KEY") ? xstrdup(getenv("GRPO_JUDGE_KEY")) : NULL;
-    if (j->shown && judge_is_built(e) && (j->judging = judging_open(r, e))) {
+    bool secrets = j->shown && take_secret("GRPO_JUDGE_USER", true, &j->user, e) &&
+                   take_secret("GRPO_JUDGE_KEY", false, &j->key, e);
+    if (secrets && judge_is_built(e) && (j->judging = judging_open(r, e))) {
         j->server = (JudgeServer){.url = j->url,
                                   .model = j->model,
                                   .key = j->key,
@@ -96,15 +117,24 @@ static bool ask(void *arg, const Text *prompt, int n, JudgeReply *reply, Error *
     str_puts(&request, "]");
     RewardFault why = REWARD_BAD_REPLY;
     json_t *answer = worker_ask(j->pool, request.s, (size_t)n * (7 << 20) + 65536, &why);
-    const json_t *replies = json_object_get(answer, "replies"), *faults = json_object_get(answer, "faults");
+    const json_t *replies = json_object_get(answer, "replies"), *faults = json_object_get(answer, "faults"),
+                 *causes = json_object_get(answer, "causes");
     for (int i = 0; i < n; i++) {
         const char *text = json_string_value(json_array_get(replies, (size_t)i));
         reply[i] = (JudgeReply){.fault = answer ? fault_named(json_array_get(faults, (size_t)i)) : why};
         if (text) reply[i].text = xstrdup(text);
         else if (reply[i].fault != REWARD_FAULTS) {
-            char complaint[64];
-            snprintf(complaint, sizeof complaint, "no reply: %s", reward_fault_name[reply[i].fault]);
-            workers_blame(j->pool, complaint);
+            const json_t *cause = json_array_get(causes, (size_t)i);
+            Str complaint = {0};
+            str_printf(&complaint, "no reply (%s)", reward_fault_name[reply[i].fault]);
+            if (json_is_string(cause)) {
+                str_puts(&complaint, ": ");
+                str_visible(&complaint, json_string_value(cause), json_string_length(cause));
+            }
+            for (size_t k = 0; k < complaint.n; k++)
+                if (complaint.s[k] == '\n') complaint.s[k] = ' ';
+            workers_blame(j->pool, complaint.s);
+            str_free(&complaint);
         }
     }
     json_decref(answer);

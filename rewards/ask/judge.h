@@ -21,8 +21,9 @@ double judge_patience(const JudgeServer *s, int n);
 // Whether this build can ask a server; if not, *e says what to do.
 bool judge_is_built(Error *e);
 // The main function of the child: reads requests {"id", "samples": ["prompt", ..]} from standard input until its end,
-// and answers each with {"id", "replies": ["text" or null, ..], "faults": ["timeout" and the like, or null, ..]}. The
-// first request also has the "server", because its key must not appear in a list of processes.
+// and answers each with {"id", "replies": ["text" or null, ..], "faults": ["timeout" and the like, or null, ..],
+// "causes": ["HTTP status 403 ..", or null, ..]}. The first request also has the "server", because its key must not
+// appear in a list of processes.
 #define JUDGE_NAME "grpo-judge"
 int judge_serve(int argc, char **argv);
 // The first request without its id; the caller frees it.

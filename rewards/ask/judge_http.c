@@ -48,6 +48,7 @@ int judge_serve(int argc, char **argv) { return 1; }
 #include <unistd.h>
 
 #define BODY_MAX (1 << 20) // bytes of a reply
+#define SHOWN    200       // bytes of it that a message shows
 
 bool judge_is_built(Error *e) { return true; }
 
@@ -56,8 +57,10 @@ typedef struct {
     Str body;      // of the reply so far
     char *text;    // the judge's answer; NULL until it has come
     RewardFault fault;
+    Str cause; // why there is no answer
     bool done, flooded;
     CURL *curl; // while under way
+    char curl_said[CURL_ERROR_SIZE];
 } Question;
 
 static size_t receive(char *bytes, size_t size, size_t count, void *arg) {
@@ -91,7 +94,9 @@ static char *reply_text(const Str *body) {
 static void begin(const JudgeServer *s, const char *url, struct curl_slist *headers, CURLM *multi, Question *q) {
     str_clear(&q->body);
     q->flooded = false;
+    *q->curl_said = 0;
     q->curl = curl_easy_init();
+    curl_easy_setopt(q->curl, CURLOPT_ERRORBUFFER, q->curl_said);
     curl_easy_setopt(q->curl, CURLOPT_URL, url);
     curl_easy_setopt(q->curl, CURLOPT_HTTPHEADER, headers);
     if (s->user) curl_easy_setopt(q->curl, CURLOPT_USERPWD, s->user);
@@ -105,8 +110,36 @@ static void begin(const JudgeServer *s, const char *url, struct curl_slist *head
     curl_multi_add_handle(multi, q->curl);
 }
 
+// Writes stars over a secret that a server sent back.
+static void hide(Str *text, const char *secret) {
+    size_t n = secret ? strlen(secret) : 0;
+    for (char *at = text->s; n && at && (at = strstr(at, secret)); at += n) memset(at, '*', n);
+}
+
+// Says why a request has no answer: what the server replied, or what kept it from that.
+static void say_cause(const JudgeServer *s, Question *q, CURLcode result, long status) {
+    str_clear(&q->cause);
+    if (q->flooded) str_printf(&q->cause, "the reply has more than %d bytes", BODY_MAX);
+    else if (result != CURLE_OK) {
+        str_puts(&q->cause, *q->curl_said ? q->curl_said : curl_easy_strerror(result));
+    } else {
+        str_printf(&q->cause, "HTTP status %ld%s", status,
+                   status == 200                    ? ", but no text at choices[0].message.content"
+                   : status == 401 || status == 403 ? " (look at GRPO_JUDGE_KEY or GRPO_JUDGE_USER)"
+                   : status == 404                  ? " (look at url, which goes up to /v1 or the like, and at model)"
+                                                    : "");
+        size_t cut = q->body.n < SHOWN ? q->body.n : SHOWN;
+        while (cut && cut < q->body.n && (q->body.s[cut] & 0xc0) == 0x80) cut--;
+        if (!cut) str_puts(&q->cause, "; the reply is empty");
+        else str_printf(&q->cause, "; the reply %s: %.*s", cut < q->body.n ? "begins" : "is", (int)cut, q->body.s);
+    }
+    hide(&q->cause, s->key);
+    const char *colon = s->user ? strchr(s->user, ':') : NULL;
+    hide(&q->cause, colon ? colon + 1 : NULL);
+}
+
 // Judges one finished request. Where the failure may be temporary, the question is left undone.
-static void end(CURLM *multi, Question *q, CURLcode result) {
+static void end(const JudgeServer *s, CURLM *multi, Question *q, CURLcode result) {
     long status = 0;
     curl_easy_getinfo(q->curl, CURLINFO_RESPONSE_CODE, &status);
     curl_multi_remove_handle(multi, q->curl);
@@ -114,12 +147,12 @@ static void end(CURLM *multi, Question *q, CURLcode result) {
     q->curl = NULL;
     if (result == CURLE_OK && status == 200) {
         q->text = reply_text(&q->body);
+        if (!q->text) say_cause(s, q, result, status);
         q->fault = REWARD_BAD_REPLY;
         q->done = true;
         return;
     }
-    if (result == CURLE_OK) fprintf(stderr, "the server answered with status %ld\n", status);
-    else fprintf(stderr, "%s\n", curl_easy_strerror(result));
+    say_cause(s, q, result, status);
     q->fault = q->flooded                            ? REWARD_FLOOD
                : result == CURLE_OPERATION_TIMEDOUT  ? REWARD_TIMEOUT
                : result != CURLE_OK || status >= 500 ? REWARD_CRASH
@@ -145,7 +178,7 @@ static void ask_all(const JudgeServer *s, const char *url, struct curl_slist *he
             Question *of = NULL;
             if (m->msg != CURLMSG_DONE) continue;
             curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&of);
-            end(multi, of, m->data.result);
+            end(s, multi, of, m->data.result);
             running--;
         }
         if (running) curl_multi_poll(multi, NULL, 0, 100, NULL);
@@ -173,16 +206,22 @@ static void answer(const JudgeServer *s, const char *url, struct curl_slist *hea
         if (round) usleep((unsigned)pause_ms(round - 1) * 1000);
         ask_all(s, url, headers, q, n);
     }
-    json_t *replies = json_array(), *faults = json_array();
+    json_t *replies = json_array(), *faults = json_array(), *causes = json_array();
     for (int i = 0; i < n; i++) {
         json_array_append_new(replies, q[i].text ? json_string(q[i].text) : json_null());
         json_array_append_new(faults, q[i].text ? json_null() : json_string(reward_fault_name[q[i].fault]));
+        Str cause = {0}; // by way of str_json, which mends what is no UTF-8
+        if (q[i].text || !q[i].cause.n) str_puts(&cause, "null");
+        else str_json(&cause, q[i].cause.s, q[i].cause.n);
+        json_array_append_new(causes, json_loadb(cause.s, cause.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL));
+        str_free(&cause);
         free(q[i].request);
         free(q[i].text);
         str_free(&q[i].body);
+        str_free(&q[i].cause);
     }
-    json_t *reply =
-        json_pack("{s:O, s:o, s:o}", "id", json_object_get(request, "id"), "replies", replies, "faults", faults);
+    json_t *reply = json_pack("{s:O, s:o, s:o, s:o}", "id", json_object_get(request, "id"), "replies", replies,
+                              "faults", faults, "causes", causes);
     char *line = reply ? json_dumps(reply, JSON_COMPACT) : NULL;
     if (line) fprintf(out, "%s\n", line);
     fflush(out);
