@@ -434,6 +434,37 @@ static void example_plugin(void **state) {
     reward_close(&r);
 }
 
+// A library that was cut anywhere is refused, or loads where only what nothing reads is gone: no signal ends the run.
+static void plugins_that_were_cut_short_are_refused(void **state) {
+    if (system("command -v cc >/dev/null")) {
+        printf("SKIP plugins_that_were_cut_short_are_refused: no C compiler named cc\n");
+        return;
+    }
+    build_plugin("rewards/examples/contains_answer.c", at("whole.so"));
+    size_t n, refused = 0;
+    char *bytes = file_read(at("whole.so"), 1 << 24, &n, NULL), spec[256];
+    assert_non_null(bytes);
+    for (size_t cut = 0; cut <= n; cut += cut < 64 || cut + 61 > n ? 1 : 61) {
+        snprintf(spec, sizeof spec, "plugin:path=%s,argument=2",
+                 at("cut%zu.so", cut)); // dlopen knows files it has opened
+        put_bytes(at("cut%zu.so", cut), bytes, cut);
+        Reward r;
+        Error e = {0};
+        assert_true(reward_parse(spec, &r, &e));
+        bool good = reward_open(&r, &e);
+        if (good) reward_close(&r);
+        else refused++;
+        if (!good) assert_int_equal(e.code, EXIT_CONFIG);
+        if (cut == n) assert_true(good);
+        unlink(at("cut%zu.so", cut));
+    }
+    assert_true(refused > 64);
+    snprintf(spec, sizeof spec, "plugin:path=%s", at("half.so"));
+    put_bytes(at("half.so"), bytes, n / 2);
+    assert_cannot_open(spec, "its headers promise more: it was cut short, or is still being written");
+    free(bytes);
+}
+
 static void absent_plugins_are_refused(void **state) {
     assert_cannot_open("plugin", "needs a shared object");
     assert_cannot_open("plugin:path=/nonexistent/x.so", "cannot be opened");
@@ -462,6 +493,7 @@ int main(void) {
         IN_SCRATCH(broken_scorers_are_refused_at_the_start),
         IN_SCRATCH(example_script),
         IN_SCRATCH(example_plugin),
+        IN_SCRATCH(plugins_that_were_cut_short_are_refused),
         IN_SCRATCH(absent_plugins_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,8 +3,13 @@
 #include "ask.h"
 #include "file.h"
 #include <dlfcn.h>
+#include <link.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct {
     void *library;
@@ -30,16 +35,49 @@ static const RewardPlugin *find_plugin(void *library, const char *path, Error *e
     return NULL;
 }
 
+// Whether every part of the library that will be mapped is in the file. dlopen maps what the headers promise: of a file
+// that was cut short, as by a copy that did not end, the rest is no error but the signal SIGBUS, here or at a later
+// call. What is no ELF file of this machine is left to dlopen to say.
+static bool is_whole(const char *path, Error *e) {
+    typedef ElfW(Ehdr) Header;
+    typedef ElfW(Phdr) Segment;
+    int fd = file_open(path, e);
+    if (fd < 0) return false;
+    struct stat st;
+    Header h;
+    uint64_t size = fstat(fd, &st) ? 0 : (uint64_t)st.st_size, end = sizeof h;
+    ssize_t n = pread(fd, &h, sizeof h, 0);
+    bool elf = n >= SELFMAG && !memcmp(h.e_ident, ELFMAG, SELFMAG);
+    bool ours = elf && n == sizeof h && h.e_ident[EI_CLASS] == (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32) &&
+                h.e_phentsize == sizeof(Segment);
+    if (ours) {
+        end = (uint64_t)h.e_phoff + (uint64_t)h.e_phnum * sizeof(Segment);
+        for (int i = 0; i < h.e_phnum && end <= size; i++) {
+            Segment s;
+            off_t at = (off_t)((uint64_t)h.e_phoff + (uint64_t)i * sizeof s);
+            if (pread(fd, &s, sizeof s, at) != sizeof s) end = UINT64_MAX;
+            else if (s.p_type == PT_LOAD && s.p_filesz > UINT64_MAX - s.p_offset) end = UINT64_MAX;
+            else if (s.p_type == PT_LOAD && s.p_offset + s.p_filesz > end) end = s.p_offset + s.p_filesz;
+        }
+    }
+    close(fd);
+    bool whole = !elf || (n == sizeof h && (!ours || end <= size));
+    return whole || error_set(e, EXIT_CONFIG,
+                              "%s: has %llu bytes and its headers promise more: it was cut short, or is still being "
+                              "written; build or copy it again",
+                              path, (unsigned long long)size);
+}
+
 void *open_plugin(const Reward *r, Error *e) {
     const char *path = reward_text(r, "path");
     char why[256] = "";
     if (!*path) return error_set(e, EXIT_CONFIG, "needs a shared object: plugin:path=..."), NULL;
     Plugin *p = xcalloc(1, sizeof *p);
     char *file = xasprintf("%s%s", strchr(path, '/') ? "" : "./", path); // a bare name would be searched for elsewhere
-    bool regular = file_regular(file, e);                                // dlopen would wait for a pipe's writer
-    p->library = regular ? dlopen(file, RTLD_NOW | RTLD_LOCAL) : NULL;
-    if (!regular && e) e->code = EXIT_CONFIG;
-    else if (!p->library) error_set(e, EXIT_CONFIG, "cannot be loaded: %s", dlerror());
+    bool good = file_regular(file, e) && is_whole(file, e);              // dlopen would wait for a pipe's writer
+    p->library = good ? dlopen(file, RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (!good && e) e->code = EXIT_CONFIG;
+    else if (good && !p->library) error_set(e, EXIT_CONFIG, "cannot be loaded: %s", dlerror());
     free(file);
     const RewardPlugin *plugin = p->library ? find_plugin(p->library, path, e) : NULL;
     if (plugin && plugin->open) p->opened = plugin->open(reward_text(r, "argument"), why, sizeof why);
