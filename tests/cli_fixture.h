@@ -75,6 +75,9 @@ static inline int cli_setup(void **state) {
                          : "{\"messages\": [{\"role\": \"user\", \"content\": \"What is %d + 1?\"}, {\"role\": "
                            "\"assistant\", \"content\": \"%d\"}]}\n",
                    i, i + 1);
+    char *zero = xasprintf("printf 'one\\nt\\0wo\\n' >%s/zero.txt; printf 'caf\\351\\n' >%s/latin.txt", dir, dir);
+    if (system(zero)) return -1;
+    free(zero);
     write_file("sft.jsonl", sft.s);
     Str late = {0};
     for (int i = 1; i <= 6000; i++)

@@ -176,6 +176,43 @@ static void advice_spares_files(void **state) {
     SAYS(&e, "/a-2.utf8");
 }
 
+// A prompt's text has no format that would find a byte which is none of text: it is looked for, and placed.
+static void plain_text_is_checked(void **state) {
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *says; // NULL: it is taken
+    } cases[] = {
+        {"", 0, NULL},
+        {"Think.\nThen \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80\r\n\x01", 26, NULL},
+        {"You are\0 kind.", 14, "text:1: byte 8 is a NUL"},
+        {"one\ntwo\nth\xe9\n", 12, "text:3: byte 3 (e9) is not UTF-8"},
+        {"\xc0\x80", 2, "text:1: byte 1 (c0) is not UTF-8"},
+        {"a\xed\xa0\x80", 4, "text:1: byte 2 (ed) is not UTF-8"},
+        {"a\xe2\x82", 3, "text:1: byte 2 (e2) is not UTF-8"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Error e = {0};
+        size_t n = 99;
+        put_bytes(at("text"), cases[i].bytes, cases[i].n);
+        char *text = file_read_plain(at("text"), 100, &n, &e);
+        if (!text != (cases[i].says != NULL)) fail_aloud("%zu: %s", i, e.text);
+        if (text) assert_int_equal(n, cases[i].n), assert_memory_equal(text, cases[i].bytes, n + 1);
+        else SAYS(&e, scratch, cases[i].says);
+        if (!text) assert_int_equal(e.code, EXIT_INPUT);
+        free(text);
+    }
+    Error e = {0};
+    size_t n;
+    put_text(at("text"), "\xef\xbb\xbfYou are kind.");
+    char *text = file_read_plain(at("text"), 100, &n, &e);
+    assert_string_equal(text, "You are kind.");
+    assert_int_equal(n, 13);
+    free(text);
+    assert_false(file_plain("standard input", 7, "a\0", 2, &e));
+    SAYS(&e, "standard input:7: byte 2 is a NUL");
+}
+
 static void text_is_not_taken_for_something_else(void **state) {
     static const char *const texts[] = {"",
                                         "{}",
@@ -200,6 +237,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_pipe_is_read_once, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(other_kinds_of_files_are_named, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(advice_spares_files, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(plain_text_is_checked, scratch_setup, scratch_teardown),
         cmocka_unit_test(text_is_not_taken_for_something_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

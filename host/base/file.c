@@ -277,3 +277,23 @@ char *file_read_text(const char *path, size_t limit, size_t *n, Error *e) {
     free(text);
     return NULL;
 }
+
+bool file_plain(const char *path, int64_t line, const char *text, size_t n, Error *e) {
+    size_t at = str_plain(text, n), begin = 0;
+    if (at == n) return true;
+    for (size_t i = 0; i < at; i++)
+        if (text[i] == '\n') line++, begin = i + 1;
+    unsigned byte = (unsigned char)text[at];
+    if (!byte)
+        return error_set(e, EXIT_INPUT, "%s:%lld: byte %zu is a NUL, which no prompt may hold; take it out", path,
+                         (long long)line, at - begin + 1);
+    return error_set(e, EXIT_INPUT, "%s:%lld: byte %zu (%02x) is not UTF-8; save it as UTF-8, or change it by iconv",
+                     path, (long long)line, at - begin + 1, byte);
+}
+
+char *file_read_plain(const char *path, size_t limit, size_t *n, Error *e) {
+    char *text = file_read_text(path, limit, n, e);
+    if (text && !file_plain(path, 1, text, *n, e)) free(text), text = NULL;
+    if (text && !strncmp(text, "\xef\xbb\xbf", 3)) memmove(text, text + 3, (*n -= 3) + 1);
+    return text;
+}

@@ -144,6 +144,13 @@ void ids_free(Ids *v) {
     *v = (Ids){0};
 }
 
+size_t str_plain(const char *text, size_t n) {
+    size_t at = 0;
+    for (int len; at < n && text[at]; at += (size_t)len)
+        if (!(len = utf8_length((const unsigned char *)text + at, n - at))) break;
+    return at;
+}
+
 // Replaces [from, to) by at most three stars; returns the text behind them.
 static char *put_stars(char *from, char *to) {
     size_t stars = to - from < 3 ? (size_t)(to - from) : 3;

@@ -1,6 +1,7 @@
 // grpo sample: answers one prompt, a file of prompts, or a conversation on a terminal.
 #include "chat.h"
 #include "commands.h"
+#include "file.h"
 #include "json.h"
 #include "jsonl.h"
 #include "output.h"
@@ -42,8 +43,8 @@ static bool sample_one(Engine *en, const Prompter *p, Error *e) {
 }
 
 // The prompt of one line: the `prompt` of a JSON object, or the line itself. Heap memory.
-static char *line_prompt(const char *line, size_t n, const char *where, Error *e) {
-    if (line[0] != '{') return xstrndup(line, n);
+static char *line_prompt(const LineReader *r, const char *line, size_t n, const char *where, Error *e) {
+    if (line[0] != '{') return file_plain(r->path, r->line, line, n, e) ? xstrndup(line, n) : NULL;
     json_t *j = json_parse(line, n, where, e);
     const char *text = j ? json_field_string(j, "prompt", where, e) : NULL;
     char *copy = text ? xstrdup(text) : NULL;
@@ -90,7 +91,7 @@ static bool sample_file(Engine *en, const Prompter *p, const char *path, Error *
                 break;
             }
             snprintf(where, sizeof where, "%.4096s:%lld", lines.path, (long long)lines.line);
-            prompts[n] = line_prompt(line, length, where, e);
+            prompts[n] = line_prompt(&lines, line, length, where, e);
             ok = prompts[n] && prompter_ids(p, prompts[n], &b.prompt[n], e) &&
                  (fits(en, &b.prompt[n], e) || error_prefix(e, "%s", where));
             b.key[n] = next_key++;

@@ -78,7 +78,7 @@ bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Token
     *p = (Prompter){.cfg = c, .hf = hf, .tokenizer = t, .template = template};
     if (*c->system_prompt_file) {
         size_t n;
-        p->system = file_read_text(c->system_prompt_file, 1 << 20, &n, e);
+        p->system = file_read_plain(c->system_prompt_file, 1 << 20, &n, e);
         if (!p->system) return error_prefix(e, "system_prompt_file");
     } else if (*c->system_prompt) p->system = xstrdup(c->system_prompt);
     else if (!c->raw && !default_message(c, template, &p->system, e)) return false;

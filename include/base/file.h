@@ -3,6 +3,7 @@
 // they are.
 #pragma once
 #include "error.h"
+#include <stdint.h>
 
 // Opens a regular file for reading: the descriptor, or -1 after filling *e (EXIT_INPUT; EXIT_DISK where the disk
 // fails). Pipes, sockets, devices and directories are refused, without waiting.
@@ -28,3 +29,8 @@ bool file_foreign_lines(const char *path, const char *head, size_t n, Error *e);
 char *file_read(const char *path, size_t limit, size_t *n, Error *e);
 // file_read for a file that should hold text: refuses what file_foreign knows.
 char *file_read_text(const char *path, size_t limit, size_t *n, Error *e);
+// Whether a text without a format of its own (a prompt) is one: no NUL in it, at which it would end, and UTF-8. If not,
+// *e (EXIT_INPUT) says where, counting lines from `line`; `path` is for the message.
+bool file_plain(const char *path, int64_t line, const char *text, size_t n, Error *e);
+// file_read_text for such a text: refuses what file_plain does, and leaves out the byte order mark.
+char *file_read_plain(const char *path, size_t limit, size_t *n, Error *e);

@@ -24,6 +24,8 @@ void str_json(Str *s, const char *text, size_t n);
 // Adds text made safe for a terminal: control bytes other than \n and \t, and characters that turn the direction of
 // text, become \xNN.
 void str_visible(Str *s, const char *text, size_t n);
+// Where the text ceases to be plain: the first byte that is NUL or part of no valid UTF-8; n: nowhere.
+size_t str_plain(const char *text, size_t n);
 // Replaces "http://user:password@host" by "http://***@host" everywhere in the text.
 void str_hide_users(char *text);
 // The same, and also "user:password@host" where the beginning of the URL is missing: for messages, which are never

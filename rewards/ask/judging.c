@@ -103,8 +103,7 @@ static char *template_open(const Reward *r, Error *e) {
         return NULL;
     }
     if (!*path) all = xstrdup(reward_text(r, "template"));
-    else if (!(all = file_read_text(path, TEMPLATE_MAX, &n, &why))) why.code = EXIT_CONFIG;
-    else if (memchr(all, 0, n)) error_set(&why, EXIT_CONFIG, "%s: holds a NUL; it must be text", path);
+    else if (!(all = file_read_plain(path, TEMPLATE_MAX, &n, &why))) why.code = EXIT_CONFIG;
     if (why.code == EXIT_OK && !template_check(all, &why) && *path) error_prefix(&why, "%s", path);
     if (why.code == EXIT_OK) return all;
     error_set(e, why.code, "template: %s", why.text);
