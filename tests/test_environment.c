@@ -88,8 +88,10 @@ static void variables_and_limits(void **state) {
         {"ulimit -s 128;", EXIT_MEMORY, "a stack may grow to 128 KiB here"},
         {"ulimit -Ss 64;", 0, ""},
         {"ulimit -s unlimited;", 0, ""},
-        {"ulimit -v 90000;", EXIT_MEMORY, "memory"},
-        {"ulimit -d 20000;", EXIT_MEMORY, "memory"},
+        {"ulimit -v 90000;", EXIT_MEMORY,
+         "this process is limited to 87 MiB, whatever else is free: allow more (ulimit -v)"},
+        {"ulimit -d 20000;", EXIT_MEMORY,
+         "this process is limited to 19 MiB, whatever else is free: allow more (ulimit -d)"},
         {"ulimit -n 6;", 0, ""},
     };
     Str out = {0}, err = {0}, right = {0};
@@ -134,6 +136,24 @@ static void a_bound_first_thread_binds_no_other(void **state) {
     "$G train model=models/tiny init=random dtype=f32 chat_template=r1-zero max_prompt_length=96 "                     \
     "max_completion_length=12 num_generations=4 per_device_train_batch_size=4 gradient_accumulation_steps=1 "          \
     "save_steps=2 progress=plain rewards=xmlcount threads=1 train_file=$D/train.jsonl output_dir=$D/run "
+
+// What runs within a limit runs within every larger one: nothing reserves a share of it for each thread.
+static void more_address_space_is_never_too_little(void **state) {
+    Str out = {0}, err = {0};
+    int least = 0;
+    for (int kib = 100000; kib <= 300000 && !sanitized; kib += 20000) {
+        char *line = xasprintf("rm -rf $D/run; ulimit -v %d; " TRAIN "reward_threads=4 max_steps=1", kib);
+        int code = shell(line, &out, &err);
+        free(line);
+        if (never_started(code, &err, "ulimit -v")) continue;
+        if (!code && !least) least = kib;
+        if (code && least) fail_msg("enough: %d KiB; too little: %d KiB: %s", least, kib, err.s);
+        if (code && (code != EXIT_MEMORY || !strstr(err.s, "ulimit -v") || strstr(err.s, "end them")))
+            fail_msg("%d: %d: %s", kib, code, err.s);
+    }
+    assert_true(sanitized || least);
+    str_free(&out), str_free(&err);
+}
 
 static void closed_descriptors_are_nobodys_file(void **state) {
     static const char *const closed[] = {">&-", ">&- 2>&-", "<&- >&- 2>&-"};
@@ -305,6 +325,7 @@ int main(void) {
     clear_launchers();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(variables_and_limits),
+        cmocka_unit_test(more_address_space_is_never_too_little),
         cmocka_unit_test(a_bound_first_thread_binds_no_other),
         cmocka_unit_test(closed_descriptors_are_nobodys_file),
         cmocka_unit_test(the_least_stacks_train),

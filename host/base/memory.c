@@ -17,10 +17,42 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static bool (*may_speak)(ExitCode code, Error *e);
 void memory_ask_who_speaks(bool (*ask)(ExitCode code, Error *e)) { may_speak = ask; }
+
+// The first limit of this process that is set: MiB of it, and its option of ulimit; NULL: none is.
+static const char *own_limit(unsigned long long *mib) {
+    static const struct {
+        __rlimit_resource_t which;
+        const char *option;
+    } all[] = {{RLIMIT_AS, "-v"}, {RLIMIT_DATA, "-d"}};
+    struct rlimit r;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (!getrlimit(all[i].which, &r) && r.rlim_cur != RLIM_INFINITY) {
+            *mib = (unsigned long long)r.rlim_cur >> 20;
+            return all[i].option;
+        }
+    return NULL;
+}
+
+void memory_name_limit(Error *e) {
+    unsigned long long mib;
+    const char *option = e->code == EXIT_MEMORY ? own_limit(&mib) : NULL;
+    char named[16];
+    snprintf(named, sizeof named, "ulimit %s", option ? option : "");
+    size_t n = strlen(e->text);
+    if (option && !strstr(e->text, named))
+        snprintf(e->text + n, sizeof e->text - n,
+                 "; this process is limited to %llu MiB, whatever else is free: allow more (%s)", mib, named);
+}
+
+void memory_spare_limit(void) {
+    unsigned long long mib;
+    if (own_limit(&mib)) mallopt(M_ARENA_MAX, 1);
+}
 
 // Uses no stream, no lock, no exit handler, and nothing that allocates: any of them may be what ran out of memory.
 _Noreturn void out_of_memory(const char *fmt, ...) {
@@ -35,7 +67,10 @@ _Noreturn void out_of_memory(const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    snprintf(e.text, sizeof e.text, "out of memory: %s; close other programs or use a smaller batch", what);
+    unsigned long long mib;
+    snprintf(e.text, sizeof e.text, "out of memory: %s; %suse a smaller batch", what,
+             own_limit(&mib) ? "" : "close other programs or ");
+    memory_name_limit(&e);
     if (again || !may_speak || may_speak(EXIT_MEMORY, &e)) {
         size_t n = (size_t)snprintf(line, sizeof line, "grpo: error: %s\n", e.text);
         output_write(STDERR_FILENO, line, n);

@@ -144,6 +144,7 @@ bool program_begin(char **argv, Error *e) {
     settings_explain();
     if (!threads_check(e)) return false;
     spin_less(argv);
+    memory_spare_limit();
     machine_memory(1); // asked first, before the run takes its share
     return true;
 }

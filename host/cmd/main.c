@@ -93,5 +93,6 @@ int main(int argc, char **argv) {
     Error e = {0};
     ExitCode code = program_begin(argv, &e) ? run(argc, argv, &e) : e.code;
     code = program_flush(code, &e);
+    memory_name_limit(&e);
     return !*e.text || ranks_speak(code, &e) ? program_end("grpo", code, &e) : (int)code;
 }

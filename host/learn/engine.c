@@ -275,8 +275,11 @@ static bool no_memory(const Engine *en, Error *e) {
     char *table = plan_table(en);
     size_t need;
     MemoryLimit have;
+    bool fits = plan_fits(en, &need, &have), limited = have.own && computes_on_host(en); // by ulimit
     error_set(e, EXIT_MEMORY, "not enough memory for this run%s\n%s",
-              plan_fits(en, &need, &have) ? ": it would fit if other programs did not hold so much; end them" : "",
+              !fits     ? ""
+              : limited ? ": it would fit if libraries and threads took nothing of this process's limit; raise it"
+                        : ": it would fit if other programs did not hold so much; end them",
               table);
     free(table);
     return false;

@@ -59,6 +59,11 @@ _Noreturn void die(const char *fmt, ...) PRINTF_LIKE(1, 2);
 _Noreturn void out_of_memory(const char *what, ...) PRINTF_LIKE(1, 2);
 // Sets who is asked before that line is printed (ranks_speak): of several ranks only one prints it.
 void memory_ask_who_speaks(bool (*ask)(ExitCode code, Error *e));
+// Where an error is of memory, and a limit of this process is what refuses it (ulimit -v, ulimit -d), says so at its
+// end, unless it names the limit already: closing other programs would not help.
+void memory_name_limit(Error *e);
+// Where such a limit is set, keeps the C library from reserving 64 MiB of it for each thread.
+void memory_spare_limit(void);
 // malloc and friends of our own code.
 void *xmalloc(size_t bytes);
 void *xcalloc(size_t count, size_t bytes);
