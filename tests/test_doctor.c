@@ -194,6 +194,17 @@ static void data_and_output(void **state) {
     FINDS(EXIT_DISK, "FAIL", "output_dir", "cannot write", "train_file=@/rows.jsonl", "output_dir=@/rows.jsonl/out");
 }
 
+static void rewards_are_opened(void **state) {
+    put("half.so", "\x7f"
+                   "ELF");
+    FINDS(EXIT_CONFIG, "FAIL", "rewards", "plugin: ", "rewards=plugin:path=@/none.so");
+    FINDS(EXIT_CONFIG, "FAIL", "rewards", "was cut short", "rewards=xmlcount,plugin:path=@/half.so");
+    FINDS(EXIT_CONFIG, "FAIL", "rewards", "external: ", "rewards=external:command=/nowhere/program");
+    FINDS(EXIT_CONFIG, "FAIL", "rewards", "regex: ", "rewards=regex:pattern=(");
+    FINDS(EXIT_CONFIG, "FAIL", "eval_grader", "external: ", "eval_grader=external:command=/nowhere/program");
+    FINDS(EXIT_OK, "OK", "rewards", "regex can be used", "rewards=xmlcount,regex:pattern=a");
+}
+
 static void configuration_comes_first(void **state) {
     Error e = {0};
     char *args[] = {"beta=x"};
@@ -206,6 +217,7 @@ int main(void) {
         cmocka_unit_test(machine_and_model),         cmocka_unit_test(a_head_of_its_own_is_counted),
         cmocka_unit_test(what_counted_is_said),      cmocka_unit_test(data_and_output),
         cmocka_unit_test(configuration_comes_first), cmocka_unit_test(ends_are_looked_for_where_others_do),
+        cmocka_unit_test(rewards_are_opened),
     };
     return cmocka_run_group_tests_name("doctor", tests, make_folder, remove_folder);
 }

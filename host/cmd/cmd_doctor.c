@@ -261,6 +261,26 @@ static void check_data(Checkup *r, const Config *c, Tokenizer *t) {
     if (have_prompter) prompter_close(&p);
 }
 
+// ---- rewards -----------------------------------------------------------------------------------------------------
+
+// Starts what each reward needs, as a run would: its program, its library, its sandbox, its template. Models behind
+// rewards are described with the plan; a judge's server is not asked.
+static void check_rewards(Checkup *r, Rewards *rw) {
+    for (int k = 0; k <= rw->n; k++) {
+        Reward *one = k < rw->n ? &rw->reward[k] : &rw->grader;
+        Error e = {0};
+        if (!one->info || !one->info->open) continue;
+        if (!reward_open(one, &e)) {
+            fail(r, k < rw->n ? "rewards" : "eval_grader", &e);
+            continue;
+        }
+        const char *program = reward_program(one);
+        say(r, FINDING_OK, k < rw->n ? "rewards" : "eval_grader", "%s%s%s can be used", one->name, *program ? ": " : "",
+            program);
+        reward_close(one);
+    }
+}
+
 // ---- room --------------------------------------------------------------------------------------------------------
 
 static void check_memory(Checkup *r, const Config *c, const Rewards *rw, Learner *l) {
@@ -330,6 +350,7 @@ static void check_config(Checkup *r, const Config *c) {
     Tokenizer *t = *c->model || *c->tokenizer ? check_tokenizer(r, c, model ? &hf : NULL) : NULL;
     if (t && !c->raw) check_template(r, c, t, model ? &hf : NULL);
     check_data(r, c, t);
+    check_rewards(r, &rw);
     if (model) check_memory(r, c, &rw, &l);
     if (c->train_file.n) check_output(r, c, l.engine.cfg ? &l : NULL);
     learner_close(&l);
