@@ -140,6 +140,43 @@ static void shared_prompts_are_told_in_the_header(void **state) {
     }
 }
 
+// A question that loses its beginning, or is not asked, is not the question of the file: it is said before the first
+// step.
+static void long_prompts_are_counted(void **state) {
+    static const struct {
+        const char *args, *says; // NULL: nothing
+    } cases[] = {
+        {"train " TINY "train_file=$D/lengths.jsonl max_steps=1 output_dir=$D/long0 raw=true max_prompt_length=20",
+         "note: train_file: 2 of 5 prompts have more than max_prompt_length 20 tokens (the longest 60): they keep "
+         "their "
+         "last tokens, without the beginning"},
+        {"train " TINY "train_file=$D/lengths.jsonl max_steps=1 output_dir=$D/long1 raw=true max_prompt_length=20 "
+         "long_prompts=skip",
+         "2 of 5 prompts have more than max_prompt_length 20 tokens (the longest 60): they are left out "
+         "(long_prompts=skip)"},
+        {"eval " TINY "eval_file=$D/lengths.jsonl raw=true max_prompt_length=20 long_prompts=skip",
+         "note: eval_file: 2 of 5 prompts have more than max_prompt_length 20 tokens (the longest 60): they keep their "
+         "last tokens"},
+        {"train " TINY "train_file=$D/lengths.jsonl max_steps=1 output_dir=$D/long2 raw=true", NULL},
+    };
+    static const int tokens[] = {5, 40, 20, 60, 1};
+    Str rows = {0}, out = {0};
+    for (int i = 0; i < 5; i++) {
+        str_puts(&rows, "{\"question\": \"");
+        for (int k = 0; k < tokens[i]; k++) str_puts(&rows, "7");
+        str_puts(&rows, "\", \"answer\": \"#### 1\"}\n");
+    }
+    write_file("lengths.jsonl", rows.s);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *args = words(cases[i].args);
+        assert_int_equal(grpo(args, NULL, &out), 0);
+        const char *found = strstr(out.s, "have more than max_prompt_length");
+        if (!found != !cases[i].says || (found && !strstr(out.s, cases[i].says))) fail_msg("grpo %s: %s", args, out.s);
+        free(args);
+    }
+    str_free(&rows), str_free(&out);
+}
+
 // What only a run finds bad is left out at its start, and counted where it says what it has.
 static void bad_rows_are_counted_in_the_header(void **state) {
     char *args = words("train " TINY "raw=true bad_lines=skip train_file=$D/late.jsonl max_steps=1 output_dir=$D/late");
@@ -257,6 +294,7 @@ int main(void) {
         cmocka_unit_test(mistakes_are_one_clear_line),
         cmocka_unit_test(shared_prompts_are_told_in_the_header),
         cmocka_unit_test(stop_strings_against_rewards),
+        cmocka_unit_test(long_prompts_are_counted),
         cmocka_unit_test(bad_rows_are_counted_in_the_header),
         cmocka_unit_test(faults_of_rewards_are_shown),
     };

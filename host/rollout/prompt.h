@@ -7,6 +7,10 @@
 #include "mix.h"
 #include "tokenizer.h"
 
+// What the checks below saw of prompts over max_prompt_length; several threads count at once.
+typedef struct {
+    _Atomic int64_t prompts, longest; // how many; tokens of the longest
+} LongPrompts;
 typedef struct {
     const Config *cfg;
     const HfConfig *hf; // for the ids that end a completion
@@ -15,6 +19,7 @@ typedef struct {
     char *system;         // system message, or NULL for the template's own
     ChatExample *shown;   // [n_shown] examples before each question
     int n_shown;
+    LongPrompts *seen; // owned
 } Prompter;
 typedef enum { PROMPT_GOOD, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
 // Opens a prompter; its arguments must outlive it. False after filling *e.
@@ -31,6 +36,9 @@ PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e)
 // evaluations, where no prompt is too long.
 RowFate prompter_check(const void *prompter, const Row *row, Error *e);
 RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e);
+// Says in a note how many of the `rows` prompts checked since the last call were too long, if any, and what becomes of
+// them (`cut`: as in evaluations, whatever long_prompts is). `what`: the option that names their file.
+void prompter_note_long(const Prompter *p, const char *what, int64_t rows, bool cut);
 // Fills prompt p of the batch from the files' next usable row.
 bool prompter_next(const Prompter *pr, Mix *data, Batch *b, int p, Error *e);
 // Moves a row's question and gold into prompt p of the batch.

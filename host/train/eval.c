@@ -300,6 +300,7 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     Dataset *data = NULL;
     if (engine_prepare(&r, &c, e) && engine_prompter(&r, &pr, e))
         data = dataset_open(c.eval_file, &c, &(RowCheck){prompter_check_eval, &pr}, e);
+    if (data) prompter_note_long(&pr, "eval_file", dataset_rows(data), true);
     bool ok = data && rewards_select(&c, &rw, e) && rewards_open(&rw, e) && output_writable(c.eval_output, e);
     if (ok) rewards_note_stops(&rw, &c);
     if (ok) {

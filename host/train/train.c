@@ -24,9 +24,13 @@ static void count_steps(Trainer *t) {
 static bool open_data(Trainer *t, Error *e) {
     const Config *c = t->cfg;
     t->questions.data = mix_open(c, dataset_open, &(RowCheck){prompter_check, &t->questions.prompter}, e);
-    if (!t->questions.data || c->eval_steps <= 0) return t->questions.data;
+    if (!t->questions.data) return false;
+    prompter_note_long(&t->questions.prompter, "train_file", mix_rows(t->questions.data), false);
+    if (c->eval_steps <= 0) return true;
     t->questions.held_out = dataset_open(c->eval_file, c, &(RowCheck){prompter_check_eval, &t->questions.prompter}, e);
-    return t->questions.held_out != NULL;
+    if (!t->questions.held_out) return false;
+    prompter_note_long(&t->questions.prompter, "eval_file", dataset_rows(t->questions.held_out), true);
+    return true;
 }
 
 bool trainer_open(Trainer *t, const Config *c, Error *e) {
