@@ -60,6 +60,18 @@ static void mistakes_are_one_clear_line(void **state) {
         {"reward nonsense", 2, "xmlcount"},
         {"reward xmlcount $D/wide.jsonl", 3, "wide.jsonl:1: no string \"completion\""},
         {"plan model=$D/nomodel", 3, "nomodel"},
+        {"plan model=$D/ran", 3, "ran: is the output_dir of a run; give one of its checkpoints: "},
+        {"plan model=$D/ran/", 3, "/ran/step_12 is the newest"},
+        {"train " TINY "train_file=$D/train.jsonl rewards=reward_model:model=$D/ran", 3, "/ran/step_12 is the newest"},
+        {"train " TINY "train_file=$D/train.jsonl rewards=judge_model:model=$D/ran", 3, "/ran/step_12 is the newest"},
+        {"sample " TINY "prompt=a adapter=$D/ran", 3, "/ran/step_12 is the newest"},
+        {"train " TINY "train_file=$D/train.jsonl device=gpu", 2, "not `gpu`; did you mean `cuda`?"},
+        {"plan " TINY "dtype=float32x", 2, "dtype wants one of"},
+        {"plan " TINY "dtype=bfloat16", 2, "did you mean `bf16`?"},
+        {"train " TINY "train_file=$D/train.jsonl 'output_dir=~/runs'", 2,
+         "output_dir: `~/runs`: ~ stands for your directory in a shell alone; write the path in full, "},
+        {"train " TINY "'train_file=~/train.jsonl'", 2, "train_file: `~/train.jsonl`: ~ stands"},
+        {"plan 'model=~/m'", 2, "model: `~/m`: ~ stands"},
         {"plan " TINY "per_device_train_batch_size=3", 2, "num_generations"},
         {"config /nonexistent.yaml", 2, "nonexistent.yaml"},
         {"train /nonexistent.yaml", 2,
@@ -79,6 +91,9 @@ static void mistakes_are_one_clear_line(void **state) {
         {"sft " TINY "train_file=$D/roles.jsonl", 3, "roles.jsonl:2: messages[0]: the template r1-zero has no place"},
         {"sft " TINY "train_file=$D/turns.jsonl", 3, "turns.jsonl:1: messages[1]: no field \"content\""},
     };
+    char *made = words("mkdir -p $D/ran/step_2 $D/ran/step_12 $D/ran/step_9 $D/ran/step_99.tmp");
+    assert_int_equal(system(made), 0);
+    free(made);
     Str out = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *args = words(cases[i].args);

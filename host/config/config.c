@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <utf8proc.h>
 #include <stdio.h>
 
@@ -301,6 +302,16 @@ static void read_real(Reading *r, const Option *o, const YamlNode *v) {
     else *(double *)option_at(r->c, o) = x + 0.0; // -0 becomes 0
 }
 
+// The word of a list that other programs call so; NULL: none.
+static const char *by_other_name(const char *word, const TextList *list) {
+    static const char *const same[][2] = {{"gpu", "cuda"},    {"nvidia", "cuda"}, {"bfloat16", "bf16"},
+                                          {"float32", "f32"}, {"fp32", "f32"},    {"float", "f32"}};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        for (int k = 0; k < list->n && !strcasecmp(word, same[i][0]); k++)
+            if (!strcmp(list->item[k], same[i][1])) return list->item[k];
+    return NULL;
+}
+
 static void read_pick(Reading *r, const Option *o, const YamlNode *v) {
     const char *choice;
     int n;
@@ -311,7 +322,8 @@ static void read_pick(Reading *r, const Option *o, const YamlNode *v) {
         }
     TextList list = {0};
     for (int k = 0; (choice = option_choice(o, k, &n)); k++) list_add(&list, choice, (size_t)n);
-    const char *near = nearest_name(v->text, (const char *const *)list.item, list.n);
+    const char *near = by_other_name(v->text, &list);
+    if (!near) near = nearest_name(v->text, (const char *const *)list.item, list.n);
     problem_at_line(r, v->line, "%s wants one of %s, not `%.60s`%s%s%s", o->name, o->text, v->text,
                     near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
     list_clear(&list);

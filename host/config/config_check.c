@@ -8,6 +8,7 @@
 #include <string.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define problem problem_of
 
@@ -392,6 +393,34 @@ static bool sets_grpo(const Config *c) {
     return false;
 }
 
+// A shell expands ~ only where a word begins with it: not in model=~/m, nor in a file. Taken as it stands, a directory
+// called ~ would be made here.
+static void check_home(Reading *r, const char *option, const char *path) {
+    const char *home = getenv("HOME");
+    if (strncmp(path, "~/", 2) || !access("~", F_OK)) return;
+    problem(r, option, NULL, "%s: `%.200s`: ~ stands for your directory in a shell alone; write the path in full%s%s%s",
+            option, path, home && *home == '/' ? ", " : "", home && *home == '/' ? home : "",
+            home && *home == '/' ? path + 1 : "");
+}
+
+static void check_homes(Reading *r, const Config *c) {
+    const struct {
+        const char *option, *path;
+    } paths[] = {{"model", c->model},
+                 {"adapter", c->adapter},
+                 {"tokenizer", c->tokenizer},
+                 {"eval_file", c->eval_file},
+                 {"few_shot_file", c->few_shot_file},
+                 {"system_prompt_file", c->system_prompt_file},
+                 {"prompt_file", c->prompt_file},
+                 {"output_dir", c->output_dir},
+                 {"eval_output", c->eval_output},
+                 {"select_output", c->select_output},
+                 {"merge_output", c->merge_output}};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) check_home(r, paths[i].option, paths[i].path);
+    for (int i = 0; i < c->train_file.n; i++) check_home(r, "train_file", c->train_file.item[i].path);
+}
+
 void config_check(Reading *r, const char *command) {
     const Config *c = r->c;
     const Command *known = command_named(command);
@@ -401,6 +430,7 @@ void config_check(Reading *r, const char *command) {
     bool train = command ? command_reads(known, GROUP_grpo) : sets_grpo(c);
     check_any(r, c);
     check_files(r, c);
+    check_homes(r, c);
     if (learns) check_lora(r, c);
     check_rewards(r, c);
     check_grader(r, c);

@@ -3,6 +3,7 @@
 #include "config.h"
 #include "device.h"
 #include "fingerprint.h"
+#include "hf.h"
 #include "hf_fields.h"
 #include "safetensors.h"
 #include <math.h>
@@ -145,6 +146,7 @@ static bool weights_match(const SafeTensors *file, const Adapter *a, Error *e) {
 bool adapter_describe(const char *dir, AdapterSpec *s, Error *e) {
     SafeTensors file;
     *s = (AdapterSpec){0};
+    if (!adapter_is(dir) && hf_is_output_dir(dir, e)) return false;
     if (!config_read_spec(dir, s, e) || !weights_open(&file, dir, e)) return false;
     char middle[32];
     bool any = false;

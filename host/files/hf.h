@@ -21,6 +21,8 @@ typedef struct {
 // Reads both files of a model directory; refuses a model that the engine would not compute as transformers does (other
 // model types, sliding window in use ...).
 bool hf_config_read(const char *dir, HfConfig *out, Error *e);
+// Whether `dir` is where a run writes its checkpoints; then *e names the newest of them.
+bool hf_is_output_dir(const char *dir, Error *e);
 // Whether the model in `dir` has a row for every id of the tokenizer; false after filling *e.
 bool hf_tokenizer_fits(const HfConfig *hf, const char *dir, const Tokenizer *t, Error *e);
 // Makes of a causal model's configuration that of a model which scores texts, of the same shape. What pads is

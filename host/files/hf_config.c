@@ -3,6 +3,7 @@
 #include "hf.h"
 #include "file.h"
 #include "hf_fields.h"
+#include <dirent.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -220,6 +221,21 @@ static bool no_directory(const char *dir, Error *e) {
                      hub ? " --local-dir " : "", hub ? dir : "");
 }
 
+bool hf_is_output_dir(const char *dir, Error *e) {
+    DIR *d = opendir(dir);
+    long long newest = -1, step;
+    for (struct dirent *entry; d && (entry = readdir(d));) {
+        int end = -1;
+        if (sscanf(entry->d_name, "step_%18lld%n", &step, &end) == 1 && !entry->d_name[end] && step > newest)
+            newest = step;
+    }
+    if (d) closedir(d);
+    return newest >= 0 &&
+           !error_set(e, EXIT_INPUT,
+                      "%s: is the output_dir of a run; give one of its checkpoints: %s%sstep_%lld is the newest", dir,
+                      dir, dir[strlen(dir) - 1] == '/' ? "" : "/", newest);
+}
+
 bool hf_tokenizer_fits(const HfConfig *hf, const char *dir, const Tokenizer *t, Error *e) {
     return tokenizer_size(t) <= hf->dims.V ||
            error_set(e, EXIT_INPUT,
@@ -239,7 +255,8 @@ bool hf_config_read(const char *dir, HfConfig *out, Error *e) {
     struct stat s;
     if (stat(dir, &s) || !S_ISDIR(s.st_mode)) return no_directory(dir, e);
     char *config = xasprintf("%s/config.json", dir), *generation = xasprintf("%s/generation_config.json", dir);
-    bool ok = config_fields(config, out, e) && generation_fields(generation, out, e);
+    bool ok = (!access(config, F_OK) || !hf_is_output_dir(dir, e)) && config_fields(config, out, e) &&
+              generation_fields(generation, out, e);
     free(config);
     free(generation);
     return ok;
