@@ -403,6 +403,8 @@ static void mistakes_are_said(void **state) {
         {"{\"prompt\": \"a\", \"chosen\": \"b\"}", "",
          "pairs.jsonl:1: \"rejected\" is neither a text nor a list of messages", EXIT_INPUT},
         {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": [1]}", "", "pairs.jsonl:1", EXIT_INPUT},
+        {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\", \"margin\": 1e300}", "",
+         "\"margin\" is 1e+300, more than", EXIT_INPUT},
         {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\", \"margin\": \"1\"}", "",
          "\"margin\" is no number", EXIT_INPUT},
         {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": [{\"role\": \"assistant\", \"content\": \"c\"}]}",

@@ -223,7 +223,21 @@ static void steps_that_are_not_finite_end_a_run(void **state) {
                              "lr_scheduler_type=constant",
                              &e),
                      EXIT_NUMERIC);
-    assert_non_null(strstr(e.text, "3 steps in a row were not finite"));
+    assert_non_null(strstr(e.text, "3 steps in a row were not finite (the last: "));
+    assert_non_null(strstr(e.text, "the gradient of model.")); // the first tensor at fault
+    assert_non_null(strstr(e.text, ".weight) and changed nothing; lower learning_rate, or look at the data of step "));
+    char *path = xasprintf("%s/ruined/metrics.jsonl", dir), *text;
+    size_t n;
+    assert_non_null(text = file_read(path, 1 << 20, &n, &e)); // the last of them is logged, too
+    int skipped = 0;
+    for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        json_t *row = json_loads(line, 0, NULL), *count = json_object_get(row, "skipped");
+        skipped += count != NULL;
+        if (count) assert_int_equal(json_integer_value(count), skipped);
+        json_decref(row);
+    }
+    assert_int_equal(skipped, 3);
+    free(path), free(text);
     for (int step = 1; step <= 60; step++) assert_false(saved("ruined", step));
 }
 

@@ -46,10 +46,13 @@ bool error_prefix(Error *e, const char *fmt, ...) {
 const char *error_open(int number) {
     static _Thread_local char text[160];
     snprintf(text, sizeof text, "%s%s", strerror(number),
-             number == ENOENT   ? "; check the path, which counts from the directory you are in"
-             : number == EACCES ? "; give yourself the right to read it (chmod, chown)"
-             : number == EMFILE ? "; allow more open files (ulimit -n)"
-                                : "");
+             number == ENOENT                    ? "; check the path, which counts from the directory you are in"
+             : number == EACCES                  ? "; give yourself the right to read it (chmod, chown)"
+             : number == EMFILE                  ? "; allow more open files (ulimit -n)"
+             : number == ENOTDIR                 ? "; a part of the path is a file, not a directory"
+             : number == ELOOP                   ? "; its links lead in a circle"
+             : number == ESTALE || number == EIO ? "; the disk or the network under it fails: see dmesg"
+                                                 : "");
     return text;
 }
 
@@ -63,7 +66,8 @@ const char *error_write(int number) {
         snprintf(text, sizeof text, "%s%s", strerror(number),
                  number == EDQUOT   ? "; remove some of your files there, or ask for more (quota -s shows it)"
                  : number == ENOENT ? "; make the directory first (mkdir -p)"
-                                    : "");
+                 : number == EACCES || number == EPERM ? "; you may not write there (ls -ld shows whose it is)"
+                                                       : "");
     return text;
 }
 

@@ -49,8 +49,11 @@ static bool find_gold(const char *answer, const char *marker, const char *where,
     if (mark.n > 0) {
         size_t at = text_find_last(t, mark);
         if (at == TEXT_NONE)
-            return error_set(e, EXIT_INPUT, "%s: the answer has no \"%s\" before its result (answer_marker)", where,
-                             marker);
+            return error_set(
+                e, EXIT_INPUT,
+                "%s: the answer has no \"%s\" before its result; set answer_marker to what stands there, or "
+                "answer_marker= where the whole answer is the result",
+                where, marker);
         t = text_from(t, at + mark.n);
     }
     *gold = text_strip(t);

@@ -51,6 +51,8 @@ bool pair_read(const PairReader *r, const json_t *row, Pair *p, Error *e) {
     if (margin && !json_is_null(margin) && !json_is_number(margin))
         return error_set(e, EXIT_INPUT, "\"margin\" is no number");
     p->margin = json_number_value(margin);
+    if (!isfinite((float)p->margin))
+        return error_set(e, EXIT_INPUT, "\"margin\" is %g, more than a difference of scores can be", p->margin);
     return read_text(r, row, c->chosen_field, &p->chosen, e) && read_text(r, row, c->rejected_field, &p->rejected, e) &&
            short_enough(r, c->chosen_field, &p->chosen, e) && short_enough(r, c->rejected_field, &p->rejected, e);
 }

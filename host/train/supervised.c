@@ -8,6 +8,7 @@
 #include "signals.h"
 #include "train_commands.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 bool max_length_fits(const Config *c, const HfConfig *hf, Error *e) {
@@ -37,15 +38,16 @@ bool supervised_update(Supervised *s, double start, double loss, double accuracy
                           .loss = loss,
                           .tokens_per_second = (double)tokens / (clock_seconds() - start)};
     progress_step(s->report.progress, s->state.step, &shown);
-    if (!good)
-        run_say_skipped(&s->state,
-                        !isfinite(loss) ? "the loss"
-                        : bad           ? bad
-                                        : "the gradient's norm",
-                        s->report.progress);
-    if (s->state.skipped >= s->cfg->max_bad_steps)
-        return error_set(e, EXIT_NUMERIC, "%lld steps in a row were not finite; lower learning_rate",
-                         (long long)s->state.skipped);
+    if (!good) {
+        bool gradient = !isfinite(norm);
+        snprintf(s->bad, sizeof s->bad, "%s%s%s%s%s", isfinite(loss) ? "" : "the loss",
+                 !isfinite(loss) && gradient ? ", and " : "", gradient ? "the gradient" : "",
+                 gradient && bad ? " of "
+                 : gradient      ? "'s norm"
+                                 : "",
+                 gradient && bad ? bad : "");
+        run_say_skipped(&s->state, s->bad, s->report.progress);
+    }
     *log =
         s->report.metrics && (s->state.step % s->cfg->logging_steps == 0 || s->state.step == s->total_steps || !good);
     if (!*log) return true;
@@ -54,7 +56,16 @@ bool supervised_update(Supervised *s, double start, double loss, double accuracy
     metrics_add(s->report.metrics, "loss", loss);
     metrics_add(s->report.metrics, "grad_norm", norm);
     metrics_add(s->report.metrics, "learning_rate", rate);
+    if (!good) metrics_add_int(s->report.metrics, "skipped", s->state.skipped);
     return true;
+}
+
+static ExitCode give_up(const Supervised *s, Error *e) {
+    error_set(e, EXIT_NUMERIC,
+              "%lld steps in a row were not finite (the last: %s) and changed nothing; lower learning_rate, or look at "
+              "the data of step %lld; the same command goes on from the last checkpoint, if one was saved",
+              (long long)s->state.skipped, s->bad, (long long)s->state.step);
+    return EXIT_NUMERIC;
 }
 
 // Brings an open learner to the first step that is not made yet.
@@ -96,6 +107,7 @@ static ExitCode train(Supervised *s, const SupervisedKind *kind, Error *e) {
         bool ok = kind->step(s, e) && (!s->report.metrics || metrics_commit(s->report.metrics, e));
         profile_phase(&s->report.profile, NULL);
         if (!ok && e->code != EXIT_OK) return fail(s, saved == s->state.step, e);
+        if (ok && s->state.skipped >= c->max_bad_steps) return give_up(s, e);
         bool last = s->state.step == s->total_steps;
         bool evaluate = last || (c->eval_steps > 0 && s->state.step % c->eval_steps == 0);
         if (ok && evaluate && kind->evaluate && !kind->evaluate(s, e)) return fail(s, saved == s->state.step, e);

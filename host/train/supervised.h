@@ -11,6 +11,7 @@ typedef struct {
     RunReport report;
     TrainState state; // the last consistent point
     int64_t total_steps, steps_per_epoch;
+    char bad[160]; // what of the last skipped step was not finite
 } Supervised;
 
 // What a command does of it. A bool is false after filling *e; of `step` also, with e->code EXIT_OK, where a signal
