@@ -76,7 +76,7 @@ static bool check_examples(const Prompter *p, Error *e) {
 
 bool prompter_open(Prompter *p, const Config *c, const HfConfig *hf, const Tokenizer *t, const char *template,
                    Error *e) {
-    *p = (Prompter){.cfg = c, .hf = hf, .tokenizer = t, .template = template, .seen = xcalloc(1, sizeof *p->seen)};
+    *p = (Prompter){.cfg = c, .hf = hf, .tokenizer = t, .template = template, .seen = xcalloc(2, sizeof *p->seen)};
     if (*c->system_prompt_file) {
         size_t n;
         p->system = file_read_plain(c->system_prompt_file, 1 << 20, &n, e);
@@ -155,25 +155,25 @@ static RowFate check(const Prompter *p, const Row *row, bool limited, Error *e) 
         too_long(ids.n, max, e);
     }
     if (fate == ROW_GOOD && ids.n > max && p->seen) {
-        p->seen->prompts++;
-        for (int64_t most = p->seen->longest;
-             (int64_t)ids.n > most && !atomic_compare_exchange_weak(&p->seen->longest, &most, (int64_t)ids.n);) {
+        LongPrompts *seen = &p->seen[!limited];
+        seen->prompts++;
+        for (int64_t most = seen->longest;
+             (int64_t)ids.n > most && !atomic_compare_exchange_weak(&seen->longest, &most, (int64_t)ids.n);) {
         }
     }
     ids_free(&ids);
     return fate;
 }
 
-void prompter_note_long(const Prompter *p, const char *what, int64_t rows, bool cut) {
+void prompter_note_long(const Prompter *p, const char *what, int64_t rows, bool eval) {
     const Config *c = p->cfg;
-    if (p->seen->prompts)
+    const LongPrompts *seen = &p->seen[eval];
+    if (seen->prompts)
         note("%s: %lld of %lld prompts have more than max_prompt_length %lld tokens (the longest %lld): they %s; raise "
              "max_prompt_length to ask them whole",
-             what, (long long)p->seen->prompts, (long long)rows, (long long)c->max_prompt_length,
-             (long long)p->seen->longest,
-             !cut && c->long_prompts == LONG_SKIP ? "are left out (long_prompts=skip)"
-                                                  : "keep their last tokens, without the beginning");
-    p->seen->prompts = p->seen->longest = 0;
+             what, (long long)seen->prompts, (long long)rows, (long long)c->max_prompt_length, (long long)seen->longest,
+             !eval && c->long_prompts == LONG_SKIP ? "are left out (long_prompts=skip)"
+                                                   : "keep their last tokens, without the beginning");
 }
 
 RowFate prompter_check(const void *prompter, const Row *row, Error *e) { return check(prompter, row, true, e); }

@@ -19,7 +19,7 @@ typedef struct {
     char *system;         // system message, or NULL for the template's own
     ChatExample *shown;   // [n_shown] examples before each question
     int n_shown;
-    LongPrompts *seen; // owned
+    LongPrompts *seen; // [2] owned: by prompter_check, by prompter_check_eval
 } Prompter;
 typedef enum { PROMPT_GOOD, PROMPT_SKIPPED, PROMPT_FAILED } PromptFate;
 // Opens a prompter; its arguments must outlive it. False after filling *e.
@@ -36,9 +36,9 @@ PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e)
 // evaluations, where no prompt is too long.
 RowFate prompter_check(const void *prompter, const Row *row, Error *e);
 RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e);
-// Says in a note how many of the `rows` prompts checked since the last call were too long, if any, and what becomes of
-// them (`cut`: as in evaluations, whatever long_prompts is). `what`: the option that names their file.
-void prompter_note_long(const Prompter *p, const char *what, int64_t rows, bool cut);
+// Says in a note how many of the `rows` prompts checked so far were too long, if any, and what becomes of them: `eval`:
+// of those of prompter_check_eval. `what`: the option that names their file.
+void prompter_note_long(const Prompter *p, const char *what, int64_t rows, bool eval);
 // Fills prompt p of the batch from the files' next usable row.
 bool prompter_next(const Prompter *pr, Mix *data, Batch *b, int p, Error *e);
 // Moves a row's question and gold into prompt p of the batch.

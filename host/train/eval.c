@@ -300,7 +300,6 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     Dataset *data = NULL;
     if (engine_prepare(&r, &c, e) && engine_prompter(&r, &pr, e))
         data = dataset_open(c.eval_file, &c, &(RowCheck){prompter_check_eval, &pr}, e);
-    if (data) prompter_note_long(&pr, "eval_file", dataset_rows(data), true);
     bool ok = data && rewards_select(&c, &rw, e) && rewards_open(&rw, e) && output_writable(c.eval_output, e);
     if (ok) rewards_note_stops(&rw, &c);
     if (ok) {
@@ -308,7 +307,9 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
         if (c.eval_limit > 0 && c.eval_limit < rows) rows = c.eval_limit;
         RunShape shape = shape_for_rollout(&c, rows * c.eval_samples, rows);
         shape.rewards = &rw;
-        ok = engine_open(&r, &c, shape, e) && eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
+        ok = engine_open(&r, &c, shape, e);
+        if (ok && !comm_rank(r.comm)) prompter_note_long(&pr, "eval_file", dataset_rows(data), true);
+        ok = ok && eval_run(&r, &pr, data, &rw, rows, (int)c.eval_samples, &res, e);
     }
     if (ok && !comm_rank(r.comm)) {
         eval_json(&res, &rw, &json);

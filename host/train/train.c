@@ -24,13 +24,17 @@ static void count_steps(Trainer *t) {
 static bool open_data(Trainer *t, Error *e) {
     const Config *c = t->cfg;
     t->questions.data = mix_open(c, dataset_open, &(RowCheck){prompter_check, &t->questions.prompter}, e);
-    if (!t->questions.data) return false;
-    prompter_note_long(&t->questions.prompter, "train_file", mix_rows(t->questions.data), false);
-    if (c->eval_steps <= 0) return true;
+    if (!t->questions.data || c->eval_steps <= 0) return t->questions.data;
     t->questions.held_out = dataset_open(c->eval_file, c, &(RowCheck){prompter_check_eval, &t->questions.prompter}, e);
-    if (!t->questions.held_out) return false;
-    prompter_note_long(&t->questions.prompter, "eval_file", dataset_rows(t->questions.held_out), true);
-    return true;
+    return t->questions.held_out != NULL;
+}
+
+// What becomes of prompts that are too long: said once the ranks know that they were given the same.
+static void note_long(const Trainer *t) {
+    const Prompter *p = &t->questions.prompter;
+    if (comm_rank(t->learner.engine.comm)) return;
+    prompter_note_long(p, "train_file", mix_rows(t->questions.data), false);
+    if (t->questions.held_out) prompter_note_long(p, "eval_file", dataset_rows(t->questions.held_out), true);
 }
 
 bool trainer_open(Trainer *t, const Config *c, Error *e) {
@@ -56,6 +60,7 @@ bool trainer_open(Trainer *t, const Config *c, Error *e) {
     t->generation.scored = xcalloc((size_t)shape.held, sizeof *t->generation.scored);
     t->generation.exact = t->learner.engine.device->products != PRODUCTS_LIBRARY;
     count_steps(t);
+    note_long(t);
     return true;
 }
 
