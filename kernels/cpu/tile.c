@@ -105,6 +105,8 @@ ALWAYS_INLINE void pack_down(char *to, int64_t across, Rows r, int64_t n, int64_
     memcpy(to, &x[0], 64);
     memcpy(to + across, &x[1], 64);
 }
+#define PACK_AHEAD 16 // rows of memory that are asked for before they are packed: no prefetcher foresees them
+
 // Packs n rows of r: `along` tiles of each along K, of which K elements are left. A row of tiles has `row` bytes.
 // Memory is read in its own order.
 static void pack(char *to, int64_t row, Rows r, int64_t n, int64_t K, int64_t along, bool right) {
@@ -115,10 +117,16 @@ static void pack(char *to, int64_t row, Rows r, int64_t n, int64_t K, int64_t al
                            right);
     else
         for (int64_t k = 0; k < along; k++, to += TILE_BYTES) {
-            for (int64_t p = 0; p < TILE_EDGE; p++)
-                for (int64_t i = 0; i < n; i += PAIR)
-                    pack_down(to + i / TILE_EDGE * row + p * 64, row, cols_at(rows_at(r, i), k * TILE_DEPTH + 2 * p),
-                              n - i, K - k * TILE_DEPTH - 2 * p);
+            for (int64_t p = 0; p < TILE_EDGE; p++) {
+                const Rows lines = cols_at(r, k * TILE_DEPTH + 2 * p);
+                for (int64_t i = 0; i < n; i += PAIR) {
+                    const char *line = rows_at(lines, i).data;
+                    __builtin_prefetch(line + PACK_AHEAD * r.stride * ELEMENT);
+                    __builtin_prefetch(line + (PACK_AHEAD + 1) * r.stride * ELEMENT);
+                    pack_down(to + i / TILE_EDGE * row + p * 64, row, rows_at(lines, i), n - i,
+                              K - k * TILE_DEPTH - 2 * p);
+                }
+            }
             for (int64_t i = 0; i < n && !right; i += TILE_EDGE)
                 transpose_tile(to + i / TILE_EDGE * row, to + i / TILE_EDGE * row, 64);
         }
