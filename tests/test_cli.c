@@ -134,6 +134,20 @@ static void outputs_spare_files(void **state) {
     assert_int_equal(grpo(args, NULL, &out), 0);
     assert_non_null(strstr(out.s, "{\"questions\": 1, "));
     free(args);
+    // So is a file that standard output goes to, behind what is there, and one that has no name any more.
+    static const char *const into[] = {"%s %s eval_output=$D/log.json 2>/dev/null >>$D/log.json",
+                                       "exec 3>$D/log.json 4<$D/log.json; rm $D/log.json; %s %s eval_output=/dev/fd/1 "
+                                       "2>/dev/null >&3; cat <&4 >$D/log.json"};
+    for (int i = 0; i < 2; i++) {
+        write_file("log.json", i ? "" : mine);
+        char *form = words(into[i]), *run = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1");
+        args = xasprintf(form, program(), run);
+        if (system(args)) fail_msg("%s", args);
+        char *text = text_of_file("log.json"), *at = i ? text : text + strlen(mine);
+        if (strncmp(text, mine, (size_t)(at - text)) || strncmp(at, "{\"questions\": 1, ", 17))
+            fail_msg("%s: %s", args, text);
+        free(form), free(run), free(args), free(text);
+    }
     // What fails leaves no file, of any size, nor one beside it.
     args = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1 model=$D/nomodel eval_output=$D/none.json");
     assert_int_equal(grpo(args, NULL, &out), EXIT_INPUT);

@@ -2,6 +2,7 @@
 #include "whole.h"
 #include "file.h"
 #include "outdir.h"
+#include "output.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -68,9 +69,37 @@ bool whole_write(const char *path, const char *bytes, size_t n, bool lasting, Er
     return whole_close(&w, good, e);
 }
 
+// The descriptor of standard output or error where `path` is what it goes to; else -1.
+static int standard_at(const char *path) {
+    struct stat st, open_at;
+    for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO && !stat(path, &st); fd++)
+        if (!fstat(fd, &open_at) && st.st_dev == open_at.st_dev && st.st_ino == open_at.st_ino) return fd;
+    return -1;
+}
+
+bool whole_is_fixed(const char *path) {
+    struct stat st;
+    if (stat(path, &st)) return false;
+    char *place = realpath(path, NULL); // of a file without a name, such as /dev/fd/3 may be, there is none
+    bool fixed = !S_ISREG(st.st_mode) || !place || standard_at(path) >= 0;
+    free(place);
+    return fixed;
+}
+
+bool whole_write_into(const char *path, const char *bytes, size_t n, Error *e) {
+    int fd = standard_at(path);
+    if (fd == STDOUT_FILENO) return output_write(fd, bytes, n) || output_flush(e);
+    if (fd == STDERR_FILENO) return output_write(fd, bytes, n) || failed(&(WholeFile){.path = (char *)path}, errno, e);
+    FILE *f = fopen(path, "a");
+    bool ok = f && fwrite(bytes, 1, n, f) == n && !fflush(f);
+    int why = errno;
+    if (f && fclose(f) && ok) ok = (why = errno, false);
+    return ok || failed(&(WholeFile){.path = (char *)path}, why, e);
+}
+
 bool whole_replaces(const char *path, const char *head, const char *what, Error *e) {
     struct stat st;
-    if (stat(path, &st) || !S_ISREG(st.st_mode)) return true; // opening it says what is wrong
+    if (stat(path, &st) || whole_is_fixed(path)) return true; // opening it says what is wrong
     size_t n, want = strlen(head);
     int fd = file_open(path, e);
     if (fd < 0) return false;

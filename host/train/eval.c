@@ -246,15 +246,9 @@ void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
 // evaluation is not lost.
 static bool write_result(const char *path, const Str *json, Error *e) {
     if (!*path) return output_write(STDOUT_FILENO, json->s, json->n) || output_flush(e);
-    struct stat st;
-    bool ok, special = !stat(path, &st) && !S_ISREG(st.st_mode); // a pipe, /dev/stdout: nothing to rename
-    if (special) {
-        FILE *f = fopen(path, "w");
-        ok = f && fwrite(json->s, 1, json->n, f) == json->n && !fflush(f);
-        int why = errno;
-        if (f && fclose(f) && ok) ok = (why = errno, false);
-        if (!ok) error_set(e, EXIT_DISK, "%s: writing failed: %s", path, error_write(why));
-    } else {
+    bool ok;
+    if (whole_is_fixed(path)) ok = whole_write_into(path, json->s, json->n, e);
+    else {
         char *place = realpath(path, NULL); // a link stays a link
         ok = whole_write(place ? place : path, json->s, json->n, false, e);
         free(place);
@@ -266,11 +260,10 @@ static bool write_result(const char *path, const Str *json, Error *e) {
 
 // Checks that the output file can be written, and that it is no other file of the user's, before the evaluation starts.
 static bool output_writable(const char *path, Error *e) {
-    struct stat st;
     if (!*path) return true;
     if (!whole_replaces(path, "{\"questions\": ", "the result of an evaluation", e))
         return error_prefix(e, "eval_output");
-    if (!stat(path, &st) && !S_ISREG(st.st_mode)) {
+    if (whole_is_fixed(path)) {
         int fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK); // no reader: no wait
         if (fd >= 0) close(fd);
         return fd >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, error_write(errno));
