@@ -573,11 +573,16 @@ bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, bool *right, Er
 }
 
 bool engine_prompter_bare(const Engine *en, Prompter *p, Error *e) {
-    return prompter_open(p, en->cfg, &en->hf, en->tokenizer, en->template, e);
+    if (prompter_open(p, en->cfg, &en->hf, en->tokenizer, en->template, e)) return true;
+    prompter_close(p);
+    return false;
 }
 
 bool engine_prompter(const Engine *en, Prompter *p, Error *e) {
-    return engine_prompter_bare(en, p, e) && prompter_show(p, e);
+    if (!engine_prompter_bare(en, p, e)) return false;
+    if (prompter_show(p, e)) return true;
+    prompter_close(p);
+    return false;
 }
 
 StopRule engine_stop_rule(const Engine *en) {
