@@ -141,11 +141,14 @@ static void a_bound_first_thread_binds_no_other(void **state) {
 static void more_address_space_is_never_too_little(void **state) {
     Str out = {0}, err = {0};
     int least = 0;
-    for (int kib = 100000; kib <= 300000 && !sanitized; kib += 20000) {
+    for (int kib = 100000; kib <= (least ? least + 200000 : 2000000) && !sanitized; kib += 20000) {
         char *line = xasprintf("rm -rf $D/run; ulimit -v %d; " TRAIN "reward_threads=4 max_steps=1", kib);
         int code = shell(line, &out, &err);
         free(line);
-        if (never_started(code, &err, "ulimit -v")) continue;
+        char *limit = xasprintf("ulimit -v %d;", kib);
+        bool never = never_started(code, &err, limit);
+        free(limit);
+        if (never) continue;
         if (!code && !least) least = kib;
         if (code && least) fail_msg("enough: %d KiB; too little: %d KiB: %s", least, kib, err.s);
         if (code && (code != EXIT_MEMORY || !strstr(err.s, "ulimit -v") || strstr(err.s, "end them")))
