@@ -114,15 +114,16 @@ static void outputs_spare_files(void **state) {
         if (!text || strcmp(text, mine)) fail_msg("grpo %s: %s is %s", args, cases[i].file, text ? text : "gone");
         free(args), free(text);
     }
-    // Twice to the same place, and over an empty file; a link stays one.
-    args = words("ln -sf real.json $D/link.json && : >$D/real.json");
+    // Three times to the same place, the last over an empty file; a link stays one.
+    args = words("mkdir -p $D/far && ln -sf far/real.json $D/link.json"); // leads to nothing yet
     if (system(args)) fail();
     free(args);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
+        if (i == 2) write_file("far/real.json", "");
         args = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1 eval_output=$D/link.json");
         assert_int_equal(grpo(args, NULL, &out), 0);
         free(args);
-        char *text = text_of_file("real.json"), *link = words("$D/link.json");
+        char *text = text_of_file("far/real.json"), *link = words("$D/link.json");
         struct stat st;
         assert_true(!lstat(link, &st) && S_ISLNK(st.st_mode));
         json_t *j = json_loads(text, 0, NULL);
@@ -134,6 +135,13 @@ static void outputs_spare_files(void **state) {
     assert_int_equal(grpo(args, NULL, &out), 0);
     assert_non_null(strstr(out.s, "{\"questions\": 1, "));
     free(args);
+    args = words("mkfifo $D/pipe; cat $D/pipe >$D/piped & sleep 0.3; ");
+    char *run_it = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1 eval_output=$D/pipe");
+    char *both = xasprintf("%stimeout -s KILL 60 %s %s 2>/dev/null && wait", args, program(), run_it);
+    if (system(both)) fail_msg("%s", both);
+    char *piped = text_of_file("piped");
+    assert_non_null(strstr(piped, "{\"questions\": 1, "));
+    free(args), free(run_it), free(both), free(piped);
     // So is a file that standard output goes to, behind what is there, and one that has no name any more.
     static const char *const into[] = {"%s %s eval_output=$D/log.json 2>/dev/null >>$D/log.json",
                                        "exec 3>$D/log.json 4<$D/log.json; rm $D/log.json; %s %s eval_output=/dev/fd/1 "

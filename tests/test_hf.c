@@ -477,6 +477,16 @@ static void saving_replaces_only_models(void **state) {
     SAYS(&e, "holds vocab.json");
     assert_true(exists(at("saved/vocab.json/letter")));
     assert_true(disk_remove(at("saved/vocab.json"), NULL));
+    // Through a link, to a model, an empty directory or nothing yet; the link stays.
+    static const char *const behind[] = {"saved", "bare", "later"};
+    mkdir(at("bare"), 0777);
+    for (size_t i = 0; i < 3; i++) {
+        struct stat link;
+        assert_int_equal(symlink(behind[i], at("link")), 0);
+        save(at(i % 2 ? "link/" : "link"), at("source"), &m);
+        assert_true(!lstat(at("link"), &link) && S_ISLNK(link.st_mode) && exists(at("%s/config.json", behind[i])));
+        unlink(at("link"));
+    }
     // Neighbours by names that could be of help are the user's.
     static const char *const beside[] = {"saved.old", "saved.tmp", "saved.old.1", "saved.tmp.x"};
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {

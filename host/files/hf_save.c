@@ -3,6 +3,7 @@
 #include "hf.h"
 #include "json.h"
 #include "safetensors.h"
+#include "whole.h"
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -245,7 +246,7 @@ static bool replaceable(const char *dir, const char *source_dir, Error *e) {
     return (S_ISDIR(s.st_mode) && rmdir(dir) == 0) || is_plain_model(dir, e);
 }
 
-bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e) {
+static bool save_at(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e) {
     if (!replaceable(dir, source_dir, e)) return false;
     HfFiles *f = hf_files_read(source_dir, NULL, m, e);
     if (!f) return false;
@@ -254,5 +255,14 @@ bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m,
               outdir_commit(&out, e);
     outdir_free(&out);
     hf_files_free(f);
+    return ok;
+}
+
+bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m, Error *e) {
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') n--;
+    char *plain = xstrndup(dir, n), *place = whole_place(plain); // a link to a model stays one
+    bool ok = save_at(place, source_dir, d, m, e);
+    free(plain), free(place);
     return ok;
 }

@@ -69,6 +69,19 @@ bool whole_write(const char *path, const char *bytes, size_t n, bool lasting, Er
     return whole_close(&w, good, e);
 }
 
+char *whole_place(const char *path) {
+    char *place = xstrdup(path), target[PATH_MAX];
+    for (int links = 0; links < 40; links++) { // as many as Linux follows; more fail where the file is opened
+        ssize_t n = readlink(place, target, sizeof target);
+        if (n < 0 || n == sizeof target) break;
+        const char *slash = *target == '/' ? NULL : strrchr(place, '/');
+        char *next = xasprintf("%.*s%.*s", slash ? (int)(slash - place) + 1 : 0, place, (int)n, target);
+        free(place);
+        place = next;
+    }
+    return place;
+}
+
 // The descriptor of standard output or error where `path` is what it goes to; else -1.
 static int standard_at(const char *path) {
     struct stat st, open_at;
@@ -90,10 +103,10 @@ bool whole_write_into(const char *path, const char *bytes, size_t n, Error *e) {
     int fd = standard_at(path);
     if (fd == STDOUT_FILENO) return output_write(fd, bytes, n) || output_flush(e);
     if (fd == STDERR_FILENO) return output_write(fd, bytes, n) || failed(&(WholeFile){.path = (char *)path}, errno, e);
-    FILE *f = fopen(path, "a");
-    bool ok = f && fwrite(bytes, 1, n, f) == n && !fflush(f);
+    fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NONBLOCK); // does not wait for a reader
+    bool ok = fd >= 0 && output_write(fd, bytes, n);
     int why = errno;
-    if (f && fclose(f) && ok) ok = (why = errno, false);
+    if (fd >= 0 && close(fd) && ok) ok = (why = errno, false);
     return ok || failed(&(WholeFile){.path = (char *)path}, why, e);
 }
 

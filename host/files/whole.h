@@ -18,10 +18,12 @@ bool whole_add(WholeFile *w, const char *bytes, size_t n, Error *e);
 // !good.
 bool whole_close(WholeFile *w, bool good, Error *e);
 bool whole_write(const char *path, const char *bytes, size_t n, bool lasting, Error *e); // the three above
+// Where the file of that name goes: what links lead to, there already or not, so that a link stays one. Heap memory.
+char *whole_place(const char *path);
 // Whether no file can take the place of what is at `path`, so that bytes are written into it: a pipe, a device, or what
 // standard output or error goes to (/dev/stdout), though that be a file.
 bool whole_is_fixed(const char *path);
-// Writes into it, behind what is there; *e is filled (EXIT_DISK) by failures.
+// Writes into it, behind what is there; *e is filled (EXIT_DISK) by failures, of which a pipe that nobody reads is one.
 bool whole_write_into(const char *path, const char *bytes, size_t n, Error *e);
 // Whether a program's output may take the place of what is at `path`: nothing, an empty file, what is written
 // into (a pipe, /dev/null), or a file that begins with `head`, as the same output of an earlier run does. If not, fills

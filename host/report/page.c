@@ -58,8 +58,8 @@ bool page_write(const Str *page, const char *path, Error *e) {
     if (fd >= 0) close(fd);
     if (other && !access(path, F_OK))
         return error_set(e, EXIT_DISK, "%s: is there and is no report; move it away, or name another file", path);
-    char *place = realpath(path, NULL); // a link stays a link
-    bool ok = whole_write(place ? place : path, page->s, page->n, false, e) || error_prefix(e, "the report");
+    char *place = whole_place(path);
+    bool ok = whole_write(place, page->s, page->n, false, e) || error_prefix(e, "the report");
     free(place);
     return ok;
 }

@@ -249,8 +249,8 @@ static bool write_result(const char *path, const Str *json, Error *e) {
     bool ok;
     if (whole_is_fixed(path)) ok = whole_write_into(path, json->s, json->n, e);
     else {
-        char *place = realpath(path, NULL); // a link stays a link
-        ok = whole_write(place ? place : path, json->s, json->n, false, e);
+        char *place = whole_place(path);
+        ok = whole_write(place, json->s, json->n, false, e);
         free(place);
     }
     if (ok) return true;
@@ -259,18 +259,18 @@ static bool write_result(const char *path, const Str *json, Error *e) {
 }
 
 // Checks that the output file can be written, and that it is no other file of the user's, before the evaluation starts.
-static bool output_writable(const char *path, Error *e) {
+// *held is a descriptor to close once it is written, or -1: the reader of a pipe would else see its end here.
+static bool output_writable(const char *path, int *held, Error *e) {
     if (!*path) return true;
     if (!whole_replaces(path, "{\"questions\": ", "the result of an evaluation", e))
         return error_prefix(e, "eval_output");
     if (whole_is_fixed(path)) {
-        int fd = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK); // no reader: no wait
-        if (fd >= 0) close(fd);
-        return fd >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, error_write(errno));
+        *held = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK); // no reader: no wait
+        return *held >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, error_write(errno));
     }
-    char *place = realpath(path, NULL);
+    char *place = whole_place(path);
     WholeFile w;
-    bool ok = whole_open(&w, place ? place : path, false, e);
+    bool ok = whole_open(&w, place, false, e);
     whole_close(&w, false, e);
     free(place);
     return ok || error_prefix(e, "eval_output");
@@ -291,9 +291,10 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
     EvalResult res;
     Str json = {0};
     Dataset *data = NULL;
+    int held = -1;
     if (engine_prepare(&r, &c, e) && engine_prompter(&r, &pr, e))
         data = dataset_open(c.eval_file, &c, &(RowCheck){prompter_check_eval, &pr}, e);
-    bool ok = data && rewards_select(&c, &rw, e) && rewards_open(&rw, e) && output_writable(c.eval_output, e);
+    bool ok = data && rewards_select(&c, &rw, e) && rewards_open(&rw, e) && output_writable(c.eval_output, &held, e);
     if (ok) rewards_note_stops(&rw, &c);
     if (ok) {
         int64_t rows = dataset_rows(data);
@@ -308,6 +309,7 @@ ExitCode command_eval(int argc, char **argv, Error *e) {
         eval_json(&res, &rw, &json);
         ok = write_result(c.eval_output, &json, e);
     }
+    if (held >= 0) close(held);
     ranks_tell(ok ? EXIT_OK : e->code, e);
     str_free(&json);
     prompter_close(&pr);
