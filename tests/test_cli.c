@@ -114,12 +114,13 @@ static void outputs_spare_files(void **state) {
         if (!text || strcmp(text, mine)) fail_msg("grpo %s: %s is %s", args, cases[i].file, text ? text : "gone");
         free(args), free(text);
     }
-    // Three times to the same place, the last over an empty file; a link stays one.
+    // Four times to the same place, over an empty file and over one that a formatter wrote anew, too; a link stays one.
     args = words("mkdir -p $D/far && ln -sf far/real.json $D/link.json"); // leads to nothing yet
     if (system(args)) fail();
     free(args);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         if (i == 2) write_file("far/real.json", "");
+        if (i == 3) write_file("far/real.json", "{\n\t\"questions\" : 1,\n\t\"samples\": 1}\n");
         args = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1 eval_output=$D/link.json");
         assert_int_equal(grpo(args, NULL, &out), 0);
         free(args);
@@ -130,6 +131,14 @@ static void outputs_spare_files(void **state) {
         assert_int_equal(json_integer_value(json_object_get(j, "questions")), 1);
         json_decref(j), free(text), free(link);
     }
+    // Results that nobody can read are an error.
+    args = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1 >&- 2>$D/says");
+    char *unread = xasprintf("%s %s", program(), args);
+    int status = system(unread);
+    char *says = text_of_file("says");
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_DISK);
+    assert_non_null(strstr(says, "standard output"));
+    free(args), free(unread), free(says);
     // A pipe is written into.
     args = words("eval " TINY "eval_file=$D/train.jsonl eval_limit=1 eval_output=/dev/stdout");
     assert_int_equal(grpo(args, NULL, &out), 0);
@@ -341,6 +350,14 @@ static void a_signal_saves_and_the_run_goes_on(void **state) {
     str_free(&out);
 }
 
+static void write_pairs(void) {
+    Str pairs = {0};
+    for (int i = 0; i < 8; i++)
+        str_printf(&pairs, "{\"prompt\": \"What is %d?\", \"chosen\": \"%d\", \"rejected\": \"no\"}\n", i, i);
+    write_file("pairs.jsonl", pairs.s);
+    str_free(&pairs);
+}
+
 // A run whose training file is cut short meanwhile ends, but what it has learned is saved: mended, it goes on to the
 // bytes of a run that nothing happened to.
 static void a_row_that_is_gone_ends_a_run_that_is_saved(void **state) {
@@ -351,11 +368,8 @@ static void a_row_that_is_gone_ends_a_run_that_is_saved(void **state) {
         {"s", "sft.jsonl", "sft " TINY "max_length=128 save_steps=0 report=false"},
         {"r", "pairs.jsonl", "reward_model " TINY "max_length=128 save_steps=0 report=false"},
     };
-    Str pairs = {0}, out = {0};
-    for (int i = 0; i < 8; i++)
-        str_printf(&pairs, "{\"prompt\": \"What is %d?\", \"chosen\": \"%d\", \"rejected\": \"no\"}\n", i, i);
-    write_file("pairs.jsonl", pairs.s);
-    str_free(&pairs);
+    Str out = {0};
+    write_pairs();
     for (int i = 0; i < 3; i++) {
         char copy[32], log[32], command[512];
         snprintf(copy, sizeof copy, "copy_%s.jsonl", runs[i].name);
@@ -465,7 +479,7 @@ static void resuming_names_what_changed(void **state) {
                  {"max_steps=2 seed=7 learning_rate=1e-4", 0, "config.yaml): seed, learning_rate, max_steps"},
                  {"max_steps=2 seed=7 progress=off", 0, "config.yaml): learning_rate"}, // a warning, whatever is shown
                  {"max_steps=2 cpu_isa=generic", 0, "this one computes on generic: its last bits will differ"},
-                 {"max_steps=3 model=$D/other", 2, "a checkpoint of another model (qwen2, 2 layers"},
+                 {"max_steps=3 model=$D/other", 2, "a checkpoint of another model (qwen2, "},
                  {"max_steps=3 dtype=bf16", 2, "saved with dtype=f32"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *all = xasprintf("train " TINY "train_file=$D/train.jsonl output_dir=$D/changed %s", cases[i].options);
@@ -475,6 +489,16 @@ static void resuming_names_what_changed(void **state) {
         free(args);
         free(all);
     }
+    static const char *const two[] = {
+        "reward_model " TINY "train_file=$D/pairs.jsonl max_length=128 max_steps=1 output_dir=$D/scores",
+        "sft " TINY "train_file=$D/sft.jsonl max_length=128 max_steps=2 output_dir=$D/scores"};
+    write_pairs();
+    for (int i = 0; i < 2; i++) {
+        char *command = words(two[i]);
+        assert_int_equal(grpo(command, NULL, &out), i ? EXIT_CONFIG : 0);
+        free(command);
+    }
+    assert_non_null(strstr(out.s, "another model (qwen2, a reward model) than this run's (qwen2, a language model);"));
     // The training file grows; what a removal that was cut off left behind goes, too.
     char *file = words("$D/train.jsonl"), *gone = words("$D/changed/step_1.gone"), *args;
     size_t n;

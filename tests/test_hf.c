@@ -457,6 +457,15 @@ static void saving_replaces_only_models(void **state) {
     SAYS(&e, "letter.txt", "Not a directory");
     assert_false(hf_save(at("source"), at("source/../source"), NULL, &m, &e));
     SAYS(&e, at("source"), "made from");
+    char back[PATH_MAX]; // an empty directory that a shell may stand in
+    mkdir(at("stand"), 0777);
+    assert_true(getcwd(back, sizeof back) && !chdir(at("stand")));
+    static const char *const nameless[] = {".", "./", "../stand/.", ".."};
+    for (int i = 0; i < 4; i++) {
+        assert_false(hf_save(nameless[i], at("source"), NULL, &m, &e));
+        SAYS(&e, nameless[i], "give it a name");
+    }
+    assert_int_equal(chdir(back), 0);
     put_text(at("home/config.json"), "{\"theme\": \"dark\"}"); // of another program
     assert_false(hf_save(at("home"), at("source"), NULL, &m, &e));
     SAYS(&e, at("home"), "not a model directory");

@@ -397,7 +397,7 @@ static bool sets_grpo(const Config *c) {
 // called ~ would be made here.
 static void check_home(Reading *r, const char *option, const char *path) {
     const char *home = getenv("HOME");
-    if (strncmp(path, "~/", 2) || !access("~", F_OK)) return;
+    if (*path != '~' || (path[1] && path[1] != '/') || !access("~", F_OK)) return;
     problem(r, option, NULL, "%s: `%.200s`: ~ stands for your directory in a shell alone; write the path in full%s%s%s",
             option, path, home && *home == '/' ? ", " : "", home && *home == '/' ? home : "",
             home && *home == '/' ? path + 1 : "");

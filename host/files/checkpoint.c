@@ -522,6 +522,21 @@ static bool adapter_matches(const char *path, const Model *m, Error *e) {
                 (double)adapter_scale(&m->adapter->spec)));
 }
 
+// Writes what a model has otherwise than another.
+static void differences_put(Str *s, ModelDims n, ModelDims other) {
+    const struct {
+        const char *what;
+        int n, other;
+    } sizes[] = {{"vocabulary", n.V, other.V},    {"hidden size", n.D, other.D}, {"intermediate size", n.F, other.F},
+                 {"layers", n.L, other.L},        {"heads", n.H, other.H},       {"key and value heads", n.K, other.K},
+                 {"size of a head", n.d, other.d}};
+    str_puts(s, n.family->model_type);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].n != sizes[i].other) str_printf(s, ", %s %d", sizes[i].what, sizes[i].n);
+    if (n.scores != other.scores) str_puts(s, n.scores ? ", a reward model" : ", a language model");
+    else if (n.tied != other.tied) str_puts(s, n.tied ? ", its head the embedding" : ", a head of its own");
+}
+
 // Checks that the checkpoint's model has the shape of this run's. Where it does not, the error blames the `model`
 // option: no file is damaged.
 static bool model_matches(const char *path, const Model *m, Error *e) {
@@ -529,12 +544,16 @@ static bool model_matches(const char *path, const Model *m, Error *e) {
     if (m->adapter || adapter_is(path)) return adapter_matches(path, m, e);
     if (!hf_config_read(path, &saved, e)) return false;
     ModelDims a = saved.dims, b = m->dims;
-    return model_dims_equal(a, b) ||
-           error_set(
-               e, EXIT_CONFIG,
-               "%s is a checkpoint of another model (%s, %d layers, hidden %d, vocabulary %d) than this run's (%s, %d "
-               "layers, hidden %d, vocabulary %d); choose another output_dir, or the model it was started from",
-               path, a.family->model_type, a.L, a.D, a.V, b.family->model_type, b.L, b.D, b.V);
+    if (model_dims_equal(a, b)) return true;
+    Str was = {0}, is = {0};
+    differences_put(&was, a, b), differences_put(&is, b, a);
+    error_set(
+        e, EXIT_CONFIG,
+        "%s is a checkpoint of another model (%s) than this run's (%s); choose another output_dir, or the model it "
+        "was started from",
+        path, was.s, is.s);
+    str_free(&was), str_free(&is);
+    return false;
 }
 
 bool checkpoint_model_check(const char *dir, bool *checked, Error *e) {

@@ -262,7 +262,11 @@ bool hf_save(const char *dir, const char *source_dir, Device *d, const Model *m,
     size_t n = strlen(dir);
     while (n > 1 && dir[n - 1] == '/') n--;
     char *plain = xstrndup(dir, n), *place = whole_place(plain); // a link to a model stays one
-    bool ok = save_at(place, source_dir, d, m, e);
+    const char *slash = strrchr(place, '/'), *last = slash ? slash + 1 : place;
+    // Another directory comes in the place of what is there: not of one that a shell stands in.
+    bool named = strcmp(last, ".") && strcmp(last, "..") && *last;
+    bool ok = named ? save_at(place, source_dir, d, m, e)
+                    : error_set(e, EXIT_DISK, "%s: a model is saved as a directory of its own; give it a name", dir);
     free(plain), free(place);
     return ok;
 }

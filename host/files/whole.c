@@ -110,22 +110,31 @@ bool whole_write_into(const char *path, const char *bytes, size_t n, Error *e) {
     return ok || failed(&(WholeFile){.path = (char *)path}, why, e);
 }
 
+// Whether n bytes begin as JSON with this head does, or with a part of it; spaces between its words do not count, which
+// a formatter changes.
+static bool begins_with(const char *bytes, size_t n, const char *head) {
+    const char *end = bytes + n;
+    for (;; bytes++, head++) {
+        while (*head == ' ' || *head == '\n') head++;
+        while (bytes < end && strchr(" \t\r\n", *bytes) && *bytes) bytes++;
+        if (!*head || bytes == end) return true;
+        if (*bytes != *head) return false;
+    }
+}
+
 bool whole_replaces(const char *path, const char *head, const char *what, Error *e) {
     struct stat st;
     if (stat(path, &st) || whole_is_fixed(path)) return true; // opening it says what is wrong
-    size_t n, want = strlen(head);
     int fd = file_open(path, e);
     if (fd < 0) return false;
-    char start[64];
-    if (want > sizeof start) die("whole_replaces: a head of %zu bytes", want);
-    for (n = 0; n < want;) {
-        ssize_t got = read(fd, start + n, want - n);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) break;
-        n += (size_t)got;
+    char start[256];
+    size_t n = 0;
+    for (ssize_t got = 1; got && n<sizeof start; n += got> 0 ? (size_t)got : 0) {
+        got = read(fd, start + n, sizeof start - n);
+        if (got < 0 && errno != EINTR) break;
     }
     close(fd);
-    return n == 0 || (n <= want && !memcmp(start, head, n)) ||
+    return n == 0 || (head && begins_with(start, n, head)) ||
            error_set(e, EXIT_DISK, "%s: is there already and is not %s; move it away, or choose another place", path,
                      what);
 }

@@ -26,6 +26,6 @@ bool whole_is_fixed(const char *path);
 // Writes into it, behind what is there; *e is filled (EXIT_DISK) by failures, of which a pipe that nobody reads is one.
 bool whole_write_into(const char *path, const char *bytes, size_t n, Error *e);
 // Whether a program's output may take the place of what is at `path`: nothing, an empty file, what is written
-// into (a pipe, /dev/null), or a file that begins with `head`, as the same output of an earlier run does. If not, fills
-// *e (EXIT_DISK), which calls that output `what`.
+// into (a pipe, /dev/null), or a file that begins with `head`, as the same output of an earlier run does (spaces
+// between JSON's words do not count; NULL: no file). If not, fills *e (EXIT_DISK), which calls that output `what`.
 bool whole_replaces(const char *path, const char *head, const char *what, Error *e);

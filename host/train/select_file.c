@@ -174,7 +174,7 @@ static bool others_stay(const Config *c, Error *e) {
     char *json = xasprintf("%s/select.json", c->select_output), *kept = xasprintf("%s/kept.jsonl", c->select_output);
     struct stat st;
     bool ok = whole_replaces(json, "{\"questions\": ", "what `select` wrote", e);
-    if (ok && stat(json, &st)) ok = whole_replaces(kept, "\n", "what `select` wrote", e);
+    if (ok && stat(json, &st)) ok = whole_replaces(kept, NULL, "what `select` wrote", e);
     free(json), free(kept);
     return ok || error_prefix(e, "select_output");
 }
