@@ -76,11 +76,13 @@ void bench_model_open(const Bench *b, BenchModel *m, Shape shape, DType dtype, R
     *m = (BenchModel){.dir = shape_directory(shape)};
     char *model = xasprintf("model=%s", m->dir ? m->dir : "models/tiny"),
          *type = xasprintf("dtype=%s", dtype_name(dtype)), *device = xasprintf("device=%s", b->device->name);
+    char *overrides[7] = {model, "tokenizer=models/tiny", "init=random", type, device};
+    int n = 5;
+    // As in its configs: nothing is computed again where memory is no matter. PyTorch keeps all, too.
+    if (shape == TINY) overrides[n++] = "recompute=false";
     // All of a 7B model's state in bf16, gradients too: f32 masters and moments alone are 122 GB.
-    char *overrides[] = {model,  "tokenizer=models/tiny", "init=random",    type,
-                         device, "optim_dtype=bf16",      "grad_dtype=bf16"};
-    if (!config_read(&m->cfg, NULL, overrides, shape == SEVEN_B ? 7 : 5, &e) ||
-        !learner_open(&m->learner, &m->cfg, run_shape, &e))
+    if (shape == SEVEN_B) overrides[n++] = "optim_dtype=bf16", overrides[n++] = "grad_dtype=bf16";
+    if (!config_read(&m->cfg, NULL, overrides, n, &e) || !learner_open(&m->learner, &m->cfg, run_shape, &e))
         die("bench: %s", e.text);
     free(model);
     free(type);
