@@ -15,9 +15,9 @@ static const char qwen2_pattern[] = PATTERN(""), llama3_pattern[] = PATTERN("{1,
 const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 // Characters that got their category in Unicode 15 and 16, by it: PCRE2 before 10.43 and 10.45 does not know them. They
-// were found by asking HF tokenizers 0.23 about every character.
+// were found by asking HF tokenizers 0.23 about every character. U+0295 is no Ll any more from Unicode 18 on.
 #define NEW_LU "\\x{1c89}\\x{a7cb}\\x{a7cc}\\x{a7da}\\x{a7dc}\\x{10d50}-\\x{10d65}"
-#define NEW_LL "\\x{1c8a}\\x{a7cd}\\x{a7db}\\x{10d70}-\\x{10d85}\\x{1df25}-\\x{1df2a}"
+#define NEW_LL "\\x{295}\\x{1c8a}\\x{a7cd}\\x{a7db}\\x{10d70}-\\x{10d85}\\x{1df25}-\\x{1df2a}"
 #define NEW_LM "\\x{10d4e}\\x{10d6f}\\x{16d40}-\\x{16d42}\\x{16d6b}\\x{16d6c}\\x{1e030}-\\x{1e06d}\\x{1e4eb}"
 #define NEW_LO                                                                                                         \
     "\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d4d}\\x{10d4f}\\x{10ec2}-\\x{10ec4}"                                        \
