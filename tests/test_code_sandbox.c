@@ -31,7 +31,7 @@ static void a_stop_ends_what_runs(void **state) {
     pid_t run = fork();
     if (run == 0) {
         signals_install(false);
-        freopen("/dev/null", "w", stderr);
+        if (!freopen("/dev/null", "w", stderr)) _exit(1);
         run_python(&r, "while True: pass", "{\"inputs\": [\"\", \"\", \"\"], \"outputs\": [\"1\", \"2\", \"3\"]}");
         _exit(0);
     }

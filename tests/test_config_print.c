@@ -336,7 +336,7 @@ static void mutated_files(void **state) {
         if (config_read(&c, path, NULL, 0, &e)) good++, config_free(&c);
         else assert_true(e.code == EXIT_CONFIG && *e.text && strlen(e.text) < sizeof e.text - 1);
     }
-    assert_in_range(good, 1, 1999);
+    assert_true(good >= 1 && good <= 1999);
     free(yaml);
     free(text);
 }

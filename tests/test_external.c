@@ -233,7 +233,7 @@ static void nothing_outlives_the_run(void **state) {
         if (run == 0) {
             signal(SIGSEGV, SIG_DFL); // cmocka has a handler
             signals_install(false);
-            freopen("/dev/null", "w", stderr);
+            if (!freopen("/dev/null", "w", stderr)) _exit(1);
             pthread_t thread;
             void *r;
             pthread_create(&thread, NULL, open_in_thread, (void *)(uintptr_t)spec);
@@ -269,7 +269,7 @@ static void a_stop_gives_up_what_hangs(void **state) {
     pid_t run = fork();
     if (run == 0) {
         signals_install(false);
-        freopen("/dev/null", "w", stderr);
+        if (!freopen("/dev/null", "w", stderr)) _exit(1);
         Reward r = reward_opened(spec);
         pthread_t thread[8];
         for (int i = 0; i < 8; i++) pthread_create(&thread[i], NULL, ask_hanging, &r);

@@ -56,7 +56,7 @@ static void truncated_completions_count_by_option(void **state) {
             assert_true(f.t.generation.metric[i][GM_TOKENS] == (float)(counts ? b->len[i] : 0));
             cut += b->finish[i] == FINISH_LENGTH;
         }
-        assert_in_range(cut, 1, b->n - 1);
+        assert_true(cut >= 1 && cut <= b->n - 1);
         fixture_close(&f);
     }
     fixture_remove(&f);
@@ -116,8 +116,8 @@ static Draw draw_with(Fixture *f, const char *more) {
               .group = b->group,
               .next_key = f->t.generation.next_key,
               .index = f->t.state.cursor.file[0].at.index};
-    assert_in_range(b->prompts, 2, 16);
-    assert_in_range(b->n, 2, 64);
+    assert_true(b->prompts >= 2 && b->prompts <= 16);
+    assert_true(b->n >= 2 && b->n <= 64);
     for (int p = 0; p < b->prompts; p++) x.row[p] = b->row[p], x.flat[p] = group_is_flat(b, p);
     memcpy(x.key, b->key, (size_t)b->n * sizeof *b->key);
     fixture_close(f);
@@ -138,7 +138,7 @@ static void flat_groups_are_drawn_again(void **state) {
         if (!once.flat[p]) assert_int_equal(twice.row[p], once.row[p]);
         flat += once.flat[p];
     }
-    assert_in_range(flat, 1, once.prompts - 1);
+    assert_true(flat >= 1 && flat <= once.prompts - 1);
     assert_int_equal(twice.next_key, once.next_key + flat * once.group);
     assert_int_equal(twice.index, once.prompts + flat);
     for (int rounds = 0; rounds < 3; rounds++) { // all are right: every group is drawn again each time

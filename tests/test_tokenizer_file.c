@@ -295,14 +295,14 @@ static void test_damaged(void **state) {
         if (t) {
             Ids ids = {0};
             tokenizer_encode(t, "Tom has 12 apples.\n\n  \u4e2d <|im_end|>", 34, true, &ids);
-            for (size_t k = 0; k < ids.n; k++) assert_in_range(ids.id[k], 0, tokenizer_size(t) - 1);
+            for (size_t k = 0; k < ids.n; k++) assert_true(ids.id[k] >= 0 && ids.id[k] <= tokenizer_size(t) - 1);
             ids_free(&ids);
             tokenizer_free(t);
             loaded++;
         } else assert_int_equal(e.code, EXIT_INPUT);
         free(bad);
     }
-    assert_in_range(loaded, 1, 399); // both happen
+    assert_true(loaded >= 1 && loaded <= 399); // both happen
     edited_remove(path);
     free(good);
 }

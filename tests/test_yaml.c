@@ -17,7 +17,7 @@ static YamlNode read_all(const char *text, size_t n, Str *events, char *message,
     bool map[YAML_MAX_DEPTH + 1] = {0};
     YamlNode node;
     while ((node = yaml_next(y)).kind != YAML_DONE && node.kind != YAML_BAD) {
-        assert_in_range(node.depth, 0, YAML_MAX_DEPTH);
+        assert_true(node.depth >= 0 && node.depth <= YAML_MAX_DEPTH);
         assert_true(node.line >= 1);
         if (node.kind == YAML_LIST) str_puts(events, "+SEQ\n");
         if (node.kind == YAML_MAP) str_puts(events, "+MAP\n");

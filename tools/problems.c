@@ -56,11 +56,12 @@ typedef struct {
     bool eval, solutions, hold_out_sums, thanks, pairs;
 } Options;
 
+enum { MOST_STEPS = 2 };
 typedef struct {
     int steps;
-    char op[2];     // '+' or '-'
-    long number[3]; // the first number, then one a step
-    long total[3];  // after 0, 1, 2 steps
+    char op[MOST_STEPS];         // '+' or '-'
+    long number[MOST_STEPS + 1]; // the first number, then one a step
+    long total[MOST_STEPS + 1];  // after 0, 1, 2 steps
 } Problem;
 
 static uint64_t draw(uint64_t *state) { return random_mix(*state += RANDOM_STEP); }
@@ -69,7 +70,7 @@ static long between(uint64_t *state, long lo, long hi) { return lo + (long)(draw
 static Problem problem_draw(uint64_t *state, const Options *o) {
     Problem p = {.steps = (int)between(state, o->min_steps, o->max_steps)};
     p.total[0] = p.number[0] = between(state, o->min, o->max);
-    for (int s = 0; s < p.steps; s++) {
+    for (int s = 0; s < p.steps && s < MOST_STEPS; s++) { // gcc 15 does not see that there are no more
         long have = p.total[s];
         p.op[s] = have < o->min || draw(state) % 2 ? '+' : '-';
         long most = p.op[s] == '-' && have < o->max ? have : o->max;
@@ -288,8 +289,8 @@ int main(int argc, char **argv) {
             o.hold_out_sums = true;
         } else if (!strcmp(a, "--steps")) {
             bool both = v && !strcmp(v, "1-2");
-            min_steps = both ? 1 : number(a, v, 1, 2);
-            max_steps = both ? 2 : min_steps;
+            min_steps = both ? 1 : number(a, v, 1, MOST_STEPS);
+            max_steps = both ? MOST_STEPS : min_steps;
         } else complain(a, NULL, "unknown option");
         i++;
     }
