@@ -159,7 +159,10 @@ static void terminal_size(int terminal, unsigned short columns, unsigned short r
 // Starts grpo watch on a terminal of its own, whose other end it returns.
 static int watch_on_terminal(pid_t *child) {
     int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-    assert_true(terminal >= 0 && !grantpt(terminal) && !unlockpt(terminal));
+    if (terminal < 0 || grantpt(terminal) || unlockpt(terminal)) {
+        printf("SKIP a_terminal_is_followed_and_left_clean: this system has no pseudo-terminals (devpts)\n");
+        skip();
+    }
     terminal_size(terminal, 80, 24);
     const char *name = ptsname(terminal), *program = getenv("GRPO") ? getenv("GRPO") : "build/grpo";
     *child = fork();

@@ -15,11 +15,10 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-// Opens descriptors 0 to 2 where they are closed, standard output only for reading: results that are printed there fail
-// and are not lost unsaid. Without /dev/null it takes a directory: writing to that fails as well.
+// Opens descriptors 0 to 2 where they are closed. Without /dev/null it takes a directory: writing to that fails.
 static void stdio_open(void) {
     for (int fd = 0; fd <= 2; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", fd == STDOUT_FILENO ? O_RDONLY : O_RDWR) < 0)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) < 0)
             open("/", O_RDONLY | O_DIRECTORY);
 }
 
