@@ -178,16 +178,18 @@ static void commands_take_judges(void **state) {
     put_run(LEADS(of_letters), "judge_model:model=j," ASKED "4");
     if (grpo("eval $(cat run) eval_file=q.jsonl eval_samples=2")) fail_msg("%s", said);
     assert_non_null(strstr(said, "\"rewards\": {\"judge_model\": 0."));
-    char by_judge[16], by_rule[16];
     for (int ranks = 1; ranks <= (test_on_cuda() ? 1 : 2); ranks++) { // as grader: right above 0.5
         if (grpo("eval $(cat run) rewards=regex:pattern=^j eval_file=q.jsonl eval_samples=4 gpus=%d "
                  "'eval_grader=judge_model:model=j," ASKED "4'",
                  ranks))
             fail_msg("%s", said);
-        assert_int_equal(sscanf(strstr(said, "\"accuracy\""), "\"accuracy\": %15[0-9.]", by_judge), 1);
-        assert_int_equal(sscanf(strstr(said, "\"regex\""), "\"regex\": %15[0-9.]", by_rule), 1);
-        assert_string_equal(by_judge, by_rule);
-        assert_true(atof(by_rule) > 0 && atof(by_rule) < 1);
+        double questions, ungraded, by_judge, by_rule;
+        assert_int_equal(sscanf(strstr(said, "\"questions\""), "\"questions\": %lf", &questions), 1);
+        assert_int_equal(sscanf(strstr(said, "\"accuracy\""), "\"accuracy\": %lf", &by_judge), 1);
+        assert_int_equal(sscanf(strstr(said, "\"ungraded\""), "\"ungraded\": %lf", &ungraded), 1);
+        assert_int_equal(sscanf(strstr(said, "\"regex\""), "\"regex\": %lf", &by_rule), 1);
+        assert_true(ungraded > 0 && by_rule > 0 && by_rule < 1); // replies without a score are in no accuracy
+        assert_near(by_judge * (1 - ungraded / (4 * questions)), by_rule, 1e-5);
     }
     if (grpo("plan $(cat run) per_device_train_batch_size=8 num_generations=4")) fail_msg("%s", said);
     assert_non_null(strstr(said, "rewards' models: weights"));

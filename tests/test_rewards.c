@@ -377,10 +377,11 @@ static void evaluations_are_graded(void **state) {
         b.answer[i] = xstrdup(rows[i].answer);
         b.text[i] = xstrdup(rows[i].text);
     }
-    bool right[ROWS];
-    rewards_grade(&rw, &b, right);
+    float score[ROWS];
+    rewards_grade(&rw, &b, score);
     for (int i = 0; i < ROWS; i++)
-        if (right[i] != rows[i].right) fail_msg("%s and %s: %d", rows[i].answer, rows[i].text, right[i]);
+        if (rewards_right(score[i]) != rows[i].right)
+            fail_msg("%s and %s: %g", rows[i].answer, rows[i].text, (double)score[i]);
     batch_free(&b);
     rewards_close(&rw);
     config_free(&c);

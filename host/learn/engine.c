@@ -564,10 +564,10 @@ bool engine_score(Engine *en, Batch *b, Error *e) {
     return !en->models || reward_models_score(en->models, en->device, b, e);
 }
 
-bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, bool *right, Error *e) {
+bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, float *score, Error *e) {
     if (rw->grader.info->by_model) {
-        if (!reward_models_grade(en->models, en->device, b, right, e)) return false;
-    } else rewards_grade(rw, b, right);
+        if (!reward_models_grade(en->models, en->device, b, score, e)) return false;
+    } else rewards_grade(rw, b, score);
     if (stop_requested()) return error_set(e, EXIT_STOPPED, "stopped by a signal"); // the grader may have given up
     return true;
 }

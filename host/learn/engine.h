@@ -89,8 +89,9 @@ RunShape shape_for_rollout(const Config *c, int64_t sequences, int64_t prompts);
 StopRule engine_stop_rule(const Engine *en);
 // Fills in what the models behind the run's rewards say of the decoded sequences of a batch. False after filling *e.
 bool engine_score(Engine *en, Batch *b, Error *e);
-// Fills right[b->n]: whether the run's grader finds each completion of a decoded batch right. False after filling *e.
-bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, bool *right, Error *e);
+// Fills score[b->n]: what the run's grader gives each completion of a decoded batch; NaN: no verdict. False after
+// filling *e.
+bool engine_grade(Engine *en, const Rewards *rw, const Batch *b, float *score, Error *e);
 // Opens a prompter of the engine's configuration, tokenizer and template; bare: without the examples of few_shot_file,
 // which are for drawing, not for learning. False after filling *e.
 bool engine_prompter(const Engine *en, Prompter *p, Error *e);

@@ -207,13 +207,11 @@ bool reward_models_score(RewardModels *m, Device *d, Batch *b, Error *e) {
     return ok;
 }
 
-bool reward_models_grade(RewardModels *m, Device *d, const Batch *b, bool *right, Error *e) {
+bool reward_models_grade(RewardModels *m, Device *d, const Batch *b, float *score, Error *e) {
     ByModel *grader = &m->item[m->n - 1];
     Sample *sample = xcalloc((size_t)b->n + 1, sizeof *sample);
-    float *score = xcalloc((size_t)b->n + 1, sizeof *score);
     for (int i = 0; i < b->n; i++) sample[i] = batch_sample(b, i);
     bool ok = score_samples(grader, d, sample, b->n, score, e);
-    for (int i = 0; i < b->n && ok; i++) right[i] = rewards_right(score[i]);
-    free(sample), free(score);
+    free(sample);
     return ok;
 }

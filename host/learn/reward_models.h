@@ -36,6 +36,6 @@ const Model *reward_models_model(const RewardModels *m, int i, const char **dir)
 // (EXIT_STOPPED), or the device failed.
 bool reward_models_score(RewardModels *m, Device *d, Batch *b, Error *e);
 // rewards_grade, where a model is the grader. False after filling *e.
-bool reward_models_grade(RewardModels *m, Device *d, const Batch *b, bool *right, Error *e);
+bool reward_models_grade(RewardModels *m, Device *d, const Batch *b, float *score, Error *e);
 // Scores n samples by the only reward there is.
 bool reward_models_samples(RewardModels *m, Device *d, const Sample *samples, int n, float *score, Error *e);

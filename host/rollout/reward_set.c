@@ -201,14 +201,12 @@ Sample batch_sample(const Batch *b, int i) {
                     .group = i / b->group};
 }
 
-bool rewards_right(float score) { return score > 0.5f; } // an abstention is not right
+bool rewards_right(float score) { return score > 0.5f; }
 
-void rewards_grade(const Rewards *rw, const Batch *b, bool *right) {
+void rewards_grade(const Rewards *rw, const Batch *b, float *score) {
     for (int i = 0; i < b->n; i++) {
         const Sample s = batch_sample(b, i);
-        float score;
-        rw->grader.info->fn(&rw->grader, &s, 1, &score);
-        right[i] = rewards_right(score);
+        rw->grader.info->fn(&rw->grader, &s, 1, &score[i]);
     }
 }
 

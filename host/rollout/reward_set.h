@@ -44,7 +44,8 @@ void rewards_close(Rewards *rw); // does nothing to rewards that were selected a
 Sample batch_sample(const Batch *b, int i);
 // Whether a grader's score says that a completion is right: above 0.5.
 bool rewards_right(float score);
-// Fills right[b->n]: whether the grader, no model on this machine, finds each completion of a decoded batch right.
-void rewards_grade(const Rewards *rw, const Batch *b, bool *right);
+// Fills score[b->n]: what the grader, no model on this machine, gives each completion of a decoded batch; NaN: no
+// verdict.
+void rewards_grade(const Rewards *rw, const Batch *b, float *score);
 // The control experiment: permutes scores among the batch's completions.
 void rewards_shuffle(Batch *b, uint64_t seed, uint64_t stream);

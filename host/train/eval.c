@@ -126,46 +126,51 @@ static void add_score(double *sum, double *n, float score) {
     if (!isnan(score)) *sum += score, ++*n;
 }
 
-// Adds the sums of one decoded and scored batch of `prompts` questions. graded: what a grader finds right; NULL: none
-// does.
-static void tally(const Batch *b, int prompts, const bool *graded, int n_rewards, EvalResult *out) {
+// Adds the sums of one decoded and scored batch of `prompts` questions. graded: the scores of a grader; NULL: there is
+// none.
+static void tally(const Batch *b, int prompts, const float *graded, int n_rewards, EvalResult *out) {
     for (int p = 0; p < prompts; p++) {
-        int right = 0;
+        int right = 0, verdicts = 0;
         for (int i = p * b->group; i < (p + 1) * b->group; i++) {
-            bool strict = graded ? graded[i] : grade_strict(b->text[i], b->answer[p]);
-            bool lenient = graded ? graded[i] : grade_lenient(b->text[i], b->answer[p]);
-            right += lenient;
-            out->strict += strict;
-            out->lenient += lenient;
+            if (!graded || !isnan(graded[i])) {
+                bool lenient = graded ? rewards_right(graded[i]) : grade_lenient(b->text[i], b->answer[p]);
+                verdicts++;
+                right += lenient;
+                out->strict += graded ? lenient : grade_strict(b->text[i], b->answer[p]);
+                out->lenient += lenient;
+            }
             out->length += b->len[i];
             out->truncated += b->finish[i] == FINISH_LENGTH;
             add_score(&out->reward, &out->rewarded, b->reward[i]);
             for (int k = 0; k < n_rewards; k++)
                 add_score(&out->each[k], &out->scored[k], b->score[i * b->n_rewards + k]);
         }
-        for (int k = 1, j = 0; j < PASS_POINTS && k <= b->group; k *= 2, j++)
-            out->pass[j] += pass_at(b->group, right, k);
+        out->graded += verdicts;
+        for (int k = 1, j = 0; j < PASS_POINTS && k <= verdicts; k *= 2, j++)
+            out->pass[j] += pass_at(verdicts, right, k), out->passable[j]++;
         out->majority += grade_lenient(b->text[majority(b, p)], b->answer[p]);
     }
 }
 
 // Adds up the ranks' sums. A signal that one rank got stops all.
 static bool add_ranks(Comm *comm, EvalResult *out, bool stopped, Error *e) {
-    double *const sums[] = {&out->strict,    &out->lenient,  &out->reward,  &out->length,
-                            &out->truncated, &out->majority, &out->rewarded};
+    double *const sums[] = {&out->strict, &out->lenient,   &out->graded,   &out->reward,
+                            &out->length, &out->truncated, &out->majority, &out->rewarded};
     enum { SUMS = sizeof sums / sizeof *sums, STOPPED = SUMS, EACH, SCORED = EACH + MAX_REWARDS };
-    double all[SCORED + MAX_REWARDS + PASS_POINTS], *each = all + EACH, *scored = all + SCORED,
-                                                    *pass = scored + MAX_REWARDS;
+    double all[SCORED + MAX_REWARDS + 2 * PASS_POINTS], *each = all + EACH, *scored = all + SCORED,
+                                                        *pass = scored + MAX_REWARDS, *passable = pass + PASS_POINTS;
     for (int i = 0; i < SUMS; i++) all[i] = *sums[i];
     all[STOPPED] = stopped;
     memcpy(each, out->each, sizeof out->each);
     memcpy(scored, out->scored, sizeof out->scored);
     memcpy(pass, out->pass, sizeof out->pass);
+    memcpy(passable, out->passable, sizeof out->passable);
     if (!comm_all_reduce(comm, "evaluation", all, (int)(sizeof all / sizeof *all), e)) return false;
     for (int i = 0; i < SUMS; i++) *sums[i] = all[i];
     memcpy(out->each, each, sizeof out->each);
     memcpy(out->scored, scored, sizeof out->scored);
     memcpy(out->pass, pass, sizeof out->pass);
+    memcpy(out->passable, passable, sizeof out->passable);
     return all[STOPPED] == 0 || error_set(e, EXIT_STOPPED, "stopped by a signal during evaluation");
 }
 
@@ -199,7 +204,7 @@ bool eval_run(Engine *en, const Prompter *pr, Dataset *data, const Rewards *rw, 
         }
         ranks_phase("eval", at);
         Batch asked = batch_slice(&b, 0, n); // the columns that are in use
-        bool *graded = rw->grader.info ? xcalloc((size_t)asked.n, sizeof *graded) : NULL;
+        float *graded = rw->grader.info ? xcalloc((size_t)asked.n, sizeof *graded) : NULL;
         if (graded) ok = engine_grade(en, rw, &asked, graded, e) || error_prefix(e, "evaluation");
         if (ok) tally(&asked, n, graded, rw->n, out);
         free(graded);
@@ -211,14 +216,16 @@ bool eval_run(Engine *en, const Prompter *pr, Dataset *data, const Rewards *rw, 
     if (en->comm && (ok || stopped)) ok = add_ranks(en->comm, out, stopped, e);
     if (ok) ok = ranks_exchange_rewards(en->comm, rw, e) || error_prefix(e, "evaluation");
     double per_question = 1 / (double)rows, per_completion = per_question / samples;
-    double *means[] = {&out->strict, &out->lenient, &out->length, &out->truncated};
-    for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] *= per_completion;
+    out->strict /= out->graded, out->lenient /= out->graded;
+    out->length *= per_completion, out->truncated *= per_completion;
     out->reward /= out->rewarded;
     for (int k = 0; k < rw->n; k++) out->each[k] /= out->scored[k];
-    for (int j = 0; j < PASS_POINTS; j++) out->pass[j] *= per_question;
+    for (int j = 0; j < PASS_POINTS; j++) out->pass[j] /= out->passable[j];
     out->majority *= per_question;
     return ok;
 }
+
+int64_t eval_ungraded(const EvalResult *res) { return res->questions * res->samples - (int64_t)res->graded; }
 
 static void put_mean(Str *out, const char *before, double mean) {
     if (isnan(mean)) str_printf(out, "%snull", before);
@@ -226,11 +233,14 @@ static void put_mean(Str *out, const char *before, double mean) {
 }
 
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out) {
-    str_printf(out, "{\"questions\": %lld, \"samples\": %d, \"accuracy\": %.6g", (long long)res->questions,
-               res->samples, res->strict);
-    if (!rw->grader.info) str_printf(out, ", \"lenient_accuracy\": %.6g", res->lenient);
-    for (int k = 1, at = 0; res->samples > 1 && at < PASS_POINTS && k <= res->samples; k *= 2, at++)
-        str_printf(out, ", \"pass@%d\": %.6g", k, res->pass[at]);
+    str_printf(out, "{\"questions\": %lld, \"samples\": %d", (long long)res->questions, res->samples);
+    put_mean(out, ", \"accuracy\": ", res->strict);
+    if (rw->grader.info) str_printf(out, ", \"ungraded\": %lld", (long long)eval_ungraded(res));
+    else put_mean(out, ", \"lenient_accuracy\": ", res->lenient);
+    for (int k = 1, at = 0; res->samples > 1 && at < PASS_POINTS && k <= res->samples; k *= 2, at++) {
+        str_printf(out, ", \"pass@%d\"", k);
+        put_mean(out, ": ", res->pass[at]);
+    }
     if (res->samples > 1 && !rw->grader.info) // a vote is taken among numbers
         str_printf(out, ", \"maj@%d\": %.6g", res->samples, res->majority);
     put_mean(out, ", \"reward\": ", res->reward);

@@ -13,8 +13,10 @@ int grade_strict(const char *text, const char *gold);
 typedef struct {
     int64_t questions;
     int samples;                      // completions a question
-    double strict, lenient;           // mean over completions
-    double pass[PASS_POINTS];         // pass@1, 2, 4 ... up to samples, lenient, unbiased
+    double strict, lenient;           // mean over completions of which there is a verdict; NaN: of none
+    double graded;                    // how many those are: all, but where a grader abstains
+    double pass[PASS_POINTS];         // pass@1, 2, 4 ... up to samples, lenient, unbiased, over
+    double passable[PASS_POINTS];     //   the questions with so many verdicts
     double majority;                  // fraction of questions whose most frequent answer is right (maj@samples)
     double length, truncated;         // means over completions
     double reward, each[MAX_REWARDS]; // mean of all and of each reward, over completions that have one; NaN: none has
@@ -23,5 +25,7 @@ typedef struct {
 // Evaluates rows [0, limit) (0: all) of the data set, `samples` completions each; one is greedy.
 bool eval_run(Engine *en, const Prompter *p, Dataset *data, const Rewards *rw, int64_t limit, int samples,
               EvalResult *out, Error *e);
+// How many completions the grader gave no verdict of.
+int64_t eval_ungraded(const EvalResult *res);
 // The result as one JSON object.
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out);

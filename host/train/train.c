@@ -127,11 +127,19 @@ static bool evaluate(Trainer *t, Error *e) {
     if (comm_rank(t->learner.engine.comm)) return true;
     metrics_add_int(t->report.metrics, "step", t->state.step);
     metrics_add(t->report.metrics, "eval/accuracy", r.strict);
-    metrics_add(t->report.metrics, "eval/lenient_accuracy", r.lenient);
+    const bool graded = t->scoring.rewards.grader.info;
+    if (graded) metrics_add_int(t->report.metrics, "eval/ungraded", eval_ungraded(&r));
+    else metrics_add(t->report.metrics, "eval/lenient_accuracy", r.lenient);
     metrics_add(t->report.metrics, "eval/reward", r.reward);
     metrics_add(t->report.metrics, "eval/mean_length", r.length);
-    progress_say(t->report.progress, "step %lld: eval accuracy %.1f %%, lenient %.1f %%, reward %.3f (%lld questions)",
-                 (long long)t->state.step, 100 * r.strict, 100 * r.lenient, r.reward, (long long)r.questions);
+    Str said = {0};
+    str_printf(&said, "step %lld: eval accuracy ", (long long)t->state.step);
+    str_printf(&said, r.graded > 0 ? "%.1f %%" : "unknown", 100 * r.strict);
+    if (!graded) str_printf(&said, ", lenient %.1f %%", 100 * r.lenient);
+    str_printf(&said, ", reward %.3f (%lld questions", r.reward, (long long)r.questions);
+    if (eval_ungraded(&r)) str_printf(&said, ", %lld answers without a verdict left out", (long long)eval_ungraded(&r));
+    progress_say(t->report.progress, "%s)", said.s);
+    str_free(&said);
     if (!metrics_commit(t->report.metrics, e)) return false;
     HookCall call = {t->cfg->output_dir, t->state.step, metrics_last(t->report.metrics),
                      metrics_last_eval(t->report.metrics), 0};
