@@ -350,6 +350,50 @@ static void write_pairs(void) {
     str_free(&pairs);
 }
 
+// What a grader gives no verdict of counts in no accuracy, and is counted itself.
+static void no_verdict_is_no_wrong_answer(void **state) {
+    static const char grader[] = "#!/bin/sh\n"
+                                 "n=0\n"
+                                 "while IFS= read -r line; do\n"
+                                 "id=${line#*: }; id=${id%%,*}; n=$((n + 1))\n"
+                                 "case $id:$((n % 2 * some)) in\n"
+                                 "0:*) echo '{\"id\": 0, \"scores\": []}' ;;\n" // n is odd: the next one's is even
+                                 "*:1) echo \"{\\\"id\\\": $id, \\\"scores\\\": [1]}\" ;;\n"
+                                 "*) echo \"{\\\"id\\\": $id, \\\"scores\\\": [null]}\" ;;\n"
+                                 "esac\ndone\n";
+    Str out = {0};
+    write_file("grader", grader);
+    for (int some = 0; some < 2; some++) { // every second one of eight, or none
+        char *all = xasprintf("eval " TINY "eval_file=$D/train.jsonl eval_limit=4 eval_samples=2 temperature=1 "
+                              "'eval_grader=external:command=env some=%d sh $D/grader' eval_output=$D/verdicts%d.json",
+                              some, some),
+             *args = words(all), name[32];
+        if (grpo(args, NULL, &out)) fail_msg("%s", out.s);
+        free(all), free(args);
+        snprintf(name, sizeof name, "verdicts%d.json", some);
+        char *text = text_of_file(name);
+        json_t *j = json_loads(text, 0, NULL), *accuracy = json_object_get(j, "accuracy");
+        assert_int_equal(json_integer_value(json_object_get(j, "ungraded")), some ? 4 : 8);
+        assert_true(some ? json_number_value(accuracy) == 1 : json_is_null(accuracy));
+        assert_true(some ? json_number_value(json_object_get(j, "pass@1")) == 1
+                         : json_is_null(json_object_get(j, "pass@1")));
+        assert_true(json_is_null(json_object_get(j, "pass@2"))); // no question has two verdicts
+        json_decref(j), free(text);
+    }
+    char *args = words("train " TINY "train_file=$D/train.jsonl eval_file=$D/train.jsonl eval_limit=4 eval_steps=1 "
+                       "max_steps=1 output_dir=$D/graded 'eval_grader=external:command=env some=1 sh $D/grader'");
+    if (grpo(args, NULL, &out)) fail_msg("%s", out.s);
+    assert_non_null(strstr(out.s, "eval accuracy 100.0 %, reward"));
+    assert_non_null(strstr(out.s, "(4 questions, 2 answers without a verdict left out)"));
+    free(args);
+    char *text = text_of_file("graded/metrics.jsonl");
+    assert_non_null(strstr(text, "\"eval/accuracy\": 1,"));
+    assert_non_null(strstr(text, "\"eval/ungraded\": 2,"));
+    assert_null(strstr(text, "eval/lenient_accuracy"));
+    free(text);
+    str_free(&out);
+}
+
 // A run whose training file is cut short meanwhile ends, but what it has learned is saved: mended, it goes on to the
 // bytes of a run that nothing happened to.
 static void a_row_that_is_gone_ends_a_run_that_is_saved(void **state) {
@@ -456,6 +500,22 @@ static void a_run_keeps_the_checkpoint_it_began_with(void **state) {
     char *check = words("cd $D/own && test -e step_1 && test -e step_5 && test $(ls -d step_* | wc -l) = 2");
     assert_int_equal(system(check), 0);
     free(check);
+    str_free(&out);
+}
+
+// A damaged checkpoint pushes out no whole one.
+static void damage_takes_no_place(void **state) {
+    Str out = {0};
+    char *first = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/hurt max_steps=2 save_steps=1"),
+         *hurt = words("printf x | dd of=$D/hurt/step_2/model.safetensors bs=1 seek=100000 conv=notrunc 2>/dev/null"),
+         *then = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/hurt max_steps=3 save_steps=9"),
+         *left = words("test \"$(cd $D/hurt && echo step_*)\" = 'step_1 step_3'");
+    assert_int_equal(grpo(first, NULL, &out), 0);
+    assert_int_equal(system(hurt), 0);
+    assert_int_equal(grpo(then, NULL, &out), 0);
+    assert_non_null(strstr(out.s, "step_2 cannot be used"));
+    assert_int_equal(system(left), 0);
+    free(first), free(hurt), free(then), free(left);
     str_free(&out);
 }
 
@@ -601,7 +661,9 @@ int main(void) {
         cmocka_unit_test(outputs_spare_files),
         cmocka_unit_test(a_model_directory_that_changes_harms_no_checkpoint),
         cmocka_unit_test(a_run_keeps_the_checkpoint_it_began_with),
+        cmocka_unit_test(no_verdict_is_no_wrong_answer),
         cmocka_unit_test(a_row_that_is_gone_ends_a_run_that_is_saved),
+        cmocka_unit_test(damage_takes_no_place),
         cmocka_unit_test(a_damaged_checkpoint_is_no_model),
         cmocka_unit_test(a_signal_ends_the_wait_for_a_prompt),
         cmocka_unit_test(train_eval_sample_sft_work_together),

@@ -35,8 +35,8 @@ static const struct {
     {"batch_bytes", offsetof(TrainState, batch_bytes)},
 };
 enum { N_TRAIN_FIELDS = sizeof train_fields / sizeof *train_fields };
-_Static_assert(sizeof(TrainState) ==
-                   N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(MixCursor) + 3 * sizeof(void *) + 32 + 48 + 16 + 16 + 32,
+_Static_assert(sizeof(TrainState) == N_TRAIN_FIELDS * sizeof(int64_t) + sizeof(MixCursor) + 3 * sizeof(void *) + 32 +
+                                         48 + 16 + 16 + 32 + 8,
                "a field is not saved");
 
 // ---- names --------------------------------------------------------------------------------------------------------
@@ -135,10 +135,11 @@ static bool holds_any(const char *path, const char *const *dirs) {
     return any;
 }
 
-// Removes the checkpoints up to `step` except the newest `keep`, and those that are spared. Each is renamed to .gone
-// before it is deleted, so that a half-deleted one is never taken for a checkpoint. A failure costs disk space only: a
-// note says so, the run goes on.
-static void prune(const char *output_dir, int64_t step, int keep, const char *const *spared) {
+// Removes the checkpoints up to `step` except the newest `keep`, and those that are spared. What lies between `last`
+// (0: unknown) and `step` is damaged, or the run would have gone on from there: it must not take a good one's place.
+// Each is renamed to .gone before it is deleted, so that a half-deleted one is never taken for a checkpoint. A failure
+// costs disk space only: a note says so, the run goes on.
+static void prune(const char *output_dir, int64_t last, int64_t step, int keep, const char *const *spared) {
     Entry *x;
     int n, passed = 0;
     Error e;
@@ -147,7 +148,8 @@ static void prune(const char *output_dir, int64_t step, int keep, const char *co
         return;
     }
     for (int i = 0; i < n; i++) {
-        if (!is_suffix(&x[i], "") || x[i].step > step || passed++ < keep) continue;
+        bool damaged = last > 0 && x[i].step > last && x[i].step < step;
+        if (!is_suffix(&x[i], "") || x[i].step > step || (!damaged && passed++ < keep)) continue;
         if (holds_any(x[i].path, spared)) continue;
         char *gone = xasprintf("%s.gone", x[i].path);
         if (!disk_rename(x[i].path, gone, &e) || !disk_remove(gone, &e)) note("%s", e.text);
@@ -352,7 +354,7 @@ bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, con
     outdir_free(&out);
     hf_files_free(own);
     free(path);
-    if (ok) prune(output_dir, s->step, keep_last, spared);
+    if (ok) prune(output_dir, s->kept, s->step, keep_last, spared);
     return ok;
 }
 
@@ -588,6 +590,7 @@ bool checkpoint_load(const char *path, TrainState *s, Device *d, Model *m, const
               blobs_match(manifest, path, blobs, n_blobs, e) && blobs_read(manifest, path, d, blobs, n_blobs, e) &&
               (m->adapter ? adapter_read(path, d, m->adapter, e) : hf_weights_read(path, d, m, LOAD_STRICT, e)) &&
               batch_read(manifest, path, s, e);
+    s->kept = s->step;
     for (int i = 0; i <= n_blobs; i++) free(skip[i]);
     free(skip);
     json_decref(manifest);

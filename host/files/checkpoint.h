@@ -33,6 +33,7 @@ typedef struct {
     char prompts[16];    // CRC32C of the files that stand before each question; "": none
     char judges[16];     // CRC32C of the models and templates behind rewards; "": none
     char start[32];      // CRC32C of the weights of the reference, where no file of the checkpoint has it; "": none
+    int64_t kept;        // the step that this process resumed from or saved last, not in the file; 0: none
 } TrainState;
 typedef struct {
     const char *name; // file name in state/
@@ -51,7 +52,8 @@ int64_t checkpoint_step(const char *name, const char **suffix);
 
 // Saves output_dir/step_N whole or not at all: model files (all but the weights from s->files), `config_yaml`,
 // the blobs, then the manifest; then removes all checkpoints but the newest keep_last and those that lie in `spared`
-// (NULL-terminated), which the run reads from. Called by one rank while every other rank is in checkpoint_serve.
+// (NULL-terminated), which the run reads from. Those between s->kept and this one, of which none could be resumed from,
+// do not count among the newest and go first. Called by one rank while every other rank is in checkpoint_serve.
 bool checkpoint_save(const char *output_dir, const TrainState *s, Device *d, const Model *m, const char *source_dir,
                      const char *config_yaml, const StateBlob *blobs, int n_blobs, int keep_last,
                      const char *const *spared, Error *e);

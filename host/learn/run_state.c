@@ -56,6 +56,7 @@ bool run_save(const Learner *l, TrainState *s, Metrics *m, Hooks *h, Error *e) {
     bool ok = take_files(l, s, e) && checkpoint_save(c->output_dir, s, l->engine.device, &l->engine.policy, c->model,
                                                      yaml, blob, n, (int)c->save_total_limit, read, e);
     free(yaml);
+    if (ok) s->kept = s->step;
     char *path = checkpoint_path(c->output_dir, s->step);
     if (ok && h) hooks_start(h, HOOK_SAVE, &(HookCall){path, s->step, metrics_last(m), metrics_last_eval(m), 0});
     free(path);
