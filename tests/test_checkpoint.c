@@ -229,6 +229,11 @@ static void unwritable_places_are_named(void **state) {
     int64_t step;
     assert_null(checkpoint_find(at("file"), &step, &e));
     assert_int_equal(e.code, EXIT_DISK);
+    OutDir out; // of which nothing is there any more
+    assert_true(outdir_begin(&out, at("gone/out"), 100, NULL) && disk_remove(at("gone"), NULL));
+    assert_false(outdir_put(&out, "name", "text", 4, &e));
+    SAYS(&e, at("gone/out.tmp"), "100 more bytes are needed; make room");
+    outdir_free(&out);
 }
 
 // A disk that writes other bytes than it was given, or none, at each write in turn, and says that all is well.

@@ -223,6 +223,11 @@ static void faults_of_rewards_are_shown(void **state) {
     assert_non_null(strstr(metrics, "\"rewards/second/mean\": "));
     free(metrics);
     free(path);
+    write_file("tab.yaml", "max_steps: 3\n\tseed: 2\n");
+    args = words("train $D/tab.yaml");
+    assert_int_equal(grpo(args, NULL, &out), 2); // what a file sets that cannot be read, is not missing
+    assert_true(strstr(out.s, "tab.yaml:2: not valid YAML") && !strstr(out.s, "is not set"));
+    free(args);
     args = words("train " TINY "train_file=$D/train.jsonl output_dir=$D/refused max_steps=1 "
                  "'rewards=external:command=/nonexistent/scorer'");
     assert_int_equal(grpo(args, NULL, &out), 2); // before the first step

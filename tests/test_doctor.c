@@ -182,6 +182,8 @@ static void data_and_output(void **state) {
     FINDS(EXIT_OK, "OK", "output_dir", "GiB free", "train_file=@/rows.jsonl", "output_dir=@/new/out");
     FINDS(EXIT_OK, "WARN", "eval_file", "is the training file", "train_file=@/rows.jsonl", "eval_file=@/rows.jsonl");
     FINDS(EXIT_INPUT, "FAIL", "eval_file", "No such file", "eval_file=@/none.jsonl");
+    FINDS(EXIT_DISK, "FAIL", "output_dir", "rows.jsonl: Not a directory; choose another output_dir",
+          "train_file=@/rows.jsonl", "output_dir=@/rows.jsonl");
     FINDS(EXIT_INPUT, "FAIL", "train_file", "bad.jsonl:2", "train_file=@/bad.jsonl", "output_dir=@/out");
     FINDS(EXIT_OK, "WARN", "train_file", "1 bad lines are left out", "train_file=@/bad.jsonl", "bad_lines=skip",
           "output_dir=@/out");

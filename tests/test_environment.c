@@ -137,14 +137,19 @@ static void a_bound_first_thread_binds_no_other(void **state) {
     "max_completion_length=12 num_generations=4 per_device_train_batch_size=4 gradient_accumulation_steps=1 "          \
     "save_steps=2 progress=plain rewards=xmlcount threads=1 train_file=$D/train.jsonl output_dir=$D/run "
 
+static int train_within(int kib, Str *out, Str *err) {
+    char *line = xasprintf("rm -rf $D/run; ulimit -v %d; " TRAIN "reward_threads=4 max_steps=1", kib);
+    int code = shell(line, out, err);
+    free(line);
+    return code;
+}
+
 // What runs within a limit runs within every larger one: nothing reserves a share of it for each thread.
 static void more_address_space_is_never_too_little(void **state) {
     Str out = {0}, err = {0};
     int least = 0;
     for (int kib = 100000; kib <= (least ? least + 200000 : 2000000) && !sanitized; kib += 20000) {
-        char *line = xasprintf("rm -rf $D/run; ulimit -v %d; " TRAIN "reward_threads=4 max_steps=1", kib);
-        int code = shell(line, &out, &err);
-        free(line);
+        int code = train_within(kib, &out, &err);
         char *limit = xasprintf("ulimit -v %d;", kib);
         bool never = never_started(code, &err, limit);
         free(limit);
@@ -155,6 +160,33 @@ static void more_address_space_is_never_too_little(void **state) {
             fail_msg("%d: %d: %s", kib, code, err.s);
     }
     assert_true(sanitized || least);
+    // Close below the least, where the last thing to grow is a stack: out of memory is an error there too, no crash.
+    int low = least - 20000;
+    while (!sanitized && least - low > 100) {
+        int middle = (low + least) / 2;
+        *(train_within(middle, &out, &err) ? &low : &least) = middle;
+    }
+    for (int kib = low; !sanitized && kib > low - 2500; kib -= 100) {
+        int code = train_within(kib, &out, &err);
+        if (code && code != EXIT_MEMORY) fail_msg("%d KiB: %d: %s", kib, code, err.s);
+    }
+    str_free(&out), str_free(&err);
+}
+
+// With too few open files a reward's program is refused by that reason, however far its start has come.
+static void few_descriptors_are_named(void **state) {
+    Str out = {0}, err = {0};
+    int refused = 0;
+    for (int files = 12; files < 32; files++) {
+        char *line = xasprintf("rm -rf $D/run; ulimit -n %d; " TRAIN "max_steps=1 rewards=external:command=cat", files);
+        int code = shell(line, &out, &err);
+        bool said = strstr(err.s, "Too many open files; allow more open files (ulimit -n)");
+        if (strstr(err.s, "Bad file descriptor") || (strstr(err.s, "cannot be started") && !said))
+            fail_msg("%s: %d: %s", line, code, err.s);
+        refused += said;
+        free(line);
+    }
+    assert_true(refused > 0);
     str_free(&out), str_free(&err);
 }
 
@@ -330,6 +362,7 @@ int main(void) {
         cmocka_unit_test(variables_and_limits),
         cmocka_unit_test(more_address_space_is_never_too_little),
         cmocka_unit_test(a_bound_first_thread_binds_no_other),
+        cmocka_unit_test(few_descriptors_are_named),
         cmocka_unit_test(closed_descriptors_are_nobodys_file),
         cmocka_unit_test(the_least_stacks_train),
         cmocka_unit_test(a_file_at_its_limit_is_a_full_disk),

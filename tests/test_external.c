@@ -465,6 +465,28 @@ static void plugins_that_were_cut_short_are_refused(void **state) {
     free(bytes);
 }
 
+// Nothing is lost without a word.
+static void a_plugin_that_exits_is_said(void **state) {
+    if (system("command -v cc >/dev/null")) {
+        printf("SKIP a_plugin_that_exits_is_said: no C compiler named cc\n");
+        return;
+    }
+    put_text(at("exits.c"), "#include \"reward_plugin.h\"\n#include <stdlib.h>\n"
+                            "static void score(void *v, const RewardPluginSample *s, int n, float *out) {"
+                            " exit(v || s || n || out ? 0 : 1); }\n"
+                            "const RewardPlugin reward_plugin = {REWARD_PLUGIN_ABI, 0, score, 0};\n");
+    build_plugin(at("exits.c"), at("exits.so"));
+    put_text(at("q.jsonl"), "{\"completion\": \"a\", \"answer\": \"b\"}\n");
+    const char *program = getenv("GRPO") ? getenv("GRPO") : "build/grpo";
+    char *line = xasprintf("%s reward plugin:path=%s %s >%s 2>&1", program, at("exits.so"), at("q.jsonl"), at("said"));
+    int status = system(line);
+    size_t n;
+    char *said = file_read(at("said"), 1000, &n, NULL);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_CONFIG);
+    assert_non_null(strstr(said, "grpo: error: a plugin or a library called exit(): nothing is saved"));
+    free(said), free(line);
+}
+
 static void absent_plugins_are_refused(void **state) {
     assert_cannot_open("plugin", "needs a shared object");
     assert_cannot_open("plugin:path=/nonexistent/x.so", "cannot be opened");
@@ -494,6 +516,7 @@ int main(void) {
         IN_SCRATCH(example_script),
         IN_SCRATCH(example_plugin),
         IN_SCRATCH(plugins_that_were_cut_short_are_refused),
+        IN_SCRATCH(a_plugin_that_exits_is_said),
         IN_SCRATCH(absent_plugins_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

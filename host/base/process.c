@@ -65,7 +65,7 @@ static bool prepare_child(Starting *s) {
     if (setpgid(0, 0) || dup2(s->in, 0) < 0 || dup2(s->out, 1) < 0 || dup2(s->err, 2) < 0) return false;
     if (c->guarded) {
         int life = fcntl(s->life, F_DUPFD, GUARD_REPORT + 1), report = fcntl(s->report, F_DUPFD, GUARD_REPORT + 1);
-        if (dup2(life, GUARD_LIFE) < 0 || dup2(report, GUARD_REPORT) < 0) return false;
+        if (life < 0 || report < 0 || dup2(life, GUARD_LIFE) < 0 || dup2(report, GUARD_REPORT) < 0) return false;
         s->report = GUARD_REPORT;
         close_from(GUARD_REPORT + 1, INT32_MAX);
     } else { // what starts it waits for it, so that it ends with that thread
@@ -177,7 +177,7 @@ bool process_start(const ProcessSpec *c, Process *p, Error *e) {
     if (p->pid < 0) p->pid = 0;
     process_kill(p);
     bool memory = failed == ENOMEM || failed == EAGAIN; // EAGAIN: no more processes
-    return error_set(e, memory ? EXIT_MEMORY : EXIT_CONFIG, "%s: cannot be started: %s", name, strerror(failed));
+    return error_set(e, memory ? EXIT_MEMORY : EXIT_CONFIG, "%s: cannot be started: %s", name, error_open(failed));
 }
 
 void process_kill(Process *p) {

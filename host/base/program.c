@@ -49,6 +49,29 @@ static bool stacks_raise(Error *e) {
     return true;
 }
 
+// Where address space is limited (ulimit -v), the first thread's stack cannot grow once the rest is used up, and the
+// program would die without a word: so it grows now, when there is room.
+static __attribute__((noinline)) void stack_touch(void) {
+    volatile char room[STACK_LEAST];
+    for (size_t i = sizeof room; i >= 4096; i -= 4096) room[i - 1] = 0;
+}
+static bool stack_grow(Error *e) {
+    struct rlimit space;
+    if (getrlimit(RLIMIT_AS, &space) || space.rlim_cur == RLIM_INFINITY) return true;
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long long pages = 0; // of address space that is taken
+    if (f && fscanf(f, "%llu", &pages) != 1) pages = 0;
+    if (f) fclose(f);
+    if (pages * (unsigned long long)sysconf(_SC_PAGESIZE) + STACK_LEAST > space.rlim_cur)
+        return error_set(
+            e, EXIT_MEMORY,
+            "out of memory: no room for a stack of %llu KiB; this process is limited to %llu MiB, whatever "
+            "else is free: allow more (ulimit -v)",
+            (unsigned long long)STACK_LEAST >> 10, (unsigned long long)space.rlim_cur >> 20);
+    stack_touch();
+    return true;
+}
+
 // ---- OpenMP ---------------------------------------------------------------------------------------------------------
 
 // The values that GNU's OpenMP accepts for its variables, as patterns without the blanks allowed around each part. A
@@ -140,7 +163,7 @@ static void spin_less(char **argv) {
 bool program_begin(char **argv, Error *e) {
     stdio_open();
     signal(SIGXFSZ, SIG_IGN);
-    if (!stacks_raise(e)) return false;
+    if (!stacks_raise(e) || !stack_grow(e)) return false;
     settings_explain();
     if (!threads_check(e)) return false;
     spin_less(argv);

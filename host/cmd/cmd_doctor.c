@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -322,7 +323,9 @@ static void check_output(Checkup *r, const Config *c, const Learner *l) {
         *slash = 0;
     }
     struct statvfs s;
-    bool writable = access(dir, W_OK | X_OK) == 0;
+    struct stat st;
+    bool writable =
+        !stat(dir, &st) && (S_ISDIR(st.st_mode) || (errno = ENOTDIR, false)) && access(dir, W_OK | X_OK) == 0;
     if (!writable) {
         error_set(&e, EXIT_DISK, "%s: cannot write in %s: %s; choose another output_dir", c->output_dir, dir,
                   strerror(errno));

@@ -10,6 +10,7 @@
 #include "version.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <stdio.h>
 
 static const struct {
@@ -88,11 +89,23 @@ static ExitCode run(int argc, char **argv, Error *e) {
     return unknown(argv[1], e);
 }
 
+static bool ended; // by its own hand
+
+// Nothing of this program calls exit(): a user's plugin does, or a library.
+static void end_of_others(void) {
+    if (ended) return;
+    Error e;
+    error_set(&e, EXIT_CONFIG, "a plugin or a library called exit(): nothing is saved; it must return instead");
+    _exit(program_end("grpo", EXIT_CONFIG, &e));
+}
+
 int main(int argc, char **argv) {
     memory_ask_who_speaks(ranks_speak);
+    atexit(end_of_others);
     Error e = {0};
     ExitCode code = program_begin(argv, &e) ? run(argc, argv, &e) : e.code;
     code = program_flush(code, &e);
     memory_name_limit(&e);
+    ended = true;
     return !*e.text || ranks_speak(code, &e) ? program_end("grpo", code, &e) : (int)code;
 }

@@ -400,16 +400,20 @@ bool config_read_pairs(Reading *r, YamlReader *y, PairTaker *taker, void *arg) {
     return node.kind == YAML_END;
 }
 
-static void read_document(Reading *r, YamlReader *y) {
+// Whether all of it could be read; what it sets may be wrong for all that.
+static bool read_document(Reading *r, YamlReader *y) {
     YamlNode node = yaml_next(y);
-    if (node.kind == YAML_DONE) return; // an empty file: all defaults
-    if (node.kind == YAML_BAD) return read_bad(r, &node);
-    if (node.kind != YAML_MAP)
-        return problem_at_line(r, node.line, "a configuration is lines of `option: value`, not a %s",
-                               node.kind == YAML_LIST ? "list" : "single value");
-    if (!config_read_pairs(r, y, NULL, NULL)) return;
-    node = yaml_next(y); // behind the map there is nothing, or an error
+    if (node.kind == YAML_DONE) return true; // an empty file: all defaults
+    if (node.kind == YAML_MAP) {
+        if (!config_read_pairs(r, y, NULL, NULL)) return false;
+        node = yaml_next(y); // behind the map there is nothing, or an error
+        if (node.kind != YAML_BAD) return true;
+    }
     if (node.kind == YAML_BAD) read_bad(r, &node);
+    else
+        problem_at_line(r, node.line, "a configuration is lines of `option: value`, not a %s",
+                        node.kind == YAML_LIST ? "list" : "single value");
+    return false;
 }
 
 static bool read_file(Reading *r) {
@@ -424,10 +428,10 @@ static bool read_file(Reading *r) {
         return false;
     }
     YamlReader *y = yaml_open(text, n);
-    read_document(r, y);
+    bool whole = read_document(r, y);
     yaml_close(y);
     free(text);
-    return true;
+    return whole;
 }
 
 // Whether an override's value is read as YAML (quoted; for lists also [...] and {...}), rather than taken as plain

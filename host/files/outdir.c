@@ -4,6 +4,7 @@
 #include "manifest.h"
 #include "ranks.h"
 #include "staging.h"
+#include "str.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -94,11 +95,13 @@ bool disk_rename(const char *from, const char *to, Error *e) {
 static bool refuse_full(Error *e, const OutDir *d, const char *path, uint64_t at, const char *why) {
     uint64_t need = d->planned > d->written ? d->planned - d->written : 0;
     char *parent = parent_of(d->path);
-    error_set(
-        e, EXIT_DISK,
-        "%s: cannot write at byte %llu: %s; %llu more bytes are needed, %llu are free in %s; make room, or choose "
-        "another place",
-        path, (unsigned long long)at, why, (unsigned long long)need, (unsigned long long)disk_free(parent), parent);
+    uint64_t room = disk_free(parent);
+    Str there = {0};
+    if (room != UINT64_MAX) str_printf(&there, ", %llu are free in %s", (unsigned long long)room, parent);
+    error_set(e, EXIT_DISK,
+              "%s: cannot write at byte %llu: %s; %llu more bytes are needed%s; make room, or choose another place",
+              path, (unsigned long long)at, why, (unsigned long long)need, there.n ? there.s : "");
+    str_free(&there);
     free(parent);
     return false;
 }

@@ -10,7 +10,7 @@
 enum { LOG_BLOCK = 1 << 16 }; // bytes read at a time
 
 static bool disk_error(const Log *l, const char *doing, Error *e) {
-    return error_set(e, EXIT_DISK, "%s: %s failed: %s; free some space or choose another output_dir", l->path, doing,
+    return error_set(e, EXIT_DISK, "%s: %s failed: %s; free some space or choose another place", l->path, doing,
                      error_write(errno));
 }
 
@@ -22,8 +22,8 @@ static bool log_lock(const Log *l, Error *e) {
     if (!fcntl(l->fd, F_SETLK, &whole) || (errno != EAGAIN && errno != EACCES)) return true;
     if (fcntl(l->fd, F_GETLK, &whole) || whole.l_type == F_UNLCK) whole.l_pid = 0;
     return error_set(e, EXIT_CONFIG,
-                     "%s: another run is writing it (process %ld); wait for its end, or choose another output_dir",
-                     l->path, (long)whole.l_pid);
+                     "%s: another run is writing it (process %ld); wait for its end, or choose another place", l->path,
+                     (long)whole.l_pid);
 }
 
 // Finds where the first `lines` lines of the file end, or its last whole line if it has fewer. Sets l->bytes and
@@ -47,7 +47,7 @@ bool log_open(Log *l, const char *dir, const char *name, int64_t lines, Error *e
     struct stat st;
     if (l->fd < 0 || fstat(l->fd, &st)) return disk_error(l, "opening", e);
     if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode))
-        return error_set(e, EXIT_DISK, "%s: is no regular file; move it away, or choose another output_dir", l->path);
+        return error_set(e, EXIT_DISK, "%s: is no regular file; move it away, or choose another place", l->path);
     if (S_ISCHR(st.st_mode)) return true;                           // such as /dev/null: nothing to lock or cut
     if (!log_lock(l, e) || !log_measure(l, lines, e)) return false; // before anything is cut
     if (l->lines < lines)

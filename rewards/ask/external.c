@@ -85,7 +85,8 @@ static void score_batch(const Reward *r, const Sample *samples, int n, float *sc
     RewardFault why = REWARD_BAD_REPLY;
     json_t *reply = worker_ask(x->pool, request.s, 4096 + 64 * (size_t)n, &why);
     bool good = reply && external_scores(reply, n, score);
-    if (reply && !good) workers_blame(x->pool, "its \"scores\" are not one number or null for each sample");
+    if (reply && !good)
+        workers_blame(x->pool, "its \"scores\" are not one number, within 3.4e38, or null for each sample");
     if (!good) {
         for (int i = 0; i < n; i++) score[i] = REWARD_ABSTAINS;
         reward_fault(r, why, n);
