@@ -213,6 +213,16 @@ static void a_phase_that_fails_stops_the_run(void **state) {
     free(path);
 }
 
+// Where several problems are said, their number stands above them, whoever found them: a line each.
+static void assert_problems_counted(void) {
+    const char *head = strstr(said, " problems:\n"), *number = head;
+    if (!head) return;
+    while (number > said && number[-1] >= '0' && number[-1] <= '9') number--;
+    int lines = 0;
+    for (const char *p = strchr(head, '\n') + 1; *p; p++) lines += *p == '\n';
+    if (atoi(number) != lines) fail_msg("%d problems, and not so many lines: %s", atoi(number), said);
+}
+
 static void mistakes_are_said_before_the_first_phase(void **state) {
     static const char head[] = "output_dir: $D/bad\nmax_prompt_length: 48\nphases:\n";
     static const struct {
@@ -245,6 +255,11 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
          2,
          {":1: define: `b` is there twice", ":1: define: `c` is made of another word",
           ":3: `a` is a phase and a word of `define`", ":4: `phases` is there twice"}},
+        // Of a word that means nothing, nothing more is said, but of what has nothing to do with it.
+        {"define: {a: \"${b}\", b: \"${a}\"}\nphases:\n"
+         "  - {name: c, command: sft, model: \"${a}\", train_file: $D/no.jsonl}\n",
+         2,
+         {"3 problems:\n", ":1: define: `a` is made of", ":1: define: `b` is made of", ":3: phase c: train_file: "}},
         // One kind of mistake does not hide another.
         {"lerning_rate: 1\nphases:\n  - {name: a, command: sft, model: $D/none, train_file: $D/no.jsonl, beta: 1}\n"
          "  - {name: b, command: eval, model: \"${d}\", eval_file: x}\n",
@@ -352,6 +367,7 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
         char *text = *body == '*' ? xasprintf("%s%s", head, body + 1) : xstrdup(body),
              *path = write_phases(text, "bad", "bad");
         for (int k = 0; k < 4 && cases[i].says[k]; k++) assert_run(path, "", cases[i].code, cases[i].says[k]);
+        assert_problems_counted();
         assert_null(strstr(said, NO_MEANING)); // of a bad reference nothing more is said
         free(text), free(path);
     }

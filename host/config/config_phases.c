@@ -22,8 +22,6 @@ typedef struct {
     TextList words, meanings; // of `define`
     PhaseProduct *product;
     void *product_arg;
-    Str problems; // of all phases
-    int problem_count;
 } PhaseFile;
 
 int phase_index(const Phases *ps, const char *name) {
@@ -50,6 +48,7 @@ void phases_free(Phases *ps) {
     }
     free(ps->phase);
     free(ps->output_dir);
+    str_free(&ps->problems);
     *ps = (Phases){0};
 }
 
@@ -129,7 +128,8 @@ static bool define_words(PhaseFile *f, Reading *r, YamlReader *y) {
             if (strstr(node.text, "${"))
                 problem_at_line(r, line, "define: `%s` is made of another word; write its value out", word);
             list_add(&f->words, word, strlen(word));
-            list_add(&f->meanings, node.text, strlen(node.text));
+            const char *meaning = strstr(node.text, "${") ? NO_MEANING : node.text;
+            list_add(&f->meanings, meaning, strlen(meaning));
         } else if (node.kind != YAML_BAD)
             problem_at_line(r, line, "define: `%.60s` wants one value and a plain name", word);
         free(word);
@@ -388,8 +388,9 @@ static void read_phase(PhaseFile *f, int k) {
     r.whole = whole;
     config_check(&r, phase_command_name[p->command]);
     free(whole);
-    if (r.problems.n) str_printf(&f->problems, "%s%s", f->problems.n ? "\n" : "", r.problems.s);
-    f->problem_count += r.problem_count;
+    Str *all = &f->ps->problems;
+    if (r.problems.n) str_printf(all, "%s%s", all->n ? "\n" : "", r.problems.s);
+    f->ps->problem_count += r.problem_count;
     str_free(&r.problems);
     free(names), free(place), free(top);
 }
@@ -421,13 +422,12 @@ bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhasePro
             problem_at_line(&r, ps->phase[phase_index(ps, f.words.item[i])].line,
                             "`%s` is a phase and a word of `define`; rename one of them", f.words.item[i]);
     config_free(&scratch);
-    f.problems = r.problems, f.problem_count = r.problem_count;
+    ps->problems = r.problems, ps->problem_count = r.problem_count;
     for (int k = 0; k < ps->n && right; k++)
         if (ps->phase[k].name && ps->phase[k].command != PHASE_COMMANDS) read_phase(&f, k);
     free(names), free(place);
-    r = (Reading){.path = path, .problems = f.problems, .problem_count = f.problem_count};
-    bool ok = !f.problem_count || problems_report(&r, e);
-    str_free(&f.problems);
+    r = (Reading){.path = path, .problems = ps->problems, .problem_count = ps->problem_count};
+    bool ok = !ps->problem_count || problems_report(&r, e);
     list_clear(&f.words), list_clear(&f.meanings);
     free(text);
     return ok;

@@ -8,6 +8,7 @@
 //       - {name: reasoning, command: train, model: "${cold_start}", train_file: gsm8k.jsonl}
 #pragma once
 #include "config.h"
+#include "str.h"
 
 // Stands in a text for a ${...} that means nothing, of which a problem tells.
 #define NO_MEANING "${?}"
@@ -27,12 +28,15 @@ typedef struct {
     char *output_dir;
     Phase *phase; // [n]
     int n;
+    Str problems; // what is wrong with the file, a line each
+    int problem_count;
 } Phases;
 // The path of a product of phase p ("": what ${NAME} alone means). Heap memory; NULL where it makes no such thing.
 typedef char *PhaseProduct(void *arg, const Phases *ps, int p, const char *product);
 // Reads the file. An override "key=value" counts as if it were at the top of the file, "NAME.key=value" as if in that
 // phase. The problems of all phases are in one error, each with its line. On failure *ps has the
-// phases that could be read (their `place` is not NULL) beside others that could not; phases_free must follow then too.
+// phases that could be read (their `place` is not NULL) beside others that could not, and its problems, to which a
+// caller may add; phases_free must follow then too.
 bool phases_read(Phases *ps, const char *path, char **overrides, int n, PhaseProduct *product, void *arg, Error *e);
 void phases_free(Phases *ps);
 int phase_index(const Phases *ps, const char *name); // or -1

@@ -2,6 +2,7 @@
 // phase wants, and fits its memory.
 #include "pipeline.h"
 #include "adapter_files.h"
+#include "config_table.h"
 #include "dataset.h"
 #include "device.h"
 #include "engine.h"
@@ -45,6 +46,7 @@ static bool makes_adapter(const Phase *p) { return phase_makes_model(p) && (p->c
 // problem.
 typedef struct {
     Str lines;
+    int n;
     ExitCode code;
 } Problems;
 
@@ -54,7 +56,7 @@ static PRINTF_LIKE(3, 4) void add_problem(Problems *all, ExitCode code, const ch
     char line[sizeof((Error *)0)->text];
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
-    str_printf(&all->lines, "%s%s", all->lines.n ? "\n" : "", line);
+    str_printf(&all->lines, "%s%s", all->n++ ? "\n" : "", line);
     if (all->code == EXIT_OK || code == EXIT_CONFIG) all->code = code;
 }
 
@@ -260,29 +262,20 @@ static bool plan_phase(const Pipeline *l, int k, size_t *need, Error *e) {
 
 // ---- all of it ------------------------------------------------------------------------------------------------------
 
-// Adds lines to an error, as many as it has room for, and says so where there are more.
-static void put_problems(Error *e, const char *lines) {
-    static const char more[] = "\n... and more; correct these first";
-    size_t used = strlen(e->text), room = sizeof e->text - sizeof more;
-    if (strstr(e->text, more)) return;
-    for (const char *p = lines; *p;) {
-        size_t n = strcspn(p, "\n");
-        if (used + n + 1 > room) {
-            memcpy(e->text + used, more, sizeof more);
-            return;
-        }
-        if (used) e->text[used++] = '\n';
-        memcpy(e->text + used, p, n);
-        e->text[used += n] = 0;
-        p += n + (p[n] == '\n');
-    }
+// Reports all problems, below their number. Returns false.
+static bool report(const Problems *all, Error *e) {
+    const Reading r = {.problems = all->lines, .problem_count = all->n};
+    return problems_report(&r, e), e->code = all->code, false;
 }
 
 void pipeline_check_files(const Pipeline *l, Error *e) {
-    Problems problems = {0};
-    for (int k = 0; k < l->phases.n; k++)
-        if (l->phases.phase[k].place) check_inputs(l, k, &problems), check_weights(l, k, &problems); // it could be read
-    if (problems.lines.n) put_problems(e, problems.lines.s);
+    const Phases *ps = &l->phases;
+    if (!ps->problem_count) return; // the file itself could not be read
+    Problems problems = {.n = ps->problem_count, .code = EXIT_CONFIG};
+    str_puts(&problems.lines, ps->problems.s);
+    for (int k = 0; k < ps->n; k++)
+        if (ps->phase[k].place) check_inputs(l, k, &problems), check_weights(l, k, &problems); // it could be read
+    report(&problems, e);
     str_free(&problems.lines);
 }
 
@@ -291,18 +284,19 @@ bool pipeline_check(const Pipeline *l, Error *e) {
     Str table = {0};
     for (int k = 0; k < l->phases.n; k++) {
         const Phase *p = &l->phases.phase[k];
-        size_t before = problems.lines.n, need = 0;
+        size_t need = 0;
+        int before = problems.n;
         Error found = {0};
         check_inputs(l, k, &problems);
-        bool there = problems.lines.n == before; // what is not there has no memory
+        bool there = problems.n == before; // what is not there has no memory
         if (there && !plan_phase(l, k, &need, &found))
             add_problem(&problems, found.code, "%s:%d: phase %s: %s", l->path, p->line, p->name, found.text);
         check_weights(l, k, &problems);
         str_printf(&table, "  %d/%d %-20s %-12s %s  %.2f GiB\n", k + 1, l->phases.n, p->name,
                    phase_command_name[p->command], p->cfg.model, (double)need / (1 << 30));
     }
-    bool ok = !problems.lines.n;
-    if (!ok) error_set(e, problems.code, "%s", ""), put_problems(e, problems.lines.s);
+    bool ok = !problems.n;
+    if (!ok) report(&problems, e);
     else printf("%s: %d phases into %s; memory of each:\n%s", l->path, l->phases.n, l->phases.output_dir, table.s);
     fflush(stdout);
     str_free(&problems.lines), str_free(&table);
