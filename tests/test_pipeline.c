@@ -453,11 +453,12 @@ static void a_phase_is_held_to_what_it_is_made_of(void **state) {
          *unread = xasprintf("eval_file=%s/pairs.jsonl", f.dir);
     assert_run(path, "", 0, "all that was asked for");
     assert_run(path, unread, 0, "all that was asked for"); // which the phases that are not measure do not read
-    assert_run(path, "few_shot_file=/nowhere.jsonl", 3, "few_shot_file: /nowhere.jsonl");
-    assert_non_null(strstr(said, "cold is finished"));
+    assert_run(path, "few_shot_file=/nowhere.jsonl", 2,
+               "phase reasoning is finished, with other options (few_shot_file;");
+    assert_null(strstr(said, "phase cold"));
     assert_run(path, "system_prompt=S", 2, "phase cold is finished, with other options (system_prompt;");
     assert_run(path, "beta=0.5", 2, "phase reasoning is finished, with other options (beta;");
-    assert_non_null(strstr(said, "cold is finished"));
+    assert_null(strstr(said, "phase cold"));
     char *killed = xasprintf("%s/held/pipeline.json.tmp.999999999", f.dir), // what a process left, and one that lives
         *writes = xasprintf("%s/held/pipeline.json.tmp.%ld", f.dir, (long)getpid());
     for (int i = 0; i < 2; i++) assert_int_equal(close(open(i ? writes : killed, O_CREAT | O_WRONLY, 0666)), 0);
@@ -483,6 +484,36 @@ static void a_phase_is_held_to_what_it_is_made_of(void **state) {
     assert_int_equal(system(command), 0);
     assert_run(path, "", 2, "phase measure is finished, as `eval` and not as `select`");
     free(path), free(samples), free(unread), free(change), free(command), free(forget);
+}
+
+// What is finished behind a phase that is not is held to what it is made of before that phase runs, and all of it is
+// said; what the phase will make may come out as it was.
+static void what_changed_is_said_before_a_phase_runs(void **state) {
+    char *path = write_phases(phases, "early", "early"), *samples = xasprintf("%s/early/pick/samples.jsonl", f.dir),
+         *rename = xasprintf("sed 's/name: reasoning/name: second/; s/{reasoning/{second/' %s >%s.2", path, path),
+         *renamed = xasprintf("%s.2", path), *remove = xasprintf("rm -r %s/early/reasoning", f.dir),
+         *made = xasprintf("%s/early/second", f.dir);
+    assert_run(path, "", 0, "all that was asked for");
+    assert_int_equal(system(rename), 0);
+    assert_run(renamed, "measure.seed=3", 2, "2 problems:\n");
+    assert_non_null(strstr(said, ":27: phase pick is finished, with other options (model;"));
+    assert_non_null(strstr(said, ":34: phase measure is finished, with other options (model, seed;"));
+    assert_non_null(strstr(said, "again by from=second")); // from=pick would want it finished
+    assert_null(strstr(said, "== phase"));
+    assert_int_not_equal(access(made, F_OK), 0);
+    assert_run(path, "reasoning.seed=3 pick.seed=3 measure.seed=3", 2, "3 problems:\n");
+    // Of the same phase, the same comes out.
+    unfinish("early", "reasoning");
+    assert_run(path, "cold.seed=5 reasoning.seed=3", 2, ":17: phase reasoning has begun, with other options (seed;");
+    assert_non_null(strstr(said, "phase cold is finished, with other options (seed;"));
+    assert_int_equal(system(remove), 0);
+    assert_run(path, "", 0, "== phase 3 of 4: pick is finished");
+    assert_non_null(strstr(said, "== phase 2 of 4: reasoning (train)"));
+    unfinish("early", "reasoning");
+    assert_int_equal(truncate(samples, 10), 0);
+    assert_run(path, "", 3, "pick/samples.jsonl, which phase pick made, is not as it left it");
+    assert_null(strstr(said, "== phase"));
+    free(path), free(samples), free(rename), free(renamed), free(remove), free(made);
 }
 
 // A reward model that goes on from another, or is an adapter; a model's template is part of it.
@@ -547,6 +578,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_is_half_removed_is_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(models_are_made_of_models, setup, teardown),
         cmocka_unit_test_setup_teardown(a_phase_is_held_to_what_it_is_made_of, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_changed_is_said_before_a_phase_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(programs_and_hooks_of_phases, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

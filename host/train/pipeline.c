@@ -157,13 +157,17 @@ static bool programs_from(const Rewards *rw, json_t *all, Error *e) {
     return true;
 }
 
-// Says what a phase would be made from now, with checksums. NULL after filling *e.
-static json_t *made_from(const Phase *p, Error *e) {
+// Says what phase k would be made from now, with checksums, but for what an unfinished phase will make. NULL after
+// filling *e.
+static json_t *made_from(const Pipeline *l, int k, Error *e) {
+    const Phase *p = &l->phases.phase[k];
     json_t *all = json_object();
     Input input[MAX_INPUTS];
     Rewards rw;
     int n = phase_inputs(p, &rw, input);
     for (int i = 0; i < n; i++) {
+        const Phase *maker = phase_maker(l, k, input[i].path);
+        if (maker && !phase_made(l, maker->name)) continue;
         json_t *one = with_checksum(input[i].path, e);
         if (!one) {
             json_decref(all);
@@ -221,46 +225,82 @@ static void differences(const Phase *p, const char *then, const char *now, Str *
     }
 }
 
+// A configuration in which what unfinished phases make stands as before it is made, whatever their last step was: they
+// may end there again. Heap memory.
+static char *unmade(const Pipeline *l, char *yaml) {
+    for (int k = 0; k < l->phases.n; k++) {
+        const Phase *p = &l->phases.phase[k];
+        if (!phase_makes_model(p) || phase_made(l, p->name)) continue;
+        char *stem = xasprintf("%s/step_", p->cfg.output_dir);
+        Str s = {0};
+        const char *from = yaml, *found;
+        for (; (found = strstr(from, stem)); from = found + strspn(found, "0123456789")) {
+            found += strlen(stem);
+            str_add(&s, from, (size_t)(found - from));
+            if (*found >= '0' && *found <= '9') str_puts(&s, "N");
+        }
+        str_puts(&s, from);
+        free(stem), free(yaml);
+        yaml = s.s;
+    }
+    return yaml;
+}
+
+// The phase from which on all is to be made again where phase k is: those before it have to be finished.
+static const char *first_again(const Pipeline *l, int k) {
+    int first = 0;
+    while (first < k && phase_made(l, l->phases.phase[first].name)) first++;
+    return l->phases.phase[first].name;
+}
+
 // Whether phase k has the options that it is recorded with. False after filling *e.
 static bool same_options(const Pipeline *l, int k, const char *state, Error *e) {
     const Phase *p = &l->phases.phase[k];
-    char *path = in_output(l, "%s.yaml", p->name), *now = config_yaml(&p->cfg);
+    char *path = in_output(l, "%s.yaml", p->name), *now = unmade(l, config_yaml(&p->cfg));
     size_t n;
     char *old = file_read(path, (size_t)1 << 20, &n, NULL);
     Str changed = {0};
+    if (old) old = unmade(l, old);
     if (old) differences(p, old, now, &changed);
     else str_puts(&changed, "its configuration is gone");
     if (changed.n)
         error_set(e, EXIT_CONFIG,
                   "phase %s %s, with other options (%s; see %s): set them back, or run it and what follows "
                   "again by from=%s",
-                  p->name, state, changed.s, path, p->name);
+                  p->name, state, changed.s, path, first_again(l, k));
     bool same = !changed.n;
     str_free(&changed);
     free(path), free(now), free(old);
     return same;
 }
 
-// Whether phase k, finished or begun, is what its record says: its command, its options, what it is made from (`from`:
-// now). False after filling *e.
-static bool same_phase(const Pipeline *l, int k, json_t *from, Error *e) {
+// Whether phase k, finished or begun, has the command and the options that its record says. False after filling *e.
+static bool same_work(const Pipeline *l, int k, Error *e) {
     const Phase *p = &l->phases.phase[k];
-    const json_t *record = json_object_get(l->made, p->name), *then = json_object_get(record, "from"), *one;
-    const char *command = json_string_value(json_object_get(record, "command")), *key;
+    const json_t *record = json_object_get(l->made, p->name);
+    const char *command = json_string_value(json_object_get(record, "command"));
     const char *state = phase_made(l, p->name) ? "is finished" : "has begun";
     if (command && strcmp(command, phase_command_name[p->command]))
         return error_set(e, EXIT_CONFIG,
                          "phase %s %s, as `%s` and not as `%s`: set its command back, or run it and what follows again "
                          "by from=%s",
-                         p->name, state, command, phase_command_name[p->command], p->name);
-    if (!same_options(l, k, state, e)) return false;
+                         p->name, state, command, phase_command_name[p->command], first_again(l, k));
+    return same_options(l, k, state, e);
+}
+
+// Whether it also is made from what its record says (`from`: now). False after filling *e.
+static bool same_phase(const Pipeline *l, int k, json_t *from, Error *e) {
+    const Phase *p = &l->phases.phase[k];
+    const json_t *then = json_object_get(json_object_get(l->made, p->name), "from"), *one;
+    const char *key;
+    if (!same_work(l, k, e)) return false;
     json_object_foreach(from, key, one) {
         const char *before = json_string_value(json_object_get(json_object_get(then, key), "checksum"));
         if (before && !strcmp(before, json_string_value(json_object_get(one, "checksum")))) continue;
         return error_set(e, EXIT_CONFIG,
                          "phase %s %s another %s than %s is now; run it and what follows again by from=%s", p->name,
                          phase_made(l, p->name) ? "was made from" : "has begun with", key,
-                         json_string_value(json_object_get(one, "path")), p->name);
+                         json_string_value(json_object_get(one, "path")), first_again(l, k));
     }
     return true;
 }
@@ -285,18 +325,18 @@ static bool same_products(const Pipeline *l, int k, Error *e) {
         json_decref(now);
         if (!same)
             return error_set(e, EXIT_INPUT, "%s, which phase %s made, is not as it left it; make it again by from=%s",
-                             path ? path : "a product", p->name, p->name);
+                             path ? path : "a product", p->name, first_again(l, k));
     }
     return true;
 }
 
 // Whether phase k is finished, and still is what it was: its command and options, what it was made from, what it made.
 // *done is false where it has to run. False after filling *e.
-static bool phase_done(Pipeline *l, int k, bool *done, Error *e) {
+static bool phase_done(const Pipeline *l, int k, bool *done, Error *e) {
     const Phase *p = &l->phases.phase[k];
     *done = phase_made(l, p->name) != NULL;
     if (!*done) return true;
-    json_t *from = made_from(p, e);
+    json_t *from = made_from(l, k, e);
     bool ok = from && same_phase(l, k, from, e) && same_products(l, k, e);
     json_decref(from);
     return ok;
@@ -312,12 +352,20 @@ static bool goes_on(const Phase *p) {
     return is;
 }
 
+bool phase_as_recorded(const Pipeline *l, int k, bool files, Error *e) {
+    const Phase *p = &l->phases.phase[k];
+    bool done = phase_made(l, p->name) != NULL;
+    if (done && files) return phase_done(l, k, &done, e);
+    bool begun = json_object_get(json_object_get(l->made, p->name), "command") && goes_on(p);
+    return !(done || begun) || same_work(l, k, e);
+}
+
 // Records what phase k is made from, before it starts. One that goes on must be what it began as, or its end would be
 // made of one thing and its record say another. False after filling *e.
 static bool phase_begin(Pipeline *l, int k, Error *e) {
     const Phase *p = &l->phases.phase[k];
     Error changed = {0};
-    json_t *from = made_from(p, e);
+    json_t *from = made_from(l, k, e);
     if (!from) return false;
     if (json_object_get(l->made, p->name) && !same_phase(l, k, from, &changed) && goes_on(p)) {
         json_decref(from);
@@ -511,15 +559,13 @@ static bool pass_phase(Pipeline *l, int k, Error *e) {
 
 static bool run_all(Pipeline *l, Error *e) {
     int first, end;
-    bool done;
     if (!read_phases(l, e) || !disk_mkdir(l->phases.output_dir, e) || !lock_output(l, e) || !made_read(l, e) ||
         !choose(l, &first, &end, e))
         return false;
     json_t *before = json_deep_copy(l->made);
     for (int j = first; j < end; j++) json_object_del(l->made, l->phases.phase[j].name);
     bool ok = read_phases(l, e); // now with what finished phases made
-    ok = ok && pipeline_check(l, e);
-    for (int j = 0; ok && first < end && j < first; j++) ok = phase_done(l, j, &done, e); // else when its turn comes
+    ok = ok && pipeline_check(l, end, e);
     json_decref(l->made);
     l->made = before;
     // Nothing was touched so far. What is to be made again goes now.

@@ -39,9 +39,15 @@ typedef struct {
 enum { MAX_INPUTS = 6 + MAX_FILES + 2 * (MAX_REWARDS + 1) };
 // Lists the inputs of a phase that are set; their number. rw: room for the rewards whose models are among them.
 int phase_inputs(const Phase *p, Rewards *rw, Input all[MAX_INPUTS]);
+// The phase before k, of those that k uses, that makes a path or what the path is in; NULL: none.
+const Phase *phase_maker(const Pipeline *l, int k, const char *path);
+// Whether phase k, where it is finished or would go on from a checkpoint, is what its record says: its command and
+// options; with `files` also what a finished one was made from, but for what unfinished phases will make, and what it
+// made. False after filling *e.
+bool phase_as_recorded(const Pipeline *l, int k, bool files, Error *e);
 
-// Checks everything that can be known before the first phase starts, and prints each phase's memory. False after
-// filling *e with all problems.
-bool pipeline_check(const Pipeline *l, Error *e);
+// Checks everything that can be known before the first of phases [0, end) starts, and prints each phase's memory. False
+// after filling *e with all problems.
+bool pipeline_check(const Pipeline *l, int end, Error *e);
 // Adds the inputs that are not there to the problems of *e, for a file whose options are wrong too.
 void pipeline_check_files(const Pipeline *l, Error *e);

@@ -17,8 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-// The phase before k, of those that k uses, that makes a path or what the path is in; NULL: none.
-static const Phase *maker_of(const Pipeline *l, int k, const char *path) {
+const Phase *phase_maker(const Pipeline *l, int k, const char *path) {
     const char *uses = l->phases.phase[k].uses;
     for (int j = k - 1; uses && j >= 0; j--) {
         const Phase *p = &l->phases.phase[j];
@@ -35,7 +34,7 @@ static const Phase *maker_of(const Pipeline *l, int k, const char *path) {
 
 // The model directory that phase k's model has the shape of: its own, or that of the phase which makes it.
 static const char *model_of(const Pipeline *l, int k) {
-    const Phase *p = &l->phases.phase[k], *maker = access(p->cfg.model, R_OK) ? maker_of(l, k, p->cfg.model) : NULL;
+    const Phase *p = &l->phases.phase[k], *maker = access(p->cfg.model, R_OK) ? phase_maker(l, k, p->cfg.model) : NULL;
     return maker ? model_of(l, (int)(maker - l->phases.phase)) : p->cfg.model;
 }
 
@@ -187,7 +186,7 @@ static void check_inputs(const Pipeline *l, int k, Problems *problems) {
     for (int i = 0; i < n; i++) {
         Error e = {0};
         if (!*input[i].path || strstr(input[i].path, NO_MEANING)) continue; // told where it was read
-        const Phase *maker = maker_of(l, k, input[i].path);
+        const Phase *maker = phase_maker(l, k, input[i].path);
         if (maker ? of_a_kind(p, maker, &input[i], &e) : readable(l, k, &input[i], &e)) continue;
         add_problem(problems, e.code, "%s: phase %s: %s: %s", input[i].place, p->name, input[i].name, e.text);
     }
@@ -214,7 +213,7 @@ static void plan_rewards(const Pipeline *l, int k, Rewards *rw) {
     for (int i = 0; i <= rw->n; i++) {
         Reward *r = i < rw->n ? &rw->reward[i] : &rw->grader;
         const char *dir = r->info ? reward_model_dir(r) : "";
-        const Phase *maker = *dir && access(dir, R_OK) ? maker_of(l, k, dir) : NULL;
+        const Phase *maker = *dir && access(dir, R_OK) ? phase_maker(l, k, dir) : NULL;
         if (!maker) continue;
         reward_set_text(r, "model", model_of(l, (int)(maker - l->phases.phase)));
         rw->unmade |= UINT64_C(1) << i;
@@ -224,9 +223,9 @@ static void plan_rewards(const Pipeline *l, int k, Rewards *rw) {
 // Puts in the place of an adapter that an earlier phase will make one as large: a new one, or that which is there and
 // goes on.
 static void plan_adapter(const Pipeline *l, int k, Config *c) {
-    const Phase *maker = maker_of(l, k, c->adapter);
+    const Phase *maker = phase_maker(l, k, c->adapter);
     while (maker && *maker->cfg.adapter && access(maker->cfg.adapter, R_OK))
-        maker = maker_of(l, (int)(maker - l->phases.phase), maker->cfg.adapter);
+        maker = phase_maker(l, (int)(maker - l->phases.phase), maker->cfg.adapter);
     c->adapter = maker ? maker->cfg.adapter : "";
     if (maker) c->lora_r = maker->cfg.lora_r, c->lora_target = maker->cfg.lora_target;
 }
@@ -279,14 +278,20 @@ void pipeline_check_files(const Pipeline *l, Error *e) {
     str_free(&problems.lines);
 }
 
-bool pipeline_check(const Pipeline *l, Error *e) {
+bool pipeline_check(const Pipeline *l, int end, Error *e) {
     Problems problems = {0};
     Str table = {0};
+    // What is recorded of files takes minutes to compare with those of large models. It is done when the phase's turn
+    // comes, unless that is behind one that runs, or whose products go.
+    bool files = l->from || l->only;
     for (int k = 0; k < l->phases.n; k++) {
         const Phase *p = &l->phases.phase[k];
         size_t need = 0;
         int before = problems.n;
-        Error found = {0};
+        Error found = {0}, changed = {0};
+        if (k < end && !phase_as_recorded(l, k, files, &changed))
+            add_problem(&problems, changed.code, "%s:%d: %s", l->path, p->line, changed.text);
+        files = files || !phase_made(l, p->name);
         check_inputs(l, k, &problems);
         bool there = problems.n == before; // what is not there has no memory
         if (there && !plan_phase(l, k, &need, &found))
