@@ -391,12 +391,22 @@ static void mistakes_are_said_before_the_first_phase(void **state) {
 static void products_stay_until_all_is_checked(void **state) {
     char *path = write_phases(phases, "p", "stay"), *result = xasprintf("%s/stay/measure.json", f.dir),
          *kept = xasprintf("%s/stay/pick/kept.jsonl", f.dir), *dir = xasprintf("%s/stay", f.dir);
-    char *foreign = xasprintf("mkdir -p %s/pick && echo dear >%s/pick/letter", dir, dir),
-         *letter = xasprintf("%s/pick/letter", dir);
-    assert_int_equal(system(foreign), 0); // what the pipeline did not make, it does not remove
-    assert_run(path, "from=cold", 4, "by pipeline.json phase pick did not make it");
-    assert_int_equal(access(letter, F_OK) | unlink(letter), 0);
-    free(foreign), free(letter);
+    // What looks like a phase's, and the pipeline did not make, it does not remove.
+    static const char *const foreign[][2] = {
+        {"mkdir -p $D/pick; echo dear >$D/pick/kept.jsonl",
+         "pick/kept.jsonl: is there already, and by pipeline.json phase pick"},
+        {"mkdir -p $D/cold/step_4.old", "cold/step_4.old: is there already, and by pipeline.json phase cold"},
+        {"echo dear >$D/cold", "cold: phase cold needs a directory there: Not a directory; move away"},
+        {"ln -s nowhere $D/cold", "cold: phase cold needs a directory there: No such file or directory; move away"},
+        {"echo dear >$D/measure.json", "phase measure: "}};
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        char *make = xasprintf("D=%s; mkdir -p $D; %s", dir, foreign[i][0]),
+             *count = xasprintf("[ $(find %s | wc -l) -gt 1 ] && rm -r %s", dir, dir);
+        assert_int_equal(system(make), 0);
+        assert_run(path, "from=cold", 4, foreign[i][1]);
+        assert_int_equal(system(count), 0);
+        free(make), free(count);
+    }
     assert_run(path, "", 0, "all that was asked for");
     assert_run(path, "from=pick measure.eval_file=/nowhere.jsonl", 3, "phase measure: eval_file: ");
     assert_run(path, "from=pick cold.seed=5", 2, "phase cold is finished, with other options (seed;");
@@ -416,6 +426,43 @@ static void products_stay_until_all_is_checked(void **state) {
     close(lock);
     assert_int_equal(access(result, F_OK) | access(kept, F_OK), 0);
     free(path), free(result), free(kept), free(dir), free(slash);
+}
+
+// What is made again takes away what its command had made, and of nothing else; links lead where they led.
+static void what_the_user_keeps_there_stays(void **state) {
+    static const char keep[] =
+        "set -e; cd %s/kept; cp -r reasoning/step_3 reasoning/best; mkdir pick/sub reasoning/step_2.gone; "
+        "for mine in reasoning/mine.txt pick/sub/x pick/run.json reasoning.json; do echo mine >$mine; done; "
+        ": >reasoning/run.json.tmp.9; mv reasoning ../disk; ln -s ../disk reasoning; "
+        "mv measure.json ../result; ln -s ../result measure.json; : >was";
+    static const char kept[] =
+        "set -e; cd %s/kept; [ $(cat reasoning/mine.txt pick/sub/x pick/run.json reasoning.json | wc -l) = 4 ]; "
+        "[ -f reasoning/best/model.safetensors ]; [ -L reasoning ]; [ -d ../disk/step_2 ]; "
+        "[ -L measure.json ]; grep -q questions ../result; [ ../result -nt was ]; "
+        "for gone in step_3 step_2.gone hooks.log events.out.tfevents.grpo run.json.tmp.9 report.html; do "
+        "[ ! -e ../disk/$gone ]; done";
+    static const char stays[] =
+        "cd %s/kept; [ \"$(ls -A ../disk pick | tr '\\n' ' ')\" = '../disk: best mine.txt  pick: "
+        "run.json sub ' ] && [ ! -e ../result ] && [ -L measure.json ]";
+    char *path = write_phases(phases, "kept", "kept"), *make = xasprintf(keep, f.dir), *look = xasprintf(kept, f.dir),
+         *left = xasprintf(stays, f.dir), *list = xasprintf("%s/kept/pipeline.json", f.dir);
+    assert_run(path, "reasoning.report_to=[tensorboard] reasoning.on_save=true", 0, "all that was asked for");
+    assert_int_equal(system(make), 0);
+    assert_run(path, "from=reasoning reasoning.max_steps=2 reasoning.report=false", 0, "all that was asked for");
+    assert_int_equal(system(look), 0);
+    // All of a phase's files are known: of one that is not made yet, nothing is left but what is the user's.
+    assert_run(path, "from=cold reasoning.report_to=[tensorboard] reasoning.on_save=true", 0, "all that was asked for");
+    Error e = {0};
+    json_t *made = json_read(list, &e);
+    assert_non_null(made);
+    for (int i = 0; i < 3; i++)
+        json_object_set_new(made, (const char *[]){"reasoning", "pick", "measure"}[i],
+                            json_pack("{s:b}", "forgotten", 1));
+    assert_int_equal(json_dump_file(made, list, 0), 0);
+    json_decref(made);
+    assert_run(path, "only=cold", 0, "all that was asked for");
+    assert_int_equal(system(left), 0);
+    free(path), free(make), free(look), free(left), free(list);
 }
 
 // A run that was killed while it removed what is to be made again leaves half of it, from which nothing goes on.
@@ -575,6 +622,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_phase_that_fails_stops_the_run, setup, teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said_before_the_first_phase, setup, teardown),
         cmocka_unit_test_setup_teardown(products_stay_until_all_is_checked, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_the_user_keeps_there_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_half_removed_is_made_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(models_are_made_of_models, setup, teardown),
         cmocka_unit_test_setup_teardown(a_phase_is_held_to_what_it_is_made_of, setup, teardown),

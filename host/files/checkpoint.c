@@ -65,11 +65,16 @@ int64_t checkpoint_step(const char *name, const char **suffix) {
     return strtoll(name + 5, NULL, 10);
 }
 
-static bool entry_parse(const char *output_dir, const char *name, Entry *out) {
+bool checkpoint_makes(const char *name) {
     const char *suffix;
+    return checkpoint_step(name, &suffix) >= 0 &&
+           (!*suffix || !strcmp(suffix, ".tmp") || !strcmp(suffix, ".old") || !strcmp(suffix, ".gone"));
+}
+
+static bool entry_parse(const char *output_dir, const char *name, Entry *out) {
+    if (!checkpoint_makes(name)) return false;
+    const char *suffix = "";
     int64_t step = checkpoint_step(name, &suffix);
-    if (step < 0 || (*suffix && strcmp(suffix, ".tmp") && strcmp(suffix, ".old") && strcmp(suffix, ".gone")))
-        return false;
     *out = (Entry){step, xasprintf("%s/%s", output_dir, name), NULL};
     out->suffix = out->path + strlen(out->path) - strlen(suffix);
     return true;

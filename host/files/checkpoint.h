@@ -49,6 +49,8 @@ char *checkpoint_path(const char *output_dir, int64_t step);
 // The step whose checkpoint a name in output_dir begins with, or -1; *suffix is what follows, "" in a checkpoint's
 // name.
 int64_t checkpoint_step(const char *name, const char **suffix);
+// Whether a name in output_dir is that of a checkpoint, or of what an interrupted save or removal leaves.
+bool checkpoint_makes(const char *name);
 
 // Saves output_dir/step_N whole or not at all: model files (all but the weights from s->files), `config_yaml`,
 // the blobs, then the manifest; then removes all checkpoints but the newest keep_last and those that lie in `spared`

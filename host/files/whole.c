@@ -17,22 +17,29 @@ static bool failed(const WholeFile *w, int why, Error *e) {
     return error_set(e, EXIT_DISK, "%s: writing failed: %s", w->path, error_write(why));
 }
 
+// The process id behind NAME.tmp., or NULL.
+static const char *writer_of(const char *name, const char *file) {
+    size_t n = strlen(file);
+    if (strncmp(name, file, n) || strncmp(name + n, ".tmp.", 5)) return NULL;
+    const char *id = name + n + 5;
+    return *id && !id[strspn(id, "0123456789")] ? id : NULL;
+}
+
+bool whole_is_of(const char *name, const char *file) { return !strcmp(name, file) || writer_of(name, file); }
+
 // Removes what processes left that were killed while they wrote this file: a run that goes on leaves what a straight
 // one does.
 static void remove_left(const char *path) {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    char *parent = slash ? xstrndup(path, (size_t)(slash - path) + 1) : xstrdup("."),
-         *prefix = xasprintf("%s.tmp.", name);
-    size_t n = strlen(prefix);
+    char *parent = slash ? xstrndup(path, (size_t)(slash - path) + 1) : xstrdup(".");
     DIR *dir = opendir(parent);
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
-        const char *id = entry->d_name + n;
-        if (strncmp(entry->d_name, prefix, n) || !*id || id[strspn(id, "0123456789")]) continue;
-        long pid = strtol(id, NULL, 10);
+        const char *id = writer_of(entry->d_name, name);
+        long pid = id ? strtol(id, NULL, 10) : 0;
         if (pid > 0 && pid <= INT_MAX && kill((pid_t)pid, 0) && errno == ESRCH) unlinkat(dirfd(dir), entry->d_name, 0);
     }
     if (dir) closedir(dir);
-    free(parent), free(prefix);
+    free(parent);
 }
 
 bool whole_open(WholeFile *w, const char *path, bool lasting, Error *e) {

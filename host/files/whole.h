@@ -18,6 +18,8 @@ bool whole_add(WholeFile *w, const char *bytes, size_t n, Error *e);
 // !good.
 bool whole_close(WholeFile *w, bool good, Error *e);
 bool whole_write(const char *path, const char *bytes, size_t n, bool lasting, Error *e); // the three above
+// Whether a name is that of a file, or of what a process that was killed while it wrote that file left beside it.
+bool whole_is_of(const char *name, const char *file);
 // Where the file of that name goes: what links lead to, there already or not, so that a link stays one. Heap memory.
 char *whole_place(const char *path);
 // Whether no file can take the place of what is at `path`, so that bytes are written into it: a pipe, a device, or what

@@ -260,15 +260,30 @@ static bool load_newest(Learner *l, TrainState *s, Progress *p, Error *e) {
     return ok;
 }
 
+// What a run makes in its output_dir beside checkpoints, and how it begins. Without a beginning, who writes it looks
+// himself what is there, or adds to it.
+static const struct {
+    const char *name, *head;
+} files[] = {{"metrics.jsonl", "{\"step\": "},
+             {"completions.jsonl", "{\"step\": "},
+             {"notes.jsonl", "{\"at\": \""},
+             {"run.json", "{\n \"command\": \""},
+             {"report.html", NULL},
+             {"events.out.tfevents.grpo", NULL},
+             {"hooks.log", NULL},
+             {"hooks.log.1", NULL}};
+#define FILES (sizeof files / sizeof *files)
+
+bool run_makes(const char *name) {
+    size_t i = 0;
+    while (i < FILES && !whole_is_of(name, files[i].name)) i++;
+    return i < FILES;
+}
+
 // Whether a run that begins anew writes over nobody else's files in its output_dir.
 static bool others_stay(const char *output_dir, Error *e) {
-    static const struct {
-        const char *name, *head;
-    } files[] = {{"metrics.jsonl", "{\"step\": "},
-                 {"completions.jsonl", "{\"step\": "},
-                 {"notes.jsonl", "{\"at\": \""},
-                 {"run.json", "{\n \"command\": \""}};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    for (size_t i = 0; i < FILES; i++) {
+        if (!files[i].head) continue;
         char *path = xasprintf("%s/%s", output_dir, files[i].name);
         bool ok = whole_replaces(path, files[i].head, "a file of a run", e);
         free(path);

@@ -34,6 +34,8 @@ void run_say_saved(const TrainState *state, const char *output_dir, bool saved, 
 // *state), and opens the logs at that point (rank 0; *m is NULL elsewhere). The number of ranks may be another one than
 // the checkpoint's. False after filling *e.
 bool run_resume(Learner *l, TrainState *state, Progress *p, Metrics **m, Error *e);
+// Whether a name in output_dir is that of a file, other than a checkpoint, that a run makes there.
+bool run_makes(const char *name);
 // Writes output_dir/run.json and opens notes.jsonl (rank 0): `rows` of the training file, `steps` of the run. A failure
 // is only said in a note.
 void run_record(const Engine *en, const TrainState *state, int64_t rows, int64_t steps);

@@ -268,12 +268,15 @@ static bool write_result(const char *path, const Str *json, Error *e) {
     return error_prefix(e, "the results cannot be written (they are on standard output)");
 }
 
+bool eval_replaces(const char *path, Error *e) {
+    return whole_replaces(path, "{\"questions\": ", "the result of an evaluation", e);
+}
+
 // Checks that the output file can be written, and that it is no other file of the user's, before the evaluation starts.
 // *held is a descriptor to close once it is written, or -1: the reader of a pipe would else see its end here.
 static bool output_writable(const char *path, int *held, Error *e) {
     if (!*path) return true;
-    if (!whole_replaces(path, "{\"questions\": ", "the result of an evaluation", e))
-        return error_prefix(e, "eval_output");
+    if (!eval_replaces(path, e)) return error_prefix(e, "eval_output");
     if (whole_is_fixed(path)) {
         *held = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK); // no reader: no wait
         return *held >= 0 || error_set(e, EXIT_DISK, "eval_output: cannot write %s: %s", path, error_write(errno));

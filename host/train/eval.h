@@ -27,5 +27,7 @@ bool eval_run(Engine *en, const Prompter *p, Dataset *data, const Rewards *rw, i
               EvalResult *out, Error *e);
 // How many completions the grader gave no verdict of.
 int64_t eval_ungraded(const EvalResult *res);
+// Whether a result may take the place of what is at `path`. False after filling *e.
+bool eval_replaces(const char *path, Error *e);
 // The result as one JSON object.
 void eval_json(const EvalResult *res, const Rewards *rw, Str *out);

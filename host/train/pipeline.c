@@ -6,14 +6,18 @@
 #include "train_commands.h"
 #include "checkpoint.h"
 #include "clock.h"
+#include "eval.h"
 #include "file.h"
 #include "fingerprint.h"
 #include "json.h"
 #include "nearest.h"
 #include "outdir.h"
 #include "pipeline.h"
+#include "run_state.h"
+#include "select.h"
 #include "signals.h"
 #include "whole.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -356,7 +360,8 @@ bool phase_as_recorded(const Pipeline *l, int k, bool files, Error *e) {
     const Phase *p = &l->phases.phase[k];
     bool done = phase_made(l, p->name) != NULL;
     if (done && files) return phase_done(l, k, &done, e);
-    bool begun = json_object_get(json_object_get(l->made, p->name), "command") && goes_on(p);
+    const json_t *record = json_object_get(l->made, p->name);
+    bool begun = record && !json_object_get(record, "forgotten") && goes_on(p);
     return !(done || begun) || same_work(l, k, e);
 }
 
@@ -414,6 +419,50 @@ static bool phase_record(Pipeline *l, int k, double seconds, Error *e) {
     return made_write(l, e);
 }
 
+// ---- making phases again --------------------------------------------------------------------------------------------
+
+// The command that phase k ran as, or else will: whose files are in its directory.
+static PhaseCommand ran_as(const Pipeline *l, int k) {
+    const Phase *p = &l->phases.phase[k];
+    const char *name = json_string_value(json_object_get(json_object_get(l->made, p->name), "command"));
+    for (int c = 0; name && c < PHASE_COMMANDS; c++)
+        if (!strcmp(name, phase_command_name[c])) return (PhaseCommand)c;
+    return p->command;
+}
+
+// Whether a name in a phase's directory is that of something its command makes. All else there is the user's.
+static bool command_makes(PhaseCommand command, const char *name) {
+    if (command == PHASE_EVAL) return false; // its file is beside
+    return command == PHASE_SELECT ? select_makes(name) : checkpoint_makes(name) || run_makes(name);
+}
+
+// Removes a file, of a link what it leads to: so what is made again goes there, too.
+static bool remove_file(const char *path, Error *e) {
+    if (whole_is_fixed(path)) return true; // a pipe, say: nothing is kept in it
+    char *place = whole_place(path);
+    bool ok = disk_remove(place, e);
+    free(place);
+    return ok;
+}
+
+// Removes what a command made in a directory, and the directory where nothing else is in it and it is no link.
+static bool clear_directory(const char *path, PhaseCommand command, Error *e) {
+    DIR *dir = opendir(path);
+    if (!dir && errno != ENOENT && errno != ENOTDIR)
+        return error_set(e, EXIT_DISK, "%s: cannot list the directory: %s", path, strerror(errno));
+    bool ok = true;
+    for (struct dirent *entry; ok && dir && (entry = readdir(dir));) {
+        if (!command_makes(command, entry->d_name)) continue;
+        char *made = xasprintf("%s/%s", path, entry->d_name);
+        ok = checkpoint_makes(entry->d_name) ? disk_remove(made, e) : remove_file(made, e);
+        free(made);
+    }
+    if (!dir) return true;
+    closedir(dir);
+    rmdir(path); // fails where something is left, which is as it should be
+    return ok;
+}
+
 // Removes what forgotten phases made, and then their entries in pipeline.json: also those that an earlier run was
 // killed over.
 static bool remove_forgotten(Pipeline *l, Error *e) {
@@ -421,7 +470,9 @@ static bool remove_forgotten(Pipeline *l, Error *e) {
         const Phase *p = &l->phases.phase[k];
         if (!json_is_true(json_object_get(json_object_get(l->made, p->name), "forgotten"))) continue;
         char *yaml = in_output(l, "%s.yaml", p->name), *json = in_output(l, "%s.json", p->name);
-        bool ok = disk_remove(p->cfg.output_dir, e) && disk_remove(yaml, e) && disk_remove(json, e);
+        bool ok = clear_directory(p->cfg.output_dir, ran_as(l, k), e) && disk_remove(yaml, e);
+        Error other; // not a result: it stays
+        if (ok && ran_as(l, k) == PHASE_EVAL && eval_replaces(json, &other)) ok = remove_file(json, e);
         free(yaml), free(json);
         json_object_del(l->made, p->name);
         if (!ok || !made_write(l, e)) return false;
@@ -429,22 +480,37 @@ static bool remove_forgotten(Pipeline *l, Error *e) {
     return true;
 }
 
+// Whether what phase k will write over is its own. False after filling *e.
+static bool others_stay(const Pipeline *l, int k, Error *e) {
+    const Phase *p = &l->phases.phase[k];
+    const char *path = p->cfg.output_dir;
+    struct stat st;
+    if (p->command == PHASE_EVAL) return eval_replaces(p->cfg.eval_output, e) || error_prefix(e, "phase %s", p->name);
+    if (lstat(path, &st)) return true;
+    DIR *dir = opendir(path);
+    if (!dir)
+        return error_set(e, EXIT_DISK,
+                         "%s: phase %s needs a directory there: %s; move away what is there, or give the "
+                         "phase another name",
+                         path, p->name, strerror(errno));
+    bool ok = true;
+    for (struct dirent *entry; ok && !json_object_get(l->made, p->name) && (entry = readdir(dir));)
+        if (command_makes(p->command, entry->d_name))
+            ok = error_set(e, EXIT_DISK,
+                           "%s/%s: is there already, and by pipeline.json phase %s did not make it; move it away, or "
+                           "give the phase another name",
+                           path, entry->d_name, p->name);
+    closedir(dir);
+    return ok;
+}
+
 // Forgets phases [first, end), and removes what they made. It is written down before: a run that goes on from half of
 // what a phase made would not end as this one.
 static bool forget(Pipeline *l, int first, int end, Error *e) {
+    for (int k = first; k < end; k++)
+        if (!others_stay(l, k, e)) return false;
     for (int k = first; k < end; k++) {
-        const Phase *p = &l->phases.phase[k];
-        struct stat st;
-        if (!json_object_get(l->made, p->name) && !stat(p->cfg.output_dir, &st) && S_ISDIR(st.st_mode) &&
-            rmdir(p->cfg.output_dir))
-            return error_set(e, EXIT_DISK,
-                             "%s: is there already, and by pipeline.json phase %s did not make it; move it away, or "
-                             "give the phase another name",
-                             p->cfg.output_dir, p->name);
-    }
-    for (int k = first; k < end; k++) {
-        json_t *record = json_object();
-        json_object_set_new(record, "forgotten", json_true());
+        json_t *record = json_pack("{s:b, s:s}", "forgotten", 1, "command", phase_command_name[ran_as(l, k)]);
         json_object_set_new(l->made, l->phases.phase[k].name, record);
     }
     return (first >= end || made_write(l, e)) && remove_forgotten(l, e);

@@ -13,8 +13,8 @@ typedef struct {
     int lock;                // open file descriptor of output_dir; -1: none
     Phases phases;
     // phase name -> {command, made, checksum, beside: {product: {path, checksum}}, from: {option: {path, checksum}}};
-    // of one that has begun command and from alone; of one that is to be made again {forgotten: true}, until what it
-    // made is removed
+    // of one that has begun command and from alone; of one that is to be made again {forgotten: true, command}, until
+    // what it made is removed
     json_t *made;
 } Pipeline;
 

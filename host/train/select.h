@@ -57,6 +57,7 @@ void select_dropped(const SelectRules *s, const SelectCount *count, Str *out);
 // ---- select_file.c: samples.jsonl, from which kept.jsonl is made ----------------------------------------------------
 // samples.jsonl: a line that says what it was drawn with, then a line for each completion, questions in the order of
 // their file: so drawing goes on where it stopped, and other rules need no new samples.
+bool select_makes(const char *name); // whether a file in select_output of that name is one that `select` makes
 char *select_drawn_with(const Config *c, Error *e); // the first line, without newline. NULL after filling *e
 // Finds how many lines of an earlier run are good (0: there is none), and how many whole questions of `data` they
 // cover. Refuses samples that were drawn with other options, model or questions (EXIT_CONFIG).

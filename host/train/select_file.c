@@ -168,6 +168,10 @@ static bool not_begun(const char *path) {
     return !begun;
 }
 
+bool select_makes(const char *name) {
+    return whole_is_of(name, "samples.jsonl") || whole_is_of(name, "kept.jsonl") || whole_is_of(name, "select.json");
+}
+
 // Whether a selection that begins writes over nobody else's files: kept.jsonl looks like any training file, but ours
 // has select.json beside it.
 static bool others_stay(const Config *c, Error *e) {
