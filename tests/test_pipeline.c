@@ -398,12 +398,14 @@ static void products_stay_until_all_is_checked(void **state) {
         {"mkdir -p $D/cold/step_4.old", "cold/step_4.old: is there already, and by pipeline.json phase cold"},
         {"echo dear >$D/cold", "cold: phase cold needs a directory there: Not a directory; move away"},
         {"ln -s nowhere $D/cold", "cold: phase cold needs a directory there: No such file or directory; move away"},
-        {"echo dear >$D/measure.json", "phase measure: "}};
+        {"echo dear >$D/measure.json", "phase measure: "},
+        {"echo dear >$D/measure.yaml", "measure.yaml: is there already, and phase measure writes"}};
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
         char *make = xasprintf("D=%s; mkdir -p $D; %s", dir, foreign[i][0]),
              *count = xasprintf("[ $(find %s | wc -l) -gt 1 ] && rm -r %s", dir, dir);
         assert_int_equal(system(make), 0);
         assert_run(path, "from=cold", 4, foreign[i][1]);
+        if (strstr(foreign[i][1], "yaml")) assert_run(path, "", 4, foreign[i][1]);
         assert_int_equal(system(count), 0);
         free(make), free(count);
     }

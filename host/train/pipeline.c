@@ -504,6 +504,20 @@ static bool others_stay(const Pipeline *l, int k, Error *e) {
     return ok;
 }
 
+// Whether NAME.yaml is phase k's to write. Of a phase that has not begun it is the user's, and may be the very file of
+// the phases. False after filling *e.
+static bool yaml_is_own(const Pipeline *l, int k, Error *e) {
+    const char *name = l->phases.phase[k].name;
+    char *yaml = in_output(l, "%s.yaml", name);
+    bool own = json_object_get(l->made, name) || access(yaml, F_OK) ||
+               error_set(e, EXIT_DISK,
+                         "%s: is there already, and phase %s writes its configuration there; move it away, or give the "
+                         "phase another name",
+                         yaml, name);
+    free(yaml);
+    return own;
+}
+
 // Forgets phases [first, end), and removes what they made. It is written down before: a run that goes on from half of
 // what a phase made would not end as this one.
 static bool forget(Pipeline *l, int first, int end, Error *e) {
@@ -634,6 +648,7 @@ static bool run_all(Pipeline *l, Error *e) {
     ok = ok && pipeline_check(l, end, e);
     json_decref(l->made);
     l->made = before;
+    for (int k = 0; ok && k < end; k++) ok = yaml_is_own(l, k, e);
     // Nothing was touched so far. What is to be made again goes now.
     ok = ok && forget(l, first, end, e);
     for (int k = 0; ok && k < end; k++) ok = pass_phase(l, k, e);
