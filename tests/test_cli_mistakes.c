@@ -284,6 +284,13 @@ static void help_that_cannot_be_written_fails(void **state) {
     Str out = {0};
     assert_int_equal(grpo("--help >/dev/full", NULL, &out), 4);
     assert_int_equal(grpo("config configs/demo.yaml >/dev/full", NULL, &out), 4);
+    char *line = xasprintf("%s config --reference 2>%s/full >/dev/full", program(), dir), *path = words("$D/full");
+    int status = system(line); // of more than a buffer the reason is said, too
+    size_t n;
+    char *said = file_read(path, 1000, &n, NULL);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 4);
+    assert_string_equal(said, "grpo: error: cannot write to standard output: No space left on device\n");
+    free(line), free(path), free(said);
     str_free(&out);
 }
 

@@ -43,6 +43,11 @@ bool output_flush(Error *e) {
     errno = 0;
     if (fflush(stdout)) lost = errno;
     if (!lost && !ferror(stdout)) return true;
+    if (!lost) { // it failed when a full buffer was emptied: the reason is asked for again
+        clearerr(stdout);
+        errno = 0;
+        if (putchar('\n') == EOF || fflush(stdout)) lost = errno;
+    }
     return error_set(e, EXIT_DISK, "cannot write to standard output%s%s", lost ? ": " : "",
                      lost ? error_write(lost) : "");
 }

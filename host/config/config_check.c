@@ -182,8 +182,10 @@ static void check_files(Reading *r, const Config *c) {
         weights += files->item[i].weight;
         for (int k = 0; k < i; k++)
             if (!strcmp(files->item[k].path, files->item[i].path))
-                problem_at_place(r, files->item[i].place, "train_file: %s is there twice; give it one weight instead",
-                                 files->item[i].path);
+                problem_at_place(
+                    r, files->item[i].place,
+                    "train_file: %s is there twice; name it once (a weight says how often it is drawn from)",
+                    files->item[i].path);
     }
     if (files->n && weights == 0)
         problem(r, "train_file", NULL, "train_file: every weight is 0: there is nothing to draw from");
