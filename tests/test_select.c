@@ -4,6 +4,8 @@
 #include "select.h"
 #include "shell.h"
 #include "train_fixture.h"
+#include <errno.h>
+#include <sys/stat.h>
 
 static const char *const texts[] = {
     "<think>\nTom has two pens and gets three.\n</think>\n5",  // 0
@@ -171,6 +173,29 @@ static char *output(const char *name) {
     return text;
 }
 
+// A program that gives each completion its length, and the shortest none; while `down` is there it dies, while `half`
+// is there at every other request.
+static void put_scorer(void) {
+    char *path = xasprintf("%s/scorer", f.dir);
+    FILE *program = fopen(path, "w");
+    assert_non_null(program);
+    fprintf(program,
+            "#!/bin/sh\n"
+            "while IFS= read -r line; do\n"
+            "id=${line#*: }; id=${id%%%%,*}\n"
+            "[ $id = 0 ] && { echo '{\"id\": 0, \"scores\": []}'; continue; }\n"
+            "[ -e %s/down ] && exit 1\n"
+            "[ -e %s/half ] && [ $((id %% 2)) = 0 ] && { echo no; continue; }\n"
+            "text=${line#*\\\"completion\\\": \\\"}; text=${text%%%%\\\"*}; score=${#text}\n"
+            "[ $score -lt 3 ] && score=null\n"
+            "echo \"{\\\"id\\\": $id, \\\"scores\\\": [$score]}\"\n"
+            "done\n",
+            f.dir, f.dir);
+    fclose(program);
+    assert_int_equal(chmod(path, 0755), 0);
+    free(path);
+}
+
 static int command_setup(void **state) { return fixture_dir(&f), 0; }
 static int command_teardown(void **state) { return fixture_remove(&f), 0; }
 
@@ -233,6 +258,66 @@ static void a_stopped_run_ends_in_the_same_bytes(void **state) {
         free(of_ranks), free(kept_of_ranks);
     }
     free(samples), free(kept), free(table), free(path);
+}
+
+static void set(const char *name, bool there) {
+    char *path = xasprintf("%s/%s", f.dir, name);
+    FILE *file = there ? fopen(path, "w") : NULL;
+    if (file) fclose(file);
+    else assert_true(!there && (!unlink(path) || errno == ENOENT));
+    free(path);
+}
+
+// A score that did not come, since a program or a judge was away, is asked for by the next run, which draws nothing and
+// ends in the bytes of one where nothing was away. What lacks a score is not counted as a low one.
+static void scores_that_did_not_come_are_asked_for(void **state) {
+    put_scorer();
+    char *straight = xasprintf("'rewards=completion_length,external:command=%s/scorer,batch=1' "
+                               "select_rules=external:min=3 select_output=%s/straight",
+                               f.dir, f.dir);
+    if (run(straight)) fail_msg("%s", said);
+    char *samples = output("straight/samples.jsonl"), *kept = output("straight/kept.jsonl"),
+         *table = output("straight/select.json");
+    assert_non_null(strstr(samples, "\"external\": null")); // the shortest
+    const char *on = getenv("GRPO_TEST_DEVICE");
+    for (int ranks = 1; ranks <= (on && strcmp(on, "cpu") ? 1 : 2); ranks++) {
+        char *more = xasprintf("'rewards=completion_length,external:command=%s/scorer,batch=1' "
+                               "select_rules=external:min=3 gpus=%d",
+                               f.dir, ranks);
+        set("down", true);
+        int code = run(more);
+        if (code != 3) fail_msg("exit %d: %s", code, said);
+        assert_non_null(strstr(said, "no score of external: 120 completions; the same command asks for them again"));
+        assert_non_null(strstr(said, "the same command asks for the scores that they lack again"));
+        assert_null(strstr(said, "outside select_rules"));
+        assert_null(strstr(said, "looser rules"));
+        char *counts = output("out/select.json");
+        int outside, unscored;
+        assert_int_equal(sscanf(strstr(counts, "\"external:min=3\""),
+                                "\"external:min=3\", \"completions\": %d, \"without_score\": %d}", &outside, &unscored),
+                         2);
+        assert_int_equal(outside, unscored);
+        assert_non_null(strstr(counts, "\"without_score\": {\"completion_length\": 0, \"external\": 120}}"));
+        free(counts);
+        char *path = xasprintf("%s/out/samples.jsonl", f.dir);
+        assert_int_equal(truncate(path, (off_t)(strlen(samples) / 3)), 0); // and it was stopped
+        set("down", false), set("half", true);
+        if (run(more)) fail_msg("%s", said);
+        assert_non_null(strstr(said, "completions there lack a score: their rewards are asked again"));
+        char *some = output("out/samples.jsonl");
+        assert_string_not_equal(some, samples);
+        set("half", false);
+        if (run(more)) fail_msg("%s", said);
+        assert_null(strstr(said, "step ")); // nothing was drawn
+        char *again = output("out/samples.jsonl"), *kept_again = output("out/kept.jsonl"),
+             *table_again = output("out/select.json");
+        assert_string_equal(again, samples);
+        assert_string_equal(kept_again, kept);
+        assert_string_equal(table_again, table);
+        assert_int_equal(unlink(path), 0);
+        free(again), free(kept_again), free(table_again), free(some), free(path), free(more);
+    }
+    free(samples), free(kept), free(table), free(straight);
 }
 
 // Several files are asked one behind the other, each row once; every line says which file it is of.
@@ -408,6 +493,7 @@ int main(void) {
         cmocka_unit_test(a_question_may_come_again),
         cmocka_unit_test_setup_teardown(a_stopped_run_ends_in_the_same_bytes, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_costs_nothing, command_setup, command_teardown),
+        cmocka_unit_test_setup_teardown(scores_that_did_not_come_are_asked_for, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(files_are_asked_in_turn, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(long_prompts_are_left_out, command_setup, command_teardown),

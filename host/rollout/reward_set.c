@@ -62,6 +62,11 @@ bool rewards_score(const Rewards *rw, int file, int k) {
     return !((file == NO_FILE ? rw->silent_for_others : rw->silent_for_file[file]) >> k & 1);
 }
 
+bool reward_may_come(const Reward *r) {
+    return r->info->fn && r->info->faults & (1u << REWARD_TIMEOUT | 1u << REWARD_CRASH | 1u << REWARD_FLOOD |
+                                             1u << REWARD_BAD_REPLY | 1u << REWARD_NO_SANDBOX);
+}
+
 const char *reward_model_dir(const Reward *r) { return r->info->by_model ? reward_text(r, "model") : ""; }
 
 const char *reward_template_file(const Reward *r) {

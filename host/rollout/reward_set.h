@@ -17,6 +17,8 @@ typedef struct Rewards {
 bool rewards_select(const Config *c, Rewards *out, Error *e); // `rewards`, for every question
 // For training: `rewards`, where any question is scored by them, and the files' own behind them, each once.
 bool rewards_select_training(const Config *c, Rewards *out, Error *e);
+// Whether a score that it lacks may come another time: it asks a program, a library, a server or a sandbox.
+bool reward_may_come(const Reward *r);
 // Whether reward k scores the questions of this file (Batch.file).
 bool rewards_score(const Rewards *rw, int file, int k);
 // The directory of the model on this machine that gives the reward; "": none does.

@@ -18,6 +18,7 @@ enum { STAND_INS = 64, STUCK_MS = 1000, LOOK_MS = 100 };
 
 typedef struct {
     int reward, first, n; // completions first .. first + n
+    bool again;           // only what has no score takes one
 } Job;
 
 typedef struct {
@@ -47,7 +48,10 @@ static void run_job(const Scorer *s, Job j) {
     const Reward *r = &s->rewards->reward[j.reward];
     float few[64], *score = j.n <= 64 ? few : xcalloc((size_t)j.n, sizeof *score);
     r->info->fn(r, s->sample + j.first, j.n, score);
-    for (int i = 0; i < j.n; i++) s->b->score[(j.first + i) * s->b->n_rewards + j.reward] = score[i];
+    for (int i = 0; i < j.n; i++) {
+        float *mine = &s->b->score[(j.first + i) * s->b->n_rewards + j.reward];
+        if (!j.again || isnan(*mine)) *mine = score[i];
+    }
     if (score != few) free(score);
 }
 
@@ -149,7 +153,7 @@ static void add_jobs(Scorer *s, bool groups, int first, int n) {
             for (int i = first; i < first + n; i++) b->score[i * b->n_rewards + k] = REWARD_ABSTAINS;
             continue;
         }
-        s->job[s->jobs++] = (Job){k, first, n};
+        s->job[s->jobs++] = (Job){k, first, n, false};
         s->open++;
     }
 }
@@ -165,6 +169,24 @@ void scorer_add(Scorer *s, int i) {
     pthread_mutex_lock(&s->lock);
     add_jobs(s, false, i, 1);
     if (--s->missing[p] == 0) add_jobs(s, true, p * b->group, b->group);
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void scorer_again(Scorer *s, int p, uint32_t rewards) {
+    const Batch *b = s->b;
+    int first = p * b->group, end = first + b->group;
+    pthread_mutex_lock(&s->lock);
+    for (int i = first; i < end; i++) s->sample[i] = batch_sample(b, i), s->added[i] = true;
+    for (int k = 0; k < s->rewards->n; k++) {
+        bool whole = s->rewards->reward[k].info->program != NULL; // which may compare what one request holds
+        for (int i = first, n; i < end && rewards >> k & 1; i += n) {
+            for (n = 0; i + n < end && isnan(b->score[(i + n) * b->n_rewards + k]); n++) continue;
+            if (n && whole) i = first, n = b->group;
+            if (n) s->job[s->jobs++] = (Job){k, i, n, true}, s->open++;
+            else n = 1;
+        }
+    }
     pthread_cond_broadcast(&s->work);
     pthread_mutex_unlock(&s->lock);
 }

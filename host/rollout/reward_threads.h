@@ -12,6 +12,9 @@ void scorer_close(Scorer *s); // waits for calls that are running; NULL is fine
 void scorer_begin(Scorer *s, const Batch *b);
 void scorer_add(Scorer *s, int i);    // sequence i is decoded; returns at once
 RolloutWatch scorer_watch(Scorer *s); // of a rollout that does so
+// Asks again for the scores that the completions of prompt p lack (NaN), of each reward whose bit is set: an earlier
+// process drew them. Scores that are there stay.
+void scorer_again(Scorer *s, int p, uint32_t rewards);
 // Waits for the scores of what was added (those of models are there by now: reward_models.h), and fills the columns
 // score, reward and state. Where they are not `wanted`, it waits only for calls that are running, and returns false; so
 // it does after filling *e where a stop is requested (EXIT_STOPPED). Whether a reward ends the run is rewards_go_on's.

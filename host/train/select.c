@@ -28,6 +28,7 @@ typedef struct {
     Log samples; // rank 0's
     Progress *progress;
     int64_t rows, done; // questions to ask; of them in samples.jsonl
+    int64_t lacking;    // completions there that lack a score which may come; rank 0's
 } Select;
 
 // The counts of a chunk of questions, over all ranks.
@@ -128,7 +129,7 @@ static bool resume(Select *s, Error *e) {
     if (!comm_rank(comm)) {
         char *head = select_drawn_with(s->cfg, e);
         ok = head && disk_mkdir(s->cfg->select_output, e) &&
-             select_resume(s->cfg, s->data, head, &lines, &s->done, e) &&
+             select_resume(s->cfg, &s->rewards, s->data, head, &lines, &s->done, &s->lacking, e) &&
              log_open(&s->samples, s->cfg->select_output, "samples.jsonl", lines, e);
         if (ok && !lines) {
             str_printf(&s->samples.pending, "%s\n", head);
@@ -138,6 +139,20 @@ static bool resume(Select *s, Error *e) {
     }
     if (!ok) return false;
     return !comm || comm_broadcast(comm, "samples.jsonl", &s->done, sizeof s->done, 0, e);
+}
+
+// Asks again for scores that an earlier run did not get, as where a judge was away. Rank 0 does that while the others
+// begin to draw. The file is locked until its successor is there.
+static bool ask_again(Select *s, Error *e) {
+    if (!s->lacking) return true;
+    int64_t lines = s->samples.lines, came;
+    progress_say(s->progress, "%lld completions there lack a score: their rewards are asked again",
+                 (long long)s->lacking);
+    bool ok = select_again(s->cfg, &s->rewards, &came, e);
+    progress_say(s->progress, "%lld of them have it now", (long long)came);
+    if (!ok) return false;
+    log_close(&s->samples);
+    return log_open(&s->samples, s->cfg->select_output, "samples.jsonl", lines, e);
 }
 
 // The questions of all files, one behind the other.
@@ -172,6 +187,7 @@ static bool select_open(Select *s, const Config *c, Error *e) {
         if (s->done)
             progress_say(s->progress, "%s/samples.jsonl has those of %lld questions", c->select_output,
                          (long long)s->done);
+        return ask_again(s, e);
     }
     return true;
 }
@@ -198,9 +214,10 @@ static bool keep(Select *s, Error *e) {
             (long long)count.long_prompts, (long long)s->cfg->max_prompt_length);
     Str why = {0};
     select_dropped(s->rules, &count, &why);
-    error_set(e, EXIT_INPUT,
-              "no completion is kept of %lld%s%s; the samples are in %s/samples.jsonl, looser rules need no new ones",
-              (long long)count.completions, why.n ? ": " : "", why.n ? why.s : "", s->cfg->select_output);
+    error_set(e, EXIT_INPUT, "no completion is kept of %lld%s%s; the samples are in %s/samples.jsonl, %s",
+              (long long)count.completions, why.n ? ": " : "", why.n ? why.s : "", s->cfg->select_output,
+              select_lacks(s->rules, &count) ? "the same command asks for the scores that they lack again"
+                                             : "looser rules need no new ones");
     str_free(&why);
     return false;
 }

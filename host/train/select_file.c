@@ -5,6 +5,8 @@
 #include "json.h"
 #include "jsonl.h"
 #include "notes.h"
+#include "ranks.h"
+#include "reward_threads.h"
 #include "select.h"
 #include "signals.h"
 #include "whole.h"
@@ -86,6 +88,33 @@ static void put_line(Str *out, const char *file, int64_t line) {
     str_printf(out, "%s\"line\": %lld", file ? ", " : "", (long long)line);
 }
 
+// A completion as a line tells of it; its scores are a row of a batch.
+typedef struct {
+    const char *file; // NULL: there is one file
+    int64_t line;
+    int sample, tokens;
+    const char *question, *answer, *completion, *finish;
+    float reward;
+    const float *score;
+} Sampled;
+
+static void put_sample(const Sampled *s, const Rewards *rw, Str *out) {
+    put_line(out, s->file, s->line);
+    str_printf(out, ", \"sample\": %d", s->sample);
+    put_field(out, ", \"question\": ", s->question);
+    put_field(out, ", \"answer\": ", s->answer);
+    put_field(out, ", \"completion\": ", s->completion);
+    str_printf(out, ", \"tokens\": %d, \"finish\": \"%s\", \"reward\": ", s->tokens, s->finish);
+    str_json_number(out, s->reward);
+    str_puts(out, ", \"scores\": {");
+    for (int r = 0; r < rw->n; r++) {
+        put_field(out, r ? ", " : "", rw->reward[r].name);
+        str_puts(out, ": ");
+        str_json_number(out, s->score[r]);
+    }
+    str_puts(out, "}}\n");
+}
+
 void select_put(const Batch *b, int p, const Rewards *rw, const char *file, Str *out) {
     if (!b->prompt[p].n) {
         put_line(out, file, b->row[p]);
@@ -94,20 +123,17 @@ void select_put(const Batch *b, int p, const Rewards *rw, const char *file, Str 
     }
     for (int k = 0; k < b->group; k++) {
         int i = p * b->group + k;
-        put_line(out, file, b->row[p]);
-        str_printf(out, ", \"sample\": %d", k);
-        put_field(out, ", \"question\": ", b->question[p]);
-        put_field(out, ", \"answer\": ", b->answer[p]);
-        put_field(out, ", \"completion\": ", b->text[i]);
-        str_printf(out, ", \"tokens\": %d, \"finish\": \"%s\", \"reward\": ", b->len[i], finish_name[b->finish[i]]);
-        str_json_number(out, b->reward[i]);
-        str_puts(out, ", \"scores\": {");
-        for (int r = 0; r < rw->n; r++) {
-            put_field(out, r ? ", " : "", rw->reward[r].name);
-            str_puts(out, ": ");
-            str_json_number(out, b->score[i * b->n_rewards + r]);
-        }
-        str_puts(out, "}}\n");
+        Sampled s = {file,
+                     b->row[p],
+                     k,
+                     b->len[i],
+                     b->question[p],
+                     b->answer[p],
+                     b->text[i],
+                     finish_name[b->finish[i]],
+                     b->reward[i],
+                     b->score + i * b->n_rewards};
+        put_sample(&s, rw, out);
     }
 }
 
@@ -115,7 +141,9 @@ void select_put(const Batch *b, int p, const Rewards *rw, const char *file, Str 
 typedef struct {
     json_t *json;
     int64_t line;
-    int sample; // -1: its question was not asked
+    int sample;       // -1: its question was not asked
+    const char *text; // [n], until the next line is read
+    size_t n;
 } Line;
 
 static float number_of(const json_t *j) { return json_is_number(j) ? (float)json_number_value(j) : NAN; }
@@ -134,7 +162,7 @@ static int next_line(LineReader *r, Line *out, Error *e) {
                   (json_is_integer(sample) && json_text(json_object_get(j, "completion")) &&
                    json_text(json_object_get(j, "question")) && json_is_integer(json_object_get(j, "tokens")) &&
                    json_is_object(json_object_get(j, "scores"))));
-    *out = (Line){j, json_integer_value(line), sample ? (int)json_integer_value(sample) : -1};
+    *out = (Line){j, json_integer_value(line), sample ? (int)json_integer_value(sample) : -1, text, n};
     if (!whole) json_decref(j);
     return whole;
 }
@@ -195,9 +223,19 @@ static bool is_of_question(const Config *c, Dataset *data, int64_t i, const Line
     return is;
 }
 
-bool select_resume(const Config *c, Dataset *data, const char *drawn_with, int64_t *lines, int64_t *questions,
-                   Error *e) {
-    *lines = *questions = 0;
+// The rewards that may give a score which a line lacks: a bit each.
+static uint32_t lacks(const Line *line, const Rewards *rw) {
+    const json_t *scores = json_object_get(line->json, "scores");
+    uint32_t bits = 0;
+    for (int k = 0; k < rw->n && line->sample >= 0; k++)
+        if (reward_may_come(&rw->reward[k]) && !json_is_number(json_object_get(scores, rw->reward[k].name)))
+            bits |= 1u << k;
+    return bits;
+}
+
+bool select_resume(const Config *c, const Rewards *rw, Dataset *data, const char *drawn_with, int64_t *lines,
+                   int64_t *questions, int64_t *lacking, Error *e) {
+    *lines = *questions = *lacking = 0;
     char *path = xasprintf("%s/samples.jsonl", c->select_output);
     LineReader r;
     json_t *head;
@@ -212,10 +250,12 @@ bool select_resume(const Config *c, Dataset *data, const char *drawn_with, int64
     *lines = 1;
     Line line;
     int found = 0, next = 0; // the sample that comes next
+    int64_t of_question = 0; // completions of it that lack a score
     while (ok && (found = next_line(&r, &line, e)) > 0) {
         bool skipped = line.sample < 0, expected = skipped ? !next : line.sample == next;
         Error unread = {0};
         expected = expected && is_of_question(c, data, *questions, &line, &unread);
+        of_question += lacks(&line, rw) != 0;
         json_decref(line.json);
         if (unread.code != EXIT_OK) ok = error_set(e, unread.code, "%s", unread.text);
         if (!expected) break;
@@ -223,6 +263,8 @@ bool select_resume(const Config *c, Dataset *data, const char *drawn_with, int64
         if (next) continue;
         ++*questions;
         *lines = r.line;
+        *lacking += of_question;
+        of_question = 0;
     }
     ok = ok && found >= 0;
     // A last line that is not whole is what a stopped run leaves; one with lines behind it is damage.
@@ -235,6 +277,130 @@ bool select_resume(const Config *c, Dataset *data, const char *drawn_with, int64
     line_reader_close(&r);
     free(path);
     return ok;
+}
+
+// ---- asking again ---------------------------------------------------------------------------------------------------
+
+#define AGAIN 64 // questions that are held at a time
+
+// Lines on their way from one samples.jsonl to the next. Those of a question that lacks a score are in the batch.
+typedef struct {
+    const Config *cfg;
+    const Rewards *rw;
+    Scorer *scorer;
+    Batch batch;
+    Line *line;         // [AGAIN * select_samples]
+    char **text;        // of each line; NULL: it is in the batch
+    uint32_t of[AGAIN]; // the rewards to ask, by prompts of the batch
+    int lines, prompts;
+    WholeFile next;
+    int64_t asked, came; // completions that lacked a score; of them those that lack none now
+} Again;
+
+// Puts a question, the last lines that are held, into the batch where some of them lack a score.
+static void hold_question(Again *a, int first) {
+    uint32_t of = 0;
+    for (int i = first; i < a->lines; i++) of |= lacks(&a->line[i], a->rw);
+    if (!of) return;
+    Batch *b = &a->batch;
+    int p = a->prompts++;
+    a->of[p] = of;
+    b->file[p] = NO_FILE;
+    b->question[p] = xstrdup(json_string_value(json_object_get(a->line[first].json, "question")));
+    b->answer[p] = xstrdup(json_string_value(json_object_get(a->line[first].json, "answer")) ?: "");
+    for (int i = first; i < a->lines; i++) {
+        int at = p * b->group + i - first;
+        const json_t *j = a->line[i].json, *scores = json_object_get(j, "scores");
+        b->text[at] = xstrdup(json_string_value(json_object_get(j, "completion")));
+        for (int k = 0; k < b->n_rewards; k++)
+            b->score[at * b->n_rewards + k] = number_of(json_object_get(scores, a->rw->reward[k].name));
+        free(a->text[i]);
+        a->text[i] = NULL;
+    }
+}
+
+// The line of a completion that was in the batch, with what scores it has now.
+static void put_again(Again *a, const Line *line, int at, Str *out) {
+    const Batch *b = &a->batch;
+    const float *score = b->score + at * b->n_rewards;
+    bool lacked = lacks(line, a->rw) != 0, lacking = false;
+    for (int k = 0; k < a->rw->n; k++) lacking = lacking || (isnan(score[k]) && reward_may_come(&a->rw->reward[k]));
+    a->asked += lacked;
+    a->came += lacked && !lacking;
+    Sampled s = {json_string_value(json_object_get(line->json, "file")),
+                 line->line,
+                 line->sample,
+                 (int)json_integer_value(json_object_get(line->json, "tokens")),
+                 b->question[at / b->group],
+                 b->answer[at / b->group],
+                 b->text[at],
+                 json_string_value(json_object_get(line->json, "finish")) ?: "",
+                 reward_total(a->rw->reward, a->rw->n, score),
+                 score};
+    put_sample(&s, a->rw, out);
+}
+
+// Asks about what is held, unless that is not `wanted`, and writes it. *ended is filled where nothing more is to be
+// asked: a stop is requested, or a reward ends the run.
+static bool ask_held(Again *a, Error *ended, Error *e) {
+    if (a->prompts && ended->code == EXIT_OK) {
+        scorer_begin(a->scorer, &a->batch);
+        for (int p = 0; p < a->prompts; p++) scorer_again(a->scorer, p, a->of[p]);
+        if (scorer_end(a->scorer, true, ended)) rewards_go_on(a->rw, ended);
+    }
+    Str out = {0};
+    for (int i = 0, at = 0; i < a->lines; i++) {
+        if (a->text[i]) str_printf(&out, "%s\n", a->text[i]);
+        else put_again(a, &a->line[i], at++, &out);
+        free(a->text[i]);
+        json_decref(a->line[i].json);
+    }
+    bool ok = !out.n || whole_add(&a->next, out.s, out.n, e);
+    str_free(&out);
+    batch_clear(&a->batch);
+    a->lines = a->prompts = 0;
+    return ok;
+}
+
+// Copies samples.jsonl behind its first line. Only whole questions are in it.
+static bool copy_asking(Again *a, LineReader *r, Error *ended, Error *e) {
+    Line line;
+    int found = 0, questions = 0, first = 0;
+    bool ok = true;
+    while (ok && (found = next_line(r, &line, e)) > 0) {
+        a->text[a->lines] = xstrndup(line.text, line.n);
+        a->line[a->lines++] = line;
+        if (line.sample >= 0 && a->lines - first < a->batch.group) continue;
+        hold_question(a, first);
+        ranks_phase("scores", r->line);
+        if (++questions == AGAIN) ok = ask_held(a, ended, e), questions = 0;
+        first = a->lines;
+    }
+    return ask_held(a, ended, ok ? e : NULL) && ok && found >= 0;
+}
+
+bool select_again(const Config *c, const Rewards *rw, int64_t *came, Error *e) {
+    Again a = {.cfg = c, .rw = rw, .batch = batch_new(AGAIN, (int)c->select_samples, 1, rw->n)};
+    size_t most = AGAIN * (size_t)c->select_samples;
+    a.line = xcalloc(most, sizeof *a.line), a.text = xcalloc(most, sizeof *a.text);
+    char *name = xasprintf("%s/samples.jsonl", c->select_output), *path = whole_place(name), *text;
+    size_t n;
+    LineReader r;
+    Error ended = {0};
+    bool ok = (a.scorer = scorer_open(rw, (int)c->reward_threads, e)) && line_reader_open(&r, path, e);
+    if (ok) {
+        ok = whole_open(&a.next, path, true, e) && line_reader_next(&r, &text, &n, e) > 0 &&
+             whole_add(&a.next, text, n, e) && whole_add(&a.next, "\n", 1, e) && copy_asking(&a, &r, &ended, e);
+        ok = whole_close(&a.next, ok, e);
+        line_reader_close(&r);
+    }
+    *came = a.came;
+    scorer_close(a.scorer);
+    batch_free(&a.batch);
+    free(a.line), free(a.text), free(path), free(name);
+    if (!ok || ended.code == EXIT_OK || ended.code == EXIT_STOPPED) return ok;
+    *e = ended;
+    return false;
 }
 
 // ---- kept.jsonl -----------------------------------------------------------------------------------------------------

@@ -274,7 +274,11 @@ void select_question(SelectRules *s, int64_t line, const char *question, const D
     for (int i = 0; i < n; i++) {
         kept += drop[i] == DROP_NONE;
         count->dropped[drop[i]] += drop[i] != DROP_NONE;
-        if (drop[i] == DROP_SCORE) count->by_rule[rule_failed(s, &drawn[i])]++;
+        for (int k = 0; k < s->rewards->n; k++) count->unscored[k] += isnan(drawn[i].score[k]);
+        if (drop[i] != DROP_SCORE) continue;
+        int rule = rule_failed(s, &drawn[i]), of = s->rule[rule].reward;
+        count->by_rule[rule]++;
+        count->unruled[rule] += isnan(of < 0 ? drawn[i].reward : drawn[i].score[of]);
     }
     count->questions++;
     count->completions += n;
@@ -315,9 +319,16 @@ void select_json(const SelectRules *s, const SelectCount *n, Str *out) {
     for (int i = 0; i < s->cfg->select_rules.n; i++) {
         str_printf(out, "%s{\"rule\": ", i ? ", " : "");
         str_json(out, s->cfg->select_rules.item[i], strlen(s->cfg->select_rules.item[i]));
-        str_printf(out, ", \"completions\": %lld}", (long long)n->by_rule[i]);
+        str_printf(out, ", \"completions\": %lld, \"without_score\": %lld}", (long long)n->by_rule[i],
+                   (long long)n->unruled[i]);
     }
-    str_puts(out, "]}\n");
+    str_puts(out, "], \"without_score\": {");
+    for (int k = 0; k < s->rewards->n; k++) {
+        str_puts(out, k ? ", " : "");
+        str_json(out, s->rewards->reward[k].name, strlen(s->rewards->reward[k].name));
+        str_printf(out, ": %lld", (long long)n->unscored[k]);
+    }
+    str_puts(out, "}}\n");
 }
 
 // A count and a reason for each reason that dropped anything; `between` stands between them.
@@ -330,15 +341,28 @@ static void put_drops(const SelectRules *s, const SelectCount *n, int width, con
             before = between;
         }
         for (int i = 0; d == DROP_SCORE && i < s->cfg->select_rules.n; i++) {
-            if (!n->by_rule[i]) continue;
-            str_printf(out, "%s%*lld %s outside select_rules (%s)", before, width, (long long)n->by_rule[i],
-                       rule_name(s, i), s->cfg->select_rules.item[i]);
-            before = between;
+            int64_t outside = n->by_rule[i] - n->unruled[i];
+            if (outside) {
+                str_printf(out, "%s%*lld %s outside select_rules (%s)", before, width, (long long)outside,
+                           rule_name(s, i), s->cfg->select_rules.item[i]);
+                before = between;
+            }
+            if (n->unruled[i]) {
+                str_printf(out, "%s%*lld without a score of %s, which select_rules asks for (%s)", before, width,
+                           (long long)n->unruled[i], rule_name(s, i), s->cfg->select_rules.item[i]);
+                before = between;
+            }
         }
     }
 }
 
 void select_dropped(const SelectRules *s, const SelectCount *n, Str *out) { put_drops(s, n, 1, ", ", out); }
+
+bool select_lacks(const SelectRules *s, const SelectCount *n) {
+    for (int k = 0; k < s->rewards->n; k++)
+        if (n->unscored[k] && reward_may_come(&s->rewards->reward[k])) return true;
+    return false;
+}
 
 void select_table(const SelectRules *s, const SelectCount *n, Str *out) {
     str_printf(out, "kept %lld of %lld completions, of %lld of %lld questions (%lld always right, %lld never",
@@ -347,7 +371,13 @@ void select_table(const SelectRules *s, const SelectCount *n, Str *out) {
     str_puts(out, ")\n");
     if (n->long_prompts)
         str_printf(out, "  not asked: %lld questions, longer than max_prompt_length\n", (long long)n->long_prompts);
-    if (n->kept == n->completions) return;
-    put_drops(s, n, 12, "\n", out);
-    str_puts(out, "\n");
+    if (n->kept != n->completions) {
+        put_drops(s, n, 12, "\n", out);
+        str_puts(out, "\n");
+    }
+    for (int k = 0; k < s->rewards->n; k++)
+        if (n->unscored[k])
+            str_printf(out, "  no score of %s: %lld completions%s\n", s->rewards->reward[k].name,
+                       (long long)n->unscored[k],
+                       reward_may_come(&s->rewards->reward[k]) ? "; the same command asks for them again" : "");
 }
