@@ -16,6 +16,7 @@ const char *judging_template_file(const Reward *r);
 typedef struct {
     char *text;        // heap; NULL: no reply
     RewardFault fault; // why there is none; REWARD_FAULTS: given up, since a stop is requested
+    char *cause;       // heap, one line for people: what kept it from coming; NULL: nothing is known
 } JudgeReply;
 // Asks n prompts, which are NUL-terminated and differ, and fills reply[n]. False after filling *e: the replies are
 // void.

@@ -128,14 +128,15 @@ int64_t reward_faults(const Reward *r, RewardFault fault);
 
 // ---- replies of judges, and what ranks tell each other of a reward --------------------------------------------------
 
-// Completions that a judge replied to, in their order, and rows of them whose replies have no score.
+// Completions that a judge was asked about, in their order, and rows of them whose replies have no score, or did not
+// come. What it could not be asked about (REWARD_TOO_LONG) is not among them.
 typedef struct {
     int64_t n, first, last, longest; // completions; of them in the row at the beginning, at the end, in the longest row
 } ReplyRows;
-#define REPLY_SHOWN 640                                  // bytes that the beginning of a reply may have
+#define REPLY_SHOWN 640                                  // bytes that is said of one reply
 void reply_rows_join(ReplyRows *rows, ReplyRows behind); // appends those that come behind
-// Appends replies that a judge read. unread: how one of them without a score begins; NULL: there is none. From any
-// thread.
+// Appends replies. unread: of one of them without a score, how it begins or why it did not come ("begins: ..", "did not
+// come: .."); NULL: all have one. From any thread.
 void reward_replied(const Reward *r, ReplyRows rows, const char *unread);
 // Whether the run may go on: false after filling *e where a row is as long as max_unmatched.
 bool reward_goes_on(const Reward *r, Error *e);
@@ -143,7 +144,7 @@ bool reward_goes_on(const Reward *r, Error *e);
 typedef struct {
     int64_t faults[REWARD_FAULTS];
     ReplyRows rows;
-    char unread[REPLY_SHOWN]; // how the last reply without a score begins, as JSON; "": there is none
+    char unread[REPLY_SHOWN]; // of the last reply without a score, as reward_replied's; "": there is none
 } RewardTally;
 RewardTally reward_tally(const Reward *r);
 void reward_tally_join(RewardTally *t, const RewardTally *behind);

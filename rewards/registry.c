@@ -56,7 +56,7 @@
         WHOLE("max_tokens", 1024, 1, 1048576, "of a reply"), REAL("temperature", 0, 0, 100, "of replies; 0: greedy"),  \
         WHOLE("seed", 0, 0, 9007199254740991, "of replies that are not greedy"),                                       \
         WHOLE("max_unmatched", 0, 0, 1e9,                                                                              \
-              "completions in a row whose reply has no score that end the run; 0: it goes on")
+              "completions in a row whose reply has no score, or does not come, that end the run; 0: it goes on")
 
 const RewardInfo reward_registry[] = {
     REWARD("xmlcount", RECIPE, reward_xmlcount, 0,

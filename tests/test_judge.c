@@ -474,6 +474,39 @@ static void judges_without_a_score_end_a_run(void **state) {
     server_stop(s);
 }
 
+// Replies that do not come count as those without a score do, whatever kept them; one that has a score ends the row.
+static void absent_replies_end_a_run(void **state) {
+    static const char *const cases[][2] = {
+        {"unknown", "HTTP status 404 (look at url"},
+        {"garbage", "no text at choices[0].message.content"},
+        {"nochoice", "no text at choices[0]"},
+        {"nobody", "HTTP status 500; the reply is empty"},
+        {"slow", "timed out"},
+        {"drop", "mpty reply from server"},
+        {"flood", "the reply has more than 1048576 by"},
+        {"nothttp", "did not come: no reply (crash): "},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Server *s = server_start();
+        Reward r = judge_of(s, ",retries=0,timeout=0.8,max_unmatched=3");
+        Error e = {0};
+        for (int k = 0; k < 5; k++) { // without a score: 0 and 1, 3 and 4; then a third in a row
+            char *text = k == 2 ? xstrdup("good") : xasprintf("%s %d", cases[i][0], k);
+            assert_int_equal(isnan(score_by(&r, text, "")), k != 2);
+            if (!reward_goes_on(&r, &e)) fail_msg("%s: ends after %d: %s", cases[i][0], k, e.text);
+            free(text);
+        }
+        assert_true(isnan(score_by(&r, cases[i][0], "")));
+        assert_false(reward_goes_on(&r, &e));
+        assert_int_equal(e.code, EXIT_INPUT);
+        if (!strstr(e.text, "in the replies to 3 completions in a row (max_unmatched); one did not come: no reply (") ||
+            !strstr(e.text, cases[i][1]))
+            fail_msg("%s: %s", cases[i][0], e.text);
+        reward_close(&r);
+        server_stop(s);
+    }
+}
+
 // Rows of parts, joined, are those of the whole, wherever it is cut.
 static void rows_join(void **state) {
     for (uint64_t seed = 1; seed <= 2000; seed++) {
@@ -588,6 +621,7 @@ int main(void) {
         cmocka_unit_test(a_batch_is_asked_side_by_side),
         cmocka_unit_test(failures_abstain),
         cmocka_unit_test(judges_without_a_score_end_a_run),
+        cmocka_unit_test(absent_replies_end_a_run),
         cmocka_unit_test(failures_say_why),
         cmocka_unit_test(wrong_secrets_are_refused),
         cmocka_unit_test(rows_join),

@@ -134,7 +134,7 @@ static bool ask(void *arg, const Text *prompt, int n, JudgeReply *reply, Error *
             for (size_t k = 0; k < complaint.n; k++)
                 if (complaint.s[k] == '\n') complaint.s[k] = ' ';
             workers_blame(j->pool, complaint.s);
-            str_free(&complaint);
+            reply[i].cause = complaint.s;
         }
     }
     json_decref(answer);

@@ -26,7 +26,7 @@ struct Judging {
     pthread_mutex_t lock; // of all that follows
     Cached **bucket;      // [CACHE_BUCKETS]
     size_t cached_bytes;
-    bool replied; // whether replies have come
+    bool heard; // whether replies have come
 };
 
 // ---- the template ---------------------------------------------------------------------------------------------------
@@ -209,10 +209,11 @@ static bool read_score(const Reward *r, RegexRun *run, const char *reply, float 
     return good;
 }
 
-// How a reply begins, as JSON; heap memory.
+// How a reply begins; heap memory.
 static char *beginning(const char *text) {
     enum { SHOWN = 100 };
     Str shown = {0};
+    str_puts(&shown, "begins: ");
     size_t cut = strlen(text) <= SHOWN ? strlen(text) : SHOWN;
     while (cut && (text[cut] & 0xc0) == 0x80) cut--;
     str_json(&shown, text, cut);
@@ -222,34 +223,45 @@ static char *beginning(const char *text) {
 // Says so where none of the first replies has a score, unless that ends the run, which then says it.
 static void note_silence(Judging *j, const Reward *r, const ReplyRows *rows, const char *unread) {
     pthread_mutex_lock(&j->lock);
-    bool first = !j->replied;
-    j->replied = j->replied || rows->n;
+    bool first = !j->heard;
+    j->heard = true;
     pthread_mutex_unlock(&j->lock);
-    if (!first || !rows->n || rows->first < rows->n || !reward_goes_on(r, NULL)) return;
-    note("reward %s: `%s` finds no score from %.10g to %.10g in %s; %s: %s", r->name, reward_text(r, "pattern"),
+    if (!first || rows->first < rows->n || !reward_goes_on(r, NULL)) return;
+    note("reward %s: `%s` finds no score from %.10g to %.10g in %s; %s %s", r->name, reward_text(r, "pattern"),
          reward_number(r, "min_score"), reward_number(r, "max_score"),
-         rows->n == 1 ? "the first reply" : "any of the first replies", rows->n == 1 ? "it begins" : "one begins",
-         unread);
+         rows->n == 1 ? "the first reply" : "any of the first replies", rows->n == 1 ? "it" : "one", unread);
 }
 
-// Reads the scores of the prompts that were asked; score[of[i]] is that of reply i, replied[of[i]] whether it came.
-// Fills fault[of[i]] where there is no score. Returns how a reply without one begins (heap), or NULL.
+// What is said of a reply that did not come; heap memory.
+static char *absence(const JudgeReply *reply) {
+    return xasprintf("did not come: %s", reply->cause ? reply->cause : reward_fault_name[reply->fault]);
+}
+
+// Reads the scores of the prompts that were asked; score[of[i]] is that of reply i, counts[of[i]] whether it is one in
+// a row. Fills fault[of[i]] where there is no score. *heard: whether any reply came. Returns what is said of a reply
+// without a score (heap), one that came where there is one; NULL where all have one.
 static char *read_replies(Judging *j, const Reward *r, const Text *prompt, const JudgeReply *reply, const int *of,
-                          int n, float *score, RewardFault *fault, bool *replied) {
+                          int n, float *score, RewardFault *fault, bool *counts, bool *heard) {
     RegexRun *run = regex_run_new(j->regex);
-    char *unread = NULL;
+    char *unread = NULL, *absent = NULL;
     for (int i = 0; i < n; i++) {
         float *mine = &score[of[i]];
         *mine = REWARD_ABSTAINS;
         fault[of[i]] = reply[i].fault;
-        if (!reply[i].text) continue;
-        replied[of[i]] = true;
+        counts[of[i]] = reply[i].text || (reply[i].fault != REWARD_FAULTS && reply[i].fault != REWARD_TOO_LONG);
+        if (!reply[i].text) {
+            if (counts[of[i]] && !absent) absent = absence(&reply[i]);
+            continue;
+        }
+        *heard = true;
         if (read_score(r, run, reply[i].text, mine, &fault[of[i]])) {
             fault[of[i]] = REWARD_FAULTS;
             cache_add(j, prompt[i], *mine);
         } else if (!unread) unread = beginning(reply[i].text);
     }
     regex_run_free(run);
+    if (!unread) return absent;
+    free(absent);
     return unread;
 }
 
@@ -261,7 +273,7 @@ bool judging_score(Judging *j, const Reward *r, const Sample *samples, int n, Ju
     JudgeReply *reply = xcalloc(room, sizeof *reply);
     RewardFault *fault = xcalloc(room, sizeof *fault);
     uint64_t *hash = xcalloc(room, sizeof *hash);
-    bool *replied = xcalloc(room, sizeof *replied); // with or without a score, now or earlier
+    bool *counts = xcalloc(room, sizeof *counts), heard = false; // asked, with or without a score, now or earlier
     char *unread = NULL;
     ReplyRows rows = {0};
     int *first = xcalloc(room, sizeof *first), *open = xcalloc(room, sizeof *open), n_open = 0;
@@ -273,23 +285,23 @@ bool judging_score(Judging *j, const Reward *r, const Sample *samples, int n, Ju
         hash[i] = text_hash(mine);
         while (hash[first[i]] != hash[i] || !text_equal((Text){prompt[first[i]].s, prompt[first[i]].n}, mine))
             first[i]++;
-        if (first[i] < i || (replied[i] = cache_find(j, mine, &score[i]))) continue;
+        if (first[i] < i || (counts[i] = cache_find(j, mine, &score[i]))) continue;
         asked[n_open] = mine, open[n_open++] = i;
     }
     bool ok = !n_open || ask(arg, asked, n_open, reply, e);
-    if (ok && n_open) unread = read_replies(j, r, asked, reply, open, n_open, score, fault, replied);
+    if (ok && n_open) unread = read_replies(j, r, asked, reply, open, n_open, score, fault, counts, &heard);
     for (int i = 0; i < n && ok; i++) {
         score[i] = score[first[i]];
         reward_fault(r, fault[first[i]], 1);
         bool none = fault[first[i]] != REWARD_FAULTS;
-        if (replied[first[i]]) reply_rows_join(&rows, (ReplyRows){1, none, none, none});
+        if (counts[first[i]]) reply_rows_join(&rows, (ReplyRows){1, none, none, none});
     }
     if (ok) {
         reward_replied(r, rows, unread);
-        note_silence(j, r, &rows, unread);
+        if (heard) note_silence(j, r, &rows, unread);
     }
-    for (int i = 0; i < n; i++) str_free(&prompt[i]), free(reply[i].text);
+    for (int i = 0; i < n; i++) str_free(&prompt[i]), free(reply[i].text), free(reply[i].cause);
     free(prompt), free(asked), free(reply), free(fault), free(hash), free(first), free(open);
-    free(replied), free(unread);
+    free(counts), free(unread);
     return ok;
 }

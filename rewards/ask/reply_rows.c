@@ -1,7 +1,6 @@
 // Rows of replies without a score: how long they are, over all ranks, and the end of a run by them.
 #include "judging.h"
 #include "state.h"
-#include <stdio.h>
 #include <string.h>
 
 void reply_rows_join(ReplyRows *rows, ReplyRows behind) {
@@ -17,7 +16,12 @@ void reward_replied(const Reward *r, ReplyRows rows, const char *unread) {
     if (!r->state) return;
     pthread_mutex_lock(&r->state->lock);
     reply_rows_join(&r->state->rows, rows);
-    if (unread) snprintf(r->state->unread, sizeof r->state->unread, "%s", unread);
+    if (unread) {
+        size_t cut = strnlen(unread, REPLY_SHOWN - 1);
+        while (cut && (unread[cut] & 0xc0) == 0x80) cut--;
+        memcpy(r->state->unread, unread, cut);
+        r->state->unread[cut] = 0;
+    }
     pthread_mutex_unlock(&r->state->lock);
 }
 
@@ -32,7 +36,7 @@ bool reward_goes_on(const Reward *r, Error *e) {
                   "reward %s: `%s` finds no score from %.10g to %.10g in the replies to %.0f completions in a row "
                   "(max_unmatched)%s%s",
                   r->name, reward_text(r, "pattern"), reward_number(r, "min_score"), reward_number(r, "max_score"),
-                  most, *s->unread ? "; one begins: " : "", s->unread);
+                  most, *s->unread ? "; one " : "", s->unread);
     pthread_mutex_unlock(&s->lock);
     return ok;
 }
