@@ -126,6 +126,12 @@ void *reward_data(const Reward *r);
 void reward_fault(const Reward *r, RewardFault fault, int n);
 int64_t reward_faults(const Reward *r, RewardFault fault);
 
+// Completions that a run asked it about, and how many of them got a score.
+typedef struct {
+    int64_t asked, scored;
+} RewardScored;
+void reward_scored(const Reward *r, int64_t asked, int64_t scored); // adds to them; as reward_fault
+
 // ---- replies of judges, and what ranks tell each other of a reward --------------------------------------------------
 
 // Completions that a judge was asked about, in their order, and rows of them whose replies have no score, or did not
@@ -143,6 +149,7 @@ bool reward_goes_on(const Reward *r, Error *e);
 // A rank's faults so far, and its replies since the ranks last told each other; joined in rank order, those of all.
 typedef struct {
     int64_t faults[REWARD_FAULTS];
+    RewardScored scored;
     ReplyRows rows;
     char unread[REPLY_SHOWN]; // of the last reply without a score, as reward_replied's; "": there is none
 } RewardTally;
@@ -152,6 +159,7 @@ void reward_tally_join(RewardTally *t, const RewardTally *behind);
 // the reward scores. Returns as reward_goes_on, the same on every rank.
 bool reward_take_tally(const Reward *r, const RewardTally *all, bool first, Error *e);
 int64_t reward_faults_of_all(const Reward *r, RewardFault fault); // the other ranks' as they last told them
+RewardScored reward_scored_of_all(const Reward *r);               // so here
 
 // The weighted sum of a completion's scores, score[n_rewards]; abstentions are left out; NaN where all abstain.
 float reward_total(const Reward *r, int n_rewards, const float *score);

@@ -173,8 +173,8 @@ static char *output(const char *name) {
     return text;
 }
 
-// A program that gives each completion its length, and the shortest none; while `down` is there it dies, while `half`
-// is there at every other request.
+// A program that gives each completion its length, and the shortest none; while `none` is there it abstains, while
+// `down` is there it dies, while `half` is there at every other request.
 static void put_scorer(void) {
     char *path = xasprintf("%s/scorer", f.dir);
     FILE *program = fopen(path, "w");
@@ -187,10 +187,10 @@ static void put_scorer(void) {
             "[ -e %s/down ] && exit 1\n"
             "[ -e %s/half ] && [ $((id %% 2)) = 0 ] && { echo no; continue; }\n"
             "text=${line#*\\\"completion\\\": \\\"}; text=${text%%%%\\\"*}; score=${#text}\n"
-            "[ $score -lt 3 ] && score=null\n"
+            "[ $score -lt 3 -o -e %s/none ] && score=null\n"
             "echo \"{\\\"id\\\": $id, \\\"scores\\\": [$score]}\"\n"
             "done\n",
-            f.dir, f.dir);
+            f.dir, f.dir, f.dir);
     fclose(program);
     assert_int_equal(chmod(path, 0755), 0);
     free(path);
@@ -318,6 +318,25 @@ static void scores_that_did_not_come_are_asked_for(void **state) {
         free(again), free(kept_again), free(table_again), free(some), free(path), free(more);
     }
     free(samples), free(kept), free(table), free(straight);
+}
+
+// A reward that abstained from every completion is named at the end, once, with how many there were; one that scored
+// some is not, nor one whose faults say it already.
+static void silent_rewards_are_named(void **state) {
+    put_scorer();
+    const char *on = getenv("GRPO_TEST_DEVICE"), note[] = "note: reward external: none of the 120 completions of this "
+                                                          "run has a score: it abstained from each";
+    for (int i = 0; i < (on && strcmp(on, "cpu") ? 3 : 4); i++) { // none; some; all failed; none, of two ranks
+        char *more = xasprintf("'rewards=completion_length,external:command=%s/scorer,batch=1' gpus=%d "
+                               "select_output=%s/silent%d",
+                               f.dir, 1 + i / 3, f.dir, i);
+        set("none", i % 3 == 0), set("down", i == 2);
+        if (run(more)) fail_msg("%s", said);
+        const char *once = strstr(said, note);
+        if (!once != (i % 3 > 0) || (once && strstr(once + 1, "note: reward"))) fail_msg("%d: %s", i, said);
+        assert_null(strstr(said, "completion_length: none"));
+        free(more);
+    }
 }
 
 // Several files are asked one behind the other, each row once; every line says which file it is of.
@@ -494,6 +513,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_stopped_run_ends_in_the_same_bytes, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_costs_nothing, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(scores_that_did_not_come_are_asked_for, command_setup, command_teardown),
+        cmocka_unit_test_setup_teardown(silent_rewards_are_named, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(files_are_asked_in_turn, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_said, command_setup, command_teardown),
         cmocka_unit_test_setup_teardown(long_prompts_are_left_out, command_setup, command_teardown),

@@ -129,11 +129,18 @@ void rewards_note(const Rewards *rw) {
     for (int k = 0; k <= rw->n; k++) {
         const Reward *r = k < rw->n ? &rw->reward[k] : &rw->grader;
         Str s = {0};
+        RewardScored all = reward_scored_of_all(r);
+        int64_t faults = 0;
         for (int f = 0; f < REWARD_FAULTS; f++) {
             int64_t n = reward_faults_of_all(r, f);
+            faults += n;
             if (n) str_printf(&s, "%s%s %lld", s.n ? ", " : "", reward_fault_name[f], (long long)n);
         }
         if (s.n) note("reward %s: completions without a proper score: %s", r->name, s.s);
+        if (all.asked > faults && !all.scored) // else all is said
+            note("reward %s: none of the %lld completions of this run has a score: it abstained from each, and counts "
+                 "for nothing",
+                 r->name, (long long)all.asked);
         str_free(&s);
     }
 }

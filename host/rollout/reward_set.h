@@ -37,7 +37,7 @@ bool rewards_open(Rewards *rw, Error *e);
 // Whether the run may go on, the grader included: reward_goes_on of each. Where there are ranks, by this one's replies.
 bool rewards_go_on(const Rewards *rw, Error *e);
 // Notes on standard error what went wrong while they scored, on all ranks as they last told each other, if anything
-// did.
+// did, and which of them gave no completion a score.
 void rewards_note(const Rewards *rw);
 // Notes which rewards need text that the option `stop` cuts off: such a reward would be 0 for ever, without a message.
 void rewards_note_stops(const Rewards *rw, const Config *c);

@@ -217,6 +217,15 @@ bool scorer_end(Scorer *s, bool wanted, Error *e) {
     wanted = wanted && !stop_requested(); // after such a request a reward may have given up
     if (asked_for && !wanted) error_set(e, EXIT_STOPPED, "stopped by a signal");
     const Batch *b = s->b;
+    for (int k = 0; k < s->rewards->n && wanted; k++) {
+        int64_t asked = 0, scored = 0;
+        for (int i = 0; i < b->n; i++) {
+            if (!s->added[i] || !rewards_score(s->rewards, b->file[i / b->group], k)) continue;
+            asked++;
+            scored += !isnan(b->score[i * b->n_rewards + k]);
+        }
+        reward_scored(&s->rewards->reward[k], asked, scored);
+    }
     for (int i = 0; i < b->n && wanted; i++) {
         if (!s->added[i]) continue;
         b->reward[i] = reward_total(s->rewards->reward, s->rewards->n, b->score + i * b->n_rewards);

@@ -46,6 +46,7 @@ RewardTally reward_tally(const Reward *r) {
     if (!r->state) return t;
     for (int f = 0; f < REWARD_FAULTS; f++) t.faults[f] = reward_faults(r, (RewardFault)f);
     pthread_mutex_lock(&r->state->lock);
+    t.scored = r->state->scored;
     t.rows = r->state->rows;
     memcpy(t.unread, r->state->unread, sizeof t.unread);
     pthread_mutex_unlock(&r->state->lock);
@@ -54,6 +55,8 @@ RewardTally reward_tally(const Reward *r) {
 
 void reward_tally_join(RewardTally *t, const RewardTally *behind) {
     for (int f = 0; f < REWARD_FAULTS; f++) t->faults[f] += behind->faults[f];
+    t->scored.asked += behind->scored.asked;
+    t->scored.scored += behind->scored.scored;
     reply_rows_join(&t->rows, behind->rows);
     if (*behind->unread) memcpy(t->unread, behind->unread, sizeof t->unread);
 }
@@ -63,6 +66,8 @@ bool reward_take_tally(const Reward *r, const RewardTally *all, bool first, Erro
     if (!s) return true;
     pthread_mutex_lock(&s->lock);
     for (int f = 0; f < REWARD_FAULTS; f++) s->others[f] = all->faults[f] - reward_faults(r, (RewardFault)f);
+    s->others_scored.asked = all->scored.asked - s->scored.asked;
+    s->others_scored.scored = all->scored.scored - s->scored.scored;
     s->rows = all->rows;
     memcpy(s->unread, all->unread, sizeof s->unread);
     pthread_mutex_unlock(&s->lock);
@@ -77,4 +82,13 @@ bool reward_take_tally(const Reward *r, const RewardTally *all, bool first, Erro
 
 int64_t reward_faults_of_all(const Reward *r, RewardFault fault) {
     return r->state ? reward_faults(r, fault) + r->state->others[fault] : 0;
+}
+
+RewardScored reward_scored_of_all(const Reward *r) {
+    if (!r->state) return (RewardScored){0, 0};
+    pthread_mutex_lock(&r->state->lock);
+    RewardScored all = {r->state->scored.asked + r->state->others_scored.asked,
+                        r->state->scored.scored + r->state->others_scored.scored};
+    pthread_mutex_unlock(&r->state->lock);
+    return all;
 }
