@@ -86,11 +86,22 @@ static void mistakes_are_one_clear_line(void **state) {
         {"train " TINY "raw=true train_file=$D/late.jsonl", 3, "late.jsonl:6000: the prompt is empty"},
         {"eval " TINY "raw=true eval_file=$D/late.jsonl", 3, "late.jsonl:6000: the prompt is empty"},
         {"train " TINY "train_file=$D/train.jsonl eval_steps=1 raw=true eval_file=$D/late.jsonl", 3, "late.jsonl:6000"},
+        {"eval " TINY "eval_file=$D/train.jsonl max_prompt_length=4 long_prompts=fail", 3,
+         "train.jsonl:1: the prompt has"},
+        {"train " TINY "train_file=$D/train.jsonl raw=true eval_steps=1 eval_file=$D/long.jsonl max_prompt_length=150 "
+         "long_prompts=fail max_steps=1 output_dir=$D/long_eval",
+         3, "long.jsonl:2: the prompt has"},
         {"train " TINY "long_prompts=fail max_prompt_length=4 bad_lines=skip train_file=$D/train.jsonl", 3,
          "train.jsonl:1: the prompt has"},
         {"sft " TINY "train_file=$D/roles.jsonl", 3, "roles.jsonl:2: messages[0]: the template r1-zero has no place"},
         {"sft " TINY "train_file=$D/turns.jsonl", 3, "turns.jsonl:1: messages[1]: no field \"content\""},
     };
+    Str row = {0};
+    str_puts(&row, "{\"question\": \"7\", \"answer\": \"#### 7\"}\n{\"question\": \"");
+    for (int i = 0; i < 200; i++) str_puts(&row, "7");
+    str_puts(&row, "\", \"answer\": \"#### 7\"}\n");
+    write_file("long.jsonl", row.s);
+    str_free(&row);
     char *made = words("mkdir -p $D/ran/step_2 $D/ran/step_12 $D/ran/step_9 $D/ran/step_99.tmp");
     assert_int_equal(system(made), 0);
     free(made);
@@ -171,7 +182,9 @@ static void long_prompts_are_counted(void **state) {
          "(long_prompts=skip)"},
         {"eval " TINY "eval_file=$D/lengths.jsonl raw=true max_prompt_length=20 long_prompts=skip",
          "note: eval_file: 2 of 5 prompts have more than max_prompt_length 20 tokens (the longest 60): they keep their "
-         "last tokens"},
+         "last tokens, without the beginning (long_prompts=skip leaves nothing out here)"},
+        {"eval " TINY "eval_file=$D/lengths.jsonl raw=true max_prompt_length=20",
+         "they keep their last tokens, without the beginning; raise"},
         {"train " TINY "train_file=$D/lengths.jsonl max_steps=1 output_dir=$D/long2 raw=true", NULL},
     };
     static const int tokens[] = {5, 40, 20, 60, 1};

@@ -207,7 +207,7 @@ static void few_options_leave_what_is_drawn(void **state) {
 
 static void help_names_every_option(void **state) {
     char *page = config_help(NULL), *train = config_help("train"), *all = config_help("config"),
-         *none = config_help("reward");
+         *none = config_help("reward"), *sample = config_help("sample");
     for (int i = 0; i < NAMES; i++) {
         char cell[64], line[64];
         snprintf(cell, sizeof cell, "\n| `%s` | ", names[i]);
@@ -218,6 +218,8 @@ static void help_names_every_option(void **state) {
     assert_non_null(strstr(train, "\n  num_generations "));
     assert_null(strstr(train, "\n  packing "));
     assert_string_equal(none, "");
+    assert_non_null(strstr(train, "\n  long_prompts "));
+    assert_null(strstr(sample, "\n  long_prompts ")); // it refuses what is too long, whatever that says
     assert_non_null(
         strstr(page, "`train`, `sft`, `reward_model`. Free to change in a resumed run: `output_dir`, `save_steps`, "));
     // The page's example of a list is one that is read.
@@ -232,7 +234,7 @@ static void help_names_every_option(void **state) {
     free(page);
     free(train);
     free(all);
-    free(none);
+    free(none), free(sample);
 }
 
 // What help says of an option whose values have a table elsewhere names each of its rows.

@@ -191,6 +191,16 @@ static void data_and_output(void **state) {
           "output_dir=@/out");
     FINDS(EXIT_INPUT, "FAIL", "train_file", "stop the run", "train_file=@/rows.jsonl", "max_prompt_length=5",
           "long_prompts=fail", "output_dir=@/out");
+    FINDS(EXIT_OK, "WARN", "train_file", "keep their last tokens (long_prompts: truncate_left); select leaves them out",
+          "train_file=@/rows.jsonl", "max_prompt_length=5", "output_dir=@/out");
+    FINDS(EXIT_OK, "WARN", "train_file", "they are left out", "train_file=@/rows.jsonl", "max_prompt_length=5",
+          "long_prompts=skip", "output_dir=@/out");
+    FINDS(EXIT_OK, "WARN", "eval_file", "keep their last tokens (long_prompts: skip leaves nothing out",
+          "eval_file=@/rows.jsonl", "max_prompt_length=5", "long_prompts=skip");
+    FINDS(EXIT_OK, "WARN", "eval_file", "keep their last tokens (long_prompts: truncate_left)",
+          "eval_file=@/rows.jsonl", "max_prompt_length=5");
+    FINDS(EXIT_INPUT, "FAIL", "eval_file", "2 of 2 prompts have more than max_prompt_length 5 tokens",
+          "eval_file=@/rows.jsonl", "max_prompt_length=5", "long_prompts=fail");
     FINDS(EXIT_INPUT, "FAIL", "prompt", "system_prompt_file", "system_prompt_file=@/none.txt");
     FINDS(EXIT_INPUT, "FAIL", "prompt_file", "cannot read", "prompt_file=@/none.txt");
     FINDS(EXIT_DISK, "FAIL", "output_dir", "cannot write", "train_file=@/rows.jsonl", "output_dir=@/rows.jsonl/out");

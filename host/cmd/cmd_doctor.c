@@ -204,7 +204,20 @@ static void check_template(Checkup *r, const Config *c, const Tokenizer *t, cons
 
 #define MOST_ROWS 20000 // whose prompts are measured
 
-// Checks the rows of one file, and the length of their prompts against max_prompt_length.
+// What a run does with prompts that are too long: in training, with select; in an evaluation.
+static const char *fate_of_long(const Config *c, bool eval) {
+    switch (c->long_prompts) {
+    case LONG_FAIL: return "they stop the run (long_prompts: fail)";
+    case LONG_SKIP:
+        return eval ? "they keep their last tokens (long_prompts: skip leaves nothing out of an evaluation)"
+                    : "they are left out (long_prompts: skip)";
+    default:
+        return eval ? "they keep their last tokens (long_prompts: truncate_left)"
+                    : "they keep their last tokens (long_prompts: truncate_left); select leaves them out";
+    }
+}
+
+// Checks the rows of one file, and the length of their prompts against max_prompt_length: `p` takes them all.
 static void check_rows(Checkup *r, const char *what, const char *path, const Config *c, const Prompter *p) {
     Error e = {0};
     Dataset *d = dataset_open(path, c, p ? &(RowCheck){prompter_check_eval, p} : NULL, &e);
@@ -226,12 +239,11 @@ static void check_rows(Checkup *r, const char *what, const char *path, const Con
     else say(r, FINDING_OK, what, "%s: %" PRId64 " rows", path, n);
     if (dataset_skipped(d))
         say(r, FINDING_WARN, what, "%" PRId64 " bad lines are left out (bad_lines: skip)", dataset_skipped(d));
-    static const char *const fate[] = {"keep their last tokens", "are left out", "stop the run"};
     if (ok && too_long)
         say(r, c->long_prompts == LONG_FAIL ? FINDING_FAIL : FINDING_WARN, what,
             "%" PRId64 " of %" PRId64 " prompts have more than max_prompt_length %" PRId64
-            " tokens (the longest %zu): they %s (long_prompts)",
-            too_long, seen, c->max_prompt_length, longest, fate[c->long_prompts]);
+            " tokens (the longest %zu): %s",
+            too_long, seen, c->max_prompt_length, longest, fate_of_long(c, !strcmp(what, "eval_file")));
     if (ok && too_long && c->long_prompts == LONG_FAIL && r->code == EXIT_OK) r->code = EXIT_INPUT;
     ids_free(&ids);
     dataset_free(d);
@@ -252,6 +264,9 @@ static void check_data(Checkup *r, const Config *c, Tokenizer *t) {
     bool have_template = t && engine_find_template(&run, NULL); // check_template has said why not
     bool have_prompter = have_template && engine_prompter(&run, &p, &e);
     if (have_template && !have_prompter) fail(r, "prompt", &e);
+    Config measured = *c; // a view: what is too long is counted here, and refuses no file
+    measured.long_prompts = LONG_TRUNCATE_LEFT;
+    if (have_prompter) p.cfg = &measured;
     for (int i = 0; i < c->train_file.n; i++)
         check_rows(r, "train_file", c->train_file.item[i].path, c, have_prompter ? &p : NULL);
     if (*c->eval_file) check_rows(r, "eval_file", c->eval_file, c, have_prompter ? &p : NULL);

@@ -116,11 +116,10 @@ bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e) {
 
 static const char empty_prompt[] = "the prompt is empty; give the question a text, or leave out raw=true";
 
-static void too_long(size_t n, size_t max, Error *e) {
-    error_set(
-        e, EXIT_INPUT,
-        "the prompt has %zu tokens, max_prompt_length is %zu; raise it, or set long_prompts=truncate_left or skip", n,
-        max);
+static void too_long(size_t n, size_t max, bool eval, Error *e) {
+    error_set(e, EXIT_INPUT,
+              "the prompt has %zu tokens, max_prompt_length is %zu; raise it, or set long_prompts=truncate_left%s", n,
+              max, eval ? "" : " or skip");
 }
 
 // Leaves a prompt its last `max` ids.
@@ -134,7 +133,7 @@ PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e)
     size_t max = (size_t)c->max_prompt_length;
     bool failed = !ids->n || (ids->n > max && c->long_prompts == LONG_FAIL);
     if (failed) {
-        if (ids->n) too_long(ids->n, max, e);
+        if (ids->n) too_long(ids->n, max, false, e);
         else error_set(e, EXIT_INPUT, "%s", empty_prompt); // decoding needs at least one token
         error_prefix(e, "%s:%lld", row->path, (long long)row->line);
         return PROMPT_FAILED;
@@ -145,17 +144,17 @@ PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e)
     return PROMPT_GOOD;
 }
 
-static RowFate check(const Prompter *p, const Row *row, bool limited, Error *e) {
+static RowFate check(const Prompter *p, const Row *row, bool eval, Error *e) {
     Ids ids = {0};
     size_t max = (size_t)p->cfg->max_prompt_length;
     RowFate fate = prompter_ids(p, row->question, &ids, e) ? ROW_GOOD : ROW_BAD;
     if (fate == ROW_GOOD && !ids.n) fate = ROW_BAD, error_set(e, EXIT_INPUT, "%s", empty_prompt);
-    if (fate == ROW_GOOD && limited && ids.n > max && p->cfg->long_prompts == LONG_FAIL) {
+    if (fate == ROW_GOOD && ids.n > max && p->cfg->long_prompts == LONG_FAIL) {
         fate = ROW_FATAL; // long_prompts decides this, not bad_lines
-        too_long(ids.n, max, e);
+        too_long(ids.n, max, eval, e);
     }
     if (fate == ROW_GOOD && ids.n > max && p->seen) {
-        LongPrompts *seen = &p->seen[!limited];
+        LongPrompts *seen = &p->seen[eval];
         seen->prompts++;
         for (int64_t most = seen->longest;
              (int64_t)ids.n > most && !atomic_compare_exchange_weak(&seen->longest, &most, (int64_t)ids.n);) {
@@ -172,12 +171,13 @@ void prompter_note_long(const Prompter *p, const char *what, int64_t rows, bool 
         note("%s: %lld of %lld prompts have more than max_prompt_length %lld tokens (the longest %lld): they %s; raise "
              "max_prompt_length to ask them whole",
              what, (long long)seen->prompts, (long long)rows, (long long)c->max_prompt_length, (long long)seen->longest,
-             !eval && c->long_prompts == LONG_SKIP ? "are left out (long_prompts=skip)"
-                                                   : "keep their last tokens, without the beginning");
+             c->long_prompts != LONG_SKIP ? "keep their last tokens, without the beginning"
+             : eval ? "keep their last tokens, without the beginning (long_prompts=skip leaves nothing out here)"
+                    : "are left out (long_prompts=skip)");
 }
 
-RowFate prompter_check(const void *prompter, const Row *row, Error *e) { return check(prompter, row, true, e); }
-RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e) { return check(prompter, row, false, e); }
+RowFate prompter_check(const void *prompter, const Row *row, Error *e) { return check(prompter, row, false, e); }
+RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e) { return check(prompter, row, true, e); }
 
 bool prompter_next(const Prompter *pr, Mix *data, Batch *b, int p, Error *e) {
     for (int64_t tried = 0; tried <= mix_rows(data); tried++) {

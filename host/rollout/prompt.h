@@ -32,8 +32,8 @@ void prompter_close(Prompter *p);
 bool prompter_ids(const Prompter *p, const char *question, Ids *out, Error *e);
 // Applies max_prompt_length by the long_prompts rule, to the prompt of a row.
 PromptFate prompter_limit(const Prompter *p, Ids *ids, const Row *row, Error *e);
-// Whether a row's question can be asked: a RowCheck, with the prompter as its argument. prompter_check_eval is for
-// evaluations, where no prompt is too long.
+// Whether a row's question can be asked: a RowCheck, with the prompter as its argument. prompter_check_eval counts what
+// is too long apart, for evaluations. Where long_prompts is fail, both refuse it.
 RowFate prompter_check(const void *prompter, const Row *row, Error *e);
 RowFate prompter_check_eval(const void *prompter, const Row *row, Error *e);
 // Says in a note how many of the `rows` prompts checked so far were too long, if any, and what becomes of them: `eval`:
