@@ -137,7 +137,7 @@ static void every_call_that_fails_ends_in_exit_code_5(void **state) {
         long calls, copies, wrong;
         assert_int_equal(sscanf(end, "calls %ld, copies %ld, wrong %ld", &calls, &copies, &wrong), 3);
         if (wrong || strstr(log, " ends ")) fail_aloud("%s: %s", commands[i].name, log);
-        if (calls < 500 || copies != (all_calls() ? calls : calls / 131))
+        if (calls < 200 || copies != (all_calls() ? calls : calls / 131))
             fail_aloud("%s: %ld calls, %ld copies", commands[i].name, calls, copies);
         if (i < 2) assert_straight(commands[i].name);
         free(log);
