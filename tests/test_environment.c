@@ -109,6 +109,11 @@ static void variables_and_limits(void **state) {
         if (!code && strcmp(out.s, right.s)) fail_msg("%s: %s", line, out.s);
         free(line);
     }
+    // The least stack, and a large environment in it: there is no more of it to grow than the program needs.
+    if (!sanitized &&
+        shell("ulimit -s 2048; ulimit -v 1000000; export A=$(printf %0100000d 1); export B=$A C=$A D=$A; " SAMPLE, &out,
+              &err))
+        fail_msg("%s", err.s);
     assert_int_equal(shell(SAMPLE " threads=1024", &out, &err), EXIT_CONFIG);
     assert_non_null(strstr(err.s, "threads is 1024, but there"));
     str_free(&out), str_free(&err), str_free(&right);

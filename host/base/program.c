@@ -52,7 +52,8 @@ static bool stacks_raise(Error *e) {
 // Where address space is limited (ulimit -v), the first thread's stack cannot grow once the rest is used up, and the
 // program would die without a word: so it grows now, when there is room.
 static __attribute__((noinline)) void stack_touch(void) {
-    volatile char room[STACK_LEAST];
+    // More than the largest frame, and what the least stack has left beside arguments, which take a quarter at most.
+    volatile char room[STACK_LEAST / 8 * 5];
     for (size_t i = sizeof room; i >= 4096; i -= 4096) room[i - 1] = 0;
 }
 static bool stack_grow(Error *e) {

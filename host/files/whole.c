@@ -136,9 +136,11 @@ bool whole_replaces(const char *path, const char *head, const char *what, Error 
     if (fd < 0) return false;
     char start[256];
     size_t n = 0;
-    for (ssize_t got = 1; got && n<sizeof start; n += got> 0 ? (size_t)got : 0) {
-        got = read(fd, start + n, sizeof start - n);
-        if (got < 0 && errno != EINTR) break;
+    while (n != sizeof start) {
+        ssize_t got = read(fd, start + n, sizeof start - n);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        n += (size_t)got;
     }
     close(fd);
     return n == 0 || (head && begins_with(start, n, head)) ||

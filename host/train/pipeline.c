@@ -448,16 +448,16 @@ static bool remove_file(const char *path, Error *e) {
 // Removes what a command made in a directory, and the directory where nothing else is in it and it is no link.
 static bool clear_directory(const char *path, PhaseCommand command, Error *e) {
     DIR *dir = opendir(path);
-    if (!dir && errno != ENOENT && errno != ENOTDIR)
-        return error_set(e, EXIT_DISK, "%s: cannot list the directory: %s", path, strerror(errno));
+    if (!dir)
+        return errno == ENOENT || errno == ENOTDIR ||
+               error_set(e, EXIT_DISK, "%s: cannot list the directory: %s", path, strerror(errno));
     bool ok = true;
-    for (struct dirent *entry; ok && dir && (entry = readdir(dir));) {
+    for (struct dirent *entry; ok && (entry = readdir(dir));) {
         if (!command_makes(command, entry->d_name)) continue;
         char *made = xasprintf("%s/%s", path, entry->d_name);
         ok = checkpoint_makes(entry->d_name) ? disk_remove(made, e) : remove_file(made, e);
         free(made);
     }
-    if (!dir) return true;
     closedir(dir);
     rmdir(path); // fails where something is left, which is as it should be
     return ok;
