@@ -111,7 +111,7 @@ static void variables_and_limits(void **state) {
     }
     // The least stack, and a large environment in it: there is no more of it to grow than the program needs.
     if (!sanitized &&
-        shell("ulimit -s 2048; ulimit -v 1000000; export A=$(printf %0100000d 1); export B=$A C=$A D=$A; " SAMPLE, &out,
+        shell("ulimit -s 2048; ulimit -v 4000000; export A=$(printf %0100000d 1); export B=$A C=$A D=$A; " SAMPLE, &out,
               &err))
         fail_msg("%s", err.s);
     assert_int_equal(shell(SAMPLE " threads=1024", &out, &err), EXIT_CONFIG);
