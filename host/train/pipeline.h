@@ -1,5 +1,5 @@
 // A pipeline that runs: its phases, and what those that are finished have made. pipeline.c runs it, pipeline_check.c
-// says before the first phase what is wrong with it.
+// says before the first phase what is wrong with it, pipeline_record.c keeps the record of what was made from what.
 #pragma once
 #include "json.h"
 #include "phases.h"
@@ -41,10 +41,28 @@ enum { MAX_INPUTS = 6 + MAX_FILES + 2 * (MAX_REWARDS + 1) };
 int phase_inputs(const Phase *p, Rewards *rw, Input all[MAX_INPUTS]);
 // The phase before k, of those that k uses, that makes a path or what the path is in; NULL: none.
 const Phase *phase_maker(const Pipeline *l, int k, const char *path);
+
+// ---- the record: output_dir/pipeline.json and NAME.yaml ----
+
+// The path of a file in output_dir; fmt: with one %s, for the name. Heap memory.
+char *pipeline_path(const Pipeline *l, const char *fmt, const char *name);
+// Reads pipeline.json into l->made, which is empty where there is none; writes it. False after filling *e.
+bool made_read(Pipeline *l, Error *e);
+bool made_write(const Pipeline *l, Error *e);
+// Records what phase k is made from, before it starts. One that goes on must be what it began as, or its end would be
+// made of one thing and its record say another. False after filling *e.
+bool phase_begin(Pipeline *l, int k, Error *e);
+// Records that phase k, which phase_begin recorded, is finished, and what it made.
+bool phase_record(Pipeline *l, int k, double seconds, Error *e);
+// Whether phase k is finished, and still is what it was: its command and options, what it was made from, what it made.
+// *done is false where it has to run. False after filling *e.
+bool phase_done(const Pipeline *l, int k, bool *done, Error *e);
 // Whether phase k, where it is finished or would go on from a checkpoint, is what its record says: its command and
 // options; with `files` also what a finished one was made from, but for what unfinished phases will make, and what it
 // made. False after filling *e.
 bool phase_as_recorded(const Pipeline *l, int k, bool files, Error *e);
+
+// ---- before the first phase ----
 
 // Checks everything that can be known before the first of phases [0, end) starts, and prints each phase's memory. False
 // after filling *e with all problems.
