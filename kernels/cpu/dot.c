@@ -1,16 +1,17 @@
 // Products of rows that are contiguous along K, by tiles of 16 outputs; and the way, for all threads, of every matrix
 // product (dot.h has the contract).
 //
-// Nothing is packed, but where bf16 has to be widened or few rows of a meet all of b: a tile of 4 x 4 outputs keeps 16
-// vector accumulators over K, loads 8 vectors for every 16 multiply-adds, and ends in one transposing tree that turns
-// 16 vectors into 16 sums. A row more or less in a tile changes nothing for the others, so a product's rows are the
-// same bits in every batch. A few rows of b stay in the first-level cache while all rows of a go past them, a piece of
-// K at a time, and what comes next is asked for a little with every tile, so that memory and arithmetic are busy at the
-// same time. For up to 8 rows of a (decode) of few bytes, which are limited by reading b, it is asked for in the order
-// of memory.
+// Nothing is packed, but where bf16 has to be widened (packed.c) or few rows of a meet all of b: a tile of 4 x 4
+// outputs keeps 16 vector accumulators over K, loads 8 vectors for every 16 multiply-adds, and ends in one transposing
+// tree that turns 16 vectors into 16 sums. A row more or less in a tile changes nothing for the others, so a product's
+// rows are the same bits in every batch. A few rows of b stay in the first-level cache while all rows of a go past
+// them, a piece of K at a time, and what comes next is asked for a little with every tile, so that memory and
+// arithmetic are busy at the same time. For up to 8 rows of a (decode) of few bytes, which are limited by reading b, it
+// is asked for in the order of memory.
 #include "dot.h"
 #include "error.h"
 #include "lanes.h"
+#include "packed.h"
 #include "parallel.h"
 #include "tile.h"
 
@@ -43,7 +44,7 @@ ALWAYS_INLINE void tile(float *c, int64_t stride, bool add, DType t, int MR, Row
             partial[i * GROUP + j];
     }
     float out[TILE];
-    sum_lanes(out, acc);
+    sum_lanes(out, acc, TILE);
     if (whole) m = MR, n = NR;
     for (int64_t i = 0; i < m && i < MR; i++, c += stride)
         for (int64_t j = 0; j < n && j < NR; j++) c[j] = add ? c[j] + out[i * NR + j] : out[i * NR + j];
@@ -85,7 +86,7 @@ ALWAYS_INLINE void chunk(float *c, int64_t stride, bool add, DType t, Rows a, in
     }
 }
 
-#if WIDEN
+#if WIDEN && MANY_REGISTERS
 // The same for bf16 and many rows of a: rows of b are widened too, by the first strip, which asks for the next.
 static __attribute__((noinline)) void wide_bf16(float *c, int64_t stride, bool add, Rows a, int64_t m, Rows b,
                                                 int64_t n, int64_t len) {
@@ -151,7 +152,7 @@ ALWAYS_INLINE void near_strip(const Strip *s, DType t, const int NF, const bool 
             continue;
         }
         float out[TILE], *c = s->c + j;
-        sum_lanes(out, acc);
+        sum_lanes(out, acc, TILE);
         for (int64_t i = 0; i < m && i < TILE_ROWS; i++, c += s->stride) {
             v4f sum, before;
             memcpy(&sum, out + i * TILE_ROWS, sizeof sum);
@@ -228,7 +229,7 @@ ALWAYS_INLINE void row_alone(float *c, DType t, Rows a, Rows b, int64_t n, int64
             }
             for (int h = 0; h < chunks; h++) {
                 float out[TILE];
-                sum_lanes(out, acc[h]);
+                sum_lanes(out, acc[h], TILE);
                 for (int r = 0; r < TILE && j + r < n; r++) c[j + r] = k0 + h > 0 ? c[j + r] + out[r] : out[r];
             }
         }
@@ -308,7 +309,7 @@ ALWAYS_INLINE void rows_few(float *c, int64_t stride, DType t, const int MR, Row
         }
         for (int64_t k = 0, h = 0; k < K; k += size, h++) {
             float out[TILE];
-            sum_lanes(out, acc[h]);
+            sum_lanes(out, acc[h], TILE);
             for (int64_t r = 0; r < group && j + r < n; r++)
                 for (int64_t i = 0; i < m; i++) {
                     float *y = c + i * stride + j + r;
@@ -370,6 +371,11 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
         else rows_few_any(c, stride, BF16, a, m, b, n, K);
         return;
     }
+#if WIDEN && !MANY_REGISTERS
+    for (int64_t k = 0; m > FEW && a.dtype == BF16 && k < K; k += size)
+        packed_chunk(c, stride, k > 0, cols_at(a, k), m, cols_at(b, k), n, K - k < size ? K - k : size);
+    if (m > FEW && a.dtype == BF16) return;
+#endif
     // near_rows has room for MORE widened rows of one chunk; more of them are widened anew for every BLOCK_N rows of b.
     const bool wide = WIDEN && a.dtype == BF16 && (m > MORE || K > size);
     if (m > FEW && !wide) {
@@ -385,7 +391,7 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
         for (int64_t k = 0; k < K; k += size) {
             int64_t len = K - k < size ? K - k : size, bn = n - j < BLOCK_N ? n - j : BLOCK_N;
             Rows ak = cols_at(a, k), bk = cols_at(rows_at(b, j), k);
-#if WIDEN
+#if WIDEN && MANY_REGISTERS
             if (a.dtype == BF16 && m > MORE && len <= WIDE_LEN) {
                 wide_bf16(c + j, stride, k > 0, ak, m, bk, bn, len);
                 continue;
@@ -397,21 +403,31 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
 
 // --- All threads ---
 
-// The sums of a task, at most: of many rows of a, twice as many where each task widens its rows of b anew; of few.
-#define MANY_SUMS ((WIDEN ? 2 : 1) * BLOCK_M * BLOCK_N)
+// How many tasks of BLOCK_M x BLOCK_N, at most, are one where each prepares its operands anew: twice as many rows where
+// it widens rows of b (wide_bf16), four times as many columns where it packs rows of a (packed.c).
+#define WIDER     (!WIDEN ? 1 : MANY_REGISTERS ? 2 : 4)
+#define MANY_SUMS (WIDER * BLOCK_M * BLOCK_N) // the sums of a task, of many rows of a and of few
 #define MORE_SUMS (MORE * 4 * BLOCK_N)
 
+static int64_t rounded(int64_t n) { return (n + NEAR - 1) / NEAR * NEAR; }
+
 // Columns of a task. For few rows of a they make two tasks a thread, because what comes after a task is not asked for.
-static int64_t block_columns(int64_t m, int64_t n) {
-    if (m > MORE) return BLOCK_N;
+static int64_t block_columns(DType t, int64_t m, int64_t n) {
+    if (m > MORE && (t == F32 || !WIDEN || MANY_REGISTERS)) return BLOCK_N;
+    if (m > MORE) {
+        const int64_t blocks = (m + BLOCK_M - 1) / BLOCK_M, tasks = (4 * thread_limit() + blocks - 1) / blocks;
+        const int64_t parts = (n + WIDER * BLOCK_N - 1) / (WIDER * BLOCK_N),
+                      columns = n / (parts > tasks ? parts : tasks);
+        return columns < BLOCK_N ? BLOCK_N : rounded(columns);
+    }
     const int64_t least = BLOCK_N / 2, most = MORE_SUMS / (m <= FEW ? FEW : MORE);
-    const int64_t share = (n / (2 * thread_limit()) + NEAR - 1) / NEAR * NEAR;
+    const int64_t share = rounded(n / (2 * thread_limit()));
     return share < least ? least : share < most ? share : most;
 }
 
-// Rows of a task: twice as many where each widens its rows of b anew.
+// Rows of a task.
 static int64_t block_rows(DType t, int64_t m, int64_t n, int64_t K) {
-    const bool wide = WIDEN && t == BF16 && K <= WIDE_LEN;
+    const bool wide = WIDEN && MANY_REGISTERS && t == BF16 && K <= WIDE_LEN;
     return wide && m / (2 * BLOCK_M) * (n / BLOCK_N) >= 4 * thread_limit() ? 2 * BLOCK_M : BLOCK_M;
 }
 
@@ -433,7 +449,7 @@ void dot_all(Arena *scratch, Rows c, bool add, Rows a, int64_t m, Rows b, int64_
         panel_all(c, add, a, m, b, n, K);
         return;
     }
-    const int64_t columns = block_columns(m, n), rows = block_rows(a.dtype, m, n, K);
+    const int64_t columns = block_columns(a.dtype, m, n), rows = block_rows(a.dtype, m, n, K);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (m * n * K > DOT_SMALL)
     for (int64_t j = 0; j < n; j += columns)
         for (int64_t i = 0; i < m; i += rows) {

@@ -10,11 +10,12 @@
 // --- Loads, and the step that multiplies a vector of a and one of b into an accumulator, for each dtype ---
 
 #if defined(ISA_avx512)
-#define GROUP 4 // rows of b at a time: TILE_ROWS x GROUP accumulators live in registers
+#define GROUP          4 // rows of b at a time: TILE_ROWS x GROUP accumulators live in registers
+#define MANY_REGISTERS true
 #else
-#define GROUP 2
+#define GROUP          2
+#define MANY_REGISTERS false
 #endif
-#define MANY_REGISTERS (GROUP == TILE_ROWS)
 static inline vf load_f32(const float *p) {
     vf x;
     memcpy(&x, p, sizeof x);
@@ -187,9 +188,9 @@ static inline vf fold2(vf a, vf b) { return PICK(0, 1, 4, 5) + PICK(2, 3, 6, 7);
 static inline vf fold1(vf a, vf b) { return PICK(0, 2, 4, 6) + PICK(1, 3, 5, 7); }
 ALWAYS_INLINE vf quarter(const vf *v) { return v[0]; }
 #endif
-// out[j] = the sum of v[j]'s lanes for 16 vectors, by a tree (halves, quarters, ...).
-ALWAYS_INLINE void sum_lanes(float *out, const vf *v) {
-    UNROLL for (int j = 0; j < TILE; j += LANES, v += LANES) {
+// out[j] = the sum of v[j]'s lanes for n vectors, a multiple of LANES, by a tree (halves, quarters, ...).
+ALWAYS_INLINE void sum_lanes(float *out, const vf *v, const int n) {
+    UNROLL for (int j = 0; j < n; j += LANES, v += LANES) {
         vf sum = fold1(fold2(quarter(v), quarter(v + 1)), fold2(quarter(v + 2), quarter(v + 3)));
         vf_store(out + j, sum);
     }
