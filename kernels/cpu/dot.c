@@ -20,6 +20,7 @@
 #define HELD       8     // row_alone and rows_few hold the accumulators of this many chunks of K at once
 #define FEW        8     // rows of a, packed, for which b is asked for in the order of memory
 #define FEW_BYTES  32768 // and their bytes, which leave the first-level cache room for b
+#define SOME       20    // rows of a, at most, for which packing b (packed.c) takes longer than it saves
 #define MORE       32    // rows of a that lie in the second-level cache whole, and not a chunk of K at a time
 #define NEAR       12 // rows of b in the first-level cache, of NEAR_BYTES each: a piece of K; more where K is shorter
 #define NEAR_BYTES 2048
@@ -372,9 +373,9 @@ void dot_block(float *c, int64_t stride, Rows a, int64_t m, Rows b, int64_t n, i
         return;
     }
 #if WIDEN && !MANY_REGISTERS
-    for (int64_t k = 0; m > FEW && a.dtype == BF16 && k < K; k += size)
+    for (int64_t k = 0; m > SOME && a.dtype == BF16 && k < K; k += size)
         packed_chunk(c, stride, k > 0, cols_at(a, k), m, cols_at(b, k), n, K - k < size ? K - k : size);
-    if (m > FEW && a.dtype == BF16) return;
+    if (m > SOME && a.dtype == BF16) return;
 #endif
     // near_rows has room for MORE widened rows of one chunk; more of them are widened anew for every BLOCK_N rows of b.
     const bool wide = WIDEN && a.dtype == BF16 && (m > MORE || K > size);
