@@ -52,7 +52,7 @@
     TEXT(questions, DRAWS, answer_marker, "####", "gold is the text after the last one of these, stripped; empty: the whole answer") \
     PICK(data,      DRAWS, bad_lines, 0, "fail|skip", "a line that is not a JSON object with both fields, or that the run could not ask or learn, stops it at the start, or is counted and left out") \
     BOOL(data,      SAME,  shuffle, true, "visit questions in a random order, another one each epoch")                 \
-    INT (prompt,    DRAWS, max_prompt_length, 256, 1, 1048576, "tokens of a prompt; what becomes of a longer one says long_prompts, to sample it is an error")                                   \
+    INT (prompt,    DRAWS, max_prompt_length, 256, 1, 1048576, "tokens of a prompt, at most; long_prompts says what becomes of a longer one, which `sample` refuses")                                   \
     PICK(questions, DRAWS, long_prompts, 0, "truncate_left|skip|fail", "a question whose prompt is longer than max_prompt_length keeps its last tokens, is left out, or stops the run at its start; evaluations leave none out (skip keeps the last tokens, too), select cuts none (truncate_left leaves it out, too)") \
     TEXT(chat,      DRAWS, chat_template, "auto", "qwen2.5 (Instruct), qwen2.5-base (its system message), qwen3, qwen3-nothink (answers begin behind an empty thought), llama3, llama3.1, r1-zero; auto: the one the model came with, qwen2.5 where it has none") \
     TEXT(system,    DRAWS, system_prompt, "", "system message; empty: the shipped one that asks for <think> and <answer>") \
@@ -227,6 +227,9 @@ char *config_yaml(const Config *c);
 // ranks of a run.
 bool config_may_change(const char *name, size_t n);
 bool config_is_local(const char *name, size_t n);
+// Whether two values of an option, as config_yaml writes them, make the same: also those that name rewards which are
+// only asked in another way (RewardParam.how).
+bool config_alike(const char *name, const char *a, const char *b);
 // Whether a command ("train", ...) reads the option name[0..n).
 bool config_reads(const char *command, const char *name, size_t n);
 // Help for one command ("train", ...), or the whole reference page in Markdown where command is NULL. Heap memory.

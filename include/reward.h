@@ -31,6 +31,7 @@ typedef struct {
     ParamKind kind;
     const char *choices; // PARAM_CHOICE: "first|second|...", given by their names and passed as 0, 1, ...; PARAM_TEXT:
                          // the default
+    bool how;            // it says how scores are asked for, and changes none that comes
 } RewardParam;
 
 #define REWARD_MAX_PARAMS 16
@@ -108,6 +109,8 @@ extern const int reward_count;
 bool reward_parse(const char *spec, Reward *out, Error *e);
 // Whether two, as parsed, give the same scores under the same name and weight.
 bool reward_same(const Reward *a, const Reward *b);
+// The same where scores come: how they are asked for (RewardParam.how) may differ.
+bool reward_alike(const Reward *a, const Reward *b);
 // Starts what the reward needs before it can score, and its fault counters. False after filling *e where that cannot
 // work: a script that cannot be read, a missing sandbox, a bad pattern. reward_close ends it.
 bool reward_open(Reward *r, Error *e);

@@ -31,6 +31,11 @@
     { .kind = PARAM_REAL, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP }
 #define WHOLE(NAME, VALUE, MIN, MAX, HELP)                                                                             \
     { .kind = PARAM_WHOLE, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP }
+// Numbers that say how scores are asked for.
+#define HOW_REAL(NAME, VALUE, MIN, MAX, HELP)                                                                          \
+    { .kind = PARAM_REAL, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP, .how = true }
+#define HOW_WHOLE(NAME, VALUE, MIN, MAX, HELP)                                                                         \
+    { .kind = PARAM_WHOLE, .name = NAME, .value = VALUE, .min = MIN, .max = MAX, .help = HELP, .how = true }
 #define TEXTUAL(NAME, VALUE, HELP)                                                                                     \
     { .kind = PARAM_TEXT, .name = NAME, .choices = VALUE, .help = HELP }
 #define URL(NAME, VALUE, HELP)                                                                                         \
@@ -55,8 +60,8 @@
         REAL("min_score", 0, -1e9, 1e9, "gives 0"), REAL("max_score", 10, -1e9, 1e9, "gives 1"),                       \
         WHOLE("max_tokens", 1024, 1, 1048576, "of a reply"), REAL("temperature", 0, 0, 100, "of replies; 0: greedy"),  \
         WHOLE("seed", 0, 0, 9007199254740991, "of replies that are not greedy"),                                       \
-        WHOLE("max_unmatched", 0, 0, 1e9,                                                                              \
-              "completions in a row whose reply has no score, or does not come, that end the run; 0: it goes on")
+        HOW_WHOLE("max_unmatched", 0, 0, 1e9,                                                                          \
+                  "completions in a row whose reply has no score, or does not come, that end the run; 0: it goes on")
 
 const RewardInfo reward_registry[] = {
     REWARD("xmlcount", RECIPE, reward_xmlcount, 0,
@@ -143,10 +148,10 @@ const RewardInfo reward_registry[] = {
     REWARD("external", "a user's program", reward_external, ANSWER,
            "what a program answers: lines of JSON over its standard input and output (rewards/README.md)",
            PARAMS(TEXTUAL("command", "", "program and arguments, cut at white space; no shell"),
-                  WHOLE("workers", 1, 1, 256, "copies of it that run side by side"),
-                  WHOLE("batch", 64, 1, 4096, "most completions of a request, which are answers to one prompt"),
-                  REAL("timeout", 30, 0.01, 86400, "seconds for a request"),
-                  REAL("start_timeout", 120, 0.01, 86400, "seconds from its start to its first answer")),
+                  HOW_WHOLE("workers", 1, 1, 256, "copies of it that run side by side"),
+                  HOW_WHOLE("batch", 64, 1, 4096, "most completions of a request, which are answers to one prompt"),
+                  HOW_REAL("timeout", 30, 0.01, 86400, "seconds for a request"),
+                  HOW_REAL("start_timeout", 120, 0.01, 86400, "seconds from its start to its first answer")),
            NEEDS(open_external, close_external, FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
            PROGRAM("command"), BATCHES),
     REWARD("plugin", "a user's library", reward_plugin_score, ANSWER,
@@ -159,10 +164,10 @@ const RewardInfo reward_registry[] = {
            "GRPO_JUDGE_USER",
            PARAMS(URL("url", "http://localhost:8000/v1", "of the server, up to /chat/completions"),
                   TEXTUAL("model", "default", "its name for the model"), JUDGE_PARAMS,
-                  WHOLE("workers", 8, 1, 64, "processes that ask, started as they are needed"),
-                  WHOLE("parallel", 8, 1, 256, "requests of each under way at a time"),
-                  REAL("timeout", 60, 0.01, 3600, "seconds for a request"),
-                  WHOLE("retries", 3, 0, 20, "of a request that failed and may pass")),
+                  HOW_WHOLE("workers", 8, 1, 64, "processes that ask, started as they are needed"),
+                  HOW_WHOLE("parallel", 8, 1, 256, "requests of each under way at a time"),
+                  HOW_REAL("timeout", 60, 0.01, 3600, "seconds for a request"),
+                  HOW_WHOLE("retries", 3, 0, 20, "of a request that failed and may pass")),
            NEEDS(open_judge, close_judge,
                  FAULT(REGEX_LIMIT) | FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),
            CHECKED(judging_check), BATCHES),
@@ -173,7 +178,7 @@ const RewardInfo reward_registry[] = {
         PARAMS(TEXTUAL("model", "", "its directory; none: the run's own"), JUDGE_PARAMS,
                TEXTUAL("chat_template", "auto", "auto: the model's own, or one by its name; raw: the prompt alone"),
                WHOLE("max_prompt", 2048, 1, 1048576, "tokens of a prompt; a longer one abstains"),
-               WHOLE("parallel", 16, 1, 4096, "replies under way at a time")),
+               HOW_WHOLE("parallel", 16, 1, 4096, "replies under way at a time")),
         NEEDS(open_judge_model, close_judge_model, FAULT(REGEX_LIMIT) | FAULT(BAD_REPLY) | FAULT(TOO_LONG)),
         CHECKED(judging_check), BY_MODEL(WRITES)),
     REWARD("reward_model", "a reward model (DeepSeek-R1)", NULL, 0,

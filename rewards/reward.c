@@ -25,11 +25,17 @@ void reward_close(Reward *r) {
     r->state = NULL;
 }
 
-bool reward_same(const Reward *a, const Reward *b) {
+bool reward_alike(const Reward *a, const Reward *b) {
     bool same = a->info == b->info && a->weight == b->weight && !strcmp(a->name, b->name) &&
                 !strcmp(a->think.open, b->think.open) && !strcmp(a->think.close, b->think.close);
-    for (int i = 0; i < REWARD_MAX_PARAMS; i++) same = same && a->param[i] == b->param[i];
+    for (int i = 0; same && i < a->info->n_params; i++) same = a->info->params[i].how || a->param[i] == b->param[i];
     for (int i = 0; i < REWARD_MAX_TEXTS; i++) same = same && !strcmp(a->text[i], b->text[i]);
+    return same;
+}
+
+bool reward_same(const Reward *a, const Reward *b) {
+    bool same = reward_alike(a, b);
+    for (int i = 0; i < REWARD_MAX_PARAMS; i++) same = same && a->param[i] == b->param[i];
     return same;
 }
 

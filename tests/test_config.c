@@ -413,8 +413,38 @@ static void mistakes_in_files_have_their_line(void **state) {
                 "`tag_count` is none of the `rewards` of this run");
 }
 
+static void values_that_make_the_same_are_alike(void **state) {
+    static const struct {
+        const char *option, *a, *b;
+        bool alike;
+    } cases[] = {
+        {"seed", "7", "7", true},
+        {"seed", "7", "8", false},
+        {"rewards", "[xmlcount, int]", "[int, xmlcount]", false}, // the order is that of sums
+        {"rewards", "[xmlcount]", "[xmlcount, int]", false},
+        {"rewards", "[int, \"judge:url=http://a/v1\"]", "[int, \"judge:retries=0,max_unmatched=9,url=http://a/v1\"]",
+         true},
+        {"rewards", "[\"judge:url=http://a/v1\"]", "[\"judge:url=http://b/v1\"]", false},
+        {"rewards", "[\"judge:workers=2,parallel=4\"]", "[\"judge:timeout=9,weight=2\"]", false},
+        {"rewards", "[\"external:command=a b,batch=1\"]", "[\"external:start_timeout=3,workers=2,command=a b\"]", true},
+        {"rewards", "[\"external:command=a b\"]", "[\"external:command=a c\"]", false},
+        {"rewards", "[\"code:timeout=5\"]", "[\"code:timeout=6\"]", false}, // which a program may need
+        {"eval_grader", "\"judge:retries=1\"", "\"judge:retries=2\"", true},
+        {"eval_grader", "\"judge:seed=1\"", "\"judge:seed=2\"", false},
+        {"train_file", "[{file: a, rewards: [\"judge:retries=1\"]}, {file: b}]",
+         "[{file: a, weight: 1, rewards: [\"judge:parallel=3\"]}, {file: b}]", true},
+        {"train_file", "[{file: a, rewards: [int]}, {file: b}]", "[{file: a, rewards: [xmlcount]}, {file: b}]", false},
+        {"train_file", "[{file: a}, {file: b}]", "[{file: a}, {file: c}]", false},
+        {"train_file", "[{file: a}, {file: b}]", "[{file: a, weight: 2}, {file: b}]", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (config_alike(cases[i].option, cases[i].a, cases[i].b) != cases[i].alike)
+            fail_msg("%s: %s and %s", cases[i].option, cases[i].a, cases[i].b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_that_make_the_same_are_alike),
         cmocka_unit_test(defaults_are_the_tables),
         cmocka_unit_test(values_of_every_kind),
         cmocka_unit_test(mistakes_name_their_line),

@@ -515,6 +515,14 @@ static void a_phase_is_held_to_what_it_is_made_of(void **state) {
     assert_int_not_equal(access(killed, F_OK), 0);
     assert_int_equal(unlink(writes), 0);
     free(killed), free(writes);
+    // How a program is asked changes no score.
+    assert_run(path, "from=pick 'pick.rewards=[completion_length, \"external:command=cat,batch=1\"]'", 0,
+               "all that was asked for");
+    assert_run(path, "'pick.rewards=[completion_length, \"external:workers=2,command=cat,timeout=9\"]'", 0,
+               "pick is finished");
+    assert_run(path, "'pick.rewards=[completion_length, \"external:command=tac,batch=1\"]'", 2,
+               "phase pick is finished, with other options (rewards;");
+    assert_run(path, "from=pick", 0, "all that was asked for");
     assert_int_equal(truncate(samples, 10), 0);
     assert_run(path, "", 3, "pick/samples.jsonl, which phase pick made, is not as it left it");
     assert_run(path, "from=pick", 0, "all that was asked for");

@@ -307,7 +307,19 @@ static void scores_that_did_not_come_are_asked_for(void **state) {
         char *some = output("out/samples.jsonl");
         assert_string_not_equal(some, samples);
         set("half", false);
-        if (run(more)) fail_msg("%s", said);
+        // Asked in another way, which changes no score; another program may.
+        char *way =
+                 xasprintf("'rewards=[completion_length, \"external:timeout=29,batch=1,command=%s/scorer,workers=2\"]' "
+                           "select_rules=external:min=3 gpus=%d",
+                           f.dir, ranks),
+             *other = xasprintf("'rewards=completion_length,external:command=%s/scorer 2,batch=1' "
+                                "select_rules=external:min=3 gpus=%d",
+                                f.dir, ranks);
+        assert_int_equal(run(other), 2);
+        assert_non_null(strstr(said, "was drawn with other options: rewards (was "));
+        assert_non_null(strstr(said, "/scorer 2,batch=1\"]); choose another select_output"));
+        if (run(way)) fail_msg("%s", said);
+        free(way), free(other);
         assert_null(strstr(said, "step ")); // nothing was drawn
         char *again = output("out/samples.jsonl"), *kept_again = output("out/kept.jsonl"),
              *table_again = output("out/select.json");

@@ -199,15 +199,26 @@ bool made_read(Pipeline *l, Error *e) {
     return ok;
 }
 
+// The value that a configuration gives option name[0..n), to the end of its line; NULL: it stands on several, or not at
+// all. Heap memory.
+static char *value_in(const char *yaml, const char *name, size_t n) {
+    char *text = xasprintf("\n%s", yaml), *start = xasprintf("\n%.*s: ", (int)n, name), *found = strstr(text, start);
+    char *value = found ? xasprintf("%.*s", (int)strcspn(found + strlen(start), "\n"), found + strlen(start)) : NULL;
+    free(text), free(start);
+    return value;
+}
+
 // The names of the options in which two configurations of a phase differ, leaving out those that change no number.
 static void differences(const Phase *p, const char *then, const char *now, Str *out) {
     for (const char *line = now; *line;) {
         size_t n = strcspn(line, "\n"), name = strcspn(line, ":");
-        char *whole = xasprintf("\n%.*s\n", (int)n, line), *old = xasprintf("\n%s", then);
-        if (name < n && *line != ' ' && *line != '#' && !strstr(old, whole) && !config_may_change(line, name) &&
-            phase_reads(p, line, name) && !phase_writes(line, name)) // where it writes changes nothing
-            str_printf(out, "%s%.*s", out->n ? ", " : "", (int)name, line);
-        free(whole), free(old);
+        if (name < n && *line != ' ' && *line != '#' && !config_may_change(line, name) && phase_reads(p, line, name) &&
+            !phase_writes(line, name)) { // where it writes changes nothing
+            char *option = xasprintf("%.*s", (int)name, line), *was = value_in(then, option, name);
+            char *is = value_in(line, option, name);
+            if (!was || !is || !config_alike(option, was, is)) str_printf(out, "%s%s", out->n ? ", " : "", option);
+            free(option), free(was), free(is);
+        }
         line += n + (line[n] == '\n');
     }
 }

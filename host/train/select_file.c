@@ -55,24 +55,39 @@ char *select_drawn_with(const Config *c, Error *e) {
     return s.s;
 }
 
-// Names what differs between the two first lines. Returns false.
-static bool say_difference(const char *path, const json_t *then, const char *now_line, Error *e) {
+// Adds the values of an option from a little before where they differ.
+static void put_values(Str *s, const char *was, const char *is) {
+    size_t same = 0;
+    while (was[same] && was[same] == is[same]) same++;
+    while (same && ((unsigned char)was[same] & 0xc0) == 0x80) same--; // not within a character
+    const size_t from = same > 24 && strlen(was) > 80 ? same - 24 : 0;
+    size_t at = from;
+    while (at && ((unsigned char)was[at] & 0xc0) == 0x80) at--;
+    str_printf(s, " (was %s%.80s, is %s%.80s)", at ? "..." : "", was + at, at ? "..." : "", is + at);
+}
+
+// Whether the two first lines make the same samples. False after naming in *e what differs.
+static bool drawn_alike(const char *path, const json_t *head, const char *now_line, Error *e) {
     json_t *now = json_loads(now_line, 0, NULL), *values = json_object_get(now, "drawn_with"), *value;
+    const json_t *then = json_object_get(head, "drawn_with");
+    bool alike = json_object_size(then) == json_object_size(values);
     const char *key;
     Str s = {0};
     json_object_foreach(values, key, value) {
-        json_t *old = json_object_get(then, key);
-        if (json_equal(old, value)) continue;
+        const json_t *old = json_object_get(then, key);
+        const char *was = json_string_value(old), *is = json_string_value(value);
+        if (json_equal(old, value) || (was && is && config_alike(key, was, is))) continue;
+        alike = false;
         str_printf(&s, "%s%s", s.n ? ", " : "", key);
-        if (json_is_string(old) && strncmp(key, "what", 4))
-            str_printf(&s, " (was %.80s, is %.80s)", json_string_value(old), json_string_value(value));
+        if (was && strncmp(key, "what", 4)) put_values(&s, was, is);
     }
     json_decref(now);
-    error_set(e, EXIT_CONFIG,
-              "%s was drawn with other options: %s; choose another select_output, or remove that file to draw anew",
-              path, s.n ? s.s : "of another version");
+    if (!alike)
+        error_set(e, EXIT_CONFIG,
+                  "%s was drawn with other options: %s; choose another select_output, or remove that file to draw anew",
+                  path, s.n ? s.s : "of another version");
     str_free(&s);
-    return false;
+    return alike;
 }
 
 // ---- lines ----------------------------------------------------------------------------------------------------------
@@ -244,9 +259,7 @@ bool select_resume(const Config *c, const Rewards *rw, Dataset *data, const char
         free(path);
         return none && others_stay(c, e);
     }
-    json_t *now = json_loads(drawn_with, 0, NULL);
-    bool ok = json_equal(head, now) || say_difference(path, json_object_get(head, "drawn_with"), drawn_with, e);
-    json_decref(now);
+    bool ok = drawn_alike(path, head, drawn_with, e);
     *lines = 1;
     Line line;
     int found = 0, next = 0; // the sample that comes next
