@@ -148,6 +148,10 @@ endif
 dir     := $(BUILD)/$(MODE)
 object   = $(patsubst %.c,$(dir)/%.o,$(wildcard $1/*.c))
 by_isa  := kernels/cpu kernels/ops
+# Compiled so often, they leave out what multiplies the compiler's time: a null or foreign pointer the address sanitizer sees
+# without these three; and under the emulated GPU it is the GPU's kernels that are watched.
+optimize_by_isa := $(if $(filter sanitize,$(MODE)),-fno-sanitize=null$(comma)pointer-overflow$(comma)object-size) \
+                   $(if $(filter emu,$(MODE)),-fno-sanitize=all)
 objects := $(foreach f,$(filter-out $(by_isa) $(if $(filter fuzz,$(MODE)),kernels% models),$(rooms)),$(call object,$f))
 # Beside the library, not in it: whoever looks for an instruction set's ops takes what is linked.
 cpu_ops := $(if $(filter fuzz,$(MODE)),,$(isas:%=$(dir)/cpu_ops_%.o))
@@ -224,7 +228,7 @@ $(dir)/%.o: %.c $(dir)/flags
 define isa_rules
 $(dir)/cpu_ops_$1/%.o: %.c $(dir)/flags
 	@echo '  CC  $$< ($1)'
-	$$(compile) $(isa_$1) -DISA_$(1:%_twin=%) -DCPU_TABLE=cpu_ops_$1 -c -o $$@ $$<
+	$$(compile) $(optimize_by_isa) $(isa_$1) -DISA_$(1:%_twin=%) -DCPU_TABLE=cpu_ops_$1 -c -o $$@ $$<
 $(foreach f,$(by_isa),$(eval $(dir)/cpu_ops_$1/$f/%.o: includes := $(headers_engine) $(call below,$f,$(kernels))))
 $(dir)/cpu_ops_$1.o: $(foreach f,$(by_isa),$(patsubst %.c,$(dir)/cpu_ops_$1/%.o,$(wildcard $f/*.c)))
 	$(Q)$(LD) -r -o $$@ $$^ && $(OBJCOPY) --keep-global-symbol=$$(basename $$(@F)) $$@
@@ -315,7 +319,7 @@ $(dir)/host/base/version.o: includes += -DGRPO_VERSION='"$(version)"'
 $(dir)/host/base/version.o: $(dir)/version
 
 # Written anew only where the text differs: what depends on them is rebuilt then, and only then.
-$(dir)/flags:  text = $(compiler) $(flags) $(foreach i,$(isas),$(isa_$i))
+$(dir)/flags:  text = $(compiler) $(flags) $(optimize_by_isa) $(foreach i,$(isas),$(isa_$i))
 $(dir)/flags_cu: text = $(subst ',,$(compile_cu))
 $(dir)/flags_ptx: text = $(compile_ptx)
 $(dir)/linked: text = $(objects) $(libs)
