@@ -180,6 +180,8 @@ emulated := $(filter-out $(trains) test_ptx_ops,$(patsubst tests/%.c,%,$(shell g
 ifeq ($(cuda),emu)
 tests   := $(emulated:%=$(dir)/tests/%)
 endif
+# WITHOUT="test_NAME ...": make test leaves these programs out.
+tests   := $(filter-out $(WITHOUT:%=$(dir)/tests/%),$(tests))
 fuzzers := $(patsubst %.c,$(dir)/%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz_ptx := $(dir)/tests/fuzz/fuzz_ptx
 tools   := $(patsubst %.c,$(dir)/%,$(wildcard tools/*.c))
@@ -570,7 +572,7 @@ help:
 	@echo 'make debug     build/debug/grpo, for a debugger'
 	@echo 'make sanitize  build/sanitize/grpo, with the address and undefined-behaviour sanitizers'
 	@echo 'make clean     remove $(BUILD)'
-	@echo 'Variables: CC CFLAGS LDFLAGS BUILD=$(BUILD) MODE=release|debug|sanitize|tsan|fuzz|emu CUDA=no'
+	@echo 'Variables: CC CFLAGS LDFLAGS BUILD=$(BUILD) MODE=release|debug|sanitize|tsan|fuzz|emu CUDA=no WITHOUT="test_NAME ..." (make test leaves these out)'
 	@echo '           V=1 (show commands) ARGS (of make bench: build/bench --help)'
 
 -include $(wildcard $(dir)/*/*.d $(dir)/*/*/*.d $(dir)/*/*/*/*.d)
