@@ -149,7 +149,7 @@ const RewardInfo reward_registry[] = {
            "what a program answers: lines of JSON over its standard input and output (rewards/README.md)",
            PARAMS(TEXTUAL("command", "", "program and arguments, cut at white space; no shell"),
                   HOW_WHOLE("workers", 1, 1, 256, "copies of it that run side by side"),
-                  HOW_WHOLE("batch", 64, 1, 4096, "most completions of a request, which are answers to one prompt"),
+                  WHOLE("batch", 64, 1, 4096, "most completions of a request, which are answers to one prompt"),
                   HOW_REAL("timeout", 30, 0.01, 86400, "seconds for a request"),
                   HOW_REAL("start_timeout", 120, 0.01, 86400, "seconds from its start to its first answer")),
            NEEDS(open_external, close_external, FAULT(TIMEOUT) | FAULT(CRASH) | FAULT(FLOOD) | FAULT(BAD_REPLY)),

@@ -426,7 +426,9 @@ static void values_that_make_the_same_are_alike(void **state) {
          true},
         {"rewards", "[\"judge:url=http://a/v1\"]", "[\"judge:url=http://b/v1\"]", false},
         {"rewards", "[\"judge:workers=2,parallel=4\"]", "[\"judge:timeout=9,weight=2\"]", false},
-        {"rewards", "[\"external:command=a b,batch=1\"]", "[\"external:start_timeout=3,workers=2,command=a b\"]", true},
+        {"rewards", "[\"external:command=a b,batch=1\"]",
+         "[\"external:start_timeout=3,workers=2,batch=1,command=a b\"]", true},
+        {"rewards", "[\"external:command=a b,batch=2\"]", "[\"external:command=a b,batch=1\"]", false}, // may compare
         {"rewards", "[\"external:command=a b\"]", "[\"external:command=a c\"]", false},
         {"rewards", "[\"code:timeout=5\"]", "[\"code:timeout=6\"]", false}, // which a program may need
         {"eval_grader", "\"judge:retries=1\"", "\"judge:retries=2\"", true},

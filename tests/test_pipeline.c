@@ -518,7 +518,7 @@ static void a_phase_is_held_to_what_it_is_made_of(void **state) {
     // How a program is asked changes no score.
     assert_run(path, "from=pick 'pick.rewards=[completion_length, \"external:command=cat,batch=1\"]'", 0,
                "all that was asked for");
-    assert_run(path, "'pick.rewards=[completion_length, \"external:workers=2,command=cat,timeout=9\"]'", 0,
+    assert_run(path, "'pick.rewards=[completion_length, \"external:workers=2,command=cat,batch=1,timeout=9\"]'", 0,
                "pick is finished");
     assert_run(path, "'pick.rewards=[completion_length, \"external:command=tac,batch=1\"]'", 2,
                "phase pick is finished, with other options (rewards;");

@@ -1,9 +1,9 @@
 // Products of many rows of bf16 that are contiguous along K, where bf16 has to be widened and sixteen registers make
 // tiles so small that they would widen each element often.
 //
-// So both operands are widened once and packed with that: STRIP rows of a side by side, vector by vector, GROUP rows of
-// b likewise, and a tile reads two streams. All of a's strips are in the second-level cache, a piece of K of a few rows
-// of b in the first; what is packed next is asked for with every strip.
+// So both operands are widened once and packed with that: STRIP rows of a side by side, vector by vector, TRIPLE rows
+// of b likewise, and a tile reads two streams. All of a's strips are in the second-level cache, a piece of K of a few
+// rows of b in the first; what is packed next is asked for with every strip.
 #include "packed.h"
 #include "ahead.h"
 #include "lanes.h"
